@@ -1,0 +1,1 @@
+"""hrviewer (being built)."""

@@ -1,0 +1,155 @@
+"""Rectangles on the image: the one language that every other part speaks.
+
+All coordinates are level-0 pixels, ``(y, x)``, half-open. Nothing here knows of
+files, networks or screens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["SCALE_STEPS", "Grid", "Patch", "Rect", "snap_scale"]
+
+SCALE_STEPS = 16
+"""Scales are multiples of 1/16, so that tiles whose side is a multiple of 16 end on whole pixels."""
+
+
+def snap_scale(scale: float) -> float:
+    """Return the smallest representable scale that is not below `scale` (and at least 1/16)."""
+    return max(1, math.ceil(scale * SCALE_STEPS - 1e-9)) / SCALE_STEPS
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rect:
+    """A half-open rectangle ``[y, y + h) × [x, x + w)`` in level-0 pixels."""
+
+    y: int
+    x: int
+    h: int
+    w: int
+
+    def __post_init__(self) -> None:
+        if self.h < 0 or self.w < 0:
+            raise ValueError(f"a rectangle cannot be {self.h} × {self.w} pixels")
+
+    @property
+    def y1(self) -> int:
+        """The row after the last."""
+        return self.y + self.h
+
+    @property
+    def x1(self) -> int:
+        """The column after the last."""
+        return self.x + self.w
+
+    @property
+    def area(self) -> int:
+        """Pixels inside."""
+        return self.h * self.w
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no pixel inside."""
+        return self.h == 0 or self.w == 0
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The middle, ``(y, x)``."""
+        return self.y + self.h / 2, self.x + self.w / 2
+
+    def __and__(self, other: Rect) -> Rect:
+        """The common part; empty (0 × 0) where the two do not meet."""
+        y, x = max(self.y, other.y), max(self.x, other.x)
+        h, w = min(self.y1, other.y1) - y, min(self.x1, other.x1) - x
+        return Rect(y, x, h, w) if h > 0 and w > 0 else Rect(y, x, 0, 0)
+
+    def __contains__(self, other: Rect) -> bool:
+        """Whether `other` lies wholly inside."""
+        return (
+            other.y >= self.y and other.x >= self.x and other.y1 <= self.y1 and other.x1 <= self.x1
+        )
+
+    def pad(self, margin: int) -> Rect:
+        """Grow by `margin` pixels on every side."""
+        return Rect(self.y - margin, self.x - margin, self.h + 2 * margin, self.w + 2 * margin)
+
+    def shift(self, dy: int, dx: int) -> Rect:
+        """Move by ``(dy, dx)``."""
+        return Rect(self.y + dy, self.x + dx, self.h, self.w)
+
+    def astuple(self) -> tuple[int, int, int, int]:
+        """``(y, x, h, w)``."""
+        return self.y, self.x, self.h, self.w
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A rectangle to look at, with the scale at which to look.
+
+    Parameters
+    ----------
+    core : Rect
+        What the look answers for, in level-0 pixels.
+    scale : float
+        Level-0 pixels per network pixel: 1 is full resolution, 8 an eighth per side.
+    halo : int
+        How much is read around the core, in *network* pixels; it is context, not answered for.
+    """
+
+    core: Rect
+    scale: float = 1.0
+    halo: int = 0
+
+    @property
+    def margin(self) -> int:
+        """The halo in level-0 pixels."""
+        return math.ceil(self.halo * self.scale)
+
+    @property
+    def rect(self) -> Rect:
+        """Core and halo."""
+        return self.core.pad(self.margin)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A rectangle cut into cells of one size; those at the far edges may be smaller.
+
+    Parameters
+    ----------
+    region : Rect
+        What is cut.
+    cell : int
+        The cells' side, in level-0 pixels.
+    """
+
+    region: Rect
+    cell: int
+
+    def __post_init__(self) -> None:
+        if self.cell < 1:
+            raise ValueError(f"a grid's cell must be at least 1 pixel, not {self.cell}")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return -(-self.region.h // self.cell), -(-self.region.w // self.cell)
+
+    def __len__(self) -> int:
+        rows, columns = self.shape
+        return rows * columns
+
+    def __getitem__(self, index: tuple[int, int]) -> Rect:
+        row, column = index
+        cell = self.cell
+        return (
+            Rect(self.region.y + row * cell, self.region.x + column * cell, cell, cell)
+            & self.region
+        )
+
+    def __iter__(self) -> Iterator[Rect]:
+        """Cells in reading order."""
+        rows, columns = self.shape
+        return (self[row, column] for row in range(rows) for column in range(columns))
