@@ -2,8 +2,6 @@
 # Another Python: make PYTHON=python3.12 test
 # Something to hand to pytest: make test ARGS="-k grid -x"
 
-PYTHON ?= python3
-export PYTHON
 BIN := .venv/bin
 HEADLESS := scripts/headless.sh
 PYTEST := $(HEADLESS) $(BIN)/python -m pytest

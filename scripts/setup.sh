@@ -7,7 +7,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# An existing .venv is kept, whichever Python made it; asking for another one is an error,
+# for a .venv may hold what somebody put there by hand.
+version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 python="${PYTHON:-python3}"
+if [[ -x .venv/bin/python ]]; then
+  have="$(version .venv/bin/python)"
+  if [[ -n "${PYTHON:-}" && "$(version "$python")" != "$have" ]]; then
+    echo "setup: .venv was made with Python $have, not with '$python': make clean first." >&2
+    exit 1
+  fi
+  python=.venv/bin/python
+fi
 if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
   echo "setup: hrviewer needs Python 3.11, 3.12 or 3.13; '$python' is none of them." >&2
   echo "       Choose another one: make PYTHON=python3.12 …" >&2
@@ -25,12 +36,7 @@ pip_install() {
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off "$@"
 }
 
-# An existing .venv made by another Python would be used in silence: make it anew.
-version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
-if [[ -e .venv && "$(version .venv/bin/python 2>/dev/null || true)" != "$(version "$python")" ]]; then
-  rm -rf .venv
-fi
-if [[ ! -e .venv ]]; then
+if [[ ! -x .venv/bin/python ]]; then
   echo "setup: making .venv with $("$python" --version)"
   "$python" -m venv .venv
 fi
