@@ -1,0 +1,55 @@
+# make test is all a fresh clone needs: the set-up is a dependency of every target.
+# Another Python: make PYTHON=python3.12 test
+# Something to hand to pytest: make test ARGS="-k grid -x"
+
+BIN := .venv/bin
+HEADLESS := scripts/headless.sh
+PYTEST := $(HEADLESS) $(BIN)/python -m pytest
+ARGS ?=
+
+.PHONY: help demo test test-slow lint format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo       run hrviewer on a generated scene; pictures, runs and exports go to demo/"
+	@echo "make test       the tests, with coverage"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       ruff, mypy, the arrows between packages, the napari manifest"
+	@echo "make format     let ruff mend what it can"
+	@echo "make bench      list the benchmarks, each with its command"
+	@echo "make clean      remove all that was built, .venv too"
+
+# Set up again whenever what is to be installed may have changed.
+.venv/.ready: pyproject.toml constraints.txt scripts/setup.sh scripts/system.sh $(wildcard plugins/*/pyproject.toml)
+	@scripts/setup.sh
+	@touch $@
+
+demo: .venv/.ready
+	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo
+
+test: .venv/.ready
+	$(PYTEST) --cov=hrviewer --cov-report=term:skip-covered $(ARGS)
+
+test-slow: .venv/.ready
+	$(PYTEST) -m slow $(ARGS)
+
+lint: .venv/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/npe2 validate hrviewer
+
+format: .venv/.ready
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Each file is one measurement; a leading underscore marks what they share.
+bench: .venv/.ready
+	@for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
+		echo "$(BIN)/python -m benchmarks.$$(basename $$file .py)"; \
+	done
+
+clean:
+	rm -rf .venv build dist demo htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
