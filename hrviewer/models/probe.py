@@ -183,7 +183,7 @@ def _lie(network: Network, field: str, found: str) -> UserError:
 
 def _batch(network: Network, one: Floats, found: Floats) -> int | None:
     """Return 1 where a network run on two inputs does not say what it says of each."""
-    two = np.concatenate([one[..., ::-1], one])
+    two = np.concatenate([one[..., ::-1] / 2, one])
     try:
         both = network(two)
     except Exception:
