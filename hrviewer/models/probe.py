@@ -11,6 +11,7 @@ import numpy as np
 
 from hrviewer.errors import UserError
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.told import brief
 
 __all__ = ["measure_halo", "settle"]
 
@@ -134,9 +135,8 @@ def _try(network: Network, batch: Floats) -> Floats:
         raise UserError(f"{network.card.name}: {error}") from None
     except Exception as error:
         size = " × ".join(map(str, batch.shape))
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{network.card.name} does not run on an input of {size} ({reason}): "
+            f"{network.card.name} does not run on an input of {size} ({brief(error)}): "
             "correct the card's input (channels, tile, multiple_of, fixed)"
         ) from None
 
@@ -166,9 +166,8 @@ def _check_joint(network: Network, one: Floats) -> None:
     try:
         found = network.join(np.concatenate([one, one]), boxes)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{network.card.name} does not join two tokens of {side} pixels ({reason}): "
+            f"{network.card.name} does not join two tokens of {side} pixels ({brief(error)}): "
             "correct the card's input"
         ) from None
     if found.shape != (2, network.card.outputs):

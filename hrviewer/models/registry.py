@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from hrviewer.errors import UserError
+from hrviewer.models.told import brief
 
 __all__ = ["GROUP", "architecture", "register"]
 
@@ -46,7 +47,7 @@ def architecture(name: str) -> Callable[..., Any]:
             build: Callable[..., Any] = entry.load()
         except Exception as error:
             raise UserError(
-                f"the architecture {name} of {entry.value} does not import ({error}): "
+                f"the architecture {name} of {entry.value} does not import ({brief(error)}): "
                 "install that plug-in again"
             ) from error
         return build

@@ -185,7 +185,7 @@ def test_a_lopsided_reach_is_seen() -> None:
 
 def test_a_network_that_sees_everything_is_refused() -> None:
     net = Toy(lambda x: x[:, :1] - x.mean(axis=(2, 3), keepdims=True)[:, :1])
-    with pytest.raises(UserError, match="give the card output.halo, or set input.fixed"):
+    with pytest.raises(UserError, match=r"give the card output\.halo, or set input\.fixed"):
         settle(net)
 
 

@@ -74,7 +74,7 @@ def test_flops_are_torchs(shared: Path) -> None:
 
 
 def test_flops_of_every_counted_operation(save: Save, rng: np.random.Generator) -> None:
-    """Closed forms: a transposed convolution, products with and without batch, a sum of products."""
+    """Closed forms: convolutions down and up, products with and without batch."""
 
     def weight(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
@@ -355,9 +355,9 @@ def test_weights_beside_the_graph(save: Save, tmp_path: Path) -> None:
 
 def test_weights_outside_the_folder_are_not_read(save: Save, tmp_path: Path) -> None:
     for location in "../secret", "/etc/hostname":
-        with pytest.raises(UserError, match="outside its folder|not an ONNX file"):
+        with pytest.raises(UserError, match="outside its folder"):
             open_pack(external(save, tmp_path, location)).load()
-    with pytest.raises(UserError, match="needs 'gone' beside it|not an ONNX file"):
+    with pytest.raises(UserError, match="needs 'gone' beside it"):
         open_pack(external(save, tmp_path, "gone")).load()
 
 

@@ -13,6 +13,7 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.loaders.graph import Graph
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
 __all__ = ["OnnxNetwork"]
@@ -74,7 +75,7 @@ class OnnxNetwork(Network):
             )
         except Exception as error:
             raise UserError(
-                f"{path} is refused by onnxruntime ({_line(error)}): export it again"
+                f"{path} is refused by onnxruntime ({brief(error)}): export it again"
             ) from None
         _check_input(path, card, session)
         return cls(card, sha256, session, Graph(model, str(path)), placed)
@@ -85,7 +86,7 @@ class OnnxNetwork(Network):
             outputs = self._session.run(None, feed)
         except Exception as error:
             if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
-                raise MemoryError(_line(error)) from None
+                raise MemoryError(brief(error)) from None
             raise
         return [np.asarray(out, np.float32) for out in outputs]
 
@@ -157,7 +158,3 @@ def _beside(path: Path, name: str) -> Path:
     if not file.is_file():
         raise UserError(f"{path} needs {name!r} beside it: copy it there")
     return file
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]

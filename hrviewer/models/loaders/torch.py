@@ -18,6 +18,7 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.network import Floats, Network, activate
 from hrviewer.models.registry import architecture
+from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
 __all__ = ["TorchNetwork", "fold"]
@@ -66,14 +67,15 @@ class TorchNetwork(Network):
             module: nn.Module = architecture(name)(**params)
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{card.name}: architecture.params do not suit {name} ({error}): correct the card"
+                f"{card.name}: architecture.params do not suit {name} ({brief(error)}): correct the card"
             ) from None
         try:
             # Copying into the module's own parameters brings halves up to float32.
             module.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} does not fit the architecture {name}: {reason}") from None
+            raise UserError(
+                f"{path} does not fit the architecture {name}: {brief(error)}"
+            ) from None
         return cls(card, sha256, module.eval().requires_grad_(False), placed)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
@@ -110,10 +112,10 @@ class TorchNetwork(Network):
             with torch.inference_mode(), _exact(self._device):
                 return run()
         except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error).splitlines()[0]) from None
+            raise MemoryError(brief(error)) from None
         except RuntimeError as error:
             if "can't allocate memory" in str(error):
-                raise MemoryError(str(error).splitlines()[0]) from None
+                raise MemoryError(brief(error)) from None
             raise
 
 
