@@ -40,12 +40,14 @@ def settle(network: Network, tile: Floats | None = None) -> None:
     one = _noise(network, 0, side) if tile is None else tile[None]
     if network.joint:
         _check_joint(network, one)
+        network.join_flops(2)
         return
     it, out = network.card.input, network.card.output
     if out.margin and network.halo < out.margin:
         raise _lie(network, "output.halo", f"is less than output.margin, {out.margin}")
     found = _try(network, one)
     _check(network, found, side)
+    network.flops(side, side)  # what cannot be counted is not run either
     network.batch = network.batch or _batch(network, one, found)
     if not it.fixed:
         other = -(-side // 2 // it.multiple_of) * it.multiple_of

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_cards import card_fields
+from model_cards import card_fields, make_card
 
 from hrviewer.errors import UserError
 from hrviewer.models import Pack, builtin, installed_packs, open_pack
+from hrviewer.models.weights import read_weights
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def test_a_wrong_index_is_one_line(tmp_path: Path, index: Any, message: str) -> 
 
 
 def test_what_is_no_pack(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no pack.json in it"):
+    with pytest.raises(UserError, match=r"no pack\.json in it"):
         open_pack(tmp_path)
     with pytest.raises(UserError, match="no pack is named 'people-of-mars' \\(installed: "):
         open_pack("people-of-mars")
@@ -109,8 +110,13 @@ def test_installed_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(installed_packs()) == ["broken", "function", "path"]
     assert installed_packs()["path"].name == "path"
     assert open_pack("path").name == open_pack("function").name == "people"
-    with pytest.raises(UserError, match="the pack broken .* does not import") as told:
+    with pytest.raises(UserError, match=r"the pack broken .* does not import") as told:
         open_pack("broken")
     assert "\n" not in str(told.value)
     with pytest.raises(UserError, match="installed: broken, function, path"):
         open_pack("other")
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_weights(tmp_path, make_card())

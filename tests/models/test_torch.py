@@ -51,6 +51,17 @@ class Attention(nn.Module):
         return self.out(seen + boxes[:, :1])
 
 
+class Uncounted(nn.Module):
+    """Reads its input's numbers, which a count does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :1] * self.scale * float(x.mean() > -1)
+
+
 class Broken(nn.Module):
     def __init__(self, how: str = "raise") -> None:
         super().__init__()
@@ -68,6 +79,7 @@ def known() -> None:
     register("small", Small)
     register("attention", Attention)
     register("broken", Broken)
+    register("uncounted", Uncounted)
 
 
 @pytest.fixture
@@ -183,6 +195,11 @@ def test_cards_that_lie(keep: Callable[..., Path], changes: dict[str, Any], mess
     with pytest.raises(UserError, match=message) as told:
         load(path)
     assert "\n" not in str(told.value)
+
+
+def test_a_cost_that_cannot_be_counted(keep: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match="the cost of Uncounted cannot be counted"):
+        load(keep("uncounted", {}))
 
 
 def test_a_file_cut_short(keep: Callable[..., Path]) -> None:
