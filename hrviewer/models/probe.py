@@ -79,12 +79,13 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
     Raises
     ------
     UserError
-        Where the output changes throughout the tile: the network sees all of it.
+        Where the output changes throughout the tile (the network sees all of it), or hardly
+        changes even where the noise does.
     """
     card = network.card
     side, step = card.input.tile, card.step
     strip = max(step, side // 8 // step * step)
-    reach = 0
+    reach, responds = 0, 0.0
     for seed in range(seeds):
         base = _noise(network, seed, side, coarse=1)
         # Coarser noise too: what a network makes of fine noise can be pooled away.
@@ -98,14 +99,18 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
                 changed = base.copy()
                 changed[tuple(cut)] = other[tuple(cut)]
                 moved = np.abs(network(changed) - first) > _REACH * scale
-                lines = np.flatnonzero(moved.any(axis=(0, 1, 5 - axis)))
-                if lines.size:
-                    far = (
-                        side - int(lines[0]) * network.stride
-                        if end
-                        else ((int(lines[-1]) + 1) * network.stride)
-                    )
-                    reach = max(reach, far - strip)
+                hit = moved.any(axis=(0, 1, 5 - axis))
+                hit = hit[::-1] if end else hit  # from the strip inwards
+                responds = max(responds, float(hit[: strip // network.stride].mean()))
+                if hit.any():
+                    last = int(np.flatnonzero(hit)[-1])
+                    reach = max(reach, (last + 1) * network.stride - strip)
+    if responds < 0.5:
+        # A network that is silent on noise hides how far it sees.
+        raise UserError(
+            f"{card.name} hardly answers to noise, so how far it sees cannot be measured: "
+            "give the card output.halo"
+        )
     if reach >= side - strip:
         raise UserError(
             f"{card.name} sees the whole of a {side}-pixel tile, so tiles cannot be joined "

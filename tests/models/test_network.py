@@ -189,6 +189,11 @@ def test_a_network_that_sees_everything_is_refused() -> None:
         settle(net)
 
 
+def test_a_network_that_is_silent_on_noise_is_not_taken_for_a_narrow_one() -> None:
+    with pytest.raises(UserError, match="hardly answers to noise"):
+        settle(Toy(lambda x: np.maximum(reach(5)(x) - 1e6, 0)))
+
+
 def test_mcnn_s_measured_halo_makes_tiles_equal_the_whole(shared: Any) -> None:
     net = open_pack(shared / "models/mcnn_shtechA_660.onnx").load("main", "cpu")
     halo = measure_halo(net, seeds=1)

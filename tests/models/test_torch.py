@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from model_cards import card_fields
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hrviewer.errors import UserError
@@ -84,11 +85,13 @@ def known() -> None:
 
 @pytest.fixture
 def keep(tmp_path: Path) -> Callable[..., Path]:
-    def write(name: str, params: dict[str, Any], half: bool = False, **changes: Any) -> Path:
+    def write(
+        name: str, params: dict[str, Any], half: bool = False, norm: bool = True, **changes: Any
+    ) -> Path:
         torch.manual_seed(0)
         module = architecture(name)(**params)
         for part in module.modules():
-            if isinstance(part, nn.BatchNorm2d):
+            if norm and isinstance(part, nn.BatchNorm2d):
                 nn.init.uniform_(part.running_mean)
                 nn.init.uniform_(part.running_var, 0.5, 2)
         weights = {
@@ -167,15 +170,38 @@ def test_joint_networks_that_lie(keep: Callable[..., Path], how: str, message: s
         load(path)
 
 
-def test_our_own_architecture(keep: Callable[..., Path]) -> None:
+def test_our_own_architecture_in_both_forms(keep: Callable[..., Path]) -> None:
+    """One network, its halo measured as it was derived; and the same from its ONNX export."""
     path = keep(
         "density-unet",
         {"classes": 2},
-        input={"multiple_of": 16},
-        output={"stride": 4, "halo": 112, "classes": ["a", "b"]},
+        norm=False,
+        input={"tile": 128, "multiple_of": 16, "scale": 1 / 255},
+        output={"stride": 4, "classes": ["a", "b"]},
     )
     net = load(path)
+    module = architecture("density-unet")(classes=2).eval()
+    module.load_state_dict(load_file(path))
+    assert net.halo == module.halo
+    assert not net.elastic
     assert net(np.zeros((1, 3, 40, 64), np.float32)).shape == (1, 2, 10, 16)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        torch.onnx.export(
+            module,
+            (torch.zeros(1, 3, 64, 64),),
+            path.with_suffix(".onnx"),
+            input_names=["image"],
+            output_names=["density"],
+            dynamic_axes={k: {0: "n", 2: "h", 3: "w"} for k in ("image", "density")},
+            dynamo=False,
+        )
+    other = load(path.with_suffix(".onnx"))
+    assert (other.halo, other.elastic) == (net.halo, net.elastic)
+    assert other.flops(128, 256) == net.flops(128, 256)
+    x = np.random.default_rng(0).random((2, 3, 48, 64)).astype(np.float32)
+    np.testing.assert_allclose(other(x), net(x), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class OnnxNetwork(Network):
         options.intra_op_num_threads = threads or _cores()
         # A worker that spins while it waits takes the core from the window.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are raised; sizes are tried that may fail
         try:
             session = onnxruntime.InferenceSession(
                 str(path) if outside else data, options, providers=providers
