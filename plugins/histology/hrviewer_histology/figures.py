@@ -7,7 +7,6 @@ that the network has never seen, each beside its density and with its count.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,26 +15,15 @@ import numpy as np
 import tifffile
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hrviewer.models.architectures import ARCHITECTURES
 from hrviewer_histology import nuclei
 from hrviewer_histology.photos import read_photos, shrink
-from hrviewer_histology.train import SCALES, estimate
+from hrviewer_histology.train import SCALES, estimate, load
 
-__all__ = ["load", "main", "random_fields"]
+__all__ = ["main", "random_fields"]
 
 HALO = 80
-
-
-def load(folder: Path) -> nn.Module:
-    """Read a pack's network."""
-    main = json.loads((folder / "pack.json").read_text(encoding="utf-8"))["roles"]["main"]
-    architecture = main["card"]["architecture"]
-    network = ARCHITECTURES[architecture["name"]](**architecture["params"])
-    network.load_state_dict(load_file(folder / main["weights"]))
-    return network.eval()
 
 
 def random_fields(slide: Tensor, count: int, side: int, seed: int) -> list[tuple[int, int]]:
@@ -56,7 +44,9 @@ def scatter(network: nn.Module, data: Path, path: Path) -> None:
     photos = read_photos(data, "val")
     for axes, factor in zip(figure.subplots(1, len(SCALES)), SCALES, strict=True):
         there = np.array([p.count for p in photos])
-        found = np.array([float(estimate(network, shrink(p.layers[:3], factor)).sum()) for p in photos])
+        found = np.array(
+            [float(estimate(network, shrink(p.layers[:3], factor)).sum()) for p in photos]
+        )
         axes.plot([0, 125], [0, 125], color="0.7", linewidth=1)
         axes.scatter(there, found, s=14, color="#0072b2")
         axes.set(xlim=(0, 125), ylim=(0, 125), aspect="equal", xlabel="nuclei labelled")
@@ -90,7 +80,9 @@ def fields(network: nn.Module, slide: Tensor, path: Path, side: int, seed: int) 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw as the command line asks."""
-    parser = argparse.ArgumentParser(prog="python -m hrviewer_histology.figures", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m hrviewer_histology.figures", description=__doc__
+    )
     parser.add_argument("data", type=Path, help="folder with index.csv, photos and labels")
     parser.add_argument("slide", type=Path, help="a slide that tifffile reads, at about 0.5 µm/px")
     parser.add_argument("--out", type=Path, default=Path())

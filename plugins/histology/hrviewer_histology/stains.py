@@ -147,7 +147,7 @@ def restain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Ten
     """Turn pieces of photos ``(n, 5, h, w)`` into stained images and what they now count."""
     rgb, mass, mask = layers[:, :3], layers[:, 3:4], layers[:, 4:]
     n = len(rgb)
-    kind = rng.choice(3, n, p=(0.3, 0.55, 0.15))
+    kind = rng.choice(3, n, p=(0.3, 0.5, 0.2))
     synthetic = torch.from_numpy(kind > 0).view(n, 1, 1, 1)
     empty = torch.from_numpy(kind == 2).view(n, 1, 1, 1)
     made, kept = _tissue(rgb, mask, ~empty, bank, rng)
@@ -183,7 +183,8 @@ def _tissue(
     def region(share: Tensor) -> Tensor:
         """Return a soft-edged part of the field that covers about `share` of it."""
         cloud = torch.from_numpy(rng.normal(size=(n, 1, 5, 5))).float()
-        cloud = F.interpolate(cloud, (h, w), mode="bicubic") + 0.15 * (texture() - 0.5)
+        cloud = F.interpolate(cloud, (h // 4, w // 4), mode="bicubic")
+        cloud = F.interpolate(cloud, (h, w), mode="bilinear") + 0.15 * (texture() - 0.5)
         flat = cloud[..., ::8, ::8].flatten(1).sort(1).values
         rank = (1 - share.view(n, 1)) * (flat.shape[1] - 1)
         edge = flat.gather(1, rank.long()).view(n, 1, 1, 1)
@@ -208,16 +209,18 @@ def _tissue(
         level = some(0, 1) * some(0.1, 0.75)
         sheets.append(level * fibre * grain * stain(TISSUE) * (1 - region(some(0, 0.5) ** 2)))
     border = region(some(0, 1))
-    tissue = border * sheets[0] + (1 - border) * sheets[1]
-    spread = F.avg_pool2d(mask, 9, 1, 4)
+    tissue = (border * sheets[0] + (1 - border) * sheets[1]) * maybe(0.9)
+    spread = F.interpolate(F.avg_pool2d(mask, 4), (h, w), mode="bilinear")
     tissue = tissue * (1 - some(0, 1) * maybe(0.4) * (3 * spread - mask).clamp(0, 1) * keep)
 
-    # Where nothing counts: keratin, folds, blood, pigment, ink.
-    layers = torch.sigmoid((texture() - some(0.3, 0.7)) * some(6, 30))
-    keratin = region(some(0.1, 0.6)) * maybe(0.3)
-    lamellae = layers * some(0.3, 1.5) * stain(TISSUE + NUCLEAR[2:] + OTHER[3:], 0.1)
-    specks = torch.sigmoid((texture() - some(0.7, 0.9)) * 40)
-    dirt = specks * region(some(0.05, 0.5)) * maybe(0.25) * some(0.3, 1.3) * stain(OTHER)
+    # Where nothing counts: keratin in sheets and in loose flakes with dark rims, blood, pigment, ink.
+    keratin = region(some(0.1, 0.9)) * maybe(0.4)
+    height = texture() - some(0.3, 0.85)
+    rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1.4)
+    lamellae = torch.sigmoid(height * some(10, 40)) * some(0.1, 1.3) + rim
+    lamellae = lamellae * stain(TISSUE + NUCLEAR[1:] + OTHER[3:], 0.1)
+    specks = torch.sigmoid((texture() - some(0.6, 0.95)) * some(10, 60))
+    dirt = specks * region(some(0.05, 0.7)) * maybe(0.4) * some(0.2, 1.5) * stain(OTHER)
     kept = (keep & (keratin < 0.5)).float()
 
     contrast = some(0.35, 1.4)
@@ -237,7 +240,7 @@ def _photograph(rgb: Tensor, rng: np.random.Generator) -> Tensor:
 
     gain = draw(0.9, 1.08) * draw(0.94, 1.06, 3)
     rgb = (rgb.clamp(1e-3) ** draw(0.75, 1.35)) * gain
-    soft = F.avg_pool2d(F.pad(rgb, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    soft = F.interpolate(F.avg_pool2d(rgb, 2), rgb.shape[2:], mode="bilinear")
     amount = draw(-1.0, 1.0)
     rgb = rgb + amount * (rgb - soft)
     grey = torch.from_numpy(rng.random((n, 1, 1, 1)) < 0.08)
