@@ -213,7 +213,7 @@ def _tissue(
     spread = F.interpolate(F.avg_pool2d(mask, 4), (h, w), mode="bilinear")
     tissue = tissue * (1 - some(0, 1) * maybe(0.4) * (3 * spread - mask).clamp(0, 1) * keep)
 
-    # Where nothing counts: keratin in sheets and in loose flakes with dark rims, blood, pigment, ink.
+    # What must not count: keratin in sheets and loose flakes with dark rims, blood, pigment, ink.
     keratin = region(some(0.1, 0.9)) * maybe(0.4)
     height = texture() - some(0.3, 0.85)
     rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1.4)
