@@ -1,1 +1,53 @@
-"""(being built)"""
+"""The looking: read, batch, infer, meter, cache, cancel, resume.
+
+`driver` carries a strategy's plan out; `looker` does the looking through `device`, the one thread
+that runs networks; `charge` and `canvas` say where on the image costs and answers fall; `record`
+holds what was seen and spent; `live` follows a viewport. The engine writes through a `Sink`.
+"""
+
+from hrviewer.engine.budget import Budget
+from hrviewer.engine.cache import ResultCache
+from hrviewer.engine.canvas import Canvas
+from hrviewer.engine.charge import Charge, Ledger
+from hrviewer.engine.control import Control, Stopped
+from hrviewer.engine.device import Device, Priority
+from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
+from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
+from hrviewer.engine.looker import Looker, kind_of, role_of
+from hrviewer.engine.record import PatchRow, Record, map_cell
+from hrviewer.engine.scene import Networks, build_scene, native_scale
+from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
+
+__all__ = [
+    "Budget",
+    "Canvas",
+    "Cell",
+    "Charge",
+    "Control",
+    "Device",
+    "Ledger",
+    "Looker",
+    "Networks",
+    "PatchRow",
+    "Priority",
+    "Progress",
+    "Record",
+    "ResultCache",
+    "Seen",
+    "Session",
+    "Sink",
+    "Stopped",
+    "Update",
+    "Watch",
+    "build_scene",
+    "cells",
+    "drive",
+    "empty_record",
+    "kind_of",
+    "map_cell",
+    "native_scale",
+    "pack_seen",
+    "paint",
+    "role_of",
+    "unpack_seen",
+]

@@ -1,1 +1,11 @@
-"""(being built)"""
+"""What was seen and spent: running, writing, reading runs.
+
+`execute` carries a job out, `writer` is the engine's sink, `run` reads a folder, `estimate` says
+what an answer means.
+"""
+
+from hrviewer.runs.estimate import describe, sentence
+from hrviewer.runs.execute import Job, parse_params, run
+from hrviewer.runs.run import Run
+
+__all__ = ["Job", "Run", "describe", "parse_params", "run", "sentence"]

@@ -1,0 +1,219 @@
+"""Painting what patches said onto one map of the image, aligned to the pixel.
+
+Maps of *mass* (densities: their sum is a count) are moved so that the sum is kept; maps of
+*intensity* (probabilities, saliencies) so that the mean is. Where source and target cells
+coincide the values are copied bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.geometry import Rect
+
+__all__ = ["Box", "Canvas", "Kind", "cover", "overlap", "resample", "target_cells"]
+
+Box = tuple[float, float, float, float]
+"""``(y, x, h, w)`` in level-0 pixels; maps of fractional cells need fractions."""
+
+Kind = Literal["mass", "intensity"]
+
+
+def cell_edges(start: float, length: float, n: int, limit: float) -> NDArray[np.float64]:
+    """Return the edges of `n` equal cells; the image's end cuts the last ones short.
+
+    A look ends at the image's border, so what its last cell says, it says of the image alone.
+    """
+    edges = start + np.arange(n + 1, dtype=np.float64) * (length / n)
+    return np.clip(edges, 0, limit)
+
+
+def overlap(
+    source: NDArray[np.float64], target: NDArray[np.float64], low: float, high: float
+) -> NDArray[np.float64]:
+    """Return which fraction of each source cell falls into each target cell, along one axis.
+
+    Parameters
+    ----------
+    source, target : ndarray, shape (n + 1,) and (m + 1,)
+        Edges of the cells, ascending.
+    low, high : float
+        Only this part counts.
+
+    Returns
+    -------
+    ndarray, shape (m, n)
+    """
+    upper = np.minimum(np.minimum(target[1:, None], source[None, 1:]), high)
+    lower = np.maximum(np.maximum(target[:-1, None], source[None, :-1]), low)
+    lengths = np.diff(source)
+    fractions: NDArray[np.float64] = np.clip(upper - lower, 0, None) / np.where(
+        lengths > 0, lengths, 1
+    )
+    return fractions
+
+
+def cover(
+    box: Box, n: tuple[int, int], core: Rect, image: Rect
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return which fraction of each row and column of a map over `box` lies in `core`.
+
+    Returns
+    -------
+    rows, columns : ndarray, shape (n[0],) and (n[1],)
+    """
+    y, x, h, w = box
+    rows = cell_edges(y, h, n[0], image.h)
+    columns = cell_edges(x, w, n[1], image.w)
+    return (
+        overlap(rows, np.array([core.y, core.y1], float), core.y, core.y1)[0],
+        overlap(columns, np.array([core.x, core.x1], float), core.x, core.x1)[0],
+    )
+
+
+def target_cells(low: float, high: float, cell: float, n: int) -> tuple[int, NDArray[np.float64]]:
+    """Return the first of the canvas's `n` cells that ``[low, high)`` meets, and their edges."""
+    first = max(0, math.floor(low / cell + 1e-9))
+    last = max(first, min(n, math.ceil(high / cell - 1e-9)))
+    return first, np.arange(first, last + 1, dtype=np.float64) * cell
+
+
+def resample(
+    values: NDArray[np.floating[Any]],
+    box: Box,
+    core: Rect,
+    image: Rect,
+    cell: float,
+    kind: Kind,
+) -> tuple[NDArray[np.float32], int, int]:
+    """Move a patch's map onto the canvas's cells.
+
+    Parameters
+    ----------
+    values : ndarray, shape (k, rows, columns)
+        The map.
+    box : tuple of float
+        What it covers: ``(y, x, h, w)`` in level-0 pixels.
+    core, image : Rect
+        Only the core is painted; it lies in the image.
+    cell : float
+        Side of the canvas's cells, level-0 pixels.
+    kind : {"mass", "intensity"}
+        What is kept: the sum or the mean.
+
+    Returns
+    -------
+    block : ndarray of float32, shape (k, rows, columns)
+        What to paint.
+    row, column : int
+        Where it starts on the canvas.
+    """
+    _, rows, columns = values.shape
+    shape = Canvas.shape(image, cell)
+    y, x, h, w = box
+    row, ys = target_cells(core.y, core.y1, cell, shape[0])
+    column, xs = target_cells(core.x, core.x1, cell, shape[1])
+    aligned = h / rows == cell == w / columns and y % cell == x % cell == 0
+    whole = core.y == ys[0] and core.x == xs[0]
+    ends = (core.y1 in (ys[-1], image.h)) and (core.x1 in (xs[-1], image.w))
+    if aligned and whole and ends:
+        r, c = row - round(y / cell), column - round(x / cell)
+        block = values[:, r : r + len(ys) - 1, c : c + len(xs) - 1]
+        return block.astype(np.float32), row, column
+    wy = overlap(cell_edges(y, h, rows, image.h), ys, core.y, core.y1)
+    wx = overlap(cell_edges(x, w, columns, image.w), xs, core.x, core.x1)
+    block = wy @ values.astype(np.float64) @ wx.T
+    if kind == "intensity":
+        with np.errstate(invalid="ignore"):
+            block = block / np.outer(wy.sum(1), wx.sum(1))
+    return block.astype(np.float32), row, column
+
+
+class Canvas:
+    """A map of the image that finer looks refine.
+
+    Parameters
+    ----------
+    image : Rect
+        What the canvas covers.
+    cell : float
+        Side of its cells, level-0 pixels.
+    values : array-like, shape (k, rows, columns), float32
+        Where the map lives, NaN where nothing was looked at: a NumPy or a zarr array.
+    detail : array-like, shape (rows, columns), float32
+        The scale at which each cell was seen; NaN where it was not.
+    kind : {"mass", "intensity"}
+        What painting keeps.
+    """
+
+    def __init__(
+        self,
+        image: Rect,
+        cell: float,
+        values: Any,
+        detail: Any,
+        kind: Kind,
+    ) -> None:
+        self.image, self.cell, self.kind = image, cell, kind
+        self.values, self.detail = values, detail
+
+    @staticmethod
+    def shape(image: Rect, cell: float) -> tuple[int, int]:
+        """Rows and columns that cover `image`."""
+        return math.ceil(image.h / cell - 1e-9), math.ceil(image.w / cell - 1e-9)
+
+    @classmethod
+    def in_memory(cls, image: Rect, cell: float, k: int, kind: Kind) -> Canvas:
+        """Return an empty canvas in memory."""
+        shape = cls.shape(image, cell)
+        return cls(
+            image,
+            cell,
+            np.full((k, *shape), np.nan, np.float32),
+            np.full(shape, np.nan, np.float32),
+            kind,
+        )
+
+    def paint(
+        self,
+        values: NDArray[np.floating[Any]],
+        box: Box,
+        core: Rect,
+        scale: float,
+    ) -> Rect | None:
+        """Paint a patch's map where nothing finer was seen.
+
+        Parameters
+        ----------
+        values, box, core
+            See `resample`.
+        scale : float
+            The scale at which was looked.
+
+        Returns
+        -------
+        Rect or None
+            What changed, in canvas cells; None if nothing did.
+        """
+        core = core & self.image
+        if core.empty:
+            return None
+        block, row, column = resample(values, box, core, self.image, self.cell, self.kind)
+        if 0 in block.shape:
+            return None
+        rows = slice(row, row + block.shape[1])
+        columns = slice(column, column + block.shape[2])
+        seen = np.asarray(self.detail[rows, columns])
+        keep = seen < scale  # NaN compares false: unseen cells are painted
+        if keep.any():
+            old = np.asarray(self.values[:, rows, columns])
+            block = np.where(keep[None], old, block)
+            self.detail[rows, columns] = np.where(keep, seen, np.float32(scale))
+        else:
+            self.detail[rows, columns] = np.full(seen.shape, scale, np.float32)
+        self.values[:, rows, columns] = block
+        return Rect(row, column, block.shape[1], block.shape[2])

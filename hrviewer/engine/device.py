@@ -1,0 +1,166 @@
+"""The one thread that runs networks.
+
+Jobs are taken by priority, oldest first, and jobs of one network and one input shape travel as a
+batch. Networks are also loaded on this thread, so that whatever threads they start inherit its
+scheduling.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.models import Network
+
+__all__ = ["Device", "Inferred", "Priority", "is_out_of_memory"]
+
+
+class Priority(IntEnum):
+    """Who goes first."""
+
+    LIVE = 0
+    RUN = 1
+    PREFETCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """One input's output and its share of the batch's time."""
+
+    output: Any
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Job:
+    network: Network | None
+    work: Any
+    future: Future[Inferred]
+
+    @property
+    def kind(self) -> object:
+        """Jobs of one kind fit one batch."""
+        return (id(self.network), self.work.shape) if self.network is not None else id(self)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a back end failed for want of memory; each has a way of its own to say so."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "failed to allocate memory" in text
+
+
+class Device:
+    """A device's queue and thread.
+
+    Parameters
+    ----------
+    batch : int
+        Inputs per call. One is best for the tiles of a CPU, and makes results independent of who
+        shared the batch; larger batches are filled up with zeros for the same reason.
+    polite : bool
+        Give way to everything else on the machine, for use beside a window (Linux).
+    """
+
+    def __init__(self, batch: int = 1, *, polite: bool = False) -> None:
+        self.batch = batch
+        self._polite = polite
+        self._queues: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
+        self._wake = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="hrviewer-device", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, network: Network, array: NDArray[np.float32], priority: Priority = Priority.RUN
+    ) -> Future[Inferred]:
+        """Queue one input, ``(C, h, w)``; the future gives its output, ``(k, rows, columns)``."""
+        return self._put(_Job(network, array, Future()), priority)
+
+    def call(self, work: Callable[[], Any], priority: Priority = Priority.RUN) -> Future[Inferred]:
+        """Queue anything else that belongs on this thread."""
+        return self._put(_Job(None, work, Future()), priority)
+
+    def close(self) -> None:
+        """Finish what runs, drop what waits, end the thread."""
+        with self._wake:
+            self._closed = True
+            for queue in self._queues.values():
+                while queue:
+                    queue.popleft().future.cancel()
+            self._wake.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _put(self, job: _Job, priority: Priority) -> Future[Inferred]:
+        with self._wake:
+            if self._closed:
+                raise RuntimeError("the device is closed")
+            self._queues[priority].append(job)
+            self._wake.notify()
+        return job.future
+
+    def _take(self) -> list[_Job]:
+        """Wait for work; return a batch of one kind, empty when closed."""
+        with self._wake:
+            while True:
+                for queue in self._queues.values():
+                    jobs: list[_Job] = []
+                    for job in list(queue):
+                        if jobs and job.kind != jobs[0].kind:
+                            continue
+                        queue.remove(job)
+                        if job.future.set_running_or_notify_cancel():
+                            jobs.append(job)
+                        if len(jobs) == self.batch:
+                            break
+                    if jobs:
+                        return jobs
+                if self._closed:
+                    return []
+                self._wake.wait()
+
+    def _serve(self) -> None:
+        if self._polite and hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        while jobs := self._take():
+            self._run(jobs)
+
+    def _run(self, jobs: list[_Job]) -> None:
+        start = time.perf_counter()
+        try:
+            if jobs[0].network is None:
+                outputs: Any = [jobs[0].work()]
+            else:
+                outputs = self._infer(jobs[0].network, [job.work for job in jobs])
+        except BaseException as error:
+            if len(jobs) > 1:
+                if is_out_of_memory(error):
+                    self.batch = max(1, len(jobs) // 2)
+                # Smaller batches, down to the one input that is at fault.
+                half = len(jobs) // 2
+                self._run(jobs[:half])
+                self._run(jobs[half:])
+                return
+            jobs[0].future.set_exception(error)
+            return
+        seconds = (time.perf_counter() - start) / len(jobs)
+        for job, output in zip(jobs, outputs, strict=False):
+            job.future.set_result(Inferred(output, seconds))
+
+    def _infer(self, network: Network, arrays: list[NDArray[np.float32]]) -> Any:
+        full = np.zeros((max(self.batch, len(arrays)), *arrays[0].shape), np.float32)
+        for row, array in zip(full, arrays, strict=False):
+            row[:] = array
+        return network(full)[: len(arrays)]

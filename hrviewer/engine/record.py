@@ -1,0 +1,162 @@
+"""What a run has seen and spent so far: the maps, the ledger, the patches, the estimate.
+
+A record is only ever added to by requests, in the order of the plan, so that a replayed run
+paints the same maps bit for bit, whatever order results came in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.engine.canvas import Canvas
+from hrviewer.engine.charge import Ledger
+from hrviewer.engine.seen import Seen
+from hrviewer.geometry import Rect
+from hrviewer.strategies import Look, Show, Think, Warp
+
+__all__ = ["MAP_SIDE", "PatchRow", "Record", "map_cell"]
+
+MAP_SIDE = 1024
+"""Cells along the longer side of the saliency and cost maps, at most."""
+
+
+def map_cell(image: Rect) -> int:
+    """Return the side of the overview maps' cells: a power of two of at least 16 pixels."""
+    octave = math.ceil(math.log2(max(image.h, image.w, 1) / MAP_SIDE))
+    return 1 << max(4, octave)
+
+
+@dataclass(frozen=True, slots=True)
+class PatchRow:
+    """A row of the table of patches."""
+
+    id: int
+    y: int
+    x: int
+    h: int
+    w: int
+    scale: float
+    role: str
+    order: int
+    score: float
+    value: float
+    flops: float
+    read_s: float
+    prepare_s: float
+    infer_s: float
+    post_s: float
+    bytes: float
+    pixels: float
+    status: str
+    error: str
+
+
+class Record:
+    """What a run has seen and spent.
+
+    Parameters
+    ----------
+    image : Rect
+        The whole image.
+    output : Canvas
+        Where ``main``'s answers are painted.
+
+    Attributes
+    ----------
+    ledger : Ledger
+        Totals and the cost map.
+    saliency : Canvas
+        One plane; what the strategy found worth a look.
+    patches : list of PatchRow
+        Every look, in the order of the plan.
+    estimate : ndarray or None
+        The last one shown.
+    interval : tuple of float or None
+        Its 95 % interval.
+    """
+
+    def __init__(self, image: Rect, output: Canvas) -> None:
+        self.image, self.output = image, output
+        cell = map_cell(image)
+        self.ledger = Ledger(image, cell)
+        self.saliency = Canvas.in_memory(image, cell, 1, "intensity")
+        self.patches: list[PatchRow] = []
+        self.estimate: NDArray[np.float64] | None = None
+        self.interval: tuple[float, float] | None = None
+
+    def add(
+        self, request: Look | Warp | Think, seen: Sequence[Seen], *, replayed: bool = False
+    ) -> None:
+        """Book, list and paint one request's looks.
+
+        Parameters
+        ----------
+        request : Look, Warp or Think
+            What was asked.
+        seen : sequence of Seen
+            What came, in the order asked.
+        replayed : bool
+            Whether an earlier session paid for them.
+        """
+        scores = request.scores if isinstance(request, Look) else None
+        for i, look in enumerate(seen):
+            paid = look.status != "cached" and not replayed
+            self.ledger.add(look.charge, look.patch.core, paid=paid, weights=look.spread)
+            core = look.patch.core
+            number = len(self.patches)
+            costs = asdict(look.charge)
+            self.patches.append(
+                PatchRow(
+                    number,
+                    *core.astuple(),
+                    look.patch.scale,
+                    look.role,
+                    number,
+                    scores[i] if scores else math.nan,
+                    float(look.value.sum()),
+                    costs["flops"],
+                    costs["read_s"],
+                    costs["prepare_s"],
+                    costs["infer_s"],
+                    costs["post_s"],
+                    costs["bytes"],
+                    costs["pixels"],
+                    look.status,
+                    look.error,
+                )
+            )
+        # Coarse first, so that one request's finer looks lie on top.
+        for look in sorted(seen, key=lambda look: -look.patch.scale):
+            if look.status == "failed":
+                continue
+            if request.into == "output":
+                self.output.paint(look.map, look.box, look.patch.core, look.patch.scale)
+            elif request.into == "saliency":
+                plane = look.map.mean(axis=0, keepdims=True)
+                self.saliency.paint(plane, look.box, look.patch.core, look.patch.scale)
+
+    def show(self, show: Show) -> None:
+        """Take what the strategy published."""
+        if show.kind == "estimate":
+            self.estimate, self.interval = np.asarray(show.map, float), show.interval
+            return
+        box: Any = tuple(map(float, show.rect.astuple()))
+        core = show.rect & self.image
+        self.saliency.paint(np.asarray(show.map, np.float32)[None], box, core, 0.0)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many looks were done, served from the cache, failed."""
+        states = Counter(row.status for row in self.patches)
+        return {
+            "planned": len(self.patches),
+            "done": states["done"],
+            "cached": states["cached"],
+            "failed": states["failed"],
+        }

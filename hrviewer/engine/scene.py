@@ -1,0 +1,214 @@
+"""Bringing an image, a pack and a strategy together, before anything is spent."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.engine.budget import Budget
+from hrviewer.engine.device import Device, Priority
+from hrviewer.engine.looker import role_of
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect, snap_scale
+from hrviewer.models import BUILTINS, Card, Network, Pack, builtin
+from hrviewer.pyramid import Pyramid
+from hrviewer.strategies import Role, Scene, Strategy
+
+__all__ = ["Networks", "build_scene", "native_scale"]
+
+SAME_PIXELS = 0.10
+"""Pixel sizes that differ by less are taken as equal."""
+
+
+class Networks(Mapping[str, Network]):
+    """A pack's networks and the built-in roles, loaded when first asked for.
+
+    Parameters
+    ----------
+    pack : Pack
+        Where the networks are.
+    device : Device
+        Networks are loaded on its thread.
+    name : str
+        ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+
+    Attributes
+    ----------
+    notes : list of str
+        What stood in for what.
+    setup_s : float
+        Seconds spent loading.
+    """
+
+    def __init__(self, pack: Pack, device: Device, name: str = "auto") -> None:
+        self.pack, self.device, self.name = pack, device, name
+        self.notes: list[str] = []
+        self.setup_s = 0.0
+        self._loaded: dict[str, Network] = {}
+
+    def __getitem__(self, role: str) -> Network:
+        if role not in self._loaded:
+            start = time.perf_counter()
+            self._loaded[role] = self._load(role)
+            self.setup_s += time.perf_counter() - start
+        return self._loaded[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self.pack.roles, *BUILTINS])
+
+    def __len__(self) -> int:
+        return len(self.pack.roles) + len(BUILTINS)
+
+    def __contains__(self, role: object) -> bool:
+        return role in self.pack.roles or role in BUILTINS
+
+    def _load(self, role: str) -> Network:
+        if role in BUILTINS:
+            return builtin(role)
+        if role == "scout" and role not in self.pack.roles:
+            stand_in = (
+                "@foreground" if "histology" in self.pack.description.lower() else "@gradient"
+            )
+            self.notes.append(f"the pack has no scout: {stand_in} stands in for it")
+            return builtin(stand_in)
+        if role not in self.pack.roles:
+            raise UserError(
+                f"the pack {self.pack.name!r} has no network for the role {role!r}; it has: "
+                f"{', '.join(self.pack.roles)}. Choose a strategy that needs only these"
+            )
+        loaded = self.device.call(lambda: self.pack.load(role, self.name), Priority.LIVE)
+        network: Network = loaded.result().output
+        return network
+
+
+class _Roles(Mapping[str, Role]):
+    """The same, as policies see them."""
+
+    def __init__(self, networks: Networks) -> None:
+        self._networks = networks
+
+    def __getitem__(self, role: str) -> Role:
+        return role_of(self._networks[role])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._networks)
+
+    def __len__(self) -> int:
+        return len(self._networks)
+
+    def __contains__(self, role: object) -> bool:
+        return role in self._networks
+
+
+def native_scale(card: Card, pyramid: Pyramid) -> tuple[float, str]:
+    """Return the scale at which the network sees pixels of its own size, and what to say of it."""
+    wanted, have = card.input.pixel_size, pyramid.pixel_size
+    if wanted is None:
+        return 1.0, ""
+    if have is None:
+        return 1.0, (
+            f"the image's pixel size is unknown and {card.name!r} expects {wanted:g} µm: "
+            "full resolution is taken for it"
+        )
+    scale = wanted / math.sqrt(have[0] * have[1])
+    if abs(scale - 1) <= SAME_PIXELS:
+        return 1.0, ""
+    snapped = snap_scale(scale)
+    return snapped, (
+        f"the image has {have[0]:.3g} µm pixels and {card.name!r} expects {wanted:g} µm: "
+        f"looks are resampled by {snapped:g}"
+    )
+
+
+def build_scene(
+    pyramid: Pyramid,
+    networks: Networks,
+    strategy: Strategy,
+    *,
+    region: Rect | None = None,
+    budget: Budget | None = None,
+    rate: float | None = None,
+    seed: int = 0,
+    hints: Mapping[str, NDArray[np.floating]] | None = None,
+) -> tuple[Scene, list[str], float | None]:
+    """Say what a policy may know, and load what it needs.
+
+    Parameters
+    ----------
+    pyramid, networks, strategy
+        What was chosen.
+    region : Rect, optional
+        The part to answer for; the whole image by default. Clipped to the image.
+    budget : Budget, optional
+        The strategy's default otherwise.
+    rate : float, optional
+        FLOPs per second, when resuming a run that measured it.
+    seed : int
+        Of whatever the policy draws at random.
+    hints : mapping, optional
+        What the person drew.
+
+    Returns
+    -------
+    scene : Scene
+    notes : list of str
+        What a person should know.
+    rate : float or None
+        The rate that a budget in seconds was taken by.
+
+    Raises
+    ------
+    UserError
+        If the region misses the image or the pack lacks a role.
+    """
+    clipped = pyramid.rect if region is None else region & pyramid.rect
+    if clipped.empty:
+        raise UserError(
+            f"the region {region.astuple() if region else ()} (y, x, h, w) lies outside the image "
+            f"of {pyramid.shape[0]} × {pyramid.shape[1]} pixels"
+        )
+    for role in strategy.roles:
+        networks[role]
+    main = role_of(networks["main"])
+    scale, note = native_scale(main.card, pyramid)
+    notes = [*pyramid.notes, *networks.notes, *([note] if note else [])]
+
+    def measured() -> float:
+        nonlocal rate
+        if rate is None:
+            rate = measure_rate(networks["main"], networks.device)
+        return rate
+
+    if budget is not None:
+        flops = budget.flops(main, measured)
+    elif strategy.default_budget is not None:
+        flops = strategy.default_budget * main.flops_per_pixel() * clipped.area / scale**2
+    else:
+        flops = math.inf
+    scene = Scene(
+        shape=pyramid.shape,
+        downsamples=tuple(level.downsample[0] for level in pyramid.levels),
+        pixel_size=pyramid.pixel_size,
+        region=clipped,
+        native=scale,
+        roles=_Roles(networks),
+        budget=flops,
+        seed=seed,
+        hints=dict(hints or {}),
+    )
+    return scene, notes, rate
+
+
+def measure_rate(network: Network, device: Device, times: int = 3) -> float:
+    """Return the FLOPs per second that the device does with this network's tiles."""
+    tile = network.card.input.tile
+    channels = {"gray": 1, "rgb": 3, "bgr": 3}.get(
+        str(network.card.input.channels), network.card.input.channels
+    )
+    array = np.zeros((int(channels), tile, tile), np.float32)
+    seconds = [device.submit(network, array).result().seconds for _ in range(times + 1)][1:]
+    return network.flops(tile, tile) / min(seconds)

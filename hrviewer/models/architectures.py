@@ -1,0 +1,79 @@
+"""Networks that weights in safetensors files name: ``{"name": "density-unet", "params": {…}}``.
+
+A safetensors file holds numbers only, so that opening one never runs a stranger's code.
+What the numbers are weights *of* is one of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["ARCHITECTURES", "DensityUNet"]
+
+
+def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch normalisation (to be folded) and ReLU, with the border filled up."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class DensityUNet(nn.Module):
+    """A small fully convolutional network that counts: its output sums to the number of things.
+
+    The encoder goes down to a sixteenth of the input's side, the decoder back up to a quarter,
+    adding what the encoder saw at each size. There is no global operation: what a pixel of the
+    output depends on is bounded by `halo`.
+
+    Parameters
+    ----------
+    classes
+        Kinds of things to count, one channel of density each.
+    widths
+        Channels at strides 2, 4, 8 and 16.
+    blocks
+        Convolutions at strides 4, 8 and 16, after the one that shrinks.
+    """
+
+    def __init__(
+        self,
+        classes: int = 1,
+        widths: Sequence[int] = (24, 48, 80, 112),
+        blocks: Sequence[int] = (1, 2, 1),
+    ) -> None:
+        super().__init__()
+        half, *wide = widths
+        self.stem = _conv(3, half, 5, stride=2)
+        self.down = nn.ModuleList(
+            nn.Sequential(_conv(a, b, stride=2), *(_conv(b, b) for _ in range(n)))
+            for (a, b), n in zip(pairwise(widths), blocks, strict=True)
+        )
+        self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
+        self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
+        self.head = nn.Conv2d(wide[0], classes, 1)
+        nn.init.constant_(self.head.bias, 0.1)  # type: ignore[arg-type]
+        # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
+        # pixel that it is read from on the way up.
+        reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2] + 8 + 8 + 4 + 4
+        self.halo = -(-reach // 16) * 16
+        """Input pixels around a tile with which it comes out as it would from the whole image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the density ``(n, classes, h/4, w/4)`` of images ``(n, 3, h, w)``."""
+        x = self.stem(x)
+        seen = [x := down(x) for down in self.down]
+        for skip, lift, up in zip(seen[-2::-1], self.lift[::-1], self.up[::-1], strict=True):
+            x = up(skip + F.interpolate(lift(x), scale_factor=2.0, mode="nearest"))
+        x = self.head(x) / 16
+        # Below zero a trace of slope keeps the gradient alive while it learns.
+        return F.leaky_relu(x, 0.1) if self.training else F.relu(x)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"density-unet": DensityUNet}
+"""What builds each architecture from a card's ``params``."""

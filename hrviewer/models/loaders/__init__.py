@@ -1,0 +1,64 @@
+"""One file per kind of weights. Each imports its back end only when something is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Card
+from hrviewer.models.network import Network
+
+__all__ = ["LOADABLE", "load"]
+
+LOADABLE = (".onnx", ".safetensors")
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".joblib")
+
+
+def check_kind(path: Path) -> None:
+    """Raise `UserError` where weights are of a kind that cannot be loaded, or not safely."""
+    suffix = path.suffix.lower()
+    if suffix in _PICKLES:
+        raise UserError(
+            f"{path}: {suffix} files can run any code when opened, and are not loaded: "
+            "export the network to ONNX, or save its weights as safetensors"
+        )
+    if suffix not in LOADABLE:
+        raise UserError(f"{path}: weights are {' or '.join(LOADABLE)} files, not {suffix!r}")
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: check the path")
+
+
+def load(path: Path, card: Card, device: str = "auto", threads: int | None = None) -> Network:
+    """Load weights, verify them, and check what the card says by running a tile.
+
+    Parameters
+    ----------
+    path
+        An ``.onnx`` or ``.safetensors`` file.
+    card
+        What it takes and gives.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    threads
+        On a CPU; by default all of its cores.
+
+    Raises
+    ------
+    UserError
+        Where the file is of the wrong kind, damaged or not the one that the card describes, where
+        the device or the back end is missing, or where the card lies.
+    """
+    from hrviewer.models.probe import settle
+
+    check_kind(path)
+    network: Network
+    if path.suffix.lower() == ".onnx":
+        from hrviewer.models.loaders.onnx import OnnxNetwork
+
+        network = OnnxNetwork.load(path, card, device, threads)
+    else:
+        from hrviewer.models.loaders.torch import TorchNetwork
+
+        network = TorchNetwork.load(path, card, device, threads)
+    settle(network)
+    return network

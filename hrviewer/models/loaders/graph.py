@@ -1,0 +1,152 @@
+"""What an ONNX graph costs: a walk over its nodes, exact for each input size.
+
+Only convolutions, matrix products and what is made of them are counted, as torch's FlopCounterMode
+does; one multiplication with its addition is 2 FLOPs. An operation that multiplies matrices and is
+not known here is refused: a cost that leaves it out would be a lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hrviewer.errors import UserError
+
+__all__ = ["Graph"]
+
+Shape = tuple[int, ...]
+
+_LARGE = 4096
+"""Bytes above which a tensor's numbers are weights, and not a shape that inference reads."""
+
+
+def _conv(node: Any, ins: Sequence[Shape], out: Shape) -> float:
+    return 2.0 * math.prod(out) * math.prod(ins[1][1:])
+
+
+def _conv_transpose(node: Any, ins: Sequence[Shape], out: Shape) -> float:
+    return 2.0 * math.prod(ins[0]) * math.prod(ins[1][1:])
+
+
+def _gemm(node: Any, ins: Sequence[Shape], out: Shape) -> float:
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)
+    return 2.0 * math.prod(out) * ins[0][0 if transposed else 1]
+
+
+def _matmul(node: Any, ins: Sequence[Shape], out: Shape) -> float:
+    return 2.0 * math.prod(out) * ins[0][-1]
+
+
+def _einsum(node: Any, ins: Sequence[Shape], out: Shape) -> float:
+    equation = next(a.s.decode() for a in node.attribute if a.name == "equation")
+    terms = equation.replace(" ", "").split("->")[0].split(",")
+    sizes = {
+        axis: size
+        for term, shape in zip(terms, ins, strict=True)
+        for axis, size in zip(term, shape, strict=True)
+    }
+    return 2.0 * math.prod(sizes.values())
+
+
+_COSTS: dict[str, Callable[[Any, Sequence[Shape], Shape], float]] = {
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "Einsum": _einsum,
+}
+_UNCOUNTED = {
+    *("Attention", "MultiHeadAttention", "QAttention", "FusedConv", "FusedMatMul", "FusedGemm"),
+    *("LSTM", "GRU", "RNN", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
+    *("DeformConv", "If", "Loop", "Scan"),
+}
+
+
+class Graph:
+    """The nodes of a model, without its weights.
+
+    Parameters
+    ----------
+    model
+        An ``onnx.ModelProto``; its weights are taken out of it.
+    name
+        What to call it when it cannot be counted.
+
+    Raises
+    ------
+    UserError
+        Where it has operations whose cost is not known.
+    """
+
+    def __init__(self, model: Any, name: str) -> None:
+        unknown = sorted({n.op_type for n in model.graph.node} & _UNCOUNTED)
+        if unknown:
+            raise UserError(
+                f"{name}: the cost of {', '.join(unknown)} cannot be counted: "
+                "export it without fused, quantised or branching operations"
+            )
+        self._name = name
+        self._model = _without_weights(model)
+
+    def flops(self, taken: str, shape: Shape) -> float:
+        """Return what the graph costs when its input named `taken` has `shape`."""
+        shapes = self._shapes(taken, shape)
+        total = 0.0
+        for node in self._model.graph.node:
+            if cost := _COSTS.get(node.op_type):
+                try:
+                    ins = [shapes[name] for name in node.input if name]
+                    total += cost(node, ins, shapes[node.output[0]])
+                except KeyError:
+                    raise UserError(
+                        f"{self._name}: the size of {node.output[0]!r} depends on the image, "
+                        "so its cost is unknown: export it with static shapes or simplify it"
+                    ) from None
+        return total
+
+    def _shapes(self, taken: str, shape: Shape) -> dict[str, Shape]:
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        graph = model.graph
+        for value in graph.input:
+            if value.name == taken:
+                _set(value, shape)
+        # What was inferred for another size must not be believed.
+        del graph.value_info[:]
+        for value in graph.output:
+            value.type.tensor_type.ClearField("shape")
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        known = {t.name: tuple(t.dims) for t in inferred.initializer}
+        for value in (*inferred.input, *inferred.value_info, *inferred.output):
+            tensor = value.type.tensor_type
+            if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+                known[value.name] = tuple(d.dim_value for d in tensor.shape.dim)
+        return known
+
+
+def _without_weights(model: Any) -> Any:
+    """Replace large tensors by inputs of their shape, so that inference copies no weights."""
+    import onnx
+
+    graph = model.graph
+    small = []
+    for tensor in graph.initializer:
+        if tensor.ByteSize() <= _LARGE and not tensor.external_data:
+            small.append(tensor)
+        elif tensor.name not in {value.name for value in graph.input}:
+            graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in small]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return model
+
+
+def _set(value: Any, shape: Shape) -> None:
+    dims = value.type.tensor_type.shape.dim
+    for dim, size in zip(dims, shape, strict=True):
+        dim.dim_value = size

@@ -1,0 +1,163 @@
+"""Networks in ONNX, through onnxruntime: the fastest float32 on a CPU, and no torch to import."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Card
+from hrviewer.models.loaders.graph import Graph
+from hrviewer.models.network import Floats, Network
+from hrviewer.models.weights import read_weights
+
+__all__ = ["OnnxNetwork"]
+
+_LIMIT = 2**31
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
+
+
+class OnnxNetwork(Network):
+    """An ONNX graph with one input ``(n, C, h, w)``."""
+
+    def __init__(self, card: Card, sha256: str, session: Any, graph: Graph, device: str) -> None:
+        import onnxruntime
+
+        (taken,) = session.get_inputs()
+        super().__init__(card, sha256, f"onnxruntime {onnxruntime.__version__}", device)
+        self._session, self._graph = session, graph
+        self._name, self._type = taken.name, _TYPES[taken.type]
+        if self._type == np.float16:
+            self.precision = "float16"
+        n = taken.shape[0]
+        self.batch = n if isinstance(n, int) else None
+
+    @classmethod
+    def load(cls, path: Path, card: Card, device: str, threads: int | None) -> OnnxNetwork:
+        """Load an ``.onnx`` file; `UserError` where it is damaged, too large or unfit."""
+        try:
+            import onnx
+            import onnxruntime
+        except ImportError:
+            raise UserError(
+                'networks in ONNX need onnxruntime: pip install "hrviewer[onnx]"'
+            ) from None
+        if path.stat().st_size >= _LIMIT:
+            raise UserError(f"{path} is larger than 2 GB: save its weights as safetensors")
+        data, sha256 = read_weights(path, card)
+        try:
+            model = onnx.load_model_from_string(data)
+            onnx.checker.check_model(data)
+        except Exception as error:  # protobuf and the checker raise a dozen kinds
+            if not isinstance(error, onnx.checker.ValidationError) or not _external(model):
+                raise UserError(
+                    f"{path} is not an ONNX file, or is cut short: download or export it again"
+                ) from None
+        outside = [_beside(path, name) for name in sorted(set(_external(model)))]
+        for file in outside:
+            sha256 += read_weights(file, card.model_copy(update={"sha256": None}))[1]
+        providers, placed = _providers(onnxruntime, device)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads or _cores()
+        # A worker that spins while it waits takes the core from the window.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path) if outside else data, options, providers=providers
+            )
+        except Exception as error:
+            raise UserError(
+                f"{path} is refused by onnxruntime ({_line(error)}): export it again"
+            ) from None
+        _check_input(path, card, session)
+        return cls(card, sha256, session, Graph(model, str(path)), placed)
+
+    def _run(self, batch: Floats) -> Sequence[Floats]:
+        feed = {self._name: np.ascontiguousarray(batch, self._type)}
+        try:
+            outputs = self._session.run(None, feed)
+        except Exception as error:
+            if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+                raise MemoryError(_line(error)) from None
+            raise
+        return [np.asarray(out, np.float32) for out in outputs]
+
+    def _count(self, h: int, w: int) -> float:
+        return self._graph.flops(self._name, (1, self.card.input.count, h, w))
+
+
+def _check_input(path: Path, card: Card, session: Any) -> None:
+    """Compare what the graph declares with the card, field by field."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
+        found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
+        raise UserError(f"{path} takes {found}: export it with one float input (n, channels, h, w)")
+    _, c, *sides = inputs[0].shape
+    if isinstance(c, int) and c != card.input.count:
+        raise UserError(
+            f"{card.name}: the card's input.channels says {card.input.channels} "
+            f"({card.input.count}), but the network takes {c}: correct the card"
+        )
+    for side in sides:
+        if isinstance(side, int) and (side != card.input.tile or not card.input.fixed):
+            raise UserError(
+                f"{card.name}: the network takes {side} pixels a side and no other: "
+                f"the card needs input.tile {side} and input.fixed true"
+            )
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:
+    """Return onnxruntime's providers for a device, and the device in our words."""
+    cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cpu" or (device == "auto" and not cuda):
+        return ["CPUExecutionProvider"], "cpu"
+    if device != "auto" and not device.startswith("cuda"):
+        raise UserError(f"networks in ONNX run on cpu or cuda, not on {device}: choose one of them")
+    if not cuda:
+        raise UserError(
+            "this onnxruntime cannot use CUDA: install onnxruntime-gpu, or choose --device cpu"
+        )
+    number = device.partition(":")[2] or "0"
+    # TF32 would be another precision under float32's name.
+    return [("CUDAExecutionProvider", {"device_id": number, "use_tf32": "0"})], f"cuda:{number}"
+
+
+def _external(message: Any) -> Iterator[str]:
+    """Yield the files beside the graph that tensors, at any depth, name."""
+    for field, value in message.ListFields():
+        if field.name == "external_data":
+            yield from (entry.value for entry in value if entry.key == "location")
+        elif field.message_type is not None:
+            repeated = not hasattr(value, "ListFields")
+            for part in value if repeated else [value]:
+                if hasattr(part, "ListFields"):
+                    yield from _external(part)
+
+
+def _beside(path: Path, name: str) -> Path:
+    """Return the file that a graph names; `UserError` where it lies outside the graph's folder."""
+    folder = path.parent.resolve()
+    file = (folder / name).resolve()
+    if not file.is_relative_to(folder):
+        raise UserError(f"{path} reads {name!r}, outside its folder: export it into one file")
+    if not file.is_file():
+        raise UserError(f"{path} needs {name!r} beside it: copy it there")
+    return file
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,189 @@
+"""Weights in safetensors, run by a registered architecture in torch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Card
+from hrviewer.models.network import Floats, Network, activate
+from hrviewer.models.registry import architecture
+from hrviewer.models.weights import read_weights
+
+__all__ = ["TorchNetwork", "fold"]
+
+_AGREES = 1e-4
+
+
+class TorchNetwork(Network):
+    """A torch module that takes ``(n, C, h, w)``.
+
+    A module with a method ``join(tokens, boxes)`` is a joint network: that is what runs.
+    """
+
+    def __init__(self, card: Card, sha256: str, module: nn.Module, device: torch.device) -> None:
+        super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
+        self.joint = callable(getattr(module, "join", None))
+        self._plain = module  # counted: folding changes no cost, but keeps it out of doubt
+        self._device = device
+        module = module.to(device)
+        self._module = module if self.joint else _folded(module, card, device)
+        if not self.joint:
+            self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def load(cls, path: Path, card: Card, device: str, threads: int | None) -> TorchNetwork:
+        """Load a ``.safetensors`` file; `UserError` where it does not fit the architecture."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        if card.architecture is None:
+            raise UserError(
+                f"{card.name}: safetensors weights need the card's architecture (name and params)"
+            )
+        placed = _device(device)
+        if threads and placed.type == "cpu":
+            torch.set_num_threads(threads)
+        data, sha256 = read_weights(path, card)
+        try:
+            weights: dict[str, Tensor] = load(data)
+        except SafetensorError:
+            raise UserError(
+                f"{path} is not a safetensors file, or is cut short: download or save it again"
+            ) from None
+        name, params = card.architecture.name, card.architecture.params
+        try:
+            module: nn.Module = architecture(name)(**params)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{card.name}: architecture.params do not suit {name} ({error}): correct the card"
+            ) from None
+        try:
+            # Copying into the module's own parameters brings halves up to float32.
+            module.load_state_dict(weights, strict=True)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} does not fit the architecture {name}: {reason}") from None
+        return cls(card, sha256, module.eval().requires_grad_(False), placed)
+
+    def _run(self, batch: Floats) -> Sequence[Floats]:
+        x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
+        out = self._call(lambda: self._module(x.contiguous(memory_format=torch.channels_last)))
+        outputs = out if isinstance(out, (list, tuple)) else [out]
+        return [o.float().contiguous().cpu().numpy() for o in outputs]
+
+    def join(self, tokens: Floats, boxes: NDArray[Any]) -> Floats:
+        """Run the module's own ``join``."""
+        if not self.joint:
+            return super().join(tokens, boxes)
+        x = torch.from_numpy(np.ascontiguousarray(tokens, np.float32)).to(self._device)
+        where = torch.from_numpy(np.ascontiguousarray(boxes, np.float32)).to(self._device)
+        join: Callable[[Tensor, Tensor], Tensor] = self._module.join  # type: ignore[assignment]
+        out = self._call(lambda: join(x, where)).float().cpu().numpy()
+        return activate(out, self.card.output.activation)
+
+    def join_flops(self, n: int) -> float:
+        """Count the module's own ``join``."""
+        if not self.joint:
+            return super().join_flops(n)
+        if (n,) not in self._flops:
+            side = self.card.input.tile
+            tokens, boxes = (n, self.card.input.count, side, side), (n, 4)
+            self._flops[n,] = _flops(self._plain, "join", tokens, boxes)
+        return self._flops[n,]
+
+    def _count(self, h: int, w: int) -> float:
+        return _flops(self._plain, "forward", (1, self.card.input.count, h, w))
+
+    def _call(self, run: Callable[[], Any]) -> Any:
+        try:
+            with torch.inference_mode(), _exact(self._device):
+                return run()
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error).splitlines()[0]) from None
+        except RuntimeError as error:
+            if "can't allocate memory" in str(error):
+                raise MemoryError(str(error).splitlines()[0]) from None
+            raise
+
+
+def _exact(device: torch.device) -> AbstractContextManager[Any]:
+    """On a GPU keep TF32 out of convolutions: it is another precision under float32's name."""
+    if device.type != "cuda":
+        return nullcontext()
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=True, benchmark=cudnn.benchmark, deterministic=True, allow_tf32=False
+    )
+
+
+def _device(device: str) -> torch.device:
+    """Return torch's device; `UserError` where this machine has none such."""
+    mps = torch.backends.mps.is_available()
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "mps" if mps else "cpu")
+    kind, _, number = device.partition(":")
+    have = {"cpu": 1, "mps": int(mps), "cuda": torch.cuda.device_count()}
+    if kind not in have or not (number or "0").isdigit() or int(number or 0) >= have[kind]:
+        found = [f"{k}:{i}" if k == "cuda" else k for k, n in have.items() for i in range(n)]
+        raise UserError(f"there is no device {device!r} here: choose auto or {', '.join(found)}")
+    return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(kind)
+
+
+def fold(module: nn.Module) -> nn.Module:
+    """Return a copy in which batch normalisation after a convolution is part of it.
+
+    Only inside ``nn.Sequential``, where what follows what is certain.
+    """
+    module = copy.deepcopy(module)
+    for part in module.modules():
+        if not isinstance(part, nn.Sequential):
+            continue
+        names = list(part._modules)
+        for one, two in pairwise(names):
+            conv, norm = part._modules[one], part._modules[two]
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                part._modules[one] = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+                part._modules[two] = nn.Identity()
+    return module
+
+
+def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
+    """Return the module folded, or as it is where that changes what it says."""
+    side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, card.input.count, side, side, generator=generator).to(device)
+    folded = fold(module)
+    try:
+        with torch.inference_mode(), _exact(device):
+            one, two = module(x), folded(x)
+        agrees = torch.allclose(one, two, rtol=_AGREES, atol=_AGREES * float(one.abs().max()))
+    except Exception:  # whatever is wrong with it is told when the card is checked
+        return module
+    return folded if agrees else module
+
+
+def _flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> float:
+    """Count without computing: on the meta device, with attention that is not fused.
+
+    A fused attention would be counted as nothing.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    hollow = copy.deepcopy(module).to("meta")
+    inputs = [torch.empty(shape, device="meta") for shape in shapes]
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        getattr(hollow, method)(*inputs)
+    return float(counter.get_total_flops())

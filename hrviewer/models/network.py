@@ -1,0 +1,272 @@
+"""A loaded network, whatever runs it.
+
+A back end says only how to run a batch (`_run`) and what a size costs (`_count`); sizes, output
+shapes and activations are settled here, so that every network behaves alike:
+
+- input ``(n, C, h, w)`` and output ``(n, k, oh, ow)``, float32, contiguous;
+- one output cell speaks of ``stride × stride`` input pixels, the first of the first ones;
+- a size that the network cannot take is filled at the bottom and the right, and what was filled
+  is cut off the output again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Activation, Card
+
+if TYPE_CHECKING:
+    from hrviewer.models.detection import Detections
+
+__all__ = ["Floats", "Network"]
+
+Floats = NDArray[np.float32]
+
+
+class Network(ABC):
+    """One network, ready to run.
+
+    Attributes
+    ----------
+    card : Card
+        What it takes and gives.
+    digest : str
+        Changes with the weights and with whatever in the card changes the answer.
+    backend, device, precision : str
+        What runs it (with its version), where, and in which numbers.
+    stride : int
+        Input pixels per output value.
+    halo : int
+        Input pixels of context, a multiple of `stride` and of ``multiple_of``.
+    elastic : bool
+        Whether it takes sizes that are not a multiple of ``multiple_of``. Its output is then
+        ``h / stride`` rounded down or up, as the network does.
+    batch : int or None
+        The most inputs that the network takes at once, where it is limited; `__call__` takes any
+        number.
+    joint : bool
+        Whether it looks at many patches together (`join`).
+    """
+
+    joint = False
+
+    def __init__(
+        self, card: Card, weights: str, backend: str, device: str, precision: str = "float32"
+    ) -> None:
+        self.card = card
+        self.digest = hashlib.sha256(f"{weights}\n{card.meaning}".encode()).hexdigest()
+        self.backend = backend
+        self.device = device
+        self.precision = precision
+        self.stride = card.stride
+        self.halo = -(-(card.output.halo or 0) // card.step) * card.step
+        self.elastic = False
+        self.batch: int | None = None
+        self._flops: dict[tuple[int, ...], float] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.card.name} on {self.backend}, {self.device}>"
+
+    @abstractmethod
+    def _run(self, batch: Floats) -> Sequence[Floats]:
+        """Run a batch of a size that the network takes; every output as it comes."""
+
+    @abstractmethod
+    def _count(self, h: int, w: int) -> float:
+        """Nominal FLOPs of one input of a size that the network takes."""
+
+    def flops(self, h: int, w: int) -> float:
+        """Return what one input ``(C, h, w)`` costs, in FLOPs.
+
+        A multiplication with its addition is 2. Filling up to a size that the network takes is counted.
+        """
+        size = self._size(h, w)
+        if size not in self._flops:
+            self._flops[size] = self._count(*size)
+        return self._flops[size]
+
+    def __call__(self, batch: Floats) -> Floats:
+        """Run the network.
+
+        Parameters
+        ----------
+        batch
+            ``(n, C, h, w)``, prepared by the card. If the network is not `elastic` and ``h`` or
+            ``w`` is not a multiple of ``multiple_of`` (or, with a fixed size, less than the
+            tile), the input is reflected at the bottom and the right, or filled with the card's
+            letterbox.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            ``(n, k, oh, ow)``, activation applied. Where the input was filled, ``oh`` is
+            ``h / stride`` rounded up. A detector counts the things whose centre is in each cell.
+
+        Raises
+        ------
+        UserError
+            Where the number of channels is wrong, or a fixed size is exceeded.
+        MemoryError
+            Where the device has not enough memory for this batch.
+        """
+        n, _, h, w = batch.shape
+        if n == 0:
+            size = -(-h // self.stride), -(-w // self.stride)
+            return np.zeros((0, self.card.outputs, *size), np.float32)
+        outputs, (ph, pw) = self._raw(batch)
+        if self.card.output.decode is not None:
+            from hrviewer.models import detection
+
+            out = detection.count_map(self._decode(outputs, (h, w)), self.card, (ph, pw))
+        else:
+            out = activate(self._fit(_gather(outputs), ph, pw), self.card.output.activation)
+        if (ph, pw) != (h, w):
+            out = out[:, :, : -(-h // self.stride), : -(-w // self.stride)]
+        return np.ascontiguousarray(out, np.float32)
+
+    def detect(self, batch: Floats) -> list[Detections]:
+        """Return what a detector finds in each of ``(n, C, h, w)``; `UserError` for any other."""
+        if self.card.output.decode is None:
+            raise UserError(f"{self.card.name} is no detector: its task is {self.card.task}")
+        return self._decode(self._raw(batch)[0], (batch.shape[2], batch.shape[3]))
+
+    def join(self, tokens: Floats, boxes: NDArray[Any]) -> Floats:
+        """Run on many patches together.
+
+        Parameters
+        ----------
+        tokens
+            ``(n, C, p, p)``, prepared.
+        boxes
+            ``(n, 4)``: where each lies, ``y, x, h, w`` in level-0 pixels.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            ``(n, k)``.
+        """
+        raise self._cannot("look at many patches together", "transformer")
+
+    def join_flops(self, n: int) -> float:
+        """Return what `join` costs with `n` patches, in FLOPs."""
+        raise self._cannot("look at many patches together", "transformer")
+
+    def think(self, codes: Floats) -> Floats:
+        """Run on a grid of codes ``(d, gh, gw)`` and return ``(k, oh, ow)``.
+
+        A head is a network whose card takes ``d`` channels, and whose pixels are codes.
+        """
+        self._check_codes(codes.shape[0])
+        out: Floats = self(np.ascontiguousarray(codes[None], np.float32))[0]
+        return out
+
+    def think_flops(self, d: int, gh: int, gw: int) -> float:
+        """Return what `think` costs, in FLOPs."""
+        self._check_codes(d)
+        return self.flops(gh, gw)
+
+    def _check_codes(self, d: int) -> None:
+        if not isinstance(self.card.input.channels, int):
+            raise self._cannot("look at codes", "head")
+        if self.card.input.channels != d:
+            raise UserError(
+                f"{self.card.name} takes codes of {self.card.input.channels} values, not {d}: "
+                "use the encoder it was trained with"
+            )
+
+    def _cannot(self, what: str, role: str) -> UserError:
+        return UserError(f"{self.card.name} cannot {what}: choose a pack with a {role}")
+
+    def _size(self, h: int, w: int) -> tuple[int, int]:
+        """Return the size at which an input is run."""
+        it = self.card.input
+        if it.fixed:
+            if max(h, w) > it.tile:
+                raise UserError(f"{self.card.name} takes {it.tile} pixels a side, not {h} × {w}")
+            return it.tile, it.tile
+        m = 1 if self.elastic else it.multiple_of
+        return -(-h // m) * m, -(-w // m) * m
+
+    def _raw(self, batch: Floats) -> tuple[list[Floats], tuple[int, int]]:
+        """Fill, run in parts that the network takes, and return with the size that was run."""
+        n, c, h, w = batch.shape
+        if c != self.card.input.count:
+            raise UserError(f"{self.card.name} takes {self.card.input.count} channels, not {c}")
+        ph, pw = self._size(h, w)
+        if (ph, pw) != (h, w):
+            batch = self._fill(batch, ph - h, pw - w)
+        part = self.batch or n
+        parts = [self._run(batch[i : i + part]) for i in range(0, n, part)]
+        joined = (np.concatenate(o) if len(o) > 1 else o[0] for o in zip(*parts, strict=True))
+        return list(joined), (ph, pw)
+
+    def _fill(self, batch: Floats, down: int, right: int) -> Floats:
+        it = self.card.input
+        pad = (0, 0), (0, 0), (0, down), (0, right)
+        if it.letterbox is None:
+            return np.pad(batch, pad, mode="reflect")
+        n, c, h, w = batch.shape
+        fill = it.letterbox * it.scale - np.broadcast_to(it.mean, c)
+        out = np.empty((n, c, h + down, w + right), np.float32)
+        out[:] = (fill / np.broadcast_to(it.std, c))[:, None, None]
+        out[:, :, :h, :w] = batch
+        return out
+
+    def _fit(self, out: Floats, h: int, w: int) -> Floats:
+        """Bring an output that leaves out a margin, or is finer than its input, to the stride."""
+        margin, finer = self.card.output.margin, self.card.output.stride
+        if isinstance(finer, float) and finer < 1:
+            f = round(1 / finer)
+            n, k, oh, ow = out.shape
+            cells = out[:, :, : oh // f * f, : ow // f * f].reshape(n, k, oh // f, f, ow // f, f)
+            # A density keeps its sum, everything else its level.
+            out = cells.sum((3, 5)) if self.card.task == "density" else cells.mean((3, 5))
+        if margin:
+            # The halo is never answered for, and covers the margin: what stands there is no matter.
+            gap = [
+                max(0, side // self.stride - o)
+                for side, o in zip((h, w), out.shape[2:], strict=True)
+            ]
+            out = np.pad(out, [(0, 0), (0, 0), *((g // 2, g - g // 2) for g in gap)], mode="edge")
+        return out
+
+    def _decode(self, outputs: Sequence[Floats], size: tuple[int, int]) -> list[Detections]:
+        from hrviewer.models import detection
+
+        return detection.decode(outputs[0], self.card, size)
+
+
+def _gather(outputs: Sequence[Floats]) -> Floats:
+    """Bring outputs of two, three and four axes to ``(n, k, oh, ow)``, one after another."""
+    maps = []
+    for out in outputs:
+        if out.ndim == 2:
+            out = out[:, :, None, None]
+        elif out.ndim == 3:
+            out = out[:, None]
+        elif out.ndim != 4:
+            raise UserError(f"an output with {out.ndim} axes {out.shape}: 2, 3 or 4 can be read")
+        maps.append(out)
+    sizes = {out.shape[2:] for out in maps}
+    if len(sizes) > 1:
+        raise UserError(f"outputs of several sizes {sorted(sizes)}: export one of them")
+    return maps[0] if len(maps) == 1 else np.concatenate(maps, axis=1)
+
+
+def activate(x: Floats, activation: Activation) -> Floats:
+    """Apply an activation to ``(n, k, …)``, over ``k``, without overflow."""
+    if activation == "relu":
+        return np.maximum(x, 0)
+    if activation == "sigmoid":
+        return np.asarray((1 + np.tanh(x / 2)) / 2, np.float32)
+    if activation == "softmax":
+        e = np.exp(x - x.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True), np.float32)
+    return x

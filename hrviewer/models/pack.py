@@ -1,0 +1,184 @@
+"""Packs: the networks for one job, by role, found by name, by folder or by file.
+
+A pack is opened without reading weights, and without importing what runs them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hrviewer.errors import UserError
+from hrviewer.models import loaders
+from hrviewer.models.card import Card, read_json
+from hrviewer.models.classical import builtin
+from hrviewer.models.network import Network
+
+__all__ = ["GROUP", "InstalledPack", "Pack", "installed_packs", "open_pack"]
+
+GROUP = "hrviewer.packs"
+"""Entry points whose value is a pack's folder, or a function that returns it."""
+
+
+class _Role(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    weights: str
+    card: dict[str, object]
+
+
+class _Index(BaseModel):
+    """What ``pack.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    title: str = ""
+    description: str = ""
+    roles: dict[str, _Role]
+
+
+class Pack:
+    """The networks for one job.
+
+    Attributes
+    ----------
+    name, title, description : str
+        A short identifier, and what a person reads.
+    roles : Mapping[str, Card]
+        What it has: ``main``, ``scout``, ``scanner``, ``encoder``, ``head``, ``transformer``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        networks: Mapping[str, tuple[Path, Card]],
+        title: str = "",
+        description: str = "",
+    ) -> None:
+        self.name, self.title, self.description = name, title or name, description
+        self.roles: Mapping[str, Card] = MappingProxyType({r: c for r, (_, c) in networks.items()})
+        self._weights = {role: path for role, (path, _) in networks.items()}
+        self._loaded: dict[tuple[str, str], Network] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Pack {self.name}: {', '.join(self.roles)}>"
+
+    def load(self, role: str = "main", device: str = "auto", threads: int | None = None) -> Network:
+        """Return a role's network, loaded once for each device.
+
+        Parameters
+        ----------
+        role
+            One of `roles`, or a built-in one (``@gradient``).
+        device
+            ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        threads
+            On a CPU, when it is first loaded; by default all cores.
+
+        Raises
+        ------
+        UserError
+            Where the pack has no such role, or as `hrviewer.models.loaders.load` does.
+        """
+        if role.startswith("@"):
+            return builtin(role)
+        if role not in self.roles:
+            raise UserError(
+                f"the pack {self.name} has no {role!r}, only {', '.join(self.roles)}: "
+                "choose another pack, or a strategy that does without"
+            )
+        with self._lock:
+            if (role, device) not in self._loaded:
+                self._loaded[role, device] = loaders.load(
+                    self._weights[role], self.roles[role], device, threads
+                )
+            return self._loaded[role, device]
+
+    @classmethod
+    def read(cls, folder: Path) -> Pack:
+        """Return the pack in a folder; `UserError` where its ``pack.json`` is wrong."""
+        file = folder / "pack.json"
+        if not file.is_file():
+            raise UserError(f"{folder} is no pack: there is no pack.json in it")
+        try:
+            index = _Index.model_validate(read_json(file))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{file}: {field}: {first['msg']}; correct it") from None
+        networks = {}
+        for role, entry in index.roles.items():
+            if role.startswith("@"):
+                raise UserError(f"{file}: {role}: roles with @ are built in; choose another name")
+            weights = (folder / entry.weights).resolve()
+            if not weights.is_relative_to(folder.resolve()):
+                raise UserError(f"{file}: roles.{role}.weights lie outside the pack; move them in")
+            loaders.check_kind(weights)
+            networks[role] = weights, Card.of(entry.card, f"{file}, roles.{role}.card")
+        return cls(index.name, networks, index.title, index.description)
+
+
+@dataclass(frozen=True)
+class InstalledPack:
+    """A pack that an installed plug-in offers; nothing of it is imported before `load`."""
+
+    entry: EntryPoint
+
+    @property
+    def name(self) -> str:
+        """What `open_pack` takes."""
+        return self.entry.name
+
+    def load(self) -> Pack:
+        """Return the pack; `UserError` where the plug-in is broken."""
+        try:
+            folder = self.entry.load()
+            folder = Path(folder() if callable(folder) else folder)
+        except Exception as error:
+            raise UserError(
+                f"the pack {self.name} ({self.entry.value}) does not import "
+                f"({type(error).__name__}: {error}): install its plug-in again"
+            ) from error
+        return Pack.read(folder)
+
+
+def installed_packs() -> dict[str, InstalledPack]:
+    """Return the packs of installed plug-ins, by name, in order."""
+    return {entry.name: InstalledPack(entry) for entry in sorted(entry_points(group=GROUP))}
+
+
+def open_pack(spec: str | Path) -> Pack:
+    """Open a pack.
+
+    Parameters
+    ----------
+    spec
+        An installed pack's name; a folder with ``pack.json``; or an ``.onnx`` or ``.safetensors``
+        file with its card, ``NAME.json``, beside it: a pack with only ``main``.
+
+    Raises
+    ------
+    UserError
+        Where there is no such pack, its description is wrong, or its weights are pickles.
+    """
+    installed = installed_packs()
+    if isinstance(spec, str) and spec in installed:
+        return installed[spec].load()
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return Pack.read(path)
+    if not path.suffix or (not path.exists() and path.suffix.lower() not in loaders.LOADABLE):
+        known = ", ".join(installed) or "none"
+        raise UserError(
+            f"no pack is named {str(spec)!r} (installed: {known}): choose one, "
+            "or give a folder with pack.json, an .onnx or a .safetensors file"
+        )
+    loaders.check_kind(path)
+    card = Card.read(path.with_suffix(".json"))
+    return Pack(card.name, {"main": (path, card)}, card.title)

@@ -1,0 +1,94 @@
+"""What an answer means, in the units of its task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.geometry import Rect
+from hrviewer.models import Card
+
+__all__ = ["describe", "sentence"]
+
+
+def describe(
+    card: Card,
+    estimate: NDArray[np.float64] | None,
+    interval: tuple[float, float] | None,
+    region: Rect,
+    pixel_size: tuple[float, float] | None,
+) -> dict[str, Any] | None:
+    """Return an estimate as it is written into a run.
+
+    Parameters
+    ----------
+    card : Card
+        The network that answered.
+    estimate : ndarray, shape (k,), optional
+        Per class: counts, areas in level-0 pixels, or probabilities.
+    interval : tuple of float, optional
+        95 % interval of the sum.
+    region : Rect
+        What it speaks of.
+    pixel_size : tuple of float, optional
+        µm per pixel, ``(y, x)``.
+
+    Returns
+    -------
+    dict or None
+        ``kind``, ``value``, ``ci95``, ``per_class`` and, by task, densities, areas and fractions;
+        None where there is nothing to say (embeddings, nothing seen).
+    """
+    if estimate is None:
+        return None
+    names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
+    per_class = dict(zip(names, map(float, estimate), strict=False))
+    total = float(np.sum(estimate))
+    ci95 = None if interval is None else list(map(float, interval))
+    mm2 = None if pixel_size is None else pixel_size[0] * pixel_size[1] / 1e6
+    if card.task in ("density", "detection"):
+        found: dict[str, Any] = {
+            "kind": "count",
+            "value": total,
+            "ci95": ci95,
+            "per_class": per_class,
+        }
+        if mm2:
+            found["per_mm2"] = total / (region.area * mm2)
+        return found
+    if card.task == "segmentation":
+        found = {
+            "kind": "area",
+            "value": total,
+            "ci95": ci95,
+            "per_class": per_class,
+            "fraction": {name: value / region.area for name, value in per_class.items()},
+        }
+        if mm2:
+            found["per_class_mm2"] = {name: value * mm2 for name, value in per_class.items()}
+        return found
+    best = int(np.argmax(estimate))
+    return {
+        "kind": "probabilities",
+        "value": float(estimate[best]),
+        "ci95": ci95,
+        "per_class": per_class,
+        "vote": names[best],
+    }
+
+
+def sentence(estimate: dict[str, Any] | None) -> str:
+    """Return an estimate in words, for a label or a terminal."""
+    if estimate is None:
+        return "no answer"
+    interval = estimate["ci95"]
+    spread = f"  (95 %: {interval[0]:,.0f} – {interval[1]:,.0f})" if interval else ""
+    if estimate["kind"] == "count":
+        what = ", ".join(f"{value:,.1f} × {name}" for name, value in estimate["per_class"].items())
+        density = f"  ·  {estimate['per_mm2']:,.0f} / mm²" if "per_mm2" in estimate else ""
+        return f"{what}{spread}{density}"
+    if estimate["kind"] == "area":
+        return ", ".join(f"{name} {part:.1%}" for name, part in estimate["fraction"].items())
+    return f"{estimate['vote']} {estimate['value']:.1%}"

@@ -1,0 +1,378 @@
+"""Running one strategy on one image, from its choice to its folder."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_cache_path, user_data_path
+from pydantic import ValidationError
+
+from hrviewer.engine import (
+    Budget,
+    Control,
+    Device,
+    Looker,
+    Networks,
+    Record,
+    ResultCache,
+    Watch,
+    build_scene,
+    drive,
+)
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+from hrviewer.models import Pack, open_pack
+from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.runs.estimate import describe
+from hrviewer.runs.run import Run
+from hrviewer.runs.writer import RunWriter, looker_settings, read_header, write_header
+from hrviewer.strategies import Answer, Params, Scene, Strategy, get_strategy
+
+__all__ = ["Job", "parse_params", "run"]
+
+
+def run(
+    image: object,
+    model: str | Path | Pack = "nuclei",
+    strategy: str | Strategy = "patches",
+    *,
+    region: Rect | Sequence[int] | None = None,
+    budget: str | Budget | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    cache: Literal["use", "off"] = "use",
+    out: str | Path | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+    control: Control | None = None,
+    **params: Any,
+) -> Run:
+    """Run a strategy on an image and return what it saw and spent.
+
+    Parameters
+    ----------
+    image : object
+        Whatever `hrviewer.open` takes.
+    model : str, Path or Pack
+        A pack's name, its folder, or a network's file with its card beside it.
+    strategy : str or Strategy
+        Its id; see ``hrviewer strategies``.
+    region : Rect or sequence of int, optional
+        ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
+    budget : str, optional
+        ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
+    seed : int
+        Of whatever the strategy draws at random.
+    device : str
+        ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+    cache : {"use", "off"}
+        Whether results of earlier runs are served.
+    out : path, optional
+        The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
+    resume : bool
+        Go on with the run in `out`.
+    watch : callable, optional
+        Told of looks, maps and progress as they come; on this thread.
+    control : Control, optional
+        To pause and stop from another thread.
+    **params
+        The strategy's parameters.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    UserError
+        If anything asked for cannot be done; one line says what to do.
+    """
+    with open_pyramid(image) as pyramid:
+        pack = model if isinstance(model, Pack) else open_pack(model)
+        chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
+        job = Job(
+            pyramid,
+            pack,
+            chosen,
+            parse_params(chosen, params),
+            region=region if region is None or isinstance(region, Rect) else Rect(*region),
+            budget=Budget.parse(budget) if isinstance(budget, str) else budget,
+            seed=seed,
+        )
+        worker = Device()
+        store = result_cache() if cache == "use" else None
+        try:
+            return job.run(
+                Networks(pack, worker, device),
+                out=Path(out) if out else None,
+                resume=resume,
+                cache=store,
+                watch=watch,
+                control=control,
+            )
+        finally:
+            worker.close()
+
+
+def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
+    """Return a strategy's parameters.
+
+    Raises
+    ------
+    UserError
+        If one is unknown or out of range.
+    """
+    try:
+        return strategy.Params(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(strategy.Params.model_fields)
+            raise UserError(f"{strategy.id} has no parameter {name!r}; it has: {known}") from None
+        raise UserError(f"{strategy.id}: {name}: {first['msg']}") from None
+
+
+@cache
+def result_cache() -> ResultCache:
+    """Return the results that this machine has already computed."""
+    return ResultCache(user_cache_path("hrviewer") / "looks.sqlite")
+
+
+@dataclass
+class Job:
+    """What was chosen: an image, a pack, a strategy and how to run it.
+
+    The window prepares jobs and runs them on a thread; `run` does both at once.
+    """
+
+    pyramid: Pyramid
+    pack: Pack
+    strategy: Strategy
+    params: Params
+    region: Rect | None = None
+    budget: Budget | None = None
+    seed: int = 0
+
+    def default_path(self) -> Path:
+        """Return a folder that does not exist yet, in the user's data folder."""
+        folder = user_data_path("hrviewer") / "runs"
+        stem = re.sub(r"[^\w.-]+", "_", Path(self.pyramid.name).stem) or "image"
+        base = f"{stem}-{self.strategy.id}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        number = 1
+        path = folder / f"{base}.run.zarr"
+        while path.exists():
+            number += 1
+            path = folder / f"{base}-{number}.run.zarr"
+        return path
+
+    def run(
+        self,
+        networks: Networks,
+        *,
+        out: Path | None = None,
+        resume: bool = False,
+        cache: ResultCache | None = None,
+        watch: Watch | None = None,
+        control: Control | None = None,
+    ) -> Run:
+        """Carry the job out and return its run; see `run`."""
+        path = out or self.default_path()
+        if not path.name.endswith(".run.zarr"):
+            raise UserError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
+        earlier = self._earlier(path, resume)
+        if earlier is not None and earlier["complete"]:
+            self._must_match(earlier, path, networks, None)
+            return Run(path)
+        rate = earlier["rate"] if earlier else None
+        scene, notes, rate = build_scene(
+            self.pyramid,
+            networks,
+            self.strategy,
+            region=self.region,
+            budget=self.budget,
+            rate=rate,
+            seed=self.seed,
+        )
+        looker = Looker(
+            self.pyramid,
+            networks,
+            networks.device,
+            scene.region,
+            cache=cache,
+            control=control,
+        )
+        if earlier is not None:
+            self._must_match(earlier, path, networks, looker)
+        main = networks["main"]
+        writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native)
+        header = {
+            **self._identity(scene),
+            "engine": looker_settings(looker),
+            "rate": rate,
+            "networks": {role: networks[role].digest for role in self.strategy.roles},
+            "notes": notes,
+            "started": earlier["started"] if earlier else datetime.now(UTC).isoformat(),
+            "versions": versions(),
+            "run": str(path),
+            "device": main.device,
+            "truth": None,
+        }
+        earlier_wall = earlier["cost"]["wall_s"] if earlier else 0.0
+        start = time.perf_counter()
+        partial = {**header, **self._result(writer.record, None, scene, networks, earlier_wall, 0)}
+        write_header(path, {**partial, "complete": False})
+        answer: Answer | None = None
+        try:
+            answer = drive(
+                self.strategy.plan(scene, self.params),
+                looker,
+                writer,
+                budget=scene.budget,
+                watch=watch,
+            )
+        finally:
+            spent = time.perf_counter() - start
+            result = self._result(writer.record, answer, scene, networks, earlier_wall, spent)
+            header["networks"] = {
+                role: networks[role].digest for role in {row.role for row in writer.record.patches}
+            } or header["networks"]
+            if answer is not None and answer.note:
+                header["notes"] = [*notes, answer.note]
+            if sys.exc_info()[0] is None:
+                writer.finish({**header, **result})
+            else:
+                # What was seen stays, whatever happened; the first error is the one to tell.
+                with suppress(UserError):
+                    writer.finish({**header, **result})
+        return Run(path)
+
+    def _identity(self, scene: Scene) -> dict[str, Any]:
+        """Return what makes two runs the same run."""
+        pyramid = self.pyramid
+        return {
+            "image": {
+                "path": pyramid.path or pyramid.name,
+                "shape": list(pyramid.shape),
+                "levels": len(pyramid.levels),
+                "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
+                "fingerprint": pyramid.fingerprint,
+            },
+            "region": list(scene.region.astuple()),
+            "model": self.pack.name,
+            "strategy": self.strategy.id,
+            "params": self.params.model_dump(exclude_defaults=True),
+            "seed": self.seed,
+            "budget": str(self.budget) if self.budget else None,
+        }
+
+    def _earlier(self, path: Path, resume: bool) -> dict[str, Any] | None:
+        if not path.exists():
+            if resume:
+                raise UserError(f"there is no run to resume in {path}; run without --resume")
+            return None
+        if not resume:
+            raise UserError(f"{path} exists: resume it with --resume, or choose another --out")
+        if not (path / "run.json").exists() and not (path / "journal").exists():
+            raise UserError(f"{path} is not a run folder; choose another --out")
+        if not (path / "run.json").exists():
+            # Killed before its first line was written: nothing was seen.
+            shutil.rmtree(path)
+            return None
+        return read_header(path)
+
+    def _must_match(
+        self, earlier: dict[str, Any], path: Path, networks: Networks, looker: Looker | None
+    ) -> None:
+        """Refuse to go on with another image, network, strategy or machine than it began with."""
+        region = self.region & self.pyramid.rect if self.region else self.pyramid.rect
+        checks: dict[str, tuple[Any, Any]] = {
+            "image": (earlier["image"]["fingerprint"], self.pyramid.fingerprint),
+            "region": (earlier["region"], list(region.astuple())),
+            "strategy": (earlier["strategy"], self.strategy.id),
+            "parameters": (earlier["params"], self.params.model_dump(exclude_defaults=True)),
+            "seed": (earlier["seed"], self.seed),
+            "budget": (earlier["budget"], str(self.budget) if self.budget else None),
+            "network": (earlier["networks"].get("main"), networks["main"].digest),
+        }
+        if looker is not None:
+            checks["engine"] = (earlier["engine"], looker_settings(looker))
+        for name, (was, now) in checks.items():
+            if was != now:
+                raise UserError(
+                    f"{path} was begun with another {name} ({was}, now {now}): start anew with "
+                    "another --out"
+                )
+
+    def _result(
+        self,
+        record: Record,
+        answer: Answer | None,
+        scene: Scene,
+        networks: Networks,
+        earlier_wall: float,
+        wall: float,
+    ) -> dict[str, Any]:
+        """Return what the run came to so far."""
+        ledger = record.ledger
+        estimate = answer.estimate if answer else record.estimate
+        interval = answer.interval if answer else record.interval
+        served = sum(
+            row.read_s + row.prepare_s + row.infer_s + row.post_s
+            for row in record.patches
+            if row.status == "cached"
+        )
+        total = ledger.total
+        return {
+            "complete": answer is not None,
+            "estimate": describe(
+                scene.main.card, estimate, interval, scene.region, scene.pixel_size
+            ),
+            "cost": {
+                "flops": total.flops,
+                "wall_s": earlier_wall + wall + served,
+                "read_s": total.read_s,
+                "prepare_s": total.prepare_s,
+                "infer_s": total.infer_s,
+                "post_s": total.post_s,
+                "bytes_read": round(total.bytes),
+                "pixels_read": round(total.pixels),
+                "peak_rss_bytes": peak_memory(),
+                "peak_device_bytes": None,
+            },
+            "spent": {"flops": ledger.spent.flops, "wall_s": wall},
+            "setup_s": networks.setup_s,
+            "patches": record.counts(),
+        }
+
+
+def peak_memory() -> int | None:
+    """Return the process's largest resident size so far, in bytes; None where nobody counts it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    names = ("hrviewer", "numpy", "tifffile", "imagecodecs", "zarr")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: version(name) for name in names},
+    }

@@ -1,0 +1,237 @@
+"""Writing a run while it goes on.
+
+Every finished request is one file in the journal, written beside its place and renamed, so a
+killed run loses at most the request in flight. Maps are painted from finished requests in the
+plan's order; on resuming they are painted anew from the journal, which makes them equal bit for
+bit. A finished run keeps its maps, its table and ``run.json``; the journal goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hrviewer.engine import (
+    Canvas,
+    Looker,
+    Record,
+    Seen,
+    kind_of,
+    pack_seen,
+    unpack_seen,
+)
+from hrviewer.engine.charge import QUANTITIES
+from hrviewer.errors import UserError
+from hrviewer.exchange.omezarr import create_image
+from hrviewer.models import Card
+from hrviewer.pyramid import Pyramid
+from hrviewer.strategies import Look, Show, Think, Warp
+
+__all__ = ["RunWriter", "read_header", "write_header"]
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return a run folder's ``run.json``.
+
+    Raises
+    ------
+    UserError
+        If it is not a run folder.
+    """
+    try:
+        header: dict[str, Any] = json.loads((path / "run.json").read_text("utf-8"))
+        if "strategy" not in header:
+            raise ValueError("no strategy is named in it")
+        return header
+    except FileNotFoundError:
+        raise UserError(f"{path} is not a run folder: it holds no run.json") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a readable run folder: {error}") from None
+
+
+def write_header(path: Path, header: dict[str, Any]) -> None:
+    """Replace ``run.json`` in one step."""
+    new = path / "run.json.new"
+    new.write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(new, path / "run.json")
+
+
+@contextmanager
+def keeping(path: Path) -> Iterator[None]:
+    """Turn a full or vanished disk into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: the run was stopped and what was seen is kept in {path}; free "
+                "some space and resume it"
+            ) from error
+        raise UserError(f"the run cannot be written to {path}: {error}") from error
+
+
+class RunWriter:
+    """The sink of one run; see `engine.Sink`.
+
+    Parameters
+    ----------
+    path : Path
+        The run's folder.
+    pyramid : Pyramid
+        What is looked at.
+    card : Card
+        Of ``main``.
+    stride : int
+        Of ``main``.
+    native : float
+        Its native scale.
+
+    Attributes
+    ----------
+    record : Record
+        What was seen and spent so far.
+    """
+
+    def __init__(
+        self, path: Path, pyramid: Pyramid, card: Card, stride: int, native: float
+    ) -> None:
+        self.path, self.pyramid = path, pyramid
+        self.journal = path / "journal"
+        with keeping(path):
+            self.journal.mkdir(parents=True, exist_ok=True)
+            self._kept = {
+                int(file.name.split("-")[0]): file for file in self.journal.glob("*-*.npz")
+            }
+            cell = stride * native
+            rows, columns = Canvas.shape(pyramid.rect, cell)
+            common: dict[str, Any] = {"cell": cell, "pixel_size": pyramid.pixel_size}
+            values = create_image(
+                path / "output",
+                (card.outputs, rows, columns),
+                name="output",
+                labels=card.output.classes or ["output"] if card.task != "embedding" else [],
+                **common,
+            )
+            detail = create_image(
+                self.journal / "detail", (1, rows, columns), name="detail", **common
+            )
+        self.record = Record(
+            pyramid.rect, Canvas(pyramid.rect, cell, values, _Plane(detail), kind_of(card))
+        )
+        self._saved = time.monotonic()
+
+    # engine.Sink
+
+    def replay(self, number: int, name: str) -> Sequence[Seen] | None:
+        """Return a finished request's looks."""
+        file = self._kept.get(number)
+        if file is None:
+            return None
+        if file.stem.split("-")[1] != name:
+            raise UserError(
+                f"the run in {self.path} asked for something else at request {number}: it was made "
+                "with another version; start anew without resuming"
+            )
+        return unpack_seen(file.read_bytes())
+
+    def commit(
+        self, number: int, name: str, request: Look | Warp | Think, seen: Sequence[Seen]
+    ) -> None:
+        """Journal, then paint."""
+        with keeping(self.path):
+            new = self.journal / "new"
+            try:
+                new.write_bytes(pack_seen(seen))
+                os.replace(new, self.journal / f"{number:06d}-{name}.npz")
+            except OSError:
+                new.unlink(missing_ok=True)
+                raise
+            self.record.add(request, seen)
+            if time.monotonic() - self._saved > 5:
+                self.save()
+
+    def restore(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+        """Paint what an earlier session saw."""
+        with keeping(self.path):
+            self.record.add(request, seen, replayed=True)
+
+    def show(self, show: Show) -> None:
+        """Record what the strategy published."""
+        self.record.show(show)
+
+    # The folder.
+
+    def save(self) -> None:
+        """Write the maps and the table as they stand."""
+        record = self.record
+        with keeping(self.path):
+            common: dict[str, Any] = {
+                "cell": record.ledger.cell,
+                "pixel_size": self.pyramid.pixel_size,
+            }
+            saliency = create_image(
+                self.path / "saliency", record.saliency.values.shape, name="saliency", **common
+            )
+            saliency[:] = record.saliency.values
+            cost = create_image(
+                self.path / "cost",
+                record.ledger.map.shape,
+                name="cost",
+                dtype=np.float64,
+                labels=QUANTITIES,
+                attributes={
+                    "quantities": list(QUANTITIES),
+                    "unplaced": [getattr(record.ledger.unplaced, q) for q in QUANTITIES],
+                },
+                **common,
+            )
+            cost[:] = record.ledger.map
+            table = pd.DataFrame(
+                [{name: getattr(row, name) for name in row.__slots__} for row in record.patches]
+            )
+            new = self.path / "patches.parquet.new"
+            table.to_parquet(new, index=False)
+            os.replace(new, self.path / "patches.parquet")
+        self._saved = time.monotonic()
+
+    def finish(self, header: dict[str, Any]) -> None:
+        """Write everything; a complete run needs its journal no more."""
+        self.save()
+        with keeping(self.path):
+            write_header(self.path, header)
+            if header["complete"]:
+                shutil.rmtree(self.journal)
+
+
+class _Plane:
+    """The one plane of a three-dimensional array, as a two-dimensional one."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Any:
+        return self._array[(0, *index)]
+
+    def __setitem__(self, index: tuple[slice, slice], values: Any) -> None:
+        self._array[(0, *index)] = values
+
+
+def looker_settings(looker: Looker) -> dict[str, Any]:
+    """Return what a resumed run must share with this one, to be equal bit for bit."""
+    main = looker.networks["main"]
+    return {
+        "device": main.device,
+        "backend": main.backend,
+        "precision": main.precision,
+        "batch": looker.device.batch,
+    }

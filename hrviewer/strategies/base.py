@@ -1,0 +1,83 @@
+"""What a strategy is, and where strategies are found."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from hrviewer.errors import UserError
+from hrviewer.strategies.protocol import Plan, Scene
+
+__all__ = ["Params", "Strategy", "get_strategy", "strategy_ids"]
+
+GROUP = "hrviewer.strategies"
+
+
+class Params(BaseModel):
+    """A strategy's parameters: they make the widget, the command's options and the provenance."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Strategy(ABC):
+    """A policy that says where to look next.
+
+    Attributes
+    ----------
+    id, title, family : str
+        The command line's name, the person's, and the survey's family.
+    when : str
+        One line: when to choose it.
+    Params : type
+        Its parameters.
+    roles : tuple of str
+        What it needs of the pack; ``main`` always.
+    default_budget : float, optional
+        FLOPs by default, as a fraction of looking at every pixel with ``main``; None for what the
+        strategy needs.
+    """
+
+    id: ClassVar[str]
+    title: ClassVar[str]
+    family: ClassVar[str]
+    when: ClassVar[str]
+    Params: ClassVar[type[Params]]
+    roles: ClassVar[tuple[str, ...]] = ("main",)
+    default_budget: ClassVar[float | None] = None
+
+    @abstractmethod
+    def plan(self, scene: Scene, params: Any) -> Plan:
+        """Yield requests, receive results, return the answer."""
+
+
+@cache
+def _found() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def strategy_ids() -> list[str]:
+    """Return the names of the strategies that are installed, baselines first."""
+    order = ["uniform", "patches"]
+    return sorted(_found(), key=lambda name: (name not in order, name))
+
+
+def get_strategy(name: str) -> Strategy:
+    """Return a strategy by its id.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name.
+    """
+    try:
+        point = _found()[name]
+    except KeyError:
+        raise UserError(
+            f"there is no strategy {name!r}; choose one of: {', '.join(strategy_ids())}"
+        ) from None
+    strategy: Strategy = point.load()()
+    return strategy

@@ -1,0 +1,274 @@
+"""The words a strategy and the engine exchange.
+
+A strategy is a pure policy: a generator that yields *requests* and is sent *results*. It never
+reads a pixel by itself, so every pixel and every FLOP passes through the engine, is metered the
+same way for every strategy, and a policy can be tested without files, devices or a screen.
+
+A policy must be deterministic in its scene, parameters and results: no clock, no arrival order.
+Resuming a run replays it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.geometry import Patch, Rect
+from hrviewer.models import Card
+
+__all__ = [
+    "Answer",
+    "Handle",
+    "Into",
+    "Look",
+    "Plan",
+    "Request",
+    "Result",
+    "Role",
+    "Scene",
+    "Show",
+    "Think",
+    "Warp",
+]
+
+Into = Literal["output", "saliency"]
+"""The map that a request's results are painted into."""
+
+
+class Handle(Protocol):
+    """What one look gave; lazy, so that a policy may hold many of them."""
+
+    @property
+    def patch(self) -> Patch:
+        """Where was looked, and at which scale."""
+        ...
+
+    @property
+    def value(self) -> NDArray[np.float64]:
+        """The core's answer, ``(k,)``: counts, areas, probabilities or a code. NaN if it failed."""
+        ...
+
+    @property
+    def map(self) -> NDArray[np.float32]:
+        """The network's output over the core, ``(k, rows, columns)``. NaN if it failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Run a role's network on patches: one round, at most a few hundred.
+
+    Parameters
+    ----------
+    role : str
+        A role of the pack, or a built-in one such as ``"@entropy"``.
+    patches : tuple of Patch
+        Where to look.
+    into : {"output", "saliency"}, optional
+        The map to paint; finer looks replace coarser ones on their core.
+    order : {"any", "given"}
+        ``"given"`` releases results only as prefixes; ``"any"`` lets the engine take the patches
+        nearest to the view's centre first.
+    group : tuple of int, optional
+        One number per patch; patches of one number are tokens of one joint input.
+    scores : tuple of float, optional
+        One number per patch: why it was chosen. Only recorded.
+    """
+
+    role: str
+    patches: tuple[Patch, ...]
+    into: Into | None = None
+    order: Literal["any", "given"] = "any"
+    group: tuple[int, ...] | None = None
+    scores: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Warp:
+    """Sample a rectangle through a non-uniform grid, run, and un-warp.
+
+    Parameters
+    ----------
+    role : str
+        Which network.
+    rect : Rect
+        What is sampled, in level-0 pixels.
+    grid : ndarray of float, shape (g, g, 2)
+        Where in `rect` the canvas's nodes take their sample: ``(y, x)`` in 0..1, the corner nodes
+        on the canvas's corners; monotone along both axes.
+    shape : tuple of int
+        The canvas, ``(h, w)`` in network pixels.
+    into : {"output", "saliency"}, optional
+        The map to paint.
+    """
+
+    role: str
+    rect: Rect
+    grid: NDArray[np.float64]
+    shape: tuple[int, int]
+    into: Into | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Think:
+    """Run a network on what was already seen: codes or scores, in rows and columns.
+
+    Parameters
+    ----------
+    role : str
+        Which network.
+    handles : tuple of Handle
+        Their values become the input, arranged by their patches' rows and columns.
+    where : Rect
+        The rectangle that the answer speaks of.
+    into : {"output", "saliency"}, optional
+        The map to paint.
+    """
+
+    role: str
+    handles: tuple[Handle, ...]
+    where: Rect
+    into: Into | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Show:
+    """Publish something to the screen. Free.
+
+    Parameters
+    ----------
+    kind : {"saliency", "estimate"}
+        A saliency map over `rect`, or a partial estimate.
+    map : ndarray
+        The map, ``(rows, columns)``, NaN where nothing is known; or the estimate, ``(k,)``.
+    rect : Rect
+        What the map covers.
+    interval : tuple of float, optional
+        The estimate's 95 % interval, of its sum over classes.
+    """
+
+    kind: Literal["saliency", "estimate"]
+    map: NDArray[np.floating]
+    rect: Rect
+    interval: tuple[float, float] | None = None
+
+
+Request = Look | Warp | Think | Show
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The engine's answer to a request.
+
+    Parameters
+    ----------
+    handles : tuple of Handle
+        In the order asked; only a prefix of it when `stop` is set.
+    spent, left : float
+        FLOPs so far, and what the budget still holds (infinite without one).
+    stop : bool
+        The request passed the budget: return an `Answer` now.
+    """
+
+    handles: tuple[Handle, ...] = ()
+    spent: float = 0.0
+    left: float = float("inf")
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a policy concludes.
+
+    Parameters
+    ----------
+    estimate : ndarray of float, shape (k,), optional
+        Per class: counts, areas in level-0 pixels, or probabilities. None for embeddings.
+    interval : tuple of float, optional
+        95 % interval of the estimate's sum over classes.
+    note : str
+        One line for the person, or empty.
+    """
+
+    estimate: NDArray[np.float64] | None
+    interval: tuple[float, float] | None = None
+    note: str = ""
+
+
+Plan = Generator[Request, Result, Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a policy may know of a network for nothing.
+
+    Parameters
+    ----------
+    card : Card
+        What goes in and comes out.
+    stride, halo : int
+        Network pixels per output cell, and of context that a cell needs.
+    flops : callable
+        Nominal FLOPs of one input of ``(h, w)`` network pixels.
+    """
+
+    card: Card
+    stride: int
+    halo: int
+    flops: Callable[[int, int], float]
+
+    def flops_per_pixel(self) -> float:
+        """FLOPs per network pixel, at the card's tile."""
+        tile = self.card.input.tile
+        return self.flops(tile, tile) / tile**2
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a policy may know of the image for nothing.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Height and width, level-0 pixels.
+    downsamples : tuple of float
+        The stored levels' scales.
+    pixel_size : tuple of float, optional
+        µm per level-0 pixel, ``(y, x)``.
+    region : Rect
+        The part that the answer speaks of.
+    native : float
+        The scale at which ``main`` sees pixels of the size that it was trained on.
+    roles : mapping of str to Role
+        The pack's networks and the built-in ones.
+    budget : float
+        FLOPs for all roles together; infinite without a limit.
+    seed : int
+        Of whatever the policy draws at random.
+    hints : mapping of str to ndarray
+        What the person drew, or earlier runs' maps, by name.
+    """
+
+    shape: tuple[int, int]
+    downsamples: tuple[float, ...]
+    pixel_size: tuple[float, float] | None
+    region: Rect
+    native: float
+    roles: Mapping[str, Role]
+    budget: float = float("inf")
+    seed: int = 0
+    hints: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+
+    @property
+    def rect(self) -> Rect:
+        """The whole image."""
+        return Rect(0, 0, *self.shape)
+
+    @property
+    def main(self) -> Role:
+        """The network whose answer is wanted."""
+        return self.roles["main"]

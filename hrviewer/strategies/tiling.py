@@ -1,0 +1,160 @@
+"""Cutting a region into patches, and adding up what they said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.geometry import Grid, Patch, Rect
+from hrviewer.strategies.protocol import Handle, Role, Show
+
+__all__ = [
+    "ROUND",
+    "aggregate",
+    "input_rect",
+    "input_shape",
+    "lattice",
+    "response",
+    "rounds",
+    "tiles",
+    "total_flops",
+]
+
+ROUND = 256
+"""Patches asked for at once: what a killed run loses at most."""
+
+
+def lattice(role: Role, scale: float) -> int:
+    """Return the step, in level-0 pixels, to which a look's corner must be aligned.
+
+    On it tiles meet as if the whole image had been one input: it is a whole number of output
+    cells, of the network's required multiple, and of level-0 pixels.
+    """
+    fraction = Fraction(scale).limit_denominator(4096)
+    card = role.card.input
+    return int(math.lcm(role.stride, card.multiple_of, fraction.denominator) * fraction)
+
+
+def tiles(
+    role: Role,
+    region: Rect,
+    scale: float,
+    *,
+    tile: int | None = None,
+    halo: int | None = None,
+) -> list[Patch]:
+    """Cut `region` into patches, in reading order.
+
+    Parameters
+    ----------
+    role : Role
+        The network that will look.
+    region : Rect
+        What to cover, in level-0 pixels.
+    scale : float
+        Level-0 pixels per network pixel.
+    tile, halo : int, optional
+        Side of the cores and context around them, in network pixels; the card's by default. A
+        network of fixed size takes its tile with the halo inside.
+
+    Returns
+    -------
+    list of Patch
+        Cores on the image's lattice, cut at the region's border.
+    """
+    card = role.card.input
+    halo = role.halo if halo is None else halo
+    side = tile or card.tile
+    if card.fixed:
+        side = card.tile - 2 * halo
+    step = lattice(role, scale)
+    cell = max(step, round(side * scale / step) * step)
+    # The lattice starts at the image's corner, wherever the region does.
+    y, x = region.y // step * step, region.x // step * step
+    aligned = Rect(y, x, region.y1 - y, region.x1 - x)
+    return [Patch(core & region, scale, halo) for core in Grid(aligned, cell)]
+
+
+def rounds(patches: Sequence[Patch], size: int = ROUND) -> Iterator[tuple[Patch, ...]]:
+    """Split patches into rounds of at most `size`."""
+    return (tuple(patches[i : i + size]) for i in range(0, len(patches), size))
+
+
+def total_flops(role: Role, patches: Sequence[Patch], image: Rect) -> float:
+    """Return the nominal FLOPs of looking at all of `patches`."""
+    return sum(role.flops(*input_shape(role, patch, image)) for patch in patches)
+
+
+def input_rect(role: Role, patch: Patch, image: Rect) -> Rect:
+    """Return what must be read for a patch: core and halo, grown to the lattice.
+
+    At the image's border it ends there, unless the network's size is fixed.
+    """
+    card = role.card.input
+    if card.fixed:
+        side = round(card.tile * patch.scale)
+        return Rect(patch.core.y - patch.margin, patch.core.x - patch.margin, side, side)
+    step = lattice(role, patch.scale)
+    want = patch.rect
+    y, x = want.y // step * step, want.x // step * step
+    y1, x1 = -(-want.y1 // step) * step, -(-want.x1 // step) * step
+    return Rect(y, x, y1 - y, x1 - x) & image
+
+
+def input_shape(role: Role, patch: Patch, image: Rect) -> tuple[int, int]:
+    """Return a patch's input, ``(h, w)`` in network pixels."""
+    if role.card.input.fixed:
+        return role.card.input.tile, role.card.input.tile
+    rect = input_rect(role, patch, image)
+    return math.ceil(rect.h / patch.scale - 1e-9), math.ceil(rect.w / patch.scale - 1e-9)
+
+
+def aggregate(role: Role, handles: Sequence[Handle]) -> NDArray[np.float64] | None:
+    """Add up what patches that do not overlap said.
+
+    Counts and areas are summed, probabilities averaged by area; failed patches are left out.
+
+    Returns
+    -------
+    ndarray of float, shape (k,), or None
+        None for embeddings and where nothing was seen.
+    """
+    if role.card.task in ("embedding", "saliency") or not handles:
+        return None
+    values = np.stack([handle.value for handle in handles])
+    seen = ~np.isnan(values).any(axis=1)
+    if not seen.any():
+        return None
+    if role.card.task == "classification":
+        areas = np.array([handle.patch.core.area for handle in handles], float)
+        return np.average(values[seen], axis=0, weights=areas[seen])
+    # fsum: the same to the last bit whatever the order of the patches.
+    return np.array([math.fsum(column) for column in values[seen].T])
+
+
+def response(handles: Sequence[Handle], patches: Sequence[Patch]) -> Show:
+    """Show how strongly the network answered, per level-0 pixel, one cell per patch.
+
+    Parameters
+    ----------
+    handles : sequence of Handle
+        What was seen so far.
+    patches : sequence of Patch
+        The whole tiling, in reading order.
+    """
+    cell = max(max(patch.core.h, patch.core.w) for patch in patches)
+    # A region may cut the first tile; the tile after it starts where a whole one would have ended.
+    y, x = patches[0].core.y1 - cell, patches[0].core.x1 - cell
+    if len(patches) == 1:
+        y, x = patches[0].core.y, patches[0].core.x
+    rows = -(-(patches[-1].core.y1 - y) // cell)
+    columns = -(-(patches[-1].core.x1 - x) // cell)
+    grid = np.full((rows, columns), np.nan)
+    for handle in handles:
+        cy, cx = handle.patch.core.center
+        grid[int(cy - y) // cell, int(cx - x) // cell] = handle.value.sum() / handle.patch.core.area
+    return Show("saliency", grid, Rect(y, x, rows * cell, columns * cell))
