@@ -1,0 +1,27 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory, monkeypatch):
+    """Keep the user's caches and runs out of the tests."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("HRVIEWER_CACHE", str(home / "cache" / "hrviewer"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real slides, photos and published networks, where they lie beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real data is needed and {SHARED} is not there (see HRVIEWER_SHARED)")
+    return SHARED
