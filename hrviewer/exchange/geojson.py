@@ -93,7 +93,12 @@ def feature(row: dict[str, Any], names: UUID) -> dict[str, Any]:
             "objectType": "tile",
             "name": f"{role} {row['order']}",
             "classification": {"name": role, "color": COLORS.get(role, [128, 128, 128])},
-            "measurements": {k: v for k, v in measurements.items() if math.isfinite(v)},
+            # A table's NaN comes as null.
+            "measurements": {
+                name: value
+                for name, value in measurements.items()
+                if value is not None and math.isfinite(value)
+            },
             "metadata": {"status": row["status"]},
         },
     }

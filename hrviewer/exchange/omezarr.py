@@ -1,7 +1,8 @@
 """OME-Zarr 0.5: images with scale, units and what they show, and the maps of a run as pyramids.
 
-An exported run is one group with an image for each map, in the layout of bioformats2raw, which
-says in ``OME`` which images there are. Everything is copied a chunk at a time.
+An exported run is one group with an image for each map. Readers that take one image find the
+output's in the group itself; those that know the layout of bioformats2raw find all of them listed
+in ``OME``. Everything is copied a chunk at a time.
 """
 
 from __future__ import annotations
@@ -181,12 +182,13 @@ def write(run: Exportable, target: Path) -> None:
     if not maps:
         raise UserError(f"{run.path} holds no maps: resume the run first")
     root = zarr.open_group(target, mode="w", zarr_format=3)
-    root.attrs.update(
-        {"ome": {"version": "0.5", "bioformats2raw.layout": 3}, "hrviewer": run.header}
-    )
+    arrays = {name: copy_image(run.path / name, target / name, size) for name in maps}
+    first: Any = dict(root[maps[0]].attrs["ome"])  # type: ignore[arg-type]
+    for dataset in first["multiscales"][0]["datasets"]:
+        dataset["path"] = f"{maps[0]}/{dataset['path']}"
+    root.attrs.update({"ome": {**first, "bioformats2raw.layout": 3}, "hrviewer": run.header})
     series = root.create_group("OME")
     series.attrs["ome"] = {"version": "0.5", "series": maps}
-    arrays = {name: copy_image(run.path / name, target / name, size) for name in maps}
     (target / "OME" / "METADATA.ome.xml").write_bytes(ome_xml(arrays))
 
 
@@ -213,7 +215,7 @@ def copy_image(source: Path, target: Path, size: tuple[float, float] | None) -> 
         attributes=about,
         levels=levels,
     )
-    low, high = np.full(len(cells), np.inf), np.full(len(cells), -np.inf)
+    low, high = np.full(cells.shape[0], np.inf), np.full(cells.shape[0], -np.inf)
     for c, rows, columns in chunks(finest):
         block = cells[c, rows, columns]
         finest[c, rows, columns] = block
@@ -221,9 +223,10 @@ def copy_image(source: Path, target: Path, size: tuple[float, float] | None) -> 
         high[c] = np.fmax(high[c], np.fmax.reduce(block, axis=None))
     written = zarr.open_group(target, mode="r+")
     for i in range(1, levels):
-        fine, coarse = written[str(i - 1)], written[str(i)]
+        fine: Any = written[str(i - 1)]
+        coarse: Any = written[str(i)]
         for c, rows, columns in chunks(coarse):
-            coarse[c, rows, columns] = halved(fine[c, doubled(rows), doubled(columns)])  # type: ignore[index]
+            coarse[c, rows, columns] = halved(fine[c, doubled(rows), doubled(columns)])
     ome = dict(written.attrs["ome"])  # type: ignore[arg-type]
     for channel, least, most in zip(ome["omero"]["channels"], low, high, strict=True):
         if least < most:
@@ -281,4 +284,4 @@ def ome_xml(arrays: dict[str, zarr.Array[Any]]) -> bytes:
             SizeT="1",
         )
         ElementTree.SubElement(pixels, "MetadataOnly")
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
