@@ -229,6 +229,13 @@ def test_planes_and_channels(tmp_path: Path, ome: bool, compression: str | None)
             open_pyramid(path, **wrong)  # type: ignore[arg-type]
 
 
+def test_a_stack_behind_one_page(tmp_path: Path) -> None:
+    stack = np.random.default_rng(2).integers(0, 60000, (5, 30, 40), np.uint16)
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(path, stack, truncate=True, metadata={"axes": "ZYX"}, byteorder=">")
+    np.testing.assert_array_equal(whole(path, plane={"z": 3})[..., 0], stack[3])
+
+
 def test_planes_and_channels_have_keys_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "s.ome.tif"
     tifffile.imwrite(path, np.zeros((2, 3, 30, 40), np.uint8), metadata={"axes": "ZCYX"})
