@@ -15,12 +15,12 @@ from typing import Any, Self
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.cache import Decoded
+from hrviewer.pyramid.level import one_line
+from hrviewer.pyramid.units import micrometres
+from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
-from .. import fingerprint
-from ..cache import Decoded
-from ..level import one_line
-from ..units import micrometres
-from ..zarr_tiles import ZarrTiles
 from .base import Source, pick_channels, pick_plane, plain_dtype
 
 __all__ = ["OmeZarrSource"]
@@ -45,9 +45,7 @@ class OmeZarrSource(Source):
         return any(os.path.exists(os.path.join(obj, mark)) for mark in MARKS)
 
     @classmethod
-    def open(
-        cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None
-    ) -> Self:
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
         """Open a folder or URL."""
         import zarr
 

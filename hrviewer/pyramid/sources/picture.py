@@ -12,15 +12,15 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.cache import Decoded
+from hrviewer.pyramid.level import one_line
 
-from .. import fingerprint
-from ..cache import Decoded
-from ..level import one_line
 from .base import Source, pick_channels, pick_plane
 
 __all__ = ["PictureSource"]
@@ -68,9 +68,7 @@ class PictureSource(Source):
             return False
 
     @classmethod
-    def open(
-        cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None
-    ) -> Self:
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
         """Read a picture's header."""
         path = Path(str(obj))
         try:
@@ -104,7 +102,6 @@ class PictureSource(Source):
         self._lock = threading.Lock()
         self._decoded: np.ndarray[Any, np.dtype[Any]] | None = None
         self._seconds = 0.0
-        self._spill: IO[bytes] | None = None
         shown = bands if self.selected is None else len(self.selected)
         self.lay_out([((height, width, shown), (TILE, TILE))])
 
@@ -138,8 +135,8 @@ class PictureSource(Source):
                 pixels = np.asarray(_converted(upright, self._mode), self.dtype)
             pixels = pixels.reshape(self._shape)
             if pixels.shape[0] * pixels.shape[1] > IN_MEMORY:
-                self._spill = tempfile.TemporaryFile()
-                spilt = np.memmap(self._spill, pixels.dtype, "w+", shape=pixels.shape)
+                with tempfile.TemporaryFile() as file:  # the mapping outlives it
+                    spilt = np.memmap(file, pixels.dtype, "w+", shape=pixels.shape)
                 spilt[...] = pixels
                 pixels = spilt
             self._decoded = pixels
@@ -150,8 +147,6 @@ class PictureSource(Source):
         """Forget the pixels."""
         with self._lock:
             self._decoded = None
-            if self._spill is not None:
-                self._spill.close()
 
 
 def _target(mode: str) -> str:

@@ -6,7 +6,6 @@ share, by pixels, of the files' size.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,12 +13,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.cache import Decoded
+from hrviewer.pyramid.level import one_line
+from hrviewer.pyramid.units import plausible
 
-from .. import fingerprint
-from ..cache import Decoded
-from ..level import one_line
-from ..units import plausible
-from .base import Source, pick_channels, pick_plane
+from .base import Refusal, Source, pick_channels, pick_plane
 
 __all__ = ["SlideSource"]
 
@@ -44,9 +43,7 @@ class SlideSource(Source):
         return path.is_file() and path.suffix.lower() in ONLY_HERE | ALSO_HERE
 
     @classmethod
-    def open(
-        cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None
-    ) -> Self:
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
         """Open a slide."""
         path = Path(str(obj))
         try:
@@ -64,7 +61,7 @@ class SlideSource(Source):
                 reason = one_line(error)
                 continue
             return cls(path, file, slide, plane, channels)
-        raise UserError(f"{path.name} is not a slide that can be read: {reason}")
+        raise Refusal(f"{path.name} is not a slide that can be read: {reason}")
 
     def __init__(
         self,
