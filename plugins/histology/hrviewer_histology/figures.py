@@ -1,0 +1,102 @@
+"""Draw what the network does: ``python -m hrviewer_histology.figures DATA_FOLDER SLIDE --out DIR``.
+
+Two pictures: estimated against labelled counts of the val photos, and random fields of a slide
+that the network has never seen, each beside its density and with its count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from hrviewer_histology import nuclei
+from hrviewer_histology.photos import read_photos, shrink
+from hrviewer_histology.train import SCALES, estimate, load
+
+__all__ = ["main", "random_fields"]
+
+HALO = 80
+
+
+def random_fields(slide: Tensor, count: int, side: int, seed: int) -> list[tuple[int, int]]:
+    """Return the corners (y, x) of random fields of which at least a third is tissue."""
+    rng = np.random.default_rng(seed)
+    tissue = slide.amin(0) < 0.8
+    corners: list[tuple[int, int]] = []
+    while len(corners) < count:
+        y, x = (int(rng.integers(s // 16 - side // 16)) * 16 for s in slide.shape[1:])
+        if tissue[y : y + side, x : x + side].float().mean() > 1 / 3:
+            corners.append((y, x))
+    return corners
+
+
+def scatter(network: nn.Module, data: Path, path: Path) -> None:
+    """Draw the estimates of the val photos at each scale over the labelled counts."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    photos = read_photos(data, "val")
+    for axes, factor in zip(figure.subplots(1, len(SCALES)), SCALES, strict=True):
+        there = np.array([p.count for p in photos])
+        found = np.array(
+            [float(estimate(network, shrink(p.layers[:3], factor)).sum()) for p in photos]
+        )
+        axes.plot([0, 125], [0, 125], color="0.7", linewidth=1)
+        axes.scatter(there, found, s=14, color="#0072b2")
+        axes.set(xlim=(0, 125), ylim=(0, 125), aspect="equal", xlabel="nuclei labelled")
+        error = np.abs(found - there).mean() / there.mean()
+        axes.set_title(f"scale 1/{factor}: error {error:.1%}", fontsize=10)
+    figure.axes[0].set_ylabel("nuclei estimated")
+    figure.savefig(path, dpi=110)
+
+
+def fields(network: nn.Module, slide: Tensor, path: Path, side: int, seed: int) -> None:
+    """Draw ten random fields of the slide, each over its density, with its number and count."""
+    figure = Figure(figsize=(12.5, 11), layout="constrained")
+    rows = figure.subplots(4, 5)
+    for i, (y, x) in enumerate(random_fields(slide, 10, side, seed)):
+        # Counted as in a tile: with its surroundings, of which only the field itself is kept.
+        top, left = max(0, y - HALO), max(0, x - HALO)
+        around = slide[:, top : y + side + HALO, left : x + side + HALO]
+        around = around[:, : around.shape[1] // 16 * 16, : around.shape[2] // 16 * 16]
+        a, b, s = (y - top) // 4, (x - left) // 4, side // 4
+        density = estimate(network, around)[a : a + s, b : b + s]
+        above, below = rows[i // 5 * 2, i % 5], rows[i // 5 * 2 + 1, i % 5]
+        above.imshow(slide[:, y : y + side, x : x + side].permute(1, 2, 0).numpy())
+        below.imshow(density.numpy(), cmap="magma", vmin=0, vmax=0.25)
+        above.set_title(f"{i + 1}: y {y}, x {x}", fontsize=9)
+        below.set_title(f"{float(density.sum()):.1f} nuclei", fontsize=9)
+        print(i + 1, y, x, f"{float(density.sum()):.1f}")
+    for axes in figure.axes:
+        axes.axis("off")
+    figure.savefig(path, dpi=100)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw as the command line asks."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hrviewer_histology.figures", description=__doc__
+    )
+    parser.add_argument("data", type=Path, help="folder with index.csv, photos and labels")
+    parser.add_argument("slide", type=Path, help="a slide that tifffile reads, at about 0.5 µm/px")
+    parser.add_argument("--out", type=Path, default=Path())
+    parser.add_argument("--pack", type=Path, default=nuclei())
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+
+    network = load(args.pack)
+    slide = torch.from_numpy(tifffile.imread(args.slide, key=0)).permute(2, 0, 1).float() / 255
+    scatter(network, args.data, args.out / "nuclei_val.png")
+    fields(network, slide, args.out / "nuclei_fields.png", args.side, args.seed)
+    print(f"wrote nuclei_val.png and nuclei_fields.png to {args.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The labelled photos that the network learns from: pixels, and where the nuclei are."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["Photo", "read_photos", "shrink"]
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo with its nuclei."""
+
+    name: str
+    count: int
+    diameter: float
+    """Of the median nucleus, in pixels."""
+    layers: Tensor
+    """``(5, h, w)``: red, green, blue from 0 to 1, the density, the mask of all nuclei."""
+
+
+def read_photos(folder: Path, split: str) -> list[Photo]:
+    """Read the photos of one split (``train``, ``val``) that ``index.csv`` lists."""
+    with (folder / "index.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    return [_read(folder, row["name"], int(row["nuclei"])) for row in rows]
+
+
+def _read(folder: Path, name: str, count: int) -> Photo:
+    rgb = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"), np.float32) / 255
+    labels = tifffile.imread(folder / f"{name}.labels.tif")
+    # Every nucleus has mass 1, more of it towards its middle, all of it inside the photo.
+    mass = np.zeros(labels.shape, np.float32)
+    areas = []
+    for label, window in enumerate(ndimage.find_objects(labels), start=1):
+        if window is not None:
+            inside = np.pad(labels[window] == label, 1)
+            depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+            mass[window] += depth / depth.sum()
+            areas.append(inside.sum())
+    if len(areas) != count:
+        raise ValueError(f"{name}: {len(areas)} nuclei are labelled, the index says {count}")
+    layers = np.stack([*np.moveaxis(rgb, -1, 0), mass, (labels > 0).astype(np.float32)])
+    diameter = float(np.sqrt(4 / np.pi * np.median(areas)))
+    return Photo(name, count, diameter, torch.from_numpy(layers))
+
+
+def shrink(rgb: Tensor, factor: int) -> Tensor:
+    """Average blocks of ``factor²`` pixels of ``(…, h, w)``, as a pyramid's coarser level does."""
+    return rgb if factor == 1 else F.avg_pool2d(rgb, factor)

@@ -1,0 +1,259 @@
+"""From few photos in one stain to many fields in any: what makes the network travel.
+
+The photos are violet on lilac or white; slides are blue on pink, with fibres, folds, keratin,
+blood and ink. So each field is taken apart in optical density, where stains add up, into nuclei
+and what lies between them. Both are stained anew, independently, and laid into tissue that is
+made from filtered noise: streaks, sheets and gaps. Some of it holds no nuclei but looks as if it
+might.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from hrviewer_histology.photos import Photo
+
+__all__ = ["Fields", "restain", "textures"]
+
+NUCLEAR = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.62, 0.50))
+"""Optical density, red, green and blue, of what stains nuclei: from blue to violet and black."""
+TISSUE = ((0.12, 0.93, 0.34), (0.25, 0.88, 0.40), (0.42, 0.82, 0.38), (0.46, 0.72, 0.45))
+"""Of what stains the rest: from pink and red to lilac and violet."""
+OTHER = ((0.03, 0.75, 0.66), (0.25, 0.55, 0.80), (0.88, 0.30, 0.36), (0.45, 0.85, 0.25))
+"""Of what is neither: blood, pigment, ink, folds."""
+BANK = 96
+
+
+class Fields(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of fields and their densities, each a function of the seed and its number alone.
+
+    Parameters
+    ----------
+    photos
+        What the fields are cut from.
+    steps
+        How many batches there are.
+    batch
+        Fields in each.
+    side
+        Their size in pixels, a multiple of 16.
+    seed
+        What all chance is drawn from.
+    """
+
+    def __init__(
+        self, photos: Sequence[Photo], steps: int, batch: int = 12, side: int = 160, seed: int = 0
+    ) -> None:
+        self.photos = photos
+        self.steps = steps
+        self.batch = batch
+        self.side = side
+        self.seed = seed
+        # A large photo is drawn more often, but not as often as its area says.
+        weight = np.array([p.layers[0].numel() ** 0.5 for p in photos])
+        self.chance = weight / weight.sum()
+        self.bank = textures(np.random.default_rng(seed), BANK)
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return images ``(n, 3, side, side)`` from 0 to 1 and densities at a quarter the side."""
+        rng = np.random.default_rng((self.seed, step))
+        layers = torch.stack([self._field(rng) for _ in range(self.batch)])
+        rgb, mass = restain(layers, self.bank, rng)
+        return rgb, F.avg_pool2d(mass, 4) * 16
+
+    def _field(self, rng: np.random.Generator) -> Tensor:
+        """Cut one field at a random scale: of one photo, or of four or nine if it is coarse."""
+        if rng.random() < 0.35:
+            scale = rng.uniform(0.85, 1.15)
+        else:
+            scale = float(np.exp(rng.uniform(np.log(0.2), np.log(1.25))))
+        cells = 1 if scale > 0.5 else 2 if scale > 0.3 else 3
+        edges = np.linspace(0, self.side, cells + 1).round().astype(int)
+        sizes = np.diff(edges)
+        return torch.cat(
+            [torch.cat([self._cut(rng, scale, h, w) for w in sizes], 2) for h in sizes], 1
+        )
+
+    def _cut(self, rng: np.random.Generator, scale: float, h: int, w: int) -> Tensor:
+        """Cut a piece of a photo that is ``h × w`` at about `scale`."""
+        photo = self.photos[rng.choice(len(self.photos), p=self.chance)]
+        layers = photo.layers
+        scale = max(scale, 5 / photo.diameter)
+        stretch = np.exp(rng.normal(0, 0.08))
+        turn = rng.random() < 0.5
+        if turn:
+            h, w = w, h
+        size = [
+            min(round(side / by), whole)
+            for side, by, whole in zip(
+                (h, w), (scale * stretch, scale / stretch), layers.shape[1:], strict=True
+            )
+        ]
+        y, x = (
+            rng.integers(whole - s + 1) for whole, s in zip(layers.shape[1:], size, strict=True)
+        )
+        piece = layers[:, y : y + size[0], x : x + size[1]][None]
+        if h * w < size[0] * size[1] and rng.random() < 0.5:
+            out = F.interpolate(piece, (h, w), mode="area")[0]
+        else:
+            out = F.interpolate(piece, (h, w), mode="bilinear", antialias=True)[0]
+        # Resampling keeps the mean; the mass is what must stay.
+        out[3] *= piece[0, 3].sum() / out[3].sum().clamp(min=1e-6)
+        out = out.flip([d for d in (1, 2) if rng.random() < 0.5])
+        return out.transpose(1, 2) if turn else out
+
+
+def textures(rng: np.random.Generator, count: int, side: int = 256) -> Tensor:
+    """Return ``(count, side, side)`` tiles of noise from 0 to 1: grains, clouds, fibres, lamellae.
+
+    Each is white noise through a band of frequencies that is narrow one way and wide the other,
+    then bent by a slow flow, since no fibre is straight.
+    """
+    v, u = np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing="ij")
+    out = []
+    for _ in range(count):
+        angle = rng.uniform(0, np.pi)
+        along = u * np.cos(angle) + v * np.sin(angle)
+        across = v * np.cos(angle) - u * np.sin(angle)
+        length = np.exp(rng.uniform(0, np.log(12)))
+        width = np.exp(rng.uniform(np.log(1.0), np.log(12)))
+        radius = np.hypot(along * length, across) * width
+        band = np.exp(-((radius * 3) ** 2)) - rng.uniform(0, 1) * np.exp(-((radius * 6) ** 2))
+        noise = np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) * band).real
+        slow = np.exp(-((np.hypot(u, v) * rng.uniform(30, 120)) ** 2))
+        flow = np.fft.ifft2(np.fft.fft2(rng.normal(size=(2, side, side))) * slow).real
+        flow *= rng.uniform(0, 4) ** 2 / flow.std()
+        ys, xs = np.indices((side, side)) + flow
+        noise = noise[ys.round().astype(int) % side, xs.round().astype(int) % side]
+        if rng.random() < 0.4:  # ridges: thin lines where the noise passes zero
+            noise = -np.abs(noise)
+        rank = np.searchsorted(np.sort(noise.ravel())[:: side // 4], noise.ravel())
+        out.append(rank.reshape(side, side) / rank.max())
+    return torch.from_numpy(np.stack(out)).float()
+
+
+def restain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Turn pieces of photos ``(n, 5, h, w)`` into stained images and what they now count."""
+    rgb, mass, mask = layers[:, :3], layers[:, 3:4], layers[:, 4:]
+    n = len(rgb)
+    kind = rng.choice(3, n, p=(0.3, 0.5, 0.2))
+    synthetic = torch.from_numpy(kind > 0).view(n, 1, 1, 1)
+    empty = torch.from_numpy(kind == 2).view(n, 1, 1, 1)
+    made, kept = _tissue(rgb, mask, ~empty, bank, rng)
+    rgb = torch.where(synthetic, made, rgb)
+    mass = torch.where(synthetic, mass * kept, mass)
+    return _photograph(rgb, rng), mass
+
+
+def _tissue(
+    rgb: Tensor, mask: Tensor, keep: Tensor, bank: Tensor, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Stain nuclei and tissue anew; return the image and where its nuclei were kept."""
+    n, _, h, w = rgb.shape
+
+    def some(low: float, high: float) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (n, 1, 1, 1))).float()
+
+    def maybe(chance: float) -> Tensor:
+        return torch.from_numpy(rng.random((n, 1, 1, 1)) < chance).float()
+
+    def stain(choice: Sequence[Sequence[float]], jitter: float = 0.06) -> Tensor:
+        mix = rng.dirichlet([0.5] * len(choice), n) @ np.array(choice)
+        mix = np.clip(mix + rng.normal(0, jitter, mix.shape), 0.02, None)
+        mix /= np.linalg.norm(mix, axis=1, keepdims=True) / np.sqrt(3)
+        return torch.from_numpy(mix).float().view(n, 3, 1, 1)
+
+    def texture() -> Tensor:
+        tiles = bank[rng.integers(len(bank), size=n)]
+        ys, xs = rng.integers(0, bank.shape[1] - np.array([[h], [w]]) + 1, (2, n))
+        cut = [t[y : y + h, x : x + w] for t, y, x in zip(tiles, ys, xs, strict=True)]
+        return torch.stack(cut)[:, None]
+
+    def region(share: Tensor) -> Tensor:
+        """Return a soft-edged part of the field that covers about `share` of it."""
+        cloud = torch.from_numpy(rng.normal(size=(n, 1, 5, 5))).float()
+        cloud = F.interpolate(cloud, (h // 4, w // 4), mode="bicubic")
+        cloud = F.interpolate(cloud, (h, w), mode="bilinear") + 0.15 * (texture() - 0.5)
+        flat = cloud[..., ::8, ::8].flatten(1).sort(1).values
+        rank = (1 - share.view(n, 1)) * (flat.shape[1] - 1)
+        edge = flat.gather(1, rank.long()).view(n, 1, 1, 1)
+        return torch.sigmoid((cloud - edge) * some(8, 60))
+
+    # What is there, as if in a single stain: nuclei about 1, the clear ground 0.
+    dense = -(rgb.mean(1, keepdim=True) * 255 / 256 + 1 / 256).log()
+    ground = dense[..., ::4, ::4].flatten(1).quantile(0.15, dim=1).view(n, 1, 1, 1)
+    dense = (dense - ground).clamp(min=0)
+    inked = ((dense * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)).view(n, 1, 1, 1)
+    dense = dense / inked.clamp(min=0.2)
+    solid = some(0, 0.8)
+    nuclei = mask * (solid + (1 - solid) * dense.clamp(max=2))
+    between = (1 - mask) * dense.clamp(max=1.2)
+
+    # Two tissues side by side, each a sheet with fibres, one of them perhaps torn open.
+    sheets = []
+    for _ in range(2):
+        contrast = some(0, 1) ** 2 * 10 + 1
+        fibre = torch.sigmoid((texture() - some(0.2, 0.7)) * contrast)
+        grain = texture() * some(0, 0.5) + 1
+        level = some(0, 1) * some(0.1, 0.75)
+        sheets.append(level * fibre * grain * stain(TISSUE) * (1 - region(some(0, 0.5) ** 2)))
+    border = region(some(0, 1))
+    tissue = (border * sheets[0] + (1 - border) * sheets[1]) * maybe(0.9)
+    spread = F.interpolate(F.avg_pool2d(mask, 4), (h, w), mode="bilinear")
+    tissue = tissue * (1 - some(0, 1) * maybe(0.4) * (3 * spread - mask).clamp(0, 1) * keep)
+
+    # What must not count: keratin in sheets and loose flakes with dark rims, blood, pigment, ink.
+    keratin = region(some(0.1, 0.9)) * maybe(0.4)
+    height = texture() - some(0.3, 0.85)
+    rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1.4)
+    lamellae = torch.sigmoid(height * some(10, 40)) * some(0.1, 1.3) + rim
+    lamellae = lamellae * stain(TISSUE + NUCLEAR[1:] + OTHER[3:], 0.1)
+    specks = torch.sigmoid((texture() - some(0.6, 0.95)) * some(10, 60))
+    dirt = specks * region(some(0.05, 0.7)) * maybe(0.4) * some(0.2, 1.5) * stain(OTHER)
+    kept = (keep & (keratin < 0.5)).float()
+
+    contrast = some(0.35, 1.4)
+    ink = nuclei * contrast * stain(NUCLEAR) + between * some(0, 0.5) * stain(TISSUE)
+    density = (ink * kept + tissue * (1 - some(0, 0.6) * mask * kept)) * (1 - keratin)
+    density = density + keratin * lamellae + dirt * (1 - mask * kept)
+    density = density * some(0.7, 1.25)
+    return torch.exp(-density) * some(0.9, 1.0), kept
+
+
+def _photograph(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+    """Light, focus, sensor and file format, each a little different from field to field."""
+    n = len(rgb)
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (n, channels, 1, 1))).float()
+
+    gain = draw(0.9, 1.08) * draw(0.94, 1.06, 3)
+    rgb = (rgb.clamp(1e-3) ** draw(0.75, 1.35)) * gain
+    soft = F.interpolate(F.avg_pool2d(rgb, 2), rgb.shape[2:], mode="bilinear")
+    amount = draw(-1.0, 1.0)
+    rgb = rgb + amount * (rgb - soft)
+    grey = torch.from_numpy(rng.random((n, 1, 1, 1)) < 0.08)
+    rgb = torch.where(grey, rgb.mean(1, keepdim=True), rgb)
+    noise = torch.from_numpy(rng.standard_normal(rgb.shape, dtype=np.float32))
+    rgb = (rgb + noise * draw(0, 1) ** 2 * 0.05).clamp(0, 1)
+    for i in np.flatnonzero(rng.random(n) < 0.35):
+        rgb[i] = _jpeg(rgb[i], int(rng.integers(35, 95)))
+    return rgb
+
+
+def _jpeg(rgb: Tensor, quality: int) -> Tensor:
+    file = io.BytesIO()
+    pixels = (rgb * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1).float() / 255
