@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlays", "map_layer"]
 
+FINEST = 3.0
+"""Screen pixels per side of a drawn cell, at least: finer ones would flicker as the view moves."""
+
 
 class Overlays:
     """Four overlays over one image.
@@ -57,6 +60,7 @@ class Overlays:
         self.viewer, self.base, self.picture = viewer, base, picture
         self._shown: dict[MapName, bool] = {name: style.shown for name, style in STYLES.items()}
         self._crowded = False
+        self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image] = {
             name: map_layer(base, name, picture.maps[name]) for name in MAPS
         }
@@ -84,15 +88,26 @@ class Overlays:
             if not drawn.changed:
                 continue
             drawn.changed = False
-            if drawn.stretch():
-                layer.contrast_limits_range = layer.contrast_limits = drawn.limits
-                self.limits_changed.emit(name)
+            self._stretch(name)
             if layer.visible:
                 layer.set_view_slice()
                 layer.events.set_data()
 
     def follow(self, view: Rect, pixel: float) -> None:
-        """Outline what is visible; `pixel` is a screen pixel's side in level-0 pixels."""
+        """Outline what is visible, and draw maps as coarse as the screen is.
+
+        Parameters
+        ----------
+        view : Rect
+            What is visible, level-0 pixels.
+        pixel : float
+            A screen pixel's side, level-0 pixels.
+        """
+        for name, drawn in self.picture.maps.items():
+            level = drawn.level_for(FINEST * pixel)
+            if level != self._levels[name]:
+                self._levels[name] = level
+                self._swap(name)
         if not self._shown["patches"]:
             return
         few = self.outlines.draw(self.picture.record.patches, view, pixel)
@@ -120,6 +135,20 @@ class Overlays:
         for layer in self:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
+
+    def _swap(self, name: MapName) -> None:
+        """Show another level of a map."""
+        layer, drawn, level = self.layers[name], self.picture.maps[name], self._levels[name]
+        place = placement(self.base, drawn.cell * 2**level)
+        layer.data = drawn.levels[level]
+        layer.scale, layer.translate = place["scale"], place["translate"]
+        self._stretch(name)
+
+    def _stretch(self, name: MapName) -> None:
+        drawn, layer = self.picture.maps[name], self.layers[name]
+        if drawn.stretch(self._levels[name]):
+            layer.contrast_limits_range = layer.contrast_limits = drawn.limits
+            self.limits_changed.emit(name)
 
     def _apply(self) -> None:
         for name, layer in self.layers.items():

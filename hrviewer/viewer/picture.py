@@ -38,31 +38,45 @@ class Map:
 
     Parameters
     ----------
-    values : ndarray of float32, shape (rows, columns)
-        NaN where nothing was looked at.
+    levels : list of ndarray of float32, shape (rows, columns)
+        The map, then its means over 2 × 2, 4 × 4, … cells, for a screen that shows less; NaN
+        where nothing was looked at.
     cell : float
-        Side of its cells, level-0 pixels.
+        Side of the finest level's cells, level-0 pixels.
     unit : str
         Of the values, as the legend writes it.
     limits : tuple of float
         What the ends of the colour scale stand for.
     fixed : bool
-        Whether the limits are known beforehand; otherwise they grow in round steps.
+        Whether the limits are known beforehand; otherwise they follow in round steps.
+    changed : bool
+        Whether there is something new to show.
     """
 
-    values: NDArray[np.float32]
+    levels: list[NDArray[np.float32]]
     cell: float
     unit: str
     limits: tuple[float, float] = (0.0, 1.0)
     fixed: bool = False
     changed: bool = False
 
-    def stretch(self) -> bool:
-        """Let the limits follow the values, in round steps; return whether they moved."""
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The finest level."""
+        return self.levels[0]
+
+    def level_for(self, side: float) -> int:
+        """Return the finest level whose cells are not smaller than `side` level-0 pixels."""
+        wanted = math.ceil(math.log2(max(side / self.cell, 1.0)) - 1e-9)
+        return min(wanted, len(self.levels) - 1)
+
+    def stretch(self, level: int = 0) -> bool:
+        """Let the limits follow a level's values, in round steps; return whether they moved."""
         if self.fixed:
             return False
-        step = max(1, math.isqrt(self.values.size // 250_000))
-        some = self.values[::step, ::step]
+        values = self.levels[level]
+        step = max(1, math.isqrt(values.size // 250_000))
+        some = values[::step, ::step]
         some = some[np.isfinite(some) & (some > 0)]
         if not some.size:
             return False
@@ -71,6 +85,16 @@ class Map:
             return False
         self.limits = limits
         return True
+
+    def join(self, rect: Rect) -> None:
+        """Bring the coarser levels up to date inside a rectangle of level-0 pixels."""
+        for i in range(1, len(self.levels)):
+            rows, columns = block(rect, self.cell * 2**i)
+            part = self.levels[i - 1][
+                2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop
+            ]
+            target = self.levels[i][rows, columns]
+            target[:] = coarsen(part[None], 2, "intensity")[0][: target.shape[0], : target.shape[1]]
 
 
 class Picture:
@@ -134,10 +158,10 @@ class Picture:
         unit = f"{what} per {area}" if kind == "mass" else "probability"
         grid = record.ledger.map.shape[1:]
         self.maps: dict[MapName, Map] = {
-            "output": Map(empty(canvas.values.shape[1:]), cell, unit, fixed=kind != "mass"),
-            "saliency": Map(record.saliency.values[0], record.saliency.cell, "interest"),
-            "patches": Map(empty(grid), record.ledger.cell, "order of looks"),
-            "cost": Map(empty(grid), record.ledger.cell, "FLOP per pixel"),
+            "output": Map(halved(canvas.values.shape[1:]), cell, unit, fixed=kind != "mass"),
+            "saliency": Map([record.saliency.values[0]], record.saliency.cell, "interest"),
+            "patches": Map([empty(grid)], record.ledger.cell, "order of looks"),
+            "cost": Map([empty(grid)], record.ledger.cell, "FLOP per pixel"),
         }
 
     @classmethod
@@ -236,6 +260,7 @@ class Picture:
         if self._per_area is not None:
             chosen = chosen / self._areas[where] * self._per_area
         drawn.values[where] = chosen
+        drawn.join(rect)
         drawn.changed = True
         ledger, drawn = self.record.ledger, self.maps["cost"]
         where = block(rect, ledger.cell)
@@ -247,6 +272,14 @@ class Picture:
 def empty(shape: Sequence[int]) -> NDArray[np.float32]:
     """Return a map of nothing."""
     return np.full(tuple(shape), np.nan, np.float32)
+
+
+def halved(shape: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Return maps of nothing, each half the one before, down to a few cells."""
+    levels = [empty(shape)]
+    while max(levels[-1].shape) > 32:
+        levels.append(empty([-(-n // 2) for n in levels[-1].shape]))
+    return levels
 
 
 def block(rect: Rect, cell: float) -> tuple[slice, slice]:

@@ -84,7 +84,7 @@ def view(
     window = viewer if viewer is not None else napari.Viewer(title="hrviewer")
     for pyramid in pyramids:
         window.add_layer(Layer.create(*image_layer(pyramid)))
-    _, panel = window.window.add_plugin_dock_widget("hrviewer", "hrviewer")
+    _, panel = window.window.add_plugin_dock_widget("hrviewer", "Where the network looks")
     opened = View(window, panel)
     if model is not None:
         opened.controller.use_pack(model)

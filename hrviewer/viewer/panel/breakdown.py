@@ -30,14 +30,14 @@ class Breakdown(QWidget):
         self.words = {stage: label("", "muted") for stage in STAGES}
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
-        grid.setHorizontalSpacing(4)
+        grid.setHorizontalSpacing(3)
         for i, (stage, colour) in enumerate(STAGES.items()):
             swatch = label()
             swatch.setFixedSize(9, 9)
             swatch.setStyleSheet(f"background: {colour}; border-radius: 2px;")
             grid.addWidget(swatch, 0, 2 * i)
             grid.addWidget(self.words[stage], 0, 2 * i + 1)
-            grid.setColumnStretch(2 * i + 1, 1)
+            grid.setColumnStretch(2 * i + 1, len(stage))
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)

@@ -191,6 +191,7 @@ class Choice(QWidget):
         self.when.setText(strategy.when)
         if self.params is not None:
             self._params.removeWidget(self.params)
+            self.params.hide()
             self.params.deleteLater()
         self.params = ParamsForm(strategy.Params, self._set_params)
         self._params.addWidget(self.params)

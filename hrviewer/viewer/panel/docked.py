@@ -36,7 +36,7 @@ __all__ = ["Panel"]
 TICK = 60
 """Milliseconds between looks at what other threads did."""
 
-WIDTH = 360
+WIDTH = 372
 
 
 class Panel(QScrollArea):
@@ -116,7 +116,8 @@ class Panel(QScrollArea):
         theme = get_theme(self.controller.viewer.theme)
         text, back = (c.as_rgb_tuple(alpha=False) for c in (theme.text, theme.background))
         muted = mix(text, back, 0.72)
-        self.setStyleSheet(style(mix(text, back, 1), muted, mix(text, back, 0.22)))
+        line, accent = mix(text, back, 0.22), theme.current.as_rgb_tuple(alpha=False)
+        self.setStyleSheet(style(mix(text, back, 1), muted, line, mix(accent, accent, 1)))
 
 
 def mix(a: tuple[float, ...], b: tuple[float, ...], part: float) -> str:

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QSlider, QWidget
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.overlays import Overlays
-from hrviewer.viewer.panel.parts import LABELS, Bar, label
+from hrviewer.viewer.panel.parts import LABELS, Bar, label, row
 from hrviewer.viewer.picture import MAPS, MapName
 from hrviewer.viewer.units import si
 
@@ -34,7 +34,7 @@ class Entry:
         self.opacity = QSlider(Qt.Orientation.Horizontal)
         self.opacity.setRange(0, 100)
         self.opacity.setValue(round(100 * style.opacity))
-        self.opacity.setFixedWidth(64)
+        self.opacity.setFixedWidth(56)
         self.opacity.setToolTip("Opacity")
 
 
@@ -58,19 +58,17 @@ class Legend(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(6)
         grid.setVerticalSpacing(1)
-        grid.setColumnStretch(2, 1)
+        grid.setColumnStretch(1, 1)
         for i, entry in enumerate(self.entries.values()):
             top = 3 * i
             grid.addWidget(entry.shown, top, 0)
-            grid.addWidget(entry.bar, top, 1, 1, 3)
-            grid.addWidget(entry.opacity, top, 4)
-            grid.addWidget(entry.low, top + 1, 1)
-            grid.addWidget(entry.unit, top + 1, 2)
-            grid.addWidget(entry.high, top + 1, 3)
+            grid.addWidget(entry.bar, top, 1)
+            grid.addWidget(entry.opacity, top, 2)
+            grid.addLayout(row(entry.low, entry.unit, entry.high, stretch=1), top + 1, 1)
             grid.setRowMinimumHeight(top + 2, 4)
             entry.shown.toggled.connect(self._toggle)
             entry.opacity.valueChanged.connect(self._fade)
-        grid.addWidget(self.plane, 3 * len(MAPS), 1, 1, 3)
+        grid.addWidget(self.plane, 3 * len(MAPS), 1)
         self.plane.activated.connect(self._choose)
         controller.overlays_changed.connect(self._adopt)
         self._adopt()

@@ -35,6 +35,8 @@ class ParamsForm(Form):
         self._container = build_widget(model)
         self._container.labels = False
         for field in self._container:
+            # What magicgui makes of a default below zero is not the default.
+            field.value = self._defaults[field.name]
             about = model.model_fields[field.name]
             self.add(about.title or field.name, field.native, about.description or "")
         self._container.changed.connect(self._tell)

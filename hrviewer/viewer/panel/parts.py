@@ -23,13 +23,13 @@ LABELS = 76
 RGBA = tuple[float, float, float, float]
 
 
-def style(text: str, muted: str, line: str) -> str:
+def style(text: str, muted: str, line: str, accent: str) -> str:
     """Return the panel's style sheet.
 
     Parameters
     ----------
-    text, muted, line : str
-        Colours of what is read, of what explains it, of thin lines.
+    text, muted, line, accent : str
+        Colours of what is read, of what explains it, of thin lines, of what to press.
     """
     return f"""
         QLabel[voice="muted"] {{ color: {muted}; font-size: 8.5pt; }}
@@ -38,6 +38,11 @@ def style(text: str, muted: str, line: str) -> str:
         QLabel[voice="answer"] {{ color: {text}; font-size: 15pt; font-weight: 600; }}
         QLabel[voice="error"] {{ color: #ffffff; background: #b3403a; border-radius: 4px;
                                  padding: 5px 7px; }}
+        QPushButton[voice="first"]:enabled {{ background: {accent}; color: white;
+                                             font-weight: 600; }}
+        QPushButton[voice="first"]:enabled:hover {{ border: 1px solid {text}; }}
+        QProgressBar {{ background: {line}; border: none; border-radius: 3px; }}
+        QProgressBar::chunk {{ background: {accent}; border-radius: 3px; }}
         QFrame[voice="line"] {{ background: {line}; max-height: 1px; border: none; }}
     """
 
@@ -60,13 +65,13 @@ def heading(text: str) -> QLabel:
     return label(text, "heading")
 
 
-def row(*widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
-    """Return widgets beside each other; the one at index `stretch` takes the room."""
+def row(*widgets: QWidget, stretch: int | None = 0) -> QHBoxLayout:
+    """Return widgets beside each other; the one at index `stretch` takes the room, or all do."""
     layout = QHBoxLayout()
     layout.setContentsMargins(0, 0, 0, 0)
     layout.setSpacing(4)
     for i, widget in enumerate(widgets):
-        layout.addWidget(widget, 1 if i == stretch else 0)
+        layout.addWidget(widget, 1 if stretch in (i, None) else 0)
     return layout
 
 

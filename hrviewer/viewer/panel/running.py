@@ -25,6 +25,7 @@ class Running(QWidget):
         self.run = QPushButton("Run")
         self.hold = QPushButton("Pause")
         self.end = QPushButton("Stop")
+        self.run.setProperty("voice", "first")
         self.run.setToolTip("Run the strategy on the region")
         self.hold.setToolTip("Hold after the batch in flight")
         self.end.setToolTip("End after the batch in flight; what was seen is kept")
@@ -34,6 +35,7 @@ class Running(QWidget):
         self.bar.setFixedHeight(6)
         self.words = label("", "muted")
         self.answer = label("", "answer", wrap=True)
+        self.more = label("", "field", wrap=True)
         self.cost = label("", "muted", wrap=True)
         self.notes = label("", "muted", wrap=True)
         self.error = label("", "error", wrap=True)
@@ -41,8 +43,16 @@ class Running(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
-        layout.addLayout(row(self.run, self.hold, self.end))
-        for widget in (self.bar, self.words, self.error, self.answer, self.cost, self.notes):
+        layout.addLayout(row(self.run, self.hold, self.end, stretch=None))
+        for widget in (
+            self.bar,
+            self.words,
+            self.error,
+            self.answer,
+            self.more,
+            self.cost,
+            self.notes,
+        ):
             layout.addWidget(widget)
 
         self.run.clicked.connect(self._run)
@@ -54,7 +64,7 @@ class Running(QWidget):
         controller.noted.connect(self._show_notes)
         controller.failed.connect(self._show_error)
         self._show_state(controller.state)
-        for widget in (self.answer, self.cost, self.notes, self.error):
+        for widget in (self.answer, self.more, self.cost, self.notes, self.error):
             widget.hide()
 
     def _run(self) -> None:
@@ -80,6 +90,7 @@ class Running(QWidget):
             # Nobody knows how long loading takes.
             self.bar.setRange(0, 0)
             self._say(self.answer, "")
+            self._say(self.more, "")
             self._say(self.cost, "")
         if state != "starting":
             self.bar.setRange(0, 1000)
@@ -90,7 +101,9 @@ class Running(QWidget):
 
     def _show_answer(self, answer: str, cost: str) -> None:
         if answer:
-            self._say(self.answer, answer)
+            first, *rest = answer.split("  ")
+            self._say(self.answer, first)
+            self._say(self.more, " ".join(rest).strip(" ·"))
         if cost:
             self._say(self.cost, cost)
 
