@@ -1,0 +1,158 @@
+"""Decoded tiles, kept within a bound of bytes and shared by everything that reads.
+
+Invariants: the tiles held never exceed `limit` bytes together; a tile that several threads
+miss at the same time is decoded once; pixels handed out are read-only, because they are shared.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Decoded", "Tile", "TileCache", "TileKey", "tile_cache"]
+
+GIB = 1 << 30
+
+
+class TileKey(NamedTuple):
+    """Which stored tile: of which image (with its plane and channels), level, row and column."""
+
+    image: str
+    level: int
+    row: int
+    column: int
+
+
+class Decoded(NamedTuple):
+    """What a source returns for one tile.
+
+    `pixels` is ``(h, w, c)``, clipped to the level; `bytes` is what was stored for it;
+    `seconds` replaces the measured time where one decode served many tiles.
+    """
+
+    pixels: np.ndarray[Any, np.dtype[Any]]
+    bytes: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A decoded tile and what it cost when it was decoded."""
+
+    pixels: np.ndarray[Any, np.dtype[Any]]
+    bytes: int
+    seconds: float
+
+    @classmethod
+    def load(cls, decode: Callable[[], Decoded]) -> Tile:
+        """Decode, and take the time."""
+        start = time.perf_counter()
+        pixels, stored, seconds = decode()
+        elapsed = time.perf_counter() - start
+        pixels = pixels.view()
+        pixels.flags.writeable = False
+        return cls(pixels, stored, elapsed if seconds is None else seconds)
+
+
+class TileCache:
+    """A thread-safe least-recently-used cache of tiles, bounded in bytes.
+
+    Parameters
+    ----------
+    limit : int
+        The most bytes of pixels that are held at any time.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._tiles: OrderedDict[TileKey, Tile] = OrderedDict()
+        self._pending: dict[TileKey, Future[Tile]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: TileKey, decode: Callable[[], Decoded]) -> Tile:
+        """Return the tile, decoding it if it is not held; errors of `decode` pass through."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+                return tile
+            future = self._pending.get(key)
+            mine = future is None
+            if future is None:
+                future = self._pending[key] = Future()
+        if not mine:
+            return future.result()
+        try:
+            tile = Tile.load(decode)
+        except BaseException as error:
+            with self._lock:
+                del self._pending[key]
+            future.set_exception(error)
+            raise
+        with self._lock:
+            del self._pending[key]
+            if tile.pixels.nbytes <= self._limit:
+                self._tiles[key] = tile
+                self._held += tile.pixels.nbytes
+                self._shrink()
+        future.set_result(tile)
+        return tile
+
+    def clear(self) -> None:
+        """Forget every tile."""
+        with self._lock:
+            self._tiles.clear()
+            self._held = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels held now."""
+        return self._held
+
+    @property
+    def limit(self) -> int:
+        """The most bytes held; setting it lower forgets the tiles used longest ago."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        with self._lock:
+            self._limit = limit
+            self._shrink()
+
+    def __len__(self) -> int:
+        return len(self._tiles)
+
+    def __contains__(self, key: TileKey) -> bool:
+        return key in self._tiles
+
+    def _shrink(self) -> None:
+        while self._held > self._limit:
+            _, tile = self._tiles.popitem(last=False)
+            self._held -= tile.pixels.nbytes
+
+
+def default_limit() -> int:
+    """1 GiB, or an eighth of the machine's memory where that is less."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return GIB
+    return min(GIB, memory // 8)
+
+
+_cache = TileCache(default_limit())
+
+
+def tile_cache() -> TileCache:
+    """Return the process's one tile cache; set its `limit` to change how much it holds."""
+    return _cache

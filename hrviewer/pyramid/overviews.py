@@ -1,0 +1,230 @@
+"""The coarse levels that a file lacks.
+
+Without them an overview reads the whole image, and the viewer loads its coarsest level at once.
+They are box-filtered from the coarsest stored level, each from the one before, block by block,
+and kept in the cache folder under the image's key; a folder there is complete, because it gets
+its name only when it is finished.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .cache import Decoded
+from .cache_folder import cache_folder
+from .level import Level
+from .resample import block_mean
+from .zarr_tiles import ZarrTiles
+
+if TYPE_CHECKING:
+    from .sources.base import Source
+
+__all__ = ["COARSEST", "TOO_LARGE", "Overviews"]
+
+TOO_LARGE = 2048
+"""Pixels; a coarsest level whose longer side is larger calls for more levels."""
+
+COARSEST = 1024
+"""Pixels; the longer side of the last level built is at most this."""
+
+IN_MEMORY = 64_000_000
+"""Pixels; the levels of a picture in memory are made there, up to this size."""
+
+TILE = 512
+BLOCK = 8 * TILE
+
+
+def missing(shape: tuple[int, int, int]) -> int:
+    """Return how many times a level is to be halved."""
+    longest = max(shape[:2])
+    if longest <= TOO_LARGE:
+        return 0
+    return (-(-longest // COARSEST) - 1).bit_length()
+
+
+def halved(shape: tuple[int, int, int], times: int) -> tuple[int, int, int]:
+    """Return a level's shape after some halvings; odd sides are rounded up."""
+    h, w, c = shape
+    return -(-h // 2**times), -(-w // 2**times), c
+
+
+class Overviews:
+    """The added levels of one image."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._base = source.levels[-1]
+        self._lock = threading.Lock()
+        self._folder = cache_folder() / "overviews" / source.key
+        self._remove: Callable[[], object] = lambda: None
+
+    def missing(self, levels: Sequence[Level]) -> int:
+        """Return how many levels `levels` lacks."""
+        return missing(levels[-1].shape)
+
+    def kept(self) -> list[Level]:
+        """Return the added levels that are there without work."""
+        h, w, _ = self._base.shape
+        if missing(self._base.shape) == 0:
+            return []
+        if self._source.in_memory and h * w <= IN_MEMORY:
+            return self._in_memory()
+        return self._stored() if self._source.persistent else []
+
+    def build(
+        self,
+        levels: Sequence[Level],
+        progress: Callable[[float], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> list[Level]:
+        """Build the levels that `levels` lacks; none if cancelled."""
+        with self._lock:
+            if self.missing(levels) == 0:
+                return []
+            if self._source.persistent and (kept := self._stored()):
+                return kept
+            if not self._source.persistent:
+                self._folder = Path(tempfile.mkdtemp(prefix="hrviewer-")) / "overviews"
+                self._remove = weakref.finalize(
+                    self, shutil.rmtree, self._folder.parent, ignore_errors=True
+                )
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self._folder.parent))
+            try:
+                if not self._write(unfinished, progress, cancelled):
+                    return []
+                shutil.rmtree(self._folder, ignore_errors=True)
+                # Another process may have finished the same levels in the meantime.
+                if not self._folder.exists():
+                    unfinished.rename(self._folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            return self._stored()
+
+    def close(self) -> None:
+        """Remove what was built for an image that cannot be found again."""
+        self._remove()
+
+    def _level(
+        self, times: int, tile: tuple[int, int], read: Callable[[int, int, int, int], Decoded]
+    ) -> Level:
+        base, dtype = self._base, self._base.dtype
+        shape = halved(base.shape, times)
+
+        def decode(row: int, column: int) -> Decoded:
+            return read(*level.span(row, column))
+
+        level = Level(
+            image=base.image,
+            name=base.name,
+            index=base.index + times,
+            shape=shape,
+            tile=tile,
+            downsample=(base.downsample[0] * 2**times, base.downsample[1] * 2**times),
+            dtype=dtype,
+            decode=decode,
+        )
+        return level
+
+    def _in_memory(self) -> list[Level]:
+        makers = _Halvings(self._base)
+        return [
+            self._level(times, (TILE, TILE), partial(makers.read, times))
+            for times in range(1, missing(self._base.shape) + 1)
+        ]
+
+    def _stored(self) -> list[Level]:
+        """Return the kept levels, none if they are not there or not whole."""
+        if not self._folder.is_dir():
+            return []
+        import zarr
+
+        try:
+            group = zarr.open_group(self._folder, mode="r")
+            arrays = [group[str(times)] for times in range(1, missing(self._base.shape) + 1)]
+        except (KeyError, ValueError, OSError):
+            return []
+        levels = []
+        for times, array in enumerate(arrays, 1):
+            if not isinstance(array, zarr.Array):
+                return []
+            if array.shape != halved(self._base.shape, times) or array.dtype != self._base.dtype:
+                return []
+            tiles = ZarrTiles(array, "yxc", {})
+            levels.append(self._level(times, tiles.tile, tiles.read))
+        return levels
+
+    def _write(
+        self,
+        folder: Path,
+        progress: Callable[[float], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> bool:
+        """Write all levels; false if cancelled."""
+        import zarr
+
+        base = self._base
+        group = zarr.open_group(folder, mode="w")
+        read: Callable[[int, int, int, int], Any] = base.read
+        count = missing(base.shape)
+        whole = sum(4.0**-times for times in range(count))
+        done = 0.0
+        for times in range(1, count + 1):
+            (h, w, c), above = halved(base.shape, times), halved(base.shape, times - 1)
+            array = group.create_array(
+                str(times), shape=(h, w, c), dtype=base.dtype, chunks=(TILE, TILE, c)
+            )
+            for y, x in _corners(h, w):
+                if cancelled is not None and cancelled():
+                    return False
+                y1, x1 = min(y + TILE, h), min(x + BLOCK, w)
+                pixels = read(2 * y, min(2 * y1, above[0]), 2 * x, min(2 * x1, above[1]))
+                array[y:y1, x:x1] = block_mean(pixels, 2)
+                done += 4.0 ** (1 - times) * (y1 - y) * (x1 - x) / (h * w)
+                if progress is not None:
+                    progress(min(1.0, done / whole))
+            read = partial(_window, array)
+        return True
+
+
+def _corners(h: int, w: int) -> Iterator[tuple[int, int]]:
+    return ((y, x) for y in range(0, h, TILE) for x in range(0, w, BLOCK))
+
+
+def _window(array: Any, y0: int, y1: int, x0: int, x1: int) -> Any:
+    return array[y0:y1, x0:x1]
+
+
+class _Halvings:
+    """The coarse levels of a picture in memory, made when one is first looked at.
+
+    Making them is charged as what it is: looking at the whole picture.
+    """
+
+    def __init__(self, base: Level) -> None:
+        self._base = base
+        self._lock = threading.Lock()
+
+    @cached_property
+    def _pixels(self) -> list[np.ndarray[Any, np.dtype[Any]]]:
+        h, w, _ = self._base.shape
+        levels = [self._base.read(0, h, 0, w)]
+        for _ in range(missing(self._base.shape)):
+            levels.append(block_mean(levels[-1], 2))
+        return levels
+
+    def read(self, times: int, y0: int, y1: int, x0: int, x1: int) -> Decoded:
+        """Return a window of the picture after some halvings."""
+        with self._lock:
+            pixels = self._pixels[times]
+        window = pixels[y0:y1, x0:x1].copy()
+        return Decoded(window, window.nbytes)

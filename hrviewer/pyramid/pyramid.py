@@ -1,0 +1,344 @@
+"""One image as levels, read lazily.
+
+Invariants: every public coordinate is a level-0 pixel, ``(y, x)``, half-open; a read never
+holds more than a bounded part of a level; reads may come from any thread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from hrviewer.geometry import Rect
+
+from .cache import TileKey
+from .level import Level
+from .meter import Meter
+from .overviews import Overviews
+from .resample import Fill, block_mean, edges, finish, outside, weights
+
+if TYPE_CHECKING:
+    from .sources.base import Source
+
+__all__ = ["Pyramid"]
+
+BLOCK = 16_000_000
+"""Source pixels that a read holds at once, besides its output."""
+
+TOLERANCE = 1e-3
+"""A level that is coarser than the scale by this part still serves it."""
+
+Pixels = np.ndarray[Any, np.dtype[Any]]
+
+
+class Pyramid:
+    """One image as levels, read lazily and from any thread.
+
+    Made by `open_pyramid`; a context manager that closes the file.
+
+    Attributes
+    ----------
+    name : str
+        What a person calls it.
+    path : str or None
+        Where it is stored, None for arrays.
+    levels : tuple of Level
+        Level 0 first, the coarsest last.
+    pixel_size : tuple of float or None
+        Micrometres ``(y, x)``, None where unknown.
+    nodata : float or None
+        The value that stands for "nothing was measured here".
+    fingerprint : str
+        Names the image's content. For arrays of 256 MB or more and lazy ones it is a random
+        token: what is kept under it is not found again in another session.
+    plane : dict
+        Which index of each axis beyond y, x and channel is shown.
+    selected : tuple of int or None
+        Which of the stored channels are shown; None for all.
+    notes : list of str
+        What the person should know about how the image was read.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.name = source.name
+        self.path = source.path
+        self.pixel_size = source.pixel_size
+        self.nodata = source.nodata
+        self.fingerprint = source.fingerprint
+        self.plane = dict(source.plane)
+        self.selected = source.selected
+        self.notes = list(source.notes)
+        self._overviews = Overviews(source)
+        self.levels: tuple[Level, ...] = (*source.levels, *self._overviews.kept())
+
+    def __repr__(self) -> str:
+        height, width = self.shape
+        return (
+            f"<Pyramid {self.name}: {height} × {width} × {self.channels}, {self.dtype}, "
+            f"{len(self.levels)} levels>"
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of level 0."""
+        return self.levels[0].shape[:2]
+
+    @property
+    def rect(self) -> Rect:
+        """The whole image."""
+        return Rect(0, 0, *self.shape)
+
+    @property
+    def channels(self) -> int:
+        """Colour bands; transparency is not one."""
+        return self.levels[0].shape[2]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the pixels."""
+        return self.levels[0].dtype
+
+    def read(
+        self,
+        rect: Rect,
+        scale: float = 1.0,
+        *,
+        fill: Fill | None = None,
+        meter: Meter | None = None,
+    ) -> Pixels:
+        """Return a rectangle at a scale.
+
+        Output pixel *i* is the mean over level-0 rows ``[y + i·scale, y + (i + 1)·scale)``, cut
+        at the rectangle's end, and so for columns. It is computed from the coarsest level that
+        is not coarser than `scale`. A scale below 1 enlarges by the same rule: pixels repeat,
+        blended where an output pixel straddles two.
+
+        Parameters
+        ----------
+        rect : Rect
+            What to read; clipped to the image unless `fill` is given.
+        scale : float
+            Level-0 pixels per output pixel.
+        fill : "reflect", "edge" or a number, optional
+            What stands beyond the image's border. "reflect" is NumPy's: the border pixel is
+            not repeated.
+        meter : Meter, optional
+            Who is charged for the tiles.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(ceil(h / scale), ceil(w / scale), c)`` in the image's dtype, for the clipped
+            rectangle's ``h`` and ``w``, or the whole one's with `fill`. Integers are rounded
+            half up. NaN is left out of means.
+
+        Raises
+        ------
+        ValueError
+            If no part of the rectangle lies in the image (without `fill`), the scale is not
+            positive, or the constant does not fit the dtype.
+        UserError
+            If the file is damaged there.
+        """
+        if not (scale > 0 and math.isfinite(scale)):
+            raise ValueError(f"a scale must be positive, not {scale}")
+        if fill is None:
+            rect = self._clip(rect)
+        elif rect.empty:
+            raise ValueError(f"{rect} is empty")
+        elif isinstance(fill, str) and fill not in ("reflect", "edge"):
+            raise ValueError(f"fill is 'reflect', 'edge' or a number, not {fill!r}")
+        level = self.level_for(scale)
+        out = np.empty((_count(rect.h, scale), _count(rect.w, scale), self.channels), self.dtype)
+        for rows, columns in self._blocks(out.shape[0], out.shape[1], scale, level):
+            out[rows, columns] = self._block(rect, scale, level, rows, columns, fill, meter)
+        return out
+
+    def tiles(self, rect: Rect, scale: float = 1.0) -> list[TileKey]:
+        """Return the stored tiles that reading the clipped rectangle touches."""
+        rect = self._clip(rect)
+        level = self.level_for(scale)
+        (dy, dx), (h, w, _) = level.downsample, level.shape
+        y0, y1 = _reach(rect.y / dy, rect.y1 / dy, h)
+        x0, x1 = _reach(rect.x / dx, rect.x1 / dx, w)
+        return list(level.tiles(y0, y1, x0, x1))
+
+    def level_for(self, scale: float) -> Level:
+        """Return the coarsest level that is not coarser than `scale`."""
+        limit = scale * (1 + TOLERANCE)
+        fine = [level for level in self.levels if max(level.downsample) <= limit]
+        return fine[-1] if fine else self.levels[0]
+
+    def check(self) -> None:
+        """Decode one tile of every level, the middle one.
+
+        Raises
+        ------
+        UserError
+            If one cannot be decoded; names the file and the level.
+        """
+        for level in self.levels:
+            rows, columns = level.grid
+            level.fetch(TileKey(level.image, level.index, rows // 2, columns // 2))
+
+    def missing_levels(self) -> int:
+        """Return how many coarse levels would have to be built for a quick overview."""
+        return self._overviews.missing(self.levels)
+
+    def build_overviews(
+        self,
+        progress: Callable[[float], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        """Build the missing coarse levels, once: they are kept and found again.
+
+        Reads go on meanwhile from what is there. Safe to call from a background thread.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Is told the part done, 0 to 1.
+        cancelled : callable, optional
+            Is asked between blocks; if true, nothing is kept.
+        """
+        built = self._overviews.build(self.levels, progress, cancelled)
+        self.levels = (*self.levels, *built)
+
+    def close(self) -> None:
+        """Close the file; the pyramid cannot be read any more."""
+        self._source.close()
+        self._overviews.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _clip(self, rect: Rect) -> Rect:
+        inside = rect & self.rect
+        if inside.empty:
+            raise ValueError(f"{rect} has no pixel inside {self.name}, {self.rect}")
+        return inside
+
+    def _blocks(
+        self, height: int, width: int, scale: float, level: Level
+    ) -> Iterator[tuple[slice, slice]]:
+        """Cut an output so that each part's source is small."""
+        per_row, per_column = (max(1e-9, scale / d) for d in level.downsample)
+        columns = _step(width, BLOCK / per_column / max(1.0, per_row))
+        rows = _step(height, BLOCK / (columns * per_column * per_row))
+        return product(_slices(height, rows), _slices(width, columns))
+
+    def _block(
+        self,
+        rect: Rect,
+        scale: float,
+        level: Level,
+        rows: slice,
+        columns: slice,
+        fill: Fill | None,
+        meter: Meter | None,
+    ) -> Pixels:
+        """Return one part of an output."""
+        (dy, dx), (h, w, _) = level.downsample, level.shape
+        ys = edges(rect.y, rect.y1, scale, rows.start, rows.stop) / dy
+        xs = edges(rect.x, rect.x1, scale, columns.start, columns.stop) / dx
+        y0, y1 = _reach(ys[0], ys[-1], h if fill is None else None)
+        x0, x1 = _reach(xs[0], xs[-1], w if fill is None else None)
+
+        def source(a: int, b: int) -> Pixels:
+            if fill is None:
+                return level.read(a, b, x0, x1, meter=meter)
+            return _filled(level, (a, b, x0, x1), fill, meter)
+
+        block = scale if dy == dx == 1 else scale / dy
+        exact = dy == dx and y0 == ys[0] and x0 == xs[0] and block == round(block)
+        small = (y1 - y0) * (x1 - x0) <= 2 * BLOCK
+        if exact and small and (block == 1 or dy == 1):
+            return block_mean(source(y0, y1), round(block))
+        wx = weights(xs, x0, x1)
+        total: Any = 0.0
+        area: Any = 0.0
+        # One output pixel may cover more than a block: its source is summed in bands.
+        for a, b in _spans(y0, y1, max(1, BLOCK // (x1 - x0))):
+            wy = weights(ys, a, b)
+            pixels = source(a, b)
+            if pixels.dtype.kind == "f" and np.isnan(pixels).any():
+                valid = ~np.isnan(pixels)
+                total = total + _separable(wy, np.where(valid, pixels, 0), wx)
+                area = area + _separable(wy, valid, wx)
+            else:
+                total = total + _separable(wy, pixels, wx)
+                area = area + (wy.sum(axis=1)[:, None] * wx.sum(axis=1)[None, :])[..., None]
+        with np.errstate(invalid="ignore"):
+            return finish(total / np.where(area > 0, area, np.nan), self.dtype)
+
+
+def _count(length: int, scale: float) -> int:
+    return max(1, math.ceil(length / scale - 1e-9))
+
+
+def _step(length: int, wanted: float) -> int:
+    return min(length, max(1, int(wanted)))
+
+
+def _spans(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
+    return ((a, min(a + step, stop)) for a in range(start, stop, step))
+
+
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(a, b) for a, b in _spans(0, length, step)]
+
+
+def _reach(low: float, high: float, size: int | None) -> tuple[int, int]:
+    """Return the whole pixels that an interval touches, within `size`."""
+    first, last = math.floor(low + 1e-7), math.ceil(high - 1e-7)
+    last = max(last, first + 1)
+    return (first, last) if size is None else (min(max(first, 0), size - 1), min(last, size))
+
+
+def _separable(wy: Any, pixels: Pixels, wx: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Sum with weights along rows, then along columns."""
+    h, w, c = pixels.shape
+    rows = wy @ pixels.reshape(h, w * c).astype(np.float64)
+    columns = rows.reshape(-1, w, c).transpose(1, 0, 2).reshape(w, -1)
+    result = (wx @ columns).reshape(-1, wy.shape[0], c).transpose(1, 0, 2)
+    return np.asarray(result)
+
+
+def _filled(
+    level: Level, window: tuple[int, int, int, int], fill: Fill, meter: Meter | None
+) -> Pixels:
+    """Return a window of a level that may hang over its border."""
+    y0, y1, x0, x1 = window
+    h, w, c = level.shape
+    rows, columns = outside(y0, y1, h, fill), outside(x0, x1, w, fill)
+    inside = rows >= 0, columns >= 0
+    out = np.empty((y1 - y0, x1 - x0, c), level.dtype)
+    if not isinstance(fill, str):
+        if level.dtype.kind in "ui" and not (
+            float(fill).is_integer()
+            and np.iinfo(level.dtype).min <= fill <= np.iinfo(level.dtype).max
+        ):
+            raise ValueError(f"{fill} does not fit {level.dtype}")
+        out[...] = fill
+    if inside[0].any() and inside[1].any():
+        rows, columns = rows[inside[0]], columns[inside[1]]
+        top, left = rows.min(), columns.min()
+        pixels = level.read(
+            int(top), int(rows.max()) + 1, int(left), int(columns.max()) + 1, meter=meter
+        )
+        out[np.ix_(*inside)] = pixels[np.ix_(rows - top, columns - left)]
+    return out

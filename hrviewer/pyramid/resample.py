@@ -1,0 +1,128 @@
+"""Averaging over areas, and what lies beyond an image's border.
+
+Output pixel *i* is the mean of the source over ``[edge[i], edge[i + 1])``; a source pixel that
+lies partly inside counts by the part. Integers are rounded half up; NaN is left out of a mean,
+and is the mean where nothing else is there.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+__all__ = ["Fill", "block_mean", "edges", "finish", "outside", "weights"]
+
+Fill = Literal["reflect", "edge"] | float
+"""What lies beyond the border: its mirror image, its last pixel, or a constant."""
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Integers = np.ndarray[Any, np.dtype[np.intp]]
+Pixels = np.ndarray[Any, np.dtype[Any]]
+
+
+def edges(start: float, stop: float, step: float, first: int, last: int) -> Floats:
+    """Return the bounds of output pixels `first` to `last` (not included) on a lattice.
+
+    The lattice begins at `start` and advances by `step`; its last pixel ends at `stop`.
+    """
+    return np.minimum(start + np.arange(first, last + 1) * step, stop)
+
+
+def weights(bounds: Floats, low: int, high: int) -> Any:
+    """Return how much of source pixel ``low + j`` lies in output pixel *i*.
+
+    Parameters
+    ----------
+    bounds : numpy.ndarray
+        The ``n + 1`` bounds of *n* output pixels, in source pixels, ascending.
+    low, high : int
+        Which source pixels.
+
+    Returns
+    -------
+    scipy.sparse.csr_array
+        ``(n, high - low)``.
+    """
+    from scipy.sparse import csr_array
+
+    # Bounds are sums and quotients of floats; one that is a whole number but for its last
+    # digits must not touch the next pixel.
+    whole = np.round(bounds)
+    bounds = np.where(np.abs(bounds - whole) < 1e-7, whole, bounds)
+    start, stop = bounds[:-1], bounds[1:]
+    first = np.clip(np.floor(start).astype(np.intp), low, high)
+    last = np.clip(np.ceil(stop).astype(np.intp), first, high)
+    counts = last - first
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    row = np.repeat(np.arange(len(counts)), counts)
+    column = np.arange(offsets[-1]) - offsets[row] + first[row]
+    part = np.minimum(stop[row], column + 1) - np.maximum(start[row], column)
+    return csr_array((part, column - low, offsets), shape=(len(counts), high - low))
+
+
+def block_mean(pixels: Pixels, size: int) -> Pixels:
+    """Return the means of whole ``size × size`` blocks; those at the far edges may be smaller.
+
+    Exact for integers, and about as fast as memory allows.
+    """
+    if size == 1:
+        return pixels
+    if pixels.dtype.kind == "f":
+        valid = ~np.isnan(pixels)
+        sums = _fold(_fold(np.where(valid, pixels, 0), size, 0, "f8"), size, 1, "f8")
+        counts = _fold(_fold(valid, size, 0, "f8"), size, 1, "f8")
+        with np.errstate(invalid="ignore"):
+            return finish(sums / np.where(counts > 0, counts, np.nan), pixels.dtype)
+    largest = int(np.iinfo(pixels.dtype).max)
+    total = np.dtype("i8")
+    if pixels.dtype.kind == "u":
+        total = np.min_scalar_type(min(2 * (largest + 1) * size * size, 2**64 - 1))
+    sums = _fold(_fold(pixels, size, 0, total), size, 1, total)
+    h, w, _ = pixels.shape
+    rows = np.diff(np.append(np.arange(0, h, size), h))
+    columns = np.diff(np.append(np.arange(0, w, size), w))
+    counts = (rows[:, None, None] * columns[None, :, None]).astype(total)
+    # floor(sum / count + 1/2), without leaving the integers
+    sums *= 2
+    sums += counts
+    sums //= 2 * counts
+    return sums.astype(pixels.dtype)
+
+
+def _fold(pixels: Pixels, size: int, axis: int, total: Any) -> Pixels:
+    """Sum each run of `size` pixels along an axis; the last run may be shorter."""
+    runs = -(-pixels.shape[axis] // size)
+    shape = list(pixels.shape)
+    shape[axis] = runs
+    sums = np.zeros(shape, total)
+    for offset in range(min(size, pixels.shape[axis])):
+        part = pixels[offset::size] if axis == 0 else pixels[:, offset::size]
+        target = sums[: len(part)] if axis == 0 else sums[:, : part.shape[1]]
+        target += part
+    return sums
+
+
+def finish(means: Floats, dtype: np.dtype[Any]) -> Pixels:
+    """Return means as `dtype`, integers rounded half up."""
+    if dtype.kind not in "ui":
+        return means.astype(dtype)
+    limits = np.iinfo(dtype)
+    # Sums of fractional parts are off by a few last digits: a half must still count as one.
+    means = np.floor(means + (0.5 + 1e-9))
+    return np.clip(means, limits.min, limits.max).astype(dtype)
+
+
+def outside(low: int, high: int, size: int, fill: Fill) -> Integers:
+    """Return which of `size` source pixels stands at each place from `low` to `high`.
+
+    −1 stands for the constant.
+    """
+    at = np.arange(low, high)
+    if fill == "edge" or (fill == "reflect" and size == 1):
+        return np.clip(at, 0, size - 1)
+    if fill == "reflect":
+        period = 2 * (size - 1)
+        at = at % period
+        return np.minimum(at, period - at)
+    return np.where((at >= 0) & (at < size), at, -1)

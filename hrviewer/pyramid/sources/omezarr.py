@@ -1,0 +1,4 @@
+from .base import Source
+class OmeZarrSource(Source):
+    @classmethod
+    def supports(cls, obj): return False

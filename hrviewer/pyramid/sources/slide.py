@@ -1,0 +1,4 @@
+from .base import Source
+class SlideSource(Source):
+    @classmethod
+    def supports(cls, obj): return False

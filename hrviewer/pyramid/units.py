@@ -1,0 +1,45 @@
+"""Lengths as files name them, in micrometres."""
+
+from __future__ import annotations
+
+__all__ = ["PLAUSIBLE", "micrometres", "plausible"]
+
+PLAUSIBLE = 0.01, 100.0
+"""Micrometres; a pixel size outside is a printer's resolution or a mistake."""
+
+_UNITS = {
+    "angstrom": 1e-4,
+    "å": 1e-4,
+    "nanometer": 1e-3,
+    "nanometre": 1e-3,
+    "nm": 1e-3,
+    "micrometer": 1.0,
+    "micrometre": 1.0,
+    "micron": 1.0,
+    "um": 1.0,
+    "µm": 1.0,
+    "μm": 1.0,
+    "millimeter": 1e3,
+    "millimetre": 1e3,
+    "mm": 1e3,
+    "centimeter": 1e4,
+    "centimetre": 1e4,
+    "cm": 1e4,
+    "inch": 25_400.0,
+    "in": 25_400.0,
+    "meter": 1e6,
+    "metre": 1e6,
+    "m": 1e6,
+}
+
+
+def micrometres(length: float, unit: str | None) -> float | None:
+    """Return a length in µm, None if the unit is not one of length."""
+    factor = _UNITS.get((unit or "").strip().lower().replace("\\u00b5", "µ"))
+    return None if factor is None else length * factor
+
+
+def plausible(size: tuple[float, float]) -> bool:
+    """Whether a pixel could be of this size in µm."""
+    low, high = PLAUSIBLE
+    return all(low <= side <= high for side in size)
