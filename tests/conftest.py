@@ -1,3 +1,5 @@
+"""Fixtures that all tests share."""
+
 from __future__ import annotations
 
 import os
@@ -5,11 +7,21 @@ from pathlib import Path
 
 import pytest
 
+SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory, monkeypatch):
+    """Keep the user's caches and runs out of the tests."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+    monkeypatch.setenv("HRVIEWER_CACHE", str(home / "cache" / "hrviewer"))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The shared test data, beside the checkout unless `HRVIEWER_SHARED` says otherwise."""
-    folder = Path(os.environ.get("HRVIEWER_SHARED") or Path(__file__).parents[1].parent / "shared")
-    if not folder.is_dir():
-        pytest.skip(f"the shared test data is not at {folder} (set HRVIEWER_SHARED)")
-    return folder
+    """Real slides, photos and published networks, where they lie beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real data is needed and {SHARED} is not there (see HRVIEWER_SHARED)")
+    return SHARED

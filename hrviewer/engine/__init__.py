@@ -13,7 +13,7 @@ from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
-from hrviewer.engine.looker import Looker, kind_of, planes
+from hrviewer.engine.looker import Looker, kind_of, role_of
 from hrviewer.engine.record import PatchRow, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
@@ -48,6 +48,6 @@ __all__ = [
     "native_scale",
     "pack_seen",
     "paint",
-    "planes",
+    "role_of",
     "unpack_seen",
 ]

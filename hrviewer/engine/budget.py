@@ -39,9 +39,7 @@ class Budget:
             if amount <= 0 or (prefix and not unit.lower().startswith("flop")):
                 raise ValueError
         except (AttributeError, ValueError, KeyError):
-            raise UserError(
-                f"a budget reads 2TFLOP, 30s or 500patches, not {text!r}"
-            ) from None
+            raise UserError(f"a budget reads 2TFLOP, 30s or 500patches, not {text!r}") from None
         kind = unit.lower()
         if kind.startswith("flop"):
             return cls(amount, "flops")

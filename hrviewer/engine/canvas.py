@@ -28,7 +28,7 @@ def cell_edges(start: float, length: float, n: int, limit: float) -> NDArray[np.
 
     A look ends at the image's border, so what its last cell says, it says of the image alone.
     """
-    edges: NDArray[np.float64] = start + np.arange(n + 1) * (length / n)
+    edges = start + np.arange(n + 1, dtype=np.float64) * (length / n)
     return np.clip(edges, 0, limit)
 
 
@@ -51,7 +51,10 @@ def overlap(
     upper = np.minimum(np.minimum(target[1:, None], source[None, 1:]), high)
     lower = np.maximum(np.maximum(target[:-1, None], source[None, :-1]), low)
     lengths = np.diff(source)
-    return np.clip(upper - lower, 0, None) / np.where(lengths > 0, lengths, 1)
+    fractions: NDArray[np.float64] = np.clip(upper - lower, 0, None) / np.where(
+        lengths > 0, lengths, 1
+    )
+    return fractions
 
 
 def cover(
@@ -76,7 +79,7 @@ def target_cells(low: float, high: float, cell: float, n: int) -> tuple[int, NDA
     """Return the first of the canvas's `n` cells that ``[low, high)`` meets, and their edges."""
     first = max(0, math.floor(low / cell + 1e-9))
     last = max(first, min(n, math.ceil(high / cell - 1e-9)))
-    return first, np.arange(first, last + 1) * cell
+    return first, np.arange(first, last + 1, dtype=np.float64) * cell
 
 
 def resample(
@@ -164,9 +167,7 @@ class Canvas:
         return math.ceil(image.h / cell - 1e-9), math.ceil(image.w / cell - 1e-9)
 
     @classmethod
-    def in_memory(
-        cls, image: Rect, cell: float, k: int, kind: Kind
-    ) -> Canvas:
+    def in_memory(cls, image: Rect, cell: float, k: int, kind: Kind) -> Canvas:
         """Return an empty canvas in memory."""
         shape = cls.shape(image, cell)
         return cls(

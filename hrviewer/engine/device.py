@@ -88,9 +88,7 @@ class Device:
         """Queue one input, ``(C, h, w)``; the future gives its output, ``(k, rows, columns)``."""
         return self._put(_Job(network, array, Future()), priority)
 
-    def call(
-        self, work: Callable[[], Any], priority: Priority = Priority.RUN
-    ) -> Future[Inferred]:
+    def call(self, work: Callable[[], Any], priority: Priority = Priority.RUN) -> Future[Inferred]:
         """Queue anything else that belongs on this thread."""
         return self._put(_Job(None, work, Future()), priority)
 

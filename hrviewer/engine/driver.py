@@ -45,7 +45,9 @@ class Sink(Protocol):
         """
         ...
 
-    def commit(self, number: int, name: str, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+    def commit(
+        self, number: int, name: str, request: Look | Warp | Think, seen: Sequence[Seen]
+    ) -> None:
         """Keep one finished request."""
         ...
 

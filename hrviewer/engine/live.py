@@ -20,7 +20,7 @@ from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.control import Control
 from hrviewer.engine.device import Priority
 from hrviewer.engine.driver import drive
-from hrviewer.engine.looker import Looker, kind_of, planes
+from hrviewer.engine.looker import Looker, kind_of
 from hrviewer.engine.record import Record
 from hrviewer.engine.scene import Networks, build_scene
 from hrviewer.engine.seen import Seen
@@ -116,7 +116,9 @@ class Session:
         """Follow a new view; return the cells of it that are already there."""
         wanted = cells(view, scale, self.pyramid.rect)
         with self._wake:
-            there = [self._kept[self._key(cell)] for cell in wanted if self._key(cell) in self._kept]
+            there = [
+                self._kept[self._key(cell)] for cell in wanted if self._key(cell) in self._kept
+            ]
             self._wanted = [cell for cell in wanted if self._key(cell) not in self._kept]
             self._centre = view.center
             if self._current and self._current[0] not in wanted:
@@ -124,9 +126,7 @@ class Session:
             self._wake.notify()
         return there
 
-    def switch(
-        self, strategy: Strategy, params: Params, budget: Budget | None = None
-    ) -> None:
+    def switch(self, strategy: Strategy, params: Params, budget: Budget | None = None) -> None:
         """Look differently from now on; what is still valid is kept."""
         with self._wake:
             self.strategy, self.params, self.budget = strategy, params, budget
@@ -184,9 +184,7 @@ class Session:
         params: Params,
         budget: Budget | None,
     ) -> Cell | None:
-        scene, _, _ = build_scene(
-            self.pyramid, self.networks, strategy, region=rect, budget=budget
-        )
+        scene, _, _ = build_scene(self.pyramid, self.networks, strategy, region=rect, budget=budget)
         looker = Looker(
             self.pyramid,
             self.networks,
@@ -240,5 +238,5 @@ def empty_record(pyramid: Pyramid, networks: Networks, native: float) -> Record:
     """Return a record in memory on which cells are painted."""
     main = networks["main"]
     cell = main.stride * native
-    canvas = Canvas.in_memory(pyramid.rect, cell, planes(main.card), kind_of(main.card))
+    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.outputs, kind_of(main.card))
     return Record(pyramid.rect, canvas)

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
+from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from hrviewer.models import Card, Network
 from hrviewer.pyramid import Meter, Pyramid
 from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
-__all__ = ["Looker", "kind_of", "planes"]
+__all__ = ["Looker", "kind_of", "role_of"]
 
 VERSION = 1
 """Raised when the same request would give another result."""
@@ -42,13 +43,6 @@ def kind_of(card: Card) -> Kind:
     return "mass" if card.task in ("density", "detection") else "intensity"
 
 
-def planes(card: Card) -> int:
-    """Return how many numbers the network says per output cell."""
-    if card.task == "embedding":
-        return card.output.width or 1
-    return 1 if card.task == "saliency" else max(1, len(card.output.classes))
-
-
 def answer(
     card: Card, values: NDArray[np.float32], box: Box, core: Rect, image: Rect
 ) -> NDArray[np.float64]:
@@ -57,17 +51,14 @@ def answer(
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
     weights = np.outer(rows[rows > 0], columns[columns > 0])
     part = values[inside].astype(np.float64)
-    if kind_of(card) == "mass":
-        # Whole cells count exactly, whatever the tiling.
-        return (part * weights).sum(axis=(1, 2))
     if card.task == "segmentation":
         cell = (box[2] / values.shape[1]) * (box[3] / values.shape[2])
-        if len(part) == 1:
-            chosen = part > 0.5
-        else:
-            chosen = np.arange(len(part))[:, None, None] == part.argmax(axis=0)
-        return (chosen * weights).sum(axis=(1, 2)) * cell
-    return (part * weights).sum(axis=(1, 2)) / max(weights.sum(), 1e-12)
+        best = part.argmax(axis=0) if len(part) > 1 else np.where(part[0] > 0.5, 0, -1)
+        part = cell * (np.arange(len(part))[:, None, None] == best)
+    total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
+    # Counts and areas add up; everything else is a mean.
+    additive = kind_of(card) == "mass" or card.task == "segmentation"
+    return total if additive else total / max(float(weights.sum()), 1e-12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +237,7 @@ class Looker:
                 start = time.perf_counter()
                 with self.meter.reading() as reading:
                     pixels = self._read(network, asked)
-                charge = Charge(
-                    bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds
-                )
+                charge = Charge(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
                 start = time.perf_counter()
                 array = network.card.prepare(pixels)
                 charge = replace(charge, prepare_s=time.perf_counter() - start)
@@ -256,20 +245,16 @@ class Looker:
             except Exception as error:
                 ready.put((asked, charge, error))
                 continue
-            shape = array.shape[1:]
-            future.add_done_callback(
-                lambda done, asked=asked, charge=charge, shape=shape: ready.put(
-                    (asked, replace(charge, flops=network.flops(*shape)), done)
-                )
-            )
+            charge = replace(charge, flops=network.flops(*array.shape[1:]))
+            future.add_done_callback(partial(_deliver, ready, asked, charge))
 
     def _read(self, network: Network, asked: _Asked) -> NDArray[Any]:
         """Read a patch's input; what a fixed size asks for beyond the image is reflected."""
-        fill = None if asked.rect in self.pyramid.rect else "reflect"
-        pixels = self.pyramid.read(
+        fill: Literal["reflect"] | None = None if asked.rect in self.pyramid.rect else "reflect"
+        pixels: NDArray[Any] = self.pyramid.read(
             asked.rect,
             asked.patch.scale,
-            fill=fill,  # type: ignore[arg-type]
+            fill=fill,
             meter=self.meter,
         )
         if network.card.input.fixed:
@@ -292,7 +277,7 @@ class Looker:
         except CancelledError:
             raise Stopped from None
         except Exception as error:
-            return failed(asked.patch, role, charge, planes(network.card), error)
+            return failed(asked.patch, role, charge, network.card.outputs, error)
         start = time.perf_counter()
         output = np.asarray(result.output, np.float32)
         charge = replace(charge, infer_s=result.seconds)
@@ -306,8 +291,8 @@ class Looker:
         output, box = crop(output, box, asked.patch.core, self.pyramid.rect)
         value = answer(network.card, output, box, asked.patch.core, self.pyramid.rect)
         if not np.isfinite(value).all():
-            error = ValueError("the network's output is not finite here")
-            return failed(asked.patch, role, charge, planes(network.card), error)
+            blank = ValueError("the network's output is not finite here")
+            return failed(asked.patch, role, charge, network.card.outputs, blank)
         charge = replace(charge, post_s=time.perf_counter() - start)
         return Seen(asked.patch, role, value, output, box, charge)
 
@@ -356,7 +341,7 @@ class Looker:
             done = self.device.call(lambda: network.join(*arrays), self.priority).result()
         except Exception as error:
             share = charge * (1 / len(group))
-            return [failed(p, request.role, share, planes(network.card), error) for p in patches]
+            return [failed(p, request.role, share, network.card.outputs, error) for p in patches]
         charge += Charge(flops=network.join_flops(len(group)), infer_s=done.seconds)
         share = charge * (1 / len(group))
         return [
@@ -387,7 +372,7 @@ class Looker:
             charge = replace(charge, prepare_s=time.perf_counter() - start)
             done = self.device.submit(network, array, self.priority).result()
         except Exception as error:
-            return [failed(patch, request.role, charge, planes(network.card), error)]
+            return [failed(patch, request.role, charge, network.card.outputs, error)]
         start = time.perf_counter()
         cell = max(1, round(network.stride))
         shape = Grid(rect, cell).shape
@@ -420,7 +405,7 @@ class Looker:
         try:
             done = self.device.call(lambda: network.think(codes), self.priority).result()
         except Exception as error:
-            return [failed(patch, request.role, Charge(), planes(network.card), error)]
+            return [failed(patch, request.role, Charge(), network.card.outputs, error)]
         values = np.asarray(done.output, np.float32)
         box: Box = tuple(map(float, request.where.astuple()))  # type: ignore[assignment]
         return [
@@ -463,6 +448,12 @@ class Looker:
             *parts,
         )
         return hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
+
+
+def _deliver(
+    ready: SimpleQueue[Any], asked: _Asked, charge: Charge, done: Future[Inferred]
+) -> None:
+    ready.put((asked, charge, done))
 
 
 def role_of(network: Network) -> Role:

@@ -29,7 +29,8 @@ MAP_SIDE = 1024
 
 def map_cell(image: Rect) -> int:
     """Return the side of the overview maps' cells: a power of two of at least 16 pixels."""
-    return max(16, 2 ** math.ceil(math.log2(max(image.h, image.w, 1) / MAP_SIDE)))
+    octave = math.ceil(math.log2(max(image.h, image.w, 1) / MAP_SIDE))
+    return 1 << max(4, octave)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,9 @@ class Networks(Mapping[str, Network]):
         if role in BUILTINS:
             return builtin(role)
         if role == "scout" and role not in self.pack.roles:
-            stand_in = "@foreground" if "histology" in self.pack.description.lower() else "@gradient"
+            stand_in = (
+                "@foreground" if "histology" in self.pack.description.lower() else "@gradient"
+            )
             self.notes.append(f"the pack has no scout: {stand_in} stands in for it")
             return builtin(stand_in)
         if role not in self.pack.roles:

@@ -85,7 +85,7 @@ def pack_seen(seen: Sequence[Seen]) -> bytes:
         )
     arrays["rows"] = np.frombuffer(json.dumps(rows).encode(), np.uint8)
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
@@ -103,7 +103,7 @@ def unpack_seen(data: bytes) -> list[Seen]:
                 charge=Charge(**row["charge"]),
                 status=row["status"],
                 error=row["error"],
-                spread=arrays[f"s{i}"] if f"s{i}" in arrays else None,
+                spread=arrays.get(f"s{i}"),
             )
             for i, row in enumerate(rows)
         ]

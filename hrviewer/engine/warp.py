@@ -120,7 +120,7 @@ def unwarp(
     size = shape[0] * shape[1]
     per_cell = len(source) // (cells[0] * cells[1])
     flat = values.reshape(len(values), -1).astype(np.float64)
-    out = np.stack([np.bincount(target, plane[source], size) for plane in flat])
+    out = np.stack([np.bincount(target, plane[source], size).astype(np.float64) for plane in flat])
     if kind == "mass":
         out /= per_cell
     else:

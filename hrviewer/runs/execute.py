@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -140,9 +141,7 @@ def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = ", ".join(strategy.Params.model_fields)
-            raise UserError(
-                f"{strategy.id} has no parameter {name!r}; it has: {known}"
-            ) from None
+            raise UserError(f"{strategy.id} has no parameter {name!r}; it has: {known}") from None
         raise UserError(f"{strategy.id}: {name}: {first['msg']}") from None
 
 
@@ -256,10 +255,8 @@ class Job:
                 writer.finish({**header, **result})
             else:
                 # What was seen stays, whatever happened; the first error is the one to tell.
-                try:
+                with suppress(UserError):
                     writer.finish({**header, **result})
-                except UserError:
-                    pass
         return Run(path)
 
     def _identity(self, scene: Scene) -> dict[str, Any]:

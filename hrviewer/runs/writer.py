@@ -28,7 +28,6 @@ from hrviewer.engine import (
     Seen,
     kind_of,
     pack_seen,
-    planes,
     unpack_seen,
 )
 from hrviewer.engine.charge import QUANTITIES
@@ -118,12 +117,14 @@ class RunWriter:
             common: dict[str, Any] = {"cell": cell, "pixel_size": pyramid.pixel_size}
             values = create_image(
                 path / "output",
-                (planes(card), rows, columns),
+                (card.outputs, rows, columns),
                 name="output",
                 labels=card.output.classes or ["output"] if card.task != "embedding" else [],
                 **common,
             )
-            detail = create_image(self.journal / "detail", (1, rows, columns), name="detail", **common)
+            detail = create_image(
+                self.journal / "detail", (1, rows, columns), name="detail", **common
+            )
         self.record = Record(
             pyramid.rect, Canvas(pyramid.rect, cell, values, _Plane(detail), kind_of(card))
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 from pydantic import Field
@@ -90,7 +91,7 @@ class Patches(Strategy):
         xs = [region.x + region.w * i // columns for i in range(columns + 1)]
         return [
             Patch(Rect(y, x, y1 - y, x1 - x), scale, max(0, params.halo))
-            for y, y1 in zip(ys, ys[1:], strict=False)
-            for x, x1 in zip(xs, xs[1:], strict=False)
+            for y, y1 in pairwise(ys)
+            for x, x1 in pairwise(xs)
             if y1 > y and x1 > x
         ]

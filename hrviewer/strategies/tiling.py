@@ -17,7 +17,7 @@ __all__ = [
     "aggregate",
     "input_rect",
     "input_shape",
-    "lattice", 
+    "lattice",
     "response",
     "rounds",
     "tiles",
@@ -156,7 +156,5 @@ def response(handles: Sequence[Handle], patches: Sequence[Patch]) -> Show:
     grid = np.full((rows, columns), np.nan)
     for handle in handles:
         cy, cx = handle.patch.core.center
-        grid[int(cy - y) // cell, int(cx - x) // cell] = (
-            handle.value.sum() / handle.patch.core.area
-        )
+        grid[int(cy - y) // cell, int(cx - x) // cell] = handle.value.sum() / handle.patch.core.area
     return Show("saliency", grid, Rect(y, x, rows * cell, columns * cell))

@@ -24,7 +24,7 @@ class UniformParams(Params):
         ge=0,
         le=4096,
         title="Shrink by",
-        description="Level-0 pixels per network pixel and side; 0 shrinks as far as the budget asks",
+        description="Level-0 pixels per network pixel; 0 shrinks as far as the budget asks",
     )
 
 
@@ -44,10 +44,8 @@ class Uniform(Strategy):
 
     def plan(self, scene: Scene, params: UniformParams) -> Plan:
         """Shrink, look at everything, add up."""
-        if params.scale:
-            patches = self._cut(scene, snap_scale(params.scale))
-        else:
-            patches = self._fit(scene)
+        scale = snap_scale(params.scale)
+        patches = self._cut(scene, scale) if params.scale else self._fit(scene)
         handles: list[Handle] = []
         for asked in rounds(patches):
             result = yield Look("main", asked, into="output")
@@ -58,8 +56,8 @@ class Uniform(Strategy):
                     aggregate(scene.main, handles),
                     note="the budget ended before the whole region was seen: shrink further",
                 )
-        scale = patches[0].scale
-        return Answer(aggregate(scene.main, handles), note=f"seen at 1/{scale:g} per side")
+        note = f"seen at 1/{patches[0].scale:g} per side"
+        return Answer(aggregate(scene.main, handles), note=note)
 
     @staticmethod
     def _cut(scene: Scene, scale: float) -> list[Patch]:

@@ -1,0 +1,37 @@
+"""Budgets as people write them."""
+
+import pytest
+from toys import Bright
+
+from hrviewer.engine import Budget, role_of
+from hrviewer.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "unit"),
+    [
+        ("2TFLOP", 2e12, "flops"),
+        ("1.5 GFLOPs", 1.5e9, "flops"),
+        ("3e9flop", 3e9, "flops"),
+        ("30s", 30, "seconds"),
+        ("500patches", 500, "patches"),
+        ("1patch", 1, "patches"),
+    ],
+)
+def test_reads(text, amount, unit):
+    budget = Budget.parse(text)
+    assert (budget.amount, budget.unit) == (amount, unit)
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize("text", ["", "30", "-3s", "0s", "3Ks", "2 potatoes", "1.2.3s", "TFLOP"])
+def test_refuses(text):
+    with pytest.raises(UserError, match="2TFLOP, 30s or 500patches"):
+        Budget.parse(text)
+
+
+def test_becomes_flops():
+    main = role_of(Bright())
+    assert Budget(5, "flops").flops(main, lambda: 1.0) == 5
+    assert Budget(3, "seconds").flops(main, lambda: 7.0) == 21
+    assert Budget(2, "patches").flops(main, lambda: 0.0) == 2 * 64 * 64 * 100

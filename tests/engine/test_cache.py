@@ -1,0 +1,93 @@
+"""The result cache: bounded, shared, and never the reason that a run fails."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from hrviewer.engine import Charge, ResultCache, Seen, pack_seen, unpack_seen
+from hrviewer.geometry import Patch, Rect
+
+
+def look(value=1.0, status="done", side=8):
+    return Seen(
+        Patch(Rect(0, 0, 32, 32), 2.0, 4),
+        "main",
+        np.array([value]),
+        np.full((1, side, side), value, np.float32),
+        (0.0, 0.0, 32.0, 32.0),
+        Charge(1, 2, 3, 0.1, 0.2, 0.3, 0.4),
+        status=status,
+        spread=np.ones((2, 2)) / 4 if value == 2.0 else None,
+    )
+
+
+def same(a, b):
+    assert (a.patch, a.role, a.box, a.charge) == (b.patch, b.role, b.box, b.charge)
+    np.testing.assert_array_equal(a.map, b.map)
+    np.testing.assert_array_equal(a.value, b.value)
+    assert (a.spread is None) == (b.spread is None)
+
+
+def test_what_is_packed_comes_back():
+    looks = [look(1.0), look(2.0), look(np.nan, "failed")]
+    for before, after in zip(looks, unpack_seen(pack_seen(looks)), strict=True):
+        same(before, after)
+        assert before.status == after.status
+
+
+def test_survives_on_disk(tmp_path):
+    first = ResultCache(tmp_path / "deep" / "looks.sqlite")
+    first.put("k", [look()])
+    first.close()
+    second = ResultCache(tmp_path / "deep" / "looks.sqlite")
+    (found,) = second.get("k")
+    same(found, look())
+    assert found.status == "cached"
+    assert second.get("other") is None
+    second.close()
+
+
+def test_failures_are_not_kept():
+    cache = ResultCache()
+    cache.put("k", [look(np.nan, "failed")])
+    assert cache.get("k") is None
+
+
+def test_memory_is_bounded():
+    cache = ResultCache(memory=40_000)
+    for i in range(100):
+        cache.put(str(i), [look(float(i), side=32)])
+    assert cache._size <= 40_000
+    assert cache.get("99") is not None
+    assert cache.get("0") is None
+
+
+def test_disk_is_bounded(tmp_path):
+    path = tmp_path / "looks.sqlite"
+    cache = ResultCache(path, memory=0, disk=200_000)
+    for i in range(1100):
+        cache.put(str(i), [look(float(i))])
+    cache.close()
+    with sqlite3.connect(path) as file:
+        (count,) = file.execute("SELECT COUNT(*) FROM looks").fetchone()
+    file.close()
+    assert 0 < count < 1000
+
+
+def test_an_unwritable_place_is_an_empty_cache(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    cache = ResultCache(blocked / "looks.sqlite")
+    cache.put("k", [look()])
+    assert cache.get("k") is not None  # memory still serves
+
+
+def test_a_damaged_file_is_an_empty_cache(tmp_path):
+    path = tmp_path / "looks.sqlite"
+    path.write_bytes(b"no database" * 100)
+    cache = ResultCache(path)
+    assert cache.get("k") is None
+    cache.put("k", [look()])
+    with pytest.raises(sqlite3.Error):
+        sqlite3.connect(path).execute("SELECT * FROM looks")

@@ -1,0 +1,119 @@
+"""The device: priorities, batches, memory, failure."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from toys import Bright
+
+from hrviewer.engine import Device, Priority
+from hrviewer.engine.device import is_out_of_memory
+
+
+def gate(device: Device) -> threading.Event:
+    """Hold the device until the event is set, so that a queue can form."""
+    event = threading.Event()
+    started = threading.Event()
+
+    def wait() -> None:
+        started.set()
+        event.wait(10)
+
+    device.call(wait, Priority.LIVE)
+    started.wait(10)
+    return event
+
+
+@pytest.fixture
+def device():
+    device = Device(batch=4)
+    yield device
+    device.close()
+
+
+def arrays(n, side=8):
+    return [np.full((3, side, side), i, np.float32) for i in range(n)]
+
+
+def test_jobs_of_one_shape_travel_as_a_batch(device):
+    net = Bright()
+    sizes: list[int] = []
+    net.before = lambda batch: sizes.append(len(batch))
+    go = gate(device)
+    futures = [device.submit(net, a) for a in arrays(6)]
+    odd = device.submit(net, arrays(1, 12)[0])
+    go.set()
+    outputs = [f.result(10).output for f in futures]
+    assert odd.result(10).output.shape == (1, 3, 3)
+    # Part batches are filled up: what an input gives does not depend on who came along.
+    assert sizes == [4, 4, 4]
+    for i, output in enumerate(outputs):
+        np.testing.assert_allclose(output, 16 * i)
+
+
+def test_live_goes_before_runs_and_runs_before_prefetch(device):
+    order: list[str] = []
+    go = gate(device)
+    jobs = [
+        device.call(lambda: order.append("prefetch"), Priority.PREFETCH),
+        device.call(lambda: order.append("run"), Priority.RUN),
+        device.call(lambda: order.append("live"), Priority.LIVE),
+    ]
+    go.set()
+    for job in jobs:
+        job.result(10)
+    assert order == ["live", "run", "prefetch"]
+
+
+def test_lack_of_memory_halves_the_batch(device):
+    net = Bright()
+
+    def lack(batch):
+        if len(batch) > 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    net.before = lack
+    go = gate(device)
+    futures = [device.submit(net, a) for a in arrays(8)]
+    go.set()
+    assert [float(f.result(10).output.sum()) / 64 for f in futures] == pytest.approx(range(8))
+    assert device.batch == 2
+
+
+def test_one_bad_input_fails_alone(device):
+    net = Bright()
+
+    def refuse(batch):
+        if (batch[:, 0, 0, 0] == 2).any():
+            raise ValueError("no twos")
+
+    net.before = refuse
+    go = gate(device)
+    futures = [device.submit(net, a) for a in arrays(4)]
+    go.set()
+    with pytest.raises(ValueError, match="no twos"):
+        futures[2].result(10)
+    assert all(futures[i].exception(10) is None for i in (0, 1, 3))
+    assert device.batch == 4
+
+
+def test_closing_drops_what_waits_and_ends_the_thread():
+    device = Device()
+    go = gate(device)
+    waiting = device.submit(Bright(), arrays(1)[0])
+    closer = threading.Thread(target=device.close)
+    closer.start()
+    time.sleep(0.02)
+    go.set()
+    closer.join(10)
+    assert waiting.cancelled()
+    assert not any(t.name == "hrviewer-device" for t in threading.enumerate())
+    with pytest.raises(RuntimeError, match="closed"):
+        device.call(lambda: None)
+
+
+def test_back_ends_ways_to_lack_memory():
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("[ONNXRuntimeError] Failed to allocate memory for 1"))
+    assert not is_out_of_memory(ValueError("shape"))

@@ -1,0 +1,335 @@
+"""Runs: what is written, refused, resumed and read back."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import Bright, ToyPack, picture, toy_pack
+
+from hrviewer.engine import Control, Seen
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+from hrviewer.runs import Run, describe, run, sentence
+from hrviewer.runs import writer as writer_module
+
+IMAGE = picture(300, 400)
+KEYS = {
+    "image", "region", "model", "strategy", "params", "seed", "device", "run", "complete",
+    "estimate", "truth", "cost", "spent", "setup_s", "patches",
+}  # fmt: skip
+COSTS = {
+    "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
+    "peak_rss_bytes", "peak_device_bytes",
+}  # fmt: skip
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "x.run.zarr"
+
+
+def test_a_run_says_everything(out):
+    result = run(IMAGE, toy_pack(), "patches", tile=64, out=out, cache="off")
+    header = json.loads((out / "run.json").read_text("utf-8"))
+    assert header.keys() >= KEYS
+    assert header["cost"].keys() == COSTS
+    assert result.complete
+    assert result.estimate["value"] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=1e-5)
+    assert result.cost["pixels_read"] == 300 * 400
+    assert header["patches"] == {"planned": 35, "done": 35, "cached": 0, "failed": 0}
+    assert len(result.patches) == 35
+    assert result.patches["value"].sum() == pytest.approx(result.estimate["value"])
+    assert np.nansum(result.output) == pytest.approx(result.estimate["value"], rel=1e-5)
+    assert result.saliency.shape == (19, 25)
+    assert np.isfinite(result.saliency).all()
+    assert result.cost_map().sum() == pytest.approx(result.cost["flops"], rel=1e-9)
+    assert not (out / "journal").exists()
+    assert "patches" in result._repr_html_()
+    assert "patches" in repr(result)
+
+
+def test_uniform_spends_a_tenth(out):
+    whole = run(IMAGE, toy_pack(), "patches", cache="off", out=out)
+    shrunk = run(IMAGE, toy_pack(), "uniform", cache="off", out=out.with_name("u.run.zarr"))
+    ratio = shrunk.cost["flops"] / whole.cost["flops"]
+    assert 0.08 < ratio <= 0.1
+    # Brightness per pixel stays, so the sum falls with the area.
+    scale = shrunk.patches["scale"].iloc[0]
+    assert shrunk.estimate["value"] * scale**2 == pytest.approx(whole.estimate["value"], rel=0.05)
+
+
+def test_existing_runs_are_not_overwritten(out):
+    run(IMAGE, toy_pack(), "patches", out=out)
+    with pytest.raises(UserError, match="--resume"):
+        run(IMAGE, toy_pack(), "patches", out=out)
+    again = run(IMAGE, toy_pack(), "patches", out=out, resume=True)
+    assert again.complete
+    with pytest.raises(UserError, match="no run to resume"):
+        run(IMAGE, toy_pack(), out=out.with_name("none.run.zarr"), resume=True)
+    with pytest.raises(UserError, match=r"NAME\.run\.zarr"):
+        run(IMAGE, toy_pack(), out=out.with_name("folder"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"image": picture(300, 400, seed=1)}, "image"),
+        ({"strategy": "uniform"}, "strategy"),
+        ({"tile": 32}, "parameters"),
+        ({"region": (0, 0, 64, 64)}, "region"),
+        ({"budget": "1GFLOP"}, "budget"),
+        ({"seed": 5}, "seed"),
+        ({"model": ToyPack(main=Bright("other"))}, "network"),
+    ],
+)
+def test_only_the_same_run_is_resumed(out, changed, name):
+    control = Control()
+    how = {"image": IMAGE, "model": toy_pack(), "strategy": "patches", "tile": 64, "out": out}
+    run(**how, control=control, watch=lambda update: control.stop(), cache="off")
+    if "strategy" in changed:
+        how.pop("tile")
+    with pytest.raises(UserError, match=f"another {name}"):
+        run(**(how | changed), resume=True, cache="off")
+
+
+def test_a_stopped_run_keeps_what_it_saw_and_resumes(out):
+    whole = run(IMAGE, toy_pack(), "patches", tile=32, cache="off", out=out.with_name("w.run.zarr"))
+    control = Control()
+    seen: list[Seen] = []
+
+    def watch(update):
+        if isinstance(update, Seen):
+            seen.append(update)
+        if len(seen) == 60:
+            control.stop()
+
+    part = run(IMAGE, toy_pack(), tile=32, out=out, cache="off", control=control, watch=watch)
+    assert not part.complete
+    assert part.estimate is None
+    done = run(IMAGE, toy_pack(), tile=32, out=out, cache="off", resume=True)
+    assert done.complete
+    assert done.estimate == whole.estimate
+    np.testing.assert_array_equal(done.output, whole.output)
+
+
+def test_pausing_holds_and_going_on_finishes(out):
+    import threading
+
+    control = Control()
+    control.pause()
+    results: list[Run] = []
+    thread = threading.Thread(
+        target=lambda: results.append(run(IMAGE, toy_pack(), out=out, control=control))
+    )
+    thread.start()
+    time.sleep(0.3)
+    assert not results
+    assert control.paused
+    control.resume()
+    thread.join(20)
+    assert results[0].complete
+
+
+def test_a_full_disk_stops_the_run_with_what_was_seen_intact(out, monkeypatch):
+    pack = toy_pack()
+    real = os.replace
+    commits: list[str] = []
+
+    def full(source, target):
+        if str(target).endswith(".npz"):
+            commits.append(str(target))
+            if len(commits) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(source, target)
+
+    image = picture(1200, 1200)
+    monkeypatch.setattr(writer_module.os, "replace", full)
+    with pytest.raises(UserError, match="disk is full.*resume"):
+        run(image, pack, tile=64, out=out, cache="off")
+    monkeypatch.setattr(writer_module.os, "replace", real)
+    kept = Run(out)
+    assert not kept.complete
+    assert len(kept.patches) == 256
+    done = run(image, pack, tile=64, out=out, cache="off", resume=True)
+    assert done.complete
+    assert done.header["spent"]["flops"] < done.cost["flops"]
+    assert done.estimate["value"] == pytest.approx(image[..., 0].sum() / 255, rel=1e-5)
+
+
+def test_folders_that_are_no_runs(tmp_path):
+    with pytest.raises(UserError, match=r"no run\.json"):
+        Run(tmp_path)
+    (tmp_path / "run.json").write_text("{]")
+    with pytest.raises(UserError, match="not a readable run"):
+        Run(tmp_path)
+    (tmp_path / "run.json").write_text('{"strategy": "x"}')
+    with pytest.raises(UserError, match="no readable output map"):
+        Run(tmp_path).map("output")
+    with pytest.raises(UserError, match="is not a run folder"):
+        run(IMAGE, toy_pack(), out=make(tmp_path / "y.run.zarr"), resume=True)
+
+
+def make(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def test_regions_and_parameters_are_checked(out):
+    with pytest.raises(UserError, match="outside the image"):
+        run(IMAGE, toy_pack(), region=Rect(1000, 0, 10, 10), out=out)
+    with pytest.raises(UserError, match="no parameter 'tiles'; it has: tile, halo, grid"):
+        run(IMAGE, toy_pack(), tiles=3, out=out)
+    with pytest.raises(UserError, match="patches: tile"):
+        run(IMAGE, toy_pack(), tile=-3, out=out)
+    with pytest.raises(UserError, match="no strategy 'best'"):
+        run(IMAGE, toy_pack(), "best", out=out)
+    with pytest.raises(UserError, match="does not pay for a single look"):
+        run(IMAGE, toy_pack(), "uniform", budget="1FLOP", out=out)
+
+
+def test_seconds_are_budgeted_by_the_measured_rate(out):
+    slow = Bright()
+    slow.before = lambda batch: time.sleep(0.02)
+    result = run(IMAGE, ToyPack(main=slow), budget="0.2s", tile=64, cache="off", out=out)
+    # A 64-pixel tile takes about 20 ms: some ten of 35 patches, however busy the machine.
+    assert 1 <= len(result.patches) <= 20
+    assert "budget ended" in result.header["notes"][-1]
+    assert result.header["rate"] > 0
+
+
+def test_runs_go_to_the_users_folder_by_default():
+    first = run(IMAGE, toy_pack(), "patches")
+    second = run(IMAGE, toy_pack(), "patches")
+    assert first.path != second.path
+    assert second.header["patches"]["cached"] == second.header["patches"]["planned"]
+    assert second.cost["flops"] == first.cost["flops"]
+    assert second.header["spent"]["flops"] == 0
+
+
+# Killed at any moment.
+
+CHILD = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import numpy as np
+from toys import Blurred, ToyPack, picture
+from hrviewer.runs import run
+net = Blurred()
+net.before = lambda batch: time.sleep(0.0005)
+from hrviewer.strategies import patches, tiling
+patches.rounds = lambda items: tiling.rounds(items, 9)
+run(picture(500, 700), ToyPack(main=net), "patches", tile=32, out=sys.argv[1], cache="off",
+    resume=sys.argv[2] == "resume")
+"""
+
+
+def child(out: Path, how: str) -> subprocess.Popen:
+    script = CHILD.format(tests=str(Path(__file__).parents[1]))
+    return subprocess.Popen([sys.executable, "-c", script, str(out), how], stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_no_bit(tmp_path):
+    whole = tmp_path / "whole.run.zarr"
+    assert child(whole, "new").wait(120) == 0
+    out = tmp_path / "killed.run.zarr"
+    rng = np.random.default_rng(0)
+    kills = 0
+    how = "new"
+    while kills < 20:
+        process = child(out, how)
+        # Wait until it works, then a random while.
+        start = time.monotonic()
+        while not (out / "run.json").exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.12) + (0.5 if how == "resume" else 0))
+        assert time.monotonic() - start < 60
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr.read().decode()
+            import shutil
+
+            check_equal(out, whole)
+            shutil.rmtree(out)
+            how = "new"
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+        how = "resume" if out.exists() else "new"
+    assert child(out, how).wait(120) == 0
+    check_equal(out, whole)
+
+
+def test_one_kill_changes_no_bit(tmp_path):
+    whole, out = tmp_path / "whole.run.zarr", tmp_path / "killed.run.zarr"
+    assert child(whole, "new").wait(120) == 0
+    process = child(out, "new")
+    journal = out / "journal"
+    while process.poll() is None and len(list(journal.glob("*-*.npz"))) < 4:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not json.loads((out / "run.json").read_text())["complete"]
+    again = child(out, "resume")
+    assert again.wait(120) == 0, again.stderr.read().decode()
+    check_equal(out, whole)
+    spent = Run(out).header["spent"]["flops"]
+    assert 0 < spent < Run(whole).header["spent"]["flops"]
+
+
+def check_equal(out: Path, whole: Path) -> None:
+    a, b = Run(out), Run(whole)
+    assert a.complete
+    assert a.estimate == b.estimate
+    assert a.cost["flops"] == b.cost["flops"]
+    assert a.cost["bytes_read"] == b.cost["bytes_read"]
+    assert a.cost["pixels_read"] == b.cost["pixels_read"]
+    np.testing.assert_array_equal(a.output, b.output)
+    np.testing.assert_array_equal(a.saliency, b.saliency)
+    np.testing.assert_array_equal(a.cost_map(), b.cost_map())
+    same = ["id", "y", "x", "h", "w", "scale", "role", "order", "value", "flops", "status"]
+    assert a.patches[same].equals(b.patches[same])
+
+
+# What answers mean.
+
+
+@pytest.mark.parametrize(
+    ("task", "estimate", "expected"),
+    [
+        ("density", [3.0, 4.0], {"kind": "count", "value": 7.0, "per_mm2": 7.0 / 0.0025}),
+        ("segmentation", [250.0, 750.0], {"kind": "area", "fraction": {"a": 0.025, "b": 0.075}}),
+        ("classification", [0.2, 0.8], {"kind": "probabilities", "vote": "b", "value": 0.8}),
+    ],
+)
+def test_estimates_by_task(task, estimate, expected):
+    from toys import card
+
+    described = describe(
+        card("x", task=task, classes=["a", "b"]),
+        np.array(estimate),
+        (1.0, 2.0),
+        Rect(0, 0, 100, 100),
+        (0.5, 0.5),
+    )
+    for key, value in expected.items():
+        assert described[key] == pytest.approx(value)
+    assert described["ci95"] == [1.0, 2.0]
+    assert described["per_class"] == {"a": estimate[0], "b": estimate[1]}
+    assert sentence(described)
+
+
+def test_nothing_seen_is_no_estimate():
+    from toys import card
+
+    assert describe(card("x"), None, None, Rect(0, 0, 1, 1), None) is None
+    assert sentence(None) == "no answer"

@@ -1,0 +1,227 @@
+"""The baselines and what strategies share, without torch, files or a screen."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import FLOPS, card
+
+from hrviewer.errors import UserError
+from hrviewer.geometry import Patch, Rect, snap_scale
+from hrviewer.strategies import (
+    Look,
+    Result,
+    Role,
+    Scene,
+    Show,
+    aggregate,
+    get_strategy,
+    input_rect,
+    input_shape,
+    lattice,
+    response,
+    rounds,
+    strategy_ids,
+    tiles,
+    total_flops,
+)
+
+
+@dataclass
+class Fake:
+    """A handle that says how many level-0 pixels its core has."""
+
+    patch: Patch
+
+    @property
+    def value(self):
+        return np.array([float(self.patch.core.area)])
+
+    @property
+    def map(self):
+        return self.value[:, None, None].astype(np.float32)
+
+
+def role(**changes) -> Role:
+    made = card("net")
+    inputs = made.input.model_copy(update=changes)
+    return Role(
+        made.model_copy(update={"input": inputs}),
+        4,
+        changes.pop("halo", 0),
+        lambda h, w: FLOPS * h * w,
+    )
+
+
+def scene(h=1000, w=1300, region=None, budget=math.inf, native=1.0, **changes) -> Scene:
+    return Scene(
+        (h, w), (1.0,), None, region or Rect(0, 0, h, w), native, {"main": role(**changes)}, budget
+    )
+
+
+def follow(strategy_id: str, scene: Scene, **params):
+    """Answer a policy with fakes; return its looks, shows and answer."""
+    strategy = get_strategy(strategy_id)
+    plan = strategy.plan(scene, strategy.Params(**params))
+    looks, shows, result = [], [], None
+    spent = 0.0
+    while True:
+        try:
+            request = next(plan) if result is None else plan.send(result)
+        except StopIteration as end:
+            return looks, shows, end.value
+        if isinstance(request, Show):
+            shows.append(request)
+            result = Result()
+            continue
+        assert isinstance(request, Look)
+        looks.append(request)
+        handles = []
+        for patch in request.patches:
+            cost = scene.main.flops(*input_shape(scene.main, patch, scene.rect))
+            if spent + cost > scene.budget:
+                break
+            spent += cost
+            handles.append(Fake(patch))
+        result = Result(
+            tuple(handles), spent, scene.budget - spent, len(handles) < len(request.patches)
+        )
+
+
+regions = st.builds(
+    Rect, st.integers(0, 700), st.integers(0, 700), st.integers(1, 600), st.integers(1, 600)
+)
+
+
+@given(regions, st.sampled_from([1.0, 2.0, 2.1875, 3.1875, 7.5]), st.integers(0, 100))
+def test_tiles_cover_a_region_once_and_meet_the_lattice(region, scale, tile):
+    main = role()
+    image = Rect(0, 0, 1300, 1300)
+    patches = tiles(main, region, scale, tile=tile or None)
+    assert sum(patch.core.area for patch in patches) == region.area
+    assert all(patch.core in region for patch in patches)
+    assert len({patch.core for patch in patches}) == len(patches)
+    step = lattice(main, scale)
+    assert step % 1 == 0
+    assert (step / scale) % 4 == 0
+    for patch in patches:
+        rect = input_rect(main, patch, image)
+        assert patch.core in rect
+        assert rect.y % step == rect.x % step == 0
+
+
+@pytest.mark.parametrize("params", [{}, {"tile": 100}, {"grid": "3x4"}, {"halo": 8, "tile": 64}])
+def test_patches_see_every_pixel_once(params):
+    looks, shows, answer = follow("patches", scene(), **params)
+    assert sum(p.core.area for look in looks for p in look.patches) == 1000 * 1300
+    assert answer.estimate[0] == 1000 * 1300
+    assert all(len(look.patches) <= 256 for look in looks)
+    assert all(look.into == "output" for look in looks)
+    assert any(show.kind == "estimate" for show in shows)
+    np.testing.assert_allclose(shows[-2].map[np.isfinite(shows[-2].map)], 1.0)
+
+
+def test_patches_keep_what_the_budget_paid_for():
+    looks, _, answer = follow("patches", scene(budget=FLOPS * 64 * 64 * 3.5))
+    assert len(looks) == 1
+    assert answer.estimate[0] == 3 * 64 * 64
+    assert "3 of" in answer.note
+
+
+def test_patches_look_at_native_scale():
+    looks, _, _ = follow("patches", scene(native=2.0))
+    assert {patch.scale for patch in looks[0].patches} == {2.0}
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.1, 0.01, 0.001])
+def test_uniform_is_as_sharp_as_its_budget_allows(fraction):
+    full = 1000 * 1300 * FLOPS
+    looks, shows, answer = follow("uniform", scene(budget=fraction * full))
+    patches = [patch for look in looks for patch in look.patches]
+    (scale,) = {patch.scale for patch in patches}
+    main = scene().main
+    cost = total_flops(main, patches, Rect(0, 0, 1000, 1300))
+    assert cost <= fraction * full
+    sharper = tiles(main, Rect(0, 0, 1000, 1300), snap_scale(scale / 1.1))
+    assert total_flops(main, sharper, Rect(0, 0, 1000, 1300)) > fraction * full
+    assert answer.estimate[0] == 1000 * 1300
+    assert shows[-1].kind == "saliency"
+    assert f"1/{scale:g}" in answer.note
+
+
+def test_uniform_takes_a_scale_and_says_when_it_is_too_fine():
+    looks, _, answer = follow("uniform", scene(budget=FLOPS * 5000), scale=4)
+    assert {patch.scale for patch in looks[0].patches} == {4.0}
+    assert "shrink further" in answer.note
+
+
+def test_a_budget_for_no_look_is_refused():
+    with pytest.raises(UserError, match="raise the budget"):
+        follow("uniform", scene(budget=3.0))
+
+
+def test_fixed_networks_take_their_tile_with_the_halo_inside():
+    main = role(fixed=True)
+    patch = tiles(main, Rect(0, 0, 200, 200), 2.0, halo=8)[0]
+    assert (patch.core.h, patch.core.w) == (96, 96)
+    assert input_rect(main, patch, Rect(0, 0, 200, 200)) == Rect(-16, -16, 128, 128)
+    assert input_shape(main, patch, Rect(0, 0, 200, 200)) == (64, 64)
+
+
+def test_aggregate_by_task():
+    handles = [Fake(Patch(Rect(0, 0, 2, 2))), Fake(Patch(Rect(0, 2, 4, 2)))]
+    main = role()
+    assert aggregate(main, handles)[0] == 12
+    assert aggregate(main, []) is None
+    voting = Role(card("c", task="classification"), 4, 0, main.flops)
+    assert aggregate(voting, handles)[0] == pytest.approx((4 * 4 + 8 * 8) / 12)
+    coding = Role(card("e", task="embedding", classes=[], width=1), 4, 0, main.flops)
+    assert aggregate(coding, handles) is None
+
+
+def test_response_lies_on_its_patches():
+    main = role()
+    region = Rect(100, 30, 300, 200)
+    patches = tiles(main, region, 1.0)
+    show = response([Fake(p) for p in patches[1:]], patches)
+    rows, columns = show.map.shape
+    cell = show.rect.h // rows
+    assert cell == show.rect.w // columns == 64
+    assert np.isnan(show.map[0, 0])
+    assert np.isfinite(show.map).sum() == len(patches) - 1
+    # The grid continues the whole tiles' edges, also above and left of a cut one.
+    assert (patches[-1].core.y - show.rect.y) % cell == 0
+    assert (patches[-1].core.x - show.rect.x) % cell == 0
+
+
+def test_rounds_keep_order():
+    assert [len(r) for r in rounds(tuple(range(10)), 4)] == [4, 4, 2]
+
+
+def test_strategies_are_found_by_name():
+    assert strategy_ids()[:2] == ["uniform", "patches"]
+    for name in strategy_ids():
+        strategy = get_strategy(name)
+        assert strategy.id == name
+        assert strategy.title
+        assert strategy.when
+        strategy.Params()
+    with pytest.raises(UserError, match="choose one of: uniform, patches"):
+        get_strategy("best")
+
+
+def test_strategies_load_neither_torch_nor_files():
+    code = (
+        "import sys; from hrviewer.strategies import get_strategy; get_strategy('patches');"
+        "print([m for m in ('torch','tifffile','zarr','dask','napari','onnxruntime') "
+        "if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

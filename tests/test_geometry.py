@@ -1,0 +1,61 @@
+"""Rectangles, patches and grids."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hrviewer.geometry import Grid, Patch, Rect, snap_scale
+
+ints = st.integers(-500, 500)
+sizes = st.integers(0, 300)
+rects = st.builds(Rect, ints, ints, sizes, sizes)
+
+
+@given(rects, rects)
+def test_intersection_is_what_both_contain(a, b):
+    common = a & b
+    assert common == b & a
+    if not common.empty:
+        assert common in a
+        assert common in b
+    rows = set(range(a.y, a.y1)) & set(range(b.y, b.y1))
+    columns = set(range(a.x, a.x1)) & set(range(b.x, b.x1))
+    assert common.area == len(rows) * len(columns)
+
+
+@given(st.builds(Rect, ints, ints, st.integers(1, 300), st.integers(1, 300)), st.integers(1, 97))
+def test_grid_covers_its_region_exactly_once(region, cell):
+    grid = Grid(region, cell)
+    cells = list(grid)
+    assert len(cells) == len(grid)
+    assert sum(c.area for c in cells) == region.area
+    assert all(c in region for c in cells)
+    assert len({(c.y, c.x) for c in cells}) == len(cells)
+
+
+@given(st.floats(0.01, 500))
+def test_snapped_scales_are_sixteenths_and_not_below(scale):
+    snapped = snap_scale(scale)
+    assert (snapped * 16).is_integer()
+    assert snapped >= scale - 1e-9
+    assert snapped - scale < 1 / 16 + 1e-9
+
+
+def test_rect_properties():
+    rect = Rect(2, 3, 4, 6)
+    assert (rect.y1, rect.x1, rect.area, rect.center) == (6, 9, 24, (4.0, 6.0))
+    assert rect.pad(1) == Rect(1, 2, 6, 8)
+    assert rect.shift(-2, 1) == Rect(0, 4, 4, 6)
+    assert not rect.empty
+    assert Rect(0, 0, 0, 5).empty
+
+
+def test_impossible_sizes_are_refused():
+    with pytest.raises(ValueError, match="-1"):
+        Rect(0, 0, -1, 2)
+    with pytest.raises(ValueError, match="at least 1"):
+        Grid(Rect(0, 0, 4, 4), 0)
+
+
+def test_a_patchs_halo_is_in_network_pixels():
+    assert Patch(Rect(64, 64, 32, 32), 4.0, 8).rect == Rect(32, 32, 96, 96)
