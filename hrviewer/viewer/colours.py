@@ -34,6 +34,8 @@ class Style:
         The legend's words, and the tooltip's.
     scale : str
         A uniform colour scale, by napari's name.
+    start : float
+        Where on that scale to begin: its darkest part would look like a shadow on the image.
     low, high : float
         Opacity at both ends: what was seen to be empty stays nearly clear.
     opacity : float
@@ -45,6 +47,7 @@ class Style:
     title: str
     meaning: str
     scale: str
+    start: float
     low: float
     high: float
     opacity: float
@@ -53,7 +56,7 @@ class Style:
     @property
     def colormap(self) -> Colormap:
         """The scale as napari's colormap."""
-        return _colormap(self.scale, self.low, self.high)
+        return _colormap(self.scale, self.start, self.low, self.high)
 
     def gradient(self, n: int = 64) -> NDArray[np.float32]:
         """Return `n` RGBA colours from the scale's low to its high end."""
@@ -61,28 +64,28 @@ class Style:
 
 
 @cache
-def _colormap(scale: str, low: float, high: float) -> Colormap:
+def _colormap(scale: str, start: float, low: float, high: float) -> Colormap:
     from napari.utils import Colormap
     from napari.utils.colormaps import ensure_colormap
 
     steps = np.linspace(0, 1, 256)
-    colours = np.array(ensure_colormap(scale).map(steps))
-    # Rising fast: half of the way up, a value is as good as opaque.
-    colours[:, 3] = low + (high - low) * np.minimum(1, 2 * steps) ** 0.8
+    colours = np.array(ensure_colormap(scale).map(start + (1 - start) * steps))
+    # Half of the way up, a value is as good as opaque.
+    colours[:, 3] = low + (high - low) * np.minimum(1, 2 * steps)
     return Colormap(colours, name=f"hrviewer-{scale}", display_name=f"hrviewer {scale}")
 
 
 STYLES: dict[MapName, Style] = {
     "output": Style(
-        "Output", "What the network found, where it was looked at", "inferno", 0.0, 1.0, 0.8, True
+        "Output", "What the network found, where it was looked at", "viridis", 0.3, 0.0, 1.0, 0.85, True
     ),
     "saliency": Style(
-        "Saliency", "What the strategy found worth a look", "viridis", 0.15, 1.0, 0.6, False
+        "Saliency", "What the strategy found worth a look", "inferno", 0.1, 0.2, 1.0, 0.6, False
     ),
     "patches": Style(
-        "Patches", "Where was looked; the shade is the order", "cividis", 0.5, 0.9, 0.6, True
+        "Patches", "Where was looked; the shade is the order", "cividis", 0.0, 0.5, 0.9, 0.6, True
     ),
     "cost": Style(
-        "Cost", "What each pixel cost to look at", "magma", 0.3, 1.0, 0.6, False
+        "Cost", "What each pixel cost to look at", "magma", 0.1, 0.3, 1.0, 0.6, False
     ),
 }

@@ -56,4 +56,4 @@ class Breakdown(QWidget):
             seconds = {stage: getattr(total, f"{stage}_s") for stage in STAGES}
         self.bar.set_parts([(seconds[stage], colour) for stage, colour in STAGES.items()])
         for stage, word in self.words.items():
-            word.setText(f"{stage} {duration(seconds[stage])}")
+            word.setText(f"{stage} {duration(seconds[stage]).removesuffix(' s')}")

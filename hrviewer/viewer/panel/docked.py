@@ -71,7 +71,7 @@ class Panel(QScrollArea):
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.legend)
         layout.addWidget(line())
-        layout.addWidget(heading("Where the time went"))
+        layout.addWidget(heading("Where the time went, in seconds"))
         layout.addWidget(self.breakdown)
         layout.addWidget(line())
         layout.addWidget(heading("Patch"))

@@ -41,6 +41,8 @@ def style(text: str, muted: str, line: str, accent: str) -> str:
         QPushButton[voice="first"]:enabled {{ background: {accent}; color: white;
                                              font-weight: 600; }}
         QPushButton[voice="first"]:enabled:hover {{ border: 1px solid {text}; }}
+        QToolButton {{ background: {line}; border-radius: 3px; min-height: 20px; }}
+        QToolButton:hover {{ background: {accent}; color: white; }}
         QProgressBar {{ background: {line}; border: none; border-radius: 3px; }}
         QProgressBar::chunk {{ background: {accent}; border-radius: 3px; }}
         QFrame[voice="line"] {{ background: {line}; max-height: 1px; border: none; }}
