@@ -1,1 +1,168 @@
-"""hrviewer (being built)."""
+"""Run deep networks on gigapixel images: where they look, what they see, what it costs.
+
+The notebook's verbs. Importing this loads neither torch nor Qt.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from hrviewer.geometry import Rect
+    from hrviewer.models import Pack
+    from hrviewer.pyramid import Pyramid
+    from hrviewer.runs import Run
+    from hrviewer.strategies import Strategy
+
+__all__ = ["__version__", "export", "open", "run", "view"]
+
+__version__ = _version("hrviewer")
+
+
+def open(image: object) -> Pyramid:  # noqa: A001 - read as hrviewer.open
+    """Open anything that is an image, as a pyramid of levels that is read lazily.
+
+    Parameters
+    ----------
+    image : object
+        A path, a URL, a NumPy, dask or zarr array, or an open pyramid.
+
+    Returns
+    -------
+    Pyramid
+        Use it in a ``with`` block, or close it.
+
+    Raises
+    ------
+    UserError
+        If it is no image that can be read.
+    """
+    from hrviewer.pyramid import open_pyramid
+
+    return open_pyramid(image)
+
+
+def run(
+    image: object,
+    model: str | Path | Pack = "nuclei",
+    strategy: str | Strategy = "patches",
+    *,
+    region: Rect | Sequence[int] | None = None,
+    budget: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    cache: Literal["use", "off"] = "use",
+    out: str | Path | None = None,
+    resume: bool = False,
+    **params: Any,
+) -> Run:
+    """Run a strategy on an image and return what it saw and spent.
+
+    Parameters
+    ----------
+    image : object
+        Whatever `open` takes.
+    model : str, Path or Pack
+        A pack's name, its folder, or a network's file with its card beside it.
+    strategy : str or Strategy
+        Its id: ``hrviewer strategies`` lists them.
+    region : Rect or sequence of int, optional
+        ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
+    budget : str, optional
+        ``"2TFLOP"``, ``"30s"`` or ``"500patches"``; the strategy's own default otherwise.
+    seed : int
+        Of whatever the strategy draws at random.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda[:n]"`` or ``"mps"``.
+    cache : {"use", "off"}
+        Whether results of earlier runs are served.
+    out : str or Path, optional
+        The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
+    resume : bool
+        Go on with the run in `out`.
+    **params
+        The strategy's parameters.
+
+    Returns
+    -------
+    Run
+        With ``estimate``, ``cost``, ``patches``, ``output`` and ``saliency``.
+
+    Raises
+    ------
+    UserError
+        If anything asked for cannot be done; one line says what to do.
+    """
+    from hrviewer import runs
+
+    return runs.run(
+        image,
+        model,
+        strategy,
+        region=region,
+        budget=budget,
+        seed=seed,
+        device=device,
+        cache=cache,
+        out=out,
+        resume=resume,
+        **params,
+    )
+
+
+def view(image: object = None, model: str | None = None, strategy: str | None = None) -> Any:
+    """Open napari with the panel docked.
+
+    Parameters
+    ----------
+    image : object, optional
+        Whatever `open` takes.
+    model, strategy : str, optional
+        What the panel starts with.
+
+    Returns
+    -------
+    View
+        With ``viewer`` and ``close()``.
+
+    Raises
+    ------
+    UserError
+        If it is no image that can be read.
+    """
+    from hrviewer.viewer.view import view
+
+    return view(image, model=model, strategy=strategy)
+
+
+def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Path:
+    """Write a run as a file that other tools read.
+
+    Parameters
+    ----------
+    run : Run, str or Path
+        A run, or its folder.
+    path : str or Path
+        Where; nothing may be there yet.
+    to : str, optional
+        ``"geojson"`` for the patches or ``"ome-zarr"`` for the maps; by the name's ending
+        otherwise.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    UserError
+        If the format is unknown, the place is taken or missing, or the run holds too little.
+    """
+    from hrviewer.exchange import export
+    from hrviewer.runs import Run
+
+    return export(run if isinstance(run, Run) else Run(run), path, to)
