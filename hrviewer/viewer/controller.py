@@ -22,7 +22,7 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache
+from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache, role_of
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Pack, installed_packs, open_pack
@@ -540,8 +540,6 @@ def seen_by(pyramid: Pyramid, row: PatchRow, networks: Networks | None) -> NDArr
     core = Rect(row.y, row.x, row.h, row.w)
     rect = core
     if networks is not None and row.role in networks:
-        from hrviewer.engine.looker import role_of
-
         role = role_of(networks[row.role])
         rect = input_rect(role, Patch(core, row.scale, role.halo), pyramid.rect)
     scale = max(row.scale, max(rect.h, rect.w) / PREVIEW)

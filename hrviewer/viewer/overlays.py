@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-__all__ = ["Overlays", "map_layer"]
+__all__ = ["Overlays", "overlay_tuples"]
+
+WIDEST = 1024
+"""Cells along the longer side of a map that does not follow the view."""
 
 FINEST = 3.0
 """Screen pixels per side of a drawn cell, at least: finer ones would flicker as the view moves."""
@@ -62,7 +65,8 @@ class Overlays:
         self._crowded = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image] = {
-            name: map_layer(base, name, picture.maps[name]) for name in MAPS
+            name: Image(drawn.values, **settings(name, drawn), **placement(base, drawn.cell))
+            for name, drawn in picture.maps.items()
         }
         self.outlines = Outlines(base)
         # Below the outlines the maps, the most detailed last.
@@ -159,23 +163,38 @@ class Overlays:
         self.outlines.layer.visible = self._shown["patches"] and not self._crowded
 
 
-def map_layer(base: Image, name: MapName, drawn: Map) -> Image:
-    """Return a layer that shows a map over another layer."""
+def settings(name: MapName, drawn: Map) -> dict[str, Any]:
+    """Return how a map's layer looks."""
     style = STYLES[name]
-    return Image(
-        drawn.values,
-        name="patches from afar" if name == "patches" else name,
-        rgb=False,
-        multiscale=False,
-        colormap=style.colormap,
-        contrast_limits=drawn.limits,
-        opacity=style.opacity,
-        visible=style.shown,
-        interpolation2d="nearest",
-        blending="translucent_no_depth",
-        metadata={KEY: {"overlay": name, "unit": drawn.unit}},
-        **placement(base, drawn.cell),
-    )
+    return {
+        "name": "patches from afar" if name == "patches" else name,
+        "rgb": False,
+        "multiscale": False,
+        "colormap": style.colormap,
+        "contrast_limits": drawn.limits,
+        "opacity": style.opacity,
+        "visible": style.shown,
+        "interpolation2d": "nearest",
+        "blending": "translucent_no_depth",
+        "metadata": {KEY: {"overlay": name, "unit": drawn.unit}},
+    }
+
+
+def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, Any], str]]:
+    """Return a picture as napari's layer tuples, for a reader.
+
+    Nothing follows the view then: maps are drawn at a size that suits a whole image on a screen,
+    and the raster of patches stands for their outlines.
+    """
+    tuples: list[tuple[Any, dict[str, Any], str]] = []
+    for name in ("cost", "saliency", "patches", "output"):
+        drawn = picture.maps[name]
+        level = drawn.level_for(max(picture.image.h, picture.image.w) / WIDEST)
+        drawn.stretch(level)
+        place = placement(base, drawn.cell * 2**level)
+        look = settings(name, drawn) | {"visible": name == "output"}
+        tuples.append((drawn.levels[level], look | place, "image"))
+    return tuples
 
 
 @contextmanager

@@ -64,8 +64,26 @@ def read_run(path: str | list[str]) -> Reader | None:
 
 def run_layers(path: str | list[str]) -> list[LayerTuple]:
     """Return a run's overlays, on top of its image if that is still there."""
+    import numpy as np
+    from napari.layers import Image
+    from napari.utils.notifications import show_warning
+
     from hrviewer.runs import Run
+    from hrviewer.viewer.levels import image_layer
     from hrviewer.viewer.overlays import overlay_tuples
+    from hrviewer.viewer.picture import Picture
 
     run = Run(path[0] if isinstance(path, list) else path)
-    return overlay_tuples(run)
+    image = run.header["image"]
+    layers: list[LayerTuple] = []
+    size = run.pixel_size
+    place = {} if size is None else {"scale": size, "units": ("um", "um")}
+    try:
+        pyramid = open_pyramid(image["path"])
+        if pyramid.fingerprint != image["fingerprint"]:
+            show_warning(f"{pyramid.name} has changed since this run: its overlays may not fit it")
+        layers.append(image_layer(pyramid))
+    except UserError as error:
+        show_warning(f"the overlays come without their image: {error}")
+    base = Image(np.zeros((1, 1)), **place)
+    return [*layers, *overlay_tuples(Picture.of(run), base)]

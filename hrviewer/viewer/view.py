@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.viewer.commands import panel_of
 from hrviewer.viewer.levels import image_layer
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def view(
     window = viewer if viewer is not None else napari.Viewer(title="hrviewer")
     for pyramid in pyramids:
         window.add_layer(Layer.create(*image_layer(pyramid)))
-    _, panel = window.window.add_plugin_dock_widget("hrviewer", "Where the network looks")
-    opened = View(window, panel)
+    opened = View(window, panel_of(window))
     if model is not None:
         opened.controller.use_pack(model)
     if strategy is not None:

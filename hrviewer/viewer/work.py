@@ -24,9 +24,8 @@ from hrviewer.engine import (
     Update,
     kind_of,
     native_scale,
-    planes,
+    role_of,
 )
-from hrviewer.engine.looker import role_of
 from hrviewer.errors import UserError
 from hrviewer.runs import Job, Run
 from hrviewer.strategies import Role
@@ -143,7 +142,7 @@ class Work:
                 job.pyramid.rect,
                 network.stride * native,
                 kind_of(network.card),
-                network.card.output.classes or [f"{i}" for i in range(planes(network.card))],
+                network.card.output.classes or [f"{i}" for i in range(network.card.outputs)],
                 job.pyramid.pixel_size,
                 job.region,
             )
