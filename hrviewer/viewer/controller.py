@@ -24,6 +24,7 @@ from psygnal import Signal
 
 from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache, role_of
 from hrviewer.errors import UserError
+from hrviewer.exchange import export
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Pack, installed_packs, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
@@ -109,13 +110,14 @@ class Controller:
         self.state: State = "idle"
         self.overlays: Overlays | None = None
         self.run: Run | None = None
-        self._cache, self._folder, self._polite = cache, folder, polite
+        self.cache, self.folder, self.polite = cache, folder, polite
         self._device: Device | None = None
         self._networks: Networks | None = None
         self._work: Work | None = None
         self._began: Began | None = None
         self._reader = ThreadPoolExecutor(1, "hrviewer-preview")
         self._preview: tuple[PatchRow, Future[NDArray[np.uint8]]] | None = None
+        self._export: tuple[Path, Future[Path]] | None = None
         self._closed = False
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
@@ -205,8 +207,8 @@ class Controller:
 
     # Running.
 
-    def start(self) -> None:
-        """Run what is chosen."""
+    def start(self, *, out: Path | None = None) -> None:
+        """Run what is chosen; into `out`, or a new folder."""
         if self._work is not None:
             return
         with self._told():
@@ -224,10 +226,10 @@ class Controller:
                 job = Job(pyramid_of(base), pack, strategy, params, region, budget)
                 return job, networks
 
-            cache = result_cache() if self._cache is None else self._cache
+            cache = result_cache() if self.cache is None else self.cache
             self.noted.emit([])
             self.progressed.emit(Status(0.0, "loading the network"))
-            self._work = Work(prepare, out=self._path(base, strategy), cache=cache)
+            self._work = Work(prepare, out=out or self._path(base, strategy), cache=cache)
             self._set("starting")
 
     def pause(self) -> None:
@@ -268,6 +270,25 @@ class Controller:
             self._preview = None
             if not future.cancelled() and future.exception() is None:
                 self.looked.emit(Look(row, future.result()))
+        if self._export is not None and self._export[1].done():
+            path, written = self._export
+            self._export = None
+            with self._told():
+                written.result()
+                self.noted.emit([f"exported to {path}"])
+
+    def export(self, path: str | Path, to: str) -> None:
+        """Write the last run in another format, on a thread."""
+        with self._told():
+            run = self.run
+            if run is None:
+                raise UserError("there is no finished run to export")
+            self._export = Path(path), self._reader.submit(export, run, path, to)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being exported."""
+        return self._export is not None
 
     def open_run(self, path: str | Path) -> None:
         """Bring a run's overlays back, on its image if that is at hand."""
@@ -476,17 +497,18 @@ class Controller:
 
     def _networks_of(self, pack: Pack) -> Networks:
         if self._device is None:
-            self._device = Device(polite=self._polite)
+            self._device = Device(polite=self.polite)
         if self._networks is None or self._networks.pack is not pack:
             self._networks = Networks(pack, self._device)
         return self._networks
 
     def _path(self, base: Image, strategy: Strategy) -> Path | None:
-        if self._folder is None:
+        if self.folder is None:
             return None
+        self.folder.mkdir(parents=True, exist_ok=True)
         stem = f"{Path(base.name).stem}-{strategy.id}"
         names = (f"{stem}{suffix}.run.zarr" for suffix in ("", *(f"-{n}" for n in range(2, 10**6))))
-        return next(self._folder / name for name in names if not (self._folder / name).exists())
+        return next(self.folder / name for name in names if not (self.folder / name).exists())
 
     def _set(self, state: State) -> None:
         if state != self.state:

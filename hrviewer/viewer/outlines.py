@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Rect
-from hrviewer.viewer.colours import OUTLINE
+from hrviewer.viewer.colours import OUTLINE, STYLES
 from hrviewer.viewer.levels import KEY, placement
 
 __all__ = ["MOST", "Outlines", "borders"]
 
 MOST = 2000
-WIDTH = 1.6
+WIDTH = 1.4
 """Of a line, in screen pixels."""
 
 
@@ -41,6 +41,7 @@ class Outlines:
             vector_style="line",
             edge_color=np.array(OUTLINE),
             edge_width=1,
+            opacity=STYLES["patches"].opacity,
             blending="translucent_no_depth",
             metadata={KEY: {"overlay": "patches"}},
             **placement(base, 1.0),

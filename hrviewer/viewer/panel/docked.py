@@ -6,15 +6,12 @@ destroyed, closed with its window, or told to.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
-    QFileDialog,
     QFrame,
-    QPushButton,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -24,8 +21,9 @@ from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.panel.breakdown import Breakdown
 from hrviewer.viewer.panel.choice import Choice
 from hrviewer.viewer.panel.clicked import Clicked
+from hrviewer.viewer.panel.files import Files
 from hrviewer.viewer.panel.legend import Legend
-from hrviewer.viewer.panel.parts import heading, row, style
+from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
 
 if TYPE_CHECKING:
@@ -56,9 +54,7 @@ class Panel(QScrollArea):
         self.legend = Legend(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
-        self.open = QPushButton("Open run…")
-        self.open.setToolTip("Bring a run's overlays back")
-        self.open.clicked.connect(self.ask_run)
+        self.files = Files(controller)
 
         body = QWidget()
         layout = QVBoxLayout(body)
@@ -77,7 +73,7 @@ class Panel(QScrollArea):
         layout.addWidget(heading("Patch"))
         layout.addWidget(self.clicked)
         layout.addStretch(1)
-        layout.addLayout(row(self.open))
+        layout.addWidget(self.files)
         self.setWidget(body)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -89,12 +85,6 @@ class Panel(QScrollArea):
         self._timer = QTimer(self)
         self._timer.timeout.connect(controller.tick)
         self._timer.start(TICK)
-
-    def ask_run(self) -> None:
-        """Let the person choose a run's folder."""
-        path = QFileDialog.getExistingDirectory(self, "Open a run, NAME.run.zarr")
-        if path:
-            self.controller.open_run(Path(path))
 
     def close_all(self) -> None:
         """End the run, the timer and the connections; may be called twice."""
@@ -116,8 +106,7 @@ class Panel(QScrollArea):
         theme = get_theme(self.controller.viewer.theme)
         text, back = (c.as_rgb_tuple(alpha=False) for c in (theme.text, theme.background))
         muted = mix(text, back, 0.72)
-        line, accent = mix(text, back, 0.22), theme.current.as_rgb_tuple(alpha=False)
-        self.setStyleSheet(style(mix(text, back, 1), muted, line, mix(accent, accent, 1)))
+        self.setStyleSheet(style(mix(text, back, 1), muted, mix(text, back, 0.22)))
 
 
 def mix(a: tuple[float, ...], b: tuple[float, ...], part: float) -> str:

@@ -23,7 +23,7 @@ LABELS = 76
 RGBA = tuple[float, float, float, float]
 
 
-def style(text: str, muted: str, line: str, accent: str) -> str:
+def style(text: str, muted: str, line: str, accent: str = "#4a62c9") -> str:
     """Return the panel's style sheet.
 
     Parameters
