@@ -287,8 +287,8 @@ class Controller:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being exported."""
-        return self._export is not None
+        """Whether a file is being written, or a patch read."""
+        return self._export is not None or self._preview is not None
 
     def open_run(self, path: str | Path) -> None:
         """Bring a run's overlays back, on its image if that is at hand."""

@@ -31,12 +31,8 @@ def show(opened: View, strategy: str, out: Path) -> list[Path]:
         old.unlink(missing_ok=True)
     controller.start(out=run)
     wait(lambda: controller.state != "starting")
-    half = 0.45
-
-    def under_way() -> bool:
-        return opened.panel.running.bar.value() > 1000 * half or controller.state == "idle"
-
-    wait(under_way)
+    bar = opened.panel.running.bar
+    wait(lambda: bar.value() > 0.45 * bar.maximum() or controller.state == "idle")
     picture(opened, out / f"{strategy}-running.png")
     wait(lambda: controller.state == "idle")
     if controller.run is None:
@@ -44,6 +40,7 @@ def show(opened: View, strategy: str, out: Path) -> list[Path]:
     base = controller.base
     if base is not None:
         controller.ask(base.data_to_world([side / 2 for side in controller.run.image_shape]))
+        wait(lambda: not controller.busy)
     picture(opened, out / f"{strategy}.png")
     for path, name in zip(made[1:], FORMATS, strict=True):
         controller.export(path, name)

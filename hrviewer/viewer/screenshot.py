@@ -35,6 +35,7 @@ def main(
         if base is not None and controller.run is not None:
             shape = controller.run.image_shape
             controller.ask(base.data_to_world([shape[0] * 0.38, shape[1] * 0.5]))
+            wait(lambda: not controller.busy)
         opened.viewer.reset_view()
         picture(opened, out)
         opened.close()

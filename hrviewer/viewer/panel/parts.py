@@ -54,6 +54,7 @@ def label(text: str = "", voice: str = "plain", *, wrap: bool = False) -> QLabel
     made = QLabel(text)
     made.setProperty("voice", voice)
     made.setWordWrap(wrap)
+    made.setIndent(0)
     made.setTextFormat(Qt.TextFormat.PlainText)
     if wrap:
         made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
