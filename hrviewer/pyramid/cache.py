@@ -92,7 +92,7 @@ class TileCache:
         if not mine:
             return future.result()
         try:
-            tile = Tile.load(decode)
+            tile = Tile.load(lambda: _owned(decode()))
         except BaseException as error:
             with self._lock:
                 del self._pending[key]
@@ -139,6 +139,16 @@ class TileCache:
         while self._held > self._limit:
             _, tile = self._tiles.popitem(last=False)
             self._held -= tile.pixels.nbytes
+
+
+def _owned(decoded: Decoded) -> Decoded:
+    """Copy pixels that are a part of something larger, which would be kept along with them."""
+    root = decoded.pixels
+    while isinstance(root.base, np.ndarray):
+        root = root.base
+    if root.nbytes <= decoded.pixels.nbytes and decoded.pixels.flags.c_contiguous:
+        return decoded
+    return decoded._replace(pixels=decoded.pixels.copy(order="C"))
 
 
 def default_limit() -> int:

@@ -140,15 +140,18 @@ class Level:
         """
         h, w, c = self.shape
         if not (0 <= y0 <= y1 <= h and 0 <= x0 <= x1 <= w):
-            raise ValueError(f"rows {y0}:{y1}, columns {x0}:{x1} leave level {self.index}, {h} × {w}")
+            raise ValueError(
+                f"rows {y0}:{y1}, columns {x0}:{x1} leave level {self.index}, {h} × {w}"
+            )
         out = np.empty((y1 - y0, x1 - x0, c), self.dtype)
         if out.size == 0:
             return out
         for key in self.tiles(y0, y1, x0, x1):
             pixels = self.fetch(key, meter)
             top, bottom, left, right = self.span(key.row, key.column)
-            a, b, l, r = max(top, y0), min(bottom, y1), max(left, x0), min(right, x1)
-            out[a - y0 : b - y0, l - x0 : r - x0] = pixels[a - top : b - top, l - left : r - left]
+            a, b, c0, c1 = max(top, y0), min(bottom, y1), max(left, x0), min(right, x1)
+            part = pixels[a - top : b - top, c0 - left : c1 - left]
+            out[a - y0 : b - y0, c0 - x0 : c1 - x0] = part
         return out
 
     def fetch(self, key: TileKey, meter: Meter | None = None) -> np.ndarray[Any, np.dtype[Any]]:
@@ -178,14 +181,14 @@ class Level:
 
     @cached_property
     def zarr(self) -> zarr.Array[Any]:
-        """This level as a read-only zarr array ``(h, w, c)``, fed by the tile cache."""
+        """The level as a read-only zarr array ``(h, w, c)``, fed by the tile cache."""
         from .store import open_level
 
         return open_level(self)
 
     @cached_property
     def dask(self) -> Any:
-        """This level as a dask array ``(h, w, c)``, fed by the tile cache."""
+        """The level as a dask array ``(h, w, c)``, fed by the tile cache."""
         import dask.array as da
 
         # A few tiles to a task: dask's cost per task is that of decoding a small tile.

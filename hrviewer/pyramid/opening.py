@@ -12,7 +12,7 @@ from hrviewer.errors import UserError
 
 from .pyramid import Pyramid
 from .sources.array import ArraySource, level_behind
-from .sources.base import Source
+from .sources.base import Refusal, Source
 from .sources.omezarr import OmeZarrSource
 from .sources.picture import PictureSource
 from .sources.slide import SlideSource
@@ -74,14 +74,13 @@ def open_pyramid(
         return _open[behind.image]
     if isinstance(source, (str, os.PathLike)):
         source = os.fspath(source)
-    refusal: UserError | None = None
+    refusal: Refusal | None = None
     for kind in sources():
         if not kind.supports(source):
             continue
         try:
             pyramid = Pyramid(kind.open(source, plane=plane or {}, channels=channels))
-        except UserError as error:
-            # Another source may read it; if none does, the first one's reason is the best.
+        except Refusal as error:  # if no other source reads it, the first reason is the best
             refusal = refusal or error
         else:
             _open[pyramid.levels[0].image] = pyramid
@@ -91,7 +90,9 @@ def open_pyramid(
 
 def _unsupported(source: object) -> UserError:
     if not isinstance(source, str):
-        return UserError(f"cannot open {type(source).__name__} as an image: pass a path or an array")
+        return UserError(
+            f"cannot open {type(source).__name__} as an image: pass a path or an array"
+        )
     if "://" in source:
         return UserError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
     path = Path(source)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
@@ -22,6 +23,7 @@ import numpy as np
 from .cache import Decoded
 from .cache_folder import cache_folder
 from .level import Level
+from .meter import Meter, Reading
 from .resample import block_mean
 from .zarr_tiles import ZarrTiles
 
@@ -207,7 +209,7 @@ def _window(array: Any, y0: int, y1: int, x0: int, x1: int) -> Any:
 class _Halvings:
     """The coarse levels of a picture in memory, made when one is first looked at.
 
-    Making them is charged as what it is: looking at the whole picture.
+    Making them means looking at the whole picture; a tile is charged its share of that.
     """
 
     def __init__(self, base: Level) -> None:
@@ -215,16 +217,22 @@ class _Halvings:
         self._lock = threading.Lock()
 
     @cached_property
-    def _pixels(self) -> list[np.ndarray[Any, np.dtype[Any]]]:
+    def _made(self) -> tuple[list[np.ndarray[Any, np.dtype[Any]]], Reading]:
         h, w, _ = self._base.shape
-        levels = [self._base.read(0, h, 0, w)]
+        meter = Meter()
+        levels = [self._base.read(0, h, 0, w, meter=meter)]
+        start = time.perf_counter()
         for _ in range(missing(self._base.shape)):
             levels.append(block_mean(levels[-1], 2))
-        return levels
+        paid = meter.total
+        paid.seconds += time.perf_counter() - start
+        return levels[1:], paid
 
     def read(self, times: int, y0: int, y1: int, x0: int, x1: int) -> Decoded:
         """Return a window of the picture after some halvings."""
         with self._lock:
-            pixels = self._pixels[times]
+            levels, paid = self._made
+        pixels = levels[times - 1]
         window = pixels[y0:y1, x0:x1].copy()
-        return Decoded(window, window.nbytes)
+        share = window.size / pixels.size
+        return Decoded(window, round(paid.bytes * share), paid.seconds * share)

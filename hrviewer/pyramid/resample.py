@@ -26,7 +26,8 @@ def edges(start: float, stop: float, step: float, first: int, last: int) -> Floa
 
     The lattice begins at `start` and advances by `step`; its last pixel ends at `stop`.
     """
-    return np.minimum(start + np.arange(first, last + 1) * step, stop)
+    bounds: Floats = np.minimum(start + np.arange(first, last + 1) * step, stop)
+    return bounds
 
 
 def weights(bounds: Floats, low: int, high: int) -> Any:

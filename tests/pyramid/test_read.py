@@ -30,11 +30,9 @@ def box(image: np.ndarray, rect: Rect, scale: float, down: tuple[float, float]) 
         high = np.minimum(start + (np.arange(count) + 1) * scale, stop) / d
         at = np.arange(size)
         cover.append(
-            np.clip(
-                np.minimum(high[:, None], at + 1) - np.maximum(low[:, None], at), 0, None
-            )
+            np.clip(np.minimum(high[:, None], at + 1) - np.maximum(low[:, None], at), 0, None)
         )
-    total = np.einsum("iy,yxc,jx->ijc", cover[0], image.astype(float), cover[1])
+    total = np.einsum("iy,yxc,jx->ijc", cover[0], image.astype(float), cover[1], optimize=True)
     area = cover[0].sum(1)[:, None] * cover[1].sum(1)[None]
     return total / area[..., None]
 

@@ -13,12 +13,12 @@ from typing import Any, Self, cast
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.cache import Decoded
+from hrviewer.pyramid.level import Level
+from hrviewer.pyramid.units import micrometres
+from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
-from .. import fingerprint
-from ..cache import Decoded
-from ..level import Level
-from ..units import micrometres
-from ..zarr_tiles import ZarrTiles
 from .base import Source, pick_channels, pick_plane, plain_dtype
 
 __all__ = ["ArraySource", "level_behind"]
@@ -69,9 +69,7 @@ class ArraySource(Source):
         return bool(_arrays(obj))
 
     @classmethod
-    def open(
-        cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None
-    ) -> Self:
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
         """Wrap arrays."""
         return cls(obj, plane, channels)
 

@@ -14,14 +14,26 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.pyramid.cache import Decoded
+from hrviewer.pyramid.level import Level
 
-from ..cache import Decoded
-from ..level import Level
-
-__all__ = ["LARGEST_TILE", "Layout", "Source", "pick_channels", "pick_plane", "plain_dtype"]
+__all__ = [
+    "LARGEST_TILE",
+    "Layout",
+    "Refusal",
+    "Source",
+    "pick_channels",
+    "pick_plane",
+    "plain_dtype",
+]
 
 LARGEST_TILE = 64_000_000
 """Pixels; an image whose smallest readable part is larger cannot be read in bounded memory."""
+
+
+class Refusal(UserError):
+    """A source cannot make sense of it; the next one is asked."""
+
 
 Layout = tuple[tuple[int, int, int], tuple[int, int]]
 """A level's shape ``(h, w, c)`` and its tiles' ``(h, w)``."""
@@ -57,10 +69,11 @@ class Source(ABC):
 
     @classmethod
     @abstractmethod
-    def open(
-        cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None
-    ) -> Self:
-        """Open `obj`, or raise a UserError that says in one line why not."""
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+        """Open `obj`, or raise a UserError that says in one line why not.
+
+        A `Refusal` passes it on to the next source; any other UserError is final.
+        """
 
     @abstractmethod
     def decode(self, level: int, row: int, column: int) -> Decoded:

@@ -1,9 +1,10 @@
 """TIFF and its dialects, by tifffile: SVS, NDPI, OME-TIFF, COG, strips, tiles.
 
-Invariants: tifffile reads the structure, this module the pixels, one stored segment (tile or
-strip) at a time, straight from the file's bytes; no size in a header is trusted before it is
-checked. Segments that are thin (strips, NDPI's) are grouped into tiles of up to 4 megapixels.
-The tag Orientation is applied to tiles, so everything else sees an upright image.
+Invariants: tifffile reads the structure once, when the file is opened, this module the pixels,
+one stored segment (tile or strip) at a time, straight from the file's bytes; no size in a header
+is trusted before it is checked. Segments that are thin (strips, NDPI's) are grouped into tiles of
+up to 4 megapixels. The tag Orientation is applied to tiles, so everything else sees an upright
+image.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import os
 import re
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +23,12 @@ from typing import Any, Self
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.cache import Decoded
+from hrviewer.pyramid.level import one_line
+from hrviewer.pyramid.units import micrometres, plausible
 
-from .. import fingerprint
-from ..cache import Decoded
-from ..level import one_line
-from ..units import micrometres, plausible
-from .base import LARGEST_TILE, Layout, Source, pick_channels, pick_plane, plain_dtype
+from .base import LARGEST_TILE, Layout, Refusal, Source, pick_channels, pick_plane, plain_dtype
 
 __all__ = ["TiffSource"]
 
@@ -84,10 +86,28 @@ class _File:
 
 
 @dataclass(frozen=True)
+class _Page:
+    """What decoding needs of a page, read while the file's structure is at hand."""
+
+    path: str
+    offsets: Sequence[int]
+    counts: Sequence[int]
+    tables: bytes | None
+
+    @classmethod
+    def of(cls, page: Any) -> Self | None:
+        """Take it from tifffile's page; files may lack one."""
+        if page is None:
+            return None
+        path = page.parent.filehandle.path
+        return cls(path, page.dataoffsets, page.databytecounts, page.jpegtables)
+
+
+@dataclass(frozen=True)
 class _Stored:
     """How one level lies in the file, before orientation."""
 
-    pages: tuple[Any, ...]
+    pages: tuple[_Page | None, ...]
     """Those of the chosen plane: one, or one for each channel."""
     key: Any
     """The page that describes them all."""
@@ -118,29 +138,18 @@ class TiffSource(Source):
             return file.read(4).startswith(MAGIC)
 
     @classmethod
-    def open(
-        cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None
-    ) -> Self:
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
         """Open a file."""
         import tifffile
 
         path = Path(str(obj))
         try:
-            tiff = tifffile.TiffFile(path)
+            with tifffile.TiffFile(path) as tiff:
+                return cls(path, tiff, plane, channels)
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{path.name} is not a readable TIFF: {one_line(error)}") from error
-        try:
-            return cls(path, tiff, plane, channels)
-        except UserError:
-            tiff.close()
-            raise
-        except Exception as error:
-            tiff.close()
-            raise UserError(
-                f"{path.name} cannot be read: {one_line(error)}; the file is damaged"
-            ) from error
+            raise Refusal(f"{path.name} is not a readable TIFF: {one_line(error)}") from error
 
     def __init__(
         self, path: Path, tiff: Any, plane: Mapping[str, int], channels: Sequence[int] | None
@@ -148,9 +157,10 @@ class TiffSource(Source):
         self.name, self.path = path.name, str(path)
         self.fingerprint = fingerprint.of_files([path])
         self.notes = []
-        self._tiff = tiff
         self._files: dict[str, _File] = {}
         self._lock = threading.Lock()
+        # The levels' arrays may outlive the pyramid, so files are closed with the source.
+        self._finalize = weakref.finalize(self, _close, self._files)
         series = self._baseline(series_of(tiff))
         key = series.keyframe
         self._bands = self._colours(key)
@@ -222,11 +232,11 @@ class TiffSource(Source):
     def _palette(key: Any) -> bool:
         return bool(key.photometric == 3 and key.colormap is not None)
 
-    def _stored(
-        self, level: Any, plane: Mapping[str, int], sizes: Mapping[str, int]
-    ) -> _Stored:
+    def _stored(self, level: Any, plane: Mapping[str, int], sizes: Mapping[str, int]) -> _Stored:
         """Find one level's pages and check that what the header says of them can be."""
         key = level.keyframe
+        # tifffile makes these when they are first asked for, which may need the file.
+        _ = key.decode, key.jpegheader, key.nodata
         separate, _, height, width, contiguous = key.shaped
         bare = bool(key.is_contiguous and key.fillorder == 1 and not key.is_tiled)
         extent = tuple(sizes.values())
@@ -235,12 +245,12 @@ class TiffSource(Source):
             at = [channel if axis == "c" and self._across else plane[axis] for axis in sizes]
             wanted.append(int(np.ravel_multi_index(at, extent)) if at else 0)
         if len(level) >= math.prod(extent):
-            pages = tuple(level[index] for index in wanted)
-            raw = tuple(page.dataoffsets[0] for page in pages if page) if bare else None
+            pages = tuple(_Page.of(level[index]) for index in wanted)
+            raw = tuple(page.offsets[0] for page in pages if page) if bare else None
         elif bare and level.dataoffset is not None:
             # ImageJ and tifffile store large stacks behind their first page alone.
             size = math.prod(key.shaped) * key.dtype.itemsize
-            pages = (level[0],) * len(wanted)
+            pages = (_Page.of(level[0]),) * len(wanted)
             raw = tuple(level.dataoffset + index * size for index in wanted)
         else:
             raise UserError(f"{self.name} lacks planes that it announces; the file is damaged")
@@ -259,7 +269,7 @@ class TiffSource(Source):
             )
         count = -(-height // segment[0]) * -(-width // segment[1]) * separate
         for page in pages:
-            if raw is None and page and len(page.dataoffsets) < count:
+            if raw is None and page and len(page.offsets) < count:
                 raise UserError(f"{self.name} lists fewer pieces than it has; the file is damaged")
         group = 1
         if segment[1] > 8 * segment[0] or not key.is_tiled:
@@ -316,7 +326,9 @@ class TiffSource(Source):
         separate, _, height, width, contiguous = key.shaped
         dtype = key.dtype.newbyteorder(key.parent.byteorder)
         line = width * contiguous * dtype.itemsize
-        file = self._file(stored.pages[index])
+        page = stored.pages[index]
+        assert page is not None
+        file = self._file(page)
         parts = []
         for sample in range(separate):
             start = stored.raw[index] + (sample * height + y0) * line
@@ -342,13 +354,11 @@ class TiffSource(Source):
                 top = at * sh - y0
                 target = pixels[top : top + sh, :, bands]
                 data = None
-                if page is not None and page.databytecounts[number]:
-                    count = page.databytecounts[number]
-                    data = self._file(page).read(page.dataoffsets[number], count)
-                    size += count
-                decoded = key.decode(
-                    data, number, jpegtables=page and page.jpegtables, jpegheader=key.jpegheader
-                )[0]
+                if page is not None and page.counts[number]:
+                    data = self._file(page).read(page.offsets[number], page.counts[number])
+                    size += page.counts[number]
+                tables = None if page is None else page.tables
+                decoded = key.decode(data, number, jpegtables=tables, jpegheader=key.jpegheader)[0]
                 if decoded is None:  # sparse files leave out what is empty
                     target[...] = key.nodata
                 else:
@@ -357,7 +367,8 @@ class TiffSource(Source):
 
     @staticmethod
     def _native(key: Any) -> np.dtype[Any]:
-        return np.dtype(key.dtype).newbyteorder("=")
+        native: np.dtype[Any] = np.dtype(key.dtype).newbyteorder("=")
+        return native
 
     def _colour(self, key: Any, pixels: Pixels) -> Pixels:
         """Return what is shown of a tile's samples."""
@@ -375,20 +386,24 @@ class TiffSource(Source):
             pixels = np.iinfo(pixels.dtype).max - pixels
         return pixels.astype(self.dtype, copy=False)
 
-    def _file(self, page: Any) -> _File:
+    def _file(self, page: _Page) -> _File:
         """Return the file in which a page lies: OME-TIFF may spread over several."""
-        path = page.parent.filehandle.path
         with self._lock:
-            if path not in self._files:
-                self._files[path] = _File(path)
-            return self._files[path]
+            if not self._finalize.alive:
+                raise UserError(f"{self.name} was closed; open it again")
+            if page.path not in self._files:
+                self._files[page.path] = _File(page.path)
+            return self._files[page.path]
 
     def close(self) -> None:
         """Close the files."""
-        self._tiff.close()
         with self._lock:
-            for file in self._files.values():
-                file.close()
+            self._finalize()
+
+
+def _close(files: dict[str, _File]) -> None:
+    for file in files.values():
+        file.close()
 
 
 def _tag(page: Any, name: str) -> Any:
@@ -406,7 +421,8 @@ def _nodata(key: Any) -> float | None:
 
 def _rgb(pixels: Pixels) -> Pixels:
     """Turn full-range YCbCr (ITU-R 601, as in JPEG) into RGB."""
-    y, cb, cr = np.moveaxis(pixels.astype(np.float32) - np.float32([0, 128, 128]), 2, 0)
+    y, cb, cr = np.moveaxis(pixels.astype(np.float32), 2, 0)
+    cb, cr = cb - 128, cr - 128
     rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
     return np.clip(np.floor(rgb + 0.5), 0, 255).astype(pixels.dtype)
 
