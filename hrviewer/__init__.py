@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrviewer.pyramid import Pyramid
     from hrviewer.runs import Run
     from hrviewer.strategies import Strategy
+    from hrviewer.viewer.view import View
 
 __all__ = ["__version__", "export", "open", "run", "view"]
 
@@ -114,20 +115,26 @@ def run(
     )
 
 
-def view(image: object = None, model: str | None = None, strategy: str | None = None) -> Any:
+def view(
+    image: object | None = None,
+    model: str | Path | Pack | None = None,
+    strategy: str | None = None,
+) -> View:
     """Open napari with the panel docked.
 
     Parameters
     ----------
     image : object, optional
         Whatever `open` takes.
-    model, strategy : str, optional
-        What the panel starts with.
+    model : str, Path or Pack, optional
+        Which networks look, as `run` takes them.
+    strategy : str, optional
+        Where they look.
 
     Returns
     -------
     View
-        With ``viewer`` and ``close()``.
+        With ``viewer``, ``controller`` and ``close()``.
 
     Raises
     ------

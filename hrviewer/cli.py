@@ -61,19 +61,28 @@ def command(group: typer.Typer, name: str | None = None, **settings: Any) -> Cal
         Typer's.
     """
     option = typer.Option("--debug", help="Show the whole traceback of an error.")
-    debug = inspect.Parameter(
-        "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
-    )
+    extra = {"context": typer.Context, "debug": Annotated[bool, option]}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def guarded(*args: Any, debug: bool, **kwargs: Any) -> None:
-            with guard(debug):
-                function(*args, **kwargs)
+        def guarded(context: typer.Context, debug: bool, **kwargs: Any) -> None:
+            root = context.find_root()
+            root.obj = root.obj or debug  # before or after the command's name
+            with guard(root.obj):
+                # What stands for a group is done where no command of it is given.
+                if context.invoked_subcommand is None:
+                    function(**kwargs)
 
         signature = inspect.signature(function, eval_str=True)
-        parameters = [*signature.parameters.values(), debug]
-        guarded.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        added = [
+            inspect.Parameter(
+                key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+            )
+            for key, annotation in extra.items()
+        ]
+        guarded.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*signature.parameters.values(), *added]
+        )
         if name == "":
             group.callback(invoke_without_command=True, **settings)(guarded)
         else:
@@ -198,15 +207,13 @@ def version_of(wanted: bool) -> None:
 
 @command(app, "")
 def opened(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=version_of, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
-    """Open napari where no command is given."""
-    if context.invoked_subcommand is None:
-        show([], None, None)
+    """Open napari."""
+    show([], None, None)
 
 
 @command(app)
@@ -234,12 +241,15 @@ def show(images: list[str], model: str | None, strategy: str | None) -> None:
             "`hrviewer run` needs none"
         )
     import napari
+    from napari.layers import Layer
 
+    from hrviewer.pyramid import open_pyramid
+    from hrviewer.viewer.levels import image_layer
     from hrviewer.viewer.view import view
 
-    first = view(images[0] if images else None, model=model, strategy=strategy)
+    opened = view(images[0] if images else None, model=model, strategy=strategy)
     for image in images[1:]:
-        first.viewer.open(image, plugin="hrviewer")
+        opened.viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
     napari.run()
 
 
@@ -497,12 +507,6 @@ def strategies(as_json: Json = False) -> None:
 
 
 @command(models, "")
-def chosen(context: typer.Context) -> None:
-    """List the installed packs where no command is given."""
-    if context.invoked_subcommand is None:
-        listed()
-
-
 @command(models, "list")
 def listed() -> None:
     """List the installed packs and their roles."""

@@ -31,9 +31,9 @@ fi
 
 scripts/system.sh
 
-# Without a terminal a progress bar is noise.
+# Errors only: `pip check` at the end says whether all fits together.
 pip_install() {
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --progress-bar off "$@"
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --no-input "$@"
 }
 
 if [[ ! -x .venv/bin/python ]]; then

@@ -145,15 +145,16 @@ class Device:
             else:
                 outputs = self._infer(jobs[0].network, [job.work for job in jobs])
         except BaseException as error:
-            if len(jobs) > 1:
-                if is_out_of_memory(error):
-                    self.batch = max(1, len(jobs) // 2)
-                # Smaller batches, down to the one input that is at fault.
-                half = len(jobs) // 2
-                self._run(jobs[:half])
-                self._run(jobs[half:])
+            tried = max(self.batch, len(jobs)) if jobs[0].network is not None else 1
+            if is_out_of_memory(error) and tried > 1:
+                self.batch = part = tried // 2
+            elif len(jobs) > 1:
+                part = 1  # to find the one that is at fault
+            else:
+                jobs[0].future.set_exception(error)
                 return
-            jobs[0].future.set_exception(error)
+            for i in range(0, len(jobs), part):
+                self._run(jobs[i : i + part])
             return
         seconds = (time.perf_counter() - start) / len(jobs)
         for job, output in zip(jobs, outputs, strict=False):

@@ -24,7 +24,6 @@ from hrviewer.engine.looker import Looker, kind_of
 from hrviewer.engine.record import Record
 from hrviewer.engine.scene import Networks, build_scene
 from hrviewer.engine.seen import Seen
-from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Answer, Look, Params, Show, Strategy, Think, Warp
@@ -108,7 +107,7 @@ class Session:
         self._wake = threading.Condition()
         self._closed = False
         self.computed = 0
-        self.error: UserError | None = None
+        self.error: Exception | None = None
         self._thread = threading.Thread(target=self._serve, name="hrviewer-live", daemon=True)
         self._thread.start()
 
@@ -165,7 +164,7 @@ class Session:
                 self._current = rect, control
             try:
                 cell = self._run(rect, control, *how)
-            except UserError as error:
+            except Exception as error:  # whatever it is, the session must go on serving
                 cell, self.error = None, error
             with self._wake:
                 self._current = None

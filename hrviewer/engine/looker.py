@@ -274,27 +274,31 @@ class Looker:
             if isinstance(inferred, BaseException):
                 raise inferred
             result = inferred.result()
+            start = time.perf_counter()
+            charge = replace(charge, infer_s=result.seconds)
+            output, box = self._place(network, asked, np.asarray(result.output, np.float32))
+            value = answer(network.card, output, box, asked.patch.core, self.pyramid.rect)
+            if not np.isfinite(value).all():
+                raise ValueError("the network's output is not finite here")
         except CancelledError:
             raise Stopped from None
         except Exception as error:
             return failed(asked.patch, role, charge, network.card.outputs, error)
-        start = time.perf_counter()
-        output = np.asarray(result.output, np.float32)
-        charge = replace(charge, infer_s=result.seconds)
-        _, rows, columns = output.shape
-        scale = asked.patch.scale
-        if rows == columns == 1 and network.card.task in ("classification", "embedding"):
-            box: Box = tuple(map(float, asked.rect.astuple()))  # type: ignore[assignment]
-        else:
-            cell = network.stride * scale
-            box = (float(asked.rect.y), float(asked.rect.x), rows * cell, columns * cell)
-        output, box = crop(output, box, asked.patch.core, self.pyramid.rect)
-        value = answer(network.card, output, box, asked.patch.core, self.pyramid.rect)
-        if not np.isfinite(value).all():
-            blank = ValueError("the network's output is not finite here")
-            return failed(asked.patch, role, charge, network.card.outputs, blank)
         charge = replace(charge, post_s=time.perf_counter() - start)
         return Seen(asked.patch, role, value, output, box, charge)
+
+    def _place(
+        self, network: Network, asked: _Asked, output: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], Box]:
+        """Return the part of an output that speaks of the core, and what it covers."""
+        _, rows, columns = output.shape
+        if rows == columns == 1 and network.card.task in ("classification", "embedding"):
+            box = as_box(asked.rect)
+        else:
+            cell = network.stride * asked.patch.scale
+            box = (float(asked.rect.y), float(asked.rect.x), rows * cell, columns * cell)
+        kind = kind_of(network.card)
+        return crop(output, box, asked.patch.core, self.pyramid.rect, kind)
 
     # Requests whose parts belong together.
 
@@ -350,7 +354,7 @@ class Looker:
                 request.role,
                 np.asarray(value, np.float64),
                 np.asarray(value, np.float32)[:, None, None],
-                tuple(map(float, patch.core.astuple())),  # type: ignore[arg-type]
+                as_box(patch.core),
                 share,
             )
             for patch, value in zip(patches, done.output, strict=True)
@@ -377,8 +381,8 @@ class Looker:
         cell = max(1, round(network.stride))
         shape = Grid(rect, cell).shape
         values = unwarp(done.output, request.grid, shape, kind_of(network.card))
-        box = tuple(map(float, rect.astuple()))
-        value = answer(network.card, values, box, rect, self.pyramid.rect)  # type: ignore[arg-type]
+        box = as_box(rect)
+        value = answer(network.card, values, box, rect, self.pyramid.rect)
         charge = replace(
             charge,
             flops=network.flops(*request.shape),
@@ -391,7 +395,7 @@ class Looker:
                 request.role,
                 value,
                 values,
-                box,  # type: ignore[arg-type]
+                box,
                 charge,
                 spread=spread(request.grid),
             )
@@ -407,7 +411,7 @@ class Looker:
         except Exception as error:
             return [failed(patch, request.role, Charge(), network.card.outputs, error)]
         values = np.asarray(done.output, np.float32)
-        box: Box = tuple(map(float, request.where.astuple()))  # type: ignore[assignment]
+        box = as_box(request.where)
         return [
             Seen(
                 patch,
@@ -456,6 +460,11 @@ def _deliver(
     ready.put((asked, charge, done))
 
 
+def as_box(rect: Rect) -> Box:
+    """Return a rectangle as what a map covers."""
+    return float(rect.y), float(rect.x), float(rect.h), float(rect.w)
+
+
 def role_of(network: Network) -> Role:
     """Return what a policy may know of a network."""
     return Role(network.card, network.stride, network.halo, network.flops)
@@ -468,7 +477,7 @@ def failed(patch: Patch, role: str, charge: Charge, k: int, error: BaseException
         role,
         np.full(k, np.nan),
         np.full((k, 1, 1), np.nan, np.float32),
-        tuple(map(float, patch.core.astuple())),  # type: ignore[arg-type]
+        as_box(patch.core),
         charge,
         status="failed",
         error=f"{type(error).__name__}: {error}".splitlines()[0],
@@ -476,14 +485,30 @@ def failed(patch: Patch, role: str, charge: Charge, k: int, error: BaseException
 
 
 def crop(
-    output: NDArray[np.float32], box: Box, core: Rect, image: Rect
+    output: NDArray[np.float32], box: Box, core: Rect, image: Rect, kind: Kind
 ) -> tuple[NDArray[np.float32], Box]:
-    """Return the part of a map that touches the core."""
-    rows, columns = cover(box, (output.shape[1], output.shape[2]), core, image)
-    r, c = np.flatnonzero(rows > 0), np.flatnonzero(columns > 0)
+    """Return the part of a map that touches the core.
+
+    Cells that hang over the image's border hold what was filled in there; of their mass only the
+    image's part counts.
+    """
+    _, rows, columns = output.shape
+    if not rows or not columns:
+        raise ValueError("the patch is smaller than one output cell")
+    dy, dx = box[2] / rows, box[3] / columns
+    if kind == "mass" and (box[0] + box[2] > image.h or box[1] + box[3] > image.w):
+        inside = [
+            np.clip((limit - start - np.arange(n) * step) / step, 0, 1)
+            for start, n, step, limit in (
+                (box[0], rows, dy, image.h),
+                (box[1], columns, dx, image.w),
+            )
+        ]
+        output = (output * np.outer(*inside)).astype(np.float32)
+    cover_y, cover_x = cover(box, (rows, columns), core, image)
+    r, c = np.flatnonzero(cover_y > 0), np.flatnonzero(cover_x > 0)
     if not len(r) or not len(c):
         raise ValueError("the network's output does not reach the patch's core")
-    dy, dx = box[2] / output.shape[1], box[3] / output.shape[2]
     part = np.ascontiguousarray(output[:, r[0] : r[-1] + 1, c[0] : c[-1] + 1])
     return part, (box[0] + r[0] * dy, box[1] + c[0] * dx, len(r) * dy, len(c) * dx)
 

@@ -85,7 +85,8 @@ class Network(ABC):
     def flops(self, h: int, w: int) -> float:
         """Return what one input ``(C, h, w)`` costs, in FLOPs.
 
-        A multiplication with its addition is 2. Filling up to a size that the network takes is counted.
+        A multiplication with its addition is 2. Filling up to a size that the network takes
+        is counted.
         """
         size = self._size(h, w)
         if size not in self._flops:

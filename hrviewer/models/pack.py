@@ -19,6 +19,7 @@ from hrviewer.models import loaders
 from hrviewer.models.card import Card, read_json
 from hrviewer.models.classical import builtin
 from hrviewer.models.network import Network
+from hrviewer.models.told import brief
 
 __all__ = ["GROUP", "InstalledPack", "Pack", "installed_packs", "open_pack"]
 
@@ -143,7 +144,7 @@ class InstalledPack:
         except Exception as error:
             raise UserError(
                 f"the pack {self.name} ({self.entry.value}) does not import "
-                f"({type(error).__name__}: {error}): install its plug-in again"
+                f"({brief(error)}): install its plug-in again"
             ) from error
         return Pack.read(folder)
 

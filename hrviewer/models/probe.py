@@ -11,6 +11,7 @@ import numpy as np
 
 from hrviewer.errors import UserError
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.told import brief
 
 __all__ = ["measure_halo", "settle"]
 
@@ -39,12 +40,14 @@ def settle(network: Network, tile: Floats | None = None) -> None:
     one = _noise(network, 0, side) if tile is None else tile[None]
     if network.joint:
         _check_joint(network, one)
+        network.join_flops(2)
         return
     it, out = network.card.input, network.card.output
     if out.margin and network.halo < out.margin:
         raise _lie(network, "output.halo", f"is less than output.margin, {out.margin}")
     found = _try(network, one)
     _check(network, found, side)
+    network.flops(side, side)  # what cannot be counted is not run either
     network.batch = network.batch or _batch(network, one, found)
     if not it.fixed:
         other = -(-side // 2 // it.multiple_of) * it.multiple_of
@@ -76,12 +79,13 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
     Raises
     ------
     UserError
-        Where the output changes throughout the tile: the network sees all of it.
+        Where the output changes throughout the tile (the network sees all of it), or hardly
+        changes even where the noise does.
     """
     card = network.card
     side, step = card.input.tile, card.step
     strip = max(step, side // 8 // step * step)
-    reach = 0
+    reach, responds = 0, 0.0
     for seed in range(seeds):
         base = _noise(network, seed, side, coarse=1)
         # Coarser noise too: what a network makes of fine noise can be pooled away.
@@ -95,14 +99,18 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
                 changed = base.copy()
                 changed[tuple(cut)] = other[tuple(cut)]
                 moved = np.abs(network(changed) - first) > _REACH * scale
-                lines = np.flatnonzero(moved.any(axis=(0, 1, 5 - axis)))
-                if lines.size:
-                    far = (
-                        side - int(lines[0]) * network.stride
-                        if end
-                        else ((int(lines[-1]) + 1) * network.stride)
-                    )
-                    reach = max(reach, far - strip)
+                hit = moved.any(axis=(0, 1, 5 - axis))
+                hit = hit[::-1] if end else hit  # from the strip inwards
+                responds = max(responds, float(hit[: strip // network.stride].mean()))
+                if hit.any():
+                    last = int(np.flatnonzero(hit)[-1])
+                    reach = max(reach, (last + 1) * network.stride - strip)
+    if responds < 0.5:
+        # A network that is silent on noise hides how far it sees.
+        raise UserError(
+            f"{card.name} hardly answers to noise, so how far it sees cannot be measured: "
+            "give the card output.halo"
+        )
     if reach >= side - strip:
         raise UserError(
             f"{card.name} sees the whole of a {side}-pixel tile, so tiles cannot be joined "
@@ -134,9 +142,8 @@ def _try(network: Network, batch: Floats) -> Floats:
         raise UserError(f"{network.card.name}: {error}") from None
     except Exception as error:
         size = " × ".join(map(str, batch.shape))
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{network.card.name} does not run on an input of {size} ({reason}): "
+            f"{network.card.name} does not run on an input of {size} ({brief(error)}): "
             "correct the card's input (channels, tile, multiple_of, fixed)"
         ) from None
 
@@ -166,9 +173,8 @@ def _check_joint(network: Network, one: Floats) -> None:
     try:
         found = network.join(np.concatenate([one, one]), boxes)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{network.card.name} does not join two tokens of {side} pixels ({reason}): "
+            f"{network.card.name} does not join two tokens of {side} pixels ({brief(error)}): "
             "correct the card's input"
         ) from None
     if found.shape != (2, network.card.outputs):
@@ -183,7 +189,7 @@ def _lie(network: Network, field: str, found: str) -> UserError:
 
 def _batch(network: Network, one: Floats, found: Floats) -> int | None:
     """Return 1 where a network run on two inputs does not say what it says of each."""
-    two = np.concatenate([one[..., ::-1], one])
+    two = np.concatenate([one[..., ::-1] / 2, one])
     try:
         both = network(two)
     except Exception:

@@ -6,11 +6,11 @@ A name is resolved when weights are loaded, so that listing packs imports no tor
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from hrviewer.errors import UserError
+from hrviewer.models.told import brief
 
 __all__ = ["GROUP", "architecture", "register"]
 
@@ -37,22 +37,21 @@ def architecture(name: str) -> Callable[..., Any]:
     """Return what builds the architecture `name`; `UserError` that lists those known."""
     if name in _REGISTERED:
         return _REGISTERED[name]
-    own: dict[str, Callable[..., Any]] = import_module(
-        "hrviewer.models.architectures"
-    ).ARCHITECTURES
-    if name in own:
-        return own[name]
+    from hrviewer.models.architectures import ARCHITECTURES  # imports torch
+
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
     plugged = entry_points(group=GROUP)
     for entry in plugged.select(name=name):
         try:
             build: Callable[..., Any] = entry.load()
         except Exception as error:
             raise UserError(
-                f"the architecture {name} of {entry.value} does not import ({error}): "
+                f"the architecture {name} of {entry.value} does not import ({brief(error)}): "
                 "install that plug-in again"
             ) from error
         return build
-    known = sorted({*_REGISTERED, *own, *plugged.names})
+    known = sorted({*_REGISTERED, *ARCHITECTURES, *plugged.names})
     raise UserError(
         f"no architecture is named {name!r} (known: {', '.join(known)}): "
         "install the plug-in that has it, or correct the card"

@@ -61,8 +61,8 @@ def _found() -> dict[str, Any]:
 
 def strategy_ids() -> list[str]:
     """Return the names of the strategies that are installed, baselines first."""
-    order = ["uniform", "patches"]
-    return sorted(_found(), key=lambda name: (name not in order, name))
+    baselines = [name for name in ("uniform", "patches") if name in _found()]
+    return baselines + sorted(_found().keys() - set(baselines))
 
 
 def get_strategy(name: str) -> Strategy:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.geometry import Grid, Patch, Rect
+from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.protocol import Handle, Role, Show
 
 __all__ = [
@@ -73,10 +74,28 @@ def tiles(
         side = card.tile - 2 * halo
     step = lattice(role, scale)
     cell = max(step, round(side * scale / step) * step)
-    # The lattice starts at the image's corner, wherever the region does.
-    y, x = region.y // step * step, region.x // step * step
-    aligned = Rect(y, x, region.y1 - y, region.x1 - x)
-    return [Patch(core & region, scale, halo) for core in Grid(aligned, cell)]
+    ys, xs = (
+        cuts(start, start + length, step, cell, fixed=card.fixed)
+        for start, length in ((region.y, region.h), (region.x, region.w))
+    )
+    return [
+        Patch(Rect(y, x, y1 - y, x1 - x), scale, halo)
+        for y, y1 in pairwise(ys)
+        for x, x1 in pairwise(xs)
+    ]
+
+
+def cuts(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> list[int]:
+    """Return where to cut ``[start, end)`` so that tiles meet the image's lattice.
+
+    The lattice starts at the image's corner, wherever the region does. A sliver at the end, too
+    thin for an output cell, goes with the tile before it (a network of fixed size cannot take it).
+    """
+    aligned = start // step * step
+    inner = list(range(aligned + cell, end, cell))
+    if inner and end - inner[-1] < step and not fixed:
+        inner.pop()
+    return [start, *inner, end]
 
 
 def rounds(patches: Sequence[Patch], size: int = ROUND) -> Iterator[tuple[Patch, ...]]:

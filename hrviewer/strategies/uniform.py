@@ -16,6 +16,10 @@ from hrviewer.strategies.tiling import aggregate, response, rounds, tiles, total
 __all__ = ["Uniform", "UniformParams"]
 
 
+ONE_LOOK = 2048
+"""What is no larger after shrinking, in network pixels per side, is seen in one look."""
+
+
 class UniformParams(Params):
     """Parameters of `Uniform`."""
 
@@ -61,7 +65,7 @@ class Uniform(Strategy):
 
     @staticmethod
     def _cut(scene: Scene, scale: float) -> list[Patch]:
-        return tiles(scene.main, scene.region, scale)
+        return tiles(scene.main, scene.region, scale, tile=ONE_LOOK)
 
     def _fit(self, scene: Scene) -> list[Patch]:
         """Return the least shrunk tiling whose FLOPs fit the budget."""

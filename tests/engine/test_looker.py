@@ -85,7 +85,7 @@ def test_a_failing_patch_is_reported_charged_and_left_blank():
         assert failed.error == "RuntimeError: cosmic ray"
         assert np.isnan(failed.value)
         assert failed.flops > 0
-        assert failed.pixels > 0
+        assert failed.prepare_s > 0
         assert record.counts()["failed"] == 1
         core = record.output.values[
             0,

@@ -234,7 +234,7 @@ run(picture(500, 700), ToyPack(main=net), "patches", tile=32, out=sys.argv[1], c
 
 def child(out: Path, how: str) -> subprocess.Popen:
     script = CHILD.format(tests=str(Path(__file__).parents[1]))
-    return subprocess.Popen([sys.executable, "-c", script, str(out), how], stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", script, str(out), how])
 
 
 @pytest.mark.slow
@@ -254,7 +254,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
         time.sleep(rng.uniform(0, 0.12) + (0.5 if how == "resume" else 0))
         assert time.monotonic() - start < 60
         if process.poll() is not None:
-            assert process.returncode == 0, process.stderr.read().decode()
+            assert process.returncode == 0
             import shutil
 
             check_equal(out, whole)
@@ -280,7 +280,7 @@ def test_one_kill_changes_no_bit(tmp_path):
     process.wait()
     assert not json.loads((out / "run.json").read_text())["complete"]
     again = child(out, "resume")
-    assert again.wait(120) == 0, again.stderr.read().decode()
+    assert again.wait(120) == 0
     check_equal(out, whole)
     spent = Run(out).header["spent"]["flops"]
     assert 0 < spent < Run(whole).header["spent"]["flops"]

@@ -149,7 +149,8 @@ def test_uniform_is_as_sharp_as_its_budget_allows(fraction):
     main = scene().main
     cost = total_flops(main, patches, Rect(0, 0, 1000, 1300))
     assert cost <= fraction * full
-    sharper = tiles(main, Rect(0, 0, 1000, 1300), snap_scale(scale / 1.1))
+    assert len(patches) == 1
+    sharper = tiles(main, Rect(0, 0, 1000, 1300), snap_scale(scale / 1.1), tile=2048)
     assert total_flops(main, sharper, Rect(0, 0, 1000, 1300)) > fraction * full
     assert answer.estimate[0] == 1000 * 1300
     assert shows[-1].kind == "saliency"

@@ -18,6 +18,7 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.network import Floats, Network, activate
 from hrviewer.models.registry import architecture
+from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
 __all__ = ["TorchNetwork", "fold"]
@@ -34,7 +35,7 @@ class TorchNetwork(Network):
     def __init__(self, card: Card, sha256: str, module: nn.Module, device: torch.device) -> None:
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
         self.joint = callable(getattr(module, "join", None))
-        self._plain = module  # counted: folding changes no cost, but keeps it out of doubt
+        self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
         module = module.to(device)
         self._module = module if self.joint else _folded(module, card, device)
@@ -66,14 +67,16 @@ class TorchNetwork(Network):
             module: nn.Module = architecture(name)(**params)
         except (TypeError, ValueError) as error:
             raise UserError(
-                f"{card.name}: architecture.params do not suit {name} ({error}): correct the card"
+                f"{card.name}: architecture.params do not suit {name} ({brief(error)}): "
+                "correct the card"
             ) from None
         try:
             # Copying into the module's own parameters brings halves up to float32.
             module.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} does not fit the architecture {name}: {reason}") from None
+            raise UserError(
+                f"{path} does not fit the architecture {name} ({brief(error)}): correct the card"
+            ) from None
         return cls(card, sha256, module.eval().requires_grad_(False), placed)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
@@ -99,21 +102,21 @@ class TorchNetwork(Network):
         if (n,) not in self._flops:
             side = self.card.input.tile
             tokens, boxes = (n, self.card.input.count, side, side), (n, 4)
-            self._flops[n,] = _flops(self._plain, "join", tokens, boxes)
+            self._flops[n,] = _flops(self._hollow, "join", tokens, boxes)
         return self._flops[n,]
 
     def _count(self, h: int, w: int) -> float:
-        return _flops(self._plain, "forward", (1, self.card.input.count, h, w))
+        return _flops(self._hollow, "forward", (1, self.card.input.count, h, w))
 
     def _call(self, run: Callable[[], Any]) -> Any:
         try:
             with torch.inference_mode(), _exact(self._device):
                 return run()
         except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error).splitlines()[0]) from None
+            raise MemoryError(brief(error)) from None
         except RuntimeError as error:
             if "can't allocate memory" in str(error):
-                raise MemoryError(str(error).splitlines()[0]) from None
+                raise MemoryError(brief(error)) from None
             raise
 
 
@@ -174,16 +177,21 @@ def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
 
 
 def _flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> float:
-    """Count without computing: on the meta device, with attention that is not fused.
+    """Count a module on the meta device, without computing.
 
-    A fused attention would be counted as nothing.
+    Attention is not to be fused here: it would be counted as nothing.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    hollow = copy.deepcopy(module).to("meta")
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        getattr(hollow, method)(*inputs)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            getattr(module, method)(*inputs)
+    except Exception as error:
+        raise UserError(
+            f"the cost of {type(module).__name__} cannot be counted ({brief(error)}): "
+            "let it make its tensors on its input's device, of sizes that follow from the input's"
+        ) from None
     return float(counter.get_total_flops())

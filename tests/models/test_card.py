@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from model_cards import card_fields, make_card
+from PIL import Image
+
+from hrviewer.errors import UserError
+from hrviewer.models import Card
+
+
+def gray(**more: Any) -> Card:
+    return make_card(input={"channels": "gray", **more})
+
+
+def test_importing_loads_no_back_end() -> None:
+    code = (
+        "import sys, hrviewer.models; "
+        "print({'torch', 'onnx', 'onnxruntime', 'napari'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
+
+
+def test_every_shared_card_is_read(shared: Path) -> None:
+    for path in sorted((shared / "models").glob("*.json")):
+        card = Card.read(path)
+        assert json.loads(path.read_text())["name"] == card.name
+    assert len(Card.read(shared / "models/yolox_nano.json").classes) == 80
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"halo": 3}, "halo"),
+        ({"input": {"tiles": 3}}, "input.tiles"),
+        ({"input": {"channels": "hsv"}}, "input.channels"),
+        ({"input": {"tile": 10, "multiple_of": 4}}, "multiple"),
+        ({"input": {"mean": [1, 2]}}, "mean has 2 numbers for 3 channels"),
+        ({"input": {"std": [0]}}, "input.std"),
+        ({"input": {"mean": [float("nan")]}}, "input.mean"),
+        ({"output": {"stride": 0}}, "output.stride"),
+        ({"output": {"stride": 1.5}}, "whole number"),
+        ({"output": {"stride": []}}, "empty"),
+        ({"output": {"stride": [8, 16]}}, "list for detection only"),
+        ({"output": {"classes": "coco81"}}, "coco81"),
+        ({"output": {"classes": []}}, "output.classes"),
+        ({"task": "embedding"}, "output.width"),
+        ({"task": "detection"}, "output.decode"),
+        ({"sha256": "abc"}, "sha256"),
+        ({"task": "guessing"}, "task"),
+    ],
+)
+def test_a_wrong_card_is_one_line_with_the_field(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(UserError, match=field) as told:
+        make_card(**changes)
+    assert "\n" not in str(told.value)
+
+
+def test_a_card_that_is_missing_or_no_json(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is missing"):
+        Card.read(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(UserError, match="JSON"):
+        Card.read(tmp_path / "b.json")
+    (tmp_path / "c.json").write_text("[1]")
+    with pytest.raises(UserError, match="card"):
+        Card.read(tmp_path / "c.json")
+
+
+def test_gray_is_pillows(rng: np.random.Generator) -> None:
+    rgb = rng.integers(0, 256, (64, 65, 3), np.uint8)
+    want = np.asarray(Image.fromarray(rgb).convert("L"), np.float32)
+    np.testing.assert_array_equal(gray().prepare(rgb)[0], want)
+    np.testing.assert_array_equal(gray().prepare(np.dstack([rgb, rgb[..., 0]]))[0], want)
+    # Wider types carry the same picture, but for the rounding.
+    np.testing.assert_allclose(gray().prepare(rgb.astype(np.uint16) * 257)[0], want, atol=0.51)
+    np.testing.assert_allclose(gray().prepare(rgb.astype(np.float32))[0], want, atol=0.51)
+
+
+def test_channels(rng: np.random.Generator) -> None:
+    rgb = rng.integers(0, 256, (5, 4, 3), np.uint8)
+    np.testing.assert_array_equal(make_card().prepare(rgb), rgb.transpose(2, 0, 1))
+    bgr = make_card(input={"channels": "bgr"}).prepare(rgb)
+    np.testing.assert_array_equal(bgr, rgb[..., ::-1].transpose(2, 0, 1))
+    one = rgb[..., 0]
+    np.testing.assert_array_equal(make_card().prepare(one), [one] * 3)
+    np.testing.assert_array_equal(gray().prepare(rgb[..., :2]), [one])
+    many = make_card(input={"channels": 3})
+    assert many.prepare(rgb).flags.c_contiguous
+    with pytest.raises(UserError, match="takes 3 channels, the image has 4"):
+        many.prepare(np.zeros((2, 2, 4)))
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [
+        (np.uint8(255), 255),
+        (np.uint16(65535), 255),
+        (np.uint16(257), 1),
+        (np.uint32(2**32 - 1), 255),
+        (np.int16(-7), -7),
+        (np.float32(0.5), 0.5),
+        (np.float64(np.nan), 0),
+        (np.float32(np.inf), 0),
+        (np.bool_(True), 255),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_types(value: np.generic, want: float, channels: int) -> None:
+    got = gray().prepare(np.full((2, 3, channels), value))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, np.full((1, 2, 3), want), rtol=1e-6)
+
+
+def test_normalisation_is_per_channel() -> None:
+    card = make_card(input={"scale": 0.5, "mean": [1, 2, 3], "std": [1, 2, 4]})
+    got = card.prepare(np.full((1, 1, 3), 10, np.uint8))
+    np.testing.assert_allclose(got.ravel(), [4, 1.5, 0.5])
+
+
+def test_meaning_is_what_changes_the_answer() -> None:
+    one = make_card()
+    assert make_card(title="another", metrics={"mae": 3}, licence="MIT").meaning == one.meaning
+    assert make_card(input={"scale": 0.5}).meaning != one.meaning
+
+
+def test_sizes() -> None:
+    card = make_card(input={"multiple_of": 16}, output={"stride": 24})
+    assert (card.stride, card.step, card.outputs) == (24, 48, 1)
+    assert make_card(output={"stride": 0.5}).stride == 1
+    assert Card.of(card_fields(), "x").input.count == 3

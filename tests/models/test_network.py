@@ -1,0 +1,227 @@
+"""What every network does, whatever runs it; on networks written in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from model_cards import make_card
+from scipy import ndimage
+
+from hrviewer.errors import UserError
+from hrviewer.models import Network, open_pack
+from hrviewer.models.network import Floats, activate
+from hrviewer.models.probe import measure_halo, settle
+
+
+class Toy(Network):
+    """Runs a function of ``(n, C, h, w)``, and remembers the sizes that it saw."""
+
+    def __init__(self, run: Callable[[Floats], Any], **changes: Any) -> None:
+        super().__init__(make_card(**changes), "toy", "numpy", "cpu")
+        self.run, self.seen = run, list[tuple[int, ...]]()
+
+    def _run(self, batch: Floats) -> Sequence[Floats]:
+        self.seen.append(batch.shape)
+        out = self.run(batch)
+        return out if isinstance(out, list) else [np.asarray(out, np.float32)]
+
+    def _count(self, h: int, w: int) -> float:
+        self.seen.append((h, w))
+        return 2.0 * h * w
+
+
+def mean(s: int, strict: bool = True) -> Callable[[Floats], Floats]:
+    """Mean grey on blocks of s × s; strict: sides must be multiples."""
+
+    def run(x: Floats) -> Floats:
+        n, _, h, w = x.shape
+        if strict and (h % s or w % s):
+            raise ValueError("not a multiple")
+        x = x.mean(1, keepdims=True)[:, :, : h // s * s, : w // s * s]
+        return x.reshape(n, 1, h // s, s, w // s, s).mean((3, 5))
+
+    return run
+
+
+def four(**more: Any) -> dict[str, Any]:
+    return {"input": {"multiple_of": 4, **more}, "output": {"stride": 4, "halo": 0}}
+
+
+def test_a_size_that_is_no_multiple_is_reflected_and_cut() -> None:
+    net = Toy(mean(4), **four())
+    x = np.arange(6, dtype=np.float32)[None, None, None].repeat(3, 1).repeat(5, 2)
+    out = net(x)
+    assert net.seen[-1] == (1, 3, 8, 8)
+    # 0 1 2 3 | 4 5 4 3
+    np.testing.assert_allclose(out, [[[[1.5, 4], [1.5, 4]]]])
+    assert net.flops(5, 6) == 2 * 8 * 8
+    assert net.flops(8, 7) == 2 * 8 * 8
+    assert net.seen.count((8, 8)) == 1  # remembered
+
+
+def test_a_fixed_size_is_filled_with_the_letterbox() -> None:
+    net = Toy(
+        lambda x: x,
+        input={"tile": 4, "fixed": True, "letterbox": 114, "scale": 0.5, "mean": [7], "std": [2]},
+        output={"classes": ["r", "g", "b"]},
+    )
+    seen: list[Floats] = []
+    net.run = lambda x: seen.append(x) or x  # type: ignore[func-returns-value]
+    assert net(np.zeros((1, 3, 2, 3), np.float32)).shape == (1, 3, 2, 3)
+    assert seen[0][0, 0, 3, 3] == 25
+    assert seen[0][0, 0, :2, :3].max() == 0
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_elastic_is_measured(strict: bool) -> None:
+    net = Toy(mean(4, strict), **four())
+    settle(net)
+    assert net.elastic is not strict
+    shape = net(np.zeros((1, 3, 9, 11), np.float32)).shape
+    assert shape == ((1, 1, 3, 3) if strict else (1, 1, 2, 2))
+
+
+def test_batches_are_cut_to_what_the_network_takes() -> None:
+    def one(x: Floats) -> Floats:
+        if len(x) > 1:
+            raise ValueError("one at a time")
+        return x[:, :1]
+
+    net = Toy(one)
+    settle(net)
+    assert net.batch == 1
+    x = np.random.default_rng(0).random((3, 3, 8, 8)).astype(np.float32)
+    np.testing.assert_array_equal(net(x), x[:, :1])
+
+
+def test_a_network_that_mixes_its_batch_is_given_one_at_a_time() -> None:
+    net = Toy(lambda x: x[:, :1] - x.mean(axis=(0, 1, 2, 3), keepdims=True), output={"halo": 0})
+    settle(net)
+    assert net.batch == 1
+
+
+def test_a_margin_is_filled_and_never_answered_for() -> None:
+    net = Toy(
+        lambda x: x[:, :1, 4:-4, 4:-4],
+        input={"channels": "gray"},
+        output={"margin": 4, "halo": 4},
+    )
+    settle(net)
+    x = np.random.default_rng(0).random((1, 1, 16, 16)).astype(np.float32)
+    out = net(x)
+    assert out.shape == x.shape
+    np.testing.assert_array_equal(out[:, :, 4:-4, 4:-4], x[:, :, 4:-4, 4:-4])
+
+
+def test_a_finer_output_is_pooled_and_a_density_keeps_its_sum() -> None:
+    def double(x: Floats) -> Floats:
+        return x[:, :1].repeat(2, 2).repeat(2, 3)
+
+    x = np.random.default_rng(0).random((1, 3, 8, 8)).astype(np.float32)
+    density = Toy(double, output={"stride": 0.5})
+    np.testing.assert_allclose(density(x), 4 * x[:, :1])
+    other = Toy(double, task="segmentation", output={"stride": 0.5})
+    np.testing.assert_allclose(other(x), x[:, :1])
+
+
+def test_activations_do_not_overflow() -> None:
+    x = np.array([[-1000, 0, 1000], [0, 0, 0]], np.float32)
+    np.testing.assert_allclose(activate(x, "sigmoid"), [[0, 0.5, 1], [0.5] * 3])
+    np.testing.assert_allclose(activate(x, "softmax"), [[0, 0, 1], [1 / 3] * 3], rtol=1e-6)
+    np.testing.assert_array_equal(activate(x, "relu"), [[0, 0, 1000], [0, 0, 0]])
+    assert activate(x, "none") is x
+
+
+def test_what_a_network_cannot_do() -> None:
+    net = Toy(mean(4), **four())
+    one = np.zeros((1, 3, 8, 8), np.float32)
+    for call in (
+        lambda: net.join(one, np.zeros((1, 4))),
+        lambda: net.join_flops(3),
+        lambda: net.think(one[0]),
+        lambda: net.think_flops(3, 8, 8),
+        lambda: net.detect(one),
+        lambda: net(one[:, :2]),
+    ):
+        with pytest.raises(UserError, match="net"):
+            call()
+    assert "Toy net on numpy, cpu" in repr(net)
+
+
+def test_a_head_is_a_network_whose_pixels_are_codes() -> None:
+    head = Toy(lambda x: x[:, :2] * 2, input={"channels": 5}, output={"classes": ["a", "b"]})
+    settle(head)
+    codes = np.random.default_rng(0).standard_normal((5, 7, 9))
+    np.testing.assert_allclose(head.think(codes.astype(np.float32)), 2 * codes[:2], rtol=1e-6)
+    assert head.think_flops(5, 7, 9) == 126
+    with pytest.raises(UserError, match="codes of 5 values, not 6"):
+        head.think_flops(6, 7, 9)
+
+
+def reach(radius: int) -> Callable[[Floats], Floats]:
+    def run(x: Floats) -> Floats:
+        kernel = np.ones((1, 2 * radius + 1, 2 * radius + 1)) / (2 * radius + 1) ** 2
+        return np.stack([ndimage.convolve(one.mean(0)[None], kernel) for one in x])
+
+    return run
+
+
+@pytest.mark.parametrize("radius", [0, 1, 3, 7])
+def test_the_halo_of_a_known_reach(radius: int) -> None:
+    assert measure_halo(Toy(reach(radius))) == radius
+    net = Toy(reach(radius), input={"multiple_of": 4})
+    settle(net)
+    assert net.halo == -(-radius // 4) * 4
+
+
+def test_a_lopsided_reach_is_seen() -> None:
+    net = Toy(lambda x: np.roll(x, 5, axis=2)[:, :1] + x[:, :1])
+    net.run = lambda x: x[:, :1] + np.pad(x[:, :1], [(0, 0), (0, 0), (5, 0), (0, 0)])[:, :, :-5]
+    assert measure_halo(net) == 5
+
+
+def test_a_network_that_sees_everything_is_refused() -> None:
+    net = Toy(lambda x: x[:, :1] - x.mean(axis=(2, 3), keepdims=True)[:, :1])
+    with pytest.raises(UserError, match=r"give the card output\.halo, or set input\.fixed"):
+        settle(net)
+
+
+def test_a_network_that_is_silent_on_noise_is_not_taken_for_a_narrow_one() -> None:
+    with pytest.raises(UserError, match="hardly answers to noise"):
+        settle(Toy(lambda x: np.maximum(reach(5)(x) - 1e6, 0)))
+
+
+def test_mcnn_s_measured_halo_makes_tiles_equal_the_whole(shared: Any) -> None:
+    net = open_pack(shared / "models/mcnn_shtechA_660.onnx").load("main", "cpu")
+    halo = measure_halo(net, seeds=1)
+    assert 0 < halo <= 40
+    picture = np.random.default_rng(0).uniform(0, 255, (1, 1, 320, 320)).astype(np.float32)
+    whole = net(picture)
+    part = net(picture[:, :, 128 - halo : 192 + halo, 128 - halo : 192 + halo])
+    edge = halo // 4
+    np.testing.assert_allclose(
+        part[:, :, edge:-edge, edge:-edge],
+        whole[:, :, 32:48, 32:48],
+        atol=1e-5 * float(np.abs(whole).max()),
+    )
+
+
+def test_memory_that_runs_out_while_loading_is_not_a_lie() -> None:
+    def full(x: Floats) -> Floats:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        settle(Toy(full))
+
+
+def test_a_network_of_one_size_only_must_say_so() -> None:
+    def run(x: Floats) -> Floats:
+        if x.shape[2] != 64:
+            raise ValueError("64 only")
+        return x[:, :1]
+
+    with pytest.raises(UserError, match=r"32 × 32 \(64 only\).*fixed"):
+        settle(Toy(run))

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from model_cards import card_fields, make_card
+
+from hrviewer.errors import UserError
+from hrviewer.models import Pack, builtin, installed_packs, open_pack
+from hrviewer.models.weights import read_weights
+
+
+@pytest.fixture
+def folder(shared: Path, tmp_path: Path) -> Path:
+    """A pack of two networks."""
+    roles = {}
+    for role, name in (("main", "mcnn_shtechA_660"), ("scout", "mcnn_shtechB_110")):
+        shutil.copy(shared / f"models/{name}.onnx", tmp_path / f"{role}.onnx")
+        card = json.loads((shared / f"models/{name}.json").read_text())
+        roles[role] = {"weights": f"{role}.onnx", "card": card}
+    write(tmp_path, {"name": "people", "title": "People", "description": "…", "roles": roles})
+    return tmp_path
+
+
+def write(folder: Path, index: Any) -> None:
+    (folder / "pack.json").write_text(json.dumps(index))
+
+
+def test_a_pack_in_a_folder(folder: Path) -> None:
+    pack = open_pack(folder)
+    assert (pack.name, pack.title, pack.description) == ("people", "People", "…")
+    assert list(pack.roles) == ["main", "scout"]
+    assert repr(pack) == "<Pack people: main, scout>"
+    net = pack.load("scout", "cpu", threads=1)
+    assert net is pack.load("scout", "cpu")
+    assert net.card.name == "mcnn-shanghaitech-b"
+    assert pack.load("@gradient") is builtin("@gradient")
+    with pytest.raises(UserError, match="has no 'head', only main, scout"):
+        pack.load("head")
+
+
+def test_a_file_with_its_card_is_a_pack(shared: Path) -> None:
+    pack = open_pack(str(shared / "models/nic_bigan.onnx"))
+    assert list(pack.roles) == ["main"]
+    assert pack.name == "nic-bigan"
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"name": "a"}, "roles: Field required"),
+        ({"name": "a", "roles": {}, "title": 3}, "title"),
+        ({"name": "a", "roles": {}, "extra": 3}, "extra"),
+        ({"name": "a", "roles": {"main": {"weights": "../a.onnx", "card": {}}}}, "lie outside"),
+        ({"name": "a", "roles": {"main": {"weights": "no.onnx", "card": {}}}}, "does not exist"),
+        ({"name": "a", "roles": {"main": {"weights": "a.pth", "card": {}}}}, "run any code"),
+        ({"name": "a", "roles": {"@main": {"weights": "a.onnx", "card": {}}}}, "built in"),
+        ({"name": "a", "roles": {"main": {"weights": "a.onnx", "card": {}}}}, "roles.main.card"),
+        ([], "pack.json"),
+    ],
+)
+def test_a_wrong_index_is_one_line(tmp_path: Path, index: Any, message: str) -> None:
+    (tmp_path / "a.onnx").touch()
+    write(tmp_path, index)
+    with pytest.raises(UserError, match=message) as told:
+        open_pack(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_what_is_no_pack(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no pack\.json in it"):
+        open_pack(tmp_path)
+    with pytest.raises(UserError, match="no pack is named 'people-of-mars' \\(installed: "):
+        open_pack("people-of-mars")
+    with pytest.raises(UserError, match="does not exist"):
+        open_pack(tmp_path / "a.onnx")
+    for suffix in ".pt", ".pth", ".pkl", ".bin", ".ckpt", ".PT":
+        path = tmp_path / f"net{suffix}"
+        path.touch()
+        with pytest.raises(UserError, match=r"can run any code.*export the network to ONNX"):
+            open_pack(path)
+    (tmp_path / "net.h5").touch()
+    with pytest.raises(UserError, match=r"\.onnx or \.safetensors files, not '\.h5'"):
+        open_pack(tmp_path / "net.h5")
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(UserError, match=r"net\.json is missing"):
+        open_pack(tmp_path / "net.onnx")
+    (tmp_path / "net.json").write_text(json.dumps(card_fields()))
+    assert isinstance(open_pack(tmp_path / "net.onnx"), Pack)
+
+
+class Entry(importlib.metadata.EntryPoint):
+    """A plug-in's pack: its value is a path, a function that returns one, or broken."""
+
+    def load(self) -> Any:
+        if self.group == "broken":
+            raise ImportError("no module\nat all")
+        return Path(self.value) if self.group == "path" else lambda: self.value
+
+
+def test_installed_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = importlib.metadata.EntryPoints(
+        [Entry(kind, str(folder), kind) for kind in ("path", "function", "broken")]
+    )
+    monkeypatch.setattr("hrviewer.models.pack.entry_points", lambda group: entries)
+    assert list(installed_packs()) == ["broken", "function", "path"]
+    assert installed_packs()["path"].name == "path"
+    assert open_pack("path").name == open_pack("function").name == "people"
+    with pytest.raises(UserError, match=r"the pack broken .* does not import") as told:
+        open_pack("broken")
+    assert "\n" not in str(told.value)
+    with pytest.raises(UserError, match="installed: broken, function, path"):
+        open_pack("other")
+
+
+def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_weights(tmp_path, make_card())
