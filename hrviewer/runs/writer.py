@@ -24,6 +24,7 @@ import pandas as pd
 from hrviewer.engine import (
     Canvas,
     Looker,
+    PatchRow,
     Record,
     Seen,
     kind_of,
@@ -197,7 +198,8 @@ class RunWriter:
             )
             cost[:] = record.ledger.map
             table = pd.DataFrame(
-                [{name: getattr(row, name) for name in row.__slots__} for row in record.patches]
+                [{name: getattr(row, name) for name in row.__slots__} for row in record.patches],
+                columns=list(PatchRow.__slots__),
             )
             new = self.path / "patches.parquet.new"
             table.to_parquet(new, index=False)

@@ -1,0 +1,77 @@
+"""What holds for every format: whole or not at all, and never over something else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from hrviewer.errors import UserError
+from hrviewer.exchange import FORMATS, export
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("named", [True, False])
+def test_every_format_by_name_and_by_ending(made, tmp_path, name, named):
+    path = tmp_path / ("a.b" if named else f"a{FORMATS[name].suffixes[0]}")
+    assert export(made(), str(path), name if named else None) == path
+    assert path.exists()
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, "made.run.zarr"])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nothing_is_overwritten(made, tmp_path, name):
+    run, taken = made(), tmp_path / "taken"
+    taken.write_text("mine")
+    with pytest.raises(UserError, match="exists"):
+        export(run, taken, name)
+    assert taken.read_text() == "mine"
+    taken.unlink()
+    taken.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="exists"):
+        export(run, taken, name)
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "said"),
+    [
+        ("a.png", None, "tells no format"),
+        ("a.geojson", "png", "no format 'png'"),
+        ("none/a.geojson", None, "no folder"),
+    ],
+)
+def test_what_cannot_be_written_is_said(made, tmp_path, path, to, said):
+    with pytest.raises(UserError, match=said):
+        export(made(), tmp_path / path, to)
+    assert os.listdir(tmp_path) == ["made.run.zarr"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("?")])
+def test_nothing_half_written_stays(made, tmp_path, monkeypatch, name, error):
+    def torn(run, target: Path):
+        if name == "ome-zarr":
+            target.mkdir()
+            target /= "0"
+        target.write_text("half")
+        raise error
+
+    monkeypatch.setattr(f"{FORMATS[name].module}.write", torn)
+    with pytest.raises(UserError if isinstance(error, OSError) else type(error)):
+        export(made(), tmp_path / "a", name)
+    assert os.listdir(tmp_path) == ["made.run.zarr"]
+
+
+def test_an_empty_run_says_what_is_missing(made, tmp_path):
+    run = made()
+    (run.path / "patches.parquet").unlink()
+    with pytest.raises(UserError, match="no readable patches"):
+        export(run, tmp_path / "a.geojson")
+    (run.path / "patches.parquet").write_text("torn")
+    with pytest.raises(UserError, match="no readable patches"):
+        export(run, tmp_path / "a.geojson")
+    for name in ("output", "saliency", "cost"):
+        (run.path / name / "zarr.json").unlink()
+    with pytest.raises(UserError, match="no maps"):
+        export(run, tmp_path / "a.ome.zarr")

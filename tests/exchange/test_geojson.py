@@ -1,0 +1,102 @@
+"""GeoJSON: places and numbers as in the table, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from uuid import UUID
+
+import pandas as pd
+from conftest import table
+from shapely.geometry import shape
+
+from hrviewer.exchange import export
+
+
+def strict(text: str) -> dict:
+    """Parse JSON, which knows no NaN."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_places_and_numbers_are_the_tables(made, tmp_path):
+    run = made()
+    rows = pd.read_parquet(run.path / "patches.parquet")
+    found = strict(export(run, tmp_path / "a.geojson").read_text("utf-8"))
+    assert found["type"] == "FeatureCollection"
+    assert len(found["features"]) == len(rows)
+    for feature, row in zip(found["features"], rows.itertuples(), strict=True):
+        polygon = shape(feature["geometry"])
+        assert polygon.is_valid
+        assert polygon.exterior.is_ccw
+        assert polygon.bounds == (row.x, row.y, row.x + row.w, row.y + row.h)
+        assert polygon.area == row.h * row.w
+        ring = feature["geometry"]["coordinates"][0]
+        assert ring[0] == ring[-1]
+        measured = feature["properties"]["measurements"]
+        assert measured["FLOPs"] == row.flops
+        assert measured["ms"] == 4
+        assert measured["order"] == row.order
+        assert measured["scale"] == row.scale
+        assert "score" not in measured
+        assert measured.get("value") == (None if row.status == "failed" else row.value)
+        assert feature["properties"]["metadata"] == {"status": row.status}
+
+
+def test_it_is_what_qupath_reads(made, tmp_path):
+    found = strict(export(made(), tmp_path / "a.geojson").read_text("utf-8"))
+    classes = set()
+    for feature in found["features"]:
+        assert feature["type"] == "Feature"
+        assert feature["geometry"]["type"] == "Polygon"
+        properties = feature["properties"]
+        assert properties["objectType"] == "tile"
+        assert isinstance(properties["name"], str)
+        color = properties["classification"]["color"]
+        assert all(isinstance(part, int) and 0 <= part < 256 for part in color)
+        assert len(color) == 3
+        classes.add((properties["classification"]["name"], *color))
+    assert len(classes) == 2
+    assert {name for name, *_ in classes} == {"main", "scout"}
+
+
+def test_names_are_unique_and_the_same_every_time(made, tmp_path):
+    run = made()
+    first, second = (
+        [f["id"] for f in strict(export(run, tmp_path / name).read_text("utf-8"))["features"]]
+        for name in ("a.geojson", "b.geojson")
+    )
+    assert first == second
+    assert len(set(first)) == len(first)
+    assert {UUID(name).version for name in first} == {5}
+    run.header["started"] = "2026-01-02T00:00:00+00:00"
+    other = strict(export(run, tmp_path / "c.geojson").read_text("utf-8"))["features"]
+    assert not {f["id"] for f in other} & set(first)
+
+
+def test_a_run_without_patches(made, tmp_path):
+    found = strict(export(made(table(0)), tmp_path / "a.geojson").read_text("utf-8"))
+    assert found["features"] == []
+    assert found["hrviewer"]["estimate"]["value"] == 3.5
+
+
+def test_a_hundred_thousand_patches(made, tmp_path):
+    path = export(made(table(100_000, columns=1000)), tmp_path / "a.geojson")
+    with path.open(encoding="utf-8") as lines:
+        assert sum('"type": "Feature"' in line for line in lines) == 100_000
+
+
+def test_memory_is_bounded_whatever_the_number(made, tmp_path):
+    run = made(table(20_000))
+    export(run, tmp_path / "warm.geojson")
+    tracemalloc.start()
+    try:
+        path = export(run, tmp_path / "a.geojson")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A few thousand rows at a time; all of them, as features, would be several times the file.
+    assert peak < 6e6 < path.stat().st_size

@@ -1,0 +1,193 @@
+"""OME-Zarr: valid by everyone's measure, aligned with the image, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from toys import picture, toy_pack
+
+from hrviewer.exchange import export
+from hrviewer.exchange.omezarr import COARSEST, copy_image, create_image, halved
+from hrviewer.pyramid import open_pyramid
+from hrviewer.runs import run as run_strategy
+
+MAPS = ("output", "saliency", "cost")
+
+
+def attributes(path: Path) -> dict:
+    return json.loads((path / "zarr.json").read_text("utf-8"))["attributes"]
+
+
+def means(values: np.ndarray) -> np.ndarray:
+    """Halve by NumPy's own means."""
+    k, rows, columns = values.shape
+    even = np.full((k, rows + rows % 2, columns + columns % 2), np.nan)
+    even[:, :rows, :columns] = values
+    parts = np.stack([even[:, i::2, j::2] for i in (0, 1) for j in (0, 1)])
+    empty = np.isnan(parts).all(0)
+    parts[:, empty] = 0
+    return np.where(empty, np.nan, np.nanmean(parts, 0))
+
+
+@pytest.fixture
+def real(tmp_path):
+    """Return a run that the engine made."""
+    out = tmp_path / "real.run.zarr"
+    return run_strategy(picture(300, 400), toy_pack(), "patches", tile=64, out=out, cache="off")
+
+
+@pytest.fixture
+def stores(made, real, tmp_path):
+    """Return all that must be valid: images alone and together, exported and as runs keep them."""
+    one, two = export(made(), tmp_path / "a.ome.zarr"), export(real, tmp_path / "b.ome.zarr")
+    return [one, two, *(path / name for path in (one, two, real.path) for name in MAPS)]
+
+
+def test_yaozarrs_finds_it_valid(stores):
+    yaozarrs = pytest.importorskip("yaozarrs")
+    for path in stores:
+        assert yaozarrs.validate_zarr_store(str(path)) is not None
+
+
+def test_ome_zarr_models_finds_it_valid(stores):
+    models = pytest.importorskip("ome_zarr_models")
+    for path in stores:
+        found = models.open_ome_zarr(zarr.open_group(path, mode="r"), version="0.5")
+        assert type(found).__name__ == "Image"
+
+
+def test_the_official_schemas_find_it_valid(stores, shared):
+    jsonschema = pytest.importorskip("jsonschema")
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012
+
+    folder = shared / "data" / "ngff-schemas" / "0.5"
+    schemas = {path.name: json.loads(path.read_text()) for path in folder.glob("*.schema")}
+    registry = Registry().with_resources(
+        (schema["$id"], DRAFT202012.create_resource(schema)) for schema in schemas.values()
+    )
+
+    def check(name: str, path: Path) -> None:
+        jsonschema.Draft202012Validator(schemas[name], registry=registry).validate(attributes(path))
+
+    for path in stores:
+        check("strict_image.schema", path)
+        if path.name.endswith(".ome.zarr"):
+            check("bf2raw.schema", path)
+            check("ome.schema", path / "OME")
+    with pytest.raises(jsonschema.ValidationError):
+        check("strict_image.schema", stores[0] / "OME")
+
+
+def test_napari_ome_zarr_opens_every_map(made, tmp_path):
+    reader = pytest.importorskip("napari_ome_zarr").napari_get_reader
+    path = export(made(), tmp_path / "a.ome.zarr")
+    together = reader(str(path))(str(path))
+    assert [len(layer[1]["name"]) for layer in together] == [2, 1, 7]
+    for name, cell, layer in zip(MAPS, (4, 16, 16), together, strict=True):
+        for data, about, kind in (layer, *reader(str(path / name))(str(path / name))):
+            assert kind == "image"
+            assert [level.shape for level in data] == [
+                zarr.open_array(path / name / str(i)).shape for i in range(len(data))
+            ]
+            # It leaves the levels' translations out (0.10).
+            assert about["scale"] == [cell * 0.25, cell * 0.5]
+
+
+def test_hrviewer_opens_its_own_export(made, tmp_path):
+    with open_pyramid(export(made(), tmp_path / "a.ome.zarr")) as pyramid:
+        assert pyramid.shape == (700, 1100)
+        assert pyramid.channels == 2
+        assert pyramid.pixel_size == pytest.approx((1.0, 2.0))
+        pyramid.check()
+
+
+def test_levels_are_means_down_to_the_coarsest(made, tmp_path):
+    run = made()
+    path = export(run, tmp_path / "a.ome.zarr")
+    for name in MAPS:
+        datasets = attributes(path / name)["ome"]["multiscales"][0]["datasets"]
+        expected = zarr.open_array(run.path / name / "0")[:]
+        kind = expected.dtype
+        for i, dataset in enumerate(datasets):
+            level = zarr.open_array(path / name / dataset["path"])
+            assert level.dtype == kind
+            np.testing.assert_allclose(level[:], expected, rtol=1e-6)
+            expected = means(level[:])
+            assert (max(level.shape) <= COARSEST) == (i == len(datasets) - 1)
+    assert len(attributes(path / "output")["ome"]["multiscales"][0]["datasets"]) == 3
+    assert len(attributes(path / "cost")["ome"]["multiscales"][0]["datasets"]) == 1
+
+
+@pytest.mark.parametrize("size", [None, (0.25, 0.5)])
+def test_every_level_lies_where_the_image_does(made, tmp_path, size):
+    path = export(made(pixel_size=size), tmp_path / "a.ome.zarr")
+    multiscale = attributes(path / "output")["ome"]["multiscales"][0]
+    units = [axis.get("unit") for axis in multiscale["axes"]]
+    assert units == [None, *([None] * 2 if size is None else ["micrometer"] * 2)]
+    for i, dataset in enumerate(multiscale["datasets"]):
+        scale, translation = dataset["coordinateTransformations"]
+        for axis, pixel in enumerate(size or (1, 1)):
+            step, start = scale["scale"][axis + 1], translation["translation"][axis + 1]
+            assert step == 4 * 2**i * pixel
+            # The first cell begins where the first pixel does, half a pixel before its centre.
+            assert start - step / 2 == pytest.approx(-pixel / 2)
+
+
+def test_channels_say_what_they_are(made, tmp_path):
+    run = made()
+    path = export(run, tmp_path / "a.ome.zarr")
+    output = attributes(path / "output")["ome"]["omero"]["channels"]
+    assert [channel["label"] for channel in output] == ["cell", "stroma"]
+    assert len({channel["color"] for channel in output}) == 2
+    values = zarr.open_array(run.path / "output" / "0")[:]
+    for channel, plane in zip(output, values, strict=True):
+        window = channel["window"]
+        assert (window["start"], window["end"]) == (np.nanmin(plane), np.nanmax(plane))
+
+
+def test_what_it_came_from_is_told(made, real, tmp_path):
+    run = made()
+    assert attributes(export(run, tmp_path / "a.ome.zarr"))["hrviewer"] == run.header
+    costs = attributes(export(real, tmp_path / "b.ome.zarr") / "cost")["hrviewer"]
+    assert costs["cell"] == 16
+    assert costs["quantities"][0] == "flops"
+
+
+def test_a_map_never_painted_is_exported_too(tmp_path):
+    path = tmp_path / "output"
+    create_image(path, (1, 30, 40), name="output", cell=4, pixel_size=None, labels=["a"])
+    copy = copy_image(path, tmp_path / "copy", None)
+    assert np.isnan(copy[:]).all()
+    window = attributes(tmp_path / "copy")["ome"]["omero"]["channels"][0]["window"]
+    assert window == {"min": 0, "max": 1, "start": 0, "end": 1}
+
+
+def test_halving_leaves_out_what_was_not_seen():
+    nan = np.nan
+    cells = np.array([[1, 3, nan, nan, 5], [nan, nan, nan, nan, 7], [2, 4, nan, 8, nan]])
+    expected = np.array([[2, nan, 6], [3, 8, nan]])
+    np.testing.assert_array_equal(halved(cells), expected)
+
+
+def test_memory_is_bounded_whatever_the_map(tmp_path):
+    side = 4096
+    array = create_image(
+        tmp_path / "output", (1, side, side), name="output", cell=4, pixel_size=None, labels=["a"]
+    )
+    row = np.random.default_rng(0).random((1, 512, side), dtype=np.float32)
+    for y in range(0, side, 512):
+        array[:, y : y + 512] = row
+    tracemalloc.start()
+    try:
+        copy_image(tmp_path / "output", tmp_path / "copy", None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 32e6  # of 67 MB
+    assert zarr.open_array(tmp_path / "copy" / "3").shape == (1, 512, 512)
