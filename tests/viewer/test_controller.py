@@ -147,7 +147,7 @@ def test_closing_ends_threads_and_connections(model, controller, photo, add, fin
     controller.close()
     names = {thread.name for thread in threading.enumerate()}
     assert not {"hrviewer-run", "hrviewer-device", "hrviewer-reader", "hrviewer-close"} & names
-    assert not model.mouse_drag_callbacks
+    assert controller._on_mouse not in model.mouse_drag_callbacks
     add(model, photo)
     assert controller.base is None
 

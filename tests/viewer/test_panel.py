@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import pytest
 from napari.layers import Layer
-from qtpy.QtCore import QPoint
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint
 from qtpy.QtWidgets import QFileDialog, QLabel
 
 from hrviewer.engine import ResultCache
@@ -32,7 +32,14 @@ def docked(make_napari_viewer, photo, toys, tmp_path):
     controller.use_pack(toys)
     controller.use_strategy("patches")
     yield panel
-    panel.close_all()
+    viewer.window.remove_dock_widget(panel)
+    panel.deleteLater()
+    settle()
+
+
+def settle():
+    """Let Qt delete what it was told to delete later."""
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
 def idle(panel):
@@ -42,7 +49,7 @@ def idle(panel):
 def test_a_whole_run_from_the_buttons(docked, qtbot, count):
     assert docked.choice.about.text().startswith("300 × 420 px")
     assert docked.choice.model.currentText() == "toys"
-    docked.choice.params._container["tile"].value = 32
+    docked.choice.params.fields["tile"].value = 32
     docked.running.run.click()
     assert not docked.running.run.isEnabled()
     qtbot.waitUntil(idle(docked), timeout=20_000)
@@ -211,9 +218,7 @@ def test_nothing_survives_the_window(make_napari_viewer, photo, toys, network, t
     del panel, controller
     viewer.close()
     qtbot.wait(50)
-    from qtpy.QtCore import QCoreApplication, QEvent
-
-    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    settle()
     gc.collect()
     assert [ref() for ref in gone] == [None] * 4
     threads = {thread.name for thread in threading.enumerate()}

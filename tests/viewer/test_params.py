@@ -31,22 +31,22 @@ def form(qtbot):
 
 def test_defaults_are_shown_and_not_told(form):
     assert form.values() == {}
-    shown = {field.name: field.value for field in form._container}
+    shown = {name: field.value for name, field in form.fields.items()}
     assert shown == Everything().model_dump()
 
 
 def test_titles_bounds_and_descriptions(form):
     labels = [label.text() for label in form.findChildren(QLabel)]
     assert labels[:5] == ["Number", "Share", "Method", "Often", "Words"]
-    number = form._container["number"]
+    number = form.fields["number"]
     assert (number.min, number.max) == (-1, 9)
     assert number.native.toolTip() == "How many"
-    assert form._container["method"].choices == ("top-k", "threshold")
+    assert form.fields["method"].choices == ("top-k", "threshold")
 
 
 def test_changes_are_told(form):
-    form._container["share"].value = 0.5
-    form._container["method"].value = "top-k"
+    form.fields["share"].value = 0.5
+    form.fields["method"].value = "top-k"
     assert form.heard == [{"share": 0.5}, {"share": 0.5, "method": "top-k"}]
     assert Everything(**form.values()).share == 0.5
 

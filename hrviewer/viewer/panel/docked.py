@@ -85,11 +85,12 @@ class Panel(QScrollArea):
         self._timer = QTimer(self)
         self._timer.timeout.connect(controller.tick)
         self._timer.start(TICK)
+        # The last resort, when only Qt's side of the panel goes.
+        self.destroyed.connect(controller.close)
 
     def close_all(self) -> None:
-        """End the run, the timer and the connections; may be called twice."""
+        """End the run and the timer; may be called twice."""
         self._timer.stop()
-        self.controller.viewer.events.theme.disconnect(self._restyle)
         self.controller.close()
 
     def sizeHint(self) -> QSize:
@@ -97,9 +98,11 @@ class Panel(QScrollArea):
         return QSize(WIDTH, 800)
 
     def event(self, event: QEvent | None) -> bool:
-        """End with the window: Qt deletes docked widgets without closing them."""
-        if event is not None and event.type() == QEvent.Type.DeferredDelete:
-            self.close_all()
+        """End when napari takes the panel out of its dock, for good: that sends no close event."""
+        if event is not None:
+            orphan = event.type() == QEvent.Type.ParentChange and self.parent() is None
+            if orphan or event.type() == QEvent.Type.DeferredDelete:
+                self.close_all()
         return bool(super().event(event))
 
     def _restyle(self) -> None:
