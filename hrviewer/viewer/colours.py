@@ -1,7 +1,7 @@
-"""The overlays' colours: perceptually uniform, safe for colour-blind people, see-through where
-there is little to see.
+"""The overlays' colours: perceptually uniform, and safe for colour-blind people.
 
-Invariant: lightness rises with the value in every scale, so that it also reads in grey.
+Invariant: where there is little to see an overlay is see-through, and lightness rises with the
+value in every scale, so that it also reads in grey.
 """
 
 from __future__ import annotations
@@ -77,7 +77,14 @@ def _colormap(scale: str, start: float, low: float, high: float) -> Colormap:
 
 STYLES: dict[MapName, Style] = {
     "output": Style(
-        "Output", "What the network found, where it was looked at", "viridis", 0.3, 0.0, 1.0, 0.85, True
+        "Output",
+        "What the network found, where it was looked at",
+        "viridis",
+        0.3,
+        0.0,
+        1.0,
+        0.85,
+        True,
     ),
     "saliency": Style(
         "Saliency", "What the strategy found worth a look", "inferno", 0.1, 0.2, 1.0, 0.6, False
@@ -85,7 +92,5 @@ STYLES: dict[MapName, Style] = {
     "patches": Style(
         "Patches", "Where was looked; the shade is the order", "cividis", 0.0, 0.5, 0.9, 0.8, True
     ),
-    "cost": Style(
-        "Cost", "What each pixel cost to look at", "magma", 0.1, 0.3, 1.0, 0.6, False
-    ),
+    "cost": Style("Cost", "What each pixel cost to look at", "magma", 0.1, 0.3, 1.0, 0.6, False),
 }

@@ -1,10 +1,10 @@
 """What the person wants, and what is going on. No widgets.
 
 Invariants: the base layer is found by what it is (an image that is not one of our overlays),
-never by its name. Everything here is called on the window's thread; `tick`, called about every
-60 ms, is where news from other threads arrives. `close` ends the threads, drops the connections
-and may be called twice. A run goes on with what was chosen when it began, whatever is chosen
-meanwhile.
+never by its name; layers are compared with ``==``, for plugins are handed proxies of them.
+Everything here is called on the window's thread; `tick`, called about every 60 ms, is where news
+from other threads arrives. `close` ends the threads, drops the connections and may be called
+twice. A run goes on with what was chosen when it began, whatever is chosen meanwhile.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache, role_of
+from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache
 from hrviewer.errors import UserError
 from hrviewer.exchange import export
-from hrviewer.geometry import Patch, Rect
+from hrviewer.geometry import Rect
 from hrviewer.models import Pack, installed_packs, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
-from hrviewer.strategies import Strategy, get_strategy, input_rect, strategy_ids
-from hrviewer.viewer.levels import KEY, image_layer, pyramid_of
+from hrviewer.strategies import Strategy, get_strategy, strategy_ids
+from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
+from hrviewer.viewer.looks import Look, seen_by
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
@@ -41,13 +42,10 @@ from hrviewer.viewer.work import Began, Ended, Failed, Work
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["Controller", "Look", "Status"]
+__all__ = ["Controller", "Status"]
 
 State = Literal["idle", "starting", "running", "paused", "stopping"]
 RegionKind = Literal["whole", "visible", "drawn"]
-
-PREVIEW = 320
-"""Longest side of the picture of a patch, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,6 @@ class Status:
 
     fraction: float
     words: str
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """A patch that the person asked about, and what the network saw there, once it is read."""
-
-    row: PatchRow
-    pixels: NDArray[np.uint8] | None = None
 
 
 class Controller:
@@ -172,12 +162,16 @@ class Controller:
         if self.region == "visible":
             rect = visible_rect(self.viewer, base, image)
             if rect.empty:
-                raise UserError("the image is out of sight: bring it back, or choose another region")
+                raise UserError(
+                    "the image is out of sight: bring it back, or choose another region"
+                )
             return rect
         shapes = self.shapes()
         rect = Rect(0, 0, 0, 0) if shapes is None else drawn_rect(self.viewer, base, shapes, image)
         if rect.empty:
-            raise UserError("no shape is drawn on the image: draw a rectangle, or choose another region")
+            raise UserError(
+                "no shape is drawn on the image: draw a rectangle, or choose another region"
+            )
         return rect
 
     def shapes(self) -> Shapes | None:
@@ -394,10 +388,10 @@ class Controller:
         layer = self.viewer.add_layer(Layer.create(*image_layer(pyramid)))
         self.viewer.layers.selection.active = layer
         self._adopt(layer)
-        return layer  # type: ignore[no-any-return]
+        return layer
 
     def _adopt(self, layer: Layer | None) -> None:
-        if is_base(layer) and layer is not self.base:
+        if is_base(layer) and layer != self.base:
             self.base = layer
             self.base_changed.emit()
 
@@ -410,12 +404,12 @@ class Controller:
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
-        if self.overlays is not None and layer is self.overlays.base:
+        if self.overlays is not None and layer == self.overlays.base:
             self.stop()
             overlays, self.overlays = self.overlays, None
             overlays.remove()
             self.overlays_changed.emit()
-        if layer is self.base:
+        if layer == self.base:
             self.stop()
             self.base = None
             self._on_inserted()
@@ -441,7 +435,7 @@ class Controller:
         path = Path(wanted["path"])
         for layer in self.viewer.layers:
             if is_base(layer) and self._fingerprint(layer) == wanted["fingerprint"]:
-                return layer  # type: ignore[no-any-return]
+                return layer
         if path.exists():
             pyramid = open_pyramid(str(path))
             if pyramid.fingerprint != wanted["fingerprint"]:
@@ -540,40 +534,6 @@ class _Told:
         return False
 
 
-def is_base(layer: Layer | None) -> bool:
-    """Tell whether a layer is an image to look at."""
-    return isinstance(layer, Image) and "overlay" not in layer.metadata.get(KEY, {})
-
-
-def shape_of(base: Image) -> tuple[int, int]:
-    """Return the height and width of a layer's finest level."""
-    data = base.data[0] if base.multiscale else base.data
-    shape = data.shape[:-1] if base.rgb else data.shape
-    return int(shape[-2]), int(shape[-1])
-
-
 def cost_words(flops: float, seconds: float, pixels: float) -> str:
     """Return a cost in a line."""
     return f"{si(flops, 'FLOP')} · {duration(seconds)} · {pixels / 1e6:,.1f} MP read"
-
-
-def seen_by(pyramid: Pyramid, row: PatchRow, networks: Networks | None) -> NDArray[np.uint8]:
-    """Return what a network saw at a patch, small enough to show, ``(h, w, 3)``."""
-    core = Rect(row.y, row.x, row.h, row.w)
-    rect = core
-    if networks is not None and row.role in networks:
-        role = role_of(networks[row.role])
-        rect = input_rect(role, Patch(core, row.scale, role.halo), pyramid.rect)
-    scale = max(row.scale, max(rect.h, rect.w) / PREVIEW)
-    pixels = pyramid.read(rect, scale, fill="reflect").astype(np.float32)
-    if pixels.shape[2] < 3:
-        pixels = np.repeat(pixels[..., :1], 3, axis=2)
-    pixels = pixels[..., :3]
-    if networks is not None and row.role in networks:
-        if networks[row.role].card.input.channels == "gray":
-            luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-            pixels = np.repeat(luma[..., None], 3, axis=2)
-    if pyramid.dtype != np.uint8:
-        low, high = np.percentile(pixels, (0.5, 99.5))
-        pixels = (pixels - low) * (255 / max(high - low, 1e-9))
-    return np.clip(pixels, 0, 255).astype(np.uint8)

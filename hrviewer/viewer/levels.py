@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Axes = Literal["yx", "yxc", "cyx"]
 
-__all__ = ["KEY", "Lazy", "image_layer", "placement", "pyramid_of"]
+__all__ = ["KEY", "Lazy", "image_layer", "is_base", "placement", "pyramid_of", "shape_of"]
 
 KEY = "hrviewer"
 """Under this name a layer's metadata holds what hrviewer knows of it."""
@@ -161,6 +161,20 @@ def pyramid_of(layer: Image) -> Pyramid:
     if kept is None:
         kept = open_pyramid(layer)
     return kept
+
+
+def is_base(layer: Any) -> bool:
+    """Tell whether a layer is an image to look at, and no overlay of ours."""
+    from napari.layers import Image
+
+    return isinstance(layer, Image) and "overlay" not in layer.metadata.get(KEY, {})
+
+
+def shape_of(base: Image) -> tuple[int, int]:
+    """Return the height and width of a layer's finest level."""
+    data = base.data[0] if base.multiscale else base.data
+    shape = data.shape[:-1] if base.rgb else data.shape
+    return int(shape[-2]), int(shape[-1])
 
 
 def placement(base: Image, cell: float) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-
 from napari.layers import Image, Layer
 from psygnal import Signal
 
@@ -204,5 +203,3 @@ def keep_selection(viewer: ViewerModel) -> Iterator[None]:
     yield
     if active is not None and active in viewer.layers:
         viewer.layers.selection.active = active
-
-

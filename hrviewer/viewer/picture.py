@@ -184,7 +184,8 @@ class Picture:
         cost, _ = run.map("cost")
         record.ledger.map[:] = cost[:]
         record.patches.extend(
-            PatchRow(**row) for row in run.patches.to_dict("records")  # type: ignore[misc]
+            PatchRow(**{str(name): value for name, value in row.items()})
+            for row in run.patches.to_dict("records")
         )
         spent = run.cost
         record.ledger.total = replace(
@@ -296,7 +297,7 @@ def areas(image: Rect, cell: float, shape: Sequence[int]) -> NDArray[np.float32]
         np.diff(np.minimum(np.arange(n + 1) * cell, length))
         for n, length in zip(shape, (image.h, image.w), strict=True)
     ]
-    return np.outer(*sides).astype(np.float32)
+    return np.asarray(np.outer(*sides), np.float32)
 
 
 def coarsen(values: NDArray[np.floating], n: int, kind: Kind) -> NDArray[np.float32]:

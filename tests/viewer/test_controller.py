@@ -11,7 +11,9 @@ from napari.layers import Image, Labels, Shapes
 
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
-from hrviewer.viewer.controller import Controller, is_base, seen_by, shape_of
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.levels import is_base, shape_of
+from hrviewer.viewer.looks import seen_by
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import MAPS
 
@@ -250,9 +252,7 @@ def test_a_click_says_what_a_patch_cost(model, controller, photo, add, finish):
     while controller.busy:
         controller.tick()
     core = Rect(looks[1].row.y, looks[1].row.x, looks[1].row.h, looks[1].row.w)
-    np.testing.assert_array_equal(
-        looks[1].pixels, photo[core.y : core.y1, core.x : core.x1, :3]
-    )
+    np.testing.assert_array_equal(looks[1].pixels, photo[core.y : core.y1, core.x : core.x1, :3])
 
 
 def test_a_drag_is_no_click(model, controller, photo, add, finish):
@@ -290,7 +290,7 @@ def test_what_a_grey_network_saw(photo, toys):
     shown = seen_by(open_pyramid(photo), row, grey)
     assert (shown[..., 0] == shown[..., 2]).all()
     device.close()
-    deep = open_pyramid((photo[..., 0].astype(np.uint16) * 100))
+    deep = open_pyramid(photo[..., 0].astype(np.uint16) * 100)
     assert seen_by(deep, row, None).max() == 255
 
 

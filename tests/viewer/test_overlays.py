@@ -83,7 +83,9 @@ def test_levels_lie_on_each_other(make_napari_viewer_proxy, image):
     extents = []
     for pixel in (0.5, 1.0, 2.0, 3.0):
         overlays.follow(Rect(0, 0, 256, 320), pixel)
-        extents.append((layer.extent.world + [-layer.scale / 2, layer.scale / 2]).tolist())
+        extents.append(
+            (layer.extent.world + np.array([-layer.scale / 2, layer.scale / 2])).tolist()
+        )
     assert layer.data.shape == (16, 20)
     assert extents == [[[-0.5, -0.5], [255.5, 319.5]]] * 4
 

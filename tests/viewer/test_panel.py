@@ -5,17 +5,19 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 from napari.layers import Layer
+from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import QCoreApplication, QEvent, QPoint
 from qtpy.QtWidgets import QFileDialog, QLabel
 
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
+from hrviewer.viewer.commands import panel_of
 from hrviewer.viewer.levels import image_layer
-from hrviewer.viewer.panel import Panel
 from hrviewer.viewer.picture import MAPS
 
 
@@ -24,15 +26,16 @@ def docked(make_napari_viewer, photo, toys, tmp_path):
     """A panel in a window, with a photo and the toy network."""
     viewer = make_napari_viewer(show=True)
     viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
-    panel = Panel(viewer)
-    viewer.window.add_dock_widget(panel, name="hrviewer", area="right")
+    panel = panel_of(viewer)
+    assert isinstance(panel.controller.viewer, PublicOnlyProxy)
     controller = panel.controller
     controller.cache, controller.folder = ResultCache(), tmp_path / "runs"
     controller.polite = False
     controller.use_pack(toys)
     controller.use_strategy("patches")
     yield panel
-    viewer.window.remove_dock_widget(panel)
+    if panel.parent() is not None:
+        viewer.window.remove_dock_widget(panel)
     panel.deleteLater()
     settle()
 
@@ -107,6 +110,28 @@ def test_classes_to_choose_from(docked):
     plane.setCurrentIndex(2)
     plane.activated.emit(2)
     assert picture.plane == 1
+
+
+def test_removing_the_image_ends_the_run(docked, qtbot, network):
+    network.before = lambda batch: threading.Event().wait(0.05)
+    docked.running.run.click()
+    qtbot.waitUntil(lambda: docked.controller.overlays is not None, timeout=20_000)
+    viewer = docked.controller.viewer
+    viewer.layers.selection.active = viewer.layers[-1]
+    viewer.layers.remove(viewer.layers[0])
+    assert docked.controller.base is None
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    assert not len(viewer.layers)
+
+
+def test_closing_the_dock_ends_the_run(docked, qtbot, network):
+    network.before = lambda batch: threading.Event().wait(0.05)
+    docked.running.run.click()
+    qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
+    docked.parent().destroyOnClose()
+    settle()
+    threads = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in threads if name.startswith("hrviewer")}
 
 
 def test_an_error_is_a_line_in_the_panel(docked):
@@ -200,12 +225,17 @@ def test_nothing_is_clipped_sideways(docked, qtbot, theme):
                 assert label.width() >= label.minimumSizeHint().width(), label.text()
 
 
+def is_running(controller):
+    return controller.state == "running"
+
+
 @pytest.mark.parametrize("running", [False, True])
-def test_nothing_survives_the_window(make_napari_viewer, photo, toys, network, tmp_path, qtbot, running):
+def test_nothing_survives_the_window(
+    make_napari_viewer, photo, toys, network, tmp_path, qtbot, running
+):
     viewer = make_napari_viewer()
     viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
-    panel = Panel(viewer)
-    viewer.window.add_dock_widget(panel, name="hrviewer", area="right")
+    panel = panel_of(viewer)
     controller = panel.controller
     controller.cache, controller.folder = ResultCache(), tmp_path
     controller.polite = False
@@ -213,7 +243,7 @@ def test_nothing_survives_the_window(make_napari_viewer, photo, toys, network, t
     if running:
         network.before = lambda batch: threading.Event().wait(0.05)
         controller.start()
-        qtbot.waitUntil(lambda: controller.state == "running", timeout=20_000)
+        qtbot.waitUntil(partial(is_running, controller), timeout=20_000)
     gone = [weakref.ref(it) for it in (panel, controller, panel.choice, panel.legend)]
     del panel, controller
     viewer.close()

@@ -19,7 +19,8 @@ from superqt import QElidingLabel
 
 from hrviewer.models.loaders import LOADABLE
 from hrviewer.strategies import get_strategy, strategy_ids
-from hrviewer.viewer.controller import Controller, shape_of
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.levels import shape_of
 from hrviewer.viewer.panel.params import ParamsForm
 from hrviewer.viewer.panel.parts import Form, label, row
 

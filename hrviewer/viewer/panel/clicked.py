@@ -8,7 +8,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
-from hrviewer.viewer.controller import Controller, Look
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.looks import Look
 from hrviewer.viewer.panel.parts import label
 from hrviewer.viewer.units import si
 
@@ -61,9 +62,7 @@ class Clicked(QWidget):
             self.picture.clear()
             return
         height, width, _ = look.pixels.shape
-        image = QImage(
-            look.pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888
-        )
+        image = QImage(look.pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
         self.picture.setPixmap(
             QPixmap.fromImage(image).scaled(
                 SIDE,

@@ -75,7 +75,7 @@ class Legend(QWidget):
 
     def sizeHint(self) -> QSize:
         """As the layout asks."""
-        return self.layout().sizeHint()  # type: ignore[union-attr, no-any-return]
+        return self.layout().sizeHint()
 
     def _adopt(self) -> None:
         overlays = self.controller.overlays

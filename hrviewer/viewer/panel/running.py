@@ -115,5 +115,5 @@ class Running(QWidget):
 
     @staticmethod
     def _say(where: QWidget, words: str) -> None:
-        where.setText(words)  # type: ignore[attr-defined]
+        where.setText(words)
         where.setVisible(bool(words))
