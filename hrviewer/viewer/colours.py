@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTLINE", "STYLES", "Style"]
 
-OUTLINE = (0.0, 0.75, 1.0, 0.9)
+OUTLINE = (0.0, 0.7, 1.0, 0.8)
 """Of a looked-at patch: a blue that stands out from stained tissue."""
 
 

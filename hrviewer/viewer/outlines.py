@@ -21,8 +21,8 @@ from hrviewer.viewer.levels import KEY, placement
 __all__ = ["MOST", "Outlines", "borders"]
 
 MOST = 2000
-WIDTH = 1.4
-"""Of a line, in screen pixels."""
+WIDTH = 2.0
+"""Of a line, in screen pixels; a whole number, or some lines would be thicker than others."""
 
 
 class Outlines:
@@ -68,9 +68,11 @@ class Outlines:
             False if there are too many in view.
         """
         n = len(patches)
+        if abs(self.layer.edge_width / (WIDTH * pixel) - 1) > 0.01:
+            self.layer.edge_width = WIDTH * pixel
         if self._drawn is not None:
             count, covered, width = self._drawn
-            if n == count and view in covered and 0.8 < pixel / width < 1.25:
+            if n == count and view in covered and 0.5 < pixel / width < 2:
                 return len(self._visible(covered)) <= MOST
         if n > len(self._rects):
             new = [(p.y, p.x, p.h, p.w) for p in patches[len(self._rects) : n]]
@@ -79,7 +81,6 @@ class Outlines:
         rects = self._visible(covered)
         self._drawn = n, covered, pixel
         few = len(rects) <= MOST
-        self.layer.edge_width = WIDTH * pixel
         self.layer.data = borders(rects) if few else np.zeros((0, 2, 2))
         return few
 

@@ -41,7 +41,7 @@ def test_only_what_is_near_the_view_is_outlined(outlines):
     assert outlines.layer.data is data
     assert outlines.draw(rows, Rect(2000, 2000, 256, 256), 4.0)
     assert outlines.layer.data is not data
-    assert outlines.layer.edge_width == pytest.approx(5.6)
+    assert outlines.layer.edge_width == pytest.approx(8)
 
 
 def test_new_patches_are_outlined(outlines):

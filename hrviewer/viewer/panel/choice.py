@@ -124,7 +124,7 @@ class Choice(QWidget):
         self.unit.setCurrentText("TFLOP")
         self.unit.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
         self.unit.setMinimumWidth(90)
-        self.budget.setPlaceholderText("as the strategy needs")
+        self.budget.setPlaceholderText("as needed")
 
     def _button(self, text: str, tip: str, act: Any) -> QToolButton:
         button = QToolButton()
