@@ -31,7 +31,7 @@ class Progress:
     flops: float
 
 
-Update = Seen | Show | Progress
+Update = Look | Warp | Think | Seen | Show | Progress
 Watch = Callable[[Update], None]
 
 
@@ -81,7 +81,8 @@ def drive(
     budget : float
         FLOPs for everything; a look that passes it is answered as a prefix, with ``stop``.
     watch : callable, optional
-        Told of every look as it comes, of what is shown, and of progress; on this thread.
+        Told of every request, then of its looks as they come, of what is shown, and of progress;
+        on this thread.
 
     Returns
     -------
@@ -115,6 +116,7 @@ def drive(
                 request = shorten(request, paid)
             asked += paid
             name = digest(request)
+            tell(request)
             kept = sink.replay(number, name)
             if kept is not None:
                 for look in kept:

@@ -71,8 +71,9 @@ class DensityUNet(nn.Module):
         for skip, lift, up in zip(seen[-2::-1], self.lift[::-1], self.up[::-1], strict=True):
             x = up(skip + F.interpolate(lift(x), scale_factor=2.0, mode="nearest"))
         x = self.head(x) / 16
-        # Below zero a trace of slope keeps the gradient alive while it learns.
-        return F.leaky_relu(x, 0.1) if self.training else F.relu(x)
+        y = F.relu(x)
+        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
+        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"density-unet": DensityUNet}

@@ -27,7 +27,13 @@ NUCLEAR = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.
 """Optical density, red, green and blue, of what stains nuclei: from blue to violet and black."""
 TISSUE = ((0.12, 0.93, 0.34), (0.25, 0.88, 0.40), (0.42, 0.82, 0.38), (0.46, 0.72, 0.45))
 """Of what stains the rest: from pink and red to lilac and violet."""
-OTHER = ((0.03, 0.75, 0.66), (0.25, 0.55, 0.80), (0.88, 0.30, 0.36), (0.45, 0.85, 0.25))
+OTHER = (
+    (0.03, 0.75, 0.66),
+    (0.25, 0.55, 0.80),
+    (0.88, 0.30, 0.36),
+    (0.94, 0.20, 0.26),
+    (0.45, 0.85, 0.25),
+)
 """Of what is neither: blood, pigment, ink, folds."""
 BANK = 96
 
@@ -74,10 +80,10 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
 
     def _field(self, rng: np.random.Generator) -> Tensor:
         """Cut one field at a random scale: of one photo, or of four or nine if it is coarse."""
-        if rng.random() < 0.35:
-            scale = rng.uniform(0.85, 1.15)
+        if rng.random() < 0.5:
+            scale = rng.uniform(0.75, 1.25)
         else:
-            scale = float(np.exp(rng.uniform(np.log(0.2), np.log(1.25))))
+            scale = float(np.exp(rng.uniform(np.log(0.22), np.log(0.8))))
         cells = 1 if scale > 0.5 else 2 if scale > 0.3 else 3
         edges = np.linspace(0, self.side, cells + 1).round().astype(int)
         sizes = np.diff(edges)
@@ -89,7 +95,7 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         """Cut a piece of a photo that is ``h × w`` at about `scale`."""
         photo = self.photos[rng.choice(len(self.photos), p=self.chance)]
         layers = photo.layers
-        scale = max(scale, 5 / photo.diameter)
+        scale = max(scale, 4 / photo.diameter)
         stretch = np.exp(rng.normal(0, 0.08))
         turn = rng.random() < 0.5
         if turn:
@@ -147,7 +153,7 @@ def restain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Ten
     """Turn pieces of photos ``(n, 5, h, w)`` into stained images and what they now count."""
     rgb, mass, mask = layers[:, :3], layers[:, 3:4], layers[:, 4:]
     n = len(rgb)
-    kind = rng.choice(3, n, p=(0.3, 0.5, 0.2))
+    kind = rng.choice(3, n, p=(0.35, 0.5, 0.15))
     synthetic = torch.from_numpy(kind > 0).view(n, 1, 1, 1)
     empty = torch.from_numpy(kind == 2).view(n, 1, 1, 1)
     made, kept = _tissue(rgb, mask, ~empty, bank, rng)
@@ -169,7 +175,7 @@ def _tissue(
         return torch.from_numpy(rng.random((n, 1, 1, 1)) < chance).float()
 
     def stain(choice: Sequence[Sequence[float]], jitter: float = 0.06) -> Tensor:
-        mix = rng.dirichlet([0.5] * len(choice), n) @ np.array(choice)
+        mix = rng.dirichlet([0.4] * len(choice), n) @ np.array(choice)
         mix = np.clip(mix + rng.normal(0, jitter, mix.shape), 0.02, None)
         mix /= np.linalg.norm(mix, axis=1, keepdims=True) / np.sqrt(3)
         return torch.from_numpy(mix).float().view(n, 3, 1, 1)
@@ -214,13 +220,13 @@ def _tissue(
     tissue = tissue * (1 - some(0, 1) * maybe(0.4) * (3 * spread - mask).clamp(0, 1) * keep)
 
     # What must not count: keratin in sheets and loose flakes with dark rims, blood, pigment, ink.
-    keratin = region(some(0.1, 0.9)) * maybe(0.4)
+    keratin = region(some(0.1, 0.9)) * maybe(0.3)
     height = texture() - some(0.3, 0.85)
     rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1.4)
     lamellae = torch.sigmoid(height * some(10, 40)) * some(0.1, 1.3) + rim
-    lamellae = lamellae * stain(TISSUE + NUCLEAR[1:] + OTHER[3:], 0.1)
+    lamellae = lamellae * stain(TISSUE + NUCLEAR[1:] + OTHER[4:], 0.1)
     specks = torch.sigmoid((texture() - some(0.6, 0.95)) * some(10, 60))
-    dirt = specks * region(some(0.05, 0.7)) * maybe(0.4) * some(0.2, 1.5) * stain(OTHER)
+    dirt = specks * region(some(0.05, 0.7)) * maybe(0.4) * some(0.2, 1.5) * stain(OTHER, 0.1)
     kept = (keep & (keratin < 0.5)).float()
 
     contrast = some(0.35, 1.4)

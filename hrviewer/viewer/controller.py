@@ -1,0 +1,539 @@
+"""What the person wants, and what is going on. No widgets.
+
+Invariants: the base layer is found by what it is (an image that is not one of our overlays),
+never by its name; layers are compared with ``==``, for plugins are handed proxies of them.
+Everything here is called on the window's thread; `tick`, called about every 60 ms, is where news
+from other threads arrives. `close` ends the threads, drops the connections and may be called
+twice. A run goes on with what was chosen when it began, whatever is chosen meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from napari.layers import Image, Layer, Shapes
+from napari.utils.notifications import show_error
+from numpy.typing import NDArray
+from psygnal import Signal
+
+from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache
+from hrviewer.errors import UserError
+from hrviewer.exchange import export
+from hrviewer.geometry import Rect
+from hrviewer.models import Pack, installed_packs, open_pack
+from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.runs import Job, Run, describe, parse_params, sentence
+from hrviewer.runs.execute import result_cache
+from hrviewer.strategies import Strategy, get_strategy, strategy_ids
+from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
+from hrviewer.viewer.looks import Look, seen_by
+from hrviewer.viewer.overlays import Overlays
+from hrviewer.viewer.picture import Picture
+from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
+from hrviewer.viewer.units import duration, si
+from hrviewer.viewer.work import Began, Ended, Failed, Work
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+__all__ = ["Controller", "Status"]
+
+State = Literal["idle", "starting", "running", "paused", "stopping"]
+RegionKind = Literal["whole", "visible", "drawn"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run has come: a part of 0 to 1, and words."""
+
+    fraction: float
+    words: str
+
+
+class Controller:
+    """The window's conscience.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where images and overlays are.
+    cache : ResultCache, optional
+        Results of earlier runs; this machine's by default.
+    folder : Path, optional
+        Where runs are written; the user's data folder by default.
+    polite : bool
+        Whether networks give way to the window.
+    """
+
+    base_changed = Signal()
+    pack_changed = Signal()
+    strategy_changed = Signal()
+    state_changed = Signal(str)
+    progressed = Signal(object)
+    answered = Signal(str, str)
+    noted = Signal(list)
+    failed = Signal(str)
+    overlays_changed = Signal()
+    looked = Signal(object)
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        *,
+        cache: ResultCache | None = None,
+        folder: Path | None = None,
+        polite: bool = True,
+    ) -> None:
+        self.viewer = viewer
+        self.base: Image | None = None
+        self.pack: Pack | None = None
+        self.strategy: Strategy = get_strategy(strategy_ids()[0])
+        self.params: dict[str, Any] = {}
+        self.region: RegionKind = "whole"
+        self.budget = ""
+        self.state: State = "idle"
+        self.overlays: Overlays | None = None
+        self.run: Run | None = None
+        self.cache, self.folder, self.polite = cache, folder, polite
+        self._device: Device | None = None
+        self._networks: Networks | None = None
+        self._work: Work | None = None
+        self._began: Began | None = None
+        self._reader = ThreadPoolExecutor(1, "hrviewer-preview")
+        self._preview: tuple[PatchRow, Future[NDArray[np.uint8]]] | None = None
+        self._export: tuple[Path, Future[Path]] | None = None
+        self._closed = False
+        layers = viewer.layers
+        self._connections: list[tuple[Any, Any]] = [
+            (layers.selection.events.active, self._on_active),
+            (layers.events.inserted, self._on_inserted),
+            (layers.events.removed, self._on_removed),
+        ]
+        for emitter, callback in self._connections:
+            emitter.connect(callback)
+        viewer.mouse_drag_callbacks.append(self._on_mouse)
+        self._adopt(layers.selection.active)
+        if self.base is None:
+            self._on_inserted()
+
+    # What is chosen.
+
+    def open_image(self, path: str | Path) -> None:
+        """Open an image, on top of what is there, and look at it."""
+        with self._told():
+            self._add(open_pyramid(str(path)))
+
+    def use_pack(self, spec: str | Path | Pack) -> None:
+        """Choose who looks: a pack's name, a folder or a file."""
+        with self._told():
+            self.pack = spec if isinstance(spec, Pack) else open_pack(spec)
+            self.pack_changed.emit()
+
+    def use_strategy(self, name: str) -> None:
+        """Choose where to look; its parameters are the defaults again."""
+        with self._told():
+            self.strategy = get_strategy(name)
+            self.params = {}
+            self.strategy_changed.emit()
+
+    @staticmethod
+    def packs() -> list[str]:
+        """Return the names of the installed packs."""
+        return list(installed_packs())
+
+    def rect(self) -> Rect | None:
+        """Return the chosen region; None for the whole image.
+
+        Raises
+        ------
+        UserError
+            If nothing is drawn, or the image is out of sight.
+        """
+        if self.region == "whole":
+            return None
+        base = self._need_base()
+        image = Rect(0, 0, *shape_of(base))
+        if self.region == "visible":
+            rect = visible_rect(self.viewer, base, image)
+            if rect.empty:
+                raise UserError(
+                    "the image is out of sight: bring it back, or choose another region"
+                )
+            return rect
+        shapes = self.shapes()
+        rect = Rect(0, 0, 0, 0) if shapes is None else drawn_rect(self.viewer, base, shapes, image)
+        if rect.empty:
+            raise UserError(
+                "no shape is drawn on the image: draw a rectangle, or choose another region"
+            )
+        return rect
+
+    def shapes(self) -> Shapes | None:
+        """Return the layer of shapes that regions are drawn on."""
+        active = self.viewer.layers.selection.active
+        if isinstance(active, Shapes):
+            return active
+        return next((la for la in reversed(self.viewer.layers) if isinstance(la, Shapes)), None)
+
+    def draw_region(self) -> None:
+        """Let the person draw a rectangle."""
+        base = self._need_base()
+        shapes = self.shapes()
+        if shapes is None:
+            shapes = Shapes(
+                name="region",
+                edge_color="#ffd54f",
+                edge_width=max(1.0, 2 * screen_pixel(self.viewer, base)),
+                face_color="transparent",
+                scale=base.scale[-2:],
+                translate=base.translate[-2:],
+                units=base.units[-2:],
+            )
+            self.viewer.add_layer(shapes)
+        self.viewer.layers.selection.active = shapes
+        shapes.mode = "add_rectangle"
+
+    # Running.
+
+    def start(self, *, out: Path | None = None) -> None:
+        """Run what is chosen; into `out`, or a new folder."""
+        if self._work is not None:
+            return
+        with self._told():
+            base = self._need_base()
+            pack = self.pack
+            if pack is None:
+                raise UserError("choose a model first")
+            strategy = self.strategy
+            params = parse_params(strategy, self.params)
+            budget = Budget.parse(self.budget) if self.budget.strip() else None
+            region = self.rect()
+            networks = self._networks_of(pack)
+
+            def prepare() -> tuple[Job, Networks]:
+                job = Job(pyramid_of(base), pack, strategy, params, region, budget)
+                return job, networks
+
+            cache = result_cache() if self.cache is None else self.cache
+            self.noted.emit([])
+            self.progressed.emit(Status(0.0, "loading the network"))
+            self._work = Work(prepare, out=out or self._path(base, strategy), cache=cache)
+            self._set("starting")
+
+    def pause(self) -> None:
+        """Hold after the batch in flight."""
+        if self._work is not None and self.state == "running":
+            self._work.pause()
+            self._set("paused")
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self._work is not None and self.state == "paused":
+            self._work.resume()
+            self._set("running")
+
+    def stop(self) -> None:
+        """End within one batch; what was seen stays."""
+        if self._work is not None:
+            self._work.stop()
+            self._set("stopping")
+
+    def tick(self) -> None:
+        """Take in what happened on other threads, and bring it onto the screen."""
+        work = self._work
+        if work is not None:
+            over = not work.thread.is_alive()
+            while work.events:
+                self._take(work.events.popleft())
+            if self._began is not None:
+                self._tell_progress(work, self._began)
+            if over and not work.events:
+                self._work = self._began = None
+                self._set("idle")
+        if self.overlays is not None:
+            self.overlays.refresh()
+            self._follow(self.overlays)
+        if self._preview is not None and self._preview[1].done():
+            row, future = self._preview
+            self._preview = None
+            if not future.cancelled() and future.exception() is None:
+                self.looked.emit(Look(row, future.result()))
+        if self._export is not None and self._export[1].done():
+            path, written = self._export
+            self._export = None
+            with self._told():
+                written.result()
+                self.noted.emit([f"exported to {path}"])
+
+    def export(self, path: str | Path, to: str) -> None:
+        """Write the last run in another format, on a thread."""
+        with self._told():
+            run = self.run
+            if run is None:
+                raise UserError("there is no finished run to export")
+            self._export = Path(path), self._reader.submit(export, run, path, to)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a file is being written, or a patch read."""
+        return self._export is not None or self._preview is not None
+
+    def open_run(self, path: str | Path) -> None:
+        """Bring a run's overlays back, on its image if that is at hand."""
+        with self._told():
+            if self._work is not None:
+                raise UserError("a run is at work: stop it before opening another")
+            run = Run(path)
+            notes = [*run.header["notes"]]
+            wanted = run.header["image"]
+            base = self.base
+            if base is None or self._fingerprint(base) != wanted["fingerprint"]:
+                base = self._image_of(run, notes)
+            self.run = run
+            self._draw(base, Picture.of(run))
+            self._report(run, notes)
+
+    def close(self) -> None:
+        """End everything that goes on; the layers stay."""
+        if self._closed:
+            return
+        self._closed = True
+        for emitter, callback in self._connections:
+            emitter.disconnect(callback)
+        self._connections.clear()
+        if self._on_mouse in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        self._reader.shutdown(wait=False, cancel_futures=True)
+        work, device = self._work, self._device
+        if work is not None:
+            work.stop()
+
+        def end() -> None:
+            if work is not None:
+                work.thread.join()
+            if device is not None:
+                device.close()
+
+        # A network that is being loaded cannot be interrupted: the window does not wait for it.
+        ending = threading.Thread(target=end, name="hrviewer-close", daemon=True)
+        ending.start()
+        ending.join(timeout=5)
+        self._work = self._began = self._device = self._networks = self.overlays = self.base = None
+
+    # News.
+
+    def _take(self, event: Began | Ended | Failed) -> None:
+        if isinstance(event, Began):
+            self._began = event
+            self.run = None
+            if self.base is not None:
+                self._draw(self.base, event.picture)
+            if self.state == "starting":
+                self._set("running")
+        elif isinstance(event, Ended):
+            self.run = event.run
+            if event.run is not None:
+                notes = [*event.run.header["notes"]]
+                if not event.run.complete:
+                    notes.append("stopped: what was seen is kept")
+                self._report(event.run, notes)
+        else:
+            self._fail(event.message)
+
+    def _tell_progress(self, work: Work, began: Began) -> None:
+        record = began.picture.record
+        flops, seconds = work.progress.flops, work.seconds
+        budget = began.job.budget
+        fraction = flops / began.flops
+        if budget is not None and budget.unit == "seconds":
+            fraction = max(fraction, seconds / budget.amount)
+        fraction = min(fraction, 0.99)
+        left = f"{duration(seconds * (1 - fraction) / fraction)} left" if fraction > 0.02 else "…"
+        if self.state == "paused":
+            left = "paused"
+        words = f"{work.progress.done:,} looks · {left}"
+        if work.thread.is_alive():
+            self.progressed.emit(Status(fraction, words))
+            if record.estimate is not None:
+                found = describe(
+                    began.main.card,
+                    record.estimate,
+                    record.interval,
+                    began.picture.region,
+                    began.job.pyramid.pixel_size,
+                )
+                self.answered.emit(sentence(found) + " so far", "")
+            total = record.ledger.total
+            self.answered.emit("", cost_words(total.flops, seconds, total.pixels))
+
+    def _report(self, run: Run, notes: list[str]) -> None:
+        """Say what a run came to."""
+        cost = run.cost
+        self.progressed.emit(Status(1.0 if run.complete else 0.0, "done" if run.complete else ""))
+        self.answered.emit(
+            sentence(run.estimate), cost_words(cost["flops"], cost["wall_s"], cost["pixels_read"])
+        )
+        self.noted.emit(notes)
+        self.overlays_changed.emit()
+
+    # The image, and what lies on it.
+
+    def _add(self, pyramid: Pyramid) -> Image:
+        layer = self.viewer.add_layer(Layer.create(*image_layer(pyramid)))
+        self.viewer.layers.selection.active = layer
+        self._adopt(layer)
+        return layer
+
+    def _adopt(self, layer: Layer | None) -> None:
+        if is_base(layer) and layer != self.base:
+            self.base = layer
+            self.base_changed.emit()
+
+    def _on_active(self, event: Any = None) -> None:
+        self._adopt(self.viewer.layers.selection.active)
+
+    def _on_inserted(self, event: Any = None) -> None:
+        if self.base is None:
+            self._adopt(next(filter(is_base, reversed(self.viewer.layers)), None))
+
+    def _on_removed(self, event: Any) -> None:
+        layer = event.value
+        if self.overlays is not None and layer == self.overlays.base:
+            self.stop()
+            overlays, self.overlays = self.overlays, None
+            overlays.remove()
+            self.overlays_changed.emit()
+        if layer == self.base:
+            self.stop()
+            self.base = None
+            self._on_inserted()
+            self.base_changed.emit()
+
+    def _draw(self, base: Image, picture: Picture) -> None:
+        shown = None
+        if self.overlays is not None:
+            shown = self.overlays
+            shown.remove()
+        self.overlays = Overlays(self.viewer, base, picture, like=shown)
+        self.overlays_changed.emit()
+
+    def _follow(self, overlays: Overlays) -> None:
+        image = overlays.picture.image
+        view = visible_rect(self.viewer, overlays.base, image)
+        if not view.empty:
+            overlays.follow(view, screen_pixel(self.viewer, overlays.base))
+
+    def _image_of(self, run: Run, notes: list[str]) -> Image:
+        """Return a layer of the image that a run looked at."""
+        wanted = run.header["image"]
+        path = Path(wanted["path"])
+        for layer in self.viewer.layers:
+            if is_base(layer) and self._fingerprint(layer) == wanted["fingerprint"]:
+                return layer
+        if path.exists():
+            pyramid = open_pyramid(str(path))
+            if pyramid.fingerprint != wanted["fingerprint"]:
+                notes.append(f"{path.name} has changed since this run: the overlays may not fit it")
+            if pyramid.shape == run.image_shape:
+                return self._add(pyramid)
+        base = self.base
+        if base is not None and shape_of(base) == run.image_shape:
+            notes.append(f"shown on {base.name}: the run looked at {path}, which is not the same")
+            return base
+        raise UserError(f"open the image of this run first: {path} is not there any more")
+
+    @staticmethod
+    def _fingerprint(layer: Image) -> str | None:
+        kept: Pyramid | None = layer.metadata.get(KEY, {}).get("pyramid")
+        return None if kept is None else kept.fingerprint
+
+    # A click.
+
+    def _on_mouse(self, viewer: Any, event: Any) -> Generator[None, None, None]:
+        """Tell a click from a drag."""
+        start = np.asarray(event.pos)
+        yield
+        while event.type == "mouse_move":
+            yield
+        if np.abs(np.asarray(event.pos) - start).max() <= 3:
+            self.ask(event.position)
+
+    def ask(self, position: Any) -> None:
+        """Say what the patch at a position of the world cost, and read what was seen there."""
+        overlays = self.overlays
+        if overlays is None:
+            return
+        row = overlays.picture.patch_at(*point_at(overlays.base, position))
+        if row is None:
+            return
+        self.looked.emit(Look(row))
+        if self._preview is not None:
+            self._preview[1].cancel()
+        base, networks = overlays.base, self._networks
+
+        def read() -> NDArray[np.uint8]:
+            return seen_by(pyramid_of(base), row, networks)
+
+        self._preview = row, self._reader.submit(read)
+
+    # Small things.
+
+    def _need_base(self) -> Image:
+        if self.base is None:
+            raise UserError("open an image first")
+        return self.base
+
+    def _networks_of(self, pack: Pack) -> Networks:
+        if self._device is None:
+            self._device = Device(polite=self.polite)
+        if self._networks is None or self._networks.pack is not pack:
+            self._networks = Networks(pack, self._device)
+        return self._networks
+
+    def _path(self, base: Image, strategy: Strategy) -> Path | None:
+        if self.folder is None:
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        stem = f"{Path(base.name).stem}-{strategy.id}"
+        names = (f"{stem}{suffix}.run.zarr" for suffix in ("", *(f"-{n}" for n in range(2, 10**6))))
+        return next(self.folder / name for name in names if not (self.folder / name).exists())
+
+    def _set(self, state: State) -> None:
+        if state != self.state:
+            self.state = state
+            self.state_changed.emit(state)
+
+    def _fail(self, message: str) -> None:
+        self.failed.emit(message)
+        self.progressed.emit(Status(0.0, ""))
+        show_error(message)
+
+    def _told(self) -> _Told:
+        return _Told(self)
+
+
+class _Told:
+    """Turns a `UserError` into a line for the person."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def __enter__(self) -> None:
+        self._controller.failed.emit("")
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
+        if isinstance(error, UserError):
+            self._controller._fail(str(error))
+            return True
+        return False
+
+
+def cost_words(flops: float, seconds: float, pixels: float) -> str:
+    """Return a cost in a line."""
+    return f"{si(flops, 'FLOP')} · {duration(seconds)} · {pixels / 1e6:,.1f} MP read"

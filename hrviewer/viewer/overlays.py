@@ -1,0 +1,205 @@
+"""The maps of a run as layers on top of the image.
+
+Invariants: every layer has the base layer's units, scale and place, whatever its own resolution;
+limits of the colours are always explicit; `refresh` and `follow` are called on the window's
+thread, cost no more than a few milliseconds and wait for nothing.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Layer
+from psygnal import Signal
+
+from hrviewer.geometry import Rect
+from hrviewer.viewer.colours import STYLES
+from hrviewer.viewer.levels import KEY, placement
+from hrviewer.viewer.outlines import Outlines
+from hrviewer.viewer.picture import MAPS, Map, MapName, Picture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.components import ViewerModel
+
+__all__ = ["Overlays", "overlay_tuples"]
+
+WIDEST = 1024
+"""Cells along the longer side of a map that does not follow the view."""
+
+FINEST = 3.0
+"""Screen pixels per side of a drawn cell, at least: finer ones would flicker as the view moves."""
+
+
+class Overlays:
+    """Four overlays over one image.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where they are shown.
+    base : Image
+        What they lie on.
+    picture : Picture
+        What they show.
+    like : Overlays, optional
+        Those before them, whose settings are kept.
+    """
+
+    limits_changed = Signal(str)
+    """An overlay's colours mean something else now; its name."""
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        base: Image,
+        picture: Picture,
+        *,
+        like: Overlays | None = None,
+    ) -> None:
+        self.viewer, self.base, self.picture = viewer, base, picture
+        self._shown: dict[MapName, bool] = {name: style.shown for name, style in STYLES.items()}
+        self._crowded = False
+        self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
+        self.layers: dict[MapName, Image] = {
+            name: Image(drawn.values, **settings(name, drawn), **placement(base, drawn.cell))
+            for name, drawn in picture.maps.items()
+        }
+        self.outlines = Outlines(base)
+        # Below the outlines the maps, the most detailed last.
+        with keep_selection(viewer):
+            for name in ("cost", "saliency", "patches", "output"):
+                viewer.add_layer(self.layers[name])
+            viewer.add_layer(self.outlines.layer)
+        if like is not None:
+            self._shown = like._shown
+            for name in MAPS:
+                self.set_opacity(name, like.layers[name].opacity)
+        self._apply()
+
+    def __iter__(self) -> Iterator[Layer]:
+        """All layers."""
+        yield from self.layers.values()
+        yield self.outlines.layer
+
+    def refresh(self) -> None:
+        """Bring onto the screen what was drawn since the last time."""
+        for name, layer in self.layers.items():
+            drawn = self.picture.maps[name]
+            if not drawn.changed:
+                continue
+            drawn.changed = False
+            self._stretch(name)
+            if layer.visible:
+                layer.set_view_slice()
+                layer.events.set_data()
+
+    def follow(self, view: Rect, pixel: float) -> None:
+        """Outline what is visible, and draw maps as coarse as the screen is.
+
+        Parameters
+        ----------
+        view : Rect
+            What is visible, level-0 pixels.
+        pixel : float
+            A screen pixel's side, level-0 pixels.
+        """
+        for name, drawn in self.picture.maps.items():
+            level = drawn.level_for(FINEST * pixel)
+            if level != self._levels[name]:
+                self._levels[name] = level
+                self._swap(name)
+        if not self._shown["patches"]:
+            return
+        few = self.outlines.draw(self.picture.record.patches, view, pixel)
+        if few == self._crowded:
+            self._crowded = not few
+            self._apply()
+
+    def show(self, name: MapName, shown: bool) -> None:
+        """Show or hide an overlay."""
+        self._shown[name] = shown
+        self._apply()
+
+    def shown(self, name: MapName) -> bool:
+        """Tell whether an overlay is shown."""
+        return self._shown[name]
+
+    def set_opacity(self, name: MapName, opacity: float) -> None:
+        """Make an overlay more or less see-through."""
+        self.layers[name].opacity = opacity
+        if name == "patches":
+            self.outlines.layer.opacity = opacity
+
+    def remove(self) -> None:
+        """Take the layers away."""
+        for layer in self:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+
+    def _swap(self, name: MapName) -> None:
+        """Show another level of a map."""
+        layer, drawn, level = self.layers[name], self.picture.maps[name], self._levels[name]
+        place = placement(self.base, drawn.cell * 2**level)
+        layer.data = drawn.levels[level]
+        layer.scale, layer.translate = place["scale"], place["translate"]
+        self._stretch(name)
+
+    def _stretch(self, name: MapName) -> None:
+        drawn, layer = self.picture.maps[name], self.layers[name]
+        if drawn.stretch(self._levels[name]):
+            layer.contrast_limits_range = layer.contrast_limits = drawn.limits
+            self.limits_changed.emit(name)
+
+    def _apply(self) -> None:
+        for name, layer in self.layers.items():
+            visible = self._shown[name] and (name != "patches" or self._crowded)
+            if visible and not layer.visible:
+                layer.set_view_slice()
+            layer.visible = visible
+        self.outlines.layer.visible = self._shown["patches"] and not self._crowded
+
+
+def settings(name: MapName, drawn: Map) -> dict[str, Any]:
+    """Return how a map's layer looks."""
+    style = STYLES[name]
+    return {
+        "name": "patches from afar" if name == "patches" else name,
+        "rgb": False,
+        "multiscale": False,
+        "colormap": style.colormap,
+        "contrast_limits": drawn.limits,
+        "opacity": style.opacity,
+        "visible": style.shown,
+        "interpolation2d": "nearest",
+        "blending": "translucent_no_depth",
+        "metadata": {KEY: {"overlay": name, "unit": drawn.unit}},
+    }
+
+
+def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, Any], str]]:
+    """Return a picture as napari's layer tuples, for a reader.
+
+    Nothing follows the view then: maps are drawn at a size that suits a whole image on a screen,
+    and the raster of patches stands for their outlines.
+    """
+    tuples: list[tuple[Any, dict[str, Any], str]] = []
+    for name in ("cost", "saliency", "patches", "output"):
+        drawn = picture.maps[name]
+        level = drawn.level_for(max(picture.image.h, picture.image.w) / WIDEST)
+        drawn.stretch(level)
+        place = placement(base, drawn.cell * 2**level)
+        look = settings(name, drawn) | {"visible": name == "output"}
+        tuples.append((drawn.levels[level], look | place, "image"))
+    return tuples
+
+
+@contextmanager
+def keep_selection(viewer: ViewerModel) -> Iterator[None]:
+    """Leave selected what the person had selected."""
+    active = viewer.layers.selection.active
+    yield
+    if active is not None and active in viewer.layers:
+        viewer.layers.selection.active = active

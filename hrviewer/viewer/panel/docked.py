@@ -1,0 +1,126 @@
+"""The panel as napari docks it: parts below each other, in a column that scrolls.
+
+Invariant: the panel owns its controller and the timer that wakes it, and ends both when it is
+destroyed, closed with its window, or told to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari.utils.theme import get_theme
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtWidgets import (
+    QFrame,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.panel.breakdown import Breakdown
+from hrviewer.viewer.panel.choice import Choice
+from hrviewer.viewer.panel.clicked import Clicked
+from hrviewer.viewer.panel.files import Files
+from hrviewer.viewer.panel.legend import Legend
+from hrviewer.viewer.panel.parts import heading, style
+from hrviewer.viewer.panel.running import Running
+
+if TYPE_CHECKING:
+    import napari
+
+__all__ = ["Panel"]
+
+TICK = 60
+"""Milliseconds between looks at what other threads did."""
+
+WIDTH = 372
+
+
+class Panel(QScrollArea):
+    """hrviewer's panel.
+
+    Parameters
+    ----------
+    napari_viewer : napari.viewer.Viewer
+        The window's.
+    """
+
+    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.controller = controller = Controller(napari_viewer)
+        self.choice = Choice(controller)
+        self.running = Running(controller)
+        self.legend = Legend(controller)
+        self.breakdown = Breakdown(controller)
+        self.clicked = Clicked(controller)
+        self.files = Files(controller)
+
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(10, 8, 10, 10)
+        layout.setSpacing(7)
+        layout.addWidget(self.choice)
+        layout.addWidget(line())
+        layout.addWidget(self.running)
+        layout.addWidget(line())
+        layout.addWidget(heading("Overlays"))
+        layout.addWidget(self.legend)
+        layout.addWidget(line())
+        layout.addWidget(heading("Where the time went, in seconds"))
+        layout.addWidget(self.breakdown)
+        layout.addWidget(line())
+        layout.addWidget(heading("Patch"))
+        layout.addWidget(self.clicked)
+        layout.addStretch(1)
+        layout.addWidget(self.files)
+        self.setWidget(body)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(300)
+
+        napari_viewer.events.theme.connect(self._restyle)
+        self._restyle()
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(controller.tick)
+        self._timer.start(TICK)
+        # The last resort, when only Qt's side of the panel goes.
+        self.destroyed.connect(controller.close)
+
+    def close_all(self) -> None:
+        """End the run and the timer; may be called twice."""
+        self._timer.stop()
+        self.controller.close()
+
+    def sizeHint(self) -> QSize:
+        """Wide enough for every row, whatever the window's height."""
+        return QSize(WIDTH, 800)
+
+    def event(self, event: QEvent | None) -> bool:
+        """End when napari takes the panel out of its dock, for good: that sends no close event."""
+        if event is not None:
+            orphan = event.type() == QEvent.Type.ParentChange and self.parent() is None
+            if orphan or event.type() == QEvent.Type.DeferredDelete:
+                self.close_all()
+        return bool(super().event(event))
+
+    def _restyle(self) -> None:
+        theme = get_theme(self.controller.viewer.theme)
+        text, back = (c.as_rgb_tuple(alpha=False) for c in (theme.text, theme.background))
+        muted = mix(text, back, 0.72)
+        self.setStyleSheet(style(mix(text, back, 1), muted, mix(text, back, 0.22)))
+
+
+def mix(a: tuple[float, ...], b: tuple[float, ...], part: float) -> str:
+    """Return a colour between two, for a style sheet."""
+    channels = (round(part * x + (1 - part) * y) for x, y in zip(a, b, strict=False))
+    return f"rgb({', '.join(map(str, channels))})"
+
+
+def line() -> QFrame:
+    """Return a thin line between parts."""
+    made = QFrame()
+    made.setProperty("voice", "line")
+    made.setFixedHeight(1)
+    return made

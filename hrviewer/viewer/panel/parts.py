@@ -1,0 +1,163 @@
+"""What the panel's parts share: labels in three voices, rows on one grid, bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtGui import QBrush, QColor, QLinearGradient, QPainter, QPainterPath, QPaintEvent
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QSizePolicy,
+    QWidget,
+)
+
+__all__ = ["LABELS", "Bar", "Form", "heading", "label", "row", "style"]
+
+LABELS = 76
+"""Width of the column of labels, in pixels: the same in all parts."""
+
+RGBA = tuple[float, float, float, float]
+
+
+def style(text: str, muted: str, line: str, accent: str = "#4a62c9") -> str:
+    """Return the panel's style sheet.
+
+    Parameters
+    ----------
+    text, muted, line, accent : str
+        Colours of what is read, of what explains it, of thin lines, of what to press.
+    """
+    return f"""
+        QLabel[voice="muted"] {{ color: {muted}; font-size: 8.5pt; }}
+        QLabel[voice="field"] {{ color: {muted}; }}
+        QLabel[voice="heading"] {{ color: {text}; font-weight: 600; padding-top: 2px; }}
+        QLabel[voice="answer"] {{ color: {text}; font-size: 15pt; font-weight: 600; }}
+        QLabel[voice="error"] {{ color: #ffffff; background: #b3403a; border-radius: 4px;
+                                 padding: 5px 7px; }}
+        QPushButton[voice="first"]:enabled {{ background: {accent}; color: white;
+                                             font-weight: 600; }}
+        QPushButton[voice="first"]:enabled:hover {{ border: 1px solid {text}; }}
+        QToolButton {{ background: {line}; border-radius: 3px; min-height: 20px; }}
+        QToolButton:hover {{ background: {accent}; color: white; }}
+        QProgressBar {{ background: {line}; border: none; border-radius: 3px; }}
+        QProgressBar::chunk {{ background: {accent}; border-radius: 3px; }}
+        QFrame[voice="line"] {{ background: {line}; max-height: 1px; border: none; }}
+    """
+
+
+def label(text: str = "", voice: str = "plain", *, wrap: bool = False) -> QLabel:
+    """Return a label; `voice` is its role in the style sheet."""
+    made = QLabel(text)
+    made.setProperty("voice", voice)
+    made.setWordWrap(wrap)
+    made.setIndent(0)
+    made.setTextFormat(Qt.TextFormat.PlainText)
+    if wrap:
+        made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    else:
+        made.setMinimumWidth(1)
+    return made
+
+
+def heading(text: str) -> QLabel:
+    """Return the title of a part."""
+    return label(text, "heading")
+
+
+def row(*widgets: QWidget, stretch: int | None = 0) -> QHBoxLayout:
+    """Return widgets beside each other; the one at index `stretch` takes the room, or all do."""
+    layout = QHBoxLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(4)
+    for i, widget in enumerate(widgets):
+        layout.addWidget(widget, 1 if stretch in (i, None) else 0)
+    return layout
+
+
+class Form(QWidget):
+    """Rows of a label and a field, on the grid that all parts share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setHorizontalSpacing(8)
+        self._grid.setVerticalSpacing(5)
+        self._grid.setColumnMinimumWidth(0, LABELS)
+        self._grid.setColumnStretch(1, 1)
+
+    def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> None:
+        """Append a row."""
+        at = self._grid.rowCount()
+        if name:
+            said = label(name, "field")
+            said.setToolTip(tip)
+            self._grid.addWidget(said, at, 0)
+        if isinstance(field, QWidget):
+            if tip:
+                field.setToolTip(tip)
+            self._grid.addWidget(field, at, 1)
+        else:
+            self._grid.addLayout(field, at, 1)
+
+
+class Bar(QWidget):
+    """A thin bar: a gradient, or parts beside each other.
+
+    Parameters
+    ----------
+    height : int
+        In pixels.
+    """
+
+    def __init__(self, height: int = 10) -> None:
+        super().__init__()
+        self._height = height
+        self._stops: list[tuple[float, QColor]] = []
+        self._parts: list[tuple[float, QColor]] = []
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    def set_gradient(self, colours: Sequence[Sequence[float]]) -> None:
+        """Show a colour scale, from its low to its high end."""
+        last = max(1, len(colours) - 1)
+        self._stops = [(i / last, QColor.fromRgbF(*map(float, c))) for i, c in enumerate(colours)]
+        self.update()
+
+    def set_parts(self, parts: Sequence[tuple[float, str]]) -> None:
+        """Show amounts and their colours beside each other."""
+        self._parts = [(amount, QColor(colour)) for amount, colour in parts]
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        """As wide as there is room."""
+        return QSize(60, self._height)
+
+    def minimumSizeHint(self) -> QSize:
+        """Never thinner than asked for."""
+        return QSize(20, self._height)
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Draw."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        frame = QRectF(self.rect())
+        path = QPainterPath()
+        path.addRoundedRect(frame, 3, 3)
+        painter.setClipPath(path)
+        painter.fillRect(frame, QColor(128, 128, 128, 70))
+        if self._stops:
+            gradient = QLinearGradient(frame.topLeft(), frame.topRight())
+            for at, colour in self._stops:
+                gradient.setColorAt(at, colour)
+            painter.fillRect(frame, QBrush(gradient))
+        total = sum(amount for amount, _ in self._parts)
+        x = 0.0
+        for amount, colour in self._parts if total > 0 else []:
+            width = frame.width() * amount / total
+            painter.fillRect(QRectF(x, 0, width, frame.height()), colour)
+            x += width
+        painter.end()

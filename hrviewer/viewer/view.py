@@ -1,0 +1,93 @@
+"""A window from Python: `view`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.viewer.commands import panel_of
+from hrviewer.viewer.levels import image_layer
+
+if TYPE_CHECKING:
+    import napari
+
+    from hrviewer.models import Pack
+    from hrviewer.viewer.controller import Controller
+    from hrviewer.viewer.panel import Panel
+
+__all__ = ["View", "view"]
+
+
+class View:
+    """An open window.
+
+    Attributes
+    ----------
+    viewer : napari.Viewer
+        napari's own.
+    panel : Panel
+        The docked panel.
+    controller : Controller
+        What the panel's buttons call.
+    """
+
+    def __init__(self, viewer: napari.Viewer, panel: Panel) -> None:
+        self.viewer, self.panel = viewer, panel
+
+    @property
+    def controller(self) -> Controller:
+        """What the panel's buttons call."""
+        return self.panel.controller
+
+    def close(self) -> None:
+        """End what runs and close the window."""
+        self.panel.close_all()
+        self.viewer.close()
+
+
+def view(
+    image: object | None = None,
+    model: str | Path | Pack | None = None,
+    strategy: str | None = None,
+    *,
+    viewer: napari.Viewer | None = None,
+) -> View:
+    """Open napari with the panel docked.
+
+    Parameters
+    ----------
+    image : object, optional
+        Whatever `hrviewer.open` takes.
+    model : str, Path or Pack, optional
+        Which networks look.
+    strategy : str, optional
+        Where they look.
+    viewer : napari.Viewer, optional
+        A window that is open already.
+
+    Returns
+    -------
+    View
+        ``viewer``, ``controller`` and ``close()``.
+
+    Raises
+    ------
+    UserError
+        If the image cannot be opened.
+    """
+    import napari
+    from napari.layers import Layer
+
+    pyramids: list[Pyramid] = []
+    if image is not None:
+        pyramids.append(open_pyramid(image))
+    window = viewer if viewer is not None else napari.Viewer(title="hrviewer")
+    for pyramid in pyramids:
+        window.add_layer(Layer.create(*image_layer(pyramid)))
+    opened = View(window, panel_of(window))
+    if model is not None:
+        opened.controller.use_pack(model)
+    if strategy is not None:
+        opened.controller.use_strategy(strategy)
+    return opened

@@ -1,0 +1,90 @@
+"""A network whose answer is known, windows and controllers, without the user's own folders."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Layer
+from toys import Bright, ToyPack, picture
+
+from hrviewer.engine import ResultCache
+from hrviewer.pyramid import open_pyramid
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.levels import image_layer
+
+SHAPE = 300, 420
+
+
+@pytest.fixture
+def photo():
+    return picture(*SHAPE)
+
+
+@pytest.fixture
+def count(photo):
+    """What the toy network counts on the whole photo."""
+    return photo[..., 0].sum(dtype=np.float64) / 255
+
+
+@pytest.fixture
+def add():
+    """Show an image as a pyramid; ``pixel_size`` gives it one."""
+
+    def show(viewer, image, pixel_size=None):
+        pyramid = open_pyramid(image)
+        pyramid.pixel_size = pixel_size
+        return viewer.add_layer(Layer.create(*image_layer(pyramid)))
+
+    return show
+
+
+@pytest.fixture
+def finish():
+    """Tick until a run has come to a state."""
+
+    def until(controller, state="idle", seconds=30):
+        end = time.monotonic() + seconds
+        while controller.state != state:
+            assert time.monotonic() < end, controller.state
+            controller.tick()
+            time.sleep(0.005)
+        controller.tick()
+
+    return until
+
+
+@pytest.fixture
+def network():
+    return Bright()
+
+
+@pytest.fixture
+def toys(network):
+    return ToyPack(main=network)
+
+
+@pytest.fixture
+def model():
+    """A viewer without a window."""
+    return ViewerModel()
+
+
+@pytest.fixture
+def controller(model, toys, tmp_path):
+    """A controller without a window, that remembers what it told the person."""
+    made = Controller(model, cache=ResultCache(), folder=tmp_path / "runs", polite=False)
+    made.told = {"failed": [], "answered": [], "noted": [], "progressed": [], "state_changed": []}
+    for name, heard in made.told.items():
+        getattr(made, name).connect(lambda *words, heard=heard: heard.append(words))
+    made.use_pack(toys)
+    made.use_strategy("patches")
+    yield made
+    made.close()
+
+
+def errors(controller):
+    """What the person was told went wrong."""
+    return [message for (message,) in controller.told["failed"] if message]

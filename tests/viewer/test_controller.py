@@ -1,0 +1,376 @@
+"""The controller without a window: a `ViewerModel`, and ticks by hand."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from conftest import errors
+from napari.layers import Image, Labels, Shapes
+
+from hrviewer.geometry import Rect
+from hrviewer.runs import Run
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.levels import is_base, shape_of
+from hrviewer.viewer.looks import seen_by
+from hrviewer.viewer.overlays import Overlays
+from hrviewer.viewer.picture import MAPS
+
+
+@pytest.fixture
+def held(network):
+    """Let the network answer only when told to."""
+    gate = threading.Event()
+    network.before = lambda batch: gate.wait(20)
+    yield gate
+    gate.set()
+
+
+def test_the_base_is_an_image_that_is_no_overlay(model, controller, photo, add):
+    assert controller.base is None
+    model.add_layer(Labels(np.zeros((5, 5), int)))
+    assert controller.base is None
+    first = add(model, photo)
+    assert controller.base is first
+    second = add(model, photo)
+    assert controller.base is second
+    model.layers.selection.active = first
+    assert controller.base is first
+    model.layers.selection.active = model.layers[0]
+    assert controller.base is first
+    model.layers.remove(first)
+    assert controller.base is second
+    model.layers.remove(second)
+    assert controller.base is None
+
+
+def test_layers_that_are_there_already_are_found(model, photo, add):
+    layer = add(model, photo)
+    model.layers.selection.clear()
+    made = Controller(model)
+    assert made.base is layer
+    made.close()
+
+
+def test_a_run_fills_four_overlays(model, controller, photo, add, finish, count):
+    base = add(model, photo)
+    controller.start()
+    assert controller.state == "starting"
+    finish(controller)
+    assert errors(controller) == []
+    assert controller.run.complete
+    assert controller.run.estimate["value"] == pytest.approx(count, rel=1e-5)
+    assert set(controller.overlays.layers) == set(MAPS)
+    for layer in controller.overlays.layers.values():
+        assert np.isfinite(layer.data).all()
+        assert not is_base(layer)
+    assert len(controller.overlays.outlines.layer.data) == 4 * len(controller.run.patches)
+    assert model.layers.selection.active is base
+    states = [state for (state,) in controller.told["state_changed"]]
+    assert states[0] == "starting"
+    assert states[-1] == "idle"
+    fractions = [status.fraction for (status,) in controller.told["progressed"]]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert f"{count:,.1f} × thing" in controller.told["answered"][-1][0]
+    assert "FLOP" in controller.told["answered"][-1][1]
+
+
+def test_a_second_run_takes_the_place_of_the_first(model, controller, photo, add, finish):
+    add(model, photo)
+    controller.start()
+    finish(controller)
+    controller.overlays.show("cost", True)
+    controller.overlays.set_opacity("cost", 0.3)
+    first = controller.run.path
+    controller.params = {"tile": 32}
+    controller.start()
+    finish(controller)
+    assert controller.run.path != first
+    assert len(model.layers) == 1 + len(MAPS) + 1
+    assert controller.overlays.shown("cost")
+    assert controller.overlays.layers["cost"].opacity == 0.3
+
+
+def test_pause_resume_and_stop(model, controller, photo, add, finish, held):
+    add(model, photo)
+    controller.start()
+    controller.start()  # a second one is not begun
+    finish(controller, "running")
+    controller.pause()
+    assert controller.state == "paused"
+    controller.pause()
+    controller.tick()
+    controller.resume()
+    assert controller.state == "running"
+    controller.resume()
+    controller.stop()
+    assert controller.state == "stopping"
+    held.set()
+    finish(controller)
+    assert not controller.run.complete
+    assert "stopped" in controller.told["noted"][-1][0][-1]
+    controller.stop()
+    controller.pause()
+
+
+def test_a_run_can_be_stopped_before_it_begins(model, controller, photo, add, finish, toys):
+    gate = threading.Event()
+    network = toys.networks["main"]
+    toys.load = lambda *args, **kwargs: (gate.wait(20), network)[1]
+    add(model, photo)
+    controller.start()
+    controller.stop()
+    gate.set()
+    finish(controller)
+    assert controller.run is None
+    assert controller.overlays is None
+
+
+def test_removing_the_image_ends_its_run(model, controller, photo, add, finish, held):
+    base = add(model, photo)
+    controller.start()
+    finish(controller, "running")
+    model.layers.remove(base)
+    held.set()
+    finish(controller)
+    assert not list(model.layers)
+    assert controller.overlays is None
+    assert controller.base is None
+
+
+def test_closing_ends_threads_and_connections(model, controller, photo, add, finish, held):
+    add(model, photo)
+    controller.start()
+    finish(controller, "running")
+    held.set()
+    controller.close()
+    controller.close()
+    names = {thread.name for thread in threading.enumerate()}
+    assert not {"hrviewer-run", "hrviewer-device", "hrviewer-reader", "hrviewer-close"} & names
+    assert controller._on_mouse not in model.mouse_drag_callbacks
+    add(model, photo)
+    assert controller.base is None
+
+
+def test_regions(model, controller, photo, add, finish):
+    controller.region = "visible"
+    controller.start()
+    assert errors(controller) == ["open an image first"]
+    add(model, photo, (0.5, 0.5))
+    model.canvas.size = (100, 120)
+    model.scene.camera.zoom = 2.0
+    model.scene.camera.center = (0, 0)
+    # 50 × 60 µm around the corner.
+    assert controller.rect() == Rect(0, 0, 51, 61)
+    model.scene.camera.center = (1e5, 0)
+    controller.start()
+    assert "out of sight" in errors(controller)[-1]
+    controller.region = "drawn"
+    controller.start()
+    assert "no shape" in errors(controller)[-1]
+    model.scene.camera.center = (0, 0)
+    controller.draw_region()
+    shapes = controller.shapes()
+    assert shapes.mode == "add_rectangle"
+    shapes.add_rectangles(np.array([[19.5, 39.5], [99.5, 119.5]]))
+    assert controller.rect() == Rect(20, 40, 80, 80)
+    controller.draw_region()
+    assert sum(isinstance(layer, Shapes) for layer in model.layers) == 1
+    controller.start()
+    finish(controller)
+    assert controller.run.region == Rect(20, 40, 80, 80)
+    assert np.isnan(controller.overlays.picture.maps["output"].values[0, 0])
+
+
+def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
+    controller.open_image("/nowhere/at-all.svs")
+    controller.use_pack("no such pack")
+    controller.use_strategy("telepathy")
+    add(model, photo)
+    controller.budget = "much"
+    controller.start()
+    controller.budget = ""
+    controller.params = {"tile": -5}
+    controller.start()
+    controller.params = {}
+    controller.open_run("/nowhere/x.run.zarr")
+    controller.export("/nowhere/x.geojson", "geojson")
+    said = errors(controller)
+    assert len(said) == 7
+    assert all("\n" not in line for line in said)
+    assert controller.state == "idle"
+    controller.pack = None
+    controller.start()
+    assert errors(controller)[-1] == "choose a model first"
+
+
+def test_a_network_that_cannot_be_loaded(model, controller, photo, add, finish, toys):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no such\nthing")
+
+    toys.load = fail
+    add(model, photo)
+    controller.start()
+    finish(controller)
+    assert "RuntimeError" in errors(controller)[-1]
+    assert controller.state == "idle"
+
+
+@pytest.mark.parametrize("budget", ["1MFLOP", "3patches", "5s"])
+def test_budgets(model, controller, photo, add, finish, budget):
+    add(model, photo)
+    controller.budget = budget
+    controller.start()
+    finish(controller)
+    assert controller.run.header["budget"] is not None
+    if budget == "3patches":
+        assert len(controller.run.patches) == 3
+
+
+def test_a_layer_that_is_not_ours(model, controller, photo, finish, count):
+    model.add_layer(Image(photo, rgb=True, scale=(2, 2)))
+    controller.start()
+    finish(controller)
+    assert controller.run.estimate["value"] == pytest.approx(count, rel=1e-5)
+    assert controller.overlays.layers["output"].scale.tolist() == [8, 8]
+
+
+def test_a_click_says_what_a_patch_cost(model, controller, photo, add, finish):
+    base = add(model, photo)
+    looks = []
+    controller.looked.connect(looks.append)
+    controller.ask((5, 5))
+    controller.start()
+    finish(controller)
+    controller.ask((-50, -50))
+    assert looks == []
+    controller.ask(base.data_to_world((100, 100)))
+    assert looks[0].pixels is None
+    assert looks[0].row.flops == 100 * 64 * 64
+    while controller.busy:
+        controller.tick()
+    core = Rect(looks[1].row.y, looks[1].row.x, looks[1].row.h, looks[1].row.w)
+    np.testing.assert_array_equal(looks[1].pixels, photo[core.y : core.y1, core.x : core.x1, :3])
+
+
+def test_a_drag_is_no_click(model, controller, photo, add, finish):
+    add(model, photo)
+    controller.start()
+    finish(controller)
+    looks = []
+    controller.looked.connect(looks.append)
+
+    class Event:
+        type = "mouse_press"
+        pos = (10, 10)
+        position = (50.0, 50.0)
+
+    for end, heard in (((40, 40), 0), ((11, 10), 1)):
+        event = Event()
+        moves = controller._on_mouse(model, event)
+        next(moves)
+        event.type, event.pos = "mouse_move", end
+        next(moves)
+        event.type = "mouse_release"
+        assert next(moves, "over") == "over"
+        assert len(looks) == heard
+
+
+def test_what_a_grey_network_saw(photo, toys):
+    from toys import Bright, ToyPack
+
+    from hrviewer.engine import Device, Networks, PatchRow
+    from hrviewer.pyramid import open_pyramid
+
+    row = PatchRow(0, 0, 0, 64, 64, 1.0, "main", 0, *[0.0] * 9, "done", "")
+    device = Device()
+    grey = Networks(ToyPack(main=Bright("grey", channels="gray")), device)
+    shown = seen_by(open_pyramid(photo), row, grey)
+    assert (shown[..., 0] == shown[..., 2]).all()
+    device.close()
+    deep = open_pyramid(photo[..., 0].astype(np.uint16) * 100)
+    assert seen_by(deep, row, None).max() == 255
+
+
+def test_a_run_comes_back_on_its_image(model, controller, photo, add, finish):
+    base = add(model, photo)
+    controller.start()
+    finish(controller)
+    path, drawn = controller.run.path, controller.overlays.picture.maps
+    controller.overlays.remove()
+    controller.open_run(path)
+    controller.tick()
+    assert controller.overlays.base is base
+    for name, layer in controller.overlays.picture.maps.items():
+        np.testing.assert_allclose(layer.values, drawn[name].values, rtol=1e-5)
+
+
+def test_a_run_finds_its_image_or_says_so(model, controller, photo, finish, tmp_path, toys):
+    from skimage.io import imsave
+
+    from hrviewer.runs import run
+
+    file = tmp_path / "photo.png"
+    imsave(file, photo, check_contrast=False)
+    made = run(file, toys, out=tmp_path / "x.run.zarr", cache="off")
+    controller.open_run(made.path)
+    assert errors(controller) == []
+    assert controller.overlays.base.name == "photo.png"
+
+    imsave(file, 255 - photo, check_contrast=False)
+    model.layers.clear()
+    controller.open_run(made.path)
+    assert any("has changed" in note for note in controller.told["noted"][-1][0])
+
+    file.unlink()
+    model.layers.clear()
+    controller.open_run(made.path)
+    assert "open the image" in errors(controller)[-1]
+    model.add_layer(Image(photo, rgb=True))
+    controller.open_run(made.path)
+    assert any("shown on" in note for note in controller.told["noted"][-1][0])
+
+
+def test_no_run_is_opened_over_one_at_work(model, controller, photo, add, finish, held, tmp_path):
+    add(model, photo)
+    controller.start()
+    finish(controller, "running")
+    controller.open_run(tmp_path)
+    assert "stop it" in errors(controller)[-1]
+    controller.stop()
+    held.set()
+    finish(controller)
+
+
+def test_export(model, controller, photo, add, finish, tmp_path):
+    add(model, photo)
+    controller.start()
+    finish(controller)
+    for name, suffix in (("geojson", ".geojson"), ("ome-zarr", ".ome.zarr")):
+        controller.export(tmp_path / f"x{suffix}", name)
+        while controller.busy:
+            controller.tick()
+        assert (tmp_path / f"x{suffix}").exists()
+    assert "exported" in controller.told["noted"][-1][0][0]
+    controller.export(tmp_path / "x.geojson", "geojson")
+    while controller.busy:
+        controller.tick()
+    assert "exists" in errors(controller)[-1]
+
+
+def test_shapes_of_layers():
+    assert shape_of(Image(np.zeros((4, 30, 20)))) == (30, 20)
+    assert shape_of(Image(np.zeros((30, 20, 3)), rgb=True)) == (30, 20)
+
+
+def test_a_stopped_run_is_still_a_run(model, controller, photo, add, finish, held):
+    add(model, photo)
+    controller.start()
+    finish(controller, "running")
+    controller.stop()
+    held.set()
+    finish(controller)
+    assert not Run(controller.run.path).complete
+    assert isinstance(controller.overlays, Overlays)

@@ -1,0 +1,146 @@
+"""Overlays in a real window: aligned to the pixel, clear where nothing was looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Layer
+
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
+from hrviewer.viewer import levels
+from hrviewer.viewer.colours import STYLES
+from hrviewer.viewer.levels import image_layer
+from hrviewer.viewer.overlays import Overlays, overlay_tuples
+from hrviewer.viewer.picture import MAPS, Picture
+
+CELL = 16
+SQUARE = slice(64, 128), slice(96, 160)
+"""Where the image is white, and where the map will be seen."""
+
+
+def drawn(image):
+    """Return a picture that saw the square only."""
+    picture = Picture(Rect(0, 0, *image.shape[:2]), CELL, "mass", ["thing"])
+    for name in MAPS:
+        cell = picture.maps[name].cell
+        rows, columns = (slice(int(s.start / cell), int(s.stop / cell)) for s in SQUARE)
+        picture.maps[name].values[rows, columns] = 1.0
+        picture.maps[name].join(picture.image)
+    return picture
+
+
+@pytest.fixture
+def image():
+    made = np.zeros((256, 320, 3), np.uint8)
+    made[SQUARE] = 255
+    return made
+
+
+@pytest.mark.parametrize("zoom", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize(
+    ("scale", "translate", "units"),
+    [(None, None, None), ((0.25, 0.25), (30, -70), ("um", "um")), ((2, 2), (0.5, 0.5), None)],
+)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_overlay_covers_the_pixels_that_it_speaks_of(
+    make_napari_viewer_proxy, image, zoom, scale, translate, units, lazy, monkeypatch
+):
+    if lazy:
+        monkeypatch.setattr(levels, "WHOLE", 0)
+        monkeypatch.setattr(levels, "COARSEST", 256 * 320 / 60)
+    viewer = make_napari_viewer_proxy(show=True)
+    data, settings, kind = image_layer(open_pyramid(image))
+    settings |= {"interpolation2d": "nearest"}
+    if scale is not None:
+        settings |= {"scale": scale, "translate": translate}
+    if units is not None:
+        settings |= {"units": units}
+    base = viewer.add_layer(Layer.create(data, settings, kind))
+    overlays = Overlays(viewer, base, drawn(image))
+    overlays.show("patches", False)
+    size = 1.0 if scale is None else scale[0]
+    viewer.scene.camera.center = tuple(base.data_to_world((95.5, 127.5)))
+    viewer.scene.camera.zoom = zoom / size
+    alone = viewer.screenshot(flash=False)[..., :3].astype(int)
+    overlays.show("output", False)
+    bare = viewer.screenshot(flash=False)[..., :3].astype(int)
+    covered = np.abs(alone - bare).sum(axis=2) > 30
+    white = bare.min(axis=2) > 250
+    assert white.sum() == pytest.approx((64 * zoom) ** 2, rel=0.08)
+    # All of the white square, and nothing else, but for the line between two pixels.
+    wrong = covered ^ white
+    edge = 64 * zoom * 4
+    assert wrong.sum() <= edge + 8
+
+
+def test_levels_lie_on_each_other(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
+    picture = Picture(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
+    overlays = Overlays(viewer, base, picture)
+    layer = overlays.layers["output"]
+    extents = []
+    for pixel in (0.5, 1.0, 2.0, 3.0):
+        overlays.follow(Rect(0, 0, 256, 320), pixel)
+        extents.append(
+            (layer.extent.world + np.array([-layer.scale / 2, layer.scale / 2])).tolist()
+        )
+    assert layer.data.shape == (16, 20)
+    assert extents == [[[-0.5, -0.5], [255.5, 319.5]]] * 4
+
+
+def test_what_is_drawn_later_is_seen(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy(show=True)
+    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image * 0))))
+    picture = Picture(Rect(0, 0, 256, 320), CELL, "mass", ["thing"])
+    overlays = Overlays(viewer, base, picture)
+    heard = []
+    overlays.limits_changed.connect(heard.append)
+    before = viewer.screenshot(flash=False)
+    picture.maps["output"].values[4:8, 4:8] = 3e5
+    picture.maps["output"].changed = True
+    overlays.refresh()
+    assert heard == ["output"]
+    assert overlays.layers["output"].contrast_limits == [0, 5e5]
+    assert not np.array_equal(viewer.screenshot(flash=False), before)
+
+
+def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monkeypatch):
+    from test_outlines import patches
+
+    from hrviewer.viewer import outlines
+
+    monkeypatch.setattr(outlines, "MOST", 10)
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
+    overlays = Overlays(viewer, base, drawn(image))
+    overlays.picture.record.patches.extend(patches(256, 16))
+    overlays.follow(Rect(0, 0, 256, 320), 1.0)
+    assert overlays.layers["patches"].visible
+    assert not overlays.outlines.layer.visible
+    overlays.follow(Rect(0, 0, 8, 8), 0.1)
+    assert not overlays.layers["patches"].visible
+    assert overlays.outlines.layer.visible
+    overlays.show("patches", False)
+    assert not overlays.outlines.layer.visible
+    overlays.remove()
+    assert list(viewer.layers) == [base]
+    overlays.remove()
+
+
+def test_a_reader_gets_maps_of_a_sensible_size(image):
+    base = Layer.create(*image_layer(open_pyramid(image)))
+    picture = Picture(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
+    for data, settings, kind in overlay_tuples(picture, base):
+        layer = Layer.create(data, settings, kind)
+        assert max(layer.data.shape) <= 1024
+        assert layer.metadata["hrviewer"]["overlay"] in MAPS
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_lightness_rises_with_the_value(name):
+    colours = STYLES[name].gradient(32)
+    lightness = colours[:, :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) > 0).all()
+    assert (np.diff(colours[:, 3]) >= 0).all()

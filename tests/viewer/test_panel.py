@@ -1,0 +1,255 @@
+"""The panel in a real window: a run from its buttons, and nothing left when it closes."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from functools import partial
+
+import numpy as np
+import pytest
+from napari.layers import Layer
+from napari.utils._proxies import PublicOnlyProxy
+from qtpy.QtCore import QCoreApplication, QEvent, QPoint
+from qtpy.QtWidgets import QFileDialog, QLabel
+
+from hrviewer.engine import ResultCache
+from hrviewer.pyramid import open_pyramid
+from hrviewer.viewer.commands import panel_of
+from hrviewer.viewer.levels import image_layer
+from hrviewer.viewer.picture import MAPS
+
+
+@pytest.fixture
+def docked(make_napari_viewer, photo, toys, tmp_path):
+    """A panel in a window, with a photo and the toy network."""
+    viewer = make_napari_viewer(show=True)
+    viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
+    panel = panel_of(viewer)
+    assert isinstance(panel.controller.viewer, PublicOnlyProxy)
+    controller = panel.controller
+    controller.cache, controller.folder = ResultCache(), tmp_path / "runs"
+    controller.polite = False
+    controller.use_pack(toys)
+    controller.use_strategy("patches")
+    yield panel
+    if panel.parent() is not None:
+        viewer.window.remove_dock_widget(panel)
+    panel.deleteLater()
+    settle()
+
+
+def settle():
+    """Let Qt delete what it was told to delete later."""
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def idle(panel):
+    return lambda: panel.controller.state == "idle"
+
+
+def test_a_whole_run_from_the_buttons(docked, qtbot, count):
+    assert docked.choice.about.text().startswith("300 × 420 px")
+    assert docked.choice.model.currentText() == "toys"
+    docked.choice.params.fields["tile"].value = 32
+    docked.running.run.click()
+    assert not docked.running.run.isEnabled()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    assert docked.running.answer.text() == f"{count:,.1f} × thing"
+    assert "FLOP" in docked.running.cost.text()
+    assert docked.running.bar.value() == 1000
+    assert docked.controller.run.header["params"] == {"tile": 32}
+    assert docked.controller.run.header["patches"]["done"] == 10 * 14
+    for layer in docked.controller.overlays.layers.values():
+        assert np.isfinite(layer.data).any()
+    assert docked.legend.entries["output"].unit.text() == "thing per megapixel"
+    assert docked.legend.entries["cost"].high.text() == "100"
+    assert docked.files.export.isEnabled()
+    assert sum(part for part, _ in docked.breakdown.bar._parts) > 0
+
+
+def test_pause_and_stop_from_the_buttons(docked, qtbot, network):
+    gate = threading.Event()
+    network.before = lambda batch: gate.wait(20)
+    docked.running.run.click()
+    qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
+    docked.running.hold.click()
+    assert docked.running.hold.text() == "Resume"
+    docked.running.hold.click()
+    assert docked.running.hold.text() == "Pause"
+    docked.running.end.click()
+    assert "stopping" in docked.running.words.text()
+    gate.set()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    assert "stopped" in docked.running.notes.text()
+
+
+def test_the_legend_rules_the_layers(docked, qtbot):
+    docked.running.run.click()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    overlays = docked.controller.overlays
+    for name in MAPS:
+        entry = docked.legend.entries[name]
+        entry.shown.setChecked(not entry.shown.isChecked())
+        assert overlays.shown(name) is entry.shown.isChecked()
+        entry.opacity.setValue(33)
+        assert overlays.layers[name].opacity == 0.33
+    assert docked.legend.plane.isHidden()
+
+
+def test_classes_to_choose_from(docked):
+    from hrviewer.geometry import Rect
+    from hrviewer.viewer.picture import Picture
+
+    picture = Picture(Rect(0, 0, 300, 420), 4, "mass", ["cat", "dog"])
+    docked.controller._draw(docked.controller.base, picture)
+    plane = docked.legend.plane
+    assert not plane.isHidden()
+    assert [plane.itemText(i) for i in range(plane.count())] == ["all classes", "cat", "dog"]
+    plane.setCurrentIndex(2)
+    plane.activated.emit(2)
+    assert picture.plane == 1
+
+
+def test_removing_the_image_ends_the_run(docked, qtbot, network):
+    network.before = lambda batch: threading.Event().wait(0.05)
+    docked.running.run.click()
+    qtbot.waitUntil(lambda: docked.controller.overlays is not None, timeout=20_000)
+    viewer = docked.controller.viewer
+    viewer.layers.selection.active = viewer.layers[-1]
+    viewer.layers.remove(viewer.layers[0])
+    assert docked.controller.base is None
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    assert not len(viewer.layers)
+
+
+def test_closing_the_dock_ends_the_run(docked, qtbot, network):
+    network.before = lambda batch: threading.Event().wait(0.05)
+    docked.running.run.click()
+    qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
+    docked.parent().destroyOnClose()
+    settle()
+    threads = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in threads if name.startswith("hrviewer")}
+
+
+def test_an_error_is_a_line_in_the_panel(docked):
+    docked.choice.budget.setText("lots")
+    docked.choice.budget.textEdited.emit("lots")
+    docked.running.run.click()
+    assert "budget" in docked.running.error.text()
+    assert not docked.running.error.isHidden()
+    docked.choice.budget.setText("")
+    docked.choice.budget.textEdited.emit("")
+    docked.controller.use_strategy("uniform")
+    assert docked.running.error.isHidden()
+
+
+def test_choices_reach_the_controller(docked):
+    choice, controller = docked.choice, docked.controller
+    choice.strategy.setCurrentIndex(choice.strategy.findData("uniform"))
+    choice._pick_strategy()
+    assert controller.strategy.id == "uniform"
+    assert choice.when.text() == controller.strategy.when
+    choice.budget.setText("30")
+    choice.unit.setCurrentText("seconds")
+    choice._set_budget()
+    assert controller.budget == "30s"
+    choice.draw.click()
+    assert controller.region == "drawn"
+    assert controller.shapes() is not None
+    controller.viewer.layers.clear()
+    assert choice.image.text() == "none is open"
+    choice.draw.click()
+
+
+def test_a_click_fills_the_patch(docked, qtbot):
+    docked.running.run.click()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    docked.controller.ask((100.0, 100.0))
+    assert "main · look" in docked.clicked.words.text()
+    qtbot.waitUntil(lambda: not docked.controller.busy, timeout=5_000)
+    assert not docked.clicked.picture.pixmap().isNull()
+
+
+def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
+    from skimage.io import imsave
+
+    docked.running.run.click()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    run = docked.controller.run.path
+    target = tmp_path / "x.geojson"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a: (str(target), ""))
+    docked.files.menu.actions()[0].trigger()
+    qtbot.waitUntil(lambda: not docked.controller.busy, timeout=10_000)
+    assert target.exists()
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(run))
+    docked.files.open.click()
+    assert docked.running.error.isHidden()
+    image = tmp_path / "other.png"
+    imsave(image, photo, check_contrast=False)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(image), ""))
+    docked.choice.ask_image()
+    assert docked.choice.image.text() == "other.png"
+    docked.choice.ask_model()
+    assert "other" in docked.running.error.text()
+    nothing = lambda *a: ("", "")  # noqa: E731
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", nothing)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", nothing)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: "")
+    docked.choice.ask_image()
+    docked.choice.ask_model()
+    docked.files.ask_run()
+    docked.files.ask_target("geojson")
+    docked.controller.run = None
+    docked.files.ask_target("geojson")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_nothing_is_clipped_sideways(docked, qtbot, theme):
+    viewer = docked.controller.viewer
+    viewer.theme = theme
+    docked.running.run.click()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    docked.controller.ask((100.0, 100.0))
+    viewer.window.resize(1280, 800)
+    qtbot.wait(100)
+    body = docked.widget()
+    assert docked.width() <= 420
+    for label in body.findChildren(QLabel):
+        if label.isVisible() and label.text() and not label.wordWrap():
+            left = label.mapTo(body, QPoint(0, 0)).x()
+            assert left + label.width() <= body.width(), label.text()
+            if label is not docked.choice.image:
+                assert label.width() >= label.minimumSizeHint().width(), label.text()
+
+
+def is_running(controller):
+    return controller.state == "running"
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_nothing_survives_the_window(
+    make_napari_viewer, photo, toys, network, tmp_path, qtbot, running
+):
+    viewer = make_napari_viewer()
+    viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
+    panel = panel_of(viewer)
+    controller = panel.controller
+    controller.cache, controller.folder = ResultCache(), tmp_path
+    controller.polite = False
+    controller.use_pack(toys)
+    if running:
+        network.before = lambda batch: threading.Event().wait(0.05)
+        controller.start()
+        qtbot.waitUntil(partial(is_running, controller), timeout=20_000)
+    gone = [weakref.ref(it) for it in (panel, controller, panel.choice, panel.legend)]
+    del panel, controller
+    viewer.close()
+    qtbot.wait(50)
+    settle()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 4
+    threads = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in threads if name.startswith("hrviewer")}

@@ -1,0 +1,58 @@
+"""The adapter for what magicgui keeps private, held to the installed version."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from pydantic import Field
+from qtpy.QtWidgets import QLabel
+
+from hrviewer.strategies import Params, get_strategy, strategy_ids
+from hrviewer.viewer.panel.params import ParamsForm
+
+
+class Everything(Params):
+    number: int = Field(-1, ge=-1, le=9, title="Number", description="How many")
+    share: float = Field(0.25, ge=0, le=1, title="Share", description="How much")
+    method: Literal["top-k", "threshold"] = Field("threshold", title="Method")
+    often: bool = Field(True, title="Often")
+    words: str = Field("", title="Words")
+
+
+@pytest.fixture
+def form(qtbot):
+    heard = []
+    made = ParamsForm(Everything, heard.append)
+    made.heard = heard
+    qtbot.addWidget(made)
+    return made
+
+
+def test_defaults_are_shown_and_not_told(form):
+    assert form.values() == {}
+    shown = {name: field.value for name, field in form.fields.items()}
+    assert shown == Everything().model_dump()
+
+
+def test_titles_bounds_and_descriptions(form):
+    labels = [label.text() for label in form.findChildren(QLabel)]
+    assert labels[:5] == ["Number", "Share", "Method", "Often", "Words"]
+    number = form.fields["number"]
+    assert (number.min, number.max) == (-1, 9)
+    assert number.native.toolTip() == "How many"
+    assert form.fields["method"].choices == ("top-k", "threshold")
+
+
+def test_changes_are_told(form):
+    form.fields["share"].value = 0.5
+    form.fields["method"].value = "top-k"
+    assert form.heard == [{"share": 0.5}, {"share": 0.5, "method": "top-k"}]
+    assert Everything(**form.values()).share == 0.5
+
+
+@pytest.mark.parametrize("name", strategy_ids())
+def test_every_strategy_has_a_form(qtbot, name):
+    form = ParamsForm(get_strategy(name).Params, lambda values: None)
+    qtbot.addWidget(form)
+    assert form.values() == {}

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from napari.layers import Image, Shapes
+
+from hrviewer.geometry import Rect
+from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
+
+IMAGE = Rect(0, 0, 1000, 2000)
+
+
+@pytest.fixture
+def base(model):
+    layer = Image(np.zeros((1000, 2000)), scale=(0.5, 0.5), translate=(100, 200))
+    return model.add_layer(layer)
+
+
+def test_what_is_visible(model, base):
+    model.canvas.size = (200, 400)
+    model.scene.camera.zoom = 4.0
+    model.scene.camera.center = (100 + 0.5 * 499.5, 200 + 0.5 * 999.5)
+    # 200 screen pixels are 50 µm, which are 100 pixels.
+    assert visible_rect(model, base, IMAGE) == Rect(450, 900, 100, 200)
+    assert screen_pixel(model, base) == 0.5
+    model.scene.camera.center = (-1e5, -1e5)
+    assert visible_rect(model, base, IMAGE).empty
+
+
+def test_what_is_drawn(model, base):
+    shapes = Shapes(scale=(0.5, 0.5), translate=(100, 200))
+    model.add_layer(shapes)
+    assert drawn_rect(model, base, shapes, IMAGE).empty
+    shapes.add_rectangles(np.array([[-0.5, -0.5], [99.5, 199.5]]))
+    shapes.add_rectangles(np.array([[199.5, 199.5], [299.5, 299.5]]))
+    shapes.selected_data = set()
+    assert drawn_rect(model, base, shapes, IMAGE) == Rect(200, 200, 100, 100)
+    shapes.selected_data = {0}
+    assert drawn_rect(model, base, shapes, IMAGE) == Rect(0, 0, 100, 200)
+
+
+def test_a_point(base):
+    assert point_at(base, (100 - 0.25, 200 - 0.25)) == (0, 0)
+    assert point_at(base, (105, 210)) == (10.5, 20.5)

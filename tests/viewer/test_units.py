@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hrviewer.viewer.units import duration, nice, si
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0 B"), (999, "999 B"), (999.9, "1 kB"), (1.23e12, "1.23 TB"), (math.nan, "–")],
+)
+def test_si(value, words):
+    assert si(value, "B") == words
+
+
+def test_si_without_a_unit():
+    assert si(5e4) == "50 k"
+    assert si(3) == "3"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.44, "0.4 s"), (42.3, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+)
+def test_duration(seconds, words):
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "end"), [(1, 1), (1.1, 2), (2.0001, 5), (7, 10), (3e-4, 5e-4), (0, 1), (math.inf, 1)]
+)
+def test_nice(value, end):
+    assert nice(value) == pytest.approx(end)

@@ -1,0 +1,78 @@
+"""A window from Python, from the palette, and the scripts that drive one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from qtpy.QtCore import QCoreApplication, QEvent
+
+from hrviewer.errors import UserError
+from hrviewer.viewer import commands, stage
+from hrviewer.viewer.view import view
+
+
+@pytest.fixture
+def window(make_napari_viewer):
+    viewer = make_napari_viewer()
+    yield viewer
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def test_a_view_of_an_array(window, photo, toys):
+    opened = view(photo, toys, "uniform", viewer=window)
+    assert opened.viewer is window
+    assert opened.controller.base == window.layers[0]
+    assert opened.controller.pack is toys
+    assert opened.controller.strategy.id == "uniform"
+    opened.panel.close_all()
+
+
+def test_what_is_no_image(window):
+    with pytest.raises(UserError):
+        view("/nowhere.svs", viewer=window)
+
+
+def test_the_palette_docks_the_panel(window, monkeypatch):
+    commands.show_panel(window)
+    panel = commands.panel_of(window)
+    asked = []
+    monkeypatch.setattr(type(panel.files), "ask_run", lambda self: asked.append(self))
+    commands.open_run(window)
+    assert asked == [panel.files]
+
+
+def test_the_stage(window, photo, toys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HRVIEWER_SHARED", str(tmp_path))
+    assert stage.best_image().name == "ihc.png"
+    monkeypatch.setenv("HRVIEWER_HEADLESS", "1")
+    assert stage.unattended()
+    opened = view(photo, toys, viewer=window)
+    stage.set_up(opened, 1280, 800)
+    stage.picture(opened, tmp_path / "pictures" / "x.png")
+    assert (tmp_path / "pictures" / "x.png").stat().st_size > 1000
+    with pytest.raises(UserError, match="did not get there"):
+        stage.wait(lambda: False, 0.05)
+    opened.panel.close_all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "arguments", "left"),
+    [
+        ("demo", [], ["demo/patches.png", "demo/uniform.run.zarr", "demo/patches.geojson"]),
+        ("screenshot", ["window.png"], ["window.png"]),
+    ],
+)
+def test_the_scripts(tmp_path, module, arguments, left):
+    subprocess.run(
+        [sys.executable, "-m", f"hrviewer.viewer.{module}", *arguments],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, "HRVIEWER_HEADLESS": "1"},
+        timeout=300,
+    )
+    for name in left:
+        assert (tmp_path / name).exists()
