@@ -5,6 +5,7 @@ that runs networks; `charge` and `canvas` say where on the image costs and answe
 holds what was seen and spent; `live` follows a viewport. The engine writes through a `Sink`.
 """
 
+from hrviewer.engine.answer import kind_of
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Canvas
@@ -13,7 +14,7 @@ from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
-from hrviewer.engine.looker import Looker, kind_of, role_of
+from hrviewer.engine.looker import Looker, role_of
 from hrviewer.engine.record import PatchRow, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen

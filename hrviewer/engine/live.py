@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hrviewer.engine.answer import kind_of
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.control import Control
 from hrviewer.engine.device import Priority
 from hrviewer.engine.driver import drive
-from hrviewer.engine.looker import Looker, kind_of
+from hrviewer.engine.looker import Looker
 from hrviewer.engine.record import Record
 from hrviewer.engine.scene import Networks, build_scene
 from hrviewer.engine.seen import Seen

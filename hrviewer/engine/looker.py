@@ -20,45 +20,23 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.engine.answer import answer, as_box, crop, failed, kind_of
 from hrviewer.engine.cache import ResultCache
-from hrviewer.engine.canvas import Box, Kind, cover
+from hrviewer.engine.canvas import Box
 from hrviewer.engine.charge import Charge
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Inferred, Priority
+from hrviewer.engine.joint import arrange, see_tokens, see_warped, think
 from hrviewer.engine.seen import Seen
-from hrviewer.engine.warp import sample, spread, unwarp
-from hrviewer.geometry import Grid, Patch, Rect
-from hrviewer.models import Card, Network
+from hrviewer.geometry import Patch, Rect
+from hrviewer.models import Network
 from hrviewer.pyramid import Meter, Pyramid
 from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
-__all__ = ["Looker", "kind_of", "role_of"]
+__all__ = ["Looker", "role_of"]
 
 VERSION = 1
 """Raised when the same request would give another result."""
-
-
-def kind_of(card: Card) -> Kind:
-    """Return what moving this network's map from grid to grid must keep."""
-    return "mass" if card.task in ("density", "detection") else "intensity"
-
-
-def answer(
-    card: Card, values: NDArray[np.float32], box: Box, core: Rect, image: Rect
-) -> NDArray[np.float64]:
-    """Return what a map says of a core, ``(k,)``: counts, areas, probabilities, a code."""
-    rows, columns = cover(box, (values.shape[1], values.shape[2]), core, image)
-    inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
-    weights = np.outer(rows[rows > 0], columns[columns > 0])
-    part = values[inside].astype(np.float64)
-    if card.task == "segmentation":
-        cell = (box[2] / values.shape[1]) * (box[3] / values.shape[2])
-        best = part.argmax(axis=0) if len(part) > 1 else np.where(part[0] > 0.5, 0, -1)
-        part = cell * (np.arange(len(part))[:, None, None] == best)
-    total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
-    # Counts and areas add up; everything else is a mean.
-    additive = kind_of(card) == "mass" or card.task == "segmentation"
-    return total if additive else total / max(float(weights.sum()), 1e-12)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +128,7 @@ class Looker:
         Stopped
             If the person stopped the run.
         """
-        if isinstance(request, Warp):
-            return self._joint([[0]], request)
-        if isinstance(request, Think):
+        if not isinstance(request, Look):
             return self._joint([[0]], request)
         if request.group is not None:
             groups: dict[int, list[int]] = {}
@@ -305,7 +281,6 @@ class Looker:
     def _joint(
         self, groups: list[list[int]], request: Look | Warp | Think
     ) -> Iterator[tuple[int, Seen]]:
-        work = {Look: self._tokens, Warp: self._warp, Think: self._think}[type(request)]
         network = self.networks[request.role]
         for group in groups:
             if not self.control.wait():
@@ -313,115 +288,15 @@ class Looker:
             key = self._hash(network, request.role, digest(request), group)
             found = self.cache.get(key) if self.cache else None
             if found is None:
-                found = work(network, request, group)  # type: ignore[operator]
+                if isinstance(request, Look):
+                    found = see_tokens(self, network, request, group)
+                elif isinstance(request, Warp):
+                    found = see_warped(self, network, request)
+                else:
+                    found = think(self, network, request)
                 if self.cache:
                     self.cache.put(key, found)
             yield from zip(group, found, strict=True)
-
-    def _tokens(self, network: Network, request: Look, group: list[int]) -> list[Seen]:
-        """One joint input of many patches; each bears an equal share."""
-        patches = [
-            replace(request.patches[i], core=request.patches[i].core & self.region) for i in group
-        ]
-        charge = Charge()
-        try:
-            tokens, boxes = [], []
-            for index in group:
-                patch = request.patches[index]
-                with self.meter.reading() as reading:
-                    pixels = self.pyramid.read(
-                        patch.core, patch.scale, fill="reflect", meter=self.meter
-                    )
-                start = time.perf_counter()
-                tokens.append(network.card.prepare(pixels))
-                boxes.append(patch.core.astuple())
-                charge += Charge(
-                    bytes=reading.bytes,
-                    pixels=reading.pixels,
-                    read_s=reading.seconds,
-                    prepare_s=time.perf_counter() - start,
-                )
-            arrays = np.stack(tokens), np.array(boxes, np.float32)
-            done = self.device.call(lambda: network.join(*arrays), self.priority).result()
-        except Exception as error:
-            share = charge * (1 / len(group))
-            return [failed(p, request.role, share, network.card.outputs, error) for p in patches]
-        charge += Charge(flops=network.join_flops(len(group)), infer_s=done.seconds)
-        share = charge * (1 / len(group))
-        return [
-            Seen(
-                patch,
-                request.role,
-                np.asarray(value, np.float64),
-                np.asarray(value, np.float32)[:, None, None],
-                as_box(patch.core),
-                share,
-            )
-            for patch, value in zip(patches, done.output, strict=True)
-        ]
-
-    def _warp(self, network: Network, request: Warp, group: list[int]) -> list[Seen]:
-        """One warped input; its charge falls where its samples were taken."""
-        del group
-        rect = request.rect & self.region
-        scale = math.sqrt(rect.area / (request.shape[0] * request.shape[1]))
-        patch = Patch(rect, scale)
-        charge = Charge()
-        try:
-            with self.meter.reading() as reading:
-                picture = sample(self.pyramid, rect, request.grid, request.shape, self.meter)
-            charge = Charge(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
-            start = time.perf_counter()
-            array = network.card.prepare(in_range(picture, self.pyramid.dtype))
-            charge = replace(charge, prepare_s=time.perf_counter() - start)
-            done = self.device.submit(network, array, self.priority).result()
-        except Exception as error:
-            return [failed(patch, request.role, charge, network.card.outputs, error)]
-        start = time.perf_counter()
-        cell = max(1, round(network.stride))
-        shape = Grid(rect, cell).shape
-        values = unwarp(done.output, request.grid, shape, kind_of(network.card))
-        box = as_box(rect)
-        value = answer(network.card, values, box, rect, self.pyramid.rect)
-        charge = replace(
-            charge,
-            flops=network.flops(*request.shape),
-            infer_s=done.seconds,
-            post_s=time.perf_counter() - start,
-        )
-        return [
-            Seen(
-                patch,
-                request.role,
-                value,
-                values,
-                box,
-                charge,
-                spread=spread(request.grid),
-            )
-        ]
-
-    def _think(self, network: Network, request: Think, group: list[int]) -> list[Seen]:
-        """A network on what was already seen."""
-        del group
-        codes = arrange(request)
-        patch = Patch(request.where & self.region, 1.0)
-        try:
-            done = self.device.call(lambda: network.think(codes), self.priority).result()
-        except Exception as error:
-            return [failed(patch, request.role, Charge(), network.card.outputs, error)]
-        values = np.asarray(done.output, np.float32)
-        box = as_box(request.where)
-        return [
-            Seen(
-                patch,
-                request.role,
-                answer(network.card, values, box, patch.core, self.pyramid.rect),
-                values,
-                box,
-                Charge(flops=network.think_flops(*codes.shape), infer_s=done.seconds),
-            )
-        ]
 
     # Names of results.
 
@@ -460,76 +335,9 @@ def _deliver(
     ready.put((asked, charge, done))
 
 
-def as_box(rect: Rect) -> Box:
-    """Return a rectangle as what a map covers."""
-    return float(rect.y), float(rect.x), float(rect.h), float(rect.w)
-
-
 def role_of(network: Network) -> Role:
     """Return what a policy may know of a network."""
     return Role(network.card, network.stride, network.halo, network.flops)
-
-
-def failed(patch: Patch, role: str, charge: Charge, k: int, error: BaseException) -> Seen:
-    """Return a look that gave nothing."""
-    return Seen(
-        patch,
-        role,
-        np.full(k, np.nan),
-        np.full((k, 1, 1), np.nan, np.float32),
-        as_box(patch.core),
-        charge,
-        status="failed",
-        error=f"{type(error).__name__}: {error}".splitlines()[0],
-    )
-
-
-def crop(
-    output: NDArray[np.float32], box: Box, core: Rect, image: Rect, kind: Kind
-) -> tuple[NDArray[np.float32], Box]:
-    """Return the part of a map that touches the core.
-
-    Cells that hang over the image's border hold what was filled in there; of their mass only the
-    image's part counts.
-    """
-    _, rows, columns = output.shape
-    if not rows or not columns:
-        raise ValueError("the patch is smaller than one output cell")
-    dy, dx = box[2] / rows, box[3] / columns
-    if kind == "mass" and (box[0] + box[2] > image.h or box[1] + box[3] > image.w):
-        inside = [
-            np.clip((limit - start - np.arange(n) * step) / step, 0, 1)
-            for start, n, step, limit in (
-                (box[0], rows, dy, image.h),
-                (box[1], columns, dx, image.w),
-            )
-        ]
-        output = (output * np.outer(*inside)).astype(np.float32)
-    cover_y, cover_x = cover(box, (rows, columns), core, image)
-    r, c = np.flatnonzero(cover_y > 0), np.flatnonzero(cover_x > 0)
-    if not len(r) or not len(c):
-        raise ValueError("the network's output does not reach the patch's core")
-    part = np.ascontiguousarray(output[:, r[0] : r[-1] + 1, c[0] : c[-1] + 1])
-    return part, (box[0] + r[0] * dy, box[1] + c[0] * dx, len(r) * dy, len(c) * dx)
-
-
-def arrange(request: Think) -> NDArray[np.float32]:
-    """Lay handles out by their patches' rows and columns: ``(d, rows, columns)``, 0 where none."""
-    cores = [handle.patch.core for handle in request.handles]
-    ys, xs = sorted({core.y for core in cores}), sorted({core.x for core in cores})
-    values = [np.nan_to_num(handle.value) for handle in request.handles]
-    codes = np.zeros((len(values[0]), len(ys), len(xs)), np.float32)
-    for core, value in zip(cores, values, strict=True):
-        codes[:, ys.index(core.y), xs.index(core.x)] = value
-    return codes
-
-
-def in_range(picture: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Round to the image's own type, as every other read does."""
-    if np.issubdtype(dtype, np.integer):
-        info = np.iinfo(dtype)
-        return np.clip(np.floor(picture + 0.5), info.min, info.max).astype(dtype)
-    return picture.astype(dtype)
 
 
 def in_order(seen: Iterator[tuple[int, Seen]]) -> Iterator[tuple[int, Seen]]:
