@@ -12,8 +12,9 @@ from hrviewer.geometry import Rect
 
 IMAGE = Rect(0, 0, 333, 517)
 
-amounts = st.floats(0, 1e15)
-charges = st.builds(Charge, amounts, amounts, amounts, *[st.floats(0, 1e4)] * 4)
+amounts = st.just(0.0) | st.floats(1e-9, 1e15)
+seconds = st.just(0.0) | st.floats(1e-9, 1e4)
+charges = st.builds(Charge, amounts, amounts, amounts, *[seconds] * 4)
 rects = st.builds(
     Rect, st.integers(-300, 400), st.integers(-300, 600), st.integers(1, 300), st.integers(1, 300)
 )
