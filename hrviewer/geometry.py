@@ -13,7 +13,7 @@ from dataclasses import dataclass
 __all__ = ["SCALE_STEPS", "Grid", "Patch", "Rect", "snap_scale"]
 
 SCALE_STEPS = 16
-"""Scales are multiples of 1/16, so that tiles whose side is a multiple of 16 end on whole pixels."""
+"""Scales are multiples of 1/16: tiles whose side is a multiple of 16 end on whole pixels."""
 
 
 def snap_scale(scale: float) -> float:

@@ -138,6 +138,9 @@ class Device:
             self._run(jobs)
 
     def _run(self, jobs: list[_Job]) -> None:
+        if len(jobs) > self.batch:
+            self._run_apart(jobs, self.batch)
+            return
         start = time.perf_counter()
         try:
             if jobs[0].network is None:
@@ -145,23 +148,24 @@ class Device:
             else:
                 outputs = self._infer(jobs[0].network, [job.work for job in jobs])
         except BaseException as error:
-            tried = max(self.batch, len(jobs)) if jobs[0].network is not None else 1
-            if is_out_of_memory(error) and tried > 1:
-                self.batch = part = tried // 2
+            if is_out_of_memory(error) and jobs[0].network is not None and self.batch > 1:
+                self.batch //= 2
+                self._run_apart(jobs, self.batch)
             elif len(jobs) > 1:
-                part = 1  # to find the one that is at fault
+                self._run_apart(jobs, 1)  # one of them is at fault
             else:
                 jobs[0].future.set_exception(error)
-                return
-            for i in range(0, len(jobs), part):
-                self._run(jobs[i : i + part])
             return
         seconds = (time.perf_counter() - start) / len(jobs)
         for job, output in zip(jobs, outputs, strict=False):
             job.future.set_result(Inferred(output, seconds))
 
+    def _run_apart(self, jobs: list[_Job], part: int) -> None:
+        for i in range(0, len(jobs), part):
+            self._run(jobs[i : i + part])
+
     def _infer(self, network: Network, arrays: list[NDArray[np.float32]]) -> Any:
-        full = np.zeros((max(self.batch, len(arrays)), *arrays[0].shape), np.float32)
+        full = np.zeros((self.batch, *arrays[0].shape), np.float32)
         for row, array in zip(full, arrays, strict=False):
             row[:] = array
         return network(full)[: len(arrays)]

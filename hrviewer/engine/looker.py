@@ -443,7 +443,7 @@ class Looker:
     def _hash(self, network: Network, *parts: object) -> str:
         everything = (
             VERSION,
-            self.pyramid.fingerprint,
+            self.pyramid.levels[0].image,
             network.digest,
             network.backend,
             network.device,

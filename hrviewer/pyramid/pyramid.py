@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pyramid"]
 
-BLOCK = 16_000_000
-"""Source pixels that a read holds at once, besides its output."""
+BLOCK = 2_000_000
+"""Source pixels that are averaged at once: as floats they still fit a processor's cache."""
 
 TOLERANCE = 1e-3
 """A level that is coarser than the scale by this part still serves it."""
@@ -154,7 +154,11 @@ class Pyramid:
             raise ValueError(f"{rect} is empty")
         elif isinstance(fill, str) and fill not in ("reflect", "edge"):
             raise ValueError(f"fill is 'reflect', 'edge' or a number, not {fill!r}")
+        elif rect in self.rect:
+            fill = None
         level = self.level_for(scale)
+        if scale == 1 and level.index == 0 and fill is None:
+            return level.read(rect.y, rect.y1, rect.x, rect.x1, meter=meter)
         out = np.empty((_count(rect.h, scale), _count(rect.w, scale), self.channels), self.dtype)
         for rows, columns in self._blocks(out.shape[0], out.shape[1], scale, level):
             out[rows, columns] = self._block(rect, scale, level, rows, columns, fill, meter)
@@ -236,8 +240,8 @@ class Pyramid:
         self, height: int, width: int, scale: float, level: Level
     ) -> Iterator[tuple[slice, slice]]:
         """Cut an output so that each part's source is small."""
-        per_row, per_column = (max(1e-9, scale / d) for d in level.downsample)
-        columns = _step(width, BLOCK / per_column / max(1.0, per_row))
+        per_row, per_column = (scale / d for d in level.downsample)
+        columns = _step(width, math.sqrt(2 * BLOCK) / per_column)
         rows = _step(height, BLOCK / (columns * per_column * per_row))
         return product(_slices(height, rows), _slices(width, columns))
 
@@ -324,21 +328,20 @@ def _filled(
     """Return a window of a level that may hang over its border."""
     y0, y1, x0, x1 = window
     h, w, c = level.shape
-    rows, columns = outside(y0, y1, h, fill), outside(x0, x1, w, fill)
-    inside = rows >= 0, columns >= 0
-    out = np.empty((y1 - y0, x1 - x0, c), level.dtype)
-    if not isinstance(fill, str):
-        if level.dtype.kind in "ui" and not (
-            float(fill).is_integer()
-            and np.iinfo(level.dtype).min <= fill <= np.iinfo(level.dtype).max
-        ):
-            raise ValueError(f"{fill} does not fit {level.dtype}")
-        out[...] = fill
-    if inside[0].any() and inside[1].any():
-        rows, columns = rows[inside[0]], columns[inside[1]]
-        top, left = rows.min(), columns.min()
-        pixels = level.read(
-            int(top), int(rows.max()) + 1, int(left), int(columns.max()) + 1, meter=meter
-        )
-        out[np.ix_(*inside)] = pixels[np.ix_(rows - top, columns - left)]
+    if min(y0, x0) >= 0 and y1 <= h and x1 <= w:
+        return level.read(*window, meter=meter)
+    if isinstance(fill, str):
+        rows, columns = outside(y0, y1, h, fill), outside(x0, x1, w, fill)
+        top, left = int(rows.min()), int(columns.min())
+        pixels = level.read(top, int(rows.max()) + 1, left, int(columns.max()) + 1, meter=meter)
+        return pixels[rows - top][:, columns - left]
+    if level.dtype.kind in "ui" and not (
+        float(fill).is_integer() and np.iinfo(level.dtype).min <= fill <= np.iinfo(level.dtype).max
+    ):
+        raise ValueError(f"{fill} does not fit {level.dtype}")
+    out = np.full((y1 - y0, x1 - x0, c), fill, level.dtype)
+    a, b, left, right = max(y0, 0), min(y1, h), max(x0, 0), min(x1, w)
+    if a < b and left < right:
+        pixels = level.read(a, b, left, right, meter=meter)
+        out[a - y0 : b - y0, left - x0 : right - x0] = pixels
     return out

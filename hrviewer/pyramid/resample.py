@@ -98,9 +98,14 @@ def _fold(pixels: Pixels, size: int, axis: int, total: Any) -> Pixels:
     shape[axis] = runs
     sums = np.zeros(shape, total)
     for offset in range(min(size, pixels.shape[axis])):
-        part = pixels[offset::size] if axis == 0 else pixels[:, offset::size]
-        target = sums[: len(part)] if axis == 0 else sums[:, : part.shape[1]]
-        target += part
+        if axis == 0:
+            part = pixels[offset::size]
+            sums[: len(part)] += part
+        else:
+            part = pixels[:, offset::size]
+            # One channel at a time: NumPy's inner loop runs along the row, not over 3 values.
+            for channel in range(pixels.shape[2]):
+                sums[:, : part.shape[1], channel] += part[..., channel]
     return sums
 
 
@@ -114,16 +119,11 @@ def finish(means: Floats, dtype: np.dtype[Any]) -> Pixels:
     return np.clip(means, limits.min, limits.max).astype(dtype)
 
 
-def outside(low: int, high: int, size: int, fill: Fill) -> Integers:
-    """Return which of `size` source pixels stands at each place from `low` to `high`.
-
-    −1 stands for the constant.
-    """
+def outside(low: int, high: int, size: int, fill: str) -> Integers:
+    """Return which of `size` source pixels stands at each place from `low` to `high`."""
     at = np.arange(low, high)
-    if fill == "edge" or (fill == "reflect" and size == 1):
+    if fill == "edge" or size == 1:
         return np.clip(at, 0, size - 1)
-    if fill == "reflect":
-        period = 2 * (size - 1)
-        at = at % period
-        return np.minimum(at, period - at)
-    return np.where((at >= 0) & (at < size), at, -1)
+    period = 2 * (size - 1)
+    at = at % period
+    return np.minimum(at, period - at)

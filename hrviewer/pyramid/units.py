@@ -35,6 +35,7 @@ _UNITS = {
 
 def micrometres(length: float, unit: str | None) -> float | None:
     """Return a length in µm, None if the unit is not one of length."""
+    # ImageJ writes its µ as an escape.
     factor = _UNITS.get((unit or "").strip().lower().replace("\\u00b5", "µ"))
     return None if factor is None else length * factor
 

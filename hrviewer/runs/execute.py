@@ -230,9 +230,8 @@ class Job:
             "device": main.device,
             "truth": None,
         }
-        earlier_wall = earlier["cost"]["wall_s"] if earlier else 0.0
         start = time.perf_counter()
-        partial = {**header, **self._result(writer.record, None, scene, networks, earlier_wall, 0)}
+        partial = {**header, **self._result(writer.record, None, scene, networks, 0.0)}
         write_header(path, {**partial, "complete": False})
         answer: Answer | None = None
         try:
@@ -245,7 +244,7 @@ class Job:
             )
         finally:
             spent = time.perf_counter() - start
-            result = self._result(writer.record, answer, scene, networks, earlier_wall, spent)
+            result = self._result(writer.record, answer, scene, networks, spent)
             header["networks"] = {
                 role: networks[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
@@ -269,6 +268,8 @@ class Job:
                 "levels": len(pyramid.levels),
                 "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
                 "fingerprint": pyramid.fingerprint,
+                "plane": pyramid.plane,
+                "channels": pyramid.selected and list(pyramid.selected),
             },
             "region": list(scene.region.astuple()),
             "model": self.pack.name,
@@ -300,6 +301,11 @@ class Job:
         region = self.region & self.pyramid.rect if self.region else self.pyramid.rect
         checks: dict[str, tuple[Any, Any]] = {
             "image": (earlier["image"]["fingerprint"], self.pyramid.fingerprint),
+            "plane": (earlier["image"]["plane"], self.pyramid.plane),
+            "channels": (
+                earlier["image"]["channels"],
+                self.pyramid.selected and list(self.pyramid.selected),
+            ),
             "region": (earlier["region"], list(region.astuple())),
             "strategy": (earlier["strategy"], self.strategy.id),
             "parameters": (earlier["params"], self.params.model_dump(exclude_defaults=True)),
@@ -322,18 +328,12 @@ class Job:
         answer: Answer | None,
         scene: Scene,
         networks: Networks,
-        earlier_wall: float,
         wall: float,
     ) -> dict[str, Any]:
         """Return what the run came to so far."""
         ledger = record.ledger
         estimate = answer.estimate if answer else record.estimate
         interval = answer.interval if answer else record.interval
-        served = sum(
-            row.read_s + row.prepare_s + row.infer_s + row.post_s
-            for row in record.patches
-            if row.status == "cached"
-        )
         total = ledger.total
         return {
             "complete": answer is not None,
@@ -342,7 +342,8 @@ class Job:
             ),
             "cost": {
                 "flops": total.flops,
-                "wall_s": earlier_wall + wall + served,
+                # What was served from the cache or the journal counts what it once took.
+                "wall_s": wall + total.seconds - ledger.spent.seconds,
                 "read_s": total.read_s,
                 "prepare_s": total.prepare_s,
                 "infer_s": total.infer_s,

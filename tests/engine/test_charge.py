@@ -26,7 +26,7 @@ def test_map_and_unplaced_are_the_totals(booked):
         ledger.add(charge, where, paid=paid)
     placed = ledger.map.sum((1, 2)) + np.array(astuple(ledger.unplaced))
     np.testing.assert_allclose(placed, astuple(ledger.total), rtol=1e-9)
-    spent = [sum(getattr(c, "flops") for c, _, paid in booked if paid)]
+    spent = [sum(c.flops for c, _, paid in booked if paid)]
     np.testing.assert_allclose(ledger.spent.flops, spent[0], rtol=1e-9)
 
 

@@ -7,7 +7,7 @@ import tracemalloc
 from uuid import UUID
 
 import pandas as pd
-from conftest import table
+from made_runs import table
 from shapely.geometry import shape
 
 from hrviewer.exchange import export

@@ -160,6 +160,20 @@ def test_ycbcr_without_jpeg_is_converted(tmp_path: Path) -> None:
     assert np.abs(whole(path).astype(int) - (254, 0, 0)).max() <= 1
 
 
+@pytest.mark.parametrize("compression", [33003, 33005])
+def test_aperios_jpeg_2000_colours_are_openslides(tmp_path: Path, compression: int) -> None:
+    openslide = pytest.importorskip("openslide")
+    path = tmp_path / "j.svs"
+    tifffile.imwrite(
+        path, smooth((300, 300, 3)), tile=(256, 256), compression=compression, photometric="ycbcr",
+        subsampling=(1, 1), metadata=None, description="Aperio Image Library v11.0.37\r\n300x300",
+    )  # fmt: skip
+    with openslide.OpenSlide(path) as slide:
+        truth = np.asarray(slide.read_region((0, 0), 0, (300, 300)).convert("RGB"))
+    # The conversion from YCbCr is rounded, in OpenSlide through tables.
+    assert np.abs(whole(path).astype(int) - truth).max() <= (1 if compression == 33003 else 0)
+
+
 def test_other_colours_are_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "cmyk.tif"
     tifffile.imwrite(path, smooth((20, 20, 4)), photometric="separated")
@@ -227,6 +241,13 @@ def test_planes_and_channels(tmp_path: Path, ome: bool, compression: str | None)
     for wrong in ({"plane": {"q": 0}}, {"plane": {"z": 4}}, {"channels": [3]}, {"channels": []}):
         with pytest.raises(UserError, match=r"has (no|channels)"):
             open_pyramid(path, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_stack_behind_one_page(tmp_path: Path) -> None:
+    stack = np.random.default_rng(2).integers(0, 60000, (5, 30, 40), np.uint16)
+    path = tmp_path / "s.tif"
+    tifffile.imwrite(path, stack, truncate=True, metadata={"axes": "ZYX"}, byteorder=">")
+    np.testing.assert_array_equal(whole(path, plane={"z": 3})[..., 0], stack[3])
 
 
 def test_planes_and_channels_have_keys_of_their_own(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_a_full_disk_stops_the_run_with_what_was_seen_intact(out, monkeypatch):
 
     image = picture(1200, 1200)
     monkeypatch.setattr(writer_module.os, "replace", full)
-    with pytest.raises(UserError, match="disk is full.*resume"):
+    with pytest.raises(UserError, match=r"disk is full.*resume"):
         run(image, pack, tile=64, out=out, cache="off")
     monkeypatch.setattr(writer_module.os, "replace", real)
     kept = Run(out)

@@ -40,7 +40,7 @@ GROUPED = 4_000_000
 """Pixels that a tile made of thin segments has at most."""
 
 JPEGS = {6, 7, 34892, 33007}
-APERIO_YCBCR = 33003
+APERIO_YCBCR, APERIO_RGB = 33003, 33005  # whatever the tag Photometric says
 BACKGROUND = {"thumbnail", "label", "macro"}
 
 # Orientation tag -> whether to transpose, then to flip rows, then columns.
@@ -375,7 +375,7 @@ class TiffSource(Source):
         if self._palette(key):
             table = np.asarray(key.colormap) >> 8
             return table[:, pixels[..., 0]].transpose(1, 2, 0)[..., list(self._shown)].astype("u1")
-        ycbcr = key.photometric == 6 and key.compression not in JPEGS
+        ycbcr = key.photometric == 6 and key.compression not in JPEGS | {APERIO_RGB}
         if (ycbcr or key.compression == APERIO_YCBCR) and pixels.shape[2] == 3:
             pixels = _rgb(pixels)
         if len(self._bands) != pixels.shape[2] or self._bands != [*range(len(self._bands))]:
@@ -462,7 +462,7 @@ def _from_resolution(tiff: Any, key: Any) -> tuple[float, float] | None:
     """Believe the resolution tags in centimetres (scanners) and with ImageJ's own unit."""
     unit = "cm" if _tag(key, "ResolutionUnit") == 3 else None
     if tiff.is_imagej:
-        unit = str((tiff.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
+        unit = str((tiff.imagej_metadata or {}).get("unit", ""))
     sides = []
     for name in ("YResolution", "XResolution"):
         match _tag(key, name):

@@ -1,0 +1,81 @@
+"""Draw the pictures of the strategies' pages: what each shows on screen, side by side.
+
+    python docs/figures.py SLIDE
+
+Writes docs/images/strategy_NAME.png for every strategy that is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
+
+import hrviewer
+from hrviewer.runs import Run, sentence
+from hrviewer.strategies import get_strategy, strategy_ids
+
+mpl.use("agg")
+
+
+def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
+    """Draw the image with its looks, the output, the saliency and the cost."""
+    height, width = run.image_shape
+    extent = (0, width, height, 0)
+    panels, axes = plt.subplots(1, 4, figsize=(16, 5.9), layout="constrained")
+    size = run.pixel_size
+    output, cell = run.map("output")
+    area = cell**2 * (size[0] * size[1] / 1e6 if size else 1)
+    density = np.asarray(output[:]).sum(0) / area
+    # Cells are too small to see at this size: show means over 8 × 8.
+    rows, columns = (n // 8 * 8 for n in density.shape)
+    density = density[:rows, :columns].reshape(rows // 8, 8, columns // 8, 8).mean((1, 3))
+    cost = run.cost_map() / run.map("cost")[1] ** 2
+    maps = [
+        ("output", density, "viridis", "nuclei per mm²" if size else "per pixel"),
+        ("saliency", run.saliency, "inferno", "response per pixel"),
+        ("cost", np.where(cost > 0, cost, np.nan) / 1e3, "magma", "kFLOP per pixel"),
+    ]
+    axes[0].imshow(picture, extent=extent)
+    for row in run.patches.itertuples():
+        axes[0].add_patch(
+            Rectangle((row.x, row.y), row.w, row.h, fill=False, edgecolor="#00a5ff", linewidth=1)
+        )
+    axes[0].set_title(f"{len(run.patches)} looks at 1/{run.patches['scale'].iloc[0]:g}")
+    for axis, (name, values, colours, unit) in zip(axes[1:], maps, strict=True):
+        axis.imshow(picture, extent=extent, alpha=0.35)
+        top = float(np.nanpercentile(values, 99.5)) or 1.0
+        shown = axis.imshow(
+            values, extent=extent, cmap=colours, vmin=0, vmax=top, alpha=0.85, interpolation="nearest"
+        )
+        axis.set_title(name)
+        panels.colorbar(shown, ax=axis, label=unit, shrink=0.8)
+    for axis in axes:
+        axis.set_axis_off()
+    panels.suptitle(
+        f"{get_strategy(run.header['strategy']).title}: {sentence(run.estimate)}  ·  "
+        f"{run.cost['flops'] / 1e9:.1f} GFLOP"
+    )
+    panels.savefig(target, dpi=110)
+    plt.close(panels)
+
+
+def main(slide: str) -> None:
+    """Run every strategy and draw it."""
+    images = Path(__file__).parent / "images"
+    with hrviewer.open(slide) as pyramid, tempfile.TemporaryDirectory() as folder:
+        scale = max(pyramid.shape) / 1200
+        picture = pyramid.read(pyramid.rect, scale)
+        for name in strategy_ids():
+            run = hrviewer.run(slide, "nuclei", name, out=Path(folder) / f"{name}.run.zarr")
+            draw(run, picture, scale, images / f"strategy_{name}.png")
+            print(f"{name}: {sentence(run.estimate)}, {run.cost['flops']:.4g} FLOPs")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
