@@ -90,7 +90,7 @@ STYLES: dict[MapName, Style] = {
         "Saliency", "What the strategy found worth a look", "inferno", 0.1, 0.2, 1.0, 0.6, False
     ),
     "patches": Style(
-        "Patches", "Where was looked; the shade is the order", "cividis", 0.0, 0.5, 0.9, 0.8, True
+        "Patches", "Where was looked; the shade is the order", "magma", 0.1, 0.5, 0.9, 0.8, True
     ),
-    "cost": Style("Cost", "What each pixel cost to look at", "magma", 0.1, 0.3, 1.0, 0.6, False),
+    "cost": Style("Cost", "What each pixel cost to look at", "cividis", 0.0, 0.3, 1.0, 0.6, False),
 }

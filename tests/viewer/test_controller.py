@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import errors
 from napari.layers import Image, Labels, Shapes
 
 from hrviewer.geometry import Rect
@@ -16,6 +15,8 @@ from hrviewer.viewer.levels import is_base, shape_of
 from hrviewer.viewer.looks import seen_by
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import MAPS
+
+from .conftest import errors
 
 
 @pytest.fixture

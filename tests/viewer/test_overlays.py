@@ -107,9 +107,9 @@ def test_what_is_drawn_later_is_seen(make_napari_viewer_proxy, image):
 
 
 def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monkeypatch):
-    from test_outlines import patches
-
     from hrviewer.viewer import outlines
+
+    from .test_outlines import patches
 
     monkeypatch.setattr(outlines, "MOST", 10)
     viewer = make_napari_viewer_proxy()
