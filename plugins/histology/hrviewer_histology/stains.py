@@ -153,7 +153,7 @@ def restain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Ten
     """Turn pieces of photos ``(n, 5, h, w)`` into stained images and what they now count."""
     rgb, mass, mask = layers[:, :3], layers[:, 3:4], layers[:, 4:]
     n = len(rgb)
-    kind = rng.choice(3, n, p=(0.35, 0.5, 0.15))
+    kind = rng.choice(3, n, p=(0.3, 0.55, 0.15))
     synthetic = torch.from_numpy(kind > 0).view(n, 1, 1, 1)
     empty = torch.from_numpy(kind == 2).view(n, 1, 1, 1)
     made, kept = _tissue(rgb, mask, ~empty, bank, rng)
@@ -212,7 +212,7 @@ def _tissue(
         contrast = some(0, 1) ** 2 * 10 + 1
         fibre = torch.sigmoid((texture() - some(0.2, 0.7)) * contrast)
         grain = texture() * some(0, 0.5) + 1
-        level = some(0, 1) * some(0.1, 0.75)
+        level = some(0, 1) * some(0.2, 1.0)
         sheets.append(level * fibre * grain * stain(TISSUE) * (1 - region(some(0, 0.5) ** 2)))
     border = region(some(0, 1))
     tissue = (border * sheets[0] + (1 - border) * sheets[1]) * maybe(0.9)
@@ -222,14 +222,14 @@ def _tissue(
     # What must not count: keratin in sheets and loose flakes with dark rims, blood, pigment, ink.
     keratin = region(some(0.1, 0.9)) * maybe(0.3)
     height = texture() - some(0.3, 0.85)
-    rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1.4)
+    rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1) ** 2
     lamellae = torch.sigmoid(height * some(10, 40)) * some(0.1, 1.3) + rim
     lamellae = lamellae * stain(TISSUE + NUCLEAR[1:] + OTHER[4:], 0.1)
-    specks = torch.sigmoid((texture() - some(0.6, 0.95)) * some(10, 60))
-    dirt = specks * region(some(0.05, 0.7)) * maybe(0.4) * some(0.2, 1.5) * stain(OTHER, 0.1)
+    specks = torch.sigmoid((texture() - some(0.5, 0.95)) * some(10, 60)) * (texture() + 0.3)
+    dirt = specks * region(some(0.1, 0.9)) * maybe(0.35) * some(0.2, 1.8) * stain(OTHER, 0.1)
     kept = (keep & (keratin < 0.5)).float()
 
-    contrast = some(0.35, 1.4)
+    contrast = some(0.35, 1.9)
     ink = nuclei * contrast * stain(NUCLEAR) + between * some(0, 0.5) * stain(TISSUE)
     density = (ink * kept + tissue * (1 - some(0, 0.6) * mask * kept)) * (1 - keratin)
     density = density + keratin * lamellae + dirt * (1 - mask * kept)
