@@ -41,7 +41,7 @@ class Inferred:
     seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # arrays have no one equality to find a job by
 class _Job:
     network: Network | None
     work: Any

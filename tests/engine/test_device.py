@@ -52,6 +52,15 @@ def test_jobs_of_one_shape_travel_as_a_batch(device):
         np.testing.assert_allclose(output, 16 * i)
 
 
+def test_another_shape_in_the_midst_of_a_batch_waits(device):
+    net = Bright()
+    go = gate(device)
+    sides = [8, 12, 8, 16, 8, 12]
+    futures = [device.submit(net, arrays(1, side)[0]) for side in sides]
+    go.set()
+    assert [f.result(10).output.shape[1] for f in futures] == [side // 4 for side in sides]
+
+
 def test_live_goes_before_runs_and_runs_before_prefetch(device):
     order: list[str] = []
     go = gate(device)
