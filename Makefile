@@ -11,7 +11,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       run hrviewer on a generated scene; pictures, runs and exports go to demo/"
+	@echo "make demo       run two strategies on a slide (or a photograph) in the window; pictures, runs and exports go to demo/"
 	@echo "make test       the tests, with coverage"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff, mypy, the arrows between packages, the napari manifest"

@@ -41,7 +41,7 @@ class Inferred:
     seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # one job is another only if it is the same
 class _Job:
     network: Network | None
     work: Any

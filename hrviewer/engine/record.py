@@ -67,6 +67,8 @@ class Record:
         The whole image.
     output : Canvas
         Where ``main``'s answers are painted.
+    region : Rect, optional
+        Nothing is painted outside; the image by default.
 
     Attributes
     ----------
@@ -82,8 +84,8 @@ class Record:
         Its 95 % interval.
     """
 
-    def __init__(self, image: Rect, output: Canvas) -> None:
-        self.image, self.output = image, output
+    def __init__(self, image: Rect, output: Canvas, region: Rect | None = None) -> None:
+        self.image, self.output, self.region = image, output, region or image
         cell = map_cell(image)
         self.ledger = Ledger(image, cell)
         self.saliency = Canvas.in_memory(image, cell, 1, "intensity")
@@ -148,7 +150,7 @@ class Record:
             self.estimate, self.interval = np.asarray(show.map, float), show.interval
             return
         box: Any = tuple(map(float, show.rect.astuple()))
-        core = show.rect & self.image
+        core = show.rect & self.region
         self.saliency.paint(np.asarray(show.map, np.float32)[None], box, core, 0.0)
 
     def counts(self) -> dict[str, int]:

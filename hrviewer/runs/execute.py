@@ -217,7 +217,7 @@ class Job:
         if earlier is not None:
             self._must_match(earlier, path, networks, looker)
         main = networks["main"]
-        writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native)
+        writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native, scene.region)
         header = {
             **self._identity(scene),
             "engine": looker_settings(looker),

@@ -34,6 +34,7 @@ from hrviewer.engine import (
 from hrviewer.engine.charge import QUANTITIES
 from hrviewer.errors import UserError
 from hrviewer.exchange.omezarr import create_image
+from hrviewer.geometry import Rect
 from hrviewer.models import Card
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Look, Show, Think, Warp
@@ -96,6 +97,8 @@ class RunWriter:
         Of ``main``.
     native : float
         Its native scale.
+    region : Rect
+        What the run speaks of.
 
     Attributes
     ----------
@@ -104,7 +107,13 @@ class RunWriter:
     """
 
     def __init__(
-        self, path: Path, pyramid: Pyramid, card: Card, stride: int, native: float
+        self,
+        path: Path,
+        pyramid: Pyramid,
+        card: Card,
+        stride: int,
+        native: float,
+        region: Rect,
     ) -> None:
         self.path, self.pyramid = path, pyramid
         self.journal = path / "journal"
@@ -126,9 +135,8 @@ class RunWriter:
             detail = create_image(
                 self.journal / "detail", (1, rows, columns), name="detail", **common
             )
-        self.record = Record(
-            pyramid.rect, Canvas(pyramid.rect, cell, values, _Plane(detail), kind_of(card))
-        )
+        canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind_of(card))
+        self.record = Record(pyramid.rect, canvas, region)
         self._saved = time.monotonic()
 
     # engine.Sink

@@ -10,7 +10,7 @@ twice. A run goes on with what was chosen when it began, whatever is chosen mean
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -210,17 +210,28 @@ class Controller:
             budget = Budget.parse(self.budget) if self.budget.strip() else None
             region = self.rect()
             networks = self.networks_of(pack)
-            self.live.turn(False)
 
             def prepare() -> tuple[Job, Networks]:
                 job = Job(pyramid_of(base), pack, strategy, params, region, budget)
                 return job, networks
 
-            cache = self.results()
-            self.noted.emit([])
-            self.progressed.emit(Status(0.0, "loading the network"))
-            self._work = Work(prepare, out=out or self._path(base, strategy), cache=cache)
-            self._set("starting")
+            self._launch(prepare, out or self._path(base, strategy))
+
+    def _launch(
+        self, prepare: Callable[[], tuple[Job, Networks]], out: Path | None, *, resume: bool = False
+    ) -> None:
+        cache = self.results()
+        self.live.turn(False)
+        self.noted.emit([])
+        self.progressed.emit(Status(0.0, "loading the network"))
+        self._work = Work(prepare, out=out, resume=resume, cache=cache)
+        self._set("starting")
+
+    @property
+    def unfinished(self) -> Run | None:
+        """The run on the screen, if it was stopped before its end and can go on."""
+        idle = self._work is None and self.run is not None and not self.run.complete
+        return self.run if idle else None
 
     def pause(self) -> None:
         """Hold after the batch in flight."""
@@ -229,10 +240,30 @@ class Controller:
             self._set("paused")
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Go on after a pause, or with the run that was stopped."""
         if self._work is not None and self.state == "paused":
             self._work.resume()
             self._set("running")
+        elif self.unfinished is not None:
+            self._resume(self.unfinished)
+
+    def _resume(self, run: Run) -> None:
+        """Go on with a run as it was begun, whatever is chosen now."""
+        with self._told():
+            base, pack, header = self._need_base(), self.pack, run.header
+            if pack is None:
+                raise UserError(f"choose the model that the run was begun with: {header['model']}")
+            strategy = get_strategy(header["strategy"])
+            params = parse_params(strategy, header["params"])
+            budget = Budget.parse(header["budget"]) if header["budget"] else None
+            networks = self.networks_of(pack)
+
+            def prepare() -> tuple[Job, Networks]:
+                pyramid = pyramid_of(base)
+                job = Job(pyramid, pack, strategy, params, run.region, budget, header["seed"])
+                return job, networks
+
+            self._launch(prepare, run.path, resume=True)
 
     def stop(self) -> None:
         """End within one batch; what was seen stays."""
@@ -342,7 +373,7 @@ class Controller:
             if event.run is not None:
                 notes = [*event.run.header["notes"]]
                 if not event.run.complete:
-                    notes.append("stopped: what was seen is kept")
+                    notes.append("stopped: what was seen is kept, and Resume goes on")
                 self._report(event.run, notes)
         else:
             self._fail(event.message)
@@ -382,6 +413,7 @@ class Controller:
         )
         self.noted.emit(notes)
         self.overlays_changed.emit()
+        self.state_changed.emit(self.state)
 
     # The image, and what lies on it.
 

@@ -144,7 +144,7 @@ class Picture:
             self.coarsened *= 2
         cell = cell * self.coarsened
         canvas = Canvas.in_memory(image, cell, k, kind)
-        self.record = record = Record(image, canvas)
+        self.record = record = Record(image, canvas, self.region & image)
         # A probability is shown for one class at a time, the last: a background comes first.
         self.plane = None if kind == "mass" else k - 1
         self._request: Look | Warp | Think | None = None

@@ -92,6 +92,8 @@ class Work:
         Returns what to do, and the networks; called on the thread, for it may read.
     out : Path, optional
         The run's folder.
+    resume : bool
+        Whether to go on with the run in that folder.
     cache : ResultCache, optional
         What was seen before.
     """
@@ -101,9 +103,10 @@ class Work:
         prepare: Callable[[], tuple[Job, Networks]],
         *,
         out: Path | None = None,
+        resume: bool = False,
         cache: ResultCache | None = None,
     ) -> None:
-        self._prepare, self._out, self._cache = prepare, out, cache
+        self._prepare, self._out, self._resume, self._cache = prepare, out, resume, cache
         self.control = Control()
         self.events: deque[Event] = deque()
         self.progress = Progress(0, 0, 0.0)
@@ -158,7 +161,12 @@ class Work:
             self._began = time.perf_counter()
             self.events.append(Began(job, self._picture, main, expected(job, main, native)))
             run = job.run(
-                networks, out=self._out, cache=self._cache, watch=self._watch, control=self.control
+                networks,
+                out=self._out,
+                resume=self._resume,
+                cache=self._cache,
+                watch=self._watch,
+                control=self.control,
             )
             self.events.append(Ended(run))
         except UserError as error:

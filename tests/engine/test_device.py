@@ -52,6 +52,17 @@ def test_jobs_of_one_shape_travel_as_a_batch(device):
         np.testing.assert_allclose(output, 16 * i)
 
 
+def test_batches_form_around_other_shapes(device):
+    net = Bright()
+    go = gate(device)
+    small, large = arrays(3), arrays(3, 12)
+    futures = [device.submit(net, a) for pair in zip(small, large, strict=True) for a in pair]
+    go.set()
+    shapes = [f.result(10).output.shape for f in futures]
+    assert shapes == [(1, 2, 2), (1, 3, 3)] * 3
+    assert net.calls == 2
+
+
 def test_live_goes_before_runs_and_runs_before_prefetch(device):
     order: list[str] = []
     go = gate(device)

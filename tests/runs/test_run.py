@@ -57,6 +57,17 @@ def test_a_run_says_everything(out):
     assert "patches" in repr(result)
 
 
+def test_nothing_is_painted_outside_the_region(out):
+    region = Rect(70, 101, 90, 130)
+    result = run(IMAGE, toy_pack(), "patches", tile=32, region=region, out=out, cache="off")
+    for values, cell in ((result.output[0], 4), (result.saliency, 16), (result.cost_map(), 16)):
+        rows, columns = np.nonzero(np.nan_to_num(values))
+        assert rows.min() >= region.y // cell
+        assert rows.max() <= (region.y1 - 1) // cell
+        assert columns.min() >= region.x // cell
+        assert columns.max() <= (region.x1 - 1) // cell
+
+
 def test_uniform_spends_a_tenth(out):
     whole = run(IMAGE, toy_pack(), "patches", cache="off", out=out)
     shrunk = run(IMAGE, toy_pack(), "uniform", cache="off", out=out.with_name("u.run.zarr"))

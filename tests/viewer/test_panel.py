@@ -83,6 +83,16 @@ def test_pause_and_stop_from_the_buttons(docked, qtbot, network):
     gate.set()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     assert "stopped" in docked.running.notes.text()
+    stopped = docked.controller.run
+    assert not stopped.complete
+    assert docked.running.hold.isEnabled()
+    assert docked.running.hold.text() == "Resume"
+    docked.running.hold.click()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    assert docked.controller.run.path == stopped.path
+    assert docked.controller.run.complete
+    assert docked.running.hold.text() == "Pause"
+    assert not docked.running.hold.isEnabled()
 
 
 def test_the_legend_rules_the_layers(docked, qtbot):

@@ -27,7 +27,7 @@ class Running(QWidget):
         self.end = QPushButton("Stop")
         self.run.setProperty("voice", "first")
         self.run.setToolTip("Run the strategy on the region")
-        self.hold.setToolTip("Hold after the batch in flight")
+        self.hold.setToolTip("Hold after the batch in flight; go on with what was held or stopped")
         self.end.setToolTip("End after the batch in flight; what was seen is kept")
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
@@ -71,18 +71,19 @@ class Running(QWidget):
         self.controller.start()
 
     def _hold(self) -> None:
-        if self.controller.state == "paused":
-            self.controller.resume()
-        else:
+        if self.controller.state == "running":
             self.controller.pause()
+        else:
+            self.controller.resume()
 
     def _end(self) -> None:
         self.controller.stop()
 
     def _show_state(self, state: str) -> None:
         self.run.setEnabled(state == "idle")
-        self.hold.setEnabled(state in ("running", "paused"))
-        self.hold.setText("Resume" if state == "paused" else "Pause")
+        held = state == "paused" or (state == "idle" and self.controller.unfinished is not None)
+        self.hold.setEnabled(state == "running" or held)
+        self.hold.setText("Resume" if held else "Pause")
         self.end.setEnabled(state in ("starting", "running", "paused"))
         if state == "stopping":
             self.words.setText("stopping after this batch")

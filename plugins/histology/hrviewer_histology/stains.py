@@ -35,7 +35,8 @@ OTHER = (
     (0.45, 0.85, 0.25),
 )
 """Of what is neither: blood, pigment, ink, folds."""
-BANK = 96
+BANK, LONG = 96, 3
+"""Textures, and which share of them, the first, is long enough not to be taken for nuclei."""
 
 
 class Fields(Dataset[tuple[Tensor, Tensor]]):
@@ -83,7 +84,7 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         if rng.random() < 0.5:
             scale = rng.uniform(0.75, 1.25)
         else:
-            scale = float(np.exp(rng.uniform(np.log(0.22), np.log(0.8))))
+            scale = float(np.exp(rng.uniform(np.log(0.25), np.log(0.9))))
         cells = 1 if scale > 0.5 else 2 if scale > 0.3 else 3
         edges = np.linspace(0, self.side, cells + 1).round().astype(int)
         sizes = np.diff(edges)
@@ -128,12 +129,13 @@ def textures(rng: np.random.Generator, count: int, side: int = 256) -> Tensor:
     """
     v, u = np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side), indexing="ij")
     out = []
-    for _ in range(count):
+    for i in range(count):
+        long = i < count // LONG
         angle = rng.uniform(0, np.pi)
         along = u * np.cos(angle) + v * np.sin(angle)
         across = v * np.cos(angle) - u * np.sin(angle)
-        length = np.exp(rng.uniform(0, np.log(12)))
-        width = np.exp(rng.uniform(np.log(1.0), np.log(12)))
+        length = np.exp(rng.uniform(np.log(5 if long else 1), np.log(12)))
+        width = np.exp(rng.uniform(np.log(2 if long else 1), np.log(12)))
         radius = np.hypot(along * length, across) * width
         band = np.exp(-((radius * 3) ** 2)) - rng.uniform(0, 1) * np.exp(-((radius * 6) ** 2))
         noise = np.fft.ifft2(np.fft.fft2(rng.normal(size=(side, side))) * band).real
@@ -153,7 +155,7 @@ def restain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Ten
     """Turn pieces of photos ``(n, 5, h, w)`` into stained images and what they now count."""
     rgb, mass, mask = layers[:, :3], layers[:, 3:4], layers[:, 4:]
     n = len(rgb)
-    kind = rng.choice(3, n, p=(0.35, 0.5, 0.15))
+    kind = rng.choice(3, n, p=(0.38, 0.5, 0.12))
     synthetic = torch.from_numpy(kind > 0).view(n, 1, 1, 1)
     empty = torch.from_numpy(kind == 2).view(n, 1, 1, 1)
     made, kept = _tissue(rgb, mask, ~empty, bank, rng)
@@ -180,8 +182,8 @@ def _tissue(
         mix /= np.linalg.norm(mix, axis=1, keepdims=True) / np.sqrt(3)
         return torch.from_numpy(mix).float().view(n, 3, 1, 1)
 
-    def texture() -> Tensor:
-        tiles = bank[rng.integers(len(bank), size=n)]
+    def texture(kinds: int = len(bank)) -> Tensor:
+        tiles = bank[rng.integers(kinds, size=n)]
         ys, xs = rng.integers(0, bank.shape[1] - np.array([[h], [w]]) + 1, (2, n))
         cut = [t[y : y + h, x : x + w] for t, y, x in zip(tiles, ys, xs, strict=True)]
         return torch.stack(cut)[:, None]
@@ -206,14 +208,14 @@ def _tissue(
     nuclei = mask * (solid + (1 - solid) * dense.clamp(max=2))
     between = (1 - mask) * dense.clamp(max=1.2)
 
-    # Two tissues side by side, each a sheet with fibres, one of them perhaps torn open.
+    # Two tissues side by side, fibres and a sheet of cells, each perhaps torn open.
     sheets = []
-    for _ in range(2):
-        contrast = some(0, 1) ** 2 * 10 + 1
+    for stains, sharp in ((TISSUE[:3], 10), (TISSUE, 2)):
+        contrast = some(0, 1) ** 2 * sharp + 1
         fibre = torch.sigmoid((texture() - some(0.2, 0.7)) * contrast)
         grain = texture() * some(0, 0.5) + 1
-        level = some(0, 1) * some(0.1, 0.75)
-        sheets.append(level * fibre * grain * stain(TISSUE) * (1 - region(some(0, 0.5) ** 2)))
+        level = some(0, 1) * some(0.2, 1.0)
+        sheets.append(level * fibre * grain * stain(stains) * (1 - region(some(0, 0.5) ** 2)))
     border = region(some(0, 1))
     tissue = (border * sheets[0] + (1 - border) * sheets[1]) * maybe(0.9)
     spread = F.interpolate(F.avg_pool2d(mask, 4), (h, w), mode="bilinear")
@@ -221,15 +223,15 @@ def _tissue(
 
     # What must not count: keratin in sheets and loose flakes with dark rims, blood, pigment, ink.
     keratin = region(some(0.1, 0.9)) * maybe(0.3)
-    height = texture() - some(0.3, 0.85)
-    rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1.4)
+    height = texture(BANK // LONG) - some(0.3, 0.85)
+    rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1) ** 2
     lamellae = torch.sigmoid(height * some(10, 40)) * some(0.1, 1.3) + rim
     lamellae = lamellae * stain(TISSUE + NUCLEAR[1:] + OTHER[4:], 0.1)
-    specks = torch.sigmoid((texture() - some(0.6, 0.95)) * some(10, 60))
-    dirt = specks * region(some(0.05, 0.7)) * maybe(0.4) * some(0.2, 1.5) * stain(OTHER, 0.1)
+    specks = torch.sigmoid((texture() - some(0.5, 0.95)) * some(10, 60)) * (texture() + 0.3)
+    dirt = specks * region(some(0.1, 0.9)) * maybe(0.35) * some(0.2, 1.8) * stain(OTHER[:4], 0.1)
     kept = (keep & (keratin < 0.5)).float()
 
-    contrast = some(0.35, 1.4)
+    contrast = some(0.35, 1.9)
     ink = nuclei * contrast * stain(NUCLEAR) + between * some(0, 0.5) * stain(TISSUE)
     density = (ink * kept + tissue * (1 - some(0, 0.6) * mask * kept)) * (1 - keratin)
     density = density + keratin * lamellae + dirt * (1 - mask * kept)
