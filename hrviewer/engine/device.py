@@ -41,7 +41,7 @@ class Inferred:
     seconds: float
 
 
-@dataclass(slots=True, eq=False)  # one job is another only if it is the same
+@dataclass(slots=True, eq=False)  # arrays have no one equality to find a job by
 class _Job:
     network: Network | None
     work: Any

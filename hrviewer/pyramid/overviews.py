@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hrviewer.cache_folder import cache_folder
+
 from .cache import Decoded
-from .cache_folder import cache_folder
 from .level import Level
 from .meter import Meter, Reading
 from .resample import block_mean

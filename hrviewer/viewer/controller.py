@@ -33,6 +33,7 @@ from hrviewer.strategies import Strategy, get_strategy, strategy_ids
 from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
 from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
+from hrviewer.viewer.opening import Opening
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
@@ -102,6 +103,7 @@ class Controller:
         self._reader = ThreadPoolExecutor(1, "hrviewer-preview")
         self._preview: tuple[PatchRow, Future[NDArray[np.uint8]]] | None = None
         self._export: tuple[Path, Future[Path]] | None = None
+        self._opening: Opening | None = None
         self._closed = False
         self.live = Live(self)
         layers = viewer.layers
@@ -120,9 +122,10 @@ class Controller:
     # What is chosen.
 
     def open_image(self, path: str | Path) -> None:
-        """Open an image, on top of what is there, and look at it."""
-        with self._told():
-            self._add(open_pyramid(str(path)))
+        """Open an image, on top of what is there; it comes with a later `tick`."""
+        if self._opening is not None:
+            self._opening.cancel()
+        self._opening = Opening(path, self._reader)
 
     def use_pack(self, spec: str | Path | Pack) -> None:
         """Choose who looks: a pack's name, a folder or a file."""
@@ -292,12 +295,24 @@ class Controller:
             self._preview = None
             if not future.cancelled() and future.exception() is None:
                 self.looked.emit(Look(row, future.result()))
+        if self._opening is not None:
+            self._take_opened(self._opening)
         if self._export is not None and self._export[1].done():
             path, written = self._export
             self._export = None
             with self._told():
                 written.result()
                 self.noted.emit([f"exported to {path}"])
+
+    def _take_opened(self, opening: Opening) -> None:
+        if not opening.layer.done():
+            self.progressed.emit(Status(opening.fraction, f"opening {Path(opening.path).name}"))
+            return
+        self._opening = None
+        self.progressed.emit(Status(0.0, ""))
+        if not opening.layer.cancelled():
+            with self._told():
+                self._show(*opening.layer.result())
 
     def export(self, path: str | Path, to: str) -> None:
         """Write the last run in another format, on a thread."""
@@ -309,8 +324,8 @@ class Controller:
 
     @property
     def busy(self) -> bool:
-        """Whether a file is being written, or a patch read."""
-        return self._export is not None or self._preview is not None
+        """Whether a file is being opened or written, or a patch read."""
+        return self._opening is not None or self._export is not None or self._preview is not None
 
     def open_run(self, path: str | Path) -> None:
         """Bring a run's overlays back, on its image if that is at hand."""
@@ -338,6 +353,8 @@ class Controller:
         self._connections.clear()
         if self._on_mouse in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._on_mouse)
+        if self._opening is not None:
+            self._opening.cancel()
         self._reader.shutdown(wait=False, cancel_futures=True)
         work, device, session = self._work, self._device, self.live.session
         self.live.close()
@@ -418,7 +435,10 @@ class Controller:
     # The image, and what lies on it.
 
     def _add(self, pyramid: Pyramid) -> Image:
-        layer = self.viewer.add_layer(Layer.create(*image_layer(pyramid)))
+        return self._show(*image_layer(pyramid))
+
+    def _show(self, data: Any, settings: dict[str, Any], kind: str) -> Image:
+        layer = self.viewer.add_layer(Layer.create(data, settings, kind))
         self.viewer.layers.selection.active = layer
         self._adopt(layer)
         return layer

@@ -65,11 +65,13 @@ def test_mcnn_is_what_its_card_says(shared: Path, rng: np.random.Generator) -> N
 
 
 def test_flops_are_torchs(shared: Path) -> None:
-    from hrviewer.models.loaders.torch import _flops
+    from hrviewer.models.loaders.torch import count_flops
 
     net, module = mcnn(shared), torch_mcnn().to("meta")
     for h, w in (64, 64), (512, 512), (100, 203):
-        assert net.flops(h, w) == pytest.approx(_flops(module, "forward", (1, 1, h, w)), rel=1e-6)
+        assert net.flops(h, w) == pytest.approx(
+            count_flops(module, "forward", (1, 1, h, w)), rel=1e-6
+        )
     assert net.flops(512, 512) / 512**2 == pytest.approx(42.1e3, rel=0.01)
 
 

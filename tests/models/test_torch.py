@@ -76,7 +76,8 @@ class Broken(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def known() -> None:
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
     register("small", Small)
     register("attention", Attention)
     register("broken", Broken)

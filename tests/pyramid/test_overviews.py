@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from hrviewer.cache_folder import cache_folder
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.cache_folder import cache_folder
 from hrviewer.pyramid.overviews import halved, missing
 
 

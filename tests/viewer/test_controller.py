@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Image, Labels, Shapes
 
 from hrviewer.geometry import Rect
@@ -26,6 +28,42 @@ def held(network):
     network.before = lambda batch: gate.wait(20)
     yield gate
     gate.set()
+
+
+def settle(controller):
+    """Tick until nothing is opened, written or read."""
+    end = time.monotonic() + 30
+    while controller.busy:
+        assert time.monotonic() < end
+        controller.tick()
+        time.sleep(0.005)
+
+
+def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
+    path = tmp_path / "strips.tif"
+    tifffile.imwrite(path, np.arange(5000 * 4000, dtype=np.uint16).reshape(5000, 4000))
+    told = []
+    controller.progressed.connect(told.append)
+    controller.open_image(path)
+    assert controller.busy
+    assert controller.base is None
+    settle(controller)
+    assert shape_of(controller.base) == (5000, 4000)
+    assert [level.shape for level in controller.base.data] == [
+        (5000 // 2**i, 4000 // 2**i) for i in range(len(controller.base.data))
+    ]
+    assert len(controller.base.data) > 2
+    assert "opening strips.tif" in {status.words for status in told}
+
+
+def test_an_image_given_up_is_not_shown(model, controller, tmp_path, photo):
+    path = tmp_path / "photo.tif"
+    tifffile.imwrite(path, photo)
+    controller.open_image("/nowhere/at-all.svs")
+    controller.open_image(path)
+    settle(controller)
+    assert [layer.name for layer in model.layers] == ["photo.tif"]
+    assert not errors(controller)
 
 
 def test_the_base_is_an_image_that_is_no_overlay(model, controller, photo, add):
@@ -187,6 +225,7 @@ def test_regions(model, controller, photo, add, finish):
 
 def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
     controller.open_image("/nowhere/at-all.svs")
+    settle(controller)
     controller.use_pack("no such pack")
     controller.use_strategy("telepathy")
     add(model, photo)

@@ -201,7 +201,7 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     imsave(image, photo, check_contrast=False)
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(image), ""))
     docked.choice.ask_image()
-    assert docked.choice.image.text() == "other.png"
+    qtbot.waitUntil(lambda: docked.choice.image.text() == "other.png", timeout=10_000)
     docked.choice.ask_model()
     assert "other" in docked.running.error.text()
     nothing = lambda *a: ("", "")  # noqa: E731

@@ -57,8 +57,11 @@ def load(path: Path, card: Card, device: str = "auto", threads: int | None = Non
 
         network = OnnxNetwork.load(path, card, device, threads)
     else:
+        from hrviewer.models.backend import quickest
         from hrviewer.models.loaders.torch import TorchNetwork
 
-        network = TorchNetwork.load(path, card, device, threads)
+        loaded = TorchNetwork.load(path, card, device, threads)
+        settle(loaded)
+        return quickest(loaded, threads)
     settle(network)
     return network

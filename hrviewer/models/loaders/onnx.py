@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Card
@@ -16,7 +17,7 @@ from hrviewer.models.network import Floats, Network
 from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
-__all__ = ["OnnxNetwork"]
+__all__ = ["OnnxNetwork", "cores", "run_session", "session_options"]
 
 _LIMIT = 2**31
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -63,12 +64,7 @@ class OnnxNetwork(Network):
         for file in outside:
             sha256 += read_weights(file, card.model_copy(update={"sha256": None}))[1]
         providers, placed = _providers(onnxruntime, device)
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.intra_op_num_threads = threads or _cores()
-        # A worker that spins while it waits takes the core from the window.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # errors are raised; sizes are tried that may fail
+        options = session_options(onnxruntime, threads)
         try:
             session = onnxruntime.InferenceSession(
                 str(path) if outside else data, options, providers=providers
@@ -81,17 +77,32 @@ class OnnxNetwork(Network):
         return cls(card, sha256, session, Graph(model, str(path)), placed)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        feed = {self._name: np.ascontiguousarray(batch, self._type)}
-        try:
-            outputs = self._session.run(None, feed)
-        except Exception as error:
-            if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
-                raise MemoryError(brief(error)) from None
-            raise
-        return [np.asarray(out, np.float32) for out in outputs]
+        return run_session(self._session, self._name, np.ascontiguousarray(batch, self._type))
 
     def _count(self, h: int, w: int) -> float:
         return self._graph.flops(self._name, (1, self.card.input.count, h, w))
+
+
+def session_options(onnxruntime: Any, threads: int | None) -> Any:
+    """Return how every session runs: optimised, on all cores unless told, and quietly."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = threads or cores()
+    # A worker that spins while it waits takes the core from the window.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # errors are raised; sizes are tried that may fail
+    return options
+
+
+def run_session(session: Any, name: str, batch: NDArray[Any]) -> list[Floats]:
+    """Return a session's outputs; `MemoryError` where there is not enough memory for them."""
+    try:
+        outputs = session.run(None, {name: batch})
+    except Exception as error:
+        if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+            raise MemoryError(brief(error)) from None
+        raise
+    return [np.asarray(out, np.float32) for out in outputs]
 
 
 def _check_input(path: Path, card: Card, session: Any) -> None:
@@ -114,7 +125,7 @@ def _check_input(path: Path, card: Card, session: Any) -> None:
             )
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

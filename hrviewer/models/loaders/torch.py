@@ -21,7 +21,7 @@ from hrviewer.models.registry import architecture
 from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
-__all__ = ["TorchNetwork", "fold"]
+__all__ = ["TorchNetwork", "count_flops", "fold"]
 
 _AGREES = 1e-4
 
@@ -38,8 +38,9 @@ class TorchNetwork(Network):
         self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
         module = module.to(device)
+        self.plain: nn.Module | None = None if self.joint else module
         self._module = module if self.joint else _folded(module, card, device)
-        if not self.joint:
+        if self._module is not module:
             self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
@@ -81,9 +82,31 @@ class TorchNetwork(Network):
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
-        out = self._call(lambda: self._module(x.contiguous(memory_format=torch.channels_last)))
-        outputs = out if isinstance(out, (list, tuple)) else [out]
-        return [o.float().contiguous().cpu().numpy() for o in outputs]
+        return _arrays(
+            self._call(lambda: self._module(x.contiguous(memory_format=torch.channels_last)))
+        )
+
+    def reference(self, batch: Floats) -> list[Floats]:
+        """Return what the network says as it was written: not folded, in the usual layout."""
+        x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
+        module = self.plain or self._module
+        return _arrays(self._call(lambda: module(x)))
+
+    @property
+    def module(self) -> nn.Module:
+        """What runs."""
+        return self._module
+
+    @property
+    def hollow(self) -> nn.Module:
+        """The same without weights, to count with."""
+        return self._hollow
+
+    def settle(self, *, folded: bool = True) -> None:
+        """Keep the module that runs and let the other go."""
+        if not folded and self.plain is not None:
+            self._module = self.plain
+        self.plain = None
 
     def join(self, tokens: Floats, boxes: NDArray[Any]) -> Floats:
         """Run the module's own ``join``."""
@@ -102,11 +125,11 @@ class TorchNetwork(Network):
         if (n,) not in self._flops:
             side = self.card.input.tile
             tokens, boxes = (n, self.card.input.count, side, side), (n, 4)
-            self._flops[n,] = _flops(self._hollow, "join", tokens, boxes)
+            self._flops[n,] = count_flops(self._hollow, "join", tokens, boxes)
         return self._flops[n,]
 
     def _count(self, h: int, w: int) -> float:
-        return _flops(self._hollow, "forward", (1, self.card.input.count, h, w))
+        return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
 
     def _call(self, run: Callable[[], Any]) -> Any:
         try:
@@ -118,6 +141,11 @@ class TorchNetwork(Network):
             if "can't allocate memory" in str(error):
                 raise MemoryError(brief(error)) from None
             raise
+
+
+def _arrays(out: Any) -> list[Floats]:
+    outputs = out if isinstance(out, (list, tuple)) else [out]
+    return [o.float().contiguous().cpu().numpy() for o in outputs]
 
 
 def _exact(device: torch.device) -> AbstractContextManager[Any]:
@@ -176,7 +204,7 @@ def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
     return folded if agrees else module
 
 
-def _flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> float:
+def count_flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> float:
     """Count a module on the meta device, without computing.
 
     Attention is not to be fused here: it would be counted as nothing.

@@ -1,0 +1,281 @@
+"""How near a whole-image run comes to the bare network: ``python -m benchmarks.throughput IMAGE``.
+
+One JSON object goes to standard output. The bare network is fed from memory with inputs of the
+same image; the run reads, prepares, infers, finishes and writes. Both take turns, so that their
+ratio is of one stretch of time; results are not cached, and tiles are forgotten between turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrviewer.engine import Device, Networks, build_scene
+from hrviewer.geometry import Patch, Rect
+from hrviewer.models import Network, Pack, open_pack
+from hrviewer.models.network import Floats
+from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid.cache import tile_cache
+from hrviewer.runs.execute import Job, parse_params
+from hrviewer.runs.run import Run
+from hrviewer.strategies import Scene, get_strategy
+from hrviewer.strategies.tiling import input_rect, tiles
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+SAMPLE = 512 << 20
+"""Most bytes of inputs that are held for the bare network; more are thinned out evenly."""
+
+Run_ = Callable[[Floats], object]
+
+
+@dataclass(frozen=True)
+class Bare:
+    """One way to run the network from memory."""
+
+    backend: str
+    layout: str
+    threads: int
+    batch: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
+    parser.add_argument("image", help="whatever hrviewer opens")
+    parser.add_argument("--model", default="nuclei", help="a pack, its folder or a network's file")
+    parser.add_argument("--region", help="Y,X,H,W in pixels; the whole image by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args(arguments)
+    region = Rect(*map(int, asked.region.split(","))) if asked.region else None
+    print(json.dumps(measure(asked.image, asked.model, region, asked.rounds), indent=1))
+
+
+def measure(
+    image: object,
+    model: str | Path = "nuclei",
+    region: Rect | None = None,
+    rounds: int = 3,
+    batches: Sequence[int] = BATCHES,
+) -> dict[str, Any]:
+    """Return what was measured, in millions of pixels per second of wall time."""
+    with open_pyramid(image) as pyramid, opened(model, "auto") as chosen:
+        network = chosen["main"]
+        onnx_only = chosen.pack._weights["main"].suffix.lower() == ".onnx"
+        scene, _, _ = build_scene(pyramid, chosen, get_strategy("patches"), region=region)
+        patches = tiles(scene.main, scene.region, scene.native)
+        shapes = [shape_of(scene, patch) for patch in patches]
+        inputs = sample(pyramid, network, scene, patches, shapes)
+        with opened(model, "torch") as plain:
+            makers = {"onnxruntime": sessions} if onnx_only else {"torch": eager}
+            best, bare = search(chosen.pack, inputs, batches, *makers.popitem())
+            in_torch = not onnx_only and not network.backend.startswith("torch")
+            pixels = sum(h * w for h, w in shapes)
+            useful = scene.region.area
+            turns: list[dict[str, float]] = []
+            shares: list[dict[str, float]] = []
+            for _ in range(rounds):
+                turn = {"bare": rate_of(bare, inputs, best)}
+                seconds, ran = end_to_end(pyramid, chosen, scene.region)
+                turn["run"] = pixels / seconds / 1e6
+                turn["useful"] = useful / seconds / 1e6
+                shares.append(shares_of(ran, seconds))
+                if in_torch:
+                    turn["torch"] = pixels / end_to_end(pyramid, plain, scene.region)[0] / 1e6
+                else:
+                    turn["torch"] = turn["run"]
+                turns.append(turn)
+
+    def median(value: Callable[[dict[str, float]], float]) -> float:
+        return round(statistics.median(map(value, turns)), 4)
+
+    return {
+        "bare_mp_s": median(lambda turn: turn["bare"]),
+        "end_to_end_mp_s": median(lambda turn: turn["run"]),
+        "useful_mp_s": median(lambda turn: turn["useful"]),
+        "ratio": median(lambda turn: turn["run"] / turn["bare"]),
+        "ratio_plain_torch": None
+        if onnx_only
+        else median(lambda turn: turn["torch"] / turn["bare"]),
+        "ratios": [round(turn["run"] / turn["bare"], 4) for turn in turns],
+        "backend": network.backend,
+        "bare": vars(best) | {"input": list(inputs[0].shape), "inputs": len(inputs)},
+        "stages": {
+            name: round(statistics.median(share[name] for share in shares), 4) for name in shares[0]
+        },
+        "patches": len(patches),
+        "input_mp": round(pixels / 1e6, 2),
+        "rounds": rounds,
+        "cores": cores(),
+        "load": [round(x, 1) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+    }
+
+
+@contextmanager
+def opened(model: str | Path, backend: str) -> Iterator[Networks]:
+    """Load a pack's network with this back end, and give its device back afterwards."""
+    before = os.environ.get("HRVIEWER_BACKEND")
+    device = Device()
+    try:
+        if backend != "auto":
+            os.environ["HRVIEWER_BACKEND"] = backend
+        networks = Networks(open_pack(model), device, "cpu")
+        networks["main"]
+    finally:
+        if before is None:
+            os.environ.pop("HRVIEWER_BACKEND", None)
+        else:
+            os.environ["HRVIEWER_BACKEND"] = before
+    try:
+        yield networks
+    finally:
+        device.close()
+
+
+def shape_of(scene: Scene, patch: Patch) -> tuple[int, int]:
+    """Return the size of what a patch puts into the network."""
+    rect = input_rect(scene.main, patch, scene.rect)
+    return round(rect.h / patch.scale), round(rect.w / patch.scale)
+
+
+def sample(
+    pyramid: Pyramid,
+    network: Network,
+    scene: Scene,
+    patches: Sequence[Patch],
+    shapes: Sequence[tuple[int, int]],
+) -> list[Floats]:
+    """Read and prepare the inputs of the commonest shape, as many as memory should hold."""
+    shape = Counter(shapes).most_common(1)[0][0]
+    alike = [patch for patch, its in zip(patches, shapes, strict=True) if its == shape]
+    size = 4 * network.card.input.count * math.prod(shape)
+    step = math.ceil(len(alike) * size / SAMPLE)
+    inputs = []
+    for patch in alike[:: max(1, step)]:
+        rect = input_rect(scene.main, patch, scene.rect)
+        fill = None if rect in pyramid.rect else "reflect"
+        pixels = pyramid.read(rect, patch.scale, fill=fill)
+        inputs.append(network.card.prepare(pixels))
+    return inputs
+
+
+def eager(pack: Pack, threads: int, layout: str) -> tuple[Run_, str]:
+    """Return the network as it was written, in torch: nothing folded, nothing exported."""
+    import torch
+
+    from hrviewer.models.loaders.torch import TorchNetwork
+
+    loaded = TorchNetwork.load(pack._weights["main"], pack.roles["main"], "cpu", None)
+    module = loaded.plain or loaded.module
+    form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    module = module.to(memory_format=form)  # type: ignore[call-overload]
+
+    def run(batch: Floats) -> object:
+        torch.set_num_threads(threads)
+        try:
+            with torch.inference_mode():
+                return module(torch.from_numpy(batch).contiguous(memory_format=form))
+        finally:
+            torch.set_num_threads(cores())
+
+    return run, f"torch {torch.__version__}, eager float32"
+
+
+def sessions(pack: Pack, threads: int, layout: str) -> tuple[Run_, str]:
+    """Return the network of an ONNX file."""
+    from hrviewer.models.loaders.onnx import OnnxNetwork
+
+    loaded = OnnxNetwork.load(pack._weights["main"], pack.roles["main"], "cpu", threads)
+    return loaded._run, loaded.backend
+
+
+def search(
+    pack: Pack,
+    inputs: Sequence[Floats],
+    batches: Sequence[int],
+    kind: str,
+    make: Callable[[Pack, int, str], tuple[Run_, str]],
+) -> tuple[Bare, Run_]:
+    """Return the quickest batch, layout and number of threads; batches grow while that helps."""
+    found: list[tuple[float, Bare, Run_]] = []
+    layouts = ("contiguous", "channels_last") if kind == "torch" else ("contiguous",)
+    threads = sorted({cores(), *(2**i for i in range(cores().bit_length()) if 2**i <= cores())})
+    for layout in layouts:
+        for count in threads:
+            run, backend = make(pack, count, layout)
+            top, slower = 0.0, 0
+            for batch in batches:
+                if batch > len(inputs) or (batch > 1 and pack_limit(pack) == 1) or slower == 2:
+                    break
+                part = np.stack(inputs[:batch])
+                rate = max(timed(run, part) for _ in range(3))
+                slower = slower + 1 if rate < top else 0
+                top = max(top, rate)
+                found.append((rate, Bare(backend, layout, count, batch), run))
+    return max(found, key=lambda each: each[0])[1:]
+
+
+def pack_limit(pack: Pack) -> int | None:
+    """Return how many inputs the network takes at once, where that is limited."""
+    return pack.load("main", "cpu").batch
+
+
+def timed(run: Run_, batch: Floats) -> float:
+    """Return input pixels per second."""
+    start = time.perf_counter()
+    run(batch)
+    return batch.shape[0] * batch.shape[2] * batch.shape[3] / (time.perf_counter() - start)
+
+
+def rate_of(run: Run_, inputs: Sequence[Floats], best: Bare) -> float:
+    """Return the bare rate over all inputs, in millions of pixels per second."""
+    parts = [np.stack(inputs[i : i + best.batch]) for i in range(0, len(inputs), best.batch)]
+    run(parts[0])
+    start = time.perf_counter()
+    for part in parts:
+        run(part)
+    seconds = time.perf_counter() - start
+    return sum(x.shape[1] * x.shape[2] for x in inputs) / seconds / 1e6
+
+
+def end_to_end(pyramid: Pyramid, networks: Networks, region: Rect) -> tuple[float, Run]:
+    """Return the seconds that a run takes, from planning to its folder, and the run."""
+    tile_cache().clear()
+    strategy = get_strategy("patches")
+    job = Job(pyramid, networks.pack, strategy, parse_params(strategy, {}), region=region)
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run = job.run(networks, out=Path(folder) / "a.run.zarr")
+        seconds = time.perf_counter() - start
+        failed = run.patches["status"].ne("done").sum()
+        assert not failed, f"{failed} patches failed"
+        return seconds, run
+
+
+def shares_of(run: Run, seconds: float) -> dict[str, float]:
+    """Return each stage's seconds as a part of the run's; they overlap, so not of one sum."""
+    cost = run.cost
+    names = ("read", "prepare", "infer", "post")
+    return {name: float(cost[f"{name}_s"]) / seconds for name in names}
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""What runs a network on a CPU: the quickest that says what plain torch says.
+
+Measured when a network is first loaded, and remembered for its digest, the versions and the
+machine. ``HRVIEWER_BACKEND`` names one instead: ``torch`` or ``onnxruntime`` (where it agrees).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hrviewer.cache_folder import cache_folder
+from hrviewer.errors import UserError
+from hrviewer.models.network import Floats, Network
+
+if TYPE_CHECKING:
+    from hrviewer.models.loaders.torch import TorchNetwork
+
+__all__ = ["AGREES", "agree", "fastest", "quickest", "remember", "remembered"]
+
+AGREES = 1e-4
+"""The largest difference, as a part of the output's greatest value, between equal answers."""
+_GAIN = 0.95
+"""A back end must take less than this part of torch's time to be taken instead."""
+_ROUNDS = 3
+_KNOWN = ("auto", "torch", "onnxruntime")
+_chosen: dict[str, str] = {}  # so that one process keeps to one choice, whatever the disk says
+
+
+def quickest(loaded: TorchNetwork, threads: int | None = None) -> Network:
+    """Return the network that runs: `loaded`, or the same exported to onnxruntime.
+
+    Parameters
+    ----------
+    loaded
+        Settled.
+    threads
+        All cores by default.
+
+    Raises
+    ------
+    UserError
+        Where ``HRVIEWER_BACKEND`` names none that there is.
+    """
+    wish = os.environ.get("HRVIEWER_BACKEND") or "auto"
+    if wish not in _KNOWN:
+        raise UserError(f"HRVIEWER_BACKEND is {wish!r}: choose one of {', '.join(_KNOWN)}")
+    if loaded.joint or loaded.device != "cpu":
+        loaded.settle()
+        return loaded
+    name = key_of(loaded, threads)
+    before = wish if wish != "auto" else remembered(name)
+    if before in ("torch", "unfolded"):
+        loaded.settle(folded=before == "torch")
+        return loaded
+    other = _exported(loaded, threads)
+    tile, *small = _sizes(loaded)
+    if other is not None and wish == "auto" and before == "onnxruntime":
+        # All agreed when it was chosen; but the architecture's code may be new.
+        if _says(other, loaded, small[0]):
+            loaded.settle()
+            return other
+        other = None
+    if other is not None and not all(_says(other, loaded, inputs) for inputs in [*small, tile]):
+        other = None
+    folds = _says(loaded, loaded, tile)
+    loaded.settle(folded=folds)
+    if wish != "auto":
+        return other or loaded
+    plain = "torch" if folds else "unfolded"
+    candidates: dict[str, Network] = {plain: loaded}
+    if other is not None:
+        candidates["onnxruntime"] = other
+    chosen = fastest(candidates, tile) if other is not None else plain
+    remember(name, chosen)
+    return candidates[chosen]
+
+
+def agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:
+    """Whether two back ends gave the same outputs, to `AGREES` of each output's greatest value."""
+    return len(one) == len(two) and all(
+        a.shape == b.shape
+        and bool(np.abs(a - b).max(initial=0.0) <= AGREES * np.abs(a).max(initial=0.0))
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def fastest(candidates: Mapping[str, Network], tile: Floats, rounds: int = _ROUNDS) -> str:
+    """Return the name of the one that runs a tile in the least time; the first where in doubt.
+
+    Each is warmed up; then they take turns, and the best of each counts.
+    """
+    best = dict.fromkeys(candidates, np.inf)
+    for turn in range(rounds + 1):
+        for name, network in candidates.items():
+            start = time.perf_counter()
+            network(tile)
+            if turn:
+                best[name] = min(best[name], time.perf_counter() - start)
+    first = next(iter(candidates))
+    chosen = min(best, key=lambda name: best[name])
+    return chosen if best[chosen] < _GAIN * best[first] else first
+
+
+def key_of(network: Network, threads: int | None) -> str:
+    """Return what a choice depends on, as one string."""
+    parts = (network.digest, network.halo, threads, *_versions(), *_machine())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def remembered(key: str) -> str | None:
+    """Return the back end that was chosen for this key, if one was."""
+    if key not in _chosen:
+        found = _read().get(key)
+        if found not in ("torch", "unfolded", "onnxruntime"):
+            return None
+        _chosen[key] = found
+    return _chosen[key]
+
+
+def remember(key: str, backend: str) -> None:
+    """Keep a choice; where the folder cannot be written, as long as the process lives."""
+    _chosen[key] = backend
+    path = _path()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        choices = {**_read(), key: backend}
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+        ) as file:
+            json.dump(choices, file, indent=1)
+        os.replace(file.name, path)
+
+
+def _path() -> Path:
+    return cache_folder() / "backends.json"
+
+
+def _read() -> dict[str, str]:
+    try:
+        choices = json.loads(_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return choices if isinstance(choices, dict) else {}
+
+
+def _versions() -> tuple[str, ...]:
+    found = []
+    for name in ("hrviewer", "torch", "onnxruntime"):
+        try:
+            found.append(version(name))
+        except PackageNotFoundError:
+            found.append("none")
+    return tuple(found)
+
+
+@cache
+def _machine() -> tuple[object, ...]:
+    """Return what makes one machine's times unlike another's."""
+    model = platform.processor()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next(line.partition(":")[2] for line in lines if line.startswith("model name"))
+    return platform.system(), platform.machine(), model.strip(), os.cpu_count()
+
+
+def _exported(loaded: TorchNetwork, threads: int | None) -> Network | None:
+    """Return the network exported, or None where that cannot be."""
+    try:
+        from hrviewer.models.loaders.exported import ExportedNetwork
+
+        return ExportedNetwork(loaded, threads)
+    except Exception:  # ImportError, and the exporter's many: torch runs it as well
+        return None
+
+
+def _sizes(loaded: TorchNetwork) -> list[Floats]:
+    """Return prepared noise: a real tile first, then small inputs of other sizes."""
+    card = loaded.card
+    it, step = card.input, card.step
+    rng = np.random.default_rng(0)
+
+    def noise(n: int, h: int, w: int) -> Floats:
+        if isinstance(it.channels, int):
+            return rng.standard_normal((n, it.channels, h, w)).astype(np.float32)
+        pixels = rng.integers(0, 256, (h, w, it.count)).astype(np.float32)
+        one: Floats = card.prepare(pixels)
+        return np.ascontiguousarray(np.stack([one] * n))
+
+    if it.fixed:
+        tile = noise(1, it.tile, it.tile)
+        return [tile, tile]
+    side = -(-(it.tile + 2 * loaded.halo) // step) * step
+    h = max(step, min(it.tile, 64) // step * step)
+    small = [noise(1 if loaded.batch == 1 else 2, h, h + step)]
+    if loaded.elastic and it.multiple_of > 1:
+        small.append(noise(1, h + 1, h + step - 1))
+    return [noise(1, side, side), *small]
+
+
+def _says(network: Network, loaded: TorchNetwork, batch: Floats) -> bool:
+    return agree(loaded.reference(batch), _outputs(network, batch))
+
+
+def _outputs(network: Network, batch: Floats) -> Sequence[Floats]:
+    """Return what a back end gives, before it is settled; nothing where it fails."""
+    try:
+        return network._run(batch)
+    except Exception:
+        return []

@@ -1,0 +1,240 @@
+"""Which back end runs a network: the quickest that agrees, remembered."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from model_cards import card_fields
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hrviewer.errors import UserError
+from hrviewer.models import Network, backend, open_pack
+from hrviewer.models.card import Card
+from hrviewer.models.network import Floats
+from hrviewer.models.registry import register
+
+
+class Doubling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Fake(Network):
+    """Says the reference's answer times `says`, after `seconds`."""
+
+    def __init__(self, seconds: float, says: float = 1.0, fails: bool = False) -> None:
+        super().__init__(Card.of(card_fields(), "a test"), "weights", "fake", "cpu")
+        self.seconds, self.says, self.fails = seconds, says, fails
+        self.runs, self.folded = 0, True
+
+    def _run(self, batch: Floats) -> Sequence[Floats]:
+        self.runs += 1
+        if self.fails:
+            raise RuntimeError("cannot")
+        time.sleep(self.seconds)
+        return [self.says * batch[:, :1]]
+
+    def _count(self, h: int, w: int) -> float:
+        return 1.0
+
+    def reference(self, batch: Floats) -> Sequence[Floats]:
+        return [batch[:, :1]]
+
+    def settle(self, *, folded: bool = True) -> None:
+        self.folded = folded
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_chosen", {})
+    monkeypatch.delenv("HRVIEWER_BACKEND", raising=False)
+    register("doubling", Doubling)
+
+
+@pytest.fixture
+def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network | None], list[int]]:
+    """Let this be what the export gives; returns a list that grows with each export."""
+
+    def give(other: Network | None) -> list[int]:
+        asked: list[int] = []
+        monkeypatch.setattr(backend, "_exported", lambda *_: asked.append(1) or other)
+        return asked
+
+    return give
+
+
+def quickest(loaded: Fake) -> Network:
+    return backend.quickest(loaded)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_file(Doubling().state_dict(), tmp_path / "net.safetensors")
+    fields = card_fields(architecture={"name": "doubling", "params": {}})
+    (tmp_path / "net.json").write_text(json.dumps(fields))
+    return tmp_path / "net.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says", "fails", "taken"),
+    [
+        (0.0, 1.0, False, True),
+        (0.0, 1.0 + 2e-5, False, True),
+        (0.0, 1.0 + 1e-3, False, False),  # quicker, but says something else
+        (0.0, float("nan"), False, False),
+        (0.0, 1.0, True, False),
+        (0.05, 1.0, False, False),  # agrees, but is slower
+    ],
+)
+def test_the_quicker_one_that_agrees_runs(
+    offer: Callable[[Network | None], list[int]],
+    seconds: float,
+    says: float,
+    fails: bool,
+    taken: bool,
+) -> None:
+    loaded, other = Fake(0.02), Fake(seconds, says, fails)
+    offer(other)
+    assert quickest(loaded) is (other if taken else loaded)
+
+
+def test_a_folding_that_changes_the_answer_is_undone_each_time(
+    offer: Callable[[Network | None], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(None)
+    for again in range(2):
+        loaded = Fake(0.0, says=1.01)
+        assert quickest(loaded) is loaded
+        assert not loaded.folded
+        assert (loaded.runs == 0) == bool(again)
+        monkeypatch.setattr(backend, "_chosen", {})
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_choice_is_remembered_on_disk(
+    offer: Callable[[Network | None], list[int]], monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    offer(Fake(0.0 if quick else 0.05))
+    first = quickest(Fake(0.02))
+    monkeypatch.setattr(backend, "_chosen", {})
+    monkeypatch.setattr(backend, "fastest", lambda *_: pytest.fail("measured again"))
+    other = Fake(1.0 if quick else 0.0)
+    asked = offer(other)
+    loaded = Fake(0.0)
+    assert (quickest(loaded) is other) == quick == (first.seconds == 0.0)
+    assert len(asked) == quick
+    # Another number of threads is another question.
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        backend.quickest(Fake(0.0), threads=1)  # type: ignore[arg-type]
+
+
+def test_a_remembered_one_that_no_longer_agrees_does_not_run(
+    offer: Callable[[Network | None], list[int]],
+) -> None:
+    offer(Fake(0.0))
+    assert quickest(Fake(0.02)).seconds == 0.0
+    offer(Fake(0.0, says=2.0))
+    loaded = Fake(0.02)
+    assert quickest(loaded) is loaded
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"KEY": "magic"}', '{"KEY": ["torch"]}'])
+def test_a_damaged_memory_is_forgotten(text: str, tmp_path: Path) -> None:
+    path = backend._path()
+    path.parent.mkdir(parents=True)
+    path.write_text(text.replace("KEY", "k"))
+    assert backend.remembered("k") is None
+    backend.remember("k", "onnxruntime")
+    assert json.loads(path.read_text())["k"] == "onnxruntime"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HRVIEWER_CACHE", str(tmp_path / "file"))
+    backend.remember("k", "onnxruntime")
+    assert backend.remembered("k") == "onnxruntime"
+
+
+def test_the_environment_chooses(
+    offer: Callable[[Network | None], list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, other = Fake(0.0), Fake(0.05)
+    offer(other)
+    monkeypatch.setenv("HRVIEWER_BACKEND", "onnxruntime")
+    assert quickest(loaded) is other
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
+    assert quickest(loaded) is loaded
+    monkeypatch.setenv("HRVIEWER_BACKEND", "magic")
+    with pytest.raises(UserError, match="choose one of auto, torch, onnxruntime"):
+        quickest(loaded)
+    assert not backend._path().exists()
+
+
+def test_without_onnxruntime_torch_runs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *rest: Any) -> Any:
+        if name.startswith("onnxruntime"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    assert open_pack(file).load("main", "cpu").backend == f"torch {torch.__version__}"
+
+
+def test_what_cannot_be_exported_runs_in_torch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("unsupported")
+
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    assert open_pack(file).load("main", "cpu").backend.startswith("torch ")
+
+
+def test_the_exported_one_says_and_costs_the_same(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("HRVIEWER_BACKEND", "onnxruntime")
+    other = open_pack(file).load("main", "cpu")
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
+    loaded = open_pack(file).load("main", "cpu")
+    assert other.backend.startswith("onnxruntime ")
+    assert other.backend.endswith(f"exported by torch {torch.__version__}")
+    for name in ("digest", "device", "precision", "stride", "halo", "elastic", "batch"):
+        assert getattr(other, name) == getattr(loaded, name)
+    assert other.flops(33, 40) == loaded.flops(33, 40) > 0
+    x = np.random.default_rng(0).random((3, 3, 33, 40), np.float32)
+    assert backend.agree([loaded(x)], [other(x)])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_nuclei_pack_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    histology = pytest.importorskip("hrviewer_histology")
+    said = []
+    x = np.random.default_rng(0).standard_normal((1, 3, 304, 256)).astype(np.float32)
+    for name in ("torch", "onnxruntime"):
+        monkeypatch.setenv("HRVIEWER_BACKEND", name)
+        network = open_pack(histology.nuclei()).load("main", "cpu")
+        assert network.backend.startswith(name)
+        said.append([network(x)])
+    assert backend.agree(*said)
