@@ -119,6 +119,8 @@ def view(
     image: object | None = None,
     model: str | Path | Pack | None = None,
     strategy: str | None = None,
+    *,
+    live: bool = False,
 ) -> View:
     """Open napari with the panel docked.
 
@@ -130,11 +132,13 @@ def view(
         Which networks look, as `run` takes them.
     strategy : str, optional
         Where they look.
+    live : bool
+        Whether they look at what is visible as it changes.
 
     Returns
     -------
     View
-        With ``viewer``, ``controller`` and ``close()``.
+        With ``viewer``, ``controller``, ``session`` and ``close()``.
 
     Raises
     ------
@@ -143,7 +147,7 @@ def view(
     """
     from hrviewer.viewer.view import view
 
-    return view(image, model=model, strategy=strategy)
+    return view(image, model=model, strategy=strategy, live=live)
 
 
 def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Path:

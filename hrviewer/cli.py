@@ -221,12 +221,13 @@ def view(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
     model: Chosen = None,
     strategy: Chosen = None,
+    live: Annotated[bool, typer.Option("--live", help="Look at what is visible.")] = False,
 ) -> None:
     """Open images in napari, with the panel docked."""
-    show(images, model, strategy)
+    show(images, model, strategy, live=live)
 
 
-def show(images: list[str], model: str | None, strategy: str | None) -> None:
+def show(images: list[str], model: str | None, strategy: str | None, *, live: bool = False) -> None:
     """Open a window and wait until it is closed."""
     try:
         import qtpy.QtWidgets  # noqa: F401
@@ -247,7 +248,7 @@ def show(images: list[str], model: str | None, strategy: str | None) -> None:
     from hrviewer.viewer.levels import image_layer
     from hrviewer.viewer.view import view
 
-    opened = view(images[0] if images else None, model=model, strategy=strategy)
+    opened = view(images[0] if images else None, model=model, strategy=strategy, live=live)
     for image in images[1:]:
         opened.viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
     napari.run()

@@ -92,7 +92,7 @@ def test_help_lists_what_works_and_no_more():
     for name in [*commands, "models list", "models show", "models check"]:
         text = call(*name.split(), "--help").stdout
         assert "--debug" in text
-        assert "--live" not in text
+        assert ("--live" in text) is (name == "view")
         assert "--truth" not in text
 
 
@@ -566,8 +566,8 @@ def window(monkeypatch):
     asked: list[object] = []
     layers: list[object] = []
 
-    def view(image, *, model, strategy):
-        asked.append((image, model, strategy))
+    def view(image, *, model, strategy, live):
+        asked.append((image, model, strategy, live))
         return SimpleNamespace(viewer=SimpleNamespace(add_layer=layers.append))
 
     def image_layer(pyramid: Pyramid) -> list[str]:
@@ -593,14 +593,16 @@ def window(monkeypatch):
 def test_without_a_command_the_window_opens(window):
     asked, _ = window
     call()
-    assert asked == [(None, None, None), "waited"]
+    assert asked == [(None, None, None, False), "waited"]
 
 
 def test_view(window, image):
     asked, layers = window
     call("view", image, image, "--model", "toy", "--strategy", "uniform")
-    assert asked == [(str(image), "toy", "uniform"), "waited"]
+    assert asked == [(str(image), "toy", "uniform", False), "waited"]
     assert layers == [("scene.tif",)]
+    call("view", image, "--live")
+    assert asked[2] == (str(image), None, None, True)
 
 
 def test_no_display_is_said_in_one_line(window, image, monkeypatch):

@@ -67,5 +67,5 @@ def test_view_hands_over(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert hrviewer.view("a.svs", "nuclei", "zoom") == (
         "a.svs",
-        {"model": "nuclei", "strategy": "zoom"},
+        {"model": "nuclei", "strategy": "zoom", "live": False},
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,13 +31,14 @@ from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
 from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
+from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
 from hrviewer.viewer.opening import Opening
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
 from hrviewer.viewer.units import duration, si
-from hrviewer.viewer.work import Began, Ended, Failed, Work
+from hrviewer.viewer.work import Began, Ended, Failed, Status, Work
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -47,14 +47,6 @@ __all__ = ["Controller", "Status"]
 
 State = Literal["idle", "starting", "running", "paused", "stopping"]
 RegionKind = Literal["whole", "visible", "drawn"]
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a run has come: a part of 0 to 1, and words."""
-
-    fraction: float
-    words: str
 
 
 class Controller:
@@ -82,6 +74,8 @@ class Controller:
     failed = Signal(str)
     overlays_changed = Signal()
     looked = Signal(object)
+    live_changed = Signal(bool)
+    live_told = Signal(str)
 
     def __init__(
         self,
@@ -111,6 +105,7 @@ class Controller:
         self._export: tuple[Path, Future[Path]] | None = None
         self._opening: Opening | None = None
         self._closed = False
+        self.live = Live(self)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
             (layers.selection.events.active, self._on_active),
@@ -217,7 +212,7 @@ class Controller:
             params = parse_params(strategy, self.params)
             budget = Budget.parse(self.budget) if self.budget.strip() else None
             region = self.rect()
-            networks = self._networks_of(pack)
+            networks = self.networks_of(pack)
 
             def prepare() -> tuple[Job, Networks]:
                 job = Job(pyramid_of(base), pack, strategy, params, region, budget)
@@ -228,7 +223,8 @@ class Controller:
     def _launch(
         self, prepare: Callable[[], tuple[Job, Networks]], out: Path | None, *, resume: bool = False
     ) -> None:
-        cache = result_cache() if self.cache is None else self.cache
+        cache = self.results()
+        self.live.turn(False)
         self.noted.emit([])
         self.progressed.emit(Status(0.0, "loading the network"))
         self._work = Work(prepare, out=out, resume=resume, cache=cache)
@@ -263,7 +259,7 @@ class Controller:
             strategy = get_strategy(header["strategy"])
             params = parse_params(strategy, header["params"])
             budget = Budget.parse(header["budget"]) if header["budget"] else None
-            networks = self._networks_of(pack)
+            networks = self.networks_of(pack)
 
             def prepare() -> tuple[Job, Networks]:
                 pyramid = pyramid_of(base)
@@ -290,7 +286,8 @@ class Controller:
             if over and not work.events:
                 self._work = self._began = None
                 self._set("idle")
-        if self.overlays is not None:
+        self.live.tick()
+        if self.overlays is not None and not self.live.on:
             self.overlays.refresh()
             self._follow(self.overlays)
         if self._preview is not None and self._preview[1].done():
@@ -335,6 +332,7 @@ class Controller:
         with self._told():
             if self._work is not None:
                 raise UserError("a run is at work: stop it before opening another")
+            self.live.turn(False)
             run = Run(path)
             notes = [*run.header["notes"]]
             wanted = run.header["image"]
@@ -358,13 +356,16 @@ class Controller:
         if self._opening is not None:
             self._opening.cancel()
         self._reader.shutdown(wait=False, cancel_futures=True)
-        work, device = self._work, self._device
+        work, device, session = self._work, self._device, self.live.session
+        self.live.close()
         if work is not None:
             work.stop()
 
         def end() -> None:
             if work is not None:
                 work.thread.join()
+            if session is not None:
+                session.close()
             if device is not None:
                 device.close()
 
@@ -541,12 +542,17 @@ class Controller:
             raise UserError("open an image first")
         return self.base
 
-    def _networks_of(self, pack: Pack) -> Networks:
+    def networks_of(self, pack: Pack) -> Networks:
+        """Return a pack's networks, on the window's one device."""
         if self._device is None:
             self._device = Device(polite=self.polite)
         if self._networks is None or self._networks.pack is not pack:
             self._networks = Networks(pack, self._device)
         return self._networks
+
+    def results(self) -> ResultCache:
+        """Return what was seen before."""
+        return result_cache() if self.cache is None else self.cache
 
     def _path(self, base: Image, strategy: Strategy) -> Path | None:
         if self.folder is None:

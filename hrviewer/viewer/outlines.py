@@ -49,6 +49,7 @@ class Outlines:
         self._base = base
         self._rects = np.zeros((0, 4))
         self._drawn: tuple[int, Rect, float] | None = None
+        self._of: Sequence[PatchRow] = ()
 
     def draw(self, patches: Sequence[PatchRow], view: Rect, pixel: float) -> bool:
         """Outline the patches in view.
@@ -56,7 +57,7 @@ class Outlines:
         Parameters
         ----------
         patches : sequence of PatchRow
-            All of them; only ever grows.
+            All of them. A list only ever grows; where patches were taken away it is another one.
         view : Rect
             What is visible, level-0 pixels.
         pixel : float
@@ -67,6 +68,8 @@ class Outlines:
         bool
             False if there are too many in view.
         """
+        if patches is not self._of:
+            self._of, self._rects, self._drawn = patches, np.zeros((0, 4)), None
         n = len(patches)
         if abs(self.layer.edge_width / (WIDTH * pixel) - 1) > 0.01:
             self.layer.edge_width = WIDTH * pixel

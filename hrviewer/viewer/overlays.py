@@ -84,11 +84,17 @@ class Overlays:
         yield from self.layers.values()
         yield self.outlines.layer
 
-    def refresh(self) -> None:
-        """Bring onto the screen what was drawn since the last time."""
+    def refresh(self, *, hidden: bool = True) -> None:
+        """Bring onto the screen what was drawn since the last time.
+
+        Parameters
+        ----------
+        hidden : bool
+            Whether the colours of what is not visible are kept up to date, too.
+        """
         for name, layer in self.layers.items():
             drawn = self.picture.maps[name]
-            if not drawn.changed:
+            if not drawn.changed or not (layer.visible or hidden):
                 continue
             drawn.changed = False
             self._stretch(name)

@@ -219,6 +219,24 @@ class Picture:
             self.record.show(update)
             self.maps["saliency"].changed = True
 
+    def erase(self, rect: Rect) -> None:
+        """Draw nothing in a rectangle, as if it had not been looked at; totals stay."""
+        record = self.record
+        for canvas in (record.output, record.saliency):
+            rows, columns = block(rect, canvas.cell)
+            canvas.values[:, rows, columns] = np.nan
+            canvas.detail[rows, columns] = np.nan
+        rows, columns = block(rect, record.ledger.cell)
+        record.ledger.map[:, rows, columns] = 0
+        for name, drawn in self.maps.items():
+            if name != "saliency":
+                drawn.values[block(rect, drawn.cell)] = np.nan
+                drawn.join(rect)
+            drawn.changed = True
+        left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
+        if len(left) < len(record.patches):
+            record.patches = left
+
     def choose(self, plane: int | None) -> None:
         """Draw another class, or all of them together."""
         self.plane = plane

@@ -12,6 +12,7 @@ from hrviewer.viewer.levels import image_layer
 if TYPE_CHECKING:
     import napari
 
+    from hrviewer.engine import Session
     from hrviewer.models import Pack
     from hrviewer.viewer.controller import Controller
     from hrviewer.viewer.panel import Panel
@@ -40,6 +41,11 @@ class View:
         """What the panel's buttons call."""
         return self.panel.controller
 
+    @property
+    def session(self) -> Session | None:
+        """What follows the view, once Live has been switched on and networks are loaded."""
+        return self.controller.live.session
+
     def close(self) -> None:
         """End what runs and close the window."""
         self.panel.close_all()
@@ -51,6 +57,7 @@ def view(
     model: str | Path | Pack | None = None,
     strategy: str | None = None,
     *,
+    live: bool = False,
     viewer: napari.Viewer | None = None,
 ) -> View:
     """Open napari with the panel docked.
@@ -63,13 +70,15 @@ def view(
         Which networks look.
     strategy : str, optional
         Where they look.
+    live : bool
+        Whether they look at what is visible as it changes.
     viewer : napari.Viewer, optional
         A window that is open already.
 
     Returns
     -------
     View
-        ``viewer``, ``controller`` and ``close()``.
+        ``viewer``, ``controller``, ``session`` and ``close()``.
 
     Raises
     ------
@@ -90,4 +99,6 @@ def view(
         opened.controller.use_pack(model)
     if strategy is not None:
         opened.controller.use_strategy(strategy)
+    if live:
+        opened.controller.live.turn(True)
     return opened

@@ -31,9 +31,17 @@ from hrviewer.runs import Job, Run
 from hrviewer.strategies import Role
 from hrviewer.viewer.picture import Picture
 
-__all__ = ["Began", "Ended", "Event", "Failed", "Work"]
+__all__ = ["Began", "Ended", "Event", "Failed", "Status", "Work"]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run has come: a part of 0 to 1, and words."""
+
+    fraction: float
+    words: str
 
 
 @dataclass(frozen=True)

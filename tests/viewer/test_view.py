@@ -30,6 +30,13 @@ def test_a_view_of_an_array(window, photo, toys):
     opened.panel.close_all()
 
 
+def test_live_from_the_beginning(window, photo, toys):
+    opened = view(photo, toys, live=True, viewer=window)
+    assert opened.controller.live.on
+    assert opened.session is None  # nothing is loaded before the window shows
+    opened.panel.close_all()
+
+
 def test_what_is_no_image(window):
     with pytest.raises(UserError):
         view("/nowhere.svs", viewer=window)

@@ -22,6 +22,7 @@ from hrviewer.viewer.panel.breakdown import Breakdown
 from hrviewer.viewer.panel.choice import Choice
 from hrviewer.viewer.panel.clicked import Clicked
 from hrviewer.viewer.panel.files import Files
+from hrviewer.viewer.panel.following import Following
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
@@ -50,6 +51,7 @@ class Panel(QScrollArea):
         super().__init__()
         self.controller = controller = Controller(napari_viewer)
         self.choice = Choice(controller)
+        self.following = Following(controller)
         self.running = Running(controller)
         self.legend = Legend(controller)
         self.breakdown = Breakdown(controller)
@@ -62,6 +64,7 @@ class Panel(QScrollArea):
         layout.setSpacing(7)
         layout.addWidget(self.choice)
         layout.addWidget(line())
+        layout.addWidget(self.following)
         layout.addWidget(self.running)
         layout.addWidget(line())
         layout.addWidget(heading("Overlays"))
@@ -83,7 +86,7 @@ class Panel(QScrollArea):
         napari_viewer.events.theme.connect(self._restyle)
         self._restyle()
         self._timer = QTimer(self)
-        self._timer.timeout.connect(controller.tick)
+        self._timer.timeout.connect(self._tick)
         self._timer.start(TICK)
         # The last resort, when only Qt's side of the panel goes.
         self.destroyed.connect(controller.close)
@@ -104,6 +107,11 @@ class Panel(QScrollArea):
             if orphan or event.type() == QEvent.Type.DeferredDelete:
                 self.close_all()
         return bool(super().event(event))
+
+    def _tick(self) -> None:
+        window = self.window()
+        self.controller.live.sleep(window is None or not window.isVisible() or window.isMinimized())
+        self.controller.tick()
 
     def _restyle(self) -> None:
         theme = get_theme(self.controller.viewer.theme)

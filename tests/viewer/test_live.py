@@ -1,0 +1,319 @@
+"""Live: what is seen follows the view, and nothing is looked at twice."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+from napari.layers import Layer
+from qtpy.QtCore import QCoreApplication, QEvent
+from toys import Bright, ToyPack, picture
+
+from hrviewer.engine import ResultCache
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
+from hrviewer.strategies import strategy_ids
+from hrviewer.viewer.commands import panel_of
+from hrviewer.viewer.levels import image_layer
+
+from .conftest import errors
+
+PHOTO = picture(1500, 1900)
+COUNT = PHOTO[..., 0].sum(dtype=np.float64) / 255
+
+
+@pytest.fixture
+def shown(model, controller, add):
+    """A controller with an image of several cells, all of it in view."""
+    add(model, PHOTO)
+    look(model, (750, 950), 0.42)
+    controller.told["live_told"] = told = []
+    controller.live_told.connect(told.append)
+    return controller
+
+
+def look(model, centre, zoom):
+    """Move the camera."""
+    model.scene.camera.center = centre
+    model.scene.camera.zoom = zoom
+
+
+def live(controller):
+    """Switch Live on and wait until the view is done."""
+    controller.live.turn(True)
+    rest(controller)
+
+
+def rest(controller, seconds=30):
+    """Tick until Live has nothing to do."""
+    end = time.monotonic() + seconds
+    calm = 0
+    while calm < 30:
+        assert time.monotonic() < end, "Live does not come to rest"
+        controller.tick()
+        time.sleep(0.005)
+        session = controller.live.session
+        calm = calm + 1 if session is not None and session.idle() else 0
+    drawn = controller.live._painter._worker.submit(int)
+    drawn.result(10)
+    time.sleep(0.11)
+    controller.tick()
+
+
+def test_the_answer_in_view_and_the_overlays(shown, model):
+    live(shown)
+    assert errors(shown) == []
+    answers = [answer for answer, _ in shown.told["answered"] if answer]
+    assert f"{COUNT:,.1f} × thing" in answers[-1]
+    assert answers[-1].endswith("in view")
+    assert "up to date" in shown.told["live_told"][-1]
+    assert model.canvas.overlays.text.visible
+    assert np.isfinite(shown.overlays.layers["output"].data).all()
+    assert np.nansum(shown.overlays.picture.record.output.values) == pytest.approx(COUNT, rel=1e-5)
+    shown.live.turn(False)
+    assert not model.canvas.overlays.text.visible
+
+
+@pytest.mark.parametrize("name", strategy_ids())
+def test_a_view_already_seen_computes_nothing(shown, model, name):
+    shown.cache = ResultCache(memory=0)
+    shown.use_strategy(name)
+    look(model, (300, 300), 1.0)
+    live(shown)
+    session = shown.live.session
+    computed = session.computed
+    assert computed > 0
+    look(model, (1200, 1500), 1.0)
+    rest(shown)
+    there = session.computed
+    assert there > computed
+    look(model, (300, 300), 1.0)
+    rest(shown)
+    look(model, (310, 320), 1.01)
+    rest(shown)
+    assert session.computed == there
+    # Another strategy and back again.
+    other = next(i for i in [*strategy_ids(), name] if i != name)
+    shown.use_strategy(other)
+    rest(shown)
+    between = session.computed
+    shown.use_strategy(name)
+    rest(shown)
+    assert session.computed == between
+    assert np.isfinite(shown.overlays.picture.record.output.values).any()
+
+
+def test_another_network_and_back(shown, toys):
+    live(shown)
+    session = shown.live.session
+    first = np.nansum(shown.overlays.picture.record.output.values)
+    other = Bright("other")
+    other.see = lambda batch: 2 * Bright.see(other, batch)
+    shown.use_pack(ToyPack(main=other))
+    rest(shown)
+    assert shown.live.session is session
+    assert np.nansum(shown.overlays.picture.record.output.values) == pytest.approx(2 * first)
+    computed, looked = session.computed, toys.networks["main"].looked
+    shown.use_pack(toys)
+    rest(shown)
+    assert session.computed == computed
+    assert toys.networks["main"].looked == looked
+    assert np.nansum(shown.overlays.picture.record.output.values) == pytest.approx(first)
+
+
+def test_zooming_leaves_no_cost_and_no_patch_twice(shown, model):
+    live(shown)
+    look(model, (300, 300), 2.0)
+    rest(shown)
+    look(model, (750, 950), 0.42)
+    rest(shown)
+    record = shown.overlays.picture.record
+    flops = record.ledger.map[0].sum()
+    assert flops == pytest.approx(100.0 * PHOTO.shape[0] * PHOTO.shape[1], rel=0.01)
+    cores = [(row.y, row.x, row.h, row.w) for row in record.patches]
+    assert len(cores) == len(set(cores))
+    assert sum(h * w for *_, h, w in cores) == PHOTO.shape[0] * PHOTO.shape[1]
+    assert np.nansum(record.output.values) == pytest.approx(COUNT, rel=1e-5)
+
+
+def test_tiles_appear_before_their_cell_is_done(shown, network):
+    gate = threading.Semaphore(20)
+    network.before = lambda batch: gate.acquire(timeout=20)
+    shown.live.turn(True)
+    end = time.monotonic() + 20
+    while shown.overlays is None or not np.isfinite(shown.overlays.layers["output"].data).any():
+        assert time.monotonic() < end
+        shown.tick()
+        time.sleep(0.005)
+    assert not shown.live._answers
+    gate.release(100_000)
+    rest(shown)
+
+
+def test_a_newer_view_drops_the_older(shown, model, network):
+    look(model, (300, 300), 1.0)
+    gate = threading.Event()
+    network.before = lambda batch: gate.wait(20)
+    shown.live.turn(True)
+    end = time.monotonic() + 20
+    while not network.calls:
+        assert time.monotonic() < end
+        shown.tick()
+        time.sleep(0.005)
+    look(model, (1400, 1800), 4.0)
+    for _ in range(40):
+        shown.tick()
+        time.sleep(0.005)
+    gate.set()
+    rest(shown)
+    # The patch in flight, and the cell in view: not the four that were in view before.
+    assert network.looked <= 2 * 8 * 8 + 8
+
+
+def test_looking_takes_no_time(shown, network):
+    network.before = lambda batch: time.sleep(0.02)
+    shown.live.turn(True)
+    end = time.monotonic() + 20
+    while not network.calls:
+        assert time.monotonic() < end
+        shown.tick()
+        time.sleep(0.005)
+    session = shown.live.session
+    took = []
+    for i in range(50):
+        start = time.perf_counter()
+        session.look_at(Rect(10 * i, 10 * i, 600, 800), 1.0)
+        took.append(time.perf_counter() - start)
+    assert np.median(took) < 0.005
+
+
+def test_a_run_takes_over(shown, finish):
+    live(shown)
+    shown.start()
+    assert not shown.live.on
+    shown.live.turn(True)
+    assert "a run is at work" in errors(shown)[-1]
+    finish(shown)
+    assert shown.run.complete
+    assert shown.run.header["patches"]["done"] == 0  # all of it was seen live
+    answered = shown.overlays.picture
+    live(shown)
+    assert shown.overlays.picture is not answered
+    shown.open_run(shown.run.path)
+    shown.tick()
+    assert not shown.live.on
+
+
+def test_what_makes_no_sense_is_said_and_waited_for(shown):
+    shown.budget = "lots"
+    shown.live.turn(True)
+    end = time.monotonic() + 20
+    while not errors(shown):
+        assert time.monotonic() < end
+        shown.tick()
+        time.sleep(0.005)
+    assert "budget" in errors(shown)[-1]
+    shown.budget = "1GFLOP"
+    rest(shown)
+    assert 0 < shown.overlays.picture.record.ledger.total.flops <= 1e9
+
+
+def test_live_needs_an_image_and_a_model(controller, model, add):
+    controller.live.turn(True)
+    assert not controller.live.on
+    assert "image" in errors(controller)[-1]
+    add(model, PHOTO)
+    controller.pack = None
+    controller.live.turn(True)
+    assert "model" in errors(controller)[-1]
+
+
+def test_removing_the_image_ends_it(shown, model):
+    live(shown)
+    model.layers.remove(shown.base)
+    shown.tick()
+    assert not shown.live.on
+
+
+def test_a_network_that_does_not_load_is_said(shown, toys):
+    toys.load = lambda *args, **kwargs: 1 / 0
+    shown.live.turn(True)
+    end = time.monotonic() + 20
+    while shown.live.on:
+        assert time.monotonic() < end
+        shown.tick()
+        time.sleep(0.005)
+    assert "ZeroDivisionError" in errors(shown)[-1]
+
+
+# In a window.
+
+
+@pytest.fixture
+def docked(make_napari_viewer, toys):
+    viewer = make_napari_viewer(show=True)
+    viewer.add_layer(Layer.create(*image_layer(open_pyramid(PHOTO))))
+    panel = panel_of(viewer)
+    panel.controller.cache, panel.controller.polite = ResultCache(), False
+    panel.controller.use_pack(toys)
+    panel.controller.use_strategy("patches")
+    panel.controller.params = {"tile": 256}
+    yield panel
+    if panel.parent() is not None:
+        viewer.window.remove_dock_widget(panel)
+    panel.deleteLater()
+    settle()
+
+
+def settle():
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+
+
+def test_the_switch_in_the_panel(docked, qtbot):
+    docked.following.switch.click()
+    assert docked.controller.live.on
+    qtbot.waitUntil(lambda: "up to date" in docked.following.words.text(), timeout=20_000)
+    assert "in view" in docked.running.more.text()
+    docked.running.run.click()
+    assert not docked.following.switch.isChecked()
+    assert not docked.following.switch.isEnabled()
+    qtbot.waitUntil(lambda: docked.controller.state == "idle", timeout=20_000)
+    assert docked.following.switch.isEnabled()
+
+
+def test_nothing_runs_while_nobody_sees_it(docked, qtbot, network):
+    docked.following.switch.click()
+    qtbot.waitUntil(lambda: network.calls > 0, timeout=20_000)
+    network.before = lambda batch: time.sleep(0.01)
+    docked.window().hide()
+    qtbot.wait(300)
+    calls = network.calls
+    qtbot.wait(300)
+    assert network.calls == calls
+    docked.window().show()
+    qtbot.waitUntil(lambda: "up to date" in docked.following.words.text(), timeout=20_000)
+
+
+def test_nothing_survives_the_window(make_napari_viewer, toys, network, qtbot):
+    viewer = make_napari_viewer(show=True)
+    viewer.add_layer(Layer.create(*image_layer(open_pyramid(PHOTO))))
+    panel = panel_of(viewer)
+    controller = panel.controller
+    controller.cache, controller.polite = ResultCache(), False
+    controller.use_pack(toys)
+    network.before = lambda batch: time.sleep(0.02)
+    controller.live.turn(True)
+    qtbot.waitUntil(lambda: network.calls > 3, timeout=20_000)
+    gone = [weakref.ref(it) for it in (panel, controller, controller.live, controller.live.session)]
+    del panel, controller
+    viewer.close()
+    qtbot.wait(50)
+    settle()
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 4
+    left = {thread.name for thread in threading.enumerate()}
+    assert not {name for name in left if name.startswith("hrviewer")}
