@@ -32,7 +32,7 @@ from hrviewer_histology.stains import Fields
 __all__ = ["MEAN", "STD", "estimate", "load", "main", "measure"]
 
 MEAN, STD = (0.7, 0.6, 0.7), (0.2, 0.25, 0.2)
-PARAMS: dict[str, Any] = {"classes": 1, "widths": [24, 48, 80, 112], "blocks": [1, 2, 1]}
+PARAMS: dict[str, Any] = {"classes": 1, "widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -67,16 +67,14 @@ def measure(network: nn.Module, photos: Iterable[Photo], factor: int = 1) -> dic
 def loss(output: Tensor, target: Tensor) -> Tensor:
     """Squared error of the counts in windows of 4 to 160 pixels, each over what is expected there.
 
-    Between the variance of chance events, which is the count, and its square, so that neither the
-    crowded fields nor the sparse ones rule. What is expected is the estimate's own: weighed by the
-    target's, doubt would pull every count down.
+    A count of chance events varies as its mean, so an error is weighed by the count plus a little.
+    That is the estimate's own: weighed by the target's, doubt would pull every count down.
     """
     total = output.new_zeros(())
-    for window, weight, little in ((1, 2.0, 0.05), (4, 0.5, 0.2), (10, 0.4, 0.5), (40, 0.3, 1.5)):
+    for window, weight, little in ((1, 2.0, 0.03), (4, 0.5, 0.15), (10, 0.4, 0.4), (40, 0.3, 1.5)):
         area = window * window
         found, there = (F.avg_pool2d(x, window) * area for x in (output, target))
-        expected = (found.detach() + little) ** 1.5
-        total = total + weight * ((found - there) ** 2 / expected).mean()
+        total = total + weight * ((found - there) ** 2 / (found.detach() + little)).mean()
     return total
 
 
@@ -215,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder with index.csv, photos and labels")
     parser.add_argument("--out", type=Path, default=nuclei(), help="where the pack is written")
     parser.add_argument("--checkpoint", type=Path, default=Path("nuclei.checkpoint"))
-    parser.add_argument("--steps", type=int, default=3200)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="beside the one that makes fields")
     args = parser.parse_args(argv)
