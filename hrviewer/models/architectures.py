@@ -44,8 +44,8 @@ class DensityUNet(nn.Module):
     def __init__(
         self,
         classes: int = 1,
-        widths: Sequence[int] = (24, 48, 80, 112),
-        blocks: Sequence[int] = (1, 2, 1),
+        widths: Sequence[int] = (24, 48, 72, 96),
+        blocks: Sequence[int] = (1, 2, 2),
     ) -> None:
         super().__init__()
         half, *wide = widths

@@ -25,7 +25,7 @@ from hrviewer_histology.train import SCALES, estimate, load
 
 __all__ = ["main", "random_fields"]
 
-HALO = 80
+HALO = 96
 """Of the card: with it a field is counted as it would be in the whole slide."""
 
 

@@ -204,7 +204,7 @@ def _tissue(
     dense = (dense - ground).clamp(min=0)
     inked = ((dense * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp(min=1)).view(n, 1, 1, 1)
     dense = dense / inked.clamp(min=0.2)
-    solid = some(0, 0.8)
+    solid = some(0, 0.7)
     nuclei = mask * (solid + (1 - solid) * dense.clamp(max=2))
     between = (1 - mask) * dense.clamp(max=1.2)
 
@@ -226,9 +226,9 @@ def _tissue(
     height = texture(BANK // LONG) - some(0.3, 0.85)
     rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1) ** 2
     lamellae = torch.sigmoid(height * some(10, 40)) * some(0.1, 1.3) + rim
-    lamellae = lamellae * stain(TISSUE + NUCLEAR[1:] + OTHER[4:], 0.1)
+    lamellae = lamellae * stain(TISSUE + OTHER[4:], 0.1)
     specks = torch.sigmoid((texture() - some(0.5, 0.95)) * some(10, 60)) * (texture() + 0.3)
-    dirt = specks * region(some(0.1, 0.9)) * maybe(0.35) * some(0.2, 1.8) * stain(OTHER[:4], 0.1)
+    dirt = specks * region(some(0.1, 0.9)) * maybe(0.25) * some(0.2, 1.0) * stain(OTHER[:4])
     kept = (keep & (keratin < 0.5)).float()
 
     contrast = some(0.35, 1.9)
