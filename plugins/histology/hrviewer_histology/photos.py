@@ -17,6 +17,10 @@ from torch.nn import functional as F
 __all__ = ["Photo", "read_photos", "shrink"]
 
 
+SLIVER = 0.01
+"""Of a nucleus less than this part of its mass is not in sight."""
+
+
 @dataclass(frozen=True, slots=True)
 class Photo:
     """One photo with its nuclei."""
@@ -30,6 +34,20 @@ class Photo:
 
     The mask fades towards each nucleus' own rim: where two touch, the seam must stay in sight.
     """
+    labels: Tensor
+    """``(h, w)``: which nucleus, from 1; 0 between them."""
+
+    def cut(self, y: int, x: int, h: int, w: int) -> Tensor:
+        """Return the layers of a piece ``(5, h, w)``, in which every nucleus in sight counts 1.
+
+        As in the whole photo: what its border cuts is labelled, and counted, like any other. So
+        the network learns that what an image's border cuts is a whole one.
+        """
+        piece = self.layers[:, y : y + h, x : x + w].clone()
+        labels = self.labels[y : y + h, x : x + w]
+        seen = torch.bincount(labels.ravel(), piece[3].ravel(), self.count + 1)
+        piece[3] *= torch.where(seen > SLIVER, 1 / seen.clamp(min=SLIVER), 0)[labels]
+        return piece
 
 
 def read_photos(folder: Path, split: str) -> list[Photo]:
@@ -44,6 +62,7 @@ def _read(folder: Path, name: str, count: int) -> Photo:
     labels = tifffile.imread(folder / f"{name}.labels.tif")
     # Every nucleus has mass 1, more of it towards its middle, all of it inside the photo.
     mass, mask = np.zeros((2, *labels.shape), np.float32)
+    numbers = np.zeros(labels.shape, np.int64)
     areas = []
     for label, window in enumerate(ndimage.find_objects(labels), start=1):
         if window is not None:
@@ -52,11 +71,12 @@ def _read(folder: Path, name: str, count: int) -> Photo:
             mass[window] += depth / depth.sum()
             mask[window] += np.clip(depth / max(1.5, 0.25 * depth.max()), 0, 1)
             areas.append(inside.sum())
+            numbers[window][inside[1:-1, 1:-1]] = len(areas)
     if len(areas) != count:
         raise ValueError(f"{name}: {len(areas)} nuclei are labelled, the index says {count}")
     layers = np.stack([*np.moveaxis(rgb, -1, 0), mass, mask])
     diameter = float(np.sqrt(4 / np.pi * np.median(areas)))
-    return Photo(name, count, diameter, torch.from_numpy(layers))
+    return Photo(name, count, diameter, torch.from_numpy(layers), torch.from_numpy(numbers))
 
 
 def shrink(rgb: Tensor, factor: int) -> Tensor:

@@ -110,7 +110,7 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         y, x = (
             rng.integers(whole - s + 1) for whole, s in zip(layers.shape[1:], size, strict=True)
         )
-        piece = layers[:, y : y + size[0], x : x + size[1]][None]
+        piece = photo.cut(y, x, *size)[None]
         if h * w < size[0] * size[1] and rng.random() < 0.5:
             out = F.interpolate(piece, (h, w), mode="area")[0]
         else:

@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder with index.csv, photos and labels")
     parser.add_argument("--out", type=Path, default=nuclei(), help="where the pack is written")
     parser.add_argument("--checkpoint", type=Path, default=Path("nuclei.checkpoint"))
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="beside the one that makes fields")
     args = parser.parse_args(argv)
