@@ -108,6 +108,23 @@ def test_every_nucleus_has_mass_one(photos: list[Photo]) -> None:
         assert float(photo.layers[3].sum()) == pytest.approx(photo.count, rel=1e-4)
 
 
+def test_in_a_piece_every_nucleus_in_sight_counts_one(photos: list[Photo]) -> None:
+    photo = photos[0]
+    h, w = photo.labels.shape
+    torch.testing.assert_close(photo.cut(0, 0, h, w), photo.layers)
+    piece, labels = photo.cut(40, 50, 90, 70), photo.labels[40:130, 50:120]
+    whole = [
+        float(piece[3][labels == n].sum())
+        for n in labels.unique().tolist()
+        if n and n <= photo.count
+    ]
+    # Slivers are not in sight; whatever is counts one, however much of it is cut off.
+    assert all(
+        mass == pytest.approx(0, abs=1e-6) or mass == pytest.approx(1, rel=1e-4) for mass in whole
+    )
+    assert sum(whole) > float(photo.layers[3, 40:130, 50:120].sum())
+
+
 def test_fields_depend_on_seed_and_number_only(photos: list[Photo]) -> None:
     a, b = (Fields(photos[1:4], 2, batch=3, side=64, seed=7)[1] for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
