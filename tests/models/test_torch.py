@@ -173,15 +173,16 @@ def test_joint_networks_that_lie(keep: Callable[..., Path], how: str, message: s
 
 def test_our_own_architecture_in_both_forms(keep: Callable[..., Path]) -> None:
     """One network, its halo measured as it was derived; and the same from its ONNX export."""
+    shape = {"classes": 2, "widths": [24, 48, 80, 112], "blocks": [1, 2, 1]}
     path = keep(
         "density-unet",
-        {"classes": 2},
+        shape,
         norm=False,
         input={"tile": 128, "multiple_of": 16, "scale": 1 / 255},
         output={"stride": 4, "classes": ["a", "b"]},
     )
     net = load(path)
-    module = architecture("density-unet")(classes=2).eval()
+    module = architecture("density-unet")(**shape).eval()
     module.load_state_dict(load_file(path))
     assert net.halo == module.halo
     assert not net.elastic
