@@ -430,7 +430,8 @@ class Controller:
         )
         self.noted.emit(notes)
         self.overlays_changed.emit()
-        self.state_changed.emit(self.state)
+        if self.state == "idle":  # a reopened run may be one that can go on
+            self.state_changed.emit("idle")
 
     # The image, and what lies on it.
 
