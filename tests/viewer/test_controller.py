@@ -390,13 +390,11 @@ def test_export(model, controller, photo, add, finish, tmp_path):
     finish(controller)
     for name, suffix in (("geojson", ".geojson"), ("ome-zarr", ".ome.zarr")):
         controller.export(tmp_path / f"x{suffix}", name)
-        while controller.busy:
-            controller.tick()
+        settle(controller)
         assert (tmp_path / f"x{suffix}").exists()
     assert "exported" in controller.told["noted"][-1][0][0]
     controller.export(tmp_path / "x.geojson", "geojson")
-    while controller.busy:
-        controller.tick()
+    settle(controller)
     assert "exists" in errors(controller)[-1]
 
 
