@@ -289,8 +289,7 @@ def test_a_click_says_what_a_patch_cost(model, controller, photo, add, finish):
     controller.ask(base.data_to_world((100, 100)))
     assert looks[0].pixels is None
     assert looks[0].row.flops == 100 * 64 * 64
-    while controller.busy:
-        controller.tick()
+    settle(controller)
     core = Rect(looks[1].row.y, looks[1].row.x, looks[1].row.h, looks[1].row.w)
     np.testing.assert_array_equal(looks[1].pixels, photo[core.y : core.y1, core.x : core.x1, :3])
 
