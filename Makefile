@@ -20,7 +20,7 @@ help:
 	@echo "make clean      remove all that was built, .venv too"
 
 # Set up again whenever what is to be installed may have changed.
-.venv/.ready: pyproject.toml constraints.txt scripts/setup.sh scripts/system.sh $(wildcard plugins/*/pyproject.toml)
+.venv/.ready: pyproject.toml constraints.txt scripts/setup.sh scripts/system.sh sample_data/pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	@scripts/setup.sh
 	@touch $@
 

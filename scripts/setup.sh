@@ -50,7 +50,7 @@ echo "setup: installing torch"
 pip_install -c constraints.txt torch
 
 editable=(-e ".[qt,slides,onnx]")
-for project in plugins/*/pyproject.toml; do
+for project in sample_data/pyproject.toml plugins/*/pyproject.toml; do
   if [[ -e "$project" ]]; then
     editable+=(-e "$(dirname "$project")")
   fi
