@@ -71,6 +71,9 @@ class Input(_Part):
     letterbox
         What fills the rest of a tile that the picture does not (0–255), where the network was
         taught so; otherwise the picture is reflected.
+    downsample
+        By how much what it learned from was shrunk, where that is meant so: a scout of 8 sees
+        pixels eight times as wide as ``main`` does.
     """
 
     channels: Literal["gray", "rgb", "bgr"] | PositiveInt
@@ -82,6 +85,7 @@ class Input(_Part):
     fixed: bool = False
     pixel_size: PositiveFloat | None = None
     letterbox: float | None = None
+    downsample: PositiveFloat = 1.0
 
     @property
     def count(self) -> int:
@@ -121,6 +125,9 @@ class Output(_Part):
         The largest count that a patch can have, for intervals.
     margin
         Input pixels that the output leaves out on every side (a network without padding).
+    variance
+        Whether a density network says how sure it is: after the classes' densities come as many
+        channels with the variances of the counts in each cell, which add up as counts do.
     """
 
     stride: PositiveInt | PositiveFloat | tuple[PositiveInt, ...]
@@ -131,6 +138,7 @@ class Output(_Part):
     width: PositiveInt | None = None
     bound: PositiveFloat | None = None
     margin: Annotated[int, Field(ge=0)] = 0
+    variance: bool = False
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -200,6 +208,8 @@ class Card(_Part):
             raise ValueError("a detection network needs output.decode")
         if isinstance(self.output.stride, tuple) and self.task != "detection":
             raise ValueError("output.stride is a list for detection only")
+        if self.output.variance and self.task != "density":
+            raise ValueError("output.variance is for density only")
         return self
 
     @classmethod
@@ -238,8 +248,8 @@ class Card(_Part):
 
     @property
     def outputs(self) -> int:
-        """Output channels, ``k``."""
-        return self.output.width or len(self.output.classes) or 1
+        """Output channels: ``k``, and as many variances where the network gives them."""
+        return (self.output.width or len(self.output.classes) or 1) * (1 + self.output.variance)
 
     @property
     def stride(self) -> int:

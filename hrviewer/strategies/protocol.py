@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.geometry import Patch, Rect
+from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import Card
 
 __all__ = [
@@ -272,3 +272,7 @@ class Scene:
     def main(self) -> Role:
         """The network whose answer is wanted."""
         return self.roles["main"]
+
+    def scale_of(self, role: str) -> float:
+        """Return the scale at which a role's network sees what it was trained on."""
+        return snap_scale(self.native * self.roles[role].card.input.downsample)

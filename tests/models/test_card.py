@@ -50,6 +50,7 @@ def test_every_shared_card_is_read(shared: Path) -> None:
         ({"output": {"stride": []}}, "empty"),
         ({"output": {"stride": [8, 16]}}, "list for detection only"),
         ({"output": {"classes": "coco81"}}, "coco81"),
+        ({"task": "saliency", "output": {"variance": True}}, "variance is for density only"),
         ({"output": {"classes": []}}, "output.classes"),
         ({"task": "embedding"}, "output.width"),
         ({"task": "detection"}, "output.decode"),
@@ -136,3 +137,8 @@ def test_sizes() -> None:
     assert (card.stride, card.step, card.outputs) == (24, 48, 1)
     assert make_card(output={"stride": 0.5}).stride == 1
     assert Card.of(card_fields(), "x").input.count == 3
+
+
+def test_variances_come_after_the_densities() -> None:
+    card = make_card(task="density", output={"classes": ["a", "b"], "variance": True})
+    assert (card.classes, card.outputs) == (("a", "b"), 4)
