@@ -403,5 +403,5 @@ def empty_record(pyramid: Pyramid, networks: Networks, native: float) -> Record:
     """Return a record in memory on which cells are painted."""
     main = networks["main"]
     cell = main.stride * native
-    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.outputs, kind_of(main.card))
+    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.answers, kind_of(main.card))
     return Record(pyramid.rect, canvas)

@@ -89,7 +89,6 @@ class Looker:
         self.control = control or Control()
         self.priority, self.focus = priority, focus
         self.meter = Meter()
-        self.roles = {name: role_of(network) for name, network in networks.items()}
 
     # What a request costs, before it is paid.
 
@@ -302,7 +301,9 @@ class Looker:
 
     def _rect(self, role: str, patch: Patch) -> Rect:
         core = patch.core & self.region
-        return input_rect(self.roles[role], replace(patch, core=core), self.pyramid.rect)
+        return input_rect(
+            role_of(self.networks[role]), replace(patch, core=core), self.pyramid.rect
+        )
 
     def _shape(self, role: str, rect: Rect, scale: float) -> tuple[int, int]:
         if self.networks[role].card.input.fixed:

@@ -108,6 +108,8 @@ class Record:
             Whether an earlier session paid for them.
         """
         scores = request.scores if isinstance(request, Look) else None
+        # A network that says how sure it is gives its variances after its answers.
+        answers = slice(self.output.values.shape[0] if request.into == "output" else None)
         for i, look in enumerate(seen):
             paid = look.status != "cached" and not replayed
             self.ledger.add(look.charge, look.patch.core, paid=paid, weights=look.spread)
@@ -122,7 +124,7 @@ class Record:
                     look.role,
                     number,
                     scores[i] if scores else math.nan,
-                    float(look.value.sum()),
+                    float(look.value[answers].sum()),
                     costs["flops"],
                     costs["read_s"],
                     costs["prepare_s"],
@@ -139,7 +141,7 @@ class Record:
             if look.status == "failed":
                 continue
             if request.into == "output":
-                self.output.paint(look.map, look.box, look.patch.core, look.patch.scale)
+                self.output.paint(look.map[answers], look.box, look.patch.core, look.patch.scale)
             elif request.into == "saliency":
                 plane = look.map.mean(axis=0, keepdims=True)
                 self.saliency.paint(plane, look.box, look.patch.core, look.patch.scale)

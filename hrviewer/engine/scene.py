@@ -58,13 +58,14 @@ class Networks(Mapping[str, Network]):
         return self._loaded[role]
 
     def __iter__(self) -> Iterator[str]:
-        return iter([*self.pack.roles, *BUILTINS])
+        # There is always a scout: see `_load`.
+        return iter(dict.fromkeys([*self.pack.roles, "scout", *BUILTINS]))
 
     def __len__(self) -> int:
-        return len(self.pack.roles) + len(BUILTINS)
+        return len(list(iter(self)))
 
     def __contains__(self, role: object) -> bool:
-        return role in self.pack.roles or role in BUILTINS
+        return role in self.pack.roles or role == "scout" or role in BUILTINS
 
     def _load(self, role: str) -> Network:
         if role in BUILTINS:
