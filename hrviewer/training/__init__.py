@@ -9,7 +9,7 @@ the lessons of a pack are its `Course`, found by an entry point that bears the p
     [project.entry-points."hrviewer.lessons"]
     gulls = "hrviewer_gulls.lessons:COURSE"
 
-Lessons of the two commonest kinds are put together from their parts. ``hrviewer_gulls/lessons.py``::
+Lessons of the two commonest kinds are put together from parts, in ``hrviewer_gulls/lessons.py``::
 
     from hrviewer.models.card import Card
     from hrviewer.training import Counted, Course, Density, Scout, halo

@@ -49,10 +49,9 @@ def normalised(images: Tensor, how: Input) -> Tensor:
 def estimate(network: nn.Module, image: Tensor, how: Input) -> Tensor:
     """Return what the network says ``(k, h/stride, w/stride)`` of one image ``(c, h, w)``.
 
-    What is too much for ``multiple_of`` is cut off at the bottom and the right.
+    Its sides are multiples of the card's ``multiple_of``.
     """
-    h, w = (side // how.multiple_of * how.multiple_of for side in image.shape[1:])
-    image = image[:, :h, :w].to(next(network.parameters()).device)
+    image = image.to(next(network.parameters()).device)
     output: Tensor = network.eval()(normalised(image[None], how))
     return output[0].float().cpu()
 

@@ -142,8 +142,8 @@ class Scout:
         return {
             "what": f"against main, on tiles of {self.tile} px of {len(self.test)} pictures that "
             "were not learned from: error of the pictures' counts over their mean; correlation of "
-            "the tiles' counts; RMS of their errors over the standard deviation it gives, and the "
-            "share within 1.96 of it; share of main's count in the tenth of the tiles it likes best",
+            "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
+            "share within 1.96 of it; share of main's count in the tenth of the tiles with most",
             **_figures(*self._tiles(network, self.test)),
         }
 
