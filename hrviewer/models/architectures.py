@@ -6,13 +6,19 @@ What the numbers are weights *of* is one of these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["ARCHITECTURES", "DensityUNet"]
+
+
+_WILDEST = 8.0
+"""The largest logarithm of a variance, so that its exponential stays finite."""
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -39,6 +45,9 @@ class DensityUNet(nn.Module):
         Channels at strides 2, 4, 8 and 16.
     blocks
         Convolutions at strides 4, 8 and 16, after the one that shrinks.
+    variance
+        Whether it also says how sure it is: after the densities come as many channels with the
+        variances of the counts in each cell, as logarithms inside.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class DensityUNet(nn.Module):
         classes: int = 1,
         widths: Sequence[int] = (24, 48, 72, 96),
         blocks: Sequence[int] = (1, 2, 2),
+        variance: bool = False,
     ) -> None:
         super().__init__()
         half, *wide = widths
@@ -56,7 +66,8 @@ class DensityUNet(nn.Module):
         )
         self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
-        self.head = nn.Conv2d(wide[0], classes, 1)
+        self.classes, self.variance = classes, variance
+        self.head = nn.Conv2d(wide[0], classes * (1 + variance), 1)
         nn.init.constant_(self.head.bias, 0.1)  # type: ignore[arg-type]
         # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
         # pixel that it is read from on the way up.
@@ -65,15 +76,34 @@ class DensityUNet(nn.Module):
         """Input pixels around a tile with which it comes out as it would from the whole image."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the density ``(n, classes, h/4, w/4)`` of images ``(n, 3, h, w)``."""
+        """Return the density ``(n, classes, h/4, w/4)`` of images ``(n, 3, h, w)``.
+
+        With `variance` there are twice as many channels.
+        """
         x = self.stem(x)
         seen = [x := down(x) for down in self.down]
         for skip, lift, up in zip(seen[-2::-1], self.lift[::-1], self.up[::-1], strict=True):
             x = up(skip + F.interpolate(lift(x), scale_factor=2.0, mode="nearest"))
-        x = self.head(x) / 16
+        x = self.head(x)
+        if not self.variance:
+            return self._density(x)
+        x, doubt = x[:, : self.classes], x[:, self.classes :]
+        return torch.cat((self._density(x), doubt.clamp(max=_WILDEST).exp() / 16), dim=1)
+
+    def _density(self, x: Tensor) -> Tensor:
+        x = x / 16
         y = F.relu(x)
         # In training a trace of slope below zero keeps the gradient alive; the value is the same.
         return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
+
+    @torch.no_grad()
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the densities, and the variances, that it gives by constants."""
+        weight, bias = self.head.weight, self.head.bias
+        assert bias is not None
+        weight[: self.classes] *= counts
+        bias[: self.classes] *= counts
+        bias[self.classes :] += math.log(variances)
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"density-unet": DensityUNet}
