@@ -106,5 +106,61 @@ class DensityUNet(nn.Module):
         bias[self.classes :] += math.log(variances)
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"density-unet": DensityUNet}
+def _valid(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+    """Convolution without padding, batch normalisation (to be folded) and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class DensityScanner(nn.Module):
+    """A light network that counts, to be run over every pixel: some 1.3 kFLOP each.
+
+    Its convolutions are valid ones, so that its output over a large picture is exactly what it
+    says of each window of 56 × 56 pixels by itself, every 8 pixels (Lin et al., ScanNet, WACV
+    2018). An output speaks of the 8 × 8 pixels in the middle of its window.
+
+    Parameters
+    ----------
+    classes
+        Kinds of things to count, one channel of density each.
+    widths
+        Channels at strides 2, 4 and 8.
+    variance
+        As in `DensityUNet`.
+    """
+
+    margin = halo = 24
+
+    def __init__(
+        self, classes: int = 1, widths: Sequence[int] = (8, 16, 24), variance: bool = False
+    ) -> None:
+        super().__init__()
+        half, quarter, eighth = widths
+        self.body = nn.Sequential(
+            _valid(3, half, 6, 2),
+            _valid(half, quarter, 4, 2),
+            _valid(quarter, quarter, 3),
+            _valid(quarter, eighth, 2, 2),
+            _valid(eighth, eighth, 3),
+            _valid(eighth, eighth, 3),
+        )
+        self.head = _Counts(eighth, classes, 64, variance)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the density ``(n, k, (h - 48) / 8, (w - 48) / 8)`` of images ``(n, 3, h, w)``."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the densities, and the variances, that it gives by constants."""
+        self.head.rescale(counts, variances)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "density-unet": DensityUNet,
+    "density-scanner": DensityScanner,
+}
 """What builds each architecture from a card's ``params``."""
