@@ -48,6 +48,8 @@ class DensityUNet(nn.Module):
     variance
         Whether it also says how sure it is: after the densities come as many channels with the
         variances of the counts in each cell, as logarithms inside.
+    unit
+        What the last layer's 1 stands for, as a count in a cell: about what is usual there.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class DensityUNet(nn.Module):
         widths: Sequence[int] = (24, 48, 72, 96),
         blocks: Sequence[int] = (1, 2, 2),
         variance: bool = False,
+        unit: float = 1 / 16,
     ) -> None:
         super().__init__()
         half, *wide = widths
@@ -66,7 +69,7 @@ class DensityUNet(nn.Module):
         )
         self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
-        self.classes, self.variance = classes, variance
+        self.classes, self.variance, self.unit = classes, variance, unit
         self.head = nn.Conv2d(wide[0], classes * (1 + variance), 1)
         nn.init.constant_(self.head.bias, 0.1)  # type: ignore[arg-type]
         # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
@@ -88,10 +91,10 @@ class DensityUNet(nn.Module):
         if not self.variance:
             return self._density(x)
         x, doubt = x[:, : self.classes], x[:, self.classes :]
-        return torch.cat((self._density(x), doubt.clamp(max=_WILDEST).exp() / 16), dim=1)
+        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
 
     def _density(self, x: Tensor) -> Tensor:
-        x = x / 16
+        x = self.unit * x
         y = F.relu(x)
         # In training a trace of slope below zero keeps the gradient alive; the value is the same.
         return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y

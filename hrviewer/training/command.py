@@ -78,7 +78,8 @@ def teach(
             bar.update(task, completed=step, loss=loss)
             if figures is not None:
                 said = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                bar.console.print(f"step {step}/{steps}  loss {loss:.4f}  {said}", highlight=False)
+                line = f"step {step}/{steps}  loss {loss:.4f}  {said}"
+                bar.console.print(line, highlight=False, soft_wrap=True)
 
         network, minutes = train(
             lesson, checkpoint, steps=steps, seed=seed, device=device, watch=watch

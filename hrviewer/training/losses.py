@@ -26,10 +26,11 @@ def density_loss(
     output, target
         Densities ``(n, k, h, w)``.
     windows
-        Side in cells, weight, and the little, of each size of window.
+        Side in cells (at most the density's own), weight, and the little, of each size of window.
     """
     total = output.new_zeros(())
     for side, weight, little in windows:
+        side = min(side, *output.shape[-2:])
         area = side * side
         found, there = (F.avg_pool2d(x, side) * area for x in (output, target))
         total = total + weight * ((found - there) ** 2 / (found.detach() + little)).mean()

@@ -30,7 +30,12 @@ __all__ = ["Scout"]
 
 WINDOWS = ((1, 1.0, 0.1), (4, 0.5, 0.5), (8, 0.3, 1.0))
 """As `density_loss` takes them, for cells of stride 4 of a small picture."""
-PARAMS: dict[str, Any] = {"widths": [16, 32, 48, 64], "blocks": [1, 1, 1], "variance": True}
+PARAMS: dict[str, Any] = {
+    "widths": [16, 32, 48, 64],
+    "blocks": [1, 1, 1],
+    "variance": True,
+    "unit": 4.0,
+}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from hrviewer.models.card import Card, read_json
@@ -49,9 +49,8 @@ def write_role(
     folder.mkdir(parents=True, exist_ok=True)
     file, weights = folder / "pack.json", folder / f"{role}.safetensors"
     pack: Any = read_json(file) if file.exists() else {"roles": {}}
-    part = weights.with_name(weights.name + ".part")
-    save_file({k: v.cpu().contiguous() for k, v in network.state_dict().items()}, part)
-    sha256 = hashlib.sha256(part.read_bytes()).hexdigest()
+    data = save({k: v.cpu().contiguous() for k, v in network.state_dict().items()})
+    sha256 = hashlib.sha256(data).hexdigest()
     whole = card.model_copy(update={"sha256": sha256, "training": training, "metrics": metrics})
     pack["roles"][role] = {
         "weights": weights.name,
@@ -60,8 +59,6 @@ def write_role(
     pack = {"name": name, "title": course.title, "description": course.description} | {
         "roles": pack["roles"]
     }
-    text = json.dumps(pack, indent=2, ensure_ascii=False)
-    part.replace(weights)
-    file.with_name("pack.json.part").write_text(text + "\n", encoding="utf-8")
-    file.with_name("pack.json.part").replace(file)
+    weights.write_bytes(data)
+    file.write_text(json.dumps(pack, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     Pack.read(folder).load(role, "cpu")
