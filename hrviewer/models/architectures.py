@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ARCHITECTURES", "DensityUNet"]
+__all__ = ["ARCHITECTURES", "DensityScanner", "DensityUNet"]
 
 
 _WILDEST = 8.0
@@ -28,6 +28,35 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Seque
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+class _Counts(nn.Conv2d):
+    """The last layer of a network that counts: how many in each cell, in units, at least 0."""
+
+    def __init__(self, inputs: int, classes: int, variance: bool, unit: float) -> None:
+        super().__init__(inputs, classes * (1 + variance), 1)
+        self.classes, self.variance, self.unit = classes, variance, unit
+        nn.init.constant_(self.bias, 0.1)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if not self.variance:
+            return self._density(x)
+        x, doubt = x[:, : self.classes], x[:, self.classes :]
+        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
+
+    def _density(self, x: Tensor) -> Tensor:
+        x = self.unit * x
+        y = F.relu(x)
+        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
+        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
+
+    @torch.no_grad()
+    def rescale(self, counts: float, variances: float) -> None:
+        assert self.bias is not None
+        self.weight[: self.classes] *= counts
+        self.bias[: self.classes] *= counts
+        self.bias[self.classes :] += math.log(variances)
 
 
 class DensityUNet(nn.Module):
@@ -69,9 +98,7 @@ class DensityUNet(nn.Module):
         )
         self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
-        self.classes, self.variance, self.unit = classes, variance, unit
-        self.head = nn.Conv2d(wide[0], classes * (1 + variance), 1)
-        nn.init.constant_(self.head.bias, 0.1)  # type: ignore[arg-type]
+        self.head = _Counts(wide[0], classes, variance, unit)
         # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
         # pixel that it is read from on the way up.
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2] + 8 + 8 + 4 + 4
@@ -87,26 +114,12 @@ class DensityUNet(nn.Module):
         seen = [x := down(x) for down in self.down]
         for skip, lift, up in zip(seen[-2::-1], self.lift[::-1], self.up[::-1], strict=True):
             x = up(skip + F.interpolate(lift(x), scale_factor=2.0, mode="nearest"))
-        x = self.head(x)
-        if not self.variance:
-            return self._density(x)
-        x, doubt = x[:, : self.classes], x[:, self.classes :]
-        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
+        out: Tensor = self.head(x)
+        return out
 
-    def _density(self, x: Tensor) -> Tensor:
-        x = self.unit * x
-        y = F.relu(x)
-        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
-        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
-
-    @torch.no_grad()
     def rescale(self, counts: float, variances: float = 1.0) -> None:
         """Multiply the densities, and the variances, that it gives by constants."""
-        weight, bias = self.head.weight, self.head.bias
-        assert bias is not None
-        weight[: self.classes] *= counts
-        bias[: self.classes] *= counts
-        bias[self.classes :] += math.log(variances)
+        self.head.rescale(counts, variances)
 
 
 def _valid(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
@@ -131,14 +144,18 @@ class DensityScanner(nn.Module):
         Kinds of things to count, one channel of density each.
     widths
         Channels at strides 2, 4 and 8.
-    variance
+    variance, unit
         As in `DensityUNet`.
     """
 
     margin = halo = 24
 
     def __init__(
-        self, classes: int = 1, widths: Sequence[int] = (8, 16, 24), variance: bool = False
+        self,
+        classes: int = 1,
+        widths: Sequence[int] = (8, 16, 24),
+        variance: bool = False,
+        unit: float = 1 / 16,
     ) -> None:
         super().__init__()
         half, quarter, eighth = widths
@@ -150,7 +167,7 @@ class DensityScanner(nn.Module):
             _valid(eighth, eighth, 3),
             _valid(eighth, eighth, 3),
         )
-        self.head = _Counts(eighth, classes, 64, variance)
+        self.head = _Counts(eighth, classes, variance, unit)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the density ``(n, k, (h - 48) / 8, (w - 48) / 8)`` of images ``(n, 3, h, w)``."""
