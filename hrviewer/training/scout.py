@@ -7,6 +7,7 @@ tiles of the size that strategies choose between.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from hrviewer.models.card import Architecture, Card
+from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import estimate, halo, normalised
@@ -113,6 +115,7 @@ class Scout:
             }
         )
         card = Card.of(card.model_dump(), f"the scout of {pack}")
+        sources = sources | {"teacher": {"name": main.name, "sha256": main.sha256}}
         return cls(card, sources, teacher, stream, choose, test, **rest)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
@@ -150,7 +153,16 @@ class Scout:
             "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
             "share within 1.96 of it; share of main's count in the tenth of the tiles with most",
             **_figures(*self._tiles(network, self.test)),
+            "flops_over_mains": round(self._cost(network), 5),
         }
+
+    def _cost(self, network: nn.Module) -> float:
+        """Return the FLOPs of looking at an image, over those of main."""
+        how = self.card.input
+        hollow = copy.deepcopy(network).to("meta")
+        flops = count_flops(hollow, "forward", (1, how.count, how.tile, how.tile))
+        whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
+        return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
 
     def _small(self, images: Tensor) -> Tensor:
         return F.avg_pool2d(images, int(self.card.input.downsample))

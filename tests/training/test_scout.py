@@ -8,6 +8,7 @@ import torch
 
 from hrviewer.errors import UserError
 from hrviewer.models import open_pack
+from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import Course, Scout, train, write_role
 from hrviewer.training.density import build, normalised
 from hrviewer.training.scout import _figures
@@ -75,6 +76,14 @@ def test_what_is_written_loads_and_says_density_and_variance(lesson, pack, tmp_p
     assert out.shape == (1, 2, 16, 16)
     assert (out[:, 1] > 0).all()
     assert "main" in open_pack(pack).roles
+
+
+def test_its_cost_is_told_over_mains(lesson, pack):
+    network = build(lesson.card.architecture)
+    main = open_pack(pack).load("main", "cpu")
+    flops = count_flops(network.to("meta"), "forward", (1, 3, 64, 64))
+    # 64 pixels of its own are 128 of main's.
+    assert lesson._cost(network) == pytest.approx(flops / main.flops(128, 128), rel=1e-6)
 
 
 def test_figures_of_a_scout_that_knows_how_sure_it_is():
