@@ -78,6 +78,16 @@ def test_what_is_written_loads_and_says_density_and_variance(lesson, pack, tmp_p
     assert "main" in open_pack(pack).roles
 
 
+def test_pictures_in_bytes_are_the_same(lesson):
+    network = build(lesson.card.architecture)
+    pictures = lesson.choose[:2]
+    bytes_ = [(p * 255).round().byte() for p in pictures]
+    for one, two in zip(
+        lesson._tiles(network, pictures), lesson._tiles(network, bytes_), strict=True
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-5)
+
+
 def test_its_cost_is_told_over_mains(lesson, pack):
     network = build(lesson.card.architecture)
     main = open_pack(pack).load("main", "cpu")
