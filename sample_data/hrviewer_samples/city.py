@@ -19,7 +19,7 @@ from .noise import mix, uniform
 __all__ = [
     "BENCH", "BIN", "BOLLARD", "BUILDING", "CAR", "CROSSING", "FURNITURE", "GRASS", "LAMP", "LINE",
     "NOTHING", "PARASOL", "PATH", "PITCH_X", "PITCH_Z", "PLAZA", "ROAD", "STALL", "STATUE",
-    "STREET", "TREE", "WALK", "World", "covered", "furniture", "height_of", "is_plaza", "kind_at",
+    "STREET", "TREE", "WALK", "World", "covered", "fountain", "furniture", "height_of", "in_fountain", "is_plaza", "kind_at",
     "lot_height", "make_world", "row_of", "scale_at", "tall", "z_of",
 ]  # fmt: skip
 
@@ -148,6 +148,24 @@ def kind_at(w: Any, x: Any, z: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def fountain(w: Any, mx: Any, mz: Any) -> Any:
+    """Return where the fountain of a square is, its ``X`` and ``Z``."""
+    x = (2 * mx + 1) * PITCH_X - PITCH_X
+    return x, (2 * mz + 1) * PITCH_Z - 0.3 * PITCH_Z + 0.5 * STREET + 6.0
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def in_fountain(w: Any, x: Any, z: Any, margin: Any) -> Any:
+    """Whether a place is in a fountain, or nearer to it than a margin."""
+    mx = math.floor((x + PITCH_X + 0.5 * STREET) / PITCH_X / 2)
+    mz = math.floor((z + 0.3 * PITCH_Z) / PITCH_Z / 2)
+    if not is_plaza(w, mx, mz):
+        return False
+    cx, cz = fountain(w, mx, mz)
+    return (x - cx) ** 2 + (z - cz) ** 2 < (6.6 + margin) ** 2
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def lot_height(w: Any, bx: Any, bz: Any, lx: Any, lz: Any) -> Any:
     """Return how high the house on a lot is, in metres."""
     base = 8.0 + 5.0 * uniform(w.seed, bx, bz, 3)
@@ -176,6 +194,8 @@ def furniture(w: Any, i: Any, j: Any) -> Any:
     z = (i + 0.25 + 0.5 * uniform(h, 1, 0, 0)) * FURNITURE
     x = (j + 0.25 + 0.5 * uniform(h, 2, 0, 0)) * FURNITURE
     at = kind_at(w, x, z)
+    if in_fountain(w, x, z, 3.0):
+        at = BUILDING
     u /= 0.62
     if at == PLAZA:
         market = uniform(w.seed, i // 6, j // 6, 6) < 0.13

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 from hrviewer.pyramid.recipe import Recipe
+from hrviewer.pyramid.resample import block_mean
 from hrviewer.truth import Truth
 
 from .city import (
@@ -36,6 +37,7 @@ from .city import (
     STATUE,
     STREET,
     TREE,
+    fountain,
     furniture,
     is_plaza,
     kind_at,
@@ -450,8 +452,7 @@ def _gather(w: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any, people: Any) -> 
                 if n == len(out):
                     out = np.concatenate((out, np.empty_like(out)))
                 # The middle of a square of two by two blocks.
-                x = bx * PITCH_X - PITCH_X
-                z = bz * PITCH_Z - 0.3 * PITCH_Z + 0.5 * STREET + 6.0
+                x, z = fountain(w, bx // 2, bz // 2)
                 row = row_of(w, z)
                 out[n, 0], out[n, 1], out[n, 2] = row, mid + x * scale_at(w, row), FOUNTAIN
                 out[n, 3], out[n, 4], out[n, 5], out[n, 6] = bz, bx, 0.0, 0.0
@@ -635,11 +636,13 @@ class Crowd(Recipe):
         return self._render(rect, scale, people=True)
 
     def _render(self, rect: Rect, scale: int, people: bool) -> NDArray[np.uint8]:
-        height, width = -(-rect.h // scale), -(-rect.w // scale)
+        # Coarse pixels are means of finer ones: shapes far below a pixel are hard to weigh.
+        fine = 1 if scale == 1 else (2 if scale < 16 else 4)
+        height, width = -(-rect.h // scale) * fine, -(-rect.w // scale) * fine
         pixels: NDArray[np.uint8] = _render(
-            self._world, rect.y, rect.x, height, width, scale, people
+            self._world, rect.y, rect.x, height, width, scale // fine, people
         )
-        return pixels
+        return block_mean(pixels, fine)
 
     def truth(self, rect: Rect) -> Truth:
         """Return the people whose head's centre lies in `rect`, from back to front."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .city import BUILDING, LINE, ROAD, covered, kind_at, row_of, scale_at, tall, z_of
+from .city import BUILDING, LINE, PLAZA, ROAD, covered, in_fountain, kind_at, row_of, scale_at, tall, z_of
 from .noise import mix, uniform, value_noise
 
 __all__ = ["FIELDS", "HEAD", "people_in"]
@@ -41,7 +41,10 @@ def _walks(w: Any, y: Any, x: Any) -> Any:
     p = scale_at(w, y)
     if not (tall(w, y) < y < w.size - 1 and 0.3 * p < x < w.size - 0.3 * p):
         return False
-    kind = kind_at(w, (x - 0.5 * w.size) / p, z_of(w, y))
+    right, z = (x - 0.5 * w.size) / p, z_of(w, y)
+    kind = kind_at(w, right, z)
+    if kind == PLAZA and in_fountain(w, right, z, 0.6):
+        return False
     return kind != BUILDING and kind != ROAD and kind != LINE
 
 
