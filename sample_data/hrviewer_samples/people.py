@@ -11,10 +11,21 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from .city import BUILDING, LINE, PLAZA, ROAD, covered, in_fountain, kind_at, row_of, scale_at, tall, z_of
-from .noise import mix, uniform, value_noise
+from .city import (
+    BUILDING,
+    LINE,
+    PLAZA,
+    ROAD,
+    covered,
+    in_fountain,
+    kind_at,
+    row_of,
+    scale_at,
+    tall,
+    z_of,
+)
+from .noise import compiled, mix, uniform, value_noise
 
 __all__ = ["FIELDS", "HEAD", "people_in"]
 
@@ -35,7 +46,7 @@ FIELDS = 5
 """Of a person: row and column of the feet, lattice place, whether an umbrella is up."""
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _walks(w: Any, y: Any, x: Any) -> Any:
     """Whether one can stand at a pixel."""
     p = scale_at(w, y)
@@ -48,7 +59,7 @@ def _walks(w: Any, y: Any, x: Any) -> Any:
     return kind != BUILDING and kind != ROAD and kind != LINE
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _stand(w: Any, i: Any, j: Any) -> Any:
     """Return the pixel of a lattice place."""
     h = mix(w.seed, i, j, 30)
@@ -57,7 +68,7 @@ def _stand(w: Any, i: Any, j: Any) -> Any:
     return y, x + 0.5 * w.size
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _add(w: Any, out: Any, n: Any, i: Any, j: Any, umbrella: Any, area: Any) -> Any:
     """Add whoever stands at a lattice place, if the place is in `area` and can be stood on."""
     y, x = _stand(w, i, j)
@@ -73,7 +84,7 @@ def _add(w: Any, out: Any, n: Any, i: Any, j: Any, umbrella: Any, area: Any) -> 
     return out, n + 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
     """Return the people whose feet are in a rectangle, from back to front: ``(n, FIELDS)``."""
     out = np.empty((64, FIELDS))
@@ -120,9 +131,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                     else:
                         count, full = (30.0 + 130.0 * much * much) * w.crowd, 0.62
                         umbrella = 0.0
-                    radius = min(
-                        math.sqrt(count * ACROSS * DEEP / full / math.pi), 0.8 * REACH / p
-                    )
+                    radius = min(math.sqrt(count * ACROSS * DEEP / full / math.pi), 0.8 * REACH / p)
                     wide = 0.8 + 0.5 * uniform(h, 5, 0, 0)
                     ri, rj = int(radius / DEEP / wide) + 1, int(radius * wide / ACROSS) + 1
                     for i in range(ci - ri, ci + ri + 1):
