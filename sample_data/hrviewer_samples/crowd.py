@@ -1337,6 +1337,7 @@ class Crowd(Recipe):
     title: ClassVar[str] = "City square"
     classes: ClassVar[tuple[str, ...]] = ("person",)
     version: ClassVar[int] = 1
+    populated: ClassVar[bool] = True
 
     def __init__(self, size: int, seed: int) -> None:
         super().__init__(size, seed)
@@ -1344,14 +1345,11 @@ class Crowd(Recipe):
 
     def render(self, rect: Rect, scale: int) -> NDArray[np.uint8]:
         """Return what is seen in a rectangle."""
-        return self._render(rect, scale, people=True)
-
-    def _render(self, rect: Rect, scale: int, people: bool) -> NDArray[np.uint8]:
         # Coarse pixels are means of finer ones: shapes far below a pixel are hard to weigh.
         fine = 1 if scale == 1 else (2 if scale < 16 else 4)
         height, width = -(-rect.h // scale) * fine, -(-rect.w // scale) * fine
         pixels: NDArray[np.uint8] = _render(
-            self._world, rect.y, rect.x, height, width, scale // fine, people
+            self._world, rect.y, rect.x, height, width, scale // fine, self.populated
         )
         return block_mean(pixels, fine)
 
