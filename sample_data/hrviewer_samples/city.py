@@ -16,10 +16,11 @@ import numpy as np
 from .noise import compiled, mix, uniform
 
 __all__ = [
-    "BENCH", "BIN", "BOLLARD", "BUILDING", "CAR", "CROSSING", "FURNITURE", "GRASS", "LAMP", "LINE",
-    "NOTHING", "PARASOL", "PATH", "PITCH_X", "PITCH_Z", "PLAZA", "ROAD", "STALL", "STATUE",
-    "STREET", "TREE", "WALK", "World", "covered", "fountain", "furniture", "height_of", "in_fountain", "is_plaza", "kind_at",
-    "lot_height", "make_world", "row_of", "scale_at", "tall", "z_of",
+    "BENCH", "BIN", "BOLLARD", "BUILDING", "CAR", "CROSSING", "FURNITURE", "GRASS", "LAMP",
+    "LINE", "NOTHING", "PARASOL", "PATH", "PITCH_X", "PITCH_Z", "PLAZA", "ROAD", "STALL",
+    "STATUE", "STREET", "TREE", "WALK", "World", "covered", "fountain", "furniture",
+    "height_of", "in_fountain", "is_plaza", "kind_at", "lot_height", "make_world", "row_of",
+    "scale_at", "tall", "z_of",
 ]  # fmt: skip
 
 FLAT = 0.6
@@ -72,8 +73,8 @@ def make_world(size: int, seed: int) -> World:
         (1.0, 1.02, 1.06),
     )[weather]  # fmt: skip
     gain = draw.uniform(0.9, 1.06)
-    busy = float(np.exp(draw.uniform(np.log(0.13), np.log(0.28))))
-    crowd = float(np.exp(draw.uniform(np.log(0.35), np.log(2.3))))
+    busy = float(np.exp(draw.uniform(np.log(0.18), np.log(0.28))))
+    crowd = float(np.exp(draw.uniform(np.log(0.3), np.log(2.7))))
     return World(
         float(size), seed, (NEAR - FAR) / TALL / size, FAR / TALL,
         length * math.cos(angle), 0.55 * length * math.sin(angle),
@@ -252,7 +253,7 @@ def _silhouette(kind: Any) -> Any:
         return 3.6, 0.9
     if kind == LAMP:
         return 5.2, 0.3
-    if kind == BIN or kind == BENCH:
+    if kind in (BIN, BENCH):
         return 0.9, 1.1
     return 0.0, 0.0
 

@@ -1145,12 +1145,12 @@ def _gather(w: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any, people: Any) -> 
                 out[n, 0], out[n, 1], out[n, 2] = row, mid + x * scale_at(w, row), FOUNTAIN
                 out[n, 3], out[n, 4], out[n, 5], out[n, 6] = bz, bx, 0.0, 0.0
                 n += 1
-            left, right, near, far = _place(w, bx, bz, 0, 0)
+            left, right, near, _far = _place(w, bx, bz, 0, 0)
             if kind_at(w, left + 1.0, near + 1.0) != BUILDING:
                 continue
             for lz in range(LOTS_Z):
                 for lx in range(LOTS_X):
-                    left, right, near, far = _place(w, bx, bz, lx, lz)
+                    left, right, near, _ = _place(w, bx, bz, lx, lz)
                     if n == len(out):
                         out = np.concatenate((out, np.empty_like(out)))
                     # In a row, houses farther from the middle are behind.
@@ -1214,14 +1214,14 @@ def _cast(w: Any, c: Any, oy: Any, ox: Any, s: Any, thing: Any) -> None:
             30.0,
             0.3,
         )
-    elif kind == STALL or kind == PARASOL:
+    elif kind in (STALL, PARASOL):
         dx, dy = w.sun_x * 2.3 * p, -w.sun_z * 2.3 * p
         ellipse(c, oy, ox, s, y + dy - 0.3 * p, x + dx, 0.9 * p, 1.9 * p, 20.0, 22.0, 34.0, w.shade)
     elif kind == STATUE:
         _shadow(w, c, oy, ox, s, y, x, p, 3.0, 0.45)
     elif kind == LAMP:
         _shadow(w, c, oy, ox, s, y, x, p, 4.6, 0.09)
-    elif kind == BIN or kind == BOLLARD or kind == BENCH:
+    elif kind in (BIN, BOLLARD, BENCH):
         _shadow(w, c, oy, ox, s, y, x, p, 0.8, 0.25)
 
 
@@ -1315,17 +1315,17 @@ def _instances(w: Any, y0: Any, x0: Any, height: Any, width: Any) -> Any:
             n += 1
             label = n
         p = scale_at(w, things[k, 0])
-        a, b, l, r = 0, height, 0, width
+        a, b, left, right = 0, height, 0, width
         if int(things[k, 2]) != HOUSE:
             a = min(height, max(0, int(things[k, 0] - 9 * p) - y0))
             b = min(height, max(0, int(things[k, 0] + 5 * p) - y0))
-            l = min(width, max(0, int(things[k, 1] - 8 * p) - x0))
-            r = min(width, max(0, int(things[k, 1] + 8 * p) - x0))
-        window = canvas[a:b, l:r]
+            left = min(width, max(0, int(things[k, 1] - 8 * p) - x0))
+            right = min(width, max(0, int(things[k, 1] + 8 * p) - x0))
+        window = canvas[a:b, left:right]
         window[:] = BLANK
-        _draw(w, window, y0 + a, x0 + l, 1, things[k])
+        _draw(w, window, y0 + a, x0 + left, 1, things[k])
         for i in range(a, b):
-            for j in range(l, r):
+            for j in range(left, right):
                 if canvas[i, j, 0] > 0.5 * BLANK:
                     out[i, j] = label
     return out, who[:n]

@@ -8,11 +8,10 @@ from __future__ import annotations
 import sys
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
-
 from hrviewer.geometry import Rect
 from hrviewer.pyramid.recipe import Recipe, make_recipe
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 __all__ = ["panels"]
 

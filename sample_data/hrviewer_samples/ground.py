@@ -38,7 +38,7 @@ def _colour(w: Any, kind: Any) -> Any:
         return (
             (150.0, 152.0, 158.0, 0.2, 0.05, 0.0) if white else (84.0, 86.0, 91.0, 0.16, 0.09, 0.0)
         )
-    if kind == LINE or kind == CROSSING:
+    if kind in (LINE, CROSSING):
         return 214.0, 212.0, 204.0, 0.5, 0.05, 0.0
     if kind == GRASS:
         return (

@@ -95,7 +95,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
         for gx in range(
             max(0, (int(x0) - REACH) // CELL), min(last, (int(x1) + REACH) // CELL) + 1
         ):
-            here = math.exp(0.9 * value_noise(w.seed, gy / 4.0, gx / 4.0, 31))
+            here = math.exp(0.7 * value_noise(w.seed, gy / 4.0, gx / 4.0, 31))
             for slot in range(SLOTS):
                 h = mix(w.seed, gy * SLOTS + slot, gx, 32)
                 if uniform(h, 0, 0, 0) > w.busy * here:
@@ -107,8 +107,8 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                     if _walks(w, y, x) and not covered(w, y, x):
                         break
                 p = scale_at(w, y)
-                ci = int(round(z_of(w, y) / DEEP))
-                cj = int(round((x - 0.5 * w.size) / p / ACROSS))
+                ci = round(z_of(w, y) / DEEP)
+                cj = round((x - 0.5 * w.size) / p / ACROSS)
                 what, much = uniform(h, 1, 0, 0), uniform(h, 2, 0, 0)
                 umbrella = 1.0 if w.weather == 2 and uniform(h, 3, 0, 0) < 0.6 else 0.0
                 if what < 0.36:
@@ -118,8 +118,8 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                     for k in range(int(5 + 14 * much * w.crowd)):
                         step = 1.25 * k
                         bend = 0.5 * math.sin(0.3 * k)
-                        i = ci + int(round((step * math.sin(turn) + bend) / DEEP))
-                        j = cj + int(round((step * math.cos(turn) - bend) / ACROSS))
+                        i = ci + round((step * math.sin(turn) + bend) / DEEP)
+                        j = cj + round((step * math.cos(turn) - bend) / ACROSS)
                         if step * p < REACH:
                             out, n = _add(w, out, n, i, j, 0.0, area)
                 else:

@@ -4,13 +4,13 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hrviewer_samples.crowd import Crowd
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.pyramid.resample import block_mean
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hrviewer_samples.crowd import Crowd
 
 SIZE = 8192
 SCENE = Crowd(SIZE, 8)
