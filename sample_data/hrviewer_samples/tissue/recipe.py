@@ -77,7 +77,8 @@ class Tissue(Recipe):
         margin = 2 * radius
         y0, x0 = (oy - margin) // per, (ox - margin) // per
         y1, x1 = -(-(oy + h + margin) // per), -(-(ox + w + margin) // per)
-        beyond = -(-(REACH + pixel) // step) + 1
+        every = max(1, pixel // 8)  # from 64 on, some nuclei stand for all
+        beyond = -(-(REACH * every + pixel) // step) + 1
         fields, cells = survey(
             slide, (y0 - beyond) * step, (x0 - beyond) * step,
             y1 - y0 + 2 * beyond + 1, x1 - x0 + 2 * beyond + 1, step,
@@ -88,8 +89,9 @@ class Tissue(Recipe):
             return np.broadcast_to((palette.glass + 0.5).astype(np.uint8), (h, w, 3)).copy()
         cover, amount = np.zeros((2, *shape), np.int32)
         nuclei = place(
-            self.seed, self.size, fields, cells, (y0 - beyond) * step, (x0 - beyond) * step, step
-        )
+            self.seed, self.size, fields, cells, (y0 - beyond) * step, (x0 - beyond) * step,
+            step, every,
+        )  # fmt: skip
         stain(nuclei, palette.grain, y0 * per, x0 * per, pixel, cover, amount)
         image, blur = np.empty((*shape, 3), np.uint8), np.zeros(shape, np.float32)
         hazy = paint(
@@ -116,7 +118,7 @@ class Tissue(Recipe):
                 w = -(-min(BLOCK, area.x1 - x) // STEP) + 2 * (REACH // STEP) + 4
                 fields, cells = survey(slide, y0 * STEP, x0 * STEP, h, w, STEP)
                 if cells.any():
-                    found = place(self.seed, self.size, fields, cells, y0 * STEP, x0 * STEP, STEP)
+                    found = place(self.seed, self.size, fields, cells, y0 * STEP, x0 * STEP, STEP, 1)
                     at = found[:, :2]
                     low, high = (y, x), (min(y + BLOCK, area.y1), min(x + BLOCK, area.x1))
                     rows.append(found[((at >= low) & (at < high)).all(1)])

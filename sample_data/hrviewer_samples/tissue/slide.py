@@ -154,7 +154,7 @@ def _rings(seed: Any, y: Any, x: Any, pitch: Any, low: Any, high: Any, wild: Any
         value_noise(seed, y / (0.32 * pitch), x / (0.32 * pitch), 55)
         + 0.5 * value_noise(seed, y / (0.12 * pitch), x / (0.12 * pitch), 56)
     )
-    return min(-first + bumpy, 0.5 * (second - first) - gap), radius
+    return min(-first + bumpy, 0.5 * (second - first) - gap + 0.3 * bumpy), radius
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
