@@ -1,4 +1,4 @@
-"""Streams of batches, and which seeds of scenes are for what."""
+"""Streams of batches, put together."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from torch.utils.data import Dataset
 
 from hrviewer.training.lesson import Batch
 
-__all__ = ["CHOOSE", "TEST", "TRAIN", "Joined"]
-
-TRAIN, CHOOSE, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
-"""Seeds of scenes to learn from, to choose between trainings by, and to test with. No others."""
+__all__ = ["Joined"]
 
 
 class Joined(Dataset[Batch]):
