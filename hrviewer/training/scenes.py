@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -32,7 +33,9 @@ class Pieces(Dataset[Batch]):
     name : str
         Of the scene.
     steps, seed : int
-        How many batches, and what chance is drawn from. Each piece is of another scene.
+        How many batches, and what chance is drawn from. The pieces of a batch are of different
+        scenes; `again` batches in a row are of the same ones, since a scene may take longer to
+        make than a piece of it to draw.
     size, side : int
         Of the scenes, and of the pieces, in pixels.
     batch : int
@@ -42,8 +45,8 @@ class Pieces(Dataset[Batch]):
     busy : float
         Which share of the pieces is the fullest of `among`, drawn at random. Most places are
         empty: without it, most of what is seen would say the same.
-    among : int
-        See `busy`.
+    among, again : int
+        See `busy` and `steps`.
     """
 
     name: str
@@ -53,8 +56,9 @@ class Pieces(Dataset[Batch]):
     side: int = 256
     batch: int = 8
     stride: int = 0
-    busy: float = 0.6
-    among: int = 6
+    busy: float = 0.7
+    among: int = 16
+    again: int = 16
 
     def __len__(self) -> int:
         return self.steps
@@ -63,8 +67,9 @@ class Pieces(Dataset[Batch]):
         """Return images ``(n, 3, h, w)`` from 0 to 1 and, with a stride, their densities."""
         rng = np.random.default_rng((self.seed, step))
         images, densities = [], []
-        for _ in range(self.batch):
-            scene = make_recipe(self.name, self.size, int(rng.choice(TRAIN)))
+        scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
+        for number in scenes:
+            scene = _scene(self.name, self.size, int(number))
             rect = self._place(scene, rng)
             images.append(_pixels(scene, rect))
             if self.stride:
@@ -82,6 +87,11 @@ class Pieces(Dataset[Batch]):
         if rng.random() < self.busy:
             return max(places, key=lambda rect: len(scene.truth(rect)))
         return places[0]
+
+
+@lru_cache(maxsize=16)
+def _scene(name: str, size: int, seed: int) -> Recipe:
+    return make_recipe(name, size, seed)
 
 
 def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor:

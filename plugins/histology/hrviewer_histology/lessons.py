@@ -59,7 +59,7 @@ def main(data: Path | None, pack: Path) -> Density:
         partial(_fields, photos),
         choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]} | {"tissue": _scenes(CHOOSE)},
         test=lots | {"tissue": _scenes(TEST)},
-        steps=5000,
+        steps=3600,
     )
 
 
