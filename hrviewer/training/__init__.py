@@ -9,38 +9,38 @@ the lessons of a pack are its `Course`, found by an entry point that bears the p
     [project.entry-points."hrviewer.lessons"]
     gulls = "hrviewer_gulls.lessons:COURSE"
 
-Lessons of the two commonest kinds are put together from parts, in ``hrviewer_gulls/lessons.py``::
+Lessons of the two commonest kinds are put together from parts. Where the pictures are scenes that
+the plug-in draws (``sample:beach``), ``hrviewer_gulls/lessons.py`` is no more than::
 
-    from hrviewer.models.card import Card
-    from hrviewer.training import Counted, Course, Density, Scout, halo
-
-    PARAMS = {"widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
-
-    class Beaches(Dataset):
-        \"\"\"Batches: images (n, 3, h, w) from 0 to 1, densities (n, k, h/4, w/4).\"\"\"
-
-        def __init__(self, steps, seed): ...
-        def __len__(self): return self.steps
-        def __getitem__(self, step):  # of the seed and the step alone
-            rng = np.random.default_rng((self.seed, step))
-            ...
-            return images, densities
+    NETWORK = Architecture(name="density-unet", params={"widths": [24, 48, 72, 96]})
+    SOURCES = {"data": "scenes of beaches, seeds 0-9999"}
 
     def main(data, pack):
-        counted = [Counted(image, count), ...]  # whole pictures, never trained on
-        card = Card(name="gulls-density", task="density", architecture={...}, input=..., output=...)
+        card = Card(
+            name="gulls-density", title="Gulls", task="density", architecture=NETWORK,
+            input=Input(channels="rgb", scale=1 / 255, mean=[0.5], std=[0.25], tile=512,
+                        multiple_of=16),
+            output=Output(stride=4, halo=halo(NETWORK), classes=["gull"]),
+        )
         return Density(
-            card, {"data": "beach scenes, seeds 0-9999"}, Beaches,
-            choose={"choose": counted}, test={"test": others},
+            card, SOURCES, partial(Pieces, "beach", side=256, stride=4),
+            choose={"choose": [counted("beach", 2048, seed) for seed in CHOOSE[:8]]},
+            test={"test": [counted("beach", 2048, seed) for seed in TEST[:10]]},
         )
 
-    def scout(data, pack):  # learns from the pack's main; needs pictures only, no truth
+    def scout(data, pack):  # learns from the pack's main: pictures are enough
         return Scout.of(
-            pack, {"data": "beach scenes, seeds 0-9999"}, BeachPictures, down=8,
-            choose=pictures, test=others,
+            pack, SOURCES, partial(Pieces, "beach", side=512, batch=4), down=8,
+            choose=[picture("beach", 4096, seed) for seed in CHOOSE[:8]],
+            test=[picture("beach", 4096, seed) for seed in TEST[:10]],
         )
 
     COURSE = Course("Gulls", "Counts gulls from above.", {"main": main, "scout": scout})
+
+Other pictures come from a stream of one's own: a function of steps and seed that returns a
+``torch.utils.data.Dataset`` whose item ``i`` is batch ``i``, of the seed and ``i`` alone, here
+``(images (n, 3, h, w) from 0 to 1, densities (n, k, h/stride, w/stride))``. `Joined` puts several
+streams side by side.
 
 Any other role offers an object of its own with what `Lesson` asks for. The loop (`train`) never
 looks into a batch or an output: both are the lesson's.
@@ -50,8 +50,9 @@ from hrviewer.training.density import Counted, Density, halo
 from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
+from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
 from hrviewer.training.scout import Scout
-from hrviewer.training.streams import CHOOSE, TEST, TRAIN, Joined
+from hrviewer.training.streams import Joined, Shrunk
 from hrviewer.training.writing import write_role
 
 __all__ = [
@@ -64,10 +65,15 @@ __all__ = [
     "Density",
     "Joined",
     "Lesson",
+    "Pieces",
     "Scout",
+    "Shrunk",
+    "counted",
+    "density",
     "density_loss",
     "halo",
     "installed_courses",
+    "picture",
     "train",
     "variance_loss",
     "write_role",

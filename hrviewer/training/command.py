@@ -55,8 +55,9 @@ def teach(
     if out is None and pack not in packs:
         raise UserError(f"no pack is named {pack!r}: install its plug-in, or give --out")
     folder = out or packs[pack].folder
-    # A pack that is written elsewhere for the first time learns from the one that is installed.
-    source = folder if out is None or (out / "pack.json").exists() else packs[pack].folder
+    # What is written elsewhere, without a main of its own, learns from the one that is installed.
+    own = pack not in packs or (folder / "main.safetensors").exists()
+    source = folder if own else packs[pack].folder
     lesson = course.lessons[role](data, source)
     steps = steps or lesson.steps
     folder.mkdir(parents=True, exist_ok=True)

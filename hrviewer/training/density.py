@@ -16,12 +16,12 @@ from hrviewer.models.registry import architecture
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss
 
-__all__ = ["Counted", "Density", "build", "estimate", "halo", "measure", "normalised"]
+__all__ = ["Counted", "Density", "build", "estimate", "floats", "halo", "measure", "normalised"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Counted:
-    """A picture ``(3, h, w)`` from 0 to 1, and how many things are in it."""
+    """A picture ``(3, h, w)``, from 0 to 1 or in bytes, and how many things are in it."""
 
     image: Tensor
     count: float
@@ -45,13 +45,18 @@ def normalised(images: Tensor, how: Input) -> Tensor:
     return ((images * (255 * how.scale) - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+def floats(image: Tensor) -> Tensor:
+    """Return an image from 0 to 1; one in bytes takes a quarter of the memory until then."""
+    return image / 255 if image.dtype == torch.uint8 else image
+
+
 @torch.inference_mode()
 def estimate(network: nn.Module, image: Tensor, how: Input) -> Tensor:
     """Return what the network says ``(k, h/stride, w/stride)`` of one image ``(c, h, w)``.
 
-    Its sides are multiples of the card's ``multiple_of``.
+    The image is from 0 to 1 or in bytes; its sides are multiples of the card's ``multiple_of``.
     """
-    image = image.to(next(network.parameters()).device)
+    image = floats(image).to(next(network.parameters()).device)
     output: Tensor = network.eval()(normalised(image[None], how))
     return output[0].float().cpu()
 

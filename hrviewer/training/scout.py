@@ -7,8 +7,9 @@ tiles of the size that strategies choose between.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from hrviewer.models.card import Architecture, Card
+from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
-from hrviewer.training.density import estimate, halo, normalised
+from hrviewer.training.density import estimate, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
@@ -53,7 +55,7 @@ class Scout:
         at main's native scale, whose sides are multiples of eight of the scout's cells (256 for
         ``down=8`` and stride 4).
     choose, test
-        Whole pictures ``(3, h, w)`` at main's native scale.
+        Whole pictures ``(3, h, w)`` at main's native scale, from 0 to 1 or in bytes.
     tile
         Side in native pixels of the tiles on which it is judged.
     steps, rate
@@ -69,6 +71,8 @@ class Scout:
     tile: int = 256
     steps: int = 1500
     rate: float = 3e-3
+    _known: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    """What main says of whole pictures, which are asked about again and again."""
 
     @classmethod
     def of(
@@ -113,6 +117,7 @@ class Scout:
             }
         )
         card = Card.of(card.model_dump(), f"the scout of {pack}")
+        sources = sources | {"teacher": {"name": main.name, "sha256": main.sha256}}
         return cls(card, sources, teacher, stream, choose, test, **rest)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
@@ -150,7 +155,16 @@ class Scout:
             "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
             "share within 1.96 of it; share of main's count in the tenth of the tiles with most",
             **_figures(*self._tiles(network, self.test)),
+            "flops_over_mains": round(self._cost(network), 5),
         }
+
+    def _cost(self, network: nn.Module) -> float:
+        """Return the FLOPs of looking at an image, over those of main."""
+        how = self.card.input
+        hollow = copy.deepcopy(network).to("meta")
+        flops = count_flops(hollow, "forward", (1, how.count, how.tile, how.tile))
+        whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
+        return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
 
     def _small(self, images: Tensor) -> Tensor:
         return F.avg_pool2d(images, int(self.card.input.downsample))
@@ -170,9 +184,11 @@ class Scout:
         tiles = []
         for picture in pictures:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = picture[None, :, :h, :w]
+            image = floats(picture[None, :, :h, :w])
+            if id(picture) not in self._known:
+                self._known[id(picture)] = self._main(image)[0]
             said = estimate(network, self._small(image)[0], self.card.input)
-            sums = [x.sum(0) for x in (*said.chunk(2), self._main(image)[0])]
+            sums = [x.sum(0) for x in (*said.chunk(2), self._known[id(picture)])]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
             tiles.append(maps.flatten(1).T.double().numpy())
         return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])

@@ -12,7 +12,8 @@ from typing import Any
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Architecture, Card, Input, Output
-from hrviewer.training import Counted, Course, Density, Scout, halo
+from hrviewer.training import CHOOSE, TEST, Counted, Course, Density, Joined, Pieces, Scout, Shrunk, halo
+from hrviewer.training import counted as scene_counted
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
@@ -31,6 +32,8 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
+SIDE = 160
+"""Of the fields that it learns from, in pixels."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -53,9 +56,10 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         _sources(photos),
-        partial(Fields, photos),
-        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]},
-        test=lots,
+        partial(_fields, photos),
+        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]} | {"tissue": _scenes(CHOOSE)},
+        test=lots | {"tissue": _scenes(TEST)},
+        steps=3600,
     )
 
 
@@ -66,6 +70,21 @@ def scout(data: Path | None, pack: Path) -> Scout:
     return Scout.of(
         pack, _sources(photos), partial(Pictures, photos), choose=pictures, test=pictures, tile=128
     )
+
+
+def _fields(photos: list[Photo], steps: int, seed: int) -> Joined:
+    """Return batches of restained photos beside pieces of procedural slides."""
+    tissue = Shrunk(
+        lambda side: Pieces("tissue", steps, seed, side=side, batch=6, stride=4),
+        SIDE,
+        {1: 0.7, 2: 0.2, 4: 0.1},
+        seed,
+    )
+    return Joined(Fields(photos, steps, batch=8, side=SIDE, seed=seed), tissue)
+
+
+def _scenes(seeds: range, lot: int = 4) -> list[Counted]:
+    return [scene_counted("tissue", 2048, seed) for seed in seeds[:lot]]
 
 
 COURSE = Course(
