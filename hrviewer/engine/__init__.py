@@ -15,7 +15,7 @@ from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
 from hrviewer.engine.looker import Looker, role_of
-from hrviewer.engine.record import PatchRow, Record, map_cell
+from hrviewer.engine.record import PatchRow, Published, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
@@ -32,6 +32,7 @@ __all__ = [
     "PatchRow",
     "Priority",
     "Progress",
+    "Published",
     "Record",
     "ResultCache",
     "Seen",

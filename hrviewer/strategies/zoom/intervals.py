@@ -31,8 +31,13 @@ CAUTION = 0.5
 WARM_UP = 4
 """Draws that are only watched, to learn how they scatter."""
 
-LEAST = 10
+LEAST = 12
 """Draws from which an asymptotic sequence is read."""
+
+PARTS, PASSES = 32, 5
+"""How an interval's end is searched for: in this many parts, this often."""
+
+TINY = 1e-12
 
 
 def student(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval:
@@ -125,17 +130,19 @@ def betting(
     bets[known] = a[known] * np.sqrt(2 * math.log(2 / alpha) / scatter[known])
     goal = math.log(2 / alpha)
 
-    def rejected_from_above(mean: float) -> bool:
-        stake = np.minimum(bets, CAUTION / np.maximum(mean - low, 1e-300))
-        return _fortune(stake * (x - mean)) >= goal
+    def too_low(means: Floats) -> NDArray[np.bool_]:
+        above = x - means[:, None]
+        stake = np.minimum(bets, CAUTION / np.maximum(means[:, None] - low, TINY))
+        return _fortune(stake * above) >= goal
 
-    def rejected_from_below(mean: float) -> bool:
-        stake = np.minimum(bets, CAUTION / np.maximum(high - mean, 1e-300))
-        return _fortune(stake * (mean - x)) >= goal
+    def too_high(means: Floats) -> NDArray[np.bool_]:
+        below = means[:, None] - x
+        stake = np.minimum(bets, CAUTION / np.maximum(high - means[:, None], TINY))
+        return _fortune(stake * below) >= goal
 
     least, most = within
-    lower = _border(rejected_from_above, least, most)
-    upper = _border(rejected_from_below, most, least)
+    lower = _border(too_low, least, most)
+    upper = _border(too_high, most, least)
     # Where bad luck rules everything out, what is known for sure still holds.
     return (lower, upper) if lower <= upper else within
 
@@ -154,19 +161,19 @@ def _scatter_before(x: Floats, a: Floats) -> Floats:
     return scatter
 
 
-def _fortune(gains: Floats) -> float:
-    """Return the logarithm of the largest capital ever held, starting from 1."""
-    return float(np.cumsum(np.log1p(np.maximum(gains, -1 + 1e-12))).max(initial=0.0))
+def _fortune(gains: Floats) -> Floats:
+    """Return the logarithm of the largest capital ever held, starting from 1, for each row."""
+    capital = np.cumsum(np.log1p(np.maximum(gains, TINY - 1)), axis=1)
+    return np.asarray(capital.max(axis=1, initial=0.0))
 
 
-def _border(rejected: Callable[[float], bool], bad: float, good: float, steps: int = 60) -> float:
-    """Return where rejection, which begins at `bad` if anywhere, ends."""
-    if not rejected(bad):
-        return bad
-    for _ in range(steps):
-        middle = (bad + good) / 2
-        if rejected(middle):
-            bad = middle
-        else:
-            good = middle
+def _border(rejected: Callable[[Floats], NDArray[np.bool_]], bad: float, good: float) -> float:
+    """Return where rejection, which begins at `bad` if anywhere, ends; a little too early."""
+    for _ in range(PASSES):
+        tried = np.linspace(bad, good, PARTS + 1)
+        out = rejected(tried)
+        if not out[0]:
+            return bad
+        last = PARTS if out.all() else int(out.argmin()) - 1
+        bad, good = float(tried[last]), float(tried[min(last + 1, PARTS)])
     return bad

@@ -22,6 +22,7 @@ from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.tiling import ROUND, input_shape
+from hrviewer.strategies.zoom.intervals import Interval
 from hrviewer.strategies.zoom.leaves import Leaves, affordable, bound, content, cut, gather
 from hrviewer.strategies.zoom.quadtree import blocks, grow
 from hrviewer.strategies.zoom.sampling import Survey, draw, probabilities
@@ -329,7 +330,7 @@ def _survey(course: _Course, draws: int) -> Plan:
         answered = [course.seen[place] for place in part if place in course.seen]
         if answered:
             survey.add(np.array(answered))
-            yield Show("estimate", survey.estimate, scene.region, survey.anytime)
+            yield Show("estimate", survey.estimate, scene.region, _positive(survey.anytime))
         narrow = _narrow(survey, params.width)
         if course.stop or narrow:
             break
@@ -350,10 +351,15 @@ def _narrow(survey: Survey, width: float) -> bool:
     return (high - low) / 2 <= width / 100 * abs(float(survey.estimate.sum()))
 
 
-def _interval(course: _Course, survey: Survey, narrow: bool) -> tuple[float, float] | None:
+def _interval(course: _Course, survey: Survey, narrow: bool) -> Interval | None:
     if course.scene.main.card.task == "classification":
         return None  # probabilities sum to 1 whatever was drawn
-    return survey.anytime if narrow else survey.fixed
+    return _positive(survey.anytime if narrow else survey.fixed)
+
+
+def _positive(interval: Interval | None) -> Interval | None:
+    """Return an interval without what no count or area can be."""
+    return interval and (max(interval[0], 0.0), max(interval[1], 0.0))
 
 
 def _note(course: _Course, survey: Survey, narrow: bool, *, alone: bool) -> str:
@@ -363,7 +369,8 @@ def _note(course: _Course, survey: Survey, narrow: bool, *, alone: bool) -> str:
         said[0] += f", {survey.drawn:,} of them drawn at random"
     if narrow:
         said.append("stopped at the wanted width")
-    if bound(course.scene, course.leaves) is None and not survey.complete:
+    interval = _interval(course, survey, narrow)
+    if interval and bound(course.scene, course.leaves) is None and not survey.complete:
         said.append("the interval is asymptotic: the card gives no bound on a patch's count")
     return "; ".join([*said, *_failures(course)])
 

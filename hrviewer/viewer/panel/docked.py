@@ -23,6 +23,7 @@ from hrviewer.viewer.panel.choice import Choice
 from hrviewer.viewer.panel.clicked import Clicked
 from hrviewer.viewer.panel.files import Files
 from hrviewer.viewer.panel.following import Following
+from hrviewer.viewer.panel.interval import Interval
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
@@ -53,6 +54,7 @@ class Panel(QScrollArea):
         self.choice = Choice(controller)
         self.following = Following(controller)
         self.running = Running(controller)
+        self.interval = Interval(controller)
         self.legend = Legend(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
@@ -66,6 +68,7 @@ class Panel(QScrollArea):
         layout.addWidget(line())
         layout.addWidget(self.following)
         layout.addWidget(self.running)
+        layout.addWidget(self.interval)
         layout.addWidget(line())
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.legend)
