@@ -45,6 +45,13 @@ OVERVIEW = 2048
 SCOUTING = 0.25
 """Part of the budget that finding out what is of interest may take."""
 
+
+SMALLEST = 256
+"""Pieces seen with fewer pixels per side are not halved: context would cost too much."""
+
+WIDEST = 1024
+"""Network pixels per side of a piece, at most: what bounds the memory of a look."""
+
 Source = Literal["auto", "scout", "gradient", "entropy", "foreground", "drawn", "seen"]
 
 
@@ -210,50 +217,57 @@ class NonUniform(Strategy):
         self, scene: Scene, params: NonUniformParams, found: Interest, left: float
     ) -> list[Piece]:
         """Return the sharpest looks that `left` FLOPs pay for."""
+        aim = left
+        while True:
+            sharp = self._share(scene, params, found, aim)
+            leaves = self._leaves(scene, params, sharp)
+            pieces = [self._piece(scene, params, sharp, leaf) for leaf in leaves]
+            if sum(piece.flops for piece in pieces) <= left * (1 + 1e-9):
+                return pieces
+            # What a look costs is known exactly only once its size is.
+            aim *= 0.97
+            if aim < left / 100:
+                raise UserError(
+                    f"a budget of {scene.budget:.3g} FLOPs does not pay for a single look with "
+                    f"{scene.main.card.name!r}; raise the budget"
+                )
+
+    def _share(
+        self, scene: Scene, params: NonUniformParams, found: Interest, left: float
+    ) -> Sharpness:
+        """Return the greatest sharpness that costs about `left` FLOPs."""
         main, native = scene.main, scene.native
         per_pixel = main.flops_per_pixel()
         whole = scene.region.area / native**2 * per_pixel
         floor = min(1 / params.coarsest**2, left / whole / 4)
 
         def pays(level: float, floor: float) -> bool:
-            leaves = self._leaves(scene, params, sharpness(found, level, floor))
-            return left >= per_pixel * sum(
-                math.prod(canvas(main, params, *context(leaf, native, params.context)))
-                for leaf in leaves
-            )
+            pixels = 0
+            for leaf in self._leaves(scene, params, sharpness(found, level, floor)):
+                scale = native / math.sqrt(leaf.sharpness)
+                pixels += math.prod(canvas(main, around(scene, leaf, scale, params), scale))
+            return pixels * per_pixel <= left
 
         while not pays(0.0, floor) and floor * scene.region.area > 1:
             floor /= 2
         level = most(lambda level: pays(level, floor), floor, 1e3 / floor)
         # Once all that is of interest is as sharp as can be, the rest has what is left.
         floor = most(lambda floor: pays(level, floor), floor, 1.0)
-        while True:
-            sharp = sharpness(found, level, floor)
-            pieces = [
-                self._piece(scene, params, sharp, leaf)
-                for leaf in self._leaves(scene, params, sharp)
-            ]
-            if sum(piece.flops for piece in pieces) <= left * (1 + 1e-9):
-                return pieces
-            if floor * scene.region.area / native**2 < 1:
-                raise UserError(
-                    f"a budget of {scene.budget:.3g} FLOPs does not pay for a single look with "
-                    f"{main.card.name!r}; raise the budget"
-                )
-            # What a look costs is known exactly only once its size is.
-            level *= 0.97
-            if level < floor:
-                floor *= 0.9
+        return sharpness(found, level, floor)
 
     @staticmethod
     def _leaves(scene: Scene, params: NonUniformParams, sharp: Sharpness) -> list[Leaf]:
         native, card = scene.native, scene.main.card.input
         step = lattice(scene.main, snap_scale(native))
-        largest = params.largest
+        side, smallest, widest = params.largest, float(SMALLEST), WIDEST
+        if max(scene.region.h, scene.region.w) <= side * native / 2:
+            smallest = math.inf  # a small image is one warp
         if card.fixed:
-            largest = max(card.tile, round(card.tile / math.sqrt(float(sharp.values.max()))))
-        side = max(step, round(largest * native))
-        return list(cut(sharp, side, max(step, side // 4), step))
+            # Every canvas has the same size: the more interest, the smaller the piece.
+            widest = max(1, card.tile - 2 * params.context)
+            side, smallest = math.ceil(card.tile * params.coarsest), math.inf
+        side = max(step, round(side * native))
+        return list(cut(sharp, side, smallest * native, widest * native, step))
 
     @staticmethod
     def _piece(scene: Scene, params: NonUniformParams, sharp: Sharpness, leaf: Leaf) -> Piece:
@@ -265,8 +279,9 @@ class NonUniform(Strategy):
             patch = Patch(leaf.rect, scale, params.context)
             cost = main.flops(*input_shape(main, patch, scene.rect))
             return Piece(patch, cost, interest)
-        rect = context(leaf, native, params.context)[0] & scene.rect
-        shape = canvas(main, params, rect, native / math.sqrt(leaf.sharpness))
+        scale = native / math.sqrt(leaf.sharpness)
+        rect = around(scene, leaf, scale, params)
+        shape = canvas(main, rect, scale)
         g = params.nodes
         width = params.width * (g - 1) / (NODES - 1)
         grid = attract(sharp.nodes(rect, g), width, separable=params.separable)
@@ -305,13 +320,12 @@ def overview(scene: Scene, name: str, role: Role) -> list[Patch]:
         scale *= 2
 
 
-def context(leaf: Leaf, native: float, pixels: int) -> tuple[Rect, float]:
-    """Return a leaf with the context around it, and its mean scale."""
-    scale = native / math.sqrt(leaf.sharpness)
-    return leaf.rect.pad(math.ceil(pixels * scale)), scale
+def around(scene: Scene, leaf: Leaf, scale: float, params: NonUniformParams) -> Rect:
+    """Return a leaf and its context, at the scale at which it will be seen."""
+    return leaf.rect.pad(math.ceil(params.context * scale)) & scene.rect
 
 
-def canvas(main: Role, params: NonUniformParams, rect: Rect, scale: float) -> tuple[int, int]:
+def canvas(main: Role, rect: Rect, scale: float) -> tuple[int, int]:
     """Return the canvas that a rectangle is sampled onto, ``(h, w)`` in network pixels."""
     card = main.card
     if card.input.fixed:

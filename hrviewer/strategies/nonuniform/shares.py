@@ -77,17 +77,22 @@ def sharpness(interest: Interest, level: float, floor: float) -> Sharpness:
     return Sharpness(interest.region, interest.cell, values)
 
 
-def cut(sharp: Sharpness, largest: int, smallest: int, step: int) -> Iterator[Leaf]:
+def cut(
+    sharp: Sharpness, largest: int, smallest: float, widest: float, step: int
+) -> Iterator[Leaf]:
     """Cut a region into pieces whose sizes follow the sharpness.
 
-    Pieces are halved along both sides while they are uneven and larger than `smallest`.
+    Pieces are halved along both sides while they are uneven and worth it.
 
     Parameters
     ----------
     sharp : Sharpness
         What to follow.
-    largest, smallest : int
-        Sides of pieces, level-0 pixels; where a side is not divided it may be shorter.
+    largest : int
+        Side of pieces, level-0 pixels.
+    smallest, widest : float
+        Uneven pieces are halved where a side is worth so many level-0 pixels; all are, where it
+        is worth more than `widest`. A side's worth is its length by its sharpness per side.
     step : int
         Cuts fall on multiples of this, where that leaves two pieces.
     """
@@ -98,19 +103,26 @@ def cut(sharp: Sharpness, largest: int, smallest: int, step: int) -> Iterator[Le
     )
     for y, y1 in pairwise(ys):
         for x, x1 in pairwise(xs):
-            yield from _halve(sharp, Rect(y, x, y1 - y, x1 - x), smallest, step)
+            yield from _halve(sharp, Rect(y, x, y1 - y, x1 - x), smallest, widest, step)
 
 
-def _halve(sharp: Sharpness, rect: Rect, smallest: int, step: int) -> Iterator[Leaf]:
+def _halve(
+    sharp: Sharpness, rect: Rect, smallest: float, widest: float, step: int
+) -> Iterator[Leaf]:
     values = sharp.part(rect)
     low, high = float(values.min()), float(values.max())
-    ny, nx = (2 if side >= 2 * smallest else 1 for side in (rect.h, rect.w))
-    if high > UNEVEN * low and ny * nx > 1:
+    side = math.sqrt(float(values.mean()))
+    enough = smallest if high > UNEVEN * low else math.inf
+    ny, nx = (
+        2 if length >= 2 * step and (length * side >= enough or length * side > widest) else 1
+        for length in (rect.h, rect.w)
+    )
+    if ny * nx > 1:
         ys = edges(rect.y, rect.h, ny, step)
         xs = edges(rect.x, rect.w, nx, step)
         for y, y1 in pairwise(ys):
             for x, x1 in pairwise(xs):
-                yield from _halve(sharp, Rect(y, x, y1 - y, x1 - x), smallest, step)
+                yield from _halve(sharp, Rect(y, x, y1 - y, x1 - x), smallest, widest, step)
         return
     yield Leaf(rect, float(values.mean()), high <= 1.25 * low)
 
