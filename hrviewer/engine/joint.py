@@ -89,9 +89,9 @@ def see_warped(looker: Looker, network: Network, request: Warp) -> list[Seen]:
     except Exception as error:
         return [failed(patch, request.role, charge, network.card.outputs, error)]
     start = time.perf_counter()
-    # As fine as it was seen anywhere, in octaves: coarse warps need no fine maps.
-    closest = max(1.0, finest(rect, request.grid, request.shape))
-    shape = Grid(rect, network.stride << math.floor(math.log2(closest))).shape
+    # An octave finer than it was seen anywhere: coarse warps need no fine maps.
+    octave = math.floor(math.log2(max(1.0, finest(rect, request.grid, request.shape))))
+    shape = Grid(rect, max(1, network.stride * 2**octave // 2)).shape
     values = unwarp(done.output, request.grid, shape, kind_of(network.card))
     box = as_box(rect)
     value = answer(network.card, values, box, core, looker.pyramid.rect)

@@ -46,7 +46,7 @@ SCOUTING = 0.25
 """Part of the budget that finding out what is of interest may take."""
 
 
-SMALLEST = 256
+SMALLEST = 128
 """Pieces seen with fewer pixels per side are not halved: context would cost too much."""
 
 WIDEST = 1024
@@ -92,7 +92,7 @@ class NonUniformParams(Params):
         ge=0,
         le=512,
         title="Context",
-        description="Network pixels seen around each warp, at its own scale",
+        description="Network pixels seen around each piece, at its own scale; a small one has less",
     )
     nodes: int = Field(NODES, ge=3, le=129, title="Nodes", description="Of a warp's grid, per side")
     width: float = Field(
@@ -207,6 +207,8 @@ class NonUniform(Strategy):
             left = result.left
             if result.stop:
                 return None, left
+        if not patches:
+            return Interest(region, max(region.h, region.w), np.ones((1, 1))), left
         step = round(role.stride * patches[0].scale)
         cell = step * max(1, -(-max(region.h, region.w) // (OVERVIEW * step)))
         return looked(role, handles, region, max(1, cell)), left
@@ -260,8 +262,6 @@ class NonUniform(Strategy):
         native, card = scene.native, scene.main.card.input
         step = lattice(scene.main, snap_scale(native))
         side, smallest, widest = params.largest, float(SMALLEST), WIDEST
-        if max(scene.region.h, scene.region.w) <= side * native / 2:
-            smallest = math.inf  # a small image is one warp
         if card.fixed:
             # Every canvas has the same size: the more interest, the smaller the piece.
             widest = max(1, card.tile - 2 * params.context)
@@ -276,7 +276,7 @@ class NonUniform(Strategy):
         scale = snap_scale(native / math.sqrt(leaf.sharpness))
         fits = max(leaf.rect.h, leaf.rect.w) / scale + 2 * params.context <= main.card.input.tile
         if leaf.even and (fits or not main.card.input.fixed):
-            patch = Patch(leaf.rect, scale, params.context)
+            patch = Patch(leaf.rect, scale, halo(leaf, scale, params))
             cost = main.flops(*input_shape(main, patch, scene.rect))
             return Piece(patch, cost, interest)
         scale = native / math.sqrt(leaf.sharpness)
@@ -304,7 +304,8 @@ def most(pays: Callable[[float], bool], low: float, high: float) -> float:
 def overview(scene: Scene, name: str, role: Role) -> list[Patch]:
     """Return the looks that say what is of interest, at the scale that the role is meant for.
 
-    A built-in role has no such scale: it sees a thumbnail of some hundred cells per side.
+    A built-in role has no such scale: it sees a thumbnail of some hundred cells per side. Where
+    the budget does not pay for that, the role sees less; none, where it cannot see anything.
     """
     side = max(scene.region.h, scene.region.w)
     scale = scene.scale_of(name)
@@ -312,17 +313,22 @@ def overview(scene: Scene, name: str, role: Role) -> list[Patch]:
         wanted = side / 256 / role.stride if role.stride > 4 else side / 1024
         scale = max(wanted, min(8 * scale, side / 256), side / OVERVIEW)
         scale = 2.0 ** max(0, math.floor(math.log2(scale)))
-    while True:
-        patches = tiles(role, scene.region, snap_scale(scale), tile=None)
-        costs = total_flops(role, patches, scene.rect)
-        if costs <= SCOUTING * scene.budget or scale * role.stride > side / 4:
+    while scale * role.stride <= side / 2:
+        patches = tiles(role, scene.region, snap_scale(scale))
+        if total_flops(role, patches, scene.rect) <= SCOUTING * scene.budget:
             return patches
         scale *= 2
+    return []
 
 
 def around(scene: Scene, leaf: Leaf, scale: float, params: NonUniformParams) -> Rect:
     """Return a leaf and its context, at the scale at which it will be seen."""
-    return leaf.rect.pad(math.ceil(params.context * scale)) & scene.rect
+    return leaf.rect.pad(math.ceil(halo(leaf, scale, params) * scale)) & scene.rect
+
+
+def halo(leaf: Leaf, scale: float, params: NonUniformParams) -> int:
+    """Return the context in network pixels; a small piece can afford a quarter of its side."""
+    return min(params.context, math.ceil(max(leaf.rect.h, leaf.rect.w) / scale / 4))
 
 
 def canvas(main: Role, rect: Rect, scale: float) -> tuple[int, int]:

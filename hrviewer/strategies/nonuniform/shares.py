@@ -22,8 +22,8 @@ __all__ = ["Leaf", "Sharpness", "cut", "sharpness"]
 
 Floats = NDArray[np.float64]
 
-UNEVEN = 3.0
-"""Quarters whose sharpness differs by more are seen apart, where they are not too small."""
+REACH = 6.0
+"""How much sharper than its mean a warp can see a place; what asks for more is cut up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ def _halve(
     values = sharp.part(rect)
     low, high = float(values.min()), float(values.max())
     side = math.sqrt(float(values.mean()))
-    enough = smallest if high > UNEVEN * low else math.inf
+    enough = smallest if high > REACH * side**2 else math.inf
     ny, nx = (
         2 if length >= 2 * step and (length * side >= enough or length * side > widest) else 1
         for length in (rect.h, rect.w)
