@@ -258,8 +258,9 @@ class Job:
             header["networks"] = {
                 role: networks[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
-            if answer is not None and answer.note:
-                header["notes"] = [*notes, answer.note]
+            # Networks that only the policy asked for may have needed a stand-in.
+            notes += [note for note in networks.notes if note not in notes]
+            header["notes"] = [*notes, answer.note] if answer and answer.note else notes
             if sys.exc_info()[0] is None:
                 writer.finish({**header, **result})
             else:
