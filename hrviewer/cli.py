@@ -334,6 +334,15 @@ def run(
         typer.Option(callback=budget_of, help="What may be spent: 2TFLOP, 30s or 500patches."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what the strategy draws at random.")] = 0,
+    hints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hint",
+            metavar="NAME=FILE",
+            callback=settings_of,
+            help="What the strategy is told: saliency=IMAGE or density=RUN.run.zarr.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
     cache: Annotated[
         Cache, typer.Option(help="Whether results of earlier runs are served.")
@@ -362,6 +371,7 @@ def run(
             region=region,
             budget=budget,
             seed=seed,
+            hints=dict(hint.split("=", 1) for hint in hints or []),
             device=device,
             cache=cache.value,
             out=out,

@@ -35,7 +35,7 @@ from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same request would give another result."""
 
 
@@ -284,7 +284,7 @@ class Looker:
         for group in groups:
             if not self.control.wait():
                 raise Stopped
-            key = self._hash(network, request.role, digest(request), group)
+            key = self._hash(network, request.role, self.region, digest(request), group)
             found = self.cache.get(key) if self.cache else None
             if found is None:
                 if isinstance(request, Look):
@@ -356,7 +356,8 @@ def digest(request: Look | Warp | Think) -> str:
     if isinstance(request, Look):
         hasher.update(repr(request).encode())
     elif isinstance(request, Warp):
-        parts = (request.role, request.rect, request.shape, request.grid.shape, request.into)
+        where = request.rect, request.core, request.shape, request.grid.shape
+        parts = (request.role, *where, request.into)
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
         patches = tuple(handle.patch for handle in request.handles)

@@ -27,6 +27,7 @@ from hrviewer.viewer.panel.interval import Interval
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
+from hrviewer.viewer.panel.warped import Warped
 
 if TYPE_CHECKING:
     import napari
@@ -58,6 +59,7 @@ class Panel(QScrollArea):
         self.legend = Legend(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
+        self.warped = Warped(controller)
         self.files = Files(controller)
 
         body = QWidget()
@@ -78,6 +80,7 @@ class Panel(QScrollArea):
         layout.addWidget(line())
         layout.addWidget(heading("Patch"))
         layout.addWidget(self.clicked)
+        layout.addWidget(self.warped)
         layout.addStretch(1)
         layout.addWidget(self.files)
         self.setWidget(body)
