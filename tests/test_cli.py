@@ -19,8 +19,7 @@ import tifffile
 from toys import ToyPack, picture, toy_pack
 from typer.testing import CliRunner
 
-from hrviewer import cli
-from hrviewer.cli import app
+from hrviewer.cli import app, looking, plumbing
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Network
@@ -274,7 +273,7 @@ def test_info_gives_strict_json_where_nodata_is_nan(monkeypatch):
         fingerprint="f",
         notes=[],
     )
-    found = cli.about(pyramid)
+    found = looking.about(pyramid)
     assert found["nodata"] == "nan"
     json.dumps(found, allow_nan=False)
 
@@ -414,7 +413,7 @@ def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(image, toys, tmp_path):
 
 def test_a_second_ctrl_c_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
-    with cli.stoppable() as control:
+    with plumbing.stoppable() as control:
         signal.raise_signal(signal.SIGINT)
         assert control.stopped
         with pytest.raises(KeyboardInterrupt):
@@ -438,12 +437,12 @@ def test_progress_is_for_terminals_only(monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with cli.progress() as watch:
+    with plumbing.progress() as watch:
         watch(Progress(3, 12, 5e12))
     assert "3/12" in sys.stderr.getvalue()
     assert "5 TFLOP" in sys.stderr.getvalue()
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with cli.progress() as watch:
+    with plumbing.progress() as watch:
         assert watch is None
 
 
@@ -623,12 +622,12 @@ def test_no_qt_is_said_in_one_line(window, image, monkeypatch):
 
 
 def test_quantities():
-    assert cli.quantity(0, "B") == "0 B"
-    assert cli.quantity(999, "B") == "999 B"
-    assert cli.quantity(1.2e12, "FLOP") == "1.2 TFLOP"
-    assert cli.quantity(3e18, "FLOP") == "3e+03 PFLOP"
+    assert plumbing.quantity(0, "B") == "0 B"
+    assert plumbing.quantity(999, "B") == "999 B"
+    assert plumbing.quantity(1.2e12, "FLOP") == "1.2 TFLOP"
+    assert plumbing.quantity(3e18, "FLOP") == "3e+03 PFLOP"
 
 
 def test_regions():
-    assert cli.region_of("1,2,3,4") == Rect(1, 2, 3, 4)
-    assert cli.region_of("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)
+    assert plumbing.region_of("1,2,3,4") == Rect(1, 2, 3, 4)
+    assert plumbing.region_of("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)
