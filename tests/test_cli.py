@@ -23,7 +23,7 @@ from hrviewer.cli import app, looking, plumbing
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Network
-from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs import Run
 
 IMAGE = picture(300, 400)
@@ -86,13 +86,13 @@ def run(image, toys, tmp_path) -> Path:
 def test_help_lists_what_works_and_no_more():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
-    commands = {"info", "run", "view", "export", "models", "strategies"}
+    commands = {"info", "run", "view", "convert", "export", "sample", "models", "strategies"}
     assert listed == commands | {"--version", "--debug", "--help"} | (listed & {"resumed."})
     for name in [*commands, "models list", "models show", "models check"]:
         text = call(*name.split(), "--help").stdout
         assert "--debug" in text
         assert ("--live" in text) is (name == "view")
-        assert "--truth" not in text
+        assert ("--truth" in text) is (name == "run")
 
 
 def test_help_and_import_are_light_and_quick():
@@ -334,6 +334,36 @@ def test_run_prints_one_json_object(image, toys, tmp_path):
     assert said["params"] == {"tile": 64}
     assert said["estimate"]["value"] == pytest.approx(IMAGE[64:192, :, 0].sum() / 255, rel=1e-5)
     assert said == Run(out).header
+
+
+def test_run_says_how_far_it_is_from_the_truth(image, toys, tmp_path):
+    table = tmp_path / "truth.csv"
+    table.write_text("y,x\n10,20\n30,40\n")
+    out = tmp_path / "a.run.zarr"
+    said = json.loads(call("run", image, *RUN, "--json", "--truth", table, "--out", out).stdout)
+    count = IMAGE[..., 0].sum() / 255
+    assert said["truth"]["value"] == 2
+    assert said["truth"]["error"] == pytest.approx(count - 2, rel=1e-5)
+    assert said["truth"]["game"].keys() == {"0", "2", "4"}
+    assert said["truth"]["game"]["0"] == pytest.approx(count - 2, rel=1e-5)
+    lines = call("run", image, *RUN, "--truth", table, "--out", tmp_path / "b.run.zarr").stdout
+    assert "\ntruth" in lines
+    assert "no such file" in refused("run", image, *RUN, "--truth", tmp_path / "none.csv")
+    assert "does not know its truth" in refused("run", image, *RUN, "--truth", "auto")
+
+
+def test_convert(image, tmp_path):
+    out = tmp_path / "a.ome.zarr"
+    result = call("convert", image, out)
+    assert result.stdout == f"{out}\n"
+    assert result.stderr == ""
+    with open_pyramid(out) as pyramid:
+        assert (pyramid.read(pyramid.rect) == IMAGE).all()
+    assert "exists" in refused("convert", image, out)
+
+
+def test_sample_of_an_unknown_scene(tmp_path):
+    assert "nowhere" in refused("sample", "nowhere", tmp_path / "a.ome.zarr")
 
 
 def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):

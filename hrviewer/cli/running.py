@@ -62,6 +62,10 @@ def run(
         typer.Option(callback=budget_of, help="What may be spent: 2TFLOP, 30s or 500patches."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what the strategy draws at random.")] = 0,
+    truth: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|auto", help="What is really there; auto is a scene's own."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
     cache: Annotated[
         Cache, typer.Option(help="Whether results of earlier runs are served.")
@@ -94,6 +98,7 @@ def run(
             cache=cache.value,
             out=out,
             resume=resume,
+            truth=truth,
             watch=watch,
             control=control,
             **params,
@@ -112,7 +117,7 @@ def run(
 
 def summarize(done: Run) -> None:
     """Print what a run came to."""
-    from hrviewer.runs import sentence
+    from hrviewer.runs import sentence, verdict
 
     header, cost, looks = done.header, done.cost, done.header["patches"]
     stages = ("read", "prepare", "infer", "post")
@@ -127,6 +132,7 @@ def summarize(done: Run) -> None:
         ("image", header["image"]["path"]),
         ("how", f"{header['strategy']} with {header['model']} on {header['device']}"),
         ("answer", sentence(done.estimate)),
+        *([("truth", verdict(done.truth))] if done.truth else []),
         ("cost", f"{quantity(cost['flops'], 'FLOP')} in {cost['wall_s']:.2f} s"),
         ("stages", " · ".join(f"{stage} {cost[f'{stage}_s']:.2f} s" for stage in stages)),
         ("read", read),

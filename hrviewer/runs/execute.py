@@ -36,9 +36,11 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Pack, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimate import describe
+from hrviewer.runs.judge import find_judge
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunWriter, looker_settings, read_header, write_header
 from hrviewer.strategies import Answer, Params, Scene, Strategy, get_strategy
+from hrviewer.truth import Truth
 
 __all__ = ["Job", "parse_params", "run"]
 
@@ -55,6 +57,7 @@ def run(
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
+    truth: str | Path | Truth | None = None,
     watch: Watch | None = None,
     control: Control | None = None,
     **params: Any,
@@ -83,6 +86,9 @@ def run(
         The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
     resume : bool
         Go on with the run in `out`.
+    truth : str, Path or Truth, optional
+        What the answer is measured against: ``auto`` for a scene's own, or a file; see
+        `hrviewer.exchange.truth`.
     watch : callable, optional
         Told of looks, maps and progress as they come; on this thread.
     control : Control, optional
@@ -101,6 +107,7 @@ def run(
     """
     with open_pyramid(image) as pyramid:
         pack = model if isinstance(model, Pack) else open_pack(model)
+        judge = find_judge(truth, pyramid, pack.roles.get("main"))
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         job = Job(
             pyramid,
@@ -114,7 +121,7 @@ def run(
         worker = Device()
         store = result_cache() if cache == "use" else None
         try:
-            return job.run(
+            done = job.run(
                 Networks(pack, worker, device),
                 out=Path(out) if out else None,
                 resume=resume,
@@ -124,6 +131,9 @@ def run(
             )
         finally:
             worker.close()
+        if judge is not None:
+            done.judged(judge(done))
+        return done
 
 
 def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
