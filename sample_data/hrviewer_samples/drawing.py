@@ -27,8 +27,8 @@ def blend(canvas: Any, i: Any, j: Any, r: Any, g: Any, b: Any, a: Any) -> None:
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def bounds(low: Any, high: Any, origin: Any, length: Any) -> Any:
     """Return the canvas's pixels that an interval of output coordinates touches."""
-    a = max(0, int(math.floor(low)) - origin)
-    b = min(length, int(math.ceil(high)) - origin)
+    a = max(0, math.floor(low) - origin)
+    b = min(length, math.ceil(high) - origin)
     return a, b
 
 
