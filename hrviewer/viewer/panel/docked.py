@@ -26,6 +26,7 @@ from hrviewer.viewer.panel.following import Following
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
+from hrviewer.viewer.panel.truth import TruthSwitch
 
 if TYPE_CHECKING:
     import napari
@@ -54,6 +55,7 @@ class Panel(QScrollArea):
         self.following = Following(controller)
         self.running = Running(controller)
         self.legend = Legend(controller)
+        self.truth = TruthSwitch(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
         self.files = Files(controller)
@@ -69,6 +71,7 @@ class Panel(QScrollArea):
         layout.addWidget(line())
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.legend)
+        layout.addWidget(self.truth)
         layout.addWidget(line())
         layout.addWidget(heading("Where the time went, in seconds"))
         layout.addWidget(self.breakdown)
