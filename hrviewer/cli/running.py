@@ -59,7 +59,7 @@ def run(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(callback=budget_of, help="What may be spent: 2TFLOP, 30s or 500patches."),
+        typer.Option(callback=budget_of, help="What may be spent: 2TFLOP, 30s, 500patches or 10%."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what the strategy draws at random.")] = 0,
     truth: Annotated[

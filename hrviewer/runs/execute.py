@@ -240,6 +240,7 @@ class Job:
             "device": main.device,
             "truth": None,
         }
+        forget_peak()
         start = time.perf_counter()
         partial = {**header, **self._result(writer.record, None, scene, networks, 0.0)}
         write_header(path, {**partial, "complete": False})
@@ -370,13 +371,19 @@ class Job:
 
 
 def peak_memory() -> int | None:
-    """Return the process's largest resident size so far, in bytes; None where nobody counts it."""
+    """Return the process's largest resident size, in bytes; None where nobody counts it."""
     try:
         import resource
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew, where the system can: a run's peak is its own."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:

@@ -19,8 +19,10 @@ __all__ = [
     "bias",
     "ci95",
     "game",
+    "grid_errors",
     "mae",
     "matches",
+    "parts",
     "rmse",
 ]
 
@@ -59,8 +61,32 @@ def game(
         Which L.
     """
     n = 2 ** max(levels)
-    ys = region.y + np.arange(n + 1) * (region.h / n)
-    xs = region.x + np.arange(n + 1) * (region.w / n)
+    ys, xs = cuts(region, n)
+    told, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(ys, xs))
+    return grid_errors(parts(cells, cell, region, n), told, levels)
+
+
+def grid_errors(said: Floats, told: Floats, levels: Sequence[int]) -> dict[int, float]:
+    """Return the sums of absolute differences over ever finer grids, from the finest's counts."""
+    n = len(said)
+    off = said - told
+
+    def total(level: int) -> float:
+        sums = off.reshape(2**level, n >> level, 2**level, n >> level).sum(axis=(1, 3))
+        return float(np.abs(sums).sum())
+
+    return {level: total(level) for level in levels}
+
+
+def cuts(region: Rect, n: int) -> tuple[Floats, Floats]:
+    """Return where a region is cut into n × n equal parts."""
+    steps = np.arange(n + 1, dtype=np.float64)
+    return region.y + steps * (region.h / n), region.x + steps * (region.w / n)
+
+
+def parts(cells: Any, cell: float, region: Rect, n: int) -> Floats:
+    """Return what a density says of each of n × n equal parts of a region; see `game`."""
+    ys, xs = cuts(region, n)
     _, rows, columns = cells.shape
     first, last = int(region.y / cell), min(rows, int(np.ceil(region.y1 / cell)))
     left, right = int(region.x / cell), min(columns, int(np.ceil(region.x1 / cell)))
@@ -74,14 +100,7 @@ def game(
         density = np.nansum(cells[:, start:stop, left:right], axis=0, dtype=np.float64)
         edges = np.clip(np.arange(start, stop + 1) * cell, region.y, region.y1)
         said += overlap(edges, ys, -1, np.inf) @ density @ wx.T
-    told, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(ys, xs))
-    off = said - told
-
-    def total(level: int) -> float:
-        parts = off.reshape(2**level, n >> level, 2**level, n >> level).sum(axis=(1, 3))
-        return float(np.abs(parts).sum())
-
-    return {level: total(level) for level in levels}
+    return said
 
 
 # Counts on many images.
