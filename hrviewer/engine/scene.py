@@ -184,10 +184,11 @@ def build_scene(
             rate = measure_rate(networks["main"], networks.device)
         return rate
 
+    whole = main.flops_per_pixel() * clipped.area / scale**2
     if budget is not None:
-        flops = budget.flops(main, measured)
+        flops = budget.flops(main, measured, whole)
     elif strategy.default_budget is not None:
-        flops = strategy.default_budget * main.flops_per_pixel() * clipped.area / scale**2
+        flops = strategy.default_budget * whole
     else:
         flops = math.inf
     scene = Scene(

@@ -27,6 +27,7 @@ from hrviewer.viewer.panel.interval import Interval
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
+from hrviewer.viewer.panel.truth import TruthSwitch
 from hrviewer.viewer.panel.warped import Warped
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Panel(QScrollArea):
         self.running = Running(controller)
         self.interval = Interval(controller)
         self.legend = Legend(controller)
+        self.truth = TruthSwitch(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
         self.warped = Warped(controller)
@@ -74,6 +76,7 @@ class Panel(QScrollArea):
         layout.addWidget(line())
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.legend)
+        layout.addWidget(self.truth)
         layout.addWidget(line())
         layout.addWidget(heading("Where the time went, in seconds"))
         layout.addWidget(self.breakdown)
