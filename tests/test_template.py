@@ -18,18 +18,19 @@ FOUND = """
 import json
 from hrviewer.geometry import Rect
 from hrviewer.models import installed_packs, open_pack
-from hrviewer.pyramid.recipe import GROUP
+from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid.recipe import make_recipe
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.training import installed_courses
-from importlib.metadata import entry_points
 import numpy as np
 
-scene = entry_points(group=GROUP)["dots"].load()(1024, 11000)
+scene = make_recipe("dots", 1024, 11000)
 whole = Rect(0, 0, 1024, 1024)
 pixels = scene.render(whole, 1)
 network = open_pack("dots").load("main", "cpu")
 density = network(network.card.prepare(pixels)[None])
 print(json.dumps({
+    "opened": open_pyramid("sample:dots?size=1024&seed=11000").shape,
     "packs": [*installed_packs()],
     "strategies": strategy_ids(),
     "strategy": get_strategy("checkerboard").title,
@@ -71,6 +72,7 @@ def test_pack_strategy_and_sample_are_found(fresh, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "dots" in found["packs"]
+    assert found["opened"] == [1024, 1024]
     assert {"checkerboard", "patches", "uniform"} <= set(found["strategies"])
     assert found["strategy"] == "Checkerboard"
     assert found["roles"] == ["main"]
