@@ -62,11 +62,6 @@ class Handle(Protocol):
         """The network's output over the core, ``(k, rows, columns)``. NaN if it failed."""
         ...
 
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """What `map` covers, ``(y, x, h, w)`` in level-0 pixels: the core, in whole cells."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class Look:

@@ -12,7 +12,18 @@ from typing import Any
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Architecture, Card, Input, Output
-from hrviewer.training import CHOOSE, TEST, Counted, Course, Density, Joined, Pieces, Scout, Shrunk, halo
+from hrviewer.training import (
+    CHOOSE,
+    TEST,
+    Counted,
+    Course,
+    Density,
+    Joined,
+    Pieces,
+    Scout,
+    Shrunk,
+    halo,
+)
 from hrviewer.training import counted as scene_counted
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
