@@ -5,6 +5,7 @@ All from the scene ``crowd``, whose truth is known; nothing has to be fetched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from hrviewer.training import (
     Course,
     Density,
     Pieces,
-    Scout,
     Shrunk,
+    Student,
     counted,
     halo,
     picture,
@@ -64,12 +65,22 @@ def main(data: Path | None, pack: Path) -> Density:
     )
 
 
-def scout(data: Path | None, pack: Path) -> Scout:
+def scout(data: Path | None, pack: Path) -> Student:
     """Guess from an eighth of the size what ``main`` counts."""
-    return Scout.of(
+    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4))
+
+
+def scanner(data: Path | None, pack: Path) -> Student:
+    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
+    return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8, among=24))
+
+
+def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Student:
+    return Student.of(
         pack,
         SOURCES,
-        partial(Pieces, "crowd", side=512, batch=4),
+        pieces,
+        role=role,
         choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
         test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
     )
@@ -88,5 +99,5 @@ def _pieces(steps: int, seed: int) -> Shrunk:
 COURSE = Course(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
-    {"main": main, "scout": scout},
+    {"main": main, "scout": scout, "scanner": scanner},
 )
