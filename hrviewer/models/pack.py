@@ -165,7 +165,8 @@ def open_pack(spec: str | Path) -> Pack:
     ----------
     spec
         An installed pack's name; a folder with ``pack.json``; or an ``.onnx`` or ``.safetensors``
-        file with its card, ``NAME.json``, beside it: a pack with only ``main``.
+        file with its card, ``NAME.json``, beside it: a pack with only ``main``. Several of these
+        joined by ``+`` are one pack: each adds the roles that those before it lack.
 
     Raises
     ------
@@ -176,6 +177,8 @@ def open_pack(spec: str | Path) -> Pack:
     if isinstance(spec, str) and spec in installed:
         return installed[spec].load()
     path = Path(spec).expanduser()
+    if "+" in str(spec) and not path.exists():
+        return _joined([open_pack(part) for part in str(spec).split("+")])
     if path.is_dir():
         return Pack.read(path)
     if not path.suffix or (not path.exists() and path.suffix.lower() not in loaders.LOADABLE):
@@ -187,3 +190,13 @@ def open_pack(spec: str | Path) -> Pack:
     loaders.check_kind(path)
     card = Card.read(path.with_suffix(".json"))
     return Pack(card.name, {"main": (path, card)}, card.title)
+
+
+def _joined(packs: list[Pack]) -> Pack:
+    """Return one pack of the roles of several; the first that has a role gives it."""
+    networks: dict[str, tuple[Path, Card]] = {}
+    for pack in packs:
+        for role, card in pack.roles.items():
+            networks.setdefault(role, (pack._weights[role], card))
+    name = "+".join(pack.name for pack in packs)
+    return Pack(name, networks, description=packs[0].description)
