@@ -17,7 +17,6 @@ from hrviewer.training import (
     Course,
     Density,
     Pieces,
-    Shrunk,
     Student,
     counted,
     halo,
@@ -58,10 +57,10 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        _pieces,
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4),
         choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
-        steps=3600,
+        steps=4500,
     )
 
 
@@ -72,7 +71,7 @@ def scout(data: Path | None, pack: Path) -> Student:
 
 def scanner(data: Path | None, pack: Path) -> Student:
     """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
-    return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8, among=24))
+    return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
 
 
 def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Student:
@@ -83,16 +82,6 @@ def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Stu
         role=role,
         choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
         test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
-    )
-
-
-def _pieces(steps: int, seed: int) -> Shrunk:
-    """Return batches of pieces, some of them halved: people there are, then, half as tall."""
-    return Shrunk(
-        lambda side: Pieces("crowd", steps, seed, side=side, batch=8, stride=4, among=24),
-        SIDE,
-        {1: 0.8, 2: 0.2},
-        seed,
     )
 
 
