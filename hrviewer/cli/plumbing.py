@@ -233,7 +233,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Model = Annotated[
     str,
     typer.Option(
-        help="A pack's name, its folder, or an .onnx or .safetensors file; joined by + they share roles."
+        help="A pack's name, its folder, or an .onnx or .safetensors file; several joined by +."
     ),
 ]
 Chosen = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]
