@@ -14,7 +14,18 @@ from numba import njit
 
 from hrviewer_samples.noise import between, mix
 from hrviewer_samples.tissue.slide import (
-    BASE, CELLS, EPI, FAT, GRADE, IMMUNE, INSIDE, KERATIN, LOOSE, LUMEN, U, V, VESSEL,
+    BASE,
+    CELLS,
+    EPI,
+    FAT,
+    GRADE,
+    IMMUNE,
+    INSIDE,
+    KERATIN,
+    LOOSE,
+    LUMEN,
+    VESSEL,
+    V,
 )  # fmt: skip
 
 __all__ = ["COLUMNS", "REACH", "masks", "outline", "place", "stain"]
@@ -47,21 +58,34 @@ def _slope(fields: Any, i: Any, j: Any, k: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step: Any) -> Any:
+def place(
+    seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step: Any, every: Any
+) -> Any:
     """Return the nuclei of a surveyed area, one row of `COLUMNS` each.
+
+    Of the lattices only every so many rows and columns are looked at; a nucleus then stands for
+    its neighbours, and is as much larger.
 
     Those whose lattice place is nearer than `REACH` to its border may be missing others beyond.
     """
     h, w = cells.shape
-    room = int((h * step / FINE + 2) * (w * step / FINE + 2)) + int(
-        (h * step / COARSE + 2) * (w * step / COARSE + 2)
-    )
+    room = 0
+    for pitch in (FINE * every, COARSE * every):
+        room += int((h * step / pitch + 2) * (w * step / pitch + 2))
     out = np.empty((room, COLUMNS), np.float32)
     n = 0
     for lattice in range(2):
         pitch = FINE if lattice == 0 else COARSE
-        for p in range(math.floor(oy / pitch), math.floor((oy + h * step) / pitch) + 1):
-            for q in range(math.floor(ox / pitch), math.floor((ox + w * step) / pitch) + 1):
+        for p in range(
+            -(-math.floor(oy / pitch) // every) * every,
+            math.floor((oy + h * step) / pitch) + 1,
+            every,
+        ):
+            for q in range(
+                -(-math.floor(ox / pitch) // every) * every,
+                math.floor((ox + w * step) / pitch) + 1,
+                every,
+            ):
                 # Cheap look first: most of a slide is glass.
                 ci = math.floor(((p + 0.5) * pitch - oy) / step)
                 cj = math.floor(((q + 0.5) * pitch - ox) / step)
@@ -94,7 +118,9 @@ def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step:
                     if lattice == 0:
                         if base < 17.0 and grade < 0.75:  # palisade on the membrane
                             chance = 0.93 - 0.25 * max(0.0, grade)
-                            shift = (9.0 + between(s, 4, -2.0, 2.5) * (1 + 2 * max(0.0, grade)) - base) * 0.9
+                            shift = (
+                                9.0 + between(s, 4, -2.0, 2.5) * (1 + 2 * max(0.0, grade)) - base
+                            ) * 0.9
                             y, x = y + uy * shift, x + ux * shift
                             dy, dx = uy + skew * ux, ux - skew * uy
                             a = between(s, 5, 5.8, 8.6) + 1.5 * max(0.0, grade)
@@ -136,7 +162,7 @@ def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step:
                         b = a * between(s, 6, 0.58, 0.95)
                         dark = between(s, 7, 0.75, 1.4) + 0.5 * grade * between(s, 13, 0.0, 1.0)
                         pale = between(s, 8, 0.1, 0.9)
-                        lobe = between(s, 10, -0.28, 0.28) * (0.4 + grade)
+                        lobe = between(s, 10, -0.13, 0.13) * (0.4 + grade)
                 elif epi < -4.0 and _read(fields, i, j, fy, fx, KERATIN) < -6.0:
                     fat = _read(fields, i, j, fy, fx, FAT)
                     vessel = _read(fields, i, j, fy, fx, VESSEL)
@@ -177,8 +203,13 @@ def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step:
                 if not (0.0 <= y < size and 0.0 <= x < size):
                     continue
                 long = math.sqrt(dy * dy + dx * dx)
-                out[n, 0], out[n, 1], out[n, 2], out[n, 3] = y, x, a, b
-                out[n, 4], out[n, 5], out[n, 6], out[n, 7] = dx / long, dy / long, bend, lobe
+                out[n, 0], out[n, 1], out[n, 2], out[n, 3] = y, x, a * every, b * every
+                out[n, 4], out[n, 5], out[n, 6], out[n, 7] = (
+                    dx / long,
+                    dy / long,
+                    bend / every,
+                    lobe,
+                )
                 out[n, 8], out[n, 9], out[n, 10] = dark, pale, sharp
                 out[n, 11] = s >> np.uint64(44)
                 n += 1
@@ -207,8 +238,14 @@ def stain(nuclei: Any, grain: Any, oy: Any, ox: Any, pixel: Any, cover: Any, amo
     for n in range(len(nuclei)):
         r = nuclei[n]
         reach = r[LONG] * 1.3 + 1.5 * pixel
-        i0, i1 = max(0, math.floor((r[Y] - reach) / pixel - oy)), min(h, math.ceil((r[Y] + reach) / pixel - oy))
-        j0, j1 = max(0, math.floor((r[X] - reach) / pixel - ox)), min(w, math.ceil((r[X] + reach) / pixel - ox))
+        i0, i1 = (
+            max(0, math.floor((r[Y] - reach) / pixel - oy)),
+            min(h, math.ceil((r[Y] + reach) / pixel - oy)),
+        )
+        j0, j1 = (
+            max(0, math.floor((r[X] - reach) / pixel - ox)),
+            min(w, math.ceil((r[X] + reach) / pixel - ox)),
+        )
         soft = max(r[SHARP] * 1.2, pixel)
         small = min(r[SHORT] * 2.0 / pixel, 1.0)  # narrower than a pixel: widened and paled
         gy, gx = int(r[NUMBER]) & 511, int(r[NUMBER]) >> 9
@@ -218,7 +255,8 @@ def stain(nuclei: Any, grain: Any, oy: Any, ox: Any, pixel: Any, cover: Any, amo
             for j in range(j0, j1):
                 x = (j + ox + 0.5) * pixel
                 t = outline(r, y, x)
-                a = min(1.0, 0.5 + t * max(r[SHORT], 0.5 * pixel) / soft)
+                far = math.sqrt((y - r[Y]) ** 2 + (x - r[X]) ** 2) / max(1.0 - t, 1e-3)
+                a = min(1.0, 0.5 + t * max(far, 0.5 * pixel) / soft)
                 if a <= 0.0:
                     continue
                 t = max(t, 0.0)

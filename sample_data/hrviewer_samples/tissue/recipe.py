@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-
 from hrviewer.geometry import Rect
 from hrviewer.pyramid.recipe import Recipe
 from hrviewer.truth import Truth
+from numpy.typing import NDArray
+
 from hrviewer_samples.tissue.materials import SIDE, Palette, make_palette
 from hrviewer_samples.tissue.nuclei import REACH, masks, place, stain
 from hrviewer_samples.tissue.paint import defocus, paint
@@ -60,7 +60,11 @@ class Tissue(Recipe):
             for x in range(0, w, side):
                 hh, ww = min(side, h - y), min(side, w - x)
                 fine = self._fine(
-                    rect.y // pixel + y * many, rect.x // pixel + x * many, hh * many, ww * many, pixel
+                    rect.y // pixel + y * many,
+                    rect.x // pixel + x * many,
+                    hh * many,
+                    ww * many,
+                    pixel,
                 )
                 if many > 1:
                     sums = fine.reshape(hh, many, ww, many, 3).sum((1, 3), dtype=np.uint32)
@@ -77,7 +81,8 @@ class Tissue(Recipe):
         margin = 2 * radius
         y0, x0 = (oy - margin) // per, (ox - margin) // per
         y1, x1 = -(-(oy + h + margin) // per), -(-(ox + w + margin) // per)
-        beyond = -(-(REACH + pixel) // step) + 1
+        every = max(1, pixel // 8)  # from 64 on, some nuclei stand for all
+        beyond = -(-(REACH * every + pixel) // step) + 1
         fields, cells = survey(
             slide, (y0 - beyond) * step, (x0 - beyond) * step,
             y1 - y0 + 2 * beyond + 1, x1 - x0 + 2 * beyond + 1, step,
@@ -88,8 +93,9 @@ class Tissue(Recipe):
             return np.broadcast_to((palette.glass + 0.5).astype(np.uint8), (h, w, 3)).copy()
         cover, amount = np.zeros((2, *shape), np.int32)
         nuclei = place(
-            self.seed, self.size, fields, cells, (y0 - beyond) * step, (x0 - beyond) * step, step
-        )
+            self.seed, self.size, fields, cells, (y0 - beyond) * step, (x0 - beyond) * step,
+            step, every,
+        )  # fmt: skip
         stain(nuclei, palette.grain, y0 * per, x0 * per, pixel, cover, amount)
         image, blur = np.empty((*shape, 3), np.uint8), np.zeros(shape, np.float32)
         hazy = paint(
@@ -116,7 +122,9 @@ class Tissue(Recipe):
                 w = -(-min(BLOCK, area.x1 - x) // STEP) + 2 * (REACH // STEP) + 4
                 fields, cells = survey(slide, y0 * STEP, x0 * STEP, h, w, STEP)
                 if cells.any():
-                    found = place(self.seed, self.size, fields, cells, y0 * STEP, x0 * STEP, STEP)
+                    found = place(
+                        self.seed, self.size, fields, cells, y0 * STEP, x0 * STEP, STEP, 1
+                    )
                     at = found[:, :2]
                     low, high = (y, x), (min(y + BLOCK, area.y1), min(x + BLOCK, area.x1))
                     rows.append(found[((at >= low) & (at < high)).all(1)])
