@@ -30,6 +30,7 @@ from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
+from hrviewer.viewer.arriving import follow
 from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
 from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
@@ -106,6 +107,7 @@ class Controller:
         self._opening: Opening | None = None
         self._closed = False
         self.live = Live(self)
+        follow(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
             (layers.selection.events.active, self._on_active),
@@ -436,7 +438,7 @@ class Controller:
     # The image, and what lies on it.
 
     def _add(self, pyramid: Pyramid) -> Image:
-        return self._show(*image_layer(pyramid))
+        return self._show(*image_layer(pyramid, read=False))
 
     def _show(self, data: Any, settings: dict[str, Any], kind: str) -> Image:
         layer = self.viewer.add_layer(Layer.create(data, settings, kind))
