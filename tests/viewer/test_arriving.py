@@ -159,7 +159,7 @@ def test_nothing_is_fetched_after_the_layer_is_gone(viewer, slow, qtbot):
 def test_a_hidden_layer_wants_nothing(viewer, slow, qtbot):
     fine, coarse = slow
     coarse.gate.set()
-    layer, fetcher = add(viewer, slow)
+    layer, _ = add(viewer, slow)
     look(viewer, (1000, 1000), 1.0)
     qtbot.waitUntil(lambda: bool(fine.reads), timeout=10_000)
     layer.visible = False
