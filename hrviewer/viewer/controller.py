@@ -31,7 +31,7 @@ from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
 from hrviewer.viewer.arriving import follow
-from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
+from hrviewer.viewer.levels import KEY, image_layer, is_base, plane_of, pyramid_of, shape_of
 from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
 from hrviewer.viewer.opening import Opening
@@ -213,11 +213,11 @@ class Controller:
             strategy = self.strategy
             params = parse_params(strategy, self.params)
             budget = Budget.parse(self.budget) if self.budget.strip() else None
-            region = self.rect()
+            region, plane = self.rect(), plane_of(self.viewer, base)
             networks = self.networks_of(pack)
 
             def prepare() -> tuple[Job, Networks]:
-                job = Job(pyramid_of(base), pack, strategy, params, region, budget)
+                job = Job(pyramid_of(base, plane), pack, strategy, params, region, budget)
                 return job, networks
 
             self._launch(prepare, out or self._path(base, strategy))
@@ -261,10 +261,10 @@ class Controller:
             strategy = get_strategy(header["strategy"])
             params = parse_params(strategy, header["params"])
             budget = Budget.parse(header["budget"]) if header["budget"] else None
-            networks = self.networks_of(pack)
+            networks, plane = self.networks_of(pack), plane_of(self.viewer, base)
 
             def prepare() -> tuple[Job, Networks]:
-                pyramid = pyramid_of(base)
+                pyramid = pyramid_of(base, plane)
                 job = Job(pyramid, pack, strategy, params, run.region, budget, header["seed"])
                 return job, networks
 
@@ -532,9 +532,10 @@ class Controller:
         if self._preview is not None:
             self._preview[1].cancel()
         base, networks = overlays.base, self._networks
+        plane = plane_of(self.viewer, base)
 
         def read() -> NDArray[np.uint8]:
-            return seen_by(pyramid_of(base), row, networks)
+            return seen_by(pyramid_of(base, plane), row, networks)
 
         self._preview = row, self._reader.submit(read)
 

@@ -18,9 +18,21 @@ from hrviewer.viewer.fetching import Fetcher
 from hrviewer.viewer.shown import Axes, Coarsest, Shown, arrange
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.components import ViewerModel
     from napari.layers import Image
 
-__all__ = ["KEY", "image_layer", "is_base", "placement", "pyramid_of", "shape_of", "small"]
+__all__ = [
+    "KEY",
+    "image_layer",
+    "is_base",
+    "placement",
+    "plane_of",
+    "pyramid_of",
+    "shape_of",
+    "small",
+]
 
 KEY = "hrviewer"
 """Under this name a layer's metadata holds what hrviewer knows of it."""
@@ -114,8 +126,27 @@ def limits(pixels: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1)
 
 
-def pyramid_of(layer: Image) -> Pyramid:
+def plane_of(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
+    """Return which plane of a layer with further axes (t, z) is on the screen.
+
+    None of ours has any: channels are all looked at, whichever is shown.
+    """
+    if "pyramid" in layer.metadata.get(KEY, {}) or layer.ndim == 2:
+        return ()
+    first = layer.data[0] if layer.multiscale else layer.data
+    point = np.round(np.asarray(layer.world_to_data(viewer.dims.point))[:-2])
+    return tuple(int(min(max(i, 0), n - 1)) for i, n in zip(point, first.shape, strict=False))
+
+
+def pyramid_of(layer: Image, plane: Sequence[int] = ()) -> Pyramid:
     """Return the pyramid behind a layer, opening one on its data if it is not ours.
+
+    Parameters
+    ----------
+    layer : Image
+        Ours or anybody's.
+    plane : sequence of int
+        Which plane of further axes; the first if not given.
 
     Raises
     ------
@@ -123,9 +154,11 @@ def pyramid_of(layer: Image) -> Pyramid:
         If the layer's data cannot be looked at.
     """
     kept: Pyramid | None = layer.metadata.get(KEY, {}).get("pyramid")
-    if kept is None:
-        kept = open_pyramid(layer)
-    return kept
+    if kept is not None:
+        return kept
+    first = open_pyramid(layer)
+    wanted = dict(zip(first.plane, plane, strict=False))
+    return first if wanted in ({}, first.plane) else open_pyramid(layer, plane=wanted)
 
 
 def is_base(layer: Any) -> bool:

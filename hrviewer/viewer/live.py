@@ -3,8 +3,9 @@
 `Live` is told to `tick` with the controller, on the window's thread: there it sees that the view
 has come to rest, or that something else was chosen, and asks the engine's session. What the
 session has to say waits in a deque until the next tick; it is drawn into the picture's arrays by
-`Painter`, on a thread of its own, so that the window neither computes nor draws maps. Overlays
-stand still while the view moves, and are refreshed at most ten times a second.
+`painter.Painter`, on a thread of its own, so that the window neither computes nor draws maps.
+Overlays stand still while the view moves, and are refreshed at most ten times a second. Of a stack
+the plane on the screen is looked at.
 
 Invariants: nothing is looked at while Live is off, the window is hidden or a run is at work; what
 is drawn belongs to one choice; what a newer choice left behind is dropped, whoever says it.
@@ -27,7 +28,6 @@ from hrviewer.engine import (
     Budget,
     Cell,
     Networks,
-    Progress,
     Seen,
     Session,
     Update,
@@ -40,8 +40,9 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Network, Pack
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import describe, parse_params, sentence
-from hrviewer.strategies import Params, Show, Strategy
-from hrviewer.viewer.levels import pyramid_of
+from hrviewer.strategies import Params, Strategy
+from hrviewer.viewer.levels import plane_of, pyramid_of
+from hrviewer.viewer.painter import Painter
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import screen_pixel, visible_rect
 from hrviewer.viewer.units import si
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Live", "Painter"]
+__all__ = ["Live"]
 
 log = logging.getLogger(__name__)
 
@@ -72,92 +73,11 @@ class _Ready:
 
     base: Image
     pack: Pack
+    plane: tuple[int, ...]
     pyramid: Pyramid
     networks: Networks
     main: Network
     picture: Picture
-
-
-class Painter:
-    """Draws what a session says into a picture, on a thread of its own.
-
-    Cells of different sizes may lie over each other after a zoom: what a cell says takes the
-    place of all that was drawn there before, so every pixel shows, and is charged with, one
-    cell's looks.
-
-    Parameters
-    ----------
-    picture : Picture
-        What is drawn into.
-    """
-
-    def __init__(self, picture: Picture) -> None:
-        self.picture = picture
-        self._choice = 0
-        self._whole: set[Rect] = set()
-        self._part: Rect | None = None
-        self._fresh = False
-        self._worker = ThreadPoolExecutor(1, "hrviewer-paint")
-
-    def turn(self, choice: int) -> None:
-        """Draw this choice from now on, on an empty picture."""
-        self._choice = choice
-        self._worker.submit(self._clear)
-
-    def take(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
-        """Draw a cell, or what comes of one; from any thread."""
-        try:
-            self._worker.submit(self._draw, choice, rect, update)
-        except RuntimeError:  # closed in the meantime
-            log.debug("nobody draws any more")
-
-    def close(self) -> None:
-        """Draw no more."""
-        self._choice = -1
-        self._worker.shutdown(wait=False, cancel_futures=True)
-
-    def _clear(self) -> None:
-        self.picture.erase(self.picture.image)
-        self._whole.clear()
-        self._part = None
-
-    def _draw(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
-        if choice != self._choice or isinstance(update, Progress):
-            return
-        try:
-            if isinstance(update, Cell):
-                self._finish(choice, update)
-            elif update is None:
-                self._part, self._fresh = rect, True
-            elif rect == self._part:
-                # What was there before stays until there is something to put in its place.
-                if self._fresh and isinstance(update, Seen | Show):
-                    self._empty(rect)
-                    self._fresh = False
-                self.picture.take(update)
-        except Exception:
-            log.exception("a cell was not drawn")
-
-    def _finish(self, choice: int, cell: Cell) -> None:
-        if cell.rect in self._whole:
-            return
-        if cell.rect != self._part or self._fresh:
-            self._empty(cell.rect)
-            for request, seen in cell.seen:
-                self.picture.take(request)
-                for look in seen:
-                    if choice != self._choice:
-                        return
-                    self.picture.take(look)
-            for show in cell.shown:
-                self.picture.take(show)
-        self._part = None
-        self._whole.add(cell.rect)
-
-    def _empty(self, rect: Rect) -> None:
-        self.picture.erase(rect)
-        self.picture.region = rect
-        self._whole = {other for other in self._whole if (other & rect).empty}
 
 
 class Live:
@@ -178,6 +98,7 @@ class Live:
         self._loading: Future[_Ready] | None = None
         self._ready: _Ready | None = None
         self._base: Image | None = None
+        self._plane: tuple[int, ...] = ()
         self._painter: Painter | None = None
         self._news: deque[tuple[int, Rect, Any]] = deque()
         self._choice = -1
@@ -236,7 +157,11 @@ class Live:
             self._take_loaded()
         elif controller.base is None or controller.pack is None:
             self.turn(False)
-        elif ready is None or (ready.base, ready.pack) != (controller.base, controller.pack):
+        elif ready is None or (ready.base, ready.pack, ready.plane) != (
+            controller.base,
+            controller.pack,
+            plane_of(controller.viewer, controller.base),
+        ):
             self._load(controller.base, controller.pack)
         elif controller.overlays is None or controller.overlays.picture is not ready.picture:
             self.turn(False)  # other overlays have taken over
@@ -261,15 +186,16 @@ class Live:
 
     def _load(self, base: Image, pack: Pack) -> None:
         """Open and load on a thread, for it takes its time."""
-        if self._base != base:
+        plane = plane_of(self._controller.viewer, base)
+        if (self._base, self._plane) != (base, plane):
             self._drop()
         self._rest()
-        self._base = base
+        self._base, self._plane = base, plane
         networks = self._controller.networks_of(pack)
 
         def load() -> _Ready:
-            pyramid, main = pyramid_of(base), networks["main"]
-            return _Ready(base, pack, pyramid, networks, main, empty(pyramid, main))
+            pyramid, main = pyramid_of(base, plane), networks["main"]
+            return _Ready(base, pack, plane, pyramid, networks, main, empty(pyramid, main))
 
         self._ready = None
         self._loading = self._loader.submit(load)
@@ -351,6 +277,7 @@ class Live:
                 cache=self._controller.results(),
                 heard=self._hear,
                 failed=self._fail,
+                ahead=True,
             )
         self._choice = self.session.switch(strategy, params, budget, networks)
         self._painter.turn(self._choice)
