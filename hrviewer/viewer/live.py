@@ -63,6 +63,9 @@ REST = 0.05
 BETWEEN = 0.1
 """Seconds between refreshes of the overlays, at least."""
 
+LETTER = 1.0
+"""Width of a letter of the head-up line, per size of its font, about; screen pixels."""
+
 RECENT = 3.0
 """Seconds over which rates are measured."""
 
@@ -408,11 +411,23 @@ class Live:
         return words, rest
 
     def _hud(self, words: str) -> None:
-        text = self._controller.viewer.canvas.overlays.text
+        canvas = self._controller.viewer.canvas
+        text = canvas.overlays.text
         if words:
-            text.text = words
+            text.text = wrapped(words, int(canvas.size[1] / (LETTER * text.font_size)))
             text.position = "top_left"
         text.visible = bool(words)
+
+
+def wrapped(words: str, width: int) -> str:
+    """Break a line between its parts, where it would be longer than `width` letters."""
+    lines: list[str] = []
+    for part in words.split(" · "):
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def empty(pyramid: Pyramid, main: Network) -> Picture:

@@ -52,7 +52,7 @@ class Quantity:
 COSTS: dict[str, Quantity] = {
     "FLOPs": Quantity("FLOP per pixel", ("flops",)),
     "time": Quantity("ms per megapixel", ("read_s", "prepare_s", "infer_s", "post_s"), 1e9),
-    "bytes read": Quantity("bytes per pixel", ("bytes",)),
+    "bytes": Quantity("bytes per pixel", ("bytes",)),
 }
 """What the cost map can show, by name."""
 

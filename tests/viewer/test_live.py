@@ -285,16 +285,18 @@ def test_the_switch_in_the_panel(docked, qtbot):
     assert docked.following.switch.isEnabled()
 
 
-def test_nothing_runs_while_nobody_sees_it(docked, qtbot, network):
+@pytest.mark.parametrize("hide", ["hide", "showMinimized"])
+def test_nothing_runs_while_nobody_sees_it(docked, qtbot, network, hide):
     docked.following.switch.click()
     qtbot.waitUntil(lambda: network.calls > 0, timeout=20_000)
     network.before = lambda batch: time.sleep(0.01)
-    docked.window().hide()
+    getattr(docked.window(), hide)()
     qtbot.wait(300)
+    assert docked.controller.live.session.idle()  # nothing ahead, either
     calls = network.calls
     qtbot.wait(300)
     assert network.calls == calls
-    docked.window().show()
+    docked.window().showNormal()
     qtbot.waitUntil(lambda: "up to date" in docked.following.words.text(), timeout=20_000)
 
 
@@ -392,3 +394,13 @@ def test_cells_are_drawn_in_turns_and_share_what_they_share():
     assert np.isfinite(record.output.values).all()
     assert record.output.values[0, 0].reshape(4, 16)[:, 0].tolist() == [1, 65, 129, 193]
     assert len(record.patches) == 6
+
+
+def test_the_head_up_line_is_broken_where_the_canvas_ends():
+    from hrviewer.viewer.live import wrapped
+
+    words = "12 tiles/s · 3 MP/s · 5 cells to go"
+    assert wrapped(words, 100) == words
+    assert wrapped(words, 22) == "12 tiles/s · 3 MP/s\n5 cells to go"
+    assert wrapped(words, 1) == "12 tiles/s\n3 MP/s\n5 cells to go"
+    assert wrapped("up to date", 4) == "up to date"

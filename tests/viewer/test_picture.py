@@ -162,7 +162,7 @@ def test_the_cost_map_shows_what_is_asked_for():
     expected = {
         "FLOPs": (1e5 / 1024, "FLOP per pixel"),
         "time": (4.0 / (1024 / 1e6), "ms per megapixel"),
-        "bytes read": (2.0, "bytes per pixel"),
+        "bytes": (2.0, "bytes per pixel"),
     }
     assert list(expected) == list(COSTS)
     for name in [*reversed(expected), "FLOPs"]:
@@ -174,7 +174,7 @@ def test_the_cost_map_shows_what_is_asked_for():
         np.testing.assert_allclose(cost.values[:2, :2], value, rtol=1e-6)
         assert np.isnan(cost.values[2:]).all()
     # What comes later is drawn in the same quantity, and nothing that was looked at disappears.
-    picture.measure("bytes read")
+    picture.measure("bytes")
     other = Rect(64, 64, 32, 32)
     picture.take(Look("main", (Patch(other),), into="output"))
     picture.take(replace(seen(other), charge=Charge(flops=1.0)))

@@ -57,6 +57,8 @@ class Legend(QWidget):
         self.quantity = QComboBox()
         self.quantity.addItems(list(COSTS))
         self.quantity.setToolTip("Which cost is shown")
+        for chooser in (self.plane, self.quantity):
+            chooser.setFixedWidth(LABELS + 12)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(6)
