@@ -193,7 +193,8 @@ def test_others_get_the_pixels_themselves(viewer, slow, qtbot):
     assert fetcher_of(twin) is not fetcher
     np.testing.assert_array_equal(twin.data[0][window], fine.pixels[window])
     qtbot.waitUntil(lambda: not fetcher.busy and not threads(), timeout=10_000)
-    assert seen(viewer).min() > 0  # and so napari's own slicing has come to its end
+    # napari's own slicing comes to its end, too.
+    qtbot.waitUntil(lambda: seen(viewer).min() > 0, timeout=10_000)
 
 
 def test_what_cannot_be_decoded_is_said_once(viewer, slow, qtbot, monkeypatch):
