@@ -115,6 +115,7 @@ def measure(
         ours.viewer.window.resize(*size)
         bench = Bench(ours, Path(folder))
         spin(1.0)
+        go(ours.viewer, scripts[0][0])
         bench.live(True)  # loads the network
         bench.live(False)
         ways |= {"idle": [], "live": []}
@@ -365,8 +366,9 @@ class Bench:
         live = self.controller.live
         live.turn(on)
         if on:
-            until(lambda: live.session is not None and live._loading is None)
-        until(self._calm if on else self._nothing_runs())
+            until(lambda: live.session is not None and live._loading is None, 180)
+        else:
+            until(self._nothing_runs())
 
     def waiting(self) -> bool:
         """Tell whether there is something to look at."""

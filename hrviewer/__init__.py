@@ -56,6 +56,7 @@ def run(
     budget: str | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
@@ -79,6 +80,9 @@ def run(
         Of whatever the strategy draws at random.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda[:n]"`` or ``"mps"``.
+    precision : {"float32", "bfloat16"}
+        Numbers that networks compute in. What another than float32 changes on this image is
+        measured, and a note of the run.
     cache : {"use", "off"}
         Whether results of earlier runs are served.
     out : str or Path, optional
@@ -108,6 +112,7 @@ def run(
         budget=budget,
         seed=seed,
         device=device,
+        precision=precision,
         cache=cache,
         out=out,
         resume=resume,

@@ -179,6 +179,13 @@ def settings_of(items: list[str] | None) -> list[str]:
     return items or []
 
 
+class Precision(StrEnum):
+    """Numbers that networks compute in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Cache(StrEnum):
     """Whether results of earlier runs are served."""
 
@@ -335,6 +342,9 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what the strategy draws at random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="bfloat16 is quicker and less exact: the run says how much.")
+    ] = Precision.float32,
     cache: Annotated[
         Cache, typer.Option(help="Whether results of earlier runs are served.")
     ] = Cache.use,
@@ -363,6 +373,7 @@ def run(
             budget=budget,
             seed=seed,
             device=device,
+            precision=precision.value,
             cache=cache.value,
             out=out,
             resume=resume,

@@ -15,6 +15,7 @@ from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
 from hrviewer.engine.looker import Looker, role_of
+from hrviewer.engine.precision import Off, how_far_off
 from hrviewer.engine.record import PatchRow, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
@@ -29,6 +30,7 @@ __all__ = [
     "Ledger",
     "Looker",
     "Networks",
+    "Off",
     "PatchRow",
     "Priority",
     "Progress",
@@ -44,6 +46,7 @@ __all__ = [
     "cells",
     "drive",
     "empty_record",
+    "how_far_off",
     "kind_of",
     "map_cell",
     "native_scale",

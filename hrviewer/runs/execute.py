@@ -30,6 +30,7 @@ from hrviewer.engine import (
     Watch,
     build_scene,
     drive,
+    how_far_off,
 )
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
@@ -52,6 +53,7 @@ def run(
     budget: str | Budget | None = None,
     seed: int = 0,
     device: str = "auto",
+    precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
@@ -77,6 +79,9 @@ def run(
         Of whatever the strategy draws at random.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+    precision : {"float32", "bfloat16"}
+        Numbers that networks compute in. Another than float32 is compared with it on this image,
+        and what that gave is a note of the run.
     cache : {"use", "off"}
         Whether results of earlier runs are served.
     out : path, optional
@@ -115,7 +120,7 @@ def run(
         store = result_cache() if cache == "use" else None
         try:
             return job.run(
-                Networks(pack, worker, device),
+                Networks(pack, worker, device, precision),
                 out=Path(out) if out else None,
                 resume=resume,
                 cache=store,
@@ -217,6 +222,8 @@ class Job:
         if earlier is not None:
             self._must_match(earlier, path, networks, looker)
         main = networks["main"]
+        off = how_far_off(self.pyramid, networks, scene)
+        notes = [*notes, *([str(off)] if off else [])]
         writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native, scene.region)
         header = {
             **self._identity(scene),
@@ -228,6 +235,7 @@ class Job:
             "versions": versions(),
             "run": str(path),
             "device": main.device,
+            "precision": off.json() if off else None,
             "truth": None,
         }
         start = time.perf_counter()

@@ -27,11 +27,14 @@ from hrviewer.engine import (
     Budget,
     Cell,
     Networks,
+    Priority,
     Progress,
     Seen,
     Session,
     Update,
+    build_scene,
     cells,
+    how_far_off,
     kind_of,
     native_scale,
 )
@@ -40,7 +43,7 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Network, Pack
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import describe, parse_params, sentence
-from hrviewer.strategies import Params, Show, Strategy
+from hrviewer.strategies import Params, Show, Strategy, get_strategy
 from hrviewer.viewer.levels import pyramid_of
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import screen_pixel, visible_rect
@@ -71,11 +74,11 @@ class _Ready:
     """Everything is loaded."""
 
     base: Image
-    pack: Pack
     pyramid: Pyramid
     networks: Networks
     main: Network
     picture: Picture
+    note: str
 
 
 class Painter:
@@ -236,7 +239,11 @@ class Live:
             self._take_loaded()
         elif controller.base is None or controller.pack is None:
             self.turn(False)
-        elif ready is None or (ready.base, ready.pack) != (controller.base, controller.pack):
+        elif (
+            ready is None
+            or ready.base != controller.base
+            or ready.networks is not controller.networks_of(controller.pack)
+        ):
             self._load(controller.base, controller.pack)
         elif controller.overlays is None or controller.overlays.picture is not ready.picture:
             self.turn(False)  # other overlays have taken over
@@ -269,7 +276,10 @@ class Live:
 
         def load() -> _Ready:
             pyramid, main = pyramid_of(base), networks["main"]
-            return _Ready(base, pack, pyramid, networks, main, empty(pyramid, main))
+            scene, _, _ = build_scene(pyramid, networks, get_strategy("patches"))
+            off = how_far_off(pyramid, networks, scene, Priority.LIVE)
+            picture, note = empty(pyramid, main), str(off) if off else ""
+            return _Ready(base, pyramid, networks, main, picture, note)
 
         self._ready = None
         self._loading = self._loader.submit(load)
@@ -294,6 +304,7 @@ class Live:
             self._painter.close()
         self._painter = Painter(ready.picture)
         self._controller._draw(ready.base, ready.picture)
+        self._controller.noted.emit([ready.note] if ready.note else [])
         self._chosen = self._view = None
         self._recent.clear()
         self._looks = self._served = 0
@@ -466,6 +477,8 @@ class Live:
         while self._recent and self._recent[0][0] < now - RECENT:
             self._recent.popleft()
         backend = ready.main.backend.split()[0]
+        if ready.main.precision != "float32":
+            backend += f" in {ready.main.precision}"
         served = f"{self._served:,} of {self._looks:,} looks from the cache"
         rest = f"{backend} on {ready.main.device} · {served}"
         if not waiting:
