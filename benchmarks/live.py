@@ -151,7 +151,7 @@ def measure(
         tell("and again")
         computed = bench.computed
         for place in places:
-            bench.visit(place)
+            bench.revisit(place)
         found["recomputed_on_revisit"] = bench.computed - computed
         tell("another strategy and back; stopping")
         others = [name for name in strategy_ids() if name != strategy]
@@ -453,6 +453,12 @@ class Bench:
             layer.events.set_data.disconnect(self._on_refresh)
         return first - start, self._drawn - start
 
+    def revisit(self, place: Move) -> None:
+        """Go somewhere and stay until nothing is left to look at."""
+        go(self.viewer, place)
+        spin(0.4)  # as long as it takes to be seen as at rest
+        until(self._calm)
+
     def _on_refresh(self, event: Any = None) -> None:
         self._refreshed = time.perf_counter()
 
@@ -483,6 +489,10 @@ class Bench:
     def stop(self, place: Move) -> float:
         """Switch Live off while it looks; return the seconds until no network runs."""
         session = self.controller.live.session
+        # On a small image everything may have been seen: then there would be nothing to stop.
+        with session._wake:
+            session._kept.clear()
+            session._size = 0
         computed = session.computed
         go(self.viewer, place)
         until(lambda: session.computed > computed)
