@@ -58,6 +58,7 @@ def run(
     seed: int = 0,
     hints: Mapping[str, Any] | None = None,
     device: str = "auto",
+    precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
@@ -86,6 +87,9 @@ def run(
         an image's path, or a run.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda[:n]"`` or ``"mps"``.
+    precision : {"float32", "bfloat16"}
+        Numbers that networks compute in. What another than float32 changes on this image is
+        measured, and a note of the run.
     cache : {"use", "off"}
         Whether results of earlier runs are served.
     out : str or Path, optional
@@ -119,6 +123,7 @@ def run(
         seed=seed,
         hints=hints,
         device=device,
+        precision=precision,
         cache=cache,
         out=out,
         resume=resume,

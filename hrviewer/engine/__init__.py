@@ -18,6 +18,7 @@ from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.hints import Hints, checked, fingerprints
 from hrviewer.engine.live import Session
 from hrviewer.engine.looker import Looker, role_of
+from hrviewer.engine.precision import Off, how_far_off
 from hrviewer.engine.record import PatchRow, Published, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
@@ -33,6 +34,7 @@ __all__ = [
     "Ledger",
     "Looker",
     "Networks",
+    "Off",
     "PatchRow",
     "Priority",
     "Progress",
@@ -52,6 +54,7 @@ __all__ = [
     "drive",
     "empty_record",
     "fingerprints",
+    "how_far_off",
     "kind_of",
     "map_cell",
     "native_scale",

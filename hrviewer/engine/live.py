@@ -27,6 +27,7 @@ from hrviewer.engine.looker import Looker
 from hrviewer.engine.scene import Networks, build_scene
 from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Rect
+from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Params, Scene, Strategy
 
@@ -299,7 +300,7 @@ class Session:
         """Load what a choice needs, and so learn the digests that its cells are kept under."""
         if choice.digests is None:
             roles = roles_of(choice.strategy)
-            needed = {role: choice.networks[role].digest for role in roles}
+            needed = {role: _called(choice.networks[role]) for role in roles}
             others = {
                 role: card.sha256 or card.meaning
                 for role, card in choice.networks.pack.roles.items()
@@ -375,6 +376,11 @@ class Session:
         plan = choice.strategy.plan(scene, choice.params)
         answer = drive(plan, looker, sink, budget=scene.budget, watch=tell)
         return None if answer is None else Cell(rect, tuple(sink.seen), tuple(sink.shown), answer)
+
+
+def _called(network: Network) -> str:
+    """Return what a network's answers depend on."""
+    return f"{network.digest} {network.backend} {network.device} {network.precision}"
 
 
 def roles_of(strategy: Strategy) -> tuple[str, ...]:

@@ -64,14 +64,20 @@ class Pack:
         self.name, self.title, self.description = name, title or name, description
         self.roles: Mapping[str, Card] = MappingProxyType({r: c for r, (_, c) in networks.items()})
         self._weights = {role: path for role, (path, _) in networks.items()}
-        self._loaded: dict[tuple[str, str], Network] = {}
+        self._loaded: dict[tuple[str, str, str], Network] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Pack {self.name}: {', '.join(self.roles)}>"
 
-    def load(self, role: str = "main", device: str = "auto", threads: int | None = None) -> Network:
-        """Return a role's network, loaded once for each device.
+    def load(
+        self,
+        role: str = "main",
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> Network:
+        """Return a role's network, loaded once for each device and precision.
 
         Parameters
         ----------
@@ -81,6 +87,8 @@ class Pack:
             ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         threads
             On a CPU, when it is first loaded; by default all cores.
+        precision
+            ``float32`` or ``bfloat16``.
 
         Raises
         ------
@@ -95,11 +103,12 @@ class Pack:
                 "choose another pack, or a strategy that does without"
             )
         with self._lock:
-            if (role, device) not in self._loaded:
-                self._loaded[role, device] = loaders.load(
-                    self._weights[role], self.roles[role], device, threads
+            key = role, device, precision
+            if key not in self._loaded:
+                self._loaded[key] = loaders.load(
+                    self._weights[role], self.roles[role], device, threads, precision
                 )
-            return self._loaded[role, device]
+            return self._loaded[key]
 
     @classmethod
     def read(cls, folder: Path) -> Pack:

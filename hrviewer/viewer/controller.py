@@ -98,6 +98,7 @@ class Controller:
         self.params: dict[str, Any] = {}
         self.region: RegionKind = "whole"
         self.budget = ""
+        self.device, self.precision = "auto", "float32"
         self.state: State = "idle"
         self.overlays: Overlays | None = None
         self.truth: TruthPoints | None = None
@@ -620,9 +621,11 @@ class Controller:
         """Return a pack's networks, on the window's one device."""
         if self._device is None:
             self._device = Device(polite=self.polite)
-        if self._networks is None or self._networks.pack is not pack:
-            self._networks = Networks(pack, self._device)
-        return self._networks
+        kept = self._networks
+        chosen = pack, self.device, self.precision
+        if kept is None or (kept.pack, kept.name, kept.precision) != chosen:
+            kept = self._networks = Networks(pack, self._device, self.device, self.precision)
+        return kept
 
     def results(self) -> ResultCache:
         """Return what was seen before."""

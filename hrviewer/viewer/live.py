@@ -29,10 +29,13 @@ from hrviewer.engine import (
     Cell,
     Hints,
     Networks,
+    Priority,
     Seen,
     Session,
     Update,
+    build_scene,
     cells,
+    how_far_off,
     kind_of,
     native_scale,
 )
@@ -41,7 +44,7 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Network, Pack
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import describe, parse_params, sentence
-from hrviewer.strategies import Params, Strategy
+from hrviewer.strategies import Params, Strategy, get_strategy
 from hrviewer.viewer.levels import plane_of, pyramid_of
 from hrviewer.viewer.painter import Painter
 from hrviewer.viewer.picture import Picture
@@ -76,12 +79,12 @@ class _Ready:
     """Everything is loaded."""
 
     base: Image
-    pack: Pack
     plane: tuple[int, ...]
     pyramid: Pyramid
     networks: Networks
     main: Network
     picture: Picture
+    note: str
 
 
 class Live:
@@ -161,10 +164,11 @@ class Live:
             self._take_loaded()
         elif controller.base is None or controller.pack is None:
             self.turn(False)
-        elif ready is None or (ready.base, ready.pack, ready.plane) != (
-            controller.base,
-            controller.pack,
-            plane_of(controller.viewer, controller.base),
+        elif (
+            ready is None
+            or ready.base != controller.base
+            or ready.plane != plane_of(controller.viewer, controller.base)
+            or ready.networks is not controller.networks_of(controller.pack)
         ):
             self._load(controller.base, controller.pack)
         elif controller.overlays is None or controller.overlays.picture is not ready.picture:
@@ -199,7 +203,10 @@ class Live:
 
         def load() -> _Ready:
             pyramid, main = pyramid_of(base, plane), networks["main"]
-            return _Ready(base, pack, plane, pyramid, networks, main, empty(pyramid, main))
+            scene, _, _ = build_scene(pyramid, networks, get_strategy("patches"))
+            off = how_far_off(pyramid, networks, scene, Priority.LIVE)
+            picture, note = empty(pyramid, main), str(off) if off else ""
+            return _Ready(base, plane, pyramid, networks, main, picture, note)
 
         self._ready = None
         self._loading = self._loader.submit(load)
@@ -224,6 +231,7 @@ class Live:
             self._painter.close()
         self._painter = Painter(ready.picture)
         self._controller._draw(ready.base, ready.picture)
+        self._controller.noted.emit([ready.note] if ready.note else [])
         self._chosen = self._view = None
         self._recent.clear()
         self._looks = self._served = 0
@@ -401,6 +409,8 @@ class Live:
         while self._recent and self._recent[0][0] < now - RECENT:
             self._recent.popleft()
         backend = ready.main.backend.split()[0]
+        if ready.main.precision != "float32":
+            backend += f" in {ready.main.precision}"
         served = f"{self._served:,} of {self._looks:,} looks from the cache"
         rest = f"{backend} on {ready.main.device} · {served}"
         if not waiting:
