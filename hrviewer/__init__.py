@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrviewer.pyramid import Pyramid
     from hrviewer.runs import Run
     from hrviewer.strategies import Strategy
+    from hrviewer.truth import Truth
     from hrviewer.viewer.view import View
 
 __all__ = ["__version__", "export", "open", "run", "view"]
@@ -60,6 +61,7 @@ def run(
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
+    truth: str | Path | Truth | None = None,
     **params: Any,
 ) -> Run:
     """Run a strategy on an image and return what it saw and spent.
@@ -90,13 +92,16 @@ def run(
         The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
     resume : bool
         Go on with the run in `out`.
+    truth : str, Path or Truth, optional
+        What the answer is measured against: ``"auto"`` for a scene's own, a file of points, boxes
+        or labels, or the objects themselves.
     **params
         The strategy's parameters.
 
     Returns
     -------
     Run
-        With ``estimate``, ``cost``, ``patches``, ``output`` and ``saliency``.
+        With ``estimate``, ``truth``, ``cost``, ``patches``, ``output`` and ``saliency``.
 
     Raises
     ------
@@ -117,6 +122,7 @@ def run(
         cache=cache,
         out=out,
         resume=resume,
+        truth=truth,
         **params,
     )
 

@@ -16,7 +16,7 @@ from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.hints import Hints, checked, fingerprints
 from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
 from hrviewer.engine.looker import Looker, role_of
-from hrviewer.engine.record import PatchRow, Record, map_cell
+from hrviewer.engine.record import PatchRow, Published, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
@@ -34,6 +34,7 @@ __all__ = [
     "PatchRow",
     "Priority",
     "Progress",
+    "Published",
     "Record",
     "ResultCache",
     "Seen",

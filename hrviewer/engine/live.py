@@ -14,7 +14,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -324,7 +324,7 @@ class Session:
         rate = None
         if budget is not None:
             part = rect.area / self.pyramid.rect.area
-            budget = replace(budget, amount=budget.amount * part)
+            budget = budget.part(part)
             rate = self._rates.get(choice.digests or ())
         scene, _, rate = build_scene(
             self.pyramid,
@@ -415,5 +415,5 @@ def empty_record(pyramid: Pyramid, networks: Networks, native: float) -> Record:
     """Return a record in memory on which cells are painted."""
     main = networks["main"]
     cell = main.stride * native
-    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.outputs, kind_of(main.card))
+    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.answers, kind_of(main.card))
     return Record(pyramid.rect, canvas)

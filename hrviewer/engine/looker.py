@@ -300,10 +300,8 @@ class Looker:
     # Names of results.
 
     def _rect(self, role: str, patch: Patch) -> Rect:
-        core = patch.core & self.region
-        return input_rect(
-            role_of(self.networks[role]), replace(patch, core=core), self.pyramid.rect
-        )
+        core, seeing = patch.core & self.region, role_of(self.networks[role])
+        return input_rect(seeing, replace(patch, core=core), self.pyramid.rect)
 
     def _shape(self, role: str, rect: Rect, scale: float) -> tuple[int, int]:
         if self.networks[role].card.input.fixed:

@@ -58,13 +58,14 @@ class Networks(Mapping[str, Network]):
         return self._loaded[role]
 
     def __iter__(self) -> Iterator[str]:
-        return iter([*self.pack.roles, *BUILTINS])
+        # There is always a scout: see `_load`.
+        return iter(dict.fromkeys([*self.pack.roles, "scout", *BUILTINS]))
 
     def __len__(self) -> int:
-        return len(self.pack.roles) + len(BUILTINS)
+        return len(list(iter(self)))
 
     def __contains__(self, role: object) -> bool:
-        return role in self.pack.roles or role in BUILTINS
+        return role in self.pack.roles or role == "scout" or role in BUILTINS
 
     def _load(self, role: str) -> Network:
         if role in BUILTINS:
@@ -183,10 +184,11 @@ def build_scene(
             rate = measure_rate(networks["main"], networks.device)
         return rate
 
+    whole = main.flops_per_pixel() * clipped.area / scale**2
     if budget is not None:
-        flops = budget.flops(main, measured)
+        flops = budget.flops(main, measured, whole)
     elif strategy.default_budget is not None:
-        flops = strategy.default_budget * main.flops_per_pixel() * clipped.area / scale**2
+        flops = strategy.default_budget * whole
     else:
         flops = math.inf
     scene = Scene(

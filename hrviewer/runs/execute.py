@@ -40,9 +40,11 @@ from hrviewer.models import Pack, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimate import describe
 from hrviewer.runs.hints import as_hints
+from hrviewer.runs.judge import find_judge
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunWriter, looker_settings, read_header, write_header
 from hrviewer.strategies import Answer, Params, Scene, Strategy, get_strategy
+from hrviewer.truth import Truth
 
 __all__ = ["Job", "parse_params", "run"]
 
@@ -60,6 +62,7 @@ def run(
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
+    truth: str | Path | Truth | None = None,
     watch: Watch | None = None,
     control: Control | None = None,
     **params: Any,
@@ -90,6 +93,9 @@ def run(
         The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
     resume : bool
         Go on with the run in `out`.
+    truth : str, Path or Truth, optional
+        What the answer is measured against: ``auto`` for a scene's own, or a file; see
+        `hrviewer.exchange.truth`.
     watch : callable, optional
         Told of looks, maps and progress as they come; on this thread.
     control : Control, optional
@@ -108,6 +114,7 @@ def run(
     """
     with open_pyramid(image) as pyramid:
         pack = model if isinstance(model, Pack) else open_pack(model)
+        judge = find_judge(truth, pyramid, pack.roles.get("main"))
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         job = Job(
             pyramid,
@@ -122,7 +129,7 @@ def run(
         worker = Device()
         store = result_cache() if cache == "use" else None
         try:
-            return job.run(
+            done = job.run(
                 Networks(pack, worker, device),
                 out=Path(out) if out else None,
                 resume=resume,
@@ -132,6 +139,9 @@ def run(
             )
         finally:
             worker.close()
+        if judge is not None:
+            done.judged(judge(done))
+        return done
 
 
 def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
@@ -240,6 +250,7 @@ class Job:
             "device": main.device,
             "truth": None,
         }
+        forget_peak()
         start = time.perf_counter()
         partial = {**header, **self._result(writer.record, None, scene, networks, 0.0)}
         write_header(path, {**partial, "complete": False})
@@ -373,13 +384,19 @@ class Job:
 
 
 def peak_memory() -> int | None:
-    """Return the process's largest resident size so far, in bytes; None where nobody counts it."""
+    """Return the process's largest resident size, in bytes; None where nobody counts it."""
     try:
         import resource
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew, where the system can: a run's peak is its own."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:

@@ -39,6 +39,7 @@ from hrviewer.viewer.opening import Opening
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
+from hrviewer.viewer.truth import TruthPoints, finder
 from hrviewer.viewer.units import duration, si
 from hrviewer.viewer.warped import seen_through
 from hrviewer.viewer.work import Began, Ended, Failed, Status, Work
@@ -79,6 +80,7 @@ class Controller:
     looked = Signal(object)
     live_changed = Signal(bool)
     live_told = Signal(str)
+    truth_told = Signal(str)
 
     def __init__(
         self,
@@ -97,6 +99,7 @@ class Controller:
         self.budget = ""
         self.state: State = "idle"
         self.overlays: Overlays | None = None
+        self.truth: TruthPoints | None = None
         self.run: Run | None = None
         self.cache, self.folder, self.polite = cache, folder, polite
         self._device: Device | None = None
@@ -311,6 +314,8 @@ class Controller:
         if self.overlays is not None and not self.live.on:
             self.overlays.refresh()
             self._follow(self.overlays)
+        if self.truth is not None:
+            self._take_truth(self.truth)
         if self._preview is not None and self._preview[1].done():
             _, future = self._preview
             self._preview = None
@@ -344,9 +349,45 @@ class Controller:
             self._export = Path(path), self._reader.submit(export, run, path, to)
 
     @property
+    def knows_truth(self) -> bool:
+        """Whether the image itself says what is really there, as scenes do."""
+        return self.base is not None and pyramid_of(self.base).recipe is not None
+
+    def show_truth(self, path: Path | None = None) -> None:
+        """Show what is really there: what the image itself knows, or a file does."""
+        self.hide_truth()
+        with self._told():
+            base = self._need_base()
+            find = finder(pyramid_of(base), path)
+            self.truth = TruthPoints(self.viewer, base, find, self._reader)
+        self.truth_told.emit("looking…" if self.truth else "")
+
+    def hide_truth(self) -> None:
+        """Take the truth off the image."""
+        if self.truth is not None:
+            shown, self.truth = self.truth, None
+            shown.remove()
+            self.truth_told.emit("")
+
+    def _take_truth(self, shown: TruthPoints) -> None:
+        image = Rect(0, 0, *shape_of(shown.base))
+        view = visible_rect(self.viewer, shown.base, image)
+        if not view.empty:
+            shown.follow(view, image, screen_pixel(self.viewer, shown.base))
+        try:
+            words = shown.tick()
+        except UserError as error:
+            self.hide_truth()
+            self._fail(str(error))
+        else:
+            if words is not None:
+                self.truth_told.emit(words)
+
+    @property
     def busy(self) -> bool:
         """Whether a file is being opened or written, or a patch read."""
-        return self._opening is not None or self._export is not None or self._preview is not None
+        asked = self.truth is not None and self.truth.busy
+        return asked or any((self._opening, self._export, self._preview))
 
     def open_run(self, path: str | Path) -> None:
         """Bring a run's overlays back, on its image if that is at hand."""
@@ -395,6 +436,7 @@ class Controller:
         ending.start()
         ending.join(timeout=5)
         self._work = self._began = self._device = self._networks = self.overlays = self.base = None
+        self.truth = None
 
     # News.
 
@@ -484,6 +526,8 @@ class Controller:
             overlays, self.overlays = self.overlays, None
             overlays.remove()
             self.overlays_changed.emit()
+        if self.truth is not None and layer in (self.truth.base, self.truth.layer):
+            self.hide_truth()
         if layer == self.base:
             self.stop()
             self.base = None

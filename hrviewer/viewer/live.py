@@ -497,7 +497,7 @@ def empty(pyramid: Pyramid, main: Network) -> Picture:
     """Return a picture of nothing yet."""
     card = main.card
     native, _ = native_scale(card, pyramid)
-    names = card.output.classes or [f"{i}" for i in range(card.outputs)]
+    names = card.output.classes or [f"{i}" for i in range(card.answers)]
     return Picture(pyramid.rect, main.stride * native, kind_of(card), names, pyramid.pixel_size)
 
 
