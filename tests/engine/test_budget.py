@@ -25,7 +25,9 @@ def test_reads(text, amount, unit):
     assert Budget.parse(str(budget)) == budget
 
 
-@pytest.mark.parametrize("text", ["", "30", "-3s", "0s", "3Ks", "2 potatoes", "1.2.3s", "TFLOP", "3K%"])
+@pytest.mark.parametrize(
+    "text", ["", "30", "-3s", "0s", "3Ks", "2 potatoes", "1.2.3s", "TFLOP", "3K%"]
+)
 def test_refuses(text):
     with pytest.raises(UserError, match="2TFLOP, 30s, 500patches or 10%"):
         Budget.parse(text)
