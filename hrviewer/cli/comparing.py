@@ -134,8 +134,8 @@ def finished(table: pd.DataFrame) -> None:
 def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows in which what is not known is None."""
     bare = table.astype(object)
-    rows: list[dict[str, Any]] = bare.where(bare.notna(), None).to_dict("records")
-    return rows
+    rows = bare.where(bare.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def nested(row: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,7 @@ def spoken(params: Any) -> str:
     return json.dumps(dict(params), sort_keys=True) if params else ""
 
 
-def label(row: dict[str, Any]) -> str:
+def label(row: Mapping[Any, Any]) -> str:
     """Return what a row is called beside its point."""
     budget = row["budget"] if isinstance(row["budget"], str) else ""
     return " ".join(filter(None, [row["strategy"], row["params"], budget]))
