@@ -21,7 +21,6 @@ from hrviewer.training import (
     Density,
     Joined,
     Pieces,
-    Shrunk,
     Student,
     halo,
     picture,
@@ -111,13 +110,10 @@ def _student(
 
 def _fields(photos: list[Photo], steps: int, seed: int) -> Joined:
     """Return batches of restained photos beside pieces of procedural slides."""
-    tissue = Shrunk(
-        lambda side: Pieces("tissue", steps, seed, side=side, batch=6, stride=4),
-        SIDE,
-        {1: 0.7, 2: 0.2, 4: 0.1},
-        seed,
+    return Joined(
+        Fields(photos, steps, batch=10, side=SIDE, seed=seed),
+        Pieces("tissue", steps, seed, side=SIDE, batch=4, stride=4),
     )
-    return Joined(Fields(photos, steps, batch=8, side=SIDE, seed=seed), tissue)
 
 
 def _scenes(seeds: range, lot: int = 4) -> list[Counted]:
