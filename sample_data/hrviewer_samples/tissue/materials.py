@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from scipy import fft, spatial
 
 __all__ = [
-    "BLOOD", "CYTOPLASM", "DENSE", "EPIDERMIS", "FATTY", "GLAND", "HORN", "LOOSE_STROMA", "SECRETION",
-    "SIDE", "Palette", "grain", "make_palette",
+    "BLOOD", "DENSE", "EPIDERMIS", "FATTY", "GLAND", "HORN", "LOOSE_STROMA",
+    "SECRETION", "SIDE", "Palette", "grain", "make_palette",
 ]  # fmt: skip
 
 SIDE = 512
 DENSE, LOOSE_STROMA, EPIDERMIS, GLAND, HORN, FATTY, BLOOD, SECRETION = range(8)
-CYTOPLASM = 2
 
 Floats = NDArray[np.float32]
 

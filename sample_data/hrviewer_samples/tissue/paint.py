@@ -127,7 +127,6 @@ def paint(
                         epi = row[0, EPI] + fx * row[1, EPI]
                         horn = row[0, KERATIN] + fx * row[1, KERATIN]
                         fat = row[0, FAT] + fx * row[1, FAT] + 16.0 * (g2 - 0.5)
-                        skin = 1.0 if horn > -60.0 else 0.0
                         ragged = 11.0 * (g2 - 0.5) + 5.0 * (g - 0.5)
                         body = _edge(inside + ragged, soft)
                         if body > 0.0 and horn < 3.0 and epi < 4.0:

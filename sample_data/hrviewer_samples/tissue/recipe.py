@@ -111,7 +111,7 @@ class Tissue(Recipe):
         return image[top : top + h, left : left + w]
 
     def _nuclei(self, rect: Rect) -> NDArray[np.float32]:
-        """Return all nuclei that reach into `rect`, and some beyond, in the order of their places."""
+        """Return all nuclei that reach into `rect`, and some beyond, ordered by place."""
         slide = _slide(self.size, self.seed)
         rows = []
         area = rect.pad(2 * REACH)

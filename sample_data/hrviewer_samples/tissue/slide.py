@@ -307,12 +307,12 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
                 epi = g
                 keratin = -100.0
                 wall = 25.0 + 6.0 * value_noise(seed, y / 60, x / 60, 234) if pitch < 300 else 95.0
-                if kind == SKIN or kind == NODE:
+                if kind in (SKIN, NODE):
                     wall = 16.0
                 if kind == TUMOUR and w.grade > 0.45:
                     wall = 300.0
                 lumen = g - wall
-                if kind == SKIN or kind == NODE:
+                if kind in (SKIN, NODE):
                     grade = 0.0
                 elif kind == GLANDS:
                     grade = 0.8 * grade
@@ -356,8 +356,9 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def survey(w: Any, y: Any, x: Any, h: Any, n: Any, step: Any) -> Any:
-    """Return the fields ``(h, n, 17)`` of nodes `step` apart from ``(y, x)`` on, and which cells
-    between them are more than clear glass ``(h - 1, n - 1)``.
+    """Return the fields ``(h, n, 17)`` of nodes `step` apart from ``(y, x)`` on, and the cells.
+
+    Cells ``(h - 1, n - 1)`` lie between nodes; one is true where there is more than clear glass.
     """
     out = np.empty((h, n, FIELDS + 1), np.float32)
     near = np.zeros((h, n), np.bool_)
