@@ -59,6 +59,6 @@ def _around(scene: Recipe, y: int, x: int, scale: int) -> Rect:
 if __name__ == "__main__":
     name, target = sys.argv[1:]
     picture = Image.fromarray(panels(make_recipe(name, *SCENES[name])))
-    picture.quantize(112, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+    picture.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         target, optimize=True
     )
