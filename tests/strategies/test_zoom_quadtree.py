@@ -76,6 +76,13 @@ def test_a_budget_buys_the_best_tree_it_pays_for():
     assert left[-1] == 0
 
 
+def test_of_places_worth_the_same_as_many_as_can_be_paid():
+    costs = [np.ones((4, 4)), np.full((2, 2), 10.0)]
+    looks = grow(np.ones((4, 4)), (0, 0), [0.0, 1.0], costs, 7.5)
+    assert looks[0].sum() == 7
+    assert not looks[1].any()
+
+
 def test_nothing_is_worth_a_look_where_all_is_known():
     _, first, remains, costs = tree_of(0)
     looks = grow(np.zeros((4, 4)), first, remains, costs, 5.0)

@@ -110,7 +110,7 @@ def grow(
     tree, _ = prune(variance, first, remains, costs, 0.0)
     if spent(tree, costs) <= budget or dear <= 0:
         return tree
-    low, high = dear * 1e-18, dear
+    low, high, dearer = dear * 1e-18, dear, tree
     tree, _ = prune(variance, first, remains, costs, high)
     for _ in range(HALVINGS):
         price = (low * high) ** 0.5
@@ -118,8 +118,50 @@ def grow(
         if spent(tried, costs) <= budget:
             tree, high = tried, price
         else:
-            low = price
-    return tree
+            dearer, low = tried, price
+    # Nodes worth the same come and go together: of the next dearer tree, as many as can be paid.
+    part = best_part(dearer, variance, first, remains, costs, budget)
+    return max(tree, part, key=lambda it: gain(it, variance, first, remains))
+
+
+def best_part(
+    tree: Tree,
+    variance: Floats,
+    first: tuple[int, int],
+    remains: Sequence[float],
+    costs: Sequence[Floats],
+    budget: float,
+) -> Tree:
+    """Return the looks of a tree that gain most for their cost, as many as `budget` pays for."""
+    gains = gained(variance, first, remains)
+    nodes = [
+        (-gains[level][row, column] / costs[level][row, column], level, row, column)
+        for level, looked in enumerate(tree)
+        for row, column in np.argwhere(looked)
+    ]
+    part = [np.zeros_like(looked) for looked in tree]
+    for _, level, row, column in sorted(nodes):
+        if costs[level][row, column] <= budget:
+            budget -= costs[level][row, column]
+            part[level][row, column] = True
+    return part
+
+
+def gained(variance: Floats, first: tuple[int, int], remains: Sequence[float]) -> list[Floats]:
+    """Return by how much a look at each node of each level makes the squared error less."""
+    gains = []
+    for level, part in enumerate(remains):
+        rows, columns = (
+            blocks(n, start, level) for n, start in zip(variance.shape, first, strict=True)
+        )
+        gains.append((1 - part) * add_up(variance, rows, columns))
+    return gains
+
+
+def gain(tree: Tree, variance: Floats, first: tuple[int, int], remains: Sequence[float]) -> float:
+    """Return by how much a tree makes the squared error less."""
+    gains = gained(variance, first, remains)
+    return sum(float(g[looked].sum()) for g, looked in zip(gains, tree, strict=True))
 
 
 def spent(tree: Tree, costs: Sequence[Floats]) -> float:

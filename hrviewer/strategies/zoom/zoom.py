@@ -58,6 +58,14 @@ class ZoomParams(Params):
         title="Tile",
         description="Side of a closer look, in network pixels; 0 takes what suits the budget",
     )
+    halo: int = Field(
+        -1,
+        ge=-1,
+        le=2048,
+        title="Halo",
+        description="Context read around it, in network pixels; -1 takes the card's. Less is "
+        "cheaper, and estimates what cut tiles would say",
+    )
     shrink: float = Field(
         0.0,
         ge=0,
@@ -177,7 +185,8 @@ class Zoom(Strategy):
                 "network that counts, segments or classifies: choose another strategy"
             )
         scouted = yield from scout(scene, params.shrink)
-        leaves = cut(scene, params.tile, scouted.left)
+        halo = scene.main.halo if params.halo < 0 else params.halo
+        leaves = cut(scene, params.tile, halo, scouted.left)
         guessed = guess(scene, scouted, leaves)
         region = scene.region
         rng = np.random.default_rng([scene.seed, region.y, region.x, region.h, region.w])
@@ -401,7 +410,7 @@ class _Nodes:
     """A quadtree over leaves: at each level, nodes twice as wide, seen at twice the scale."""
 
     def __init__(self, scene: Scene, leaves: Leaves, depth: int) -> None:
-        main, scale = scene.main, leaves.patches[0].scale
+        main, scale, halo = scene.main, leaves.patches[0].scale, leaves.patches[0].halo
         self.first = int(leaves.ys[0] // leaves.cell), int(leaves.xs[0] // leaves.cell)
         self.scales = [scale * 2**level for level in range(depth + 1)]
         self.patches: list[list[Patch]] = [list(leaves.patches)]
@@ -419,7 +428,7 @@ class _Nodes:
                         Patch(
                             Rect(int(y), int(x), int(y1 - y), int(x1 - x)),
                             self.scales[level],
-                            main.halo,
+                            halo,
                         )
                         for y, y1 in pairwise(ys)
                         for x, x1 in pairwise(xs)
@@ -446,7 +455,7 @@ def _trials(
     n = min(len(leaves.patches), int(course.left * TRIALS / chain))
     p = probabilities(course.guess.spread, course.params.floor)
     places = [int(place) for place in draw(p, n, course.rng)]
-    halo = course.scene.main.halo
+    halo = leaves.patches[0].halo
     counts = np.zeros((len(tree.scales), n))
     for level in levels:
         if not n:
