@@ -9,7 +9,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from pandas import DataFrame
@@ -58,6 +58,7 @@ def run(
     region: Rect | Sequence[int] | None = None,
     budget: str | None = None,
     seed: int = 0,
+    hints: Mapping[str, Any] | None = None,
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
@@ -81,6 +82,10 @@ def run(
         ``"2TFLOP"``, ``"30s"`` or ``"500patches"``; the strategy's own default otherwise.
     seed : int
         Of whatever the strategy draws at random.
+    hints : mapping, optional
+        What the strategy is told beforehand: ``"saliency"`` says where to look closely,
+        ``"density"`` what was seen before. Each an array ``(rows, columns)`` over the whole image,
+        an image's path, or a run.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda[:n]"`` or ``"mps"``.
     cache : {"use", "off"}
@@ -114,6 +119,7 @@ def run(
         region=region,
         budget=budget,
         seed=seed,
+        hints=hints,
         device=device,
         cache=cache,
         out=out,

@@ -62,6 +62,15 @@ def run(
         typer.Option(callback=budget_of, help="What may be spent: 2TFLOP, 30s, 500patches or 10%."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what the strategy draws at random.")] = 0,
+    hints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hint",
+            metavar="NAME=FILE",
+            callback=settings_of,
+            help="What the strategy is told: saliency=IMAGE or density=RUN.run.zarr.",
+        ),
+    ] = None,
     truth: Annotated[
         str | None,
         typer.Option(metavar="FILE|auto", help="What is really there; auto is a scene's own."),
@@ -94,6 +103,7 @@ def run(
             region=region,
             budget=budget,
             seed=seed,
+            hints=dict(hint.split("=", 1) for hint in hints or []),
             device=device,
             cache=cache.value,
             out=out,

@@ -13,9 +13,10 @@ from hrviewer.engine.charge import Charge, Ledger
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
+from hrviewer.engine.hints import Hints, checked, fingerprints
 from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
 from hrviewer.engine.looker import Looker, role_of
-from hrviewer.engine.record import PatchRow, Record, map_cell
+from hrviewer.engine.record import PatchRow, Published, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
@@ -26,12 +27,14 @@ __all__ = [
     "Charge",
     "Control",
     "Device",
+    "Hints",
     "Ledger",
     "Looker",
     "Networks",
     "PatchRow",
     "Priority",
     "Progress",
+    "Published",
     "Record",
     "ResultCache",
     "Seen",
@@ -42,8 +45,10 @@ __all__ = [
     "Watch",
     "build_scene",
     "cells",
+    "checked",
     "drive",
     "empty_record",
+    "fingerprints",
     "kind_of",
     "map_cell",
     "native_scale",

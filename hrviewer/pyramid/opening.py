@@ -51,9 +51,9 @@ def open_pyramid(
     Parameters
     ----------
     source : object
-        A path; the URL of an OME-Zarr; a scene, ``sample:NAME?size=8192&seed=0``; a NumPy, dask or zarr array ``(h, w)``, ``(h, w, c)`` or
-        with further axes in front, or a list of them, finest first; a napari image layer; a
-        pyramid, which is returned as it is.
+        A path; the URL of an OME-Zarr; a scene, ``sample:NAME?size=8192&seed=0``; a NumPy, dask
+        or zarr array ``(h, w)``, ``(h, w, c)`` or with further axes in front, or a list of them,
+        finest first; a napari image layer; a pyramid, which is returned as it is.
     plane : mapping of str to int, optional
         Which index of each further axis to show, as ``{"z": 3}``; 0 where nothing is said.
     channels : sequence of int, optional

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -23,19 +23,23 @@ from hrviewer.engine import (
     Budget,
     Control,
     Device,
+    Hints,
     Looker,
     Networks,
     Record,
     ResultCache,
     Watch,
     build_scene,
+    checked,
     drive,
+    fingerprints,
 )
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimate import describe
+from hrviewer.runs.hints import as_hints
 from hrviewer.runs.judge import find_judge
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunWriter, looker_settings, read_header, write_header
@@ -53,6 +57,7 @@ def run(
     region: Rect | Sequence[int] | None = None,
     budget: str | Budget | None = None,
     seed: int = 0,
+    hints: Mapping[str, Any] | None = None,
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
@@ -78,6 +83,8 @@ def run(
         ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
     seed : int
         Of whatever the strategy draws at random.
+    hints : mapping, optional
+        What the strategy is told beforehand, by name; see `as_hints`.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
     cache : {"use", "off"}
@@ -117,6 +124,7 @@ def run(
             region=region if region is None or isinstance(region, Rect) else Rect(*region),
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
+            hints=checked(chosen, as_hints(hints or {})),
         )
         worker = Device()
         store = result_cache() if cache == "use" else None
@@ -175,6 +183,7 @@ class Job:
     region: Rect | None = None
     budget: Budget | None = None
     seed: int = 0
+    hints: Hints = field(default_factory=dict)
 
     def default_path(self) -> Path:
         """Return a folder that does not exist yet, in the user's data folder."""
@@ -215,6 +224,7 @@ class Job:
             budget=self.budget,
             rate=rate,
             seed=self.seed,
+            hints=self.hints,
         )
         looker = Looker(
             self.pyramid,
@@ -259,8 +269,9 @@ class Job:
             header["networks"] = {
                 role: networks[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
-            if answer is not None and answer.note:
-                header["notes"] = [*notes, answer.note]
+            # Networks that only the policy asked for may have needed a stand-in.
+            notes += [note for note in networks.notes if note not in notes]
+            header["notes"] = [*notes, answer.note] if answer and answer.note else notes
             if sys.exc_info()[0] is None:
                 writer.finish({**header, **result})
             else:
@@ -287,6 +298,7 @@ class Job:
             "strategy": self.strategy.id,
             "params": self.params.model_dump(exclude_defaults=True),
             "seed": self.seed,
+            "hints": fingerprints(self.hints),
             "budget": str(self.budget) if self.budget else None,
         }
 
@@ -321,6 +333,7 @@ class Job:
             "strategy": (earlier["strategy"], self.strategy.id),
             "parameters": (earlier["params"], self.params.model_dump(exclude_defaults=True)),
             "seed": (earlier["seed"], self.seed),
+            "hint": (earlier.get("hints", {}), fingerprints(self.hints)),
             "budget": (earlier["budget"], str(self.budget) if self.budget else None),
             "network": (earlier["networks"].get("main"), networks["main"].digest),
         }

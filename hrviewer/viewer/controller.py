@@ -29,7 +29,9 @@ from hrviewer.models import Pack, installed_packs, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
+from hrviewer.runs.hints import density_of
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
+from hrviewer.viewer.hinting import drawn_map
 from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
 from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
@@ -39,6 +41,7 @@ from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
 from hrviewer.viewer.truth import TruthPoints, finder
 from hrviewer.viewer.units import duration, si
+from hrviewer.viewer.warped import seen_through
 from hrviewer.viewer.work import Began, Ended, Failed, Status, Work
 
 if TYPE_CHECKING:
@@ -104,7 +107,8 @@ class Controller:
         self._work: Work | None = None
         self._began: Began | None = None
         self._reader = ThreadPoolExecutor(1, "hrviewer-preview")
-        self._preview: tuple[PatchRow, Future[NDArray[np.uint8]]] | None = None
+        self._preview: tuple[PatchRow, Future[Look]] | None = None
+        self.hint: Layer | Literal["run"] | None = None
         self._export: tuple[Path, Future[Path]] | None = None
         self._opening: Opening | None = None
         self._closed = False
@@ -175,6 +179,22 @@ class Controller:
             )
         return rect
 
+    def hints(self) -> dict[str, NDArray[np.floating]]:
+        """Return what the strategy is told beforehand: what is drawn, or what was seen.
+
+        Raises
+        ------
+        UserError
+            If the chosen layer shows nothing on the image.
+        """
+        takes, hint = self.strategy.hints, self.hint
+        if hint == "run":
+            run = self.run
+            return {"density": density_of(run)} if "density" in takes and run is not None else {}
+        if hint is None or "saliency" not in takes or hint not in self.viewer.layers:
+            return {}
+        return {"saliency": drawn_map(hint, self._need_base())}
+
     def shapes(self) -> Shapes | None:
         """Return the layer of shapes that regions are drawn on."""
         active = self.viewer.layers.selection.active
@@ -214,11 +234,11 @@ class Controller:
             strategy = self.strategy
             params = parse_params(strategy, self.params)
             budget = Budget.parse(self.budget) if self.budget.strip() else None
-            region = self.rect()
+            region, hints = self.rect(), self.hints()
             networks = self.networks_of(pack)
 
             def prepare() -> tuple[Job, Networks]:
-                job = Job(pyramid_of(base), pack, strategy, params, region, budget)
+                job = Job(pyramid_of(base), pack, strategy, params, region, budget, hints=hints)
                 return job, networks
 
             self._launch(prepare, out or self._path(base, strategy))
@@ -263,10 +283,11 @@ class Controller:
             params = parse_params(strategy, header["params"])
             budget = Budget.parse(header["budget"]) if header["budget"] else None
             networks = self.networks_of(pack)
+            hints = self.hints() if header.get("hints") else {}
 
             def prepare() -> tuple[Job, Networks]:
-                pyramid = pyramid_of(base)
-                job = Job(pyramid, pack, strategy, params, run.region, budget, header["seed"])
+                pyramid, seed = pyramid_of(base), header["seed"]
+                job = Job(pyramid, pack, strategy, params, run.region, budget, seed, hints)
                 return job, networks
 
             self._launch(prepare, run.path, resume=True)
@@ -296,10 +317,10 @@ class Controller:
         if self.truth is not None:
             self._take_truth(self.truth)
         if self._preview is not None and self._preview[1].done():
-            row, future = self._preview
+            _, future = self._preview
             self._preview = None
             if not future.cancelled() and future.exception() is None:
-                self.looked.emit(Look(row, future.result()))
+                self.looked.emit(future.result())
         if self._opening is not None:
             self._take_opened(self._opening)
         if self._export is not None and self._export[1].done():
@@ -574,9 +595,13 @@ class Controller:
         if self._preview is not None:
             self._preview[1].cancel()
         base, networks = overlays.base, self._networks
+        warp = overlays.picture.warps.get(Rect(row.y, row.x, row.h, row.w))
 
-        def read() -> NDArray[np.uint8]:
-            return seen_by(pyramid_of(base), row, networks)
+        def read() -> Look:
+            pyramid = pyramid_of(base)
+            if warp is not None and warp.role == row.role:
+                return Look(row, *seen_through(pyramid, warp))
+            return Look(row, seen_by(pyramid, row, networks))
 
         self._preview = row, self._reader.submit(read)
 

@@ -153,7 +153,7 @@ class Work:
                 job.pyramid.rect,
                 network.stride * native,
                 kind_of(network.card),
-                network.card.output.classes or [f"{i}" for i in range(network.card.outputs)],
+                network.card.output.classes or [f"{i}" for i in range(network.card.answers)],
                 job.pyramid.pixel_size,
                 job.region,
             )

@@ -12,15 +12,15 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
-from .noise import mix, uniform
+from .noise import compiled, mix, uniform
 
 __all__ = [
-    "BENCH", "BIN", "BOLLARD", "BUILDING", "CAR", "CROSSING", "FURNITURE", "GRASS", "LAMP", "LINE",
-    "NOTHING", "PARASOL", "PATH", "PITCH_X", "PITCH_Z", "PLAZA", "ROAD", "STALL", "STATUE",
-    "STREET", "TREE", "WALK", "World", "covered", "fountain", "furniture", "height_of", "in_fountain", "is_plaza", "kind_at",
-    "lot_height", "make_world", "row_of", "scale_at", "tall", "z_of",
+    "BENCH", "BIN", "BOLLARD", "BUILDING", "CAR", "CROSSING", "FURNITURE", "GRASS", "LAMP",
+    "LINE", "NOTHING", "PARASOL", "PATH", "PITCH_X", "PITCH_Z", "PLAZA", "ROAD", "STALL",
+    "STATUE", "STREET", "TREE", "WALK", "World", "covered", "fountain", "furniture",
+    "height_of", "in_fountain", "is_plaza", "kind_at", "lot_height", "make_world", "row_of",
+    "scale_at", "tall", "z_of",
 ]  # fmt: skip
 
 FLAT = 0.6
@@ -73,8 +73,8 @@ def make_world(size: int, seed: int) -> World:
         (1.0, 1.02, 1.06),
     )[weather]  # fmt: skip
     gain = draw.uniform(0.9, 1.06)
-    busy = float(np.exp(draw.uniform(np.log(0.13), np.log(0.28))))
-    crowd = float(np.exp(draw.uniform(np.log(0.35), np.log(2.3))))
+    busy = float(np.exp(draw.uniform(np.log(0.18), np.log(0.28))))
+    crowd = float(np.exp(draw.uniform(np.log(0.3), np.log(2.7))))
     return World(
         float(size), seed, (NEAR - FAR) / TALL / size, FAR / TALL,
         length * math.cos(angle), 0.55 * length * math.sin(angle),
@@ -83,43 +83,43 @@ def make_world(size: int, seed: int) -> World:
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def scale_at(w: Any, y: Any) -> Any:
     """Return pixels per metre at a row; it stays positive above the image."""
     return max(0.2, w.far + w.slope * y)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def tall(w: Any, y: Any) -> Any:
     """Return how many pixels tall a person is whose feet are at a row."""
     return TALL * scale_at(w, y)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def z_of(w: Any, y: Any) -> Any:
     """Return the depth of the ground seen at a row."""
     return -math.log(scale_at(w, y) * TALL / NEAR) / (FLAT * w.slope)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def row_of(w: Any, z: Any) -> Any:
     """Return the row where the ground at a depth is seen."""
     return (NEAR / TALL * math.exp(-FLAT * w.slope * z) - w.far) / w.slope
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def is_plaza(w: Any, mx: Any, mz: Any) -> Any:
     """Whether two by two blocks are one square: always at the middle of the lower edge."""
     return (mx == 0 and mz == 0) or uniform(w.seed, mx, mz, 1) < 0.3
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _cell(v: Any, pitch: Any) -> Any:
     n = math.floor(v / pitch)
     return n, v - n * pitch
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def kind_at(w: Any, x: Any, z: Any) -> Any:
     """Return what the ground is at a place."""
     # The middle of the lower edge is the middle of a square.
@@ -147,14 +147,14 @@ def kind_at(w: Any, x: Any, z: Any) -> Any:
     return BUILDING
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def fountain(w: Any, mx: Any, mz: Any) -> Any:
     """Return where the fountain of a square is, its ``X`` and ``Z``."""
     x = (2 * mx + 1) * PITCH_X - PITCH_X
     return x, (2 * mz + 1) * PITCH_Z - 0.3 * PITCH_Z + 0.5 * STREET + 6.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def in_fountain(w: Any, x: Any, z: Any, margin: Any) -> Any:
     """Whether a place is in a fountain, or nearer to it than a margin."""
     mx = math.floor((x + PITCH_X + 0.5 * STREET) / PITCH_X / 2)
@@ -165,14 +165,14 @@ def in_fountain(w: Any, x: Any, z: Any, margin: Any) -> Any:
     return (x - cx) ** 2 + (z - cz) ** 2 < (6.6 + margin) ** 2
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def lot_height(w: Any, bx: Any, bz: Any, lx: Any, lz: Any) -> Any:
     """Return how high the house on a lot is, in metres."""
     base = 8.0 + 5.0 * uniform(w.seed, bx, bz, 3)
     return base + 6.0 * uniform(w.seed, bx * LOTS_X + lx, bz * LOTS_Z + lz, 4)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def height_of(w: Any, x: Any, z: Any) -> Any:
     """Return the height of the house that stands at a place, 0 where none does."""
     if kind_at(w, x, z) != BUILDING:
@@ -184,7 +184,7 @@ def height_of(w: Any, x: Any, z: Any) -> Any:
     return lot_height(w, bx, bz, lx, lz)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def furniture(w: Any, i: Any, j: Any) -> Any:
     """Return what stands in a cell of the furniture lattice: its kind, ``Z`` and ``X``."""
     h = mix(w.seed, i, j, 5)
@@ -238,7 +238,7 @@ def furniture(w: Any, i: Any, j: Any) -> Any:
     return kind, z, x
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _silhouette(kind: Any) -> Any:
     """Return how high a piece reaches and half its width, in metres; 0 if it hides nobody."""
     if kind == TREE:
@@ -251,12 +251,14 @@ def _silhouette(kind: Any) -> Any:
         return 2.0, 2.6
     if kind == STATUE:
         return 3.6, 0.9
-    if kind == BIN or kind == BENCH:
+    if kind == LAMP:
+        return 5.2, 0.3
+    if kind in (BIN, BENCH):
         return 0.9, 1.1
     return 0.0, 0.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def covered(w: Any, y: Any, x: Any) -> Any:
     """Whether a house or a piece of furniture hides a person whose feet are at a pixel."""
     p = scale_at(w, y)

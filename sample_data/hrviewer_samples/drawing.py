@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from numba import njit
+from .noise import compiled
 
 __all__ = ["blend", "bounds", "box", "ellipse", "quad", "stroke"]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def blend(canvas: Any, i: Any, j: Any, r: Any, g: Any, b: Any, a: Any) -> None:
     """Mix a colour into a pixel."""
     canvas[i, j, 0] += (r - canvas[i, j, 0]) * a
@@ -24,7 +24,7 @@ def blend(canvas: Any, i: Any, j: Any, r: Any, g: Any, b: Any, a: Any) -> None:
     canvas[i, j, 2] += (b - canvas[i, j, 2]) * a
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def bounds(low: Any, high: Any, origin: Any, length: Any) -> Any:
     """Return the canvas's pixels that an interval of output coordinates touches."""
     a = max(0, math.floor(low) - origin)
@@ -32,7 +32,7 @@ def bounds(low: Any, high: Any, origin: Any, length: Any) -> Any:
     return a, b
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def box(
     canvas: Any, oy: Any, ox: Any, s: Any,
     y0: Any, x0: Any, y1: Any, x1: Any, r: Any, g: Any, b: Any, a: Any,
@@ -50,7 +50,7 @@ def box(
             blend(canvas, i, j, r, g, b, cy * cx)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def ellipse(
     canvas: Any, oy: Any, ox: Any, s: Any,
     y: Any, x: Any, ry: Any, rx: Any, r: Any, g: Any, b: Any, a: Any,
@@ -80,7 +80,7 @@ def ellipse(
                 blend(canvas, i, j, r, g, b, cover * a)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def stroke(
     canvas: Any, oy: Any, ox: Any, s: Any,
     y0: Any, x0: Any, y1: Any, x1: Any, radius: Any, r: Any, g: Any, b: Any, a: Any,
@@ -110,7 +110,7 @@ def stroke(
                 blend(canvas, i, j, r, g, b, a * min(1.0, radius + 0.5 - math.sqrt(q)))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def quad(
     canvas: Any, oy: Any, ox: Any, s: Any, ys: Any, xs: Any, r: Any, g: Any, b: Any, a: Any
 ) -> None:

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from .city import (
     CROSSING,
@@ -21,7 +20,7 @@ from .city import (
     scale_at,
     z_of,
 )
-from .noise import damped, uniform
+from .noise import compiled, damped, uniform
 
 __all__ = ["paint_ground"]
 
@@ -31,18 +30,22 @@ EDGES = (0.0, 4.0, 7.9, 8.1, 12.0, 16.0, 53.5, 58.5, PITCH_X)
 STONES = np.array([(172, 165, 155), (190, 172, 142), (164, 118, 98), (128, 128, 134)], float)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _colour(w: Any, kind: Any) -> Any:
     """Return a ground's colour, how big its slabs are, how they differ and how dark joints are."""
     white = w.weather == 4
     if kind == ROAD:
-        return (150.0, 152.0, 158.0, 0.5, 0.05, 0.0) if white else (84.0, 86.0, 91.0, 0.5, 0.09, 0.0)
-    if kind == LINE or kind == CROSSING:
+        return (
+            (150.0, 152.0, 158.0, 0.2, 0.05, 0.0) if white else (84.0, 86.0, 91.0, 0.16, 0.09, 0.0)
+        )
+    if kind in (LINE, CROSSING):
         return 214.0, 212.0, 204.0, 0.5, 0.05, 0.0
     if kind == GRASS:
-        return (226.0, 229.0, 234.0, 0.7, 0.03, 0.0) if white else (96.0, 122.0, 62.0, 0.45, 0.22, 0.0)
+        return (
+            (226.0, 229.0, 234.0, 0.2, 0.03, 0.0) if white else (96.0, 122.0, 62.0, 0.14, 0.2, 0.0)
+        )
     if kind == PATH:
-        return 196.0, 178.0, 146.0, 0.3, 0.10, 0.0
+        return 196.0, 178.0, 146.0, 0.12, 0.10, 0.0
     if kind == PLAZA:
         r, g, b = STONES[w.paving]
         size = 1.5 if w.paving == 0 else (1.0 if w.paving == 1 else 0.75)
@@ -52,7 +55,7 @@ def _colour(w: Any, kind: Any) -> Any:
     return (190.0, 192.0, 196.0, 0.9, 0.05, 0.1) if white else (158.0, 154.0, 149.0, 0.9, 0.06, 0.2)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def paint_ground(w: Any, canvas: Any, oy: Any, ox: Any, s: Any) -> None:
     """Fill a canvas with ground."""
     height, width = canvas.shape[0], canvas.shape[1]

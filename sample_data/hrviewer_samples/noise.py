@@ -8,15 +8,21 @@ change here, touch the recipes or remove their ``__pycache__``.)
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
 
-__all__ = ["between", "damped", "mix", "uniform", "value_noise"]
+__all__ = ["between", "compiled", "damped", "mix", "uniform", "value_noise"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+compiled: Callable[[F], F] = njit(cache=True, nogil=True, error_model="numpy")
+"""Compiles a function when it is first called; a division by zero is not looked for."""
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def mix(seed: Any, i: Any, j: Any, k: Any) -> Any:
     """Hash a seed, a cell ``(i, j)`` and a purpose `k` to 64 bits (the finaliser of splitmix64)."""
     h = (
@@ -30,19 +36,19 @@ def mix(seed: Any, i: Any, j: Any, k: Any) -> Any:
     return h ^ (h >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def uniform(seed: Any, i: Any, j: Any, k: Any) -> Any:
     """Return a number in [0, 1) for a cell and a purpose."""
     return (mix(seed, i, j, k) >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def between(h: Any, k: Any, low: Any, high: Any) -> Any:
     """Return the `k`-th number in [low, high) that belongs to an object with hash `h`."""
     return low + (high - low) * uniform(h, k, 0, 977)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def value_noise(seed: Any, y: Any, x: Any, k: Any) -> Any:
     """Return smooth noise in [-1, 1] with features of about one unit, mean 0."""
     i, j = math.floor(y), math.floor(x)
@@ -55,7 +61,7 @@ def value_noise(seed: Any, y: Any, x: Any, k: Any) -> Any:
     return 2.0 * (top + (low - top) * fy) - 1.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def damped(size: Any, pixel: Any) -> Any:
     """Return how much of a pattern with features of `size` survives a box filter of `pixel`."""
     t = pixel / size

@@ -11,10 +11,21 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from .city import BUILDING, LINE, PLAZA, ROAD, covered, in_fountain, kind_at, row_of, scale_at, tall, z_of
-from .noise import mix, uniform, value_noise
+from .city import (
+    BUILDING,
+    LINE,
+    PLAZA,
+    ROAD,
+    covered,
+    in_fountain,
+    kind_at,
+    row_of,
+    scale_at,
+    tall,
+    z_of,
+)
+from .noise import compiled, mix, uniform, value_noise
 
 __all__ = ["FIELDS", "HEAD", "people_in"]
 
@@ -35,7 +46,7 @@ FIELDS = 5
 """Of a person: row and column of the feet, lattice place, whether an umbrella is up."""
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _walks(w: Any, y: Any, x: Any) -> Any:
     """Whether one can stand at a pixel."""
     p = scale_at(w, y)
@@ -48,7 +59,7 @@ def _walks(w: Any, y: Any, x: Any) -> Any:
     return kind != BUILDING and kind != ROAD and kind != LINE
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _stand(w: Any, i: Any, j: Any) -> Any:
     """Return the pixel of a lattice place."""
     h = mix(w.seed, i, j, 30)
@@ -57,7 +68,7 @@ def _stand(w: Any, i: Any, j: Any) -> Any:
     return y, x + 0.5 * w.size
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _add(w: Any, out: Any, n: Any, i: Any, j: Any, umbrella: Any, area: Any) -> Any:
     """Add whoever stands at a lattice place, if the place is in `area` and can be stood on."""
     y, x = _stand(w, i, j)
@@ -73,7 +84,7 @@ def _add(w: Any, out: Any, n: Any, i: Any, j: Any, umbrella: Any, area: Any) -> 
     return out, n + 1
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
     """Return the people whose feet are in a rectangle, from back to front: ``(n, FIELDS)``."""
     out = np.empty((64, FIELDS))
@@ -84,7 +95,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
         for gx in range(
             max(0, (int(x0) - REACH) // CELL), min(last, (int(x1) + REACH) // CELL) + 1
         ):
-            here = math.exp(0.9 * value_noise(w.seed, gy / 4.0, gx / 4.0, 31))
+            here = math.exp(0.7 * value_noise(w.seed, gy / 4.0, gx / 4.0, 31))
             for slot in range(SLOTS):
                 h = mix(w.seed, gy * SLOTS + slot, gx, 32)
                 if uniform(h, 0, 0, 0) > w.busy * here:
@@ -96,8 +107,8 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                     if _walks(w, y, x) and not covered(w, y, x):
                         break
                 p = scale_at(w, y)
-                ci = int(round(z_of(w, y) / DEEP))
-                cj = int(round((x - 0.5 * w.size) / p / ACROSS))
+                ci = round(z_of(w, y) / DEEP)
+                cj = round((x - 0.5 * w.size) / p / ACROSS)
                 what, much = uniform(h, 1, 0, 0), uniform(h, 2, 0, 0)
                 umbrella = 1.0 if w.weather == 2 and uniform(h, 3, 0, 0) < 0.6 else 0.0
                 if what < 0.36:
@@ -107,8 +118,8 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                     for k in range(int(5 + 14 * much * w.crowd)):
                         step = 1.25 * k
                         bend = 0.5 * math.sin(0.3 * k)
-                        i = ci + int(round((step * math.sin(turn) + bend) / DEEP))
-                        j = cj + int(round((step * math.cos(turn) - bend) / ACROSS))
+                        i = ci + round((step * math.sin(turn) + bend) / DEEP)
+                        j = cj + round((step * math.cos(turn) - bend) / ACROSS)
                         if step * p < REACH:
                             out, n = _add(w, out, n, i, j, 0.0, area)
                 else:
@@ -120,9 +131,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                     else:
                         count, full = (30.0 + 130.0 * much * much) * w.crowd, 0.62
                         umbrella = 0.0
-                    radius = min(
-                        math.sqrt(count * ACROSS * DEEP / full / math.pi), 0.8 * REACH / p
-                    )
+                    radius = min(math.sqrt(count * ACROSS * DEEP / full / math.pi), 0.8 * REACH / p)
                     wide = 0.8 + 0.5 * uniform(h, 5, 0, 0)
                     ri, rj = int(radius / DEEP / wide) + 1, int(radius * wide / ACROSS) + 1
                     for i in range(ci - ri, ci + ri + 1):
