@@ -128,7 +128,8 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
     # One plot and three overlays of each run, all inside.
     assert page.count("data:image/png;base64,") == 1 + 3 * len(strategy_ids())
     assert "http" not in page
-    assert Image.open(told["files"]["plot"]).width > 500
+    with Image.open(told["files"]["plot"]) as plot:
+        assert plot.width > 500
 
 
 # The survey's experiment.
