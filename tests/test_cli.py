@@ -86,13 +86,16 @@ def run(image, toys, tmp_path) -> Path:
 def test_help_lists_what_works_and_no_more():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
-    commands = {"info", "run", "view", "convert", "export", "sample", "models", "strategies"}
+    commands = {
+        "info", "run", "view", "compare", "convert", "experiment", "export", "sample", "models",
+        "strategies",
+    }  # fmt: skip
     assert listed == commands | {"--version", "--debug", "--help"} | (listed & {"resumed."})
     for name in [*commands, "models list", "models show", "models check"]:
         text = call(*name.split(), "--help").stdout
         assert "--debug" in text
         assert ("--live" in text) is (name == "view")
-        assert ("--truth" in text) is (name == "run")
+        assert ("--truth" in text) is (name in ("run", "compare"))
 
 
 def test_help_and_import_are_light_and_quick():

@@ -99,7 +99,7 @@ def experiment(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Repeat the survey's experiment: whole, shrunk, cut, and every other strategy."""
+    """Repeat the survey's experiment on a folder of images."""
     from hrviewer import runs
     from hrviewer.exchange.plots import need_plots
     from hrviewer.runs.published import publish_experiment

@@ -88,7 +88,10 @@ def error_against_cost(
             panel.step(x[front], y[front], where="post", color=FAINT, lw=1, ls="--", zorder=1)
             if (x > 0).all():
                 panel.set_xscale("log")
-            panel.set_ylim(bottom=min(0, y.min()))
+            if y.min() > 0 and y.max() > 10 * y.min():
+                panel.set_yscale("log")
+            else:
+                panel.set_ylim(bottom=min(0, y.min()))
             panel.margins(x=0.2)
             panel.set_xlabel(what)
         panels[0].set_ylabel(error)

@@ -342,7 +342,7 @@ def rows_of(
 
 
 def measured(done: Run, reference: Run | None) -> dict[str, Any]:
-    """Return what a run came to, against the truth or another run."""
+    """Return what a run came to: against another run if there is one, else against its truth."""
     estimate = done.estimate
     value = None if estimate is None else estimate["value"]
     row: dict[str, Any] = {
@@ -354,13 +354,7 @@ def measured(done: Run, reference: Run | None) -> dict[str, Any]:
         "run": str(done.path),
         "note": "; ".join(done.header["notes"]),
     }
-    if done.truth is not None:
-        game = done.truth["game"]
-        row |= {"reference": done.truth["value"], "error": done.truth["error"]}
-        row["game4"] = game and game["4"]
-        if "dice" in done.truth:
-            row["error"] = 1 - float(np.mean(list(done.truth["dice"].values())))
-    elif reference is not None and reference.estimate is not None and estimate is not None:
+    if reference is not None and reference.estimate is not None and estimate is not None:
         wanted = reference.estimate
         row["reference"] = wanted["value"]
         if estimate["kind"] == "count":
@@ -369,6 +363,12 @@ def measured(done: Run, reference: Run | None) -> dict[str, Any]:
             row["game4"] = grid_errors(said, told, [4])[4]
         else:
             row["error"] = variation(estimate, wanted)
+    elif reference is None and done.truth is not None:
+        game = done.truth["game"]
+        row |= {"reference": done.truth["value"], "error": done.truth["error"]}
+        row["game4"] = game and game["4"]
+        if "dice" in done.truth:
+            row["error"] = 1 - float(np.mean(list(done.truth["dice"].values())))
     return row
 
 

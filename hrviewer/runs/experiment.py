@@ -199,5 +199,9 @@ def looks(
                 raise
             cell.note = f"left out: {error}"
             continue
-        if done.complete and done.truth is not None and done.truth["error"] is not None:
+        if not done.complete or done.truth is None:
+            continue
+        if done.truth["error"] is None:
+            cell.note = f"no answer on {pyramid.name}: {'; '.join(done.header['notes'])}"
+        else:
             yield cell, done.truth["error"], done.cost["wall_s"], done.cost["flops"]

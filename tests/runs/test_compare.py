@@ -1,0 +1,188 @@
+"""Strategies side by side: costs that nothing changes, errors that are known."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from toys import picture, toy_pack
+from typer.testing import CliRunner
+
+from hrviewer.cli import app
+from hrviewer.errors import UserError
+from hrviewer.exchange.plots import pareto
+from hrviewer.pyramid import open_pyramid
+from hrviewer.runs import compare, experiment, run
+from hrviewer.runs.compare import Choice, choices
+from hrviewer.strategies import strategy_ids
+from hrviewer.truth import Truth
+
+from .reference_loop import CELLS, counts
+
+IMAGE = picture(256, 320)
+COUNT = IMAGE[..., 0].sum() / 255
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(IMAGE).save(path)
+    return path
+
+
+def test_every_strategy_costs_what_its_own_run_costs(photo, tmp_path):
+    for cache in ("use", "off"):
+        for order in (["uniform", "patches"], ["patches", "uniform"]):
+            out = tmp_path / f"{cache}-{order[0]}"
+            table = compare(photo, toy_pack(), order, cache=cache, out=out).set_index("strategy")
+            for name in order:
+                own = run(
+                    photo,
+                    toy_pack(),
+                    name,
+                    cache="off",
+                    out=tmp_path / f"{out.name}{name}.run.zarr",
+                )
+                assert table.loc[name, "flops"] == own.cost["flops"]
+                assert table.loc[name, "estimate"] == own.estimate["value"]
+
+
+def test_errors_against_an_exhaustive_run_and_against_the_truth(photo, tmp_path):
+    table = compare(photo, toy_pack(), "all", out=tmp_path / "a").set_index("strategy")
+    assert set(table.index) == set(strategy_ids())
+    assert table.attrs["reference"] == "patches"
+    assert table.loc["patches", "error"] == table.loc["patches", "game4"] == 0
+    off = table.loc["uniform", "estimate"] - table.loc["patches", "estimate"]
+    assert table.loc["uniform", "error"] == pytest.approx(off)
+    truth = Truth(np.array([[10.0, 10.0]] * 7), source="seven")
+    table = compare(photo, toy_pack(), "patches", truth=truth, out=tmp_path / "a")
+    assert table["error"].item() == pytest.approx(COUNT - 7, rel=1e-5)
+    assert table.attrs["reference"] == "seven"
+    # What an earlier comparison was measured against does not stay.
+    again = compare(photo, toy_pack(), "patches", out=tmp_path / "a")
+    assert again["error"].item() == 0
+
+
+def test_nothing_is_run_twice(photo, tmp_path):
+    pack = toy_pack()
+    compare(photo, pack, "patches", cache="off", out=tmp_path / "a")
+    looked = pack.networks["main"].looked
+    compare(photo, pack, ["patches", "patches:tile=128"], cache="off", out=tmp_path / "a")
+    again = pack.networks["main"].looked - looked
+    assert 0 < again < looked  # the new one alone
+
+
+def test_a_sweep_spends_within_its_budgets(photo, tmp_path):
+    whole = 100 * 256 * 320
+    table = compare(photo, toy_pack(), "uniform", budgets="5%,20%", out=tmp_path / "a")
+    assert list(table["budget"]) == ["5%", "20%"]
+    assert (table["flops"] <= [0.05 * whole, 0.2 * whole]).all()
+    assert table["flops"].is_monotonic_increasing
+
+
+def test_a_folder_and_what_is_refused(photo, tmp_path):
+    Image.fromarray(IMAGE[:128]).save(tmp_path / "b.png")
+    table = compare(str(tmp_path), toy_pack(), "patches", out=tmp_path / "a")
+    assert [name.rsplit("/")[-1] for name in table["image"]] == ["b.png", "photo.png"]
+    for asked in ("nothing", "patches:tile", "patches:colour=red"):
+        with pytest.raises(UserError):
+            compare(photo, toy_pack(), asked, out=tmp_path / "a")
+    table = compare(photo, toy_pack(), ["uniform"], budgets="1FLOP", truth=Truth(np.zeros((1, 2))),
+                    out=tmp_path / "a")  # fmt: skip
+    assert "raise the budget" in table["note"].item()
+    assert np.isnan(table["flops"].item())
+
+
+def test_choices():
+    assert choices("patches:tile=64,patches:tile=64") == [Choice("patches", {"tile": 64})]
+    assert [choice.strategy for choice in choices("all")] == strategy_ids()
+    assert str(Choice.parse("patches:tile=64")) == "patches:tile=64"
+
+
+def test_pareto():
+    assert pareto([1, 2, 3, 4, 2], [5, 3, 4, 1, 9]) == [0, 1, 3]
+
+
+def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeypatch):
+    # The package's own name `compare` is the function.
+    module = sys.modules["hrviewer.runs.compare"]
+    monkeypatch.setattr(module, "open_pack", lambda spec: toy_pack())
+    out = tmp_path / "out"
+    said = CliRunner().invoke(
+        app, ["compare", str(photo), "--model", "toy", "--out", str(out), "--json"]
+    )
+    assert said.exit_code == 0, said.output
+    told = json.loads(said.stdout)
+    assert told.keys() == {"image", "reference", "rows", "files"}
+    for row in told["rows"]:
+        assert row.keys() >= {
+            "image", "strategy", "model", "params", "seed", "estimate", "error", "game4", "cost",
+        }  # fmt: skip
+        assert row["cost"]["flops"] > 0
+    assert len(pd.read_parquet(told["files"]["parquet"])) == len(strategy_ids())
+    page = (out / "report.html").read_text("utf-8")
+    # One plot and three overlays of each run, all inside.
+    assert page.count("data:image/png;base64,") == 1 + 3 * len(strategy_ids())
+    assert "http" not in page
+    with Image.open(told["files"]["plot"]) as plot:
+        assert plot.width > 500
+
+
+# The survey's experiment.
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (97, 131)])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_shrinking_is_pillows_box(shape, scale):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    picture = Image.fromarray(pixels)
+    with open_pyramid(pixels) as pyramid:
+        ours = pyramid.read(pyramid.rect, scale).astype(int)
+    # At odd sides `reduce` is the same filter, its last boxes cut short.
+    boxes = [np.asarray(picture.reduce(scale), int)]
+    if shape == (96, 128):
+        size = shape[1] // scale, shape[0] // scale
+        boxes.append(np.asarray(picture.resize(size, Image.Resampling.BOX), int))
+    for box in boxes:
+        assert np.abs(ours - box).max() <= 1
+
+
+def onnx(path):
+    """Return a network of onnxruntime as a function."""
+    runtime = pytest.importorskip("onnxruntime")
+    session = runtime.InferenceSession(str(path))
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def test_the_baselines_are_those_of_the_reference_loop(shared, tmp_path):
+    model = shared / "models" / "mcnn_shtechB_110.onnx"
+    rng = np.random.default_rng(3)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "ground-truth").mkdir()
+    network, errors = onnx(model), []
+    with Image.open(shared / "data" / "aerial" / "terrain1.jpg") as whole:
+        for i, corner in enumerate([(0, 0), (900, 600)]):
+            cut = whole.crop((*corner, corner[0] + 512, corner[1] + 384))
+            cut.save(tmp_path / "images" / f"IMG_{i}.png")
+            points = rng.random((30, 2)) * (384, 512)
+            (tmp_path / "ground-truth" / f"GT_IMG_{i}.csv").write_text(
+                "y,x\n" + "\n".join(f"{y},{x}" for y, x in points)
+            )
+            errors.append([said - 30 for said in counts(network, cut.convert("RGB")).values()])
+    table = experiment(tmp_path, model, out=tmp_path / "out", cache="off").set_index("name")
+    told = np.array(errors)
+    for name, column in zip(CELLS, told.T, strict=True):
+        assert table.loc[name, "mae"] == pytest.approx(np.abs(column).mean(), rel=0.01)
+        assert table.loc[name, "rmse"] == pytest.approx(np.sqrt((column**2).mean()), rel=0.01)
+        assert table.loc[name, "images"] == 2
+    assert table.attrs == {"images": 2, "complete": True, "folder": str(tmp_path / "out")}
+
+
+def test_an_image_without_truth_is_named(photo, tmp_path):
+    with pytest.raises(UserError, match=r"photo\.png has no truth"):
+        experiment(tmp_path, toy_pack(), out=tmp_path / "out")
