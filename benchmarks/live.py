@@ -156,11 +156,12 @@ def measure(
         tell("another strategy and back; stopping")
         others = [name for name in strategy_ids() if name != strategy]
         found["toggle_back_ms"] = ms(median(bench.toggle(strategy, others[:1]) for _ in range(3)))
+        batch = bench.batch  # while the looks are still on the picture
         stops = [bench.stop(place) for place in spread(pyramid.shape, 3, offset=0.17)]
         found |= {
             "stop_ms": ms(median(stops)),
             "stops_ms": [ms(s) for s in stops],
-            "batch_ms": ms(bench.batch),
+            "batch_ms": ms(batch),
             "canvas": [int(n) for n in ours.viewer.canvas.size],
             "backend": bench.backend,
             "manners": manners,
