@@ -93,7 +93,8 @@ class Scanner(Strategy):
 
     def plan(self, scene: Scene, params: ScannerParams) -> Plan:
         """Skip, scan, look closer, correct."""
-        leaves = cut(scene, params.tile or scene.main.card.input.tile, math.inf)
+        side = params.tile or scene.main.card.input.tile
+        leaves = cut(scene, side, scene.main.halo, math.inf)
         patches, k = leaves.patches, len(scene.main.card.classes) or 1
         wanted = np.ones(len(patches), bool)
         if _skips(scene, params):
