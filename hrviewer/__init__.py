@@ -9,7 +9,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hrviewer.geometry import Rect
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hrviewer.pyramid import Pyramid
     from hrviewer.runs import Run
     from hrviewer.strategies import Strategy
+    from hrviewer.truth import Truth
     from hrviewer.viewer.view import View
 
 __all__ = ["__version__", "export", "open", "run", "view"]
@@ -55,11 +56,13 @@ def run(
     region: Rect | Sequence[int] | None = None,
     budget: str | None = None,
     seed: int = 0,
+    hints: Mapping[str, Any] | None = None,
     device: str = "auto",
     precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
+    truth: str | Path | Truth | None = None,
     **params: Any,
 ) -> Run:
     """Run a strategy on an image and return what it saw and spent.
@@ -78,6 +81,10 @@ def run(
         ``"2TFLOP"``, ``"30s"`` or ``"500patches"``; the strategy's own default otherwise.
     seed : int
         Of whatever the strategy draws at random.
+    hints : mapping, optional
+        What the strategy is told beforehand: ``"saliency"`` says where to look closely,
+        ``"density"`` what was seen before. Each an array ``(rows, columns)`` over the whole image,
+        an image's path, or a run.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda[:n]"`` or ``"mps"``.
     precision : {"float32", "bfloat16"}
@@ -89,13 +96,16 @@ def run(
         The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
     resume : bool
         Go on with the run in `out`.
+    truth : str, Path or Truth, optional
+        What the answer is measured against: ``"auto"`` for a scene's own, a file of points, boxes
+        or labels, or the objects themselves.
     **params
         The strategy's parameters.
 
     Returns
     -------
     Run
-        With ``estimate``, ``cost``, ``patches``, ``output`` and ``saliency``.
+        With ``estimate``, ``truth``, ``cost``, ``patches``, ``output`` and ``saliency``.
 
     Raises
     ------
@@ -111,11 +121,13 @@ def run(
         region=region,
         budget=budget,
         seed=seed,
+        hints=hints,
         device=device,
         precision=precision,
         cache=cache,
         out=out,
         resume=resume,
+        truth=truth,
         **params,
     )
 

@@ -13,10 +13,11 @@ from hrviewer.engine.charge import Charge, Ledger
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
+from hrviewer.engine.hints import Hints, checked, fingerprints
 from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
 from hrviewer.engine.looker import Looker, role_of
 from hrviewer.engine.precision import Off, how_far_off
-from hrviewer.engine.record import PatchRow, Record, map_cell
+from hrviewer.engine.record import PatchRow, Published, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
@@ -27,6 +28,7 @@ __all__ = [
     "Charge",
     "Control",
     "Device",
+    "Hints",
     "Ledger",
     "Looker",
     "Networks",
@@ -34,6 +36,7 @@ __all__ = [
     "PatchRow",
     "Priority",
     "Progress",
+    "Published",
     "Record",
     "ResultCache",
     "Seen",
@@ -44,8 +47,10 @@ __all__ = [
     "Watch",
     "build_scene",
     "cells",
+    "checked",
     "drive",
     "empty_record",
+    "fingerprints",
     "how_far_off",
     "kind_of",
     "map_cell",

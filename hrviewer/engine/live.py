@@ -14,7 +14,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.control import Control
 from hrviewer.engine.device import Priority
 from hrviewer.engine.driver import Update, drive
+from hrviewer.engine.hints import Hints, fingerprints
 from hrviewer.engine.looker import Looker
 from hrviewer.engine.record import Record
 from hrviewer.engine.scene import Networks, build_scene
@@ -95,6 +96,7 @@ class _Choice:
     params: Params
     budget: Budget | None
     name: tuple[str, ...]
+    hints: Hints
     digests: tuple[str, ...] | None = None
 
     def key(self, rect: Rect) -> tuple[Any, ...] | None:
@@ -188,6 +190,7 @@ class Session:
         params: Params,
         budget: Budget | None = None,
         networks: Networks | None = None,
+        hints: Hints | None = None,
     ) -> int:
         """Look differently from now on, and wait for a view; return the choice's number.
 
@@ -197,7 +200,8 @@ class Session:
             if networks is not None and networks is not self._choice.networks:
                 self._digests.clear()
             networks = networks or self._choice.networks
-            self._choice = _choice(self._choice.number + 1, networks, strategy, params, budget)
+            number = self._choice.number + 1
+            self._choice = _choice(number, networks, strategy, params, budget, hints)
             self._choice.digests = self._digests.get(roles_of(strategy))
             self._rest()
             return self._choice.number
@@ -321,10 +325,16 @@ class Session:
         rate = None
         if budget is not None:
             part = rect.area / self.pyramid.rect.area
-            budget = replace(budget, amount=budget.amount * part)
+            budget = budget.part(part)
             rate = self._rates.get(choice.digests or ())
         scene, _, rate = build_scene(
-            self.pyramid, networks, choice.strategy, region=rect, budget=budget, rate=rate
+            self.pyramid,
+            networks,
+            choice.strategy,
+            region=rect,
+            budget=budget,
+            rate=rate,
+            hints=choice.hints,
         )
         if rate is not None:
             self._rates[choice.digests or ()] = rate
@@ -369,9 +379,11 @@ def _choice(
     strategy: Strategy,
     params: Params,
     budget: Budget | None,
+    hints: Hints | None = None,
 ) -> _Choice:
-    name = strategy.id, params.model_dump_json(), str(budget)
-    return _Choice(number, networks, strategy, params, budget, name)
+    told = str(fingerprints(hints or {}))
+    name = strategy.id, params.model_dump_json(), str(budget), told
+    return _Choice(number, networks, strategy, params, budget, name, hints or {})
 
 
 class _Keep:
@@ -409,5 +421,5 @@ def empty_record(pyramid: Pyramid, networks: Networks, native: float) -> Record:
     """Return a record in memory on which cells are painted."""
     main = networks["main"]
     cell = main.stride * native
-    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.outputs, kind_of(main.card))
+    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.answers, kind_of(main.card))
     return Record(pyramid.rect, canvas)

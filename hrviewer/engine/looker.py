@@ -35,7 +35,7 @@ from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same request would give another result."""
 
 
@@ -89,7 +89,6 @@ class Looker:
         self.control = control or Control()
         self.priority, self.focus = priority, focus
         self.meter = Meter()
-        self.roles = {name: role_of(network) for name, network in networks.items()}
 
     # What a request costs, before it is paid.
 
@@ -285,7 +284,7 @@ class Looker:
         for group in groups:
             if not self.control.wait():
                 raise Stopped
-            key = self._hash(network, request.role, digest(request), group)
+            key = self._hash(network, request.role, self.region, digest(request), group)
             found = self.cache.get(key) if self.cache else None
             if found is None:
                 if isinstance(request, Look):
@@ -301,8 +300,8 @@ class Looker:
     # Names of results.
 
     def _rect(self, role: str, patch: Patch) -> Rect:
-        core = patch.core & self.region
-        return input_rect(self.roles[role], replace(patch, core=core), self.pyramid.rect)
+        core, seeing = patch.core & self.region, role_of(self.networks[role])
+        return input_rect(seeing, replace(patch, core=core), self.pyramid.rect)
 
     def _shape(self, role: str, rect: Rect, scale: float) -> tuple[int, int]:
         if self.networks[role].card.input.fixed:
@@ -357,7 +356,8 @@ def digest(request: Look | Warp | Think) -> str:
     if isinstance(request, Look):
         hasher.update(repr(request).encode())
     elif isinstance(request, Warp):
-        parts = (request.role, request.rect, request.shape, request.grid.shape, request.into)
+        where = request.rect, request.core, request.shape, request.grid.shape
+        parts = (request.role, *where, request.into)
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
         patches = tuple(handle.patch for handle in request.handles)

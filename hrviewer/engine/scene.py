@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.device import Device, Priority
+from hrviewer.engine.hints import Hints, checked
 from hrviewer.engine.looker import role_of
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect, snap_scale
@@ -63,13 +63,14 @@ class Networks(Mapping[str, Network]):
         return self._loaded[role]
 
     def __iter__(self) -> Iterator[str]:
-        return iter([*self.pack.roles, *BUILTINS])
+        # There is always a scout: see `_load`.
+        return iter(dict.fromkeys([*self.pack.roles, "scout", *BUILTINS]))
 
     def __len__(self) -> int:
-        return len(self.pack.roles) + len(BUILTINS)
+        return len(list(iter(self)))
 
     def __contains__(self, role: object) -> bool:
-        return role in self.pack.roles or role in BUILTINS
+        return role in self.pack.roles or role == "scout" or role in BUILTINS
 
     def _load(self, role: str) -> Network:
         if role in BUILTINS:
@@ -149,7 +150,7 @@ def build_scene(
     budget: Budget | None = None,
     rate: float | None = None,
     seed: int = 0,
-    hints: Mapping[str, NDArray[np.floating]] | None = None,
+    hints: Hints | None = None,
 ) -> tuple[Scene, list[str], float | None]:
     """Say what a policy may know, and load what it needs.
 
@@ -166,7 +167,7 @@ def build_scene(
     seed : int
         Of whatever the policy draws at random.
     hints : mapping, optional
-        What the person drew.
+        What the person drew, or what earlier runs saw, over the whole image.
 
     Returns
     -------
@@ -179,7 +180,7 @@ def build_scene(
     Raises
     ------
     UserError
-        If the region misses the image or the pack lacks a role.
+        If the region misses the image, the pack lacks a role or the strategy takes no such hint.
     """
     clipped = pyramid.rect if region is None else region & pyramid.rect
     if clipped.empty:
@@ -199,10 +200,11 @@ def build_scene(
             rate = measure_rate(networks["main"], networks.device)
         return rate
 
+    whole = main.flops_per_pixel() * clipped.area / scale**2
     if budget is not None:
-        flops = budget.flops(main, measured)
+        flops = budget.flops(main, measured, whole)
     elif strategy.default_budget is not None:
-        flops = strategy.default_budget * main.flops_per_pixel() * clipped.area / scale**2
+        flops = strategy.default_budget * whole
     else:
         flops = math.inf
     scene = Scene(
@@ -214,7 +216,7 @@ def build_scene(
         roles=_Roles(networks),
         budget=flops,
         seed=seed,
-        hints=dict(hints or {}),
+        hints=checked(strategy, hints),
     )
     return scene, notes, rate
 

@@ -145,17 +145,21 @@ class InstalledPack:
         """What `open_pack` takes."""
         return self.entry.name
 
-    def load(self) -> Pack:
-        """Return the pack; `UserError` where the plug-in is broken."""
+    @property
+    def folder(self) -> Path:
+        """Where it lies; `UserError` where the plug-in is broken."""
         try:
             folder = self.entry.load()
-            folder = Path(folder() if callable(folder) else folder)
+            return Path(folder() if callable(folder) else folder)
         except Exception as error:
             raise UserError(
                 f"the pack {self.name} ({self.entry.value}) does not import "
                 f"({brief(error)}): install its plug-in again"
             ) from error
-        return Pack.read(folder)
+
+    def load(self) -> Pack:
+        """Return the pack; `UserError` where the plug-in is broken."""
+        return Pack.read(self.folder)
 
 
 def installed_packs() -> dict[str, InstalledPack]:

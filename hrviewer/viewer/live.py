@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from hrviewer.engine import (
     Budget,
     Cell,
+    Hints,
     Networks,
     Priority,
     Progress,
@@ -330,6 +331,7 @@ class Live:
             controller.strategy.id,
             dict(controller.params),
             controller.budget,
+            controller.hint,
         )
         if chosen == self._chosen:
             return
@@ -341,14 +343,17 @@ class Live:
         try:
             params = parse_params(controller.strategy, controller.params)
             budget = Budget.parse(controller.budget) if controller.budget.strip() else None
+            hints = controller.hints()
         except UserError as error:
             # Half of a number is no budget: that is said in the panel only, and waited for.
             self._choice = -1
             controller.failed.emit(str(error))
             return
-        self._choose(controller.strategy, params, budget)
+        self._choose(controller.strategy, params, budget, hints)
 
-    def _choose(self, strategy: Strategy, params: Params, budget: Budget | None) -> None:
+    def _choose(
+        self, strategy: Strategy, params: Params, budget: Budget | None, hints: Hints
+    ) -> None:
         assert self._ready is not None
         assert self._painter is not None
         networks = self._ready.networks
@@ -363,7 +368,7 @@ class Live:
                 heard=self._hear,
                 failed=self._fail,
             )
-        self._choice = self.session.switch(strategy, params, budget, networks)
+        self._choice = self.session.switch(strategy, params, budget, networks, hints)
         self._painter.turn(self._choice)
         self._news.clear()
         self._busy = True
@@ -505,7 +510,7 @@ def empty(pyramid: Pyramid, main: Network) -> Picture:
     """Return a picture of nothing yet."""
     card = main.card
     native, _ = native_scale(card, pyramid)
-    names = card.output.classes or [f"{i}" for i in range(card.outputs)]
+    names = card.output.classes or [f"{i}" for i in range(card.answers)]
     return Picture(pyramid.rect, main.stride * native, kind_of(card), names, pyramid.pixel_size)
 
 

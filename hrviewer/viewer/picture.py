@@ -125,6 +125,8 @@ class Picture:
         Output cells per drawn cell and side.
     plane : int or None
         The class that is drawn; None for all of them together.
+    warps : dict of Rect to Warp
+        Through which grids was looked, by what the looks answer for; replaced, never changed.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class Picture:
         self.plane = None if kind == "mass" else k - 1
         self._request: Look | Warp | Think | None = None
         self._scores: dict[Rect, float] = {}
+        self.warps: dict[Rect, Warp] = {}
         self._areas = areas(image, cell, canvas.values.shape[1:])
         self._cost_areas = areas(image, record.ledger.cell, record.ledger.map.shape[1:])
         per = 1e6 if pixel_size is None else 1e6 / (pixel_size[0] * pixel_size[1])
@@ -233,6 +236,7 @@ class Picture:
                 drawn.values[block(rect, drawn.cell)] = np.nan
                 drawn.join(rect)
             drawn.changed = True
+        self.warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
         left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
         if len(left) < len(record.patches):
             record.patches = left
@@ -258,6 +262,8 @@ class Picture:
             score = self._scores.get(core)
             scores = None if score is None else (score,)
             request = replace(request, patches=(seen.patch,), group=None, scores=scores)
+        elif isinstance(request, Warp):
+            self.warps = {**self.warps, core: request}
         self.record.add(request, [seen])
         self._mark(self.record.patches[-1])
         self._redraw(core)

@@ -22,6 +22,7 @@ from hrviewer.models.loaders import LOADABLE, PRECISIONS
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.levels import shape_of
+from hrviewer.viewer.panel.hint import HintForm
 from hrviewer.viewer.panel.params import ParamsForm
 from hrviewer.viewer.panel.parts import Form, label, row
 
@@ -86,6 +87,8 @@ class Choice(QWidget):
         layout.setSpacing(5)
         layout.addWidget(upper)
         layout.addLayout(self._params)
+        self.hint = HintForm(controller)
+        layout.addWidget(self.hint)
         layout.addWidget(lower)
 
         self.model.activated.connect(self._pick_model)

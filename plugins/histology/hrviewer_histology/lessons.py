@@ -1,0 +1,123 @@
+"""What the networks of the pack ``nuclei`` learn: ``hrviewer-train nuclei ROLE --data FOLDER``.
+
+FOLDER holds ``index.csv``, photos and labels. The train split is learned from; the val split is
+for choosing and, there being no other, for the card's figures.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Architecture, Card, Input, Output
+from hrviewer.training import (
+    CHOOSE,
+    TEST,
+    Counted,
+    Course,
+    Density,
+    Joined,
+    Pieces,
+    Scout,
+    Shrunk,
+    halo,
+)
+from hrviewer.training import counted as scene_counted
+
+from hrviewer_histology.photos import Photo, read_photos, shrink
+from hrviewer_histology.stains import Fields, Pictures
+
+__all__ = ["COURSE", "INPUT", "SCALES", "counted"]
+
+NETWORK = Architecture(
+    name="density-unet", params={"classes": 1, "widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
+)
+INPUT = Input(
+    channels="rgb",
+    scale=1 / 255,
+    mean=(0.7, 0.6, 0.7),
+    std=(0.2, 0.25, 0.2),
+    tile=512,
+    multiple_of=16,
+    pixel_size=0.5,
+)
+SIDE = 160
+"""Of the fields that it learns from, in pixels."""
+SCALES = (1, 2, 4)
+"""By how much val photos are shrunk before they are counted."""
+
+
+def main(data: Path | None, pack: Path) -> Density:
+    """Count nuclei."""
+    photos, judges = _photos(data, "train"), _photos(data, "val")
+    card = Card(
+        name="nuclei-density",
+        title="Nuclei, a density network",
+        task="density",
+        input=INPUT,
+        output=Output(stride=4, halo=halo(NETWORK), classes=("nucleus",)),
+        architecture=NETWORK,
+        licence="BSD-3-Clause",
+        citation="Trained on the histology photos of the 2018 Data Science Bowl (BBBC038, CC0): "
+        "Caicedo et al., Nucleus segmentation across imaging experiments, Nature Methods 2019.",
+    )
+    lots = {f"val_{k}": counted(judges, k) for k in SCALES}
+    return Density(
+        card,
+        _sources(photos),
+        partial(_fields, photos),
+        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]} | {"tissue": _scenes(CHOOSE)},
+        test=lots | {"tissue": _scenes(TEST)},
+        steps=3600,
+    )
+
+
+def scout(data: Path | None, pack: Path) -> Scout:
+    """Guess from an eighth of the size what ``main`` counts."""
+    photos, judges = _photos(data, "train"), _photos(data, "val")
+    pictures = [p.layers[:3] for p in judges]
+    return Scout.of(
+        pack, _sources(photos), partial(Pictures, photos), choose=pictures, test=pictures, tile=128
+    )
+
+
+def _fields(photos: list[Photo], steps: int, seed: int) -> Joined:
+    """Return batches of restained photos beside pieces of procedural slides."""
+    tissue = Shrunk(
+        lambda side: Pieces("tissue", steps, seed, side=side, batch=6, stride=4),
+        SIDE,
+        {1: 0.7, 2: 0.2, 4: 0.1},
+        seed,
+    )
+    return Joined(Fields(photos, steps, batch=8, side=SIDE, seed=seed), tissue)
+
+
+def _scenes(seeds: range, lot: int = 4) -> list[Counted]:
+    return [scene_counted("tissue", 2048, seed) for seed in seeds[:lot]]
+
+
+COURSE = Course(
+    "Nuclei in histology",
+    "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
+    {"main": main, "scout": scout},
+)
+
+
+def counted(photos: list[Photo], factor: int = 1) -> list[Counted]:
+    """Return photos shrunk by `factor`, with their counts."""
+    return [Counted(shrink(p.layers[:3], factor), p.count) for p in photos]
+
+
+def _photos(data: Path | None, split: str) -> list[Photo]:
+    if data is None:
+        raise UserError("nuclei are learned from labelled photos: give their folder with --data")
+    return read_photos(data, split)
+
+
+def _sources(photos: list[Photo]) -> dict[str, Any]:
+    return {
+        "data": "histology photos of the 2018 Data Science Bowl (BBBC038), CC0",
+        "split": f"train, {len(photos)} photos, {sum(p.count for p in photos)} nuclei",
+    }
