@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 __all__ = ["panels"]
 
 SIDE = 512
-SCENES = {"crowd": (65_536, 2), "tissue": (65_536, 0)}
+SCENES = {"crowd": (65_536, 2), "tissue": (65_536, 6)}
 """The size and the seed of each scene's picture."""
 
 
@@ -59,6 +59,6 @@ def _around(scene: Recipe, y: int, x: int, scale: int) -> Rect:
 if __name__ == "__main__":
     name, target = sys.argv[1:]
     picture = Image.fromarray(panels(make_recipe(name, *SCENES[name])))
-    picture.quantize(112, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+    picture.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         target, optimize=True
     )
