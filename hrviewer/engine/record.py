@@ -21,7 +21,7 @@ from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Rect
 from hrviewer.strategies import Look, Show, Think, Warp
 
-__all__ = ["MAP_SIDE", "PatchRow", "Record", "map_cell"]
+__all__ = ["MAP_SIDE", "PatchRow", "Published", "Record", "map_cell"]
 
 MAP_SIDE = 1024
 """Cells along the longer side of the saliency and cost maps, at most."""
@@ -58,6 +58,15 @@ class PatchRow:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Published:
+    """An estimate that a strategy published: its sum over classes, after how many FLOPs."""
+
+    flops: float
+    value: float
+    interval: tuple[float, float] | None
+
+
 class Record:
     """What a run has seen and spent.
 
@@ -82,6 +91,8 @@ class Record:
         The last one shown.
     interval : tuple of float or None
         Its 95 % interval.
+    published : list of Published
+        All of them, in order.
     """
 
     def __init__(self, image: Rect, output: Canvas, region: Rect | None = None) -> None:
@@ -92,6 +103,7 @@ class Record:
         self.patches: list[PatchRow] = []
         self.estimate: NDArray[np.float64] | None = None
         self.interval: tuple[float, float] | None = None
+        self.published: list[Published] = []
 
     def add(
         self, request: Look | Warp | Think, seen: Sequence[Seen], *, replayed: bool = False
@@ -108,6 +120,8 @@ class Record:
             Whether an earlier session paid for them.
         """
         scores = request.scores if isinstance(request, Look) else None
+        # A network that says how sure it is gives its variances after its answers.
+        answers = slice(self.output.values.shape[0] if request.into == "output" else None)
         for i, look in enumerate(seen):
             paid = look.status != "cached" and not replayed
             self.ledger.add(look.charge, look.patch.core, paid=paid, weights=look.spread)
@@ -122,7 +136,7 @@ class Record:
                     look.role,
                     number,
                     scores[i] if scores else math.nan,
-                    float(look.value.sum()),
+                    float(look.value[answers].sum()),
                     costs["flops"],
                     costs["read_s"],
                     costs["prepare_s"],
@@ -139,7 +153,7 @@ class Record:
             if look.status == "failed":
                 continue
             if request.into == "output":
-                self.output.paint(look.map, look.box, look.patch.core, look.patch.scale)
+                self.output.paint(look.map[answers], look.box, look.patch.core, look.patch.scale)
             elif request.into == "saliency":
                 plane = look.map.mean(axis=0, keepdims=True)
                 self.saliency.paint(plane, look.box, look.patch.core, look.patch.scale)
@@ -148,6 +162,8 @@ class Record:
         """Take what the strategy published."""
         if show.kind == "estimate":
             self.estimate, self.interval = np.asarray(show.map, float), show.interval
+            total, flops = float(self.estimate.sum()), self.ledger.total.flops
+            self.published.append(Published(flops, total, show.interval))
             return
         box: Any = tuple(map(float, show.rect.astuple()))
         core = show.rect & self.region

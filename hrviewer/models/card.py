@@ -247,9 +247,14 @@ class Card(_Part):
         return self.output.classes
 
     @property
+    def answers(self) -> int:
+        """Output channels that answer: ``k``."""
+        return self.output.width or len(self.output.classes) or 1
+
+    @property
     def outputs(self) -> int:
         """Output channels: ``k``, and as many variances where the network gives them."""
-        return (self.output.width or len(self.output.classes) or 1) * (1 + self.output.variance)
+        return self.answers * (1 + self.output.variance)
 
     @property
     def stride(self) -> int:

@@ -127,7 +127,7 @@ class RunWriter:
             common: dict[str, Any] = {"cell": cell, "pixel_size": pyramid.pixel_size}
             values = create_image(
                 path / "output",
-                (card.outputs, rows, columns),
+                (card.answers, rows, columns),
                 name="output",
                 labels=card.output.classes or ["output"] if card.task != "embedding" else [],
                 **common,

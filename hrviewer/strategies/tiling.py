@@ -16,6 +16,7 @@ from hrviewer.strategies.protocol import Handle, Role, Show
 __all__ = [
     "ROUND",
     "aggregate",
+    "cell_side",
     "input_rect",
     "input_shape",
     "lattice",
@@ -67,15 +68,10 @@ def tiles(
     list of Patch
         Cores on the image's lattice, cut at the region's border.
     """
-    card = role.card.input
     halo = role.halo if halo is None else halo
-    side = tile or card.tile
-    if card.fixed:
-        side = card.tile - 2 * halo
-    step = lattice(role, scale)
-    cell = max(step, round(side * scale / step) * step)
+    step, cell = lattice(role, scale), cell_side(role, scale, tile=tile, halo=halo)
     ys, xs = (
-        cuts(start, start + length, step, cell, fixed=card.fixed)
+        cuts(start, start + length, step, cell, fixed=role.card.input.fixed)
         for start, length in ((region.y, region.h), (region.x, region.w))
     )
     return [
@@ -83,6 +79,16 @@ def tiles(
         for y, y1 in pairwise(ys)
         for x, x1 in pairwise(xs)
     ]
+
+
+def cell_side(role: Role, scale: float, *, tile: int | None = None, halo: int | None = None) -> int:
+    """Return the side, in level-0 pixels, of a whole core that `tiles` cuts."""
+    card = role.card.input
+    side = tile or card.tile
+    if card.fixed:
+        side = card.tile - 2 * (role.halo if halo is None else halo)
+    step = lattice(role, scale)
+    return max(step, round(side * scale / step) * step)
 
 
 def cuts(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> list[int]:
@@ -111,7 +117,8 @@ def total_flops(role: Role, patches: Sequence[Patch], image: Rect) -> float:
 def input_rect(role: Role, patch: Patch, image: Rect) -> Rect:
     """Return what must be read for a patch: core and halo, grown to the lattice.
 
-    At the image's border it ends there, unless the network's size is fixed.
+    At the image's border it ends there, unless the network's size is fixed, or it fills up no
+    border itself (a margin): then what lies beyond is reflected.
     """
     card = role.card.input
     if card.fixed:
@@ -121,7 +128,8 @@ def input_rect(role: Role, patch: Patch, image: Rect) -> Rect:
     want = patch.rect
     y, x = want.y // step * step, want.x // step * step
     y1, x1 = -(-want.y1 // step) * step, -(-want.x1 // step) * step
-    return Rect(y, x, y1 - y, x1 - x) & image
+    whole = Rect(y, x, y1 - y, x1 - x)
+    return whole if role.card.output.margin else whole & image
 
 
 def input_shape(role: Role, patch: Patch, image: Rect) -> tuple[int, int]:
@@ -144,7 +152,7 @@ def aggregate(role: Role, handles: Sequence[Handle]) -> NDArray[np.float64] | No
     """
     if role.card.task in ("embedding", "saliency") or not handles:
         return None
-    values = np.stack([handle.value for handle in handles])
+    values = np.stack([handle.value[: role.card.answers] for handle in handles])
     seen = ~np.isnan(values).any(axis=1)
     if not seen.any():
         return None

@@ -1,7 +1,8 @@
 """The docked panel: one file per part, each of which knows only the controller.
 
 `docked` puts the parts below each other; `parts` has what they share; `choice` says what to run,
-`params` turns a strategy's parameters into widgets, `running` runs it, `legend` toggles overlays,
+`params` turns a strategy's parameters into widgets, `running` runs it, `interval` shows how the
+answer's interval narrows, `legend` toggles overlays,
 `breakdown` shows where the time went, `clicked` a patch that was clicked on,
 `files` opens and exports runs.
 """

@@ -23,9 +23,12 @@ from hrviewer.viewer.panel.choice import Choice
 from hrviewer.viewer.panel.clicked import Clicked
 from hrviewer.viewer.panel.files import Files
 from hrviewer.viewer.panel.following import Following
+from hrviewer.viewer.panel.interval import Interval
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
+from hrviewer.viewer.panel.truth import TruthSwitch
+from hrviewer.viewer.panel.warped import Warped
 
 if TYPE_CHECKING:
     import napari
@@ -53,9 +56,12 @@ class Panel(QScrollArea):
         self.choice = Choice(controller)
         self.following = Following(controller)
         self.running = Running(controller)
+        self.interval = Interval(controller)
         self.legend = Legend(controller)
+        self.truth = TruthSwitch(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
+        self.warped = Warped(controller)
         self.files = Files(controller)
 
         body = QWidget()
@@ -66,15 +72,18 @@ class Panel(QScrollArea):
         layout.addWidget(line())
         layout.addWidget(self.following)
         layout.addWidget(self.running)
+        layout.addWidget(self.interval)
         layout.addWidget(line())
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.legend)
+        layout.addWidget(self.truth)
         layout.addWidget(line())
         layout.addWidget(heading("Where the time went, in seconds"))
         layout.addWidget(self.breakdown)
         layout.addWidget(line())
         layout.addWidget(heading("Patch"))
         layout.addWidget(self.clicked)
+        layout.addWidget(self.warped)
         layout.addStretch(1)
         layout.addWidget(self.files)
         self.setWidget(body)

@@ -1,0 +1,179 @@
+"""Confidence intervals of a mean from weighted, uncorrelated draws, and intervals for all time.
+
+Every draw's expectation, given those before it, is the same number; its variance is taken to be
+in proportion to one over its weight. `student` holds for a number of draws that was fixed before
+the first. The others are confidence sequences: they hold at all moments at once, so one may watch
+them and stop by them.
+
+No library for these is kept up (``confseq`` was last released in 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+__all__ = ["ALPHA", "Interval", "asymptotic", "betting", "student"]
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+
+ALPHA = 0.05
+"""One minus the confidence."""
+
+CAUTION = 0.5
+"""The part of its capital that a bet may lose at once."""
+
+WARM_UP = 4
+"""Draws that are only watched, to learn how they scatter."""
+
+LEAST = 12
+"""Draws from which an asymptotic sequence is read."""
+
+PARTS, PASSES = 32, 5
+"""How an interval's end is searched for: in this many parts, this often."""
+
+TINY = 1e-12
+
+
+def student(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval:
+    """Return Student's interval of the mean.
+
+    Parameters
+    ----------
+    x, weights : ndarray, shape (n,)
+        At least two draws, and their positive weights, which no draw decided.
+    alpha : float
+        One minus the confidence.
+    """
+    a = weights / weights.sum()
+    mean = float(a @ x)
+    # Unbiased for equal variances; with equal weights it is the sample variance over n.
+    variance = float((a**2 * (x - mean) ** 2 / (1 - a)).sum())
+    freedom = 1 / float((a**2).sum()) - 1
+    half = float(student_t.ppf(1 - alpha / 2, max(freedom, 1.0))) * math.sqrt(variance)
+    return mean - half, mean + half
+
+
+def asymptotic(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval | None:
+    """Return an asymptotic confidence sequence's interval after the draws so far.
+
+    Robbins' normal mixture with the scatter estimated: Waudby-Smith, Arbour, Sinha, Kennedy and
+    Ramdas, *Time-uniform central limit theory and asymptotic confidence sequences* (Annals of
+    Statistics 2024). Tightest at the planned end.
+
+    Parameters
+    ----------
+    x : ndarray, shape (k,)
+        The draws so far.
+    weights : ndarray, shape (n,)
+        Of all planned draws, n >= k, positive.
+    alpha : float
+        One minus the confidence.
+
+    Returns
+    -------
+    tuple of float or None
+        None before `LEAST` draws, or the planned number if that is less.
+    """
+    k, n = len(x), len(weights)
+    if k < min(LEAST, n) or k < 2:
+        return None
+    a = weights / weights.sum()
+    a, done = a[:k], float(a[:k].sum())
+    mean = float(a @ x) / done
+    scatter = float((a * (x - mean) ** 2).sum()) / (k - 1)  # variance of a draw of weight 1
+    variance = scatter * done  # of the martingale sum(a * (x - mean)), up to now
+    # What makes the boundary about tightest at the planned end (Howard et al. 2021).
+    tuned = scatter / (2 * math.log(1 / alpha) + math.log(1 + 2 * math.log(1 / alpha)))
+    if tuned <= 0:
+        return mean, mean
+    boundary = math.sqrt((variance + tuned) * math.log((variance + tuned) / (tuned * alpha**2)))
+    return mean - boundary / done, mean + boundary / done
+
+
+def betting(
+    x: Floats,
+    low: Floats,
+    high: Floats,
+    weights: Floats,
+    within: Interval,
+    alpha: float = ALPHA,
+) -> Interval:
+    """Return the hedged capital process's interval after the draws so far.
+
+    Who bets on the draws that the mean is not m wins nothing in expectation if it is m: what made
+    a fortune is ruled out (Ville). Waudby-Smith and Ramdas, *Estimating means of bounded random
+    variables by betting* (JRSS B 2024), with limits that may differ from draw to draw, which
+    covers draws without replacement.
+
+    Parameters
+    ----------
+    x, low, high : ndarray, shape (k,)
+        The draws so far, and the limits of each that were known before it.
+    weights : ndarray, shape (n,)
+        Of all planned draws, n >= k, positive.
+    within : tuple of float
+        Where the mean lies for sure.
+    alpha : float
+        One minus the confidence.
+    """
+    k = len(x)
+    a = weights[:k] / weights.sum()
+    scatter = _scatter_before(x, a)
+    bets = np.zeros(k)
+    known = scatter > 0
+    bets[known] = a[known] * np.sqrt(2 * math.log(2 / alpha) / scatter[known])
+    goal = math.log(2 / alpha)
+
+    def too_low(means: Floats) -> NDArray[np.bool_]:
+        above = x - means[:, None]
+        stake = np.minimum(bets, CAUTION / np.maximum(means[:, None] - low, TINY))
+        return _fortune(stake * above) >= goal
+
+    def too_high(means: Floats) -> NDArray[np.bool_]:
+        below = means[:, None] - x
+        stake = np.minimum(bets, CAUTION / np.maximum(high - means[:, None], TINY))
+        return _fortune(stake * below) >= goal
+
+    least, most = within
+    lower = _border(too_low, least, most)
+    upper = _border(too_high, most, least)
+    # Where bad luck rules everything out, what is known for sure still holds.
+    return (lower, upper) if lower <= upper else within
+
+
+def _scatter_before(x: Floats, a: Floats) -> Floats:
+    """Return, for each draw, the variance of one of weight 1 estimated from those before it."""
+    scatter = np.zeros(len(x))
+    if len(x) <= WARM_UP:
+        return scatter
+    centred = x - x[0]
+    sums = np.cumsum(a), np.cumsum(a * centred), np.cumsum(a * centred**2)
+    freedom = np.arange(len(x))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        after = (sums[2] - sums[1] ** 2 / sums[0]) / freedom
+    scatter[WARM_UP:] = np.maximum(after[WARM_UP - 1 : -1], 0)
+    return scatter
+
+
+def _fortune(gains: Floats) -> Floats:
+    """Return the logarithm of the largest capital ever held, starting from 1, for each row."""
+    capital = np.cumsum(np.log1p(np.maximum(gains, TINY - 1)), axis=1)
+    return np.asarray(capital.max(axis=1, initial=0.0))
+
+
+def _border(rejected: Callable[[Floats], NDArray[np.bool_]], bad: float, good: float) -> float:
+    """Return where rejection, which begins at `bad` if anywhere, ends; a little too early."""
+    for _ in range(PASSES):
+        tried = np.linspace(bad, good, PARTS + 1)
+        out = rejected(tried)
+        if not out[0]:
+            return bad
+        last = PARTS if out.all() else int(out.argmin()) - 1
+        bad, good = float(tried[last]), float(tried[min(last + 1, PARTS)])
+    return bad

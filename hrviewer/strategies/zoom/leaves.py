@@ -1,0 +1,184 @@
+"""The places that a closer look is decided for, and what coarser looks say of each.
+
+Leaves lie on a lattice that starts at the image's corner, wherever the region does, and that of
+half the side is nested in it: neighbouring regions agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.geometry import Patch, Rect
+from hrviewer.strategies.protocol import Handle, Role, Scene
+from hrviewer.strategies.tiling import cell_side, input_shape, tiles
+
+__all__ = ["Leaves", "affordable", "bound", "content", "cut", "gather"]
+
+Floats = NDArray[np.float64]
+
+LARGEST, SMALLEST = 256, 64
+"""Sides of leaves in network pixels, where the person does not say."""
+
+WANTED = 8
+"""Looks that the budget should pay for before leaves are made larger."""
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A region cut into rows and columns of leaves.
+
+    Attributes
+    ----------
+    patches : tuple of Patch
+        In reading order, at native scale.
+    ys, xs : ndarray of int, shape (rows + 1,) and (columns + 1,)
+        Edges, level-0 pixels.
+    cell : int
+        Side of a whole leaf, level-0 pixels.
+    dearest : float
+        FLOPs of the dearest look.
+    """
+
+    patches: tuple[Patch, ...]
+    ys: NDArray[np.int64]
+    xs: NDArray[np.int64]
+    cell: int
+    dearest: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.ys) - 1, len(self.xs) - 1
+
+    @property
+    def areas(self) -> Floats:
+        """Level-0 pixels of each leaf, ``(n,)``."""
+        return np.outer(np.diff(self.ys), np.diff(self.xs)).ravel().astype(float)
+
+
+def cut(scene: Scene, side: int, budget: float) -> Leaves:
+    """Cut the scene's region into leaves.
+
+    Parameters
+    ----------
+    scene : Scene
+        What is known of the image.
+    side : int
+        Of a leaf, in ``main``'s pixels; 0 for the largest of which `budget` pays for some.
+    budget : float
+        FLOPs for closer looks.
+    """
+    main = scene.main
+    tried = side or min(LARGEST, main.card.input.tile)
+    while True:
+        patches = tiles(main, scene.region, scene.scale_of("main"), tile=tried)
+        dearest = max(main.flops(*shape) for shape in shapes(main, patches, scene.rect))
+        half = tried // 2
+        settled = side or main.card.input.fixed or half < SMALLEST or half % main.card.step
+        if settled or dearest * min(WANTED, len(patches)) <= budget:
+            break
+        tried = half
+    ys = [patch.core.y for patch in patches if patch.core.x == scene.region.x]
+    xs = [patch.core.x for patch in patches if patch.core.y == scene.region.y]
+    return Leaves(
+        tuple(patches),
+        np.array([*ys, scene.region.y1]),
+        np.array([*xs, scene.region.x1]),
+        cell_side(main, scene.scale_of("main"), tile=tried),
+        dearest,
+    )
+
+
+def shapes(role: Role, patches: Sequence[Patch], image: Rect) -> set[tuple[int, int]]:
+    """Return the distinct inputs of looks."""
+    return {input_shape(role, patch, image) for patch in patches}
+
+
+def gather(
+    handles: Iterable[Handle], ys: NDArray[np.int64], xs: NDArray[np.int64], image: Rect
+) -> Floats:
+    """Add up looks' maps over rows and columns, by area.
+
+    Parameters
+    ----------
+    handles : iterable of Handle
+        Looks whose cores do not overlap; failed ones are left out.
+    ys, xs : ndarray of int
+        Edges of the rows and columns, level-0 pixels.
+    image : Rect
+        Cells end where it does.
+
+    Returns
+    -------
+    ndarray, shape (k, rows, columns)
+        The sum of the cells' values; zero where nothing was seen.
+    """
+    total: Floats = np.zeros((1, len(ys) - 1, len(xs) - 1))
+    for handle in handles:
+        if np.isnan(handle.value).any():
+            continue
+        values = np.asarray(handle.map, float)
+        if len(total) < len(values):
+            total = np.zeros((len(values), *total.shape[1:]))
+        core, (y, x, h, w) = handle.patch.core, handle.box
+        sources = (
+            np.minimum(start + np.arange(n + 1) * (length / n), end)
+            for start, length, n, end in (
+                (y, h, values.shape[1], image.h),
+                (x, w, values.shape[2], image.w),
+            )
+        )
+        rows, down = shares(next(sources), core.y, core.y1, ys)
+        columns, across = shares(next(sources), core.x, core.x1, xs)
+        total[:, rows, columns] += down @ values @ across.T
+    return total
+
+
+def shares(source: Floats, low: int, high: int, target: NDArray[np.int64]) -> tuple[slice, Floats]:
+    """Return which targets the part of the sources in ``[low, high)`` falls into, and how much.
+
+    Returns
+    -------
+    slice
+        The targets.
+    ndarray, shape (targets, sources)
+        The fraction of each source.
+    """
+    first = max(0, int(np.searchsorted(target, low, "right")) - 1)
+    last = max(first, min(len(target) - 1, int(np.searchsorted(target, high, "left"))))
+    edges = np.clip(target[first : last + 1], low, high)
+    upper = np.minimum(edges[1:, None], source[None, 1:])
+    lower = np.maximum(edges[:-1, None], source[None, :-1])
+    lengths = np.diff(source)
+    return slice(first, last), np.clip(upper - lower, 0, None) / np.where(lengths > 0, lengths, 1)
+
+
+def content(scene: Scene, patch: Patch, value: Floats) -> Floats:
+    """Return what a look adds to the region's answer, ``(k,)``: probabilities by their area."""
+    if scene.main.card.task == "classification":
+        return np.asarray(value * (patch.core.area / scene.region.area))
+    return np.asarray(value, float)
+
+
+def bound(scene: Scene, leaves: Leaves) -> Floats | None:
+    """Return the largest sum over classes that each leaf can hold; None where nobody knows."""
+    card = scene.main.card
+    if card.task == "segmentation":
+        return leaves.areas
+    if card.task == "classification" or card.output.bound is None:
+        return None
+    tile = card.input.tile * scene.scale_of("main")
+    down, across = (np.ceil(np.diff(edges) / tile) for edges in (leaves.ys, leaves.xs))
+    return np.outer(down, across).ravel() * card.output.bound
+
+
+def affordable(leaves: Leaves, left: float) -> int:
+    """Return how many looks `left` pays for, whichever they are."""
+    if math.isinf(left):
+        return len(leaves.patches)
+    return min(len(leaves.patches), max(0, math.floor(left / leaves.dearest * (1 + 1e-9))))

@@ -1,0 +1,127 @@
+"""The best quadtree of looks for a price: zoom, stop or skip at every node.
+
+Breiman, Friedman, Olshen and Stone's pruning (*CART*, 1984), as Chou, Lookabaugh and Gray use it
+for rate and distortion: for every price of a FLOP there is one best tree, found from the leaves up,
+and trees of falling prices are nested in cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Tree", "blocks", "grow", "prune"]
+
+Floats = NDArray[np.float64]
+Tree = list[NDArray[np.bool_]]
+"""For each level, from the leaves up, which nodes are looked at."""
+
+HALVINGS = 60
+
+
+def blocks(n: int, first: int, level: int) -> NDArray[np.intp]:
+    """Return which node of a level each of `n` leaves along one axis belongs to.
+
+    Parameters
+    ----------
+    n : int
+        Leaves.
+    first : int
+        The first leaf's number on the image's lattice; nodes start at multiples of 2**level.
+    level : int
+        0 for the leaves themselves.
+    """
+    return ((first + np.arange(n)) >> level) - (first >> level)
+
+
+def prune(
+    variance: Floats,
+    first: tuple[int, int],
+    remains: Sequence[float],
+    costs: Sequence[Floats],
+    price: float,
+) -> tuple[Tree, float]:
+    """Return the tree that makes expected squared error plus price times cost least.
+
+    Parameters
+    ----------
+    variance : ndarray, shape (rows, columns)
+        The squared error that each leaf's guess is expected to have.
+    first : tuple of int
+        The first leaf's row and column on the image's lattice.
+    remains : sequence of float
+        Which part of the squared error a look at each level leaves; ``remains[0]`` at the leaves.
+    costs : sequence of ndarray
+        FLOPs of a look at each node of each level.
+    price : float
+        Squared error for a FLOP.
+
+    Returns
+    -------
+    tree : list of ndarray of bool
+        Which nodes to look at. Skipped leaves are under no node that is looked at.
+    value : float
+        What was made least.
+    """
+    looks: Tree = []
+    best = held = variance
+    for level, (part, cost) in enumerate(zip(remains, costs, strict=True)):
+        if level:
+            pair = [
+                blocks(n, start >> (level - 1), 1)
+                for n, start in zip(best.shape, first, strict=True)
+            ]
+            best, held = add_up(best, *pair), add_up(held, *pair)
+        stop = part * held + price * cost
+        looks.append(stop < best)
+        best = np.minimum(best, stop)
+    covered = np.zeros_like(looks[-1])
+    for level in reversed(range(len(looks))):
+        looks[level] &= ~covered
+        covered = covered | looks[level]
+        if level:
+            rows, columns = (
+                blocks(n, start >> (level - 1), 1)
+                for n, start in zip(looks[level - 1].shape, first, strict=True)
+            )
+            covered = covered[np.ix_(rows, columns)]
+    return looks, float(best.sum())
+
+
+def add_up(values: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
+    """Sum what falls into the same row and column."""
+    down = np.add.reduceat(values, np.flatnonzero(np.diff(rows, prepend=-1)), axis=0)
+    return np.asarray(
+        np.add.reduceat(down, np.flatnonzero(np.diff(columns, prepend=-1)), axis=1), float
+    )
+
+
+def grow(
+    variance: Floats,
+    first: tuple[int, int],
+    remains: Sequence[float],
+    costs: Sequence[Floats],
+    budget: float,
+) -> Tree:
+    """Return the best tree that `budget` pays for, as far as a price tells them apart."""
+    dear = 2 * max(float(variance.sum() / cost.min()) for cost in costs)
+    tree, _ = prune(variance, first, remains, costs, 0.0)
+    if spent(tree, costs) <= budget or dear <= 0:
+        return tree
+    low, high = dear * 1e-18, dear
+    tree, _ = prune(variance, first, remains, costs, high)
+    for _ in range(HALVINGS):
+        price = (low * high) ** 0.5
+        tried, _ = prune(variance, first, remains, costs, price)
+        if spent(tried, costs) <= budget:
+            tree, high = tried, price
+        else:
+            low = price
+    return tree
+
+
+def spent(tree: Tree, costs: Sequence[Floats]) -> float:
+    """Return what a tree costs."""
+    return sum(float(cost[looked].sum()) for looked, cost in zip(tree, costs, strict=True))

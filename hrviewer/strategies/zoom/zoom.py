@@ -1,0 +1,521 @@
+"""Selective zooming and skipping.
+
+A scout looks everywhere, cheaply, and guesses. `main` then looks closer where that pays, which the
+method decides. What is looked at counts for what it holds; the rest keeps the scout's guess,
+corrected by what looks at places drawn at random taught (`sampling.Survey`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hrviewer.errors import UserError
+from hrviewer.geometry import Patch, Rect
+from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
+from hrviewer.strategies.tiling import ROUND, input_shape
+from hrviewer.strategies.zoom.intervals import Interval
+from hrviewer.strategies.zoom.leaves import Leaves, affordable, bound, content, cut, gather
+from hrviewer.strategies.zoom.quadtree import blocks, grow
+from hrviewer.strategies.zoom.sampling import Survey, draw, probabilities
+from hrviewer.strategies.zoom.scouting import Guess, guess, scout
+
+__all__ = ["Zoom", "ZoomParams"]
+
+Floats = NDArray[np.float64]
+
+UPDATES = 12
+"""How often, about, the interval is shown to shrink."""
+
+TRIALS = 0.15
+"""Part of a quadtree's budget that tells what looks at coarser levels are worth."""
+
+DOUBT = 2.0
+"""How many trials the belief is worth that a coarser look is worth nothing."""
+
+
+class ZoomParams(Params):
+    """Parameters of `Zoom`."""
+
+    method: Literal["sampling", "topk", "threshold", "quadtree"] = Field(
+        "sampling",
+        title="Method",
+        description="Places drawn at random, for an answer with its error; the most interesting "
+        "ones; all above a threshold; or a quadtree through the pyramid",
+    )
+    tile: int = Field(
+        0,
+        ge=0,
+        le=8192,
+        title="Tile",
+        description="Side of a closer look, in network pixels; 0 takes what suits the budget",
+    )
+    shrink: float = Field(
+        0.0,
+        ge=0,
+        le=256,
+        title="Scout at 1/",
+        description="How much smaller the scout sees the image; 0 takes the card's",
+    )
+    k: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        title="Top",
+        description="For topk, how many places to choose; 0 chooses what the budget pays for",
+    )
+    threshold: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        title="Threshold",
+        description="For threshold, the part of the highest score from which a place is looked at",
+    )
+    share: float = Field(
+        0.25,
+        ge=0,
+        le=0.9,
+        title="Drawn at random",
+        description="For topk, threshold and quadtree, the part of the looks that is drawn at "
+        "random from the rest, to correct the scout there; 0 leaves its guess as it is",
+    )
+    floor: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        title="Floor",
+        description="The part of the draws that is spread evenly, so that every place can be "
+        "reached",
+    )
+    replace: bool = Field(
+        False,
+        title="With replacement",
+        description="Whether a place may be drawn again",
+    )
+    width: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        title="Stop within ± %",
+        description="Stop drawing when the interval that may be read at any moment is this "
+        "narrow; 0 spends the budget",
+    )
+    depth: int = Field(
+        2,
+        ge=1,
+        le=6,
+        title="Depth",
+        description="For quadtree, levels above full resolution",
+    )
+
+
+@dataclass
+class _Course:
+    """What a run has come to: which leaves were seen, what they hold, what is thought of others."""
+
+    scene: Scene
+    params: ZoomParams
+    leaves: Leaves
+    guess: Guess
+    rng: np.random.Generator
+    left: float
+    stop: bool = False
+    failed: int = 0
+    seen: dict[int, Floats] = field(default_factory=dict)
+
+    @property
+    def rest(self) -> NDArray[np.intp]:
+        """Leaves that were not seen at full resolution."""
+        there = np.ones(len(self.leaves.patches), bool)
+        there[list(self.seen)] = False
+        return np.flatnonzero(there)
+
+    @property
+    def known(self) -> Floats:
+        """What was seen holds, ``(k,)``."""
+        none = np.zeros(self.guess.values.shape[1])
+        return np.asarray(sum(self.seen.values(), start=none))
+
+    def take(self, result: Result) -> None:
+        """Note what the budget still holds."""
+        self.left, self.stop = result.left, result.stop
+
+    def read(self, handle: Handle, place: int) -> Floats:
+        """Return what a leaf was seen to hold; the scout's guess where the look failed."""
+        k = self.scene.main.card.answers
+        value = np.asarray(handle.value, float)[:k]
+        if np.isfinite(value).all():
+            return content(self.scene, handle.patch, value)
+        self.failed += 1
+        return self.guess.values[place] if self.guess.counts else np.zeros(k)
+
+
+class Zoom(Strategy):
+    """The survey's SZS: look at the thumbnail, then closer where it pays, and skip the rest."""
+
+    id: ClassVar[str] = "zoom"
+    title: ClassVar[str] = "Selective zooming and skipping"
+    family: ClassVar[str] = "SZS"
+    when: ClassVar[str] = "Mostly empty images: a glance everywhere, closer looks where they pay"
+    Params: ClassVar[type[Params]] = ZoomParams
+    roles: ClassVar[tuple[str, ...]] = ("main", "scout")
+    default_budget: ClassVar[float | None] = 0.1
+
+    def plan(self, scene: Scene, params: ZoomParams) -> Plan:
+        """Scout, look closer, estimate."""
+        if scene.main.card.task in ("embedding", "saliency"):
+            raise UserError(
+                f"{scene.main.card.name!r} gives no answer that can be added up; zoom needs a "
+                "network that counts, segments or classifies: choose another strategy"
+            )
+        scouted = yield from scout(scene, params.shrink)
+        leaves = cut(scene, params.tile, scouted.left)
+        guessed = guess(scene, scouted, leaves)
+        region = scene.region
+        rng = np.random.default_rng([scene.seed, region.y, region.x, region.h, region.w])
+        course = _Course(scene, params, leaves, guessed, rng, scouted.left, scouted.stop)
+        if guessed.counts:
+            yield Show("saliency", *_grid(leaves, guessed.spread / leaves.areas))
+            yield Show("estimate", guessed.values.sum(axis=0), region)
+        if course.stop:
+            return _guessed(course, "the budget ended while the scout looked: raise it")
+        if affordable(leaves, course.left) == 0:
+            return _guessed(course, "the budget pays for no closer look: raise it")
+        draws = yield from _CHOOSE[params.method](course)
+        return (yield from _survey(course, draws))
+
+
+# How each method chooses. Each looks at what it chose and returns how many draws are to follow.
+
+Choosing = Generator[Request, Result, int]
+
+
+def _sampling(course: _Course) -> Choosing:
+    return affordable(course.leaves, course.left)
+    yield
+
+
+def _topk(course: _Course) -> Choosing:
+    spread, share = course.guess.spread, course.params.share
+    most = affordable(course.leaves, course.left)
+    n = min(course.params.k or most, math.ceil(most * (1 - share)))
+    yield from _look(course, _best(spread)[:n])
+    return _draws(most, n, share)
+
+
+def _threshold(course: _Course) -> Choosing:
+    spread, share = course.guess.spread, course.params.share
+    most = affordable(course.leaves, course.left)
+    density = spread / course.leaves.areas
+    chosen = _best(spread)
+    chosen = chosen[density[chosen] >= course.params.threshold * density.max()]
+    n = min(len(chosen), math.ceil(most * (1 - share)))
+    yield from _look(course, chosen[:n])
+    return _draws(most, n, share)
+
+
+def _quadtree(course: _Course) -> Choosing:
+    """Try a few leaves at every level; grow the best tree; guess anew from what it saw."""
+    scene, leaves, share = course.scene, course.leaves, course.params.share
+    tree = _Nodes(scene, leaves, course.params.depth)
+    factors, remains = yield from _trials(course, tree)
+    if course.stop:
+        return 0
+    variance = course.guess.spread**2
+    variance[list(course.seen)] = 0
+    left = course.left
+    looks = grow(
+        variance.reshape(leaves.shape), tree.first, remains, tree.costs, left * (1 - share)
+    )
+    for level in reversed(range(1, len(looks))):
+        nodes = np.flatnonzero(looks[level])
+        handles: list[Handle] = []
+        for i in range(0, len(nodes), ROUND):
+            patches = tuple(tree.patches[level][j] for j in nodes[i : i + ROUND])
+            result = yield Look("main", patches, into="output")
+            handles += result.handles
+            course.take(result)
+            if course.stop:
+                break
+        _refine(course, handles, factors[level], remains[level])
+        if course.stop:
+            return 0
+    places = np.flatnonzero(looks[0])
+    yield from _look(course, places[np.argsort(-variance[places], kind="stable")])
+    return affordable(leaves, course.left) if share else 0
+
+
+_CHOOSE = {
+    "sampling": _sampling,
+    "topk": _topk,
+    "threshold": _threshold,
+    "quadtree": _quadtree,
+}
+
+
+def _best(scores: Floats) -> NDArray[np.intp]:
+    return np.argsort(-scores, kind="stable")
+
+
+def _draws(most: int, chosen: int, share: float) -> int:
+    """Return how many looks are drawn for `chosen` ones, so that they are `share` of all."""
+    return min(most - chosen, math.ceil(chosen * share / (1 - share))) if share else 0
+
+
+# Looking.
+
+
+def _look(
+    course: _Course, places: Sequence[int] | NDArray[np.intp]
+) -> Generator[Request, Result, None]:
+    """Look at leaves, at full resolution."""
+    for i in range(0, len(places), ROUND):
+        asked = [int(place) for place in places[i : i + ROUND]]
+        result = yield Look(
+            "main",
+            tuple(course.leaves.patches[place] for place in asked),
+            into="output",
+            scores=tuple(float(course.guess.spread[place]) for place in asked),
+        )
+        course.take(result)
+        for place, handle in zip(asked, result.handles, strict=False):
+            course.seen[place] = course.read(handle, place)
+        if course.stop:
+            return
+
+
+def _survey(course: _Course, draws: int) -> Plan:
+    """Draw from what was not seen, and answer."""
+    scene, params, rest = course.scene, course.params, course.rest
+    if not draws or not len(rest) or course.stop:
+        return _guessed(course, "")
+    before = len(course.seen)
+    limits = bound(scene, course.leaves)
+    survey = Survey(
+        course.guess.values[rest],
+        course.guess.spread[rest],
+        draws,
+        course.rng,
+        replace=params.replace,
+        floor=params.floor,
+        counts=course.guess.counts,
+        bound=None if limits is None else limits[rest],
+        known=course.known,
+    )
+    order = rest[survey.order]
+    step = min(ROUND, max(4, -(-len(order) // UPDATES)))
+    narrow = False
+    for i in range(0, len(order), step):
+        part = [int(place) for place in order[i : i + step]]
+        fresh = [place for place in dict.fromkeys(part) if place not in course.seen]
+        if fresh:
+            result = yield Look(
+                "main",
+                tuple(course.leaves.patches[place] for place in fresh),
+                into="output",
+                order="given",
+                scores=tuple(float(course.guess.spread[place]) for place in fresh),
+            )
+            course.take(result)
+            for place, handle in zip(fresh, result.handles, strict=False):
+                course.seen[place] = course.read(handle, place)
+        answered = [course.seen[place] for place in part if place in course.seen]
+        if answered:
+            survey.add(np.array(answered))
+            yield Show("estimate", survey.estimate, scene.region, _positive(survey.anytime))
+        narrow = _narrow(survey, params.width)
+        if course.stop or narrow:
+            break
+    if not survey.drawn:
+        return _guessed(course, "the budget ended before a place was drawn: raise it")
+    alone = before == 0
+    return Answer(
+        survey.estimate,
+        _interval(course, survey, narrow),
+        _note(course, survey, narrow, alone=alone),
+    )
+
+
+def _narrow(survey: Survey, width: float) -> bool:
+    if not width or survey.anytime is None:
+        return False
+    low, high = survey.anytime
+    return (high - low) / 2 <= width / 100 * abs(float(survey.estimate.sum()))
+
+
+def _interval(course: _Course, survey: Survey, narrow: bool) -> Interval | None:
+    if course.scene.main.card.task == "classification":
+        return None  # probabilities sum to 1 whatever was drawn
+    return _positive(survey.anytime if narrow else survey.fixed)
+
+
+def _positive(interval: Interval | None) -> Interval | None:
+    """Return an interval without what no count or area can be."""
+    return interval and (max(interval[0], 0.0), max(interval[1], 0.0))
+
+
+def _note(course: _Course, survey: Survey, narrow: bool, *, alone: bool) -> str:
+    seen, n = len(course.seen), len(course.leaves.patches)
+    said = [f"looked closer at {seen:,} of {n:,} places"]
+    if not alone:
+        said[0] += f", {survey.drawn:,} of them drawn at random"
+    if narrow:
+        said.append("stopped at the wanted width")
+    interval = _interval(course, survey, narrow)
+    if interval and bound(course.scene, course.leaves) is None and not survey.complete:
+        said.append("the interval is asymptotic: the card gives no bound on a patch's count")
+    return "; ".join([*said, *_failures(course)])
+
+
+def _failures(course: _Course) -> list[str]:
+    return [f"{course.failed:,} looks failed and count as guessed"] if course.failed else []
+
+
+def _guessed(course: _Course, why: str) -> Answer:
+    """Answer with what was seen and, for the rest, the scout's guess as it is."""
+    rest = course.rest
+    said = [why] if why else []
+    said += [f"looked closer at {len(course.seen):,} of {len(course.leaves.patches):,} places"]
+    if len(rest) and course.guess.counts:
+        said.append("the rest is the scout's guess, not corrected")
+    elif len(rest):
+        said.append("the rest is not in the answer: the scout does not count")
+    note = "; ".join([*said, *_failures(course)])
+    if course.guess.counts:
+        return Answer(course.known + course.guess.values[rest].sum(axis=0), note=note)
+    return Answer(course.known if course.seen else None, note=note)
+
+
+# The quadtree's nodes.
+
+
+class _Nodes:
+    """A quadtree over leaves: at each level, nodes twice as wide, seen at twice the scale."""
+
+    def __init__(self, scene: Scene, leaves: Leaves, depth: int) -> None:
+        main, scale = scene.main, leaves.patches[0].scale
+        self.first = int(leaves.ys[0] // leaves.cell), int(leaves.xs[0] // leaves.cell)
+        self.scales = [scale * 2**level for level in range(depth + 1)]
+        self.patches: list[list[Patch]] = [list(leaves.patches)]
+        self.costs: list[Floats] = []
+        for level in range(depth + 1):
+            ys, xs = (
+                edges[[*np.flatnonzero(np.diff(blocks(n, first, level), prepend=-1)), n]]
+                for edges, n, first in zip(
+                    (leaves.ys, leaves.xs), leaves.shape, self.first, strict=True
+                )
+            )
+            if level:
+                self.patches.append(
+                    [
+                        Patch(
+                            Rect(int(y), int(x), int(y1 - y), int(x1 - x)),
+                            self.scales[level],
+                            main.halo,
+                        )
+                        for y, y1 in pairwise(ys)
+                        for x, x1 in pairwise(xs)
+                    ]
+                )
+            costs = [main.flops(*input_shape(main, p, scene.rect)) for p in self.patches[level]]
+            self.costs.append(np.array(costs).reshape(len(ys) - 1, len(xs) - 1))
+
+
+def _trials(
+    course: _Course, tree: _Nodes
+) -> Generator[Request, Result, tuple[list[float], list[float]]]:
+    """Look at a few leaves, drawn at random, at every level.
+
+    Returns
+    -------
+    factors : list of float
+        By what a look at each level is to be multiplied to guess what full resolution sees.
+    remains : list of float
+        Which part of the squared error of the scout's guess is left then.
+    """
+    leaves, levels = course.leaves, range(len(tree.scales))
+    chain = sum(leaves.dearest / 2**level for level in levels)
+    n = min(len(leaves.patches), int(course.left * TRIALS / chain))
+    p = probabilities(course.guess.spread, course.params.floor)
+    places = [int(place) for place in draw(p, n, course.rng)]
+    halo = course.scene.main.halo
+    counts = np.zeros((len(tree.scales), n))
+    for level in levels:
+        if not n:
+            break
+        patches = tuple(Patch(leaves.patches[i].core, tree.scales[level], halo) for i in places)
+        result = yield Look("main", patches, into="output" if level == 0 else None)
+        course.take(result)
+        if course.stop:
+            break
+        for j, (place, handle) in enumerate(zip(places, result.handles, strict=True)):
+            value = course.read(handle, place)
+            counts[level, j] = value.sum()
+            if level == 0:
+                course.seen[place] = value
+    weights, truth = 1 / p[places], counts[0]
+    if not course.guess.counts and n:
+        course.guess = _worth(course, places, weights)
+    before = float(weights @ (course.guess.values[places].sum(axis=1) - truth) ** 2)
+    factors, remains = [1.0], [0.0]
+    for level in levels[1:]:
+        squared = float(weights @ counts[level] ** 2)
+        factor = float(weights @ (counts[level] * truth)) / squared if squared > 0 else 0.0
+        after = float(weights @ (factor * counts[level] - truth) ** 2)
+        doubt = DOUBT * before / max(n, 1)
+        remains.append(min(1.0, (after + doubt) / (before + doubt)) if before > 0 else 1.0)
+        factors.append(factor)
+    return factors, remains
+
+
+def _worth(course: _Course, places: list[int], weights: Floats) -> Guess:
+    """Return a guess in the answer's unit, made of scores by regression on looks."""
+    old = course.guess
+    scores = old.values[places]
+    values = np.array([course.seen[place] for place in places if place in course.seen])
+    if len(values) < len(places):
+        return old
+    squared = weights @ scores**2
+    factor = np.divide(
+        weights @ (scores * values), squared, out=np.zeros_like(squared), where=squared > 0
+    )
+    return Guess(old.values * factor, old.spread, counts=True)
+
+
+def _refine(course: _Course, handles: Sequence[Handle], factor: float, remains: float) -> None:
+    """Guess anew where a coarser look was taken."""
+    leaves, old = course.leaves, course.guess
+    k, additive = old.values.shape[1], course.scene.main.card.task in ("density", "detection")
+    values, spread = old.values.copy(), old.spread.copy()
+    sums = gather(handles, leaves.ys, leaves.xs, course.scene.rect).reshape(-1, len(values))
+    for handle in handles:
+        if np.isnan(handle.value).any():
+            continue
+        core = handle.patch.core
+        rows = np.flatnonzero((leaves.ys[:-1] >= core.y) & (leaves.ys[1:] <= core.y1))
+        columns = np.flatnonzero((leaves.xs[:-1] >= core.x) & (leaves.xs[1:] <= core.x1))
+        inside = (rows[:, None] * leaves.shape[1] + columns).ravel()
+        if additive:
+            values[inside] = factor * sums[:k, inside].T
+        else:
+            whole = content(course.scene, handle.patch, np.asarray(handle.value[:k], float))
+            values[inside] = factor * np.outer(leaves.areas[inside] / core.area, whole)
+        spread[inside] *= math.sqrt(remains)
+    course.guess = Guess(values, spread, old.counts)
+
+
+def _grid(leaves: Leaves, values: Floats) -> tuple[Floats, Rect]:
+    """Return leaves' values as a map of whole cells, and what it covers."""
+    rows, columns = leaves.shape
+    y = int(leaves.ys[0] // leaves.cell * leaves.cell)
+    x = int(leaves.xs[0] // leaves.cell * leaves.cell)
+    rect = Rect(y, x, rows * leaves.cell, columns * leaves.cell)
+    return values.reshape(rows, columns), rect

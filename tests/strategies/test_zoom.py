@@ -1,0 +1,332 @@
+"""Selective zooming on images whose counts are known, with scouts good, bad and missing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from toys import FLOPS, Bench, Blurred, Bright, Kept, ToyPack
+
+from hrviewer.engine import ResultCache
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+from hrviewer.models import Card
+from hrviewer.strategies import get_strategy
+from hrviewer.strategies.zoom import Zoom, ZoomParams
+
+METHODS = ["sampling", "topk", "threshold", "quadtree"]
+
+
+class Scout(Bright):
+    """Sees the picture at an eighth and says of each block its sum there, and how unsure it is.
+
+    The sum of a shrunk picture times 64 is the sum of the picture, so this scout is never wrong;
+    `error` makes it so, by a factor that changes from block to block.
+    """
+
+    def __init__(self, *, variance: bool = True, error: float = 0.0, tile: int = 64) -> None:
+        super().__init__("scout", variance=variance)
+        fields = self.card.model_dump()
+        fields["input"] |= {"downsample": 8.0, "tile": tile}
+        self.card = Card.model_validate(fields)
+        self.error = error
+
+    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        count = 64 * super().see(batch)
+        wave = np.sin(count * 12.9898 + 0.5)
+        seen = count * (1 + self.error * wave)
+        if not self.card.output.variance:
+            return seen.astype(np.float32)
+        return np.concatenate([seen, (self.error * count) ** 2 + 0.01], axis=1).astype(np.float32)
+
+    def _count(self, h: int, w: int) -> float:
+        return FLOPS / 4 * h * w
+
+
+def clusters(h: int = 1024, w: int = 1536, n: int = 20, seed: int = 0) -> NDArray[np.uint8]:
+    """Return blots on black."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((h, w, 3), np.uint8)
+    for _ in range(n):
+        y, x = rng.integers(0, h - 80), rng.integers(0, w - 80)
+        image[y : y + 64, x : x + 72] = rng.integers(40, 255, (64, 72, 1))
+    return image
+
+
+IMAGE = clusters()
+COUNT = IMAGE[..., 0].sum(dtype=float) / 255
+WHOLE = FLOPS * IMAGE.shape[0] * IMAGE.shape[1]
+
+
+def run(
+    image: NDArray[Any] = IMAGE,
+    pack: ToyPack | None = None,
+    *,
+    seed: int = 0,
+    region: Rect | None = None,
+    budget: float | None = None,
+    sink: Kept | None = None,
+    cache: ResultCache | None = None,
+    **params: Any,
+):
+    """Run `zoom` and return its answer, the record and what it showed."""
+    from hrviewer.engine import Looker, build_scene, drive, empty_record
+    from hrviewer.engine.budget import Budget
+
+    pack = pack or ToyPack(main=Bright(), scout=Scout(error=0.5))
+    strategy, shown = Zoom(), []
+    with Bench(image, pack) as bench:
+        scene, _, _ = build_scene(
+            bench.pyramid,
+            bench.networks,
+            strategy,
+            region=region,
+            budget=Budget(budget, "flops") if budget else None,
+            seed=seed,
+        )
+        sink = sink or Kept(empty_record(bench.pyramid, bench.networks, scene.native))
+        looker = Looker(bench.pyramid, bench.networks, bench.device, scene.region, cache=cache)
+        answer = drive(
+            strategy.plan(scene, ZoomParams(**params)),
+            looker,
+            sink,
+            budget=scene.budget,
+            watch=shown.append,
+        )
+    return answer, sink.record, [show for show in shown if getattr(show, "kind", "")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "scout",
+    [Scout(error=0.5), Scout(variance=False, error=0.5), None],
+    ids=["sure", "count", "none"],
+)
+def test_close_to_the_truth_for_a_tenth_of_the_price(method, scout):
+    pack = ToyPack(main=Bright()) if scout is None else ToyPack(main=Bright(), scout=scout)
+    answer, record, _ = run(pack=pack, method=method)
+    assert record.ledger.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
+    assert record.ledger.total.flops > 0.08 * WHOLE
+    assert answer.estimate[0] == pytest.approx(COUNT, rel=0.25)
+    low, high = answer.interval
+    assert low <= answer.estimate[0] <= high
+    assert "asymptotic" in answer.note
+    assert "places" in answer.note
+    chosen = [row for row in record.patches if row.role == "main" and row.scale == 1]
+    assert len({(row.y, row.x) for row in chosen}) == len(chosen)
+    # Why each was chosen is told, but for the quadtree's trials and coarser nodes.
+    assert sum(math.isfinite(row.score) for row in chosen) >= len(chosen) / 3
+    assert np.isfinite(record.saliency.values).any()
+    assert np.isfinite(record.output.values).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_scout_that_is_never_wrong_makes_every_answer_right(method):
+    answer, _, _ = run(pack=ToyPack(main=Bright(), scout=Scout()), method=method)
+    # But for the rounding of shrunk pixels.
+    assert answer.estimate[0] == pytest.approx(COUNT, rel=1e-3)
+    low, high = answer.interval
+    assert high - low < 1e-2 * COUNT
+
+
+def test_sampling_is_unbiased_and_covers():
+    answers = [run(seed=seed)[0] for seed in range(60)]
+    found = np.array([answer.estimate[0] for answer in answers])
+    assert abs(found.mean() - COUNT) < 3.5 * found.std() / math.sqrt(60)
+    covered = sum(answer.interval[0] <= COUNT <= answer.interval[1] for answer in answers)
+    assert covered >= 53
+    assert len(set(found)) > 50
+
+
+def test_seen_everything_it_is_patches():
+    answer, record, _ = run(budget=3 * WHOLE, method="sampling")
+    assert answer.estimate[0] == pytest.approx(COUNT, rel=1e-6)
+    assert answer.interval == pytest.approx((COUNT, COUNT), rel=1e-6)
+    np.testing.assert_allclose(np.nansum(record.output.values), COUNT, rtol=1e-6)
+    assert "asymptotic" not in answer.note
+
+
+def test_the_interval_shrinks_while_the_run_goes_on():
+    _, _, shown = run(budget=0.5 * WHOLE)
+    widths = [show.interval[1] - show.interval[0] for show in shown if show.interval]
+    assert len(widths) > 4
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < widths[0] / 2
+
+
+def test_with_a_bound_the_interval_is_not_asymptotic():
+    most = 64.0 * 64
+    pack = ToyPack(main=Bright(bound=most), scout=Scout(error=0.5))
+    answer, _, shown = run(pack=pack, budget=0.5 * WHOLE)
+    assert "asymptotic" not in answer.note
+    intervals = [show.interval for show in shown if show.interval]
+    assert len(intervals) > 4
+    for low, high in intervals:
+        assert 0 <= low <= COUNT * (1 + 1e-6) <= high * (1 + 2e-6)
+
+
+def test_it_stops_at_the_wanted_width_by_the_anytime_interval():
+    answer, record, shown = run(budget=0.8 * WHOLE, width=10)
+    assert "wanted width" in answer.note
+    assert record.ledger.total.flops < 0.8 * WHOLE
+    assert answer.interval == [show.interval for show in shown if show.kind == "estimate"][-1]
+    low, high = answer.interval
+    assert (high - low) / 2 <= 0.1 * answer.estimate[0]
+
+
+def test_the_scouts_density_is_painted_first_and_closer_looks_replace_it():
+    _, record, _ = run(method="topk")
+    output = record.output
+    assert output.values.shape[0] == 1
+    assert np.isfinite(output.values).all()
+    sharp = output.detail[:] == 1
+    assert 0.05 < sharp.mean() < 0.15
+    assert (output.detail[:][~sharp] == 8).all()
+    exact = IMAGE[..., 0].reshape(256, 4, 384, 4).sum((1, 3)) / 255
+    np.testing.assert_allclose(output.values[0][sharp], exact[sharp], rtol=1e-5)
+    # The table's values are counts, without the variances.
+    scouted = [row.value for row in record.patches if row.role == "scout"]
+    assert sum(scouted) == pytest.approx(COUNT, rel=0.4)
+
+
+def test_a_scout_that_only_scores_is_not_painted_as_an_answer():
+    _, record, _ = run(pack=ToyPack(main=Bright()), method="topk")
+    seen = np.isfinite(record.output.values[0])
+    looked = sum(row.h * row.w for row in record.patches if row.role == "main")
+    assert seen.sum() * 16 == looked
+    assert np.isfinite(record.saliency.values).all()
+
+
+def test_the_best_places_are_looked_at():
+    _, record, _ = run(pack=ToyPack(main=Bright(), scout=Scout(error=0.5)), method="topk", share=0)
+    rows = [row for row in record.patches if row.role == "main"]
+    counts = (IMAGE[..., 0].reshape(16, 64, 24, 64).sum((1, 3)) / 255).ravel()
+    best = np.sort(counts)[::-1][: len(rows)].sum()
+    assert sum(row.value for row in rows) > 0.9 * best
+    assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+
+
+def test_k_and_threshold_choose():
+    _, record, _ = run(method="topk", k=6, share=0)
+    assert sum(row.role == "main" for row in record.patches) == 6
+    _, record, _ = run(method="threshold", threshold=0.8, share=0)
+    few = sum(row.role == "main" for row in record.patches)
+    _, record, _ = run(method="threshold", threshold=0.3, share=0)
+    assert 0 < few < sum(row.role == "main" for row in record.patches)
+
+
+def test_without_random_looks_the_guess_stays_as_it_is():
+    answer, record, _ = run(method="topk", share=0)
+    assert answer.interval is None
+    assert "not corrected" in answer.note
+    assert answer.estimate[0] == pytest.approx(float(np.nansum(record.output.values)), rel=1e-5)
+
+
+def test_with_replacement_no_place_is_paid_twice():
+    answer, record, _ = run(replace=True, budget=0.4 * WHOLE)
+    rows = [(row.y, row.x) for row in record.patches if row.role == "main"]
+    assert len(set(rows)) == len(rows)
+    assert answer.estimate[0] == pytest.approx(COUNT, rel=0.15)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_again(method):
+    first, record, _ = run(method=method, seed=5)
+    again, other, _ = run(method=method, seed=5)
+    assert first.estimate == again.estimate
+    assert first.interval == again.interval
+    same = [[(r.y, r.x, r.scale) for r in made.patches] for made in (record, other)]
+    assert same[0] == same[1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("region", [Rect(100, 60, 30, 20), Rect(3, 5, 517, 333), Rect(0, 0, 1, 1)])
+@pytest.mark.parametrize("scout", [True, False])
+def test_any_region(method, region, scout):
+    networks = {"scout": Scout(error=0.3)} if scout else {}
+    pack = ToyPack(main=Blurred(), **networks)
+    answer, record, _ = run(pack=pack, method=method, region=region, budget=5 * WHOLE)
+    with Bench(IMAGE, pack) as bench:
+        main = bench.networks["main"]
+        assert main.halo == 16
+    y, x = slice(region.y, region.y1), slice(region.x, region.x1)
+    exact = np.nansum(record.output.values)
+    if answer.interval is not None and method == "sampling":
+        assert answer.estimate[0] == pytest.approx(exact, rel=1e-5, abs=1e-6)
+    seen = np.isfinite(record.output.values[0])
+    assert seen.any() or answer.estimate is None
+    assert IMAGE[y, x].size > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("fraction", [1e-6, 0.003, 0.012, 0.03])
+def test_any_budget(method, fraction):
+    for pack in (None, ToyPack(main=Bright())):
+        answer, record, _ = run(pack=pack, method=method, budget=fraction * WHOLE)
+        assert record.ledger.total.flops <= fraction * WHOLE * (1 + 1e-9)
+        assert answer.note
+
+
+def test_failed_looks_count_as_guessed():
+    main = Bright()
+    looked = []
+
+    def break_down(batch):
+        looked.append(1)
+        if len(looked) == 3:
+            raise ValueError("broken")
+
+    main.before = break_down
+    answer, record, _ = run(pack=ToyPack(main=main, scout=Scout(error=0.2)))
+    assert sum(row.status == "failed" for row in record.patches) == 1
+    assert "1 looks failed" in answer.note
+    assert np.isfinite(answer.estimate).all()
+
+
+def test_a_killed_run_goes_on_as_it_would_have():
+    from hrviewer.engine import empty_record
+
+    whole, record, _ = run()
+    with Bench(IMAGE, ToyPack(main=Bright(), scout=Scout(error=0.5))) as bench:
+        first, second = (empty_record(bench.pyramid, bench.networks, 1.0) for _ in range(2))
+    killed = Kept(first)
+    killed.die_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        run(sink=killed)
+    resumed, again, _ = run(sink=Kept(second, killed.journal))
+    assert resumed.estimate == whole.estimate
+    np.testing.assert_array_equal(again.output.values, record.output.values)
+
+
+def test_codes_cannot_be_added_up():
+    from toys import Encoder
+
+    with pytest.raises(UserError, match="choose another strategy"):
+        run(pack=ToyPack(main=Encoder()))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+@pytest.mark.parametrize("method", METHODS)
+def test_areas_and_votes(task, method):
+    main = Bright(task=task, classes=["a", "b"])
+
+    def see(batch):
+        a = Bright.see(main, batch) / 16
+        both = np.concatenate([a, 1 - a], axis=1)
+        return both if task == "segmentation" else both.mean((2, 3), keepdims=True)
+
+    main.see = see
+    answer, _, _ = run(pack=ToyPack(main=main), method=method, budget=WHOLE / 2)
+    shares = IMAGE[..., 0].reshape(256, 4, 384, 4).mean((1, 3)) / 255
+    exact = 16 * (shares > 0.5).sum() if task == "segmentation" else shares.mean()
+    found = answer.estimate[0]
+    assert found == pytest.approx(exact, rel=0.4)
+    assert (answer.interval is None) == (task == "classification")
+
+
+def test_it_is_registered():
+    assert isinstance(get_strategy("zoom"), Zoom)
+    assert Zoom.default_budget == 0.1

@@ -1,0 +1,82 @@
+"""The best tree for a price: against all trees there are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hrviewer.strategies.zoom.quadtree import blocks, grow, prune, spent
+
+REMAINS = [0.0, 0.3, 0.8]
+
+
+def tree_of(seed, shape=(4, 4), first=(0, 0)):
+    rng = np.random.default_rng(seed)
+    costs = []
+    for level in range(3):
+        sides = [blocks(n, start, level)[-1] + 1 for n, start in zip(shape, first, strict=True)]
+        costs.append(rng.uniform(0.8, 1.2, sides))
+    return rng.exponential(1, shape) ** 2, first, REMAINS, costs
+
+
+def best_of_all(variance, costs, price, level, row, column):
+    """Return the least value under a node, trying everything."""
+    side = 2**level
+    part = variance[row * side : (row + 1) * side, column * side : (column + 1) * side]
+    options = [part.sum(), REMAINS[level] * part.sum() + price * costs[level][row, column]]
+    if level:
+        options.append(
+            sum(
+                best_of_all(variance, costs, price, level - 1, 2 * row + i, 2 * column + j)
+                for i in range(2)
+                for j in range(2)
+            )
+        )
+    return min(options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("price", [0.05, 0.5, 2.0])
+def test_the_best_of_all_trees(seed, price):
+    variance, first, remains, costs = tree_of(seed)
+    looks, value = prune(variance, first, remains, costs, price)
+    assert value == pytest.approx(best_of_all(variance, costs, price, 2, 0, 0))
+    # The tree is worth what was promised, and looks nowhere twice.
+    covered, kept = np.zeros((4, 4), int), variance.copy()
+    for level, looked in enumerate(looks):
+        wide = np.kron(looked, np.ones((2**level, 2**level), int))
+        covered += wide
+        kept = np.where(wide > 0, remains[level] * variance, kept)
+    assert covered.max() <= 1
+    assert kept.sum() + price * spent(looks, costs) == pytest.approx(value)
+
+
+def test_nodes_meet_the_images_lattice():
+    assert blocks(5, 3, 1).tolist() == [0, 1, 1, 2, 2]
+    assert blocks(5, 3, 2).tolist() == [0, 1, 1, 1, 1]
+    variance, first, remains, costs = tree_of(0, (5, 6), (3, 2))
+    looks, value = prune(variance, first, remains, costs, 0.0)
+    assert looks[0].all()
+    assert value == 0
+
+
+def test_a_budget_buys_the_best_tree_it_pays_for():
+    variance, first, remains, costs = tree_of(3, (8, 8))
+    left = []
+    for budget in (0.0, 4.0, 12.0, 1e9):
+        looks = grow(variance, first, remains, costs, budget)
+        assert spent(looks, costs) <= budget
+        kept = variance.copy()
+        for level, looked in enumerate(looks):
+            wide = np.kron(looked, np.ones((2**level, 2**level), int)) > 0
+            kept = np.where(wide, remains[level] * variance, kept)
+        left.append(kept.sum())
+    assert left == sorted(left, reverse=True)
+    assert left[0] == variance.sum()
+    assert left[-1] == 0
+
+
+def test_nothing_is_worth_a_look_where_all_is_known():
+    _, first, remains, costs = tree_of(0)
+    looks = grow(np.zeros((4, 4)), first, remains, costs, 5.0)
+    assert not any(looked.any() for looked in looks)

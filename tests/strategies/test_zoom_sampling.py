@@ -1,0 +1,232 @@
+"""What a few looks say of a total: against enumeration, closed forms and simulation."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hrviewer.strategies.zoom.intervals import asymptotic, betting, student
+from hrviewer.strategies.zoom.sampling import Survey, draw, expected_weights, probabilities
+
+HELD = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])
+GUESS = np.array([[2.0, 1.0], [0.5, 0.0], [4.0, 0.5], [1.0, 1.0], [6.0, 0.2]])
+SPREAD = np.array([1.0, 0.2, 2.0, 0.5, 1.5])
+
+
+def survey(draws, seed=0, **more):
+    return Survey(GUESS, SPREAD, draws, np.random.default_rng(seed), **more)
+
+
+def answered(order, rounds=1, **more):
+    """Return a survey whose draws came out in a given order."""
+    made = survey(len(order), **more)
+    made.order = np.array(order)
+    for i in range(0, len(order), rounds):
+        made.add(HELD[made.order[i : i + rounds]])
+    return made
+
+
+def chance(order, p):
+    """Return the probability of drawing in this order, without replacement."""
+    left, total = 1.0, 1.0
+    for place in order:
+        total *= p[place] / left
+        left -= p[place]
+    return total
+
+
+@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_unbiased_over_all_orders(counts, rounds):
+    orders = list(itertools.permutations(range(5), 3))
+    p = survey(3).p
+    chances = np.array([chance(order, p) for order in orders])
+    assert chances.sum() == pytest.approx(1)
+    found = np.array([answered(order, rounds, counts=counts).estimate for order in orders])
+    np.testing.assert_allclose(chances @ found, HELD.sum(axis=0), rtol=1e-12)
+    # So is every draw by itself, and with what is known already.
+    known = np.array([10.0, 20.0])
+    found = np.array([answered(order[:1], counts=counts, known=known).estimate for order in orders])
+    np.testing.assert_allclose(chances @ found, HELD.sum(axis=0) + known, rtol=1e-12)
+
+
+def test_the_plain_mean_of_draws_without_replacement_is_biased():
+    p = survey(3).p
+    attended = p @ HELD[:, 0]
+    orders = list(itertools.permutations(range(5), 3))
+    plain = sum(chance(order, p) * HELD[list(order), 0].mean() for order in orders)
+    assert abs(plain / attended - 1) > 0.05
+    weighted = sum(
+        chance(order, p) * (HELD[list(order), 0] / p[list(order)]).mean() for order in orders
+    )
+    assert abs(weighted / HELD[:, 0].sum() - 1) > 0.05
+
+
+def test_unbiased_with_replacement():
+    orders = list(itertools.product(range(5), repeat=3))
+    p = survey(3).p
+    chances = np.array([np.prod(p[list(order)]) for order in orders])
+    found = np.array([answered(order, replace=True).estimate for order in orders])
+    np.testing.assert_allclose(chances @ found, HELD.sum(axis=0), rtol=1e-12)
+
+
+def test_draws_come_with_their_probabilities():
+    p, rng, n = np.array([0.6, 0.3, 0.1]), np.random.default_rng(0), 20_000
+    orders = [tuple(draw(p, 2, rng)) for _ in range(n)]
+    for order in itertools.permutations(range(3), 2):
+        expected = chance(order, p)
+        error = math.sqrt(expected * (1 - expected) / n)
+        assert orders.count(order) / n == pytest.approx(expected, abs=4 * error)
+
+
+def test_every_place_can_be_reached():
+    p = probabilities(np.array([0.0, 0.0, 5.0]), 0.3)
+    np.testing.assert_allclose(p, [0.1, 0.1, 0.8])
+    np.testing.assert_allclose(probabilities(np.zeros(4), 0.1), 0.25)
+
+
+def test_weights_are_fixed_beforehand_and_grow():
+    p = probabilities(SPREAD, 0.1)
+    weights = expected_weights(p, SPREAD, 4)
+    assert weights.sum() == pytest.approx(1)
+    assert (np.diff(weights) > 0).all()
+    # Among a million equal places the last draw is as unsure as the first.
+    many = expected_weights(np.full(1_000_000, 1e-6), np.ones(1_000_000), 10)
+    np.testing.assert_allclose(many, 0.1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
+def test_who_saw_everything_is_sure(bound):
+    made = answered(range(5), 2, bound=bound)
+    assert made.complete
+    np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
+    assert made.fixed == made.anytime == pytest.approx((HELD.sum(), HELD.sum()))
+
+
+def test_a_right_guess_is_right_at_once():
+    made = Survey(HELD, SPREAD, 3, np.random.default_rng(0))
+    made.add(HELD[made.order])
+    np.testing.assert_allclose(made.estimate, HELD.sum(axis=0))
+    np.testing.assert_allclose(made.factor, 1)
+    low, high = made.fixed
+    assert high - low < 1e-9
+
+
+def test_scores_learn_what_they_are_worth():
+    made = Survey(HELD / 7, SPREAD, 4, np.random.default_rng(0), counts=False)
+    made.add(HELD[made.order])
+    np.testing.assert_allclose(made.factor, 7)
+
+
+def test_nothing_drawn_leaves_the_guess():
+    made = survey(3)
+    np.testing.assert_allclose(made.estimate, GUESS.sum(axis=0))
+    assert made.fixed is None
+    assert made.anytime is None
+
+
+# Intervals.
+
+
+def test_student_is_students():
+    x = np.random.default_rng(0).normal(size=12)
+    low, high = student(x, np.ones(12))
+    expected = stats.ttest_1samp(x, 0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_asymptotic_is_as_published():
+    n, planned, alpha = 40, 100, 0.05
+    x = np.random.default_rng(0).normal(3, 2, n)
+    low, high = asymptotic(x, np.ones(planned))
+    # Waudby-Smith et al. 2024, theorem 2.2 and its rho, with the unbiased variance.
+    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned
+    inside = 2 * (n * rho2 + 1) / (n**2 * rho2) * math.log(math.sqrt(n * rho2 + 1) / alpha)
+    half = x.std(ddof=1) * math.sqrt(inside)
+    assert (low, high) == pytest.approx((x.mean() - half, x.mean() + half))
+    assert asymptotic(x[:3], np.ones(planned)) is None
+
+
+def test_betting_is_the_hedged_capital():
+    rng, planned = np.random.default_rng(1), 60
+    x = rng.beta(2, 5, 40)
+    low, high = betting(x, np.zeros(40), np.ones(40), np.ones(planned), (0.0, 1.0))
+    goal = 2 / 0.05
+
+    def fortune(mean, sign):
+        capital = best = 1.0
+        for i in range(4, 40):
+            bet = math.sqrt(2 * math.log(2 / 0.05) / (planned * x[:i].var(ddof=1)))
+            limit = 0.5 / (mean if sign > 0 else 1 - mean)
+            capital *= 1 + min(bet, limit) * sign * (x[i] - mean)
+            best = max(best, capital)
+        return best
+
+    assert 0 < low < x.mean() < high < 1
+    assert fortune(low, 1) == pytest.approx(goal, rel=1e-3)
+    assert fortune(high, -1) == pytest.approx(goal, rel=1e-3)
+
+
+def population(n=600):
+    """Return clustered counts, 85 % of places nearly empty, and a scout's guess and doubt."""
+    rng = np.random.default_rng(1)
+    rate = np.where(rng.random(n) < 0.15, rng.gamma(1.2, 12, n), 0.0)
+    held = rng.poisson(rate) + 0.05 * np.abs(rng.standard_normal(n))
+    guess = held * np.exp(0.35 * rng.standard_normal(n)) + 0.3 * np.abs(rng.standard_normal(n))
+    spread = np.sqrt((0.4 * guess) ** 2 + 0.3 * guess + 0.05)
+    return held, guess, spread
+
+
+@pytest.mark.parametrize(("draws", "counts"), [(30, True), (60, False)])
+def test_intervals_cover_as_they_say(draws, counts):
+    held, guess, spread = population()
+    total, runs = held.sum(), 2000
+    errors, halves, covered, always = [], [], 0, 0
+    for seed in range(runs):
+        made = Survey(
+            guess[:, None], spread, draws, np.random.default_rng([7, seed]), counts=counts
+        )
+        held_all_along = True
+        for i in range(0, draws, 10):
+            made.add(held[made.order[i : i + 10], None])
+            if made.anytime is not None:
+                held_all_along &= made.anytime[0] <= total <= made.anytime[1]
+        low, high = made.fixed
+        errors.append(made.estimate[0] - total)
+        halves.append((high - low) / 2)
+        covered += low <= total <= high
+        always += held_all_along
+    spread_of_errors = np.std(errors)
+    assert abs(np.mean(errors)) < 4 * spread_of_errors / math.sqrt(runs)
+    assert 0.93 <= covered / runs <= 0.97
+    assert np.mean(halves) <= 1.25 * 1.96 * spread_of_errors
+    assert always / runs >= 0.95
+
+
+def test_the_bounded_interval_covers_at_all_moments():
+    held, guess, spread = population(120)
+    total, runs, draws = held.sum(), 2000, 36
+    always, narrower = 0, 0
+    for seed in range(runs):
+        made = Survey(
+            guess[:, None],
+            spread,
+            draws,
+            np.random.default_rng([8, seed]),
+            bound=np.full(120, 60.0),
+            floor=0.3,
+        )
+        seen = []
+        for i in range(0, draws, 12):
+            made.add(held[made.order[i : i + 12], None])
+            seen.append(made.anytime)
+        always += all(low <= total <= high for low, high in seen)
+        widths = [high - low for low, high in seen]
+        assert widths == sorted(widths, reverse=True)
+        narrower += widths[-1] < widths[0]
+    assert always / runs >= 0.95
+    assert narrower == runs

@@ -1,0 +1,57 @@
+"""The plot of an answer and its interval."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import QRectF
+
+from hrviewer.engine import Published
+from hrviewer.viewer.panel.interval import MARGIN, Interval, Plot
+
+
+def test_the_band_narrows_around_the_estimate(qtbot):
+    plot = Plot()
+    qtbot.addWidget(plot)
+    told = [
+        Published(10.0, 60.0, (0.0, 160.0)),
+        Published(20.0, 95.0, (80.0, 120.0)),
+        Published(30.0, 100.0, (90.0, 110.0)),
+    ]
+    plot.show_all(told)
+    upper, lower, middle = plot.lines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
+    assert [point.x() for point in middle] == pytest.approx([MARGIN, 50, 100 - MARGIN])
+    # The last interval takes a quarter of the height on either side of the middle.
+    bottom = 40 + MARGIN
+    assert (lower[-1].y(), upper[-1].y()) == pytest.approx((bottom - 10, bottom - 30))
+    assert middle[-1].y() == pytest.approx(bottom - 20)
+    heights = [low.y() - high.y() for low, high in zip(lower, upper, strict=True)]
+    assert heights == sorted(heights, reverse=True)
+    # What does not fit ends at the frame.
+    assert (lower[0].y(), upper[0].y()) == pytest.approx((bottom, MARGIN))
+    plot.resize(100, 46)
+    assert not plot.grab().isNull()
+
+
+def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
+    controller, model, add, finish, qtbot, photo
+):
+    widget = Interval(controller)
+    qtbot.addWidget(widget)
+    assert widget.isHidden()
+    add(model, photo)
+    controller.use_strategy("zoom")
+    controller.budget = "8MFLOP"
+    controller.start()
+    finish(controller)
+    published = controller.overlays.picture.record.published
+    said = [one for one in published if one.interval]
+    assert len(said) > 2
+    assert [one.flops for one in said] == sorted(one.flops for one in said)
+    assert not widget.isHidden()
+    assert widget.plot.count == len(said)
+    assert widget.words.text().startswith("95 % at any moment")
+    controller.use_strategy("patches")
+    controller.budget = ""
+    controller.start()
+    finish(controller)
+    assert widget.isHidden()
