@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 __all__ = ["panels"]
 
 SIDE = 512
-SCENES = {"crowd": (65_536, 2), "tissue": (65_536, 0)}
+SCENES = {"crowd": (65_536, 2), "tissue": (65_536, 6)}
 """The size and the seed of each scene's picture."""
 
 
