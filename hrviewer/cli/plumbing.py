@@ -231,6 +231,9 @@ def progress() -> Iterator[Watch | None]:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Model = Annotated[
-    str, typer.Option(help="A pack's name, its folder, or an .onnx or .safetensors file.")
+    str,
+    typer.Option(
+        help="A pack's name, its folder, or an .onnx or .safetensors file; several joined by +."
+    ),
 ]
 Chosen = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]

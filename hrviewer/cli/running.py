@@ -32,6 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
+class Precision(StrEnum):
+    """Numbers that networks compute in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
 class Cache(StrEnum):
     """Whether results of earlier runs are served."""
 
@@ -76,6 +83,9 @@ def run(
         typer.Option(metavar="FILE|auto", help="What is really there; auto is a scene's own."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="bfloat16 is quicker and less exact: the run says how much.")
+    ] = Precision.float32,
     cache: Annotated[
         Cache, typer.Option(help="Whether results of earlier runs are served.")
     ] = Cache.use,
@@ -105,6 +115,7 @@ def run(
             seed=seed,
             hints=dict(hint.split("=", 1) for hint in hints or []),
             device=device,
+            precision=precision.value,
             cache=cache.value,
             out=out,
             resume=resume,

@@ -35,6 +35,8 @@ class Networks(Mapping[str, Network]):
         Networks are loaded on its thread.
     name : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+    precision : str
+        ``float32`` or ``bfloat16``.
 
     Attributes
     ----------
@@ -44,8 +46,11 @@ class Networks(Mapping[str, Network]):
         Seconds spent loading.
     """
 
-    def __init__(self, pack: Pack, device: Device, name: str = "auto") -> None:
-        self.pack, self.device, self.name = pack, device, name
+    def __init__(
+        self, pack: Pack, device: Device, name: str = "auto", precision: str = "float32"
+    ) -> None:
+        self.pack, self.device = pack, device
+        self.name, self.precision = name, precision
         self.notes: list[str] = []
         self.setup_s = 0.0
         self._loaded: dict[str, Network] = {}
@@ -81,8 +86,19 @@ class Networks(Mapping[str, Network]):
                 f"the pack {self.pack.name!r} has no network for the role {role!r}; it has: "
                 f"{', '.join(self.pack.roles)}. Choose a strategy that needs only these"
             )
-        loaded = self.device.call(lambda: self.pack.load(role, self.name), Priority.LIVE)
-        network: Network = loaded.result().output
+        return self._on_device(role, self.precision)
+
+    def exact(self, role: str = "main") -> Network:
+        """Return a role's network in float32, to compare with."""
+        return self._on_device(role, "float32")
+
+    def _on_device(self, role: str, precision: str) -> Network:
+        def load() -> Network:
+            if precision == "float32":  # a pack of one's own need not know of others
+                return self.pack.load(role, self.name)
+            return self.pack.load(role, self.name, precision=precision)
+
+        network: Network = self.device.call(load, Priority.LIVE).result().output
         return network
 
 

@@ -217,6 +217,11 @@ class Pyramid:
         """Return how many coarse levels would have to be built for a quick overview."""
         return self._overviews.missing(self.levels)
 
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Every level's ``(h, w, c)``; last, those that `build_overviews` would add."""
+        return [level.shape for level in self.levels] + self._overviews.shapes(self.levels)
+
     def build_overviews(
         self,
         progress: Callable[[float], None] | None = None,

@@ -22,6 +22,7 @@ from platformdirs import user_data_path
 
 from hrviewer.engine import Budget, Control, Device, Networks, Watch
 from hrviewer.errors import UserError
+from hrviewer.exchange.truth import folders
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
@@ -35,7 +36,7 @@ from hrviewer.truth import Truth
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Bench", "Choice", "choices", "compare", "images_in", "rows_of"]
+__all__ = ["Bench", "Choice", "bench", "choices", "compare", "default_folder"]
 
 COSTS = (
     "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
@@ -395,26 +396,9 @@ def images_in(images: object) -> Iterator[object]:
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
         if path.is_dir() and path.suffix != ".zarr":
-            found = [entry for entry in sorted(path.iterdir()) if is_image(entry)]
-            if not found:
-                raise UserError(f"there is no image in {path}")
-            yield from map(str, found)
+            yield from map(str, folders.images(path))
             return
     yield images
-
-
-SUFFIXES = (
-    ".bmp", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".png", ".scn", ".svs", ".tif", ".tiff", ".webp",
-    ".zarr",
-)  # fmt: skip
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file's name is that of an image, and not of its labels or of a run."""
-    name = path.name.lower()
-    if name.startswith(".") or name.endswith(".run.zarr") or ".labels." in name:
-        return False
-    return name.endswith(SUFFIXES)
 
 
 def default_folder(kind: str) -> Path:

@@ -33,6 +33,7 @@ from hrviewer.engine import (
     checked,
     drive,
     fingerprints,
+    how_far_off,
 )
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
@@ -59,6 +60,7 @@ def run(
     seed: int = 0,
     hints: Mapping[str, Any] | None = None,
     device: str = "auto",
+    precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
@@ -87,6 +89,9 @@ def run(
         What the strategy is told beforehand, by name; see `as_hints`.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+    precision : {"float32", "bfloat16"}
+        Numbers that networks compute in. Another than float32 is compared with it on this image,
+        and what that gave is a note of the run.
     cache : {"use", "off"}
         Whether results of earlier runs are served.
     out : path, optional
@@ -130,7 +135,7 @@ def run(
         store = result_cache() if cache == "use" else None
         try:
             done = job.run(
-                Networks(pack, worker, device),
+                Networks(pack, worker, device, precision),
                 out=Path(out) if out else None,
                 resume=resume,
                 cache=store,
@@ -237,6 +242,8 @@ class Job:
         if earlier is not None:
             self._must_match(earlier, path, networks, looker)
         main = networks["main"]
+        off = how_far_off(self.pyramid, networks, scene)
+        notes = [*notes, *([str(off)] if off else [])]
         writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native, scene.region)
         header = {
             **self._identity(scene),
@@ -248,6 +255,7 @@ class Job:
             "versions": versions(),
             "run": str(path),
             "device": main.device,
+            "precision": off.json() if off else None,
             "truth": None,
         }
         forget_peak()

@@ -29,7 +29,7 @@ the plug-in draws (``sample:beach``), ``hrviewer_gulls/lessons.py`` is no more t
         )
 
     def scout(data, pack):  # learns from the pack's main: pictures are enough
-        return Scout.of(
+        return Student.of(
             pack, SOURCES, partial(Pieces, "beach", side=512, batch=4), down=8,
             choose=[picture("beach", 4096, seed) for seed in CHOOSE[:8]],
             test=[picture("beach", 4096, seed) for seed in TEST[:10]],
@@ -51,8 +51,8 @@ from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
-from hrviewer.training.scout import Scout
 from hrviewer.training.streams import Joined, Shrunk
+from hrviewer.training.student import Student
 from hrviewer.training.writing import write_role
 
 __all__ = [
@@ -66,8 +66,8 @@ __all__ = [
     "Joined",
     "Lesson",
     "Pieces",
-    "Scout",
     "Shrunk",
+    "Student",
     "counted",
     "density",
     "density_loss",

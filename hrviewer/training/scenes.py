@@ -43,8 +43,9 @@ class Pieces(Dataset[Batch]):
     stride : int
         Of the density that comes with the images, in pixels; 0 for images without it.
     busy : float
-        Which share of the pieces is the fullest of `among`, drawn at random. Most places are
-        empty: without it, most of what is seen would say the same.
+        Which share of the pieces is the fullest of `among`, drawn at random at one height. Most
+        places are empty: without it, most of what is seen would say the same; with too much of
+        it, a network learns that there is always something.
     among, again : int
         See `busy` and `steps`.
     """
@@ -56,7 +57,7 @@ class Pieces(Dataset[Batch]):
     side: int = 256
     batch: int = 8
     stride: int = 0
-    busy: float = 0.7
+    busy: float = 0.5
     among: int = 16
     again: int = 16
 
@@ -80,10 +81,9 @@ class Pieces(Dataset[Batch]):
         return (pixels, torch.stack(densities)) if self.stride else (pixels,)
 
     def _place(self, scene: Recipe, rng: np.random.Generator) -> Rect:
-        places = [
-            Rect(int(y), int(x), self.side, self.side)
-            for y, x in rng.integers(self.size - self.side + 1, size=(self.among, 2))
-        ]
+        """Choose between places of one height: a scene may be fuller, and smaller, far away."""
+        y, *xs = (int(at) for at in rng.integers(self.size - self.side + 1, size=self.among + 1))
+        places = [Rect(y, x, self.side, self.side) for x in xs]
         if rng.random() < self.busy:
             return max(places, key=lambda rect: len(scene.truth(rect)))
         return places[0]

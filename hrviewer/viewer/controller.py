@@ -31,8 +31,9 @@ from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
 from hrviewer.runs.hints import density_of
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
+from hrviewer.viewer.arriving import follow
 from hrviewer.viewer.hinting import drawn_map
-from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
+from hrviewer.viewer.levels import KEY, image_layer, is_base, plane_of, pyramid_of, shape_of
 from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
 from hrviewer.viewer.opening import Opening
@@ -97,6 +98,7 @@ class Controller:
         self.params: dict[str, Any] = {}
         self.region: RegionKind = "whole"
         self.budget = ""
+        self.device, self.precision = "auto", "float32"
         self.state: State = "idle"
         self.overlays: Overlays | None = None
         self.truth: TruthPoints | None = None
@@ -113,6 +115,7 @@ class Controller:
         self._opening: Opening | None = None
         self._closed = False
         self.live = Live(self)
+        follow(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
             (layers.selection.events.active, self._on_active),
@@ -234,11 +237,12 @@ class Controller:
             strategy = self.strategy
             params = parse_params(strategy, self.params)
             budget = Budget.parse(self.budget) if self.budget.strip() else None
-            region, hints = self.rect(), self.hints()
+            region, hints, plane = self.rect(), self.hints(), plane_of(self.viewer, base)
             networks = self.networks_of(pack)
 
             def prepare() -> tuple[Job, Networks]:
-                job = Job(pyramid_of(base), pack, strategy, params, region, budget, hints=hints)
+                pyramid = pyramid_of(base, plane)
+                job = Job(pyramid, pack, strategy, params, region, budget, hints=hints)
                 return job, networks
 
             self._launch(prepare, out or self._path(base, strategy))
@@ -282,11 +286,11 @@ class Controller:
             strategy = get_strategy(header["strategy"])
             params = parse_params(strategy, header["params"])
             budget = Budget.parse(header["budget"]) if header["budget"] else None
-            networks = self.networks_of(pack)
+            networks, plane = self.networks_of(pack), plane_of(self.viewer, base)
             hints = self.hints() if header.get("hints") else {}
 
             def prepare() -> tuple[Job, Networks]:
-                pyramid, seed = pyramid_of(base), header["seed"]
+                pyramid, seed = pyramid_of(base, plane), header["seed"]
                 job = Job(pyramid, pack, strategy, params, run.region, budget, seed, hints)
                 return job, networks
 
@@ -499,7 +503,7 @@ class Controller:
     # The image, and what lies on it.
 
     def _add(self, pyramid: Pyramid) -> Image:
-        return self._show(*image_layer(pyramid))
+        return self._show(*image_layer(pyramid, read=False))
 
     def _show(self, data: Any, settings: dict[str, Any], kind: str) -> Image:
         layer = self.viewer.add_layer(Layer.create(data, settings, kind))
@@ -596,9 +600,10 @@ class Controller:
             self._preview[1].cancel()
         base, networks = overlays.base, self._networks
         warp = overlays.picture.warps.get(Rect(row.y, row.x, row.h, row.w))
+        plane = plane_of(self.viewer, base)
 
         def read() -> Look:
-            pyramid = pyramid_of(base)
+            pyramid = pyramid_of(base, plane)
             if warp is not None and warp.role == row.role:
                 return Look(row, *seen_through(pyramid, warp))
             return Look(row, seen_by(pyramid, row, networks))
@@ -616,9 +621,11 @@ class Controller:
         """Return a pack's networks, on the window's one device."""
         if self._device is None:
             self._device = Device(polite=self.polite)
-        if self._networks is None or self._networks.pack is not pack:
-            self._networks = Networks(pack, self._device)
-        return self._networks
+        kept = self._networks
+        chosen = pack, self.device, self.precision
+        if kept is None or (kept.pack, kept.name, kept.precision) != chosen:
+            kept = self._networks = Networks(pack, self._device, self.device, self.precision)
+        return kept
 
     def results(self) -> ResultCache:
         """Return what was seen before."""

@@ -5,6 +5,7 @@ All from the scene ``crowd``, whose truth is known; nothing has to be fetched.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from hrviewer.training import (
     Course,
     Density,
     Pieces,
-    Scout,
-    Shrunk,
+    Student,
     counted,
     halo,
     picture,
@@ -57,36 +57,36 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        _pieces,
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4),
         choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
-        steps=3600,
+        steps=4500,
     )
 
 
-def scout(data: Path | None, pack: Path) -> Scout:
+def scout(data: Path | None, pack: Path) -> Student:
     """Guess from an eighth of the size what ``main`` counts."""
-    return Scout.of(
+    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4))
+
+
+def scanner(data: Path | None, pack: Path) -> Student:
+    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
+    return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
+
+
+def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Student:
+    return Student.of(
         pack,
         SOURCES,
-        partial(Pieces, "crowd", side=512, batch=4),
+        pieces,
+        role=role,
         choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
         test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
-    )
-
-
-def _pieces(steps: int, seed: int) -> Shrunk:
-    """Return batches of pieces, some of them halved: people there are, then, half as tall."""
-    return Shrunk(
-        lambda side: Pieces("crowd", steps, seed, side=side, batch=8, stride=4, among=24),
-        SIDE,
-        {1: 0.8, 2: 0.2},
-        seed,
     )
 
 
 COURSE = Course(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
-    {"main": main, "scout": scout},
+    {"main": main, "scout": scout, "scanner": scanner},
 )

@@ -15,14 +15,15 @@ from hrviewer.models.card import Architecture, Card, Input, Output
 from hrviewer.training import (
     CHOOSE,
     TEST,
+    TRAIN,
     Counted,
     Course,
     Density,
     Joined,
     Pieces,
-    Scout,
-    Shrunk,
+    Student,
     halo,
+    picture,
 )
 from hrviewer.training import counted as scene_counted
 
@@ -45,6 +46,8 @@ INPUT = Input(
 )
 SIDE = 160
 """Of the fields that it learns from, in pixels."""
+WHOLE = 4096
+"""Of the slides that students are judged by; main by those of half the side."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -74,34 +77,53 @@ def main(data: Path | None, pack: Path) -> Density:
     )
 
 
-def scout(data: Path | None, pack: Path) -> Scout:
+def scout(data: Path | None, pack: Path) -> Student:
     """Guess from an eighth of the size what ``main`` counts."""
-    photos, judges = _photos(data, "train"), _photos(data, "val")
-    pictures = [p.layers[:3] for p in judges]
-    return Scout.of(
-        pack, _sources(photos), partial(Pictures, photos), choose=pictures, test=pictures, tile=128
+    return _student("scout", data, pack, side=512, photographs=1, pieces=3)
+
+
+def scanner(data: Path | None, pack: Path) -> Student:
+    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
+    return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
+
+
+def _student(
+    role: str, data: Path | None, pack: Path, *, side: int, photographs: int, pieces: int
+) -> Student:
+    photos = _photos(data, "train")
+
+    def pictures(steps: int, seed: int) -> Joined:
+        return Joined(
+            Pictures(photos, steps, seed, batch=photographs, side=side),
+            Pieces("tissue", steps, seed, side=side, batch=pieces),
+        )
+
+    return Student.of(
+        pack,
+        _sources(photos),
+        pictures,
+        role=role,
+        choose=[picture("tissue", WHOLE, seed) for seed in CHOOSE[:4]],
+        test=[picture("tissue", WHOLE, seed) for seed in TEST[:4]],
     )
 
 
 def _fields(photos: list[Photo], steps: int, seed: int) -> Joined:
     """Return batches of restained photos beside pieces of procedural slides."""
-    tissue = Shrunk(
-        lambda side: Pieces("tissue", steps, seed, side=side, batch=6, stride=4),
-        SIDE,
-        {1: 0.7, 2: 0.2, 4: 0.1},
-        seed,
+    return Joined(
+        Fields(photos, steps, batch=10, side=SIDE, seed=seed),
+        Pieces("tissue", steps, seed, side=SIDE, batch=4, stride=4),
     )
-    return Joined(Fields(photos, steps, batch=8, side=SIDE, seed=seed), tissue)
 
 
 def _scenes(seeds: range, lot: int = 4) -> list[Counted]:
-    return [scene_counted("tissue", 2048, seed) for seed in seeds[:lot]]
+    return [scene_counted("tissue", WHOLE // 2, seed) for seed in seeds[:lot]]
 
 
 COURSE = Course(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
-    {"main": main, "scout": scout},
+    {"main": main, "scout": scout, "scanner": scanner},
 )
 
 
@@ -118,6 +140,7 @@ def _photos(data: Path | None, split: str) -> list[Photo]:
 
 def _sources(photos: list[Photo]) -> dict[str, Any]:
     return {
-        "data": "histology photos of the 2018 Data Science Bowl (BBBC038), CC0",
+        "data": "histology photos of the 2018 Data Science Bowl (BBBC038), CC0; and scenes "
+        f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
         "split": f"train, {len(photos)} photos, {sum(p.count for p in photos)} nuclei",
     }

@@ -125,8 +125,10 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
 class Pictures(Dataset[tuple[Tensor]]):
     """Batches of pictures without truth, large enough to be shrunk: ``(n, 3, side, side)``."""
 
-    def __init__(self, photos: Sequence[Photo], steps: int, seed: int = 0) -> None:
-        self.fields = Fields(photos, steps, batch=4, side=512, seed=seed)
+    def __init__(
+        self, photos: Sequence[Photo], steps: int, seed: int = 0, *, batch: int = 4, side: int = 512
+    ) -> None:
+        self.fields = Fields(photos, steps, batch=batch, side=side, seed=seed)
 
     def __len__(self) -> int:
         return len(self.fields)

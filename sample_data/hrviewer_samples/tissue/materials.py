@@ -72,7 +72,11 @@ def _cells(key: int, count: int, relax: int = 2) -> tuple[NDArray[Any], NDArray[
             n = np.maximum(1, np.bincount(own, minlength=count))
             points = points + np.stack([np.bincount(own, o, count) / n for o in off.T], 1)
     shape = (SIDE, SIDE)
-    return distance[:, 0].reshape(shape), distance[:, 1].reshape(shape), nearest[:, 0].reshape(shape)
+    return (
+        distance[:, 0].reshape(shape),
+        distance[:, 1].reshape(shape),
+        nearest[:, 0].reshape(shape),
+    )
 
 
 def _ramp(low: float, high: float, v: NDArray[Any]) -> NDArray[Any]:

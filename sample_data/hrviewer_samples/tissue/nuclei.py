@@ -14,7 +14,18 @@ from numba import njit
 
 from hrviewer_samples.noise import between, mix
 from hrviewer_samples.tissue.slide import (
-    BASE, CELLS, EPI, FAT, GRADE, IMMUNE, INSIDE, KERATIN, LOOSE, LUMEN, U, V, VESSEL,
+    BASE,
+    CELLS,
+    EPI,
+    FAT,
+    GRADE,
+    IMMUNE,
+    INSIDE,
+    KERATIN,
+    LOOSE,
+    LUMEN,
+    VESSEL,
+    V,
 )  # fmt: skip
 
 __all__ = ["COLUMNS", "REACH", "masks", "outline", "place", "stain"]
@@ -47,7 +58,9 @@ def _slope(fields: Any, i: Any, j: Any, k: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step: Any, every: Any) -> Any:
+def place(
+    seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step: Any, every: Any
+) -> Any:
     """Return the nuclei of a surveyed area, one row of `COLUMNS` each.
 
     Of the lattices only every so many rows and columns are looked at; a nucleus then stands for
@@ -63,8 +76,16 @@ def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step:
     n = 0
     for lattice in range(2):
         pitch = FINE if lattice == 0 else COARSE
-        for p in range(-(-math.floor(oy / pitch) // every) * every, math.floor((oy + h * step) / pitch) + 1, every):
-            for q in range(-(-math.floor(ox / pitch) // every) * every, math.floor((ox + w * step) / pitch) + 1, every):
+        for p in range(
+            -(-math.floor(oy / pitch) // every) * every,
+            math.floor((oy + h * step) / pitch) + 1,
+            every,
+        ):
+            for q in range(
+                -(-math.floor(ox / pitch) // every) * every,
+                math.floor((ox + w * step) / pitch) + 1,
+                every,
+            ):
                 # Cheap look first: most of a slide is glass.
                 ci = math.floor(((p + 0.5) * pitch - oy) / step)
                 cj = math.floor(((q + 0.5) * pitch - ox) / step)
@@ -97,7 +118,9 @@ def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step:
                     if lattice == 0:
                         if base < 17.0 and grade < 0.75:  # palisade on the membrane
                             chance = 0.93 - 0.25 * max(0.0, grade)
-                            shift = (9.0 + between(s, 4, -2.0, 2.5) * (1 + 2 * max(0.0, grade)) - base) * 0.9
+                            shift = (
+                                9.0 + between(s, 4, -2.0, 2.5) * (1 + 2 * max(0.0, grade)) - base
+                            ) * 0.9
                             y, x = y + uy * shift, x + ux * shift
                             dy, dx = uy + skew * ux, ux - skew * uy
                             a = between(s, 5, 5.8, 8.6) + 1.5 * max(0.0, grade)
@@ -181,7 +204,12 @@ def place(seed: Any, size: Any, fields: Any, cells: Any, oy: Any, ox: Any, step:
                     continue
                 long = math.sqrt(dy * dy + dx * dx)
                 out[n, 0], out[n, 1], out[n, 2], out[n, 3] = y, x, a * every, b * every
-                out[n, 4], out[n, 5], out[n, 6], out[n, 7] = dx / long, dy / long, bend / every, lobe
+                out[n, 4], out[n, 5], out[n, 6], out[n, 7] = (
+                    dx / long,
+                    dy / long,
+                    bend / every,
+                    lobe,
+                )
                 out[n, 8], out[n, 9], out[n, 10] = dark, pale, sharp
                 out[n, 11] = s >> np.uint64(44)
                 n += 1
@@ -210,8 +238,14 @@ def stain(nuclei: Any, grain: Any, oy: Any, ox: Any, pixel: Any, cover: Any, amo
     for n in range(len(nuclei)):
         r = nuclei[n]
         reach = r[LONG] * 1.3 + 1.5 * pixel
-        i0, i1 = max(0, math.floor((r[Y] - reach) / pixel - oy)), min(h, math.ceil((r[Y] + reach) / pixel - oy))
-        j0, j1 = max(0, math.floor((r[X] - reach) / pixel - ox)), min(w, math.ceil((r[X] + reach) / pixel - ox))
+        i0, i1 = (
+            max(0, math.floor((r[Y] - reach) / pixel - oy)),
+            min(h, math.ceil((r[Y] + reach) / pixel - oy)),
+        )
+        j0, j1 = (
+            max(0, math.floor((r[X] - reach) / pixel - ox)),
+            min(w, math.ceil((r[X] + reach) / pixel - ox)),
+        )
         soft = max(r[SHARP] * 1.2, pixel)
         small = min(r[SHORT] * 2.0 / pixel, 1.0)  # narrower than a pixel: widened and paled
         gy, gx = int(r[NUMBER]) & 511, int(r[NUMBER]) >> 9

@@ -8,11 +8,31 @@ from typing import Any
 from numba import njit
 
 from hrviewer_samples.tissue.materials import (
-    BLOOD, DENSE, EPIDERMIS, FATTY, GLAND, HORN, LOOSE_STROMA, SECRETION,
+    BLOOD,
+    DENSE,
+    EPIDERMIS,
+    FATTY,
+    GLAND,
+    HORN,
+    LOOSE_STROMA,
+    SECRETION,
 )  # fmt: skip
 from hrviewer_samples.tissue.slide import (
-    BASE, EPI, FAT, FIELDS, GRADE, INK, INSIDE, KERATIN, LOOSE, LUMEN, PEN, THICK, U, V,
+    BASE,
+    EPI,
+    FAT,
+    FIELDS,
+    GRADE,
+    INK,
+    INSIDE,
+    KERATIN,
+    LOOSE,
+    LUMEN,
+    PEN,
+    THICK,
     VESSEL,
+    U,
+    V,
 )  # fmt: skip
 
 __all__ = ["defocus", "paint"]
@@ -100,7 +120,10 @@ def paint(
                     g2 = _coarse(grain, gy, gx)
                     inside = row[0, INSIDE] + fx * row[1, INSIDE]
                     if inside > -30.0:
-                        u, v = (row[0, U] + fx * row[1, U]) / pixel, (row[0, V] + fx * row[1, V]) / pixel
+                        u, v = (
+                            (row[0, U] + fx * row[1, U]) / pixel,
+                            (row[0, V] + fx * row[1, V]) / pixel,
+                        )
                         epi = row[0, EPI] + fx * row[1, EPI]
                         horn = row[0, KERATIN] + fx * row[1, KERATIN]
                         fat = row[0, FAT] + fx * row[1, FAT] + 16.0 * (g2 - 0.5)
@@ -121,12 +144,27 @@ def paint(
                                 if vessel < 2.0:
                                     wall = _edge(vessel + 6.0, 4.0) * 0.6
                                     for c in range(3):
-                                        rgb[c] += (tiles[GLAND, i & 7 if pixel > 64 else 3, 5 if pixel <= 64 else 0, c] - rgb[c]) * wall
+                                        rgb[c] += (
+                                            tiles[
+                                                GLAND,
+                                                i & 7 if pixel > 64 else 3,
+                                                5 if pixel <= 64 else 0,
+                                                c,
+                                            ]
+                                            - rgb[c]
+                                        ) * wall
                                 full = _edge(vessel + 0.5, soft)
                                 if full > 0.0:
                                     for c in range(3):
                                         rgb[c] += (glass[c] - rgb[c]) * full
-                                    _texel(tiles, BLOOD, v, u, rgb, full * _edge(vessel - 2.0 + 14.0 * (g2 - 0.4), 4.0))
+                                    _texel(
+                                        tiles,
+                                        BLOOD,
+                                        v,
+                                        u,
+                                        rgb,
+                                        full * _edge(vessel - 2.0 + 14.0 * (g2 - 0.4), 4.0),
+                                    )
                         if epi > -3.0:
                             grade = row[0, GRADE] + fx * row[1, GRADE]
                             full = _edge(epi + 2.0 * (g - 0.5), soft + 1.0) * body
@@ -138,7 +176,11 @@ def paint(
                                 # Lower layers take up more blue, the granular one most.
                                 base = row[0, BASE] + fx * row[1, BASE]
                                 low = max(0.0, 1.0 - base / 90.0)
-                                top = max(0.0, 1.0 - epi / 15.0) * (0.4 + 1.2 * g) if base > 40.0 else 0.0
+                                top = (
+                                    max(0.0, 1.0 - epi / 15.0) * (0.4 + 1.2 * g)
+                                    if base > 40.0
+                                    else 0.0
+                                )
                                 rgb[0] *= 1.0 - full * (0.12 * low + 0.32 * top)
                                 rgb[1] *= 1.0 - full * (0.16 * low + 0.34 * top)
                                 rgb[2] *= 1.0 - full * (0.06 * low + 0.18 * top)
@@ -152,13 +194,22 @@ def paint(
                             full = _edge(horn, soft)
                             for c in range(3):
                                 rgb[c] += (glass[c] - rgb[c]) * full
-                            _texel(tiles, HORN, inside / pixel, u, rgb, full * _edge(inside + 14.0 + ragged, soft))
+                            _texel(
+                                tiles,
+                                HORN,
+                                inside / pixel,
+                                u,
+                                rgb,
+                                full * _edge(inside + 14.0 + ragged, soft),
+                            )
                             # Next to the living cells it is compact.
                             packed = full * _edge(inside - 9.0 - 6.0 * g2, 8.0) * 0.8
                             if packed > 0.0 and horn < 16.0:
                                 packed *= 1.0 - horn / 16.0
                                 for c in range(3):
-                                    rgb[c] += (palette.cytoplasm[c] * (0.80 if c != 1 else 0.55) - rgb[c]) * packed
+                                    rgb[c] += (
+                                        palette.cytoplasm[c] * (0.80 if c != 1 else 0.55) - rgb[c]
+                                    ) * packed
                         if cover[i, j] > 0:
                             share = min(1.0, cover[i, j] / 128.0)
                             k = min(255, amount[i, j] // cover[i, j])
@@ -167,7 +218,9 @@ def paint(
                                 rgb[c] += (under * palette.nuclear[k, c] - rgb[c]) * share
                         thick = row[0, THICK] + fx * row[1, THICK] + 0.16 * (g - 0.5)
                         for c in range(3):
-                            rgb[c] = max(glass[c] * 0.06, glass[c] - (glass[c] - rgb[c]) * min(thick, 1.12))
+                            rgb[c] = max(
+                                glass[c] * 0.06, glass[c] - (glass[c] - rgb[c]) * min(thick, 1.12)
+                            )
                             if thick > 1.12:
                                 rgb[c] *= 1.0 - 0.55 * (thick - 1.12) * (1.0 - rgb[c] / 300.0)
                         ink = row[0, INK] + fx * row[1, INK]

@@ -6,11 +6,11 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-
 from hrviewer.geometry import Rect
 from hrviewer.pyramid.recipe import Recipe
 from hrviewer.truth import Truth
+from numpy.typing import NDArray
+
 from hrviewer_samples.tissue.materials import SIDE, Palette, make_palette
 from hrviewer_samples.tissue.nuclei import REACH, masks, place, stain
 from hrviewer_samples.tissue.paint import defocus, paint
@@ -60,7 +60,11 @@ class Tissue(Recipe):
             for x in range(0, w, side):
                 hh, ww = min(side, h - y), min(side, w - x)
                 fine = self._fine(
-                    rect.y // pixel + y * many, rect.x // pixel + x * many, hh * many, ww * many, pixel
+                    rect.y // pixel + y * many,
+                    rect.x // pixel + x * many,
+                    hh * many,
+                    ww * many,
+                    pixel,
                 )
                 if many > 1:
                     sums = fine.reshape(hh, many, ww, many, 3).sum((1, 3), dtype=np.uint32)
@@ -118,7 +122,9 @@ class Tissue(Recipe):
                 w = -(-min(BLOCK, area.x1 - x) // STEP) + 2 * (REACH // STEP) + 4
                 fields, cells = survey(slide, y0 * STEP, x0 * STEP, h, w, STEP)
                 if cells.any():
-                    found = place(self.seed, self.size, fields, cells, y0 * STEP, x0 * STEP, STEP, 1)
+                    found = place(
+                        self.seed, self.size, fields, cells, y0 * STEP, x0 * STEP, STEP, 1
+                    )
                     at = found[:, :2]
                     low, high = (y, x), (min(y + BLOCK, area.y1), min(x + BLOCK, area.x1))
                     rows.append(found[((at >= low) & (at < high)).all(1)])

@@ -17,8 +17,27 @@ from numpy.typing import NDArray
 from hrviewer_samples.noise import uniform, value_noise
 
 __all__ = [
-    "BASE", "BLUR", "CELLS", "EPI", "FAT", "FIELDS", "GRADE", "IMMUNE", "INK", "INSIDE", "KERATIN",
-    "LOOSE", "LUMEN", "PEN", "THICK", "U", "V", "VESSEL", "Slide", "make_slide", "survey",
+    "BASE",
+    "BLUR",
+    "CELLS",
+    "EPI",
+    "FAT",
+    "FIELDS",
+    "GRADE",
+    "IMMUNE",
+    "INK",
+    "INSIDE",
+    "KERATIN",
+    "LOOSE",
+    "LUMEN",
+    "PEN",
+    "THICK",
+    "VESSEL",
+    "Slide",
+    "U",
+    "V",
+    "make_slide",
+    "survey",
 ]  # fmt: skip
 
 FIELDS = 16
@@ -90,7 +109,16 @@ def make_slide(size: int, seed: int) -> Slide:
                 break
         kind = organ if draw.random() < 0.75 else int(draw.choice(4, p=[0.35, 0.3, 0.3, 0.05]))
         rows.append(
-            [*place, a, b, math.cos(angle), math.sin(angle), kind, i, draw.uniform(-math.pi, math.pi)]
+            [
+                *place,
+                a,
+                b,
+                math.cos(angle),
+                math.sin(angle),
+                kind,
+                i,
+                draw.uniform(-math.pi, math.pi),
+            ]
         )
     strokes = []
     for _ in range(int(draw.choice(4, p=[0.5, 0.28, 0.15, 0.07]))):
@@ -185,8 +213,14 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
             continue
         f = 2.2 / (a + b)
         k = 60 + 10 * i
-        dy += b * (0.62 * value_noise(seed, y * f, x * f, k) + 0.2 * value_noise(seed, y * f * 3, x * f * 3, k + 1))
-        dx += b * (0.62 * value_noise(seed, y * f, x * f, k + 2) + 0.2 * value_noise(seed, y * f * 3, x * f * 3, k + 3))
+        dy += b * (
+            0.62 * value_noise(seed, y * f, x * f, k)
+            + 0.2 * value_noise(seed, y * f * 3, x * f * 3, k + 1)
+        )
+        dx += b * (
+            0.62 * value_noise(seed, y * f, x * f, k + 2)
+            + 0.2 * value_noise(seed, y * f * 3, x * f * 3, k + 3)
+        )
         p, q = (s[4] * dx + s[5] * dy) / a, (s[4] * dy - s[5] * dx) / b
         rho = math.sqrt(p * p + q * q) + 1e-6
         slope = max(math.sqrt((p / a) ** 2 + (q / b) ** 2) / rho, 0.5 / b)
@@ -203,7 +237,9 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
         return pen > -60.0
 
     kind = int(w.islands[at, 6])
-    inside += 26.0 * _two(seed, y / 150, x / 150, 200) + 7.0 * value_noise(seed, y / 28, x / 28, 203)
+    inside += 26.0 * _two(seed, y / 150, x / 150, 200) + 7.0 * value_noise(
+        seed, y / 28, x / 28, 203
+    )
     border = inside
     # Tears: thin gaps where slow noise passes zero, in some places.
     tear = abs(_two(seed, y / 900, x / 900, 205)) * 900
@@ -212,8 +248,12 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
 
     # Textures: coordinates that a slow flow has bent.
     s = w.islands[at]
-    wy = 190 * value_noise(seed, y / 900, x / 900, 210) + 26 * value_noise(seed, y / 170, x / 170, 211)
-    wx = 190 * value_noise(seed, y / 900, x / 900, 212) + 26 * value_noise(seed, y / 170, x / 170, 213)
+    wy = 190 * value_noise(seed, y / 900, x / 900, 210) + 26 * value_noise(
+        seed, y / 170, x / 170, 211
+    )
+    wx = 190 * value_noise(seed, y / 900, x / 900, 212) + 26 * value_noise(
+        seed, y / 170, x / 170, 213
+    )
     out[U] = s[4] * x + s[5] * y + wx
     out[V] = s[4] * y - s[5] * x + wy
     grade = w.grade + 0.35 * _two(seed, y / 2500, x / 2500, 216)
@@ -225,7 +265,12 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
         horn = cover * (16.0 + 46.0 * _step(-0.5, 0.8, _two(seed, y / 420, x / 420, 220)))
         slow = value_noise(seed, y / 620, x / 620, 222)
         ridge = value_noise(seed, y / 105, x / 105, 223)
-        thick = cover * (95.0 + 75.0 * slow + 70.0 * max(-0.6, ridge) + 22 * value_noise(seed, y / 46, x / 46, 224))
+        thick = cover * (
+            95.0
+            + 75.0 * slow
+            + 70.0 * max(-0.6, ridge)
+            + 22 * value_noise(seed, y / 46, x / 46, 224)
+        )
         thick += cover * 260.0 * _step(0.55, 0.95, _two(seed, y / 260, x / 260, 225))
         if cover > 0.02:
             depth = inside - horn
@@ -238,10 +283,19 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
         if kind == TUMOUR:
             pitch, low, high, wild, gap, cut = 330.0, 0.22, 0.62, 46.0, 9.0, 0.45
         elif kind == GLANDS:
-            pitch, low, high, wild, gap, cut = 172.0, 0.27, 0.47, 9.0 + 16.0 * max(0.0, w.grade), 7.0, 0.6
+            pitch, low, high, wild, gap, cut = (
+                172.0,
+                0.27,
+                0.47,
+                9.0 + 16.0 * max(0.0, w.grade),
+                7.0,
+                0.6,
+            )
         else:  # sweat glands of skin; a few vessels' like ducts of a node
             pitch, low, high, wild, gap, cut = 92.0, 0.30, 0.44, 3.0, 5.0, -0.45
-        zone = _two(seed, y / (5.2 * pitch), x / (5.2 * pitch), 230) * (0.9 if kind != SKIN else 1.0)
+        zone = _two(seed, y / (5.2 * pitch), x / (5.2 * pitch), 230) * (
+            0.9 if kind != SKIN else 1.0
+        )
         room = (cut - zone) * 3.0 * pitch
         if room > -60.0:
             g, radius = _rings(seed, y, x, pitch, low, high, wild, gap)
@@ -275,7 +329,9 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
     out[EPI], out[BASE] = max(epi, -100.0), max(base, -100.0)
     out[LUMEN], out[KERATIN], out[FAT] = lumen, keratin, max(fat, -100.0)
     out[VESSEL] = max(vessel, -100.0)
-    around = value_noise(seed, y / 480, x / 480, 250) + 0.5 * value_noise(seed, y / 160, x / 160, 251)
+    around = value_noise(seed, y / 480, x / 480, 250) + 0.5 * value_noise(
+        seed, y / 160, x / 160, 251
+    )
     immune = w.immune * _step(0.15, 1.1, around) + 0.10 * _step(40.0, 0.0, abs(vessel + 18.0))
     if kind == NODE:
         immune = 0.35 + 0.6 * _step(-0.6, 0.6, around)
@@ -288,7 +344,11 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
         fold = _step(20.0, 7.0, abs(_two(seed, y / 1500, x / 2300, 258)) * 1500.0)
         fold *= _step(0.35, 0.6, value_noise(seed, y / 1900, x / 1900, 260))
     out[THICK] = (1.0 + 0.16 * _two(seed, y / 500, x / 500, 262)) * (1.0 + 0.75 * fold)
-    out[INK] = w.ink * _step(-0.1, 0.5, value_noise(seed, y / 700, x / 700, 266)) * _step(60.0, 12.0, abs(border))
+    out[INK] = (
+        w.ink
+        * _step(-0.1, 0.5, value_noise(seed, y / 700, x / 700, 266))
+        * _step(60.0, 12.0, abs(border))
+    )
     out[GRADE] = min(1.0, grade)
     out[CELLS] = w.cells * (1.0 + 0.35 * _two(seed, y / 400, x / 400, 268))
     return True
@@ -297,7 +357,8 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def survey(w: Any, y: Any, x: Any, h: Any, n: Any, step: Any) -> Any:
     """Return the fields ``(h, n, 17)`` of nodes `step` apart from ``(y, x)`` on, and which cells
-    between them are more than clear glass ``(h - 1, n - 1)``."""
+    between them are more than clear glass ``(h - 1, n - 1)``.
+    """
     out = np.empty((h, n, FIELDS + 1), np.float32)
     near = np.zeros((h, n), np.bool_)
     row = np.empty(FIELDS + 1, np.float64)

@@ -1,4 +1,4 @@
-"""The lesson of a scout: what main would say, guessed from a small picture, and how surely.
+"""The lesson of a network that guesses, for less, what main would say, and how surely.
 
 Distilled from the pack's ``main``: pictures without any truth will do, since what is to be
 guessed is main's own answer. Its variance is a part of what it says, and is held to account on
@@ -8,7 +8,7 @@ tiles of the size that strategies choose between.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,60 @@ from hrviewer.models.card import Architecture, Card
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
-from hrviewer.training.density import estimate, floats, halo, normalised
+from hrviewer.training.density import build, estimate, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
-__all__ = ["Scout"]
-
-WINDOWS = ((1, 1.0, 0.1), (4, 0.5, 0.5), (8, 0.3, 1.0))
-"""As `density_loss` takes them, for cells of stride 4 of a small picture."""
-PARAMS: dict[str, Any] = {
-    "widths": [16, 32, 48, 64],
-    "blocks": [1, 1, 1],
-    "variance": True,
-    "unit": 4.0,
-}
+__all__ = ["KINDS", "Student"]
 
 
 @dataclass(frozen=True)
-class Scout:
-    """Learn to guess, from a picture shrunk by ``card.input.downsample``, what main would count.
+class Kind:
+    """What the students of a role have in common.
+
+    Attributes
+    ----------
+    architecture, params
+        Of the network, but for its classes.
+    stride, down, multiple_of
+        Of its card: pixels per cell, by how much its pictures are shrunk, and what their sides
+        are multiples of.
+    windows
+        As `density_loss` takes them.
+    """
+
+    architecture: str
+    params: Mapping[str, Any]
+    stride: int
+    down: int
+    multiple_of: int
+    windows: Sequence[tuple[int, float, float]]
+
+
+KINDS = {
+    "scout": Kind(
+        "density-unet",
+        {"widths": [16, 32, 48, 64], "blocks": [1, 1, 1], "variance": True, "unit": 4.0},
+        stride=4,
+        down=8,
+        multiple_of=16,
+        windows=((1, 1.0, 0.1), (4, 0.5, 0.5), (8, 0.3, 1.0)),
+    ),
+    "scanner": Kind(
+        "density-scanner",
+        {"variance": True, "unit": 0.25},
+        stride=8,
+        down=1,
+        multiple_of=8,
+        windows=((1, 1.0, 0.05), (2, 0.5, 0.1), (8, 0.5, 0.4), (16, 0.3, 1.0)),
+    ),
+}
+"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """Learn to guess, for less, what main would count.
 
     Parameters
     ----------
@@ -52,10 +87,12 @@ class Scout:
         The pack's ``main``.
     stream
         Takes steps and seed, returns batches of one tensor: images ``(n, 3, h, w)`` from 0 to 1
-        at main's native scale, whose sides are multiples of eight of the scout's cells (256 for
-        ``down=8`` and stride 4).
+        at main's native scale, whose sides are multiples of the largest window (a scout's cell is
+        32 of their pixels, a scanner's 8).
     choose, test
         Whole pictures ``(3, h, w)`` at main's native scale, from 0 to 1 or in bytes.
+    windows
+        As `density_loss` takes them.
     tile
         Side in native pixels of the tiles on which it is judged.
     steps, rate
@@ -68,6 +105,7 @@ class Scout:
     stream: Callable[[int, int], Dataset[Batch]]
     choose: Sequence[Tensor]
     test: Sequence[Tensor]
+    windows: Sequence[tuple[int, float, float]]
     tile: int = 256
     steps: int = 1500
     rate: float = 3e-3
@@ -81,13 +119,14 @@ class Scout:
         sources: dict[str, Any],
         stream: Callable[[int, int], Dataset[Batch]],
         *,
-        down: int = 8,
+        role: str = "scout",
+        down: int | None = None,
         choose: Sequence[Tensor],
         test: Sequence[Tensor],
         device: str = "auto",
         **rest: Any,
-    ) -> Scout:
-        """Return the lesson of a scout whose card follows from that of the pack's ``main``.
+    ) -> Student:
+        """Return the lesson of a role of `KINDS`, whose card follows from that of ``main``.
 
         Raises
         ------
@@ -96,19 +135,25 @@ class Scout:
         """
         teacher = Pack.read(pack).load("main", device)
         main = teacher.card
+        kind = KINDS[role]
         what = Architecture(
-            name="density-unet", params={"classes": len(main.output.classes), **PARAMS}
+            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
         )
+        shape = {"downsample": down or kind.down, "multiple_of": kind.multiple_of}
         card = main.model_copy(
             update={
-                "name": f"{main.name}-scout",
-                "title": f"{main.title}: its scout",
-                "input": main.input.model_copy(
-                    update={"downsample": down, "multiple_of": 16, "tile": 512, "fixed": False}
-                ),
+                "name": f"{main.name}-{role}",
+                "title": f"{main.title}: its {role}",
+                "input": main.input.model_copy(update={**shape, "tile": 512, "fixed": False}),
                 "output": main.output.model_copy(
-                    update={"stride": 4, "halo": halo(what), "activation": "none", "margin": 0}
-                    | {"variance": True, "bound": None}
+                    update={
+                        "stride": kind.stride,
+                        "halo": halo(what),
+                        "margin": int(getattr(build(what), "margin", 0)),
+                        "activation": "none",
+                        "variance": True,
+                        "bound": None,
+                    }
                 ),
                 "architecture": what,
                 "sha256": None,
@@ -116,9 +161,9 @@ class Scout:
                 "metrics": {},
             }
         )
-        card = Card.of(card.model_dump(), f"the scout of {pack}")
+        card = Card.of(card.model_dump(), f"the {role} of {pack}")
         sources = sources | {"teacher": {"name": main.name, "sha256": main.sha256}}
-        return cls(card, sources, teacher, stream, choose, test, **rest)
+        return cls(card, sources, teacher, stream, choose, test, kind.windows, **rest)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return the stream."""
@@ -127,11 +172,12 @@ class Scout:
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Compare the counts in windows with main's; let the variance explain what is left."""
         (images,) = batch
-        mean, variance = (
-            network(normalised(self._small(images), self.card.input)).float().chunk(2, 1)
-        )
+        seen = normalised(self._view(images), self.card.input)
+        mean, variance = network(seen).float().chunk(2, 1)
         target = self._main(images)
-        return density_loss(mean, target, WINDOWS) + 0.1 * variance_loss(mean, variance, target)
+        return density_loss(mean, target, self.windows) + 0.1 * variance_loss(
+            mean, variance, target
+        )
 
     def judge(self, network: nn.Module) -> dict[str, float]:
         """Return how well it does on the pictures to choose by."""
@@ -166,11 +212,13 @@ class Scout:
         whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
         return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
 
-    def _small(self, images: Tensor) -> Tensor:
-        return F.avg_pool2d(images, int(self.card.input.downsample))
+    def _view(self, images: Tensor) -> Tensor:
+        """Return what it sees of images: shrunk, and where it leaves out a margin, with one."""
+        small = F.avg_pool2d(images, int(self.card.input.downsample))
+        return F.pad(small, [self.card.output.margin] * 4, mode="reflect")
 
     def _main(self, images: Tensor) -> Tensor:
-        """Return main's density of images ``(n, 3, h, w)``, summed over the scout's cells."""
+        """Return main's density of images ``(n, 3, h, w)``, summed over the student's cells."""
         prepared = normalised(images, self.teacher.card.input).float().cpu().numpy()
         density = torch.from_numpy(self.teacher(prepared)).to(images.device)
         cell = int(self.card.stride * self.card.input.downsample) // self.teacher.stride
@@ -187,7 +235,7 @@ class Scout:
             image = floats(picture[None, :, :h, :w])
             if id(picture) not in self._known:
                 self._known[id(picture)] = self._main(image)[0]
-            said = estimate(network, self._small(image)[0], self.card.input)
+            said = estimate(network, self._view(image)[0], self.card.input)
             sums = [x.sum(0) for x in (*said.chunk(2), self._known[id(picture)])]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
             tiles.append(maps.flatten(1).T.double().numpy())
@@ -201,7 +249,7 @@ def _spread(tiles: NDArray[Any]) -> float:
 
 
 def _figures(tiles: NDArray[Any], pictures: NDArray[Any]) -> dict[str, float]:
-    """Return what is reported of a scout, from ``(n, 3)`` of tiles and of pictures."""
+    """Return what is reported of a student, from ``(n, 3)`` of tiles and of pictures."""
     mean, variance, there = tiles.T
     best = np.argsort(-mean, kind="stable")[: max(1, round(len(mean) / 10))]
     error = np.abs(pictures[:, 0] - pictures[:, 2]).mean() / pictures[:, 2].mean()

@@ -9,9 +9,9 @@ import torch
 from hrviewer.errors import UserError
 from hrviewer.models import open_pack
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.training import Course, Scout, train, write_role
+from hrviewer.training import Course, Student, train, write_role
 from hrviewer.training.density import build, normalised
-from hrviewer.training.scout import _figures
+from hrviewer.training.student import _figures
 
 from .pupils import CARD, Pictures, picture
 
@@ -28,7 +28,7 @@ def pack(tmp_path):
 
 @pytest.fixture
 def lesson(pack):
-    return Scout.of(
+    return Student.of(
         pack,
         {"data": "squares"},
         Pictures,
@@ -113,4 +113,15 @@ def test_figures_of_a_scout_that_knows_how_sure_it_is():
 
 def test_without_a_main_there_is_nothing_to_learn_from(tmp_path):
     with pytest.raises(UserError, match=r"no pack\.json"):
-        Scout.of(tmp_path, {}, Pictures, choose=[], test=[])
+        Student.of(tmp_path, {}, Pictures, choose=[], test=[])
+
+
+def test_a_scanner_sees_every_pixel_and_answers_for_all_of_them(pack):
+    lesson = Student.of(
+        pack, {}, Pictures, role="scanner", choose=[], test=[], tile=32, device="cpu"
+    )
+    card, network = lesson.card, build(lesson.card.architecture).eval()
+    assert (card.input.downsample, card.stride, card.output.margin) == (1, 8, 24)
+    said = network(normalised(lesson._view(torch.rand(1, 3, 128, 64)), card.input))
+    assert said.shape == (1, 2, 16, 8)
+    assert lesson._main(torch.rand(1, 3, 128, 64)).shape == (1, 1, 16, 8)
