@@ -1336,7 +1336,7 @@ class Crowd(Recipe):
 
     title: ClassVar[str] = "City square"
     classes: ClassVar[tuple[str, ...]] = ("person",)
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     populated: ClassVar[bool] = True
 
     def __init__(self, size: int, seed: int) -> None:

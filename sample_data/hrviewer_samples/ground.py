@@ -59,7 +59,7 @@ def _colour(w: Any, kind: Any) -> Any:
 def paint_ground(w: Any, canvas: Any, oy: Any, ox: Any, s: Any) -> None:
     """Fill a canvas with ground."""
     height, width = canvas.shape[0], canvas.shape[1]
-    rows = 1 if s == 1 else (2 if s == 2 else 4)
+    rows = 1 if s == 1 or s >= 16 else (2 if s == 2 else 4)
     mid = 0.5 * w.size
     shift = PITCH_X + 0.5 * STREET
     canvas[:] = 0.0
