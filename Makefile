@@ -7,13 +7,14 @@ HEADLESS := scripts/headless.sh
 PYTEST := $(HEADLESS) $(BIN)/python -m pytest
 ARGS ?=
 
-.PHONY: help demo test test-slow lint format bench clean
+.PHONY: help demo test test-slow soak lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo       run two strategies on a slide (or a photograph) in the window; pictures, runs and exports go to demo/"
 	@echo "make test       the tests, with coverage"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make soak       hundreds of random views with Live on: nothing stale, leaked or growing"
 	@echo "make lint       ruff, mypy, the arrows between packages, the napari manifest"
 	@echo "make format     let ruff mend what it can"
 	@echo "make bench      list the benchmarks, each with its command"
@@ -32,6 +33,9 @@ test: .venv/.ready
 
 test-slow: .venv/.ready
 	$(PYTEST) -m slow $(ARGS)
+
+soak: .venv/.ready
+	$(PYTEST) -m soak $(ARGS)
 
 lint: .venv/.ready
 	$(BIN)/ruff check

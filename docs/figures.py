@@ -1,8 +1,9 @@
 """Draw the pictures of the strategies' pages: what each shows on screen, side by side.
 
-    python docs/figures.py SLIDE
+    python docs/figures.py SLIDE [NAME...]
 
-Writes docs/images/strategy_NAME.png for every strategy that is installed.
+Writes docs/images/strategy_NAME.png for every strategy that is installed, or those named, and
+what `nonuniform` saw to docs/images/nonuniform_warp.png.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Rectangle
 
 import hrviewer
+from hrviewer import runs
 from hrviewer.runs import Run, sentence
-from hrviewer.strategies import get_strategy, strategy_ids
+from hrviewer.strategies import Warp, get_strategy, strategy_ids
+from hrviewer.viewer.warped import lines, seen_through
 
 mpl.use("agg")
 
@@ -38,7 +41,7 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     cost = run.cost_map() / run.map("cost")[1] ** 2
     maps = [
         ("output", density, "viridis", "nuclei per mm²" if size else "per pixel"),
-        ("saliency", run.saliency, "inferno", "response per pixel"),
+        ("saliency", run.saliency, "inferno", "interest"),
         ("cost", np.where(cost > 0, cost, np.nan) / 1e3, "magma", "kFLOP per pixel"),
     ]
     axes[0].imshow(picture, extent=extent)
@@ -46,7 +49,9 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
         axes[0].add_patch(
             Rectangle((row.x, row.y), row.w, row.h, fill=False, edgecolor="#00a5ff", linewidth=1)
         )
-    axes[0].set_title(f"{len(run.patches)} looks at 1/{run.patches['scale'].iloc[0]:g}")
+    scales = run.patches["scale"]
+    span = f"{scales.min():.3g}" + (f" to 1/{scales.max():.3g}" if scales.max() > scales.min() else "")
+    axes[0].set_title(f"{len(run.patches)} looks at 1/{span}")
     for axis, (name, values, colours, unit) in zip(axes[1:], maps, strict=True):
         axis.imshow(picture, extent=extent, alpha=0.35)
         top = float(np.nanpercentile(values, 99.5)) or 1.0
@@ -65,17 +70,45 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     plt.close(panels)
 
 
-def main(slide: str) -> None:
-    """Run every strategy and draw it."""
+def draw_warp(slide: str, target: Path) -> None:
+    """Draw the largest warp of a run: its grid, and what the network saw."""
+    asked: list[Warp] = []
+    with tempfile.TemporaryDirectory() as folder, hrviewer.open(slide) as pyramid:
+        hear = lambda update: asked.append(update) if isinstance(update, Warp) else None  # noqa: E731
+        out = Path(folder) / "a.run.zarr"
+        runs.run(slide, "nuclei", "nonuniform", out=out, watch=hear)
+        warp = max(asked, key=lambda warp: warp.shape[0] * warp.shape[1])
+        warped, even = seen_through(pyramid, warp)
+        rect = warp.rect
+        panels, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
+        picture = pyramid.read(rect, max(1.0, max(rect.h, rect.w) / 600))
+        axes[0].imshow(picture, extent=(rect.x, rect.x1, rect.y1, rect.y))
+        for (y, x), (dy, dx) in lines(warp, rect, 1.0):
+            axes[0].plot([x, x + dx], [y, y + dy], color="#c98f00", linewidth=0.6)
+        axes[0].set_title(f"the grid over {rect.h:,} × {rect.w:,} pixels")
+        axes[1].imshow(warped)
+        axes[1].set_title(f"what the network saw: {warp.shape[0]} × {warp.shape[1]}")
+        axes[2].imshow(even)
+        axes[2].set_title("evenly, as many pixels")
+        for axis in axes:
+            axis.set_axis_off()
+        panels.savefig(target, dpi=100)
+        plt.close(panels)
+
+
+def main(slide: str, *names: str) -> None:
+    """Run strategies and draw them."""
     images = Path(__file__).parent / "images"
     with hrviewer.open(slide) as pyramid, tempfile.TemporaryDirectory() as folder:
         scale = max(pyramid.shape) / 1200
         picture = pyramid.read(pyramid.rect, scale)
-        for name in strategy_ids():
+        for name in names or strategy_ids():
             run = hrviewer.run(slide, "nuclei", name, out=Path(folder) / f"{name}.run.zarr")
             draw(run, picture, scale, images / f"strategy_{name}.png")
+            if name == "nonuniform":
+                draw_warp(slide, images / "nonuniform_warp.png")
             print(f"{name}: {sentence(run.estimate)}, {run.cost['flops']:.4g} FLOPs")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

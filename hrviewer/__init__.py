@@ -9,17 +9,20 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from pandas import DataFrame
 
     from hrviewer.geometry import Rect
     from hrviewer.models import Pack
     from hrviewer.pyramid import Pyramid
     from hrviewer.runs import Run
     from hrviewer.strategies import Strategy
+    from hrviewer.truth import Truth
     from hrviewer.viewer.view import View
 
-__all__ = ["__version__", "export", "open", "run", "view"]
+__all__ = ["__version__", "compare", "export", "open", "run", "view"]
 
 __version__ = _version("hrviewer")
 
@@ -55,10 +58,13 @@ def run(
     region: Rect | Sequence[int] | None = None,
     budget: str | None = None,
     seed: int = 0,
+    hints: Mapping[str, Any] | None = None,
     device: str = "auto",
+    precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
+    truth: str | Path | Truth | None = None,
     **params: Any,
 ) -> Run:
     """Run a strategy on an image and return what it saw and spent.
@@ -77,21 +83,31 @@ def run(
         ``"2TFLOP"``, ``"30s"`` or ``"500patches"``; the strategy's own default otherwise.
     seed : int
         Of whatever the strategy draws at random.
+    hints : mapping, optional
+        What the strategy is told beforehand: ``"saliency"`` says where to look closely,
+        ``"density"`` what was seen before. Each an array ``(rows, columns)`` over the whole image,
+        an image's path, or a run.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda[:n]"`` or ``"mps"``.
+    precision : {"float32", "bfloat16"}
+        Numbers that networks compute in. What another than float32 changes on this image is
+        measured, and a note of the run.
     cache : {"use", "off"}
         Whether results of earlier runs are served.
     out : str or Path, optional
         The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
     resume : bool
         Go on with the run in `out`.
+    truth : str, Path or Truth, optional
+        What the answer is measured against: ``"auto"`` for a scene's own, a file of points, boxes
+        or labels, or the objects themselves.
     **params
         The strategy's parameters.
 
     Returns
     -------
     Run
-        With ``estimate``, ``cost``, ``patches``, ``output`` and ``saliency``.
+        With ``estimate``, ``truth``, ``cost``, ``patches``, ``output`` and ``saliency``.
 
     Raises
     ------
@@ -107,11 +123,77 @@ def run(
         region=region,
         budget=budget,
         seed=seed,
+        hints=hints,
         device=device,
+        precision=precision,
         cache=cache,
         out=out,
         resume=resume,
+        truth=truth,
         **params,
+    )
+
+
+def compare(
+    images: object,
+    models: str | Path | Pack | Sequence[str | Path | Pack] = "nuclei",
+    strategies: str | Sequence[str] = "all",
+    *,
+    truth: str | Path | Truth | None = None,
+    budgets: str | Sequence[str | None] | None = None,
+    seeds: Sequence[int] = (0,),
+    region: Rect | Sequence[int] | None = None,
+    device: str = "auto",
+    cache: Literal["use", "off"] = "use",
+    out: str | Path | None = None,
+) -> DataFrame:
+    """Run strategies on the same images with the same networks.
+
+    Parameters
+    ----------
+    images : object
+        Whatever `open` takes, a folder of images, or a list of them.
+    models : str, Path or Pack, or a sequence
+        As `run` takes them.
+    strategies : str or sequence of str
+        Ids, with parameters as ``"zoom:k=32"``; ``"all"`` for whatever is installed.
+    truth : str, Path or Truth, optional
+        As `run` takes it; an exhaustive ``patches`` run is the reference otherwise.
+    budgets : str or sequence of str, optional
+        For all strategies alike; several to sweep over; each one's own default otherwise.
+    seeds : sequence of int
+        Of whatever strategies draw at random.
+    region : Rect or sequence of int, optional
+        ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
+    device, cache
+        As `run` takes them.
+    out : str or Path, optional
+        Where the runs are kept; what is there is not run again.
+
+    Returns
+    -------
+    DataFrame
+        A row per run: what was run, ``estimate``, ``reference``, ``error``, ``game4``, the nominal
+        costs, the run's folder and notes.
+
+    Raises
+    ------
+    UserError
+        If an image, a network, a strategy or the truth is not as it should be.
+    """
+    from hrviewer import runs
+
+    return runs.compare(
+        images,
+        models,
+        strategies,
+        truth=truth,
+        budgets=budgets,
+        seeds=seeds,
+        region=region,
+        device=device,
+        cache=cache,
+        out=out,
     )
 
 

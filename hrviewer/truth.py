@@ -5,6 +5,7 @@ Scenes know their truth, files hold it (`hrviewer.exchange` reads them), runs ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 
-__all__ = ["Truth"]
+__all__ = ["Truth", "named"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +32,8 @@ class Truth:
         ``(y, x, h, w)`` of each object.
     source : str
         Where it comes from: a file's name, or a scene's URL.
+    listed : bool
+        Whether the source names the image, so that no objects mean that there are none.
     """
 
     points: NDArray[np.float64]
@@ -38,6 +41,7 @@ class Truth:
     kinds: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     boxes: NDArray[np.float64] | None = None
     source: str = ""
+    listed: bool = False
 
     def __post_init__(self) -> None:
         points = np.asarray(self.points, np.float64).reshape(-1, 2)
@@ -60,6 +64,42 @@ class Truth:
     def clip(self, rect: Rect) -> Truth:
         """Return the objects whose point lies in `rect`."""
         low, high = (rect.y, rect.x), (rect.y1, rect.x1)
-        inside = ((self.points >= low) & (self.points < high)).all(axis=1)
-        boxes = None if self.boxes is None else self.boxes[inside]
-        return replace(self, points=self.points[inside], kinds=self.kinds[inside], boxes=boxes)
+        inside = (self.points >= low) & (self.points < high)
+        return self.only(np.asarray(inside.all(axis=1)))
+
+    def only(self, chosen: NDArray[np.bool_]) -> Truth:
+        """Return some of the objects; `chosen` has one value per object."""
+        boxes = None if self.boxes is None else self.boxes[chosen]
+        return replace(self, points=self.points[chosen], kinds=self.kinds[chosen], boxes=boxes)
+
+    def at(self, points: NDArray[np.float64], source: str) -> Truth:
+        """Return the same objects at other points, told by `source`."""
+        return replace(self, points=points, source=source)
+
+
+def named(
+    labels: Sequence[str],
+    *,
+    points: NDArray[np.float64] | None = None,
+    boxes: NDArray[np.float64] | None = None,
+    listed: bool = False,
+) -> Truth:
+    """Return objects whose classes are told by name.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Of each object; the classes are in alphabetical order.
+    points : ndarray, shape (n, 2), optional
+        ``(y, x)``; the boxes' centres if not given.
+    boxes : ndarray, shape (n, 4), optional
+        ``(y, x, h, w)``.
+    listed : bool
+        See `Truth`.
+    """
+    classes, kinds = np.unique(np.array(labels, str), return_inverse=True)
+    if boxes is not None:
+        boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    if points is None:
+        points = np.empty((0, 2)) if boxes is None else boxes[:, :2] + boxes[:, 2:] / 2
+    return Truth(points, tuple(map(str, classes)) or ("object",), kinds, boxes=boxes, listed=listed)

@@ -51,7 +51,8 @@ pip_install -c constraints.txt torch
 
 editable=(-e ".[qt,slides,onnx]")
 for project in sample_data/pyproject.toml plugins/*/pyproject.toml; do
-  if [[ -e "$project" ]]; then
+  # The template is there to be copied.
+  if [[ -e "$project" && "$project" != plugins/template/* ]]; then
     editable+=(-e "$(dirname "$project")")
   fi
 done

@@ -19,12 +19,11 @@ import tifffile
 from toys import ToyPack, picture, toy_pack
 from typer.testing import CliRunner
 
-from hrviewer import cli
-from hrviewer.cli import app
+from hrviewer.cli import app, looking, plumbing
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Network
-from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs import Run
 
 IMAGE = picture(300, 400)
@@ -87,13 +86,13 @@ def run(image, toys, tmp_path) -> Path:
 def test_help_lists_what_works_and_no_more():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
-    commands = {"info", "run", "view", "export", "models", "strategies"}
+    commands = {"info", "run", "view", "convert", "export", "sample", "models", "strategies"}
     assert listed == commands | {"--version", "--debug", "--help"} | (listed & {"resumed."})
     for name in [*commands, "models list", "models show", "models check"]:
         text = call(*name.split(), "--help").stdout
         assert "--debug" in text
         assert ("--live" in text) is (name == "view")
-        assert "--truth" not in text
+        assert ("--truth" in text) is (name == "run")
 
 
 def test_help_and_import_are_light_and_quick():
@@ -274,7 +273,7 @@ def test_info_gives_strict_json_where_nodata_is_nan(monkeypatch):
         fingerprint="f",
         notes=[],
     )
-    found = cli.about(pyramid)
+    found = looking.about(pyramid)
     assert found["nodata"] == "nan"
     json.dumps(found, allow_nan=False)
 
@@ -335,6 +334,36 @@ def test_run_prints_one_json_object(image, toys, tmp_path):
     assert said["params"] == {"tile": 64}
     assert said["estimate"]["value"] == pytest.approx(IMAGE[64:192, :, 0].sum() / 255, rel=1e-5)
     assert said == Run(out).header
+
+
+def test_run_says_how_far_it_is_from_the_truth(image, toys, tmp_path):
+    table = tmp_path / "truth.csv"
+    table.write_text("y,x\n10,20\n30,40\n")
+    out = tmp_path / "a.run.zarr"
+    said = json.loads(call("run", image, *RUN, "--json", "--truth", table, "--out", out).stdout)
+    count = IMAGE[..., 0].sum() / 255
+    assert said["truth"]["value"] == 2
+    assert said["truth"]["error"] == pytest.approx(count - 2, rel=1e-5)
+    assert said["truth"]["game"].keys() == {"0", "2", "4"}
+    assert said["truth"]["game"]["0"] == pytest.approx(count - 2, rel=1e-5)
+    lines = call("run", image, *RUN, "--truth", table, "--out", tmp_path / "b.run.zarr").stdout
+    assert "\ntruth" in lines
+    assert "no such file" in refused("run", image, *RUN, "--truth", tmp_path / "none.csv")
+    assert "does not know its truth" in refused("run", image, *RUN, "--truth", "auto")
+
+
+def test_convert(image, tmp_path):
+    out = tmp_path / "a.ome.zarr"
+    result = call("convert", image, out)
+    assert result.stdout == f"{out}\n"
+    assert result.stderr == ""
+    with open_pyramid(out) as pyramid:
+        assert (pyramid.read(pyramid.rect) == IMAGE).all()
+    assert "exists" in refused("convert", image, out)
+
+
+def test_sample_of_an_unknown_scene(tmp_path):
+    assert "nowhere" in refused("sample", "nowhere", tmp_path / "a.ome.zarr")
 
 
 def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):
@@ -414,7 +443,7 @@ def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(image, toys, tmp_path):
 
 def test_a_second_ctrl_c_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
-    with cli.stoppable() as control:
+    with plumbing.stoppable() as control:
         signal.raise_signal(signal.SIGINT)
         assert control.stopped
         with pytest.raises(KeyboardInterrupt):
@@ -438,12 +467,12 @@ def test_progress_is_for_terminals_only(monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with cli.progress() as watch:
+    with plumbing.progress() as watch:
         watch(Progress(3, 12, 5e12))
     assert "3/12" in sys.stderr.getvalue()
     assert "5 TFLOP" in sys.stderr.getvalue()
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with cli.progress() as watch:
+    with plumbing.progress() as watch:
         assert watch is None
 
 
@@ -623,12 +652,12 @@ def test_no_qt_is_said_in_one_line(window, image, monkeypatch):
 
 
 def test_quantities():
-    assert cli.quantity(0, "B") == "0 B"
-    assert cli.quantity(999, "B") == "999 B"
-    assert cli.quantity(1.2e12, "FLOP") == "1.2 TFLOP"
-    assert cli.quantity(3e18, "FLOP") == "3e+03 PFLOP"
+    assert plumbing.quantity(0, "B") == "0 B"
+    assert plumbing.quantity(999, "B") == "999 B"
+    assert plumbing.quantity(1.2e12, "FLOP") == "1.2 TFLOP"
+    assert plumbing.quantity(3e18, "FLOP") == "3e+03 PFLOP"
 
 
 def test_regions():
-    assert cli.region_of("1,2,3,4") == Rect(1, 2, 3, 4)
-    assert cli.region_of("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)
+    assert plumbing.region_of("1,2,3,4") == Rect(1, 2, 3, 4)
+    assert plumbing.region_of("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)

@@ -2,19 +2,23 @@
 
 `driver` carries a strategy's plan out; `looker` does the looking through `device`, the one thread
 that runs networks; `charge` and `canvas` say where on the image costs and answers fall; `record`
-holds what was seen and spent; `live` follows a viewport. The engine writes through a `Sink`.
+holds what was seen and spent; `live` follows a viewport, cut into `cells`. The
+engine writes through a `Sink`.
 """
 
 from hrviewer.engine.answer import kind_of
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Canvas
+from hrviewer.engine.cells import Cell, around, cells, empty_record, paint
 from hrviewer.engine.charge import Charge, Ledger
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
-from hrviewer.engine.live import Cell, Session, cells, empty_record, paint
+from hrviewer.engine.hints import Hints, checked, fingerprints
+from hrviewer.engine.live import Session
 from hrviewer.engine.looker import Looker, role_of
+from hrviewer.engine.precision import Off, how_far_off
 from hrviewer.engine.record import PatchRow, Published, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, native_scale
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
@@ -26,9 +30,11 @@ __all__ = [
     "Charge",
     "Control",
     "Device",
+    "Hints",
     "Ledger",
     "Looker",
     "Networks",
+    "Off",
     "PatchRow",
     "Priority",
     "Progress",
@@ -41,10 +47,14 @@ __all__ = [
     "Stopped",
     "Update",
     "Watch",
+    "around",
     "build_scene",
     "cells",
+    "checked",
     "drive",
     "empty_record",
+    "fingerprints",
+    "how_far_off",
     "kind_of",
     "map_cell",
     "native_scale",

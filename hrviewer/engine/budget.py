@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hrviewer.errors import UserError
@@ -13,7 +13,7 @@ from hrviewer.strategies import Role
 __all__ = ["Budget"]
 
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
-FORM = re.compile(r"^\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(FLOPs?|s|patch(?:es)?)\s*$", re.I)
+FORM = re.compile(r"^\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(FLOPs?|s|patch(?:es)?|%)\s*$", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,11 @@ class Budget:
     """An amount and its unit, for all roles together."""
 
     amount: float
-    unit: Literal["flops", "seconds", "patches"]
+    unit: Literal["flops", "seconds", "patches", "share"]
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``2TFLOP``, ``30s`` or ``500patches``.
+        """Read ``2TFLOP``, ``30s``, ``500patches`` or ``10%``.
 
         Raises
         ------
@@ -39,17 +39,27 @@ class Budget:
             if amount <= 0 or (prefix and not unit.lower().startswith("flop")):
                 raise ValueError
         except (AttributeError, ValueError, KeyError):
-            raise UserError(f"a budget reads 2TFLOP, 30s or 500patches, not {text!r}") from None
+            raise UserError(
+                f"a budget reads 2TFLOP, 30s, 500patches or 10%, not {text!r}"
+            ) from None
         kind = unit.lower()
+        if kind == "%":
+            return cls(amount / 100, "share")
         if kind.startswith("flop"):
             return cls(amount, "flops")
         return cls(amount, "seconds" if kind == "s" else "patches")
 
     def __str__(self) -> str:
+        if self.unit == "share":
+            return f"{100 * self.amount:.12g}%"
         suffix = {"flops": "FLOP", "seconds": "s", "patches": "patches"}[self.unit]
         return f"{self.amount:.12g}{suffix}"
 
-    def flops(self, main: Role, rate: Callable[[], float]) -> float:
+    def part(self, area: float) -> Budget:
+        """Return what falls on a part of the region; a share of it stays the same share."""
+        return self if self.unit == "share" else replace(self, amount=self.amount * area)
+
+    def flops(self, main: Role, rate: Callable[[], float], whole: float) -> float:
         """Return the budget in FLOPs.
 
         Parameters
@@ -58,9 +68,14 @@ class Budget:
             A patch is one of its tiles.
         rate : callable
             Measures how many FLOPs a second the device does; asked for seconds only.
+        whole : float
+            FLOPs of looking at every pixel of the region at native scale, without halos; what a
+            share is of.
         """
         if self.unit == "flops":
             return self.amount
         if self.unit == "seconds":
             return self.amount * rate()
+        if self.unit == "share":
+            return self.amount * whole
         return self.amount * main.card.input.tile**2 * main.flops_per_pixel()

@@ -10,10 +10,12 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
+from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
 __all__ = ["ResultCache"]
@@ -37,6 +39,7 @@ class ResultCache:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
+        self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._file: sqlite3.Connection | None = None
         self._writes = 0
         if path is not None:
@@ -86,6 +89,25 @@ class ResultCache:
                     self._writes += 1
                     if self._writes % 512 == 1:
                         self._prune(self._file)
+
+    @contextmanager
+    def turn(self, key: str, control: Control) -> Iterator[None]:
+        """Let one run at a time compute something; the next ones then find it here.
+
+        Raises
+        ------
+        Stopped
+            If the run is stopped while it waits.
+        """
+        with self._lock:
+            turn = self._turns.setdefault(key, threading.Lock())
+        while not turn.acquire(timeout=0.02):
+            if control.stopped:
+                raise Stopped
+        try:
+            yield
+        finally:
+            turn.release()
 
     def close(self) -> None:
         """Close the file."""

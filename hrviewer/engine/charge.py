@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hrviewer.engine.canvas import overlap, target_cells
 from hrviewer.geometry import Rect
 
-__all__ = ["Charge", "Ledger"]
+__all__ = ["QUANTITIES", "Charge", "Ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ class Charge:
 
 
 QUANTITIES = tuple(field.name for field in fields(Charge))
+"""The planes of a ledger's map, in order."""
 
 
 class Ledger:

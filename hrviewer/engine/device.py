@@ -8,6 +8,7 @@ scheduling.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -23,6 +24,10 @@ from numpy.typing import NDArray
 from hrviewer.models import Network
 
 __all__ = ["Device", "Inferred", "Priority", "is_out_of_memory"]
+
+
+NICE = 10
+"""How much a polite device gives way."""
 
 
 class Priority(IntEnum):
@@ -59,6 +64,16 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return "out of memory" in text or "failed to allocate memory" in text
+
+
+def give_way() -> None:
+    """Let the calling thread, and those it starts, give way to the window.
+
+    Niceness, not ``SCHED_IDLE``: that gives the smoother window, but beside any other busy
+    process nothing is looked at any more, and an unprivileged thread cannot leave it again.
+    """
+    if sys.platform == "linux":  # elsewhere niceness is of the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Device:
@@ -132,8 +147,8 @@ class Device:
                 self._wake.wait()
 
     def _serve(self) -> None:
-        if self._polite and hasattr(os, "SCHED_IDLE"):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        if self._polite:
+            give_way()
         while jobs := self._take():
             self._run(jobs)
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hrviewer.engine.answer import answer, as_box, failed, kind_of
 from hrviewer.engine.charge import Charge
 from hrviewer.engine.seen import Seen
-from hrviewer.engine.warp import sample, spread, unwarp
+from hrviewer.engine.warp import finest, sample, spread, unwarp
 from hrviewer.geometry import Grid, Patch
 from hrviewer.models import Network
 from hrviewer.strategies import Look, Think, Warp
@@ -73,9 +73,10 @@ def see_tokens(looker: Looker, network: Network, request: Look, group: list[int]
 
 def see_warped(looker: Looker, network: Network, request: Warp) -> list[Seen]:
     """One warped input; its charge falls where its samples were taken."""
-    rect = request.rect & looker.region
+    rect = request.rect & looker.pyramid.rect
+    core = (rect if request.core is None else request.core & rect) & looker.region
     scale = math.sqrt(rect.area / (request.shape[0] * request.shape[1]))
-    patch = Patch(rect, scale)
+    patch = Patch(core, scale)
     charge = Charge()
     try:
         with looker.meter.reading() as reading:
@@ -88,11 +89,12 @@ def see_warped(looker: Looker, network: Network, request: Warp) -> list[Seen]:
     except Exception as error:
         return [failed(patch, request.role, charge, network.card.outputs, error)]
     start = time.perf_counter()
-    cell = max(1, round(network.stride))
-    shape = Grid(rect, cell).shape
+    # An octave finer than it was seen anywhere: coarse warps need no fine maps.
+    octave = math.floor(math.log2(max(1.0, finest(rect, request.grid, request.shape))))
+    shape = Grid(rect, max(1, network.stride * 2**octave // 2)).shape
     values = unwarp(done.output, request.grid, shape, kind_of(network.card))
     box = as_box(rect)
-    value = answer(network.card, values, box, rect, looker.pyramid.rect)
+    value = answer(network.card, values, box, core, looker.pyramid.rect)
     charge = replace(
         charge,
         flops=network.flops(*request.shape),
@@ -107,7 +109,7 @@ def see_warped(looker: Looker, network: Network, request: Warp) -> list[Seen]:
             values,
             box,
             charge,
-            spread=spread(request.grid),
+            spread=spread(request.grid, rect, core),
         )
     ]
 

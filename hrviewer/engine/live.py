@@ -1,8 +1,9 @@
 """Following a viewport: small runs on the cells of a fixed lattice.
 
-The view is covered by cells of a dyadic lattice, about 512 screen pixels each at the nearest
-power-of-two scale. Each cell is a run of its own, kept whole, so panning never changes a cell and
-what was seen is never computed again. A newer view drops what the older one still waited for.
+A few cells are under way at once, so that reading one overlaps with inferring another and the
+device's batches are formed across them; the one nearest to the view's centre begins first. A newer
+view drops what the older one still waited for. When nothing in view is left to do, the cells next
+to it are looked at, one after another, behind everything else on the device.
 
 Invariants: the lock is never held while anything is read, computed or told, so `look_at`, `switch`
 and `rest` return at once; only whole cells are kept, under everything that they depend on.
@@ -10,76 +11,33 @@ and `rest` return at once; only whole cells are kept, under everything that they
 
 from __future__ import annotations
 
-import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from hrviewer.engine.answer import kind_of
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
-from hrviewer.engine.canvas import Canvas
+from hrviewer.engine.cells import Cell, Keep, Kept, around, cells
 from hrviewer.engine.control import Control
 from hrviewer.engine.device import Priority
 from hrviewer.engine.driver import Update, drive
+from hrviewer.engine.hints import Hints, fingerprints
 from hrviewer.engine.looker import Looker
-from hrviewer.engine.record import Record
 from hrviewer.engine.scene import Networks, build_scene
 from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Rect
+from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Answer, Look, Params, Show, Strategy, Think, Warp
+from hrviewer.strategies import Params, Scene, Strategy
 
-__all__ = ["CELL", "Cell", "Session", "cells", "empty_record", "paint"]
+__all__ = ["Session"]
 
-CELL = 512
-"""Side of a cell on the screen, in pixels, within a factor of √2."""
+ABREAST = 2
+"""Cells in view that are under way at once."""
 
-ROW = 2048
-"""Bytes of a look, about, beside its map."""
-
-
-def cells(view: Rect, scale: float, image: Rect) -> list[Rect]:
-    """Return the cells that cover a view, the one nearest to its centre first.
-
-    Parameters
-    ----------
-    view : Rect
-        What is visible, level-0 pixels.
-    scale : float
-        Level-0 pixels per screen pixel.
-    image : Rect
-        Cells beyond it are left out; those at its border are cut.
-    """
-    side = CELL * 2 ** max(0, round(math.log2(max(scale, 1e-6))))
-    visible = view & image
-    if visible.empty:
-        return []
-    rows = range(visible.y // side, -(-visible.y1 // side))
-    columns = range(visible.x // side, -(-visible.x1 // side))
-    found = [Rect(r * side, c * side, side, side) & image for r in rows for c in columns]
-    return sorted(found, key=lambda cell: math.dist(cell.center, view.center))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cell:
-    """A finished cell: its looks, what was published, its answer."""
-
-    rect: Rect
-    seen: tuple[tuple[Look | Warp | Think, tuple[Seen, ...]], ...]
-    shown: tuple[Show, ...]
-    answer: Answer
-
-    @property
-    def nbytes(self) -> int:
-        """About how much memory it takes."""
-        maps = sum(ROW + look.map.nbytes for _, looks in self.seen for look in looks)
-        return maps + sum(np.asarray(show.map).nbytes for show in self.shown)
-
+SHARED = 64 << 20
+"""Bytes of looks that cells share, where no cache was given."""
 
 Heard = Callable[[int, Rect, "Update | Cell | None"], None]
 
@@ -94,10 +52,33 @@ class _Choice:
     params: Params
     budget: Budget | None
     name: tuple[str, ...]
+    hints: Hints
     digests: tuple[str, ...] | None = None
 
     def key(self, rect: Rect) -> tuple[Any, ...] | None:
         return None if self.digests is None else (rect, *self.name, *self.digests)
+
+
+@dataclass(slots=True, eq=False)
+class _Drive:
+    """A cell under way."""
+
+    choice: _Choice
+    rect: Rect
+    priority: Priority
+    control: Control = field(default_factory=Control)
+    looker: Looker | None = None
+
+    @property
+    def ahead(self) -> bool:
+        """Whether nobody sees it yet."""
+        return self.priority is Priority.PREFETCH
+
+    def hurry(self) -> None:
+        """Come into view."""
+        self.priority = Priority.LIVE
+        if self.looker is not None:
+            self.looker.priority = Priority.LIVE
 
 
 class Session:
@@ -112,21 +93,25 @@ class Session:
     budget : Budget, optional
         For the whole image: a cell has its share by area. The strategy's default otherwise.
     cache : ResultCache, optional
-        Looks of whole-image runs are found there too, and those of cells left half done.
+        Looks of whole-image runs are found there too, and those of cells left half done. Looks
+        that several cells ask for (a scout's at the whole image) are shared through it.
     ready : callable, optional
-        Told of every finished cell, on the session's thread.
+        Told of every finished cell in view, on a thread of the session.
     heard : callable, optional
-        Told, on that thread, the number of the choice, a cell's place, and: None when it is
-        begun, updates as they come, and the `Cell` when it is finished.
+        Told, on such a thread, the number of the choice, a cell's place, and: None when it is
+        begun, updates as they come, and the `Cell` when it is finished. Cells that are looked at
+        ahead are heard of when they come into view.
     failed : callable, optional
         Told why nothing can be looked at; the session then waits for another choice or view.
     keep : int
         How many bytes of finished cells are kept, about.
+    ahead : bool
+        Whether cells next to the view are looked at when there is nothing else to do.
 
     Attributes
     ----------
     computed : int
-        Looks that were neither kept nor in the cache.
+        Looks at cells in view that were neither kept nor in the cache.
     error : Exception or None
         The last one.
     """
@@ -144,41 +129,60 @@ class Session:
         budget: Budget | None = None,
         cache: ResultCache | None = None,
         keep: int = 512 << 20,
+        ahead: bool = False,
     ) -> None:
         self.pyramid = pyramid
         self._ready, self._heard, self._failed = ready, heard, failed
-        self._cache, self._keep = cache, keep
-        self._kept: OrderedDict[tuple[Any, ...], Cell] = OrderedDict()
-        self._size = 0
+        self._cache = ResultCache(memory=SHARED) if cache is None else cache
+        self._ahead = ahead
+        self._kept = Kept(keep)
         self._digests: dict[tuple[str, ...], tuple[str, ...]] = {}
         self._rates: dict[tuple[str, ...], float] = {}
         self._choice = _choice(0, networks, strategy, params, budget)
         self._wanted: list[Rect] = []
+        self._nearby: list[Rect] = []
         self._centre: tuple[float, float] | None = None
-        self._current: tuple[_Choice, Rect, Control] | None = None
+        self._driven: list[_Drive] = []
         self._wake = threading.Condition()
+        self._loading = threading.Lock()
         self._closed = False
         self.computed = 0
         self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._serve, name="hrviewer-live", daemon=True)
-        self._thread.start()
+        priorities = [Priority.LIVE] * ABREAST + [Priority.PREFETCH] * ahead
+        self._threads = [
+            threading.Thread(target=self._serve, args=(p,), name="hrviewer-live", daemon=True)
+            for p in priorities
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def look_at(self, view: Rect, scale: float) -> list[Cell]:
         """Follow a new view; return the cells of it that are already there."""
         wanted = cells(view, scale, self.pyramid.rect)
+        near = around(view, scale, self.pyramid.rect) if self._ahead else []
         there = []
         with self._wake:
             self._centre = view.center
             self._wanted = []
             for rect in wanted:
-                cell = self._find(self._choice, rect)
+                cell = self._kept.get(self._choice.key(rect))
+                under_way = self._drive_of(rect)
                 if cell is not None:
                     there.append(cell)
-                elif not self._busy_with(rect):
+                elif under_way is not None:
+                    under_way.hurry()
+                else:
                     self._wanted.append(rect)
-            if self._current and self._current[1] not in wanted:
-                self._current[2].stop()
-            self._wake.notify()
+            stay = {*wanted} if self._wanted else {*wanted, *near}
+            for under_way in self._driven:
+                if under_way.rect not in stay:
+                    under_way.control.stop()
+            self._nearby = [
+                rect
+                for rect in near
+                if self._kept.get(self._choice.key(rect)) is None and self._drive_of(rect) is None
+            ]
+            self._wake.notify_all()
         return there
 
     def switch(
@@ -187,6 +191,7 @@ class Session:
         params: Params,
         budget: Budget | None = None,
         networks: Networks | None = None,
+        hints: Hints | None = None,
     ) -> int:
         """Look differently from now on, and wait for a view; return the choice's number.
 
@@ -196,7 +201,8 @@ class Session:
             if networks is not None and networks is not self._choice.networks:
                 self._digests.clear()
             networks = networks or self._choice.networks
-            self._choice = _choice(self._choice.number + 1, networks, strategy, params, budget)
+            number = self._choice.number + 1
+            self._choice = _choice(number, networks, strategy, params, budget, hints)
             self._choice.digests = self._digests.get(roles_of(strategy))
             self._rest()
             return self._choice.number
@@ -208,82 +214,93 @@ class Session:
 
     @property
     def waiting(self) -> int:
-        """How many cells are wanted and not finished."""
+        """How many cells in view are not finished."""
         with self._wake:
-            busy = self._current is not None and not self._current[2].stopped
-            return len(self._wanted) + busy
+            return len(self._wanted) + sum(
+                not drive.ahead and not drive.control.stopped for drive in self._driven
+            )
 
     def idle(self) -> bool:
-        """Tell whether nothing is wanted and nothing runs."""
+        """Tell whether nothing is left to do, in view or next to it, and nothing runs."""
         with self._wake:
-            return not self._wanted and self._current is None
+            return not (self._wanted or self._nearby or self._driven)
 
     def close(self, *, wait: bool = True) -> None:
         """Stop at the next batch."""
         with self._wake:
             self._closed = True
             self._rest()
-            self._wake.notify()
-        if wait and threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._wake.notify_all()
+        for thread in self._threads if wait else ():
+            if threading.current_thread() is not thread:
+                thread.join()
 
     # With the lock.
 
     def _rest(self) -> None:
-        self._wanted = []
-        if self._current:
-            self._current[2].stop()
+        self._wanted, self._nearby = [], []
+        for under_way in self._driven:
+            under_way.control.stop()
 
-    def _find(self, choice: _Choice, rect: Rect) -> Cell | None:
-        key = choice.key(rect)
-        if key is None or key not in self._kept:
-            return None
-        self._kept.move_to_end(key)
-        return self._kept[key]
+    def _drive_of(self, rect: Rect) -> _Drive | None:
+        """Return what is under way to a cell."""
+        return next(
+            (
+                found
+                for found in self._driven
+                if found.choice is self._choice and found.rect == rect and not found.control.stopped
+            ),
+            None,
+        )
 
-    def _busy_with(self, rect: Rect) -> bool:
-        if self._current is None:
-            return False
-        choice, current, control = self._current
-        return choice is self._choice and current == rect and not control.stopped
+    def _next(self, priority: Priority) -> Rect | None:
+        """Take the next cell out of its queue; what is ahead waits until the view is done."""
+        if priority is Priority.LIVE:
+            return self._wanted.pop(0) if self._wanted else None
+        busy = self._wanted or any(not drive.ahead for drive in self._driven)
+        return None if busy or not self._nearby else self._nearby.pop(0)
 
-    def _store(self, choice: _Choice, cell: Cell) -> None:
-        key = choice.key(cell.rect)
-        if key is None or key in self._kept:
-            return
-        self._kept[key] = cell
-        self._size += cell.nbytes
-        while self._size > self._keep and len(self._kept) > 1:
-            self._size -= self._kept.popitem(last=False)[1].nbytes
+    # On the session's threads.
 
-    # On the session's thread.
-
-    def _serve(self) -> None:
+    def _serve(self, priority: Priority) -> None:
         while True:
             with self._wake:
-                while not self._wanted and not self._closed:
+                while (rect := self._next(priority)) is None and not self._closed:
                     self._wake.wait()
-                if self._closed:
+                if rect is None or self._closed:
                     return
-                choice = self._choice
+                drive = _Drive(self._choice, rect, priority)
+                self._driven.append(drive)
+            cell: Cell | None = None
             try:
-                self._name(choice)
-                self._next(choice)
+                cell = self._see(drive)
             except Exception as error:  # whatever it is, the session must go on serving
-                with self._wake:
-                    self._current = None
-                    self.error = error
-                    current = choice is self._choice
-                    if current:
-                        self._wanted = []
-                if current:
-                    self._failed(error)
+                self._give_up(drive, error)
+            with self._wake:
+                self._driven.remove(drive)
+                if cell is not None:
+                    self._kept.put(drive.choice.key(rect), cell)
+                self._wake.notify_all()
+            if cell is not None and not drive.ahead:
+                self._heard(drive.choice.number, rect, cell)
+                self._ready(cell)
+
+    def _give_up(self, drive: _Drive, error: Exception) -> None:
+        """Wait for another choice or view; cells under way would only fail for the same reason."""
+        with self._wake:
+            tell = not drive.control.stopped and drive.choice is self._choice and not drive.ahead
+            if not drive.control.stopped:
+                self.error = error
+            if drive.choice is self._choice:
+                self._rest()
+        if tell:
+            self._failed(error)
 
     def _name(self, choice: _Choice) -> None:
         """Load what a choice needs, and so learn the digests that its cells are kept under."""
         if choice.digests is None:
             roles = roles_of(choice.strategy)
-            needed = {role: choice.networks[role].digest for role in roles}
+            needed = {role: _called(choice.networks[role]) for role in roles}
             others = {
                 role: card.sha256 or card.meaning
                 for role, card in choice.networks.pack.roles.items()
@@ -295,61 +312,75 @@ class Session:
                 if choice.networks is self._choice.networks:
                     self._digests[roles] = digests
 
-    def _next(self, choice: _Choice) -> None:
-        """See to the first cell that is wanted."""
-        with self._wake:
-            if choice is not self._choice or not self._wanted:
-                return
-            rect = self._wanted.pop(0)
-            cell = self._find(choice, rect)
-            control = Control()
-            if cell is None:
-                self._current = choice, rect, control
-        if cell is None:
-            cell = self._run(choice, rect, control)
+    def _see(self, drive: _Drive) -> Cell | None:
+        """See to a cell; None if it was stopped."""
+        with self._loading:  # networks are loaded, and rates measured, once
+            self._name(drive.choice)
             with self._wake:
-                self._current = None
-                if cell is not None:
-                    self._store(choice, cell)
-        if cell is not None:
-            self._heard(choice.number, rect, cell)
-            self._ready(cell)
+                kept = self._kept.get(drive.choice.key(drive.rect))
+            if kept is not None or drive.control.stopped:
+                return kept
+            scene = self._scene(drive)
+            looker = self._looker(drive)
+        return self._run(drive, scene, looker)
 
-    def _run(self, choice: _Choice, rect: Rect, control: Control) -> Cell | None:
-        budget, networks = choice.budget, choice.networks
-        rate = None
+    def _scene(self, drive: _Drive) -> Scene:
+        choice, budget, rate = drive.choice, drive.choice.budget, None
         if budget is not None:
-            part = rect.area / self.pyramid.rect.area
-            budget = replace(budget, amount=budget.amount * part)
+            part = drive.rect.area / self.pyramid.rect.area
+            budget = budget.part(part)
             rate = self._rates.get(choice.digests or ())
         scene, _, rate = build_scene(
-            self.pyramid, networks, choice.strategy, region=rect, budget=budget, rate=rate
+            self.pyramid,
+            choice.networks,
+            choice.strategy,
+            region=drive.rect,
+            budget=budget,
+            rate=rate,
+            hints=choice.hints,
         )
         if rate is not None:
             self._rates[choice.digests or ()] = rate
+        return scene
+
+    def _looker(self, drive: _Drive) -> Looker:
+        networks = drive.choice.networks
         looker = Looker(
             self.pyramid,
             networks,
             networks.device,
-            rect,
+            drive.rect,
             cache=self._cache,
-            control=control,
-            priority=Priority.LIVE,
+            control=drive.control,
             focus=lambda: self._centre,
         )
+        with self._wake:
+            drive.looker, looker.priority = looker, drive.priority
+        return looker
+
+    def _run(self, cell: _Drive, scene: Scene, looker: Looker) -> Cell | None:
+        choice, rect = cell.choice, cell.rect
 
         def tell(update: Update) -> None:
-            self.computed += isinstance(update, Seen) and update.status == "done"
-            if not control.stopped:
+            if cell.ahead:
+                return
+            if isinstance(update, Seen) and update.status == "done":
+                with self._wake:
+                    self.computed += 1
+            if not cell.control.stopped:
                 self._heard(choice.number, rect, update)
 
-        sink = _Keep()
-        self._heard(choice.number, rect, None)
+        sink = Keep()
+        if not cell.ahead:
+            self._heard(choice.number, rect, None)
         plan = choice.strategy.plan(scene, choice.params)
         answer = drive(plan, looker, sink, budget=scene.budget, watch=tell)
-        if answer is None:
-            return None
-        return Cell(rect, tuple(sink.seen), tuple(sink.shown), answer)
+        return None if answer is None else Cell(rect, tuple(sink.seen), tuple(sink.shown), answer)
+
+
+def _called(network: Network) -> str:
+    """Return what a network's answers depend on."""
+    return f"{network.digest} {network.backend} {network.device} {network.precision}"
 
 
 def roles_of(strategy: Strategy) -> tuple[str, ...]:
@@ -363,45 +394,8 @@ def _choice(
     strategy: Strategy,
     params: Params,
     budget: Budget | None,
+    hints: Hints | None = None,
 ) -> _Choice:
-    name = strategy.id, params.model_dump_json(), str(budget)
-    return _Choice(number, networks, strategy, params, budget, name)
-
-
-class _Keep:
-    """A sink that keeps what came, to be painted on the screen's own maps."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[Look | Warp | Think, tuple[Seen, ...]]] = []
-        self.shown: list[Show] = []
-
-    def replay(self, number: int, name: str) -> Sequence[Seen] | None:
-        return None
-
-    def commit(
-        self, number: int, name: str, request: Look | Warp | Think, seen: Sequence[Seen]
-    ) -> None:
-        self.seen.append((request, tuple(seen)))
-
-    def restore(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
-        raise AssertionError("a cell is never replayed")
-
-    def show(self, show: Show) -> None:
-        self.shown.append(show)
-
-
-def paint(cell: Cell, record: Record) -> None:
-    """Add a cell to a record of the whole image."""
-    for request, seen in cell.seen:
-        record.add(request, seen)
-    for show in cell.shown:
-        if show.kind == "saliency":
-            record.show(show)
-
-
-def empty_record(pyramid: Pyramid, networks: Networks, native: float) -> Record:
-    """Return a record in memory on which cells are painted."""
-    main = networks["main"]
-    cell = main.stride * native
-    canvas = Canvas.in_memory(pyramid.rect, cell, main.card.answers, kind_of(main.card))
-    return Record(pyramid.rect, canvas)
+    told = str(fingerprints(hints or {}))
+    name = strategy.id, params.model_dump_json(), str(budget), told
+    return _Choice(number, networks, strategy, params, budget, name, hints or {})

@@ -35,7 +35,7 @@ from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same request would give another result."""
 
 
@@ -61,7 +61,7 @@ class Looker:
     device : Device
         Where networks run.
     region : Rect
-        Cores are clipped to it.
+        Cores of what is painted are clipped to it; a look that paints nothing may lie anywhere.
     cache : ResultCache, optional
         What was seen before.
     control : Control
@@ -109,7 +109,7 @@ class Looker:
             return [network.join_flops(sizes[g]) / sizes[g] for g in request.group]
         return [
             network.flops(*self._shape(request.role, self._rect(request.role, patch), patch.scale))
-            for patch in request.patches
+            for patch in self._clipped(request)
         ]
 
     def look(self, request: Look | Warp | Think) -> Iterator[tuple[int, Seen]]:
@@ -134,7 +134,11 @@ class Looker:
             for index, group in enumerate(request.group):
                 groups.setdefault(group, []).append(index)
             return self._joint(list(groups.values()), request)
-        seen = self._round(request.role, request.patches)
+        seen = self._round(request.role, self._clipped(request))
+        if request.into is None and self.cache is not None:
+            # What is not painted may be what other runs ask for, too: it is computed once.
+            key = self._hash(self.networks[request.role], request.role, digest(request))
+            seen = self._in_turn(self.cache, key, seen)
         return in_order(seen) if request.order == "given" else seen
 
     def mark_read(self, seen: Seen) -> None:
@@ -144,13 +148,23 @@ class Looker:
             if not rect.empty:
                 self.meter.seen(self.pyramid.tiles(rect, seen.patch.scale))
 
+    def _in_turn(
+        self, cache: ResultCache, key: str, seen: Iterator[tuple[int, Seen]]
+    ) -> Iterator[tuple[int, Seen]]:
+        with cache.turn(key, self.control):
+            yield from seen
+
+    def _clipped(self, request: Look) -> list[Patch]:
+        """Return patches with the cores that are answered for: what is painted, in the region."""
+        within = self.region if request.into is not None else self.pyramid.rect
+        return [replace(patch, core=patch.core & within) for patch in request.patches]
+
     # One round of patches, each an input of its own.
 
     def _round(self, role: str, patches: Sequence[Patch]) -> Iterator[tuple[int, Seen]]:
         network = self.networks[role]
         todo: list[_Asked] = []
         for index, patch in enumerate(patches):
-            patch = replace(patch, core=patch.core & self.region)
             rect = self._rect(role, patch)
             asked = _Asked(index, patch, rect, self._key(network, role, patch, rect))
             found = self.cache.get(asked.key) if self.cache else None
@@ -284,7 +298,7 @@ class Looker:
         for group in groups:
             if not self.control.wait():
                 raise Stopped
-            key = self._hash(network, request.role, digest(request), group)
+            key = self._hash(network, request.role, self.region, digest(request), group)
             found = self.cache.get(key) if self.cache else None
             if found is None:
                 if isinstance(request, Look):
@@ -300,8 +314,7 @@ class Looker:
     # Names of results.
 
     def _rect(self, role: str, patch: Patch) -> Rect:
-        core, seeing = patch.core & self.region, role_of(self.networks[role])
-        return input_rect(seeing, replace(patch, core=core), self.pyramid.rect)
+        return input_rect(role_of(self.networks[role]), patch, self.pyramid.rect)
 
     def _shape(self, role: str, rect: Rect, scale: float) -> tuple[int, int]:
         if self.networks[role].card.input.fixed:
@@ -356,7 +369,8 @@ def digest(request: Look | Warp | Think) -> str:
     if isinstance(request, Look):
         hasher.update(repr(request).encode())
     elif isinstance(request, Warp):
-        parts = (request.role, request.rect, request.shape, request.grid.shape, request.into)
+        where = request.rect, request.core, request.shape, request.grid.shape
+        parts = (request.role, *where, request.into)
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
         patches = tuple(handle.patch for handle in request.handles)

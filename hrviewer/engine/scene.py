@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.device import Device, Priority
+from hrviewer.engine.hints import Hints, checked
 from hrviewer.engine.looker import role_of
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect, snap_scale
@@ -35,6 +35,8 @@ class Networks(Mapping[str, Network]):
         Networks are loaded on its thread.
     name : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+    precision : str
+        ``float32`` or ``bfloat16``.
 
     Attributes
     ----------
@@ -44,8 +46,11 @@ class Networks(Mapping[str, Network]):
         Seconds spent loading.
     """
 
-    def __init__(self, pack: Pack, device: Device, name: str = "auto") -> None:
-        self.pack, self.device, self.name = pack, device, name
+    def __init__(
+        self, pack: Pack, device: Device, name: str = "auto", precision: str = "float32"
+    ) -> None:
+        self.pack, self.device = pack, device
+        self.name, self.precision = name, precision
         self.notes: list[str] = []
         self.setup_s = 0.0
         self._loaded: dict[str, Network] = {}
@@ -81,8 +86,19 @@ class Networks(Mapping[str, Network]):
                 f"the pack {self.pack.name!r} has no network for the role {role!r}; it has: "
                 f"{', '.join(self.pack.roles)}. Choose a strategy that needs only these"
             )
-        loaded = self.device.call(lambda: self.pack.load(role, self.name), Priority.LIVE)
-        network: Network = loaded.result().output
+        return self._on_device(role, self.precision)
+
+    def exact(self, role: str = "main") -> Network:
+        """Return a role's network in float32, to compare with."""
+        return self._on_device(role, "float32")
+
+    def _on_device(self, role: str, precision: str) -> Network:
+        def load() -> Network:
+            if precision == "float32":  # a pack of one's own need not know of others
+                return self.pack.load(role, self.name)
+            return self.pack.load(role, self.name, precision=precision)
+
+        network: Network = self.device.call(load, Priority.LIVE).result().output
         return network
 
 
@@ -134,7 +150,7 @@ def build_scene(
     budget: Budget | None = None,
     rate: float | None = None,
     seed: int = 0,
-    hints: Mapping[str, NDArray[np.floating]] | None = None,
+    hints: Hints | None = None,
 ) -> tuple[Scene, list[str], float | None]:
     """Say what a policy may know, and load what it needs.
 
@@ -151,7 +167,7 @@ def build_scene(
     seed : int
         Of whatever the policy draws at random.
     hints : mapping, optional
-        What the person drew.
+        What the person drew, or what earlier runs saw, over the whole image.
 
     Returns
     -------
@@ -164,7 +180,7 @@ def build_scene(
     Raises
     ------
     UserError
-        If the region misses the image or the pack lacks a role.
+        If the region misses the image, the pack lacks a role or the strategy takes no such hint.
     """
     clipped = pyramid.rect if region is None else region & pyramid.rect
     if clipped.empty:
@@ -184,10 +200,11 @@ def build_scene(
             rate = measure_rate(networks["main"], networks.device)
         return rate
 
+    whole = main.flops_per_pixel() * clipped.area / scale**2
     if budget is not None:
-        flops = budget.flops(main, measured)
+        flops = budget.flops(main, measured, whole)
     elif strategy.default_budget is not None:
-        flops = strategy.default_budget * main.flops_per_pixel() * clipped.area / scale**2
+        flops = strategy.default_budget * whole
     else:
         flops = math.inf
     scene = Scene(
@@ -199,7 +216,7 @@ def build_scene(
         roles=_Roles(networks),
         budget=flops,
         seed=seed,
-        hints=dict(hints or {}),
+        hints=checked(strategy, hints),
     )
     return scene, notes, rate
 

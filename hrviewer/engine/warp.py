@@ -1,8 +1,9 @@
 """Sampling a rectangle through a non-uniform grid, and taking the answer back.
 
-The canvas's nodes say where in the rectangle they look (see `strategies.Warp`). Sampling reads,
-for every canvas pixel, the pyramid level that fits its local magnification. Un-warping sends each
-output cell's mass back to where it was sampled, so sums are kept.
+The canvas's nodes say where in the rectangle they look (see `strategies.Warp`). Every canvas pixel
+is sampled between the two octaves of the pyramid around its local reduction, so nothing aliases
+however much a place is shrunk. The way back is the grid's exact inverse: what is counted keeps its
+mass through the Jacobian, everything else is interpolated.
 """
 
 from __future__ import annotations
@@ -15,87 +16,110 @@ from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from hrviewer.engine.canvas import Kind
-from hrviewer.geometry import Rect, snap_scale
+from hrviewer.geometry import Rect
 from hrviewer.pyramid import Meter, Pyramid
+from hrviewer.strategies.nonuniform.sampler import forward, inverse
 
-__all__ = ["sample", "spread", "unwarp"]
+__all__ = ["finest", "sample", "spread", "unwarp"]
 
-SUBSAMPLES = 48
+BLOCK = 256
+"""Side of the part of the canvas that is sampled at once: what bounds the memory."""
+
+Floats = NDArray[np.float64]
 
 
-def positions(grid: NDArray[np.float64], at: NDArray[Any], bt: NDArray[Any]) -> NDArray[np.float64]:
-    """Return where in 0..1 the canvas looks at rows `at` and columns `bt` (both in 0..1)."""
-    g = grid.shape[0] - 1
-    where = np.meshgrid(at * g, bt * g, indexing="ij")
-    return np.stack([map_coordinates(grid[..., i], where, order=1) for i in range(2)])
+def positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
+    """Return where in 0..1 the canvas looks at rows `at` and columns `bt`, ``(2, m, n)``."""
+    points = np.stack(np.meshgrid(at, bt, indexing="ij"), axis=-1)
+    return np.moveaxis(forward(grid, points), -1, 0)
+
+
+def finest(rect: Rect, grid: Floats, shape: tuple[int, int]) -> float:
+    """Return the level-0 pixels per canvas pixel where the warp looks closest."""
+    g = len(grid) - 1
+    dy = float(np.diff(grid[..., 0], axis=0).min()) * g * rect.h / shape[0]
+    dx = float(np.diff(grid[..., 1], axis=1).min()) * g * rect.w / shape[1]
+    return min(dy, dx)
 
 
 def sample(
     pyramid: Pyramid,
     rect: Rect,
-    grid: NDArray[np.float64],
+    grid: Floats,
     shape: tuple[int, int],
     meter: Meter | None = None,
-) -> NDArray[Any]:
-    """Return the warped picture, ``shape + (c,)``, in the image's range as float32."""
-    h, w = shape
-    y, x = positions(grid, (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w)
-    edges_y = positions(grid, np.arange(h + 1) / h, (np.arange(w) + 0.5) / w)[0]
-    edges_x = positions(grid, (np.arange(h) + 0.5) / h, np.arange(w + 1) / w)[1]
-    local = np.maximum(np.diff(edges_y, axis=0) * rect.h, np.diff(edges_x, axis=1) * rect.w)
-    finest = snap_scale(max(1.0, float(local.min())))
-    octave = np.clip(np.round(np.log2(np.maximum(local, finest) / finest)), 0, None).astype(int)
-    out: NDArray[Any] | None = None
-    for level in range(int(octave.max()) + 1):
-        here = octave == level
-        if not here.any():
-            continue
-        scale = finest * 2**level
-        # Only the part of the rectangle that this octave needs.
-        ys, xs = y[here] * rect.h, x[here] * rect.w
-        margin = math.ceil(2 * scale)
-        top, left = int(ys.min()) - margin, int(xs.min()) - margin
-        part = Rect(
-            rect.y + top,
-            rect.x + left,
-            int(ys.max()) + margin + 1 - top,
-            int(xs.max()) + margin + 1 - left,
-        )
-        clipped = part & rect & pyramid.rect
-        picture = pyramid.read(clipped, scale, meter=meter).astype(np.float32)
-        if out is None:
-            out = np.zeros((h, w, picture.shape[2]), np.float32)
-        at = [
-            (rect.y + ys - clipped.y) / scale - 0.5,
-            (rect.x + xs - clipped.x) / scale - 0.5,
-        ]
-        for c in range(picture.shape[2]):
-            out[here, c] = map_coordinates(picture[..., c], at, order=1, mode="nearest")
+) -> NDArray[np.float32]:
+    """Return the warped picture, ``shape + (c,)``, in the image's range.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        What is sampled.
+    rect : Rect
+        Which part, within the image.
+    grid : ndarray, shape (g, g, 2)
+        The warp.
+    shape : tuple of int
+        The canvas.
+    meter : Meter, optional
+        Who is charged for the tiles.
+    """
+    out: NDArray[np.float32] | None = None
+    for top in range(0, shape[0], BLOCK):
+        for left in range(0, shape[1], BLOCK):
+            rows = np.arange(top, min(top + BLOCK, shape[0]))
+            columns = np.arange(left, min(left + BLOCK, shape[1]))
+            part = _sample_block(pyramid, rect, grid, shape, rows, columns, meter)
+            if out is None:
+                out = np.empty((*shape, part.shape[2]), np.float32)
+            out[top : top + len(rows), left : left + len(columns)] = part
     assert out is not None
     return out
 
 
-def _splat(
-    grid: NDArray[np.float64], cells: tuple[int, int], shape: tuple[int, int]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return, for sub-samples of the canvas's cells, the source cell and the target pixel."""
-    rows, columns = cells
-    fine_y = min(SUBSAMPLES, 2 + math.ceil(4 * shape[0] / rows))
-    fine_x = min(SUBSAMPLES, 2 + math.ceil(4 * shape[1] / columns))
-    at = (np.arange(rows * fine_y) + 0.5) / (rows * fine_y)
-    bt = (np.arange(columns * fine_x) + 0.5) / (columns * fine_x)
+def _sample_block(
+    pyramid: Pyramid,
+    rect: Rect,
+    grid: Floats,
+    shape: tuple[int, int],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    meter: Meter | None,
+) -> NDArray[np.float32]:
+    h, w = shape
+    at, bt = (rows + 0.5) / h, (columns + 0.5) / w
     y, x = positions(grid, at, bt)
-    target = np.clip((y * shape[0]).astype(np.intp), 0, shape[0] - 1) * shape[1] + np.clip(
-        (x * shape[1]).astype(np.intp), 0, shape[1] - 1
-    )
-    i, j = np.meshgrid(
-        np.arange(rows * fine_y) // fine_y, np.arange(columns * fine_x) // fine_x, indexing="ij"
-    )
-    return (i * columns + j).ravel(), target.ravel()
+    y, x = rect.y + y * rect.h, rect.x + x * rect.w
+    edges_y = positions(grid, np.append(rows, rows[-1] + 1) / h, bt)[0]
+    edges_x = positions(grid, at, np.append(columns, columns[-1] + 1) / w)[1]
+    local = np.maximum(np.diff(edges_y, axis=0) * rect.h, np.diff(edges_x, axis=1) * rect.w)
+    octave = np.log2(np.maximum(local, 1.0))
+    out: NDArray[np.float32] | None = None
+    for level in range(math.floor(octave.min()), math.ceil(octave.max()) + 1):
+        share = np.maximum(1 - np.abs(octave - level), 0)
+        here = share > 0
+        if not here.any():
+            continue
+        scale = 2.0**level
+        ys, xs = y[here], x[here]
+        # Only what this octave needs, on its own lattice of pixels.
+        step = int(scale)
+        low_y, low_x = (math.floor(v.min() / step - 1) * step for v in (ys, xs))
+        high_y, high_x = (math.ceil(v.max() / step + 1) * step for v in (ys, xs))
+        wanted = Rect(low_y, low_x, high_y - low_y, high_x - low_x) & pyramid.rect
+        picture = pyramid.read(wanted, scale, meter=meter).astype(np.float32)
+        if out is None:
+            out = np.zeros((len(rows), len(columns), picture.shape[2]), np.float32)
+        where = [(ys - wanted.y) / scale - 0.5, (xs - wanted.x) / scale - 0.5]
+        for c in range(picture.shape[2]):
+            seen = map_coordinates(picture[..., c], where, order=1, mode="nearest")
+            out[here, c] += share[here] * seen
+    assert out is not None
+    return out
 
 
 def unwarp(
-    values: NDArray[np.floating[Any]], grid: NDArray[np.float64], shape: tuple[int, int], kind: Kind
+    values: NDArray[np.floating[Any]], grid: Floats, shape: tuple[int, int], kind: Kind
 ) -> NDArray[np.float32]:
     """Take a map on the canvas back to the rectangle.
 
@@ -108,28 +132,51 @@ def unwarp(
     shape : tuple of int
         Rows and columns to cut the rectangle into.
     kind : {"mass", "intensity"}
-        What is kept: the sum or the mean.
+        What is kept: each cell's sum, spread over where it was sampled, or its value.
 
     Returns
     -------
     ndarray of float32, shape (k,) + shape
-        NaN where no sample fell, for intensities.
+        For intensities NaN where the grid does not reach.
     """
-    cells = values.shape[1:]
-    source, target = _splat(grid, (cells[0], cells[1]), shape)
-    size = shape[0] * shape[1]
-    per_cell = len(source) // (cells[0] * cells[1])
+    _, rows, columns = values.shape
+    places, areas = _back(grid, shape)
+    reached = areas > 0
+    if kind == "intensity":
+        where = [places[..., 0] * rows - 0.5, places[..., 1] * columns - 0.5]
+        where = [np.where(reached, axis, 0.0) for axis in where]
+        planes = [
+            map_coordinates(plane, where, order=1, mode="nearest")
+            for plane in values.astype(np.float64)
+        ]
+        return np.where(reached, np.stack(planes), np.nan).astype(np.float32)
+    i = np.minimum(places[reached][:, 0] * rows, rows - 1).astype(np.intp)
+    j = np.minimum(places[reached][:, 1] * columns, columns - 1).astype(np.intp)
+    source = i * columns + j
+    weights = areas[reached]
+    covered = np.bincount(source, weights, rows * columns)
     flat = values.reshape(len(values), -1).astype(np.float64)
-    out = np.stack([np.bincount(target, plane[source], size).astype(np.float64) for plane in flat])
-    if kind == "mass":
-        out /= per_cell
-    else:
-        with np.errstate(invalid="ignore"):
-            out /= np.bincount(target, minlength=size)
-    return out.reshape(len(values), *shape).astype(np.float32)
+    out = np.zeros((len(values), *shape))
+    out[:, reached] = flat[:, source] * (weights / covered[source])
+    # A cell that is magnified so much that no target's centre lies in it goes to the nearest.
+    missed = np.flatnonzero(covered == 0)
+    if len(missed):
+        centres = np.stack([missed // columns + 0.5, missed % columns + 0.5], axis=-1)
+        at = forward(grid, centres / (rows, columns)) * shape
+        y, x = np.minimum(at, np.array(shape) - 1).astype(np.intp).T
+        for plane, mass in zip(out, flat[:, missed], strict=True):
+            np.add.at(plane, (y, x), mass)
+    return out.astype(np.float32)
 
 
-def spread(grid: NDArray[np.float64], side: int = 64) -> NDArray[np.float64]:
-    """Return which share of the samples fell where, ``(side, side)``, summing to 1."""
-    source, target = _splat(grid, (side, side), (side, side))
-    return np.bincount(target, minlength=side * side).reshape(side, side) / len(source)
+def spread(grid: Floats, rect: Rect, core: Rect, side: int = 64) -> Floats:
+    """Return which share of a core's samples fell where, ``(side, side)``, summing to 1."""
+    ys = (core.y + (np.arange(side) + 0.5) / side * core.h - rect.y) / rect.h
+    xs = (core.x + (np.arange(side) + 0.5) / side * core.w - rect.x) / rect.w
+    _, areas = inverse(grid, ys, xs)
+    shares: Floats = areas / areas.sum()
+    return shares
+
+
+def _back(grid: Floats, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    return inverse(grid, *((np.arange(n) + 0.5) / n for n in shape))

@@ -40,6 +40,7 @@ def multiscales(
     *,
     levels: Sequence[str] = ("0",),
     channels: bool = True,
+    description: str = "means of 2 x 2 cells; those never looked at are left out",
 ) -> dict[str, Any]:
     """Return the ``ome`` attributes of an image whose pixels are cells of another one.
 
@@ -55,6 +56,8 @@ def multiscales(
         Paths of the levels, each half the size of the one before.
     channels : bool
         Whether there is a channel axis before y and x.
+    description : str
+        How levels are made of finer ones.
     """
     unit = {"unit": "micrometer"} if pixel_size else {}
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if channels else []
@@ -81,7 +84,7 @@ def multiscales(
     image = {
         "name": name,
         "type": "mean",
-        "metadata": {"description": "means of 2 x 2 cells; those never looked at are left out"},
+        "metadata": {"description": description},
         "axes": axes,
         "datasets": datasets,
     }

@@ -6,13 +6,19 @@ What the numbers are weights *of* is one of these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ARCHITECTURES", "DensityUNet"]
+__all__ = ["ARCHITECTURES", "DensityScanner", "DensityUNet"]
+
+
+_WILDEST = 8.0
+"""The largest logarithm of a variance, so that its exponential stays finite."""
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -22,6 +28,35 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Seque
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
+
+
+class _Counts(nn.Conv2d):
+    """The last layer of a network that counts: how many in each cell, in units, at least 0."""
+
+    def __init__(self, inputs: int, classes: int, variance: bool, unit: float) -> None:
+        super().__init__(inputs, classes * (1 + variance), 1)
+        self.classes, self.variance, self.unit = classes, variance, unit
+        nn.init.constant_(self.bias, 0.1)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        if not self.variance:
+            return self._density(x)
+        x, doubt = x[:, : self.classes], x[:, self.classes :]
+        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
+
+    def _density(self, x: Tensor) -> Tensor:
+        x = self.unit * x
+        y = F.relu(x)
+        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
+        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
+
+    @torch.no_grad()
+    def rescale(self, counts: float, variances: float) -> None:
+        assert self.bias is not None
+        self.weight[: self.classes] *= counts
+        self.bias[: self.classes] *= counts
+        self.bias[self.classes :] += math.log(variances)
 
 
 class DensityUNet(nn.Module):
@@ -39,6 +74,11 @@ class DensityUNet(nn.Module):
         Channels at strides 2, 4, 8 and 16.
     blocks
         Convolutions at strides 4, 8 and 16, after the one that shrinks.
+    variance
+        Whether it also says how sure it is: after the densities come as many channels with the
+        variances of the counts in each cell, as logarithms inside.
+    unit
+        What the last layer's 1 stands for, as a count in a cell: about what is usual there.
     """
 
     def __init__(
@@ -46,6 +86,8 @@ class DensityUNet(nn.Module):
         classes: int = 1,
         widths: Sequence[int] = (24, 48, 72, 96),
         blocks: Sequence[int] = (1, 2, 2),
+        variance: bool = False,
+        unit: float = 1 / 16,
     ) -> None:
         super().__init__()
         half, *wide = widths
@@ -56,8 +98,7 @@ class DensityUNet(nn.Module):
         )
         self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
-        self.head = nn.Conv2d(wide[0], classes, 1)
-        nn.init.constant_(self.head.bias, 0.1)  # type: ignore[arg-type]
+        self.head = _Counts(wide[0], classes, variance, unit)
         # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
         # pixel that it is read from on the way up.
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2] + 8 + 8 + 4 + 4
@@ -65,16 +106,81 @@ class DensityUNet(nn.Module):
         """Input pixels around a tile with which it comes out as it would from the whole image."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the density ``(n, classes, h/4, w/4)`` of images ``(n, 3, h, w)``."""
+        """Return the density ``(n, classes, h/4, w/4)`` of images ``(n, 3, h, w)``.
+
+        With `variance` there are twice as many channels.
+        """
         x = self.stem(x)
         seen = [x := down(x) for down in self.down]
         for skip, lift, up in zip(seen[-2::-1], self.lift[::-1], self.up[::-1], strict=True):
             x = up(skip + F.interpolate(lift(x), scale_factor=2.0, mode="nearest"))
-        x = self.head(x) / 16
-        y = F.relu(x)
-        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
-        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
+        out: Tensor = self.head(x)
+        return out
+
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the densities, and the variances, that it gives by constants."""
+        self.head.rescale(counts, variances)
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"density-unet": DensityUNet}
+def _valid(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+    """Convolution without padding, batch normalisation (to be folded) and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class DensityScanner(nn.Module):
+    """A light network that counts, to be run over every pixel: some 1.3 kFLOP each.
+
+    Its convolutions are valid ones, so that its output over a large picture is exactly what it
+    says of each window of 56 × 56 pixels by itself, every 8 pixels (Lin et al., ScanNet, WACV
+    2018). An output speaks of the 8 × 8 pixels in the middle of its window.
+
+    Parameters
+    ----------
+    classes
+        Kinds of things to count, one channel of density each.
+    widths
+        Channels at strides 2, 4 and 8.
+    variance, unit
+        As in `DensityUNet`.
+    """
+
+    margin = halo = 24
+
+    def __init__(
+        self,
+        classes: int = 1,
+        widths: Sequence[int] = (8, 16, 24),
+        variance: bool = False,
+        unit: float = 1 / 16,
+    ) -> None:
+        super().__init__()
+        half, quarter, eighth = widths
+        self.body = nn.Sequential(
+            _valid(3, half, 6, 2),
+            _valid(half, quarter, 4, 2),
+            _valid(quarter, quarter, 3),
+            _valid(quarter, eighth, 2, 2),
+            _valid(eighth, eighth, 3),
+            _valid(eighth, eighth, 3),
+        )
+        self.head = _Counts(eighth, classes, variance, unit)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the density ``(n, k, (h - 48) / 8, (w - 48) / 8)`` of images ``(n, 3, h, w)``."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the densities, and the variances, that it gives by constants."""
+        self.head.rescale(counts, variances)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "density-unet": DensityUNet,
+    "density-scanner": DensityScanner,
+}
 """What builds each architecture from a card's ``params``."""

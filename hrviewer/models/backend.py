@@ -28,10 +28,12 @@ from hrviewer.models.network import Floats, Network
 if TYPE_CHECKING:
     from hrviewer.models.loaders.torch import TorchNetwork
 
-__all__ = ["AGREES", "agree", "fastest", "quickest", "remember", "remembered"]
+__all__ = ["AGREES", "agree", "fastest", "lowered", "quickest", "remember", "remembered"]
 
 AGREES = 1e-4
 """The largest difference, as a part of the output's greatest value, between equal answers."""
+TOLERATED = 0.1
+"""The largest root mean square difference of bfloat16, as a part of the output's spread."""
 _GAIN = 0.95
 """A back end must take less than this part of torch's time to be taken instead."""
 _ROUNDS = 3
@@ -86,6 +88,37 @@ def quickest(loaded: TorchNetwork, threads: int | None = None) -> Network:
     chosen = fastest(candidates, tile) if other is not None else plain
     remember(name, chosen)
     return candidates[chosen]
+
+
+def lowered(loaded: TorchNetwork) -> TorchNetwork:
+    """Return the network in bfloat16, if it says about what it says in float32.
+
+    Parameters
+    ----------
+    loaded
+        Settled.
+
+    Raises
+    ------
+    UserError
+        Where it differs by more than `TOLERATED` on a tile of noise, or cannot run so here.
+    """
+    name = loaded.card.name
+    if loaded.joint or loaded.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"{name} cannot run in bfloat16 here: choose --precision float32")
+    tile = _sizes(loaded)[0]
+    exact = loaded.reference(tile)
+    loaded.precision = "bfloat16"
+    for one, other in zip(exact, _outputs(loaded, tile), strict=False):
+        spread = float(one.std()) or float(np.abs(one).max()) or 1.0
+        off = float(np.sqrt(np.mean((one - other) ** 2))) / spread
+        if not off <= TOLERATED:  # NaN is too much, too
+            raise UserError(
+                f"{name} in bfloat16 is off by {off:.0%} of its output's spread, more than the "
+                f"{TOLERATED:.0%} that is tolerated: choose --precision float32"
+            )
+    loaded.settle()
+    return loaded
 
 
 def agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:

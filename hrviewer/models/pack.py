@@ -64,14 +64,20 @@ class Pack:
         self.name, self.title, self.description = name, title or name, description
         self.roles: Mapping[str, Card] = MappingProxyType({r: c for r, (_, c) in networks.items()})
         self._weights = {role: path for role, (path, _) in networks.items()}
-        self._loaded: dict[tuple[str, str], Network] = {}
+        self._loaded: dict[tuple[str, str, str], Network] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Pack {self.name}: {', '.join(self.roles)}>"
 
-    def load(self, role: str = "main", device: str = "auto", threads: int | None = None) -> Network:
-        """Return a role's network, loaded once for each device.
+    def load(
+        self,
+        role: str = "main",
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> Network:
+        """Return a role's network, loaded once for each device and precision.
 
         Parameters
         ----------
@@ -81,6 +87,8 @@ class Pack:
             ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         threads
             On a CPU, when it is first loaded; by default all cores.
+        precision
+            ``float32`` or ``bfloat16``.
 
         Raises
         ------
@@ -95,11 +103,12 @@ class Pack:
                 "choose another pack, or a strategy that does without"
             )
         with self._lock:
-            if (role, device) not in self._loaded:
-                self._loaded[role, device] = loaders.load(
-                    self._weights[role], self.roles[role], device, threads
+            key = role, device, precision
+            if key not in self._loaded:
+                self._loaded[key] = loaders.load(
+                    self._weights[role], self.roles[role], device, threads, precision
                 )
-            return self._loaded[role, device]
+            return self._loaded[key]
 
     @classmethod
     def read(cls, folder: Path) -> Pack:
@@ -136,17 +145,21 @@ class InstalledPack:
         """What `open_pack` takes."""
         return self.entry.name
 
-    def load(self) -> Pack:
-        """Return the pack; `UserError` where the plug-in is broken."""
+    @property
+    def folder(self) -> Path:
+        """Where it lies; `UserError` where the plug-in is broken."""
         try:
             folder = self.entry.load()
-            folder = Path(folder() if callable(folder) else folder)
+            return Path(folder() if callable(folder) else folder)
         except Exception as error:
             raise UserError(
                 f"the pack {self.name} ({self.entry.value}) does not import "
                 f"({brief(error)}): install its plug-in again"
             ) from error
-        return Pack.read(folder)
+
+    def load(self) -> Pack:
+        """Return the pack; `UserError` where the plug-in is broken."""
+        return Pack.read(self.folder)
 
 
 def installed_packs() -> dict[str, InstalledPack]:
@@ -161,7 +174,8 @@ def open_pack(spec: str | Path) -> Pack:
     ----------
     spec
         An installed pack's name; a folder with ``pack.json``; or an ``.onnx`` or ``.safetensors``
-        file with its card, ``NAME.json``, beside it: a pack with only ``main``.
+        file with its card, ``NAME.json``, beside it: a pack with only ``main``. Several of these
+        joined by ``+`` are one pack: each adds the roles that those before it lack.
 
     Raises
     ------
@@ -172,6 +186,8 @@ def open_pack(spec: str | Path) -> Pack:
     if isinstance(spec, str) and spec in installed:
         return installed[spec].load()
     path = Path(spec).expanduser()
+    if "+" in str(spec) and not path.exists():
+        return _joined([open_pack(part) for part in str(spec).split("+")])
     if path.is_dir():
         return Pack.read(path)
     if not path.suffix or (not path.exists() and path.suffix.lower() not in loaders.LOADABLE):
@@ -183,3 +199,13 @@ def open_pack(spec: str | Path) -> Pack:
     loaders.check_kind(path)
     card = Card.read(path.with_suffix(".json"))
     return Pack(card.name, {"main": (path, card)}, card.title)
+
+
+def _joined(packs: list[Pack]) -> Pack:
+    """Return one pack of the roles of several; the first that has a role gives it."""
+    networks: dict[str, tuple[Path, Card]] = {}
+    for pack in packs:
+        for role, card in pack.roles.items():
+            networks.setdefault(role, (pack._weights[role], card))
+    name = "+".join(pack.name for pack in packs)
+    return Pack(name, networks, description=packs[0].description)

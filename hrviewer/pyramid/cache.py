@@ -107,6 +107,14 @@ class TileCache:
         future.set_result(tile)
         return tile
 
+    def held(self, key: TileKey) -> Tile | None:
+        """Return the tile if it is held; never decodes, and waits for nobody who does."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+            return tile
+
     def clear(self) -> None:
         """Forget every tile."""
         with self._lock:

@@ -82,6 +82,7 @@ class Level:
         self.lead = lead
         self._decode = decode
         self._in_memory = in_memory
+        self._decoded = False
 
     def __repr__(self) -> str:
         height, width, channels = self.shape
@@ -167,6 +168,7 @@ class Level:
 
         try:
             tile = Tile.load(decode) if self._in_memory else tile_cache().get(key, decode)
+            self._decoded = True
         except UserError:
             raise
         except Exception as error:
@@ -178,6 +180,14 @@ class Level:
             height, width, _ = tile.pixels.shape
             meter.touch(key, tile.seconds, tile.bytes, height * width)
         return tile.pixels
+
+    def held(self, key: TileKey) -> np.ndarray[Any, np.dtype[Any]] | None:
+        """Return one tile's pixels if they are there without decoding or waiting."""
+        if not self._in_memory:
+            tile = tile_cache().held(key)
+            return None if tile is None else tile.pixels
+        # A picture is decoded as a whole when first looked at; from then on this is a slice.
+        return self.fetch(key) if self._decoded else None
 
     @cached_property
     def zarr(self) -> zarr.Array[Any]:

@@ -15,6 +15,7 @@ from .sources.array import ArraySource, level_behind
 from .sources.base import Refusal, Source
 from .sources.omezarr import OmeZarrSource
 from .sources.picture import PictureSource
+from .sources.sample import SampleSource
 from .sources.slide import SlideSource
 from .sources.tiff import TiffSource
 
@@ -27,6 +28,7 @@ BUILT_IN: tuple[type[Source], ...] = (
     SlideSource,
     PictureSource,
     ArraySource,
+    SampleSource,
 )
 
 _open: WeakValueDictionary[str, Pyramid] = WeakValueDictionary()
@@ -49,9 +51,9 @@ def open_pyramid(
     Parameters
     ----------
     source : object
-        A path; the URL of an OME-Zarr; a NumPy, dask or zarr array ``(h, w)``, ``(h, w, c)`` or
-        with further axes in front, or a list of them, finest first; a napari image layer; a
-        pyramid, which is returned as it is.
+        A path; the URL of an OME-Zarr; a scene, ``sample:NAME?size=8192&seed=0``; a NumPy, dask
+        or zarr array ``(h, w)``, ``(h, w, c)`` or with further axes in front, or a list of them,
+        finest first; a napari image layer; a pyramid, which is returned as it is.
     plane : mapping of str to int, optional
         Which index of each further axis to show, as ``{"z": 3}``; 0 where nothing is said.
     channels : sequence of int, optional

@@ -74,6 +74,10 @@ class Overviews:
         """Return how many levels `levels` lacks."""
         return missing(levels[-1].shape)
 
+    def shapes(self, levels: Sequence[Level]) -> list[tuple[int, int, int]]:
+        """Return the shapes of the levels that `levels` lacks."""
+        return [halved(levels[-1].shape, times + 1) for times in range(self.missing(levels))]
+
     def kept(self) -> list[Level]:
         """Return the added levels that are there without work."""
         h, w, _ = self._base.shape

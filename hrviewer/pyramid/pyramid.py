@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hrviewer.geometry import Rect
+from hrviewer.truth import Truth
 
 from .cache import TileKey
 from .level import Level
@@ -62,6 +64,8 @@ class Pyramid:
         Which of the stored channels are shown; None for all.
     notes : list of str
         What the person should know about how the image was read.
+    recipe : Recipe or None
+        What renders it, if it is a procedural scene.
     """
 
     def __init__(self, source: Source) -> None:
@@ -74,6 +78,7 @@ class Pyramid:
         self.plane = dict(source.plane)
         self.selected = source.selected
         self.notes = list(source.notes)
+        self.recipe = source.recipe
         self._overviews = Overviews(source)
         self.levels: tuple[Level, ...] = (*source.levels, *self._overviews.kept())
 
@@ -179,6 +184,23 @@ class Pyramid:
         fine = [level for level in self.levels if max(level.downsample) <= limit]
         return fine[-1] if fine else self.levels[0]
 
+    def truth(self, rect: Rect) -> Truth | None:
+        """Return what is really there, where the image itself knows: scenes do.
+
+        Parameters
+        ----------
+        rect : Rect
+            Clipped to the image.
+
+        Returns
+        -------
+        Truth or None
+            The objects whose point lies in the rectangle; None if nobody knows.
+        """
+        if self.recipe is None:
+            return None
+        return replace(self.recipe.truth(self._clip(rect)), source=self.path or self.name)
+
     def check(self) -> None:
         """Decode one tile of every level, the middle one.
 
@@ -194,6 +216,11 @@ class Pyramid:
     def missing_levels(self) -> int:
         """Return how many coarse levels would have to be built for a quick overview."""
         return self._overviews.missing(self.levels)
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Every level's ``(h, w, c)``; last, those that `build_overviews` would add."""
+        return [level.shape for level in self.levels] + self._overviews.shapes(self.levels)
 
     def build_overviews(
         self,

@@ -1,11 +1,24 @@
 """What was seen and spent: running, writing, reading runs.
 
 `execute` carries a job out, `writer` is the engine's sink, `run` reads a folder, `estimate` says
-what an answer means.
+what an answer means, `judge` measures it against the truth by `metrics`;
+`compare` and `experiment` run many, `published` writes what came of it.
 """
 
-from hrviewer.runs.estimate import describe, sentence
+from hrviewer.runs.compare import compare
+from hrviewer.runs.estimate import describe, sentence, verdict
 from hrviewer.runs.execute import Job, parse_params, run
+from hrviewer.runs.experiment import experiment
 from hrviewer.runs.run import Run
 
-__all__ = ["Job", "Run", "describe", "parse_params", "run", "sentence"]
+__all__ = [
+    "Job",
+    "Run",
+    "compare",
+    "describe",
+    "experiment",
+    "parse_params",
+    "run",
+    "sentence",
+    "verdict",
+]

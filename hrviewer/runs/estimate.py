@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hrviewer.geometry import Rect
 from hrviewer.models import Card
 
-__all__ = ["describe", "sentence"]
+__all__ = ["describe", "sentence", "verdict"]
 
 
 def describe(
@@ -92,3 +92,13 @@ def sentence(estimate: dict[str, Any] | None) -> str:
     if estimate["kind"] == "area":
         return ", ".join(f"{name} {part:.1%}" for name, part in estimate["fraction"].items())
     return f"{estimate['vote']} {estimate['value']:.1%}"
+
+
+def verdict(truth: dict[str, Any]) -> str:
+    """Return in words how far an answer is from the truth."""
+    if "dice" in truth:
+        return "Dice " + ", ".join(f"{name} {dice:.3f}" for name, dice in truth["dice"].items())
+    value, error, game = truth["value"], truth["error"], truth["game"]
+    part = f" ({error / value:+.1%})" if value else ""
+    grids = " · ".join(f"GAME({level}) {off:,.1f}" for level, off in game.items())
+    return f"{value:,}, error {error:+,.1f}{part}  ·  {grids}"

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -23,22 +23,29 @@ from hrviewer.engine import (
     Budget,
     Control,
     Device,
+    Hints,
     Looker,
     Networks,
     Record,
     ResultCache,
     Watch,
     build_scene,
+    checked,
     drive,
+    fingerprints,
+    how_far_off,
 )
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimate import describe
+from hrviewer.runs.hints import as_hints
+from hrviewer.runs.judge import find_judge
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunWriter, looker_settings, read_header, write_header
 from hrviewer.strategies import Answer, Params, Scene, Strategy, get_strategy
+from hrviewer.truth import Truth
 
 __all__ = ["Job", "parse_params", "run"]
 
@@ -51,10 +58,13 @@ def run(
     region: Rect | Sequence[int] | None = None,
     budget: str | Budget | None = None,
     seed: int = 0,
+    hints: Mapping[str, Any] | None = None,
     device: str = "auto",
+    precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
+    truth: str | Path | Truth | None = None,
     watch: Watch | None = None,
     control: Control | None = None,
     **params: Any,
@@ -75,14 +85,22 @@ def run(
         ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
     seed : int
         Of whatever the strategy draws at random.
+    hints : mapping, optional
+        What the strategy is told beforehand, by name; see `as_hints`.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+    precision : {"float32", "bfloat16"}
+        Numbers that networks compute in. Another than float32 is compared with it on this image,
+        and what that gave is a note of the run.
     cache : {"use", "off"}
         Whether results of earlier runs are served.
     out : path, optional
         The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
     resume : bool
         Go on with the run in `out`.
+    truth : str, Path or Truth, optional
+        What the answer is measured against: ``auto`` for a scene's own, or a file; see
+        `hrviewer.exchange.truth`.
     watch : callable, optional
         Told of looks, maps and progress as they come; on this thread.
     control : Control, optional
@@ -101,6 +119,7 @@ def run(
     """
     with open_pyramid(image) as pyramid:
         pack = model if isinstance(model, Pack) else open_pack(model)
+        judge = find_judge(truth, pyramid, pack.roles.get("main"))
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         job = Job(
             pyramid,
@@ -110,12 +129,13 @@ def run(
             region=region if region is None or isinstance(region, Rect) else Rect(*region),
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
+            hints=checked(chosen, as_hints(hints or {})),
         )
         worker = Device()
         store = result_cache() if cache == "use" else None
         try:
-            return job.run(
-                Networks(pack, worker, device),
+            done = job.run(
+                Networks(pack, worker, device, precision),
                 out=Path(out) if out else None,
                 resume=resume,
                 cache=store,
@@ -124,6 +144,9 @@ def run(
             )
         finally:
             worker.close()
+        if judge is not None:
+            done.judged(judge(done))
+        return done
 
 
 def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
@@ -165,6 +188,7 @@ class Job:
     region: Rect | None = None
     budget: Budget | None = None
     seed: int = 0
+    hints: Hints = field(default_factory=dict)
 
     def default_path(self) -> Path:
         """Return a folder that does not exist yet, in the user's data folder."""
@@ -205,6 +229,7 @@ class Job:
             budget=self.budget,
             rate=rate,
             seed=self.seed,
+            hints=self.hints,
         )
         looker = Looker(
             self.pyramid,
@@ -217,6 +242,8 @@ class Job:
         if earlier is not None:
             self._must_match(earlier, path, networks, looker)
         main = networks["main"]
+        off = how_far_off(self.pyramid, networks, scene)
+        notes = [*notes, *([str(off)] if off else [])]
         writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native, scene.region)
         header = {
             **self._identity(scene),
@@ -228,8 +255,10 @@ class Job:
             "versions": versions(),
             "run": str(path),
             "device": main.device,
+            "precision": off.json() if off else None,
             "truth": None,
         }
+        forget_peak()
         start = time.perf_counter()
         partial = {**header, **self._result(writer.record, None, scene, networks, 0.0)}
         write_header(path, {**partial, "complete": False})
@@ -248,8 +277,9 @@ class Job:
             header["networks"] = {
                 role: networks[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
-            if answer is not None and answer.note:
-                header["notes"] = [*notes, answer.note]
+            # Networks that only the policy asked for may have needed a stand-in.
+            notes += [note for note in networks.notes if note not in notes]
+            header["notes"] = [*notes, answer.note] if answer and answer.note else notes
             if sys.exc_info()[0] is None:
                 writer.finish({**header, **result})
             else:
@@ -276,6 +306,7 @@ class Job:
             "strategy": self.strategy.id,
             "params": self.params.model_dump(exclude_defaults=True),
             "seed": self.seed,
+            "hints": fingerprints(self.hints),
             "budget": str(self.budget) if self.budget else None,
         }
 
@@ -310,6 +341,7 @@ class Job:
             "strategy": (earlier["strategy"], self.strategy.id),
             "parameters": (earlier["params"], self.params.model_dump(exclude_defaults=True)),
             "seed": (earlier["seed"], self.seed),
+            "hint": (earlier.get("hints", {}), fingerprints(self.hints)),
             "budget": (earlier["budget"], str(self.budget) if self.budget else None),
             "network": (earlier["networks"].get("main"), networks["main"].digest),
         }
@@ -360,13 +392,19 @@ class Job:
 
 
 def peak_memory() -> int | None:
-    """Return the process's largest resident size so far, in bytes; None where nobody counts it."""
+    """Return the process's largest resident size, in bytes; None where nobody counts it."""
     try:
         import resource
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew, where the system can: a run's peak is its own."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
-from hrviewer.runs.estimate import sentence
-from hrviewer.runs.writer import read_header
+from hrviewer.runs.estimate import sentence, verdict
+from hrviewer.runs.writer import read_header, write_header
 
 __all__ = ["Run"]
 
@@ -49,6 +49,16 @@ class Run:
     def cost(self) -> dict[str, Any]:
         """The nominal cost: FLOPs, seconds by stage, bytes, pixels, peak memory."""
         return self.header["cost"]  # type: ignore[no-any-return]
+
+    @property
+    def truth(self) -> dict[str, Any] | None:
+        """What is really there, and how far the answer is from it; None where nobody said."""
+        return self.header["truth"]  # type: ignore[no-any-return]
+
+    def judged(self, truth: dict[str, Any]) -> None:
+        """Keep what the answer was measured against."""
+        self.header["truth"] = truth
+        write_header(self.path, self.header)
 
     @property
     def complete(self) -> bool:
@@ -125,6 +135,7 @@ class Run:
             "network": self.header["model"],
             "strategy": f"{self.header['strategy']} {self.header['params'] or ''}",
             "answer": sentence(self.estimate),
+            **({"truth": verdict(self.truth)} if self.truth else {}),
             "cost": f"{cost['flops']:.3g} FLOPs · {cost['wall_s']:.2f} s · "
             f"{cost['pixels_read'] / 1e6:,.1f} MP read",
             "patches": f"{self.header['patches']['done'] + self.header['patches']['cached']} of "

@@ -36,6 +36,9 @@ class Strategy(ABC):
         Its parameters.
     roles : tuple of str
         What it needs of the pack; ``main`` always.
+    hints : tuple of str
+        The maps that it can be told beforehand: ``"saliency"`` is what a person drew,
+        ``"density"`` what an earlier run saw.
     default_budget : float, optional
         FLOPs by default, as a fraction of looking at every pixel with ``main``; None for what the
         strategy needs.
@@ -47,6 +50,7 @@ class Strategy(ABC):
     when: ClassVar[str]
     Params: ClassVar[type[Params]]
     roles: ClassVar[tuple[str, ...]] = ("main",)
+    hints: ClassVar[tuple[str, ...]] = ()
     default_budget: ClassVar[float | None] = None
 
     @abstractmethod

@@ -48,6 +48,11 @@ class Handle(Protocol):
         ...
 
     @property
+    def box(self) -> tuple[float, float, float, float]:
+        """What `map` covers, ``(y, x, h, w)`` in level-0 pixels; at least the core."""
+        ...
+
+    @property
     def value(self) -> NDArray[np.float64]:
         """The core's answer, ``(k,)``: counts, areas, probabilities or a code. NaN if it failed."""
         ...
@@ -55,11 +60,6 @@ class Handle(Protocol):
     @property
     def map(self) -> NDArray[np.float32]:
         """The network's output over the core, ``(k, rows, columns)``. NaN if it failed."""
-        ...
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """What `map` covers, ``(y, x, h, w)`` in level-0 pixels: the core, in whole cells."""
         ...
 
 
@@ -101,7 +101,7 @@ class Warp:
     role : str
         Which network.
     rect : Rect
-        What is sampled, in level-0 pixels.
+        What is sampled, in level-0 pixels; cut at the image's border.
     grid : ndarray of float, shape (g, g, 2)
         Where in `rect` the canvas's nodes take their sample: ``(y, x)`` in 0..1, the corner nodes
         on the canvas's corners; monotone along both axes.
@@ -109,6 +109,8 @@ class Warp:
         The canvas, ``(h, w)`` in network pixels.
     into : {"output", "saliency"}, optional
         The map to paint.
+    core : Rect, optional
+        The part of `rect` that it answers for; the rest is context. All of it by default.
     """
 
     role: str
@@ -116,6 +118,7 @@ class Warp:
     grid: NDArray[np.float64]
     shape: tuple[int, int]
     into: Into | None = None
+    core: Rect | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -117,7 +117,8 @@ def total_flops(role: Role, patches: Sequence[Patch], image: Rect) -> float:
 def input_rect(role: Role, patch: Patch, image: Rect) -> Rect:
     """Return what must be read for a patch: core and halo, grown to the lattice.
 
-    At the image's border it ends there, unless the network's size is fixed.
+    At the image's border it ends there, unless the network's size is fixed, or it fills up no
+    border itself (a margin): then what lies beyond is reflected.
     """
     card = role.card.input
     if card.fixed:
@@ -127,7 +128,8 @@ def input_rect(role: Role, patch: Patch, image: Rect) -> Rect:
     want = patch.rect
     y, x = want.y // step * step, want.x // step * step
     y1, x1 = -(-want.y1 // step) * step, -(-want.x1 // step) * step
-    return Rect(y, x, y1 - y, x1 - x) & image
+    whole = Rect(y, x, y1 - y, x1 - x)
+    return whole if role.card.output.margin else whole & image
 
 
 def input_shape(role: Role, patch: Patch, image: Rect) -> tuple[int, int]:

@@ -29,15 +29,20 @@ from hrviewer.models import Pack, installed_packs, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
+from hrviewer.runs.hints import density_of
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
-from hrviewer.viewer.levels import KEY, image_layer, is_base, pyramid_of, shape_of
+from hrviewer.viewer.arriving import follow
+from hrviewer.viewer.hinting import drawn_map
+from hrviewer.viewer.levels import KEY, image_layer, is_base, plane_of, pyramid_of, shape_of
 from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
 from hrviewer.viewer.opening import Opening
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
+from hrviewer.viewer.truth import TruthPoints, finder
 from hrviewer.viewer.units import duration, si
+from hrviewer.viewer.warped import seen_through
 from hrviewer.viewer.work import Began, Ended, Failed, Status, Work
 
 if TYPE_CHECKING:
@@ -76,6 +81,7 @@ class Controller:
     looked = Signal(object)
     live_changed = Signal(bool)
     live_told = Signal(str)
+    truth_told = Signal(str)
 
     def __init__(
         self,
@@ -92,8 +98,10 @@ class Controller:
         self.params: dict[str, Any] = {}
         self.region: RegionKind = "whole"
         self.budget = ""
+        self.device, self.precision = "auto", "float32"
         self.state: State = "idle"
         self.overlays: Overlays | None = None
+        self.truth: TruthPoints | None = None
         self.run: Run | None = None
         self.cache, self.folder, self.polite = cache, folder, polite
         self._device: Device | None = None
@@ -101,11 +109,13 @@ class Controller:
         self._work: Work | None = None
         self._began: Began | None = None
         self._reader = ThreadPoolExecutor(1, "hrviewer-preview")
-        self._preview: tuple[PatchRow, Future[NDArray[np.uint8]]] | None = None
+        self._preview: tuple[PatchRow, Future[Look]] | None = None
+        self.hint: Layer | Literal["run"] | None = None
         self._export: tuple[Path, Future[Path]] | None = None
         self._opening: Opening | None = None
         self._closed = False
         self.live = Live(self)
+        follow(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
             (layers.selection.events.active, self._on_active),
@@ -172,6 +182,22 @@ class Controller:
             )
         return rect
 
+    def hints(self) -> dict[str, NDArray[np.floating]]:
+        """Return what the strategy is told beforehand: what is drawn, or what was seen.
+
+        Raises
+        ------
+        UserError
+            If the chosen layer shows nothing on the image.
+        """
+        takes, hint = self.strategy.hints, self.hint
+        if hint == "run":
+            run = self.run
+            return {"density": density_of(run)} if "density" in takes and run is not None else {}
+        if hint is None or "saliency" not in takes or hint not in self.viewer.layers:
+            return {}
+        return {"saliency": drawn_map(hint, self._need_base())}
+
     def shapes(self) -> Shapes | None:
         """Return the layer of shapes that regions are drawn on."""
         active = self.viewer.layers.selection.active
@@ -211,11 +237,12 @@ class Controller:
             strategy = self.strategy
             params = parse_params(strategy, self.params)
             budget = Budget.parse(self.budget) if self.budget.strip() else None
-            region = self.rect()
+            region, hints, plane = self.rect(), self.hints(), plane_of(self.viewer, base)
             networks = self.networks_of(pack)
 
             def prepare() -> tuple[Job, Networks]:
-                job = Job(pyramid_of(base), pack, strategy, params, region, budget)
+                pyramid = pyramid_of(base, plane)
+                job = Job(pyramid, pack, strategy, params, region, budget, hints=hints)
                 return job, networks
 
             self._launch(prepare, out or self._path(base, strategy))
@@ -259,11 +286,12 @@ class Controller:
             strategy = get_strategy(header["strategy"])
             params = parse_params(strategy, header["params"])
             budget = Budget.parse(header["budget"]) if header["budget"] else None
-            networks = self.networks_of(pack)
+            networks, plane = self.networks_of(pack), plane_of(self.viewer, base)
+            hints = self.hints() if header.get("hints") else {}
 
             def prepare() -> tuple[Job, Networks]:
-                pyramid = pyramid_of(base)
-                job = Job(pyramid, pack, strategy, params, run.region, budget, header["seed"])
+                pyramid, seed = pyramid_of(base, plane), header["seed"]
+                job = Job(pyramid, pack, strategy, params, run.region, budget, seed, hints)
                 return job, networks
 
             self._launch(prepare, run.path, resume=True)
@@ -290,11 +318,13 @@ class Controller:
         if self.overlays is not None and not self.live.on:
             self.overlays.refresh()
             self._follow(self.overlays)
+        if self.truth is not None:
+            self._take_truth(self.truth)
         if self._preview is not None and self._preview[1].done():
-            row, future = self._preview
+            _, future = self._preview
             self._preview = None
             if not future.cancelled() and future.exception() is None:
-                self.looked.emit(Look(row, future.result()))
+                self.looked.emit(future.result())
         if self._opening is not None:
             self._take_opened(self._opening)
         if self._export is not None and self._export[1].done():
@@ -323,9 +353,45 @@ class Controller:
             self._export = Path(path), self._reader.submit(export, run, path, to)
 
     @property
+    def knows_truth(self) -> bool:
+        """Whether the image itself says what is really there, as scenes do."""
+        return self.base is not None and pyramid_of(self.base).recipe is not None
+
+    def show_truth(self, path: Path | None = None) -> None:
+        """Show what is really there: what the image itself knows, or a file does."""
+        self.hide_truth()
+        with self._told():
+            base = self._need_base()
+            find = finder(pyramid_of(base), path)
+            self.truth = TruthPoints(self.viewer, base, find, self._reader)
+        self.truth_told.emit("looking…" if self.truth else "")
+
+    def hide_truth(self) -> None:
+        """Take the truth off the image."""
+        if self.truth is not None:
+            shown, self.truth = self.truth, None
+            shown.remove()
+            self.truth_told.emit("")
+
+    def _take_truth(self, shown: TruthPoints) -> None:
+        image = Rect(0, 0, *shape_of(shown.base))
+        view = visible_rect(self.viewer, shown.base, image)
+        if not view.empty:
+            shown.follow(view, image, screen_pixel(self.viewer, shown.base))
+        try:
+            words = shown.tick()
+        except UserError as error:
+            self.hide_truth()
+            self._fail(str(error))
+        else:
+            if words is not None:
+                self.truth_told.emit(words)
+
+    @property
     def busy(self) -> bool:
         """Whether a file is being opened or written, or a patch read."""
-        return self._opening is not None or self._export is not None or self._preview is not None
+        asked = self.truth is not None and self.truth.busy
+        return asked or any((self._opening, self._export, self._preview))
 
     def open_run(self, path: str | Path) -> None:
         """Bring a run's overlays back, on its image if that is at hand."""
@@ -374,6 +440,7 @@ class Controller:
         ending.start()
         ending.join(timeout=5)
         self._work = self._began = self._device = self._networks = self.overlays = self.base = None
+        self.truth = None
 
     # News.
 
@@ -436,7 +503,7 @@ class Controller:
     # The image, and what lies on it.
 
     def _add(self, pyramid: Pyramid) -> Image:
-        return self._show(*image_layer(pyramid))
+        return self._show(*image_layer(pyramid, read=False))
 
     def _show(self, data: Any, settings: dict[str, Any], kind: str) -> Image:
         layer = self.viewer.add_layer(Layer.create(data, settings, kind))
@@ -463,6 +530,8 @@ class Controller:
             overlays, self.overlays = self.overlays, None
             overlays.remove()
             self.overlays_changed.emit()
+        if self.truth is not None and layer in (self.truth.base, self.truth.layer):
+            self.hide_truth()
         if layer == self.base:
             self.stop()
             self.base = None
@@ -530,9 +599,14 @@ class Controller:
         if self._preview is not None:
             self._preview[1].cancel()
         base, networks = overlays.base, self._networks
+        warp = overlays.picture.warps.get(Rect(row.y, row.x, row.h, row.w))
+        plane = plane_of(self.viewer, base)
 
-        def read() -> NDArray[np.uint8]:
-            return seen_by(pyramid_of(base), row, networks)
+        def read() -> Look:
+            pyramid = pyramid_of(base, plane)
+            if warp is not None and warp.role == row.role:
+                return Look(row, *seen_through(pyramid, warp))
+            return Look(row, seen_by(pyramid, row, networks))
 
         self._preview = row, self._reader.submit(read)
 
@@ -547,9 +621,11 @@ class Controller:
         """Return a pack's networks, on the window's one device."""
         if self._device is None:
             self._device = Device(polite=self.polite)
-        if self._networks is None or self._networks.pack is not pack:
-            self._networks = Networks(pack, self._device)
-        return self._networks
+        kept = self._networks
+        chosen = pack, self.device, self.precision
+        if kept is None or (kept.pack, kept.name, kept.precision) != chosen:
+            kept = self._networks = Networks(pack, self._device, self.device, self.precision)
+        return kept
 
     def results(self) -> ResultCache:
         """Return what was seen before."""

@@ -1,27 +1,38 @@
 """A pyramid as a napari image layer.
 
-Invariants: no level is ever loaded whole, except the coarsest, which is a real array of a few
-megapixels at most (napari keeps that one for its thumbnail and never reads it again); all pixels
-come through the pyramid's shared tile cache. `Lazy.__getitem__` is the one place where the
-window waits for a file.
+Invariants: no level is ever loaded whole, except the coarsest, an array of a megapixel or two
+(napari keeps that one for its thumbnail and never asks for it again, so it is filled in place);
+all pixels come through the pyramid's shared tile cache.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.viewer.fetching import Fetcher
+from hrviewer.viewer.shown import Axes, Coarsest, Shown, arrange
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.components import ViewerModel
     from napari.layers import Image
 
-Axes = Literal["yx", "yxc", "cyx"]
-
-__all__ = ["KEY", "Lazy", "image_layer", "is_base", "placement", "pyramid_of", "shape_of"]
+__all__ = [
+    "KEY",
+    "image_layer",
+    "is_base",
+    "placement",
+    "plane_of",
+    "pyramid_of",
+    "shape_of",
+    "small",
+]
 
 KEY = "hrviewer"
 """Under this name a layer's metadata holds what hrviewer knows of it."""
@@ -33,70 +44,6 @@ COARSEST = 1_500_000
 """Pixels of the coarsest level, at most."""
 
 
-class Lazy:
-    """A level as the array that napari slices.
-
-    Parameters
-    ----------
-    level : Level
-        Of a pyramid.
-    axes : {"yx", "yxc", "cyx"}
-        One channel, a colour image, or channels to step through.
-    """
-
-    def __init__(self, level: Any, axes: Axes) -> None:
-        self._level, self._axes = level, axes
-        self.shape: tuple[int, ...] = arranged(level.shape, axes)
-        self.dtype = np.dtype(level.dtype)
-        self.ndim = len(self.shape)
-        self.size = math.prod(self.shape)
-        # napari loads whole chunks around what is visible: pans inside them cost nothing.
-        side = max(256, min(1024, *level.tile))
-        self.chunks: tuple[int, ...] = arranged((side, side, level.shape[2]), axes)
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        key = key if isinstance(key, tuple) else (key,)
-        if Ellipsis in key:
-            at = key.index(Ellipsis)
-            gap = self.ndim - len(key) + 1
-            key = (*key[:at], *[slice(None)] * gap, *key[at + 1 :])
-        key = (*key, *[slice(None)] * (self.ndim - len(key)))
-        first = self._axes.index("y")
-        (y0, y1), (x0, x1) = (span(key[i], self.shape[i]) for i in (first, first + 1))
-        pixels = arrange(self._level.read(y0, y1, x0, x1), self._axes)
-        rest = [*key]
-        for i in (first, first + 1):
-            rest[i] = slice(None, None, key[i].step) if isinstance(key[i], slice) else 0
-        return np.asarray(pixels[tuple(rest)])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.asarray(self[...], dtype)
-
-
-def arranged(shape: tuple[int, int, int], axes: Axes) -> tuple[int, ...]:
-    """Return ``(h, w, c)`` in the order of `axes`."""
-    sizes = dict(zip("yxc", shape, strict=True))
-    return tuple(sizes[axis] for axis in axes)
-
-
-def arrange(pixels: NDArray[Any], axes: Axes) -> NDArray[Any]:
-    """Return pixels ``(h, w, c)`` in the order of `axes`."""
-    if axes == "yx":
-        return pixels[..., 0]
-    return np.moveaxis(pixels, -1, 0) if axes == "cyx" else pixels
-
-
-def span(key: Any, length: int) -> tuple[int, int]:
-    """Return the rows or columns that an index needs."""
-    if isinstance(key, slice):
-        start, stop, step = key.indices(length)
-        if step < 0:
-            raise IndexError("levels are not read backwards")
-        return start, max(start, stop)
-    index = int(key) % length
-    return index, index + 1
-
-
 def axes_of(pyramid: Pyramid) -> Axes:
     """Return how an image is handed to napari: eight-bit triples are colours."""
     if pyramid.channels == 1:
@@ -104,30 +51,53 @@ def axes_of(pyramid: Pyramid) -> Axes:
     return "yxc" if pyramid.channels == 3 and pyramid.dtype == np.uint8 else "cyx"
 
 
-def levels_of(pyramid: Pyramid) -> list[Any]:
-    """Return what napari slices, finest first."""
+def small(pyramid: Pyramid) -> bool:
+    """Tell whether an image is one array for napari."""
+    return math.prod(pyramid.levels[0].shape) <= WHOLE
+
+
+def levels_of(pyramid: Pyramid, read: bool) -> list[Any]:
+    """Return what napari slices, finest first; the coarsest a real array if it is to be read."""
     axes = axes_of(pyramid)
-    if math.prod(pyramid.levels[0].shape) <= WHOLE:
-        return [arrange(pyramid.read(pyramid.rect), axes)]
-    lazy: list[Any] = [Lazy(level, axes) for level in pyramid.levels]
-    scale = max(pyramid.levels[-1].downsample)
-    while math.prod(pyramid.shape) / scale**2 > COARSEST:
-        scale *= 2
-    coarsest = arrange(pyramid.read(pyramid.rect, scale), axes)
-    if coarsest.shape == lazy[-1].shape:
-        lazy.pop()
-    return [*lazy, coarsest]
+    one = small(pyramid)
+    shapes = [] if one else pyramid.shapes
+    scale = 1.0
+    if not one:
+        scale = max(a / b for a, b in zip(pyramid.shape, shapes[-1], strict=False))
+        while math.prod(pyramid.shape) / scale**2 > COARSEST:
+            scale *= 2
+    fetcher = Fetcher(pyramid, scale)
+    fetcher.patient = not read
+    shown: list[Any] = [Shown(fetcher, index, axes) for index in range(len(shapes))]
+    coarsest: Any = Coarsest(fetcher, len(shapes), axes)
+    if shown and shown[-1].shape == coarsest.shape:
+        shown.pop()
+    if read:
+        fetcher.fill()
+        fetcher.fresh = False
+        coarsest = arrange(fetcher.whole, axes)
+    return [*shown, coarsest]
 
 
-def image_layer(pyramid: Pyramid) -> tuple[Any, dict[str, Any], str]:
-    """Return a pyramid as napari's layer tuple; the layer's metadata holds the pyramid."""
-    levels, axes = levels_of(pyramid), axes_of(pyramid)
+def image_layer(pyramid: Pyramid, *, read: bool = True) -> tuple[Any, dict[str, Any], str]:
+    """Return a pyramid as napari's layer tuple; the layer's metadata holds the pyramid.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The image.
+    read : bool
+        Whether to read the coarsest level now, building what it needs, which may take its time;
+        otherwise nothing is read, and pixels come beside the event loop once the layer is in a
+        viewer that is followed (`arriving.follow`).
+    """
+    levels, axes = levels_of(pyramid, read), axes_of(pyramid)
     settings: dict[str, Any] = {
         "name": pyramid.name,
         "metadata": {KEY: {"pyramid": pyramid}},
         "multiscale": len(levels) > 1,
         "rgb": axes == "yxc",
-        "contrast_limits": limits(levels[-1]),
+        "contrast_limits": limits(levels[-1]) if read else widest(pyramid.dtype),
     }
     if axes != "yxc":
         settings["colormap"] = "gray"
@@ -136,6 +106,13 @@ def image_layer(pyramid: Pyramid) -> tuple[Any, dict[str, Any], str]:
         settings["scale"] = (*[1.0] * channel, *pyramid.pixel_size)
         settings["units"] = (*["pixel"] * channel, "um", "um")
     return (levels if len(levels) > 1 else levels[0]), settings, "image"
+
+
+def widest(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return contrast limits for pixels that nobody has seen yet."""
+    if dtype.kind == "f":
+        return 0, 1
+    return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
 
 
 def limits(pixels: NDArray[Any]) -> tuple[float, float]:
@@ -149,8 +126,27 @@ def limits(pixels: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1)
 
 
-def pyramid_of(layer: Image) -> Pyramid:
+def plane_of(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
+    """Return which plane of a layer with further axes (t, z) is on the screen.
+
+    None of ours has any: channels are all looked at, whichever is shown.
+    """
+    if "pyramid" in layer.metadata.get(KEY, {}) or layer.ndim == 2:
+        return ()
+    first = layer.data[0] if layer.multiscale else layer.data
+    point = np.round(np.asarray(layer.world_to_data(viewer.dims.point))[:-2])
+    return tuple(int(min(max(i, 0), n - 1)) for i, n in zip(point, first.shape, strict=False))
+
+
+def pyramid_of(layer: Image, plane: Sequence[int] = ()) -> Pyramid:
     """Return the pyramid behind a layer, opening one on its data if it is not ours.
+
+    Parameters
+    ----------
+    layer : Image
+        Ours or anybody's.
+    plane : sequence of int
+        Which plane of further axes; the first if not given.
 
     Raises
     ------
@@ -158,9 +154,11 @@ def pyramid_of(layer: Image) -> Pyramid:
         If the layer's data cannot be looked at.
     """
     kept: Pyramid | None = layer.metadata.get(KEY, {}).get("pyramid")
-    if kept is None:
-        kept = open_pyramid(layer)
-    return kept
+    if kept is not None:
+        return kept
+    first = open_pyramid(layer)
+    wanted = dict(zip(first.plane, plane, strict=False))
+    return first if wanted in ({}, first.plane) else open_pyramid(layer, plane=wanted)
 
 
 def is_base(layer: Any) -> bool:

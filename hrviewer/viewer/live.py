@@ -3,8 +3,9 @@
 `Live` is told to `tick` with the controller, on the window's thread: there it sees that the view
 has come to rest, or that something else was chosen, and asks the engine's session. What the
 session has to say waits in a deque until the next tick; it is drawn into the picture's arrays by
-`Painter`, on a thread of its own, so that the window neither computes nor draws maps. Overlays
-stand still while the view moves, and are refreshed at most ten times a second.
+`painter.Painter`, on a thread of its own, so that the window neither computes nor draws maps.
+Overlays stand still while the view moves, and are refreshed at most ten times a second. Of a stack
+the plane on the screen is looked at.
 
 Invariants: nothing is looked at while Live is off, the window is hidden or a run is at work; what
 is drawn belongs to one choice; what a newer choice left behind is dropped, whoever says it.
@@ -26,12 +27,15 @@ from numpy.typing import NDArray
 from hrviewer.engine import (
     Budget,
     Cell,
+    Hints,
     Networks,
-    Progress,
+    Priority,
     Seen,
     Session,
     Update,
+    build_scene,
     cells,
+    how_far_off,
     kind_of,
     native_scale,
 )
@@ -40,8 +44,9 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Network, Pack
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import describe, parse_params, sentence
-from hrviewer.strategies import Params, Show, Strategy
-from hrviewer.viewer.levels import pyramid_of
+from hrviewer.strategies import Params, Strategy, get_strategy
+from hrviewer.viewer.levels import plane_of, pyramid_of
+from hrviewer.viewer.painter import Painter
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import screen_pixel, visible_rect
 from hrviewer.viewer.units import si
@@ -52,7 +57,7 @@ if TYPE_CHECKING:
 
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Live", "Painter"]
+__all__ = ["Live"]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +66,9 @@ REST = 0.05
 
 BETWEEN = 0.1
 """Seconds between refreshes of the overlays, at least."""
+
+LETTER = 1.0
+"""Width of a letter of the head-up line, per size of its font, about; screen pixels."""
 
 RECENT = 3.0
 """Seconds over which rates are measured."""
@@ -71,93 +79,12 @@ class _Ready:
     """Everything is loaded."""
 
     base: Image
-    pack: Pack
+    plane: tuple[int, ...]
     pyramid: Pyramid
     networks: Networks
     main: Network
     picture: Picture
-
-
-class Painter:
-    """Draws what a session says into a picture, on a thread of its own.
-
-    Cells of different sizes may lie over each other after a zoom: what a cell says takes the
-    place of all that was drawn there before, so every pixel shows, and is charged with, one
-    cell's looks.
-
-    Parameters
-    ----------
-    picture : Picture
-        What is drawn into.
-    """
-
-    def __init__(self, picture: Picture) -> None:
-        self.picture = picture
-        self._choice = 0
-        self._whole: set[Rect] = set()
-        self._part: Rect | None = None
-        self._fresh = False
-        self._worker = ThreadPoolExecutor(1, "hrviewer-paint")
-
-    def turn(self, choice: int) -> None:
-        """Draw this choice from now on, on an empty picture."""
-        self._choice = choice
-        self._worker.submit(self._clear)
-
-    def take(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
-        """Draw a cell, or what comes of one; from any thread."""
-        try:
-            self._worker.submit(self._draw, choice, rect, update)
-        except RuntimeError:  # closed in the meantime
-            log.debug("nobody draws any more")
-
-    def close(self) -> None:
-        """Draw no more."""
-        self._choice = -1
-        self._worker.shutdown(wait=False, cancel_futures=True)
-
-    def _clear(self) -> None:
-        self.picture.erase(self.picture.image)
-        self._whole.clear()
-        self._part = None
-
-    def _draw(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
-        if choice != self._choice or isinstance(update, Progress):
-            return
-        try:
-            if isinstance(update, Cell):
-                self._finish(choice, update)
-            elif update is None:
-                self._part, self._fresh = rect, True
-            elif rect == self._part:
-                # What was there before stays until there is something to put in its place.
-                if self._fresh and isinstance(update, Seen | Show):
-                    self._empty(rect)
-                    self._fresh = False
-                self.picture.take(update)
-        except Exception:
-            log.exception("a cell was not drawn")
-
-    def _finish(self, choice: int, cell: Cell) -> None:
-        if cell.rect in self._whole:
-            return
-        if cell.rect != self._part or self._fresh:
-            self._empty(cell.rect)
-            for request, seen in cell.seen:
-                self.picture.take(request)
-                for look in seen:
-                    if choice != self._choice:
-                        return
-                    self.picture.take(look)
-            for show in cell.shown:
-                self.picture.take(show)
-        self._part = None
-        self._whole.add(cell.rect)
-
-    def _empty(self, rect: Rect) -> None:
-        self.picture.erase(rect)
-        self.picture.region = rect
-        self._whole = {other for other in self._whole if (other & rect).empty}
+    note: str
 
 
 class Live:
@@ -178,6 +105,7 @@ class Live:
         self._loading: Future[_Ready] | None = None
         self._ready: _Ready | None = None
         self._base: Image | None = None
+        self._plane: tuple[int, ...] = ()
         self._painter: Painter | None = None
         self._news: deque[tuple[int, Rect, Any]] = deque()
         self._choice = -1
@@ -236,7 +164,12 @@ class Live:
             self._take_loaded()
         elif controller.base is None or controller.pack is None:
             self.turn(False)
-        elif ready is None or (ready.base, ready.pack) != (controller.base, controller.pack):
+        elif (
+            ready is None
+            or ready.base != controller.base
+            or ready.plane != plane_of(controller.viewer, controller.base)
+            or ready.networks is not controller.networks_of(controller.pack)
+        ):
             self._load(controller.base, controller.pack)
         elif controller.overlays is None or controller.overlays.picture is not ready.picture:
             self.turn(False)  # other overlays have taken over
@@ -261,15 +194,19 @@ class Live:
 
     def _load(self, base: Image, pack: Pack) -> None:
         """Open and load on a thread, for it takes its time."""
-        if self._base != base:
+        plane = plane_of(self._controller.viewer, base)
+        if (self._base, self._plane) != (base, plane):
             self._drop()
         self._rest()
-        self._base = base
+        self._base, self._plane = base, plane
         networks = self._controller.networks_of(pack)
 
         def load() -> _Ready:
-            pyramid, main = pyramid_of(base), networks["main"]
-            return _Ready(base, pack, pyramid, networks, main, empty(pyramid, main))
+            pyramid, main = pyramid_of(base, plane), networks["main"]
+            scene, _, _ = build_scene(pyramid, networks, get_strategy("patches"))
+            off = how_far_off(pyramid, networks, scene, Priority.LIVE)
+            picture, note = empty(pyramid, main), str(off) if off else ""
+            return _Ready(base, plane, pyramid, networks, main, picture, note)
 
         self._ready = None
         self._loading = self._loader.submit(load)
@@ -294,6 +231,7 @@ class Live:
             self._painter.close()
         self._painter = Painter(ready.picture)
         self._controller._draw(ready.base, ready.picture)
+        self._controller.noted.emit([ready.note] if ready.note else [])
         self._chosen = self._view = None
         self._recent.clear()
         self._looks = self._served = 0
@@ -319,6 +257,7 @@ class Live:
             controller.strategy.id,
             dict(controller.params),
             controller.budget,
+            controller.hint,
         )
         if chosen == self._chosen:
             return
@@ -330,14 +269,17 @@ class Live:
         try:
             params = parse_params(controller.strategy, controller.params)
             budget = Budget.parse(controller.budget) if controller.budget.strip() else None
+            hints = controller.hints()
         except UserError as error:
             # Half of a number is no budget: that is said in the panel only, and waited for.
             self._choice = -1
             controller.failed.emit(str(error))
             return
-        self._choose(controller.strategy, params, budget)
+        self._choose(controller.strategy, params, budget, hints)
 
-    def _choose(self, strategy: Strategy, params: Params, budget: Budget | None) -> None:
+    def _choose(
+        self, strategy: Strategy, params: Params, budget: Budget | None, hints: Hints
+    ) -> None:
         assert self._ready is not None
         assert self._painter is not None
         networks = self._ready.networks
@@ -351,8 +293,9 @@ class Live:
                 cache=self._controller.results(),
                 heard=self._hear,
                 failed=self._fail,
+                ahead=True,
             )
-        self._choice = self.session.switch(strategy, params, budget, networks)
+        self._choice = self.session.switch(strategy, params, budget, networks, hints)
         self._painter.turn(self._choice)
         self._news.clear()
         self._busy = True
@@ -466,6 +409,8 @@ class Live:
         while self._recent and self._recent[0][0] < now - RECENT:
             self._recent.popleft()
         backend = ready.main.backend.split()[0]
+        if ready.main.precision != "float32":
+            backend += f" in {ready.main.precision}"
         served = f"{self._served:,} of {self._looks:,} looks from the cache"
         rest = f"{backend} on {ready.main.device} · {served}"
         if not waiting:
@@ -481,11 +426,23 @@ class Live:
         return words, rest
 
     def _hud(self, words: str) -> None:
-        text = self._controller.viewer.canvas.overlays.text
+        canvas = self._controller.viewer.canvas
+        text = canvas.overlays.text
         if words:
-            text.text = words
+            text.text = wrapped(words, int(canvas.size[1] / (LETTER * text.font_size)))
             text.position = "top_left"
         text.visible = bool(words)
+
+
+def wrapped(words: str, width: int) -> str:
+    """Break a line between its parts, where it would be longer than `width` letters."""
+    lines: list[str] = []
+    for part in words.split(" · "):
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def empty(pyramid: Pyramid, main: Network) -> Picture:

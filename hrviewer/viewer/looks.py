@@ -20,10 +20,14 @@ PREVIEW = 320
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A patch that the person asked about, and what the network saw there, once it is read."""
+    """A patch that the person asked about, and what the network saw there, once it is read.
+
+    For a warp `even` is what evenly shrinking to as many pixels would have shown.
+    """
 
     row: PatchRow
     pixels: NDArray[np.uint8] | None = None
+    even: NDArray[np.uint8] | None = None
 
 
 def seen_by(pyramid: Pyramid, row: PatchRow, networks: Networks | None) -> NDArray[np.uint8]:

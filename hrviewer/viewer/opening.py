@@ -51,7 +51,7 @@ class Opening:
         try:
             if pyramid.missing_levels():
                 pyramid.build_overviews(self._tell, self._cancelled.is_set)
-            return image_layer(pyramid)
+            return image_layer(pyramid, read=True)
         except BaseException:
             pyramid.close()
             raise

@@ -18,6 +18,7 @@ from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.levels import KEY, placement
 from hrviewer.viewer.outlines import Outlines
 from hrviewer.viewer.picture import MAPS, Map, MapName, Picture
+from hrviewer.viewer.warped import Grids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +69,7 @@ class Overlays:
             for name, drawn in picture.maps.items()
         }
         self.outlines = Outlines(base)
+        self.grids: Grids | None = None
         # Below the outlines the maps, the most detailed last.
         with keep_selection(viewer):
             for name in ("cost", "saliency", "patches", "output"):
@@ -83,6 +85,8 @@ class Overlays:
         """All layers."""
         yield from self.layers.values()
         yield self.outlines.layer
+        if self.grids is not None:
+            yield self.grids.layer
 
     def refresh(self, *, hidden: bool = True) -> None:
         """Bring onto the screen what was drawn since the last time.
@@ -119,10 +123,21 @@ class Overlays:
                 self._swap(name)
         if not self._shown["patches"]:
             return
+        self._draw_grids(view, pixel)
         few = self.outlines.draw(self.picture.record.patches, view, pixel)
         if few == self._crowded:
             self._crowded = not few
             self._apply()
+
+    def _draw_grids(self, view: Rect, pixel: float) -> None:
+        """Draw the grids of warps; the layer comes with the first of them."""
+        warps = self.picture.warps
+        if self.grids is None and warps:
+            self.grids = Grids(self.base)
+            with keep_selection(self.viewer):
+                self.viewer.add_layer(self.grids.layer)
+        if self.grids is not None:
+            self.grids.draw(warps, view, pixel)
 
     def show(self, name: MapName, shown: bool) -> None:
         """Show or hide an overlay."""
@@ -166,6 +181,8 @@ class Overlays:
                 layer.set_view_slice()
             layer.visible = visible
         self.outlines.layer.visible = self._shown["patches"] and not self._crowded
+        if self.grids is not None:
+            self.grids.layer.visible = self._shown["patches"]
 
 
 def settings(name: MapName, drawn: Map) -> dict[str, Any]:

@@ -18,15 +18,43 @@ from numpy.typing import NDArray
 
 from hrviewer.engine import Canvas, PatchRow, Record, Seen, Update
 from hrviewer.engine.canvas import Kind
+from hrviewer.engine.charge import QUANTITIES
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
 from hrviewer.strategies import Look, Show, Think, Warp
 from hrviewer.viewer.units import nice
 
-__all__ = ["MAPS", "Map", "MapName", "Picture"]
+__all__ = ["COSTS", "MAPS", "Map", "MapName", "Picture", "Quantity"]
 
 MapName = Literal["output", "saliency", "patches", "cost"]
 MAPS: tuple[MapName, ...] = ("output", "saliency", "patches", "cost")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that looks cost, as the cost map draws it.
+
+    Parameters
+    ----------
+    unit : str
+        As the legend writes it.
+    parts : tuple of str
+        Of `Charge`, which add up to it.
+    per_pixel : float
+        Units per pixel of the image that one of these is.
+    """
+
+    unit: str
+    parts: tuple[str, ...]
+    per_pixel: float = 1.0
+
+
+COSTS: dict[str, Quantity] = {
+    "FLOPs": Quantity("FLOP per pixel", ("flops",)),
+    "time": Quantity("ms per megapixel", ("read_s", "prepare_s", "infer_s", "post_s"), 1e9),
+    "bytes": Quantity("bytes per pixel", ("bytes",)),
+}
+"""What the cost map can show, by name."""
 
 LARGEST = 4096**2
 """Cells of the output map, over all classes; a larger one is drawn with coarser cells."""
@@ -125,6 +153,10 @@ class Picture:
         Output cells per drawn cell and side.
     plane : int or None
         The class that is drawn; None for all of them together.
+    warps : dict of Rect to Warp
+        Through which grids was looked, by what the looks answer for; replaced, never changed.
+    quantity : str
+        Of `COSTS`, what the cost map shows.
     """
 
     def __init__(
@@ -147,8 +179,10 @@ class Picture:
         self.record = record = Record(image, canvas, self.region & image)
         # A probability is shown for one class at a time, the last: a background comes first.
         self.plane = None if kind == "mass" else k - 1
+        self.quantity = next(iter(COSTS))
         self._request: Look | Warp | Think | None = None
         self._scores: dict[Rect, float] = {}
+        self.warps: dict[Rect, Warp] = {}
         self._areas = areas(image, cell, canvas.values.shape[1:])
         self._cost_areas = areas(image, record.ledger.cell, record.ledger.map.shape[1:])
         per = 1e6 if pixel_size is None else 1e6 / (pixel_size[0] * pixel_size[1])
@@ -161,7 +195,7 @@ class Picture:
             "output": Map(halved(canvas.values.shape[1:]), cell, unit, fixed=kind != "mass"),
             "saliency": Map([record.saliency.values[0]], record.saliency.cell, "interest"),
             "patches": Map([empty(grid)], record.ledger.cell, "order of looks"),
-            "cost": Map([empty(grid)], record.ledger.cell, "FLOP per pixel"),
+            "cost": Map([empty(grid)], record.ledger.cell, COSTS[self.quantity].unit),
         }
 
     @classmethod
@@ -233,6 +267,7 @@ class Picture:
                 drawn.values[block(rect, drawn.cell)] = np.nan
                 drawn.join(rect)
             drawn.changed = True
+        self.warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
         left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
         if len(left) < len(record.patches):
             record.patches = left
@@ -242,6 +277,13 @@ class Picture:
         self.plane = plane
         self._redraw(self.image)
         self.maps["output"].changed = True
+
+    def measure(self, quantity: str) -> None:
+        """Draw another cost, of `COSTS`."""
+        self.quantity = quantity
+        drawn = self.maps["cost"]
+        drawn.unit, drawn.changed = COSTS[quantity].unit, True
+        self._redraw_cost(self.image)
 
     def patch_at(self, y: float, x: float) -> PatchRow | None:
         """Return the finest look, and the last of these, whose core holds a point."""
@@ -258,6 +300,8 @@ class Picture:
             score = self._scores.get(core)
             scores = None if score is None else (score,)
             request = replace(request, patches=(seen.patch,), group=None, scores=scores)
+        elif isinstance(request, Warp):
+            self.warps = {**self.warps, core: request}
         self.record.add(request, [seen])
         self._mark(self.record.patches[-1])
         self._redraw(core)
@@ -281,10 +325,16 @@ class Picture:
         drawn.values[where] = chosen
         drawn.join(rect)
         drawn.changed = True
-        ledger, drawn = self.record.ledger, self.maps["cost"]
-        where = block(rect, ledger.cell)
-        flops = ledger.map[0][where]
-        drawn.values[where] = np.where(flops > 0, flops / self._cost_areas[where], np.nan)
+        self._redraw_cost(rect)
+
+    def _redraw_cost(self, rect: Rect) -> None:
+        ledger, drawn, quantity = self.record.ledger, self.maps["cost"], COSTS[self.quantity]
+        rows, columns = block(rect, ledger.cell)
+        # The same place is seen whatever is shown: where looks were cheap, too.
+        seen = ledger.map[0, rows, columns] > 0
+        amount = sum(ledger.map[QUANTITIES.index(part), rows, columns] for part in quantity.parts)
+        per_pixel = amount * quantity.per_pixel / self._cost_areas[rows, columns]
+        drawn.values[rows, columns] = np.where(seen, per_pixel, np.nan)
         drawn.changed = True
 
 

@@ -49,10 +49,21 @@ def worth_it(pyramid: Pyramid, suffix: str) -> bool:
 
 
 def image_layers(path: str | list[str]) -> list[LayerTuple]:
-    """Return an image's layer."""
+    """Return an image's layer; its pixels come beside the event loop."""
+    return [unread(open_pyramid(path[0] if isinstance(path, list) else path))]
+
+
+def unread(pyramid: Pyramid) -> LayerTuple:
+    """Return a pyramid's layer, and have the window in front bring its pixels as they come."""
+    import napari
+
+    from hrviewer.viewer.arriving import follow
     from hrviewer.viewer.levels import image_layer
 
-    return [image_layer(open_pyramid(path[0] if isinstance(path, list) else path))]
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        follow(viewer)
+    return image_layer(pyramid, read=viewer is None)
 
 
 def read_run(path: str | list[str]) -> Reader | None:
@@ -69,7 +80,6 @@ def run_layers(path: str | list[str]) -> list[LayerTuple]:
     from napari.utils.notifications import show_warning
 
     from hrviewer.runs import Run
-    from hrviewer.viewer.levels import image_layer
     from hrviewer.viewer.overlays import overlay_tuples
     from hrviewer.viewer.picture import Picture
 
@@ -82,7 +92,7 @@ def run_layers(path: str | list[str]) -> list[LayerTuple]:
         pyramid = open_pyramid(image["path"])
         if pyramid.fingerprint != image["fingerprint"]:
             show_warning(f"{pyramid.name} has changed since this run: its overlays may not fit it")
-        layers.append(image_layer(pyramid))
+        layers.append(unread(pyramid))
     except UserError as error:
         show_warning(f"the overlays come without their image: {error}")
     base = Image(np.zeros((1, 1)), **place)

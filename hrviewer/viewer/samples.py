@@ -1,4 +1,4 @@
-"""Sample images: photographs that come with scikit-image, enlarged by nothing, read as pyramids."""
+"""Sample images: scenes, and photographs that come with scikit-image, all read as pyramids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from hrviewer.pyramid import open_pyramid
 
-__all__ = ["hubble_deep_field", "ihc", "retina", "sample_path"]
+__all__ = ["crowd", "hubble_deep_field", "ihc", "retina", "sample_path"]
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
@@ -32,6 +32,13 @@ def retina() -> list[LayerTuple]:
 def hubble_deep_field() -> list[LayerTuple]:
     """Return a piece of sky, 872 × 1000 pixels."""
     return _sample("hubble_deep_field.jpg", "Hubble deep field")
+
+
+def crowd() -> list[LayerTuple]:
+    """Return a scene: a city square and its streets, full of people, 32768 × 32768 pixels."""
+    from hrviewer.viewer.levels import image_layer
+
+    return [image_layer(open_pyramid("sample:crowd?size=32768&seed=0"))]
 
 
 def _sample(file: str, name: str) -> list[LayerTuple]:

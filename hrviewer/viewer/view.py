@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.viewer.commands import panel_of
-from hrviewer.viewer.levels import image_layer
+from hrviewer.viewer.levels import image_layer, small
 
 if TYPE_CHECKING:
     import napari
@@ -88,12 +88,15 @@ def view(
     import napari
     from napari.layers import Layer
 
+    from hrviewer.viewer.arriving import follow
+
     pyramids: list[Pyramid] = []
     if image is not None:
         pyramids.append(open_pyramid(image))
     window = viewer if viewer is not None else napari.Viewer(title="hrviewer")
+    follow(window)
     for pyramid in pyramids:
-        window.add_layer(Layer.create(*image_layer(pyramid)))
+        window.add_layer(Layer.create(*image_layer(pyramid, read=small(pyramid))))
     opened = View(window, panel_of(window))
     if model is not None:
         opened.controller.use_pack(model)

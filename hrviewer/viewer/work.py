@@ -191,7 +191,7 @@ def expected(job: Job, main: Role, native: float) -> float:
     outer = card.tile if card.fixed else card.tile + 2 * main.halo
     limit = math.inf
     if job.budget is not None and job.budget.unit != "seconds":
-        limit = job.budget.flops(main, lambda: math.inf)
+        limit = job.budget.flops(main, lambda: math.inf, whole)
     elif job.budget is None and job.strategy.default_budget is not None:
         limit = job.strategy.default_budget * whole
     return max(1.0, min(limit, whole * (outer / inner) ** 2))

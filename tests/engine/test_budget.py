@@ -16,6 +16,7 @@ from hrviewer.errors import UserError
         ("30s", 30, "seconds"),
         ("500patches", 500, "patches"),
         ("1patch", 1, "patches"),
+        ("12.5%", 0.125, "share"),
     ],
 )
 def test_reads(text, amount, unit):
@@ -24,14 +25,17 @@ def test_reads(text, amount, unit):
     assert Budget.parse(str(budget)) == budget
 
 
-@pytest.mark.parametrize("text", ["", "30", "-3s", "0s", "3Ks", "2 potatoes", "1.2.3s", "TFLOP"])
+@pytest.mark.parametrize(
+    "text", ["", "30", "-3s", "0s", "3Ks", "2 potatoes", "1.2.3s", "TFLOP", "3K%"]
+)
 def test_refuses(text):
-    with pytest.raises(UserError, match="2TFLOP, 30s or 500patches"):
+    with pytest.raises(UserError, match="2TFLOP, 30s, 500patches or 10%"):
         Budget.parse(text)
 
 
 def test_becomes_flops():
     main = role_of(Bright())
-    assert Budget(5, "flops").flops(main, lambda: 1.0) == 5
-    assert Budget(3, "seconds").flops(main, lambda: 7.0) == 21
-    assert Budget(2, "patches").flops(main, lambda: 0.0) == 2 * 64 * 64 * 100
+    assert Budget(5, "flops").flops(main, lambda: 1.0, 9.0) == 5
+    assert Budget(3, "seconds").flops(main, lambda: 7.0, 9.0) == 21
+    assert Budget(2, "patches").flops(main, lambda: 0.0, 9.0) == 2 * 64 * 64 * 100
+    assert Budget(0.25, "share").flops(main, lambda: 0.0, 8.0) == 2

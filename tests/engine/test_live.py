@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from toys import FLOPS, Bench, Bright, Toy, ToyPack, many_patches, overview_then_chosen, picture
 
-from hrviewer.engine import Budget, Cell, ResultCache, Seen, Session, cells
+from hrviewer.engine import Budget, Cell, ResultCache, Seen, Session, around, cells
 from hrviewer.engine.scene import Networks
 from hrviewer.errors import UserError
-from hrviewer.geometry import Rect
-from hrviewer.strategies import Params
+from hrviewer.geometry import Patch, Rect
+from hrviewer.strategies import Answer, Look, Params
 
 IMAGE = picture(1024, 1024)
 VIEW = Rect(0, 0, 1024, 1024)
@@ -154,7 +154,7 @@ def test_what_is_kept_is_bounded(follow):
     session.look_at(VIEW, 1.0)
     wait(session)
     assert 1 <= len(session._kept) < 4
-    assert session._size <= 1_000_000
+    assert session._kept.nbytes <= 1_000_000
 
 
 def test_errors_are_told_and_do_not_end_it(bench, follow):
@@ -190,3 +190,199 @@ def test_nothing_waits_for_what_is_computed(bench, follow):
     session.rest()
     assert (time.perf_counter() - start) / 100 < 0.005
     gate.set()
+
+
+# Several cells at once.
+
+
+def until(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+HALVES = np.zeros((512, 1024, 3), np.uint8)
+HALVES[:, :512], HALVES[:, 512:] = 10, 200
+"""Two cells that can be told apart by their pixels."""
+
+
+def halves(batch):
+    """Return which cells a batch holds, by the patches that are no filling."""
+    return {round(float(one.max()) * 255) for one in batch} - {0}
+
+
+def test_cells_are_under_way_together_and_share_batches():
+    with Bench(HALVES, batch=16) as bench:
+        network, gate, begun, mixed = bench.pack.networks["main"], threading.Event(), [], []
+        network.before = lambda batch: (gate.wait(20), mixed.append(halves(batch)))
+        session = Session(
+            bench.pyramid,
+            bench.networks,
+            Toy(many_patches),
+            Params(),
+            heard=lambda number, rect, update: begun.append(rect) if update is None else None,
+        )
+        session.look_at(Rect(0, 0, 512, 1024), 1.0)
+        until(lambda: len(begun) == 2)
+        until(lambda: sum(map(len, bench.device._queues.values())) >= 6)
+        gate.set()
+        wait(session)
+        session.close()
+        assert {10, 200} in mixed
+        assert network.looked >= 2 * 256
+        assert session.computed == 2 * 256
+
+
+def test_what_left_the_view_is_not_read(bench, follow):
+    network, gate = bench.pack.networks["main"], threading.Event()
+    network.before = lambda batch: gate.wait(20)
+    begun = []
+    session = follow(heard=lambda n, rect, update: begun.append(rect) if update is None else None)
+    session.look_at(VIEW, 1.0)
+    until(lambda: len(begun) == 2)
+    session.look_at(Rect(600, 600, 300, 300), 1.0)
+    gate.set()
+    wait(session)
+    assert set(begun[2:]) <= {Rect(512, 512, 512, 512)}
+    assert len(session._kept) == 1
+
+
+# Ahead.
+
+
+def test_the_ring_around_a_view():
+    image = Rect(0, 0, 4096, 4096)
+    view = Rect(1100, 1100, 800, 800)
+    ring = around(view, 1.0, image)
+    assert len(ring) == 12
+    assert all((cell & other).empty for cell in ring for other in cells(view, 1.0, image))
+    assert around(Rect(0, 0, 100, 100), 1.0, Rect(0, 0, 512, 512)) == []
+    assert around(Rect(9000, 0, 10, 10), 1.0, image) == []
+
+
+def test_what_is_next_to_the_view_is_seen_ahead(bench, follow):
+    heard = []
+    session = follow(ahead=True, heard=lambda number, rect, update: heard.append(rect))
+    session.look_at(Rect(0, 0, 500, 500), 1.0)
+    wait(session)
+    assert len(session._kept) == 4
+    assert set(heard) == {Rect(0, 0, 512, 512)}
+    assert session.computed == 256
+    assert bench.pack.networks["main"].looked == 4 * 256
+    # There at once, though it was not in view before.
+    assert len(session.look_at(VIEW, 1.0)) == 4
+    assert session.idle()
+    assert session.computed == 256
+
+
+def test_a_view_comes_before_what_is_ahead():
+    with Bench(HALVES) as bench:
+        network, order = bench.pack.networks["main"], []
+        step = threading.Semaphore(256 + 20)  # the cell in view, and some of the other
+
+        def before(batch):
+            assert step.acquire(timeout=20)
+            order.extend(halves(batch))
+
+        network.before = before
+        heard = []
+        session = Session(
+            bench.pyramid,
+            bench.networks,
+            Toy(many_patches),
+            Params(),
+            ahead=True,
+            heard=lambda number, rect, update: heard.append(rect),
+        )
+        session.look_at(Rect(0, 0, 512, 500), 1.0)
+        until(lambda: len(order) == 256 + 20)
+        assert order[-1] == 200
+        # Another strategy: what is under way ahead is dropped after the batch in flight.
+        session.switch(Toy(in_view_only), Params())
+        session.look_at(Rect(0, 0, 512, 500), 1.0)
+        until(lambda: len(bench.device._queues[0]) > 0)
+        step.release(10_000)
+        until(lambda: order.count(10) > 256)
+        assert order[256 + 20 :].index(10) <= 1
+        session.rest()
+        wait(session)
+        looked = network.looked
+        time.sleep(0.05)
+        assert network.looked == looked
+        session.close()
+
+
+def test_what_comes_into_view_goes_on_where_it_is(bench, follow):
+    network, gate = bench.pack.networks["main"], threading.Event()
+    inside = threading.Event()
+
+    def before(batch):
+        if network.looked > 300:
+            inside.set()
+            gate.wait(20)
+
+    network.before = before
+    session = follow(ahead=True)
+    session.look_at(Rect(0, 0, 500, 500), 1.0)
+    assert inside.wait(20)
+    session.look_at(VIEW, 1.0)
+    assert session.waiting == 3
+    gate.set()
+    wait(session)
+    assert network.looked == 4 * 256
+
+
+def in_view_only(scene):
+    """Look at the cell in patches of another size."""
+    patches = tuple(Patch(core, 1.0) for core in grid(scene.region, 64))
+    yield Look("main", patches, into="output")
+    return Answer(None)
+
+
+def grid(rect, side):
+    return [
+        Rect(y, x, side, side) & rect
+        for y in range(rect.y, rect.y1, side)
+        for x in range(rect.x, rect.x1, side)
+    ]
+
+
+# What cells share.
+
+
+def scouted(scene):
+    """Selective zooming with one saliency for the whole image."""
+    whole = Rect(0, 0, *scene.shape)
+    scout = yield Look("scout", (Patch(whole, 16.0),))
+    (overview,) = scout.handles
+    assert overview.patch.core == whole
+    result = yield Look("main", (Patch(scene.region, 1.0),), into="output")
+    share = float(result.handles[0].value[0])
+    return Answer(np.array([share, float(overview.value[0])]))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_cells_share_a_look_at_the_whole_image(bench, follow, given):
+    scout = bench.pack.networks["scout"]
+    gate = threading.Event()
+    scout.before = lambda batch: gate.wait(20)
+    found, begun = [], []
+    session = follow(
+        ready=found.append,
+        cache=ResultCache() if given else None,
+        heard=lambda number, rect, update: begun.append(rect) if update is None else None,
+    )
+    session.switch(Toy(scouted), Params())
+    session.look_at(VIEW, 1.0)
+    until(lambda: len(begun) == 2 and scout.calls == 1)
+    gate.set()
+    wait(session)
+    assert session.error is None
+    assert scout.calls == 1
+    overviews = [cell.seen[0][1][0] for cell in found]
+    assert sorted(look.status for look in overviews) == ["cached"] * 3 + ["done"]
+    assert {look.charge.flops for look in overviews} == {FLOPS * 64 * 64}
+    assert len({cell.answer.estimate[1] for cell in found}) == 1
+    counted = sum(cell.answer.estimate[0] for cell in found)
+    assert counted == pytest.approx(IMAGE[..., 0].sum(dtype=float) / 255, rel=1e-5)

@@ -238,3 +238,29 @@ def test_the_nuclei_pack_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
         assert network.backend.startswith(name)
         said.append([network(x)])
     assert backend.agree(*said)
+
+
+def test_bfloat16_says_about_the_same_and_is_another_precision(file: Path) -> None:
+    pack = open_pack(file)
+    exact, rough = pack.load(device="cpu"), pack.load(device="cpu", precision="bfloat16")
+    assert (exact.precision, rough.precision) == ("float32", "bfloat16")
+    assert exact.digest == rough.digest
+    batch = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    one, other = exact(batch), rough(batch)
+    assert one.dtype == other.dtype == np.float32
+    # Eight bits of a number: each product is off by up to 2⁻⁸, and so is what is stored.
+    np.testing.assert_allclose(one, other, atol=2**-6 * float(np.abs(one).max()))
+    assert np.abs(one - other).max() > 0
+
+
+def test_bfloat16_that_says_something_else_is_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "TOLERATED", 1e-6)
+    with pytest.raises(UserError, match="float32"):
+        open_pack(file).load(device="cpu", precision="bfloat16")
+
+
+def test_precisions_are_known(file: Path) -> None:
+    with pytest.raises(UserError, match="float32 or bfloat16"):
+        open_pack(file).load(precision="int4")

@@ -49,6 +49,18 @@ def test_a_file_with_its_card_is_a_pack(shared: Path) -> None:
     assert pack.name == "nic-bigan"
 
 
+def test_packs_are_joined_and_the_first_that_has_a_role_gives_it(
+    folder: Path, shared: Path
+) -> None:
+    pack = open_pack(f"{shared / 'models/mcnn_shtechB_110.onnx'}+{folder}")
+    assert pack.name == "mcnn-shanghaitech-b+people"
+    assert [card.name for card in pack.roles.values()] == ["mcnn-shanghaitech-b"] * 2
+    assert pack.load("main", "cpu").digest == open_pack(folder).load("scout", "cpu").digest
+    assert open_pack(f"{folder}+{shared / 'models/mcnn_shtechB_110.onnx'}").roles["main"].name == (
+        "mcnn-shanghaitech-a"
+    )
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [

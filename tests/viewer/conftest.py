@@ -63,7 +63,7 @@ def network():
 
 @pytest.fixture
 def toys(network):
-    return ToyPack(main=network)
+    return ToyPack(main=network, scanner=Bright("scanner"))
 
 
 @pytest.fixture

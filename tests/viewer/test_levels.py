@@ -7,7 +7,9 @@ from napari.layers import Image, Layer
 
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer import levels
-from hrviewer.viewer.levels import Lazy, image_layer, placement, pyramid_of
+from hrviewer.viewer.fetching import Fetcher
+from hrviewer.viewer.levels import image_layer, placement, pyramid_of
+from hrviewer.viewer.shown import Coarsest, Shown
 
 
 @pytest.fixture
@@ -20,8 +22,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize("axes", ["yx", "yxc", "cyx"])
 def test_a_lazy_level_reads_like_an_array(axes):
     image = np.random.default_rng(1).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-    level = open_pyramid(image).levels[0]
-    lazy = Lazy(level, axes)
+    lazy = Shown(Fetcher(open_pyramid(image), 2), 0, axes)
     whole = {"yx": image[..., 0], "yxc": image, "cyx": np.moveaxis(image, -1, 0)}[axes]
     assert (lazy.shape, lazy.ndim, lazy.size) == (whole.shape, whole.ndim, whole.size)
     assert lazy.dtype == whole.dtype
@@ -47,10 +48,13 @@ def test_a_small_image_is_one_array():
 
 def test_a_large_image_is_lazy_down_to_a_real_array(small):
     image = np.random.default_rng(2).integers(0, 255, (300, 500, 3)).astype(np.uint8)
+    unread, _, _ = image_layer(open_pyramid(image), read=False)
+    assert isinstance(unread[-1], Coarsest)
     data, settings, _ = image_layer(open_pyramid(image))
     assert settings["multiscale"]
-    assert isinstance(data[0], Lazy)
+    assert isinstance(data[0], Shown)
     assert isinstance(data[-1], np.ndarray)
+    np.testing.assert_array_equal(unread[-1], data[-1])
     assert data[-1].shape == (75, 125, 3)
     layer = Layer.create(data, settings, "image")
     ViewerModel().add_layer(layer)

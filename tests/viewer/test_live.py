@@ -13,7 +13,7 @@ from napari.layers import Layer
 from qtpy.QtCore import QCoreApplication, QEvent
 from toys import Bright, ToyPack, picture
 
-from hrviewer.engine import ResultCache
+from hrviewer.engine import ResultCache, Seen
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.strategies import strategy_ids
@@ -170,8 +170,8 @@ def test_a_newer_view_drops_the_older(shown, model, network):
         time.sleep(0.005)
     gate.set()
     rest(shown)
-    # The patch in flight, and the cell in view: not the four that were in view before.
-    assert network.looked <= 2 * 8 * 8 + 8
+    # The patches in flight, and the cell in view: not the four that were in view before.
+    assert shown.live.session.computed <= 2 * 8 * 8 + 8
 
 
 def test_looking_takes_no_time(shown, network):
@@ -285,16 +285,18 @@ def test_the_switch_in_the_panel(docked, qtbot):
     assert docked.following.switch.isEnabled()
 
 
-def test_nothing_runs_while_nobody_sees_it(docked, qtbot, network):
+@pytest.mark.parametrize("hide", ["hide", "showMinimized"])
+def test_nothing_runs_while_nobody_sees_it(docked, qtbot, network, hide):
     docked.following.switch.click()
     qtbot.waitUntil(lambda: network.calls > 0, timeout=20_000)
     network.before = lambda batch: time.sleep(0.01)
-    docked.window().hide()
+    getattr(docked.window(), hide)()
     qtbot.wait(300)
+    assert docked.controller.live.session.idle()  # nothing ahead, either
     calls = network.calls
     qtbot.wait(300)
     assert network.calls == calls
-    docked.window().show()
+    docked.window().showNormal()
     qtbot.waitUntil(lambda: "up to date" in docked.following.words.text(), timeout=20_000)
 
 
@@ -317,3 +319,88 @@ def test_nothing_survives_the_window(make_napari_viewer, toys, network, qtbot):
     assert [ref() for ref in gone] == [None] * 4
     left = {thread.name for thread in threading.enumerate()}
     assert not {name for name in left if name.startswith("hrviewer")}
+
+
+def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):
+    first, second = PHOTO[:600, :700, 0], PHOTO[900:, 1200:, 0]
+    model.add_image(np.stack([first, second]), name="stack", axis_labels=("z", "y", "x"))
+    look(model, (300, 350), 1.0)
+    counts = [plane.sum(dtype=np.float64) / 255 for plane in (first, second)]
+    assert counts[0] != pytest.approx(counts[1], rel=0.05)
+    for z in (0, 1, 0):
+        model.dims.set_current_step(0, z)
+        if not controller.live.on:
+            controller.live.turn(True)
+        rest(controller)
+        assert controller.live._ready.pyramid.plane == {"z": z}
+        drawn = np.nansum(controller.overlays.picture.record.output.values)
+        assert drawn == pytest.approx(counts[z], rel=1e-5)
+    assert errors(controller) == []
+    # A whole-image run looks at it, too.
+    model.dims.set_current_step(0, 1)
+    controller.start()
+    end = time.monotonic() + 20
+    while controller.state != "idle":
+        assert time.monotonic() < end
+        controller.tick()
+        time.sleep(0.005)
+    assert controller.run.estimate["value"] == pytest.approx(counts[1], rel=1e-5)
+
+
+def test_cells_are_drawn_in_turns_and_share_what_they_share():
+    from hrviewer.engine import Cell, Charge
+    from hrviewer.geometry import Patch
+    from hrviewer.strategies import Answer, Look
+    from hrviewer.viewer.painter import Painter
+    from hrviewer.viewer.picture import Picture
+
+    image = Rect(0, 0, 128, 256)
+    cells = [Rect(0, 0, 128, 128), Rect(0, 128, 128, 128)]
+
+    def seen(core, role, flops):
+        value = np.full((1, core.h // 4, core.w // 4), core.x + 1.0, np.float32)
+        box = tuple(map(float, core.astuple()))
+        return Seen(
+            Patch(core, 1.0), role, value.sum((1, 2)).astype(float), value, box, Charge(flops)
+        )
+
+    painter = Painter(Picture(image, 4.0, "mass", ["thing"]))
+    painter.turn(7)
+    scout = Look("scout", (Patch(image, 1.0),)), seen(image, "scout", 80.0)
+    halves = {
+        cell: [
+            seen(Rect(0, cell.x, 128, 64), "main", 10.0),
+            seen(Rect(0, cell.x + 64, 128, 64), "main", 10.0),
+        ]
+        for cell in cells
+    }
+    asked = {
+        cell: Look("main", tuple(look.patch for look in halves[cell]), into="output")
+        for cell in cells
+    }
+    for cell in cells:
+        for update in (None, scout[0], scout[1], asked[cell]):
+            painter.take(7, cell, update)
+    for i in (0, 1):
+        for cell in cells:
+            painter.take(7, cell, halves[cell][i])
+    for cell in cells:
+        requests = (scout[0], (scout[1],)), (asked[cell], tuple(halves[cell]))
+        painter.take(7, cell, Cell(cell, requests, (), Answer(None)))
+    painter._worker.shutdown()
+    record = painter.picture.record
+    assert record.ledger.map[0].sum() == pytest.approx(80 + 40)
+    assert record.ledger.map[0][:, :8].sum() == pytest.approx(60)
+    assert np.isfinite(record.output.values).all()
+    assert record.output.values[0, 0].reshape(4, 16)[:, 0].tolist() == [1, 65, 129, 193]
+    assert len(record.patches) == 6
+
+
+def test_the_head_up_line_is_broken_where_the_canvas_ends():
+    from hrviewer.viewer.live import wrapped
+
+    words = "12 tiles/s · 3 MP/s · 5 cells to go"
+    assert wrapped(words, 100) == words
+    assert wrapped(words, 22) == "12 tiles/s · 3 MP/s\n5 cells to go"
+    assert wrapped(words, 1) == "12 tiles/s\n3 MP/s\n5 cells to go"
+    assert wrapped("up to date", 4) == "up to date"

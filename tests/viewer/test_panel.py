@@ -106,6 +106,30 @@ def test_the_legend_rules_the_layers(docked, qtbot):
         entry.opacity.setValue(33)
         assert overlays.layers[name].opacity == 0.33
     assert docked.legend.plane.isHidden()
+    docked.legend.quantity.setCurrentText("time")
+    docked.legend.quantity.activated.emit(1)
+    assert docked.legend.entries["cost"].unit.text() == "ms per megapixel"
+    qtbot.waitUntil(
+        lambda: (
+            overlays.layers["cost"].contrast_limits[1] == overlays.picture.maps["cost"].limits[1]
+        )
+    )
+    # Another run shows the same.
+    docked.running.run.click()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    assert docked.controller.overlays is not overlays
+    assert docked.controller.overlays.picture.maps["cost"].unit == "ms per megapixel"
+
+
+@pytest.mark.parametrize("seconds", [0.04, 9.94, 9.96, 99.6, 3599.0, 123_456.0])
+def test_long_times_fit_their_column(seconds):
+    from hrviewer.viewer.panel.breakdown import amount
+
+    assert len(amount(seconds)) <= 5
+    unit = 1e3 if "k" in amount(seconds) else 1
+    assert float(amount(seconds).removesuffix("k")) * unit == pytest.approx(
+        seconds, abs=0.05, rel=0.01
+    )
 
 
 def test_classes_to_choose_from(docked):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from toys import STRIDE
@@ -10,7 +12,7 @@ from hrviewer.geometry import Patch, Rect
 from hrviewer.runs import run
 from hrviewer.strategies import Look, Show
 from hrviewer.viewer import picture as module
-from hrviewer.viewer.picture import Picture, coarsen
+from hrviewer.viewer.picture import COSTS, Picture, coarsen
 
 IMAGE = Rect(0, 0, 300, 420)
 
@@ -148,3 +150,32 @@ def test_cells_join_by_sum_or_mean():
     np.testing.assert_allclose(coarsen(values, 2, "mass"), [[[6, np.nan]]])
     np.testing.assert_allclose(coarsen(values, 2, "intensity"), [[[2, np.nan]]])
     assert coarsen(values, 1, "mass").shape == values.shape
+
+
+def test_the_cost_map_shows_what_is_asked_for():
+    picture = a_picture()
+    core = Rect(0, 0, 32, 32)
+    charge = Charge(flops=1e5, bytes=2048.0, read_s=0.001, infer_s=0.003)
+    picture.take(Look("main", (Patch(core),), into="output"))
+    picture.take(replace(seen(core), charge=charge))
+    cost = picture.maps["cost"]
+    expected = {
+        "FLOPs": (1e5 / 1024, "FLOP per pixel"),
+        "time": (4.0 / (1024 / 1e6), "ms per megapixel"),
+        "bytes": (2.0, "bytes per pixel"),
+    }
+    assert list(expected) == list(COSTS)
+    for name in [*reversed(expected), "FLOPs"]:
+        value, unit = expected[name]
+        cost.changed = False
+        picture.measure(name)
+        assert cost.changed
+        assert cost.unit == unit
+        np.testing.assert_allclose(cost.values[:2, :2], value, rtol=1e-6)
+        assert np.isnan(cost.values[2:]).all()
+    # What comes later is drawn in the same quantity, and nothing that was looked at disappears.
+    picture.measure("bytes")
+    other = Rect(64, 64, 32, 32)
+    picture.take(Look("main", (Patch(other),), into="output"))
+    picture.take(replace(seen(other), charge=Charge(flops=1.0)))
+    assert (cost.values[4:6, 4:6] == 0).all()

@@ -8,9 +8,10 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.network import Network
 
-__all__ = ["LOADABLE", "load"]
+__all__ = ["LOADABLE", "PRECISIONS", "load"]
 
 LOADABLE = (".onnx", ".safetensors")
+PRECISIONS = ("float32", "bfloat16")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".joblib")
 
 
@@ -28,7 +29,13 @@ def check_kind(path: Path) -> None:
         raise UserError(f"{path} does not exist: check the path")
 
 
-def load(path: Path, card: Card, device: str = "auto", threads: int | None = None) -> Network:
+def load(
+    path: Path,
+    card: Card,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "float32",
+) -> Network:
     """Load weights, verify them, and check what the card says by running a tile.
 
     Parameters
@@ -41,6 +48,8 @@ def load(path: Path, card: Card, device: str = "auto", threads: int | None = Non
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
     threads
         On a CPU; by default all of its cores.
+    precision
+        ``float32``; or ``bfloat16``, quicker and less exact, for safetensors on a CPU or CUDA.
 
     Raises
     ------
@@ -51,17 +60,24 @@ def load(path: Path, card: Card, device: str = "auto", threads: int | None = Non
     from hrviewer.models.probe import settle
 
     check_kind(path)
+    if precision not in PRECISIONS:
+        raise UserError(f"there is no precision {precision!r}: choose {' or '.join(PRECISIONS)}")
     network: Network
     if path.suffix.lower() == ".onnx":
+        if precision != "float32":
+            raise UserError(
+                f"{card.name} is in ONNX and runs in the numbers it was exported with: "
+                "choose --precision float32"
+            )
         from hrviewer.models.loaders.onnx import OnnxNetwork
 
         network = OnnxNetwork.load(path, card, device, threads)
     else:
-        from hrviewer.models.backend import quickest
+        from hrviewer.models.backend import lowered, quickest
         from hrviewer.models.loaders.torch import TorchNetwork
 
         loaded = TorchNetwork.load(path, card, device, threads)
         settle(loaded)
-        return quickest(loaded, threads)
+        return quickest(loaded, threads) if precision == "float32" else lowered(loaded)
     settle(network)
     return network

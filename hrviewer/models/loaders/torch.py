@@ -82,9 +82,15 @@ class TorchNetwork(Network):
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
-        return _arrays(
-            self._call(lambda: self._module(x.contiguous(memory_format=torch.channels_last)))
-        )
+        x = x.contiguous(memory_format=torch.channels_last)
+        with self._numbers():
+            return _arrays(self._call(lambda: self._module(x)))
+
+    def _numbers(self) -> AbstractContextManager[Any]:
+        """Return the context in which convolutions and products are computed."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._device.type, torch.bfloat16)
 
     def reference(self, batch: Floats) -> list[Floats]:
         """Return what the network says as it was written: not folded, in the usual layout."""

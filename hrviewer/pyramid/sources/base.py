@@ -16,6 +16,7 @@ import numpy as np
 from hrviewer.errors import UserError
 from hrviewer.pyramid.cache import Decoded
 from hrviewer.pyramid.level import Level
+from hrviewer.pyramid.recipe import Recipe
 
 __all__ = [
     "LARGEST_TILE",
@@ -61,6 +62,7 @@ class Source(ABC):
     plane: Mapping[str, int]
     selected: tuple[int, ...] | None = None
     notes: list[str]
+    recipe: Recipe | None = None
 
     @classmethod
     @abstractmethod

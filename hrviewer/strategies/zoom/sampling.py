@@ -84,8 +84,8 @@ def expected_weights(p: Floats, spread: Floats, n: int) -> Floats:
         variance[i] = (left * p).sum() * (left * squares / p).sum()
     # The last places of all would weigh without limit.
     variance = np.interp(np.arange(n), drawn, np.maximum(variance, 1e-6 * variance[0]))
-    weights: Floats = 1 / variance
-    return weights / weights.sum()
+    weights = 1 / variance
+    return np.asarray(weights / weights.sum())
 
 
 class Survey:

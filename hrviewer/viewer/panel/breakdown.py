@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.panel.parts import Bar, label
-from hrviewer.viewer.units import duration
+from hrviewer.viewer.units import duration, si
 
 __all__ = ["Breakdown"]
 
@@ -56,4 +56,10 @@ class Breakdown(QWidget):
             seconds = {stage: getattr(total, f"{stage}_s") for stage in STAGES}
         self.bar.set_parts([(seconds[stage], colour) for stage, colour in STAGES.items()])
         for stage, word in self.words.items():
-            word.setText(f"{stage} {duration(seconds[stage]).removesuffix(' s')}")
+            word.setText(f"{stage} {amount(seconds[stage])}")
+            word.setToolTip(f"{stage}: {duration(seconds[stage])}")
+
+
+def amount(seconds: float) -> str:
+    """Return seconds in at most five characters, for a narrow column."""
+    return f"{seconds:.1f}" if seconds < 9.95 else si(seconds).replace(" ", "")

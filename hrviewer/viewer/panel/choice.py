@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from hrviewer.models.loaders import LOADABLE
+from hrviewer.models.loaders import LOADABLE, PRECISIONS
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.levels import shape_of
+from hrviewer.viewer.panel.hint import HintForm
 from hrviewer.viewer.panel.params import ParamsForm
 from hrviewer.viewer.panel.parts import Form, label, row
 
@@ -50,6 +52,8 @@ class Choice(QWidget):
         self.strategy = combo()
         self.when = label("", "muted", wrap=True)
         self.region = combo()
+        self.device = combo()
+        self.precision = combo()
         self.budget = QLineEdit()
         self.unit = combo()
         self.params: ParamsForm | None = None
@@ -73,15 +77,24 @@ class Choice(QWidget):
             row(self.budget, self.unit),
             "What the run may spend, for all networks together; empty for the strategy's default",
         )
+        lower.add(
+            "Device",
+            row(self.device, self.precision),
+            "bfloat16 is quicker and less exact: how much is measured on this image, and told",
+        )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
         layout.addWidget(upper)
         layout.addLayout(self._params)
+        self.hint = HintForm(controller)
+        layout.addWidget(self.hint)
         layout.addWidget(lower)
 
         self.model.activated.connect(self._pick_model)
         self.strategy.activated.connect(self._pick_strategy)
+        self.device.activated.connect(self._pick_device)
+        self.precision.activated.connect(self._pick_device)
         self.region.activated.connect(self._pick_region)
         self.unit.activated.connect(self._set_budget)
         self.budget.textEdited.connect(self._set_budget)
@@ -119,6 +132,10 @@ class Choice(QWidget):
             self.strategy.addItem(get_strategy(name).title, name)
         for title, kind in REGIONS.items():
             self.region.addItem(title, kind)
+        for name in ("auto", "cpu", "mps" if sys.platform == "darwin" else "cuda"):
+            self.device.addItem(name, name)
+        for name in PRECISIONS:
+            self.precision.addItem(name, name)
         for title, unit in UNITS.items():
             self.unit.addItem(title, unit)
         self.unit.setCurrentText("TFLOP")
@@ -150,6 +167,10 @@ class Choice(QWidget):
 
     def _pick_region(self) -> None:
         self.controller.region = self.region.currentData()
+
+    def _pick_device(self) -> None:
+        self.controller.device = self.device.currentData()
+        self.controller.precision = self.precision.currentData()
 
     def _set_budget(self) -> None:
         amount = self.budget.text().strip()

@@ -27,6 +27,8 @@ from hrviewer.viewer.panel.interval import Interval
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
+from hrviewer.viewer.panel.truth import TruthSwitch
+from hrviewer.viewer.panel.warped import Warped
 
 if TYPE_CHECKING:
     import napari
@@ -56,8 +58,10 @@ class Panel(QScrollArea):
         self.running = Running(controller)
         self.interval = Interval(controller)
         self.legend = Legend(controller)
+        self.truth = TruthSwitch(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
+        self.warped = Warped(controller)
         self.files = Files(controller)
 
         body = QWidget()
@@ -72,12 +76,14 @@ class Panel(QScrollArea):
         layout.addWidget(line())
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.legend)
+        layout.addWidget(self.truth)
         layout.addWidget(line())
         layout.addWidget(heading("Where the time went, in seconds"))
         layout.addWidget(self.breakdown)
         layout.addWidget(line())
         layout.addWidget(heading("Patch"))
         layout.addWidget(self.clicked)
+        layout.addWidget(self.warped)
         layout.addStretch(1)
         layout.addWidget(self.files)
         self.setWidget(body)

@@ -48,8 +48,9 @@ class Interval(QWidget):
         """Draw what was published so far."""
         overlays = self.controller.overlays
         # Live, each cell publishes its own.
-        one_run = overlays is not None and not self.controller.live.on
-        told: Sequence[Published] = overlays.picture.record.published if one_run else ()
+        told: Sequence[Published] = ()
+        if overlays is not None and not self.controller.live.on:
+            told = overlays.picture.record.published
         said = [one for one in told if one.interval is not None]
         self.setVisible(bool(said))
         if not said:

@@ -9,7 +9,7 @@ from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.panel.parts import LABELS, Bar, label, row
-from hrviewer.viewer.picture import MAPS, MapName
+from hrviewer.viewer.picture import COSTS, MAPS, MapName
 from hrviewer.viewer.units import si
 
 __all__ = ["Legend"]
@@ -54,6 +54,11 @@ class Legend(QWidget):
         self.entries = {name: Entry(name) for name in MAPS}
         self.plane = QComboBox()
         self.plane.setToolTip("Which class the output shows")
+        self.quantity = QComboBox()
+        self.quantity.addItems(list(COSTS))
+        self.quantity.setToolTip("Which cost is shown")
+        for chooser in (self.plane, self.quantity):
+            chooser.setFixedWidth(LABELS + 12)
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(6)
@@ -68,8 +73,12 @@ class Legend(QWidget):
             grid.setRowMinimumHeight(top + 2, 4)
             entry.shown.toggled.connect(self._toggle)
             entry.opacity.valueChanged.connect(self._fade)
-        grid.addWidget(self.plane, 3 * len(MAPS), 1)
+            if entry.name == "cost":
+                grid.addWidget(self.quantity, top + 1, 0)
+            if entry.name == "output":
+                grid.addWidget(self.plane, top + 1, 0)
         self.plane.activated.connect(self._choose)
+        self.quantity.activated.connect(self._measure)
         controller.overlays_changed.connect(self._adopt)
         self._adopt()
 
@@ -89,6 +98,8 @@ class Legend(QWidget):
                 self.plane.addItem(name, i)
             self.plane.setCurrentIndex(self.plane.findData(overlays.picture.plane))
         self._overlays = overlays
+        if overlays is not None and overlays.picture.quantity != self.quantity.currentText():
+            overlays.picture.measure(self.quantity.currentText())
         self.plane.setVisible(overlays is not None and len(overlays.picture.classes) > 1)
         for name in MAPS:
             self._show_limits(name)
@@ -120,3 +131,8 @@ class Legend(QWidget):
     def _choose(self) -> None:
         if self._overlays is not None:
             self._overlays.picture.choose(self.plane.currentData())
+
+    def _measure(self) -> None:
+        if self._overlays is not None:
+            self._overlays.picture.measure(self.quantity.currentText())
+        self._show_limits("cost")

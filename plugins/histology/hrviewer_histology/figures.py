@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from hrviewer.models import Network, open_pack
 from matplotlib.figure import Figure
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from hrviewer_histology import nuclei
+from hrviewer_histology.lessons import SCALES
 from hrviewer_histology.photos import read_photos, shrink
-from hrviewer_histology.train import SCALES, estimate, load
 
 __all__ = ["main", "random_fields"]
 
@@ -41,7 +41,13 @@ def random_fields(slide: Tensor, count: int, side: int, seed: int) -> list[tuple
     return corners
 
 
-def scatter(network: nn.Module, data: Path, path: Path) -> None:
+def estimate(network: Network, rgb: Tensor) -> Tensor:
+    """Return the density ``(h/4, w/4)`` of one image ``(3, h, w)`` from 0 to 1."""
+    pixels = network.card.prepare(rgb.permute(1, 2, 0).numpy() * 255)
+    return torch.from_numpy(network(pixels[None])[0, 0])
+
+
+def scatter(network: Network, data: Path, path: Path) -> None:
     """Draw the estimates of the val photos at each scale over the labelled counts."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     photos = read_photos(data, "val")
@@ -59,7 +65,7 @@ def scatter(network: nn.Module, data: Path, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def fields(network: nn.Module, slide: Tensor, path: Path, side: int, seed: int) -> None:
+def fields(network: Network, slide: Tensor, path: Path, side: int, seed: int) -> None:
     """Draw ten random fields of the slide, each over its density, with its number and count."""
     figure = Figure(figsize=(12.5, 11), layout="constrained")
     rows = figure.subplots(4, 5)
@@ -81,16 +87,15 @@ def fields(network: nn.Module, slide: Tensor, path: Path, side: int, seed: int) 
     figure.savefig(path, dpi=100)
 
 
-def speed(network: nn.Module, side: int = 512, rounds: int = 20) -> str:
-    """Say what a pixel costs, and how many million a second go through plain torch."""
+def speed(network: Network, side: int = 512, rounds: int = 20) -> str:
+    """Say what a pixel costs, and how many million a second go through."""
     image = torch.rand(3, side, side)
-    with FlopCounterMode(display=False) as counter:
-        estimate(network, image)
+    estimate(network, image)
     started = time.perf_counter()
     for _ in range(rounds):
         estimate(network, image)
     rate = rounds * side * side / (time.perf_counter() - started) / 1e6
-    flops = counter.get_total_flops() / (side * side)
+    flops = network.flops(side, side) / (side * side)
     return (
         f"{flops / 1e3:.1f} kFLOP per pixel, {rate:.1f} MP/s on {torch.get_num_threads()} threads"
     )
@@ -109,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
 
-    network = load(args.pack)
+    network = open_pack(args.pack).load("main", "cpu")
     slide = torch.from_numpy(tifffile.imread(args.slide, key=0)).permute(2, 0, 1).float() / 255
     scatter(network, args.data, args.out / "nuclei_val.png")
     fields(network, slide, args.out / "nuclei_fields.png", args.side, args.seed)

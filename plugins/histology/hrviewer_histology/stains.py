@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo
 
-__all__ = ["Fields", "restain", "textures"]
+__all__ = ["Fields", "Pictures", "restain", "textures"]
 
 NUCLEAR = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.62, 0.50))
 """Optical density, red, green and blue, of what stains nuclei: from blue to violet and black."""
@@ -48,16 +48,16 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         What the fields are cut from.
     steps
         How many batches there are.
+    seed
+        What all chance is drawn from.
     batch
         Fields in each.
     side
         Their size in pixels, a multiple of 16.
-    seed
-        What all chance is drawn from.
     """
 
     def __init__(
-        self, photos: Sequence[Photo], steps: int, batch: int = 12, side: int = 160, seed: int = 0
+        self, photos: Sequence[Photo], steps: int, seed: int = 0, batch: int = 12, side: int = 160
     ) -> None:
         self.photos = photos
         self.steps = steps
@@ -67,7 +67,7 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         # A large photo is drawn more often, but not as often as its area says.
         weight = np.array([p.layers[0].numel() ** 0.5 for p in photos])
         self.chance = weight / weight.sum()
-        self.bank = textures(np.random.default_rng(seed), BANK)
+        self.bank = textures(np.random.default_rng(seed), BANK, max(256, side))
 
     def __len__(self) -> int:
         return self.steps
@@ -85,7 +85,8 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
             scale = rng.uniform(0.75, 1.25)
         else:
             scale = float(np.exp(rng.uniform(np.log(0.25), np.log(0.9))))
-        cells = 1 if scale > 0.5 else 2 if scale > 0.3 else 3
+        # Photos are small: a large field needs many, too.
+        cells = (1 if scale > 0.5 else 2 if scale > 0.3 else 3) * max(1, self.side // 256)
         edges = np.linspace(0, self.side, cells + 1).round().astype(int)
         sizes = np.diff(edges)
         return torch.cat(
@@ -119,6 +120,22 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         out[3] *= piece[0, 3].sum() / out[3].sum().clamp(min=1e-6)
         out = out.flip([d for d in (1, 2) if rng.random() < 0.5])
         return out.transpose(1, 2) if turn else out
+
+
+class Pictures(Dataset[tuple[Tensor]]):
+    """Batches of pictures without truth, large enough to be shrunk: ``(n, 3, side, side)``."""
+
+    def __init__(
+        self, photos: Sequence[Photo], steps: int, seed: int = 0, *, batch: int = 4, side: int = 512
+    ) -> None:
+        self.fields = Fields(photos, steps, batch=batch, side=side, seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, step: int) -> tuple[Tensor]:
+        """Return the pictures of the fields of this step."""
+        return (self.fields[step][0],)
 
 
 def textures(rng: np.random.Generator, count: int, side: int = 256) -> Tensor:

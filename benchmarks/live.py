@@ -1,0 +1,508 @@
+"""How smooth the window is with Live on, and how soon it answers: ``python -m benchmarks.live``.
+
+One JSON object goes to standard output. A real window is opened (on a virtual screen where there
+is none) and a script moves its camera as a hand would: pans at full resolution, zooms out and in,
+rests. The script is played three ways, in turns, each turn on another part of the image and from
+an empty tile cache: in plain napari with the levels as dask arrays, on our layer with Live off,
+and on our layer with Live on. Results are cached nowhere but in the session.
+
+``napari_p95_ms``, ``idle_p95_ms``, ``live_p95_ms``
+    A timer of 5 ms ticks in the event loop. A stall is the gap between two ticks less 5 ms. Given
+    is the 95th percentile of the stalls in which the camera moved, in milliseconds; drawing the
+    moved picture is part of them.
+``ratio``
+    ``live_p95_ms`` over ``idle_p95_ms``; ``ratios`` has it turn by turn.
+``max_stall_ms``
+    The longest stall with Live on, moving or at rest; ``idle_max_stall_ms`` and
+    ``napari_max_stall_ms`` for comparison.
+``busy``
+    The part of the moves, with Live on, in which the session had something to look at.
+``first_overlay_ms``
+    From the camera's last move, to a part of the image not seen before, to the end of the first
+    drawing of the canvas that shows something of the output there; waiting for rest included.
+``full_view_ms``
+    From the same moment to the end of the drawing after which nothing is left to look at or draw.
+``recomputed_on_revisit``
+    Looks computed when the camera goes back to a part that was seen.
+``stop_ms``, ``batch_ms``
+    From switching Live off amid looking until no network runs; and the median time of a batch.
+``toggle_back_ms``
+    From choosing a strategy that was shown before, to the end of the drawing that shows its maps.
+
+Numbers of one moment are medians; the lists are given too. Nothing says how other processes
+disturbed it but ``load``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PERIOD = 0.005
+STEP = 1 / 30
+"""Seconds between two moves of the camera."""
+
+MANNERS = ("asis", "idle", "nice", "rude")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
+    parser.add_argument("image", help="whatever hrviewer opens")
+    parser.add_argument("--model", default="nuclei", help="a pack, its folder or a network's file")
+    parser.add_argument("--strategy", default="patches")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
+    parser.add_argument("--canvas", default="1600x1000", help="the window's size, WIDTHxHEIGHT")
+    parser.add_argument(
+        "--manners",
+        default="asis",
+        choices=MANNERS,
+        help="how the device's thread gives way: as the product has it, or another way to compare",
+    )
+    asked = parser.parse_args(arguments)
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        screen = Path(__file__).parents[1] / "scripts" / "headless.sh"
+        again = [sys.executable, "-m", "benchmarks.live", *(arguments or sys.argv[1:])]
+        os.execv(screen, [str(screen), *again])
+    size = tuple(map(int, asked.canvas.split("x")))
+    found = measure(asked.image, asked.model, asked.strategy, asked.rounds, size, asked.manners)
+    print(json.dumps(found, indent=1))
+
+
+def measure(
+    image: str,
+    model: str,
+    strategy: str,
+    rounds: int,
+    size: tuple[int, ...],
+    manners: str = "asis",
+) -> dict[str, Any]:
+    """Return what was measured, in milliseconds."""
+    import napari
+
+    from hrviewer.pyramid import open_pyramid
+    from hrviewer.strategies import strategy_ids
+    from hrviewer.viewer.panel.docked import WIDTH
+    from hrviewer.viewer.view import view
+
+    mind(manners)
+    with tempfile.TemporaryDirectory() as folder, open_pyramid(image) as pyramid:
+        scripts = [moves(pyramid.shape, turn, rounds) for turn in range(rounds)]
+        levels = [level.dask for level in pyramid.levels]
+        rgb, many = pyramid.channels == 3, len(levels) > 1
+        levels = levels if rgb else [level[..., 0] for level in levels]
+        tell("plain napari")
+        plain = napari.Viewer(title="plain napari")
+        data = levels if many else levels[0]
+        plain.add_image(data, multiscale=many, rgb=rgb, contrast_limits=(0, 255))
+        # As wide as the panel leaves it beside ours.
+        plain.window.resize(size[0] - WIDTH, size[1])
+        spin(1.0)
+        ways: dict[str, list[Stalls]] = {"napari": [play(plain, script) for script in scripts]}
+        plain.close()
+        tell("hrviewer")
+        ours = view(image, model=model, strategy=strategy)
+        ours.viewer.window.resize(*size)
+        bench = Bench(ours, Path(folder))
+        spin(1.0)
+        go(ours.viewer, scripts[0][0])
+        bench.live(True)  # loads the network
+        bench.live(False)
+        ways |= {"idle": [], "live": []}
+        for script in scripts:
+            tell("Live off, Live on")
+            ways["idle"].append(play(ours.viewer, script))
+            bench.live(True)
+            ways["live"].append(play(ours.viewer, script, bench.waiting))
+            bench.live(False)
+        bench.live(True)
+        places = spread(pyramid.shape, 5)
+        found = {
+            **{f"{way}_p95_ms": ms(median(s.p95 for s in each)) for way, each in ways.items()},
+            "ratio": round(
+                median(s.p95 for s in ways["live"]) / median(s.p95 for s in ways["idle"]), 3
+            ),
+            "ratios": [
+                round(live.p95 / idle.p95, 3)
+                for live, idle in zip(ways["live"], ways["idle"], strict=True)
+            ],
+            "max_stall_ms": ms(max(s.longest for s in ways["live"])),
+            "idle_max_stall_ms": ms(max(s.longest for s in ways["idle"])),
+            "napari_max_stall_ms": ms(max(s.longest for s in ways["napari"])),
+            "busy": round(median(s.busy for s in ways["live"]), 3),
+        }
+        tell("places not seen before")
+        visits = [bench.visit(place) for place in places]
+        found |= {
+            "first_overlay_ms": ms(median(first for first, _ in visits)),
+            "full_view_ms": ms(median(full for _, full in visits)),
+            "visits_ms": [[ms(first), ms(full)] for first, full in visits],
+        }
+        tell("and again")
+        computed = bench.computed
+        for place in places:
+            bench.revisit(place)
+        found["recomputed_on_revisit"] = bench.computed - computed
+        tell("another strategy and back; stopping")
+        others = [name for name in strategy_ids() if name != strategy]
+        found["toggle_back_ms"] = ms(median(bench.toggle(strategy, others[:1]) for _ in range(3)))
+        stops = [bench.stop(place) for place in spread(pyramid.shape, 3, offset=0.17)]
+        found |= {
+            "stop_ms": ms(median(stops)),
+            "stops_ms": [ms(s) for s in stops],
+            "batch_ms": ms(bench.batch),
+            "canvas": [int(n) for n in ours.viewer.canvas.size],
+            "backend": bench.backend,
+            "manners": manners,
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+            "load": [round(x, 1) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        }
+        ours.close()
+        spin(0.2)
+        return found
+
+
+def mind(manners: str) -> None:
+    """Let the device's thread behave in another way than the product's own."""
+    from hrviewer.engine import device
+
+    def idle() -> None:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+    def nice() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, 10)
+
+    other = {"idle": idle, "nice": nice, "rude": lambda: None}
+    if manners != "asis":
+        device.give_way = other[manners]
+
+
+def tell(words: str) -> None:
+    """Say on standard error what is being measured."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def median(values: Any) -> float:
+    return float(statistics.median(values))
+
+
+def ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)
+
+
+@dataclass(frozen=True)
+class Move:
+    """A place to be at: level-0 pixels, screen pixels per pixel, and seconds to stay after it."""
+
+    centre: tuple[float, float]
+    zoom: float
+    rest: float = 0.0
+
+
+@dataclass
+class Stalls:
+    """The gaps between ticks, less the period."""
+
+    moving: list[float] = field(default_factory=list)
+    resting: list[float] = field(default_factory=list)
+    busy: float = 0.0
+
+    @property
+    def p95(self) -> float:
+        """Seconds, while the camera moves."""
+        return float(np.percentile(self.moving, 95))
+
+    @property
+    def longest(self) -> float:
+        """Seconds, at any time."""
+        return max(*self.moving, *self.resting)
+
+
+def moves(shape: tuple[int, int], turn: int, turns: int) -> list[Move]:
+    """Return a pan, a zoom out, a pan there, a zoom in; in this turn's band of the image."""
+    h, w = shape
+    band = h / turns
+    y = band * (turn + 0.5)
+    x = 0.3 * w
+    done = [Move((y, x), 1.0, 0.6)]
+
+    def pan(n: int, dy: float, dx: float) -> None:
+        (cy, cx), zoom = done[-1].centre, done[-1].zoom
+        for i in range(1, n + 1):
+            done.append(Move((cy + i * dy / zoom, cx + i * dx / zoom), zoom))
+        done[-1] = Move(done[-1].centre, zoom, 0.6)
+
+    def zoom(n: int, factor: float) -> None:
+        centre, start = done[-1].centre, done[-1].zoom
+        done.extend(Move(centre, start * factor ** (i / n)) for i in range(1, n + 1))
+        done[-1] = Move(centre, done[-1].zoom, 0.6)
+
+    pan(45, 0, 16)
+    pan(30, 10, 10)
+    zoom(30, 1 / 4)
+    pan(30, 0, 12)
+    zoom(30, 4)
+    pan(45, -6, -16)
+    return done
+
+
+def spread(shape: tuple[int, int], n: int, offset: float = 0.0) -> list[Move]:
+    """Return places at full resolution, far from those of `moves` and of each other."""
+    h, w = shape
+    return [
+        Move((h * (0.1 + 0.8 * (i + offset) / n), w * (0.9 if i % 2 else 0.75)), 1.0)
+        for i in range(n)
+    ]
+
+
+def spin(seconds: float) -> None:
+    """Let the window live for a while."""
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    loop = QEventLoop()
+    QTimer.singleShot(round(1000 * seconds), loop.quit)
+    loop.exec()
+
+
+def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Let the window live until something holds."""
+    from qtpy.QtCore import QEventLoop, Qt, QTimer
+
+    loop, timer = QEventLoop(), QTimer()
+    end = time.perf_counter() + seconds
+    timer.setTimerType(Qt.TimerType.PreciseTimer)
+    timer.timeout.connect(lambda: loop.quit() if done() or time.perf_counter() > end else None)
+    timer.start(round(1000 * PERIOD))
+    loop.exec()
+    timer.stop()
+    if not done():
+        raise TimeoutError(f"it did not come about in {seconds:g} s")
+
+
+def play(
+    viewer: Any, script: Sequence[Move], waiting: Callable[[], bool] = lambda: False
+) -> Stalls:
+    """Move the camera, and return how the event loop took it."""
+    from qtpy.QtCore import QEventLoop, Qt, QTimer
+
+    from hrviewer.pyramid.cache import tile_cache
+
+    go(viewer, script[0])
+    spin(0.5)
+    tile_cache().clear()
+    found, loop = Stalls(), QEventLoop()
+    ticker, mover = QTimer(), QTimer()
+    last, rest_until, busy = time.perf_counter(), 0.0, []
+    left = iter(script)
+
+    def tick() -> None:
+        nonlocal last
+        now = time.perf_counter()
+        kind = found.resting if last < rest_until else found.moving
+        kind.append(max(0.0, now - last - PERIOD))
+        last = now
+
+    def move() -> None:
+        nonlocal rest_until
+        if time.perf_counter() < rest_until:
+            return
+        step = next(left, None)
+        if step is None:
+            loop.quit()
+            return
+        go(viewer, step)
+        busy.append(waiting())
+        rest_until = time.perf_counter() + step.rest if step.rest else 0.0
+
+    for timer, seconds, act in ((ticker, PERIOD, tick), (mover, STEP, move)):
+        timer.setTimerType(Qt.TimerType.PreciseTimer)
+        timer.timeout.connect(act)
+        timer.start(round(1000 * seconds))
+    loop.exec()
+    ticker.stop()
+    mover.stop()
+    found.busy = float(np.mean(busy))
+    return found
+
+
+def go(viewer: Any, to: Move) -> None:
+    """Put the camera somewhere."""
+    base = viewer.layers[0]
+    scale = base.scale[-2:]
+    centre = np.asarray(to.centre) * scale + base.translate[-2:]
+    viewer.scene.camera.center = (0.0, *centre)
+    viewer.scene.camera.zoom = to.zoom / scale[-1]
+
+
+class Bench:
+    """A window, its ticks, and what is asked of it."""
+
+    def __init__(self, opened: Any, folder: Path) -> None:
+        from hrviewer.engine import ResultCache
+
+        self.opened, self.viewer = opened, opened.viewer
+        self.controller = opened.controller
+        self.controller.cache = ResultCache(memory=0)
+        self.controller.folder = folder
+        self._drawn = self._refreshed = 0.0
+        canvas = self.viewer.window._qt_viewer.canvas._scene_canvas
+        canvas.events.draw.connect(self._on_draw, position="last")
+
+    def _on_draw(self, event: Any) -> None:
+        self._drawn = time.perf_counter()
+
+    def live(self, on: bool) -> None:
+        """Switch Live, and wait until it has begun or ended."""
+        live = self.controller.live
+        live.turn(on)
+        if on:
+            until(lambda: live.session is not None and live._loading is None, 180)
+        else:
+            until(self._nothing_runs())
+
+    def waiting(self) -> bool:
+        """Tell whether there is something to look at."""
+        return bool(self.controller.live.session.waiting)
+
+    def _calm(self) -> bool:
+        """Tell whether nothing is left to look at or to draw."""
+        live = self.controller.live
+        if live.session is None or live._painter is None or live._moving or live._news:
+            return False
+        picture = live._painter.picture
+        return (
+            live.session.idle()
+            and live._painter._worker._work_queue.empty()
+            and not any(
+                drawn.changed and self.controller.overlays.layers[name].visible
+                for name, drawn in picture.maps.items()
+            )
+        )
+
+    def _nothing_runs(self) -> Callable[[], bool]:
+        """Return what tells whether the session is idle and the device has nothing left."""
+        from hrviewer.engine import Priority
+
+        session, device = self.controller.live.session, self.controller._device
+        if device is None:
+            return lambda: True
+        last = device.call(lambda: None, Priority.PREFETCH)
+        return lambda: last.done() and (session is None or session.idle())
+
+    @property
+    def computed(self) -> int:
+        """Looks so far."""
+        return int(self.controller.live.session.computed)
+
+    @property
+    def backend(self) -> str:
+        """What runs the network."""
+        return str(self.controller._networks["main"].backend)
+
+    @property
+    def batch(self) -> float:
+        """The median seconds of a batch, of the looks that are on the picture."""
+        rows = self.controller.overlays.picture.record.patches
+        return median(row.infer_s for row in rows) * int(self.controller._device.batch)
+
+    def visit(self, place: Move) -> tuple[float, float]:
+        """Go somewhere; return the seconds to the first overlay and to the full view."""
+        from hrviewer.viewer.picture import block
+        from hrviewer.viewer.places import visible_rect
+
+        layer = self.controller.overlays.layers["output"]
+        drawn = self.controller.overlays.picture.maps["output"]
+        image = self.controller.overlays.picture.image
+        go(self.viewer, place)
+        start = time.perf_counter()
+        where = block(visible_rect(self.viewer, self.controller.base, image), drawn.cell)
+        published = 0.0
+        first = full = 0.0
+
+        def publish(event: Any = None) -> None:
+            nonlocal published
+            if not published and np.isfinite(drawn.values[where]).any():
+                published = time.perf_counter()
+
+        def done() -> bool:
+            nonlocal first, full
+            if published and not first and self._drawn > published:
+                first = self._drawn
+            if first and self._calm():
+                full = self._drawn
+            # A map refreshed since is not on the screen before it was drawn.
+            return bool(full) and self._drawn >= self._refreshed
+
+        self._refreshed = 0.0
+        layer.events.set_data.connect(publish)
+        layer.events.set_data.connect(self._on_refresh)
+        try:
+            until(done)
+        finally:
+            layer.events.set_data.disconnect(publish)
+            layer.events.set_data.disconnect(self._on_refresh)
+        return first - start, self._drawn - start
+
+    def revisit(self, place: Move) -> None:
+        """Go somewhere and stay until nothing is left to look at."""
+        go(self.viewer, place)
+        spin(0.4)  # as long as it takes to be seen as at rest
+        until(self._calm)
+
+    def _on_refresh(self, event: Any = None) -> None:
+        self._refreshed = time.perf_counter()
+
+    def toggle(self, strategy: str, others: Sequence[str]) -> float:
+        """Choose another strategy and then this one again; return the seconds until it is back."""
+        for other in others:
+            self.controller.use_strategy(other)
+            spin(0.2)
+            until(self._calm)
+        layer = self.controller.overlays.layers["output"]
+        self._refreshed = 0.0
+        layer.events.set_data.connect(self._on_refresh)
+        start = time.perf_counter()
+        choice = self.controller.live._choice
+        self.controller.use_strategy(strategy)
+        try:
+            until(
+                lambda: (
+                    self.controller.live._choice != choice
+                    and self._calm()
+                    and 0 < self._refreshed < self._drawn
+                )
+            )
+        finally:
+            layer.events.set_data.disconnect(self._on_refresh)
+        return self._drawn - start
+
+    def stop(self, place: Move) -> float:
+        """Switch Live off while it looks; return the seconds until no network runs."""
+        session = self.controller.live.session
+        # On a small image everything may have been seen: then there would be nothing to stop.
+        with session._wake:
+            session._kept.clear()
+            session._size = 0
+        computed = session.computed
+        go(self.viewer, place)
+        until(lambda: session.computed > computed)
+        start = time.perf_counter()
+        self.controller.live.turn(False)
+        until(self._nothing_runs())
+        seconds = time.perf_counter() - start
+        self.live(True)
+        return seconds
+
+
+if __name__ == "__main__":
+    main()

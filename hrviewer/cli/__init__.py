@@ -1,0 +1,21 @@
+"""The command `hrviewer`: answers on standard output, all else on standard error.
+
+One module per group of commands, each registering its own; `plumbing` is what they share. Nothing
+heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+# Imported for what they register, in the order of the help.
+# isort: off
+from hrviewer.cli import looking, running, comparing, converting, choosing  # noqa: F401
+
+# isort: on
+from hrviewer.cli.plumbing import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command."""
+    app()

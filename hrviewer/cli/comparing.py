@@ -1,0 +1,181 @@
+"""Comparing strategies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hrviewer.cli.plumbing import (
+    Json,
+    Model,
+    app,
+    command,
+    progress,
+    quantity,
+    say_json,
+    stoppable,
+    tell,
+)
+from hrviewer.cli.running import Cache
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["compare", "experiment"]
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
+Cached = Annotated[Cache, typer.Option(help="Whether results of earlier runs are served.")]
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where; what is there is not run again.")
+]
+
+
+@command(app)
+def compare(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    model: Annotated[list[str], typer.Option(help="As `run` takes it; may be given again.")],
+    strategies: Annotated[
+        str, typer.Option(help="As a,b:key=value, or all that are installed.")
+    ] = "all",
+    truth: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|auto", help="What is really there; an exhaustive run if not."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="2TFLOP, 30s, 500patches, 10% for all alike; several to sweep: 5%,10%."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what strategies draw at random.")] = 0,
+    device: Device = "auto",
+    cache: Cached = Cache.use,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run strategies side by side: error against cost."""
+    from hrviewer import runs
+    from hrviewer.exchange.plots import need_plots
+    from hrviewer.runs.published import publish_comparison
+
+    need_plots()
+    with stoppable() as control, progress() as watch:
+        table = runs.compare(
+            images,
+            model,
+            strategies,
+            truth=truth,
+            budgets=budget,
+            seeds=(seed,),
+            device=device,
+            cache=cache.value,
+            out=out,
+            watch=watch,
+            control=control,
+        )
+    finished(table)
+    files = publish_comparison(table, {})
+    if as_json:
+        say_json(
+            {
+                "image": images[0] if len(images) == 1 else images,
+                "reference": table.attrs["reference"],
+                "rows": [nested(row) for row in plain(table)],
+                "files": files,
+            }
+        )
+        return
+    columns = ("image", "strategy", "params", "budget", "estimate", "error", "game4")
+    show(table.assign(image=[Path(name).name for name in table["image"]]), columns, files)
+
+
+@command(app)
+def experiment(
+    folder: Annotated[Path, typer.Argument(help="Images and their truth.")],
+    model: Model,
+    seed: Annotated[int, typer.Option(help="Of what strategies draw at random.")] = 0,
+    device: Device = "auto",
+    cache: Cached = Cache.use,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat the survey's experiment: whole, shrunk, cut, and every other strategy."""
+    from hrviewer import runs
+    from hrviewer.exchange.plots import need_plots
+    from hrviewer.runs.published import publish_experiment
+
+    need_plots()
+    with stoppable() as control, progress() as watch:
+        table = runs.experiment(
+            folder,
+            model,
+            seed=seed,
+            device=device,
+            cache=cache.value,
+            out=out,
+            watch=watch,
+            control=control,
+        )
+    finished(table)
+    files = publish_experiment(table, f"The survey's experiment on {folder.name}")
+    if as_json:
+        say_json({"cells": plain(table), "images": table.attrs["images"], "files": files})
+        return
+    show(table, ("name", "mae", "ci95", "rmse", "bias"), files)
+
+
+def finished(table: pd.DataFrame) -> None:
+    """End here if it was stopped: the same command goes on."""
+    if not table.attrs["complete"]:
+        tell(f"stopped; the same with --out {table.attrs['folder']} goes on")
+        raise typer.Exit(130)
+
+
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows in which what is not known is None."""
+    bare = table.astype(object)
+    rows = bare.where(bare.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def nested(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its costs together."""
+    from hrviewer.runs.compare import COSTS
+
+    cost = {name: row.pop(name) for name in COSTS}
+    return {**row, "cost": cost if cost["flops"] is not None else None}
+
+
+def show(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
+    """Print a table, and where the files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    seconds = "wall_s" if "wall_s" in table else "seconds"
+    made = Table(box=None, pad_edge=False)
+    for name in (*columns, "FLOPs", "seconds"):
+        made.add_column(name, justify="left" if name in ("image", "strategy", "name") else "right")
+    rows = plain(table)
+    for row in rows:
+        flops = "–" if row["flops"] is None else quantity(row["flops"], "")
+        took = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
+        made.add_row(*(written(row[name]) for name in columns), flops, took)
+    Console().print(made)
+    for row in rows:
+        if row["note"] and row["flops"] is None:
+            tell(f"{row['strategy']}: {row['note']}")
+    for name, path in files.items():
+        typer.echo(f"{name}  {path}")
+
+
+def written(value: Any) -> str:
+    """Return a value as a table shows it."""
+    if value is None or value == {}:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return " – ".join(f"{part:,.1f}" for part in value)
+    return str(value)

@@ -1,0 +1,78 @@
+"""Files out: runs, images and scenes as other tools read them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hrviewer.cli.plumbing import app, command
+
+if TYPE_CHECKING:
+    from hrviewer.exchange.images import Progress
+
+__all__ = ["convert", "export", "sample"]
+
+
+@command(app)
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN.run.zarr")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where; nothing may be there yet.")],
+    to: Annotated[
+        str | None, typer.Option(help="geojson or ome-zarr; by the name's ending otherwise.")
+    ] = None,
+) -> None:
+    """Write a run as GeoJSON (patches) or OME-Zarr (maps)."""
+    from hrviewer.exchange import export
+    from hrviewer.runs import Run
+
+    typer.echo(export(Run(run), out, to))
+
+
+@command(app)
+def convert(image: str, out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")]) -> None:
+    """Write an image as OME-Zarr; what was broken off goes on."""
+    from hrviewer.exchange.images import write_image
+    from hrviewer.pyramid import open_pyramid
+
+    with open_pyramid(image) as pyramid, written() as progress:
+        typer.echo(write_image(pyramid, out, progress))
+
+
+@command(app)
+def sample(
+    name: Annotated[str, typer.Argument(help="Of the scene, as crowd.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")],
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 32768,
+    seed: Annotated[int, typer.Option(help="Which scene.")] = 0,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="With the map of its objects, too.")
+    ] = False,
+) -> None:
+    """Write a scene as sharded OME-Zarr, and its truth beside it."""
+    from hrviewer.exchange.images import write_scene
+    from hrviewer.pyramid import open_pyramid
+
+    with open_pyramid(f"sample:{name}?size={size}&seed={seed}") as pyramid, written() as progress:
+        for path in write_scene(pyramid, out, progress, labels=labels):
+            typer.echo(path)
+
+
+@contextmanager
+def written() -> Iterator[Progress | None]:
+    """Show on a terminal how much of an image is written."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = TextColumn("writing"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

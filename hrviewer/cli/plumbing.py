@@ -1,0 +1,239 @@
+"""What all commands share: how they are registered, how they end, what they print.
+
+Nothing heavy is imported before a command needs it, so that help comes at once. What a person can
+mend ends in one line and status 1, wrong usage in status 2, Ctrl-C in 130.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+
+if TYPE_CHECKING:
+    from hrviewer.engine import Control, Watch
+
+__all__ = [
+    "Json",
+    "Model",
+    "app",
+    "budget_of",
+    "command",
+    "progress",
+    "quantity",
+    "region_of",
+    "say",
+    "say_json",
+    "settings_of",
+    "stoppable",
+    "tell",
+]
+
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run deep networks on gigapixel images: choose where the network looks, see what it saw "
+    "and what every region cost.",
+    epilog="Without a command, napari opens with the panel docked.",
+)
+
+
+def command(group: typer.Typer, name: str | None = None, **settings: Any) -> Callable[..., Any]:
+    """Register a function as a command that takes ``--debug`` and ends as the module says.
+
+    Parameters
+    ----------
+    group : typer.Typer
+        Where it belongs.
+    name : str, optional
+        What it is called; empty for the group itself.
+    **settings
+        Typer's.
+    """
+    option = typer.Option("--debug", help="Show the whole traceback of an error.")
+    extra = {"context": typer.Context, "debug": Annotated[bool, option]}
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(context: typer.Context, debug: bool, **kwargs: Any) -> None:
+            root = context.find_root()
+            root.obj = root.obj or debug  # before or after the command's name
+            with guard(root.obj):
+                # What stands for a group is done where no command of it is given.
+                if context.invoked_subcommand is None:
+                    function(**kwargs)
+
+        signature = inspect.signature(function, eval_str=True)
+        added = [
+            inspect.Parameter(
+                key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+            )
+            for key, annotation in extra.items()
+        ]
+        guarded.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*signature.parameters.values(), *added]
+        )
+        if name == "":
+            group.callback(invoke_without_command=True, **settings)(guarded)
+        else:
+            group.command(name, **settings)(guarded)
+        return function
+
+    return register
+
+
+@contextmanager
+def guard(debug: bool) -> Iterator[None]:
+    """Turn errors into one line; let libraries be quiet."""
+    if debug:
+        yield
+        return
+    silent = logging.NullHandler()
+    logging.getLogger().addHandler(silent)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except Exception as error:
+        fail(f"{type(error).__name__}: {error} (not foreseen; --debug shows where)")
+    finally:
+        logging.getLogger().removeHandler(silent)
+
+
+def tell(message: str) -> None:
+    """Print one line to standard error."""
+    typer.echo("hrviewer: " + " ".join(message.split()), err=True)
+
+
+def fail(message: str) -> None:
+    """Say in one line why, and end with status 1."""
+    tell(message)
+    raise typer.Exit(1) from None
+
+
+def say(*lines: tuple[str, str]) -> None:
+    """Print named lines to standard output, aligned."""
+    width = max(len(name) for name, _ in lines)
+    for name, text in lines:
+        typer.echo(f"{name:{width}}  {text}".rstrip())
+
+
+def say_json(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def quantity(value: float, unit: str) -> str:
+    """Return a number with a prefix: ``1.2 TFLOP``."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if value < 1000:
+            return f"{value:.3g} {prefix}{unit}"
+        value /= 1000
+    return f"{value:.3g} P{unit}"
+
+
+def region_of(text: str) -> Rect:
+    """Read ``y,x,h,w``."""
+    try:
+        region = Rect(*map(int, text.split(",")))
+    except (TypeError, ValueError):
+        raise typer.BadParameter(f"{text!r} is not y,x,h,w in level-0 pixels") from None
+    if region.empty:
+        raise typer.BadParameter(f"{text!r} has no pixels")
+    return region
+
+
+def budget_of(text: str | None) -> str | None:
+    """Check the form of a budget."""
+    if text is not None:
+        from hrviewer.engine import Budget
+
+        try:
+            Budget.parse(text)
+        except UserError as error:
+            raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def settings_of(items: list[str] | None) -> list[str]:
+    """Check that all are ``key=value``."""
+    for item in items or []:
+        if not item.partition("=")[0].isidentifier() or "=" not in item:
+            raise typer.BadParameter(f"{item!r} is not key=value")
+    return items or []
+
+
+@contextmanager
+def stoppable() -> Iterator[Control]:
+    """Let the first Ctrl-C stop a run in good order, and the second one at once."""
+    from hrviewer.engine import Control
+
+    control = Control()
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        control.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield control
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def progress() -> Iterator[Watch | None]:
+    """Show how far a run has come, on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    from hrviewer.engine import Progress
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("looking", total=None)
+
+        def watch(update: object) -> None:
+            if isinstance(update, Progress):
+                bar.update(
+                    task,
+                    completed=update.done,
+                    total=update.asked,
+                    description=quantity(update.flops, "FLOP"),
+                )
+
+        yield watch
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A pack's name, its folder, or an .onnx or .safetensors file; several joined by +."
+    ),
+]
+Chosen = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]

@@ -1,0 +1,97 @@
+"""What fewer digits do to the answer, measured on the image at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from hrviewer.engine.device import Priority
+from hrviewer.engine.scene import Networks
+from hrviewer.geometry import Patch, Rect
+from hrviewer.pyramid import Pyramid
+from hrviewer.strategies import Scene, input_rect, tiles
+
+__all__ = ["Off", "how_far_off"]
+
+TILES = 8
+"""Tiles that are looked at both ways, at most."""
+
+
+@dataclass(frozen=True)
+class Off:
+    """How far a precision is from float32.
+
+    Parameters
+    ----------
+    precision : str
+        Of the answers that are compared with float32's.
+    tiles : int
+        How many tiles of the image were looked at both ways.
+    total : float
+        The difference of the outputs' sums, as a part of float32's: of a density's the error of
+        the count.
+    rms : float
+        The root mean square difference, as a part of the spread of float32's output.
+    """
+
+    precision: str
+    tiles: int
+    total: float
+    rms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.precision}: on {self.tiles} tiles of this image the output's sum is off by "
+            f"{self.total:+.2%}, and its values by {self.rms:.1%} of their spread, "
+            "compared with float32"
+        )
+
+    def json(self) -> dict[str, Any]:
+        """Return it for a run's header."""
+        return asdict(self)
+
+
+def how_far_off(
+    pyramid: Pyramid, networks: Networks, scene: Scene, priority: Priority = Priority.RUN
+) -> Off | None:
+    """Compare the main network with itself in float32, on tiles spread over the region.
+
+    Parameters
+    ----------
+    pyramid, networks, scene
+        What is looked at, with what, and what of it.
+    priority : Priority
+        On the device.
+
+    Returns
+    -------
+    Off or None
+        None where it runs in float32 anyway.
+    """
+    if networks.precision == "float32":
+        return None
+    main, exact = networks["main"], networks.exact()
+    pairs = []
+    for patch in spread(tiles(scene.main, scene.region, scene.native)):
+        rect: Rect = input_rect(scene.main, patch, scene.rect)
+        pixels = pyramid.read(rect, patch.scale, fill=None if rect in pyramid.rect else "reflect")
+        if main.card.input.fixed:
+            pixels = pixels[: main.card.input.tile, : main.card.input.tile]
+        array = main.card.prepare(pixels)
+        pair = [networks.device.submit(network, array, priority) for network in (exact, main)]
+        pairs.append([np.asarray(future.result().output, float).ravel() for future in pair])
+    one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    whole = float(np.abs(one.sum())) or 1.0
+    spread_ = float(one.std()) or float(np.abs(one).max()) or 1.0
+    rms = float(np.sqrt(np.mean((other - one) ** 2)))
+    return Off(main.precision, len(pairs), float(other.sum() - one.sum()) / whole, rms / spread_)
+
+
+def spread(items: Sequence[Patch], most: int = TILES) -> Sequence[Patch]:
+    """Return at most so many, evenly from first to last."""
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]

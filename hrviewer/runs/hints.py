@@ -1,0 +1,64 @@
+"""Hints from files: what another run saw, or a picture of where to look."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.pyramid import open_pyramid
+from hrviewer.runs.run import Run
+
+__all__ = ["as_hints", "density_of"]
+
+LARGEST = 1024
+"""Cells along the longer side of a hint that is made of something larger."""
+
+
+def as_hints(values: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
+    """Return hints as arrays.
+
+    Parameters
+    ----------
+    values : mapping
+        Arrays ``(rows, columns)`` over the whole image; runs, or their folders, for what they saw;
+        images, or their paths, for how bright they are.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read.
+    """
+    return {name: _as_hint(value) for name, value in values.items()}
+
+
+def _as_hint(value: Any) -> NDArray[np.floating]:
+    if isinstance(value, str | Path) and str(value).rstrip("/").endswith(".run.zarr"):
+        value = Run(value)
+    if isinstance(value, Run):
+        return density_of(value)
+    if isinstance(value, str | Path):
+        with open_pyramid(str(value)) as pyramid:
+            scale = max(1.0, max(pyramid.shape) / LARGEST)
+            pixels = pyramid.read(pyramid.rect, scale)[..., :3].astype(np.float32)
+        return np.asarray(pixels.mean(axis=2))
+    return np.asarray(value)
+
+
+def density_of(run: Run) -> NDArray[np.float32]:
+    """Return what a run saw, over all classes, in cells coarse enough for a hint."""
+    array, _ = run.map("output")
+    _, rows, columns = array.shape
+    n = max(1, math.ceil(max(rows, columns) / LARGEST))
+    found = np.zeros((-(-rows // n), -(-columns // n)), np.float32)
+    wide = np.zeros((n, found.shape[1] * n), np.float32)
+    for i in range(len(found)):
+        strip = np.nan_to_num(np.asarray(array[:, i * n : (i + 1) * n])).sum(axis=0)
+        wide[:] = 0
+        wide[: strip.shape[0], :columns] = strip
+        found[i] = wide.reshape(n, -1, n).sum(axis=(0, 2))
+    return found

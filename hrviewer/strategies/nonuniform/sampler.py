@@ -1,0 +1,216 @@
+"""Grids that look closer where it matters, and the way through them and back.
+
+A grid has ``g × g`` nodes, evenly spread over the canvas with the corner nodes on its corners; its
+values say where in the rectangle each node looks, ``(y, x)`` in 0..1. Between nodes it is bilinear.
+
+The sampler is that of Recasens et al., *Learning to Zoom* (ECCV 2018): each node is drawn to the
+saliency around it by a Gaussian kernel,
+
+    u(x) = Σ S(x') k(x − x') x' / Σ S(x') k(x − x').
+
+The map is the gradient of a convex function (the logarithm of the denominator, up to scale), so it
+can neither turn back nor fold. Saliency is continued beyond the border by reflection, as in FOVEA
+(Thavamani et al., ICCV 2021): the border stays on the border. Continued by replication, as in the
+first release, the picture loses its rim.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FWHM", "NODES", "attract", "boxes_back", "forward", "inverse", "peak", "relax"]
+
+NODES = 31
+"""Nodes per side, in *Learning to Zoom*."""
+
+FWHM = 13.0
+"""The kernel's full width at half maximum for 31 nodes, in nodes; it grows with their number."""
+
+Floats = NDArray[np.float64]
+
+
+def attract(
+    saliency: NDArray[Any],
+    fwhm: float = FWHM,
+    *,
+    separable: bool = False,
+    padding: Literal["reflect", "edge"] = "reflect",
+) -> Floats:
+    """Return the grid that a saliency draws.
+
+    Parameters
+    ----------
+    saliency : ndarray, shape (g, g)
+        At the nodes; positive. Only its proportions matter.
+    fwhm : float
+        The kernel's full width at half maximum, in nodes.
+    separable : bool
+        Use the saliency's sums over rows and columns only, as FOVEA does: boxes stay upright.
+    padding : {"reflect", "edge"}
+        How the saliency goes on beyond the border; ``"edge"`` crops, and is here to show it.
+
+    Returns
+    -------
+    ndarray of float, shape (g, g, 2)
+    """
+    s = np.asarray(saliency, np.float64)
+    g = s.shape[0]
+    if s.shape != (g, g) or g < 2:
+        raise ValueError(f"a saliency has as many rows as columns, at least 2, not {s.shape}")
+    if not np.isfinite(s).all() or s.min() <= 0:
+        raise ValueError("a saliency must be positive everywhere")
+    s = s / s.max()
+    p = g - 1
+    offset = np.arange(g)[:, None] + p - np.arange(g + 2 * p)
+    kernel = np.where(np.abs(offset) <= p, np.exp(-4 * math.log(2) * (offset / fwhm) ** 2), 0.0)
+    # Relative to the node itself, or a kernel a node wide would be lost in rounding.
+    at = np.arange(g)
+    way = kernel * -offset
+    if separable:
+        rows, columns = (np.pad(s.sum(axis), p, mode=padding) for axis in (1, 0))
+        y = (at + way @ rows / (kernel @ rows)) / p
+        x = (at + way @ columns / (kernel @ columns)) / p
+        return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
+    padded = np.pad(s, p, mode=padding)
+    weight = kernel @ padded @ kernel.T
+    y = (at[:, None] + way @ padded @ kernel.T / weight) / p
+    x = (at[None, :] + kernel @ padded @ way.T / weight) / p
+    found: Floats = np.clip(np.stack([y, x], axis=-1), 0.0, 1.0)
+    return found
+
+
+def peak(grid: Floats) -> float:
+    """Return by how much a grid magnifies along a side where it does so most; 1 for none."""
+    steps = min(
+        float(np.diff(grid[..., 0], axis=0).min()), float(np.diff(grid[..., 1], axis=1).min())
+    )
+    return 1 / max(steps * (len(grid) - 1), 1e-9)
+
+
+def relax(grid: Floats, most: float) -> Floats:
+    """Return the grid between `grid` and none that magnifies `most` times at most.
+
+    Between the two every step is a mean of theirs, so the answer is in closed form.
+    """
+    have = 1 / peak(grid)
+    want = min(1.0, 1 / most)
+    if have >= want:
+        return grid
+    t = (1 - want) / (1 - have)
+    nodes = np.linspace(0, 1, len(grid))
+    even = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
+    mixed: Floats = t * grid + (1 - t) * even
+    return mixed
+
+
+def forward(grid: Floats, points: NDArray[Any]) -> Floats:
+    """Take points on the canvas to where they were sampled.
+
+    Parameters
+    ----------
+    grid : ndarray, shape (g, g, 2)
+        The warp.
+    points : ndarray, shape (..., 2)
+        ``(y, x)`` on the canvas, in 0..1.
+
+    Returns
+    -------
+    ndarray of float, shape (..., 2)
+        ``(y, x)`` in the rectangle, in 0..1.
+    """
+    g = len(grid) - 1
+    at = np.clip(np.asarray(points, np.float64), 0, 1) * g
+    i = np.minimum(at.astype(np.intp), g - 1)
+    s, t = ((at - i)[..., axis, None] for axis in (0, 1))
+    y, x = i[..., 0], i[..., 1]
+    upper = (1 - t) * grid[y, x] + t * grid[y, x + 1]
+    lower = (1 - t) * grid[y + 1, x] + t * grid[y + 1, x + 1]
+    back: Floats = (1 - s) * upper + s * lower
+    return back
+
+
+def boxes_back(grid: Floats, boxes: NDArray[Any]) -> Floats:
+    """Take boxes on the canvas to the upright boxes around where their corners were sampled.
+
+    Parameters
+    ----------
+    grid : ndarray, shape (g, g, 2)
+        The warp.
+    boxes : ndarray, shape (n, 4)
+        ``(y, x, h, w)`` on the canvas, in 0..1.
+
+    Returns
+    -------
+    ndarray of float, shape (n, 4)
+        ``(y, x, h, w)`` in the rectangle, in 0..1; exact for separable grids.
+    """
+    y, x, h, w = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    corners = [np.stack([y + i * h, x + j * w], axis=-1) for i in (0, 1) for j in (0, 1)]
+    found = forward(grid, np.stack(corners))
+    low, high = found.min(axis=0), found.max(axis=0)
+    return np.concatenate([low, high - low], axis=-1)
+
+
+def inverse(grid: Floats, ys: Floats, xs: Floats) -> tuple[Floats, Floats]:
+    """Say where on the canvas each point of a raster was sampled, exactly.
+
+    In each of the grid's cells the map is bilinear, and its inverse the root of a quadratic, as in
+    Thavamani et al., *Learning to Zoom and Unzoom* (CVPR 2023).
+
+    Parameters
+    ----------
+    grid : ndarray, shape (g, g, 2)
+        The warp.
+    ys, xs : ndarray, shape (m,) and (n,)
+        Rows and columns of the raster in the rectangle, in 0..1, ascending.
+
+    Returns
+    -------
+    places : ndarray of float, shape (m, n, 2)
+        ``(y, x)`` on the canvas, in 0..1; NaN where the grid does not reach.
+    areas : ndarray of float, shape (m, n)
+        The inverse's Jacobian: the canvas's area per area of the rectangle; 0 where it does not
+        reach.
+    """
+    g = len(grid) - 1
+    here, right = grid[:-1, :-1].reshape(-1, 2), grid[:-1, 1:].reshape(-1, 2)
+    below, across = grid[1:, :-1].reshape(-1, 2), grid[1:, 1:].reshape(-1, 2)
+    corners = np.stack([here, right, below, across])
+    low, high = corners.min(axis=0) - 1e-12, corners.max(axis=0) + 1e-12
+    first = np.searchsorted(ys, low[:, 0]), np.searchsorted(xs, low[:, 1])
+    last = np.searchsorted(ys, high[:, 0], "right"), np.searchsorted(xs, high[:, 1], "right")
+    h, w = last[0] - first[0], last[1] - first[1]
+    # Every pair of a cell and a raster point within the cell's bounds.
+    count = h * w
+    cell = np.repeat(np.arange(g * g), count)
+    k = np.arange(len(cell)) - np.repeat(np.cumsum(count) - count, count)
+    row, column = first[0][cell] + k // w[cell], first[1][cell] + k % w[cell]
+    # here + s·a + t·b + s·t·c = the point: without s, a quadratic in t.
+    a, b = (below - here)[cell], (right - here)[cell]
+    c = (across - right - below + here)[cell]
+    d = np.stack([ys[row], xs[column]], axis=-1) - here[cell]
+    qa, qb, qc = -cross(b, c), cross(d, c) - cross(b, a), cross(d, a)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        root = np.sqrt(np.maximum(qb * qb - 4 * qa * qc, 0))
+        t = -2 * qc / (qb + root)
+        along = a + t[:, None] * c
+        s = ((d - t[:, None] * b) * along).sum(axis=-1) / (along * along).sum(axis=-1)
+    inside = (np.abs(s - 0.5) <= 0.5 + 1e-9) & (np.abs(t - 0.5) <= 0.5 + 1e-9)
+    row, column, cell, s, t = (part[inside] for part in (row, column, cell, s, t))
+    a, b, c = a[inside], b[inside], c[inside]
+    places = np.full((len(ys), len(xs), 2), np.nan)
+    places[row, column] = np.clip(np.stack([cell // g + s, cell % g + t], axis=-1) / g, 0.0, 1.0)
+    areas = np.zeros((len(ys), len(xs)))
+    stretch = cross(b + s[:, None] * c, a + t[:, None] * c)
+    areas[row, column] = 1 / np.maximum(np.abs(stretch) * g * g, 1e-12)
+    return places, areas
+
+
+def cross(a: Floats, b: Floats) -> Floats:
+    """Return the cross product in the plane."""
+    found: Floats = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return found

@@ -1,0 +1,80 @@
+"""How the networks of packs are taught: one program, ``hrviewer-train PACK ROLE``, for all of them.
+
+A plug-in says *what* is learned, this package *how*. What is learned is a `Lesson`, one per role;
+the lessons of a pack are its `Course`, found by an entry point that bears the pack's name::
+
+    [project.entry-points."hrviewer.packs"]
+    gulls = "hrviewer_gulls:folder"
+
+    [project.entry-points."hrviewer.lessons"]
+    gulls = "hrviewer_gulls.lessons:COURSE"
+
+Lessons of the two commonest kinds are put together from parts. Where the pictures are scenes that
+the plug-in draws (``sample:beach``), ``hrviewer_gulls/lessons.py`` is no more than::
+
+    NETWORK = Architecture(name="density-unet", params={"widths": [24, 48, 72, 96]})
+    SOURCES = {"data": "scenes of beaches, seeds 0-9999"}
+
+    def main(data, pack):
+        card = Card(
+            name="gulls-density", title="Gulls", task="density", architecture=NETWORK,
+            input=Input(channels="rgb", scale=1 / 255, mean=[0.5], std=[0.25], tile=512,
+                        multiple_of=16),
+            output=Output(stride=4, halo=halo(NETWORK), classes=["gull"]),
+        )
+        return Density(
+            card, SOURCES, partial(Pieces, "beach", side=256, stride=4),
+            choose={"choose": [counted("beach", 2048, seed) for seed in CHOOSE[:8]]},
+            test={"test": [counted("beach", 2048, seed) for seed in TEST[:10]]},
+        )
+
+    def scout(data, pack):  # learns from the pack's main: pictures are enough
+        return Student.of(
+            pack, SOURCES, partial(Pieces, "beach", side=512, batch=4), down=8,
+            choose=[picture("beach", 4096, seed) for seed in CHOOSE[:8]],
+            test=[picture("beach", 4096, seed) for seed in TEST[:10]],
+        )
+
+    COURSE = Course("Gulls", "Counts gulls from above.", {"main": main, "scout": scout})
+
+Other pictures come from a stream of one's own: a function of steps and seed that returns a
+``torch.utils.data.Dataset`` whose item ``i`` is batch ``i``, of the seed and ``i`` alone, here
+``(images (n, 3, h, w) from 0 to 1, densities (n, k, h/stride, w/stride))``. `Joined` puts several
+streams side by side.
+
+Any other role offers an object of its own with what `Lesson` asks for. The loop (`train`) never
+looks into a batch or an output: both are the lesson's.
+"""
+
+from hrviewer.training.density import Counted, Density, halo
+from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
+from hrviewer.training.loop import train
+from hrviewer.training.losses import density_loss, variance_loss
+from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
+from hrviewer.training.streams import Joined, Shrunk
+from hrviewer.training.student import Student
+from hrviewer.training.writing import write_role
+
+__all__ = [
+    "CHOOSE",
+    "TEST",
+    "TRAIN",
+    "Batch",
+    "Counted",
+    "Course",
+    "Density",
+    "Joined",
+    "Lesson",
+    "Pieces",
+    "Shrunk",
+    "Student",
+    "counted",
+    "density",
+    "density_loss",
+    "halo",
+    "installed_courses",
+    "picture",
+    "train",
+    "variance_loss",
+    "write_role",
+]

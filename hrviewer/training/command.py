@@ -1,0 +1,125 @@
+"""The command ``hrviewer-train PACK ROLE``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from hrviewer.errors import UserError
+from hrviewer.models import installed_packs
+from hrviewer.training.lesson import Course, installed_courses
+from hrviewer.training.loop import train
+from hrviewer.training.writing import write_role
+
+__all__ = ["main"]
+
+
+def teach(
+    pack: Annotated[str, typer.Argument(help="The pack's name.")],
+    role: Annotated[str, typer.Argument(help="Which of its networks: main, scout, …")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of data, where the lesson needs one.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the pack is written; by default where it is.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="How many; by default the lesson's own number.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What all chance is drawn from.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Beside the process that makes batches.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Where to go on from; by default beside the weights.")
+    ] = None,
+) -> None:
+    """Teach one network of a pack, and write it there with its card.
+
+    Interrupted, the same command goes on where it was.
+    """
+    torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    course = _course(pack)
+    if role not in course.lessons:
+        known = ", ".join(course.lessons)
+        raise UserError(f"{pack} has no lesson for {role!r}: choose one of {known}")
+    packs = installed_packs()
+    if out is None and pack not in packs:
+        raise UserError(f"no pack is named {pack!r}: install its plug-in, or give --out")
+    folder = out or packs[pack].folder
+    # What is written elsewhere, without a main of its own, learns from the one that is installed.
+    own = pack not in packs or (folder / "main.safetensors").exists()
+    source = folder if own else packs[pack].folder
+    lesson = course.lessons[role](data, source)
+    steps = steps or lesson.steps
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = checkpoint or folder / f"{role}.checkpoint"
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        console=Console(stderr=True),
+        speed_estimate_period=300,
+    )
+    with bar:
+        task = bar.add_task(f"{pack} {role}", total=steps, loss=float("nan"))
+
+        def watch(step: int, loss: float, figures: dict[str, float] | None) -> None:
+            bar.update(task, completed=step, loss=loss)
+            if figures is not None:
+                said = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                line = f"step {step}/{steps}  loss {loss:.4f}  {said}"
+                bar.console.print(line, highlight=False, soft_wrap=True)
+
+        network, minutes = train(
+            lesson, checkpoint, steps=steps, seed=seed, device=device, watch=watch
+        )
+    set_by = lesson.calibrate(network)
+    metrics = {**lesson.examine(network), **set_by}
+    given = {"--data": "DATA_FOLDER" if data else None, "--steps": steps, "--seed": seed}
+    options = [f"{k} {v}" for k, v in given.items() if v is not None]
+    training = {
+        **lesson.sources,
+        "seed": seed,
+        "steps": steps,
+        "minutes": round(minutes, 1),
+        "device": device,
+        "threads": threads,
+        "command": shlex.join(["hrviewer-train", pack, role])
+        + f" {' '.join(options)} --threads {threads}",
+    }
+    write_role(folder, pack, course, role, network, lesson.card, training=training, metrics=metrics)
+    checkpoint.unlink()
+    typer.echo(json.dumps(metrics, indent=2))
+
+
+def _course(pack: str) -> Course:
+    courses = installed_courses()
+    if pack not in courses:
+        known = ", ".join(courses) or "none"
+        raise UserError(
+            f"no lessons are installed for {pack!r} (known: {known}): install its plug-in"
+        )
+    return courses[pack]()
+
+
+def main() -> None:
+    """Run the command; what a person can mend ends in one line and status 1."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(teach)
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"hrviewer-train: {error}", err=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,134 @@
+"""The lesson of a network that counts: pictures, and the density of what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from hrviewer.models.card import Architecture, Card, Input
+from hrviewer.models.registry import architecture
+from hrviewer.training.lesson import Batch
+from hrviewer.training.losses import density_loss
+
+__all__ = ["Counted", "Density", "build", "estimate", "floats", "halo", "measure", "normalised"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counted:
+    """A picture ``(3, h, w)``, from 0 to 1 or in bytes, and how many things are in it."""
+
+    image: Tensor
+    count: float
+
+
+def build(what: Architecture | None) -> nn.Module:
+    """Return a network of random weights, as a card names it."""
+    assert what is not None, "a lesson's card names an architecture"
+    network: nn.Module = architecture(what.name)(**what.params)
+    return network
+
+
+def halo(what: Architecture) -> int:
+    """Return how far a network of this architecture sees, which it says as its ``halo``."""
+    return int(build(what).halo)  # type: ignore[arg-type]
+
+
+def normalised(images: Tensor, how: Input) -> Tensor:
+    """Make of images ``(…, c, h, w)`` from 0 to 1 what a card's network takes in."""
+    mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (how.mean, how.std))
+    return ((images * (255 * how.scale) - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def floats(image: Tensor) -> Tensor:
+    """Return an image from 0 to 1; one in bytes takes a quarter of the memory until then."""
+    return image / 255 if image.dtype == torch.uint8 else image
+
+
+@torch.inference_mode()
+def estimate(network: nn.Module, image: Tensor, how: Input) -> Tensor:
+    """Return what the network says ``(k, h/stride, w/stride)`` of one image ``(c, h, w)``.
+
+    The image is from 0 to 1 or in bytes; its sides are multiples of the card's ``multiple_of``.
+    """
+    image = floats(image).to(next(network.parameters()).device)
+    output: Tensor = network.eval()(normalised(image[None], how))
+    return output[0].float().cpu()
+
+
+def measure(network: nn.Module, pictures: Iterable[Counted], how: Input) -> dict[str, float]:
+    """Count every picture; return the mean absolute error, also over the mean, and the bias."""
+    pairs = np.array([(float(estimate(network, p.image, how).sum()), p.count) for p in pictures])
+    error = pairs[:, 0] - pairs[:, 1]
+    mae, mean = float(np.abs(error).mean()), float(pairs[:, 1].mean())
+    return {
+        "mae": round(mae, 2),
+        "mae_over_mean": round(mae / mean, 4),
+        "bias_over_mean": round(float(error.mean()) / mean, 4),
+    }
+
+
+@dataclass(frozen=True)
+class Density:
+    """Learn to count.
+
+    Parameters
+    ----------
+    card, sources
+        See `Lesson`. The architecture has a method ``rescale`` as `DensityUNet` has.
+    stream
+        Takes steps and seed, returns batches of images ``(n, 3, h, w)`` from 0 to 1 and densities
+        ``(n, k, h/stride, w/stride)``.
+    choose, test
+        Whole pictures by the name of their lot, to choose by and to report on. The gain is set
+        on all of `choose` together.
+    steps, rate
+        See `Lesson`.
+    """
+
+    card: Card
+    sources: dict[str, Any]
+    stream: Callable[[int, int], Dataset[Batch]]
+    choose: Mapping[str, Sequence[Counted]]
+    test: Mapping[str, Sequence[Counted]]
+    steps: int = 3600
+    rate: float = 3e-3
+
+    def batches(self, steps: int, seed: int) -> Dataset[Batch]:
+        """Return the stream."""
+        return self.stream(steps, seed)
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Compare counts in windows."""
+        images, density = batch
+        return density_loss(network(normalised(images, self.card.input)).float(), density)
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Return the mean absolute error over the mean count, for each lot to choose by."""
+        how = self.card.input
+        return {k: measure(network, lot, how)["mae_over_mean"] for k, lot in self.choose.items()}
+
+    def calibrate(self, network: nn.Module) -> dict[str, float]:
+        """Scale the density so that the counts to choose by are right in sum.
+
+        What was not seen in training is missed more often than what was; one number makes up
+        for it.
+        """
+        lots = [picture for lot in self.choose.values() for picture in lot]
+        found = sum(float(estimate(network, p.image, self.card.input).sum()) for p in lots)
+        gain = sum(p.count for p in lots) / found
+        network.rescale(gain)  # type: ignore[operator]
+        return {"gain": round(gain, 4)}
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """Return the errors of the counts of each lot to test with."""
+        return {
+            "what": "error of the counts of whole pictures that were not learned from",
+            "pictures": {name: len(lot) for name, lot in self.test.items()},
+            **{name: measure(network, lot, self.card.input) for name, lot in self.test.items()},
+        }

@@ -1,0 +1,120 @@
+"""What is learned: the lesson of a role, and where plug-ins offer theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Card
+from hrviewer.models.told import brief
+
+__all__ = ["GROUP", "Batch", "Course", "Lesson", "installed_courses"]
+
+GROUP = "hrviewer.lessons"
+"""Entry points whose name is a pack's and whose value is its `Course`."""
+
+Batch = Sequence[Tensor]
+"""What one step learns from; what is in it is between a lesson's `batches` and its `loss`."""
+
+
+class Lesson(Protocol):
+    """What one role's network is, what it learns from, and how it is judged.
+
+    Attributes
+    ----------
+    card : Card
+        Of the network, with its architecture. The program adds `sha256`, `training` and `metrics`.
+    sources : dict
+        What it learns from, in words and numbers; part of the card's `training`.
+    steps : int
+        How many are enough: under 20 minutes on two cores.
+    rate : float
+        The highest rate of learning.
+    """
+
+    @property
+    def card(self) -> Card:  # noqa: D102
+        ...
+
+    @property
+    def sources(self) -> dict[str, Any]:  # noqa: D102
+        ...
+
+    @property
+    def steps(self) -> int:  # noqa: D102
+        ...
+
+    @property
+    def rate(self) -> float:  # noqa: D102
+        ...
+
+    def batches(self, steps: int, seed: int) -> Dataset[Batch]:
+        """Return the batches by their numbers, from 0 to ``steps - 1``.
+
+        Each is a function of the seed and its number alone, so that training can go on anywhere.
+        Made in another process: it must pickle.
+        """
+        ...
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Return what is to become small, a single number.
+
+        The batch is on the network's device; what the network says may be in bfloat16.
+        """
+        ...
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Return a few figures on the data for choosing, to be shown while it learns."""
+        ...
+
+    def calibrate(self, network: nn.Module) -> dict[str, float]:
+        """Set, on the data for choosing, what one number can set; say which numbers."""
+        ...
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """Return the card's figures, on data that it was never shown."""
+        ...
+
+
+@dataclass(frozen=True)
+class Course:
+    """The lessons of one pack.
+
+    Parameters
+    ----------
+    title, description : str
+        The pack's, for a person to read.
+    lessons : mapping of role to function
+        Each takes the folder of data (``--data``, or None) and the pack's folder, where networks
+        that were taught before lie, and returns the role's lesson.
+    """
+
+    title: str
+    description: str
+    lessons: Mapping[str, Callable[[Path | None, Path], Lesson]]
+
+
+def installed_courses() -> dict[str, Callable[[], Course]]:
+    """Return what loads the course of each pack of the installed plug-ins, by the pack's name."""
+
+    def loader(entry: Any) -> Callable[[], Course]:
+        def load() -> Course:
+            try:
+                course: Course = entry.load()
+            except Exception as error:
+                raise UserError(
+                    f"the lessons of {entry.name} ({entry.value}) do not import "
+                    f"({brief(error)}): install its plug-in again"
+                ) from error
+            return course
+
+        return load
+
+    return {entry.name: loader(entry) for entry in sorted(entry_points(group=GROUP))}

@@ -1,0 +1,263 @@
+"""The lesson of a network that guesses, for less, what main would say, and how surely.
+
+Distilled from the pack's ``main``: pictures without any truth will do, since what is to be
+guessed is main's own answer. Its variance is a part of what it says, and is held to account on
+tiles of the size that strategies choose between.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from hrviewer.models.card import Architecture, Card
+from hrviewer.models.loaders.torch import count_flops
+from hrviewer.models.network import Network
+from hrviewer.models.pack import Pack
+from hrviewer.training.density import build, estimate, floats, halo, normalised
+from hrviewer.training.lesson import Batch
+from hrviewer.training.losses import density_loss, variance_loss
+
+__all__ = ["KINDS", "Student"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the students of a role have in common.
+
+    Attributes
+    ----------
+    architecture, params
+        Of the network, but for its classes.
+    stride, down, multiple_of
+        Of its card: pixels per cell, by how much its pictures are shrunk, and what their sides
+        are multiples of.
+    windows
+        As `density_loss` takes them.
+    """
+
+    architecture: str
+    params: Mapping[str, Any]
+    stride: int
+    down: int
+    multiple_of: int
+    windows: Sequence[tuple[int, float, float]]
+
+
+KINDS = {
+    "scout": Kind(
+        "density-unet",
+        {"widths": [16, 32, 48, 64], "blocks": [1, 1, 1], "variance": True, "unit": 4.0},
+        stride=4,
+        down=8,
+        multiple_of=16,
+        windows=((1, 1.0, 0.1), (4, 0.5, 0.5), (8, 0.3, 1.0)),
+    ),
+    "scanner": Kind(
+        "density-scanner",
+        {"variance": True, "unit": 0.25},
+        stride=8,
+        down=1,
+        multiple_of=8,
+        windows=((1, 1.0, 0.05), (2, 0.5, 0.1), (8, 0.5, 0.4), (16, 0.3, 1.0)),
+    ),
+}
+"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """Learn to guess, for less, what main would count.
+
+    Parameters
+    ----------
+    card, sources
+        See `Lesson`. The architecture has a method ``rescale`` as `DensityUNet` has.
+    teacher
+        The pack's ``main``.
+    stream
+        Takes steps and seed, returns batches of one tensor: images ``(n, 3, h, w)`` from 0 to 1
+        at main's native scale, whose sides are multiples of the largest window (a scout's cell is
+        32 of their pixels, a scanner's 8).
+    choose, test
+        Whole pictures ``(3, h, w)`` at main's native scale, from 0 to 1 or in bytes.
+    windows
+        As `density_loss` takes them.
+    tile
+        Side in native pixels of the tiles on which it is judged.
+    steps, rate
+        See `Lesson`.
+    """
+
+    card: Card
+    sources: dict[str, Any]
+    teacher: Network
+    stream: Callable[[int, int], Dataset[Batch]]
+    choose: Sequence[Tensor]
+    test: Sequence[Tensor]
+    windows: Sequence[tuple[int, float, float]]
+    tile: int = 256
+    steps: int = 1500
+    rate: float = 3e-3
+    _known: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    """What main says of whole pictures, which are asked about again and again."""
+
+    @classmethod
+    def of(
+        cls,
+        pack: Path,
+        sources: dict[str, Any],
+        stream: Callable[[int, int], Dataset[Batch]],
+        *,
+        role: str = "scout",
+        down: int | None = None,
+        choose: Sequence[Tensor],
+        test: Sequence[Tensor],
+        device: str = "auto",
+        **rest: Any,
+    ) -> Student:
+        """Return the lesson of a role of `KINDS`, whose card follows from that of ``main``.
+
+        Raises
+        ------
+        UserError
+            Where the pack has no ``main`` yet.
+        """
+        teacher = Pack.read(pack).load("main", device)
+        main = teacher.card
+        kind = KINDS[role]
+        what = Architecture(
+            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
+        )
+        shape = {"downsample": down or kind.down, "multiple_of": kind.multiple_of}
+        card = main.model_copy(
+            update={
+                "name": f"{main.name}-{role}",
+                "title": f"{main.title}: its {role}",
+                "input": main.input.model_copy(update={**shape, "tile": 512, "fixed": False}),
+                "output": main.output.model_copy(
+                    update={
+                        "stride": kind.stride,
+                        "halo": halo(what),
+                        "margin": int(getattr(build(what), "margin", 0)),
+                        "activation": "none",
+                        "variance": True,
+                        "bound": None,
+                    }
+                ),
+                "architecture": what,
+                "sha256": None,
+                "training": {},
+                "metrics": {},
+            }
+        )
+        card = Card.of(card.model_dump(), f"the {role} of {pack}")
+        sources = sources | {"teacher": {"name": main.name, "sha256": main.sha256}}
+        return cls(card, sources, teacher, stream, choose, test, kind.windows, **rest)
+
+    def batches(self, steps: int, seed: int) -> Dataset[Batch]:
+        """Return the stream."""
+        return self.stream(steps, seed)
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Compare the counts in windows with main's; let the variance explain what is left."""
+        (images,) = batch
+        seen = normalised(self._view(images), self.card.input)
+        mean, variance = network(seen).float().chunk(2, 1)
+        target = self._main(images)
+        return density_loss(mean, target, self.windows) + 0.1 * variance_loss(
+            mean, variance, target
+        )
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Return how well it does on the pictures to choose by."""
+        return _figures(*self._tiles(network, self.choose))
+
+    def calibrate(self, network: nn.Module) -> dict[str, float]:
+        """Make the sum of its counts right, then the spread of its errors over what it expects."""
+        tiles, pictures = self._tiles(network, self.choose)
+        gain = pictures[:, 2].sum() / pictures[:, 0].sum()
+        network.rescale(gain)  # type: ignore[operator]
+        tiles, _ = self._tiles(network, self.choose)
+        spread = _spread(tiles)
+        network.rescale(1.0, spread**2)  # type: ignore[operator]
+        return {"gain": round(float(gain), 4), "spread_before": round(spread, 4)}
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """Return how well it does on the pictures to test with, and what it costs."""
+        return {
+            "what": f"against main, on tiles of {self.tile} px of {len(self.test)} pictures that "
+            "were not learned from: error of the pictures' counts over their mean; correlation of "
+            "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
+            "share within 1.96 of it; share of main's count in the tenth of the tiles with most",
+            **_figures(*self._tiles(network, self.test)),
+            "flops_over_mains": round(self._cost(network), 5),
+        }
+
+    def _cost(self, network: nn.Module) -> float:
+        """Return the FLOPs of looking at an image, over those of main."""
+        how = self.card.input
+        hollow = copy.deepcopy(network).to("meta")
+        flops = count_flops(hollow, "forward", (1, how.count, how.tile, how.tile))
+        whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
+        return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
+
+    def _view(self, images: Tensor) -> Tensor:
+        """Return what it sees of images: shrunk, and where it leaves out a margin, with one."""
+        small = F.avg_pool2d(images, int(self.card.input.downsample))
+        return F.pad(small, [self.card.output.margin] * 4, mode="reflect")
+
+    def _main(self, images: Tensor) -> Tensor:
+        """Return main's density of images ``(n, 3, h, w)``, summed over the student's cells."""
+        prepared = normalised(images, self.teacher.card.input).float().cpu().numpy()
+        density = torch.from_numpy(self.teacher(prepared)).to(images.device)
+        cell = int(self.card.stride * self.card.input.downsample) // self.teacher.stride
+        return F.avg_pool2d(density, cell) * cell * cell
+
+    def _tiles(
+        self, network: nn.Module, pictures: Sequence[Tensor]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return count, variance and main's count, of each tile and of each picture: ``(n, 3)``."""
+        side = self.tile // int(self.card.stride * self.card.input.downsample)
+        tiles = []
+        for picture in pictures:
+            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
+            image = floats(picture[None, :, :h, :w])
+            if id(picture) not in self._known:
+                self._known[id(picture)] = self._main(image)[0]
+            said = estimate(network, self._view(image)[0], self.card.input)
+            sums = [x.sum(0) for x in (*said.chunk(2), self._known[id(picture)])]
+            maps = F.avg_pool2d(torch.stack(sums), side) * side * side
+            tiles.append(maps.flatten(1).T.double().numpy())
+        return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
+
+
+def _spread(tiles: NDArray[Any]) -> float:
+    """Return the root mean square of the errors over the standard deviations given for them."""
+    mean, variance, there = tiles.T
+    return float(np.sqrt(((mean - there) ** 2 / variance).mean()))
+
+
+def _figures(tiles: NDArray[Any], pictures: NDArray[Any]) -> dict[str, float]:
+    """Return what is reported of a student, from ``(n, 3)`` of tiles and of pictures."""
+    mean, variance, there = tiles.T
+    best = np.argsort(-mean, kind="stable")[: max(1, round(len(mean) / 10))]
+    error = np.abs(pictures[:, 0] - pictures[:, 2]).mean() / pictures[:, 2].mean()
+    figures = {
+        "count_error": error,
+        "correlation": np.corrcoef(mean, there)[0, 1],
+        "spread": _spread(tiles),
+        "coverage_95": (np.abs(mean - there) <= 1.96 * np.sqrt(variance)).mean(),
+        "found_in_top_tenth": there[best].sum() / there.sum(),
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}

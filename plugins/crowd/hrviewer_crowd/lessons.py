@@ -1,0 +1,92 @@
+"""What the networks of the pack ``crowd`` learn: ``hrviewer-train crowd ROLE``.
+
+All from the scene ``crowd``, whose truth is known; nothing has to be fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from hrviewer.models.card import Architecture, Card, Input, Output
+from hrviewer.training import (
+    CHOOSE,
+    TEST,
+    TRAIN,
+    Course,
+    Density,
+    Pieces,
+    Student,
+    counted,
+    halo,
+    picture,
+)
+
+__all__ = ["COURSE"]
+
+NETWORK = Architecture(
+    name="density-unet", params={"classes": 1, "widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
+)
+SOURCES = {"data": f"scenes `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
+SIDE = 192
+"""Of the pieces that it learns from, in pixels."""
+WHOLE = 4096
+"""Of the scenes that it is judged by."""
+
+
+def main(data: Path | None, pack: Path) -> Density:
+    """Count people."""
+    card = Card(
+        name="crowd-density",
+        title="People from above, a density network",
+        task="density",
+        input=Input(
+            channels="rgb",
+            scale=1 / 255,
+            mean=(0.5, 0.45, 0.42),
+            std=(0.2,),
+            tile=512,
+            multiple_of=16,
+        ),
+        output=Output(stride=4, halo=halo(NETWORK), classes=("person",)),
+        architecture=NETWORK,
+        licence="BSD-3-Clause",
+        citation="Trained on procedural scenes; hrviewer, https://pypi.org/project/hrviewer/",
+    )
+    return Density(
+        card,
+        SOURCES,
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4),
+        choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
+        test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
+        steps=4500,
+    )
+
+
+def scout(data: Path | None, pack: Path) -> Student:
+    """Guess from an eighth of the size what ``main`` counts."""
+    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4))
+
+
+def scanner(data: Path | None, pack: Path) -> Student:
+    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
+    return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
+
+
+def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Student:
+    return Student.of(
+        pack,
+        SOURCES,
+        pieces,
+        role=role,
+        choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
+        test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
+    )
+
+
+COURSE = Course(
+    "People from above",
+    "Counts people in scenes seen obliquely from above.",
+    {"main": main, "scout": scout, "scanner": scanner},
+)

@@ -1,0 +1,146 @@
+"""What the networks of the pack ``nuclei`` learn: ``hrviewer-train nuclei ROLE --data FOLDER``.
+
+FOLDER holds ``index.csv``, photos and labels. The train split is learned from; the val split is
+for choosing and, there being no other, for the card's figures.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Architecture, Card, Input, Output
+from hrviewer.training import (
+    CHOOSE,
+    TEST,
+    TRAIN,
+    Counted,
+    Course,
+    Density,
+    Joined,
+    Pieces,
+    Student,
+    halo,
+    picture,
+)
+from hrviewer.training import counted as scene_counted
+
+from hrviewer_histology.photos import Photo, read_photos, shrink
+from hrviewer_histology.stains import Fields, Pictures
+
+__all__ = ["COURSE", "INPUT", "SCALES", "counted"]
+
+NETWORK = Architecture(
+    name="density-unet", params={"classes": 1, "widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
+)
+INPUT = Input(
+    channels="rgb",
+    scale=1 / 255,
+    mean=(0.7, 0.6, 0.7),
+    std=(0.2, 0.25, 0.2),
+    tile=512,
+    multiple_of=16,
+    pixel_size=0.5,
+)
+SIDE = 160
+"""Of the fields that it learns from, in pixels."""
+WHOLE = 4096
+"""Of the slides that students are judged by; main by those of half the side."""
+SCALES = (1, 2, 4)
+"""By how much val photos are shrunk before they are counted."""
+
+
+def main(data: Path | None, pack: Path) -> Density:
+    """Count nuclei."""
+    photos, judges = _photos(data, "train"), _photos(data, "val")
+    card = Card(
+        name="nuclei-density",
+        title="Nuclei, a density network",
+        task="density",
+        input=INPUT,
+        output=Output(stride=4, halo=halo(NETWORK), classes=("nucleus",)),
+        architecture=NETWORK,
+        licence="BSD-3-Clause",
+        citation="Trained on the histology photos of the 2018 Data Science Bowl (BBBC038, CC0): "
+        "Caicedo et al., Nucleus segmentation across imaging experiments, Nature Methods 2019.",
+    )
+    lots = {f"val_{k}": counted(judges, k) for k in SCALES}
+    return Density(
+        card,
+        _sources(photos),
+        partial(_fields, photos),
+        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]} | {"tissue": _scenes(CHOOSE)},
+        test=lots | {"tissue": _scenes(TEST)},
+        steps=3600,
+    )
+
+
+def scout(data: Path | None, pack: Path) -> Student:
+    """Guess from an eighth of the size what ``main`` counts."""
+    return _student("scout", data, pack, side=512, photographs=1, pieces=3)
+
+
+def scanner(data: Path | None, pack: Path) -> Student:
+    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
+    return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
+
+
+def _student(
+    role: str, data: Path | None, pack: Path, *, side: int, photographs: int, pieces: int
+) -> Student:
+    photos = _photos(data, "train")
+
+    def pictures(steps: int, seed: int) -> Joined:
+        return Joined(
+            Pictures(photos, steps, seed, batch=photographs, side=side),
+            Pieces("tissue", steps, seed, side=side, batch=pieces),
+        )
+
+    return Student.of(
+        pack,
+        _sources(photos),
+        pictures,
+        role=role,
+        choose=[picture("tissue", WHOLE, seed) for seed in CHOOSE[:4]],
+        test=[picture("tissue", WHOLE, seed) for seed in TEST[:4]],
+    )
+
+
+def _fields(photos: list[Photo], steps: int, seed: int) -> Joined:
+    """Return batches of restained photos beside pieces of procedural slides."""
+    return Joined(
+        Fields(photos, steps, batch=10, side=SIDE, seed=seed),
+        Pieces("tissue", steps, seed, side=SIDE, batch=4, stride=4),
+    )
+
+
+def _scenes(seeds: range, lot: int = 4) -> list[Counted]:
+    return [scene_counted("tissue", WHOLE // 2, seed) for seed in seeds[:lot]]
+
+
+COURSE = Course(
+    "Nuclei in histology",
+    "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
+    {"main": main, "scout": scout, "scanner": scanner},
+)
+
+
+def counted(photos: list[Photo], factor: int = 1) -> list[Counted]:
+    """Return photos shrunk by `factor`, with their counts."""
+    return [Counted(shrink(p.layers[:3], factor), p.count) for p in photos]
+
+
+def _photos(data: Path | None, split: str) -> list[Photo]:
+    if data is None:
+        raise UserError("nuclei are learned from labelled photos: give their folder with --data")
+    return read_photos(data, split)
+
+
+def _sources(photos: list[Photo]) -> dict[str, Any]:
+    return {
+        "data": "histology photos of the 2018 Data Science Bowl (BBBC038), CC0; and scenes "
+        f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
+        "split": f"train, {len(photos)} photos, {sum(p.count for p in photos)} nuclei",
+    }

@@ -1,0 +1,64 @@
+"""Draw a scene at five scales, side by side: ``python -m hrviewer_samples.figures NAME OUT``.
+
+Each panel looks closer at the middle of the one before; the last is full resolution.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+from hrviewer.geometry import Rect
+from hrviewer.pyramid.recipe import Recipe, make_recipe
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+__all__ = ["panels"]
+
+SIDE = 512
+SCENES = {"crowd": (65_536, 2), "tissue": (65_536, 0)}
+"""The size and the seed of each scene's picture."""
+
+
+def busiest(scene: Recipe, side: int) -> tuple[int, int]:
+    """Return the middle of the square that holds most objects, in the scene's lower half."""
+    whole = Rect(scene.size // 2, 0, scene.size // 2, scene.size)
+    points = scene.truth(whole).points
+    cells = (points // side).astype(int)
+    places, counts = np.unique(cells, axis=0, return_counts=True)
+    best = places[counts.argmax()]
+    y, x = points[(cells == best).all(axis=1)].mean(axis=0)
+    return int(y), int(x)
+
+
+def panels(scene: Recipe) -> NDArray[np.uint8]:
+    """Return the whole scene, and it at 1/64, 1/16, 1/4 and 1/1 around its busiest place."""
+    y, x = busiest(scene, SIDE)
+    pictures = []
+    scales = [scene.size // SIDE, 64, 16, 4, 1]
+    for k, scale in enumerate(scales):
+        rect = _around(scene, y, x, scale)
+        picture = Image.fromarray(scene.render(rect, scale))
+        if k + 1 < len(scales):
+            inner = _around(scene, y, x, scales[k + 1])
+            top, left = (inner.y - rect.y) / scale, (inner.x - rect.x) / scale
+            side = inner.h / scale
+            ImageDraw.Draw(picture).rectangle(
+                (left, top, left + side, top + side), outline=(255, 255, 255), width=2
+            )
+        pictures.append(np.pad(np.asarray(picture), ((0, 0), (0, 6), (0, 0)), constant_values=255))
+    return np.concatenate(pictures, axis=1)[:, :-6]
+
+
+def _around(scene: Recipe, y: int, x: int, scale: int) -> Rect:
+    side = SIDE * scale
+    corner = [min(max(0, v - side // 2), scene.size - side) // 64 * 64 for v in (y, x)]
+    return Rect(corner[0], corner[1], side, side)
+
+
+if __name__ == "__main__":
+    name, target = sys.argv[1:]
+    picture = Image.fromarray(panels(make_recipe(name, *SCENES[name])))
+    picture.quantize(112, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        target, optimize=True
+    )

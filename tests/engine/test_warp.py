@@ -1,0 +1,160 @@
+"""Warped looks: nothing aliases or is lost on the way back, and costs fall where samples do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import Bench, Kept, picture
+
+from hrviewer.engine import empty_record
+from hrviewer.engine.warp import finest, sample, spread, unwarp
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import Meter, open_pyramid
+from hrviewer.strategies import Answer, Warp
+from hrviewer.strategies.nonuniform.sampler import attract, forward
+
+EVEN = np.stack(np.meshgrid(*[np.linspace(0, 1, 31)] * 2, indexing="ij"), axis=-1)
+
+
+def bent(y=5, x=22):
+    saliency = np.full((31, 31), 0.02)
+    saliency[y : y + 5, x : x + 5] = 1
+    return attract(saliency)
+
+
+@given(st.integers(0, 25), st.integers(0, 25), st.sampled_from([(40, 60), (100, 90), (16, 12)]))
+def test_mass_is_kept(y, x, shape):
+    rng = np.random.default_rng(y * 31 + x)
+    values = rng.uniform(0, 1, (2, 24, 28)).astype(np.float32)
+    back = unwarp(values, bent(y, x), shape, "mass")
+    np.testing.assert_allclose(back.sum((1, 2)), values.sum((1, 2)), rtol=1e-5)
+
+
+def test_mass_returns_to_where_it_was_sampled():
+    grid = bent()
+    values = np.zeros((1, 64, 64), np.float32)
+    values[0, 40, 21] = 3.0
+    back = unwarp(values, grid, (200, 200), "mass")[0]
+    ys, xs = np.nonzero(back)
+    centre = np.array([(back.sum(1) @ np.arange(200)), (back.sum(0) @ np.arange(200))]) / 3.0 + 0.5
+    want = forward(grid, np.array([40.5, 21.5]) / 64) * 200
+    np.testing.assert_allclose(centre, want, atol=0.5)
+    assert np.ptp(ys) < 10
+    assert np.ptp(xs) < 10
+
+
+def test_an_even_density_comes_back_as_the_jacobian():
+    grid = bent()
+    back = unwarp(np.ones((1, 128, 128), np.float32), grid, (128, 128), "mass")[0]
+    share = spread(grid, Rect(0, 0, 128, 128), Rect(0, 0, 128, 128), 128)
+    coarse = [m.reshape(16, 8, 16, 8).sum((1, 3)) for m in (back / back.sum(), share)]
+    np.testing.assert_allclose(coarse[0], coarse[1], rtol=0.15)
+    assert share.sum() == pytest.approx(1)
+
+
+def test_intensities_are_interpolated_by_the_exact_inverse():
+    grid = bent()
+    # On the canvas a picture of where each cell was sampled: back in the image it is a plane.
+    at = (np.arange(90) + 0.5) / 90
+    there = forward(grid, np.stack(np.meshgrid(at, at, indexing="ij"), axis=-1))
+    back = unwarp(np.moveaxis(there, -1, 0), grid, (60, 60), "intensity")
+    want = (np.arange(60) + 0.5) / 60
+    np.testing.assert_allclose(back[0, 5:-5, 5:-5], np.tile(want[5:-5, None], 50), atol=0.01)
+    np.testing.assert_allclose(back[1, 5:-5, 5:-5], np.tile(want[None, 5:-5], (50, 1)), atol=0.01)
+
+
+def test_no_warp_is_plain_shrinking():
+    image = picture(256, 320)
+    pyramid = open_pyramid(image)
+    seen = sample(pyramid, pyramid.rect, EVEN, (64, 80))
+    np.testing.assert_allclose(seen, pyramid.read(pyramid.rect, 4.0), atol=0.51)
+    whole = sample(pyramid, pyramid.rect, EVEN, (256, 320))
+    np.testing.assert_allclose(whole, image, atol=1e-6)
+
+
+def chirp(n=1024):
+    """Stripes of 3 pixels: on a canvas that shrinks more than 1.5 times they must turn grey."""
+    stripes = 127.5 + 127.5 * np.cos(2 * np.pi * np.arange(n) / 3)
+    return np.repeat(np.tile(stripes, (n, 1))[..., None], 3, axis=2).astype(np.uint8)
+
+
+def test_nothing_aliases_where_it_is_shrunk():
+    pyramid = open_pyramid(chirp())
+    grid = bent(13, 13)
+    shape = (256, 256)
+    seen = sample(pyramid, pyramid.rect, grid, shape)[..., 0]
+    columns = forward(grid, np.stack([np.full(257, 0.5), np.arange(257) / 256], axis=-1))[:, 1]
+    shrunk = np.diff(columns) * 1024
+    middle = seen[128]
+    far = shrunk > 4
+    assert far.sum() > 50
+    naive = chirp()[512, (np.cumsum(shrunk) - shrunk / 2).astype(int).clip(0, 1023), 0]
+    assert np.std(naive[far].astype(float)) > 60  # what reading single pixels would show
+    # A mean over pixels leaves a little of what is finer than it.
+    assert np.std(middle[far]) < 0.2 * np.std(naive[far])
+    # Where it is not shrunk the stripes are there.
+    near = shrunk < 1.3
+    assert near.sum() > 10
+    assert np.std(middle[near]) > 40
+
+
+def test_only_what_is_needed_is_read():
+    image = picture(1024, 1024)
+    pyramid = open_pyramid(image)
+    part = Rect(256, 512, 200, 160)
+    meter = Meter()
+    with meter.reading() as reading:
+        sample(pyramid, part, EVEN, (50, 40), meter)
+    tile = 512
+    assert reading.pixels <= 4 * tile * tile
+    np.testing.assert_allclose(
+        sample(pyramid, part, EVEN, (50, 40)), pyramid.read(part, 4.0), atol=0.51
+    )
+
+
+def test_where_it_looks_closest():
+    assert finest(Rect(0, 0, 600, 300), EVEN, (100, 100)) == pytest.approx(3)
+    assert finest(Rect(0, 0, 300, 300), bent(), (100, 100)) < 1.5
+
+
+def run(policy, image, region=None):
+    with Bench(image) as bench:
+        sink = Kept(empty_record(bench.pyramid, bench.networks, 1.0))
+        answer, record, _ = bench.run(policy, sink=sink, region=region)
+        return answer, record
+
+
+def test_a_warp_answers_for_its_core_alone():
+    image = np.full((256, 256, 3), 51, np.uint8)
+    core = Rect(64, 96, 100, 80)
+
+    def policy(scene):
+        rect = Rect(40, 60, 160, 160)
+        done = yield Warp("main", rect, EVEN, (80, 160), into="output", core=core)
+        return Answer(done.handles[0].value)
+
+    answer, record = run(policy, image)
+    assert answer.estimate[0] == pytest.approx(0.2 * core.area / 2, rel=1e-5)
+    painted = np.argwhere(np.isfinite(record.output.values[0])) * 4
+    assert painted.min(0).tolist() == [64, 96]
+    assert painted.max(0).tolist() == [160, 172]
+    cells = np.argwhere(record.ledger.map[0]) * record.ledger.cell
+    assert cells.min(0).tolist() == [64, 96]
+    assert cells.max(0).tolist() == [160, 160]
+
+
+def test_a_warp_beyond_the_region_keeps_its_shape():
+    image = picture(256, 256)
+    region = Rect(0, 0, 128, 256)
+
+    def policy(scene):
+        rect = Rect(0, 0, 256, 256)
+        done = yield Warp("main", rect, EVEN, (256, 256), into="output", core=region)
+        return Answer(done.handles[0].value)
+
+    answer, record = run(policy, image, region)
+    want = image[:128, :, 0].sum() / 255
+    assert answer.estimate[0] == pytest.approx(want, rel=1e-5)
+    assert np.nansum(record.output.values) == pytest.approx(want, rel=1e-5)

@@ -1,0 +1,159 @@
+"""Images as OME-Zarr: the same pixels, valid metadata, whole or nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from numpy.testing import assert_array_equal
+from ome_zarr_models import open_ome_zarr
+from ome_zarr_models.v05 import Image
+from toy_scene import install
+from yaozarrs import validate_zarr_store
+
+from hrviewer.errors import UserError
+from hrviewer.exchange import images
+from hrviewer.exchange.images import truth_path, write_image, write_scene
+from hrviewer.exchange.truth import read_truth
+from hrviewer.pyramid import open_pyramid
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Small shards, so that small images have many."""
+    for name, value in {"CHUNK": 64, "SHARD": 128, "BAND": 48, "COARSEST": 64}.items():
+        monkeypatch.setattr(images, name, value)
+
+
+@pytest.fixture
+def scene(monkeypatch):
+    install(monkeypatch)
+    with open_pyramid("sample:squares?size=1024&seed=3") as pyramid:
+        yield pyramid
+
+
+def valid(path):
+    """Check what other people's programs say of a folder."""
+    assert isinstance(open_ome_zarr(zarr.open_group(path, mode="r")), Image)
+    validate_zarr_store(str(path))
+
+
+def slow_half(pixels):
+    """The mean of every 2 × 2 pixels, fewer at the ends, halves rounded up."""
+    h, w, k = pixels.shape
+    out = np.empty((-(-h // 2), -(-w // 2), k), pixels.dtype)
+    for y, x in np.ndindex(out.shape[:2]):
+        four = pixels[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].reshape(-1, k).astype(float)
+        mean = four.mean(axis=0)
+        out[y, x] = np.floor(mean + 0.5) if pixels.dtype.kind == "u" else mean
+    return out
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_same_pixels_and_box_filtered_levels(tmp_path, small, dtype, k):
+    rng = np.random.default_rng(0)
+    pixels = (rng.random((301, 203, k)) * 250).astype(dtype)
+    path = tmp_path / "a.tif"
+    photometric = "rgb" if k == 3 and dtype == np.uint8 else "minisblack"
+    tifffile.imwrite(
+        path, pixels if k > 1 else pixels[..., 0], photometric=photometric, tile=(64, 64),
+        planarconfig="contig" if k > 1 else None,
+        resolution=(20000, 40000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    told = []
+    with open_pyramid(path) as source:
+        assert source.channels == k
+        out = write_image(source, tmp_path / "a.ome.zarr", lambda *at: told.append(at))
+        size = source.pixel_size
+    assert told[-1][0] == told[-1][1]
+    valid(out)
+    with open_pyramid(out) as again:
+        assert_array_equal(again.read(again.rect), pixels)
+        assert again.pixel_size == pytest.approx(size)
+        assert [level.shape[:2] for level in again.levels] == [
+            (301, 203),
+            (151, 102),
+            (76, 51),
+            (38, 26),
+        ]
+        level = pixels
+        for made in again.levels[1:]:
+            level = slow_half(level)
+            assert_array_equal(made.read(0, made.shape[0], 0, made.shape[1]), level)
+    array = zarr.open_array(out / "0", mode="r")
+    assert array.shards == (k, 128, 128)
+    assert array.chunks == (k, 64, 64)
+
+
+def test_a_broken_conversion_goes_on_where_it_was(tmp_path, small, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+    out = tmp_path / "a.ome.zarr"
+    read = []
+    with open_pyramid(pixels) as source:
+        level = source.levels[0]
+        whole = level.read
+
+        def watched(*window, **settings):
+            read.append(window)
+            if len(read) == 8:
+                raise OSError(28, "No space left on device")
+            return whole(*window, **settings)
+
+        monkeypatch.setattr(level, "read", watched)
+        with pytest.raises(UserError, match="same command goes on"):
+            write_image(source, out)
+        assert not out.exists()
+        write_image(source, out)
+        # Two bands and a bit to a shard; only the one in which it broke off is read again.
+        assert read[8:10] == read[6:8]
+    with open_pyramid(out) as again:
+        assert_array_equal(again.read(again.rect), pixels)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
+
+
+def test_what_was_begun_with_another_image_is_not_gone_on_with(tmp_path, small):
+    part = tmp_path / ".a.ome.zarr.part"
+    part.mkdir()
+    (part / "state.json").write_text(json.dumps({"source": "other", "done": {"0": 99}}))
+    pixels = np.full((100, 100, 3), 7, np.uint8)
+    with open_pyramid(pixels) as source:
+        out = write_image(source, tmp_path / "a.ome.zarr")
+    with open_pyramid(out) as again:
+        assert_array_equal(again.read(again.rect), pixels)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "taken.zarr", "no/where.zarr"])
+def test_places_that_are_refused(tmp_path, name):
+    (tmp_path / "taken.zarr").mkdir()
+    with open_pyramid(np.zeros((9, 9), np.uint8)) as source, pytest.raises(UserError):
+        write_image(source, tmp_path / name)
+
+
+def test_a_scene_is_written_with_its_truth(tmp_path, small, scene):
+    out, table = write_scene(scene, tmp_path / "s.ome.zarr", labels=True)
+    assert table == truth_path(out) == tmp_path / "s.truth.csv"
+    valid(out)
+    recipe = scene.recipe
+    with open_pyramid(out) as again:
+        assert_array_equal(again.read(again.rect), recipe.render(scene.rect, 1))
+    told = read_truth(table, out.name, scene.shape)
+    assert_array_equal(told.points, recipe.truth(scene.rect).points)
+    assert_array_equal(told.boxes, recipe.truth(scene.rect).boxes)
+    # Every object has one number, across shards, and its centroid is its point.
+    with open_pyramid(out / "labels" / "objects") as numbers:
+        assert_array_equal(numbers.read(numbers.rect)[..., 0], recipe.labels(scene.rect))
+    by_labels = read_truth(out, "s", scene.shape)
+    assert_array_equal(by_labels.points, told.points)
+    assert_array_equal(by_labels.boxes, told.boxes)
+
+
+def test_only_scenes_know_their_truth(tmp_path):
+    with (
+        open_pyramid(np.zeros((9, 9), np.uint8)) as source,
+        pytest.raises(UserError, match="no scene"),
+    ):
+        write_scene(source, tmp_path / "s.ome.zarr")

@@ -1,0 +1,315 @@
+"""Readers of truth: each format against what was written into it, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import scipy.io
+import tifffile
+from numpy.testing import assert_allclose, assert_array_equal
+
+from hrviewer.errors import UserError
+from hrviewer.exchange.omezarr import multiscales
+from hrviewer.exchange.truth import labels, read_truth
+from hrviewer.exchange.truth.points import write_csv
+from hrviewer.geometry import Rect
+from hrviewer.truth import Truth
+
+SHAPE = (100, 200)
+POINTS = np.array([[10.5, 20.0], [99.0, 150.25], [50.0, 60.0]])
+BOXES = np.array([[10, 20, 4, 6], [80, 150, 20, 10]], float)
+CENTRES = BOXES[:, :2] + BOXES[:, 2:] / 2
+
+
+def read(path, name="photo.png", shape=SHAPE):
+    return read_truth(path, name, shape)
+
+
+def refused(path, **asked) -> str:
+    with pytest.raises(UserError) as error:
+        read(path, **asked)
+    line = str(error.value)
+    assert "\n" not in line
+    assert path.name in line
+    return line
+
+
+@pytest.mark.parametrize("header", ["y,x", "row,col", "axis-0,axis-1", " Y , X "])
+def test_csv_points(tmp_path, header):
+    path = tmp_path / "p.csv"
+    path.write_text(header + "\n" + "\n".join(f"{y},{x}" for y, x in POINTS))
+    truth = read(path)
+    assert_array_equal(truth.points, POINTS)
+    assert truth.classes == ("object",)
+    assert truth.source == str(path)
+
+
+def test_csv_boxes_of_one_of_several_images(tmp_path):
+    path = tmp_path / "p.csv"
+    rows = [
+        f"b/photo.png,{x},{y},{x + w},{y + h},{'ab'[i]}" for i, (y, x, h, w) in enumerate(BOXES)
+    ]
+    path.write_text(
+        "\n".join(["image_path,xmin,ymin,xmax,ymax,label", "other.png,1,1,2,2,c", *rows])
+    )
+    truth = read(path)
+    assert_array_equal(truth.boxes, BOXES)
+    assert_array_equal(truth.points, CENTRES)
+    assert truth.classes == ("a", "b")
+    assert_array_equal(truth.kinds, [0, 1])
+    assert "other.png" in refused(path, name="third.png")
+
+
+def test_csv_is_read_as_it_is_written(tmp_path):
+    path = tmp_path / "p.csv"
+    wrote = Truth(CENTRES + 0.125, ("cell", "dirt"), np.array([1, 0]), BOXES)
+    write_csv(wrote, path)
+    truth = read(path)
+    assert_array_equal(truth.points, wrote.points)
+    assert_array_equal(truth.boxes, BOXES)
+    assert [truth.classes[kind] for kind in truth.kinds] == ["dirt", "cell"]
+
+
+def polygon(*corners):
+    return [[list(corner) for corner in (*corners, corners[0])]]
+
+
+def feature(kind, coordinates, **properties):
+    return {
+        "type": "Feature",
+        "properties": properties,
+        "geometry": {"type": kind, "coordinates": coordinates},
+    }
+
+
+def test_geojson(tmp_path):
+    square = polygon((20, 10), (26, 10), (26, 14), (20, 14))
+    # An L of a 4 × 4 square and a 4 × 2 one beside it; a 10 × 10 square whose left half is a hole.
+    bent = polygon((0, 0), (8, 0), (8, 2), (4, 2), (4, 4), (0, 4))
+    holed = [
+        *polygon((40, 40), (50, 40), (50, 50), (40, 50)),
+        *polygon((40, 40), (45, 40), (45, 50), (40, 50)),
+    ]
+    lower = polygon((20, 20), (26, 20), (26, 24), (20, 24))
+    path = tmp_path / "q.geojson"
+    path.write_text(
+        json.dumps(
+            {
+                "type": "FeatureCollection",
+                "features": [
+                    feature("Point", [20, 10.5], classification={"name": "cell"}),
+                    feature("MultiPoint", [[1, 2], [3, 4]], label="dirt"),
+                    feature("Polygon", square),
+                    feature("Polygon", bent),
+                    feature("Polygon", holed),
+                    feature("MultiPolygon", [square, lower]),
+                ],
+            }
+        )
+    )
+    truth = read(path)
+    l_shape = (np.array([2, 2]) * 16 + np.array([1, 6]) * 8) / 24
+    centres = [[10.5, 20], [2, 1], [4, 3], [12, 23], l_shape, [45, 47.5], [17, 23]]
+    assert_allclose(truth.points, centres)
+    assert_array_equal(truth.boxes[3], [10, 20, 4, 6])
+    assert [truth.classes[kind] for kind in truth.kinds[:4]] == ["cell", "dirt", "dirt", "object"]
+    path.write_text(json.dumps([feature("LineString", [[0, 0], [1, 1]])]))
+    assert "LineString" in refused(path)
+
+
+def coco(**size):
+    return {
+        "images": [{"id": 7, "file_name": "photo.png", **size}, {"id": 8, "file_name": "b.png"},
+                   {"id": 9, "file_name": "nobody.png"}],
+        "categories": [{"id": 3, "name": "tree"}, {"id": 4, "name": "car"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 4 - i, "bbox": [x, y, w, h]}
+            for i, (y, x, h, w) in enumerate(BOXES.tolist())
+        ]
+        + [{"image_id": 7, "category_id": 3, "bbox": [0, 0, 50, 50], "iscrowd": 1}]
+        + [{"image_id": 8, "category_id": 3, "bbox": [0, 0, 9, 9]}],
+    }  # fmt: skip
+
+
+def test_coco(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(coco(height=100, width=200)))
+    truth = read(path)
+    assert_array_equal(truth.boxes, BOXES)
+    assert truth.classes == ("car", "tree")
+    assert_array_equal(truth.kinds, [0, 1])
+    assert len(read(path, name="nobody.png")) == 0
+    assert "99.png" in refused(path, name="99.png")
+    path.write_text(json.dumps(coco(height=101, width=200)))
+    assert "101 × 200" in refused(path)
+
+
+@pytest.mark.parametrize("layout", ["shanghaitech", "qnrf"])
+def test_mat(tmp_path, layout):
+    path = tmp_path / "GT_photo.mat"
+    clicks = POINTS[:, ::-1]
+    if layout == "qnrf":
+        scipy.io.savemat(path, {"annPoints": clicks})
+    else:
+        info = np.empty((1, 1), object)
+        info[0, 0] = {"location": clicks, "number": np.array([[3]])}
+        scipy.io.savemat(path, {"image_info": info})
+    truth = read(path)
+    assert_array_equal(truth.points, POINTS)
+    assert truth.classes == ("person",)
+
+
+def test_mat_of_something_else(tmp_path):
+    path = tmp_path / "m.mat"
+    scipy.io.savemat(path, {"a": 1})
+    assert "image_info" in refused(path)
+    path.write_bytes(b"MATLAB 7.3 MAT-file" + bytes(200))
+    refused(path)
+
+
+def voc(h=100, w=200, before=""):
+    objects = "".join(
+        f"<object><name>tree</name><bndbox><xmin>{x}</xmin><ymin>{y}</ymin><xmax>{x + bw}</xmax>"
+        f"<ymax>{y + bh}</ymax></bndbox></object>"
+        for y, x, bh, bw in BOXES
+    )
+    size = f"<size><width>{w}</width><height>{h}</height></size>"
+    return f"{before}<annotation>{size}{objects}</annotation>"
+
+
+def test_voc(tmp_path):
+    path = tmp_path / "v.xml"
+    path.write_text(voc())
+    truth = read(path)
+    assert_array_equal(truth.boxes, BOXES)
+    assert truth.classes == ("tree",)
+    path.write_text(voc(h=99))
+    assert "99 × 200" in refused(path)
+    path.write_text(voc()[:-5])
+    assert "XML" in refused(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_entities_are_refused_before_they_grow(tmp_path, encoding):
+    path = tmp_path / "v.xml"
+    bomb = '<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c SYSTEM "x">]>'
+    path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{bomb}{voc()}'.encode(encoding))
+    assert "refused" in refused(path)
+    ET.fromstring(voc())
+
+
+def disc_map(shape=SHAPE, dtype=np.uint16):
+    values = np.zeros(shape, dtype)
+    values[10:14, 20:26] = 5
+    values[40:80, 30:31] = 300
+    values[99, 199] = 2
+    return values
+
+
+def slow_centroids(values):
+    """One object after the other."""
+    return np.array(
+        [np.argwhere(values == number).mean(axis=0) + 0.5 for number in np.unique(values)[1:]]
+    )
+
+
+@pytest.mark.parametrize("window", [2048, 33])
+def test_label_maps(tmp_path, monkeypatch, window):
+    monkeypatch.setattr(labels.windows, "__defaults__", (window,))
+    path = tmp_path / "labels.tif"
+    tifffile.imwrite(path, disc_map(), tile=(16, 16))
+    truth = read(path)
+    assert_allclose(truth.points, slow_centroids(disc_map()))
+    assert_array_equal(truth.boxes, [[99, 199, 1, 1], [10, 20, 4, 6], [40, 30, 40, 1]])
+    assert "50 × 200" in refused(path, shape=(50, 200))
+
+
+def test_labels_of_an_omezarr(tmp_path):
+    import zarr
+
+    path = tmp_path / "a.zarr"
+    group = zarr.open_group(path / "labels" / "nuclei", mode="w", zarr_format=3)
+    group.attrs["ome"] = multiscales("nuclei", 1, None, channels=False)
+    group.create_array("0", data=disc_map(dtype=np.int32))
+    assert_allclose(read(path).points, slow_centroids(disc_map()))
+
+
+def test_colours_are_no_labels(tmp_path):
+    path = tmp_path / "labels.tif"
+    tifffile.imwrite(path, np.zeros((*SHAPE, 3), np.uint8), photometric="rgb")
+    assert "no label map" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", ""),
+        ("a.csv", "y,x\n"),
+        ("a.csv", "a,b\n1,2\n"),
+        ("a.csv", "y,x\n1,two\n"),
+        ("a.csv", "y,x\n1,\n"),
+        ("a.json", "{"),
+        ("a.json", "[1, 2]"),
+        ("a.json", "3"),
+        ("a.json", '{"type": "FeatureCollection"}'),
+        ("a.json", '{"annotations": []}'),
+        ("a.geojson", '{"type": "FeatureCollection", "features": []}'),
+        ("a.mat", "no"),
+        ("a.tif", "no"),
+        ("a.xml", "<annotation/>"),
+        ("a.txt", "1 2"),
+    ],
+)
+def test_what_tells_no_truth_is_refused_in_one_line(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    refused(path)
+
+
+def test_an_empty_label_map_tells_no_truth(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros(SHAPE, np.uint8))
+    assert "no object" in refused(path)
+
+
+def test_a_missing_file(tmp_path):
+    assert "no such file" in refused(tmp_path / "none.csv")
+
+
+def test_foreign_truth_is_refused_and_clicks_beyond_the_border_are_moved_onto_it(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("y,x\n100.5,-0.5\n50,201.5\n")
+    truth = read(path)
+    assert (truth.points >= 0).all()
+    assert (truth.points < SHAPE).all()
+    assert_allclose(truth.points, [[100, 0], [50, 200]])
+    assert len(truth.clip(Rect(0, 0, *SHAPE))) == 2
+    path.write_text("y,x\n10,10\n50,203\n")
+    assert "1 of 2" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "image", "shape", "count"),
+    [
+        ("OSBS_029.csv", "OSBS_029.tif", (400, 400), 61),
+        ("terrain1_coco.json", "terrain1.jpg", (1365, 2048), 7),
+        (
+            "2019_YELL_2_541000_4977000_image_crop.xml",
+            "2019_YELL_2_541000_4977000_image_crop.png",
+            (1035, 1249),
+            279,
+        ),
+    ],
+)
+def test_real_annotations(shared, file, image, shape, count):
+    assert len(read_truth(shared / "data" / "aerial" / file, image, shape)) == count
+
+
+def test_real_nuclei(shared):
+    path = shared / "data" / "nuclei" / "00ae65c1c663.labels.tif"
+    values = tifffile.imread(path)
+    truth = read_truth(path, "00ae65c1c663.png", values.shape)
+    assert_allclose(truth.points, slow_centroids(values))

@@ -1,0 +1,145 @@
+"""Metrics against closed forms, slow obvious references and other people's programs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from hrviewer.geometry import Rect
+from hrviewer.runs import metrics
+from hrviewer.runs.metrics import average_precision, bias, ci95, game, mae, matches, rmse
+
+
+def slow_game(cells, cell, points, region, level):
+    """Every part, every cell and every point, one after the other."""
+    n = 2**level
+    total = 0.0
+    for i in range(n):
+        for j in range(n):
+            y0, y1 = (region.y + region.h * k / n for k in (i, i + 1))
+            x0, x1 = (region.x + region.w * k / n for k in (j, j + 1))
+            said = 0.0
+            for r, c in np.ndindex(cells.shape[1:]):
+                top, bottom = max(r * cell, region.y), min((r + 1) * cell, region.y1)
+                left, right = max(c * cell, region.x), min((c + 1) * cell, region.x1)
+                h, w = min(bottom, y1) - max(top, y0), min(right, x1) - max(left, x0)
+                if h > 0 and w > 0:
+                    share = h * w / (bottom - top) / (right - left)
+                    said += share * np.nansum(cells[:, r, c])
+            told = sum(y0 <= y < y1 and x0 <= x < x1 for y, x in points)
+            total += abs(said - told)
+    return total
+
+
+@pytest.mark.parametrize("region", [Rect(0, 0, 64, 96), Rect(5, 7, 41, 50), Rect(8, 16, 32, 64)])
+@pytest.mark.parametrize("cell", [4, 6.5])
+def test_game(region, cell):
+    rng = np.random.default_rng(1)
+    cells = rng.random((2, int(64 // cell), int(96 // cell)))
+    cells[:, 3] = np.nan
+    points = rng.random((40, 2)) * (region.h, region.w) + (region.y, region.x)
+    found = game(cells, cell, points, region)
+    for level in (0, 2, 4):
+        assert_allclose(found[level], slow_game(cells, cell, points, region, level))
+
+
+def test_game_in_closed_form():
+    """Everything said in one corner, everything there in the other."""
+    cells = np.zeros((1, 16, 16))
+    cells[0, 0, 0] = 3
+    points = np.array([[63.0, 63.0]] * 3)
+    assert game(cells, 4, points, Rect(0, 0, 64, 64)) == {0: 0, 2: 6, 4: 6}
+
+
+def test_game_does_not_depend_on_the_band(monkeypatch):
+    rng = np.random.default_rng(0)
+    cells, points = rng.random((1, 1200, 3)), rng.random((5, 2)) * (1200, 3)
+    region = Rect(0, 0, 1200, 3)
+    off = np.abs(np.add.reduceat(cells[0].sum(1), np.arange(0, 1200, 75)).sum() - 5)
+    assert_allclose(game(cells, 1, points, region)[0], off)
+
+
+def test_errors_over_images():
+    errors = np.array([3.0, -1.0, 0.0, 2.0])
+    assert mae(errors) == 1.5
+    assert rmse(errors) == pytest.approx(np.sqrt(14 / 4))
+    assert bias(errors) == 1.0
+
+
+def test_intervals():
+    # The mean's bootstrap interval is that of a normal distribution where there are many.
+    errors = np.random.default_rng(5).normal(2, 3, 400)
+    low, high = ci95(errors, bias)
+    half = 1.96 * errors.std() / 20
+    assert (low, high) == pytest.approx((errors.mean() - half, errors.mean() + half), abs=0.03)
+    assert ci95(errors, bias) == (low, high)
+    assert ci95([2.0, 2.0], mae) == (2, 2)
+    assert ci95([2.0], mae) is None
+
+
+def test_dice():
+    said = np.array([[0, 0, 1, -1], [1, 1, 2, 2]])
+    told = np.array([[0, 1, 1, 0], [1, 1, 9, 2]])
+    whole = metrics.Overlap(4)
+    whole.add(said, told)
+    assert_allclose(whole.dice(), [2 / 4, 6 / 7, 2 / 3, 1])
+    parts = metrics.Overlap(4)
+    for row in range(2):
+        parts.add(said[row], told[row])
+    assert_allclose(parts.dice(), whole.dice())
+
+
+def coco_precision(boxes, scores, truth):
+    """The published program's average precision at an overlap of one half."""
+    area = {"area": 1, "iscrowd": 0, "category_id": 1, "image_id": 1}
+    with contextlib.redirect_stdout(io.StringIO()):
+        told = COCO()
+        told.dataset = {
+            "images": [{"id": 1}],
+            "categories": [{"id": 1}],
+            "annotations": [
+                {**area, "id": i + 1, "bbox": [x, y, w, h]} for i, (y, x, h, w) in enumerate(truth)
+            ],
+        }
+        told.createIndex()
+        said = told.loadRes(
+            [
+                {"image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "score": score}
+                for (y, x, h, w), score in zip(boxes.tolist(), scores.tolist(), strict=True)
+            ]
+        )
+        found = COCOeval(told, said, "bbox")
+        found.params.iouThrs = np.array([0.5])
+        found.params.maxDets = [1000]
+        found.params.areaRng, found.params.areaRngLbl = [[0, 1e10]], ["all"]
+        found.evaluate()
+        found.accumulate()
+    return found.eval["precision"].mean()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_average_precision_is_that_of_coco(seed):
+    rng = np.random.default_rng(seed)
+    truth = np.hstack([rng.integers(0, 60, (12, 2)), rng.integers(8, 20, (12, 2))]).astype(float)
+    near = truth[rng.integers(0, 12, 20)] + rng.integers(-3, 4, (20, 4))
+    scores = rng.permutation(20) / 20
+    hit = matches(near, scores, truth, 0.5)
+    assert_allclose(average_precision(hit, scores, 12), coco_precision(near, scores, truth))
+
+
+def test_average_precision_at_its_ends():
+    boxes = np.array([[0, 0, 4, 4], [10, 10, 4, 4]], float)
+    scores = np.array([0.5, 0.9])
+    assert average_precision(matches(boxes, scores, boxes, 0.5), scores, 2) == 1
+    assert average_precision(np.array([False, False]), scores, 2) == 0
+    assert average_precision(np.zeros(0, bool), np.zeros(0), 2) == 0
+    assert np.isnan(average_precision(np.zeros(0, bool), np.zeros(0), 0))
+    assert not matches(boxes, scores, np.empty((0, 4)), 0.5).any()

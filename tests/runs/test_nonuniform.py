@@ -1,0 +1,67 @@
+"""Non-uniform downsampling from the notebook: published networks, real pictures, hints."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import Bright, ToyPack, picture
+
+import hrviewer
+from hrviewer.errors import UserError
+from hrviewer.runs import Run
+
+
+def test_mcnn_alone_on_a_photo(shared, tmp_path):
+    photo = shared / "data/aerial"
+    images = sorted(p for p in photo.rglob("*") if p.suffix.lower() in (".jpg", ".png", ".tif"))
+    if not images:
+        pytest.skip("no photo is shared")
+    model = shared / "models/mcnn_shtechB_110.onnx"
+    out = tmp_path / "a.run.zarr"
+    run = hrviewer.run(images[0], model, "nonuniform", cache="off", out=out)
+    full = hrviewer.run(images[0], model, "uniform", cache="off", out=tmp_path / "b.run.zarr")
+    assert np.isfinite(run.estimate["value"])
+    assert run.cost["flops"] == pytest.approx(full.cost["flops"], rel=0.15)
+    assert any("no scout" in note for note in run.header["notes"])
+    output, _ = run.map("output")
+    assert np.nansum(output[:]) == pytest.approx(run.estimate["value"], rel=1e-3)
+    assert np.isfinite(output[:]).all()
+
+
+def test_nuclei_on_a_region_of_a_slide(shared, tmp_path):
+    slide = shared / "data/wsi/CMU-1-Small-Region.svs"
+    region = (900, 700, 512, 640)
+    out = tmp_path / "a.run.zarr"
+    run = hrviewer.run(slide, "nuclei", "nonuniform", region=region, cache="off", out=out)
+    output, cell = run.map("output")
+    assert np.nansum(output[:]) == pytest.approx(run.estimate["value"], rel=1e-3)
+    seen = np.argwhere(np.isfinite(output[:].sum(0))) * cell
+    assert (seen.min(0) >= np.array(region[:2]) - cell).all()
+    assert (seen.max(0) < np.array(region[:2]) + region[2:]).all()
+
+
+def test_hints_are_part_of_a_run(tmp_path):
+    image, pack = picture(400, 400), ToyPack(main=Bright())
+    hint = np.zeros((20, 20))
+    hint[3:6, 12:15] = 1
+
+    def go(name, **changes):
+        out = tmp_path / f"{name}.run.zarr"
+        return hrviewer.run(image, pack, "nonuniform", out=out, cache="off", **changes)
+
+    run = go("a", hints={"saliency": hint})
+    cost = run.cost_map()
+    assert cost[4:7, 16:18].mean() > 2 * cost[12:].mean()
+    (name,) = run.header["hints"].values()
+    assert name != go("b", hints={"saliency": hint.T}).header["hints"]["saliency"]
+    assert go("c", hints={"density": run}).header["hints"].keys() == {"density"}
+    again = go("d", hints={"density": str(tmp_path / "a.run.zarr")})
+    np.testing.assert_array_equal(again.cost_map(), Run(tmp_path / "c.run.zarr").cost_map())
+    with pytest.raises(UserError, match="another hint"):
+        go("a", hints={"saliency": hint.T}, resume=True)
+    with pytest.raises(UserError, match="rows, columns"):
+        go("e", hints={"saliency": hint[0]})
+    with pytest.raises(UserError, match="no hint 'colour'"):
+        go("f", hints={"colour": hint})
+    with pytest.raises(UserError, match="takes: none"):
+        hrviewer.run(image, pack, "patches", hints={"saliency": hint})

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from toys import Bench, Bright, ToyPack, blocks, picture
+
+from hrviewer.engine.scene import build_scene
+from hrviewer.strategies import Answer, Look, Plan, Scene, get_strategy
+from hrviewer.strategies.scanner import Scanner, ScannerParams
+
+
+class Dim(Bright):
+    """Sees half of what is there."""
+
+    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return blocks(batch) / 2
+
+
+class Unsure(Bright):
+    """Is right, and unsure where it is dark."""
+
+    def __init__(self) -> None:
+        super().__init__("scanner", variance=True)
+
+    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        found = blocks(batch)
+        return np.concatenate([found, 16 - found], axis=1)
+
+
+def policy(**params: Any) -> Callable[[Scene], Plan]:
+    def scan(scene: Scene) -> Plan:
+        return Scanner().plan(scene, ScannerParams(**params))
+
+    return scan
+
+
+def scan(
+    image: NDArray[Any], scanner: Bright, budget: float = float("inf"), **params: Any
+) -> tuple[Answer, list[Look], Any, Bright]:
+    main = Bright()
+    asked: list[Look] = []
+    with Bench(image, ToyPack(main=main, scanner=scanner)) as bench:
+        answer, record, _ = bench.run(
+            policy(**params),
+            budget=budget,
+            watch=lambda update: asked.append(update) if isinstance(update, Look) else None,
+        )
+    assert answer is not None
+    return answer, asked, record, main
+
+
+def total(image: NDArray[Any]) -> float:
+    return float(image[..., 0].astype(np.float64).sum() / 255)
+
+
+def test_a_scanner_that_is_right_gives_the_exhaustive_count_without_doubt() -> None:
+    image = picture(192, 256)
+    answer, asked, _, main = scan(image, Bright("scanner"), share=0.25, sample=4)
+    assert answer.estimate == pytest.approx([total(image)], rel=1e-6)
+    assert answer.interval == pytest.approx((total(image), total(image)), rel=1e-5)
+    assert [look.role for look in asked] == ["scanner", "main", "main"]
+    assert main.looked == 3 + 4  # a quarter of twelve tiles, and the random ones
+
+
+def test_what_is_flagged_is_what_holds_most() -> None:
+    image = picture(192, 256)
+    image[64:128, 128:192] = 255
+    _, asked, record, _ = scan(image, Dim("scanner"), share=1 / 12, sample=0)
+    [flagged] = asked[1].patches
+    assert flagged.core.astuple() == (64, 128, 64, 64)
+    assert asked[1].scores == (pytest.approx(np.sqrt(64 * 64 / 2), rel=1e-6),)
+    # There the map is main's; elsewhere the scanner's.
+    assert record.output.values[0, 16:32, 32:48].sum() == pytest.approx(4096, rel=1e-6)
+
+
+def test_doubt_flags_what_the_scanner_is_least_sure_of() -> None:
+    image = picture(192, 256)
+    image[0:64, 64:128] = 0
+    dark = (0, 64, 64, 64)
+    _, asked, _, _ = scan(image, Unsure(), share=1 / 12, sample=0)
+    assert [patch.core.astuple() for patch in asked[1].patches] == [dark]
+    _, asked, _, _ = scan(image, Unsure(), share=1 / 12, sample=0, flag="score")
+    assert dark not in [patch.core.astuple() for patch in asked[1].patches]
+
+
+def test_all_looked_at_closer_is_patches() -> None:
+    image = picture(200, 260)
+    answer, _, _, _ = scan(image, Dim("scanner"), share=1, sample=0)
+    assert answer.estimate == pytest.approx([total(image)], rel=1e-6)
+
+
+def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
+    image = picture(256, 256)
+    image[:64] = image[:64] // 8
+    with Bench(image, ToyPack(main=Bright(), scanner=Dim("scanner"))) as bench:
+        found, covered = [], 0
+        scene, _, _ = build_scene(bench.pyramid, bench.networks, get_strategy("scanner"))
+        for seed in range(120):
+
+            def seeded(scene: Scene, seed: int = seed) -> Plan:
+                drawn = type(scene)(
+                    scene.shape, scene.downsamples, scene.pixel_size, scene.region, scene.native,
+                    scene.roles, scene.budget, seed,
+                )  # fmt: skip
+                return Scanner().plan(drawn, ScannerParams(share=0.1, sample=6))
+
+            answer, _, _ = bench.run(seeded)
+            assert answer is not None
+            assert answer.estimate is not None
+            assert answer.interval is not None
+            found.append(float(answer.estimate[0]))
+            covered += answer.interval[0] <= total(image) <= answer.interval[1]
+    error = np.mean(found) - total(image)
+    assert abs(error) < 4 * np.std(found) / np.sqrt(len(found)) + 1e-6 * total(image)
+    assert np.std(found) < 0.1 * total(image)
+    assert covered >= 0.88 * len(found)
+    assert scene.seed == 0
+
+
+def test_background_is_not_scanned_and_nothing_is_lost() -> None:
+    image = np.full((16384, 1024, 3), 255, np.uint8)
+    image[:1024] = (150, 60, 120)
+    answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0, tile=512)
+    scanned = [patch.core for look in asked if look.role == "scanner" for patch in look.patches]
+    assert {core.astuple() for core in scanned} == {
+        (y, x, 512, 512) for y in (0, 512) for x in (0, 512)
+    }
+    assert "60 of background skipped" in answer.note
+    assert answer.estimate == pytest.approx([1024 * 1024 * 150 / 255], rel=1e-5)
+    assert asked[0].role == "@foreground"
+
+
+def test_the_background_of_a_photo_is_scanned() -> None:
+    image = np.full((128, 128, 3), 255, np.uint8)
+    _, asked, _, _ = scan(image, Bright("scanner"), share=0, sample=0)
+    assert [look.role for look in asked] == ["scanner"]
+
+
+def test_a_budget_buys_random_looks_first_then_closer_ones() -> None:
+    image = picture(192, 256)
+    tile = 100.0 * 64 * 64
+    answer, asked, _, main = scan(image, Bright("scanner"), (12 + 6) * tile, share=1, sample=3)
+    assert main.looked == 6
+    assert [len(look.patches) for look in asked] == [12, 3, 3]
+    assert answer.interval is not None
+    answer, asked, _, main = scan(image, Bright("scanner"), 7 * tile)
+    assert (main.looked, len(asked)) == (0, 1)
+    assert "7 of 12 tiles were scanned" in answer.note

@@ -1,0 +1,88 @@
+"""A third party's plug-in, installed into a fresh environment, is found by entry points alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+TEMPLATE = Path(__file__).parents[1] / "plugins" / "template"
+
+FOUND = """
+import json
+from hrviewer.geometry import Rect
+from hrviewer.models import installed_packs, open_pack
+from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid.recipe import make_recipe
+from hrviewer.strategies import get_strategy, strategy_ids
+from hrviewer.training import installed_courses
+import numpy as np
+
+scene = make_recipe("dots", 1024, 11000)
+whole = Rect(0, 0, 1024, 1024)
+pixels = scene.render(whole, 1)
+network = open_pack("dots").load("main", "cpu")
+density = network(network.card.prepare(pixels)[None])
+print(json.dumps({
+    "opened": open_pyramid("sample:dots?size=1024&seed=11000").shape,
+    "packs": [*installed_packs()],
+    "strategies": strategy_ids(),
+    "strategy": get_strategy("checkerboard").title,
+    "roles": [*installed_courses()["dots"]().lessons],
+    "where": str(installed_packs()["dots"].folder),
+    "found": float(density.sum()),
+    "truth": len(scene.truth(whole)),
+    "labels": [int(n) for n in np.unique(scene.labels(Rect(0, 0, 300, 300)))],
+    "truth_there": len(scene.truth(Rect(0, 0, 300, 300))),
+    "shrunk": float(np.abs(
+        pixels[..., 0].reshape(64, 16, 64, 16).mean((1, 3)) - scene.render(whole, 16)[..., 0]
+    ).max()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory) -> Path:
+    """An environment that sees what this one sees, and the template, installed by pip."""
+    pytest.importorskip("hatchling", reason="hatchling builds the template without a download")
+    folder = tmp_path_factory.mktemp("fresh")
+    venv.create(folder, with_pip=False, symlinks=os.name != "nt")
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    say = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", say], capture_output=True, text=True, check=True)
+    outer = [path for path in sys.path if path.endswith("site-packages")]
+    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in outer)
+    Path(site.stdout.strip(), "outer.pth").write_text(lines)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-index"]
+    pip += ["--disable-pip-version-check", "--no-deps", "--no-build-isolation", str(TEMPLATE)]
+    subprocess.run(pip, check=True, timeout=120)
+    return python
+
+
+def test_pack_strategy_and_sample_are_found(fresh, tmp_path):
+    done = subprocess.run(
+        [fresh, "-c", FOUND], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert "dots" in found["packs"]
+    assert found["opened"] == [1024, 1024]
+    assert {"checkerboard", "patches", "uniform"} <= set(found["strategies"])
+    assert found["strategy"] == "Checkerboard"
+    assert found["roles"] == ["main"]
+    # Not the source tree's, but what was installed.
+    assert str(fresh.parents[1]) in found["where"]
+    # The network counts the scene's dots, the scene numbers them, and its levels agree.
+    assert found["found"] == pytest.approx(found["truth"], rel=0.03)
+    assert len(found["labels"]) > found["truth_there"]
+    assert found["shrunk"] <= 0.5
+
+
+def test_here_it_is_not_installed():
+    assert "checkerboard" not in entry_points(group="hrviewer.strategies").names

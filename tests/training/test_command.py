@@ -1,0 +1,68 @@
+"""``hrviewer-train``: one command for all plug-ins."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+
+import pytest
+import torch
+
+from hrviewer.models import open_pack
+from hrviewer.training import Course, command
+
+from .pupils import toy
+
+COURSE = Course("Squares", "Counts squares.", {"main": lambda data, pack: toy(steps=4)})
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(command, "installed_courses", lambda: {"squares": lambda: COURSE})
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hrviewer-train", *words])
+        with pytest.raises(SystemExit) as end:
+            command.main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+def test_a_role_is_taught_and_written_with_what_makes_it_again(run, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    code, out, err = run("squares", "main", "--out", str(one), "--seed", "3", "--device", "cpu")
+    assert code == 0, err
+    assert "step 4/4" in err
+    pack = open_pack(one)
+    card = pack.roles["main"]
+    assert json.loads(out) == card.metrics
+    assert card.metrics["gain"] > 0
+    said = card.training
+    assert (said["data"], said["seed"], said["steps"]) == ("squares", 3, 4)
+    assert not (one / "main.checkpoint").exists()
+
+    words = shlex.split(said["command"])
+    assert words[0] == "hrviewer-train"
+    assert run(*words[1:], "--out", str(two), "--device", "cpu")[0] == 0
+    assert open_pack(two).roles["main"].sha256 == card.sha256
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("gulls", "main"), "no lessons are installed for 'gulls' (known: squares)"),
+        (("squares", "scout"), "squares has no lesson for 'scout': choose one of main"),
+        (("squares", "main"), "no pack is named 'squares': install its plug-in, or give --out"),
+    ],
+)
+def test_what_is_not_there_is_told_in_one_line(run, words, told):
+    code, out, err = run(*words)
+    assert (code, out) == (1, "")
+    assert err.startswith("hrviewer-train: ")
+    assert told in err
+    assert err.count("\n") == 1

@@ -1,0 +1,109 @@
+"""The loop: it learns, and an interruption leaves no trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hrviewer.errors import UserError
+from hrviewer.training import Joined, density_loss, loop, train
+from hrviewer.training.density import measure
+
+from .pupils import Squares, toy
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
+    a, b = one.state_dict(), two.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "EVERY", 7)
+    whole, _ = train(toy(), tmp_path / "whole", steps=40, seed=3, workers=0)
+
+    def interrupt(step, loss, figures):
+        if step == 25:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(toy(), tmp_path / "parts", steps=40, seed=3, workers=0, watch=interrupt)
+    state = torch.load(tmp_path / "parts", weights_only=True)
+    assert state["step"] == 21
+    torch.rand(5)  # chance has moved on meanwhile
+    seen: list[int] = []
+    parts, _ = train(
+        toy(),
+        tmp_path / "parts",
+        steps=40,
+        seed=3,
+        workers=0,
+        watch=lambda step, loss, figures: seen.append(step),
+    )
+    assert seen == list(range(22, 41))
+    assert same(whole, parts)
+
+
+def test_a_process_beside_makes_the_same_batches(tmp_path):
+    here, _ = train(toy(), tmp_path / "here", steps=3, workers=0)
+    beside, _ = train(toy(), tmp_path / "beside", steps=3, workers=1)
+    assert same(here, beside)
+
+
+def test_another_seed_is_another_network(tmp_path):
+    one, _ = train(toy(), tmp_path / "one", steps=2, seed=0, workers=0)
+    two, _ = train(toy(), tmp_path / "two", steps=2, seed=1, workers=0)
+    assert not same(one, two)
+
+
+def test_it_learns_to_count_and_says_so_on_the_way(tmp_path):
+    told: list[tuple[int, dict[str, float]]] = []
+
+    def watch(step, loss, figures):
+        if figures is not None:
+            told.append((step, figures))
+
+    lesson = toy()
+    network, minutes = train(lesson, tmp_path / "c", steps=200, workers=0, watch=watch)
+    assert [step for step, _ in told] == list(range(20, 201, 20))
+    assert minutes > 0
+    gain = lesson.calibrate(network)["gain"]
+    figures = lesson.examine(network)
+    assert gain == pytest.approx(1, abs=0.2)
+    assert figures["test"]["mae_over_mean"] < 0.1
+    # What the gain is set on is right in sum.
+    bias = measure(network, lesson.choose["choose"], lesson.card.input)["bias_over_mean"]
+    assert bias == pytest.approx(0, abs=1e-4)
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    train(toy(), tmp_path / "c", steps=2, workers=0)
+    with pytest.raises(UserError, match="of another run: remove it"):
+        train(toy(), tmp_path / "c", steps=3, workers=0)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    class Wild:
+        def __getattr__(self, name):
+            return getattr(toy(), name)
+
+        def loss(self, network, batch):
+            return density_loss(network(batch[0]).float(), batch[1]) / 0
+
+    with pytest.raises(UserError, match="at step 1: lower"):
+        train(Wild(), tmp_path / "c", steps=2, workers=0)
+
+
+def test_joined_streams_give_their_parts_in_order():
+    both = Joined(Squares(5, 0), Squares(5, 1))
+    assert len(both) == 5
+    images, densities = both[2]
+    assert torch.equal(images, torch.cat([Squares(5, 0)[2][0], Squares(5, 1)[2][0]]))
+    assert torch.equal(densities[4:], Squares(5, 1)[2][1])

@@ -1,0 +1,84 @@
+"""Scenes to learn from: their pieces, and the density of what is in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hrviewer.geometry import Rect
+from hrviewer.pyramid.recipe import Recipe
+from hrviewer.training import Pieces, counted, density, scenes
+from hrviewer.truth import Truth
+
+
+class Corner(Recipe):
+    """Every pixel is its seed's; 40 objects, all in the first quarter."""
+
+    title, classes, version = "Corner", ("thing",), 1
+
+    def render(self, rect, scale):
+        return np.full((rect.h, rect.w, 3), self.seed % 256, np.uint8)
+
+    def truth(self, rect):
+        points = np.random.default_rng(self.seed).uniform(20, self.size / 2 - 20, (40, 2))
+        return Truth(points, boxes=np.column_stack([points - 5, np.full((40, 2), 10.0)])).clip(rect)
+
+    def labels(self, rect):
+        raise NotImplementedError
+
+
+@pytest.fixture(autouse=True)
+def corner(monkeypatch):
+    monkeypatch.setattr(scenes, "make_recipe", lambda name, size, seed: Corner(size, seed))
+
+
+def test_every_object_has_mass_one_about_its_point():
+    truth = Truth(np.array([[50.0, 70.0], [90.0, 34.0]]), boxes=np.full((2, 4), 20.0))
+    there = density(truth, Rect(0, 0, 128, 160), 4)
+    assert there.shape == (1, 32, 40)
+    assert float(there.sum()) == pytest.approx(2, abs=1e-5)
+    # Standard deviation 3: the cells from 48 to 52 and 68 to 72 are within 2 / 3 of it, both ways.
+    assert float(there[0, 12, 17]) == pytest.approx(0.49501**2, abs=1e-4)
+
+
+def test_a_rectangle_gets_the_mass_that_lies_in_it():
+    truth = Truth(np.array([[64.0, 64.0]]))
+    halves = [density(truth, Rect(0, x, 128, 64), 4) for x in (0, 64)]
+    assert [float(half.sum()) for half in halves] == pytest.approx([0.5, 0.5])
+    whole = density(truth, Rect(0, 0, 128, 128), 4)
+    torch.testing.assert_close(torch.cat(halves, 2), whole)
+
+
+def test_classes_are_apart():
+    truth = Truth(
+        np.array([[8.0, 8.0], [24.0, 24.0], [24.0, 8.0]]), ("a", "b"), np.array([0, 1, 1])
+    )
+    assert density(truth, Rect(0, 0, 32, 32), 4).sum((1, 2)).tolist() == pytest.approx([1, 2], 1e-4)
+
+
+def test_pieces_are_of_training_scenes_and_of_seed_and_number_alone():
+    one = Pieces("corner", 5, 3, size=1024, side=64, batch=3, stride=4)
+    images, there = one[2]
+    assert images.shape == (3, 3, 64, 64)
+    assert there.shape == (3, 1, 16, 16)
+    assert 0 <= float(images.min()) <= float(images.max()) <= 1
+    again = Pieces("corner", 9, 3, size=1024, side=64, batch=3, stride=4)[2]
+    assert all(torch.equal(a, b) for a, b in zip((images, there), again, strict=True))
+    assert not torch.equal(images, one[2 + one.again][0])
+    assert len(Pieces("corner", 5, 3, size=1024, side=64)[0]) == 1  # without densities
+
+
+def test_busy_pieces_are_fuller():
+    def mass(busy: float) -> float:
+        pieces = Pieces("corner", 20, 0, size=1024, side=128, batch=4, stride=4, busy=busy)
+        return sum(float(pieces[step][1].sum()) for step in range(20))
+
+    assert mass(1.0) > 2 * mass(0.0)
+
+
+def test_whole_pictures_come_with_their_count():
+    whole = counted("corner", 1024, 10_007)
+    assert whole.image.dtype == torch.uint8
+    assert whole.image.shape == (3, 1024, 1024)
+    assert whole.count == 40

@@ -1,0 +1,47 @@
+"""A role goes into its pack beside the others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+
+from hrviewer.models import open_pack
+from hrviewer.training import Course, write_role
+from hrviewer.training.density import build
+
+from .pupils import CARD
+
+COURSE = Course("Squares", "Counts squares.", {})
+
+
+def test_other_roles_stay_as_they_are(tmp_path):
+    torch.manual_seed(0)
+    network = build(CARD.architecture).eval()
+
+    def write(role, **says):
+        write_role(tmp_path, "squares", COURSE, role, network, CARD, **says)
+
+    write("main", training={"seed": 1}, metrics={"mae": 2.0})
+    before = json.loads((tmp_path / "pack.json").read_text())
+    data = (tmp_path / "main.safetensors").read_bytes()
+    write("scanner", training={"seed": 3}, metrics={})
+    after = json.loads((tmp_path / "pack.json").read_text())
+
+    assert after["roles"]["main"] == before["roles"]["main"]
+    assert (tmp_path / "main.safetensors").read_bytes() == data
+    assert after["roles"]["main"]["card"]["sha256"] == hashlib.sha256(data).hexdigest()
+    pack = open_pack(tmp_path)
+    assert (pack.name, pack.title, pack.description) == (
+        "squares",
+        COURSE.title,
+        COURSE.description,
+    )
+    assert pack.roles["main"].training == {"seed": 1}
+    assert pack.roles["scanner"].training == {"seed": 3}
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            torch.from_numpy(pack.load("main", "cpu")(x.numpy())), network(x), atol=1e-5, rtol=1e-4
+        )

@@ -1,0 +1,108 @@
+"""The truth over the image: what is in view, never more than can be drawn, nobody waits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from toy_scene import install
+
+from hrviewer.viewer import truth as module
+
+from .conftest import errors
+
+
+def settle(controller):
+    end = time.monotonic() + 30
+    controller.tick()
+    while controller.busy:
+        assert time.monotonic() < end
+        controller.tick()
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    path = tmp_path / "truth.csv"
+    rng = np.random.default_rng(0)
+    points = rng.random((500, 2)) * (300, 420)
+    path.write_text("y,x\n" + "\n".join(f"{y:.6f},{x:.6f}" for y, x in points))
+    return path
+
+
+@pytest.fixture
+def told(controller):
+    heard = []
+    controller.truth_told.connect(heard.append)
+    return heard
+
+
+def test_a_file_is_shown_at_its_place_and_hidden(model, controller, add, photo, table, told):
+    base = add(model, photo)
+    assert not controller.knows_truth
+    controller.show_truth(table)
+    settle(controller)
+    layer = controller.truth.layer
+    points = np.loadtxt(table, delimiter=",", skiprows=1)
+    assert_allclose(layer.data, points - 0.5)
+    assert "500 objects" in told[-1]
+    assert model.layers.selection.active == base == controller.base
+    controller.hide_truth()
+    assert layer not in model.layers
+    assert told[-1] == ""
+
+
+def test_more_than_can_be_drawn(model, controller, add, photo, table, told, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 100)
+    add(model, photo)
+    controller.show_truth(table)
+    settle(controller)
+    assert len(controller.truth.layer.data) == 100
+    assert "every 5th" in told[-1]
+
+
+def test_a_scene_is_asked_for_what_is_in_view(model, controller, told, monkeypatch):
+    install(monkeypatch)
+    controller.open_image("sample:squares?size=2048&seed=0")
+    settle(controller)
+    assert controller.knows_truth
+    controller.show_truth()
+    model.scene.camera.center = (1000, 1000)
+    model.scene.camera.zoom = 4.0
+    settle(controller)
+    recipe = controller.base.metadata[module.KEY]["pyramid"].recipe
+    covered = controller.truth._covered
+    assert covered.area < 2048**2 / 4
+    assert len(controller.truth.layer.data) == len(recipe.truth(covered))
+    assert f"{len(recipe.truth(covered)):,} objects" in told[-1]
+
+
+def test_wrong_truth_is_said_and_taken_away(model, controller, add, photo, tmp_path, told):
+    path = tmp_path / "truth.csv"
+    path.write_text("y,x\n9999,1\n")
+    add(model, photo)
+    controller.show_truth(path)
+    settle(controller)
+    assert controller.truth is None
+    assert [layer.name for layer in model.layers] == [controller.base.name]
+    assert "another image" in errors(controller)[-1]
+
+
+def test_truth_goes_with_its_image(model, controller, add, photo, table):
+    base = add(model, photo)
+    controller.show_truth(table)
+    settle(controller)
+    model.layers.remove(base)
+    assert controller.truth is None
+    assert len(model.layers) == 0
+
+
+def test_truth_can_be_removed_by_hand(model, controller, add, photo, table):
+    add(model, photo)
+    controller.show_truth(table)
+    settle(controller)
+    model.layers.remove(controller.truth.layer)
+    assert controller.truth is None
