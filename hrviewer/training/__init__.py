@@ -51,7 +51,7 @@ from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
-from hrviewer.training.streams import Joined, Shrunk
+from hrviewer.training.streams import Joined
 from hrviewer.training.student import Student
 from hrviewer.training.writing import write_role
 
@@ -66,7 +66,6 @@ __all__ = [
     "Joined",
     "Lesson",
     "Pieces",
-    "Shrunk",
     "Student",
     "counted",
     "density",

@@ -25,7 +25,6 @@ from hrviewer.training import (
     halo,
     picture,
 )
-from hrviewer.training import counted as scene_counted
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
@@ -44,10 +43,8 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
-SIDE = 160
-"""Of the fields that it learns from, in pixels."""
 WHOLE = 4096
-"""Of the slides that students are judged by; main by those of half the side."""
+"""Side of the procedural slides that students are judged by."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -69,10 +66,10 @@ def main(data: Path | None, pack: Path) -> Density:
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
     return Density(
         card,
-        _sources(photos),
-        partial(_fields, photos),
-        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]} | {"tissue": _scenes(CHOOSE)},
-        test=lots | {"tissue": _scenes(TEST)},
+        _photographs(photos),
+        partial(Fields, photos),
+        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]},
+        test=lots,
         steps=3600,
     )
 
@@ -100,24 +97,12 @@ def _student(
 
     return Student.of(
         pack,
-        _sources(photos),
+        _with_scenes(photos),
         pictures,
         role=role,
         choose=[picture("tissue", WHOLE, seed) for seed in CHOOSE[:4]],
         test=[picture("tissue", WHOLE, seed) for seed in TEST[:4]],
     )
-
-
-def _fields(photos: list[Photo], steps: int, seed: int) -> Joined:
-    """Return batches of restained photos beside pieces of procedural slides."""
-    return Joined(
-        Fields(photos, steps, batch=10, side=SIDE, seed=seed),
-        Pieces("tissue", steps, seed, side=SIDE, batch=4, stride=4),
-    )
-
-
-def _scenes(seeds: range, lot: int = 4) -> list[Counted]:
-    return [scene_counted("tissue", WHOLE // 2, seed) for seed in seeds[:lot]]
 
 
 COURSE = Course(
@@ -138,9 +123,15 @@ def _photos(data: Path | None, split: str) -> list[Photo]:
     return read_photos(data, split)
 
 
-def _sources(photos: list[Photo]) -> dict[str, Any]:
+def _photographs(photos: list[Photo]) -> dict[str, Any]:
     return {
-        "data": "histology photos of the 2018 Data Science Bowl (BBBC038), CC0; and scenes "
-        f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
+        "data": "histology photos of the 2018 Data Science Bowl (BBBC038), CC0",
         "split": f"train, {len(photos)} photos, {sum(p.count for p in photos)} nuclei",
+    }
+
+
+def _with_scenes(photos: list[Photo]) -> dict[str, Any]:
+    return {
+        **_photographs(photos),
+        "scenes": f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
     }
