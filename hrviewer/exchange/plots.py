@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hrviewer.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["error_against_cost", "growth", "need_plots", "pareto"]
+__all__ = ["error_against_cost", "need_plots", "pareto"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a00")
 """Okabe's and Ito's, which colour-blind people can tell apart."""
@@ -95,42 +93,6 @@ def error_against_cost(
             panel.margins(x=0.2)
             panel.set_xlabel(what)
         panels[0].set_ylabel(error)
-        return png(canvas)
-
-
-def growth(
-    sides: Sequence[int],
-    measured: Mapping[str, Sequence[float]],
-    fits: Mapping[str, Sequence[float]],
-    largest: int | None,
-) -> bytes:
-    """Plot costs against the input's side, measured and as the fit says.
-
-    Parameters
-    ----------
-    sides : sequence of int
-        Where it was measured.
-    measured : mapping
-        What was measured, by its axis's name.
-    fits : mapping
-        Of each, ``(a, b)`` of the fit ``a + b · side²``.
-    largest : int, optional
-        The largest side that goes.
-    """
-    far = max(max(sides) * 4, largest or 0)
-    line = np.geomspace(min(sides), far, 200)
-    with figure(len(measured)) as (canvas, panels):
-        for panel, (what, values) in zip(panels, measured.items(), strict=True):
-            a, b = fits[what]
-            panel.loglog(
-                line, a + b * line**2, "--", color=FAINT, lw=1.2, label="fit a + b · side²"
-            )
-            panel.loglog(sides, values, "o", color=COLOURS[0], ms=6, mec="white", label="measured")
-            if largest:
-                panel.axvline(largest, color=COLOURS[1], lw=1, label=f"largest: {largest:,} px")
-            panel.set_xlabel("input side, pixels")
-            panel.set_title(what, fontsize=10, color=INK)
-        panels[0].legend(frameon=False, fontsize=8)
         return png(canvas)
 
 
