@@ -64,7 +64,7 @@ class Leaves:
         return np.outer(np.diff(self.ys), np.diff(self.xs)).ravel().astype(float)
 
 
-def cut(scene: Scene, side: int, halo: int, budget: float) -> Leaves:
+def cut(scene: Scene, side: int, budget: float, halo: int = -1) -> Leaves:
     """Cut the scene's region into leaves.
 
     Parameters
@@ -73,12 +73,13 @@ def cut(scene: Scene, side: int, halo: int, budget: float) -> Leaves:
         What is known of the image.
     side : int
         Of a leaf, in ``main``'s pixels; 0 for the one that tells most for the budget.
-    halo : int
-        Context around it, in ``main``'s pixels.
     budget : float
         FLOPs for closer looks.
+    halo : int
+        Context around it, in ``main``'s pixels; -1 takes the card's.
     """
     main, scale = scene.main, scene.scale_of("main")
+    halo = main.halo if halo < 0 else halo
     tried = side or _suitable(scene, halo, budget)
     patches = tiles(main, scene.region, scale, tile=tried, halo=halo)
     dearest = max(main.flops(*shape) for shape in shapes(main, patches, scene.rect))

@@ -185,8 +185,7 @@ class Zoom(Strategy):
                 "network that counts, segments or classifies: choose another strategy"
             )
         scouted = yield from scout(scene, params.shrink)
-        halo = scene.main.halo if params.halo < 0 else params.halo
-        leaves = cut(scene, params.tile, halo, scouted.left)
+        leaves = cut(scene, params.tile, scouted.left, params.halo)
         guessed = guess(scene, scouted, leaves)
         region = scene.region
         rng = np.random.default_rng([scene.seed, region.y, region.x, region.h, region.w])
