@@ -94,7 +94,7 @@ class Scanner(Strategy):
     def plan(self, scene: Scene, params: ScannerParams) -> Plan:
         """Skip, scan, look closer, correct."""
         side = params.tile or scene.main.card.input.tile
-        leaves = cut(scene, side, scene.main.halo, math.inf)
+        leaves = cut(scene, side, math.inf)
         patches, k = leaves.patches, len(scene.main.card.classes) or 1
         wanted = np.ones(len(patches), bool)
         if _skips(scene, params):
