@@ -42,10 +42,11 @@ class Pieces(Dataset[Batch]):
         Pieces in each.
     stride : int
         Of the density that comes with the images, in pixels; 0 for images without it.
-    busy : float
-        Which share of the pieces is the fullest of `among`, drawn at random at one height. Most
-        places are empty: without it, most of what is seen would say the same; with too much of
-        it, a network learns that there is always something.
+    busy, calm : float
+        Which share of the pieces is the fullest of `among`, drawn at random at one height: of the
+        first half of the batches, and of the rest. Most places are empty: without it, most of
+        what is seen would say the same; with it to the end, a network would learn that there is
+        nearly always something.
     among, again : int
         See `busy` and `steps`.
     """
@@ -58,6 +59,7 @@ class Pieces(Dataset[Batch]):
     batch: int = 8
     stride: int = 0
     busy: float = 0.5
+    calm: float = 0.1
     among: int = 16
     again: int = 16
 
@@ -71,7 +73,7 @@ class Pieces(Dataset[Batch]):
         scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
         for number in scenes:
             scene = _scene(self.name, self.size, int(number))
-            rect = self._place(scene, rng)
+            rect = self._place(scene, rng, self.busy if step < self.steps / 2 else self.calm)
             images.append(_pixels(scene, rect))
             if self.stride:
                 # What stands outside reaches in, and the other way round.
@@ -80,11 +82,11 @@ class Pieces(Dataset[Batch]):
         pixels = torch.stack(images).float() / 255
         return (pixels, torch.stack(densities)) if self.stride else (pixels,)
 
-    def _place(self, scene: Recipe, rng: np.random.Generator) -> Rect:
+    def _place(self, scene: Recipe, rng: np.random.Generator, busy: float) -> Rect:
         """Choose between places of one height: a scene may be fuller, and smaller, far away."""
         y, *xs = (int(at) for at in rng.integers(self.size - self.side + 1, size=self.among + 1))
         places = [Rect(y, x, self.side, self.side) for x in xs]
-        if rng.random() < self.busy:
+        if rng.random() < busy:
             return max(places, key=lambda rect: len(scene.truth(rect)))
         return places[0]
 

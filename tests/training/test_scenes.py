@@ -70,11 +70,9 @@ def test_pieces_are_of_training_scenes_and_of_seed_and_number_alone():
 
 
 def test_busy_pieces_are_fuller():
-    def mass(busy: float) -> float:
-        pieces = Pieces("corner", 20, 0, size=1024, side=128, batch=4, stride=4, busy=busy)
-        return sum(float(pieces[step][1].sum()) for step in range(20))
-
-    assert mass(1.0) > 2 * mass(0.0)
+    pieces = Pieces("corner", 40, 0, size=1024, side=128, batch=4, stride=4, busy=1.0, calm=0.0)
+    mass = [float(pieces[step][1].sum()) for step in range(40)]
+    assert sum(mass[:20]) > 2 * sum(mass[20:]) > 0
 
 
 def test_whole_pictures_come_with_their_count():

@@ -60,7 +60,7 @@ def main(data: Path | None, pack: Path) -> Density:
         partial(Pieces, "crowd", side=SIDE, batch=10, stride=4),
         choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
-        steps=4500,
+        steps=3200,
     )
 
 
