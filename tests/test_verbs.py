@@ -13,7 +13,7 @@ from toys import picture, toy_pack
 import hrviewer
 from hrviewer.errors import UserError
 
-VERBS = ("open", "run", "view", "export")
+VERBS = ("open", "run", "compare", "view", "export")
 
 
 def test_all_that_is_promised_is_there():
