@@ -106,9 +106,11 @@ class Scanner(Strategy):
                 handles += result.handles
             if result.stop:
                 return Answer(None, note="the budget ended before anything was scanned")
+            # A glance that failed must not pass for background.
+            seen = all(np.isfinite(handle.value).all() for handle in handles)
             cell = (role.stride * scene.native * OVERVIEW) ** 2
             found = gather(handles, leaves.ys, leaves.xs, scene.rect).sum(axis=0).ravel() * cell
-            wanted = found > params.foreground * leaves.areas
+            wanted = (found > params.foreground * leaves.areas) | (not seen)
 
         scanner = scene.roles["scanner"]
         scale = scene.scale_of("scanner")
