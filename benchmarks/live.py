@@ -2,9 +2,9 @@
 
 One JSON object goes to standard output. A real window is opened (on a virtual screen where there
 is none) and a script moves its camera as a hand would: pans at full resolution, zooms out and in,
-rests. The script is played three ways, in turns, each turn on another part of the image and from
-an empty tile cache: in plain napari with the levels as dask arrays, on our layer with Live off,
-and on our layer with Live on. Results are cached nowhere but in the session.
+rests. The script is played three ways, from an empty tile cache: once in plain napari with the
+levels as dask arrays; and in turns, each on another part of the image, on our layer with Live off
+and on. Only the last two may be compared. Results are cached nowhere but in the session.
 
 ``napari_p95_ms``, ``idle_p95_ms``, ``live_p95_ms``
     A timer of 5 ms ticks in the event loop. A stall is the gap between two ticks less 5 ms. Given

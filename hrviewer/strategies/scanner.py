@@ -107,10 +107,10 @@ class Scanner(Strategy):
             if result.stop:
                 return Answer(None, note="the budget ended before anything was scanned")
             # A glance that failed must not pass for background.
-            seen = all(np.isfinite(handle.value).all() for handle in handles)
+            blind = any(np.isnan(handle.value).any() for handle in handles)
             cell = (role.stride * scene.native * OVERVIEW) ** 2
             found = gather(handles, leaves.ys, leaves.xs, scene.rect).sum(axis=0).ravel() * cell
-            wanted = (found > params.foreground * leaves.areas) | (not seen)
+            wanted = (found > params.foreground * leaves.areas) | blind
 
         scanner = scene.roles["scanner"]
         scale = scene.scale_of("scanner")

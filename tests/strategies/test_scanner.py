@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from toys import Bench, Bright, ToyPack, blocks, picture
 
 from hrviewer.engine.scene import build_scene
+from hrviewer.models import builtin
 from hrviewer.strategies import Answer, Look, Plan, Scene, get_strategy
 from hrviewer.strategies.scanner import Scanner, ScannerParams
 
@@ -150,3 +151,14 @@ def test_a_budget_buys_random_looks_first_then_closer_ones() -> None:
     answer, asked, _, main = scan(image, Bright("scanner"), 7 * tile)
     assert (main.looked, len(asked)) == (0, 1)
     assert "7 of 12 tiles were scanned" in answer.note
+
+
+def test_a_glance_that_failed_is_no_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise ValueError("no light")
+
+    monkeypatch.setattr(builtin("@foreground"), "look", fail)
+    image = np.full((192, 256, 3), 255, np.uint8)
+    answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
+    assert [len(look.patches) for look in asked if look.role == "scanner"] == [12]
+    assert answer.estimate == pytest.approx([192 * 256], rel=1e-6)
