@@ -6,7 +6,6 @@ for choosing and, there being no other, for the card's figures.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from hrviewer.training import (
     halo,
     picture,
 )
+from hrviewer.training import counted as whole
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
@@ -43,8 +43,10 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
+SIDE = 160
+"""Of the fields that it learns from, in pixels."""
 WHOLE = 4096
-"""Side of the procedural slides that students are judged by."""
+"""Side of the procedural slides that networks are judged by."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -52,6 +54,13 @@ SCALES = (1, 2, 4)
 def main(data: Path | None, pack: Path) -> Density:
     """Count nuclei."""
     photos, judges = _photos(data, "train"), _photos(data, "val")
+
+    def fields(steps: int, seed: int) -> Joined:
+        return Joined(
+            Fields(photos, steps, seed, batch=9, side=SIDE),
+            Pieces("tissue", steps, seed, side=SIDE, batch=5, stride=4, again=32),
+        )
+
     card = Card(
         name="nuclei-density",
         title="Nuclei, a density network",
@@ -66,11 +75,12 @@ def main(data: Path | None, pack: Path) -> Density:
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
     return Density(
         card,
-        _photographs(photos),
-        partial(Fields, photos),
-        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]},
-        test=lots,
-        steps=3600,
+        _with_scenes(photos),
+        fields,
+        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
+        | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
+        test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
+        steps=5000,
     )
 
 
