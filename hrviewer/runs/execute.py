@@ -231,6 +231,8 @@ class Job:
             seed=self.seed,
             hints=self.hints,
         )
+        if earlier is not None:
+            networks.device.batch = earlier["engine"]["batch"]
         looker = Looker(
             self.pyramid,
             networks,
