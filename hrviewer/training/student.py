@@ -44,6 +44,8 @@ class Kind:
         are multiples of.
     windows
         As `density_loss` takes them.
+    tile, fixed
+        Of its card, too: the side of its pictures, and whether there are no others.
     """
 
     architecture: str
@@ -52,6 +54,8 @@ class Kind:
     down: int
     multiple_of: int
     windows: Sequence[tuple[int, float, float]]
+    tile: int = 512
+    fixed: bool = False
 
 
 KINDS = {
@@ -71,8 +75,19 @@ KINDS = {
         multiple_of=8,
         windows=((1, 1.0, 0.05), (2, 0.5, 0.1), (8, 0.5, 0.4), (16, 0.3, 1.0)),
     ),
+    "transformer": Kind(
+        "token-transformer",
+        {"variance": True},
+        stride=4,
+        down=1,
+        multiple_of=16,
+        windows=((1, 1.0, 0.02), (2, 0.5, 0.05), (4, 0.5, 0.1)),
+        tile=16,
+        fixed=True,
+    ),
 }
-"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border."""
+"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border; a transformer
+squares of several sizes (`TokenStudent`), whose windows are of one square's cells."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +154,17 @@ class Student:
         what = Architecture(
             name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
         )
-        shape = {"downsample": down or kind.down, "multiple_of": kind.multiple_of}
+        shape = {
+            "downsample": down or kind.down,
+            "multiple_of": kind.multiple_of,
+            "tile": kind.tile,
+            "fixed": kind.fixed,
+        }
         card = main.model_copy(
             update={
                 "name": f"{main.name}-{role}",
                 "title": f"{main.title}: its {role}",
-                "input": main.input.model_copy(update={**shape, "tile": 512, "fixed": False}),
+                "input": main.input.model_copy(update=shape),
                 "output": main.output.model_copy(
                     update={
                         "stride": kind.stride,
@@ -212,6 +232,10 @@ class Student:
         whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
         return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
 
+    def _says(self, network: nn.Module, image: Tensor) -> Tensor:
+        """Return what it says of a whole picture ``(1, 3, h, w)``: ``(2 · k, rows, columns)``."""
+        return estimate(network, self._view(image)[0], self.card.input)
+
     def _view(self, images: Tensor) -> Tensor:
         """Return what it sees of images: shrunk, and where it leaves out a margin, with one."""
         small = F.avg_pool2d(images, int(self.card.input.downsample))
@@ -224,6 +248,12 @@ class Student:
         cell = int(self.card.stride * self.card.input.downsample) // self.teacher.stride
         return F.avg_pool2d(density, cell) * cell * cell
 
+    def _mains(self, picture: Tensor, image: Tensor) -> Tensor:
+        """Return main's density of a picture, of which `image` is the part that is judged."""
+        if id(picture) not in self._known:
+            self._known[id(picture)] = self._main(image)[0]
+        return self._known[id(picture)]
+
     def _tiles(
         self, network: nn.Module, pictures: Sequence[Tensor]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -233,10 +263,8 @@ class Student:
         for picture in pictures:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
             image = floats(picture[None, :, :h, :w])
-            if id(picture) not in self._known:
-                self._known[id(picture)] = self._main(image)[0]
-            said = estimate(network, self._view(image)[0], self.card.input)
-            sums = [x.sum(0) for x in (*said.chunk(2), self._known[id(picture)])]
+            said = self._says(network, image)
+            sums = [x.sum(0) for x in (*said.chunk(2), self._mains(picture, image))]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
             tiles.append(maps.flatten(1).T.double().numpy())
         return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])

@@ -18,6 +18,7 @@ from hrviewer.training import (
     Density,
     Pieces,
     Student,
+    TokenStudent,
     counted,
     halo,
     picture,
@@ -77,8 +78,16 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
 
 
-def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Student:
-    return Student.of(
+def transformer(data: Path | None, pack: Path) -> Student:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    pieces = partial(Pieces, "crowd", side=512, batch=4, rings=3)
+    return _student("transformer", pack, pieces, TokenStudent)
+
+
+def _student(
+    role: str, pack: Path, pieces: Callable[[int, int], Pieces], kind: type[Student] = Student
+) -> Student:
+    return kind.of(
         pack,
         SOURCES,
         pieces,
@@ -91,5 +100,5 @@ def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Stu
 COURSE = Course(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
-    {"main": main, "scout": scout, "scanner": scanner},
+    {"main": main, "scout": scout, "scanner": scanner, "transformer": transformer},
 )

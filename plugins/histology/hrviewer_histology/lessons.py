@@ -15,16 +15,20 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Alone,
+    Batch,
     Counted,
     Course,
     Density,
     Joined,
     Pieces,
     Student,
+    TokenStudent,
     halo,
     picture,
 )
 from hrviewer.training import counted as whole
+from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
@@ -94,18 +98,31 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
 
 
+def transformer(data: Path | None, pack: Path) -> Student:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    return _student("transformer", data, pack, side=512, photographs=1, pieces=3, rings=3)
+
+
 def _student(
-    role: str, data: Path | None, pack: Path, *, side: int, photographs: int, pieces: int
+    role: str,
+    data: Path | None,
+    pack: Path,
+    *,
+    side: int,
+    photographs: int,
+    pieces: int,
+    rings: int = 0,
 ) -> Student:
     photos = _photos(data, "train")
 
     def pictures(steps: int, seed: int) -> Joined:
+        alone: Dataset[Batch] = Pictures(photos, steps, seed, batch=photographs, side=side)
         return Joined(
-            Pictures(photos, steps, seed, batch=photographs, side=side),
-            Pieces("tissue", steps, seed, side=side, batch=pieces),
+            Alone(alone, rings) if rings else alone,
+            Pieces("tissue", steps, seed, side=side, batch=pieces, rings=rings),
         )
 
-    return Student.of(
+    return (TokenStudent if rings else Student).of(
         pack,
         _with_scenes(photos),
         pictures,
@@ -118,7 +135,7 @@ def _student(
 COURSE = Course(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
-    {"main": main, "scout": scout, "scanner": scanner},
+    {"main": main, "scout": scout, "scanner": scanner, "transformer": transformer},
 )
 
 
