@@ -59,11 +59,11 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4),
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.35, again=8),
         choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
-        steps=5000,
+        steps=9000,
     )
 
 
