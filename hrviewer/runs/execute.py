@@ -246,7 +246,15 @@ class Job:
         main = networks["main"]
         off = how_far_off(self.pyramid, networks, scene)
         notes = [*notes, *([str(off)] if off else [])]
-        writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native, scene.region)
+        writer = RunWriter(
+            path,
+            self.pyramid,
+            main.card,
+            main.stride,
+            scene.native,
+            scene.region,
+            lambda role: networks[role].digest,
+        )
         header = {
             **self._identity(scene),
             "engine": looker_settings(looker),

@@ -14,9 +14,11 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Coder,
     Course,
     Density,
     Pieces,
+    Reader,
     Student,
     counted,
     halo,
@@ -77,8 +79,23 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
 
 
-def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Student:
-    return Student.of(
+def encoder(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _student("encoder", pack, partial(Pieces, "crowd", side=256, batch=8), Coder)
+
+
+def head(data: Path | None, pack: Path) -> Student:
+    """Read from codes what ``main`` counts."""
+    return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
+
+
+def _student(
+    role: str,
+    pack: Path,
+    pieces: Callable[[int, int], Pieces],
+    kind: type[Student] = Student,
+) -> Student:
+    return kind.of(
         pack,
         SOURCES,
         pieces,
@@ -91,5 +108,5 @@ def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Stu
 COURSE = Course(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
-    {"main": main, "scout": scout, "scanner": scanner},
+    {"main": main, "scout": scout, "scanner": scanner, "encoder": encoder, "head": head},
 )

@@ -15,11 +15,13 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Coder,
     Counted,
     Course,
     Density,
     Joined,
     Pieces,
+    Reader,
     Student,
     halo,
     picture,
@@ -94,8 +96,25 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
 
 
+def encoder(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Coder)
+
+
+def head(data: Path | None, pack: Path) -> Student:
+    """Read from codes what ``main`` counts."""
+    return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
+
+
 def _student(
-    role: str, data: Path | None, pack: Path, *, side: int, photographs: int, pieces: int
+    role: str,
+    data: Path | None,
+    pack: Path,
+    *,
+    side: int,
+    photographs: int,
+    pieces: int,
+    kind: type[Student] = Student,
 ) -> Student:
     photos = _photos(data, "train")
 
@@ -105,7 +124,7 @@ def _student(
             Pieces("tissue", steps, seed, side=side, batch=pieces),
         )
 
-    return Student.of(
+    return kind.of(
         pack,
         _with_scenes(photos),
         pictures,
@@ -118,7 +137,7 @@ def _student(
 COURSE = Course(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
-    {"main": main, "scout": scout, "scanner": scanner},
+    {"main": main, "scout": scout, "scanner": scanner, "encoder": encoder, "head": head},
 )
 
 
