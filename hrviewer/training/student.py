@@ -61,7 +61,7 @@ KINDS = {
         stride=4,
         down=8,
         multiple_of=16,
-        windows=((1, 1.0, 0.1), (4, 0.5, 0.5), (8, 0.3, 1.0)),
+        windows=((1, 1.0, 0.03), (4, 0.5, 0.08), (8, 0.3, 0.15)),
     ),
     "scanner": Kind(
         "density-scanner",
@@ -69,7 +69,7 @@ KINDS = {
         stride=8,
         down=1,
         multiple_of=8,
-        windows=((1, 1.0, 0.05), (2, 0.5, 0.1), (8, 0.5, 0.4), (16, 0.3, 1.0)),
+        windows=((1, 1.0, 0.02), (2, 0.5, 0.03), (8, 0.5, 0.1), (16, 0.3, 0.2)),
     ),
 }
 """A scout sees the picture shrunk; a scanner every pixel, and fills up no border."""
