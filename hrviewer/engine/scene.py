@@ -199,6 +199,7 @@ def build_scene(
         budget=flops,
         seed=seed,
         hints=checked(strategy, hints),
+        pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
     )
     return scene, notes, rate
 

@@ -102,6 +102,7 @@ def create_image(
     labels: Sequence[str] = (),
     attributes: dict[str, Any] | None = None,
     chunk: int = 512,
+    depth: int = 1,
     levels: int = 1,
 ) -> zarr.Array[Any]:
     """Create an OME-Zarr image, filled with NaN (or 0 for integers).
@@ -120,8 +121,8 @@ def create_image(
         The channels' names.
     attributes : dict, optional
         What else to say under ``hrviewer``, beside the cell.
-    chunk : int
-        Side of the chunks.
+    chunk, depth : int
+        Side of the chunks, and channels in each.
     levels : int
         How many, each half the size of the one before.
 
@@ -154,7 +155,7 @@ def create_image(
         group.create_array(
             i,
             shape=(k, rows, columns),
-            chunks=(1, min(chunk, rows), min(chunk, columns)),
+            chunks=(depth, min(chunk, rows), min(chunk, columns)),
             dtype=dtype,
             fill_value=np.nan if floating else 0,
             dimension_names=("c", "y", "x"),

@@ -102,6 +102,10 @@ class Density:
     steps: int = 3600
     rate: float = 3e-3
 
+    def begin(self) -> nn.Module:
+        """Return a network of random weights."""
+        return build(self.card.architecture)
+
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return the stream."""
         return self.stream(steps, seed)

@@ -14,9 +14,11 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Coder,
     Course,
     Density,
     Pieces,
+    Reader,
     Student,
     TokenStudent,
     counted,
@@ -60,11 +62,11 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4),
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.35, again=8),
         choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
-        steps=5000,
+        steps=9000,
     )
 
 
@@ -78,6 +80,16 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
 
 
+def encoder(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _student("encoder", pack, partial(Pieces, "crowd", side=256, batch=8), Coder)
+
+
+def head(data: Path | None, pack: Path) -> Student:
+    """Read from codes what ``main`` counts."""
+    return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
+
+
 def transformer(data: Path | None, pack: Path) -> Student:
     """Guess, from squares of several sizes, what ``main`` counts."""
     pieces = partial(Pieces, "crowd", side=512, batch=4, rings=3)
@@ -85,7 +97,10 @@ def transformer(data: Path | None, pack: Path) -> Student:
 
 
 def _student(
-    role: str, pack: Path, pieces: Callable[[int, int], Pieces], kind: type[Student] = Student
+    role: str,
+    pack: Path,
+    pieces: Callable[[int, int], Pieces],
+    kind: type[Student] = Student,
 ) -> Student:
     return kind.of(
         pack,
@@ -100,5 +115,12 @@ def _student(
 COURSE = Course(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
-    {"main": main, "scout": scout, "scanner": scanner, "transformer": transformer},
+    {
+        "main": main,
+        "scout": scout,
+        "scanner": scanner,
+        "encoder": encoder,
+        "head": head,
+        "transformer": transformer,
+    },
 )

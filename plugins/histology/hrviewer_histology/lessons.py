@@ -17,11 +17,13 @@ from hrviewer.training import (
     TRAIN,
     Alone,
     Batch,
+    Coder,
     Counted,
     Course,
     Density,
     Joined,
     Pieces,
+    Reader,
     Student,
     TokenStudent,
     halo,
@@ -98,9 +100,21 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
 
 
+def encoder(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Coder)
+
+
+def head(data: Path | None, pack: Path) -> Student:
+    """Read from codes what ``main`` counts."""
+    return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
+
+
 def transformer(data: Path | None, pack: Path) -> Student:
     """Guess, from squares of several sizes, what ``main`` counts."""
-    return _student("transformer", data, pack, side=512, photographs=1, pieces=3, rings=3)
+    return _student(
+        "transformer", data, pack, side=512, photographs=1, pieces=3, rings=3, kind=TokenStudent
+    )
 
 
 def _student(
@@ -112,6 +126,7 @@ def _student(
     photographs: int,
     pieces: int,
     rings: int = 0,
+    kind: type[Student] = Student,
 ) -> Student:
     photos = _photos(data, "train")
 
@@ -122,7 +137,7 @@ def _student(
             Pieces("tissue", steps, seed, side=side, batch=pieces, rings=rings),
         )
 
-    return (TokenStudent if rings else Student).of(
+    return kind.of(
         pack,
         _with_scenes(photos),
         pictures,
@@ -135,7 +150,14 @@ def _student(
 COURSE = Course(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
-    {"main": main, "scout": scout, "scanner": scanner, "transformer": transformer},
+    {
+        "main": main,
+        "scout": scout,
+        "scanner": scanner,
+        "encoder": encoder,
+        "head": head,
+        "transformer": transformer,
+    },
 )
 
 
