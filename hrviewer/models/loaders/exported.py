@@ -50,7 +50,8 @@ class ExportedNetwork(Network):
             loaded.precision,
         )
         self.digest = loaded.digest
-        self.halo, self.elastic, self.batch = loaded.halo, loaded.elastic, loaded.batch
+        self.halo, self.period = loaded.halo, loaded.period
+        self.elastic, self.batch = loaded.elastic, loaded.batch
         self._hollow = loaded.hollow
         self._session = onnxruntime.InferenceSession(
             _export(loaded), session_options(onnxruntime, threads), ["CPUExecutionProvider"]
