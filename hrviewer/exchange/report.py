@@ -155,16 +155,21 @@ def sample(
     y1 = min(cells.shape[1], math.ceil(region.y1 / cell))
     x1 = min(cells.shape[2], math.ceil(region.x1 / cell))
     step = max(1, (y1 - y0) // shape[0], (x1 - x0) // shape[1])
-    rows = []
-    for start in range(y0, y1, step):
-        band = cells[slice(0, 1) if first else slice(None), start : min(start + step, y1), x0:x1]
-        seen = ~np.isnan(band).all(axis=(0, 1))
-        total = np.where(seen, np.nansum(band, axis=(0, 1)), np.nan)
-        edges = np.arange(0, x1 - x0, step)
-        counts = np.add.reduceat(seen.astype(float), edges)
-        sums = np.add.reduceat(np.nan_to_num(total), edges)
-        rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
-    small = np.array(rows)
+    edges = np.arange(0, x1 - x0, step)
+    # Whole chunks at a time: one that is read in slices is decoded again for each.
+    high = step * max(1, 512 // step)
+    parts = []
+    for start in range(y0, y1, high):
+        band = cells[slice(0, 1) if first else slice(None), start : min(start + high, y1), x0:x1]
+        seen = ~np.isnan(band).all(axis=0)
+        total = np.where(seen, np.nansum(band, axis=0, dtype=np.float64), 0)
+        rows = np.arange(0, band.shape[1], step)
+        counts, sums = (
+            np.add.reduceat(np.add.reduceat(values, rows, axis=0), edges, axis=1)
+            for values in (seen.astype(float), total)
+        )
+        parts.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    small = np.concatenate(parts)
     at = [np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(shape, small.shape, strict=True)]
     return small[np.ix_(*at)]
 
