@@ -41,20 +41,26 @@ def export(
         typer.echo(export(Run(run), out, to, progress, **chosen))
 
 
+def version_of(text: str) -> str:
+    """Check that it is one of OME-Zarr's."""
+    if text not in ("0.5", "0.4"):
+        raise typer.BadParameter(f"{text!r} is neither 0.5 nor 0.4")
+    return text
+
+
 @command(app)
 def convert(
     image: str,
     out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")],
     version: Annotated[
-        str, typer.Option(help="Of OME-Zarr: 0.5, or 0.4 for readers of zarr 2.")
+        str,
+        typer.Option(help="Of OME-Zarr: 0.5, or 0.4 for readers of zarr 2.", callback=version_of),
     ] = "0.5",
 ) -> None:
     """Write an image as OME-Zarr; what was broken off goes on."""
     from hrviewer.exchange.images import write_image
     from hrviewer.pyramid import open_pyramid
 
-    if version not in ("0.5", "0.4"):
-        raise typer.BadParameter(f"{version!r} is neither 0.5 nor 0.4", param_hint="--version")
     with open_pyramid(image) as pyramid, written() as progress:
         typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
 
