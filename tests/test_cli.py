@@ -527,7 +527,7 @@ def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
     run, table = tmp_path / "a.run.zarr", tmp_path / "truth.csv"
     call("run", image, "--model", "toy", "--strategy", "compression", "--out", run)
     # As many as it is bright, more or less.
-    red = IMAGE[..., 0].reshape(75, 4, 100, 4).sum((1, 3)) // 1000
+    red = IMAGE[..., 0].reshape(75, 4, 100, 4).sum((1, 3)).astype(int) // 1000
     points = 4 * np.argwhere(red).repeat(red[red > 0], axis=0)
     np.savetxt(table, points, "%d", ",", header="y,x", comments="")
     said = call("fit", run, "--truth", table, "--out", tmp_path / "head").stdout

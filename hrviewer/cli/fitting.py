@@ -33,7 +33,7 @@ def fit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a head to the codes that a run kept, from truth, and write it as a pack."""
+    """Fit a head to the codes of a run, from truth."""
     from dataclasses import asdict
 
     from hrviewer.runs import Run, fit_head
