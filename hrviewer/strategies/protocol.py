@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import Card
 
@@ -83,7 +84,10 @@ class Look:
         ``"given"`` releases results only as prefixes; ``"any"`` lets the engine take the patches
         nearest to the view's centre first.
     group : tuple of int, optional
-        One number per patch; patches of one number are tokens of one joint input.
+        One number per patch; patches of one number are tokens of one joint input, each read at
+        the network's tile. One whose core is empty is context: it is answered for by nobody.
+    merge : float
+        Of a joint input, which part of its tokens every layer of the network merges.
     scores : tuple of float, optional
         One number per patch: why it was chosen. Only recorded.
     """
@@ -93,6 +97,7 @@ class Look:
     into: Into | None = None
     order: Literal["any", "given"] = "any"
     group: tuple[int, ...] | None = None
+    merge: float = 0.0
     scores: tuple[float, ...] | None = None
 
 
@@ -214,6 +219,10 @@ class Answer:
 Plan = Generator[Request, Result, Answer]
 
 
+def _unmeasured() -> int:
+    raise UserError("nobody can measure how far this network sees: choose mode=tiles")
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """What a policy may know of a network for nothing.
@@ -226,12 +235,22 @@ class Role:
         Network pixels per output cell, and of context that a cell needs.
     flops : callable
         Nominal FLOPs of one input of ``(h, w)`` network pixels.
+    period : int
+        Network pixels at whose multiples an input may begin so that tiles meet.
+    sight : callable
+        Measures, once, the context in network pixels with which joined tiles equal one look at
+        everything; `UserError` where there is none.
+    join_flops : callable, optional
+        The same of a joint input of `n` tokens, of which every layer merges a part.
     """
 
     card: Card
     stride: int
     halo: int
     flops: Callable[[int, int], float]
+    period: int = 1
+    sight: Callable[[], int] = _unmeasured
+    join_flops: Callable[[int, float], float] | None = None
 
     def flops_per_pixel(self) -> float:
         """FLOPs per network pixel, at the card's tile."""

@@ -32,7 +32,7 @@ WIDTH = 24
 """Numbers in a code."""
 STRIDE = 16
 """Pixels a side that a code stands for."""
-WINDOWS = ((1, 1.0, 0.1), (4, 0.5, 0.5), (8, 0.3, 1.0))
+WINDOWS = ((1, 1.0, 0.02), (4, 0.5, 0.06), (8, 0.3, 0.15))
 """As `density_loss` takes them, in codes."""
 LOOKS = 0.1
 """How much the looks of a place matter beside what is counted there."""
