@@ -26,7 +26,7 @@ from hrviewer.engine.canvas import Box
 from hrviewer.engine.charge import Charge
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Inferred, Priority
-from hrviewer.engine.joint import arrange, see_tokens, see_warped, think
+from hrviewer.engine.joint import see_tokens, see_warped, spanned, think
 from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
@@ -35,8 +35,11 @@ from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
 
-VERSION = 2
+VERSION = 3
 """Raised when the same request would give another result."""
+
+SHARED = (None, "codes")
+"""What a look paints that is not the run's answer: it is the same whatever the region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Looker:
     device : Device
         Where networks run.
     region : Rect
-        Cores of what is painted are clipped to it; a look that paints nothing may lie anywhere.
+        Cores of what answers are clipped to it; other looks may lie anywhere.
     cache : ResultCache, optional
         What was seen before.
     control : Control
@@ -102,8 +105,7 @@ class Looker:
         if isinstance(request, Warp):
             return [network.flops(*request.shape)]
         if isinstance(request, Think):
-            codes = arrange(request)
-            return [network.think_flops(*codes.shape)]
+            return [network.think_flops(*spanned(request, network.halo).shape)]
         if request.group is not None:
             sizes = {g: request.group.count(g) for g in set(request.group)}
             return [network.join_flops(sizes[g]) / sizes[g] for g in request.group]
@@ -135,8 +137,8 @@ class Looker:
                 groups.setdefault(group, []).append(index)
             return self._joint(list(groups.values()), request)
         seen = self._round(request.role, self._clipped(request))
-        if request.into is None and self.cache is not None:
-            # What is not painted may be what other runs ask for, too: it is computed once.
+        if request.into in SHARED and self.cache is not None:
+            # What is no answer may be what other runs ask for, too: it is computed once.
             key = self._hash(self.networks[request.role], request.role, digest(request))
             seen = self._in_turn(self.cache, key, seen)
         return in_order(seen) if request.order == "given" else seen
@@ -155,8 +157,8 @@ class Looker:
             yield from seen
 
     def _clipped(self, request: Look) -> list[Patch]:
-        """Return patches with the cores that are answered for: what is painted, in the region."""
-        within = self.region if request.into is not None else self.pyramid.rect
+        """Return patches with the cores that are answered for: what answers, in the region."""
+        within = self.pyramid.rect if request.into in SHARED else self.region
         return [replace(patch, core=patch.core & within) for patch in request.patches]
 
     # One round of patches, each an input of its own.
@@ -266,6 +268,9 @@ class Looker:
             start = time.perf_counter()
             charge = replace(charge, infer_s=result.seconds)
             output, box = self._place(network, asked, np.asarray(result.output, np.float32))
+            if network.card.task == "embedding":
+                # Fresh or kept, the same: rounded before anything is made of them.
+                output = output.astype(np.float16)
             value = answer(network.card, output, box, asked.patch.core, self.pyramid.rect)
             if not np.isfinite(value).all():
                 raise ValueError("the network's output is not finite here")
@@ -278,7 +283,7 @@ class Looker:
 
     def _place(
         self, network: Network, asked: _Asked, output: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], Box]:
+    ) -> tuple[NDArray[np.floating[Any]], Box]:
         """Return the part of an output that speaks of the core, and what it covers."""
         _, rows, columns = output.shape
         if rows == columns == 1 and network.card.task in ("classification", "embedding"):
@@ -373,7 +378,8 @@ def digest(request: Look | Warp | Think) -> str:
         parts = (request.role, *where, request.into)
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
-        patches = tuple(handle.patch for handle in request.handles)
-        hasher.update(repr((request.role, patches, request.where, request.into)).encode())
-        hasher.update(arrange(request).tobytes())
+        places = [(handle.patch, *map(float, handle.box)) for handle in request.handles]
+        hasher.update(repr((request.role, places, request.where, request.into)).encode())
+        for handle in request.handles:
+            hasher.update(np.ascontiguousarray(handle.map).tobytes())
     return hasher.hexdigest()

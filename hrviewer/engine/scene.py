@@ -95,8 +95,12 @@ class Networks(Mapping[str, Network]):
     def _on_device(self, role: str, precision: str) -> Network:
         def load() -> Network:
             if precision == "float32":  # a pack of one's own need not know of others
-                return self.pack.load(role, self.name)
-            return self.pack.load(role, self.name, precision=precision)
+                network = self.pack.load(role, self.name)
+            else:
+                network = self.pack.load(role, self.name, precision=precision)
+            if role == "main":
+                self.device.suit(network)
+            return network
 
         network: Network = self.device.call(load, Priority.LIVE).result().output
         return network
@@ -217,6 +221,7 @@ def build_scene(
         budget=flops,
         seed=seed,
         hints=checked(strategy, hints),
+        pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
     )
     return scene, notes, rate
 

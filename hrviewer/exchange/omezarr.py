@@ -89,6 +89,8 @@ def create_image(
     dtype: Any = np.float32,
     labels: Sequence[str] = (),
     attributes: dict[str, Any] | None = None,
+    chunk: int = CHUNK,
+    depth: int = 1,
     levels: int = 1,
     version: Version = "0.5",
     shard: int | None = None,
@@ -109,6 +111,8 @@ def create_image(
         The channels' names.
     attributes : dict, optional
         What else to say under ``hrviewer``, beside the cell.
+    chunk, depth : int
+        Side of the chunks, and channels in each.
     levels : int
         How many, each half the size of the one before.
     version : {"0.5", "0.4"}
@@ -142,7 +146,8 @@ def create_image(
     group.attrs["hrviewer"] = {"cell": cell, **(attributes or {})}
     k, rows, columns = shape
     for i in paths:
-        create_level(group, i, (k, rows, columns), dtype, shard=shard)
+        chunks = (depth, min(chunk, rows), min(chunk, columns))
+        create_level(group, i, (k, rows, columns), dtype, chunks=chunks, shard=shard)
         rows, columns = -(-rows // 2), -(-columns // 2)
     return group["0"]  # type: ignore[return-value]
 
@@ -174,7 +179,7 @@ def create_level(
     shape: tuple[int, int, int],
     dtype: Any,
     *,
-    chunks: tuple[int, int, int] | None = None,
+    chunks: tuple[int, int, int],
     shard: int | None = None,
     fill: float | None = None,
 ) -> zarr.Array[Any]:
@@ -190,24 +195,22 @@ def create_level(
         ``(channels, rows, columns)``.
     dtype : dtype
         Of the pixels.
-    chunks : tuple of int, optional
-        One channel of 512 × 512 pixels by default.
+    chunks : tuple of int
+        Of what is compressed together.
     shard : int, optional
         Side of the shards, a multiple of the chunks', where the format knows them.
     fill : float, optional
         What unwritten pixels hold; NaN by default, or 0 of whole numbers.
     """
-    _, rows, columns = shape
-    side = chunks or (1, min(CHUNK, rows), min(CHUNK, columns))
     third = group.metadata.zarr_format == 3
     if fill is None:
         fill = np.nan if np.issubdtype(dtype, np.floating) else 0
-    sharded = third and shard is not None and not any(shard % n for n in side[1:])
+    sharded = third and shard is not None and not any(shard % n for n in chunks[1:])
     return group.create_array(
         name,
         shape=shape,
-        chunks=side,
-        shards=(side[0], shard, shard) if sharded else None,  # type: ignore[arg-type]
+        chunks=chunks,
+        shards=(chunks[0], shard, shard) if sharded else None,  # type: ignore[arg-type]
         dtype=dtype,
         fill_value=fill,
         overwrite=True,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ARCHITECTURES", "DensityScanner", "DensityUNet"]
+__all__ = ["ARCHITECTURES", "CodeHead", "DensityEncoder", "DensityScanner", "DensityUNet"]
 
 
 _WILDEST = 8.0
@@ -179,8 +179,114 @@ class DensityScanner(nn.Module):
         self.head.rescale(counts, variances)
 
 
+class CodeHead(nn.Module):
+    """What reads a grid of codes, and counts: a few hundred operations for each code.
+
+    Parameters
+    ----------
+    codes
+        Numbers in a code.
+    classes
+        Kinds of things to count, one channel of density each.
+    widths
+        Channels of the layers between; without any it is linear, but for what is below 0.
+    size
+        Side, in codes, of what its first layer looks at; codes see around themselves, so 1 will
+        mostly do.
+    variance, unit
+        As in `DensityUNet`.
+    """
+
+    def __init__(
+        self,
+        codes: int,
+        classes: int = 1,
+        widths: Sequence[int] = (64, 64),
+        size: int = 1,
+        variance: bool = False,
+        unit: float = 1.0,
+    ) -> None:
+        super().__init__()
+        channels = (codes, *widths)
+        sizes = (size, *[1] * len(widths))
+        self.body = nn.Sequential(
+            *(_conv(a, b, k) for (a, b), k in zip(pairwise(channels), sizes, strict=False))
+        )
+        self.head = _Counts(channels[-1], classes, variance, unit)
+        self.halo = size // 2 if widths else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the counts ``(n, k, h, w)`` of what codes ``(n, d, h, w)`` stand for."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the counts, and the variances, that it gives by constants."""
+        self.head.rescale(counts, variances)
+
+
+class DensityEncoder(nn.Module):
+    """What a `DensityUNet` sees on its way down, in a few numbers for every 16 × 16 pixels.
+
+    It goes down as `DensityUNet` does, so that it may begin with what such a network has learned,
+    and ends in a code whose numbers have mean 0 and variance 1 over what it learned from.
+
+    Parameters
+    ----------
+    codes
+        Numbers in a code.
+    classes
+        Kinds of things that its own head counts.
+    widths, blocks
+        As in `DensityUNet`.
+
+    Attributes
+    ----------
+    guide, picture
+        What it is taught with, and no part of the answer: a head that counts, and a linear one
+        that says what the pixels look like at a quarter of the size. What matters to neither is
+        left out of the code.
+    """
+
+    def __init__(
+        self,
+        codes: int = 24,
+        classes: int = 1,
+        widths: Sequence[int] = (24, 48, 72, 48),
+        blocks: Sequence[int] = (1, 2, 1),
+    ) -> None:
+        super().__init__()
+        self.stem = _conv(3, widths[0], 5, stride=2)
+        self.down = nn.ModuleList(
+            nn.Sequential(_conv(a, b, stride=2), *(_conv(b, b) for _ in range(n)))
+            for (a, b), n in zip(pairwise(widths), blocks, strict=True)
+        )
+        self.code = nn.Sequential(
+            nn.Conv2d(widths[-1], codes, 1, bias=False), nn.BatchNorm2d(codes, affine=False)
+        )
+        self.guide = CodeHead(codes, classes, variance=True)
+        self.picture = nn.Conv2d(codes, 3 * 4 * 4, 1)
+        reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2]
+        self.halo = -(-reach // 16) * 16
+        """Input pixels around a tile with which its codes come out as from the whole image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the codes ``(n, codes, h/16, w/16)`` of images ``(n, 3, h, w)``."""
+        x = self.stem(x)
+        for down in self.down:
+            x = down(x)
+        out: Tensor = self.code(x)
+        return out
+
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the counts, and the variances, that its own head gives by constants."""
+        self.guide.rescale(counts, variances)
+
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "density-unet": DensityUNet,
+    "code-head": CodeHead,
+    "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,
+    "density-unet": DensityUNet,
 }
 """What builds each architecture from a card's ``params``."""

@@ -35,8 +35,8 @@ __all__ = [
     "Warp",
 ]
 
-Into = Literal["output", "saliency"]
-"""The map that a request's results are painted into."""
+Into = Literal["output", "saliency", "codes"]
+"""The map that a request's results are painted into; codes are kept, to think about later."""
 
 
 class Handle(Protocol):
@@ -58,8 +58,11 @@ class Handle(Protocol):
         ...
 
     @property
-    def map(self) -> NDArray[np.float32]:
-        """The network's output over the core, ``(k, rows, columns)``. NaN if it failed."""
+    def map(self) -> NDArray[np.floating]:
+        """The network's output over the core, ``(k, rows, columns)``. NaN if it failed.
+
+        In float32; an embedding's codes in float16, as they are kept.
+        """
         ...
 
 
@@ -73,8 +76,9 @@ class Look:
         A role of the pack, or a built-in one such as ``"@entropy"``.
     patches : tuple of Patch
         Where to look.
-    into : {"output", "saliency"}, optional
-        The map to paint; finer looks replace coarser ones on their core.
+    into : {"output", "saliency", "codes"}, optional
+        The map to paint; finer looks replace coarser ones on their core. The first two are
+        answers, clipped to the region.
     order : {"any", "given"}
         ``"given"`` releases results only as prefixes; ``"any"`` lets the engine take the patches
         nearest to the view's centre first.
@@ -130,9 +134,9 @@ class Think:
     role : str
         Which network.
     handles : tuple of Handle
-        Their values become the input, arranged by their patches' rows and columns.
+        Their maps, of one network and scale, become one input, each where it lies.
     where : Rect
-        The rectangle that the answer speaks of.
+        The rectangle that the answer speaks of; what the handles hold beyond is context.
     into : {"output", "saliency"}, optional
         The map to paint.
     """
@@ -259,6 +263,8 @@ class Scene:
         Of whatever the policy draws at random.
     hints : mapping of str to ndarray
         What the person drew, or earlier runs' maps, by name.
+    pixel_bytes : int
+        Of one level-0 pixel, all channels together, uncompressed.
     """
 
     shape: tuple[int, int]
@@ -270,6 +276,7 @@ class Scene:
     budget: float = float("inf")
     seed: int = 0
     hints: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    pixel_bytes: int = 3
 
     @property
     def rect(self) -> Rect:

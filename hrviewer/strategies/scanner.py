@@ -12,9 +12,9 @@ from pydantic import Field
 from hrviewer.geometry import Patch, snap_scale
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Result, Scene, Show
+from hrviewer.strategies.survey.leaves import affordable, cut, gather
+from hrviewer.strategies.survey.sampling import Survey
 from hrviewer.strategies.tiling import ROUND, aggregate, response, rounds, tiles
-from hrviewer.strategies.zoom.leaves import affordable, cut, gather
-from hrviewer.strategies.zoom.sampling import Survey
 
 __all__ = ["Scanner", "ScannerParams"]
 

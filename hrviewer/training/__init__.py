@@ -46,6 +46,7 @@ Any other role offers an object of its own with what `Lesson` asks for. The loop
 looks into a batch or an output: both are the lesson's.
 """
 
+from hrviewer.training.coding import Coder, Reader
 from hrviewer.training.density import Counted, Density, halo
 from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
@@ -60,12 +61,14 @@ __all__ = [
     "TEST",
     "TRAIN",
     "Batch",
+    "Coder",
     "Counted",
     "Course",
     "Density",
     "Joined",
     "Lesson",
     "Pieces",
+    "Reader",
     "Student",
     "counted",
     "density",

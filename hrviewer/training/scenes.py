@@ -42,13 +42,12 @@ class Pieces(Dataset[Batch]):
         Pieces in each.
     stride : int
         Of the density that comes with the images, in pixels; 0 for images without it.
-    busy, calm : float
-        Which share of the pieces is the fullest of `among`, drawn at random at one height: of the
-        first half of the batches, and of the rest. Most places are empty: without it, most of
-        what is seen would say the same; with it to the end, a network would learn that there is
-        nearly always something.
-    among, again : int
-        See `busy` and `steps`.
+    around : float
+        Which share of the pieces is laid about an object, each as likely as any other, somewhere
+        in the piece; the others lie anywhere. Most places are empty: without it, most of what is
+        seen would say the same.
+    again : int
+        See `steps`.
     """
 
     name: str
@@ -58,9 +57,7 @@ class Pieces(Dataset[Batch]):
     side: int = 256
     batch: int = 8
     stride: int = 0
-    busy: float = 0.5
-    calm: float = 0.1
-    among: int = 16
+    around: float = 0.5
     again: int = 16
 
     def __len__(self) -> int:
@@ -73,7 +70,7 @@ class Pieces(Dataset[Batch]):
         scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
         for number in scenes:
             scene = _scene(self.name, self.size, int(number))
-            rect = self._place(scene, rng, self.busy if step < self.steps / 2 else self.calm)
+            rect = self._place(_objects(self.name, self.size, int(number)), rng)
             images.append(_pixels(scene, rect))
             if self.stride:
                 # What stands outside reaches in, and the other way round.
@@ -82,18 +79,25 @@ class Pieces(Dataset[Batch]):
         pixels = torch.stack(images).float() / 255
         return (pixels, torch.stack(densities)) if self.stride else (pixels,)
 
-    def _place(self, scene: Recipe, rng: np.random.Generator, busy: float) -> Rect:
-        """Choose between places of one height: a scene may be fuller, and smaller, far away."""
-        y, *xs = (int(at) for at in rng.integers(self.size - self.side + 1, size=self.among + 1))
-        places = [Rect(y, x, self.side, self.side) for x in xs]
-        if rng.random() < busy:
-            return max(places, key=lambda rect: len(scene.truth(rect)))
-        return places[0]
+    def _place(self, objects: NDArray[np.float64], rng: np.random.Generator) -> Rect:
+        """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
+        last = self.size - self.side
+        corner = rng.integers(last + 1, size=2)
+        if len(objects) and rng.random() < self.around:
+            corner = objects[rng.integers(len(objects))].astype(int) - corner % self.side
+        y, x = np.clip(corner, 0, last)
+        return Rect(int(y), int(x), self.side, self.side)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _scene(name: str, size: int, seed: int) -> Recipe:
     return make_recipe(name, size, seed)
+
+
+@lru_cache(maxsize=64)
+def _objects(name: str, size: int, seed: int) -> NDArray[np.float64]:
+    """Return where the objects of a scene are, ``(n, 2)``."""
+    return _scene(name, size, seed).truth(Rect(0, 0, size, size)).points
 
 
 def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
@@ -37,6 +38,9 @@ class TorchNetwork(Network):
         self.joint = callable(getattr(module, "join", None))
         self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
+        if device.type == "cuda":
+            _be_exact()
+        self._own = threading.local()
         module = module.to(device)
         self.plain: nn.Module | None = None if self.joint else module
         self._module = module if self.joint else _folded(module, card, device)
@@ -81,10 +85,28 @@ class TorchNetwork(Network):
         return cls(card, sha256, module.eval().requires_grad_(False), placed)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        with self._numbers():
-            return _arrays(self._call(lambda: self._module(x)))
+        def run() -> Any:
+            x = self._put(batch).contiguous(memory_format=torch.channels_last)
+            return self._module(x)
+
+        with self._stream(), self._numbers():
+            return _arrays(self._call(run))
+
+    def _put(self, batch: NDArray[Any]) -> Tensor:
+        """Bring an array to the device; to a GPU while it still computes something else."""
+        x = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
+        if self._device.type != "cuda":
+            return x.to(self._device)
+        return x.pin_memory().to(self._device, non_blocking=True)
+
+    def _stream(self) -> AbstractContextManager[Any]:
+        """Return the context of this thread's own queue on a GPU."""
+        if self._device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream: AbstractContextManager[Any] = torch.cuda.stream(self._own.stream)
+        return stream
 
     def _numbers(self) -> AbstractContextManager[Any]:
         """Return the context in which convolutions and products are computed."""
@@ -118,11 +140,10 @@ class TorchNetwork(Network):
         """Run the module's own ``join``."""
         if not self.joint:
             return super().join(tokens, boxes)
-        x = torch.from_numpy(np.ascontiguousarray(tokens, np.float32)).to(self._device)
-        where = torch.from_numpy(np.ascontiguousarray(boxes, np.float32)).to(self._device)
         join: Callable[[Tensor, Tensor], Tensor] = self._module.join  # type: ignore[assignment]
-        out = self._call(lambda: join(x, where)).float().cpu().numpy()
-        return activate(out, self.card.output.activation)
+        with self._stream():
+            out = self._call(lambda: join(self._put(tokens), self._put(boxes))).float().cpu()
+        return activate(out.numpy(), self.card.output.activation)
 
     def join_flops(self, n: int) -> float:
         """Count the module's own ``join``."""
@@ -139,7 +160,7 @@ class TorchNetwork(Network):
 
     def _call(self, run: Callable[[], Any]) -> Any:
         try:
-            with torch.inference_mode(), _exact(self._device):
+            with torch.inference_mode():
                 return run()
         except torch.OutOfMemoryError as error:
             raise MemoryError(brief(error)) from None
@@ -154,14 +175,13 @@ def _arrays(out: Any) -> list[Floats]:
     return [o.float().contiguous().cpu().numpy() for o in outputs]
 
 
-def _exact(device: torch.device) -> AbstractContextManager[Any]:
-    """On a GPU keep TF32 out of convolutions: it is another precision under float32's name."""
-    if device.type != "cuda":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=True, benchmark=cudnn.benchmark, deterministic=True, allow_tf32=False
-    )
+def _be_exact() -> None:
+    """Keep TF32 out of a GPU's convolutions: it is another precision under float32's name.
+
+    For the whole process, since two threads run networks at once.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 
 def _device(device: str) -> torch.device:
@@ -202,7 +222,7 @@ def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
     x = torch.randn(1, card.input.count, side, side, generator=generator).to(device)
     folded = fold(module)
     try:
-        with torch.inference_mode(), _exact(device):
+        with torch.inference_mode():
             one, two = module(x), folded(x)
         agrees = torch.allclose(one, two, rtol=_AGREES, atol=_AGREES * float(one.abs().max()))
     except Exception:  # whatever is wrong with it is told when the card is checked

@@ -2,7 +2,7 @@
 
 A scout looks everywhere, cheaply, and guesses. `main` then looks closer where that pays, which the
 method decides. What is looked at counts for what it holds; the rest keeps the scout's guess,
-corrected by what looks at places drawn at random taught (`sampling.Survey`).
+corrected by what looks at places drawn at random taught (`survey.sampling.Survey`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
+from hrviewer.strategies.survey.intervals import Interval
+from hrviewer.strategies.survey.leaves import Leaves, affordable, bound, content, cut, gather
+from hrviewer.strategies.survey.sampling import Survey, draw, probabilities
 from hrviewer.strategies.tiling import ROUND, input_shape
-from hrviewer.strategies.zoom.intervals import Interval
-from hrviewer.strategies.zoom.leaves import Leaves, affordable, bound, content, cut, gather
 from hrviewer.strategies.zoom.quadtree import blocks, grow
-from hrviewer.strategies.zoom.sampling import Survey, draw, probabilities
 from hrviewer.strategies.zoom.scouting import Guess, guess, scout
 
 __all__ = ["Zoom", "ZoomParams"]
