@@ -354,7 +354,7 @@ def _deliver(
 
 def role_of(network: Network) -> Role:
     """Return what a policy may know of a network."""
-    return Role(network.card, network.stride, network.halo, network.flops)
+    return Role(network.card, network.stride, network.halo, network.flops, network.period)
 
 
 def in_order(seen: Iterator[tuple[int, Seen]]) -> Iterator[tuple[int, Seen]]:

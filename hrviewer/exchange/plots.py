@@ -103,20 +103,22 @@ def error_against_cost(
     ink = Ink()
     with figure(len(costs)) as (canvas, panels):
         for panel, (column, cost) in zip(panels, costs.items(), strict=True):
-            kinds = points[name].str.split("/").str[0]
+            kinds = [str(kind).split("/")[0] for kind in points[name]]
             bars = None if interval is None else list(points[interval])
             scatter(panel, points[column], points["error"], kinds, cost, ink, intervals=bars)
         panels[0].set_ylabel(error)
         canvas.draw()
         for panel, column in zip(panels, costs, strict=True):
-            annotate(panel, points_of(panel, points[column], points["error"]), points["label"], ink)
+            annotate(
+                panel, points_of(panel, points[column], points["error"]), list(points["label"]), ink
+            )
         return png(canvas)
 
 
 def scatter(
     panel: Any,
-    cost: Sequence[float],
-    error: Sequence[float],
+    cost: Any,
+    error: Any,
     kinds: Sequence[str],
     quantity: Quantity,
     ink: Ink,
@@ -129,7 +131,7 @@ def scatter(
     ----------
     panel : Axes
         Empty.
-    cost, error : sequence of float
+    cost, error : array-like of float
         Of each point.
     kinds : sequence of str
         What each point is: its colour and mark.
@@ -181,7 +183,7 @@ def few_ticks(panel: Any) -> None:
                 axis.set_major_formatter(EngFormatter())
 
 
-def points_of(panel: Any, x: Sequence[float], y: Sequence[float]) -> Any:
+def points_of(panel: Any, x: Any, y: Any) -> Any:
     """Return where points of a drawn panel are on its canvas, pixels, ``(n, 2)``."""
     return panel.transData.transform(np.column_stack([np.asarray(x, float), np.asarray(y, float)]))
 

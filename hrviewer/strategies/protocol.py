@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import Card
 
@@ -214,6 +215,10 @@ class Answer:
 Plan = Generator[Request, Result, Answer]
 
 
+def _unmeasured() -> int:
+    raise UserError("nobody can measure how far this network sees: choose mode=tiles")
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """What a policy may know of a network for nothing.
@@ -226,12 +231,19 @@ class Role:
         Network pixels per output cell, and of context that a cell needs.
     flops : callable
         Nominal FLOPs of one input of ``(h, w)`` network pixels.
+    period : int
+        Network pixels at whose multiples an input may begin so that tiles meet.
+    sight : callable
+        Measures, once, the context in network pixels with which joined tiles equal one look at
+        everything; `UserError` where there is none.
     """
 
     card: Card
     stride: int
     halo: int
     flops: Callable[[int, int], float]
+    period: int = 1
+    sight: Callable[[], int] = _unmeasured
 
     def flops_per_pixel(self) -> float:
         """FLOPs per network pixel, at the card's tile."""
