@@ -232,7 +232,7 @@ def view(
     return view(image, model=model, strategy=strategy, live=live)
 
 
-def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Path:
+def export(run: Run | str | Path, path: str | Path, to: str | None = None, **options: Any) -> Path:
     """Write a run as a file that other tools read.
 
     Parameters
@@ -242,8 +242,9 @@ def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Pa
     path : str or Path
         Where; nothing may be there yet.
     to : str, optional
-        ``"geojson"`` for the patches or ``"ome-zarr"`` for the maps; by the name's ending
-        otherwise.
+        One of `hrviewer.exchange.FORMATS`; by the name's ending otherwise.
+    **options
+        The format's own, as ``contours=True`` for GeoJSON or ``dpi=300`` for a figure.
 
     Returns
     -------
@@ -253,9 +254,10 @@ def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Pa
     Raises
     ------
     UserError
-        If the format is unknown, the place is taken or missing, or the run holds too little.
+        If the format or an option is unknown, the place is taken, missing or full, or the run
+        holds too little.
     """
     from hrviewer.exchange import export
     from hrviewer.runs import Run
 
-    return export(run if isinstance(run, Run) else Run(run), path, to)
+    return export(run if isinstance(run, Run) else Run(run), path, to, **options)

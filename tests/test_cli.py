@@ -501,11 +501,34 @@ def test_a_published_network_counts_as_by_itself(shared, tmp_path):
 
 
 def test_export(run, tmp_path):
-    for name, form in (("a.geojson", "geojson"), ("a.ome.zarr", "ome-zarr")):
+    for name, form in (
+        ("a.geojson", "geojson"), ("a.ome.zarr", "ome-zarr"), ("a.ome.tif", "ome-tiff"),
+        ("a.csv", "csv"), ("a.parquet", "parquet"), ("a.coco.json", "coco"),
+        ("a.dsa.json", "dsa"), ("a.png", "png"), ("a.html", "html"),
+    ):  # fmt: skip
         result = call("export", run, "-o", tmp_path / name)
         assert result.stdout.strip() == str(tmp_path / name)
         call("export", run, "--to", form, "--out", tmp_path / f"b-{form}")
         assert (tmp_path / f"b-{form}").exists()
+
+
+def test_export_takes_a_formats_options(run, tmp_path):
+    few, many = tmp_path / "few.geojson", tmp_path / "many.geojson"
+    call("export", run, "-o", few, "--set", "patches=false")
+    call("export", run, "-o", many)
+    assert json.loads(few.read_text())["features"] == []
+    assert len(json.loads(many.read_text())["features"]) > 0
+    assert "dpi" in refused("export", run, "-o", tmp_path / "a.png", "--set", "dpi=1")
+    assert "place on Earth" in refused("export", run, "-o", tmp_path / "a.tif")
+
+
+def test_convert_writes_either_version(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 50, 3), np.uint8))
+    for version, file in (("0.5", "zarr.json"), ("0.4", ".zattrs")):
+        out = tmp_path / f"{version}.ome.zarr"
+        call("convert", tmp_path / "a.tif", out, "--version", version)
+        assert (out / file).is_file()
+    assert call("convert", "a.png", "b.zarr", "--version", "1", status=2).exit_code == 2
 
 
 def test_export_refuses_in_one_line(run, tmp_path):
@@ -514,8 +537,8 @@ def test_export_refuses_in_one_line(run, tmp_path):
     assert "not a run folder" in refused("export", tmp_path, "-o", tmp_path / "a.geojson")
     assert "exists" in refused("export", run, "-o", taken)
     assert "no folder" in refused("export", run, "-o", tmp_path / "no" / "a.geojson")
-    assert "no format 'png'" in refused("export", run, "--to", "png", "-o", tmp_path / "a.png")
-    assert "geojson" in refused("export", run, "-o", tmp_path / "a.png")
+    assert "no format 'docx'" in refused("export", run, "--to", "docx", "-o", tmp_path / "a.png")
+    assert "geojson" in refused("export", run, "-o", tmp_path / "a.docx")
     assert taken.read_text() == "mine"
 
 

@@ -1,25 +1,50 @@
-"""Plots as PNG: error against cost, cost against resolution."""
+"""Plots: error against cost, cost against resolution; as PNG, or on a window's own figure.
+
+Nothing here touches pyplot, so nothing global is changed.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hrviewer.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import pandas as pd
 
-__all__ = ["error_against_cost", "need_plots", "pareto"]
+__all__ = ["COLOURS", "Ink", "Quantity", "colour_of", "dress", "error_against_cost", "figure",
+           "need_plots", "pareto", "png", "points_of", "scatter"]  # fmt: skip
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8a8a00")
-"""Okabe's and Ito's, which colour-blind people can tell apart."""
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a7a7a", "#a3a300")
+"""Okabe's and Ito's, which colour-blind people can tell apart, on white and on black."""
 MARKS = "os^Dv<>P"
-INK, FAINT = "#222222", "#9a9a9a"
+OFFSETS = ((8, 5), (8, -12), (-8, 5), (-8, -12), (0, 11), (0, -19), (8, 17), (8, -24), (-8, 17),
+           (-8, -24), (8, 29), (8, -36))  # fmt: skip
+"""Where a label may stand beside its point, in points, the best first."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What an axis shows."""
+
+    what: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Ink:
+    """Colours of what is written, of what is in the background, and of the paper."""
+
+    text: str = "#222222"
+    faint: str = "#9a9a9a"
+    grid: str = "#e8e8e8"
+    paper: str = "#ffffff"
 
 
 def need_plots() -> None:
@@ -46,9 +71,15 @@ def pareto(cost: Sequence[float], error: Sequence[float]) -> list[int]:
     return front
 
 
+def colour_of(name: str, names: Sequence[str]) -> tuple[str, str]:
+    """Return the colour and the mark of one of several."""
+    i = names.index(name)
+    return COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]
+
+
 def error_against_cost(
     points: pd.DataFrame,
-    costs: Mapping[str, str],
+    costs: Mapping[str, Quantity],
     error: str,
     *,
     name: str = "strategy",
@@ -59,56 +90,150 @@ def error_against_cost(
     Parameters
     ----------
     points : DataFrame
-        One row per point, with the columns below.
+        One row per point, with the columns below, ``error`` and ``label``.
     costs : mapping
-        Columns of costs, and what to call them.
+        Columns of costs, and what they are.
     error : str
         What the column ``error`` is.
     name : str
-        The column that says what a point is: its colour.
+        The column that says what a point is, up to a slash: its colour.
     interval : str, optional
         The column of ``(low, high)`` around the error.
     """
-    kinds = list(dict.fromkeys(points[name].str.split("/").str[0]))
+    ink = Ink()
     with figure(len(costs)) as (canvas, panels):
-        for panel, (column, what) in zip(panels, costs.items(), strict=True):
-            x, y = points[column].to_numpy(float), points["error"].to_numpy(float)
-            for i, label in enumerate(points["label"]):
-                kind = kinds.index(points[name].iloc[i].split("/")[0])
-                colour, mark = COLOURS[kind % len(COLOURS)], MARKS[kind % len(MARKS)]
-                if interval is not None and points[interval].iloc[i] is not None:
-                    low, high = points[interval].iloc[i]
-                    panel.vlines(x[i], low, high, color=colour, alpha=0.35, lw=2)
-                panel.plot(x[i], y[i], mark, color=colour, ms=8, mec="white", zorder=3)
-                panel.annotate(label, (x[i], y[i]), xytext=(7, 5), textcoords="offset points",
-                               fontsize=8, color=INK)  # fmt: skip
-            front = pareto(x.tolist(), y.tolist())
-            panel.step(x[front], y[front], where="post", color=FAINT, lw=1, ls="--", zorder=1)
-            if (x > 0).all():
-                panel.set_xscale("log")
-            if y.min() > 0 and y.max() > 10 * y.min():
-                panel.set_yscale("log")
-            else:
-                panel.set_ylim(bottom=min(0, y.min()))
-            panel.margins(x=0.2)
-            panel.set_xlabel(what)
+        for panel, (column, cost) in zip(panels, costs.items(), strict=True):
+            kinds = [str(kind).split("/")[0] for kind in points[name]]
+            bars = None if interval is None else list(points[interval])
+            scatter(panel, points[column], points["error"], kinds, cost, ink, intervals=bars)
         panels[0].set_ylabel(error)
+        canvas.draw()
+        for panel, column in zip(panels, costs, strict=True):
+            annotate(
+                panel, points_of(panel, points[column], points["error"]), list(points["label"]), ink
+            )
         return png(canvas)
+
+
+def scatter(
+    panel: Any,
+    cost: Any,
+    error: Any,
+    kinds: Sequence[str],
+    quantity: Quantity,
+    ink: Ink,
+    *,
+    intervals: Sequence[tuple[float, float] | None] | None = None,
+) -> None:
+    """Draw points of error against cost, and what no other beats, on a panel.
+
+    Parameters
+    ----------
+    panel : Axes
+        Empty.
+    cost, error : array-like of float
+        Of each point.
+    kinds : sequence of str
+        What each point is: its colour and mark.
+    quantity : Quantity
+        What the cost is.
+    ink : Ink
+        Colours.
+    intervals : sequence, optional
+        ``(low, high)`` around each error, None where it is not known.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    x, y = np.asarray(cost, float), np.asarray(error, float)
+    names = list(dict.fromkeys(kinds))
+    for i, kind in enumerate(kinds):
+        colour, mark = colour_of(kind, names)
+        span = intervals[i] if intervals is not None else None
+        if span is not None:
+            panel.vlines(x[i], *span, color=colour, alpha=0.35, lw=2)
+        panel.plot(x[i], y[i], mark, color=colour, ms=8, mec=ink.paper, zorder=3)
+    front = pareto(x.tolist(), y.tolist())
+    panel.step(x[front], y[front], where="post", color=ink.faint, lw=1, ls="--", zorder=1)
+    if len(x) and (x > 0).all():
+        panel.set_xscale("log")
+    if len(y) and y.min() > 0 and y.max() > 10 * y.min():
+        panel.set_yscale("log")
+    elif len(y):
+        panel.set_ylim(bottom=min(0.0, y.min()))
+    panel.margins(x=0.16, y=0.12)
+    panel.xaxis.set_major_formatter(EngFormatter(unit=quantity.unit))
+    panel.set_xlabel(quantity.what)
+    few_ticks(panel)
+
+
+def few_ticks(panel: Any) -> None:
+    """Keep numbers on an axis apart, and give a short logarithmic one more than one of them."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    for axis, scale, limits in (
+        (panel.xaxis, panel.get_xscale(), panel.get_xlim()),
+        (panel.yaxis, panel.get_yscale(), panel.get_ylim()),
+    ):
+        if scale == "log":
+            decades = np.log10(limits[1] / limits[0])
+            subs = (1.0,) if decades > 2.5 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0)
+            axis.set_major_locator(LogLocator(subs=subs, numticks=9))
+            axis.set_minor_formatter(NullFormatter())
+            if axis is panel.yaxis:
+                axis.set_major_formatter(EngFormatter())
+
+
+def points_of(panel: Any, x: Any, y: Any) -> Any:
+    """Return where points of a drawn panel are on its canvas, pixels, ``(n, 2)``."""
+    return panel.transData.transform(np.column_stack([np.asarray(x, float), np.asarray(y, float)]))
+
+
+def annotate(panel: Any, at: Any, labels: Sequence[str], ink: Ink) -> None:
+    """Write labels beside points of a drawn panel, each where it covers nothing, if it can."""
+    from matplotlib.transforms import Bbox
+
+    renderer = panel.figure.canvas.get_renderer()
+    frame = panel.get_window_extent(renderer)
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in at]
+    back = panel.transData.inverted().transform(at)
+    for (x, y), text in zip(back, labels, strict=True):
+        label = panel.annotate(text, (x, y), xytext=OFFSETS[0], textcoords="offset points",
+                               fontsize=8, color=ink.text)  # fmt: skip
+        label.set_in_layout(False)
+        for dx, dy in OFFSETS:
+            label.xyann = dx, dy
+            label.set_horizontalalignment({8: "left", 0: "center", -8: "right"}[dx])
+            box = label.get_window_extent(renderer)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 + 12 and frame.y0 <= box.y0
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(label.get_window_extent(renderer))
 
 
 @contextmanager
 def figure(n: int) -> Iterator[tuple[Any, Any]]:
-    """Return a figure of panels side by side; without pyplot, so nothing global is touched."""
+    """Return a figure of panels side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(5.2 * n, 4.2), dpi=130, layout="constrained")
+    made = Figure(figsize=(5.2 * n, 4.0), dpi=130, layout="constrained")
+    canvas = FigureCanvasAgg(made)
     panels = made.subplots(1, n, squeeze=False)[0]
     for panel in panels:
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(color="#e8e8e8", lw=0.6)
-        panel.set_axisbelow(True)
-    yield FigureCanvasAgg(made), panels
+        dress(panel, Ink())
+    yield canvas, panels
+
+
+def dress(panel: Any, ink: Ink) -> None:
+    """Give a panel its frame, grid and colours."""
+    panel.set_facecolor(ink.paper)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["bottom", "left"]].set_color(ink.faint)
+    panel.tick_params(which="both", color=ink.faint, labelcolor=ink.text, labelsize=8)
+    panel.xaxis.label.set(color=ink.text, size=9)
+    panel.yaxis.label.set(color=ink.text, size=9)
+    panel.grid(color=ink.grid, lw=0.6)
+    panel.set_axisbelow(True)
 
 
 def png(canvas: Any) -> bytes:

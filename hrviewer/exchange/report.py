@@ -6,12 +6,13 @@ import base64
 import html
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from hrviewer.exchange.formats import Exportable
 from hrviewer.geometry import Rect
@@ -21,23 +22,41 @@ from hrviewer.pyramid.resample import Pixels
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Figure", "overlays", "page"]
+__all__ = ["Figure", "Overlay", "Section", "in_grey", "overlays", "page", "photograph", "pictured"]
 
 Figure = tuple[str, bytes]
 """What stands below a picture, and the picture."""
 
+Section = tuple[str, str, Sequence[Figure]]
+"""A heading, what is to be said below it, and pictures."""
+
 SIDE = 380
 """Of an overlay's picture, in pixels."""
 
+CELL = 6
+"""Pixels of a picture that share one colour: finer ones would hide what is small."""
+
+MOST = 4000
+"""Patches that are outlined."""
+
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2.5rem auto;
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2.5rem auto;
   padding: 0 1.5rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2.2rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; } td:first-child, th:first-child, .text { text-align: left; }
-figure { margin: 0; } figcaption { font-size: 12px; color: #555; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; } img { max-width: 100%; }
+h1 { font-size: 1.6rem; margin-bottom: .3rem; } h2 { font-size: 1.1rem; margin: 2.4rem 0 .1rem; }
+p, dl { margin: .2rem 0 1rem; color: #555; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem; font-size: 13.5px; }
+dt { color: #888; } dd { margin: 0; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13.5px; }
+th, td { text-align: right; padding: .32rem .8rem; border-bottom: 1px solid #e4e4e4;
+  white-space: nowrap; }
+th { font-weight: 600; border-bottom: 1.5px solid #999; }
+td:first-child, th:first-child, .text { text-align: left; }
+td.text { max-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
+ul { font-size: 13px; color: #555; padding-left: 1.2rem; }
+figure { margin: 0; } figcaption { font-size: 12px; color: #555; margin-top: .2rem; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; } img { max-width: 100%; border-radius: 3px; }
 """
 
 
@@ -46,7 +65,8 @@ def page(
     about: Iterable[tuple[str, str]],
     table: pd.DataFrame,
     plots: Sequence[Figure],
-    pictures: Sequence[tuple[str, Sequence[Figure]]] = (),
+    sections: Sequence[Section] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     """Return a whole page; everything is in it.
 
@@ -57,27 +77,34 @@ def page(
     about : iterable of tuple of str
         What a reader must know: names and what they are.
     table : DataFrame
-        What was found.
+        What was found, in columns as they are to be headed.
     plots : sequence of Figure
         Below the table.
-    pictures : sequence
-        Of every run a heading and its figures.
+    sections : sequence of Section
+        Below them.
+    notes : sequence of str
+        What is to be said of rows.
     """
     known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in about)
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
+    left = {name for name in table.columns if table[name].map(lambda it: isinstance(it, str)).any()}
+    head = "".join(
+        f"<th{' class=text' if name in left else ''}>{escape(name)}</th>" for name in table.columns
+    )
     rows = "".join(
         "<tr>" + "".join(cell(value) for value in row) + "</tr>"
         for row in table.itertuples(index=False)
     )
+    told = "".join(f"<li>{escape(note)}</li>" for note in notes)
     shown = "".join(
-        f"<h2>{escape(name)}</h2><div class='row'>{''.join(map(figure, figures))}</div>"
-        for name, figures in pictures
+        f"<h2>{escape(name)}</h2>{f'<p>{escape(words)}</p>' if words else ''}"
+        f"<div class='row'>{''.join(map(figure, figures))}</div>"
+        for name, words, figures in sections
     )
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
         f"<style>{STYLE}</style><h1>{escape(title)}</h1><dl>{known}</dl>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"{''.join(map(figure, plots))}{shown}</html>\n"
+        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        f"</div>{f'<ul>{told}</ul>' if told else ''}{''.join(map(figure, plots))}{shown}</html>\n"
     )
 
 
@@ -91,7 +118,7 @@ def cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "<td>–</td>"
     if isinstance(value, float):
-        return f"<td>{value:,.4g}</td>"
+        return f"<td>{value:,.1f}</td>" if abs(value) >= 100 else f"<td>{value:#.3g}</td>"
     if isinstance(value, tuple):
         return f"<td>{' – '.join(f'{part:,.4g}' for part in value)}</td>"
     kind = "" if isinstance(value, int) else " class='text'"
@@ -102,83 +129,214 @@ def figure(shown: Figure) -> str:
     """Return a picture with what stands below it."""
     caption, data = shown
     coded = base64.b64encode(data).decode()
+    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return (
-        f"<figure><img alt='{escape(caption)}' src='data:image/png;base64,{coded}'>"
+        f"<figure><img alt='{escape(caption)}' src='data:image/{kind};base64,{coded}'>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
-def overlays(run: Exportable, pyramid: Pyramid) -> list[Figure]:
-    """Return pictures of a run's output, saliency and cost over its region, in grey.
+# Pictures.
 
-    Colours go from nothing to the map's 99.5th percentile; where nothing was looked at the image
-    shows alone.
+
+@dataclass(frozen=True)
+class Overlay:
+    """One of a run's maps, as small as it is shown.
+
+    Parameters
+    ----------
+    what : str
+        What it shows.
+    unit : str
+        Of its values.
+    scale : str
+        Its colours, by matplotlib's name.
+    values : ndarray, shape (rows, columns)
+        NaN where nothing was looked at.
+    """
+
+    what: str
+    unit: str
+    scale: str
+    values: NDArray[np.float64]
+
+    @property
+    def top(self) -> float:
+        """What the brightest colour may stand for: the 99th percentile of what is there."""
+        found = self.values[self.values > 0]
+        return float(np.percentile(found, 99)) if found.size else 0.0
+
+    def caption(self, top: float) -> str:
+        """Return what it shows, and up to how much."""
+        if not self.unit:
+            return self.what
+        much = f"{top:,.0f}" if top >= 100 else f"{top:.3g}"
+        return f"{self.what}, up to {much} {self.unit}"
+
+
+def overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]:
+    """Return a run's maps over its region that have something to show, by name.
+
+    Parameters
+    ----------
+    run : Exportable
+        Where they are.
+    shape : tuple of int
+        Rows and columns of the picture.
     """
     import zarr
 
     region = Rect(*run.header["region"])
-    scale = max(1.0, max(region.h, region.w) / SIDE)
-    grey = to_grey(pyramid.read(region, scale))
-    figures: list[Figure] = []
-    for name, what in (
-        ("output", "what the network said"),
-        ("saliency", "what seemed worth a look"),
-        ("cost", "where the FLOPs went"),
+    estimate = run.header["estimate"]
+    counts = estimate is None or estimate["kind"] == "count"
+    found: dict[str, Overlay] = {}
+    for name, what, unit, scale in (
+        (
+            "output",
+            "what the network said",
+            "per megapixel" if counts else "probability",
+            "viridis",
+        ),
+        ("saliency", "what seemed worth a look", "", "inferno"),
+        ("cost", "where the FLOPs went", "FLOP per pixel", "cividis"),
     ):
         try:
             group = zarr.open_group(run.path / name, mode="r")
             about: Any = group.attrs["hrviewer"]
         except (OSError, KeyError):
             continue
-        values = sample(group["0"], float(about["cell"]), region, grey.shape, first=name == "cost")
-        figures.append((what, blend(grey, values)))
+        # Costs lie in planes, FLOPs first; of probabilities the last class's is shown.
+        plane = 0 if name == "cost" else None if name == "output" and counts else -1
+        coarse = tuple(-(-side // CELL) for side in shape)
+        values = sample(group["0"], float(about["cell"]), region, coarse, plane)
+        values = values.repeat(CELL, 0).repeat(CELL, 1)[: shape[0], : shape[1]]
+        if name == "cost":
+            values = np.where(values > 0, values, np.nan) / float(about["cell"]) ** 2
+        elif name == "output" and counts:
+            values *= 1e6 / float(about["cell"]) ** 2
+        seen = values[np.isfinite(values)]
+        if name == "saliency" and (not seen.size or np.ptp(seen) == 0):
+            continue  # the same everywhere: nothing was preferred
+        found[name] = Overlay(what, unit, scale, values)
+    return found
+
+
+def pictured(
+    shown: Mapping[str, Overlay],
+    tops: Mapping[str, float],
+    photo: NDArray[np.uint8],
+    run: Exportable,
+) -> list[Figure]:
+    """Return pictures of a run's maps over its image.
+
+    Parameters
+    ----------
+    shown : mapping
+        From `overlays`.
+    tops : mapping
+        What the brightest colour stands for, by name: the same for all runs that are compared.
+    photo : ndarray of uint8, shape (h, w, 3)
+        The region, from `photograph`.
+    run : Exportable
+        Whose patches are outlined over its costs.
+    """
+    figures: list[Figure] = []
+    for name, overlay in shown.items():
+        top = tops.get(name) or overlay.top or 1.0
+        boxes = patches(run, photo.shape[:2]) if name == "cost" else []
+        figures.append((overlay.caption(top), blend(photo, overlay, top, boxes)))
     return figures
 
 
-def to_grey(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return an image as 8-bit grey, stretched where it is no 8-bit image."""
-    mean = pixels[..., :3].astype(np.float64).mean(axis=2)
-    if pixels.dtype != np.uint8:
-        low, high = np.nanpercentile(mean, [1, 99])
-        mean = 255 * (mean - low) / max(high - low, 1e-12)
-    return np.asarray(np.clip(np.nan_to_num(mean), 0, 255), np.uint8)
+def photograph(pyramid: Pyramid, region: Rect) -> NDArray[np.uint8]:
+    """Return a region as 8-bit colours, `SIDE` pixels long."""
+    pixels = pyramid.read(region, max(1.0, max(region.h, region.w) / SIDE))
+    colours = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    return stretched(colours)
+
+
+def in_grey(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return pixels ``(h, w, c)`` as 8-bit grey ``(h, w)``."""
+    return np.asarray(stretched(pixels[..., :3]).mean(axis=2), np.uint8)
+
+
+def stretched(pixels: Pixels) -> NDArray[np.uint8]:
+    """Return pixels as 8 bit, stretched where they are of another type."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, np.uint8)
+    values = pixels.astype(np.float64)
+    low, high = np.nanpercentile(values, [1, 99])
+    values = 255 * (values - low) / max(high - low, 1e-12)
+    return np.asarray(np.clip(np.nan_to_num(values), 0, 255), np.uint8)
+
+
+def patches(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ...]]:
+    """Return the first looks of a run as boxes in its picture, ``(x0, y0, x1, y1)``."""
+    import pandas as pd
+
+    region = Rect(*run.header["region"])
+    try:
+        table = pd.read_parquet(run.path / "patches.parquet", columns=["y", "x", "h", "w"])
+    except (OSError, ValueError):
+        return []
+    y, x, h, w = table.head(MOST).to_numpy(float).T
+    fy, fx = shape[0] / region.h, shape[1] / region.w
+    edges = [fx * (x - region.x), fy * (y - region.y), fx * (x + w - region.x),
+             fy * (y + h - region.y)]  # fmt: skip
+    return [tuple(map(float, box)) for box in np.column_stack(edges)]
 
 
 def sample(
-    cells: Any, cell: float, region: Rect, shape: tuple[int, ...], *, first: bool
+    cells: Any, cell: float, region: Rect, shape: tuple[int, ...], plane: int | None
 ) -> NDArray[np.float64]:
     """Return a map at a picture's size: the mean of the cells in each pixel.
 
-    Bands of rows are read one after the other; the channels are added up, or the `first` is taken.
+    Bands of rows are read one after the other; one `plane` is taken, or all are added up.
     """
     y0, x0 = int(region.y / cell), int(region.x / cell)
     y1 = min(cells.shape[1], math.ceil(region.y1 / cell))
     x1 = min(cells.shape[2], math.ceil(region.x1 / cell))
     step = max(1, (y1 - y0) // shape[0], (x1 - x0) // shape[1])
-    rows = []
-    for start in range(y0, y1, step):
-        band = cells[slice(0, 1) if first else slice(None), start : min(start + step, y1), x0:x1]
-        seen = ~np.isnan(band).all(axis=(0, 1))
-        total = np.where(seen, np.nansum(band, axis=(0, 1)), np.nan)
-        edges = np.arange(0, x1 - x0, step)
-        counts = np.add.reduceat(seen.astype(float), edges)
-        sums = np.add.reduceat(np.nan_to_num(total), edges)
-        rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
-    small = np.array(rows)
+    edges = np.arange(0, x1 - x0, step)
+    # Whole chunks at a time: one that is read in slices is decoded again for each.
+    high = step * max(1, 512 // step)
+    planes = slice(None) if plane is None else [plane % cells.shape[0]]
+    parts = []
+    for start in range(y0, y1, high):
+        band = np.asarray(cells[:, start : min(start + high, y1), x0:x1])[planes]
+        seen = ~np.isnan(band).all(axis=0)
+        total = np.where(seen, np.nansum(band, axis=0, dtype=np.float64), 0)
+        rows = np.arange(0, band.shape[1], step)
+        counts, sums = (
+            np.add.reduceat(np.add.reduceat(values, rows, axis=0), edges, axis=1)
+            for values in (seen.astype(float), total)
+        )
+        parts.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    small = np.concatenate(parts)
     at = [np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(shape, small.shape, strict=True)]
     return small[np.ix_(*at)]
 
 
-def blend(grey: NDArray[np.uint8], values: NDArray[np.float64]) -> bytes:
-    """Return a map's colours over a grey image, as PNG."""
+def blend(
+    photo: NDArray[np.uint8],
+    overlay: Overlay,
+    top: float,
+    boxes: Sequence[tuple[float, ...]] = (),
+) -> bytes:
+    """Return a map's colours over an image, grey and pale where nothing was looked at, as JPEG."""
     from matplotlib import colormaps
 
-    seen = ~np.isnan(values)
-    top = float(np.percentile(values[seen], 99.5)) if seen.any() else 1.0
-    share = np.clip(np.nan_to_num(values) / (top or 1.0), 0, 1)
-    colours = colormaps["viridis"](share)[..., :3] * 255
-    part = np.where(seen, 0.25 + 0.6 * share, 0)[..., None]
-    mixed = (1 - part) * grey[..., None] + part * colours
+    seen = np.isfinite(overlay.values)
+    share = np.clip(np.nan_to_num(overlay.values) / top, 0, 1)
+    colours = colormaps[overlay.scale](0.15 + 0.85 * share)[..., :3] * 255
+    grey = photo.mean(axis=2, keepdims=True)
+    # Half of the way up, a value is as good as opaque.
+    part = np.where(seen, 0.9 * np.minimum(1, 2 * share), 0)[..., None]
+    base = np.where(seen[..., None], 0.5 * photo + 0.5 * grey, 0.35 * grey + 150)
+    picture = Image.fromarray(((1 - part) * base + part * colours).round().astype(np.uint8))
+    pen = ImageDraw.Draw(picture)
+    for box in boxes:
+        pen.rectangle(box, outline=(0, 178, 255))
     out = io.BytesIO()
-    Image.fromarray(mixed.round().astype(np.uint8)).save(out, "PNG", optimize=True)
+    picture.save(out, "JPEG", quality=88, optimize=True)
     return out.getvalue()

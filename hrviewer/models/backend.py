@@ -1,7 +1,8 @@
 """What runs a network on a CPU: the quickest that says what plain torch says.
 
 Measured when a network is first loaded, and remembered for its digest, the versions and the
-machine. ``HRVIEWER_BACKEND`` names one instead: ``torch`` or ``onnxruntime`` (where it agrees).
+machine. ``HRVIEWER_BACKEND`` names one instead: ``torch``, or ``onnxruntime`` or ``openvino``
+(where it is installed and agrees).
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ TOLERATED = 0.1
 _GAIN = 0.95
 """A back end must take less than this part of torch's time to be taken instead."""
 _ROUNDS = 3
-_KNOWN = ("auto", "torch", "onnxruntime")
+_EXPORTERS = ("onnxruntime", "openvino")
+_KNOWN = ("auto", "torch", *_EXPORTERS)
 _chosen: dict[str, str] = {}  # so that one process keeps to one choice, whatever the disk says
 
 
 def quickest(loaded: TorchNetwork, threads: int | None = None) -> Network:
-    """Return the network that runs: `loaded`, or the same exported to onnxruntime.
+    """Return the network that runs: `loaded`, or the same exported.
 
     Parameters
     ----------
@@ -62,31 +64,35 @@ def quickest(loaded: TorchNetwork, threads: int | None = None) -> Network:
     if loaded.joint or loaded.device != "cpu":
         loaded.settle()
         return loaded
-    name = key_of(loaded, threads)
-    before = wish if wish != "auto" else remembered(name)
+    key = key_of(loaded, threads)
+    before = wish if wish != "auto" else remembered(key)
     if before in ("torch", "unfolded"):
         loaded.settle(folded=before == "torch")
         return loaded
-    other = _exported(loaded, threads)
     tile, *small = _sizes(loaded)
-    if other is not None and wish == "auto" and before == "onnxruntime":
+    if wish == "auto" and before is not None:
         # All agreed when it was chosen; but the architecture's code may be new.
-        if _says(other, loaded, small[0]):
+        other = _exported(loaded, before, threads)
+        if other is not None and _says(other, loaded, small[0]):
             loaded.settle()
             return other
-        other = None
-    if other is not None and not all(_says(other, loaded, inputs) for inputs in [*small, tile]):
-        other = None
+        names: tuple[str, ...] = ()
+    else:
+        names = _EXPORTERS if wish == "auto" else (wish,)
+    others = {
+        name: other
+        for name in names
+        if (other := _exported(loaded, name, threads)) is not None
+        and all(_says(other, loaded, inputs) for inputs in [*small, tile])
+    }
     folds = _says(loaded, loaded, tile)
     loaded.settle(folded=folds)
     if wish != "auto":
-        return other or loaded
+        return others.get(wish, loaded)
     plain = "torch" if folds else "unfolded"
-    candidates: dict[str, Network] = {plain: loaded}
-    if other is not None:
-        candidates["onnxruntime"] = other
-    chosen = fastest(candidates, tile) if other is not None else plain
-    remember(name, chosen)
+    candidates: dict[str, Network] = {plain: loaded, **others}
+    chosen = fastest(candidates, tile) if others else plain
+    remember(key, chosen)
     return candidates[chosen]
 
 
@@ -157,7 +163,7 @@ def remembered(key: str) -> str | None:
     """Return the back end that was chosen for this key, if one was."""
     if key not in _chosen:
         found = _read().get(key)
-        if found not in ("torch", "unfolded", "onnxruntime"):
+        if found not in ("torch", "unfolded", *_EXPORTERS):
             return None
         _chosen[key] = found
     return _chosen[key]
@@ -191,7 +197,7 @@ def _read() -> dict[str, str]:
 
 def _versions() -> tuple[str, ...]:
     found = []
-    for name in ("hrviewer", "torch", "onnxruntime"):
+    for name in ("hrviewer", "torch", *_EXPORTERS):
         try:
             found.append(version(name))
         except PackageNotFoundError:
@@ -209,12 +215,12 @@ def _machine() -> tuple[object, ...]:
     return platform.system(), platform.machine(), model.strip(), os.cpu_count()
 
 
-def _exported(loaded: TorchNetwork, threads: int | None) -> Network | None:
+def _exported(loaded: TorchNetwork, name: str, threads: int | None) -> Network | None:
     """Return the network exported, or None where that cannot be."""
     try:
-        from hrviewer.models.loaders.exported import ExportedNetwork
+        from hrviewer.models.loaders.exported import EXPORTERS
 
-        return ExportedNetwork(loaded, threads)
+        return EXPORTERS[name](loaded, threads)
     except Exception:  # ImportError, and the exporter's many: torch runs it as well
         return None
 

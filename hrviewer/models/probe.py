@@ -261,8 +261,10 @@ def _check_joint(network: Network, one: Floats) -> None:
             f"{network.card.name} does not join two tokens of {side} pixels ({brief(error)}): "
             "correct the card's input"
         ) from None
-    if found.shape != (2, network.card.outputs):
-        raise _lie(network, "output", f"gives {(2, network.card.outputs)}, not {found.shape}")
+    cells = max(1, side // network.stride)
+    want = 2, network.card.outputs, cells, cells
+    if found.shape != want:
+        raise _lie(network, "output", f"gives {want}, not {found.shape}")
     if not np.isfinite(found).all():
         raise _lie(network, "input", "(scale, mean, std) leads to values that are not finite")
 

@@ -6,6 +6,7 @@ a regular grid, of which the first row and column may be cut by `lead` (a flippe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -166,6 +167,7 @@ class Level:
                 raise ValueError(f"it holds {decoded.pixels.shape} pixels instead of {expected}")
             return decoded
 
+        start = time.perf_counter()
         try:
             tile = Tile.load(decode) if self._in_memory else tile_cache().get(key, decode)
             self._decoded = True
@@ -178,7 +180,8 @@ class Level:
             ) from error
         if meter is not None:
             height, width, _ = tile.pixels.shape
-            meter.touch(key, tile.seconds, tile.bytes, height * width)
+            took = time.perf_counter() - start
+            meter.touch(key, tile.seconds, tile.bytes, height * width, took)
         return tile.pixels
 
     def held(self, key: TileKey) -> np.ndarray[Any, np.dtype[Any]] | None:

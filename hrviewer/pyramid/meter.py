@@ -53,6 +53,7 @@ class Meter:
     def __init__(self) -> None:
         self._paid: set[TileKey] = set()
         self._total = Reading()
+        self._saved = 0.0
         self._lock = threading.Lock()
         self._here = threading.local()
 
@@ -61,6 +62,15 @@ class Meter:
         """What all reads paid together."""
         with self._lock:
             return Reading(self._total.seconds, self._total.bytes, self._total.pixels)
+
+    @property
+    def saved(self) -> float:
+        """Seconds that tiles cost more than fetching them took: what came from memory.
+
+        Less than nothing where something had to be made ready first that no tile's price holds.
+        """
+        with self._lock:
+            return self._saved
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -79,13 +89,26 @@ class Meter:
         with self._lock:
             self._paid.update(tiles)
 
-    def touch(self, tile: TileKey, seconds: float, stored: int, pixels: int) -> None:
-        """Charge a tile to this thread's reading, unless it was paid before."""
+    def touch(
+        self, tile: TileKey, seconds: float, stored: int, pixels: int, took: float | None = None
+    ) -> None:
+        """Charge a tile to this thread's reading, unless it was paid before.
+
+        Parameters
+        ----------
+        tile : TileKey
+            Which.
+        seconds, stored, pixels
+            Its price: what it took to decode, its bytes and pixels.
+        took : float, optional
+            Seconds that fetching it took now; as long as decoding if not given.
+        """
         with self._lock:
             if tile in self._paid:
                 return
             self._paid.add(tile)
             self._total.add(seconds, stored, pixels)
+            self._saved += 0.0 if took is None else seconds - took
         reading: Reading | None = getattr(self._here, "reading", None)
         if reading is not None:
             reading.add(seconds, stored, pixels)

@@ -231,6 +231,8 @@ class Job:
             seed=self.seed,
             hints=self.hints,
         )
+        if earlier is not None:
+            networks.device.batch = earlier["engine"]["batch"]
         looker = Looker(
             self.pyramid,
             networks,
@@ -244,7 +246,15 @@ class Job:
         main = networks["main"]
         off = how_far_off(self.pyramid, networks, scene)
         notes = [*notes, *([str(off)] if off else [])]
-        writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native, scene.region)
+        writer = RunWriter(
+            path,
+            self.pyramid,
+            main.card,
+            main.stride,
+            scene.native,
+            scene.region,
+            lambda role: networks[role].digest,
+        )
         header = {
             **self._identity(scene),
             "engine": looker_settings(looker),
@@ -273,7 +283,7 @@ class Job:
             )
         finally:
             spent = time.perf_counter() - start
-            result = self._result(writer.record, answer, scene, networks, spent)
+            result = self._result(writer.record, answer, scene, networks, spent, looker.meter.saved)
             header["networks"] = {
                 role: networks[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
@@ -361,6 +371,7 @@ class Job:
         scene: Scene,
         networks: Networks,
         wall: float,
+        saved: float = 0.0,
     ) -> dict[str, Any]:
         """Return what the run came to so far."""
         ledger = record.ledger
@@ -374,8 +385,8 @@ class Job:
             ),
             "cost": {
                 "flops": total.flops,
-                # What was served from the cache or the journal counts what it once took.
-                "wall_s": wall + total.seconds - ledger.spent.seconds,
+                # What came from memory, the cache or the journal counts what it once took.
+                "wall_s": wall + saved + total.seconds - ledger.spent.seconds,
                 "read_s": total.read_s,
                 "prepare_s": total.prepare_s,
                 "infer_s": total.infer_s,

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from hrviewer.errors import UserError
-from hrviewer.exchange.plots import error_against_cost
-from hrviewer.exchange.report import Figure, overlays, page
+from hrviewer.exchange.plots import Quantity, error_against_cost
+from hrviewer.exchange.report import Figure, Section, overlays, page, photograph, pictured
 from hrviewer.pyramid import open_pyramid
+from hrviewer.runs.estimate import sentence, verdict
 from hrviewer.runs.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["publish_comparison", "publish_experiment"]
+__all__ = ["COSTS", "publish_comparison", "publish_experiment"]
 
-COSTS = {"flops": "FLOPs per image", "seconds": "seconds per image"}
+COSTS = {
+    "flops": Quantity("cost per image", "FLOP"),
+    "seconds": Quantity("time per image", "s"),
+}
 MOST = 24
 """Runs that are shown in pictures."""
 
@@ -51,14 +58,50 @@ def publish_comparison(table: pd.DataFrame, images: dict[str, object]) -> dict[s
         plots = [
             ("Error against cost. Dashed: the Pareto front, what no other beats in both.", drawn)
         ]
-    pictures: list[tuple[str, list[Figure]]] = []
-    for row in plain.dropna(subset=["run"]).head(MOST).to_dict("records"):
-        with open_pyramid(images.get(row["image"], row["image"])) as pyramid:
-            pictures.append((f"{label(row)} · {row['image']}", overlays(Run(row["run"]), pyramid)))
-    shown = plain.drop(columns=["run", "read_s", "prepare_s", "infer_s", "post_s"])
-    about = [("errors are measured against", str(table.attrs["reference"])), NOMINAL]
-    html = page("Strategies compared", about, shown, plots, pictures)
+    about = [*same(plain), ("errors are measured against", str(table.attrs["reference"])), NOMINAL]
+    notes = [f"{label(row)}: {row['note']}" for row in plain.to_dict("records") if row["note"]]
+    html = page(
+        "Strategies compared",
+        about,
+        readable(plain),
+        plots,
+        sections(plain, images),
+        list(dict.fromkeys(notes)),
+    )
     return keep(Path(table.attrs["folder"]), plain, html, plots)
+
+
+def sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section]:
+    """Return pictures of the runs, image by image; colours mean the same for all of an image."""
+    from matplotlib.ticker import EngFormatter
+
+    eng = EngFormatter(unit="FLOP", places=1)
+    found: list[Section] = []
+    told = table.dropna(subset=["run"]).head(MOST)
+    for name, rows in told.groupby("image", sort=False):
+        runs = [Run(path) for path in rows["run"]]
+        region = runs[0].region
+        with open_pyramid(images.get(str(name), str(name))) as pyramid:
+            photo = photograph(pyramid, region)
+        out = io.BytesIO()
+        Image.fromarray(photo).save(out, "JPEG", quality=88)
+        found.append((Path(str(name)).name, "", [("the image", out.getvalue())]))
+        maps = [overlays(run, photo.shape[:2]) for run in runs]
+        tops = {
+            kind: max(shown[kind].top for shown in maps if kind in shown)
+            for kind in ("output", "cost")
+            if any(kind in shown for shown in maps)
+        }
+        for run, shown, row in zip(runs, maps, rows.to_dict("records"), strict=True):
+            cost = run.cost
+            looks = run.header["patches"]["done"] + run.header["patches"]["cached"]
+            spent = (
+                f"{eng(cost['flops'])}, {cost['wall_s']:.1f} s, {looks:,} look{'s'[: looks != 1]}"
+            )
+            truth = f" (truth: {verdict(run.truth)})" if run.truth else ""
+            words = f"{sentence(run.estimate)}{truth}; {spent}"
+            found.append((label(row), words, pictured(shown, tops, photo, run)))
+    return found
 
 
 def publish_experiment(table: pd.DataFrame, title: str) -> dict[str, str]:
@@ -70,11 +113,45 @@ def publish_experiment(table: pd.DataFrame, title: str) -> dict[str, str]:
         drawn = error_against_cost(points, COSTS, "MAE", name="name", interval="ci95")
         plots = [("Mean absolute error with its 95 % bootstrap interval, against cost.", drawn)]
     about = [("images", str(table.attrs["images"])), NOMINAL]
-    html = page(title, about, table, plots)
+    shown = table[["name", "mae", "ci95", "rmse", "bias", "images"]].rename(
+        columns={"name": "cell", "mae": "MAE", "ci95": "95 %", "rmse": "RMSE"}
+    )
+    shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["seconds"]
+    notes = [f"{row['name']}: {row['note']}" for row in table.to_dict("records") if row["note"]]
+    html = page(title, about, shown, plots, notes=notes)
     return keep(Path(table.attrs["folder"]), table, html, plots)
 
 
 NOMINAL = ("costs are", "nominal: what a run costs by itself, whatever came from a cache")
+
+
+def same(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return what all rows share, which their table then need not say."""
+    return [
+        (name, str(table[name].iloc[0]))
+        for name in ("image", "model", "seed")
+        if len(table) and table[name].nunique() == 1
+    ]
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a comparison's table as a person reads it."""
+    shared = {name for name, _ in same(table)}
+    columns = ["strategy", "params", "budget", "image", "model", "seed"]
+    told = [
+        name
+        for name in columns
+        if name not in shared and (table[name].notna() & (table[name] != "")).any()
+    ]
+    shown = table[told].copy()
+    shown["answer"], shown["reference"] = table["estimate"], table["reference"]
+    shown["error"] = table["error"]
+    if table["game4"].notna().any():
+        shown["GAME(4)"] = table["game4"]
+    shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["wall_s"]
+    shown["MP read"] = table["pixels_read"] / 1e6
+    shown["peak memory, MB"] = table["peak_rss_bytes"].astype(float) / 1e6
+    return shown.rename(columns={"params": "parameters"})
 
 
 def keep(folder: Path, table: pd.DataFrame, html: str, plots: list[Figure]) -> dict[str, str]:
@@ -103,4 +180,6 @@ def spoken(params: Any) -> str:
 def label(row: Mapping[Any, Any]) -> str:
     """Return what a row is called beside its point."""
     budget = row["budget"] if isinstance(row["budget"], str) else ""
-    return " ".join(filter(None, [row["strategy"], row["params"], budget]))
+    asked = json.loads(row["params"]) if row["params"] else {}
+    params = " ".join(f"{name}={value}" for name, value in asked.items())
+    return " ".join(filter(None, [row["strategy"], params, budget]))

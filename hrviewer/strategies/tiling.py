@@ -51,6 +51,7 @@ def tiles(
     *,
     tile: int | None = None,
     halo: int | None = None,
+    whole: Rect | None = None,
 ) -> list[Patch]:
     """Cut `region` into patches, in reading order.
 
@@ -65,22 +66,27 @@ def tiles(
     tile, halo : int, optional
         Side of the cores and context around them, in network pixels; the card's by default. A
         network of fixed size takes its tile with the halo inside.
+    whole : Rect, optional
+        What is cut, if not the region itself: its tiles are the same for every region.
 
     Returns
     -------
     list of Patch
-        Cores on the image's lattice, cut at the region's border.
+        Cores on the image's lattice, cut at the border of what is cut; those that meet the region.
     """
     halo = role.halo if halo is None else halo
     step, cell = lattice(role, scale), cell_side(role, scale, tile=tile, halo=halo)
+    whole = whole or region
     ys, xs = (
         cuts(start, start + length, step, cell, fixed=role.card.input.fixed)
-        for start, length in ((region.y, region.h), (region.x, region.w))
+        for start, length in ((whole.y, whole.h), (whole.x, whole.w))
     )
     return [
         Patch(Rect(y, x, y1 - y, x1 - x), scale, halo)
         for y, y1 in pairwise(ys)
+        if y < region.y1 and y1 > region.y
         for x, x1 in pairwise(xs)
+        if x < region.x1 and x1 > region.x
     ]
 
 

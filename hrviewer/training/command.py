@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +21,9 @@ from hrviewer.training.loop import train
 from hrviewer.training.writing import write_role
 
 __all__ = ["main"]
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's ``malloc.h``."""
 
 
 def teach(
@@ -44,6 +49,7 @@ def teach(
 
     Interrupted, the same command goes on where it was.
     """
+    _keep_memory()
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -102,6 +108,19 @@ def teach(
     write_role(folder, pack, course, role, network, lesson.card, training=training, metrics=metrics)
     checkpoint.unlink()
     typer.echo(json.dumps(metrics, indent=2))
+
+
+def _keep_memory() -> None:
+    """Have freed memory kept for the next step, where the C library is glibc.
+
+    Otherwise each step's tensors are given back and fetched anew, page by page: in training that
+    took more time than the arithmetic.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, 32 << 20)
+            mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _course(pack: str) -> Course:

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from hrviewer.models.card import Architecture, Card, Input
 from hrviewer.models.registry import architecture
 from hrviewer.training.lesson import Batch
-from hrviewer.training.losses import density_loss
+from hrviewer.training.losses import WINDOWS, density_loss
 
 __all__ = ["Counted", "Density", "build", "estimate", "floats", "halo", "measure", "normalised"]
 
@@ -87,6 +87,8 @@ class Density:
     choose, test
         Whole pictures by the name of their lot, to choose by and to report on. The gain is set
         on all of `choose` together.
+    windows
+        As `density_loss` takes them.
     steps, rate
         See `Lesson`.
     """
@@ -96,8 +98,13 @@ class Density:
     stream: Callable[[int, int], Dataset[Batch]]
     choose: Mapping[str, Sequence[Counted]]
     test: Mapping[str, Sequence[Counted]]
+    windows: Sequence[tuple[int, float, float]] = WINDOWS
     steps: int = 3600
     rate: float = 3e-3
+
+    def begin(self) -> nn.Module:
+        """Return a network of random weights."""
+        return build(self.card.architecture)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return the stream."""
@@ -106,7 +113,8 @@ class Density:
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Compare counts in windows."""
         images, density = batch
-        return density_loss(network(normalised(images, self.card.input)).float(), density)
+        said = network(normalised(images, self.card.input)).float()
+        return density_loss(said, density, self.windows)
 
     def judge(self, network: nn.Module) -> dict[str, float]:
         """Return the mean absolute error over the mean count, for each lot to choose by."""

@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from hrviewer.errors import UserError
-from hrviewer.training.density import build
 from hrviewer.training.lesson import Lesson
 
 __all__ = ["train"]
@@ -73,7 +72,7 @@ def train(
     """
     place = torch.device(device)
     torch.manual_seed(seed)
-    network = build(lesson.card.architecture).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = lesson.begin().to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=lesson.rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lesson.rate, steps, pct_start=0.05)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["density_loss", "variance_loss"]
+__all__ = ["WINDOWS", "density_loss", "variance_loss"]
 
 WINDOWS = ((1, 2.0, 0.03), (4, 0.5, 0.15), (10, 0.4, 0.4), (40, 0.3, 1.5))
 """Of a density of stride 4: side in cells, weight, and the little that is added to a count."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from hrviewer.geometry import Rect
+from hrviewer.geometry import Rect, surroundings
 from hrviewer.pyramid.recipe import Recipe, make_recipe
 from hrviewer.training.density import Counted
 from hrviewer.training.lesson import Batch
 from hrviewer.truth import Truth
 
-__all__ = ["CHOOSE", "TEST", "TRAIN", "Pieces", "counted", "density", "picture"]
+__all__ = ["CHOOSE", "TEST", "TRAIN", "Pieces", "counted", "density", "picture", "surround"]
 
 TRAIN, CHOOSE, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
 """Seeds of scenes to learn from, to choose between trainings by, and to test with. No others."""
@@ -42,13 +44,14 @@ class Pieces(Dataset[Batch]):
         Pieces in each.
     stride : int
         Of the density that comes with the images, in pixels; 0 for images without it.
-    busy, calm : float
-        Which share of the pieces is the fullest of `among`, drawn at random at one height: of the
-        first half of the batches, and of the rest. Most places are empty: without it, most of
-        what is seen would say the same; with it to the end, a network would learn that there is
-        nearly always something.
-    among, again : int
-        See `busy` and `steps`.
+    around : float
+        Which share of the pieces is laid about an object, each as likely as any other, somewhere
+        in the piece; the others lie anywhere. Most places are empty: without it, most of what is
+        seen would say the same.
+    again : int
+        See `steps`.
+    rings : int
+        How many rings of coarse squares around each piece come with it, see `surround`.
     """
 
     name: str
@@ -58,42 +61,54 @@ class Pieces(Dataset[Batch]):
     side: int = 256
     batch: int = 8
     stride: int = 0
-    busy: float = 0.5
-    calm: float = 0.1
-    among: int = 16
+    around: float = 0.5
     again: int = 16
+    rings: int = 0
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        """Return images ``(n, 3, h, w)`` from 0 to 1 and, with a stride, their densities."""
+        """Return images ``(n, 3, h, w)`` from 0 to 1.
+
+        With a stride their densities follow, with rings what is around them.
+        """
         rng = np.random.default_rng((self.seed, step))
-        images, densities = [], []
+        images, densities, around = [], [], []
         scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
         for number in scenes:
             scene = _scene(self.name, self.size, int(number))
-            rect = self._place(scene, rng, self.busy if step < self.steps / 2 else self.calm)
+            rect = self._place(_objects(self.name, self.size, int(number)), rng)
             images.append(_pixels(scene, rect))
             if self.stride:
                 # What stands outside reaches in, and the other way round.
-                around = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
-                densities.append(density(scene.truth(around), rect, self.stride))
-        pixels = torch.stack(images).float() / 255
-        return (pixels, torch.stack(densities)) if self.stride else (pixels,)
+                near = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
+                densities.append(density(scene.truth(near), rect, self.stride))
+            if self.rings:
+                around.append(surround(scene, self.size, rect, self.rings))
+        parts = [torch.stack(images).float() / 255]
+        parts += [torch.stack(some) for some in (densities, around) if some]
+        return tuple(parts)
 
-    def _place(self, scene: Recipe, rng: np.random.Generator, busy: float) -> Rect:
-        """Choose between places of one height: a scene may be fuller, and smaller, far away."""
-        y, *xs = (int(at) for at in rng.integers(self.size - self.side + 1, size=self.among + 1))
-        places = [Rect(y, x, self.side, self.side) for x in xs]
-        if rng.random() < busy:
-            return max(places, key=lambda rect: len(scene.truth(rect)))
-        return places[0]
+    def _place(self, objects: NDArray[np.float64], rng: np.random.Generator) -> Rect:
+        """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
+        last = self.size - self.side
+        corner = rng.integers(last + 1, size=2)
+        if len(objects) and rng.random() < self.around:
+            corner = objects[rng.integers(len(objects))].astype(int) - corner % self.side
+        y, x = np.clip(corner, 0, last)
+        return Rect(int(y), int(x), self.side, self.side)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _scene(name: str, size: int, seed: int) -> Recipe:
     return make_recipe(name, size, seed)
+
+
+@lru_cache(maxsize=64)
+def _objects(name: str, size: int, seed: int) -> NDArray[np.float64]:
+    """Return where the objects of a scene are, ``(n, 2)``."""
+    return _scene(name, size, seed).truth(Rect(0, 0, size, size)).points
 
 
 def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor:
@@ -132,6 +147,36 @@ def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor
         for kind in range(len(truth.classes))
     ]
     return torch.from_numpy(np.stack(maps)).float()
+
+
+def surround(scene: Recipe, size: int, rect: Rect, rings: int, patch: int = 16) -> Tensor:
+    """Return the squares around a square piece, each shrunk to a patch.
+
+    Returns
+    -------
+    Tensor
+        ``(8 · rings, 3, patch, patch)``, from 0 to 1, in the order of `surroundings`; NaN where a
+        square's middle lies outside the scene. What is beyond its border is reflected.
+    """
+    whole, squares = Rect(0, 0, size, size), surroundings(rect, rings)
+    found = torch.full((len(squares), 3, patch, patch), torch.nan)
+    for i, square in enumerate(squares):
+        y, x = (int(at) for at in square.center)
+        if Rect(y, x, 1, 1) not in whole:
+            continue
+        scale = 1 << max(0, int(math.log2(square.h / patch)))
+        inside = square & whole
+        # On the lattice of the scene's own overviews.
+        near = Rect(inside.y // scale * scale, inside.x // scale * scale, inside.h, inside.w)
+        pixels = scene.render(near & whole, scale).astype(np.float32) / 255
+        n = -(-square.h // scale)
+        before = [max(0, -at) // scale for at in (square.y, square.x)]
+        after = [max(0, n - pad - k) for pad, k in zip(before, pixels.shape, strict=False)]
+        pad = [*zip(before, after, strict=True), (0, 0)]
+        pixels = np.pad(pixels, pad, mode="reflect")[:n, :n]
+        tile = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        found[i] = F.interpolate(tile, (patch, patch), mode="area")[0]
+    return found
 
 
 def picture(name: str, size: int, seed: int) -> Tensor:

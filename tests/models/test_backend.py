@@ -71,7 +71,14 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network | None], list[in
 
     def give(other: Network | None) -> list[int]:
         asked: list[int] = []
-        monkeypatch.setattr(backend, "_exported", lambda *_: asked.append(1) or other)
+
+        def exported(_: Network, name: str, __: int | None) -> Network | None:
+            if name != "onnxruntime":
+                return None
+            asked.append(1)
+            return other
+
+        monkeypatch.setattr(backend, "_exported", exported)
         return asked
 
     return give
@@ -188,15 +195,16 @@ def test_the_environment_chooses(
     assert not backend._path().exists()
 
 
-def test_without_onnxruntime_torch_runs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_anything_else_torch_runs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def refuse(name: str, *rest: Any) -> Any:
-        if name.startswith("onnxruntime"):
+        if name.startswith(("onnxruntime", "openvino")):
             raise ImportError(name)
         return real(name, *rest)
 
-    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    for name in ("onnxruntime", "openvino"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(builtins, "__import__", refuse)
     assert open_pack(file).load("main", "cpu").backend == f"torch {torch.__version__}"
 
@@ -209,15 +217,16 @@ def test_what_cannot_be_exported_runs_in_torch(file: Path, monkeypatch: pytest.M
     assert open_pack(file).load("main", "cpu").backend.startswith("torch ")
 
 
+@pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
 def test_the_exported_one_says_and_costs_the_same(
-    file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    runs: str, file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("onnxruntime")
-    monkeypatch.setenv("HRVIEWER_BACKEND", "onnxruntime")
+    pytest.importorskip(runs)
+    monkeypatch.setenv("HRVIEWER_BACKEND", runs)
     other = open_pack(file).load("main", "cpu")
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
     loaded = open_pack(file).load("main", "cpu")
-    assert other.backend.startswith("onnxruntime ")
+    assert other.backend.startswith(f"{runs} ")
     assert other.backend.endswith(f"exported by torch {torch.__version__}")
     for name in ("digest", "device", "precision", "stride", "halo", "period", "elastic", "batch"):
         assert getattr(other, name) == getattr(loaded, name)
@@ -227,12 +236,13 @@ def test_the_exported_one_says_and_costs_the_same(
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_nuclei_pack_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("onnxruntime")
+@pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
+def test_the_nuclei_pack_agrees(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(runs)
     histology = pytest.importorskip("hrviewer_histology")
     said = []
     x = np.random.default_rng(0).standard_normal((1, 3, 304, 256)).astype(np.float32)
-    for name in ("torch", "onnxruntime"):
+    for name in ("torch", runs):
         monkeypatch.setenv("HRVIEWER_BACKEND", name)
         network = open_pack(histology.nuclei()).load("main", "cpu")
         assert network.backend.startswith(name)

@@ -139,6 +139,15 @@ def test_costs_are_nominal_when_the_cache_is_warm(svs: Path) -> None:
     assert cold.total == warm.total
 
 
+def test_what_memory_saved_is_known() -> None:
+    meter = Meter()
+    for column, took in enumerate((2.0, 0.5, 3.0, None)):
+        meter.touch(TileKey("x", 0, 0, column), 2.0, 1, 1, took)
+    meter.touch(TileKey("x", 0, 0, 1), 2.0, 1, 1, 0.0)
+    assert meter.total.seconds == 8.0
+    assert meter.saved == 0.0 + 1.5 - 1.0
+
+
 def test_seen_tiles_are_paid(svs: Path) -> None:
     rect = Rect(0, 0, 300, 300)
     with open_pyramid(svs) as pyramid:

@@ -35,20 +35,17 @@ def photo(tmp_path):
 
 
 def test_every_strategy_costs_what_its_own_run_costs(photo, tmp_path):
+    own = {
+        name: run(photo, toy_pack(), name, cache="off", out=tmp_path / f"{name}.run.zarr")
+        for name in strategy_ids()
+    }
     for cache in ("use", "off"):
-        for order in (["uniform", "patches"], ["patches", "uniform"]):
+        for order in (strategy_ids(), strategy_ids()[::-1]):
             out = tmp_path / f"{cache}-{order[0]}"
             table = compare(photo, toy_pack(), order, cache=cache, out=out).set_index("strategy")
             for name in order:
-                own = run(
-                    photo,
-                    toy_pack(),
-                    name,
-                    cache="off",
-                    out=tmp_path / f"{out.name}{name}.run.zarr",
-                )
-                assert table.loc[name, "flops"] == own.cost["flops"]
-                assert table.loc[name, "estimate"] == own.estimate["value"]
+                assert table.loc[name, "flops"] == own[name].cost["flops"]
+                assert table.loc[name, "estimate"] == own[name].estimate["value"]
 
 
 def test_errors_against_an_exhaustive_run_and_against_the_truth(photo, tmp_path):
@@ -125,8 +122,11 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
         assert row["cost"]["flops"] > 0
     assert len(pd.read_parquet(told["files"]["parquet"])) == len(strategy_ids())
     page = (out / "report.html").read_text("utf-8")
-    # One plot and three overlays of each run, all inside.
-    assert page.count("data:image/png;base64,") == 1 + 3 * len(strategy_ids())
+    # The plot, the image, and of each run what was said and spent, and what seemed worth a look
+    # where not everything seemed alike; all inside.
+    assert page.count("data:image/png;base64,") == 1
+    pictures = page.count("data:image/jpeg;base64,") - 1
+    assert 2 * len(strategy_ids()) <= pictures <= 3 * len(strategy_ids())
     assert "http" not in page
     with Image.open(told["files"]["plot"]) as plot:
         assert plot.width > 500

@@ -18,6 +18,7 @@ from toys import Bright, ToyPack, picture, toy_pack
 from hrviewer.engine import Control, Seen
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, describe, run, sentence
 from hrviewer.runs import writer as writer_module
 
@@ -55,6 +56,20 @@ def test_a_run_says_everything(out):
     assert not (out / "journal").exists()
     assert "patches" in result._repr_html_()
     assert "patches" in repr(result)
+
+
+def test_seconds_are_nominal_though_tiles_come_from_memory(tmp_path):
+    with open_pyramid(IMAGE) as pyramid:
+        level = pyramid.levels[0]
+        decode = level._decode
+        # As if each tile had once taken a hundred seconds.
+        level._decode = lambda row, column: decode(row, column)._replace(seconds=100.0)
+        tiles = len(pyramid.tiles(pyramid.rect))
+        for name in ("first", "second"):
+            out = tmp_path / f"{name}.run.zarr"
+            cost = run(pyramid, toy_pack(), "patches", out=out, cache="off").cost
+            assert cost["read_s"] == pytest.approx(100 * tiles)
+            assert 100 * tiles <= cost["wall_s"] < 100 * tiles + 60
 
 
 def test_nothing_is_painted_outside_the_region(out):

@@ -69,10 +69,13 @@ def test_pieces_are_of_training_scenes_and_of_seed_and_number_alone():
     assert len(Pieces("corner", 5, 3, size=1024, side=64)[0]) == 1  # without densities
 
 
-def test_busy_pieces_are_fuller():
-    pieces = Pieces("corner", 40, 0, size=1024, side=128, batch=4, stride=4, busy=1.0, calm=0.0)
-    mass = [float(pieces[step][1].sum()) for step in range(40)]
-    assert sum(mass[:20]) > 2 * sum(mass[20:]) > 0
+def test_pieces_about_objects_hold_one_and_the_others_seldom_do():
+    def held(around: float) -> int:
+        pieces = Pieces("corner", 20, 0, size=1024, side=128, batch=4, stride=4, around=around)
+        return sum(int(mass > 0.5) for step in range(20) for mass in pieces[step][1].sum((1, 2, 3)))
+
+    assert held(1.0) >= 76
+    assert 0 < held(0.0) < 40
 
 
 def test_whole_pictures_come_with_their_count():

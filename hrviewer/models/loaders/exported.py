@@ -1,4 +1,4 @@
-"""A torch network run by onnxruntime: exported when it is loaded, in memory.
+"""A torch network run by onnxruntime or OpenVINO: exported when it is loaded, in memory.
 
 It is exported anew each time, and not kept on disk: what an architecture's code says today is what
 runs. Costs are counted by torch as before, so they do not depend on what runs it.
@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import io
 import warnings
+from abc import abstractmethod
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
 
-from hrviewer.models.loaders.onnx import run_session, session_options
+from hrviewer.models.loaders.onnx import cores, run_session, session_options
 from hrviewer.models.loaders.torch import TorchNetwork, count_flops
 from hrviewer.models.network import Floats, Network
 
-__all__ = ["ExportedNetwork"]
+__all__ = ["EXPORTERS", "ExportedNetwork", "OnnxruntimeNetwork", "OpenVinoNetwork"]
 
 _OPSET = 17
 
 
 class ExportedNetwork(Network):
-    """What a `TorchNetwork` computes, by onnxruntime on the CPU.
+    """What a `TorchNetwork` computes, by something else on the CPU.
 
     Parameters
     ----------
@@ -35,33 +38,69 @@ class ExportedNetwork(Network):
     Raises
     ------
     Exception
-        Of whatever kind, where it cannot be exported or onnxruntime is missing.
+        Of whatever kind, where it cannot be exported or what is to run it is missing.
     """
 
     def __init__(self, loaded: TorchNetwork, threads: int | None) -> None:
-        import onnxruntime
-
-        card = loaded.card
-        super().__init__(
-            card,
-            "",
-            f"onnxruntime {onnxruntime.__version__}, exported by torch {torch.__version__}",
-            loaded.device,
-            loaded.precision,
-        )
+        runs = self._open(_export(loaded), threads)
+        how = f"{runs}, exported by torch {torch.__version__}"
+        super().__init__(loaded.card, "", how, loaded.device, loaded.precision)
         self.digest = loaded.digest
         self.halo, self.period = loaded.halo, loaded.period
         self.elastic, self.batch = loaded.elastic, loaded.batch
         self._hollow = loaded.hollow
+
+    @abstractmethod
+    def _open(self, graph: bytes, threads: int | None) -> str:
+        """Make ready to run an ONNX graph; return what runs it, with its version."""
+
+    def _count(self, h: int, w: int) -> float:
+        return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
+
+
+class OnnxruntimeNetwork(ExportedNetwork):
+    """By onnxruntime."""
+
+    def _open(self, graph: bytes, threads: int | None) -> str:
+        import onnxruntime
+
         self._session = onnxruntime.InferenceSession(
-            _export(loaded), session_options(onnxruntime, threads), ["CPUExecutionProvider"]
+            graph, session_options(onnxruntime, threads), ["CPUExecutionProvider"]
         )
+        return f"onnxruntime {onnxruntime.__version__}"
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         return run_session(self._session, "x", np.ascontiguousarray(batch, np.float32))
 
-    def _count(self, h: int, w: int) -> float:
-        return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
+
+class OpenVinoNetwork(ExportedNetwork):
+    """By OpenVINO."""
+
+    def _open(self, graph: bytes, threads: int | None) -> str:
+        import openvino
+
+        # Where the hardware has bfloat16, OpenVINO takes it unless told not to.
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads or cores(),
+        }
+        self._request: Any = openvino.compile_model(
+            openvino.Core().read_model(graph), "CPU", settings
+        ).create_infer_request()
+        return f"openvino {version('openvino')}"
+
+    def _run(self, batch: Floats) -> Sequence[Floats]:
+        self._request.infer([np.ascontiguousarray(batch, np.float32)])
+        # The request keeps its outputs to write the next ones into.
+        return [np.array(out.data, np.float32) for out in self._request.output_tensors]
+
+
+EXPORTERS: dict[str, type[ExportedNetwork]] = {
+    "onnxruntime": OnnxruntimeNetwork,
+    "openvino": OpenVinoNetwork,
+}
+"""By the name that chooses it."""
 
 
 def _export(loaded: TorchNetwork) -> bytes:

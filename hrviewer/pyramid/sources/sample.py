@@ -5,7 +5,9 @@ Every level is rendered where it is looked at; nothing is stored.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Self
 from urllib.parse import parse_qsl
 
@@ -15,7 +17,7 @@ from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.cache import Decoded
-from hrviewer.pyramid.recipe import make_recipe
+from hrviewer.pyramid.recipe import Recipe, make_recipe
 
 from .base import Source, pick_channels, pick_plane
 
@@ -64,13 +66,21 @@ class SampleSource(Source):
 
     def decode(self, level: int, row: int, column: int) -> Decoded:
         """Render a tile."""
+        _compiled(type(self._recipe))
+        start = time.perf_counter()
         scale = 2**level
         side = TILE * scale
         whole = Rect(0, 0, self._recipe.size, self._recipe.size)
         pixels = self._recipe.render(Rect(row * side, column * side, side, side) & whole, scale)
         if self.selected is not None:
             pixels = pixels[..., list(self.selected)]
-        return Decoded(pixels, pixels.nbytes)
+        return Decoded(pixels, pixels.nbytes, time.perf_counter() - start)
+
+
+@cache
+def _compiled(kind: type[Recipe]) -> None:
+    """Let a scene's code be compiled or loaded: no tile's price holds that."""
+    kind(1024, 0).render(Rect(0, 0, 1, 1), 1)
 
 
 def _parse(url: str) -> tuple[str, dict[str, int]]:

@@ -6,7 +6,6 @@ for choosing and, there being no other, for the card's figures.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,22 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Alone,
+    Batch,
+    Coder,
     Counted,
     Course,
     Density,
     Joined,
     Pieces,
+    Reader,
     Student,
+    TokenStudent,
     halo,
     picture,
 )
+from hrviewer.training import counted as whole
+from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
@@ -43,8 +49,10 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
+SIDE = 160
+"""Of the fields that it learns from, in pixels."""
 WHOLE = 4096
-"""Side of the procedural slides that students are judged by."""
+"""Side of the procedural slides that networks are judged by."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -52,6 +60,13 @@ SCALES = (1, 2, 4)
 def main(data: Path | None, pack: Path) -> Density:
     """Count nuclei."""
     photos, judges = _photos(data, "train"), _photos(data, "val")
+
+    def fields(steps: int, seed: int) -> Joined:
+        return Joined(
+            Fields(photos, steps, seed, batch=9, side=SIDE),
+            Pieces("tissue", steps, seed, side=SIDE, batch=5, stride=4, again=32),
+        )
+
     card = Card(
         name="nuclei-density",
         title="Nuclei, a density network",
@@ -66,11 +81,12 @@ def main(data: Path | None, pack: Path) -> Density:
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
     return Density(
         card,
-        _photographs(photos),
-        partial(Fields, photos),
-        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]},
-        test=lots,
-        steps=3600,
+        _with_scenes(photos),
+        fields,
+        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
+        | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
+        test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
+        steps=5000,
     )
 
 
@@ -84,18 +100,44 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
 
 
+def encoder(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Coder)
+
+
+def head(data: Path | None, pack: Path) -> Student:
+    """Read from codes what ``main`` counts."""
+    return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
+
+
+def transformer(data: Path | None, pack: Path) -> Student:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    return _student(
+        "transformer", data, pack, side=512, photographs=1, pieces=3, rings=3, kind=TokenStudent
+    )
+
+
 def _student(
-    role: str, data: Path | None, pack: Path, *, side: int, photographs: int, pieces: int
+    role: str,
+    data: Path | None,
+    pack: Path,
+    *,
+    side: int,
+    photographs: int,
+    pieces: int,
+    rings: int = 0,
+    kind: type[Student] = Student,
 ) -> Student:
     photos = _photos(data, "train")
 
     def pictures(steps: int, seed: int) -> Joined:
+        alone: Dataset[Batch] = Pictures(photos, steps, seed, batch=photographs, side=side)
         return Joined(
-            Pictures(photos, steps, seed, batch=photographs, side=side),
-            Pieces("tissue", steps, seed, side=side, batch=pieces),
+            Alone(alone, rings) if rings else alone,
+            Pieces("tissue", steps, seed, side=side, batch=pieces, rings=rings),
         )
 
-    return Student.of(
+    return kind.of(
         pack,
         _with_scenes(photos),
         pictures,
@@ -108,7 +150,14 @@ def _student(
 COURSE = Course(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
-    {"main": main, "scout": scout, "scanner": scanner},
+    {
+        "main": main,
+        "scout": scout,
+        "scanner": scanner,
+        "encoder": encoder,
+        "head": head,
+        "transformer": transformer,
+    },
 )
 
 
