@@ -186,10 +186,11 @@ def _reach(network: Network, side: int, strip: int, seeds: int) -> tuple[int, fl
             moved = (np.abs(network(changed) - first) > _REACH * scale).any(axis=(0, 1))
             moved = moved[::turn, ::turn]
             rows, columns = np.indices(moved.shape)
-            depth = np.minimum(rows, columns)  # of each cell, from the nearer edge
-            responds = max(responds, float(moved[depth < strip // network.stride].mean()))
-            if moved.any():
-                reach = max(reach, (int(depth[moved].max()) + 1) * network.stride - strip)
+            depths = np.unique(np.minimum(rows, columns)[moved])  # of cells, from the nearer edge
+            near = strip // network.stride
+            responds = max(responds, np.count_nonzero(depths < near) / near)
+            if len(depths):
+                reach = max(reach, (int(depths[-1]) + 1) * network.stride - strip)
     return reach, responds
 
 
