@@ -354,8 +354,14 @@ def _deliver(
 
 def role_of(network: Network) -> Role:
     """Return what a policy may know of a network."""
-    joint = network.join_flops if network.joint else None
-    return Role(network.card, network.stride, network.halo, network.flops, joint)
+    return Role(
+        network.card,
+        network.stride,
+        network.halo,
+        network.flops,
+        network.period,
+        join_flops=network.join_flops if network.joint else None,
+    )
 
 
 def in_order(seen: Iterator[tuple[int, Seen]]) -> Iterator[tuple[int, Seen]]:

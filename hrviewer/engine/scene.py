@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -52,6 +54,7 @@ class Networks(Mapping[str, Network]):
         self.notes: list[str] = []
         self.setup_s = 0.0
         self._loaded: dict[str, Network] = {}
+        self._sights: dict[str, int] = {}
 
     def __getitem__(self, role: str) -> Network:
         if role not in self._loaded:
@@ -86,6 +89,17 @@ class Networks(Mapping[str, Network]):
             )
         return self._on_device(role, self.precision)
 
+    def sight(self, role: str) -> int:
+        """Return the context with which a role's tiles join exactly; see `measure_sight`."""
+        if role not in self._sights:
+            from hrviewer.models.probe import measure_sight
+
+            start, network = time.perf_counter(), self[role]
+            job = self.device.call(partial(measure_sight, network), Priority.LIVE)
+            self._sights[role] = job.result().output
+            self.setup_s += time.perf_counter() - start
+        return self._sights[role]
+
     def exact(self, role: str = "main") -> Network:
         """Return a role's network in float32, to compare with."""
         return self._on_device(role, "float32")
@@ -111,7 +125,8 @@ class _Roles(Mapping[str, Role]):
         self._networks = networks
 
     def __getitem__(self, role: str) -> Role:
-        return role_of(self._networks[role])
+        sight = partial(self._networks.sight, role)
+        return replace(role_of(self._networks[role]), sight=sight)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._networks)

@@ -103,25 +103,29 @@ def error_against_cost(
     ink = Ink()
     with figure(len(costs)) as (canvas, panels):
         for panel, (column, cost) in zip(panels, costs.items(), strict=True):
-            kinds = points[name].str.split("/").str[0]
+            kinds = [str(kind).split("/")[0] for kind in points[name]]
             bars = None if interval is None else list(points[interval])
             scatter(panel, points[column], points["error"], kinds, cost, ink, intervals=bars)
         panels[0].set_ylabel(error)
         canvas.draw()
         for panel, column in zip(panels, costs, strict=True):
-            annotate(panel, points_of(panel, points[column], points["error"]), points["label"], ink)
+            annotate(
+                panel, points_of(panel, points[column], points["error"]), list(points["label"]), ink
+            )
         return png(canvas)
 
 
 def scatter(
     panel: Any,
-    cost: Sequence[float],
-    error: Sequence[float],
+    cost: Any,
+    error: Any,
     kinds: Sequence[str],
     quantity: Quantity,
     ink: Ink,
     *,
     intervals: Sequence[tuple[float, float] | None] | None = None,
+    names: Sequence[str] | None = None,
+    front: bool = True,
 ) -> None:
     """Draw points of error against cost, and what no other beats, on a panel.
 
@@ -129,7 +133,7 @@ def scatter(
     ----------
     panel : Axes
         Empty.
-    cost, error : sequence of float
+    cost, error : array-like of float
         Of each point.
     kinds : sequence of str
         What each point is: its colour and mark.
@@ -139,19 +143,24 @@ def scatter(
         Colours.
     intervals : sequence, optional
         ``(low, high)`` around each error, None where it is not known.
+    names : sequence of str, optional
+        All kinds in the order of their colours; as they come if not given.
+    front : bool
+        Whether less is better, and the Pareto front is drawn.
     """
     from matplotlib.ticker import EngFormatter
 
     x, y = np.asarray(cost, float), np.asarray(error, float)
-    names = list(dict.fromkeys(kinds))
+    names = names or list(dict.fromkeys(kinds))
     for i, kind in enumerate(kinds):
         colour, mark = colour_of(kind, names)
         span = intervals[i] if intervals is not None else None
         if span is not None:
             panel.vlines(x[i], *span, color=colour, alpha=0.35, lw=2)
         panel.plot(x[i], y[i], mark, color=colour, ms=8, mec=ink.paper, zorder=3)
-    front = pareto(x.tolist(), y.tolist())
-    panel.step(x[front], y[front], where="post", color=ink.faint, lw=1, ls="--", zorder=1)
+    if front:
+        best = pareto(x.tolist(), y.tolist())
+        panel.step(x[best], y[best], where="post", color=ink.faint, lw=1, ls="--", zorder=1)
     if len(x) and (x > 0).all():
         panel.set_xscale("log")
     if len(y) and y.min() > 0 and y.max() > 10 * y.min():
@@ -181,7 +190,7 @@ def few_ticks(panel: Any) -> None:
                 axis.set_major_formatter(EngFormatter())
 
 
-def points_of(panel: Any, x: Sequence[float], y: Sequence[float]) -> Any:
+def points_of(panel: Any, x: Any, y: Any) -> Any:
     """Return where points of a drawn panel are on its canvas, pixels, ``(n, 2)``."""
     return panel.transData.transform(np.column_stack([np.asarray(x, float), np.asarray(y, float)]))
 

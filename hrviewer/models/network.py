@@ -45,6 +45,9 @@ class Network(ABC):
         Input pixels per output value.
     halo : int
         Input pixels of context, a multiple of `stride` and of ``multiple_of``.
+    period : int
+        Where an input may begin, in pixels of the image: at multiples of this its output is that
+        of the whole, moved. Measured, since a network may shrink inside by more than it says.
     elastic : bool
         Whether it takes sizes that are not a multiple of ``multiple_of``. Its output is then
         ``h / stride`` rounded down or up, as the network does.
@@ -67,6 +70,7 @@ class Network(ABC):
         self.precision = precision
         self.stride = card.stride
         self.halo = -(-(card.output.halo or 0) // card.step) * card.step
+        self.period = card.step
         self.elastic = False
         self.batch: int | None = None
         self._flops: dict[tuple[float, ...], float] = {}

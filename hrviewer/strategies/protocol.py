@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import Card
 
@@ -218,6 +219,10 @@ class Answer:
 Plan = Generator[Request, Result, Answer]
 
 
+def _unmeasured() -> int:
+    raise UserError("nobody can measure how far this network sees: choose mode=tiles")
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """What a policy may know of a network for nothing.
@@ -230,6 +235,11 @@ class Role:
         Network pixels per output cell, and of context that a cell needs.
     flops : callable
         Nominal FLOPs of one input of ``(h, w)`` network pixels.
+    period : int
+        Network pixels at whose multiples an input may begin so that tiles meet.
+    sight : callable
+        Measures, once, the context in network pixels with which joined tiles equal one look at
+        everything; `UserError` where there is none.
     join_flops : callable, optional
         The same of a joint input of `n` tokens, of which every layer merges a part.
     """
@@ -238,6 +248,8 @@ class Role:
     stride: int
     halo: int
     flops: Callable[[int, int], float]
+    period: int = 1
+    sight: Callable[[], int] = _unmeasured
     join_flops: Callable[[int, float], float] | None = None
 
     def flops_per_pixel(self) -> float:

@@ -14,7 +14,7 @@ from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Result, Scene, Show
 from hrviewer.strategies.survey.leaves import affordable, cut, gather
 from hrviewer.strategies.survey.sampling import Survey
-from hrviewer.strategies.tiling import ROUND, aggregate, response, rounds, tiles
+from hrviewer.strategies.tiling import ROUND, Told, aggregate, response, rounds, tiles
 
 __all__ = ["Scanner", "ScannerParams"]
 
@@ -114,12 +114,12 @@ class Scanner(Strategy):
 
         scanner = scene.roles["scanner"]
         scale = scene.scale_of("scanner")
-        scanned: list[Handle] = []
+        scanned: list[Told] = []
         places = np.flatnonzero(wanted)
         result = Result(left=scene.budget)
         for asked in rounds([Patch(patches[i].core, scale, scanner.halo) for i in places]):
             result = yield Look("scanner", asked, into="output")
-            scanned += result.handles
+            scanned += Told.by(result.handles)
             yield response(scanned, patches)
             if result.stop:
                 return Answer(
@@ -129,8 +129,8 @@ class Scanner(Strategy):
                 )
 
         guess, spread = np.zeros((len(patches), k)), np.zeros(len(patches))
-        for i, handle in zip(places, scanned, strict=True):
-            guess[i], spread[i] = _said(handle, k)
+        for i, told in zip(places, scanned, strict=True):
+            guess[i], spread[i] = _said(told, k)
         failed = int(np.isnan(guess).any(axis=1).sum())
         spread[np.isnan(guess).any(axis=1)] = math.inf  # looked at closer first of all
         guess = np.nan_to_num(guess)
@@ -200,8 +200,8 @@ def _skips(scene: Scene, params: ScannerParams) -> bool:
     return params.skip == "always" or (params.skip == "slides" and known)
 
 
-def _said(handle: Handle, k: int) -> tuple[Floats, float]:
+def _said(told: Told, k: int) -> tuple[Floats, float]:
     """Return a scanned tile's counts, ``(k,)``, and how unsure they are."""
-    value = handle.value[:k]
-    variance = handle.value[k:].sum() if len(handle.value) > k else value.sum()
+    value = told.value[:k]
+    variance = told.value[k:].sum() if len(told.value) > k else value.sum()
     return value, math.sqrt(max(float(variance), 0))

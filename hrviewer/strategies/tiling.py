@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from hrviewer.strategies.protocol import Handle, Role, Show
 
 __all__ = [
     "ROUND",
+    "Told",
     "aggregate",
     "cell_side",
     "input_rect",
@@ -34,11 +36,12 @@ def lattice(role: Role, scale: float) -> int:
     """Return the step, in level-0 pixels, to which a look's corner must be aligned.
 
     On it tiles meet as if the whole image had been one input: it is a whole number of output
-    cells, of the network's required multiple, and of level-0 pixels.
+    cells, of the network's required multiple, of its period, and of level-0 pixels.
     """
     fraction = Fraction(scale).limit_denominator(4096)
     card = role.card.input
-    return int(math.lcm(role.stride, card.multiple_of, fraction.denominator) * fraction)
+    step = math.lcm(role.stride, card.multiple_of, role.period, fraction.denominator)
+    return int(step * fraction)
 
 
 def tiles(
@@ -146,7 +149,20 @@ def input_shape(role: Role, patch: Patch, image: Rect) -> tuple[int, int]:
     return math.ceil(rect.h / patch.scale - 1e-9), math.ceil(rect.w / patch.scale - 1e-9)
 
 
-def aggregate(role: Role, handles: Sequence[Handle]) -> NDArray[np.float64] | None:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What of a look a total needs; its map, once it is painted, may go."""
+
+    patch: Patch
+    value: NDArray[np.float64]
+
+    @classmethod
+    def by(cls, handles: Iterable[Handle]) -> list[Told]:
+        """Return what looks told."""
+        return [cls(handle.patch, handle.value) for handle in handles]
+
+
+def aggregate(role: Role, handles: Sequence[Handle | Told]) -> NDArray[np.float64] | None:
     """Add up what patches that do not overlap said.
 
     Counts and areas are summed, probabilities averaged by area; failed patches are left out.
@@ -169,7 +185,7 @@ def aggregate(role: Role, handles: Sequence[Handle]) -> NDArray[np.float64] | No
     return np.array([math.fsum(column) for column in values[seen].T])
 
 
-def response(handles: Sequence[Handle], patches: Sequence[Patch]) -> Show:
+def response(handles: Sequence[Handle | Told], patches: Sequence[Patch]) -> Show:
     """Show how strongly the network answered, per level-0 pixel, one cell per patch.
 
     Parameters
