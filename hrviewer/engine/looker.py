@@ -10,10 +10,12 @@ import hashlib
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from typing import Any, Literal
 
@@ -26,7 +28,7 @@ from hrviewer.engine.canvas import Box
 from hrviewer.engine.charge import Charge
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Inferred, Priority
-from hrviewer.engine.joint import see_tokens, see_warped, spanned, think
+from hrviewer.engine.joint import packs, see_tokens, see_warped, spanned, think
 from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
@@ -107,8 +109,9 @@ class Looker:
         if isinstance(request, Think):
             return [network.think_flops(*spanned(request, network.halo).shape)]
         if request.group is not None:
-            sizes = {g: request.group.count(g) for g in set(request.group)}
-            return [network.join_flops(sizes[g]) / sizes[g] for g in request.group]
+            sizes = Counter(request.group)
+            costs = {g: network.join_flops(n, request.merge) / n for g, n in sizes.items()}
+            return [costs[g] for g in request.group]
         return [
             network.flops(*self._shape(request.role, self._rect(request.role, patch), patch.scale))
             for patch in self._clipped(request)
@@ -130,12 +133,9 @@ class Looker:
             If the person stopped the run.
         """
         if not isinstance(request, Look):
-            return self._joint([[0]], request)
+            return self._joint([[[0]]], request)
         if request.group is not None:
-            groups: dict[int, list[int]] = {}
-            for index, group in enumerate(request.group):
-                groups.setdefault(group, []).append(index)
-            return self._joint(list(groups.values()), request)
+            return self._joint(packs(request), request)
         seen = self._round(request.role, self._clipped(request))
         if request.into in SHARED and self.cache is not None:
             # What is no answer may be what other runs ask for, too: it is computed once.
@@ -297,24 +297,24 @@ class Looker:
     # Requests whose parts belong together.
 
     def _joint(
-        self, groups: list[list[int]], request: Look | Warp | Think
+        self, packed: list[list[list[int]]], request: Look | Warp | Think
     ) -> Iterator[tuple[int, Seen]]:
         network = self.networks[request.role]
-        for group in groups:
-            if not self.control.wait():
-                raise Stopped
-            key = self._hash(network, request.role, self.region, digest(request), group)
+        for groups in packed:
+            key = self._hash(network, request.role, self.region, digest(request), groups)
             found = self.cache.get(key) if self.cache else None
             if found is None:
                 if isinstance(request, Look):
-                    found = see_tokens(self, network, request, group)
+                    found = see_tokens(self, network, request, groups)
                 elif isinstance(request, Warp):
                     found = see_warped(self, network, request)
                 else:
                     found = think(self, network, request)
                 if self.cache:
                     self.cache.put(key, found)
-            yield from zip(group, found, strict=True)
+            yield from zip(chain.from_iterable(groups), found, strict=True)
+            if not self.control.wait():
+                raise Stopped
 
     # Names of results.
 
@@ -354,7 +354,14 @@ def _deliver(
 
 def role_of(network: Network) -> Role:
     """Return what a policy may know of a network."""
-    return Role(network.card, network.stride, network.halo, network.flops, network.period)
+    return Role(
+        network.card,
+        network.stride,
+        network.halo,
+        network.flops,
+        network.period,
+        join_flops=network.join_flops if network.joint else None,
+    )
 
 
 def in_order(seen: Iterator[tuple[int, Seen]]) -> Iterator[tuple[int, Seen]]:

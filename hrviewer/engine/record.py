@@ -136,6 +136,8 @@ class Record:
         # A network that says how sure it is gives its variances after its answers.
         answers = slice(self.output.values.shape[0] if request.into == "output" else None)
         for i, look in enumerate(seen):
+            if look.patch.core.empty:  # context: what it was context of bears its cost
+                continue
             paid = look.status != "cached" and not replayed
             self.ledger.add(look.charge, look.patch.core, paid=paid, weights=look.spread)
             core = look.patch.core
@@ -163,7 +165,7 @@ class Record:
             )
         # Coarse first, so that one request's finer looks lie on top.
         for look in sorted(seen, key=lambda look: -look.patch.scale):
-            if look.status == "failed":
+            if look.status == "failed" or look.patch.core.empty:
                 continue
             if request.into == "output":
                 self.output.paint(look.map[answers], look.box, look.patch.core, look.patch.scale)

@@ -14,16 +14,14 @@ from hrviewer.engine.budget import Budget
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.hints import Hints, checked
 from hrviewer.engine.looker import role_of
+from hrviewer.engine.native import native_scale
 from hrviewer.errors import UserError
-from hrviewer.geometry import Rect, snap_scale
-from hrviewer.models import BUILTINS, Card, Network, Pack, builtin
+from hrviewer.geometry import Rect
+from hrviewer.models import BUILTINS, Network, Pack, builtin
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Role, Scene, Strategy
 
-__all__ = ["Networks", "build_scene", "native_scale"]
-
-SAME_PIXELS = 0.10
-"""Pixel sizes that differ by less are taken as equal."""
+__all__ = ["Networks", "build_scene"]
 
 
 class Networks(Mapping[str, Network]):
@@ -138,26 +136,6 @@ class _Roles(Mapping[str, Role]):
 
     def __contains__(self, role: object) -> bool:
         return role in self._networks
-
-
-def native_scale(card: Card, pyramid: Pyramid) -> tuple[float, str]:
-    """Return the scale at which the network sees pixels of its own size, and what to say of it."""
-    wanted, have = card.input.pixel_size, pyramid.pixel_size
-    if wanted is None:
-        return 1.0, ""
-    if have is None:
-        return 1.0, (
-            f"the image's pixel size is unknown and {card.name!r} expects {wanted:g} µm: "
-            "full resolution is taken for it"
-        )
-    scale = wanted / math.sqrt(have[0] * have[1])
-    if abs(scale - 1) <= SAME_PIXELS:
-        return 1.0, ""
-    snapped = snap_scale(scale)
-    return snapped, (
-        f"the image has {have[0]:.3g} µm pixels and {card.name!r} expects {wanted:g} µm: "
-        f"looks are resampled by {snapped:g}"
-    )
 
 
 def build_scene(

@@ -6,19 +6,23 @@ What the numbers are weights *of* is one of these.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ARCHITECTURES", "CodeHead", "DensityEncoder", "DensityScanner", "DensityUNet"]
+from hrviewer.models.counting import Counts
+from hrviewer.models.transformer import TokenTransformer
 
-
-_WILDEST = 8.0
-"""The largest logarithm of a variance, so that its exponential stays finite."""
+__all__ = [
+    "ARCHITECTURES",
+    "CodeHead",
+    "DensityEncoder",
+    "DensityScanner",
+    "DensityUNet",
+    "TokenTransformer",
+]
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -28,35 +32,6 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Seque
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-class _Counts(nn.Conv2d):
-    """The last layer of a network that counts: how many in each cell, in units, at least 0."""
-
-    def __init__(self, inputs: int, classes: int, variance: bool, unit: float) -> None:
-        super().__init__(inputs, classes * (1 + variance), 1)
-        self.classes, self.variance, self.unit = classes, variance, unit
-        nn.init.constant_(self.bias, 0.1)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        if not self.variance:
-            return self._density(x)
-        x, doubt = x[:, : self.classes], x[:, self.classes :]
-        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
-
-    def _density(self, x: Tensor) -> Tensor:
-        x = self.unit * x
-        y = F.relu(x)
-        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
-        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
-
-    @torch.no_grad()
-    def rescale(self, counts: float, variances: float) -> None:
-        assert self.bias is not None
-        self.weight[: self.classes] *= counts
-        self.bias[: self.classes] *= counts
-        self.bias[self.classes :] += math.log(variances)
 
 
 class DensityUNet(nn.Module):
@@ -98,7 +73,7 @@ class DensityUNet(nn.Module):
         )
         self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
-        self.head = _Counts(wide[0], classes, variance, unit)
+        self.head = Counts(wide[0], classes, variance, unit)
         # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
         # pixel that it is read from on the way up.
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2] + 8 + 8 + 4 + 4
@@ -167,7 +142,7 @@ class DensityScanner(nn.Module):
             _valid(eighth, eighth, 3),
             _valid(eighth, eighth, 3),
         )
-        self.head = _Counts(eighth, classes, variance, unit)
+        self.head = Counts(eighth, classes, variance, unit)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the density ``(n, k, (h - 48) / 8, (w - 48) / 8)`` of images ``(n, 3, h, w)``."""
@@ -212,7 +187,7 @@ class CodeHead(nn.Module):
         self.body = nn.Sequential(
             *(_conv(a, b, k) for (a, b), k in zip(pairwise(channels), sizes, strict=False))
         )
-        self.head = _Counts(channels[-1], classes, variance, unit)
+        self.head = Counts(channels[-1], classes, variance, unit)
         self.halo = size // 2 if widths else 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -288,5 +263,6 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,
     "density-unet": DensityUNet,
+    "token-transformer": TokenTransformer,
 }
 """What builds each architecture from a card's ``params``."""

@@ -186,31 +186,36 @@ def _reach(network: Network, side: int, strip: int, seeds: int) -> tuple[int, fl
             moved = (np.abs(network(changed) - first) > _REACH * scale).any(axis=(0, 1))
             moved = moved[::turn, ::turn]
             rows, columns = np.indices(moved.shape)
-            depth = np.minimum(rows, columns)  # of each cell, from the nearer edge
-            responds = max(responds, float(moved[depth < strip // network.stride].mean()))
-            if moved.any():
-                reach = max(reach, (int(depth[moved].max()) + 1) * network.stride - strip)
+            depths = np.unique(np.minimum(rows, columns)[moved])  # of cells, from the nearer edge
+            near = strip // network.stride
+            responds = max(responds, np.count_nonzero(depths < near) / near)
+            if len(depths):
+                reach = max(reach, (int(depths[-1]) + 1) * network.stride - strip)
     return reach, responds
 
 
 def _noise(network: Network, seed: int, side: int) -> Floats:
     """A prepared tile ``(1, C, side, side)`` of noise: pixels, or codes for a head.
 
-    As strong at every size of blots, as pictures are: of fine noise alone many a network sees
-    nothing, or pools it away, and then it hides how far it sees.
+    As pictures are, it is as strong at every size of blots, grey for the most part, and here and
+    there black or white: of other noise many a network sees nothing, and hides how far it sees.
     """
     rng = np.random.default_rng(seed)
     card = network.card
-    noise = np.zeros((side, side, card.input.count), np.float32)
+    if isinstance(card.input.channels, int):
+        return card.prepare(_blots(rng, side, card.input.count))[None]
+    grey, colour = _blots(rng, side, 1), _blots(rng, side, card.input.count)
+    return card.prepare(np.clip(127.5 + 150 * grey + 30 * colour, 0, 255))[None]
+
+
+def _blots(rng: np.random.Generator, side: int, channels: int) -> Floats:
+    """Return noise of variance 1 ``(side, side, channels)``."""
+    noise = np.zeros((side, side, channels), np.float32)
     for octave in range(_OCTAVES):
-        n = -(-side >> octave) + 1
-        blots = rng.standard_normal((n, n, card.input.count)).astype(np.float32)
+        n = (side >> octave) + 1
+        blots = rng.standard_normal((n, n, channels)).astype(np.float32)
         noise += blots.repeat(1 << octave, 0).repeat(1 << octave, 1)[:side, :side]
-    noise /= np.sqrt(_OCTAVES)
-    if not isinstance(card.input.channels, int):
-        # To its ends, where a step is greatest.
-        noise = np.clip(127.5 + 90 * noise, 0, 255)
-    return card.prepare(noise)[None]
+    return noise / np.float32(np.sqrt(_OCTAVES))
 
 
 def _try(network: Network, batch: Floats) -> Floats:
@@ -257,8 +262,10 @@ def _check_joint(network: Network, one: Floats) -> None:
             f"{network.card.name} does not join two tokens of {side} pixels ({brief(error)}): "
             "correct the card's input"
         ) from None
-    if found.shape != (2, network.card.outputs):
-        raise _lie(network, "output", f"gives {(2, network.card.outputs)}, not {found.shape}")
+    cells = max(1, side // network.stride)
+    want = 2, network.card.outputs, cells, cells
+    if found.shape != want:
+        raise _lie(network, "output", f"gives {want}, not {found.shape}")
     if not np.isfinite(found).all():
         raise _lie(network, "input", "(scale, mean, std) leads to values that are not finite")
 

@@ -84,7 +84,10 @@ class Look:
         ``"given"`` releases results only as prefixes; ``"any"`` lets the engine take the patches
         nearest to the view's centre first.
     group : tuple of int, optional
-        One number per patch; patches of one number are tokens of one joint input.
+        One number per patch; patches of one number are tokens of one joint input, each read at
+        the network's tile. One whose core is empty is context: it is answered for by nobody.
+    merge : float
+        Of a joint input, which part of its tokens every layer of the network merges.
     scores : tuple of float, optional
         One number per patch: why it was chosen. Only recorded.
     """
@@ -94,6 +97,7 @@ class Look:
     into: Into | None = None
     order: Literal["any", "given"] = "any"
     group: tuple[int, ...] | None = None
+    merge: float = 0.0
     scores: tuple[float, ...] | None = None
 
 
@@ -236,6 +240,8 @@ class Role:
     sight : callable
         Measures, once, the context in network pixels with which joined tiles equal one look at
         everything; `UserError` where there is none.
+    join_flops : callable, optional
+        The same of a joint input of `n` tokens, of which every layer merges a part.
     """
 
     card: Card
@@ -244,6 +250,7 @@ class Role:
     flops: Callable[[int, int], float]
     period: int = 1
     sight: Callable[[], int] = _unmeasured
+    join_flops: Callable[[int, float], float] | None = None
 
     def flops_per_pixel(self) -> float:
         """FLOPs per network pixel, at the card's tile."""

@@ -52,14 +52,16 @@ from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
-from hrviewer.training.streams import Joined
+from hrviewer.training.streams import Alone, Joined
 from hrviewer.training.student import Student
+from hrviewer.training.tokens import TokenStudent
 from hrviewer.training.writing import write_role
 
 __all__ = [
     "CHOOSE",
     "TEST",
     "TRAIN",
+    "Alone",
     "Batch",
     "Coder",
     "Counted",
@@ -70,6 +72,7 @@ __all__ = [
     "Pieces",
     "Reader",
     "Student",
+    "TokenStudent",
     "counted",
     "density",
     "density_loss",

@@ -44,6 +44,8 @@ class Kind:
         are multiples of.
     windows
         As `density_loss` takes them.
+    tile, fixed
+        Of its card, too: the side of its pictures, and whether there are no others.
     """
 
     architecture: str
@@ -52,6 +54,8 @@ class Kind:
     down: int
     multiple_of: int
     windows: Sequence[tuple[int, float, float]]
+    tile: int = 512
+    fixed: bool = False
 
 
 KINDS = {
@@ -71,8 +75,19 @@ KINDS = {
         multiple_of=8,
         windows=((1, 1.0, 0.02), (2, 0.5, 0.03), (8, 0.5, 0.1), (16, 0.3, 0.2)),
     ),
+    "transformer": Kind(
+        "token-transformer",
+        {"variance": True},
+        stride=4,
+        down=1,
+        multiple_of=16,
+        windows=((1, 1.0, 0.01), (2, 0.5, 0.02), (4, 0.5, 0.05)),
+        tile=16,
+        fixed=True,
+    ),
 }
-"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border."""
+"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border; a transformer
+squares of several sizes (`TokenStudent`), whose windows are of one square's cells."""
 
 
 @dataclass(frozen=True)
@@ -139,12 +154,17 @@ class Student:
         what = Architecture(
             name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
         )
-        shape = {"downsample": down or kind.down, "multiple_of": kind.multiple_of}
+        shape = {
+            "downsample": down or kind.down,
+            "multiple_of": kind.multiple_of,
+            "tile": kind.tile,
+            "fixed": kind.fixed,
+        }
         card = derived(
             main,
             role,
             what,
-            input=main.input.model_copy(update={**shape, "tile": 512, "fixed": False}),
+            input=main.input.model_copy(update=shape),
             output=main.output.model_copy(
                 update={
                     "stride": kind.stride,
@@ -235,6 +255,12 @@ class Student:
         cell = self._cell // self.teacher.stride
         return F.avg_pool2d(density, cell) * cell * cell
 
+    def _mains(self, picture: Tensor, image: Tensor) -> Tensor:
+        """Return main's density of a picture, of which `image` is the part that is judged."""
+        if id(picture) not in self._known:
+            self._known[id(picture)] = self._main(image)[0]
+        return self._known[id(picture)]
+
     def _tiles(
         self, network: nn.Module, pictures: Sequence[Tensor]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -244,11 +270,9 @@ class Student:
         for picture in pictures:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
             image = floats(picture[None, :, :h, :w])
-            if id(picture) not in self._known:
-                self._known[id(picture)] = self._main(image)[0]
             with torch.inference_mode():
                 said = self._say(network.eval(), image.to(place))[0].float().cpu()
-            sums = [x.sum(0) for x in (*said.chunk(2), self._known[id(picture)])]
+            sums = [x.sum(0) for x in (*said.chunk(2), self._mains(picture, image))]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
             tiles.append(maps.flatten(1).T.double().numpy())
         return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])

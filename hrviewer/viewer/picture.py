@@ -257,7 +257,8 @@ class Picture:
                     for patch, score in zip(update.patches, update.scores, strict=True)
                 }
         elif isinstance(update, Seen) and self._request is not None:
-            self._add(self._request, update)
+            if not update.patch.core.empty:  # else it is context, and answers for nothing
+                self._add(self._request, update)
         elif isinstance(update, Show):
             self.record.show(update)
             self.maps["saliency"].changed = True

@@ -30,7 +30,8 @@ _AGREES = 1e-4
 class TorchNetwork(Network):
     """A torch module that takes ``(n, C, h, w)``.
 
-    A module with a method ``join(tokens, boxes)`` is a joint network: that is what runs.
+    A module with a method ``join(tokens, boxes, lengths, merge)``, as in `Network`, is a joint
+    network: that is what runs.
     """
 
     def __init__(self, card: Card, sha256: str, module: nn.Module, device: torch.device) -> None:
@@ -136,24 +137,38 @@ class TorchNetwork(Network):
             self._module = self.plain
         self.plain = None
 
-    def join(self, tokens: Floats, boxes: NDArray[Any]) -> Floats:
+    def join(
+        self,
+        tokens: Floats,
+        boxes: NDArray[Any],
+        lengths: Sequence[int] | None = None,
+        merge: float = 0.0,
+    ) -> Floats:
         """Run the module's own ``join``."""
         if not self.joint:
-            return super().join(tokens, boxes)
-        join: Callable[[Tensor, Tensor], Tensor] = self._module.join  # type: ignore[assignment]
-        with self._stream():
-            out = self._call(lambda: join(self._put(tokens), self._put(boxes))).float().cpu()
-        return activate(out.numpy(), self.card.output.activation)
+            return super().join(tokens, boxes, lengths, merge)
+        x, where = (
+            torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self._device)
+            for part in (tokens, boxes)
+        )
+        join: Callable[..., Tensor] = self._module.join  # type: ignore[assignment]
+        with self._numbers():
+            out = self._call(lambda: join(x, where, lengths, merge)).float().cpu().numpy()
+        if out.ndim == 2:  # a number for each token
+            out = out[:, :, None, None]
+        return activate(out, self.card.output.activation)
 
-    def join_flops(self, n: int) -> float:
+    def join_flops(self, n: int, merge: float = 0.0) -> float:
         """Count the module's own ``join``."""
         if not self.joint:
-            return super().join_flops(n)
-        if (n,) not in self._flops:
+            return super().join_flops(n, merge)
+        if (n, merge) not in self._flops:
             side = self.card.input.tile
-            tokens, boxes = (n, self.card.input.count, side, side), (n, 4)
-            self._flops[n,] = count_flops(self._hollow, "join", tokens, boxes)
-        return self._flops[n,]
+            shapes = (n, self.card.input.count, side, side), (n, 4)
+            self._flops[n, merge] = count_flops(
+                self._hollow, "join", *shapes, options=(None, merge)
+            )
+        return self._flops[n, merge]
 
     def _count(self, h: int, w: int) -> float:
         return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
@@ -230,8 +245,10 @@ def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
     return folded if agrees else module
 
 
-def count_flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> float:
-    """Count a module on the meta device, without computing.
+def count_flops(
+    module: nn.Module, method: str, *shapes: tuple[int, ...], options: Sequence[Any] = ()
+) -> float:
+    """Count a module on the meta device, without computing: inputs of these shapes, then options.
 
     Attention is not to be fused here: it would be counted as nothing.
     """
@@ -242,7 +259,7 @@ def count_flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> flo
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            getattr(module, method)(*inputs)
+            getattr(module, method)(*inputs, *options)
     except Exception as error:
         raise UserError(
             f"the cost of {type(module).__name__} cannot be counted ({brief(error)}): "

@@ -20,6 +20,7 @@ from hrviewer.training import (
     Pieces,
     Reader,
     Student,
+    TokenStudent,
     counted,
     halo,
     picture,
@@ -89,6 +90,12 @@ def head(data: Path | None, pack: Path) -> Student:
     return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
 
 
+def transformer(data: Path | None, pack: Path) -> Student:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    pieces = partial(Pieces, "crowd", side=512, batch=4, rings=3)
+    return _student("transformer", pack, pieces, TokenStudent)
+
+
 def _student(
     role: str,
     pack: Path,
@@ -108,5 +115,12 @@ def _student(
 COURSE = Course(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
-    {"main": main, "scout": scout, "scanner": scanner, "encoder": encoder, "head": head},
+    {
+        "main": main,
+        "scout": scout,
+        "scanner": scanner,
+        "encoder": encoder,
+        "head": head,
+        "transformer": transformer,
+    },
 )

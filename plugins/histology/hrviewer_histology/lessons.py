@@ -15,6 +15,8 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Alone,
+    Batch,
     Coder,
     Counted,
     Course,
@@ -23,10 +25,12 @@ from hrviewer.training import (
     Pieces,
     Reader,
     Student,
+    TokenStudent,
     halo,
     picture,
 )
 from hrviewer.training import counted as whole
+from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
@@ -59,8 +63,8 @@ def main(data: Path | None, pack: Path) -> Density:
 
     def fields(steps: int, seed: int) -> Joined:
         return Joined(
-            Fields(photos, steps, seed, batch=9, side=SIDE),
-            Pieces("tissue", steps, seed, side=SIDE, batch=5, stride=4, again=32),
+            Fields(photos, steps, seed, batch=11, side=SIDE),
+            Pieces("tissue", steps, seed, side=SIDE, batch=3, stride=4, again=32),
         )
 
     card = Card(
@@ -106,6 +110,13 @@ def head(data: Path | None, pack: Path) -> Student:
     return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
 
 
+def transformer(data: Path | None, pack: Path) -> Student:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    return _student(
+        "transformer", data, pack, side=512, photographs=1, pieces=3, rings=3, kind=TokenStudent
+    )
+
+
 def _student(
     role: str,
     data: Path | None,
@@ -114,14 +125,16 @@ def _student(
     side: int,
     photographs: int,
     pieces: int,
+    rings: int = 0,
     kind: type[Student] = Student,
 ) -> Student:
     photos = _photos(data, "train")
 
     def pictures(steps: int, seed: int) -> Joined:
+        alone: Dataset[Batch] = Pictures(photos, steps, seed, batch=photographs, side=side)
         return Joined(
-            Pictures(photos, steps, seed, batch=photographs, side=side),
-            Pieces("tissue", steps, seed, side=side, batch=pieces),
+            Alone(alone, rings) if rings else alone,
+            Pieces("tissue", steps, seed, side=side, batch=pieces, rings=rings),
         )
 
     return kind.of(
@@ -137,7 +150,14 @@ def _student(
 COURSE = Course(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
-    {"main": main, "scout": scout, "scanner": scanner, "encoder": encoder, "head": head},
+    {
+        "main": main,
+        "scout": scout,
+        "scanner": scanner,
+        "encoder": encoder,
+        "head": head,
+        "transformer": transformer,
+    },
 )
 
 
