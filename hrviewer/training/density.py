@@ -151,11 +151,13 @@ class Density:
         """Scale the density so that the counts to choose by are right in sum.
 
         What was not seen in training is missed more often than what was; one number makes up
-        for it.
+        for it. Each lot weighs the same, however many things are in it.
         """
-        lots = [picture for lot in self.choose.values() for picture in lot]
-        found = sum(count(network, p.image, self.card.input) for p in lots)
-        gain = sum(p.count for p in lots) / found
+        lots = self.choose.values()
+        how = self.card.input
+        found = [sum(count(network, picture.image, how) for picture in lot) for lot in lots]
+        there = [sum(picture.count for picture in lot) for lot in lots]
+        gain = float(np.exp(np.mean(np.log(np.divide(there, found)))))
         network.rescale(gain)  # type: ignore[operator]
         return {"gain": round(gain, 4)}
 
