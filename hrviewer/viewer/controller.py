@@ -610,7 +610,8 @@ class Controller:
         overlays = self.overlays
         if overlays is None:
             return
-        row = overlays.picture.patch_at(*point_at(overlays.base, position))
+        point = point_at(overlays.base, position)
+        row = overlays.picture.patch_at(*point)
         if row is None:
             return
         self.looked.emit(Look(row))
@@ -619,8 +620,12 @@ class Controller:
         base, networks = overlays.base, self._networks
         warp = overlays.picture.warps.get(Rect(row.y, row.x, row.h, row.w))
         plane = plane_of(self.viewer, base)
+        coded = overlays.coded
+        codes = coded.codes if coded is not None and coded.colours.visible else None
 
         def read() -> Look:
+            if codes is not None:
+                codes.find(*point)
             pyramid = pyramid_of(base, plane)
             if warp is not None and warp.role == row.role:
                 return Look(row, *seen_through(pyramid, warp))

@@ -14,6 +14,7 @@ from napari.layers import Image, Layer
 from psygnal import Signal
 
 from hrviewer.geometry import Rect
+from hrviewer.viewer.coded import Coded
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.levels import KEY, placement
 from hrviewer.viewer.outlines import Outlines
@@ -72,6 +73,7 @@ class Overlays:
         }
         self.outlines = Outlines(base)
         self.grids: Grids | None = None
+        self.coded: Coded | None = None
         # Below the outlines the maps, the most detailed last.
         with keep_selection(viewer):
             for name in ("cost", "saliency", "patches", "output"):
@@ -89,6 +91,8 @@ class Overlays:
         yield self.outlines.layer
         if self.grids is not None:
             yield self.grids.layer
+        if self.coded is not None:
+            yield from self.coded
 
     def refresh(self, *, hidden: bool = True) -> None:
         """Bring onto the screen what was drawn since the last time.
@@ -107,6 +111,7 @@ class Overlays:
             if layer.visible:
                 layer.set_view_slice()
                 layer.events.set_data()
+        self._refresh_codes()
 
     def follow(self, view: Rect, pixel: float) -> None:
         """Outline what is visible, and draw maps as coarse as the screen is.
@@ -131,6 +136,21 @@ class Overlays:
             self._crowded = not few
             self._apply()
 
+    def _refresh_codes(self) -> None:
+        """Bring codes onto the screen, below the maps; their layers come with the first of them."""
+        codes, shown = self.picture.codes, self.coded
+        if codes is not (shown and shown.codes):
+            self.coded = None if codes is None else Coded(self.base, codes, shown)
+            with keep_selection(self.viewer):
+                for layer in shown or ():
+                    if layer in self.viewer.layers:
+                        self.viewer.layers.remove(layer)
+                for layer in self.coded or ():
+                    lowest = self.viewer.layers.index(self.layers["cost"])
+                    self.viewer.layers.insert(lowest, layer)
+        if self.coded is not None:
+            self.coded.refresh()
+
     def _draw_grids(self, view: Rect, pixel: float) -> None:
         """Draw the grids of warps; the layer comes with the first of them."""
         warps = self.picture.warps
@@ -150,6 +170,8 @@ class Overlays:
         """Take all of them out of sight for a while, or bring them back."""
         self._hidden = hidden
         self._apply()
+        if self.coded is not None:
+            self.coded.hide(hidden)
 
     def shown(self, name: MapName) -> bool:
         """Tell whether an overlay is shown."""
