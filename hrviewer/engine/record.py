@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -142,7 +142,7 @@ class Record:
             self.ledger.add(look.charge, look.patch.core, paid=paid, weights=look.spread)
             core = look.patch.core
             number = len(self.patches)
-            costs = asdict(look.charge)
+            cost = look.charge
             self.patches.append(
                 PatchRow(
                     number,
@@ -152,13 +152,13 @@ class Record:
                     number,
                     scores[i] if scores else math.nan,
                     float(look.value[answers].sum()),
-                    costs["flops"],
-                    costs["read_s"],
-                    costs["prepare_s"],
-                    costs["infer_s"],
-                    costs["post_s"],
-                    costs["bytes"],
-                    costs["pixels"],
+                    cost.flops,
+                    cost.read_s,
+                    cost.prepare_s,
+                    cost.infer_s,
+                    cost.post_s,
+                    cost.bytes,
+                    cost.pixels,
                     look.status,
                     look.error,
                 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Layer
-from toys import Bright, Encoder, Head, ToyPack, picture
+from toys import Bright, Encoder, Head, Joint, ToyPack, picture
 
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
@@ -63,7 +63,13 @@ def network():
 
 @pytest.fixture
 def toys(network):
-    return ToyPack(main=network, scanner=Bright("scanner"), encoder=Encoder(), head=Head("head"))
+    return ToyPack(
+        main=network,
+        scanner=Bright("scanner"),
+        encoder=Encoder(),
+        head=Head("head"),
+        transformer=Joint("transformer", tile=16),
+    )
 
 
 @pytest.fixture
