@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,17 @@ from hrviewer.exchange.features import Feature, Polygon, area_of, rectangle, sig
 from hrviewer.exchange.formats import Exportable, Options
 from hrviewer.exchange.maps import RunMap, coarser, open_map
 
-__all__ = ["STAGES", "How", "What", "about", "found", "names_of", "patch_rows", "planned"]
+__all__ = [
+    "STAGES",
+    "How",
+    "What",
+    "about",
+    "found",
+    "names_of",
+    "objects_of",
+    "patch_rows",
+    "planned",
+]
 
 STAGES = ("read_s", "prepare_s", "infer_s", "post_s")
 
@@ -194,6 +205,12 @@ def high_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int, 
 
 
 # Objects.
+
+
+def objects_of(run: Exportable) -> list[Feature]:
+    """Return the objects that a run's network found, as it would have drawn them."""
+    said = {"author": run.header["model"], "time": run.header["started"]}
+    return [replace(point, about=said) for point in points(run, How().spacing)]
 
 
 def points(run: Exportable, spacing: float) -> Iterator[Feature]:

@@ -153,8 +153,8 @@ def picture_of(layer: LayerData) -> tuple[Picture, bool]:
     unit = str(settings["units"][-1]) if settings.get("units") is not None else "pixel"
     known = "" if unit in ("pixel", "px", "dimensionless") else unit
     name, labels = settings["name"], kind == "labels"
-    places = scale.tolist(), translate.tolist()
-    return Picture(name, turned, axes, *places, known, labels), whole
+    place = scale.tolist(), translate.tolist()
+    return Picture(name, turned, axes, *place, known, labels), whole
 
 
 def world_of(settings: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -82,7 +82,8 @@ def model():
 def controller(model, toys, tmp_path):
     """A controller without a window, that remembers what it told the person."""
     made = Controller(model, cache=ResultCache(), folder=tmp_path / "runs", polite=False)
-    made.told = {"failed": [], "answered": [], "noted": [], "progressed": [], "state_changed": []}
+    made.told = {"failed": [], "answered": [], "noted": [], "progressed": [], "state_changed": [],
+                 "annotated": []}  # fmt: skip
     for name, heard in made.told.items():
         getattr(made, name).connect(lambda *words, heard=heard: heard.append(words))
     made.use_pack(toys)
