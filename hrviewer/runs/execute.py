@@ -38,6 +38,7 @@ from hrviewer.engine import (
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, open_pack
+from hrviewer.models.memory import forget_peak, peak_memory
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimate import describe
 from hrviewer.runs.hints import as_hints
@@ -390,22 +391,6 @@ class Job:
             "setup_s": networks.setup_s,
             "patches": record.counts(),
         }
-
-
-def peak_memory() -> int | None:
-    """Return the process's largest resident size, in bytes; None where nobody counts it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def forget_peak() -> None:
-    """Let `peak_memory` begin anew, where the system can: a run's peak is its own."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:
