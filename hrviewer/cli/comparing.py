@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +24,7 @@ from hrviewer.cli.running import Cache
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["compare", "experiment"]
+__all__ = ["compare", "cost", "experiment"]
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
 Cached = Annotated[Cache, typer.Option(help="Whether results of earlier runs are served.")]
@@ -122,6 +123,71 @@ def experiment(
         say_json({"cells": plain(table), "images": table.attrs["images"], "files": files})
         return
     show(table, ("name", "mae", "ci95", "rmse", "bias"), files)
+
+
+@command(app)
+def cost(
+    model: Model,
+    role: Annotated[str, typer.Option(help="Which of its networks.")] = "main",
+    device: Device = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(help="What it may take, as 4GB; most of what is free if not given."),
+    ] = None,
+    sides: Annotated[
+        str | None, typer.Option(help="Squares to measure, as 256,512,1024; growing ones if not.")
+    ] = None,
+    search: Annotated[
+        bool, typer.Option(help="Whether the largest that fits is looked for.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the plot goes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a network takes as its input grows, and the largest that fits."""
+    from hrviewer.exchange.plots import need_plots
+    from hrviewer.runs import cost as measure
+    from hrviewer.runs.compare import default_folder
+    from hrviewer.runs.published import publish_cost
+
+    need_plots()
+    try:
+        asked = None if sides is None else [int(side) for side in sides.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{sides!r} is not a list of sides, as 256,512") from None
+    with stoppable() as control:
+        found = measure(
+            model,
+            role=role,
+            device=device,
+            memory=memory,
+            sides=asked,
+            search=search,
+            watch=tell if sys.stderr.isatty() else None,
+            control=control,
+        )
+    files = publish_cost(found, out or default_folder("costs"))
+    told = found.json()
+    if as_json:
+        say_json({**told, "files": files})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table("side", "FLOPs", "seconds", "peak memory", "", box=None, pad_edge=False)
+    rows = [(vars(point), "") for point in found.points]
+    rows += [(row, "extrapolated") for row in told["extrapolated"]]
+    for row, note in rows:
+        flops, memory_used = quantity(row["flops"], ""), quantity(row["peak_bytes"], "B")
+        made.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
+    Console().print(made)
+    for name, line in found.fits.items():
+        said = f"{line.constant:.3g} + {line.per_pixel:.3g} · side², within {line.off:.0%}"
+        typer.echo(f"{name} = {said}")
+    if found.largest is not None:
+        limit = quantity(found.limit_bytes, "B")
+        typer.echo(f"largest: {found.largest:,} × {found.largest:,} pixels within {limit}")
+    for name, path in files.items():
+        typer.echo(f"{name}  {path}")
 
 
 def finished(table: pd.DataFrame) -> None:

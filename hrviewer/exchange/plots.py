@@ -18,8 +18,21 @@ from hrviewer.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLOURS", "Ink", "Quantity", "colour_of", "dress", "error_against_cost", "figure",
-           "need_plots", "pareto", "png", "points_of", "scatter"]  # fmt: skip
+__all__ = [
+    "COLOURS",
+    "Curve",
+    "Ink",
+    "Quantity",
+    "colour_of",
+    "cost_against_side",
+    "curves",
+    "dress",
+    "error_against_cost",
+    "need_plots",
+    "pareto",
+    "points_of",
+    "scatter",
+]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a7a7a", "#a3a300")
 """Okabe's and Ito's, which colour-blind people can tell apart, on white and on black."""
@@ -215,6 +228,85 @@ def annotate(panel: Any, at: Any, labels: Sequence[str], ink: Ink) -> None:
             if inside and not any(box.overlaps(other) for other in taken):
                 break
         taken.append(label.get_window_extent(renderer))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One cost against the side of a square input.
+
+    Parameters
+    ----------
+    quantity : Quantity
+        What it is.
+    sides, values : sequence of float
+        What was measured.
+    constant, per_pixel : float
+        The fit, ``constant + per_pixel · side²``.
+    off : float
+        The largest part by which the fit misses a value.
+    limit : float, optional
+        What may be spent.
+    """
+
+    quantity: Quantity
+    sides: Sequence[float]
+    values: Sequence[float]
+    constant: float
+    per_pixel: float
+    off: float
+    limit: float | None = None
+
+
+def cost_against_side(shown: Sequence[Curve], largest: float | None) -> bytes:
+    """Plot what a network takes against the side of its input, one panel per cost; see `curves`."""
+    with figure(len(shown)) as (canvas, panels):
+        curves(panels, shown, largest, Ink())
+        return png(canvas)
+
+
+def curves(panels: Sequence[Any], shown: Sequence[Curve], largest: float | None, ink: Ink) -> None:
+    """Draw costs against a side: what was measured, the fit, and how far it is extrapolated.
+
+    Parameters
+    ----------
+    panels : sequence of Axes
+        One for each curve, empty.
+    shown : sequence of Curve
+        What to draw.
+    largest : float, optional
+        Side of the largest input that fits.
+    ink : Ink
+        Colours.
+    """
+    from matplotlib.ticker import EngFormatter
+
+    for panel, curve, colour in zip(panels, shown, COLOURS, strict=False):
+        sides = np.asarray(curve.sides, float)
+        far = np.geomspace(sides.min(), max(8 * sides.max(), 65536), 80)
+        eng = EngFormatter(unit=curve.quantity.unit, places=1)
+        fitted = f"{eng(curve.constant)} + {eng(curve.per_pixel)} · side²"
+        line = curve.constant + curve.per_pixel * far**2
+        panel.plot(
+            far, line, "--", color=ink.faint, lw=1.2, label=f"{fitted}\nwithin {curve.off:.0%}"
+        )
+        panel.plot(sides, curve.values, "o", color=colour, ms=6, mec=ink.paper, label="measured")
+        if largest is not None:
+            panel.axvline(largest, color=ink.text, lw=1, alpha=0.7)
+            panel.annotate(f"largest: {largest:,.0f}", (largest, 0.03), xytext=(4, 0), fontsize=8,
+                           xycoords=panel.get_xaxis_transform(), textcoords="offset points",
+                           color=ink.text)  # fmt: skip
+        if curve.limit is not None:
+            panel.axhline(curve.limit, color=COLOURS[1], lw=1, alpha=0.7)
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        few_ticks(panel)
+        panel.yaxis.set_major_formatter(EngFormatter(unit=curve.quantity.unit))
+        panel.xaxis.set_major_formatter(EngFormatter(unit="px"))
+        panel.set_xlabel("side of a square input")
+        panel.set_title(curve.quantity.what, fontsize=9, color=ink.text, loc="left")
+        legend = panel.legend(fontsize=7.5, frameon=False, loc="upper left")
+        for text in legend.get_texts():
+            text.set_color(ink.text)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 `execute` carries a job out, `writer` is the engine's sink, `run` reads a folder, `estimate` says
 what an answer means, `judge` measures it against the truth by `metrics`;
-`compare` and `experiment` run many, `published` writes what came of it; `fitting` makes heads for
-the codes that a run kept.
+`compare` and `experiment` run many, `resolution` measures a network at every size, `published`
+writes what came of it, `shelf` finds the runs of an image; `fitting` makes heads for the codes that
+a run kept.
 """
 
 from hrviewer.runs.compare import compare
@@ -11,13 +12,16 @@ from hrviewer.runs.estimate import describe, sentence, verdict
 from hrviewer.runs.execute import Job, parse_params, run
 from hrviewer.runs.experiment import experiment
 from hrviewer.runs.fitting import Fitted, fit_head
+from hrviewer.runs.resolution import Scaling, cost
 from hrviewer.runs.run import Run
 
 __all__ = [
     "Fitted",
     "Job",
     "Run",
+    "Scaling",
     "compare",
+    "cost",
     "describe",
     "experiment",
     "fit_head",

@@ -39,6 +39,7 @@ from hrviewer.errors import UserError
 from hrviewer.exchange.truth import read_region
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, open_pack
+from hrviewer.models.memory import forget_peak, peak_memory
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimate import describe
 from hrviewer.runs.hints import as_hints
@@ -413,22 +414,6 @@ def image_of(pyramid: Pyramid) -> dict[str, Any]:
         "plane": pyramid.plane,
         "channels": pyramid.selected and list(pyramid.selected),
     }
-
-
-def peak_memory() -> int | None:
-    """Return the process's largest resident size, in bytes; None where nobody counts it."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def forget_peak() -> None:
-    """Let `peak_memory` begin anew, where the system can: a run's peak is its own."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def versions() -> dict[str, str]:

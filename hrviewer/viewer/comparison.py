@@ -196,7 +196,7 @@ class Comparison:
         base = self._controller.base
         if base is None or self._closed:
             return
-        asked = [(named(entry), entry.run) for entry in entries]
+        asked = [(entry.title if apart else named(entry), entry.run) for entry in entries]
 
         def read() -> list[tuple[str, Picture]]:
             return [(title, Picture.of(run)) for title, run in asked]
@@ -224,8 +224,10 @@ class Comparison:
         self._difference = layer
         top = f"{drawn.limits[1]:,.3g} {drawn.unit}"
         words = f"orange: {one} says more; blue: {other} does; up to {top}"
-        seen = np.isfinite(drawn.values).any()
-        self.told.emit(words if seen else "there is no place that both looked at")
+        seen = drawn.values[np.isfinite(drawn.values)]
+        if not seen.any():
+            words = f"{one} and {other} say the same wherever both looked"
+        self.told.emit(words if seen.size else "there is no place that both looked at")
 
     def _hide(self, hidden: bool) -> None:
         """Take a single run's overlays out of sight, or bring them back."""

@@ -1,0 +1,74 @@
+"""How much memory this process has needed at most, on the host and on a device."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["bound_device", "device_peak", "forget_peak", "host_room", "peak_memory"]
+
+SHARE = 0.8
+"""Of the memory that is free, what may be taken without asking."""
+
+
+def peak_memory() -> int | None:
+    """Return the process's largest resident size, in bytes; None where nobody counts it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew, where the system can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def host_room() -> int:
+    """Return how many bytes may be taken: most of what is free, also inside a container."""
+    import os
+
+    free = []
+    with suppress(OSError):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        told = dict(line.split(":", 1) for line in lines)
+        free.append(int(told["MemAvailable"].split()[0]) * 1024)
+    with suppress(OSError, ValueError):
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
+        free.append(limit - int(Path("/sys/fs/cgroup/memory.current").read_text("ascii")))
+    if not free:
+        with suppress(OSError, ValueError, AttributeError):
+            free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return int(SHARE * min(free, default=4 << 30))
+
+
+def device_peak(device: str, *, anew: bool = False) -> int | None:
+    """Return the most bytes that were ever taken on a CUDA device at once; None for others.
+
+    Parameters
+    ----------
+    device : str
+        As a network says it.
+    anew : bool
+        Whether to begin anew first.
+    """
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    if anew:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    return int(torch.cuda.max_memory_allocated(device))
+
+
+def bound_device(device: str, limit: int) -> None:
+    """Let this process take no more than so many bytes on a CUDA device."""
+    import torch
+
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)

@@ -1,0 +1,417 @@
+"""Cost against resolution: what a network takes as its input grows, and the largest that fits.
+
+FLOPs are counted; seconds and memory are measured at growing squares in a process of its own
+(`models.trial`), which may run out of memory without harm, and extrapolated by ``a + b · side²``.
+The largest square that fits, the effective maximum resolution, is bracketed by growing and found
+by bisection.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hrviewer.engine import Control
+from hrviewer.errors import UserError
+from hrviewer.models.memory import host_room
+
+__all__ = ["Fit", "Point", "Scaling", "Trials", "bytes_of", "cost", "fit", "largest"]
+
+FIRST = 128
+"""Side of the first square."""
+GROWTH = 2**0.5
+CLOSE = 1 / 64
+"""As a part of the side, how near the largest square is found."""
+WIDEST = 1 << 17
+"""Nobody asks for more: 17 gigapixels at once."""
+ASKED = (4096, 16384, 65536, 131072)
+"""Sides that are extrapolated to."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one square took."""
+
+    side: int
+    flops: float
+    seconds: float
+    peak_bytes: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """``constant + per_pixel · side²``.
+
+    Parameters
+    ----------
+    constant, per_pixel : float
+        Not less than 0.
+    off : float
+        The largest part by which it misses what was measured.
+    """
+
+    constant: float
+    per_pixel: float
+    off: float
+
+    def at(self, side: float) -> float:
+        """Return what it says of a side."""
+        return self.constant + self.per_pixel * side**2
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What a network takes at every size.
+
+    Parameters
+    ----------
+    model, role, device, backend : str
+        Who ran where.
+    limit_bytes : int
+        What it might take.
+    points : tuple of Point
+        What was measured, by side.
+    fits : dict of str to Fit
+        Of ``flops``, ``seconds`` and ``peak_bytes``.
+    largest : int or None
+        Side of the largest square that fitted; None if it was not looked for to the end.
+    failed : int or None
+        Side of the smallest square that did not fit.
+    """
+
+    model: str
+    role: str
+    device: str
+    backend: str
+    limit_bytes: int
+    points: tuple[Point, ...]
+    fits: dict[str, Fit]
+    largest: int | None
+    failed: int | None
+
+    def json(self) -> dict[str, Any]:
+        """Return it for a file, with what is expected of larger sides."""
+        told = asdict(self)
+        told["points"] = list(told["points"])
+        told["extrapolated"] = [
+            {"side": side, **{name: fit.at(side) for name, fit in self.fits.items()}}
+            for side in ASKED
+        ]
+        return told
+
+
+class Asked(Protocol):
+    """Whoever runs a square: `Trials`, or a test's stand-in."""
+
+    def __call__(self, side: int) -> Point | None:
+        """Return what it took, None if it did not fit."""
+
+
+def cost(
+    model: str | Path,
+    *,
+    role: str = "main",
+    device: str = "auto",
+    memory: str | int | None = None,
+    sides: Sequence[int] | None = None,
+    search: bool = True,
+    watch: Callable[[str], None] | None = None,
+    control: Control | None = None,
+) -> Scaling:
+    """Measure what a network takes as its input grows.
+
+    Parameters
+    ----------
+    model : str or Path
+        A pack's name, its folder, or a network's file.
+    role : str
+        Which of its networks.
+    device : str
+        ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
+    memory : str or int, optional
+        What it may take, as ``4GB`` or in bytes: of the process on a CPU, of the device's memory
+        on CUDA. Most of what is free by default.
+    sides : sequence of int, optional
+        Squares to measure, pixels; growing by √2 from 128 to the last that fits by default.
+    search : bool
+        Whether the largest that fits is looked for.
+    watch : callable, optional
+        Told in words how far it is.
+    control : Control, optional
+        To stop from another thread; what was measured stays.
+
+    Raises
+    ------
+    UserError
+        If there is no such network, it takes one size only, or nothing fits.
+    """
+    limit = host_room() if memory is None else bytes_of(memory)
+    say = watch or (lambda words: None)
+    with Trials(model, role, device, limit, control or Control()) as trials:
+        about = trials.about
+        if about["fixed"]:
+            raise UserError(f"{about['name']} takes {about['tile']} pixels a side and no other")
+        step = int(about["step"])
+
+        def ask(side: int) -> Point | None:
+            say(f"{side:,} × {side:,} pixels")
+            return trials(side)
+
+        found: list[Point] = []
+        best: int | None = None
+        failed: int | None = None
+        for side in _growing(step) if sides is None else sorted(_rounded(sides, step)):
+            if trials.stopped or side > WIDEST:
+                break
+            point = ask(side)
+            if point is None:
+                failed = side
+                break
+            found.append(point)
+        if search and not trials.stopped and found:
+            more, best, failed = largest(ask, found[-1].side, failed, step, trials.alive)
+            found += more
+        if trials.stopped:
+            best = failed = None
+        if not found:
+            if trials.stopped:
+                raise UserError("stopped before anything was measured")
+            raise UserError(
+                f"not even {failed} × {failed} pixels fit into {limit / 1e9:.2g} GB: allow more "
+                "memory"
+            )
+    found.sort(key=lambda point: point.side)
+    areas = [point.side**2 for point in found]
+    fits = {
+        name: fit(areas, [getattr(point, name) for point in found])
+        for name in ("flops", "seconds", "peak_bytes")
+    }
+    return Scaling(
+        str(model), role, about["device"], about["backend"], limit, tuple(found), fits,
+        best, failed,
+    )  # fmt: skip
+
+
+def largest(
+    ask: Asked, fits: int, fails: int | None, step: int, alive: Callable[[], bool] = lambda: True
+) -> tuple[list[Point], int, int | None]:
+    """Find the largest square that fits: grow until one does not, then bisect.
+
+    Parameters
+    ----------
+    ask : callable
+        Runs a square.
+    fits : int
+        A side that is known to fit.
+    fails : int or None
+        One that is known not to.
+    step : int
+        Sides are multiples of it.
+    alive : callable
+        Whether to go on.
+
+    Returns
+    -------
+    points : list of Point
+        What was measured on the way.
+    side : int
+        The largest that fitted, within `CLOSE` of one that did not.
+    fails : int or None
+        The smallest that did not; None if all did.
+    """
+    points: list[Point] = []
+    while alive() and (fails is None or fails - fits > max(step, CLOSE * fits)):
+        if fails is None:
+            side = _multiple(fits * GROWTH, step)
+            if side > WIDEST:
+                break
+        else:
+            side = max(fits + step, (fits + fails) // 2 // step * step)
+            if side >= fails:
+                break
+        point = ask(side)
+        if point is None:
+            fails = side
+        else:
+            fits = side
+            points.append(point)
+    return points, fits, fails
+
+
+def fit(areas: Sequence[float], values: Sequence[float]) -> Fit:
+    """Fit a line that misses each value by as small a part as it can; neither term is negative.
+
+    Parameters
+    ----------
+    areas, values : sequence of float, length n
+        Pixels, and what they took.
+    """
+    from scipy.optimize import nnls
+
+    x, y = np.asarray(areas, float), np.asarray(values, float)
+    top = x.max()
+    terms = np.column_stack([np.ones_like(x), x / top]) / y[:, None]
+    (constant, slope), _ = nnls(terms, np.ones_like(y))
+    said = constant + slope * x / top
+    return Fit(float(constant), float(slope / top), float(np.abs(said / y - 1).max()))
+
+
+def bytes_of(memory: str | int) -> int:
+    """Read ``500MB``, ``4GB`` or ``4GiB``; a number is bytes.
+
+    Raises
+    ------
+    UserError
+        If it is none of these.
+    """
+    units = {"GIB": 1 << 30, "MIB": 1 << 20, "GB": 10**9, "MB": 10**6, "B": 1}
+    text = str(memory).strip().upper()
+    for unit, size in units.items():
+        if text.endswith(unit):
+            text, factor = text[: -len(unit)].strip(), size
+            break
+    else:
+        factor = 1
+    try:
+        found = int(float(text) * factor)
+    except (ValueError, OverflowError):
+        found = 0
+    if found <= 0:
+        raise UserError(f"{memory!r} is no amount of memory: write it as 500MB or 4GB")
+    return found
+
+
+def _growing(step: int) -> Iterator[int]:
+    """Yield sides that grow by √2."""
+    side = last = 0
+    n = 0
+    while True:
+        side = _multiple(FIRST * GROWTH**n, step)
+        if side > last:
+            yield side
+        last, n = side, n + 1
+
+
+def _rounded(sides: Sequence[int], step: int) -> set[int]:
+    return {_multiple(side, step) for side in sides}
+
+
+def _multiple(side: float, step: int) -> int:
+    return max(step, round(side / step) * step)
+
+
+class Trials:
+    """Runs squares in another process, and starts it again when one was too much.
+
+    Parameters
+    ----------
+    model, role, device
+        See `cost`.
+    limit : int
+        Bytes that it may take.
+    control : Control
+        To stop.
+    """
+
+    def __init__(
+        self, model: str | Path, role: str, device: str, limit: int, control: Control
+    ) -> None:
+        asked = [str(model), role, device, str(limit)]
+        self._command = [sys.executable, "-m", "hrviewer.models.trial", *asked]
+        self._control = control
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.about: dict[str, Any] = {}
+
+    def __enter__(self) -> Trials:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the person asked to end."""
+        return self._control.stopped
+
+    def alive(self) -> bool:
+        """Tell whether to go on."""
+        return not self.stopped
+
+    def __call__(self, side: int) -> Point | None:
+        """Run a square; None if it did not fit."""
+        if self._process is None:
+            self._start()
+        process = self._process
+        if process is None or process.stdin is None:
+            return None
+        try:
+            process.stdin.write(f"{side}\n")
+            process.stdin.flush()
+        except OSError:
+            self._end()
+            return None
+        answer = self._answer()
+        if answer is None:
+            self._end()
+            return None
+        if not answer.pop("fits"):
+            return None
+        return Point(**answer)
+
+    def _start(self) -> None:
+        self._answers = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        threading.Thread(
+            target=self._listen, args=(self._process, self._answers), daemon=True
+        ).start()
+        about = self._answer()
+        if about is None:
+            self._end()
+            if self.stopped:
+                raise UserError("stopped before the network was loaded")
+            raise UserError("the network alone does not fit into the memory: allow more")
+        if "error" in about:
+            raise UserError(about["error"])
+        self.about = about
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
+        with process.stdout as lines:  # type: ignore[union-attr]
+            for line in lines:
+                answers.put(line)
+        answers.put(None)
+
+    def _answer(self) -> dict[str, Any] | None:
+        """Wait for a line; None if the process ended, or the person stopped it."""
+        while not self.stopped:
+            try:
+                line = self._answers.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            return None if line is None else json.loads(line)
+        return None
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
