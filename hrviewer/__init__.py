@@ -55,7 +55,7 @@ def run(
     model: str | Path | Pack = "nuclei",
     strategy: str | Strategy = "patches",
     *,
-    region: Rect | Sequence[int] | None = None,
+    region: Rect | Sequence[int] | str | Path | None = None,
     budget: str | None = None,
     seed: int = 0,
     hints: Mapping[str, Any] | None = None,
@@ -77,8 +77,9 @@ def run(
         A pack's name, its folder, or a network's file with its card beside it.
     strategy : str or Strategy
         Its id: ``hrviewer strategies`` lists them.
-    region : Rect or sequence of int, optional
-        ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
+    region : Rect, sequence of int, or path, optional
+        ``(y, x, h, w)`` in level-0 pixels, or a file around whose shapes it lies; the whole image
+        by default.
     budget : str, optional
         ``"2TFLOP"``, ``"30s"`` or ``"500patches"``; the strategy's own default otherwise.
     seed : int

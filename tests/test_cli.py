@@ -87,15 +87,16 @@ def test_help_lists_what_works_and_no_more():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
     commands = {
-        "info", "run", "view", "compare", "convert", "experiment", "export", "sample", "models",
-        "strategies",
+        "info", "run", "view", "compare", "convert", "experiment", "export", "fit", "import",
+        "sample",
+        "models", "strategies",
     }  # fmt: skip
     assert listed == commands | {"--version", "--debug", "--help"} | (listed & {"resumed."})
     for name in [*commands, "models list", "models show", "models check"]:
         text = call(*name.split(), "--help").stdout
         assert "--debug" in text
         assert ("--live" in text) is (name == "view")
-        assert ("--truth" in text) is (name in ("run", "compare"))
+        assert ("--truth" in text) is (name in ("run", "compare", "fit"))
 
 
 def test_help_and_import_are_light_and_quick():
@@ -543,6 +544,22 @@ def test_export_refuses_in_one_line(run, tmp_path):
 
 
 # What there is.
+
+
+def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
+    pytest.importorskip("sklearn")
+    run, table = tmp_path / "a.run.zarr", tmp_path / "truth.csv"
+    call("run", image, "--model", "toy", "--strategy", "compression", "--out", run)
+    # As many as it is bright, more or less.
+    red = IMAGE[..., 0].reshape(75, 4, 100, 4).sum((1, 3)).astype(int) // 1000
+    points = 4 * np.argwhere(red).repeat(red[red > 0], axis=0)
+    np.savetxt(table, points, "%d", ",", header="y,x", comments="")
+    said = call("fit", run, "--truth", table, "--out", tmp_path / "head").stdout
+    assert f"{len(points):,} objects in 7,500 cells" in said
+    assert f"--model {tmp_path / 'head'}+MODEL" in said
+    told = json.loads(call("fit", run, "--truth", table, "-o", tmp_path / "b", "--json").stdout)
+    assert told["correlation"] > 0.9
+    assert "exists" in refused("fit", run, "--truth", table, "--out", tmp_path / "head")
 
 
 def test_strategies():

@@ -16,7 +16,7 @@ from hrviewer.exchange import FORMATS
 if TYPE_CHECKING:
     from hrviewer.exchange.images import Progress
 
-__all__ = ["convert", "export", "sample"]
+__all__ = ["convert", "export", "import_", "sample"]
 
 
 @command(app)
@@ -39,6 +39,18 @@ def export(
     chosen = dict(item.split("=", 1) for item in options or [])
     with written() as progress:
         typer.echo(export(Run(run), out, to, progress, **chosen))
+
+
+@command(app, "import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="WSInfer's CSV, TRIDENT's or CLAM's HDF5.")],
+    image: Annotated[str, typer.Argument(help="The image that it speaks of.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.run.zarr")],
+) -> None:
+    """Make a run of what another tool found, to compare with."""
+    from hrviewer.runs.imported import import_run
+
+    typer.echo(import_run(file, image, out).path)
 
 
 def version_of(text: str) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import UserError
 from hrviewer.exchange.formats import Exportable
 from hrviewer.exchange.maps import MapName, open_map
-from hrviewer.exchange.report import in_grey, sample
+from hrviewer.exchange.report import sample, stretched
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 
@@ -74,8 +74,7 @@ def look_at(run: Exportable, name: MapName, channel: int, side: int) -> Shown:
     scale = max(1.0, max(region.h, region.w) / side)
     shape = max(1, round(region.h / scale)), max(1, round(region.w / scale))
     at = 0 if channel < 0 and name == "cost" else channel
-    cells = shown.cells if at < 0 else Plane(shown.cells, at)
-    values = sample(cells, shown.cell, region, shape, plane=None)
+    values = sample(shown.cells, shown.cell, region, shape, None if at < 0 else at)
     label = shown.labels[at] if at >= 0 else name if n > 1 else shown.labels[0]
     unit = shown.units[max(at, 0)]
     size = run.header["image"]["pixel_size"]
@@ -87,17 +86,6 @@ def look_at(run: Exportable, name: MapName, channel: int, side: int) -> Shown:
         (region.h / shape[0] * (size[0] if size else 1), region.w / shape[1] * (size or (1, 1))[1]),
         "µm" if size else "px",
     )
-
-
-class Plane:
-    """One channel of a map, read as if it were all of it."""
-
-    def __init__(self, cells: Any, channel: int) -> None:
-        self._cells, self._channel = cells, channel
-        self.shape = (1, *cells.shape[1:])
-
-    def __getitem__(self, index: tuple[slice, slice, slice]) -> NDArray[Any]:
-        return np.asarray(self._cells[(slice(self._channel, self._channel + 1), *index[1:])])
 
 
 def whole(run: Exportable) -> Rect:
@@ -113,9 +101,10 @@ def background(
         with open_pyramid(run.header["image"]["path"]) as pyramid:
             if pyramid.fingerprint != run.header["image"]["fingerprint"]:
                 return None
-            grey = in_grey(pyramid.read(region, scale))
+            colours = stretched(pyramid.read(region, scale)[..., :3])
     except UserError:
         return None
+    grey = np.asarray(colours.mean(axis=2), np.uint8)
     rows = np.minimum(np.arange(shape[0]), grey.shape[0] - 1)
     columns = np.minimum(np.arange(shape[1]), grey.shape[1] - 1)
     return grey[np.ix_(rows, columns)]

@@ -14,8 +14,8 @@ from hrviewer.exchange.formats import Exportable
 
 __all__ = ["MAPS", "MapName", "RunMap", "coarser", "open_map", "open_maps"]
 
-MapName = Literal["output", "saliency", "cost"]
-MAPS: tuple[MapName, ...] = ("output", "saliency", "cost")
+MapName = Literal["output", "saliency", "cost", "codes"]
+MAPS: tuple[MapName, ...] = ("output", "saliency", "cost", "codes")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +25,7 @@ class RunMap:
     Parameters
     ----------
     name : str
-        ``output``, ``saliency`` or ``cost``.
+        ``output``, ``saliency``, ``cost`` or ``codes``.
     cells : zarr.Array
         ``(channels, rows, columns)``, NaN where nothing was looked at.
     cell : float

@@ -146,7 +146,7 @@ def create_image(
     group.attrs["hrviewer"] = {"cell": cell, **(attributes or {})}
     k, rows, columns = shape
     for i in paths:
-        chunks = depth, min(chunk, rows), min(chunk, columns)
+        chunks = (depth, min(chunk, rows), min(chunk, columns))
         create_level(group, i, (k, rows, columns), dtype, chunks=chunks, shard=shard)
         rows, columns = -(-rows // 2), -(-columns // 2)
     return group["0"]  # type: ignore[return-value]
@@ -179,7 +179,7 @@ def create_level(
     shape: tuple[int, int, int],
     dtype: Any,
     *,
-    chunks: tuple[int, int, int] | None = None,
+    chunks: tuple[int, int, int],
     shard: int | None = None,
     fill: float | None = None,
 ) -> zarr.Array[Any]:
@@ -195,24 +195,22 @@ def create_level(
         ``(channels, rows, columns)``.
     dtype : dtype
         Of the pixels.
-    chunks : tuple of int, optional
-        One channel of 512 × 512 pixels by default.
+    chunks : tuple of int
+        Of what is compressed together.
     shard : int, optional
         Side of the shards, a multiple of the chunks', where the format knows them.
     fill : float, optional
         What unwritten pixels hold; NaN by default, or 0 of whole numbers.
     """
-    _, rows, columns = shape
-    side = chunks or (1, min(CHUNK, rows), min(CHUNK, columns))
     third = group.metadata.zarr_format == 3
     if fill is None:
         fill = np.nan if np.issubdtype(dtype, np.floating) else 0
-    sharded = third and shard is not None and not any(shard % n for n in side[1:])
+    sharded = third and shard is not None and not any(shard % n for n in chunks[1:])
     return group.create_array(
         name,
         shape=shape,
-        chunks=side,
-        shards=(side[0], shard, shard) if sharded else None,  # type: ignore[arg-type]
+        chunks=chunks,
+        shards=(chunks[0], shard, shard) if sharded else None,  # type: ignore[arg-type]
         dtype=dtype,
         fill_value=fill,
         overwrite=True,

@@ -124,6 +124,8 @@ def scatter(
     ink: Ink,
     *,
     intervals: Sequence[tuple[float, float] | None] | None = None,
+    names: Sequence[str] | None = None,
+    front: bool = True,
 ) -> None:
     """Draw points of error against cost, and what no other beats, on a panel.
 
@@ -141,19 +143,24 @@ def scatter(
         Colours.
     intervals : sequence, optional
         ``(low, high)`` around each error, None where it is not known.
+    names : sequence of str, optional
+        All kinds in the order of their colours; as they come if not given.
+    front : bool
+        Whether less is better, and the Pareto front is drawn.
     """
     from matplotlib.ticker import EngFormatter
 
     x, y = np.asarray(cost, float), np.asarray(error, float)
-    names = list(dict.fromkeys(kinds))
+    names = names or list(dict.fromkeys(kinds))
     for i, kind in enumerate(kinds):
         colour, mark = colour_of(kind, names)
         span = intervals[i] if intervals is not None else None
         if span is not None:
             panel.vlines(x[i], *span, color=colour, alpha=0.35, lw=2)
         panel.plot(x[i], y[i], mark, color=colour, ms=8, mec=ink.paper, zorder=3)
-    front = pareto(x.tolist(), y.tolist())
-    panel.step(x[front], y[front], where="post", color=ink.faint, lw=1, ls="--", zorder=1)
+    if front:
+        best = pareto(x.tolist(), y.tolist())
+        panel.step(x[best], y[best], where="post", color=ink.faint, lw=1, ls="--", zorder=1)
     if len(x) and (x > 0).all():
         panel.set_xscale("log")
     if len(y) and y.min() > 0 and y.max() > 10 * y.min():

@@ -22,7 +22,17 @@ from hrviewer.pyramid.resample import Pixels
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Figure", "Overlay", "Section", "in_grey", "overlays", "page", "photograph", "pictured"]
+__all__ = [
+    "Figure",
+    "Overlay",
+    "Section",
+    "overlays",
+    "page",
+    "photograph",
+    "pictured",
+    "sample",
+    "stretched",
+]
 
 Figure = tuple[str, bytes]
 """What stands below a picture, and the picture."""
@@ -96,7 +106,7 @@ def page(
     )
     told = "".join(f"<li>{escape(note)}</li>" for note in notes)
     shown = "".join(
-        f"<h2>{escape(name)}</h2>{f'<p>{escape(words)}</p>' if words else ''}"
+        f"<h2>{escape(name)}</h2><p>{escape(words)}</p>"
         f"<div class='row'>{''.join(map(figure, figures))}</div>"
         for name, words, figures in sections
     )
@@ -255,11 +265,6 @@ def photograph(pyramid: Pyramid, region: Rect) -> NDArray[np.uint8]:
     return stretched(colours)
 
 
-def in_grey(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return pixels ``(h, w, c)`` as 8-bit grey ``(h, w)``."""
-    return np.asarray(stretched(pixels[..., :3]).mean(axis=2), np.uint8)
-
-
 def stretched(pixels: Pixels) -> NDArray[np.uint8]:
     """Return pixels as 8 bit, stretched where they are of another type."""
     if pixels.dtype == np.uint8:
@@ -297,19 +302,20 @@ def sample(
     y1 = min(cells.shape[1], math.ceil(region.y1 / cell))
     x1 = min(cells.shape[2], math.ceil(region.x1 / cell))
     step = max(1, (y1 - y0) // shape[0], (x1 - x0) // shape[1])
-    edges = np.arange(0, x1 - x0, step)
-    # Whole chunks at a time: one that is read in slices is decoded again for each.
-    high = step * max(1, 512 // step)
     planes = slice(None) if plane is None else [plane % cells.shape[0]]
+    edges = np.arange(0, x1 - x0, step)
+    # Whole chunks at a time: one that is read row by row is decoded again for each.
+    high = step * max(1, 512 // step)
     parts = []
     for start in range(y0, y1, high):
         band = np.asarray(cells[:, start : min(start + high, y1), x0:x1])[planes]
-        seen = ~np.isnan(band).all(axis=0)
-        total = np.where(seen, np.nansum(band, axis=0, dtype=np.float64), 0)
+        # What a pixel's cells hold together, for as many of them as were seen.
+        known = (~np.isnan(band).all(axis=0)).astype(float)
+        total = np.nansum(band, axis=0, dtype=np.float64)
         rows = np.arange(0, band.shape[1], step)
         counts, sums = (
             np.add.reduceat(np.add.reduceat(values, rows, axis=0), edges, axis=1)
-            for values in (seen.astype(float), total)
+            for values in (known, total)
         )
         parts.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
     small = np.concatenate(parts)

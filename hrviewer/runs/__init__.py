@@ -2,21 +2,25 @@
 
 `execute` carries a job out, `writer` is the engine's sink, `run` reads a folder, `estimate` says
 what an answer means, `judge` measures it against the truth by `metrics`;
-`compare` and `experiment` run many, `published` writes what came of it.
+`compare` and `experiment` run many, `published` writes what came of it; `fitting` makes heads for
+the codes that a run kept.
 """
 
 from hrviewer.runs.compare import compare
 from hrviewer.runs.estimate import describe, sentence, verdict
 from hrviewer.runs.execute import Job, parse_params, run
 from hrviewer.runs.experiment import experiment
+from hrviewer.runs.fitting import Fitted, fit_head
 from hrviewer.runs.run import Run
 
 __all__ = [
+    "Fitted",
     "Job",
     "Run",
     "compare",
     "describe",
     "experiment",
+    "fit_head",
     "parse_params",
     "run",
     "sentence",

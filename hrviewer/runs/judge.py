@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from hrviewer.runs.metrics import GAME_LEVELS, Overlap, game
 from hrviewer.runs.run import Run
 from hrviewer.truth import Truth
 
-__all__ = ["Judge", "find_judge", "find_truth"]
+__all__ = ["Judge", "count_errors", "find_judge", "find_truth", "of_classes"]
 
 Judge = Callable[[Run], dict[str, Any]]
 """Says of a run what ``truth`` holds in its header."""
@@ -48,7 +48,7 @@ def find_judge(
         return class_judge(truth, pyramid, main)
     if main.task not in ("density", "detection"):
         raise UserError(f"{main.name} neither counts nor segments: no truth can be told of it")
-    objects = of_classes(find_truth(truth, pyramid), main)
+    objects = of_classes(find_truth(truth, pyramid), main.output.classes)
     return lambda run: count_errors(run, objects)
 
 
@@ -72,9 +72,9 @@ def find_truth(truth: str | Path | Truth, pyramid: Pyramid) -> Truth:
     return read_truth(truth, pyramid.path or pyramid.name, pyramid.shape)
 
 
-def of_classes(truth: Truth, card: Card) -> Truth:
-    """Return the objects of the classes that the network knows; all if it shares no name."""
-    shared = [i for i, name in enumerate(truth.classes) if name in card.output.classes]
+def of_classes(truth: Truth, known: Container[str]) -> Truth:
+    """Return the objects of the classes that a network knows; all if it shares no name."""
+    shared = [i for i, name in enumerate(truth.classes) if name in known]
     if not shared:
         return truth
     return truth.only(np.isin(truth.kinds, shared))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     workers: int = 1,
+    further: Mapping[str, Tensor] | None = None,
     watch: Watch = lambda step, loss, figures: None,
 ) -> tuple[nn.Module, float]:
     """Learn a lesson, from `checkpoint` if it exists.
@@ -55,6 +56,8 @@ def train(
         torch's.
     workers : int
         Processes that make batches; 0 makes them here.
+    further : mapping of str to Tensor, optional
+        Weights to go on from, at a third of the lesson's rate, instead of what it begins with.
     watch : callable
         Is told each step's number, the recent loss, and every so often what the judges say.
 
@@ -72,17 +75,22 @@ def train(
     """
     place = torch.device(device)
     torch.manual_seed(seed)
-    network = lesson.begin().to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = lesson.begin()
+    rate = lesson.rate
+    if further is not None:
+        network.load_state_dict(further)
+        rate /= 3
+    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lesson.rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lesson.rate, steps, pct_start=0.05)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.05)
     parts: dict[str, Any] = {
         "network": network,
         "average": average,
         "optimizer": optimizer,
         "schedule": schedule,
     }
-    run = [lesson.card.meaning, steps, seed]
+    run = [lesson.card.meaning, steps, seed, further is not None]
     start, spent = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=place, weights_only=True)

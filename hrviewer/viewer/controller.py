@@ -26,12 +26,13 @@ from hrviewer.errors import UserError
 from hrviewer.exchange import export
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, installed_packs, open_pack
-from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid import Pyramid
 from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
 from hrviewer.runs.hints import density_of
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
 from hrviewer.viewer.arriving import follow
+from hrviewer.viewer.comparison import Comparison
 from hrviewer.viewer.hinting import drawn_map
 from hrviewer.viewer.levels import KEY, image_layer, is_base, plane_of, pyramid_of, shape_of
 from hrviewer.viewer.live import Live
@@ -40,6 +41,7 @@ from hrviewer.viewer.opening import Opening
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
+from hrviewer.viewer.reopening import Reopened, reopen
 from hrviewer.viewer.truth import TruthPoints, finder
 from hrviewer.viewer.units import duration, si
 from hrviewer.viewer.warped import seen_through
@@ -102,6 +104,7 @@ class Controller:
         self.state: State = "idle"
         self.overlays: Overlays | None = None
         self.truth: TruthPoints | None = None
+        self.truth_file: Path | None = None
         self.run: Run | None = None
         self.cache, self.folder, self.polite = cache, folder, polite
         self._device: Device | None = None
@@ -113,8 +116,10 @@ class Controller:
         self.hint: Layer | Literal["run"] | None = None
         self._export: tuple[Path, Future[Path]] | None = None
         self._opening: Opening | None = None
+        self._reopening: Future[Reopened] | None = None
         self._closed = False
         self.live = Live(self)
+        self.comparison = Comparison(self)
         follow(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
@@ -252,6 +257,7 @@ class Controller:
     ) -> None:
         cache = self.results()
         self.live.turn(False)
+        self._reopening = None
         self.noted.emit([])
         self.progressed.emit(Status(0.0, "loading the network"))
         self._work = Work(prepare, out=out, resume=resume, cache=cache)
@@ -327,6 +333,11 @@ class Controller:
                 self.looked.emit(future.result())
         if self._opening is not None:
             self._take_opened(self._opening)
+        if self._reopening is not None and self._reopening.done():
+            reopening, self._reopening = self._reopening, None
+            with self._told():
+                self._take_reopened(reopening.result())
+        self.comparison.tick()
         if self._export is not None and self._export[1].done():
             path, written = self._export
             self._export = None
@@ -364,6 +375,7 @@ class Controller:
             base = self._need_base()
             find = finder(pyramid_of(base), path)
             self.truth = TruthPoints(self.viewer, base, find, self._reader)
+            self.truth_file = path
         self.truth_told.emit("looking…" if self.truth else "")
 
     def hide_truth(self) -> None:
@@ -391,23 +403,23 @@ class Controller:
     def busy(self) -> bool:
         """Whether a file is being opened or written, or a patch read."""
         asked = self.truth is not None and self.truth.busy
-        return asked or any((self._opening, self._export, self._preview))
+        return asked or any((self._opening, self._reopening, self._export, self._preview))
 
     def open_run(self, path: str | Path) -> None:
-        """Bring a run's overlays back, on its image if that is at hand."""
+        """Bring a run's overlays back, on its image if that is at hand; with a later `tick`."""
         with self._told():
             if self._work is not None:
                 raise UserError("a run is at work: stop it before opening another")
             self.live.turn(False)
-            run = Run(path)
-            notes = [*run.header["notes"]]
-            wanted = run.header["image"]
-            base = self.base
-            if base is None or self._fingerprint(base) != wanted["fingerprint"]:
-                base = self._image_of(run, notes)
-            self.run = run
-            self._draw(base, Picture.of(run))
-            self._report(run, notes)
+            shown = {self._fingerprint(layer) for layer in self.viewer.layers if is_base(layer)}
+            self._reopening = self._reader.submit(reopen, Path(path), shown)
+
+    def _take_reopened(self, found: Reopened) -> None:
+        run, notes = found.run, [*found.run.header["notes"]]
+        base = self._image_of(found, notes)
+        self.run = run
+        self._draw(base, found.picture)
+        self._report(run, notes)
 
     def close(self) -> None:
         """End everything that goes on; the layers stay."""
@@ -424,6 +436,7 @@ class Controller:
         self._reader.shutdown(wait=False, cancel_futures=True)
         work, device, session = self._work, self._device, self.live.session
         self.live.close()
+        self.comparison.close()
         if work is not None:
             work.stop()
 
@@ -513,7 +526,7 @@ class Controller:
 
     def _adopt(self, layer: Layer | None) -> None:
         if is_base(layer) and layer != self.base:
-            self.base = layer
+            self.base, self.truth_file = layer, None
             self.base_changed.emit()
 
     def _on_active(self, event: Any = None) -> None:
@@ -534,11 +547,13 @@ class Controller:
             self.hide_truth()
         if layer == self.base:
             self.stop()
-            self.base = None
+            self.base = self.truth_file = None
             self._on_inserted()
             self.base_changed.emit()
 
     def _draw(self, base: Image, picture: Picture) -> None:
+        self.comparison.end()
+        self.comparison.clear()
         shown = None
         if self.overlays is not None:
             shown = self.overlays
@@ -552,27 +567,28 @@ class Controller:
         if not view.empty:
             overlays.follow(view, screen_pixel(self.viewer, overlays.base))
 
-    def _image_of(self, run: Run, notes: list[str]) -> Image:
+    def _image_of(self, found: Reopened, notes: list[str]) -> Image:
         """Return a layer of the image that a run looked at."""
+        run, pyramid, base = found.run, found.pyramid, self.base
         wanted = run.header["image"]
-        path = Path(wanted["path"])
-        for layer in self.viewer.layers:
+        for layer in [base, *self.viewer.layers]:
             if is_base(layer) and self._fingerprint(layer) == wanted["fingerprint"]:
                 return layer
-        if path.exists():
-            pyramid = open_pyramid(str(path))
+        if pyramid is not None:
             if pyramid.fingerprint != wanted["fingerprint"]:
-                notes.append(f"{path.name} has changed since this run: the overlays may not fit it")
+                notes.append(
+                    f"{pyramid.name} has changed since this run: the overlays may not fit it"
+                )
             if pyramid.shape == run.image_shape:
                 return self._add(pyramid)
-        base = self.base
+        path = wanted["path"]
         if base is not None and shape_of(base) == run.image_shape:
             notes.append(f"shown on {base.name}: the run looked at {path}, which is not the same")
             return base
         raise UserError(f"open the image of this run first: {path} is not there any more")
 
     @staticmethod
-    def _fingerprint(layer: Image) -> str | None:
+    def _fingerprint(layer: Layer) -> str | None:
         kept: Pyramid | None = layer.metadata.get(KEY, {}).get("pyramid")
         return None if kept is None else kept.fingerprint
 

@@ -62,7 +62,7 @@ class Overlays:
     ) -> None:
         self.viewer, self.base, self.picture = viewer, base, picture
         self._shown: dict[MapName, bool] = {name: style.shown for name, style in STYLES.items()}
-        self._crowded = False
+        self._crowded = self._hidden = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image] = {
             name: Image(drawn.values, **settings(name, drawn), **placement(base, drawn.cell))
@@ -144,6 +144,11 @@ class Overlays:
         self._shown[name] = shown
         self._apply()
 
+    def hide(self, hidden: bool) -> None:
+        """Take all of them out of sight for a while, or bring them back."""
+        self._hidden = hidden
+        self._apply()
+
     def shown(self, name: MapName) -> bool:
         """Tell whether an overlay is shown."""
         return self._shown[name]
@@ -176,13 +181,16 @@ class Overlays:
 
     def _apply(self) -> None:
         for name, layer in self.layers.items():
-            visible = self._shown[name] and (name != "patches" or self._crowded)
+            visible = self._seen(name) and (name != "patches" or self._crowded)
             if visible and not layer.visible:
                 layer.set_view_slice()
             layer.visible = visible
-        self.outlines.layer.visible = self._shown["patches"] and not self._crowded
+        self.outlines.layer.visible = self._seen("patches") and not self._crowded
         if self.grids is not None:
-            self.grids.layer.visible = self._shown["patches"]
+            self.grids.layer.visible = self._seen("patches")
+
+    def _seen(self, name: MapName) -> bool:
+        return self._shown[name] and not self._hidden
 
 
 def settings(name: MapName, drawn: Map) -> dict[str, Any]:

@@ -236,6 +236,7 @@ def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, 
     controller.start()
     controller.params = {}
     controller.open_run("/nowhere/x.run.zarr")
+    settle(controller)
     controller.export("/nowhere/x.geojson", "geojson")
     said = errors(controller)
     assert len(said) == 7
@@ -340,7 +341,7 @@ def test_a_run_comes_back_on_its_image(model, controller, photo, add, finish):
     path, drawn = controller.run.path, controller.overlays.picture.maps
     controller.overlays.remove()
     controller.open_run(path)
-    controller.tick()
+    settle(controller)
     assert controller.overlays.base is base
     for name, layer in controller.overlays.picture.maps.items():
         np.testing.assert_allclose(layer.values, drawn[name].values, rtol=1e-5)
@@ -355,20 +356,24 @@ def test_a_run_finds_its_image_or_says_so(model, controller, photo, finish, tmp_
     imsave(file, photo, check_contrast=False)
     made = run(file, toys, out=tmp_path / "x.run.zarr", cache="off")
     controller.open_run(made.path)
+    settle(controller)
     assert errors(controller) == []
     assert controller.overlays.base.name == "photo.png"
 
     imsave(file, 255 - photo, check_contrast=False)
     model.layers.clear()
     controller.open_run(made.path)
+    settle(controller)
     assert any("has changed" in note for note in controller.told["noted"][-1][0])
 
     file.unlink()
     model.layers.clear()
     controller.open_run(made.path)
+    settle(controller)
     assert "open the image" in errors(controller)[-1]
     model.add_layer(Image(photo, rgb=True))
     controller.open_run(made.path)
+    settle(controller)
     assert any("shown on" in note for note in controller.told["noted"][-1][0])
 
 

@@ -204,7 +204,8 @@ def test_a_run_takes_over(shown, finish):
     live(shown)
     assert shown.overlays.picture is not answered
     shown.open_run(shown.run.path)
-    shown.tick()
+    while shown.busy:
+        shown.tick()
     assert not shown.live.on
 
 

@@ -220,6 +220,7 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     assert target.exists()
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(run))
     docked.files.open.click()
+    qtbot.waitUntil(lambda: not docked.controller.busy, timeout=10_000)
     assert docked.running.error.isHidden()
     image = tmp_path / "other.png"
     imsave(image, photo, check_contrast=False)
@@ -249,7 +250,7 @@ def test_nothing_is_clipped_sideways(docked, qtbot, theme):
     docked.controller.ask((100.0, 100.0))
     viewer.window.resize(1280, 800)
     qtbot.wait(100)
-    body = docked.widget()
+    body = docked.widget(0).widget()
     assert docked.width() <= 420
     for label in body.findChildren(QLabel):
         if label.isVisible() and label.text() and not label.wordWrap():

@@ -84,9 +84,10 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
     side = shown.cell
     scaled = Affine(a * side, b * side, x, d * side, e * side, y)
     k, rows, columns = shown.cells.shape
+    kind = "float64" if shown.cells.dtype == np.float64 else "float32"
     profile = {
         "driver": "GTiff", "height": rows, "width": columns, "count": k,
-        "dtype": str(shown.cells.dtype), "crs": crs,
+        "dtype": kind, "crs": crs,
         "transform": scaled, "nodata": np.nan, "tiled": True,
         "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "predictor": 3,
         "bigtiff": "if_safer", "interleave": "band",
@@ -97,7 +98,7 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
     with rasterio.open(target, "w", **profile) as out:
         for start, band in shown.bands(TILE):
             window = rasterio.windows.Window(0, start, columns, band.shape[1])
-            out.write(band, window=window)
+            out.write(band.astype(kind, copy=False), window=window)
             progress(start + band.shape[1], rows)
         for i, (label, unit) in enumerate(zip(shown.labels, shown.units, strict=True), 1):
             out.set_band_description(i, label)

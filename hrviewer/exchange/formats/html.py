@@ -55,7 +55,7 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
     import pandas as pd
 
     header = run.header
-    maps = open_maps(run)
+    maps = [shown for shown in open_maps(run) if shown.name in SHOWN]
     pictures: list[Figure] = []
     for i, shown in enumerate(maps):
         with tempfile.NamedTemporaryFile(suffix=".png", dir=target.parent) as file:
@@ -64,7 +64,12 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
         progress(i + 1, len(maps))
     title = f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"
     table = pd.DataFrame(costs(header), columns=["cost", "amount", "unit"])
-    target.write_text(page(title, list(told(header)), table, [], [("Maps", "", pictures)]), "utf-8")
+    target.write_text(
+        page(
+            title, list(told(header)), table, [], [("Maps", "", pictures)], header.get("notes", ())
+        ),
+        "utf-8",
+    )
 
 
 def told(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -88,8 +93,6 @@ def told(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "truth", json.dumps(header["truth"], ensure_ascii=False)
     if not header["complete"]:
         yield "state", "unfinished: this is as far as it came"
-    for note in header.get("notes", []):
-        yield "note", note
     for key in ("seed", "device", "started", "fingerprint"):
         known = image.get(key, header.get(key))
         if known is not None:

@@ -192,7 +192,8 @@ def write_classes(
     _, rows, columns = shown.cells.shape
     for i in range(levels):
         shape = (1, -(-rows // 2**i), -(-columns // 2**i))
-        create_level(group, str(i), shape, np.int32, shard=SHARD)
+        chunks = (1, min(512, shape[1]), min(512, shape[2]))
+        create_level(group, str(i), shape, np.int32, chunks=chunks, shard=SHARD)
     finest: Any = group["0"]
     for c, ys, xs in pieces(finest):
         finest[c, ys, xs] = classes_of(shown.cells[:, ys, xs])
@@ -259,7 +260,7 @@ def halved(cells: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(np.where(seen, four, 0).sum((1, 3)) / seen.sum((1, 3)))
 
 
-TYPES = {"float32": "float", "float64": "double"}
+TYPES = {"float16": "float", "float32": "float", "float64": "double"}
 """What OME calls them."""
 
 

@@ -4,7 +4,7 @@
 `params` turns a strategy's parameters into widgets, `running` runs it, `interval` shows how the
 answer's interval narrows, `legend` toggles overlays,
 `breakdown` shows where the time went, `clicked` a patch that was clicked on,
-`files` opens and exports runs.
+`files` opens and exports runs; `comparing` is the second tab, with a plot from `plotted`.
 """
 
 from hrviewer.viewer.panel.docked import Panel

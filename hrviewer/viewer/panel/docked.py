@@ -1,4 +1,4 @@
-"""The panel as napari docks it: parts below each other, in a column that scrolls.
+"""The panel as napari docks it: parts below each other in a column that scrolls, and a second tab.
 
 Invariant: the panel owns its controller and the timer that wakes it, and ends both when it is
 destroyed, closed with its window, or told to.
@@ -13,6 +13,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import (
     QFrame,
     QScrollArea,
+    QTabWidget,
     QVBoxLayout,
     QWidget,
 )
@@ -21,6 +22,7 @@ from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.panel.breakdown import Breakdown
 from hrviewer.viewer.panel.choice import Choice
 from hrviewer.viewer.panel.clicked import Clicked
+from hrviewer.viewer.panel.comparing import Comparing
 from hrviewer.viewer.panel.files import Files
 from hrviewer.viewer.panel.following import Following
 from hrviewer.viewer.panel.interval import Interval
@@ -41,8 +43,8 @@ TICK = 60
 WIDTH = 372
 
 
-class Panel(QScrollArea):
-    """hrviewer's panel.
+class Panel(QTabWidget):
+    """hrviewer's panel: one tab to look, one to compare.
 
     Parameters
     ----------
@@ -86,10 +88,10 @@ class Panel(QScrollArea):
         layout.addWidget(self.warped)
         layout.addStretch(1)
         layout.addWidget(self.files)
-        self.setWidget(body)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.comparing = Comparing(controller)
+        self.addTab(column(body), "Look")
+        self.addTab(self.comparing, "Compare")
+        self.setDocumentMode(True)
         self.setMinimumWidth(300)
 
         napari_viewer.events.theme.connect(self._restyle)
@@ -133,6 +135,16 @@ def mix(a: tuple[float, ...], b: tuple[float, ...], part: float) -> str:
     """Return a colour between two, for a style sheet."""
     channels = (round(part * x + (1 - part) * y) for x, y in zip(a, b, strict=False))
     return f"rgb({', '.join(map(str, channels))})"
+
+
+def column(body: QWidget) -> QScrollArea:
+    """Return a column that scrolls up and down."""
+    made = QScrollArea()
+    made.setWidget(body)
+    made.setWidgetResizable(True)
+    made.setFrameShape(QFrame.Shape.NoFrame)
+    made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    return made
 
 
 def line() -> QFrame:

@@ -63,8 +63,8 @@ def main(data: Path | None, pack: Path) -> Density:
 
     def fields(steps: int, seed: int) -> Joined:
         return Joined(
-            Fields(photos, steps, seed, batch=9, side=SIDE),
-            Pieces("tissue", steps, seed, side=SIDE, batch=5, stride=4, again=32),
+            Fields(photos, steps, seed, batch=11, side=SIDE),
+            Pieces("tissue", steps, seed, side=SIDE, batch=3, stride=4, again=32),
         )
 
     card = Card(

@@ -1,0 +1,290 @@
+"""Runs of one image beside each other: the shelf, the grid, the difference; the tab in a window."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from napari.layers import Image, Layer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog
+from toys import picture
+
+from hrviewer.engine import ResultCache
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
+from hrviewer.runs import run
+from hrviewer.runs.shelf import shelf
+from hrviewer.truth import Truth
+from hrviewer.viewer.commands import panel_of
+from hrviewer.viewer.difference import difference
+from hrviewer.viewer.levels import image_layer
+from hrviewer.viewer.picture import Picture
+
+ASKED = (("patches", {}), ("patches", {"tile": 32}), ("uniform", {}), ("zoom", {}))
+"""The runs on the shelf."""
+
+
+@pytest.fixture
+def runs(toys, photo, tmp_path):
+    """Four runs of the photo, and one of another image."""
+    folder = tmp_path / "runs"
+    for i, (name, params) in enumerate(ASKED):
+        run(photo, toys, name, out=folder / f"{i}.run.zarr", cache="off", **params)
+    other = picture(*photo.shape[:2], seed=9)
+    run(other, toys, "patches", out=folder / "other.run.zarr", cache="off")
+    (folder / "broken.run.zarr").mkdir()
+    return folder
+
+
+def wait(controller):
+    end = time.monotonic() + 60
+    while controller.busy or controller.comparison.busy:
+        assert time.monotonic() < end
+        controller.tick()
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def compared(controller, model, photo, add, runs):
+    """A controller whose comparison has listed the runs."""
+    add(model, photo)
+    controller.comparison.refresh()
+    wait(controller)
+    return controller
+
+
+def test_the_shelf_holds_this_images_runs(runs, photo, count):
+    fingerprint = open_pyramid(photo).fingerprint
+    entries = shelf(fingerprint, [runs, runs / "nowhere"])
+    assert [(entry.strategy, entry.run.header["params"]) for entry in entries] == [*ASKED]
+    assert [entry.title for entry in entries] == ["patches", "patches tile=32", "uniform", "zoom"]
+    assert {entry.against for entry in entries} == {"patches"}
+    for entry in entries:
+        off = entry.row["estimate"] - entries[0].row["estimate"]
+        assert entry.row["error"] == pytest.approx(off)
+        assert entry.row["flops"] == entry.run.cost["flops"]
+    told = shelf(fingerprint, [runs], Truth(np.full((7, 2), 5.0)))
+    assert told[0].row["error"] == pytest.approx(count - 7)
+    assert told[0].against == "truth"
+    # What it was measured against here is not written down.
+    assert json.loads((runs / "0.run.zarr" / "run.json").read_text("utf-8"))["truth"] is None
+
+
+def filled(cell, values, width=320, seen=True):
+    """A picture whose density is known."""
+    made = Picture(Rect(0, 0, width, width), cell, "mass", ["thing"])
+    array = made.record.output.values
+    array[:] = values * cell**2
+    if not seen:
+        array[:, :, : array.shape[2] // 2] = np.nan
+    made._redraw(made.image)
+    return made
+
+
+@pytest.mark.parametrize("cell", [4, 8])
+def test_a_difference_is_that_of_the_densities(cell):
+    a, b = filled(4, 3e-4), filled(cell, 1e-4, seen=False)
+    drawn = difference(a, b)
+    assert drawn.unit == "thing per megapixel"
+    left, right = np.array_split(drawn.values, 2, axis=1)
+    assert np.isnan(left).all()
+    np.testing.assert_allclose(right, 200, rtol=1e-5)
+    assert drawn.limits == (-200.0, 200.0)
+    np.testing.assert_allclose(difference(b, a).values, -drawn.values)
+
+
+def test_the_difference_of_two_runs_is_a_layer(compared, model):
+    comparison, told = compared.comparison, []
+    comparison.told.connect(told.append)
+    comparison.show(comparison.entries[0])
+    wait(compared)
+    single = compared.overlays.layers["output"]
+    comparison.differ(comparison.entries[2], comparison.entries[0])
+    wait(compared)
+    layer = comparison.difference
+    assert layer in model.layers
+    a, b = (Picture.of(comparison.entries[i].run) for i in (2, 0))
+    np.testing.assert_allclose(layer.data, difference(a, b).values)
+    assert "orange: uniform" in told[-1]
+    assert not single.visible
+    comparison.clear()
+    assert comparison.difference is None
+    assert layer not in model.layers
+    assert single.visible
+
+
+def test_runs_stand_side_by_side_and_go_again(compared, model):
+    comparison, grid = compared.comparison, model.canvas.grid
+    comparison.show(comparison.entries[0])
+    wait(compared)
+    before = [(layer.name, layer.visible) for layer in model.layers]
+    view = model.scene.camera.zoom
+    comparison.beside(comparison.entries[:3])
+    wait(compared)
+    assert grid.enabled
+    boxes = [
+        [model.layers[i].name for i in indices if model.layers[i].visible]
+        for _, indices in grid.iter_viewboxes(model.layers)
+        if indices
+    ]
+    names = [comparison.entries[i].title for i in range(3)]
+    assert len(boxes) == 3
+    for (image, drawn), name in zip(boxes, names, strict=True):
+        assert image.startswith(name)
+        assert drawn.startswith(name)
+        assert drawn.endswith("output")
+    # Colours mean the same in all pictures.
+    limits = {tuple(group.drawn.contrast_limits) for group in comparison.side.groups}
+    assert len(limits) == 1
+    comparison.choose("cost")
+    for group in comparison.side.groups:
+        values = group.picture.maps["cost"].levels[max(group.level, 0)]
+        np.testing.assert_array_equal(group.drawn.data, values)
+    comparison.end()
+    assert not grid.enabled
+    assert [(layer.name, layer.visible) for layer in model.layers] == before
+    assert model.scene.camera.zoom == view
+
+
+def test_what_comes_meanwhile_waits_below(compared, model):
+    comparison = compared.comparison
+    comparison.beside(comparison.entries[:2])
+    wait(compared)
+    late = model.add_layer(
+        Image(np.zeros((30, 30)), name="late", metadata={"hrviewer": {"overlay": "x"}})
+    )
+    assert not late.visible
+    assert model.layers.index(late) < model.layers.index(comparison.side.groups[1].image)
+    # A run that is shown ends it.
+    comparison.show(comparison.entries[2])
+    wait(compared)
+    assert comparison.side is None
+    assert late.visible
+
+
+def test_the_truth_stands_in_every_picture(compared, model, tmp_path):
+    comparison = compared.comparison
+    comparison.beside(comparison.entries[:2])
+    wait(compared)
+    path = tmp_path / "points.csv"
+    path.write_text("y,x\n10.5,20.5\n100.5,200.5\n")
+    compared.show_truth(path)
+    wait(compared)
+    compared.tick()
+    for group in comparison.side.groups:
+        assert group.truth.visible
+        np.testing.assert_allclose(group.truth.data, [[10, 20], [100, 200]])
+    assert not compared.truth.layer.visible
+    comparison.refresh()
+    wait(compared)
+    assert comparison.entries[0].against == "truth"
+    compared.hide_truth()
+    compared.tick()
+    assert not any(group.truth.visible for group in comparison.side.groups)
+
+
+def test_another_image_begins_anew(compared, model, add):
+    comparison = compared.comparison
+    comparison.beside(comparison.entries[:2])
+    wait(compared)
+    add(model, picture(200, 200, seed=4))
+    model.layers.selection.active = next(
+        la for la in model.layers if la.data.shape[:2] == (200, 200)
+    )
+    assert compared.base.data.shape[:2] == (200, 200)
+    assert comparison.side is None
+    assert comparison.entries == []
+    assert not model.canvas.grid.enabled
+
+
+# In a window.
+
+
+@pytest.fixture
+def tab(make_napari_viewer, photo, toys, runs, qtbot):
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1280, 800)
+    viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
+    panel = panel_of(viewer)
+    controller = panel.controller
+    controller.cache, controller.folder, controller.polite = ResultCache(), runs, False
+    controller.use_pack(toys)
+    panel.setCurrentWidget(panel.comparing)
+    qtbot.waitUntil(lambda: panel.comparing.table.rowCount() == 4, timeout=20_000)
+    yield panel.comparing
+    panel.close_all()
+
+
+def quiet(tab):
+    return lambda: not (tab.controller.busy or tab.comparison.busy)
+
+
+def test_a_click_on_a_point_shows_its_run(tab, qtbot):
+    pytest.importorskip("matplotlib")
+    tab.plot.canvas.draw()
+    entry = tab.plot.entries[2]
+    x, y = tab.plot.panel.transData.transform(tab.plot._xy[2])
+    at = SimpleNamespace(x=x, y=y, key=None, guiEvent=None)
+    tab.plot.moved(at)
+    assert entry.strategy in tab.plot.canvas.toolTip()
+    tab.plot.pressed(at)
+    assert [chosen.path for chosen in tab.chosen()] == [entry.path]
+    qtbot.waitUntil(lambda: tab.controller.overlays is not None, timeout=20_000)
+    assert tab.controller.run.path == entry.path
+    tab.plot.moved(SimpleNamespace(x=x + 500, y=y, key=None, guiEvent=None))
+    assert tab.plot.canvas.toolTip() == ""
+
+
+def test_the_tab_stands_runs_side_by_side(tab, qtbot):
+    assert not tab.beside.isEnabled()
+    tab.pick(tab.comparison.entries[0], False)
+    for entry in tab.comparison.entries[1:]:
+        tab.pick(entry, True)
+    qtbot.waitUntil(quiet(tab), timeout=20_000)
+    assert len(tab.chosen()) == 4
+    assert not tab.differ.isEnabled()
+    tab.beside.click()
+    qtbot.waitUntil(
+        lambda: tab.comparison.side is not None and tab.comparison.side.ready, timeout=60_000
+    )
+    viewer = tab.controller.viewer
+    assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
+    assert tab.beside.isChecked()
+    tab.map.setCurrentIndex(tab.map.findData("saliency"))
+    tab.map.activated.emit(tab.map.currentIndex())
+    assert tab.comparison.side.name == "saliency"
+    tab.beside.click()
+    assert not viewer.canvas.grid.enabled
+    assert not tab.beside.isChecked()
+
+
+def test_two_runs_differ(tab, qtbot):
+    tab.pick(tab.comparison.entries[0], False)
+    tab.pick(tab.comparison.entries[2], True)
+    qtbot.waitUntil(quiet(tab), timeout=20_000)
+    tab.differ.click()
+    qtbot.waitUntil(lambda: tab.comparison.difference is not None, timeout=20_000)
+    assert tab.differ.isChecked()
+    assert "says more" in tab.hint.text()
+    tab.differ.click()
+    assert tab.comparison.difference is None
+
+
+def test_the_plot_stands_beside_the_table_where_there_is_room(tab):
+    tab.resize(400, 800)
+    assert tab.halves.orientation() == Qt.Orientation.Vertical
+    tab.resize(900, 300)
+    assert tab.halves.orientation() == Qt.Orientation.Horizontal
+
+
+def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, toys):
+    more = tmp_path / "comparison"
+    run(photo, toys, "patches", tile=48, out=more / "runs" / "x.run.zarr", cache="off")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(more))
+    tab.folder.click()
+    qtbot.waitUntil(lambda: tab.table.rowCount() == 5, timeout=20_000)
+    assert "5 runs of this image · errors against patches" in tab.words.text()
