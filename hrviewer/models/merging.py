@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -66,8 +67,8 @@ class Merged:
         if not share:
             return self
         into, lengths, start = [], [], 0
-        for n, part in zip(self.lengths, alike.split(self.lengths), strict=True):
-            joined, left = _pairs(part, int(n * min(share, 0.5)))
+        for i, j in pairwise(accumulate(self.lengths, initial=0)):
+            joined, left = _pairs(alike[i:j], int((j - i) * min(share, 0.5)))
             into.append(joined + start)
             lengths.append(left)
             start += left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -122,11 +123,10 @@ class TokenTransformer(nn.Module):
         ys, xs = (torch.arange(0, length, side, device=images.device) for length in (h, w))
         corners = torch.cartesian_prod(ys, xs).view(-1, 2)
         boxes = torch.cat((corners, torch.full_like(corners, side)), dim=1).repeat(n, 1)
-        across = -(-w // self.region)
-        region = boxes[:, 0] // self.region * across + boxes[:, 1] // self.region
-        region += torch.arange(n, device=images.device).repeat_interleave(rows * columns) * (
-            across * -(-h // self.region)
-        )
+        down, across = (-(-length // self.region) for length in (h, w))
+        image = torch.arange(n, device=images.device).repeat_interleave(rows * columns)
+        at = boxes[:, :2] // self.region
+        region = (image * down + at[:, 0]) * across + at[:, 1]
         order = region.argsort(stable=True)
         said = torch.empty_like(tokens[:, :1, :CELLS, :CELLS]).repeat(
             1, self.classes * (1 + self.head.variance), 1, 1
@@ -144,20 +144,18 @@ class TokenTransformer(nn.Module):
     def rescale(self, counts: float | Sequence[float], variances: float = 1.0) -> None:
         """Multiply the densities, of each size or of all, and the variances by constants."""
         factors = torch.as_tensor(counts, dtype=self.gains.dtype, device=self.gains.device)
-        self.gains += factors.log()
+        self.gains.add_(factors.log())
         # The gains are the variances', too, squared.
         self.head.rescale(1.0, variances)
 
     def _where(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return how large each token is and where, from the corner of its group's region."""
         # The smallest token is no context, which may lie anywhere.
-        corners = [part[part[:, 2].argmin().view(1), :2] for part in boxes.split(tuple(lengths))]
-        origins = torch.cat(
-            [
-                (corner / self.region).floor().expand(n, 2) * self.region
-                for corner, n in zip(corners, lengths, strict=True)
-            ]
-        )
+        groups = [boxes[i:j] for i, j in pairwise(accumulate(lengths, initial=0))]
+        corners = [
+            group[group[:, 2].argmin().view(1), :2].expand(len(group), 2) for group in groups
+        ]
+        origins = (torch.cat(corners) / self.region).floor() * self.region
         centres = (boxes[:, :2] + boxes[:, 2:] / 2 - origins) / PATCH
         octaves = torch.arange(OCTAVES, device=boxes.device)
         angles = (centres[:, :, None] * (math.pi * 0.5**octaves)).flatten(1)
@@ -194,12 +192,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tenso
         mask = None if bias is None else bias.to(q.dtype).view(groups, 1, 1, most)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return seen.transpose(1, 2).flatten(0, 1)
-    parts = [x.split(tuple(lengths)) for x in (q, k, v)]
-    biases = [None] * groups if bias is None else bias.split(tuple(lengths))
-    seen = [
-        _attend(*part, (n,), some) for *part, n, some in zip(*parts, lengths, biases, strict=True)
-    ]
-    return torch.cat(seen)
+    bounds = list(accumulate(lengths, initial=0))
+    return torch.cat(
+        [
+            _attend(q[i:j], k[i:j], v[i:j], (j - i,), None if bias is None else bias[i:j])
+            for i, j in pairwise(bounds)
+        ]
+    )
 
 
 def squares(images: Tensor, side: int, patch: int = PATCH) -> Tensor:

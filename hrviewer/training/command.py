@@ -39,7 +39,12 @@ def teach(
         Path | None, typer.Option(help="Where the pack is written; by default where it is.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="How many; by default the lesson's own number.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many; by default the lesson's own number. 0 with --further only sets anew "
+            "what is set after learning, and examines.",
+        ),
     ] = None,
     further: Annotated[
         bool, typer.Option(help="Go on from the weights that are there, at a third of the rate.")
@@ -71,7 +76,9 @@ def teach(
     own = pack not in packs or (folder / "main.safetensors").exists()
     source = folder if own else packs[pack].folder
     lesson = course.lessons[role](data, source)
-    steps = steps or lesson.steps
+    steps = lesson.steps if steps is None else steps
+    if not steps and not further:
+        raise UserError("0 steps teach nothing: give --steps, or --further")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint or folder / f"{role}.checkpoint"
     learned, weights = _learned(folder, role) if further else (None, None)
@@ -120,7 +127,7 @@ def teach(
         **({"before": learned} if further else {}),
     }
     write_role(folder, pack, course, role, network, lesson.card, training=training, metrics=metrics)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     typer.echo(json.dumps(metrics, indent=2))
 
 

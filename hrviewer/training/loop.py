@@ -51,7 +51,7 @@ def train(
         Written every 100 steps. Of another lesson, number of steps or seed it is refused.
     steps, seed : int
         With the same ones, and the same threads, a CPU comes to the same weights, bit for bit,
-        whether it was interrupted or not.
+        whether it was interrupted or not. Without steps the network is as it was.
     device : str
         torch's.
     workers : int
@@ -80,6 +80,8 @@ def train(
     if further is not None:
         network.load_state_dict(further)
         rate /= 3
+    if not steps:
+        return network.eval().to(place), 0.0
     network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)

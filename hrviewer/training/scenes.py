@@ -45,10 +45,9 @@ class Pieces(Dataset[Batch]):
     stride : int
         Of the density that comes with the images, in pixels; 0 for images without it.
     around : float
-        Which share of the pieces is laid about an object, small ones more often by as much as they
-        are smaller, somewhere in the piece. Half of the others lie beside one, at its height:
-        a scene may be smaller far away. The rest lies anywhere. Most places are empty: without
-        it, most of what is seen would say the same.
+        Which share of the pieces is laid about an object, each as likely as any other, somewhere
+        in the piece; the others lie anywhere. Most places are empty: without it, most of what is
+        seen would say the same.
     again : int
         See `steps`.
     rings : int
@@ -79,7 +78,7 @@ class Pieces(Dataset[Batch]):
         scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
         for number in scenes:
             scene = _scene(self.name, self.size, int(number))
-            rect = self._place(*_objects(self.name, self.size, int(number)), rng)
+            rect = self._place(_objects(self.name, self.size, int(number)), rng)
             images.append(_pixels(scene, rect))
             if self.stride:
                 # What stands outside reaches in, and the other way round.
@@ -91,16 +90,12 @@ class Pieces(Dataset[Batch]):
         parts += [torch.stack(some) for some in (densities, around) if some]
         return tuple(parts)
 
-    def _place(
-        self, points: NDArray[np.float64], chance: NDArray[np.float64], rng: np.random.Generator
-    ) -> Rect:
-        """Choose a place: about one of the objects at `points`, beside one, or anywhere."""
+    def _place(self, objects: NDArray[np.float64], rng: np.random.Generator) -> Rect:
+        """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
         last = self.size - self.side
         corner = rng.integers(last + 1, size=2)
-        drawn = rng.random()
-        if len(points) and drawn < (1 + self.around) / 2:
-            about = points[rng.choice(len(points), p=chance)].astype(int) - corner % self.side
-            corner = about if drawn < self.around else np.array([about[0], corner[1]])
+        if len(objects) and rng.random() < self.around:
+            corner = objects[rng.integers(len(objects))].astype(int) - corner % self.side
         y, x = np.clip(corner, 0, last)
         return Rect(int(y), int(x), self.side, self.side)
 
@@ -111,11 +106,9 @@ def _scene(name: str, size: int, seed: int) -> Recipe:
 
 
 @lru_cache(maxsize=64)
-def _objects(name: str, size: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the objects of a scene are, ``(n, 2)``, and the chance of each to be drawn."""
-    truth = _scene(name, size, seed).truth(Rect(0, 0, size, size))
-    sides = np.ones(len(truth)) if truth.boxes is None else truth.boxes[:, 2:].min(axis=1)
-    return truth.points, 1 / sides / (1 / sides).sum()
+def _objects(name: str, size: int, seed: int) -> NDArray[np.float64]:
+    """Return where the objects of a scene are, ``(n, 2)``."""
+    return _scene(name, size, seed).truth(Rect(0, 0, size, size)).points
 
 
 def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor:

@@ -90,7 +90,9 @@ class TokenStudent(Student):
             total = total + loss / len(cuts)
             both = torch.stack((mean, cut.counts)).sum((3, 4))
             sums = sums.index_add(1, cut.owner, both)
-        return total + 0.3 * density_loss(*sums[..., None, None], ((1, 1.0, 0.2),))
+        mine, there = sums[..., None, None]
+        whole: Tensor = total + 0.3 * density_loss(mine, there, ((1, 1.0, 0.2),))
+        return whole
 
     def calibrate(self, network: nn.Module) -> dict[str, float]:
         """Make the sums of its counts right for each size; then the spread of its errors."""

@@ -467,6 +467,8 @@ class Controller:
                 self._set("running")
         elif isinstance(event, Ended):
             self.run = event.run
+            if self._began is not None:
+                self._began.picture.course.over = True
             if event.run is not None:
                 notes = [*event.run.header["notes"]]
                 if not event.run.complete:

@@ -17,7 +17,7 @@ from hrviewer.geometry import Rect
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.levels import KEY, placement
 from hrviewer.viewer.outlines import Outlines
-from hrviewer.viewer.picture import MAPS, Map, MapName, Picture
+from hrviewer.viewer.picture import MAPS, Course, Map, MapName, Picture
 from hrviewer.viewer.warped import Grids
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ class Overlays:
         self._crowded = self._hidden = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image] = {
-            name: Image(drawn.values, **settings(name, drawn), **placement(base, drawn.cell))
+            name: Image(
+                drawn.values, **settings(name, drawn, picture.course), **placement(base, drawn.cell)
+            )
             for name, drawn in picture.maps.items()
         }
         self.outlines = Outlines(base)
@@ -193,7 +195,7 @@ class Overlays:
         return self._shown[name] and not self._hidden
 
 
-def settings(name: MapName, drawn: Map) -> dict[str, Any]:
+def settings(name: MapName, drawn: Map, course: Course) -> dict[str, Any]:
     """Return how a map's layer looks."""
     style = STYLES[name]
     return {
@@ -206,7 +208,7 @@ def settings(name: MapName, drawn: Map) -> dict[str, Any]:
         "visible": style.shown,
         "interpolation2d": "nearest",
         "blending": "translucent_no_depth",
-        "metadata": {KEY: {"overlay": name, "unit": drawn.unit}},
+        "metadata": {KEY: {"overlay": name, "unit": drawn.unit, "course": course}},
     }
 
 
@@ -222,7 +224,7 @@ def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, A
         level = drawn.level_for(max(picture.image.h, picture.image.w) / WIDEST)
         drawn.stretch(level)
         place = placement(base, drawn.cell * 2**level)
-        look = settings(name, drawn) | {"visible": name == "output"}
+        look = settings(name, drawn, picture.course) | {"visible": name == "output"}
         tuples.append((drawn.levels[level], look | place, "image"))
     return tuples
 

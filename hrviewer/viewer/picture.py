@@ -125,6 +125,13 @@ class Map:
             target[:] = coarsen(part[None], 2, "intensity")[0][: target.shape[0], : target.shape[1]]
 
 
+@dataclass
+class Course:
+    """Whether a run is over: its layers know, and say so when they are saved before that."""
+
+    over: bool = False
+
+
 class Picture:
     """The maps of one run, and what was spent and found so far.
 
@@ -169,6 +176,7 @@ class Picture:
         region: Rect | None = None,
     ) -> None:
         self.image, self.region = image, region or image
+        self.course = Course()
         self.classes = tuple(classes)
         self.coarsened = 1
         k = max(1, len(classes))
@@ -232,6 +240,7 @@ class Picture:
         for patch in record.patches:
             picture._mark(patch)
         picture._redraw(image)
+        picture.course.over = True
         for drawn in picture.maps.values():
             drawn.changed = True
             drawn.stretch()

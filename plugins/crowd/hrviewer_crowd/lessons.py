@@ -37,8 +37,8 @@ SIDE = 192
 """Of the pieces that it learns from, in pixels."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
-WHOLE = 4096
-"""Of the scenes that it is judged by."""
+SIZE, WHOLE = 8192, 4096
+"""Of the scenes that main, and its students, are judged by."""
 
 
 def main(data: Path | None, pack: Path) -> Density:
@@ -64,8 +64,8 @@ def main(data: Path | None, pack: Path) -> Density:
         card,
         SOURCES,
         partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.35, again=8),
-        choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
-        test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
+        choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
+        test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
         steps=9000,
     )

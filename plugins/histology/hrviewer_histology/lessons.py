@@ -6,6 +6,7 @@ for choosing and, there being no other, for the card's figures.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,6 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
-SIDE = 160
-"""Of the fields that it learns from, in pixels."""
 WHOLE = 4096
 """Side of the procedural slides that networks are judged by."""
 SCALES = (1, 2, 4)
@@ -61,13 +60,6 @@ SCALES = (1, 2, 4)
 def main(data: Path | None, pack: Path) -> Density:
     """Count nuclei."""
     photos, judges = _photos(data, "train"), _photos(data, "val")
-
-    def fields(steps: int, seed: int) -> Joined:
-        return Joined(
-            Fields(photos, steps, seed, batch=11, side=SIDE),
-            Pieces("tissue", steps, seed, side=SIDE, batch=3, stride=4, again=32),
-        )
-
     card = Card(
         name="nuclei-density",
         title="Nuclei, a density network",
@@ -82,12 +74,12 @@ def main(data: Path | None, pack: Path) -> Density:
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
     return Density(
         card,
-        _with_scenes(photos),
-        fields,
+        _photographs(photos),
+        partial(Fields, photos),
         choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
         | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
         test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
-        steps=5000,
+        steps=3600,
     )
 
 

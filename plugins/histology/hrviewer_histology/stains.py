@@ -252,13 +252,8 @@ def _tissue(
     dirt = specks * region(some(0.1, 0.9)) * maybe(0.25) * some(0.2, 1.0) * stain(OTHER[:4])
     kept = (keep & (keratin < 0.5)).float()
 
-    # Cytoplasm that takes the nuclei's own dye, as in epidermis: crowded, and yet to be told apart.
-    near = F.interpolate(F.avg_pool2d(mask, 16), (h, w), mode="bilinear")
-    dyed = (4 * near).clamp(0, 1) * (1 - mask) * some(0.15, 0.65) * maybe(0.35)
-    dyed = dyed * (1 + some(0, 0.8) * (texture() - 0.5))
-
     contrast = some(0.35, 1.9)
-    ink = (nuclei + dyed) * contrast * stain(NUCLEAR) + between * some(0, 0.5) * stain(TISSUE)
+    ink = nuclei * contrast * stain(NUCLEAR) + between * some(0, 0.5) * stain(TISSUE)
     density = (ink * kept + tissue * (1 - some(0, 0.6) * mask * kept)) * (1 - keratin)
     density = density + keratin * lamellae + dirt * (1 - mask * kept)
     density = density * some(0.7, 1.25)
