@@ -71,9 +71,15 @@ class Networks(Mapping[str, Network]):
         return len(list(iter(self)))
 
     def __contains__(self, role: object) -> bool:
-        return role in self.pack.roles or role == "scout" or role in BUILTINS
+        name = str(role).partition("/")[0]
+        return name in self.pack.roles or name == "scout" or name in BUILTINS
 
     def _load(self, role: str) -> Network:
+        name, dense, k = role.partition("/")
+        if dense:
+            from hrviewer.models.dense import Dense
+
+            return Dense(self[name], int(k))
         if role in BUILTINS:
             return builtin(role)
         if role == "scout" and role not in self.pack.roles:

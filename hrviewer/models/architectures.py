@@ -6,6 +6,7 @@ What the numbers are weights *of* is one of these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -21,6 +22,7 @@ __all__ = [
     "DensityEncoder",
     "DensityScanner",
     "DensityUNet",
+    "TilePolicy",
     "TokenTransformer",
 ]
 
@@ -258,11 +260,42 @@ class DensityEncoder(nn.Module):
         self.guide.rescale(counts, variances)
 
 
+class TilePolicy(nn.Module):
+    """A small network that says of each tile of a shrunk picture whether to look closer.
+
+    Parameters
+    ----------
+    widths
+        Channels at strides 2, 4, 8 and 16.
+    chance
+        How likely it is, before it has learned anything, to look at a tile.
+    """
+
+    halo = 32
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 48, 64), chance: float = 0.2) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _conv(3, widths[0], 5, stride=2),
+            *(_conv(a, b, stride=2) for a, b in pairwise(widths)),
+            _conv(widths[-1], widths[-1]),
+        )
+        self.head = nn.Conv2d(widths[-1], 1, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, math.log(chance / (1 - chance)))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, 1, h/16, w/16)`` of images ``(n, 3, h, w)``."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "code-head": CodeHead,
     "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,
     "density-unet": DensityUNet,
+    "tile-policy": TilePolicy,
     "token-transformer": TokenTransformer,
 }
 """What builds each architecture from a card's ``params``."""

@@ -74,7 +74,8 @@ class Look:
     Parameters
     ----------
     role : str
-        A role of the pack, or a built-in one such as ``"@entropy"``.
+        A role of the pack, or a built-in one such as ``"@entropy"``. ``"scanner/2"`` is the
+        scanner at two shifts along each axis, for a map twice as dense.
     patches : tuple of Patch
         Where to look.
     into : {"output", "saliency", "codes"}, optional

@@ -43,6 +43,15 @@ class ScannerParams(Params):
         title="Foreground",
         description="How sure it must be, somewhere in a tile, that there is any",
     )
+    denser: int = Field(
+        1,
+        ge=1,
+        le=8,
+        title="Denser",
+        description="At how many shifts along each axis the scanner sees every tile, for a map "
+        "so many times as dense and less dependent on where its cells lie; 2 costs 4 times as "
+        "much, 4 costs 16",
+    )
     flag: Literal["uncertainty", "score"] = Field(
         "uncertainty",
         title="Look closer by",
@@ -112,13 +121,14 @@ class Scanner(Strategy):
             found = gather(handles, leaves.ys, leaves.xs, scene.rect).sum(axis=0).ravel() * cell
             wanted = (found > params.foreground * leaves.areas) | blind
 
-        scanner = scene.roles["scanner"]
-        scale = scene.scale_of("scanner")
+        # At every step between its own, too, it is another role.
+        name = "scanner" if params.denser == 1 else f"scanner/{params.denser}"
+        scanner, scale = scene.roles[name], scene.scale_of("scanner")
         scanned: list[Told] = []
         places = np.flatnonzero(wanted)
         result = Result(left=scene.budget)
         for asked in rounds([Patch(patches[i].core, scale, scanner.halo) for i in places]):
-            result = yield Look("scanner", asked, into="output")
+            result = yield Look(name, asked, into="output")
             scanned += Told.by(result.handles)
             yield response(scanned, patches)
             if result.stop:

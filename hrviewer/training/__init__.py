@@ -51,6 +51,7 @@ from hrviewer.training.density import Counted, Density, halo
 from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
+from hrviewer.training.policy import Chooser
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
 from hrviewer.training.streams import Alone, Joined
 from hrviewer.training.student import Student
@@ -63,6 +64,7 @@ __all__ = [
     "TRAIN",
     "Alone",
     "Batch",
+    "Chooser",
     "Coder",
     "Counted",
     "Course",

@@ -112,6 +112,8 @@ def train(
         Subset(lesson.batches(steps, seed), range(start, steps)),
         batch_size=None,
         num_workers=workers,
+        # Of its own: what lessons draw must not depend on how often a loader was begun.
+        generator=torch.Generator(),
         prefetch_factor=8 if workers else None,
         # On every system: a fork in the midst of torch's threads may never return.
         multiprocessing_context="spawn" if workers else None,

@@ -14,6 +14,7 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Chooser,
     Coder,
     Course,
     Density,
@@ -90,6 +91,11 @@ def head(data: Path | None, pack: Path) -> Student:
     return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
 
 
+def policy(data: Path | None, pack: Path) -> Student:
+    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
+    return _student("policy", pack, partial(Pieces, "crowd", side=512, batch=4), Chooser)
+
+
 def transformer(data: Path | None, pack: Path) -> Student:
     """Guess, from squares of several sizes, what ``main`` counts."""
     pieces = partial(Pieces, "crowd", side=512, batch=4, rings=3)
@@ -121,6 +127,7 @@ COURSE = Course(
         "scanner": scanner,
         "encoder": encoder,
         "head": head,
+        "policy": policy,
         "transformer": transformer,
     },
 )

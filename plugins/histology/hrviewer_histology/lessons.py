@@ -18,6 +18,7 @@ from hrviewer.training import (
     TRAIN,
     Alone,
     Batch,
+    Chooser,
     Coder,
     Counted,
     Course,
@@ -102,6 +103,11 @@ def head(data: Path | None, pack: Path) -> Student:
     return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
 
 
+def policy(data: Path | None, pack: Path) -> Student:
+    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
+    return _student("policy", data, pack, side=512, photographs=1, pieces=3, kind=Chooser)
+
+
 def transformer(data: Path | None, pack: Path) -> Student:
     """Guess, from squares of several sizes, what ``main`` counts."""
     return _student(
@@ -148,6 +154,7 @@ COURSE = Course(
         "scanner": scanner,
         "encoder": encoder,
         "head": head,
+        "policy": policy,
         "transformer": transformer,
     },
 )
