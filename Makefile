@@ -29,7 +29,7 @@ demo: .venv/.ready
 	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo
 
 test: .venv/.ready
-	$(PYTEST) --cov=hrviewer --cov-report=term:skip-covered $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile --cov=hrviewer --cov-report=term:skip-covered $(ARGS)
 
 test-slow: .venv/.ready
 	$(PYTEST) -m slow $(ARGS)

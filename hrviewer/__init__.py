@@ -55,7 +55,7 @@ def run(
     model: str | Path | Pack = "nuclei",
     strategy: str | Strategy = "patches",
     *,
-    region: Rect | Sequence[int] | None = None,
+    region: Rect | Sequence[int] | str | Path | None = None,
     budget: str | None = None,
     seed: int = 0,
     hints: Mapping[str, Any] | None = None,
@@ -77,8 +77,9 @@ def run(
         A pack's name, its folder, or a network's file with its card beside it.
     strategy : str or Strategy
         Its id: ``hrviewer strategies`` lists them.
-    region : Rect or sequence of int, optional
-        ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
+    region : Rect, sequence of int, or path, optional
+        ``(y, x, h, w)`` in level-0 pixels, or a file around whose shapes it lies; the whole image
+        by default.
     budget : str, optional
         ``"2TFLOP"``, ``"30s"`` or ``"500patches"``; the strategy's own default otherwise.
     seed : int
@@ -232,7 +233,7 @@ def view(
     return view(image, model=model, strategy=strategy, live=live)
 
 
-def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Path:
+def export(run: Run | str | Path, path: str | Path, to: str | None = None, **options: Any) -> Path:
     """Write a run as a file that other tools read.
 
     Parameters
@@ -242,8 +243,9 @@ def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Pa
     path : str or Path
         Where; nothing may be there yet.
     to : str, optional
-        ``"geojson"`` for the patches or ``"ome-zarr"`` for the maps; by the name's ending
-        otherwise.
+        One of `hrviewer.exchange.FORMATS`; by the name's ending otherwise.
+    **options
+        The format's own, as ``contours=True`` for GeoJSON or ``dpi=300`` for a figure.
 
     Returns
     -------
@@ -253,9 +255,10 @@ def export(run: Run | str | Path, path: str | Path, to: str | None = None) -> Pa
     Raises
     ------
     UserError
-        If the format is unknown, the place is taken or missing, or the run holds too little.
+        If the format or an option is unknown, the place is taken, missing or full, or the run
+        holds too little.
     """
     from hrviewer.exchange import export
     from hrviewer.runs import Run
 
-    return export(run if isinstance(run, Run) else Run(run), path, to)
+    return export(run if isinstance(run, Run) else Run(run), path, to, **options)

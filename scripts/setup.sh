@@ -49,7 +49,7 @@ pip_install --upgrade 'pip>=25.1'
 echo "setup: installing torch"
 pip_install -c constraints.txt torch
 
-editable=(-e ".[qt,slides,onnx]")
+editable=(-e ".[qt,slides,onnx,openvino]")
 for project in sample_data/pyproject.toml plugins/*/pyproject.toml; do
   # The template is there to be copied.
   if [[ -e "$project" && "$project" != plugins/template/* ]]; then

@@ -87,15 +87,16 @@ def test_help_lists_what_works_and_no_more():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
     commands = {
-        "info", "run", "view", "compare", "convert", "experiment", "export", "sample", "models",
-        "strategies",
+        "info", "run", "view", "compare", "convert", "experiment", "export", "fit", "import",
+        "sample",
+        "models", "strategies",
     }  # fmt: skip
     assert listed == commands | {"--version", "--debug", "--help"} | (listed & {"resumed."})
     for name in [*commands, "models list", "models show", "models check"]:
         text = call(*name.split(), "--help").stdout
         assert "--debug" in text
         assert ("--live" in text) is (name == "view")
-        assert ("--truth" in text) is (name in ("run", "compare"))
+        assert ("--truth" in text) is (name in ("run", "compare", "fit"))
 
 
 def test_help_and_import_are_light_and_quick():
@@ -501,11 +502,34 @@ def test_a_published_network_counts_as_by_itself(shared, tmp_path):
 
 
 def test_export(run, tmp_path):
-    for name, form in (("a.geojson", "geojson"), ("a.ome.zarr", "ome-zarr")):
+    for name, form in (
+        ("a.geojson", "geojson"), ("a.ome.zarr", "ome-zarr"), ("a.ome.tif", "ome-tiff"),
+        ("a.csv", "csv"), ("a.parquet", "parquet"), ("a.coco.json", "coco"),
+        ("a.dsa.json", "dsa"), ("a.png", "png"), ("a.html", "html"),
+    ):  # fmt: skip
         result = call("export", run, "-o", tmp_path / name)
         assert result.stdout.strip() == str(tmp_path / name)
         call("export", run, "--to", form, "--out", tmp_path / f"b-{form}")
         assert (tmp_path / f"b-{form}").exists()
+
+
+def test_export_takes_a_formats_options(run, tmp_path):
+    few, many = tmp_path / "few.geojson", tmp_path / "many.geojson"
+    call("export", run, "-o", few, "--set", "patches=false")
+    call("export", run, "-o", many)
+    assert json.loads(few.read_text())["features"] == []
+    assert len(json.loads(many.read_text())["features"]) > 0
+    assert "dpi" in refused("export", run, "-o", tmp_path / "a.png", "--set", "dpi=1")
+    assert "place on Earth" in refused("export", run, "-o", tmp_path / "a.tif")
+
+
+def test_convert_writes_either_version(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 50, 3), np.uint8))
+    for version, file in (("0.5", "zarr.json"), ("0.4", ".zattrs")):
+        out = tmp_path / f"{version}.ome.zarr"
+        call("convert", tmp_path / "a.tif", out, "--version", version)
+        assert (out / file).is_file()
+    assert call("convert", "a.png", "b.zarr", "--version", "1", status=2).exit_code == 2
 
 
 def test_export_refuses_in_one_line(run, tmp_path):
@@ -514,12 +538,28 @@ def test_export_refuses_in_one_line(run, tmp_path):
     assert "not a run folder" in refused("export", tmp_path, "-o", tmp_path / "a.geojson")
     assert "exists" in refused("export", run, "-o", taken)
     assert "no folder" in refused("export", run, "-o", tmp_path / "no" / "a.geojson")
-    assert "no format 'png'" in refused("export", run, "--to", "png", "-o", tmp_path / "a.png")
-    assert "geojson" in refused("export", run, "-o", tmp_path / "a.png")
+    assert "no format 'docx'" in refused("export", run, "--to", "docx", "-o", tmp_path / "a.png")
+    assert "geojson" in refused("export", run, "-o", tmp_path / "a.docx")
     assert taken.read_text() == "mine"
 
 
 # What there is.
+
+
+def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
+    pytest.importorskip("sklearn")
+    run, table = tmp_path / "a.run.zarr", tmp_path / "truth.csv"
+    call("run", image, "--model", "toy", "--strategy", "compression", "--out", run)
+    # As many as it is bright, more or less.
+    red = IMAGE[..., 0].reshape(75, 4, 100, 4).sum((1, 3)).astype(int) // 1000
+    points = 4 * np.argwhere(red).repeat(red[red > 0], axis=0)
+    np.savetxt(table, points, "%d", ",", header="y,x", comments="")
+    said = call("fit", run, "--truth", table, "--out", tmp_path / "head").stdout
+    assert f"{len(points):,} objects in 7,500 cells" in said
+    assert f"--model {tmp_path / 'head'}+MODEL" in said
+    told = json.loads(call("fit", run, "--truth", table, "-o", tmp_path / "b", "--json").stdout)
+    assert told["correlation"] > 0.9
+    assert "exists" in refused("fit", run, "--truth", table, "--out", tmp_path / "head")
 
 
 def test_strategies():

@@ -50,7 +50,7 @@ def card(name: str, **output: Any) -> Card:
                 "scale": 1 / 255,
                 "mean": [0.0],
                 "std": [1.0],
-                "tile": 64,
+                "tile": output.pop("tile", 64),
                 "multiple_of": 4,
             },
             "output": {"stride": STRIDE, "halo": 0, "classes": ["thing"]} | output,
@@ -103,23 +103,31 @@ class Joint(Bright):
 
     joint = True
 
-    def join(self, tokens: NDArray[np.float32], boxes: NDArray[Any]) -> NDArray[np.float32]:
+    def join(
+        self,
+        tokens: NDArray[np.float32],
+        boxes: NDArray[Any],
+        lengths: Sequence[int] | None = None,
+        merge: float = 0.0,
+    ) -> NDArray[np.float32]:
         self.looked += len(tokens)
         own = tokens[:, 0].sum((1, 2))
-        return (0.5 * own + 0.5 * own.mean())[:, None]
+        groups = np.split(own, np.cumsum(lengths or len(own))[:-1])
+        shared = np.concatenate([0.5 * group + 0.5 * group.mean() for group in groups])
+        return shared[:, None, None, None]
 
-    def join_flops(self, n: int) -> float:
+    def join_flops(self, n: int, merge: float = 0.0) -> float:
         return 10.0 * n + n * n
 
 
 class Encoder(Bright):
-    """Three numbers per patch: sums of the colours."""
+    """Three numbers for every 4 × 4 pixels: means of the colours."""
 
     def __init__(self) -> None:
         super().__init__("encoder", task="embedding", classes=[], width=3)
 
     def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return batch.sum((2, 3))[:, :, None, None]
+        return np.concatenate([blocks(batch[:, i : i + 1]) / 16 for i in range(3)], axis=1)
 
 
 class Head(Bright):
@@ -127,7 +135,7 @@ class Head(Bright):
 
     def think(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
         self.looked += 1
-        return codes[:1]
+        return 16 * codes[:1]
 
     def think_flops(self, d: int, gh: int, gw: int) -> float:
         return 2.0 * d * gh * gw
@@ -152,7 +160,7 @@ def toy_pack(main: Network | None = None) -> ToyPack:
         scanner=Bright("scanner"),
         encoder=Encoder(),
         head=Head("head"),
-        transformer=Joint("transformer"),
+        transformer=Joint("transformer", tile=16),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 # Imported for what they register, in the order of the help.
 # isort: off
-from hrviewer.cli import looking, running, comparing, converting, choosing  # noqa: F401
+from hrviewer.cli import looking, running, comparing, fitting, converting, choosing  # noqa: F401
 
 # isort: on
 from hrviewer.cli.plumbing import app

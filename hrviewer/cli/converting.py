@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrviewer.cli.plumbing import app, command
+from hrviewer.cli.plumbing import app, command, settings_of
+from hrviewer.exchange import FORMATS
 
 if TYPE_CHECKING:
     from hrviewer.exchange.images import Progress
 
-__all__ = ["convert", "export", "sample"]
+__all__ = ["convert", "export", "import_", "sample"]
 
 
 @command(app)
@@ -23,24 +24,57 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN.run.zarr")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where; nothing may be there yet.")],
     to: Annotated[
-        str | None, typer.Option(help="geojson or ome-zarr; by the name's ending otherwise.")
+        str | None,
+        typer.Option(help=f"{', '.join(FORMATS)}; by the name's ending otherwise."),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A format's option.", callback=settings_of),
     ] = None,
 ) -> None:
-    """Write a run as GeoJSON (patches) or OME-Zarr (maps)."""
+    """Write a run for other programs: maps, outlines, tables."""
     from hrviewer.exchange import export
     from hrviewer.runs import Run
 
-    typer.echo(export(Run(run), out, to))
+    chosen = dict(item.split("=", 1) for item in options or [])
+    with written() as progress:
+        typer.echo(export(Run(run), out, to, progress, **chosen))
+
+
+@command(app, "import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="WSInfer's CSV, TRIDENT's or CLAM's HDF5.")],
+    image: Annotated[str, typer.Argument(help="The image that it speaks of.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.run.zarr")],
+) -> None:
+    """Make a run of what another tool found, to compare with."""
+    from hrviewer.runs.imported import import_run
+
+    typer.echo(import_run(file, image, out).path)
+
+
+def version_of(text: str) -> str:
+    """Check that it is one of OME-Zarr's."""
+    if text not in ("0.5", "0.4"):
+        raise typer.BadParameter(f"{text!r} is neither 0.5 nor 0.4")
+    return text
 
 
 @command(app)
-def convert(image: str, out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")]) -> None:
+def convert(
+    image: str,
+    out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")],
+    version: Annotated[
+        str,
+        typer.Option(help="Of OME-Zarr: 0.5, or 0.4 for readers of zarr 2.", callback=version_of),
+    ] = "0.5",
+) -> None:
     """Write an image as OME-Zarr; what was broken off goes on."""
     from hrviewer.exchange.images import write_image
     from hrviewer.pyramid import open_pyramid
 
     with open_pyramid(image) as pyramid, written() as progress:
-        typer.echo(write_image(pyramid, out, progress))
+        typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
 
 
 @command(app)

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -152,12 +153,14 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:.3g} P{unit}"
 
 
-def region_of(text: str) -> Rect:
-    """Read ``y,x,h,w``."""
+def region_of(text: str) -> Rect | Path:
+    """Read ``y,x,h,w``, or the name of a file that marks it, which is read with the image."""
+    if Path(text).suffix and not text.replace(",", "").replace(".", "").isdigit():
+        return Path(text)
     try:
         region = Rect(*map(int, text.split(",")))
     except (TypeError, ValueError):
-        raise typer.BadParameter(f"{text!r} is not y,x,h,w in level-0 pixels") from None
+        raise typer.BadParameter(f"{text!r} is neither y,x,h,w nor a file") from None
     if region.empty:
         raise typer.BadParameter(f"{text!r} has no pixels")
     return region

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,7 +24,6 @@ from hrviewer.cli.plumbing import (
     tell,
 )
 from hrviewer.errors import UserError
-from hrviewer.geometry import Rect
 
 if TYPE_CHECKING:
     from hrviewer.runs import Run
@@ -61,8 +60,12 @@ def run(
         ),
     ] = None,
     region: Annotated[
-        Rect | None,
-        typer.Option(parser=region_of, metavar="Y,X,H,W", help="Only this part, level-0 pixels."),
+        Any,  # a rectangle or a path: typer knows no unions
+        typer.Option(
+            parser=region_of,
+            metavar="Y,X,H,W|FILE",
+            help="Only this part, level-0 pixels; or what a file's shapes lie in.",
+        ),
     ] = None,
     budget: Annotated[
         str | None,

@@ -18,9 +18,10 @@ from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.hints import Hints, checked, fingerprints
 from hrviewer.engine.live import Session
 from hrviewer.engine.looker import Looker, role_of
+from hrviewer.engine.native import native_scale
 from hrviewer.engine.precision import Off, how_far_off
 from hrviewer.engine.record import PatchRow, Published, Record, map_cell
-from hrviewer.engine.scene import Networks, build_scene, native_scale
+from hrviewer.engine.scene import Networks, build_scene
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
 __all__ = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,7 +27,7 @@ def kind_of(card: Card) -> Kind:
 
 
 def answer(
-    card: Card, values: NDArray[np.float32], box: Box, core: Rect, image: Rect
+    card: Card, values: NDArray[np.floating[Any]], box: Box, core: Rect, image: Rect
 ) -> NDArray[np.float64]:
     """Return what a map says of a core, ``(k,)``: counts, areas, probabilities, a code."""
     rows, columns = cover(box, (values.shape[1], values.shape[2]), core, image)

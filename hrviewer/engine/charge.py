@@ -7,7 +7,8 @@ computed; `Ledger.spent` counts only what this run paid.
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +42,16 @@ class Charge:
     post_s: float = 0.0
 
     def __add__(self, other: Charge) -> Charge:
-        return Charge(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return Charge(*(a + b for a, b in zip(self.amounts, other.amounts, strict=True)))
 
     def __mul__(self, factor: float) -> Charge:
-        return Charge(*(factor * a for a in astuple(self)))
+        return Charge(*(factor * a for a in self.amounts))
+
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        """All of it, in the order of `QUANTITIES`."""
+        amounts: tuple[float, ...] = _AMOUNTS(self)
+        return amounts
 
     @property
     def seconds(self) -> float:
@@ -54,6 +61,8 @@ class Charge:
 
 QUANTITIES = tuple(field.name for field in fields(Charge))
 """The planes of a ledger's map, in order."""
+
+_AMOUNTS = attrgetter(*QUANTITIES)  # `astuple` copies deeply, which many small looks would feel
 
 
 class Ledger:
@@ -110,6 +119,13 @@ class Ledger:
             return
         # Even charges fall on the clipped core; spread ones where their samples were taken.
         if weights is None:
+            (row, column), (last, end) = (
+                (at[0] // self.cell, at[1] // self.cell)
+                for at in ((clipped.y, clipped.x), (clipped.y1 - 1, clipped.x1 - 1))
+            )
+            if (row, column) == (last, end):
+                self.map[:, row, column] += charge.amounts
+                return
             weights, where = np.ones((1, 1)), clipped
         y, ys = target_cells(clipped.y, clipped.y1, self.cell, self.map.shape[1])
         x, xs = target_cells(clipped.x, clipped.x1, self.cell, self.map.shape[2])
@@ -126,4 +142,4 @@ class Ledger:
             return
         share /= placed
         block = self.map[:, y : y + share.shape[0], x : x + share.shape[1]]
-        block += np.array(astuple(charge))[:, None, None] * share
+        block += np.array(charge.amounts)[:, None, None] * share

@@ -1,8 +1,8 @@
-"""The one thread that runs networks.
+"""The thread that runs networks; two, on a GPU.
 
 Jobs are taken by priority, oldest first, and jobs of one network and one input shape travel as a
 batch. Networks are also loaded on this thread, so that whatever threads they start inherit its
-scheduling.
+scheduling. On a GPU two batches are in flight: while one computes, the other is copied.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ __all__ = ["Device", "Inferred", "Priority", "is_out_of_memory"]
 
 NICE = 10
 """How much a polite device gives way."""
+LARGEST = 64
+"""The most inputs in a batch."""
+PAYS = 1.05
+"""By how much a GPU must be quicker with twice the batch."""
 
 
 class Priority(IntEnum):
@@ -82,8 +86,9 @@ class Device:
     Parameters
     ----------
     batch : int
-        Inputs per call. One is best for the tiles of a CPU, and makes results independent of who
-        shared the batch; larger batches are filled up with zeros for the same reason.
+        Inputs per call, until `suit` finds what a GPU does best with. One is best for the tiles
+        of a CPU, and makes results independent of who shared the batch; larger batches are
+        filled up with zeros for the same reason.
     polite : bool
         Give way to everything else on the machine, for use beside a window (Linux).
     """
@@ -94,8 +99,8 @@ class Device:
         self._queues: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
         self._wake = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="hrviewer-device", daemon=True)
-        self._thread.start()
+        self._threads: list[threading.Thread] = []
+        self._hire()
 
     def submit(
         self, network: Network, array: NDArray[np.float32], priority: Priority = Priority.RUN
@@ -115,8 +120,40 @@ class Device:
                 while queue:
                     queue.popleft().future.cancel()
             self._wake.notify_all()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        for thread in self._threads:
+            if threading.current_thread() is not thread:
+                thread.join()
+
+    def suit(self, network: Network) -> None:
+        """Find the batch that suits a network's tiles on a GPU, where none was found before.
+
+        On the device's own thread. It is doubled as long as that pays and there is memory.
+        """
+        if not network.device.startswith("cuda") or len(self._threads) > 1:
+            return
+        self._hire()
+        it = network.card.input
+        side = it.tile if it.fixed else it.tile + 2 * network.halo
+        best = 0.0
+        for batch in (2**k for k in range(LARGEST.bit_length())):
+            if batch > (network.batch or LARGEST):
+                break
+            inputs = np.zeros((batch, it.count, side, side), np.float32)
+            try:
+                network(inputs)  # warms up
+                start = time.perf_counter()
+                network(inputs)
+                rate = batch / (time.perf_counter() - start)
+            except MemoryError:
+                break
+            if rate < PAYS * best:
+                break
+            self.batch, best = batch, rate
+
+    def _hire(self) -> None:
+        thread = threading.Thread(target=self._serve, name="hrviewer-device", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _put(self, job: _Job, priority: Priority) -> Future[Inferred]:
         with self._wake:

@@ -127,11 +127,13 @@ def drive(
                 done += len(seen)
             else:
                 found: dict[int, Seen] = {}
+                reached = spent
                 for index, look in looker.look(request):
                     found[index] = look
                     tell(look)
                     done += 1
-                    tell(Progress(done, asked, spent + sum(costs[i] for i in found)))
+                    reached += costs[index]
+                    tell(Progress(done, asked, reached))
                 seen = [found[i] for i in range(paid)]
                 sink.commit(number, name, request, seen)
             number += 1

@@ -10,10 +10,12 @@ import hashlib
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from queue import SimpleQueue
 from typing import Any, Literal
 
@@ -26,7 +28,7 @@ from hrviewer.engine.canvas import Box
 from hrviewer.engine.charge import Charge
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Inferred, Priority
-from hrviewer.engine.joint import arrange, see_tokens, see_warped, think
+from hrviewer.engine.joint import packs, see_tokens, see_warped, spanned, think
 from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
@@ -35,8 +37,11 @@ from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
 
-VERSION = 2
+VERSION = 3
 """Raised when the same request would give another result."""
+
+SHARED = (None, "codes")
+"""What a look paints that is not the run's answer: it is the same whatever the region."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Looker:
     device : Device
         Where networks run.
     region : Rect
-        Cores of what is painted are clipped to it; a look that paints nothing may lie anywhere.
+        Cores of what answers are clipped to it; other looks may lie anywhere.
     cache : ResultCache, optional
         What was seen before.
     control : Control
@@ -102,11 +107,11 @@ class Looker:
         if isinstance(request, Warp):
             return [network.flops(*request.shape)]
         if isinstance(request, Think):
-            codes = arrange(request)
-            return [network.think_flops(*codes.shape)]
+            return [network.think_flops(*spanned(request, network.halo).shape)]
         if request.group is not None:
-            sizes = {g: request.group.count(g) for g in set(request.group)}
-            return [network.join_flops(sizes[g]) / sizes[g] for g in request.group]
+            sizes = Counter(request.group)
+            costs = {g: network.join_flops(n, request.merge) / n for g, n in sizes.items()}
+            return [costs[g] for g in request.group]
         return [
             network.flops(*self._shape(request.role, self._rect(request.role, patch), patch.scale))
             for patch in self._clipped(request)
@@ -128,15 +133,12 @@ class Looker:
             If the person stopped the run.
         """
         if not isinstance(request, Look):
-            return self._joint([[0]], request)
+            return self._joint([[[0]]], request)
         if request.group is not None:
-            groups: dict[int, list[int]] = {}
-            for index, group in enumerate(request.group):
-                groups.setdefault(group, []).append(index)
-            return self._joint(list(groups.values()), request)
+            return self._joint(packs(request), request)
         seen = self._round(request.role, self._clipped(request))
-        if request.into is None and self.cache is not None:
-            # What is not painted may be what other runs ask for, too: it is computed once.
+        if request.into in SHARED and self.cache is not None:
+            # What is no answer may be what other runs ask for, too: it is computed once.
             key = self._hash(self.networks[request.role], request.role, digest(request))
             seen = self._in_turn(self.cache, key, seen)
         return in_order(seen) if request.order == "given" else seen
@@ -155,8 +157,8 @@ class Looker:
             yield from seen
 
     def _clipped(self, request: Look) -> list[Patch]:
-        """Return patches with the cores that are answered for: what is painted, in the region."""
-        within = self.region if request.into is not None else self.pyramid.rect
+        """Return patches with the cores that are answered for: what answers, in the region."""
+        within = self.pyramid.rect if request.into in SHARED else self.region
         return [replace(patch, core=patch.core & within) for patch in request.patches]
 
     # One round of patches, each an input of its own.
@@ -266,6 +268,9 @@ class Looker:
             start = time.perf_counter()
             charge = replace(charge, infer_s=result.seconds)
             output, box = self._place(network, asked, np.asarray(result.output, np.float32))
+            if network.card.task == "embedding":
+                # Fresh or kept, the same: rounded before anything is made of them.
+                output = output.astype(np.float16)
             value = answer(network.card, output, box, asked.patch.core, self.pyramid.rect)
             if not np.isfinite(value).all():
                 raise ValueError("the network's output is not finite here")
@@ -278,7 +283,7 @@ class Looker:
 
     def _place(
         self, network: Network, asked: _Asked, output: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], Box]:
+    ) -> tuple[NDArray[np.floating[Any]], Box]:
         """Return the part of an output that speaks of the core, and what it covers."""
         _, rows, columns = output.shape
         if rows == columns == 1 and network.card.task in ("classification", "embedding"):
@@ -292,24 +297,24 @@ class Looker:
     # Requests whose parts belong together.
 
     def _joint(
-        self, groups: list[list[int]], request: Look | Warp | Think
+        self, packed: list[list[list[int]]], request: Look | Warp | Think
     ) -> Iterator[tuple[int, Seen]]:
         network = self.networks[request.role]
-        for group in groups:
-            if not self.control.wait():
-                raise Stopped
-            key = self._hash(network, request.role, self.region, digest(request), group)
+        for groups in packed:
+            key = self._hash(network, request.role, self.region, digest(request), groups)
             found = self.cache.get(key) if self.cache else None
             if found is None:
                 if isinstance(request, Look):
-                    found = see_tokens(self, network, request, group)
+                    found = see_tokens(self, network, request, groups)
                 elif isinstance(request, Warp):
                     found = see_warped(self, network, request)
                 else:
                     found = think(self, network, request)
                 if self.cache:
                     self.cache.put(key, found)
-            yield from zip(group, found, strict=True)
+            yield from zip(chain.from_iterable(groups), found, strict=True)
+            if not self.control.wait():
+                raise Stopped
 
     # Names of results.
 
@@ -349,7 +354,14 @@ def _deliver(
 
 def role_of(network: Network) -> Role:
     """Return what a policy may know of a network."""
-    return Role(network.card, network.stride, network.halo, network.flops)
+    return Role(
+        network.card,
+        network.stride,
+        network.halo,
+        network.flops,
+        network.period,
+        join_flops=network.join_flops if network.joint else None,
+    )
 
 
 def in_order(seen: Iterator[tuple[int, Seen]]) -> Iterator[tuple[int, Seen]]:
@@ -373,7 +385,8 @@ def digest(request: Look | Warp | Think) -> str:
         parts = (request.role, *where, request.into)
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
-        patches = tuple(handle.patch for handle in request.handles)
-        hasher.update(repr((request.role, patches, request.where, request.into)).encode())
-        hasher.update(arrange(request).tobytes())
+        places = [(handle.patch, *map(float, handle.box)) for handle in request.handles]
+        hasher.update(repr((request.role, places, request.where, request.into)).encode())
+        for handle in request.handles:
+            hasher.update(np.ascontiguousarray(handle.map).tobytes())
     return hasher.hexdigest()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,9 @@ class Record:
         Where ``main``'s answers are painted.
     region : Rect, optional
         Nothing is painted outside; the image by default.
+    keep : callable, optional
+        Makes the map that a role's codes are kept in, of its name, their width and the side of
+        their cells in level-0 pixels. Without it they are not kept.
 
     Attributes
     ----------
@@ -93,10 +96,20 @@ class Record:
         Its 95 % interval.
     published : list of Published
         All of them, in order.
+    codes : Canvas or None
+        What was encoded, where it is kept.
     """
 
-    def __init__(self, image: Rect, output: Canvas, region: Rect | None = None) -> None:
+    def __init__(
+        self,
+        image: Rect,
+        output: Canvas,
+        region: Rect | None = None,
+        keep: Callable[[str, int, float], Canvas] | None = None,
+    ) -> None:
         self.image, self.output, self.region = image, output, region or image
+        self.codes: Canvas | None = None
+        self._keep = keep
         cell = map_cell(image)
         self.ledger = Ledger(image, cell)
         self.saliency = Canvas.in_memory(image, cell, 1, "intensity")
@@ -123,11 +136,13 @@ class Record:
         # A network that says how sure it is gives its variances after its answers.
         answers = slice(self.output.values.shape[0] if request.into == "output" else None)
         for i, look in enumerate(seen):
+            if look.patch.core.empty:  # context: what it was context of bears its cost
+                continue
             paid = look.status != "cached" and not replayed
             self.ledger.add(look.charge, look.patch.core, paid=paid, weights=look.spread)
             core = look.patch.core
             number = len(self.patches)
-            costs = asdict(look.charge)
+            cost = look.charge
             self.patches.append(
                 PatchRow(
                     number,
@@ -137,26 +152,31 @@ class Record:
                     number,
                     scores[i] if scores else math.nan,
                     float(look.value[answers].sum()),
-                    costs["flops"],
-                    costs["read_s"],
-                    costs["prepare_s"],
-                    costs["infer_s"],
-                    costs["post_s"],
-                    costs["bytes"],
-                    costs["pixels"],
+                    cost.flops,
+                    cost.read_s,
+                    cost.prepare_s,
+                    cost.infer_s,
+                    cost.post_s,
+                    cost.bytes,
+                    cost.pixels,
                     look.status,
                     look.error,
                 )
             )
         # Coarse first, so that one request's finer looks lie on top.
         for look in sorted(seen, key=lambda look: -look.patch.scale):
-            if look.status == "failed":
+            if look.status == "failed" or look.patch.core.empty:
                 continue
             if request.into == "output":
                 self.output.paint(look.map[answers], look.box, look.patch.core, look.patch.scale)
             elif request.into == "saliency":
                 plane = look.map.mean(axis=0, keepdims=True)
                 self.saliency.paint(plane, look.box, look.patch.core, look.patch.scale)
+            elif request.into == "codes" and self._keep is not None:
+                if self.codes is None:
+                    cell = look.box[2] / look.map.shape[1]
+                    self.codes = self._keep(look.role, len(look.map), cell)
+                self.codes.paint(look.map, look.box, look.patch.core, look.patch.scale)
 
     def show(self, show: Show) -> None:
         """Take what the strategy published."""

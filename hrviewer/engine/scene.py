@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -12,16 +14,14 @@ from hrviewer.engine.budget import Budget
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.hints import Hints, checked
 from hrviewer.engine.looker import role_of
+from hrviewer.engine.native import native_scale
 from hrviewer.errors import UserError
-from hrviewer.geometry import Rect, snap_scale
-from hrviewer.models import BUILTINS, Card, Network, Pack, builtin
+from hrviewer.geometry import Rect
+from hrviewer.models import BUILTINS, Network, Pack, builtin
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Role, Scene, Strategy
 
-__all__ = ["Networks", "build_scene", "native_scale"]
-
-SAME_PIXELS = 0.10
-"""Pixel sizes that differ by less are taken as equal."""
+__all__ = ["Networks", "build_scene"]
 
 
 class Networks(Mapping[str, Network]):
@@ -54,6 +54,7 @@ class Networks(Mapping[str, Network]):
         self.notes: list[str] = []
         self.setup_s = 0.0
         self._loaded: dict[str, Network] = {}
+        self._sights: dict[str, int] = {}
 
     def __getitem__(self, role: str) -> Network:
         if role not in self._loaded:
@@ -70,9 +71,15 @@ class Networks(Mapping[str, Network]):
         return len(list(iter(self)))
 
     def __contains__(self, role: object) -> bool:
-        return role in self.pack.roles or role == "scout" or role in BUILTINS
+        name = str(role).partition("/")[0]
+        return name in self.pack.roles or name == "scout" or name in BUILTINS
 
     def _load(self, role: str) -> Network:
+        name, dense, k = role.partition("/")
+        if dense:
+            from hrviewer.models.dense import Dense
+
+            return Dense(self[name], int(k))
         if role in BUILTINS:
             return builtin(role)
         if role == "scout" and role not in self.pack.roles:
@@ -88,6 +95,17 @@ class Networks(Mapping[str, Network]):
             )
         return self._on_device(role, self.precision)
 
+    def sight(self, role: str) -> int:
+        """Return the context with which a role's tiles join exactly; see `measure_sight`."""
+        if role not in self._sights:
+            from hrviewer.models.probe import measure_sight
+
+            start, network = time.perf_counter(), self[role]
+            job = self.device.call(partial(measure_sight, network), Priority.LIVE)
+            self._sights[role] = job.result().output
+            self.setup_s += time.perf_counter() - start
+        return self._sights[role]
+
     def exact(self, role: str = "main") -> Network:
         """Return a role's network in float32, to compare with."""
         return self._on_device(role, "float32")
@@ -95,8 +113,12 @@ class Networks(Mapping[str, Network]):
     def _on_device(self, role: str, precision: str) -> Network:
         def load() -> Network:
             if precision == "float32":  # a pack of one's own need not know of others
-                return self.pack.load(role, self.name)
-            return self.pack.load(role, self.name, precision=precision)
+                network = self.pack.load(role, self.name)
+            else:
+                network = self.pack.load(role, self.name, precision=precision)
+            if role == "main":
+                self.device.suit(network)
+            return network
 
         network: Network = self.device.call(load, Priority.LIVE).result().output
         return network
@@ -109,7 +131,8 @@ class _Roles(Mapping[str, Role]):
         self._networks = networks
 
     def __getitem__(self, role: str) -> Role:
-        return role_of(self._networks[role])
+        sight = partial(self._networks.sight, role)
+        return replace(role_of(self._networks[role]), sight=sight)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._networks)
@@ -119,26 +142,6 @@ class _Roles(Mapping[str, Role]):
 
     def __contains__(self, role: object) -> bool:
         return role in self._networks
-
-
-def native_scale(card: Card, pyramid: Pyramid) -> tuple[float, str]:
-    """Return the scale at which the network sees pixels of its own size, and what to say of it."""
-    wanted, have = card.input.pixel_size, pyramid.pixel_size
-    if wanted is None:
-        return 1.0, ""
-    if have is None:
-        return 1.0, (
-            f"the image's pixel size is unknown and {card.name!r} expects {wanted:g} µm: "
-            "full resolution is taken for it"
-        )
-    scale = wanted / math.sqrt(have[0] * have[1])
-    if abs(scale - 1) <= SAME_PIXELS:
-        return 1.0, ""
-    snapped = snap_scale(scale)
-    return snapped, (
-        f"the image has {have[0]:.3g} µm pixels and {card.name!r} expects {wanted:g} µm: "
-        f"looks are resampled by {snapped:g}"
-    )
 
 
 def build_scene(
@@ -217,6 +220,7 @@ def build_scene(
         budget=flops,
         seed=seed,
         hints=checked(strategy, hints),
+        pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
     )
     return scene, notes, rate
 

@@ -35,7 +35,7 @@ class Seen:
     value : ndarray of float64, shape (k,)
         The core's answer; NaN if the look failed.
     map : ndarray of float32, shape (k, rows, columns)
-        The output over `box`; one NaN cell if the look failed.
+        The output over `box`; one NaN cell if the look failed. Codes are in float16.
     box : tuple of float
         What `map` covers, ``(y, x, h, w)`` in level-0 pixels; at least the core.
     charge : Charge
@@ -51,7 +51,7 @@ class Seen:
     patch: Patch
     role: str
     value: NDArray[np.float64]
-    map: NDArray[np.float32]
+    map: NDArray[np.floating[Any]]
     box: Box
     charge: Charge
     status: Literal["done", "cached", "failed"] = "done"

@@ -1,7 +1,7 @@
 """Out: runs as the files that other tools read.
 
-One module per format, each with ``write(run, target)``; `FORMATS` says which there are. Importing
-this imports none of them.
+`formats` holds one module per format, `FORMATS` says which there are; `truth` reads what others
+wrote. Importing this imports none of them.
 """
 
 from hrviewer.exchange.formats import FORMATS, Exportable, Format, export

@@ -13,19 +13,23 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import UserError
-from hrviewer.exchange.omezarr import COLORS, multiscales
+from hrviewer.exchange.omezarr import COLORS, FORMATS, Version, create_level, multiscales, put
+from hrviewer.exchange.safe import cannot, free
 from hrviewer.exchange.truth.points import write_csv
 from hrviewer.geometry import Grid, Rect
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.resample import block_mean
 
-__all__ = ["Progress", "truth_path", "write_image", "write_scene"]
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["Progress", "truth_path", "write_image", "write_into", "write_scene"]
 
 CHUNK = 512
 SHARD = 4096
@@ -81,8 +85,14 @@ class Plan:
         return sides
 
 
-def write_image(pyramid: Pyramid, path: str | Path, progress: Progress | None = None) -> Path:
-    """Write an image as sharded OME-Zarr.
+def write_image(
+    pyramid: Pyramid,
+    path: str | Path,
+    progress: Progress | None = None,
+    *,
+    version: Version = "0.5",
+) -> Path:
+    """Write an image as OME-Zarr, sharded where the version knows shards.
 
     Parameters
     ----------
@@ -92,6 +102,8 @@ def write_image(pyramid: Pyramid, path: str | Path, progress: Progress | None = 
         ``NAME.ome.zarr``; nothing may be there yet.
     progress : callable, optional
         Told how far it has come.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr.
 
     Returns
     -------
@@ -103,10 +115,22 @@ def write_image(pyramid: Pyramid, path: str | Path, progress: Progress | None = 
     UserError
         If the place is taken, missing or full, or the image damaged.
     """
-    path = free(path)
-    with Part(path, pyramid.fingerprint) as part:
-        write_plan(part, plan_of(pyramid), progress)
+    path = named(path)
+    with Part(path, f"{pyramid.fingerprint} {version}") as part:
+        write_plan(part, plan_of(pyramid), progress, version)
         return part.done()
+
+
+def write_into(
+    pyramid: Pyramid, folder: Path, progress: Progress | None, version: Version
+) -> zarr.Array[Any]:
+    """Write an image into a folder that somebody else sees to; return its finest level."""
+    import zarr
+
+    with Part(folder, "") as part:
+        write_plan(part, plan_of(pyramid), progress, version)
+        part.done()
+    return zarr.open_array(folder / "0", mode="r")
 
 
 def write_scene(
@@ -133,7 +157,7 @@ def write_scene(
     UserError
         See `write_image`; or if the image does not know its truth.
     """
-    path = free(path)
+    path = named(path)
     truth = pyramid.truth(pyramid.rect)
     if truth is None or pyramid.recipe is None:
         raise UserError(f"{pyramid.name} is no scene: it does not know its truth")
@@ -216,16 +240,11 @@ def as_keys(points: NDArray[np.float64]) -> NDArray[np.complex128]:
 # The folder.
 
 
-def free(path: str | Path) -> Path:
-    """Return a path that can be written to."""
-    path = Path(path).expanduser()
-    if path.suffix != ".zarr":
-        raise UserError(f"an OME-Zarr is called NAME.ome.zarr, not {path.name!r}")
-    if os.path.lexists(path):
-        raise UserError(f"{path} exists: choose another name, or remove it first")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no folder {path.parent}: make it first")
-    return path
+def named(path: str | Path) -> Path:
+    """Return a free path that is called as an OME-Zarr is."""
+    if Path(path).suffix != ".zarr":
+        raise UserError(f"an OME-Zarr is called NAME.ome.zarr, not {Path(path).name!r}")
+    return free(path)
 
 
 class Part:
@@ -257,14 +276,14 @@ class Part:
             try:
                 self.root.mkdir()
             except OSError as error:
-                raise UserError(f"{self.path} cannot be written: {error}") from None
+                raise cannot(self.path, error) from None
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError):
             raise UserError(
-                f"{self.path} cannot be written: {error}; what there is, is kept, and the same "
-                "command goes on with it"
+                f"{cannot(self.path, error)}; what there is, is kept, and the same command goes on "
+                "with it"
             ) from error
 
     def inner(self, prefix: str) -> Part:
@@ -292,23 +311,23 @@ class Part:
         return self.path
 
 
-def write_plan(part: Part, plan: Plan, progress: Progress | None) -> None:
+def write_plan(part: Part, plan: Plan, progress: Progress | None, version: Version = "0.5") -> None:
     """Write an image into a folder, or go on with it."""
     import zarr
 
     sides = plan.levels()
-    group = zarr.open_group(part.folder, mode="a", zarr_format=3)
-    group.attrs["ome"] = about(plan, len(sides))
+    group = zarr.open_group(part.folder, mode="a", zarr_format=FORMATS[version])
+    put(group, about(plan, len(sides)), version)
     if part.folder != part.root:
-        parent = zarr.open_group(part.folder.parent, mode="a", zarr_format=3)
-        parent.attrs["ome"] = {"version": "0.5", "labels": [part.folder.name]}
+        parent = zarr.open_group(part.folder.parent, mode="a", zarr_format=FORMATS[version])
+        put(parent, {"version": version, "labels": [part.folder.name]}, version)
     total, written = sum(h * w for h, w in sides), 0
     arrays: list[Any] = []
     for i, (h, w) in enumerate(sides):
         level = str(i)
         array: Any = group[level] if level in group else create(group, level, plan, h, w)
         arrays.append(array)
-        for number, shard in enumerate(Grid(Rect(0, 0, h, w), array.shards[1])):
+        for number, shard in enumerate(Grid(Rect(0, 0, h, w), shard_side(h, w))):
             if number >= part.finished(level):
                 block = np.concatenate(
                     [
@@ -327,17 +346,15 @@ def write_plan(part: Part, plan: Plan, progress: Progress | None) -> None:
 def create(group: Any, level: str, plan: Plan, h: int, w: int) -> Any:
     """Create a level's array: chunks as wide as all channels, many to a shard."""
     k = plan.shape[0]
-    side = min(SHARD, -(-max(h, w) // CHUNK) * CHUNK)
-    return group.create_array(
-        level,
-        shape=(k, h, w),
-        chunks=(k, CHUNK, CHUNK),
-        shards=(k, side, side),
-        dtype=plan.dtype,
-        fill_value=0,
-        dimension_names=("c", "y", "x"),
-        overwrite=True,
+    chunks = (k, CHUNK, CHUNK)
+    return create_level(
+        group, level, (k, h, w), plan.dtype, chunks=chunks, shard=shard_side(h, w), fill=0
     )
+
+
+def shard_side(h: int, w: int) -> int:
+    """Return the side of what is written at once."""
+    return min(SHARD, -(-max(h, w) // CHUNK) * CHUNK)
 
 
 def bands(shard: Rect) -> Iterator[Rect]:

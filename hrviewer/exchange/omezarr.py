@@ -1,33 +1,21 @@
-"""OME-Zarr 0.5: images with scale, units and what they show, and the maps of a run as pyramids.
-
-An exported run is one group with an image for each map. Readers that take one image find the
-output's in the group itself; those that know the layout of bioformats2raw find all of them listed
-in ``OME``. Everything is copied a chunk at a time.
-"""
+"""OME-Zarr: images with scale, units and what they show, in versions 0.5 and 0.4."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-
-from hrviewer.errors import UserError
-from hrviewer.exchange.formats import Exportable
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["create_image", "multiscales", "write"]
+__all__ = ["COLORS", "Version", "create_image", "create_level", "multiscales", "put"]
 
-MAPS = ("output", "saliency", "cost")
+Version = Literal["0.5", "0.4"]
 
-COARSEST = 512
-"""Cells along the longer side of the coarsest level, at most."""
+CHUNK = 512
 
 COLORS = ("FFFFFF", "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 """Of channels: white, then Okabe's and Ito's, which colour-blind people can tell apart."""
@@ -101,8 +89,11 @@ def create_image(
     dtype: Any = np.float32,
     labels: Sequence[str] = (),
     attributes: dict[str, Any] | None = None,
-    chunk: int = 512,
+    chunk: int = CHUNK,
+    depth: int = 1,
     levels: int = 1,
+    version: Version = "0.5",
+    shard: int | None = None,
 ) -> zarr.Array[Any]:
     """Create an OME-Zarr image, filled with NaN (or 0 for integers).
 
@@ -120,10 +111,14 @@ def create_image(
         The channels' names.
     attributes : dict, optional
         What else to say under ``hrviewer``, beside the cell.
-    chunk : int
-        Side of the chunks.
+    chunk, depth : int
+        Side of the chunks, and channels in each.
     levels : int
         How many, each half the size of the one before.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr.
+    shard : int, optional
+        See `create_level`.
 
     Returns
     -------
@@ -132,7 +127,7 @@ def create_image(
     """
     import zarr
 
-    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group = zarr.open_group(path, mode="w", zarr_format=FORMATS[version])
     paths = [str(i) for i in range(levels)]
     ome = multiscales(name, cell, pixel_size, levels=paths)
     if labels:
@@ -147,144 +142,81 @@ def create_image(
                 for i, label in enumerate(labels)
             ]
         }
-    group.attrs.update({"ome": ome, "hrviewer": {"cell": cell, **(attributes or {})}})
-    floating = np.issubdtype(dtype, np.floating)
+    put(group, ome, version)
+    group.attrs["hrviewer"] = {"cell": cell, **(attributes or {})}
     k, rows, columns = shape
     for i in paths:
-        group.create_array(
-            i,
-            shape=(k, rows, columns),
-            chunks=(1, min(chunk, rows), min(chunk, columns)),
-            dtype=dtype,
-            fill_value=np.nan if floating else 0,
-            dimension_names=("c", "y", "x"),
-        )
+        chunks = (depth, min(chunk, rows), min(chunk, columns))
+        create_level(group, i, (k, rows, columns), dtype, chunks=chunks, shard=shard)
         rows, columns = -(-rows // 2), -(-columns // 2)
     return group["0"]  # type: ignore[return-value]
 
 
-def write(run: Exportable, target: Path) -> None:
-    """Write the maps that a run holds.
+FORMATS: dict[Version, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
+"""Of zarr, in which each version of OME-Zarr is written."""
+
+
+def put(group: zarr.Group, ome: dict[str, Any], version: Version) -> None:
+    """Set a group's metadata; what is told as of 0.5 is turned into 0.4 if that is wanted.
+
+    0.4 has no ``ome`` around it, and says its version in every part.
+    """
+    if version == "0.5":
+        group.attrs["ome"] = ome
+        return
+    told = {key: value for key, value in ome.items() if key != "version"}
+    if "multiscales" in told:
+        told["multiscales"] = [{"version": version, **image} for image in told["multiscales"]]
+    for key in ("omero", "image-label"):
+        if key in told:
+            told[key] = {**told[key], "version": version}
+    group.attrs.update(told)
+
+
+def create_level(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, int, int],
+    dtype: Any,
+    *,
+    chunks: tuple[int, int, int],
+    shard: int | None = None,
+    fill: float | None = None,
+) -> zarr.Array[Any]:
+    """Create a level's array, filled with NaN (or 0 for integers).
 
     Parameters
     ----------
-    run : Exportable
-        What to write.
-    target : Path
-        The folder.
-
-    Raises
-    ------
-    UserError
-        If the run holds no map.
+    group : zarr.Group
+        Its image; of the same format of zarr.
+    name : str
+        Its path.
+    shape : tuple of int
+        ``(channels, rows, columns)``.
+    dtype : dtype
+        Of the pixels.
+    chunks : tuple of int
+        Of what is compressed together.
+    shard : int, optional
+        Side of the shards, a multiple of the chunks', where the format knows them.
+    fill : float, optional
+        What unwritten pixels hold; NaN by default, or 0 of whole numbers.
     """
-    import zarr
-
-    size = run.header["image"]["pixel_size"]
-    maps = [name for name in MAPS if (run.path / name / "zarr.json").is_file()]
-    if not maps:
-        raise UserError(f"{run.path} holds no maps: resume the run first")
-    root = zarr.open_group(target, mode="w", zarr_format=3)
-    arrays = {name: copy_image(run.path / name, target / name, size) for name in maps}
-    first: Any = dict(root[maps[0]].attrs["ome"])  # type: ignore[arg-type]
-    for dataset in first["multiscales"][0]["datasets"]:
-        dataset["path"] = f"{maps[0]}/{dataset['path']}"
-    root.attrs.update({"ome": {**first, "bioformats2raw.layout": 3}, "hrviewer": run.header})
-    series = root.create_group("OME")
-    series.attrs["ome"] = {"version": "0.5", "series": maps}
-    (target / "OME" / "METADATA.ome.xml").write_bytes(ome_xml(arrays))
-
-
-def copy_image(source: Path, target: Path, size: tuple[float, float] | None) -> zarr.Array[Any]:
-    """Copy one map, with its coarser levels; return its finest."""
-    import zarr
-
-    group = zarr.open_group(source, mode="r")
-    about: dict[str, Any] = dict(group.attrs["hrviewer"])  # type: ignore[arg-type]
-    ome: dict[str, Any] = group.attrs["ome"]  # type: ignore[assignment]
-    cells: Any = group["0"]
-    levels = 1
-    while max(cells.shape[1:]) > COARSEST * 2 ** (levels - 1):
-        levels += 1
-    names = [channel["label"] for channel in ome.get("omero", {"channels": []})["channels"]]
-    finest = create_image(
-        target,
-        cells.shape,
-        name=source.name,
-        cell=about.pop("cell"),
-        pixel_size=size,
-        dtype=cells.dtype,
-        labels=names or [source.name],
-        attributes=about,
-        levels=levels,
+    third = group.metadata.zarr_format == 3
+    if fill is None:
+        fill = np.nan if np.issubdtype(dtype, np.floating) else 0
+    sharded = third and shard is not None and not any(shard % n for n in chunks[1:])
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        shards=(chunks[0], shard, shard) if sharded else None,  # type: ignore[arg-type]
+        dtype=dtype,
+        fill_value=fill,
+        overwrite=True,
+        **(
+            {"dimension_names": ("c", "y", "x")}
+            if third
+            else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+        ),
     )
-    low, high = np.full(cells.shape[0], np.inf), np.full(cells.shape[0], -np.inf)
-    for c, rows, columns in chunks(finest):
-        block = cells[c, rows, columns]
-        finest[c, rows, columns] = block
-        low[c] = np.fmin(low[c], np.fmin.reduce(block, axis=None))
-        high[c] = np.fmax(high[c], np.fmax.reduce(block, axis=None))
-    written = zarr.open_group(target, mode="r+")
-    for i in range(1, levels):
-        fine: Any = written[str(i - 1)]
-        coarse: Any = written[str(i)]
-        for c, rows, columns in chunks(coarse):
-            coarse[c, rows, columns] = halved(fine[c, doubled(rows), doubled(columns)])
-    ome = dict(written.attrs["ome"])  # type: ignore[arg-type]
-    for channel, least, most in zip(ome["omero"]["channels"], low, high, strict=True):
-        if least < most:
-            ends = {"min": least, "max": most, "start": least, "end": most}
-            channel["window"] = {key: float(value) for key, value in ends.items()}
-    written.attrs["ome"] = ome
-    return finest
-
-
-def chunks(array: Any) -> Iterator[tuple[int, slice, slice]]:
-    """Yield where each chunk of ``(channels, rows, columns)`` lies."""
-    spans = (
-        [slice(start, min(start + step, n)) for start in range(0, n, step)]
-        for n, step in zip(array.shape[1:], array.chunks[1:], strict=True)
-    )
-    return product(range(array.shape[0]), *spans)
-
-
-def doubled(span: slice) -> slice:
-    """Return the finer level's part under a part of a level."""
-    return slice(2 * span.start, 2 * span.stop)
-
-
-def halved(cells: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the means of 2 × 2 cells without NaN; NaN where all four are."""
-    rows, columns = cells.shape
-    even = np.pad(
-        cells.astype(np.float64),
-        ((0, rows % 2), (0, columns % 2)),
-        constant_values=np.nan,
-    )
-    four = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)
-    seen = ~np.isnan(four)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(seen, four, 0).sum((1, 3)) / seen.sum((1, 3)))
-
-
-def ome_xml(arrays: dict[str, zarr.Array[Any]]) -> bytes:
-    """Return the images' names and sizes as OME-XML, which readers of this layout look up."""
-    space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-    root = ElementTree.Element("OME", xmlns=space)
-    for name, array in arrays.items():
-        k, rows, columns = array.shape
-        image = ElementTree.SubElement(root, "Image", ID=f"Image:{name}", Name=name)
-        pixels = ElementTree.SubElement(
-            image,
-            "Pixels",
-            ID=f"Pixels:{name}",
-            DimensionOrder="XYCZT",
-            Type={"float32": "float", "float64": "double"}[str(array.dtype)],
-            SizeX=str(columns),
-            SizeY=str(rows),
-            SizeC=str(k),
-            SizeZ="1",
-            SizeT="1",
-        )
-        ElementTree.SubElement(pixels, "MetadataOnly")
-    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))

@@ -22,7 +22,17 @@ from hrviewer.pyramid.resample import Pixels
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Figure", "Overlay", "Section", "overlays", "page", "photograph", "pictured"]
+__all__ = [
+    "Figure",
+    "Overlay",
+    "Section",
+    "overlays",
+    "page",
+    "photograph",
+    "pictured",
+    "sample",
+    "stretched",
+]
 
 Figure = tuple[str, bytes]
 """What stands below a picture, and the picture."""
@@ -293,18 +303,22 @@ def sample(
     x1 = min(cells.shape[2], math.ceil(region.x1 / cell))
     step = max(1, (y1 - y0) // shape[0], (x1 - x0) // shape[1])
     planes = slice(None) if plane is None else [plane % cells.shape[0]]
-    rows = []
-    for start in range(y0, y1, step):
-        band = np.asarray(cells[:, start : min(start + step, y1), x0:x1])[planes]
-        seen = ~np.isnan(band).all(axis=(0, 1))
+    edges = np.arange(0, x1 - x0, step)
+    # Whole chunks at a time: one that is read row by row is decoded again for each.
+    high = step * max(1, 512 // step)
+    parts = []
+    for start in range(y0, y1, high):
+        band = np.asarray(cells[:, start : min(start + high, y1), x0:x1])[planes]
         # What a pixel's cells hold together, for as many of them as were seen.
-        known = ~np.isnan(band).all(axis=0)
-        total = np.where(seen, np.nansum(band, axis=(0, 1)), 0.0)
-        edges = np.arange(0, x1 - x0, step)
-        counts = np.add.reduceat(known.sum(axis=0).astype(float), edges)
-        sums = np.add.reduceat(total, edges)
-        rows.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
-    small = np.array(rows)
+        known = (~np.isnan(band).all(axis=0)).astype(float)
+        total = np.nansum(band, axis=0, dtype=np.float64)
+        rows = np.arange(0, band.shape[1], step)
+        counts, sums = (
+            np.add.reduceat(np.add.reduceat(values, rows, axis=0), edges, axis=1)
+            for values in (known, total)
+        )
+        parts.append(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    small = np.concatenate(parts)
     at = [np.minimum(np.arange(n) * m // n, m - 1) for n, m in zip(shape, small.shape, strict=True)]
     return small[np.ix_(*at)]
 

@@ -10,15 +10,21 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["ARCHITECTURES", "DensityScanner", "DensityUNet"]
+from hrviewer.models.counting import Counts
+from hrviewer.models.transformer import TokenTransformer
 
-
-_WILDEST = 8.0
-"""The largest logarithm of a variance, so that its exponential stays finite."""
+__all__ = [
+    "ARCHITECTURES",
+    "CodeHead",
+    "DensityEncoder",
+    "DensityScanner",
+    "DensityUNet",
+    "TilePolicy",
+    "TokenTransformer",
+]
 
 
 def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -28,35 +34,6 @@ def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Seque
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-class _Counts(nn.Conv2d):
-    """The last layer of a network that counts: how many in each cell, in units, at least 0."""
-
-    def __init__(self, inputs: int, classes: int, variance: bool, unit: float) -> None:
-        super().__init__(inputs, classes * (1 + variance), 1)
-        self.classes, self.variance, self.unit = classes, variance, unit
-        nn.init.constant_(self.bias, 0.1)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = super().forward(x)
-        if not self.variance:
-            return self._density(x)
-        x, doubt = x[:, : self.classes], x[:, self.classes :]
-        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
-
-    def _density(self, x: Tensor) -> Tensor:
-        x = self.unit * x
-        y = F.relu(x)
-        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
-        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
-
-    @torch.no_grad()
-    def rescale(self, counts: float, variances: float) -> None:
-        assert self.bias is not None
-        self.weight[: self.classes] *= counts
-        self.bias[: self.classes] *= counts
-        self.bias[self.classes :] += math.log(variances)
 
 
 class DensityUNet(nn.Module):
@@ -98,7 +75,7 @@ class DensityUNet(nn.Module):
         )
         self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
-        self.head = _Counts(wide[0], classes, variance, unit)
+        self.head = Counts(wide[0], classes, variance, unit)
         # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
         # pixel that it is read from on the way up.
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2] + 8 + 8 + 4 + 4
@@ -167,7 +144,7 @@ class DensityScanner(nn.Module):
             _valid(eighth, eighth, 3),
             _valid(eighth, eighth, 3),
         )
-        self.head = _Counts(eighth, classes, variance, unit)
+        self.head = Counts(eighth, classes, variance, unit)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the density ``(n, k, (h - 48) / 8, (w - 48) / 8)`` of images ``(n, 3, h, w)``."""
@@ -179,8 +156,146 @@ class DensityScanner(nn.Module):
         self.head.rescale(counts, variances)
 
 
+class CodeHead(nn.Module):
+    """What reads a grid of codes, and counts: a few hundred operations for each code.
+
+    Parameters
+    ----------
+    codes
+        Numbers in a code.
+    classes
+        Kinds of things to count, one channel of density each.
+    widths
+        Channels of the layers between; without any it is linear, but for what is below 0.
+    size
+        Side, in codes, of what its first layer looks at; codes see around themselves, so 1 will
+        mostly do.
+    variance, unit
+        As in `DensityUNet`.
+    """
+
+    def __init__(
+        self,
+        codes: int,
+        classes: int = 1,
+        widths: Sequence[int] = (64, 64),
+        size: int = 1,
+        variance: bool = False,
+        unit: float = 1.0,
+    ) -> None:
+        super().__init__()
+        channels = (codes, *widths)
+        sizes = (size, *[1] * len(widths))
+        self.body = nn.Sequential(
+            *(_conv(a, b, k) for (a, b), k in zip(pairwise(channels), sizes, strict=False))
+        )
+        self.head = Counts(channels[-1], classes, variance, unit)
+        self.halo = size // 2 if widths else 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the counts ``(n, k, h, w)`` of what codes ``(n, d, h, w)`` stand for."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the counts, and the variances, that it gives by constants."""
+        self.head.rescale(counts, variances)
+
+
+class DensityEncoder(nn.Module):
+    """What a `DensityUNet` sees on its way down, in a few numbers for every 16 × 16 pixels.
+
+    It goes down as `DensityUNet` does, so that it may begin with what such a network has learned,
+    and ends in a code whose numbers have mean 0 and variance 1 over what it learned from.
+
+    Parameters
+    ----------
+    codes
+        Numbers in a code.
+    classes
+        Kinds of things that its own head counts.
+    widths, blocks
+        As in `DensityUNet`.
+
+    Attributes
+    ----------
+    guide, picture
+        What it is taught with, and no part of the answer: a head that counts, and a linear one
+        that says what the pixels look like at a quarter of the size. What matters to neither is
+        left out of the code.
+    """
+
+    def __init__(
+        self,
+        codes: int = 24,
+        classes: int = 1,
+        widths: Sequence[int] = (24, 48, 72, 48),
+        blocks: Sequence[int] = (1, 2, 1),
+    ) -> None:
+        super().__init__()
+        self.stem = _conv(3, widths[0], 5, stride=2)
+        self.down = nn.ModuleList(
+            nn.Sequential(_conv(a, b, stride=2), *(_conv(b, b) for _ in range(n)))
+            for (a, b), n in zip(pairwise(widths), blocks, strict=True)
+        )
+        self.code = nn.Sequential(
+            nn.Conv2d(widths[-1], codes, 1, bias=False), nn.BatchNorm2d(codes, affine=False)
+        )
+        self.guide = CodeHead(codes, classes, variance=True)
+        self.picture = nn.Conv2d(codes, 3 * 4 * 4, 1)
+        reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2]
+        self.halo = -(-reach // 16) * 16
+        """Input pixels around a tile with which its codes come out as from the whole image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the codes ``(n, codes, h/16, w/16)`` of images ``(n, 3, h, w)``."""
+        x = self.stem(x)
+        for down in self.down:
+            x = down(x)
+        out: Tensor = self.code(x)
+        return out
+
+    def rescale(self, counts: float, variances: float = 1.0) -> None:
+        """Multiply the counts, and the variances, that its own head gives by constants."""
+        self.guide.rescale(counts, variances)
+
+
+class TilePolicy(nn.Module):
+    """A small network that says of each tile of a shrunk picture whether to look closer.
+
+    Parameters
+    ----------
+    widths
+        Channels at strides 2, 4, 8 and 16.
+    chance
+        How likely it is, before it has learned anything, to look at a tile.
+    """
+
+    halo = 32
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 48, 64), chance: float = 0.2) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _conv(3, widths[0], 5, stride=2),
+            *(_conv(a, b, stride=2) for a, b in pairwise(widths)),
+            _conv(widths[-1], widths[-1]),
+        )
+        self.head = nn.Conv2d(widths[-1], 1, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.constant_(self.head.bias, math.log(chance / (1 - chance)))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, 1, h/16, w/16)`` of images ``(n, 3, h, w)``."""
+        out: Tensor = self.head(self.body(x))
+        return out
+
+
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "density-unet": DensityUNet,
+    "code-head": CodeHead,
+    "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,
+    "density-unet": DensityUNet,
+    "tile-policy": TilePolicy,
+    "token-transformer": TokenTransformer,
 }
 """What builds each architecture from a card's ``params``."""

@@ -45,6 +45,9 @@ class Network(ABC):
         Input pixels per output value.
     halo : int
         Input pixels of context, a multiple of `stride` and of ``multiple_of``.
+    period : int
+        Where an input may begin, in pixels of the image: at multiples of this its output is that
+        of the whole, moved. Measured, since a network may shrink inside by more than it says.
     elastic : bool
         Whether it takes sizes that are not a multiple of ``multiple_of``. Its output is then
         ``h / stride`` rounded down or up, as the network does.
@@ -67,9 +70,10 @@ class Network(ABC):
         self.precision = precision
         self.stride = card.stride
         self.halo = -(-(card.output.halo or 0) // card.step) * card.step
+        self.period = card.step
         self.elastic = False
         self.batch: int | None = None
-        self._flops: dict[tuple[int, ...], float] = {}
+        self._flops: dict[tuple[float, ...], float] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.card.name} on {self.backend}, {self.device}>"
@@ -138,7 +142,13 @@ class Network(ABC):
             raise UserError(f"{self.card.name} is no detector: its task is {self.card.task}")
         return self._decode(self._raw(batch)[0], (batch.shape[2], batch.shape[3]))
 
-    def join(self, tokens: Floats, boxes: NDArray[Any]) -> Floats:
+    def join(
+        self,
+        tokens: Floats,
+        boxes: NDArray[Any],
+        lengths: Sequence[int] | None = None,
+        merge: float = 0.0,
+    ) -> Floats:
         """Run on many patches together.
 
         Parameters
@@ -146,17 +156,22 @@ class Network(ABC):
         tokens
             ``(n, C, p, p)``, prepared.
         boxes
-            ``(n, 4)``: where each lies, ``y, x, h, w`` in level-0 pixels.
+            ``(n, 4)``: where each lies, ``y, x, h, w`` in the network's own pixels.
+        lengths
+            How many tokens each of several groups has, one after another, which know nothing of
+            each other; all are one group by default.
+        merge
+            Which part of its tokens every layer merges.
 
         Returns
         -------
         NDArray[np.float32]
-            ``(n, k)``.
+            ``(n, k, rows, columns)``.
         """
         raise self._cannot("look at many patches together", "transformer")
 
-    def join_flops(self, n: int) -> float:
-        """Return what `join` costs with `n` patches, in FLOPs."""
+    def join_flops(self, n: int, merge: float = 0.0) -> float:
+        """Return what `join` costs for a group of `n` patches, in FLOPs."""
         raise self._cannot("look at many patches together", "transformer")
 
     def think(self, codes: Floats) -> Floats:

@@ -182,8 +182,10 @@ def open_pack(spec: str | Path) -> Pack:
     ----------
     spec
         An installed pack's name; a folder with ``pack.json``; or an ``.onnx`` or ``.safetensors``
-        file with its card, ``NAME.json``, beside it: a pack with only ``main``. Several of these
-        joined by ``+`` are one pack: each adds the roles that those before it lack.
+        file with its card, ``NAME.json``, beside it: a pack with only ``main``, or of an
+        embedding with ``main`` and ``encoder``. Several of these joined by ``+`` are one pack:
+        each adds the roles that those before it lack. A head reads the codes of its own pack's
+        encoder, or of one that comes after it; an embedding is ``main`` if nothing else is.
 
     Raises
     ------
@@ -206,14 +208,21 @@ def open_pack(spec: str | Path) -> Pack:
         )
     loaders.check_kind(path)
     card = Card.read(path.with_suffix(".json"))
-    return Pack(card.name, {"main": (path, card)}, card.title)
+    roles = ["main", "encoder"] if card.task == "embedding" else ["main"]
+    return Pack(card.name, dict.fromkeys(roles, (path, card)), card.title)
 
 
 def _joined(packs: list[Pack]) -> Pack:
     """Return one pack of the roles of several; the first that has a role gives it."""
     networks: dict[str, tuple[Path, Card]] = {}
+    # What only encodes answers nothing, where another one does.
+    answers = any(p.roles["main"].task != "embedding" for p in packs if "main" in p.roles)
     for pack in packs:
+        read = "encoder" in networks  # a head that comes after an encoder reads another one's codes
         for role, card in pack.roles.items():
+            encodes = role == "main" and card.task == "embedding"
+            if (encodes and answers) or (role == "head" and read):
+                continue
             networks.setdefault(role, (pack._weights[role], card))
     name = "+".join(pack.name for pack in packs)
     return Pack(name, networks, description=packs[0].description)

@@ -1,11 +1,13 @@
 """What a network really does, measured once when it is loaded.
 
 A card that lies is caught here, with the field that lies and what was found. What the card leaves
-out is measured: whether inputs can be batched, whether any size will do, and how far an output
-sees (`measure_halo`).
+out is measured: whether inputs can be batched, whether any size will do, how far an output sees
+(`measure_halo`), and where inputs may begin (`measure_period`).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -13,12 +15,18 @@ from hrviewer.errors import UserError
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.told import brief
 
-__all__ = ["measure_halo", "settle"]
+__all__ = ["measure_halo", "measure_period", "measure_sight", "settle"]
 
 _REACH = 1e-6
 """The part of the output's greatest value below which a change is rounding, not sight."""
 _BATCH = 1e-4
 """The same, below which a network run on two inputs says what it says of each."""
+_MOVED = 1e-5
+"""The same, below which an output is that of a larger input, moved."""
+_OCTAVES = 7
+"""Sizes of blots in noise: from 1 pixel, each twice the one before."""
+_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
+"""What is tried as a network's period, in multiples of its card's step."""
 
 
 def settle(network: Network, tile: Floats | None = None) -> None:
@@ -27,7 +35,7 @@ def settle(network: Network, tile: Floats | None = None) -> None:
     Parameters
     ----------
     network
-        Just loaded; its `batch`, `elastic` and `halo` are set.
+        Just loaded; its `batch`, `elastic`, `halo` and `period` are set.
     tile
         A prepared tile ``(C, tile, tile)``; noise if there is none.
 
@@ -54,27 +62,86 @@ def settle(network: Network, tile: Floats | None = None) -> None:
         if other != side:
             _check(network, _try(network, one[:, :, :other, :other]), other)
         network.elastic = _is_elastic(network, one)
-        if out.halo is None and network.stride < side:
-            network.halo = measure_halo(network)
+        if network.stride < side:
+            network.period = measure_period(network) or network.card.step
+            if out.halo is None:
+                network.halo = measure_halo(network)
 
 
-def measure_halo(network: Network, seeds: int = 3) -> int:
-    """Measure how far an output sees, in input pixels.
+def measure_sight(network: Network) -> int:
+    """Measure the context with which tiles, joined, equal one look at an image of any size.
 
-    A strip along one side of a tile is replaced by other noise, and how far from the strip the
-    output changes is how far it sees: so all four sides, fine and coarse noise, several times.
+    Returns
+    -------
+    int
+        Input pixels, no less than the card's halo.
+
+    Raises
+    ------
+    UserError
+        Where there is no such look, or no such context.
+    """
+    card = network.card
+    if network.joint or card.task in ("classification", "detection", "embedding"):
+        raise _apart(network, f"its task, {card.task}, has an answer for each tile")
+    if card.input.fixed:
+        raise _apart(network, f"it takes tiles of {card.input.tile} pixels only")
+    if measure_period(network) is None:
+        raise _apart(network, "what it says depends on where a tile begins, wherever that is")
+    return max(network.halo, measure_halo(network))
+
+
+def measure_period(network: Network) -> int | None:
+    """Measure where an input may begin so that its output is that of a larger one, moved.
 
     Parameters
     ----------
     network
         Not of a fixed size.
+
+    Returns
+    -------
+    int or None
+        Input pixels, a multiple of the card's step; None if there is none within a tile.
+    """
+    step, tile = network.card.step, network.card.input.tile
+    # Cells near the edge where the two inputs begin see more in one than in the other; how much
+    # nearer than this the card may be wrong about.
+    near = -(-max(network.halo, tile // 2) // step) * step
+    side = near + 4 * step
+    for period in (n * step for n in _PERIODS if n * step < tile):
+        larger = _noise(network, 0, side + period)
+        try:
+            whole, part = network(larger), network(larger[:, :, period:, period:])
+        except MemoryError:
+            raise
+        except Exception:  # a size that it does not take is none to begin at
+            continue
+        first, moved = near // network.stride, (near + period) // network.stride
+        there, here = whole[:, :, moved:, moved:], part[:, :, first:, first:]
+        same = there.shape == here.shape and here.size
+        if same and np.abs(there - here).max() <= _MOVED * np.abs(whole).max():
+            return int(period)
+    return None
+
+
+def measure_halo(network: Network, seeds: int = 3) -> int:
+    """Measure how far an output sees, in input pixels.
+
+    Strips along two sides of a tile are replaced by other noise, and how far from them the output
+    changes is how far it sees: so all four sides, several times.
+
+    Parameters
+    ----------
+    network
+        Not of a fixed size; its `period` is known: what is read of an image ends on it.
     seeds
         How many noises.
 
     Returns
     -------
     int
-        The greatest reach, rounded up to a multiple of the card's step.
+        The greatest reach, rounded up to a multiple of the network's period.
 
     Raises
     ------
@@ -82,29 +149,14 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
         Where the output changes throughout the tile (the network sees all of it), or hardly
         changes even where the noise does.
     """
-    card = network.card
-    side, step = card.input.tile, card.step
-    strip = max(step, side // 8 // step * step)
-    reach, responds = 0, 0.0
-    for seed in range(seeds):
-        base = _noise(network, seed, side, coarse=1)
-        # Coarser noise too: what a network makes of fine noise can be pooled away.
-        other = _noise(network, seed + 1000, side, coarse=4**seed)
-        first = network(base)
-        scale = float(np.abs(first).max()) or 1.0
-        for axis in 2, 3:
-            for end in False, True:
-                cut: list[slice] = [slice(None)] * 4
-                cut[axis] = slice(side - strip, None) if end else slice(strip)
-                changed = base.copy()
-                changed[tuple(cut)] = other[tuple(cut)]
-                moved = np.abs(network(changed) - first) > _REACH * scale
-                hit = moved.any(axis=(0, 1, 5 - axis))
-                hit = hit[::-1] if end else hit  # from the strip inwards
-                responds = max(responds, float(hit[: strip // network.stride].mean()))
-                if hit.any():
-                    last = int(np.flatnonzero(hit)[-1])
-                    reach = max(reach, (last + 1) * network.stride - strip)
+    card, step = network.card, network.period
+    tile = max(step, card.input.tile // step * step)
+    half = -(-tile // 2 // step) * step
+    for side in (half, tile) if half < tile else (tile,):
+        strip = max(step, side // 8 // step * step)
+        reach, responds = _reach(network, side, strip, seeds)
+        if reach < side - strip and responds >= 0.5:
+            break
     if responds < 0.5:
         # A network that is silent on noise hides how far it sees.
         raise UserError(
@@ -119,18 +171,51 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
     return -(-reach // step) * step
 
 
-def _noise(network: Network, seed: int, side: int, coarse: int = 1) -> Floats:
-    """A prepared tile ``(1, C, side, side)`` of noise: pixels, or codes for a head."""
+def _reach(network: Network, side: int, strip: int, seeds: int) -> tuple[int, float]:
+    """Return how far from strips of other noise outputs change, and how much of the strips' do."""
+    reach, responds = 0, 0.0
+    for seed in range(seeds):
+        base, other = _noise(network, seed, side), _noise(network, seed + 1000, side)
+        first = network(base)
+        scale = float(np.abs(first).max()) or 1.0
+        for turn in 1, -1:
+            # Above and to the left; then, turned by half, below and to the right.
+            changed = base.copy()
+            there, here = changed[:, :, ::turn, ::turn], other[:, :, ::turn, ::turn]
+            there[:, :, :strip], there[:, :, :, :strip] = here[:, :, :strip], here[:, :, :, :strip]
+            moved = (np.abs(network(changed) - first) > _REACH * scale).any(axis=(0, 1))
+            moved = moved[::turn, ::turn]
+            rows, columns = np.indices(moved.shape)
+            depths = np.unique(np.minimum(rows, columns)[moved])  # of cells, from the nearer edge
+            near = strip // network.stride
+            responds = max(responds, np.count_nonzero(depths < near) / near)
+            if len(depths):
+                reach = max(reach, (int(depths[-1]) + 1) * network.stride - strip)
+    return reach, responds
+
+
+def _noise(network: Network, seed: int, side: int) -> Floats:
+    """A prepared tile ``(1, C, side, side)`` of noise: pixels, or codes for a head.
+
+    As pictures are, it is as strong at every size of blots, grey for the most part, and here and
+    there black or white: of other noise many a network sees nothing, and hides how far it sees.
+    """
     rng = np.random.default_rng(seed)
     card = network.card
-    size = -(-side // coarse), -(-side // coarse), card.input.count
     if isinstance(card.input.channels, int):
-        pixels = rng.standard_normal(size).astype(np.float32)
-    else:
-        # To its ends, where a step is greatest.
-        pixels = (255 * rng.beta(0.5, 0.5, size)).astype(np.float32)
-    pixels = pixels.repeat(coarse, 0).repeat(coarse, 1)[:side, :side]
-    return card.prepare(pixels)[None]
+        return card.prepare(_blots(rng, side, card.input.count))[None]
+    grey, colour = _blots(rng, side, 1), _blots(rng, side, card.input.count)
+    return card.prepare(np.clip(127.5 + 150 * grey + 30 * colour, 0, 255))[None]
+
+
+def _blots(rng: np.random.Generator, side: int, channels: int) -> Floats:
+    """Return noise of variance 1 ``(side, side, channels)``."""
+    noise = np.zeros((side, side, channels), np.float32)
+    for octave in range(_OCTAVES):
+        n = (side >> octave) + 1
+        blots = rng.standard_normal((n, n, channels)).astype(np.float32)
+        noise += blots.repeat(1 << octave, 0).repeat(1 << octave, 1)[:side, :side]
+    return noise / np.float32(np.sqrt(_OCTAVES))
 
 
 def _try(network: Network, batch: Floats) -> Floats:
@@ -177,10 +262,19 @@ def _check_joint(network: Network, one: Floats) -> None:
             f"{network.card.name} does not join two tokens of {side} pixels ({brief(error)}): "
             "correct the card's input"
         ) from None
-    if found.shape != (2, network.card.outputs):
-        raise _lie(network, "output", f"gives {(2, network.card.outputs)}, not {found.shape}")
+    cells = max(1, side // network.stride)
+    want = 2, network.card.outputs, cells, cells
+    if found.shape != want:
+        raise _lie(network, "output", f"gives {want}, not {found.shape}")
     if not np.isfinite(found).all():
         raise _lie(network, "input", "(scale, mean, std) leads to values that are not finite")
+
+
+def _apart(network: Network, why: str) -> UserError:
+    return UserError(
+        f"{network.card.name}: no tiles can equal one look at everything, since {why}: "
+        "choose mode=tiles"
+    )
 
 
 def _lie(network: Network, field: str, found: str) -> UserError:
@@ -199,16 +293,17 @@ def _batch(network: Network, one: Floats, found: Floats) -> int | None:
 
 
 def _is_elastic(network: Network, one: Floats) -> bool:
-    """Whether a size that is no multiple runs, and comes out no smaller than it should."""
-    m = network.card.input.multiple_of
-    side = one.shape[2] - m + 1
-    if m == 1:
-        return True
+    """Whether sizes that are no multiple run, and come out no smaller than they should."""
+    m, tile = network.card.input.multiple_of, one.shape[2]
     network.elastic = True  # so that it is not filled
     try:
-        shape = network(one[:, :, :side, :side]).shape[2:]
+        return all(_fills(network, one[:, :, : tile - n, : tile - n]) for n in {1, m // 2, m - 1})
     except Exception:
         return False
     finally:
         network.elastic = False
-    return all(o in (side // network.stride, -(-side // network.stride)) for o in shape)
+
+
+def _fills(network: Network, batch: Floats) -> bool:
+    side = batch.shape[2] / network.stride
+    return all(o in (math.floor(side), math.ceil(side)) for o in network(batch).shape[2:])

@@ -3,17 +3,20 @@
 `execute` carries a job out, `writer` is the engine's sink, `run` reads a folder, `estimate` says
 what an answer means, `judge` measures it against the truth by `metrics`;
 `compare` and `experiment` run many, `resolution` measures a network at every size, `published`
-writes what came of it, `shelf` finds the runs of an image.
+writes what came of it, `shelf` finds the runs of an image; `fitting` makes heads for the codes that
+a run kept.
 """
 
 from hrviewer.runs.compare import compare
 from hrviewer.runs.estimate import describe, sentence, verdict
 from hrviewer.runs.execute import Job, parse_params, run
 from hrviewer.runs.experiment import experiment
+from hrviewer.runs.fitting import Fitted, fit_head
 from hrviewer.runs.resolution import Scaling, cost
 from hrviewer.runs.run import Run
 
 __all__ = [
+    "Fitted",
     "Job",
     "Run",
     "Scaling",
@@ -21,6 +24,7 @@ __all__ = [
     "cost",
     "describe",
     "experiment",
+    "fit_head",
     "parse_params",
     "run",
     "sentence",

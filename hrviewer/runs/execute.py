@@ -36,6 +36,7 @@ from hrviewer.engine import (
     how_far_off,
 )
 from hrviewer.errors import UserError
+from hrviewer.exchange.truth import read_region
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, open_pack
 from hrviewer.models.memory import forget_peak, peak_memory
@@ -56,7 +57,7 @@ def run(
     model: str | Path | Pack = "nuclei",
     strategy: str | Strategy = "patches",
     *,
-    region: Rect | Sequence[int] | None = None,
+    region: Rect | Sequence[int] | str | Path | None = None,
     budget: str | Budget | None = None,
     seed: int = 0,
     hints: Mapping[str, Any] | None = None,
@@ -80,8 +81,9 @@ def run(
         A pack's name, its folder, or a network's file with its card beside it.
     strategy : str or Strategy
         Its id; see ``hrviewer strategies``.
-    region : Rect or sequence of int, optional
-        ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
+    region : Rect, sequence of int, or path, optional
+        ``(y, x, h, w)`` in level-0 pixels, or a file around whose shapes it lies; the whole image
+        by default.
     budget : str, optional
         ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
     seed : int
@@ -127,7 +129,7 @@ def run(
             pack,
             chosen,
             parse_params(chosen, params),
-            region=region if region is None or isinstance(region, Rect) else Rect(*region),
+            region=region_on(pyramid, region),
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
             hints=checked(chosen, as_hints(hints or {})),
@@ -148,6 +150,13 @@ def run(
         if judge is not None:
             done.judged(judge(done))
         return done
+
+
+def region_on(pyramid: Pyramid, region: Rect | Sequence[int] | str | Path | None) -> Rect | None:
+    """Return a region of an image: a rectangle, or what a file's shapes lie in."""
+    if isinstance(region, str | Path):
+        return read_region(region, pyramid.path or pyramid.name, pyramid.shape)
+    return region if region is None or isinstance(region, Rect) else Rect(*region)
 
 
 def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
@@ -232,6 +241,8 @@ class Job:
             seed=self.seed,
             hints=self.hints,
         )
+        if earlier is not None:
+            networks.device.batch = earlier["engine"]["batch"]
         looker = Looker(
             self.pyramid,
             networks,
@@ -245,7 +256,15 @@ class Job:
         main = networks["main"]
         off = how_far_off(self.pyramid, networks, scene)
         notes = [*notes, *([str(off)] if off else [])]
-        writer = RunWriter(path, self.pyramid, main.card, main.stride, scene.native, scene.region)
+        writer = RunWriter(
+            path,
+            self.pyramid,
+            main.card,
+            main.stride,
+            scene.native,
+            scene.region,
+            lambda role: networks[role].digest,
+        )
         header = {
             **self._identity(scene),
             "engine": looker_settings(looker),
@@ -291,17 +310,8 @@ class Job:
 
     def _identity(self, scene: Scene) -> dict[str, Any]:
         """Return what makes two runs the same run."""
-        pyramid = self.pyramid
         return {
-            "image": {
-                "path": pyramid.path or pyramid.name,
-                "shape": list(pyramid.shape),
-                "levels": len(pyramid.levels),
-                "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
-                "fingerprint": pyramid.fingerprint,
-                "plane": pyramid.plane,
-                "channels": pyramid.selected and list(pyramid.selected),
-            },
+            "image": image_of(self.pyramid),
             "region": list(scene.region.astuple()),
             "model": self.pack.name,
             "strategy": self.strategy.id,
@@ -391,6 +401,19 @@ class Job:
             "setup_s": networks.setup_s,
             "patches": record.counts(),
         }
+
+
+def image_of(pyramid: Pyramid) -> dict[str, Any]:
+    """Return what a run remembers of its image."""
+    return {
+        "path": pyramid.path or pyramid.name,
+        "shape": list(pyramid.shape),
+        "levels": len(pyramid.levels),
+        "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
+        "fingerprint": pyramid.fingerprint,
+        "plane": pyramid.plane,
+        "channels": pyramid.selected and list(pyramid.selected),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -88,7 +88,7 @@ class Run:
         return pd.read_parquet(self.path / "patches.parquet")
 
     def map(self, name: str) -> tuple[Any, float]:
-        """Return a map, ``output``, ``saliency`` or ``cost``, and its cell.
+        """Return a map, ``output``, ``saliency``, ``cost`` or ``codes``, and its cell.
 
         Returns
         -------

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,9 @@ from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Look, Show, Think, Warp
 
 __all__ = ["RunWriter", "read_header", "write_header"]
+
+CODES = 64
+"""Side of the chunks in which codes are kept, in cells; all of a code is in one."""
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -99,6 +102,8 @@ class RunWriter:
         Its native scale.
     region : Rect
         What the run speaks of.
+    digest : callable
+        What a role's network is known by: codes are good for nothing without their encoder.
 
     Attributes
     ----------
@@ -114,8 +119,9 @@ class RunWriter:
         stride: int,
         native: float,
         region: Rect,
+        digest: Callable[[str], str],
     ) -> None:
-        self.path, self.pyramid = path, pyramid
+        self.path, self.pyramid, self._digest = path, pyramid, digest
         self.journal = path / "journal"
         with keeping(path):
             self.journal.mkdir(parents=True, exist_ok=True)
@@ -136,8 +142,27 @@ class RunWriter:
                 self.journal / "detail", (1, rows, columns), name="detail", **common
             )
         canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind_of(card))
-        self.record = Record(pyramid.rect, canvas, region)
+        self.record = Record(pyramid.rect, canvas, region, self._keep)
         self._saved = time.monotonic()
+
+    def _keep(self, role: str, width: int, cell: float) -> Canvas:
+        """Return where codes are kept, in half precision."""
+        rows, columns = Canvas.shape(self.pyramid.rect, cell)
+        common: dict[str, Any] = {"cell": cell, "pixel_size": self.pyramid.pixel_size}
+        codes = create_image(
+            self.path / "codes",
+            (width, rows, columns),
+            name="codes",
+            dtype=np.float16,
+            chunk=CODES,
+            depth=width,
+            attributes={"role": role, "network": self._digest(role)},
+            **common,
+        )
+        detail = create_image(
+            self.journal / "codes-detail", (1, rows, columns), name="detail", **common
+        )
+        return Canvas(self.pyramid.rect, cell, codes, _Plane(detail), "intensity")
 
     # engine.Sink
 

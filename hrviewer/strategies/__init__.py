@@ -1,7 +1,8 @@
-"""Where to look: one file per family, and the vocabulary they speak.
+"""Where to look: one file or folder per family, and the vocabulary they speak.
 
 Strategies touch neither files nor devices. `protocol` holds the words that they exchange with the
-engine, `tiling` what several families share, `base` the class to write and the register.
+engine, `base` the class to write and the register; `tiling` (cutting into patches) and `survey`
+(closer looks, and what they say of the whole) are what several families share.
 """
 
 from hrviewer.strategies.base import Params, Strategy, get_strategy, strategy_ids

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Generator
+from dataclasses import replace
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
+from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.strategies.base import Params, Strategy
-from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Scene, Show
-from hrviewer.strategies.tiling import aggregate, response, rounds, tiles
+from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
+from hrviewer.strategies.tiling import Told, aggregate, lattice, response, rounds, tiles
 
 __all__ = ["Patches", "PatchesParams"]
+
+Map = NDArray[np.float32]
+
+ROUNDING = 1e-4
+"""Part of the largest value by which back ends may differ in their arithmetic alone."""
 
 
 class PatchesParams(Params):
@@ -38,7 +49,21 @@ class PatchesParams(Params):
         pattern=r"^(\d{1,3}x\d{1,3})?$",
         title="Cut into",
         description="Cut the region into rows x columns instead, as 2x2, without halo unless one "
-        "is given",
+        "is given or measured",
+    )
+    mode: Literal["tiles", "exact"] = Field(
+        "tiles",
+        title="Mode",
+        description="exact equals one look at the whole image, however large: how far the network "
+        "sees is measured, whatever its card says, and what cannot be joined exactly is refused",
+    )
+    again: int = Field(
+        2,
+        ge=0,
+        le=64,
+        title="Look again at",
+        description="For exact, how many tiles are seen once more with more than twice the "
+        "context, to say how far the answer is from one look at everything",
     )
 
 
@@ -46,7 +71,10 @@ class Patches(Strategy):
     """The survey's baseline CIP.
 
     With the card's halo the stitched output equals the network's output on the whole image; with
-    none it shows what cutting costs.
+    none it shows what cutting costs. In mode ``exact`` the halo is measured and the equality is
+    put to the test: the forward half of streaming (Pinckaers, van Ginneken and Litjens,
+    *Streaming Convolutional Neural Networks for End-to-End Learning With Multi-Megapixel Images*,
+    TPAMI 2020).
     """
 
     id: ClassVar[str] = "patches"
@@ -57,41 +85,101 @@ class Patches(Strategy):
 
     def plan(self, scene: Scene, params: PatchesParams) -> Plan:
         """Cut, look at every tile, add up."""
-        patches = self._cut(scene, params)
-        handles: list[Handle] = []
+        halo = _halo(scene, params)
+        patches = _cut(scene, params, halo)
+        exact = params.mode == "exact"
+        doubted = _drawn(scene, patches, params.again) if exact else {}
+        told: list[Told] = []
         for asked in rounds(patches):
             result = yield Look("main", asked, into="output")
-            handles += result.handles
-            yield response(handles, patches)
-            estimate = aggregate(scene.main, handles)
+            for place, handle in enumerate(result.handles, len(told)):
+                if place in doubted:
+                    doubted[place] = handle.map
+            told += Told.by(result.handles)
+            yield response(told, patches)
+            estimate = aggregate(scene.main, told)
             if result.stop:
                 return Answer(
                     estimate,
-                    note=f"the budget ended after {len(handles)} of {len(patches)} patches: "
+                    note=f"the budget ended after {len(told)} of {len(patches)} patches: "
                     "the rest of the region was not seen",
                 )
             if estimate is not None:
                 yield Show("estimate", estimate, scene.region)
-        return Answer(aggregate(scene.main, handles))
+        note = ""
+        if exact:
+            note = f"exact, with {patches[0].halo} pixels of context, as measured"
+            note += yield from _again(scene, patches, doubted)
+        return Answer(aggregate(scene.main, told), note=note)
 
-    @staticmethod
-    def _cut(scene: Scene, params: PatchesParams) -> list[Patch]:
-        scale = snap_scale(scene.native)
-        if not params.grid:
-            return tiles(
-                scene.main,
-                scene.region,
-                scale,
-                tile=params.tile or None,
-                halo=None if params.halo < 0 else params.halo,
-            )
-        rows, columns = map(int, params.grid.split("x"))
-        region = scene.region
-        ys = [region.y + region.h * i // rows for i in range(rows + 1)]
-        xs = [region.x + region.w * i // columns for i in range(columns + 1)]
-        return [
-            Patch(Rect(y, x, y1 - y, x1 - x), scale, max(0, params.halo))
-            for y, y1 in pairwise(ys)
-            for x, x1 in pairwise(xs)
-            if y1 > y and x1 > x
-        ]
+
+def _halo(scene: Scene, params: PatchesParams) -> int | None:
+    """Return the context to read, network pixels; None for the card's, or a grid's."""
+    if params.mode == "tiles":
+        return None if params.halo < 0 else params.halo
+    if params.halo >= 0:
+        raise UserError("mode=exact measures the halo that it needs: leave halo out")
+    return scene.main.sight()
+
+
+def _cut(scene: Scene, params: PatchesParams, halo: int | None) -> list[Patch]:
+    scale = snap_scale(scene.native)
+    if not params.grid:
+        return tiles(scene.main, scene.region, scale, tile=params.tile or None, halo=halo)
+    rows, columns = map(int, params.grid.split("x"))
+    region, step = scene.region, lattice(scene.main, scale)
+
+    def lines(start: int, length: int, n: int) -> list[int]:
+        inner = (round((start + length * i / n) / step) * step for i in range(1, n))
+        return [start, *(at for at in inner if start < at < start + length), start + length]
+
+    ys, xs = lines(region.y, region.h, rows), lines(region.x, region.w, columns)
+    return [
+        Patch(Rect(y, x, y1 - y, x1 - x), scale, halo or 0)
+        for y, y1 in pairwise(ys)
+        for x, x1 in pairwise(xs)
+        if y1 > y and x1 > x
+    ]
+
+
+# Is it exact?
+
+
+def _drawn(scene: Scene, patches: list[Patch], n: int) -> dict[int, Map | None]:
+    """Return tiles to look at again: the last, where the image may end oddly, and random ones."""
+    if not n or len(patches) == 1:
+        return {}
+    rng = np.random.default_rng(scene.seed)
+    some = rng.permutation(len(patches) - 1)[: n - 1]
+    return dict.fromkeys([len(patches) - 1, *map(int, some)])
+
+
+def _again(
+    scene: Scene, patches: list[Patch], told: dict[int, Map | None]
+) -> Generator[Request, Result, str]:
+    """Look at tiles again with more context, and from elsewhere; say by how much they differ.
+
+    What begins one period earlier than twice the context would meets the network's strides
+    otherwise: were the context or the period too small, the answers would not agree.
+    """
+    if not told:
+        return ""
+    halo = 2 * patches[0].halo + scene.main.period
+    wider = tuple(replace(patches[place], halo=halo) for place in told)
+    result = yield Look("main", wider)
+    if result.stop:
+        return "; the budget ended before that was put to the test"
+    off = max(map(_difference, told.values(), result.handles))
+    said = (
+        f"; {len(told)} tiles seen again, with {halo}, differ by at most {off:.1e} of the largest "
+        "value there"
+    )
+    return said if off <= ROUNDING else f"{said}, more than by rounding: it is not exact"
+
+
+def _difference(one: Map | None, other: Handle) -> float:
+    """Return the largest difference of two maps over the largest value."""
+    if one is None or one.shape != other.map.shape:
+        return math.inf
+    off = float(np.abs(one - other.map).max()) / (float(np.abs(one).max()) or 1.0)
+    return off if math.isfinite(off) else math.inf

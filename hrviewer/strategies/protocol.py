@@ -17,6 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import Card
 
@@ -35,8 +36,8 @@ __all__ = [
     "Warp",
 ]
 
-Into = Literal["output", "saliency"]
-"""The map that a request's results are painted into."""
+Into = Literal["output", "saliency", "codes"]
+"""The map that a request's results are painted into; codes are kept, to think about later."""
 
 
 class Handle(Protocol):
@@ -58,8 +59,11 @@ class Handle(Protocol):
         ...
 
     @property
-    def map(self) -> NDArray[np.float32]:
-        """The network's output over the core, ``(k, rows, columns)``. NaN if it failed."""
+    def map(self) -> NDArray[np.floating]:
+        """The network's output over the core, ``(k, rows, columns)``. NaN if it failed.
+
+        In float32; an embedding's codes in float16, as they are kept.
+        """
         ...
 
 
@@ -70,16 +74,21 @@ class Look:
     Parameters
     ----------
     role : str
-        A role of the pack, or a built-in one such as ``"@entropy"``.
+        A role of the pack, or a built-in one such as ``"@entropy"``. ``"scanner/2"`` is the
+        scanner at two shifts along each axis, for a map twice as dense.
     patches : tuple of Patch
         Where to look.
-    into : {"output", "saliency"}, optional
-        The map to paint; finer looks replace coarser ones on their core.
+    into : {"output", "saliency", "codes"}, optional
+        The map to paint; finer looks replace coarser ones on their core. The first two are
+        answers, clipped to the region.
     order : {"any", "given"}
         ``"given"`` releases results only as prefixes; ``"any"`` lets the engine take the patches
         nearest to the view's centre first.
     group : tuple of int, optional
-        One number per patch; patches of one number are tokens of one joint input.
+        One number per patch; patches of one number are tokens of one joint input, each read at
+        the network's tile. One whose core is empty is context: it is answered for by nobody.
+    merge : float
+        Of a joint input, which part of its tokens every layer of the network merges.
     scores : tuple of float, optional
         One number per patch: why it was chosen. Only recorded.
     """
@@ -89,6 +98,7 @@ class Look:
     into: Into | None = None
     order: Literal["any", "given"] = "any"
     group: tuple[int, ...] | None = None
+    merge: float = 0.0
     scores: tuple[float, ...] | None = None
 
 
@@ -130,9 +140,9 @@ class Think:
     role : str
         Which network.
     handles : tuple of Handle
-        Their values become the input, arranged by their patches' rows and columns.
+        Their maps, of one network and scale, become one input, each where it lies.
     where : Rect
-        The rectangle that the answer speaks of.
+        The rectangle that the answer speaks of; what the handles hold beyond is context.
     into : {"output", "saliency"}, optional
         The map to paint.
     """
@@ -210,6 +220,10 @@ class Answer:
 Plan = Generator[Request, Result, Answer]
 
 
+def _unmeasured() -> int:
+    raise UserError("nobody can measure how far this network sees: choose mode=tiles")
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """What a policy may know of a network for nothing.
@@ -222,12 +236,22 @@ class Role:
         Network pixels per output cell, and of context that a cell needs.
     flops : callable
         Nominal FLOPs of one input of ``(h, w)`` network pixels.
+    period : int
+        Network pixels at whose multiples an input may begin so that tiles meet.
+    sight : callable
+        Measures, once, the context in network pixels with which joined tiles equal one look at
+        everything; `UserError` where there is none.
+    join_flops : callable, optional
+        The same of a joint input of `n` tokens, of which every layer merges a part.
     """
 
     card: Card
     stride: int
     halo: int
     flops: Callable[[int, int], float]
+    period: int = 1
+    sight: Callable[[], int] = _unmeasured
+    join_flops: Callable[[int, float], float] | None = None
 
     def flops_per_pixel(self) -> float:
         """FLOPs per network pixel, at the card's tile."""
@@ -259,6 +283,8 @@ class Scene:
         Of whatever the policy draws at random.
     hints : mapping of str to ndarray
         What the person drew, or earlier runs' maps, by name.
+    pixel_bytes : int
+        Of one level-0 pixel, all channels together, uncompressed.
     """
 
     shape: tuple[int, int]
@@ -270,6 +296,7 @@ class Scene:
     budget: float = float("inf")
     seed: int = 0
     hints: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    pixel_bytes: int = 3
 
     @property
     def rect(self) -> Rect:

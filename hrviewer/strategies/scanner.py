@@ -12,9 +12,9 @@ from pydantic import Field
 from hrviewer.geometry import Patch, snap_scale
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Result, Scene, Show
-from hrviewer.strategies.tiling import ROUND, aggregate, response, rounds, tiles
-from hrviewer.strategies.zoom.leaves import affordable, cut, gather
-from hrviewer.strategies.zoom.sampling import Survey
+from hrviewer.strategies.survey.leaves import affordable, cut, gather
+from hrviewer.strategies.survey.sampling import Survey
+from hrviewer.strategies.tiling import ROUND, Told, aggregate, response, rounds, tiles
 
 __all__ = ["Scanner", "ScannerParams"]
 
@@ -42,6 +42,15 @@ class ScannerParams(Params):
         lt=1,
         title="Foreground",
         description="How sure it must be, somewhere in a tile, that there is any",
+    )
+    denser: int = Field(
+        1,
+        ge=1,
+        le=8,
+        title="Denser",
+        description="At how many shifts along each axis the scanner sees every tile, for a map "
+        "so many times as dense and less dependent on where its cells lie; 2 costs 4 times as "
+        "much, 4 costs 16",
     )
     flag: Literal["uncertainty", "score"] = Field(
         "uncertainty",
@@ -112,14 +121,15 @@ class Scanner(Strategy):
             found = gather(handles, leaves.ys, leaves.xs, scene.rect).sum(axis=0).ravel() * cell
             wanted = (found > params.foreground * leaves.areas) | blind
 
-        scanner = scene.roles["scanner"]
-        scale = scene.scale_of("scanner")
-        scanned: list[Handle] = []
+        # At every step between its own, too, it is another role.
+        name = "scanner" if params.denser == 1 else f"scanner/{params.denser}"
+        scanner, scale = scene.roles[name], scene.scale_of("scanner")
+        scanned: list[Told] = []
         places = np.flatnonzero(wanted)
         result = Result(left=scene.budget)
         for asked in rounds([Patch(patches[i].core, scale, scanner.halo) for i in places]):
-            result = yield Look("scanner", asked, into="output")
-            scanned += result.handles
+            result = yield Look(name, asked, into="output")
+            scanned += Told.by(result.handles)
             yield response(scanned, patches)
             if result.stop:
                 return Answer(
@@ -129,8 +139,8 @@ class Scanner(Strategy):
                 )
 
         guess, spread = np.zeros((len(patches), k)), np.zeros(len(patches))
-        for i, handle in zip(places, scanned, strict=True):
-            guess[i], spread[i] = _said(handle, k)
+        for i, told in zip(places, scanned, strict=True):
+            guess[i], spread[i] = _said(told, k)
         failed = int(np.isnan(guess).any(axis=1).sum())
         spread[np.isnan(guess).any(axis=1)] = math.inf  # looked at closer first of all
         guess = np.nan_to_num(guess)
@@ -200,8 +210,8 @@ def _skips(scene: Scene, params: ScannerParams) -> bool:
     return params.skip == "always" or (params.skip == "slides" and known)
 
 
-def _said(handle: Handle, k: int) -> tuple[Floats, float]:
+def _said(told: Told, k: int) -> tuple[Floats, float]:
     """Return a scanned tile's counts, ``(k,)``, and how unsure they are."""
-    value = handle.value[:k]
-    variance = handle.value[k:].sum() if len(handle.value) > k else value.sum()
+    value = told.value[:k]
+    variance = told.value[k:].sum() if len(told.value) > k else value.sum()
     return value, math.sqrt(max(float(variance), 0))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from hrviewer.strategies.protocol import Handle, Role, Show
 
 __all__ = [
     "ROUND",
+    "Told",
     "aggregate",
     "cell_side",
     "input_rect",
@@ -34,11 +36,12 @@ def lattice(role: Role, scale: float) -> int:
     """Return the step, in level-0 pixels, to which a look's corner must be aligned.
 
     On it tiles meet as if the whole image had been one input: it is a whole number of output
-    cells, of the network's required multiple, and of level-0 pixels.
+    cells, of the network's required multiple, of its period, and of level-0 pixels.
     """
     fraction = Fraction(scale).limit_denominator(4096)
     card = role.card.input
-    return int(math.lcm(role.stride, card.multiple_of, fraction.denominator) * fraction)
+    step = math.lcm(role.stride, card.multiple_of, role.period, fraction.denominator)
+    return int(step * fraction)
 
 
 def tiles(
@@ -48,6 +51,7 @@ def tiles(
     *,
     tile: int | None = None,
     halo: int | None = None,
+    whole: Rect | None = None,
 ) -> list[Patch]:
     """Cut `region` into patches, in reading order.
 
@@ -62,22 +66,27 @@ def tiles(
     tile, halo : int, optional
         Side of the cores and context around them, in network pixels; the card's by default. A
         network of fixed size takes its tile with the halo inside.
+    whole : Rect, optional
+        What is cut, if not the region itself: its tiles are the same for every region.
 
     Returns
     -------
     list of Patch
-        Cores on the image's lattice, cut at the region's border.
+        Cores on the image's lattice, cut at the border of what is cut; those that meet the region.
     """
     halo = role.halo if halo is None else halo
     step, cell = lattice(role, scale), cell_side(role, scale, tile=tile, halo=halo)
+    whole = whole or region
     ys, xs = (
         cuts(start, start + length, step, cell, fixed=role.card.input.fixed)
-        for start, length in ((region.y, region.h), (region.x, region.w))
+        for start, length in ((whole.y, whole.h), (whole.x, whole.w))
     )
     return [
         Patch(Rect(y, x, y1 - y, x1 - x), scale, halo)
         for y, y1 in pairwise(ys)
+        if y < region.y1 and y1 > region.y
         for x, x1 in pairwise(xs)
+        if x < region.x1 and x1 > region.x
     ]
 
 
@@ -140,7 +149,20 @@ def input_shape(role: Role, patch: Patch, image: Rect) -> tuple[int, int]:
     return math.ceil(rect.h / patch.scale - 1e-9), math.ceil(rect.w / patch.scale - 1e-9)
 
 
-def aggregate(role: Role, handles: Sequence[Handle]) -> NDArray[np.float64] | None:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What of a look a total needs; its map, once it is painted, may go."""
+
+    patch: Patch
+    value: NDArray[np.float64]
+
+    @classmethod
+    def by(cls, handles: Iterable[Handle]) -> list[Told]:
+        """Return what looks told."""
+        return [cls(handle.patch, handle.value) for handle in handles]
+
+
+def aggregate(role: Role, handles: Sequence[Handle | Told]) -> NDArray[np.float64] | None:
     """Add up what patches that do not overlap said.
 
     Counts and areas are summed, probabilities averaged by area; failed patches are left out.
@@ -163,7 +185,7 @@ def aggregate(role: Role, handles: Sequence[Handle]) -> NDArray[np.float64] | No
     return np.array([math.fsum(column) for column in values[seen].T])
 
 
-def response(handles: Sequence[Handle], patches: Sequence[Patch]) -> Show:
+def response(handles: Sequence[Handle | Told], patches: Sequence[Patch]) -> Show:
     """Show how strongly the network answered, per level-0 pixel, one cell per patch.
 
     Parameters

@@ -10,8 +10,8 @@ from pydantic import Field
 from hrviewer.errors import UserError
 from hrviewer.geometry import SCALE_STEPS, Patch, snap_scale
 from hrviewer.strategies.base import Params, Strategy
-from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Scene
-from hrviewer.strategies.tiling import aggregate, response, rounds, tiles, total_flops
+from hrviewer.strategies.protocol import Answer, Look, Plan, Scene
+from hrviewer.strategies.tiling import Told, aggregate, response, rounds, tiles, total_flops
 
 __all__ = ["Uniform", "UniformParams"]
 
@@ -50,18 +50,18 @@ class Uniform(Strategy):
         """Shrink, look at everything, add up."""
         scale = snap_scale(params.scale)
         patches = self._cut(scene, scale) if params.scale else self._fit(scene)
-        handles: list[Handle] = []
+        told: list[Told] = []
         for asked in rounds(patches):
             result = yield Look("main", asked, into="output")
-            handles += result.handles
-            yield response(handles, patches)
+            told += Told.by(result.handles)
+            yield response(told, patches)
             if result.stop:
                 return Answer(
-                    aggregate(scene.main, handles),
+                    aggregate(scene.main, told),
                     note="the budget ended before the whole region was seen: shrink further",
                 )
         note = f"seen at 1/{patches[0].scale:g} per side"
-        return Answer(aggregate(scene.main, handles), note=note)
+        return Answer(aggregate(scene.main, told), note=note)
 
     @staticmethod
     def _cut(scene: Scene, scale: float) -> list[Patch]:

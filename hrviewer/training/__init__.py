@@ -46,27 +46,35 @@ Any other role offers an object of its own with what `Lesson` asks for. The loop
 looks into a batch or an output: both are the lesson's.
 """
 
+from hrviewer.training.coding import Coder, Reader
 from hrviewer.training.density import Counted, Density, halo
 from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
+from hrviewer.training.policy import Chooser
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
-from hrviewer.training.streams import Joined
+from hrviewer.training.streams import Alone, Joined
 from hrviewer.training.student import Student
+from hrviewer.training.tokens import TokenStudent
 from hrviewer.training.writing import write_role
 
 __all__ = [
     "CHOOSE",
     "TEST",
     "TRAIN",
+    "Alone",
     "Batch",
+    "Chooser",
+    "Coder",
     "Counted",
     "Course",
     "Density",
     "Joined",
     "Lesson",
     "Pieces",
+    "Reader",
     "Student",
+    "TokenStudent",
     "counted",
     "density",
     "density_loss",

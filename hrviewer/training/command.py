@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
+from torch import Tensor
 
 from hrviewer.errors import UserError
-from hrviewer.models import installed_packs
+from hrviewer.models import Pack, installed_packs
 from hrviewer.training.lesson import Course, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.writing import write_role
 
 __all__ = ["main"]
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's ``malloc.h``."""
 
 
 def teach(
@@ -31,8 +39,16 @@ def teach(
         Path | None, typer.Option(help="Where the pack is written; by default where it is.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="How many; by default the lesson's own number.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="How many; by default the lesson's own number. 0 with --further only sets anew "
+            "what is set after learning, and examines.",
+        ),
     ] = None,
+    further: Annotated[
+        bool, typer.Option(help="Go on from the weights that are there, at a third of the rate.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="What all chance is drawn from.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Beside the process that makes batches.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -44,6 +60,7 @@ def teach(
 
     Interrupted, the same command goes on where it was.
     """
+    _keep_memory()
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -59,9 +76,12 @@ def teach(
     own = pack not in packs or (folder / "main.safetensors").exists()
     source = folder if own else packs[pack].folder
     lesson = course.lessons[role](data, source)
-    steps = steps or lesson.steps
+    steps = lesson.steps if steps is None else steps
+    if not steps and not further:
+        raise UserError("0 steps teach nothing: give --steps, or --further")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint or folder / f"{role}.checkpoint"
+    learned, weights = _learned(folder, role) if further else (None, None)
 
     bar = Progress(
         TextColumn("{task.description}"),
@@ -83,12 +103,18 @@ def teach(
                 bar.console.print(line, highlight=False, soft_wrap=True)
 
         network, minutes = train(
-            lesson, checkpoint, steps=steps, seed=seed, device=device, watch=watch
+            lesson,
+            checkpoint,
+            steps=steps,
+            seed=seed,
+            device=device,
+            further=weights,
+            watch=watch,
         )
     set_by = lesson.calibrate(network)
     metrics = {**lesson.examine(network), **set_by}
     given = {"--data": "DATA_FOLDER" if data else None, "--steps": steps, "--seed": seed}
-    options = [f"{k} {v}" for k, v in given.items() if v is not None]
+    options = [f"{k} {v}" for k, v in given.items() if v is not None] + ["--further"] * further
     training = {
         **lesson.sources,
         "seed": seed,
@@ -98,10 +124,32 @@ def teach(
         "threads": threads,
         "command": shlex.join(["hrviewer-train", pack, role])
         + f" {' '.join(options)} --threads {threads}",
+        **({"before": learned} if further else {}),
     }
     write_role(folder, pack, course, role, network, lesson.card, training=training, metrics=metrics)
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     typer.echo(json.dumps(metrics, indent=2))
+
+
+def _learned(folder: Path, role: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+    """Return what a pack says of how a role was taught, and its weights."""
+    card = Pack.read(folder).roles.get(role)
+    if card is None:
+        raise UserError(f"{folder} has no {role} to go on from: teach one without --further")
+    return card.training, load_file(folder / f"{role}.safetensors")
+
+
+def _keep_memory() -> None:
+    """Have freed memory kept for the next step, where the C library is glibc.
+
+    Otherwise each step's tensors are given back and fetched anew, page by page: in training that
+    took more time than the arithmetic.
+    """
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, 32 << 20)
+            mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def _course(pack: str) -> Course:

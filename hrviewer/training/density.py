@@ -16,7 +16,20 @@ from hrviewer.models.registry import architecture
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import WINDOWS, density_loss
 
-__all__ = ["Counted", "Density", "build", "estimate", "floats", "halo", "measure", "normalised"]
+__all__ = [
+    "Counted",
+    "Density",
+    "build",
+    "count",
+    "estimate",
+    "floats",
+    "halo",
+    "measure",
+    "normalised",
+]
+
+STRIP = 1024
+"""Rows of a picture that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,9 +74,22 @@ def estimate(network: nn.Module, image: Tensor, how: Input) -> Tensor:
     return output[0].float().cpu()
 
 
+def count(network: nn.Module, image: Tensor, how: Input) -> float:
+    """Count all of an image ``(c, h, w)``, in strips: memory does not grow with its height."""
+    halo, height = int(network.halo), image.shape[1]  # type: ignore[arg-type]
+    total = 0.0
+    for top in range(0, height, STRIP):
+        end = min(top + STRIP, height)
+        first, last = max(0, top - halo), min(height, end + halo)
+        said = estimate(network, image[:, first:last], how)
+        cell = (last - first) // said.shape[1]
+        total += float(said[:, (top - first) // cell : (end - first) // cell].sum())
+    return total
+
+
 def measure(network: nn.Module, pictures: Iterable[Counted], how: Input) -> dict[str, float]:
     """Count every picture; return the mean absolute error, also over the mean, and the bias."""
-    pairs = np.array([(float(estimate(network, p.image, how).sum()), p.count) for p in pictures])
+    pairs = np.array([(count(network, p.image, how), p.count) for p in pictures])
     error = pairs[:, 0] - pairs[:, 1]
     mae, mean = float(np.abs(error).mean()), float(pairs[:, 1].mean())
     return {
@@ -102,6 +128,10 @@ class Density:
     steps: int = 3600
     rate: float = 3e-3
 
+    def begin(self) -> nn.Module:
+        """Return a network of random weights."""
+        return build(self.card.architecture)
+
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return the stream."""
         return self.stream(steps, seed)
@@ -121,11 +151,13 @@ class Density:
         """Scale the density so that the counts to choose by are right in sum.
 
         What was not seen in training is missed more often than what was; one number makes up
-        for it.
+        for it. Each lot weighs the same, however many things are in it.
         """
-        lots = [picture for lot in self.choose.values() for picture in lot]
-        found = sum(float(estimate(network, p.image, self.card.input).sum()) for p in lots)
-        gain = sum(p.count for p in lots) / found
+        lots = self.choose.values()
+        how = self.card.input
+        found = [sum(count(network, picture.image, how) for picture in lot) for lot in lots]
+        there = [sum(picture.count for picture in lot) for lot in lots]
+        gain = float(np.exp(np.mean(np.log(np.divide(there, found)))))
         network.rescale(gain)  # type: ignore[operator]
         return {"gain": round(gain, 4)}
 

@@ -55,6 +55,10 @@ class Lesson(Protocol):
     def rate(self) -> float:  # noqa: D102
         ...
 
+    def begin(self) -> nn.Module:
+        """Return the network as it is before the first step; chance is torch's, and seeded."""
+        ...
+
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return the batches by their numbers, from 0 to ``steps - 1``.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from hrviewer.errors import UserError
-from hrviewer.training.density import build
 from hrviewer.training.lesson import Lesson
 
 __all__ = ["train"]
@@ -39,6 +38,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     workers: int = 1,
+    further: Mapping[str, Tensor] | None = None,
     watch: Watch = lambda step, loss, figures: None,
 ) -> tuple[nn.Module, float]:
     """Learn a lesson, from `checkpoint` if it exists.
@@ -51,11 +51,13 @@ def train(
         Written every 100 steps. Of another lesson, number of steps or seed it is refused.
     steps, seed : int
         With the same ones, and the same threads, a CPU comes to the same weights, bit for bit,
-        whether it was interrupted or not.
+        whether it was interrupted or not. Without steps the network is as it was.
     device : str
         torch's.
     workers : int
         Processes that make batches; 0 makes them here.
+    further : mapping of str to Tensor, optional
+        Weights to go on from, at a third of the lesson's rate, instead of what it begins with.
     watch : callable
         Is told each step's number, the recent loss, and every so often what the judges say.
 
@@ -73,17 +75,24 @@ def train(
     """
     place = torch.device(device)
     torch.manual_seed(seed)
-    network = build(lesson.card.architecture).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = lesson.begin()
+    rate = lesson.rate
+    if further is not None:
+        network.load_state_dict(further)
+        rate /= 3
+    if not steps:
+        return network.eval().to(place), 0.0
+    network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=lesson.rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lesson.rate, steps, pct_start=0.05)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.05)
     parts: dict[str, Any] = {
         "network": network,
         "average": average,
         "optimizer": optimizer,
         "schedule": schedule,
     }
-    run = [lesson.card.meaning, steps, seed]
+    run = [lesson.card.meaning, steps, seed, further is not None]
     start, spent = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=place, weights_only=True)
@@ -103,6 +112,8 @@ def train(
         Subset(lesson.batches(steps, seed), range(start, steps)),
         batch_size=None,
         num_workers=workers,
+        # Of its own: what lessons draw must not depend on how often a loader was begun.
+        generator=torch.Generator(),
         prefetch_factor=8 if workers else None,
         # On every system: a fork in the midst of torch's threads may never return.
         multiprocessing_context="spawn" if workers else None,

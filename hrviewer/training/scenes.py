@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from hrviewer.geometry import Rect
+from hrviewer.geometry import Rect, surroundings
 from hrviewer.pyramid.recipe import Recipe, make_recipe
 from hrviewer.training.density import Counted
 from hrviewer.training.lesson import Batch
 from hrviewer.truth import Truth
 
-__all__ = ["CHOOSE", "TEST", "TRAIN", "Pieces", "counted", "density", "picture"]
+__all__ = ["CHOOSE", "TEST", "TRAIN", "Pieces", "counted", "density", "picture", "surround"]
 
 TRAIN, CHOOSE, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
 """Seeds of scenes to learn from, to choose between trainings by, and to test with. No others."""
@@ -48,6 +50,8 @@ class Pieces(Dataset[Batch]):
         seen would say the same.
     again : int
         See `steps`.
+    rings : int
+        How many rings of coarse squares around each piece come with it, see `surround`.
     """
 
     name: str
@@ -59,14 +63,18 @@ class Pieces(Dataset[Batch]):
     stride: int = 0
     around: float = 0.5
     again: int = 16
+    rings: int = 0
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        """Return images ``(n, 3, h, w)`` from 0 to 1 and, with a stride, their densities."""
+        """Return images ``(n, 3, h, w)`` from 0 to 1.
+
+        With a stride their densities follow, with rings what is around them.
+        """
         rng = np.random.default_rng((self.seed, step))
-        images, densities = [], []
+        images, densities, around = [], [], []
         scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
         for number in scenes:
             scene = _scene(self.name, self.size, int(number))
@@ -74,10 +82,13 @@ class Pieces(Dataset[Batch]):
             images.append(_pixels(scene, rect))
             if self.stride:
                 # What stands outside reaches in, and the other way round.
-                around = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
-                densities.append(density(scene.truth(around), rect, self.stride))
-        pixels = torch.stack(images).float() / 255
-        return (pixels, torch.stack(densities)) if self.stride else (pixels,)
+                near = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
+                densities.append(density(scene.truth(near), rect, self.stride))
+            if self.rings:
+                around.append(surround(scene, self.size, rect, self.rings))
+        parts = [torch.stack(images).float() / 255]
+        parts += [torch.stack(some) for some in (densities, around) if some]
+        return tuple(parts)
 
     def _place(self, objects: NDArray[np.float64], rng: np.random.Generator) -> Rect:
         """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
@@ -136,6 +147,36 @@ def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor
         for kind in range(len(truth.classes))
     ]
     return torch.from_numpy(np.stack(maps)).float()
+
+
+def surround(scene: Recipe, size: int, rect: Rect, rings: int, patch: int = 16) -> Tensor:
+    """Return the squares around a square piece, each shrunk to a patch.
+
+    Returns
+    -------
+    Tensor
+        ``(8 · rings, 3, patch, patch)``, from 0 to 1, in the order of `surroundings`; NaN where a
+        square's middle lies outside the scene. What is beyond its border is reflected.
+    """
+    whole, squares = Rect(0, 0, size, size), surroundings(rect, rings)
+    found = torch.full((len(squares), 3, patch, patch), torch.nan)
+    for i, square in enumerate(squares):
+        y, x = (int(at) for at in square.center)
+        if Rect(y, x, 1, 1) not in whole:
+            continue
+        scale = 1 << max(0, int(math.log2(square.h / patch)))
+        inside = square & whole
+        # On the lattice of the scene's own overviews.
+        near = Rect(inside.y // scale * scale, inside.x // scale * scale, inside.h, inside.w)
+        pixels = scene.render(near & whole, scale).astype(np.float32) / 255
+        n = -(-square.h // scale)
+        before = [max(0, -at) // scale for at in (square.y, square.x)]
+        after = [max(0, n - pad - k) for pad, k in zip(before, pixels.shape, strict=False)]
+        pad = [*zip(before, after, strict=True), (0, 0)]
+        pixels = np.pad(pixels, pad, mode="reflect")[:n, :n]
+        tile = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        found[i] = F.interpolate(tile, (patch, patch), mode="area")[0]
+    return found
 
 
 def picture(name: str, size: int, seed: int) -> Tensor:

@@ -24,11 +24,11 @@ from hrviewer.models.card import Architecture, Card
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
-from hrviewer.training.density import build, estimate, floats, halo, normalised
+from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
-__all__ = ["KINDS", "Student"]
+__all__ = ["KINDS", "Student", "derived", "named"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Kind:
         are multiples of.
     windows
         As `density_loss` takes them.
+    tile, fixed
+        Of its card, too: the side of its pictures, and whether there are no others.
     """
 
     architecture: str
@@ -52,6 +54,8 @@ class Kind:
     down: int
     multiple_of: int
     windows: Sequence[tuple[int, float, float]]
+    tile: int = 512
+    fixed: bool = False
 
 
 KINDS = {
@@ -61,7 +65,7 @@ KINDS = {
         stride=4,
         down=8,
         multiple_of=16,
-        windows=((1, 1.0, 0.1), (4, 0.5, 0.5), (8, 0.3, 1.0)),
+        windows=((1, 1.0, 0.03), (4, 0.5, 0.08), (8, 0.3, 0.15)),
     ),
     "scanner": Kind(
         "density-scanner",
@@ -69,10 +73,21 @@ KINDS = {
         stride=8,
         down=1,
         multiple_of=8,
-        windows=((1, 1.0, 0.05), (2, 0.5, 0.1), (8, 0.5, 0.4), (16, 0.3, 1.0)),
+        windows=((1, 1.0, 0.02), (2, 0.5, 0.03), (8, 0.5, 0.1), (16, 0.3, 0.2)),
+    ),
+    "transformer": Kind(
+        "token-transformer",
+        {"variance": True},
+        stride=4,
+        down=1,
+        multiple_of=16,
+        windows=((1, 1.0, 0.01), (2, 0.5, 0.02), (4, 0.5, 0.05)),
+        tile=16,
+        fixed=True,
     ),
 }
-"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border."""
+"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border; a transformer
+squares of several sizes (`TokenStudent`), whose windows are of one square's cells."""
 
 
 @dataclass(frozen=True)
@@ -139,31 +154,34 @@ class Student:
         what = Architecture(
             name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
         )
-        shape = {"downsample": down or kind.down, "multiple_of": kind.multiple_of}
-        card = main.model_copy(
-            update={
-                "name": f"{main.name}-{role}",
-                "title": f"{main.title}: its {role}",
-                "input": main.input.model_copy(update={**shape, "tile": 512, "fixed": False}),
-                "output": main.output.model_copy(
-                    update={
-                        "stride": kind.stride,
-                        "halo": halo(what),
-                        "margin": int(getattr(build(what), "margin", 0)),
-                        "activation": "none",
-                        "variance": True,
-                        "bound": None,
-                    }
-                ),
-                "architecture": what,
-                "sha256": None,
-                "training": {},
-                "metrics": {},
-            }
+        shape = {
+            "downsample": down or kind.down,
+            "multiple_of": kind.multiple_of,
+            "tile": kind.tile,
+            "fixed": kind.fixed,
+        }
+        card = derived(
+            main,
+            role,
+            what,
+            input=main.input.model_copy(update=shape),
+            output=main.output.model_copy(
+                update={
+                    "stride": kind.stride,
+                    "halo": halo(what),
+                    "margin": int(getattr(build(what), "margin", 0)),
+                    "activation": "none",
+                    "variance": True,
+                    "bound": None,
+                }
+            ),
         )
-        card = Card.of(card.model_dump(), f"the {role} of {pack}")
-        sources = sources | {"teacher": {"name": main.name, "sha256": main.sha256}}
+        sources = sources | {"teacher": named(main)}
         return cls(card, sources, teacher, stream, choose, test, kind.windows, **rest)
+
+    def begin(self) -> nn.Module:
+        """Return a network of random weights."""
+        return build(self.card.architecture)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return the stream."""
@@ -172,8 +190,11 @@ class Student:
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Compare the counts in windows with main's; let the variance explain what is left."""
         (images,) = batch
-        seen = normalised(self._view(images), self.card.input)
-        mean, variance = network(seen).float().chunk(2, 1)
+        return self._missed(self._say(network, images), images)
+
+    def _missed(self, said: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of what was said of images."""
+        mean, variance = said.float().chunk(2, 1)
         target = self._main(images)
         return density_loss(mean, target, self.windows) + 0.1 * variance_loss(
             mean, variance, target
@@ -212,6 +233,16 @@ class Student:
         whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
         return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
 
+    @property
+    def _cell(self) -> int:
+        """Side of what one number of its answer speaks of, in native pixels."""
+        return int(self.card.stride * self.card.input.downsample)
+
+    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return what it says ``(n, 2k, rows, columns)`` of images ``(n, 3, h, w)``."""
+        said: Tensor = network(normalised(self._view(images), self.card.input))
+        return said
+
     def _view(self, images: Tensor) -> Tensor:
         """Return what it sees of images: shrunk, and where it leaves out a margin, with one."""
         small = F.avg_pool2d(images, int(self.card.input.downsample))
@@ -221,25 +252,55 @@ class Student:
         """Return main's density of images ``(n, 3, h, w)``, summed over the student's cells."""
         prepared = normalised(images, self.teacher.card.input).float().cpu().numpy()
         density = torch.from_numpy(self.teacher(prepared)).to(images.device)
-        cell = int(self.card.stride * self.card.input.downsample) // self.teacher.stride
+        cell = self._cell // self.teacher.stride
         return F.avg_pool2d(density, cell) * cell * cell
+
+    def _mains(self, picture: Tensor, image: Tensor) -> Tensor:
+        """Return main's density of a picture, of which `image` is the part that is judged."""
+        if id(picture) not in self._known:
+            self._known[id(picture)] = self._main(image)[0]
+        return self._known[id(picture)]
 
     def _tiles(
         self, network: nn.Module, pictures: Sequence[Tensor]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return count, variance and main's count, of each tile and of each picture: ``(n, 3)``."""
-        side = self.tile // int(self.card.stride * self.card.input.downsample)
+        side, place = self.tile // self._cell, next(network.parameters()).device
         tiles = []
         for picture in pictures:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
             image = floats(picture[None, :, :h, :w])
-            if id(picture) not in self._known:
-                self._known[id(picture)] = self._main(image)[0]
-            said = estimate(network, self._view(image)[0], self.card.input)
-            sums = [x.sum(0) for x in (*said.chunk(2), self._known[id(picture)])]
+            with torch.inference_mode():
+                said = self._say(network.eval(), image.to(place))[0].float().cpu()
+            sums = [x.sum(0) for x in (*said.chunk(2), self._mains(picture, image))]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
             tiles.append(maps.flatten(1).T.double().numpy())
         return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
+
+
+def derived(main: Card, role: str, what: Architecture, **fields: Any) -> Card:
+    """Return the card of a network that learns from ``main``: main's, but for some fields.
+
+    Raises
+    ------
+    UserError
+        Where they do not go together.
+    """
+    changes = {
+        "name": f"{main.name}-{role}",
+        "title": f"{main.title}: its {role}",
+        "architecture": what,
+        "sha256": None,
+        "training": {},
+        "metrics": {},
+    }
+    card = main.model_copy(update=changes | fields)
+    return Card.of(card.model_dump(), f"the {role} of {main.name}")
+
+
+def named(card: Card) -> dict[str, Any]:
+    """Return what tells a network from all others, for the cards of those that learn from it."""
+    return {"name": card.name, "sha256": card.sha256}
 
 
 def _spread(tiles: NDArray[Any]) -> float:

@@ -23,7 +23,10 @@ from psygnal import Signal
 
 from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache
 from hrviewer.errors import UserError
-from hrviewer.exchange import export
+from hrviewer.exchange.annotations import FILE
+from hrviewer.exchange.features import Feature
+from hrviewer.exchange.found import objects_of
+from hrviewer.exchange.truth import read_features
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, installed_packs, open_pack
 from hrviewer.pyramid import Pyramid
@@ -31,10 +34,20 @@ from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.runs.execute import result_cache
 from hrviewer.runs.hints import density_of
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
+from hrviewer.viewer.annotating import Annotations, Tool, layers_of
 from hrviewer.viewer.arriving import follow
 from hrviewer.viewer.comparison import Comparison
+from hrviewer.viewer.exporting import Exporting
 from hrviewer.viewer.hinting import drawn_map
-from hrviewer.viewer.levels import KEY, image_layer, is_base, plane_of, pyramid_of, shape_of
+from hrviewer.viewer.levels import (
+    KEY,
+    image_layer,
+    is_base,
+    placement,
+    plane_of,
+    pyramid_of,
+    shape_of,
+)
 from hrviewer.viewer.live import Live
 from hrviewer.viewer.looks import Look, seen_by
 from hrviewer.viewer.opening import Opening
@@ -84,6 +97,8 @@ class Controller:
     live_changed = Signal(bool)
     live_told = Signal(str)
     truth_told = Signal(str)
+    exported = Signal(float, str)
+    annotated = Signal(str)
 
     def __init__(
         self,
@@ -114,7 +129,9 @@ class Controller:
         self._reader = ThreadPoolExecutor(1, "hrviewer-preview")
         self._preview: tuple[PatchRow, Future[Look]] | None = None
         self.hint: Layer | Literal["run"] | None = None
-        self._export: tuple[Path, Future[Path]] | None = None
+        self.annotations: Annotations | None = None
+        self._bringing: tuple[Path, Future[list[Feature]]] | None = None
+        self._export: Exporting | None = None
         self._opening: Opening | None = None
         self._reopening: Future[Reopened] | None = None
         self._closed = False
@@ -338,12 +355,11 @@ class Controller:
             with self._told():
                 self._take_reopened(reopening.result())
         self.comparison.tick()
-        if self._export is not None and self._export[1].done():
-            path, written = self._export
-            self._export = None
+        if self._export is not None:
+            self._tell_export(self._export)
+        if self.annotations is not None or self._bringing is not None:
             with self._told():
-                written.result()
-                self.noted.emit([f"exported to {path}"])
+                self._take_drawn()
 
     def _take_opened(self, opening: Opening) -> None:
         if not opening.layer.done():
@@ -355,13 +371,87 @@ class Controller:
             with self._told():
                 self._show(*opening.layer.result())
 
-    def export(self, path: str | Path, to: str) -> None:
-        """Write the last run in another format, on a thread."""
+    def export(self, path: str | Path, to: str, **options: Any) -> None:
+        """Write the last run in another format, on a thread; `exported` says how far it is."""
         with self._told():
             run = self.run
             if run is None:
                 raise UserError("there is no finished run to export")
-            self._export = Path(path), self._reader.submit(export, run, path, to)
+            if self._export is not None:
+                raise UserError("an export is at work: wait for it, or stop it")
+            self._export = Exporting(run, Path(path).expanduser(), to, options)
+
+    @property
+    def exporting(self) -> bool:
+        """Whether a run is being written."""
+        return self._export is not None
+
+    def stop_export(self) -> None:
+        """End it soon; nothing is left of it."""
+        if self._export is not None:
+            self._export.stop()
+
+    def _tell_export(self, work: Exporting) -> None:
+        if not work.over:
+            self.exported.emit(work.fraction, f"writing {work.path.name}")
+            return
+        self._export = None
+        with self._told():
+            if work.error is not None:
+                self.exported.emit(0.0, str(work.error))
+                raise work.error
+            self.exported.emit(1.0, f"written: {work.path}")
+            self.noted.emit([f"exported to {work.path}"])
+
+    # What the person draws.
+
+    def annotate(self, tool: Tool, label: str = "", *, correct: bool = False) -> None:
+        """Let the person draw over the run; with `correct`, start from what the network found."""
+        with self._told():
+            run, base = self.run, self._need_base()
+            if run is None:
+                raise UserError("annotations are kept in a run: run a strategy, or open a run")
+            if self.annotations is None:
+                self.annotations = Annotations(self.viewer, base, run.path, self._reader)
+            if correct:
+                self.annotations.add(self._reader.submit(objects_of, run))
+            self.annotations.take_up(tool, label)
+
+    def bring_in(self, path: Path) -> None:
+        """Show what a file marks as layers: regions, hints, or something to compare with."""
+        with self._told():
+            pyramid = pyramid_of(self._need_base())
+            name = pyramid.path or pyramid.name
+            read = self._reader.submit(read_features, path, name, pyramid.shape)
+            self._bringing = path, read
+
+    def _take_drawn(self) -> None:
+        if self.annotations is not None:
+            words = self.annotations.tick()
+            if words is not None:
+                self.annotated.emit(words)
+        if self._bringing is not None and self._bringing[1].done():
+            (path, read), self._bringing = self._bringing, None
+            drawn = read.result()
+            held = layers_of(drawn, placement(self._need_base(), 1.0), path.stem)
+            for layer in held:
+                if len(layer.data):
+                    self.viewer.add_layer(layer)
+
+    def _show_drawn(self, run: Run) -> None:
+        """Show what was drawn over a run before."""
+        self._put_away()
+        if self.overlays is not None and (run.path / FILE).is_file():
+            base = self.overlays.base
+            self.annotations = Annotations(self.viewer, base, run.path, self._reader)
+
+    def _put_away(self, *, now: bool = False) -> None:
+        """Keep what was drawn over one run before another takes its place."""
+        if self.annotations is not None:
+            drawn, self.annotations = self.annotations, None
+            with self._told():
+                drawn.close(now=now)
+            self.annotated.emit("")
 
     @property
     def knows_truth(self) -> bool:
@@ -403,7 +493,9 @@ class Controller:
     def busy(self) -> bool:
         """Whether a file is being opened or written, or a patch read."""
         asked = self.truth is not None and self.truth.busy
-        return asked or any((self._opening, self._reopening, self._export, self._preview))
+        drawn = self.annotations is not None and self.annotations.busy
+        files = (self._opening, self._reopening, self._export, self._preview, self._bringing)
+        return asked or drawn or any(files)
 
     def open_run(self, path: str | Path) -> None:
         """Bring a run's overlays back, on its image if that is at hand; with a later `tick`."""
@@ -420,6 +512,7 @@ class Controller:
         self.run = run
         self._draw(base, found.picture)
         self._report(run, notes)
+        self._show_drawn(run)
 
     def close(self) -> None:
         """End everything that goes on; the layers stay."""
@@ -433,6 +526,9 @@ class Controller:
             self.viewer.mouse_drag_callbacks.remove(self._on_mouse)
         if self._opening is not None:
             self._opening.cancel()
+        self._put_away(now=True)
+        if self._export is not None:
+            self._export.stop()
         self._reader.shutdown(wait=False, cancel_futures=True)
         work, device, session = self._work, self._device, self.live.session
         self.live.close()
@@ -460,6 +556,7 @@ class Controller:
     def _take(self, event: Began | Ended | Failed) -> None:
         if isinstance(event, Began):
             self._began = event
+            self._put_away()
             self.run = None
             if self.base is not None:
                 self._draw(self.base, event.picture)
@@ -467,11 +564,14 @@ class Controller:
                 self._set("running")
         elif isinstance(event, Ended):
             self.run = event.run
+            if self._began is not None:
+                self._began.picture.course.over = True
             if event.run is not None:
                 notes = [*event.run.header["notes"]]
                 if not event.run.complete:
                     notes.append("stopped: what was seen is kept, and Resume goes on")
                 self._report(event.run, notes)
+                self._show_drawn(event.run)
         else:
             self._fail(event.message)
 
@@ -608,7 +708,8 @@ class Controller:
         overlays = self.overlays
         if overlays is None:
             return
-        row = overlays.picture.patch_at(*point_at(overlays.base, position))
+        point = point_at(overlays.base, position)
+        row = overlays.picture.patch_at(*point)
         if row is None:
             return
         self.looked.emit(Look(row))
@@ -617,8 +718,12 @@ class Controller:
         base, networks = overlays.base, self._networks
         warp = overlays.picture.warps.get(Rect(row.y, row.x, row.h, row.w))
         plane = plane_of(self.viewer, base)
+        coded = overlays.coded
+        codes = coded.codes if coded is not None and coded.colours.visible else None
 
         def read() -> Look:
+            if codes is not None:
+                codes.find(*point)
             pyramid = pyramid_of(base, plane)
             if warp is not None and warp.role == row.role:
                 return Look(row, *seen_through(pyramid, warp))

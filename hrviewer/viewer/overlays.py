@@ -14,10 +14,11 @@ from napari.layers import Image, Layer
 from psygnal import Signal
 
 from hrviewer.geometry import Rect
+from hrviewer.viewer.coded import Coded
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.levels import KEY, placement
 from hrviewer.viewer.outlines import Outlines
-from hrviewer.viewer.picture import MAPS, Map, MapName, Picture
+from hrviewer.viewer.picture import MAPS, Course, Map, MapName, Picture
 from hrviewer.viewer.warped import Grids
 
 if TYPE_CHECKING:
@@ -65,11 +66,14 @@ class Overlays:
         self._crowded = self._hidden = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image] = {
-            name: Image(drawn.values, **settings(name, drawn), **placement(base, drawn.cell))
+            name: Image(
+                drawn.values, **settings(name, drawn, picture.course), **placement(base, drawn.cell)
+            )
             for name, drawn in picture.maps.items()
         }
         self.outlines = Outlines(base)
         self.grids: Grids | None = None
+        self.coded: Coded | None = None
         # Below the outlines the maps, the most detailed last.
         with keep_selection(viewer):
             for name in ("cost", "saliency", "patches", "output"):
@@ -87,6 +91,8 @@ class Overlays:
         yield self.outlines.layer
         if self.grids is not None:
             yield self.grids.layer
+        if self.coded is not None:
+            yield from self.coded
 
     def refresh(self, *, hidden: bool = True) -> None:
         """Bring onto the screen what was drawn since the last time.
@@ -105,6 +111,7 @@ class Overlays:
             if layer.visible:
                 layer.set_view_slice()
                 layer.events.set_data()
+        self._refresh_codes()
 
     def follow(self, view: Rect, pixel: float) -> None:
         """Outline what is visible, and draw maps as coarse as the screen is.
@@ -129,6 +136,21 @@ class Overlays:
             self._crowded = not few
             self._apply()
 
+    def _refresh_codes(self) -> None:
+        """Bring codes onto the screen, below the maps; their layers come with the first of them."""
+        codes, shown = self.picture.codes, self.coded
+        if codes is not (shown and shown.codes):
+            self.coded = None if codes is None else Coded(self.base, codes, shown)
+            with keep_selection(self.viewer):
+                for layer in shown or ():
+                    if layer in self.viewer.layers:
+                        self.viewer.layers.remove(layer)
+                for layer in self.coded or ():
+                    lowest = self.viewer.layers.index(self.layers["cost"])
+                    self.viewer.layers.insert(lowest, layer)
+        if self.coded is not None:
+            self.coded.refresh()
+
     def _draw_grids(self, view: Rect, pixel: float) -> None:
         """Draw the grids of warps; the layer comes with the first of them."""
         warps = self.picture.warps
@@ -148,6 +170,8 @@ class Overlays:
         """Take all of them out of sight for a while, or bring them back."""
         self._hidden = hidden
         self._apply()
+        if self.coded is not None:
+            self.coded.hide(hidden)
 
     def shown(self, name: MapName) -> bool:
         """Tell whether an overlay is shown."""
@@ -193,7 +217,7 @@ class Overlays:
         return self._shown[name] and not self._hidden
 
 
-def settings(name: MapName, drawn: Map) -> dict[str, Any]:
+def settings(name: MapName, drawn: Map, course: Course) -> dict[str, Any]:
     """Return how a map's layer looks."""
     style = STYLES[name]
     return {
@@ -206,7 +230,7 @@ def settings(name: MapName, drawn: Map) -> dict[str, Any]:
         "visible": style.shown,
         "interpolation2d": "nearest",
         "blending": "translucent_no_depth",
-        "metadata": {KEY: {"overlay": name, "unit": drawn.unit}},
+        "metadata": {KEY: {"overlay": name, "unit": drawn.unit, "course": course}},
     }
 
 
@@ -222,7 +246,7 @@ def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, A
         level = drawn.level_for(max(picture.image.h, picture.image.w) / WIDEST)
         drawn.stretch(level)
         place = placement(base, drawn.cell * 2**level)
-        look = settings(name, drawn) | {"visible": name == "output"}
+        look = settings(name, drawn, picture.course) | {"visible": name == "output"}
         tuples.append((drawn.levels[level], look | place, "image"))
     return tuples
 

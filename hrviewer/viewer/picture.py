@@ -22,6 +22,7 @@ from hrviewer.engine.charge import QUANTITIES
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
 from hrviewer.strategies import Look, Show, Think, Warp
+from hrviewer.viewer.codes import Codes
 from hrviewer.viewer.units import nice
 
 __all__ = ["COSTS", "MAPS", "Map", "MapName", "Picture", "Quantity"]
@@ -125,6 +126,13 @@ class Map:
             target[:] = coarsen(part[None], 2, "intensity")[0][: target.shape[0], : target.shape[1]]
 
 
+@dataclass
+class Course:
+    """Whether a run is over: its layers know, and say so when they are saved before that."""
+
+    over: bool = False
+
+
 class Picture:
     """The maps of one run, and what was spent and found so far.
 
@@ -157,6 +165,8 @@ class Picture:
         Through which grids was looked, by what the looks answer for; replaced, never changed.
     quantity : str
         Of `COSTS`, what the cost map shows.
+    codes : Codes or None
+        What was encoded; replaced where a run or a choice begins anew.
     """
 
     def __init__(
@@ -169,6 +179,7 @@ class Picture:
         region: Rect | None = None,
     ) -> None:
         self.image, self.region = image, region or image
+        self.course = Course()
         self.classes = tuple(classes)
         self.coarsened = 1
         k = max(1, len(classes))
@@ -183,6 +194,7 @@ class Picture:
         self._request: Look | Warp | Think | None = None
         self._scores: dict[Rect, float] = {}
         self.warps: dict[Rect, Warp] = {}
+        self.codes: Codes | None = None
         self._areas = areas(image, cell, canvas.values.shape[1:])
         self._cost_areas = areas(image, record.ledger.cell, record.ledger.map.shape[1:])
         per = 1e6 if pixel_size is None else 1e6 / (pixel_size[0] * pixel_size[1])
@@ -221,6 +233,8 @@ class Picture:
             PatchRow(**{str(name): value for name, value in row.items()})
             for row in run.patches.to_dict("records")
         )
+        if (run.path / "codes").is_dir():
+            picture.codes = Codes.of(image, *run.map("codes"))
         spent = run.cost
         record.ledger.total = replace(
             record.ledger.total,
@@ -232,6 +246,7 @@ class Picture:
         for patch in record.patches:
             picture._mark(patch)
         picture._redraw(image)
+        picture.course.over = True
         for drawn in picture.maps.values():
             drawn.changed = True
             drawn.stretch()
@@ -248,7 +263,8 @@ class Picture:
                     for patch, score in zip(update.patches, update.scores, strict=True)
                 }
         elif isinstance(update, Seen) and self._request is not None:
-            self._add(self._request, update)
+            if not update.patch.core.empty:  # else it is context, and answers for nothing
+                self._add(self._request, update)
         elif isinstance(update, Show):
             self.record.show(update)
             self.maps["saliency"].changed = True
@@ -268,6 +284,10 @@ class Picture:
                 drawn.join(rect)
             drawn.changed = True
         self.warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
+        if rect == self.image:
+            self.codes = None
+        elif self.codes is not None:
+            self.codes.erase(rect)
         left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
         if len(left) < len(record.patches):
             record.patches = left
@@ -286,13 +306,13 @@ class Picture:
         self._redraw_cost(self.image)
 
     def patch_at(self, y: float, x: float) -> PatchRow | None:
-        """Return the finest look, and the last of these, whose core holds a point."""
+        """Return the finest look whose core holds a point; of these the smallest, then the last."""
         found = [
             row
             for row in self.record.patches
             if row.y <= y < row.y + row.h and row.x <= x < row.x + row.w
         ]
-        return min(reversed(found), key=lambda row: row.scale, default=None)
+        return min(reversed(found), key=lambda row: (row.scale, row.h * row.w), default=None)
 
     def _add(self, request: Look | Warp | Think, seen: Seen) -> None:
         core = seen.patch.core
@@ -303,6 +323,11 @@ class Picture:
         elif isinstance(request, Warp):
             self.warps = {**self.warps, core: request}
         self.record.add(request, [seen])
+        if request.into == "codes" and seen.status != "failed":
+            if self.codes is None:
+                width, rows, _ = seen.map.shape
+                self.codes = Codes(self.image, width, seen.box[2] / rows)
+            self.codes.take(seen)
         self._mark(self.record.patches[-1])
         self._redraw(core)
         if request.into == "saliency":

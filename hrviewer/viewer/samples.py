@@ -7,7 +7,7 @@ from typing import Any
 
 from hrviewer.pyramid import open_pyramid
 
-__all__ = ["crowd", "hubble_deep_field", "ihc", "retina", "sample_path"]
+__all__ = ["crowd", "hubble_deep_field", "ihc", "retina", "sample_path", "tissue"]
 
 LayerTuple = tuple[Any, dict[str, Any], str]
 
@@ -36,9 +36,18 @@ def hubble_deep_field() -> list[LayerTuple]:
 
 def crowd() -> list[LayerTuple]:
     """Return a scene: a city square and its streets, full of people, 32768 × 32768 pixels."""
+    return _scene("crowd")
+
+
+def tissue() -> list[LayerTuple]:
+    """Return a scene: a slide in H&E with glands, tumour and stroma, 32768 × 32768 pixels."""
+    return _scene("tissue")
+
+
+def _scene(name: str) -> list[LayerTuple]:
     from hrviewer.viewer.levels import image_layer
 
-    return [image_layer(open_pyramid("sample:crowd?size=32768&seed=0"))]
+    return [image_layer(open_pyramid(f"sample:{name}?size=32768&seed=0"))]
 
 
 def _sample(file: str, name: str) -> list[LayerTuple]:

@@ -132,7 +132,10 @@ class Side:
 
     def _group(self, title: str, picture: Picture) -> Group:
         drawn = picture.maps[self.name]
-        style = settings(self.name, drawn) | {"name": f"{title}: {self.name}", "visible": False}
+        style = settings(self.name, drawn, picture.course) | {
+            "name": f"{title}: {self.name}",
+            "visible": False,
+        }
         layer = Image(drawn.values, **style, **placement(self.base, drawn.cell))
         truth = Points(
             np.zeros((0, 2)),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .noise import compiled
+from hrviewer_samples.noise import compiled
 
 __all__ = ["blend", "bounds", "box", "ellipse", "quad", "stroke"]
 

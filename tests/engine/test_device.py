@@ -128,3 +128,33 @@ def test_back_ends_ways_to_lack_memory():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("[ONNXRuntimeError] Failed to allocate memory for 1"))
     assert not is_out_of_memory(ValueError("shape"))
+
+
+@pytest.mark.parametrize(("holds", "found"), [(64, 8), (4, 4), (1, 1)])
+def test_a_gpu_gets_the_batch_that_pays_and_two_threads(monkeypatch, holds, found):
+    now = [0.0]
+    monkeypatch.setattr("hrviewer.engine.device.time.perf_counter", lambda: now[0])
+    net = Bright()
+    net.device = "cuda:0"
+
+    def before(batch):
+        if len(batch) > holds:
+            raise MemoryError
+        now[0] += max(1.0, len(batch) / 8)  # eight inputs take no longer than one
+
+    net.before = before
+    device = Device()
+    try:
+        for _ in range(2):
+            device.call(lambda: device.suit(net)).result(10)
+            assert device.batch == found
+        names = [t.name for t in threading.enumerate()]
+        assert names.count("hrviewer-device") == 2
+    finally:
+        device.close()
+    assert not any(t.name == "hrviewer-device" for t in threading.enumerate())
+
+
+def test_a_cpu_keeps_its_batch(device):
+    device.call(lambda: device.suit(Bright())).result(10)
+    assert device.batch == 4

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import Made, table
+from made_runs import Made, on_earth, table
 
 from hrviewer.exchange.omezarr import create_image
 
@@ -20,12 +20,16 @@ def made(tmp_path):
         patches: pd.DataFrame | None = None,
         shape: tuple[int, int, int] = (2, 700, 1100),
         pixel_size: tuple[float, float] | None = (0.25, 0.5),
+        output: np.ndarray | None = None,
+        answer: str = "count",
+        geo: bool = False,
     ) -> Made:
         path = tmp_path / "made.run.zarr"
         path.mkdir()
         (table(230) if patches is None else patches).to_parquet(
             path / "patches.parquet", index=False
         )
+        shape = shape if output is None else output.shape
         rng = np.random.default_rng(0)
         for name, cell, k, labels in (
             ("output", 4, shape[0], ["cell", "stroma"][: shape[0]]),
@@ -40,14 +44,22 @@ def made(tmp_path):
             )  # fmt: skip
             values = rng.random(size).astype(kind)
             values[:, : size[1] // 3] = np.nan
-            array[:] = values
+            array[:] = output if name == "output" and output is not None else values
         size = None if pixel_size is None else list(pixel_size)
+        image = tmp_path / "geo" / "a.tif" if geo else "a.svs"
+        if geo:
+            on_earth(image, (shape[1] * 4, shape[2] * 4))
         header = {
-            "image": {"path": "a.svs", "shape": [shape[1] * 4, shape[2] * 4], "levels": 1,
+            "image": {"path": str(image), "shape": [shape[1] * 4, shape[2] * 4], "levels": 1,
                       "pixel_size": size, "fingerprint": "f00d"},
             "model": "toy", "strategy": "patches", "params": {"tile": 64}, "seed": 0,
             "started": "2026-01-01T00:00:00+00:00", "complete": True,
-            "estimate": {"kind": "count", "value": 3.5, "ci95": None, "per_class": {"cell": 3.5}},
+            "estimate": {"kind": answer, "value": 3.5, "ci95": None, "per_class": {"cell": 3.5}},
+            "region": [0, 0, shape[1] * 4, shape[2] * 4], "notes": ["a note"], "truth": None,
+            "cost": dict.fromkeys(("flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s",
+                                   "bytes_read", "pixels_read"), 1.5),
+            "patches": {"planned": 230, "done": 229, "cached": 0, "failed": 1},
+            "versions": {"hrviewer": "1.2.3"},
         }  # fmt: skip
         (path / "run.json").write_text(json.dumps(header))
         return Made(path, header)

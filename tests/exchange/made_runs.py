@@ -44,3 +44,28 @@ def table(n: int, side: int = 64, columns: int = 100) -> pd.DataFrame:
     if n > 1:
         rows.loc[1, ["value", "status", "error"]] = [np.nan, "failed", "OSError: torn"]
     return rows
+
+
+PLACE = (300.0, 0.0, 101985.0, 0.0, -300.0, 2826915.0)
+"""The affine of `on_earth`, row by row."""
+
+
+def on_earth(path: Path, shape: tuple[int, int]) -> None:
+    """Write an empty image that has a place on Earth."""
+    import rasterio
+
+    path.parent.mkdir(exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=shape[0], width=shape[1], count=1, dtype="uint8",
+        crs="EPSG:32618", transform=rasterio.Affine(*PLACE), sparse_ok=True, tiled=True,
+    ):  # fmt: skip
+        pass
+
+
+def blobs(shape: tuple[int, int], *discs: tuple[float, float, float]) -> np.ndarray:
+    """Return a plane that is 1 within discs ``(y, x, radius)`` and 0 elsewhere."""
+    y, x = np.indices(shape)
+    inside = np.zeros(shape, np.float32)
+    for cy, cx, radius in discs:
+        inside[np.hypot(y - cy, x - cx) <= radius] = 1
+    return inside

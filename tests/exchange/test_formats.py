@@ -15,14 +15,14 @@ from hrviewer.exchange import FORMATS, export
 @pytest.mark.parametrize("named", [True, False])
 def test_every_format_by_name_and_by_ending(made, tmp_path, name, named):
     path = tmp_path / ("a.b" if named else f"a{FORMATS[name].suffixes[0]}")
-    assert export(made(), str(path), name if named else None) == path
+    assert export(made(geo=True), str(path), name if named else None) == path
     assert path.exists()
-    assert sorted(os.listdir(tmp_path)) == sorted([path.name, "made.run.zarr"])
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, "geo", "made.run.zarr"])
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_nothing_is_overwritten(made, tmp_path, name):
-    run, taken = made(), tmp_path / "taken"
+    run, taken = made(geo=True), tmp_path / "taken"
     taken.write_text("mine")
     with pytest.raises(UserError, match="exists"):
         export(run, taken, name)
@@ -36,8 +36,8 @@ def test_nothing_is_overwritten(made, tmp_path, name):
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
-        ("a.png", None, "tells no format"),
-        ("a.geojson", "png", "no format 'png'"),
+        ("a.docx", None, "tells no format"),
+        ("a.geojson", "docx", "no format 'docx'"),
         ("none/a.geojson", None, "no folder"),
     ],
 )
@@ -50,7 +50,7 @@ def test_what_cannot_be_written_is_said(made, tmp_path, path, to, said):
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("?")])
 def test_nothing_half_written_stays(made, tmp_path, monkeypatch, name, error):
-    def torn(run, target: Path):
+    def torn(run, target: Path, settings, progress):
         if name == "ome-zarr":
             target.mkdir()
             target /= "0"
@@ -59,8 +59,8 @@ def test_nothing_half_written_stays(made, tmp_path, monkeypatch, name, error):
 
     monkeypatch.setattr(f"{FORMATS[name].module}.write", torn)
     with pytest.raises(UserError if isinstance(error, OSError) else type(error)):
-        export(made(), tmp_path / "a", name)
-    assert os.listdir(tmp_path) == ["made.run.zarr"]
+        export(made(geo=True), tmp_path / "a", name)
+    assert sorted(os.listdir(tmp_path)) == ["geo", "made.run.zarr"]
 
 
 def test_an_empty_run_says_what_is_missing(made, tmp_path):
@@ -73,5 +73,23 @@ def test_an_empty_run_says_what_is_missing(made, tmp_path):
         export(run, tmp_path / "a.geojson")
     for name in ("output", "saliency", "cost"):
         (run.path / name / "zarr.json").unlink()
-    with pytest.raises(UserError, match="no maps"):
-        export(run, tmp_path / "a.ome.zarr")
+    for name, said in (("a.ome.zarr", "no maps"), ("a.png", "no output map")):
+        with pytest.raises(UserError, match=said):
+            export(run, tmp_path / name)
+
+
+@pytest.mark.parametrize(("to", "key"), [("png", "dpi"), ("geojson", "threshold")])
+def test_options_are_checked_in_one_line(made, tmp_path, to, key):
+    run = made()
+    with pytest.raises(UserError, match=rf"^{key}: [^\n]+$"):
+        export(run, tmp_path / "a", to, **{key: -1})
+    with pytest.raises(UserError, match=f"no option 'colour'.*{key}"):
+        export(run, tmp_path / "b", to, colour="red")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_progress_is_told(made, tmp_path, name):
+    told: list[tuple[int, int]] = []
+    export(made(geo=True), tmp_path / "a", name, lambda *now: told.append(now))
+    assert told
+    assert all(0 <= done <= total for done, total in told)

@@ -89,6 +89,20 @@ def test_the_same_pixels_and_box_filtered_levels(tmp_path, small, dtype, k):
     assert array.chunks == (k, 64, 64)
 
 
+def test_the_earlier_version_holds_the_same(tmp_path, small):
+    import ome_zarr_models.v04
+
+    pixels = np.random.default_rng(0).integers(0, 255, (150, 203, 3), np.uint8)
+    with open_pyramid(pixels) as source:
+        out = write_image(source, tmp_path / "a.ome.zarr", version="0.4")
+    group = zarr.open_group(out, mode="r", zarr_format=2)
+    assert isinstance(open_ome_zarr(group), ome_zarr_models.v04.Image)
+    validate_zarr_store(str(out))
+    with open_pyramid(out) as again:
+        assert_array_equal(again.read(again.rect), pixels)
+        assert [level.shape[0] for level in again.levels] == [150, 75, 38]
+
+
 def test_a_broken_conversion_goes_on_where_it_was(tmp_path, small, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     out = tmp_path / "a.ome.zarr"

@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from made_runs import Made
 from toys import picture, toy_pack
 
+from hrviewer.errors import UserError
 from hrviewer.exchange import export
-from hrviewer.exchange.omezarr import COARSEST, copy_image, create_image, halved
+from hrviewer.exchange.formats.omezarr import COARSEST, copy_map, halved
+from hrviewer.exchange.maps import open_map
+from hrviewer.exchange.omezarr import create_image
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import run as run_strategy
 
@@ -61,27 +65,117 @@ def test_ome_zarr_models_finds_it_valid(stores):
         assert type(found).__name__ == "Image"
 
 
-def test_the_official_schemas_find_it_valid(stores, shared):
+def validators(shared: Path, version: str):
+    """Return what checks attributes against an official schema."""
     jsonschema = pytest.importorskip("jsonschema")
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
 
-    folder = shared / "data" / "ngff-schemas" / "0.5"
+    folder = shared / "data" / "ngff-schemas" / version
     schemas = {path.name: json.loads(path.read_text()) for path in folder.glob("*.schema")}
     registry = Registry().with_resources(
         (schema["$id"], DRAFT202012.create_resource(schema)) for schema in schemas.values()
     )
 
-    def check(name: str, path: Path) -> None:
-        jsonschema.Draft202012Validator(schemas[name], registry=registry).validate(attributes(path))
+    def check(name: str, held: dict) -> None:
+        jsonschema.Draft202012Validator(schemas[name], registry=registry).validate(held)
 
+    return check
+
+
+def test_the_official_schemas_find_it_valid(stores, shared):
+    import jsonschema
+
+    check = validators(shared, "0.5")
     for path in stores:
-        check("strict_image.schema", path)
+        check("strict_image.schema", attributes(path))
         if path.name.endswith(".ome.zarr"):
-            check("bf2raw.schema", path)
-            check("ome.schema", path / "OME")
+            check("bf2raw.schema", attributes(path))
+            check("ome.schema", attributes(path / "OME"))
     with pytest.raises(jsonschema.ValidationError):
-        check("strict_image.schema", stores[0] / "OME")
+        check("strict_image.schema", attributes(stores[0] / "OME"))
+
+
+@pytest.fixture(params=["0.5", "0.4"])
+def classes(request, made, tmp_path):
+    """Return a segmentation's export with its image, and the run, by version."""
+    output = np.random.default_rng(0).random((2, 700, 600), dtype=np.float32)
+    output[:, :100] = np.nan
+    run = made(output=output, answer="area", geo=True)
+    with open_pyramid(run.header["image"]["path"]) as pyramid:
+        run.header["image"]["fingerprint"] = pyramid.fingerprint
+    path = export(run, tmp_path / "a.ome.zarr", version=request.param, image=True)
+    return request.param, path, run
+
+
+def told(version: str, path: Path) -> dict:
+    """Return what the schemas check."""
+    if version == "0.5":
+        return attributes(path)
+    return json.loads((path / ".zattrs").read_text("utf-8"))
+
+
+def test_both_versions_are_valid_by_all(classes, shared):
+    import ome_zarr_models
+    import yaozarrs
+
+    version, path, _ = classes
+    schemas = validators(shared, version)
+    images = [path, *(path / name for name in (*MAPS, "image"))]
+    for image in images:
+        group = zarr.open_group(image, mode="r")
+        assert group.metadata.zarr_format == {"0.5": 3, "0.4": 2}[version]
+        assert type(ome_zarr_models.open_ome_zarr(group, version=version)).__name__ == "Image"
+        yaozarrs.validate_zarr_store(str(image))
+        schemas("strict_image.schema", told(version, image))
+    schemas("bf2raw.schema", told(version, path))
+    schemas("ome.schema", told(version, path / "OME"))
+    labels = path / "output" / "labels"
+    yaozarrs.validate_zarr_store(str(labels / "classes"))
+    schemas("strict_label.schema", told(version, labels / "classes"))
+
+
+def test_classes_are_the_likeliest(classes):
+    _, path, run = classes
+    output = zarr.open_array(run.path / "output" / "0")[:]
+    expected = np.where(np.isnan(output[0]), 0, 1 + (output[1] > output[0]))
+    for i in range(2):
+        found = zarr.open_array(path / "output" / "labels" / "classes" / str(i))
+        np.testing.assert_array_equal(found[0], expected[:: 2**i, :: 2**i])
+
+
+def test_napari_ome_zarr_opens_both_versions(classes):
+    reader = pytest.importorskip("napari_ome_zarr").napari_get_reader
+    _, path, run = classes
+    layers = reader(str(path))(str(path))
+    assert [kind for *_, kind in layers].count("image") == 4
+    both = reader(str(path / "output"))(str(path / "output"))
+    kinds = {kind: (data, about) for data, about, kind in both}
+    assert set(kinds) == {"image", "labels"}
+    assert kinds["labels"][0][0].shape[-2:] == (700, 600)
+    total = np.nansum(np.asarray(kinds["image"][0][0]), dtype=float)
+    assert total == pytest.approx(np.nansum(zarr.open_array(run.path / "output" / "0")[:]), 1e-6)
+
+
+def test_the_image_comes_with_it(classes):
+    _, path, run = classes
+    with open_pyramid(path / "image") as image, open_pyramid(run.header["image"]["path"]) as base:
+        assert image.shape == base.shape == (2800, 2400)
+        assert len(image.levels) == 4
+        np.testing.assert_array_equal(image.read(image.rect, 8.0), base.read(base.rect, 8.0))
+
+
+def test_another_image_is_not_put_beside(made, tmp_path):
+    with pytest.raises(UserError, match="has changed since"):
+        export(made(geo=True), tmp_path / "a.ome.zarr", image=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["geo", "made.run.zarr"]
+
+
+def test_large_maps_are_sharded(made, tmp_path):
+    path = export(made(), tmp_path / "a.ome.zarr")
+    finest = zarr.open_array(path / "output" / "0")
+    assert finest.shards == (1, 1024, 1024)
+    assert finest.chunks == (1, 512, 512)
 
 
 def test_napari_ome_zarr_opens_every_map(made, tmp_path):
@@ -162,7 +256,8 @@ def test_what_it_came_from_is_told(made, real, tmp_path):
 def test_a_map_never_painted_is_exported_too(tmp_path):
     path = tmp_path / "output"
     create_image(path, (1, 30, 40), name="output", cell=4, pixel_size=None, labels=["a"])
-    copy = copy_image(path, tmp_path / "copy", None)
+    run = Made(tmp_path, {"estimate": None})
+    copy = copy_map(open_map(run, "output"), tmp_path / "copy", None)
     assert np.isnan(copy[:]).all()
     window = attributes(tmp_path / "copy")["ome"]["omero"]["channels"][0]["window"]
     assert window == {"min": 0, "max": 1, "start": 0, "end": 1}
@@ -185,9 +280,9 @@ def test_memory_is_bounded_whatever_the_map(tmp_path):
         array[:, y : y + 512] = row
     tracemalloc.start()
     try:
-        copy_image(tmp_path / "output", tmp_path / "copy", None)
+        copy_map(open_map(Made(tmp_path, {"estimate": None}), "output"), tmp_path / "copy", None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 32e6  # of 67 MB
+    assert peak < 40e6  # of 67 MB
     assert zarr.open_array(tmp_path / "copy" / "3").shape == (1, 512, 512)

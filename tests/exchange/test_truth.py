@@ -313,3 +313,34 @@ def test_real_nuclei(shared):
     values = tifffile.imread(path)
     truth = read_truth(path, "00ae65c1c663.png", values.shape)
     assert_allclose(truth.points, slow_centroids(values))
+
+
+def test_what_a_file_marks_keeps_its_outlines(tmp_path):
+    from hrviewer.exchange.truth import read_features
+
+    square = polygon((20, 10), (26, 10), (26, 14), (20, 14))
+    path = tmp_path / "q.geojson"
+    path.write_text(json.dumps([feature("Polygon", square), feature("Point", [1, 2])]))
+    first, second = read_features(path, "photo.png", SHAPE)
+    assert_array_equal(first.polygons[0][0], [[10, 20], [10, 26], [14, 26], [14, 20]])
+    assert second.point == (2, 1)
+    path = tmp_path / "p.csv"
+    path.write_text("ymin,xmin,ymax,xmax,label\n1,2,3,4,cell\n")
+    (boxed,) = read_features(path, "photo.png", SHAPE)
+    assert (boxed.label, boxed.box) == ("cell", (1, 2, 2, 2))
+
+
+def test_annotations_of_the_archive(tmp_path):
+    path = tmp_path / "d.json"
+    elements = [
+        {"type": "point", "center": [20, 10.5, 0], "group": "cell"},
+        {"type": "rectangle", "center": [23, 12, 0], "width": 6, "height": 4,
+         "label": {"value": "tree"}},
+    ]  # fmt: skip
+    path.write_text(json.dumps({"annotation": {"name": "mine", "elements": elements}}))
+    truth = read(path)
+    assert_allclose(truth.points, [[10.5, 20], [12, 23]])
+    assert [truth.classes[kind] for kind in truth.kinds] == ["cell", "tree"]
+    elements.append({"type": "point"})
+    path.write_text(json.dumps({"elements": elements}))
+    assert "element 3" in refused(path)

@@ -45,8 +45,42 @@ def test_a_pack_in_a_folder(folder: Path) -> None:
 
 def test_a_file_with_its_card_is_a_pack(shared: Path) -> None:
     pack = open_pack(str(shared / "models/nic_bigan.onnx"))
-    assert list(pack.roles) == ["main"]
+    assert list(pack.roles) == ["main", "encoder"]
     assert pack.name == "nic-bigan"
+    assert list(open_pack(shared / "models/mcnn_shtechB_110.onnx").roles) == ["main"]
+
+
+def test_an_encoder_comes_with_the_head_in_front_of_it(folder: Path, shared: Path) -> None:
+    index = json.loads((folder / "pack.json").read_text())
+    index["roles"]["encoder"] = index["roles"]["head"] = index["roles"]["scout"]
+    write(folder, index)
+    nic = shared / "models/nic_bigan.onnx"
+    pack = open_pack(f"{nic}+{folder}")
+    assert pack.roles["main"].name == "mcnn-shanghaitech-a"  # an embedding answers nothing
+    assert pack.roles["encoder"].name == "nic-bigan"
+    assert "head" not in pack.roles
+    index["roles"] = {"head": index["roles"]["head"]}
+    (folder / "fitted").mkdir()
+    shutil.copy(folder / "scout.onnx", folder / "fitted/scout.onnx")
+    write(folder / "fitted", index)
+    pack = open_pack(f"{folder / 'fitted'}+{nic}+{folder}")
+    assert {"head", "encoder", "main"} <= set(pack.roles)
+    assert pack.roles["encoder"].name == "nic-bigan"
+    assert open_pack(f"{nic}+{nic}").roles["main"].name == "nic-bigan"
+
+
+def test_an_encoder_of_one_tile_looks_at_many(shared: Path) -> None:
+    import numpy as np
+
+    nic = open_pack(shared / "models/nic_bigan.onnx").load("encoder", "cpu")
+    it = nic.card.input
+    assert (it.tile, it.multiple_of, it.fixed, nic.stride, nic.halo) == (512, 64, False, 64, 0)
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
+    grid = nic(nic.card.prepare(pixels)[None])
+    assert grid.shape == (1, 128, 2, 3)
+    one = nic(nic.card.prepare(pixels[64:, 128:])[None])
+    np.testing.assert_allclose(grid[0, :, 1, 2], one[0, :, 0, 0], rtol=1e-4, atol=1e-5)
+    assert nic.flops(128, 192) == 6 * nic.flops(64, 64)
 
 
 def test_packs_are_joined_and_the_first_that_has_a_role_gives_it(

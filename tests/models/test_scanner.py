@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from toys import ToyPack  # noqa: E402
+from toys import Bench, Bright, ToyPack  # noqa: E402
 
 import hrviewer  # noqa: E402
-from hrviewer.models import Card  # noqa: E402
+from hrviewer.errors import UserError  # noqa: E402
+from hrviewer.models import Card, Network  # noqa: E402
 from hrviewer.models.architectures import DensityScanner, DensityUNet  # noqa: E402
+from hrviewer.models.dense import Dense  # noqa: E402
 from hrviewer.models.loaders import load  # noqa: E402
+from hrviewer.strategies.scanner import Scanner, ScannerParams  # noqa: E402
 
 WINDOW = 56
 
@@ -61,15 +66,65 @@ def test_it_costs_a_tenth_of_main() -> None:
     assert flops[0] <= 0.1 * flops[1]
 
 
-def test_tiles_meet_exactly_and_the_border_is_reflected(tmp_path) -> None:
+def as_loaded(made: torch.nn.Module, folder: Path, variance: bool = False) -> Network:
     from safetensors.torch import save_file
 
+    path, fields = folder / "scanner.safetensors", card(variance=variance).model_dump()
+    save_file(made.state_dict(), path)
+    fields["architecture"]["params"] = {"variance": variance}
+    return load(path, Card.of(fields, "card"), "cpu")
+
+
+def test_tiles_meet_exactly_and_the_border_is_reflected(tmp_path) -> None:
     made = network()
-    save_file(made.state_dict(), tmp_path / "scanner.safetensors")
-    loaded = load(tmp_path / "scanner.safetensors", card(), "cpu")
+    loaded = as_loaded(made, tmp_path)
     image = np.random.default_rng(0).integers(0, 255, (200, 264, 3), np.uint8)
     run = hrviewer.run(image, ToyPack(main=loaded), "patches", tile=64, out=tmp_path / "a.run.zarr")
     padded = np.pad(image, [(24, 24), (24, 24), (0, 0)], mode="reflect")
     with torch.inference_mode():
         whole = made(torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255)[0, 0].numpy()
     np.testing.assert_allclose(np.asarray(run.output)[0], whole, rtol=1e-4, atol=1e-6)
+
+
+def by_window(made: torch.nn.Module, image: np.ndarray, k: int) -> np.ndarray:
+    """Ask about every window by itself: those whose answer has a cell of 8 / k in its middle."""
+    fine = 8 // k
+    rows, columns = image.shape[0] // fine, image.shape[1] // fine
+    reach = (WINDOW - fine) // 2
+    padded = np.pad(image, [(reach, reach), (reach, reach), (0, 0)], mode="reflect")
+    windows = np.stack(
+        [
+            padded[y * fine : y * fine + WINDOW, x * fine : x * fine + WINDOW]
+            for y in range(rows)
+            for x in range(columns)
+        ]
+    )
+    with torch.inference_mode():
+        said = made(torch.from_numpy(windows).permute(0, 3, 1, 2).float() / 255)
+    return said.reshape(rows, columns, -1).permute(2, 0, 1).numpy() / k**2
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_a_denser_map_is_what_it_says_of_every_window_by_itself(tmp_path, k: int) -> None:
+    made = network(variance=True)
+    loaded = as_loaded(made, tmp_path, variance=True)
+    image = np.random.default_rng(0).integers(0, 255, (96, 136, 3), np.uint8)
+    there = by_window(made, image, k)
+    pack = ToyPack(main=Bright(stride=8 // k), scanner=loaded)
+    with Bench(image, pack) as bench:
+        params = ScannerParams(denser=k, share=0, sample=0, tile=64)
+        answer, record, _ = bench.run(lambda scene: Scanner().plan(scene, params))
+        plain = Dense(loaded, k)
+        assert bench.networks["scanner"].flops(64, 64) * k**2 == plain.flops(80, 80)
+    np.testing.assert_allclose(record.output.values, there[:1], rtol=1e-4, atol=1e-7)
+    assert answer.estimate[0] == pytest.approx(there[0].sum(), rel=1e-4)
+    assert {row.role for row in record.patches} == {f"scanner/{k}"}
+
+
+def test_what_cannot_be_denser_is_refused(tmp_path) -> None:
+    loaded = as_loaded(network(), tmp_path)
+    for k in 3, 8:
+        with pytest.raises(UserError, match="answers every 8 pixels"):
+            Dense(loaded, k)
+    with pytest.raises(UserError, match="choose denser=1"):
+        Dense(Bright(task="classification"), 2)

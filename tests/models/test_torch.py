@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(3 * 64, 3 * 16)
         self.out = nn.Linear(16, 2)
 
-    def join(self, tokens: Tensor, boxes: Tensor) -> Tensor:
+    def join(self, tokens: Tensor, boxes: Tensor, lengths: Any, merge: float) -> Tensor:
         q, k, v = self.qkv(tokens.flatten(1)).chunk(3, dim=-1)
         seen = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         return self.out(seen + boxes[:, :1])
@@ -69,7 +69,7 @@ class Broken(nn.Module):
         self.how = how
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def join(self, tokens: Tensor, boxes: Tensor) -> Tensor:
+    def join(self, tokens: Tensor, boxes: Tensor, lengths: Any, merge: float) -> Tensor:
         if self.how == "raise":
             raise ValueError("cannot")
         return torch.full((2, 1 if self.how == "short" else 2), float("nan"))
@@ -148,11 +148,13 @@ def test_halves_are_brought_up(keep: Callable[..., Path]) -> None:
 
 
 def test_joint_networks_and_their_attention_is_counted(keep: Callable[..., Path]) -> None:
-    net = load(keep("attention", {}, input={"tile": 8}, output={"classes": ["a", "b"]}))
+    net = load(
+        keep("attention", {}, input={"tile": 8}, output={"stride": 8, "classes": ["a", "b"]})
+    )
     assert net.joint
     tokens = np.random.default_rng(0).random((5, 3, 8, 8)).astype(np.float32)
     boxes = np.zeros((5, 4))
-    assert net.join(tokens, boxes).shape == (5, 2)
+    assert net.join(tokens, boxes).shape == (5, 2, 1, 1)
     linear = 2 * 5 * (192 * 48 + 16 * 2)
     attention = 2 * 2 * 5 * 5 * 16
     assert net.join_flops(5) == net.join_flops(5) == linear + attention
@@ -163,10 +165,10 @@ def test_joint_networks_and_their_attention_is_counted(keep: Callable[..., Path]
 
 
 @pytest.mark.parametrize(
-    ("how", "message"), [("raise", "cannot"), ("short", r"\(2, 1\)"), ("nan", "not finite")]
+    ("how", "message"), [("raise", "cannot"), ("short", r"\(2, 1, 1, 1\)"), ("nan", "not finite")]
 )
 def test_joint_networks_that_lie(keep: Callable[..., Path], how: str, message: str) -> None:
-    path = keep("broken", {"how": how}, output={"classes": ["a", "b"]})
+    path = keep("broken", {"how": how}, output={"stride": 64, "classes": ["a", "b"]})
     with pytest.raises(UserError, match=message):
         load(path)
 

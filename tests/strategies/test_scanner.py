@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import Bench, Bright, ToyPack, blocks, picture
+from toys import Bench, Blurred, Bright, ToyPack, blocks, picture
 
 from hrviewer.engine.scene import build_scene
 from hrviewer.models import builtin
+from hrviewer.models.probe import settle
 from hrviewer.strategies import Answer, Look, Plan, Scene, get_strategy
 from hrviewer.strategies.scanner import Scanner, ScannerParams
 
@@ -151,6 +152,40 @@ def test_a_budget_buys_random_looks_first_then_closer_ones() -> None:
     answer, asked, _, main = scan(image, Bright("scanner"), 7 * tile)
     assert (main.looked, len(asked)) == (0, 1)
     assert "7 of 12 tiles were scanned" in answer.note
+
+
+class SamePadding(Blurred):
+    """Fills its border up with zeros, and sees 16 pixels around each block; no card says so."""
+
+    def __init__(self) -> None:
+        super().__init__("scanner")
+        output = self.card.output.model_copy(update={"halo": None})
+        self.card = self.card.model_copy(update={"output": output})
+        self.halo = 0
+
+
+def test_a_same_padding_scanner_from_outside_loses_the_border_it_made_up() -> None:
+    image, scanner = picture(200, 260), SamePadding()
+    whole = scanner(scanner.card.prepare(image)[None])[0]
+    params = {"share": 0, "sample": 0, "tile": 32}
+    _, _, record, _ = scan(image, scanner, **params)
+    assert np.abs(record.output.values - whole).max() > 0.1
+    settle(scanner)  # as every network is, when it is loaded
+    assert scanner.halo == 16
+    answer, _, record, _ = scan(image, scanner, **params)
+    np.testing.assert_allclose(record.output.values, whole, atol=1e-5)
+    assert answer.estimate == pytest.approx([whole.sum()], rel=1e-6)
+
+
+def test_denser_is_the_mean_of_the_shifts() -> None:
+    image = picture(200, 260)
+    answer, asked, record, _ = scan(image, Bright("scanner"), denser=2, share=0, sample=0)
+    assert [look.role for look in asked] == ["scanner/2"]
+    around = np.pad(image[..., 0].astype(float) / 255, 1, mode="reflect")
+    wide = np.lib.stride_tricks.sliding_window_view(around, (4, 4))[::2, ::2].sum((2, 3)) / 4
+    expected = wide.reshape(50, 2, 65, 2).sum((1, 3))  # main's cells are twice as wide
+    np.testing.assert_allclose(record.output.values[0], expected, rtol=1e-5)
+    assert answer.estimate == pytest.approx([wide.sum()], rel=1e-5)
 
 
 def test_a_glance_that_failed_is_no_background(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,33 @@ class Scout(Bright):
         return FLOPS / 4 * h * w
 
 
+class Wants(Bright):
+    """Says of each tile of 128 pixels of the picture how likely it is to look: where it is bright.
+
+    `shy` wants nothing.
+    """
+
+    def __init__(self, *, shy: bool = False) -> None:
+        super().__init__("policy", task="saliency", stride=16)
+        fields = self.card.model_dump()
+        fields["input"] |= {"downsample": 8.0, "multiple_of": 16}
+        self.card = Card.model_validate(fields)
+        self.stride, self.period, self.shy = 16, 16, shy
+
+    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        n, _, h, w = batch.shape
+        h, w = h // 16 * 16, w // 16 * 16
+        tiles = batch[:, :1, :h, :w].reshape(n, 1, h // 16, 16, w // 16, 16).mean((3, 5))
+        return (0.0 if self.shy else 1.0) * (tiles > 0.05)
+
+    def _count(self, h: int, w: int) -> float:
+        return h * w
+
+
+def choosy(scout: Scout | None = None, *, shy: bool = False) -> ToyPack:
+    return ToyPack(main=Bright(), scout=scout or Scout(error=0.5), policy=Wants(shy=shy))
+
+
 def clusters(h: int = 1024, w: int = 1536, n: int = 20, seed: int = 0) -> NDArray[np.uint8]:
     """Return blots on black."""
     rng = np.random.default_rng(seed)
@@ -216,6 +243,41 @@ def test_k_and_threshold_choose():
     few = sum(row.role == "main" for row in record.patches)
     _, record, _ = run(method="threshold", threshold=0.3, share=0)
     assert 0 < few < sum(row.role == "main" for row in record.patches)
+
+
+def test_a_policy_chooses():
+    answer, record, shown = run(pack=choosy(), method="policy", budget=0.5 * WHOLE)
+    rows = [row for row in record.patches if row.role == "main"]
+    chosen = [row for row in rows if row.score == 1]
+    # All tiles that the policy wants, in leaves of 64 pixels, and some others at random.
+    tiles = IMAGE[..., 0].reshape(8, 128, 12, 128).mean((1, 3)) / 255
+    wanted = {(r, c) for r, c in zip(*np.nonzero(tiles > 0.05), strict=True)}
+    assert {(row.y // 128, row.x // 128) for row in chosen} == wanted
+    assert len(chosen) == 4 * len(wanted)
+    assert 0 < len(rows) - len(chosen) <= math.ceil(len(chosen) / 3)
+    low, high = answer.interval
+    assert low <= COUNT <= high
+    assert any(show.kind == "saliency" and set(np.unique(show.map)) <= {0, 1} for show in shown)
+
+
+def test_a_policy_that_wants_nothing_is_put_to_the_test():
+    answer, record, _ = run(pack=choosy(shy=True), method="policy")
+    assert sum(row.role == "main" for row in record.patches) == 4
+    assert answer.interval is not None
+
+
+def test_a_policy_keeps_to_its_budget():
+    _, record, _ = run(pack=choosy(), method="policy")
+    assert 0.08 * WHOLE < record.ledger.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
+    for fraction in (1e-6, 0.003, 0.0033, 0.012):
+        answer, record, _ = run(pack=choosy(), method="policy", budget=fraction * WHOLE)
+        assert record.ledger.total.flops <= fraction * WHOLE * (1 + 1e-9)
+        assert answer.note
+
+
+def test_a_pack_without_a_policy_is_told_so():
+    with pytest.raises(UserError, match="needs a network for the role 'policy'"):
+        run(method="policy")
 
 
 def test_without_random_looks_the_guess_stays_as_it_is():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Layer
-from toys import Bright, ToyPack, picture
+from toys import Bright, Encoder, Head, Joint, ToyPack, picture
 
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
@@ -63,7 +63,13 @@ def network():
 
 @pytest.fixture
 def toys(network):
-    return ToyPack(main=network, scanner=Bright("scanner"))
+    return ToyPack(
+        main=network,
+        scanner=Bright("scanner"),
+        encoder=Encoder(),
+        head=Head("head"),
+        transformer=Joint("transformer", tile=16),
+    )
 
 
 @pytest.fixture
@@ -76,7 +82,8 @@ def model():
 def controller(model, toys, tmp_path):
     """A controller without a window, that remembers what it told the person."""
     made = Controller(model, cache=ResultCache(), folder=tmp_path / "runs", polite=False)
-    made.told = {"failed": [], "answered": [], "noted": [], "progressed": [], "state_changed": []}
+    made.told = {"failed": [], "answered": [], "noted": [], "progressed": [], "state_changed": [],
+                 "annotated": []}  # fmt: skip
     for name, heard in made.told.items():
         getattr(made, name).connect(lambda *words, heard=heard: heard.append(words))
     made.use_pack(toys)

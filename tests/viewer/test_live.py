@@ -107,6 +107,24 @@ def test_a_view_already_seen_computes_nothing(shown, model, name):
     assert np.isfinite(shown.overlays.picture.record.output.values).any()
 
 
+def test_codes_come_live_and_keep_their_colours(shown, model):
+    shown.use_strategy("compression")
+    look(model, (300, 300), 1.0)
+    live(shown)
+    codes = shown.overlays.coded.codes
+    before = codes.colours.copy()
+    assert (before[..., 3] > 0).any()
+    look(model, (310, 320), 1.0)
+    rest(shown)
+    assert shown.overlays.coded.codes is codes
+    known = before[..., 3] > 0
+    np.testing.assert_array_equal(codes.colours[known], before[known])
+    assert shown.overlays.coded.colours in model.layers
+    shown.use_strategy("patches")
+    rest(shown)
+    assert shown.overlays.coded is None
+
+
 def test_another_network_and_back(shown, toys):
     live(shown)
     session = shown.live.session

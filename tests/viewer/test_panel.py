@@ -65,7 +65,7 @@ def test_a_whole_run_from_the_buttons(docked, qtbot, count):
         assert np.isfinite(layer.data).any()
     assert docked.legend.entries["output"].unit.text() == "thing per megapixel"
     assert docked.legend.entries["cost"].high.text() == "100"
-    assert docked.files.export.isEnabled()
+    assert docked.exporting.export.isEnabled()
     assert sum(part for part, _ in docked.breakdown.bar._parts) > 0
 
 

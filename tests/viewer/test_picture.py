@@ -53,6 +53,19 @@ def test_a_look_is_drawn_where_it_was_taken():
     assert picture.maps["patches"].values[64 // 16, 128 // 16] == 1
 
 
+def test_what_is_context_is_not_drawn():
+    picture = a_picture()
+    token, around = Rect(64, 128, 16, 16), Rect(96, 100, 0, 0)
+    picture.take(
+        Look("transformer", (Patch(token), Patch(around, 8, 8)), into="output", group=(0, 0))
+    )
+    picture.take(seen(token))
+    picture.take(replace(seen(token), patch=Patch(around, 8, 8), charge=Charge()))
+    assert [(row.y, row.x) for row in picture.record.patches] == [(64, 128)]
+    assert np.isfinite(picture.maps["output"].values).sum() == 16
+    assert np.isfinite(picture.maps["patches"].values).sum() == 1
+
+
 def test_density_is_per_square_millimetre_where_the_pixel_size_is_known():
     picture = a_picture(pixel_size=(0.5, 0.5))
     picture.take(Look("main", (Patch(IMAGE),), into="output"))

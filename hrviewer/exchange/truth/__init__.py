@@ -9,17 +9,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.exchange.dsa import is_dsa, read_dsa
+from hrviewer.exchange.features import Feature, rectangle
+from hrviewer.exchange.geojson import read_geojson, read_json_file
 from hrviewer.exchange.truth.asked import Asked
 from hrviewer.exchange.truth.boxes import read_voc
 from hrviewer.exchange.truth.labels import is_label_map, read_labels
 from hrviewer.exchange.truth.points import read_csv, read_json, read_mat
+from hrviewer.geometry import Rect
 from hrviewer.truth import Truth
 
-__all__ = ["NEAR", "SUFFIXES", "Asked", "is_label_map", "read_truth"]
+__all__ = [
+    "NEAR",
+    "SUFFIXES",
+    "Asked",
+    "is_label_map",
+    "read_features",
+    "read_region",
+    "read_truth",
+]
 
 NEAR = 0.01
 """How far beyond the border, in sides of the image, a click still meant the border."""
@@ -44,7 +57,8 @@ SUFFIXES = tuple(READERS)
 def read_truth(path: str | Path, image: str, shape: tuple[int, int]) -> Truth:
     """Read an image's truth.
 
-    CSV of points or boxes, GeoJSON of points or polygons, COCO, ShanghaiTech's ``.mat``, Pascal
+    CSV of points or boxes, GeoJSON of points or polygons, COCO, annotations of the
+    Digital Slide Archive, ShanghaiTech's ``.mat``, Pascal
     VOC, and label maps (TIFF, OME-Zarr) in which every object has a number of its own.
 
     Parameters
@@ -104,3 +118,61 @@ def onto(truth: Truth, path: Path, shape: tuple[int, int]) -> Truth:
         )
     inside = np.clip(points, 0, np.nextafter(sides, 0))
     return truth.at(inside, source=str(path))
+
+
+def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
+    """Return the smallest rectangle around all that a file marks: a region of interest.
+
+    Parameters
+    ----------
+    path, image, shape
+        See `read_truth`.
+
+    Raises
+    ------
+    UserError
+        See `read_truth`; or if nothing but a single point is marked.
+    """
+    truth = read_truth(path, image, shape)
+    low, high = truth.points.min(axis=0), truth.points.max(axis=0)
+    if truth.boxes is not None:
+        low = np.minimum(low, truth.boxes[:, :2].min(axis=0))
+        high = np.maximum(high, (truth.boxes[:, :2] + truth.boxes[:, 2:]).max(axis=0))
+    (y, x), (y1, x1) = np.floor(low).astype(int).tolist(), np.ceil(high).astype(int).tolist()
+    found = Rect(y, x, y1 - y, x1 - x) & Rect(0, 0, *shape)
+    if found.empty:
+        raise UserError(f"{Path(path).name} marks no part of the image: draw a shape around one")
+    return found
+
+
+def read_features(path: str | Path, image: str, shape: tuple[int, int]) -> list[Feature]:
+    """Return what a file marks, with its outlines where it tells them, to be shown and edited.
+
+    Parameters
+    ----------
+    path, image, shape
+        See `read_truth`.
+
+    Raises
+    ------
+    UserError
+        See `read_truth`.
+    """
+    path = Path(path).expanduser()
+    truth = read_truth(path, image, shape)
+    if path.suffix.lower() in (".json", ".geojson"):
+        held = read_json_file(path)
+        if is_dsa(held):
+            return list(read_dsa(held, path))
+        if not (isinstance(held, dict) and "annotations" in held):
+            return list(read_geojson(held, path))
+    labels = [truth.classes[kind] for kind in truth.kinds]
+    places: list[dict[str, Any]]
+    if truth.boxes is None:
+        places = [{"point": (float(y), float(x))} for y, x in truth.points]
+    else:
+        places = [{"polygons": (rectangle(*box),)} for box in truth.boxes.tolist()]
+    return [
+        Feature("annotation", label, number=i, **place)
+        for i, (label, place) in enumerate(zip(labels, places, strict=True))
+    ]

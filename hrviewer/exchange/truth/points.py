@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import UserError
+from hrviewer.exchange.dsa import is_dsa, read_dsa
+from hrviewer.exchange.geojson import NAMES, read_geojson, read_json_file
 from hrviewer.exchange.truth.asked import Asked
 from hrviewer.exchange.truth.boxes import read_coco
 from hrviewer.truth import Truth, named
 
 __all__ = ["read_csv", "read_json", "read_mat", "write_csv"]
 
-POINTS = (("y", "x"), ("row", "col"), ("row", "column"), ("axis-0", "axis-1"))
+POINTS = (("y", "x"), ("y_px", "x_px"), ("row", "col"), ("row", "column"), ("axis-0", "axis-1"))
 """Names of the columns that say where a point is; the last are napari's."""
 
 CORNERS = (("ymin", "xmin", "ymax", "xmax"), ("y0", "x0", "y1", "x1"))
@@ -27,8 +28,6 @@ SIZES = (("y", "x", "h", "w"), ("y", "x", "height", "width"))
 """Of a box's first corner and its size."""
 
 IMAGES = ("image_path", "image", "filename", "file")
-
-KINDS = ("label", "class", "category", "name")
 
 
 def read_csv(path: Path, image: Asked) -> Truth:
@@ -49,7 +48,7 @@ def read_csv(path: Path, image: Asked) -> Truth:
     if whose and len(table):
         names = table[whose].astype(str)
         table = table[names == image.among(path, names)]
-    kinds = first(table, KINDS)
+    kinds = first(table, NAMES)
     labels = table[kinds].astype(str).tolist() if kinds else ["object"] * len(table)
 
     def numbers(columns: Sequence[str]) -> NDArray[np.float64]:
@@ -113,84 +112,13 @@ def read_mat(path: Path, image: Asked) -> Truth:
 
 
 def read_json(path: Path, image: Asked) -> Truth:
-    """Read GeoJSON in level-0 pixels ``(x, y)``, as QuPath writes it, or COCO."""
-    try:
-        held = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path.name} is no readable JSON: {error}") from None
+    """Read GeoJSON, as QuPath writes it, COCO, or the Digital Slide Archive's annotations."""
+    held = read_json_file(path)
     if isinstance(held, dict) and "annotations" in held:
         return read_coco(held, path, image)
-    labels, points, boxes = [], [], []
-    for label, point, box in shapes(held, path):
-        labels.append(label)
-        points.append(point)
-        boxes.append(box)
-    return named(labels, points=np.array(points), boxes=np.array(boxes))
-
-
-Shape = tuple[str, tuple[float, float], tuple[float, float, float, float]]
-
-
-def shapes(held: Any, path: Path) -> Iterator[Shape]:
-    """Yield the class, the point and the box ``(y, x, h, w)`` of every object."""
-    features = held
-    if isinstance(held, dict):
-        features = held["features"] if held.get("type") == "FeatureCollection" else [held]
-    if not isinstance(features, list):
-        raise UserError(f"{path.name} is neither GeoJSON nor COCO")
-    for feature in features:
-        if not isinstance(feature, dict) or feature.get("type") != "Feature":
-            raise UserError(f"{path.name} is neither GeoJSON nor COCO")
-        label = kind_of(feature.get("properties") or {})
-        geometry = feature.get("geometry")
-        if geometry is None:
-            continue
-        kind, where = geometry["type"], geometry["coordinates"]
-        if kind in ("Point", "MultiPoint"):
-            for x, y, *_ in [where] if kind == "Point" else where:
-                yield label, (y, x), (y, x, 0.0, 0.0)
-        elif kind in ("Polygon", "MultiPolygon"):
-            rings = where if kind == "Polygon" else [ring for part in where for ring in part]
-            # A part's first ring runs round it, the others round its holes.
-            outer = [len(part) for part in ([where] if kind == "Polygon" else where)]
-            yield label, *centroid(rings, outer)
-        else:
-            raise UserError(f"{path.name} holds a {kind}: only points and polygons are counted")
-
-
-def kind_of(properties: dict[str, Any]) -> str:
-    """Return a feature's class, as QuPath or others name it."""
-    known = properties.get("classification")
-    if isinstance(known, dict) and known.get("name"):
-        return str(known["name"])
-    return str(next((properties[key] for key in KINDS if properties.get(key)), "object"))
-
-
-def centroid(
-    rings: Sequence[Sequence[Sequence[float]]], counts: Sequence[int]
-) -> tuple[tuple[float, float], tuple[float, float, float, float]]:
-    """Return the centroid by area and the box of polygons with holes.
-
-    Parameters
-    ----------
-    rings : sequence
-        Of every polygon the outer ring, then its holes; ``(x, y)``.
-    counts : sequence of int
-        How many rings each polygon has.
-    """
-    area, moment = 0.0, np.zeros(2)
-    starts = set(np.cumsum([0, *counts[:-1]]).tolist())
-    corners = [np.asarray(ring, np.float64)[:, 1::-1] for ring in rings]
-    every = np.concatenate(corners)
-    # Relative to a corner: far from the origin the products would lose digits.
-    origin = every[0]
-    for i, ring in enumerate(corners):
-        a, b = ring - origin, np.roll(ring, -1, axis=0) - origin
-        cross = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-        sign = np.sign(cross.sum()) * (1 if i in starts else -1)
-        area += sign * cross.sum() / 2
-        moment += sign * ((a + b) * cross[:, None]).sum(axis=0) / 6
-    low, high = every.min(axis=0), every.max(axis=0)
-    y, x = moment / area + origin if area > 0 else every.mean(axis=0)
-    (y0, x0), (h, w) = low.tolist(), (high - low).tolist()
-    return (float(y), float(x)), (y0, x0, h, w)
+    features = list((read_dsa if is_dsa(held) else read_geojson)(held, path))
+    return named(
+        [feature.label for feature in features],
+        points=np.array([feature.center for feature in features]),
+        boxes=np.array([feature.box for feature in features]),
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Card
+from hrviewer.models.mosaic import Mosaic, is_one_to_one
 from hrviewer.models.network import Network
 
 __all__ = ["LOADABLE", "PRECISIONS", "load"]
@@ -72,12 +73,12 @@ def load(
         from hrviewer.models.loaders.onnx import OnnxNetwork
 
         network = OnnxNetwork.load(path, card, device, threads)
+        settle(network)
     else:
         from hrviewer.models.backend import lowered, quickest
         from hrviewer.models.loaders.torch import TorchNetwork
 
         loaded = TorchNetwork.load(path, card, device, threads)
         settle(loaded)
-        return quickest(loaded, threads) if precision == "float32" else lowered(loaded)
-    settle(network)
-    return network
+        network = quickest(loaded, threads) if precision == "float32" else lowered(loaded)
+    return Mosaic(network) if is_one_to_one(card) else network

@@ -46,7 +46,8 @@ class ExportedNetwork(Network):
         how = f"{runs}, exported by torch {torch.__version__}"
         super().__init__(loaded.card, "", how, loaded.device, loaded.precision)
         self.digest = loaded.digest
-        self.halo, self.elastic, self.batch = loaded.halo, loaded.elastic, loaded.batch
+        self.halo, self.period = loaded.halo, loaded.period
+        self.elastic, self.batch = loaded.elastic, loaded.batch
         self._hollow = loaded.hollow
 
     @abstractmethod

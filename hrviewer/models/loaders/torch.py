@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
@@ -29,7 +30,8 @@ _AGREES = 1e-4
 class TorchNetwork(Network):
     """A torch module that takes ``(n, C, h, w)``.
 
-    A module with a method ``join(tokens, boxes)`` is a joint network: that is what runs.
+    A module with a method ``join(tokens, boxes, lengths, merge)``, as in `Network`, is a joint
+    network: that is what runs.
     """
 
     def __init__(self, card: Card, sha256: str, module: nn.Module, device: torch.device) -> None:
@@ -37,6 +39,9 @@ class TorchNetwork(Network):
         self.joint = callable(getattr(module, "join", None))
         self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
+        if device.type == "cuda":
+            _be_exact()
+        self._own = threading.local()
         module = module.to(device)
         self.plain: nn.Module | None = None if self.joint else module
         self._module = module if self.joint else _folded(module, card, device)
@@ -81,10 +86,28 @@ class TorchNetwork(Network):
         return cls(card, sha256, module.eval().requires_grad_(False), placed)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
-        x = x.contiguous(memory_format=torch.channels_last)
-        with self._numbers():
-            return _arrays(self._call(lambda: self._module(x)))
+        def run() -> Any:
+            x = self._put(batch).contiguous(memory_format=torch.channels_last)
+            return self._module(x)
+
+        with self._stream(), self._numbers():
+            return _arrays(self._call(run))
+
+    def _put(self, batch: NDArray[Any]) -> Tensor:
+        """Bring an array to the device; to a GPU while it still computes something else."""
+        x = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
+        if self._device.type != "cuda":
+            return x.to(self._device)
+        return x.pin_memory().to(self._device, non_blocking=True)
+
+    def _stream(self) -> AbstractContextManager[Any]:
+        """Return the context of this thread's own queue on a GPU."""
+        if self._device.type != "cuda":
+            return nullcontext()
+        if not hasattr(self._own, "stream"):
+            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream: AbstractContextManager[Any] = torch.cuda.stream(self._own.stream)
+        return stream
 
     def _numbers(self) -> AbstractContextManager[Any]:
         """Return the context in which convolutions and products are computed."""
@@ -114,32 +137,45 @@ class TorchNetwork(Network):
             self._module = self.plain
         self.plain = None
 
-    def join(self, tokens: Floats, boxes: NDArray[Any]) -> Floats:
+    def join(
+        self,
+        tokens: Floats,
+        boxes: NDArray[Any],
+        lengths: Sequence[int] | None = None,
+        merge: float = 0.0,
+    ) -> Floats:
         """Run the module's own ``join``."""
         if not self.joint:
-            return super().join(tokens, boxes)
-        x = torch.from_numpy(np.ascontiguousarray(tokens, np.float32)).to(self._device)
-        where = torch.from_numpy(np.ascontiguousarray(boxes, np.float32)).to(self._device)
-        join: Callable[[Tensor, Tensor], Tensor] = self._module.join  # type: ignore[assignment]
-        out = self._call(lambda: join(x, where)).float().cpu().numpy()
+            return super().join(tokens, boxes, lengths, merge)
+        x, where = (
+            torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self._device)
+            for part in (tokens, boxes)
+        )
+        join: Callable[..., Tensor] = self._module.join  # type: ignore[assignment]
+        with self._numbers():
+            out = self._call(lambda: join(x, where, lengths, merge)).float().cpu().numpy()
+        if out.ndim == 2:  # a number for each token
+            out = out[:, :, None, None]
         return activate(out, self.card.output.activation)
 
-    def join_flops(self, n: int) -> float:
+    def join_flops(self, n: int, merge: float = 0.0) -> float:
         """Count the module's own ``join``."""
         if not self.joint:
-            return super().join_flops(n)
-        if (n,) not in self._flops:
+            return super().join_flops(n, merge)
+        if (n, merge) not in self._flops:
             side = self.card.input.tile
-            tokens, boxes = (n, self.card.input.count, side, side), (n, 4)
-            self._flops[n,] = count_flops(self._hollow, "join", tokens, boxes)
-        return self._flops[n,]
+            shapes = (n, self.card.input.count, side, side), (n, 4)
+            self._flops[n, merge] = count_flops(
+                self._hollow, "join", *shapes, options=(None, merge)
+            )
+        return self._flops[n, merge]
 
     def _count(self, h: int, w: int) -> float:
         return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
 
     def _call(self, run: Callable[[], Any]) -> Any:
         try:
-            with torch.inference_mode(), _exact(self._device):
+            with torch.inference_mode():
                 return run()
         except torch.OutOfMemoryError as error:
             raise MemoryError(brief(error)) from None
@@ -154,14 +190,13 @@ def _arrays(out: Any) -> list[Floats]:
     return [o.float().contiguous().cpu().numpy() for o in outputs]
 
 
-def _exact(device: torch.device) -> AbstractContextManager[Any]:
-    """On a GPU keep TF32 out of convolutions: it is another precision under float32's name."""
-    if device.type != "cuda":
-        return nullcontext()
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=True, benchmark=cudnn.benchmark, deterministic=True, allow_tf32=False
-    )
+def _be_exact() -> None:
+    """Keep TF32 out of a GPU's convolutions: it is another precision under float32's name.
+
+    For the whole process, since two threads run networks at once.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 
 def _device(device: str) -> torch.device:
@@ -202,7 +237,7 @@ def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
     x = torch.randn(1, card.input.count, side, side, generator=generator).to(device)
     folded = fold(module)
     try:
-        with torch.inference_mode(), _exact(device):
+        with torch.inference_mode():
             one, two = module(x), folded(x)
         agrees = torch.allclose(one, two, rtol=_AGREES, atol=_AGREES * float(one.abs().max()))
     except Exception:  # whatever is wrong with it is told when the card is checked
@@ -210,8 +245,10 @@ def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
     return folded if agrees else module
 
 
-def count_flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> float:
-    """Count a module on the meta device, without computing.
+def count_flops(
+    module: nn.Module, method: str, *shapes: tuple[int, ...], options: Sequence[Any] = ()
+) -> float:
+    """Count a module on the meta device, without computing: inputs of these shapes, then options.
 
     Attention is not to be fused here: it would be counted as nothing.
     """
@@ -222,7 +259,7 @@ def count_flops(module: nn.Module, method: str, *shapes: tuple[int, ...]) -> flo
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            getattr(module, method)(*inputs)
+            getattr(module, method)(*inputs, *options)
     except Exception as error:
         raise UserError(
             f"the cost of {type(module).__name__} cannot be counted ({brief(error)}): "

@@ -1,7 +1,7 @@
 """Selective zooming and skipping: a cheap look everywhere, closer looks where they pay.
 
-`zoom` is the strategy; `scouting` and `leaves` say where one may look and what is guessed there,
-`sampling` and `intervals` what the looks say of the total, `quadtree` which nodes are worth one.
+`zoom` is the strategy; `scouting` says what is guessed of each place, `quadtree` which nodes are
+worth a look.
 """
 
 from hrviewer.strategies.zoom.zoom import Zoom, ZoomParams

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import snap_scale
 from hrviewer.strategies.protocol import Handle, Look, Request, Result, Scene
+from hrviewer.strategies.survey.leaves import Leaves, gather
 from hrviewer.strategies.tiling import rounds, tiles
-from hrviewer.strategies.zoom.leaves import Leaves, gather
 
 __all__ = ["Guess", "Scouted", "guess", "scout", "scouts_counts"]
 

@@ -2,7 +2,7 @@
 
 A scout looks everywhere, cheaply, and guesses. `main` then looks closer where that pays, which the
 method decides. What is looked at counts for what it holds; the rest keeps the scout's guess,
-corrected by what looks at places drawn at random taught (`sampling.Survey`).
+corrected by what looks at places drawn at random taught (`survey.sampling.Survey`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
-from hrviewer.strategies.tiling import ROUND, input_shape
-from hrviewer.strategies.zoom.intervals import Interval
-from hrviewer.strategies.zoom.leaves import Leaves, affordable, bound, content, cut, gather
+from hrviewer.strategies.survey.intervals import Interval
+from hrviewer.strategies.survey.leaves import Leaves, affordable, bound, content, cut, gather
+from hrviewer.strategies.survey.sampling import Survey, draw, probabilities
+from hrviewer.strategies.tiling import ROUND, input_shape, rounds, tiles
 from hrviewer.strategies.zoom.quadtree import blocks, grow
-from hrviewer.strategies.zoom.sampling import Survey, draw, probabilities
 from hrviewer.strategies.zoom.scouting import Guess, guess, scout
 
 __all__ = ["Zoom", "ZoomParams"]
@@ -38,6 +38,9 @@ UPDATES = 12
 TRIALS = 0.15
 """Part of a quadtree's budget that tells what looks at coarser levels are worth."""
 
+FEW = 4
+"""Random looks that a policy which wants none is to take all the same."""
+
 DOUBT = 2.0
 """How many trials the belief is worth that a coarser look is worth nothing."""
 
@@ -45,11 +48,12 @@ DOUBT = 2.0
 class ZoomParams(Params):
     """Parameters of `Zoom`."""
 
-    method: Literal["sampling", "topk", "threshold", "quadtree"] = Field(
+    method: Literal["sampling", "topk", "threshold", "policy", "quadtree"] = Field(
         "sampling",
         title="Method",
         description="Places drawn at random, for an answer with its error; the most interesting "
-        "ones; all above a threshold; or a quadtree through the pyramid",
+        "ones; all above a threshold; those that the pack's policy network finds worth a look; or "
+        "a quadtree through the pyramid",
     )
     tile: int = Field(
         0,
@@ -92,7 +96,7 @@ class ZoomParams(Params):
         ge=0,
         le=0.9,
         title="Drawn at random",
-        description="For topk, threshold and quadtree, the part of the looks that is drawn at "
+        description="For all but sampling, the part of the looks that is drawn at "
         "random from the rest, to correct the scout there; 0 leaves its guess as it is",
     )
     floor: float = Field(
@@ -184,6 +188,11 @@ class Zoom(Strategy):
                 f"{scene.main.card.name!r} gives no answer that can be added up; zoom needs a "
                 "network that counts, segments or classifies: choose another strategy"
             )
+        if params.method == "policy" and "policy" not in scene.roles:
+            raise UserError(
+                "method=policy needs a network for the role 'policy', which the pack lacks: choose "
+                "another method, or a pack that has it"
+            )
         scouted = yield from scout(scene, params.shrink)
         leaves = cut(scene, params.tile, scouted.left, params.halo)
         guessed = guess(scene, scouted, leaves)
@@ -230,6 +239,29 @@ def _threshold(course: _Course) -> Choosing:
     return _draws(most, n, share)
 
 
+def _policy(course: _Course) -> Choosing:
+    """Look where the policy network would, the surest places first."""
+    scene, leaves, share = course.scene, course.leaves, course.params.share
+    role, scale = scene.roles["policy"], scene.scale_of("policy")
+    handles: list[Handle] = []
+    for asked in rounds(tiles(role, scene.region, scale)):
+        result = yield Look("policy", asked)
+        handles += result.handles
+        course.take(result)
+        if course.stop:
+            return 0
+    # Chances, by area over each leaf.
+    cells = leaves.areas / (role.stride * scale) ** 2
+    chance = gather(handles, leaves.ys, leaves.xs, scene.rect).sum(axis=0).ravel() / cells
+    yield Show("saliency", *_grid(leaves, chance))
+    most = affordable(leaves, course.left)
+    chosen = _best(chance)
+    n = min(int(np.count_nonzero(chance >= 0.5)), math.ceil(most * (1 - share)))
+    yield from _look(course, chosen[:n], chance)
+    # Where it is content with nothing, a few looks still tell what the guess is worth.
+    return max(_draws(most, n, share), min(FEW, most - n)) if share else 0
+
+
 def _quadtree(course: _Course) -> Choosing:
     """Try a few leaves at every level; grow the best tree; guess anew from what it saw."""
     scene, leaves, share = course.scene, course.leaves, course.params.share
@@ -265,6 +297,7 @@ _CHOOSE = {
     "sampling": _sampling,
     "topk": _topk,
     "threshold": _threshold,
+    "policy": _policy,
     "quadtree": _quadtree,
 }
 
@@ -282,16 +315,17 @@ def _draws(most: int, chosen: int, share: float) -> int:
 
 
 def _look(
-    course: _Course, places: Sequence[int] | NDArray[np.intp]
+    course: _Course, places: Sequence[int] | NDArray[np.intp], scores: Floats | None = None
 ) -> Generator[Request, Result, None]:
-    """Look at leaves, at full resolution."""
+    """Look at leaves, at full resolution; they are chosen by the scout's doubt, or by scores."""
+    scores = course.guess.spread if scores is None else scores
     for i in range(0, len(places), ROUND):
         asked = [int(place) for place in places[i : i + ROUND]]
         result = yield Look(
             "main",
             tuple(course.leaves.patches[place] for place in asked),
             into="output",
-            scores=tuple(float(course.guess.spread[place]) for place in asked),
+            scores=tuple(float(scores[place]) for place in asked),
         )
         course.take(result)
         for place, handle in zip(asked, result.handles, strict=False):

@@ -23,6 +23,7 @@ from hrviewer.viewer.panel.breakdown import Breakdown
 from hrviewer.viewer.panel.choice import Choice
 from hrviewer.viewer.panel.clicked import Clicked
 from hrviewer.viewer.panel.comparing import Comparing
+from hrviewer.viewer.panel.exporting import ExportTab
 from hrviewer.viewer.panel.files import Files
 from hrviewer.viewer.panel.following import Following
 from hrviewer.viewer.panel.interval import Interval
@@ -44,7 +45,7 @@ WIDTH = 372
 
 
 class Panel(QTabWidget):
-    """hrviewer's panel: one tab to look, one to compare.
+    """hrviewer's panel: one tab to look, one to compare, one to export.
 
     Parameters
     ----------
@@ -90,7 +91,9 @@ class Panel(QTabWidget):
         layout.addWidget(self.files)
         self.comparing = Comparing(controller)
         self.addTab(column(body), "Look")
+        self.exporting = ExportTab(controller)
         self.addTab(self.comparing, "Compare")
+        self.addTab(column(self.exporting), "Export")
         self.setDocumentMode(True)
         self.setMinimumWidth(300)
 

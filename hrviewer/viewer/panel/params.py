@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from magicgui.schema._ui_field import get_ui_fields
+from pydantic import BaseModel
 
-from hrviewer.strategies import Params
 from hrviewer.viewer.panel.parts import Form
 
 __all__ = ["ParamsForm"]
@@ -23,7 +23,8 @@ class ParamsForm(Form):
 
     Parameters
     ----------
-    model : type of Params
+    model : type of BaseModel
+        A strategy's parameters, or a format's options.
         Its fields' titles become labels, their descriptions tooltips, their bounds the widgets'.
     changed : callable
         Told of the parameters that are not at their default, whenever one changes.
@@ -34,7 +35,7 @@ class ParamsForm(Form):
         magicgui's widgets, by the parameter's name.
     """
 
-    def __init__(self, model: type[Params], changed: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, model: type[BaseModel], changed: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
         self._defaults = model().model_dump()
         self._changed = changed

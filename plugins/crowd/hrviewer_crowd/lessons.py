@@ -14,10 +14,14 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Chooser,
+    Coder,
     Course,
     Density,
     Pieces,
+    Reader,
     Student,
+    TokenStudent,
     counted,
     halo,
     picture,
@@ -33,8 +37,8 @@ SIDE = 192
 """Of the pieces that it learns from, in pixels."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
-WHOLE = 4096
-"""Of the scenes that it is judged by."""
+SIZE, WHOLE = 8192, 4096
+"""Of the scenes that main, and its students, are judged by."""
 
 
 def main(data: Path | None, pack: Path) -> Density:
@@ -59,11 +63,11 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4),
-        choose={"choose": [counted("crowd", WHOLE, seed) for seed in CHOOSE[:4]]},
-        test={"test": [counted("crowd", WHOLE, seed) for seed in TEST[:4]]},
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.35, again=8),
+        choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
+        test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
-        steps=5000,
+        steps=9000,
     )
 
 
@@ -77,8 +81,34 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
 
 
-def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Student:
-    return Student.of(
+def encoder(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _student("encoder", pack, partial(Pieces, "crowd", side=256, batch=8), Coder)
+
+
+def head(data: Path | None, pack: Path) -> Student:
+    """Read from codes what ``main`` counts."""
+    return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
+
+
+def policy(data: Path | None, pack: Path) -> Student:
+    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
+    return _student("policy", pack, partial(Pieces, "crowd", side=512, batch=4), Chooser)
+
+
+def transformer(data: Path | None, pack: Path) -> Student:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    pieces = partial(Pieces, "crowd", side=512, batch=4, rings=3)
+    return _student("transformer", pack, pieces, TokenStudent)
+
+
+def _student(
+    role: str,
+    pack: Path,
+    pieces: Callable[[int, int], Pieces],
+    kind: type[Student] = Student,
+) -> Student:
+    return kind.of(
         pack,
         SOURCES,
         pieces,
@@ -91,5 +121,13 @@ def _student(role: str, pack: Path, pieces: Callable[[int, int], Pieces]) -> Stu
 COURSE = Course(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
-    {"main": main, "scout": scout, "scanner": scanner},
+    {
+        "main": main,
+        "scout": scout,
+        "scanner": scanner,
+        "encoder": encoder,
+        "head": head,
+        "policy": policy,
+        "transformer": transformer,
+    },
 )

@@ -16,15 +16,23 @@ from hrviewer.training import (
     CHOOSE,
     TEST,
     TRAIN,
+    Alone,
+    Batch,
+    Chooser,
+    Coder,
     Counted,
     Course,
     Density,
     Joined,
     Pieces,
+    Reader,
     Student,
+    TokenStudent,
     halo,
     picture,
 )
+from hrviewer.training import counted as whole
+from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
@@ -44,7 +52,7 @@ INPUT = Input(
     pixel_size=0.5,
 )
 WHOLE = 4096
-"""Side of the procedural slides that students are judged by."""
+"""Side of the procedural slides that networks are judged by."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -68,8 +76,9 @@ def main(data: Path | None, pack: Path) -> Density:
         card,
         _photographs(photos),
         partial(Fields, photos),
-        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]},
-        test=lots,
+        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
+        | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
+        test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
         steps=3600,
     )
 
@@ -84,18 +93,49 @@ def scanner(data: Path | None, pack: Path) -> Student:
     return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
 
 
+def encoder(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Coder)
+
+
+def head(data: Path | None, pack: Path) -> Student:
+    """Read from codes what ``main`` counts."""
+    return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
+
+
+def policy(data: Path | None, pack: Path) -> Student:
+    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
+    return _student("policy", data, pack, side=512, photographs=1, pieces=3, kind=Chooser)
+
+
+def transformer(data: Path | None, pack: Path) -> Student:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    return _student(
+        "transformer", data, pack, side=512, photographs=1, pieces=3, rings=3, kind=TokenStudent
+    )
+
+
 def _student(
-    role: str, data: Path | None, pack: Path, *, side: int, photographs: int, pieces: int
+    role: str,
+    data: Path | None,
+    pack: Path,
+    *,
+    side: int,
+    photographs: int,
+    pieces: int,
+    rings: int = 0,
+    kind: type[Student] = Student,
 ) -> Student:
     photos = _photos(data, "train")
 
     def pictures(steps: int, seed: int) -> Joined:
+        alone: Dataset[Batch] = Pictures(photos, steps, seed, batch=photographs, side=side)
         return Joined(
-            Pictures(photos, steps, seed, batch=photographs, side=side),
-            Pieces("tissue", steps, seed, side=side, batch=pieces),
+            Alone(alone, rings) if rings else alone,
+            Pieces("tissue", steps, seed, side=side, batch=pieces, rings=rings),
         )
 
-    return Student.of(
+    return kind.of(
         pack,
         _with_scenes(photos),
         pictures,
@@ -108,7 +148,15 @@ def _student(
 COURSE = Course(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
-    {"main": main, "scout": scout, "scanner": scanner},
+    {
+        "main": main,
+        "scout": scout,
+        "scanner": scanner,
+        "encoder": encoder,
+        "head": head,
+        "policy": policy,
+        "transformer": transformer,
+    },
 )
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hrviewer.strategies.zoom.intervals import asymptotic, betting, student
-from hrviewer.strategies.zoom.sampling import Survey, draw, expected_weights, probabilities
+from hrviewer.strategies.survey.intervals import asymptotic, betting, student
+from hrviewer.strategies.survey.sampling import Survey, draw, expected_weights, probabilities
 
 HELD = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])
 GUESS = np.array([[2.0, 1.0], [0.5, 0.0], [4.0, 0.5], [1.0, 1.0], [6.0, 0.2]])

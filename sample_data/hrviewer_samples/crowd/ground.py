@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .city import (
+from hrviewer_samples.crowd.city import (
     CROSSING,
     GRASS,
     LINE,
@@ -20,7 +20,7 @@ from .city import (
     scale_at,
     z_of,
 )
-from .noise import compiled, damped, uniform
+from hrviewer_samples.noise import compiled, damped, uniform
 
 __all__ = ["paint_ground"]
 

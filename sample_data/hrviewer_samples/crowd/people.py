@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .city import (
+from hrviewer_samples.crowd.city import (
     BUILDING,
     LINE,
     PLAZA,
@@ -25,7 +25,7 @@ from .city import (
     tall,
     z_of,
 )
-from .noise import compiled, mix, uniform, value_noise
+from hrviewer_samples.noise import compiled, mix, uniform, value_noise
 
 __all__ = ["FIELDS", "HEAD", "people_in"]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.strategies.zoom.intervals import Interval, asymptotic, betting, student
+from hrviewer.strategies.survey.intervals import Interval, asymptotic, betting, student
 
 __all__ = ["Survey", "draw", "expected_weights", "probabilities"]
 

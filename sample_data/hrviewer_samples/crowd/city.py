@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .noise import compiled, mix, uniform
+from hrviewer_samples.noise import compiled, mix, uniform
 
 __all__ = [
     "BENCH", "BIN", "BOLLARD", "BUILDING", "CAR", "CROSSING", "FURNITURE", "GRASS", "LAMP",

@@ -1,0 +1,131 @@
+"""What has an outline or a place of its own on an image: patches, contours, objects, drawings.
+
+The one vocabulary that all formats of outlines are written from and read into. Coordinates are
+level-0 pixels ``(y, x)``; a pixel's centre lies at a half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Feature",
+    "Kind",
+    "Polygon",
+    "Ring",
+    "area_of",
+    "box_of",
+    "centroid",
+    "rectangle",
+    "signed_area",
+]
+
+Kind = Literal["patch", "contour", "point", "annotation"]
+
+Ring = NDArray[np.float64]
+"""``(n, 2)``: corners, the first not repeated."""
+
+Polygon = tuple[Ring, ...]
+"""The outer ring, then its holes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Feature:
+    """One thing on an image: polygons, or a single point.
+
+    Parameters
+    ----------
+    kind : {"patch", "contour", "point", "annotation"}
+        Where it comes from: a look, the output's map, an object, a person.
+    label : str
+        Its class.
+    polygons : tuple of Polygon
+        Its parts; none of a point.
+    point : tuple of float, optional
+        Where it is, ``(y, x)``, if it has no outline.
+    name : str
+        What it is called.
+    number : int
+        The same in every export of one run, unique within its kind.
+    measurements : mapping
+        Numbers and what they are.
+    about : mapping
+        Words: a patch's status, an annotation's author and time.
+    """
+
+    kind: Kind
+    label: str
+    polygons: tuple[Polygon, ...] = ()
+    point: tuple[float, float] | None = None
+    name: str = ""
+    number: int = 0
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The point, or the centroid by area."""
+        return centroid(self.polygons) if self.point is None else self.point
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """``(y, x, h, w)``; a point's is empty."""
+        return (*self.point, 0.0, 0.0) if self.point is not None else box_of(self.polygons)
+
+
+def rectangle(y: float, x: float, h: float, w: float) -> Polygon:
+    """Return a rectangle's corners, anticlockwise in ``(x, y)`` as RFC 7946 wants it."""
+    corners = [[y, x], [y, x + w], [y + h, x + w], [y + h, x]]
+    return (np.array(corners, np.float64),)
+
+
+def signed_area(ring: Ring) -> float:
+    """Return the area by Gauss's formula: positive where x turns towards y."""
+    # Relative to a corner: far from the origin the products would lose digits.
+    y, x = (ring - ring[0]).T
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+
+
+def area_of(polygons: Sequence[Polygon]) -> float:
+    """Return the area of polygons without their holes, in square pixels."""
+    return sum(
+        abs(signed_area(part[0])) - sum(abs(signed_area(hole)) for hole in part[1:])
+        for part in polygons
+    )
+
+
+def box_of(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
+    """Return the box ``(y, x, h, w)`` of polygons."""
+    every = np.concatenate([part[0] for part in polygons])
+    low, high = every.min(axis=0), every.max(axis=0)
+    (y, x), (h, w) = low.tolist(), (high - low).tolist()
+    return y, x, h, w
+
+
+def centroid(polygons: Sequence[Polygon]) -> tuple[float, float]:
+    """Return the centroid by area of polygons with holes; of what has no area, the corners' mean.
+
+    Returns
+    -------
+    tuple of float
+        ``(y, x)``.
+    """
+    area, moment = 0.0, np.zeros(2)
+    origin = polygons[0][0][0]
+    for part in polygons:
+        for i, ring in enumerate(part):
+            a, b = ring - origin, np.roll(ring, -1, axis=0) - origin
+            cross = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+            sign = np.sign(cross.sum()) * (-1 if i else 1)
+            area += sign * cross.sum() / 2
+            moment += sign * ((a + b) * cross[:, None]).sum(axis=0) / 6
+    if area > 0:
+        y, x = moment / area + origin
+    else:
+        y, x = np.concatenate([ring for part in polygons for ring in part]).mean(axis=0)
+    return float(y), float(x)

@@ -1,0 +1,55 @@
+"""The last layer of networks that count."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Counts"]
+
+_WILDEST = 8.0
+"""The largest logarithm of a variance, so that its exponential stays finite."""
+
+
+class Counts(nn.Conv2d):
+    """How many of each class in each cell, at least 0, and how surely.
+
+    Parameters
+    ----------
+    inputs, classes
+        Channels of what comes in, and kinds of things.
+    variance
+        Whether the variances of the counts follow them, as logarithms inside.
+    unit
+        What a 1 inside stands for.
+    """
+
+    def __init__(self, inputs: int, classes: int, variance: bool, unit: float) -> None:
+        super().__init__(inputs, classes * (1 + variance), 1)
+        self.classes, self.variance, self.unit = classes, variance, unit
+        nn.init.constant_(self.bias, 0.1)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the counts, then the variances if there are any, ``(n, 1 or 2 · k, h, w)``."""
+        x = super().forward(x)
+        if not self.variance:
+            return self._density(x)
+        x, doubt = x[:, : self.classes], x[:, self.classes :]
+        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
+
+    def _density(self, x: Tensor) -> Tensor:
+        x = self.unit * x
+        y = F.relu(x)
+        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
+        return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
+
+    @torch.no_grad()
+    def rescale(self, counts: float, variances: float) -> None:
+        """Multiply the counts, and the variances, by constants."""
+        assert self.bias is not None
+        self.weight[: self.classes] *= counts
+        self.bias[: self.classes] *= counts
+        self.bias[self.classes :] += math.log(variances)

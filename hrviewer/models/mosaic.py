@@ -1,0 +1,61 @@
+"""A network that takes one small tile and gives one code, run on many tiles at once.
+
+Published encoders see 64 or 128 pixels a side and say one thing of them. Reading, keeping and
+booking each such tile by itself would take longer than the network does; cut out of one larger
+input, they cost what they cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hrviewer.models.card import Card
+from hrviewer.models.network import Floats, Network
+
+__all__ = ["Mosaic", "is_one_to_one"]
+
+SIDE = 512
+"""About the side of an input, in pixels."""
+
+
+def is_one_to_one(card: Card) -> bool:
+    """Tell whether a network makes one code of each tile of a fixed size, and knows no other."""
+    fits = card.stride == card.input.tile and not card.output.halo
+    return card.task == "embedding" and card.input.fixed and fits
+
+
+class Mosaic(Network):
+    """The same network for inputs of any number of its tiles; a grid of codes comes out.
+
+    Parameters
+    ----------
+    network
+        Settled; `is_one_to_one` of its card.
+    """
+
+    def __init__(self, network: Network) -> None:
+        tile = network.card.input.tile
+        whole = {"tile": tile * max(1, SIDE // tile), "multiple_of": tile, "fixed": False}
+        card = network.card.model_copy(
+            update={
+                "input": network.card.input.model_copy(update=whole),
+                "output": network.card.output.model_copy(update={"halo": 0}),
+            }
+        )
+        super().__init__(card, "", network.backend, network.device, network.precision)
+        self.digest = network.digest
+        self._network, self._tile = network, tile
+
+    def _run(self, batch: Floats) -> Sequence[Floats]:
+        n, c, h, w = batch.shape
+        tile = self._tile
+        rows, columns = h // tile, w // tile
+        cut = batch.reshape(n, c, rows, tile, columns, tile).transpose(0, 2, 4, 1, 3, 5)
+        codes = self._network(np.ascontiguousarray(cut.reshape(-1, c, tile, tile)))
+        return [codes.reshape(n, rows, columns, -1).transpose(0, 3, 1, 2)]
+
+    def _count(self, h: int, w: int) -> float:
+        each = self._network.flops(self._tile, self._tile)
+        return each * (h // self._tile) * (w // self._tile)

@@ -1,0 +1,229 @@
+"""A transformer whose tokens are squares of the image, of any size, and say how much they hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hrviewer.models.counting import Counts
+from hrviewer.models.merging import Merged
+
+__all__ = ["TokenTransformer", "squares"]
+
+PATCH = 16
+"""Side at which a token's square is seen, in pixels."""
+CELLS = 4
+"""Rows and columns of what a token says it holds."""
+STRIDE = PATCH // CELLS
+WIDTHS = 24, 40
+"""Channels of the convolutions that see a square, at strides 2 and 4."""
+OCTAVES = 12
+"""Of the waves that tell where a token is: the shortest is two patches long."""
+SIZES = 4
+"""Sizes of tokens with a gain of their own: 16, 32, 64 and 128 px; larger ones have the last."""
+AT_ONCE = 4096
+"""Tokens that a whole picture is seen by at a time."""
+
+
+class TokenTransformer(nn.Module):
+    """A small vision transformer that counts in squares of 16, 32, 64 and 128 pixels.
+
+    Every square is shrunk to 16 × 16 pixels; what it is and where, and how large, is told to the
+    others of its group by attention; out of that, and of its own pixels again, it says how much
+    is in each of its 4 × 4 cells. Groups may be packed one after another: attention stays within
+    each.
+
+    Parameters
+    ----------
+    classes
+        Kinds of things to count.
+    dim, depth, heads
+        Of the blocks.
+    region
+        Side of the squares of a lattice within which tokens know their place, in pixels.
+    variance, unit
+        As in `DensityUNet`.
+    """
+
+    halo = 0
+
+    def __init__(
+        self,
+        classes: int = 1,
+        dim: int = 72,
+        depth: int = 4,
+        heads: int = 3,
+        region: int = 512,
+        variance: bool = False,
+        unit: float = 1 / 16,
+    ) -> None:
+        super().__init__()
+        half, quarter = WIDTHS
+        self.dim, self.depth, self.region, self.classes = dim, depth, region, classes
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, half, 4, 2, 1), nn.GELU(), nn.Conv2d(half, quarter, 3, 2, 1), nn.GELU()
+        )
+        self.embed = nn.Linear(quarter * CELLS**2, dim)
+        self.place = nn.Sequential(
+            nn.Linear(4 * OCTAVES + SIZES + 1, dim), nn.GELU(), nn.Linear(dim, dim)
+        )
+        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.spread = nn.Linear(dim, quarter * CELLS**2)
+        self.head = Counts(quarter, classes, variance, unit)
+        # Of the logarithm: a square twice as wide holds, at first, twice as much.
+        self.gains = nn.Parameter(math.log(2) * torch.arange(SIZES))
+
+    def join(
+        self,
+        tokens: Tensor,
+        boxes: Tensor,
+        lengths: Sequence[int] | None = None,
+        merge: float = 0.0,
+    ) -> Tensor:
+        """Return how much each token holds, ``(n, k, 4, 4)``.
+
+        Parameters
+        ----------
+        tokens
+            ``(n, 3, 16, 16)``.
+        boxes
+            ``(n, 4)``: y, x, h, w in the network's own pixels.
+        lengths
+            Tokens of each group; all of them are one by default.
+        merge
+            Which part of the tokens there are every layer merges; see `Merged`.
+        """
+        lengths = (len(tokens),) if lengths is None else tuple(lengths)
+        own = self.stem(tokens)
+        x = self.embed(own.flatten(1)) + self.place(self._where(boxes, lengths))
+        joined = Merged.of(x, lengths)
+        for block in self.blocks:
+            joined = block(joined, merge)
+        told = self.spread(self.norm(joined.unmerge())).view_as(own)
+        out = self.head(F.gelu(own + told))
+        size = _octave(boxes).round().long().clamp(0, SIZES - 1)
+        gain = self.gains[size].exp()[:, None, None, None]
+        return torch.cat((out[:, : self.classes] * gain, out[:, self.classes :] * gain**2), dim=1)
+
+    def forward(self, images: Tensor, side: int = 2 * PATCH) -> Tensor:
+        """Return the density ``(n, k, h/4, w/4)`` of images ``(n, 3, h, w)``.
+
+        All tokens are of one size, `side`, of which the images' sides are multiples; each region
+        is a group of its own.
+        """
+        n, (h, w) = len(images), images.shape[2:]
+        rows, columns = h // side, w // side
+        tokens = squares(images, side).flatten(0, 2)
+        ys, xs = (torch.arange(0, length, side, device=images.device) for length in (h, w))
+        corners = torch.cartesian_prod(ys, xs).view(-1, 2)
+        boxes = torch.cat((corners, torch.full_like(corners, side)), dim=1).repeat(n, 1)
+        down, across = (-(-length // self.region) for length in (h, w))
+        image = torch.arange(n, device=images.device).repeat_interleave(rows * columns)
+        at = boxes[:, :2] // self.region
+        region = (image * down + at[:, 0]) * across + at[:, 1]
+        order = region.argsort(stable=True)
+        said = torch.empty_like(tokens[:, :1, :CELLS, :CELLS]).repeat(
+            1, self.classes * (1 + self.head.variance), 1, 1
+        )
+        start = 0
+        for lengths in _packs(region.bincount().tolist()):
+            part = order[start : (start := start + sum(lengths))]
+            said[part] = self.join(tokens[part], boxes[part].float(), lengths).to(said.dtype)
+        finer = side // PATCH
+        grid = said.view(n, rows, columns, -1, CELLS, CELLS).permute(0, 3, 1, 4, 2, 5)
+        cells = grid.reshape(n, -1, rows * CELLS, columns * CELLS) / finer**2
+        return cells.repeat_interleave(finer, 2).repeat_interleave(finer, 3)
+
+    @torch.no_grad()
+    def rescale(self, counts: float | Sequence[float], variances: float = 1.0) -> None:
+        """Multiply the densities, of each size or of all, and the variances by constants."""
+        factors = torch.as_tensor(counts, dtype=self.gains.dtype, device=self.gains.device)
+        self.gains.add_(factors.log())
+        # The gains are the variances', too, squared.
+        self.head.rescale(1.0, variances)
+
+    def _where(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return how large each token is and where, from the corner of its group's region."""
+        # The smallest token is no context, which may lie anywhere.
+        groups = [boxes[i:j] for i, j in pairwise(accumulate(lengths, initial=0))]
+        corners = [
+            group[group[:, 2].argmin().view(1), :2].expand(len(group), 2) for group in groups
+        ]
+        origins = (torch.cat(corners) / self.region).floor() * self.region
+        centres = (boxes[:, :2] + boxes[:, 2:] / 2 - origins) / PATCH
+        octaves = torch.arange(OCTAVES, device=boxes.device)
+        angles = (centres[:, :, None] * (math.pi * 0.5**octaves)).flatten(1)
+        size = _octave(boxes)[:, None]
+        near = (1 - (size - torch.arange(SIZES, device=boxes.device)).abs()).clamp(min=0)
+        return torch.cat((angles.sin(), angles.cos(), near, size / SIZES), dim=1)
+
+
+class _Block(nn.Module):
+    """Attention and a perceptron, with merging between."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before, self.after = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.perceptron = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(self, tokens: Merged, merge: float) -> Merged:
+        m, dim = tokens.x.shape
+        q, k, v = (
+            self.qkv(self.before(tokens.x)).view(m, 3, self.heads, dim // self.heads).unbind(1)
+        )
+        seen = _attend(q, k, v, tokens.lengths, tokens.bias).flatten(1)
+        tokens = tokens.put(tokens.x + self.out(seen)).merge(k.mean(1), merge)
+        return tokens.put(tokens.x + self.perceptron(self.after(tokens.x)))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
+    """Let tokens ``(m, heads, e)`` of each group see one another, and nobody else."""
+    groups, most = len(lengths), max(lengths)
+    if min(lengths) == most:  # as one batch
+        q, k, v = (x.view(groups, most, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        mask = None if bias is None else bias.to(q.dtype).view(groups, 1, 1, most)
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return seen.transpose(1, 2).flatten(0, 1)
+    bounds = list(accumulate(lengths, initial=0))
+    return torch.cat(
+        [
+            _attend(q[i:j], k[i:j], v[i:j], (j - i,), None if bias is None else bias[i:j])
+            for i, j in pairwise(bounds)
+        ]
+    )
+
+
+def squares(images: Tensor, side: int, patch: int = PATCH) -> Tensor:
+    """Cut images ``(n, c, h, w)`` into squares, each box-filtered to ``patch × patch``.
+
+    Returns
+    -------
+    Tensor
+        ``(n, rows, columns, c, patch, patch)``.
+    """
+    small = F.avg_pool2d(images, side // patch)
+    cut: Tensor = small.unfold(2, patch, patch).unfold(3, patch, patch)
+    return cut.permute(0, 2, 3, 1, 4, 5)
+
+
+def _octave(boxes: Tensor) -> Tensor:
+    """Return the tokens' sizes: 0 for a patch at full resolution, 1 for one twice as wide."""
+    return (boxes[:, 2] / PATCH).log2()
+
+
+def _packs(lengths: Sequence[int]) -> list[list[int]]:
+    """Put groups together until they are `AT_ONCE` tokens."""
+    packs: list[list[int]] = [[]]
+    for n in lengths:
+        if packs[-1] and sum(packs[-1]) + n > AT_ONCE:
+            packs.append([])
+        packs[-1].append(n)
+    return packs

@@ -1,0 +1,156 @@
+"""Task-oriented compression: encode the image once; every question after that is nearly free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from hrviewer.errors import UserError
+from hrviewer.geometry import Patch, Rect
+from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Role, Scene, Show, Think
+from hrviewer.strategies.tiling import aggregate, rounds, tiles, total_flops
+
+__all__ = ["Compression", "CompressionParams"]
+
+ABREAST = 16
+"""Tiles encoded between one thought and the next, at least: enough to keep readers busy."""
+
+
+class CompressionParams(Params):
+    """Parameters of `Compression`."""
+
+    tile: int = Field(
+        0,
+        ge=0,
+        le=8192,
+        title="Tile",
+        description="Side of what one look encodes, in pixels of the encoder; 0 takes the card's",
+    )
+
+
+class Compression(Strategy):
+    """The survey's TOIC: an encoder makes of every patch a grid of codes, a head reads them.
+
+    Tiles are those of the whole image, whatever the region, and their codes are kept. Whoever
+    asks again, elsewhere or with another head, pays for the head alone (Tellez et al., *Neural
+    Image Compression for Gigapixel Histopathology Image Analysis*, TPAMI 2019). Codes and answer
+    are those of the whole image as one input: a head that looks around itself is given the codes
+    next to what it answers for, too.
+    """
+
+    id: ClassVar[str] = "compression"
+    title: ClassVar[str] = "Compression for the task"
+    family: ClassVar[str] = "TOIC"
+    when: ClassVar[str] = "Many questions about one image: encode it once, ask for next to nothing"
+    Params: ClassVar[type[Params]] = CompressionParams
+    roles: ClassVar[tuple[str, ...]] = ("main", "encoder")
+
+    def plan(self, scene: Scene, params: CompressionParams) -> Plan:
+        """Encode a band of tiles, think about what is known by then, go on."""
+        encoder = scene.roles["encoder"]
+        # A pack without a head is still encoded, to fit one; asking for it would be an error.
+        head = scene.roles["head"] if "head" in scene.roles else None  # noqa: SIM401
+        if head is not None:
+            _check(encoder, head)
+        scale = scene.scale_of("encoder")
+        cell = encoder.stride * scale
+        reach = math.ceil(head.halo * cell) if head else 0
+        around = scene.region.pad(reach) & scene.rect
+        patches = tiles(encoder, around, scale, tile=params.tile or None, whole=scene.rect)
+
+        held: list[Handle] = []
+        thoughts: list[Handle] = []
+        width = looked = failed = 0
+        top, left = scene.region.y, scene.budget
+        for band in bands(patches):
+            # The rows next to its last ones are not known yet, unless there are none.
+            end = scene.region.y1 if band[-1] is patches[-1] else band[-1].core.y1 - reach
+            where = Rect(top, scene.region.x, max(0, end - top), scene.region.w)
+            cost = total_flops(encoder, band, scene.rect) + _thinking(head, where, cell)
+            if cost > left * (1 + 1e-9):
+                break
+            for asked in rounds(band):
+                result = yield Look("encoder", asked, into="codes")
+                held += result.handles
+                for handle in result.handles:
+                    yield _unlike(handle)
+            left = result.left
+            looked += len(band)
+            width = len(held[-1].map)
+            failed += sum(bool(np.isnan(handle.value).any()) for handle in held[-len(band) :])
+            if head is not None and not where.empty:
+                result = yield Think("head", tuple(held), where, into="output")
+                left, top = result.left, where.y1
+                thoughts += result.handles
+                estimate = aggregate(head, thoughts)
+                if estimate is not None:
+                    yield Show("estimate", estimate, scene.region)
+            # What the next thought does not need is let go.
+            held = [handle for handle in held if head and handle.patch.core.y1 > top - reach]
+
+        if not looked:
+            return Answer(None, note="the budget does not pay for one row of tiles")
+        note = _size(scene, width, cell)
+        if looked < len(patches):
+            note += (
+                f"; the budget ended after {looked} of {len(patches)} tiles: the rest of the "
+                "region was not seen"
+            )
+        if failed:
+            note += f"; the encoder failed on {failed} tiles, of which nothing is said"
+        if head is None:
+            note += "; the pack has no head to read them"
+        return Answer(aggregate(head, thoughts) if head else None, note=note)
+
+
+def bands(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:
+    """Yield whole rows of tiles, as many together as make `ABREAST` tiles."""
+    band: tuple[Patch, ...] = ()
+    for _, row in groupby(patches, lambda patch: patch.core.y):
+        band += tuple(row)
+        if len(band) >= ABREAST:
+            yield band
+            band = ()
+    if band:
+        yield band
+
+
+def _check(encoder: Role, head: Role) -> None:
+    """Refuse a head that cannot read these codes, before anything is spent."""
+    takes, gives = head.card.input.channels, encoder.card.output.width
+    if isinstance(takes, int) and takes != gives:
+        raise UserError(
+            f"{head.card.name} takes codes of {takes} values, not {gives} as {encoder.card.name} "
+            "gives: choose the head that was made for it"
+        )
+
+
+def _thinking(head: Role | None, where: Rect, cell: float) -> float:
+    """Return what thinking about `where` costs at most."""
+    if head is None or where.empty:
+        return 0.0
+    rows, columns = (math.ceil(side / cell) + 1 + 2 * head.halo for side in (where.h, where.w))
+    return head.flops(rows, columns)
+
+
+def _unlike(handle: Handle) -> Show:
+    """Show how far codes are from the usual one, which an encoder's last layer puts at 0."""
+    away = np.sqrt((handle.map.astype(np.float32) ** 2).mean(axis=0))
+    y, x, h, w = map(round, handle.box)
+    return Show("saliency", away, Rect(y, x, h, w))
+
+
+def _size(scene: Scene, width: int, cell: float) -> str:
+    """Return how much room codes take, and how much the image."""
+    per_pixel = 2 * width / cell**2
+    total = per_pixel * scene.region.area
+    return (
+        f"codes of {width} numbers for every {cell:g} × {cell:g} pixels: {total / 1e6:.3g} MB in "
+        f"half precision, 1/{scene.pixel_bytes / per_pixel:.3g} of the image's pixels"
+    )

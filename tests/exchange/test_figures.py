@@ -1,0 +1,107 @@
+"""Figures and reports: they say what they must, and need nothing else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_runs import blobs
+from PIL import Image
+
+from hrviewer.errors import UserError
+from hrviewer.exchange import export
+from hrviewer.exchange.figure import bar_length, captioned, look_at
+from hrviewer.pyramid import open_pyramid
+
+
+@pytest.mark.parametrize("name", ["output", "saliency", "cost"])
+def test_a_figure_has_the_dots_that_were_asked_for(made, tmp_path, name):
+    path = export(made(), tmp_path / "a.png", map=name, dpi=100, inches=4, channel=0)
+    with Image.open(path) as picture:
+        assert picture.width == 400
+        assert picture.info["dpi"] == pytest.approx((100, 100), abs=0.1)
+        assert len(picture.convert("RGB").getcolors(10**6)) > 100
+
+
+def test_what_is_shown_is_the_map(made):
+    plane = blobs((100, 120), (30, 40, 10))
+    plane[80:] = np.nan
+    shown = look_at(made(output=plane[None]), "output", -1, 120)
+    np.testing.assert_array_equal(shown.values, plane)
+    assert shown.legend == "cell (count per 4 × 4 px)"
+    assert shown.unit == "µm"
+    assert shown.pixel == pytest.approx((4 * 0.25, 4 * 0.5))
+    assert shown.grey is None
+
+
+def test_the_image_shows_beneath(made):
+    run = made(geo=True)
+    with open_pyramid(run.header["image"]["path"]) as pyramid:
+        run.header["image"]["fingerprint"] = pyramid.fingerprint
+    shown = look_at(run, "saliency", -1, 200)
+    assert shown.grey is not None
+    assert shown.grey.shape == shown.values.shape
+
+
+def test_one_class_and_all_of_them(made):
+    output = np.stack([blobs((50, 50), (10, 10, 5)), 2 * blobs((50, 50), (10, 10, 5))])
+    run = made(output=output)
+    assert np.nanmax(look_at(run, "output", -1, 50).values) == 3
+    second = look_at(run, "output", 1, 50)
+    assert np.nanmax(second.values) == 2
+    assert second.legend.startswith("stroma")
+    with pytest.raises(UserError, match="no channel 7; it has: 0 cell, 1 stroma"):
+        look_at(run, "output", 7, 50)
+
+
+@pytest.mark.parametrize(("width", "bar"), [(100, 20), (199, 20), (200, 50), (8, 2), (0.4, 0.1)])
+def test_scale_bars_are_round_and_no_more_than_a_quarter(width, bar):
+    assert bar_length(width) == pytest.approx(bar)
+
+
+def test_a_caption_says_what_was_run(made):
+    run = made()
+    said = captioned(run)
+    assert "a.svs: toy, patches" in said
+    assert "count 3.5" in said
+    run.header["complete"] = False
+    assert "unfinished" in captioned(run)
+    assert captioned(run, "mine $x_1$") == "mine $x_1$"
+
+
+def test_dollars_in_a_caption_are_dollars(made, tmp_path):
+    export(made(), tmp_path / "a.png", caption="costs $5 per $\\frac slide", dpi=50)
+
+
+class Page(HTMLParser):
+    """Collects what a page shows and what it needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.needs: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.needs += [v for k, v in attrs if k in ("src", "href") and v]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_a_report_is_one_file_that_tells_all(made, tmp_path):
+    run = made()
+    run.header["image"]["path"] = "<b>.svs"
+    run.header["estimate"]["ci95"] = [2.5, 4.5]
+    page = Page()
+    text = export(run, tmp_path / "a.html").read_text("utf-8")
+    page.feed(text)
+    words = " ".join(page.words)
+    assert len(page.needs) == 3
+    assert all(need.startswith("data:image/png;base64,") for need in page.needs)
+    assert not re.search(r"https?://|url\(", text)
+    for said in ("<b>.svs", "toy", "patches", '{"tile": 64}', "count 3.5", "2.5 – 4.5", "a note",
+                 "1.2.3", "FLOPs", "f00d"):  # fmt: skip
+        assert said in words
+    assert "unfinished" not in words

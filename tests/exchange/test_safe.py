@@ -1,0 +1,121 @@
+"""Whole or not at all, whatever the disk and whoever else writes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hrviewer.errors import UserError
+from hrviewer.exchange.safe import beside
+
+
+def listed(folder):
+    return sorted(os.listdir(folder))
+
+
+def half(path, error):
+    with beside(path) as part:
+        part.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (errno.ENOSPC, "disk is full"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "not allowed"),
+        (errno.ENAMETOOLONG, "too long"),
+        (errno.EINVAL, "no such names"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_what_the_disk_says_is_one_line(tmp_path, code, said):
+    with pytest.raises(UserError, match=said) as told:
+        half(tmp_path / "a", OSError(code, os.strerror(code)))
+    assert "\n" not in str(told.value)
+    assert listed(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_old_files_alone(tmp_path):
+    (tmp_path / "old").write_text("mine")
+
+    def fill():
+        with beside(tmp_path / "new") as part, open("/dev/full", "wb", buffering=0) as full:
+            part.mkdir()
+            (part / "x").write_text("half")
+            full.write(b"x")
+
+    with pytest.raises(UserError, match="full"):
+        fill()
+    assert listed(tmp_path) == ["old"]
+    assert (tmp_path / "old").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="not allowed"), beside(tmp_path / "a") as part:
+        part.write_text("x")
+    tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "name", ["ü ñ 漢字.csv", "a b'c\"d;$e.csv", "-o.csv", "%20#?.csv", "x" * 250]
+)
+def test_odd_names_are_written_as_they_are(tmp_path, name):
+    with beside(tmp_path / name) as part:
+        part.write_text("x")
+    assert listed(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(("name", "said"), [("a\0b", "no name can hold"), ("x" * 300, "too long")])
+def test_names_that_no_disk_holds(tmp_path, name, said):
+    with pytest.raises(UserError, match=said), beside(tmp_path / name) as part:
+        part.write_text("x")
+    assert listed(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_of_two_at_once_the_first_stays(tmp_path, folder):
+    def put(part, text):
+        if folder:
+            part.mkdir()
+            part = part / "in"
+        part.write_text(text)
+
+    def race():
+        with beside(tmp_path / "a") as late:
+            put(late, "late")
+            with beside(tmp_path / "a") as soon:
+                put(soon, "soon")
+
+    with pytest.raises(UserError, match="exists"):
+        race()
+    assert listed(tmp_path) == ["a"]
+    kept = tmp_path / "a" / "in" if folder else tmp_path / "a"
+    assert kept.read_text() == "soon"
+
+
+def test_killed_half_way_nothing_has_its_name(tmp_path):
+    code = (
+        "import sys, time\nfrom hrviewer.exchange.safe import beside\n"
+        "with beside(sys.argv[1]) as part:\n"
+        "    part.write_text('half'); print('there', flush=True); time.sleep(60)\n"
+    )
+    path = tmp_path / "a.csv"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    ) as held:
+        assert held.stdout is not None
+        assert held.stdout.readline() == "there\n"
+        held.kill()
+    assert not path.exists()
+    assert all(name.startswith(".hrviewer-") for name in listed(tmp_path))
+    with beside(path) as part:
+        part.write_text("whole")
+    assert path.read_text() == "whole"

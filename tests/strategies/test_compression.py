@@ -1,0 +1,265 @@
+"""Compression: codes are those of the whole image, and what was encoded is never encoded again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from toys import FLOPS, Bench, Bright, Encoder, Head, ToyPack, picture
+
+import hrviewer
+from hrviewer.engine import Record, ResultCache, Seen
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+from hrviewer.models import Card
+from hrviewer.models.loaders import load
+from hrviewer.strategies import Answer, Plan, Scene
+from hrviewer.strategies.compression import Compression, CompressionParams
+
+IMAGE = picture(400, 520)
+RED = IMAGE[..., 0].astype(float) / 255
+TILES = 7 * 9
+CODES = 100 * 130
+
+
+def policy(**params: Any) -> Callable[[Scene], Plan]:
+    def compress(scene: Scene) -> Plan:
+        return Compression().plan(scene, CompressionParams(**params))
+
+    return compress
+
+
+def pack(**networks: Bright) -> ToyPack:
+    parts: dict[str, Bright] = {"main": Bright(), "encoder": Encoder(), "head": Head("head")}
+    return ToyPack(**parts | networks)
+
+
+def ask(toys: ToyPack, **how: Any) -> tuple[Answer, Record]:
+    with Bench(IMAGE, toys) as bench:
+        answer, record, _ = bench.run(policy(), **how)
+    assert answer is not None
+    return answer, record
+
+
+def test_the_head_counts_what_the_codes_hold() -> None:
+    answer, record = ask(pack())
+    assert answer.estimate == pytest.approx([RED.sum()], rel=1e-4)  # codes are rounded, to halves
+    blocks = RED.reshape(100, 4, 130, 4).sum((1, 3))
+    np.testing.assert_allclose(record.output.values[0], blocks, rtol=1e-3)
+    roles = [row.role for row in record.patches]
+    assert (roles.count("encoder"), roles.count("head")) == (TILES, 4)
+    assert answer.interval is None
+
+
+def test_the_ledger_adds_up() -> None:
+    _, record = ask(pack())
+    ledger = record.ledger
+    placed = ledger.map.sum(axis=(1, 2)) + np.array(astuple(ledger.unplaced))
+    np.testing.assert_allclose(placed, astuple(ledger.total), rtol=1e-9)
+    assert ledger.total.flops == FLOPS * 400 * 520 + 2.0 * 3 * CODES
+    assert ledger.total.pixels == 400 * 520
+
+
+def test_asking_again_costs_the_head_alone() -> None:
+    cache, toys = ResultCache(), pack()
+    ask(toys, cache=cache)
+    assert toys.networks["encoder"].looked == TILES
+    # The same again; elsewhere, at no tile's border; and with another head.
+    _, again = ask(toys, cache=cache)
+    assert again.ledger.spent.flops == 0
+    region = Rect(37, 101, 210, 333)
+    answer, part = ask(toys, cache=cache, region=region)
+    codes = (248 // 4 - 36 // 4) * (436 // 4 - 100 // 4)
+    assert part.ledger.spent.flops == 2.0 * 3 * codes
+    inside = RED[37:247, 101:434].sum()
+    assert answer.estimate == pytest.approx([inside], rel=2e-3)  # cells count by their part inside
+    assert np.nansum(part.output.values) == pytest.approx(answer.estimate[0], rel=1e-5)
+
+    class Half(Head):
+        def think(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
+            return 8 * codes[:1]
+
+    answer, other = ask(pack(encoder=toys.networks["encoder"], head=Half("half")), cache=cache)
+    assert answer.estimate == pytest.approx([RED.sum() / 2], rel=1e-4)
+    assert other.ledger.spent.flops == 2.0 * 3 * CODES
+    assert toys.networks["encoder"].looked == TILES
+
+
+def test_codes_are_kept_in_the_run_and_its_answer_says_how_large_they_are(tmp_path) -> None:
+    toys = pack()
+    run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    codes, cell = run.map("codes")
+    assert (codes.dtype, codes.shape, cell) == (np.float16, (3, 100, 130), 4.0)
+    means = RED.reshape(100, 4, 130, 4).mean((1, 3))
+    np.testing.assert_allclose(codes[0], means, atol=5e-4)
+    import zarr
+
+    said = zarr.open_group(run.path / "codes", mode="r").attrs["hrviewer"]
+    assert said["network"] == toys.networks["encoder"].digest
+    # 2 bytes for each of 3 numbers, against 48 bytes of pixels.
+    assert "1/8 of the image's pixels" in run.header["notes"][-1]
+    assert not (run.path / "journal").exists()
+
+
+def test_without_a_head_there_are_codes_and_no_answer(tmp_path) -> None:
+    toys = ToyPack(main=Bright(), encoder=Encoder())
+    run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    assert run.estimate is None
+    assert run.complete
+    assert np.isfinite(run.map("codes")[0][:]).all()
+    assert "no head" in run.header["notes"][-1]
+
+
+def test_a_budget_buys_whole_rows_of_tiles() -> None:
+    row = FLOPS * 64 * 520 + 2.0 * 3 * (16 + 2) * (130 + 2)
+    answer, record = ask(pack(), budget=4.5 * row)
+    assert record.ledger.total.flops <= 4.5 * row
+    assert f"after 36 of {TILES} tiles" in answer.note
+    assert answer.estimate == pytest.approx([RED[: 4 * 64].sum()], rel=1e-4)
+    answer, record = ask(pack(), budget=row / 2)
+    assert (answer.estimate, record.patches) == (None, [])
+
+
+def test_nothing_is_said_of_a_tile_that_failed() -> None:
+    encoder, image = Encoder(), IMAGE.copy()
+    image[64:128, 128:192] = 255  # by which it is known
+
+    def fails(batch: NDArray[Any]) -> None:
+        if batch.min() == 1:
+            raise ValueError("too bright")
+
+    encoder.before = fails
+    with Bench(image, pack(encoder=encoder)) as bench:
+        answer, record, _ = bench.run(policy())
+    rest = RED.sum() - RED[64:128, 128:192].sum()
+    assert answer.estimate == pytest.approx([rest], rel=1e-4)
+    assert "failed on 1 " in answer.note
+    blank = np.isnan(record.output.values[0])
+    assert blank[16:32, 32:48].all()
+    assert blank.sum() == 16 * 16
+
+
+def test_saliency_is_how_far_a_code_is_from_the_usual_one() -> None:
+    _, record = ask(pack())
+    seen: Any = record.saliency.values[0]
+    means = IMAGE.reshape(100, 4, 130, 4, 3).mean((1, 3)) / 255
+    away = np.sqrt((means**2).mean(-1)).reshape(25, 4, 130, 4 // 4).mean((1, 3))
+    np.testing.assert_allclose(np.nanmean(seen), away.mean(), rtol=2e-2)
+
+
+# Real networks, of random weights.
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory) -> ToyPack:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    from hrviewer.models.architectures import CodeHead, DensityEncoder
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    small = {"codes": 6, "widths": [4, 6, 8, 8], "blocks": [0, 1, 1]}
+    wide = {"codes": 6, "widths": [8], "size": 3}
+    made = {"encoder": DensityEncoder(**small), "head": CodeHead(**wide)}
+    common: dict[str, Any] = {"channels": "rgb", "scale": 1 / 255, "mean": [0.5], "std": [0.25]}
+    cards = {
+        "encoder": {
+            "task": "embedding",
+            "architecture": {"name": "density-encoder", "params": small},
+            "input": {**common, "tile": 64, "multiple_of": 16},
+            "output": {"stride": 16, "halo": made["encoder"].halo, "width": 6},
+        },
+        "head": {
+            "task": "density",
+            "architecture": {"name": "code-head", "params": wide},
+            "input": {"channels": 6, "tile": 8},
+            "output": {"stride": 1, "halo": 1, "classes": ["thing"]},
+        },
+    }
+    networks: dict[str, Any] = {"main": Bright()}
+    for role, module in made.items():
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)
+        module.eval()
+        save_file(module.state_dict(), folder / f"{role}.safetensors")
+        card = Card.of({"name": role, **cards[role]}, role)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HRVIEWER_BACKEND", "torch")  # the quickest is not asked for here
+            networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
+    pack = ToyPack(**networks)
+    pack.modules = made  # type: ignore[attr-defined]
+    return pack
+
+
+def test_codes_and_answer_in_tiles_are_those_of_the_whole_image(learned, tmp_path) -> None:
+    import torch
+
+    image = picture(19 * 16, 23 * 16, seed=3)
+    run = hrviewer.run(image, learned, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    with torch.inference_mode():
+        pixels = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.25
+        codes = learned.modules["encoder"](pixels)
+        counts = learned.modules["head"](codes)[0]
+    found = np.asarray(run.map("codes")[0][:], np.float32)
+    np.testing.assert_allclose(found, codes[0].numpy(), rtol=2e-3, atol=2e-3)
+    assert (run.patches["role"] == "head").sum() > 1  # bands that need each other's rows
+    each = run.output[0].reshape(19, 4, 23, 4).sum((1, 3))
+    np.testing.assert_allclose(each, counts[0].numpy(), rtol=1e-2, atol=1e-2)
+    assert run.estimate["value"] == pytest.approx(float(counts.sum()), rel=1e-3)
+
+
+def test_a_region_is_answered_as_in_the_whole_image(learned, tmp_path) -> None:
+    image = picture(300, 410, seed=3)
+    whole = hrviewer.run(image, learned, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    region = Rect(80, 112, 160, 176)
+    part = hrviewer.run(
+        image, learned, "compression", region=region, cache="off", out=tmp_path / "b.run.zarr"
+    )
+    inside = (0, slice(20, 60), slice(28, 72))
+    np.testing.assert_allclose(part.output[inside], whole.output[inside], rtol=1e-4, atol=1e-5)
+    assert np.isnan(part.output).sum() == part.output.size - 40 * 44
+
+
+def test_a_head_of_another_encoder_is_refused_before_anything_is_spent(learned) -> None:
+    mixed = pack(head=learned.networks["head"])
+    with pytest.raises(UserError, match="takes codes of 6 values, not 3"):
+        ask(mixed)
+    assert mixed.networks["encoder"].looked == 0
+
+
+def test_live_cells_share_what_is_encoded() -> None:
+    import time
+
+    from hrviewer.engine import Session
+
+    with Bench(picture(900, 1100), pack()) as bench:
+        found: list[Any] = []
+        session = Session(
+            bench.pyramid, bench.networks, Compression(), CompressionParams(), ready=found.append
+        )
+        try:
+            session.look_at(Rect(0, 0, 900, 1100), 1.0)
+            end = time.monotonic() + 30
+            while not session.idle():
+                assert time.monotonic() < end
+                time.sleep(0.005)
+            assert session.error is None
+        finally:
+            session.close()
+    encoded = [
+        look
+        for cell in found
+        for request, looks in cell.seen
+        for look in looks
+        if isinstance(look, Seen) and look.role == "encoder"
+    ]
+    assert bench.pack.networks["encoder"].looked == len({look.patch.core for look in encoded})
+    total = sum(float(cell.answer.estimate[0]) for cell in found)
+    assert total == pytest.approx(picture(900, 1100)[..., 0].sum() / 255, rel=1e-4)

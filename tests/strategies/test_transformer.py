@@ -1,0 +1,318 @@
+"""Tokens tile what is asked for once, are small where there is detail, and add up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from toys import FLOPS, Bench, Bright, Joint, ToyPack, card
+
+from hrviewer.engine import Session, empty_record, paint
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+from hrviewer.models.loaders.torch import TorchNetwork
+from hrviewer.models.transformer import TokenTransformer
+from hrviewer.strategies import Answer, Look, Plan, Scene
+from hrviewer.strategies.transformer import Transformer, TransformerParams
+from hrviewer.strategies.transformer.tokens import Forest, Mosaic
+
+
+class Counter(Joint):
+    """Knows exactly how much red its tokens hold."""
+
+    def __init__(self) -> None:
+        super().__init__("transformer", tile=16)
+        self.lengths: list[int] = []
+
+    def join(self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0) -> Any:
+        self.looked += len(tokens)
+        self.lengths += list(lengths or [len(tokens)])
+        cells = tokens[:, 0].reshape(-1, 4, 4, 4, 4).sum((2, 4))
+        return (cells * (boxes[:, 2] * boxes[:, 3] / 256)[:, None, None])[:, None]
+
+
+class Glance(Bright):
+    """A scout that counts, as `main` does, at an eighth of the size."""
+
+    def __init__(self) -> None:
+        super().__init__("scout")
+        small = self.card.input.model_copy(update={"downsample": 8.0})
+        self.card = self.card.model_copy(update={"input": small})
+
+    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return super().see(batch) * 64
+
+
+def tiles(h: int, w: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Return an image that is even on squares of 128 pixels, which are told exactly at any size."""
+    values = np.random.default_rng(seed).integers(0, 256, (-(-h // 128), -(-w // 128), 3))
+    return values.repeat(128, 0).repeat(128, 1)[:h, :w].astype(np.uint8)
+
+
+def red(image: NDArray[np.uint8], rect: Rect | None = None) -> float:
+    part = image if rect is None else image[rect.y : rect.y1, rect.x : rect.x1]
+    return float(part[..., 0].astype(np.float64).sum() / 255)
+
+
+def policy(**params: Any) -> Callable[[Scene], Plan]:
+    def look(scene: Scene) -> Plan:
+        return Transformer().plan(scene, TransformerParams(**params))
+
+    return look
+
+
+def pack(**roles: Any) -> ToyPack:
+    return ToyPack(**{"main": Bright(), "scout": Glance(), "transformer": Counter()} | roles)
+
+
+def run(
+    image: NDArray[Any], toys: ToyPack | None = None, region: Rect | None = None,
+    budget: float = float("inf"), **params: Any,
+) -> tuple[Answer, list[Look], Any]:  # fmt: skip
+    asked: list[Look] = []
+    with Bench(image, toys or pack()) as bench:
+        answer, record, _ = bench.run(
+            policy(**params),
+            budget=budget,
+            region=region,
+            watch=lambda update: asked.append(update) if isinstance(update, Look) else None,
+        )
+    assert answer is not None
+    return answer, asked, record
+
+
+def tokens(asked: list[Look]) -> list[Any]:
+    looks = [look for look in asked if look.role == "transformer"]
+    return [patch for look in looks for patch in look.patches if not patch.core.empty]
+
+
+# The trees.
+
+
+@pytest.mark.parametrize("unit", [1.0, 1.25])
+@pytest.mark.parametrize("threshold", [0.02, 0.3, 1e9])
+def test_tokens_tile_what_is_asked_for_once(unit: float, threshold: float) -> None:
+    asked = Rect(37, 301, 900, 1207)
+    mosaic = Mosaic(asked, unit)
+    rng = np.random.default_rng(0)
+    shape = tuple(len(edges) - 1 for edges in mosaic.edges(32))
+    scores = rng.exponential(0.1, shape) ** 2 * (mosaic.areas(32) > 0)
+    forest = Forest(mosaic, scores, "sum", 16)
+    covered = np.zeros((1400, 2100), int)
+    sides, n = set(), 0
+    for rect, squares in forest.regions(threshold):
+        assert rect.y % (512 * unit) == rect.x % (512 * unit) == 0
+        assert len(squares) <= forest.counts(threshold).max()
+        for square in squares:
+            assert square.rect in rect
+            assert square.rect.y % square.rect.h == square.rect.x % square.rect.w == 0
+            part = square.rect & asked
+            covered[part.y : part.y1, part.x : part.x1] += 1
+            sides.add(square.rect.h / unit)
+            n += 1
+    assert covered.sum() == asked.area
+    assert covered.max() == 1
+    assert sides == {128} if threshold > 1e6 else len(sides) > 2
+    assert n <= forest.counts(threshold).sum()
+
+
+def test_the_highest_scores_are_split_and_no_more_than_asked_for() -> None:
+    mosaic = Mosaic(Rect(0, 0, 1024, 1024), 1.0)
+    scores = np.random.default_rng(1).random((32, 32))
+    forest = Forest(mosaic, scores, "max", 16)
+    for most in (64, 65, 67, 500, 4096):
+        threshold = forest.threshold(0.0, most)
+        n = int(forest.counts(threshold).sum())
+        assert most - 9 < n <= most  # a square and its highest part score the same
+        assert n == sum(len(squares) for _, squares in forest.regions(threshold))
+    split = [s for _, squares in forest.regions(forest.threshold(0, 500)) for s in squares]
+    kept = max(s.score for s in split if not np.isnan(s.score))
+    assert sum((level > kept).sum() for level in forest.scores.values()) == (len(split) - 64) / 3
+    assert forest.threshold(0.7, 4096) == 0.7
+
+
+# The strategy.
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"detail": "uniform"},
+        {"detail": "uniform", "finest": 64, "context": 0},
+        {"detail": "entropy"},
+        {"detail": "scout", "tokens": 0.1},
+        {"detail": "scout", "threshold": 1e5},
+        {"merge": 0.2, "context": 3},
+    ],
+)
+@pytest.mark.parametrize("region", [None, Rect(100, 52, 700, 613)])
+def test_what_tokens_hold_adds_up(params: dict[str, Any], region: Rect | None) -> None:
+    image = tiles(960, 1088)
+    answer, asked, record = run(image, region=region, **params)
+    whole = region or Rect(0, 0, 960, 1088)
+    # A cell that the region cuts counts by its part, so it is exact there, too.
+    assert answer.estimate == pytest.approx([red(image, region)], rel=1e-5)
+    assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], rel=1e-4)
+    covered = np.zeros((1200, 1200), int)
+    for patch in tokens(asked):
+        part = patch.core & whole
+        covered[part.y : part.y1, part.x : part.x1] += 1
+    assert covered.sum() == whole.area
+    assert covered.max() == 1
+    assert len(record.patches) >= len(tokens(asked))
+    assert all(row.h and row.w for row in record.patches)
+    placed = record.ledger.map.sum(axis=(1, 2)) + np.array(astuple(record.ledger.unplaced))
+    np.testing.assert_allclose(placed, astuple(record.ledger.total), rtol=1e-9)
+    assert record.ledger.total.flops >= sum(
+        10.0 * n + n * n for n in _sizes(asked)
+    ) * (1 - 1e-9)  # fmt: skip
+
+
+def _sizes(asked: list[Look]) -> list[int]:
+    return [
+        look.group.count(number)
+        for look in asked
+        if look.group is not None
+        for number in set(look.group)
+    ]
+
+
+def test_tokens_are_small_where_there_is_something() -> None:
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    image[600:700, 100:200] = 255
+    _, asked, record = run(image, threshold=50)
+    for patch in tokens(asked):
+        side = 2 * patch.core.h
+        whole = Rect(patch.core.y // side * side, patch.core.x // side * side, side, side)
+        assert side > 128 or not (whole & Rect(576, 96, 128, 128)).empty
+    assert {p.core.h for p in tokens(asked)} == {16, 32, 64, 128}
+    fine = [p.core for p in tokens(asked) if p.core.h == 16]
+    assert sum((core & Rect(600, 100, 100, 100)).area for core in fine) == 100 * 100
+    # The saliency is the scout's density.
+    seen = record.saliency.values[0]
+    assert np.nansum(seen) * record.saliency.cell**2 == pytest.approx(1e4, rel=1e-3)
+
+
+def test_no_more_tokens_than_asked_for() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    for share in (0.1, 0.4):
+        answer, asked, _ = run(image, detail="entropy", tokens=share)
+        assert 0.9 * share * 4096 < len(tokens(asked)) <= share * 4096
+        assert "a uniform grid has 4,096" in answer.note
+
+
+def test_a_budget_buys_coarser_tokens_for_the_whole_region() -> None:
+    image = tiles(1024, 1024)
+    scout = FLOPS * 128 * 128
+    _, free, record = run(image, tokens=1.0)
+    assert len(tokens(free)) == 4096
+    whole = record.ledger.total.flops
+    budget = scout + 0.1 * (whole - scout)
+    answer, asked, record = run(image, tokens=1.0, budget=budget)
+    assert 0.7 * budget < record.ledger.total.flops <= budget
+    assert answer.estimate == pytest.approx([red(image)], rel=1e-5)
+    assert 64 < len(tokens(asked)) < 4096
+    # Where it does not pay for the coarsest ones, a part is seen.
+    answer, asked, _ = run(image, budget=scout + 700)
+    assert "the rest of the region was not seen" in answer.note
+    assert len(tokens(asked)) == 16
+    answer, _, _ = run(image, budget=scout / 2)
+    assert answer.estimate is None
+
+
+def test_context_lies_around_in_the_image_and_is_not_listed() -> None:
+    image = tiles(1536, 1536)
+    _, asked, record = run(image, detail="uniform", finest=128, context=2)
+    (look,) = asked
+    assert look.group is not None
+    context = [(g, p) for g, p in zip(look.group, look.patches, strict=True) if p.core.empty]
+    # Each of 3 × 3 regions has its neighbours; what is wider lies outside, but for the middle's.
+    assert [sum(g == i for g, _ in context) for i in range(9)] == [3, 5, 3, 5, 8, 5, 3, 5, 3]
+    assert {p.rect.astuple() for g, p in context if g == 0} == {
+        (0, 512, 512, 512), (512, 0, 512, 512), (512, 512, 512, 512)
+    }  # fmt: skip
+    assert len(record.patches) == 9 * 16
+    (corner, *_) = record.patches
+    assert corner.flops == pytest.approx((10 * 19 + 19**2) / 16)
+
+
+def test_a_transformer_of_other_classes_is_refused() -> None:
+    other = Counter()
+    other.card = card("other", classes=["else"], tile=16)
+    with pytest.raises(UserError, match="choose another pack"):
+        run(tiles(64, 64), pack(transformer=other))
+    with pytest.raises(UserError, match="choose another pack"):
+        run(tiles(64, 64), pack(transformer=Bright("plain")))
+
+
+# With the real network.
+
+
+@pytest.fixture(scope="module")
+def network() -> TorchNetwork:
+    torch.manual_seed(0)
+    module = TokenTransformer(dim=24, depth=2, heads=2).eval().requires_grad_(False)
+    kind = card("transformer", tile=16)
+    return TorchNetwork(kind, "random", module, torch.device("cpu"))
+
+
+def test_packed_regions_come_out_as_each_alone(network: TorchNetwork) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    params: dict[str, Any] = {"detail": "entropy", "tokens": 0.1, "context": 1, "merge": 0.1}
+    whole, asked, record = run(image, pack(transformer=network), **params)
+    assert len([look for look in asked if look.role == "transformer"]) == 1
+    threshold = min(
+        score
+        for look in asked
+        if look.role == "transformer" and look.scores is not None
+        for patch, score in zip(look.patches, look.scores, strict=True)
+        if patch.core.h == 16 or not np.isnan(score)
+    )
+    assert threshold > 0
+    # At a fixed threshold a region's tokens are its own affair.
+    params |= {"tokens": 1.0, "threshold": 7.05}
+    whole, _, record = run(image, pack(transformer=network), **params)
+    parts = []
+    for y in (0, 512):
+        for x in (0, 512):
+            part, _, alone = run(image, pack(transformer=network), Rect(y, x, 512, 512), **params)
+            parts.append(part.estimate)
+            block = np.s_[:, y // 4 : y // 4 + 128, x // 4 : x // 4 + 128]
+            np.testing.assert_allclose(
+                record.output.values[block], alone.output.values[block], rtol=1e-3, atol=1e-5
+            )
+    assert np.sum(parts) == pytest.approx(float(whole.estimate.sum()), rel=1e-5)
+
+
+def test_live_cells_say_what_the_whole_image_does(network: TorchNetwork) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
+    params: dict[str, Any] = {"detail": "entropy", "tokens": 1.0, "threshold": 7.05}
+    _, _, record = run(image, pack(transformer=network), **params)
+    with Bench(image, pack(transformer=network)) as bench:
+        session = Session(bench.pyramid, bench.networks, Transformer(), TransformerParams(**params))
+        try:
+            view = Rect(0, 0, 1024, 1024)
+            session.look_at(view, 1.0)
+            end = time.monotonic() + 60
+            while not session.idle():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            assert session.error is None
+            computed = session.computed
+            cells = session.look_at(view, 1.0)
+            assert len(cells) == 4
+            assert session.computed == computed
+            live = empty_record(bench.pyramid, bench.networks, 1.0)
+            for cell in cells:
+                paint(cell, live)
+        finally:
+            session.close()
+    assert len(live.patches) == len(record.patches)
+    np.testing.assert_allclose(live.output.values, record.output.values, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(live.ledger.map[0], record.ledger.map[0], rtol=1e-6)

@@ -1,0 +1,146 @@
+"""A policy learns by reward where main is worth a look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from hrviewer.errors import UserError
+from hrviewer.models import open_pack
+from hrviewer.models.architectures import TilePolicy
+from hrviewer.training import Chooser, Course, Student, policy, train, write_role
+from hrviewer.training.density import build
+from hrviewer.training.policy import EXPLORE, reinforce, reward
+
+from .pupils import CARD, Pictures, picture
+
+COURSE = Course("Squares", "Counts squares.", {})
+SIDE = 64
+"""Of a tile: 16 pixels of a picture shrunk by 4."""
+
+
+class Wide(Pictures):
+    """Pictures of four tiles."""
+
+    def __getitem__(self, step):
+        return (picture((self.seed, step), 2 * SIDE)[None],)
+
+
+def lots(start):
+    return [picture(seed, 4 * SIDE) for seed in range(start, start + 3)]
+
+
+@pytest.fixture
+def pack(tmp_path):
+    torch.manual_seed(0)
+    main, folder = build(CARD.architecture), tmp_path / "pack"
+    write_role(folder, "squares", COURSE, "main", main, CARD, training={}, metrics={})
+    return folder
+
+
+@pytest.fixture
+def scouted(pack):
+    student = Student.of(pack, {}, Wide, down=4, choose=[], test=[], device="cpu")
+    scout = student.begin()
+    write_role(pack, "squares", COURSE, "scout", scout, student.card, training={}, metrics={})
+    return pack
+
+
+def lesson(pack):
+    return Chooser.of(pack, {}, Wide, choose=lots(0), test=lots(3), device="cpu")
+
+
+def test_without_a_scout_there_is_nothing_to_better(pack):
+    with pytest.raises(UserError, match="no scout"):
+        lesson(pack)
+
+
+def test_a_look_earns_what_it_corrects_less_its_price():
+    looks, gain = torch.tensor([1.0, 1, 0, 1]), torch.tensor([3.0, 1, 8, 400])
+    assert reward(looks, gain, 2.0).tolist() == [0.5, -0.5, 0, policy.MOST - 1]
+
+
+def test_the_gradient_is_that_of_the_expected_reward(monkeypatch):
+    monkeypatch.setattr(policy, "DRAWS", 200_000)
+    torch.manual_seed(0)
+    logits = torch.tensor([[[1.0, -0.5], [0.2, -2.0]]], requires_grad=True)
+    gain, price = torch.tensor([[[3.0, 0.0], [1.5, 9.0]]]), 2.0
+    reinforce(logits, gain, price).backward()
+    chance = torch.sigmoid(logits.detach())
+    slope = (1 - 2 * EXPLORE) * chance * (1 - chance)
+    expected = -slope * (gain / price - 1) / 4
+    torch.testing.assert_close(logits.grad, expected, rtol=0.05, atol=2e-4)
+
+
+def test_it_learns_to_look_where_that_pays():
+    torch.manual_seed(0)
+    network = TilePolicy(widths=(4, 4, 8, 8))
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+
+    def tiles(n):
+        bright = (torch.rand(n, 4, 4) < 0.3).float()
+        grown = bright.repeat_interleave(16, 1).repeat_interleave(16, 2)
+        return grown[:, None].expand(-1, 3, -1, -1) + 0.1 * torch.randn(n, 3, 64, 64), bright
+
+    for _ in range(60):
+        images, bright = tiles(4)
+        optimizer.zero_grad()
+        reinforce(network(images)[:, 0], 2.5 * bright, 1.0).backward()
+        optimizer.step()
+    images, bright = tiles(16)
+    looks = (network.eval()(images)[:, 0] > 0).float()
+    assert (looks == bright).float().mean() > 0.95
+
+
+def test_it_knows_what_main_would_correct(scouted):
+    made = lesson(scouted)
+    networks = open_pack(scouted)
+    main, scout = (networks.load(role, "cpu") for role in ("main", "scout"))
+    image = picture(5, 2 * SIDE)
+    known = made._know(image[None])
+    small = torch.nn.functional.avg_pool2d(image, 4)
+    assert known.view.shape == (1, 3, 32, 32)
+    there = main(main.card.prepare(image.permute(1, 2, 0).numpy() * 255)[None])
+    said = scout(scout.card.prepare(small.permute(1, 2, 0).numpy() * 255)[None])
+    tile = there[0, 0, 16:, :16].sum() - said[0, 0, 4:, :4].sum()
+    assert float(known.gain[0, 1, 0]) == pytest.approx(abs(tile), rel=1e-3)
+    assert float(known.doubt[0, 1, 0]) == pytest.approx(np.sqrt(said[0, 1, 4:, :4].sum()), rel=1e-3)
+
+
+def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
+    monkeypatch.setattr(policy, "BANK", 2)
+    made = lesson(scouted)
+    card = made.card
+    assert (card.task, card.stride, card.input.downsample) == ("saliency", 16, 4)
+    network, _ = train(made, tmp_path / "checkpoint", steps=5, workers=0)
+    assert len(made._recalled) == 2  # main was asked about as many batches
+    said = made.calibrate(network)
+    gains = torch.cat([made._picture(p).gain.flatten() for p in made.choose])
+    assert (gains > said["price"]).float().mean() == pytest.approx(policy.LOOKED, abs=0.02)
+    figures = made.examine(network)
+    assert 0 <= figures["looked_at"] <= 1
+    assert figures["corrected"] <= figures["corrected_at_best"] <= 1
+    assert figures["flops_over_mains"] > 0
+    write_role(scouted, "squares", COURSE, "policy", network, card, training={}, metrics=figures)
+    loaded = open_pack(scouted).load("policy", "cpu")
+    out = loaded(np.zeros((1, 3, 64, 96), np.float32))
+    assert out.shape == (1, 1, 4, 6)
+    assert (out > 0).all()
+    assert (out < 1).all()
+
+
+def test_the_same_whether_it_was_interrupted(scouted, tmp_path, monkeypatch):
+    monkeypatch.setattr(policy, "BANK", 2)
+    monkeypatch.setattr("hrviewer.training.loop.EVERY", 2)
+    whole, _ = train(lesson(scouted), tmp_path / "one", steps=4, workers=0)
+
+    def stop(step, loss, figures):
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(lesson(scouted), tmp_path / "two", steps=4, workers=0, watch=stop)
+    again, _ = train(lesson(scouted), tmp_path / "two", steps=4, workers=0)
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)

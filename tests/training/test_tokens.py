@@ -1,0 +1,140 @@
+"""A transformer learns from squares of several sizes what main counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hrviewer.geometry import Rect
+from hrviewer.models import open_pack
+from hrviewer.models.loaders.torch import count_flops
+from hrviewer.training import Alone, Course, TokenStudent, train, write_role
+from hrviewer.training.density import build, normalised
+from hrviewer.training.scenes import surround
+from hrviewer.training.tokens import SIDES
+
+from .pupils import CARD, Pictures, picture
+
+COURSE = Course("Squares", "Counts squares.", {})
+
+
+class Surrounded(Pictures):
+    def __getitem__(self, step):
+        around = torch.rand(1, 8, 3, 16, 16)
+        around[:, 5] = torch.nan
+        return *super().__getitem__(step), around
+
+
+@pytest.fixture
+def lesson(tmp_path):
+    torch.manual_seed(0)
+    network = build(CARD.architecture)
+    write_role(tmp_path / "pack", "squares", COURSE, "main", network, CARD, training={}, metrics={})
+    return TokenStudent.of(
+        tmp_path / "pack",
+        {"data": "squares"},
+        Surrounded,
+        role="transformer",
+        choose=[picture(seed, 128) for seed in range(2)],
+        test=[picture(seed, 128) for seed in range(8, 10)],
+        tile=64,
+        device="cpu",
+    )
+
+
+def test_pictures_are_cut_into_squares_once_and_nothing_is_lost(lesson):
+    images = torch.stack([picture(seed, 128) for seed in range(6)])
+    counts = lesson._main(images)
+    cuts = lesson._cut(images, counts)
+    covered = torch.zeros(6, 128, 128)
+    for cut, side in zip(cuts, reversed(SIDES), strict=True):
+        assert len({len(part) for part in (cut.tokens, cut.boxes, cut.owner, cut.counts)}) == 1
+        for token, box, owner, inside in zip(
+            cut.tokens, cut.boxes.int().tolist(), cut.owner, cut.counts, strict=True
+        ):
+            y, x, h, w = box
+            assert h == w == side
+            covered[owner, y : y + h, x : x + w] += 1
+            here = images[owner, :, y : y + h, x : x + w]
+            torch.testing.assert_close(token, F.avg_pool2d(here, side // 16))
+            there = counts[owner, :, y // 4 : (y + h) // 4, x // 4 : (x + w) // 4]
+            torch.testing.assert_close(inside, F.avg_pool2d(there, side // 16) * (side // 16) ** 2)
+    assert (covered == 1).all()
+    assert sum(bool(len(cut.tokens)) for cut in cuts) >= 3
+
+
+def test_it_learns_and_what_is_written_joins_tokens(lesson, tmp_path):
+    batch = lesson.batches(1, 0)[0]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        before = float(lesson.loss(build(lesson.card.architecture), batch))
+    network, _ = train(lesson, tmp_path / "checkpoint", steps=20, workers=0)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        assert float(lesson.loss(network, batch)) < 0.7 * before
+    set_by = lesson.calibrate(network)
+    assert set_by.keys() == {"gain_16", "gain_32", "gain_64", "gain_128", "spread_before"}
+    for side in SIDES:
+        _, gain = lesson._off(network, lesson.choose, side)
+        assert gain == pytest.approx(1, rel=1e-3)
+    assert lesson.judge(network)["spread"] == pytest.approx(1, abs=1e-2)
+    assert set(lesson.examine(network)["count_error_by_side"]) == {"16", "32", "64", "128"}
+
+    folder = tmp_path / "pack"
+    write_role(
+        folder, "squares", COURSE, "transformer", network, lesson.card, training={}, metrics={}
+    )
+    written = open_pack(folder).load("transformer", "cpu")
+    assert written.joint
+    image = normalised(picture(5, 64)[None], CARD.input)
+    tokens = F.avg_pool2d(image, 4)
+    said = written.join(tokens.numpy(), np.array([[0, 0, 64, 64]]))
+    assert said.shape == (1, 2, 4, 4)
+    with torch.inference_mode():
+        whole = network(image, 64)[0]
+    np.testing.assert_allclose(said[0].sum((1, 2)), whole.sum((1, 2)), rtol=1e-4)
+    assert written.join_flops(40) == count_flops(
+        build(lesson.card.architecture).to("meta"), "join", (40, 3, 16, 16), (40, 4)
+    )
+
+
+def test_surroundings_that_are_not_known_are_left_out(lesson):
+    around = torch.rand(3, 24, 3, 16, 16)
+    around[1] = torch.nan
+    seen = {0: 0, 1: 0, 2: 0}
+    for _ in range(20):
+        tokens, boxes, owner = lesson._context(around, 64)
+        assert not tokens.isnan().any()
+        assert len(tokens) == len(boxes)
+        for i in seen:
+            seen[i] = max(seen[i], int((owner == i).sum()))
+    assert seen == {0: 24, 1: 0, 2: 24}
+    assert boxes[owner == 0][:8, 2].unique().tolist() in ([], [64.0])
+    images, nothing = Alone(Pictures(1, 0), 2)[0]
+    assert nothing.shape == (len(images), 16, 3, 16, 16)
+    assert nothing.isnan().all()
+
+
+class Ramp:
+    """A scene as bright as its row is low, in steps of 32 pixels."""
+
+    def render(self, rect, scale):
+        rows = (rect.y + np.arange(-(-rect.h // scale)) * scale) // 32
+        return np.broadcast_to(
+            rows[:, None, None].astype(np.uint8), (len(rows), -(-rect.w // scale), 3)
+        )
+
+
+def test_what_is_around_a_piece():
+    found = surround(Ramp(), 2048, Rect(512, 1024, 512, 512), 2) * 255
+    assert found.shape == (16, 3, 16, 16)
+    rows = torch.arange(16.0)
+    torch.testing.assert_close(found[0, 0, :, 0], rows)  # the row of regions above
+    torch.testing.assert_close(found[3, 0, :, 7], 16 + rows)  # beside it
+    torch.testing.assert_close(found[6, 2, :, 3], 32 + rows)  # below
+    # Thrice as wide: of 3 × 3 squares about the middle, these have theirs in the scene.
+    inside = [i for i in range(8, 16) if not found[i].isnan().any()]
+    assert inside == [11, 14]  # to the left, and below; all others lie beyond a border
+    torch.testing.assert_close(found[11, 0, :, 9], rows * 3 + 1)

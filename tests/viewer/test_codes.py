@@ -1,0 +1,111 @@
+"""Codes on the screen: colours that stay, and what looks like a place that was clicked."""
+
+from __future__ import annotations
+
+import numpy as np
+from toys import picture
+
+from hrviewer.engine import Seen
+from hrviewer.engine.charge import Charge
+from hrviewer.geometry import Patch, Rect
+from hrviewer.viewer.codes import FITTED, LARGEST, Codes, principal
+from hrviewer.viewer.picture import Picture
+
+from .conftest import errors
+
+
+def look(core: Rect, codes: np.ndarray) -> Seen:
+    box = tuple(map(float, core.astuple()))
+    value = codes.mean((1, 2)).astype(float)
+    return Seen(Patch(core), "encoder", value, codes.astype(np.float16), box, Charge())
+
+
+def test_the_directions_are_those_in_which_codes_differ_most():
+    rng = np.random.default_rng(0)
+    turn, _ = np.linalg.qr(rng.normal(size=(5, 5)))
+    codes = (rng.normal(size=(20_000, 5)) * (9, 5, 3, 1, 1)) @ turn.T + 7
+    mean, axes = principal(codes.astype(np.float32))
+    np.testing.assert_allclose(mean, codes.mean(0), rtol=1e-4)
+    for i, spread in enumerate((9, 5, 3)):
+        np.testing.assert_allclose(abs(turn[:, i] @ axes[:, i]) * spread, 1, rtol=0.02)
+    np.testing.assert_allclose(((codes - mean) @ axes).std(axis=0), 1, rtol=1e-3)
+    assert (axes[np.abs(axes).argmax(axis=0), range(3)] > 0).all()
+
+
+def test_colours_stay_once_they_are_fitted_and_nothing_is_drawn_elsewhere():
+    rng = np.random.default_rng(0)
+    codes = Codes(Rect(0, 0, 64, 64 * 20), 4, 4.0)
+    for i in range(FITTED):
+        codes.take(look(Rect(0, 64 * i, 64, 64), rng.normal(size=(4, 16, 16))))
+    before = codes.colours.copy()
+    assert (before[:, : 16 * FITTED, 3] == 255).all()
+    assert not before[:, 16 * FITTED :].any()
+    codes.take(look(Rect(0, 64 * FITTED, 64, 64), 50 + rng.normal(size=(4, 16, 16))))
+    np.testing.assert_array_equal(codes.colours[:, : 16 * FITTED], before[:, : 16 * FITTED])
+    codes.erase(Rect(0, 0, 64, 64))
+    assert not codes.colours[:, :16].any()
+    assert codes.colours[:, 16:32].any()
+
+
+def test_what_is_the_same_is_alike_and_what_comes_later_is_compared_too():
+    one, other = np.zeros((3, 16, 16)), np.full((3, 16, 16), 2.0)
+    codes = Codes(Rect(0, 0, 64, 256), 3, 4.0)
+    codes.take(look(Rect(0, 0, 64, 64), one))
+    codes.take(look(Rect(0, 64, 64, 64), other))
+    codes.take(look(Rect(0, 128, 64, 64), other))
+    assert not codes.find(10, 250)  # not known yet
+    assert not codes.find(-1, 3)
+    assert codes.find(10, 10)
+    codes.take(look(Rect(0, 192, 64, 64), one + 1))
+    np.testing.assert_allclose(codes.alike[0, [0, 20, 40, 60]], [1, 0, 0, 0.5], atol=1e-3)
+
+
+def test_a_large_image_is_kept_in_coarser_cells():
+    codes = Codes(Rect(0, 0, 60_000, 50_000), 2, 16.0)
+    assert codes.alike.size <= LARGEST
+    assert codes.cell == 64.0
+    fine = np.arange(2 * 32 * 32).reshape(2, 32, 32) / 100
+    codes.take(look(Rect(512, 512, 512, 512), fine))
+    assert (codes.colours[8:16, 8:16, 3] == 255).all()
+    assert codes.colours[..., 3].sum() == 64 * 255
+
+
+def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, add, finish):
+    image = picture(300, 420)
+    image[:64, :64] = image[128:192, 256:320] = (200, 20, 90)
+    add(model, image)
+    controller.use_strategy("compression")
+    controller.start()
+    finish(controller)
+    assert errors(controller) == []
+    coded = controller.overlays.coded
+    names = [layer.name for layer in model.layers]
+    assert names.index("codes") < names.index("alike") < names.index("output")
+    assert not coded.colours.visible
+    assert (coded.codes.colours[..., 3] == 255).all()
+
+    def click(y, x):
+        controller.ask((y, x))
+        while controller.busy:
+            controller.tick()
+        controller.tick()
+
+    click(30, 30)  # nobody looks at codes
+    assert not coded.alike.visible
+    coded.colours.visible = True
+    click(30, 30)
+    assert coded.alike.visible
+    alike = coded.codes.alike
+    assert alike[:16, :16].min() > 0.99
+    assert alike[32:48, 64:80].min() > 0.99
+    assert np.median(alike) < 0.05
+    # The patch that was clicked is the tile, not the thought about all of them.
+    assert controller.overlays.picture.patch_at(30, 30).role == "encoder"
+    # A run that is opened again shows them, too; another strategy has none.
+    again = Picture.of(controller.run).codes
+    np.testing.assert_array_equal(again.colours[..., 3], coded.codes.colours[..., 3])
+    controller.use_strategy("patches")
+    controller.start()
+    finish(controller)
+    assert controller.overlays.coded is None
+    assert not {"codes", "alike"} & {layer.name for layer in model.layers}

@@ -1,0 +1,211 @@
+"""The Export tab, and what a person draws over a run: kept with who and when."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import geopandas
+import numpy as np
+import pytest
+
+from hrviewer.exchange import FORMATS, export
+from hrviewer.exchange.annotations import FILE, keep_annotations, read_annotations
+from hrviewer.exchange.features import Feature, rectangle
+from hrviewer.runs import Run
+from hrviewer.viewer import annotating
+from hrviewer.viewer.panel.exporting import ExportTab
+
+from .test_controller import errors, settle
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Edits are written at once."""
+    monkeypatch.setattr(annotating, "QUIET", 0.0)
+
+
+@pytest.fixture
+def done(model, controller, photo, add, finish):
+    """A controller with a finished run."""
+    add(model, photo)
+    controller.start()
+    finish(controller)
+    return controller
+
+
+@pytest.fixture
+def tab(done, qtbot):
+    made = ExportTab(done)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_every_format_has_its_options(tab):
+    for name in FORMATS:
+        tab.format.setCurrentText(name)
+        assert set(tab.options.fields) == set(FORMATS[name].settings.model_fields)
+        assert tab.path.text().endswith(FORMATS[name].suffixes[0])
+        assert tab.export.isEnabled()
+
+
+def test_export_from_the_tab(tab, done):
+    tab.format.setCurrentText("geojson")
+    tab.options.fields["patches"].value = False
+    path = tab.path.text()
+    tab.export.click()
+    assert not tab.export.isEnabled()
+    assert tab.stop.isEnabled()
+    settle(done)
+    assert tab.words.text() == f"written: {path}"
+    assert tab.bar.value() == 1000
+    with open(path, encoding="utf-8") as file:
+        assert json.load(file)["features"] == []
+    # The next one is given a name of its own.
+    assert tab.path.text() != path
+    assert tab.export.isEnabled()
+
+
+def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
+    tab.format.setCurrentText("geotiff")
+    tab.path.setText(str(tmp_path / "a.tif"))
+    tab.export.click()
+    settle(done)
+    assert "there any more" in tab.words.text()
+    assert "there any more" in errors(done)[-1]
+
+
+def test_an_export_can_be_stopped(tab, done, monkeypatch):
+    gate = threading.Event()
+
+    def slow(run, target, settings, progress):
+        target.write_text("half")
+        gate.wait(20)
+        progress(1, 2)
+
+    monkeypatch.setattr("hrviewer.exchange.formats.csv.write", slow)
+    tab.format.setCurrentText("csv")
+    folder = done.run.path.parent
+    before = sorted(folder.iterdir())
+    tab.export.click()
+    tab.stop.click()
+    gate.set()
+    settle(done)
+    assert "stopped" in tab.words.text()
+    assert sorted(folder.iterdir()) == before
+
+
+def drawn(controller):
+    assert controller.annotations is not None
+    shapes, points = controller.annotations.layers
+    return shapes, points
+
+
+def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
+    monkeypatch.setattr(annotating, "author", lambda: "Ada")
+    monkeypatch.setattr(annotating, "now", lambda: "2026-01-01T00:00:00+00:00")
+    done.annotate("shapes", "tumour")
+    settle(done)
+    shapes, points = drawn(done)
+    assert done.viewer.layers.selection.active == shapes
+    assert shapes.mode == "add_polygon"
+    shapes.add_polygons(np.array([[9.5, 19.5], [9.5, 29.5], [29.5, 29.5]]))
+    points.add([[4.5, 5.5]])
+    settle(done)
+    first, second = read_annotations(done.run.path)
+    assert (first.label, first.about) == (
+        "tumour", {"author": "Ada", "time": "2026-01-01T00:00:00+00:00"}
+    )  # fmt: skip
+    assert sorted(map(tuple, first.polygons[0][0].tolist())) == [(10, 20), (10, 30), (30, 30)]
+    assert (second.label, second.point) == ("tumour", (5, 6))
+    assert "2 annotations kept" in done.told["annotated"][-1][0]
+
+
+def test_a_change_bears_who_made_it(done, monkeypatch):
+    old = {"author": "Bob", "time": "then"}
+    keep_annotations(done.run.path, [
+        Feature("annotation", "a", point=(10, 10), about=old),
+        Feature("annotation", "b", point=(20, 20), about=old, number=1),
+    ])  # fmt: skip
+    monkeypatch.setattr(annotating, "author", lambda: "Ada")
+    done.annotate("points", "c")
+    settle(done)
+    _, points = drawn(done)
+    points.selected_data = {1}
+    points._move([1], [40.0, 40.0])
+    points.events.data(value=points.data, action="changed", data_indices=(1,), vertex_indices=((),))
+    settle(done)
+    first, second = read_annotations(done.run.path)
+    assert (first.about["author"], second.about["author"]) == ("Bob", "Ada")
+    assert (first.label, second.label) == ("a", "b")
+
+
+def test_what_a_layer_cannot_hold_is_kept(done):
+    outer, hole = rectangle(10, 10, 50, 50)[0], rectangle(20, 20, 5, 5)[0]
+    keep_annotations(done.run.path, [Feature("annotation", "ring", ((outer, hole),))])
+    done.annotate("points", "c")
+    settle(done)
+    drawn(done)[1].add([[1.0, 2.0]])
+    settle(done)
+    ring, _ = read_annotations(done.run.path)
+    assert ring.label == "ring"
+    assert len(ring.polygons[0]) == 2
+
+
+def test_a_reopened_run_brings_them_back(done, finish):
+    keep_annotations(done.run.path, [Feature("annotation", "a", point=(10, 10))])
+    done.open_run(done.run.path)
+    settle(done)
+    assert len(drawn(done)[1].data) == 1
+    done.start()
+    finish(done)
+    assert done.annotations is None
+    assert not any("annotations" in layer.name for layer in done.viewer.layers)
+
+
+def test_closing_the_window_keeps_the_last_edit(done, monkeypatch):
+    monkeypatch.setattr(annotating, "QUIET", 100.0)
+    done.annotate("points", "c")
+    while done.annotations.layers is None:
+        done.tick()
+    drawn(done)[1].add([[1.0, 2.0]])
+    done.close()
+    assert len(read_annotations(done.run.path)) == 1
+
+
+def test_the_networks_points_can_be_corrected(done):
+    done.annotate("points", "c", correct=True)
+    settle(done)
+    kept = read_annotations(done.run.path)
+    assert kept
+    assert {feature.about["author"] for feature in kept} == {done.run.header["model"]}
+
+
+def test_annotations_are_exported_beside_the_networks(done, tmp_path):
+    keep_annotations(done.run.path, [Feature("annotation", "mine", point=(10, 10))])
+    run = Run(done.run.path)
+    table = geopandas.read_file(export(run, tmp_path / "a.geojson"))
+    assert len(table) == len(run.patches) + 1
+    assert (run.path / FILE).is_file()
+
+
+def test_a_file_is_brought_in_as_layers(done, tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("ymin,xmin,ymax,xmax,label\n10,20,30,40,tumour\n")
+    done.bring_in(path)
+    settle(done)
+    (layer,) = [layer for layer in done.viewer.layers if layer.name == "mine"]
+    assert layer.features["label"].tolist() == ["tumour"]
+    np.testing.assert_array_equal(layer.data[0].min(axis=0), [9.5, 19.5])
+    done.region = "drawn"
+    done.viewer.layers.selection.active = layer
+    assert done.rect().astuple() == (10, 20, 20, 20)
+    done.bring_in(tmp_path / "none.csv")
+    settle(done)
+    assert "no such file" in errors(done)[-1]
+
+
+def test_without_a_run_nothing_can_be_annotated(model, controller, photo, add):
+    add(model, photo)
+    controller.annotate("points")
+    assert "kept in a run" in errors(controller)[-1]
