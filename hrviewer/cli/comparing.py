@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "cost", "experiment"]
 
+
+def sides_of(text: str | None) -> str | None:
+    """Check that all are whole numbers."""
+    if text is not None and not all(side.strip().isdecimal() for side in text.split(",")):
+        raise typer.BadParameter(f"{text!r} is not a list of sides, as 256,512")
+    return text
+
+
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
 Cached = Annotated[Cache, typer.Option(help="Whether results of earlier runs are served.")]
 Out = Annotated[
@@ -135,7 +143,10 @@ def cost(
         typer.Option(help="What it may take, as 4GB; most of what is free if not given."),
     ] = None,
     sides: Annotated[
-        str | None, typer.Option(help="Squares to measure, as 256,512,1024; growing ones if not.")
+        str | None,
+        typer.Option(
+            callback=sides_of, help="Squares to measure, as 256,512; growing ones if not given."
+        ),
     ] = None,
     search: Annotated[
         bool, typer.Option(help="Whether the largest that fits is looked for.")
@@ -150,10 +161,7 @@ def cost(
     from hrviewer.runs.published import publish_cost
 
     need_plots()
-    try:
-        asked = None if sides is None else [int(side) for side in sides.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{sides!r} is not a list of sides, as 256,512") from None
+    asked = None if sides is None else [int(side) for side in sides.split(",")]
     with stoppable() as control:
         found = measure(
             model,

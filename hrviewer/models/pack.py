@@ -97,11 +97,7 @@ class Pack:
         """
         if role.startswith("@"):
             return builtin(role)
-        if role not in self.roles:
-            raise UserError(
-                f"the pack {self.name} has no {role!r}, only {', '.join(self.roles)}: "
-                "choose another pack, or a strategy that does without"
-            )
+        self._must_have(role)
         with self._lock:
             key = role, device, precision
             if key not in self._loaded:
@@ -109,6 +105,18 @@ class Pack:
                     self._weights[role], self.roles[role], device, threads, precision
                 )
             return self._loaded[key]
+
+    def weights(self, role: str) -> Path:
+        """Return the file of a role's network; `UserError` where the pack has no such role."""
+        self._must_have(role)
+        return self._weights[role]
+
+    def _must_have(self, role: str) -> None:
+        if role not in self.roles:
+            raise UserError(
+                f"the pack {self.name} has no {role!r}, only {', '.join(self.roles)}: "
+                "choose another pack, or a strategy that does without"
+            )
 
     @classmethod
     def read(cls, folder: Path) -> Pack:

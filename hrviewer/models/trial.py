@@ -1,10 +1,10 @@
 """``python -m hrviewer.models.trial``: run a network at sizes that may be too large.
 
-A process of its own, so that whoever asks survives. Sides come in on standard input, one a line;
-a line of JSON goes out for each, and one before them that says what was loaded. On a CPU a thread
-watches the memory and ends the process with `TOO_MUCH` before it takes more than it may; on a
-CUDA device the allocator refuses. Whoever asks takes any other end for too much, too: where the
-system itself runs out of memory, it kills.
+A process of its own, so that whoever asks survives. The network's card comes in on standard
+input, then sides, one a line; a line of JSON goes out for each, and one before them that says what
+was loaded. On a CPU a thread watches the memory and ends the process with `TOO_MUCH` before it
+takes more than it may; on a CUDA device the allocator refuses. Whoever asks takes any other end
+for too much, too: where the system itself runs out of memory, it kills.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.models.card import Card
+from hrviewer.models.loaders import load
 from hrviewer.models.memory import bound_device, device_peak, forget_peak, peak_memory
 from hrviewer.models.network import Network
-from hrviewer.models.pack import open_pack
 
 __all__ = ["TOO_MUCH", "main", "trial"]
 
@@ -69,19 +71,24 @@ def trial(network: Network, side: int) -> dict[str, Any]:
 def guard(limit: int) -> None:
     """End the process when it takes more than `limit` bytes."""
     while True:
-        if (peak_memory() or 0) > limit:
-            os._exit(TOO_MUCH)
+        check(limit)
         time.sleep(BETWEEN)
 
 
-def main(spec: str, role: str, device: str, limit: int, out: TextIO) -> None:
-    """Serve sides from standard input."""
+def check(limit: int) -> None:
+    """End the process if it has taken more than `limit` bytes."""
+    if (peak_memory() or 0) > limit:
+        os._exit(TOO_MUCH)
+
+
+def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
+    """Serve sides from standard input, after a card."""
 
     def say(told: dict[str, Any]) -> None:
         print(json.dumps(told), file=out, flush=True)
 
     try:
-        network = open_pack(spec).load(role, device)
+        network = load(weights, Card.model_validate_json(sys.stdin.readline()), device)
     except UserError as error:
         say({"error": str(error)})
         return
@@ -89,6 +96,7 @@ def main(spec: str, role: str, device: str, limit: int, out: TextIO) -> None:
     if network.device.startswith("cuda"):
         bound_device(network.device, limit)
     else:
+        check(limit)
         threading.Thread(target=guard, args=(limit,), daemon=True).start()
     say({
         "name": card.name, "device": network.device, "backend": network.backend,
@@ -103,4 +111,4 @@ if __name__ == "__main__":
     # What libraries print goes to standard error: standard output is for answers.
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)
-        main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), answers)
+        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), answers)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ import numpy as np
 
 from hrviewer.engine import Control
 from hrviewer.errors import UserError
+from hrviewer.models import Card, Pack, open_pack
 from hrviewer.models.memory import host_room
 
 __all__ = ["Fit", "Point", "Scaling", "Trials", "bytes_of", "cost", "fit", "largest"]
@@ -117,7 +119,7 @@ class Asked(Protocol):
 
 
 def cost(
-    model: str | Path,
+    model: str | Path | Pack,
     *,
     role: str = "main",
     device: str = "auto",
@@ -131,8 +133,8 @@ def cost(
 
     Parameters
     ----------
-    model : str or Path
-        A pack's name, its folder, or a network's file.
+    model : str, Path or Pack
+        As `run` takes it.
     role : str
         Which of its networks.
     device : str
@@ -156,11 +158,13 @@ def cost(
     """
     limit = host_room() if memory is None else bytes_of(memory)
     say = watch or (lambda words: None)
-    with Trials(model, role, device, limit, control or Control()) as trials:
+    pack = model if isinstance(model, Pack) else open_pack(model)
+    weights, card = pack.weights(role), pack.roles[role]
+    if card.input.fixed:
+        raise UserError(f"{card.name} takes {card.input.tile} pixels a side and no other")
+    step = card.step
+    with Trials(weights, card, device, limit, control or Control()) as trials:
         about = trials.about
-        if about["fixed"]:
-            raise UserError(f"{about['name']} takes {about['tile']} pixels a side and no other")
-        step = int(about["step"])
 
         def ask(side: int) -> Point | None:
             say(f"{side:,} × {side:,} pixels")
@@ -196,7 +200,7 @@ def cost(
         for name in ("flops", "seconds", "peak_bytes")
     }
     return Scaling(
-        str(model), role, about["device"], about["backend"], limit, tuple(found), fits,
+        pack.name, role, about["device"], about["backend"], limit, tuple(found), fits,
         best, failed,
     )  # fmt: skip
 
@@ -314,8 +318,8 @@ class Trials:
 
     Parameters
     ----------
-    model, role, device
-        See `cost`.
+    weights, card, device
+        The network's file, what it takes, and where it is to run.
     limit : int
         Bytes that it may take.
     control : Control
@@ -323,10 +327,11 @@ class Trials:
     """
 
     def __init__(
-        self, model: str | Path, role: str, device: str, limit: int, control: Control
+        self, weights: Path, card: Card, device: str, limit: int, control: Control
     ) -> None:
-        asked = [str(model), role, device, str(limit)]
+        asked = [str(weights), device, str(limit)]
         self._command = [sys.executable, "-m", "hrviewer.models.trial", *asked]
+        self._card = card.model_dump_json(exclude_none=True)
         self._control = control
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -352,15 +357,7 @@ class Trials:
         """Run a square; None if it did not fit."""
         if self._process is None:
             self._start()
-        process = self._process
-        if process is None or process.stdin is None:
-            return None
-        try:
-            process.stdin.write(f"{side}\n")
-            process.stdin.flush()
-        except OSError:
-            self._end()
-            return None
+        self._write(str(side))
         answer = self._answer()
         if answer is None:
             self._end()
@@ -381,6 +378,7 @@ class Trials:
         threading.Thread(
             target=self._listen, args=(self._process, self._answers), daemon=True
         ).start()
+        self._write(self._card)
         about = self._answer()
         if about is None:
             self._end()
@@ -388,8 +386,17 @@ class Trials:
                 raise UserError("stopped before the network was loaded")
             raise UserError("the network alone does not fit into the memory: allow more")
         if "error" in about:
+            self._end()
             raise UserError(about["error"])
         self.about = about
+
+    def _write(self, line: str) -> None:
+        """Ask; a process that has ended is noticed where its answer is waited for."""
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.write(f"{line}\n")
+                process.stdin.flush()
 
     @staticmethod
     def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
@@ -414,4 +421,5 @@ class Trials:
             process.kill()
             process.wait()
             if process.stdin is not None:
-                process.stdin.close()
+                with suppress(OSError):
+                    process.stdin.close()

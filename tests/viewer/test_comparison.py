@@ -288,3 +288,42 @@ def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, 
     tab.folder.click()
     qtbot.waitUntil(lambda: tab.table.rowCount() == 5, timeout=20_000)
     assert "5 runs of this image · errors against patches" in tab.words.text()
+
+
+def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from hrviewer.runs.resolution import Point, Scaling, fit
+    from hrviewer.viewer.panel import costing
+
+    sides = [128, 256, 512]
+    points = tuple(Point(side, 9.0 * side**2, 1e-6 * side**2, 1e8 + 50 * side**2) for side in sides)
+    fits = {
+        name: fit([side**2 for side in sides], [getattr(point, name) for point in points])
+        for name in ("flops", "seconds", "peak_bytes")
+    }
+    asked = []
+
+    def measure(pack, *, device, memory, watch, control):
+        asked.append((pack, device, memory))
+        watch("128 × 128 pixels")
+        return Scaling("toys", "main", "cpu", "toy", 10**9, points, fits, 4000, 4064)
+
+    monkeypatch.setattr(costing, "cost", measure)
+    tab.show_cost()
+    window = tab.costing
+    window.memory.setText("1GB")
+    window.go.click()
+    qtbot.waitUntil(lambda: window.found is not None, timeout=20_000)
+    assert asked == [(tab.controller.pack, "auto", "1GB")]
+    assert "4,000 × 4,000" in window.words.text()
+    panels = window.plot.panel.figure.axes
+    assert len(panels) == 3
+    np.testing.assert_allclose(panels[0].lines[1].get_xdata(), sides)
+    np.testing.assert_allclose(panels[0].lines[1].get_ydata(), [9.0 * side**2 for side in sides])
+    # What cannot be measured is said; the toys have no files.
+    monkeypatch.undo()
+    window.go.click()
+    assert window.go.text() == "Stop"
+    qtbot.waitUntil(lambda: not window.busy, timeout=60_000)
+    assert "main" in window.words.text()
+    window.close()

@@ -27,6 +27,7 @@ from hrviewer.exchange.plots import colour_of
 from hrviewer.runs.shelf import Entry
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.panel.costing import Costing
 from hrviewer.viewer.panel.parts import label, row
 from hrviewer.viewer.panel.plotted import Plot, told
 from hrviewer.viewer.panel.truth import TruthSwitch
@@ -81,6 +82,9 @@ class Comparing(QWidget):
         self.truth = TruthSwitch(controller)
         self.folder = QPushButton("Add runs…")
         self.folder.setToolTip("A folder of runs, or one that hrviewer compare has written")
+        self.sizes = QPushButton("Cost…")
+        self.sizes.setToolTip("What the network takes at every size, and the largest that fits")
+        self.costing: Costing | None = None
         self.hint = label(HINT, "muted", wrap=True)
         self._names: list[str] = []
         self._filling = False
@@ -97,13 +101,14 @@ class Comparing(QWidget):
         layout.addWidget(self.halves, 1)
         layout.addLayout(row(self.beside, self.differ, self.map, stretch=None))
         layout.addWidget(self.hint)
-        layout.addLayout(row(self.truth, self.folder))
+        layout.addLayout(row(self.truth, self.sizes, self.folder))
 
         self.table.itemSelectionChanged.connect(self._choose)
         self.beside.clicked.connect(self._stand)
         self.differ.clicked.connect(self._subtract)
         self.map.activated.connect(self._map)
         self.folder.clicked.connect(self.ask_folder)
+        self.sizes.clicked.connect(self.show_cost)
         self.comparison.listed.connect(self._fill)
         self.comparison.side_changed.connect(self._offer)
         self.comparison.told.connect(self._say)
@@ -133,6 +138,13 @@ class Comparing(QWidget):
         path = QFileDialog.getExistingDirectory(self, "A folder of runs, or a comparison's")
         if path:
             self.comparison.add(Path(path))
+
+    def show_cost(self) -> None:
+        """Open cost against resolution."""
+        if self.costing is None:
+            self.costing = Costing(self.controller, self)
+        self.costing.show()
+        self.costing.raise_()
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Look which runs there are, whenever the tab comes up."""

@@ -108,6 +108,8 @@ class Panel(QTabWidget):
     def close_all(self) -> None:
         """End the run and the timer; may be called twice."""
         self._timer.stop()
+        if self.comparing.costing is not None:
+            self.comparing.costing.end()
         self.controller.close()
 
     def sizeHint(self) -> QSize:

@@ -1,0 +1,156 @@
+"""Cost against resolution: closed forms, and a bisection whose answer is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import FLOPS, Bright, card
+from typer.testing import CliRunner
+
+from hrviewer.cli import app
+from hrviewer.engine import Control
+from hrviewer.errors import UserError
+from hrviewer.models.trial import trial
+from hrviewer.runs import cost
+from hrviewer.runs.resolution import CLOSE, Point, bytes_of, fit, largest
+
+MB = 1_000_000
+
+
+def test_a_fit_of_a_line_is_that_line():
+    areas = np.array([64, 128, 256, 512, 1024]) ** 2
+    found = fit(areas, 3e6 + 40.0 * areas)
+    assert found.constant == pytest.approx(3e6)
+    assert found.per_pixel == pytest.approx(40)
+    assert found.off < 1e-9
+    assert found.at(2048) == pytest.approx(3e6 + 40 * 2048**2)
+    # Neither term is negative, and what it misses is known.
+    bent = fit(areas, areas.astype(float) ** 2)
+    assert bent.constant == 0
+    assert bent.off > 0.5
+
+
+def test_flops_grow_with_the_area():
+    points = [trial(Bright(), side) for side in (64, 128, 256)]
+    assert [point["flops"] for point in points] == [FLOPS * side**2 for side in (64, 128, 256)]
+    found = fit([p["side"] ** 2 for p in points], [p["flops"] for p in points])
+    assert (found.constant, found.per_pixel) == (pytest.approx(0, abs=1), pytest.approx(FLOPS))
+    assert all(point["fits"] and point["seconds"] > 0 for point in points)
+
+
+def test_what_does_not_fit_is_said():
+    network = Bright()
+
+    def refuse(batch):
+        raise MemoryError
+
+    network.before = refuse
+    assert trial(network, 64) == {"side": 64, "fits": False}
+
+
+@pytest.mark.parametrize("step", [1, 16])
+@pytest.mark.parametrize("limit", [200, 1000, 3333])
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_largest_is_found_by_bisection(step, limit, begun):
+    asked = []
+
+    def ask(side):
+        asked.append(side)
+        assert side % step == 0
+        return Point(side, 0, 0, 0) if side <= limit else None
+
+    points, side, fails = largest(ask, 160, 160 * 40 if begun else None, step)
+    assert side <= limit < fails
+    assert fails - side <= max(step, CLOSE * side) + step
+    assert len(asked) == len(set(asked)) <= 20
+    assert side == max((160, *(point.side for point in points)))
+
+
+def test_it_ends_when_all_fits():
+    points, side, fails = largest(lambda side: Point(side, 0, 0, 0), 1000, None, 1)
+    assert fails is None
+    assert side == points[-1].side > 90_000
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A 1 × 1 convolution to 32 maps and their sum: its memory grows faster than its work."""
+    pytest.importorskip("onnxruntime")
+    from onnx import helper, numpy_helper, save_model
+
+    weights = {"a": np.ones((32, 1, 1, 1), np.float32), "b": np.ones((1, 32, 1, 1), np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "a"], ["m"]),
+            helper.make_node("Relu", ["m"], ["r"]),
+            helper.make_node("Conv", ["r", "b"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", 1, ("n", 1, "h", "w"))],
+        [helper.make_tensor_value_info("y", 1, ("n", 1, "h", "w"))],
+        [numpy_helper.from_array(w, name) for name, w in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    path = tmp_path / "net.onnx"
+    save_model(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    about = card("thin", channels="gray", stride=1).model_dump(mode="json", exclude_none=True)
+    path.with_suffix(".json").write_text(json.dumps(about))
+    return path
+
+
+def test_the_largest_that_this_machine_takes(network, monkeypatch):
+    idle = cost(network, device="cpu", sides=[64], search=False).points[0].peak_bytes
+    limit = int(idle) + 250 * MB
+    said = []
+    found = cost(network, device="cpu", memory=limit, sides=[256, 512], watch=said.append)
+    assert found.limit_bytes == limit
+    assert found.largest < found.failed <= found.largest * (1 + CLOSE) + found.fits["flops"].off + 4
+    # 32 maps of float32 must be held at least, once; the process began anew after each failure.
+    assert 64 * found.largest**2 < 250 * MB < 1000 * found.failed**2
+    assert max(point.peak_bytes for point in found.points) <= limit
+    # Two convolutions of 32 weights, 2 FLOPs each, and nothing that does not grow.
+    assert found.fits["flops"].per_pixel == pytest.approx(2 * 64, rel=0.02)
+    assert found.fits["flops"].constant == pytest.approx(0, abs=1e3)
+    assert said[0] == "256 × 256 pixels"
+    told = json.loads(json.dumps(found.json()))
+    assert told["largest"] == found.largest
+    assert told["extrapolated"][0]["flops"] == pytest.approx(128 * 4096**2, rel=0.02)
+
+
+def test_too_little_memory_and_other_mistakes(network):
+    with pytest.raises(UserError, match="the network alone does not fit"):
+        cost(network, device="cpu", memory="1MB")
+    with pytest.raises(UserError, match="no amount of memory"):
+        cost(network, memory="lots")
+    with pytest.raises(UserError, match="does not exist"):
+        cost(network.with_name("nowhere.onnx"))
+    with pytest.raises(UserError, match="has no 'scout'"):
+        cost(network, role="scout")
+    stopped = Control()
+    stopped.stop()
+    with pytest.raises(UserError, match="stopped"):
+        cost(network, control=stopped)
+
+
+def test_amounts_of_memory():
+    assert bytes_of("4GB") == 4 * 10**9
+    assert bytes_of("1.5 GiB") == 3 << 29
+    assert bytes_of("500MB") == bytes_of(500 * MB) == 500 * MB
+
+
+def test_the_command(network, tmp_path):
+    asked = ["cost", "--model", str(network), "--sides", "64,128,256", "--no-search"]
+    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out"), "--json"])
+    assert said.exit_code == 0, said.output
+    told = json.loads(said.stdout)
+    assert [point["side"] for point in told["points"]] == [64, 128, 256]
+    assert told["largest"] is None
+    assert told["fits"].keys() == {"flops", "seconds", "peak_bytes"}
+    with Image.open(told["files"]["plot"]) as plot:
+        assert plot.width > 1000
+    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")])
+    assert "extrapolated" in said.stdout
+    assert CliRunner().invoke(app, ["cost", "--model", "x", "--sides", "a"]).exit_code == 2
