@@ -51,6 +51,7 @@ from hrviewer.training.density import Counted, Density, halo
 from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
+from hrviewer.training.picking import Picker
 from hrviewer.training.policy import Chooser
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
 from hrviewer.training.streams import Alone, Joined
@@ -71,6 +72,7 @@ __all__ = [
     "Density",
     "Joined",
     "Lesson",
+    "Picker",
     "Pieces",
     "Reader",
     "Student",

@@ -32,6 +32,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def teach(
     pack: Annotated[str, typer.Argument(help="The pack's name.")],
     role: Annotated[str, typer.Argument(help="Which of its networks: main, scout, …")],
+    by: Annotated[
+        str | None, typer.Option(help="Another way to teach it, where there is one: topk.")
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of data, where the lesson needs one.")
     ] = None,
@@ -65,9 +68,10 @@ def teach(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     course = _course(pack)
-    if role not in course.lessons:
-        known = ", ".join(course.lessons)
-        raise UserError(f"{pack} has no lesson for {role!r}: choose one of {known}")
+    name = f"{role}/{by}" if by else role
+    if name not in course.lessons:
+        known = ", ".join(known.replace("/", " --by ") for known in course.lessons)
+        raise UserError(f"{pack} has no lesson for {name!r}: choose one of {known}")
     packs = installed_packs()
     if out is None and pack not in packs:
         raise UserError(f"no pack is named {pack!r}: install its plug-in, or give --out")
@@ -75,12 +79,12 @@ def teach(
     # What is written elsewhere, without a main of its own, learns from the one that is installed.
     own = pack not in packs or (folder / "main.safetensors").exists()
     source = folder if own else packs[pack].folder
-    lesson = course.lessons[role](data, source)
+    lesson = course.lessons[name](data, source)
     steps = lesson.steps if steps is None else steps
     if not steps and not further:
         raise UserError("0 steps teach nothing: give --steps, or --further")
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = checkpoint or folder / f"{role}.checkpoint"
+    checkpoint = checkpoint or folder / f"{name.replace('/', '-')}.checkpoint"
     learned, weights = _learned(folder, role) if further else (None, None)
 
     bar = Progress(
@@ -93,7 +97,7 @@ def teach(
         speed_estimate_period=300,
     )
     with bar:
-        task = bar.add_task(f"{pack} {role}", total=steps, loss=float("nan"))
+        task = bar.add_task(f"{pack} {name}", total=steps, loss=float("nan"))
 
         def watch(step: int, loss: float, figures: dict[str, float] | None) -> None:
             bar.update(task, completed=step, loss=loss)
@@ -113,7 +117,12 @@ def teach(
         )
     set_by = lesson.calibrate(network)
     metrics = {**lesson.examine(network), **set_by}
-    given = {"--data": "DATA_FOLDER" if data else None, "--steps": steps, "--seed": seed}
+    given = {
+        "--by": by,
+        "--data": "DATA_FOLDER" if data else None,
+        "--steps": steps,
+        "--seed": seed,
+    }
     options = [f"{k} {v}" for k, v in given.items() if v is not None] + ["--further"] * further
     training = {
         **lesson.sources,

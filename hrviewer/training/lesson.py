@@ -96,7 +96,8 @@ class Course:
     title, description : str
         The pack's, for a person to read.
     lessons : mapping of role to function
-        Each takes the folder of data (``--data``, or None) and the pack's folder, where networks
+        Another way to teach a role has its name, too: ``scout/topk``, for ``--by topk``. Each
+        takes the folder of data (``--data``, or None) and the pack's folder, where networks
         that were taught before lie, and returns the role's lesson.
     """
 

@@ -28,7 +28,11 @@ from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
-__all__ = ["KINDS", "Student", "derived", "named"]
+__all__ = ["KINDS", "PICKED", "Student", "derived", "named"]
+
+
+PICKED = 0.1
+"""Part of the tiles that a strategy looks at closer, about: by which choices are judged."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,8 @@ class Student:
             "what": f"against main, on tiles of {self.tile} px of {len(self.test)} pictures that "
             "were not learned from: error of the pictures' counts over their mean; correlation of "
             "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
-            "share within 1.96 of it; share of main's count in the tenth of the tiles with most",
+            "share within 1.96 of it; share of main's count in the tenth of the tiles with most; "
+            "share of the absolute errors that is left beyond the tenth with most doubt",
             **_figures(*self._tiles(network, self.test)),
             "flops_over_mains": round(self._cost(network), 5),
         }
@@ -312,13 +317,16 @@ def _spread(tiles: NDArray[Any]) -> float:
 def _figures(tiles: NDArray[Any], pictures: NDArray[Any]) -> dict[str, float]:
     """Return what is reported of a student, from ``(n, 3)`` of tiles and of pictures."""
     mean, variance, there = tiles.T
-    best = np.argsort(-mean, kind="stable")[: max(1, round(len(mean) / 10))]
+    n = max(1, round(PICKED * len(mean)))
+    best, doubted = (np.argsort(-by, kind="stable")[:n] for by in (mean, variance))
+    off = np.abs(mean - there)
     error = np.abs(pictures[:, 0] - pictures[:, 2]).mean() / pictures[:, 2].mean()
     figures = {
         "count_error": error,
         "correlation": np.corrcoef(mean, there)[0, 1],
         "spread": _spread(tiles),
-        "coverage_95": (np.abs(mean - there) <= 1.96 * np.sqrt(variance)).mean(),
+        "coverage_95": (off <= 1.96 * np.sqrt(variance)).mean(),
         "found_in_top_tenth": there[best].sum() / there.sum(),
+        "left_beyond_tenth": 1 - off[doubted].sum() / max(off.sum(), 1e-12),
     }
     return {name: round(float(value), 4) for name, value in figures.items()}

@@ -14,7 +14,14 @@ from hrviewer.training import Course, command
 
 from .pupils import toy
 
-COURSE = Course("Squares", "Counts squares.", {"main": lambda data, pack: toy(steps=4)})
+COURSE = Course(
+    "Squares",
+    "Counts squares.",
+    {
+        "main": lambda data, pack: toy(steps=4),
+        "main/briefly": lambda data, pack: toy(steps=2),
+    },
+)
 
 
 @pytest.fixture
@@ -48,15 +55,28 @@ def test_a_role_is_taught_and_written_with_what_makes_it_again(run, tmp_path):
 
     words = shlex.split(said["command"])
     assert words[0] == "hrviewer-train"
+    assert "--by" not in words
     assert run(*words[1:], "--out", str(two), "--device", "cpu")[0] == 0
     assert open_pack(two).roles["main"].sha256 == card.sha256
+
+
+def test_a_role_may_be_taught_in_another_way(run, tmp_path):
+    words = "squares", "main", "--by", "briefly", "--out", str(tmp_path), "--device", "cpu"
+    code, _, err = run(*words)
+    assert code == 0, err
+    said = open_pack(tmp_path).roles["main"].training
+    assert said["steps"] == 2
+    assert said["command"].startswith("hrviewer-train squares main --by briefly")
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("gulls", "main"), "no lessons are installed for 'gulls' (known: squares)"),
-        (("squares", "scout"), "squares has no lesson for 'scout': choose one of main"),
+        (
+            ("squares", "scout"),
+            "squares has no lesson for 'scout': choose one of main, main --by briefly",
+        ),
         (("squares", "main"), "no pack is named 'squares': install its plug-in, or give --out"),
     ],
 )

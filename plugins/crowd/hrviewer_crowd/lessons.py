@@ -18,6 +18,7 @@ from hrviewer.training import (
     Coder,
     Course,
     Density,
+    Picker,
     Pieces,
     Reader,
     Student,
@@ -76,6 +77,11 @@ def scout(data: Path | None, pack: Path) -> Student:
     return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4))
 
 
+def picker(data: Path | None, pack: Path) -> Student:
+    """Guess the same, and doubt most where a look would correct most."""
+    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4), Picker)
+
+
 def scanner(data: Path | None, pack: Path) -> Student:
     """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
     return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
@@ -124,6 +130,7 @@ COURSE = Course(
     {
         "main": main,
         "scout": scout,
+        "scout/topk": picker,
         "scanner": scanner,
         "encoder": encoder,
         "head": head,

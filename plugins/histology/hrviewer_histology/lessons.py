@@ -24,6 +24,7 @@ from hrviewer.training import (
     Course,
     Density,
     Joined,
+    Picker,
     Pieces,
     Reader,
     Student,
@@ -86,6 +87,11 @@ def main(data: Path | None, pack: Path) -> Density:
 def scout(data: Path | None, pack: Path) -> Student:
     """Guess from an eighth of the size what ``main`` counts."""
     return _student("scout", data, pack, side=512, photographs=1, pieces=3)
+
+
+def picker(data: Path | None, pack: Path) -> Student:
+    """Guess the same, and doubt most where a look would correct most."""
+    return _student("scout", data, pack, side=512, photographs=1, pieces=3, kind=Picker)
 
 
 def scanner(data: Path | None, pack: Path) -> Student:
@@ -151,6 +157,7 @@ COURSE = Course(
     {
         "main": main,
         "scout": scout,
+        "scout/topk": picker,
         "scanner": scanner,
         "encoder": encoder,
         "head": head,

@@ -1,0 +1,67 @@
+"""A scout that is also taught to doubt where a look would correct most."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hrviewer.training import Course, Picker, picking, train, write_role
+from hrviewer.training.density import build
+from hrviewer.training.picking import left_over, tiles_of
+
+from .pupils import CARD, Pictures, picture
+
+COURSE = Course("Squares", "Counts squares.", {})
+
+
+class Wide(Pictures):
+    """Pictures of four tiles of 32 pixels."""
+
+    def __getitem__(self, step):
+        return (picture((self.seed, step), 64)[None],)
+
+
+def test_tiles_hold_what_their_cells_hold():
+    maps = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert tiles_of(torch.cat((maps, maps), 1), 2).tolist() == [20, 36, 84, 100]
+
+
+def test_doubt_moves_to_where_the_errors_are():
+    torch.manual_seed(0)
+    error = torch.tensor([0.1, 0.0, 2.0, 0.1, 0.0, 0.3, 0.0, 0.1, 0.0, 0.1])
+    doubt = torch.zeros(10, requires_grad=True)
+    optimizer = torch.optim.Adam([doubt], 0.1)
+    before = float(left_over(error, doubt.detach().exp()))
+    for _ in range(40):
+        optimizer.zero_grad()
+        left_over(error, doubt.exp()).backward()
+        optimizer.step()
+    assert doubt.argmax() == 2
+    assert before == pytest.approx(0.9, abs=0.1)  # one of ten, by chance
+    assert float(left_over(error, doubt.detach().exp())) < 0.35  # of 2.7, all but 2
+
+
+def test_both_figures_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(picking, "SIDE", 32)
+    torch.manual_seed(0)
+    folder = tmp_path / "pack"
+    main = build(CARD.architecture)
+    write_role(folder, "squares", COURSE, "main", main, CARD, training={}, metrics={})
+
+    def lesson():
+        judges = [picture(seed, 128) for seed in range(4)]
+        return Picker.of(
+            folder, {}, Wide, down=2, choose=judges[:2], test=judges[2:], tile=32, device="cpu"
+        )
+
+    first = lesson()
+    network, _ = train(first, tmp_path / "checkpoint", steps=3, workers=0)
+    figures = first.examine(network)
+    assert "distilled" not in figures
+    assert 0 <= figures["left_beyond_tenth"] <= 1
+    write_role(
+        folder, "squares", COURSE, "scout", network, first.card, training={}, metrics=figures
+    )
+    again = lesson()
+    fresh = again.begin()
+    assert again.examine(fresh)["distilled"] == {k: v for k, v in figures.items() if k != "what"}
