@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from hrviewer.geometry import Rect
     from hrviewer.models import Pack
     from hrviewer.pyramid import Pyramid
-    from hrviewer.runs import Run
+    from hrviewer.runs import Run, Scaling
     from hrviewer.strategies import Strategy
     from hrviewer.truth import Truth
     from hrviewer.viewer.view import View
 
-__all__ = ["__version__", "compare", "export", "open", "run", "view"]
+__all__ = ["__version__", "compare", "cost", "export", "open", "run", "view"]
 
 __version__ = _version("hrviewer")
 
@@ -196,6 +196,47 @@ def compare(
         cache=cache,
         out=out,
     )
+
+
+def cost(
+    model: str | Path | Pack,
+    *,
+    role: str = "main",
+    device: str = "auto",
+    memory: str | int | None = None,
+    sides: Sequence[int] | None = None,
+    search: bool = True,
+) -> Scaling:
+    """Measure what a network takes as its input grows, and the largest input that fits.
+
+    Parameters
+    ----------
+    model : str, Path or Pack
+        As `run` takes it.
+    role : str
+        Which of its networks.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+    memory : str or int, optional
+        What it may take, as ``"4GB"`` or in bytes; most of what is free by default.
+    sides : sequence of int, optional
+        Squares to measure, pixels; growing ones by default.
+    search : bool
+        Whether the largest that fits is looked for.
+
+    Returns
+    -------
+    Scaling
+        With ``points``, ``fits`` and ``largest``; shows itself in a notebook.
+
+    Raises
+    ------
+    UserError
+        If there is no such network, it takes one size only, or nothing fits.
+    """
+    from hrviewer import runs
+
+    return runs.cost(model, role=role, device=device, memory=memory, sides=sides, search=search)
 
 
 def view(

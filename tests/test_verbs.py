@@ -13,7 +13,7 @@ from toys import picture, toy_pack
 import hrviewer
 from hrviewer.errors import UserError
 
-VERBS = ("open", "run", "compare", "view", "export")
+VERBS = ("open", "run", "compare", "cost", "view", "export")
 
 
 def test_all_that_is_promised_is_there():
@@ -39,6 +39,15 @@ def test_run_takes_what_runs_takes():
 
     theirs = inspect.signature(runs.run).parameters
     ours = inspect.signature(hrviewer.run).parameters
+    assert theirs.keys() - ours.keys() == {"watch", "control"}
+    assert all(ours[name].default == theirs[name].default for name in ours)
+
+
+def test_cost_takes_what_runs_takes():
+    from hrviewer import runs
+
+    theirs = inspect.signature(runs.cost).parameters
+    ours = inspect.signature(hrviewer.cost).parameters
     assert theirs.keys() - ours.keys() == {"watch", "control"}
     assert all(ours[name].default == theirs[name].default for name in ours)
 

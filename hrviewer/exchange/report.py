@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from hrviewer.errors import UserError
 from hrviewer.exchange.formats import Exportable
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.resample import Pixels
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "Figure",
     "Overlay",
     "Section",
+    "gallery",
     "overlays",
     "page",
     "photograph",
@@ -256,6 +258,23 @@ def pictured(
         boxes = patches(run, photo.shape[:2]) if name == "cost" else []
         figures.append((overlay.caption(top), blend(photo, overlay, top, boxes)))
     return figures
+
+
+def gallery(run: Exportable) -> str:
+    """Return a run's maps over its image as HTML, for a notebook; nothing without the image."""
+    wanted = run.header["image"]
+    try:
+        with open_pyramid(wanted["path"]) as pyramid:
+            if pyramid.fingerprint != wanted["fingerprint"]:
+                return ""
+            photo = photograph(pyramid, Rect(*run.header["region"]))
+        figures = pictured(overlays(run, photo.shape[:2]), {}, photo, run)
+    except (UserError, ImportError):
+        return ""
+    style = "display: inline-block; width: 260px; margin: 0 10px 0 0; vertical-align: top"
+    return "".join(
+        figure(shown).replace("<figure>", f"<figure style='{style}'>") for shown in figures
+    )
 
 
 def photograph(pyramid: Pyramid, region: Rect) -> NDArray[np.uint8]:

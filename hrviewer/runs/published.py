@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from hrviewer.errors import UserError
-from hrviewer.exchange.plots import Curve, Quantity, cost_against_side, error_against_cost
+from hrviewer.exchange.plots import Quantity, cost_against_side, error_against_cost
 from hrviewer.exchange.report import Figure, Section, overlays, page, photograph, pictured
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs.estimate import sentence, verdict
@@ -21,7 +21,7 @@ from hrviewer.runs.run import Run
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COSTS", "curves_of", "publish_comparison", "publish_cost", "publish_experiment"]
+__all__ = ["COSTS", "publish_comparison", "publish_cost", "publish_experiment"]
 
 COSTS = {
     "flops": Quantity("cost per image", "FLOP"),
@@ -129,32 +129,10 @@ def publish_cost(found: Scaling, folder: Path) -> dict[str, str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files["json"].write_text(json.dumps(found.json(), indent=2) + "\n", "utf-8")
-        files["plot"].write_bytes(cost_against_side(curves_of(found), found.largest))
+        files["plot"].write_bytes(cost_against_side(found.curves(), found.largest))
     except OSError as error:
         raise UserError(f"{folder} cannot be written to: {error}") from None
     return {name: str(path) for name, path in files.items()}
-
-
-def curves_of(found: Scaling) -> list[Curve]:
-    """Return what was measured as it is plotted."""
-    sides = [point.side for point in found.points]
-    told = {
-        "flops": Quantity("FLOPs", "FLOP"),
-        "seconds": Quantity(f"time on {found.device}", "s"),
-        "peak_bytes": Quantity("peak memory", "B"),
-    }
-    return [
-        Curve(
-            quantity,
-            sides,
-            [getattr(point, name) for point in found.points],
-            found.fits[name].constant,
-            found.fits[name].per_pixel,
-            found.fits[name].off,
-            found.limit_bytes if name == "peak_bytes" else None,
-        )
-        for name, quantity in told.items()
-    ]
 
 
 NOMINAL = ("costs are", "nominal: what a run costs by itself, whatever came from a cache")

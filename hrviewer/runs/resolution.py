@@ -23,6 +23,7 @@ import numpy as np
 
 from hrviewer.engine import Control
 from hrviewer.errors import UserError
+from hrviewer.exchange.plots import Curve, Quantity, cost_against_side
 from hrviewer.models import Card, Pack, open_pack
 from hrviewer.models.memory import host_room
 
@@ -109,6 +110,33 @@ class Scaling:
             for side in ASKED
         ]
         return told
+
+    def curves(self) -> list[Curve]:
+        """Return what was measured as it is plotted."""
+        sides = [point.side for point in self.points]
+        told = {
+            "flops": Quantity("FLOPs", "FLOP"),
+            "seconds": Quantity(f"time on {self.device}", "s"),
+            "peak_bytes": Quantity("peak memory", "B"),
+        }
+        return [
+            Curve(
+                quantity,
+                sides,
+                [getattr(point, name) for point in self.points],
+                self.fits[name].constant,
+                self.fits[name].per_pixel,
+                self.fits[name].off,
+                self.limit_bytes if name == "peak_bytes" else None,
+            )
+            for name, quantity in told.items()
+        ]
+
+    def _repr_png_(self) -> bytes | None:
+        try:
+            return cost_against_side(self.curves(), self.largest)
+        except ImportError:
+            return None
 
 
 class Asked(Protocol):

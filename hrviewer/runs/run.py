@@ -129,14 +129,17 @@ class Run:
         return np.asarray(self.map("cost")[0][QUANTITIES.index(quantity)])
 
     def _repr_html_(self) -> str:
+        from hrviewer.exchange.report import gallery
+
         cost = self.cost
+        params = [f"{name}={value}" for name, value in self.header["params"].items()]
         rows = {
             "image": self.header["image"]["path"],
             "network": self.header["model"],
-            "strategy": f"{self.header['strategy']} {self.header['params'] or ''}",
+            "strategy": " ".join([self.header["strategy"], *params]),
             "answer": sentence(self.estimate),
             **({"truth": verdict(self.truth)} if self.truth else {}),
-            "cost": f"{cost['flops']:.3g} FLOPs · {cost['wall_s']:.2f} s · "
+            "cost": f"{cost['flops'] / 1e9:,.4g} GFLOP · {cost['wall_s']:.2f} s · "
             f"{cost['pixels_read'] / 1e6:,.1f} MP read",
             "patches": f"{self.header['patches']['done'] + self.header['patches']['cached']} of "
             f"{self.header['patches']['planned']}",
@@ -145,4 +148,4 @@ class Run:
             f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(str(value))}</td></tr>"
             for name, value in rows.items()
         )
-        return f"<table>{cells}</table>"
+        return f"<table>{cells}</table>{gallery(self)}"

@@ -18,7 +18,6 @@ from hrviewer.errors import UserError
 from hrviewer.exchange.plots import curves, dress
 from hrviewer.models.memory import host_room
 from hrviewer.runs import Scaling, cost
-from hrviewer.runs.published import curves_of
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.panel.parts import label, row
 from hrviewer.viewer.panel.plotted import Drawn, ink_of
@@ -42,7 +41,7 @@ class Curves(Drawn):
         self.panel = panels[0]
         for panel in panels:
             dress(panel, ink)
-        curves(panels, curves_of(found), found.largest, ink)
+        curves(panels, found.curves(), found.largest, ink)
         self.canvas.draw_idle()
 
     def sizeHint(self) -> QSize:
