@@ -87,8 +87,8 @@ def test_help_lists_what_works_and_no_more():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
     commands = {
-        "info", "run", "view", "compare", "convert", "experiment", "export", "fit", "import",
-        "sample",
+        "info", "run", "view", "compare", "convert", "cost", "experiment", "export", "fit",
+        "import", "sample",
         "models", "strategies",
     }  # fmt: skip
     assert listed == commands | {"--version", "--debug", "--help"} | (listed & {"resumed."})

@@ -154,7 +154,7 @@ def cost(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the plot goes.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a network takes as its input grows, and the largest that fits."""
+    """Measure what a network takes at every size, and what fits."""
     from hrviewer.exchange.plots import need_plots
     from hrviewer.runs import cost as measure
     from hrviewer.runs.compare import default_folder

@@ -198,14 +198,15 @@ def _noise(network: Network, seed: int, side: int) -> Floats:
     """A prepared tile ``(1, C, side, side)`` of noise: pixels, or codes for a head.
 
     As pictures are, it is as strong at every size of blots, grey for the most part, and here and
-    there black or white: of other noise many a network sees nothing, and hides how far it sees.
+    there nearly black or white: of other noise many a network sees nothing, and hides how far it
+    sees.
     """
     rng = np.random.default_rng(seed)
     card = network.card
     if isinstance(card.input.channels, int):
         return card.prepare(_blots(rng, side, card.input.count))[None]
     grey, colour = _blots(rng, side, 1), _blots(rng, side, card.input.count)
-    return card.prepare(np.clip(127.5 + 150 * grey + 30 * colour, 0, 255))[None]
+    return card.prepare(np.clip(127.5 + 150 * grey + 30 * colour, 1, 254))[None]
 
 
 def _blots(rng: np.random.Generator, side: int, channels: int) -> Floats:

@@ -85,7 +85,9 @@ def train(
     network = network.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=_average, use_buffers=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.05)
+    # A rise of exactly one step, as 5 % of 20 are, is more than torch can divide by.
+    rise = min(0.9, max(0.05, 2 / steps))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=rise)
     parts: dict[str, Any] = {
         "network": network,
         "average": average,

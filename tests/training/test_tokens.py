@@ -128,7 +128,7 @@ class Ramp:
 
 
 def test_what_is_around_a_piece():
-    found = surround(Ramp(), 2048, Rect(512, 1024, 512, 512), 2) * 255
+    found = surround(Ramp(), 4096, Rect(512, 1024, 512, 512), 2) * 255
     assert found.shape == (16, 3, 16, 16)
     rows = torch.arange(16.0)
     torch.testing.assert_close(found[0, 0, :, 0], rows)  # the row of regions above
@@ -136,5 +136,6 @@ def test_what_is_around_a_piece():
     torch.testing.assert_close(found[6, 2, :, 3], 32 + rows)  # below
     # Thrice as wide: of 3 × 3 squares about the middle, these have theirs in the scene.
     inside = [i for i in range(8, 16) if not found[i].isnan().any()]
-    assert inside == [11, 14]  # to the left, and below; all others lie beyond a border
-    torch.testing.assert_close(found[11, 0, :, 9], rows * 3 + 1)
+    assert inside == [12, 14, 15]  # right and below; all others lie beyond a border
+    # 24 rows of the overview, 0, 2, 4, …, make 16, each of the two that it touches.
+    torch.testing.assert_close(found[12, 0, :, 9], rows * 3 + (rows % 2 == 0))

@@ -213,11 +213,6 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     docked.running.run.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     run = docked.controller.run.path
-    target = tmp_path / "x.geojson"
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a: (str(target), ""))
-    docked.files.menu.actions()[0].trigger()
-    qtbot.waitUntil(lambda: not docked.controller.busy, timeout=10_000)
-    assert target.exists()
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(run))
     docked.files.open.click()
     qtbot.waitUntil(lambda: not docked.controller.busy, timeout=10_000)
@@ -231,14 +226,10 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     assert "other" in docked.running.error.text()
     nothing = lambda *a: ("", "")  # noqa: E731
     monkeypatch.setattr(QFileDialog, "getOpenFileName", nothing)
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", nothing)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: "")
     docked.choice.ask_image()
     docked.choice.ask_model()
     docked.files.ask_run()
-    docked.files.ask_target("geojson")
-    docked.controller.run = None
-    docked.files.ask_target("geojson")
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -7,6 +7,7 @@ runs. Costs are counted by torch as before, so they do not depend on what runs i
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -85,15 +86,18 @@ class OpenVinoNetwork(ExportedNetwork):
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or cores(),
         }
-        self._request: Any = openvino.compile_model(
+        self._model: Any = openvino.compile_model(
             openvino.Core().read_model(graph), "CPU", settings
-        ).create_infer_request()
+        )
+        self._own = threading.local()
         return f"openvino {version('openvino')}"
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        self._request.infer([np.ascontiguousarray(batch, np.float32)])
-        # The request keeps its outputs to write the next ones into.
-        return [np.array(out.data, np.float32) for out in self._request.output_tensors]
+        # A request serves one thread, and keeps its outputs to write the next ones into.
+        if not hasattr(self._own, "request"):
+            self._own.request = self._model.create_infer_request()
+        self._own.request.infer([np.ascontiguousarray(batch, np.float32)])
+        return [np.array(out.data, np.float32) for out in self._own.request.output_tensors]
 
 
 EXPORTERS: dict[str, type[ExportedNetwork]] = {
