@@ -35,6 +35,7 @@ __all__ = [
     "progress",
     "quantity",
     "region_of",
+    "region_or_file",
     "say",
     "say_json",
     "settings_of",
@@ -153,17 +154,20 @@ def quantity(value: float, unit: str) -> str:
     return f"{value:.3g} P{unit}"
 
 
-def region_of(text: str) -> Rect | Path:
-    """Read ``y,x,h,w``, or the name of a file that marks it, which is read with the image."""
-    if Path(text).suffix and not text.replace(",", "").replace(".", "").isdigit():
-        return Path(text)
+def region_of(text: str) -> Rect:
+    """Read ``y,x,h,w``."""
     try:
         region = Rect(*map(int, text.split(",")))
     except (TypeError, ValueError):
-        raise typer.BadParameter(f"{text!r} is neither y,x,h,w nor a file") from None
+        raise typer.BadParameter(f"{text!r} is not y,x,h,w in level-0 pixels") from None
     if region.empty:
         raise typer.BadParameter(f"{text!r} has no pixels")
     return region
+
+
+def region_or_file(text: str) -> Rect | Path:
+    """Read ``y,x,h,w``, or the name of a file that marks it, which is read with the image."""
+    return Path(text) if Path(text).suffix and "," not in text else region_of(text)
 
 
 def budget_of(text: str | None) -> str | None:

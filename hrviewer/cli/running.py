@@ -16,7 +16,7 @@ from hrviewer.cli.plumbing import (
     command,
     progress,
     quantity,
-    region_of,
+    region_or_file,
     say,
     say_json,
     settings_of,
@@ -62,7 +62,7 @@ def run(
     region: Annotated[
         Any,  # a rectangle or a path: typer knows no unions
         typer.Option(
-            parser=region_of,
+            parser=region_or_file,
             metavar="Y,X,H,W|FILE",
             help="Only this part, level-0 pixels; or what a file's shapes lie in.",
         ),

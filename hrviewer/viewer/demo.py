@@ -24,8 +24,8 @@ def show(opened: View, strategy: str, out: Path) -> list[Path]:
     controller = opened.controller
     controller.use_strategy(strategy)
     run = out / f"{strategy}.run.zarr"
-    made = [run, *(run.with_name(f"{strategy}{form.suffixes[0]}") for form in FORMATS.values())]
-    for old in made:
+    exports = {name: out / f"{strategy}{form.suffixes[0]}" for name, form in FORMATS.items()}
+    for old in (run, *exports.values()):
         if old.is_dir():
             shutil.rmtree(old)
         old.unlink(missing_ok=True)
@@ -42,10 +42,12 @@ def show(opened: View, strategy: str, out: Path) -> list[Path]:
         controller.ask(base.data_to_world([side / 2 for side in controller.run.image_shape]))
         wait(lambda: not controller.busy)
     picture(opened, out / f"{strategy}.png")
-    for path, name in zip(made[1:], FORMATS, strict=True):
+    # A slide has no place on Earth: not every format fits every run.
+    fitting = {k: v for k, v in exports.items() if FORMATS[k].why_not(controller.run) is None}
+    for name, path in fitting.items():
         controller.export(path, name)
         wait(lambda: not controller.busy)
-    return [out / f"{strategy}-running.png", out / f"{strategy}.png", *made]
+    return [out / f"{strategy}-running.png", out / f"{strategy}.png", run, *fitting.values()]
 
 
 def main(out: Path | None = None) -> int:

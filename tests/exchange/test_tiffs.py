@@ -95,7 +95,7 @@ def test_only_what_is_on_earth_becomes_a_geotiff(made, tmp_path):
     with pytest.raises(UserError, match="no place"):
         export(run, tmp_path / "a.tif")
     run.header["image"]["path"] = path + "x"
-    with pytest.raises(UserError, match="not there any more"):
+    with pytest.raises(UserError, match="no file that is there"):
         export(run, tmp_path / "a.tif")
 
 

@@ -71,8 +71,8 @@ def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
     tab.path.setText(str(tmp_path / "a.tif"))
     tab.export.click()
     settle(done)
-    assert "there any more" in tab.words.text()
-    assert "there any more" in errors(done)[-1]
+    assert "place on Earth" in tab.words.text()
+    assert "place on Earth" in errors(done)[-1]
 
 
 def test_an_export_can_be_stopped(tab, done, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ class Settings(Options):
 def place_of(run: Exportable) -> tuple[Any, Any] | None:
     """Return the affine and the coordinate system of a run's image; None if it has none."""
     import rasterio
-    from rasterio.errors import RasterioError
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
-        with rasterio.open(run.header["image"]["path"]) as source:
-            if source.crs is None or tuple(source.shape) != tuple(run.header["image"]["shape"]):
-                return None
-            return source.transform, source.crs
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(run.header["image"]["path"]) as source:
+                if source.crs is None or tuple(source.shape) != tuple(run.header["image"]["shape"]):
+                    return None
+                return source.transform, source.crs
     except RasterioError:
         return None
 
@@ -47,7 +50,7 @@ def why_not(run: Exportable) -> str | None:
         return "GeoTIFF needs rasterio: pip install 'hrviewer[geo]'"
     path = run.header["image"]["path"]
     if not Path(path).exists():
-        return f"{path} is not there any more: only the image knows its place on Earth"
+        return f"{path} is no file that is there: only the image knows its place on Earth"
     if place_of(run) is None:
         return f"{path} has no place on Earth: choose ome-tiff"
     return None
