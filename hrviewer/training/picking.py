@@ -101,7 +101,8 @@ def left_over(error: Tensor, variance: Tensor) -> Tensor:
     """Return what part of the errors of tiles ``(m,)`` is left beyond the tenth with most doubt."""
     chooser = PerturbedTopK(max(1, round(PICKED * len(error))), SAMPLES, SIGMA)
     chosen = chooser(0.5 * variance.log()[None]).sum(1)[0]
-    return (error * (1 - chosen)).sum() / error.sum().clamp(min=1e-6)
+    left: Tensor = (error * (1 - chosen)).sum() / error.sum().clamp(min=1e-6)
+    return left
 
 
 def tiles_of(maps: Tensor, side: int) -> Tensor:
