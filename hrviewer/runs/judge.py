@@ -11,13 +11,17 @@ import numpy as np
 from hrviewer.errors import UserError
 from hrviewer.exchange.truth import Asked, is_label_map, read_truth
 from hrviewer.exchange.truth.labels import open_labels, windows
+from hrviewer.geometry import Rect
 from hrviewer.models import Card
 from hrviewer.pyramid import Pyramid
-from hrviewer.runs.metrics import GAME_LEVELS, Overlap, game
+from hrviewer.runs.metrics import GAME_LEVELS, Overlap, average_precision, finds, game, peaks
 from hrviewer.runs.run import Run
 from hrviewer.truth import Truth
 
 __all__ = ["Judge", "count_errors", "find_judge", "find_truth", "of_classes"]
+
+RANKED = 20
+"""Peaks that are asked for each object: below a precision of 1 in 20 nothing is gained."""
 
 Judge = Callable[[Run], dict[str, Any]]
 """Says of a run what ``truth`` holds in its header."""
@@ -81,7 +85,12 @@ def of_classes(truth: Truth, known: Container[str]) -> Truth:
 
 
 def count_errors(run: Run, truth: Truth) -> dict[str, Any]:
-    """Return a count's error and its GAME over the run's region."""
+    """Return a count's error, its GAME over the run's region, and how well its peaks find things.
+
+    Where the truth has boxes, the map's peaks, the highest first, are taken for finds, as the
+    localisation of crowds is judged (Idrees et al., *Composition Loss for Counting, Density Map
+    Estimation and Localization in Dense Crowds*, ECCV 2018).
+    """
     inside = truth.clip(run.region)
     cells, cell = run.map("output")
     value = None if run.estimate is None else run.estimate["value"]
@@ -92,8 +101,18 @@ def count_errors(run: Run, truth: Truth) -> dict[str, Any]:
             str(level): off
             for level, off in game(cells, cell, inside.points, run.region, GAME_LEVELS).items()
         },
+        **({} if inside.boxes is None else {"precision": found(cells, cell, run.region, inside)}),
         "source": truth.source,
     }
+
+
+def found(cells: Any, cell: float, region: Rect, truth: Truth) -> float | None:
+    """Return the average precision of a density's peaks; None where there is nothing to find."""
+    if truth.boxes is None or not len(truth):
+        return None
+    # What is ranked below so many has no say in it.
+    points, heights = peaks(cells, cell, region, RANKED * len(truth))
+    return average_precision(finds(points, truth.boxes), heights, len(truth))
 
 
 def class_judge(truth: str | Path | Truth, pyramid: Pyramid, card: Card) -> Judge:

@@ -18,11 +18,12 @@ __all__ = [
     "average_precision",
     "bias",
     "ci95",
+    "finds",
     "game",
     "grid_errors",
     "mae",
-    "matches",
     "parts",
+    "peaks",
     "rmse",
 ]
 
@@ -30,6 +31,12 @@ GAME_LEVELS = (0, 2, 4)
 """1, 16 and 256 cells."""
 
 Floats = NDArray[np.float64]
+
+BAND = 512
+"""Rows of a map that are searched at once."""
+
+NEAR = 8
+"""Objects about a point that it may find."""
 
 
 # Counts on one image.
@@ -187,39 +194,74 @@ class Overlap:
         return np.where(self.sizes > 0, 2 * self.both / np.maximum(self.sizes, 1), 1.0)
 
 
-# Detections.
+# Places of things.
 
 
-def matches(boxes: Floats, scores: Floats, truth: Floats, iou: float) -> NDArray[np.bool_]:
-    """Return which boxes find an object that no better one found.
+def peaks(cells: Any, cell: float, region: Rect, most: int) -> tuple[Floats, Floats]:
+    """Return where a density is highest: cells above zero that none of their neighbours tops.
 
     Parameters
     ----------
-    boxes, truth : ndarray, shape (m, 4) and (n, 4)
-        ``(y, x, h, w)``.
-    scores : ndarray, shape (m,)
-        How sure each box is.
-    iou : float
-        Intersection over union from which a box is an object's.
+    cells : array-like, shape (k, rows, columns)
+        The density; NaN, never looked at, is zero. Read a band of rows at a time.
+    cell : float
+        Side of its cells, level-0 pixels.
+    region : Rect
+        Peaks lie in it.
+    most : int
+        The highest so many.
 
     Returns
     -------
-    ndarray of bool, shape (m,)
-        In the order of `boxes`.
+    points : ndarray, shape (m, 2)
+        The cells' centres, ``(y, x)``, the highest first.
+    heights : ndarray, shape (m,)
+        What is in them.
     """
-    low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
-    high = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (truth[:, :2] + truth[:, 2:])[None])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    areas = boxes[:, 2:].prod(axis=1)[:, None] + truth[:, 2:].prod(axis=1)[None] - common
-    shares = common / np.where(areas > 0, areas, 1)
-    hit = np.zeros(len(boxes), np.bool_)
-    for i in np.argsort(-scores, kind="stable"):
-        if not len(truth):
-            break
-        best = int(shares[i].argmax())
-        if shares[i, best] >= iou:
-            hit[i] = True
-            shares[:, best] = -1
+    from scipy.ndimage import maximum_filter
+
+    first, last = int(region.y / cell), min(cells.shape[1], int(np.ceil(region.y1 / cell)))
+    points, heights = np.empty((0, 2)), np.empty(0)
+    for start in range(first, last, BAND):
+        stop = min(start + BAND, last)
+        top = max(0, start - 1)
+        density = np.nansum(cells[:, top : stop + 1], axis=0, dtype=np.float64)
+        highest = (density > 0) & (density == maximum_filter(density, 3, mode="constant"))
+        found = np.argwhere(highest[start - top : stop - top]) + np.array([start, 0])
+        at = (found + 0.5) * cell
+        inside = ((at >= (region.y, region.x)) & (at < (region.y1, region.x1))).all(axis=1)
+        points = np.concatenate([points, at[inside]])
+        values = density[found[inside, 0] - top, found[inside, 1]]
+        heights = np.concatenate([heights, values])
+        best = np.argsort(-heights, kind="stable")[:most]
+        points, heights = points[best], heights[best]
+    return points, heights
+
+
+def finds(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
+    """Return which points find an object that none before them found: they lie in its box.
+
+    Parameters
+    ----------
+    points : ndarray, shape (m, 2)
+        ``(y, x)``, the surest first.
+    boxes : ndarray, shape (n, 4)
+        The objects, ``(y, x, h, w)``. Of several the one with the nearest centre is found.
+    """
+    from scipy.spatial import cKDTree
+
+    hit, free = np.zeros(len(points), np.bool_), np.ones(len(boxes), np.bool_)
+    if not len(points) or not len(boxes):
+        return hit
+    tree = cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)
+    _, near = tree.query(points, k=range(1, min(NEAR, len(boxes)) + 1))
+    low, high = boxes[near, :2], boxes[near, :2] + boxes[near, 2:]
+    inside = ((points[:, None] >= low) & (points[:, None] < high)).all(axis=2)
+    for i in np.flatnonzero(inside.any(axis=1)):
+        for object_ in near[i][inside[i]]:
+            if free[object_]:
+                hit[i], free[object_] = True, False
+                break
     return hit
 
 
@@ -229,7 +271,7 @@ def average_precision(hit: NDArray[np.bool_], scores: Floats, objects: int) -> f
     Parameters
     ----------
     hit : ndarray of bool, shape (m,)
-        Which boxes are right, of one image or of many together; see `matches`.
+        What is right, of one image or of many together; see `finds`.
     scores : ndarray, shape (m,)
         How sure each is.
     objects : int

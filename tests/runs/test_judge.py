@@ -49,6 +49,17 @@ def test_a_perfect_count(tmp_path):
     assert "truth" in done._repr_html_()
 
 
+def test_peaks_are_judged_where_the_truth_has_boxes(tmp_path):
+    boxes = np.hstack([POINTS - 3, np.full_like(POINTS, 7)]).astype(float)
+    known = Truth(POINTS + 0.5, boxes=boxes)
+    assert judged(dots(POINTS), known, tmp_path / "a").truth["precision"] == 1
+    # Three of four are found, and one peak is wrong: as sure as the others, and first in line.
+    moved = POINTS.copy()
+    moved[0] = 5, 250
+    found = judged(dots(moved), known, tmp_path / "b").truth["precision"]
+    assert found == pytest.approx(0.75 * 76 / 101, abs=1e-9)
+
+
 def test_one_too_few_and_one_in_the_wrong_place(tmp_path):
     moved = POINTS[:3].copy()
     moved[0] = 130, 20  # in the other half

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from hrviewer.geometry import Rect
 from hrviewer.runs import metrics
-from hrviewer.runs.metrics import average_precision, bias, ci95, game, mae, matches, rmse
+from hrviewer.runs.metrics import average_precision, bias, ci95, finds, game, mae, peaks, rmse
 
 
 def slow_game(cells, cell, points, region, level):
@@ -125,21 +125,57 @@ def coco_precision(boxes, scores, truth):
     return found.eval["precision"].mean()
 
 
+def overlapping(boxes, scores, truth):
+    """Which boxes overlap by half, better ones first, an object that is still free."""
+    low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
+    ends = (both[:, :2] + both[:, 2:] for both in (boxes, truth))
+    high = np.minimum(next(ends)[:, None], next(ends)[None])
+    common = np.clip(high - low, 0, None).prod(2)
+    shares = common / (boxes[:, 2:].prod(1)[:, None] + truth[:, 2:].prod(1) - common)
+    hit = np.zeros(len(boxes), bool)
+    for i in np.argsort(-scores, kind="stable"):
+        best = shares[i].argmax()
+        if shares[i, best] >= 0.5:
+            hit[i], shares[:, best] = True, -1
+    return hit
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_average_precision_is_that_of_coco(seed):
     rng = np.random.default_rng(seed)
     truth = np.hstack([rng.integers(0, 60, (12, 2)), rng.integers(8, 20, (12, 2))]).astype(float)
     near = truth[rng.integers(0, 12, 20)] + rng.integers(-3, 4, (20, 4))
     scores = rng.permutation(20) / 20
-    hit = matches(near, scores, truth, 0.5)
+    hit = overlapping(near, scores, truth)
     assert_allclose(average_precision(hit, scores, 12), coco_precision(near, scores, truth))
 
 
 def test_average_precision_at_its_ends():
-    boxes = np.array([[0, 0, 4, 4], [10, 10, 4, 4]], float)
     scores = np.array([0.5, 0.9])
-    assert average_precision(matches(boxes, scores, boxes, 0.5), scores, 2) == 1
+    assert average_precision(np.array([True, True]), scores, 2) == 1
     assert average_precision(np.array([False, False]), scores, 2) == 0
     assert average_precision(np.zeros(0, bool), np.zeros(0), 2) == 0
     assert np.isnan(average_precision(np.zeros(0, bool), np.zeros(0), 0))
-    assert not matches(boxes, scores, np.empty((0, 4)), 0.5).any()
+
+
+def test_peaks_are_the_highest_of_their_neighbours(monkeypatch):
+    monkeypatch.setattr("hrviewer.runs.metrics.BAND", 2)  # peaks on and across the bands' borders
+    density = np.full((2, 7, 9), np.nan)
+    for y, x, height in [(0, 0, 1.0), (1, 4, 3.0), (2, 4, 2.0), (4, 8, 0.5), (5, 2, 4.0)]:
+        density[:, y, x] = height / 2
+    density[0, 3, 7] = 0
+    points, heights = peaks(density, 4.0, Rect(0, 0, 28, 36), 10)
+    assert heights.tolist() == [4, 3, 1, 0.5]
+    assert points.tolist() == [[22, 10], [6, 18], [2, 2], [18, 34]]
+    points, heights = peaks(density, 4.0, Rect(0, 0, 20, 34), 2)
+    assert heights.tolist() == [3, 1]
+    assert len(peaks(density * 0, 4.0, Rect(0, 0, 28, 36), 2)[0]) == 0
+
+
+def test_each_object_is_found_once():
+    boxes = np.array([[0, 0, 10, 10], [6, 6, 10, 10], [40, 40, 2, 2]], float)
+    points = np.array([[8, 8], [9, 9], [7, 7], [41, 43], [40, 40]], float)
+    # The first is nearer to the second box's centre; then only the first is free.
+    assert finds(points, boxes).tolist() == [True, True, False, False, True]
+    assert not finds(points, np.empty((0, 4))).any()
+    assert not len(finds(np.empty((0, 2)), boxes))
