@@ -14,12 +14,21 @@ SHARE = 0.8
 
 def peak_memory() -> int | None:
     """Return the process's largest resident size, in bytes; None where nobody counts it."""
+    # On Linux `getrusage` counts what this process's parent held, too: it outlives `exec`.
+    with suppress(OSError, KeyError):
+        return _kilobytes("/proc/self/status")["VmHWM"] * 1024
     try:
         import resource
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _kilobytes(path: str) -> dict[str, int]:
+    """Return the sizes that a file of the system's tells, a line each: ``Name:  123 kB``."""
+    lines = [line.split() for line in Path(path).read_text("utf-8").splitlines()]
+    return {line[0].rstrip(":"): int(line[1]) for line in lines if line[2:] == ["kB"]}
 
 
 def forget_peak() -> None:
@@ -34,9 +43,7 @@ def host_room() -> int:
 
     free = []
     with suppress(OSError):
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-        told = dict(line.split(":", 1) for line in lines)
-        free.append(int(told["MemAvailable"].split()[0]) * 1024)
+        free.append(_kilobytes("/proc/meminfo")["MemAvailable"] * 1024)
     with suppress(OSError, ValueError):
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
         free.append(limit - int(Path("/sys/fs/cgroup/memory.current").read_text("ascii")))

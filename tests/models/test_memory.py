@@ -1,0 +1,37 @@
+"""How much memory a process has needed, and nobody else's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hrviewer.models.memory import forget_peak, host_room, peak_memory
+
+MB = 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others cannot begin anew")
+def test_the_peak_is_what_was_held_and_can_begin_anew():
+    forget_peak()
+    before = peak_memory()
+    held = np.ones(300 * MB, np.uint8)
+    assert peak_memory() - before == pytest.approx(held.nbytes, rel=0.1)
+    del held
+    assert peak_memory() - before > 250 * MB
+    forget_peak()
+    assert peak_memory() - before < 50 * MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others count as they like")
+def test_a_child_does_not_count_its_parent():
+    held = np.ones(300 * MB, np.uint8)
+    ask = "from hrviewer.models.memory import peak_memory; print(peak_memory())"
+    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert 5 * MB < int(said.stdout) < held.nbytes
+
+
+def test_there_is_room():
+    assert host_room() > 100 * MB
