@@ -225,7 +225,7 @@ def peaks(cells: Any, cell: float, region: Rect, most: int) -> tuple[Floats, Flo
     for start in range(first, last, BAND):
         stop = min(start + BAND, last)
         top = max(0, start - 1)
-        density = np.nansum(cells[:, top : stop + 1], axis=0, dtype=np.float64)
+        density: Floats = np.nansum(cells[:, top : stop + 1], axis=0, dtype=np.float64)
         highest = (density > 0) & (density == maximum_filter(density, 3, mode="constant"))
         found = np.argwhere(highest[start - top : stop - top]) + np.array([start, 0])
         at = (found + 0.5) * cell
@@ -256,8 +256,9 @@ def finds(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
     tree = cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)
     _, near = tree.query(points, k=range(1, min(NEAR, len(boxes)) + 1))
     low, high = boxes[near, :2], boxes[near, :2] + boxes[near, 2:]
-    inside = ((points[:, None] >= low) & (points[:, None] < high)).all(axis=2)
-    for i in np.flatnonzero(inside.any(axis=1)):
+    holds: NDArray[np.bool_] = (points[:, None] >= low) & (points[:, None] < high)
+    inside = np.asarray(holds.all(axis=2))
+    for i in np.flatnonzero(np.asarray(inside.any(axis=1))):
         for object_ in near[i][inside[i]]:
             if free[object_]:
                 hit[i], free[object_] = True, False
