@@ -184,7 +184,9 @@ class Scanner(Strategy):
             return Answer(known, (float(known.sum()), float(known.sum())), note)
         rng = np.random.default_rng(scene.seed)
         rest = np.minimum(spread[left], 1e6) + DOUBT
-        survey = Survey(guess[left], rest, 0 if result.stop else sample, rng, known=known)
+        where = np.stack(np.divmod(left, leaves.shape[1]), axis=1)
+        sample = 0 if result.stop else sample
+        survey = Survey(guess[left], rest, sample, rng, known=known, where=where)
         if len(survey.order):
             drawn = left[survey.order]
             result = yield Look(

@@ -10,7 +10,14 @@ import pytest
 from scipy import stats
 
 from hrviewer.strategies.survey.intervals import asymptotic, betting, student
-from hrviewer.strategies.survey.sampling import Survey, draw, expected_weights, probabilities
+from hrviewer.strategies.survey.sampling import (
+    Survey,
+    draw,
+    expected_variance,
+    expected_weights,
+    probabilities,
+    strata,
+)
 
 HELD = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])
 GUESS = np.array([[2.0, 1.0], [0.5, 0.0], [4.0, 0.5], [1.0, 1.0], [6.0, 0.2]])
@@ -91,11 +98,11 @@ def test_every_place_can_be_reached():
 
 def test_weights_are_fixed_beforehand_and_grow():
     p = probabilities(SPREAD, 0.1)
-    weights = expected_weights(p, SPREAD, 4)
+    weights = expected_weights(expected_variance(p, SPREAD, 4))
     assert weights.sum() == pytest.approx(1)
     assert (np.diff(weights) > 0).all()
     # Among a million equal places the last draw is as unsure as the first.
-    many = expected_weights(np.full(1_000_000, 1e-6), np.ones(1_000_000), 10)
+    many = expected_weights(expected_variance(np.full(1_000_000, 1e-6), np.ones(1_000_000), 10))
     np.testing.assert_allclose(many, 0.1, rtol=1e-3)
 
 
@@ -127,6 +134,88 @@ def test_nothing_drawn_leaves_the_guess():
     np.testing.assert_allclose(made.estimate, GUESS.sum(axis=0))
     assert made.fixed is None
     assert made.anytime is None
+
+
+# Strata.
+
+ROW = np.stack([np.zeros(5, int), np.arange(5)], axis=1)
+
+
+def test_strata_are_neighbours_of_the_same_probability():
+    rng = np.random.default_rng(0)
+    where = np.argwhere(np.ones((24, 40)))
+    p = probabilities(rng.gamma(1, 1, len(where)), 0.1)
+    of = strata(p, where, 6)
+    assert sorted(set(of)) == list(range(6))
+    for h in range(6):
+        assert p[of == h].sum() == pytest.approx(1 / 6, abs=2 * p.max())
+    near = sum((of.reshape(24, 40)[:, 1:] == of.reshape(24, 40)[:, :-1]).ravel())
+    assert near > 0.9 * 24 * 39
+    assert strata(np.array([0.98, 0.01, 0.01]), ROW[:3], 2).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("bites", [1, 2, 3])
+@pytest.mark.parametrize("replace", [False, True])
+def test_unbiased_over_all_rounds(bites, replace):
+    made = survey(4, where=ROW, parts=2, replace=replace)
+    parts = [np.flatnonzero(made._of == h) for h in (0, 1)]
+    assert [len(part) for part in parts] == [3, 2]
+    pick = (lambda part: itertools.product(part, repeat=2)) if replace else (
+        lambda part: itertools.permutations(part, 2)
+    )  # fmt: skip
+    total, mean = 0.0, np.zeros(2)
+    for one, other in itertools.product(pick(parts[0]), pick(parts[1])):
+        likely = 1.0
+        for own, part in ((one, parts[0]), (other, parts[1])):
+            p = np.zeros(5)
+            p[part] = made.p[part] / made.p[part].sum()
+            likely *= np.prod(p[list(own)]) if replace else chance(own, p)
+        fresh = survey(4, where=ROW, parts=2, replace=replace)
+        assert fresh._ends == [2, 4]
+        fresh.order = np.array([one[0], other[0], one[1], other[1]])
+        for i in range(0, 4, bites):
+            fresh.add(HELD[fresh.order[i : i + bites]])
+        total, mean = total + likely, mean + likely * fresh.estimate
+    assert total == pytest.approx(1)
+    np.testing.assert_allclose(mean, HELD.sum(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
+def test_who_saw_every_stratum_is_sure(bound):
+    made = survey(5, where=ROW, parts=2, bound=bound)
+    assert sorted(made.order) == list(range(5))
+    for i in range(5):
+        made.add(HELD[made.order[i : i + 1]])
+        assert made.anytime is None or made.anytime[0] <= HELD.sum() <= made.anytime[1]
+    assert made.complete
+    np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
+    assert made.fixed == made.anytime == pytest.approx((HELD.sum(), HELD.sum()))
+
+
+def test_strata_help_where_a_scout_is_wrong_about_a_neighbourhood():
+    rng = np.random.default_rng(3)
+    where = np.argwhere(np.ones((20, 30)))
+    guess = rng.gamma(2, 4, len(where))
+    # Half of what is there on one side, too many on the other; chance is the rest.
+    wrong = np.where(where[:, 1] < 15, 2.0, 0.7) * np.exp(0.1 * rng.standard_normal(len(where)))
+    held = rng.poisson(guess * wrong).astype(float)
+    spread, runs, found, covered = np.sqrt(0.2 * guess**2 + guess), 400, {}, 0
+    for parts in (1, 4):
+        estimates = []
+        for seed in range(runs):
+            made = Survey(
+                guess[:, None], spread, 96, np.random.default_rng([9, seed]),
+                where=where, parts=parts,
+            )  # fmt: skip
+            assert len(made.order) == 96
+            made.add(held[made.order, None])
+            estimates.append(made.estimate[0])
+            low, high = made.fixed
+            covered += parts == 4 and low <= held.sum() <= high
+        found[parts] = np.array(estimates)
+    assert found[4].std() < 0.85 * found[1].std()
+    assert abs(found[4].mean() - held.sum()) < 4 * found[4].std() / math.sqrt(runs)
+    assert 0.92 <= covered / runs <= 0.98
 
 
 # Intervals.

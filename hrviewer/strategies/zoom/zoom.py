@@ -112,6 +112,14 @@ class ZoomParams(Params):
         title="With replacement",
         description="Whether a place may be drawn again",
     )
+    strata: int = Field(
+        0,
+        ge=0,
+        le=64,
+        title="Strata",
+        description="Neighbourhoods that are drawn from in turns, so that a scout that is wrong "
+        "about one of them costs less; 0 takes as many as leave enough rounds, 1 none",
+    )
     width: float = Field(
         0.0,
         ge=0,
@@ -351,6 +359,8 @@ def _survey(course: _Course, draws: int) -> Plan:
         counts=course.guess.counts,
         bound=None if limits is None else limits[rest],
         known=course.known,
+        where=np.stack(np.divmod(rest, course.leaves.shape[1]), axis=1),
+        parts=params.strata,
     )
     order = rest[survey.order]
     step = min(ROUND, max(4, -(-len(order) // UPDATES)))
