@@ -65,11 +65,11 @@ class Kind:
 KINDS = {
     "scout": Kind(
         "density-unet",
-        {"widths": [16, 32, 48, 64], "blocks": [1, 1, 1], "variance": True, "unit": 4.0},
+        {"widths": [16, 32, 48, 64], "blocks": [1, 1, 1], "variance": True, "unit": 1.0},
         stride=4,
         down=8,
         multiple_of=16,
-        windows=((1, 1.0, 0.03), (4, 0.5, 0.08), (8, 0.3, 0.15)),
+        windows=((1, 1.0, 0.3), (4, 0.5, 1.0), (8, 0.3, 2.0)),
     ),
     "scanner": Kind(
         "density-scanner",
