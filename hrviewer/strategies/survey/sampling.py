@@ -187,8 +187,9 @@ class Survey:
         self._known = np.zeros(k) if known is None else known
         self.p = probabilities(spread, floor)
         parts = min(parts or min(MOST, draws // ROUNDS), draws)
-        cut = where is not None and parts > 1
-        self._of = strata(self.p, where, parts) if cut else np.zeros(n, np.intp)
+        self._of = np.zeros(n, np.intp)
+        if where is not None and parts > 1:
+            self._of = strata(self.p, where, parts)
         members = [np.flatnonzero(self._of == h) for h in range(self._of.max(initial=0) + 1)]
         self.order, self._ends = self._rounds(members, draws, rng)
         rounds = len(self._ends)
