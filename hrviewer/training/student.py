@@ -85,7 +85,7 @@ KINDS = {
         stride=4,
         down=1,
         multiple_of=16,
-        windows=((1, 1.0, 0.01), (2, 0.5, 0.02), (4, 0.5, 0.05)),
+        windows=((1, 1.0, 0.05), (2, 0.5, 0.1), (4, 0.5, 0.3)),
         tile=16,
         fixed=True,
     ),

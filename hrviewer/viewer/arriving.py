@@ -128,7 +128,8 @@ class Arrivals(QObject):
             if fetcher.filled and not self._whole:
                 self._whole = True
                 self._stretch(layer, fetcher)
-            if layer.visible:
+            # To refresh is to look: a layer that is gone would fetch once more.
+            if layer.visible and not fetcher.resting:
                 layer.refresh(highlight=False, extent=False)
         elif not busy:
             self._timer.stop()

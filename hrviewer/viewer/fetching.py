@@ -140,6 +140,11 @@ class Fetcher:
             self._resting.set()
 
     @property
+    def resting(self) -> bool:
+        """Whether nobody has looked since `rest`."""
+        return self._resting.is_set()
+
+    @property
     def busy(self) -> bool:
         """Whether something is still to come."""
         with self._lock:

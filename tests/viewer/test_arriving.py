@@ -145,7 +145,9 @@ def test_nothing_is_fetched_after_the_layer_is_gone(viewer, slow, qtbot):
     look(viewer, (1000, 1000), 1.0)
     qtbot.waitUntil(lambda: bool(fine.reads), timeout=10_000)
     viewer.layers.remove(layer)
+    fetcher.fresh = True  # something came at the last moment
     fine.gate.set()
+    qtbot.waitUntil(lambda: not fetcher.fresh, timeout=10_000)
     qtbot.waitUntil(lambda: not threads(), timeout=10_000)
     assert len(fine.reads) <= WORKERS
     assert not fetcher.busy

@@ -58,8 +58,8 @@ SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
 
-def main(data: Path | None, pack: Path) -> Density:
-    """Count nuclei."""
+def main(data: Path | None, pack: Path, tissue: int = 0) -> Density:
+    """Count nuclei; learn from a few pieces of `tissue`, too, in each batch of twelve."""
     photos, judges = _photos(data, "train"), _photos(data, "val")
     card = Card(
         name="nuclei-density",
@@ -73,10 +73,18 @@ def main(data: Path | None, pack: Path) -> Density:
         "Caicedo et al., Nucleus segmentation across imaging experiments, Nature Methods 2019.",
     )
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
+
+    def pictures(steps: int, seed: int) -> Dataset[Batch]:
+        fields = Fields(photos, steps, seed, batch=12 - tissue)
+        if not tissue:
+            return fields
+        pieces = Pieces("tissue", steps, seed, side=fields.side, batch=tissue, stride=4)
+        return Joined(fields, pieces)
+
     return Density(
         card,
-        _photographs(photos),
-        partial(Fields, photos),
+        _with_scenes(photos) if tissue else _photographs(photos),
+        pictures,
         choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
         | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
         test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
@@ -156,6 +164,7 @@ COURSE = Course(
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
     {
         "main": main,
+        "main/tissue": partial(main, tissue=2),
         "scout": scout,
         "scout/topk": picker,
         "scanner": scanner,
