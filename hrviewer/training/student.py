@@ -81,17 +81,17 @@ KINDS = {
     ),
     "transformer": Kind(
         "token-transformer",
-        {"variance": True},
+        {"variance": True, "unit": 0.5},
         stride=4,
         down=1,
         multiple_of=16,
-        windows=((1, 1.0, 0.05), (2, 0.5, 0.1), (4, 0.5, 0.3)),
+        windows=((1, 1.0, 0.3), (2, 0.5, 0.5), (4, 0.5, 1.0)),
         tile=16,
         fixed=True,
     ),
 }
 """A scout sees the picture shrunk; a scanner every pixel, and fills up no border; a transformer
-squares of several sizes (`TokenStudent`), whose windows are of one square's cells."""
+squares of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
 
 
 @dataclass(frozen=True)

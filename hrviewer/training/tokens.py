@@ -41,6 +41,8 @@ class Cut:
 
     Attributes
     ----------
+    side : int
+        In pixels.
     tokens : Tensor
         ``(m, 3, 16, 16)``.
     boxes : Tensor
@@ -51,6 +53,7 @@ class Cut:
         What is in them, ``(m, k, 4, 4)``.
     """
 
+    side: int
     tokens: Tensor
     boxes: Tensor
     owner: Tensor
@@ -85,7 +88,10 @@ class TokenStudent(Student):
             mean, variance = found[start : (start := start + len(cut.tokens))].chunk(2, 1)
             if not len(mean):
                 continue
-            loss = density_loss(mean, cut.counts, self.windows)
+            # The smaller the square, the less is much.
+            share = cut.side / SIDES[-1]
+            windows = [(n, weight, little * share) for n, weight, little in self.windows]
+            loss = density_loss(mean, cut.counts, windows)
             loss = loss + 0.1 * variance_loss(mean, variance, cut.counts, (1, 2, 4))
             total = total + loss / len(cuts)
             both = torch.stack((mean, cut.counts)).sum((3, 4))
@@ -164,7 +170,7 @@ class TokenStudent(Student):
             owner, rows, columns = taken.nonzero().T
             at = torch.stack((rows, columns, torch.ones_like(rows), torch.ones_like(rows)), 1)
             cuts.append(
-                Cut(squares(images, side)[taken], (at * side).float(), owner, inside[taken])
+                Cut(side, squares(images, side)[taken], (at * side).float(), owner, inside[taken])
             )
             alive = split.repeat_interleave(2, 1).repeat_interleave(2, 2)
         return cuts
