@@ -66,7 +66,9 @@ class TokenTransformer(nn.Module):
         half, quarter = WIDTHS
         self.dim, self.depth, self.region, self.classes = dim, depth, region, classes
         self.stem = nn.Sequential(
-            nn.Conv2d(3, half, 4, 2, 1), nn.GELU(), nn.Conv2d(half, quarter, 3, 2, 1), nn.GELU()
+            *(nn.Conv2d(3, half, 4, 2, 1), nn.GELU(), nn.Conv2d(half, half, 3, 1, 1), nn.GELU()),
+            *(nn.Conv2d(half, quarter, 3, 2, 1), nn.GELU()),
+            *(nn.Conv2d(quarter, quarter, 3, 1, 1), nn.GELU()),
         )
         self.embed = nn.Linear(quarter * CELLS**2, dim)
         self.place = nn.Sequential(

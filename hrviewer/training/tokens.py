@@ -97,7 +97,7 @@ class TokenStudent(Student):
             both = torch.stack((mean, cut.counts)).sum((3, 4))
             sums = sums.index_add(1, cut.owner, both)
         mine, there = sums[..., None, None]
-        whole: Tensor = total + 0.3 * density_loss(mine, there, ((1, 1.0, 1.0),))
+        whole: Tensor = total + 0.02 * density_loss(mine, there, ((1, 1.0, 1.0),))
         return whole
 
     def calibrate(self, network: nn.Module) -> dict[str, float]:

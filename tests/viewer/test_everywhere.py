@@ -1,0 +1,154 @@
+"""Every format, from every way to it, of a run of every strategy on real images.
+
+What is written is read by programs that are not ours; what adds up in the run adds up there.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import tifffile
+from PIL import Image
+from typer.testing import CliRunner
+
+import hrviewer
+from hrviewer.cli import app
+from hrviewer.exchange import FORMATS
+from hrviewer.runs import Run
+from hrviewer.strategies import strategy_ids
+from hrviewer.viewer.panel.exporting import ExportTab
+
+from .test_controller import settle
+
+pytestmark = pytest.mark.slow
+
+IMAGES = {
+    "slide": ("data/wsi/CMU-1-Small-Region.svs", "nuclei", (512, 512, 1024, 1024)),
+    "scene": ("sample:crowd?size=2048&seed=10100", "crowd", (0, 0, 2048, 2048)),
+    "map": ("data/aerial/OSBS_029.tif", "crowd", (0, 0, 400, 400)),
+}
+
+
+@pytest.fixture(scope="module", params=[f"{i}-{s}" for i in IMAGES for s in strategy_ids()])
+def run(request, shared, tmp_path_factory) -> Run:
+    image, strategy = request.param.split("-")
+    name, model, region = IMAGES[image]
+    source = name if name.startswith("sample:") else str(shared / name)
+    out = tmp_path_factory.mktemp("run") / f"{request.param}.run.zarr"
+    try:
+        return hrviewer.run(source, model, strategy, region=region, out=out, cache="off")
+    except hrviewer.errors.UserError as error:
+        pytest.skip(str(error))
+
+
+def total(values: np.ndarray) -> float:
+    return float(np.nansum(values.astype(float)))
+
+
+def geojson(path: Path, run: Run) -> None:
+    assert len(geopandas.read_file(path)) == len(run.patches)
+
+
+def coco(path: Path, run: Run) -> None:
+    from pycocotools.coco import COCO
+
+    with redirect_stdout(StringIO()):
+        assert len(COCO(str(path)).getAnnIds()) == len(run.patches)
+
+
+def dsa(path: Path, run: Run) -> None:
+    elements = json.loads(path.read_text())["elements"]
+    assert len(elements) == len(run.patches)
+    assert all({"type", "label"} <= set(element) for element in elements)
+
+
+def csv(path: Path, run: Run) -> None:
+    assert pd.read_csv(path)["flops"].sum() == pytest.approx(run.patches["flops"].sum())
+
+
+def parquet(path: Path, run: Run) -> None:
+    assert pq.read_table(path).num_rows == len(run.patches)
+
+
+def png(path: Path, run: Run) -> None:
+    with Image.open(path) as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
+def html(path: Path, run: Run) -> None:
+    text = path.read_text()
+    assert text.count("data:image/") >= 2
+    assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def ometiff(path: Path, run: Run) -> None:
+    assert total(tifffile.imread(path)) == pytest.approx(total(run.map("output")[0][:]), rel=1e-3)
+
+
+def geotiff(path: Path, run: Run) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.open(path) as found, rasterio.open(run.header["image"]["path"]) as image:
+        assert found.crs == image.crs
+        assert total(found.read()) == pytest.approx(total(run.map("output")[0][:]), rel=1e-3)
+
+
+def omezarr(path: Path, run: Run) -> None:
+    yaozarrs = pytest.importorskip("yaozarrs")
+    models = pytest.importorskip("ome_zarr_models")
+    import zarr
+
+    assert yaozarrs.validate_zarr_store(str(path)) is not None
+    group = zarr.open_group(path / "output", mode="r")
+    assert type(models.open_ome_zarr(group, version="0.5")).__name__ == "Image"
+    assert total(group["0"][:]) == pytest.approx(total(run.map("output")[0][:]), rel=1e-3)
+
+
+CHECKS = {
+    "geojson": geojson, "coco": coco, "dsa": dsa, "csv": csv, "parquet": parquet, "png": png,
+    "html": html, "ome-tiff": ometiff, "geotiff": geotiff, "ome-zarr": omezarr,
+}  # fmt: skip
+
+
+def test_no_format_is_forgotten():
+    assert set(CHECKS) == set(FORMATS)
+
+
+def formats(run: Run) -> list[str]:
+    """Return those that the run's image allows: only what is on Earth becomes a GeoTIFF."""
+    return [name for name in FORMATS if name != "geotiff" or "aerial" in str(run.header["image"])]
+
+
+def test_from_python(run, tmp_path):
+    for name in formats(run):
+        CHECKS[name](hrviewer.export(run, tmp_path / f"a-{name}", name), run)
+
+
+def test_from_the_command_line(run, tmp_path):
+    for name in formats(run):
+        path = tmp_path / f"a{FORMATS[name].suffixes[0]}"
+        said = CliRunner().invoke(app, ["export", str(run.path), "-o", str(path), "--to", name])
+        assert said.exit_code == 0, said.output
+        CHECKS[name](path, run)
+
+
+def test_from_the_window(run, controller, finish, qtbot, tmp_path):
+    controller.open_run(run.path)
+    settle(controller)
+    tab = ExportTab(controller)
+    qtbot.addWidget(tab)
+    for name in formats(run):
+        path = tmp_path / f"w-{name}"
+        tab.format.setCurrentText(name)
+        tab.path.setText(str(path))
+        tab.export.click()
+        settle(controller)
+        assert tab.words.text() == f"written: {path}"
+        CHECKS[name](path, run)
