@@ -6,6 +6,8 @@ What is written is read by programs that are not ours; what adds up in the run a
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -152,3 +154,29 @@ def test_from_the_window(run, controller, finish, qtbot, tmp_path):
         settle(controller)
         assert tab.words.text() == f"written: {path}"
         CHECKS[name](path, run)
+
+
+WRITE = """
+import sys
+import hrviewer
+from hrviewer.models.memory import peak_memory
+run, folder, *names = sys.argv[1:]
+for name in names:
+    hrviewer.export(run, f"{folder}/a-{name}", name)
+print(peak_memory())
+"""
+
+
+def test_a_gigapixel_is_exported_in_two_gigabytes(tmp_path):
+    run = tmp_path / "big.run.zarr"
+    made = hrviewer.run(
+        "sample:crowd?size=32768&seed=10100", "crowd", "uniform", budget="1%", out=run, cache="off"
+    )
+    names = [name for name in FORMATS if name != "geotiff"]
+    said = subprocess.run(
+        [sys.executable, "-c", WRITE, run, tmp_path, *names],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert int(said.stdout) < 2e9
+    for name in names:
+        CHECKS[name](tmp_path / f"a-{name}", made)
