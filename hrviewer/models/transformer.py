@@ -66,9 +66,10 @@ class TokenTransformer(nn.Module):
         half, quarter = WIDTHS
         self.dim, self.depth, self.region, self.classes = dim, depth, region, classes
         self.stem = nn.Sequential(
-            *(nn.Conv2d(3, half, 4, 2, 1), nn.GELU(), nn.Conv2d(half, half, 3, 1, 1), nn.GELU()),
-            *(nn.Conv2d(half, quarter, 3, 2, 1), nn.GELU()),
-            *(nn.Conv2d(quarter, quarter, 3, 1, 1), nn.GELU()),
+            *_convolution(3, half, 4, 2),
+            *_convolution(half, half),
+            *_convolution(half, quarter, 3, 2),
+            *_convolution(quarter, quarter),
         )
         self.embed = nn.Linear(quarter * CELLS**2, dim)
         self.place = nn.Sequential(
@@ -164,6 +165,10 @@ class TokenTransformer(nn.Module):
         size = _octave(boxes)[:, None]
         near = (1 - (size - torch.arange(SIZES, device=boxes.device)).abs()).clamp(min=0)
         return torch.cat((angles.sin(), angles.cos(), near, size / SIZES), dim=1)
+
+
+def _convolution(inputs: int, outputs: int, side: int = 3, step: int = 1) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, side, step, 1), nn.GELU()]
 
 
 class _Block(nn.Module):
