@@ -492,8 +492,7 @@ class Bench:
         session = self.controller.live.session
         # On a small image everything may have been seen: then there would be nothing to stop.
         with session._wake:
-            session._kept.clear()
-            session._size = 0
+            session._kept = type(session._kept)(session._kept._limit)
         computed = session.computed
         go(self.viewer, place)
         until(lambda: session.computed > computed)

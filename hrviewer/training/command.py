@@ -21,7 +21,7 @@ from hrviewer.errors import UserError
 from hrviewer.models import Pack, installed_packs
 from hrviewer.training.lesson import Course, installed_courses
 from hrviewer.training.loop import train
-from hrviewer.training.writing import write_role
+from hrviewer.training.writing import round_weights, write_role
 
 __all__ = ["main"]
 
@@ -116,6 +116,7 @@ def teach(
             watch=watch,
         )
     set_by = lesson.calibrate(network)
+    round_weights(network)
     metrics = {**lesson.examine(network), **set_by}
     given = {
         "--by": by,

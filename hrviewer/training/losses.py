@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,7 +25,8 @@ def density_loss(
     Parameters
     ----------
     output, target
-        Densities ``(n, k, h, w)``.
+        Densities ``(n, k, h, w)``. Where the target is NaN nothing is known; a window that holds
+        any of that teaches nothing.
     windows
         Side in cells (at most the density's own), weight, and the little, of each size of window.
     """
@@ -33,6 +35,7 @@ def density_loss(
         side = min(side, *output.shape[-2:])
         area = side * side
         found, there = (F.avg_pool2d(x, side) * area for x in (output, target))
+        there = torch.where(there.isnan(), found.detach(), there)
         total = total + weight * ((found - there) ** 2 / (found.detach() + little)).mean()
     return total
 

@@ -51,3 +51,17 @@ def test_variance_loss_is_least_where_the_variance_is_that_of_the_errors():
         for v in (1.0, 1.8, 2.25, 2.8, 4.0)
     }
     assert min(losses, key=losses.__getitem__) == 2.25
+
+
+def test_where_nothing_is_known_nothing_is_learned():
+    found = torch.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
+    there = torch.full((1, 1, 4, 4), 3.0)
+    there[..., :2, :2] = math.nan
+    density_loss(found, there, ((1, 1.0, 0.5), (2, 0.25, 1.0))).backward()
+    assert not found.grad[..., :2, :2].any()
+    assert found.grad[..., 2:, :].all()
+    some = density_loss(found[..., 2:], there[..., 2:], ((2, 1.0, 1.0),))
+    # Half of the windows of four, since the upper left one holds what is not known.
+    left = density_loss(found[..., 2:, :2], there[..., 2:, :2], ((2, 1.0, 1.0),))
+    whole = density_loss(found, there, ((2, 1.0, 1.0),))
+    assert whole.item() == pytest.approx((2 * some.item() + left.item()) / 4)

@@ -6,10 +6,12 @@ import hashlib
 import json
 
 import torch
+from safetensors.torch import load_file
 
 from hrviewer.models import open_pack
 from hrviewer.training import Course, write_role
 from hrviewer.training.density import build
+from hrviewer.training.writing import round_weights
 
 from .pupils import CARD
 
@@ -19,6 +21,7 @@ COURSE = Course("Squares", "Counts squares.", {})
 def test_other_roles_stay_as_they_are(tmp_path):
     torch.manual_seed(0)
     network = build(CARD.architecture).eval()
+    round_weights(network)
 
     def write(role, **says):
         write_role(tmp_path, "squares", COURSE, role, network, CARD, **says)
@@ -45,3 +48,17 @@ def test_other_roles_stay_as_they_are(tmp_path):
         torch.testing.assert_close(
             torch.from_numpy(pack.load("main", "cpu")(x.numpy())), network(x), atol=1e-5, rtol=1e-4
         )
+
+
+def test_kernels_are_written_in_half_precision_and_nothing_else(tmp_path):
+    torch.manual_seed(0)
+    network = build(CARD.architecture).eval()
+    exact = {name: value.clone() for name, value in network.state_dict().items()}
+    round_weights(network)
+    write_role(tmp_path, "squares", COURSE, "main", network, CARD, training={}, metrics={})
+    written = load_file(tmp_path / "main.safetensors")
+    for name, value in network.state_dict().items():
+        assert (written[name].dtype == torch.float16) == (value.ndim > 1)
+        torch.testing.assert_close(written[name].to(value.dtype), value, atol=0, rtol=0)
+        torch.testing.assert_close(value, exact[name], atol=1e-6, rtol=2**-11)
+    assert any((value != exact[name]).any() for name, value in network.state_dict().items())

@@ -35,6 +35,7 @@ from hrviewer.training import (
 from hrviewer.training import counted as whole
 from torch.utils.data import Dataset
 
+from hrviewer_histology.marked import Field, Marked, read_fields
 from hrviewer_histology.photos import Photo, read_photos, shrink
 from hrviewer_histology.stains import Fields, Pictures
 
@@ -58,9 +59,10 @@ SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
 
-def main(data: Path | None, pack: Path, tissue: int = 0) -> Density:
-    """Count nuclei; learn from a few pieces of `tissue`, too, in each batch of twelve."""
+def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> Density:
+    """Count nuclei; of a batch of twelve, learn some from `tissue`, some from a marked slide."""
     photos, judges = _photos(data, "train"), _photos(data, "val")
+    fields = read_fields(data) if data and marked else []
     card = Card(
         name="nuclei-density",
         title="Nuclei, a density network",
@@ -75,15 +77,17 @@ def main(data: Path | None, pack: Path, tissue: int = 0) -> Density:
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
 
     def pictures(steps: int, seed: int) -> Dataset[Batch]:
-        fields = Fields(photos, steps, seed, batch=12 - tissue)
-        if not tissue:
-            return fields
-        pieces = Pieces("tissue", steps, seed, side=fields.side, batch=tissue, stride=4)
-        return Joined(fields, pieces)
+        cut = Fields(photos, steps, seed, batch=12 - tissue - marked)
+        streams: list[Dataset[Any]] = [cut]
+        if tissue:
+            streams.append(Pieces("tissue", steps, seed, side=cut.side, batch=tissue, stride=4))
+        if marked:
+            streams.append(Marked(fields, steps, seed, side=cut.side, batch=marked))
+        return Joined(*streams)
 
     return Density(
         card,
-        _with_scenes(photos) if tissue else _photographs(photos),
+        (_with_scenes(photos) if tissue else _photographs(photos)) | _marks(fields),
         pictures,
         choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
         | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
@@ -165,6 +169,7 @@ COURSE = Course(
     {
         "main": main,
         "main/tissue": partial(main, tissue=2),
+        "main/slide": partial(main, tissue=2, marked=2),
         "scout": scout,
         "scout/topk": picker,
         "scanner": scanner,
@@ -199,3 +204,10 @@ def _with_scenes(photos: list[Photo]) -> dict[str, Any]:
         **_photographs(photos),
         "scenes": f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
     }
+
+
+def _marks(fields: list[Field]) -> dict[str, Any]:
+    if not fields:
+        return {}
+    count = sum(len(field.truth) for field in fields)
+    return {"slide": f"CMU-1-Small-Region, CC0: {len(fields)} fields, {count} nuclei by eye"}

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo
 
-__all__ = ["Fields", "Pictures", "restain", "textures"]
+__all__ = ["Fields", "Pictures", "photograph", "restain", "textures"]
 
 NUCLEAR = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.62, 0.50))
 """Optical density, red, green and blue, of what stains nuclei: from blue to violet and black."""
@@ -178,7 +178,7 @@ def restain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Ten
     made, kept = _tissue(rgb, mask, ~empty, bank, rng)
     rgb = torch.where(synthetic, made, rgb)
     mass = torch.where(synthetic, mass * kept, mass)
-    return _photograph(rgb, rng), mass
+    return photograph(rgb, rng), mass
 
 
 def _tissue(
@@ -260,7 +260,7 @@ def _tissue(
     return torch.exp(-density) * some(0.9, 1.0), kept
 
 
-def _photograph(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+def photograph(rgb: Tensor, rng: np.random.Generator) -> Tensor:
     """Light, focus, sensor and file format, each a little different from field to field."""
     n = len(rgb)
 
