@@ -60,7 +60,7 @@ SCALES = (1, 2, 4)
 
 
 def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> Density:
-    """Count nuclei; of a batch of twelve, learn some from `tissue`, some from a marked slide."""
+    """Count nuclei; of twelve fields learn some from `tissue`, and others from a marked slide."""
     photos, judges = _photos(data, "train"), _photos(data, "val")
     fields = read_fields(data) if data and marked else []
     card = Card(
@@ -77,7 +77,7 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
 
     def pictures(steps: int, seed: int) -> Dataset[Batch]:
-        cut = Fields(photos, steps, seed, batch=12 - tissue - marked)
+        cut = Fields(photos, steps, seed, batch=12 - tissue)
         streams: list[Dataset[Any]] = [cut]
         if tissue:
             streams.append(Pieces("tissue", steps, seed, side=cut.side, batch=tissue, stride=4))
@@ -169,7 +169,7 @@ COURSE = Course(
     {
         "main": main,
         "main/tissue": partial(main, tissue=2),
-        "main/slide": partial(main, tissue=2, marked=2),
+        "main/slide": partial(main, tissue=2, marked=6),
         "scout": scout,
         "scout/topk": picker,
         "scanner": scanner,
