@@ -33,6 +33,7 @@ from hrviewer.training import (
     picture,
 )
 from hrviewer.training import counted as whole
+from hrviewer.training.losses import WINDOWS
 from torch.utils.data import Dataset
 
 from hrviewer_histology.marked import Field, Marked, read_fields
@@ -53,6 +54,8 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
+COARSE = ((1, 1.0, 0.03), (4, 0.5, 0.15), (10, 1.5, 0.4), (40, 0.3, 1.5))
+"""Windows where marks are some pixels off: counts of tens of pixels weigh more than places."""
 WHOLE = 4096
 """Side of the procedural slides that networks are judged by."""
 SCALES = (1, 2, 4)
@@ -92,7 +95,9 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
         choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
         | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
         test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
+        windows=COARSE if marked else WINDOWS,
         steps=3600,
+        rate=6e-3 if marked else 3e-3,
     )
 
 
