@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -163,12 +164,31 @@ class TorchNetwork(Network):
         if not self.joint:
             return super().join_flops(n, merge)
         if (n, merge) not in self._flops:
-            side = self.card.input.tile
-            shapes = (n, self.card.input.count, side, side), (n, 4)
-            self._flops[n, merge] = count_flops(
-                self._hollow, "join", *shapes, options=(None, merge)
-            )
+            rule = None if merge else self._parabola
+            self._flops[n, merge] = self._count_join(n, merge) if rule is None else rule(n)
         return self._flops[n, merge]
+
+    @cached_property
+    def _parabola(self) -> Callable[[int], float] | None:
+        """What ``join`` costs by the number of tokens, unmerged: counting takes far longer.
+
+        None if it is no parabola, as where tokens are filled up to a whole number of windows.
+        """
+        first, step = 64, 61
+        counts = [self._count_join(first + i * step, 0.0) for i in range(3)]
+        slope, bend = counts[1] - counts[0], counts[2] - 2 * counts[1] + counts[0]
+
+        def cost(n: int) -> float:
+            t = (n - first) / step
+            return float(round(counts[0] + t * slope + t * (t - 1) / 2 * bend))
+
+        holds = all(cost(n) == self._count_join(n, 0.0) for n in (1, 31, 997))
+        return cost if holds else None
+
+    def _count_join(self, n: int, merge: float) -> float:
+        side = self.card.input.tile
+        shapes = (n, self.card.input.count, side, side), (n, 4)
+        return count_flops(self._hollow, "join", *shapes, options=(None, merge))
 
     def _count(self, h: int, w: int) -> float:
         return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
