@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,8 +105,7 @@ class TokenTransformer(nn.Module):
         """
         lengths = (len(tokens),) if lengths is None else tuple(lengths)
         own = self.stem(tokens)
-        x = self.embed(own.flatten(1)) + self.place(self._where(boxes, lengths))
-        joined = Merged.of(x, lengths)
+        joined = self._begin(own, boxes, lengths)
         for block in self.blocks:
             joined = block(joined, merge)
         told = self.spread(self.norm(joined.unmerge())).view_as(own)
@@ -113,6 +113,36 @@ class TokenTransformer(nn.Module):
         size = _octave(boxes).round().long().clamp(0, SIZES - 1)
         gain = self.gains[size].exp()[:, None, None, None]
         return torch.cat((out[:, : self.classes] * gain, out[:, self.classes :] * gain**2), dim=1)
+
+    def attend(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return where each token of one group looks in the last layer, and what became one.
+
+        Parameters
+        ----------
+        tokens, boxes, merge
+            As in `join`.
+
+        Returns
+        -------
+        weights : Tensor
+            ``(n, n)``: of what token *i* takes, the part that it takes from *j*, as the mean of
+            the heads. Tokens that were joined before share evenly.
+        owner : Tensor
+            ``(n,)``: tokens of one number were one in the end.
+        """
+        lengths = (len(tokens),)
+        joined = self._begin(self.stem(tokens), boxes, lengths)
+        last: Any = self.blocks[-1]
+        for block in self.blocks[:-1]:
+            joined = block(joined, merge)
+        q, k, _ = last.project(joined)
+        logits = torch.einsum("ihe,jhe->hij", q, k) / math.sqrt(q.shape[-1])
+        if joined.bias is not None:
+            logits = logits + joined.bias
+        owner = joined.owner
+        taken = logits.softmax(dim=-1).mean(dim=0)[owner][:, owner] / joined.size[owner, 0]
+        final: Merged = last(joined, merge)
+        return taken, final.owner
 
     def forward(self, images: Tensor, side: int = 2 * PATCH) -> Tensor:
         """Return the density ``(n, k, h/4, w/4)`` of images ``(n, 3, h, w)``.
@@ -142,6 +172,11 @@ class TokenTransformer(nn.Module):
         grid = said.view(n, rows, columns, -1, CELLS, CELLS).permute(0, 3, 1, 4, 2, 5)
         cells = grid.reshape(n, -1, rows * CELLS, columns * CELLS) / finer**2
         return cells.repeat_interleave(finer, 2).repeat_interleave(finer, 3)
+
+    def _begin(self, own: Tensor, boxes: Tensor, lengths: Sequence[int]) -> Merged:
+        """Return tokens before the first layer, of what their pixels are and where they lie."""
+        x = self.embed(own.flatten(1)) + self.place(self._where(boxes, lengths))
+        return Merged.of(x, lengths)
 
     @torch.no_grad()
     def rescale(self, counts: float | Sequence[float], variances: float = 1.0) -> None:
@@ -181,11 +216,15 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.perceptron = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, tokens: Merged, merge: float) -> Merged:
+    def project(self, tokens: Merged) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what tokens ask for, offer and tell, each ``(m, heads, e)``."""
         m, dim = tokens.x.shape
-        q, k, v = (
-            self.qkv(self.before(tokens.x)).view(m, 3, self.heads, dim // self.heads).unbind(1)
-        )
+        parts = self.qkv(self.before(tokens.x)).view(m, 3, self.heads, dim // self.heads)
+        q, k, v = parts.unbind(1)
+        return q, k, v
+
+    def forward(self, tokens: Merged, merge: float) -> Merged:
+        q, k, v = self.project(tokens)
         seen = _attend(q, k, v, tokens.lengths, tokens.bias).flatten(1)
         tokens = tokens.put(tokens.x + self.out(seen)).merge(k.mean(1), merge)
         return tokens.put(tokens.x + self.perceptron(self.after(tokens.x)))

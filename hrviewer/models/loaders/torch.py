@@ -32,12 +32,13 @@ class TorchNetwork(Network):
     """A torch module that takes ``(n, C, h, w)``.
 
     A module with a method ``join(tokens, boxes, lengths, merge)``, as in `Network`, is a joint
-    network: that is what runs.
+    network: that is what runs. One with ``attend(tokens, boxes, merge)`` tells its attention.
     """
 
     def __init__(self, card: Card, sha256: str, module: nn.Module, device: torch.device) -> None:
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
         self.joint = callable(getattr(module, "join", None))
+        self.attends = callable(getattr(module, "attend", None))
         self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
         if device.type == "cuda":
@@ -148,16 +149,25 @@ class TorchNetwork(Network):
         """Run the module's own ``join``."""
         if not self.joint:
             return super().join(tokens, boxes, lengths, merge)
-        x, where = (
-            torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self._device)
-            for part in (tokens, boxes)
-        )
+        x, where = self._put(tokens), self._put(boxes)
         join: Callable[..., Tensor] = self._module.join  # type: ignore[assignment]
         with self._numbers():
             out = self._call(lambda: join(x, where, lengths, merge)).float().cpu().numpy()
         if out.ndim == 2:  # a number for each token
             out = out[:, :, None, None]
         return activate(out, self.card.output.activation)
+
+    def attend(
+        self, tokens: Floats, boxes: NDArray[Any], merge: float = 0.0
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Run the module's own ``attend``."""
+        if not self.attends:
+            return super().attend(tokens, boxes, merge)
+        x, where = self._put(tokens), self._put(boxes)
+        attend: Callable[..., tuple[Tensor, Tensor]] = self._module.attend  # type: ignore[assignment]
+        with self._numbers():
+            weights, owner = self._call(lambda: attend(x, where, merge))
+        return weights.float().cpu().numpy(), owner.cpu().numpy()
 
     def join_flops(self, n: int, merge: float = 0.0) -> float:
         """Count the module's own ``join``."""
