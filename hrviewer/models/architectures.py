@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.models.counting import Counts
+from hrviewer.models.timm_vit import TimmViT
 from hrviewer.models.transformer import TokenTransformer
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "DensityScanner",
     "DensityUNet",
     "TilePolicy",
+    "TimmViT",
     "TokenTransformer",
 ]
 
@@ -296,6 +298,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "density-scanner": DensityScanner,
     "density-unet": DensityUNet,
     "tile-policy": TilePolicy,
+    "timm-vit": TimmViT,
     "token-transformer": TokenTransformer,
 }
 """What builds each architecture from a card's ``params``."""
