@@ -18,6 +18,7 @@ from hrviewer.models.transformer import TokenTransformer
 
 __all__ = [
     "ARCHITECTURES",
+    "CodeClasses",
     "CodeHead",
     "DensityEncoder",
     "DensityScanner",
@@ -202,6 +203,27 @@ class CodeHead(nn.Module):
         self.head.rescale(counts, variances)
 
 
+class CodeClasses(nn.Module):
+    """What says of each code of which class its place is: a linear function, in logits.
+
+    Parameters
+    ----------
+    codes, classes
+        Numbers in a code, and classes to tell apart.
+    """
+
+    halo = 0
+
+    def __init__(self, codes: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(codes, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(n, k, h, w)`` of codes ``(n, d, h, w)``."""
+        out: Tensor = self.head(x)
+        return out
+
+
 class DensityEncoder(nn.Module):
     """What a `DensityUNet` sees on its way down, in a few numbers for every 16 × 16 pixels.
 
@@ -291,6 +313,7 @@ class TilePolicy(nn.Module):
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "code-classes": CodeClasses,
     "code-head": CodeHead,
     "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import groupby
 from typing import ClassVar
 
@@ -50,6 +50,10 @@ class Compression(Strategy):
     when: ClassVar[str] = "Many questions about one image: encode it once, ask for next to nothing"
     Params: ClassVar[type[Params]] = CompressionParams
     roles: ClassVar[tuple[str, ...]] = ("main", "encoder")
+
+    def speaker(self, roles: Container[str]) -> str:
+        """Return the head, whose question may be another one than main's."""
+        return "head" if "head" in roles else "main"
 
     def plan(self, scene: Scene, params: CompressionParams) -> Plan:
         """Encode a band of tiles, think about what is known by then, go on."""

@@ -591,7 +591,7 @@ class Controller:
             self.progressed.emit(Status(fraction, words))
             if record.estimate is not None:
                 found = describe(
-                    began.main.card,
+                    began.card,
                     record.estimate,
                     record.interval,
                     began.picture.region,
