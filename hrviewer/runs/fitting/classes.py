@@ -149,9 +149,8 @@ def cells_of(
     shape = kept.values.shape[1:]
     inside = Rect(0, 0, *shape)
     if region is not None:
-        low, high = (-(-at // kept.cell) for at in (region.y, region.x)), (region.y1, region.x1)
-        y, x = map(int, low)
-        y1, x1 = (int(at // kept.cell) for at in high)
+        y, x = (int(-(-at // kept.cell)) for at in (region.y, region.x))
+        y1, x1 = (int(at // kept.cell) for at in (region.y1, region.x1))
         inside &= Rect(y, x, max(0, y1 - y), max(0, x1 - x))
     parts = []
     for label in labels:
@@ -159,8 +158,8 @@ def cells_of(
         number = classes.index(label.label)
         parts.append(np.column_stack([at, np.full(len(at), number)]).astype(np.int64))
     every = np.concatenate([np.empty((0, 3), np.int64), *parts])[::-1]
-    y, x = every[:, 0], every[:, 1]
-    every = every[(y >= inside.y) & (y < inside.y1) & (x >= inside.x) & (x < inside.x1)]
+    low, high = np.array([inside.y, inside.x]), np.array([inside.y1, inside.x1])
+    every = every[((every[:, :2] >= low) & (every[:, :2] < high)).all(axis=1)]
     # The last label of a cell stands first now, and is the one that `unique` finds.
     _, first = np.unique(every[:, 0] * shape[1] + every[:, 1], return_index=True)
     every = every[first]
@@ -180,7 +179,8 @@ def covered(label: Feature, cell: float) -> Whole:
     for polygon in label.polygons:
         for ring in polygon:  # a hole, too, turns what it holds
             mask ^= polygon2mask(shape, ring / cell - (top, left) - 0.5)
-    return np.argwhere(mask) + (top, left)
+    found: Whole = np.argwhere(mask) + np.array([top, left])
+    return found
 
 
 def read(kept: Kept, at: Whole) -> tuple[Floats, NDArray[np.bool_]]:
