@@ -219,9 +219,15 @@ class JoinedPack(Pack):
     ----------
     packs : sequence of Pack
         The first that has a role gives it; see `open_pack`.
+
+    Attributes
+    ----------
+    packs : tuple of Pack
+        The same.
     """
 
     def __init__(self, packs: Sequence[Pack]) -> None:
+        self.packs = tuple(packs)
         self._owners = owners(packs)
         name = "+".join(pack.name for pack in packs)
         networks = {

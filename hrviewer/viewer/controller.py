@@ -39,6 +39,7 @@ from hrviewer.viewer.arriving import follow
 from hrviewer.viewer.comparison import Comparison
 from hrviewer.viewer.exporting import Exporting
 from hrviewer.viewer.hinting import drawn_map
+from hrviewer.viewer.labelling import Labelling
 from hrviewer.viewer.levels import (
     KEY,
     image_layer,
@@ -137,6 +138,7 @@ class Controller:
         self._closed = False
         self.live = Live(self)
         self.comparison = Comparison(self)
+        self.labelling = Labelling(self)
         follow(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
@@ -355,6 +357,7 @@ class Controller:
             with self._told():
                 self._take_reopened(reopening.result())
         self.comparison.tick()
+        self.labelling.tick()
         if self._export is not None:
             self._tell_export(self._export)
         if self.annotations is not None or self._bringing is not None:
@@ -533,6 +536,7 @@ class Controller:
         work, device, session = self._work, self._device, self.live.session
         self.live.close()
         self.comparison.close()
+        self.labelling.close()
         if work is not None:
             work.stop()
 
@@ -645,6 +649,7 @@ class Controller:
             self.overlays_changed.emit()
         if self.truth is not None and layer in (self.truth.base, self.truth.layer):
             self.hide_truth()
+        self.labelling.forget(layer)
         if layer == self.base:
             self.stop()
             self.base = self.truth_file = None
@@ -720,6 +725,9 @@ class Controller:
         plane = plane_of(self.viewer, base)
         coded = overlays.coded
         codes = coded.codes if coded is not None and coded.colours.visible else None
+        if codes is not None and self.labelling.label:
+            self.labelling.put(base, point)
+            codes = None
 
         def read() -> Look:
             if codes is not None:
