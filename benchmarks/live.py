@@ -41,6 +41,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -142,6 +143,7 @@ def measure(
             "busy": round(median(s.busy for s in ways["live"]), 3),
         }
         tell("places not seen before")
+        bench.forget()
         visits = [bench.visit(place) for place in places]
         found |= {
             "first_overlay_ms": ms(median(first for first, _ in visits)),
@@ -487,21 +489,33 @@ class Bench:
             layer.events.set_data.disconnect(self._on_refresh)
         return self._drawn - start
 
+    def forget(self) -> None:
+        """Have everything to be looked at again: a small image may have been seen as a whole."""
+        session, painter = self.controller.live.session, self.controller.live._painter
+        with session._wake:
+            session._kept = type(session._kept)(session._kept._limit)
+        painter._worker.submit(painter._clear).result()
+
     def stop(self, place: Move) -> float:
         """Switch Live off while it looks; return the seconds until no network runs."""
         session = self.controller.live.session
-        # On a small image everything may have been seen: then there would be nothing to stop.
-        with session._wake:
-            session._kept = type(session._kept)(session._kept._limit)
+        self.forget()
         computed = session.computed
         go(self.viewer, place)
         until(lambda: session.computed > computed)
         start = time.perf_counter()
         self.controller.live.turn(False)
-        until(self._nothing_runs())
-        seconds = time.perf_counter() - start
+        quiet, ended = self._nothing_runs(), []
+
+        def watch() -> None:  # on a thread of its own: the window draws meanwhile
+            while not quiet():
+                time.sleep(0.001)
+            ended.append(time.perf_counter())
+
+        threading.Thread(target=watch, daemon=True).start()
+        until(lambda: bool(ended))
         self.live(True)
-        return seconds
+        return ended[0] - start
 
 
 if __name__ == "__main__":

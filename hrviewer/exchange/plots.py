@@ -181,8 +181,8 @@ def scatter(
     elif len(y):
         panel.set_ylim(bottom=min(0.0, y.min()))
     panel.margins(x=0.16, y=0.12)
-    panel.xaxis.set_major_formatter(EngFormatter(unit=quantity.unit))
-    panel.set_xlabel(quantity.what)
+    panel.xaxis.set_major_formatter(EngFormatter())
+    panel.set_xlabel(f"{quantity.what} ({quantity.unit})" if quantity.unit else quantity.what)
     few_ticks(panel)
 
 

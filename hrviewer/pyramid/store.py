@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["LevelStore", "open_level"]
 
 METADATA = "zarr.json"
+THREADS = 8
+"""Chunks of a level that are made at once, at most."""
 
 
 def open_level(level: Level) -> zarr.Array[Any]:
@@ -50,6 +53,9 @@ class LevelStore(Store):
     def __init__(self, level: Level) -> None:
         super().__init__(read_only=True)
         self.level = level
+        # Not the event loop's own threads: a level of a zarr array asks that loop for its pixels,
+        # and would wait for a thread for ever once all of them wait so.
+        self._threads = ThreadPoolExecutor(THREADS, "hrviewer-chunk")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LevelStore) and other.level is self.level
@@ -105,7 +111,8 @@ class LevelStore(Store):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return the metadata or a chunk; decoding happens off zarr's event loop."""
-        value = await asyncio.to_thread(self._value, key)
+        loop = asyncio.get_running_loop()
+        value = await loop.run_in_executor(self._threads, self._value, key)
         if value is None:
             return None
         match byte_range:

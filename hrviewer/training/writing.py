@@ -42,7 +42,8 @@ def write_role(
 ) -> None:
     """Write ``ROLE.safetensors`` and the role's entry of ``pack.json``.
 
-    What `round_weights` rounds is written in half precision. The pack is then read, and the role loaded, as anybody would.
+    What `round_weights` rounds is written in half precision. The pack is then read, and the role
+    loaded, as anybody would.
 
     Parameters
     ----------

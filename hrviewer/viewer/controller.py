@@ -173,6 +173,7 @@ class Controller:
             self.strategy = get_strategy(name)
             self.params = {}
             self.strategy_changed.emit()
+            self.live.tick()  # what is there is shown at once
 
     @staticmethod
     def packs() -> list[str]:

@@ -42,6 +42,7 @@ class Painter:
         self.picture = picture
         self._choice = 0
         self._whole: set[Rect] = set()
+        self._touched: set[Rect] = set()
         self._parts: dict[Rect, _Part] = {}
         self._drawing: tuple[Rect, object] | None = None
         self._worker = ThreadPoolExecutor(1, "hrviewer-paint")
@@ -64,7 +65,15 @@ class Painter:
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _clear(self) -> None:
-        self.picture.erase(self.picture.image)
+        # Of a large image only what was drawn on: all of it takes as long as several cells.
+        image, touched = self.picture.image, self._touched
+        if sum(rect.area for rect in touched) < image.area / 4:
+            for rect in touched:
+                self.picture.erase(rect)
+            self.picture.codes = None
+        else:
+            self.picture.erase(image)
+        touched.clear()
         self._whole.clear()
         self._parts.clear()
         self._drawing = None
@@ -110,6 +119,7 @@ class Painter:
     def _put(self, rect: Rect, request: Look | Warp | Think | None, update: Seen | Show) -> None:
         if self._drawing is None or self._drawing[0] != rect or self._drawing[1] is not request:
             self._drawing = rect, request  # cells take turns
+            self._touched.add(rect)
             self.picture.region = rect
             if request is not None:
                 self.picture.take(request)

@@ -98,14 +98,12 @@ class Side:
     def choose(self, name: MapName) -> None:
         """Show another map of each run."""
         self.name = name
-        limits = self._limits()
         for group in self.groups:
             drawn = group.picture.maps[name]
             group.drawn.data = drawn.levels[0]
             group.level = -1
             group.drawn.colormap = STYLES[name].colormap
             group.drawn.opacity = STYLES[name].opacity
-            group.drawn.contrast_limits_range = group.drawn.contrast_limits = limits
         if self.ready:
             self._follow()
 
@@ -147,9 +145,13 @@ class Side:
         return Group(picture, again(self.base, title), layer, truth)
 
     def _limits(self) -> tuple[float, float]:
-        """Return what the ends of the colours stand for: the same for all runs."""
+        """Return what the ends of the colours stand for: the same for all runs.
+
+        The middle one of their own: the largest would leave the others' pictures empty.
+        """
         maps: list[Map] = [group.picture.maps[self.name] for group in self.groups]
-        return min(m.limits[0] for m in maps), max(m.limits[1] for m in maps)
+        ends = sorted(m.limits[1] for m in maps)
+        return min(m.limits[0] for m in maps), ends[(len(ends) - 1) // 2]
 
     def _begin(self) -> None:
         viewer, grid = self.viewer, self.viewer.canvas.grid
@@ -167,14 +169,20 @@ class Side:
     def _follow(self) -> None:
         """Draw maps as coarse as the screen is; bring the truth up to date."""
         pixel = screen_pixel(self.viewer, self.base)
+        before = [group.level for group in self.groups]
         for group in self.groups:
             drawn = group.picture.maps[self.name]
             level = drawn.level_for(FINEST * pixel)
             if level != group.level:
                 group.level = level
+                drawn.stretch(level)
                 place = placement(self.base, drawn.cell * 2**level)
                 group.drawn.data = drawn.levels[level]
                 group.drawn.scale, group.drawn.translate = place["scale"], place["translate"]
+        if before != [group.level for group in self.groups]:
+            limits = self._limits()
+            for group in self.groups:
+                group.drawn.contrast_limits_range = group.drawn.contrast_limits = limits
         points = self.points
         if points is not None and points.data is not self._mirrored:
             self._mirrored = points.data

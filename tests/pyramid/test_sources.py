@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,16 @@ def test_sharded_omezarr(tmp_path: Path, rng: np.random.Generator) -> None:
     path = write_ome(tmp_path / "i.zarr", [image], "yx", shards=(128, 128))
     with open_pyramid(path) as pyramid:
         np.testing.assert_array_equal(whole(pyramid)[..., 0], image)
+
+
+def test_many_chunks_of_an_omezarr_at_once(tmp_path: Path, rng: np.random.Generator) -> None:
+    # A level of zarr arrays that is itself read as one: neither may wait for the other's threads.
+    image = rng.integers(0, 255, (2048, 4096), np.uint8)
+    path = write_ome(tmp_path / "i.zarr", [image], "yx", shards=(512, 512))
+    with open_pyramid(path) as pyramid, ThreadPoolExecutor(1) as pool:
+        level = pyramid.levels[0].zarr
+        asked = pool.submit(lambda: level[:])
+        np.testing.assert_array_equal(asked.result(timeout=60)[..., 0], image)
 
 
 def test_omezarr_through_a_url(rng: np.random.Generator) -> None:

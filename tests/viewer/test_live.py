@@ -415,6 +415,38 @@ def test_cells_are_drawn_in_turns_and_share_what_they_share():
     assert len(record.patches) == 6
 
 
+@pytest.mark.parametrize("cells", [1, 3])
+def test_another_choice_begins_on_an_empty_picture(cells):
+    # One cell of ten is wiped by itself, three of them with all the rest.
+    from hrviewer.engine import Charge
+    from hrviewer.geometry import Patch
+    from hrviewer.strategies import Look
+    from hrviewer.viewer.painter import Painter
+    from hrviewer.viewer.picture import Picture
+
+    picture = Picture(Rect(0, 0, 128, 1280), 4.0, "mass", ["thing"])
+    painter = Painter(picture)
+    painter.turn(1)
+    value = np.ones((1, 32, 32), np.float32)
+    for i in range(cells):
+        rect = Rect(0, 128 * i, 128, 128)
+        asked = Look("main", (Patch(rect, 1.0),), into="output")
+        box = tuple(map(float, rect.astuple()))
+        seen = Seen(asked.patches[0], "main", np.array([32.0**2]), value, box, Charge(10.0))
+        for update in (None, asked, seen):
+            painter.take(1, rect, update)
+    painter._worker.submit(lambda: None).result()
+    record = picture.record
+    assert np.isfinite(record.output.values).sum() == cells * 32**2
+    assert record.ledger.map[0].sum() == pytest.approx(10 * cells)
+    painter.turn(2)
+    painter._worker.shutdown()
+    assert not np.isfinite(record.output.values).any()
+    assert not record.ledger.map.any()
+    assert not np.isfinite(picture.maps["output"].values).any()
+    assert record.patches == []
+
+
 def test_the_head_up_line_is_broken_where_the_canvas_ends():
     from hrviewer.viewer.live import wrapped
 

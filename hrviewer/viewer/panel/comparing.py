@@ -33,7 +33,7 @@ from hrviewer.viewer.panel.plotted import Plot, told
 from hrviewer.viewer.panel.truth import TruthSwitch
 from hrviewer.viewer.picture import MAPS
 from hrviewer.viewer.side import MOST
-from hrviewer.viewer.units import duration, si
+from hrviewer.viewer.units import si
 
 __all__ = ["Comparing"]
 
@@ -173,8 +173,8 @@ class Comparing(QWidget):
         table.verticalHeader().setDefaultSectionSize(24)
         header = table.horizontalHeader()
         header.setMinimumSectionSize(30)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
         header.setHighlightSections(False)
         table.setMinimumHeight(110)
         table.setStyleSheet("QTableWidget, QHeaderView::section { font-size: 8.5pt; } "
@@ -230,7 +230,7 @@ class Comparing(QWidget):
             Cell("–" if answer is None else si(answer), answer),
             Cell("–" if error is None else f"{error:+.3g}", None if error is None else abs(error)),
             Cell(si(row["flops"]), row["flops"]),
-            Cell(duration(row["wall_s"]), row["wall_s"]),
+            Cell(f"{row['wall_s']:,.3g} s", row["wall_s"]),
         ]
 
     def _swatch(self, strategy: str) -> QIcon:

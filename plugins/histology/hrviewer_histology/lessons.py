@@ -34,6 +34,7 @@ from hrviewer.training import (
     picture,
 )
 from hrviewer.training import counted as whole
+from hrviewer.training.losses import WINDOWS
 from torch.utils.data import Dataset
 
 from hrviewer_histology.marked import Field, Marked, read_fields
@@ -54,6 +55,8 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
+COARSE = ((1, 1.0, 0.03), (4, 0.5, 0.15), (10, 1.5, 0.4), (40, 0.3, 1.5))
+"""Windows where marks are some pixels off: counts of tens of pixels weigh more than places."""
 WHOLE = 4096
 """Side of the procedural slides that networks are judged by."""
 SCALES = (1, 2, 4)
@@ -61,7 +64,7 @@ SCALES = (1, 2, 4)
 
 
 def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> Density:
-    """Count nuclei; of a batch of twelve, learn some from `tissue`, some from a marked slide."""
+    """Count nuclei; of twelve fields learn some from `tissue`, and others from a marked slide."""
     photos, judges = _photos(data, "train"), _photos(data, "val")
     fields = read_fields(data) if data and marked else []
     card = Card(
@@ -78,7 +81,7 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
     lots = {f"val_{k}": counted(judges, k) for k in SCALES}
 
     def pictures(steps: int, seed: int) -> Dataset[Batch]:
-        cut = Fields(photos, steps, seed, batch=12 - tissue - marked)
+        cut = Fields(photos, steps, seed, batch=12 - tissue)
         streams: list[Dataset[Any]] = [cut]
         if tissue:
             streams.append(Pieces("tissue", steps, seed, side=cut.side, batch=tissue, stride=4))
@@ -93,7 +96,9 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
         choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
         | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
         test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
+        windows=COARSE if marked else WINDOWS,
         steps=3600,
+        rate=6e-3 if marked else 3e-3,
     )
 
 
@@ -175,7 +180,7 @@ COURSE = Course(
     {
         "main": main,
         "main/tissue": partial(main, tissue=2),
-        "main/slide": partial(main, tissue=2, marked=2),
+        "main/slide": partial(main, tissue=2, marked=6),
         "scout": scout,
         "scout/topk": picker,
         "scanner": scanner,

@@ -1,0 +1,134 @@
+"""Draw what other tools make of our exports: one run, taken elsewhere.
+
+    python docs/destinations.py SLIDE GEOTIFF
+
+Writes docs/images/export_elsewhere.png. Each panel is drawn by the library that it names, from the
+file alone; nothing of hrviewer reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import geopandas
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import rasterio
+import rasterio.plot
+import tifffile
+import zarr
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from pycocotools.coco import COCO
+
+import hrviewer
+
+mpl.use("agg")
+
+
+def in_geopandas(axes: Axes, path: Path) -> None:
+    """Draw contours and patches as QuPath's measurement map would colour them."""
+    frame = geopandas.read_file(path)
+    tiles = frame[frame["objectType"] == "tile"]
+    flops = [_measured(row, "value") for row in tiles["measurements"]]
+    tiles.assign(value=flops).plot(
+        "value",
+        ax=axes,
+        aspect="equal",
+        cmap="viridis",
+        legend=True,
+        legend_kwds={"label": "nuclei in a patch"},
+    )
+    frame[frame["objectType"] == "annotation"].boundary.plot(
+        ax=axes, aspect="equal", color="white", linewidth=0.4
+    )
+    axes.invert_yaxis()
+    axes.set_title("GeoJSON in geopandas")
+
+
+def _measured(text: object, name: str) -> float:
+    found = json.loads(text) if isinstance(text, str) else text
+    return float(found[name])
+
+
+def in_pycocotools(axes: Axes, path: Path, picture: np.ndarray, side: tuple[int, int]) -> None:
+    """Draw outlines as pycocotools shows them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(str(path))
+    plt.sca(axes)
+    axes.imshow(picture, extent=(0, side[1], side[0], 0))
+    coco.showAnns(coco.loadAnns(coco.getAnnIds()))
+    axes.set_title("COCO in pycocotools")
+
+
+def in_tifffile(axes: Axes, path: Path) -> None:
+    """Draw the second level of the heat map, as a viewer of pyramids opens it first."""
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        level = series.levels[min(1, len(series.levels) - 1)].asarray().squeeze()
+    axes.imshow(level, cmap="magma", vmax=float(np.nanpercentile(level, 99.5)))
+    axes.set_title(f"OME-TIFF in tifffile: {len(series.levels)} levels")
+
+
+def in_rasterio(axes: Axes, image: str, path: Path) -> None:
+    """Draw the saliency over the image it came from, both at their places on Earth."""
+    with rasterio.open(image) as below, rasterio.open(path) as above:
+        rasterio.plot.show(below, ax=axes)
+        rasterio.plot.show((above, 1), ax=axes, cmap="inferno", alpha=0.6)
+        axes.set_title(f"GeoTIFF in rasterio: EPSG {above.crs.to_epsg()}")
+
+
+def in_pandas(axes: Axes, path: Path) -> None:
+    """Draw what a look found against what it took."""
+    frame = pd.read_parquet(path)
+    frame.plot.scatter("value", "infer_s", ax=axes, s=18, color="#0072b2")
+    axes.set_title(f"Parquet in pandas: {len(frame)} looks")
+
+
+def in_zarr(axes: Axes, path: Path) -> None:
+    """Draw the cost of every place."""
+    group = zarr.open_group(path / "cost", mode="r")
+    cost = np.asarray(group["0"][0])
+    axes.imshow(np.where(cost > 0, cost, np.nan), cmap="cividis")
+    axes.set_title("OME-Zarr in zarr: where `zoom` spent FLOPs")
+
+
+def main(slide: str, geotiff: str) -> None:
+    """Run, export, and have it drawn."""
+    panels, ((one, two, three), (four, five, six)) = plt.subplots(
+        2, 3, figsize=(15, 11), layout="constrained"
+    )
+    with tempfile.TemporaryDirectory() as name, hrviewer.open(slide) as pyramid:
+        folder, side = Path(name), pyramid.shape
+        run = hrviewer.run(slide, "nuclei", "patches", out=folder / "slide.run.zarr")
+        picture = pyramid.read(pyramid.rect, max(side) / 1000)
+
+        def take(ending: str, **options: object) -> Path:
+            hrviewer.export(run, folder / f"slide{ending}", **options)
+            return folder / f"slide{ending}"
+
+        in_geopandas(one, take(".geojson", contours=True))
+        in_pycocotools(
+            two, take(".coco.json", contours=True, patches=False, threshold=0.2), picture, side
+        )
+        in_tifffile(three, take(".ome.tif"))
+        in_pandas(five, take(".parquet"))
+        skipped = hrviewer.run(slide, "nuclei", "zoom", out=folder / "zoom.run.zarr")
+        hrviewer.export(skipped, folder / "zoom.ome.zarr")
+        in_zarr(six, folder / "zoom.ome.zarr")
+        about = hrviewer.run(geotiff, "crowd", "zoom", out=folder / "earth.run.zarr")
+        hrviewer.export(about, folder / "earth.tif", map="saliency")
+        in_rasterio(four, geotiff, folder / "earth.tif")
+    for axes in (one, two, three, six):
+        axes.set_axis_off()
+    panels.savefig(Path(__file__).parent / "images" / "export_elsewhere.png", dpi=90)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
