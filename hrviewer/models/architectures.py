@@ -13,6 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hrviewer.models.backbones import timm_model
 from hrviewer.models.counting import Counts
 from hrviewer.models.transformer import TokenTransformer
 
@@ -365,6 +366,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "density-unet": DensityUNet,
     "learned-resizer": LearnedResizer,
     "tile-policy": TilePolicy,
+    "timm": timm_model,
     "token-transformer": TokenTransformer,
 }
 """What builds each architecture from a card's ``params``."""
