@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar
@@ -52,6 +53,10 @@ class Strategy(ABC):
     roles: ClassVar[tuple[str, ...]] = ("main",)
     hints: ClassVar[tuple[str, ...]] = ()
     default_budget: ClassVar[float | None] = None
+
+    def speaker(self, roles: Container[str]) -> str:
+        """Return which of a pack's roles gives the answer, and so what its classes mean."""
+        return "main"
 
     @abstractmethod
     def plan(self, scene: Scene, params: Any) -> Plan:
