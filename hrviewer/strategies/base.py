@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Container
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from hrviewer.errors import UserError
 from hrviewer.strategies.protocol import Plan, Scene
@@ -22,6 +22,15 @@ class Params(BaseModel):
     """A strategy's parameters: they make the widget, the command's options and the provenance."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _choice(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a choice among numbers as the command line writes it, as pydantic does a number."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, str) and get_origin(kind) is Literal:
+            return next((choice for choice in get_args(kind) if str(choice) == value), value)
+        return value
 
 
 class Strategy(ABC):
