@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from hrviewer.errors import UserError
 from hrviewer.strategies.protocol import Plan, Scene
@@ -21,6 +21,15 @@ class Params(BaseModel):
     """A strategy's parameters: they make the widget, the command's options and the provenance."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _as_typed(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a choice among numbers as a command line writes it: pydantic does all others."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, str) and get_origin(kind) is Literal:
+            return next((choice for choice in get_args(kind) if str(choice) == value), value)
+        return value
 
 
 class Strategy(ABC):
