@@ -560,6 +560,11 @@ def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
     told = json.loads(call("fit", run, "--truth", table, "-o", tmp_path / "b", "--json").stdout)
     assert told["correlation"] > 0.9
     assert "exists" in refused("fit", run, "--truth", table, "--out", tmp_path / "head")
+    table.write_text("y,x,class\n30,30,a\n200,40,b\n30,200,a\n220,220,b\n")
+    kinds = tmp_path / "kinds"
+    said = call("fit", run, "--truth", table, "--task", "segmentation", "-o", kinds).stdout
+    assert "4 cells: 2 a, 2 b" in said
+    assert "told wrongly" in said
 
 
 def test_strategies():

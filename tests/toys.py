@@ -131,7 +131,11 @@ class Encoder(Bright):
 
 
 class Head(Bright):
-    """A density from codes: red's sum."""
+    """A density from codes, one cell each: red's sum."""
+
+    def __init__(self, name: str = "head") -> None:
+        super().__init__(name, stride=1)
+        self.period = 1
 
     def think(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
         self.looked += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,9 +17,15 @@ __all__ = ["fit"]
 def fit(
     run: Annotated[Path, typer.Argument(metavar="RUN.run.zarr")],
     truth: Annotated[
-        str, typer.Option(metavar="FILE|auto", help="What is there: points or boxes.")
+        str, typer.Option(metavar="FILE|auto", help="What is there: points, boxes or outlines.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The pack that the head makes.")],
+    task: Annotated[
+        Literal["density", "segmentation"],
+        typer.Option(
+            help="density counts objects; segmentation says what places are, from labels of some."
+        ),
+    ] = "density",
     region: Annotated[
         Rect | None,
         typer.Option(
@@ -33,21 +39,17 @@ def fit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a head to the codes of a run, from truth."""
+    """Fit a head to the codes of a run, from truth or from labels."""
     from dataclasses import asdict
 
     from hrviewer.runs import Run, fit_head
 
-    fitted = fit_head(Run(run), truth, out, region=region, kind=kind)
+    fitted = fit_head(Run(run), truth, out, task=task, region=region, kind=kind)
     if as_json:
         say_json({**asdict(fitted), "path": str(fitted.path)})
         return
-    errors = (
-        f"error {fitted.error:.1%} of a block's count, sum off by {fitted.bias:+.1%}, "
-        f"correlation {fitted.correlation:.3f}"
-    )
     say(
-        ("fitted to", f"{fitted.objects:,} objects in {fitted.cells:,} cells"),
-        ("left out", errors),
+        ("fitted to", fitted.learned),
+        ("left out", fitted.left_out),
         ("use it", f"--strategy compression --model {fitted.path}+MODEL, where MODEL encoded"),
     )

@@ -22,7 +22,7 @@ from hrviewer.engine.looker import Looker, role_of
 from hrviewer.engine.native import native_scale
 from hrviewer.engine.precision import Off, how_far_off
 from hrviewer.engine.record import PatchRow, Published, Record, map_cell
-from hrviewer.engine.scene import Networks, build_scene
+from hrviewer.engine.scene import Networks, build_scene, speaker
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
 __all__ = [
@@ -65,5 +65,6 @@ __all__ = [
     "pack_seen",
     "paint",
     "role_of",
+    "speaker",
     "unpack_seen",
 ]

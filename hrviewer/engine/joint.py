@@ -311,7 +311,7 @@ def think(looker: Looker, network: Network, request: Think) -> list[Seen]:
     patch = Patch(request.where & looker.region, request.handles[0].patch.scale)
     image = looker.pyramid.rect
     try:
-        span = spanned(request, network.halo)
+        span = spanned(request, network)
         codes = arrange(request, span)
         known = np.asarray(np.isfinite(codes).all(axis=0))
         done = looker.device.call(
@@ -319,12 +319,11 @@ def think(looker: Looker, network: Network, request: Think) -> list[Seen]:
         ).result()
         start = time.perf_counter()
         values = np.asarray(done.output, np.float32)
-        rows, columns = (
-            np.arange(n) * k // n for n, k in zip(values.shape[1:], known.shape, strict=True)
-        )
+        n = network.stride
+        rows, columns = (np.arange(k) * n for k in values.shape[1:])
         values = np.where(known[np.ix_(rows, columns)], values, np.float32(np.nan))
         kind = kind_of(network.card)
-        values, box = crop(values, span.box, patch.core, image, kind)
+        values, box = crop(values, span.of(values, n), patch.core, image, kind)
         value = answer(network.card, np.nan_to_num(values), box, patch.core, image)
     except Exception as error:
         return [failed(patch, request.role, Charge(), network.card.outputs, error)]
@@ -355,14 +354,18 @@ class Span:
     y: float
     x: float
 
-    @property
-    def box(self) -> Box:
-        """What it covers."""
-        return self.y, self.x, self.shape[1] * self.step[0], self.shape[2] * self.step[1]
+    def of(self, values: Floats, stride: int) -> Box:
+        """Return what an answer covers that has a value for every so many cells."""
+        _, rows, columns = values.shape
+        return self.y, self.x, rows * stride * self.step[0], columns * stride * self.step[1]
 
 
-def spanned(request: Think, halo: int) -> Span:
-    """Return the part of the handles' common grid that a thought needs: `where` and a halo."""
+def spanned(request: Think, network: Network) -> Span:
+    """Return the part of the handles' common grid that a thought needs: `where` and a halo.
+
+    It begins where the network's inputs may begin.
+    """
+    halo, period = network.halo, network.period
     handles, where = request.handles, request.where
     # A failed look has one cell of its core's size: how fine its map would have been, others say.
     whole = [handle for handle in handles if np.isfinite(handle.map).all()] or handles
@@ -372,7 +375,10 @@ def spanned(request: Think, halo: int) -> Span:
     y1, x1 = (max(handle.box[axis] + handle.box[axis + 2] for handle in handles) for axis in (0, 1))
     top, left = (math.floor(o + 1e-6) for o in ((where.y - y) / dy, (where.x - x) / dx))
     bottom, right = (math.ceil(o - 1e-6) for o in ((where.y1 - y) / dy, (where.x1 - x) / dx))
-    top, left = max(0, top - halo), max(0, left - halo)
+    # Counted from the image's corner, as the network's period is.
+    before_y, before_x = round(y / dy), round(x / dx)
+    top = max(0, (before_y + top - halo) // period * period - before_y)
+    left = max(0, (before_x + left - halo) // period * period - before_x)
     bottom = min(math.ceil((y1 - y) / dy - 1e-6), bottom + halo)
     right = min(math.ceil((x1 - x) / dx - 1e-6), right + halo)
     shape = len(handles[0].map), bottom - top, right - left

@@ -107,7 +107,7 @@ class Looker:
         if isinstance(request, Warp):
             return [network.flops(*request.shape)]
         if isinstance(request, Think):
-            return [network.think_flops(*spanned(request, network.halo).shape)]
+            return [network.think_flops(*spanned(request, network).shape)]
         if request.group is not None:
             sizes = Counter(request.group)
             costs = {g: network.join_flops(n, request.merge) / n for g, n in sizes.items()}

@@ -21,7 +21,7 @@ from hrviewer.models import BUILTINS, Network, Pack, builtin
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Role, Scene, Strategy
 
-__all__ = ["Networks", "build_scene"]
+__all__ = ["Networks", "build_scene", "speaker"]
 
 
 class Networks(Mapping[str, Network]):
@@ -142,6 +142,11 @@ class _Roles(Mapping[str, Role]):
 
     def __contains__(self, role: object) -> bool:
         return role in self._networks
+
+
+def speaker(networks: Networks, strategy: Strategy) -> Network:
+    """Return the network whose card says what a strategy's answer means."""
+    return networks[strategy.speaker(networks.pack.roles)]
 
 
 def build_scene(

@@ -6,6 +6,15 @@ Importing this loads no back end. Weights are read when a pack's role is loaded.
 from hrviewer.models.card import Card
 from hrviewer.models.classical import BUILTINS, builtin
 from hrviewer.models.network import Network
-from hrviewer.models.pack import Pack, installed_packs, open_pack
+from hrviewer.models.pack import JoinedPack, Pack, installed_packs, open_pack
 
-__all__ = ["BUILTINS", "Card", "Network", "Pack", "builtin", "installed_packs", "open_pack"]
+__all__ = [
+    "BUILTINS",
+    "Card",
+    "JoinedPack",
+    "Network",
+    "Pack",
+    "builtin",
+    "installed_packs",
+    "open_pack",
+]

@@ -13,16 +13,19 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hrviewer.models.backbones import timm_model
 from hrviewer.models.counting import Counts
 from hrviewer.models.timm_vit import TimmViT
 from hrviewer.models.transformer import TokenTransformer
 
 __all__ = [
     "ARCHITECTURES",
+    "CodeClasses",
     "CodeHead",
     "DensityEncoder",
     "DensityScanner",
     "DensityUNet",
+    "LearnedResizer",
     "TilePolicy",
     "TimmViT",
     "TokenTransformer",
@@ -204,6 +207,27 @@ class CodeHead(nn.Module):
         self.head.rescale(counts, variances)
 
 
+class CodeClasses(nn.Module):
+    """What says of each code of which class its place is: a linear function, in logits.
+
+    Parameters
+    ----------
+    codes, classes
+        Numbers in a code, and classes to tell apart.
+    """
+
+    halo = 0
+
+    def __init__(self, codes: int, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(codes, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits ``(n, k, h, w)`` of codes ``(n, d, h, w)``."""
+        out: Tensor = self.head(x)
+        return out
+
+
 class DensityEncoder(nn.Module):
     """What a `DensityUNet` sees on its way down, in a few numbers for every 16 × 16 pixels.
 
@@ -262,6 +286,50 @@ class DensityEncoder(nn.Module):
         self.guide.rescale(counts, variances)
 
 
+class LearnedResizer(nn.Module):
+    """What makes a picture smaller so that a network still sees in it what it looks for.
+
+    A plain resize, to which a small residual network adds what that would lose (Talebi and
+    Milanfar, *Learning to Resize Images for Computer Vision Tasks*, ICCV 2021). There the network
+    starts at full size; here its first layer shrinks at once, for every pixel would cost as much
+    as the network it stands before.
+
+    Parameters
+    ----------
+    shrink
+        By how much sides become smaller.
+    width, blocks
+        Channels, and residual blocks, of the network beside.
+    """
+
+    def __init__(self, shrink: int = 2, width: int = 16, blocks: int = 1) -> None:
+        super().__init__()
+        self.shrink = shrink
+        self.first = _conv(3, width, 2 * shrink + 1, stride=shrink)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                _conv(width, width),
+                nn.Conv2d(width, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+            )
+            for _ in range(blocks)
+        )
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+        # It begins as the plain resize.
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+        self.halo = shrink * (2 + 2 * blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return pictures ``(n, 3, h/shrink, w/shrink)`` of pictures ``(n, 3, h, w)``."""
+        seen = self.first(x)
+        for block in self.blocks:
+            seen = seen + block(seen)
+        # Of a shrink of 2 this is the bilinear resize; of more it leaves out no pixel.
+        out: Tensor = F.avg_pool2d(x, self.shrink) + self.last(seen)
+        return out
+
+
 class TilePolicy(nn.Module):
     """A small network that says of each tile of a shrunk picture whether to look closer.
 
@@ -293,11 +361,14 @@ class TilePolicy(nn.Module):
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "code-classes": CodeClasses,
     "code-head": CodeHead,
     "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,
     "density-unet": DensityUNet,
+    "learned-resizer": LearnedResizer,
     "tile-policy": TilePolicy,
+    "timm": timm_model,
     "timm-vit": TimmViT,
     "token-transformer": TokenTransformer,
 }

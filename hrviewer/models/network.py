@@ -198,7 +198,8 @@ class Network(ABC):
     def think(self, codes: Floats) -> Floats:
         """Run on a grid of codes ``(d, gh, gw)`` and return ``(k, oh, ow)``.
 
-        A head is a network whose card takes ``d`` channels, and whose pixels are codes.
+        A head is a network whose card takes ``d`` channels, and whose pixels are codes; so is one
+        that takes pictures, where codes are a picture as it takes them.
         """
         self._check_codes(codes.shape[0])
         out: Floats = self(np.ascontiguousarray(codes[None], np.float32))[0]
@@ -210,11 +211,9 @@ class Network(ABC):
         return self.flops(gh, gw)
 
     def _check_codes(self, d: int) -> None:
-        if not isinstance(self.card.input.channels, int):
-            raise self._cannot("look at codes", "head")
-        if self.card.input.channels != d:
+        if self.card.input.count != d:
             raise UserError(
-                f"{self.card.name} takes codes of {self.card.input.channels} values, not {d}: "
+                f"{self.card.name} takes codes of {self.card.input.count} values, not {d}: "
                 "use the encoder it was trained with"
             )
 

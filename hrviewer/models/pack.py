@@ -6,7 +6,7 @@ A pack is opened without reading weights, and without importing what runs them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,7 +21,7 @@ from hrviewer.models.classical import builtin
 from hrviewer.models.network import Network
 from hrviewer.models.told import brief
 
-__all__ = ["GROUP", "InstalledPack", "Pack", "installed_packs", "open_pack"]
+__all__ = ["GROUP", "InstalledPack", "JoinedPack", "Pack", "installed_packs", "open_pack"]
 
 GROUP = "hrviewer.packs"
 """Entry points whose value is a pack's folder, or a function that returns it."""
@@ -197,7 +197,7 @@ def open_pack(spec: str | Path) -> Pack:
         return installed[spec].load()
     path = Path(spec).expanduser()
     if "+" in str(spec) and not path.exists():
-        return _joined([open_pack(part) for part in str(spec).split("+")])
+        return JoinedPack([open_pack(part) for part in str(spec).split("+")])
     if path.is_dir():
         return Pack.read(path)
     if not path.suffix or (not path.exists() and path.suffix.lower() not in loaders.LOADABLE):
@@ -212,17 +212,55 @@ def open_pack(spec: str | Path) -> Pack:
     return Pack(card.name, dict.fromkeys(roles, (path, card)), card.title)
 
 
-def _joined(packs: list[Pack]) -> Pack:
-    """Return one pack of the roles of several; the first that has a role gives it."""
-    networks: dict[str, tuple[Path, Card]] = {}
+class JoinedPack(Pack):
+    """One pack of the roles of several: what one of them has loaded is not loaded again.
+
+    Parameters
+    ----------
+    packs : sequence of Pack
+        The first that has a role gives it; see `open_pack`.
+
+    Attributes
+    ----------
+    packs : tuple of Pack
+        The same.
+    """
+
+    def __init__(self, packs: Sequence[Pack]) -> None:
+        self.packs = tuple(packs)
+        self._owners = owners(packs)
+        name = "+".join(pack.name for pack in packs)
+        networks = {
+            role: (pack._weights[role], pack.roles[role]) for role, pack in self._owners.items()
+        }
+        super().__init__(name, networks, description=packs[0].description)
+
+    def load(
+        self,
+        role: str = "main",
+        device: str = "auto",
+        threads: int | None = None,
+        precision: str = "float32",
+    ) -> Network:
+        """See `Pack.load`."""
+        if role.startswith("@"):
+            return builtin(role)
+        self._must_have(role)
+        if precision == "float32":  # a pack of one's own need not know of others
+            return self._owners[role].load(role, device, threads)
+        return self._owners[role].load(role, device, threads, precision)
+
+
+def owners(packs: Sequence[Pack]) -> dict[str, Pack]:
+    """Return which of several packs gives each role."""
+    found: dict[str, Pack] = {}
     # What only encodes answers nothing, where another one does.
     answers = any(p.roles["main"].task != "embedding" for p in packs if "main" in p.roles)
     for pack in packs:
-        read = "encoder" in networks  # a head that comes after an encoder reads another one's codes
+        read = "encoder" in found  # a head that comes after an encoder reads another one's codes
         for role, card in pack.roles.items():
             encodes = role == "main" and card.task == "embedding"
             if (encodes and answers) or (role == "head" and read):
                 continue
-            networks.setdefault(role, (pack._weights[role], card))
-    name = "+".join(pack.name for pack in packs)
-    return Pack(name, networks, description=packs[0].description)
+            found.setdefault(role, pack)
+    return found

@@ -300,6 +300,13 @@ def told(truth: str | Path | Truth) -> str:
     return (truth.source or "truth") if isinstance(truth, Truth) else str(truth)
 
 
+def must_ask_the_same(strategy: str, pack: Pack) -> None:
+    """Raise `UserError` where a strategy would answer another question than ``main`` does."""
+    main, card = (pack.roles.get(r) for r in ("main", get_strategy(strategy).speaker(pack.roles)))
+    if main is not None and card is not None and main.task != card.task:
+        raise UserError(f"{card.name} answers another question than {main.name}: {card.task}")
+
+
 def rows_of(
     runner: Bench,
     pyramid: Pyramid,
@@ -329,6 +336,7 @@ def rows_of(
                     "budget": str(budget) if budget else None,
                 }
                 try:
+                    must_ask_the_same(choice.strategy, runner.networks(model).pack)
                     done = runner.run(
                         pyramid, model, choice, budget=budget, seed=seed, region=region, judge=judge
                     )

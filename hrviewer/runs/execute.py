@@ -34,11 +34,12 @@ from hrviewer.engine import (
     drive,
     fingerprints,
     how_far_off,
+    speaker,
 )
 from hrviewer.errors import UserError
 from hrviewer.exchange.truth import read_region
 from hrviewer.geometry import Rect
-from hrviewer.models import Pack, open_pack
+from hrviewer.models import Card, Pack, open_pack
 from hrviewer.models.memory import forget_peak, peak_memory
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimate import describe
@@ -122,8 +123,8 @@ def run(
     """
     with open_pyramid(image) as pyramid:
         pack = model if isinstance(model, Pack) else open_pack(model)
-        judge = find_judge(truth, pyramid, pack.roles.get("main"))
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
+        judge = find_judge(truth, pyramid, pack.roles.get(chosen.speaker(pack.roles)))
         job = Job(
             pyramid,
             pack,
@@ -253,13 +254,13 @@ class Job:
         )
         if earlier is not None:
             self._must_match(earlier, path, networks, looker)
-        main = networks["main"]
+        main, card = networks["main"], speaker(networks, self.strategy).card
         off = how_far_off(self.pyramid, networks, scene)
         notes = [*notes, *([str(off)] if off else [])]
         writer = RunWriter(
             path,
             self.pyramid,
-            main.card,
+            card,
             main.stride,
             scene.native,
             scene.region,
@@ -280,7 +281,7 @@ class Job:
         }
         forget_peak()
         start = time.perf_counter()
-        partial = {**header, **self._result(writer.record, None, scene, networks, 0.0)}
+        partial = {**header, **self._result(writer.record, None, scene, card, networks, 0.0)}
         write_header(path, {**partial, "complete": False})
         answer: Answer | None = None
         try:
@@ -293,7 +294,8 @@ class Job:
             )
         finally:
             spent = time.perf_counter() - start
-            result = self._result(writer.record, answer, scene, networks, spent, looker.meter.saved)
+            saved = looker.meter.saved
+            result = self._result(writer.record, answer, scene, card, networks, spent, saved)
             header["networks"] = {
                 role: networks[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
@@ -370,6 +372,7 @@ class Job:
         record: Record,
         answer: Answer | None,
         scene: Scene,
+        card: Card,
         networks: Networks,
         wall: float,
         saved: float = 0.0,
@@ -381,9 +384,7 @@ class Job:
         total = ledger.total
         return {
             "complete": answer is not None,
-            "estimate": describe(
-                scene.main.card, estimate, interval, scene.region, scene.pixel_size
-            ),
+            "estimate": describe(card, estimate, interval, scene.region, scene.pixel_size),
             "cost": {
                 "flops": total.flops,
                 # What came from memory, the cache or the journal counts what it once took.

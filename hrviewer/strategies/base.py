@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, get_args, get_origin
@@ -24,9 +25,9 @@ class Params(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _as_typed(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take a choice among numbers as a command line writes it: pydantic does all others."""
-        kind = cls.model_fields[info.field_name or ""].annotation
+    def _choice(cls, value: Any, info: ValidationInfo) -> Any:
+        """Take a choice among numbers as the command line writes it, as pydantic does a number."""
+        kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and get_origin(kind) is Literal:
             return next((choice for choice in get_args(kind) if str(choice) == value), value)
         return value
@@ -61,6 +62,10 @@ class Strategy(ABC):
     roles: ClassVar[tuple[str, ...]] = ("main",)
     hints: ClassVar[tuple[str, ...]] = ()
     default_budget: ClassVar[float | None] = None
+
+    def speaker(self, roles: Container[str]) -> str:
+        """Return which of a pack's roles gives the answer, and so what its classes mean."""
+        return "main"
 
     @abstractmethod
     def plan(self, scene: Scene, params: Any) -> Plan:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import groupby
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,13 @@ ABREAST = 16
 
 class CompressionParams(Params):
     """Parameters of `Compression`."""
+
+    encoder: Literal["encoder", "resizer"] = Field(
+        "encoder",
+        title="Encoder",
+        description="What compresses: the encoder, whose codes the head reads; or the resizer, "
+        "whose smaller picture main reads",
+    )
 
     tile: int = Field(
         0,
@@ -51,16 +58,21 @@ class Compression(Strategy):
     Params: ClassVar[type[Params]] = CompressionParams
     roles: ClassVar[tuple[str, ...]] = ("main", "encoder")
 
+    def speaker(self, roles: Container[str]) -> str:
+        """Return the head, whose question may be another one than main's."""
+        return "head" if "head" in roles else "main"
+
     def plan(self, scene: Scene, params: CompressionParams) -> Plan:
         """Encode a band of tiles, think about what is known by then, go on."""
-        encoder = scene.roles["encoder"]
+        codes, reads = params.encoder, _reader(scene, params.encoder)
+        encoder = scene.roles[codes]
         # A pack without a head is still encoded, to fit one; asking for it would be an error.
-        head = scene.roles["head"] if "head" in scene.roles else None  # noqa: SIM401
+        head = scene.roles[reads] if reads in scene.roles else None  # noqa: SIM401
         if head is not None:
             _check(encoder, head)
-        scale = scene.scale_of("encoder")
+        scale = scene.scale_of(codes)
         cell = encoder.stride * scale
-        reach = math.ceil(head.halo * cell) if head else 0
+        reach = math.ceil(_around(head) * cell) if head else 0
         around = scene.region.pad(reach) & scene.rect
         patches = tiles(encoder, around, scale, tile=params.tile or None, whole=scene.rect)
 
@@ -76,7 +88,7 @@ class Compression(Strategy):
             if cost > left * (1 + 1e-9):
                 break
             for asked in rounds(band):
-                result = yield Look("encoder", asked, into="codes")
+                result = yield Look(codes, asked, into="codes")
                 held += result.handles
                 for handle in result.handles:
                     yield _unlike(handle)
@@ -85,7 +97,7 @@ class Compression(Strategy):
             width = len(held[-1].map)
             failed += sum(bool(np.isnan(handle.value).any()) for handle in held[-len(band) :])
             if head is not None and not where.empty:
-                result = yield Think("head", tuple(held), where, into="output")
+                result = yield Think(reads, tuple(held), where, into="output")
                 left, top = result.left, where.y1
                 thoughts += result.handles
                 estimate = aggregate(head, thoughts)
@@ -121,10 +133,43 @@ def bands(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:
         yield band
 
 
+def _reader(scene: Scene, encoder: str) -> str:
+    """Return who reads what is encoded.
+
+    Raises
+    ------
+    UserError
+        Where the pack has no such encoder, or main cannot read it.
+    """
+    if encoder == "encoder":
+        return "head"
+    if encoder not in scene.roles:
+        raise UserError(f"the pack has no {encoder}: choose encoder=encoder, or teach it one")
+    main = scene.main.card
+    if main.input.fixed:
+        raise UserError(f"{main.name} takes pictures of one size only: choose encoder=encoder")
+    if "head" in scene.roles:
+        head = scene.roles["head"].card
+        if (head.task, head.classes) != (main.task, main.classes):
+            raise UserError(
+                f"{head.name} answers another question than {main.name}, which reads what is "
+                "resized: choose encoder=encoder, or a pack without that head"
+            )
+    return "main"
+
+
+def _around(head: Role) -> int:
+    """Return the codes next to what it answers for that a head may need.
+
+    One that may not begin everywhere begins up to its period earlier.
+    """
+    return head.halo + (head.period if head.period > 1 else 0)
+
+
 def _check(encoder: Role, head: Role) -> None:
     """Refuse a head that cannot read these codes, before anything is spent."""
-    takes, gives = head.card.input.channels, encoder.card.output.width
-    if isinstance(takes, int) and takes != gives:
+    takes, gives = head.card.input.count, encoder.card.output.width
+    if takes != gives:
         raise UserError(
             f"{head.card.name} takes codes of {takes} values, not {gives} as {encoder.card.name} "
             "gives: choose the head that was made for it"
@@ -135,7 +180,8 @@ def _thinking(head: Role | None, where: Rect, cell: float) -> float:
     """Return what thinking about `where` costs at most."""
     if head is None or where.empty:
         return 0.0
-    rows, columns = (math.ceil(side / cell) + 1 + 2 * head.halo for side in (where.h, where.w))
+    more = 1 + 2 * _around(head)
+    rows, columns = (math.ceil(side / cell) + more for side in (where.h, where.w))
     return head.flops(rows, columns)
 
 

@@ -53,6 +53,7 @@ from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.picking import Picker
 from hrviewer.training.policy import Chooser
+from hrviewer.training.resizing import Resizer
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
 from hrviewer.training.streams import Alone, Joined
 from hrviewer.training.student import Student
@@ -75,6 +76,7 @@ __all__ = [
     "Picker",
     "Pieces",
     "Reader",
+    "Resizer",
     "Student",
     "TokenStudent",
     "counted",

@@ -104,6 +104,12 @@ class Codes:
         codes._looks = [whole] * FITTED
         return codes
 
+    @property
+    def values(self) -> NDArray[np.float16]:
+        """The codes themselves, ``(d, rows, columns)``; NaN where nothing is known."""
+        values: NDArray[np.float16] = self._canvas.values
+        return values
+
     def take(self, seen: Seen) -> None:
         """Draw what a look encoded."""
         where = self._canvas.paint(seen.map, seen.box, seen.patch.core, seen.patch.scale)

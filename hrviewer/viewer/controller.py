@@ -50,6 +50,7 @@ from hrviewer.viewer.attention import Attention
 from hrviewer.viewer.comparison import Comparison
 from hrviewer.viewer.exporting import Exporting
 from hrviewer.viewer.hinting import drawn_map
+from hrviewer.viewer.labelling import Labelling
 from hrviewer.viewer.levels import (
     KEY,
     image_layer,
@@ -150,6 +151,7 @@ class Controller:
         self._closed = False
         self.live = Live(self)
         self.comparison = Comparison(self)
+        self.labelling = Labelling(self)
         follow(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
@@ -369,6 +371,7 @@ class Controller:
             with self._told():
                 self._take_reopened(reopening.result())
         self.comparison.tick()
+        self.labelling.tick()
         if self._export is not None:
             self._tell_export(self._export)
         if self.annotations is not None or self._bringing is not None:
@@ -547,6 +550,7 @@ class Controller:
         work, device, session = self._work, self._device, self.live.session
         self.live.close()
         self.comparison.close()
+        self.labelling.close()
         if work is not None:
             work.stop()
 
@@ -605,7 +609,7 @@ class Controller:
             self.progressed.emit(Status(fraction, words))
             if record.estimate is not None:
                 found = describe(
-                    began.main.card,
+                    began.card,
                     record.estimate,
                     record.interval,
                     began.picture.region,
@@ -659,6 +663,7 @@ class Controller:
             self.overlays_changed.emit()
         if self.truth is not None and layer in (self.truth.base, self.truth.layer):
             self.hide_truth()
+        self.labelling.forget(layer)
         if layer == self.base:
             self.stop()
             self.base = self.truth_file = None
@@ -734,6 +739,9 @@ class Controller:
         plane = plane_of(self.viewer, base)
         coded = overlays.coded
         codes = coded.codes if coded is not None and coded.colours.visible else None
+        if codes is not None and self.labelling.label:
+            self.labelling.put(base, point)
+            codes = None
         # The first token that is clicked brings the layers; from then on, who looks at them asks.
         wanted = overlays.attending is None or overlays.attending.asked
 

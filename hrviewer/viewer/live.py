@@ -38,10 +38,11 @@ from hrviewer.engine import (
     how_far_off,
     kind_of,
     native_scale,
+    speaker,
 )
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
-from hrviewer.models import Network, Pack
+from hrviewer.models import Card, Network, Pack
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import describe, parse_params, sentence
 from hrviewer.strategies import Params, Strategy, get_strategy
@@ -83,6 +84,7 @@ class _Ready:
     pyramid: Pyramid
     networks: Networks
     main: Network
+    card: Card
     picture: Picture
     note: str
 
@@ -169,6 +171,7 @@ class Live:
             or ready.base != controller.base
             or ready.plane != plane_of(controller.viewer, controller.base)
             or ready.networks is not controller.networks_of(controller.pack)
+            or not alike(ready.card, self._answering(controller.pack))
         ):
             self._load(controller.base, controller.pack)
         elif controller.overlays is None or controller.overlays.picture is not ready.picture:
@@ -192,6 +195,9 @@ class Live:
             raise UserError("choose a model first")
         return pack
 
+    def _answering(self, pack: Pack) -> Card:
+        return pack.roles[self._controller.strategy.speaker(pack.roles)]
+
     def _load(self, base: Image, pack: Pack) -> None:
         """Open and load on a thread, for it takes its time."""
         plane = plane_of(self._controller.viewer, base)
@@ -199,14 +205,15 @@ class Live:
             self._drop()
         self._rest()
         self._base, self._plane = base, plane
-        networks = self._controller.networks_of(pack)
+        networks, strategy = self._controller.networks_of(pack), self._controller.strategy
 
         def load() -> _Ready:
             pyramid, main = pyramid_of(base, plane), networks["main"]
             scene, _, _ = build_scene(pyramid, networks, get_strategy("patches"))
             off = how_far_off(pyramid, networks, scene, Priority.LIVE)
-            picture, note = empty(pyramid, main), str(off) if off else ""
-            return _Ready(base, plane, pyramid, networks, main, picture, note)
+            card, note = speaker(networks, strategy).card, str(off) if off else ""
+            picture = empty(pyramid, main, card)
+            return _Ready(base, plane, pyramid, networks, main, card, picture, note)
 
         self._ready = None
         self._loading = self._loader.submit(load)
@@ -386,7 +393,7 @@ class Live:
         controller = self._controller
         done = [self._answers[rect] for rect in self._shown if rect in self._answers]
         total = len(self._shown)
-        card = ready.main.card
+        card = ready.card
         estimate, interval = together(done, kind_of(card) == "mass" or card.task == "segmentation")
         covered = Rect(0, 0, 1, max(1, sum(cell.rect.area for cell in done)))
         found = describe(card, estimate, interval, covered, ready.pyramid.pixel_size)
@@ -445,10 +452,14 @@ def wrapped(words: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def empty(pyramid: Pyramid, main: Network) -> Picture:
-    """Return a picture of nothing yet."""
-    card = main.card
-    native, _ = native_scale(card, pyramid)
+def alike(one: Card, other: Card) -> bool:
+    """Whether the answers of two networks mean the same, and so go on the same maps."""
+    return (one.task, one.classes) == (other.task, other.classes)
+
+
+def empty(pyramid: Pyramid, main: Network, card: Card) -> Picture:
+    """Return a picture of nothing yet, for answers that mean what a card says."""
+    native, _ = native_scale(main.card, pyramid)
     names = card.output.classes or [f"{i}" for i in range(card.answers)]
     return Picture(pyramid.rect, main.stride * native, kind_of(card), names, pyramid.pixel_size)
 

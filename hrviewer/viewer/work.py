@@ -25,8 +25,10 @@ from hrviewer.engine import (
     kind_of,
     native_scale,
     role_of,
+    speaker,
 )
 from hrviewer.errors import UserError
+from hrviewer.models import Card
 from hrviewer.runs import Job, Run
 from hrviewer.strategies import Role
 from hrviewer.viewer.picture import Picture
@@ -54,15 +56,15 @@ class Began:
         What is carried out.
     picture : Picture
         What it draws into.
-    main : Role
-        Whose answer is wanted.
+    card : Card
+        Of the network that answers.
     flops : float
         What is expected to be spent.
     """
 
     job: Job
     picture: Picture
-    main: Role
+    card: Card
     flops: float
 
 
@@ -149,17 +151,18 @@ class Work:
                 self.events.append(Ended(None))
                 return
             native, _ = native_scale(network.card, job.pyramid)
+            card = speaker(networks, job.strategy).card
             self._picture = Picture(
                 job.pyramid.rect,
                 network.stride * native,
-                kind_of(network.card),
-                network.card.output.classes or [f"{i}" for i in range(network.card.answers)],
+                kind_of(card),
+                card.output.classes or [f"{i}" for i in range(card.answers)],
                 job.pyramid.pixel_size,
                 job.region,
             )
             main = role_of(network)
             self._began = time.perf_counter()
-            self.events.append(Began(job, self._picture, main, expected(job, main, native)))
+            self.events.append(Began(job, self._picture, card, expected(job, main, native)))
             run = job.run(
                 networks,
                 out=self._out,

@@ -100,6 +100,22 @@ def test_choices():
     assert str(Choice.parse("patches:tile=64")) == "patches:tile=64"
 
 
+def test_every_choice_of_every_parameter_can_be_written():
+    from typing import Literal, get_args, get_origin
+
+    from hrviewer.strategies import get_strategy, strategy_ids
+
+    seen = 0
+    for name in strategy_ids():
+        for field, about in get_strategy(name).Params.model_fields.items():
+            if get_origin(about.annotation) is Literal:
+                for choice in get_args(about.annotation):
+                    seen += 1
+                    asked = Choice.parse(f"{name}:{field}={choice}")
+                    assert asked.params == ({} if choice == about.default else {field: choice})
+    assert seen > 10
+
+
 def test_pareto():
     assert pareto([1, 2, 3, 4, 2], [5, 3, 4, 1, 9]) == [0, 1, 3]
 

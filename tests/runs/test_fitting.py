@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -10,9 +13,12 @@ from toys import Bright, Encoder, ToyPack
 
 import hrviewer
 from hrviewer.errors import UserError
+from hrviewer.exchange.features import Feature, rectangle
+from hrviewer.exchange.geojson import as_geojson
 from hrviewer.geometry import Rect
 from hrviewer.models import open_pack
 from hrviewer.runs import Run, fit_head
+from hrviewer.runs.fitting import fit_classes, kept_by
 from hrviewer.truth import Truth
 
 pytest.importorskip("sklearn")
@@ -88,3 +94,88 @@ def test_what_cannot_be_fitted_is_told(scene, encoded: Run, tmp_path: Path) -> N
     run = hrviewer.run(image, ToyPack(main=Bright()), "patches", out=tmp_path / "c.run.zarr")
     with pytest.raises(UserError, match="holds no codes"):
         fit_head(run, truth, tmp_path / "a")
+
+
+# What a place is, from labels.
+
+
+def beads(scene, count: int) -> list[Feature]:
+    """Label some cells by how many beads are in them."""
+    red = scene[0][::4, ::4, 0] // 50
+    cells = np.random.default_rng(2).permutation(np.argwhere(red < 3))[:count]
+    names = ("none", "one", "two")
+    return [
+        Feature("point", names[red[row, column]], point=(4 * row + 1.5, 4 * column + 2.0))
+        for row, column in cells
+    ]
+
+
+def test_classes_that_follow_from_the_codes_are_told(scene, encoded: Run, tmp_path: Path) -> None:
+    fitted = fit_classes(kept_by(encoded), beads(scene, 400), tmp_path / "kinds")
+    assert (fitted.classes, sum(fitted.each)) == (("none", "one", "two"), 400)
+    assert fitted.error is not None
+    assert fitted.error < 0.02
+    head = open_pack(tmp_path / "kinds").load("head", "cpu")
+    assert head.card.metrics["error"] == round(fitted.error, 4)
+    # The head's question is another one than main's: its classes are the run's, in areas.
+    pack = ToyPack(main=Bright(), encoder=Encoder(), head=head)
+    run = hrviewer.run(scene[0], pack, "compression", cache="off", out=tmp_path / "b.run.zarr")
+    red = scene[0][::4, ::4, 0] // 50
+    assert run.estimate["kind"] == "area"
+    assert run.estimate["per_class"]["none"] == pytest.approx(16 * (red == 0).sum(), rel=0.02)
+    said = run.map("output")[0][:]
+    assert said.shape[0] == 3
+    np.testing.assert_allclose(said.sum(axis=0), 1, atol=1e-5)
+    assert ((said.argmax(axis=0) == red) | (red > 2)).mean() > 0.99
+
+
+def test_where_codes_say_nothing_classes_are_told_by_chance(
+    scene, encoded: Run, tmp_path: Path
+) -> None:
+    labels = [replace(b, label="ab"[i % 2]) for i, b in enumerate(beads(scene, 400))]
+    fitted = fit_classes(kept_by(encoded), labels, tmp_path / "chance")
+    assert fitted.error == pytest.approx(0.5, abs=0.08)
+
+
+def test_outlines_label_the_cells_inside(scene, encoded: Run, tmp_path: Path) -> None:
+    image = scene[0].copy()
+    image[:, 100:] = 255 - image[:, 100:]
+    whole = rectangle(0, 104, 256, 152)
+    hole = np.array([[40.0, 140], [40, 180], [80, 180], [80, 140]])
+    pack = ToyPack(main=Bright(), encoder=Encoder())
+    run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    labels = [
+        Feature("annotation", "dark", (rectangle(0, 0, 256, 80),)),
+        Feature("annotation", "bright", ((*whole, hole),)),
+        Feature("annotation", "dark", point=(10.0, 120.0)),  # the last label of a cell counts
+        Feature("annotation", "bright", point=(10.0, 120.0)),
+    ]
+    path = tmp_path / "drawn.geojson"
+    features = [as_geojson(label, UUID(int=0)) for label in labels]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    fitted = fit_head(run, path, tmp_path / "halves", task="segmentation")
+    assert dict(zip(fitted.classes, fitted.each, strict=True)) == {
+        "bright": 64 * 38 - 100,
+        "dark": 64 * 20,
+    }
+    assert fitted.error < 0.01
+    part = fit_head(run, path, tmp_path / "part", task="segmentation", region=Rect(0, 40, 64, 100))
+    assert (part.classes, part.each) == (("bright", "dark"), (16 * 9, 16 * 10))
+
+
+def test_a_few_labels_make_a_head_whose_error_is_not_known(
+    scene, encoded: Run, tmp_path: Path
+) -> None:
+    few = [
+        Feature("point", "a", point=(2.0, 2.0)),
+        Feature("point", "b", point=(9.0, 9.0)),
+    ]
+    fitted = fit_classes(kept_by(encoded), few, tmp_path / "few")
+    assert fitted.error is None
+    assert "not known" in fitted.left_out
+    with pytest.raises(
+        UserError, match="two classes must be labelled where codes are known, not b"
+    ):
+        fit_classes(kept_by(encoded), few, tmp_path / "one", region=Rect(4, 4, 100, 100))
+    with pytest.raises(UserError, match="a map of classes has all"):
+        fit_head(encoded, scene[1], tmp_path / "c", task="segmentation", kind="bead")

@@ -234,6 +234,92 @@ def test_a_head_of_another_encoder_is_refused_before_anything_is_spent(learned) 
     assert mixed.networks["encoder"].looked == 0
 
 
+@pytest.fixture(scope="module")
+def resizing(tmp_path_factory) -> ToyPack:
+    """A small network that counts, and a resizer before it, of random weights."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+
+    from hrviewer.models.architectures import DensityUNet, LearnedResizer
+
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("weights")
+    small, shrink = {"widths": [4, 4, 6, 6], "blocks": [0, 0, 0]}, {"shrink": 2, "width": 4}
+    made = {"main": DensityUNet(**small), "resizer": LearnedResizer(**shrink)}
+    common: dict[str, Any] = {"channels": "rgb", "scale": 1 / 255, "mean": [0.5], "std": [0.25]}
+    cards = {
+        "main": {
+            "task": "density",
+            "architecture": {"name": "density-unet", "params": small},
+            "input": {**common, "tile": 64, "multiple_of": 16},
+            "output": {"stride": 4, "halo": made["main"].halo, "classes": ["thing"]},
+        },
+        "resizer": {
+            "task": "embedding",
+            "architecture": {"name": "learned-resizer", "params": shrink},
+            "input": {**common, "tile": 96, "multiple_of": 32},
+            "output": {"stride": 2, "halo": made["resizer"].halo, "width": 3},
+        },
+    }
+    networks: dict[str, Any] = {"encoder": Encoder()}
+    for role, module in made.items():
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.running_mean.normal_(0, 0.1)
+                layer.running_var.uniform_(0.5, 2)
+            if isinstance(layer, torch.nn.Conv2d) and not layer.weight.any():
+                layer.weight.data.normal_(0, 0.1)
+        module.eval()
+        save_file(module.state_dict(), folder / f"{role}.safetensors")
+        card = Card.of({"name": role, **cards[role]}, role)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HRVIEWER_BACKEND", "torch")
+            networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
+    pack = ToyPack(**networks)
+    pack.modules = made  # type: ignore[attr-defined]
+    return pack
+
+
+def test_main_counts_in_what_the_resizer_made_as_of_the_whole_image(resizing, tmp_path) -> None:
+    import torch
+
+    image = picture(13 * 32, 18 * 32, seed=4)
+    ask = {"cache": "off", "encoder": "resizer"}
+    run = hrviewer.run(image, resizing, "compression", out=tmp_path / "a.run.zarr", **ask)
+    with torch.inference_mode():
+        pixels = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.25
+        small = resizing.modules["resizer"](pixels)
+        counts = resizing.modules["main"](small)[0, 0].numpy()
+    assert small.shape[2:] == (13 * 16, 18 * 16)
+    codes, cell = run.map("codes")
+    assert (codes.shape, cell) == ((3, 13 * 16, 18 * 16), 2.0)
+    np.testing.assert_allclose(codes[:], small[0], rtol=2e-3, atol=2e-3)
+    roles = list(run.patches["role"])
+    assert roles.count("main") > 1  # bands that need each other's rows
+    each = run.output[0].reshape(13 * 4, 2, 18 * 4, 2).sum((1, 3))
+    np.testing.assert_allclose(each, counts, rtol=2e-2, atol=2e-3)
+    assert run.estimate["value"] == pytest.approx(float(counts.sum()), rel=2e-3)
+    # A region that begins where no input of main may begin is answered as in the whole.
+    region = Rect(72, 88, 160, 232)
+    part = hrviewer.run(
+        image, resizing, "compression", region=region, out=tmp_path / "b.run.zarr", **ask
+    )
+    inside = (0, slice(18, 58), slice(22, 80))
+    np.testing.assert_allclose(part.output[inside], run.output[inside], rtol=1e-4, atol=1e-5)
+
+
+def test_a_resizer_must_be_there_and_main_must_be_asked(resizing) -> None:
+    with Bench(IMAGE, pack()) as bench, pytest.raises(UserError, match="the pack has no resizer"):
+        bench.run(policy(encoder="resizer"))
+    other = Head("other")
+    other.card = other.card.model_copy(update={"task": "segmentation"})
+    mixed = ToyPack(**resizing.networks, head=other)
+    with Bench(IMAGE, mixed) as bench, pytest.raises(UserError, match="another question than main"):
+        bench.run(policy(encoder="resizer"))
+    with pytest.raises(ValueError, match="encoder"):
+        CompressionParams(encoder="nobody")
+
+
 def test_live_cells_share_what_is_encoded() -> None:
     import time
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+
 import numpy as np
+import pytest
 from toys import picture
 
 from hrviewer.engine import Seen
@@ -109,3 +113,83 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
     finish(controller)
     assert controller.overlays.coded is None
     assert not {"codes", "alike"} & {layer.name for layer in model.layers}
+
+
+def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, add, finish):
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 60, (300, 420, 3)).astype(np.uint8)
+    image[:, 200:] += 120
+    base = add(model, image)
+    controller.use_strategy("compression")
+    labelling = controller.labelling
+    heard = []
+    labelling.offered.connect(heard.append)
+    labelling.fit()
+    assert "no codes to fit" in errors(controller)[-1]
+    controller.start()
+    finish(controller)
+    controller.tick()
+    assert heard == [True]
+    coded = controller.overlays.coded
+
+    def click(y, x):
+        controller.ask((y, x))
+        settle()
+
+    def settle():
+        while controller.busy or labelling.busy:
+            controller.tick()
+        controller.tick()
+
+    labelling.pick("left")
+    assert coded.colours.visible
+    for place in ((30, 30), (30, 130), (130, 30), (290, 190)):
+        click(*place)
+    labelling.fit()
+    settle()
+    assert "two classes must be labelled" in errors(controller)[-1]
+    assert labelling.head is None
+    labelling.pick("right ")
+    for place in ((30, 230), (30, 400), (170, 300), (250, 350)):
+        click(*place)
+    assert not coded.alike.visible  # a click says one thing at a time
+    assert Counter(label.label for label in labelling.labels()) == {"left": 4, "right": 4}
+    assert model.layers.selection.active == base
+    assert len(np.unique(labelling.layer.face_color, axis=0)) == 2
+    told = []
+    labelling.told.connect(told.append)
+    labelling.fit()
+    settle()
+    assert labelling.head.error == 0
+    assert "left out: 0.0% told wrongly" in told[-1]
+    # Chosen, its classes are the answer; what was encoded is not encoded again.
+    encoder = controller.pack.networks["encoder"]
+    looked = encoder.looked
+    labelling.use()
+    controller.pack.load("head", "cpu")  # which takes as long as importing torch does
+    assert list(controller.pack.roles["head"].classes) == ["left", "right"]
+    controller.start()
+    finish(controller)
+    assert encoder.looked == looked
+    assert controller.run.estimate["per_class"]["left"] == pytest.approx(300 * 200)
+    # Live, maps are of the classes that the chosen strategy speaks of.
+    controller.live.turn(True)
+    for strategy, planes in (("compression", 2), ("patches", 1), ("compression", 2)):
+        controller.use_strategy(strategy)
+        end = time.monotonic() + 60
+        while controller.overlays.picture.record.output.values.shape[0] != planes:
+            assert time.monotonic() < end
+            controller.tick()
+    while controller.overlays.coded is None:
+        assert time.monotonic() < end
+        controller.tick()
+        controller.overlays.refresh()
+    controller.live.turn(False)
+    # A second head takes the first one's place; labels go with their layer.
+    labelling.fit()
+    settle()
+    labelling.use()
+    assert len(controller.pack.packs) == 2
+    model.layers.remove(labelling.layer)
+    assert labelling.labels() == []

@@ -121,6 +121,32 @@ def test_the_legend_rules_the_layers(docked, qtbot):
     assert docked.controller.overlays.picture.maps["cost"].unit == "ms per megapixel"
 
 
+def test_labels_are_given_while_there_are_codes(docked, qtbot):
+    pytest.importorskip("sklearn")
+    form, controller = docked.labels, docked.controller
+    assert form.isHidden()
+    controller.use_strategy("compression")
+    docked.running.run.click()
+    qtbot.waitUntil(lambda: idle(docked)() and not form.isHidden(), timeout=20_000)
+    assert not form.use.isEnabled()
+    form.clicks.setChecked(True)
+    for name, y in (("sky", 20), ("sea", 200)):
+        form.box.setEditText(name)
+        for x in (30, 330):
+            controller.ask((y, x))
+    assert form.words.text() == "2 sky, 2 sea"
+    assert [form.box.itemText(i) for i in range(form.box.count())] == ["sky", "sea"]
+    form.clicks.setChecked(False)
+    assert controller.labelling.label == ""
+    form.fit.click()
+    assert not form.fit.isEnabled()
+    qtbot.waitUntil(form.use.isEnabled, timeout=60_000)
+    assert "told wrongly" in form.words.text()
+    form.use.click()
+    assert controller.pack.name.startswith("toys-labels-1+toys")
+    assert docked.choice.model.currentText() == controller.pack.name
+
+
 @pytest.mark.parametrize("seconds", [0.04, 9.94, 9.96, 99.6, 3599.0, 123_456.0])
 def test_long_times_fit_their_column(seconds):
     from hrviewer.viewer.panel.breakdown import amount

@@ -27,6 +27,7 @@ from hrviewer.viewer.panel.exporting import ExportTab
 from hrviewer.viewer.panel.files import Files
 from hrviewer.viewer.panel.following import Following
 from hrviewer.viewer.panel.interval import Interval
+from hrviewer.viewer.panel.labelling import LabelForm
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
@@ -61,6 +62,7 @@ class Panel(QTabWidget):
         self.running = Running(controller)
         self.interval = Interval(controller)
         self.legend = Legend(controller)
+        self.labels = LabelForm(controller)
         self.truth = TruthSwitch(controller)
         self.breakdown = Breakdown(controller)
         self.clicked = Clicked(controller)
@@ -80,6 +82,7 @@ class Panel(QTabWidget):
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.legend)
         layout.addWidget(self.truth)
+        layout.addWidget(self.labels)
         layout.addWidget(line())
         layout.addWidget(heading("Where the time went, in seconds"))
         layout.addWidget(self.breakdown)

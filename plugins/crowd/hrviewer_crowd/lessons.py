@@ -21,6 +21,7 @@ from hrviewer.training import (
     Picker,
     Pieces,
     Reader,
+    Resizer,
     Student,
     TokenStudent,
     counted,
@@ -97,6 +98,11 @@ def head(data: Path | None, pack: Path) -> Student:
     return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
 
 
+def resizer(data: Path | None, pack: Path) -> Student:
+    """Make pictures smaller so that ``main`` still counts in them."""
+    return _student("resizer", pack, partial(Pieces, "crowd", side=256, batch=8), Resizer)
+
+
 def policy(data: Path | None, pack: Path) -> Student:
     """Learn by reward where ``main`` is worth a look, given the scout's guess."""
     return _student("policy", pack, partial(Pieces, "crowd", side=512, batch=4), Chooser)
@@ -134,6 +140,7 @@ COURSE = Course(
         "scanner": scanner,
         "encoder": encoder,
         "head": head,
+        "resizer": resizer,
         "policy": policy,
         "transformer": transformer,
     },

@@ -27,6 +27,7 @@ from hrviewer.training import (
     Picker,
     Pieces,
     Reader,
+    Resizer,
     Student,
     TokenStudent,
     halo,
@@ -126,6 +127,11 @@ def head(data: Path | None, pack: Path) -> Student:
     return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
 
 
+def resizer(data: Path | None, pack: Path) -> Student:
+    """Make pictures smaller so that ``main`` still counts in them."""
+    return _student("resizer", data, pack, side=256, photographs=3, pieces=5, kind=Resizer)
+
+
 def policy(data: Path | None, pack: Path) -> Student:
     """Learn by reward where ``main`` is worth a look, given the scout's guess."""
     return _student("policy", data, pack, side=512, photographs=1, pieces=3, kind=Chooser)
@@ -175,11 +181,13 @@ COURSE = Course(
         "main": main,
         "main/tissue": partial(main, tissue=2),
         "main/slide": partial(main, tissue=2, marked=6),
+        "main/both": partial(main, tissue=5, marked=6),
         "scout": scout,
         "scout/topk": picker,
         "scanner": scanner,
         "encoder": encoder,
         "head": head,
+        "resizer": resizer,
         "policy": policy,
         "transformer": transformer,
     },

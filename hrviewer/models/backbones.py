@@ -1,0 +1,98 @@
+"""Backbones of timm (Wightman, *PyTorch Image Models*): its code, and weights from a file here.
+
+Nothing is ever downloaded: a card names the model, and its weights lie beside the card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from hrviewer.errors import UserError
+from hrviewer.models.told import brief
+
+__all__ = ["Backbone", "timm_model"]
+
+FETCHES = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+"""What would make timm read weights from elsewhere."""
+
+
+class Backbone(nn.Module):
+    """A model of timm.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        As timm made it; its weights have timm's names.
+    stage : int, optional
+        Whose features are given, as a map: 0 is the first, -1 the last. By default the answer is
+        that of the whole model: one for each picture.
+    """
+
+    def __init__(self, model: nn.Module, stage: int | None = None) -> None:
+        super().__init__()
+        self.model, self.stage = model, stage
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the answers ``(n, k)``, or a stage's features ``(n, k, h/stride, w/stride)``."""
+        if self.stage is None:
+            out: Tensor = self.model(x)
+            return out
+        features: list[Tensor] = self.model.forward_intermediates(  # type: ignore[operator]
+            x, indices=[self.stage], intermediates_only=True, output_fmt="NCHW"
+        )
+        return features[0]
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take weights by timm's names; those of a classifier that is not here are left out."""
+        about: Any = self.model.default_cfg
+        names = about.get("classifier") or ()
+        layers = [names] if isinstance(names, str) else names
+        own = self.model.state_dict()
+        taken = {
+            name: value
+            for name, value in state_dict.items()
+            if name in own or not any(name.startswith(f"{layer}.") for layer in layers)
+        }
+        return self.model.load_state_dict(taken, strict=strict, assign=assign)
+
+
+def timm_model(model: str, stage: int | None = None, **params: Any) -> Backbone:
+    """Return a model of timm, of random weights.
+
+    Parameters
+    ----------
+    model
+        Its name, as ``timm.list_models()`` has it.
+    stage
+        See `Backbone`.
+    **params
+        As ``timm.create_model`` takes them; ``num_classes`` is 0 by default: an embedding.
+
+    Raises
+    ------
+    UserError
+        If timm is missing or has no such model, or would be told to fetch weights.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError('the architecture timm needs timm: pip install "hrviewer[timm]"') from None
+    except RuntimeError as error:  # a torchvision of another build than torch
+        raise UserError(
+            f"timm does not import ({brief(error)}): install torchvision from where torch is from"
+        ) from None
+    fetches = [name for name in FETCHES if name in params]
+    if fetches:
+        raise UserError(
+            f"architecture.params {', '.join(fetches)} would have timm fetch weights: leave it "
+            "out, the weights are those of the file"
+        )
+    if not timm.is_model(model):
+        raise UserError(f"timm {timm.__version__} has no model {model!r}: correct the card")
+    made: nn.Module = timm.create_model(model, pretrained=False, **{"num_classes": 0} | params)
+    return Backbone(made, stage)

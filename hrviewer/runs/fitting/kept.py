@@ -1,0 +1,50 @@
+"""The codes that a head is fitted to: those of a run, or of the screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.errors import UserError
+from hrviewer.runs.run import Run
+
+__all__ = ["BLOCK", "FOLDS", "Floats", "Kept", "kept_by"]
+
+FOLDS = 5
+BLOCK = 8
+"""Side, in cells, of the blocks that are left out together: neighbours are alike."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Codes of an image.
+
+    Parameters
+    ----------
+    values : array-like, shape (d, rows, columns)
+        NaN where nothing was encoded.
+    cell : float
+        Side of what a code stands for, level-0 pixels.
+    network : str
+        What made them.
+    """
+
+    values: Any
+    cell: float
+    network: str = ""
+
+
+def kept_by(run: Run) -> Kept:
+    """Return a run's codes; `UserError` where it kept none."""
+    import zarr
+
+    if not (run.path / "codes" / "zarr.json").is_file():
+        raise UserError(f"{run.path} holds no codes: run the strategy compression first")
+    codes, cell = run.map("codes")
+    about: Any = zarr.open_group(run.path / "codes", mode="r").attrs["hrviewer"]
+    return Kept(codes, cell, str(about["network"]))

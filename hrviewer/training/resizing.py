@@ -1,0 +1,163 @@
+"""The lesson of a resizer: a smaller picture, in which ``main`` still counts what it counted.
+
+The resizer stands before ``main``, which stays as it is (Talebi and Milanfar, *Learning to Resize
+Images for Computer Vision Tasks*, ICCV 2021, teach both; here other strategies use main, too).
+Pictures without truth will do: what main counts in the small picture is to be what it counts in
+the whole one. It is judged beside the plain resize that it begins as.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Architecture, Output
+from hrviewer.models.counting import Counts
+from hrviewer.models.loaders.torch import count_flops
+from hrviewer.models.pack import Pack
+from hrviewer.training.density import build, floats, halo, normalised
+from hrviewer.training.lesson import Batch
+from hrviewer.training.losses import density_loss
+from hrviewer.training.student import Student, derived, named
+
+__all__ = ["Resizer"]
+
+SHRINK = 2
+WINDOWS = ((1, 1.0, 0.02), (4, 0.5, 0.06), (16, 0.3, 0.2))
+"""As `density_loss` takes them, in cells of what main says of the small picture."""
+
+
+@dataclass(frozen=True)
+class Resizer(Student):
+    """Learn to make pictures smaller for ``main``.
+
+    Parameters
+    ----------
+    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
+        See `Student`. The stream's sides are multiples of 16 of main's cells, shrunk.
+    reader
+        Main again, as something that gradients go through.
+    """
+
+    rate: float = 1e-3
+    reader: nn.Module = field(kw_only=True, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        pack: Path,
+        sources: dict[str, Any],
+        stream: Callable[[int, int], Dataset[Batch]],
+        *,
+        role: str = "resizer",
+        down: int | None = None,
+        choose: Sequence[Tensor],
+        test: Sequence[Tensor],
+        device: str = "auto",
+        **rest: Any,
+    ) -> Resizer:
+        """Return the lesson; `down` is by how much sides become smaller, 2 by default.
+
+        Raises
+        ------
+        UserError
+            Where the pack has no ``main`` yet, or not one that gradients go through.
+        """
+        networks, shrink = Pack.read(pack), down or SHRINK
+        teacher = networks.load("main", device)
+        main = teacher.card
+        if main.architecture is None or main.input.fixed:
+            raise UserError(f"no resizer can be taught before {main.name}: it is not in torch")
+        reader = build(main.architecture)
+        reader.load_state_dict(load_file(networks.weights("main")))
+        reader.eval().requires_grad_(False)
+        for layer in reader.modules():
+            if isinstance(layer, Counts):
+                layer.train()  # which keeps a trace of slope where nothing is counted
+        what = Architecture(name="learned-resizer", params={"shrink": shrink})
+        size = main.input.multiple_of * shrink
+        how = {"multiple_of": size, "tile": -(-main.input.tile // size) * size}
+        card = derived(
+            main,
+            role,
+            what,
+            task="embedding",
+            input=main.input.model_copy(update=how),
+            output=Output(stride=shrink, halo=halo(what), width=3),
+        )
+        sources = sources | {"teacher": named(main)}
+        return cls(card, sources, teacher, stream, choose, test, WINDOWS, reader=reader, **rest)
+
+    @property
+    def _cell(self) -> int:
+        return int(self.card.stride * self.teacher.stride)
+
+    def _missed(self, said: Tensor, images: Tensor) -> Tensor:
+        return density_loss(said.float(), self._main(images), self.windows)
+
+    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return what main says ``(n, k, rows, columns)`` of images, made smaller."""
+        small = network(normalised(images, self.card.input)).float()
+        said: Tensor = self.reader.to(images.device)(small)
+        return said[:, : self.teacher.card.answers]
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Return how well main counts in small pictures to choose by."""
+        return self._agreement(network, self.choose)
+
+    def calibrate(self, network: nn.Module) -> dict[str, float]:
+        """Set nothing: what counts is main, which stays as it is."""
+        return {}
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """Return how well main counts in small pictures to test with, also plainly resized."""
+        plain = copy.deepcopy(self.begin()).to(next(network.parameters()).device)
+        return {
+            "what": f"what main counts in pictures made smaller by {self.card.stride}, against "
+            f"what it counts in {len(self.test)} whole ones that were not learned from: error of "
+            f"the counts over their mean, bias of their sum, correlation on tiles of {self.tile} "
+            "px; the same of pictures resized plainly",
+            **self._agreement(network, self.test),
+            "plain": self._agreement(plain, self.test),
+            "flops_over_mains": round(self._cost(network), 5),
+        }
+
+    def _agreement(self, network: nn.Module, pictures: Sequence[Tensor]) -> dict[str, float]:
+        side, place = self.tile // self._cell, next(network.parameters()).device
+        tiles: list[NDArray[Any]] = []
+        for picture in pictures:
+            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
+            image = floats(picture[None, :, :h, :w])
+            with torch.inference_mode():
+                said = self._say(network.eval(), image.to(place))[0].float().cpu()
+            maps = torch.stack([x.sum(0) for x in (said, self._mains(picture, image))])
+            sums = F.avg_pool2d(maps, side) * side * side
+            tiles.append(sums.flatten(1).T.double().numpy())
+        every, whole = np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
+        there = whole[:, 1].mean()
+        figures = {
+            "count_error": np.abs(whole[:, 0] - whole[:, 1]).mean() / there,
+            "bias": (whole[:, 0].mean() - there) / there,
+            "correlation": np.corrcoef(*every.T)[0, 1] if every.std(axis=0).all() else 0.0,
+        }
+        return {name: round(float(value), 4) for name, value in figures.items()}
+
+    def _cost(self, network: nn.Module) -> float:
+        """Return the FLOPs of making smaller and of main after that, over those of main."""
+        side = self.card.input.tile
+        hollow = copy.deepcopy(network).to("meta")
+        flops = count_flops(hollow, "forward", (1, self.card.input.count, side, side))
+        small = side // self.card.stride
+        return (flops + self.teacher.flops(small, small)) / self.teacher.flops(side, side)
