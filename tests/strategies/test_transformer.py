@@ -251,6 +251,12 @@ def test_a_transformer_of_other_classes_is_refused() -> None:
         run(tiles(64, 64), pack(transformer=Bright("plain")))
 
 
+def test_a_size_may_be_written_as_a_command_line_does() -> None:
+    assert TransformerParams(finest="32").finest == 32  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="16, 32, 64 or 128"):
+        TransformerParams(finest="33")  # type: ignore[arg-type]
+
+
 # With the real network.
 
 
