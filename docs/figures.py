@@ -50,13 +50,21 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
             Rectangle((row.x, row.y), row.w, row.h, fill=False, edgecolor="#00a5ff", linewidth=1)
         )
     scales = run.patches["scale"]
-    span = f"{scales.min():.3g}" + (f" to 1/{scales.max():.3g}" if scales.max() > scales.min() else "")
+    span = f"{scales.min():.3g}"
+    if scales.max() > scales.min():
+        span += f" to 1/{scales.max():.3g}"
     axes[0].set_title(f"{len(run.patches)} looks at 1/{span}")
     for axis, (name, values, colours, unit) in zip(axes[1:], maps, strict=True):
         axis.imshow(picture, extent=extent, alpha=0.35)
         top = float(np.nanpercentile(values, 99.5)) or 1.0
         shown = axis.imshow(
-            values, extent=extent, cmap=colours, vmin=0, vmax=top, alpha=0.85, interpolation="nearest"
+            values,
+            extent=extent,
+            cmap=colours,
+            vmin=0,
+            vmax=top,
+            alpha=0.85,
+            interpolation="nearest",
         )
         axis.set_title(name)
         panels.colorbar(shown, ax=axis, label=unit, shrink=0.8)

@@ -65,6 +65,11 @@ class Rect:
         h, w = min(self.y1, other.y1) - y, min(self.x1, other.x1) - x
         return Rect(y, x, h, w) if h > 0 and w > 0 else Rect(y, x, 0, 0)
 
+    def __or__(self, other: Rect) -> Rect:
+        """Return the smallest rectangle that holds both."""
+        y, x = min(self.y, other.y), min(self.x, other.x)
+        return Rect(y, x, max(self.y1, other.y1) - y, max(self.x1, other.x1) - x)
+
     def __contains__(self, other: Rect) -> bool:
         """Whether `other` lies wholly inside."""
         return (

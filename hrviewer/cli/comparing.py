@@ -189,8 +189,16 @@ def cost(
         made.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
     Console().print(made)
     for name, line in found.fits.items():
-        said = f"{line.constant:.3g} + {line.per_pixel:.3g} · side², within {line.off:.0%}"
-        typer.echo(f"{name} = {said}")
+        said = f"{line.constant:.3g} + {line.per_pixel:.3g} · side²"
+        if line.per_pair:
+            said += f" + {line.per_pair:.3g} · side⁴"
+        typer.echo(f"{name} = {said}, within {line.off:.0%}")
+    if found.attention is not None:
+        ways = Table("side", *(f"{way} FLOPs" for way in found.attention.ways), box=None)
+        for row in told["attention"]["flops"]:
+            side = row.pop("side")
+            ways.add_row(f"{side:,}", *(quantity(flops, "") for flops in row.values()))
+        Console().print(ways)
     if found.largest is not None:
         limit = quantity(found.limit_bytes, "B")
         typer.echo(f"largest: {found.largest:,} × {found.largest:,} pixels within {limit}")

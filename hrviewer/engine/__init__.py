@@ -16,6 +16,7 @@ from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.hints import Hints, checked, fingerprints
+from hrviewer.engine.joint import Attended, attended
 from hrviewer.engine.live import Session
 from hrviewer.engine.looker import Looker, role_of
 from hrviewer.engine.native import native_scale
@@ -25,6 +26,7 @@ from hrviewer.engine.scene import Networks, build_scene, speaker
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
 
 __all__ = [
+    "Attended",
     "Budget",
     "Canvas",
     "Cell",
@@ -49,6 +51,7 @@ __all__ = [
     "Update",
     "Watch",
     "around",
+    "attended",
     "build_scene",
     "cells",
     "checked",

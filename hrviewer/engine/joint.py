@@ -28,7 +28,17 @@ from hrviewer.strategies import Look, Think, Warp
 if TYPE_CHECKING:
     from hrviewer.engine.looker import Looker
 
-__all__ = ["Span", "arrange", "packs", "see_tokens", "see_warped", "spanned", "think"]
+__all__ = [
+    "Attended",
+    "Span",
+    "arrange",
+    "attended",
+    "packs",
+    "see_tokens",
+    "see_warped",
+    "spanned",
+    "think",
+]
 
 TOGETHER = 2048
 """Tokens that run at a time, unless one group has more."""
@@ -126,6 +136,53 @@ def see_tokens(
         if group.error is None:
             place, number = place + len(group.rects), number + 1
     return seen
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """Which tokens of a group looked where.
+
+    Attributes
+    ----------
+    squares : list of Rect
+        What each token sees, level-0 pixels.
+    answers : ndarray of bool, shape (n,)
+        Those that are no context.
+    weights : ndarray, shape (n, n)
+        Of what token *i* takes in the last layer, the part that it takes from *j*.
+    owner : ndarray, shape (n,)
+        Tokens of one number were merged.
+    """
+
+    squares: list[Rect]
+    answers: NDArray[np.bool_]
+    weights: Floats
+    owner: NDArray[np.int64]
+
+
+def attended(looker: Looker, request: Look, number: int) -> Attended | None:
+    """Return where the tokens of one of a look's groups looked; None if nobody can tell.
+
+    They are read and run once more: it is for a person who asks, and no run is charged for it.
+    """
+    network = looker.networks[request.role]
+    members = [i for i, group in enumerate(request.group or ()) if group == number]
+    if not network.attends or not members:
+        return None
+    read = _read_tokens(looker, network, request, members)
+    if read.error is not None:
+        raise read.error
+    native, _ = native_scale(network.card, looker.pyramid)
+    boxes = np.array([rect.astuple() for rect in read.rects], np.float64) / native
+    weights, owner = (
+        looker.device.call(
+            lambda: network.attend(read.tokens, boxes, request.merge), looker.priority
+        )
+        .result()
+        .output
+    )
+    answers = np.array([not patch.core.empty for patch in read.patches])
+    return Attended(read.rects, answers, weights, owner)
 
 
 def _said(

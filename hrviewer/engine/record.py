@@ -163,20 +163,26 @@ class Record:
                     look.error,
                 )
             )
+        there = [look for look in seen if look.status != "failed" and not look.patch.core.empty]
+        if not there:
+            return
+        if request.into == "codes" and self._keep is not None and self.codes is None:
+            first = there[0]
+            cell = first.box[2] / first.map.shape[1]
+            self.codes = self._keep(first.role, len(first.map), cell)
+        canvases = {"output": self.output, "saliency": self.saliency, "codes": self.codes}
+        canvas = canvases.get(request.into or "")
+        if canvas is None:
+            return
+
+        def plane(look: Seen) -> NDArray[np.floating[Any]]:
+            return look.map.mean(axis=0, keepdims=True) if canvas is self.saliency else look.map
+
         # Coarse first, so that one request's finer looks lie on top.
-        for look in sorted(seen, key=lambda look: -look.patch.scale):
-            if look.status == "failed" or look.patch.core.empty:
-                continue
-            if request.into == "output":
-                self.output.paint(look.map[answers], look.box, look.patch.core, look.patch.scale)
-            elif request.into == "saliency":
-                plane = look.map.mean(axis=0, keepdims=True)
-                self.saliency.paint(plane, look.box, look.patch.core, look.patch.scale)
-            elif request.into == "codes" and self._keep is not None:
-                if self.codes is None:
-                    cell = look.box[2] / look.map.shape[1]
-                    self.codes = self._keep(look.role, len(look.map), cell)
-                self.codes.paint(look.map, look.box, look.patch.core, look.patch.scale)
+        there.sort(key=lambda look: -look.patch.scale)
+        canvas.paint_all(
+            (plane(look)[answers], look.box, look.patch.core, look.patch.scale) for look in there
+        )
 
     def show(self, show: Show) -> None:
         """Take what the strategy published."""

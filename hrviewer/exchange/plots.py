@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -241,11 +241,15 @@ class Curve:
     sides, values : sequence of float
         What was measured.
     constant, per_pixel : float
-        The fit, ``constant + per_pixel · side²``.
+        The fit, ``constant + per_pixel · side² + per_pair · side⁴``.
     off : float
         The largest part by which the fit misses a value.
     limit : float, optional
         What may be spent.
+    per_pair : float
+        See `constant`.
+    lines : mapping of str to (sides, values)
+        What is drawn beside it, by name.
     """
 
     quantity: Quantity
@@ -255,6 +259,8 @@ class Curve:
     per_pixel: float
     off: float
     limit: float | None = None
+    per_pair: float = 0.0
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
 
 
 def cost_against_side(shown: Sequence[Curve], largest: float | None) -> bytes:
@@ -285,11 +291,17 @@ def curves(panels: Sequence[Any], shown: Sequence[Curve], largest: float | None,
         far = np.geomspace(sides.min(), max(8 * sides.max(), 65536), 80)
         eng = EngFormatter(unit=curve.quantity.unit, places=1)
         fitted = f"{eng(curve.constant)} + {eng(curve.per_pixel)} · side²"
-        line = curve.constant + curve.per_pixel * far**2
+        if curve.per_pair:
+            fitted += f" + {eng(curve.per_pair)} · side⁴"
+        line = curve.constant + curve.per_pixel * far**2 + curve.per_pair * far**4
         panel.plot(
             far, line, "--", color=ink.faint, lw=1.2, label=f"{fitted}\nwithin {curve.off:.0%}"
         )
         panel.plot(sides, curve.values, "o", color=colour, ms=6, mec=ink.paper, label="measured")
+        for i, (name, style) in enumerate(zip(curve.lines, COLOURS[1:], strict=False)):
+            # The later the thinner: lines may lie on each other.
+            width = 1.2 * (len(curve.lines) - i)
+            panel.plot(*curve.lines[name], "-", color=style, lw=width, label=name)
         if largest is not None:
             panel.axvline(largest, color=ink.text, lw=1, alpha=0.7)
             panel.annotate(f"largest: {largest:,.0f}", (largest, 0.03), xytext=(4, 0), fontsize=8,

@@ -65,7 +65,9 @@ th, td { text-align: right; padding: .32rem .8rem; border-bottom: 1px solid #e4e
   white-space: nowrap; }
 th { font-weight: 600; border-bottom: 1.5px solid #999; }
 td:first-child, th:first-child, .text { text-align: left; }
-td.text { max-width: 22rem; white-space: normal; overflow-wrap: anywhere; }
+td.text { max-width: 22rem; white-space: normal; overflow-wrap: break-word; }
+td.text:first-child { white-space: nowrap; }
+details { margin: 1.6rem 0; } summary { font-weight: 600; cursor: pointer; margin-bottom: .5rem; }
 ul { font-size: 13px; color: #555; padding-left: 1.2rem; }
 figure { margin: 0; } figcaption { font-size: 12px; color: #555; margin-top: .2rem; }
 .row { display: flex; flex-wrap: wrap; gap: 1rem; } img { max-width: 100%; border-radius: 3px; }
@@ -79,6 +81,7 @@ def page(
     plots: Sequence[Figure],
     sections: Sequence[Section] = (),
     notes: Sequence[str] = (),
+    more: Sequence[tuple[str, pd.DataFrame]] = (),
 ) -> str:
     """Return a whole page; everything is in it.
 
@@ -91,21 +94,15 @@ def page(
     table : DataFrame
         What was found, in columns as they are to be headed.
     plots : sequence of Figure
-        Below the table.
+        Above the table.
     sections : sequence of Section
-        Below them.
+        Below it.
     notes : sequence of str
         What is to be said of rows.
+    more : sequence of (str, DataFrame)
+        Longer tables and their names, folded up at the end.
     """
     known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in about)
-    left = {name for name in table.columns if table[name].map(lambda it: isinstance(it, str)).any()}
-    head = "".join(
-        f"<th{' class=text' if name in left else ''}>{escape(name)}</th>" for name in table.columns
-    )
-    rows = "".join(
-        "<tr>" + "".join(cell(value) for value in row) + "</tr>"
-        for row in table.itertuples(index=False)
-    )
     told = "".join(f"<li>{escape(note)}</li>" for note in notes)
     shown = "".join(
         f"<h2>{escape(name)}</h2><p>{escape(words)}</p>"
@@ -115,9 +112,31 @@ def page(
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
         f"<style>{STYLE}</style><h1>{escape(title)}</h1><dl>{known}</dl>"
-        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        f"</div>{f'<ul>{told}</ul>' if told else ''}{''.join(map(figure, plots))}{shown}</html>\n"
+        f"{''.join(map(figure, plots))}{tabled(table)}{shown}"
+        f"{''.join(folded(name, tabled(frame)) for name, frame in more)}"
+        f"{folded('Notes', f'<ul>{told}</ul>') if told else ''}</html>\n"
     )
+
+
+def tabled(table: pd.DataFrame) -> str:
+    """Return a table as HTML."""
+    left = {name for name in table.columns if table[name].map(lambda it: isinstance(it, str)).any()}
+    head = "".join(
+        f"<th{' class=text' if name in left else ''}>{escape(name)}</th>" for name in table.columns
+    )
+    rows = "".join(
+        "<tr>" + "".join(cell(value) for value in row) + "</tr>"
+        for row in table.itertuples(index=False)
+    )
+    return (
+        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        "</div>"
+    )
+
+
+def folded(name: str, inside: str) -> str:
+    """Return HTML that is opened by a click on its name."""
+    return f"<details><summary>{escape(name)}</summary>{inside}</details>"
 
 
 def escape(text: object) -> str:

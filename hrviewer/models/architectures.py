@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hrviewer.models.backbones import timm_model
 from hrviewer.models.counting import Counts
+from hrviewer.models.timm_vit import TimmViT
 from hrviewer.models.transformer import TokenTransformer
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "DensityUNet",
     "LearnedResizer",
     "TilePolicy",
+    "TimmViT",
     "TokenTransformer",
 ]
 
@@ -367,6 +369,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "learned-resizer": LearnedResizer,
     "tile-policy": TilePolicy,
     "timm": timm_model,
+    "timm-vit": TimmViT,
     "token-transformer": TokenTransformer,
 }
 """What builds each architecture from a card's ``params``."""

@@ -54,7 +54,25 @@ class Merged:
         """Return the same tokens with other values."""
         return Merged(x, self.size, self.owner, self.lengths)
 
-    def merge(self, alike: Tensor, share: float) -> Merged:
+    def looks(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
+        """Return where the first tokens of one input look, ``(n, n)``: the mean of the heads.
+
+        What tokens that are one take, and what is taken of them, they share evenly.
+
+        Parameters
+        ----------
+        q, k : Tensor
+            What the `m` ask for and offer, ``(m, heads, e)``.
+        scale : float
+            Of their products.
+        """
+        logits = scale * torch.einsum("ihe,jhe->hij", q, k)
+        if self.bias is not None:
+            logits = logits + self.bias
+        taken: Tensor = logits.softmax(dim=-1).mean(dim=0)[self.owner][:, self.owner]
+        return taken / self.size[self.owner, 0]
+
+    def merge(self, alike: Tensor, share: float, kept: int = 0) -> Merged:
         """Join the most similar pairs.
 
         Parameters
@@ -63,15 +81,17 @@ class Merged:
             What is compared, ``(m, e)``, by the cosine.
         share : float
             Which part of each input's tokens is joined to others; at most a half.
+        kept : int
+            How many of each input's tokens, the first, stay as they are.
         """
         if not share:
             return self
         into, lengths, start = [], [], 0
         for i, j in pairwise(accumulate(self.lengths, initial=0)):
-            joined, left = _pairs(alike[i:j], int((j - i) * min(share, 0.5)))
-            into.append(joined + start)
-            lengths.append(left)
-            start += left
+            joined, left = _pairs(alike[i + kept : j], int((j - i - kept) * min(share, 0.5)))
+            into += [torch.arange(start, start + kept, device=alike.device), joined + start + kept]
+            lengths.append(kept + left)
+            start += kept + left
         place = torch.cat(into)
         size = self.size.new_zeros(start, 1).index_add(0, place, self.size)
         x = self.x.new_zeros(start, self.x.shape[1]).index_add(0, place, self.x * self.size)

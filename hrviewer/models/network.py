@@ -56,9 +56,11 @@ class Network(ABC):
         number.
     joint : bool
         Whether it looks at many patches together (`join`).
+    attends : bool
+        Whether it tells which of them look where (`attend`).
     """
 
-    joint = False
+    joint = attends = False
 
     def __init__(
         self, card: Card, weights: str, backend: str, device: str, precision: str = "float32"
@@ -173,6 +175,25 @@ class Network(ABC):
     def join_flops(self, n: int, merge: float = 0.0) -> float:
         """Return what `join` costs for a group of `n` patches, in FLOPs."""
         raise self._cannot("look at many patches together", "transformer")
+
+    def attend(
+        self, tokens: Floats, boxes: NDArray[Any], merge: float = 0.0
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Return where each patch of one group looks, and which became one.
+
+        Parameters
+        ----------
+        tokens, boxes, merge
+            As in `join`.
+
+        Returns
+        -------
+        weights : NDArray[np.float32]
+            ``(n, n)``: the part of what patch *i* takes that it takes from *j*, in the last layer.
+        owner : NDArray[np.int64]
+            ``(n,)``: patches of one number were merged.
+        """
+        raise self._cannot("tell where patches look", "transformer")
 
     def think(self, codes: Floats) -> Floats:
         """Run on a grid of codes ``(d, gh, gw)`` and return ``(k, oh, ow)``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from hrviewer.models.counting import Counts
 from hrviewer.models.merging import Merged
 
-__all__ = ["TokenTransformer", "squares"]
+__all__ = ["CELLS", "PATCH", "TokenNetwork", "TokenTransformer", "attend", "octave", "squares"]
 
 PATCH = 16
 """Side at which a token's square is seen, in pixels."""
@@ -30,55 +31,25 @@ AT_ONCE = 4096
 """Tokens that a whole picture is seen by at a time."""
 
 
-class TokenTransformer(nn.Module):
-    """A small vision transformer that counts in squares of 16, 32, 64 and 128 pixels.
-
-    Every square is shrunk to 16 × 16 pixels; what it is and where, and how large, is told to the
-    others of its group by attention; out of that, and of its own pixels again, it says how much
-    is in each of its 4 × 4 cells. Groups may be packed one after another: attention stays within
-    each.
+class TokenNetwork(nn.Module):
+    """What counts in squares of several sizes, all seen at one, and tells each its group's others.
 
     Parameters
     ----------
-    classes
-        Kinds of things to count.
-    dim, depth, heads
-        Of the blocks.
+    width
+        Channels of what is known of each of a token's 4 × 4 cells.
+    classes, variance, unit
+        As in `DensityUNet`.
     region
         Side of the squares of a lattice within which tokens know their place, in pixels.
-    variance, unit
-        As in `DensityUNet`.
     """
 
     halo = 0
 
-    def __init__(
-        self,
-        classes: int = 1,
-        dim: int = 72,
-        depth: int = 4,
-        heads: int = 3,
-        region: int = 512,
-        variance: bool = False,
-        unit: float = 1 / 16,
-    ) -> None:
+    def __init__(self, width: int, classes: int, region: int, variance: bool, unit: float) -> None:
         super().__init__()
-        half, quarter = WIDTHS
-        self.dim, self.depth, self.region, self.classes = dim, depth, region, classes
-        self.stem = nn.Sequential(
-            *_convolution(3, half, 4, 2),
-            *_convolution(half, half),
-            *_convolution(half, quarter, 3, 2),
-            *_convolution(quarter, quarter),
-        )
-        self.embed = nn.Linear(quarter * CELLS**2, dim)
-        self.place = nn.Sequential(
-            nn.Linear(4 * OCTAVES + SIZES + 1, dim), nn.GELU(), nn.Linear(dim, dim)
-        )
-        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(dim)
-        self.spread = nn.Linear(dim, quarter * CELLS**2)
-        self.head = Counts(quarter, classes, variance, unit)
+        self.region, self.classes = region, classes
+        self.head = Counts(width, classes, variance, unit)
         # Of the logarithm: a square twice as wide holds, at first, twice as much.
         self.gains = nn.Parameter(math.log(2) * torch.arange(SIZES))
 
@@ -94,7 +65,7 @@ class TokenTransformer(nn.Module):
         Parameters
         ----------
         tokens
-            ``(n, 3, 16, 16)``.
+            ``(n, 3, p, p)``.
         boxes
             ``(n, 4)``: y, x, h, w in the network's own pixels.
         lengths
@@ -102,17 +73,7 @@ class TokenTransformer(nn.Module):
         merge
             Which part of the tokens there are every layer merges; see `Merged`.
         """
-        lengths = (len(tokens),) if lengths is None else tuple(lengths)
-        own = self.stem(tokens)
-        x = self.embed(own.flatten(1)) + self.place(self._where(boxes, lengths))
-        joined = Merged.of(x, lengths)
-        for block in self.blocks:
-            joined = block(joined, merge)
-        told = self.spread(self.norm(joined.unmerge())).view_as(own)
-        out = self.head(F.gelu(own + told))
-        size = _octave(boxes).round().long().clamp(0, SIZES - 1)
-        gain = self.gains[size].exp()[:, None, None, None]
-        return torch.cat((out[:, : self.classes] * gain, out[:, self.classes :] * gain**2), dim=1)
+        raise NotImplementedError
 
     def forward(self, images: Tensor, side: int = 2 * PATCH) -> Tensor:
         """Return the density ``(n, k, h/4, w/4)`` of images ``(n, 3, h, w)``.
@@ -151,18 +112,123 @@ class TokenTransformer(nn.Module):
         # The gains are the variances', too, squared.
         self.head.rescale(1.0, variances)
 
-    def _where(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return how large each token is and where, from the corner of its group's region."""
+    def _count(self, cells: Tensor, boxes: Tensor) -> Tensor:
+        """Return how much is in cells of which so much is known, ``(n, width, 4, 4)``."""
+        out = self.head(cells)
+        size = octave(boxes).round().long().clamp(0, SIZES - 1)
+        gain = self.gains[size].exp()[:, None, None, None]
+        return torch.cat((out[:, : self.classes] * gain, out[:, self.classes :] * gain**2), dim=1)
+
+    def _origins(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return the corner of the region that each token's group speaks of, ``(n, 2)``."""
         # The smallest token is no context, which may lie anywhere.
         groups = [boxes[i:j] for i, j in pairwise(accumulate(lengths, initial=0))]
         corners = [
             group[group[:, 2].argmin().view(1), :2].expand(len(group), 2) for group in groups
         ]
-        origins = (torch.cat(corners) / self.region).floor() * self.region
-        centres = (boxes[:, :2] + boxes[:, 2:] / 2 - origins) / PATCH
+        return (torch.cat(corners) / self.region).floor() * self.region
+
+
+class TokenTransformer(TokenNetwork):
+    """A small vision transformer that counts in squares of 16, 32, 64 and 128 pixels.
+
+    Every square is shrunk to 16 × 16 pixels; what it is and where, and how large, is told to the
+    others of its group by attention; out of that, and of its own pixels again, it says how much
+    is in each of its 4 × 4 cells. Groups may be packed one after another: attention stays within
+    each.
+
+    Parameters
+    ----------
+    classes
+        Kinds of things to count.
+    dim, depth, heads
+        Of the blocks.
+    region
+        Side of the squares of a lattice within which tokens know their place, in pixels.
+    variance, unit
+        As in `DensityUNet`.
+    """
+
+    def __init__(
+        self,
+        classes: int = 1,
+        dim: int = 72,
+        depth: int = 4,
+        heads: int = 3,
+        region: int = 512,
+        variance: bool = False,
+        unit: float = 1 / 16,
+    ) -> None:
+        half, quarter = WIDTHS
+        super().__init__(quarter, classes, region, variance, unit)
+        self.dim, self.depth = dim, depth
+        self.stem = nn.Sequential(
+            *_convolution(3, half, 4, 2),
+            *_convolution(half, half),
+            *_convolution(half, quarter, 3, 2),
+            *_convolution(quarter, quarter),
+        )
+        self.embed = nn.Linear(quarter * CELLS**2, dim)
+        self.place = nn.Sequential(
+            nn.Linear(4 * OCTAVES + SIZES + 1, dim), nn.GELU(), nn.Linear(dim, dim)
+        )
+        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.spread = nn.Linear(dim, quarter * CELLS**2)
+
+    def join(
+        self,
+        tokens: Tensor,
+        boxes: Tensor,
+        lengths: Sequence[int] | None = None,
+        merge: float = 0.0,
+    ) -> Tensor:
+        """Return how much each token holds; see `TokenNetwork`."""
+        lengths = (len(tokens),) if lengths is None else tuple(lengths)
+        own = self.stem(tokens)
+        joined = self._begin(own, boxes, lengths)
+        for block in self.blocks:
+            joined = block(joined, merge)
+        told = self.spread(self.norm(joined.unmerge())).view_as(own)
+        return self._count(F.gelu(own + told), boxes)
+
+    def attend(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Return where each token of one group looks in the last layer, and what became one.
+
+        Parameters
+        ----------
+        tokens, boxes, merge
+            As in `join`.
+
+        Returns
+        -------
+        weights : Tensor
+            ``(n, n)``: of what token *i* takes, the part that it takes from *j*, as the mean of
+            the heads. Tokens that were joined before share evenly.
+        owner : Tensor
+            ``(n,)``: tokens of one number were one in the end.
+        """
+        lengths = (len(tokens),)
+        joined = self._begin(self.stem(tokens), boxes, lengths)
+        last: Any = self.blocks[-1]
+        for block in self.blocks[:-1]:
+            joined = block(joined, merge)
+        q, k, _ = last.project(joined)
+        taken = joined.looks(q, k, 1 / math.sqrt(q.shape[-1]))
+        final: Merged = last(joined, merge)
+        return taken, final.owner
+
+    def _begin(self, own: Tensor, boxes: Tensor, lengths: Sequence[int]) -> Merged:
+        """Return tokens before the first layer, of what their pixels are and where they lie."""
+        x = self.embed(own.flatten(1)) + self.place(self._where(boxes, lengths))
+        return Merged.of(x, lengths)
+
+    def _where(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Return how large each token is and where, from the corner of its group's region."""
+        centres = (boxes[:, :2] + boxes[:, 2:] / 2 - self._origins(boxes, lengths)) / PATCH
         octaves = torch.arange(OCTAVES, device=boxes.device)
         angles = (centres[:, :, None] * (math.pi * 0.5**octaves)).flatten(1)
-        size = _octave(boxes)[:, None]
+        size = octave(boxes)[:, None]
         near = (1 - (size - torch.arange(SIZES, device=boxes.device)).abs()).clamp(min=0)
         return torch.cat((angles.sin(), angles.cos(), near, size / SIZES), dim=1)
 
@@ -181,17 +247,21 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.perceptron = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def forward(self, tokens: Merged, merge: float) -> Merged:
+    def project(self, tokens: Merged) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what tokens ask for, offer and tell, each ``(m, heads, e)``."""
         m, dim = tokens.x.shape
-        q, k, v = (
-            self.qkv(self.before(tokens.x)).view(m, 3, self.heads, dim // self.heads).unbind(1)
-        )
-        seen = _attend(q, k, v, tokens.lengths, tokens.bias).flatten(1)
+        parts = self.qkv(self.before(tokens.x)).view(m, 3, self.heads, dim // self.heads)
+        q, k, v = parts.unbind(1)
+        return q, k, v
+
+    def forward(self, tokens: Merged, merge: float) -> Merged:
+        q, k, v = self.project(tokens)
+        seen = attend(q, k, v, tokens.lengths, tokens.bias).flatten(1)
         tokens = tokens.put(tokens.x + self.out(seen)).merge(k.mean(1), merge)
         return tokens.put(tokens.x + self.perceptron(self.after(tokens.x)))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
     """Let tokens ``(m, heads, e)`` of each group see one another, and nobody else."""
     groups, most = len(lengths), max(lengths)
     if min(lengths) == most:  # as one batch
@@ -202,7 +272,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tenso
     bounds = list(accumulate(lengths, initial=0))
     return torch.cat(
         [
-            _attend(q[i:j], k[i:j], v[i:j], (j - i,), None if bias is None else bias[i:j])
+            attend(q[i:j], k[i:j], v[i:j], (j - i,), None if bias is None else bias[i:j])
             for i, j in pairwise(bounds)
         ]
     )
@@ -221,7 +291,7 @@ def squares(images: Tensor, side: int, patch: int = PATCH) -> Tensor:
     return cut.permute(0, 2, 3, 1, 4, 5)
 
 
-def _octave(boxes: Tensor) -> Tensor:
+def octave(boxes: Tensor) -> Tensor:
     """Return the tokens' sizes: 0 for a patch at full resolution, 1 for one twice as wide."""
     return (boxes[:, 2] / PATCH).log2()
 

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,8 +35,12 @@ QUICK = 3.0
 """Seconds; what takes less is run a second time, without what the first one had to make ready."""
 
 
+COUNTED = 64, 128, 256, 1000
+"""Tokens of the joint inputs whose FLOPs are told."""
+
+
 def trial(network: Network, side: int) -> dict[str, Any]:
-    """Run a network once on a square.
+    """Run a network once on a square; a joint one on all of its tokens, as one group.
 
     Returns
     -------
@@ -48,13 +53,20 @@ def trial(network: Network, side: int) -> dict[str, Any]:
     forget_peak()
     device_peak(network.device, anew=True)
     try:
-        pixels = rng.random((1, network.card.input.count, side, side), np.float32)
+        channels, tile = network.card.input.count, network.card.input.tile
+        n = (side // tile) ** 2
+        if network.joint:
+            tokens = rng.random((n, channels, tile, tile), np.float32)
+            at = np.indices((side // tile,) * 2).reshape(2, n).T * tile
+            run = partial(network.join, tokens, np.hstack([at, np.full((n, 2), tile)]))
+        else:
+            run = partial(network, rng.random((1, channels, side, side), np.float32))
         start = time.perf_counter()
-        network(pixels)
+        run()
         seconds = time.perf_counter() - start
         if seconds < QUICK:
             start = time.perf_counter()
-            network(pixels)
+            run()
             seconds = time.perf_counter() - start
     except MemoryError:
         return {"side": side, "fits": False}
@@ -62,7 +74,7 @@ def trial(network: Network, side: int) -> dict[str, Any]:
     return {
         "side": side,
         "fits": True,
-        "flops": network.flops(side, side),
+        "flops": network.join_flops(n) if network.joint else network.flops(side, side),
         "seconds": seconds,
         "peak_bytes": peak_memory() if peak is None else peak,
     }
@@ -101,6 +113,7 @@ def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
     say({
         "name": card.name, "device": network.device, "backend": network.backend,
         "step": card.step, "fixed": card.input.fixed, "tile": card.input.tile,
+        "joined": {n: network.join_flops(n) for n in COUNTED} if network.joint else {},
         "idle_bytes": device_peak(network.device) or peak_memory(),
     })  # fmt: skip
     for line in sys.stdin:

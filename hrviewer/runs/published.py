@@ -61,13 +61,15 @@ def publish_comparison(table: pd.DataFrame, images: dict[str, object]) -> dict[s
         ]
     about = [*same(plain), ("errors are measured against", str(table.attrs["reference"])), NOMINAL]
     notes = [f"{label(row)}: {row['note']}" for row in plain.to_dict("records") if row["note"]]
+    several = plain["image"].nunique() > 1
     html = page(
         "Strategies compared",
         about,
-        readable(plain),
+        averaged(plain) if several else readable(plain),
         plots,
         sections(plain, images),
         list(dict.fromkeys(notes)),
+        [("Every run", readable(plain))] if several else [],
     )
     return keep(Path(table.attrs["folder"]), plain, html, plots)
 
@@ -145,6 +147,35 @@ def same(table: pd.DataFrame) -> list[tuple[str, str]]:
         for name in ("image", "model", "seed")
         if len(table) and table[name].nunique() == 1
     ]
+
+
+def averaged(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over the images, for each strategy as it was asked for."""
+    wanted = table["reference"].astype(float).abs()
+    each = table.assign(
+        error=table["error"].astype(float).abs(),
+        off=100 * table["error"].astype(float).abs() / wanted,
+        game=100 * table["game4"].astype(float) / wanted,
+        gflop=table["flops"] / 1e9,
+        read=table["pixels_read"] / 1e6,
+    )
+    keys = [
+        name
+        for name in ("strategy", "params", "budget", "model")
+        if name == "strategy" or table[name].nunique(dropna=False) > 1
+    ]
+    headed = {
+        "error": "mean absolute error",
+        "off": "error, %",
+        "game": "GAME(4), %",
+        "gflop": "GFLOP",
+        "wall_s": "seconds",
+        "read": "MP read",
+    }
+    groups = each.groupby(keys, dropna=False, sort=False)
+    found = groups[[*headed]].mean().dropna(axis=1, how="all").rename(columns=headed)
+    found.insert(0, "images", groups["image"].nunique().astype(object))
+    return found.reset_index().rename(columns={"params": "parameters"})
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Cost against resolution: what a network takes as its input grows, and the largest that fits.
 
 FLOPs are counted; seconds and memory are measured at growing squares in a process of its own
-(`models.trial`), which may run out of memory without harm, and extrapolated by ``a + b · side²``.
+(`models.trial`), which may run out of memory without harm, and extrapolated by ``a + b · side²``;
+where tokens attend to each other, by ``a + b · side² + c · side⁴``.
 The largest square that fits, the effective maximum resolution, is bracketed by growing and found
 by bisection.
 """
@@ -26,6 +27,7 @@ from hrviewer.errors import UserError
 from hrviewer.exchange.plots import Curve, Quantity, cost_against_side
 from hrviewer.models import Card, Pack, open_pack
 from hrviewer.models.memory import host_room
+from hrviewer.runs.attention import SIDES, Attention
 
 __all__ = ["Fit", "Point", "Scaling", "Trials", "bytes_of", "cost", "fit", "largest"]
 
@@ -36,6 +38,8 @@ CLOSE = 1 / 64
 """As a part of the side, how near the largest square is found."""
 WIDEST = 1 << 17
 """Nobody asks for more: 17 gigapixels at once."""
+JOINED = 2048
+"""Where tokens all attend to each other, nobody is measured beyond, unless asked for."""
 ASKED = (4096, 16384, 65536, 131072)
 """Sides that are extrapolated to."""
 
@@ -52,7 +56,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Fit:
-    """``constant + per_pixel · side²``.
+    """``constant + per_pixel · side² + per_pair · side⁴``.
 
     Parameters
     ----------
@@ -60,15 +64,18 @@ class Fit:
         Not less than 0.
     off : float
         The largest part by which it misses what was measured.
+    per_pair : float
+        Not less than 0, and 0 unless pixels attend to each other.
     """
 
     constant: float
     per_pixel: float
     off: float
+    per_pair: float = 0.0
 
     def at(self, side: float) -> float:
         """Return what it says of a side."""
-        return self.constant + self.per_pixel * side**2
+        return self.constant + self.per_pixel * side**2 + self.per_pair * side**4
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,9 @@ class Scaling:
         Side of the largest square that fitted; None if it was not looked for to the end.
     failed : int or None
         Side of the smallest square that did not fit.
+    attention : Attention or None
+        Of a transformer: what attending costs, by who attends to whom. Its points are of all
+        tokens of a square at once.
     """
 
     model: str
@@ -100,6 +110,7 @@ class Scaling:
     fits: dict[str, Fit]
     largest: int | None
     failed: int | None
+    attention: Attention | None = None
 
     def json(self) -> dict[str, Any]:
         """Return it for a file, with what is expected of larger sides."""
@@ -109,6 +120,11 @@ class Scaling:
             {"side": side, **{name: fit.at(side) for name, fit in self.fits.items()}}
             for side in ASKED
         ]
+        if self.attention is not None:
+            told["attention"]["flops"] = [
+                {"side": side, **{name: way(side) for name, way in self.attention.ways.items()}}
+                for side in SIDES
+            ]
         return told
 
     def curves(self) -> list[Curve]:
@@ -119,6 +135,8 @@ class Scaling:
             "seconds": Quantity(f"time on {self.device}", "s"),
             "peak_bytes": Quantity("peak memory", "B"),
         }
+        ways = self.attention.ways if self.attention is not None else {}
+        lines = {name: (SIDES, [way(side) for side in SIDES]) for name, way in ways.items()}
         return [
             Curve(
                 quantity,
@@ -128,6 +146,8 @@ class Scaling:
                 self.fits[name].per_pixel,
                 self.fits[name].off,
                 self.limit_bytes if name == "peak_bytes" else None,
+                self.fits[name].per_pair,
+                lines if name == "flops" else {},
             )
             for name, quantity in told.items()
         ]
@@ -188,11 +208,14 @@ def cost(
     say = watch or (lambda words: None)
     pack = model if isinstance(model, Pack) else open_pack(model)
     weights, card = pack.weights(role), pack.roles[role]
-    if card.input.fixed:
-        raise UserError(f"{card.name} takes {card.input.tile} pixels a side and no other")
-    step = card.step
     with Trials(weights, card, device, limit, control or Control()) as trials:
         about = trials.about
+        joined = {int(n): flops for n, flops in about["joined"].items()}
+        if card.input.fixed and not joined:
+            raise UserError(f"{card.name} takes {card.input.tile} pixels a side and no other")
+        step = card.input.tile if joined else card.step
+        if joined:  # time ends it long before memory does
+            search = False
 
         def ask(side: int) -> Point | None:
             say(f"{side:,} × {side:,} pixels")
@@ -201,8 +224,9 @@ def cost(
         found: list[Point] = []
         best: int | None = None
         failed: int | None = None
+        widest = JOINED if joined and sides is None else WIDEST
         for side in _growing(step) if sides is None else sorted(_rounded(sides, step)):
-            if trials.stopped or side > WIDEST:
+            if trials.stopped or side > widest:
                 break
             point = ask(side)
             if point is None:
@@ -224,12 +248,12 @@ def cost(
     found.sort(key=lambda point: point.side)
     areas = [point.side**2 for point in found]
     fits = {
-        name: fit(areas, [getattr(point, name) for point in found])
+        name: fit(areas, [getattr(point, name) for point in found], pairs=bool(joined))
         for name in ("flops", "seconds", "peak_bytes")
     }
     return Scaling(
         pack.name, role, about["device"], about["backend"], limit, tuple(found), fits,
-        best, failed,
+        best, failed, Attention.of(joined, card.input.tile) if joined else None,
     )  # fmt: skip
 
 
@@ -279,22 +303,25 @@ def largest(
     return points, fits, fails
 
 
-def fit(areas: Sequence[float], values: Sequence[float]) -> Fit:
-    """Fit a line that misses each value by as small a part as it can; neither term is negative.
+def fit(areas: Sequence[float], values: Sequence[float], *, pairs: bool = False) -> Fit:
+    """Fit a line that misses each value by as small a part as it can; no term is negative.
 
     Parameters
     ----------
     areas, values : sequence of float, length n
         Pixels, and what they took.
+    pairs : bool
+        Whether it is a parabola: pixels attend to each other.
     """
     from scipy.optimize import nnls
 
     x, y = np.asarray(areas, float), np.asarray(values, float)
     top = x.max()
-    terms = np.column_stack([np.ones_like(x), x / top]) / y[:, None]
-    (constant, slope), _ = nnls(terms, np.ones_like(y))
-    said = constant + slope * x / top
-    return Fit(float(constant), float(slope / top), float(np.abs(said / y - 1).max()))
+    terms = np.column_stack([(x / top) ** power for power in range(3 if pairs else 2)])
+    factors, _ = nnls(terms / y[:, None], np.ones_like(y))
+    off = float(np.abs(terms @ factors / y - 1).max())
+    constant, slope, *bend = (float(f / top**power) for power, f in enumerate(factors))
+    return Fit(constant, slope, off, *bend)
 
 
 def bytes_of(memory: str | int) -> int:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from napari.layers import Image, Layer
+from napari.layers import Image
 
 from hrviewer.viewer.codes import Codes
+from hrviewer.viewer.companion import Companion
 from hrviewer.viewer.levels import KEY, placement
 
 __all__ = ["Coded"]
 
 
-class Coded:
+class Coded(Companion):
     """The layers of an image's codes.
 
     Parameters
@@ -29,6 +30,7 @@ class Coded:
     """
 
     def __init__(self, base: Image, codes: Codes, like: Coded | None = None) -> None:
+        super().__init__()
         self.codes = codes
         place = placement(base, codes.cell)
         self.colours: Image = Image(
@@ -54,7 +56,6 @@ class Coded:
             metadata={KEY: {"overlay": "alike", "unit": "likeness to the place that was clicked"}},
             **place,
         )
-        self._hidden: list[Layer] = []
 
     def __iter__(self) -> Iterator[Image]:
         """Both layers, the lower one first."""
@@ -69,16 +70,4 @@ class Coded:
         if self.codes.found:
             self.codes.found = False
             self.alike.visible = True
-        for layer in self:
-            if layer.visible:
-                layer.set_view_slice()
-                layer.events.set_data()
-
-    def hide(self, hidden: bool) -> None:
-        """Take both out of sight for a while, or bring back what was shown."""
-        if hidden:
-            self._hidden += [layer for layer in self if layer.visible]
-        for layer in self._hidden:
-            layer.visible = not hidden
-        if not hidden:
-            self._hidden.clear()
+        self._redraw()

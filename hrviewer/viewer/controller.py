@@ -9,6 +9,7 @@ twice. A run goes on with what was chosen when it began, whatever is chosen mean
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,16 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from hrviewer.engine import Budget, Device, Networks, PatchRow, ResultCache
+from hrviewer.engine import (
+    Budget,
+    Device,
+    Looker,
+    Networks,
+    PatchRow,
+    Priority,
+    ResultCache,
+    attended,
+)
 from hrviewer.errors import UserError
 from hrviewer.exchange.annotations import FILE
 from hrviewer.exchange.features import Feature
@@ -36,6 +46,7 @@ from hrviewer.runs.hints import density_of
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
 from hrviewer.viewer.annotating import Annotations, Tool, layers_of
 from hrviewer.viewer.arriving import follow
+from hrviewer.viewer.attention import Attention
 from hrviewer.viewer.comparison import Comparison
 from hrviewer.viewer.exporting import Exporting
 from hrviewer.viewer.hinting import drawn_map
@@ -65,6 +76,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 __all__ = ["Controller", "Status"]
+
+log = logging.getLogger(__name__)
 
 State = Literal["idle", "starting", "running", "paused", "stopping"]
 RegionKind = Literal["whole", "visible", "drawn"]
@@ -729,16 +742,40 @@ class Controller:
         if codes is not None and self.labelling.label:
             self.labelling.put(base, point)
             codes = None
+        # The first token that is clicked brings the layers; from then on, who looks at them asks.
+        wanted = overlays.attending is None or overlays.attending.asked
 
         def read() -> Look:
             if codes is not None:
                 codes.find(*point)
             pyramid = pyramid_of(base, plane)
+            if wanted:
+                self._attend(overlays.picture, pyramid, row, point)
             if warp is not None and warp.role == row.role:
                 return Look(row, *seen_through(pyramid, warp))
             return Look(row, seen_by(pyramid, row, networks))
 
         self._preview = row, self._reader.submit(read)
+
+    def _attend(
+        self, picture: Picture, pyramid: Pyramid, row: PatchRow, point: tuple[float, float]
+    ) -> None:
+        """Draw where a token looked, if it is one whose network tells; beside the window."""
+        core = Rect(row.y, row.x, row.h, row.w)
+        look, number = picture.joined.get(core, (None, 0))
+        networks, device = self._networks, self._device
+        if look is None or networks is None or device is None or look.role not in networks:
+            return
+        looker = Looker(pyramid, networks, device, pyramid.rect, priority=Priority.LIVE)
+        try:
+            found = attended(looker, look, number)
+        except Exception:  # what the patch cost is told all the same
+            log.exception("the attention of %s cannot be shown", core)
+            return
+        if found is not None:
+            kept = picture.attention or Attention(picture.image)
+            kept.show(found, *point)
+            picture.attention = kept
 
     # Small things.
 

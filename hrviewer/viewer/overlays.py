@@ -14,6 +14,7 @@ from napari.layers import Image, Layer
 from psygnal import Signal
 
 from hrviewer.geometry import Rect
+from hrviewer.viewer.attending import Attending
 from hrviewer.viewer.coded import Coded
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.levels import KEY, placement
@@ -22,7 +23,7 @@ from hrviewer.viewer.picture import MAPS, Course, Map, MapName, Picture
 from hrviewer.viewer.warped import Grids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from napari.components import ViewerModel
 
@@ -74,6 +75,7 @@ class Overlays:
         self.outlines = Outlines(base)
         self.grids: Grids | None = None
         self.coded: Coded | None = None
+        self.attending: Attending | None = None
         # Below the outlines the maps, the most detailed last.
         with keep_selection(viewer):
             for name in ("cost", "saliency", "patches", "output"):
@@ -91,8 +93,11 @@ class Overlays:
         yield self.outlines.layer
         if self.grids is not None:
             yield self.grids.layer
-        if self.coded is not None:
-            yield from self.coded
+        for companion in self._companions():
+            yield from companion
+
+    def _companions(self) -> list[Coded | Attending]:
+        return [shown for shown in (self.coded, self.attending) if shown is not None]
 
     def refresh(self, *, hidden: bool = True) -> None:
         """Bring onto the screen what was drawn since the last time.
@@ -111,7 +116,7 @@ class Overlays:
             if layer.visible:
                 layer.set_view_slice()
                 layer.events.set_data()
-        self._refresh_codes()
+        self._refresh_companions()
 
     def follow(self, view: Rect, pixel: float) -> None:
         """Outline what is visible, and draw maps as coarse as the screen is.
@@ -136,20 +141,28 @@ class Overlays:
             self._crowded = not few
             self._apply()
 
-    def _refresh_codes(self) -> None:
-        """Bring codes onto the screen, below the maps; their layers come with the first of them."""
-        codes, shown = self.picture.codes, self.coded
-        if codes is not (shown and shown.codes):
-            self.coded = None if codes is None else Coded(self.base, codes, shown)
-            with keep_selection(self.viewer):
-                for layer in shown or ():
-                    if layer in self.viewer.layers:
-                        self.viewer.layers.remove(layer)
-                for layer in self.coded or ():
-                    lowest = self.viewer.layers.index(self.layers["cost"])
-                    self.viewer.layers.insert(lowest, layer)
-        if self.coded is not None:
-            self.coded.refresh()
+    def _refresh_companions(self) -> None:
+        """Bring codes and attention onto the screen; their layers come with the first of them."""
+        codes, attention = self.picture.codes, self.picture.attention
+        if codes is not (self.coded and self.coded.codes):
+            new = None if codes is None else Coded(self.base, codes, self.coded)
+            self._replace(self.coded, new)
+            self.coded = new
+        if attention is not (self.attending and self.attending.attention):
+            fresh = None if attention is None else Attending(self.base, attention, self.attending)
+            self._replace(self.attending, fresh)
+            self.attending = fresh
+        for companion in self._companions():
+            companion.refresh()
+
+    def _replace(self, shown: Iterable[Layer] | None, new: Iterable[Layer] | None) -> None:
+        """Put layers in the place of others, below the maps."""
+        with keep_selection(self.viewer):
+            for layer in shown or ():
+                if layer in self.viewer.layers:
+                    self.viewer.layers.remove(layer)
+            for layer in new or ():
+                self.viewer.layers.insert(self.viewer.layers.index(self.layers["cost"]), layer)
 
     def _draw_grids(self, view: Rect, pixel: float) -> None:
         """Draw the grids of warps; the layer comes with the first of them."""
@@ -170,8 +183,8 @@ class Overlays:
         """Take all of them out of sight for a while, or bring them back."""
         self._hidden = hidden
         self._apply()
-        if self.coded is not None:
-            self.coded.hide(hidden)
+        for companion in self._companions():
+            companion.hide(hidden)
 
     def shown(self, name: MapName) -> bool:
         """Tell whether an overlay is shown."""

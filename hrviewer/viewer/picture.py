@@ -22,6 +22,7 @@ from hrviewer.engine.charge import QUANTITIES
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
 from hrviewer.strategies import Look, Show, Think, Warp
+from hrviewer.viewer.attention import Attention
 from hrviewer.viewer.codes import Codes
 from hrviewer.viewer.units import nice
 
@@ -167,6 +168,10 @@ class Picture:
         Of `COSTS`, what the cost map shows.
     codes : Codes or None
         What was encoded; replaced where a run or a choice begins anew.
+    joined : dict of Rect to (Look, int)
+        Which look's group tokens were part of, by what they answer for.
+    attention : Attention or None
+        What tokens attended to; there once somebody has asked.
     """
 
     def __init__(
@@ -195,6 +200,8 @@ class Picture:
         self._scores: dict[Rect, float] = {}
         self.warps: dict[Rect, Warp] = {}
         self.codes: Codes | None = None
+        self.joined: dict[Rect, tuple[Look, int]] = {}
+        self.attention: Attention | None = None
         self._areas = areas(image, cell, canvas.values.shape[1:])
         self._cost_areas = areas(image, record.ledger.cell, record.ledger.map.shape[1:])
         per = 1e6 if pixel_size is None else 1e6 / (pixel_size[0] * pixel_size[1])
@@ -262,6 +269,9 @@ class Picture:
                     patch.core & self.region: score
                     for patch, score in zip(update.patches, update.scores, strict=True)
                 }
+            if isinstance(update, Look) and update.group is not None:
+                for patch, number in zip(update.patches, update.group, strict=True):
+                    self.joined[patch.core & self.region] = update, number
         elif isinstance(update, Seen) and self._request is not None:
             if not update.patch.core.empty:  # else it is context, and answers for nothing
                 self._add(self._request, update)
@@ -285,9 +295,11 @@ class Picture:
             drawn.changed = True
         self.warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
         if rect == self.image:
-            self.codes = None
-        elif self.codes is not None:
-            self.codes.erase(rect)
+            self.codes = self.attention = None
+            self.joined = {}
+        for kept in (self.codes, self.attention):
+            if kept is not None:
+                kept.erase(rect)
         left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
         if len(left) < len(record.patches):
             record.patches = left

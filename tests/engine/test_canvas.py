@@ -122,3 +122,40 @@ def test_painting_outside_changes_nothing():
     canvas = Canvas.in_memory(IMAGE, 4, 1, "mass")
     assert canvas.paint(np.ones((1, 1, 1)), (200.0, 0.0, 4.0, 4.0), Rect(200, 0, 4, 4), 1) is None
     assert np.isnan(canvas.values).all()
+
+
+class Counted:
+    """An array that counts how often it is written."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.written = array, array.shape, 0
+
+    def __getitem__(self, index):
+        return self.array[index].copy()
+
+    def __setitem__(self, index, values):
+        self.written += 1
+        self.array[index] = values
+
+
+@pytest.mark.parametrize("window", [1 << 22, 40, 1])
+def test_painting_together_is_painting_one_by_one(monkeypatch, window):
+    monkeypatch.setattr("hrviewer.engine.canvas.WINDOW", window)
+    rng = np.random.default_rng(0)
+    looks = [(np.ones((2, 1, 1)), (200.0, 0.0, 4.0, 4.0), Rect(200, 0, 4, 4), 1.0)]
+    for _ in range(60):
+        scale = float(rng.choice([1.0, 1.25, 2.0, 8.0]))
+        y, x = (float(at) for at in rng.integers(0, 100, 2))
+        values = rng.random((2, *rng.integers(1, 5, 2)))
+        box = (y, x, values.shape[1] * 4 * scale, values.shape[2] * 4 * scale)
+        looks.append((values, box, Rect(int(y), int(x), int(box[2]), int(box[3])), scale))
+    one = Canvas.in_memory(IMAGE, 5, 2, "mass")
+    for look in looks:
+        one.paint(*look)
+    both = Canvas.in_memory(IMAGE, 5, 2, "mass")
+    values, detail = Counted(both.values), Counted(both.detail)
+    Canvas(IMAGE, 5, values, detail, "mass").paint_all(iter(looks))
+    np.testing.assert_array_equal(both.values, one.values)
+    np.testing.assert_array_equal(both.detail, one.detail)
+    assert values.written == detail.written
+    assert values.written == 1 if window == 1 << 22 else 10 < values.written <= 60

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hrviewer.errors import UserError
-from hrviewer.models import Network, open_pack
-from hrviewer.models.loaders.torch import fold
+from hrviewer.models import Card, Network, open_pack
+from hrviewer.models.loaders.torch import TorchNetwork, fold
 from hrviewer.models.registry import architecture, register
 
 
@@ -158,10 +158,33 @@ def test_joint_networks_and_their_attention_is_counted(keep: Callable[..., Path]
     linear = 2 * 5 * (192 * 48 + 16 * 2)
     attention = 2 * 2 * 5 * 5 * 16
     assert net.join_flops(5) == net.join_flops(5) == linear + attention
+    assert net.join_flops(1234) == 1234 * linear / 5 + attention * 1234**2 / 25
     plain = load(keep("small", {}, **small(halo=8)))
     for call in (lambda: plain.join(tokens, boxes), lambda: plain.join_flops(2)):
         with pytest.raises(UserError, match="cannot look at many patches"):
             call()
+
+
+class Filled(nn.Module):
+    """Fills its tokens up to whole windows of 50, so that its cost grows in steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(12, 1))
+
+    def join(self, tokens: Tensor, boxes: Tensor, lengths: Any = None, merge: float = 0) -> Tensor:
+        n = len(tokens)
+        filled = nn.functional.pad(tokens.flatten(1), (0, 0, 0, -n % 50))
+        return (filled @ self.weight)[:n]
+
+
+def test_what_is_no_parabola_is_counted_for_every_number_of_tokens() -> None:
+    card = Card.model_validate(
+        {"name": "filled", "task": "density", "input": {"channels": "rgb", "tile": 2},
+         "output": {"stride": 2, "classes": ["a"]}}
+    )  # fmt: skip
+    net = TorchNetwork(card, "none", Filled(), torch.device("cpu"))
+    assert [net.join_flops(n) for n in (1, 50, 51)] == [1200, 1200, 2400]
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,36 @@ def test_a_merged_token_counts_as_often_as_it_stands_for(network):
     torch.testing.assert_close(block(joined, 0.0).unmerge(), apart, rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_the_attention_that_is_told_is_that_of_the_last_layer(network):
+    tokens, boxes = region(30, 4)
+    weights, owner = network.attend(tokens, boxes)
+    assert owner.tolist() == list(range(30))
+    x = network._begin(network.stem(tokens), boxes, [30])
+    x = network.blocks[0](x, 0.0).x
+    block = network.blocks[1]
+    layer = nn.MultiheadAttention(24, 2, batch_first=True)
+    layer.in_proj_weight.data, layer.in_proj_bias.data = block.qkv.weight, block.qkv.bias
+    normal = block.before(x)[None]
+    _, want = layer(normal, normal, normal)  # torch's own, the mean of its heads
+    torch.testing.assert_close(weights, want[0], rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_attention_of_merged_tokens_is_shared_among_them(network):
+    tokens, boxes = region(40, 4)
+    weights, owner = network.attend(tokens, boxes, 0.25)
+    torch.testing.assert_close(weights.sum(1), torch.ones(40))
+    assert len(owner.unique()) == 23  # 40 → 30 → 23
+    # What was one before the last layer is asked and asks alike.
+    first = network.blocks[0](network._begin(network.stem(tokens), boxes, [40]), 0.25).owner
+    one, other = np.nonzero(np.tril(np.equal.outer(first.numpy(), first.numpy()), -1))
+    assert len(one) >= 10
+    torch.testing.assert_close(weights[one], weights[other])
+    torch.testing.assert_close(weights[:, one], weights[:, other])
+    assert (owner[one] == owner[other]).all()
+
+
 @pytest.mark.parametrize("n", [64, 400])
 def test_the_flops_of_the_blocks(n):
     def flops(depth: int) -> float:

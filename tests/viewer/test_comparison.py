@@ -304,8 +304,8 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     }
     asked = []
 
-    def measure(pack, *, device, memory, watch, control):
-        asked.append((pack, device, memory))
+    def measure(pack, *, role, device, memory, watch, control):
+        asked.append((pack, role, device, memory))
         watch("128 × 128 pixels")
         return Scaling("toys", "main", "cpu", "toy", 10**9, points, fits, 4000, 4064)
 
@@ -315,7 +315,9 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     window.memory.setText("1GB")
     window.go.click()
     qtbot.waitUntil(lambda: window.found is not None, timeout=20_000)
-    assert asked == [(tab.controller.pack, "auto", "1GB")]
+    roles = [window.role.itemText(i) for i in range(window.role.count())]
+    assert roles == list(tab.controller.pack.roles)
+    assert asked == [(tab.controller.pack, "main", "auto", "1GB")]
     assert "4,000 × 4,000" in window.words.text()
     panels = window.plot.panel.figure.axes
     assert len(panels) == 3

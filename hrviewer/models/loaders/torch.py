@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ class TorchNetwork(Network):
     """A torch module that takes ``(n, C, h, w)``.
 
     A module with a method ``join(tokens, boxes, lengths, merge)``, as in `Network`, is a joint
-    network: that is what runs.
+    network: that is what runs. One with ``attend(tokens, boxes, merge)`` tells its attention.
     """
 
     def __init__(self, card: Card, sha256: str, module: nn.Module, device: torch.device) -> None:
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
         self.joint = callable(getattr(module, "join", None))
+        self.attends = callable(getattr(module, "attend", None))
         self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
         if device.type == "cuda":
@@ -147,10 +149,7 @@ class TorchNetwork(Network):
         """Run the module's own ``join``."""
         if not self.joint:
             return super().join(tokens, boxes, lengths, merge)
-        x, where = (
-            torch.from_numpy(np.ascontiguousarray(part, np.float32)).to(self._device)
-            for part in (tokens, boxes)
-        )
+        x, where = self._put(tokens), self._put(boxes)
         join: Callable[..., Tensor] = self._module.join  # type: ignore[assignment]
         with self._numbers():
             out = self._call(lambda: join(x, where, lengths, merge)).float().cpu().numpy()
@@ -158,17 +157,48 @@ class TorchNetwork(Network):
             out = out[:, :, None, None]
         return activate(out, self.card.output.activation)
 
+    def attend(
+        self, tokens: Floats, boxes: NDArray[Any], merge: float = 0.0
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Run the module's own ``attend``."""
+        if not self.attends:
+            return super().attend(tokens, boxes, merge)
+        x, where = self._put(tokens), self._put(boxes)
+        attend: Callable[..., tuple[Tensor, Tensor]] = self._module.attend  # type: ignore[assignment]
+        with self._numbers():
+            weights, owner = self._call(lambda: attend(x, where, merge))
+        return weights.float().cpu().numpy(), owner.cpu().numpy()
+
     def join_flops(self, n: int, merge: float = 0.0) -> float:
         """Count the module's own ``join``."""
         if not self.joint:
             return super().join_flops(n, merge)
         if (n, merge) not in self._flops:
-            side = self.card.input.tile
-            shapes = (n, self.card.input.count, side, side), (n, 4)
-            self._flops[n, merge] = count_flops(
-                self._hollow, "join", *shapes, options=(None, merge)
-            )
+            rule = None if merge else self._parabola
+            self._flops[n, merge] = self._count_join(n, merge) if rule is None else rule(n)
         return self._flops[n, merge]
+
+    @cached_property
+    def _parabola(self) -> Callable[[int], float] | None:
+        """What ``join`` costs by the number of tokens, unmerged: counting takes far longer.
+
+        None if it is no parabola, as where tokens are filled up to a whole number of windows.
+        """
+        first, step = 64, 61
+        counts = [self._count_join(first + i * step, 0.0) for i in range(3)]
+        slope, bend = counts[1] - counts[0], counts[2] - 2 * counts[1] + counts[0]
+
+        def cost(n: int) -> float:
+            t = (n - first) / step
+            return float(round(counts[0] + t * slope + t * (t - 1) / 2 * bend))
+
+        holds = all(cost(n) == self._count_join(n, 0.0) for n in (1, 31, 997))
+        return cost if holds else None
+
+    def _count_join(self, n: int, merge: float) -> float:
+        side = self.card.input.tile
+        shapes = (n, self.card.input.count, side, side), (n, 4)
+        return count_flops(self._hollow, "join", *shapes, options=(None, merge))
 
     def _count(self, h: int, w: int) -> float:
         return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))

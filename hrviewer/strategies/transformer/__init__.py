@@ -3,6 +3,7 @@
 `transformer` is the strategy; `tokens` says which squares tile a region.
 """
 
+from hrviewer.strategies.transformer.tokens import REGION
 from hrviewer.strategies.transformer.transformer import Transformer, TransformerParams
 
-__all__ = ["Transformer", "TransformerParams"]
+__all__ = ["REGION", "Transformer", "TransformerParams"]

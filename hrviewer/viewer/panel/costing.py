@@ -11,7 +11,7 @@ from typing import Any
 
 from qtpy.QtCore import QSize, QTimer
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QDialog, QLineEdit, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QDialog, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
 from hrviewer.engine import Control
 from hrviewer.errors import UserError
@@ -68,10 +68,15 @@ class Costing(QDialog):
         self.memory = QLineEdit(f"{host_room() / 1e9:.1f}GB")
         self.memory.setToolTip("What it may take at most, as 4GB")
         self.memory.setMaximumWidth(90)
+        self.role = QComboBox()
+        self.role.setToolTip("Which of the model's networks")
+        self.role.addItems(list(controller.pack.roles) if controller.pack else ["main"])
         self.go = QPushButton("Measure")
         self.plot = Curves(controller.viewer)
         layout = QVBoxLayout(self)
-        layout.addLayout(row(label("Memory"), self.memory, self.go, self.words, stretch=3))
+        layout.addLayout(
+            row(self.role, label("Memory"), self.memory, self.go, self.words, stretch=3)
+        )
         layout.addWidget(self.plot, 1)
         self.found: Scaling | None = None
         self._control: Control | None = None
@@ -106,6 +111,7 @@ class Costing(QDialog):
             self.words.setText("choose a model first")
             return
         memory, device = self.memory.text(), self.controller.device
+        role = self.role.currentText()
         self._control = control = Control()
         self._said.clear()
         self._ended.clear()
@@ -114,7 +120,14 @@ class Costing(QDialog):
         def measure() -> None:
             try:
                 ended.append(
-                    cost(pack, device=device, memory=memory, watch=said.append, control=control)
+                    cost(
+                        pack,
+                        role=role,
+                        device=device,
+                        memory=memory,
+                        watch=said.append,
+                        control=control,
+                    )
                 )
             except UserError as error:
                 ended.append(str(error))

@@ -181,6 +181,7 @@ COURSE = Course(
         "main": main,
         "main/tissue": partial(main, tissue=2),
         "main/slide": partial(main, tissue=2, marked=6),
+        "main/both": partial(main, tissue=5, marked=6),
         "scout": scout,
         "scout/topk": picker,
         "scanner": scanner,

@@ -1,0 +1,113 @@
+"""Where tokens look: what one that was clicked attends to, what is attended to, what was merged.
+
+Nothing here knows of napari or Qt; `show` is called beside the window's thread, and writes into
+arrays that are never replaced.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.engine import Attended, Canvas
+from hrviewer.geometry import Rect
+
+__all__ = ["Attention", "colours_of"]
+
+FINEST = 16
+"""Side of a cell, level-0 pixels: that of the smallest tokens."""
+
+LARGEST = 1 << 22
+"""Cells, at most; of a larger image, one stands for several tokens."""
+
+GOLDEN = (5**0.5 - 1) / 2
+
+
+class Attention:
+    """The attention of one image's tokens, as far as it was asked for.
+
+    Parameters
+    ----------
+    image : Rect
+        The whole image.
+
+    Attributes
+    ----------
+    cell : float
+        Side of a cell of the maps, level-0 pixels.
+    looks : ndarray of float32, shape (rows, columns)
+        How much the token that was clicked takes from each place, over the most that it takes
+        from any; NaN where it does not look.
+    taken : ndarray of float32, shape (rows, columns)
+        How much tokens' last layer takes from each place, over the most of its region: what the
+        network finds salient. NaN where nobody has asked.
+    merged : ndarray of uint8, shape (rows, columns, 4)
+        Tokens that became one have one colour, those that stayed alone none.
+    changed : bool
+        Whether there is something new to show.
+    """
+
+    def __init__(self, image: Rect) -> None:
+        self.image, self.cell = image, float(FINEST)
+        while math.prod(Canvas.shape(image, self.cell)) > LARGEST:
+            self.cell *= 2
+        shape = Canvas.shape(image, self.cell)
+        self.looks = np.full(shape, np.nan, np.float32)
+        self.taken = np.full(shape, np.nan, np.float32)
+        self.merged = np.zeros((*shape, 4), np.uint8)
+        self.changed = False
+
+    def show(self, found: Attended, y: float, x: float) -> None:
+        """Draw a group's attention, and that of its token at a place, in level-0 pixels."""
+        inside = [
+            i
+            for i, square in enumerate(found.squares)
+            if found.answers[i] and square.y <= y < square.y1 and square.x <= x < square.x1
+        ]
+        if not inside:
+            return
+        looks = found.weights[inside[0]]
+        taken = found.weights[found.answers].mean(axis=0)
+        own = np.flatnonzero(found.answers)
+        colours = colours_of(found.owner)
+        self.looks[:] = np.nan
+        # What is wider lies below: rings of context hold those within them, and the tokens.
+        for i in sorted(range(len(found.squares)), key=lambda i: -found.squares[i].h):
+            at = self._at(found.squares[i])
+            self.looks[at] = looks[i] / looks.max()
+        for token in own:
+            at = self._at(found.squares[token])
+            self.looks[at] = looks[token] / looks.max()
+            self.taken[at] = taken[token] / taken[own].max()
+            self.merged[at] = colours[token]
+        self.changed = True
+
+    def erase(self, rect: Rect) -> None:
+        """Forget what is known of a rectangle of level-0 pixels."""
+        at = self._at(rect)
+        self.looks[at] = self.taken[at] = np.nan
+        self.merged[at] = 0
+        self.changed = True
+
+    def _at(self, rect: Rect) -> tuple[slice, slice]:
+        """Return the cells whose middle lies in a rectangle, and one at least."""
+        rect = rect & self.image
+        spans = []
+        for low, high in ((rect.y, rect.y1), (rect.x, rect.x1)):
+            first, last = (math.ceil(at / self.cell - 0.5) for at in (low, high))
+            if first == last:
+                first, last = int(low // self.cell), int(low // self.cell) + 1
+            spans.append(slice(first, last))
+        return spans[0], spans[1]
+
+
+def colours_of(owner: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return a colour for each token, ``(n, 4)``: see-through where it is alone."""
+    of, counts = np.unique(owner, return_inverse=True, return_counts=True)[1:]
+    hues = (np.arange(len(counts)) * GOLDEN) % 1  # neighbours in number are far apart in hue
+    palette = np.array([[*colorsys.hsv_to_rgb(hue, 0.75, 1.0), 1.0] for hue in hues])
+    palette[counts == 1] = 0
+    return np.asarray(np.round(palette * 255)[of], np.uint8)

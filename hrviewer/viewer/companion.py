@@ -1,0 +1,41 @@
+"""Layers that come with what a run left beside its maps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from napari.layers import Image, Layer
+
+__all__ = ["Companion"]
+
+
+class Companion(ABC):
+    """Layers that belong together, hidden at first."""
+
+    def __init__(self) -> None:
+        self._hidden: list[Layer] = []
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Image]:
+        """Return all layers, the lowest first."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Bring onto the screen what is new."""
+
+    def hide(self, hidden: bool) -> None:
+        """Take all out of sight for a while, or bring back what was shown."""
+        if hidden:
+            self._hidden += [layer for layer in self if layer.visible]
+        for layer in self._hidden:
+            layer.visible = not hidden
+        if not hidden:
+            self._hidden.clear()
+
+    def _redraw(self) -> None:
+        """Draw what is visible anew."""
+        for layer in self:
+            if layer.visible:
+                layer.set_view_slice()
+                layer.events.set_data()

@@ -1,0 +1,99 @@
+"""What attending costs in closed form is what the strategy spends."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from toys import Bench, Bright, Joint, ToyPack, card
+from typer.testing import CliRunner
+
+from hrviewer.cli import app
+from hrviewer.models.loaders.torch import count_flops
+from hrviewer.models.transformer import TokenTransformer
+from hrviewer.models.trial import COUNTED
+from hrviewer.runs.attention import SIDES, Attention
+from hrviewer.runs.resolution import fit
+from hrviewer.strategies.transformer import Transformer, TransformerParams
+
+
+def test_the_parabola_through_counts_is_that_of_the_network():
+    hollow = TokenTransformer(depth=3).to("meta")
+
+    def count(n):
+        return count_flops(hollow, "join", (n, 3, 16, 16), (n, 4))
+
+    found = Attention.of({n: count(n) for n in COUNTED}, 16)
+    assert found.joined(777) == pytest.approx(count(777), rel=1e-12)
+    assert found.per_pair == pytest.approx(3 * 4 * 72)  # two products of every pair, each layer
+    assert found.constant == pytest.approx(0, abs=1)
+    assert Attention.of({n: -(-n // 49) * 49.0 for n in COUNTED}, 16) is None
+
+
+def test_how_the_ways_grow():
+    found = Attention(16, 0.0, 10.0, 1.0)
+    one = found.joined(1024)
+    assert found.quadratic(512) == found.windowed(512) == found.nested(512) == one
+    assert found.quadratic(2048) == found.joined(16 * 1024)
+    assert found.windowed(2048) == 16 * one
+    # Four regions, each with three neighbours.
+    assert found.nested(1024) == 4 * found.joined(1027)
+    # Three by three: the middle has eight, sides five, corners three; and the second ring of
+    # corners and sides lies outside, since its squares' middles do.
+    assert found.nested(1536) == sum(
+        k * found.joined(1024 + n) for k, n in ((4, 3), (4, 5), (1, 8))
+    )
+    far, near = SIDES[-1], SIDES[-2]
+    assert found.quadratic(far) / found.quadratic(near) == pytest.approx(16, rel=1e-3)
+    assert found.windowed(far) / found.windowed(near) == 4
+    assert 4 < found.nested(far) / found.nested(near) < 4.1
+
+
+@pytest.mark.parametrize(("side", "rings"), [(1024, 1), (2048, 2)])
+def test_nested_is_what_the_strategy_spends(side, rings):
+    pack = ToyPack(main=Bright(), transformer=Joint("transformer", tile=16))
+    params = TransformerParams(detail="uniform", finest=64, context=rings)
+    with Bench(np.zeros((side, side, 3), np.uint8), pack) as bench:
+        _, record, _ = bench.run(lambda scene: Transformer().plan(scene, params))
+    # The toy's cost is 10 n + n²; a grid of 64 px has 64 tokens in a region.
+    found = Attention(64, 0.0, 10.0, 1.0)
+    assert record.ledger.total.flops == pytest.approx(found.nested(side))
+
+
+def test_a_fit_of_a_parabola_is_that_parabola():
+    areas = np.array([128, 256, 512, 1024]) ** 2
+    found = fit(areas, 3e6 + 40.0 * areas + 2e-4 * areas**2.0, pairs=True)
+    assert found.constant == pytest.approx(3e6)
+    assert found.per_pixel == pytest.approx(40)
+    assert found.per_pair == pytest.approx(2e-4)
+    assert found.at(2048) == pytest.approx(3e6 + 40 * 2048**2 + 2e-4 * 2048**4)
+    assert fit(areas, 40.0 * areas).per_pair == 0
+
+
+def test_the_command_on_a_transformer(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "small.safetensors"
+    params = {"dim": 24, "depth": 2, "heads": 2}
+    save_file(TokenTransformer(**params).state_dict(), path)
+    about = card("small", tile=16, channels="rgb", stride=4).model_dump(
+        mode="json", exclude_none=True
+    )
+    about["input"]["fixed"] = True
+    about["architecture"] = {"name": "token-transformer", "params": params}
+    path.with_suffix(".json").write_text(json.dumps(about))
+    asked = ["cost", "--model", str(path), "--device", "cpu", "--sides", "64,128,256"]
+    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out"), "--json"])
+    assert said.exit_code == 0, said.output
+    told = json.loads(said.stdout)
+    assert [row["side"] for row in told["attention"]["flops"]] == list(SIDES)
+    hollow = TokenTransformer(**params).to("meta")
+    whole = count_flops(hollow, "join", (1024, 3, 16, 16), (1024, 4))
+    first = told["attention"]["flops"][0]
+    assert [first[way] for way in ("quadratic", "windowed", "nested")] == pytest.approx([whole] * 3)
+    assert told["points"][-1]["flops"] == count_flops(hollow, "join", (256, 3, 16, 16), (256, 4))
+    assert told["fits"]["flops"]["per_pair"] > 0
+    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")])
+    assert "nested FLOPs" in said.stdout

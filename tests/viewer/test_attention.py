@@ -1,0 +1,109 @@
+"""What a token attends to is drawn where it lies, and comes with a click."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import Joint, picture
+
+from hrviewer.engine import Attended
+from hrviewer.geometry import Rect
+from hrviewer.viewer.attention import LARGEST, Attention, colours_of
+
+from .conftest import errors
+
+
+class Attentive(Joint):
+    """All look at the reddest token, and at themselves half as much; the first two are one."""
+
+    attends = True
+
+    def attend(self, tokens, boxes, merge=0.0):
+        n = len(tokens)
+        weights = np.eye(n, dtype=np.float32) / 3
+        weights[:, tokens[:, 0].sum((1, 2)).argmax()] += 2 / 3
+        return weights, np.maximum(np.arange(n), 1)
+
+
+@pytest.fixture
+def toys(toys):
+    toys.networks["transformer"] = Attentive("transformer", tile=16)
+    return toys
+
+
+def test_attention_is_drawn_where_tokens_lie_the_context_below():
+    squares = [Rect(0, 0, 64, 64), Rect(0, 64, 32, 32), Rect(0, 96, 32, 32), Rect(0, 0, 192, 192)]
+    weights = np.array([[0.5, 0.2, 0.1, 0.2], [0.1, 0.6, 0.3, 0], [0.2] * 4, [0.25] * 4])
+    found = Attended(squares, np.array([1, 1, 1, 0], bool), weights, np.array([0, 1, 1, 3]))
+    drawn = Attention(Rect(0, 0, 128, 176))
+    drawn.show(found, 40, 30)
+    assert drawn.changed
+    np.testing.assert_allclose(
+        drawn.looks[[0, 0, 0, 7], [0, 4, 6, 10]], [1, 0.4, 0.2, 0.4], rtol=1e-6
+    )
+    # What all tokens take, but context is no part of the region's own map.
+    np.testing.assert_allclose(drawn.taken[0, [0, 4, 6]], [0.8, 1, 0.6], rtol=1e-6)
+    assert np.isnan(drawn.taken[7]).all()
+    assert (drawn.merged[:2, 4:8, 3] == 255).all()
+    assert (drawn.merged[:2, 4:8] == drawn.merged[0, 4]).all()
+    assert drawn.merged[..., 3].sum() == 2 * 4 * 255
+    before = drawn.looks.copy()
+    drawn.show(found, 150, 30)  # context is nobody that was clicked
+    np.testing.assert_array_equal(drawn.looks, before)
+    drawn.erase(Rect(0, 64, 32, 64))
+    assert np.isnan(drawn.looks[:2, 4:8]).all()
+    assert not drawn.merged.any()
+    assert Attention(Rect(0, 0, 90_000, 90_000)).looks.size <= LARGEST
+
+
+def test_what_is_one_has_one_colour():
+    colours = colours_of(np.array([4, 7, 7, 2, 4, 9]))
+    assert [bool(alpha) for alpha in colours[:, 3]] == [True, True, True, False, True, False]
+    assert (colours[0] == colours[4]).all()
+    assert (colours[1] == colours[2]).all()
+    assert np.abs(colours[0].astype(int) - colours[1]).max() > 100
+
+
+def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish):
+    image = picture(300, 420)
+    image[256:272, 64:80] = (255, 0, 0)
+    add(model, image)
+    controller.use_strategy("transformer")
+    controller.params = {"detail": "uniform", "finest": 16, "context": 0}
+    controller.start()
+    finish(controller)
+    assert errors(controller) == []
+
+    def click(y, x):
+        controller.ask((y, x))
+        while controller.busy:
+            controller.tick()
+        controller.tick()
+
+    assert controller.overlays.attending is None
+    click(30, 200)
+    shown = controller.overlays.attending
+    assert [layer.name for layer in shown] == ["merged", "attended", "attention"]
+    names = [layer.name for layer in model.layers]
+    assert names.index("attention") < names.index("output")
+    assert not shown.asked
+    looks = shown.attention.looks
+    assert looks[16, 4] == 1
+    assert looks[1, 12] == pytest.approx(0.5)
+    assert np.count_nonzero(looks) == 2
+    assert shown.attention.taken[16, 4] == 1
+    click(100, 100)  # nobody looks
+    assert looks[6, 6] == 0
+    shown.looks.visible = True
+    click(100, 100)
+    assert looks[6, 6] == pytest.approx(0.5)
+    assert looks[1, 12] == 0
+    controller.overlays.hide(True)
+    assert not shown.asked
+    controller.overlays.hide(False)
+    assert shown.looks.visible
+    # They go with the run that they are of.
+    controller.use_strategy("patches")
+    controller.start()
+    finish(controller)
+    assert not {"attention", "attended", "merged"} & {layer.name for layer in model.layers}
