@@ -123,8 +123,8 @@ class Joint(Bright):
 class Encoder(Bright):
     """Three numbers for every 4 × 4 pixels: means of the colours."""
 
-    def __init__(self) -> None:
-        super().__init__("encoder", task="embedding", classes=[], width=3)
+    def __init__(self, name: str = "encoder") -> None:
+        super().__init__(name, task="embedding", classes=[], width=3)
 
     def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([blocks(batch[:, i : i + 1]) / 16 for i in range(3)], axis=1)

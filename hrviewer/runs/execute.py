@@ -356,8 +356,11 @@ class Job:
             "seed": (earlier["seed"], self.seed),
             "hint": (earlier.get("hints", {}), fingerprints(self.hints)),
             "budget": (earlier["budget"], str(self.budget) if self.budget else None),
-            "network": (earlier["networks"].get("main"), networks["main"].digest),
         }
+        # Only what had looked by then is named: a policy may never have asked `main`.
+        for role, digest in earlier["networks"].items():
+            now = networks[role].digest if role in networks else None
+            checks[f"network as {role}"] = digest, now
         if looker is not None:
             checks["engine"] = (earlier["engine"], looker_settings(looker))
         for name, (was, now) in checks.items():

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from toys import FLOPS, Bench, Bright, Encoder, Head, ToyPack, picture
 
 import hrviewer
-from hrviewer.engine import Record, ResultCache, Seen
+import hrviewer.runs
+from hrviewer.engine import Control, Record, ResultCache, Seen
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Card
@@ -103,6 +104,31 @@ def test_codes_are_kept_in_the_run_and_its_answer_says_how_large_they_are(tmp_pa
     # 2 bytes for each of 3 numbers, against 48 bytes of pixels.
     assert "1/8 of the image's pixels" in run.header["notes"][-1]
     assert not (run.path / "journal").exists()
+
+
+def test_a_stopped_run_that_never_asked_main_goes_on_with_the_same_encoder_only(tmp_path) -> None:
+    control, seen = Control(), []
+    how = {"out": tmp_path / "a.run.zarr", "cache": "off", "tile": 64}
+
+    def watch(update) -> None:
+        seen.append(update)
+        if sum(isinstance(update, Seen) for update in seen) == 20:
+            control.stop()
+
+    part = hrviewer.runs.run(IMAGE, pack(), "compression", **how, control=control, watch=watch)
+    assert not part.complete
+    assert "main" not in part.header["networks"]
+    with pytest.raises(UserError, match="another network as encoder"):
+        other = pack(encoder=Encoder("other"))
+        hrviewer.runs.run(IMAGE, other, "compression", **how, resume=True)
+    done = hrviewer.runs.run(IMAGE, pack(), "compression", **how, resume=True)
+    whole = hrviewer.run(
+        IMAGE, pack(), "compression", cache="off", tile=64, out=tmp_path / "b.run.zarr"
+    )
+    assert done.complete
+    assert done.estimate == whole.estimate
+    again = hrviewer.runs.run(IMAGE, pack(), "compression", **how, resume=True)
+    assert again.estimate == whole.estimate
 
 
 def test_without_a_head_there_are_codes_and_no_answer(tmp_path) -> None:
