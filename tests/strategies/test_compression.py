@@ -118,8 +118,8 @@ def test_a_stopped_run_that_never_asked_main_goes_on_with_the_same_encoder_only(
     part = hrviewer.runs.run(IMAGE, pack(), "compression", **how, control=control, watch=watch)
     assert not part.complete
     assert "main" not in part.header["networks"]
+    other = pack(encoder=Encoder("other"))
     with pytest.raises(UserError, match="another network as encoder"):
-        other = pack(encoder=Encoder("other"))
         hrviewer.runs.run(IMAGE, other, "compression", **how, resume=True)
     done = hrviewer.runs.run(IMAGE, pack(), "compression", **how, resume=True)
     whole = hrviewer.run(
