@@ -1,0 +1,41 @@
+"""Take the window's picture with a comparison in it: four runs side by side, and the plot.
+
+    scripts/headless.sh python docs/compared.py IMAGE MODEL DIR [STRATEGY...]
+
+IMAGE is what `hrviewer compare` was asked about, DIR what it wrote. Writes
+docs/images/compare_window.png.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from hrviewer.viewer.stage import picture, set_up, wait
+from hrviewer.viewer.view import view
+
+
+def main(image: str, model: str, folder: str, *names: str) -> None:
+    """Open the image, choose runs of these strategies, and look."""
+    opened = view(image, model)
+    controller, panel = opened.controller, opened.panel
+    comparison = controller.comparison
+    with tempfile.TemporaryDirectory() as empty:
+        controller.folder = Path(empty)
+        set_up(opened, 1600, 1000)
+        tab = next(i for i in range(panel.count()) if panel.tabText(i) == "Compare")
+        panel.setCurrentIndex(tab)
+        comparison.add(Path(folder))
+        wait(lambda: comparison.ready and not comparison.busy)
+        runs = {entry.strategy: entry for entry in comparison.entries}
+        for i, name in enumerate(names or [*runs][:4]):
+            panel.widget(tab).pick(runs[name], more=bool(i))
+        panel.widget(tab).beside.click()
+        wait(lambda: comparison.side is not None and comparison.side.ready)
+        picture(opened, Path(__file__).parent / "images" / "compare_window.png")
+        opened.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
