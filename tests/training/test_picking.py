@@ -8,6 +8,7 @@ import torch
 from hrviewer.training import Course, Picker, picking, train, write_role
 from hrviewer.training.density import build
 from hrviewer.training.picking import left_over, tiles_of
+from hrviewer.training.writing import round_weights
 
 from .pupils import CARD, Pictures, picture
 
@@ -56,6 +57,7 @@ def test_both_figures_are_told(tmp_path, monkeypatch):
 
     first = lesson()
     network, _ = train(first, tmp_path / "checkpoint", steps=3, workers=0)
+    round_weights(network)
     figures = first.examine(network)
     assert "distilled" not in figures
     assert 0 <= figures["left_beyond_tenth"] <= 1
