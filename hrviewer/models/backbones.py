@@ -8,15 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hrviewer.errors import UserError
 from hrviewer.models.told import brief
 
-__all__ = ["Backbone", "timm_model"]
+__all__ = ["Backbone", "create", "import_timm", "timm_model"]
 
 FETCHES = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
-"""What would make timm read weights from elsewhere."""
+"""What would make timm read weights from elsewhere, maybe pickled ones."""
+
+_STAND_INS: list[Any] = []
+"""What stands for operators of torchvision, as long as the process lives."""
 
 
 class Backbone(nn.Module):
@@ -78,14 +82,18 @@ def timm_model(model: str, stage: int | None = None, **params: Any) -> Backbone:
     UserError
         If timm is missing or has no such model, or would be told to fetch weights.
     """
-    try:
-        import timm
-    except ImportError:
-        raise UserError('the architecture timm needs timm: pip install "hrviewer[timm]"') from None
-    except RuntimeError as error:  # a torchvision of another build than torch
-        raise UserError(
-            f"timm does not import ({brief(error)}): install torchvision from where torch is from"
-        ) from None
+    return Backbone(create(model, {"num_classes": 0} | params), stage)
+
+
+def create(model: str, params: Mapping[str, Any]) -> nn.Module:
+    """Return timm's model of a name, of random weights.
+
+    Raises
+    ------
+    UserError
+        As `timm_model`.
+    """
+    timm = import_timm()
     fetches = [name for name in FETCHES if name in params]
     if fetches:
         raise UserError(
@@ -94,5 +102,30 @@ def timm_model(model: str, stage: int | None = None, **params: Any) -> Backbone:
         )
     if not timm.is_model(model):
         raise UserError(f"timm {timm.__version__} has no model {model!r}: correct the card")
-    made: nn.Module = timm.create_model(model, pretrained=False, **{"num_classes": 0} | params)
-    return Backbone(made, stage)
+    made: nn.Module = timm.create_model(model, pretrained=False, **params)
+    return made
+
+
+def import_timm() -> Any:
+    """Import timm, also beside a torchvision that was built for another torch.
+
+    timm imports torchvision, which then lacks two operators; no network here needs them.
+
+    Raises
+    ------
+    UserError
+        If it is missing or broken.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError('this network needs timm: pip install "hrviewer[timm]"') from None
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise UserError(f"timm does not import ({brief(error)}): install it again") from None
+        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _STAND_INS.append(library)
+        import timm
+    return timm

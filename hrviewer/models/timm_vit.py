@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.errors import UserError
+from hrviewer.models.backbones import create
 from hrviewer.models.merging import Merged
-from hrviewer.models.told import brief
 from hrviewer.models.transformer import CELLS, PATCH, TokenNetwork, attend, octave
 
 __all__ = ["TimmViT"]
@@ -45,7 +44,7 @@ class TimmViT(TokenNetwork):
     Raises
     ------
     UserError
-        If timm is not installed.
+        If timm is missing or has no such model, or would be told to fetch weights.
     ValueError
         If that is no plain vision transformer with positions of its own.
     """
@@ -165,13 +164,10 @@ def _interpolated(network: TimmViT, state: dict[str, Any], prefix: str, *rest: o
 
 def _plain(name: str, options: dict[str, Any]) -> Any:
     """Return timm's transformer, untaught; ValueError if it has other parts than these."""
-    timm = _timm()
+    vit: Any = create(name, {"num_classes": 0} | options)
     from timm.layers import Attention
     from timm.models.vision_transformer import Block, VisionTransformer
 
-    if not timm.is_model(name):
-        raise ValueError(f"timm has no {name}")
-    vit = timm.create_model(name, pretrained=False, num_classes=0, **options)
     plain = (
         type(vit) is VisionTransformer
         and vit.pos_embed is not None
@@ -183,25 +179,3 @@ def _plain(name: str, options: dict[str, Any]) -> Any:
     if not plain:
         raise ValueError(f"{name} is no plain vision transformer with positions of its own")
     return vit
-
-
-_LEFT_OUT: list[Any] = []
-"""What stands for operators of torchvision, as long as the process lives."""
-
-
-def _timm() -> Any:
-    """Import timm."""
-    try:
-        import timm
-    except ImportError:
-        raise UserError("this network needs timm: pip install 'hrviewer[timm]'") from None
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise UserError(f"timm does not import ({brief(error)}): install it again") from error
-        # A torchvision that was built for another torch lacks operators. None of these is needed.
-        library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _LEFT_OUT.append(library)
-        import timm
-    return timm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from safetensors.torch import save_file
 import hrviewer
 from hrviewer.errors import UserError
 from hrviewer.models import open_pack
+from hrviewer.models.backbones import import_timm
 
-try:
-    import timm
-except (ImportError, RuntimeError) as error:  # missing, or with a torchvision of another build
-    pytest.skip(f"timm does not import: {error}", allow_module_level=True)
+if find_spec("timm") is None:
+    pytest.skip("needs timm", allow_module_level=True)
+timm = import_timm()
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +111,7 @@ def test_a_classifier_keeps_its_last_layer(model, write):
         ({"model": "nobody"}, "has no model 'nobody'"),
         ({"model": "hf-hub:timm/resnet18"}, "has no model"),
         ({"pretrained": True}, "fetch weights"),
+        ({"checkpoint_path": "x.pth"}, "fetch weights"),
         ({"colour": 3}, "do not suit timm"),
         ({"model": "test_vit"}, "does not fit the architecture timm"),
     ],

@@ -154,7 +154,8 @@ def test_the_strategy_runs_it_with_adaptive_tokens_that_are_merged(kept):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"name": "vit_nowhere"}, "timm has no vit_nowhere"),
+        ({"name": "vit_nowhere"}, "has no model 'vit_nowhere'"),
+        ({"checkpoint_path": "x.pth"}, "fetch weights"),
         ({"name": "resnet18", "img_size": None}, "do not suit"),
         ({"embed_dim": 36}, "does not fit the architecture"),
         ({"pos_embed": "none"}, "no plain vision transformer"),
