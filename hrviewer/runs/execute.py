@@ -308,6 +308,9 @@ class Job:
                 # What was seen stays, whatever happened; the first error is the one to tell.
                 with suppress(UserError):
                     writer.finish({**header, **result})
+                refused = isinstance(sys.exc_info()[1], UserError) and not writer.record.patches
+                if refused and earlier is None:  # nothing was looked at: nothing is left in the way
+                    shutil.rmtree(path, ignore_errors=True)
         return Run(path)
 
     def _identity(self, scene: Scene) -> dict[str, Any]:

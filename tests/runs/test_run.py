@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import Bright, ToyPack, picture, toy_pack
+from toys import Bright, Encoder, ToyPack, picture, toy_pack
 
 from hrviewer.engine import Control, Seen
 from hrviewer.errors import UserError
@@ -145,6 +145,14 @@ def test_a_stopped_run_keeps_what_it_saw_and_resumes(out):
     assert done.complete
     assert done.estimate == whole.estimate
     np.testing.assert_array_equal(done.output, whole.output)
+
+
+def test_what_is_refused_before_a_look_leaves_nothing_behind(out):
+    pack = ToyPack(main=Bright(), encoder=Encoder())
+    with pytest.raises(UserError, match="no resizer"):
+        run(IMAGE, pack, "compression", encoder="resizer", out=out)
+    assert not out.exists()
+    assert run(IMAGE, pack, "compression", out=out).complete
 
 
 def test_pausing_holds_and_going_on_finishes(out):

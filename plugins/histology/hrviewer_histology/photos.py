@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
+from hrviewer.errors import UserError
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
@@ -51,7 +52,15 @@ class Photo:
 
 
 def read_photos(folder: Path, split: str) -> list[Photo]:
-    """Read the photos of one split (``train``, ``val``) that ``index.csv`` lists."""
+    """Read the photos of one split (``train``, ``val``) that ``index.csv`` lists.
+
+    Raises
+    ------
+    UserError
+        Where there is no such list.
+    """
+    if not (folder / "index.csv").is_file():
+        raise UserError(f"{folder} holds no index.csv: give the folder of the labelled photos")
     with (folder / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     return [_read(folder, row["name"], int(row["nuclei"])) for row in rows]

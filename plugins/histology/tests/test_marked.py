@@ -17,6 +17,7 @@ from hrviewer.truth import Truth  # noqa: E402
 
 from hrviewer_histology.figures import random_fields  # noqa: E402
 from hrviewer_histology.marked import MARKS, RIM, Field, Marked, read_fields  # noqa: E402
+from hrviewer_histology.photos import read_photos  # noqa: E402
 
 SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[3].parent / "shared"))
 DATA = SHARED / "data" / "nuclei"
@@ -91,3 +92,5 @@ def test_the_density_of_a_field_is_its_marks() -> None:
 def test_without_the_slide_it_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"CMU-1.*put it there"):
         read_fields(tmp_path)
+    with pytest.raises(UserError, match=r"no index\.csv"):
+        read_photos(tmp_path, "train")
