@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -130,6 +130,7 @@ class Student:
     rate: float = 3e-3
     _known: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
     """What main says of whole pictures, which are asked about again and again."""
+    ROLE: ClassVar[str] = "scout"
 
     @classmethod
     def of(
@@ -138,22 +139,49 @@ class Student:
         sources: dict[str, Any],
         stream: Callable[[int, int], Dataset[Batch]],
         *,
-        role: str = "scout",
+        role: str = "",
         down: int | None = None,
         choose: Sequence[Tensor],
         test: Sequence[Tensor],
         device: str = "auto",
         **rest: Any,
-    ) -> Student:
-        """Return the lesson of a role of `KINDS`, whose card follows from that of ``main``.
+    ) -> Self:
+        """Return the lesson of a role, whose card follows from the networks of its pack.
+
+        Parameters
+        ----------
+        pack
+            The pack's folder.
+        sources
+            Of the pictures; whom it learns from is added.
+        stream, choose, test
+            See the class.
+        role
+            The class's own by default.
+        down
+            By how much pictures are shrunk, where that is not the role's own.
+        device
+            Where the pack's networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        **rest
+            Other attributes of the class.
 
         Raises
         ------
         UserError
-            Where the pack has no ``main`` yet.
+            Where the pack lacks a network that is learned from, or has one that will not do.
         """
-        teacher = Pack.read(pack).load("main", device)
-        main = teacher.card
+        networks = Pack.read(pack)
+        teacher = networks.load("main", device)
+        own = cls._follows(networks, teacher.card, role or cls.ROLE, down, device)
+        own |= {"teacher": teacher}
+        by = {name: named(it.card) for name, it in own.items() if isinstance(it, Network)}
+        return cls(sources=sources | by, stream=stream, choose=choose, test=test, **{**own, **rest})
+
+    @classmethod
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        """Return those attributes of a lesson that follow from a pack: its card, and whose."""
         kind = KINDS[role]
         what = Architecture(
             name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
@@ -180,8 +208,7 @@ class Student:
                 }
             ),
         )
-        sources = sources | {"teacher": named(main)}
-        return cls(card, sources, teacher, stream, choose, test, kind.windows, **rest)
+        return {"card": card, "windows": kind.windows}
 
     def begin(self) -> nn.Module:
         """Return a network of random weights."""
