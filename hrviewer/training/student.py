@@ -177,6 +177,7 @@ class Student:
                     "activation": "none",
                     "variance": True,
                     "bound": None,
+                    "context": None,
                 }
             ),
         )

@@ -37,6 +37,8 @@ NETWORK = Architecture(
 SOURCES = {"data": f"scenes `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
 SIDE = 192
 """Of the pieces that it learns from, in pixels."""
+GROWTH = 10
+"""How many times as large as the farthest people the nearest ones are."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
 SIZE, WHOLE = 8192, 4096
@@ -57,7 +59,7 @@ def main(data: Path | None, pack: Path) -> Density:
             tile=512,
             multiple_of=16,
         ),
-        output=Output(stride=4, halo=halo(NETWORK), classes=("person",)),
+        output=Output(stride=4, halo=halo(NETWORK), context=32, classes=("person",)),
         architecture=NETWORK,
         licence="BSD-3-Clause",
         citation="Trained on procedural scenes; hrviewer, https://pypi.org/project/hrviewer/",
@@ -65,7 +67,7 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.35, again=8),
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.5, again=8, growth=GROWTH),
         choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
@@ -74,13 +76,16 @@ def main(data: Path | None, pack: Path) -> Density:
 
 
 def scout(data: Path | None, pack: Path) -> Student:
-    """Guess from an eighth of the size what ``main`` counts."""
-    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4))
+    """Guess from a quarter of the size what ``main`` counts: people are small."""
+    return _student(
+        "scout", pack, partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH), down=4
+    )
 
 
 def picker(data: Path | None, pack: Path) -> Student:
     """Guess the same, and doubt most where a look would correct most."""
-    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4), Picker)
+    pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
+    return _student("scout", pack, pieces, Picker, down=4)
 
 
 def scanner(data: Path | None, pack: Path) -> Student:
@@ -119,12 +124,14 @@ def _student(
     pack: Path,
     pieces: Callable[[int, int], Pieces],
     kind: type[Student] = Student,
+    down: int | None = None,
 ) -> Student:
     return kind.of(
         pack,
         SOURCES,
         pieces,
         role=role,
+        down=down,
         choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
         test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
     )
