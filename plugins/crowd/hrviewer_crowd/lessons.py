@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hrviewer.models.card import Architecture, Card, Input, Output
 from hrviewer.training import (
@@ -76,16 +77,15 @@ def main(data: Path | None, pack: Path) -> Density:
 
 
 def scout(data: Path | None, pack: Path) -> Student:
-    """Guess from a quarter of the size what ``main`` counts: people are small."""
-    return _student(
-        "scout", pack, partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH), down=4
-    )
+    """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
+    pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
+    return _student("scout", pack, pieces, kind="near scout")
 
 
 def picker(data: Path | None, pack: Path) -> Student:
     """Guess the same, and doubt most where a look would correct most."""
     pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
-    return _student("scout", pack, pieces, Picker, down=4)
+    return _student("scout", pack, pieces, Picker, kind="near scout")
 
 
 def scanner(data: Path | None, pack: Path) -> Student:
@@ -123,17 +123,17 @@ def _student(
     role: str,
     pack: Path,
     pieces: Callable[[int, int], Pieces],
-    kind: type[Student] = Student,
-    down: int | None = None,
+    lesson: type[Student] = Student,
+    **how: Any,
 ) -> Student:
-    return kind.of(
+    return lesson.of(
         pack,
         SOURCES,
         pieces,
         role=role,
-        down=down,
         choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
         test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
+        **how,
     )
 
 
