@@ -28,7 +28,7 @@ from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
-__all__ = ["KINDS", "PICKED", "Student", "derived", "named"]
+__all__ = ["KINDS", "PICKED", "Asked", "Student", "derived", "named"]
 
 
 PICKED = 0.1
@@ -71,6 +71,14 @@ KINDS = {
         multiple_of=16,
         windows=((1, 1.0, 0.3), (4, 0.5, 1.0), (8, 0.3, 2.0)),
     ),
+    "near scout": Kind(
+        "density-unet",
+        {"widths": [8, 16, 24, 32], "blocks": [1, 1, 1], "variance": True, "unit": 0.25},
+        stride=4,
+        down=2,
+        multiple_of=16,
+        windows=((1, 1.0, 0.02), (4, 0.5, 0.1), (8, 0.5, 0.2), (32, 0.3, 1.0)),
+    ),
     "scanner": Kind(
         "density-scanner",
         {"variance": True, "unit": 0.25},
@@ -90,8 +98,19 @@ KINDS = {
         fixed=True,
     ),
 }
-"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border; a transformer
-squares of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
+"""A scout sees the picture shrunk, a near one, of things too small to be seen from afar, less so
+and with fewer channels; a scanner sees every pixel, and fills up no border; a transformer squares
+of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which lesson is wanted; see `Student.of`."""
+
+    role: str
+    kind: str | None
+    down: int | None
+    device: str
 
 
 @dataclass(frozen=True)
@@ -140,6 +159,7 @@ class Student:
         stream: Callable[[int, int], Dataset[Batch]],
         *,
         role: str = "",
+        kind: str | None = None,
         down: int | None = None,
         choose: Sequence[Tensor],
         test: Sequence[Tensor],
@@ -158,6 +178,8 @@ class Student:
             See the class.
         role
             The class's own by default.
+        kind
+            Of `KINDS`, where it is not the one of the role's name.
         down
             By how much pictures are shrunk, where that is not the role's own.
         device
@@ -172,43 +194,43 @@ class Student:
         """
         networks = Pack.read(pack)
         teacher = networks.load("main", device)
-        own = cls._follows(networks, teacher.card, role or cls.ROLE, down, device)
+        asked = Asked(role or cls.ROLE, kind, down, device)
+        own = cls._follows(networks, teacher.card, asked)
         own |= {"teacher": teacher}
         by = {name: named(it.card) for name, it in own.items() if isinstance(it, Network)}
         return cls(sources=sources | by, stream=stream, choose=choose, test=test, **{**own, **rest})
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
-    ) -> dict[str, Any]:
+    def _follows(cls, networks: Pack, main: Card, asked: Asked) -> dict[str, Any]:
         """Return those attributes of a lesson that follow from a pack: its card, and whose."""
-        kind = KINDS[role]
+        like = KINDS[asked.kind or asked.role]
         what = Architecture(
-            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
+            name=like.architecture, params={"classes": len(main.output.classes), **like.params}
         )
         shape = {
-            "downsample": down or kind.down,
-            "multiple_of": kind.multiple_of,
-            "tile": kind.tile,
-            "fixed": kind.fixed,
+            "downsample": asked.down or like.down,
+            "multiple_of": like.multiple_of,
+            "tile": like.tile,
+            "fixed": like.fixed,
         }
         card = derived(
             main,
-            role,
+            asked.role,
             what,
             input=main.input.model_copy(update=shape),
             output=main.output.model_copy(
                 update={
-                    "stride": kind.stride,
+                    "stride": like.stride,
                     "halo": halo(what),
                     "margin": int(getattr(build(what), "margin", 0)),
                     "activation": "none",
                     "variance": True,
                     "bound": None,
+                    "context": None,
                 }
             ),
         )
-        return {"card": card, "windows": kind.windows}
+        return {"card": card, "windows": like.windows}
 
     def begin(self) -> nn.Module:
         """Return a network of random weights."""

@@ -59,8 +59,8 @@ class ZoomParams(Params):
         "Side of a closer look, in network pixels; 0 takes what suits the budget"
     )
     halo: int = halo_field(
-        "Context read around it, in network pixels; -1 takes the card's. Less is cheaper, and "
-        "estimates what cut tiles would say"
+        "Context read around it, in network pixels; -1 takes what the card says is enough. Less "
+        "is cheaper, and estimates what cut tiles would say"
     )
     shrink: float = Field(
         0.0,
