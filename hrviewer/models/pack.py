@@ -98,6 +98,9 @@ class Pack:
         if role.startswith("@"):
             return builtin(role)
         self._must_have(role)
+        return self._load(role, device, threads, precision)
+
+    def _load(self, role: str, device: str, threads: int | None, precision: str) -> Network:
         with self._lock:
             key = role, device, precision
             if key not in self._loaded:
@@ -235,17 +238,7 @@ class JoinedPack(Pack):
         }
         super().__init__(name, networks, description=packs[0].description)
 
-    def load(
-        self,
-        role: str = "main",
-        device: str = "auto",
-        threads: int | None = None,
-        precision: str = "float32",
-    ) -> Network:
-        """See `Pack.load`."""
-        if role.startswith("@"):
-            return builtin(role)
-        self._must_have(role)
+    def _load(self, role: str, device: str, threads: int | None, precision: str) -> Network:
         if precision == "float32":  # a pack of one's own need not know of others
             return self._owners[role].load(role, device, threads)
         return self._owners[role].load(role, device, threads, precision)
