@@ -22,7 +22,7 @@ from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import build, halo, normalised
 from hrviewer.training.lesson import Batch
-from hrviewer.training.student import Asked, Student, derived
+from hrviewer.training.student import Student, derived
 
 __all__ = ["Coder", "Reader"]
 
@@ -53,7 +53,9 @@ class Coder(Student):
     ROLE: ClassVar[str] = "encoder"
 
     @classmethod
-    def _follows(cls, networks: Pack, main: Card, asked: Asked) -> dict[str, Any]:
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
         like = main.architecture
         trunk = like.params if like is not None and like.name == "density-unet" else {}
         widths, blocks = trunk.get("widths", (24, 48, 72)), trunk.get("blocks", (1, 2))
@@ -69,7 +71,7 @@ class Coder(Student):
         )
         card = derived(
             main,
-            asked.role,
+            role,
             what,
             task="embedding",
             input=main.input.model_copy(
@@ -77,7 +79,7 @@ class Coder(Student):
                     "tile": 512,
                     "multiple_of": STRIDE,
                     "fixed": False,
-                    "downsample": float(asked.down or 1),
+                    "downsample": float(down or 1),
                 }
             ),
             output=Output(stride=STRIDE, halo=halo(what), width=WIDTH),
@@ -131,8 +133,10 @@ class Reader(Student):
     ROLE: ClassVar[str] = "head"
 
     @classmethod
-    def _follows(cls, networks: Pack, main: Card, asked: Asked) -> dict[str, Any]:
-        encoder = networks.load("encoder", asked.device)
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        encoder = networks.load("encoder", device)
         width = encoder.card.answers
         what = Architecture(
             name="code-head",
@@ -140,7 +144,7 @@ class Reader(Student):
         )
         card = derived(
             main,
-            asked.role,
+            role,
             what,
             input=Input(channels=width, tile=32),
             output=Output(stride=1, halo=halo(what), classes=main.classes, variance=True),

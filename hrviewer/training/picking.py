@@ -20,7 +20,7 @@ from hrviewer.models.pack import Pack
 from hrviewer.models.topk import PerturbedTopK
 from hrviewer.training.density import build
 from hrviewer.training.lesson import Batch
-from hrviewer.training.student import PICKED, Asked, Student
+from hrviewer.training.student import PICKED, Student
 
 __all__ = ["Picker"]
 
@@ -47,11 +47,13 @@ class Picker(Student):
     distilled: nn.Module | None = field(default=None, repr=False)
 
     @classmethod
-    def _follows(cls, networks: Pack, main: Card, asked: Asked) -> dict[str, Any]:
-        own = super()._follows(networks, main, asked)
-        if asked.role in networks.roles:
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        own = super()._follows(networks, main, role, down, device)
+        if role in networks.roles:
             before = build(own["card"].architecture)
-            before.load_state_dict(load_file(networks.weights(asked.role)))
+            before.load_state_dict(load_file(networks.weights(role)))
             own["distilled"] = before.eval()
         return own
 

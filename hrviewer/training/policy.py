@@ -27,7 +27,7 @@ from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
-from hrviewer.training.student import Asked, Student, derived
+from hrviewer.training.student import Student, derived
 
 __all__ = ["Chooser", "reinforce", "reward"]
 
@@ -101,21 +101,23 @@ class Chooser(Student):
     _judged: dict[int, Known] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def _follows(cls, networks: Pack, main: Card, asked: Asked) -> dict[str, Any]:
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
         if "scout" not in networks.roles:
             raise UserError(
                 f"the pack {networks.name!r} has no scout, whose counts a policy is to better: "
                 "teach it first"
             )
-        scout = networks.load("scout", asked.device)
+        scout = networks.load("scout", device)
         seen = scout.card  # which is what the policy sees, too
         what = Architecture(name="tile-policy")
         shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False}
-        if asked.down is not None and asked.down != seen.input.downsample:
+        if down is not None and down != seen.input.downsample:
             raise UserError(f"the policy of {networks.name!r} sees what its scout sees")
         card = derived(
             main,
-            asked.role,
+            role,
             what,
             task="saliency",
             input=seen.input.model_copy(update=shape),

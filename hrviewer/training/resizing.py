@@ -27,7 +27,7 @@ from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.losses import density_loss
-from hrviewer.training.student import Asked, Student, derived
+from hrviewer.training.student import Student, derived
 
 __all__ = ["Resizer"]
 
@@ -56,8 +56,10 @@ class Resizer(Student):
     ROLE: ClassVar[str] = "resizer"
 
     @classmethod
-    def _follows(cls, networks: Pack, main: Card, asked: Asked) -> dict[str, Any]:
-        shrink = asked.down or SHRINK
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        shrink = down or SHRINK
         if main.architecture is None or main.input.fixed:
             raise UserError(f"no resizer can be taught before {main.name}: it is not in torch")
         reader = build(main.architecture)
@@ -71,7 +73,7 @@ class Resizer(Student):
         how = {"multiple_of": size, "tile": -(-main.input.tile // size) * size}
         card = derived(
             main,
-            asked.role,
+            role,
             what,
             task="embedding",
             input=main.input.model_copy(update=how),

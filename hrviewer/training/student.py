@@ -28,7 +28,7 @@ from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
-__all__ = ["KINDS", "PICKED", "Asked", "Student", "derived", "named"]
+__all__ = ["KINDS", "PICKED", "Student", "derived", "named"]
 
 
 PICKED = 0.1
@@ -71,7 +71,7 @@ KINDS = {
         multiple_of=16,
         windows=((1, 1.0, 0.3), (4, 0.5, 1.0), (8, 0.3, 2.0)),
     ),
-    "near scout": Kind(
+    "scout/2": Kind(
         "density-unet",
         {"widths": [8, 16, 24, 32], "blocks": [1, 1, 1], "variance": True, "unit": 0.25},
         stride=4,
@@ -98,19 +98,9 @@ KINDS = {
         fixed=True,
     ),
 }
-"""A scout sees the picture shrunk, a near one, of things too small to be seen from afar, less so
-and with fewer channels; a scanner sees every pixel, and fills up no border; a transformer squares
+"""A scout sees the picture shrunk: at half the size, for things too small to be seen from afar,
+with fewer channels. A scanner sees every pixel, and fills up no border; a transformer squares
 of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which lesson is wanted; see `Student.of`."""
-
-    role: str
-    kind: str | None
-    down: int | None
-    device: str
 
 
 @dataclass(frozen=True)
@@ -159,7 +149,6 @@ class Student:
         stream: Callable[[int, int], Dataset[Batch]],
         *,
         role: str = "",
-        kind: str | None = None,
         down: int | None = None,
         choose: Sequence[Tensor],
         test: Sequence[Tensor],
@@ -178,8 +167,6 @@ class Student:
             See the class.
         role
             The class's own by default.
-        kind
-            Of `KINDS`, where it is not the one of the role's name.
         down
             By how much pictures are shrunk, where that is not the role's own.
         device
@@ -194,33 +181,34 @@ class Student:
         """
         networks = Pack.read(pack)
         teacher = networks.load("main", device)
-        asked = Asked(role or cls.ROLE, kind, down, device)
-        own = cls._follows(networks, teacher.card, asked)
+        own = cls._follows(networks, teacher.card, role or cls.ROLE, down, device)
         own |= {"teacher": teacher}
         by = {name: named(it.card) for name, it in own.items() if isinstance(it, Network)}
         return cls(sources=sources | by, stream=stream, choose=choose, test=test, **{**own, **rest})
 
     @classmethod
-    def _follows(cls, networks: Pack, main: Card, asked: Asked) -> dict[str, Any]:
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
         """Return those attributes of a lesson that follow from a pack: its card, and whose."""
-        like = KINDS[asked.kind or asked.role]
+        kind = KINDS.get(f"{role}/{down}", KINDS[role])
         what = Architecture(
-            name=like.architecture, params={"classes": len(main.output.classes), **like.params}
+            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
         )
         shape = {
-            "downsample": asked.down or like.down,
-            "multiple_of": like.multiple_of,
-            "tile": like.tile,
-            "fixed": like.fixed,
+            "downsample": down or kind.down,
+            "multiple_of": kind.multiple_of,
+            "tile": kind.tile,
+            "fixed": kind.fixed,
         }
         card = derived(
             main,
-            asked.role,
+            role,
             what,
             input=main.input.model_copy(update=shape),
             output=main.output.model_copy(
                 update={
-                    "stride": like.stride,
+                    "stride": kind.stride,
                     "halo": halo(what),
                     "margin": int(getattr(build(what), "margin", 0)),
                     "activation": "none",
@@ -230,7 +218,7 @@ class Student:
                 }
             ),
         )
-        return {"card": card, "windows": like.windows}
+        return {"card": card, "windows": kind.windows}
 
     def begin(self) -> nn.Module:
         """Return a network of random weights."""
