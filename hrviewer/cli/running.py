@@ -36,6 +36,7 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 class Cache(StrEnum):
@@ -87,7 +88,8 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="bfloat16 is quicker and less exact: the run says how much.")
+        Precision,
+        typer.Option(help="Fewer digits are quicker and less exact: the run says how much."),
     ] = Precision.float32,
     cache: Annotated[
         Cache, typer.Option(help="Whether results of earlier runs are served.")

@@ -753,7 +753,8 @@ class Controller:
                 self._attend(overlays.picture, pyramid, row, point)
             if warp is not None and warp.role == row.role:
                 return Look(row, *seen_through(pyramid, warp))
-            return Look(row, seen_by(pyramid, row, networks))
+            here = None if networks is None else networks.on(pyramid)
+            return Look(row, seen_by(pyramid, row, here))
 
         self._preview = row, self._reader.submit(read)
 
