@@ -113,6 +113,9 @@ class Output(_Part):
     halo
         Input pixels of context around a tile with which it comes out as it would from the whole
         image. Measured where it is missing.
+    context
+        Input pixels of context with which an answer about a tile is nearly right, where fewer than
+        `halo` are enough: for looks at places drawn at random, whose own error is larger.
     classes
         What each output channel means, or a named set (``"coco80"``).
     activation
@@ -132,6 +135,7 @@ class Output(_Part):
 
     stride: PositiveInt | PositiveFloat | tuple[PositiveInt, ...]
     halo: Annotated[int, Field(ge=0)] | None = None
+    context: Annotated[int, Field(ge=0)] | None = None
     classes: tuple[str, ...] = ()
     activation: Activation = "none"
     decode: Literal["yolox"] | None = None

@@ -253,6 +253,12 @@ class Role:
     sight: Callable[[], int] = _unmeasured
     join_flops: Callable[[int, float], float] | None = None
 
+    @property
+    def context(self) -> int:
+        """Network pixels around a tile with which an answer is nearly right."""
+        enough = self.card.output.context
+        return self.halo if enough is None else min(enough, self.halo)
+
     def flops_per_pixel(self) -> float:
         """FLOPs per network pixel, at the card's tile."""
         tile = self.card.input.tile

@@ -30,6 +30,8 @@ __all__ = [
 
 STRIP = 1024
 """Rows of a picture that are looked at together."""
+SIDE = 128
+"""Of the tiles by which context is judged, in pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +87,24 @@ def count(network: nn.Module, image: Tensor, how: Input) -> float:
         cell = (last - first) // said.shape[1]
         total += float(said[:, (top - first) // cell : (end - first) // cell].sum())
     return total
+
+
+def off_in_tiles(network: nn.Module, image: Tensor, how: Input, context: int) -> float:
+    """Return by which part a count is off that is made tile by tile, with so much context.
+
+    Tiles have `SIDE` pixels; of the image ``(c, h, w)`` only whole ones are looked at.
+    """
+    h, w = (length // SIDE * SIDE for length in image.shape[1:])
+    image, total = image[:, :h, :w], 0.0
+    for y in range(0, h, SIDE):
+        for x in range(0, w, SIDE):
+            y0, x0 = max(0, y - context), max(0, x - context)
+            near = image[:, y0 : y + SIDE + context, x0 : x + SIDE + context]
+            said = estimate(network, near, how)
+            cell = near.shape[1] // said.shape[1]
+            top, left, n = (y - y0) // cell, (x - x0) // cell, SIDE // cell
+            total += float(said[:, top : top + n, left : left + n].sum())
+    return abs(total / count(network, image, how) - 1)
 
 
 def measure(network: nn.Module, pictures: Iterable[Counted], how: Input) -> dict[str, float]:
@@ -163,8 +183,18 @@ class Density:
 
     def examine(self, network: nn.Module) -> dict[str, Any]:
         """Return the errors of the counts of each lot to test with."""
-        return {
+        how, context = self.card.input, self.card.output.context
+        told = {
             "what": "error of the counts of whole pictures that were not learned from",
             "pictures": {name: len(lot) for name, lot in self.test.items()},
-            **{name: measure(network, lot, self.card.input) for name, lot in self.test.items()},
+            **{name: measure(network, lot, how) for name, lot in self.test.items()},
         }
+        if context is not None:
+            told["context"] = {
+                "what": f"by which part counts are off in tiles of {SIDE} px with {context} around",
+                **{
+                    name: round(off_in_tiles(network, lot[0].image, how, context), 4)
+                    for name, lot in self.test.items()
+                },
+            }
+        return told

@@ -52,6 +52,9 @@ class Pieces(Dataset[Batch]):
         See `steps`.
     rings : int
         How many rings of coarse squares around each piece come with it, see `surround`.
+    growth : float
+        How many times as large things are at the scene's lower border as at its upper one: pieces
+        that may lie anywhere lie among things of every size as often.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Pieces(Dataset[Batch]):
     around: float = 0.5
     again: int = 16
     rings: int = 0
+    growth: float = 1.0
 
     def __len__(self) -> int:
         return self.steps
@@ -91,11 +95,18 @@ class Pieces(Dataset[Batch]):
         return tuple(parts)
 
     def _place(self, objects: NDArray[np.float64], rng: np.random.Generator) -> Rect:
-        """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
+        """Choose a place, about one of the objects ``(n, 2)`` or anywhere.
+
+        A place with few objects is as likely as one with many: who stands alone is seen, too.
+        """
         last = self.size - self.side
         corner = rng.integers(last + 1, size=2)
         if len(objects) and rng.random() < self.around:
-            corner = objects[rng.integers(len(objects))].astype(int) - corner % self.side
+            places, place = np.unique(objects // self.side, axis=0, return_inverse=True)
+            there = np.flatnonzero(place.ravel() == rng.integers(len(places)))
+            corner = objects[rng.choice(there)].astype(int) - corner % self.side
+        elif self.growth > 1:
+            corner[0] = last * (self.growth ** rng.random() - 1) / (self.growth - 1)
         y, x = np.clip(corner, 0, last)
         return Rect(int(y), int(x), self.side, self.side)
 

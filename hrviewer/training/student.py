@@ -71,6 +71,14 @@ KINDS = {
         multiple_of=16,
         windows=((1, 1.0, 0.3), (4, 0.5, 1.0), (8, 0.3, 2.0)),
     ),
+    "near scout": Kind(
+        "density-unet",
+        {"widths": [8, 16, 24, 32], "blocks": [1, 1, 1], "variance": True, "unit": 0.25},
+        stride=4,
+        down=2,
+        multiple_of=16,
+        windows=((1, 1.0, 0.02), (4, 0.5, 0.1), (8, 0.5, 0.2), (32, 0.3, 1.0)),
+    ),
     "scanner": Kind(
         "density-scanner",
         {"variance": True, "unit": 0.25},
@@ -90,8 +98,9 @@ KINDS = {
         fixed=True,
     ),
 }
-"""A scout sees the picture shrunk; a scanner every pixel, and fills up no border; a transformer
-squares of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
+"""A scout sees the picture shrunk, a near one, of things too small to be seen from afar, less so
+and with fewer channels; a scanner sees every pixel, and fills up no border; a transformer squares
+of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +148,16 @@ class Student:
         stream: Callable[[int, int], Dataset[Batch]],
         *,
         role: str = "scout",
+        kind: str | None = None,
         down: int | None = None,
         choose: Sequence[Tensor],
         test: Sequence[Tensor],
         device: str = "auto",
         **rest: Any,
     ) -> Student:
-        """Return the lesson of a role of `KINDS`, whose card follows from that of ``main``.
+        """Return the lesson of a role, whose card follows from that of ``main``.
+
+        It is of a kind of `KINDS`, by default that of the role's name.
 
         Raises
         ------
@@ -154,15 +166,15 @@ class Student:
         """
         teacher = Pack.read(pack).load("main", device)
         main = teacher.card
-        kind = KINDS[role]
+        like = KINDS[kind or role]
         what = Architecture(
-            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
+            name=like.architecture, params={"classes": len(main.output.classes), **like.params}
         )
         shape = {
-            "downsample": down or kind.down,
-            "multiple_of": kind.multiple_of,
-            "tile": kind.tile,
-            "fixed": kind.fixed,
+            "downsample": down or like.down,
+            "multiple_of": like.multiple_of,
+            "tile": like.tile,
+            "fixed": like.fixed,
         }
         card = derived(
             main,
@@ -171,17 +183,18 @@ class Student:
             input=main.input.model_copy(update=shape),
             output=main.output.model_copy(
                 update={
-                    "stride": kind.stride,
+                    "stride": like.stride,
                     "halo": halo(what),
                     "margin": int(getattr(build(what), "margin", 0)),
                     "activation": "none",
                     "variance": True,
                     "bound": None,
+                    "context": None,
                 }
             ),
         )
         sources = sources | {"teacher": named(main)}
-        return cls(card, sources, teacher, stream, choose, test, kind.windows, **rest)
+        return cls(card, sources, teacher, stream, choose, test, like.windows, **rest)
 
     def begin(self) -> nn.Module:
         """Return a network of random weights."""

@@ -168,12 +168,12 @@ class Comparison:
         """Take in what came."""
         if self._listing is not None and self._listing.done():
             listing, self._listing = self._listing, None
-            with self._controller._told():
+            with self._controller.telling():
                 self.entries, self.ready = listing.result(), True
                 self.listed.emit()
         if self._drawing is not None and self._drawing[1].done():
             (base, drawing, apart), self._drawing = self._drawing, None
-            with self._controller._told():
+            with self._controller.telling():
                 self._draw(base, drawing.result(), apart)
         if self.side is not None:
             was = self.side.ready

@@ -1,4 +1,4 @@
-"""One export on a thread of its own.
+"""Writing the run on the screen in another format, on a thread of its own.
 
 Invariants: the window's thread asks, and waits for nothing; after `stop` nothing is left of it.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrviewer.errors import UserError
 from hrviewer.exchange import Exportable, export
 
-__all__ = ["Exporting", "Stopped"]
+if TYPE_CHECKING:
+    from hrviewer.viewer.controller import Controller
+
+__all__ = ["Exporter", "Exporting", "Stopped"]
 
 
 class Stopped(UserError):
@@ -77,3 +80,53 @@ class Exporting:
         if self._stop:
             raise Stopped("the export was stopped: nothing was written")
         self._fraction = done / max(1, total)
+
+
+class Exporter:
+    """Exports the run on the screen, one export at a time.
+
+    Parameters
+    ----------
+    controller : Controller
+        Has the run, and tells the person.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._work: Exporting | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a run is being written."""
+        return self._work is not None
+
+    def export(self, path: str | Path, to: str, options: dict[str, Any]) -> None:
+        """Begin to write it."""
+        with self._controller.telling():
+            run = self._controller.run
+            if run is None:
+                raise UserError("there is no finished run to export")
+            if self._work is not None:
+                raise UserError("an export is at work: wait for it, or stop it")
+            self._work = Exporting(run, Path(path).expanduser(), to, options)
+
+    def stop(self) -> None:
+        """End it soon; nothing is left of it."""
+        if self._work is not None:
+            self._work.stop()
+
+    def tick(self) -> None:
+        """Say how far it is, or what became of it."""
+        controller, work = self._controller, self._work
+        if work is None:
+            return
+        if not work.over:
+            controller.exported.emit(work.fraction, f"writing {work.path.name}")
+            return
+        self._work = None
+        with controller.telling():
+            if work.error is not None:
+                controller.exported.emit(0.0, str(work.error))
+                raise work.error
+            controller.exported.emit(1.0, f"written: {work.path}")
+            controller.noted.emit([f"exported to {work.path}"])

@@ -114,7 +114,7 @@ class Labelling:
 
     def fit(self) -> None:
         """Fit a head to the labels; `told` says what it is worth."""
-        with self._controller._told():
+        with self._controller.telling():
             coded, pack, labels = self.coded, self._controller.pack, self.labels()
             if self._fitting is not None:
                 return
@@ -128,7 +128,7 @@ class Labelling:
 
     def use(self) -> None:
         """Choose what was fitted: the pack that encoded, with this head."""
-        with self._controller._told():
+        with self._controller.telling():
             head, pack = self.head, self._controller.pack
             if head is None or pack is None:
                 raise UserError("fit a head first")
@@ -146,7 +146,7 @@ class Labelling:
         if self._fitting is not None and self._fitting.done():
             fitting, self._fitting = self._fitting, None
             self._tell()
-            with self._controller._told():
+            with self._controller.telling():
                 self.head = fitting.result()
                 self.told.emit(f"{self.head.learned}\nleft out: {self.head.left_out}")
 

@@ -132,10 +132,10 @@ class Live:
             return
         controller = self._controller
         if on:
-            with controller._told():
+            with controller.telling():
                 if controller.state != "idle":
                     raise UserError("a run is at work: stop it before switching Live on")
-                controller._need_base()
+                controller.need_base()
                 self._need_pack()
                 self.on = True
                 overlays, ready = controller.overlays, self._ready
@@ -230,7 +230,7 @@ class Live:
             self._ready = loading.result()
         except Exception as error:
             self.turn(False)
-            self._controller._fail(in_words(error))
+            self._controller.fail(in_words(error))
             return
         self._begin(self._ready)
 
@@ -239,7 +239,7 @@ class Live:
         if self._painter is not None:
             self._painter.close()
         self._painter = Painter(ready.picture)
-        self._controller._draw(ready.base, ready.picture)
+        self._controller.draw(ready.base, ready.picture)
         self._controller.noted.emit([ready.note] if ready.note else [])
         self._chosen = self._view = None
         self._recent.clear()

@@ -9,12 +9,16 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.levels import image_layer
+from hrviewer.viewer.work import Status
 
-__all__ = ["Opening"]
+if TYPE_CHECKING:
+    from hrviewer.viewer.controller import Controller
+
+__all__ = ["Opener", "Opening"]
 
 
 class Opening:
@@ -58,3 +62,47 @@ class Opening:
 
     def _tell(self, fraction: float) -> None:
         self.fraction = fraction
+
+
+class Opener:
+    """Opens images, one at a time: a newer one is wanted instead of an older.
+
+    Parameters
+    ----------
+    controller : Controller
+        Shows them, and tells the person.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._opening: Opening | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an image is being opened."""
+        return self._opening is not None
+
+    def open(self, path: str | Path) -> None:
+        """Begin to open an image."""
+        self.cancel()
+        self._opening = Opening(path, self._controller.reader)
+
+    def cancel(self) -> None:
+        """Give up what is being opened."""
+        if self._opening is not None:
+            self._opening.cancel()
+
+    def tick(self) -> None:
+        """Say how far it is, or show it."""
+        controller, opening = self._controller, self._opening
+        if opening is None:
+            return
+        if not opening.layer.done():
+            name = Path(opening.path).name
+            controller.progressed.emit(Status(opening.fraction, f"opening {name}"))
+            return
+        self._opening = None
+        controller.progressed.emit(Status(0.0, ""))
+        if not opening.layer.cancelled():
+            with controller.telling():
+                controller.show(*opening.layer.result())

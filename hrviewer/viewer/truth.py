@@ -10,19 +10,25 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Points
+from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
+from hrviewer.errors import UserError
 from hrviewer.exchange.truth import read_truth
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
 from hrviewer.truth import Truth
-from hrviewer.viewer.levels import KEY, placement
+from hrviewer.viewer.levels import KEY, placement, pyramid_of, shape_of
+from hrviewer.viewer.places import screen_pixel, visible_rect
 
-__all__ = ["MOST", "TruthPoints", "finder"]
+if TYPE_CHECKING:
+    from hrviewer.viewer.controller import Controller
+
+__all__ = ["MOST", "TruthPoints", "Truths", "finder"]
 
 MOST = 2000
 SIZE = 9.0
@@ -151,3 +157,71 @@ class TruthPoints:
         self.layer.data = points - 0.5
         self.layer.size = size
         self.layer.selected_data = set()
+
+
+class Truths:
+    """Shows and hides what is really there.
+
+    Parameters
+    ----------
+    controller : Controller
+        Has the image, and tells the person.
+
+    Attributes
+    ----------
+    points : TruthPoints or None
+        What is shown.
+    file : Path or None
+        Where it is from; None asks the image itself.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self.points: TruthPoints | None = None
+        self.file: Path | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether objects are being looked up."""
+        return self.points is not None and self.points.busy
+
+    def show(self, path: Path | None) -> None:
+        """Show what the image itself knows, or a file does."""
+        self.hide()
+        controller = self._controller
+        with controller.telling():
+            base = controller.need_base()
+            find = finder(pyramid_of(base), path)
+            self.points = TruthPoints(controller.viewer, base, find, controller.reader)
+            self.file = path
+        controller.truth_told.emit("looking…" if self.points else "")
+
+    def hide(self) -> None:
+        """Take it off the image."""
+        if self.points is not None:
+            shown, self.points = self.points, None
+            shown.remove()
+            self._controller.truth_told.emit("")
+
+    def forget(self, layer: Layer) -> None:
+        """Show it no longer, if it or its image was taken away."""
+        if self.points is not None and layer in (self.points.base, self.points.layer):
+            self.hide()
+
+    def tick(self) -> None:
+        """Follow the view, and draw what came."""
+        controller, shown = self._controller, self.points
+        if shown is None:
+            return
+        image = Rect(0, 0, *shape_of(shown.base))
+        view = visible_rect(controller.viewer, shown.base, image)
+        if not view.empty:
+            shown.follow(view, image, screen_pixel(controller.viewer, shown.base))
+        try:
+            words = shown.tick()
+        except UserError as error:
+            self.hide()
+            controller.fail(str(error))
+        else:
+            if words is not None:
+                controller.truth_told.emit(words)

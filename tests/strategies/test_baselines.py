@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -32,6 +32,7 @@ from hrviewer.strategies import (
     tiles,
     total_flops,
 )
+from hrviewer.strategies.survey.leaves import cut
 
 
 @dataclass
@@ -226,3 +227,13 @@ def test_strategies_load_neither_torch_nor_files():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("enough", "taken"), [(None, 64), (16, 16), (96, 64), (0, 0)])
+def test_looks_at_leaves_take_the_context_that_is_enough(enough, taken):
+    main = replace(role(), halo=64)
+    output = main.card.output.model_copy(update={"context": enough})
+    main = replace(main, card=main.card.model_copy(update={"output": output}))
+    there = replace(scene(), roles={"main": main})
+    assert {patch.halo for patch in cut(there, 128, math.inf).patches} == {taken}
+    assert {patch.halo for patch in cut(there, 128, math.inf, 8).patches} == {8}

@@ -78,6 +78,25 @@ def test_pieces_about_objects_hold_one_and_the_others_seldom_do():
     assert 0 < held(0.0) < 40
 
 
+def test_who_stands_alone_is_as_likely_as_a_crowd(monkeypatch):
+    crowd = np.random.default_rng(0).uniform(512, 576, (99, 2))
+    points = np.vstack([crowd, [[100.0, 100.0]]])
+    monkeypatch.setattr(Corner, "truth", lambda self, rect: Truth(points).clip(rect))
+    pieces = Pieces("corner", 0, 0, size=1024, side=64, around=1.0)
+    rng = np.random.default_rng(1)
+    alone = sum(pieces._place(points, rng).y < 128 for _ in range(400))
+    assert 150 < alone < 250
+
+
+def test_things_of_every_size_are_seen_as_often():
+    pieces = Pieces("corner", 0, 0, size=10_064, side=64, around=0, growth=10)
+    rng = np.random.default_rng(1)
+    tops = np.array([pieces._place(np.empty((0, 2)), rng).y for _ in range(4000)])
+    # Sizes grow from 1 to 10 along the side: half of the places are above that of √10.
+    assert np.median(tops) == pytest.approx(10_000 * (np.sqrt(10) - 1) / 9, rel=0.08)
+    assert 0 <= tops.min() < tops.max() <= 10_000
+
+
 def test_whole_pictures_come_with_their_count():
     whole = counted("corner", 1024, 10_007)
     assert whole.image.dtype == torch.uint8

@@ -188,7 +188,7 @@ def test_closing_ends_threads_and_connections(model, controller, photo, add, fin
     controller.close()
     names = {thread.name for thread in threading.enumerate()}
     assert not {"hrviewer-run", "hrviewer-device", "hrviewer-reader", "hrviewer-close"} & names
-    assert controller._on_mouse not in model.mouse_drag_callbacks
+    assert controller.clicking.on_mouse not in model.mouse_drag_callbacks
     add(model, photo)
     assert controller.base is None
 
@@ -309,7 +309,7 @@ def test_a_drag_is_no_click(model, controller, photo, add, finish):
 
     for end, heard in (((40, 40), 0), ((11, 10), 1)):
         event = Event()
-        moves = controller._on_mouse(model, event)
+        moves = controller.clicking.on_mouse(model, event)
         next(moves)
         event.type, event.pos = "mouse_move", end
         next(moves)

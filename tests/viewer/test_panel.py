@@ -163,7 +163,7 @@ def test_classes_to_choose_from(docked):
     from hrviewer.viewer.picture import Picture
 
     picture = Picture(Rect(0, 0, 300, 420), 4, "mass", ["cat", "dog"])
-    docked.controller._draw(docked.controller.base, picture)
+    docked.controller.draw(docked.controller.base, picture)
     plane = docked.legend.plane
     assert not plane.isHidden()
     assert [plane.itemText(i) for i in range(plane.count())] == ["all classes", "cat", "dog"]

@@ -76,10 +76,10 @@ def cut(scene: Scene, side: int, budget: float, halo: int = -1) -> Leaves:
     budget : float
         FLOPs for closer looks.
     halo : int
-        Context around it, in ``main``'s pixels; -1 takes the card's.
+        Context around it, in ``main``'s pixels; -1 takes what its card says is enough.
     """
     main, scale = scene.main, scene.scale_of("main")
-    halo = main.halo if halo < 0 else halo
+    halo = main.context if halo < 0 else halo
     tried = side or _suitable(scene, halo, budget)
     patches = tiles(main, scene.region, scale, tile=tried, halo=halo)
     dearest = max(main.flops(*shape) for shape in shapes(main, patches, scene.rect))

@@ -67,8 +67,8 @@ class ZoomParams(Params):
         ge=-1,
         le=2048,
         title="Halo",
-        description="Context read around it, in network pixels; -1 takes the card's. Less is "
-        "cheaper, and estimates what cut tiles would say",
+        description="Context read around it, in network pixels; -1 takes what the card says is "
+        "enough. Less is cheaper, and estimates what cut tiles would say",
     )
     shrink: float = Field(
         0.0,

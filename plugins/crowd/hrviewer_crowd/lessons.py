@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hrviewer.models.card import Architecture, Card, Input, Output
 from hrviewer.training import (
@@ -37,6 +38,8 @@ NETWORK = Architecture(
 SOURCES = {"data": f"scenes `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
 SIDE = 192
 """Of the pieces that it learns from, in pixels."""
+GROWTH = 10
+"""How many times as large as the farthest people the nearest ones are."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
 SIZE, WHOLE = 8192, 4096
@@ -57,7 +60,7 @@ def main(data: Path | None, pack: Path) -> Density:
             tile=512,
             multiple_of=16,
         ),
-        output=Output(stride=4, halo=halo(NETWORK), classes=("person",)),
+        output=Output(stride=4, halo=halo(NETWORK), context=32, classes=("person",)),
         architecture=NETWORK,
         licence="BSD-3-Clause",
         citation="Trained on procedural scenes; hrviewer, https://pypi.org/project/hrviewer/",
@@ -65,7 +68,7 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.35, again=8),
+        partial(Pieces, "crowd", side=SIDE, batch=10, stride=4, around=0.5, again=8, growth=GROWTH),
         choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
@@ -74,13 +77,15 @@ def main(data: Path | None, pack: Path) -> Density:
 
 
 def scout(data: Path | None, pack: Path) -> Student:
-    """Guess from an eighth of the size what ``main`` counts."""
-    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4))
+    """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
+    pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
+    return _student("scout", pack, pieces, kind="near scout")
 
 
 def picker(data: Path | None, pack: Path) -> Student:
     """Guess the same, and doubt most where a look would correct most."""
-    return _student("scout", pack, partial(Pieces, "crowd", side=512, batch=4), Picker)
+    pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
+    return _student("scout", pack, pieces, Picker, kind="near scout")
 
 
 def scanner(data: Path | None, pack: Path) -> Student:
@@ -118,15 +123,17 @@ def _student(
     role: str,
     pack: Path,
     pieces: Callable[[int, int], Pieces],
-    kind: type[Student] = Student,
+    lesson: type[Student] = Student,
+    **how: Any,
 ) -> Student:
-    return kind.of(
+    return lesson.of(
         pack,
         SOURCES,
         pieces,
         role=role,
         choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
         test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
+        **how,
     )
 
 

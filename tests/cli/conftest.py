@@ -1,0 +1,32 @@
+"""An image and a run to call commands with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tifffile
+from toys import toy_pack
+
+from .calling import IMAGE, RUN, call
+
+
+@pytest.fixture
+def image(tmp_path) -> Path:
+    path = tmp_path / "scene.tif"
+    tifffile.imwrite(path, IMAGE, tile=(64, 64), photometric="rgb")
+    return path
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Make every pack the toy one, whose answer is known."""
+    monkeypatch.setattr("hrviewer.runs.execute.open_pack", lambda spec: toy_pack())
+
+
+@pytest.fixture
+def run(image, toys, tmp_path) -> Path:
+    """Return the folder of a finished run."""
+    out = tmp_path / "done.run.zarr"
+    call("run", image, *RUN, "--out", out)
+    return out

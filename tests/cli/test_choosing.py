@@ -1,0 +1,79 @@
+"""`strategies` and `models`: what there is to choose from."""
+
+from __future__ import annotations
+
+import json
+
+from toys import ToyPack, toy_pack
+
+from hrviewer.errors import UserError
+from hrviewer.models import Network
+
+from .calling import call, refused
+
+
+def test_strategies():
+    text = call("strategies").stdout
+    listed = json.loads(call("strategies", "--json").stdout)
+    assert {entry["id"] for entry in listed} >= {"uniform", "patches"}
+    for entry in listed:
+        assert entry["id"] in text
+        assert entry["when"] in text
+        assert entry.keys() >= {"title", "family", "roles", "default_budget"}
+        assert entry["params"]["type"] == "object"
+        assert all(f"--set {name}=" in text for name in entry["params"]["properties"])
+
+
+class Installed:
+    """What `installed_packs` gives."""
+
+    def __init__(self, pack: ToyPack | None) -> None:
+        self.pack = pack
+
+    def load(self) -> ToyPack:
+        if self.pack is None:
+            raise UserError("the pack torn does not import: install its plug-in again")
+        return self.pack
+
+
+def test_models_list(monkeypatch):
+    packs = {"toy": Installed(toy_pack()), "torn": Installed(None)}
+    monkeypatch.setattr("hrviewer.models.installed_packs", lambda: packs)
+    for args in (["models"], ["models", "list"]):
+        result = call(*args)
+        (line,) = result.stdout.splitlines()
+        assert line.startswith("toy ")
+        assert "main" in line
+        assert "torn does not import" in result.stderr
+    monkeypatch.setattr("hrviewer.models.installed_packs", dict)
+    assert "no pack is installed" in call("models").stderr
+
+
+def test_models_show_and_check(monkeypatch):
+    pack = toy_pack()
+    monkeypatch.setattr("hrviewer.models.open_pack", lambda spec: pack)
+    text = call("models", "show", "toy").stdout
+    for role, card in pack.roles.items():
+        assert f"role      {role}" in text
+        assert card.name in text
+    result = call("models", "check", "toy")
+    assert len(result.stdout.splitlines()) == len(pack.roles)
+    assert "main: bright, stride 4, halo 0, " in result.stdout
+
+    def lying(role: str) -> Network:
+        raise UserError("the card's output.stride is not what the network does: correct the card")
+
+    monkeypatch.setattr(pack, "load", lying)
+    result = call("models", "check", "toy", status=1)
+    assert len(result.stderr.splitlines()) == len(pack.roles)
+    assert "output.stride" in result.stderr
+
+
+def test_models_check_catches_a_card_that_lies(shared, tmp_path):
+    source = shared / "models" / "mcnn_shtechB_110.onnx"
+    assert "stride 4, halo 40, 42.1 kFLOP per pixel" in call("models", "check", source).stdout
+    card = json.loads(source.with_suffix(".json").read_text())
+    card["output"]["stride"] = 8
+    (tmp_path / "liar.onnx").write_bytes(source.read_bytes())
+    (tmp_path / "liar.json").write_text(json.dumps(card))
+    assert "output.stride" in refused("models", "check", tmp_path / "liar.onnx")

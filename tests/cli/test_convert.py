@@ -1,0 +1,33 @@
+"""`convert` and `sample`: images that are written."""
+
+from __future__ import annotations
+
+import numpy as np
+import tifffile
+
+from hrviewer.pyramid import open_pyramid
+
+from .calling import IMAGE, call, refused
+
+
+def test_convert(image, tmp_path):
+    out = tmp_path / "a.ome.zarr"
+    result = call("convert", image, out)
+    assert result.stdout == f"{out}\n"
+    assert result.stderr == ""
+    with open_pyramid(out) as pyramid:
+        assert (pyramid.read(pyramid.rect) == IMAGE).all()
+    assert "exists" in refused("convert", image, out)
+
+
+def test_convert_writes_either_version(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 50, 3), np.uint8))
+    for version, file in (("0.5", "zarr.json"), ("0.4", ".zattrs")):
+        out = tmp_path / f"{version}.ome.zarr"
+        call("convert", tmp_path / "a.tif", out, "--version", version)
+        assert (out / file).is_file()
+    assert call("convert", "a.png", "b.zarr", "--version", "1", status=2).exit_code == 2
+
+
+def test_sample_of_an_unknown_scene(tmp_path):
+    assert "nowhere" in refused("sample", "nowhere", tmp_path / "a.ome.zarr")

@@ -1,0 +1,31 @@
+"""`fit`: a head for what was encoded."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from .calling import IMAGE, call, refused
+
+
+def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
+    pytest.importorskip("sklearn")
+    run, table = tmp_path / "a.run.zarr", tmp_path / "truth.csv"
+    call("run", image, "--model", "toy", "--strategy", "compression", "--out", run)
+    # As many as it is bright, more or less.
+    red = IMAGE[..., 0].reshape(75, 4, 100, 4).sum((1, 3)).astype(int) // 1000
+    points = 4 * np.argwhere(red).repeat(red[red > 0], axis=0)
+    np.savetxt(table, points, "%d", ",", header="y,x", comments="")
+    said = call("fit", run, "--truth", table, "--out", tmp_path / "head").stdout
+    assert f"{len(points):,} objects in 7,500 cells" in said
+    assert f"--model {tmp_path / 'head'}+MODEL" in said
+    told = json.loads(call("fit", run, "--truth", table, "-o", tmp_path / "b", "--json").stdout)
+    assert told["correlation"] > 0.9
+    assert "exists" in refused("fit", run, "--truth", table, "--out", tmp_path / "head")
+    table.write_text("y,x,class\n30,30,a\n200,40,b\n30,200,a\n220,220,b\n")
+    kinds = tmp_path / "kinds"
+    said = call("fit", run, "--truth", table, "--task", "segmentation", "-o", kinds).stdout
+    assert "4 cells: 2 a, 2 b" in said
+    assert "told wrongly" in said

@@ -1,0 +1,207 @@
+"""`run`: what it prints, keeps and refuses."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import ToyPack, toy_pack
+
+from hrviewer.runs import Run
+
+from .calling import IMAGE, RUN, call, refused, started
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--set", "wings=2"], "no parameter 'wings'"),
+        (["--set", "tile=big"], "tile"),
+        (["--set", "tile=-4"], "tile"),
+        (["--set", "seed=4"], "no parameter 'seed'"),
+        (["--strategy", "luck"], "no strategy 'luck'"),
+        (["--region", "900,900,10,10"], "outside the image"),
+        (["--out", "x.zarr"], "NAME.run.zarr"),
+        (["--out", "none.run.zarr", "--resume"], "no run to resume"),
+        (["--resume"], "needs --out"),
+    ],
+)
+def test_what_cannot_be_run_is_said_in_one_line(image, toys, more, said):
+    assert said in refused("run", image, *RUN, *more)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("unheard-of", "unheard-of"),
+        ("weights.pth", "run any code"),
+        ("missing.onnx", "does not exist"),
+        ("lonely.onnx", "lonely.json"),
+        ("torn.onnx", "torn"),
+        (".", "pack.json"),
+    ],
+)
+def test_a_wrong_model_is_said_in_one_line(image, tmp_path, monkeypatch, model, said):
+    monkeypatch.chdir(tmp_path)
+    card = toy_pack().roles["main"].model_dump_json()
+    for name in ("weights.pth", "lonely.onnx", "torn.onnx"):
+        (tmp_path / name).write_bytes(b"torn")
+    (tmp_path / "torn.json").write_text(card)
+    args = ("run", image, "--model", model, "--strategy", "patches")
+    assert said in refused(*args)
+    assert said in refused("models", "check", model)
+
+
+def test_an_unknown_device_is_said_in_one_line(image, shared):
+    model = shared / "models" / "mcnn_shtechB_110.onnx"
+    assert "abacus" in refused("run", image, "--model", model, *RUN[2:], "--device", "abacus")
+
+
+def test_run_prints_a_summary(image, toys, tmp_path):
+    out = tmp_path / "a.run.zarr"
+    result = call("run", image, *RUN, "--out", out)
+    assert result.stderr == ""
+    lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
+    count = IMAGE[..., 0].sum() / 255
+    assert f"{count:,.1f} × " in lines["answer"]
+    assert "35 of 35" in lines["patches"]
+    assert lines["run"].strip() == str(out)
+
+
+def test_run_prints_one_json_object(image, toys, tmp_path):
+    out = tmp_path / "a.run.zarr"
+    result = call("run", image, *RUN, "--json", "--out", out, "--region", "64,0,128,400")
+    said = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert said.keys() >= {
+        "image", "region", "model", "strategy", "params", "seed", "device", "run", "complete",
+        "estimate", "truth", "cost", "spent", "setup_s", "patches",
+    }  # fmt: skip
+    assert said["image"].keys() >= {"path", "shape", "levels", "fingerprint"}
+    assert said["estimate"].keys() >= {"kind", "value", "ci95", "per_class"}
+    assert said["cost"].keys() == {
+        "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
+        "peak_rss_bytes", "peak_device_bytes",
+    }  # fmt: skip
+    assert said["spent"].keys() == {"flops", "wall_s"}
+    assert said["patches"].keys() == {"planned", "done", "cached", "failed"}
+    assert said["complete"] is True
+    assert said["truth"] is None
+    assert said["region"] == [64, 0, 128, 400]
+    assert said["params"] == {"tile": 64}
+    assert said["estimate"]["value"] == pytest.approx(IMAGE[64:192, :, 0].sum() / 255, rel=1e-5)
+    assert said == Run(out).header
+
+
+def test_run_says_how_far_it_is_from_the_truth(image, toys, tmp_path):
+    table = tmp_path / "truth.csv"
+    table.write_text("y,x\n10,20\n30,40\n")
+    out = tmp_path / "a.run.zarr"
+    said = json.loads(call("run", image, *RUN, "--json", "--truth", table, "--out", out).stdout)
+    count = IMAGE[..., 0].sum() / 255
+    assert said["truth"]["value"] == 2
+    assert said["truth"]["error"] == pytest.approx(count - 2, rel=1e-5)
+    assert said["truth"]["game"].keys() == {"0", "2", "4"}
+    assert said["truth"]["game"]["0"] == pytest.approx(count - 2, rel=1e-5)
+    lines = call("run", image, *RUN, "--truth", table, "--out", tmp_path / "b.run.zarr").stdout
+    assert "\ntruth" in lines
+    assert "no such file" in refused("run", image, *RUN, "--truth", tmp_path / "none.csv")
+    assert "does not know its truth" in refused("run", image, *RUN, "--truth", "auto")
+
+
+def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    said = json.loads(call("run", image, *RUN, "--json").stdout)
+    assert Path(said["run"]).is_relative_to(tmp_path / "data")
+    assert Path(said["run"]).is_dir()
+
+
+def test_a_run_is_not_overwritten_but_resumed(image, run):
+    assert "--resume" in refused("run", image, *RUN, "--out", run)
+    before = (run / "run.json").read_bytes()
+    call("run", image, *RUN, "--out", run, "--resume")
+    assert (run / "run.json").read_bytes() == before
+    assert "seed" in refused("run", image, *RUN, "--out", run, "--resume", "--seed", "1")
+
+
+def test_the_cache_serves_what_was_seen(image, toys):
+    args = ("run", image, *RUN[:-2], "--json")
+    first, second = (json.loads(call(*args).stdout) for _ in range(2))
+    assert first["patches"]["done"] == second["patches"]["cached"] == 35
+    assert "35 of them by earlier runs" in call(*args[:-1]).stdout
+
+
+def test_failed_looks_are_told(image, monkeypatch):
+    class Failing(type(toy_pack().load("main"))):
+        def see(self, batch):
+            raise RuntimeError("out of ink")
+
+    pack = ToyPack(main=Failing())
+    monkeypatch.setattr("hrviewer.runs.execute.open_pack", lambda spec: pack)
+    result = call("run", image, *RUN, status=1)
+    assert "every look failed" in result.stderr
+    assert "out of ink" in result.stderr
+    assert "35 failed" in result.stdout
+
+
+SLOW = (
+    "import sys, time",
+    "from toys import Bright, ToyPack",
+    "import hrviewer.runs.execute as execute",
+    "class Slow(Bright):",
+    "    def see(self, batch):",
+    "        time.sleep(0.2)",
+    "        return super().see(batch)",
+    "execute.open_pack = lambda spec: ToyPack(main=Slow())",
+    "from hrviewer.cli import app",
+    "app(sys.argv[1:])",
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
+def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(image, toys, tmp_path):
+    whole = tmp_path / "whole.run.zarr"
+    call("run", image, *RUN, "--out", whole)
+    out = tmp_path / "cut.run.zarr"
+    args = ["run", image, *RUN, "--out", out]
+    process = started(f"import sys; sys.argv[1:] = {list(map(str, args))!r}", *SLOW)
+    limit = time.monotonic() + 30
+    while not (out / "run.json").exists() and time.monotonic() < limit:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    stdout, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 3  # of seven seconds
+    assert process.returncode == 130, stderr
+    (line,) = stderr.splitlines()
+    assert f"--out {out} --resume" in line
+    assert "run " in stdout
+    assert Run(out).complete is False
+    call(*args, "--resume")
+    assert Run(out).complete
+    assert Run(out).estimate == Run(whole).estimate
+    np.testing.assert_array_equal(Run(out).output, Run(whole).output)
+
+
+def test_a_published_network_counts_as_by_itself(shared, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (90, 120, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    path = tmp_path / "people.png"
+    Image.fromarray(pixels).save(path)
+    model = shared / "models" / "mcnn_shtechB_110.onnx"
+    gray = np.asarray(Image.open(path).convert("L"), np.float32)[None, None]
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    whole = float(session.run(None, {session.get_inputs()[0].name: gray})[0].sum())
+    args = ("run", path, "--model", model, "--strategy", "patches", "--set", "tile=256")
+    said = json.loads(call(*args, "--json", "--out", tmp_path / "p.run.zarr").stdout)
+    assert said["patches"]["done"] == 12
+    assert said["estimate"]["value"] == pytest.approx(whole, rel=1e-3)

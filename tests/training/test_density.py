@@ -1,0 +1,31 @@
+"""The lesson of counting: what it learns from, and what it says of itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hrviewer.training import Counted
+from hrviewer.training.density import count, off_in_tiles
+
+from .pupils import CARD, picture, toy
+
+
+def test_with_context_enough_tiles_add_up_to_the_whole():
+    torch.manual_seed(1)
+    network = toy().begin().eval()
+    image = picture(5, 272)  # whole tiles only: 256
+    whole = count(network, image[:, :256, :256], CARD.input)
+    assert whole > 1
+    assert off_in_tiles(network, image, CARD.input, 64) < 1e-5
+    assert off_in_tiles(network, image, CARD.input, 0) > 1e-4
+
+
+def test_the_context_of_the_card_is_examined():
+    output = CARD.output.model_copy(update={"context": 32})
+    lesson = toy(card=CARD.model_copy(update={"output": output}))
+    network = lesson.begin().eval()
+    assert "context" not in toy().examine(network)
+    image = picture(5, 256)
+    told = toy(card=lesson.card, test={"test": [Counted(image, 1.0)]}).examine(network)["context"]
+    assert told["test"] == pytest.approx(off_in_tiles(network, image, CARD.input, 32), abs=1e-4)
