@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UserError"]
+__all__ = ["UserError", "in_words"]
 
 
 class UserError(Exception):
@@ -11,3 +11,8 @@ class UserError(Exception):
     The message is one line that says what is wrong and what to do. The command line prints it
     without a traceback, the window shows it as a notification.
     """
+
+
+def in_words(error: BaseException) -> str:
+    """Return what a person is told of any error; of one that was not foreseen, its kind too."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hrviewer.cli.plumbing import (
+    Cache,
+    Cached,
+    Device,
     Json,
     Model,
+    Seed,
     app,
     command,
     progress,
     quantity,
+    say,
     say_json,
     stoppable,
     tell,
 )
-from hrviewer.cli.running import Cache
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +38,6 @@ def sides_of(text: str | None) -> str | None:
     return text
 
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
-Cached = Annotated[Cache, typer.Option(help="Whether results of earlier runs are served.")]
 Out = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where; what is there is not run again.")
 ]
@@ -56,7 +58,7 @@ def compare(
         str | None,
         typer.Option(help="2TFLOP, 30s, 500patches, 10% for all alike; several to sweep: 5%,10%."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of what strategies draw at random.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     cache: Cached = Cache.use,
     out: Out = None,
@@ -102,7 +104,7 @@ def compare(
 def experiment(
     folder: Annotated[Path, typer.Argument(help="Images and their truth.")],
     model: Model,
-    seed: Annotated[int, typer.Option(help="Of what strategies draw at random.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     cache: Cached = Cache.use,
     out: Out = None,
@@ -202,8 +204,7 @@ def cost(
     if found.largest is not None:
         limit = quantity(found.limit_bytes, "B")
         typer.echo(f"largest: {found.largest:,} × {found.largest:,} pixels within {limit}")
-    for name, path in files.items():
-        typer.echo(f"{name}  {path}")
+    say(*files.items())
 
 
 def finished(table: pd.DataFrame) -> None:
@@ -246,8 +247,7 @@ def show(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -
     for row in rows:
         if row["note"] and row["flops"] is None:
             tell(f"{row['strategy']}: {row['note']}")
-    for name, path in files.items():
-        typer.echo(f"{name}  {path}")
+    say(*files.items())
 
 
 def written(value: Any) -> str:

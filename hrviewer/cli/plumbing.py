@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
     from hrviewer.engine import Control, Watch
 
 __all__ = [
+    "Cache",
+    "Cached",
+    "Device",
     "Json",
     "Model",
+    "Seed",
     "app",
     "budget_of",
     "command",
@@ -236,6 +241,15 @@ def progress() -> Iterator[Watch | None]:
         yield watch
 
 
+class Cache(StrEnum):
+    """Whether results of earlier runs are served."""
+
+    use = "use"
+    off = "off"
+
+
+Cached = Annotated[Cache, typer.Option(help="Whether results of earlier runs are served.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 Model = Annotated[
     str,
@@ -243,4 +257,5 @@ Model = Annotated[
         help="A pack's name, its folder, or an .onnx or .safetensors file; several joined by +."
     ),
 ]
+Seed = Annotated[int, typer.Option(help="Of what is drawn at random.")]
 Chosen = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]

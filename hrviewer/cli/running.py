@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hrviewer.cli.plumbing import (
+    Cache,
+    Cached,
+    Device,
     Json,
     Model,
+    Seed,
     app,
     budget_of,
     command,
@@ -39,13 +43,6 @@ class Precision(StrEnum):
     int8 = "int8"
 
 
-class Cache(StrEnum):
-    """Whether results of earlier runs are served."""
-
-    use = "use"
-    off = "off"
-
-
 @command(app)
 def run(
     image: str,
@@ -72,7 +69,7 @@ def run(
         str | None,
         typer.Option(callback=budget_of, help="What may be spent: 2TFLOP, 30s, 500patches or 10%."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of what the strategy draws at random.")] = 0,
+    seed: Seed = 0,
     hints: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,14 +83,12 @@ def run(
         str | None,
         typer.Option(metavar="FILE|auto", help="What is really there; auto is a scene's own."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Precision,
         typer.Option(help="Fewer digits are quicker and less exact: the run says how much."),
     ] = Precision.float32,
-    cache: Annotated[
-        Cache, typer.Option(help="Whether results of earlier runs are served.")
-    ] = Cache.use,
+    cache: Cached = Cache.use,
     out: Annotated[
         Path | None,
         typer.Option(metavar="RUN.run.zarr", help="Where to keep it; the data folder otherwise."),

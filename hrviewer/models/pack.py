@@ -102,6 +102,16 @@ class Pack:
         if role.startswith("@"):
             return builtin(role)
         self._must_have(role)
+        return self._load(role, device, threads, precision, samples)
+
+    def _load(
+        self,
+        role: str,
+        device: str,
+        threads: int | None,
+        precision: str,
+        samples: Sequence[Floats],
+    ) -> Network:
         with self._lock:
             weights, card = self._weights[role], self.roles[role]
             if precision == "int8":
@@ -240,18 +250,14 @@ class JoinedPack(Pack):
         }
         super().__init__(name, networks, description=packs[0].description)
 
-    def load(
+    def _load(
         self,
-        role: str = "main",
-        device: str = "auto",
-        threads: int | None = None,
-        precision: str = "float32",
-        samples: Sequence[Floats] = (),
+        role: str,
+        device: str,
+        threads: int | None,
+        precision: str,
+        samples: Sequence[Floats],
     ) -> Network:
-        """See `Pack.load`."""
-        if role.startswith("@"):
-            return builtin(role)
-        self._must_have(role)
         if precision == "float32":  # a pack of one's own need not know of others
             return self._owners[role].load(role, device, threads)
         more = [samples] if samples else []

@@ -8,12 +8,12 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from hrviewer.errors import UserError
 from hrviewer.strategies.protocol import Plan, Scene
 
-__all__ = ["Params", "Strategy", "get_strategy", "strategy_ids"]
+__all__ = ["Params", "Strategy", "get_strategy", "halo_field", "strategy_ids", "tile_field"]
 
 GROUP = "hrviewer.strategies"
 
@@ -31,6 +31,16 @@ class Params(BaseModel):
         if isinstance(value, str) and get_origin(kind) is Literal:
             return next((choice for choice in get_args(kind) if str(choice) == value), value)
         return value
+
+
+def tile_field(description: str) -> Any:
+    """Declare the side of a look, in network pixels, which is the same in every strategy."""
+    return Field(0, ge=0, le=8192, title="Tile", description=description)
+
+
+def halo_field(description: str) -> Any:
+    """Declare the context around a look, in network pixels; -1 takes the card's."""
+    return Field(-1, ge=-1, le=2048, title="Halo", description=description)
 
 
 class Strategy(ABC):

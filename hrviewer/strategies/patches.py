@@ -14,7 +14,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
-from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.base import Params, Strategy, halo_field, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.tiling import Told, aggregate, lattice, response, rounds, tiles
 
@@ -29,20 +29,12 @@ ROUNDING = 1e-4
 class PatchesParams(Params):
     """Parameters of `Patches`."""
 
-    tile: int = Field(
-        0,
-        ge=0,
-        le=8192,
-        title="Tile",
-        description="Side of what a patch answers for, in network pixels; 0 takes the card's",
+    tile: int = tile_field(
+        "Side of what a patch answers for, in network pixels; 0 takes the card's"
     )
-    halo: int = Field(
-        -1,
-        ge=-1,
-        le=2048,
-        title="Halo",
-        description="Context read around it, in network pixels; -1 takes the card's, which makes "
-        "tiles agree with the whole image",
+    halo: int = halo_field(
+        "Context read around it, in network pixels; -1 takes the card's, which makes tiles agree "
+        "with the whole image"
     )
     grid: str = Field(
         "",

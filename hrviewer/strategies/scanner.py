@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.geometry import Patch, snap_scale
-from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.base import Params, Strategy, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Result, Scene, Show
 from hrviewer.strategies.survey.leaves import affordable, cut, gather
 from hrviewer.strategies.survey.sampling import Survey
@@ -74,13 +74,8 @@ class ScannerParams(Params):
         description="How many of the other tiles, drawn at random, the main network sees to "
         "correct the scanner and to say how sure the count is; without any there is no interval",
     )
-    tile: int = Field(
-        0,
-        ge=0,
-        le=8192,
-        title="Tile",
-        description="Side of what a look answers for, in pixels of the main network; 0 takes "
-        "the card's",
+    tile: int = tile_field(
+        "Side of what a look answers for, in pixels of the main network; 0 takes the card's"
     )
 
 

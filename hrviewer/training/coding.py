@@ -7,24 +7,22 @@ taught on codes that stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from hrviewer.models.card import Architecture, Input, Output
+from hrviewer.models.card import Architecture, Card, Input, Output
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import build, halo, normalised
 from hrviewer.training.lesson import Batch
-from hrviewer.training.student import Student, derived, named
+from hrviewer.training.student import Student, derived
 
 __all__ = ["Coder", "Reader"]
 
@@ -52,30 +50,12 @@ class Coder(Student):
 
     rate: float = 1e-3
     start: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    ROLE: ClassVar[str] = "encoder"
 
     @classmethod
-    def of(
-        cls,
-        pack: Path,
-        sources: dict[str, Any],
-        stream: Callable[[int, int], Dataset[Batch]],
-        *,
-        role: str = "encoder",
-        down: int | None = None,
-        choose: Sequence[Tensor],
-        test: Sequence[Tensor],
-        device: str = "auto",
-        **rest: Any,
-    ) -> Coder:
-        """Return the lesson; as much of ``main`` as fits is what it begins with.
-
-        Raises
-        ------
-        UserError
-            Where the pack has no ``main`` yet.
-        """
-        teacher = Pack.read(pack).load("main", device)
-        main = teacher.card
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
         like = main.architecture
         trunk = like.params if like is not None and like.name == "density-unet" else {}
         widths, blocks = trunk.get("widths", (24, 48, 72)), trunk.get("blocks", (1, 2))
@@ -104,18 +84,9 @@ class Coder(Student):
             ),
             output=Output(stride=STRIDE, halo=halo(what), width=WIDTH),
         )
-        weights = load_file(pack / "main.safetensors") if trunk else {}
-        return cls(
-            card,
-            sources | {"teacher": named(main)},
-            teacher,
-            stream,
-            choose,
-            test,
-            WINDOWS,
-            start=weights,
-            **rest,
-        )
+        # As much of main as fits is what it begins with.
+        weights = load_file(networks.weights("main")) if trunk else {}
+        return {"card": card, "windows": WINDOWS, "start": weights}
 
     def begin(self) -> nn.Module:
         """Return a network that has main's weights wherever they fit."""
@@ -159,32 +130,14 @@ class Reader(Student):
 
     steps: int = 800
     encoder: Network = field(kw_only=True)
+    ROLE: ClassVar[str] = "head"
 
     @classmethod
-    def of(
-        cls,
-        pack: Path,
-        sources: dict[str, Any],
-        stream: Callable[[int, int], Dataset[Batch]],
-        *,
-        role: str = "head",
-        down: int | None = None,
-        choose: Sequence[Tensor],
-        test: Sequence[Tensor],
-        device: str = "auto",
-        **rest: Any,
-    ) -> Reader:
-        """Return the lesson of the head that goes with the pack's ``encoder``.
-
-        Raises
-        ------
-        UserError
-            Where the pack has no ``main`` or no ``encoder`` yet.
-        """
-        networks = Pack.read(pack)
-        teacher, encoder = networks.load("main", device), networks.load("encoder", device)
-        main, codes = teacher.card, encoder.card
-        width = codes.answers
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        encoder = networks.load("encoder", device)
+        width = encoder.card.answers
         what = Architecture(
             name="code-head",
             params={"codes": width, "classes": len(main.classes), "variance": True},
@@ -196,8 +149,7 @@ class Reader(Student):
             input=Input(channels=width, tile=32),
             output=Output(stride=1, halo=halo(what), classes=main.classes, variance=True),
         )
-        sources = sources | {"teacher": named(main), "encoder": named(codes)}
-        return cls(card, sources, teacher, stream, choose, test, WINDOWS, encoder=encoder, **rest)
+        return {"card": card, "windows": WINDOWS, "encoder": encoder}
 
     @property
     def _cell(self) -> int:

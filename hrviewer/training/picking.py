@@ -8,16 +8,15 @@ chosen through a perturbed top-k, and the error that is left in the others is to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
+from hrviewer.models.card import Card
+from hrviewer.models.pack import Pack
 from hrviewer.models.topk import PerturbedTopK
 from hrviewer.training.density import build
 from hrviewer.training.lesson import Batch
@@ -48,37 +47,15 @@ class Picker(Student):
     distilled: nn.Module | None = field(default=None, repr=False)
 
     @classmethod
-    def of(
-        cls,
-        pack: Path,
-        sources: dict[str, Any],
-        stream: Callable[[int, int], Dataset[Batch]],
-        *,
-        role: str = "scout",
-        down: int | None = None,
-        choose: Sequence[Tensor],
-        test: Sequence[Tensor],
-        device: str = "auto",
-        **rest: Any,
-    ) -> Picker:
-        """Return the lesson; with the pack's scout beside it, where there is one."""
-        made: Picker = super().of(  # type: ignore[assignment]
-            pack,
-            sources,
-            stream,
-            role=role,
-            down=down,
-            choose=choose,
-            test=test,
-            device=device,
-            **rest,
-        )
-        weights = pack / f"{role}.safetensors"
-        if weights.exists():
-            before = build(made.card.architecture)
-            before.load_state_dict(load_file(weights))
-            object.__setattr__(made, "distilled", before.eval())
-        return made
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        own = super()._follows(networks, main, role, down, device)
+        if role in networks.roles:
+            before = build(own["card"].architecture)
+            before.load_state_dict(load_file(networks.weights(role)))
+            own["distilled"] = before.eval()
+        return own
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Add to what a distilled scout learns the error that is left beyond its choice."""

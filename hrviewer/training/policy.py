@@ -10,10 +10,9 @@ Detection in Large Images Using Deep Reinforcement Learning* (WACV 2020).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,12 +22,12 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from hrviewer.errors import UserError
-from hrviewer.models.card import Architecture, Output
+from hrviewer.models.card import Architecture, Card, Output
 from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
-from hrviewer.training.student import Student, derived, named
+from hrviewer.training.student import Student, derived
 
 __all__ = ["Chooser", "reinforce", "reward"]
 
@@ -97,38 +96,21 @@ class Chooser(Student):
 
     steps: int = 600
     scout: Network = field(kw_only=True)
+    ROLE: ClassVar[str] = "policy"
     _recalled: dict[tuple[int, int], Known] = field(default_factory=dict, init=False, repr=False)
     _judged: dict[int, Known] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def of(
-        cls,
-        pack: Path,
-        sources: dict[str, Any],
-        stream: Callable[[int, int], Dataset[Batch]],
-        *,
-        role: str = "policy",
-        down: int | None = None,
-        choose: Sequence[Tensor],
-        test: Sequence[Tensor],
-        device: str = "auto",
-        **rest: Any,
-    ) -> Chooser:
-        """Return the lesson; what the policy sees is what the pack's scout sees.
-
-        Raises
-        ------
-        UserError
-            Where the pack has no ``main`` or no ``scout`` yet.
-        """
-        networks = Pack.read(pack)
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
         if "scout" not in networks.roles:
             raise UserError(
                 f"the pack {networks.name!r} has no scout, whose counts a policy is to better: "
                 "teach it first"
             )
-        teacher, scout = networks.load("main", device), networks.load("scout", device)
-        main, seen = teacher.card, scout.card
+        scout = networks.load("scout", device)
+        seen = scout.card  # which is what the policy sees, too
         what = Architecture(name="tile-policy")
         shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False}
         if down is not None and down != seen.input.downsample:
@@ -141,9 +123,8 @@ class Chooser(Student):
             input=seen.input.model_copy(update=shape),
             output=Output(stride=STRIDE, halo=halo(what), classes=("look",), activation="sigmoid"),
         )
-        sources = sources | {"teacher": named(main), "scout": named(seen)}
         side = int(STRIDE * seen.input.downsample)
-        return cls(card, sources, teacher, stream, choose, test, (), tile=side, scout=scout, **rest)
+        return {"card": card, "windows": (), "tile": side, "scout": scout}
 
     def begin(self) -> nn.Module:
         """Return a network that would look at a few tiles."""

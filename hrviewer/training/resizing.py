@@ -9,10 +9,9 @@ the whole one. It is judged beside the plain resize that it begins as.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,17 +19,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from hrviewer.errors import UserError
-from hrviewer.models.card import Architecture, Output
+from hrviewer.models.card import Architecture, Card, Output
 from hrviewer.models.counting import Counts
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import build, floats, halo, normalised
-from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss
-from hrviewer.training.student import Student, derived, named
+from hrviewer.training.student import Student, derived
 
 __all__ = ["Resizer"]
 
@@ -56,31 +53,13 @@ class Resizer(Student):
 
     rate: float = 1e-3
     reader: nn.Module = field(kw_only=True, repr=False)
+    ROLE: ClassVar[str] = "resizer"
 
     @classmethod
-    def of(
-        cls,
-        pack: Path,
-        sources: dict[str, Any],
-        stream: Callable[[int, int], Dataset[Batch]],
-        *,
-        role: str = "resizer",
-        down: int | None = None,
-        choose: Sequence[Tensor],
-        test: Sequence[Tensor],
-        device: str = "auto",
-        **rest: Any,
-    ) -> Resizer:
-        """Return the lesson; `down` is by how much sides become smaller, 2 by default.
-
-        Raises
-        ------
-        UserError
-            Where the pack has no ``main`` yet, or not one that gradients go through.
-        """
-        networks, shrink = Pack.read(pack), down or SHRINK
-        teacher = networks.load("main", device)
-        main = teacher.card
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        shrink = down or SHRINK
         if main.architecture is None or main.input.fixed:
             raise UserError(f"no resizer can be taught before {main.name}: it is not in torch")
         reader = build(main.architecture)
@@ -100,8 +79,7 @@ class Resizer(Student):
             input=main.input.model_copy(update=how),
             output=Output(stride=shrink, halo=halo(what), width=3),
         )
-        sources = sources | {"teacher": named(main)}
-        return cls(card, sources, teacher, stream, choose, test, WINDOWS, reader=reader, **rest)
+        return {"card": card, "windows": WINDOWS, "reader": reader}
 
     @property
     def _cell(self) -> int:

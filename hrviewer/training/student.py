@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ KINDS = {
         multiple_of=16,
         windows=((1, 1.0, 0.3), (4, 0.5, 1.0), (8, 0.3, 2.0)),
     ),
-    "near scout": Kind(
+    "scout/2": Kind(
         "density-unet",
         {"widths": [8, 16, 24, 32], "blocks": [1, 1, 1], "variance": True, "unit": 0.25},
         stride=4,
@@ -98,8 +98,8 @@ KINDS = {
         fixed=True,
     ),
 }
-"""A scout sees the picture shrunk, a near one, of things too small to be seen from afar, less so
-and with fewer channels; a scanner sees every pixel, and fills up no border; a transformer squares
+"""A scout sees the picture shrunk: at half the size, for things too small to be seen from afar,
+with fewer channels. A scanner sees every pixel, and fills up no border; a transformer squares
 of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
 
 
@@ -139,6 +139,7 @@ class Student:
     rate: float = 3e-3
     _known: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
     """What main says of whole pictures, which are asked about again and again."""
+    ROLE: ClassVar[str] = "scout"
 
     @classmethod
     def of(
@@ -147,34 +148,58 @@ class Student:
         sources: dict[str, Any],
         stream: Callable[[int, int], Dataset[Batch]],
         *,
-        role: str = "scout",
-        kind: str | None = None,
+        role: str = "",
         down: int | None = None,
         choose: Sequence[Tensor],
         test: Sequence[Tensor],
         device: str = "auto",
         **rest: Any,
-    ) -> Student:
-        """Return the lesson of a role, whose card follows from that of ``main``.
+    ) -> Self:
+        """Return the lesson of a role, whose card follows from the networks of its pack.
 
-        It is of a kind of `KINDS`, by default that of the role's name.
+        Parameters
+        ----------
+        pack
+            The pack's folder.
+        sources
+            Of the pictures; whom it learns from is added.
+        stream, choose, test
+            See the class.
+        role
+            The class's own by default.
+        down
+            By how much pictures are shrunk, where that is not the role's own.
+        device
+            Where the pack's networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        **rest
+            Other attributes of the class.
 
         Raises
         ------
         UserError
-            Where the pack has no ``main`` yet.
+            Where the pack lacks a network that is learned from, or has one that will not do.
         """
-        teacher = Pack.read(pack).load("main", device)
-        main = teacher.card
-        like = KINDS[kind or role]
+        networks = Pack.read(pack)
+        teacher = networks.load("main", device)
+        own = cls._follows(networks, teacher.card, role or cls.ROLE, down, device)
+        own |= {"teacher": teacher}
+        by = {name: named(it.card) for name, it in own.items() if isinstance(it, Network)}
+        return cls(sources=sources | by, stream=stream, choose=choose, test=test, **{**own, **rest})
+
+    @classmethod
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        """Return those attributes of a lesson that follow from a pack: its card, and whose."""
+        kind = KINDS.get(f"{role}/{down}", KINDS[role])
         what = Architecture(
-            name=like.architecture, params={"classes": len(main.output.classes), **like.params}
+            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
         )
         shape = {
-            "downsample": down or like.down,
-            "multiple_of": like.multiple_of,
-            "tile": like.tile,
-            "fixed": like.fixed,
+            "downsample": down or kind.down,
+            "multiple_of": kind.multiple_of,
+            "tile": kind.tile,
+            "fixed": kind.fixed,
         }
         card = derived(
             main,
@@ -183,7 +208,7 @@ class Student:
             input=main.input.model_copy(update=shape),
             output=main.output.model_copy(
                 update={
-                    "stride": like.stride,
+                    "stride": kind.stride,
                     "halo": halo(what),
                     "margin": int(getattr(build(what), "margin", 0)),
                     "activation": "none",
@@ -193,8 +218,7 @@ class Student:
                 }
             ),
         )
-        sources = sources | {"teacher": named(main)}
-        return cls(card, sources, teacher, stream, choose, test, like.windows, **rest)
+        return {"card": card, "windows": kind.windows}
 
     def begin(self) -> nn.Module:
         """Return a network of random weights."""

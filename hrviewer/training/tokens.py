@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -66,6 +66,8 @@ class TokenStudent(Student):
 
     The stream's batches are images, or images and what is around each (`surround`).
     """
+
+    ROLE: ClassVar[str] = "transformer"
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Compare the counts in the squares' cells with main's, all sizes alike, and their sum."""

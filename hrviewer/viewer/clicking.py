@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hrviewer.engine import Looker, Networks, PatchRow, Priority, attended
+from hrviewer.errors import in_words
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
 from hrviewer.viewer.attention import Attention
@@ -38,7 +39,7 @@ class Clicking:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._reading: Future[Look] | None = None
+        self._reading: Future[tuple[Look, str]] | None = None
 
     @property
     def busy(self) -> bool:
@@ -77,26 +78,38 @@ class Clicking:
         # The first token that is clicked brings the layers; from then on, who looks at them asks.
         wanted = overlays.attending is None or overlays.attending.asked
 
-        def read() -> Look:
+        def read() -> tuple[Look, str]:
             if codes is not None:
                 codes.find(*point)
-            pyramid = pyramid_of(base, plane)
+            pyramid, wrong = pyramid_of(base, plane), ""
             if wanted and networks is not None:
-                attend(overlays.picture, pyramid, networks, row, point)
+                try:
+                    attend(overlays.picture, pyramid, networks, row, point)
+                except Exception as error:  # what the patch cost is told all the same
+                    log.exception("the attention at %s cannot be shown", point)
+                    wrong = f"where this token looked cannot be shown: {in_words(error)}"
             if warp is not None and warp.role == row.role:
-                return Look(row, *seen_through(pyramid, warp))
+                return Look(row, *seen_through(pyramid, warp)), wrong
             here = None if networks is None else networks.on(pyramid)
-            return Look(row, seen_by(pyramid, row, here))
+            return Look(row, seen_by(pyramid, row, here)), wrong
 
         self._reading = controller.reader.submit(read)
 
     def tick(self) -> None:
-        """Take in what was read."""
+        """Take in what was read, or say why it was not."""
         if self._reading is None or not self._reading.done():
             return
         reading, self._reading = self._reading, None
-        if not reading.cancelled() and reading.exception() is None:
-            self._controller.looked.emit(reading.result())
+        if reading.cancelled():
+            return
+        error = reading.exception()
+        if error is not None:
+            self._controller.fail(f"what was seen here cannot be read: {in_words(error)}")
+            return
+        look, wrong = reading.result()
+        self._controller.looked.emit(look)
+        if wrong:
+            self._controller.fail(wrong)
 
 
 def attend(
@@ -112,11 +125,7 @@ def attend(
     if look is None or look.role not in networks:
         return
     looker = Looker(pyramid, networks, networks.device, pyramid.rect, priority=Priority.LIVE)
-    try:
-        found = attended(looker, look, number)
-    except Exception:  # what the patch cost is told all the same
-        log.exception("the attention of %s cannot be shown", core)
-        return
+    found = attended(looker, look, number)
     if found is not None:
         kept = picture.attention or Attention(picture.image)
         kept.show(found, *point)

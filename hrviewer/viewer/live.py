@@ -40,7 +40,7 @@ from hrviewer.engine import (
     native_scale,
     speaker,
 )
-from hrviewer.errors import UserError
+from hrviewer.errors import UserError, in_words
 from hrviewer.geometry import Rect
 from hrviewer.models import Card, Network, Pack
 from hrviewer.pyramid import Pyramid
@@ -464,11 +464,6 @@ def empty(pyramid: Pyramid, main: Network, card: Card) -> Picture:
     native, _ = native_scale(main.card, pyramid)
     names = card.output.classes or [f"{i}" for i in range(card.answers)]
     return Picture(pyramid.rect, main.stride * native, kind_of(card), names, pyramid.pixel_size)
-
-
-def in_words(error: BaseException) -> str:
-    """Return what a person is told."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def together(

@@ -107,3 +107,33 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
     controller.start()
     finish(controller)
     assert not {"attention", "attended", "merged"} & {layer.name for layer in model.layers}
+
+
+def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monkeypatch):
+    add(model, picture(300, 420))
+    controller.use_strategy("transformer")
+    controller.params = {"detail": "uniform", "finest": 16, "context": 0}
+    controller.start()
+    finish(controller)
+    seen = []
+    controller.looked.connect(seen.append)
+
+    def click():
+        controller.ask((30, 200))
+        while controller.busy:
+            controller.tick()
+        controller.tick()
+
+    def broken(*_, **__):
+        raise RuntimeError("out of ink")
+
+    monkeypatch.setattr(Attentive, "attend", broken)
+    click()
+    (said,) = errors(controller)
+    assert said == "where this token looked cannot be shown: RuntimeError: out of ink"
+    assert [look.pixels is None for look in seen] == [True, False]  # and what it cost, all the same
+    monkeypatch.undo()
+    monkeypatch.setattr("hrviewer.viewer.clicking.seen_by", broken)
+    click()
+    assert errors(controller)[1:] == ["what was seen here cannot be read: RuntimeError: out of ink"]
+    assert len(seen) == 3

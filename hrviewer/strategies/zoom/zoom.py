@@ -19,7 +19,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
-from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.base import Params, Strategy, halo_field, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.intervals import Interval
 from hrviewer.strategies.survey.leaves import Leaves, affordable, bound, content, cut, gather
@@ -55,20 +55,12 @@ class ZoomParams(Params):
         "ones; all above a threshold; those that the pack's policy network finds worth a look; or "
         "a quadtree through the pyramid",
     )
-    tile: int = Field(
-        0,
-        ge=0,
-        le=8192,
-        title="Tile",
-        description="Side of a closer look, in network pixels; 0 takes what suits the budget",
+    tile: int = tile_field(
+        "Side of a closer look, in network pixels; 0 takes what suits the budget"
     )
-    halo: int = Field(
-        -1,
-        ge=-1,
-        le=2048,
-        title="Halo",
-        description="Context read around it, in network pixels; -1 takes what the card says is "
-        "enough. Less is cheaper, and estimates what cut tiles would say",
+    halo: int = halo_field(
+        "Context read around it, in network pixels; -1 takes what the card says is enough. Less "
+        "is cheaper, and estimates what cut tiles would say"
     )
     shrink: float = Field(
         0.0,

@@ -79,13 +79,13 @@ def main(data: Path | None, pack: Path) -> Density:
 def scout(data: Path | None, pack: Path) -> Student:
     """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
     pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
-    return _student("scout", pack, pieces, kind="near scout")
+    return _student("scout", pack, pieces, down=2)
 
 
 def picker(data: Path | None, pack: Path) -> Student:
     """Guess the same, and doubt most where a look would correct most."""
     pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
-    return _student("scout", pack, pieces, Picker, kind="near scout")
+    return _student("scout", pack, pieces, Picker, down=2)
 
 
 def scanner(data: Path | None, pack: Path) -> Student:
