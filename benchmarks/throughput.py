@@ -16,8 +16,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import numpy as np
 from hrviewer.engine import Device, Networks, build_scene
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network, Pack, open_pack
+from hrviewer.models.loaders import PRECISIONS
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.cache import tile_cache
@@ -57,9 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="nuclei", help="a pack, its folder or a network's file")
     parser.add_argument("--region", help="Y,X,H,W in pixels; the whole image by default")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--beside",
+        nargs="*",
+        default=(),
+        choices=PRECISIONS[1:],
+        help="precisions that take their turns, too",
+    )
     asked = parser.parse_args(arguments)
     region = Rect(*map(int, asked.region.split(","))) if asked.region else None
-    print(json.dumps(measure(asked.image, asked.model, region, asked.rounds), indent=1))
+    found = measure(asked.image, asked.model, region, asked.rounds, beside=asked.beside)
+    print(json.dumps(found, indent=1))
 
 
 def measure(
@@ -68,6 +78,7 @@ def measure(
     region: Rect | None = None,
     rounds: int = 3,
     batches: Sequence[int] = BATCHES,
+    beside: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what was measured, in millions of pixels per second of wall time."""
     with open_pyramid(image) as pyramid, opened(model, "auto") as chosen:
@@ -77,7 +88,13 @@ def measure(
         patches = tiles(scene.main, scene.region, scene.native)
         shapes = [shape_of(scene, patch) for patch in patches]
         inputs = sample(pyramid, network, scene, patches, shapes)
-        with opened(model, "torch") as plain:
+        with ExitStack() as stack:
+            plain = stack.enter_context(opened(model, "torch"))
+            others = {
+                name: stack.enter_context(opened(model, "auto", name)).on(pyramid)
+                for name in beside
+            }
+            told: dict[str, Any] = {}
             makers = {"onnxruntime": sessions} if onnx_only else {"torch": eager}
             best, bare = search(chosen.pack, inputs, batches, *makers.popitem())
             in_torch = not onnx_only and not network.backend.startswith("torch")
@@ -91,6 +108,11 @@ def measure(
                 turn["run"] = pixels / seconds / 1e6
                 turn["useful"] = useful / seconds / 1e6
                 shares.append(shares_of(ran, seconds))
+                for name, networks in others.items():
+                    # The error is measured before the clock of `spent` starts.
+                    _, other = end_to_end(pyramid, networks, scene.region)
+                    turn[name] = spent(ran) / spent(other)
+                    told[name] = other.header["precision"]
                 if in_torch:
                     turn["torch"] = pixels / end_to_end(pyramid, plain, scene.region)[0] / 1e6
                 else:
@@ -109,6 +131,9 @@ def measure(
         if onnx_only
         else median(lambda turn: turn["torch"] / turn["bare"]),
         "ratios": [round(turn["run"] / turn["bare"], 4) for turn in turns],
+        "beside": {
+            name: {"over_float32": median(itemgetter(name)), **told[name]} for name in beside
+        },
         "backend": network.backend,
         "bare": vars(best) | {"input": list(inputs[0].shape), "inputs": len(inputs)},
         "stages": {
@@ -123,15 +148,15 @@ def measure(
 
 
 @contextmanager
-def opened(model: str | Path, backend: str) -> Iterator[Networks]:
+def opened(model: str | Path, backend: str, precision: str = "float32") -> Iterator[Networks]:
     """Load a pack's network with this back end, and give its device back afterwards."""
     before = os.environ.get("HRVIEWER_BACKEND")
     device = Device()
     try:
         if backend != "auto":
             os.environ["HRVIEWER_BACKEND"] = backend
-        networks = Networks(open_pack(model), device, "cpu")
-        networks["main"]
+        networks = Networks(open_pack(model), device, "cpu", precision)
+        networks.exact()
     finally:
         if before is None:
             os.environ.pop("HRVIEWER_BACKEND", None)
@@ -261,6 +286,11 @@ def end_to_end(pyramid: Pyramid, networks: Networks, region: Rect) -> tuple[floa
         failed = run.patches["status"].ne("done").sum()
         assert not failed, f"{failed} patches failed"
         return seconds, run
+
+
+def spent(run: Run) -> float:
+    """Return the seconds from the first look to the last."""
+    return float(run.header["spent"]["wall_s"])
 
 
 def shares_of(run: Run, seconds: float) -> dict[str, float]:

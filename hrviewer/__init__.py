@@ -90,7 +90,7 @@ def run(
         an image's path, or a run.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda[:n]"`` or ``"mps"``.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "int8"}
         Numbers that networks compute in. What another than float32 changes on this image is
         measured, and a note of the run.
     cache : {"use", "off"}

@@ -40,6 +40,7 @@ class Precision(StrEnum):
 
     float32 = "float32"
     bfloat16 = "bfloat16"
+    int8 = "int8"
 
 
 @command(app)
@@ -84,7 +85,8 @@ def run(
     ] = None,
     device: Device = "auto",
     precision: Annotated[
-        Precision, typer.Option(help="bfloat16 is quicker and less exact: the run says how much.")
+        Precision,
+        typer.Option(help="Fewer digits are quicker and less exact: the run says how much."),
     ] = Precision.float32,
     cache: Cached = Cache.use,
     out: Annotated[

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from hrviewer.engine.calibration import prepared, spread
 from hrviewer.engine.device import Priority
 from hrviewer.engine.scene import Networks
-from hrviewer.geometry import Patch, Rect
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Scene, input_rect, tiles
+from hrviewer.strategies import Scene, tiles
 
 __all__ = ["Off", "how_far_off"]
-
-TILES = 8
-"""Tiles that are looked at both ways, at most."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +31,21 @@ class Off:
         the count.
     rms : float
         The root mean square difference, as a part of the spread of float32's output.
+    calibrated : int
+        How many of the tiles it had been calibrated on: none where there were others.
     """
 
     precision: str
     tiles: int
     total: float
     rms: float
+    calibrated: int = 0
 
     def __str__(self) -> str:
+        known = f" ({self.calibrated} of which it was calibrated on)" if self.calibrated else ""
         return (
-            f"{self.precision}: on {self.tiles} tiles of this image the output's sum is off by "
-            f"{self.total:+.2%}, and its values by {self.rms:.1%} of their spread, "
+            f"{self.precision}: on {self.tiles} tiles of this image{known} the output's sum is off "
+            f"by {self.total:+.2%}, and its values by {self.rms:.1%} of their spread, "
             "compared with float32"
         )
 
@@ -74,24 +74,17 @@ def how_far_off(
     if networks.precision == "float32":
         return None
     main, exact = networks["main"], networks.exact()
+    there = tiles(scene.main, scene.region, scene.native)
+    fresh = [patch for patch in there if all((patch.core & r).empty for r in networks.calibrated)]
     pairs = []
-    for patch in spread(tiles(scene.main, scene.region, scene.native)):
-        rect: Rect = input_rect(scene.main, patch, scene.rect)
-        pixels = pyramid.read(rect, patch.scale, fill=None if rect in pyramid.rect else "reflect")
-        if main.card.input.fixed:
-            pixels = pixels[: main.card.input.tile, : main.card.input.tile]
-        array = main.card.prepare(pixels)
+    for patch in spread(fresh or there):
+        array = prepared(pyramid, main, patch)
         pair = [networks.device.submit(network, array, priority) for network in (exact, main)]
         pairs.append([np.asarray(future.result().output, float).ravel() for future in pair])
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
     whole = float(np.abs(one.sum())) or 1.0
     spread_ = float(one.std()) or float(np.abs(one).max()) or 1.0
     rms = float(np.sqrt(np.mean((other - one) ** 2)))
-    return Off(main.precision, len(pairs), float(other.sum() - one.sum()) / whole, rms / spread_)
-
-
-def spread(items: Sequence[Patch], most: int = TILES) -> Sequence[Patch]:
-    """Return at most so many, evenly from first to last."""
-    if len(items) <= most:
-        return items
-    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+    total = float(other.sum() - one.sum()) / whole
+    known = 0 if fresh or not networks.calibrated else len(pairs)
+    return Off(main.precision, len(pairs), total, rms / spread_, known)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from hrviewer.engine.budget import Budget
+from hrviewer.engine.calibration import calibrating, prepared
 from hrviewer.engine.device import Device, Priority
 from hrviewer.engine.hints import Hints, checked
 from hrviewer.engine.looker import role_of
@@ -18,6 +19,7 @@ from hrviewer.engine.native import native_scale
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import BUILTINS, Network, Pack, builtin
+from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Role, Scene, Strategy
 
@@ -36,7 +38,8 @@ class Networks(Mapping[str, Network]):
     name : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
     precision : str
-        ``float32`` or ``bfloat16``.
+        ``float32``, ``bfloat16`` or ``int8``. In eight bits only ``main`` runs, and only on the
+        image that it was calibrated on: see `on`. All others run in float32.
 
     Attributes
     ----------
@@ -44,6 +47,8 @@ class Networks(Mapping[str, Network]):
         What stood in for what.
     setup_s : float
         Seconds spent loading.
+    calibrated : tuple of Rect
+        Where the image was looked at to calibrate ``main``.
     """
 
     def __init__(
@@ -53,8 +58,11 @@ class Networks(Mapping[str, Network]):
         self.name, self.precision = name, precision
         self.notes: list[str] = []
         self.setup_s = 0.0
+        self.calibrated: tuple[Rect, ...] = ()
         self._loaded: dict[str, Network] = {}
         self._sights: dict[str, int] = {}
+        self._image = ""
+        self._here: Networks | None = None
 
     def __getitem__(self, role: str) -> Network:
         if role not in self._loaded:
@@ -93,7 +101,32 @@ class Networks(Mapping[str, Network]):
                 f"the pack {self.pack.name!r} has no network for the role {role!r}; it has: "
                 f"{', '.join(self.pack.roles)}. Choose a strategy that needs only these"
             )
-        return self._on_device(role, self.precision)
+        eight = self.precision == "int8" and role != "main"
+        return self._on_device(role, "float32" if eight else self.precision)
+
+    def on(self, pyramid: Pyramid) -> Networks:
+        """Return the networks that look at an image: these, or in eight bits those made for it.
+
+        The last image's are kept.
+        """
+        image = pyramid.levels[0].image
+        if self.precision != "int8" or self._image == image:
+            return self
+        if self._here is None or self._here._image != image:
+            here = Networks(self.pack, self.device, self.name, self.precision)
+            here._calibrate(pyramid)
+            self._here = here
+        return self._here
+
+    def _calibrate(self, pyramid: Pyramid) -> None:
+        start = time.perf_counter()
+        exact = self.exact()
+        patches = calibrating(pyramid, exact)
+        samples = [prepared(pyramid, exact, patch) for patch in patches]
+        self._loaded["main"] = self._on_device("main", "int8", samples)
+        self.calibrated = tuple(patch.core for patch in patches)
+        self._image = pyramid.levels[0].image
+        self.setup_s += time.perf_counter() - start
 
     def sight(self, role: str) -> int:
         """Return the context with which a role's tiles join exactly; see `measure_sight`."""
@@ -110,10 +143,12 @@ class Networks(Mapping[str, Network]):
         """Return a role's network in float32, to compare with."""
         return self._on_device(role, "float32")
 
-    def _on_device(self, role: str, precision: str) -> Network:
+    def _on_device(self, role: str, precision: str, samples: Sequence[Floats] = ()) -> Network:
         def load() -> Network:
             if precision == "float32":  # a pack of one's own need not know of others
                 network = self.pack.load(role, self.name)
+            elif samples:
+                network = self.pack.load(role, self.name, precision=precision, samples=samples)
             else:
                 network = self.pack.load(role, self.name, precision=precision)
             if role == "main":

@@ -18,7 +18,7 @@ from hrviewer.errors import UserError
 from hrviewer.models import loaders
 from hrviewer.models.card import Card, read_json
 from hrviewer.models.classical import builtin
-from hrviewer.models.network import Network
+from hrviewer.models.network import Floats, Network
 from hrviewer.models.told import brief
 
 __all__ = ["GROUP", "InstalledPack", "JoinedPack", "Pack", "installed_packs", "open_pack"]
@@ -76,6 +76,7 @@ class Pack:
         device: str = "auto",
         threads: int | None = None,
         precision: str = "float32",
+        samples: Sequence[Floats] = (),
     ) -> Network:
         """Return a role's network, loaded once for each device and precision.
 
@@ -88,7 +89,10 @@ class Pack:
         threads
             On a CPU, when it is first loaded; by default all cores.
         precision
-            ``float32`` or ``bfloat16``.
+            ``float32``, ``bfloat16`` or ``int8``; what is in the last is not kept here, since it
+            belongs to the image that it was calibrated on.
+        samples
+            Inputs to calibrate on, see `hrviewer.models.loaders.load`.
 
         Raises
         ------
@@ -98,15 +102,23 @@ class Pack:
         if role.startswith("@"):
             return builtin(role)
         self._must_have(role)
-        return self._load(role, device, threads, precision)
+        return self._load(role, device, threads, precision, samples)
 
-    def _load(self, role: str, device: str, threads: int | None, precision: str) -> Network:
+    def _load(
+        self,
+        role: str,
+        device: str,
+        threads: int | None,
+        precision: str,
+        samples: Sequence[Floats],
+    ) -> Network:
         with self._lock:
+            weights, card = self._weights[role], self.roles[role]
+            if precision == "int8":
+                return loaders.load(weights, card, device, threads, precision, samples)
             key = role, device, precision
             if key not in self._loaded:
-                self._loaded[key] = loaders.load(
-                    self._weights[role], self.roles[role], device, threads, precision
-                )
+                self._loaded[key] = loaders.load(weights, card, device, threads, precision)
             return self._loaded[key]
 
     def weights(self, role: str) -> Path:
@@ -238,10 +250,18 @@ class JoinedPack(Pack):
         }
         super().__init__(name, networks, description=packs[0].description)
 
-    def _load(self, role: str, device: str, threads: int | None, precision: str) -> Network:
+    def _load(
+        self,
+        role: str,
+        device: str,
+        threads: int | None,
+        precision: str,
+        samples: Sequence[Floats],
+    ) -> Network:
         if precision == "float32":  # a pack of one's own need not know of others
             return self._owners[role].load(role, device, threads)
-        return self._owners[role].load(role, device, threads, precision)
+        more = [samples] if samples else []
+        return self._owners[role].load(role, device, threads, precision, *more)
 
 
 def owners(packs: Sequence[Pack]) -> dict[str, Pack]:

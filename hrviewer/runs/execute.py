@@ -93,7 +93,7 @@ def run(
         What the strategy is told beforehand, by name; see `as_hints`.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "int8"}
         Numbers that networks compute in. Another than float32 is compared with it on this image,
         and what that gave is a note of the run.
     cache : {"use", "off"}
@@ -228,6 +228,7 @@ class Job:
         if not path.name.endswith(".run.zarr"):
             raise UserError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
         earlier = self._earlier(path, resume)
+        networks = networks.on(self.pyramid)
         if earlier is not None and earlier["complete"]:
             self._must_match(earlier, path, networks, None)
             return Run(path)

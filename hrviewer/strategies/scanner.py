@@ -59,7 +59,7 @@ class ScannerParams(Params):
         "how much it holds; the same for a scanner that does not say how sure it is",
     )
     share: float = Field(
-        0.2,
+        0.3,
         ge=0,
         le=1,
         title="Look closer at",

@@ -90,7 +90,8 @@ class Clicking:
                     wrong = f"where this token looked cannot be shown: {in_words(error)}"
             if warp is not None and warp.role == row.role:
                 return Look(row, *seen_through(pyramid, warp)), wrong
-            return Look(row, seen_by(pyramid, row, networks)), wrong
+            here = None if networks is None else networks.on(pyramid)
+            return Look(row, seen_by(pyramid, row, here)), wrong
 
         self._reading = controller.reader.submit(read)
 

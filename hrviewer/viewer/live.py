@@ -82,6 +82,7 @@ class _Ready:
     base: Image
     plane: tuple[int, ...]
     pyramid: Pyramid
+    chosen: Networks
     networks: Networks
     main: Network
     card: Card
@@ -170,7 +171,7 @@ class Live:
             ready is None
             or ready.base != controller.base
             or ready.plane != plane_of(controller.viewer, controller.base)
-            or ready.networks is not controller.networks_of(controller.pack)
+            or ready.chosen is not controller.networks_of(controller.pack)
             or not alike(ready.card, self._answering(controller.pack))
         ):
             self._load(controller.base, controller.pack)
@@ -208,12 +209,13 @@ class Live:
         networks, strategy = self._controller.networks_of(pack), self._controller.strategy
 
         def load() -> _Ready:
-            pyramid, main = pyramid_of(base, plane), networks["main"]
-            scene, _, _ = build_scene(pyramid, networks, get_strategy("patches"))
-            off = how_far_off(pyramid, networks, scene, Priority.LIVE)
-            card, note = speaker(networks, strategy).card, str(off) if off else ""
+            pyramid = pyramid_of(base, plane)
+            here = networks.on(pyramid)
+            scene, _, _ = build_scene(pyramid, here, get_strategy("patches"))
+            off = how_far_off(pyramid, here, scene, Priority.LIVE)
+            main, card, note = here["main"], speaker(here, strategy).card, str(off) if off else ""
             picture = empty(pyramid, main, card)
-            return _Ready(base, plane, pyramid, networks, main, card, picture, note)
+            return _Ready(base, plane, pyramid, networks, here, main, card, picture, note)
 
         self._ready = None
         self._loading = self._loader.submit(load)

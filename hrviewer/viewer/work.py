@@ -146,6 +146,7 @@ class Work:
     def _serve(self) -> None:
         try:
             job, networks = self._prepare()
+            networks = networks.on(job.pyramid)
             network = networks["main"]
             if self.control.stopped:
                 self.events.append(Ended(None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -54,13 +55,20 @@ def test_a_torch_network(
     card["architecture"] = {"name": "mean", "params": {}}
     (tmp_path / "net.json").write_text(json.dumps(card))
     command = [str(image), "--model", str(tmp_path / "net.safetensors")]
-    throughput.main([*command, "--region", "0,0,128,192", "--rounds", "1"])
+    region = ["--region", "0,0,128,192", "--rounds", "1"]
+    others = ["bfloat16", *(["int8"] if find_spec("onnxruntime") else [])]
+    throughput.main([*command, *region, "--beside", *others])
     found = json.loads(capsys.readouterr().out)
     assert set(found) >= KEYS
     assert all(found[key] > 0 for key in KEYS - {"backend"})
     assert set(found["stages"]) == {"read", "prepare", "infer", "post"}
     assert found["bare"]["backend"].startswith("torch ")
     assert found["patches"] == 6
+    assert list(found["beside"]) == others
+    for name, beside in found["beside"].items():
+        assert beside["precision"] == name
+        assert beside["over_float32"] > 0
+        assert 0 < beside["rms"] < 0.1
     assert found["useful_mp_s"] < found["end_to_end_mp_s"]
     torch.set_num_threads(threads)
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from hashlib import sha256
+
 import numpy as np
 import pytest
 from toys import Bright, ToyPack, picture
 
 from hrviewer.engine import Device, Networks, ResultCache, build_scene, how_far_off
 from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+from hrviewer.models import open_pack
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Job
 from hrviewer.strategies import get_strategy
@@ -74,3 +80,145 @@ def test_a_run_says_it_and_is_not_resumed_in_another(pack, device, tmp_path):
     header.write_text(header.read_text().replace('"complete": true', '"complete": false'))
     with pytest.raises(UserError, match="another engine"):
         job(pack).run(Networks(pack, device), out=out, resume=True)
+
+
+class Calibrated(ToyPack):
+    """In int8 its network says 3 % too much, and is named by what it was calibrated on."""
+
+    def load(self, role="main", device="auto", threads=None, precision="float32", samples=()):
+        found = super().load(role, device, threads)
+        if precision == "float32":
+            return found
+        assert (role, precision) == ("main", "int8")
+        name = sha256(b"".join(sample.tobytes() for sample in samples)).hexdigest()
+        other = Bright(name)
+        other.see = lambda batch: np.float32(1.03) * Bright.see(other, batch)
+        other.precision = precision
+        return other
+
+
+def eight(device):
+    pack = Calibrated(main=Bright("bright"), scout=Bright("scout"))
+    return Networks(pack, device, precision="int8")
+
+
+def measured(networks, photo, region=None):
+    pyramid = open_pyramid(photo)
+    here = networks.on(pyramid)
+    scene, _, _ = build_scene(pyramid, here, get_strategy("patches"), region=region)
+    return here, how_far_off(pyramid, here, scene)
+
+
+def test_eight_bits_are_measured_where_they_were_not_calibrated(device):
+    dull = PHOTO // 4
+    dull[:64, :128] = PHOTO[:64, :128]  # of 4 × 5 tiles, two are the fullest
+    here, off = measured(eight(device), dull)
+    assert len(here.calibrated) == 8
+    assert {(0, 0), (0, 64)} <= {(rect.y, rect.x) for rect in here.calibrated}
+    assert (off.precision, off.tiles, off.calibrated) == ("int8", 8, 0)
+    assert off.total == pytest.approx(0.03, rel=1e-4)
+    assert "calibrated" not in str(off)
+    assert here["scout"].precision == "float32"
+
+
+def test_it_says_where_it_was_calibrated_on_what_it_is_measured_on(device):
+    here, off = measured(eight(device), PHOTO[:64, :64])
+    assert here.calibrated == (Rect(0, 0, 64, 64),)
+    assert (off.tiles, off.calibrated) == (1, 1)
+    assert "on 1 tiles of this image (1 of which it was calibrated on)" in str(off)
+
+
+def test_a_region_is_measured_with_the_network_of_the_whole_image(device):
+    networks = eight(device)
+    whole, _ = measured(networks, PHOTO)
+    part, off = measured(networks, PHOTO, Rect(0, 0, 64, 64))
+    assert whole is part
+    assert off.tiles == 1
+
+
+def test_results_of_eight_bits_are_never_anothers(device, tmp_path):
+    cache, networks = ResultCache(), eight(device)
+    pack, strategy = networks.pack, get_strategy("patches")
+
+    def run(photo, precision, name):
+        job = Job(open_pyramid(photo), pack, strategy, strategy.Params())
+        theirs = networks if precision == "int8" else Networks(pack, device)
+        return job.run(theirs, out=tmp_path / f"{name}.run.zarr", cache=cache).header
+
+    exact, rough = run(PHOTO, "float32", "a"), run(PHOTO, "int8", "b")
+    changed = run(picture(200, 260, seed=1), "int8", "c")
+    assert [header["patches"]["cached"] for header in (exact, rough, changed)] == [0, 0, 0]
+    assert len({header["networks"]["main"] for header in (exact, rough, changed)}) == 3
+    assert rough["precision"]["total"] == pytest.approx(0.03, rel=1e-4)
+    assert any(note.startswith("int8: ") for note in rough["notes"])
+    again = run(PHOTO, "int8", "d")
+    assert again["patches"]["cached"] == 20
+    assert again["networks"] == rough["networks"]
+
+
+def test_a_run_in_eight_bits_goes_on_in_eight_bits(device, tmp_path):
+    networks, strategy = eight(device), get_strategy("patches")
+    job = Job(open_pyramid(PHOTO), networks.pack, strategy, strategy.Params())
+    out = tmp_path / "a.run.zarr"
+    first = job.run(networks, out=out)
+    header = out / "run.json"
+    header.write_text(header.read_text().replace('"complete": true', '"complete": false'))
+    with pytest.raises(UserError, match="another"):
+        job.run(Networks(networks.pack, device), out=out, resume=True)
+    again = job.run(eight(device), out=out, resume=True)
+    assert again.estimate["value"] == first.estimate["value"]
+
+
+def test_the_error_told_is_what_comes_out_by_hand(device, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pack = layered(tmp_path)
+    pyramid = open_pyramid(PHOTO)
+    networks = Networks(pack, device, "cpu", "int8")
+    here, off = measured(networks, PHOTO)
+    samples = []
+    for rect in here.calibrated:
+        pixels = pyramid.read(rect, 1.0)
+        samples.append(pack.roles["main"].prepare(pixels))
+    exact = pack.load(device="cpu")
+    rough = pack.load(device="cpu", precision="int8", samples=samples)
+    assert rough.digest == here["main"].digest
+    said = []
+    corners = itertools.product(range(0, 200, 64), range(0, 260, 64))
+    cores = [Rect(y, x, 64, 64) & pyramid.rect for y, x in corners]
+    fresh = [core for core in cores if core not in here.calibrated]
+    assert len(fresh) == 12
+    for i in range(8):
+        pixels = pyramid.read(fresh[round(i * 11 / 7)], 1.0)
+        batch = pack.roles["main"].prepare(pixels)[None]
+        said.append((exact(batch).ravel(), rough(batch).ravel()))
+    one, other = (np.concatenate(side).astype(float) for side in zip(*said, strict=True))
+    assert off.tiles == 8
+    assert off.total == pytest.approx((other.sum() - one.sum()) / abs(one.sum()), rel=1e-9)
+    assert off.rms == pytest.approx(np.sqrt(np.mean((other - one) ** 2)) / one.std(), rel=1e-9)
+    assert 0 < off.rms < 0.05
+
+
+def layered(folder):
+    """Write a network of two products, and open it."""
+    import torch
+    from safetensors.torch import save_file
+
+    from hrviewer.models.registry import register
+
+    def layers():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 1)
+        )
+
+    register("two-layers", layers)
+    save_file(layers().state_dict(), folder / "net.safetensors")
+    card = {
+        "name": "net",
+        "task": "density",
+        "architecture": {"name": "two-layers", "params": {}},
+        "input": {"channels": "rgb", "tile": 64, "scale": 1 / 255, "mean": [0.0], "std": [1.0]},
+        "output": {"stride": 1, "classes": ["thing"]},
+    }
+    (folder / "net.json").write_text(json.dumps(card))
+    return open_pack(folder / "net.safetensors")

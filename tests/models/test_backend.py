@@ -272,5 +272,5 @@ def test_bfloat16_that_says_something_else_is_refused(
 
 
 def test_precisions_are_known(file: Path) -> None:
-    with pytest.raises(UserError, match="float32 or bfloat16"):
+    with pytest.raises(UserError, match="one of float32, bfloat16, int8"):
         open_pack(file).load(precision="int4")

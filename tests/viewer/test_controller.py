@@ -104,7 +104,7 @@ def test_a_run_fills_four_overlays(model, controller, photo, add, finish, count)
     for layer in controller.overlays.layers.values():
         assert np.isfinite(layer.data).all()
         assert not is_base(layer)
-    assert len(controller.overlays.outlines.layer.data) == 4 * len(controller.run.patches)
+    assert controller.overlays.outlines.outlined == len(controller.run.patches)
     assert model.layers.selection.active is base
     states = [state for (state,) in controller.told["state_changed"]]
     assert states[0] == "starting"

@@ -78,6 +78,34 @@ def test_the_answer_in_view_and_the_overlays(shown, model):
     assert not model.canvas.overlays.text.visible
 
 
+@pytest.mark.parametrize(
+    ("turn", "scale", "translate"), [(30, (1, 1), (0, 0)), (30, (0.5, 0.5), (70, -40))]
+)
+def test_what_a_turned_layer_shows_on_the_screen_is_looked_at(
+    controller, model, add, turn, scale, translate
+):
+    base = add(model, PHOTO)
+    base.rotate, base.scale, base.translate = turn, scale, translate
+    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    matrix = np.array([[cos, -sin], [sin, cos]]) * scale
+    centre, zoom = matrix @ (500, 700) + translate, 2 / scale[0]
+    look(model, centre, zoom)
+    live(controller)
+    assert errors(controller) == []
+    # Every tenth pixel of the screen, in pixels of the image.
+    h, w = model.canvas.size
+    screen = np.stack(np.mgrid[5:h:10, 5:w:10], axis=-1).reshape(-1, 2) - (h / 2, w / 2)
+    pixels = (screen / zoom + centre - translate) @ np.linalg.inv(matrix).T + 0.5
+    inside = pixels[((pixels >= 0) & (pixels < PHOTO.shape[:2])).all(axis=1)]
+    assert len(inside) > 100
+    drawn = controller.overlays.picture.maps["output"]
+    ys, xs = (inside / drawn.cell).astype(int).T
+    assert np.isfinite(drawn.values[ys, xs]).all()
+    shown = controller.live._shown
+    assert all(any(r.y <= y < r.y1 and r.x <= x < r.x1 for r in shown) for y, x in inside)
+    assert sum(rect.area for rect in shown) < PHOTO[..., 0].size  # and not just everything
+
+
 @pytest.mark.parametrize("name", strategy_ids())
 def test_a_view_already_seen_computes_nothing(shown, model, name):
     shown.cache = ResultCache(memory=0)

@@ -18,12 +18,49 @@ def patches(side, cell):
     ]
 
 
+def ends(lines):
+    return sorted((*map(tuple, line[:1].tolist()), tuple(line.sum(axis=0))) for line in lines)
+
+
 def test_borders_run_along_the_edges_of_pixels():
     lines = borders(np.array([[10.0, 20.0, 30.0, 40.0]]))
-    ends = lines[:, 0] + lines[:, 1]
-    corners = {(9.5, 19.5), (9.5, 59.5), (39.5, 59.5), (39.5, 19.5)}
-    assert {tuple(start) for start in lines[:, 0]} == corners
-    assert {tuple(end) for end in ends} == corners
+    assert ends(lines) == [
+        ((9.5, 19.5), (9.5, 59.5)),
+        ((9.5, 19.5), (39.5, 19.5)),
+        ((9.5, 59.5), (39.5, 59.5)),
+        ((39.5, 19.5), (39.5, 59.5)),
+    ]
+    assert borders(np.zeros((0, 4))).shape == (0, 2, 2)
+
+
+def test_what_touches_on_one_line_is_one_line():
+    # Two side by side, a smaller one below the first, and one apart in the same rows.
+    rects = [(0, 0, 8, 8), (0, 8, 8, 8), (8, 0, 4, 4), (0, 20, 8, 8)]
+    lines = borders(np.add(rects, (0.5, 0.5, 0, 0)))
+    assert ends(lines) == sorted(
+        [
+            *(((0, 0), (0, 16)), ((0, 20), (0, 28)), ((8, 0), (8, 16)), ((8, 20), (8, 28))),
+            *(((12, 0), (12, 4)), ((0, 0), (12, 0)), ((8, 4), (12, 4)), ((0, 8), (8, 8))),
+            *(((0, 16), (8, 16)), ((0, 20), (8, 20)), ((0, 28), (8, 28))),
+        ]
+    )
+
+
+def test_the_same_pixels_are_drawn_as_one_by_one():
+    rng = np.random.default_rng(0)
+    rects = np.add(rng.integers(0, 20, (40, 4)), (0, 0, 1, 1))
+    want, have = set(), set()
+    for y, x, h, w in rects.tolist():
+        want |= {("-", row, i) for row in (y, y + h) for i in range(x, x + w)}
+        want |= {("|", i, column) for column in (x, x + w) for i in range(y, y + h)}
+    units = 0
+    lines = borders(rects.astype(float))
+    lines[:, 0] += 0.5
+    for (y, x), (h, w) in lines.astype(int):
+        units += h + w
+        have |= {("-", y, i) for i in range(x, x + w)} | {("|", i, x) for i in range(y, y + h)}
+    assert have == want
+    assert units == len(want)  # each once
 
 
 @pytest.fixture
@@ -35,7 +72,8 @@ def test_only_what_is_near_the_view_is_outlined(outlines):
     rows = patches(4096, 64)
     assert outlines.draw(rows, Rect(0, 0, 256, 256), 1.0)
     # The view and half of it around: 6 × 6 patches.
-    assert len(outlines.layer.data) == 4 * 36
+    assert outlines.outlined == 36
+    assert len(outlines.layer.data) == 7 + 7
     data = outlines.layer.data
     assert outlines.draw(rows, Rect(10, 10, 256, 256), 1.1)
     assert outlines.layer.data is data
@@ -48,9 +86,9 @@ def test_new_patches_are_outlined(outlines):
     rows = patches(256, 64)
     view = Rect(0, 0, 256, 256)
     outlines.draw(rows[:3], view, 1.0)
-    assert len(outlines.layer.data) == 12
+    assert len(outlines.layer.data) == 2 + 4
     outlines.draw(rows, view, 1.0)
-    assert len(outlines.layer.data) == 64
+    assert len(outlines.layer.data) == 5 + 5
 
 
 def test_a_hundred_thousand_patches(outlines):
@@ -63,4 +101,5 @@ def test_a_hundred_thousand_patches(outlines):
     start = time.perf_counter()
     assert outlines.draw(rows, Rect(100, 100, 200, 200), 0.3)
     assert time.perf_counter() - start < 1
+    assert 0 < outlines.outlined <= MOST
     assert 0 < len(outlines.layer.data) <= 4 * MOST

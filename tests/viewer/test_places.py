@@ -27,6 +27,22 @@ def test_what_is_visible(model, base):
     assert visible_rect(model, base, IMAGE).empty
 
 
+def test_what_is_visible_of_a_turned_layer(model):
+    turned = Image(np.zeros((1000, 2000)), rotate=30, scale=(0.5, 0.5), translate=(100, 200))
+    model.add_layer(turned)
+    model.canvas.size = (200, 400)
+    model.scene.camera.zoom = 4.0
+    cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    middle = 0.5 * np.array([499.5, 999.5])
+    model.scene.camera.center = np.array([[cos, -sin], [sin, cos]]) @ middle + (100, 200)
+    # 100 × 200 pixels, turned, lie in a rectangle of these sides about the same middle.
+    h, w = 100 * cos + 200 * sin, 100 * sin + 200 * cos
+    found = visible_rect(model, turned, IMAGE)
+    assert (found.y, found.y1) == (np.floor(500 - h / 2), np.ceil(500 + h / 2))
+    assert (found.x, found.x1) == (np.floor(1000 - w / 2), np.ceil(1000 + w / 2))
+    assert screen_pixel(model, turned) == 0.5
+
+
 def test_what_is_drawn(model, base):
     shapes = Shapes(scale=(0.5, 0.5), translate=(100, 200))
     model.add_layer(shapes)

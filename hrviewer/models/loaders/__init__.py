@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.mosaic import Mosaic, is_one_to_one
-from hrviewer.models.network import Network
+from hrviewer.models.network import Floats, Network
 
 __all__ = ["LOADABLE", "PRECISIONS", "load"]
 
 LOADABLE = (".onnx", ".safetensors")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "int8")
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".joblib")
 
 
@@ -36,6 +37,7 @@ def load(
     device: str = "auto",
     threads: int | None = None,
     precision: str = "float32",
+    samples: Sequence[Floats] = (),
 ) -> Network:
     """Load weights, verify them, and check what the card says by running a tile.
 
@@ -50,7 +52,10 @@ def load(
     threads
         On a CPU; by default all of its cores.
     precision
-        ``float32``; or ``bfloat16``, quicker and less exact, for safetensors on a CPU or CUDA.
+        ``float32``; or, quicker and less exact, ``bfloat16`` for safetensors on a CPU or CUDA, and
+        ``int8`` on a CPU.
+    samples
+        Prepared inputs ``(C, h, w)`` of the image at hand, on which ``int8`` is calibrated.
 
     Raises
     ------
@@ -62,13 +67,19 @@ def load(
 
     check_kind(path)
     if precision not in PRECISIONS:
-        raise UserError(f"there is no precision {precision!r}: choose {' or '.join(PRECISIONS)}")
+        raise UserError(
+            f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}"
+        )
+    if precision == "int8":
+        from hrviewer.models.loaders.quantised import quantised
+
+        return quantised(path, card, device, threads, samples)
     network: Network
     if path.suffix.lower() == ".onnx":
         if precision != "float32":
             raise UserError(
                 f"{card.name} is in ONNX and runs in the numbers it was exported with: "
-                "choose --precision float32"
+                "choose --precision float32 or int8"
             )
         from hrviewer.models.loaders.onnx import OnnxNetwork
 

@@ -21,7 +21,7 @@ from hrviewer.models.loaders.onnx import cores, run_session, session_options
 from hrviewer.models.loaders.torch import TorchNetwork, count_flops
 from hrviewer.models.network import Floats, Network
 
-__all__ = ["EXPORTERS", "ExportedNetwork", "OnnxruntimeNetwork", "OpenVinoNetwork"]
+__all__ = ["EXPORTERS", "ExportedNetwork", "OnnxruntimeNetwork", "OpenVinoNetwork", "export"]
 
 _OPSET = 17
 
@@ -43,7 +43,7 @@ class ExportedNetwork(Network):
     """
 
     def __init__(self, loaded: TorchNetwork, threads: int | None) -> None:
-        runs = self._open(_export(loaded), threads)
+        runs = self._open(export(loaded), threads)
         how = f"{runs}, exported by torch {torch.__version__}"
         super().__init__(loaded.card, "", how, loaded.device, loaded.precision)
         self.digest = loaded.digest
@@ -107,7 +107,8 @@ EXPORTERS: dict[str, type[ExportedNetwork]] = {
 """By the name that chooses it."""
 
 
-def _export(loaded: TorchNetwork) -> bytes:
+def export(loaded: TorchNetwork) -> bytes:
+    """Return what a network computes as a graph in ONNX, whose input is ``x``."""
     card = loaded.card
     side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
     example = torch.zeros(1, card.input.count, side, side)

@@ -80,7 +80,7 @@ class Choice(QWidget):
         lower.add(
             "Device",
             row(self.device, self.precision),
-            "bfloat16 is quicker and less exact: how much is measured on this image, and told",
+            "Fewer digits are quicker and less exact: how much is measured on this image, and told",
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
