@@ -1,4 +1,4 @@
-"""A head of one's own: fitted to the codes of a run."""
+"""A head of one's own: fitted to the codes of a run, or of several."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from hrviewer.cli.plumbing import Json, app, command, region_of, say, say_json
+from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 
 __all__ = ["fit"]
@@ -15,15 +16,16 @@ __all__ = ["fit"]
 
 @command(app)
 def fit(
-    run: Annotated[Path, typer.Argument(metavar="RUN.run.zarr")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN.run.zarr…")],
     truth: Annotated[
         str, typer.Option(metavar="FILE|auto", help="What is there: points, boxes or outlines.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The pack that the head makes.")],
     task: Annotated[
-        Literal["density", "segmentation"],
+        Literal["density", "segmentation", "classification"],
         typer.Option(
-            help="density counts objects; segmentation says what places are, from labels of some."
+            help="density counts objects; segmentation says what places are, from labels of some; "
+            "classification what an image is, from several runs and a CSV of image and label."
         ),
     ] = "density",
     region: Annotated[
@@ -39,12 +41,24 @@ def fit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a head to the codes of a run, from truth or from labels."""
+    """Fit a head to the codes of a run or of several, from truth or from labels."""
     from dataclasses import asdict
 
-    from hrviewer.runs import Run, fit_head
+    from hrviewer.runs import Fitted, Run, fit_head, fit_images
 
-    fitted = fit_head(Run(run), truth, out, task=task, region=region, kind=kind)
+    fitted: Fitted
+    if task == "classification":
+        from hrviewer.exchange.truth.images import label_of, read_image_labels
+
+        if region is not None or kind is not None:
+            raise UserError("an image's label is that of all of its run: --region and --class go")
+        given, opened = read_image_labels(truth), [Run(run) for run in runs]
+        labels = [label_of(run.header["image"]["path"], given) for run in opened]
+        fitted = fit_images(opened, labels, out)
+    elif len(runs) > 1:
+        raise UserError("several runs are fitted to with --task classification only: give one")
+    else:
+        fitted = fit_head(Run(runs[0]), truth, out, task=task, region=region, kind=kind)
     if as_json:
         say_json({**asdict(fitted), "path": str(fitted.path)})
         return

@@ -12,6 +12,7 @@ from hrviewer.engine.charge import Charge
 from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Card
+from hrviewer.models.pooling import pool
 
 __all__ = ["answer", "as_box", "crop", "failed", "kind_of"]
 
@@ -29,11 +30,16 @@ def kind_of(card: Card) -> Kind:
 def answer(
     card: Card, values: NDArray[np.floating[Any]], box: Box, core: Rect, image: Rect
 ) -> NDArray[np.float64]:
-    """Return what a map says of a core, ``(k,)``: counts, areas, probabilities, a code."""
+    """Return what a map says of a core, ``(k,)``: counts, areas, probabilities, a code.
+
+    Of a head that attends it is what `pool` returns, to be joined with what others say.
+    """
     rows, columns = cover(box, (values.shape[1], values.shape[2]), core, image)
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
     weights = np.outer(rows[rows > 0], columns[columns > 0])
     part = values[inside].astype(np.float64)
+    if card.output.attention:
+        return pool(part.reshape(len(part), -1), weights.ravel())
     if card.task == "segmentation":
         cell = (box[2] / values.shape[1]) * (box[3] / values.shape[2])
         best = part.argmax(axis=0) if len(part) > 1 else np.where(part[0] > 0.5, 0, -1)

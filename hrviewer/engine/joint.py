@@ -38,6 +38,7 @@ __all__ = [
     "see_warped",
     "spanned",
     "think",
+    "thinking",
 ]
 
 TOGETHER = 2048
@@ -315,7 +316,7 @@ def think(looker: Looker, network: Network, request: Think) -> list[Seen]:
         codes = arrange(request, span)
         known = np.asarray(np.isfinite(codes).all(axis=0))
         done = looker.device.call(
-            lambda: network.think(np.nan_to_num(codes)), looker.priority
+            lambda: _thought(network, np.nan_to_num(codes), request.explain), looker.priority
         ).result()
         start = time.perf_counter()
         values = np.asarray(done.output, np.float32)
@@ -324,15 +325,29 @@ def think(looker: Looker, network: Network, request: Think) -> list[Seen]:
         values = np.where(known[np.ix_(rows, columns)], values, np.float32(np.nan))
         kind = kind_of(network.card)
         values, box = crop(values, span.of(values, n), patch.core, image, kind)
-        value = answer(network.card, np.nan_to_num(values), box, patch.core, image)
+        # What is not known adds nothing; a head that attends leaves it out by itself.
+        said = values if network.card.output.attention else np.nan_to_num(values)
+        value = answer(network.card, said, box, patch.core, image)
     except Exception as error:
-        return [failed(patch, request.role, Charge(), network.card.outputs, error)]
+        outputs = network.card.outputs + request.explain
+        return [failed(patch, request.role, Charge(), outputs, error)]
     charge = Charge(
-        flops=network.think_flops(*codes.shape),
+        flops=thinking(network, request, span.shape),
         infer_s=done.seconds,
         post_s=time.perf_counter() - start,
     )
     return [Seen(patch, request.role, value, values, box, charge)]
+
+
+def thinking(network: Network, request: Think, shape: tuple[int, int, int]) -> float:
+    """Return what a thought about a grid of codes costs, in FLOPs."""
+    cost = network.think_flops(*shape)
+    return cost + network.explain_flops(*shape) if request.explain else cost
+
+
+def _thought(network: Network, codes: Floats, explain: bool) -> Floats:
+    said = network.think(codes)
+    return np.concatenate([said, network.explain(codes)[None]]) if explain else said
 
 
 @dataclass(frozen=True, slots=True)

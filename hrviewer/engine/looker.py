@@ -28,7 +28,7 @@ from hrviewer.engine.canvas import Box
 from hrviewer.engine.charge import Charge
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Inferred, Priority
-from hrviewer.engine.joint import packs, see_tokens, see_warped, spanned, think
+from hrviewer.engine.joint import packs, see_tokens, see_warped, spanned, think, thinking
 from hrviewer.engine.seen import Seen
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
@@ -107,7 +107,7 @@ class Looker:
         if isinstance(request, Warp):
             return [network.flops(*request.shape)]
         if isinstance(request, Think):
-            return [network.think_flops(*spanned(request, network).shape)]
+            return [thinking(network, request, spanned(request, network).shape)]
         if request.group is not None:
             sizes = Counter(request.group)
             costs = {g: network.join_flops(n, request.merge) / n for g, n in sizes.items()}
@@ -361,6 +361,7 @@ def role_of(network: Network) -> Role:
         network.flops,
         network.period,
         join_flops=network.join_flops if network.joint else None,
+        explains=network.explains,
     )
 
 
@@ -386,7 +387,8 @@ def digest(request: Look | Warp | Think) -> str:
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
         places = [(handle.patch, *map(float, handle.box)) for handle in request.handles]
-        hasher.update(repr((request.role, places, request.where, request.into)).encode())
+        how = request.where, request.into, request.explain
+        hasher.update(repr((request.role, places, how)).encode())
         for handle in request.handles:
             hasher.update(np.ascontiguousarray(handle.map).tobytes())
     return hasher.hexdigest()

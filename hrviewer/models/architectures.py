@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from hrviewer.models.transformer import TokenTransformer
 
 __all__ = [
     "ARCHITECTURES",
+    "AttentionHead",
     "CodeClasses",
     "CodeHead",
     "DensityEncoder",
@@ -228,6 +230,37 @@ class CodeClasses(nn.Module):
         return out
 
 
+class AttentionHead(nn.Module):
+    """What says of a whole image of which class it is, and which places tell.
+
+    Gated attention (Ilse, Tomczak and Welling, *Attention-based Deep Multiple Instance Learning*,
+    ICML 2018) before a linear function, which may as well be asked at each place: the answer is
+    the softmax of the average of what it says, weighted by the exponentials of the scores
+    (`hrviewer.models.pooling`).
+
+    Parameters
+    ----------
+    codes, classes
+        Numbers in a code, and classes to tell apart.
+    width
+        Numbers that a place's score is made of.
+    """
+
+    halo = 0
+
+    def __init__(self, codes: int, classes: int, width: int = 8) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(codes, classes, 1)
+        self.look = nn.Conv2d(codes, width, 1)
+        self.gate = nn.Conv2d(codes, width, 1)
+        self.score = nn.Conv2d(width, 1, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits and a score ``(n, k + 1, h, w)`` of codes ``(n, d, h, w)``."""
+        score = self.score(self.look(x).tanh() * self.gate(x).sigmoid())
+        return torch.cat((self.head(x), score), dim=1)
+
+
 class DensityEncoder(nn.Module):
     """What a `DensityUNet` sees on its way down, in a few numbers for every 16 × 16 pixels.
 
@@ -361,6 +394,7 @@ class TilePolicy(nn.Module):
 
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "attention-head": AttentionHead,
     "code-classes": CodeClasses,
     "code-head": CodeHead,
     "density-encoder": DensityEncoder,

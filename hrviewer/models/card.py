@@ -131,6 +131,9 @@ class Output(_Part):
     variance
         Whether a density network says how sure it is: after the classes' densities come as many
         channels with the variances of the counts in each cell, which add up as counts do.
+    attention
+        Whether a head gives one answer for all places: after the classes of each comes how much
+        it is to matter, as a score (`hrviewer.models.pooling`).
     """
 
     stride: PositiveInt | PositiveFloat | tuple[PositiveInt, ...]
@@ -143,6 +146,7 @@ class Output(_Part):
     bound: PositiveFloat | None = None
     margin: Annotated[int, Field(ge=0)] = 0
     variance: bool = False
+    attention: bool = False
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -214,6 +218,9 @@ class Card(_Part):
             raise ValueError("output.stride is a list for detection only")
         if self.output.variance and self.task != "density":
             raise ValueError("output.variance is for density only")
+        pooled = self.task == "classification" and self.output.activation == "softmax"
+        if self.output.attention and not (pooled and isinstance(self.input.channels, int)):
+            raise ValueError("output.attention is for classification of codes, by softmax")
         return self
 
     @classmethod
@@ -257,8 +264,8 @@ class Card(_Part):
 
     @property
     def outputs(self) -> int:
-        """Output channels: ``k``, and as many variances where the network gives them."""
-        return self.answers * (1 + self.output.variance)
+        """Output channels: ``k``, and as many variances or one score, where there are such."""
+        return self.answers * (1 + self.output.variance) + self.output.attention
 
     @property
     def stride(self) -> int:

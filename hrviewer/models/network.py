@@ -58,9 +58,11 @@ class Network(ABC):
         Whether it looks at many patches together (`join`).
     attends : bool
         Whether it tells which of them look where (`attend`).
+    explains : bool
+        Whether it tells which codes mattered (`explain`).
     """
 
-    joint = attends = False
+    joint = attends = explains = False
 
     def __init__(
         self, card: Card, weights: str, backend: str, device: str, precision: str = "float32"
@@ -133,7 +135,10 @@ class Network(ABC):
 
             out = detection.count_map(self._decode(outputs, (h, w)), self.card, (ph, pw))
         else:
-            out = activate(self._fit(_gather(outputs), ph, pw), self.card.output.activation)
+            out = self._fit(_gather(outputs), ph, pw)
+            k = self.card.answers if self.card.output.attention else None  # a score stays
+            said = activate(out[:, :k], self.card.output.activation)
+            out = said if k is None else np.concatenate([said, out[:, k:]], axis=1)
         if (ph, pw) != (h, w):
             out = out[:, :, : -(-h // self.stride), : -(-w // self.stride)]
         return np.ascontiguousarray(out, np.float32)
@@ -209,6 +214,18 @@ class Network(ABC):
         """Return what `think` costs, in FLOPs."""
         self._check_codes(d)
         return self.flops(gh, gw)
+
+    def explain(self, codes: Floats) -> Floats:
+        """Return how much each of a grid of codes ``(d, gh, gw)`` mattered: ``(gh, gw)``.
+
+        Gradient times input: how much of the answer would be lost, to first order, if a code were
+        0. Of several classes the answer is by how much the likeliest stands out from their mean.
+        """
+        raise self._cannot("tell which codes mattered", "head of torch")
+
+    def explain_flops(self, d: int, gh: int, gw: int) -> float:
+        """Return what `explain` costs: the way there, and back to the codes, which is as long."""
+        return 2 * self.think_flops(d, gh, gw)
 
     def _check_codes(self, d: int) -> None:
         if self.card.input.count != d:

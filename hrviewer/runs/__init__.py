@@ -11,7 +11,7 @@ from hrviewer.runs.compare import compare
 from hrviewer.runs.estimate import describe, sentence, verdict
 from hrviewer.runs.execute import Job, parse_params, run
 from hrviewer.runs.experiment import experiment
-from hrviewer.runs.fitting import Fitted, fit_head
+from hrviewer.runs.fitting import Fitted, fit_head, fit_images
 from hrviewer.runs.resolution import Scaling, cost
 from hrviewer.runs.run import Run
 
@@ -25,6 +25,7 @@ __all__ = [
     "describe",
     "experiment",
     "fit_head",
+    "fit_images",
     "parse_params",
     "run",
     "sentence",

@@ -14,9 +14,12 @@ from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Role, Scene, Show, Think
-from hrviewer.strategies.tiling import aggregate, rounds, tiles, total_flops
+from hrviewer.strategies.tiling import Told, aggregate, rounds, tiles, total_flops
 
 __all__ = ["Compression", "CompressionParams"]
+
+HEAVIEST = 80.0
+"""The score beyond which attention is shown as no more: it must stay finite."""
 
 ABREAST = 16
 """Tiles encoded between one thought and the next, at least: enough to keep readers busy."""
@@ -38,6 +41,13 @@ class CompressionParams(Params):
         le=8192,
         title="Tile",
         description="Side of what one look encodes, in pixels of the encoder; 0 takes the card's",
+    )
+
+    saliency: Literal["head", "codes"] = Field(
+        "head",
+        title="Saliency",
+        description="What mattered to the head, by its attention or, for twice what its answer "
+        "costs, its gradient; or how far codes are from the usual one, which costs nothing",
     )
 
 
@@ -70,6 +80,9 @@ class Compression(Strategy):
         head = scene.roles[reads] if reads in scene.roles else None  # noqa: SIM401
         if head is not None:
             _check(encoder, head)
+        asked_head = codes == "encoder" and head is not None and params.saliency == "head"
+        attends = asked_head and head is not None and head.card.output.attention
+        explain = asked_head and head is not None and head.explains
         scale = scene.scale_of(codes)
         cell = encoder.stride * scale
         reach = math.ceil(_around(head) * cell) if head else 0
@@ -77,29 +90,33 @@ class Compression(Strategy):
         patches = tiles(encoder, around, scale, tile=params.tile or None, whole=scene.rect)
 
         held: list[Handle] = []
-        thoughts: list[Handle] = []
+        thoughts: list[Told] = []
         width = looked = failed = 0
         top, left = scene.region.y, scene.budget
         for band in bands(patches):
             # The rows next to its last ones are not known yet, unless there are none.
             end = scene.region.y1 if band[-1] is patches[-1] else band[-1].core.y1 - reach
             where = Rect(top, scene.region.x, max(0, end - top), scene.region.w)
-            cost = total_flops(encoder, band, scene.rect) + _thinking(head, where, cell)
+            cost = total_flops(encoder, band, scene.rect) + _thinking(head, where, cell, explain)
             if cost > left * (1 + 1e-9):
                 break
             for asked in rounds(band):
                 result = yield Look(codes, asked, into="codes")
                 held += result.handles
-                for handle in result.handles:
-                    yield _unlike(handle)
+                if not (attends or explain):
+                    for handle in result.handles:
+                        yield _unlike(handle)
             left = result.left
             looked += len(band)
             width = len(held[-1].map)
             failed += sum(bool(np.isnan(handle.value).any()) for handle in held[-len(band) :])
             if head is not None and not where.empty:
-                result = yield Think(reads, tuple(held), where, into="output")
+                result = yield Think(reads, tuple(held), where, into="output", explain=explain)
                 left, top = result.left, where.y1
-                thoughts += result.handles
+                thoughts += Told.by(result.handles)
+                if attends or explain:
+                    for handle in result.handles:
+                        yield _mattered(handle, attends)
                 estimate = aggregate(head, thoughts)
                 if estimate is not None:
                     yield Show("estimate", estimate, scene.region)
@@ -118,6 +135,8 @@ class Compression(Strategy):
             note += f"; the encoder failed on {failed} tiles, of which nothing is said"
         if head is None:
             note += "; the pack has no head to read them"
+        elif asked_head and not (attends or explain):
+            note += "; the head cannot say what mattered: saliency is how unusual codes are"
         return Answer(aggregate(head, thoughts) if head else None, note=note)
 
 
@@ -176,13 +195,13 @@ def _check(encoder: Role, head: Role) -> None:
         )
 
 
-def _thinking(head: Role | None, where: Rect, cell: float) -> float:
+def _thinking(head: Role | None, where: Rect, cell: float, explain: bool) -> float:
     """Return what thinking about `where` costs at most."""
     if head is None or where.empty:
         return 0.0
     more = 1 + 2 * _around(head)
     rows, columns = (math.ceil(side / cell) + more for side in (where.h, where.w))
-    return head.flops(rows, columns)
+    return head.flops(rows, columns) * (3 if explain else 1)
 
 
 def _unlike(handle: Handle) -> Show:
@@ -190,6 +209,19 @@ def _unlike(handle: Handle) -> Show:
     away = np.sqrt((handle.map.astype(np.float32) ** 2).mean(axis=0))
     y, x, h, w = map(round, handle.box)
     return Show("saliency", away, Rect(y, x, h, w))
+
+
+def _mattered(handle: Handle, attends: bool) -> Show:
+    """Show what mattered to the head: what it was led by, or the weight of each place.
+
+    A weight is the exponential of the score. What it is of all weights is known at the end only,
+    and of every cell of a view never; but its colour does not depend on what all are divided by.
+    """
+    last = handle.map[-1]
+    y, x, h, w = map(round, handle.box)
+    return Show(
+        "saliency", np.exp(np.minimum(last, HEAVIEST)) if attends else last, Rect(y, x, h, w)
+    )
 
 
 def _size(scene: Scene, width: int, cell: float) -> str:

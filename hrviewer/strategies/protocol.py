@@ -55,7 +55,10 @@ class Handle(Protocol):
 
     @property
     def value(self) -> NDArray[np.float64]:
-        """The core's answer, ``(k,)``: counts, areas, probabilities or a code. NaN if it failed."""
+        """The core's answer, ``(k,)``: counts, areas, probabilities or a code. NaN if it failed.
+
+        Of a head that attends it is what `aggregate` joins to one answer.
+        """
         ...
 
     @property
@@ -145,12 +148,16 @@ class Think:
         The rectangle that the answer speaks of; what the handles hold beyond is context.
     into : {"output", "saliency"}, optional
         The map to paint.
+    explain : bool
+        Whether to ask, too, how much each place of the input mattered: the answer's last plane.
+        Twice what the answer costs.
     """
 
     role: str
     handles: tuple[Handle, ...]
     where: Rect
     into: Into | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,6 +250,8 @@ class Role:
         everything; `UserError` where there is none.
     join_flops : callable, optional
         The same of a joint input of `n` tokens, of which every layer merges a part.
+    explains : bool
+        Whether it can be asked what mattered, in a `Think`.
     """
 
     card: Card
@@ -252,6 +261,7 @@ class Role:
     period: int = 1
     sight: Callable[[], int] = _unmeasured
     join_flops: Callable[[int, float], float] | None = None
+    explains: bool = False
 
     @property
     def context(self) -> int:

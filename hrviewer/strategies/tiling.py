@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Patch, Rect
+from hrviewer.models.pooling import join_parts
 from hrviewer.strategies.protocol import Handle, Role, Show
 
 __all__ = [
@@ -165,7 +166,8 @@ class Told:
 def aggregate(role: Role, handles: Sequence[Handle | Told]) -> NDArray[np.float64] | None:
     """Add up what patches that do not overlap said.
 
-    Counts and areas are summed, probabilities averaged by area; failed patches are left out.
+    Counts and areas are summed, probabilities averaged by area, or by attention where that is
+    told; failed patches are left out.
 
     Returns
     -------
@@ -174,10 +176,13 @@ def aggregate(role: Role, handles: Sequence[Handle | Told]) -> NDArray[np.float6
     """
     if role.card.task in ("embedding", "saliency") or not handles:
         return None
-    values = np.stack([handle.value[: role.card.answers] for handle in handles])
+    values = np.stack([handle.value[: role.card.outputs] for handle in handles])
     seen = ~np.isnan(values).any(axis=1)
     if not seen.any():
         return None
+    if role.card.output.attention:
+        return join_parts(values[seen])
+    values = values[:, : role.card.answers]
     if role.card.task == "classification":
         areas = np.array([handle.patch.core.area for handle in handles], float)
         return np.average(values[seen], axis=0, weights=areas[seen])

@@ -17,7 +17,7 @@ from hrviewer.exchange.features import Feature, rectangle
 from hrviewer.exchange.geojson import as_geojson
 from hrviewer.geometry import Rect
 from hrviewer.models import open_pack
-from hrviewer.runs import Run, fit_head
+from hrviewer.runs import Run, fit_head, fit_images
 from hrviewer.runs.fitting import fit_classes, kept_by
 from hrviewer.truth import Truth
 
@@ -179,3 +179,32 @@ def test_a_few_labels_make_a_head_whose_error_is_not_known(
         fit_classes(kept_by(encoded), few, tmp_path / "one", region=Rect(4, 4, 100, 100))
     with pytest.raises(UserError, match="a map of classes has all"):
         fit_head(encoded, scene[1], tmp_path / "c", task="segmentation", kind="bead")
+
+
+# What an image is, from one label each.
+
+
+def test_images_are_told_by_the_few_places_that_tell(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    pack = ToyPack(main=Bright(), encoder=Encoder())
+    images, labels, runs = [], [], []
+    for i in range(16):
+        cells = rng.integers(0, 256, (16, 16, 3))
+        cells[..., 0] = rng.integers(0, 160, (16, 16))
+        if i % 2:  # two places of 256 are red
+            cells.reshape(-1, 3)[rng.choice(256, 2, replace=False)] = 255, 0, 0
+        images.append(cells.repeat(4, 0).repeat(4, 1).astype(np.uint8))
+        labels.append("ill" if i % 2 else "well")
+        out = tmp_path / f"{i}.run.zarr"
+        runs.append(hrviewer.run(images[-1], pack, "compression", cache="off", out=out))
+    fitted = fit_images(runs, labels, tmp_path / "kinds")
+    assert (fitted.classes, fitted.each, fitted.cells) == (("ill", "well"), (8, 8), 16 * 256)
+    assert fitted.error is not None
+    assert fitted.error < 0.2
+    head = open_pack(tmp_path / "kinds").load("head", "cpu")
+    asked = ToyPack(main=Bright(), encoder=Encoder(), head=head)
+    run = hrviewer.run(images[1], asked, "compression", cache="off", out=tmp_path / "x.run.zarr")
+    assert run.estimate["vote"] == "ill"
+    with pytest.raises(UserError, match="two classes"):
+        fit_images(runs, ["well"] * 16, tmp_path / "one")
+    assert fit_images(runs[:2], labels[:2], tmp_path / "two").error is None

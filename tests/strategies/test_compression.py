@@ -253,6 +253,78 @@ def test_a_region_is_answered_as_in_the_whole_image(learned, tmp_path) -> None:
     assert np.isnan(part.output).sum() == part.output.size - 40 * 44
 
 
+def test_saliency_is_by_how_much_codes_led_the_head(learned, tmp_path) -> None:
+    import torch
+
+    image = picture(19 * 16, 23 * 16, seed=3)
+    ask = {"cache": "off"}
+    run = hrviewer.run(image, learned, "compression", out=tmp_path / "a.run.zarr", **ask)
+    codes = torch.from_numpy(np.asarray(run.map("codes")[0][:], np.float32))[None].requires_grad_()
+    counts = learned.modules["head"](codes)
+    (slope,) = torch.autograd.grad(counts.sum(), codes)
+    want = (slope * codes).sum(1)[0].abs().detach().numpy()
+    # Where bands of tiles meet, the head looks across.
+    found = learned.networks["head"].explain(codes.detach()[0].numpy())
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+    shown = np.asarray(run.saliency)
+    close = np.isclose(shown, want, rtol=1e-3, atol=1e-3)
+    assert shown.shape == want.shape
+    assert close.mean() > 0.9
+    # The way there and back is twice the answer's.
+    plain = hrviewer.run(
+        image, learned, "compression", out=tmp_path / "b.run.zarr", saliency="codes", **ask
+    )
+    np.testing.assert_array_equal(plain.output, run.output)
+    paid = [sum(r.patches["flops"][r.patches["role"] == "head"]) for r in (plain, run)]
+    assert paid[1] == 3 * paid[0]
+
+
+def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from hrviewer.models.architectures import AttentionHead
+
+    torch.manual_seed(2)
+    params = {"codes": 6, "classes": 3, "width": 4}
+    module = AttentionHead(**params)
+    module.score.weight.data *= 8
+    save_file(module.state_dict(), tmp_path / "head.safetensors")
+    card = Card.of(
+        {
+            "name": "kinds",
+            "task": "classification",
+            "architecture": {"name": "attention-head", "params": params},
+            "input": {"channels": 6, "tile": 8},
+            "output": {
+                "stride": 1, "halo": 0, "classes": ["a", "b", "c"],
+                "activation": "softmax", "attention": True,
+            },
+        },
+        "kinds",
+    )  # fmt: skip
+    head = load(tmp_path / "head.safetensors", card, "cpu")
+    toys = ToyPack(**learned.networks | {"head": head})
+    image = picture(19 * 16, 23 * 16, seed=3)
+    run = hrviewer.run(image, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    assert (run.patches["role"] == "head").sum() > 1  # in parts
+    with torch.inference_mode():
+        codes = torch.from_numpy(np.asarray(run.map("codes")[0][:], np.float32)).flatten(1).T
+        seen = module.look.weight.flatten(1), module.gate.weight.flatten(1)
+        look = (codes @ seen[0].T + module.look.bias).tanh()
+        score = (look * (codes @ seen[1].T + module.gate.bias).sigmoid()) @ module.score.weight[
+            0, :, 0, 0
+        ]
+        part = score.softmax(0)
+        pooled = part @ codes  # one vector, of which the answer is made
+        want = (module.head.weight.flatten(1) @ pooled + module.head.bias).softmax(0).numpy()
+    np.testing.assert_allclose(list(run.estimate["per_class"].values()), want, atol=1e-5)
+    assert run.estimate["kind"] == "probabilities"
+    attention = np.asarray(run.saliency)
+    np.testing.assert_allclose(attention / attention.sum(), part.reshape(19, 23).numpy(), rtol=1e-4)
+    assert run.output.shape[0] == 3
+
+
 def test_a_head_of_another_encoder_is_refused_before_anything_is_spent(learned) -> None:
     mixed = pack(head=learned.networks["head"])
     with pytest.raises(UserError, match="takes codes of 6 values, not 3"):

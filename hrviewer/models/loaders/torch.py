@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from hrviewer.models.weights import read_weights
 __all__ = ["TorchNetwork", "count_flops", "fold"]
 
 _AGREES = 1e-4
+_STRIP = 1 << 16
+"""Codes that are gone back to at a time."""
 
 
 class TorchNetwork(Network):
@@ -39,6 +41,9 @@ class TorchNetwork(Network):
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
         self.joint = callable(getattr(module, "join", None))
         self.attends = callable(getattr(module, "attend", None))
+        # What has a cell for every code, and does not say itself which matter.
+        sizes = card.input.multiple_of == 1 and not card.input.fixed
+        self.explains = card.stride == 1 and sizes and not (self.joint or card.output.attention)
         self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
         if device.type == "cuda":
@@ -169,6 +174,27 @@ class TorchNetwork(Network):
             weights, owner = self._call(lambda: attend(x, where, merge))
         return weights.float().cpu().numpy(), owner.cpu().numpy()
 
+    def explain(self, codes: Floats) -> Floats:
+        """Go back through the module, a strip of rows at a time: memory is bounded."""
+        self._check_codes(codes.shape[0])
+        _, rows, columns = codes.shape
+        strip, reach = max(1, _STRIP // columns), 2 * self.halo
+        found = np.empty((rows, columns), np.float32)
+        for start in range(0, rows, strip):
+            stop, first = min(rows, start + strip), max(0, start - reach)
+            x = self._put(codes[None, :, first : stop + reach]).requires_grad_()
+            with self._numbers():
+                (slope,) = self._call(partial(self._slope, x), torch.enable_grad)
+            mattered = (slope * x.detach()).sum(1)[0].abs().float().cpu().numpy()
+            found[start:stop] = mattered[start - first : stop - first]
+        return found
+
+    def _slope(self, x: Tensor) -> tuple[Tensor, ...]:
+        said = self._module(x)[:, : self.card.answers]
+        if self.card.task != "density":
+            said = said.amax(1) - said.mean(1)
+        return torch.autograd.grad(said.sum(), x)
+
     def join_flops(self, n: int, merge: float = 0.0) -> float:
         """Count the module's own ``join``."""
         if not self.joint:
@@ -203,9 +229,13 @@ class TorchNetwork(Network):
     def _count(self, h: int, w: int) -> float:
         return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
 
-    def _call(self, run: Callable[[], Any]) -> Any:
+    def _call(
+        self,
+        run: Callable[[], Any],
+        mode: Callable[[], AbstractContextManager[Any]] = torch.inference_mode,
+    ) -> Any:
         try:
-            with torch.inference_mode():
+            with mode():
                 return run()
         except torch.OutOfMemoryError as error:
             raise MemoryError(brief(error)) from None

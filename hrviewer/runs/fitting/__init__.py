@@ -1,8 +1,9 @@
 """Heads for codes of any encoder, fitted in seconds to what a person gives.
 
 `kept` is what a head is fitted to; `counts` learns how many objects there are, from truth, by
-ridge regression; `classes` what a place is, from labels, by logistic regression; `writing` makes
-a pack of a head. Both are linear, and say how wrong they are where they were not fitted.
+ridge regression; `classes` what a place is, from labels, by logistic regression; `images` what a
+whole image is, from one label for each of several, by attention; `writing` makes a pack of a head.
+All say how wrong they are where they were not fitted.
 """
 
 from __future__ import annotations
@@ -17,13 +18,23 @@ from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs.fitting.classes import fit_classes
 from hrviewer.runs.fitting.counts import fit_counts
+from hrviewer.runs.fitting.images import fit_images
 from hrviewer.runs.fitting.kept import Kept, kept_by
 from hrviewer.runs.fitting.writing import Fitted
 from hrviewer.runs.judge import find_truth
 from hrviewer.runs.run import Run
 from hrviewer.truth import Truth
 
-__all__ = ["Fitted", "Kept", "Question", "fit_classes", "fit_counts", "fit_head", "kept_by"]
+__all__ = [
+    "Fitted",
+    "Kept",
+    "Question",
+    "fit_classes",
+    "fit_counts",
+    "fit_head",
+    "fit_images",
+    "kept_by",
+]
 
 Question = Literal["density", "segmentation"]
 

@@ -138,7 +138,7 @@ def fit_classes(
         "output": {"stride": 1, "halo": 0, "classes": classes, "activation": "softmax"},
     }
     made = {"encoder": kept.network, "labels": dict(zip(classes, fitted.each, strict=True))}
-    write_head(fitted, weights, bias - weights @ mean, card, made)
+    write_head(fitted, {"head": (weights, bias - weights @ mean)}, card, made)
     return fitted
 
 

@@ -128,7 +128,7 @@ def fit_counts(
         "output": {"stride": 1, "halo": 0, "classes": [name]},
     }
     made = {"encoder": kept.network, "truth": objects.source, "objects": fitted.objects}
-    write_head(fitted, weights[None], np.array([bias]), card, made)
+    write_head(fitted, {"head": (weights[None], np.array([bias]))}, card, made)
     return fitted
 
 

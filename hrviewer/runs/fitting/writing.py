@@ -1,10 +1,11 @@
-"""A linear head as a pack of its own."""
+"""A fitted head as a pack of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ def must_be_free(out: Path) -> None:
 
 
 def write_head(
-    fitted: Fitted, weights: Floats, bias: Floats, card: dict[str, Any], made: dict[str, Any]
+    fitted: Fitted,
+    layers: Mapping[str, tuple[Floats, Floats | None]],
+    card: dict[str, Any],
+    made: dict[str, Any],
 ) -> None:
     """Write a head as a pack.
 
@@ -69,8 +73,8 @@ def write_head(
     ----------
     fitted : Fitted
         Where, and what it is worth.
-    weights, bias : ndarray, shape (k, d) and (k,)
-        Of the head.
+    layers : mapping of str to pairs of ndarray
+        Weights ``(outputs, inputs)`` and bias ``(outputs,)``, if any, of each layer by its name.
     card : dict
         The card's title, task, architecture and output.
     made : dict
@@ -78,17 +82,17 @@ def write_head(
     """
     from safetensors.numpy import save
 
-    data = save(
-        {
-            # In C's order, which safetensors takes for granted.
-            "head.weight": np.ascontiguousarray(weights, np.float32)[:, :, None, None],
-            "head.bias": bias.astype(np.float32),
-        }
-    )
+    numbers = {}
+    for name, (weights, bias) in layers.items():
+        # In C's order, which safetensors takes for granted.
+        numbers[f"{name}.weight"] = np.ascontiguousarray(weights, np.float32)[:, :, None, None]
+        if bias is not None:
+            numbers[f"{name}.bias"] = bias.astype(np.float32)
+    data = save(numbers)
     written = Card.of(
         {
             "name": f"{fitted.path.name}-head",
-            "input": {"channels": weights.shape[1], "tile": 32},
+            "input": {"channels": card["architecture"]["params"]["codes"], "tile": 32},
             "sha256": hashlib.sha256(data).hexdigest(),
             "training": {**made, "cells": fitted.cells},
             "metrics": fitted.metrics,
