@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from skimage.io import imsave
 
 from .calling import IMAGE, call, refused
 
@@ -29,3 +30,27 @@ def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
     said = call("fit", run, "--truth", table, "--task", "segmentation", "-o", kinds).stdout
     assert "4 cells: 2 a, 2 b" in said
     assert "told wrongly" in said
+
+
+def test_a_head_is_fitted_to_a_label_of_each_image(image, toys, tmp_path):
+    pytest.importorskip("sklearn")
+    runs = []
+    for i in range(6):
+        file = tmp_path / f"{'day' if i % 2 else 'night'} {i}.png"
+        imsave(file, (IMAGE[: 96 + i, :128] // (1 if i % 2 else 8)), check_contrast=False)
+        runs.append(tmp_path / f"{i}.run.zarr")
+        call("run", file, "--model", "toy", "--strategy", "compression", "--out", runs[-1])
+    table, head = tmp_path / "labels.csv", tmp_path / "head"
+    rows = [
+        f"{'day' if i % 2 else 'night'} {i}.png,{'day' if i % 2 else 'night'}" for i in range(6)
+    ]
+    table.write_text("\n".join(["image,label", *rows]))
+    asked = ("fit", *runs, "--truth", table, "--task", "classification", "-o", head)
+    assert "6 images of" in call(*asked).stdout
+    card = json.loads((head / "pack.json").read_text())["roles"]["head"]["card"]
+    assert card["output"]["classes"] == ["day", "night"]
+    assert card["metrics"]["error"] <= 0.5
+    table.write_text("image,label\nday 1.png,day\n")
+    assert "no label is given for night 0.png" in refused(*asked[:-1], tmp_path / "b")
+    assert "region" in refused(*asked[:-1], tmp_path / "b", "--region", "0,0,64,64")
+    assert "give one" in refused("fit", *runs, "--truth", table, "-o", tmp_path / "b")

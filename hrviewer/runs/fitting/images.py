@@ -95,7 +95,8 @@ class _Head:
         """Return it of as many numbers, in this order; each row ends in its bias."""
         ends = np.cumsum([k * (d + 1), WIDTH * (d + 1), WIDTH * (d + 1)])
         head, look, gate, score = np.split(numbers, ends)
-        return cls(*(part.reshape(-1, d + 1) for part in (head, look, gate)), score)
+        head, look, gate = (part.reshape(-1, d + 1) for part in (head, look, gate))
+        return cls(head, look, gate, score)
 
 
 def fit_images(runs: Sequence[Run], labels: Sequence[str], out: Path) -> Labelled:
