@@ -41,7 +41,7 @@ def fit(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Fit a head to the codes of a run or of several, from truth or from labels."""
+    """Fit a head to the codes of runs, from truth or labels."""
     from dataclasses import asdict
 
     from hrviewer.runs import Fitted, Run, fit_head, fit_images

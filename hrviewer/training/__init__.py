@@ -53,6 +53,7 @@ from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.picking import Picker
 from hrviewer.training.policy import Chooser
+from hrviewer.training.reconstruction import Reconstructor
 from hrviewer.training.resizing import Resizer
 from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
 from hrviewer.training.streams import Alone, Joined
@@ -76,6 +77,7 @@ __all__ = [
     "Picker",
     "Pieces",
     "Reader",
+    "Reconstructor",
     "Resizer",
     "Student",
     "TokenStudent",

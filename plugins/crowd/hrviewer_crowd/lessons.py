@@ -22,6 +22,7 @@ from hrviewer.training import (
     Picker,
     Pieces,
     Reader,
+    Reconstructor,
     Resizer,
     Student,
     TokenStudent,
@@ -98,6 +99,12 @@ def encoder(data: Path | None, pack: Path) -> Student:
     return _student("encoder", pack, partial(Pieces, "crowd", side=256, batch=8), Coder)
 
 
+def blind(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what a place looks like, without knowing what is to be counted."""
+    pieces = partial(Pieces, "crowd", side=256, batch=8, growth=GROWTH)
+    return _student("encoder", pack, pieces, Reconstructor)
+
+
 def head(data: Path | None, pack: Path) -> Student:
     """Read from codes what ``main`` counts."""
     return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
@@ -146,6 +153,7 @@ COURSE = Course(
         "scout/topk": picker,
         "scanner": scanner,
         "encoder": encoder,
+        "encoder/nic": blind,
         "head": head,
         "resizer": resizer,
         "policy": policy,

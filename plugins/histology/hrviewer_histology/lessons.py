@@ -27,6 +27,7 @@ from hrviewer.training import (
     Picker,
     Pieces,
     Reader,
+    Reconstructor,
     Resizer,
     Student,
     TokenStudent,
@@ -122,6 +123,11 @@ def encoder(data: Path | None, pack: Path) -> Student:
     return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Coder)
 
 
+def blind(data: Path | None, pack: Path) -> Student:
+    """Say in a few numbers what a place looks like, without knowing what is to be counted."""
+    return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Reconstructor)
+
+
 def head(data: Path | None, pack: Path) -> Student:
     """Read from codes what ``main`` counts."""
     return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
@@ -186,6 +192,7 @@ COURSE = Course(
         "scout/topk": picker,
         "scanner": scanner,
         "encoder": encoder,
+        "encoder/nic": blind,
         "head": head,
         "resizer": resizer,
         "policy": policy,
