@@ -195,6 +195,7 @@ class Density:
                 **{
                     name: round(off_in_tiles(network, lot[0].image, how, context), 4)
                     for name, lot in self.test.items()
+                    if min(lot[0].image.shape[1:]) >= SIDE
                 },
             }
         return told

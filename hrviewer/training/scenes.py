@@ -25,6 +25,9 @@ __all__ = ["CHOOSE", "TEST", "TRAIN", "Pieces", "counted", "density", "picture",
 TRAIN, CHOOSE, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
 """Seeds of scenes to learn from, to choose between trainings by, and to test with. No others."""
 
+FARTHER = {2: 0.5, 4: 0.3, 8: 0.2}
+"""By how much pieces that are seen from farther are shrunk, and how often by each."""
+
 
 @dataclass(frozen=True)
 class Pieces(Dataset[Batch]):
@@ -45,9 +48,8 @@ class Pieces(Dataset[Batch]):
     stride : int
         Of the density that comes with the images, in pixels; 0 for images without it.
     around : float
-        Which share of the pieces is laid about an object, each as likely as any other, somewhere
-        in the piece; the others lie anywhere. Most places are empty: without it, most of what is
-        seen would say the same.
+        Which share of the pieces is laid about an object, somewhere in the piece; the others lie
+        anywhere. Most places are empty: without it, most of what is seen would say the same.
     again : int
         See `steps`.
     rings : int
@@ -55,6 +57,12 @@ class Pieces(Dataset[Batch]):
     growth : float
         How many times as large things are at the scene's lower border as at its upper one: pieces
         that may lie anywhere lie among things of every size as often.
+    shrunk : int
+        How many of a batch's pieces are seen from farther, shrunk by 2, 4 or 8 a side (`FARTHER`
+        says how often each), so that what is learned holds for shrunk pictures, too.
+    crowding : float
+        A place about an object is as likely as this power of how many it holds: with 0 who stands
+        alone is seen as often as a crowd, with 1 each object as often as any other.
     """
 
     name: str
@@ -68,6 +76,8 @@ class Pieces(Dataset[Batch]):
     again: int = 16
     rings: int = 0
     growth: float = 1.0
+    crowding: float = 0.0
+    shrunk: int = 0
 
     def __len__(self) -> int:
         return self.steps
@@ -80,35 +90,38 @@ class Pieces(Dataset[Batch]):
         rng = np.random.default_rng((self.seed, step))
         images, densities, around = [], [], []
         scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
-        for number in scenes:
+        for i, number in enumerate(scenes):
             scene = _scene(self.name, self.size, int(number))
-            rect = self._place(_objects(self.name, self.size, int(number)), rng)
-            images.append(_pixels(scene, rect))
+            scale = int(rng.choice([*FARTHER], p=[*FARTHER.values()])) if i < self.shrunk else 1
+            rect = self._place(_objects(self.name, self.size, int(number)), rng, scale)
+            images.append(_pixels(scene, rect, scale))
             if self.stride:
                 # What stands outside reaches in, and the other way round.
                 near = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
-                densities.append(density(scene.truth(near), rect, self.stride))
+                densities.append(density(scene.truth(near), rect, self.stride * scale))
             if self.rings:
                 around.append(surround(scene, self.size, rect, self.rings))
         parts = [torch.stack(images).float() / 255]
         parts += [torch.stack(some) for some in (densities, around) if some]
         return tuple(parts)
 
-    def _place(self, objects: NDArray[np.float64], rng: np.random.Generator) -> Rect:
-        """Choose a place, about one of the objects ``(n, 2)`` or anywhere.
-
-        A place with few objects is as likely as one with many: who stands alone is seen, too.
-        """
-        last = self.size - self.side
+    def _place(self, objects: NDArray[np.float64], rng: np.random.Generator, scale: int) -> Rect:
+        """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
+        side = self.side * scale
+        last = self.size - side
         corner = rng.integers(last + 1, size=2)
         if len(objects) and rng.random() < self.around:
-            places, place = np.unique(objects // self.side, axis=0, return_inverse=True)
-            there = np.flatnonzero(place.ravel() == rng.integers(len(places)))
-            corner = objects[rng.choice(there)].astype(int) - corner % self.side
+            _, place, held = np.unique(
+                objects // side, axis=0, return_inverse=True, return_counts=True
+            )
+            likely = held**self.crowding
+            chosen = rng.choice(len(held), p=likely / likely.sum())
+            there = np.flatnonzero(place.ravel() == chosen)
+            corner = objects[rng.choice(there)].astype(int) - corner % side
         elif self.growth > 1:
             corner[0] = last * (self.growth ** rng.random() - 1) / (self.growth - 1)
-        y, x = np.clip(corner, 0, last)
-        return Rect(int(y), int(x), self.side, self.side)
+        y, x = np.clip(corner, 0, last) // scale * scale
+        return Rect(int(y), int(x), side, side)
 
 
 @lru_cache(maxsize=64)
@@ -201,5 +214,5 @@ def counted(name: str, size: int, seed: int) -> Counted:
     return Counted(picture(name, size, seed), len(truth))
 
 
-def _pixels(scene: Recipe, rect: Rect) -> Tensor:
-    return torch.from_numpy(scene.render(rect, 1)).permute(2, 0, 1)
+def _pixels(scene: Recipe, rect: Rect, scale: int = 1) -> Tensor:
+    return torch.from_numpy(scene.render(rect, scale)).permute(2, 0, 1)

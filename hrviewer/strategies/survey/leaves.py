@@ -63,6 +63,12 @@ class Leaves:
         """Level-0 pixels of each leaf, ``(n,)``."""
         return np.outer(np.diff(self.ys), np.diff(self.xs)).ravel().astype(float)
 
+    def within(self, rect: Rect) -> NDArray[np.intp]:
+        """Return the leaves that lie in a rectangle, level-0 pixels, as indices in order."""
+        rows = np.flatnonzero((self.ys[:-1] >= rect.y) & (self.ys[1:] <= rect.y1))
+        columns = np.flatnonzero((self.xs[:-1] >= rect.x) & (self.xs[1:] <= rect.x1))
+        return np.asarray((rows[:, None] * self.shape[1] + columns).ravel())
+
 
 def cut(scene: Scene, side: int, budget: float, halo: int = -1) -> Leaves:
     """Cut the scene's region into leaves.

@@ -57,6 +57,14 @@ class Guess:
     spread: Floats
     counts: bool
 
+    @property
+    def reach(self) -> Floats:
+        """What each leaf may well hold, ``(n,)``: its count and how unsure that is, or its score.
+
+        Places are ranked by it: what surely holds much is worth a look as much as what is unsure.
+        """
+        return self.values.sum(axis=1) + self.spread if self.counts else self.spread
+
 
 def scouts_counts(scene: Scene) -> bool:
     """Tell whether the scout answers the question itself, at a scale that it was taught at."""

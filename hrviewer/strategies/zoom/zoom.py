@@ -2,7 +2,8 @@
 
 A scout looks everywhere, cheaply, and guesses. `main` then looks closer where that pays, which the
 method decides. What is looked at counts for what it holds; the rest keeps the scout's guess,
-corrected by what looks at places drawn at random taught (`survey.sampling.Survey`).
+corrected by what looks at places drawn at random taught: by a regression where places were chosen
+(`survey.regression`), without any bias where all were drawn (`survey.sampling.Survey`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from hrviewer.strategies.base import Params, Strategy, halo_field, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.intervals import Interval
 from hrviewer.strategies.survey.leaves import Leaves, affordable, bound, content, cut, gather
+from hrviewer.strategies.survey.regression import calibrate, inclusion
 from hrviewer.strategies.survey.sampling import Survey, draw, probabilities
 from hrviewer.strategies.tiling import ROUND, input_shape, rounds, tiles
 from hrviewer.strategies.zoom.quadtree import blocks, grow
@@ -48,12 +50,12 @@ DOUBT = 2.0
 class ZoomParams(Params):
     """Parameters of `Zoom`."""
 
-    method: Literal["sampling", "topk", "threshold", "policy", "quadtree"] = Field(
-        "sampling",
+    method: Literal["topk", "threshold", "sampling", "policy", "quadtree"] = Field(
+        "topk",
         title="Method",
-        description="Places drawn at random, for an answer with its error; the most interesting "
-        "ones; all above a threshold; those that the pack's policy network finds worth a look; or "
-        "a quadtree through the pyramid",
+        description="The most interesting places; all above a threshold; places drawn at random, "
+        "for an answer without bias that knows its error; those that the pack's policy network "
+        "finds worth a look; or a quadtree through the pyramid",
     )
     tile: int = tile_field(
         "Side of a closer look, in network pixels; 0 takes what suits the budget"
@@ -200,14 +202,16 @@ class Zoom(Strategy):
         rng = np.random.default_rng([scene.seed, region.y, region.x, region.h, region.w])
         course = _Course(scene, params, leaves, guessed, rng, scouted.left, scouted.stop)
         if guessed.counts:
-            yield Show("saliency", *_grid(leaves, guessed.spread / leaves.areas))
+            yield Show("saliency", *_grid(leaves, guessed.reach / leaves.areas))
             yield Show("estimate", guessed.values.sum(axis=0), region)
         if course.stop:
             return _guessed(course, "the budget ended while the scout looked: raise it")
         if affordable(leaves, course.left) == 0:
             return _guessed(course, "the budget pays for no closer look: raise it")
+        if params.method == "sampling":
+            return (yield from _survey(course, affordable(leaves, course.left)))
         draws = yield from _CHOOSE[params.method](course)
-        return (yield from _survey(course, draws))
+        return (yield from _corrected(course, draws))
 
 
 # How each method chooses. Each looks at what it chose and returns how many draws are to follow.
@@ -215,24 +219,19 @@ class Zoom(Strategy):
 Choosing = Generator[Request, Result, int]
 
 
-def _sampling(course: _Course) -> Choosing:
-    return affordable(course.leaves, course.left)
-    yield
-
-
 def _topk(course: _Course) -> Choosing:
-    spread, share = course.guess.spread, course.params.share
+    share = course.params.share
     most = affordable(course.leaves, course.left)
     n = min(course.params.k or most, math.ceil(most * (1 - share)))
-    yield from _look(course, _best(spread)[:n])
+    yield from _look(course, _best(course.guess.reach)[:n])
     return _draws(most, n, share)
 
 
 def _threshold(course: _Course) -> Choosing:
-    spread, share = course.guess.spread, course.params.share
+    reach, share = course.guess.reach, course.params.share
     most = affordable(course.leaves, course.left)
-    density = spread / course.leaves.areas
-    chosen = _best(spread)
+    density = reach / course.leaves.areas
+    chosen = _best(reach)
     chosen = chosen[density[chosen] >= course.params.threshold * density.max()]
     n = min(len(chosen), math.ceil(most * (1 - share)))
     yield from _look(course, chosen[:n])
@@ -294,7 +293,6 @@ def _quadtree(course: _Course) -> Choosing:
 
 
 _CHOOSE = {
-    "sampling": _sampling,
     "topk": _topk,
     "threshold": _threshold,
     "policy": _policy,
@@ -315,16 +313,20 @@ def _draws(most: int, chosen: int, share: float) -> int:
 
 
 def _look(
-    course: _Course, places: Sequence[int] | NDArray[np.intp], scores: Floats | None = None
+    course: _Course,
+    places: Sequence[int] | NDArray[np.intp],
+    scores: Floats | None = None,
+    order: Literal["any", "given"] = "any",
 ) -> Generator[Request, Result, None]:
-    """Look at leaves, at full resolution; they are chosen by the scout's doubt, or by scores."""
-    scores = course.guess.spread if scores is None else scores
+    """Look at leaves, at full resolution; they are chosen by what they may hold, or by scores."""
+    scores = course.guess.reach if scores is None else scores
     for i in range(0, len(places), ROUND):
         asked = [int(place) for place in places[i : i + ROUND]]
         result = yield Look(
             "main",
             tuple(course.leaves.patches[place] for place in asked),
             into="output",
+            order=order,
             scores=tuple(float(scores[place]) for place in asked),
         )
         course.take(result)
@@ -335,42 +337,27 @@ def _look(
 
 
 def _survey(course: _Course, draws: int) -> Plan:
-    """Draw from what was not seen, and answer."""
-    scene, params, rest = course.scene, course.params, course.rest
-    if not draws or not len(rest) or course.stop:
-        return _guessed(course, "")
-    before = len(course.seen)
-    limits = bound(scene, course.leaves)
+    """Draw from all places, and answer without bias."""
+    scene, params, reach = course.scene, course.params, course.guess.reach
     survey = Survey(
-        course.guess.values[rest],
-        course.guess.spread[rest],
+        course.guess.values,
+        reach,
         draws,
         course.rng,
         replace=params.replace,
         floor=params.floor,
         counts=course.guess.counts,
-        bound=None if limits is None else limits[rest],
-        known=course.known,
-        where=np.stack(np.divmod(rest, course.leaves.shape[1]), axis=1),
+        bound=bound(scene, course.leaves),
+        where=np.stack(np.divmod(np.arange(len(reach)), course.leaves.shape[1]), axis=1),
         parts=params.strata,
     )
-    order = rest[survey.order]
-    step = min(ROUND, max(4, -(-len(order) // UPDATES)))
+    step = min(ROUND, max(4, -(-len(survey.order) // UPDATES)))
     narrow = False
-    for i in range(0, len(order), step):
-        part = [int(place) for place in order[i : i + step]]
+    for i in range(0, len(survey.order), step):
+        part = [int(place) for place in survey.order[i : i + step]]
         fresh = [place for place in dict.fromkeys(part) if place not in course.seen]
         if fresh:
-            result = yield Look(
-                "main",
-                tuple(course.leaves.patches[place] for place in fresh),
-                into="output",
-                order="given",
-                scores=tuple(float(course.guess.spread[place]) for place in fresh),
-            )
-            course.take(result)
-            for place, handle in zip(fresh, result.handles, strict=False):
-                course.seen[place] = course.read(handle, place)
+            yield from _look(course, fresh, order="given")
         answered = [course.seen[place] for place in part if place in course.seen]
         if answered:
             survey.add(np.array(answered))
@@ -380,12 +367,48 @@ def _survey(course: _Course, draws: int) -> Plan:
             break
     if not survey.drawn:
         return _guessed(course, "the budget ended before a place was drawn: raise it")
-    alone = before == 0
-    return Answer(
-        survey.estimate,
-        _interval(course, survey, narrow),
-        _note(course, survey, narrow, alone=alone),
-    )
+    interval = _positive(survey.anytime if narrow else survey.fixed)
+    said = ["stopped at the wanted width"] if narrow else []
+    if interval and bound(scene, course.leaves) is None and not survey.complete:
+        said.append("the interval is asymptotic: the card gives no bound on a patch's count")
+    return _answer(course, survey.estimate, interval, said)
+
+
+def _corrected(course: _Course, draws: int) -> Plan:
+    """Draw from what was not chosen, and correct the guess there."""
+    rest = course.rest
+    if not draws or not len(rest) or course.stop:
+        return _guessed(course, "")
+    scene, guess = course.scene, course.guess
+    chosen = len(course.seen)
+    p = probabilities(guess.reach[rest], course.params.floor)
+    order = draw(p, draws, course.rng)
+    step = min(ROUND, max(4, -(-len(order) // UPDATES)))
+    estimate, interval = course.known, None
+    for i in range(0, len(order), step):
+        yield from _look(course, rest[order[i : i + step]], order="given")
+        drawn = order[: len(course.seen) - chosen]
+        places = rest[drawn]
+        factor = calibrate(
+            guess.values[places],
+            np.array([course.seen[int(place)] for place in places]).reshape(len(places), -1),
+            inclusion(p, len(drawn))[drawn],
+            guess.spread[places],
+            counts=guess.counts,
+        )
+        left = course.rest
+        estimate = course.known + factor.value * guess.values[left].sum(axis=0)
+        spread = guess.spread[left] * guess.counts
+        interval = factor.interval(float(course.known.sum()), guess.values[left], spread)
+        yield Show("estimate", estimate, scene.region, interval)
+        if course.stop:
+            break
+    if len(course.seen) == chosen:
+        return _guessed(course, "the budget ended before a place was drawn: raise it")
+    said = [f"{len(course.seen) - chosen:,} of them drawn at random"]
+    if len(course.rest):
+        said.append("the interval is the regression's, as sure as the scout's own doubt is right")
+    return _answer(course, estimate, interval, said)
 
 
 def _narrow(survey: Survey, width: float) -> bool:
@@ -395,28 +418,20 @@ def _narrow(survey: Survey, width: float) -> bool:
     return (high - low) / 2 <= width / 100 * abs(float(survey.estimate.sum()))
 
 
-def _interval(course: _Course, survey: Survey, narrow: bool) -> Interval | None:
-    if course.scene.main.card.task == "classification":
-        return None  # probabilities sum to 1 whatever was drawn
-    return _positive(survey.anytime if narrow else survey.fixed)
-
-
 def _positive(interval: Interval | None) -> Interval | None:
     """Return an interval without what no count or area can be."""
     return interval and (max(interval[0], 0.0), max(interval[1], 0.0))
 
 
-def _note(course: _Course, survey: Survey, narrow: bool, *, alone: bool) -> str:
+def _answer(
+    course: _Course, estimate: Floats, interval: Interval | None, said: Sequence[str]
+) -> Answer:
+    """Answer, and say how many places were seen."""
     seen, n = len(course.seen), len(course.leaves.patches)
-    said = [f"looked closer at {seen:,} of {n:,} places"]
-    if not alone:
-        said[0] += f", {survey.drawn:,} of them drawn at random"
-    if narrow:
-        said.append("stopped at the wanted width")
-    interval = _interval(course, survey, narrow)
-    if interval and bound(course.scene, course.leaves) is None and not survey.complete:
-        said.append("the interval is asymptotic: the card gives no bound on a patch's count")
-    return "; ".join([*said, *_failures(course)])
+    note = [f"looked closer at {seen:,} of {n:,} places", *said, *_failures(course)]
+    if course.scene.main.card.task == "classification":
+        interval = None  # probabilities sum to 1 whatever was drawn
+    return Answer(estimate, interval, "; ".join(note))
 
 
 def _failures(course: _Course) -> list[str]:
@@ -488,7 +503,7 @@ def _trials(
     leaves, levels = course.leaves, range(len(tree.scales))
     chain = sum(leaves.dearest / 2**level for level in levels)
     n = min(len(leaves.patches), int(course.left * TRIALS / chain))
-    p = probabilities(course.guess.spread, course.params.floor)
+    p = probabilities(course.guess.reach, course.params.floor)
     places = [int(place) for place in draw(p, n, course.rng)]
     halo = leaves.patches[0].halo
     counts = np.zeros((len(tree.scales), n))
@@ -544,9 +559,7 @@ def _refine(course: _Course, handles: Sequence[Handle], factor: float, remains: 
         if np.isnan(handle.value).any():
             continue
         core = handle.patch.core
-        rows = np.flatnonzero((leaves.ys[:-1] >= core.y) & (leaves.ys[1:] <= core.y1))
-        columns = np.flatnonzero((leaves.xs[:-1] >= core.x) & (leaves.xs[1:] <= core.x1))
-        inside = (rows[:, None] * leaves.shape[1] + columns).ravel()
+        inside = leaves.within(core)
         if additive:
             values[inside] = factor * sums[:k, inside].T
         else:

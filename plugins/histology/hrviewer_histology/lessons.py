@@ -58,8 +58,8 @@ INPUT = Input(
 )
 COARSE = ((1, 1.0, 0.03), (4, 0.5, 0.15), (10, 1.5, 0.4), (40, 0.3, 1.5))
 """Windows where marks are some pixels off: counts of tens of pixels weigh more than places."""
-WHOLE = 4096
-"""Side of the procedural slides that networks are judged by."""
+SIZE, WHOLE = 8192, 4096
+"""Sides of the procedural slides that main, and its students, are judged by."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
@@ -73,7 +73,7 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
         title="Nuclei, a density network",
         task="density",
         input=INPUT,
-        output=Output(stride=4, halo=halo(NETWORK), classes=("nucleus",)),
+        output=Output(stride=4, halo=halo(NETWORK), context=32, classes=("nucleus",)),
         architecture=NETWORK,
         licence="BSD-3-Clause",
         citation="Trained on the histology photos of the 2018 Data Science Bowl (BBBC038, CC0): "
@@ -95,8 +95,8 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
         (_with_scenes(photos) if tissue else _photographs(photos)) | _marks(fields),
         pictures,
         choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
-        | {"tissue": [whole("tissue", WHOLE, seed) for seed in CHOOSE[:4]]},
-        test=lots | {"tissue": [whole("tissue", WHOLE, seed) for seed in TEST[:4]]},
+        | {"tissue": [whole("tissue", SIZE, seed) for seed in CHOOSE[:4]]},
+        test=lots | {"tissue": [whole("tissue", SIZE, seed) for seed in TEST[:4]]},
         windows=COARSE if marked else WINDOWS,
         steps=3600,
         rate=6e-3 if marked else 3e-3,

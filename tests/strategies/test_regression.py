@@ -1,0 +1,92 @@
+"""A ratio of few looks, combined with what was thought before: closed forms and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hrviewer.strategies.survey.regression import PRIOR, Factor, calibrate, inclusion
+from hrviewer.strategies.survey.sampling import draw, probabilities
+
+
+def column(*values: float) -> np.ndarray:
+    return np.array(values, float)[:, None]
+
+
+def test_how_likely_a_place_is_to_be_drawn() -> None:
+    rng = np.random.default_rng(0)
+    p = probabilities(rng.gamma(0.5, size=40), 0.1)
+    often = np.zeros(40)
+    for _ in range(8000):
+        often[draw(p, 12, rng)] += 1 / 8000
+    likely = inclusion(p, 12)
+    assert likely.sum() == pytest.approx(12, rel=1e-9)
+    np.testing.assert_allclose(likely, often, atol=0.025)
+    assert (inclusion(p, 40) == 1).all()
+    assert (inclusion(p, 0) == 0).all()
+
+
+def test_no_look_says_nothing_new() -> None:
+    none = np.zeros((0, 2))
+    found = calibrate(none, none, np.zeros(0), np.zeros(0))
+    assert found.value.tolist() == [1, 1]
+    assert found.deviation.tolist() == [PRIOR, PRIOR]
+    assert calibrate(none, none, np.zeros(0), np.zeros(0), counts=False).value.tolist() == [0, 0]
+
+
+def test_each_side_weighs_by_how_sure_it_is() -> None:
+    guess, values = column(2, 4), column(6, 8)
+    found = calibrate(guess, values, np.array([1.0, 1.0]), np.array([3.0, 4.0]))
+    # The ratio is 14 / 6; its variance from the guesses' own, 25, exceeds that of the rests.
+    ratio, variance = 14 / 6, 25 / 36
+    rests = 2 * ((6 - 2 * ratio) ** 2 + (8 - 4 * ratio) ** 2)
+    assert rests < 25
+    weights = 1 / variance, 1 / PRIOR**2
+    expected = (weights[0] * ratio + weights[1]) / sum(weights)
+    assert found.value[0] == pytest.approx(expected)
+    assert found.deviation[0] == pytest.approx(1 / math.sqrt(sum(weights)))
+
+
+def test_empty_places_do_not_prove_that_there_is_nothing() -> None:
+    found = calibrate(column(0.01, 0.02), column(0, 0), np.ones(2), np.array([0.3, 0.3]))
+    assert found.value[0] == pytest.approx(1, abs=0.01)
+
+
+def test_scores_are_worth_what_the_looks_say() -> None:
+    found = calibrate(column(1, 2), column(3, 6), np.array([0.5, 0.1]), np.zeros(2), counts=False)
+    assert found.value[0] == pytest.approx(3)
+    assert found.deviation[0] == pytest.approx(0, abs=1e-5)
+    none = calibrate(column(0, 0), column(3, 6), np.ones(2), np.zeros(2), counts=False)
+    assert none.value[0] == 0
+
+
+def test_the_interval_is_that_of_a_sum() -> None:
+    known, guess, spread = 10.0, column(3, 5), np.array([1.0, 2.0])
+    low, high = Factor(np.array([0.9]), np.array([0.1])).interval(known, guess, spread)
+    half = 1.959964 * math.sqrt((8 * 0.1) ** 2 + 5)
+    assert (low + high) / 2 == pytest.approx(10 + 7.2)
+    assert (high - low) / 2 == pytest.approx(half, rel=1e-5)
+    # Nothing is less than what was seen.
+    assert Factor(np.array([0.0]), np.array([1.0])).interval(known, guess, spread)[0] == known
+
+
+@pytest.mark.parametrize("worth", [0.5, 1.0, 1.6])
+def test_over_many_runs_it_finds_the_factor_and_covers(worth: float) -> None:
+    rng = np.random.default_rng(1)
+    guess = rng.gamma(0.3, 2.0, size=(600, 1))
+    spread = np.sqrt(0.3 * guess[:, 0] + 0.05)
+    p = probabilities(spread, 0.1)
+    off, covered, runs = [], 0, 400
+    for _ in range(runs):
+        values = np.maximum(worth * guess + spread[:, None] * rng.normal(size=(600, 1)), 0)
+        drawn = draw(p, 60, rng)
+        found = calibrate(guess[drawn], values[drawn], inclusion(p, 60)[drawn], spread[drawn])
+        rest = np.setdiff1d(np.arange(600), drawn)
+        known, total = float(values[drawn].sum()), float(values.sum())
+        off.append(known + float(guess[rest].sum() * found.value[0]) - total)
+        low, high = found.interval(known, guess[rest], spread[rest])
+        covered += low <= total <= high
+    assert abs(np.mean(off)) < 0.08 * abs(total)
+    assert covered >= 0.9 * runs
