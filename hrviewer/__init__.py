@@ -142,6 +142,7 @@ def compare(
     *,
     truth: str | Path | Truth | None = None,
     budgets: str | Sequence[str | None] | None = None,
+    matched: bool = False,
     seeds: Sequence[int] = (0,),
     region: Rect | Sequence[int] | None = None,
     device: str = "auto",
@@ -162,6 +163,8 @@ def compare(
         As `run` takes it; an exhaustive ``patches`` run is the reference otherwise.
     budgets : str or sequence of str, optional
         For all strategies alike; several to sweep over; each one's own default otherwise.
+    matched : bool
+        Whether ``uniform`` is run at the FLOPs, and at the seconds, of every other row, too.
     seeds : sequence of int
         Of whatever strategies draw at random.
     region : Rect or sequence of int, optional
@@ -190,6 +193,7 @@ def compare(
         strategies,
         truth=truth,
         budgets=budgets,
+        matched=matched,
         seeds=seeds,
         region=region,
         device=device,

@@ -58,6 +58,9 @@ def compare(
         str | None,
         typer.Option(help="2TFLOP, 30s, 500patches, 10% for all alike; several to sweep: 5%,10%."),
     ] = None,
+    matched: Annotated[
+        bool, typer.Option(help="`uniform` at the FLOPs, and at the seconds, of every other, too.")
+    ] = False,
     seed: Seed = 0,
     device: Device = "auto",
     cache: Cached = Cache.use,
@@ -77,6 +80,7 @@ def compare(
             strategies,
             truth=truth,
             budgets=budget,
+            matched=matched,
             seeds=(seed,),
             device=device,
             cache=cache.value,

@@ -44,6 +44,9 @@ COSTS = (
 )  # fmt: skip
 """The columns that say what a row cost."""
 
+EVEN = "uniform"
+"""The baseline that can be had at any cost, to hold the others against."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -214,6 +217,7 @@ def compare(
     *,
     truth: str | Path | Truth | None = None,
     budgets: str | Sequence[str | None] | None = None,
+    matched: bool = False,
     seeds: Sequence[int] = (0,),
     region: Rect | Sequence[int] | None = None,
     device: str = "auto",
@@ -237,6 +241,9 @@ def compare(
     budgets : str or sequence, optional
         ``2TFLOP``, ``30s``, ``500patches`` or ``10%`` for all alike, or several to sweep over;
         every strategy's own default otherwise (``default`` in a sweep).
+    matched : bool
+        Whether ``uniform`` is run at the cost of every other row, too: once with its FLOPs, once
+        with its seconds, at the measured rate. Such a row's budget reads ``FLOPs of zoom``.
     seeds : sequence of int
         Of what strategies draw at random.
     region : Rect or sequence of int, optional
@@ -275,7 +282,9 @@ def compare(
         for image in images_in(images):
             with open_pyramid(image) as pyramid:
                 for model in packs:
-                    for row in rows_of(runner, pyramid, model, asked, sweep, seeds, area, truth):
+                    for row in rows_of(
+                        runner, pyramid, model, asked, sweep, seeds, area, truth, matched=matched
+                    ):
                         rows.append(row)
                 if runner.stopped:
                     complete = False
@@ -316,6 +325,8 @@ def rows_of(
     seeds: Sequence[int],
     region: Rect | None,
     truth: str | Path | Truth | None,
+    *,
+    matched: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield one image's rows, as they are done."""
     judge = find_judge(truth, pyramid, runner.networks(model).pack.roles.get("main"))
@@ -345,8 +356,25 @@ def rows_of(
                     # wrong with the image or its truth has been found before.
                     yield {**about, "note": str(error)}
                     continue
-                if done.complete:
-                    yield {**about, **measured(done, reference)}
+                if not done.complete:
+                    continue
+                yield {**about, **measured(done, reference)}
+                if not matched or choice.strategy == EVEN:
+                    continue
+                spent = {"FLOPs": Budget(done.cost["flops"], "flops"),
+                         "seconds": Budget(done.cost["wall_s"], "seconds")}  # fmt: skip
+                for what, cost in spent.items():
+                    named = f"{what} of {choice}" + (f" at {budget}" if budget else "")
+                    even = {"strategy": EVEN, "params": {}, "budget": named}
+                    try:
+                        done = runner.run(
+                            pyramid, model, Choice(EVEN), budget=cost, region=region, judge=judge
+                        )
+                    except UserError as error:
+                        yield {**about, **even, "note": str(error)}
+                        continue
+                    if done.complete:
+                        yield {**about, **even, **measured(done, reference)}
 
 
 def measured(done: Run, reference: Run | None) -> dict[str, Any]:

@@ -81,6 +81,18 @@ def test_a_sweep_spends_within_its_budgets(photo, tmp_path):
     assert table["flops"].is_monotonic_increasing
 
 
+def test_uniform_is_held_against_every_other_at_its_cost(photo, tmp_path):
+    table = compare(
+        photo, toy_pack(), ["zoom", "uniform"], budgets="20%", matched=True, out=tmp_path / "a"
+    )
+    told = table.set_index("budget")
+    assert [*told.index] == ["20%", "FLOPs of zoom at 20%", "seconds of zoom at 20%", "20%"]
+    assert [*told["strategy"]] == ["zoom", "uniform", "uniform", "uniform"]
+    spent = told.loc["FLOPs of zoom at 20%", "flops"]
+    assert 0.5 * table["flops"][0] < spent <= table["flops"][0]
+    assert told["error"].notna().all()
+
+
 def test_a_folder_and_what_is_refused(photo, tmp_path):
     Image.fromarray(IMAGE[:128]).save(tmp_path / "b.png")
     table = compare(str(tmp_path), toy_pack(), "patches", out=tmp_path / "a")

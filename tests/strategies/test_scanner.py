@@ -120,7 +120,7 @@ def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
             assert answer.interval is not None
             found.append(float(answer.estimate[0]))
             covered += answer.interval[0] <= total(image) <= answer.interval[1]
-    # A scanner that sees half of what there is: what it is thought to be worth costs next to nothing.
+    # It sees half of what there is; that it was thought to be worth more costs next to nothing.
     assert np.mean(found) == pytest.approx(total(image), rel=2e-3)
     assert np.std(found) < 0.01 * total(image)
     assert covered >= 0.88 * len(found)
