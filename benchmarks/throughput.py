@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.engine import Device, Networks, build_scene
+from hrviewer.engine import Device, Networks, build_scene, streams_here
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network, Pack, open_pack
 from hrviewer.models.loaders import PRECISIONS
 from hrviewer.models.network import Floats
+from hrviewer.models.threads import cores
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.cache import tile_cache
 from hrviewer.runs.execute import Job, parse_params
@@ -151,7 +152,7 @@ def measure(
 def opened(model: str | Path, backend: str, precision: str = "float32") -> Iterator[Networks]:
     """Load a pack's network with this back end, and give its device back afterwards."""
     before = os.environ.get("HRVIEWER_BACKEND")
-    device = Device()
+    device = Device(streams=streams_here())
     try:
         if backend != "auto":
             os.environ["HRVIEWER_BACKEND"] = backend
@@ -207,7 +208,7 @@ def eager(pack: Pack, threads: int, layout: str) -> tuple[Run_, str]:
     module = module.to(memory_format=form)  # type: ignore[call-overload]
 
     def run(batch: Floats) -> object:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads)  # of this thread; runs have others
         try:
             with torch.inference_mode():
                 return module(torch.from_numpy(batch).contiguous(memory_format=form))
@@ -298,13 +299,6 @@ def shares_of(run: Run, seconds: float) -> dict[str, float]:
     cost = run.cost
     names = ("read", "prepare", "infer", "post")
     return {name: float(cost[f"{name}_s"]) / seconds for name in names}
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

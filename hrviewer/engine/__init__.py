@@ -13,7 +13,7 @@ from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.cells import Cell, around, cells, empty_record, paint
 from hrviewer.engine.charge import Charge, Ledger
 from hrviewer.engine.control import Control, Stopped
-from hrviewer.engine.device import Device, Priority
+from hrviewer.engine.device import Device, Priority, streams_here
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.hints import Hints, checked, fingerprints
 from hrviewer.engine.joint import Attended, attended
@@ -66,5 +66,6 @@ __all__ = [
     "paint",
     "role_of",
     "speaker",
+    "streams_here",
     "unpack_seen",
 ]

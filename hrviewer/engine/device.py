@@ -1,8 +1,10 @@
-"""The thread that runs networks; two, on a GPU.
+"""The threads that run networks.
 
 Jobs are taken by priority, oldest first, and jobs of one network and one input shape travel as a
-batch. Networks are also loaded on this thread, so that whatever threads they start inherit its
-scheduling. On a GPU two batches are in flight: while one computes, the other is copied.
+batch. Networks are also loaded on these threads, so that whatever threads they start inherit their
+scheduling. On a GPU two batches are in flight: while one computes, the other is copied. On a CPU
+every stream has its part of the cores: two inputs that take one core each never wait for each
+other, as one input's two halves do whenever something else takes a core for a moment.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.models import Network
+from hrviewer.models.threads import cores, sharing
 
-__all__ = ["Device", "Inferred", "Priority", "is_out_of_memory"]
+__all__ = ["Device", "Inferred", "Priority", "is_out_of_memory", "streams_here"]
 
 
 NICE = 10
 """How much a polite device gives way."""
 LARGEST = 64
 """The most inputs in a batch."""
+STREAMS = 4
+"""The most streams on a CPU."""
 PAYS = 1.05
 """By how much a GPU must be quicker with twice the batch."""
 
@@ -55,11 +60,42 @@ class _Job:
     network: Network | None
     work: Any
     future: Future[Inferred]
+    alone: bool = False
 
     @property
     def kind(self) -> object:
         """Jobs of one kind fit one batch."""
-        return (id(self.network), self.work.shape) if self.network is not None else id(self)
+        fits = self.network is not None and not self.alone
+        return (id(self.network), self.work.shape) if fits else id(self)
+
+
+class _Clock:
+    """Splits the time in which anything runs evenly among what runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running, self._share, self._since = 0, 0.0, 0.0
+
+    def start(self) -> float:
+        """Return when a job begins, to be handed to `stop`."""
+        return self._tick(1)
+
+    def stop(self, start: float) -> float:
+        """Return a job's seconds: what passed, over how many there were, moment by moment."""
+        return self._tick(-1) - start
+
+    def _tick(self, more: int) -> float:
+        with self._lock:
+            now = time.perf_counter()
+            if self._running:
+                self._share += (now - self._since) / self._running
+            self._running, self._since = self._running + more, now
+            return self._share
+
+
+def streams_here() -> int:
+    """Return how many inputs are best run at once on this machine's cores."""
+    return min(STREAMS, cores())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -91,25 +127,36 @@ class Device:
         filled up with zeros for the same reason.
     polite : bool
         Give way to everything else on the machine, for use beside a window (Linux).
+    streams : int
+        How many batches are run at once, each by a thread and with its part of the cores.
     """
 
-    def __init__(self, batch: int = 1, *, polite: bool = False) -> None:
-        self.batch = batch
+    def __init__(self, batch: int = 1, *, polite: bool = False, streams: int = 1) -> None:
+        self.batch, self.streams = batch, streams
+        self._clock, self._suited = _Clock(), False
         self._polite = polite
         self._queues: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
         self._wake = threading.Condition()
         self._closed = False
         self._threads: list[threading.Thread] = []
-        self._hire()
+        self._hire(streams)
 
     def submit(
-        self, network: Network, array: NDArray[np.float32], priority: Priority = Priority.RUN
+        self,
+        network: Network,
+        array: NDArray[np.float32],
+        priority: Priority = Priority.RUN,
+        *,
+        alone: bool = False,
     ) -> Future[Inferred]:
-        """Queue one input, ``(C, h, w)``; the future gives its output, ``(k, rows, columns)``."""
-        return self._put(_Job(network, array, Future()), priority)
+        """Queue one input, ``(C, h, w)``; the future gives its output, ``(k, rows, columns)``.
+
+        One that is waited for `alone` has all cores, and no batch.
+        """
+        return self._put(_Job(network, array, Future(), alone), priority)
 
     def call(self, work: Callable[[], Any], priority: Priority = Priority.RUN) -> Future[Inferred]:
-        """Queue anything else that belongs on this thread."""
+        """Queue anything else that belongs on these threads; it has all cores."""
         return self._put(_Job(None, work, Future()), priority)
 
     def close(self) -> None:
@@ -129,9 +176,10 @@ class Device:
 
         On the device's own thread. It is doubled as long as that pays and there is memory.
         """
-        if not network.device.startswith("cuda") or len(self._threads) > 1:
+        if not network.device.startswith("cuda") or self._suited:
             return
-        self._hire()
+        self._suited = True
+        self._hire(2)
         it = network.card.input
         side = it.tile if it.fixed else it.tile + 2 * network.halo
         best = 0.0
@@ -150,10 +198,12 @@ class Device:
                 break
             self.batch, best = batch, rate
 
-    def _hire(self) -> None:
-        thread = threading.Thread(target=self._serve, name="hrviewer-device", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+    def _hire(self, threads: int) -> None:
+        """Have at least so many threads."""
+        while len(self._threads) < threads:
+            thread = threading.Thread(target=self._serve, name="hrviewer-device", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _put(self, job: _Job, priority: Priority) -> Future[Inferred]:
         with self._wake:
@@ -193,13 +243,16 @@ class Device:
         if len(jobs) > self.batch:
             self._run_apart(jobs, self.batch)
             return
-        start = time.perf_counter()
+        start = self._clock.start()
         try:
             if jobs[0].network is None:
                 outputs: Any = [jobs[0].work()]
             else:
-                outputs = self._infer(jobs[0].network, [job.work for job in jobs])
+                with sharing(1 if jobs[0].alone else self.streams):
+                    batch = 1 if jobs[0].alone else self.batch
+                    outputs = self._infer(jobs[0].network, [job.work for job in jobs], batch)
         except BaseException as error:
+            self._clock.stop(start)
             if is_out_of_memory(error) and jobs[0].network is not None and self.batch > 1:
                 self.batch //= 2
                 self._run_apart(jobs, self.batch)
@@ -208,7 +261,7 @@ class Device:
             else:
                 jobs[0].future.set_exception(error)
             return
-        seconds = (time.perf_counter() - start) / len(jobs)
+        seconds = self._clock.stop(start) / len(jobs)
         for job, output in zip(jobs, outputs, strict=False):
             job.future.set_result(Inferred(output, seconds))
 
@@ -216,8 +269,8 @@ class Device:
         for i in range(0, len(jobs), part):
             self._run(jobs[i : i + part])
 
-    def _infer(self, network: Network, arrays: list[NDArray[np.float32]]) -> Any:
-        full = np.zeros((self.batch, *arrays[0].shape), np.float32)
+    def _infer(self, network: Network, arrays: list[NDArray[np.float32]], batch: int) -> Any:
+        full = np.zeros((batch, *arrays[0].shape), np.float32)
         for row, array in zip(full, arrays, strict=False):
             row[:] = array
         return network(full)[: len(arrays)]

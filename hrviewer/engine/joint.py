@@ -278,7 +278,7 @@ def see_warped(looker: Looker, network: Network, request: Warp) -> list[Seen]:
         start = time.perf_counter()
         array = network.card.prepare(in_range(picture, looker.pyramid.dtype))
         charge = replace(charge, prepare_s=time.perf_counter() - start)
-        done = looker.device.submit(network, array, looker.priority).result()
+        done = looker.device.submit(network, array, looker.priority, alone=True).result()
     except Exception as error:
         return [failed(patch, request.role, charge, network.card.outputs, error)]
     start = time.perf_counter()

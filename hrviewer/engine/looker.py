@@ -180,7 +180,7 @@ class Looker:
             todo.sort(key=lambda asked: math.dist(asked.patch.core.center, centre))
         abandoned = threading.Event()
         ready: SimpleQueue[tuple[_Asked, Charge, Future[Inferred] | BaseException]] = SimpleQueue()
-        room = threading.Semaphore(2 * self.device.batch + 2)
+        room = threading.Semaphore(2 * self.device.batch * self.device.streams + 2)
         reader = threading.Thread(
             target=self._feed,
             args=(network, todo, ready, room, abandoned),
@@ -341,6 +341,7 @@ class Looker:
             network.device,
             network.precision,
             self.device.batch,
+            self.device.streams,
             *parts,
         )
         return hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()

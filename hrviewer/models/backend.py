@@ -38,6 +38,7 @@ TOLERATED = 0.1
 _GAIN = 0.95
 """A back end must take less than this part of torch's time to be taken instead."""
 _ROUNDS = 3
+_TILES = 3
 _EXPORTERS = ("onnxruntime", "openvino")
 _KNOWN = ("auto", "torch", *_EXPORTERS)
 _chosen: dict[str, str] = {}  # so that one process keeps to one choice, whatever the disk says
@@ -139,15 +140,17 @@ def agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:
 def fastest(candidates: Mapping[str, Network], tile: Floats, rounds: int = _ROUNDS) -> str:
     """Return the name of the one that runs a tile in the least time; the first where in doubt.
 
-    Each is warmed up; then they take turns, and the best of each counts.
+    They take turns, and the best of each counts. A turn is several tiles, of which the first only
+    warms up: the threads of the one before may still spin, and would be in the way.
     """
     best = dict.fromkeys(candidates, np.inf)
-    for turn in range(rounds + 1):
+    for _ in range(rounds):
         for name, network in candidates.items():
-            start = time.perf_counter()
             network(tile)
-            if turn:
-                best[name] = min(best[name], time.perf_counter() - start)
+            start = time.perf_counter()
+            for _ in range(_TILES):
+                network(tile)
+            best[name] = min(best[name], (time.perf_counter() - start) / _TILES)
     first = next(iter(candidates))
     chosen = min(best, key=lambda name: best[name])
     return chosen if best[chosen] < _GAIN * best[first] else first

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from platformdirs import user_data_path
 
-from hrviewer.engine import Budget, Control, Device, Networks, Watch
+from hrviewer.engine import Budget, Control, Device, Networks, Watch, streams_here
 from hrviewer.errors import UserError
 from hrviewer.exchange.truth import folders
 from hrviewer.geometry import Rect
@@ -123,7 +123,7 @@ class Bench:
         self.folder = folder
         self._name, self._watch, self._control = device, watch, control
         self._store = result_cache() if cache == "use" else None
-        self._device = Device()
+        self._device = Device(streams=streams_here())
         self._networks: dict[str, Networks] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)

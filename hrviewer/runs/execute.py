@@ -35,6 +35,7 @@ from hrviewer.engine import (
     fingerprints,
     how_far_off,
     speaker,
+    streams_here,
 )
 from hrviewer.errors import UserError
 from hrviewer.exchange.truth import read_region
@@ -135,7 +136,7 @@ def run(
             seed=seed,
             hints=checked(chosen, as_hints(hints or {})),
         )
-        worker = Device()
+        worker = Device(streams=streams_here())
         store = result_cache() if cache == "use" else None
         try:
             done = job.run(
@@ -245,6 +246,7 @@ class Job:
         )
         if earlier is not None:
             networks.device.batch = earlier["engine"]["batch"]
+            networks.device.streams = earlier["engine"].get("streams", 1)
         looker = Looker(
             self.pyramid,
             networks,

@@ -269,4 +269,5 @@ def looker_settings(looker: Looker) -> dict[str, Any]:
         "backend": main.backend,
         "precision": main.precision,
         "batch": looker.device.batch,
+        "streams": looker.device.streams,
     }

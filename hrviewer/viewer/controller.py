@@ -25,7 +25,7 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from hrviewer.engine import Device, Networks, ResultCache
+from hrviewer.engine import Device, Networks, ResultCache, streams_here
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, installed_packs, open_pack
@@ -356,7 +356,7 @@ class Controller:
     def networks_of(self, pack: Pack) -> Networks:
         """Return a pack's networks, on the window's one device."""
         if self._device is None:
-            self._device = Device(polite=self.polite)
+            self._device = Device(polite=self.polite, streams=streams_here())
         kept = self._networks
         chosen = pack, self.device, self.precision
         if kept is None or (kept.pack, kept.name, kept.precision) != chosen:

@@ -9,6 +9,7 @@ from toys import Bright
 
 from hrviewer.engine import Device, Priority
 from hrviewer.engine.device import is_out_of_memory
+from hrviewer.models.threads import threads
 
 
 def gate(device: Device) -> threading.Event:
@@ -90,6 +91,31 @@ def test_lack_of_memory_halves_the_batch(device):
     go.set()
     assert [float(f.result(10).output.sum()) / 64 for f in futures] == pytest.approx(range(8))
     assert device.batch == 2
+
+
+def test_streams_share_the_cores_and_split_the_time(monkeypatch):
+    monkeypatch.setattr("hrviewer.models.threads.cores", lambda: 8)
+    together = threading.Barrier(2)
+    net, taken = Bright(), []
+
+    def before(batch):
+        taken.append(threads())
+        if len(taken) <= 2:
+            together.wait(10)
+            time.sleep(0.2)
+
+    net.before = before
+    device = Device(streams=2)
+    try:
+        start = time.perf_counter()
+        both = [device.submit(net, a) for a in arrays(2)]
+        seconds = sum(job.result(10).seconds for job in both)
+        passed = time.perf_counter() - start
+        assert 0.2 <= seconds <= passed
+        device.submit(net, arrays(1)[0], alone=True).result(10)
+    finally:
+        device.close()
+    assert taken == [4, 4, 8]
 
 
 def test_one_bad_input_fails_alone(device):

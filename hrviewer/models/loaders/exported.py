@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hrviewer.models.loaders.onnx import cores, run_session, session_options
+from hrviewer.models.loaders.onnx import run_session, session_options
 from hrviewer.models.loaders.torch import TorchNetwork, count_flops
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.threads import cores
 
 __all__ = ["EXPORTERS", "ExportedNetwork", "OnnxruntimeNetwork", "OpenVinoNetwork", "export"]
 

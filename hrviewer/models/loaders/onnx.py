@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.loaders.graph import Graph
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.threads import cores
 from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
@@ -123,13 +123,6 @@ def _check_input(path: Path, card: Card, session: Any) -> None:
                 f"{card.name}: the network takes {side} pixels a side and no other: "
                 f"the card needs input.tile {side} and input.fixed true"
             )
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:

@@ -20,6 +20,7 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.network import Floats, Network, activate
 from hrviewer.models.registry import architecture
+from hrviewer.models.threads import threads
 from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
@@ -37,7 +38,15 @@ class TorchNetwork(Network):
     network: that is what runs. One with ``attend(tokens, boxes, merge)`` tells its attention.
     """
 
-    def __init__(self, card: Card, sha256: str, module: nn.Module, device: torch.device) -> None:
+    def __init__(
+        self,
+        card: Card,
+        sha256: str,
+        module: nn.Module,
+        device: torch.device,
+        limit: int | None = None,
+    ) -> None:
+        self._limit = limit
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
         self.joint = callable(getattr(module, "join", None))
         self.attends = callable(getattr(module, "attend", None))
@@ -56,7 +65,7 @@ class TorchNetwork(Network):
             self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, path: Path, card: Card, device: str, threads: int | None) -> TorchNetwork:
+    def load(cls, path: Path, card: Card, device: str, limit: int | None) -> TorchNetwork:
         """Load a ``.safetensors`` file; `UserError` where it does not fit the architecture."""
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -66,8 +75,8 @@ class TorchNetwork(Network):
                 f"{card.name}: safetensors weights need the card's architecture (name and params)"
             )
         placed = _device(device)
-        if threads and placed.type == "cpu":
-            torch.set_num_threads(threads)
+        if limit and placed.type == "cpu":
+            torch.set_num_threads(limit)
         data, sha256 = read_weights(path, card)
         try:
             weights: dict[str, Tensor] = load(data)
@@ -90,7 +99,7 @@ class TorchNetwork(Network):
             raise UserError(
                 f"{path} does not fit the architecture {name} ({brief(error)}): correct the card"
             ) from None
-        return cls(card, sha256, module.eval().requires_grad_(False), placed)
+        return cls(card, sha256, module.eval().requires_grad_(False), placed, limit)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         def run() -> Any:
@@ -234,6 +243,9 @@ class TorchNetwork(Network):
         run: Callable[[], Any],
         mode: Callable[[], AbstractContextManager[Any]] = torch.inference_mode,
     ) -> Any:
+        wanted = min(self._limit or threads(), threads())
+        if self._device.type == "cpu" and torch.get_num_threads() != wanted:
+            torch.set_num_threads(wanted)  # of the thread that this is
         try:
             with mode():
                 return run()
