@@ -84,6 +84,11 @@ class _Clock:
         """Return a job's seconds: what passed, over how many there were, moment by moment."""
         return self._tick(-1) - start
 
+    @property
+    def running(self) -> int:
+        """How many jobs run now."""
+        return self._running
+
     def _tick(self, more: int) -> float:
         with self._lock:
             now = time.perf_counter()
@@ -158,6 +163,11 @@ class Device:
     def call(self, work: Callable[[], Any], priority: Priority = Priority.RUN) -> Future[Inferred]:
         """Queue anything else that belongs on these threads; it has all cores."""
         return self._put(_Job(None, work, Future()), priority)
+
+    @property
+    def running(self) -> int:
+        """How many batches, and other jobs, run now."""
+        return self._clock.running
 
     def close(self) -> None:
         """Finish what runs, drop what waits, end the thread."""

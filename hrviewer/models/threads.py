@@ -26,7 +26,7 @@ def cores() -> int:
 @contextmanager
 def sharing(parts: int) -> Iterator[None]:
     """Have what this thread runs take one of `parts` equal parts of the cores."""
-    before = getattr(_own, "parts", 1)
+    before = getattr(_own, "parts", None)
     _own.parts = parts
     try:
         yield
@@ -34,6 +34,7 @@ def sharing(parts: int) -> Iterator[None]:
         _own.parts = before
 
 
-def threads() -> int:
-    """Return how many threads what this thread runs may take."""
-    return max(1, cores() // getattr(_own, "parts", 1))
+def threads() -> int | None:
+    """Return how many threads what this thread runs may take; None where nobody has said."""
+    parts: int | None = getattr(_own, "parts", None)
+    return None if parts is None else max(1, cores() // parts)

@@ -24,7 +24,7 @@ __all__ = ["train"]
 
 EVERY = 100
 """Steps between checkpoints."""
-JUDGED = 10
+JUDGED = 4
 """How often it is judged on the way."""
 
 Watch = Callable[[int, float, dict[str, float] | None], None]

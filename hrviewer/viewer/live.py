@@ -68,6 +68,9 @@ REST = 0.05
 BETWEEN = 0.1
 """Seconds between refreshes of the overlays, at least."""
 
+KEPT = 0.08
+"""Seconds for which what is drawn of a new choice is waited for: what was kept comes at once."""
+
 LETTER = 1.0
 """Width of a letter of the head-up line, per size of its font, about; screen pixels."""
 
@@ -119,6 +122,7 @@ class Live:
         self._shown: list[Rect] = []
         self._answers: dict[Rect, Cell] = {}
         self._refreshed = 0.0
+        self._turned = 0.0
         self._said = 0.0
         self._recent: deque[tuple[float, float, float]] = deque()
         self._looks = self._served = 0
@@ -181,6 +185,11 @@ class Live:
             self._follow_choice()
             self._follow_view(ready)
             self._listen(ready)
+
+    @property
+    def turning(self) -> bool:
+        """Whether another choice was made a moment ago, and may be on the screen at once."""
+        return self.on and time.perf_counter() - self._turned < KEPT
 
     def close(self) -> None:
         """End the threads; they stop at the next batch and nobody waits for them."""
@@ -306,6 +315,7 @@ class Live:
             )
         self._choice = self.session.switch(strategy, params, budget, networks, hints)
         self._painter.turn(self._choice)
+        self._turned = time.perf_counter()
         self._news.clear()
         self._busy = True
 
@@ -365,6 +375,8 @@ class Live:
             elif isinstance(news, Exception):
                 controller.failed.emit(in_words(news))
         if self._moving or session is None or controller.overlays is None:
+            return
+        if self.turning and not (self._painter is None or self._painter.done):
             return
         waiting = session.waiting
         busy = bool(waiting) or fresh

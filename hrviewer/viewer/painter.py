@@ -8,7 +8,7 @@ look that cells share, each draws and bears its own part.
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from hrviewer.engine import Cell, Progress, Seen, Update
@@ -46,16 +46,22 @@ class Painter:
         self._parts: dict[Rect, _Part] = {}
         self._drawing: tuple[Rect, object] | None = None
         self._worker = ThreadPoolExecutor(1, "hrviewer-paint")
+        self._last: Future[None] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether all that was taken is drawn."""
+        return self._last is None or self._last.done()
 
     def turn(self, choice: int) -> None:
         """Draw this choice from now on, on an empty picture."""
         self._choice = choice
-        self._worker.submit(self._clear)
+        self._last = self._worker.submit(self._clear)
 
     def take(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
         """Draw a cell, or what comes of one; from any thread."""
         try:
-            self._worker.submit(self._draw, choice, rect, update)
+            self._last = self._worker.submit(self._draw, choice, rect, update)
         except RuntimeError:  # closed in the meantime
             log.debug("nobody draws any more")
 

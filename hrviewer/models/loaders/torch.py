@@ -243,9 +243,11 @@ class TorchNetwork(Network):
         run: Callable[[], Any],
         mode: Callable[[], AbstractContextManager[Any]] = torch.inference_mode,
     ) -> Any:
-        wanted = min(self._limit or threads(), threads())
-        if self._device.type == "cpu" and torch.get_num_threads() != wanted:
-            torch.set_num_threads(wanted)  # of the thread that this is
+        part = threads()
+        if part is not None and self._device.type == "cpu":
+            part = min(part, self._limit or part)
+            if torch.get_num_threads() != part:
+                torch.set_num_threads(part)  # of the thread that this is
         try:
             with mode():
                 return run()

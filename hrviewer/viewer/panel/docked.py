@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Panel"]
 
-TICK = 60
-"""Milliseconds between looks at what other threads did."""
+TICK, SOON = 60, 8
+"""Milliseconds between looks at what other threads did; and right after another choice."""
 
 WIDTH = 372
 
@@ -105,6 +105,7 @@ class Panel(QTabWidget):
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._tick)
         self._timer.start(TICK)
+        controller.strategy_changed.connect(self._hurry)
         # The last resort, when only Qt's side of the panel goes.
         self.destroyed.connect(controller.close)
 
@@ -131,6 +132,10 @@ class Panel(QTabWidget):
         window = self.window()
         self.controller.live.sleep(window is None or not window.isVisible() or window.isMinimized())
         self.controller.tick()
+        self._timer.setInterval(SOON if self.controller.live.turning else TICK)
+
+    def _hurry(self) -> None:
+        self._timer.start(0)
 
     def _restyle(self) -> None:
         theme = get_theme(self.controller.viewer.theme)
