@@ -18,7 +18,7 @@ class Corner(Recipe):
     title, classes, version = "Corner", ("thing",), 1
 
     def render(self, rect, scale):
-        return np.full((rect.h, rect.w, 3), self.seed % 256, np.uint8)
+        return np.full((rect.h // scale, rect.w // scale, 3), self.seed % 256, np.uint8)
 
     def truth(self, rect):
         points = np.random.default_rng(self.seed).uniform(20, self.size / 2 - 20, (40, 2))
@@ -84,14 +84,44 @@ def test_who_stands_alone_is_as_likely_as_a_crowd(monkeypatch):
     monkeypatch.setattr(Corner, "truth", lambda self, rect: Truth(points).clip(rect))
     pieces = Pieces("corner", 0, 0, size=1024, side=64, around=1.0)
     rng = np.random.default_rng(1)
-    alone = sum(pieces._place(points, rng).y < 128 for _ in range(400))
+    alone = sum(pieces._place(points, rng, 1).y < 128 for _ in range(400))
     assert 150 < alone < 250
+
+
+@pytest.mark.parametrize(("crowding", "share"), [(0.5, 3 / 4), (1.0, 9 / 10)])
+def test_crowds_are_seen_more_often_by_a_power_of_what_they_hold(crowding, share):
+    points = np.array([[100.0, 100.0]] + [[500.0, 500.0]] * 9)
+    pieces = Pieces("corner", 0, 0, size=1024, side=64, around=1, crowding=crowding)
+    rng = np.random.default_rng(0)
+    crowd = sum(pieces._place(points, rng, 1).y > 300 for _ in range(2000)) / 2000
+    assert crowd == pytest.approx(share, abs=0.04)
+
+
+def test_some_pieces_are_seen_from_farther():
+    pieces = Pieces("corner", 9, 3, size=1024, side=32, batch=6, stride=4, around=1, shrunk=4)
+    counts, scales = [], set()
+    for number in range(9):
+        images, there = pieces[number]
+        assert images.shape == (6, 3, 32, 32)
+        assert there.shape == (6, 1, 8, 8)
+        counts.append(there.sum((1, 2, 3)).numpy())
+    near, far = np.array(counts)[:, 4:].mean(), np.array(counts)[:, :4].mean()
+    # An area of 4, 16 or 64 times as much holds more.
+    assert far > 2 * near
+    rng = np.random.default_rng(0)
+    for scale in (1, 2, 8):
+        rect = pieces._place(np.array([[700.0, 900.0]]), rng, scale)
+        scales.add(rect.h // 32)
+        assert rect.y % scale == rect.x % scale == 0
+        assert rect in Rect(0, 0, 1024, 1024)
+        assert Rect(700, 900, 1, 1) in rect
+    assert scales == {1, 2, 8}
 
 
 def test_things_of_every_size_are_seen_as_often():
     pieces = Pieces("corner", 0, 0, size=10_064, side=64, around=0, growth=10)
     rng = np.random.default_rng(1)
-    tops = np.array([pieces._place(np.empty((0, 2)), rng).y for _ in range(4000)])
+    tops = np.array([pieces._place(np.empty((0, 2)), rng, 1).y for _ in range(4000)])
     # Sizes grow from 1 to 10 along the side: half of the places are above that of √10.
     assert np.median(tops) == pytest.approx(10_000 * (np.sqrt(10) - 1) / 9, rel=0.08)
     assert 0 <= tops.min() < tops.max() <= 10_000

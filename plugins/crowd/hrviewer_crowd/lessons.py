@@ -39,8 +39,8 @@ NETWORK = Architecture(
 SOURCES = {"data": f"scenes `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
 SIDE = 192
 """Of the pieces that it learns from, in pixels."""
-GROWTH = 10
-"""How many times as large as the farthest people the nearest ones are."""
+PIECES = partial(Pieces, "crowd", growth=10, crowding=0.5)
+"""The nearest people are ten times as large as the farthest ones."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
 SIZE, WHOLE = 8192, 4096
@@ -69,18 +69,7 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(
-            Pieces,
-            "crowd",
-            side=SIDE,
-            batch=10,
-            stride=4,
-            around=0.7,
-            again=8,
-            growth=GROWTH,
-            crowding=0.5,
-            shrunk=2,
-        ),
+        partial(PIECES, side=SIDE, batch=10, stride=4, around=0.7, again=8, shrunk=2),
         choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
@@ -90,50 +79,50 @@ def main(data: Path | None, pack: Path) -> Density:
 
 def scout(data: Path | None, pack: Path) -> Student:
     """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
-    pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
+    pieces = partial(PIECES, side=512, batch=4)
     return _student("scout", pack, pieces, down=2)
 
 
 def picker(data: Path | None, pack: Path) -> Student:
     """Guess the same, and doubt most where a look would correct most."""
-    pieces = partial(Pieces, "crowd", side=512, batch=4, growth=GROWTH)
+    pieces = partial(PIECES, side=512, batch=4)
     return _student("scout", pack, pieces, Picker, down=2)
 
 
 def scanner(data: Path | None, pack: Path) -> Student:
     """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
-    return _student("scanner", pack, partial(Pieces, "crowd", side=256, batch=8))
+    return _student("scanner", pack, partial(PIECES, side=256, batch=8))
 
 
 def encoder(data: Path | None, pack: Path) -> Student:
     """Say in a few numbers what ``main`` counts, and what it looks like."""
-    return _student("encoder", pack, partial(Pieces, "crowd", side=256, batch=8), Coder)
+    return _student("encoder", pack, partial(PIECES, side=256, batch=8), Coder)
 
 
 def blind(data: Path | None, pack: Path) -> Student:
     """Say in a few numbers what a place looks like, without knowing what is to be counted."""
-    pieces = partial(Pieces, "crowd", side=256, batch=8, growth=GROWTH)
+    pieces = partial(PIECES, side=256, batch=8)
     return _student("encoder", pack, pieces, Reconstructor)
 
 
 def head(data: Path | None, pack: Path) -> Student:
     """Read from codes what ``main`` counts."""
-    return _student("head", pack, partial(Pieces, "crowd", side=256, batch=8), Reader)
+    return _student("head", pack, partial(PIECES, side=256, batch=8), Reader)
 
 
 def resizer(data: Path | None, pack: Path) -> Student:
     """Make pictures smaller so that ``main`` still counts in them."""
-    return _student("resizer", pack, partial(Pieces, "crowd", side=256, batch=8), Resizer)
+    return _student("resizer", pack, partial(PIECES, side=256, batch=8), Resizer)
 
 
 def policy(data: Path | None, pack: Path) -> Student:
     """Learn by reward where ``main`` is worth a look, given the scout's guess."""
-    return _student("policy", pack, partial(Pieces, "crowd", side=512, batch=4), Chooser)
+    return _student("policy", pack, partial(PIECES, side=512, batch=4), Chooser)
 
 
 def transformer(data: Path | None, pack: Path) -> Student:
     """Guess, from squares of several sizes, what ``main`` counts."""
-    pieces = partial(Pieces, "crowd", side=512, batch=4, rings=3)
+    pieces = partial(PIECES, side=512, batch=4, rings=3)
     return _student("transformer", pack, pieces, TokenStudent)
 
 
