@@ -305,3 +305,23 @@ def test_nothing_survives_the_window(
     assert [ref() for ref in gone] == [None] * 4
     threads = {thread.name for thread in threading.enumerate()}
     assert not {name for name in threads if name.startswith("hrviewer")}
+
+
+def test_keys_do_what_the_buttons_do(docked, qtbot, count):
+    keys, controller = docked.shortcuts.keys, docked.controller
+    chosen = controller.strategy.id
+    keys["next"].activated.emit()
+    assert controller.strategy.id != chosen
+    keys["before"].activated.emit()
+    assert controller.strategy.id == chosen
+    keys["live"].activated.emit()
+    assert docked.following.switch.isChecked()
+    keys["live"].activated.emit()
+    assert not controller.live.on
+    keys["stop"].activated.emit()  # nothing runs: nothing happens
+    keys["hold"].activated.emit()
+    assert controller.state == "idle"
+    keys["run"].activated.emit()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    assert docked.running.answer.text() == f"{count:,.1f} × thing"
+    assert docked.running.run.toolTip().endswith(f"({keys['run'].key().toString()})")

@@ -66,7 +66,7 @@ class Choice(QWidget):
             "Model", row(self.model, self._button("…", "Open a pack or a network", self.ask_model))
         )
         upper.add("", self.task)
-        upper.add("Strategy", self.strategy, "Where the network looks")
+        upper.add("Strategy", self.strategy, "Where the network looks (F9 takes the next one)")
         upper.add("", self.when)
         self._params = QVBoxLayout()
         lower = Form()

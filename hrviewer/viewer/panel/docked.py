@@ -31,6 +31,7 @@ from hrviewer.viewer.panel.labelling import LabelForm
 from hrviewer.viewer.panel.legend import Legend
 from hrviewer.viewer.panel.parts import heading, style
 from hrviewer.viewer.panel.running import Running
+from hrviewer.viewer.panel.shortcuts import Shortcuts
 from hrviewer.viewer.panel.truth import TruthSwitch
 from hrviewer.viewer.panel.warped import Warped
 
@@ -106,6 +107,7 @@ class Panel(QTabWidget):
         self._timer.timeout.connect(self._tick)
         self._timer.start(TICK)
         controller.strategy_changed.connect(self._hurry)
+        self.shortcuts = Shortcuts(self, controller)
         # The last resort, when only Qt's side of the panel goes.
         self.destroyed.connect(controller.close)
 

@@ -27,7 +27,7 @@ class Following(QWidget):
         self.switch = QCheckBox("Live")
         self.switch.setToolTip(
             "Follow the view: cells in the middle come first, what was seen is kept, the budget "
-            "is that of the whole image, shared out by area"
+            "is that of the whole image, shared out by area (F8)"
         )
         self.words = label(HINT, "muted", wrap=True)
         layout = QVBoxLayout(self)

@@ -26,9 +26,11 @@ class Running(QWidget):
         self.hold = QPushButton("Pause")
         self.end = QPushButton("Stop")
         self.run.setProperty("voice", "first")
-        self.run.setToolTip("Run the strategy on the region")
-        self.hold.setToolTip("Hold after the batch in flight; go on with what was held or stopped")
-        self.end.setToolTip("End after the batch in flight; what was seen is kept")
+        self.run.setToolTip("Run the strategy on the region (F5)")
+        self.hold.setToolTip(
+            "Hold after the batch in flight; go on with what was held or stopped (F6)"
+        )
+        self.end.setToolTip("End after the batch in flight; what was seen is kept (Shift+F5)")
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
