@@ -1,9 +1,10 @@
 """Print the table of the strategies side by side, from what `compare --matched` wrote.
 
-    python docs/families.py DIR/table.csv
+    python docs/families.py DIR/table.csv [NAME]
 
-Errors are over the truth, and over what `patches` counted of the same image; beside each stand
-those of `uniform` at as many FLOPs, and at as many seconds, where it was run so.
+Errors are over the truth, and over what `patches` counted of the same image: means over the
+images, of GAME(4) the median. With a NAME, that strategy alone, beside `patches` and beside
+`uniform` at as many FLOPs and at as many seconds.
 """
 
 from __future__ import annotations
@@ -13,16 +14,23 @@ import sys
 
 import pandas as pd
 
+HEAD = (
+    "| | count error, of the truth | of `patches`' count | GAME(4), of the truth | "
+    "FLOPs, of `patches`' | seconds, of `patches`' | Mpx read |"
+)
+BESIDE = " `uniform` at its FLOPs: error, GAME(4) | at its seconds |"
 
-def main(path: str) -> None:
+
+def main(path: str, only: str = "") -> None:
     """Print a row for each strategy, the nearest to the truth first."""
-    table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    table["params"] = table["params"].fillna("{}").map(json.loads)
+    words = dict.fromkeys(("params", "budget"), "string")
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words)
     table["choice"] = [
-        ":".join([name, *(f"{key}={value}" for key, value in params.items())])
-        for name, params in zip(table["strategy"], table["params"], strict=True)
+        ":".join([name, *(f"{key}={value}" for key, value in json.loads(params).items())])
+        for name, params in zip(table["strategy"], table["params"].fillna("{}"), strict=True)
     ]
     plain = table["choice"].eq("patches") & table["budget"].isna()
+    took = table.loc[plain, "wall_s"]
     full = table[plain].set_index("image")
     full = full.loc[table["image"]].set_axis(table.index)
     each = pd.DataFrame(
@@ -38,24 +46,40 @@ def main(path: str) -> None:
         }
     ).groupby(["choice", "budget"])
     mean = each.mean().assign(game4=each["game4"].median())
-    own = mean.xs("", level="budget").sort_values("error")
-    even = mean.loc["uniform"]
-    print("| | count error, of the truth | of `patches`' count | GAME(4), of the truth (median) "
-          "| FLOPs, of `patches`' | seconds, of `patches`' | Mpx read "
-          "| `uniform` at its FLOPs: error, GAME(4) | at its seconds |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|")
-    for name, row in own.iterrows():
-        said = [f"{row['error']:.1%}", f"{row['of patches']:.1%}", f"{row['game4']:.0%}",
-                f"{row['flops']:.2g}", f"{row['seconds']:.2g}", f"{row['read']:.0f}"]  # fmt: skip
-        for what in ("FLOPs", "seconds"):
-            if f"{what} of {name}" in even.index:
-                beside = even.loc[f"{what} of {name}"]
-                said.append(f"{beside['error']:.0%}, {beside['game4']:.0%}")
-            else:
-                said.append("")
-        print(f"| `{name}` | {' | '.join(said)} |")
-    took = table.loc[plain, "wall_s"].mean()
-    print(f"\n`patches` takes {took:.1f} s an image.")
+    if only:
+        rows = {"`patches`": ("patches", ""), f"`{only}`": (only, "")}
+        rows |= {f"`uniform`, as many {what}": ("uniform", f"{what} of {only}")
+                 for what in ("FLOPs", "seconds")}  # fmt: skip
+        print(HEAD)
+        print("|---" * 7 + "|")
+        for title, key in rows.items():
+            if key in mean.index:
+                print(f"| {title} | {' | '.join(said(mean.loc[key]))} |")
+    else:
+        print(HEAD + BESIDE)
+        print("|---" * 9 + "|")
+        for name, row in mean.xs("", level="budget").sort_values("error").iterrows():
+            keys = [("uniform", f"{what} of {name}") for what in ("FLOPs", "seconds")]
+            beside = [
+                f"{mean.loc[key, 'error']:.0%}, {mean.loc[key, 'game4']:.0%}"
+                if key in mean.index
+                else ""
+                for key in keys
+            ]
+            print(f"| `{name}` | {' | '.join([*said(row), *beside])} |")
+    print(f"\n`patches` takes {took.mean():.1f} s an image, of {len(took)}.")
+
+
+def said(row: pd.Series) -> list[str]:
+    """Return a row's cells."""
+    return [
+        f"{row['error']:.1%}",
+        f"{row['of patches']:.1%}",
+        f"{row['game4']:.0%}",
+        f"{row['flops']:.2g}",
+        f"{row['seconds']:.2g}",
+        f"{row['read']:.0f}",
+    ]
 
 
 if __name__ == "__main__":

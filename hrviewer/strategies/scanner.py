@@ -26,6 +26,10 @@ Floats = NDArray[np.float64]
 OVERVIEW = 32
 """By how much, from native, the image is shrunk to find its background."""
 
+CLOSER = 128
+"""Side of a closer look, network pixels, where the person does not say: smaller ones tell more for
+their FLOPs, and less for their seconds."""
+
 FLOOR = 0.1
 """The part of the random looks that is spread evenly: no scanner is trusted without end."""
 
@@ -78,8 +82,8 @@ class ScannerParams(Params):
         "correct the scanner and to say how sure the count is; without any there is no interval",
     )
     tile: int = tile_field(
-        "Side of a closer look, in pixels of the main network; 0 takes what tells most for its "
-        "price"
+        "Side of a closer look, in pixels of the main network; 0 takes 128, or less where its "
+        "tiles are smaller"
     )
 
 
@@ -169,7 +173,8 @@ class _Scan:
 def _scan(scene: Scene, params: ScannerParams) -> Generator[Request, Result, _Scan | Answer]:
     """Read every tile that is not background."""
     tiling = cut(scene, scene.main.card.input.tile, math.inf)
-    leaves = cut(scene, params.tile, math.inf)
+    side = params.tile or min(CLOSER, scene.main.card.input.tile)
+    leaves = cut(scene, side, math.inf)
     patches, k = tiling.patches, len(scene.main.card.classes) or 1
     wanted = np.ones(len(patches), bool)
     if _skips(scene, params):
