@@ -110,11 +110,10 @@ class Chooser(Student):
                 "teach it first"
             )
         scout = networks.load("scout", device)
-        seen = scout.card  # which is what the policy sees, too
+        seen = scout.card  # which is what the policy sees, too, where it is not told another scale
         what = Architecture(name="tile-policy")
-        shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False}
-        if down is not None and down != seen.input.downsample:
-            raise UserError(f"the policy of {networks.name!r} sees what its scout sees")
+        down = down or int(seen.input.downsample)
+        shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False, "downsample": down}
         card = derived(
             main,
             role,
@@ -123,8 +122,7 @@ class Chooser(Student):
             input=seen.input.model_copy(update=shape),
             output=Output(stride=STRIDE, halo=halo(what), classes=("look",), activation="sigmoid"),
         )
-        side = int(STRIDE * seen.input.downsample)
-        return {"card": card, "windows": (), "tile": side, "scout": scout}
+        return {"card": card, "windows": (), "tile": STRIDE * down, "scout": scout}
 
     def begin(self) -> nn.Module:
         """Return a network that would look at a few tiles."""
@@ -167,8 +165,9 @@ class Chooser(Student):
     def _know(self, images: Tensor) -> Known:
         """Ask main and the scout about pictures ``(n, 3, h, w)``, from 0 to 1."""
         view = self._view(images)
-        down = int(self.card.input.downsample)
-        prepared = normalised(view, self.scout.card.input).float().cpu().numpy()
+        down = int(self.scout.card.input.downsample)
+        scouted = F.avg_pool2d(images, down)
+        prepared = normalised(scouted, self.scout.card.input).float().cpu().numpy()
         k, side = self.teacher.card.answers, self.tile
         said = torch.from_numpy(self.scout(prepared))
         cells = side // (self.scout.stride * down)

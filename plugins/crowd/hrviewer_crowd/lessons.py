@@ -116,8 +116,11 @@ def resizer(data: Path | None, pack: Path) -> Student:
 
 
 def policy(data: Path | None, pack: Path) -> Student:
-    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
-    return _student("policy", pack, partial(PIECES, side=512, batch=4), Chooser)
+    """Learn by reward where ``main`` is worth a look, given the scout's guess.
+
+    It sees a quarter of the size, where the scout sees half: it shares a budget with the scout.
+    """
+    return _student("policy", pack, partial(PIECES, side=512, batch=4), Chooser, down=4, steps=2000)
 
 
 def transformer(data: Path | None, pack: Path) -> Student:
