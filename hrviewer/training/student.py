@@ -78,6 +78,7 @@ KINDS = {
         down=2,
         multiple_of=16,
         windows=((1, 1.0, 0.02), (4, 0.5, 0.1), (8, 0.5, 0.2), (32, 0.3, 1.0)),
+        tile=1024,
     ),
     "scanner": Kind(
         "density-scanner",
@@ -99,7 +100,8 @@ KINDS = {
     ),
 }
 """A scout sees the picture shrunk: at half the size, for things too small to be seen from afar,
-with fewer channels. A scanner sees every pixel, and fills up no border; a transformer squares
+with fewer channels, and in larger tiles, since it reads so much that their halos would cost a
+third of a budget. A scanner sees every pixel, and fills up no border; a transformer squares
 of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
 
 

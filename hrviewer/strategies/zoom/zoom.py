@@ -86,7 +86,7 @@ class ZoomParams(Params):
         description="For threshold, the part of the highest score from which a place is looked at",
     )
     share: float = Field(
-        0.25,
+        0.1,
         ge=0,
         le=0.9,
         title="Drawn at random",
