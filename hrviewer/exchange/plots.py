@@ -217,6 +217,8 @@ def annotate(panel: Any, at: Any, labels: Sequence[str], ink: Ink) -> None:
     taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in at]
     back = panel.transData.inverted().transform(at)
     for (x, y), text in zip(back, labels, strict=True):
+        if not text:
+            continue
         label = panel.annotate(text, (x, y), xytext=OFFSETS[0], textcoords="offset points",
                                fontsize=8, color=ink.text)  # fmt: skip
         label.set_in_layout(False)

@@ -27,6 +27,8 @@ COSTS = {
     "flops": Quantity("cost per image", "FLOP"),
     "seconds": Quantity("time per image", "s"),
 }
+MATCHED = " of "
+"""In the budget of a row that was run at another one's cost."""
 MOST = 24
 """Runs that are shown in pictures."""
 
@@ -54,7 +56,11 @@ def publish_comparison(table: pd.DataFrame, images: dict[str, object]) -> dict[s
         points["error"] = points["error"].astype(float).abs()
         mean = points.groupby(keys, dropna=False, sort=False)[["error", "flops", "wall_s"]]
         points = mean.mean().reset_index().rename(columns={"wall_s": "seconds"})
-        points["label"] = [label(row) for row in points.to_dict("records")]
+        # What matches another's cost stands under or over it: its name would say nothing more.
+        points["label"] = [
+            "" if isinstance(row["budget"], str) and MATCHED in row["budget"] else label(row)
+            for row in points.to_dict("records")
+        ]
         drawn = error_against_cost(points, COSTS, "mean absolute error")
         plots = [
             ("Error against cost. Dashed: the Pareto front, what no other beats in both.", drawn)

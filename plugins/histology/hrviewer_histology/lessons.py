@@ -94,7 +94,7 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
         card,
         (_with_scenes(photos) if tissue else _photographs(photos)) | _marks(fields),
         pictures,
-        choose={f"val_{k}": lots[f"val_{k}"] for k in SCALES[:2]}
+        choose={"val_1": lots["val_1"]}
         | {"tissue": [whole("tissue", SIZE, seed) for seed in CHOOSE[:4]]},
         test=lots | {"tissue": [whole("tissue", SIZE, seed) for seed in TEST[:4]]},
         windows=COARSE if marked else WINDOWS,
