@@ -137,11 +137,13 @@ def test_close_to_the_truth_for_a_tenth_of_the_price(method, scout):
     answer, record, _ = run(pack=pack, method=method)
     assert record.ledger.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
     # A threshold need not find as many places as the budget pays for.
-    assert record.ledger.total.flops > (0.06 if method == "threshold" else 0.08) * WHOLE
+    assert record.ledger.total.flops > (0.05 if method == "threshold" else 0.08) * WHOLE
     assert answer.estimate[0] == pytest.approx(COUNT, rel=0.25)
     low, high = answer.interval
     assert low <= answer.estimate[0] <= high
-    assert ("asymptotic" if method == "sampling" else "at random") in answer.note
+    # A quadtree's trials turn scores into counts.
+    trusts = method != "sampling" and (scout or method == "quadtree")
+    assert ("at random" if trusts else "asymptotic") in answer.note
     assert "places" in answer.note
     chosen = [row for row in record.patches if row.role == "main" and row.scale == 1]
     assert len({(row.y, row.x) for row in chosen}) == len(chosen)
@@ -353,14 +355,14 @@ def test_failed_looks_count_as_guessed():
 def test_a_killed_run_goes_on_as_it_would_have():
     from hrviewer.engine import empty_record
 
-    whole, record, _ = run()
+    whole, record, _ = run(method="sampling")
     with Bench(IMAGE, ToyPack(main=Bright(), scout=Scout(error=0.5))) as bench:
         first, second = (empty_record(bench.pyramid, bench.networks, 1.0) for _ in range(2))
     killed = Kept(first)
     killed.die_after = 4
     with pytest.raises(KeyboardInterrupt):
-        run(sink=killed)
-    resumed, again, _ = run(sink=Kept(second, killed.journal))
+        run(sink=killed, method="sampling")
+    resumed, again, _ = run(sink=Kept(second, killed.journal), method="sampling")
     assert resumed.estimate == whole.estimate
     np.testing.assert_array_equal(again.output.values, record.output.values)
 

@@ -40,6 +40,7 @@ def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
     assert widget.isHidden()
     add(model, photo)
     controller.use_strategy("zoom")
+    controller.params = {"method": "sampling"}
     controller.budget = "8MFLOP"
     controller.start()
     finish(controller)
@@ -49,7 +50,7 @@ def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
     assert [one.flops for one in said] == sorted(one.flops for one in said)
     assert not widget.isHidden()
     assert widget.plot.count == len(said)
-    assert widget.words.text().startswith("95 % at any moment")
+    assert widget.words.text().startswith("95 % so far")
     controller.use_strategy("patches")
     controller.budget = ""
     controller.start()

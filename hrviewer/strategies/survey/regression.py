@@ -27,6 +27,7 @@ __all__ = ["Factor", "calibrate", "inclusion"]
 
 Floats = NDArray[np.float64]
 
+TINY = 1e-12
 PRIOR = 0.3
 """By which part the guesses of a whole region are thought to be off, before any look."""
 
@@ -82,9 +83,7 @@ def inclusion(p: Floats, draws: int) -> Floats:
     return np.asarray(1 - np.exp(-math.exp(brentq(excess, low, high)) * p))
 
 
-def calibrate(
-    guess: Floats, values: Floats, likely: Floats, spread: Floats, *, counts: bool = True
-) -> Factor:
+def calibrate(guess: Floats, values: Floats, likely: Floats, spread: Floats) -> Factor:
     """Return what a unit of guess is worth, from places drawn at random.
 
     Parameters
@@ -95,24 +94,15 @@ def calibrate(
         How likely each was to be drawn.
     spread : ndarray, shape (m,)
         The standard deviation of each guess; what the looks seem to scatter less than that is
-        taken for luck. Of scores, which say nothing of it, it is not used.
-    counts : bool
-        Whether guesses are in the answer's unit. Of scores nothing is thought before a look.
+        taken for luck.
     """
     m, k = guess.shape
-    one = np.ones(k)
-    prior = Factor(one, PRIOR * one) if counts else Factor(0 * one, math.inf * one)
     weights = 1 / likely
     x = weights @ guess if m else np.zeros(k)
-    if not m or not (x > 0).any():
-        return Factor(prior.value, np.where(np.isfinite(prior.deviation), prior.deviation, 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(x > 0, (weights @ values) / x, prior.value)
+        ratio = np.where(x > 0, (weights @ values) / x, 1.0)
         scatter = weights**2 @ (values - ratio * guess) ** 2 * (m / max(m - 1, 1))
-        if counts:
-            scatter = np.maximum(scatter, float(weights**2 @ spread**2) / k)
-        variance = np.where(x > 0, scatter / x**2, math.inf)
-        sure = 1 / np.maximum(variance, 1e-12), 1 / prior.deviation**2
-    total = sure[0] + sure[1]
-    value = np.where(total > 0, (sure[0] * ratio + sure[1] * prior.value) / total, prior.value)
-    return Factor(value, 1 / np.sqrt(np.where(total > 0, total, math.inf)))
+        scatter = np.maximum(scatter, float(weights**2 @ spread**2) / k)
+        sure = np.where(x > 0, 1 / np.maximum(scatter / x**2, TINY), 0.0)
+    total = sure + 1 / PRIOR**2
+    return Factor((sure * ratio + 1 / PRIOR**2) / total, 1 / np.sqrt(total))

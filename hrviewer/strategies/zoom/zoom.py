@@ -41,7 +41,7 @@ TRIALS = 0.15
 """Part of a quadtree's budget that tells what looks at coarser levels are worth."""
 
 FEW = 4
-"""Random looks that a policy which wants none is to take all the same."""
+"""Random looks to take beside chosen ones, at least, or as many as a third."""
 
 DOUBT = 2.0
 """How many trials the belief is worth that a coarser look is worth nothing."""
@@ -211,7 +211,10 @@ class Zoom(Strategy):
         if params.method == "sampling":
             return (yield from _survey(course, affordable(leaves, course.left)))
         draws = yield from _CHOOSE[params.method](course)
-        return (yield from _corrected(course, draws))
+        if course.guess.counts:
+            return (yield from _corrected(course, draws))
+        # Few looks say too little of what a score is worth.
+        return (yield from _survey(course, draws))
 
 
 # How each method chooses. Each looks at what it chose and returns how many draws are to follow.
@@ -222,9 +225,9 @@ Choosing = Generator[Request, Result, int]
 def _topk(course: _Course) -> Choosing:
     share = course.params.share
     most = affordable(course.leaves, course.left)
-    n = min(course.params.k or most, math.ceil(most * (1 - share)))
+    n, draws = _split(most, course.params.k or most, share)
     yield from _look(course, _best(course.guess.reach)[:n])
-    return _draws(most, n, share)
+    return draws
 
 
 def _threshold(course: _Course) -> Choosing:
@@ -233,9 +236,9 @@ def _threshold(course: _Course) -> Choosing:
     density = reach / course.leaves.areas
     chosen = _best(reach)
     chosen = chosen[density[chosen] >= course.params.threshold * density.max()]
-    n = min(len(chosen), math.ceil(most * (1 - share)))
+    n, draws = _split(most, len(chosen), share)
     yield from _look(course, chosen[:n])
-    return _draws(most, n, share)
+    return draws
 
 
 def _policy(course: _Course) -> Choosing:
@@ -255,10 +258,9 @@ def _policy(course: _Course) -> Choosing:
     yield Show("saliency", *_grid(leaves, chance))
     most = affordable(leaves, course.left)
     chosen = _best(chance)
-    n = min(int(np.count_nonzero(chance >= 0.5)), math.ceil(most * (1 - share)))
+    n, draws = _split(most, int(np.count_nonzero(chance >= 0.5)), share)
     yield from _look(course, chosen[:n], chance)
-    # Where it is content with nothing, a few looks still tell what the guess is worth.
-    return max(_draws(most, n, share), min(FEW, most - n)) if share else 0
+    return draws
 
 
 def _quadtree(course: _Course) -> Choosing:
@@ -304,9 +306,17 @@ def _best(scores: Floats) -> NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")
 
 
-def _draws(most: int, chosen: int, share: float) -> int:
-    """Return how many looks are drawn for `chosen` ones, so that they are `share` of all."""
-    return min(most - chosen, math.ceil(chosen * share / (1 - share))) if share else 0
+def _split(most: int, wanted: int, share: float) -> tuple[int, int]:
+    """Return how many of the wanted places are looked at, and how many are drawn at random.
+
+    Of `most` looks `share` is drawn, or of those that are taken; a few at least, also where few or
+    none are wanted, to tell what the guess is worth.
+    """
+    if not share:
+        return min(wanted, most), 0
+    few = min(FEW, -(-most // 3))
+    chosen = min(wanted, most - max(few, math.floor(most * share)))
+    return chosen, min(most - chosen, max(few, math.ceil(chosen * share / (1 - share))))
 
 
 # Looking.
@@ -337,24 +347,30 @@ def _look(
 
 
 def _survey(course: _Course, draws: int) -> Plan:
-    """Draw from all places, and answer without bias."""
-    scene, params, reach = course.scene, course.params, course.guess.reach
+    """Draw from what was not seen, and answer without bias."""
+    scene, params, rest = course.scene, course.params, course.rest
+    if not draws or not len(rest) or course.stop:
+        return _guessed(course, "")
+    chosen = len(course.seen)
+    limits = bound(scene, course.leaves)
     survey = Survey(
-        course.guess.values,
-        reach,
+        course.guess.values[rest],
+        course.guess.reach[rest],
         draws,
         course.rng,
         replace=params.replace,
         floor=params.floor,
         counts=course.guess.counts,
-        bound=bound(scene, course.leaves),
-        where=np.stack(np.divmod(np.arange(len(reach)), course.leaves.shape[1]), axis=1),
+        bound=None if limits is None else limits[rest],
+        known=course.known,
+        where=np.stack(np.divmod(rest, course.leaves.shape[1]), axis=1),
         parts=params.strata,
     )
-    step = min(ROUND, max(4, -(-len(survey.order) // UPDATES)))
+    order = rest[survey.order]
+    step = min(ROUND, max(4, -(-len(order) // UPDATES)))
     narrow = False
-    for i in range(0, len(survey.order), step):
-        part = [int(place) for place in survey.order[i : i + step]]
+    for i in range(0, len(order), step):
+        part = [int(place) for place in order[i : i + step]]
         fresh = [place for place in dict.fromkeys(part) if place not in course.seen]
         if fresh:
             yield from _look(course, fresh, order="given")
@@ -368,8 +384,10 @@ def _survey(course: _Course, draws: int) -> Plan:
     if not survey.drawn:
         return _guessed(course, "the budget ended before a place was drawn: raise it")
     interval = _positive(survey.anytime if narrow else survey.fixed)
-    said = ["stopped at the wanted width"] if narrow else []
-    if interval and bound(scene, course.leaves) is None and not survey.complete:
+    said = [f"{survey.drawn:,} of them drawn at random"] if chosen else []
+    if narrow:
+        said.append("stopped at the wanted width")
+    if interval and limits is None and not survey.complete:
         said.append("the interval is asymptotic: the card gives no bound on a patch's count")
     return _answer(course, survey.estimate, interval, said)
 
@@ -394,12 +412,12 @@ def _corrected(course: _Course, draws: int) -> Plan:
             np.array([course.seen[int(place)] for place in places]).reshape(len(places), -1),
             inclusion(p, len(drawn))[drawn],
             guess.spread[places],
-            counts=guess.counts,
         )
         left = course.rest
         estimate = course.known + factor.value * guess.values[left].sum(axis=0)
-        spread = guess.spread[left] * guess.counts
-        interval = factor.interval(float(course.known.sum()), guess.values[left], spread)
+        interval = factor.interval(
+            float(course.known.sum()), guess.values[left], guess.spread[left]
+        )
         yield Show("estimate", estimate, scene.region, interval)
         if course.stop:
             break

@@ -57,7 +57,7 @@ class Interval(QWidget):
             return
         self.plot.show_all(said)
         low, high = limits(said[-1])
-        self.words.setText(f"95 % at any moment: {low:,.0f} – {high:,.0f}")
+        self.words.setText(f"95 % so far: {low:,.0f} – {high:,.0f}")
 
 
 class Plot(QWidget):
