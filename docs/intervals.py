@@ -1,6 +1,6 @@
 """Say how often the interval of `zoom` holds what `patches` counts, over seeds of its draws.
 
-    python docs/coverage.py [IMAGE] [--model crowd] [--seeds 60] [--set NAME=VALUE …]
+    python docs/intervals.py [IMAGE] [--model crowd] [--seeds 60] [--set NAME=VALUE …]
 
 Prints one JSON object: the seeds whose 95 % interval holds the count of `patches`, the median of
 half its width and of the error over that count, and the FLOPs over those of `main` on every pixel.
@@ -34,8 +34,8 @@ def main() -> None:
 
         full = counted("patches")
         draws = [counted("zoom", seed, **params) for seed in range(told.seeds)]
-    there = full.estimate.value
-    ranges = [run.estimate.ci95 for run in draws]
+    there = full.estimate["value"]
+    ranges = [run.estimate["ci95"] for run in draws]
     print(
         json.dumps(
             {
@@ -45,10 +45,10 @@ def main() -> None:
                 "covered": sum(low <= there <= high for low, high in ranges),
                 "median_half_width": statistics.median((b - a) / 2 / there for a, b in ranges),
                 "median_error": statistics.median(
-                    abs(run.estimate.value / there - 1) for run in draws
+                    abs(run.estimate["value"] / there - 1) for run in draws
                 ),
-                "flops_of_patches": statistics.mean(run.cost.flops for run in draws)
-                / full.cost.flops,
+                "flops_of_patches": statistics.mean(run.cost["flops"] for run in draws)
+                / full.cost["flops"],
             }
         )
     )
