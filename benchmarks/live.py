@@ -400,9 +400,7 @@ class Bench:
         if device is None:
             return lambda: True
         last = device.call(lambda: None, Priority.PREFETCH)
-        return lambda: (
-            last.done() and not device.running and (session is None or session.idle())
-        )
+        return lambda: last.done() and not device.running and (session is None or session.idle())
 
     @property
     def computed(self) -> int:

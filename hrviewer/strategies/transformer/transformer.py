@@ -25,7 +25,7 @@ __all__ = ["Transformer", "TransformerParams"]
 TOGETHER = 2048
 """Tokens asked for at once, unless a region has more: what a killed run loses at most."""
 
-ENOUGH = 0.05
+ENOUGH = 0.3
 """How many objects a token may hold, as far as the scout knows, before it is split."""
 
 RESERVE = 0.99
