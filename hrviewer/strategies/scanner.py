@@ -15,7 +15,7 @@ from hrviewer.geometry import Patch, snap_scale
 from hrviewer.strategies.base import Params, Strategy, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.leaves import Leaves, affordable, content, cut, gather
-from hrviewer.strategies.survey.regression import calibrate, inclusion
+from hrviewer.strategies.survey.regression import calibrate, inclusion, want_of_context
 from hrviewer.strategies.survey.sampling import draw, probabilities
 from hrviewer.strategies.tiling import ROUND, Told, aggregate, response, rounds, tiles
 
@@ -147,7 +147,8 @@ class Scanner(Strategy):
         likely = inclusion(p, len(drawn))[drawn]
         factor = calibrate(guess[places], values, likely, spread[places])
         rest = looked.rest
-        interval = factor.interval(float(looked.known.sum()), guess[rest], spread[rest])
+        cut = want_of_context(patches[0].halo, scene.main.halo)
+        interval = factor.interval(float(looked.known.sum()), guess[rest], spread[rest], cut)
         note += (
             f"; {len(drawn)} of the others at random, by which the scanner's counts are "
             f"worth {float(factor.value.mean()):.2f} each"

@@ -12,6 +12,15 @@ from hrviewer.cli import plumbing
 from hrviewer.geometry import Rect
 
 
+@pytest.fixture
+def _heard():
+    """Ctrl-C is heard, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 def test_a_second_ctrl_c_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
     with plumbing.stoppable() as control:

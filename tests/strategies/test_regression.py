@@ -7,7 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from hrviewer.strategies.survey.regression import PRIOR, Factor, calibrate, inclusion
+from hrviewer.strategies.survey.regression import (
+    PRIOR,
+    Factor,
+    calibrate,
+    inclusion,
+    want_of_context,
+)
 from hrviewer.strategies.survey.sampling import draw, probabilities
 
 
@@ -68,6 +74,12 @@ def test_the_interval_is_that_of_a_sum() -> None:
     half = 1.959964 * math.sqrt((8 * 0.1) ** 2 + 5)
     assert (low + high) / 2 == pytest.approx(10 + 7.2)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-5)
+    # What was seen with less context than its network sees may be off by a hundredth.
+    wider = Factor(np.array([0.9]), np.array([0.1])).interval(
+        known, guess, spread, want_of_context(32, 96)
+    )
+    assert wider == pytest.approx((low - 0.1, high + 0.1))
+    assert want_of_context(96, 96) == 0
     # Nothing is less than what was seen.
     assert Factor(np.array([0.0]), np.array([1.0])).interval(known, guess, spread)[0] == known
 

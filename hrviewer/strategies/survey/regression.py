@@ -23,11 +23,13 @@ from scipy.stats import norm
 
 from hrviewer.strategies.survey.intervals import ALPHA, Interval
 
-__all__ = ["Factor", "calibrate", "inclusion"]
+__all__ = ["Factor", "calibrate", "inclusion", "want_of_context"]
 
 Floats = NDArray[np.float64]
 
 TINY = 1e-12
+CUT = 0.01
+"""By which part counts may be off with the context that a card says is enough."""
 PRIOR = 0.3
 """By which part the guesses of a whole region are thought to be off, before any look."""
 
@@ -45,7 +47,7 @@ class Factor:
     value: Floats
     deviation: Floats
 
-    def interval(self, known: float, guess: Floats, spread: Floats) -> Interval:
+    def interval(self, known: float, guess: Floats, spread: Floats, cut: float = 0.0) -> Interval:
         """Return the 95 % interval of a total.
 
         Parameters
@@ -55,13 +57,21 @@ class Factor:
         guess, spread : ndarray, shape (n, k) and (n,)
             Of the places that were not seen; `spread` are standard deviations of sums over
             classes, independent of each other.
+        cut : float
+            By which part what was seen may be off for want of context (`want_of_context`).
         """
         rest = guess.sum(axis=0)
         half = float(norm.ppf(1 - ALPHA / 2)) * math.sqrt(
             float((rest * self.deviation).sum()) ** 2 + float((spread**2).sum())
         )
         middle = known + float(rest @ self.value)
-        return max(middle - half, known), middle + half
+        off = cut * known
+        return max(middle - half, known) - off, middle + half + off
+
+
+def want_of_context(halo: int, whole: int) -> float:
+    """Return by which part looks with a halo may be off, whose network sees as far as `whole`."""
+    return CUT if halo < whole else 0.0
 
 
 def inclusion(p: Floats, draws: int) -> Floats:

@@ -24,7 +24,7 @@ from hrviewer.strategies.base import Params, Strategy, halo_field, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.intervals import Interval
 from hrviewer.strategies.survey.leaves import Leaves, affordable, bound, content, cut, gather
-from hrviewer.strategies.survey.regression import calibrate, inclusion
+from hrviewer.strategies.survey.regression import calibrate, inclusion, want_of_context
 from hrviewer.strategies.survey.sampling import Survey, draw, probabilities
 from hrviewer.strategies.tiling import ROUND, input_shape, rounds, tiles
 from hrviewer.strategies.zoom.quadtree import blocks, grow
@@ -416,7 +416,10 @@ def _corrected(course: _Course, draws: int) -> Plan:
         left = course.rest
         estimate = course.known + factor.value * guess.values[left].sum(axis=0)
         interval = factor.interval(
-            float(course.known.sum()), guess.values[left], guess.spread[left]
+            float(course.known.sum()),
+            guess.values[left],
+            guess.spread[left],
+            want_of_context(course.leaves.patches[0].halo, scene.main.halo),
         )
         yield Show("estimate", estimate, scene.region, interval)
         if course.stop:
