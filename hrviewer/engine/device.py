@@ -255,12 +255,13 @@ class Device:
             return
         start = self._clock.start()
         try:
-            if jobs[0].network is None:
-                outputs: Any = [jobs[0].work()]
-            else:
-                with sharing(1 if jobs[0].alone else self.streams):
-                    batch = 1 if jobs[0].alone else self.batch
-                    outputs = self._infer(jobs[0].network, [job.work for job in jobs], batch)
+            network, whole = jobs[0].network, jobs[0].network is None or jobs[0].alone
+            with sharing(1 if whole else self.streams):
+                if network is None:
+                    outputs: Any = [jobs[0].work()]
+                else:
+                    batch = 1 if whole else self.batch
+                    outputs = self._infer(network, [job.work for job in jobs], batch)
         except BaseException as error:
             self._clock.stop(start)
             if is_out_of_memory(error) and jobs[0].network is not None and self.batch > 1:

@@ -44,6 +44,9 @@ COSTS = (
 )  # fmt: skip
 """The columns that say what a row cost."""
 
+MATCHED = " of "
+"""In the budget of a row that was run at another one's cost: ``FLOPs of zoom``."""
+
 EVEN = "uniform"
 """The baseline that can be had at any cost, to hold the others against."""
 
@@ -364,7 +367,7 @@ def rows_of(
                 spent = {"FLOPs": Budget(done.cost["flops"], "flops"),
                          "seconds": Budget(done.cost["wall_s"], "seconds")}  # fmt: skip
                 for what, cost in spent.items():
-                    named = f"{what} of {choice}" + (f" at {budget}" if budget else "")
+                    named = f"{what}{MATCHED}{choice}" + (f" at {budget}" if budget else "")
                     even = {"strategy": EVEN, "params": {}, "budget": named}
                     try:
                         done = runner.run(

@@ -14,6 +14,7 @@ from hrviewer.errors import UserError
 from hrviewer.exchange.plots import Quantity, cost_against_side, error_against_cost
 from hrviewer.exchange.report import Figure, Section, overlays, page, photograph, pictured
 from hrviewer.pyramid import open_pyramid
+from hrviewer.runs.compare import MATCHED
 from hrviewer.runs.estimate import sentence, verdict
 from hrviewer.runs.resolution import Scaling
 from hrviewer.runs.run import Run
@@ -27,8 +28,6 @@ COSTS = {
     "flops": Quantity("cost per image", "FLOP"),
     "seconds": Quantity("time per image", "s"),
 }
-MATCHED = " of "
-"""In the budget of a row that was run at another one's cost."""
 MOST = 24
 """Runs that are shown in pictures."""
 

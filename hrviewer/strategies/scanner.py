@@ -203,7 +203,7 @@ def _scan(scene: Scene, params: ScannerParams) -> Generator[Request, Result, _Sc
     result = Result(left=scene.budget)
     for asked in rounds([Patch(patches[i].core, scale, scanner.halo) for i in places]):
         result = yield Look(name, asked, into="output")
-        failed += _note(scene, leaves, result.handles, guess, spread)
+        failed += _add_up(scene, leaves, result.handles, guess, spread)
         scanned += Told.by(result.handles)
         yield response(scanned, patches)
         if result.stop:
@@ -216,7 +216,7 @@ def _scan(scene: Scene, params: ScannerParams) -> Generator[Request, Result, _Sc
     return _Scan(leaves, guess, np.sqrt(spread), result.left, skipped, failed)
 
 
-def _note(
+def _add_up(
     scene: Scene, leaves: Leaves, handles: Sequence[Handle], guess: Floats, variance: Floats
 ) -> int:
     """Add what scanned tiles hold to the leaves in them; return how many tiles failed.

@@ -134,7 +134,9 @@ class Panel(QTabWidget):
         window = self.window()
         self.controller.live.sleep(window is None or not window.isVisible() or window.isMinimized())
         self.controller.tick()
-        self._timer.setInterval(SOON if self.controller.live.turning else TICK)
+        pause = SOON if self.controller.live.turning else TICK
+        if self._timer.interval() != pause:  # setting it begins it anew
+            self._timer.setInterval(pause)
 
     def _hurry(self) -> None:
         self._timer.start(0)
