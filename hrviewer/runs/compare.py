@@ -362,7 +362,8 @@ def rows_of(
                 if not done.complete:
                     continue
                 yield {**about, **measured(done, reference)}
-                if not matched or choice.strategy == EVEN:
+                # What spent nothing has no match.
+                if not matched or choice.strategy == EVEN or not done.cost["flops"]:
                     continue
                 spent = {"FLOPs": Budget(done.cost["flops"], "flops"),
                          "seconds": Budget(done.cost["wall_s"], "seconds")}  # fmt: skip

@@ -91,6 +91,10 @@ def test_uniform_is_held_against_every_other_at_its_cost(photo, tmp_path):
     spent = told.loc["FLOPs of zoom at 20%", "flops"]
     assert 0.5 * table["flops"][0] < spent <= table["flops"][0]
     assert told["error"].notna().all()
+    nothing = compare(
+        photo, toy_pack(), "patches", budgets="1FLOP", matched=True, out=tmp_path / "b"
+    )
+    assert [*nothing["budget"]] == ["1FLOP"]
 
 
 def test_a_folder_and_what_is_refused(photo, tmp_path):

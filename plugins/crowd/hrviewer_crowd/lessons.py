@@ -41,19 +41,13 @@ SIDE = 192
 """Of the pieces that it learns from, in pixels."""
 PIECES = partial(Pieces, "crowd", growth=10, crowding=0.5)
 """The nearest people are ten times as large as the farthest ones."""
-CROWDS = partial(PIECES, around=0.7)
-CHANCE = partial(Pieces, "crowd", around=0.0)
-"""Places as a scene has them: mostly empty. Who has learned from crowds alone expects too many."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
 SIZE, WHOLE = 8192, 4096
 """Of the scenes that main, and its students, are judged by."""
 
 
-Stream = Callable[..., Pieces]
-
-
-def main(data: Path | None, pack: Path, stream: Stream = CROWDS) -> Density:
+def main(data: Path | None, pack: Path) -> Density:
     """Count people."""
     card = Card(
         name="crowd-density",
@@ -75,7 +69,7 @@ def main(data: Path | None, pack: Path, stream: Stream = CROWDS) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(stream, side=SIDE, batch=10, stride=4, again=8, shrunk=2),
+        partial(PIECES, side=SIDE, batch=10, stride=4, around=0.7, again=8, shrunk=2),
         choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
@@ -83,9 +77,9 @@ def main(data: Path | None, pack: Path, stream: Stream = CROWDS) -> Density:
     )
 
 
-def scout(data: Path | None, pack: Path, stream: Stream = PIECES) -> Student:
+def scout(data: Path | None, pack: Path) -> Student:
     """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
-    return _student("scout", pack, partial(stream, side=512, batch=4), down=2)
+    return _student("scout", pack, partial(PIECES, side=512, batch=4), down=2)
 
 
 def picker(data: Path | None, pack: Path) -> Student:
@@ -94,14 +88,14 @@ def picker(data: Path | None, pack: Path) -> Student:
     return _student("scout", pack, pieces, Picker, down=2)
 
 
-def scanner(data: Path | None, pack: Path, stream: Stream = PIECES) -> Student:
+def scanner(data: Path | None, pack: Path) -> Student:
     """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
-    return _student("scanner", pack, partial(stream, side=256, batch=8))
+    return _student("scanner", pack, partial(PIECES, side=256, batch=8))
 
 
-def encoder(data: Path | None, pack: Path, stream: Stream = PIECES) -> Student:
+def encoder(data: Path | None, pack: Path) -> Student:
     """Say in a few numbers what ``main`` counts, and what it looks like."""
-    return _student("encoder", pack, partial(stream, side=256, batch=8), Coder)
+    return _student("encoder", pack, partial(PIECES, side=256, batch=8), Coder)
 
 
 def blind(data: Path | None, pack: Path) -> Student:
@@ -110,9 +104,9 @@ def blind(data: Path | None, pack: Path) -> Student:
     return _student("encoder", pack, pieces, Reconstructor)
 
 
-def head(data: Path | None, pack: Path, stream: Stream = PIECES) -> Student:
+def head(data: Path | None, pack: Path) -> Student:
     """Read from codes what ``main`` counts."""
-    return _student("head", pack, partial(stream, side=256, batch=8), Reader)
+    return _student("head", pack, partial(PIECES, side=256, batch=8), Reader)
 
 
 def resizer(data: Path | None, pack: Path) -> Student:
@@ -166,9 +160,5 @@ COURSE = Course(
         "resizer": resizer,
         "policy": policy,
         "transformer": transformer,
-        **{
-            f"{lesson.__name__}/chance": partial(lesson, stream=CHANCE)
-            for lesson in (main, scout, scanner, encoder, head)
-        },
     },
 )
