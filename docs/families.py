@@ -2,6 +2,7 @@
 
     python docs/families.py DIR/table.csv [NAME]
 
+It says, too, how often a strategy's interval holds what `patches` counted.
 Errors are over the truth, and over what `patches` counted of the same image: means over the
 images, of GAME(4) the median. With a NAME, that strategy alone, beside `patches` and beside
 `uniform` at as many FLOPs and at as many seconds.
@@ -13,6 +14,8 @@ import json
 import sys
 
 import pandas as pd
+
+from hrviewer.runs import Run
 
 HEAD = (
     "| | count error, of the truth | of `patches`' count | GAME(4), of the truth | "
@@ -67,6 +70,12 @@ def main(path: str, only: str = "") -> None:
                 for key in keys
             ]
             print(f"| `{name}` | {' | '.join([*said(row), *beside])} |")
+    for name, rows in table[table["budget"].isna()].groupby("choice"):
+        ends = [Run(path).estimate["ci95"] for path in rows["run"].dropna()]
+        there = full.loc[rows["run"].dropna().index, "estimate"]
+        held = [a[0] <= n <= a[1] for a, n in zip(ends, there, strict=True) if a]
+        if held:
+            print(f"\nThe interval of `{name}` holds `patches`' count in {sum(held)} of {len(held)}.")
     print(f"\n`patches` takes {took.mean():.1f} s an image, of {len(took)}.")
 
 

@@ -134,9 +134,10 @@ class Scanner(Strategy):
         if scan.failed:
             note += f"; the scanner failed on {scan.failed}"
         left = looked.rest
+        cut = want_of_context(patches[0].halo, scene.main.halo)
         if looked.stop or not len(left) or not sample:
-            known = looked.known
-            sure = None if len(left) else (float(known.sum()), float(known.sum()))
+            known, all_of_it = looked.known, float(looked.known.sum())
+            sure = None if len(left) else (all_of_it * (1 - cut), all_of_it * (1 + cut))
             return Answer(known + guess[left].sum(axis=0), sure, note)
         spread = np.minimum(spread, 1e6)
         p = probabilities(spread[left], FLOOR)
@@ -147,7 +148,6 @@ class Scanner(Strategy):
         likely = inclusion(p, len(drawn))[drawn]
         factor = calibrate(guess[places], values, likely, spread[places])
         rest = looked.rest
-        cut = want_of_context(patches[0].halo, scene.main.halo)
         interval = factor.interval(float(looked.known.sum()), guess[rest], spread[rest], cut)
         note += (
             f"; {len(drawn)} of the others at random, by which the scanner's counts are "
