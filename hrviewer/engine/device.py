@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.engine.spare import Spares
 from hrviewer.models import Network
-from hrviewer.models.threads import cores, sharing
+from hrviewer.models.threads import sharing, streams_here
 
 __all__ = ["Device", "Inferred", "Priority", "is_out_of_memory", "streams_here"]
 
@@ -33,8 +34,6 @@ NICE = 10
 """How much a polite device gives way."""
 LARGEST = 64
 """The most inputs in a batch."""
-STREAMS = 4
-"""The most streams on a CPU."""
 PAYS = 1.05
 """By how much a GPU must be quicker with twice the batch."""
 
@@ -98,11 +97,6 @@ class _Clock:
             return self._share
 
 
-def streams_here() -> int:
-    """Return how many inputs are best run at once on this machine's cores."""
-    return min(STREAMS, cores())
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether a back end failed for want of memory; each has a way of its own to say so."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
@@ -134,11 +128,17 @@ class Device:
         Give way to everything else on the machine, for use beside a window (Linux).
     streams : int
         How many batches are run at once, each by a thread and with its part of the cores.
+
+    Attributes
+    ----------
+    spares : Spares
+        Where inputs may be prepared.
     """
 
     def __init__(self, batch: int = 1, *, polite: bool = False, streams: int = 1) -> None:
         self.batch, self.streams = batch, streams
         self._clock, self._suited = _Clock(), False
+        self.spares = Spares()
         self._polite = polite
         self._queues: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
         self._wake = threading.Condition()
@@ -281,6 +281,8 @@ class Device:
             self._run(jobs[i : i + part])
 
     def _infer(self, network: Network, arrays: list[NDArray[np.float32]], batch: int) -> Any:
+        if batch == 1:
+            return network(arrays[0][None])  # a tile need not be copied
         full = np.zeros((batch, *arrays[0].shape), np.float32)
         for row, array in zip(full, arrays, strict=False):
             row[:] = array

@@ -37,7 +37,7 @@ from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
 
-VERSION = 3
+VERSION = 4
 """Raised when the same request would give another result."""
 
 SHARED = (None, "codes")
@@ -52,6 +52,16 @@ class _Asked:
     patch: Patch
     rect: Rect
     key: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Looked:
+    """What became of it: what the network said, or why it was not asked."""
+
+    asked: _Asked
+    charge: Charge
+    inferred: Future[Inferred] | BaseException
+    array: NDArray[np.float32] | None = None
 
 
 class Looker:
@@ -180,7 +190,7 @@ class Looker:
         if centre is not None:
             todo.sort(key=lambda asked: math.dist(asked.patch.core.center, centre))
         abandoned = threading.Event()
-        ready: SimpleQueue[tuple[_Asked, Charge, Future[Inferred] | BaseException]] = SimpleQueue()
+        ready: SimpleQueue[_Looked] = SimpleQueue()
         room = threading.Semaphore(2 * self.device.batch * self.device.streams + 2)
         reader = threading.Thread(
             target=self._feed,
@@ -191,14 +201,14 @@ class Looker:
         reader.start()
         try:
             for _ in todo:
-                asked, charge, inferred = ready.get()
-                if isinstance(inferred, Stopped):
-                    raise inferred
-                seen = self._finish(network, role, asked, charge, inferred)
+                looked = ready.get()
+                if isinstance(looked.inferred, Stopped):
+                    raise looked.inferred
+                seen = self._finish(network, role, looked)
                 room.release()
                 if self.cache:
-                    self.cache.put(asked.key, [seen])
-                yield asked.index, seen
+                    self.cache.put(looked.asked.key, [seen])
+                yield looked.asked.index, seen
                 if not self.control.wait():
                     raise Stopped
         finally:
@@ -206,7 +216,7 @@ class Looker:
             room.release(len(todo) + 1)
             reader.join()
             while not ready.empty():
-                left = ready.get()[2]
+                left = ready.get().inferred
                 if isinstance(left, Future):
                     left.cancel()
 
@@ -214,7 +224,7 @@ class Looker:
         self,
         network: Network,
         todo: Sequence[_Asked],
-        ready: SimpleQueue[Any],
+        ready: SimpleQueue[_Looked],
         room: threading.Semaphore,
         abandoned: threading.Event,
     ) -> None:
@@ -222,7 +232,7 @@ class Looker:
         for asked in todo:
             room.acquire()
             if abandoned.is_set() or not self.control.wait():
-                ready.put((asked, Charge(), Stopped()))
+                ready.put(_Looked(asked, Charge(), Stopped()))
                 return
             charge = Charge()
             try:
@@ -231,14 +241,15 @@ class Looker:
                     pixels = self._read(network, asked)
                 charge = Charge(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
                 start = time.perf_counter()
-                array = network.card.prepare(pixels)
+                shape = network.card.input.count, *pixels.shape[:2]
+                array = network.card.prepare(pixels, self.device.spares.take(shape))
                 charge = replace(charge, prepare_s=time.perf_counter() - start)
                 future = self.device.submit(network, array, self.priority)
             except Exception as error:
-                ready.put((asked, charge, error))
+                ready.put(_Looked(asked, charge, error))
                 continue
             charge = replace(charge, flops=network.flops(*array.shape[1:]))
-            future.add_done_callback(partial(_deliver, ready, asked, charge))
+            future.add_done_callback(partial(_deliver, ready, asked, charge, array))
 
     def _read(self, network: Network, asked: _Asked) -> NDArray[Any]:
         """Read a patch's input; what a fixed size asks for beyond the image is reflected."""
@@ -257,18 +268,19 @@ class Looker:
         self,
         network: Network,
         role: str,
-        asked: _Asked,
-        charge: Charge,
-        inferred: Future[Inferred] | BaseException,
+        looked: _Looked,
     ) -> Seen:
         """Turn an output into what the core was seen to hold."""
+        asked, charge = looked.asked, looked.charge
         try:
-            if isinstance(inferred, BaseException):
-                raise inferred
-            result = inferred.result()
+            if isinstance(looked.inferred, BaseException):
+                raise looked.inferred
+            result = looked.inferred.result()
             start = time.perf_counter()
             charge = replace(charge, infer_s=result.seconds)
             output, box = self._place(network, asked, np.asarray(result.output, np.float32))
+            if looked.array is not None and not np.may_share_memory(output, looked.array):
+                self.device.spares.give(looked.array)
             if network.card.task == "embedding":
                 # Fresh or kept, the same: rounded before anything is made of them.
                 output = output.astype(np.float16)
@@ -349,9 +361,13 @@ class Looker:
 
 
 def _deliver(
-    ready: SimpleQueue[Any], asked: _Asked, charge: Charge, done: Future[Inferred]
+    ready: SimpleQueue[_Looked],
+    asked: _Asked,
+    charge: Charge,
+    array: NDArray[np.float32],
+    done: Future[Inferred],
 ) -> None:
-    ready.put((asked, charge, done))
+    ready.put(_Looked(asked, charge, done, array))
 
 
 def role_of(network: Network) -> Role:

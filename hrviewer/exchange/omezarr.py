@@ -127,7 +127,6 @@ def create_image(
     """
     import zarr
 
-    group = zarr.open_group(path, mode="w", zarr_format=FORMATS[version])
     paths = [str(i) for i in range(levels)]
     ome = multiscales(name, cell, pixel_size, levels=paths)
     if labels:
@@ -142,14 +141,15 @@ def create_image(
                 for i, label in enumerate(labels)
             ]
         }
-    put(group, ome, version)
-    group.attrs["hrviewer"] = {"cell": cell, **(attributes or {})}
+    told = {"hrviewer": {"cell": cell, **(attributes or {})}, **spelt(ome, version)}
+    group = zarr.create_group(path, attributes=told, zarr_format=FORMATS[version], overwrite=True)
+    made = []
     k, rows, columns = shape
     for i in paths:
         chunks = (depth, min(chunk, rows), min(chunk, columns))
-        create_level(group, i, (k, rows, columns), dtype, chunks=chunks, shard=shard)
+        made.append(create_level(group, i, (k, rows, columns), dtype, chunks=chunks, shard=shard))
         rows, columns = -(-rows // 2), -(-columns // 2)
-    return group["0"]  # type: ignore[return-value]
+    return made[0]
 
 
 FORMATS: dict[Version, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
@@ -157,20 +157,24 @@ FORMATS: dict[Version, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
 
 
 def put(group: zarr.Group, ome: dict[str, Any], version: Version) -> None:
-    """Set a group's metadata; what is told as of 0.5 is turned into 0.4 if that is wanted.
+    """Set a group's metadata; what is told as of 0.5 is turned into 0.4 if that is wanted."""
+    group.attrs.update(spelt(ome, version))
+
+
+def spelt(ome: dict[str, Any], version: Version) -> dict[str, Any]:
+    """Return metadata as a version spells them; they are told as of 0.5.
 
     0.4 has no ``ome`` around it, and says its version in every part.
     """
     if version == "0.5":
-        group.attrs["ome"] = ome
-        return
+        return {"ome": ome}
     told = {key: value for key, value in ome.items() if key != "version"}
     if "multiscales" in told:
         told["multiscales"] = [{"version": version, **image} for image in told["multiscales"]]
     for key in ("omero", "image-label"):
         if key in told:
             told[key] = {**told[key], "version": version}
-    group.attrs.update(told)
+    return told
 
 
 def create_level(

@@ -15,6 +15,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 from hrviewer.cache_folder import cache_folder
 from hrviewer.errors import UserError
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.threads import sharing, streams_here
 
 if TYPE_CHECKING:
     from hrviewer.models.loaders.torch import TorchNetwork
@@ -138,19 +140,27 @@ def agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:
 
 
 def fastest(candidates: Mapping[str, Network], tile: Floats, rounds: int = _ROUNDS) -> str:
-    """Return the name of the one that runs a tile in the least time; the first where in doubt.
+    """Return the name of the one that runs tiles in the least time; the first where in doubt.
 
-    They take turns, and the best of each counts. A turn is several tiles, of which the first only
-    warms up: the threads of the one before may still spin, and would be in the way.
+    Several tiles are run at once, each with its part of the cores, as runs do it. They take turns,
+    and the best of each counts. A turn is several tiles, of which the first only warms up: the
+    threads of the one before may still spin, and would be in the way.
     """
     best = dict.fromkeys(candidates, np.inf)
-    for _ in range(rounds):
-        for name, network in candidates.items():
-            network(tile)
-            start = time.perf_counter()
-            for _ in range(_TILES):
+    streams = streams_here()
+
+    def run(network: Network, times: int) -> None:
+        with sharing(streams):
+            for _ in range(times):
                 network(tile)
-            best[name] = min(best[name], (time.perf_counter() - start) / _TILES)
+
+    with ThreadPoolExecutor(streams) as pool:
+        for _ in range(rounds):
+            for name, network in candidates.items():
+                for times in (1, _TILES):
+                    start = time.perf_counter()
+                    list(pool.map(run, [network] * streams, [times] * streams))
+                best[name] = min(best[name], (time.perf_counter() - start) / _TILES)
     first = next(iter(candidates))
     chosen = min(best, key=lambda name: best[name])
     return chosen if best[chosen] < _GAIN * best[first] else first

@@ -286,7 +286,9 @@ class Card(_Part):
         """What of the card changes the network's answer, in one line: part of every cache key."""
         return self.model_dump_json(include={"task", "input", "output", "architecture"})
 
-    def prepare(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    def prepare(
+        self, pixels: NDArray[Any], out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Return pixels as the network takes them.
 
         Parameters
@@ -295,6 +297,8 @@ class Card(_Part):
             ``(h, w, c)`` or ``(h, w)``. Unsigned integers are brought to 0–255 (``uint16 / 257``),
             booleans to 0 and 255; floats and signed integers are taken as they are. What is not
             finite becomes 0. An alpha channel is left out.
+        out
+            Where to write them, ``(C, h, w)``; a new array by default.
 
         Returns
         -------
@@ -308,7 +312,9 @@ class Card(_Part):
             Where the image has too few channels, or not exactly as many as the card asks for.
         """
         x = self._channels(pixels[..., None] if pixels.ndim == 2 else pixels)
-        out = np.ascontiguousarray(np.moveaxis(x, -1, 0), np.float32)
+        if out is None:
+            out = np.empty((x.shape[-1], *x.shape[:2]), np.float32)
+        np.copyto(out, np.moveaxis(x, -1, 0), casting="unsafe")
         if x.dtype == bool:
             out *= 255
         elif x.dtype.kind == "u" and x.dtype.itemsize > 1:

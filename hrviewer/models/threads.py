@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
-__all__ = ["cores", "sharing", "threads"]
+__all__ = ["ByThreads", "cores", "sharing", "streams_here", "threads"]
+
+STREAMS = 4
+"""The most inputs that are run at once on a CPU."""
 
 _own = threading.local()
+_T = TypeVar("_T")
 
 
 def cores() -> int:
@@ -21,6 +26,11 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def streams_here() -> int:
+    """Return how many inputs are best run at once on this machine's cores."""
+    return min(STREAMS, cores())
 
 
 @contextmanager
@@ -38,3 +48,28 @@ def threads() -> int | None:
     """Return how many threads what this thread runs may take; None where nobody has said."""
     parts: int | None = getattr(_own, "parts", None)
     return None if parts is None else max(1, cores() // parts)
+
+
+class ByThreads(Generic[_T]):
+    """What is made for a fixed number of threads: one for each number that is asked for.
+
+    Parameters
+    ----------
+    make : callable
+        Makes one, from the number of threads.
+    always : int, optional
+        The number that all callers take, whatever their part of the cores.
+    """
+
+    def __init__(self, make: Callable[[int], _T], always: int | None = None) -> None:
+        self._make, self._always = make, always
+        self._made: dict[int, _T] = {}
+        self._lock = threading.Lock()
+
+    def get(self) -> _T:
+        """Return the one for the calling thread's part of the cores."""
+        count = self._always or threads() or cores()
+        with self._lock:
+            if count not in self._made:
+                self._made[count] = self._make(count)
+            return self._made[count]

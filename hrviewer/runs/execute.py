@@ -426,6 +426,7 @@ def image_of(pyramid: Pyramid) -> dict[str, Any]:
     }
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     names = ("hrviewer", "numpy", "tifffile", "imagecodecs", "zarr")

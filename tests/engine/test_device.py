@@ -9,7 +9,7 @@ from toys import Bright
 
 from hrviewer.engine import Device, Priority
 from hrviewer.engine.device import is_out_of_memory
-from hrviewer.models.threads import threads
+from hrviewer.models.threads import ByThreads, sharing, threads
 
 
 def gate(device: Device) -> threading.Event:
@@ -186,3 +186,16 @@ def test_a_gpu_gets_the_batch_that_pays_and_two_threads(monkeypatch, holds, foun
 def test_a_cpu_keeps_its_batch(device):
     device.call(lambda: device.suit(Bright())).result(10)
     assert device.batch == 4
+
+
+def test_what_is_made_for_a_number_of_threads_is_made_once_for_each(monkeypatch):
+    monkeypatch.setattr("hrviewer.models.threads.cores", lambda: 8)
+    made = []
+    by = ByThreads(lambda count: made.append(count) or count)
+    with sharing(4):
+        assert by.get() == by.get() == 2
+    assert by.get() == by.get() == 8
+    assert made == [2, 8]
+    always = ByThreads(lambda count: count, 3)
+    with sharing(4):
+        assert always.get() == 3

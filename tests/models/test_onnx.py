@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from hrviewer.errors import UserError
 from hrviewer.models import Card, Network, open_pack
 from hrviewer.models.loaders import load
+from hrviewer.models.threads import ByThreads
 
 Save = Callable[..., Path]
 node = helper.make_node
@@ -400,9 +401,10 @@ def test_memory_that_runs_out_is_a_memory_error(
             raise RuntimeError(self.message)
 
     one = np.zeros((1, 1, 8, 8), np.float32)
-    monkeypatch.setattr(net, "_session", Full("Failed to allocate memory for requested buffer"))
+    short = Full("Failed to allocate memory for requested buffer")
+    monkeypatch.setattr(net, "_sessions", ByThreads(lambda count: short))
     with pytest.raises(MemoryError):
         net(one)
-    monkeypatch.setattr(net, "_session", Full("another"))
+    monkeypatch.setattr(net, "_sessions", ByThreads(lambda count: Full("another")))
     with pytest.raises(RuntimeError, match="another"):
         net(one)

@@ -20,7 +20,7 @@ import torch
 from hrviewer.models.loaders.onnx import run_session, session_options
 from hrviewer.models.loaders.torch import TorchNetwork, count_flops
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.threads import cores
+from hrviewer.models.threads import ByThreads, cores
 
 __all__ = ["EXPORTERS", "ExportedNetwork", "OnnxruntimeNetwork", "OpenVinoNetwork", "export"]
 
@@ -72,13 +72,16 @@ class OnnxruntimeNetwork(ExportedNetwork):
     def _open(self, graph: bytes, threads: int | None) -> str:
         import onnxruntime
 
-        self._session = onnxruntime.InferenceSession(
-            graph, session_options(onnxruntime, threads), ["CPUExecutionProvider"]
-        )
+        def opened(count: int) -> Any:
+            options = session_options(onnxruntime, count)
+            return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+
+        self._sessions = ByThreads(opened, threads)
+        self._sessions.get()
         return f"onnxruntime {onnxruntime.__version__}"
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        return run_session(self._session, "x", np.ascontiguousarray(batch, np.float32))
+        return run_session(self._sessions.get(), "x", np.ascontiguousarray(batch, np.float32))
 
 
 class OpenVinoNetwork(ExportedNetwork):
@@ -87,24 +90,30 @@ class OpenVinoNetwork(ExportedNetwork):
     def _open(self, graph: bytes, threads: int | None) -> str:
         import openvino
 
-        # Where the hardware has bfloat16, OpenVINO takes it unless told not to.
-        settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads or cores(),
-        }
-        self._model: Any = openvino.compile_model(
-            openvino.Core().read_model(graph), "CPU", settings
-        )
+        model = openvino.Core().read_model(graph)
+
+        def compiled(count: int) -> Any:
+            streams = 1 if threads else max(1, cores() // count)
+            settings = {
+                # Where the hardware has bfloat16, OpenVINO takes it unless told not to.
+                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_NUM_THREADS": count * streams,
+                "NUM_STREAMS": streams,
+            }
+            return openvino.compile_model(model, "CPU", settings)
+
+        self._models = ByThreads(compiled, threads)
+        self._models.get()
         self._own = threading.local()
         return f"openvino {version('openvino')}"
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         # A request serves one thread, and keeps its outputs to write the next ones into.
-        if not hasattr(self._own, "request"):
-            self._own.request = self._model.create_infer_request()
-        self._own.request.infer([np.ascontiguousarray(batch, np.float32)])
-        return [np.array(out.data, np.float32) for out in self._own.request.output_tensors]
+        model, requests = self._models.get(), vars(self._own).setdefault("requests", {})
+        if model not in requests:
+            requests[model] = model.create_infer_request()
+        requests[model].infer([np.ascontiguousarray(batch, np.float32)])
+        return [np.array(out.data, np.float32) for out in requests[model].output_tensors]
 
 
 EXPORTERS: dict[str, type[ExportedNetwork]] = {

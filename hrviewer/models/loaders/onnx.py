@@ -13,11 +13,11 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.loaders.graph import Graph
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.threads import cores
+from hrviewer.models.threads import ByThreads, cores
 from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights
 
-__all__ = ["OnnxNetwork", "cores", "run_session", "session_options"]
+__all__ = ["OnnxNetwork", "run_session", "session_options"]
 
 _LIMIT = 2**31
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -27,12 +27,14 @@ _OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memo
 class OnnxNetwork(Network):
     """An ONNX graph with one input ``(n, C, h, w)``."""
 
-    def __init__(self, card: Card, sha256: str, session: Any, graph: Graph, device: str) -> None:
+    def __init__(
+        self, card: Card, sha256: str, sessions: ByThreads[Any], graph: Graph, device: str
+    ) -> None:
         import onnxruntime
 
-        (taken,) = session.get_inputs()
+        (taken,) = sessions.get().get_inputs()
         super().__init__(card, sha256, f"onnxruntime {onnxruntime.__version__}", device)
-        self._session, self._graph = session, graph
+        self._sessions, self._graph = sessions, graph
         self._name, self._type = taken.name, _TYPES[taken.type]
         if self._type == np.float16:
             self.precision = "float16"
@@ -64,30 +66,38 @@ class OnnxNetwork(Network):
         for file in outside:
             sha256 += read_weights(file, card.model_copy(update={"sha256": None}))[1]
         providers, placed = _providers(onnxruntime, device)
-        options = session_options(onnxruntime, threads)
-        try:
-            session = onnxruntime.InferenceSession(
+
+        def opened(count: int) -> Any:
+            options = session_options(onnxruntime, count)
+            return onnxruntime.InferenceSession(
                 str(path) if outside else data, options, providers=providers
             )
+
+        # On a GPU, threads of the CPU make no difference.
+        sessions = ByThreads(opened, threads or (None if placed == "cpu" else cores()))
+        try:
+            session = sessions.get()
         except Exception as error:
             raise UserError(
                 f"{path} is refused by onnxruntime ({brief(error)}): export it again"
             ) from None
         _check_input(path, card, session)
-        return cls(card, sha256, session, Graph(model, str(path)), placed)
+        return cls(card, sha256, sessions, Graph(model, str(path)), placed)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        return run_session(self._session, self._name, np.ascontiguousarray(batch, self._type))
+        return run_session(
+            self._sessions.get(), self._name, np.ascontiguousarray(batch, self._type)
+        )
 
     def _count(self, h: int, w: int) -> float:
         return self._graph.flops(self._name, (1, self.card.input.count, h, w))
 
 
-def session_options(onnxruntime: Any, threads: int | None) -> Any:
-    """Return how every session runs: optimised, on all cores unless told, and quietly."""
+def session_options(onnxruntime: Any, threads: int) -> Any:
+    """Return how every session runs: optimised, on so many threads, and quietly."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = threads or cores()
+    options.intra_op_num_threads = threads
     # A worker that spins while it waits takes the core from the window.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; sizes are tried that may fail

@@ -20,6 +20,7 @@ from hrviewer.errors import UserError
 from hrviewer.models.card import Card
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.probe import settle
+from hrviewer.models.threads import ByThreads
 from hrviewer.models.told import brief
 
 __all__ = ["QuantisedNetwork", "quantised"]
@@ -60,14 +61,19 @@ class QuantisedNetwork(Network):
         self.halo, self.period = exact.halo, exact.period
         self.elastic, self.batch = exact.elastic, exact.batch
         self._exact, self._taken = exact, taken
-        self._session = onnxruntime.InferenceSession(
-            graph, session_options(onnxruntime, threads), ["CPUExecutionProvider"]
-        )
+
+        def opened(count: int) -> Any:
+            options = session_options(onnxruntime, count)
+            return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+
+        self._sessions = ByThreads(opened, threads)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         from hrviewer.models.loaders.onnx import run_session
 
-        return run_session(self._session, self._taken, np.ascontiguousarray(batch, np.float32))
+        return run_session(
+            self._sessions.get(), self._taken, np.ascontiguousarray(batch, np.float32)
+        )
 
     def _count(self, h: int, w: int) -> float:
         return self._exact.flops(h, w)
