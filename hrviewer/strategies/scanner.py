@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -14,9 +14,9 @@ from pydantic import Field
 from hrviewer.geometry import Patch, snap_scale
 from hrviewer.strategies.base import Params, Strategy, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
-from hrviewer.strategies.survey.leaves import Leaves, affordable, content, cut, gather
-from hrviewer.strategies.survey.regression import calibrate, inclusion, want_of_context
-from hrviewer.strategies.survey.sampling import draw, probabilities
+from hrviewer.strategies.survey.closer import Closer, Guess, corrected
+from hrviewer.strategies.survey.intervals import Interval
+from hrviewer.strategies.survey.leaves import Leaves, content, cut, gather
 from hrviewer.strategies.tiling import ROUND, Told, aggregate, response, rounds, tiles
 
 __all__ = ["Scanner", "ScannerParams"]
@@ -29,6 +29,9 @@ OVERVIEW = 32
 CLOSER = 128
 """Side of a closer look, network pixels, where the person does not say: smaller ones tell more for
 their FLOPs, and less for their seconds."""
+
+FEW, RARELY = 4, 16
+"""Random looks: of a small image at most one place in 16, but four."""
 
 FLOOR = 0.1
 """The part of the random looks that is spread evenly: no scanner is trusted without end."""
@@ -79,7 +82,8 @@ class ScannerParams(Params):
         le=1024,
         title="Random looks",
         description="How many of the other places, drawn at random, the main network sees to "
-        "correct the scanner and to say how sure the count is; without any there is no interval",
+        "correct the scanner and to say how sure the count is; of a small image no more than one "
+        "in 16, but four; without any there is no interval",
     )
     tile: int = tile_field(
         "Side of a closer look, in pixels of the main network; 0 takes 128, or less where its "
@@ -108,55 +112,51 @@ class Scanner(Strategy):
         scan = yield from _scan(scene, params)
         if isinstance(scan, Answer):
             return scan
-        leaves, guess, spread = scan.leaves, scan.guess, scan.spread
-        patches, total = leaves.patches, guess.sum(axis=0)
-        yield Show("estimate", total, scene.region)
+        leaves, guess, n = scan.leaves, scan.guess, len(scan.leaves.patches)
+        yield Show("estimate", guess.values.sum(axis=0), scene.region)
 
         # Of what is left to spend, the random looks come first: without them nothing is known of
         # how wrong the scanner is.
-        pays = affordable(leaves, scan.left)
-        sample = min(params.sample, pays)
-        unsure = int(np.count_nonzero(spread))
-        flagged = min(round(params.share * len(patches)), pays - sample, unsure)
-        score = spread if params.flag == "uncertainty" else guess.sum(axis=1)
-        closer = np.argsort(-score, kind="stable")[:flagged]
-        looked = _Closer(scene, leaves, guess)
+        closer = Closer(scene, leaves, guess, scan.left)
+        pays = closer.affordable
+        sample = min(params.sample, max(FEW, n // RARELY), pays) if params.sample else 0
+        unsure = int(np.count_nonzero(guess.spread))
+        flagged = min(round(params.share * n), pays - sample, unsure)
+        score = guess.spread if params.flag == "uncertainty" else guess.values.sum(axis=1)
+        chosen = np.argsort(-score, kind="stable")[:flagged]
         for start in range(0, flagged, ROUND):
-            chosen = closer[start : start + ROUND]
-            yield from looked.at(chosen, np.minimum(score[chosen], 1e300), "any")
-            yield Show("estimate", looked.known + guess[looked.rest].sum(axis=0), scene.region)
-            if looked.stop:
+            yield from closer.look(chosen[start : start + ROUND], score)
+            total = closer.known + guess.values[closer.rest].sum(axis=0)
+            yield Show("estimate", total, scene.region)
+            if closer.stop:
                 break
+        found = None
+        if sample and len(closer.rest) and not closer.stop:
+            # Where the scanner failed nothing is guessed; a look there may say anything.
+            closer.guess = replace(guess, spread=np.minimum(guess.spread, 1e6))
+            rng = np.random.default_rng(scene.seed)
+            found = yield from corrected(closer, closer.guess.spread, sample, rng, FLOOR)
 
-        note = f"{len(looked.seen)} of {len(patches)} places seen closer"
+        note = f"{len(closer.seen)} of {n} places seen closer"
         if scan.skipped:
             note += f", {scan.skipped} tiles of background skipped"
         if scan.failed:
             note += f"; the scanner failed on {scan.failed}"
-        left = looked.rest
-        cut = want_of_context(patches[0].halo, scene.main.halo)
-        if looked.stop or not len(left) or not sample:
-            known, all_of_it = looked.known, float(looked.known.sum())
-            sure = None if len(left) else (all_of_it * (1 - cut), all_of_it * (1 + cut))
-            return Answer(known + guess[left].sum(axis=0), sure, note)
-        spread = np.minimum(spread, 1e6)
-        p = probabilities(spread[left], FLOOR)
-        drawn = draw(p, sample, np.random.default_rng(scene.seed))
-        places = left[drawn]
-        values = yield from looked.at(places, p[drawn], "given")
-        drawn, places = drawn[: len(values)], places[: len(values)]
-        likely = inclusion(p, len(drawn))[drawn]
-        factor = calibrate(guess[places], values, likely, spread[places])
-        rest = looked.rest
-        interval = factor.interval(float(looked.known.sum()), guess[rest], spread[rest], cut)
-        note += (
-            f"; {len(drawn)} of the others at random, by which the scanner's counts are "
-            f"worth {float(factor.value.mean()):.2f} each"
-        )
-        answer = looked.known + guess[rest].sum(axis=0) * factor.value
-        if scene.main.card.task == "classification":
-            return Answer(answer, None, note)  # probabilities sum to 1 whatever was drawn
-        return Answer(answer, interval, note)
+        if found is not None:
+            note += (
+                f"; {found.drawn} of the others at random, by which the scanner's counts are "
+                f"worth {float(found.factor.value.mean()):.2f} each"
+            )
+            return Answer(found.estimate, _sure(scene, found.interval), note)
+        rest, known = closer.rest, float(closer.known.sum())
+        off = closer.uncertain * known
+        interval = None if len(rest) else _sure(scene, (known - off, known + off))
+        return Answer(closer.known + guess.values[rest].sum(axis=0), interval, note)
+
+
+def _sure(scene: Scene, interval: Interval) -> Interval | None:
+    """Return an interval, unless probabilities were added up: they sum to 1 whatever was drawn."""
+    return None if scene.main.card.task == "classification" else interval
 
 
 @dataclass
@@ -164,8 +164,7 @@ class _Scan:
     """What the scanner said of the places that may be looked at closer."""
 
     leaves: Leaves
-    guess: Floats  # (n, k)
-    spread: Floats  # (n,); infinite where it failed
+    guess: Guess  # its spread is infinite where it failed
     left: float
     skipped: int
     failed: int
@@ -213,7 +212,7 @@ def _scan(scene: Scene, params: ScannerParams) -> Generator[Request, Result, _Sc
                 "scanned: the rest of the region was not seen",
             )
     skipped = len(wanted) - len(places)
-    return _Scan(leaves, guess, np.sqrt(spread), result.left, skipped, failed)
+    return _Scan(leaves, Guess(guess, np.sqrt(spread)), result.left, skipped, failed)
 
 
 def _add_up(
@@ -246,44 +245,6 @@ def _add_up(
         variance[inside] += shares * np.maximum(handle.value[k:] if len(handle.value) > k
                                                 else handle.value, 0).sum()  # fmt: skip
     return failed
-
-
-class _Closer:
-    """Looks by ``main``, and what they found."""
-
-    def __init__(self, scene: Scene, leaves: Leaves, guess: Floats) -> None:
-        self._scene, self._leaves, self._guess = scene, leaves, guess
-        self.seen: set[int] = set()
-        self.known = np.zeros(guess.shape[1])
-        self.stop = False
-
-    @property
-    def rest(self) -> NDArray[np.intp]:
-        """Leaves that were not seen closer."""
-        there = np.ones(len(self._guess), bool)
-        there[list(self.seen)] = False
-        return np.flatnonzero(there)
-
-    def at(
-        self, places: NDArray[np.intp], scores: Floats, order: Literal["any", "given"]
-    ) -> Generator[Request, Result, Floats]:
-        """Look at leaves; return what they hold, ``(m, k)``: what was guessed where it failed."""
-        result = yield Look(
-            "main",
-            tuple(self._leaves.patches[i] for i in places),
-            into="output",
-            order=order,
-            scores=tuple(float(score) for score in scores),
-        )
-        self.stop = result.stop
-        found = [self._guess[:0]]
-        for i, handle in zip(places, result.handles, strict=False):
-            failed = np.isnan(handle.value).any()
-            value = self._guess[i] if failed else content(self._scene, handle.patch, handle.value)
-            self.known = self.known + value
-            self.seen.add(int(i))
-            found.append(value[None])
-        return np.concatenate(found)
 
 
 def _skips(scene: Scene, params: ScannerParams) -> bool:

@@ -28,6 +28,8 @@ __all__ = [
     "normalised",
 ]
 
+EMPTY = 0.01
+"""What an image holds at most that holds nothing: who stands outside reaches in."""
 STRIP = 1024
 """Rows of a picture that are looked at together."""
 SIDE = 128
@@ -135,6 +137,10 @@ class Density:
         on all of `choose` together.
     windows
         As `density_loss` takes them.
+    worst
+        Of the images of a batch that hold nothing, how many are learned from: those in which it
+        sees most (hard negatives; Sung and Poggio, Example-based learning for view-based human
+        face detection, PAMI 1998). All by default.
     steps, rate
         See `Lesson`.
     """
@@ -145,6 +151,7 @@ class Density:
     choose: Mapping[str, Sequence[Counted]]
     test: Mapping[str, Sequence[Counted]]
     windows: Sequence[tuple[int, float, float]] = WINDOWS
+    worst: int | None = None
     steps: int = 3600
     rate: float = 3e-3
 
@@ -159,8 +166,21 @@ class Density:
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         """Compare counts in windows."""
         images, density = batch
-        said = network(normalised(images, self.card.input)).float()
-        return density_loss(said, density, self.windows)
+        images = normalised(images, self.card.input)
+        if self.worst is not None:
+            kept = self._kept(network, images, density)
+            images, density = images[kept], density[kept]
+        return density_loss(network(images).float(), density, self.windows)
+
+    @torch.no_grad()
+    def _kept(self, network: nn.Module, images: Tensor, density: Tensor) -> Tensor:
+        """Return which images are learned from."""
+        held = density.sum((1, 2, 3)) > EMPTY
+        empty = torch.nonzero(~held).ravel()
+        seen = network.eval()(images[empty]).float().sum((1, 2, 3))
+        network.train()
+        worst = empty[seen.topk(min(self.worst or 0, len(empty))).indices]
+        return torch.cat([torch.nonzero(held).ravel(), worst]).sort().values
 
     def judge(self, network: nn.Module) -> dict[str, float]:
         """Return the mean absolute error over the mean count, for each lot to choose by."""

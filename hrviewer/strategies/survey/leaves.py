@@ -69,6 +69,13 @@ class Leaves:
         columns = np.flatnonzero((self.xs[:-1] >= rect.x) & (self.xs[1:] <= rect.x1))
         return np.asarray((rows[:, None] * self.shape[1] + columns).ravel())
 
+    def laid(self, values: Floats) -> tuple[Floats, Rect]:
+        """Return leaves' values ``(n,)`` as a map of whole cells, and what it covers."""
+        rows, columns = self.shape
+        y, x = (int(edges[0] // self.cell * self.cell) for edges in (self.ys, self.xs))
+        rect = Rect(y, x, rows * self.cell, columns * self.cell)
+        return values.reshape(rows, columns), rect
+
 
 def cut(scene: Scene, side: int, budget: float, halo: int = -1) -> Leaves:
     """Cut the scene's region into leaves.

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import snap_scale
 from hrviewer.strategies.protocol import Handle, Look, Request, Result, Scene
+from hrviewer.strategies.survey.closer import Guess
 from hrviewer.strategies.survey.leaves import Leaves, gather
 from hrviewer.strategies.tiling import rounds, tiles
 
-__all__ = ["Guess", "Scouted", "guess", "scout", "scouts_counts"]
+__all__ = ["Scouted", "guess", "scout", "scouts_counts"]
 
 Floats = NDArray[np.float64]
 
@@ -36,34 +37,6 @@ class Scouted:
     handles: tuple[Handle, ...]
     left: float
     stop: bool
-
-
-@dataclass(frozen=True)
-class Guess:
-    """What the scout says of each leaf.
-
-    Attributes
-    ----------
-    values : ndarray, shape (n, k)
-        Counts per class; or scores, the same for every class.
-    spread : ndarray, shape (n,)
-        How unsure that is, up to a factor: the standard deviation of the sum over classes where
-        the scout gives variances, else the root of the count, else the score.
-    counts : bool
-        Whether `values` are in the answer's unit.
-    """
-
-    values: Floats
-    spread: Floats
-    counts: bool
-
-    @property
-    def reach(self) -> Floats:
-        """What each leaf may well hold, ``(n,)``: its count and how unsure that is, or its score.
-
-        Places are ranked by it: what surely holds much is worth a look as much as what is unsure.
-        """
-        return self.values.sum(axis=1) + self.spread if self.counts else self.spread
 
 
 def scouts_counts(scene: Scene) -> bool:

@@ -69,10 +69,11 @@ def main(data: Path | None, pack: Path) -> Density:
     return Density(
         card,
         SOURCES,
-        partial(PIECES, side=SIDE, batch=10, stride=4, around=0.7, again=8, shrunk=2),
+        partial(PIECES, side=SIDE, batch=18, stride=4, around=0.4, again=8, shrunk=2),
         choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
         test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
+        worst=4,
         steps=9000,
     )
 
