@@ -94,7 +94,7 @@ KINDS = {
         stride=4,
         down=1,
         multiple_of=16,
-        windows=((1, 1.0, 0.3), (2, 0.5, 0.5), (4, 0.5, 1.0)),
+        windows=((1, 1.0, 0.03), (2, 0.5, 0.05), (4, 0.5, 0.1)),
         tile=16,
         fixed=True,
     ),

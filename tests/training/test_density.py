@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hrviewer.training import Counted
-from hrviewer.training.density import count, off_in_tiles
+from hrviewer.training.density import count, normalised, off_in_tiles
 
 from .pupils import CARD, picture, toy
 
@@ -29,3 +29,22 @@ def test_the_context_of_the_card_is_examined():
     image = picture(5, 256)
     told = toy(card=lesson.card, test={"test": [Counted(image, 1.0)]}).examine(network)["context"]
     assert told["test"] == pytest.approx(off_in_tiles(network, image, CARD.input, 32), abs=1e-4)
+
+
+def test_of_empty_images_only_the_worst_are_learned_from():
+    torch.manual_seed(1)
+    lesson = toy(worst=2)
+    network = lesson.begin()
+    images = torch.rand(6, 3, 32, 32)
+    density = torch.zeros(6, 1, 8, 8)
+    density[1] = density[4] = 0.05
+    with torch.no_grad():
+        seen = network.eval()(normalised(images, CARD.input)).sum((1, 2, 3))
+    empty = sorted((0, 2, 3, 5), key=lambda i: -float(seen[i]))[:2]
+    kept = sorted([1, 4, *empty])
+    network.train()
+    found = lesson.loss(network, (images, density))
+    assert network.training
+    again = toy().loss(network, (images[kept], density[kept]))
+    torch.testing.assert_close(found, again)
+    assert not torch.isclose(found, toy().loss(network, (images, density)))

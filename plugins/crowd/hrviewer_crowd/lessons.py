@@ -70,7 +70,7 @@ def main(data: Path | None, pack: Path) -> Density:
         card,
         SOURCES,
         partial(PIECES, side=SIDE, batch=18, stride=4, around=0.4, again=8, shrunk=2),
-        choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:4]]},
+        choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:8]]},
         test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
         worst=4,
