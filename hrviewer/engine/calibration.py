@@ -12,7 +12,7 @@ from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import input_rect, tiles
 
-__all__ = ["MOST", "calibrating", "prepared", "spread"]
+__all__ = ["MOST", "calibrating", "fullest", "prepared"]
 
 MOST = 8
 """Tiles that calibrate, and that are looked at both ways, at most."""
@@ -36,10 +36,17 @@ def calibrating(pyramid: Pyramid, network: Network) -> list[Patch]:
     """
     scale, _ = native_scale(network.card, pyramid)
     there = tiles(role_of(network), pyramid.rect, scale)
-    candidates = spread(there, CANDIDATES)
+    return fullest(pyramid, network, there, min(MOST, -(-len(there) // 2)))
+
+
+def fullest(
+    pyramid: Pyramid, network: Network, patches: Sequence[Patch], most: int = MOST
+) -> list[Patch]:
+    """Return, of patches spread over those given, the few with the most contrast."""
+    candidates = spread(patches, CANDIDATES)
     contrast = [float(prepared(pyramid, network, patch).std()) for patch in candidates]
-    fullest = sorted(range(len(candidates)), key=lambda i: -contrast[i])
-    return [candidates[i] for i in fullest[: min(MOST, -(-len(there) // 2))]]
+    order = sorted(range(len(candidates)), key=lambda i: -contrast[i])
+    return [candidates[i] for i in order[:most]]
 
 
 def prepared(pyramid: Pyramid, network: Network, patch: Patch) -> Floats:
@@ -52,7 +59,7 @@ def prepared(pyramid: Pyramid, network: Network, patch: Patch) -> Floats:
     return array
 
 
-def spread(items: Sequence[Patch], most: int = MOST) -> Sequence[Patch]:
+def spread(items: Sequence[Patch], most: int) -> Sequence[Patch]:
     """Return at most so many, evenly from first to last."""
     if len(items) <= most:
         return items

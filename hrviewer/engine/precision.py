@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.engine.calibration import prepared, spread
+from hrviewer.engine.calibration import fullest, prepared
 from hrviewer.engine.device import Priority
 from hrviewer.engine.scene import Networks
 from hrviewer.pyramid import Pyramid
@@ -57,7 +57,9 @@ class Off:
 def how_far_off(
     pyramid: Pyramid, networks: Networks, scene: Scene, priority: Priority = Priority.RUN
 ) -> Off | None:
-    """Compare the main network with itself in float32, on tiles spread over the region.
+    """Compare the main network with itself in float32, on tiles of the region.
+
+    On the fullest of some that are spread over it: of glass nothing is said, and nothing is off.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ def how_far_off(
     there = tiles(scene.main, scene.region, scene.native)
     fresh = [patch for patch in there if all((patch.core & r).empty for r in networks.calibrated)]
     pairs = []
-    for patch in spread(fresh or there):
+    for patch in fullest(pyramid, main, fresh or there):
         array = prepared(pyramid, main, patch)
         pair = [networks.device.submit(network, array, priority) for network in (exact, main)]
         pairs.append([np.asarray(future.result().output, float).ravel() for future in pair])

@@ -121,6 +121,17 @@ def test_eight_bits_are_measured_where_they_were_not_calibrated(device):
     assert here["scout"].precision == "float32"
 
 
+def test_it_is_measured_where_there_is_something(device):
+    mostly = np.zeros((1024, 1024, 3), np.uint8)
+    mostly[64 : 64 + PHOTO.shape[0], 64 : 64 + PHOTO.shape[1]] = PHOTO
+    networks = Networks(Rounded(main=Bright("bright")), device, precision="bfloat16")
+    _, off = measured(networks, mostly)
+    assert off.total == pytest.approx(0.02, rel=1e-4)
+    blank = np.zeros((1024, 1024, 3), np.uint8)
+    _, off = measured(networks, blank)
+    assert off.total == 0
+
+
 def test_it_says_where_it_was_calibrated_on_what_it_is_measured_on(device):
     here, off = measured(eight(device), PHOTO[:64, :64])
     assert here.calibrated == (Rect(0, 0, 64, 64),)
@@ -187,9 +198,8 @@ def test_the_error_told_is_what_comes_out_by_hand(device, tmp_path):
     cores = [Rect(y, x, 64, 64) & pyramid.rect for y, x in corners]
     fresh = [core for core in cores if core not in here.calibrated]
     assert len(fresh) == 12
-    for i in range(8):
-        pixels = pyramid.read(fresh[round(i * 11 / 7)], 1.0)
-        batch = pack.roles["main"].prepare(pixels)[None]
+    batches = [pack.roles["main"].prepare(pyramid.read(core, 1.0))[None] for core in fresh]
+    for batch in sorted(batches, key=lambda batch: -batch.std())[:8]:
         said.append((exact(batch).ravel(), rough(batch).ravel()))
     one, other = (np.concatenate(side).astype(float) for side in zip(*said, strict=True))
     assert off.tiles == 8
