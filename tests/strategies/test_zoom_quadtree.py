@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hrviewer.strategies.zoom.nodes import DOUBT, learned
 from hrviewer.strategies.zoom.quadtree import blocks, grow, prune, spent
 
 REMAINS = [0.0, 0.3, 0.8]
@@ -87,3 +88,21 @@ def test_nothing_is_worth_a_look_where_all_is_known():
     _, first, remains, costs = tree_of(0)
     looks = grow(np.zeros((4, 4)), first, remains, costs, 5.0)
     assert not any(looked.any() for looked in looks)
+
+
+def test_what_coarser_looks_are_worth_is_weighed_by_how_rarely_places_are_tried():
+    counts = np.array([[4.0, 10.0], [2.0, 2.0], [0.0, 0.0]])
+    weights, guessed = np.array([1.0, 3.0]), np.array([1.0, 8.0])
+    factors, remains = learned(counts, weights, guessed)
+    # By hand: (1·2·4 + 3·2·10) / (1·4 + 3·4), and what is left of 1·3² + 3·2².
+    assert factors == [1.0, pytest.approx(68 / 16), 0.0]
+    before, after = 21.0, (8.5 - 4) ** 2 + 3 * (8.5 - 10) ** 2
+    doubt = DOUBT * before / 2
+    assert remains == [0.0, pytest.approx(min(1, (after + doubt) / (before + doubt))), 1.0]
+
+
+def test_where_the_scout_was_right_no_coarser_look_teaches_anything():
+    counts = np.array([[4.0, 10.0], [2.0, 5.0]])
+    factors, remains = learned(counts, np.ones(2), counts[0])
+    assert factors == [1.0, 2.0]
+    assert remains == [0.0, 1.0]

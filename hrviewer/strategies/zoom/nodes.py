@@ -17,7 +17,7 @@ from hrviewer.strategies.survey.sampling import draw, probabilities
 from hrviewer.strategies.tiling import input_shape
 from hrviewer.strategies.zoom.quadtree import blocks
 
-__all__ = ["Nodes", "refine", "trials"]
+__all__ = ["Nodes", "learned", "refine", "trials"]
 
 Floats = NDArray[np.float64]
 
@@ -92,15 +92,36 @@ def trials(
             counts[level, j] = value.sum()
             if level == 0:
                 closer.seen[place] = value
-    weights, truth = 1 / p[places], counts[0]
+    weights = 1 / p[places]
     if not closer.guess.counts and n:
         closer.guess = worth(closer, places, weights)
-    before = float(weights @ (closer.guess.values[places].sum(axis=1) - truth) ** 2)
+    return learned(counts, weights, closer.guess.values[places].sum(axis=1))
+
+
+def learned(counts: Floats, weights: Floats, guessed: Floats) -> tuple[list[float], list[float]]:
+    """Return what looks at each level are worth.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (levels, n)
+        What each place was seen to hold; the first level sees all there is.
+    weights : ndarray, shape (n,)
+        One over how likely each was to be tried.
+    guessed : ndarray, shape (n,)
+        What the scout thought they hold.
+
+    Returns
+    -------
+    factors, remains : list of float
+        See `trials`.
+    """
+    truth, n = counts[0], len(guessed)
+    before = float(weights @ (guessed - truth) ** 2)
     factors, remains = [1.0], [0.0]
-    for level in levels[1:]:
-        squared = float(weights @ counts[level] ** 2)
-        factor = float(weights @ (counts[level] * truth)) / squared if squared > 0 else 0.0
-        after = float(weights @ (factor * counts[level] - truth) ** 2)
+    for seen in counts[1:]:
+        squared = float(weights @ seen**2)
+        factor = float(weights @ (seen * truth)) / squared if squared > 0 else 0.0
+        after = float(weights @ (factor * seen - truth) ** 2)
         doubt = DOUBT * before / max(n, 1)
         remains.append(min(1.0, (after + doubt) / (before + doubt)) if before > 0 else 1.0)
         factors.append(factor)
