@@ -170,7 +170,8 @@ def test_nothing_is_said_of_a_tile_that_failed() -> None:
 
 
 def test_saliency_is_how_far_a_code_is_from_the_usual_one() -> None:
-    _, record = ask(pack())
+    answer, record = ask(pack())
+    assert "cannot say what mattered" in answer.note  # a head without a gradient
     seen: Any = record.saliency.values[0]
     means = IMAGE.reshape(100, 4, 130, 4, 3).mean((1, 3)) / 255
     away = np.sqrt((means**2).mean(-1)).reshape(25, 4, 130, 4 // 4).mean((1, 3))
@@ -274,6 +275,8 @@ def test_saliency_is_by_how_much_codes_led_the_head(learned, tmp_path) -> None:
     plain = hrviewer.run(
         image, learned, "compression", out=tmp_path / "b.run.zarr", saliency="codes", **ask
     )
+    notes = [*run.header["notes"], *plain.header["notes"]]
+    assert not any("cannot say what mattered" in note for note in notes)
     np.testing.assert_array_equal(plain.output, run.output)
     paid = [sum(r.patches["flops"][r.patches["role"] == "head"]) for r in (plain, run)]
     assert paid[1] == 3 * paid[0]
@@ -320,6 +323,7 @@ def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path)
         want = (module.head.weight.flatten(1) @ pooled + module.head.bias).softmax(0).numpy()
     np.testing.assert_allclose(list(run.estimate["per_class"].values()), want, atol=1e-5)
     assert run.estimate["kind"] == "probabilities"
+    assert not any("cannot say what mattered" in note for note in run.header["notes"])
     attention = np.asarray(run.saliency)
     np.testing.assert_allclose(attention / attention.sum(), part.reshape(19, 23).numpy(), rtol=1e-4)
     assert run.output.shape[0] == 3
