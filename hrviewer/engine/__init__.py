@@ -16,7 +16,6 @@ from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Priority, streams_here
 from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
 from hrviewer.engine.hints import Hints, checked, fingerprints
-from hrviewer.engine.joint import Attended, attended
 from hrviewer.engine.live import Session
 from hrviewer.engine.looker import Looker, role_of
 from hrviewer.engine.native import native_scale
@@ -24,6 +23,7 @@ from hrviewer.engine.precision import Off, how_far_off
 from hrviewer.engine.record import PatchRow, Published, Record, map_cell
 from hrviewer.engine.scene import Networks, build_scene, speaker
 from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
+from hrviewer.engine.tokens import Attended, attended
 
 __all__ = [
     "Attended",

@@ -28,11 +28,14 @@ from hrviewer.engine.canvas import Box
 from hrviewer.engine.charge import Charge
 from hrviewer.engine.control import Control, Stopped
 from hrviewer.engine.device import Device, Inferred, Priority
-from hrviewer.engine.joint import packs, see_tokens, see_warped, spanned, think, thinking
 from hrviewer.engine.seen import Seen
+from hrviewer.engine.sight import Sight
+from hrviewer.engine.thought import spanned, think, thinking
+from hrviewer.engine.tokens import packs, see_tokens
+from hrviewer.engine.warping import see_warped
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
-from hrviewer.pyramid import Meter, Pyramid
+from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
@@ -64,25 +67,17 @@ class _Looked:
     array: NDArray[np.float32] | None = None
 
 
-class Looker:
+class Looker(Sight):
     """The eyes of one run.
 
     Parameters
     ----------
-    pyramid : Pyramid
-        What is looked at.
-    networks : mapping of str to Network
-        Who looks, by role.
-    device : Device
-        Where networks run.
-    region : Rect
-        Cores of what answers are clipped to it; other looks may lie anywhere.
+    pyramid, networks, device, region, priority
+        See `Sight`.
     cache : ResultCache, optional
         What was seen before.
     control : Control
         Pause and stop.
-    priority : Priority
-        Who goes first on the device.
     focus : callable, optional
         The view's centre, ``(y, x)``; patches nearest to it are looked at first.
     """
@@ -99,11 +94,8 @@ class Looker:
         priority: Priority = Priority.RUN,
         focus: Callable[[], tuple[float, float] | None] | None = None,
     ) -> None:
-        self.pyramid, self.networks, self.device = pyramid, networks, device
-        self.region, self.cache = region, cache
-        self.control = control or Control()
-        self.priority, self.focus = priority, focus
-        self.meter = Meter()
+        super().__init__(pyramid, networks, device, region, priority)
+        self.cache, self.control, self.focus = cache, control or Control(), focus
 
     # What a request costs, before it is paid.
 
