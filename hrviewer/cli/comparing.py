@@ -52,7 +52,9 @@ def compare(
     ] = "all",
     truth: Annotated[
         str | None,
-        typer.Option(metavar="FILE|auto", help="What is really there; an exhaustive run if not."),
+        typer.Option(
+            metavar="FILE|DIR|auto", help="What is really there; an exhaustive run if not."
+        ),
     ] = None,
     budget: Annotated[
         str | None,

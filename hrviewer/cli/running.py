@@ -81,7 +81,7 @@ def run(
     ] = None,
     truth: Annotated[
         str | None,
-        typer.Option(metavar="FILE|auto", help="What is really there; auto is a scene's own."),
+        typer.Option(metavar="FILE|DIR|auto", help="What is really there; auto is a scene's own."),
     ] = None,
     device: Device = "auto",
     precision: Annotated[

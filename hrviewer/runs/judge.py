@@ -10,6 +10,7 @@ import numpy as np
 
 from hrviewer.errors import UserError
 from hrviewer.exchange.truth import Asked, is_label_map, read_truth
+from hrviewer.exchange.truth.folders import truth_of
 from hrviewer.exchange.truth.labels import open_labels, windows
 from hrviewer.geometry import Rect
 from hrviewer.models import Card
@@ -35,7 +36,8 @@ def find_judge(
     Parameters
     ----------
     truth : str, Path, Truth or None
-        ``auto`` for the image's own, a file, or the objects; None if nobody knows.
+        ``auto`` for the image's own, a file, a folder of files named as images are, or the
+        objects; None if nobody knows.
     pyramid : Pyramid
         The image.
     main : Card, optional
@@ -48,12 +50,22 @@ def find_judge(
     """
     if truth is None or main is None:
         return None
+    if not isinstance(truth, Truth):
+        truth = own(truth, pyramid)
     if main.task == "segmentation":
         return class_judge(truth, pyramid, main)
     if main.task not in ("density", "detection"):
         raise UserError(f"{main.name} neither counts nor segments: no truth can be told of it")
     objects = of_classes(find_truth(truth, pyramid), main.output.classes)
     return lambda run: count_errors(run, objects)
+
+
+def own(truth: str | Path, pyramid: Pyramid) -> str | Path:
+    """Return an image's own file where a folder of them is given."""
+    if is_label_map(truth):
+        return truth
+    folder = Path(truth).expanduser()
+    return truth_of(folder, pyramid.path or pyramid.name) if folder.is_dir() else truth
 
 
 def find_truth(truth: str | Path | Truth, pyramid: Pyramid) -> Truth:
@@ -66,6 +78,7 @@ def find_truth(truth: str | Path | Truth, pyramid: Pyramid) -> Truth:
     """
     if isinstance(truth, Truth):
         return truth
+    truth = own(truth, pyramid)
     if str(truth) == "auto":
         known = pyramid.truth(pyramid.rect)
         if known is None:

@@ -91,6 +91,27 @@ def test_truth_from_a_file_is_kept_when_resumed(tmp_path):
     assert judged(image, table, tmp_path, resume=True).truth["error"] == pytest.approx(3)
 
 
+def test_of_a_folder_each_image_takes_its_own_truth(tmp_path):
+    from PIL import Image
+
+    truths = tmp_path / "ground-truth"
+    truths.mkdir()
+    for name, points in ("one", POINTS), ("two", POINTS[:3]):
+        Image.fromarray(dots(points)).save(tmp_path / f"{name}.png")
+        lines = [f"{y + 0.5},{x + 0.5}" for y, x in points]
+        (truths / f"{name}.csv").write_text("\n".join(["y,x", *lines]))
+    found = [
+        judged(tmp_path / f"{name}.png", folder, tmp_path / f"{name}-{folder.name}").truth
+        for name in ("one", "two")
+        for folder in (truths, tmp_path)  # the folder itself, or that of the images
+    ]
+    assert [truth["value"] for truth in found] == [4, 4, 3, 3]
+    assert [truth["error"] for truth in found] == pytest.approx([0] * 4, abs=1e-5)
+    (truths / "two.csv").unlink()
+    with pytest.raises(UserError, match=r"no truth of two.png: neither GT_two.mat nor two.csv"):
+        judged(tmp_path / "two.png", truths, tmp_path / "three")
+
+
 def test_nothing_is_spent_where_the_truth_is_wrong(tmp_path):
     image = dots(POINTS)
     for truth in ("auto", tmp_path / "none.csv", tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 from hrviewer.errors import UserError
 from hrviewer.exchange.truth import READERS
 
-__all__ = ["IMAGES", "is_image", "pairs"]
+__all__ = ["IMAGES", "is_image", "pairs", "truth_of"]
 
 IMAGES = (
     ".bmp", ".jpeg", ".jpg", ".mrxs", ".ndpi", ".png", ".scn", ".svs", ".tif", ".tiff", ".webp",
@@ -52,18 +52,8 @@ def pairs(folder: Path) -> list[tuple[Path, Path]]:
         raise UserError(f"there is no folder {folder}")
     inner = folder / "images"
     found = images(inner if inner.is_dir() else folder)
-    places = [
-        place
-        for name in ("ground-truth", "ground_truth", "truth", "labels", "annotations", ".")
-        if (place := folder / name).is_dir()
-    ]
-    files = [
-        entry
-        for place in places
-        for entry in sorted(place.iterdir())
-        if entry.suffix.lower() in READERS and (not is_image(entry) or place != folder)
-    ]
-    by_name = {stem(entry): entry for entry in reversed(files)}
+    by_name = truths(folder)
+    files = list(by_name.values())
     common = files[0] if len(files) == 1 else None
     told = []
     for image in found:
@@ -75,6 +65,40 @@ def pairs(folder: Path) -> list[tuple[Path, Path]]:
             )
         told.append((image, truth))
     return told
+
+
+def truths(folder: Path) -> dict[str, Path]:
+    """Return a folder's files of truth by the name of the image that each belongs to."""
+    places = [
+        place
+        for name in ("ground-truth", "ground_truth", "truth", "labels", "annotations", ".")
+        if (place := folder / name).is_dir()
+    ]
+    files = [
+        entry
+        for place in places
+        for entry in sorted(place.iterdir())
+        if entry.suffix.lower() in READERS and (not is_image(entry) or place != folder)
+    ]
+    return {stem(entry): entry for entry in reversed(files)}
+
+
+def truth_of(folder: Path, image: str) -> Path:
+    """Return the file in a folder that holds an image's truth.
+
+    Raises
+    ------
+    UserError
+        If none has its name.
+    """
+    name = Path(image).stem
+    found = truths(folder).get(name)
+    if found is None:
+        raise UserError(
+            f"{folder} holds no truth of {Path(image).name}: neither GT_{name}.mat nor {name}.csv "
+            "or another file that --truth reads"
+        )
+    return found
 
 
 def stem(path: Path) -> str:
