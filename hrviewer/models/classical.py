@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
-from scipy import ndimage
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Card, Input, Output
@@ -84,9 +83,11 @@ class Gradient(_Classical):
 
     def look(self, rgb: Floats) -> Floats:
         """Return the mean length of the gradient on blocks of 4 × 4."""
+        from scipy.ndimage import gaussian_filter  # slow to import, and every command loads this
+
         gray = _gray(rgb)
         dy, dx = (
-            ndimage.gaussian_filter(gray, (0, 1, 1), order=order, mode="reflect", truncate=4)
+            gaussian_filter(gray, (0, 1, 1), order=order, mode="reflect", truncate=4)
             for order in ((0, 1, 0), (0, 0, 1))
         )
         return _pool(np.hypot(dy, dx), self.stride_)

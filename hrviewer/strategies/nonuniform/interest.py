@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, map_coordinates
 
 from hrviewer.geometry import Grid, Rect
 from hrviewer.strategies.protocol import Handle, Role
@@ -98,6 +97,8 @@ def looked(role: Role, handles: Sequence[Handle], region: Rect, cell: int) -> In
 
 def drawn(hint: NDArray[np.floating], image: Rect, region: Rect, cell: int) -> Interest:
     """Return the interest that a person drew over the whole image, ``(rows, columns)``."""
+    from scipy.ndimage import map_coordinates  # slow to import, and every command loads this
+
     values = np.maximum(np.nan_to_num(np.asarray(hint, np.float64)), 0)
     rows, columns = Grid(region, cell).shape
     y = (region.y + (np.arange(rows) + 0.5) * cell) / image.h * values.shape[0] - 0.5
@@ -116,6 +117,8 @@ def kernel_density(interest: Interest, bandwidth: float) -> Interest:
     bandwidth : float
         The Gaussian's standard deviation, level-0 pixels.
     """
+    from scipy.ndimage import gaussian_filter  # slow to import, and every command loads this
+
     values = gaussian_filter(interest.values, bandwidth / interest.cell, mode="nearest")
     return Interest(interest.region, interest.cell, normal(values))
 

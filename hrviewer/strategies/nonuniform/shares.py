@@ -13,7 +13,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from hrviewer.geometry import Rect
 from hrviewer.strategies.nonuniform.interest import Interest
@@ -44,6 +43,8 @@ class Sharpness:
 
     def nodes(self, rect: Rect, g: int) -> Floats:
         """Return it at ``g × g`` nodes that span a rectangle."""
+        from scipy.ndimage import map_coordinates  # slow to import, and every command loads this
+
         t = np.linspace(0, 1, g)
         y = (rect.y + t * rect.h - self.region.y) / self.cell - 0.5
         x = (rect.x + t * rect.w - self.region.x) / self.cell - 0.5

@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 __all__ = ["ALPHA", "Interval", "asymptotic", "betting", "student"]
 
@@ -50,12 +49,14 @@ def student(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval:
     alpha : float
         One minus the confidence.
     """
+    from scipy.special import stdtrit  # slow to import, and every command loads this
+
     a = weights / weights.sum()
     mean = float(a @ x)
     # Unbiased for equal variances; with equal weights it is the sample variance over n.
     variance = float((a**2 * (x - mean) ** 2 / (1 - a)).sum())
     freedom = 1 / float((a**2).sum()) - 1
-    half = float(student_t.ppf(1 - alpha / 2, max(freedom, 1.0))) * math.sqrt(variance)
+    half = float(stdtrit(max(freedom, 1.0), 1 - alpha / 2)) * math.sqrt(variance)
     return mean - half, mean + half
 
 

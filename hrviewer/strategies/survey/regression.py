@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import norm
 
 from hrviewer.strategies.survey.intervals import ALPHA, Interval
 
@@ -61,7 +60,7 @@ class Factor:
             By which part what was seen may be off for want of context (`want_of_context`).
         """
         rest = guess.sum(axis=0)
-        half = float(norm.ppf(1 - ALPHA / 2)) * math.sqrt(
+        half = NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt(
             float((rest * self.deviation).sum()) ** 2 + float((spread**2).sum())
         )
         middle = known + float(rest @ self.value)
@@ -80,6 +79,8 @@ def inclusion(p: Floats, draws: int) -> Floats:
     Without replacement, each in proportion to `p`, as `sampling.draw` draws; approximated by
     independent exponential clocks of these rates.
     """
+    from scipy.optimize import brentq  # slow to import, and every command loads this
+
     n = len(p)
     if draws >= n:
         return np.ones(n)
