@@ -32,6 +32,20 @@ def test_help_lists_what_works_and_no_more():
         assert ("--truth" in text) is (name in ("run", "compare", "fit"))
 
 
+def test_strategies_are_listed_without_what_only_runs_need():
+    slow = HEAVY - {"numpy"} | {"scipy", "skimage"}
+    listed = started(
+        "import sys",
+        "from hrviewer.cli import app",
+        "try: app(['strategies'])",
+        "except SystemExit: pass",
+        f"assert not {slow!r} & sys.modules.keys(), {slow!r} & sys.modules.keys()",
+    )
+    told, error = listed.communicate()
+    assert "zoom" in told
+    assert error == ""
+
+
 def test_help_and_import_are_light_and_quick():
     check = f"assert not {HEAVY!r} & sys.modules.keys(), {HEAVY!r} & sys.modules.keys()"
     bare = started("import sys, hrviewer", check)
