@@ -168,7 +168,7 @@ def fastest(candidates: Mapping[str, Network], tile: Floats, rounds: int = _ROUN
 
 def key_of(network: Network, threads: int | None) -> str:
     """Return what a choice depends on, as one string."""
-    parts = (network.digest, network.halo, threads, *_versions(), *_machine())
+    parts = (network.digest, network.halo, threads, streams_here(), *_versions(), *_machine())
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 

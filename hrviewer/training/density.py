@@ -177,9 +177,11 @@ class Density:
         """Return which images are learned from."""
         held = density.sum((1, 2, 3)) > EMPTY
         empty = torch.nonzero(~held).ravel()
+        if len(empty) <= (self.worst or 0):
+            return torch.arange(len(images), device=images.device)
         seen = network.eval()(images[empty]).float().sum((1, 2, 3))
         network.train()
-        worst = empty[seen.topk(min(self.worst or 0, len(empty))).indices]
+        worst = empty[seen.topk(self.worst or 0).indices]
         return torch.cat([torch.nonzero(held).ravel(), worst]).sort().values
 
     def judge(self, network: nn.Module) -> dict[str, float]:
