@@ -27,7 +27,7 @@ from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
 from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
-from hrviewer.training.student import Student, derived
+from hrviewer.training.student import Student, derived, glance
 
 __all__ = ["Chooser", "reinforce", "reward"]
 
@@ -165,12 +165,9 @@ class Chooser(Student):
     def _know(self, images: Tensor) -> Known:
         """Ask main and the scout about pictures ``(n, 3, h, w)``, from 0 to 1."""
         view = self._view(images)
-        down = int(self.scout.card.input.downsample)
-        scouted = F.avg_pool2d(images, down)
-        prepared = normalised(scouted, self.scout.card.input).float().cpu().numpy()
-        k, side = self.teacher.card.answers, self.tile
-        said = torch.from_numpy(self.scout(prepared))
-        cells = side // (self.scout.stride * down)
+        k = self.teacher.card.answers
+        said, cell = glance(self.scout, images)
+        cells = self.tile // cell
         tiles = F.avg_pool2d(said, cells) * cells**2
         guess, variance = tiles[:, :k].sum(1), tiles[:, k:].sum(1)
         there = self._main(images).cpu().sum(1)

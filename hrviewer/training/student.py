@@ -28,7 +28,7 @@ from hrviewer.training.density import build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
-__all__ = ["KINDS", "PICKED", "Student", "derived", "named"]
+__all__ = ["KINDS", "PICKED", "Student", "derived", "glance", "named"]
 
 
 PICKED = 0.1
@@ -340,6 +340,16 @@ def derived(main: Card, role: str, what: Architecture, **fields: Any) -> Card:
     }
     card = main.model_copy(update=changes | fields)
     return Card.of(card.model_dump(), f"the {role} of {main.name}")
+
+
+def glance(scout: Network, images: Tensor) -> tuple[Tensor, int]:
+    """Return what a scout says ``(n, k, rows, columns)`` of images, and its cells' native side.
+
+    Images ``(n, 3, h, w)`` are from 0 to 1 at main's native scale.
+    """
+    down = int(scout.card.input.downsample)
+    prepared = normalised(F.avg_pool2d(images, down), scout.card.input).float().cpu().numpy()
+    return torch.from_numpy(scout(prepared)), scout.stride * down
 
 
 def named(card: Card) -> dict[str, Any]:

@@ -92,6 +92,18 @@ def tokens(asked: list[Look]) -> list[Any]:
     return [patch for look in looks for patch in look.patches if not patch.core.empty]
 
 
+def leaves(asked: list[Look]) -> list[Rect]:
+    """Return the squares that were asked about, but for those that were split after all."""
+    cores = {patch.core for patch in tokens(asked)}
+
+    def split(core: Rect) -> bool:
+        half = core.h // 2
+        return any(Rect(core.y + y, core.x + x, half, half) in cores
+                   for y in (0, half) for x in (0, half))  # fmt: skip
+
+    return [core for core in cores if not split(core)]
+
+
 # The trees.
 
 
@@ -160,8 +172,9 @@ def test_what_tokens_hold_adds_up(params: dict[str, Any], region: Rect | None) -
     assert answer.estimate == pytest.approx([red(image, region)], rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], rel=1e-4)
     covered = np.zeros((1200, 1200), int)
-    for patch in tokens(asked):
-        part = patch.core & whole
+    assert len(tokens(asked)) == len({patch.core for patch in tokens(asked)})
+    for core in leaves(asked):
+        part = core & whole
         covered[part.y : part.y1, part.x : part.x1] += 1
     assert covered.sum() == whole.area
     assert covered.max() == 1
@@ -197,6 +210,40 @@ def test_tokens_are_small_where_there_is_something() -> None:
     # The saliency is the scout's density.
     seen = record.saliency.values[0]
     assert np.nansum(seen) * record.saliency.cell**2 == pytest.approx(1e4, rel=1e-3)
+
+
+def test_what_holds_more_than_was_expected_is_split_after_all() -> None:
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    image[600:700, 100:200] = 255
+    image[40, 40] = image[900, 900] = 255
+
+    class Blind(Glance):
+        """Does not see what is alone."""
+
+        def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().see(batch) * (super().see(batch) > 10)
+
+    answer, asked, record = run(image, pack(scout=Blind()))
+    _, *later = [look for look in asked if look.role == "transformer"]
+    # Whatever holds something is at last as fine as can be, whoever found it.
+    for y, x in ((40, 40), (900, 900), (600, 100), (699, 199)):
+        (leaf,) = [c for c in leaves(asked) if not (c & Rect(y, x, 1, 1)).empty]
+        assert leaf.h == 16
+    assert answer.estimate == pytest.approx([100 * 100 + 2], rel=1e-5)
+    assert np.nansum(record.output.values) == pytest.approx(100 * 100 + 2, rel=1e-5)
+    # It was asked for in three steps, among the tokens that are known, which answer no more.
+    sides = [[p.core.h for p in look.patches if not p.core.empty] for look in later]
+    assert [set(of_one) for of_one in sides] == [{64}, {32}, {16}]
+    for look in later:
+        for number in set(look.group or ()):
+            rects = [p.rect for g, p in zip(look.group or (), look.patches, strict=True)
+                     if g == number and p.rect.h <= 128]  # fmt: skip
+            assert sum(rect.area for rect in rects) == 512 * 512
+    scores = [s for s in later[0].scores or () if not np.isnan(s)]
+    assert scores == pytest.approx(np.ones(8), abs=0.01)  # bytes are averaged to bytes
+    # What is split at a threshold of one's own is split at it after all, too.
+    _, asked, _ = run(image, pack(scout=Blind()), threshold=2)
+    assert {p.core.h for p in tokens(asked) if not (p.core & Rect(40, 40, 1, 1)).empty} == {128}
 
 
 def test_no_more_tokens_than_asked_for() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,11 +11,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.errors import UserError
-from hrviewer.geometry import Patch, Rect, snap_scale, surroundings
+from hrviewer.geometry import Rect, snap_scale
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.leaves import gather
 from hrviewer.strategies.tiling import rounds, tiles
+from hrviewer.strategies.transformer.regions import (
+    Cost,
+    Refiner,
+    Tiling,
+    answers,
+    context,
+    look,
+)
 from hrviewer.strategies.transformer.tokens import BASE, COARSEST, Forest, Mosaic
 from hrviewer.strategies.zoom.scouting import SHRINK, scouts_counts
 
@@ -107,44 +114,48 @@ class Transformer(Strategy):
         if found.stop:
             return Answer(None, note="the budget ended before there were tokens: raise it")
         whole = mosaic.count(params.finest)
-        if params.detail == "uniform":
-            threshold = -1.0
-        else:
-            threshold = found.forest.affordable(
-                params.threshold or found.threshold,
-                max(mosaic.count(COARSEST), int(params.tokens * whole)),
-                _cost(role.join_flops, params),
-                found.left * RESERVE,
-            )
+        most = max(mosaic.count(COARSEST), int(params.tokens * whole))
+        cost, left, threshold = _cost(role.join_flops, params), found.left * RESERVE, -1.0
+        if params.detail != "uniform":
+            least = params.threshold or found.threshold
+            threshold = found.forest.affordable(least, most, cost, left)
+        counts = found.forest.counts(threshold)
+        refiner = Refiner(
+            mosaic,
+            params.finest,
+            found.enough,
+            cost,
+            tokens=most - int(counts.sum()),
+            flops=left - cost(counts),
+        )
 
-        k = role.card.answers
+        k, side = role.card.answers, role.card.input.tile
         total = np.zeros(k)
-        seen = failed = asked = 0
-        for look, regions in _looks(scene, params, found.forest, threshold):
-            result = yield look
-            asked += sum(not patch.core.empty for patch in look.patches)
-            there: dict[Rect, list[Handle]] = {rect: [] for rect in regions}
-            numbers = look.group or ()
-            for number, handle in zip(numbers, result.handles, strict=False):
-                if handle.patch.core.empty:
-                    continue
-                seen += 1
-                if np.isnan(handle.value).any():
-                    failed += 1
-                    continue
-                total += handle.value[:k]
-                there[regions[number]].append(handle)
-            if params.detail == "uniform":
-                for rect, handles in there.items():
-                    if handles:
-                        yield Show("saliency", *_response(rect, handles, mosaic, params.finest, k))
-            yield Show("estimate", total.copy(), scene.region)
-            if result.stop:
+        seen = failed = 0
+        stop = False
+        for tilings in _together(scene, params, found.forest, threshold):
+            while tilings and not stop:
+                asked = look(tilings, side, params.merge)
+                result = yield asked
+                stop, finer = result.stop, []
+                for tiling, handles in zip(tilings, answers(asked, result), strict=False):
+                    held = {h.patch.core: h.value[:k] for h in handles}
+                    values = np.array([*held.values()])
+                    seen += len(handles)
+                    failed += int(np.isnan(values).any(1).sum())
+                    total += np.nansum(values, 0) - tiling.replaced
+                    if params.detail == "uniform":
+                        there = _response(tiling.rect, handles, mosaic.side(params.finest), k)
+                        yield Show("saliency", *there)
+                    finer.append(refiner.split(tiling, held))
+                yield Show("estimate", total.copy(), scene.region)
+                tilings = [tiling for tiling in finer if tiling]
+            if stop:
                 break
         if not seen:
             return Answer(None, note="the budget pays for no region: raise it")
         note = f"{seen:,} tokens, where a uniform grid has {whole:,}"
-        if result.stop:
+        if stop:
             note = "the budget ended: the rest of the region was not seen; " + note
         if failed:
             note += f"; {failed:,} failed and count as empty"
@@ -157,6 +168,7 @@ class _Found:
 
     forest: Forest
     threshold: float
+    enough: float
     left: float
     stop: bool
 
@@ -168,7 +180,8 @@ def _detail(
     ys, xs = mosaic.edges(BASE)
     if params.detail == "uniform":
         everything = np.zeros((len(ys) - 1, len(xs) - 1))
-        return _Found(Forest(mosaic, everything, "max", params.finest), 0.0, scene.budget, False)
+        forest = Forest(mosaic, everything, "max", params.finest)
+        return _Found(forest, 0.0, 0.0, scene.budget, False)
     name, scale = "@entropy", scene.native
     counts = params.detail == "scout" and scouts_counts(scene)
     if params.detail == "scout":
@@ -194,62 +207,31 @@ def _detail(
     scores = np.maximum(scores, 0)
     yield Show("saliency", np.where(areas > 0, shown, np.nan), mosaic.rect)
     forest = Forest(mosaic, scores, "sum" if counts else "max", params.finest)
-    return _Found(forest, ENOUGH if counts else 0.0, result.left, result.stop)
+    enough = (counts and params.threshold) or ENOUGH
+    return _Found(forest, ENOUGH if counts else 0.0, enough, result.left, result.stop)
 
 
-def _looks(
+def _together(
     scene: Scene, params: TransformerParams, forest: Forest, threshold: float
-) -> Iterator[tuple[Look, list[Rect]]]:
-    """Ask for regions, a few at a time; say which they are, by their numbers."""
+) -> Iterator[list[Tiling]]:
+    """Return the regions that are asked for at once, a few at a time."""
     side = scene.roles["transformer"].card.input.tile
-    patches: list[Patch] = []
-    group: list[int] = []
-    scores: list[float] = []
-    regions: list[Rect] = []
-
-    def look() -> tuple[Look, list[Rect]]:
-        return (
-            Look(
-                "transformer",
-                tuple(patches),
-                into="output",
-                group=tuple(group),
-                merge=params.merge,
-                scores=tuple(scores),
-            ),
-            list(regions),
-        )
-
+    tilings: list[Tiling] = []
     for rect, squares in forest.regions(threshold):
         if not squares:
             continue
-        around = _context(scene, rect, params.context, side)
-        n = len(squares) + len(around)
-        if patches and len(patches) + n > TOGETHER:
-            yield look()
-            for held in (patches, group, scores, regions):
-                held.clear()
-        patches += [Patch(s.rect, s.rect.h / side) for s in squares] + around
-        scores += [s.score for s in squares] + [math.nan] * len(around)
-        group += [len(regions)] * n
-        regions.append(rect)
-    if patches:
-        yield look()
+        fresh = frozenset(square.rect for square in squares)
+        around = context(scene.rect, rect, params.context, side)
+        tiling = Tiling(rect, tuple(squares), tuple(around), fresh)
+        if tilings and sum(map(len, tilings)) + len(tiling) > TOGETHER:
+            yield tilings
+            tilings = []
+        tilings.append(tiling)
+    if tilings:
+        yield tilings
 
 
-def _context(scene: Scene, region: Rect, rings: int, side: int) -> list[Patch]:
-    """Return the squares about a region whose middle lies in the image: looks without a core."""
-    found = []
-    for square in surroundings(region, rings):
-        y, x = (int(at) for at in square.center)
-        if Rect(y, x, 1, 1) in scene.rect:
-            found.append(Patch(Rect(y, x, 0, 0), square.h / side, side // 2))
-    return found
-
-
-def _cost(
-    join_flops: Callable[[int, float], float], params: TransformerParams
-) -> Callable[[NDArray[np.int64]], float]:
+def _cost(join_flops: Callable[[int, float], float], params: TransformerParams) -> Cost:
     """Return what gives the FLOPs of regions of so many tokens: a parabola through three."""
     at = np.array([64, 256, 1024])
     curve = np.polyfit(at, [join_flops(int(n), params.merge) for n in at], 2)
@@ -257,10 +239,9 @@ def _cost(
 
 
 def _response(
-    region: Rect, handles: Sequence[Handle], mosaic: Mosaic, finest: int, k: int
+    region: Rect, handles: Sequence[Handle], cell: int, k: int
 ) -> tuple[NDArray[np.float64], Rect]:
-    """Return how much a uniform grid's tokens hold, per level-0 pixel, and where."""
-    cell = mosaic.side(finest)
+    """Return how much tokens of side `cell` hold, per level-0 pixel, and where."""
     values = np.full((region.h // cell, region.w // cell), np.nan)
     for handle in handles:
         y, x = handle.patch.core.center
