@@ -127,7 +127,7 @@ class Bench:
         self._name, self._watch, self._control = device, watch, control
         self._store = result_cache() if cache == "use" else None
         self._device = Device(streams=streams_here())
-        self._networks: dict[str, Networks] = {}
+        self._networks: dict[str | Pack, Networks] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -139,11 +139,20 @@ class Bench:
 
     def networks(self, model: str | Path | Pack) -> Networks:
         """Return a pack's networks, loaded once."""
-        key = model.name if isinstance(model, Pack) else str(model)
+        key = model if isinstance(model, Pack) else str(model)
         if key not in self._networks:
             pack = model if isinstance(model, Pack) else open_pack(model)
             self._networks[key] = Networks(pack, self._device, self._name)
         return self._networks[key]
+
+    def names(self, models: Sequence[str | Path | Pack]) -> list[str]:
+        """Return what packs are called: those that share a name also as they were asked for."""
+        names = [self.networks(model).pack.name for model in models]
+        places = (i if isinstance(m, Pack) else str(m) for i, m in enumerate(models, start=1))
+        return [
+            name if names.count(name) == 1 or name == str(place) else f"{name} ({place})"
+            for name, place in zip(names, places, strict=True)
+        ]
 
     @property
     def stopped(self) -> bool:
@@ -196,7 +205,8 @@ class Bench:
         region: Rect | None,
     ) -> str:
         """Return a run's folder's name: the same for the same question."""
-        asked = [pyramid.fingerprint, pack.name, choice.strategy, dict(choice.params),
+        weights = {role: card.sha256 for role, card in pack.roles.items()}
+        asked = [pyramid.fingerprint, pack.name, weights, choice.strategy, dict(choice.params),
                  str(budget), seed, region and region.astuple()]  # fmt: skip
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode())
         stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
@@ -284,11 +294,11 @@ def compare(
     with bench(folder / "runs", device=device, cache=cache, watch=watch, control=control) as runner:
         for image in images_in(images):
             with open_pyramid(image) as pyramid:
-                for model in packs:
+                for model, name in zip(packs, runner.names(packs), strict=True):
                     for row in rows_of(
                         runner, pyramid, model, asked, sweep, seeds, area, truth, matched=matched
                     ):
-                        rows.append(row)
+                        rows.append({**row, "model": name})
                 if runner.stopped:
                     complete = False
                     break
@@ -344,7 +354,6 @@ def rows_of(
                 about = {
                     "image": pyramid.path or pyramid.name,
                     "strategy": choice.strategy,
-                    "model": runner.networks(model).pack.name,
                     "params": dict(choice.params),
                     "seed": seed,
                     "budget": str(budget) if budget else None,

@@ -48,6 +48,21 @@ def test_every_strategy_costs_what_its_own_run_costs(photo, tmp_path):
                 assert table.loc[name, "estimate"] == own[name].estimate["value"]
 
 
+def test_packs_of_one_name_are_told_apart(photo, tmp_path):
+    one, other = toy_pack(), toy_pack()
+    other.roles = {
+        **other.roles,
+        "main": other.roles["main"].model_copy(update={"sha256": "0" * 64}),
+    }
+    table = compare(photo, [one, other], "patches", out=tmp_path / "a")
+    assert table["model"].tolist() == [f"{one.name} (1)", f"{one.name} (2)"]
+    assert table["run"].nunique() == 2
+    assert table["estimate"].nunique() == 1
+    alone = compare(photo, one, "patches", out=tmp_path / "a")
+    assert alone["model"].tolist() == [one.name]
+    assert alone["run"].item() == table["run"][0]
+
+
 def test_errors_against_an_exhaustive_run_and_against_the_truth(photo, tmp_path):
     table = compare(photo, toy_pack(), "all", out=tmp_path / "a").set_index("strategy")
     assert set(table.index) == set(strategy_ids())
