@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, Literal, get_args, get_origin
@@ -13,15 +13,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from hrviewer.errors import UserError
 from hrviewer.strategies.protocol import Plan, Scene
 
-__all__ = ["Params", "Strategy", "get_strategy", "halo_field", "strategy_ids", "tile_field"]
+__all__ = ["Only", "Params", "Strategy", "get_strategy", "halo_field", "strategy_ids", "tile_field"]
 
 GROUP = "hrviewer.strategies"
 
+Only = Mapping[str, tuple[str, tuple[str, ...]]]
+"""See `Params`."""
+
 
 class Params(BaseModel):
-    """A strategy's parameters: they make the widget, the command's options and the provenance."""
+    """A strategy's parameters: they make the widget, the command's options and the provenance.
+
+    Attributes
+    ----------
+    only : mapping
+        Parameters that say something for some choices of another one only: each with the name of
+        that one and those choices. The window shows them for these alone.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    only: ClassVar[Only] = {}
 
     @field_validator("*", mode="before")
     @classmethod

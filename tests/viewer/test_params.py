@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal, get_args
 
 import pytest
 from pydantic import Field
 from qtpy.QtWidgets import QLabel
 
 from hrviewer.strategies import Params, get_strategy, strategy_ids
+from hrviewer.strategies.base import Only
 from hrviewer.viewer.panel.params import ParamsForm
 
 
 class Everything(Params):
+    only: ClassVar[Only] = {"share": ("method", ("threshold",))}
     number: int = Field(-1, ge=-1, le=9, title="Number", description="How many")
     share: float = Field(0.25, ge=0, le=1, title="Share", description="How much")
     method: Literal["top-k", "threshold"] = Field("threshold", title="Method")
@@ -49,6 +51,29 @@ def test_changes_are_told(form):
     form.fields["method"].value = "top-k"
     assert form.heard == [{"share": 0.5}, {"share": 0.5, "method": "top-k"}]
     assert Everything(**form.values()).share == 0.5
+
+
+def test_what_says_nothing_is_not_shown(form):
+    def shown():
+        labels = {w.text() for w in form.findChildren(QLabel) if not w.isHidden()}
+        return {name for name, field in form.fields.items() if not field.native.isHidden()}, labels
+
+    assert shown() == ({"number", "share", "method", "often", "words"},
+                       {"Number", "Share", "Method", "Often", "Words"})  # fmt: skip
+    form.fields["method"].value = "top-k"
+    assert shown() == ({"number", "method", "often", "words"},
+                       {"Number", "Method", "Often", "Words"})  # fmt: skip
+    form.fields["method"].value = "threshold"
+    assert "share" in shown()[0]
+    assert form.fields["often"].text == ""
+
+
+@pytest.mark.parametrize("name", strategy_ids())
+def test_parameters_that_are_not_always_shown_hang_on_choices_there_are(name):
+    model = get_strategy(name).Params
+    for one, (other, choices) in model.only.items():
+        assert one in model.model_fields
+        assert set(choices) < set(get_args(model.model_fields[other].annotation))
 
 
 @pytest.mark.parametrize("name", strategy_ids())

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
-from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.base import Only, Params, Strategy
 from hrviewer.strategies.nonuniform.interest import Interest, drawn, kernel_density, looked
 from hrviewer.strategies.nonuniform.sampler import FWHM, NODES, attract, relax
 from hrviewer.strategies.nonuniform.shares import Leaf, Sharpness, cut, sharpness
@@ -58,6 +58,7 @@ Source = Literal["auto", "scout", "gradient", "entropy", "foreground", "drawn", 
 class NonUniformParams(Params):
     """Parameters of `NonUniform`."""
 
+    only: ClassVar[Only] = {"bandwidth": ("interest", ("auto", "seen"))}
     interest: Source = Field(
         "auto",
         title="Interest",

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect, snap_scale
-from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.base import Only, Params, Strategy
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.leaves import gather
 from hrviewer.strategies.tiling import rounds, tiles
@@ -42,6 +42,10 @@ RESERVE = 0.99
 class TransformerParams(Params):
     """Parameters of `Transformer`."""
 
+    only: ClassVar[Only] = {
+        "threshold": ("detail", ("scout", "entropy")),
+        "tokens": ("detail", ("scout", "entropy")),
+    }
     detail: Literal["scout", "entropy", "uniform"] = Field(
         "scout",
         title="Detail",

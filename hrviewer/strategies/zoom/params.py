@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hrviewer.strategies.base import Params, halo_field, tile_field
+from hrviewer.strategies.base import Only, Params, halo_field, tile_field
 
 __all__ = ["ZoomParams"]
 
@@ -14,6 +14,16 @@ __all__ = ["ZoomParams"]
 class ZoomParams(Params):
     """Where to look closer, how much of it by chance, and when to stop."""
 
+    only: ClassVar[Only] = {
+        "k": ("method", ("topk",)),
+        "threshold": ("method", ("threshold",)),
+        "share": ("method", ("topk", "threshold", "policy", "quadtree")),
+        "floor": ("method", ("sampling",)),
+        "replace": ("method", ("sampling",)),
+        "strata": ("method", ("sampling",)),
+        "width": ("method", ("sampling",)),
+        "depth": ("method", ("quadtree",)),
+    }
     method: Literal["topk", "threshold", "sampling", "policy", "quadtree"] = Field(
         "topk",
         title="Method",

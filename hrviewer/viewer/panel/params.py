@@ -11,15 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 from magicgui.schema._ui_field import get_ui_fields
+from magicgui.widgets import CheckBox
 from pydantic import BaseModel
+from qtpy.QtWidgets import QLabel
 
+from hrviewer.strategies import Params
 from hrviewer.viewer.panel.parts import Form
 
 __all__ = ["ParamsForm"]
 
 
 class ParamsForm(Form):
-    """Fields for every parameter of a model.
+    """Fields for every parameter of a model, those that say nothing now left out.
 
     Parameters
     ----------
@@ -38,15 +41,21 @@ class ParamsForm(Form):
     def __init__(self, model: type[BaseModel], changed: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
         self._defaults = model().model_dump()
+        self._only = model.only if issubclass(model, Params) else {}
+        self._names: dict[str, QLabel] = {}
         self._changed = changed
         self.fields: dict[str, Any] = {}
         for about in get_ui_fields(model):
             field = about.create_widget()
             # What magicgui makes of a default below zero is not the default.
             field.value = self._defaults[about.name]
+            if isinstance(field, CheckBox):
+                field.text = ""  # it has its name beside it
             self.fields[about.name] = field
-            self.add(about.title or about.name, field.native, about.description or "")
+            title, tip = about.title or about.name, about.description or ""
+            self._names[about.name] = self.add(title, field.native, tip)
             field.changed.connect(self._tell)
+        self._sort_out()
 
     def values(self) -> dict[str, Any]:
         """Return the parameters that are not at their default."""
@@ -54,4 +63,12 @@ class ParamsForm(Form):
         return {name: value for name, value in values.items() if value != self._defaults[name]}
 
     def _tell(self) -> None:
+        self._sort_out()
         self._changed(self.values())
+
+    def _sort_out(self) -> None:
+        """Show what says something now."""
+        for name, (other, choices) in self._only.items():
+            shown = self.fields[other].value in choices
+            self.fields[name].native.setVisible(shown)
+            self._names[name].setVisible(shown)

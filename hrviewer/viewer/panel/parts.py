@@ -90,12 +90,12 @@ class Form(QWidget):
         self._grid.setColumnMinimumWidth(0, LABELS)
         self._grid.setColumnStretch(1, 1)
 
-    def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> None:
-        """Append a row."""
+    def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> QLabel:
+        """Append a row; return what names it."""
         at = self._grid.rowCount()
+        said = label(name, "field")
+        said.setToolTip(tip)
         if name:
-            said = label(name, "field")
-            said.setToolTip(tip)
             self._grid.addWidget(said, at, 0)
         if isinstance(field, QWidget):
             if tip:
@@ -103,6 +103,7 @@ class Form(QWidget):
             self._grid.addWidget(field, at, 1)
         else:
             self._grid.addLayout(field, at, 1)
+        return said
 
 
 class Bar(QWidget):
