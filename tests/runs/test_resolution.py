@@ -15,7 +15,8 @@ from hrviewer.engine import Control
 from hrviewer.errors import UserError
 from hrviewer.models.trial import trial
 from hrviewer.runs import cost
-from hrviewer.runs.resolution import CLOSE, Point, bytes_of, fit, largest
+from hrviewer.runs.resolution import CLOSE, bytes_of, fit, largest
+from hrviewer.runs.trials import Point
 
 MB = 1_000_000
 

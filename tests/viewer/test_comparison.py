@@ -293,7 +293,8 @@ def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, 
 
 def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     pytest.importorskip("matplotlib")
-    from hrviewer.runs.resolution import Point, Scaling, fit
+    from hrviewer.runs.resolution import Scaling, fit
+    from hrviewer.runs.trials import Point
     from hrviewer.viewer.panel import costing
 
     sides = [128, 256, 512]
