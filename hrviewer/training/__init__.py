@@ -55,7 +55,7 @@ from hrviewer.training.picking import Picker
 from hrviewer.training.policy import Chooser
 from hrviewer.training.reconstruction import Reconstructor
 from hrviewer.training.resizing import Resizer
-from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, counted, density, picture
+from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, Whole, counted, density, picture
 from hrviewer.training.streams import Alone, Joined
 from hrviewer.training.student import Student
 from hrviewer.training.tokens import TokenStudent
@@ -81,6 +81,7 @@ __all__ = [
     "Resizer",
     "Student",
     "TokenStudent",
+    "Whole",
     "counted",
     "density",
     "density_loss",

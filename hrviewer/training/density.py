@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -19,6 +20,7 @@ from hrviewer.training.losses import WINDOWS, density_loss
 __all__ = [
     "Counted",
     "Density",
+    "best_gain",
     "build",
     "count",
     "estimate",
@@ -133,8 +135,9 @@ class Density:
         Takes steps and seed, returns batches of images ``(n, 3, h, w)`` from 0 to 1 and densities
         ``(n, k, h/stride, w/stride)``.
     choose, test
-        Whole pictures by the name of their lot, to choose by and to report on. The gain is set
-        on all of `choose` together.
+        Whole pictures by the name of their lot, to choose by and to report on.
+    gauge
+        Those that the gain is set on; `choose` by default.
     windows
         As `density_loss` takes them.
     worst
@@ -152,6 +155,7 @@ class Density:
     test: Mapping[str, Sequence[Counted]]
     windows: Sequence[tuple[int, float, float]] = WINDOWS
     worst: int | None = None
+    gauge: Mapping[str, Sequence[Counted]] | None = None
     steps: int = 3600
     rate: float = 3e-3
 
@@ -190,16 +194,18 @@ class Density:
         return {k: measure(network, lot, how)["mae_over_mean"] for k, lot in self.choose.items()}
 
     def calibrate(self, network: nn.Module) -> dict[str, float]:
-        """Scale the density so that the counts to choose by are right in sum.
+        """Scale the density so that counts are off by as small a part as can be, on average.
 
         What was not seen in training is missed more often than what was; one number makes up
-        for it. Each lot weighs the same, however many things are in it.
+        for it. Each lot weighs the same, however many pictures are in it.
         """
-        lots = self.choose.values()
         how = self.card.input
-        found = [sum(count(network, picture.image, how) for picture in lot) for lot in lots]
-        there = [sum(picture.count for picture in lot) for lot in lots]
-        gain = float(np.exp(np.mean(np.log(np.divide(there, found)))))
+        gains = []
+        for lot in (self.gauge or self.choose).values():
+            pairs = [(count(network, picture.image, how), picture.count) for picture in lot]
+            found, there = np.array([pair for pair in pairs if pair[1]]).T
+            gains.append(best_gain(found, there))
+        gain = float(np.exp(np.mean(np.log(gains))))
         network.rescale(gain)  # type: ignore[operator]
         return {"gain": round(gain, 4)}
 
@@ -221,3 +227,14 @@ class Density:
                 },
             }
         return told
+
+
+def best_gain(found: NDArray[np.float64], there: NDArray[np.float64]) -> float:
+    """Return the factor of `found` that makes the mean of their errors, over `there`, smallest.
+
+    That is the median of their ratios, each with the weight of its inverse.
+    """
+    ratios = there / np.maximum(found, 1e-9)
+    order = np.argsort(ratios)
+    weights = np.cumsum(1 / ratios[order])
+    return float(ratios[order][np.searchsorted(weights, weights[-1] / 2)])

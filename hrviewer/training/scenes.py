@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +22,17 @@ from hrviewer.training.density import Counted
 from hrviewer.training.lesson import Batch
 from hrviewer.truth import Truth
 
-__all__ = ["CHOOSE", "TEST", "TRAIN", "Pieces", "counted", "density", "picture", "surround"]
+__all__ = [
+    "CHOOSE",
+    "TEST",
+    "TRAIN",
+    "Pieces",
+    "Whole",
+    "counted",
+    "density",
+    "picture",
+    "surround",
+]
 
 TRAIN, CHOOSE, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
 """Seeds of scenes to learn from, to choose between trainings by, and to test with. No others."""
@@ -206,6 +218,30 @@ def surround(scene: Recipe, size: int, rect: Rect, rings: int, patch: int = 16) 
 def picture(name: str, size: int, seed: int) -> Tensor:
     """Return a whole scene in bytes, ``(3, size, size)``."""
     return _pixels(make_recipe(name, size, seed), Rect(0, 0, size, size))
+
+
+@dataclass(frozen=True)
+class Whole(Sequence[Counted]):
+    """Whole scenes and how many objects are in each, made whenever they are asked for.
+
+    Parameters
+    ----------
+    name, size
+        Of the scenes.
+    seeds
+        One each.
+    """
+
+    name: str
+    size: int
+    seeds: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def __getitem__(self, number: Any) -> Any:
+        """Return one scene."""
+        return counted(self.name, self.size, self.seeds[number])
 
 
 def counted(name: str, size: int, seed: int) -> Counted:

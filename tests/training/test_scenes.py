@@ -8,7 +8,7 @@ import torch
 
 from hrviewer.geometry import Rect
 from hrviewer.pyramid.recipe import Recipe
-from hrviewer.training import Pieces, counted, density, scenes
+from hrviewer.training import Pieces, Whole, counted, density, scenes
 from hrviewer.truth import Truth
 
 
@@ -132,3 +132,12 @@ def test_whole_pictures_come_with_their_count():
     assert whole.image.dtype == torch.uint8
     assert whole.image.shape == (3, 1024, 1024)
     assert whole.count == 40
+
+
+def test_whole_scenes_are_made_when_they_are_asked_for():
+    lot = Whole("corner", 256, [11, 12, 13])
+    assert len(lot) == len(list(lot)) == 3
+    assert torch.equal(lot[1].image, counted("corner", 256, 12).image)
+    assert [one.count for one in lot] == [
+        counted("corner", 256, seed).count for seed in (11, 12, 13)
+    ]

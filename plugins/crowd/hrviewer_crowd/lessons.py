@@ -26,6 +26,7 @@ from hrviewer.training import (
     Resizer,
     Student,
     TokenStudent,
+    Whole,
     counted,
     halo,
     picture,
@@ -74,6 +75,7 @@ def main(data: Path | None, pack: Path) -> Density:
         test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
         worst=4,
+        gauge={"choose": Whole("crowd", SIZE, CHOOSE[:24])},
         steps=9000,
     )
 
