@@ -24,7 +24,7 @@ from hrviewer.models.card import Architecture, Card
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
 from hrviewer.models.pack import Pack
-from hrviewer.training.density import build, floats, halo, normalised
+from hrviewer.training.density import best_gain, build, floats, halo, normalised
 from hrviewer.training.lesson import Batch
 from hrviewer.training.losses import density_loss, variance_loss
 
@@ -248,9 +248,9 @@ class Student:
         return _figures(*self._tiles(network, self.choose))
 
     def calibrate(self, network: nn.Module) -> dict[str, float]:
-        """Make the sum of its counts right, then the spread of its errors over what it expects."""
+        """Make its counts as nearly main's as can be, then the spread of its errors as expected."""
         tiles, pictures = self._tiles(network, self.choose)
-        gain = pictures[:, 2].sum() / pictures[:, 0].sum()
+        gain = best_gain(pictures[:, 0], pictures[:, 2])
         network.rescale(gain)  # type: ignore[operator]
         tiles, _ = self._tiles(network, self.choose)
         spread = _spread(tiles)

@@ -14,7 +14,7 @@ from hrviewer.models import Pack
 from hrviewer.models.card import Architecture, Output
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import Coder, Course, Reader, train, write_role
-from hrviewer.training.density import build
+from hrviewer.training.density import best_gain, build
 
 from .pupils import CARD, Pictures, picture
 
@@ -92,12 +92,12 @@ def test_its_card_is_an_embeddings(pack):
     assert coder.sources["teacher"]["name"] == "squares"
 
 
-def test_calibrated_its_own_head_is_right_in_sum(encoded, tmp_path):
+def test_calibrated_its_own_head_counts_what_main_does(encoded, tmp_path):
     coder = lesson(Coder, encoded)
     network, _ = train(coder, tmp_path / "again", steps=3, workers=0)
     coder.calibrate(network)
     _, pictures = coder._tiles(network, coder.choose)
-    assert pictures[:, 0].sum() == pytest.approx(pictures[:, 2].sum(), rel=1e-3)
+    assert best_gain(pictures[:, 0], pictures[:, 2]) == pytest.approx(1, rel=1e-3)
     figures = coder.examine(network)
     assert figures["codes_over_pixels"] == 2 * 24 / (16 * 16 * 3)
 

@@ -143,7 +143,7 @@ def _student(
         SOURCES,
         pieces,
         role=role,
-        choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:4]],
+        choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:12]],
         test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
         **how,
     )
