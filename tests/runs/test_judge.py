@@ -155,6 +155,29 @@ def test_dice_of_a_segmentation(tmp_path, region):
     assert "Dice" in verdict(found)
 
 
+def test_dice_of_a_network_that_knows_one_class(tmp_path):
+    """The rest is background, in what it says (below one half) and in the truth (not 1)."""
+
+    class Lone(Halves):
+        def __init__(self) -> None:
+            super().__init__()
+            output = self.card.output.model_copy(update={"classes": ("bright",)})
+            self.card = self.card.model_copy(update={"output": output})
+
+        def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().see(batch)[:, 1:]
+
+    bright = np.kron(np.random.default_rng(3).integers(0, 2, (64, 80)), np.ones((4, 4), int))
+    image = np.zeros((256, 320, 3), np.uint8)
+    image[..., 0] = bright * 255
+    told = np.where(np.arange(320) < 160, 2 * bright, bright)  # 2 is of no class that it knows
+    path = tmp_path / "classes.tif"
+    tifffile.imwrite(path, told.astype(np.uint8))
+    found = judged(image, path, tmp_path, Lone()).truth
+    both, said, there = (bright[:, 160:].sum(), bright.sum(), (told == 1).sum())
+    assert found["dice"] == {"bright": pytest.approx(2 * both / (said + there))}
+
+
 def test_class_maps_that_are_refused(tmp_path):
     path = tmp_path / "classes.tif"
     for truth in (Truth(POINTS), tmp_path / "t.csv", path):
