@@ -75,7 +75,8 @@ def main(path: str, only: str = "") -> None:
         there = full.loc[rows["run"].dropna().index, "estimate"]
         held = [a[0] <= n <= a[1] for a, n in zip(ends, there, strict=True) if a]
         if held:
-            print(f"\nThe interval of `{name}` holds `patches`' count in {sum(held)} of {len(held)}.")
+            times = f"{sum(held)} of {len(held)}"
+            print(f"\nThe interval of `{name}` holds `patches`' count in {times}.")
     print(f"\n`patches` takes {took.mean():.1f} s an image, of {len(took)}.")
 
 
