@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.errors import UserError
-from hrviewer.geometry import Rect, snap_scale
+from hrviewer.geometry import Rect
 from hrviewer.strategies.base import Only, Params, Strategy
-from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
+from hrviewer.strategies.protocol import Answer, Handle, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.leaves import gather
-from hrviewer.strategies.tiling import rounds, tiles
+from hrviewer.strategies.survey.scouting import look_over, scale_of_scout, scouts_counts
 from hrviewer.strategies.transformer.regions import (
     Cost,
     Refiner,
@@ -25,7 +25,6 @@ from hrviewer.strategies.transformer.regions import (
     look,
 )
 from hrviewer.strategies.transformer.tokens import BASE, COARSEST, Forest, Mosaic
-from hrviewer.strategies.zoom.scouting import SHRINK, scouts_counts
 
 __all__ = ["Transformer", "TransformerParams"]
 
@@ -186,21 +185,14 @@ def _detail(
         everything = np.zeros((len(ys) - 1, len(xs) - 1))
         forest = Forest(mosaic, everything, "max", params.finest)
         return _Found(forest, 0.0, 0.0, scene.budget, False)
-    name, scale = "@entropy", scene.native
     counts = params.detail == "scout" and scouts_counts(scene)
     if params.detail == "scout":
-        name, scale = "scout", scene.scale_of("scout")
-        if scene.roles["scout"].card.input.downsample == 1:
-            scale = snap_scale(scene.native * SHRINK)
+        name, scale = "scout", scale_of_scout(scene)
+    else:
+        name, scale = "@entropy", scene.native
     role = scene.roles[name]
-    handles: list[Handle] = []
-    result = Result(left=scene.budget)
-    for asked in rounds(tiles(role, scene.region, scale)):
-        result = yield Look(name, asked)
-        handles += result.handles
-        if result.stop:
-            break
-    sums = gather(handles, ys, xs, scene.rect)
+    seen = yield from look_over(scene, name, scale)
+    sums = gather(seen.handles, ys, xs, scene.rect)
     areas = mosaic.areas(BASE)
     if counts:
         scores = sums[: role.card.answers].sum(axis=0)
@@ -212,7 +204,7 @@ def _detail(
     yield Show("saliency", np.where(areas > 0, shown, np.nan), mosaic.rect)
     forest = Forest(mosaic, scores, "sum" if counts else "max", params.finest)
     enough = (counts and params.threshold) or ENOUGH
-    return _Found(forest, ENOUGH if counts else 0.0, enough, result.left, result.stop)
+    return _Found(forest, ENOUGH if counts else 0.0, enough, seen.left, seen.stop)
 
 
 def _together(

@@ -21,9 +21,9 @@ from hrviewer.strategies.survey.closer import Closer, corrected, pace
 from hrviewer.strategies.survey.intervals import Interval
 from hrviewer.strategies.survey.leaves import bound, cut
 from hrviewer.strategies.survey.sampling import Survey
+from hrviewer.strategies.survey.scouting import guess, scout
 from hrviewer.strategies.zoom.choosing import CHOOSE
 from hrviewer.strategies.zoom.params import ZoomParams
-from hrviewer.strategies.zoom.scouting import guess, scout
 
 __all__ = ["Zoom"]
 

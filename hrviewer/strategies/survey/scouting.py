@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import snap_scale
-from hrviewer.strategies.protocol import Handle, Look, Request, Result, Scene
+from hrviewer.strategies.protocol import Handle, Into, Look, Request, Result, Scene
 from hrviewer.strategies.survey.closer import Guess
 from hrviewer.strategies.survey.leaves import Leaves, gather
 from hrviewer.strategies.tiling import rounds, tiles
 
-__all__ = ["Scouted", "guess", "scout", "scouts_counts"]
+__all__ = ["Scouted", "guess", "look_over", "scale_of_scout", "scout", "scouts_counts"]
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ SHRINK = 8.0
 
 @dataclass(frozen=True)
 class Scouted:
-    """The scout's looks.
+    """What a cheap look everywhere gave.
 
     Attributes
     ----------
@@ -46,20 +46,31 @@ def scouts_counts(scene: Scene) -> bool:
     return card.task == main.task == "density" and card.classes == main.classes and taught
 
 
-def scout(scene: Scene, shrink: float) -> Generator[Request, Result, Scouted]:
-    """Look at the whole region with the scout."""
-    role = scene.roles["scout"]
-    scale = scene.scale_of("scout")
-    if shrink or role.card.input.downsample == 1:
-        scale = snap_scale(scene.native * (shrink or SHRINK))
+def scale_of_scout(scene: Scene, shrink: float = 0.0) -> float:
+    """Return the scale at which the scout sees the image; `shrink` is the person's, if not 0."""
+    if shrink or scene.roles["scout"].card.input.downsample == 1:
+        return snap_scale(scene.native * (shrink or SHRINK))
+    return scene.scale_of("scout")
+
+
+def look_over(
+    scene: Scene, name: str, scale: float, into: Into | None = None
+) -> Generator[Request, Result, Scouted]:
+    """Look at the whole region with a role, as far as the budget goes."""
     handles: list[Handle] = []
     result = Result(left=scene.budget)
-    for asked in rounds(tiles(role, scene.region, scale)):
-        result = yield Look("scout", asked, into="output" if scouts_counts(scene) else "saliency")
+    for asked in rounds(tiles(scene.roles[name], scene.region, scale)):
+        result = yield Look(name, asked, into=into)
         handles += result.handles
         if result.stop:
             break
     return Scouted(tuple(handles), result.left, result.stop)
+
+
+def scout(scene: Scene, shrink: float) -> Generator[Request, Result, Scouted]:
+    """Look at the whole region with the scout."""
+    into: Into = "output" if scouts_counts(scene) else "saliency"
+    return (yield from look_over(scene, "scout", scale_of_scout(scene, shrink), into))
 
 
 def guess(scene: Scene, scouted: Scouted, leaves: Leaves) -> Guess:
