@@ -10,6 +10,7 @@ from toys import Bench, Kept, picture
 
 from hrviewer.engine import empty_record
 from hrviewer.engine.warp import finest, sample, spread, unwarp
+from hrviewer.engine.warping import in_range
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Meter, open_pyramid
 from hrviewer.strategies import Answer, Warp
@@ -98,6 +99,16 @@ def test_nothing_aliases_where_it_is_shrunk():
     near = shrunk < 1.3
     assert near.sum() > 10
     assert np.std(middle[near]) > 40
+
+
+def test_warped_pixels_are_of_the_images_own_type():
+    seen = np.array([-0.4, 0.4, 0.5, 1.6, 254.6, 300.0])
+    assert in_range(seen, np.dtype(np.uint8)).tolist() == [0, 0, 1, 2, 255, 255]
+    assert in_range(seen, np.dtype(np.uint8)).dtype == np.uint8
+    assert in_range(seen, np.dtype(np.int16)).tolist() == [0, 0, 1, 2, 255, 300]
+    floats = in_range(seen, np.dtype(np.float32))
+    assert floats.dtype == np.float32
+    np.testing.assert_allclose(floats, seen, rtol=1e-6)
 
 
 def test_only_what_is_needed_is_read():

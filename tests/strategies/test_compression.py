@@ -19,7 +19,7 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Card
 from hrviewer.models.loaders import load
 from hrviewer.strategies import Answer, Plan, Scene
-from hrviewer.strategies.compression import Compression, CompressionParams
+from hrviewer.strategies.compression import Compression, CompressionParams, _around
 
 IMAGE = picture(400, 520)
 RED = IMAGE[..., 0].astype(float) / 255
@@ -451,3 +451,11 @@ def test_live_cells_share_what_is_encoded() -> None:
     assert bench.pack.networks["encoder"].looked == len({look.patch.core for look in encoded})
     total = sum(float(cell.answer.estimate[0]) for cell in found)
     assert total == pytest.approx(picture(900, 1100)[..., 0].sum() / 255, rel=1e-4)
+
+
+def test_a_head_that_may_not_begin_everywhere_needs_codes_from_a_period_before() -> None:
+    head = Head()
+    head.halo = 3
+    assert _around(head) == 3
+    head.period = 4
+    assert _around(head) == 7
