@@ -12,7 +12,15 @@ import pytest
 from napari.layers import Layer
 from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtCore import QCoreApplication, QEvent, QPoint
-from qtpy.QtWidgets import QFileDialog, QLabel
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QWidget,
+)
 
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
@@ -67,6 +75,18 @@ def test_a_whole_run_from_the_buttons(docked, qtbot, count):
     assert docked.legend.entries["cost"].high.text() == "100"
     assert docked.exporting.export.isEnabled()
     assert sum(part for part, _ in docked.breakdown.bar._parts) > 0
+
+
+@pytest.mark.parametrize("tab", [0, 1, 2])
+def test_whatever_can_be_chosen_or_pressed_can_be_seen(docked, qtbot, tab):
+    docked.setCurrentIndex(tab)
+    qtbot.wait(50)
+    kinds = (QComboBox, QLineEdit, QAbstractButton, QAbstractSpinBox)
+    found = [w for w in docked.findChildren(QWidget) if isinstance(w, kinds) and w.isVisible()]
+    assert len(found) > 3
+    assert {w: w.width() for w in found if w.width() < 14 or w.height() < 14} == {}
+    for box in (docked.choice.device, docked.choice.precision):
+        assert tab or box.width() > 80
 
 
 def test_pause_and_stop_from_the_buttons(docked, qtbot, network):

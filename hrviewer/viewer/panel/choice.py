@@ -79,7 +79,7 @@ class Choice(QWidget):
         )
         lower.add(
             "Device",
-            row(self.device, self.precision),
+            row(self.device, self.precision, stretch=None),
             "Fewer digits are quicker and less exact: how much is measured on this image, and told",
         )
         layout = QVBoxLayout(self)
