@@ -41,7 +41,7 @@ def see_warped(sight: Sight, network: Network, request: Warp) -> list[Seen]:
         return [failed(patch, request.role, charge, network.card.outputs, error)]
     start = time.perf_counter()
     # An octave finer than it was seen anywhere: coarse warps need no fine maps.
-    octave = math.floor(math.log2(max(1.0, finest(rect, request.grid, request.shape))))
+    octave = math.floor(math.log2(max(1.0, finest(rect, request.grid, request.shape))) + 1e-6)
     shape = Grid(rect, max(1, network.stride * 2**octave // 2)).shape
     values = unwarp(done.output, request.grid, shape, kind_of(network.card))
     box = as_box(rect)

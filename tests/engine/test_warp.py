@@ -169,3 +169,16 @@ def test_a_warp_beyond_the_region_keeps_its_shape():
     want = image[:128, :, 0].sum() / 255
     assert answer.estimate[0] == pytest.approx(want, rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize(("seen", "cells"), [(256, 128), (128, 64), (64, 32), (100, 64)])
+def test_a_warps_map_is_an_octave_finer_than_it_was_seen(seen, cells):
+    """Of 256 pixels, by a network that answers for 4 × 4 of its own."""
+
+    def policy(scene):
+        done = yield Warp("main", Rect(0, 0, 256, 256), EVEN, (seen, seen), into="output")
+        assert done.handles[0].map.shape == (1, cells, cells)
+        return Answer(done.handles[0].value)
+
+    answer, _ = run(policy, np.full((256, 256, 3), 51, np.uint8))
+    assert answer.estimate[0] == pytest.approx(0.2 * seen**2, rel=1e-5)

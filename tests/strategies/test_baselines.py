@@ -156,6 +156,9 @@ def test_uniform_is_as_sharp_as_its_budget_allows(fraction):
     assert answer.estimate[0] == 1000 * 1300
     assert shows[-1].kind == "saliency"
     assert f"1/{scale:g}" in answer.note
+    # A budget of what that costs, to the last FLOP, pays for it.
+    (look,), *_ = follow("uniform", scene(budget=cost))
+    assert look.patches == tuple(patches)
 
 
 def test_uniform_takes_a_scale_and_says_when_it_is_too_fine():
