@@ -1,5 +1,7 @@
 """The device: priorities, batches, memory, failure."""
 
+import os
+import sys
 import threading
 import time
 
@@ -8,7 +10,7 @@ import pytest
 from toys import Bright
 
 from hrviewer.engine import Device, Priority
-from hrviewer.engine.device import is_out_of_memory
+from hrviewer.engine.device import NICE, is_out_of_memory
 from hrviewer.models.threads import ByThreads, sharing, threads
 
 
@@ -51,6 +53,19 @@ def test_jobs_of_one_shape_travel_as_a_batch(device):
     assert sizes == [4, 4, 4]
     for i, output in enumerate(outputs):
         np.testing.assert_allclose(output, 16 * i)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is of the whole process")
+def test_beside_a_window_its_threads_give_way():
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    for polite in (True, False):
+        device = Device(polite=polite)
+        try:
+            asked = device.call(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            assert asked.result(10).output == max(own, NICE if polite else own)
+        finally:
+            device.close()
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
 def test_batches_form_around_other_shapes(device):

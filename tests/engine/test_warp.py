@@ -148,6 +148,8 @@ def test_a_warp_answers_for_its_core_alone():
 
     answer, record = run(policy, image)
     assert answer.estimate[0] == pytest.approx(0.2 * core.area / 2, rel=1e-5)
+    (row,) = record.patches
+    assert row.scale == pytest.approx(2**0.5)  # 160 × 160 pixels on 80 × 160
     painted = np.argwhere(np.isfinite(record.output.values[0])) * 4
     assert painted.min(0).tolist() == [64, 96]
     assert painted.max(0).tolist() == [160, 172]

@@ -16,7 +16,8 @@ from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.transformer import TokenTransformer
 from hrviewer.models.trial import COUNTED
 from hrviewer.runs.attention import SIDES, Attention
-from hrviewer.runs.resolution import fit
+from hrviewer.runs.resolution import Fit, Scaling, fit
+from hrviewer.runs.trials import Point
 from hrviewer.strategies.transformer import Transformer, TransformerParams
 
 
@@ -71,6 +72,20 @@ def test_a_fit_of_a_parabola_is_that_parabola():
     assert found.per_pair == pytest.approx(2e-4)
     assert found.at(2048) == pytest.approx(3e6 + 40 * 2048**2 + 2e-4 * 2048**4)
     assert fit(areas, 40.0 * areas).per_pair == 0
+
+
+def test_lines_are_drawn_of_flops_alone():
+    even = Fit(0.0, 1.0, 0.0)
+    point = Point(64, 1.0, 1.0, 1.0)
+    names = ("flops", "seconds", "peak_bytes")
+    found = Scaling(
+        "m", "transformer", "cpu", "torch", 9, (point,), dict.fromkeys(names, even), None, None,
+        Attention(64, 0.0, 10.0, 1.0),
+    )  # fmt: skip
+    flops, seconds, memory = found.curves()
+    assert flops.lines.keys() == {"quadratic", "windowed", "nested"}
+    assert seconds.lines == memory.lines == {}
+    assert (flops.limit, memory.limit) == (None, 9)
 
 
 def test_the_command_on_a_transformer(tmp_path):

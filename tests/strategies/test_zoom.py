@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Card
 from hrviewer.strategies import get_strategy
+from hrviewer.strategies.survey.scouting import scouts_counts
 from hrviewer.strategies.zoom import Zoom, ZoomParams
 
 METHODS = ["sampling", "topk", "threshold", "quadtree"]
@@ -229,6 +231,23 @@ def test_a_scout_that_only_scores_is_not_painted_as_an_answer():
     looked = sum(row.h * row.w for row in record.patches if row.role == "main")
     assert seen.sum() * 16 == looked
     assert np.isfinite(record.saliency.values).all()
+
+
+def test_a_scout_answers_where_it_was_taught_to_count_the_same_from_afar():
+    def counts(scout, main=None):
+        scene = SimpleNamespace(main=main or Bright(), roles={"scout": scout})
+        return scouts_counts(scene)
+
+    assert counts(Scout())
+    near, other, scores = Scout(), Scout(), Scout(variance=False)
+    fields = near.card.model_dump()
+    near.card = Card.model_validate({**fields, "input": fields["input"] | {"downsample": 1.0}})
+    other.card = Card.model_validate(
+        {**fields, "output": fields["output"] | {"classes": ("else",)}}
+    )
+    scores.card = Card.model_validate({**scores.card.model_dump(), "task": "saliency"})
+    assert not any(map(counts, (near, other, scores)))
+    assert not counts(scores, scores)
 
 
 def test_the_best_places_are_looked_at():
