@@ -151,9 +151,12 @@ class TokenStudent(Student):
         return float(np.abs(mine - there).mean() / there.mean()), float(mine.sum() / there.sum())
 
     def _gains(self, network: nn.Module) -> list[float]:
-        """Return main's sums over its own, for squares of each size where those are used."""
+        """Return main's sums over its own, for squares of each size where those are used.
+
+        One object more on both sides: where there is nothing, nothing is learned.
+        """
         place = next(network.parameters()).device
-        sums = torch.full((len(SIDES), 2), 1e-6)
+        sums = torch.ones(len(SIDES), 2)
         for picture in self.choose:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
             image = floats(picture[None, :, :h, :w])
