@@ -97,6 +97,7 @@ class Chooser(Student):
     steps: int = 600
     scout: Network = field(kw_only=True)
     ROLE: ClassVar[str] = "policy"
+    _streams: dict[int, Dataset[Batch]] = field(default_factory=dict, init=False, repr=False)
     _recalled: dict[tuple[int, int], Known] = field(default_factory=dict, init=False, repr=False)
     _judged: dict[int, Known] = field(default_factory=dict, init=False, repr=False)
 
@@ -136,7 +137,9 @@ class Chooser(Student):
         """Make likelier what earned more than the policy's own best choice."""
         seed, number = map(int, batch[0])
         if (seed, number) not in self._recalled:
-            (images,) = self.stream(BANK, seed)[number]
+            if seed not in self._streams:  # to make one may take longer than to draw from it
+                self._streams[seed] = self.stream(BANK, seed)
+            (images,) = self._streams[seed][number]
             self._recalled[seed, number] = self._know(images)
         known, place = self._recalled[seed, number], batch[0].device
         logits = network(normalised(known.view.to(place), self.card.input)).float()[:, 0]
