@@ -85,24 +85,26 @@ def interval() -> None:
         controller = opened.controller
         set_up(opened)
         controller.params = {"method": "sampling"}
-        wanted, shots = [0.4, 0.7, 2.0], []
+        wanted, cut = [0.75, 0.87, 2.0], []
+        panel = opened.panel
 
         def keep() -> None:
-            shots.append(opened.panel.grab().toImage())
+            top = panel.running.mapTo(panel, panel.running.rect().topLeft()).y()
+            bottom = panel.interval.mapTo(panel, panel.interval.rect().bottomLeft()).y()
+            shot = panel.grab().toImage()
+            cut.append(shot.copy(0, top, shot.width() - 14, bottom - top + 6))
 
         def at(part: float) -> None:
-            if opened.panel.interval.isVisible() and part >= wanted[0]:
+            if panel.interval.isVisible() and part >= wanted[0]:
                 wanted.pop(0)
                 keep()
 
         run(opened, Path(folder), at)
         rest(0.5)
         keep()
-        frame = opened.panel.running.frameGeometry() | opened.panel.interval.frameGeometry()
-        top = opened.panel.running.mapTo(opened.panel, opened.panel.running.rect().topLeft()).y()
-        cut = [shot.copy(0, top, shot.width(), frame.height() + 8) for shot in shots]
         width = sum(one.width() for one in cut)
-        whole = Image.new("RGB", (width, max(one.height() for one in cut)))
+        back = cut[0].pixelColor(3, 100).getRgb()[:3]
+        whole = Image.new("RGB", (width, max(one.height() for one in cut)), back)
         x = 0
         for number, one in enumerate(cut):
             path = Path(folder) / f"{number}.png"
@@ -148,12 +150,12 @@ def families() -> None:
             axis.set_xlim(PART.x, PART.x1)
             axis.set_ylim(PART.y1, PART.y)
             axis.set_title(
-                f"{get_strategy(name).title}\n{sentence(done.header['estimate'])} · "
-                f"{done.cost['flops'] / 1e9:,.0f} GFLOP"
+                f"{get_strategy(name).title} · {done.cost['flops'] / 1e9:,.0f} GFLOP\n"
+                f"{sentence(done.header['estimate'])}"
             )
         for axis in axes.flat:
             axis.set_axis_off()
-    panels.savefig(IMAGES / "families.png", dpi=90)
+    panels.savefig(IMAGES / "families.png", dpi=80)
     plt.close(panels)
 
 

@@ -117,7 +117,13 @@ class Plot(QWidget):
 
         upper = [at(one.flops, high) for one, (_, high) in zip(self._told, ends, strict=True)]
         lower = [at(one.flops, low) for one, (low, _) in zip(self._told, ends, strict=True)]
-        return upper, lower, [at(one.flops, one.value) for one in self._told]
+        # An interval that holds at all moments narrows to what all of them leave possible: the
+        # draws may point beyond it.
+        inside = [
+            at(one.flops, min(max(one.value, low), high))
+            for one, (low, high) in zip(self._told, ends, strict=True)
+        ]
+        return upper, lower, inside
 
 
 def limits(one: Published) -> tuple[float, float]:
