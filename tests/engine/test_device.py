@@ -93,6 +93,26 @@ def test_live_goes_before_runs_and_runs_before_prefetch(device):
     assert order == ["live", "run", "prefetch"]
 
 
+def test_lack_of_memory_leaves_one_at_a_time():
+    net = Bright()
+
+    def before(batch):
+        if len(batch) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    net.before = before
+    device = Device(batch=2)
+    try:
+        go = gate(device)
+        futures = [device.submit(net, a) for a in arrays(2)]
+        go.set()
+        for i, future in enumerate(futures):
+            np.testing.assert_allclose(future.result(10).output, 16 * i)
+        assert device.batch == 1
+    finally:
+        device.close()
+
+
 def test_lack_of_memory_halves_the_batch(device):
     net = Bright()
 

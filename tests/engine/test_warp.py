@@ -46,6 +46,20 @@ def test_mass_returns_to_where_it_was_sampled():
     assert np.ptp(xs) < 10
 
 
+def test_what_is_magnified_beyond_the_map_falls_where_it_was_seen():
+    grid, alone = bent(), 0
+    for row, column in [(12, 45), (15, 50), (18, 47), (20, 52), (16, 44)]:
+        values = np.zeros((1, 64, 64), np.float32)
+        values[0, row, column] = 3.0
+        back = unwarp(values, grid, (12, 12), "mass")[0]
+        want = forward(grid, np.array([row + 0.5, column + 0.5]) / 64) * 12
+        assert back.sum() == pytest.approx(3)
+        found = np.argwhere(back)
+        alone += len(found) == 1
+        assert np.abs(found.mean(0) - np.floor(want)).max() <= (0 if len(found) == 1 else 0.5)
+    assert alone > 2
+
+
 def test_an_even_density_comes_back_as_the_jacobian():
     grid = bent()
     back = unwarp(np.ones((1, 128, 128), np.float32), grid, (128, 128), "mass")[0]

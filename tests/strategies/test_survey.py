@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hrviewer.strategies.survey.closer import pace
 from hrviewer.strategies.survey.intervals import asymptotic, betting, student
 from hrviewer.strategies.survey.sampling import (
     Survey,
@@ -18,6 +19,7 @@ from hrviewer.strategies.survey.sampling import (
     probabilities,
     strata,
 )
+from hrviewer.strategies.tiling import ROUND
 
 HELD = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])
 GUESS = np.array([[2.0, 1.0], [0.5, 0.0], [4.0, 0.5], [1.0, 1.0], [6.0, 0.2]])
@@ -319,3 +321,7 @@ def test_the_bounded_interval_covers_at_all_moments():
         narrower += widths[-1] < widths[0]
     assert always / runs >= 0.95
     assert narrower == runs
+
+
+def test_updates_come_at_a_pace():
+    assert [pace(draws) for draws in (1, 48, 60, 61, 120, 10**6)] == [4, 4, 5, 6, 10, ROUND]
