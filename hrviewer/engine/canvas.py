@@ -125,18 +125,23 @@ def resample(
     row, ys = target_cells(core.y, core.y1, cell, shape[0])
     column, xs = target_cells(core.x, core.x1, cell, shape[1])
     aligned = h / rows == cell == w / columns and y % cell == x % cell == 0
-    whole = core.y == ys[0] and core.x == xs[0]
+    begins = core.y == ys[0] and core.x == xs[0]
     ends = (core.y1 in (ys[-1], image.h)) and (core.x1 in (xs[-1], image.w))
-    if aligned and whole and ends:
+    if aligned and begins and ends:
         r, c = row - round(y / cell), column - round(x / cell)
         block = values[:, r : r + len(ys) - 1, c : c + len(xs) - 1]
         return block.astype(np.float32), row, column
     wy = overlap(cell_edges(y, h, rows, image.h), ys, core.y, core.y1)
     wx = overlap(cell_edges(x, w, columns, image.w), xs, core.x, core.x1)
-    block = wy @ values.astype(np.float64) @ wx.T
+    whole = np.outer(wy.sum(1), wx.sum(1))
+    # What is not known of some cells must not spread over all rows and columns that they lie in.
+    known = np.isfinite(values)
+    covered = whole if known.all() else wy @ known.astype(np.float64) @ wx.T
+    block = wy @ np.where(known, values, 0).astype(np.float64) @ wx.T
     if kind == "intensity":
         with np.errstate(invalid="ignore"):
-            block = block / np.outer(wy.sum(1), wx.sum(1))
+            block = block / covered
+    block = np.where((whole > 0) & (covered <= 0), np.nan, block)
     return block.astype(np.float32), row, column
 
 

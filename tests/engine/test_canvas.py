@@ -95,6 +95,23 @@ def test_means_stay_means():
     np.testing.assert_allclose(block, 0.7, rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["mass", "intensity"])
+def test_what_is_not_known_spreads_no_further(kind):
+    """Of a map that reaches beyond the image and has a hole, in cells of another size."""
+    values = np.full((1, 6, 8), 2.0, np.float32)
+    values[0, :, 7] = values[0, 5] = values[0, 1, 2] = np.nan
+    whole = Rect(0, 0, 100, 130)
+    block, *_ = resample(values, (0, 0, 120, 160), whole, whole, 10, kind)
+    assert block.shape == (1, 10, 13)
+    hole = np.zeros((10, 13), bool)
+    hole[2:4, 4:6] = True
+    assert np.isnan(block[0][hole]).all()
+    expected = np.full((10, 13), 2.0 if kind == "intensity" else 0.5)
+    if kind == "mass":
+        expected[:, 12] = 1.0  # of a cell that the border halves all lies inside
+    np.testing.assert_allclose(block[0][~hole], expected[~hole])
+
+
 def test_the_images_border_keeps_all_mass():
     """A coarse look's last cell hangs over the border; what it says is said of the image."""
     values = np.ones((1, 4, 6))

@@ -178,6 +178,14 @@ def test_what_tokens_hold_adds_up(params: dict[str, Any], region: Rect | None) -
         covered[part.y : part.y1, part.x : part.x1] += 1
     assert covered.sum() == whole.area
     assert covered.max() == 1
+    # Saliency is known wherever it was asked for, also where the lattice reaches beyond.
+    cell = record.saliency.cell
+    ys, xs = (
+        slice(-(-a // cell), b // cell) for a, b in ((whole.y, whole.y1), (whole.x, whole.x1))
+    )
+    assert np.isfinite(
+        record.saliency.values[0][int(ys.start) : int(ys.stop), int(xs.start) : int(xs.stop)]
+    ).all()
     assert len(record.patches) >= len(tokens(asked))
     assert all(row.h and row.w for row in record.patches)
     placed = record.ledger.map.sum(axis=(1, 2)) + np.array(astuple(record.ledger.unplaced))
