@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 
 from hrviewer.engine.canvas import Kind
 from hrviewer.geometry import Rect
@@ -86,6 +85,8 @@ def _sample_block(
     columns: NDArray[np.intp],
     meter: Meter | None,
 ) -> NDArray[np.float32]:
+    from scipy.ndimage import map_coordinates  # scipy takes its time to load
+
     h, w = shape
     at, bt = (rows + 0.5) / h, (columns + 0.5) / w
     y, x = positions(grid, at, bt)
@@ -139,6 +140,8 @@ def unwarp(
     ndarray of float32, shape (k,) + shape
         For intensities NaN where the grid does not reach.
     """
+    from scipy.ndimage import map_coordinates  # scipy takes its time to load
+
     _, rows, columns = values.shape
     places, areas = _back(grid, shape)
     reached = areas > 0

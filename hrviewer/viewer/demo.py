@@ -41,13 +41,14 @@ def show(opened: View, strategy: str, out: Path) -> list[Path]:
     if base is not None:
         controller.ask(base.data_to_world([side / 2 for side in controller.run.image_shape]))
         wait(lambda: not controller.busy)
-    picture(opened, out / f"{strategy}.png")
+    picture(opened, out / f"{strategy}-window.png")
     # A slide has no place on Earth: not every format fits every run.
     fitting = {k: v for k, v in exports.items() if FORMATS[k].why_not(controller.run) is None}
     for name, path in fitting.items():
         controller.export(path, name)
         wait(lambda: not controller.busy)
-    return [out / f"{strategy}-running.png", out / f"{strategy}.png", run, *fitting.values()]
+    shots = (out / f"{strategy}-{moment}.png" for moment in ("running", "window"))
+    return [*shots, run, *fitting.values()]
 
 
 def main(out: Path | None = None) -> int:

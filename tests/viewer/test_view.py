@@ -69,17 +69,20 @@ def test_the_stage(window, photo, toys, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "arguments", "left"),
     [
-        ("demo", [], ["demo/patches.png", "demo/uniform.run.zarr", "demo/patches.geojson"]),
+        ("demo", [], ["demo/patches-window.png", "demo/patches.png", "demo/uniform.run.zarr"]),
         ("screenshot", ["window.png"], ["window.png"]),
     ],
 )
 def test_the_scripts(tmp_path, module, arguments, left):
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", f"hrviewer.viewer.{module}", *arguments],
         cwd=tmp_path,
         check=True,
         env={**os.environ, "HRVIEWER_HEADLESS": "1"},
         timeout=300,
+        capture_output=True,
+        text=True,
     )
+    assert "ERROR" not in done.stdout + done.stderr
     for name in left:
         assert (tmp_path / name).exists()
