@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
 from hrviewer.engine.canvas import Kind
 from hrviewer.geometry import Rect
@@ -85,8 +86,6 @@ def _sample_block(
     columns: NDArray[np.intp],
     meter: Meter | None,
 ) -> NDArray[np.float32]:
-    from scipy.ndimage import map_coordinates  # scipy takes its time to load
-
     h, w = shape
     at, bt = (rows + 0.5) / h, (columns + 0.5) / w
     y, x = positions(grid, at, bt)
@@ -140,8 +139,6 @@ def unwarp(
     ndarray of float32, shape (k,) + shape
         For intensities NaN where the grid does not reach.
     """
-    from scipy.ndimage import map_coordinates  # scipy takes its time to load
-
     _, rows, columns = values.shape
     places, areas = _back(grid, shape)
     reached = areas > 0
