@@ -128,17 +128,15 @@ class TokenStudent(Student):
     def examine(self, network: nn.Module) -> dict[str, Any]:
         """Return how well it does on the pictures to test with, by size, and what it costs."""
         found = super().examine(network)
-        errors = {side: self._off(network, self.test, side)[0] for side in SIDES}
+        errors = {side: self._off(network, self.test, side) for side in SIDES}
         found["what"] += (
             f"; all that on a grid of squares of {JUDGED} px. count_error_by_side: on grids of "
             "others. flops_over_mains: of the finest grid"
         )
         return found | {"count_error_by_side": {str(k): round(v, 4) for k, v in errors.items()}}
 
-    def _off(
-        self, network: nn.Module, pictures: Sequence[Tensor], side: int
-    ) -> tuple[float, float]:
-        """Return the error of the pictures' counts over their mean, and their sum over main's."""
+    def _off(self, network: nn.Module, pictures: Sequence[Tensor], side: int) -> float:
+        """Return the error of the pictures' counts on a grid of one size, over their mean."""
         counts = []
         place = next(network.parameters()).device
         for picture in pictures:
@@ -148,7 +146,7 @@ class TokenStudent(Student):
                 mean, _ = self._say(network.eval(), image.to(place), side)[0].chunk(2)
             counts.append((float(mean.sum()), float(self._mains(picture, image).sum())))
         mine, there = np.array(counts).T
-        return float(np.abs(mine - there).mean() / there.mean()), float(mine.sum() / there.sum())
+        return float(np.abs(mine - there).mean() / there.mean())
 
     def _gains(self, network: nn.Module) -> list[float]:
         """Return main's sums over its own, for squares of each size where those are used.

@@ -28,6 +28,10 @@ def test_the_band_narrows_around_the_estimate(qtbot):
     assert heights == sorted(heights, reverse=True)
     # What does not fit ends at the frame.
     assert (lower[0].y(), upper[0].y()) == pytest.approx((bottom, MARGIN))
+    # An estimate beyond what is still possible is drawn at its end.
+    plot.show_all([*told, Published(40.0, 150.0, (90.0, 110.0))])
+    upper, _, middle = plot.lines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
+    assert middle[-1].y() == pytest.approx(upper[-1].y())
     plot.resize(100, 46)
     assert not plot.grab().isNull()
 
