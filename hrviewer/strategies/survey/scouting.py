@@ -30,6 +30,8 @@ class Scouted:
     ----------
     handles : tuple of Handle
         In reading order.
+    left : float
+        FLOPs that are left.
     stop : bool
         Whether the budget ended.
     """
