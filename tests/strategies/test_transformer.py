@@ -254,6 +254,30 @@ def test_what_holds_more_than_was_expected_is_split_after_all() -> None:
     assert {p.core.h for p in tokens(asked) if not (p.core & Rect(40, 40, 1, 1)).empty} == {128}
 
 
+def test_where_asking_again_fails_what_was_found_before_stays() -> None:
+    image = np.zeros((1024, 1024, 3), np.uint8)
+    image[40, 40] = image[600:700, 100:200] = 255
+
+    class Blind(Glance):
+        """Does not see what is alone."""
+
+        def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().see(batch) * (super().see(batch) > 10)
+
+    class Brittle(Counter):
+        """Fails where it is asked about a corner again."""
+
+        def join(self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0) -> Any:
+            if (boxes[:, 0] + boxes[:, 2] <= 64).any() and (boxes[:, 2] == 64).any():
+                raise RuntimeError("out of luck")
+            return super().join(tokens, boxes, lengths, merge)
+
+    answer, _, record = run(image, pack(scout=Blind(), transformer=Brittle()))
+    assert answer.estimate == pytest.approx([100 * 100 + 1], abs=0.05)
+    assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], abs=0.01)
+    assert "4 failed: there stands what was found before" in answer.note
+
+
 def test_no_more_tokens_than_asked_for() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     for share in (0.1, 0.4):

@@ -145,8 +145,10 @@ class Transformer(Strategy):
                     held = {h.patch.core: h.value[:k] for h in handles}
                     values = np.array([*held.values()])
                     seen += len(handles)
-                    failed += int(np.isnan(values).any(1).sum())
-                    total += np.nansum(values, 0) - tiling.replaced
+                    lost = np.isnan(values).any(1)
+                    failed += int(lost.sum())
+                    if not lost.all():  # what was found before stays where asking again failed
+                        total += np.nansum(values, 0) - tiling.replaced
                     if params.detail == "uniform":
                         there = _response(tiling.rect, handles, mosaic.side(params.finest), k)
                         yield Show("saliency", *there)
@@ -161,7 +163,7 @@ class Transformer(Strategy):
         if stop:
             note = "the budget ended: the rest of the region was not seen; " + note
         if failed:
-            note += f"; {failed:,} failed and count as empty"
+            note += f"; {failed:,} failed: there stands what was found before, or nothing"
         return Answer(total, note=note)
 
 
