@@ -247,7 +247,9 @@ def build_scene(
     if budget is not None:
         flops = budget.flops(main, measured, whole)
     elif strategy.default_budget is not None:
-        flops = strategy.default_budget * whole
+        tile = main.card.input.tile
+        few = strategy.default_tiles * main.flops(tile, tile)
+        flops = max(strategy.default_budget * whole, min(few, whole))
     else:
         flops = math.inf
     scene = Scene(

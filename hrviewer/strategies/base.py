@@ -18,6 +18,7 @@ __all__ = ["Only", "Params", "Strategy", "get_strategy", "halo_field", "strategy
 GROUP = "hrviewer.strategies"
 
 Only = Mapping[str, tuple[str, tuple[str, ...]]]
+Words = Mapping[str, str]
 """See `Params`."""
 
 
@@ -29,10 +30,13 @@ class Params(BaseModel):
     only : mapping
         Parameters that say something for some choices of another one only: each with the name of
         that one and those choices. The window shows them for these alone.
+    least : mapping
+        Words for what a parameter's least value, which is no amount, leaves to the strategy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     only: ClassVar[Only] = {}
+    least: ClassVar[Words] = {}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -73,6 +77,9 @@ class Strategy(ABC):
     default_budget : float, optional
         FLOPs by default, as a fraction of looking at every pixel with ``main``; None for what the
         strategy needs.
+    default_tiles : float
+        Tiles of ``main`` that the default pays for at least: where the image is small, so is the
+        price of a few looks, and fewer tell little.
     """
 
     id: ClassVar[str]
@@ -83,6 +90,7 @@ class Strategy(ABC):
     roles: ClassVar[tuple[str, ...]] = ("main",)
     hints: ClassVar[tuple[str, ...]] = ()
     default_budget: ClassVar[float | None] = None
+    default_tiles: ClassVar[float] = 0.0
 
     def speaker(self, roles: Container[str]) -> str:
         """Return which of a pack's roles gives the answer, and so what its classes mean."""

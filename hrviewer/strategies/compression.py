@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
-from hrviewer.strategies.base import Only, Params, Strategy
+from hrviewer.strategies.base import Only, Params, Strategy, Words
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Role, Scene, Show, Think
 from hrviewer.strategies.tiling import Told, aggregate, rounds, tiles, total_flops
 
@@ -29,6 +29,7 @@ class CompressionParams(Params):
     """Parameters of `Compression`."""
 
     only: ClassVar[Only] = {"saliency": ("encoder", ("encoder",))}
+    least: ClassVar[Words] = {"tile": "the card's"}
     encoder: Literal["encoder", "resizer"] = Field(
         "encoder",
         title="Encoder",

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
-from hrviewer.strategies.base import Only, Params, Strategy, halo_field, tile_field
+from hrviewer.strategies.base import Only, Params, Strategy, Words, halo_field, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.tiling import Told, aggregate, lattice, response, rounds, tiles
 
@@ -30,6 +30,7 @@ class PatchesParams(Params):
     """Parameters of `Patches`."""
 
     only: ClassVar[Only] = {"again": ("mode", ("exact",))}
+    least: ClassVar[Words] = {"tile": "the card's", "halo": "the card's"}
     tile: int = tile_field(
         "Side of what a patch answers for, in network pixels; 0 takes the card's"
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.geometry import Patch, snap_scale
-from hrviewer.strategies.base import Params, Strategy, tile_field
+from hrviewer.strategies.base import Params, Strategy, Words, tile_field
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.closer import Closer, Guess, corrected
 from hrviewer.strategies.survey.intervals import Interval
@@ -40,6 +40,7 @@ FLOOR = 0.1
 class ScannerParams(Params):
     """Parameters of `Scanner`."""
 
+    least: ClassVar[Words] = {"tile": "automatic", "sample": "none"}
     skip: Literal["slides", "always", "never"] = Field(
         "slides",
         title="Skip background",

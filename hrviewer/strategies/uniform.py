@@ -9,7 +9,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import SCALE_STEPS, Patch, snap_scale
-from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.base import Params, Strategy, Words
 from hrviewer.strategies.protocol import Answer, Look, Plan, Scene
 from hrviewer.strategies.tiling import Told, aggregate, response, rounds, tiles, total_flops
 
@@ -23,6 +23,7 @@ ONE_LOOK = 2048
 class UniformParams(Params):
     """Parameters of `Uniform`."""
 
+    least: ClassVar[Words] = {"scale": "by the budget"}
     scale: float = Field(
         0.0,
         ge=0,

@@ -50,6 +50,7 @@ from hrviewer.viewer.places import screen_pixel, visible_rect
 from hrviewer.viewer.region import RegionKind, chosen_rect, draw_region, shapes_of
 from hrviewer.viewer.reopening import Reopener
 from hrviewer.viewer.running import Running, State
+from hrviewer.viewer.series import Series
 from hrviewer.viewer.truth import TruthPoints, Truths
 from hrviewer.viewer.work import Status
 
@@ -117,6 +118,7 @@ class Controller:
         self.opener = Opener(self)
         self.reopener = Reopener(self)
         self.running = Running(self)
+        self.series = Series(self)
         self.live = Live(self)
         self.clicking = Clicking(self)
         self.drawing = Drawing(self)
@@ -221,6 +223,7 @@ class Controller:
 
     def stop(self) -> None:
         """End within one batch; what was seen stays."""
+        self.series.end()
         self.running.stop()
 
     @property
@@ -298,6 +301,7 @@ class Controller:
     def tick(self) -> None:
         """Take in what happened on other threads, and bring it onto the screen."""
         self.running.tick()
+        self.series.tick()
         self.live.tick()
         if self.overlays is not None and not self.live.on:
             self.overlays.refresh()

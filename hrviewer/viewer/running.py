@@ -53,8 +53,8 @@ class Running:
         """Whether there is a run that has not ended."""
         return self._work is not None
 
-    def start(self, out: Path | None) -> None:
-        """Run what is chosen; into `out`, or a new folder."""
+    def start(self, out: Path | None, other: Strategy | None = None) -> None:
+        """Run what is chosen, or another strategy as it is by default, all else as chosen."""
         if self._work is not None:
             return
         controller = self._controller
@@ -63,10 +63,10 @@ class Running:
             pack = controller.pack
             if pack is None:
                 raise UserError("choose a model first")
-            strategy = controller.strategy
-            params = parse_params(strategy, controller.params)
+            strategy = other or controller.strategy
+            params = parse_params(strategy, {} if other else controller.params)
             budget = Budget.parse(controller.budget) if controller.budget.strip() else None
-            region, hints = controller.rect(), controller.hints()
+            region, hints = controller.rect(), {} if other else controller.hints()
             plane, networks = plane_of(controller.viewer, base), controller.networks_of(pack)
 
             def prepare() -> tuple[Job, Networks]:

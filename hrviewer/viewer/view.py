@@ -93,7 +93,10 @@ def view(
     pyramids: list[Pyramid] = []
     if image is not None:
         pyramids.append(open_pyramid(image))
-    window = viewer if viewer is not None else napari.Viewer(title="hrviewer")
+    window = viewer
+    if window is None:
+        window = napari.Viewer(title="hrviewer")
+        make_room(window)
     follow(window)
     for pyramid in pyramids:
         window.add_layer(Layer.create(*image_layer(pyramid, read=small(pyramid))))
@@ -105,3 +108,17 @@ def view(
     if live:
         opened.controller.live.turn(True)
     return opened
+
+
+def make_room(viewer: napari.Viewer) -> None:
+    """Give a window that was never sized by hand room for an image beside the panel."""
+    from napari.settings import get_settings
+    from qtpy.QtCore import QRect
+    from qtpy.QtGui import QGuiApplication
+
+    screen = QGuiApplication.primaryScreen()
+    if get_settings().application.window_size is None and screen is not None:
+        free = screen.availableGeometry()
+        here = QRect(0, 0, min(1600, free.width() * 9 // 10), min(1000, free.height() * 9 // 10))
+        here.moveCenter(free.center())
+        viewer.window.set_geometry(*here.getRect())

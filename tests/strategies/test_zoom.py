@@ -415,3 +415,21 @@ def test_areas_and_votes(task, method):
 def test_it_is_registered():
     assert isinstance(get_strategy("zoom"), Zoom)
     assert Zoom.default_budget == 0.1
+
+
+def test_a_few_looks_are_paid_for_by_default_however_small_the_region():
+    from hrviewer.engine import build_scene
+
+    with Bench(IMAGE, ToyPack(main=Bright(), scout=Scout(error=0.5))) as bench:
+
+        def default(side):
+            scene, _, _ = build_scene(
+                bench.pyramid, bench.networks, Zoom(), region=Rect(0, 0, side, side)
+            )
+            return scene.budget
+
+        tile = bench.networks["main"].card.input.tile
+        looks = 0.5 * FLOPS * tile**2
+        assert default(16) == FLOPS * 16**2 < looks
+        assert default(2 * tile) == pytest.approx(max(looks, 0.1 * FLOPS * (2 * tile) ** 2))
+        assert default(IMAGE.shape[0]) == pytest.approx(0.1 * FLOPS * IMAGE.shape[0] ** 2)

@@ -18,6 +18,7 @@ from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import run
 from hrviewer.runs.shelf import shelf
+from hrviewer.strategies import strategy_ids
 from hrviewer.truth import Truth
 from hrviewer.viewer.commands import panel_of
 from hrviewer.viewer.difference import difference
@@ -280,6 +281,42 @@ def test_the_plot_stands_beside_the_table_where_there_is_room(tab):
     assert tab.halves.orientation() == Qt.Orientation.Vertical
     tab.resize(900, 300)
     assert tab.halves.orientation() == Qt.Orientation.Horizontal
+
+
+def test_the_others_are_run(tab, qtbot):
+    """Each strategy that the pack has networks for, once; the chosen one as it is chosen."""
+    controller = tab.controller
+    there = {entry.strategy for entry in tab.comparison.entries}
+    controller.use_strategy("nonuniform")
+    controller.params = {"contrast": 2.0}
+    controller.budget = "1TFLOP"
+    tab.others.click()
+    assert tab.others.text() == "Stop"
+    assert "1 of" in tab.hint.text()
+    qtbot.waitUntil(lambda: not controller.series.at_work, timeout=60_000)
+    names = set(strategy_ids()) - there
+    qtbot.waitUntil(lambda: tab.table.rowCount() == 4 + len(names), timeout=20_000)
+    fresh = [entry for entry in tab.comparison.entries if entry.strategy not in there]
+    assert {entry.strategy for entry in fresh} == names
+    for entry in fresh:
+        header = entry.run.header
+        assert header["params"] == ({"contrast": 2.0} if entry.strategy == "nonuniform" else {})
+        assert header["budget"] == "1e+12FLOP"
+    assert (tab.others.text(), tab.controller.series.words) == ("Run the others", "")
+    said = []
+    controller.failed.connect(said.append)
+    tab.others.click()
+    assert "every strategy" in said[-1]
+    assert not controller.series.at_work
+
+
+def test_others_are_stopped(tab, qtbot):
+    tab.others.click()
+    tab.others.click()
+    qtbot.waitUntil(lambda: not tab.controller.series.at_work, timeout=60_000)
+    qtbot.waitUntil(quiet(tab), timeout=20_000)
+    assert tab.controller.state == "idle"
+    assert tab.table.rowCount() <= 5
 
 
 def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, toys):

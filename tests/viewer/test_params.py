@@ -9,12 +9,13 @@ from pydantic import Field
 from qtpy.QtWidgets import QLabel
 
 from hrviewer.strategies import Params, get_strategy, strategy_ids
-from hrviewer.strategies.base import Only
+from hrviewer.strategies.base import Only, Words
 from hrviewer.viewer.panel.params import ParamsForm
 
 
 class Everything(Params):
     only: ClassVar[Only] = {"share": ("method", ("threshold",))}
+    least: ClassVar[Words] = {"number": "as many as there are"}
     number: int = Field(-1, ge=-1, le=9, title="Number", description="How many")
     share: float = Field(0.25, ge=0, le=1, title="Share", description="How much")
     method: Literal["top-k", "threshold"] = Field("threshold", title="Method")
@@ -39,6 +40,7 @@ def test_defaults_are_shown_and_not_told(form):
 
 def test_titles_bounds_and_descriptions(form):
     labels = [label.text() for label in form.findChildren(QLabel)]
+    labels.remove("as many as there are")
     assert labels[:5] == ["Number", "Share", "Method", "Often", "Words"]
     number = form.fields["number"]
     assert (number.min, number.max) == (-1, 9)
@@ -56,6 +58,7 @@ def test_changes_are_told(form):
 def test_what_says_nothing_is_not_shown(form):
     def shown():
         labels = {w.text() for w in form.findChildren(QLabel) if not w.isHidden()}
+        labels.remove("as many as there are")
         return {name for name, field in form.fields.items() if not field.native.isHidden()}, labels
 
     assert shown() == ({"number", "share", "method", "often", "words"},
@@ -81,3 +84,26 @@ def test_every_strategy_has_a_form(qtbot, name):
     form = ParamsForm(get_strategy(name).Params, lambda values: None)
     qtbot.addWidget(form)
     assert form.values() == {}
+
+
+def test_words_lie_over_a_least_value_that_is_no_amount(form):
+    words = next(w for w in form.findChildren(QLabel) if w.text() == "as many as there are")
+    number = form.fields["number"]
+    assert words.parent() is number.native.lineEdit()
+    assert not words.isHidden()
+    number.value = 3
+    assert words.isHidden()
+    assert form.values() == {"number": 3}
+    number.value = -1
+    assert not words.isHidden()
+    assert form.values() == {}
+
+
+@pytest.mark.parametrize("name", strategy_ids())
+def test_least_values_are_those_of_parameters(name):
+    """What has words for its least value has that for its default, or says what it does then."""
+    model = get_strategy(name).Params
+    for parameter in model.least:
+        field = model.model_fields[parameter]
+        bound = next(m.ge for m in field.metadata if hasattr(m, "ge"))
+        assert str(bound) in field.description or model.least[parameter] == "none"

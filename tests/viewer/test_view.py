@@ -7,11 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtCore import QCoreApplication, QEvent, QRect
+from qtpy.QtGui import QGuiApplication
 
 from hrviewer.errors import UserError
 from hrviewer.viewer import commands, stage
-from hrviewer.viewer.view import view
+from hrviewer.viewer.panel.choice import first_steps
+from hrviewer.viewer.view import make_room, view
 
 
 @pytest.fixture
@@ -40,6 +42,36 @@ def test_live_from_the_beginning(window, photo, toys):
 def test_what_is_no_image(window):
     with pytest.raises(UserError):
         view("/nowhere.svs", viewer=window)
+
+
+@pytest.mark.parametrize("size", [None, (640, 480)])
+def test_a_window_that_was_never_sized_has_room(window, monkeypatch, size):
+    from napari.settings import get_settings
+
+    screen = QGuiApplication.primaryScreen().availableGeometry()
+    monkeypatch.setattr(get_settings().application, "window_size", size)
+    set_to = []
+    monkeypatch.setattr(window.window, "set_geometry", lambda *rect: set_to.append(QRect(*rect)))
+    make_room(window)
+    if size is not None:
+        assert not set_to
+        return
+    assert screen.contains(set_to[0])
+    assert set_to[0].width() == min(1600, screen.width() * 9 // 10)
+    assert abs(set_to[0].center().x() - screen.center().x()) <= 1
+
+
+def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
+    panel = commands.panel_of(window)
+    choice = panel.choice
+    assert "drop one on the window, or try" in choice.about.text()
+    choice.about.linkActivated.emit("a slide")
+    stage.wait(lambda: panel.controller.base is not None)
+    assert panel.controller.base.name == "tissue-32768-0"
+    assert panel.controller.pack.name == "nuclei"
+    assert choice.about.text().startswith("32,768 × 32,768 px")
+    panel.close_all()
+    assert first_steps([]) == "drop one on the window, or open one"
 
 
 def test_the_palette_docks_the_panel(window, monkeypatch):

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
-from hrviewer.strategies.base import Only, Params, Strategy
+from hrviewer.strategies.base import Only, Params, Strategy, Words
 from hrviewer.strategies.protocol import Answer, Handle, Plan, Request, Result, Scene, Show
 from hrviewer.strategies.survey.leaves import gather
 from hrviewer.strategies.survey.scouting import look_over, scale_of_scout, scouts_counts
@@ -45,6 +45,7 @@ class TransformerParams(Params):
         "threshold": ("detail", ("scout", "entropy")),
         "tokens": ("detail", ("scout", "entropy")),
     }
+    least: ClassVar[Words] = {"threshold": "automatic", "merge": "none", "context": "none"}
     detail: Literal["scout", "entropy", "uniform"] = Field(
         "scout",
         title="Detail",

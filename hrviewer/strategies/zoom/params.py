@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hrviewer.strategies.base import Only, Params, halo_field, tile_field
+from hrviewer.strategies.base import Only, Params, Words, halo_field, tile_field
 
 __all__ = ["ZoomParams"]
 
@@ -23,6 +23,15 @@ class ZoomParams(Params):
         "strata": ("method", ("sampling",)),
         "width": ("method", ("sampling",)),
         "depth": ("method", ("quadtree",)),
+    }
+    least: ClassVar[Words] = {
+        "tile": "by the budget",
+        "halo": "the card's",
+        "shrink": "the card's",
+        "k": "by the budget",
+        "share": "none",
+        "strata": "automatic",
+        "width": "spend the budget",
     }
     method: Literal["topk", "threshold", "sampling", "policy", "quadtree"] = Field(
         "topk",

@@ -40,6 +40,7 @@ class Zoom(Strategy):
     Params: ClassVar[type[Params]] = ZoomParams
     roles: ClassVar[tuple[str, ...]] = ("main", "scout")
     default_budget: ClassVar[float | None] = 0.1
+    default_tiles: ClassVar[float] = 0.5
 
     def plan(self, scene: Scene, params: ZoomParams) -> Plan:
         """Scout, look closer, estimate."""

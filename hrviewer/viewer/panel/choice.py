@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from qtpy.QtWidgets import (
 from superqt import QElidingLabel
 
 from hrviewer.models.loaders import LOADABLE, PRECISIONS
+from hrviewer.pyramid.recipe import recipe_names
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.levels import shape_of
@@ -29,6 +31,11 @@ from hrviewer.viewer.panel.parts import Form, label, row
 __all__ = ["Choice"]
 
 REGIONS = {"Whole image": "whole", "What is visible": "visible", "Drawn shape": "drawn"}
+SCENES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
+"""What a newcomer may try, where it is installed: a scene, and a pack."""
+
+LINK = "#7d93f0"
+
 UNITS = {"GFLOP": "GFLOP", "TFLOP": "TFLOP", "seconds": "s", "patches": "patches"}
 
 
@@ -45,8 +52,10 @@ class Choice(QWidget):
         super().__init__()
         self.controller = controller
         self.image = QElidingLabel()
+        self.image.setIndent(0)
         self.image.setElideMode(Qt.TextElideMode.ElideMiddle)
-        self.about = label("", "muted")
+        self.about = label("", "muted", wrap=True)
+        self.about.linkActivated.connect(self._try_scene)
         self.model = combo()
         self.task = label("", "muted", wrap=True)
         self.strategy = combo()
@@ -127,7 +136,7 @@ class Choice(QWidget):
     def _fill(self) -> None:
         for name in self.controller.packs():
             self.model.addItem(name, name)
-        self.model.setPlaceholderText("open one with …")
+        self.model.setPlaceholderText("press … to open one")
         for name in strategy_ids():
             self.strategy.addItem(get_strategy(name).title, name)
         for title, kind in REGIONS.items():
@@ -184,19 +193,26 @@ class Choice(QWidget):
         self.image.setText("none is open" if base is None else base.name)
         self.image.setToolTip("" if base is None else base.name)
         if base is None:
-            self.about.setText("drop one on the window, or open one with …")
+            self.about.setTextFormat(Qt.TextFormat.RichText)
+            self.about.setText(first_steps(self.controller.packs()))
             return
+        self.about.setTextFormat(Qt.TextFormat.PlainText)
         height, width = shape_of(base)
         words = f"{height:,} × {width:,} px · {height * width / 1e6:,.1f} MP"
         if str(base.units[-1]) in ("micrometer", "um", "µm"):
             words += f" · {base.scale[-1]:.3g} µm/px"
         self.about.setText(words)
 
+    def _try_scene(self, title: str) -> None:
+        scene, pack = SCENES[title]
+        self.controller.use_pack(pack)
+        self.controller.open_image(f"sample:{scene}?size=32768&seed=0")
+
     def _show_pack(self) -> None:
         pack = self.controller.pack
         if pack is None:
             self.model.setCurrentIndex(-1)
-            self.task.setText("no model is installed: open a network with …")
+            self.task.setText("no model is installed: press … to open a network")
             return
         at = next((i for i in range(self.model.count()) if self.model.itemText(i) == pack.name), -1)
         if at < 0:
@@ -217,6 +233,17 @@ class Choice(QWidget):
             self.params.deleteLater()
         self.params = ParamsForm(strategy.Params, self._set_params)
         self._params.addWidget(self.params)
+
+
+def first_steps(packs: Collection[str]) -> str:
+    """Tell what to do where no image is open; a scene that can be tried is a link."""
+    there = [
+        f'<a href="{title}" style="color: {LINK}">{title.replace(" ", "&nbsp;")}</a>'
+        for title, (scene, pack) in SCENES.items()
+        if scene in recipe_names() and pack in packs
+    ]
+    words = "drop one on the window"
+    return f"{words}, or try {' or '.join(there)}" if there else f"{words}, or open one"
 
 
 def combo() -> QComboBox:

@@ -38,6 +38,7 @@ from hrviewer.viewer.units import si
 __all__ = ["Comparing"]
 
 COLUMNS = ("strategy", "answer", "error", "FLOP", "time")
+OTHERS = "Run the others"
 HINT = "choose two to four runs for side by side, two for their difference"
 
 
@@ -80,6 +81,11 @@ class Comparing(QWidget):
             self.map.addItem(STYLES[name].title, name)
         self.map.setToolTip("What is shown side by side")
         self.truth = TruthSwitch(controller)
+        self.others = QPushButton(OTHERS)
+        self.others.setToolTip(
+            "Every strategy that has no run here, one after another, with the model, region and "
+            "budget of the Look tab"
+        )
         self.folder = QPushButton("Add runs…")
         self.folder.setToolTip("A folder of runs, or one that hrviewer compare has written")
         self.sizes = QPushButton("Cost…")
@@ -101,17 +107,20 @@ class Comparing(QWidget):
         layout.addWidget(self.halves, 1)
         layout.addLayout(row(self.beside, self.differ, self.map, stretch=None))
         layout.addWidget(self.hint)
-        layout.addLayout(row(self.truth, self.sizes, self.folder))
+        layout.addLayout(row(self.others, self.sizes, self.folder, stretch=None))
+        layout.addWidget(self.truth)
 
         self.table.itemSelectionChanged.connect(self._choose)
         self.beside.clicked.connect(self._stand)
         self.differ.clicked.connect(self._subtract)
         self.map.activated.connect(self._map)
+        self.others.clicked.connect(self._run_others)
         self.folder.clicked.connect(self.ask_folder)
         self.sizes.clicked.connect(self.show_cost)
         self.comparison.listed.connect(self._fill)
         self.comparison.side_changed.connect(self._offer)
         self.comparison.told.connect(self._say)
+        controller.series.told.connect(self._say)
         controller.state_changed.connect(self._on_state)
         controller.base_changed.connect(self._renew)
         controller.truth_told.connect(self._renew)
@@ -159,7 +168,7 @@ class Comparing(QWidget):
 
     def sizeHint(self) -> QSize:
         """As the panel's other tab."""
-        return QSize(372, 800)
+        return QSize(384, 800)
 
     def _set_up_table(self) -> None:
         table = self.table
@@ -214,7 +223,7 @@ class Comparing(QWidget):
         against = {entry.against for entry in entries}
         known = "the truth" if "truth" in against else "patches" if "patches" in against else ""
         what = f"{len(entries)} run{'s'[: len(entries) != 1]} of this image"
-        none = "no finished run of this image yet: run strategies in the other tab, or add a folder"
+        none = "no finished run of this image yet: run strategies, or add a folder of runs"
         more = f" · errors against {known}" if known else ""
         self.words.setText(what + more if entries else none)
         self._draw()
@@ -255,6 +264,7 @@ class Comparing(QWidget):
         n, side = len(self.chosen()), self.comparison.side is not None
         idle = self.controller.state == "idle"
         apart = self.comparison.difference is not None
+        self.others.setText(OTHERS if idle else "Stop")
         self.beside.setEnabled(side or (idle and 2 <= n <= MOST))
         self.beside.setChecked(side)
         self.differ.setEnabled(apart or (idle and n == 2))
@@ -274,9 +284,15 @@ class Comparing(QWidget):
             self.comparison.differ(*self.chosen())
         self._offer()
 
+    def _run_others(self) -> None:
+        if self.controller.state != "idle":
+            self.controller.stop()
+        else:
+            self.controller.series.start([entry.strategy for entry in self.comparison.entries])
+
     def _map(self) -> None:
         self.comparison.choose(self.map.currentData())
 
     def _say(self, words: str) -> None:
-        self.hint.setText(words or HINT)
+        self.hint.setText(words or self.controller.series.words or HINT)
         self._offer()

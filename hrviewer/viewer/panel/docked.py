@@ -43,7 +43,7 @@ __all__ = ["Panel"]
 TICK, SOON = 60, 8
 """Milliseconds between looks at what other threads did; and right after another choice."""
 
-WIDTH = 372
+WIDTH = 384
 
 
 class Panel(QTabWidget):
@@ -144,8 +144,8 @@ class Panel(QTabWidget):
     def _restyle(self) -> None:
         theme = get_theme(self.controller.viewer.theme)
         text, back = (c.as_rgb_tuple(alpha=False) for c in (theme.text, theme.background))
-        muted = mix(text, back, 0.72)
-        self.setStyleSheet(style(mix(text, back, 1), muted, mix(text, back, 0.22)))
+        muted, box = mix(text, back, 0.72), str(theme.primary.as_rgb())
+        self.setStyleSheet(style(mix(text, back, 1), muted, mix(text, back, 0.22), box))
 
 
 def mix(a: tuple[float, ...], b: tuple[float, ...], part: float) -> str:

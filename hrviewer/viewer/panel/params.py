@@ -13,10 +13,11 @@ from typing import Any
 from magicgui.schema._ui_field import get_ui_fields
 from magicgui.widgets import CheckBox
 from pydantic import BaseModel
-from qtpy.QtWidgets import QLabel
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractSpinBox, QHBoxLayout, QLabel
 
 from hrviewer.strategies import Params
-from hrviewer.viewer.panel.parts import Form
+from hrviewer.viewer.panel.parts import Form, label
 
 __all__ = ["ParamsForm"]
 
@@ -42,6 +43,8 @@ class ParamsForm(Form):
         super().__init__()
         self._defaults = model().model_dump()
         self._only = model.only if issubclass(model, Params) else {}
+        self._least = model.least if issubclass(model, Params) else {}
+        self._words: dict[str, QLabel] = {}
         self._names: dict[str, QLabel] = {}
         self._changed = changed
         self.fields: dict[str, Any] = {}
@@ -49,6 +52,8 @@ class ParamsForm(Form):
             field = about.create_widget()
             # What magicgui makes of a default below zero is not the default.
             field.value = self._defaults[about.name]
+            if about.name in self._least:
+                self._words[about.name] = cover(field.native, self._least[about.name])
             if isinstance(field, CheckBox):
                 field.text = ""  # it has its name beside it
             self.fields[about.name] = field
@@ -72,3 +77,17 @@ class ParamsForm(Form):
             shown = self.fields[other].value in choices
             self.fields[name].native.setVisible(shown)
             self._names[name].setVisible(shown)
+        for name, words in self._words.items():
+            words.setVisible(self.fields[name].value == self.fields[name].min)
+
+
+def cover(box: QAbstractSpinBox, words: str) -> QLabel:
+    """Lay words over a box's number, for superqt's boxes have no special value's text of Qt's."""
+    line = box.lineEdit()
+    assert line is not None
+    made = label(words, "covering")
+    made.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+    over = QHBoxLayout(line)
+    over.setContentsMargins(0, 0, 0, 0)
+    over.addWidget(made)
+    return made

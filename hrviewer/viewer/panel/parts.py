@@ -17,23 +17,24 @@ from qtpy.QtWidgets import (
 
 __all__ = ["LABELS", "Bar", "Form", "heading", "label", "row", "style"]
 
-LABELS = 76
+LABELS = 82
 """Width of the column of labels, in pixels: the same in all parts."""
 
 RGBA = tuple[float, float, float, float]
 
 
-def style(text: str, muted: str, line: str, accent: str = "#4a62c9") -> str:
+def style(text: str, muted: str, line: str, box: str, accent: str = "#4a62c9") -> str:
     """Return the panel's style sheet.
 
     Parameters
     ----------
-    text, muted, line, accent : str
-        Colours of what is read, of what explains it, of thin lines, of what to press.
+    text, muted, line, box, accent : str
+        Colours of what is read, of what explains it, of thin lines, of fields, of what to press.
     """
     return f"""
         QLabel[voice="muted"] {{ color: {muted}; font-size: 8.5pt; }}
         QLabel[voice="field"] {{ color: {muted}; }}
+        QLabel[voice="covering"] {{ color: {muted}; background: {box}; }}
         QLabel[voice="heading"] {{ color: {text}; font-weight: 600; padding-top: 2px; }}
         QLabel[voice="answer"] {{ color: {text}; font-size: 15pt; font-weight: 600; }}
         QLabel[voice="error"] {{ color: #ffffff; background: #b3403a; border-radius: 4px;
@@ -93,7 +94,7 @@ class Form(QWidget):
     def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> QLabel:
         """Append a row; return what names it."""
         at = self._grid.rowCount()
-        said = label(name, "field")
+        said = label(name, "field", wrap=True)
         said.setToolTip(tip)
         if name:
             self._grid.addWidget(said, at, 0)

@@ -131,6 +131,8 @@ class Plot(Drawn):
                 ring = {"ms": 14, "mfc": "none", "mew": 1.6, "mec": ink.text}
                 self.panel.plot(x, y, "o", **ring, zorder=4)
         self.panel.set_ylabel("absolute error" if judged else "answer")
+        if not shown:
+            self.panel.set(xticks=[], yticks=[])
         self.canvas.draw_idle()
 
     def near(self, event: Any) -> Entry | None:
