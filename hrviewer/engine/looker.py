@@ -40,7 +40,7 @@ from hrviewer.strategies import Look, Role, Think, Warp, input_rect
 
 __all__ = ["Looker", "role_of"]
 
-VERSION = 4
+VERSION = 5
 """Raised when the same request would give another result."""
 
 SHARED = (None, "codes")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -64,13 +65,17 @@ class Seen:
 
 
 def pack_seen(seen: Sequence[Seen]) -> bytes:
-    """Write looks as one ``.npz``, without pickles."""
+    """Write looks as one ``.npz``, without pickles.
+
+    Their arrays lie one after another, as a member for each type of number: thousands of tokens
+    would be thousands of members.
+    """
     rows: list[dict[str, Any]] = []
-    arrays: dict[str, NDArray[Any]] = {}
-    for i, look in enumerate(seen):
-        arrays[f"v{i}"], arrays[f"m{i}"] = look.value, look.map
-        if look.spread is not None:
-            arrays[f"s{i}"] = look.spread
+    numbers: dict[str, list[NDArray[Any]]] = {}
+    for look in seen:
+        arrays = [look.value, look.map, *([] if look.spread is None else [look.spread])]
+        for array in arrays:
+            numbers.setdefault(array.dtype.char, []).append(array.ravel())
         rows.append(
             {
                 "core": look.patch.core.astuple(),
@@ -78,32 +83,45 @@ def pack_seen(seen: Sequence[Seen]) -> bytes:
                 "halo": look.patch.halo,
                 "role": look.role,
                 "box": look.box,
-                "charge": asdict(look.charge),
+                "charge": look.charge.amounts,
                 "status": look.status,
                 "error": look.error,
+                "arrays": [(array.dtype.char, array.shape) for array in arrays],
             }
         )
-    arrays["rows"] = np.frombuffer(json.dumps(rows).encode(), np.uint8)
+    members = {name: np.concatenate(parts) for name, parts in numbers.items()}
+    members["rows"] = np.frombuffer(json.dumps(rows).encode(), np.uint8)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, allow_pickle=False, **members)
     return buffer.getvalue()
 
 
 def unpack_seen(data: bytes) -> list[Seen]:
     """Read what `pack_seen` wrote."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        rows = json.loads(arrays["rows"].tobytes())
-        return [
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        members: dict[str, NDArray[Any]] = dict(file)
+    rows = json.loads(members.pop("rows").tobytes())
+    read = dict.fromkeys(members, 0)
+
+    def array(name: str, shape: Sequence[int]) -> NDArray[Any]:
+        first, read[name] = read[name], read[name] + math.prod(shape)
+        found: NDArray[Any] = members[name][first : read[name]].reshape(shape)
+        return found
+
+    seen = []
+    for row in rows:
+        value, plane, *spread = (array(*about) for about in row["arrays"])
+        seen.append(
             Seen(
                 patch=Patch(Rect(*row["core"]), row["scale"], row["halo"]),
                 role=row["role"],
-                value=arrays[f"v{i}"],
-                map=arrays[f"m{i}"],
+                value=value,
+                map=plane,
                 box=tuple(row["box"]),
-                charge=Charge(**row["charge"]),
+                charge=Charge(*row["charge"]),
                 status=row["status"],
                 error=row["error"],
-                spread=arrays.get(f"s{i}"),
+                spread=spread[0] if spread else None,
             )
-            for i, row in enumerate(rows)
-        ]
+        )
+    return seen

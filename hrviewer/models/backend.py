@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrviewer.cache_folder import cache_folder
 from hrviewer.errors import UserError
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.remembered import keep, recall
 from hrviewer.models.threads import sharing, streams_here
 
 if TYPE_CHECKING:
@@ -175,7 +173,7 @@ def key_of(network: Network, threads: int | None) -> str:
 def remembered(key: str) -> str | None:
     """Return the back end that was chosen for this key, if one was."""
     if key not in _chosen:
-        found = _read().get(key)
+        found = recall("backends", key)
         if found not in ("torch", "unfolded", *_EXPORTERS):
             return None
         _chosen[key] = found
@@ -185,27 +183,7 @@ def remembered(key: str) -> str | None:
 def remember(key: str, backend: str) -> None:
     """Keep a choice; where the folder cannot be written, as long as the process lives."""
     _chosen[key] = backend
-    path = _path()
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        choices = {**_read(), key: backend}
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(choices, file, indent=1)
-        os.replace(file.name, path)
-
-
-def _path() -> Path:
-    return cache_folder() / "backends.json"
-
-
-def _read() -> dict[str, str]:
-    try:
-        choices = json.loads(_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return choices if isinstance(choices, dict) else {}
+    keep("backends", key, backend)
 
 
 def _versions() -> tuple[str, ...]:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,8 +99,36 @@ class Network(ABC):
         """
         size = self._size(h, w)
         if size not in self._flops:
-            self._flops[size] = self._count(*size)
+            step, least = self.card.step, self.card.input.tile / 8
+            even = all(length % step == 0 and length >= least for length in size)
+            rule = self._plane if even else None
+            self._flops[size] = self._count(*size) if rule is None else rule(*size)
         return self._flops[size]
+
+    @cached_property
+    def _plane(self) -> Callable[[int, int], float] | None:
+        """What inputs of whole steps cost by their size; None where that has no closed form.
+
+        Convolutions cost by area, and their edges and what comes after pooling in proportion to
+        a side or not at all: four sizes tell all of it, and two others whether it is so. Counting
+        each size takes far longer.
+        """
+        step, tile = self.card.step, self.card.input.tile // self.card.step
+        if self.card.input.fixed or tile < 4:
+            return None
+        small, a, b, large = (max(1, n * tile // 8) * step for n in (1, 4, 6, 9))
+        try:
+            corner, down, right, both = (self._count(h, w) for w in (a, b) for h in (a, b))
+            others = {size: self._count(*size) for size in ((large, small), (small, large))}
+        except UserError:  # there are sizes that it does not take
+            return None
+        slope, side, twist = down - corner, right - corner, both - down - right + corner
+
+        def cost(h: int, w: int) -> float:
+            y, x = (h - a) / (b - a), (w - a) / (b - a)
+            return float(round(corner + y * slope + x * side + y * x * twist))
+
+        return cost if all(cost(*size) == count for size, count in others.items()) else None
 
     def __call__(self, batch: Floats) -> Floats:
         """Run the network.

@@ -45,6 +45,10 @@ CODES = 64
 """Side of the chunks in which codes are kept, in cells; all of a code is in one."""
 
 
+SMALL = 1 << 24
+"""Numbers that are painted in memory, and written when the run is saved: the journal has them."""
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """Return a run folder's ``run.json``.
 
@@ -123,6 +127,7 @@ class RunWriter:
     ) -> None:
         self.path, self.pyramid, self._digest = path, pyramid, digest
         self.journal = path / "journal"
+        self._output: Any = None
         with keeping(path):
             self.journal.mkdir(parents=True, exist_ok=True)
             self._kept = {
@@ -138,10 +143,15 @@ class RunWriter:
                 labels=card.output.classes or ["output"] if card.task != "embedding" else [],
                 **common,
             )
-            detail = create_image(
-                self.journal / "detail", (1, rows, columns), name="detail", **common
-            )
-        canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind_of(card))
+            kind = kind_of(card)
+            if values.size <= SMALL:
+                self._output = values
+                canvas = Canvas.in_memory(pyramid.rect, cell, card.answers, kind)
+            else:
+                detail = create_image(
+                    self.journal / "detail", (1, rows, columns), name="detail", **common
+                )
+                canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind)
         self.record = Record(pyramid.rect, canvas, region, self._keep)
         self._saved = time.monotonic()
 
@@ -217,6 +227,8 @@ class RunWriter:
                 self.path / "saliency", record.saliency.values.shape, name="saliency", **common
             )
             saliency[:] = record.saliency.values
+            if self._output is not None:
+                self._output[:] = record.output.values
             cost = create_image(
                 self.path / "cost",
                 record.ledger.map.shape,

@@ -17,6 +17,7 @@ from model_cards import card_fields
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hrviewer.cache_folder import cache_folder
 from hrviewer.errors import UserError
 from hrviewer.models import Network, backend, open_pack
 from hrviewer.models.card import Card
@@ -162,7 +163,7 @@ def test_a_remembered_one_that_no_longer_agrees_does_not_run(
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"KEY": "magic"}', '{"KEY": ["torch"]}'])
 def test_a_damaged_memory_is_forgotten(text: str, tmp_path: Path) -> None:
-    path = backend._path()
+    path = cache_folder() / "backends.json"
     path.parent.mkdir(parents=True)
     path.write_text(text.replace("KEY", "k"))
     assert backend.remembered("k") is None
@@ -192,7 +193,7 @@ def test_the_environment_chooses(
     monkeypatch.setenv("HRVIEWER_BACKEND", "magic")
     with pytest.raises(UserError, match="choose one of auto, torch, onnxruntime"):
         quickest(loaded)
-    assert not backend._path().exists()
+    assert not (cache_folder() / "backends.json").exists()
 
 
 def test_without_anything_else_torch_runs(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,41 @@ def test_a_size_that_is_no_multiple_is_reflected_and_cut() -> None:
     np.testing.assert_allclose(out, [[[[1.5, 4], [1.5, 4]]]])
     assert net.flops(5, 6) == 2 * 8 * 8
     assert net.flops(8, 7) == 2 * 8 * 8
-    assert net.seen.count((8, 8)) == 1  # remembered
+    counted = len(net.seen)
+    assert net.flops(64, 1000) == 2 * 64 * 1000
+    assert len(net.seen) == counted  # what costs by its sides is told without counting
+
+
+@pytest.mark.parametrize(
+    "cost",
+    [
+        lambda h, w: 3 * h * w + 5 * h + 7 * w + 11,
+        lambda h, w: h * w + (h // 8) ** 2,
+        lambda h, w: (h * w) ** 2,
+        lambda h, w: h * w + 100 * (h > 64),
+        lambda h, w: h * w + 100 * (w < 8),
+    ],
+)
+def test_what_a_size_costs(cost: Callable[[int, int], int]) -> None:
+    net = Toy(mean(4), **four(tile=64))
+    net._count = cost  # type: ignore[method-assign, assignment]
+    for size in ((64, 64), (8, 200), (76, 12), (4, 4), (72, 4)):
+        assert net.flops(*size) == cost(*size)
+    assert net.flops(5, 61) == cost(8, 64)
+
+
+def test_sizes_that_cannot_be_counted_are_told() -> None:
+    net = Toy(mean(4), **four(tile=64))
+
+    def cost(h: int, w: int) -> float:
+        if min(h, w) < 16:
+            raise UserError("too small")
+        return 2.0 * h * w
+
+    net._count = cost  # type: ignore[method-assign]
+    assert net.flops(64, 128) == 2 * 64 * 128
+    with pytest.raises(UserError, match="too small"):
+        net.flops(8, 64)
 
 
 def test_a_fixed_size_is_filled_with_the_letterbox() -> None:

@@ -1,0 +1,84 @@
+"""What is kept of networks on disk: bounded harm from damage, and costs that are counted once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hrviewer.cache_folder import cache_folder
+from hrviewer.models.loaders import torch as loader
+from hrviewer.models.loaders.torch import count_flops
+from hrviewer.models.remembered import keep, recall
+
+
+def test_what_is_kept_comes_back() -> None:
+    assert recall("things", "a") is None
+    keep("things", "a", [1, 2])
+    keep("things", "b", "x")
+    assert (recall("things", "a"), recall("things", "b")) == ([1, 2], "x")
+    assert recall("others", "a") is None
+    assert [file.name for file in cache_folder().iterdir()] == ["things.json"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
+def test_damage_is_forgotten(text: str) -> None:
+    keep("things", "a", 1)
+    (cache_folder() / "things.json").write_text(text)
+    assert recall("things", "a") is None
+    keep("things", "b", 2)
+    assert json.loads((cache_folder() / "things.json").read_text()) == {"b": 2}
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HRVIEWER_CACHE", str(tmp_path / "file"))
+    keep("things", "a", 1)
+    assert recall("things", "a") is None
+
+
+class Layers(nn.Module):
+    """Costs 2 · 9 · 3 · 4 a pixel, `times` over."""
+
+    def __init__(self, times: int = 1) -> None:
+        super().__init__()
+        self.times = times
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.conv(x) for _ in range(self.times)], 1)
+
+
+def test_a_cost_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cost(times: int, side: int) -> float:
+        return count_flops(Layers(times).to("meta"), "forward", (1, 3, side, side))
+
+    assert (cost(1, 8), cost(2, 8), cost(1, 16)) == (13824, 27648, 55296)
+    monkeypatch.setattr(loader, "_counted", lambda *_: pytest.fail("counted again"))
+    # What differs in a plain attribute only is another network.
+    assert (cost(1, 8), cost(2, 8), cost(1, 16)) == (13824, 27648, 55296)
+    with pytest.raises(pytest.fail.Exception, match="counted again"):
+        cost(1, 24)
+    path = cache_folder() / "costs.json"
+    path.write_text(json.dumps(dict.fromkeys(json.loads(path.read_text()), "many")))
+    with pytest.raises(pytest.fail.Exception, match="counted again"):
+        cost(1, 8)
+
+
+def test_a_cost_is_counted_anew_where_the_code_is_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = Layers().to("meta")
+    assert count_flops(module, "forward", (1, 3, 8, 8)) == 13824
+    monkeypatch.setattr(loader, "_counted", lambda *_: 7.0)
+    for other in (tmp_path / "edited.py", None):  # or one that lies in no file
+        if other is not None:
+            other.write_text("# edited")
+        monkeypatch.setattr(sys.modules[__name__], "__file__", other and str(other))
+        assert count_flops(module, "forward", (1, 3, 8, 8)) == 7.0
