@@ -31,7 +31,7 @@ class Params(BaseModel):
         Parameters that say something for some choices of another one only: each with the name of
         that one and those choices. The window shows them for these alone.
     least : mapping
-        Words for what a parameter's least value, which is no amount, leaves to the strategy.
+        Words for what a parameter's least value, which is no amount, or an empty one stands for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

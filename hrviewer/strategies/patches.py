@@ -30,7 +30,7 @@ class PatchesParams(Params):
     """Parameters of `Patches`."""
 
     only: ClassVar[Only] = {"again": ("mode", ("exact",))}
-    least: ClassVar[Words] = {"tile": "the card's", "halo": "the card's"}
+    least: ClassVar[Words] = {"tile": "the card's", "halo": "the card's", "grid": "tiles"}
     tile: int = tile_field(
         "Side of what a patch answers for, in network pixels; 0 takes the card's"
     )

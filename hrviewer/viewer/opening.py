@@ -16,6 +16,8 @@ from hrviewer.viewer.levels import image_layer
 from hrviewer.viewer.work import Status
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
     from hrviewer.viewer.controller import Controller
 
 __all__ = ["Opener", "Opening"]
@@ -64,6 +66,10 @@ class Opening:
         self.fraction = fraction
 
 
+SETTLED = 3
+"""Ticks after which a window has its size."""
+
+
 class Opener:
     """Opens images, one at a time: a newer one is wanted instead of an older.
 
@@ -76,6 +82,7 @@ class Opener:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._opening: Opening | None = None
+        self._fit, self._view = 0, view_of(controller.viewer)
 
     @property
     def busy(self) -> bool:
@@ -92,9 +99,17 @@ class Opener:
         if self._opening is not None:
             self._opening.cancel()
 
+    def fit(self) -> None:
+        """Show all of the image when what stands beside it has its room, unless it was moved."""
+        self._fit, self._view = SETTLED, view_of(self._controller.viewer)
+
     def tick(self) -> None:
         """Say how far it is, or show it."""
         controller, opening = self._controller, self._opening
+        if self._fit:
+            self._fit -= 1
+            if not self._fit and view_of(controller.viewer) == self._view:
+                controller.viewer.reset_view()
         if opening is None:
             return
         if not opening.layer.done():
@@ -105,4 +120,12 @@ class Opener:
         controller.progressed.emit(Status(0.0, ""))
         if not opening.layer.cancelled():
             with controller.telling():
+                first = not controller.viewer.layers
                 controller.show(*opening.layer.result())
+                if first:
+                    self.fit()
+
+
+def view_of(viewer: ViewerModel) -> tuple[float, ...]:
+    """Return where the camera stands, and how near."""
+    return (*viewer.scene.camera.center, viewer.scene.camera.zoom)

@@ -101,6 +101,8 @@ def view(
     for pyramid in pyramids:
         window.add_layer(Layer.create(*image_layer(pyramid, read=small(pyramid))))
     opened = View(window, panel_of(window))
+    if viewer is None:
+        opened.controller.opener.fit()
     if model is not None:
         opened.controller.use_pack(model)
     if strategy is not None:

@@ -12,7 +12,8 @@ from qtpy.QtGui import QGuiApplication
 
 from hrviewer.errors import UserError
 from hrviewer.viewer import commands, stage
-from hrviewer.viewer.panel.choice import first_steps
+from hrviewer.viewer.opening import view_of
+from hrviewer.viewer.panel.choice import first_steps, listed
 from hrviewer.viewer.view import make_room, view
 
 
@@ -71,7 +72,27 @@ def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
     assert panel.controller.pack.name == "nuclei"
     assert choice.about.text().startswith("32,768 × 32,768 px")
     panel.close_all()
+    assert listed(list("abcd")) == "a, b, c, d"
+    assert listed(list("abcdef")) == "a, b, c, d, 2 more"
     assert first_steps([]) == "drop one on the window, or open one"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_image_is_seen_whole_once_the_window_has_its_size(window, photo, toys, moved):
+    opened = view(photo, toys, viewer=window)
+    whole = view_of(window)
+    opened.controller.opener.fit()
+    if moved:
+        window.scene.camera.zoom *= 3
+    before = view_of(window)
+    window.window.resize(1100, 500)
+    resets = []
+    window.events.reset_view.connect(lambda event: resets.append(event))
+    stage.rest(0.6)
+    assert len(resets) == (0 if moved else 1)
+    if moved:
+        assert view_of(window) == before != whole
+    opened.panel.close_all()
 
 
 def test_the_palette_docks_the_panel(window, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ class Choice(QWidget):
             at = self.model.count() - 1
         self.model.setCurrentIndex(at)
         card = pack.roles.get("main")
-        what = f"{card.task}: {', '.join(card.classes[:4])}" if card is not None else ""
+        what = f"{card.task}: {listed(card.classes)}" if card is not None else ""
         self.task.setText(f"{pack.title} · {what}" if pack.title != pack.name else what)
 
     def _show_strategy(self) -> None:
@@ -233,6 +233,12 @@ class Choice(QWidget):
             self.params.deleteLater()
         self.params = ParamsForm(strategy.Params, self._set_params)
         self._params.addWidget(self.params)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Return names in a line, of many the first."""
+    rest = len(names) - most
+    return ", ".join([*names[:most], *([f"{rest} more"] if rest > 0 else [])])
 
 
 def first_steps(packs: Collection[str]) -> str:

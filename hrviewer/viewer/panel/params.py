@@ -14,7 +14,7 @@ from magicgui.schema._ui_field import get_ui_fields
 from magicgui.widgets import CheckBox
 from pydantic import BaseModel
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractSpinBox, QHBoxLayout, QLabel
+from qtpy.QtWidgets import QAbstractSpinBox, QHBoxLayout, QLabel, QLineEdit
 
 from hrviewer.strategies import Params
 from hrviewer.viewer.panel.parts import Form, label
@@ -52,7 +52,9 @@ class ParamsForm(Form):
             field = about.create_widget()
             # What magicgui makes of a default below zero is not the default.
             field.value = self._defaults[about.name]
-            if about.name in self._least:
+            if about.name in self._least and isinstance(field.native, QLineEdit):
+                field.native.setPlaceholderText(self._least[about.name])
+            elif about.name in self._least:
                 self._words[about.name] = cover(field.native, self._least[about.name])
             if isinstance(field, CheckBox):
                 field.text = ""  # it has its name beside it
