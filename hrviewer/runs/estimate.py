@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Card
 
 __all__ = ["describe", "sentence", "verdict"]
+
+
+FEW = 4
+"""Classes that are all told, whatever there is of them."""
 
 
 def describe(
@@ -86,12 +91,24 @@ def sentence(estimate: dict[str, Any] | None) -> str:
     interval = estimate["ci95"]
     spread = f"  (95 %: {interval[0]:,.0f} – {interval[1]:,.0f})" if interval else ""
     if estimate["kind"] == "count":
-        what = ", ".join(f"{value:,.1f} × {name}" for name, value in estimate["per_class"].items())
+        what = each(estimate["per_class"], lambda name, n: f"{n:,.{n != int(n):d}f} × {name}")
         density = f"  ·  {estimate['per_mm2']:,.0f} / mm²" if "per_mm2" in estimate else ""
         return f"{what}{spread}{density}"
     if estimate["kind"] == "area":
-        return ", ".join(f"{name} {part:.1%}" for name, part in estimate["fraction"].items())
+        return each(estimate["fraction"], lambda name, part: f"{name} {part:.1%}")
     return f"{estimate['vote']} {estimate['value']:.1%}"
+
+
+def each(amounts: dict[str, float], say: Callable[[str, float], str]) -> str:
+    """Say every amount; of more than a few the largest that there are."""
+    shown = amounts
+    if len(amounts) > FEW:
+        there = sorted((name for name in amounts if amounts[name]), key=lambda name: -amounts[name])
+        if not there:
+            return f"none of {len(amounts)} classes"
+        shown = {name: amounts[name] for name in there[:FEW]}
+    rest = sum(1 for name, amount in amounts.items() if amount and name not in shown)
+    return ", ".join([say(*item) for item in shown.items()]) + f", {rest} more classes" * bool(rest)
 
 
 def verdict(truth: dict[str, Any]) -> str:

@@ -108,8 +108,9 @@ class Opener:
         controller, opening = self._controller, self._opening
         if self._fit:
             self._fit -= 1
-            if not self._fit and view_of(controller.viewer) == self._view:
-                controller.viewer.reset_view()
+            still = view_of(controller.viewer) == self._view
+            if not self._fit and still and controller.base is not None:
+                controller.viewer.reset_view(layers=[controller.base])
         if opening is None:
             return
         if not opening.layer.done():
@@ -120,10 +121,9 @@ class Opener:
         controller.progressed.emit(Status(0.0, ""))
         if not opening.layer.cancelled():
             with controller.telling():
-                first = not controller.viewer.layers
                 controller.show(*opening.layer.result())
-                if first:
-                    self.fit()
+                controller.viewer.reset_view(layers=[controller.base])
+                self.fit()
 
 
 def view_of(viewer: ViewerModel) -> tuple[float, ...]:

@@ -363,6 +363,20 @@ def test_estimates_by_task(task, estimate, expected):
     assert sentence(described)
 
 
+def test_of_many_classes_the_largest_are_told():
+    def said(**found):
+        per_class = dict.fromkeys("abcdefgh", 0.0) | found
+        return sentence({"kind": "count", "ci95": None, "per_class": per_class})
+
+    assert said() == "none of 8 classes"
+    assert said(c=2.0, g=10.5) == "10.5 × g, 2 × c"
+    assert said(a=1.0, b=2.0, c=3.0, d=4.0, e=5.0, f=6.0) == (
+        "6 × f, 5 × e, 4 × d, 3 × c, 2 more classes"
+    )
+    two = {"kind": "area", "ci95": None, "fraction": {"a": 0.25, "b": 0.0}}
+    assert sentence(two) == "a 25.0%, b 0.0%"
+
+
 def test_nothing_seen_is_no_estimate():
     from toys import card
 

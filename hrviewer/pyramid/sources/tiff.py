@@ -205,7 +205,7 @@ class TiffSource(Source):
         ]
         pictures = [entry for entry in candidates if entry.dtype != bool]
         if not candidates:
-            raise UserError(f"{self.name} holds no image")
+            raise UserError(f"{self.name} holds no image: it may be cut short, copy it again")
         return (pictures or candidates)[0]
 
     def _colours(self, key: Any) -> list[int]:
