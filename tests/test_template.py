@@ -29,7 +29,15 @@ whole = Rect(0, 0, 1024, 1024)
 pixels = scene.render(whole, 1)
 network = open_pack("dots").load("main", "cpu")
 density = network(network.card.prepare(pixels)[None])
+picture = np.random.default_rng(0).integers(0, 256, (1100, 700, 4), np.uint8)
+np.save("picture.npy", picture)
+mapped = open_pyramid("picture.npy")
+rect = Rect(500, 300, 80, 400)
+alike = np.array_equal(mapped.read(rect, 1), picture[500:580, 300:700])
+two = open_pyramid("picture.npy", channels=(2, 0))
+alike = alike and np.array_equal(two.read(rect, 1), picture[500:580, 300:700][..., [2, 0]])
 print(json.dumps({
+    "alike": alike,
     "opened": open_pyramid("sample:dots?size=1024&seed=11000").shape,
     "packs": [*installed_packs()],
     "strategies": strategy_ids(),
@@ -73,6 +81,7 @@ def test_pack_strategy_and_sample_are_found(fresh, tmp_path):
     found = json.loads(done.stdout)
     assert "dots" in found["packs"]
     assert found["opened"] == [1024, 1024]
+    assert found["alike"] is True
     assert {"checkerboard", "patches", "uniform"} <= set(found["strategies"])
     assert found["strategy"] == "Checkerboard"
     assert found["roles"] == ["main"]

@@ -20,6 +20,7 @@ from hrviewer.pyramid.recipe import Recipe
 
 __all__ = [
     "LARGEST_TILE",
+    "Decoded",
     "Layout",
     "Refusal",
     "Source",
@@ -46,6 +47,35 @@ class Source(ABC):
     Subclasses set the attributes below and call `lay_out` when they are opened. They are found
     through the entry point group ``hrviewer.sources``; of those that support an object, the one
     with the highest priority is asked first.
+
+    Attributes
+    ----------
+    priority : int
+        Who is asked first.
+    in_memory : bool
+        Whether pixels are at hand once they were asked for: tiles of it need no cache of their own.
+    persistent : bool
+        Whether the same fingerprint will mean the same pixels tomorrow.
+    name, path : str
+        What it is called, and its file; None where it lies in none.
+    levels : tuple of Level
+        Made by `lay_out`, the finest first.
+    dtype : dtype
+        Of the pixels that `decode` gives; see `plain_dtype`.
+    pixel_size : tuple of float, optional
+        µm per pixel, ``(y, x)``, of the first level.
+    nodata : float, optional
+        The value that stands for nothing.
+    fingerprint : str
+        Changes with what it holds, and cheap to take: see `hrviewer.pyramid.fingerprint`.
+    plane : mapping
+        Which index was taken on every axis beyond y, x and channel; see `pick_plane`.
+    selected : tuple of int, optional
+        Which channels were; see `pick_channels`.
+    notes : list of str
+        What a person should know.
+    recipe : Recipe, optional
+        Of a scene whose truth is known.
     """
 
     priority: ClassVar[int] = 0

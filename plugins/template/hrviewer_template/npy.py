@@ -1,0 +1,61 @@
+"""The image format ``.npy``: an array of NumPy's on disk, read where it is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from hrviewer.errors import UserError
+from hrviewer.pyramid.fingerprint import of_files
+from hrviewer.pyramid.sources.base import Decoded, Source, pick_channels, plain_dtype
+
+__all__ = ["NpySource"]
+
+TILE = 512
+
+
+class NpySource(Source):
+    """A picture ``(h, w)`` or ``(h, w, channels)``; of one level, which hrviewer shrinks itself."""
+
+    priority = 10
+
+    @classmethod
+    def supports(cls, obj: object) -> bool:
+        """Whether it is such a file, by its name."""
+        return isinstance(obj, str) and obj.endswith(".npy") and Path(obj).is_file()
+
+    @classmethod
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+        """Map the file; nothing of it is read yet."""
+        path = Path(str(obj))
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path.name} is no array of NumPy's: {error}") from error
+        if array.ndim not in (2, 3):
+            raise UserError(
+                f"{path.name} has {array.ndim} axes; (y, x) or (y, x, channel) are read"
+            )
+        return cls(path, array if array.ndim == 3 else array[..., None], channels)
+
+    def __init__(
+        self, path: Path, array: np.ndarray[Any, np.dtype[Any]], channels: Sequence[int] | None
+    ) -> None:
+        self.name, self.path = path.name, str(path)
+        self.dtype = plain_dtype(self.name, array.dtype)
+        self.fingerprint = of_files([path])
+        self.plane, self.notes = {}, ["pixel size unknown"]
+        self.selected = pick_channels(self.name, array.shape[2], channels)
+        self._array = array
+        h, w, c = array.shape
+        self.lay_out([((h, w, len(self.selected or range(c))), (TILE, TILE))])
+
+    def decode(self, level: int, row: int, column: int) -> Decoded:
+        """Read a tile."""
+        y, x = row * TILE, column * TILE
+        part = self._array[y : y + TILE, x : x + TILE]
+        if self.selected is not None:
+            part = part[..., list(self.selected)]
+        return Decoded(np.array(part, self.dtype), part.nbytes)
