@@ -6,6 +6,11 @@ heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import typer
+
 # Imported for what they register, in the order of the help.
 # isort: off
 from hrviewer.cli import looking, running, comparing, fitting, converting, choosing  # noqa: F401
@@ -17,5 +22,9 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command; ``hrviewer IMAGE`` is ``hrviewer view IMAGE``."""
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    if first not in commands and (first.startswith("sample:") or (first and Path(first).exists())):
+        sys.argv.insert(1, "view")
     app()

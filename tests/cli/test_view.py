@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from hrviewer.cli import main
 from hrviewer.pyramid import Pyramid
 
 from .calling import call, refused
@@ -55,6 +56,21 @@ def test_view(window, image):
     assert layers == [("scene.tif",)]
     call("view", image, "--live")
     assert asked[2] == (str(image), None, None, True)
+
+
+@pytest.mark.parametrize("name", ["photo.png", "run", "sample:crowd?size=1024", "nowhere.svs"])
+def test_an_image_instead_of_a_command_is_viewed(window, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    for file in ("photo.png", "run"):
+        (tmp_path / file).write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", ["hrviewer", name, "--live"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    asked, _ = window
+    # A command is a command, whatever lies there; and what does not exist is neither.
+    viewed = name in ("photo.png", "sample:crowd?size=1024")
+    assert asked == ([(name, None, None, True), "waited"] if viewed else [])
+    assert end.value.code == (0 if viewed else 2)
 
 
 def test_no_display_is_said_in_one_line(window, image, monkeypatch):
