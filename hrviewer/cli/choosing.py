@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrviewer.cli.plumbing import Json, app, command, quantity, say, say_json, tell
+from hrviewer.cli.plumbing import Json, app, command, say, say_json, tell
 from hrviewer.errors import UserError
+from hrviewer.units import si
 
 if TYPE_CHECKING:
     from hrviewer.models import Card, Network
@@ -117,5 +118,5 @@ def measured(network: Network) -> str:
     flops = network.join_flops(1) if network.joint else network.flops(tile, tile)
     return (
         f"{network.card.name}, stride {network.stride}, halo {network.halo}, "
-        f"{quantity(flops / tile**2, 'FLOP')} per pixel, {network.backend} on {network.device}"
+        f"{si(flops / tile**2, 'FLOP')} per pixel, {network.backend} on {network.device}"
     )

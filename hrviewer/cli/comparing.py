@@ -18,12 +18,12 @@ from hrviewer.cli.plumbing import (
     app,
     command,
     progress,
-    quantity,
     say,
     say_json,
     stoppable,
     tell,
 )
+from hrviewer.units import si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,7 +193,7 @@ def cost(
     rows = [(vars(point), "") for point in found.points]
     rows += [(row, "extrapolated") for row in told["extrapolated"]]
     for row, note in rows:
-        flops, memory_used = quantity(row["flops"], ""), quantity(row["peak_bytes"], "B")
+        flops, memory_used = si(row["flops"]), si(row["peak_bytes"], "B")
         made.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
     Console().print(made)
     for name, line in found.fits.items():
@@ -205,10 +205,10 @@ def cost(
         ways = Table("side", *(f"{way} FLOPs" for way in found.attention.ways), box=None)
         for row in told["attention"]["flops"]:
             side = row.pop("side")
-            ways.add_row(f"{side:,}", *(quantity(flops, "") for flops in row.values()))
+            ways.add_row(f"{side:,}", *(si(flops) for flops in row.values()))
         Console().print(ways)
     if found.largest is not None:
-        limit = quantity(found.limit_bytes, "B")
+        limit = si(found.limit_bytes, "B")
         typer.echo(f"largest: {found.largest:,} × {found.largest:,} pixels within {limit}")
     say(*files.items())
 
@@ -246,7 +246,7 @@ def show(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -
         made.add_column(name, justify="left" if name in ("image", "strategy", "name") else "right")
     rows = plain(table)
     for row in rows:
-        flops = "–" if row["flops"] is None else quantity(row["flops"], "")
+        flops = "–" if row["flops"] is None else si(row["flops"])
         took = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
         made.add_row(*(written(row[name]) for name in columns), flops, took)
     Console().print(made)

@@ -23,6 +23,7 @@ import typer
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
+from hrviewer.units import si
 
 if TYPE_CHECKING:
     from hrviewer.engine import Control, Watch
@@ -38,7 +39,6 @@ __all__ = [
     "budget_of",
     "command",
     "progress",
-    "quantity",
     "region_of",
     "region_or_file",
     "say",
@@ -150,15 +150,6 @@ def say_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def quantity(value: float, unit: str) -> str:
-    """Return a number with a prefix: ``1.2 TFLOP``."""
-    for prefix in ("", "k", "M", "G", "T"):
-        if value < 1000:
-            return f"{value:.3g} {prefix}{unit}"
-        value /= 1000
-    return f"{value:.3g} P{unit}"
-
-
 def region_of(text: str) -> Rect:
     """Read ``y,x,h,w``."""
     try:
@@ -235,7 +226,7 @@ def progress() -> Iterator[Watch | None]:
                     task,
                     completed=update.done,
                     total=update.asked,
-                    description=quantity(update.flops, "FLOP"),
+                    description=si(update.flops, "FLOP"),
                 )
 
         yield watch

@@ -19,7 +19,6 @@ from hrviewer.cli.plumbing import (
     budget_of,
     command,
     progress,
-    quantity,
     region_or_file,
     say,
     say_json,
@@ -28,6 +27,7 @@ from hrviewer.cli.plumbing import (
     tell,
 )
 from hrviewer.errors import UserError
+from hrviewer.units import si
 
 if TYPE_CHECKING:
     from hrviewer.runs import Run
@@ -147,17 +147,17 @@ def summarize(done: Run) -> None:
         seen += f", {looks['cached']} of them by earlier runs"
     if looks["failed"]:
         seen += f", {looks['failed']} failed, the first: {first_error(done)}"
-    read = f"{quantity(cost['bytes_read'], 'B')}, {quantity(cost['pixels_read'], 'px')}"
+    read = f"{si(cost['bytes_read'], 'B')}, {si(cost['pixels_read'], 'px')}"
     memory = cost["peak_rss_bytes"]
     say(
         ("image", header["image"]["path"]),
         ("how", f"{header['strategy']} with {header['model']} on {header['device']}"),
         ("answer", sentence(done.estimate)),
         *([("truth", verdict(done.truth))] if done.truth else []),
-        ("cost", f"{quantity(cost['flops'], 'FLOP')} in {cost['wall_s']:.2f} s"),
+        ("cost", f"{si(cost['flops'], 'FLOP')} in {cost['wall_s']:.2f} s"),
         ("stages", " · ".join(f"{stage} {cost[f'{stage}_s']:.2f} s" for stage in stages)),
         ("read", read),
-        ("memory", f"{quantity(memory, 'B')} at most" if memory else "not known"),
+        ("memory", f"{si(memory, 'B')} at most" if memory else "not known"),
         ("patches", seen),
         *(("note", note) for note in header["notes"]),
         ("run", str(done.path)),

@@ -9,6 +9,7 @@ from typing import Literal
 
 from hrviewer.errors import UserError
 from hrviewer.strategies import Role
+from hrviewer.units import si
 
 __all__ = ["Budget"]
 
@@ -54,6 +55,13 @@ class Budget:
             return f"{100 * self.amount:.12g}%"
         suffix = {"flops": "FLOP", "seconds": "s", "patches": "patches"}[self.unit]
         return f"{self.amount:.12g}{suffix}"
+
+    @property
+    def words(self) -> str:
+        """As a person reads it, rounded: ``1.8 TFLOP``."""
+        if self.unit == "flops":
+            return si(self.amount, "FLOP")
+        return str(replace(self, amount=float(f"{self.amount:.3g}")))
 
     def part(self, area: float) -> Budget:
         """Return what falls on a part of the region; a share of it stays the same share."""

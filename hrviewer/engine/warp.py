@@ -30,8 +30,15 @@ Floats = NDArray[np.float64]
 
 def positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
     """Return where in 0..1 the canvas looks at rows `at` and columns `bt`, ``(2, m, n)``."""
-    points = np.stack(np.meshgrid(at, bt, indexing="ij"), axis=-1)
-    return np.moveaxis(forward(grid, points), -1, 0)
+    # As `forward` does it, first along one axis, then along the other.
+    g = len(grid) - 1
+    y, x = (np.clip(axis, 0, 1) * g for axis in (at, bt))
+    i, j = (np.minimum(axis.astype(np.intp), g - 1) for axis in (y, x))
+    s, t = (y - i)[:, None], x - j
+    planes = np.moveaxis(grid, -1, 0)
+    rows = (1 - s) * planes[:, i] + s * planes[:, i + 1]
+    found: Floats = (1 - t) * rows[..., j] + t * rows[..., j + 1]
+    return found
 
 
 def finest(rect: Rect, grid: Floats, shape: tuple[int, int]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hrviewer.engine import Budget
 from hrviewer.errors import UserError
 from hrviewer.runs.compare import measured
 from hrviewer.runs.judge import count_errors, of_classes
@@ -49,7 +50,8 @@ class Entry:
         """What was asked for besides: parameters that are not the defaults, and the budget."""
         header = self.run.header
         params = [f"{name}={value}" for name, value in header["params"].items()]
-        return " ".join([*params, *([header["budget"]] if header["budget"] else [])])
+        budget = header["budget"]
+        return " ".join([*params, *([Budget.parse(budget).words] if budget else [])])
 
     @property
     def title(self) -> str:

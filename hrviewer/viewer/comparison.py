@@ -22,11 +22,11 @@ from psygnal import Signal
 from hrviewer.errors import UserError
 from hrviewer.runs.judge import find_truth
 from hrviewer.runs.shelf import Entry, shelf
+from hrviewer.units import si
 from hrviewer.viewer.difference import difference, difference_layer
 from hrviewer.viewer.levels import plane_of, pyramid_of, shape_of
 from hrviewer.viewer.picture import MapName, Picture
 from hrviewer.viewer.side import MOST, Side
-from hrviewer.viewer.units import si
 
 if TYPE_CHECKING:
     from napari.layers import Image

@@ -9,9 +9,9 @@ import numpy as np
 from napari.layers import Image
 from numpy.typing import NDArray
 
+from hrviewer.units import nice
 from hrviewer.viewer.levels import KEY, placement
 from hrviewer.viewer.picture import Map, Picture
-from hrviewer.viewer.units import nice
 
 if TYPE_CHECKING:
     from napari.utils import Colormap

@@ -46,11 +46,11 @@ from hrviewer.models import Card, Network, Pack
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import describe, parse_params, sentence
 from hrviewer.strategies import Params, Strategy, get_strategy
+from hrviewer.units import si
 from hrviewer.viewer.levels import plane_of, pyramid_of
 from hrviewer.viewer.painter import Painter
 from hrviewer.viewer.picture import Picture
 from hrviewer.viewer.places import screen_pixel, visible_rect
-from hrviewer.viewer.units import si
 from hrviewer.viewer.work import Status
 
 if TYPE_CHECKING:

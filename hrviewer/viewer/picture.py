@@ -22,9 +22,9 @@ from hrviewer.engine.charge import QUANTITIES
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
 from hrviewer.strategies import Look, Show, Think, Warp
+from hrviewer.units import nice
 from hrviewer.viewer.attention import Attention
 from hrviewer.viewer.codes import Codes
-from hrviewer.viewer.units import nice
 
 __all__ = ["COSTS", "MAPS", "Map", "MapName", "Picture", "Quantity"]
 

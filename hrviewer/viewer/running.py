@@ -16,8 +16,8 @@ from hrviewer.engine import Budget, Networks
 from hrviewer.errors import UserError
 from hrviewer.runs import Job, Run, describe, parse_params, sentence
 from hrviewer.strategies import Strategy, get_strategy
+from hrviewer.units import duration, si
 from hrviewer.viewer.levels import plane_of, pyramid_of
-from hrviewer.viewer.units import duration, si
 from hrviewer.viewer.work import Began, Ended, Failed, Status, Work
 
 if TYPE_CHECKING:

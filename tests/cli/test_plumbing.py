@@ -48,13 +48,6 @@ def test_progress_is_for_terminals_only(monkeypatch):
         assert watch is None
 
 
-def test_quantities():
-    assert plumbing.quantity(0, "B") == "0 B"
-    assert plumbing.quantity(999, "B") == "999 B"
-    assert plumbing.quantity(1.2e12, "FLOP") == "1.2 TFLOP"
-    assert plumbing.quantity(3e18, "FLOP") == "3e+03 PFLOP"
-
-
 def test_regions():
     assert plumbing.region_of("1,2,3,4") == Rect(1, 2, 3, 4)
     assert plumbing.region_of("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)

@@ -25,6 +25,11 @@ def test_reads(text, amount, unit):
     assert Budget.parse(str(budget)) == budget
 
 
+def test_words_are_rounded():
+    words = [Budget.parse(text).words for text in ("1799118864380FLOP", "7.01025s", "12.5%")]
+    assert words == ["1.8 TFLOP", "7.01s", "12.5%"]
+
+
 @pytest.mark.parametrize(
     "text", ["", "30", "-3s", "0s", "3Ks", "2 potatoes", "1.2.3s", "TFLOP", "3K%"]
 )

@@ -186,27 +186,32 @@ def inverse(grid: Floats, ys: Floats, xs: Floats) -> tuple[Floats, Floats]:
     h, w = last[0] - first[0], last[1] - first[1]
     # Every pair of a cell and a raster point within the cell's bounds.
     count = h * w
-    cell = np.repeat(np.arange(g * g), count)
-    k = np.arange(len(cell)) - np.repeat(np.cumsum(count) - count, count)
-    row, column = first[0][cell] + k // w[cell], first[1][cell] + k % w[cell]
+    cell = np.repeat(np.arange(g * g, dtype=np.int32), count)
+    k = np.arange(len(cell), dtype=np.int32)
+    k -= np.repeat((np.cumsum(count) - count).astype(np.int32), count)
+    row, column = np.divmod(k, w.astype(np.int32)[cell])
+    row += first[0].astype(np.int32)[cell]
+    column += first[1].astype(np.int32)[cell]
     # here + s·a + t·b + s·t·c = the point: without s, a quadratic in t.
-    a, b = (below - here)[cell], (right - here)[cell]
-    c = (across - right - below + here)[cell]
-    d = np.stack([ys[row], xs[column]], axis=-1) - here[cell]
-    qa, qb, qc = -cross(b, c), cross(d, c) - cross(b, a), cross(d, a)
+    a, b, c = below - here, right - here, across - right - below + here
+    of_cell = np.stack([*a.T, *b.T, *c.T, *here.T, cross(b, c), cross(b, a)])
+    ay, ax, by, bx, cy, cx, hy, hx, qa, ba = of_cell.take(cell, axis=1)
+    dy, dx = ys[row] - hy, xs[column] - hx
+    qb, qc = dy * cx - dx * cy - ba, dy * ax - dx * ay
     with np.errstate(invalid="ignore", divide="ignore"):
-        root = np.sqrt(np.maximum(qb * qb - 4 * qa * qc, 0))
+        root = np.sqrt(np.maximum(qb * qb + 4 * qa * qc, 0))
         t = -2 * qc / (qb + root)
-        along = a + t[:, None] * c
-        s = ((d - t[:, None] * b) * along).sum(axis=-1) / (along * along).sum(axis=-1)
-    inside = (np.abs(s - 0.5) <= 0.5 + 1e-9) & (np.abs(t - 0.5) <= 0.5 + 1e-9)
+        along = ay + t * cy, ax + t * cx
+        s = ((dy - t * by) * along[0] + (dx - t * bx) * along[1]) / (along[0] ** 2 + along[1] ** 2)
+    inside = np.flatnonzero((np.abs(s - 0.5) <= 0.5 + 1e-9) & (np.abs(t - 0.5) <= 0.5 + 1e-9))
     row, column, cell, s, t = (part[inside] for part in (row, column, cell, s, t))
-    a, b, c = a[inside], b[inside], c[inside]
     places = np.full((len(ys), len(xs), 2), np.nan)
-    places[row, column] = np.clip(np.stack([cell // g + s, cell % g + t], axis=-1) / g, 0.0, 1.0)
+    places[row, column, 0] = np.clip((cell // g + s) / g, 0.0, 1.0)
+    places[row, column, 1] = np.clip((cell % g + t) / g, 0.0, 1.0)
+    # The area that the cell's two edges span here, bilinear in s and t.
+    ba, bc, ca = (cross(*two)[cell] for two in ((b, a), (b, c), (c, a)))
     areas = np.zeros((len(ys), len(xs)))
-    stretch = cross(b + s[:, None] * c, a + t[:, None] * c)
-    areas[row, column] = 1 / np.maximum(np.abs(stretch) * g * g, 1e-12)
+    areas[row, column] = 1 / np.maximum(np.abs(ba + t * bc + s * ca) * g * g, 1e-12)
     return places, areas
 
 

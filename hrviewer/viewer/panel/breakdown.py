@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
+from hrviewer.units import duration, si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.panel.parts import Bar, label
-from hrviewer.viewer.units import duration, si
 
 __all__ = ["Breakdown"]
 

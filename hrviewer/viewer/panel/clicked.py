@@ -8,10 +8,10 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
+from hrviewer.units import si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.looks import Look
 from hrviewer.viewer.panel.parts import label
-from hrviewer.viewer.units import si
 
 __all__ = ["Clicked"]
 

@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.exchange.plots import colour_of
 from hrviewer.runs.shelf import Entry
+from hrviewer.units import si
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.panel.costing import Costing
@@ -33,7 +34,6 @@ from hrviewer.viewer.panel.plotted import Plot, told
 from hrviewer.viewer.panel.truth import TruthSwitch
 from hrviewer.viewer.picture import MAPS
 from hrviewer.viewer.side import MOST
-from hrviewer.viewer.units import si
 
 __all__ = ["Comparing"]
 
@@ -182,8 +182,9 @@ class Comparing(QWidget):
         table.verticalHeader().setDefaultSectionSize(24)
         header = table.horizontalHeader()
         header.setMinimumSectionSize(30)
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+        # What was asked may be long, and is told in full where the pointer rests.
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
         table.setMinimumHeight(110)
         table.setStyleSheet("QTableWidget, QHeaderView::section { font-size: 8.5pt; } "

@@ -5,12 +5,12 @@ from __future__ import annotations
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QSlider, QWidget
 
+from hrviewer.units import si
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.panel.parts import LABELS, Bar, label, row
 from hrviewer.viewer.picture import COSTS, MAPS, MapName
-from hrviewer.viewer.units import si
 
 __all__ = ["Legend"]
 

@@ -165,7 +165,7 @@ class Plot(Drawn):
 def told(entry: Entry) -> str:
     """Return what is to be known of a run, in lines."""
     from hrviewer.runs import sentence
-    from hrviewer.viewer.units import duration, si
+    from hrviewer.units import duration, si
 
     header, row = entry.run.header, entry.row
     params = "\n".join(f"{name} = {value}" for name, value in header["params"].items())

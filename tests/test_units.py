@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hrviewer.viewer.units import duration, nice, si
+from hrviewer.units import duration, nice, si
 
 
 @pytest.mark.parametrize(
