@@ -70,6 +70,7 @@ def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
     stage.wait(lambda: panel.controller.base is not None)
     assert panel.controller.base.name == "tissue-32768-0"
     assert panel.controller.pack.name == "nuclei"
+    assert panel.controller.live.on
     assert choice.about.text().startswith("32,768 × 32,768 px")
     panel.close_all()
     assert listed(list("abcd")) == "a, b, c, d"

@@ -66,6 +66,7 @@ class Choice(QWidget):
         self.budget = QLineEdit()
         self.unit = combo()
         self.params: ParamsForm | None = None
+        self._then_live = False
         self._fill()
 
         upper = Form()
@@ -202,11 +203,16 @@ class Choice(QWidget):
         if str(base.units[-1]) in ("micrometer", "um", "µm"):
             words += f" · {base.scale[-1]:.3g} µm/px"
         self.about.setText(words)
+        if self._then_live:
+            self._then_live = False
+            self.controller.live.turn(True)
 
     def _try_scene(self, title: str) -> None:
         scene, pack = SCENES[title]
         self.controller.use_pack(pack)
+        self.controller.use_strategy("zoom")
         self.controller.open_image(f"sample:{scene}?size=32768&seed=0")
+        self._then_live = True
 
     def _show_pack(self) -> None:
         pack = self.controller.pack
