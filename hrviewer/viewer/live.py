@@ -413,7 +413,7 @@ class Live:
         found = describe(card, estimate, interval, covered, ready.pyramid.pixel_size)
         covers = "in view"
         if len(done) < total:
-            covers += f" so far ({len(done)} of {total} cells)"
+            covers += f" so far ({len(done)} of {total} cell{'s'[: total != 1]})"
         answer = "…" if found is None else sentence(found)
         controller.answered.emit(f"{answer}  ·  {covers}", "")
         flops = sum(look.charge.flops for cell in done for _, looks in cell.seen for look in looks)

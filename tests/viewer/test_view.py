@@ -68,10 +68,10 @@ def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
     assert "drop one on the window, or try" in choice.about.text()
     choice.about.linkActivated.emit("a slide")
     stage.wait(lambda: panel.controller.base is not None)
-    assert panel.controller.base.name == "tissue-32768-0"
+    assert panel.controller.base.name == "tissue-8192-0"
     assert panel.controller.pack.name == "nuclei"
     assert panel.controller.live.on
-    assert choice.about.text().startswith("32,768 × 32,768 px")
+    assert choice.about.text().startswith("8,192 × 8,192 px")
     panel.close_all()
     assert listed(list("abcd")) == "a, b, c, d"
     assert listed(list("abcdef")) == "a, b, c, d, 2 more"

@@ -211,7 +211,7 @@ class Choice(QWidget):
         scene, pack = SCENES[title]
         self.controller.use_pack(pack)
         self.controller.use_strategy("zoom")
-        self.controller.open_image(f"sample:{scene}?size=32768&seed=0")
+        self.controller.open_image(f"sample:{scene}?size=8192&seed=0")
         self._then_live = True
 
     def _show_pack(self) -> None:
