@@ -45,7 +45,7 @@ CODES = 64
 """Side of the chunks in which codes are kept, in cells; all of a code is in one."""
 
 
-SMALL = 1 << 24
+SMALL = 1 << 22
 """Numbers that are painted in memory, and written when the run is saved: the journal has them."""
 
 

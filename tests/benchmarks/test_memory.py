@@ -33,6 +33,7 @@ def test_the_pan_stays_inside_and_asks_for_as_much_of_any_size() -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_follow_the_images_size() -> None:
-    found = memory.measure([0.05, 0.2], patches=200)
-    assert set(found["bytes"]) == {"0.05", "0.2"}
-    assert found["ratio"] < 1.5
+    # Both hold more than the cache of tiles, which either would fill.
+    found = memory.measure([0.2, 0.8], patches=200)
+    assert set(found["bytes"]) == {"0.2", "0.8"}
+    assert found["ratio"] < 1.3
