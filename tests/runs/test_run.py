@@ -127,7 +127,10 @@ def test_only_the_same_run_is_resumed(out, changed, name):
         run(**(how | changed), resume=True, cache="off")
 
 
-def test_a_stopped_run_keeps_what_it_saw_and_resumes(out):
+@pytest.mark.parametrize("small", [0, writer_module.SMALL])
+def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small):
+    """Whether maps are painted in memory or where they are kept."""
+    monkeypatch.setattr(writer_module, "SMALL", small)
     whole = run(IMAGE, toy_pack(), "patches", tile=32, cache="off", out=out.with_name("w.run.zarr"))
     control = Control()
     seen: list[Seen] = []
@@ -141,6 +144,9 @@ def test_a_stopped_run_keeps_what_it_saw_and_resumes(out):
     part = run(IMAGE, toy_pack(), tile=32, out=out, cache="off", control=control, watch=watch)
     assert not part.complete
     assert part.estimate is None
+    there = np.isfinite(part.output)
+    assert there.any()
+    np.testing.assert_array_equal(part.output[there], whole.output[there])
     done = run(IMAGE, toy_pack(), tile=32, out=out, cache="off", resume=True)
     assert done.complete
     assert done.estimate == whole.estimate
@@ -257,8 +263,9 @@ import sys, time
 sys.path.insert(0, {tests!r})
 import numpy as np
 from toys import Blurred, ToyPack, picture
-from hrviewer.runs import run
+from hrviewer.runs import run, writer
 net = Blurred()
+writer.SMALL = int(sys.argv[3])
 net.before = lambda batch: time.sleep(0.0005)
 from hrviewer.strategies import patches, tiling
 patches.rounds = lambda items: tiling.rounds(items, 9)
@@ -267,9 +274,9 @@ run(picture(500, 700), ToyPack(main=net), "patches", tile=32, out=sys.argv[1], c
 """
 
 
-def child(out: Path, how: str) -> subprocess.Popen:
+def child(out: Path, how: str, small: int = writer_module.SMALL) -> subprocess.Popen:
     script = CHILD.format(tests=str(Path(__file__).parents[1]))
-    return subprocess.Popen([sys.executable, "-c", script, str(out), how])
+    return subprocess.Popen([sys.executable, "-c", script, str(out), how, str(small)])
 
 
 @pytest.mark.slow
@@ -281,7 +288,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
     kills = 0
     how = "new"
     while kills < 20:
-        process = child(out, how)
+        process = child(out, how, small=0 if kills % 2 else writer_module.SMALL)
         # Wait until it works, then a random while.
         start = time.monotonic()
         while not (out / "run.json").exists() and process.poll() is None:
@@ -304,17 +311,18 @@ def test_twenty_kills_change_no_bit(tmp_path):
     check_equal(out, whole)
 
 
-def test_one_kill_changes_no_bit(tmp_path):
+@pytest.mark.parametrize("small", [0, writer_module.SMALL])
+def test_one_kill_changes_no_bit(tmp_path, small):
     whole, out = tmp_path / "whole.run.zarr", tmp_path / "killed.run.zarr"
     assert child(whole, "new").wait(120) == 0
-    process = child(out, "new")
+    process = child(out, "new", small)
     journal = out / "journal"
     while process.poll() is None and len(list(journal.glob("*-*.npz"))) < 4:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not json.loads((out / "run.json").read_text())["complete"]
-    again = child(out, "resume")
+    again = child(out, "resume", small)
     assert again.wait(120) == 0
     check_equal(out, whole)
     spent = Run(out).header["spent"]["flops"]
