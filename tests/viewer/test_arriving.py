@@ -53,11 +53,15 @@ def slow(monkeypatch):
 
 
 @pytest.fixture(params=[False, True], ids=["sync", "async"])
-def viewer(request, make_napari_viewer):
+def viewer(request, make_napari_viewer, qtbot):
     made = make_napari_viewer(show=True)
     get_settings().experimental.async_ = request.param
     follow(made)
-    return made
+    yield made
+    # A slice that is still under way holds the window, which then counts as leaked.
+    made._layer_slicer.wait_until_idle(10)
+    qtbot.waitUntil(lambda: not threads(), timeout=10_000)
+    qtbot.wait(50)
 
 
 def add(viewer, slow):
