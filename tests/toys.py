@@ -328,6 +328,9 @@ class Kept:
     def restore(self, request: Any, seen: Sequence[Seen]) -> None:
         self.record.add(request, seen, replayed=True)
 
+    def leave(self, request: Any, seen: Sequence[Seen]) -> None:
+        self.record.add(request, seen)
+
     def show(self, show: Show) -> None:
         self.record.show(show)
 

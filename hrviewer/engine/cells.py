@@ -141,6 +141,9 @@ class Keep:
         """Fail."""
         raise AssertionError("a cell is never replayed")
 
+    def leave(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+        """Let it go: a cell that was stopped is not kept."""
+
     def show(self, show: Show) -> None:
         """Keep what was published."""
         self.shown.append(show)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from hrviewer.engine.control import Stopped
 from hrviewer.engine.looker import Looker, digest
 from hrviewer.engine.seen import Seen
-from hrviewer.strategies import Answer, Look, Plan, Result, Show, Think, Warp
+from hrviewer.strategies import Answer, Look, Plan, Request, Result, Show, Think, Warp
 
 __all__ = ["Progress", "Sink", "Update", "Watch", "drive"]
 
@@ -30,6 +30,8 @@ class Progress:
     asked: int
     flops: float
 
+
+T = TypeVar("T")
 
 Update = Look | Warp | Think | Seen | Show | Progress
 Watch = Callable[[Update], None]
@@ -53,6 +55,10 @@ class Sink(Protocol):
 
     def restore(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
         """Record a replayed request."""
+        ...
+
+    def leave(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+        """Record what came of a request that was stopped; it will be asked again."""
         ...
 
     def show(self, show: Show) -> None:
@@ -92,6 +98,8 @@ def drive(
     tell = watch or (lambda update: None)
     spent, number, done, asked, stop = 0.0, 0, 0, 0, False
     result: Result | None = None
+    request: Request | None = None
+    found: dict[int, Seen] = {}
     try:
         while True:
             try:
@@ -113,7 +121,7 @@ def drive(
                 if not isinstance(request, Look) or paid == 0:
                     result = Result((), spent, budget - spent, stop)
                     continue
-                request = shorten(request, paid)
+                request = some(request, range(paid))
             asked += paid
             name = digest(request)
             tell(request)
@@ -126,7 +134,6 @@ def drive(
                 seen = list(kept)
                 done += len(seen)
             else:
-                found: dict[int, Seen] = {}
                 reached = spent
                 for index, look in looker.look(request):
                     found[index] = look
@@ -135,12 +142,17 @@ def drive(
                     reached += costs[index]
                     tell(Progress(done, asked, reached))
                 seen = [found[i] for i in range(paid)]
+                found = {}
                 sink.commit(number, name, request, seen)
             number += 1
             spent += sum(costs[:paid])
             tell(Progress(done, asked, spent))
             result = Result(tuple(seen), spent, budget - spent, stop)
     except Stopped:
+        if found and request is not None and not isinstance(request, Show):
+            which = sorted(found)
+            part = some(request, which) if isinstance(request, Look) else request
+            sink.leave(part, [found[i] for i in which])
         return None
     finally:
         plan.close()
@@ -161,11 +173,15 @@ def affordable(request: Look | Warp | Think, costs: Sequence[float], left: float
     return paid
 
 
-def shorten(request: Look, n: int) -> Look:
-    """Return the first `n` patches of a look."""
+def some(request: Look, which: Sequence[int]) -> Look:
+    """Return some of a look's patches, by their indices."""
+
+    def chosen(items: tuple[T, ...] | None) -> tuple[T, ...] | None:
+        return tuple(items[i] for i in which) if items else None
+
     return replace(
         request,
-        patches=request.patches[:n],
-        group=request.group[:n] if request.group else None,
-        scores=request.scores[:n] if request.scores else None,
+        patches=tuple(request.patches[i] for i in which),
+        group=chosen(request.group),
+        scores=chosen(request.scores),
     )

@@ -209,6 +209,11 @@ class RunWriter:
         with keeping(self.path):
             self.record.add(request, seen, replayed=True)
 
+    def leave(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+        """Paint what came of a request that was stopped; the journal knows nothing of it."""
+        with keeping(self.path):
+            self.record.add(request, seen)
+
     def show(self, show: Show) -> None:
         """Record what the strategy published."""
         self.record.show(show)

@@ -128,8 +128,9 @@ def test_only_the_same_run_is_resumed(out, changed, name):
 
 
 @pytest.mark.parametrize("small", [0, writer_module.SMALL])
-def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small):
-    """Whether maps are painted in memory or where they are kept."""
+@pytest.mark.parametrize("after", [60, 300])
+def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small, after):
+    """Also of the request in flight, and whether maps are painted in memory or on disk."""
     monkeypatch.setattr(writer_module, "SMALL", small)
     image = picture(1200, 1200)  # more than one request
     whole = run(image, toy_pack(), tile=64, cache="off", out=out.with_name("w.run.zarr"))
@@ -139,14 +140,18 @@ def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small):
     def watch(update):
         if isinstance(update, Seen):
             seen.append(update)
-        if len(seen) == 300:
+        if len(seen) == after:
             control.stop()
 
     part = run(image, toy_pack(), tile=64, out=out, cache="off", control=control, watch=watch)
     assert not part.complete
-    assert 0 < len(part.patches) < 361
+    assert after <= len(part.patches) < 361
+    first = part.patches.sort_values(["y", "x"])[["y", "x", "value"]].reset_index(drop=True)
+    order = whole.patches.set_index(["y", "x"])["value"]
+    assert [order[row.y, row.x] for row in first.itertuples()] == list(first["value"])
     there = np.isfinite(part.output)
-    assert there.any()
+    assert there.sum() * 4 * 4 == (part.patches["h"] * part.patches["w"]).sum()
+    assert part.cost_map().sum() == pytest.approx(part.cost["flops"], rel=1e-9)
     np.testing.assert_array_equal(part.output[there], whole.output[there])
     done = run(image, toy_pack(), tile=64, out=out, cache="off", resume=True)
     assert done.complete
