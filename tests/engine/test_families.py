@@ -133,7 +133,6 @@ def test_the_cache_changes_what_is_spent_and_nothing_else(bench, policy, tmp_pat
 
 @each
 def test_live_cells_compute_nothing_twice(policy):
-    before = threads()  # such as an array's of another test, that nobody has collected yet
     with Bench(picture(900, 1100)) as bench:
         ready: list[object] = []
         session = Session(bench.pyramid, bench.networks, Toy(policy), Params(), ready=ready.append)
@@ -157,7 +156,7 @@ def test_live_cells_compute_nothing_twice(policy):
             assert record.ledger.total.flops > 0
         finally:
             session.close()
-    assert threads() <= before
+    assert not threads()
 
 
 def wait(session: Session, seconds: float = 30) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 from qtpy.QtCore import QCoreApplication, QEvent
-from toys import Bright, ToyPack, picture
+from toys import Bright, ToyPack, picture, threads
 
 from hrviewer.engine import ResultCache, Seen
 from hrviewer.geometry import Rect
@@ -364,8 +364,7 @@ def test_nothing_survives_the_window(make_napari_viewer, toys, network, qtbot):
     settle()
     gc.collect()
     assert [ref() for ref in gone] == [None] * 4
-    left = {thread.name for thread in threading.enumerate()}
-    assert not {name for name in left if name.startswith("hrviewer")}
+    assert not threads()
 
 
 def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):

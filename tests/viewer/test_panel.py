@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QWidget,
 )
+from toys import threads
 
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
@@ -210,8 +211,7 @@ def test_closing_the_dock_ends_the_run(docked, qtbot, network):
     qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
     docked.parent().destroyOnClose()
     settle()
-    threads = {thread.name for thread in threading.enumerate()}
-    assert not {name for name in threads if name.startswith("hrviewer")}
+    assert not threads()
 
 
 def test_an_error_is_a_line_in_the_panel(docked):
@@ -323,8 +323,7 @@ def test_nothing_survives_the_window(
     settle()
     gc.collect()
     assert [ref() for ref in gone] == [None] * 4
-    threads = {thread.name for thread in threading.enumerate()}
-    assert not {name for name in threads if name.startswith("hrviewer")}
+    assert not threads()
 
 
 def test_keys_do_what_the_buttons_do(docked, qtbot, count):
