@@ -45,12 +45,13 @@ class Clicked(QWidget):
 
     def _show(self, look: Look) -> None:
         row = look.row
+        said = [] if row.role == "encoder" else [f"said {row.value:.4g}"]  # codes say no number
+        said += [] if math.isnan(row.score) else [f"score {row.score:.3g}"]
         lines = [
             f"{row.role} · look {row.order + 1:,} · {row.status}",
             f"y {row.y:,}  x {row.x:,}",
             f"{row.h:,} × {row.w:,} px" + (f" at 1/{row.scale:g}" if row.scale != 1 else ""),
-            f"said {row.value:.4g}"
-            + ("" if math.isnan(row.score) else f" · score {row.score:.3g}"),
+            *([" · ".join(said)] if said else []),
             f"{si(row.flops, 'FLOP')} · {si(row.bytes, 'B')}",
             f"read {1000 * row.read_s:.1f} · infer {1000 * row.infer_s:.1f} ms",
         ]

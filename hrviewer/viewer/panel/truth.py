@@ -25,7 +25,7 @@ class TruthSwitch(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.shown = QCheckBox("truth")
+        self.shown = QCheckBox("Truth")
         self.shown.setToolTip("What is really there: a scene knows it, other images need a file")
         self.words = label("", "muted")
         layout = QHBoxLayout(self)
