@@ -127,7 +127,7 @@ class Labelling:
             self.told.emit("fitting…")
 
     def use(self) -> None:
-        """Choose what was fitted: the pack that encoded, with this head."""
+        """Choose what was fitted, the pack that encoded with this head, and ask it."""
         with self._controller.telling():
             head, pack = self.head, self._controller.pack
             if head is None or pack is None:
@@ -136,6 +136,8 @@ class Labelling:
             # Heads that were put in front before make room.
             rest = [part for part in parts if set(part.roles) != {"head"}]
             self._controller.use_pack(JoinedPack([Pack.read(head.path), *rest]))
+            if self._controller.strategy.id == "compression" and not self._controller.live.on:
+                self._controller.start()  # Live asks by itself
 
     def tick(self) -> None:
         """Take in what was fitted, and whether there are codes; on the window's thread."""

@@ -169,7 +169,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     labelling.use()
     controller.pack.load("head", "cpu")  # which takes as long as importing torch does
     assert list(controller.pack.roles["head"].classes) == ["left", "right"]
-    controller.start()
+    assert controller.state != "idle"
     finish(controller)
     assert encoder.looked == looked
     assert controller.run.estimate["per_class"]["left"] == pytest.approx(300 * 200)

@@ -166,6 +166,8 @@ def test_labels_are_given_while_there_are_codes(docked, qtbot):
     form.use.click()
     assert controller.pack.name.startswith("toys-labels-1+toys")
     assert docked.choice.model.currentText() == controller.pack.name
+    qtbot.waitUntil(idle(docked), timeout=60_000)
+    assert controller.run.estimate["per_class"].keys() == {"sea", "sky"}
 
 
 @pytest.mark.parametrize("seconds", [0.04, 9.94, 9.96, 99.6, 3599.0, 123_456.0])

@@ -33,7 +33,7 @@ class LabelForm(QWidget):
         self.fit = QPushButton("Fit")
         self.fit.setToolTip("Fit a head that tells the labelled classes apart")
         self.use = QPushButton("Use")
-        self.use.setToolTip("Choose the model with the head that was fitted")
+        self.use.setToolTip("Ask the head that was fitted: the codes are there, it costs little")
         self.words = label("", "muted", wrap=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
