@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -213,8 +214,9 @@ class Running:
             return None
         folder.mkdir(parents=True, exist_ok=True)
         stem = f"{Path(base.name).stem}-{strategy.id}"
-        names = (f"{stem}{suffix}.run.zarr" for suffix in ("", *(f"-{n}" for n in range(2, 10**6))))
-        return next(folder / name for name in names if not (folder / name).exists())
+        names = (f"{stem}-{n}.run.zarr" for n in count(2))
+        paths = (folder / name for name in chain([f"{stem}.run.zarr"], names))
+        return next(path for path in paths if not path.exists())
 
     def _set(self, state: State) -> None:
         if state != self.state:

@@ -140,6 +140,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     def settle():
         while controller.busy or labelling.busy:
             controller.tick()
+            time.sleep(0.005)
         controller.tick()
 
     labelling.pick("left")
