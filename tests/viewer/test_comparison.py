@@ -175,8 +175,12 @@ def test_the_truth_stands_in_every_picture(compared, model, tmp_path):
     path.write_text("y,x\n10.5,20.5\n100.5,200.5\n")
     compared.show_truth(path)
     wait(compared)
-    for _ in range(2):  # the truth follows the view first, its mirrors what it shows
+    end = time.monotonic() + 30
+    # The truth follows the view first, its mirrors what it shows.
+    while any(len(group.truth.data) != 2 for group in comparison.side.groups):
+        assert time.monotonic() < end
         compared.tick()
+        time.sleep(0.005)
     for group in comparison.side.groups:
         assert group.truth.visible
         np.testing.assert_allclose(group.truth.data, [[10, 20], [100, 200]])
