@@ -5,7 +5,6 @@
 BIN := .venv/bin
 HEADLESS := scripts/headless.sh
 PYTEST := $(HEADLESS) $(BIN)/python -m pytest
-TWO := -n 2 --dist loadfile --cov=hrviewer
 ARGS ?=
 
 .PHONY: help demo test test-slow soak lint format bench clean
@@ -29,14 +28,8 @@ help:
 demo: .venv/.ready
 	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo
 
-# What opens windows has processes of its own: hundreds of them leave their traces.
 test: .venv/.ready
-ifeq ($(ARGS),)
-	@$(PYTEST) $(TWO) --cov-report= --ignore=tests/viewer; others=$$?; \
-	$(PYTEST) $(TWO) --cov-append --cov-report=term:skip-covered tests/viewer && exit $$others
-else
-	$(PYTEST) $(TWO) --cov-report=term:skip-covered $(ARGS)
-endif
+	$(PYTEST) -n 2 --dist loadfile --cov=hrviewer --cov-report=term:skip-covered $(ARGS)
 
 test-slow: .venv/.ready
 	$(PYTEST) -m slow $(ARGS)
