@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import gpu
-from hrviewer.models import open_pack
-from hrviewer.pyramid import open_pyramid
 
 IMAGE = "sample:tissue?size=1024&seed=10000"
 
@@ -28,20 +29,38 @@ def test_without_a_gpu_it_says_so(
     assert json.loads(capsys.readouterr().out)["device"] is None
 
 
-def test_what_it_measures_can_be_measured_on_a_cpu(
-    pack: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu, "SECONDS", 0.1)
-    network = open_pack(pack).load("main", "cpu")
-    with open_pyramid(IMAGE) as pyramid:
-        tile = gpu.tile_of(pyramid, network)
-        said = network(tile)
-        assert gpu.difference(said, 1.5 * said) == pytest.approx({"largest": 0.5, "sum": 0.5})
-        found = gpu.rate(network, tile, 1, 1e12, "cpu")
-        assert found["of_limit"] == pytest.approx(found["tflop_s"], rel=0.05, abs=1e-3)
-        assert found["mp_s"] > 0
-        whole = gpu.whole_run(pyramid, pack, "cpu")
-        assert (whole["batch"], whole["failed"]) == (1, 0)
-    with open_pyramid(IMAGE.replace("1024", "4096")) as pyramid:
-        took = gpu.first_overlay(pyramid, pack, "cpu")
-        assert len(took) == 5
+MEASURE = """
+import sys
+import pytest
+from benchmarks import gpu
+from hrviewer.models import open_pack
+from hrviewer.pyramid import open_pyramid
+
+gpu.SECONDS = 0.1
+image, pack = sys.argv[1:]
+network = open_pack(pack).load("main", "cpu")
+with open_pyramid(image) as pyramid:
+    tile = gpu.tile_of(pyramid, network)
+    said = network(tile)
+    assert gpu.difference(said, 1.5 * said) == pytest.approx({"largest": 0.5, "sum": 0.5})
+    found = gpu.rate(network, tile, 1, 1e12, "cpu")
+    assert found["of_limit"] == pytest.approx(found["tflop_s"], rel=0.05, abs=1e-3)
+    assert found["mp_s"] > 0
+    whole = gpu.whole_run(pyramid, pack, "cpu")
+    assert (whole["batch"], whole["failed"]) == (1, 0)
+with open_pyramid(image.replace("1024", "4096")) as pyramid:
+    took = gpu.first_overlay(pyramid, pack, "cpu")
+    assert len(took) == 5
+"""
+
+
+def test_what_it_measures_can_be_measured_on_a_cpu(pack: str) -> None:
+    """In a process of its own, as a benchmark is: in one that others have used it may end it."""
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, IMAGE, pack],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
