@@ -24,7 +24,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command; ``hrviewer IMAGE`` is ``hrviewer view IMAGE``."""
     first = sys.argv[1] if len(sys.argv) > 1 else ""
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_group(app).commands
     if first not in commands and (first.startswith("sample:") or (first and Path(first).exists())):
         sys.argv.insert(1, "view")
     app()
