@@ -91,7 +91,7 @@ def sentence(estimate: dict[str, Any] | None) -> str:
     interval = estimate["ci95"]
     spread = f"  (95 %: {interval[0]:,.0f} – {interval[1]:,.0f})" if interval else ""
     if estimate["kind"] == "count":
-        what = each(estimate["per_class"], lambda name, n: f"{n:,.{n != int(n):d}f} × {name}")
+        what = each(estimate["per_class"], lambda name, n: f"{n:,.{int(n % 1 > 0)}f} × {name}")
         density = f"  ·  {estimate['per_mm2']:,.0f} / mm²" if "per_mm2" in estimate else ""
         return f"{what}{spread}{density}"
     if estimate["kind"] == "area":

@@ -13,13 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from hrviewer.errors import UserError
 from hrviewer.strategies.protocol import Plan, Scene
 
-__all__ = ["Only", "Params", "Strategy", "get_strategy", "halo_field", "strategy_ids", "tile_field"]
+__all__ = [
+    "Only",
+    "Params",
+    "Strategy",
+    "Words",
+    "get_strategy",
+    "halo_field",
+    "strategy_ids",
+    "tile_field",
+]
 
 GROUP = "hrviewer.strategies"
 
 Only = Mapping[str, tuple[str, tuple[str, ...]]]
+"""What `Params.only` is."""
+
 Words = Mapping[str, str]
-"""See `Params`."""
+"""What `Params.least` is."""
 
 
 class Params(BaseModel):

@@ -54,6 +54,7 @@ with open_pyramid(image.replace("1024", "4096")) as pyramid:
 """
 
 
+@pytest.mark.slow
 def test_what_it_measures_can_be_measured_on_a_cpu(pack: str) -> None:
     """In a process of its own, as a benchmark is: in one that others have used it may end it."""
     done = subprocess.run(

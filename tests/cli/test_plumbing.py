@@ -22,17 +22,13 @@ def _heard():
 
 @pytest.mark.usefixtures("_heard")
 def test_a_second_ctrl_c_ends_at_once():
-    # Python's own handler, whatever this process was started with: the system's would end it.
-    found = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with plumbing.stoppable() as control:
+    before = signal.getsignal(signal.SIGINT)
+    with plumbing.stoppable() as control:
+        signal.raise_signal(signal.SIGINT)
+        assert control.stopped
+        with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-            assert control.stopped
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, found)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_progress_is_for_terminals_only(monkeypatch):

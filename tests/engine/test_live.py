@@ -176,19 +176,18 @@ def test_errors_are_told_and_do_not_end_it(bench, follow):
 
 
 def test_nothing_waits_for_what_is_computed(bench, follow):
-    gate = threading.Event()
+    gate, done = threading.Event(), []
     network = bench.pack.networks["main"]
-    network.before = lambda batch: gate.wait(20)
+    network.before = lambda batch: done.append(gate.wait(60))
     session = follow()
     session.look_at(VIEW, 1.0)
     while not network.calls:
         time.sleep(0.002)
-    start = time.perf_counter()
     for i in range(100):
         session.look_at(Rect(i, i, 900, 900), 1.0)
     session.switch(Toy(overview_then_chosen), Params())
     session.rest()
-    assert (time.perf_counter() - start) / 100 < 0.005
+    assert not done
     gate.set()
 
 

@@ -220,23 +220,6 @@ def test_a_newer_view_drops_the_older(shown, model, network):
     assert shown.live.session.computed <= 2 * 8 * 8 + 8
 
 
-def test_looking_takes_no_time(shown, network):
-    network.before = lambda batch: time.sleep(0.02)
-    shown.live.turn(True)
-    end = time.monotonic() + 20
-    while not network.calls:
-        assert time.monotonic() < end
-        shown.tick()
-        time.sleep(0.005)
-    session = shown.live.session
-    took = []
-    for i in range(50):
-        start = time.perf_counter()
-        session.look_at(Rect(10 * i, 10 * i, 600, 800), 1.0)
-        took.append(time.perf_counter() - start)
-    assert np.median(took) < 0.005
-
-
 def test_a_run_takes_over(shown, finish):
     live(shown)
     shown.start()
