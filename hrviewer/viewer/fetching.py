@@ -196,8 +196,10 @@ class Fetcher:
             columns = nearest(part[2], part[3], w, self.whole.shape[1])
             source, area = self.whole, (0, 0, 0, 0)
         y, x = part[0] - window[0], part[2] - window[2]
-        block = source[rows - area[0]][:, columns - area[2]]
-        out[y : y + block.shape[0], x : x + block.shape[1]] = block
+        # Columns first, of the few rows that there are; `take` is ten times as fast as an index.
+        few = source[rows[0] - area[0] : rows[-1] - area[0] + 1]
+        wide = few.take(columns - area[2], axis=1).take(rows - rows[0], axis=0)
+        out[y : y + len(rows), x : x + len(columns)] = wide
 
     def _want(
         self,

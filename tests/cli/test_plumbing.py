@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
-
-import pytest
 
 from hrviewer.cli import plumbing
 from hrviewer.geometry import Rect
 
-
-@pytest.fixture
-def _heard():
-    """Ctrl-C is heard, also where the tests run in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+from .calling import started
 
 
-@pytest.mark.usefixtures("_heard")
 def test_a_second_ctrl_c_ends_at_once():
-    before = signal.getsignal(signal.SIGINT)
-    with plumbing.stoppable() as control:
-        signal.raise_signal(signal.SIGINT)
-        assert control.stopped
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    """In a process of its own: a signal is no guest in the one that tests."""
+    process = started(
+        "import signal",
+        "from hrviewer.cli import plumbing",
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be born deaf",
+        "with plumbing.stoppable() as control:",
+        "    signal.raise_signal(signal.SIGINT)",
+        "    print(control.stopped, flush=True)",
+        "    signal.raise_signal(signal.SIGINT)",
+        "    print('still here')",
+    )
+    told, error = process.communicate()
+    assert told == "True\n"
+    assert error.rstrip().endswith("KeyboardInterrupt")
 
 
 def test_progress_is_for_terminals_only(monkeypatch):

@@ -99,7 +99,10 @@ class Running(QWidget):
             self.bar.setRange(0, 1000)
 
     def _show_progress(self, status: Status) -> None:
+        # It would draw itself at once, and the window with it, instead of with the rest.
+        self.bar.setUpdatesEnabled(False)
         self.bar.setValue(round(1000 * status.fraction))
+        self.bar.setUpdatesEnabled(True)
         self.words.setText(status.words)
 
     def _show_answer(self, answer: str, cost: str) -> None:
