@@ -387,11 +387,7 @@ class Controller:
         """Lay overlays over an image, in place of those there were."""
         self.comparison.end()
         self.comparison.clear()
-        shown = None
-        if self.overlays is not None:
-            shown = self.overlays
-            shown.remove()
-        self.overlays = Overlays(self.viewer, base, picture, like=shown)
+        self.overlays = Overlays(self.viewer, base, picture, like=self.overlays)
         self.overlays_changed.emit()
 
     def fail(self, message: str) -> None:

@@ -48,7 +48,8 @@ class Overlays:
     picture : Picture
         What they show.
     like : Overlays, optional
-        Those before them, whose settings are kept.
+        Those before them, whose settings are kept, and whose layers are where they lie on the same
+        image: napari takes seconds to let layers go and to make others.
     """
 
     limits_changed = Signal(str)
@@ -66,26 +67,51 @@ class Overlays:
         self._shown: dict[MapName, bool] = {name: style.shown for name, style in STYLES.items()}
         self._crowded = self._hidden = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
-        self.layers: dict[MapName, Image] = {
-            name: Image(
-                drawn.values, **settings(name, drawn, picture.course), **placement(base, drawn.cell)
-            )
-            for name, drawn in picture.maps.items()
-        }
-        self.outlines = Outlines(base)
+        self.layers: dict[MapName, Image]
+        self.outlines: Outlines
         self.grids: Grids | None = None
         self.coded: Coded | None = None
         self.attending: Attending | None = None
-        # Below the outlines the maps, the most detailed last.
-        with keep_selection(viewer):
-            for name in ("cost", "saliency", "patches", "output"):
-                viewer.add_layer(self.layers[name])
-            viewer.add_layer(self.outlines.layer)
+        if like is not None and like.base is base and all(one in viewer.layers for one in like):
+            self._take_over(like)
+        else:
+            self._add(like)
         if like is not None:
             self._shown = like._shown
+        self._apply()
+
+    def _add(self, like: Overlays | None) -> None:
+        """Make layers, in place of those before them."""
+        self.layers = {
+            name: Image(
+                drawn.values,
+                **settings(name, drawn, self.picture.course),
+                **placement(self.base, drawn.cell),
+            )
+            for name, drawn in self.picture.maps.items()
+        }
+        self.outlines = Outlines(self.base)
+        if like is not None:
+            like.remove()
             for name in MAPS:
                 self.set_opacity(name, like.layers[name].opacity)
-        self._apply()
+        # Below the outlines the maps, the most detailed last.
+        with keep_selection(self.viewer):
+            for name in ("cost", "saliency", "patches", "output"):
+                self.viewer.add_layer(self.layers[name])
+            self.viewer.add_layer(self.outlines.layer)
+
+    def _take_over(self, like: Overlays) -> None:
+        """Show another picture in the layers that are there."""
+        self.layers, self.outlines = like.layers, like.outlines
+        self.coded, self.attending = like.coded, like.attending
+        if like.grids is not None:
+            take_away(self.viewer, [like.grids.layer])
+        for name, layer in self.layers.items():
+            drawn = self.picture.maps[name]
+            layer.metadata = settings(name, drawn, self.picture.course)["metadata"]
+            layer.contrast_limits_range = layer.contrast_limits = drawn.limits
+            self._swap(name)
 
     def __iter__(self) -> Iterator[Layer]:
         """All layers."""
@@ -158,9 +184,7 @@ class Overlays:
     def _replace(self, shown: Iterable[Layer] | None, new: Iterable[Layer] | None) -> None:
         """Put layers in the place of others, below the maps."""
         with keep_selection(self.viewer):
-            for layer in shown or ():
-                if layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
+            take_away(self.viewer, shown or ())
             for layer in new or ():
                 self.viewer.layers.insert(self.viewer.layers.index(self.layers["cost"]), layer)
 
@@ -198,9 +222,7 @@ class Overlays:
 
     def remove(self) -> None:
         """Take the layers away."""
-        for layer in self:
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+        take_away(self.viewer, self)
 
     def _swap(self, name: MapName) -> None:
         """Show another level of a map."""
@@ -262,6 +284,15 @@ def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, A
         look = settings(name, drawn, picture.course) | {"visible": name == "output"}
         tuples.append((drawn.levels[level], look | place, "image"))
     return tuples
+
+
+def take_away(viewer: ViewerModel, layers: Iterable[Layer]) -> None:
+    """Remove layers that are still there; together, for napari collects garbage after each."""
+    there = [layer for layer in layers if layer in viewer.layers]
+    if there:
+        with viewer.layers.batched_update():
+            for layer in there:
+                viewer.layers.remove(layer)
 
 
 @contextmanager

@@ -293,7 +293,9 @@ class Picture:
                 drawn.values[block(rect, drawn.cell)] = np.nan
                 drawn.join(rect)
             drawn.changed = True
-        self.warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
+        warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
+        if len(warps) < len(self.warps):  # another mapping is drawn anew
+            self.warps = warps
         if rect == self.image:
             self.codes = self.attention = None
             self.joined = {}

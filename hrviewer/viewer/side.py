@@ -20,7 +20,7 @@ from napari.layers import Image, Layer, Points
 
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.levels import KEY, image_layer, placement, pyramid_of
-from hrviewer.viewer.overlays import FINEST, keep_selection, settings
+from hrviewer.viewer.overlays import FINEST, keep_selection, settings, take_away
 from hrviewer.viewer.picture import Map, MapName, Picture
 from hrviewer.viewer.places import screen_pixel
 
@@ -120,9 +120,7 @@ class Side:
         grid = viewer.canvas.grid
         grid.enabled, grid.stride, grid.shape, grid.spacing = self._before
         self._left.clear()
-        for layer in self._ours:
-            if layer in viewer.layers:
-                viewer.layers.remove(layer)
+        take_away(viewer, self._ours)
         for layer in self._hidden:
             if layer in viewer.layers:
                 layer.visible = True

@@ -48,7 +48,7 @@ class Grids:
             metadata={KEY: {"overlay": "grid"}},
             **placement(base, 1.0),
         )
-        self._drawn: tuple[int, Rect, float] | None = None
+        self._drawn: tuple[Mapping[Rect, Warp], Rect, float] | None = None
 
     def draw(self, warps: Mapping[Rect, Warp], view: Rect, pixel: float) -> None:
         """Draw the grids of the warps in view.
@@ -56,7 +56,7 @@ class Grids:
         Parameters
         ----------
         warps : mapping
-            All of them, by what they answer for.
+            All of them, by what they answer for; other ones are another mapping.
         view : Rect
             What is visible, level-0 pixels.
         pixel : float
@@ -64,13 +64,12 @@ class Grids:
         """
         if abs(self.layer.edge_width / (WIDTH * pixel) - 1) > 0.01:
             self.layer.edge_width = WIDTH * pixel
-        state = hash(frozenset(warps))
         if self._drawn is not None:
             known, covered, width = self._drawn
-            if known == state and view in covered and 0.5 < pixel / width < 2:
+            if known is warps and view in covered and 0.5 < pixel / width < 2:
                 return
         covered = view.pad(max(view.h, view.w) // 2)
-        self._drawn = state, covered, pixel
+        self._drawn = warps, covered, pixel
         near = [warp for core, warp in warps.items() if not (core & covered).empty]
         found = [lines(warp, core_of(warp), APART * pixel) for warp in near]
         drawn = np.concatenate(found) if found else np.zeros((0, 2, 2))

@@ -130,6 +130,37 @@ def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monke
     overlays.remove()
 
 
+def test_another_picture_is_shown_in_the_layers_that_are_there(make_napari_viewer_proxy, image):
+    viewer = make_napari_viewer_proxy()
+    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
+    first = Overlays(viewer, base, drawn(image))
+    first.show("output", False)
+    first.set_opacity("cost", 0.3)
+    there = list(viewer.layers)
+    other = Picture(Rect(0, 0, 256, 320), 2 * CELL, "intensity", ["thing"])
+    other.maps["output"].values[2:4] = 0.5
+    second = Overlays(viewer, base, other, like=first)
+    assert list(viewer.layers) == there
+    assert list(second) == list(first)
+    for name, layer in second.layers.items():
+        shown = other.maps[name]
+        assert layer.data is shown.values
+        assert tuple(layer.scale) == (shown.cell, shown.cell)
+        assert tuple(layer.contrast_limits) == shown.limits
+        assert layer.metadata["hrviewer"]["unit"] == shown.unit
+    assert not second.layers["output"].visible
+    assert second.layers["cost"].opacity == 0.3
+    # What a person took away is made anew; the rest goes, in one go.
+    viewer.layers.remove(second.layers["cost"])
+    batches = []
+    viewer.layers.events.begin_batch.connect(batches.append)
+    third = Overlays(viewer, base, drawn(image), like=second)
+    assert len(batches) == 1
+    assert list(viewer.layers) == [base, *sorted(third, key=viewer.layers.index)]
+    assert not {*third} & {*second}
+    assert third.layers["cost"].opacity == 0.3
+
+
 def test_a_reader_gets_maps_of_a_sensible_size(image):
     base = Layer.create(*image_layer(open_pyramid(image)))
     picture = Picture(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
