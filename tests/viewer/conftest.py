@@ -92,6 +92,17 @@ def controller(model, toys, tmp_path):
     made.close()
 
 
+def until_quiet(controller, seconds=60):
+    """Tick until nothing is opened, written, read or asked."""
+    end = time.monotonic() + seconds
+    controller.tick()
+    while controller.busy:
+        assert time.monotonic() < end
+        time.sleep(0.005)  # who only ticks lets the other threads wait
+        controller.tick()
+    controller.tick()
+
+
 def errors(controller):
     """What the person was told went wrong."""
     return [message for (message,) in controller.told["failed"] if message]

@@ -10,7 +10,7 @@ from hrviewer.engine import Attended
 from hrviewer.geometry import Rect
 from hrviewer.viewer.attention import LARGEST, Attention, colours_of
 
-from .conftest import errors
+from .conftest import errors, until_quiet
 
 
 class Attentive(Joint):
@@ -76,9 +76,7 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
 
     def click(y, x):
         controller.ask((y, x))
-        while controller.busy:
-            controller.tick()
-        controller.tick()
+        until_quiet(controller)
 
     assert controller.overlays.attending is None
     click(30, 200)
@@ -120,9 +118,7 @@ def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monk
 
     def click():
         controller.ask((30, 200))
-        while controller.busy:
-            controller.tick()
-        controller.tick()
+        until_quiet(controller)
 
     def broken(*_, **__):
         raise RuntimeError("out of ink")

@@ -15,7 +15,7 @@ from hrviewer.geometry import Patch, Rect
 from hrviewer.viewer.codes import FITTED, LARGEST, Codes, principal
 from hrviewer.viewer.picture import Picture
 
-from .conftest import errors
+from .conftest import errors, until_quiet
 
 
 def look(core: Rect, codes: np.ndarray) -> Seen:
@@ -90,9 +90,7 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
 
     def click(y, x):
         controller.ask((y, x))
-        while controller.busy:
-            controller.tick()
-        controller.tick()
+        until_quiet(controller)
 
     click(30, 30)  # nobody looks at codes
     assert not coded.alike.visible
@@ -135,9 +133,9 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
 
     def click(y, x):
         controller.ask((y, x))
-        settle()
+        fitted()
 
-    def settle():
+    def fitted():
         while controller.busy or labelling.busy:
             controller.tick()
             time.sleep(0.005)
@@ -148,7 +146,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     for place in ((30, 30), (30, 130), (130, 30), (290, 190)):
         click(*place)
     labelling.fit()
-    settle()
+    fitted()
     assert "two classes must be labelled" in errors(controller)[-1]
     assert labelling.head is None
     labelling.pick("right ")
@@ -161,7 +159,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     told = []
     labelling.told.connect(told.append)
     labelling.fit()
-    settle()
+    fitted()
     assert labelling.head.error == 0
     assert "left out: 0.0% told wrongly" in told[-1]
     # Chosen, its classes are the answer; what was encoded is not encoded again.
@@ -189,7 +187,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     controller.live.turn(False)
     # A second head takes the first one's place; labels go with their layer.
     labelling.fit()
-    settle()
+    fitted()
     labelling.use()
     assert len(controller.pack.packs) == 2
     model.layers.remove(labelling.layer)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from hrviewer.viewer.looks import seen_by
 from hrviewer.viewer.overlays import Overlays
 from hrviewer.viewer.picture import MAPS
 
-from .conftest import errors
+from .conftest import errors, until_quiet
 
 
 @pytest.fixture
@@ -30,15 +29,6 @@ def held(network):
     gate.set()
 
 
-def settle(controller):
-    """Tick until nothing is opened, written or read."""
-    end = time.monotonic() + 30
-    while controller.busy:
-        assert time.monotonic() < end
-        controller.tick()
-        time.sleep(0.005)
-
-
 def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
     path = tmp_path / "strips.tif"
     tifffile.imwrite(path, np.arange(5000 * 4000, dtype=np.uint16).reshape(5000, 4000))
@@ -47,7 +37,7 @@ def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
     controller.open_image(path)
     assert controller.busy
     assert controller.base is None
-    settle(controller)
+    until_quiet(controller)
     assert shape_of(controller.base) == (5000, 4000)
     assert [level.shape for level in controller.base.data] == [
         (5000 // 2**i, 4000 // 2**i) for i in range(len(controller.base.data))
@@ -61,7 +51,7 @@ def test_an_image_given_up_is_not_shown(model, controller, tmp_path, photo):
     tifffile.imwrite(path, photo)
     controller.open_image("/nowhere/at-all.svs")
     controller.open_image(path)
-    settle(controller)
+    until_quiet(controller)
     assert [layer.name for layer in model.layers] == ["photo.tif"]
     assert not errors(controller)
 
@@ -225,7 +215,7 @@ def test_regions(model, controller, photo, add, finish):
 
 def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
     controller.open_image("/nowhere/at-all.svs")
-    settle(controller)
+    until_quiet(controller)
     controller.use_pack("no such pack")
     controller.use_strategy("telepathy")
     add(model, photo)
@@ -236,7 +226,7 @@ def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, 
     controller.start()
     controller.params = {}
     controller.open_run("/nowhere/x.run.zarr")
-    settle(controller)
+    until_quiet(controller)
     controller.export("/nowhere/x.geojson", "geojson")
     said = errors(controller)
     assert len(said) == 7
@@ -290,7 +280,7 @@ def test_a_click_says_what_a_patch_cost(model, controller, photo, add, finish):
     controller.ask(base.data_to_world((100, 100)))
     assert looks[0].pixels is None
     assert looks[0].row.flops == 100 * 64 * 64
-    settle(controller)
+    until_quiet(controller)
     core = Rect(looks[1].row.y, looks[1].row.x, looks[1].row.h, looks[1].row.w)
     np.testing.assert_array_equal(looks[1].pixels, photo[core.y : core.y1, core.x : core.x1, :3])
 
@@ -341,7 +331,7 @@ def test_a_run_comes_back_on_its_image(model, controller, photo, add, finish):
     path, drawn = controller.run.path, controller.overlays.picture.maps
     controller.overlays.remove()
     controller.open_run(path)
-    settle(controller)
+    until_quiet(controller)
     assert controller.overlays.base is base
     for name, layer in controller.overlays.picture.maps.items():
         np.testing.assert_allclose(layer.values, drawn[name].values, rtol=1e-5)
@@ -356,24 +346,24 @@ def test_a_run_finds_its_image_or_says_so(model, controller, photo, finish, tmp_
     imsave(file, photo, check_contrast=False)
     made = run(file, toys, out=tmp_path / "x.run.zarr", cache="off")
     controller.open_run(made.path)
-    settle(controller)
+    until_quiet(controller)
     assert errors(controller) == []
     assert controller.overlays.base.name == "photo.png"
 
     imsave(file, 255 - photo, check_contrast=False)
     model.layers.clear()
     controller.open_run(made.path)
-    settle(controller)
+    until_quiet(controller)
     assert any("has changed" in note for note in controller.told["noted"][-1][0])
 
     file.unlink()
     model.layers.clear()
     controller.open_run(made.path)
-    settle(controller)
+    until_quiet(controller)
     assert "open the image" in errors(controller)[-1]
     model.add_layer(Image(photo, rgb=True))
     controller.open_run(made.path)
-    settle(controller)
+    until_quiet(controller)
     assert any("shown on" in note for note in controller.told["noted"][-1][0])
 
 
@@ -394,11 +384,11 @@ def test_export(model, controller, photo, add, finish, tmp_path):
     finish(controller)
     for name, suffix in (("geojson", ".geojson"), ("ome-zarr", ".ome.zarr")):
         controller.export(tmp_path / f"x{suffix}", name)
-        settle(controller)
+        until_quiet(controller)
         assert (tmp_path / f"x{suffix}").exists()
     assert "exported" in controller.told["noted"][-1][0][0]
     controller.export(tmp_path / "x.geojson", "geojson")
-    settle(controller)
+    until_quiet(controller)
     assert "exists" in errors(controller)[-1]
 
 

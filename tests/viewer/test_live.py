@@ -20,7 +20,7 @@ from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.commands import panel_of
 from hrviewer.viewer.levels import image_layer
 
-from .conftest import errors
+from .conftest import errors, until_quiet
 
 PHOTO = picture(1500, 1900)
 COUNT = PHOTO[..., 0].sum(dtype=np.float64) / 255
@@ -233,8 +233,7 @@ def test_a_run_takes_over(shown, finish):
     live(shown)
     assert shown.overlays.picture is not answered
     shown.open_run(shown.run.path)
-    while shown.busy:
-        shown.tick()
+    until_quiet(shown)
     assert not shown.live.on
 
 

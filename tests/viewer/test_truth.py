@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +11,7 @@ from toy_scene import install
 
 from hrviewer.viewer import truth as module
 
-from .conftest import errors
-
-
-def settle(controller):
-    end = time.monotonic() + 30
-    controller.tick()
-    while controller.busy:
-        assert time.monotonic() < end
-        controller.tick()
-        time.sleep(0.005)
+from .conftest import errors, until_quiet
 
 
 @pytest.fixture
@@ -44,7 +34,7 @@ def test_a_file_is_shown_at_its_place_and_hidden(model, controller, add, photo, 
     base = add(model, photo)
     assert not controller.knows_truth
     controller.show_truth(table)
-    settle(controller)
+    until_quiet(controller)
     layer = controller.truth.layer
     points = np.loadtxt(table, delimiter=",", skiprows=1)
     assert_allclose(layer.data, points - 0.5)
@@ -59,7 +49,7 @@ def test_more_than_can_be_drawn(model, controller, add, photo, table, told, monk
     monkeypatch.setattr(module, "MOST", 100)
     add(model, photo)
     controller.show_truth(table)
-    settle(controller)
+    until_quiet(controller)
     assert len(controller.truth.layer.data) == 100
     assert "every 5th" in told[-1]
 
@@ -67,12 +57,12 @@ def test_more_than_can_be_drawn(model, controller, add, photo, table, told, monk
 def test_a_scene_is_asked_for_what_is_in_view(model, controller, told, monkeypatch):
     install(monkeypatch)
     controller.open_image("sample:squares?size=2048&seed=0")
-    settle(controller)
+    until_quiet(controller)
     assert controller.knows_truth
     controller.show_truth()
     model.scene.camera.center = (1000, 1000)
     model.scene.camera.zoom = 4.0
-    settle(controller)
+    until_quiet(controller)
     recipe = controller.base.metadata[module.KEY]["pyramid"].recipe
     covered = controller.truth._covered
     assert covered.area < 2048**2 / 4
@@ -85,7 +75,7 @@ def test_wrong_truth_is_said_and_taken_away(model, controller, add, photo, tmp_p
     path.write_text("y,x\n9999,1\n")
     add(model, photo)
     controller.show_truth(path)
-    settle(controller)
+    until_quiet(controller)
     assert controller.truth is None
     assert [layer.name for layer in model.layers] == [controller.base.name]
     assert "another image" in errors(controller)[-1]
@@ -94,7 +84,7 @@ def test_wrong_truth_is_said_and_taken_away(model, controller, add, photo, tmp_p
 def test_truth_goes_with_its_image(model, controller, add, photo, table):
     base = add(model, photo)
     controller.show_truth(table)
-    settle(controller)
+    until_quiet(controller)
     model.layers.remove(base)
     assert controller.truth is None
     assert len(model.layers) == 0
@@ -103,6 +93,6 @@ def test_truth_goes_with_its_image(model, controller, add, photo, table):
 def test_truth_can_be_removed_by_hand(model, controller, add, photo, table):
     add(model, photo)
     controller.show_truth(table)
-    settle(controller)
+    until_quiet(controller)
     model.layers.remove(controller.truth.layer)
     assert controller.truth is None

@@ -16,7 +16,7 @@ from hrviewer.viewer.commands import panel_of
 from hrviewer.viewer.hinting import can_hint, drawn_map
 from hrviewer.viewer.warped import MOST, Grids, lines, seen_through
 
-from .conftest import errors
+from .conftest import errors, until_quiet
 
 
 def bent():
@@ -91,8 +91,7 @@ def test_a_run_shows_its_grid_and_a_click_both_pictures(controller, model, add, 
     assert grids.layer in model.layers
     assert len(grids.layer.data)
     controller.ask((130, 540))
-    while controller.busy:
-        controller.tick()
+    until_quiet(controller)
     assert looks[-1].pixels.shape == looks[-1].even.shape
     controller.overlays.show("patches", False)
     assert not grids.layer.visible
@@ -102,8 +101,7 @@ def test_a_run_shows_its_grid_and_a_click_both_pictures(controller, model, add, 
     finish(controller)
     assert grids.layer not in model.layers
     controller.ask((130, 540))
-    while controller.busy:
-        controller.tick()
+    until_quiet(controller)
     assert looks[-1].even is None
 
 
