@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["duration", "nice", "si"]
+__all__ = ["duration", "nice", "si", "signed"]
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
@@ -17,6 +17,11 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     while abs(value) >= 999.5 and power < len(PREFIXES) - 1:
         value, power = value / 1000, power + 1
     return f"{value:.{digits}g} {PREFIXES[power]}{unit}".rstrip()
+
+
+def signed(value: float) -> str:
+    """Return ``+1.23 k`` for 1230: by how much something is off."""
+    return "+" * (value > 0) + si(value)
 
 
 def duration(seconds: float) -> str:

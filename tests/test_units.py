@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hrviewer.units import duration, nice, si
+from hrviewer.units import duration, nice, si, signed
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,12 @@ def test_si(value, words):
 def test_si_without_a_unit():
     assert si(5e4) == "50 k"
     assert si(3) == "3"
+
+
+def test_signed():
+    assert [signed(off) for off in (2070, -1260.4, 0, 994, math.nan)] == [
+        "+2.07 k", "-1.26 k", "0", "+994", "–",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

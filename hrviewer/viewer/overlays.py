@@ -1,8 +1,9 @@
 """The maps of a run as layers on top of the image.
 
 Invariants: every layer has the base layer's units, scale and place, whatever its own resolution;
-limits of the colours are always explicit; `refresh` and `follow` are called on the window's
-thread, cost no more than a few milliseconds and wait for nothing.
+limits of the colours are always explicit; one run after another is shown in the same layers;
+`refresh` and `follow` are called on the window's thread, cost no more than a few milliseconds and
+wait for nothing.
 """
 
 from __future__ import annotations

@@ -34,6 +34,12 @@ def test_the_band_narrows_around_the_estimate(qtbot):
     assert middle[-1].y() == pytest.approx(upper[-1].y())
     plot.resize(100, 46)
     assert not plot.grab().isNull()
+    # One that is known at the end only is seen, too.
+    plot.show_all(told[-1:])
+    upper, lower, middle = plot.lines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
+    assert [point.x() for point in upper] == pytest.approx([MARGIN, 100 - MARGIN])
+    assert [point.y() for point in lower] == pytest.approx([bottom - 10] * 2)
+    assert len(middle) == 2
 
 
 def test_it_shows_a_run_with_an_interval_and_hides_otherwise(

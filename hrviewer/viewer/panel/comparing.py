@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.exchange.plots import colour_of
 from hrviewer.runs.shelf import Entry
-from hrviewer.units import si
+from hrviewer.units import si, signed
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.panel.costing import Costing
@@ -238,7 +238,7 @@ class Comparing(QWidget):
         return [
             name,
             Cell("–" if answer is None else si(answer), answer),
-            Cell("–" if error is None else f"{error:+.3g}", None if error is None else abs(error)),
+            Cell("–" if error is None else signed(error), None if error is None else abs(error)),
             Cell(si(row["flops"]), row["flops"]),
             Cell(f"{row['wall_s']:,.3g} s", row["wall_s"]),
         ]

@@ -100,28 +100,31 @@ class Plot(QWidget):
         """Return the interval's ends and the estimate as points inside `frame`.
 
         The last interval takes half of the height, at least: an early one may be so wide that
-        beside it the last would be a line.
+        beside it the last would be a line. One that came at the end only goes all the way.
         """
-        ends = [limits(one) for one in self._told]
-        value, (low, high) = self._told[-1].value, ends[-1]
+        told, first, last = self._told, self._told[0].flops, self._told[-1].flops
+        if last > first:
+            across = [(one.flops - first) / (last - first) for one in told]
+        else:
+            told, across = [told[-1]] * 2, [0.0, 1.0]
+        ends = [limits(one) for one in told]
+        value, (low, high) = told[-1].value, ends[-1]
         widest = max(high - low for low, high in ends)
         half = max(min(widest / 2, high - low), abs(value) * 0.01, 1e-9)
         bottom, top = (low + high) / 2 - half, (low + high) / 2 + half
-        first, last = self._told[0].flops, self._told[-1].flops
+        inner = frame.adjusted(MARGIN, MARGIN, -MARGIN, -MARGIN)
 
-        def at(flops: float, value: float) -> QPointF:
-            x = (flops - first) / (last - first) if last > first else 1.0
+        def at(x: float, value: float) -> QPointF:
             y = (min(max(value, bottom), top) - bottom) / (top - bottom)
-            inner = frame.adjusted(MARGIN, MARGIN, -MARGIN, -MARGIN)
             return QPointF(inner.left() + x * inner.width(), inner.bottom() - y * inner.height())
 
-        upper = [at(one.flops, high) for one, (_, high) in zip(self._told, ends, strict=True)]
-        lower = [at(one.flops, low) for one, (low, _) in zip(self._told, ends, strict=True)]
+        upper = [at(x, high) for x, (_, high) in zip(across, ends, strict=True)]
+        lower = [at(x, low) for x, (low, _) in zip(across, ends, strict=True)]
         # An interval that holds at all moments narrows to what all of them leave possible: the
         # draws may point beyond it.
         inside = [
-            at(one.flops, min(max(one.value, low), high))
-            for one, (low, high) in zip(self._told, ends, strict=True)
+            at(x, min(max(one.value, low), high))
+            for x, one, (low, high) in zip(across, told, ends, strict=True)
         ]
         return upper, lower, inside
 

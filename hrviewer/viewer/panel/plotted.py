@@ -165,7 +165,7 @@ class Plot(Drawn):
 def told(entry: Entry) -> str:
     """Return what is to be known of a run, in lines."""
     from hrviewer.runs import sentence
-    from hrviewer.units import duration, si
+    from hrviewer.units import duration, si, signed
 
     header, row = entry.run.header, entry.row
     params = "\n".join(f"{name} = {value}" for name, value in header["params"].items())
@@ -176,7 +176,7 @@ def told(entry: Entry) -> str:
         params or "default parameters",
         f"budget {header['budget']}" if header["budget"] else "",
         sentence(entry.run.estimate),
-        "" if error is None else f"error {error:+,.3g} against {against}",
+        "" if error is None else f"error {signed(error)} against {against}",
         f"{si(row['flops'], 'FLOP')} · {duration(row['wall_s'])} · {header['model']}",
         str(header["started"])[:16].replace("T", " "),
     ]
