@@ -20,6 +20,7 @@ from napari.layers import Image, Points, Shapes
 
 from hrviewer.exchange.annotations import author, keep_annotations, now, read_annotations
 from hrviewer.exchange.features import Feature
+from hrviewer.viewer.layer_list import take_away
 from hrviewer.viewer.levels import placement
 from hrviewer.viewer.writers import features_of
 
@@ -181,8 +182,7 @@ class Annotations:
         layers, self.layers = self.layers, None
         for layer in layers or ():
             layer.events.data.disconnect(self._on_data)
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+        take_away(self.viewer, layers or ())
 
     def _show(self, drawn: list[Feature]) -> None:
         self._held = [f for f in drawn if f.point is None and not plain(f)]

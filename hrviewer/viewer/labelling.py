@@ -27,8 +27,8 @@ from hrviewer.exchange.geojson import OKABE_ITO
 from hrviewer.models import JoinedPack, Pack
 from hrviewer.runs.fitting import Fitted, Kept, fit_classes
 from hrviewer.viewer.coded import Coded
+from hrviewer.viewer.layer_list import keep_selection
 from hrviewer.viewer.levels import KEY, placement
-from hrviewer.viewer.overlays import keep_selection
 from hrviewer.viewer.places import screen_pixel
 
 if TYPE_CHECKING:

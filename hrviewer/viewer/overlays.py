@@ -8,7 +8,6 @@ wait for nothing.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Layer
@@ -18,6 +17,7 @@ from hrviewer.geometry import Rect
 from hrviewer.viewer.attending import Attending
 from hrviewer.viewer.coded import Coded
 from hrviewer.viewer.colours import STYLES
+from hrviewer.viewer.layer_list import keep_selection, take_away
 from hrviewer.viewer.levels import KEY, placement
 from hrviewer.viewer.outlines import Outlines
 from hrviewer.viewer.picture import MAPS, Course, Map, MapName, Picture
@@ -285,21 +285,3 @@ def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, A
         look = settings(name, drawn, picture.course) | {"visible": name == "output"}
         tuples.append((drawn.levels[level], look | place, "image"))
     return tuples
-
-
-def take_away(viewer: ViewerModel, layers: Iterable[Layer]) -> None:
-    """Remove layers that are still there; together, for napari collects garbage after each."""
-    there = [layer for layer in layers if layer in viewer.layers]
-    if there:
-        with viewer.layers.batched_update():
-            for layer in there:
-                viewer.layers.remove(layer)
-
-
-@contextmanager
-def keep_selection(viewer: ViewerModel) -> Iterator[None]:
-    """Leave selected what the person had selected."""
-    active = viewer.layers.selection.active
-    yield
-    if active is not None and active in viewer.layers:
-        viewer.layers.selection.active = active

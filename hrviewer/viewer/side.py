@@ -19,8 +19,9 @@ import numpy as np
 from napari.layers import Image, Layer, Points
 
 from hrviewer.viewer.colours import STYLES
+from hrviewer.viewer.layer_list import keep_selection, take_away
 from hrviewer.viewer.levels import KEY, image_layer, placement, pyramid_of
-from hrviewer.viewer.overlays import FINEST, keep_selection, settings, take_away
+from hrviewer.viewer.overlays import FINEST, settings
 from hrviewer.viewer.picture import Map, MapName, Picture
 from hrviewer.viewer.places import screen_pixel
 

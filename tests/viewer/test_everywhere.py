@@ -29,7 +29,7 @@ from hrviewer.runs import Run
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.panel.exporting import ExportTab
 
-from .test_controller import settle
+from .conftest import until_quiet
 
 pytestmark = pytest.mark.slow
 
@@ -143,7 +143,7 @@ def test_from_the_command_line(run, tmp_path):
 
 def test_from_the_window(run, controller, finish, qtbot, tmp_path):
     controller.open_run(run.path)
-    settle(controller)
+    until_quiet(controller)
     tab = ExportTab(controller)
     qtbot.addWidget(tab)
     for name in formats(run):
@@ -151,7 +151,7 @@ def test_from_the_window(run, controller, finish, qtbot, tmp_path):
         tab.format.setCurrentText(name)
         tab.path.setText(str(path))
         tab.export.click()
-        settle(controller)
+        until_quiet(controller)
         assert tab.words.text() == f"written: {path}"
         CHECKS[name](path, run)
 

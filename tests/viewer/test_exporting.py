@@ -16,7 +16,7 @@ from hrviewer.runs import Run
 from hrviewer.viewer import annotating
 from hrviewer.viewer.panel.exporting import ExportTab
 
-from .test_controller import errors, settle
+from .conftest import errors, until_quiet
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_export_from_the_tab(tab, done):
     tab.export.click()
     assert not tab.export.isEnabled()
     assert tab.stop.isEnabled()
-    settle(done)
+    until_quiet(done)
     assert tab.words.text() == f"written: {path}"
     assert tab.bar.value() == 1000
     with open(path, encoding="utf-8") as file:
@@ -70,7 +70,7 @@ def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
     tab.format.setCurrentText("geotiff")
     tab.path.setText(str(tmp_path / "a.tif"))
     tab.export.click()
-    settle(done)
+    until_quiet(done)
     assert "place on Earth" in tab.words.text()
     assert "place on Earth" in errors(done)[-1]
 
@@ -90,7 +90,7 @@ def test_an_export_can_be_stopped(tab, done, monkeypatch):
     tab.export.click()
     tab.stop.click()
     gate.set()
-    settle(done)
+    until_quiet(done)
     assert "stopped" in tab.words.text()
     assert sorted(folder.iterdir()) == before
 
@@ -105,13 +105,13 @@ def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
     monkeypatch.setattr(annotating, "author", lambda: "Ada")
     monkeypatch.setattr(annotating, "now", lambda: "2026-01-01T00:00:00+00:00")
     done.annotate("shapes", "tumour")
-    settle(done)
+    until_quiet(done)
     shapes, points = drawn(done)
     assert done.viewer.layers.selection.active == shapes
     assert shapes.mode == "add_polygon"
     shapes.add_polygons(np.array([[9.5, 19.5], [9.5, 29.5], [29.5, 29.5]]))
     points.add([[4.5, 5.5]])
-    settle(done)
+    until_quiet(done)
     first, second = read_annotations(done.run.path)
     assert (first.label, first.about) == (
         "tumour", {"author": "Ada", "time": "2026-01-01T00:00:00+00:00"}
@@ -129,12 +129,12 @@ def test_a_change_bears_who_made_it(done, monkeypatch):
     ])  # fmt: skip
     monkeypatch.setattr(annotating, "author", lambda: "Ada")
     done.annotate("points", "c")
-    settle(done)
+    until_quiet(done)
     _, points = drawn(done)
     points.selected_data = {1}
     points._move([1], [40.0, 40.0])
     points.events.data(value=points.data, action="changed", data_indices=(1,), vertex_indices=((),))
-    settle(done)
+    until_quiet(done)
     first, second = read_annotations(done.run.path)
     assert (first.about["author"], second.about["author"]) == ("Bob", "Ada")
     assert (first.label, second.label) == ("a", "b")
@@ -144,9 +144,9 @@ def test_what_a_layer_cannot_hold_is_kept(done):
     outer, hole = rectangle(10, 10, 50, 50)[0], rectangle(20, 20, 5, 5)[0]
     keep_annotations(done.run.path, [Feature("annotation", "ring", ((outer, hole),))])
     done.annotate("points", "c")
-    settle(done)
+    until_quiet(done)
     drawn(done)[1].add([[1.0, 2.0]])
-    settle(done)
+    until_quiet(done)
     ring, _ = read_annotations(done.run.path)
     assert ring.label == "ring"
     assert len(ring.polygons[0]) == 2
@@ -155,7 +155,7 @@ def test_what_a_layer_cannot_hold_is_kept(done):
 def test_a_reopened_run_brings_them_back(done, finish):
     keep_annotations(done.run.path, [Feature("annotation", "a", point=(10, 10))])
     done.open_run(done.run.path)
-    settle(done)
+    until_quiet(done)
     assert len(drawn(done)[1].data) == 1
     done.start()
     finish(done)
@@ -175,7 +175,7 @@ def test_closing_the_window_keeps_the_last_edit(done, monkeypatch):
 
 def test_the_networks_points_can_be_corrected(done):
     done.annotate("points", "c", correct=True)
-    settle(done)
+    until_quiet(done)
     kept = read_annotations(done.run.path)
     assert kept
     assert {feature.about["author"] for feature in kept} == {done.run.header["model"]}
@@ -193,7 +193,7 @@ def test_a_file_is_brought_in_as_layers(done, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("ymin,xmin,ymax,xmax,label\n10,20,30,40,tumour\n")
     done.bring_in(path)
-    settle(done)
+    until_quiet(done)
     (layer,) = [layer for layer in done.viewer.layers if layer.name == "mine"]
     assert layer.features["label"].tolist() == ["tumour"]
     np.testing.assert_array_equal(layer.data[0].min(axis=0), [9.5, 19.5])
@@ -201,7 +201,7 @@ def test_a_file_is_brought_in_as_layers(done, tmp_path):
     done.viewer.layers.selection.active = layer
     assert done.rect().astuple() == (10, 20, 20, 20)
     done.bring_in(tmp_path / "none.csv")
-    settle(done)
+    until_quiet(done)
     assert "no such file" in errors(done)[-1]
 
 
