@@ -109,8 +109,8 @@ class Plot(QWidget):
             told, across = [told[-1]] * 2, [0.0, 1.0]
         ends = [limits(one) for one in told]
         value, (low, high) = told[-1].value, ends[-1]
-        widest = max(high - low for low, high in ends)
-        half = max(min(widest / 2, high - low), abs(value) * 0.01, 1e-9)
+        room = max(high - low for low, high in ends) / 2 if last > first else high - low
+        half = max(min(room, high - low), abs(value) * 0.01, 1e-9)
         bottom, top = (low + high) / 2 - half, (low + high) / 2 + half
         inner = frame.adjusted(MARGIN, MARGIN, -MARGIN, -MARGIN)
 
