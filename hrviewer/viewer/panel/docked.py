@@ -34,6 +34,7 @@ from hrviewer.viewer.panel.running import Running
 from hrviewer.viewer.panel.shortcuts import Shortcuts
 from hrviewer.viewer.panel.truth import TruthSwitch
 from hrviewer.viewer.panel.warped import Warped
+from hrviewer.viewer.software_gl import keep_programs
 
 if TYPE_CHECKING:
     import napari
@@ -57,6 +58,7 @@ class Panel(QTabWidget):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
+        keep_programs()
         self.controller = controller = Controller(napari_viewer)
         self.choice = Choice(controller)
         self.following = Following(controller)

@@ -1,0 +1,32 @@
+"""A crash of Mesa's software renderer, kept away.
+
+With napari 0.9 on Mesa's llvmpipe (seen with 22.3, which screens without a GPU, remote ones and
+virtual ones draw with): show images and a `Vectors` layer, remove them all, show another image, and
+the process ends in ``glDrawArrays``. It does not where no GL program is deleted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vispy.gloo import gl, glir
+
+__all__ = ["keep_programs"]
+
+
+def keep_programs() -> None:
+    """Let programs be deleted by GPUs only; of a layer that is gone llvmpipe keeps some kilobytes.
+
+    It holds for the whole process, and may be asked for again.
+    """
+    if getattr(glir.GlirProgram.delete, "kept", False):
+        return
+    delete = glir.GlirProgram.delete
+
+    def keep(program: Any) -> None:
+        # A context is current here, and only here.
+        if "llvmpipe" not in str(gl.glGetParameter(gl.GL_RENDERER)):
+            delete(program)
+
+    keep.kept = True  # type: ignore[attr-defined]
+    glir.GlirProgram.delete = keep

@@ -1,0 +1,51 @@
+"""Layers may go without taking the window with them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from vispy.gloo import gl, glir
+
+from hrviewer.viewer.software_gl import keep_programs
+
+COME_AND_GO = """
+import napari
+import numpy as np
+from hrviewer.viewer.software_gl import keep_programs
+from hrviewer.viewer.stage import rest
+
+keep_programs()
+viewer = napari.Viewer()
+viewer.add_image(np.zeros((512, 512)))
+rest(1)
+for _ in range(3):
+    layers = [viewer.add_image(np.zeros((64, 64)), visible=i == 0) for i in range(4)]
+    layers.append(viewer.add_vectors(np.ones((5, 2, 2)), edge_width=3))
+    rest(0.3)
+    for layer in layers:
+        viewer.layers.remove(layer)
+    rest(0.3)
+viewer.close()
+print("still here")
+"""
+
+
+def test_layers_come_and_go():
+    done = subprocess.run(
+        [sys.executable, "-c", COME_AND_GO], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "still here\n", done.returncode
+
+
+def test_gpus_delete_and_llvmpipe_keeps(monkeypatch):
+    gone = []
+    monkeypatch.setattr(glir.GlirProgram, "delete", gone.append)
+    keep_programs()
+    mended = glir.GlirProgram.delete
+    keep_programs()
+    assert glir.GlirProgram.delete is mended
+    for renderer in ("llvmpipe (LLVM 15.0.6, 256 bits)", "NVIDIA H200"):
+        monkeypatch.setattr(gl, "glGetParameter", lambda name, said=renderer: said)
+        mended(renderer)
+    assert gone == ["NVIDIA H200"]
