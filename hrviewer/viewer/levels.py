@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
 __all__ = [
     "KEY",
     "image_layer",
     "is_base",
+    "lies_on",
     "placement",
     "plane_of",
     "pyramid_of",
@@ -198,3 +199,9 @@ def placement(base: Image, cell: float) -> dict[str, Any]:
     if flat:
         place |= {"shear": shear, "rotate": rotate, "affine": base.affine}
     return place
+
+
+def lies_on(layer: Layer, base: Image) -> bool:
+    """Tell whether a layer with the pixels of another one lies where that one does."""
+    place = placement(base, 1.0)
+    return all(np.array_equal(getattr(layer, key), value) for key, value in place.items())

@@ -18,7 +18,7 @@ from hrviewer.viewer.attending import Attending
 from hrviewer.viewer.coded import Coded
 from hrviewer.viewer.colours import STYLES
 from hrviewer.viewer.layer_list import keep_selection, take_away
-from hrviewer.viewer.levels import KEY, placement
+from hrviewer.viewer.levels import KEY, lies_on, placement
 from hrviewer.viewer.outlines import Outlines
 from hrviewer.viewer.picture import MAPS, Course, Map, MapName, Picture
 from hrviewer.viewer.warped import Grids
@@ -73,7 +73,7 @@ class Overlays:
         self.grids: Grids | None = None
         self.coded: Coded | None = None
         self.attending: Attending | None = None
-        if like is not None and like.base is base and all(one in viewer.layers for one in like):
+        if like is not None and like.base is base and like.whole:
             self._take_over(like)
         else:
             self._add(like)
@@ -113,6 +113,13 @@ class Overlays:
             layer.metadata = settings(name, drawn, self.picture.course)["metadata"]
             layer.contrast_limits_range = layer.contrast_limits = drawn.limits
             self._swap(name)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all layers are there, and where the image is."""
+        return all(layer in self.viewer.layers for layer in self) and lies_on(
+            self.outlines.layer, self.base
+        )
 
     def __iter__(self) -> Iterator[Layer]:
         """All layers."""
