@@ -30,10 +30,10 @@ demo: .venv/.ready
 	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo
 
 test: .venv/.ready
-	$(PYTEST) -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile $(COVERAGE) $(ARGS)
 
 # By itself: following every line takes half as long again.
-coverage: ARGS += --cov=hrviewer --cov-report=term:skip-covered
+coverage: COVERAGE := --cov=hrviewer --cov-report=term:skip-covered
 coverage: test
 
 test-slow: .venv/.ready

@@ -73,7 +73,7 @@ class Overlays:
         self.grids: Grids | None = None
         self.coded: Coded | None = None
         self.attending: Attending | None = None
-        if like is not None and like.base is base and like.whole:
+        if like is not None and like.base is base and like.in_place:
             self._take_over(like)
         else:
             self._add(like)
@@ -115,7 +115,7 @@ class Overlays:
             self._swap(name)
 
     @property
-    def whole(self) -> bool:
+    def in_place(self) -> bool:
         """Whether all layers are there, and where the image is."""
         return all(layer in self.viewer.layers for layer in self) and lies_on(
             self.outlines.layer, self.base

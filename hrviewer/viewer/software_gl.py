@@ -14,19 +14,18 @@ from vispy.gloo import gl, glir
 __all__ = ["keep_programs"]
 
 
+_delete = glir.GlirProgram.delete
+
+
 def keep_programs() -> None:
     """Let programs be deleted by GPUs only; of a layer that is gone llvmpipe keeps some kilobytes.
 
     It holds for the whole process, and may be asked for again.
     """
-    if getattr(glir.GlirProgram.delete, "kept", False):
-        return
-    delete = glir.GlirProgram.delete
+    glir.GlirProgram.delete = _keep
 
-    def keep(program: Any) -> None:
-        # A context is current here, and only here.
-        if "llvmpipe" not in str(gl.glGetParameter(gl.GL_RENDERER)):
-            delete(program)
 
-    keep.kept = True  # type: ignore[attr-defined]
-    glir.GlirProgram.delete = keep
+def _keep(program: Any) -> None:
+    # A context is current here, and only here.
+    if "llvmpipe" not in str(gl.glGetParameter(gl.GL_RENDERER)):
+        _delete(program)

@@ -160,12 +160,12 @@ def test_another_picture_is_shown_in_the_layers_that_are_there(make_napari_viewe
     assert not {*third} & {*second}
     assert third.layers["cost"].opacity == 0.3
     # So are all, where the image has another place by now.
-    assert third.whole
+    assert third.in_place
     base.scale = (2, 2)
-    assert not third.whole
+    assert not third.in_place
     fourth = Overlays(viewer, base, drawn(image), like=third)
     assert not {*fourth} & {*third}
-    assert fourth.whole
+    assert fourth.in_place
 
 
 def test_a_reader_gets_maps_of_a_sensible_size(image):

@@ -7,7 +7,7 @@ import sys
 
 from vispy.gloo import gl, glir
 
-from hrviewer.viewer.software_gl import keep_programs
+from hrviewer.viewer import software_gl
 
 COME_AND_GO = """
 import napari
@@ -40,12 +40,10 @@ def test_layers_come_and_go():
 
 def test_gpus_delete_and_llvmpipe_keeps(monkeypatch):
     gone = []
-    monkeypatch.setattr(glir.GlirProgram, "delete", gone.append)
-    keep_programs()
-    mended = glir.GlirProgram.delete
-    keep_programs()
-    assert glir.GlirProgram.delete is mended
+    monkeypatch.setattr(software_gl, "_delete", gone.append)
+    monkeypatch.setattr(glir.GlirProgram, "delete", None)
+    software_gl.keep_programs()
     for renderer in ("llvmpipe (LLVM 15.0.6, 256 bits)", "NVIDIA H200"):
         monkeypatch.setattr(gl, "glGetParameter", lambda name, said=renderer: said)
-        mended(renderer)
+        glir.GlirProgram.delete(renderer)
     assert gone == ["NVIDIA H200"]
