@@ -27,7 +27,7 @@ help:
 	@touch $@
 
 demo: .venv/.ready
-	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo
+	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo.demo
 
 test: .venv/.ready
 	$(PYTEST) -n 2 --dist loadfile $(COVERAGE) $(ARGS)

@@ -38,8 +38,8 @@ from hrviewer.geometry import Rect
 from hrviewer.models import Network, open_pack
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.pyramid.cache import tile_cache
-from hrviewer.runs.execute import Job, parse_params
+from hrviewer.pyramid.tile_cache import tile_cache
+from hrviewer.runs.runner import Job, parse_params
 from hrviewer.strategies import get_strategy
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

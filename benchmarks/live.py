@@ -93,8 +93,8 @@ def measure(
 
     from hrviewer.pyramid import open_pyramid
     from hrviewer.strategies import strategy_ids
-    from hrviewer.viewer.panel.docked import WIDTH
     from hrviewer.viewer.view import view
+    from hrviewer.viewer.widgets.dock import WIDTH
 
     mind(manners)
     with tempfile.TemporaryDirectory() as folder, open_pyramid(image) as pyramid:
@@ -177,7 +177,7 @@ def measure(
 
 def mind(manners: str) -> None:
     """Let the device's thread behave in another way than the product's own."""
-    from hrviewer.engine import device
+    from hrviewer.engine import device_scheduler
 
     def idle() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -187,7 +187,7 @@ def mind(manners: str) -> None:
 
     other = {"idle": idle, "nice": nice, "rude": lambda: None}
     if manners != "asis":
-        device.give_way = other[manners]
+        device_scheduler.give_way = other[manners]
 
 
 def tell(words: str) -> None:
@@ -298,7 +298,7 @@ def play(
     """Move the camera, and return how the event loop took it."""
     from qtpy.QtCore import QEventLoop, Qt, QTimer
 
-    from hrviewer.pyramid.cache import tile_cache
+    from hrviewer.pyramid.tile_cache import tile_cache
 
     go(viewer, script[0])
     spin(0.5)
@@ -396,11 +396,13 @@ class Bench:
         """Return what tells whether the session is idle and the device has nothing left."""
         from hrviewer.engine import Priority
 
-        session, device = self.controller.live.session, self.controller._device
-        if device is None:
+        session, device_scheduler = self.controller.live.session, self.controller._device
+        if device_scheduler is None:
             return lambda: True
-        last = device.call(lambda: None, Priority.PREFETCH)
-        return lambda: last.done() and not device.running and (session is None or session.idle())
+        last = device_scheduler.call(lambda: None, Priority.PREFETCH)
+        return lambda: (
+            last.done() and not device_scheduler.running and (session is None or session.idle())
+        )
 
     @property
     def computed(self) -> int:
@@ -420,8 +422,8 @@ class Bench:
 
     def visit(self, place: Move) -> tuple[float, float]:
         """Go somewhere; return the seconds to the first overlay and to the full view."""
-        from hrviewer.viewer.picture import block
-        from hrviewer.viewer.places import visible_rect
+        from hrviewer.app.maps.result_maps import block
+        from hrviewer.viewer.image.geometry import visible_rect
 
         layer = self.controller.overlays.layers["output"]
         drawn = self.controller.overlays.picture.maps["output"]

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from hrviewer.engine import Device, Networks
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Card, Network, Pack
-from hrviewer.models.memory import peak_memory
+from hrviewer.models.memory_usage import peak_memory
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.cache import tile_cache
-from hrviewer.runs.execute import Job
+from hrviewer.pyramid.tile_cache import tile_cache
+from hrviewer.runs.runner import Job
 from hrviewer.strategies import Answer, Look, Params, Scene, Strategy
 from hrviewer.strategies.protocol import Plan
 from hrviewer.strategies.tiling import aggregate, rounds

@@ -38,11 +38,11 @@ def measure(patches: int) -> dict[str, Any]:
     from napari.components import ViewerModel
     from napari.layers import Image
 
+    from hrviewer.app.maps.result_maps import MAPS, Picture
     from hrviewer.engine import Charge, Seen
     from hrviewer.geometry import Patch, Rect
     from hrviewer.strategies import Look
-    from hrviewer.viewer.overlays import Overlays
-    from hrviewer.viewer.picture import MAPS, Picture
+    from hrviewer.viewer.layers.overlays import Overlays
 
     across = math.ceil(math.sqrt(patches))
     side = across * TILE

@@ -13,8 +13,8 @@ import time
 
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.cache import tile_cache
-from hrviewer.pyramid.recipe import make_recipe, recipe_names
+from hrviewer.pyramid.synthetic import make_recipe, recipe_names
+from hrviewer.pyramid.tile_cache import tile_cache
 
 TILE = 512
 SEEDS = (0, 1, 2, 3)

@@ -31,9 +31,9 @@ from hrviewer.models.loaders import PRECISIONS
 from hrviewer.models.network import Floats
 from hrviewer.models.threads import cores
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.pyramid.cache import tile_cache
-from hrviewer.runs.execute import Job, parse_params
+from hrviewer.pyramid.tile_cache import tile_cache
 from hrviewer.runs.run import Run
+from hrviewer.runs.runner import Job, parse_params
 from hrviewer.strategies import Scene, get_strategy
 from hrviewer.strategies.tiling import input_rect, tiles
 

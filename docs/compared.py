@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hrviewer.viewer.stage import picture, set_up, wait
+from hrviewer.viewer.demo.window_driver import picture, set_up, wait
 from hrviewer.viewer.view import view
 
 

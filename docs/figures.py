@@ -21,7 +21,7 @@ import hrviewer
 from hrviewer import runs
 from hrviewer.runs import Run, sentence
 from hrviewer.strategies import Warp, get_strategy, strategy_ids
-from hrviewer.viewer.warped import lines, seen_through
+from hrviewer.viewer.layers.warp_grid import lines, seen_through
 
 mpl.use("agg")
 

@@ -22,8 +22,8 @@ import hrviewer
 from hrviewer.geometry import Rect
 from hrviewer.runs import sentence
 from hrviewer.strategies import get_strategy, strategy_ids
-from hrviewer.viewer.picture import MAPS
-from hrviewer.viewer.stage import rest, set_up, wait
+from hrviewer.app.maps.result_maps import MAPS
+from hrviewer.viewer.demo.window_driver import rest, set_up, wait
 from hrviewer.viewer.view import View, view
 
 mpl.use("agg")

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hrviewer.geometry import Rect
+    from hrviewer.ground_truth import Truth
     from hrviewer.models import Pack
     from hrviewer.pyramid import Pyramid
     from hrviewer.runs import Run, Scaling
     from hrviewer.strategies import Strategy
-    from hrviewer.truth import Truth
     from hrviewer.viewer.view import View
 
 __all__ = ["__version__", "compare", "cost", "export", "open", "run", "view"]
@@ -288,7 +288,7 @@ def export(run: Run | str | Path, path: str | Path, to: str | None = None, **opt
     path : str or Path
         Where; nothing may be there yet.
     to : str, optional
-        One of `hrviewer.exchange.FORMATS`; by the name's ending otherwise.
+        One of `hrviewer.io.FORMATS`; by the name's ending otherwise.
     **options
         The format's own, as ``contours=True`` for GeoJSON or ``dpi=300`` for a figure.
 
@@ -303,7 +303,7 @@ def export(run: Run | str | Path, path: str | Path, to: str | None = None, **opt
         If the format or an option is unknown, the place is taken, missing or full, or the run
         holds too little.
     """
-    from hrviewer.exchange import export
+    from hrviewer.io import export
     from hrviewer.runs import Run
 
     return export(run if isinstance(run, Run) else Run(run), path, to, **options)

@@ -19,7 +19,7 @@ import json
 from hrviewer.geometry import Rect
 from hrviewer.models import installed_packs, open_pack
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.recipe import make_recipe
+from hrviewer.pyramid.synthetic import make_recipe
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.training import installed_courses
 import numpy as np

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hrviewer.geometry import Rect
-from hrviewer.pyramid.recipe import Recipe
-from hrviewer.truth import Truth
+from hrviewer.ground_truth import Truth
+from hrviewer.pyramid.synthetic import Recipe
 
 __all__ = ["Squares", "install"]
 
@@ -55,4 +55,4 @@ class Squares(Recipe):
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make ``sample:squares`` the only scene that is installed."""
     entry = SimpleNamespace(name="squares", load=lambda: Squares)
-    monkeypatch.setattr("hrviewer.pyramid.recipe.entry_points", lambda group: [entry])
+    monkeypatch.setattr("hrviewer.pyramid.synthetic.entry_points", lambda group: [entry])

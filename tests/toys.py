@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from hrviewer.engine import Control, Device, Looker, Networks, Record, Seen, empty_record
-from hrviewer.engine.scene import build_scene
+from hrviewer.engine.plan_setup import build_scene
 from hrviewer.geometry import Grid, Patch, Rect
 from hrviewer.models import Card, Network, Pack
 from hrviewer.pyramid import Pyramid, open_pyramid

@@ -13,10 +13,10 @@ import typer
 
 # Imported for what they register, in the order of the help.
 # isort: off
-from hrviewer.cli import looking, running, comparing, fitting, converting, choosing  # noqa: F401
+from hrviewer.cli import view, run, compare, fit, export, listing  # noqa: F401
 
 # isort: on
-from hrviewer.cli.plumbing import app
+from hrviewer.cli.common import app
 
 __all__ = ["app", "main"]
 

@@ -6,24 +6,24 @@ holds what was seen and spent; `live` follows a viewport, cut into `cells`. The
 engine writes through a `Sink`.
 """
 
-from hrviewer.engine.answer import kind_of
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Canvas
-from hrviewer.engine.cells import Cell, around, cells, empty_record, paint
-from hrviewer.engine.charge import Charge, Ledger
-from hrviewer.engine.control import Control, Stopped
-from hrviewer.engine.device import Device, Priority, streams_here
-from hrviewer.engine.driver import Progress, Sink, Update, Watch, drive
-from hrviewer.engine.hints import Hints, checked, fingerprints
-from hrviewer.engine.live import Session
-from hrviewer.engine.looker import Looker, role_of
-from hrviewer.engine.native import native_scale
+from hrviewer.engine.cost import Charge, Ledger
+from hrviewer.engine.device_scheduler import Device, Priority, streams_here
+from hrviewer.engine.live_session import Session
+from hrviewer.engine.patch_result import Seen, pack_seen, unpack_seen
+from hrviewer.engine.pipeline import Looker, role_of
+from hrviewer.engine.plan_runner import Progress, Sink, Update, Watch, drive
+from hrviewer.engine.plan_setup import Networks, build_scene, speaker
+from hrviewer.engine.postprocess import kind_of
 from hrviewer.engine.precision import Off, how_far_off
+from hrviewer.engine.priors import Hints, checked, fingerprints
 from hrviewer.engine.record import PatchRow, Published, Record, map_cell
-from hrviewer.engine.scene import Networks, build_scene, speaker
-from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
-from hrviewer.engine.tokens import Attended, attended
+from hrviewer.engine.roles import native_scale
+from hrviewer.engine.run_control import Control, Stopped
+from hrviewer.engine.token_inference import Attended, attended
+from hrviewer.engine.viewport_cells import Cell, around, cells, empty_record, paint
 
 __all__ = [
     "Attended",

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from hrviewer.engine.control import Control, Stopped
-from hrviewer.engine.seen import Seen, pack_seen, unpack_seen
+from hrviewer.engine.patch_result import Seen, pack_seen, unpack_seen
+from hrviewer.engine.run_control import Control, Stopped
 
 __all__ = ["ResultCache"]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.engine.calibration import fullest, prepared
-from hrviewer.engine.device import Priority
-from hrviewer.engine.scene import Networks
+from hrviewer.engine.device_scheduler import Priority
+from hrviewer.engine.int8_calibration import fullest, prepared
+from hrviewer.engine.plan_setup import Networks
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Scene, tiles
 

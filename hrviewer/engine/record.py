@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine.canvas import Canvas
-from hrviewer.engine.charge import Ledger
-from hrviewer.engine.seen import Seen
+from hrviewer.engine.cost import Ledger
+from hrviewer.engine.patch_result import Seen
 from hrviewer.geometry import Rect
 from hrviewer.strategies import Look, Show, Think, Warp
 

@@ -3,8 +3,8 @@
 Importing this loads no back end. Weights are read when a pack's role is loaded.
 """
 
+from hrviewer.models.builtin_saliency import BUILTINS, builtin
 from hrviewer.models.card import Card
-from hrviewer.models.classical import BUILTINS, builtin
 from hrviewer.models.network import Network
 from hrviewer.models.pack import JoinedPack, Pack, installed_packs, open_pack
 

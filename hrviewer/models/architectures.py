@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.models.backbones import timm_model
-from hrviewer.models.counting import Counts
+from hrviewer.models.count_head import Counts
 from hrviewer.models.timm_vit import TimmViT
 from hrviewer.models.transformer import TokenTransformer
 
@@ -236,7 +236,7 @@ class AttentionHead(nn.Module):
     Gated attention (Ilse, Tomczak and Welling, *Attention-based Deep Multiple Instance Learning*,
     ICML 2018) before a linear function, which may as well be asked at each place: the answer is
     the softmax of the average of what it says, weighted by the exponentials of the scores
-    (`hrviewer.models.pooling`).
+    (`hrviewer.models.attention_pooling`).
 
     Parameters
     ----------

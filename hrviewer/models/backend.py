@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hrviewer.errors import UserError
+from hrviewer.models.measurement_cache import keep, recall
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.remembered import keep, recall
 from hrviewer.models.threads import sharing, streams_here
 
 if TYPE_CHECKING:

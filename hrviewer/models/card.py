@@ -133,7 +133,7 @@ class Output(_Part):
         channels with the variances of the counts in each cell, which add up as counts do.
     attention
         Whether a head gives one answer for all places: after the classes of each comes how much
-        it is to matter, as a score (`hrviewer.models.pooling`).
+        it is to matter, as a score (`hrviewer.models.attention_pooling`).
     """
 
     stride: PositiveInt | PositiveFloat | tuple[PositiveInt, ...]

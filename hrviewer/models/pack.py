@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hrviewer.errors import UserError
 from hrviewer.models import loaders
+from hrviewer.models.builtin_saliency import builtin
 from hrviewer.models.card import Card, read_json
-from hrviewer.models.classical import builtin
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.told import brief
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.models.backbones import create
-from hrviewer.models.merging import Merged
+from hrviewer.models.token_merging import Merged
 from hrviewer.models.transformer import CELLS, PATCH, TokenNetwork, attend, octave
 
 __all__ = ["TimmViT"]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.models.counting import Counts
-from hrviewer.models.merging import Merged
+from hrviewer.models.count_head import Counts
+from hrviewer.models.token_merging import Merged
 
 __all__ = ["CELLS", "PATCH", "TokenNetwork", "TokenTransformer", "attend", "octave", "squares"]
 

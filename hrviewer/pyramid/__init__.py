@@ -5,11 +5,11 @@ its `Level` objects, whose tiles all come through one `TileCache`; a `Meter` say
 paid.
 """
 
-from .cache import TileCache, TileKey, tile_cache
-from .level import Level
-from .meter import Meter, Reading
-from .opening import open_pyramid
-from .pyramid import Pyramid
+from hrviewer.pyramid.level import Level
+from hrviewer.pyramid.opening import open_pyramid
+from hrviewer.pyramid.pyramid import Pyramid
+from hrviewer.pyramid.read_cost import Meter, Reading
+from hrviewer.pyramid.tile_cache import TileCache, TileKey, tile_cache
 
 __all__ = [
     "Level",

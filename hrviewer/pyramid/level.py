@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hrviewer.errors import UserError
-
-from .cache import Decoded, Tile, TileKey, tile_cache
-from .meter import Meter
+from hrviewer.pyramid.read_cost import Meter
+from hrviewer.pyramid.tile_cache import Decoded, Tile, TileKey, tile_cache
 
 if TYPE_CHECKING:
     import zarr
@@ -195,7 +194,7 @@ class Level:
     @cached_property
     def zarr(self) -> zarr.Array[Any]:
         """The level as a read-only zarr array ``(h, w, c)``, fed by the tile cache."""
-        from .store import open_level
+        from hrviewer.pyramid.zarr_store import open_level
 
         return open_level(self)
 

@@ -9,15 +9,14 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from hrviewer.errors import UserError
-
-from .pyramid import Pyramid
-from .sources.array import ArraySource, level_behind
-from .sources.base import Refusal, Source
-from .sources.omezarr import OmeZarrSource
-from .sources.picture import PictureSource
-from .sources.sample import SampleSource
-from .sources.slide import SlideSource
-from .sources.tiff import TiffSource
+from hrviewer.pyramid.pyramid import Pyramid
+from hrviewer.pyramid.readers.array import ArraySource, level_behind
+from hrviewer.pyramid.readers.base import Refusal, Source
+from hrviewer.pyramid.readers.omezarr import OmeZarrSource
+from hrviewer.pyramid.readers.openslide import SlideSource
+from hrviewer.pyramid.readers.pillow import PictureSource
+from hrviewer.pyramid.readers.synthetic import SampleSource
+from hrviewer.pyramid.readers.tiff import TiffSource
 
 __all__ = ["open_pyramid", "sources"]
 

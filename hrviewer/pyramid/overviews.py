@@ -20,16 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrviewer.cache_folder import cache_folder
-
-from .cache import Decoded
-from .level import Level
-from .meter import Meter, Reading
-from .resample import block_mean
-from .zarr_tiles import ZarrTiles
+from hrviewer.paths import cache_folder
+from hrviewer.pyramid.level import Level
+from hrviewer.pyramid.read_cost import Meter, Reading
+from hrviewer.pyramid.resample import block_mean
+from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
 if TYPE_CHECKING:
-    from .sources.base import Source
+    from hrviewer.pyramid.readers.base import Source
 
 __all__ = ["COARSEST", "TOO_LARGE", "Overviews"]
 

@@ -16,16 +16,15 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hrviewer.geometry import Rect
-from hrviewer.truth import Truth
-
-from .cache import TileKey
-from .level import Level
-from .meter import Meter
-from .overviews import Overviews
-from .resample import Fill, block_mean, edges, finish, outside, weights
+from hrviewer.ground_truth import Truth
+from hrviewer.pyramid.level import Level
+from hrviewer.pyramid.overviews import Overviews
+from hrviewer.pyramid.read_cost import Meter
+from hrviewer.pyramid.resample import Fill, block_mean, edges, finish, outside, weights
+from hrviewer.pyramid.tile_cache import TileKey
 
 if TYPE_CHECKING:
-    from .sources.base import Source
+    from hrviewer.pyramid.readers.base import Source
 
 __all__ = ["Pyramid"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .cache import Decoded
+from hrviewer.pyramid.tile_cache import Decoded
 
 if TYPE_CHECKING:
     import zarr

@@ -8,12 +8,12 @@ a run kept.
 """
 
 from hrviewer.runs.compare import compare
-from hrviewer.runs.estimate import describe, sentence, verdict
-from hrviewer.runs.execute import Job, parse_params, run
-from hrviewer.runs.experiment import experiment
-from hrviewer.runs.fitting import Fitted, fit_head, fit_images
-from hrviewer.runs.resolution import Scaling, cost
+from hrviewer.runs.estimates import describe, sentence, verdict
+from hrviewer.runs.heads import Fitted, fit_head, fit_images
 from hrviewer.runs.run import Run
+from hrviewer.runs.runner import Job, parse_params, run
+from hrviewer.runs.scaling import Scaling, cost
+from hrviewer.runs.survey_experiment import experiment
 
 __all__ = [
     "Fitted",

@@ -22,16 +22,16 @@ from platformdirs import user_data_path
 
 from hrviewer.engine import Budget, Control, Device, Networks, Watch, streams_here
 from hrviewer.errors import UserError
-from hrviewer.exchange.truth import folders
 from hrviewer.geometry import Rect
+from hrviewer.ground_truth import Truth
+from hrviewer.io.ground_truth import datasets
 from hrviewer.models import Pack, open_pack
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.runs.execute import Job, parse_params, result_cache
-from hrviewer.runs.judge import Judge, find_judge
+from hrviewer.runs.evaluation import Judge, find_judge
 from hrviewer.runs.metrics import grid_errors, parts
 from hrviewer.runs.run import Run
+from hrviewer.runs.runner import Job, parse_params, result_cache
 from hrviewer.strategies import get_strategy, strategy_ids
-from hrviewer.truth import Truth
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -445,7 +445,7 @@ def images_in(images: object) -> Iterator[object]:
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
         if path.is_dir() and path.suffix != ".zarr":
-            yield from map(str, folders.images(path))
+            yield from map(str, datasets.images(path))
             return
     yield images
 

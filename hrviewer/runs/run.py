@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
-from hrviewer.runs.estimate import sentence, verdict
+from hrviewer.runs.estimates import sentence, verdict
 from hrviewer.runs.writer import read_header, write_header
 
 __all__ = ["Run"]
@@ -124,12 +124,12 @@ class Run:
 
     def cost_map(self, quantity: str = "flops") -> NDArray[np.float64]:
         """Return one quantity's cost per cell, ``(rows, columns)``."""
-        from hrviewer.engine.charge import QUANTITIES
+        from hrviewer.engine.cost import QUANTITIES
 
         return np.asarray(self.map("cost")[0][QUANTITIES.index(quantity)])
 
     def _repr_html_(self) -> str:
-        from hrviewer.exchange.report import gallery
+        from hrviewer.io.figures.html_report import gallery
 
         cost = self.cost
         params = [f"{name}={value}" for name, value in self.header["params"].items()]

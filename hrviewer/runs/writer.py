@@ -31,10 +31,10 @@ from hrviewer.engine import (
     pack_seen,
     unpack_seen,
 )
-from hrviewer.engine.charge import QUANTITIES
+from hrviewer.engine.cost import QUANTITIES
 from hrviewer.errors import UserError
-from hrviewer.exchange.omezarr import create_image
 from hrviewer.geometry import Rect
+from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import Card
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import Look, Show, Think, Warp

@@ -13,10 +13,10 @@ from pydantic import Field
 
 from hrviewer.geometry import Patch, snap_scale
 from hrviewer.strategies.base import Params, Strategy, Words, tile_field
+from hrviewer.strategies.estimation.intervals import Interval
+from hrviewer.strategies.estimation.sampling_grid import Leaves, content, cut, gather
+from hrviewer.strategies.estimation.two_phase import Closer, Guess, corrected
 from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
-from hrviewer.strategies.survey.closer import Closer, Guess, corrected
-from hrviewer.strategies.survey.intervals import Interval
-from hrviewer.strategies.survey.leaves import Leaves, content, cut, gather
 from hrviewer.strategies.tiling import ROUND, Told, aggregate, response, rounds, tiles
 
 __all__ = ["Scanner", "ScannerParams"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Patch, Rect
-from hrviewer.models.pooling import join_parts
+from hrviewer.models.attention_pooling import join_parts
 from hrviewer.strategies.protocol import Handle, Role, Show
 
 __all__ = [

@@ -46,20 +46,29 @@ Any other role offers an object of its own with what `Lesson` asks for. The loop
 looks into a batch or an output: both are the lesson's.
 """
 
-from hrviewer.training.coding import Coder, Reader
-from hrviewer.training.density import Counted, Density, halo
-from hrviewer.training.lesson import Batch, Course, Lesson, installed_courses
+from hrviewer.training.data_streams import Alone, Joined
+from hrviewer.training.density_task import Counted, Density, halo
+from hrviewer.training.distillation import Student
+from hrviewer.training.encoder_tasks import Coder, Reader
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
-from hrviewer.training.picking import Picker
-from hrviewer.training.policy import Chooser
-from hrviewer.training.reconstruction import Reconstructor
-from hrviewer.training.resizing import Resizer
-from hrviewer.training.scenes import CHOOSE, TEST, TRAIN, Pieces, Whole, counted, density, picture
-from hrviewer.training.streams import Alone, Joined
-from hrviewer.training.student import Student
-from hrviewer.training.tokens import TokenStudent
-from hrviewer.training.writing import write_role
+from hrviewer.training.policy_task import Chooser
+from hrviewer.training.reconstruction_task import Reconstructor
+from hrviewer.training.resizer_task import Resizer
+from hrviewer.training.save_pack import write_role
+from hrviewer.training.scout_tasks import Picker
+from hrviewer.training.synthetic_data import (
+    CHOOSE,
+    TEST,
+    TRAIN,
+    Pieces,
+    Whole,
+    counted,
+    density,
+    picture,
+)
+from hrviewer.training.task import Batch, Course, Lesson, installed_courses
+from hrviewer.training.token_distillation import TokenStudent
 
 __all__ = [
     "CHOOSE",

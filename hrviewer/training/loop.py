@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from hrviewer.errors import UserError
-from hrviewer.training.lesson import Lesson
+from hrviewer.training.task import Lesson
 
 __all__ = ["train"]
 

@@ -25,34 +25,34 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from psygnal import Signal
 
+from hrviewer.app.maps.result_maps import Picture
+from hrviewer.app.services.annotation_service import Drawing
+from hrviewer.app.services.compare_service import Comparison
+from hrviewer.app.services.export_service import Exporter
+from hrviewer.app.services.ground_truth_service import TruthPoints, Truths
+from hrviewer.app.services.head_training import Labelling
+from hrviewer.app.services.live_service import Live
+from hrviewer.app.services.loading import Opener
+from hrviewer.app.services.patch_inspection import Clicking
+from hrviewer.app.services.run_loading import Reopener
+from hrviewer.app.services.run_queue import Series
+from hrviewer.app.services.run_service import Running, State
+from hrviewer.app.services.run_worker import Status
 from hrviewer.engine import Device, Networks, ResultCache, streams_here
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Pack, installed_packs, open_pack
 from hrviewer.runs import Run
-from hrviewer.runs.execute import result_cache
-from hrviewer.runs.hints import density_of
+from hrviewer.runs.priors import density_of
+from hrviewer.runs.runner import result_cache
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
-from hrviewer.viewer.annotating import Annotations, Tool
-from hrviewer.viewer.arriving import follow
-from hrviewer.viewer.clicking import Clicking
-from hrviewer.viewer.comparison import Comparison
-from hrviewer.viewer.drawing import Drawing
-from hrviewer.viewer.exporting import Exporter
-from hrviewer.viewer.hinting import drawn_map
-from hrviewer.viewer.labelling import Labelling
-from hrviewer.viewer.levels import is_base, pyramid_of
-from hrviewer.viewer.live import Live
-from hrviewer.viewer.opening import Opener
-from hrviewer.viewer.overlays import Overlays
-from hrviewer.viewer.picture import Picture
-from hrviewer.viewer.places import screen_pixel, visible_rect
-from hrviewer.viewer.region import RegionKind, chosen_rect, draw_region, shapes_of
-from hrviewer.viewer.reopening import Reopener
-from hrviewer.viewer.running import Running, State
-from hrviewer.viewer.series import Series
-from hrviewer.viewer.truth import TruthPoints, Truths
-from hrviewer.viewer.work import Status
+from hrviewer.viewer.image.geometry import screen_pixel, visible_rect
+from hrviewer.viewer.image.image_layer import is_base, pyramid_of
+from hrviewer.viewer.image.layer_refresh import follow
+from hrviewer.viewer.layers.annotation_layers import Annotations, Tool
+from hrviewer.viewer.layers.overlays import Overlays
+from hrviewer.viewer.layers.prior_map import drawn_map
+from hrviewer.viewer.layers.roi import RegionKind, chosen_rect, draw_region, shapes_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.viewer.commands import panel_of
-from hrviewer.viewer.levels import image_layer, small
+from hrviewer.viewer.contributions.commands import panel_of
+from hrviewer.viewer.image.image_layer import image_layer, small
 
 if TYPE_CHECKING:
     import napari
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hrviewer.engine import Session
     from hrviewer.models import Pack
     from hrviewer.viewer.controller import Controller
-    from hrviewer.viewer.panel import Panel
+    from hrviewer.viewer.widgets import Panel
 
 __all__ = ["View", "view"]
 
@@ -88,7 +88,7 @@ def view(
     import napari
     from napari.layers import Layer
 
-    from hrviewer.viewer.arriving import follow
+    from hrviewer.viewer.image.layer_refresh import follow
 
     pyramids: list[Pyramid] = []
     if image is not None:

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 from hrviewer.geometry import Rect
-from hrviewer.pyramid.recipe import Recipe, make_recipe
+from hrviewer.pyramid.synthetic import Recipe, make_recipe
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 

@@ -21,7 +21,7 @@ def image(tmp_path) -> Path:
 @pytest.fixture
 def toys(monkeypatch):
     """Make every pack the toy one, whose answer is known."""
-    monkeypatch.setattr("hrviewer.runs.execute.open_pack", lambda spec: toy_pack())
+    monkeypatch.setattr("hrviewer.runs.runner.open_pack", lambda spec: toy_pack())
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hrviewer.cli import looking
+from hrviewer.cli import view
 
 from .calling import RUN, call, refused, started
 
@@ -40,7 +40,7 @@ def test_info_gives_strict_json_where_nodata_is_nan(monkeypatch):
         fingerprint="f",
         notes=[],
     )
-    found = looking.about(pyramid)
+    found = view.about(pyramid)
     assert found["nodata"] == "nan"
     json.dumps(found, allow_nan=False)
 

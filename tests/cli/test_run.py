@@ -142,7 +142,7 @@ def test_failed_looks_are_told(image, monkeypatch):
             raise RuntimeError("out of ink")
 
     pack = ToyPack(main=Failing())
-    monkeypatch.setattr("hrviewer.runs.execute.open_pack", lambda spec: pack)
+    monkeypatch.setattr("hrviewer.runs.runner.open_pack", lambda spec: pack)
     result = call("run", image, *RUN, status=1)
     assert "every look failed" in result.stderr
     assert "out of ink" in result.stderr
@@ -152,7 +152,7 @@ def test_failed_looks_are_told(image, monkeypatch):
 SLOW = (
     "import sys, time",
     "from toys import Bright, ToyPack",
-    "import hrviewer.runs.execute as execute",
+    "import hrviewer.runs.runner as execute",
     "class Slow(Bright):",
     "    def see(self, batch):",
     "        time.sleep(0.2)",

@@ -36,7 +36,7 @@ def window(monkeypatch):
     module("napari", run=lambda: asked.append("waited"))
     module("napari.layers", Layer=create)
     module("hrviewer.viewer.view", view=view)
-    module("hrviewer.viewer.levels", image_layer=image_layer)
+    module("hrviewer.viewer.image.image_layer", image_layer=image_layer)
     module("qtpy")
     module("qtpy.QtWidgets")
     monkeypatch.setenv("DISPLAY", ":7")

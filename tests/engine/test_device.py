@@ -10,7 +10,7 @@ import pytest
 from toys import Bright
 
 from hrviewer.engine import Device, Priority
-from hrviewer.engine.device import NICE, is_out_of_memory
+from hrviewer.engine.device_scheduler import NICE, is_out_of_memory
 from hrviewer.models.threads import ByThreads, sharing, threads
 
 
@@ -196,7 +196,7 @@ def test_back_ends_ways_to_lack_memory():
 @pytest.mark.parametrize(("holds", "found"), [(64, 8), (4, 4), (1, 1)])
 def test_a_gpu_gets_the_batch_that_pays_and_two_threads(monkeypatch, holds, found):
     now = [0.0]
-    monkeypatch.setattr("hrviewer.engine.device.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("hrviewer.engine.device_scheduler.time.perf_counter", lambda: now[0])
     net = Bright()
     net.device = "cuda:0"
 

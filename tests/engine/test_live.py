@@ -10,7 +10,7 @@ import pytest
 from toys import FLOPS, Bench, Bright, Toy, ToyPack, many_patches, overview_then_chosen, picture
 
 from hrviewer.engine import Budget, Cell, ResultCache, Seen, Session, around, cells
-from hrviewer.engine.scene import Networks
+from hrviewer.engine.plan_setup import Networks
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies import Answer, Look, Params

@@ -3,7 +3,7 @@
 import numpy as np
 from toys import Bench, Bright, ToyPack, many_patches, picture
 
-from hrviewer.engine.spare import Spares
+from hrviewer.engine.buffer_pool import Spares
 
 
 def test_what_is_given_back_is_lent_again_and_to_one_at_a_time():

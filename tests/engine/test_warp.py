@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from toys import Bench, Kept, picture
 
 from hrviewer.engine import empty_record
-from hrviewer.engine.warp import finest, sample, spread, unwarp
-from hrviewer.engine.warping import in_range
+from hrviewer.engine.warp_inference import in_range
+from hrviewer.engine.warp_sampling import finest, sample, spread, unwarp
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Meter, open_pyramid
 from hrviewer.strategies import Answer, Warp
-from hrviewer.strategies.nonuniform.sampler import attract, forward
+from hrviewer.strategies.nonuniform.grid_sampler import attract, forward
 
 EVEN = np.stack(np.meshgrid(*[np.linspace(0, 1, 31)] * 2, indexing="ij"), axis=-1)
 

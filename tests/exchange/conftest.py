@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from made_runs import Made, on_earth, table
 
-from hrviewer.exchange.omezarr import create_image
+from hrviewer.io.ome_metadata import create_image
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from ome_zarr_models import open_ome_zarr
 from yaozarrs import validate_zarr_store
 
 from hrviewer.errors import UserError
-from hrviewer.exchange.arrays import Picture, name_axes, upright, write_pictures
+from hrviewer.io.array_writer import Picture, name_axes, upright, write_pictures
 
 TURNS = [np.array(m, float) for m in (
     [[1, 0], [0, 1]], [[-1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]],

@@ -11,8 +11,8 @@ from made_runs import blobs
 from PIL import Image
 
 from hrviewer.errors import UserError
-from hrviewer.exchange import export
-from hrviewer.exchange.figure import bar_length, captioned, look_at
+from hrviewer.io import export
+from hrviewer.io.figures.overlay_figure import bar_length, captioned, look_at
 from hrviewer.pyramid import open_pyramid
 
 

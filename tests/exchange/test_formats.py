@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hrviewer.errors import UserError
-from hrviewer.exchange import FORMATS, export
+from hrviewer.io import FORMATS, export
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -10,9 +10,9 @@ from made_runs import blobs
 from shapely.geometry import Polygon
 
 from hrviewer.errors import UserError
-from hrviewer.exchange.features import area_of, centroid
-from hrviewer.exchange.found import What, found, outlines
-from hrviewer.exchange.maps import coarser, merged, open_map
+from hrviewer.io.features import area_of, centroid
+from hrviewer.io.run_features import What, found, outlines
+from hrviewer.io.run_maps import coarser, merged, open_map
 
 ONLY = {"patches": False, "annotations": False}
 
@@ -94,7 +94,7 @@ def slow_peaks(plane, radius, least):
 
 
 def test_a_densitys_points_are_its_peaks(made, monkeypatch):
-    from hrviewer.exchange import found as module
+    from hrviewer.io import run_features as module
 
     monkeypatch.setattr(module, "BAND", 32)
     plane = np.random.default_rng(0).random((130, 75)).astype(np.float32)

@@ -10,7 +10,7 @@ import pandas as pd
 from made_runs import table
 from shapely.geometry import shape
 
-from hrviewer.exchange import export
+from hrviewer.io import export
 
 
 def strict(text: str) -> dict:

@@ -15,9 +15,9 @@ from toy_scene import install
 from yaozarrs import validate_zarr_store
 
 from hrviewer.errors import UserError
-from hrviewer.exchange import images
-from hrviewer.exchange.images import truth_path, write_image, write_scene
-from hrviewer.exchange.truth import read_truth
+from hrviewer.io import image_writer
+from hrviewer.io.ground_truth import read_truth
+from hrviewer.io.image_writer import truth_path, write_image, write_scene
 from hrviewer.pyramid import open_pyramid
 
 
@@ -25,7 +25,7 @@ from hrviewer.pyramid import open_pyramid
 def small(monkeypatch):
     """Small shards, so that small images have many."""
     for name, value in {"CHUNK": 64, "SHARD": 128, "BAND": 48, "COARSEST": 64}.items():
-        monkeypatch.setattr(images, name, value)
+        monkeypatch.setattr(image_writer, name, value)
 
 
 @pytest.fixture

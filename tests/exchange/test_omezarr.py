@@ -13,10 +13,10 @@ from made_runs import Made
 from toys import picture, toy_pack
 
 from hrviewer.errors import UserError
-from hrviewer.exchange import export
-from hrviewer.exchange.formats.omezarr import COARSEST, copy_map, halved
-from hrviewer.exchange.maps import open_map
-from hrviewer.exchange.omezarr import create_image
+from hrviewer.io import export
+from hrviewer.io.ome_metadata import create_image
+from hrviewer.io.run_maps import open_map
+from hrviewer.io.writers.omezarr import COARSEST, copy_map, halved
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import run as run_strategy
 

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from made_runs import blobs
 from shapely.geometry import shape
 
-from hrviewer.exchange import export
-from hrviewer.exchange.annotations import keep_annotations, read_annotations
-from hrviewer.exchange.dsa import as_element, read_dsa
-from hrviewer.exchange.features import Feature, area_of, rectangle
-from hrviewer.exchange.found import What, found, names_of
-from hrviewer.exchange.geojson import as_geojson, read_geojson
-from hrviewer.exchange.truth import read_truth
+from hrviewer.io import export
+from hrviewer.io.annotations import keep_annotations, read_annotations
+from hrviewer.io.dsa import as_element, read_dsa
+from hrviewer.io.features import Feature, area_of, rectangle
+from hrviewer.io.geojson import as_geojson, read_geojson
+from hrviewer.io.ground_truth import read_truth
+from hrviewer.io.run_features import What, found, names_of
 
 ALL = {"contours": True, "points": True, "spacing": 64}
 DISCS = blobs((100, 140), (30, 40, 12), (70, 100, 9)) - blobs((100, 140), (30, 40, 5)) * 0.875

@@ -11,10 +11,10 @@ import pytest
 from made_runs import blobs, table
 
 from hrviewer.errors import UserError
-from hrviewer.exchange import export
-from hrviewer.exchange.annotations import keep_annotations
-from hrviewer.exchange.features import Feature
-from hrviewer.exchange.truth import read_truth
+from hrviewer.io import export
+from hrviewer.io.annotations import keep_annotations
+from hrviewer.io.features import Feature
+from hrviewer.io.ground_truth import read_truth
 
 COLUMNS = ["role", "order", "scale", "score", "value", "flops", "read_s", "bytes", "status"]
 

@@ -14,8 +14,8 @@ import zarr
 from made_runs import PLACE
 
 from hrviewer.errors import UserError
-from hrviewer.exchange import export
-from hrviewer.exchange.formats import FORMATS
+from hrviewer.io import export
+from hrviewer.io.writers import FORMATS
 from hrviewer.pyramid import open_pyramid
 
 

@@ -12,11 +12,11 @@ import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 
 from hrviewer.errors import UserError
-from hrviewer.exchange.omezarr import multiscales
-from hrviewer.exchange.truth import labels, read_truth
-from hrviewer.exchange.truth.points import write_csv
 from hrviewer.geometry import Rect
-from hrviewer.truth import Truth
+from hrviewer.ground_truth import Truth
+from hrviewer.io.ground_truth import label_maps, read_truth
+from hrviewer.io.ground_truth.points import write_csv
+from hrviewer.io.ome_metadata import multiscales
 
 SHAPE = (100, 200)
 POINTS = np.array([[10.5, 20.0], [99.0, 150.25], [50.0, 60.0]])
@@ -218,7 +218,7 @@ def slow_centroids(values):
 
 @pytest.mark.parametrize("window", [2048, 33])
 def test_label_maps(tmp_path, monkeypatch, window):
-    monkeypatch.setattr(labels.windows, "__defaults__", (window,))
+    monkeypatch.setattr(label_maps.windows, "__defaults__", (window,))
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, disc_map(), tile=(16, 16))
     truth = read(path)
@@ -316,7 +316,7 @@ def test_real_nuclei(shared):
 
 
 def test_what_a_file_marks_keeps_its_outlines(tmp_path):
-    from hrviewer.exchange.truth import read_features
+    from hrviewer.io.ground_truth import read_features
 
     square = polygon((20, 10), (26, 10), (26, 14), (20, 14))
     path = tmp_path / "q.geojson"

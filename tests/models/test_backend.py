@@ -17,12 +17,12 @@ from model_cards import card_fields
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hrviewer.cache_folder import cache_folder
 from hrviewer.errors import UserError
 from hrviewer.models import Network, backend, open_pack
 from hrviewer.models.card import Card
 from hrviewer.models.network import Floats
 from hrviewer.models.registry import register
+from hrviewer.paths import cache_folder
 
 
 class Doubling(nn.Module):

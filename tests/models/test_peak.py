@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from hrviewer.models.memory import forget_peak, host_room, peak_memory
+from hrviewer.models.memory_usage import forget_peak, host_room, peak_memory
 
 MB = 1_000_000
 
@@ -28,7 +28,7 @@ def test_the_peak_is_what_was_held_and_can_begin_anew():
 @pytest.mark.skipif(sys.platform != "linux", reason="others count as they like")
 def test_a_child_does_not_count_its_parent():
     held = np.ones(300 * MB, np.uint8)
-    ask = "from hrviewer.models.memory import peak_memory; print(peak_memory())"
+    ask = "from hrviewer.models.memory_usage import peak_memory; print(peak_memory())"
     said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
     assert 5 * MB < int(said.stdout) < held.nbytes
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from hrviewer.cache_folder import cache_folder
 from hrviewer.models.loaders import torch as loader
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.models.remembered import keep, recall
+from hrviewer.models.measurement_cache import keep, recall
+from hrviewer.paths import cache_folder
 
 
 def test_what_is_kept_comes_back() -> None:

@@ -13,8 +13,8 @@ import hrviewer  # noqa: E402
 from hrviewer.errors import UserError  # noqa: E402
 from hrviewer.models import Card, Network  # noqa: E402
 from hrviewer.models.architectures import DensityScanner, DensityUNet  # noqa: E402
-from hrviewer.models.dense import Dense  # noqa: E402
 from hrviewer.models.loaders import load  # noqa: E402
+from hrviewer.models.shift_and_stitch import Dense  # noqa: E402
 from hrviewer.strategies.scanner import Scanner, ScannerParams  # noqa: E402
 
 WINDOW = 56

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hrviewer.models.topk import PerturbedTopK
+from hrviewer.models.perturbed_topk import PerturbedTopK
 
 SCORES = torch.tensor([[0.1, 0.5, 0.35, 0.4, -0.2]], dtype=torch.float64)
 

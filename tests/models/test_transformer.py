@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.models.merging import Merged
+from hrviewer.models.token_merging import Merged
 from hrviewer.models.transformer import TokenTransformer, squares
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hrviewer.geometry import Grid, Rect
 from hrviewer.pyramid import Meter, TileCache, TileKey, open_pyramid, tile_cache
-from hrviewer.pyramid.cache import GIB, Decoded, default_limit
+from hrviewer.pyramid.tile_cache import GIB, Decoded, default_limit
 
 
 def tile(size: int) -> Decoded:

@@ -13,7 +13,7 @@ from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteReques
 from zarr.core.buffer import default_buffer_prototype
 
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.store import LevelStore
+from hrviewer.pyramid.zarr_store import LevelStore
 
 
 def test_zarr_and_dask_equal_read(tcga: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from hrviewer.cache_folder import cache_folder
+from hrviewer.paths import cache_folder
 from hrviewer.pyramid import open_pyramid
 from hrviewer.pyramid.overviews import halved, missing
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import open_pyramid, recipe
-from hrviewer.pyramid.recipe import Recipe, make_recipe
-from hrviewer.truth import Truth
+from hrviewer.ground_truth import Truth
+from hrviewer.pyramid import open_pyramid, synthetic
+from hrviewer.pyramid.synthetic import Recipe, make_recipe
 
 
 class Slope(Recipe):
@@ -46,7 +46,7 @@ class Entry:
 
 @pytest.fixture(autouse=True)
 def _slope(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "entry_points", lambda group: [Entry])
+    monkeypatch.setattr(synthetic, "entry_points", lambda group: [Entry])
 
 
 def test_a_scene_is_a_pyramid_down_to_an_overview() -> None:

@@ -21,8 +21,8 @@ from PIL import Image
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Meter, Pyramid, open_pyramid, tile_cache
-from hrviewer.pyramid.cache import Decoded
-from hrviewer.pyramid.sources.base import Source
+from hrviewer.pyramid.readers.base import Source
+from hrviewer.pyramid.tile_cache import Decoded
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -255,7 +255,7 @@ def test_openslide_missing_names_the_extra(
 
 
 def test_transparent_parts_show_the_background() -> None:
-    from hrviewer.pyramid.sources.slide import SlideSource, _files, _pixel_size
+    from hrviewer.pyramid.readers.openslide import SlideSource, _files, _pixel_size
 
     clear = Image.new("RGBA", (600, 30), (10, 20, 30, 0))
     clear.paste((10, 20, 30, 255), (0, 0, 600, 15))
@@ -353,7 +353,7 @@ def test_large_pictures_are_spilt_and_huge_ones_refused(
     image = rng.integers(0, 255, (90, 80), np.uint8)
     path = tmp_path / "p.png"
     Image.fromarray(image).save(path)
-    module = "hrviewer.pyramid.sources.picture"
+    module = "hrviewer.pyramid.readers.pillow"
     monkeypatch.setattr(f"{module}.IN_MEMORY", 1000)
     with open_pyramid(path) as pyramid:
         np.testing.assert_array_equal(whole(pyramid)[..., 0], image)

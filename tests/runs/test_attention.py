@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from hrviewer.cli import app
 from hrviewer.models.loaders.torch import count_flops
+from hrviewer.models.size_trial import COUNTED
 from hrviewer.models.transformer import TokenTransformer
-from hrviewer.models.trial import COUNTED
-from hrviewer.runs.attention import SIDES, Attention
-from hrviewer.runs.resolution import Fit, Scaling, fit
-from hrviewer.runs.trials import Point
+from hrviewer.runs.attention_cost import SIDES, Attention
+from hrviewer.runs.scaling import Fit, Scaling, fit
+from hrviewer.runs.size_trials import Point
 from hrviewer.strategies.transformer import Transformer, TransformerParams
 
 

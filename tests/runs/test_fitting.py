@@ -13,13 +13,13 @@ from toys import Bright, Encoder, ToyPack
 
 import hrviewer
 from hrviewer.errors import UserError
-from hrviewer.exchange.features import Feature, rectangle
-from hrviewer.exchange.geojson import as_geojson
 from hrviewer.geometry import Rect
+from hrviewer.ground_truth import Truth
+from hrviewer.io.features import Feature, rectangle
+from hrviewer.io.geojson import as_geojson
 from hrviewer.models import open_pack
 from hrviewer.runs import Run, fit_head, fit_images
-from hrviewer.runs.fitting import fit_classes, kept_by
-from hrviewer.truth import Truth
+from hrviewer.runs.heads import fit_classes, kept_by
 
 pytest.importorskip("sklearn")
 

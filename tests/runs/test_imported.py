@@ -9,10 +9,10 @@ import pytest
 from toys import picture, toy_pack
 
 from hrviewer.errors import UserError
-from hrviewer.exchange import export
 from hrviewer.geometry import Rect
+from hrviewer.io import export
 from hrviewer.runs import run
-from hrviewer.runs.imported import import_run
+from hrviewer.runs.importers import import_run
 
 SHAPE = 300, 400
 

@@ -13,10 +13,10 @@ from toys import Bright, ToyPack, blocks, toy_pack
 
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
+from hrviewer.ground_truth import Truth
 from hrviewer.models import Network
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, run, verdict
-from hrviewer.truth import Truth
 
 
 def dots(points: NDArray[np.intp], shape: tuple[int, int] = (256, 320)) -> NDArray[np.uint8]:

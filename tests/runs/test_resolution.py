@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from hrviewer.cli import app
 from hrviewer.engine import Control
 from hrviewer.errors import UserError
-from hrviewer.models.trial import trial
+from hrviewer.models.size_trial import trial
 from hrviewer.runs import cost
-from hrviewer.runs.resolution import CLOSE, bytes_of, fit, largest
-from hrviewer.runs.trials import Point
+from hrviewer.runs.scaling import CLOSE, bytes_of, fit, largest
+from hrviewer.runs.size_trials import Point
 
 MB = 1_000_000
 

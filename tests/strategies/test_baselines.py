@@ -32,7 +32,7 @@ from hrviewer.strategies import (
     tiles,
     total_flops,
 )
-from hrviewer.strategies.survey.leaves import cut
+from hrviewer.strategies.estimation.sampling_grid import cut
 
 
 @dataclass

@@ -15,8 +15,8 @@ from hrviewer.engine import Budget, Looker, build_scene, drive, empty_record
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies import Look, Result, Role, Scene, Show, Warp, get_strategy
-from hrviewer.strategies.nonuniform.interest import drawn, kernel_density, looked
-from hrviewer.strategies.nonuniform.shares import Sharpness, cut
+from hrviewer.strategies.nonuniform.allocation import Sharpness, cut
+from hrviewer.strategies.nonuniform.importance import drawn, kernel_density, looked
 
 
 class Blobs(Bright):

@@ -7,14 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from hrviewer.strategies.survey.regression import (
+from hrviewer.strategies.estimation.regression import (
     PRIOR,
     Factor,
     calibrate,
     inclusion,
     want_of_context,
 )
-from hrviewer.strategies.survey.sampling import draw, probabilities
+from hrviewer.strategies.estimation.sampling import draw, probabilities
 
 
 def column(*values: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hrviewer.strategies.nonuniform.sampler import (
+from hrviewer.strategies.nonuniform.grid_sampler import (
     attract,
     boxes_back,
     forward,

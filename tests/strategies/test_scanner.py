@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from toys import Bench, Blurred, Bright, ToyPack, blocks, picture
 
-from hrviewer.engine.scene import build_scene
+from hrviewer.engine.plan_setup import build_scene
 from hrviewer.models import builtin
 from hrviewer.models.probe import settle
 from hrviewer.strategies import Answer, Look, Plan, Scene, get_strategy

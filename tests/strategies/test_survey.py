@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hrviewer.strategies.survey.closer import pace
-from hrviewer.strategies.survey.intervals import asymptotic, betting, student
-from hrviewer.strategies.survey.sampling import (
+from hrviewer.strategies.estimation.intervals import asymptotic, betting, student
+from hrviewer.strategies.estimation.sampling import (
     Survey,
     draw,
     expected_variance,
@@ -19,6 +18,7 @@ from hrviewer.strategies.survey.sampling import (
     probabilities,
     strata,
 )
+from hrviewer.strategies.estimation.two_phase import pace
 from hrviewer.strategies.tiling import ROUND
 
 HELD = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])

@@ -16,7 +16,7 @@ from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.models import Card
 from hrviewer.strategies import get_strategy
-from hrviewer.strategies.survey.scouting import scouts_counts
+from hrviewer.strategies.estimation.coarse_pass import scouts_counts
 from hrviewer.strategies.zoom import Zoom, ZoomParams
 
 METHODS = ["sampling", "topk", "threshold", "quadtree"]

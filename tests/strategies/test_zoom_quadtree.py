@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrviewer.strategies.zoom.nodes import DOUBT, learned
-from hrviewer.strategies.zoom.quadtree import blocks, grow, prune, spent
+from hrviewer.strategies.zoom.quadtree_nodes import DOUBT, learned
+from hrviewer.strategies.zoom.quadtree_search import blocks, grow, prune, spent
 
 REMAINS = [0.0, 0.3, 0.8]
 

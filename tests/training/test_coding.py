@@ -14,7 +14,7 @@ from hrviewer.models import Pack
 from hrviewer.models.card import Architecture, Output
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import Coder, Course, Reader, train, write_role
-from hrviewer.training.density import best_gain, build
+from hrviewer.training.density_task import best_gain, build
 
 from .pupils import CARD, Pictures, picture
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hrviewer.models import open_pack
-from hrviewer.training import Course, command
+from hrviewer.training import Course, cli
 
 from .pupils import toy
 
@@ -27,12 +27,12 @@ COURSE = Course(
 @pytest.fixture
 def run(monkeypatch, capsys):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(command, "installed_courses", lambda: {"squares": lambda: COURSE})
+    monkeypatch.setattr(cli, "installed_courses", lambda: {"squares": lambda: COURSE})
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hrviewer-train", *words])
         with pytest.raises(SystemExit) as end:
-            command.main()
+            cli.main()
         out, err = capsys.readouterr()
         return int(end.value.code or 0), out, err
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hrviewer.training import Counted
-from hrviewer.training.density import count, normalised, off_in_tiles
+from hrviewer.training.density_task import count, normalised, off_in_tiles
 
 from .pupils import CARD, picture, toy
 

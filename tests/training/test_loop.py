@@ -10,7 +10,7 @@ import torch
 
 from hrviewer.errors import UserError
 from hrviewer.training import Joined, density_loss, loop, train
-from hrviewer.training.density import best_gain, count
+from hrviewer.training.density_task import best_gain, count
 
 from .pupils import Squares, counted, toy
 

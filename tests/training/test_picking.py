@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hrviewer.training import Course, Picker, picking, train, write_role
-from hrviewer.training.density import build
-from hrviewer.training.picking import left_over, tiles_of
-from hrviewer.training.writing import round_weights
+from hrviewer.training import Course, Picker, scout_tasks, train, write_role
+from hrviewer.training.density_task import build
+from hrviewer.training.save_pack import round_weights
+from hrviewer.training.scout_tasks import left_over, tiles_of
 
 from .pupils import CARD, Pictures, picture
 
@@ -43,7 +43,7 @@ def test_doubt_moves_to_where_the_errors_are():
 
 
 def test_both_figures_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(picking, "SIDE", 32)
+    monkeypatch.setattr(scout_tasks, "SIDE", 32)
     torch.manual_seed(0)
     folder = tmp_path / "pack"
     main = build(CARD.architecture)

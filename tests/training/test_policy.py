@@ -9,9 +9,9 @@ import torch
 from hrviewer.errors import UserError
 from hrviewer.models import open_pack
 from hrviewer.models.architectures import TilePolicy
-from hrviewer.training import Chooser, Course, Student, policy, train, write_role
-from hrviewer.training.density import build
-from hrviewer.training.policy import EXPLORE, reinforce, reward
+from hrviewer.training import Chooser, Course, Student, policy_task, train, write_role
+from hrviewer.training.density_task import build
+from hrviewer.training.policy_task import EXPLORE, reinforce, reward
 
 from .pupils import CARD, Pictures, picture
 
@@ -58,11 +58,11 @@ def test_without_a_scout_there_is_nothing_to_better(pack):
 
 def test_a_look_earns_what_it_corrects_less_its_price():
     looks, gain = torch.tensor([1.0, 1, 0, 1]), torch.tensor([3.0, 1, 8, 400])
-    assert reward(looks, gain, 2.0).tolist() == [0.5, -0.5, 0, policy.MOST - 1]
+    assert reward(looks, gain, 2.0).tolist() == [0.5, -0.5, 0, policy_task.MOST - 1]
 
 
 def test_the_gradient_is_that_of_the_expected_reward(monkeypatch):
-    monkeypatch.setattr(policy, "DRAWS", 200_000)
+    monkeypatch.setattr(policy_task, "DRAWS", 200_000)
     torch.manual_seed(0)
     logits = torch.tensor([[[1.0, -0.5], [0.2, -2.0]]], requires_grad=True)
     gain, price = torch.tensor([[[3.0, 0.0], [1.5, 9.0]]]), 2.0
@@ -109,7 +109,7 @@ def test_it_knows_what_main_would_correct(scouted):
 
 
 def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
-    monkeypatch.setattr(policy, "BANK", 2)
+    monkeypatch.setattr(policy_task, "BANK", 2)
     made = lesson(scouted)
     card = made.card
     assert (card.task, card.stride, card.input.downsample) == ("saliency", 16, 4)
@@ -117,7 +117,7 @@ def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
     assert len(made._recalled) == 2  # main was asked about as many batches
     said = made.calibrate(network)
     gains = torch.cat([made._picture(p).gain.flatten() for p in made.choose])
-    assert (gains > said["price"]).float().mean() == pytest.approx(policy.LOOKED, abs=0.02)
+    assert (gains > said["price"]).float().mean() == pytest.approx(policy_task.LOOKED, abs=0.02)
     figures = made.examine(network)
     assert 0 <= figures["looked_at"] <= 1
     assert figures["corrected"] <= figures["corrected_at_best"] <= 1
@@ -131,7 +131,7 @@ def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
 
 
 def test_the_same_whether_it_was_interrupted(scouted, tmp_path, monkeypatch):
-    monkeypatch.setattr(policy, "BANK", 2)
+    monkeypatch.setattr(policy_task, "BANK", 2)
     monkeypatch.setattr("hrviewer.training.loop.EVERY", 2)
     whole, _ = train(lesson(scouted), tmp_path / "one", steps=4, workers=0)
 

@@ -8,8 +8,8 @@ import torch
 
 from hrviewer.models.card import Architecture, Output
 from hrviewer.training import Coder, Course, Reconstructor, train, write_role
-from hrviewer.training.density import build
-from hrviewer.training.reconstruction import spoiled
+from hrviewer.training.density_task import build
+from hrviewer.training.reconstruction_task import spoiled
 
 from .pupils import CARD, Pictures, picture
 

@@ -11,7 +11,7 @@ from hrviewer.models import Pack
 from hrviewer.models.card import Architecture, Output
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import Course, Resizer, train, write_role
-from hrviewer.training.density import build, normalised
+from hrviewer.training.density_task import build, normalised
 
 from .pupils import CARD, Pictures, picture
 

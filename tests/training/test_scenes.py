@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from hrviewer.geometry import Rect
-from hrviewer.pyramid.recipe import Recipe
-from hrviewer.training import Pieces, Whole, counted, density, scenes
-from hrviewer.truth import Truth
+from hrviewer.ground_truth import Truth
+from hrviewer.pyramid.synthetic import Recipe
+from hrviewer.training import Pieces, Whole, counted, density, synthetic_data
 
 
 class Corner(Recipe):
@@ -30,7 +30,7 @@ class Corner(Recipe):
 
 @pytest.fixture(autouse=True)
 def corner(monkeypatch):
-    monkeypatch.setattr(scenes, "make_recipe", lambda name, size, seed: Corner(size, seed))
+    monkeypatch.setattr(synthetic_data, "make_recipe", lambda name, size, seed: Corner(size, seed))
 
 
 def test_every_object_has_mass_one_about_its_point():

@@ -10,8 +10,8 @@ from hrviewer.errors import UserError
 from hrviewer.models import open_pack
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import Course, Student, train, write_role
-from hrviewer.training.density import best_gain, build, normalised
-from hrviewer.training.student import _figures
+from hrviewer.training.density_task import best_gain, build, normalised
+from hrviewer.training.distillation import _figures
 
 from .pupils import CARD, Pictures, picture
 

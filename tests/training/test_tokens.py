@@ -13,9 +13,9 @@ from hrviewer.geometry import Rect
 from hrviewer.models import open_pack
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import Alone, Course, TokenStudent, train, write_role
-from hrviewer.training.density import build, normalised
-from hrviewer.training.scenes import surround
-from hrviewer.training.tokens import SIDES
+from hrviewer.training.density_task import build, normalised
+from hrviewer.training.synthetic_data import surround
+from hrviewer.training.token_distillation import SIDES
 
 from .pupils import CARD, Pictures, picture
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from hrviewer.models import open_pack
 from hrviewer.training import Course, write_role
-from hrviewer.training.density import build
-from hrviewer.training.writing import round_weights
+from hrviewer.training.density_task import build
+from hrviewer.training.save_pack import round_weights
 
 from .pupils import CARD
 

@@ -13,7 +13,7 @@ from toys import Bright, Encoder, Head, Joint, ToyPack, picture
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.levels import image_layer
+from hrviewer.viewer.image.image_layer import image_layer
 
 SHAPE = 300, 420
 

@@ -11,11 +11,10 @@ from napari.layers import Layer
 from napari.settings import get_settings
 
 from hrviewer.pyramid import open_pyramid, tile_cache
-from hrviewer.viewer import levels
-from hrviewer.viewer.arriving import fetcher_of, follow
-from hrviewer.viewer.fetching import WORKERS, Fetcher
-from hrviewer.viewer.levels import image_layer
-from hrviewer.viewer.reader import image_layers
+from hrviewer.viewer.contributions.readers import image_layers
+from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.image.layer_refresh import fetcher_of, follow
+from hrviewer.viewer.image.tile_loader import WORKERS, Fetcher
 
 SIDE = 2048
 
@@ -41,8 +40,8 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch):
     """A picture of two levels: a chequered ramp, and the ramp alone."""
-    monkeypatch.setattr(levels, "WHOLE", 0)
-    monkeypatch.setattr(levels, "COARSEST", 20_000)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.COARSEST", 20_000)
     tile_cache().clear()
     ramp = np.linspace(80, 180, SIDE)[:, None] * np.ones(SIDE)
     chequers = 50 * (-1.0) ** np.add.outer(np.arange(SIDE), np.arange(SIDE))
@@ -204,10 +203,10 @@ def test_others_get_the_pixels_themselves(viewer, slow, qtbot):
 
 
 def test_what_cannot_be_decoded_is_said_once(viewer, slow, qtbot, monkeypatch):
-    from hrviewer.viewer import arriving
+    from hrviewer.viewer.image import layer_refresh
 
     said = []
-    monkeypatch.setattr(arriving, "show_warning", said.append)
+    monkeypatch.setattr(layer_refresh, "show_warning", said.append)
     fine, coarse = slow
     fine.broken = True
     coarse.gate.set()
@@ -225,7 +224,7 @@ def test_what_cannot_be_decoded_is_said_once(viewer, slow, qtbot, monkeypatch):
 
 
 def test_contrast_comes_with_the_pixels(viewer, monkeypatch, qtbot):
-    monkeypatch.setattr(levels, "WHOLE", 0)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
     ramp = Slow(np.linspace(0, 4000, 600 * 600).reshape(600, 600).astype(np.uint16))
     layer = viewer.add_layer(Layer.create(*image_layer(open_pyramid(ramp), read=False)))
     assert [*layer.contrast_limits] == [0, 65535]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from toys import Joint, picture
 
+from hrviewer.app.maps.attention_map import LARGEST, Attention, colours_of
 from hrviewer.engine import Attended
 from hrviewer.geometry import Rect
-from hrviewer.viewer.attention import LARGEST, Attention, colours_of
 
 from .conftest import errors, until_quiet
 
@@ -129,7 +129,7 @@ def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monk
     assert said == "where this token looked cannot be shown: RuntimeError: out of ink"
     assert [look.pixels is None for look in seen] == [True, False]  # and what it cost, all the same
     monkeypatch.undo()
-    monkeypatch.setattr("hrviewer.viewer.clicking.seen_by", broken)
+    monkeypatch.setattr("hrviewer.app.services.patch_inspection.seen_by", broken)
     click()
     assert errors(controller)[1:] == ["what was seen here cannot be read: RuntimeError: out of ink"]
     assert len(seen) == 3

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from toys import picture
 
+from hrviewer.app.maps.embedding_map import FITTED, LARGEST, Codes, principal
+from hrviewer.app.maps.result_maps import Picture
 from hrviewer.engine import Seen
-from hrviewer.engine.charge import Charge
+from hrviewer.engine.cost import Charge
 from hrviewer.geometry import Patch, Rect
-from hrviewer.viewer.codes import FITTED, LARGEST, Codes, principal
-from hrviewer.viewer.picture import Picture
 
 from .conftest import errors, until_quiet
 

@@ -13,17 +13,17 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 from toys import picture
 
+from hrviewer.app.maps.result_maps import Picture
 from hrviewer.engine import ResultCache
 from hrviewer.geometry import Rect
+from hrviewer.ground_truth import Truth
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import run
-from hrviewer.runs.shelf import shelf
+from hrviewer.runs.run_index import shelf
 from hrviewer.strategies import strategy_ids
-from hrviewer.truth import Truth
-from hrviewer.viewer.commands import panel_of
-from hrviewer.viewer.difference import difference
-from hrviewer.viewer.levels import image_layer
-from hrviewer.viewer.picture import Picture
+from hrviewer.viewer.contributions.commands import panel_of
+from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.layers.difference import difference
 
 ASKED = (("patches", {}), ("patches", {"tile": 32}), ("uniform", {}), ("zoom", {}))
 """The runs on the shelf."""
@@ -334,9 +334,9 @@ def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, 
 
 def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     pytest.importorskip("matplotlib")
-    from hrviewer.runs.resolution import Scaling, fit
-    from hrviewer.runs.trials import Point
-    from hrviewer.viewer.panel import costing
+    from hrviewer.runs.scaling import Scaling, fit
+    from hrviewer.runs.size_trials import Point
+    from hrviewer.viewer.widgets import scaling_window
 
     sides = [128, 256, 512]
     points = tuple(Point(side, 9.0 * side**2, 1e-6 * side**2, 1e8 + 50 * side**2) for side in sides)
@@ -351,7 +351,7 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
         watch("128 × 128 pixels")
         return Scaling("toys", "main", "cpu", "toy", 10**9, points, fits, 4000, 4064)
 
-    monkeypatch.setattr(costing, "cost", measure)
+    monkeypatch.setattr(scaling_window, "cost", measure)
     tab.show_cost()
     window = tab.costing
     window.memory.setText("1GB")

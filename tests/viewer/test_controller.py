@@ -9,13 +9,13 @@ import pytest
 import tifffile
 from napari.layers import Image, Labels, Shapes
 
+from hrviewer.app.maps.patch_preview import seen_by
+from hrviewer.app.maps.result_maps import MAPS
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.levels import is_base, shape_of
-from hrviewer.viewer.looks import seen_by
-from hrviewer.viewer.overlays import Overlays
-from hrviewer.viewer.picture import MAPS
+from hrviewer.viewer.image.image_layer import is_base, shape_of
+from hrviewer.viewer.layers.overlays import Overlays
 
 from .conftest import errors, until_quiet
 

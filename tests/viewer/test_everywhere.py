@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 
 import hrviewer
 from hrviewer.cli import app
-from hrviewer.exchange import FORMATS
+from hrviewer.io import FORMATS
 from hrviewer.models import open_pack
 from hrviewer.runs import Run
 from hrviewer.strategies import strategy_ids
-from hrviewer.viewer.panel.exporting import ExportTab
+from hrviewer.viewer.widgets.export_tab import ExportTab
 
 from .conftest import until_quiet
 
@@ -159,7 +159,7 @@ def test_from_the_window(run, controller, finish, qtbot, tmp_path):
 WRITE = """
 import sys
 import hrviewer
-from hrviewer.models.memory import peak_memory
+from hrviewer.models.memory_usage import peak_memory
 run, folder, *names = sys.argv[1:]
 for name in names:
     hrviewer.export(run, f"{folder}/a-{name}", name)

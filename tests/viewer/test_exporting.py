@@ -9,12 +9,12 @@ import geopandas
 import numpy as np
 import pytest
 
-from hrviewer.exchange import FORMATS, export
-from hrviewer.exchange.annotations import FILE, keep_annotations, read_annotations
-from hrviewer.exchange.features import Feature, rectangle
+from hrviewer.io import FORMATS, export
+from hrviewer.io.annotations import FILE, keep_annotations, read_annotations
+from hrviewer.io.features import Feature, rectangle
 from hrviewer.runs import Run
-from hrviewer.viewer import annotating
-from hrviewer.viewer.panel.exporting import ExportTab
+from hrviewer.viewer.layers import annotation_layers
+from hrviewer.viewer.widgets.export_tab import ExportTab
 
 from .conftest import errors, until_quiet
 
@@ -22,7 +22,7 @@ from .conftest import errors, until_quiet
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Edits are written at once."""
-    monkeypatch.setattr(annotating, "QUIET", 0.0)
+    monkeypatch.setattr(annotation_layers, "QUIET", 0.0)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_an_export_can_be_stopped(tab, done, monkeypatch):
         gate.wait(20)
         progress(1, 2)
 
-    monkeypatch.setattr("hrviewer.exchange.formats.csv.write", slow)
+    monkeypatch.setattr("hrviewer.io.writers.table.write", slow)
     tab.format.setCurrentText("csv")
     folder = done.run.path.parent
     before = sorted(folder.iterdir())
@@ -102,8 +102,8 @@ def drawn(controller):
 
 
 def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
-    monkeypatch.setattr(annotating, "author", lambda: "Ada")
-    monkeypatch.setattr(annotating, "now", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr(annotation_layers, "author", lambda: "Ada")
+    monkeypatch.setattr(annotation_layers, "now", lambda: "2026-01-01T00:00:00+00:00")
     done.annotate("shapes", "tumour")
     until_quiet(done)
     shapes, points = drawn(done)
@@ -127,7 +127,7 @@ def test_a_change_bears_who_made_it(done, monkeypatch):
         Feature("annotation", "a", point=(10, 10), about=old),
         Feature("annotation", "b", point=(20, 20), about=old, number=1),
     ])  # fmt: skip
-    monkeypatch.setattr(annotating, "author", lambda: "Ada")
+    monkeypatch.setattr(annotation_layers, "author", lambda: "Ada")
     done.annotate("points", "c")
     until_quiet(done)
     _, points = drawn(done)
@@ -164,7 +164,7 @@ def test_a_reopened_run_brings_them_back(done, finish):
 
 
 def test_closing_the_window_keeps_the_last_edit(done, monkeypatch):
-    monkeypatch.setattr(annotating, "QUIET", 100.0)
+    monkeypatch.setattr(annotation_layers, "QUIET", 100.0)
     done.annotate("points", "c")
     while done.annotations.layers is None:
         done.tick()

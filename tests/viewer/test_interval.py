@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtCore import QRectF
 
 from hrviewer.engine import Published
-from hrviewer.viewer.panel.interval import MARGIN, Interval, Plot
+from hrviewer.viewer.widgets.run_summary import MARGIN, Interval, Plot
 
 
 def test_the_band_narrows_around_the_estimate(qtbot):

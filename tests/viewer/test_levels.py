@@ -6,17 +6,16 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer import levels
-from hrviewer.viewer.fetching import Fetcher
-from hrviewer.viewer.levels import image_layer, placement, pyramid_of
-from hrviewer.viewer.shown import Coarsest, Shown
+from hrviewer.viewer.image.image_layer import image_layer, limits, placement, pyramid_of
+from hrviewer.viewer.image.lazy_level import Coarsest, Shown
+from hrviewer.viewer.image.tile_loader import Fetcher
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Make small images count as large ones."""
-    monkeypatch.setattr(levels, "WHOLE", 0)
-    monkeypatch.setattr(levels, "COARSEST", 10_000)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.COARSEST", 10_000)
 
 
 @pytest.mark.parametrize("axes", ["yx", "yxc", "cyx"])
@@ -79,8 +78,8 @@ def test_bands_are_stepped_through_and_grey_stays_flat(small):
 
 
 def test_limits_of_odd_images():
-    assert levels.limits(np.full((3, 3), np.nan, np.float32)) == (0, 1)
-    assert levels.limits(np.full((3, 3), 5.0, np.float32)) == (5, 6)
+    assert limits(np.full((3, 3), np.nan, np.float32)) == (0, 1)
+    assert limits(np.full((3, 3), 5.0, np.float32)) == (5, 6)
 
 
 def test_the_pyramid_behind_a_layer(photo):

@@ -17,8 +17,8 @@ from hrviewer.engine import ResultCache, Seen
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.strategies import strategy_ids
-from hrviewer.viewer.commands import panel_of
-from hrviewer.viewer.levels import image_layer
+from hrviewer.viewer.contributions.commands import panel_of
+from hrviewer.viewer.image.image_layer import image_layer
 
 from .conftest import errors, until_quiet
 
@@ -376,11 +376,11 @@ def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):
 
 
 def test_cells_are_drawn_in_turns_and_share_what_they_share():
+    from hrviewer.app.maps.result_maps import Picture
+    from hrviewer.app.services.live_renderer import Painter
     from hrviewer.engine import Cell, Charge
     from hrviewer.geometry import Patch
     from hrviewer.strategies import Answer, Look
-    from hrviewer.viewer.painter import Painter
-    from hrviewer.viewer.picture import Picture
 
     image = Rect(0, 0, 128, 256)
     cells = [Rect(0, 0, 128, 128), Rect(0, 128, 128, 128)]
@@ -427,11 +427,11 @@ def test_cells_are_drawn_in_turns_and_share_what_they_share():
 @pytest.mark.parametrize("cells", [1, 3])
 def test_another_choice_begins_on_an_empty_picture(cells):
     # One cell of ten is wiped by itself, three of them with all the rest.
+    from hrviewer.app.maps.result_maps import Picture
+    from hrviewer.app.services.live_renderer import Painter
     from hrviewer.engine import Charge
     from hrviewer.geometry import Patch
     from hrviewer.strategies import Look
-    from hrviewer.viewer.painter import Painter
-    from hrviewer.viewer.picture import Picture
 
     picture = Picture(Rect(0, 0, 128, 1280), 4.0, "mass", ["thing"])
     painter = Painter(picture)
@@ -457,7 +457,7 @@ def test_another_choice_begins_on_an_empty_picture(cells):
 
 
 def test_the_head_up_line_is_broken_where_the_canvas_ends():
-    from hrviewer.viewer.live import wrapped
+    from hrviewer.app.services.live_service import wrapped
 
     words = "12 tiles/s · 3 MP/s · 5 cells to go"
     assert wrapped(words, 100) == words

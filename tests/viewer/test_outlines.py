@@ -6,7 +6,7 @@ from napari.layers import Image
 
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Grid, Rect
-from hrviewer.viewer.outlines import MOST, Outlines, borders
+from hrviewer.viewer.layers.patch_outlines import MOST, Outlines, borders
 
 
 def patches(side, cell):

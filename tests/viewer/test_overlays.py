@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 
+from hrviewer.app.maps.result_maps import MAPS, Picture
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer import levels
-from hrviewer.viewer.colours import STYLES
-from hrviewer.viewer.levels import image_layer
-from hrviewer.viewer.overlays import Overlays, overlay_tuples
-from hrviewer.viewer.picture import MAPS, Picture
+from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.layers.overlays import Overlays, overlay_tuples
+from hrviewer.viewer.layers.styles import STYLES
 
 CELL = 16
 SQUARE = slice(64, 128), slice(96, 160)
@@ -46,8 +45,8 @@ def test_an_overlay_covers_the_pixels_that_it_speaks_of(
     make_napari_viewer_proxy, image, scale, translate, units, lazy, monkeypatch
 ):
     if lazy:
-        monkeypatch.setattr(levels, "WHOLE", 0)
-        monkeypatch.setattr(levels, "COARSEST", 256 * 320 / 60)
+        monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
+        monkeypatch.setattr("hrviewer.viewer.image.image_layer.COARSEST", 256 * 320 / 60)
     viewer = make_napari_viewer_proxy(show=True)
     data, settings, kind = image_layer(open_pyramid(image))
     settings |= {"interpolation2d": "nearest"}
@@ -108,11 +107,11 @@ def test_what_is_drawn_later_is_seen(make_napari_viewer_proxy, image):
 
 
 def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monkeypatch):
-    from hrviewer.viewer import outlines
+    from hrviewer.viewer.layers import patch_outlines
 
     from .test_outlines import patches
 
-    monkeypatch.setattr(outlines, "MOST", 10)
+    monkeypatch.setattr(patch_outlines, "MOST", 10)
     viewer = make_napari_viewer_proxy()
     base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
     overlays = Overlays(viewer, base, drawn(image))

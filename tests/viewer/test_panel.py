@@ -23,11 +23,11 @@ from qtpy.QtWidgets import (
 )
 from toys import threads
 
+from hrviewer.app.maps.result_maps import MAPS
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer.commands import panel_of
-from hrviewer.viewer.levels import image_layer
-from hrviewer.viewer.picture import MAPS
+from hrviewer.viewer.contributions.commands import panel_of
+from hrviewer.viewer.image.image_layer import image_layer
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_labels_are_given_while_there_are_codes(docked, qtbot):
 
 @pytest.mark.parametrize("seconds", [0.04, 9.94, 9.96, 99.6, 3599.0, 123_456.0])
 def test_long_times_fit_their_column(seconds):
-    from hrviewer.viewer.panel.breakdown import amount
+    from hrviewer.viewer.widgets.cost_breakdown import amount
 
     assert len(amount(seconds)) <= 5
     unit = 1e3 if "k" in amount(seconds) else 1
@@ -182,8 +182,8 @@ def test_long_times_fit_their_column(seconds):
 
 
 def test_classes_to_choose_from(docked):
+    from hrviewer.app.maps.result_maps import Picture
     from hrviewer.geometry import Rect
-    from hrviewer.viewer.picture import Picture
 
     picture = Picture(Rect(0, 0, 300, 420), 4, "mass", ["cat", "dog"])
     docked.controller.draw(docked.controller.base, picture)

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QLabel
 
 from hrviewer.strategies import Params, get_strategy, strategy_ids
 from hrviewer.strategies.base import Only, Words
-from hrviewer.viewer.panel.params import ParamsForm
+from hrviewer.viewer.widgets.params_form import ParamsForm
 
 
 class Everything(Params):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from toys import STRIDE
 
+from hrviewer.app.maps import result_maps as module
+from hrviewer.app.maps.result_maps import COSTS, Picture, coarsen
 from hrviewer.engine import Seen
-from hrviewer.engine.charge import Charge
+from hrviewer.engine.cost import Charge
 from hrviewer.geometry import Patch, Rect
 from hrviewer.runs import run
 from hrviewer.strategies import Look, Show
-from hrviewer.viewer import picture as module
-from hrviewer.viewer.picture import COSTS, Picture, coarsen
 
 IMAGE = Rect(0, 0, 300, 420)
 

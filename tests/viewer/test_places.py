@@ -5,7 +5,7 @@ import pytest
 from napari.layers import Image, Shapes
 
 from hrviewer.geometry import Rect
-from hrviewer.viewer.places import drawn_rect, point_at, screen_pixel, visible_rect
+from hrviewer.viewer.image.geometry import drawn_rect, point_at, screen_pixel, visible_rect
 
 IMAGE = Rect(0, 0, 1000, 2000)
 

@@ -5,10 +5,10 @@ import pytest
 import tifffile
 from skimage.io import imsave
 
+from hrviewer.app.maps.result_maps import MAPS
 from hrviewer.runs import run
-from hrviewer.viewer import reader, samples
-from hrviewer.viewer.levels import pyramid_of
-from hrviewer.viewer.picture import MAPS
+from hrviewer.viewer.contributions import readers, sample_data
+from hrviewer.viewer.image.image_layer import pyramid_of
 
 PATTERNS = ["svs", "ndpi", "mrxs", "scn", "vms", "bif", "dcm"]
 
@@ -29,7 +29,7 @@ def test_the_manifest_imports_nothing_heavy():
     import sys
 
     code = (
-        "import sys, hrviewer.viewer, hrviewer.viewer.reader;"
+        "import sys, hrviewer.viewer, hrviewer.viewer.contributions.readers;"
         "heavy = {'torch', 'napari', 'qtpy', 'onnxruntime'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
@@ -44,16 +44,16 @@ def tiff(tmp_path, photo):
 
 
 def test_small_files_are_left_to_others(tiff, tmp_path):
-    assert reader.read_image(str(tiff)) is None
+    assert readers.read_image(str(tiff)) is None
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"II*\0 nothing")
-    assert reader.read_image(str(broken)) is None
-    assert reader.read_image(["a.svs", "b.svs"]) is None
+    assert readers.read_image(str(broken)) is None
+    assert readers.read_image(["a.svs", "b.svs"]) is None
 
 
 def test_large_and_pyramidal_files_are_ours(tiff, tmp_path, photo, monkeypatch):
-    monkeypatch.setattr(reader, "PLAIN", 1000)
-    [(data, settings, kind)] = reader.read_image([str(tiff)])(str(tiff))
+    monkeypatch.setattr(readers, "PLAIN", 1000)
+    [(data, settings, kind)] = readers.read_image([str(tiff)])(str(tiff))
     assert kind == "image"
     assert settings["name"] == "small.tif"
     np.testing.assert_array_equal(data, photo)
@@ -62,7 +62,7 @@ def test_large_and_pyramidal_files_are_ours(tiff, tmp_path, photo, monkeypatch):
     with tifffile.TiffWriter(path) as writer:
         writer.write(photo, subifds=1, tile=(64, 64), photometric="rgb")
         writer.write(photo[::2, ::2], subfiletype=1, tile=(64, 64), photometric="rgb")
-    assert reader.read_image(str(path)) is not None
+    assert readers.read_image(str(path)) is not None
 
 
 def test_a_slide_opens_in_the_window(make_napari_viewer_proxy, shared):
@@ -79,7 +79,7 @@ def test_a_run_opens_with_its_image(make_napari_viewer_proxy, tmp_path, photo, t
     file = tmp_path / "photo.png"
     imsave(file, photo, check_contrast=False)
     made = run(file, toys, out=tmp_path / "x.run.zarr", cache="off")
-    assert reader.read_run(str(tmp_path)) is None
+    assert readers.read_run(str(tmp_path)) is None
     viewer = make_napari_viewer_proxy()
     layers = viewer.open(str(made.path), plugin="hrviewer")
     assert layers[0].name == "photo.png"
@@ -98,10 +98,10 @@ def test_a_run_without_its_image_says_so(tmp_path, photo, toys, capsys):
     made = run(file, toys, out=tmp_path / "x.run.zarr", cache="off")
     imsave(file, 255 - photo, check_contrast=False)
     with _said(capsys, "has changed"):
-        assert len(reader.read_run(str(made.path))([str(made.path)])) == 5
+        assert len(readers.read_run(str(made.path))([str(made.path)])) == 5
     file.unlink()
     with _said(capsys, "without their image"):
-        assert len(reader.run_layers(str(made.path))) == 4
+        assert len(readers.run_layers(str(made.path))) == 4
 
 
 class _said:
@@ -120,7 +120,7 @@ class _said:
 
 @pytest.mark.parametrize("name", ["ihc", "retina", "hubble_deep_field"])
 def test_samples_need_no_network(name):
-    [(data, settings, kind)] = getattr(samples, name)()
+    [(data, settings, kind)] = getattr(sample_data, name)()
     assert data.ndim == 3
     assert settings["rgb"]
     assert "hrviewer" in settings["metadata"]

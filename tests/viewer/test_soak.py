@@ -13,11 +13,11 @@ import pytest
 from napari.components import ViewerModel
 from toys import Bright, ToyPack, picture, threads
 
+from hrviewer.app.maps.result_maps import block
 from hrviewer.engine import ResultCache
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.picture import block
-from hrviewer.viewer.places import screen_pixel, visible_rect
+from hrviewer.viewer.image.geometry import screen_pixel, visible_rect
 
 from .test_live import look, rest
 

@@ -7,13 +7,13 @@ import sys
 
 from vispy.gloo import gl, glir
 
-from hrviewer.viewer import software_gl
+from hrviewer.viewer.widgets import gl_workaround
 
 COME_AND_GO = """
 import napari
 import numpy as np
-from hrviewer.viewer.software_gl import keep_programs
-from hrviewer.viewer.stage import rest
+from hrviewer.viewer.widgets.gl_workaround import keep_programs
+from hrviewer.viewer.demo.window_driver import rest
 
 keep_programs()
 viewer = napari.Viewer()
@@ -40,9 +40,9 @@ def test_layers_come_and_go():
 
 def test_gpus_delete_and_llvmpipe_keeps(monkeypatch):
     gone = []
-    monkeypatch.setattr(software_gl, "_delete", gone.append)
+    monkeypatch.setattr(gl_workaround, "_delete", gone.append)
     monkeypatch.setattr(glir.GlirProgram, "delete", None)
-    software_gl.keep_programs()
+    gl_workaround.keep_programs()
     for renderer in ("llvmpipe (LLVM 15.0.6, 256 bits)", "NVIDIA H200"):
         monkeypatch.setattr(gl, "glGetParameter", lambda name, said=renderer: said)
         glir.GlirProgram.delete(renderer)

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from toy_scene import install
 
-from hrviewer.viewer import truth as module
+from hrviewer.app.services import ground_truth_service as module
 
 from .conftest import errors, until_quiet
 

@@ -10,11 +10,12 @@ import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, QRect
 from qtpy.QtGui import QGuiApplication
 
+from hrviewer.app.services.loading import view_of
 from hrviewer.errors import UserError
-from hrviewer.viewer import commands, stage
-from hrviewer.viewer.opening import view_of
-from hrviewer.viewer.panel.choice import first_steps, listed
+from hrviewer.viewer.contributions import commands
+from hrviewer.viewer.demo import window_driver
 from hrviewer.viewer.view import make_room, view
+from hrviewer.viewer.widgets.run_settings import first_steps, listed
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
     choice = panel.choice
     assert "drop one on the window, or try" in choice.about.text()
     choice.about.linkActivated.emit("a slide")
-    stage.wait(lambda: panel.controller.base is not None)
+    window_driver.wait(lambda: panel.controller.base is not None)
     assert panel.controller.base.name == "tissue-8192-0"
     assert panel.controller.pack.name == "nuclei"
     assert panel.controller.live.on
@@ -89,7 +90,7 @@ def test_an_image_is_seen_whole_once_the_window_has_its_size(window, photo, toys
     window.window.resize(1100, 500)
     resets = []
     window.events.reset_view.connect(lambda event: resets.append(event))
-    stage.rest(0.6)
+    window_driver.rest(0.6)
     assert len(resets) == (0 if moved else 1)
     if moved:
         assert view_of(window) == before != whole
@@ -107,15 +108,15 @@ def test_the_palette_docks_the_panel(window, monkeypatch):
 
 def test_the_stage(window, photo, toys, tmp_path, monkeypatch):
     monkeypatch.setenv("HRVIEWER_SHARED", str(tmp_path))
-    assert stage.best_image().name == "ihc.png"
+    assert window_driver.best_image().name == "ihc.png"
     monkeypatch.setenv("HRVIEWER_HEADLESS", "1")
-    assert stage.unattended()
+    assert window_driver.unattended()
     opened = view(photo, toys, viewer=window)
-    stage.set_up(opened, 1280, 800)
-    stage.picture(opened, tmp_path / "pictures" / "x.png")
+    window_driver.set_up(opened, 1280, 800)
+    window_driver.picture(opened, tmp_path / "pictures" / "x.png")
     assert (tmp_path / "pictures" / "x.png").stat().st_size > 1000
     with pytest.raises(UserError, match="did not get there"):
-        stage.wait(lambda: False, 0.05)
+        window_driver.wait(lambda: False, 0.05)
     opened.panel.close_all()
 
 

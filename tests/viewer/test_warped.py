@@ -11,10 +11,10 @@ from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.strategies import Warp
-from hrviewer.strategies.nonuniform.sampler import attract, forward
-from hrviewer.viewer.commands import panel_of
-from hrviewer.viewer.hinting import can_hint, drawn_map
-from hrviewer.viewer.warped import MOST, Grids, lines, seen_through
+from hrviewer.strategies.nonuniform.grid_sampler import attract, forward
+from hrviewer.viewer.contributions.commands import panel_of
+from hrviewer.viewer.layers.prior_map import can_hint, drawn_map
+from hrviewer.viewer.layers.warp_grid import MOST, Grids, lines, seen_through
 
 from .conftest import errors, until_quiet
 
@@ -156,7 +156,7 @@ def test_what_was_drawn_leads_the_run(controller, model, add, finish, spotted):
 def test_the_panel_offers_hints(make_napari_viewer, toys, qtbot, spotted):
     from napari.layers import Layer
 
-    from hrviewer.viewer.levels import image_layer
+    from hrviewer.viewer.image.image_layer import image_layer
 
     viewer = make_napari_viewer()
     viewer.add_layer(Layer.create(*image_layer(open_pyramid(spotted))))

@@ -18,7 +18,7 @@ from vispy.io import read_mesh
 from yaozarrs import validate_zarr_store
 
 from hrviewer.errors import UserError
-from hrviewer.viewer import writers
+from hrviewer.viewer.contributions import writers
 
 
 @pytest.fixture
@@ -144,8 +144,8 @@ def test_what_is_turned_is_said(tmp_path, monkeypatch):
 
 
 def test_a_run_at_work_is_saved_as_far_as_it_came(tmp_path, monkeypatch):
-    from hrviewer.viewer.levels import KEY
-    from hrviewer.viewer.picture import Course
+    from hrviewer.app.maps.result_maps import Course
+    from hrviewer.viewer.image.image_layer import KEY
 
     said: list[str] = []
     monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)

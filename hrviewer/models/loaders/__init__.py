@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Card
-from hrviewer.models.mosaic import Mosaic, is_one_to_one
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.tiled_encoder import Mosaic, is_one_to_one
 
 __all__ = ["LOADABLE", "PRECISIONS", "load"]
 

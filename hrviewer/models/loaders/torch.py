@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from hrviewer.errors import UserError
 from hrviewer.models.card import Card
+from hrviewer.models.measurement_cache import keep, recall
 from hrviewer.models.network import Floats, Network, activate
 from hrviewer.models.registry import architecture
-from hrviewer.models.remembered import keep, recall
 from hrviewer.models.threads import threads
 from hrviewer.models.told import brief
 from hrviewer.models.weights import read_weights

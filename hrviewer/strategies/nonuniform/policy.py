@@ -13,9 +13,9 @@ from pydantic import Field
 from hrviewer.errors import UserError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.strategies.base import Only, Params, Strategy
-from hrviewer.strategies.nonuniform.interest import Interest, drawn, kernel_density, looked
-from hrviewer.strategies.nonuniform.sampler import FWHM, NODES, attract, relax
-from hrviewer.strategies.nonuniform.shares import Leaf, Sharpness, cut, sharpness
+from hrviewer.strategies.nonuniform.allocation import Leaf, Sharpness, cut, sharpness
+from hrviewer.strategies.nonuniform.grid_sampler import FWHM, NODES, attract, relax
+from hrviewer.strategies.nonuniform.importance import Interest, drawn, kernel_density, looked
 from hrviewer.strategies.protocol import (
     Answer,
     Handle,

@@ -13,9 +13,9 @@ from pydantic import Field
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
 from hrviewer.strategies.base import Only, Params, Strategy, Words
+from hrviewer.strategies.estimation.coarse_pass import look_over, scale_of_scout, scouts_counts
+from hrviewer.strategies.estimation.sampling_grid import gather
 from hrviewer.strategies.protocol import Answer, Handle, Plan, Request, Result, Scene, Show
-from hrviewer.strategies.survey.leaves import gather
-from hrviewer.strategies.survey.scouting import look_over, scale_of_scout, scouts_counts
 from hrviewer.strategies.transformer.regions import (
     Cost,
     Refiner,

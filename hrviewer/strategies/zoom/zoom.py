@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import UserError
 from hrviewer.strategies.base import Params, Strategy
+from hrviewer.strategies.estimation.coarse_pass import guess, scout
+from hrviewer.strategies.estimation.intervals import Interval
+from hrviewer.strategies.estimation.sampling import Survey
+from hrviewer.strategies.estimation.sampling_grid import bound, cut
+from hrviewer.strategies.estimation.two_phase import Closer, corrected, pace
 from hrviewer.strategies.protocol import Answer, Plan, Scene, Show
-from hrviewer.strategies.survey.closer import Closer, corrected, pace
-from hrviewer.strategies.survey.intervals import Interval
-from hrviewer.strategies.survey.leaves import bound, cut
-from hrviewer.strategies.survey.sampling import Survey
-from hrviewer.strategies.survey.scouting import guess, scout
-from hrviewer.strategies.zoom.choosing import CHOOSE
 from hrviewer.strategies.zoom.params import ZoomParams
+from hrviewer.strategies.zoom.selection import CHOOSE
 
 __all__ = ["Zoom"]
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 
 from hrviewer.geometry import Rect  # noqa: E402
 from hrviewer.models import Pack  # noqa: E402
-from hrviewer.pyramid.recipe import make_recipe  # noqa: E402
+from hrviewer.pyramid.synthetic import make_recipe  # noqa: E402
 
 from hrviewer_crowd import crowd  # noqa: E402
 

@@ -14,8 +14,8 @@ import tifffile
 import torch
 from hrviewer.errors import UserError
 from hrviewer.geometry import Rect
+from hrviewer.ground_truth import Truth
 from hrviewer.training import density
-from hrviewer.truth import Truth
 from torch import Tensor
 from torch.utils.data import Dataset
 

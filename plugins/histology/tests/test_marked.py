@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from hrviewer.errors import UserError  # noqa: E402
 from hrviewer.geometry import Rect  # noqa: E402
-from hrviewer.truth import Truth  # noqa: E402
+from hrviewer.ground_truth import Truth  # noqa: E402
 
 from hrviewer_histology.figures import random_fields  # noqa: E402
 from hrviewer_histology.marked import MARKS, RIM, Field, Marked, read_fields  # noqa: E402

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 torch = pytest.importorskip("torch")
 
 from hrviewer.models.card import Card  # noqa: E402
-from hrviewer.training.density import build, estimate, measure, normalised  # noqa: E402
+from hrviewer.training.density_task import build, estimate, measure, normalised  # noqa: E402
 
 from hrviewer_histology import nuclei  # noqa: E402
 from hrviewer_histology.lessons import INPUT, counted  # noqa: E402

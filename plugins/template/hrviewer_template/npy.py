@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from hrviewer.errors import UserError
 from hrviewer.pyramid.fingerprint import of_files
-from hrviewer.pyramid.sources.base import Decoded, Source, pick_channels, plain_dtype
+from hrviewer.pyramid.readers.base import Decoded, Source, pick_channels, plain_dtype
 
 __all__ = ["NpySource"]
 

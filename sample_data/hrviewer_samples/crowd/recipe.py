@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 from hrviewer.geometry import Rect
-from hrviewer.pyramid.recipe import Recipe
+from hrviewer.ground_truth import Truth
 from hrviewer.pyramid.resample import block_mean
-from hrviewer.truth import Truth
+from hrviewer.pyramid.synthetic import Recipe
 from numpy.typing import NDArray
 
 from hrviewer_samples.crowd import paint

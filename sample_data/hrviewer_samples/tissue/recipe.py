@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 from hrviewer.geometry import Rect
-from hrviewer.pyramid.recipe import Recipe
-from hrviewer.truth import Truth
+from hrviewer.ground_truth import Truth
+from hrviewer.pyramid.synthetic import Recipe
 from numpy.typing import NDArray
 
 from hrviewer_samples.tissue.materials import SIDE, Palette, make_palette

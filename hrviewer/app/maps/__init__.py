@@ -1,0 +1,1 @@
+"""The maps of a run as arrays: rasters, embeddings, attention, previews of patches."""

@@ -1,0 +1,1 @@
+"""Work beside the window: loading, runs, Live, comparison, export."""

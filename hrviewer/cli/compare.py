@@ -1,0 +1,269 @@
+"""Comparing strategies."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hrviewer.cli.common import (
+    Cache,
+    Cached,
+    Device,
+    Json,
+    Model,
+    Seed,
+    app,
+    command,
+    progress,
+    say,
+    say_json,
+    stoppable,
+    tell,
+)
+from hrviewer.units import si
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["compare", "cost", "experiment"]
+
+
+def sides_of(text: str | None) -> str | None:
+    """Check that all are whole numbers."""
+    if text is not None and not all(side.strip().isdecimal() for side in text.split(",")):
+        raise typer.BadParameter(f"{text!r} is not a list of sides, as 256,512")
+    return text
+
+
+Out = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where; what is there is not run again.")
+]
+
+
+@command(app)
+def compare(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    model: Annotated[list[str], typer.Option(help="As `run` takes it; may be given again.")],
+    strategies: Annotated[
+        str, typer.Option(help="As a,b:key=value, or all that are installed.")
+    ] = "all",
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|DIR|auto", help="What is really there; an exhaustive run if not."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="2TFLOP, 30s, 500patches, 10% for all alike; several to sweep: 5%,10%."),
+    ] = None,
+    matched: Annotated[
+        bool, typer.Option(help="`uniform` at the FLOPs, and at the seconds, of every other, too.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+    cache: Cached = Cache.use,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Run strategies side by side: error against cost."""
+    from hrviewer import runs
+    from hrviewer.io.figures.plots import need_plots
+    from hrviewer.runs.comparison_report import publish_comparison
+
+    need_plots()
+    with stoppable() as control, progress() as watch:
+        table = runs.compare(
+            images,
+            model,
+            strategies,
+            truth=truth,
+            budgets=budget,
+            matched=matched,
+            seeds=(seed,),
+            device=device,
+            cache=cache.value,
+            out=out,
+            watch=watch,
+            control=control,
+        )
+    finished(table)
+    files = publish_comparison(table, {})
+    if as_json:
+        say_json(
+            {
+                "image": images[0] if len(images) == 1 else images,
+                "reference": table.attrs["reference"],
+                "rows": [nested(row) for row in plain(table)],
+                "files": files,
+            }
+        )
+        return
+    columns = ("image", "strategy", "params", "budget", "estimate", "error", "game4")
+    show(table.assign(image=[Path(name).name for name in table["image"]]), columns, files)
+
+
+@command(app)
+def experiment(
+    folder: Annotated[Path, typer.Argument(help="Images and their truth.")],
+    model: Model,
+    seed: Seed = 0,
+    device: Device = "auto",
+    cache: Cached = Cache.use,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat the survey's experiment on a folder of images."""
+    from hrviewer import runs
+    from hrviewer.io.figures.plots import need_plots
+    from hrviewer.runs.comparison_report import publish_experiment
+
+    need_plots()
+    with stoppable() as control, progress() as watch:
+        table = runs.experiment(
+            folder,
+            model,
+            seed=seed,
+            device=device,
+            cache=cache.value,
+            out=out,
+            watch=watch,
+            control=control,
+        )
+    finished(table)
+    files = publish_experiment(table, f"The survey's experiment on {folder.name}")
+    if as_json:
+        say_json({"cells": plain(table), "images": table.attrs["images"], "files": files})
+        return
+    show(table, ("name", "mae", "ci95", "rmse", "bias"), files)
+
+
+@command(app)
+def cost(
+    model: Model,
+    role: Annotated[str, typer.Option(help="Which of its networks.")] = "main",
+    device: Device = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(help="What it may take, as 4GB; most of what is free if not given."),
+    ] = None,
+    sides: Annotated[
+        str | None,
+        typer.Option(
+            callback=sides_of, help="Squares to measure, as 256,512; growing ones if not given."
+        ),
+    ] = None,
+    search: Annotated[
+        bool, typer.Option(help="Whether the largest that fits is looked for.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the plot goes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a network takes at every size, and what fits."""
+    from hrviewer.io.figures.plots import need_plots
+    from hrviewer.runs import cost as measure
+    from hrviewer.runs.compare import default_folder
+    from hrviewer.runs.comparison_report import publish_cost
+
+    need_plots()
+    asked = None if sides is None else [int(side) for side in sides.split(",")]
+    with stoppable() as control:
+        found = measure(
+            model,
+            role=role,
+            device=device,
+            memory=memory,
+            sides=asked,
+            search=search,
+            watch=tell if sys.stderr.isatty() else None,
+            control=control,
+        )
+    files = publish_cost(found, out or default_folder("costs"))
+    told = found.json()
+    if as_json:
+        say_json({**told, "files": files})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table("side", "FLOPs", "seconds", "peak memory", "", box=None, pad_edge=False)
+    rows = [(vars(point), "") for point in found.points]
+    rows += [(row, "extrapolated") for row in told["extrapolated"]]
+    for row, note in rows:
+        flops, memory_used = si(row["flops"]), si(row["peak_bytes"], "B")
+        made.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
+    Console().print(made)
+    for name, line in found.fits.items():
+        said = f"{line.constant:.3g} + {line.per_pixel:.3g} · side²"
+        if line.per_pair:
+            said += f" + {line.per_pair:.3g} · side⁴"
+        typer.echo(f"{name} = {said}, within {line.off:.0%}")
+    if found.attention is not None:
+        ways = Table("side", *(f"{way} FLOPs" for way in found.attention.ways), box=None)
+        for row in told["attention"]["flops"]:
+            side = row.pop("side")
+            ways.add_row(f"{side:,}", *(si(flops) for flops in row.values()))
+        Console().print(ways)
+    if found.largest is not None:
+        limit = si(found.limit_bytes, "B")
+        typer.echo(f"largest: {found.largest:,} × {found.largest:,} pixels within {limit}")
+    say(*files.items())
+
+
+def finished(table: pd.DataFrame) -> None:
+    """End here if it was stopped: the same command goes on."""
+    if not table.attrs["complete"]:
+        tell(f"stopped; the same with --out {table.attrs['folder']} goes on")
+        raise typer.Exit(130)
+
+
+def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return rows in which what is not known is None."""
+    bare = table.astype(object)
+    rows = bare.where(bare.notna(), None).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
+
+
+def nested(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with its costs together."""
+    from hrviewer.runs.compare import COSTS
+
+    cost = {name: row.pop(name) for name in COSTS}
+    return {**row, "cost": cost if cost["flops"] is not None else None}
+
+
+def show(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
+    """Print a table, and where the files are."""
+    from rich.console import Console
+    from rich.table import Table
+
+    seconds = "wall_s" if "wall_s" in table else "seconds"
+    made = Table(box=None, pad_edge=False)
+    for name in (*columns, "FLOPs", "seconds"):
+        made.add_column(name, justify="left" if name in ("image", "strategy", "name") else "right")
+    rows = plain(table)
+    for row in rows:
+        flops = "–" if row["flops"] is None else si(row["flops"])
+        took = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
+        made.add_row(*(written(row[name]) for name in columns), flops, took)
+    Console().print(made)
+    for row in rows:
+        if row["note"] and row["flops"] is None:
+            tell(f"{row['strategy']}: {row['note']}")
+    say(*files.items())
+
+
+def written(value: Any) -> str:
+    """Return a value as a table shows it."""
+    if value is None or value == {}:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return " – ".join(f"{part:,.1f}" for part in value)
+    return str(value)

@@ -1,0 +1,112 @@
+"""Files out: runs, images and scenes as other tools read them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hrviewer.cli.common import app, command, settings_of
+from hrviewer.io import FORMATS
+
+if TYPE_CHECKING:
+    from hrviewer.io.image_writer import Progress
+
+__all__ = ["convert", "export", "import_", "sample"]
+
+
+@command(app)
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN.run.zarr")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where; nothing may be there yet.")],
+    to: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(FORMATS)}; by the name's ending otherwise."),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A format's option.", callback=settings_of),
+    ] = None,
+) -> None:
+    """Write a run for other programs: maps, outlines, tables."""
+    from hrviewer.io import export
+    from hrviewer.runs import Run
+
+    chosen = dict(item.split("=", 1) for item in options or [])
+    with written() as progress:
+        typer.echo(export(Run(run), out, to, progress, **chosen))
+
+
+@command(app, "import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="WSInfer's CSV, TRIDENT's or CLAM's HDF5.")],
+    image: Annotated[str, typer.Argument(help="The image that it speaks of.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.run.zarr")],
+) -> None:
+    """Make a run of what another tool found, to compare with."""
+    from hrviewer.runs.importers import import_run
+
+    typer.echo(import_run(file, image, out).path)
+
+
+def version_of(text: str) -> str:
+    """Check that it is one of OME-Zarr's."""
+    if text not in ("0.5", "0.4"):
+        raise typer.BadParameter(f"{text!r} is neither 0.5 nor 0.4")
+    return text
+
+
+@command(app)
+def convert(
+    image: str,
+    out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")],
+    version: Annotated[
+        str,
+        typer.Option(help="Of OME-Zarr: 0.5, or 0.4 for readers of zarr 2.", callback=version_of),
+    ] = "0.5",
+) -> None:
+    """Write an image as OME-Zarr; what was broken off goes on."""
+    from hrviewer.io.image_writer import write_image
+    from hrviewer.pyramid import open_pyramid
+
+    with open_pyramid(image) as pyramid, written() as progress:
+        typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
+
+
+@command(app)
+def sample(
+    name: Annotated[str, typer.Argument(help="Of the scene, as crowd.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")],
+    size: Annotated[int, typer.Option(help="Side in pixels.")] = 32768,
+    seed: Annotated[int, typer.Option(help="Which scene.")] = 0,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="With the map of its objects, too.")
+    ] = False,
+) -> None:
+    """Write a scene as sharded OME-Zarr, and its truth beside it."""
+    from hrviewer.io.image_writer import write_scene
+    from hrviewer.pyramid import open_pyramid
+
+    with open_pyramid(f"sample:{name}?size={size}&seed={seed}") as pyramid, written() as progress:
+        for path in write_scene(pyramid, out, progress, labels=labels):
+            typer.echo(path)
+
+
+@contextmanager
+def written() -> Iterator[Progress | None]:
+    """Show on a terminal how much of an image is written."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = TextColumn("writing"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,170 @@
+"""Running a strategy on an image."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hrviewer.cli.common import (
+    Cache,
+    Cached,
+    Device,
+    Json,
+    Model,
+    Seed,
+    app,
+    budget_of,
+    command,
+    progress,
+    region_or_file,
+    say,
+    say_json,
+    settings_of,
+    stoppable,
+    tell,
+)
+from hrviewer.errors import UserError
+from hrviewer.units import si
+
+if TYPE_CHECKING:
+    from hrviewer.runs import Run
+
+__all__ = ["run"]
+
+
+class Precision(StrEnum):
+    """Numbers that networks compute in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
+@command(app)
+def run(
+    image: str,
+    model: Model,
+    strategy: Annotated[str, typer.Option(help="Where to look; see `hrviewer strategies`.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            callback=settings_of,
+            help="A parameter of the strategy; may be given again.",
+        ),
+    ] = None,
+    region: Annotated[
+        Any,  # a rectangle or a path: typer knows no unions
+        typer.Option(
+            parser=region_or_file,
+            metavar="Y,X,H,W|FILE",
+            help="Only this part, level-0 pixels; or what a file's shapes lie in.",
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(callback=budget_of, help="What may be spent: 2TFLOP, 30s, 500patches or 10%."),
+    ] = None,
+    seed: Seed = 0,
+    hints: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hint",
+            metavar="NAME=FILE",
+            callback=settings_of,
+            help="What the strategy is told: saliency=IMAGE or density=RUN.run.zarr.",
+        ),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|DIR|auto", help="What is really there; auto is a scene's own."),
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Fewer digits are quicker and less exact: the run says how much."),
+    ] = Precision.float32,
+    cache: Cached = Cache.use,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN.run.zarr", help="Where to keep it; the data folder otherwise."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a strategy on an image; Ctrl-C stops it, and it can be resumed."""
+    from hrviewer import runs
+    from hrviewer.strategies import get_strategy
+
+    if resume and out is None:
+        raise UserError("--resume needs --out: say which run to go on with")
+    values = dict(item.split("=", 1) for item in settings or [])
+    chosen = get_strategy(strategy)
+    params = runs.parse_params(chosen, values).model_dump()
+    with stoppable() as control, progress() as watch:
+        done = runs.run(
+            image,
+            model,
+            chosen,
+            region=region,
+            budget=budget,
+            seed=seed,
+            hints=dict(hint.split("=", 1) for hint in hints or []),
+            device=device,
+            precision=precision.value,
+            cache=cache.value,
+            out=out,
+            resume=resume,
+            truth=truth,
+            watch=watch,
+            control=control,
+            **params,
+        )
+    if as_json:
+        say_json(done.header)
+    else:
+        summarize(done)
+    looks = done.header["patches"]
+    if not done.complete:
+        tell(f"stopped; what was seen is kept: the same with --out {done.path} --resume goes on")
+        raise typer.Exit(130)
+    if looks["failed"] and looks["failed"] == looks["planned"]:
+        raise UserError(f"every look failed, the first: {first_error(done)}")
+
+
+def summarize(done: Run) -> None:
+    """Print what a run came to."""
+    from hrviewer.runs import sentence, verdict
+
+    header, cost, looks = done.header, done.cost, done.header["patches"]
+    stages = ("read", "prepare", "infer", "post")
+    seen = f"{looks['done'] + looks['cached']} of {looks['planned']}"
+    if looks["cached"]:
+        seen += f", {looks['cached']} of them by earlier runs"
+    if looks["failed"]:
+        seen += f", {looks['failed']} failed, the first: {first_error(done)}"
+    read = f"{si(cost['bytes_read'], 'B')}, {si(cost['pixels_read'], 'px')}"
+    memory = cost["peak_rss_bytes"]
+    say(
+        ("image", header["image"]["path"]),
+        ("how", f"{header['strategy']} with {header['model']} on {header['device']}"),
+        ("answer", sentence(done.estimate)),
+        *([("truth", verdict(done.truth))] if done.truth else []),
+        ("cost", f"{si(cost['flops'], 'FLOP')} in {cost['wall_s']:.2f} s"),
+        ("stages", " · ".join(f"{stage} {cost[f'{stage}_s']:.2f} s" for stage in stages)),
+        ("read", read),
+        ("memory", f"{si(memory, 'B')} at most" if memory else "not known"),
+        ("patches", seen),
+        *(("note", note) for note in header["notes"]),
+        ("run", str(done.path)),
+    )
+
+
+def first_error(done: Run) -> str:
+    """Return why the first look failed that did."""
+    patches = done.patches
+    return str(patches.loc[patches["status"] == "failed", "error"].iloc[0])

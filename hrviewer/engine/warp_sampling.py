@@ -1,0 +1,189 @@
+"""Sampling a rectangle through a non-uniform grid, and taking the answer back.
+
+The canvas's nodes say where in the rectangle they look (see `strategies.Warp`). Every canvas pixel
+is sampled between the two octaves of the pyramid around its local reduction, so nothing aliases
+however much a place is shrunk. The way back is the grid's exact inverse: what is counted keeps its
+mass through the Jacobian, everything else is interpolated.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+
+from hrviewer.engine.canvas import Kind
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import Meter, Pyramid
+from hrviewer.strategies.nonuniform.grid_sampler import forward, inverse
+
+__all__ = ["finest", "sample", "spread", "unwarp"]
+
+BLOCK = 256
+"""Side of the part of the canvas that is sampled at once: what bounds the memory."""
+
+Floats = NDArray[np.float64]
+
+
+def positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
+    """Return where in 0..1 the canvas looks at rows `at` and columns `bt`, ``(2, m, n)``."""
+    # As `forward` does it, first along one axis, then along the other.
+    g = len(grid) - 1
+    y, x = (np.clip(axis, 0, 1) * g for axis in (at, bt))
+    i, j = (np.minimum(axis.astype(np.intp), g - 1) for axis in (y, x))
+    s, t = (y - i)[:, None], x - j
+    planes = np.moveaxis(grid, -1, 0)
+    rows = (1 - s) * planes[:, i] + s * planes[:, i + 1]
+    found: Floats = (1 - t) * rows[..., j] + t * rows[..., j + 1]
+    return found
+
+
+def finest(rect: Rect, grid: Floats, shape: tuple[int, int]) -> float:
+    """Return the level-0 pixels per canvas pixel where the warp looks closest."""
+    g = len(grid) - 1
+    dy = float(np.diff(grid[..., 0], axis=0).min()) * g * rect.h / shape[0]
+    dx = float(np.diff(grid[..., 1], axis=1).min()) * g * rect.w / shape[1]
+    return min(dy, dx)
+
+
+def sample(
+    pyramid: Pyramid,
+    rect: Rect,
+    grid: Floats,
+    shape: tuple[int, int],
+    meter: Meter | None = None,
+) -> NDArray[np.float32]:
+    """Return the warped picture, ``shape + (c,)``, in the image's range.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        What is sampled.
+    rect : Rect
+        Which part, within the image.
+    grid : ndarray, shape (g, g, 2)
+        The warp.
+    shape : tuple of int
+        The canvas.
+    meter : Meter, optional
+        Who is charged for the tiles.
+    """
+    out: NDArray[np.float32] | None = None
+    for top in range(0, shape[0], BLOCK):
+        for left in range(0, shape[1], BLOCK):
+            rows = np.arange(top, min(top + BLOCK, shape[0]))
+            columns = np.arange(left, min(left + BLOCK, shape[1]))
+            part = _sample_block(pyramid, rect, grid, shape, rows, columns, meter)
+            if out is None:
+                out = np.empty((*shape, part.shape[2]), np.float32)
+            out[top : top + len(rows), left : left + len(columns)] = part
+    assert out is not None
+    return out
+
+
+def _sample_block(
+    pyramid: Pyramid,
+    rect: Rect,
+    grid: Floats,
+    shape: tuple[int, int],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    meter: Meter | None,
+) -> NDArray[np.float32]:
+    h, w = shape
+    at, bt = (rows + 0.5) / h, (columns + 0.5) / w
+    y, x = positions(grid, at, bt)
+    y, x = rect.y + y * rect.h, rect.x + x * rect.w
+    edges_y = positions(grid, np.append(rows, rows[-1] + 1) / h, bt)[0]
+    edges_x = positions(grid, at, np.append(columns, columns[-1] + 1) / w)[1]
+    local = np.maximum(np.diff(edges_y, axis=0) * rect.h, np.diff(edges_x, axis=1) * rect.w)
+    octave = np.log2(np.maximum(local, 1.0))
+    out: NDArray[np.float32] | None = None
+    for level in range(math.floor(octave.min()), math.ceil(octave.max()) + 1):
+        share = np.maximum(1 - np.abs(octave - level), 0)
+        here = share > 0
+        if not here.any():
+            continue
+        scale = 2.0**level
+        ys, xs = y[here], x[here]
+        # Only what this octave needs, on its own lattice of pixels.
+        step = int(scale)
+        low_y, low_x = (math.floor(v.min() / step - 1) * step for v in (ys, xs))
+        high_y, high_x = (math.ceil(v.max() / step + 1) * step for v in (ys, xs))
+        wanted = Rect(low_y, low_x, high_y - low_y, high_x - low_x) & pyramid.rect
+        picture = pyramid.read(wanted, scale, meter=meter).astype(np.float32)
+        if out is None:
+            out = np.zeros((len(rows), len(columns), picture.shape[2]), np.float32)
+        where = [(ys - wanted.y) / scale - 0.5, (xs - wanted.x) / scale - 0.5]
+        for c in range(picture.shape[2]):
+            seen = map_coordinates(picture[..., c], where, order=1, mode="nearest")
+            out[here, c] += share[here] * seen
+    assert out is not None
+    return out
+
+
+def unwarp(
+    values: NDArray[np.floating[Any]], grid: Floats, shape: tuple[int, int], kind: Kind
+) -> NDArray[np.float32]:
+    """Take a map on the canvas back to the rectangle.
+
+    Parameters
+    ----------
+    values : ndarray, shape (k, rows, columns)
+        The network's output on the canvas.
+    grid : ndarray, shape (g, g, 2)
+        The warp.
+    shape : tuple of int
+        Rows and columns to cut the rectangle into.
+    kind : {"mass", "intensity"}
+        What is kept: each cell's sum, spread over where it was sampled, or its value.
+
+    Returns
+    -------
+    ndarray of float32, shape (k,) + shape
+        For intensities NaN where the grid does not reach.
+    """
+    _, rows, columns = values.shape
+    places, areas = _back(grid, shape)
+    reached = areas > 0
+    if kind == "intensity":
+        where = [places[..., 0] * rows - 0.5, places[..., 1] * columns - 0.5]
+        where = [np.where(reached, axis, 0.0) for axis in where]
+        planes = [
+            map_coordinates(plane, where, order=1, mode="nearest")
+            for plane in values.astype(np.float64)
+        ]
+        return np.where(reached, np.stack(planes), np.nan).astype(np.float32)
+    i = np.minimum(places[reached][:, 0] * rows, rows - 1).astype(np.intp)
+    j = np.minimum(places[reached][:, 1] * columns, columns - 1).astype(np.intp)
+    source = i * columns + j
+    weights = areas[reached]
+    covered = np.bincount(source, weights, rows * columns)
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    out = np.zeros((len(values), *shape))
+    out[:, reached] = flat[:, source] * (weights / covered[source])
+    # A cell that is magnified so much that no target's centre lies in it goes to the nearest.
+    missed = np.flatnonzero(covered == 0)
+    if len(missed):
+        centres = np.stack([missed // columns + 0.5, missed % columns + 0.5], axis=-1)
+        at = forward(grid, centres / (rows, columns)) * shape
+        y, x = np.minimum(at, np.array(shape) - 1).astype(np.intp).T
+        for plane, mass in zip(out, flat[:, missed], strict=True):
+            np.add.at(plane, (y, x), mass)
+    return out.astype(np.float32)
+
+
+def spread(grid: Floats, rect: Rect, core: Rect, side: int = 64) -> Floats:
+    """Return which share of a core's samples fell where, ``(side, side)``, summing to 1."""
+    ys = (core.y + (np.arange(side) + 0.5) / side * core.h - rect.y) / rect.h
+    xs = (core.x + (np.arange(side) + 0.5) / side * core.w - rect.x) / rect.w
+    _, areas = inverse(grid, ys, xs)
+    shares: Floats = areas / areas.sum()
+    return shares
+
+
+def _back(grid: Floats, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+    return inverse(grid, *((np.arange(n) + 0.5) / n for n in shape))

@@ -1,0 +1,1 @@
+"""Figures and reports: plots, overlays on an image, HTML pages."""

@@ -1,0 +1,121 @@
+"""Label maps: TIFF or OME-Zarr images whose pixels hold an object's number; 0 is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.errors import UserError
+from hrviewer.geometry import Rect
+from hrviewer.ground_truth import Truth, named
+from hrviewer.io.ground_truth.image_ref import Asked
+from hrviewer.pyramid import Pyramid, open_pyramid
+
+__all__ = ["is_label_map", "open_labels", "read_labels", "windows"]
+
+WINDOW = 2048
+"""Pixels that are looked at together, per side."""
+
+
+def is_label_map(path: str | Path) -> bool:
+    """Whether a file's name is that of a label map."""
+    return Path(path).suffix.lower() in (".tif", ".tiff", ".zarr")
+
+
+def open_labels(path: Path, image: Asked) -> Pyramid:
+    """Open a label map of the image's size.
+
+    Raises
+    ------
+    UserError
+        If it has several channels, no whole numbers, or another size.
+    """
+    labels = open_pyramid(find(path))
+    if labels.channels != 1 or labels.dtype.kind not in "ui":
+        labels.close()
+        raise UserError(
+            f"{path.name} is no label map: it holds {labels.channels} × {labels.dtype}, not one "
+            "whole number per pixel"
+        )
+    try:
+        image.same_size(path, *labels.shape)
+    except UserError:
+        labels.close()
+        raise
+    return labels
+
+
+def find(path: Path) -> str:
+    """Return the labels that an OME-Zarr image holds, or the image itself."""
+    inner = path / "labels"
+    if inner.is_dir():
+        named = sorted(child for child in inner.iterdir() if child.is_dir())
+        if named:
+            return str(named[0])
+    return str(path)
+
+
+def windows(shape: tuple[int, int], step: int = WINDOW) -> Iterator[Rect]:
+    """Yield what to read one after the other."""
+    whole = Rect(0, 0, *shape)
+    for y in range(0, shape[0], step):
+        for x in range(0, shape[1], step):
+            yield Rect(y, x, step, step) & whole
+
+
+def read_labels(path: Path, image: Asked) -> Truth:
+    """Read every object's centroid by area and its box, a window at a time."""
+    parts: list[NDArray[np.float64]] = []
+    with open_labels(path, image) as labels:
+        for rect in windows(labels.shape):
+            found = measure(labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0], rect)
+            if len(found):
+                parts.append(found)
+            if len(parts) > 64:
+                parts = [merge(parts)]
+    if not parts:
+        return named([])
+    rows = merge(parts)
+    points = rows[:, 2:4] / rows[:, 1:2]
+    boxes = np.hstack([rows[:, 4:6], rows[:, 6:8] - rows[:, 4:6]])
+    return named(["object"] * len(rows), points=points, boxes=boxes)
+
+
+def measure(values: NDArray[np.integer], rect: Rect) -> NDArray[np.float64]:
+    """Return what a window holds of each object.
+
+    Returns
+    -------
+    ndarray, shape (n, 8)
+        Its number, area, sums of y and of x over its pixels' centres, and corners y0, x0, y1, x1.
+    """
+    y, x = np.nonzero(values)
+    numbers, index = np.unique(values[y, x], return_inverse=True)
+    n = len(numbers)
+    out = np.empty((n, 8))
+    out[:, 0], out[:, 1] = numbers, np.bincount(index, minlength=n)
+    for i, (at, start) in enumerate(((y, rect.y), (x, rect.x))):
+        out[:, 2 + i] = np.bincount(index, at + (start + 0.5), minlength=n)
+        low, high = np.full(n, np.inf), np.full(n, -np.inf)
+        np.minimum.at(low, index, at + start)
+        np.maximum.at(high, index, at + start + 1)
+        out[:, 4 + i], out[:, 6 + i] = low, high
+    return out
+
+
+def merge(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Put together what several windows hold of each object."""
+    rows = np.concatenate(parts)
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    starts = np.flatnonzero(np.diff(rows[:, 0], prepend=np.nan) != 0)
+    return np.hstack(
+        [
+            rows[starts, :1],
+            np.add.reduceat(rows[:, 1:4], starts),
+            np.minimum.reduceat(rows[:, 4:6], starts),
+            np.maximum.reduceat(rows[:, 6:8], starts),
+        ]
+    )

@@ -1,0 +1,136 @@
+"""A run's patches, objects, outlines or drawings as one table, whose columns tell their units.
+
+Lengths end in ``_px`` (level-0 pixels) and, where the pixel size is known, ``_um``; seconds in
+``_s``. Rows come a few thousand at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from hrviewer.io.features import Feature, area_of
+from hrviewer.io.run_features import How, What, about, found, patch_rows
+from hrviewer.io.writers import Exportable
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["TableSettings", "batches", "schema_of"]
+
+ROWS = 4096
+
+LENGTHS = ("y", "x", "h", "w")
+PATCHES = {
+    "id": ("int64", ""),
+    "role": ("string", ""),
+    "order": ("int64", ""),
+    "scale": ("float64", "level-0 px per network px"),
+    "score": ("float64", ""),
+    "value": ("float64", ""),
+    "flops": ("float64", "FLOP"),
+    "read_s": ("float64", "s"),
+    "prepare_s": ("float64", "s"),
+    "infer_s": ("float64", "s"),
+    "post_s": ("float64", "s"),
+    "bytes": ("float64", "byte"),
+    "pixels": ("float64", "px"),
+    "status": ("string", ""),
+    "error": ("string", ""),
+}
+THINGS = {
+    "id": ("int64", ""),
+    "label": ("string", ""),
+    "area_px2": ("float64", "px^2"),
+    "sum": ("float64", ""),
+    "mean": ("float64", ""),
+    "max": ("float64", ""),
+    "mass": ("float64", "count"),
+    "author": ("string", ""),
+    "time": ("string", "ISO 8601"),
+}
+
+
+class TableSettings(How):
+    """Which table."""
+
+    rows: Literal["patches", "points", "contours", "annotations"] = Field(
+        "patches",
+        title="Rows",
+        description="Where the network looked; objects; outlines of the output; what a person drew",
+    )
+
+
+def schema_of(run: Exportable, settings: TableSettings) -> pyarrow.Schema:
+    """Return the columns: their units, and in the table's metadata where it comes from."""
+    import pyarrow as pa
+
+    types = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
+    places = [("px", "level-0 px")] + [("um", "µm")] * bool(run.header["image"]["pixel_size"])
+    columns = [(f"{name}_{end}", "float64", unit) for end, unit in places for name in LENGTHS]
+    more = PATCHES if settings.rows == "patches" else THINGS
+    columns += [(name, kind, unit) for name, (kind, unit) in more.items()]
+    fields = [
+        pa.field(name, types[kind], metadata={"unit": unit} if unit else None)
+        for name, kind, unit in columns
+    ]
+    return pa.schema(fields, metadata={"hrviewer": json.dumps(about(run))})
+
+
+def batches(run: Exportable, settings: TableSettings) -> Iterator[pyarrow.RecordBatch]:
+    """Yield the rows, a few thousand at a time; at least one batch.
+
+    Raises
+    ------
+    UserError
+        If the run does not hold what is asked for.
+    """
+    import pyarrow as pa
+
+    schema = schema_of(run, settings)
+    size = run.header["image"]["pixel_size"]
+    source = placed(rows_of(run, settings), size)
+    while held := list(islice(source, ROWS)):
+        yield pa.RecordBatch.from_pylist(held, schema=schema)
+
+
+def rows_of(run: Exportable, settings: TableSettings) -> Iterator[dict[str, Any]]:
+    """Yield rows with ``y, x, h, w`` in pixels."""
+    if settings.rows == "patches":
+        yield from patch_rows(run.path / "patches.parquet")
+        return
+    none = dict.fromkeys(("patches", "contours", "points", "annotations"), False)
+    chosen = none | {settings.rows: True}
+    what = What(threshold=settings.threshold, spacing=settings.spacing, **chosen)
+    for feature in found(run, what):
+        yield thing(feature)
+
+
+def thing(feature: Feature) -> dict[str, Any]:
+    """Return a feature's row: its centre, its box's sides, and what is known of it."""
+    _, _, h, w = feature.box
+    y, x = feature.center
+    row: dict[str, Any] = {
+        "id": feature.number, "label": feature.label, "y": y, "x": x, "h": h, "w": w,
+    }  # fmt: skip
+    if feature.polygons:
+        row["area_px2"] = area_of(feature.polygons)
+    known = {name: feature.measurements.get(name) for name in ("sum", "mean", "max", "mass")}
+    return row | known | {name: feature.about.get(name) for name in ("author", "time")}
+
+
+def placed(
+    rows: Iterator[dict[str, Any]], size: tuple[float, float] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield rows with lengths in pixels and, where that is known, in µm."""
+    for row in rows:
+        lengths = {name: float(row[name]) for name in LENGTHS}
+        row |= {f"{name}_px": value for name, value in lengths.items()}
+        if size is not None:
+            for name, value in lengths.items():
+                row[f"{name}_um"] = value * size[name in "xw"]
+        yield row

@@ -1,0 +1,127 @@
+"""``python -m hrviewer.models.size_trial``: run a network at sizes that may be too large.
+
+A process of its own, so that whoever asks survives. The network's card comes in on standard
+input, then sides, one a line; a line of JSON goes out for each, and one before them that says what
+was loaded. On a CPU a thread watches the memory and ends the process with `TOO_MUCH` before it
+takes more than it may; on a CUDA device the allocator refuses. Whoever asks takes any other end
+for too much, too: where the system itself runs out of memory, it kills.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Card
+from hrviewer.models.loaders import load
+from hrviewer.models.memory_usage import bound_device, device_peak, forget_peak, peak_memory
+from hrviewer.models.network import Network
+
+__all__ = ["TOO_MUCH", "main", "trial"]
+
+TOO_MUCH = 77
+BETWEEN = 0.002
+"""Seconds between looks at the memory."""
+QUICK = 3.0
+"""Seconds; what takes less is run a second time, without what the first one had to make ready."""
+
+
+COUNTED = 64, 128, 256, 1000
+"""Tokens of the joint inputs whose FLOPs are told."""
+
+
+def trial(network: Network, side: int) -> dict[str, Any]:
+    """Run a network once on a square; a joint one on all of its tokens, as one group.
+
+    Returns
+    -------
+    dict
+        ``side``, ``flops``, ``seconds`` and ``peak_bytes``: of the process on a CPU, of what was
+        allocated on a CUDA device; ``fits`` is False, and nothing else known, where there was not
+        enough memory.
+    """
+    rng = np.random.default_rng(0)
+    forget_peak()
+    device_peak(network.device, anew=True)
+    try:
+        channels, tile = network.card.input.count, network.card.input.tile
+        n = (side // tile) ** 2
+        if network.joint:
+            tokens = rng.random((n, channels, tile, tile), np.float32)
+            at = np.indices((side // tile,) * 2).reshape(2, n).T * tile
+            run = partial(network.join, tokens, np.hstack([at, np.full((n, 2), tile)]))
+        else:
+            run = partial(network, rng.random((1, channels, side, side), np.float32))
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+        if seconds < QUICK:
+            start = time.perf_counter()
+            run()
+            seconds = time.perf_counter() - start
+    except MemoryError:
+        return {"side": side, "fits": False}
+    peak = device_peak(network.device)
+    return {
+        "side": side,
+        "fits": True,
+        "flops": network.join_flops(n) if network.joint else network.flops(side, side),
+        "seconds": seconds,
+        "peak_bytes": peak_memory() if peak is None else peak,
+    }
+
+
+def guard(limit: int) -> None:
+    """End the process when it takes more than `limit` bytes."""
+    while True:
+        check(limit)
+        time.sleep(BETWEEN)
+
+
+def check(limit: int) -> None:
+    """End the process if it has taken more than `limit` bytes."""
+    if (peak_memory() or 0) > limit:
+        os._exit(TOO_MUCH)
+
+
+def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
+    """Serve sides from standard input, after a card."""
+
+    def say(told: dict[str, Any]) -> None:
+        print(json.dumps(told), file=out, flush=True)
+
+    try:
+        network = load(weights, Card.model_validate_json(sys.stdin.readline()), device)
+    except UserError as error:
+        say({"error": str(error)})
+        return
+    card = network.card
+    if network.device.startswith("cuda"):
+        bound_device(network.device, limit)
+    else:
+        check(limit)
+        threading.Thread(target=guard, args=(limit,), daemon=True).start()
+    say({
+        "name": card.name, "device": network.device, "backend": network.backend,
+        "step": card.step, "fixed": card.input.fixed, "tile": card.input.tile,
+        "joined": {n: network.join_flops(n) for n in COUNTED} if network.joint else {},
+        "idle_bytes": device_peak(network.device) or peak_memory(),
+    })  # fmt: skip
+    for line in sys.stdin:
+        say(trial(network, int(line)))
+
+
+if __name__ == "__main__":
+    # What libraries print goes to standard error: standard output is for answers.
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), answers)

@@ -1,0 +1,127 @@
+"""Slides that only OpenSlide reads: MRXS, DICOM and others, and TIFFs that tifffile refuses.
+
+OpenSlide does not say how many bytes a tile takes in the file, so each tile is charged its
+share, by pixels, of the files' size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from hrviewer.errors import UserError
+from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.level import one_line
+from hrviewer.pyramid.readers.base import Refusal, Source, pick_channels, pick_plane
+from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.units import plausible
+
+__all__ = ["SlideSource"]
+
+TILE = 512
+ONLY_HERE = {".mrxs", ".dcm", ".vms", ".vmu", ".svslide", ".bif", ".zvi", ".czi"}
+ALSO_HERE = {".svs", ".ndpi", ".scn", ".tif", ".tiff"}
+
+
+class SlideSource(Source):
+    """One slide, by OpenSlide."""
+
+    priority: ClassVar[int] = 30
+
+    @classmethod
+    def supports(cls, obj: object) -> bool:
+        """Whether it is a file of a slide's kind, or a folder of DICOM files."""
+        if not isinstance(obj, str):
+            return False
+        path = Path(obj)
+        if path.is_dir():
+            return next(path.glob("*.dcm"), None) is not None
+        return path.is_file() and path.suffix.lower() in ONLY_HERE | ALSO_HERE
+
+    @classmethod
+    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+        """Open a slide."""
+        path = Path(str(obj))
+        try:
+            import openslide
+        except ImportError as error:
+            raise UserError(
+                f'{path.name} is read by OpenSlide: pip install "hrviewer[slides]"'
+            ) from error
+        reason = "OpenSlide does not know the format"
+        # A folder of DICOM also holds the label and the like, which are no slides by themselves.
+        for file in sorted(path.glob("*.dcm")) if path.is_dir() else [path]:
+            try:
+                slide = openslide.OpenSlide(file)
+            except openslide.OpenSlideError as error:
+                reason = one_line(error)
+                continue
+            return cls(path, file, slide, plane, channels)
+        raise Refusal(f"{path.name} is not a slide that can be read: {reason}")
+
+    def __init__(
+        self,
+        path: Path,
+        file: Path,
+        slide: Any,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+    ) -> None:
+        self.name, self.path = path.name, str(path)
+        self.notes = []
+        self.dtype = np.dtype(np.uint8)
+        self._slide = slide
+        properties = slide.properties
+        colour = properties.get("openslide.background-color", "FFFFFF")
+        self._background = tuple(bytes.fromhex(colour))
+        self.plane = pick_plane(self.name, {}, plane, self.notes)
+        self.selected = pick_channels(self.name, 3, channels)
+        self.pixel_size = _pixel_size(properties)
+        if self.pixel_size is None:
+            self.notes.append("pixel size unknown")
+        files = _files(file)
+        self.fingerprint = fingerprint.of_files(files)
+        pixels = sum(width * height for width, height in slide.level_dimensions)
+        self._bytes_per_pixel = sum(part.stat().st_size for part in files) / pixels
+        bands = 3 if self.selected is None else len(self.selected)
+        self._shapes = [(h, w, bands) for w, h in slide.level_dimensions]
+        self.lay_out([(shape, (TILE, TILE)) for shape in self._shapes])
+
+    def decode(self, level: int, row: int, column: int) -> Decoded:
+        """Read one tile, over the slide's background where it is transparent."""
+        from PIL import Image
+
+        (height, width, _), y, x = self._shapes[level], row * TILE, column * TILE
+        h, w = min(TILE, height - y), min(TILE, width - x)
+        down = self._slide.level_downsamples[level]
+        region = self._slide.read_region((round(x * down), round(y * down)), level, (w, h))
+        flat = Image.new("RGB", region.size, self._background)
+        flat.paste(region, mask=region.getchannel("A"))
+        pixels = np.asarray(flat)
+        if self.selected is not None:
+            pixels = pixels[..., list(self.selected)]
+        return Decoded(pixels, round(h * w * self._bytes_per_pixel))
+
+    def close(self) -> None:
+        """Close the slide."""
+        self._slide.close()
+
+
+def _files(file: Path) -> list[Path]:
+    """Return the files a slide is made of: DICOM's siblings, or a folder of the same name."""
+    if file.suffix.lower() == ".dcm":
+        return sorted(file.parent.glob("*.dcm"))
+    folder = file.with_suffix("")
+    parts = [entry for entry in folder.rglob("*") if entry.is_file()] if folder.is_dir() else []
+    return [file, *sorted(parts)]
+
+
+def _pixel_size(properties: Mapping[str, str]) -> tuple[float, float] | None:
+    try:
+        size = float(properties["openslide.mpp-y"]), float(properties["openslide.mpp-x"])
+    except (KeyError, ValueError):
+        return None
+    return size if plausible(size) else None

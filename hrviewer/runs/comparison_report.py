@@ -1,0 +1,234 @@
+"""What a comparison or an experiment leaves in its folder: tables, a plot, a report."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from hrviewer.errors import UserError
+from hrviewer.io.figures.html_report import Figure, Section, overlays, page, photograph, pictured
+from hrviewer.io.figures.plots import Quantity, cost_against_side, error_against_cost
+from hrviewer.pyramid import open_pyramid
+from hrviewer.runs.compare import MATCHED
+from hrviewer.runs.estimates import sentence, verdict
+from hrviewer.runs.run import Run
+from hrviewer.runs.scaling import Scaling
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COSTS", "publish_comparison", "publish_cost", "publish_experiment"]
+
+COSTS = {
+    "flops": Quantity("cost per image", "FLOP"),
+    "seconds": Quantity("time per image", "s"),
+}
+MOST = 24
+"""Runs that are shown in pictures."""
+
+
+def publish_comparison(table: pd.DataFrame, images: dict[str, object]) -> dict[str, str]:
+    """Write a comparison's files.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `compare`.
+    images : dict
+        Whatever `open_pyramid` takes, by the name in the table's column ``image``.
+
+    Returns
+    -------
+    dict
+        Their paths: ``csv``, ``parquet``, ``report`` and, where errors are known, ``plot``.
+    """
+    plain = table.assign(params=[spoken(params) for params in table["params"]])
+    plots: list[Figure] = []
+    points = plain.dropna(subset=["error", "flops"]).copy()
+    if len(points):
+        keys = ["strategy", "model", "params", "budget"]
+        points["error"] = points["error"].astype(float).abs()
+        mean = points.groupby(keys, dropna=False, sort=False)[["error", "flops", "wall_s"]]
+        points = mean.mean().reset_index().rename(columns={"wall_s": "seconds"})
+        # What matches another's cost stands under or over it: its name would say nothing more.
+        points["label"] = [
+            "" if isinstance(row["budget"], str) and MATCHED in row["budget"] else label(row)
+            for row in points.to_dict("records")
+        ]
+        drawn = error_against_cost(points, COSTS, "mean absolute error")
+        plots = [
+            ("Error against cost. Dashed: the Pareto front, what no other beats in both.", drawn)
+        ]
+    about = [*same(plain), ("errors are measured against", str(table.attrs["reference"])), NOMINAL]
+    notes = [f"{label(row)}: {row['note']}" for row in plain.to_dict("records") if row["note"]]
+    several = plain["image"].nunique() > 1
+    html = page(
+        "Strategies compared",
+        about,
+        averaged(plain) if several else readable(plain),
+        plots,
+        sections(plain, images),
+        list(dict.fromkeys(notes)),
+        [("Every run", readable(plain))] if several else [],
+    )
+    return keep(Path(table.attrs["folder"]), plain, html, plots)
+
+
+def sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section]:
+    """Return pictures of the runs, image by image; colours mean the same for all of an image."""
+    from matplotlib.ticker import EngFormatter
+
+    eng = EngFormatter(unit="FLOP", places=1)
+    found: list[Section] = []
+    told = table.dropna(subset=["run"]).head(MOST)
+    for name, rows in told.groupby("image", sort=False):
+        runs = [Run(path) for path in rows["run"]]
+        region = runs[0].region
+        with open_pyramid(images.get(str(name), str(name))) as pyramid:
+            photo = photograph(pyramid, region)
+        out = io.BytesIO()
+        Image.fromarray(photo).save(out, "JPEG", quality=88)
+        found.append((Path(str(name)).name, "", [("the image", out.getvalue())]))
+        maps = [overlays(run, photo.shape[:2]) for run in runs]
+        tops = {
+            kind: max(shown[kind].top for shown in maps if kind in shown)
+            for kind in ("output", "cost")
+            if any(kind in shown for shown in maps)
+        }
+        for run, shown, row in zip(runs, maps, rows.to_dict("records"), strict=True):
+            cost = run.cost
+            looks = run.header["patches"]["done"] + run.header["patches"]["cached"]
+            spent = (
+                f"{eng(cost['flops'])}, {cost['wall_s']:.1f} s, {looks:,} look{'s'[: looks != 1]}"
+            )
+            truth = f" (truth: {verdict(run.truth)})" if run.truth else ""
+            words = f"{sentence(run.estimate)}{truth}; {spent}"
+            found.append((label(row), words, pictured(shown, tops, photo, run)))
+    return found
+
+
+def publish_experiment(table: pd.DataFrame, title: str) -> dict[str, str]:
+    """Write an experiment's files; see `publish_comparison`."""
+    plots: list[Figure] = []
+    points = table.dropna(subset=["mae"]).copy()
+    if len(points):
+        points["error"], points["label"] = points["mae"], points["name"]
+        drawn = error_against_cost(points, COSTS, "MAE", name="name", interval="ci95")
+        plots = [("Mean absolute error with its 95 % bootstrap interval, against cost.", drawn)]
+    about = [("images", str(table.attrs["images"])), NOMINAL]
+    shown = table[["name", "mae", "ci95", "rmse", "bias", "images"]].rename(
+        columns={"name": "cell", "mae": "MAE", "ci95": "95 %", "rmse": "RMSE"}
+    )
+    shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["seconds"]
+    notes = [f"{row['name']}: {row['note']}" for row in table.to_dict("records") if row["note"]]
+    html = page(title, about, shown, plots, notes=notes)
+    return keep(Path(table.attrs["folder"]), table, html, plots)
+
+
+def publish_cost(found: Scaling, folder: Path) -> dict[str, str]:
+    """Write what a network takes at every size: ``cost.json`` and ``cost.png``; return where."""
+    files = {"json": folder / "cost.json", "plot": folder / "cost.png"}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files["json"].write_text(json.dumps(found.json(), indent=2) + "\n", "utf-8")
+        files["plot"].write_bytes(cost_against_side(found.curves(), found.largest))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error}") from None
+    return {name: str(path) for name, path in files.items()}
+
+
+NOMINAL = ("costs are", "nominal: what a run costs by itself, whatever came from a cache")
+
+
+def same(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return what all rows share, which their table then need not say."""
+    return [
+        (name, str(table[name].iloc[0]))
+        for name in ("image", "model", "seed")
+        if len(table) and table[name].nunique() == 1
+    ]
+
+
+def averaged(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the means over the images, for each strategy as it was asked for."""
+    wanted = table["reference"].astype(float).abs()
+    each = table.assign(
+        error=table["error"].astype(float).abs(),
+        off=100 * table["error"].astype(float).abs() / wanted,
+        game=100 * table["game4"].astype(float) / wanted,
+        gflop=table["flops"] / 1e9,
+        read=table["pixels_read"] / 1e6,
+    )
+    keys = [
+        name
+        for name in ("strategy", "params", "budget", "model")
+        if name == "strategy" or table[name].nunique(dropna=False) > 1
+    ]
+    headed = {
+        "error": "mean absolute error",
+        "off": "error, %",
+        "game": "GAME(4), %",
+        "gflop": "GFLOP",
+        "wall_s": "seconds",
+        "read": "MP read",
+    }
+    groups = each.groupby(keys, dropna=False, sort=False)
+    found = groups[[*headed]].mean().dropna(axis=1, how="all").rename(columns=headed)
+    found.insert(0, "images", groups["image"].nunique().astype(object))
+    return found.reset_index().rename(columns={"params": "parameters"})
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a comparison's table as a person reads it."""
+    shared = {name for name, _ in same(table)}
+    columns = ["strategy", "params", "budget", "image", "model", "seed"]
+    told = [
+        name
+        for name in columns
+        if name not in shared and (table[name].notna() & (table[name] != "")).any()
+    ]
+    shown = table[told].copy()
+    shown["answer"], shown["reference"] = table["estimate"], table["reference"]
+    shown["error"] = table["error"]
+    if table["game4"].notna().any():
+        shown["GAME(4)"] = table["game4"]
+    shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["wall_s"]
+    shown["MP read"] = table["pixels_read"] / 1e6
+    shown["peak memory, MB"] = table["peak_rss_bytes"].astype(float) / 1e6
+    return shown.rename(columns={"params": "parameters"})
+
+
+def keep(folder: Path, table: pd.DataFrame, html: str, plots: list[Figure]) -> dict[str, str]:
+    """Write what there is; return where."""
+    files = {"csv": folder / "table.csv", "parquet": folder / "table.parquet"}
+    try:
+        table.to_csv(files["csv"], index=False)
+        bare = table.copy()
+        bare.attrs = {}
+        bare.to_parquet(files["parquet"], index=False)
+        if plots:
+            files["plot"] = folder / "plot.png"
+            files["plot"].write_bytes(plots[0][1])
+        files["report"] = folder / "report.html"
+        files["report"].write_text(html, "utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to: {error}") from None
+    return {name: str(path) for name, path in files.items()}
+
+
+def spoken(params: Any) -> str:
+    """Return parameters as text."""
+    return json.dumps(dict(params), sort_keys=True) if params else ""
+
+
+def label(row: Mapping[Any, Any]) -> str:
+    """Return what a row is called beside its point."""
+    budget = row["budget"] if isinstance(row["budget"], str) else ""
+    asked = json.loads(row["params"]) if row["params"] else {}
+    params = " ".join(f"{name}={value}" for name, value in asked.items())
+    return " ".join(filter(None, [row["strategy"], params, budget]))

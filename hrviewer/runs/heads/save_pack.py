@@ -1,0 +1,111 @@
+"""A fitted head as a pack of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrviewer.errors import UserError
+from hrviewer.models import Card
+from hrviewer.runs.heads.embeddings import Floats
+
+__all__ = ["NO_SKLEARN", "Fitted", "must_be_free", "write_head"]
+
+NO_SKLEARN = 'a head is fitted by scikit-learn: pip install "hrviewer[fit]"'
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted(ABC):
+    """A head that was fitted.
+
+    Parameters
+    ----------
+    path : Path
+        Its pack: a folder with the role ``head`` alone.
+    cells : int
+        How many codes it was fitted to.
+    error : float or None
+        How wrong it is on what it was not fitted to, 0 to 1; None where that is not known.
+    """
+
+    path: Path
+    cells: int
+    error: float | None
+
+    @property
+    @abstractmethod
+    def learned(self) -> str:
+        """What it was fitted to, in words."""
+
+    @property
+    @abstractmethod
+    def left_out(self) -> str:
+        """How good it is on what it was not fitted to, in words."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> dict[str, Any]:
+        """The same in numbers, for its card."""
+
+
+def must_be_free(out: Path) -> None:
+    """Raise `UserError` where a pack cannot be written."""
+    if out.exists():
+        raise UserError(f"{out} exists: choose another place for the head")
+
+
+def write_head(
+    fitted: Fitted,
+    layers: Mapping[str, tuple[Floats, Floats | None]],
+    card: dict[str, Any],
+    made: dict[str, Any],
+) -> None:
+    """Write a head as a pack.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        Where, and what it is worth.
+    layers : mapping of str to pairs of ndarray
+        Weights ``(outputs, inputs)`` and bias ``(outputs,)``, if any, of each layer by its name.
+    card : dict
+        The card's title, task, architecture and output.
+    made : dict
+        What it was made of.
+    """
+    from safetensors.numpy import save
+
+    numbers = {}
+    for name, (weights, bias) in layers.items():
+        # In C's order, which safetensors takes for granted.
+        numbers[f"{name}.weight"] = np.ascontiguousarray(weights, np.float32)[:, :, None, None]
+        if bias is not None:
+            numbers[f"{name}.bias"] = bias.astype(np.float32)
+    data = save(numbers)
+    written = Card.of(
+        {
+            "name": f"{fitted.path.name}-head",
+            "input": {"channels": card["architecture"]["params"]["codes"], "tile": 32},
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "training": {**made, "cells": fitted.cells},
+            "metrics": fitted.metrics,
+            **card,
+        },
+        fitted.path,
+    )
+    role = {
+        "weights": "head.safetensors",
+        "card": written.model_dump(mode="json", exclude_defaults=True),
+    }
+    pack = {"name": fitted.path.name, "title": written.title, "roles": {"head": role}}
+    fitted.path.mkdir(parents=True)
+    (fitted.path / "head.safetensors").write_bytes(data)
+    text = json.dumps(pack, indent=2, ensure_ascii=False)
+    (fitted.path / "pack.json").write_text(text + "\n", encoding="utf-8")

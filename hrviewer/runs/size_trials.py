@@ -1,0 +1,141 @@
+"""Squares of pixels that a network is tried on, in a process that may run out of memory."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hrviewer.engine import Control
+from hrviewer.errors import UserError
+from hrviewer.models import Card
+
+__all__ = ["Point", "Trials"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one square took."""
+
+    side: int
+    flops: float
+    seconds: float
+    peak_bytes: float
+
+
+class Trials:
+    """Runs squares in another process, and starts it again when one was too much.
+
+    Parameters
+    ----------
+    weights, card, device
+        The network's file, what it takes, and where it is to run.
+    limit : int
+        Bytes that it may take.
+    control : Control
+        To stop.
+    """
+
+    def __init__(
+        self, weights: Path, card: Card, device: str, limit: int, control: Control
+    ) -> None:
+        asked = [str(weights), device, str(limit)]
+        self._command = [sys.executable, "-m", "hrviewer.models.size_trial", *asked]
+        self._card = card.model_dump_json(exclude_none=True)
+        self._control = control
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.about: dict[str, Any] = {}
+
+    def __enter__(self) -> Trials:
+        self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the person asked to end."""
+        return self._control.stopped
+
+    def alive(self) -> bool:
+        """Tell whether to go on."""
+        return not self.stopped
+
+    def __call__(self, side: int) -> Point | None:
+        """Run a square; None if it did not fit."""
+        if self._process is None:
+            self._start()
+        self._write(str(side))
+        answer = self._answer()
+        if answer is None:
+            self._end()
+            return None
+        if not answer.pop("fits"):
+            return None
+        return Point(**answer)
+
+    def _start(self) -> None:
+        self._answers = queue.SimpleQueue()
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        threading.Thread(
+            target=self._listen, args=(self._process, self._answers), daemon=True
+        ).start()
+        self._write(self._card)
+        about = self._answer()
+        if about is None:
+            self._end()
+            if self.stopped:
+                raise UserError("stopped before the network was loaded")
+            raise UserError("the network alone does not fit into the memory: allow more")
+        if "error" in about:
+            self._end()
+            raise UserError(about["error"])
+        self.about = about
+
+    def _write(self, line: str) -> None:
+        """Ask; a process that has ended is noticed where its answer is waited for."""
+        process = self._process
+        if process is not None and process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.write(f"{line}\n")
+                process.stdin.flush()
+
+    @staticmethod
+    def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
+        with process.stdout as lines:  # type: ignore[union-attr]
+            for line in lines:
+                answers.put(line)
+        answers.put(None)
+
+    def _answer(self) -> dict[str, Any] | None:
+        """Wait for a line; None if the process ended, or the person stopped it."""
+        while not self.stopped:
+            try:
+                line = self._answers.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            return None if line is None else json.loads(line)
+        return None
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                with suppress(OSError):
+                    process.stdin.close()

@@ -1,0 +1,381 @@
+"""The lesson of a network that guesses, for less, what main would say, and how surely.
+
+Distilled from the pack's ``main``: pictures without any truth will do, since what is to be
+guessed is main's own answer. Its variance is a part of what it says, and is held to account on
+tiles of the size that strategies choose between.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from hrviewer.models.card import Architecture, Card
+from hrviewer.models.loaders.torch import count_flops
+from hrviewer.models.network import Network
+from hrviewer.models.pack import Pack
+from hrviewer.training.density_task import best_gain, build, floats, halo, normalised
+from hrviewer.training.losses import density_loss, variance_loss
+from hrviewer.training.task import Batch
+
+__all__ = ["KINDS", "PICKED", "Student", "derived", "glance", "named"]
+
+
+PICKED = 0.1
+"""Part of the tiles that a strategy looks at closer, about: by which choices are judged."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the students of a role have in common.
+
+    Attributes
+    ----------
+    architecture, params
+        Of the network, but for its classes.
+    stride, down, multiple_of
+        Of its card: pixels per cell, by how much its pictures are shrunk, and what their sides
+        are multiples of.
+    windows
+        As `density_loss` takes them.
+    tile, fixed
+        Of its card, too: the side of its pictures, and whether there are no others.
+    """
+
+    architecture: str
+    params: Mapping[str, Any]
+    stride: int
+    down: int
+    multiple_of: int
+    windows: Sequence[tuple[int, float, float]]
+    tile: int = 512
+    fixed: bool = False
+
+
+KINDS = {
+    "scout": Kind(
+        "density-unet",
+        {"widths": [16, 32, 48, 64], "blocks": [1, 1, 1], "variance": True, "unit": 1.0},
+        stride=4,
+        down=8,
+        multiple_of=16,
+        windows=((1, 1.0, 0.3), (4, 0.5, 1.0), (8, 0.3, 2.0)),
+    ),
+    "scout/2": Kind(
+        "density-unet",
+        {"widths": [8, 16, 24, 32], "blocks": [1, 1, 1], "variance": True, "unit": 0.25},
+        stride=4,
+        down=2,
+        multiple_of=16,
+        windows=((1, 1.0, 0.02), (4, 0.5, 0.1), (8, 0.5, 0.2), (32, 0.3, 1.0)),
+        tile=1024,
+    ),
+    "scanner": Kind(
+        "density-scanner",
+        {"variance": True, "unit": 0.25},
+        stride=8,
+        down=1,
+        multiple_of=8,
+        windows=((1, 1.0, 0.02), (2, 0.5, 0.03), (8, 0.5, 0.1), (16, 0.3, 0.2)),
+    ),
+    "transformer": Kind(
+        "token-transformer",
+        {"variance": True, "unit": 0.5},
+        stride=4,
+        down=1,
+        multiple_of=16,
+        windows=((1, 1.0, 0.03), (2, 0.5, 0.05), (4, 0.5, 0.1)),
+        tile=16,
+        fixed=True,
+    ),
+}
+"""A scout sees the picture shrunk: at half the size, for things too small to be seen from afar,
+with fewer channels, and in larger tiles, since it reads so much that their halos would cost a
+third of a budget. A scanner sees every pixel, and fills up no border; a transformer squares
+of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """Learn to guess, for less, what main would count.
+
+    Parameters
+    ----------
+    card, sources
+        See `Lesson`. The architecture has a method ``rescale`` as `DensityUNet` has.
+    teacher
+        The pack's ``main``.
+    stream
+        Takes steps and seed, returns batches of one tensor: images ``(n, 3, h, w)`` from 0 to 1
+        at main's native scale, whose sides are multiples of the largest window (a scout's cell is
+        32 of their pixels, a scanner's 8).
+    choose, test
+        Whole pictures ``(3, h, w)`` at main's native scale, from 0 to 1 or in bytes.
+    windows
+        As `density_loss` takes them.
+    tile
+        Side in native pixels of the tiles on which it is judged.
+    steps, rate
+        See `Lesson`.
+    """
+
+    card: Card
+    sources: dict[str, Any]
+    teacher: Network
+    stream: Callable[[int, int], Dataset[Batch]]
+    choose: Sequence[Tensor]
+    test: Sequence[Tensor]
+    windows: Sequence[tuple[int, float, float]]
+    tile: int = 256
+    steps: int = 1500
+    rate: float = 3e-3
+    _known: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    """What main says of whole pictures, which are asked about again and again."""
+    ROLE: ClassVar[str] = "scout"
+
+    @classmethod
+    def of(
+        cls,
+        pack: Path,
+        sources: dict[str, Any],
+        stream: Callable[[int, int], Dataset[Batch]],
+        *,
+        role: str = "",
+        down: int | None = None,
+        choose: Sequence[Tensor],
+        test: Sequence[Tensor],
+        device: str = "auto",
+        **rest: Any,
+    ) -> Self:
+        """Return the lesson of a role, whose card follows from the networks of its pack.
+
+        Parameters
+        ----------
+        pack
+            The pack's folder.
+        sources
+            Of the pictures; whom it learns from is added.
+        stream, choose, test
+            See the class.
+        role
+            The class's own by default.
+        down
+            By how much pictures are shrunk, where that is not the role's own.
+        device
+            Where the pack's networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        **rest
+            Other attributes of the class.
+
+        Raises
+        ------
+        UserError
+            Where the pack lacks a network that is learned from, or has one that will not do.
+        """
+        networks = Pack.read(pack)
+        teacher = networks.load("main", device)
+        own = cls._follows(networks, teacher.card, role or cls.ROLE, down, device)
+        own |= {"teacher": teacher}
+        by = {name: named(it.card) for name, it in own.items() if isinstance(it, Network)}
+        return cls(sources=sources | by, stream=stream, choose=choose, test=test, **{**own, **rest})
+
+    @classmethod
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        """Return those attributes of a lesson that follow from a pack: its card, and whose."""
+        kind = KINDS.get(f"{role}/{down}", KINDS[role])
+        what = Architecture(
+            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
+        )
+        shape = {
+            "downsample": down or kind.down,
+            "multiple_of": kind.multiple_of,
+            "tile": kind.tile,
+            "fixed": kind.fixed,
+        }
+        card = derived(
+            main,
+            role,
+            what,
+            input=main.input.model_copy(update=shape),
+            output=main.output.model_copy(
+                update={
+                    "stride": kind.stride,
+                    "halo": halo(what),
+                    "margin": int(getattr(build(what), "margin", 0)),
+                    "activation": "none",
+                    "variance": True,
+                    "bound": None,
+                    "context": None,
+                }
+            ),
+        )
+        return {"card": card, "windows": kind.windows}
+
+    def begin(self) -> nn.Module:
+        """Return a network of random weights."""
+        return build(self.card.architecture)
+
+    def batches(self, steps: int, seed: int) -> Dataset[Batch]:
+        """Return the stream."""
+        return self.stream(steps, seed)
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Compare the counts in windows with main's; let the variance explain what is left."""
+        (images,) = batch
+        return self._missed(self._say(network, images), images)
+
+    def _missed(self, said: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of what was said of images."""
+        mean, variance = said.float().chunk(2, 1)
+        target = self._main(images)
+        return density_loss(mean, target, self.windows) + 0.1 * variance_loss(
+            mean, variance, target
+        )
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Return how well it does on the pictures to choose by."""
+        return _figures(*self._tiles(network, self.choose))
+
+    def calibrate(self, network: nn.Module) -> dict[str, float]:
+        """Make its counts as nearly main's as can be, then the spread of its errors as expected."""
+        tiles, pictures = self._tiles(network, self.choose)
+        gain = best_gain(pictures[:, 0], pictures[:, 2])
+        network.rescale(gain)  # type: ignore[operator]
+        tiles, _ = self._tiles(network, self.choose)
+        spread = _spread(tiles)
+        network.rescale(1.0, spread**2)  # type: ignore[operator]
+        return {"gain": round(float(gain), 4), "spread_before": round(spread, 4)}
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """Return how well it does on the pictures to test with, and what it costs."""
+        return {
+            "what": f"against main, on tiles of {self.tile} px of {len(self.test)} pictures that "
+            "were not learned from: error of the pictures' counts over their mean; correlation of "
+            "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
+            "share within 1.96 of it; share of main's count in the tenth of the tiles with most; "
+            "share of the absolute errors that is left beyond the tenth with most doubt",
+            **_figures(*self._tiles(network, self.test)),
+            "flops_over_mains": round(self._cost(network), 5),
+        }
+
+    def _cost(self, network: nn.Module) -> float:
+        """Return the FLOPs of looking at an image, over those of main."""
+        how = self.card.input
+        hollow = copy.deepcopy(network).to("meta")
+        flops = count_flops(hollow, "forward", (1, how.count, how.tile, how.tile))
+        whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
+        return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
+
+    @property
+    def _cell(self) -> int:
+        """Side of what one number of its answer speaks of, in native pixels."""
+        return int(self.card.stride * self.card.input.downsample)
+
+    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Return what it says ``(n, 2k, rows, columns)`` of images ``(n, 3, h, w)``."""
+        said: Tensor = network(normalised(self._view(images), self.card.input))
+        return said
+
+    def _view(self, images: Tensor) -> Tensor:
+        """Return what it sees of images: shrunk, and where it leaves out a margin, with one."""
+        small = F.avg_pool2d(images, int(self.card.input.downsample))
+        return F.pad(small, [self.card.output.margin] * 4, mode="reflect")
+
+    def _main(self, images: Tensor) -> Tensor:
+        """Return main's density of images ``(n, 3, h, w)``, summed over the student's cells."""
+        prepared = normalised(images, self.teacher.card.input).float().cpu().numpy()
+        density = torch.from_numpy(self.teacher(prepared)).to(images.device)
+        cell = self._cell // self.teacher.stride
+        return F.avg_pool2d(density, cell) * cell * cell
+
+    def _mains(self, picture: Tensor, image: Tensor) -> Tensor:
+        """Return main's density of a picture, of which `image` is the part that is judged."""
+        if id(picture) not in self._known:
+            self._known[id(picture)] = self._main(image)[0]
+        return self._known[id(picture)]
+
+    def _tiles(
+        self, network: nn.Module, pictures: Sequence[Tensor]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return count, variance and main's count, of each tile and of each picture: ``(n, 3)``."""
+        side, place = self.tile // self._cell, next(network.parameters()).device
+        tiles = []
+        for picture in pictures:
+            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
+            image = floats(picture[None, :, :h, :w])
+            with torch.inference_mode():
+                said = self._say(network.eval(), image.to(place))[0].float().cpu()
+            sums = [x.sum(0) for x in (*said.chunk(2), self._mains(picture, image))]
+            maps = F.avg_pool2d(torch.stack(sums), side) * side * side
+            tiles.append(maps.flatten(1).T.double().numpy())
+        return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
+
+
+def derived(main: Card, role: str, what: Architecture, **fields: Any) -> Card:
+    """Return the card of a network that learns from ``main``: main's, but for some fields.
+
+    Raises
+    ------
+    UserError
+        Where they do not go together.
+    """
+    changes = {
+        "name": f"{main.name}-{role}",
+        "title": f"{main.title}: its {role}",
+        "architecture": what,
+        "sha256": None,
+        "training": {},
+        "metrics": {},
+    }
+    card = main.model_copy(update=changes | fields)
+    return Card.of(card.model_dump(), f"the {role} of {main.name}")
+
+
+def glance(scout: Network, images: Tensor) -> tuple[Tensor, int]:
+    """Return what a scout says ``(n, k, rows, columns)`` of images, and its cells' native side.
+
+    Images ``(n, 3, h, w)`` are from 0 to 1 at main's native scale.
+    """
+    down = int(scout.card.input.downsample)
+    prepared = normalised(F.avg_pool2d(images, down), scout.card.input).float().cpu().numpy()
+    return torch.from_numpy(scout(prepared)), scout.stride * down
+
+
+def named(card: Card) -> dict[str, Any]:
+    """Return what tells a network from all others, for the cards of those that learn from it."""
+    return {"name": card.name, "sha256": card.sha256}
+
+
+def _spread(tiles: NDArray[Any]) -> float:
+    """Return the root mean square of the errors over the standard deviations given for them."""
+    mean, variance, there = tiles.T
+    return float(np.sqrt(((mean - there) ** 2 / variance).mean()))
+
+
+def _figures(tiles: NDArray[Any], pictures: NDArray[Any]) -> dict[str, float]:
+    """Return what is reported of a student, from ``(n, 3)`` of tiles and of pictures."""
+    mean, variance, there = tiles.T
+    n = max(1, round(PICKED * len(mean)))
+    best, doubted = (np.argsort(-by, kind="stable")[:n] for by in (mean, variance))
+    off = np.abs(mean - there)
+    error = np.abs(pictures[:, 0] - pictures[:, 2]).mean() / pictures[:, 2].mean()
+    figures = {
+        "count_error": error,
+        "correlation": np.corrcoef(mean, there)[0, 1],
+        "spread": _spread(tiles),
+        "coverage_95": (off <= 1.96 * np.sqrt(variance)).mean(),
+        "found_in_top_tenth": there[best].sum() / there.sum(),
+        "left_beyond_tenth": 1 - off[doubted].sum() / max(off.sum(), 1e-12),
+    }
+    return {name: round(float(value), 4) for name, value in figures.items()}

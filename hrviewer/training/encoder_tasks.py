@@ -1,0 +1,170 @@
+"""The lessons of compression: what makes codes of an image, and what reads them.
+
+An encoder goes the way down that ``main`` goes, beginning with what main has learned, and is
+taught to put into its codes what main counts there and what the place looks like. A head is then
+taught on codes that stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hrviewer.models.card import Architecture, Card, Input, Output
+from hrviewer.models.loaders.torch import count_flops
+from hrviewer.models.network import Network
+from hrviewer.models.pack import Pack
+from hrviewer.training.density_task import build, halo, normalised
+from hrviewer.training.distillation import Student, derived
+from hrviewer.training.task import Batch
+
+__all__ = ["Coder", "Reader"]
+
+WIDTH = 24
+"""Numbers in a code."""
+STRIDE = 16
+"""Pixels a side that a code stands for."""
+WINDOWS = ((1, 1.0, 0.02), (4, 0.5, 0.06), (8, 0.3, 0.15))
+"""As `density_loss` takes them, in codes."""
+LOOKS = 0.1
+"""How much the looks of a place matter beside what is counted there."""
+
+
+@dataclass(frozen=True)
+class Coder(Student):
+    """Learn to encode what ``main`` counts, and what it looks like.
+
+    Parameters
+    ----------
+    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
+        See `Student`.
+    start
+        Weights to begin with, by their names.
+    """
+
+    rate: float = 1e-3
+    start: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    ROLE: ClassVar[str] = "encoder"
+
+    @classmethod
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        like = main.architecture
+        trunk = like.params if like is not None and like.name == "density-unet" else {}
+        widths, blocks = trunk.get("widths", (24, 48, 72)), trunk.get("blocks", (1, 2))
+        what = Architecture(
+            name="density-encoder",
+            params={
+                "codes": WIDTH,
+                "classes": len(main.classes),
+                # As main down to an eighth; what is below it is cheap, and there to be left out.
+                "widths": [*widths[:3], 2 * WIDTH],
+                "blocks": [*blocks[:2], 1],
+            },
+        )
+        card = derived(
+            main,
+            role,
+            what,
+            task="embedding",
+            input=main.input.model_copy(
+                update={
+                    "tile": 512,
+                    "multiple_of": STRIDE,
+                    "fixed": False,
+                    "downsample": float(down or 1),
+                }
+            ),
+            output=Output(stride=STRIDE, halo=halo(what), width=WIDTH),
+        )
+        # As much of main as fits is what it begins with.
+        weights = load_file(networks.weights("main")) if trunk else {}
+        return {"card": card, "windows": WINDOWS, "start": weights}
+
+    def begin(self) -> nn.Module:
+        """Return a network that has main's weights wherever they fit."""
+        network = build(self.card.architecture)
+        own = network.state_dict()
+        fits = {k: v for k, v in self.start.items() if k in own and v.shape == own[k].shape}
+        network.load_state_dict(own | fits)
+        return network
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Ask its own two heads what is there, and what it looks like."""
+        (images,) = batch
+        seen = normalised(self._view(images), self.card.input)
+        codes = network(seen)
+        small = F.pixel_unshuffle(F.avg_pool2d(seen, 4), STRIDE // 4)
+        looks = F.mse_loss(network.picture(codes).float(), small)  # type: ignore[operator]
+        return self._missed(network.guide(codes), images) + LOOKS * looks  # type: ignore[operator]
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """Return how well its own head does, and how much smaller codes are than the image."""
+        figures = super().examine(network)
+        pixels = self._cell**2 * self.card.input.count
+        return figures | {"codes_over_pixels": round(2 * WIDTH / pixels, 5)}
+
+    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+        said: Tensor = network.guide(super()._say(network, images))  # type: ignore[operator]
+        return said
+
+
+@dataclass(frozen=True)
+class Reader(Student):
+    """Learn to read from codes, which stay as they are, what ``main`` counts.
+
+    Parameters
+    ----------
+    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
+        See `Student`.
+    encoder
+        Whose codes are read.
+    """
+
+    steps: int = 800
+    encoder: Network = field(kw_only=True)
+    ROLE: ClassVar[str] = "head"
+
+    @classmethod
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        encoder = networks.load("encoder", device)
+        width = encoder.card.answers
+        what = Architecture(
+            name="code-head",
+            params={"codes": width, "classes": len(main.classes), "variance": True},
+        )
+        card = derived(
+            main,
+            role,
+            what,
+            input=Input(channels=width, tile=32),
+            output=Output(stride=1, halo=halo(what), classes=main.classes, variance=True),
+        )
+        return {"card": card, "windows": WINDOWS, "encoder": encoder}
+
+    @property
+    def _cell(self) -> int:
+        return int(self.encoder.stride * self.encoder.card.input.downsample)
+
+    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+        how = self.encoder.card.input
+        small = F.avg_pool2d(images, int(how.downsample))
+        codes = self.encoder(normalised(small, how).float().cpu().numpy())
+        # As they are kept.
+        said: Tensor = network(torch.from_numpy(codes).half().float().to(images.device))
+        return said
+
+    def _cost(self, network: nn.Module) -> float:
+        side, tile = self.card.input.tile, self.teacher.card.input.tile
+        hollow = build(self.card.architecture).to("meta")
+        flops = count_flops(hollow, "forward", (1, self.card.input.count, side, side))
+        return flops / (self.teacher.flops(tile, tile) * (side * self._cell / tile) ** 2)

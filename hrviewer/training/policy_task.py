@@ -1,0 +1,253 @@
+"""The lesson of a policy: from afar, where is a closer look worth its price? Taught by reward.
+
+A policy says of each tile of a shrunk picture how likely it is to look there. Tiles are drawn by
+what it says; a look earns by how much it corrects the scout's count there and costs a price. What
+earned more than the policy's own best choice is made more likely: REINFORCE with a self-critical
+baseline, as Uzkent and Ermon, *Learning When and Where to Zoom with Deep Reinforcement Learning*
+(CVPR 2020), with a reward that adds up over tiles, as Uzkent, Yeh and Ermon, *Efficient Object
+Detection in Large Images Using Deep Reinforcement Learning* (WACV 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from hrviewer.errors import UserError
+from hrviewer.models.card import Architecture, Card, Output
+from hrviewer.models.network import Network
+from hrviewer.models.pack import Pack
+from hrviewer.training.density_task import build, floats, halo, normalised
+from hrviewer.training.distillation import Student, derived, glance
+from hrviewer.training.task import Batch
+
+__all__ = ["Chooser", "reinforce", "reward"]
+
+STRIDE = 16
+"""Of its card: shrunk pixels a side of the tile that is looked at or not."""
+BANK = 150
+"""Batches that are drawn; again and again, since asking main is what takes time."""
+DRAWS = 16
+"""How often tiles are drawn for a picture, each step."""
+EXPLORE = 0.2
+"""How far chances are drawn to the middle, so that nothing is never tried."""
+MOST = 10.0
+"""What a look earns at most, in prices: one that finds a crowd must not drown all the others."""
+LOOKED = 0.1
+"""Part of the tiles that one who knew everything would look at: what sets the price."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of pictures.
+
+    Attributes
+    ----------
+    view : Tensor
+        What the policy sees, ``(n, 3, h, w)``.
+    gain : Tensor
+        By how much a look at each tile corrects the count there, ``(n, rows, columns)``.
+    doubt : Tensor
+        The standard deviation that the scout gives for its count there, likewise.
+    """
+
+    view: Tensor
+    gain: Tensor
+    doubt: Tensor
+
+
+class Numbers(Dataset[Batch]):
+    """The seed and the number of what is to be learned from, again and again."""
+
+    def __init__(self, steps: int, seed: int, bank: int) -> None:
+        self.steps, self.seed, self.bank = steps, seed, bank
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return ``(seed, number)``."""
+        return (torch.tensor([self.seed, step % self.bank]),)
+
+
+@dataclass(frozen=True)
+class Chooser(Student):
+    """Learn where ``main`` is worth a look, given what the scout says.
+
+    Parameters
+    ----------
+    card, sources, teacher, choose, test, rate
+        See `Student`.
+    stream
+        As a scout's. Of its batches `BANK` are drawn, and learned from many times.
+    tile
+        Side in native pixels of what is looked at or not.
+    scout
+        Whose count stands where nobody looks.
+    """
+
+    steps: int = 600
+    scout: Network = field(kw_only=True)
+    ROLE: ClassVar[str] = "policy"
+    _streams: dict[int, Dataset[Batch]] = field(default_factory=dict, init=False, repr=False)
+    _recalled: dict[tuple[int, int], Known] = field(default_factory=dict, init=False, repr=False)
+    _judged: dict[int, Known] = field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def _follows(
+        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    ) -> dict[str, Any]:
+        if "scout" not in networks.roles:
+            raise UserError(
+                f"the pack {networks.name!r} has no scout, whose counts a policy is to better: "
+                "teach it first"
+            )
+        scout = networks.load("scout", device)
+        seen = scout.card  # which is what the policy sees, too, where it is not told another scale
+        what = Architecture(name="tile-policy")
+        down = down or int(seen.input.downsample)
+        shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False, "downsample": down}
+        card = derived(
+            main,
+            role,
+            what,
+            task="saliency",
+            input=seen.input.model_copy(update=shape),
+            output=Output(stride=STRIDE, halo=halo(what), classes=("look",), activation="sigmoid"),
+        )
+        return {"card": card, "windows": (), "tile": STRIDE * down, "scout": scout}
+
+    def begin(self) -> nn.Module:
+        """Return a network that would look at a few tiles."""
+        return build(self.card.architecture)
+
+    def batches(self, steps: int, seed: int) -> Dataset[Batch]:
+        """Return numbers: pictures are recalled by them."""
+        return Numbers(steps, seed, BANK)
+
+    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        """Make likelier what earned more than the policy's own best choice."""
+        seed, number = map(int, batch[0])
+        if (seed, number) not in self._recalled:
+            if seed not in self._streams:  # to make one may take longer than to draw from it
+                self._streams[seed] = self.stream(BANK, seed)
+            (images,) = self._streams[seed][number]
+            self._recalled[seed, number] = self._know(images)
+        known, place = self._recalled[seed, number], batch[0].device
+        logits = network(normalised(known.view.to(place), self.card.input)).float()[:, 0]
+        return reinforce(logits, known.gain.to(place), self._price())
+
+    def judge(self, network: nn.Module) -> dict[str, float]:
+        """Return what it earns on the pictures to choose by, and how often it looks."""
+        figures = self._figures(network, self.choose)
+        return {name: figures[name] for name in ("looked_at", "corrected", "reward")}
+
+    def calibrate(self, network: nn.Module) -> dict[str, float]:
+        """Set nothing; say the price of a look."""
+        return {"price": round(self._price(), 4)}
+
+    def examine(self, network: nn.Module) -> dict[str, Any]:
+        """Return what it earns on the pictures to test with, beside others that look as often."""
+        return {
+            "what": f"on tiles of {self.tile} px of {len(self.test)} pictures that were not "
+            "learned from: the share that it looks at; what part of the scout's absolute errors "
+            "that corrects; the same for as many looks at random, where the scout is least sure, "
+            "and where its errors are largest; the reward for each tile, in prices of a look",
+            **self._figures(network, self.test),
+            "flops_over_mains": round(self._cost(network), 5),
+        }
+
+    def _know(self, images: Tensor) -> Known:
+        """Ask main and the scout about pictures ``(n, 3, h, w)``, from 0 to 1."""
+        view = self._view(images)
+        k = self.teacher.card.answers
+        said, cell = glance(self.scout, images)
+        cells = self.tile // cell
+        tiles = F.avg_pool2d(said, cells) * cells**2
+        guess, variance = tiles[:, :k].sum(1), tiles[:, k:].sum(1)
+        there = self._main(images).cpu().sum(1)
+        doubt = (variance if said.shape[1] > k else guess).clamp(min=0).sqrt()
+        return Known(view.cpu(), (there - guess).abs(), doubt)
+
+    def _price(self) -> float:
+        """Return what a look costs, in corrected counts: so much that few are worth it."""
+        gains = torch.cat([self._picture(p).gain.flatten() for p in self.choose])
+        return max(float(torch.quantile(gains, 1 - LOOKED)), 1e-6)
+
+    def _picture(self, picture: Tensor) -> Known:
+        """Return what is known of a whole picture."""
+        if id(picture) not in self._judged:
+            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
+            self._judged[id(picture)] = self._know(floats(picture[None, :, :h, :w]))
+        return self._judged[id(picture)]
+
+    def _figures(self, network: nn.Module, pictures: Sequence[Tensor]) -> dict[str, float]:
+        place, price = next(network.parameters()).device, self._price()
+        looked: list[NDArray[Any]] = []
+        gain, doubt = (
+            np.concatenate([getattr(self._picture(p), name).flatten().numpy() for p in pictures])
+            for name in ("gain", "doubt")
+        )
+        for picture in pictures:
+            view = normalised(self._picture(picture).view.to(place), self.card.input)
+            with torch.inference_mode():
+                looked.append((network.eval()(view).float() > 0).flatten().cpu().numpy())
+        chosen = np.concatenate(looked)
+        n, whole = int(chosen.sum()), float(gain.sum()) or 1.0
+
+        def found(order: NDArray[Any]) -> float:
+            return round(float(gain[np.argsort(-order, kind="stable")[:n]].sum()) / whole, 4)
+
+        return {
+            "looked_at": round(n / len(gain), 4),
+            "corrected": round(float(gain[chosen].sum()) / whole, 4),
+            "corrected_at_random": round(n / len(gain), 4),
+            "corrected_by_doubt": found(doubt),
+            "corrected_at_best": found(gain),
+            "reward": round(float((gain[chosen] / price - 1).sum()) / len(gain), 4),
+        }
+
+
+def reward(looks: Tensor, gain: Tensor, price: float) -> Tensor:
+    """Return what looks earn, tile by tile: what they correct, in prices, less their price.
+
+    Parameters
+    ----------
+    looks
+        1 where is looked and 0 where not, ``(…, rows, columns)``.
+    gain
+        By how much a look corrects the count there, ``(…, rows, columns)``.
+    price
+        Of a look, in the unit of `gain`.
+    """
+    return looks * ((gain / price).clamp(max=MOST) - 1)
+
+
+def reinforce(logits: Tensor, gain: Tensor, price: float) -> Tensor:
+    """Return a loss whose gradient is that of the expected reward, with its sign turned.
+
+    Parameters
+    ----------
+    logits
+        What the policy says of each tile, ``(n, rows, columns)``.
+    gain, price
+        As `reward` takes them.
+    """
+    chance = torch.sigmoid(logits)
+    drawn_by = (1 - EXPLORE) * chance + EXPLORE * (1 - chance)
+    shape = (DRAWS, *logits.shape)
+    looks = (torch.rand(shape, device=logits.device) < drawn_by.detach()).float()
+    best = (logits > 0).float()
+    # The reward is a sum over tiles, and each is drawn by itself: what others earn would only
+    # add noise to what a tile is credited with.
+    advantage = reward(looks, gain, price) - reward(best, gain, price)
+    log_chance = torch.where(looks > 0, drawn_by, 1 - drawn_by).clamp(min=1e-6).log()
+    return -(advantage.detach() * log_chance).mean()

@@ -1,0 +1,82 @@
+"""A learned role goes into its pack; the pack's other roles stay as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from hrviewer.models.card import Card, read_json
+from hrviewer.models.pack import Pack
+from hrviewer.training.task import Course
+
+__all__ = ["round_weights", "write_role"]
+
+
+@torch.no_grad()
+def round_weights(network: nn.Module) -> None:
+    """Round matrices and kernels to half precision, as they are written: half the size.
+
+    What is one number for each channel stays as it is, since variances may be tiny.
+    """
+    for weight in network.parameters():
+        if weight.ndim > 1:
+            weight.copy_(weight.half())
+
+
+def write_role(
+    folder: Path,
+    name: str,
+    course: Course,
+    role: str,
+    network: nn.Module,
+    card: Card,
+    *,
+    training: dict[str, Any],
+    metrics: dict[str, Any],
+) -> None:
+    """Write ``ROLE.safetensors`` and the role's entry of ``pack.json``.
+
+    What `round_weights` rounds is written in half precision. The pack is then read, and the role
+    loaded, as anybody would.
+
+    Parameters
+    ----------
+    folder, name, course
+        The pack.
+    role, network, card
+        What was learned, and its card as the lesson has it.
+    training, metrics
+        What the card says besides.
+
+    Raises
+    ------
+    UserError
+        Where the pack cannot be read, or its card does not tell the truth.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, weights = folder / "pack.json", folder / f"{role}.safetensors"
+    pack: Any = read_json(file) if file.exists() else {"roles": {}}
+    data = save({k: _written(v) for k, v in network.state_dict().items()})
+    sha256 = hashlib.sha256(data).hexdigest()
+    whole = card.model_copy(update={"sha256": sha256, "training": training, "metrics": metrics})
+    pack["roles"][role] = {
+        "weights": weights.name,
+        "card": whole.model_dump(mode="json", exclude_defaults=True),
+    }
+    pack = {"name": name, "title": course.title, "description": course.description} | {
+        "roles": pack["roles"]
+    }
+    weights.write_bytes(data)
+    file.write_text(json.dumps(pack, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    Pack.read(folder).load(role, "cpu")
+
+
+def _written(value: Tensor) -> Tensor:
+    value = value.cpu().contiguous()
+    return value.half() if value.is_floating_point() and value.ndim > 1 else value

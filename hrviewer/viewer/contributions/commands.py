@@ -1,0 +1,28 @@
+"""What the command palette and the menus offer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import napari
+
+    from hrviewer.viewer.widgets import Panel
+
+__all__ = ["open_run", "panel_of", "show_panel"]
+
+
+def panel_of(viewer: napari.viewer.Viewer) -> Panel:
+    """Return the window's panel, docked if it was not."""
+    _, panel = viewer.window.add_plugin_dock_widget("hrviewer", "Where the network looks")
+    return panel  # type: ignore[no-any-return]
+
+
+def show_panel(viewer: napari.viewer.Viewer) -> None:
+    """Dock the panel."""
+    panel_of(viewer)
+
+
+def open_run(viewer: napari.viewer.Viewer) -> None:
+    """Let the person choose a run's folder, and bring its overlays back."""
+    panel_of(viewer).files.ask_run()

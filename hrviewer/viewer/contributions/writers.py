@@ -1,0 +1,270 @@
+"""What napari asks when a person saves layers: ours or anybody's.
+
+Images and labels become OME-Zarr, lying as they lie in the window; points and shapes GeoJSON in
+pixels of their layer; vectors a table; surfaces Wavefront's OBJ. Several layers go into one
+OME-Zarr, with what is no image in its folder ``geometry``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import NAMESPACE_URL, uuid5
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.io.array_writer import Picture, name_axes, unused, upright, write_pictures
+from hrviewer.io.atomic_write import beside
+from hrviewer.io.features import Feature
+from hrviewer.io.geojson import as_geojson
+from hrviewer.viewer.image.image_layer import KEY
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "features_of",
+    "outline_of",
+    "write_image",
+    "write_labels",
+    "write_layers",
+    "write_points",
+    "write_shapes",
+    "write_surface",
+    "write_vectors",
+]
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+SUFFIXES = {"points": ".geojson", "shapes": ".geojson", "vectors": ".csv", "surface": ".obj"}
+TURN = 64
+"""Corners of what stands for an ellipse."""
+
+
+def write_image(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
+    """Write an image."""
+    return write_layers(path, [(data, settings, "image")])
+
+
+def write_labels(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
+    """Write labels."""
+    return write_layers(path, [(data, settings, "labels")])
+
+
+def write_points(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
+    """Write points."""
+    return write_layers(path, [(data, settings, "points")])
+
+
+def write_shapes(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
+    """Write shapes."""
+    return write_layers(path, [(data, settings, "shapes")])
+
+
+def write_vectors(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
+    """Write vectors."""
+    return write_layers(path, [(data, settings, "vectors")])
+
+
+def write_surface(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
+    """Write a surface."""
+    return write_layers(path, [(data, settings, "surface")])
+
+
+def write_layers(path: str, layers: list[LayerData]) -> list[str]:
+    """Write layers, in the format that the name's ending tells.
+
+    Raises
+    ------
+    UserError
+        If the place is taken or cannot be written to, or a layer cannot be written at all.
+    """
+    from napari.utils.notifications import show_warning
+
+    for _, settings, _ in layers:
+        course = settings.get("metadata", {}).get(KEY, {}).get("course")
+        if course is not None and not course.over:
+            show_warning(f"{settings['name']} belongs to a run at work: saved as far as it came")
+    images = [layer for layer in layers if layer[2] in ("image", "labels")]
+    others = [layer for layer in layers if layer[2] not in ("image", "labels")]
+    with beside(path) as part:
+        if not images and len(others) == 1:
+            write_other(others[0], part)
+        else:
+            write_all(images, others, part)
+    return [path]
+
+
+def write_all(images: list[LayerData], others: list[LayerData], target: Path) -> None:
+    """Write an OME-Zarr, with what is no image in its folder ``geometry``."""
+    from napari.utils.notifications import show_warning
+
+    pictures = []
+    for layer in images:
+        made, whole = picture_of(layer)
+        pictures.append(made)
+        if not whole:
+            show_warning(f"{made.name} is turned or sheared: its pixels are saved without that")
+    if pictures:
+        write_pictures(pictures, target)
+    folder = target / "geometry"
+    folder.mkdir(parents=True) if others else None
+    taken: list[str] = []
+    for layer in others:
+        taken.append(unused(layer[1]["name"], taken))
+        write_other(layer, folder / f"{taken[-1]}{SUFFIXES[layer[2]]}")
+
+
+def write_other(layer: LayerData, target: Path) -> None:
+    """Write points, shapes, vectors or a surface."""
+    data, _, kind = layer
+    if kind == "vectors":
+        vectors_as_csv(np.asarray(data), target)
+    elif kind == "surface":
+        surface_as_obj(data, target)
+    else:
+        as_collection(layer, target)
+
+
+# Images.
+
+
+def picture_of(layer: LayerData) -> tuple[Picture, bool]:
+    """Return an image or labels as they lie in the world, and whether that says all."""
+    import dask.array as da
+
+    data, settings, kind = layer
+    finest = data[0] if settings.get("multiscale") else data
+    array = finest if isinstance(finest, da.Array) else da.from_array(finest)
+    rgb = bool(settings.get("rgb"))
+    matrix, offset = world_of(settings)
+    n = len(matrix)
+    axes = name_axes(list(map(str, settings.get("axis_labels", ()))), n)
+    if rgb:
+        # The colours are an axis of their own, before z, which the window does not count.
+        at = axes.index("z") if "z" in axes else n - 2
+        array, axes = da.moveaxis(array, -1, at), f"{axes[:at]}c{axes[at:]}"
+        matrix = np.insert(np.insert(matrix, at, 0, axis=0), at, 0, axis=1)
+        matrix[at, at], offset = 1, np.insert(offset, at, 0)
+    turned, scale, translate, whole = upright(array, matrix, offset)
+    unit = str(settings["units"][-1]) if settings.get("units") is not None else "pixel"
+    known = "" if unit in ("pixel", "px", "dimensionless") else unit
+    name, labels = settings["name"], kind == "labels"
+    place = scale.tolist(), translate.tolist()
+    return Picture(name, turned, axes, *place, known, labels), whole
+
+
+def world_of(settings: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a layer's way from pixels to the world: a matrix, and an offset."""
+    from napari.utils.transforms import Affine
+
+    own = Affine(
+        scale=settings["scale"], translate=settings["translate"], rotate=settings["rotate"],
+        shear=settings["shear"],
+    ).affine_matrix  # fmt: skip
+    whole = np.asarray(settings["affine"], float) @ own
+    return whole[:-1, :-1], whole[:-1, -1]
+
+
+# What is no image.
+
+
+def features_of(layer: LayerData) -> Iterator[Feature]:
+    """Yield a layer of points or shapes as features, in level-0 pixels of its own.
+
+    A pixel's centre lies at a whole number in a layer, at a half in level-0 pixels. Lines have
+    no area: they come as outlines of no area, see `as_collection`.
+    """
+    data, settings, kind = layer
+    table = settings.get("features")
+    for i, where in enumerate(data):
+        label, name, measured, about = told(table, i, settings["name"])
+        common: dict[str, Any] = {"name": name, "number": i, "measurements": measured,
+                                  "about": about}  # fmt: skip
+        if kind == "points":
+            y, x = (np.asarray(where, float)[-2:] + 0.5).tolist()
+            yield Feature("annotation", label, point=(y, x), **common)
+        else:
+            outline = outline_of(where, shape_type(settings, i)) + 0.5
+            yield Feature("annotation", label, ((outline,),), **common)
+
+
+def told(table: pd.DataFrame | None, i: int, name: str) -> tuple[str, str, dict[str, float], Any]:
+    """Return what a layer's table says of one row: label, name, numbers, words."""
+    row = {} if table is None or not len(table.columns) else table.iloc[i].to_dict()
+    numbers = {
+        str(k): float(v)
+        for k, v in row.items()
+        if isinstance(v, int | float | np.number) and np.isfinite(v)
+    }
+    words = {str(k): str(v) for k, v in row.items() if isinstance(v, str)}
+    label = words.pop("label", None) or words.pop("class", None) or name
+    return label, words.pop("name", ""), numbers, words
+
+
+def shape_type(settings: dict[str, Any], i: int) -> str:
+    """Return what one of a layer's shapes is."""
+    known = settings["shape_type"]
+    return known if isinstance(known, str) else str(known[i])
+
+
+def outline_of(corners: Any, kind: str) -> NDArray[np.float64]:
+    """Return a shape's outline ``(n, 2)`` in its layer's pixels; of an ellipse a polygon."""
+    outline = np.asarray(corners, np.float64)[:, -2:]
+    if kind != "ellipse":
+        return outline
+    turn = np.linspace(0, 2 * np.pi, TURN, endpoint=False)[:, None]
+    a, b = (outline[1] - outline[0]) / 2, (outline[3] - outline[0]) / 2
+    found: NDArray[np.float64] = outline.mean(axis=0) + np.cos(turn) * a + np.sin(turn) * b
+    return found
+
+
+def as_collection(layer: LayerData, target: Path) -> None:
+    """Write points or shapes."""
+    _, settings, kind = layer
+    names = uuid5(NAMESPACE_URL, f"hrviewer:{settings['name']}")
+    features = []
+    for i, feature in enumerate(features_of(layer)):
+        held = as_geojson(feature, names)
+        if kind == "shapes" and shape_type(settings, i) in ("line", "path"):
+            (ring,) = feature.polygons[0]
+            held["geometry"] = {"type": "LineString", "coordinates": ring[:, ::-1].tolist()}
+        features.append(held)
+    text = json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False)
+    target.write_text(text, "utf-8")
+
+
+def vectors_as_csv(data: NDArray[np.float64], target: Path) -> None:
+    """Write vectors as a table: where each begins, and how far it goes, in pixels."""
+    import pandas as pd
+
+    names = axis_names(data.shape[2])
+    columns = {name: data[:, 0, i] for i, name in enumerate(names)}
+    columns |= {f"d{name}": data[:, 1, i] for i, name in enumerate(names)}
+    pd.DataFrame(columns).to_csv(target, index=False)
+
+
+def axis_names(n: int) -> Sequence[str]:
+    """Return names for a layer's axes."""
+    return "tczyx"[-n:]
+
+
+def surface_as_obj(data: Any, target: Path) -> None:
+    """Write a surface, ``(x, y, z)``; its values become the first texture coordinate."""
+    from vispy.io import write_mesh
+
+    vertices, faces, *more = data
+    corners = np.zeros((len(vertices), 3))
+    corners[:, : np.shape(vertices)[1]] = np.asarray(vertices)[:, ::-1]
+    values = np.asarray(more[0] if more else np.ones(len(corners)), float)
+    texture = np.column_stack([values.reshape(-1, len(corners))[0], np.zeros(len(corners))])
+    # It goes by the name's ending, which what is written beside its place has not.
+    named = target.with_name(target.name + ".obj")
+    try:
+        write_mesh(str(named), corners, np.asarray(faces), None, texture, overwrite=True)
+        named.replace(target)
+    finally:
+        named.unlink(missing_ok=True)

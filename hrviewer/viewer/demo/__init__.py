@@ -1,0 +1,1 @@
+"""`make demo`, screenshots, and what drives a window for them."""

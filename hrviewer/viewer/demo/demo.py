@@ -1,0 +1,90 @@
+"""``python -m hrviewer.viewer.demo.demo``: two strategies on one image, in a real window.
+
+Pictures, runs and exports go to ``demo/`` in the current folder. On a screen with a person before
+it the window stays open.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from hrviewer.errors import UserError
+from hrviewer.viewer.demo.window_driver import best_image, picture, set_up, unattended, wait
+from hrviewer.viewer.view import View, view
+
+__all__ = ["main", "show"]
+
+
+def show(opened: View, strategy: str, out: Path) -> list[Path]:
+    """Run a strategy; return what it left: two pictures, a run and its exports."""
+    from hrviewer.io import FORMATS
+
+    controller = opened.controller
+    controller.use_strategy(strategy)
+    run = out / f"{strategy}.run.zarr"
+    exports = {name: out / f"{strategy}{form.suffixes[0]}" for name, form in FORMATS.items()}
+    for old in (run, *exports.values()):
+        if old.is_dir():
+            shutil.rmtree(old)
+        old.unlink(missing_ok=True)
+    controller.start(out=run)
+    wait(lambda: controller.state != "starting")
+    bar = opened.panel.running.bar
+    wait(lambda: bar.value() > 0.45 * bar.maximum() or controller.state == "idle")
+    picture(opened, out / f"{strategy}-running.png")
+    wait(lambda: controller.state == "idle")
+    if controller.run is None:
+        raise UserError("the run failed; the window says why")
+    base = controller.base
+    if base is not None:
+        controller.ask(base.data_to_world([side / 2 for side in controller.run.image_shape]))
+        wait(lambda: not controller.busy)
+    picture(opened, out / f"{strategy}-window.png")
+    # A slide has no place on Earth: not every format fits every run.
+    fitting = {k: v for k, v in exports.items() if FORMATS[k].why_not(controller.run) is None}
+    for name, path in fitting.items():
+        controller.export(path, name)
+        wait(lambda: not controller.busy)
+    shots = (out / f"{strategy}-{moment}.png" for moment in ("running", "window"))
+    return [*shots, run, *fitting.values()]
+
+
+def main(out: Path | None = None) -> int:
+    """Run the demonstration; return the exit status."""
+    from hrviewer.engine import ResultCache
+    from hrviewer.runs import sentence
+
+    out = out or Path("demo")
+    try:
+        out.mkdir(exist_ok=True)
+        opened = view(best_image(), "nuclei", "patches")
+        controller = opened.controller
+        # Nothing from earlier runs, and no giving way: this is to be watched.
+        controller.cache, controller.polite = ResultCache(), False
+        set_up(opened)
+        for strategy in ("patches", "uniform"):
+            made = show(opened, strategy, out)
+            if controller.run is not None:
+                cost = controller.run.cost
+                print(
+                    f"{strategy}: {sentence(controller.run.estimate)}, "
+                    f"{cost['flops'] / 1e9:,.0f} GFLOP, {cost['wall_s']:.1f} s"
+                )
+            for path in made:
+                print(f"  {path}")
+    except UserError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    if unattended():
+        opened.close()
+    else:
+        import napari
+
+        napari.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

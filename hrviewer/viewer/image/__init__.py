@@ -1,0 +1,1 @@
+"""The lazy base image: tiles, levels, its layer and how it refreshes."""

@@ -1,0 +1,135 @@
+"""A level as the array that a napari layer holds.
+
+Invariant: whoever indexes it or makes an array of it gets the image's own pixels, waiting for
+them. The one exception is napari's slicing of a layer that is refreshed (`arriving.follow`): it is
+given at once what there is, and asks again when there is more. napari hands its slicing the very
+object that plug-ins take from ``layer.data``, so the two are told apart by who calls, as napari
+itself does for its proxies; whoever is not recognised waits for the truth. The engine never reads
+from here: it has the pyramid.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.viewer.image.tile_loader import Fetcher, Window
+
+__all__ = ["Axes", "Coarsest", "Shown", "arrange"]
+
+Axes = Literal["yx", "yxc", "cyx"]
+
+SLICING = "napari.layers._scalar_field"
+"""Where napari slices image layers."""
+
+
+class Shown:
+    """One level.
+
+    Parameters
+    ----------
+    fetcher : Fetcher
+        Of the image.
+    index : int
+        Which level; it need not have been built yet.
+    axes : {"yx", "yxc", "cyx"}
+        One channel, a colour image, or channels to step through.
+    """
+
+    def __init__(self, fetcher: Fetcher, index: int, axes: Axes) -> None:
+        self.fetcher, self._index, self._axes = fetcher, index, axes
+        h, w, c = self._size()
+        self.shape: tuple[int, ...] = arranged((h, w, c), axes)
+        self.dtype = np.dtype(fetcher.pyramid.dtype)
+        self.ndim = len(self.shape)
+        self.size = math.prod(self.shape)
+        # napari loads whole chunks around what is visible: pans inside them cost nothing.
+        levels = fetcher.pyramid.levels
+        side = max(256, min(1024, *levels[min(index, len(levels) - 1)].tile))
+        self.chunks: tuple[int, ...] = arranged((side, side, c), axes)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return self._take(key, at_once=self.fetcher.patient and napari_slices())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        at_once = self.fetcher.patient and napari_slices()
+        return np.asarray(self._take((), at_once=at_once), dtype)
+
+    def compute(self) -> NDArray[Any]:
+        """Return all of the level's own pixels, as dask's arrays do."""
+        return self._take((), at_once=False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shown:
+        return type(self)(copy.deepcopy(self.fetcher, memo), self._index, self._axes)
+
+    def _take(self, key: Any, *, at_once: bool) -> NDArray[Any]:
+        key = key if isinstance(key, tuple) else (key,)
+        if Ellipsis in key:
+            at = key.index(Ellipsis)
+            gap = self.ndim - len(key) + 1
+            key = (*key[:at], *[slice(None)] * gap, *key[at + 1 :])
+        key = (*key, *[slice(None)] * (self.ndim - len(key)))
+        first = self._axes.index("y")
+        rows, columns = (span(key[i], self.shape[i]) for i in (first, first + 1))
+        pixels = arrange(self._window((*rows, *columns), at_once), self._axes)
+        rest = [*key]
+        for i in (first, first + 1):
+            rest[i] = slice(None, None, key[i].step) if isinstance(key[i], slice) else 0
+        return np.asarray(pixels[tuple(rest)])
+
+    def _size(self) -> tuple[int, int, int]:
+        return self.fetcher.shapes[self._index]
+
+    def _window(self, window: Window, at_once: bool) -> NDArray[Any]:
+        read = self.fetcher.now if at_once else self.fetcher.truth
+        return read(self._index, window)
+
+
+class Coarsest(Shown):
+    """The level that napari loads whole and keeps: a view of an array that is filled in place."""
+
+    def _size(self) -> tuple[int, int, int]:
+        h, w, c = self.fetcher.whole.shape
+        return h, w, c
+
+    def _window(self, window: Window, at_once: bool) -> NDArray[Any]:
+        if not at_once:
+            self.fetcher.fill()
+        elif not self.fetcher.filled:
+            self.fetcher.begin()
+        y0, y1, x0, x1 = window
+        return self.fetcher.whole[y0:y1, x0:x1]
+
+
+def napari_slices() -> bool:
+    """Tell whether napari's slicing is what called the array's method."""
+    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith(SLICING)
+
+
+def arranged(shape: tuple[int, int, int], axes: Axes) -> tuple[int, ...]:
+    """Return ``(h, w, c)`` in the order of `axes`."""
+    sizes = dict(zip("yxc", shape, strict=True))
+    return tuple(sizes[axis] for axis in axes)
+
+
+def arrange(pixels: NDArray[Any], axes: Axes) -> NDArray[Any]:
+    """Return pixels ``(h, w, c)`` in the order of `axes`."""
+    if axes == "yx":
+        return pixels[..., 0]
+    return np.moveaxis(pixels, -1, 0) if axes == "cyx" else pixels
+
+
+def span(key: Any, length: int) -> tuple[int, int]:
+    """Return the rows or columns that an index needs."""
+    if isinstance(key, slice):
+        start, stop, step = key.indices(length)
+        if step < 0:
+            raise IndexError("levels are not read backwards")
+        return start, max(start, stop)
+    index = int(key) % length
+    return index, index + 1

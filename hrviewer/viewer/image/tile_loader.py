@@ -1,0 +1,309 @@
+"""What is on the screen of one image: what is there at once, and what is still to come.
+
+Whoever must not wait takes `Fetcher.now`: stored tiles that are held, and elsewhere a coarser
+level enlarged; what was missing is then decoded on threads, nearest to the view's centre first,
+and a newer view drops what the older one still wanted. Whoever wants the pixels themselves takes
+`Fetcher.truth`, which waits.
+
+Invariants: `now` waits for no file and no decoding; tiles in view are held here as well as in the
+shared cache, so that others' reads cannot push them off the screen; threads live only as long as
+there is something to fetch. Nothing here knows of napari or Qt.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.errors import UserError
+from hrviewer.pyramid import Level, Pyramid
+from hrviewer.pyramid.tile_cache import TileKey
+
+__all__ = ["Fetcher"]
+
+log = logging.getLogger(__name__)
+
+WORKERS = max(1, min(4, (os.cpu_count() or 2) // 2))
+"""Threads that decode for the screen: the event loop and the networks keep their share."""
+
+Window = tuple[int, int, int, int]
+"""Rows and columns of a level, ``(y0, y1, x0, x1)``."""
+
+
+class Fetcher:
+    """Gives windows of levels at once, and sees to it that they get better.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The image.
+    scale : float
+        Level-0 pixels per pixel of the coarsest array, which is kept whole.
+
+    Attributes
+    ----------
+    whole : ndarray, shape (h, w, c)
+        The image at `scale`; zeros until `filled`.
+    filled : bool
+        Whether `whole` was read.
+    fraction : float or None
+        How much of the missing levels is built, while they are.
+    fresh : bool
+        Whether something came that was not asked for since; whoever refreshes unsets it.
+    wanting : callable
+        Told, on the thread of `now`, that something is missing and being fetched.
+    patient : bool
+        Whether somebody will refresh the screen when something comes; else nobody may be given
+        less than the truth.
+    failure : str
+        The last thing that could not be read.
+    """
+
+    def __init__(self, pyramid: Pyramid, scale: float) -> None:
+        self.pyramid, self.scale = pyramid, scale
+        h, w = (math.ceil(side / scale - 1e-9) for side in pyramid.shape)
+        self.shapes = pyramid.shapes
+        self.whole = np.zeros((h, w, pyramid.channels), pyramid.dtype)
+        self.filled = False
+        self.fraction: float | None = None
+        self.fresh = False
+        self.wanting: Callable[[], None] = lambda: None
+        self.patient = False
+        self.failure = ""
+        self._lock = threading.Lock()
+        self._wanted: deque[TileKey] = deque()
+        self._asked: set[TileKey] = set()
+        self._kept: dict[TileKey, NDArray[Any]] = {}
+        self._broken: set[TileKey] = set()
+        self._workers = 0
+        self._filling = threading.Lock()
+        self._filler: threading.Thread | None = None
+        self._resting = threading.Event()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fetcher:
+        """A duplicated layer has a view of its own on the same image."""
+        memo[id(self)] = twin = Fetcher(self.pyramid, self.scale)
+        twin.whole, twin.filled, twin.patient = self.whole, self.filled, self.patient
+        return twin
+
+    # For the screen.
+
+    def now(self, index: int, window: Window) -> NDArray[Any]:
+        """Return a window of a level as well as it is known, ``(h, w, c)``; fetch the rest."""
+        y0, y1, x0, x1 = window
+        out = np.empty((y1 - y0, x1 - x0, self.pyramid.channels), self.pyramid.dtype)
+        level = self._level(index)
+        missing: list[TileKey] = []
+        kept: dict[TileKey, NDArray[Any]] = {}
+        if level is None:
+            self._enlarge(out, index, window, window)
+        else:
+            for key in level.tiles(y0, y1, x0, x1):
+                part = clip(level.span(key.row, key.column), window)
+                pixels = self._held(level, key)
+                if pixels is None:
+                    missing.append(key)
+                    self._enlarge(out, index, window, part)
+                else:
+                    kept[key] = pixels
+                    paste(out, window, pixels, level.span(key.row, key.column), part)
+        self._want(level, missing, kept, ((y0 + y1) / 2, (x0 + x1) / 2))
+        if not self.filled:
+            self.begin()
+        return out
+
+    def begin(self) -> None:
+        """Read the coarsest array on a thread, building missing levels first."""
+        with self._lock:
+            self._resting.clear()
+            if self.filled or self._filler is not None:
+                return
+            self._filler = threading.Thread(target=self._fill, name="hrviewer-fill", daemon=True)
+            self._filler.start()
+        self.wanting()
+
+    def rest(self) -> None:
+        """Want nothing more; what is being decoded is thrown away."""
+        with self._lock:
+            self._wanted.clear()
+            self._asked.clear()
+            self._kept.clear()
+            self._resting.set()
+
+    @property
+    def resting(self) -> bool:
+        """Whether nobody has looked since `rest`."""
+        return self._resting.is_set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still to come."""
+        with self._lock:
+            return bool(self._asked) or self._filler is not None
+
+    # For everybody else.
+
+    def truth(self, index: int, window: Window) -> NDArray[Any]:
+        """Return a window of a level, ``(h, w, c)``, waiting for it."""
+        level = self._level(index)
+        if level is None:
+            self.fill()
+            level = self.pyramid.levels[index]
+        return level.read(*window)
+
+    def fill(self) -> None:
+        """Read the coarsest array, waiting for it."""
+        self._read_whole(lambda: False)
+
+    # Inside.
+
+    def _level(self, index: int) -> Level | None:
+        levels = self.pyramid.levels
+        return levels[index] if index < len(levels) else None
+
+    def _held(self, level: Level, key: TileKey) -> NDArray[Any] | None:
+        kept = self._kept.get(key)
+        return level.held(key) if kept is None else kept
+
+    def _enlarge(self, out: NDArray[Any], index: int, window: Window, part: Window) -> None:
+        """Fill a part of a window from the finest coarser level that is held there."""
+        h, w, _ = self.shapes[index]
+        for coarser in self.pyramid.levels[index + 1 :]:
+            rows = nearest(part[0], part[1], h, coarser.shape[0])
+            columns = nearest(part[2], part[3], w, coarser.shape[1])
+            area = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+            keys = list(coarser.tiles(*area))
+            tiles = [self._held(coarser, key) for key in keys]
+            found = [tile for tile in tiles if tile is not None]
+            if len(found) < len(keys):
+                continue
+            source = np.empty((area[1] - area[0], area[3] - area[2], out.shape[2]), out.dtype)
+            for key, tile in zip(keys, found, strict=True):
+                span = coarser.span(key.row, key.column)
+                paste(source, area, tile, span, clip(span, area))
+            break
+        else:
+            rows = nearest(part[0], part[1], h, self.whole.shape[0])
+            columns = nearest(part[2], part[3], w, self.whole.shape[1])
+            source, area = self.whole, (0, 0, 0, 0)
+        y, x = part[0] - window[0], part[2] - window[2]
+        # Columns first, of the few rows that there are; `take` is ten times as fast as an index.
+        few = source[rows[0] - area[0] : rows[-1] - area[0] + 1]
+        wide = few.take(columns - area[2], axis=1).take(rows - rows[0], axis=0)
+        out[y : y + len(rows), x : x + len(columns)] = wide
+
+    def _want(
+        self,
+        level: Level | None,
+        missing: list[TileKey],
+        kept: dict[TileKey, NDArray[Any]],
+        centre: tuple[float, float],
+    ) -> None:
+        """Want these tiles, and no others any more."""
+
+        def distance(key: TileKey) -> float:
+            assert level is not None
+            y0, y1, x0, x1 = level.span(key.row, key.column)
+            return math.dist(((y0 + y1) / 2, (x0 + x1) / 2), centre)
+
+        with self._lock:
+            self._resting.clear()
+            wanted = [key for key in missing if key not in self._broken]
+            # What is being decoded just now is not asked for twice.
+            decoding = self._asked.difference(self._wanted)
+            self._asked, self._kept = set(wanted), kept
+            self._wanted = deque(
+                sorted((key for key in wanted if key not in decoding), key=distance)
+            )
+            if level is None or not wanted:
+                return
+            while self._workers < min(WORKERS, len(self._wanted)):
+                self._workers += 1
+                threading.Thread(target=self._work, name="hrviewer-fetch", daemon=True).start()
+        self.wanting()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._workers -= 1
+                    return
+                key = self._wanted.popleft()
+            pixels = None
+            try:
+                pixels = self.pyramid.levels[key.level].fetch(key)
+            except Exception as error:
+                log.debug("a tile for the screen", exc_info=error)
+                with self._lock:
+                    if key in self._asked:
+                        self._broken.add(key)
+                        self.failure = str(error)
+            with self._lock:
+                if key in self._asked:
+                    self._asked.discard(key)
+                    self.fresh = True
+                    if pixels is not None:
+                        self._kept[key] = pixels
+
+    def _fill(self) -> None:
+        try:
+            self._read_whole(self._resting.is_set)
+        except Exception as error:
+            log.debug("the coarsest level", exc_info=error)
+            self.failure = str(error)
+        finally:
+            with self._lock:
+                self._filler = None
+
+    def _read_whole(self, cancelled: Callable[[], bool]) -> None:
+        with self._filling:
+            if self.filled:
+                return
+            if self.pyramid.missing_levels():
+                self.fraction = 0.0
+                try:
+                    self.pyramid.build_overviews(partial(setattr, self, "fraction"), cancelled)
+                finally:
+                    self.fraction = None
+            if cancelled() and self.pyramid.missing_levels():
+                return
+            pixels = self.pyramid.read(self.pyramid.rect, self.scale)
+            if pixels.shape != self.whole.shape:
+                raise UserError(f"{self.pyramid.name}: the coarsest level does not fit")
+            self.whole[:] = pixels
+            self.filled = self.fresh = True
+
+
+def clip(span: Window, window: Window) -> Window:
+    """Return what two windows share."""
+    return (
+        max(span[0], window[0]),
+        min(span[1], window[1]),
+        max(span[2], window[2]),
+        min(span[3], window[3]),
+    )
+
+
+def paste(
+    out: NDArray[Any], window: Window, pixels: NDArray[Any], span: Window, part: Window
+) -> None:
+    """Copy a part of pixels that cover `span` into an array that covers `window`."""
+    y0, y1, x0, x1 = part
+    out[y0 - window[0] : y1 - window[0], x0 - window[2] : x1 - window[2]] = pixels[
+        y0 - span[0] : y1 - span[0], x0 - span[2] : x1 - span[2]
+    ]
+
+
+def nearest(start: int, stop: int, length: int, coarser: int) -> NDArray[np.intp]:
+    """Return which of `coarser` pixels lie under those from `start` to `stop` of `length`."""
+    middle = (np.arange(start, stop) + 0.5) * (coarser / length)
+    return np.minimum(middle.astype(np.intp), coarser - 1)

@@ -1,0 +1,1 @@
+"""The napari layers: overlays, outlines, grids, annotations, ground truth."""

@@ -1,0 +1,133 @@
+"""The borders of the patches in view, as thin lines of constant width on the screen.
+
+Invariant: at most `MOST` patches are outlined, whatever the run's size, so that drawing them
+costs the same for a hundred patches and for a hundred thousand. Where more are in view they are
+too small for outlines, and `Outlines.draw` says so: the raster of patches is shown instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from napari.layers import Image, Vectors
+from numpy.typing import NDArray
+
+from hrviewer.engine import PatchRow
+from hrviewer.geometry import Rect
+from hrviewer.viewer.image.image_layer import KEY, placement
+from hrviewer.viewer.layers.styles import OUTLINE, STYLES
+
+__all__ = ["MOST", "Outlines", "borders"]
+
+MOST = 2000
+WIDTH = 2.0
+"""Of a line, in screen pixels; a whole number, or some lines would be thicker than others."""
+
+
+class Outlines:
+    """A `Vectors` layer that follows the view.
+
+    Parameters
+    ----------
+    base : Image
+        The layer that the patches lie on.
+
+    Attributes
+    ----------
+    outlined : int
+        How many patches are.
+    """
+
+    def __init__(self, base: Image) -> None:
+        self.layer = Vectors(
+            np.zeros((0, 2, 2)),
+            name="patches",
+            vector_style="line",
+            edge_color=np.array(OUTLINE),
+            edge_width=1,
+            opacity=STYLES["patches"].opacity,
+            blending="translucent_no_depth",
+            metadata={KEY: {"overlay": "patches"}},
+            **placement(base, 1.0),
+        )
+        self._base = base
+        self.outlined = 0
+        self._rects = np.zeros((0, 4))
+        self._drawn: tuple[int, Rect, float] | None = None
+        self._of: Sequence[PatchRow] = ()
+
+    def draw(self, patches: Sequence[PatchRow], view: Rect, pixel: float) -> bool:
+        """Outline the patches in view.
+
+        Parameters
+        ----------
+        patches : sequence of PatchRow
+            All of them. A list only ever grows; where patches were taken away it is another one.
+        view : Rect
+            What is visible, level-0 pixels.
+        pixel : float
+            Level-0 pixels per screen pixel.
+
+        Returns
+        -------
+        bool
+            False if there are too many in view.
+        """
+        if patches is not self._of:
+            self._of, self._rects, self._drawn = patches, np.zeros((0, 4)), None
+        n = len(patches)
+        if abs(self.layer.edge_width / (WIDTH * pixel) - 1) > 0.01:
+            self.layer.edge_width = WIDTH * pixel
+        if self._drawn is not None:
+            count, covered, width = self._drawn
+            if n == count and view in covered and 0.5 < pixel / width < 2:
+                return len(self._visible(covered)) <= MOST
+        if n > len(self._rects):
+            new = [(p.y, p.x, p.h, p.w) for p in patches[len(self._rects) : n]]
+            self._rects = np.concatenate([self._rects, np.array(new, float)])
+        covered = view.pad(max(view.h, view.w) // 2)
+        rects = self._visible(covered)
+        self._drawn = n, covered, pixel
+        few = len(rects) <= MOST
+        self.outlined = len(rects) if few else 0
+        self.layer.data = borders(rects[: self.outlined])
+        return few
+
+    def _visible(self, view: Rect) -> NDArray[np.float64]:
+        y, x, h, w = self._rects.T
+        inside = (y < view.y1) & (y + h > view.y) & (x < view.x1) & (x + w > view.x)
+        return self._rects[inside]
+
+
+def borders(rects: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return lines, ``(start, direction)``, along the borders of ``(y, x, h, w)``.
+
+    What lies on one line and touches is one line: neighbours share theirs, and a grid of n × m
+    patches is n + m + 2 lines. napari draws its thumbnail of vectors one by one, in Python, which
+    takes longer than all else when what was seen before is shown again.
+
+    Pixel centres are at whole numbers, so a rectangle begins half a pixel before its first.
+    """
+    y, x, h, w = np.subtract(rects, (0.5, 0.5, 0, 0)).T
+    level, left, right = joined(np.r_[y, y + h], np.r_[x, x], np.r_[x + w, x + w])
+    place, top, bottom = joined(np.r_[x, x + w], np.r_[y, y], np.r_[y + h, y + h])
+    starts = np.r_[np.c_[level, left], np.c_[top, place]]
+    ends = np.r_[np.c_[level, right], np.c_[bottom, place]]
+    return np.stack([starts, ends - starts], axis=1)
+
+
+def joined(
+    line: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Join segments of one line that overlap or touch; ``(n,)`` each, as is what comes back."""
+    if not len(line):
+        return line, start, end
+    order = np.lexsort((start, line))
+    line, start, end = line[order], start[order], end[order]
+    # Lines are laid one behind the other, so that none reaches into the next.
+    behind = np.r_[0, np.cumsum(np.diff(line) > 0)] * (end.max() - start.min() + 1)
+    reach = np.maximum.accumulate(end + behind)
+    first = np.flatnonzero(np.r_[True, (start + behind)[1:] > reach[:-1]])
+    last = np.r_[first[1:], len(line)] - 1
+    return line[first], start[first], (reach - behind)[last]

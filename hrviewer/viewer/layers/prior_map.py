@@ -1,0 +1,105 @@
+"""What a person drew as a map over the image: a layer of shapes, of labels, or an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image, Labels, Shapes
+from numpy.typing import NDArray
+from skimage.draw import polygon2mask
+
+from hrviewer.errors import UserError
+from hrviewer.viewer.image.image_layer import KEY, shape_of
+
+if TYPE_CHECKING:
+    from napari.layers import Layer
+
+__all__ = ["can_hint", "drawn_map"]
+
+LARGEST = 512
+"""Cells along the longer side of the map."""
+
+
+def can_hint(layer: Layer, base: Image | None) -> bool:
+    """Tell whether a layer may say where to look: none of ours, and not the image itself."""
+    own = "overlay" in layer.metadata.get(KEY, {})
+    return isinstance(layer, Image | Labels | Shapes) and not own and layer != base
+
+
+def drawn_map(layer: Layer, base: Image) -> NDArray[np.float32]:
+    """Return a layer as a map over the whole of `base`, ``(rows, columns)``.
+
+    Shapes are 1 inside, labels where there is one; an image is how bright it is.
+
+    Raises
+    ------
+    UserError
+        If nothing of it lies on the image.
+    """
+    height, width = shape_of(base)
+    step = max(1.0, max(height, width) / LARGEST)
+    shape = max(1, round(height / step)), max(1, round(width / step))
+    if isinstance(layer, Shapes):
+        found = _inside(layer, base, shape)
+    else:
+        found = _sampled(layer, base, shape)
+    if not found.max() > 0:
+        raise UserError(
+            f"nothing in {layer.name!r} lies on the image: draw there, or choose another"
+        )
+    return found
+
+
+def _inside(layer: Shapes, base: Image, shape: tuple[int, int]) -> NDArray[np.float32]:
+    found = np.zeros(shape, bool)
+    scale = np.array(shape) / shape_of(base)
+    for corners, kind in zip(layer.data, layer.shape_type, strict=True):
+        outline = np.asarray(corners)[:, -2:]
+        if kind == "ellipse":
+            turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
+            centre = outline.mean(axis=0)
+            a, b = (outline[1] - outline[0]) / 2, (outline[3] - outline[0]) / 2
+            outline = centre + np.cos(turn) * a + np.sin(turn) * b
+        world = [
+            np.asarray(layer.data_to_world(padded(point, layer.ndim)))[-2:] for point in outline
+        ]
+        data = [np.asarray(base.world_to_data(padded(point, base.ndim)))[-2:] for point in world]
+        found |= polygon2mask(shape, (np.array(data) + 0.5) * scale - 0.5)
+    return found.astype(np.float32)
+
+
+def _sampled(layer: Any, base: Image, shape: tuple[int, int]) -> NDArray[np.float32]:
+    finest = layer.data[0] if layer.multiscale else layer.data
+    pixels = layer.data[-1] if layer.multiscale else layer.data
+    rgb = bool(getattr(layer, "rgb", False))
+    axes = slice(-3, -1) if rgb else slice(-2, None)
+    full, have = np.array(finest.shape[axes]), np.array(pixels.shape[axes])
+    plane = np.asarray(pixels if rgb else pixels[(0,) * (len(pixels.shape) - 2)])
+    plane = plane[..., :3].mean(axis=-1) if rgb else plane
+    if isinstance(layer, Labels):
+        plane = plane > 0
+    # The way from the map to the layer is affine: three corners say all of it.
+    height, width = shape_of(base)
+
+    def into(point: tuple[float, float]) -> NDArray[np.float64]:
+        world = np.asarray(base.data_to_world(padded(np.array(point), base.ndim)))[-2:]
+        return np.asarray(layer.world_to_data(padded(world, layer.ndim)))[-2:]
+
+    origin = into((0.0, 0.0))
+    down, right = into((1.0, 0.0)) - origin, into((0.0, 1.0)) - origin
+    y = (np.arange(shape[0]) + 0.5) * height / shape[0] - 0.5
+    x = (np.arange(shape[1]) + 0.5) * width / shape[1] - 0.5
+    at = origin + y[:, None, None] * down + x[None, :, None] * right
+    at = np.floor((at + 0.5) * have / full).astype(np.int64)
+    inside = ((at >= 0) & (at < have)).all(axis=-1)
+    at = np.clip(at, 0, have - 1)
+    found: NDArray[np.float32] = np.where(inside, plane[at[..., 0], at[..., 1]], 0).astype(
+        np.float32
+    )
+    return found
+
+
+def padded(point: NDArray[Any], ndim: int) -> NDArray[np.float64]:
+    """Return a point of the plane with zeros for the other axes."""
+    return np.concatenate([np.zeros(ndim - 2), point[-2:]])

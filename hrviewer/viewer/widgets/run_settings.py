@@ -1,0 +1,266 @@
+"""What to run: image, model, strategy and its parameters, region, budget."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QLineEdit,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QElidingLabel
+
+from hrviewer.models.loaders import LOADABLE, PRECISIONS
+from hrviewer.pyramid.synthetic import recipe_names
+from hrviewer.strategies import get_strategy, strategy_ids
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.image.image_layer import shape_of
+from hrviewer.viewer.widgets.common import Form, label, row
+from hrviewer.viewer.widgets.params_form import ParamsForm
+from hrviewer.viewer.widgets.prior_form import HintForm
+
+__all__ = ["Choice"]
+
+REGIONS = {"Whole image": "whole", "What is visible": "visible", "Drawn shape": "drawn"}
+SCENES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
+"""What a newcomer may try, where it is installed: a scene, and a pack."""
+
+LINK = "#7d93f0"
+
+UNITS = {"GFLOP": "GFLOP", "TFLOP": "TFLOP", "seconds": "s", "patches": "patches"}
+
+
+class Choice(QWidget):
+    """The upper part of the panel.
+
+    Parameters
+    ----------
+    controller : Controller
+        Is told what was chosen.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.image = QElidingLabel()
+        self.image.setIndent(0)
+        self.image.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.about = label("", "muted", wrap=True)
+        self.about.linkActivated.connect(self._try_scene)
+        self.model = combo()
+        self.task = label("", "muted", wrap=True)
+        self.strategy = combo()
+        self.when = label("", "muted", wrap=True)
+        self.region = combo()
+        self.device = combo()
+        self.precision = combo()
+        self.budget = QLineEdit()
+        self.unit = combo()
+        self.params: ParamsForm | None = None
+        self._then_live = False
+        self._fill()
+
+        upper = Form()
+        upper.add("Image", row(self.image, self._button("…", "Open an image", self.ask_image)))
+        upper.add("", self.about)
+        upper.add(
+            "Model", row(self.model, self._button("…", "Open a pack or a network", self.ask_model))
+        )
+        upper.add("", self.task)
+        upper.add("Strategy", self.strategy, "Where the network looks (F9 takes the next one)")
+        upper.add("", self.when)
+        self._params = QVBoxLayout()
+        lower = Form()
+        self.draw = self._button("✎", "Draw a rectangle on the image", self._draw)
+        lower.add("Region", row(self.region, self.draw), "What the answer speaks of")
+        lower.add(
+            "Budget",
+            row(self.budget, self.unit),
+            "What the run may spend, for all networks together; empty for the strategy's default",
+        )
+        lower.add(
+            "Device",
+            row(self.device, self.precision, stretch=None),
+            "Fewer digits are quicker and less exact: how much is measured on this image, and told",
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(5)
+        layout.addWidget(upper)
+        layout.addLayout(self._params)
+        self.hint = HintForm(controller)
+        layout.addWidget(self.hint)
+        layout.addWidget(lower)
+
+        self.model.activated.connect(self._pick_model)
+        self.strategy.activated.connect(self._pick_strategy)
+        self.device.activated.connect(self._pick_device)
+        self.precision.activated.connect(self._pick_device)
+        self.region.activated.connect(self._pick_region)
+        self.unit.activated.connect(self._set_budget)
+        self.budget.textEdited.connect(self._set_budget)
+        controller.base_changed.connect(self._show_base)
+        controller.pack_changed.connect(self._show_pack)
+        controller.strategy_changed.connect(self._show_strategy)
+        self._show_base()
+        self._show_strategy()
+        if controller.pack is None and self.model.count():
+            self._pick_model()
+        else:
+            self._show_pack()
+
+    def ask_image(self) -> None:
+        """Let the person choose an image."""
+        path, _ = QFileDialog.getOpenFileName(self, "Open an image")
+        if path:
+            self.controller.open_image(path)
+
+    def ask_model(self) -> None:
+        """Let the person choose a network's file, or a pack's description."""
+        kinds = " ".join(f"*{suffix}" for suffix in sorted(LOADABLE))
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Open a network, or a pack's pack.json", "", f"Networks ({kinds} pack.json)"
+        )
+        if path:
+            chosen = Path(path)
+            self.controller.use_pack(chosen.parent if chosen.name == "pack.json" else chosen)
+
+    def _fill(self) -> None:
+        for name in self.controller.packs():
+            self.model.addItem(name, name)
+        self.model.setPlaceholderText("press … to open one")
+        for name in strategy_ids():
+            self.strategy.addItem(get_strategy(name).title, name)
+        for title, kind in REGIONS.items():
+            self.region.addItem(title, kind)
+        for name in ("auto", "cpu", "mps" if sys.platform == "darwin" else "cuda"):
+            self.device.addItem(name, name)
+        for name in PRECISIONS:
+            self.precision.addItem(name, name)
+        for title, unit in UNITS.items():
+            self.unit.addItem(title, unit)
+        self.unit.setCurrentText("TFLOP")
+        self.unit.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+        self.unit.setMinimumWidth(90)
+        self.budget.setPlaceholderText("as needed")
+
+    def _button(self, text: str, tip: str, act: Any) -> QToolButton:
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(tip)
+        button.setFixedWidth(28)
+        button.clicked.connect(act)
+        return button
+
+    def _draw(self) -> None:
+        if self.controller.base is not None:
+            self.region.setCurrentIndex(self.region.findData("drawn"))
+            self._pick_region()
+            self.controller.draw_region()
+
+    def _pick_model(self) -> None:
+        spec = self.model.currentData()
+        if spec is not None:
+            self.controller.use_pack(spec)
+
+    def _pick_strategy(self) -> None:
+        self.controller.use_strategy(self.strategy.currentData())
+
+    def _pick_region(self) -> None:
+        self.controller.region = self.region.currentData()
+
+    def _pick_device(self) -> None:
+        self.controller.device = self.device.currentData()
+        self.controller.precision = self.precision.currentData()
+
+    def _set_budget(self) -> None:
+        amount = self.budget.text().strip()
+        self.controller.budget = f"{amount}{self.unit.currentData()}" if amount else ""
+
+    def _set_params(self, values: dict[str, Any]) -> None:
+        self.controller.params = values
+
+    def _show_base(self) -> None:
+        base = self.controller.base
+        self.image.setText("none is open" if base is None else base.name)
+        self.image.setToolTip("" if base is None else base.name)
+        if base is None:
+            self.about.setTextFormat(Qt.TextFormat.RichText)
+            self.about.setText(first_steps(self.controller.packs()))
+            return
+        self.about.setTextFormat(Qt.TextFormat.PlainText)
+        height, width = shape_of(base)
+        words = f"{height:,} × {width:,} px · {height * width / 1e6:,.1f} MP"
+        if str(base.units[-1]) in ("micrometer", "um", "µm"):
+            words += f" · {base.scale[-1]:.3g} µm/px"
+        self.about.setText(words)
+        if self._then_live:
+            self._then_live = False
+            self.controller.live.turn(True)
+
+    def _try_scene(self, title: str) -> None:
+        scene, pack = SCENES[title]
+        self.controller.use_pack(pack)
+        self.controller.use_strategy("zoom")
+        self.controller.open_image(f"sample:{scene}?size=8192&seed=0")
+        self._then_live = True
+
+    def _show_pack(self) -> None:
+        pack = self.controller.pack
+        if pack is None:
+            self.model.setCurrentIndex(-1)
+            self.task.setText("no model is installed: press … to open a network")
+            return
+        at = next((i for i in range(self.model.count()) if self.model.itemText(i) == pack.name), -1)
+        if at < 0:
+            self.model.addItem(pack.name, pack)
+            at = self.model.count() - 1
+        self.model.setCurrentIndex(at)
+        card = pack.roles.get("main")
+        what = f"{card.task}: {listed(card.classes)}" if card is not None else ""
+        self.task.setText(f"{pack.title} · {what}" if pack.title != pack.name else what)
+
+    def _show_strategy(self) -> None:
+        strategy = self.controller.strategy
+        self.strategy.setCurrentIndex(self.strategy.findData(strategy.id))
+        self.when.setText(strategy.when)
+        if self.params is not None:
+            self._params.removeWidget(self.params)
+            self.params.hide()
+            self.params.deleteLater()
+        self.params = ParamsForm(strategy.Params, self._set_params)
+        self._params.addWidget(self.params)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Return names in a line, of many the first."""
+    rest = len(names) - most
+    return ", ".join([*names[:most], *([f"{rest} more"] if rest > 0 else [])])
+
+
+def first_steps(packs: Collection[str]) -> str:
+    """Tell what to do where no image is open; a scene that can be tried is a link."""
+    there = [
+        f'<a href="{title}" style="color: {LINK}">{title.replace(" ", "&nbsp;")}</a>'
+        for title, (scene, pack) in SCENES.items()
+        if scene in recipe_names() and pack in packs
+    ]
+    words = "drop one on the window"
+    return f"{words}, or try {' or '.join(there)}" if there else f"{words}, or open one"
+
+
+def combo() -> QComboBox:
+    """Return a box that never makes the panel wider than it is."""
+    made = QComboBox()
+    made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+    made.setMinimumContentsLength(8)
+    return made

@@ -1,0 +1,135 @@
+"""The answer and its 95 % interval against what was spent: how it narrows while a run goes on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
+
+from hrviewer.engine import Published
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.widgets.common import label
+
+__all__ = ["Interval", "Plot", "limits"]
+
+BAND, MIDDLE = QColor(86, 180, 233, 110), QColor("#e69f00")
+"""Okabe and Ito's colours, told apart by everybody."""
+
+HEIGHT = 64
+MARGIN = 3.0
+
+
+class Interval(QWidget):
+    """A small plot, hidden where an answer has no interval.
+
+    Parameters
+    ----------
+    controller : Controller
+        Has the record.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        super().__init__()
+        self.controller = controller
+        self.plot, self.words = Plot(), label("", "muted", wrap=True)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self.plot)
+        layout.addWidget(self.words)
+        controller.progressed.connect(self.refresh)
+        controller.overlays_changed.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw what was published so far."""
+        overlays = self.controller.overlays
+        # Live, each cell publishes its own.
+        told: Sequence[Published] = ()
+        if overlays is not None and not self.controller.live.on:
+            told = overlays.picture.record.published
+        said = [one for one in told if one.interval is not None]
+        self.setVisible(bool(said))
+        if not said:
+            return
+        self.plot.show_all(said)
+        low, high = limits(said[-1])
+        self.words.setText(f"95 % so far: {low:,.0f} – {high:,.0f}")
+
+
+class Plot(QWidget):
+    """A band that narrows, and the estimate in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: Sequence[Published] = ()
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+    @property
+    def count(self) -> int:
+        """How many estimates are drawn."""
+        return len(self._told)
+
+    def show_all(self, told: Sequence[Published]) -> None:
+        """Draw these estimates, each with an interval."""
+        self._told = tuple(told)
+        self.update()
+
+    def sizeHint(self) -> QSize:
+        """As wide as there is room."""
+        return QSize(60, HEIGHT)
+
+    def paintEvent(self, event: QPaintEvent | None) -> None:
+        """Draw."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.fillRect(self.rect(), QColor(128, 128, 128, 40))
+        if self._told:
+            upper, lower, middle = self.lines(QRectF(self.rect()))
+            painter.setPen(Qt.PenStyle.NoPen)
+            painter.setBrush(BAND)
+            painter.drawPolygon(QPolygonF([*upper, *reversed(lower)]))
+            painter.setPen(QPen(MIDDLE, 1.5))
+            painter.drawPolyline(QPolygonF(middle))
+        painter.end()
+
+    def lines(self, frame: QRectF) -> tuple[list[QPointF], list[QPointF], list[QPointF]]:
+        """Return the interval's ends and the estimate as points inside `frame`.
+
+        The last interval takes half of the height, at least: an early one may be so wide that
+        beside it the last would be a line. One that came at the end only goes all the way.
+        """
+        told, first, last = self._told, self._told[0].flops, self._told[-1].flops
+        if last > first:
+            across = [(one.flops - first) / (last - first) for one in told]
+        else:
+            told, across = [told[-1]] * 2, [0.0, 1.0]
+        ends = [limits(one) for one in told]
+        value, (low, high) = told[-1].value, ends[-1]
+        room = max(high - low for low, high in ends) / 2 if last > first else high - low
+        half = max(min(room, high - low), abs(value) * 0.01, 1e-9)
+        bottom, top = (low + high) / 2 - half, (low + high) / 2 + half
+        inner = frame.adjusted(MARGIN, MARGIN, -MARGIN, -MARGIN)
+
+        def at(x: float, value: float) -> QPointF:
+            y = (min(max(value, bottom), top) - bottom) / (top - bottom)
+            return QPointF(inner.left() + x * inner.width(), inner.bottom() - y * inner.height())
+
+        upper = [at(x, high) for x, (_, high) in zip(across, ends, strict=True)]
+        lower = [at(x, low) for x, (low, _) in zip(across, ends, strict=True)]
+        # An interval that holds at all moments narrows to what all of them leave possible: the
+        # draws may point beyond it.
+        inside = [
+            at(x, min(max(one.value, low), high))
+            for x, one, (low, high) in zip(across, told, ends, strict=True)
+        ]
+        return upper, lower, inside
+
+
+def limits(one: Published) -> tuple[float, float]:
+    """Return an estimate's interval; the estimate itself where there is none."""
+    low, high = one.interval or (one.value, one.value)
+    return (low, high) if math.isfinite(high - low) else (one.value, one.value)
