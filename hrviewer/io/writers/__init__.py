@@ -104,7 +104,7 @@ FORMATS = {
     "ome-zarr": line("omezarr", ".ome.zarr .zarr", "all maps as pyramids: napari, OMERO, Fiji"),
     "ome-tiff": line("ometiff", ".ome.tif .ome.tiff", "a heat map as a pyramid: QuPath, Fiji"),
     "geotiff": line("geotiff", ".tif .tiff", "a heat map in its place on Earth: QGIS"),
-    "csv": line("csv", ".csv", "a table of patches, points or contours: R, Excel"),
+    "csv": line("table", ".csv", "a table of patches, points or contours: R, Excel"),
     "parquet": line("parquet", ".parquet", "the same with types and units: pandas, DuckDB"),
     "coco": line("coco", ".coco.json", "boxes and outlines: FiftyOne, CVAT"),
     "dsa": line("dsa", ".dsa.json", "an annotation: Digital Slide Archive"),
