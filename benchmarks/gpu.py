@@ -33,18 +33,18 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.engine import Device, Networks, Seen, Session
+from hrviewer.engine import DeviceScheduler, InferenceResult, LiveSession, LoadedModels
 from hrviewer.geometry import Rect
-from hrviewer.models import Network, open_pack
+from hrviewer.models import Network, open_bundle
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.tile_cache import tile_cache
-from hrviewer.runs.runner import Job, parse_params
+from hrviewer.runs.runner import RunSpec, parse_params
 from hrviewer.strategies import get_strategy
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 PRECISIONS = ("float32", "bfloat16")
-SECONDS = 2.0
+MEASURE_SECONDS = 2.0
 """How long each rate is measured."""
 
 
@@ -68,26 +68,26 @@ def measure(image: object, model: str | Path, device: str) -> dict[str, Any]:
 
     rates, agreement = [], {}
     with open_pyramid(image) as pyramid:
-        exact = open_pack(model).load("main", "cpu")
-        tile = tile_of(pyramid, exact)
+        exact = open_bundle(model).load("main", "cpu")
+        tile = center_tile(pyramid, exact)
         said = exact(tile)
         for precision in PRECISIONS:
-            network = open_pack(model).load("main", device, precision=precision)
-            limit = limit_of(device, precision)
-            agreement[precision] = difference(said, network(tile))
-            rates += [rate(network, tile, batch, limit, device) for batch in BATCHES]
+            network = open_bundle(model).load("main", device, precision=precision)
+            limit = measure_limit(device, precision)
+            agreement[precision] = output_difference(said, network(tile))
+            rates += [measure_rate(network, tile, batch, limit, device) for batch in BATCHES]
         return {
             "device": torch.cuda.get_device_name(device),
             "torch": torch.__version__,
             "input": list(tile.shape[1:]),
             "rates": rates,
             "agreement": agreement,
-            "run": whole_run(pyramid, model, device),
-            "first_overlay_ms": first_overlay(pyramid, model, device),
+            "run": measure_run(pyramid, model, device),
+            "first_overlay_ms": measure_first_overlay(pyramid, model, device),
         }
 
 
-def tile_of(pyramid: Pyramid, network: Network) -> Floats:
+def center_tile(pyramid: Pyramid, network: Network) -> Floats:
     """Return a tile in the middle of the image, prepared, ``(1, C, h, w)``."""
     it = network.card.input
     side = it.tile if it.fixed else it.tile + 2 * network.halo
@@ -96,7 +96,7 @@ def tile_of(pyramid: Pyramid, network: Network) -> Floats:
     return np.ascontiguousarray(network.card.prepare(pixels)[None])
 
 
-def difference(one: Floats, other: Floats) -> dict[str, float]:
+def output_difference(one: Floats, other: Floats) -> dict[str, float]:
     """Return by how much an output is off."""
     return {
         "largest": float(np.abs(one - other).max() / np.abs(one).max()),
@@ -104,7 +104,7 @@ def difference(one: Floats, other: Floats) -> dict[str, float]:
     }
 
 
-def limit_of(device: str, precision: str) -> float:
+def measure_limit(device: str, precision: str) -> float:
     """Return the FLOPs per second of products of large matrices."""
     import torch
 
@@ -121,12 +121,14 @@ def limit_of(device: str, precision: str) -> float:
     return best
 
 
-def rate(network: Network, tile: Floats, batch: int, limit: float, device: str) -> dict[str, Any]:
+def measure_rate(
+    network: Network, tile: Floats, batch: int, limit: float, device: str
+) -> dict[str, Any]:
     """Return how fast batches of a tile go through, with two threads as the product has them."""
     inputs = np.repeat(tile, batch, axis=0)
     network(inputs)
     done = [0, 0]
-    end = time.perf_counter() + SECONDS
+    end = time.perf_counter() + MEASURE_SECONDS
 
     def work(i: int) -> None:
         while time.perf_counter() < end:
@@ -178,14 +180,14 @@ def utilisation(device: str) -> Iterator[Any]:
         lines += asked.communicate()[0].splitlines()
 
 
-def whole_run(pyramid: Pyramid, model: str | Path, name: str) -> dict[str, Any]:
+def measure_run(pyramid: Pyramid, model: str | Path, name: str) -> dict[str, Any]:
     """Return how fast a whole run goes."""
     strategy = get_strategy("patches")
-    worker = Device()
+    worker = DeviceScheduler()
     try:
-        networks = Networks(open_pack(model), worker, name)
+        networks = LoadedModels(open_bundle(model), worker, name)
         networks["main"]
-        job = Job(pyramid, networks.pack, strategy, parse_params(strategy, {}))
+        job = RunSpec(pyramid, networks.bundle, strategy, parse_params(strategy, {}))
         tile_cache().clear()
         with tempfile.TemporaryDirectory() as folder, utilisation(name) as used:
             start = time.perf_counter()
@@ -203,32 +205,34 @@ def whole_run(pyramid: Pyramid, model: str | Path, name: str) -> dict[str, Any]:
         worker.close()
 
 
-def first_overlay(pyramid: Pyramid, model: str | Path, name: str) -> list[float]:
+def measure_first_overlay(pyramid: Pyramid, model: str | Path, name: str) -> list[float]:
     """Return the milliseconds to the first look of each of five views never seen before."""
     strategy = get_strategy("patches")
-    worker = Device()
+    worker = DeviceScheduler()
     heard = threading.Event()
 
     def hear(choice: int, rect: Rect, update: object) -> None:
-        if isinstance(update, Seen):
+        if isinstance(update, InferenceResult):
             heard.set()
 
     took = []
     try:
-        networks = Networks(open_pack(model), worker, name)
+        networks = LoadedModels(open_bundle(model), worker, name)
         networks["main"]
-        session = Session(pyramid, networks, strategy, strategy.Params(), heard=hear)
+        session = LiveSession(pyramid, networks, strategy, strategy.Params(), on_update=hear)
         try:
             for i in range(5):
                 time.sleep(1.0)
                 heard.clear()
                 start = time.perf_counter()
                 h, w = pyramid.shape[:2]
-                session.look_at(Rect(h // 2, i * w // 5, min(900, h // 2), min(1500, w // 5)), 1.0)
+                session.follow_view(
+                    Rect(h // 2, i * w // 5, min(900, h // 2), min(1500, w // 5)), 1.0
+                )
                 if not heard.wait(60):
                     sys.exit("benchmarks.gpu: no look within a minute")
                 took.append(round((time.perf_counter() - start) * 1000, 1))
-                session.rest()
+                session.idle_now()
         finally:
             session.close()
     finally:

@@ -50,11 +50,11 @@ from typing import Any
 
 import numpy as np
 
-PERIOD = 0.005
-STEP = 1 / 30
+TICK_SECONDS = 0.005
+MOVE_SECONDS = 1 / 30
 """Seconds between two moves of the camera."""
 
-MANNERS = ("asis", "idle", "nice", "rude")
+THREAD_POLICIES = ("asis", "idle", "nice", "rude")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--manners",
         default="asis",
-        choices=MANNERS,
+        choices=THREAD_POLICIES,
         help="how the device's thread gives way: as the product has it, or another way to compare",
     )
     asked = parser.parse_args(arguments)
@@ -86,7 +86,7 @@ def measure(
     strategy: str,
     rounds: int,
     size: tuple[int, ...],
-    manners: str = "asis",
+    thread_policy: str = "asis",
 ) -> dict[str, Any]:
     """Return what was measured, in milliseconds."""
     import napari
@@ -94,40 +94,42 @@ def measure(
     from hrviewer.pyramid import open_pyramid
     from hrviewer.strategies import strategy_ids
     from hrviewer.viewer.view import view
-    from hrviewer.viewer.widgets.dock import WIDTH
+    from hrviewer.viewer.widgets.dock import PANEL_WIDTH
 
-    mind(manners)
+    set_thread_policy(thread_policy)
     with tempfile.TemporaryDirectory() as folder, open_pyramid(image) as pyramid:
-        scripts = [moves(pyramid.shape, turn, rounds) for turn in range(rounds)]
+        scripts = [camera_moves(pyramid.shape, turn, rounds) for turn in range(rounds)]
         levels = [level.dask for level in pyramid.levels]
         rgb, many = pyramid.channels == 3, len(levels) > 1
         levels = levels if rgb else [level[..., 0] for level in levels]
-        tell("plain napari")
+        log("plain napari")
         plain = napari.Viewer(title="plain napari")
         data = levels if many else levels[0]
         plain.add_image(data, multiscale=many, rgb=rgb, contrast_limits=(0, 255))
         # As wide as the panel leaves it beside ours.
-        plain.window.resize(size[0] - WIDTH, size[1])
-        spin(1.0)
-        ways: dict[str, list[Stalls]] = {"napari": [play(plain, script) for script in scripts]}
+        plain.window.resize(size[0] - PANEL_WIDTH, size[1])
+        process_events(1.0)
+        ways: dict[str, list[Stalls]] = {
+            "napari": [play_moves(plain, script) for script in scripts]
+        }
         plain.close()
-        tell("hrviewer")
+        log("hrviewer")
         ours = view(image, model=model, strategy=strategy)
         ours.viewer.window.resize(*size)
-        bench = Bench(ours, Path(folder))
-        spin(1.0)
-        go(ours.viewer, scripts[0][0])
-        bench.live(True)  # loads the network
-        bench.live(False)
+        bench = LiveBenchmark(ours, Path(folder))
+        process_events(1.0)
+        move_camera(ours.viewer, scripts[0][0])
+        bench.set_live(True)  # loads the network
+        bench.set_live(False)
         ways |= {"idle": [], "live": []}
         for script in scripts:
-            tell("Live off, Live on")
-            ways["idle"].append(play(ours.viewer, script))
-            bench.live(True)
-            ways["live"].append(play(ours.viewer, script, bench.waiting))
-            bench.live(False)
-        bench.live(True)
-        places = spread(pyramid.shape, 5)
+            log("Live off, Live on")
+            ways["idle"].append(play_moves(ours.viewer, script))
+            bench.set_live(True)
+            ways["live"].append(play_moves(ours.viewer, script, bench.is_pending))
+            bench.set_live(False)
+        bench.set_live(True)
+        places = sample_places(pyramid.shape, 5)
         found = {
             **{f"{way}_p95_ms": ms(median(s.p95 for s in each)) for way, each in ways.items()},
             "ratio": round(
@@ -142,40 +144,42 @@ def measure(
             "napari_max_stall_ms": ms(max(s.longest for s in ways["napari"])),
             "busy": round(median(s.busy for s in ways["live"]), 3),
         }
-        tell("places not seen before")
-        bench.forget()
+        log("places not seen before")
+        bench.clear_results()
         visits = [bench.visit(place) for place in places]
         found |= {
             "first_overlay_ms": ms(median(first for first, _ in visits)),
             "full_view_ms": ms(median(full for _, full in visits)),
             "visits_ms": [[ms(first), ms(full)] for first, full in visits],
         }
-        tell("and again")
-        computed = bench.computed
+        log("and again")
+        computed = bench.computed_results
         for place in places:
             bench.revisit(place)
-        found["recomputed_on_revisit"] = bench.computed - computed
-        tell("another strategy and back; stopping")
+        found["recomputed_on_revisit"] = bench.computed_results - computed
+        log("another strategy and back; stopping")
         others = [name for name in strategy_ids() if name != strategy]
-        found["toggle_back_ms"] = ms(median(bench.toggle(strategy, others[:1]) for _ in range(3)))
-        batch = bench.batch  # while the looks are still on the picture
-        stops = [bench.stop(place) for place in spread(pyramid.shape, 3, offset=0.17)]
+        found["toggle_back_ms"] = ms(
+            median(bench.switch_and_back(strategy, others[:1]) for _ in range(3))
+        )
+        batch = bench.batch_seconds  # while the looks are still on the picture
+        stops = [bench.time_stop(place) for place in sample_places(pyramid.shape, 3, offset=0.17)]
         found |= {
             "stop_ms": ms(median(stops)),
             "stops_ms": [ms(s) for s in stops],
             "batch_ms": ms(batch),
             "canvas": [int(n) for n in ours.viewer.canvas.size],
             "backend": bench.backend,
-            "manners": manners,
+            "manners": thread_policy,
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
             "load": [round(x, 1) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         }
         ours.close()
-        spin(0.2)
+        process_events(0.2)
         return found
 
 
-def mind(manners: str) -> None:
+def set_thread_policy(thread_policy: str) -> None:
     """Let the device's thread behave in another way than the product's own."""
     from hrviewer.engine import device_scheduler
 
@@ -186,13 +190,13 @@ def mind(manners: str) -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 10)
 
     other = {"idle": idle, "nice": nice, "rude": lambda: None}
-    if manners != "asis":
-        device_scheduler.give_way = other[manners]
+    if thread_policy != "asis":
+        device_scheduler.lower_priority = other[thread_policy]
 
 
-def tell(words: str) -> None:
+def log(message: str) -> None:
     """Say on standard error what is being measured."""
-    print(words, file=sys.stderr, flush=True)
+    print(message, file=sys.stderr, flush=True)
 
 
 def median(values: Any) -> float:
@@ -204,12 +208,12 @@ def ms(seconds: float) -> float:
 
 
 @dataclass(frozen=True)
-class Move:
+class CameraMove:
     """A place to be at: level-0 pixels, screen pixels per pixel, and seconds to stay after it."""
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     zoom: float
-    rest: float = 0.0
+    pause: float = 0.0
 
 
 @dataclass
@@ -231,24 +235,24 @@ class Stalls:
         return max(*self.moving, *self.resting)
 
 
-def moves(shape: tuple[int, int], turn: int, turns: int) -> list[Move]:
+def camera_moves(shape: tuple[int, int], turn: int, turns: int) -> list[CameraMove]:
     """Return a pan, a zoom out, a pan there, a zoom in; in this turn's band of the image."""
     h, w = shape
     band = h / turns
     y = band * (turn + 0.5)
     x = 0.3 * w
-    done = [Move((y, x), 1.0, 0.6)]
+    done = [CameraMove((y, x), 1.0, 0.6)]
 
     def pan(n: int, dy: float, dx: float) -> None:
-        (cy, cx), zoom = done[-1].centre, done[-1].zoom
+        (cy, cx), zoom = done[-1].center, done[-1].zoom
         for i in range(1, n + 1):
-            done.append(Move((cy + i * dy / zoom, cx + i * dx / zoom), zoom))
-        done[-1] = Move(done[-1].centre, zoom, 0.6)
+            done.append(CameraMove((cy + i * dy / zoom, cx + i * dx / zoom), zoom))
+        done[-1] = CameraMove(done[-1].center, zoom, 0.6)
 
     def zoom(n: int, factor: float) -> None:
-        centre, start = done[-1].centre, done[-1].zoom
-        done.extend(Move(centre, start * factor ** (i / n)) for i in range(1, n + 1))
-        done[-1] = Move(centre, done[-1].zoom, 0.6)
+        centre, start = done[-1].center, done[-1].zoom
+        done.extend(CameraMove(centre, start * factor ** (i / n)) for i in range(1, n + 1))
+        done[-1] = CameraMove(centre, done[-1].zoom, 0.6)
 
     pan(45, 0, 16)
     pan(30, 10, 10)
@@ -259,16 +263,16 @@ def moves(shape: tuple[int, int], turn: int, turns: int) -> list[Move]:
     return done
 
 
-def spread(shape: tuple[int, int], n: int, offset: float = 0.0) -> list[Move]:
+def sample_places(shape: tuple[int, int], n: int, offset: float = 0.0) -> list[CameraMove]:
     """Return places at full resolution, far from those of `moves` and of each other."""
     h, w = shape
     return [
-        Move((h * (0.1 + 0.8 * (i + offset) / n), w * (0.9 if i % 2 else 0.75)), 1.0)
+        CameraMove((h * (0.1 + 0.8 * (i + offset) / n), w * (0.9 if i % 2 else 0.75)), 1.0)
         for i in range(n)
     ]
 
 
-def spin(seconds: float) -> None:
+def process_events(seconds: float) -> None:
     """Let the window live for a while."""
     from qtpy.QtCore import QEventLoop, QTimer
 
@@ -277,31 +281,31 @@ def spin(seconds: float) -> None:
     loop.exec()
 
 
-def until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Let the window live until something holds."""
     from qtpy.QtCore import QEventLoop, Qt, QTimer
 
     loop, timer = QEventLoop(), QTimer()
     end = time.perf_counter() + seconds
     timer.setTimerType(Qt.TimerType.PreciseTimer)
-    timer.timeout.connect(lambda: loop.quit() if done() or time.perf_counter() > end else None)
-    timer.start(round(1000 * PERIOD))
+    timer.timeout.connect(lambda: loop.quit() if condition() or time.perf_counter() > end else None)
+    timer.start(round(1000 * TICK_SECONDS))
     loop.exec()
     timer.stop()
-    if not done():
+    if not condition():
         raise TimeoutError(f"it did not come about in {seconds:g} s")
 
 
-def play(
-    viewer: Any, script: Sequence[Move], waiting: Callable[[], bool] = lambda: False
+def play_moves(
+    viewer: Any, script: Sequence[CameraMove], is_pending: Callable[[], bool] = lambda: False
 ) -> Stalls:
     """Move the camera, and return how the event loop took it."""
     from qtpy.QtCore import QEventLoop, Qt, QTimer
 
     from hrviewer.pyramid.tile_cache import tile_cache
 
-    go(viewer, script[0])
-    spin(0.5)
+    move_camera(viewer, script[0])
+    process_events(0.5)
     tile_cache().clear()
     found, loop = Stalls(), QEventLoop()
     ticker, mover = QTimer(), QTimer()
@@ -312,7 +316,7 @@ def play(
         nonlocal last
         now = time.perf_counter()
         kind = found.resting if last < rest_until else found.moving
-        kind.append(max(0.0, now - last - PERIOD))
+        kind.append(max(0.0, now - last - TICK_SECONDS))
         last = now
 
     def move() -> None:
@@ -323,11 +327,11 @@ def play(
         if step is None:
             loop.quit()
             return
-        go(viewer, step)
-        busy.append(waiting())
-        rest_until = time.perf_counter() + step.rest if step.rest else 0.0
+        move_camera(viewer, step)
+        busy.append(is_pending())
+        rest_until = time.perf_counter() + step.pause if step.pause else 0.0
 
-    for timer, seconds, act in ((ticker, PERIOD, tick), (mover, STEP, move)):
+    for timer, seconds, act in ((ticker, TICK_SECONDS, tick), (mover, MOVE_SECONDS, move)):
         timer.setTimerType(Qt.TimerType.PreciseTimer)
         timer.timeout.connect(act)
         timer.start(round(1000 * seconds))
@@ -338,16 +342,16 @@ def play(
     return found
 
 
-def go(viewer: Any, to: Move) -> None:
+def move_camera(viewer: Any, to: CameraMove) -> None:
     """Put the camera somewhere."""
     base = viewer.layers[0]
     scale = base.scale[-2:]
-    centre = np.asarray(to.centre) * scale + base.translate[-2:]
-    viewer.scene.camera.center = (0.0, *centre)
-    viewer.scene.camera.zoom = to.zoom / scale[-1]
+    centre = np.asarray(to.center) * scale + base.translate[-2:]
+    viewer.context.camera.center = (0.0, *centre)
+    viewer.context.camera.zoom = to.zoom / scale[-1]
 
 
-class Bench:
+class LiveBenchmark:
     """A window, its ticks, and what is asked of it."""
 
     def __init__(self, opened: Any, folder: Path) -> None:
@@ -355,7 +359,7 @@ class Bench:
 
         self.opened, self.viewer = opened, opened.viewer
         self.controller = opened.controller
-        self.controller.cache = ResultCache(memory=0)
+        self.controller.cache = ResultCache(memory_bytes=0)
         self.controller.folder = folder
         self._drawn = self._refreshed = 0.0
         canvas = self.viewer.window._qt_viewer.canvas._scene_canvas
@@ -364,35 +368,35 @@ class Bench:
     def _on_draw(self, event: Any) -> None:
         self._drawn = time.perf_counter()
 
-    def live(self, on: bool) -> None:
+    def set_live(self, on: bool) -> None:
         """Switch Live, and wait until it has begun or ended."""
         live = self.controller.live
-        live.turn(on)
+        live.set_enabled(on)
         if on:
-            until(lambda: live.session is not None and live._loading is None, 180)
+            wait_until(lambda: live.session is not None and live._loading is None, 180)
         else:
-            until(self._nothing_runs())
+            wait_until(self._idle_check())
 
-    def waiting(self) -> bool:
+    def is_pending(self) -> bool:
         """Tell whether there is something to look at."""
         return bool(self.controller.live.session.waiting)
 
-    def _calm(self) -> bool:
+    def _is_settled(self) -> bool:
         """Tell whether nothing is left to look at or to draw."""
         live = self.controller.live
-        if live.session is None or live._painter is None or live._moving or live._news:
+        if live.session is None or live._renderer is None or live._moving or live._updates:
             return False
-        picture = live._painter.picture
+        picture = live._renderer.maps
         return (
-            live.session.idle()
-            and live._painter._worker._work_queue.empty()
+            live.session.is_idle()
+            and live._renderer._executor._work_queue.empty()
             and not any(
                 drawn.changed and self.controller.overlays.layers[name].visible
-                for name, drawn in picture.maps.items()
+                for name, drawn in picture.rasters.items()
             )
         )
 
-    def _nothing_runs(self) -> Callable[[], bool]:
+    def _idle_check(self) -> Callable[[], bool]:
         """Return what tells whether the session is idle and the device has nothing left."""
         from hrviewer.engine import Priority
 
@@ -401,11 +405,11 @@ class Bench:
             return lambda: True
         last = device_scheduler.call(lambda: None, Priority.PREFETCH)
         return lambda: (
-            last.done() and not device_scheduler.running and (session is None or session.idle())
+            last.done() and not device_scheduler.running and (session is None or session.is_idle())
         )
 
     @property
-    def computed(self) -> int:
+    def computed_results(self) -> int:
         """Looks so far."""
         return int(self.controller.live.session.computed)
 
@@ -415,22 +419,22 @@ class Bench:
         return str(self.controller._networks["main"].backend)
 
     @property
-    def batch(self) -> float:
+    def batch_seconds(self) -> float:
         """The median seconds of a batch, of the looks that are on the picture."""
         rows = self.controller.overlays.picture.record.patches
         return median(row.infer_s for row in rows) * int(self.controller._device.batch)
 
-    def visit(self, place: Move) -> tuple[float, float]:
+    def visit(self, place: CameraMove) -> tuple[float, float]:
         """Go somewhere; return the seconds to the first overlay and to the full view."""
-        from hrviewer.app.maps.result_maps import block
+        from hrviewer.app.maps.result_maps import cell_slices
         from hrviewer.viewer.image.geometry import visible_rect
 
         layer = self.controller.overlays.layers["output"]
-        drawn = self.controller.overlays.picture.maps["output"]
+        drawn = self.controller.overlays.picture.rasters["output"]
         image = self.controller.overlays.picture.image
-        go(self.viewer, place)
+        move_camera(self.viewer, place)
         start = time.perf_counter()
-        where = block(visible_rect(self.viewer, self.controller.base, image), drawn.cell)
+        where = cell_slices(visible_rect(self.viewer, self.controller.base, image), drawn.cell)
         published = 0.0
         first = full = 0.0
 
@@ -443,7 +447,7 @@ class Bench:
             nonlocal first, full
             if published and not first and self._drawn > published:
                 first = self._drawn
-            if first and self._calm():
+            if first and self._is_settled():
                 full = self._drawn
             # A map refreshed since is not on the screen before it was drawn.
             return bool(full) and self._drawn >= self._refreshed
@@ -452,38 +456,38 @@ class Bench:
         layer.events.set_data.connect(publish)
         layer.events.set_data.connect(self._on_refresh)
         try:
-            until(done)
+            wait_until(done)
         finally:
             layer.events.set_data.disconnect(publish)
             layer.events.set_data.disconnect(self._on_refresh)
         return first - start, self._drawn - start
 
-    def revisit(self, place: Move) -> None:
+    def revisit(self, place: CameraMove) -> None:
         """Go somewhere and stay until nothing is left to look at."""
-        go(self.viewer, place)
-        spin(0.4)  # as long as it takes to be seen as at rest
-        until(self._calm)
+        move_camera(self.viewer, place)
+        process_events(0.4)  # as long as it takes to be seen as at rest
+        wait_until(self._is_settled)
 
     def _on_refresh(self, event: Any = None) -> None:
         self._refreshed = time.perf_counter()
 
-    def toggle(self, strategy: str, others: Sequence[str]) -> float:
+    def switch_and_back(self, strategy: str, others: Sequence[str]) -> float:
         """Choose another strategy and then this one again; return the seconds until it is back."""
         for other in others:
-            self.controller.use_strategy(other)
-            spin(0.2)
-            until(self._calm)
+            self.controller.set_strategy(other)
+            process_events(0.2)
+            wait_until(self._is_settled)
         layer = self.controller.overlays.layers["output"]
         self._refreshed = 0.0
         layer.events.set_data.connect(self._on_refresh)
         start = time.perf_counter()
         choice = self.controller.live._choice
-        self.controller.use_strategy(strategy)
+        self.controller.set_strategy(strategy)
         try:
-            until(
+            wait_until(
                 lambda: (
                     self.controller.live._choice != choice
-                    and self._calm()
+                    and self._is_settled()
                     and 0 < self._refreshed < self._drawn
                 )
             )
@@ -491,23 +495,23 @@ class Bench:
             layer.events.set_data.disconnect(self._on_refresh)
         return self._drawn - start
 
-    def forget(self) -> None:
+    def clear_results(self) -> None:
         """Have everything to be looked at again: a small image may have been seen as a whole."""
-        session, painter = self.controller.live.session, self.controller.live._painter
-        with session._wake:
-            session._kept = type(session._kept)(session._kept._limit)
-        painter._worker.submit(painter._clear).result()
+        session, painter = self.controller.live.session, self.controller.live._renderer
+        with session._condition:
+            session._cells = type(session._cells)(session._cells._max_bytes)
+        painter._executor.submit(painter._clear).result()
 
-    def stop(self, place: Move) -> float:
+    def time_stop(self, place: CameraMove) -> float:
         """Switch Live off while it looks; return the seconds until no network runs."""
         session = self.controller.live.session
-        self.forget()
+        self.clear_results()
         computed = session.computed
-        go(self.viewer, place)
-        until(lambda: session.computed > computed)
+        move_camera(self.viewer, place)
+        wait_until(lambda: session.computed > computed)
         start = time.perf_counter()
         self.controller.live.turn(False)
-        quiet, ended = self._nothing_runs(), []
+        quiet, ended = self._idle_check(), []
 
         def watch() -> None:  # on a thread of its own: the window draws meanwhile
             while not quiet():
@@ -515,8 +519,8 @@ class Bench:
             ended.append(time.perf_counter())
 
         threading.Thread(target=watch, daemon=True).start()
-        until(lambda: bool(ended))
-        self.live(True)
+        wait_until(lambda: bool(ended))
+        self.set_live(True)
         return ended[0] - start
 
 

@@ -20,24 +20,24 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.engine import Device, Networks
+from hrviewer.engine import DeviceScheduler, LoadedModels
 from hrviewer.geometry import Patch, Rect
-from hrviewer.models import Card, Network, Pack
+from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.models.memory_usage import peak_memory
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import open_pyramid
 from hrviewer.pyramid.tile_cache import tile_cache
-from hrviewer.runs.runner import Job
-from hrviewer.strategies import Answer, Look, Params, Scene, Strategy
+from hrviewer.runs.runner import RunSpec
+from hrviewer.strategies import Estimate, Params, PatchRequest, PlanContext, Strategy
 from hrviewer.strategies.protocol import Plan
-from hrviewer.strategies.tiling import aggregate, rounds
+from hrviewer.strategies.tiling import aggregate, batches
 
 TILE = 512
 CACHE = 256 << 20
 SIDE = 64
 
 
-class Repeated:
+class TiledArray:
     """An array ``(h, w, 3)`` of 8-bit pixels that repeats a tile, made as it is read."""
 
     dtype = np.dtype(np.uint8)
@@ -66,11 +66,11 @@ class Bright(Network):
         return float(h * w)
 
 
-class TinyPack(Pack):
+class TinyBundle(ModelBundle):
     """A pack of one network that has no file."""
 
     def __init__(self) -> None:
-        card = Card.model_validate(
+        card = ModelCard.model_validate(
             {
                 "name": "bright",
                 "task": "density",
@@ -93,46 +93,46 @@ class TinyPack(Pack):
         return self._network
 
 
-class SpreadParams(Params):
+class EvenGridParams(Params):
     """None but how many."""
 
     patches: int = 2000
 
 
-class Spread(Strategy):
+class EvenGrid(Strategy):
     """Looks at patches on an even grid over the whole image."""
 
     id: ClassVar[str] = "spread"
     title: ClassVar[str] = "Spread"
     family: ClassVar[str] = "benchmark"
     when: ClassVar[str] = "Never but here"
-    Params: ClassVar[type[Params]] = SpreadParams
+    Params: ClassVar[type[Params]] = EvenGridParams
 
-    def plan(self, scene: Scene, params: SpreadParams) -> Plan:
+    def plan(self, context: PlanContext, params: EvenGridParams) -> Plan:
         """Look, add up."""
         across = math.ceil(math.sqrt(params.patches))
-        side = scene.region.w // across // SIDE * SIDE
+        side = context.region.w // across // SIDE * SIDE
         patches = [
             Patch(Rect(i // across * side, i % across * side, SIDE, SIDE), 1.0, 0)
             for i in range(params.patches)
         ]
         handles = []
-        for asked in rounds(patches):
-            result = yield Look("main", asked, into="output")
-            handles += result.handles
-        return Answer(aggregate(scene.main, handles))
+        for asked in batches(patches):
+            result = yield PatchRequest("main", asked, target="output")
+            handles += result.results
+        return Estimate(aggregate(context.main, handles))
 
 
-def levels(gigapixels: float) -> list[Repeated]:
+def make_levels(gigapixels: float) -> list[TiledArray]:
     """Return a pyramid of that many pixels, halved until it fits a tile."""
     side = round(math.sqrt(gigapixels * 1e9)) // TILE * TILE
     sides = [side]
     while sides[-1] > TILE:
         sides.append(-(-sides[-1] // 2))
-    return [Repeated(each) for each in sides]
+    return [TiledArray(each) for each in sides]
 
 
-def pan(shape: tuple[int, int]) -> Iterator[tuple[Rect, float]]:
+def iter_views(shape: tuple[int, int]) -> Iterator[tuple[Rect, float]]:
     """Yield what a window of 1024 pixels asks for: in from the whole, then across."""
     window = 1024
     whole = 2.0 ** math.ceil(math.log2(max(shape) / window))
@@ -150,20 +150,20 @@ def pan(shape: tuple[int, int]) -> Iterator[tuple[Rect, float]]:
         yield rect & Rect(0, 0, *shape), scale
 
 
-def one(gigapixels: float, patches: int) -> dict[str, Any]:
+def measure_one(gigapixels: float, patches: int) -> dict[str, Any]:
     """Measure in this process, which must have done nothing else."""
     tile_cache().limit = CACHE
     imported = peak_memory()
-    with open_pyramid(levels(gigapixels)) as pyramid, tempfile.TemporaryDirectory() as folder:
+    with open_pyramid(make_levels(gigapixels)) as pyramid, tempfile.TemporaryDirectory() as folder:
         opened = peak_memory()
-        for rect, scale in pan(pyramid.shape):
+        for rect, scale in iter_views(pyramid.shape):
             pyramid.read(rect, scale)
         panned = peak_memory()
-        device = Device()
+        device = DeviceScheduler()
         try:
-            pack = TinyPack()
-            job = Job(pyramid, pack, Spread(), SpreadParams(patches=patches))
-            run = job.run(Networks(pack, device), out=Path(folder) / "a.run.zarr")
+            pack = TinyBundle()
+            job = RunSpec(pyramid, pack, EvenGrid(), EvenGridParams(patches=patches))
+            run = job.run(LoadedModels(pack, device), out=Path(folder) / "a.run.zarr")
             counts = dict(run.patches["status"].value_counts())
         finally:
             device.close()
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     if asked.one is not None:
-        print(json.dumps(one(asked.one, asked.patches)))
+        print(json.dumps(measure_one(asked.one, asked.patches)))
     else:
         print(json.dumps(measure(sorted(asked.gigapixels), asked.patches), indent=1))
 

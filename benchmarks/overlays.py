@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-TILE = 256
+TILE_SIDE = 256
 CELL = 32
 
 
@@ -38,26 +38,28 @@ def measure(patches: int) -> dict[str, Any]:
     from napari.components import ViewerModel
     from napari.layers import Image
 
-    from hrviewer.app.maps.result_maps import MAPS, Picture
-    from hrviewer.engine import Charge, Seen
+    from hrviewer.app.maps.result_maps import MAPS, ResultMaps
+    from hrviewer.engine import Cost, InferenceResult
     from hrviewer.geometry import Patch, Rect
-    from hrviewer.strategies import Look
+    from hrviewer.strategies import PatchRequest
     from hrviewer.viewer.layers.overlays import Overlays
 
     across = math.ceil(math.sqrt(patches))
-    side = across * TILE
+    side = across * TILE_SIDE
     image = Rect(0, 0, side, side)
-    picture = Picture(image, CELL, "mass", ["thing"])
-    cells = TILE // CELL
+    picture = ResultMaps(image, CELL, "mass", ["thing"])
+    cells = TILE_SIDE // CELL
     values = np.ones((1, cells, cells), np.float32)
 
     def take(i: int) -> None:
-        core = Rect(i // across * TILE, i % across * TILE, TILE, TILE)
+        core = Rect(i // across * TILE_SIDE, i % across * TILE_SIDE, TILE_SIDE, TILE_SIDE)
         patch = Patch(core, 1.0, 0)
-        box = (float(core.y), float(core.x), float(TILE), float(TILE))
-        charge = Charge(flops=1e9, infer_s=1e-3)
-        picture.take(Look("main", (patch,), into="output"))
-        picture.take(Seen(patch, "main", np.array([values.sum()]), values, box, charge))
+        box = (float(core.y), float(core.x), float(TILE_SIDE), float(TILE_SIDE))
+        charge = Cost(flops=1e9, infer_s=1e-3)
+        picture.update(PatchRequest("main", (patch,), target="output"))
+        picture.update(
+            InferenceResult(patch, "main", np.array([values.sum()]), values, box, charge)
+        )
 
     start = time.perf_counter()
     for i in range(patches - 1):
@@ -72,37 +74,37 @@ def measure(patches: int) -> dict[str, Any]:
         nonlocal overlays
         overlays = Overlays(viewer, base, picture)
         for name in MAPS:
-            overlays.show(name, True)
+            overlays.set_visible(name, True)
         overlays.refresh()
-        overlays.follow(image, side / 1000)
+        overlays.follow_view(image, side / 1000)
 
-    create_s = timed(create)
+    create_s = time_call(create)
     assert overlays is not None
     take(patches - 1)
-    for drawn in picture.maps.values():
+    for drawn in picture.rasters.values():
         drawn.changed = True
 
     def update() -> None:
         overlays.refresh()
-        overlays.follow(image, side / 1000)
+        overlays.follow_view(image, side / 1000)
 
-    update_s = timed(update)
+    update_s = time_call(update)
     middle = Rect(side // 2, side // 2, 1000, 1000)
-    outlines_s = timed(lambda: overlays.follow(middle, 1.0))
+    outlines_s = time_call(lambda: overlays.follow_view(middle, 1.0))
     return {
         "patches": len(picture.record.patches),
         "image": [side, side],
         "create_s": round(create_s, 4),
         "update_s": round(update_s, 4),
         "outlines_s": round(outlines_s, 4),
-        "outlined": overlays.outlines.outlined,
+        "outlined": overlays.outlines.count,
         "draw_s": round(draw, 4),
     }
 
 
-def timed(act: Callable[[], None]) -> float:
+def time_call(function: Callable[[], None]) -> float:
     start = time.perf_counter()
-    act()
+    function()
     return time.perf_counter() - start
 
 

@@ -13,7 +13,7 @@ import time
 
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.synthetic import make_recipe, recipe_names
+from hrviewer.pyramid.synthetic import make_synthetic_image, synthetic_image_names
 from hrviewer.pyramid.tile_cache import tile_cache
 
 TILE = 512
@@ -21,12 +21,12 @@ SEEDS = (0, 1, 2, 3)
 SCALES = (1, 4, 16, 64)
 
 
-def rate(name: str, size: int, scale: int, side: int = 5) -> float:
+def render_rate(name: str, size: int, scale: int, side: int = 5) -> float:
     """Return megapixels per second of processor time."""
     pixels, seconds = 0, 0.0
     length = TILE * scale
     for seed in SEEDS:
-        scene = make_recipe(name, size, seed)
+        scene = make_synthetic_image(name, size, seed)
         corners = [k * (size - length) // (side - 1) // scale * scale for k in range(side)]
         for y in corners:
             for x in corners:
@@ -37,7 +37,7 @@ def rate(name: str, size: int, scale: int, side: int = 5) -> float:
     return pixels / seconds / 1e6
 
 
-def opening(name: str, size: int) -> float:
+def open_seconds(name: str, size: int) -> float:
     """Return the seconds from a URL to a picture of the whole scene."""
     tile_cache().clear()
     start = time.perf_counter()
@@ -53,15 +53,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32_768)
     options = parser.parse_args()
     found = {}
-    for name in options.names or recipe_names():
-        make_recipe(name, 1024, 0).render(Rect(0, 0, 64, 64), 1)  # compiles
+    for name in options.names or synthetic_image_names():
+        make_synthetic_image(name, 1024, 0).render(Rect(0, 0, 64, 64), 1)  # compiles
         found[name] = {
             "size": options.size,
             "megapixels_per_core_second": {
-                str(scale): round(rate(name, options.size, scale, 5 if scale < 16 else 2), 1)
+                str(scale): round(render_rate(name, options.size, scale, 5 if scale < 16 else 2), 1)
                 for scale in SCALES
             },
-            "open_131072_s": round(opening(name, 131_072), 2),
+            "open_131072_s": round(open_seconds(name, 131_072), 2),
         }
     print(json.dumps(found, indent=1))
 

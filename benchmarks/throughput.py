@@ -24,31 +24,31 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.engine import Device, Networks, build_scene, streams_here
+from hrviewer.engine import DeviceScheduler, LoadedModels, build_context, recommended_streams
 from hrviewer.geometry import Patch, Rect
-from hrviewer.models import Network, Pack, open_pack
+from hrviewer.models import ModelBundle, Network, open_bundle
 from hrviewer.models.loaders import PRECISIONS
 from hrviewer.models.network import Floats
-from hrviewer.models.threads import cores
+from hrviewer.models.threads import available_cores
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.tile_cache import tile_cache
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import Job, parse_params
-from hrviewer.strategies import Scene, get_strategy
+from hrviewer.runs.runner import RunSpec, parse_params
+from hrviewer.strategies import PlanContext, get_strategy
 from hrviewer.strategies.tiling import input_rect, tiles
 
 BATCHES = (1, 2, 4, 8, 16, 32)
-SAMPLE = 512 << 20
+MAX_INPUT_BYTES = 512 << 20
 """Most bytes of inputs that are held for the bare network; more are thinned out evenly."""
 
-FINALISTS = 4
+MAX_FINALISTS = 4
 """How many ways of running the bare network are timed over all inputs."""
 
-Run_ = Callable[[Floats], object]
+RunBatch = Callable[[Floats], object]
 
 
 @dataclass(frozen=True)
-class Bare:
+class BareSetup:
     """One way to run the network from memory."""
 
     backend: str
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     asked = parser.parse_args(arguments)
     region = Rect(*map(int, asked.region.split(","))) if asked.region else None
-    found = measure(asked.image, asked.model, region, asked.rounds, beside=asked.beside)
+    found = measure(asked.image, asked.model, region, asked.rounds, precisions=asked.beside)
     print(json.dumps(found, indent=1))
 
 
@@ -82,44 +82,44 @@ def measure(
     region: Rect | None = None,
     rounds: int = 3,
     batches: Sequence[int] = BATCHES,
-    beside: Sequence[str] = (),
+    precisions: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return what was measured, in millions of pixels per second of wall time."""
-    with open_pyramid(image) as pyramid, opened(model, "auto") as chosen:
+    with open_pyramid(image) as pyramid, loaded_models(model, "auto") as chosen:
         network = chosen["main"]
-        onnx_only = chosen.pack._weights["main"].suffix.lower() == ".onnx"
-        scene, _, _ = build_scene(pyramid, chosen, get_strategy("patches"), region=region)
-        patches = tiles(scene.main, scene.region, scene.native)
-        shapes = [shape_of(scene, patch) for patch in patches]
-        inputs = sample(pyramid, network, scene, patches, shapes)
+        onnx_only = chosen.bundle._weights["main"].suffix.lower() == ".onnx"
+        scene, _, _ = build_context(pyramid, chosen, get_strategy("patches"), region=region)
+        patches = tiles(scene.main, scene.region, scene.native_scale)
+        shapes = [input_shape(scene, patch) for patch in patches]
+        inputs = read_inputs(pyramid, network, scene, patches, shapes)
         with ExitStack() as stack:
-            plain = stack.enter_context(opened(model, "torch"))
+            plain = stack.enter_context(loaded_models(model, "torch"))
             others = {
-                name: stack.enter_context(opened(model, "auto", name)).on(pyramid)
-                for name in beside
+                name: stack.enter_context(loaded_models(model, "auto", name)).for_image(pyramid)
+                for name in precisions
             }
             told: dict[str, Any] = {}
-            makers = {"onnxruntime": sessions} if onnx_only else {"torch": eager}
-            best, bare = search(chosen.pack, inputs, batches, *makers.popitem())
+            makers = {"onnxruntime": onnx_runner} if onnx_only else {"torch": torch_runner}
+            best, bare = find_fastest(chosen.bundle, inputs, batches, *makers.popitem())
             in_torch = not onnx_only and not network.backend.startswith("torch")
             pixels = sum(h * w for h, w in shapes)
             useful = scene.region.area
             turns: list[dict[str, float]] = []
             shares: list[dict[str, float]] = []
-            end_to_end(pyramid, chosen, scene.region)  # warms up, as `search` does the bare one
+            time_run(pyramid, chosen, scene.region)  # warms up, as `search` does the bare one
             for _ in range(rounds):
-                turn = {"bare": rate_of(bare, inputs, best)}
-                seconds, ran = end_to_end(pyramid, chosen, scene.region)
+                turn = {"bare": measure_rate(bare, inputs, best)}
+                seconds, ran = time_run(pyramid, chosen, scene.region)
                 turn["run"] = pixels / seconds / 1e6
                 turn["useful"] = useful / seconds / 1e6
-                shares.append(shares_of(ran, seconds))
+                shares.append(stage_shares(ran, seconds))
                 for name, networks in others.items():
                     # The error is measured before the clock of `spent` starts.
-                    _, other = end_to_end(pyramid, networks, scene.region)
-                    turn[name] = spent(ran) / spent(other)
+                    _, other = time_run(pyramid, networks, scene.region)
+                    turn[name] = run_seconds(ran) / run_seconds(other)
                     told[name] = other.header["precision"]
                 if in_torch:
-                    turn["torch"] = pixels / end_to_end(pyramid, plain, scene.region)[0] / 1e6
+                    turn["torch"] = pixels / time_run(pyramid, plain, scene.region)[0] / 1e6
                 else:
                     turn["torch"] = turn["run"]
                 turns.append(turn)
@@ -137,7 +137,7 @@ def measure(
         else median(lambda turn: turn["torch"] / turn["bare"]),
         "ratios": [round(turn["run"] / turn["bare"], 4) for turn in turns],
         "beside": {
-            name: {"over_float32": median(itemgetter(name)), **told[name]} for name in beside
+            name: {"over_float32": median(itemgetter(name)), **told[name]} for name in precisions
         },
         "backend": network.backend,
         "bare": vars(best) | {"input": list(inputs[0].shape), "inputs": len(inputs)},
@@ -147,21 +147,23 @@ def measure(
         "patches": len(patches),
         "input_mp": round(pixels / 1e6, 2),
         "rounds": rounds,
-        "cores": cores(),
+        "cores": available_cores(),
         "load": [round(x, 1) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
     }
 
 
 @contextmanager
-def opened(model: str | Path, backend: str, precision: str = "float32") -> Iterator[Networks]:
+def loaded_models(
+    model: str | Path, backend: str, precision: str = "float32"
+) -> Iterator[LoadedModels]:
     """Load a pack's network with this back end, and give its device back afterwards."""
     before = os.environ.get("HRVIEWER_BACKEND")
-    device = Device(streams=streams_here())
+    device = DeviceScheduler(streams=recommended_streams())
     try:
         if backend != "auto":
             os.environ["HRVIEWER_BACKEND"] = backend
-        networks = Networks(open_pack(model), device, "cpu", precision)
-        networks.exact()
+        networks = LoadedModels(open_bundle(model), device, "cpu", precision)
+        networks.in_float32()
     finally:
         if before is None:
             os.environ.pop("HRVIEWER_BACKEND", None)
@@ -173,41 +175,41 @@ def opened(model: str | Path, backend: str, precision: str = "float32") -> Itera
         device.close()
 
 
-def shape_of(scene: Scene, patch: Patch) -> tuple[int, int]:
+def input_shape(context: PlanContext, patch: Patch) -> tuple[int, int]:
     """Return the size of what a patch puts into the network."""
-    rect = input_rect(scene.main, patch, scene.rect)
+    rect = input_rect(context.main, patch, context.rect)
     return round(rect.h / patch.scale), round(rect.w / patch.scale)
 
 
-def sample(
+def read_inputs(
     pyramid: Pyramid,
     network: Network,
-    scene: Scene,
+    context: PlanContext,
     patches: Sequence[Patch],
     shapes: Sequence[tuple[int, int]],
 ) -> list[Floats]:
     """Read and prepare the inputs of the commonest shape, as many as memory should hold."""
     shape = Counter(shapes).most_common(1)[0][0]
     alike = [patch for patch, its in zip(patches, shapes, strict=True) if its == shape]
-    size = 4 * network.card.input.count * math.prod(shape)
-    step = math.ceil(len(alike) * size / SAMPLE)
+    size = 4 * network.card.input.channel_count * math.prod(shape)
+    step = math.ceil(len(alike) * size / MAX_INPUT_BYTES)
     inputs = []
     for patch in alike[:: max(1, step)]:
-        rect = input_rect(scene.main, patch, scene.rect)
+        rect = input_rect(context.main, patch, context.rect)
         fill = None if rect in pyramid.rect else "reflect"
         pixels = pyramid.read(rect, patch.scale, fill=fill)
         inputs.append(network.card.prepare(pixels))
     return inputs
 
 
-def eager(pack: Pack, threads: int, layout: str) -> tuple[Run_, str]:
+def torch_runner(pack: ModelBundle, threads: int, layout: str) -> tuple[RunBatch, str]:
     """Return the network as it was written, in torch: nothing folded, nothing exported."""
     import torch
 
     from hrviewer.models.loaders.torch import TorchNetwork
 
     loaded = TorchNetwork.load(pack._weights["main"], pack.roles["main"], "cpu", None)
-    module = loaded.plain or loaded.module
+    module = loaded.unfolded or loaded.module
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     module = module.to(memory_format=form)  # type: ignore[call-overload]
 
@@ -217,12 +219,12 @@ def eager(pack: Pack, threads: int, layout: str) -> tuple[Run_, str]:
             with torch.inference_mode():
                 return module(torch.from_numpy(batch).contiguous(memory_format=form))
         finally:
-            torch.set_num_threads(cores())
+            torch.set_num_threads(available_cores())
 
     return run, f"torch {torch.__version__}, eager float32"
 
 
-def sessions(pack: Pack, threads: int, layout: str) -> tuple[Run_, str]:
+def onnx_runner(pack: ModelBundle, threads: int, layout: str) -> tuple[RunBatch, str]:
     """Return the network of an ONNX file."""
     from hrviewer.models.loaders.onnx import OnnxNetwork
 
@@ -230,50 +232,55 @@ def sessions(pack: Pack, threads: int, layout: str) -> tuple[Run_, str]:
     return loaded._run, loaded.backend
 
 
-def search(
-    pack: Pack,
+def find_fastest(
+    pack: ModelBundle,
     inputs: Sequence[Floats],
     batches: Sequence[int],
     kind: str,
-    make: Callable[[Pack, int, str], tuple[Run_, str]],
-) -> tuple[Bare, Run_]:
+    make: Callable[[ModelBundle, int, str], tuple[RunBatch, str]],
+) -> tuple[BareSetup, RunBatch]:
     """Return the quickest batch, layout and number of threads; batches grow while that helps.
 
     The few that did best on one batch are timed over all inputs: memory is handed out otherwise
     then, and one batch may mislead.
     """
-    found: list[tuple[float, Bare, Run_]] = []
+    found: list[tuple[float, BareSetup, RunBatch]] = []
     layouts = ("contiguous", "channels_last") if kind == "torch" else ("contiguous",)
-    threads = sorted({cores(), *(2**i for i in range(cores().bit_length()) if 2**i <= cores())})
+    threads = sorted(
+        {
+            available_cores(),
+            *(2**i for i in range(available_cores().bit_length()) if 2**i <= available_cores()),
+        }
+    )
     for layout in layouts:
         for count in threads:
             run, backend = make(pack, count, layout)
             top, slower = 0.0, 0
             for batch in batches:
-                if batch > len(inputs) or (batch > 1 and pack_limit(pack) == 1) or slower == 2:
+                if batch > len(inputs) or (batch > 1 and max_batch(pack) == 1) or slower == 2:
                     break
                 part = np.stack(inputs[:batch])
-                rate = max(timed(run, part) for _ in range(3))
+                rate = max(measure_pixel_rate(run, part) for _ in range(3))
                 slower = slower + 1 if rate < top else 0
                 top = max(top, rate)
-                found.append((rate, Bare(backend, layout, count, batch), run))
-    some = sorted(found, key=itemgetter(0), reverse=True)[:FINALISTS]
-    return max((each[1:] for each in some), key=lambda each: rate_of(each[1], inputs, each[0]))
+                found.append((rate, BareSetup(backend, layout, count, batch), run))
+    some = sorted(found, key=itemgetter(0), reverse=True)[:MAX_FINALISTS]
+    return max((each[1:] for each in some), key=lambda each: measure_rate(each[1], inputs, each[0]))
 
 
-def pack_limit(pack: Pack) -> int | None:
+def max_batch(pack: ModelBundle) -> int | None:
     """Return how many inputs the network takes at once, where that is limited."""
-    return pack.load("main", "cpu").batch
+    return pack.load("main", "cpu").max_batch
 
 
-def timed(run: Run_, batch: Floats) -> float:
+def measure_pixel_rate(run: RunBatch, batch: Floats) -> float:
     """Return input pixels per second."""
     start = time.perf_counter()
     run(batch)
     return batch.shape[0] * batch.shape[2] * batch.shape[3] / (time.perf_counter() - start)
 
 
-def rate_of(run: Run_, inputs: Sequence[Floats], best: Bare) -> float:
+def measure_rate(run: RunBatch, inputs: Sequence[Floats], best: BareSetup) -> float:
     """Return the bare rate over all inputs, in millions of pixels per second."""
     parts = [np.stack(inputs[i : i + best.batch]) for i in range(0, len(inputs), best.batch)]
     run(parts[0])
@@ -284,26 +291,26 @@ def rate_of(run: Run_, inputs: Sequence[Floats], best: Bare) -> float:
     return sum(x.shape[1] * x.shape[2] for x in inputs) / seconds / 1e6
 
 
-def end_to_end(pyramid: Pyramid, networks: Networks, region: Rect) -> tuple[float, Run]:
+def time_run(pyramid: Pyramid, models: LoadedModels, region: Rect) -> tuple[float, Run]:
     """Return the seconds that a run takes, from planning to its folder, and the run."""
     tile_cache().clear()
     strategy = get_strategy("patches")
-    job = Job(pyramid, networks.pack, strategy, parse_params(strategy, {}), region=region)
+    job = RunSpec(pyramid, models.bundle, strategy, parse_params(strategy, {}), region=region)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = job.run(networks, out=Path(folder) / "a.run.zarr")
+        run = job.run(models, out=Path(folder) / "a.run.zarr")
         seconds = time.perf_counter() - start
         failed = run.patches["status"].ne("done").sum()
         assert not failed, f"{failed} patches failed"
         return seconds, run
 
 
-def spent(run: Run) -> float:
+def run_seconds(run: Run) -> float:
     """Return the seconds from the first look to the last."""
     return float(run.header["spent"]["wall_s"])
 
 
-def shares_of(run: Run, seconds: float) -> dict[str, float]:
+def stage_shares(run: Run, seconds: float) -> dict[str, float]:
     """Return each stage's seconds as a part of the run's; they overlap, so not of one sum."""
     cost = run.cost
     names = ("read", "prepare", "infer", "post")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hrviewer.viewer.demo.window_driver import picture, set_up, wait
+from hrviewer.viewer.demo.window_driver import screenshot, set_up_window, wait_until
 from hrviewer.viewer.view import view
 
 
@@ -20,20 +20,20 @@ def main(image: str, model: str, folder: str, *names: str) -> None:
     """Open the image, choose runs of these strategies, and look."""
     opened = view(image, model)
     controller, panel = opened.controller, opened.panel
-    comparison = controller.comparison
+    comparison = controller.compare_service
     with tempfile.TemporaryDirectory() as empty:
-        controller.folder = Path(empty)
-        set_up(opened, 1600, 1000)
+        controller.run_folder = Path(empty)
+        set_up_window(opened, 1600, 1000)
         tab = next(i for i in range(panel.count()) if panel.tabText(i) == "Compare")
         panel.setCurrentIndex(tab)
-        comparison.add(Path(folder))
-        wait(lambda: comparison.ready and not comparison.busy)
+        comparison.add_folder(Path(folder))
+        wait_until(lambda: comparison.is_ready and not comparison.is_running)
         runs = {entry.strategy: entry for entry in comparison.entries}
         for i, name in enumerate(names or [*runs][:4]):
             panel.widget(tab).pick(runs[name], more=bool(i))
         panel.widget(tab).beside.click()
-        wait(lambda: comparison.side is not None and comparison.side.ready)
-        picture(opened, Path(__file__).parent / "images" / "compare_window.png")
+        wait_until(lambda: comparison.grid is not None and comparison.grid.is_ready)
+        screenshot(opened, Path(__file__).parent / "images" / "compare_window.png")
         opened.close()
 
 

@@ -36,7 +36,7 @@ def in_geopandas(axes: Axes, path: Path) -> None:
     """Draw contours and patches as QuPath's measurement map would colour them."""
     frame = geopandas.read_file(path)
     tiles = frame[frame["objectType"] == "tile"]
-    flops = [_measured(row, "value") for row in tiles["measurements"]]
+    flops = [_measurement(row, "value") for row in tiles["measurements"]]
     tiles.assign(value=flops).plot(
         "value",
         ax=axes,
@@ -52,7 +52,7 @@ def in_geopandas(axes: Axes, path: Path) -> None:
     axes.set_title("GeoJSON in geopandas")
 
 
-def _measured(text: object, name: str) -> float:
+def _measurement(text: object, name: str) -> float:
     found = json.loads(text) if isinstance(text, str) else text
     return float(found[name])
 
@@ -70,7 +70,7 @@ def in_pycocotools(axes: Axes, path: Path, picture: np.ndarray, side: tuple[int,
 def in_tifffile(axes: Axes, path: Path) -> None:
     """Draw the second level of the heat map, as a viewer of pyramids opens it first."""
     with tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
+        series = tiff.run_queue[0]
         level = series.levels[min(1, len(series.levels) - 1)].asarray().squeeze()
     axes.imshow(level, cmap="magma", vmax=float(np.nanpercentile(level, 99.5)))
     axes.set_title(f"OME-TIFF in tifffile: {len(series.levels)} levels")

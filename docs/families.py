@@ -17,11 +17,11 @@ import pandas as pd
 
 from hrviewer.runs import Run
 
-HEAD = (
+HEADER = (
     "| | count error, of the truth | of `patches`' count | GAME(4), of the truth | "
     "FLOPs, of `patches`' | seconds, of `patches`' | Mpx read |"
 )
-BESIDE = " `uniform` at its FLOPs: error, GAME(4) | at its seconds |"
+UNIFORM_HEADER = " `uniform` at its FLOPs: error, GAME(4) | at its seconds |"
 
 
 def main(path: str, only: str = "") -> None:
@@ -53,13 +53,13 @@ def main(path: str, only: str = "") -> None:
         rows = {"`patches`": ("patches", ""), f"`{only}`": (only, "")}
         rows |= {f"`uniform`, as many {what}": ("uniform", f"{what} of {only}")
                  for what in ("FLOPs", "seconds")}  # fmt: skip
-        print(HEAD)
+        print(HEADER)
         print("|---" * 7 + "|")
         for title, key in rows.items():
             if key in mean.index:
-                print(f"| {title} | {' | '.join(said(mean.loc[key]))} |")
+                print(f"| {title} | {' | '.join(format_row(mean.loc[key]))} |")
     else:
-        print(HEAD + BESIDE)
+        print(HEADER + UNIFORM_HEADER)
         print("|---" * 9 + "|")
         for name, row in mean.xs("", level="budget").sort_values("error").iterrows():
             keys = [("uniform", f"{what} of {name}") for what in ("FLOPs", "seconds")]
@@ -69,7 +69,7 @@ def main(path: str, only: str = "") -> None:
                 else ""
                 for key in keys
             ]
-            print(f"| `{name}` | {' | '.join([*said(row), *beside])} |")
+            print(f"| `{name}` | {' | '.join([*format_row(row), *beside])} |")
     for name, rows in table[table["budget"].isna()].groupby("choice"):
         ends = [Run(path).estimate["ci95"] for path in rows["run"].dropna()]
         there = full.loc[rows["run"].dropna().index, "estimate"]
@@ -80,7 +80,7 @@ def main(path: str, only: str = "") -> None:
     print(f"\n`patches` takes {took.mean():.1f} s an image, of {len(took)}.")
 
 
-def said(row: pd.Series) -> list[str]:
+def format_row(row: pd.Series) -> list[str]:
     """Return a row's cells."""
     return [
         f"{row['error']:.1%}",

@@ -19,9 +19,9 @@ from matplotlib.patches import Rectangle
 
 import hrviewer
 from hrviewer import runs
-from hrviewer.runs import Run, sentence
-from hrviewer.strategies import Warp, get_strategy, strategy_ids
-from hrviewer.viewer.layers.warp_grid import lines, seen_through
+from hrviewer.runs import Run, format_estimate
+from hrviewer.strategies import WarpRequest, get_strategy, strategy_ids
+from hrviewer.viewer.layers.warp_grid import grid_lines, warp_preview
 
 mpl.use("agg")
 
@@ -71,7 +71,7 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     for axis in axes:
         axis.set_axis_off()
     panels.suptitle(
-        f"{get_strategy(run.header['strategy']).title}: {sentence(run.estimate)}  ·  "
+        f"{get_strategy(run.header['strategy']).title}: {format_estimate(run.estimate)}  ·  "
         f"{run.cost['flops'] / 1e9:.1f} GFLOP"
     )
     panels.savefig(target, dpi=110)
@@ -80,18 +80,18 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
 
 def draw_warp(slide: str, target: Path) -> None:
     """Draw the largest warp of a run: its grid, and what the network saw."""
-    asked: list[Warp] = []
+    asked: list[WarpRequest] = []
     with tempfile.TemporaryDirectory() as folder, hrviewer.open(slide) as pyramid:
-        hear = lambda update: asked.append(update) if isinstance(update, Warp) else None  # noqa: E731
+        hear = lambda update: asked.append(update) if isinstance(update, WarpRequest) else None  # noqa: E731
         out = Path(folder) / "a.run.zarr"
-        runs.run(slide, "nuclei", "nonuniform", out=out, watch=hear)
+        runs.run(slide, "nuclei", "nonuniform", out=out, on_event=hear)
         warp = max(asked, key=lambda warp: warp.shape[0] * warp.shape[1])
-        warped, even = seen_through(pyramid, warp)
+        warped, even = warp_preview(pyramid, warp)
         rect = warp.rect
         panels, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
         picture = pyramid.read(rect, max(1.0, max(rect.h, rect.w) / 600))
         axes[0].imshow(picture, extent=(rect.x, rect.x1, rect.y1, rect.y))
-        for (y, x), (dy, dx) in lines(warp, rect, 1.0):
+        for (y, x), (dy, dx) in grid_lines(warp, rect, 1.0):
             axes[0].plot([x, x + dx], [y, y + dy], color="#c98f00", linewidth=0.6)
         axes[0].set_title(f"the grid over {rect.h:,} × {rect.w:,} pixels")
         axes[1].imshow(warped)
@@ -115,7 +115,7 @@ def main(slide: str, *names: str) -> None:
             draw(run, picture, scale, images / f"strategy_{name}.png")
             if name == "nonuniform":
                 draw_warp(slide, images / "nonuniform_warp.png")
-            print(f"{name}: {sentence(run.estimate)}, {run.cost['flops']:.4g} FLOPs")
+            print(f"{name}: {format_estimate(run.estimate)}, {run.cost['flops']:.4g} FLOPs")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from PIL import Image
 
 import hrviewer
 from hrviewer.geometry import Rect
-from hrviewer.runs import sentence
+from hrviewer.runs import format_estimate
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.app.maps.result_maps import MAPS
-from hrviewer.viewer.demo.window_driver import rest, set_up, wait
+from hrviewer.viewer.demo.window_driver import process_events_for, set_up_window, wait_until
 from hrviewer.viewer.view import View, view
 
 mpl.use("agg")
@@ -35,44 +35,44 @@ PART = Rect(1100, 3100, 2048, 2048)
 """Of the square: people of two sizes, and things that look like them."""
 
 
-def run(opened: View, folder: Path, at: Callable[[float], None] = lambda part: None) -> None:
-    """Run what is chosen; `at` is told again and again how much of it is done."""
-    controller, bar = opened.controller, opened.panel.running.bar
+def run(opened: View, folder: Path, on_progress: Callable[[float], None] = lambda part: None) -> None:
+    """Run what is chosen; `on_progress` is told again and again how much of it is done."""
+    controller, bar = opened.controller, opened.panel.run_controls.progress_bar
     controller.start(out=folder / "a.run.zarr")
-    wait(lambda: controller.state != "starting", 600)
+    wait_until(lambda: controller.state != "starting", 600)
 
     def over() -> bool:
-        at(bar.value() / max(1, bar.maximum()))
+        on_progress(bar.value() / max(1, bar.maximum()))
         return controller.state == "idle"
 
-    wait(over, 1800)
+    wait_until(over, 1800)
 
 
 def overlays() -> None:
     """Show each of the four maps of one run over a gigapixel."""
     with tempfile.TemporaryDirectory() as folder:
         opened = view(GIGAPIXEL, "crowd", "zoom")
-        set_up(opened)
+        set_up_window(opened)
         run(opened, Path(folder))
         shown = opened.controller.overlays
         assert shown is not None
         panels, axes = plt.subplots(2, 2, figsize=(14, 14.6), layout="constrained")
         for axis, name in zip(axes.flat, MAPS, strict=True):
             for other in MAPS:
-                shown.show(other, other == name)
+                shown.set_visible(other, other == name)
             shown.set_opacity(name, 0.85)
-            rest(1.5)
-            axis.imshow(cropped(opened.viewer.screenshot(canvas_only=True, flash=False)))
+            process_events_for(1.5)
+            axis.imshow(crop_to_image(opened.viewer.screenshot(canvas_only=True, flash=False)))
             axis.set_title(name, fontsize=16)
             axis.set_axis_off()
-        answer = sentence(opened.controller.run.header["estimate"]) if opened.controller.run else ""
+        answer = format_estimate(opened.controller.run.header["estimate"]) if opened.controller.run else ""
         panels.suptitle(f"1.07 gigapixels, zoom: {answer}", fontsize=18)
         panels.savefig(IMAGES / "overlays.png", dpi=80)
         plt.close(panels)
         opened.close()
 
 
-def cropped(shot: np.ndarray) -> np.ndarray:
+def crop_to_image(shot: np.ndarray) -> np.ndarray:
     """Return a picture without the black around the image."""
     rows, columns = (np.flatnonzero(shot[..., :3].any(2).mean(a) > 0.3) for a in (1, 0))
     return shot[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -83,24 +83,24 @@ def interval() -> None:
     with tempfile.TemporaryDirectory() as folder:
         opened = view(SQUARE, "crowd", "zoom")
         controller = opened.controller
-        set_up(opened)
+        set_up_window(opened)
         controller.params = {"method": "sampling"}
         wanted, cut = [0.75, 0.87, 2.0], []
         panel = opened.panel
 
         def keep() -> None:
-            top = panel.running.mapTo(panel, panel.running.rect().topLeft()).y()
-            bottom = panel.interval.mapTo(panel, panel.interval.rect().bottomLeft()).y()
+            top = panel.run_controls.mapTo(panel, panel.run_controls.rect().topLeft()).y()
+            bottom = panel.interval_widget.mapTo(panel, panel.interval_widget.rect().bottomLeft()).y()
             shot = panel.grab().toImage()
             cut.append(shot.copy(0, top, shot.width() - 14, bottom - top + 6))
 
         def at(part: float) -> None:
-            if panel.interval.isVisible() and part >= wanted[0]:
+            if panel.interval_widget.isVisible() and part >= wanted[0]:
                 wanted.pop(0)
                 keep()
 
         run(opened, Path(folder), at)
-        rest(0.5)
+        process_events_for(0.5)
         keep()
         width = sum(one.width() for one in cut)
         back = cut[0].pixelColor(3, 100).getRgb()[:3]
@@ -151,7 +151,7 @@ def families() -> None:
             axis.set_ylim(PART.y1, PART.y)
             axis.set_title(
                 f"{get_strategy(name).title} · {done.cost['flops'] / 1e9:,.0f} GFLOP\n"
-                f"{sentence(done.header['estimate'])}"
+                f"{format_estimate(done.header['estimate'])}"
             )
         for axis in axes.flat:
             axis.set_axis_off()

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hrviewer.geometry import Rect
-    from hrviewer.ground_truth import Truth
-    from hrviewer.models import Pack
+    from hrviewer.ground_truth import GroundTruth
+    from hrviewer.models import ModelBundle
     from hrviewer.pyramid import Pyramid
     from hrviewer.runs import Run, Scaling
     from hrviewer.strategies import Strategy
@@ -52,19 +52,19 @@ def open(image: object) -> Pyramid:  # noqa: A001 - read as hrviewer.open
 
 def run(
     image: object,
-    model: str | Path | Pack = "nuclei",
+    model: str | Path | ModelBundle = "nuclei",
     strategy: str | Strategy = "patches",
     *,
     region: Rect | Sequence[int] | str | Path | None = None,
     budget: str | None = None,
     seed: int = 0,
-    hints: Mapping[str, Any] | None = None,
+    priors: Mapping[str, Any] | None = None,
     device: str = "auto",
     precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
-    truth: str | Path | Truth | None = None,
+    truth: str | Path | GroundTruth | None = None,
     **params: Any,
 ) -> Run:
     """Run a strategy on an image and return what it saw and spent.
@@ -84,7 +84,7 @@ def run(
         ``"2TFLOP"``, ``"30s"`` or ``"500patches"``; the strategy's own default otherwise.
     seed : int
         Of whatever the strategy draws at random.
-    hints : mapping, optional
+    priors : mapping, optional
         What the strategy is told beforehand: ``"saliency"`` says where to look closely,
         ``"density"`` what was seen before. Each an array ``(rows, columns)`` over the whole image,
         an image's path, or a run.
@@ -124,7 +124,7 @@ def run(
         region=region,
         budget=budget,
         seed=seed,
-        hints=hints,
+        priors=priors,
         device=device,
         precision=precision,
         cache=cache,
@@ -137,10 +137,10 @@ def run(
 
 def compare(
     images: object,
-    models: str | Path | Pack | Sequence[str | Path | Pack] = "nuclei",
+    models: str | Path | ModelBundle | Sequence[str | Path | ModelBundle] = "nuclei",
     strategies: str | Sequence[str] = "all",
     *,
-    truth: str | Path | Truth | None = None,
+    truth: str | Path | GroundTruth | None = None,
     budgets: str | Sequence[str | None] | None = None,
     matched: bool = False,
     seeds: Sequence[int] = (0,),
@@ -203,7 +203,7 @@ def compare(
 
 
 def cost(
-    model: str | Path | Pack,
+    model: str | Path | ModelBundle,
     *,
     role: str = "main",
     device: str = "auto",
@@ -245,7 +245,7 @@ def cost(
 
 def view(
     image: object | None = None,
-    model: str | Path | Pack | None = None,
+    model: str | Path | ModelBundle | None = None,
     strategy: str | None = None,
     *,
     live: bool = False,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["UserError", "in_words"]
+__all__ = ["HrviewerError", "format_error"]
 
 
-class UserError(Exception):
+class HrviewerError(Exception):
     """Bad input or a state that the person can mend.
 
     The message is one line that says what is wrong and what to do. The command line prints it
@@ -13,6 +13,6 @@ class UserError(Exception):
     """
 
 
-def in_words(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """Return what a person is told of any error; of one that was not foreseen, its kind too."""
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, HrviewerError) else f"{type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["SCALE_STEPS", "Grid", "Patch", "Rect", "snap_scale", "surroundings"]
+__all__ = ["SCALE_STEPS", "Grid", "Patch", "Rect", "context_rings", "snap_scale"]
 
 SCALE_STEPS = 16
 """Scales are multiples of 1/16: tiles whose side is a multiple of 16 end on whole pixels."""
@@ -160,7 +160,7 @@ class Grid:
         return (self[row, column] for row in range(rows) for column in range(columns))
 
 
-def surroundings(square: Rect, rings: int) -> list[Rect]:
+def context_rings(rect: Rect, rings: int) -> list[Rect]:
     """Return the squares around a square, eight in each ring.
 
     The first are its neighbours; the next those of all nine together, and so on: few rings reach
@@ -168,9 +168,9 @@ def surroundings(square: Rect, rings: int) -> list[Rect]:
     """
     found = []
     for _ in range(rings):
-        side = square.h
+        side = rect.h
         found += [
-            square.shift(dy * side, dx * side) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx
+            rect.shift(dy * side, dx * side) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx
         ]
-        square = Rect(square.y - side, square.x - side, 3 * side, 3 * side)
+        rect = Rect(rect.y - side, rect.x - side, 3 * side, 3 * side)
     return found

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 
-__all__ = ["Truth", "named"]
+__all__ = ["GroundTruth", "ground_truth_from_labels"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Truth:
+class GroundTruth:
     """Objects on an image.
 
     Parameters
@@ -26,30 +26,30 @@ class Truth:
         One ``(y, x)`` per object, level-0 pixels: its centre, or where a person clicked.
     classes : tuple of str
         The classes' names.
-    kinds : ndarray of int, shape (n,), optional
+    class_ids : ndarray of int, shape (n,), optional
         Index into `classes` of each object; all of the first by default.
     boxes : ndarray of float, shape (n, 4), optional
         ``(y, x, h, w)`` of each object.
     source : str
         Where it comes from: a file's name, or a scene's URL.
-    listed : bool
+    is_annotated : bool
         Whether the source names the image, so that no objects mean that there are none.
     """
 
     points: NDArray[np.float64]
     classes: tuple[str, ...] = ("object",)
-    kinds: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    class_ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     boxes: NDArray[np.float64] | None = None
     source: str = ""
-    listed: bool = False
+    is_annotated: bool = False
 
     def __post_init__(self) -> None:
         points = np.asarray(self.points, np.float64).reshape(-1, 2)
-        kinds = np.asarray(self.kinds, np.int64)
+        kinds = np.asarray(self.class_ids, np.int64)
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "kinds", kinds if len(kinds) else np.zeros(len(points), np.int64))
-        if len(self.kinds) != len(points):
-            raise ValueError(f"{len(points)} points have {len(self.kinds)} classes")
+        if len(self.class_ids) != len(points):
+            raise ValueError(f"{len(points)} points have {len(self.class_ids)} classes")
         if self.boxes is not None and len(self.boxes) != len(points):
             raise ValueError(f"{len(points)} points have {len(self.boxes)} boxes")
 
@@ -59,31 +59,31 @@ class Truth:
     @property
     def counts(self) -> NDArray[np.int64]:
         """Objects of each class, ``(k,)``."""
-        return np.bincount(self.kinds, minlength=len(self.classes))
+        return np.bincount(self.class_ids, minlength=len(self.classes))
 
-    def clip(self, rect: Rect) -> Truth:
+    def clip(self, rect: Rect) -> GroundTruth:
         """Return the objects whose point lies in `rect`."""
         low, high = (rect.y, rect.x), (rect.y1, rect.x1)
         inside = (self.points >= low) & (self.points < high)
-        return self.only(np.asarray(inside.all(axis=1)))
+        return self.select(np.asarray(inside.all(axis=1)))
 
-    def only(self, chosen: NDArray[np.bool_]) -> Truth:
-        """Return some of the objects; `chosen` has one value per object."""
-        boxes = None if self.boxes is None else self.boxes[chosen]
-        return replace(self, points=self.points[chosen], kinds=self.kinds[chosen], boxes=boxes)
+    def select(self, mask: NDArray[np.bool_]) -> GroundTruth:
+        """Return some of the objects; `mask` has one value per object."""
+        boxes = None if self.boxes is None else self.boxes[mask]
+        return replace(self, points=self.points[mask], class_ids=self.class_ids[mask], boxes=boxes)
 
-    def at(self, points: NDArray[np.float64], source: str) -> Truth:
+    def with_points(self, points: NDArray[np.float64], source: str) -> GroundTruth:
         """Return the same objects at other points, told by `source`."""
         return replace(self, points=points, source=source)
 
 
-def named(
+def ground_truth_from_labels(
     labels: Sequence[str],
     *,
     points: NDArray[np.float64] | None = None,
     boxes: NDArray[np.float64] | None = None,
-    listed: bool = False,
-) -> Truth:
+    is_annotated: bool = False,
+) -> GroundTruth:
     """Return objects whose classes are told by name.
 
     Parameters
@@ -94,7 +94,7 @@ def named(
         ``(y, x)``; the boxes' centres if not given.
     boxes : ndarray, shape (n, 4), optional
         ``(y, x, h, w)``.
-    listed : bool
+    is_annotated : bool
         See `Truth`.
     """
     classes, kinds = np.unique(np.array(labels, str), return_inverse=True)
@@ -102,4 +102,10 @@ def named(
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if points is None:
         points = np.empty((0, 2)) if boxes is None else boxes[:, :2] + boxes[:, 2:] / 2
-    return Truth(points, tuple(map(str, classes)) or ("object",), kinds, boxes=boxes, listed=listed)
+    return GroundTruth(
+        points,
+        tuple(map(str, classes)) or ("object",),
+        kinds,
+        boxes=boxes,
+        is_annotated=is_annotated,
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["duration", "nice", "si", "signed"]
+__all__ = ["format_duration", "format_si", "format_signed", "nice_ceiling"]
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 
-def si(value: float, unit: str = "", digits: int = 3) -> str:
+def format_si(value: float, unit: str = "", digits: int = 3) -> str:
     """Return ``1.23 TFLOP`` for 1.23e12."""
     if not math.isfinite(value):
         return "–"
@@ -19,12 +19,12 @@ def si(value: float, unit: str = "", digits: int = 3) -> str:
     return f"{value:.{digits}g} {PREFIXES[power]}{unit}".rstrip()
 
 
-def signed(value: float) -> str:
+def format_signed(value: float) -> str:
     """Return ``+1.23 k`` for 1230: by how much something is off."""
-    return "+" * (value > 0) + si(value)
+    return "+" * (value > 0) + format_si(value)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return ``0.4 s``, ``42 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -36,7 +36,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def nice(value: float) -> float:
+def nice_ceiling(value: float) -> float:
     """Return the smallest 1, 2 or 5 times a power of ten that is not below `value`."""
     if not (value > 0 and math.isfinite(value)):
         return 1.0

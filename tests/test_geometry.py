@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrviewer.geometry import Grid, Patch, Rect, snap_scale, surroundings
+from hrviewer.geometry import Grid, Patch, Rect, context_rings, snap_scale
 
 ints = st.integers(-500, 500)
 sizes = st.integers(0, 300)
@@ -80,7 +80,7 @@ def test_cells_come_in_reading_order():
 
 def test_surroundings_are_rings_that_leave_no_gap():
     square = Rect(50, 70, 4, 4)
-    found = surroundings(square, 2)
+    found = context_rings(square, 2)
     assert [found.count(rect) for rect in (Rect(46, 66, 4, 4), Rect(54, 74, 4, 4))] == [1, 1]
     assert sorted({rect.h for rect in found}) == [4, 12]
     rings = [*found, square]

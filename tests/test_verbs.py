@@ -8,10 +8,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from toys import picture, toy_pack
+from toys import picture, toy_bundle
 
 import hrviewer
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
 VERBS = ("open", "run", "compare", "cost", "view", "export")
 
@@ -58,7 +58,7 @@ def test_from_image_to_file(tmp_path):
         assert pyramid.shape == (200, 260)
         out = tmp_path / "a.run.zarr"
         done = hrviewer.run(
-            pyramid, toy_pack(), "patches", region=(0, 0, 128, 128), tile=64, out=out
+            pyramid, toy_bundle(), "patches", region=(0, 0, 128, 128), tile=64, out=out
         )
     assert done.estimate["value"] == pytest.approx(image[:128, :128, 0].sum() / 255, rel=1e-5)
     assert np.nansum(done.output) == pytest.approx(done.estimate["value"], rel=1e-5)
@@ -66,7 +66,7 @@ def test_from_image_to_file(tmp_path):
     written = hrviewer.export(done, tmp_path / "a.geojson")
     again = hrviewer.export(str(done.path), tmp_path / "b.json", to="geojson")
     assert written.read_bytes() == again.read_bytes()
-    with pytest.raises(UserError, match="not a run folder"):
+    with pytest.raises(HrviewerError, match="not a run folder"):
         hrviewer.export(tmp_path, tmp_path / "c.geojson")
 
 

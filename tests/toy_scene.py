@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
-from hrviewer.pyramid.synthetic import Recipe
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.pyramid.synthetic import SyntheticImage
 
 __all__ = ["Squares", "install"]
 
 
-class Squares(Recipe):
+class Squares(SyntheticImage):
     """A square of 6 pixels, never cut by the scene's border, about every 40 pixels."""
 
     title = "squares"
@@ -32,14 +32,14 @@ class Squares(Recipe):
         y, x = np.mgrid[rect.y : rect.y1 : scale, rect.x : rect.x1 : scale]
         return np.stack([inside * 200, y % 256, x % 256], axis=-1).astype(np.uint8)
 
-    def truth(self, rect: Rect) -> Truth:
+    def ground_truth(self, rect: Rect) -> GroundTruth:
         boxes = np.hstack([self.corners, np.full_like(self.corners, 6)]).astype(float)
         kinds = np.arange(len(boxes)) % 2
-        return Truth(self.corners + 3.0, self.classes, kinds, boxes).clip(rect)
+        return GroundTruth(self.corners + 3.0, self.classes, kinds, boxes).clip(rect)
 
     def labels(self, rect: Rect):
         out = np.zeros((rect.h, rect.w), np.int32)
-        mine = [tuple(point) for point in (self.truth(rect).points - 3).astype(int)]
+        mine = [tuple(point) for point in (self.ground_truth(rect).points - 3).astype(int)]
         beyond = len(mine)
         for y, x in map(tuple, self.corners):
             part = Rect(y, x, 6, 6) & rect

@@ -15,23 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from hrviewer.engine import Control, Device, Looker, Networks, Record, Seen, empty_record
-from hrviewer.engine.plan_setup import build_scene
+from hrviewer.engine import (
+    DeviceScheduler,
+    InferencePipeline,
+    InferenceResult,
+    LoadedModels,
+    RunControl,
+    RunRecord,
+    empty_record,
+)
+from hrviewer.engine.plan_setup import build_context
 from hrviewer.geometry import Grid, Patch, Rect
-from hrviewer.models import Card, Network, Pack
+from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.strategies import (
-    Answer,
-    Look,
+    Estimate,
+    FeatureRequest,
     Params,
+    PatchRequest,
     Plan,
-    Scene,
-    Show,
+    PlanContext,
+    Publish,
     Strategy,
-    Think,
-    Warp,
+    WarpRequest,
     aggregate,
-    rounds,
+    batches,
     tiles,
 )
 
@@ -39,9 +47,9 @@ STRIDE = 4
 FLOPS = 100.0
 
 
-def card(name: str, **output: Any) -> Card:
+def card(name: str, **output: Any) -> ModelCard:
     """Return a density card with a 64-pixel tile."""
-    return Card.model_validate(
+    return ModelCard.model_validate(
         {
             "name": name,
             "task": output.pop("task", "density"),
@@ -70,7 +78,7 @@ class Bright(Network):
 
     def __init__(self, name: str = "bright", **output: Any) -> None:
         super().__init__(card(name, **output), name, "toy", "cpu")
-        self.elastic = True
+        self.accepts_any_size = True
         self.calls = 0
         self.looked = 0
         self.before: Callable[[NDArray[Any]], None] = lambda batch: None
@@ -101,9 +109,9 @@ class Blurred(Bright):
 class Joint(Bright):
     """Says of each token its own sum and its share of the group's."""
 
-    joint = True
+    accepts_tokens = True
 
-    def join(
+    def run_tokens(
         self,
         tokens: NDArray[np.float32],
         boxes: NDArray[Any],
@@ -116,7 +124,7 @@ class Joint(Bright):
         shared = np.concatenate([0.5 * group + 0.5 * group.mean() for group in groups])
         return shared[:, None, None, None]
 
-    def join_flops(self, n: int, merge: float = 0.0) -> float:
+    def token_flops(self, n: int, merge: float = 0.0) -> float:
         return 10.0 * n + n * n
 
 
@@ -137,15 +145,15 @@ class Head(Bright):
         super().__init__(name, stride=1)
         self.period = 1
 
-    def think(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         self.looked += 1
-        return 16 * codes[:1]
+        return 16 * features[:1]
 
-    def think_flops(self, d: int, gh: int, gw: int) -> float:
+    def feature_flops(self, d: int, gh: int, gw: int) -> float:
         return 2.0 * d * gh * gw
 
 
-class ToyPack(Pack):
+class ToyBundle(ModelBundle):
     """A pack of networks that are already there."""
 
     def __init__(self, **networks: Network) -> None:
@@ -156,9 +164,9 @@ class ToyPack(Pack):
         return self.networks[role]
 
 
-def toy_pack(main: Network | None = None) -> ToyPack:
+def toy_bundle(main: Network | None = None) -> ToyBundle:
     """Return a pack with every role."""
-    return ToyPack(
+    return ToyBundle(
         main=main or Bright(),
         scout=Bright("scout"),
         scanner=Bright("scanner"),
@@ -178,75 +186,79 @@ class Toy(Strategy):
     when: ClassVar[str] = "in tests"
     Params = Params
 
-    def __init__(self, policy: Callable[[Scene], Plan]) -> None:
+    def __init__(self, policy: Callable[[PlanContext], Plan]) -> None:
         self.policy = policy
         self.id = self.title = policy.__name__  # type: ignore[misc]
 
-    def plan(self, scene: Scene, params: Params) -> Plan:
-        return self.policy(scene)
+    def plan(self, context: PlanContext, params: Params) -> Plan:
+        return self.policy(context)
 
 
-def many_patches(scene: Scene) -> Plan:
+def many_patches(scene: PlanContext) -> Plan:
     """Cutting into patches: rounds of many."""
     seen: list[Any] = []
-    for asked in rounds(tiles(scene.main, scene.region, 1.0, tile=32), 7):
-        result = yield Look("main", asked, into="output")
-        seen += result.handles
+    for asked in batches(tiles(scene.main, scene.region, 1.0, tile=32), 7):
+        result = yield PatchRequest("main", asked, target="output")
+        seen += result.results
         if result.stop:
             break
-        yield Show("estimate", aggregate(scene.main, seen), scene.region)
-    return Answer(aggregate(scene.main, seen))
+        yield Publish("estimate", aggregate(scene.main, seen), scene.region)
+    return Estimate(aggregate(scene.main, seen))
 
 
-def overview_then_chosen(scene: Scene) -> Plan:
+def overview_then_chosen(scene: PlanContext) -> Plan:
     """Selective zooming: a scout's overview, then its best patches in order, stopping early."""
-    cells = tiles(scene.roles["scout"], scene.region, 8.0, tile=8)
-    scout = yield Look("scout", tuple(cells), into="saliency")
-    best = sorted(scout.handles, key=lambda handle: -handle.value[0])[:6]
+    cells = tiles(scene.models["scout"], scene.region, 8.0, tile=8)
+    scout = yield PatchRequest("scout", tuple(cells), target="saliency")
+    best = sorted(scout.results, key=lambda handle: -handle.value[0])[:6]
     total, values = 0.0, [float(handle.value[0]) for handle in best]
     chosen = tuple(Patch(handle.patch.core, 1.0) for handle in best)
     for patch, score in zip(chosen, values, strict=True):
-        result = yield Look("main", (patch,), into="output", order="given", scores=(score,))
+        result = yield PatchRequest(
+            "main", (patch,), target="output", order="given", scores=(score,)
+        )
         if result.stop or total > 1e3:
             break
-        total += float(np.nansum([handle.value for handle in result.handles]))
-    return Answer(np.array([total]), interval=(total - 1, total + 1))
+        total += float(np.nansum([handle.value for handle in result.results]))
+    return Estimate(np.array([total]), interval=(total - 1, total + 1))
 
 
-def quadtree(scene: Scene) -> Plan:
+def quadtree(scene: PlanContext) -> Plan:
     """Recursive zooming on the entropy of each node."""
     nodes = [(scene.region, 4.0)]
     total = 0.0
     while nodes:
-        result = yield Look("@entropy", tuple(Patch(r, s) for r, s in nodes), into="saliency")
+        result = yield PatchRequest(
+            "@entropy", tuple(Patch(r, s) for r, s in nodes), target="saliency"
+        )
         if result.stop:
             break
         deeper = [
             (child, s / 2)
-            for (r, s), handle in zip(nodes, result.handles, strict=True)
+            for (r, s), handle in zip(nodes, result.results, strict=True)
             if s > 1 and handle.value[0] > 1
             for child in Grid(r, max(16, -(-max(r.h, r.w) // 2 // 16) * 16))
         ]
         leaves = tuple(Patch(r, s) for r, s in nodes if not deeper)
         nodes = deeper
         if leaves:
-            done = yield Look("main", leaves, into="output")
-            total += float(np.nansum([handle.value for handle in done.handles]))
-    return Answer(np.array([total]))
+            done = yield PatchRequest("main", leaves, target="output")
+            total += float(np.nansum([handle.value for handle in done.results]))
+    return Estimate(np.array([total]))
 
 
-def warped(scene: Scene) -> Plan:
+def warped(scene: PlanContext) -> Plan:
     """Non-uniform downsampling: one warp that magnifies the middle."""
     t = np.linspace(0, 1, 9)
     bent = t + 0.1 * np.sin(2 * np.pi * t)
     grid = np.stack(np.meshgrid(bent, bent, indexing="ij"), axis=-1)
-    result = yield Warp("main", scene.region, grid, (64, 64), into="output")
+    result = yield WarpRequest("main", scene.region, grid, (64, 64), target="output")
     if result.stop:
-        return Answer(None, note="too dear")
-    return Answer(result.handles[0].value)
+        return Estimate(None, note="too dear")
+    return Estimate(result.results[0].value)
 
 
-def tokens(scene: Scene) -> Plan:
+def tokens(scene: PlanContext) -> Plan:
     """High-resolution transformers: joint groups of tokens of two sizes."""
     cells = list(Grid(scene.region, 64))
     small = [
@@ -255,38 +267,42 @@ def tokens(scene: Scene) -> Plan:
         for c in Grid(r, 32)
         if r.h == r.w == 64
     ]
-    result = yield Look(
+    result = yield PatchRequest(
         "transformer",
         tuple(patch for _, patch in small),
-        into="output",
+        target="output",
         group=tuple(group for group, _ in small),
     )
-    return Answer(np.array([np.nansum([handle.value for handle in result.handles])]))
+    return Estimate(np.array([np.nansum([handle.value for handle in result.results])]))
 
 
-def codes_then_think(scene: Scene) -> Plan:
+def features_then_head(scene: PlanContext) -> Plan:
     """Task-oriented compression: encode every patch, then think twice about the codes."""
-    result = yield Look("encoder", tuple(tiles(scene.roles["encoder"], scene.region, 1.0, tile=32)))
-    if result.stop or not result.handles:
-        return Answer(None)
-    thought = yield Think("head", result.handles, scene.region, into="output")
-    if thought.stop:
-        return Answer(None)
-    again = yield Think("head", result.handles, scene.region, into="saliency")
-    return Answer(thought.handles[0].value if not again.stop else None)
-
-
-def scan_then_heavy(scene: Scene) -> Plan:
-    """Scanner networks: every pixel cheaply, the heavy network where flagged."""
-    result = yield Look(
-        "scanner", tuple(tiles(scene.roles["scanner"], scene.region, 2.0, tile=32)), into="output"
+    result = yield PatchRequest(
+        "encoder", tuple(tiles(scene.models["encoder"], scene.region, 1.0, tile=32))
     )
-    flagged = [h.patch.core for h in result.handles if not h.value[0] < 100]
+    if result.stop or not result.results:
+        return Estimate(None)
+    thought = yield FeatureRequest("head", result.results, scene.region, target="output")
+    if thought.stop:
+        return Estimate(None)
+    again = yield FeatureRequest("head", result.results, scene.region, target="saliency")
+    return Estimate(thought.results[0].value if not again.stop else None)
+
+
+def scan_then_heavy(scene: PlanContext) -> Plan:
+    """Scanner networks: every pixel cheaply, the heavy network where flagged."""
+    result = yield PatchRequest(
+        "scanner",
+        tuple(tiles(scene.models["scanner"], scene.region, 2.0, tile=32)),
+        target="output",
+    )
+    flagged = [h.patch.core for h in result.results if not h.value[0] < 100]
     if not flagged or result.stop:
-        return Answer(aggregate(scene.main, result.handles))
-    heavy = yield Look("main", tuple(Patch(core, 1.0) for core in flagged), into="output")
-    better = {handle.patch.core: handle for handle in heavy.handles}
-    return Answer(aggregate(scene.main, [better.get(h.patch.core, h) for h in result.handles]))
+        return Estimate(aggregate(scene.main, result.results))
+    heavy = yield PatchRequest("main", tuple(Patch(core, 1.0) for core in flagged), target="output")
+    better = {handle.patch.core: handle for handle in heavy.results}
+    return Estimate(aggregate(scene.main, [better.get(h.patch.core, h) for h in result.results]))
 
 
 POLICIES = [
@@ -295,7 +311,7 @@ POLICIES = [
     quadtree,
     warped,
     tokens,
-    codes_then_think,
+    features_then_head,
     scan_then_heavy,
 ]
 
@@ -303,50 +319,54 @@ POLICIES = [
 # A run in memory.
 
 
-class Kept:
+class RecordingSink:
     """A sink that records, and replays what it was given; it can pull the plug."""
 
-    def __init__(self, record: Record, journal: dict[int, tuple[str, list[Seen]]] | None = None):
+    def __init__(
+        self, record: RunRecord, journal: dict[int, tuple[str, list[InferenceResult]]] | None = None
+    ):
         self.record = record
         self.journal = {} if journal is None else journal
         self.commits = 0
         self.die_after: int | None = None
 
-    def replay(self, number: int, name: str) -> Sequence[Seen] | None:
+    def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
         if number not in self.journal:
             return None
         assert self.journal[number][0] == name, "the plan is not deterministic"
         return self.journal[number][1]
 
-    def commit(self, number: int, name: str, request: Any, seen: Sequence[Seen]) -> None:
+    def commit(
+        self, number: int, name: str, request: Any, results: Sequence[InferenceResult]
+    ) -> None:
         if self.commits == self.die_after:
             raise KeyboardInterrupt
         self.commits += 1
-        self.journal[number] = name, list(seen)
-        self.record.add(request, seen)
+        self.journal[number] = name, list(results)
+        self.record.add(request, results)
 
-    def restore(self, request: Any, seen: Sequence[Seen]) -> None:
-        self.record.add(request, seen, replayed=True)
+    def restore(self, request: Any, results: Sequence[InferenceResult]) -> None:
+        self.record.add(request, results, replayed=True)
 
-    def leave(self, request: Any, seen: Sequence[Seen]) -> None:
-        self.record.add(request, seen)
+    def record_partial(self, request: Any, results: Sequence[InferenceResult]) -> None:
+        self.record.add(request, results)
 
-    def show(self, show: Show) -> None:
-        self.record.show(show)
+    def publish(self, publication: Publish) -> None:
+        self.record.publish(publication)
 
 
-class Bench:
+class Workbench:
     """Everything around a policy: an image, a pack, a device."""
 
     def __init__(
-        self, image: NDArray[Any] | Pyramid, pack: Pack | None = None, batch: int = 1
+        self, image: NDArray[Any] | Pyramid, pack: ModelBundle | None = None, batch: int = 1
     ) -> None:
         self.pyramid = image if isinstance(image, Pyramid) else open_pyramid(image)
-        self.pack = pack or toy_pack()
-        self.device = Device(batch)
-        self.networks = Networks(self.pack, self.device)
+        self.pack = pack or toy_bundle()
+        self.device = DeviceScheduler(batch)
+        self.networks = LoadedModels(self.pack, self.device)
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Workbench:
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -354,21 +374,21 @@ class Bench:
 
     def run(
         self,
-        policy: Callable[[Scene], Plan],
+        policy: Callable[[PlanContext], Plan],
         *,
-        sink: Kept | None = None,
+        sink: RecordingSink | None = None,
         budget: float = float("inf"),
         region: Rect | None = None,
-        control: Control | None = None,
+        control: RunControl | None = None,
         watch: Any = None,
         cache: Any = None,
         focus: Any = None,
-    ) -> tuple[Answer | None, Record, Looker]:
+    ) -> tuple[Estimate | None, RunRecord, InferencePipeline]:
         """Carry a policy out and return its answer, what was recorded, and the looker."""
-        from hrviewer.engine import drive
+        from hrviewer.engine import run_plan
 
-        scene, _, _ = build_scene(self.pyramid, self.networks, Toy(policy), region=region)
-        looker = Looker(
+        scene, _, _ = build_context(self.pyramid, self.networks, Toy(policy), region=region)
+        looker = InferencePipeline(
             self.pyramid,
             self.networks,
             self.device,
@@ -377,17 +397,17 @@ class Bench:
             control=control,
             focus=focus,
         )
-        sink = sink or Kept(empty_record(self.pyramid, self.networks, scene.native))
+        sink = sink or RecordingSink(empty_record(self.pyramid, self.networks, scene.native_scale))
         scene = type(scene)(
             scene.shape,
             scene.downsamples,
             scene.pixel_size,
             scene.region,
-            scene.native,
-            scene.roles,
+            scene.native_scale,
+            scene.models,
             budget,
         )
-        answer = drive(policy(scene), looker, sink, budget=budget, watch=watch)
+        answer = run_plan(policy(scene), looker, sink, budget=budget, on_event=watch)
         return answer, sink.record, looker
 
 

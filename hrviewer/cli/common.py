@@ -21,31 +21,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.units import si
+from hrviewer.units import format_si
 
 if TYPE_CHECKING:
-    from hrviewer.engine import Control, Watch
+    from hrviewer.engine import Callback, RunControl
 
 __all__ = [
-    "Cache",
-    "Cached",
-    "Device",
-    "Json",
-    "Model",
-    "Seed",
+    "CacheMode",
+    "CacheOption",
+    "DeviceOption",
+    "JsonOption",
+    "ModelOption",
+    "SeedOption",
     "app",
-    "budget_of",
+    "check_budget",
+    "check_settings",
     "command",
-    "progress",
-    "region_of",
-    "region_or_file",
-    "say",
-    "say_json",
-    "settings_of",
-    "stoppable",
-    "tell",
+    "interruptible",
+    "parse_region",
+    "parse_region_or_file",
+    "print_json",
+    "print_message",
+    "print_rows",
+    "progress_bar",
 ]
 
 
@@ -79,7 +79,7 @@ def command(group: typer.Typer, name: str | None = None, **settings: Any) -> Cal
         def guarded(context: typer.Context, debug: bool, **kwargs: Any) -> None:
             root = context.find_root()
             root.obj = root.obj or debug  # before or after the command's name
-            with guard(root.obj):
+            with report_errors(root.obj):
                 # What stands for a group is done where no command of it is given.
                 if context.invoked_subcommand is None:
                     function(**kwargs)
@@ -104,7 +104,7 @@ def command(group: typer.Typer, name: str | None = None, **settings: Any) -> Cal
 
 
 @contextmanager
-def guard(debug: bool) -> Iterator[None]:
+def report_errors(debug: bool) -> Iterator[None]:
     """Turn errors into one line; let libraries be quiet."""
     if debug:
         yield
@@ -117,7 +117,7 @@ def guard(debug: bool) -> Iterator[None]:
             yield
     except (typer.Exit, BrokenPipeError):
         raise
-    except UserError as error:
+    except HrviewerError as error:
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -127,30 +127,30 @@ def guard(debug: bool) -> Iterator[None]:
         logging.getLogger().removeHandler(silent)
 
 
-def tell(message: str) -> None:
+def print_message(message: str) -> None:
     """Print one line to standard error."""
     typer.echo("hrviewer: " + " ".join(message.split()), err=True)
 
 
 def fail(message: str) -> None:
     """Say in one line why, and end with status 1."""
-    tell(message)
+    print_message(message)
     raise typer.Exit(1) from None
 
 
-def say(*lines: tuple[str, str]) -> None:
+def print_rows(*lines: tuple[str, str]) -> None:
     """Print named lines to standard output, aligned."""
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         typer.echo(f"{name:{width}}  {text}".rstrip())
 
 
-def say_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a value as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def region_of(text: str) -> Rect:
+def parse_region(text: str) -> Rect:
     """Read ``y,x,h,w``."""
     try:
         region = Rect(*map(int, text.split(",")))
@@ -161,24 +161,24 @@ def region_of(text: str) -> Rect:
     return region
 
 
-def region_or_file(text: str) -> Rect | Path:
+def parse_region_or_file(text: str) -> Rect | Path:
     """Read ``y,x,h,w``, or the name of a file that marks it, which is read with the image."""
-    return Path(text) if Path(text).suffix and "," not in text else region_of(text)
+    return Path(text) if Path(text).suffix and "," not in text else parse_region(text)
 
 
-def budget_of(text: str | None) -> str | None:
+def check_budget(text: str | None) -> str | None:
     """Check the form of a budget."""
     if text is not None:
         from hrviewer.engine import Budget
 
         try:
             Budget.parse(text)
-        except UserError as error:
+        except HrviewerError as error:
             raise typer.BadParameter(str(error)) from None
     return text
 
 
-def settings_of(items: list[str] | None) -> list[str]:
+def check_settings(items: list[str] | None) -> list[str]:
     """Check that all are ``key=value``."""
     for item in items or []:
         if not item.partition("=")[0].isidentifier() or "=" not in item:
@@ -187,11 +187,11 @@ def settings_of(items: list[str] | None) -> list[str]:
 
 
 @contextmanager
-def stoppable() -> Iterator[Control]:
+def interruptible() -> Iterator[RunControl]:
     """Let the first Ctrl-C stop a run in good order, and the second one at once."""
-    from hrviewer.engine import Control
+    from hrviewer.engine import RunControl
 
-    control = Control()
+    control = RunControl()
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, before)
@@ -205,7 +205,7 @@ def stoppable() -> Iterator[Control]:
 
 
 @contextmanager
-def progress() -> Iterator[Watch | None]:
+def progress_bar() -> Iterator[Callback | None]:
     """Show how far a run has come, on a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -225,28 +225,28 @@ def progress() -> Iterator[Watch | None]:
                 bar.update(
                     task,
                     completed=update.done,
-                    total=update.asked,
-                    description=si(update.flops, "FLOP"),
+                    total=update.requested,
+                    description=format_si(update.flops, "FLOP"),
                 )
 
         yield watch
 
 
-class Cache(StrEnum):
+class CacheMode(StrEnum):
     """Whether results of earlier runs are served."""
 
     use = "use"
     off = "off"
 
 
-Cached = Annotated[Cache, typer.Option(help="Whether results of earlier runs are served.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-Model = Annotated[
+CacheOption = Annotated[CacheMode, typer.Option(help="Whether results of earlier runs are served.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+ModelOption = Annotated[
     str,
     typer.Option(
         help="A pack's name, its folder, or an .onnx or .safetensors file; several joined by +."
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of what is drawn at random.")]
+SeedOption = Annotated[int, typer.Option(help="Of what is drawn at random.")]
 Chosen = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hrviewer.cli.common import (
-    Cache,
-    Cached,
-    Device,
-    Json,
-    Model,
-    Seed,
+    CacheMode,
+    CacheOption,
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    SeedOption,
     app,
     command,
-    progress,
-    say,
-    say_json,
-    stoppable,
-    tell,
+    interruptible,
+    print_json,
+    print_message,
+    print_rows,
+    progress_bar,
 )
-from hrviewer.units import si
+from hrviewer.units import format_si
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["compare", "cost", "experiment"]
 
 
-def sides_of(text: str | None) -> str | None:
+def check_sides(text: str | None) -> str | None:
     """Check that all are whole numbers."""
     if text is not None and not all(side.strip().isdecimal() for side in text.split(",")):
         raise typer.BadParameter(f"{text!r} is not a list of sides, as 256,512")
     return text
 
 
-Out = Annotated[
+OutOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where; what is there is not run again.")
 ]
 
@@ -63,19 +63,19 @@ def compare(
     matched: Annotated[
         bool, typer.Option(help="`uniform` at the FLOPs, and at the seconds, of every other, too.")
     ] = False,
-    seed: Seed = 0,
-    device: Device = "auto",
-    cache: Cached = Cache.use,
-    out: Out = None,
-    as_json: Json = False,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    cache: CacheOption = CacheMode.use,
+    out: OutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Run strategies side by side: error against cost."""
     from hrviewer import runs
-    from hrviewer.io.figures.plots import need_plots
-    from hrviewer.runs.comparison_report import publish_comparison
+    from hrviewer.io.figures.plots import require_matplotlib
+    from hrviewer.runs.comparison_report import write_comparison_report
 
-    need_plots()
-    with stoppable() as control, progress() as watch:
+    require_matplotlib()
+    with interruptible() as control, progress_bar() as watch:
         table = runs.compare(
             images,
             model,
@@ -87,42 +87,42 @@ def compare(
             device=device,
             cache=cache.value,
             out=out,
-            watch=watch,
+            on_event=watch,
             control=control,
         )
-    finished(table)
-    files = publish_comparison(table, {})
+    exit_if_stopped(table)
+    files = write_comparison_report(table, {})
     if as_json:
-        say_json(
+        print_json(
             {
                 "image": images[0] if len(images) == 1 else images,
                 "reference": table.attrs["reference"],
-                "rows": [nested(row) for row in plain(table)],
+                "rows": [nest_costs(row) for row in to_records(table)],
                 "files": files,
             }
         )
         return
     columns = ("image", "strategy", "params", "budget", "estimate", "error", "game4")
-    show(table.assign(image=[Path(name).name for name in table["image"]]), columns, files)
+    print_table(table.assign(image=[Path(name).name for name in table["image"]]), columns, files)
 
 
 @command(app)
 def experiment(
     folder: Annotated[Path, typer.Argument(help="Images and their truth.")],
-    model: Model,
-    seed: Seed = 0,
-    device: Device = "auto",
-    cache: Cached = Cache.use,
-    out: Out = None,
-    as_json: Json = False,
+    model: ModelOption,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    cache: CacheOption = CacheMode.use,
+    out: OutOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Repeat the survey's experiment on a folder of images."""
     from hrviewer import runs
-    from hrviewer.io.figures.plots import need_plots
-    from hrviewer.runs.comparison_report import publish_experiment
+    from hrviewer.io.figures.plots import require_matplotlib
+    from hrviewer.runs.comparison_report import write_experiment_report
 
-    need_plots()
-    with stoppable() as control, progress() as watch:
+    require_matplotlib()
+    with interruptible() as control, progress_bar() as watch:
         table = runs.experiment(
             folder,
             model,
@@ -130,22 +130,22 @@ def experiment(
             device=device,
             cache=cache.value,
             out=out,
-            watch=watch,
+            on_event=watch,
             control=control,
         )
-    finished(table)
-    files = publish_experiment(table, f"The survey's experiment on {folder.name}")
+    exit_if_stopped(table)
+    files = write_experiment_report(table, f"The survey's experiment on {folder.name}")
     if as_json:
-        say_json({"cells": plain(table), "images": table.attrs["images"], "files": files})
+        print_json({"cells": to_records(table), "images": table.attrs["images"], "files": files})
         return
-    show(table, ("name", "mae", "ci95", "rmse", "bias"), files)
+    print_table(table, ("name", "mae", "ci95", "rmse", "bias"), files)
 
 
 @command(app)
 def cost(
-    model: Model,
+    model: ModelOption,
     role: Annotated[str, typer.Option(help="Which of its networks.")] = "main",
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     memory: Annotated[
         str | None,
         typer.Option(help="What it may take, as 4GB; most of what is free if not given."),
@@ -153,24 +153,24 @@ def cost(
     sides: Annotated[
         str | None,
         typer.Option(
-            callback=sides_of, help="Squares to measure, as 256,512; growing ones if not given."
+            callback=check_sides, help="Squares to measure, as 256,512; growing ones if not given."
         ),
     ] = None,
     search: Annotated[
         bool, typer.Option(help="Whether the largest that fits is looked for.")
     ] = True,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the plot goes.")] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure what a network takes at every size, and what fits."""
-    from hrviewer.io.figures.plots import need_plots
+    from hrviewer.io.figures.plots import require_matplotlib
     from hrviewer.runs import cost as measure
     from hrviewer.runs.compare import default_folder
-    from hrviewer.runs.comparison_report import publish_cost
+    from hrviewer.runs.comparison_report import write_scaling_report
 
-    need_plots()
+    require_matplotlib()
     asked = None if sides is None else [int(side) for side in sides.split(",")]
-    with stoppable() as control:
+    with interruptible() as control:
         found = measure(
             model,
             role=role,
@@ -178,13 +178,13 @@ def cost(
             memory=memory,
             sides=asked,
             search=search,
-            watch=tell if sys.stderr.isatty() else None,
+            on_progress=print_message if sys.stderr.isatty() else None,
             control=control,
         )
-    files = publish_cost(found, out or default_folder("costs"))
-    told = found.json()
+    files = write_scaling_report(found, out or default_folder("costs"))
+    told = found.to_dict()
     if as_json:
-        say_json({**told, "files": files})
+        print_json({**told, "files": files})
         return
     from rich.console import Console
     from rich.table import Table
@@ -193,49 +193,49 @@ def cost(
     rows = [(vars(point), "") for point in found.points]
     rows += [(row, "extrapolated") for row in told["extrapolated"]]
     for row, note in rows:
-        flops, memory_used = si(row["flops"]), si(row["peak_bytes"], "B")
+        flops, memory_used = format_si(row["flops"]), format_si(row["peak_bytes"], "B")
         made.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
     Console().print(made)
     for name, line in found.fits.items():
         said = f"{line.constant:.3g} + {line.per_pixel:.3g} · side²"
         if line.per_pair:
             said += f" + {line.per_pair:.3g} · side⁴"
-        typer.echo(f"{name} = {said}, within {line.off:.0%}")
+        typer.echo(f"{name} = {said}, within {line.max_deviation:.0%}")
     if found.attention is not None:
-        ways = Table("side", *(f"{way} FLOPs" for way in found.attention.ways), box=None)
+        ways = Table("side", *(f"{way} FLOPs" for way in found.attention.by_pattern), box=None)
         for row in told["attention"]["flops"]:
             side = row.pop("side")
-            ways.add_row(f"{side:,}", *(si(flops) for flops in row.values()))
+            ways.add_row(f"{side:,}", *(format_si(flops) for flops in row.values()))
         Console().print(ways)
     if found.largest is not None:
-        limit = si(found.limit_bytes, "B")
+        limit = format_si(found.limit_bytes, "B")
         typer.echo(f"largest: {found.largest:,} × {found.largest:,} pixels within {limit}")
-    say(*files.items())
+    print_rows(*files.items())
 
 
-def finished(table: pd.DataFrame) -> None:
+def exit_if_stopped(table: pd.DataFrame) -> None:
     """End here if it was stopped: the same command goes on."""
     if not table.attrs["complete"]:
-        tell(f"stopped; the same with --out {table.attrs['folder']} goes on")
+        print_message(f"stopped; the same with --out {table.attrs['folder']} goes on")
         raise typer.Exit(130)
 
 
-def plain(table: pd.DataFrame) -> list[dict[str, Any]]:
+def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return rows in which what is not known is None."""
     bare = table.astype(object)
     rows = bare.where(bare.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def nested(row: dict[str, Any]) -> dict[str, Any]:
+def nest_costs(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row with its costs together."""
-    from hrviewer.runs.compare import COSTS
+    from hrviewer.runs.compare import COST_COLUMNS
 
-    cost = {name: row.pop(name) for name in COSTS}
+    cost = {name: row.pop(name) for name in COST_COLUMNS}
     return {**row, "cost": cost if cost["flops"] is not None else None}
 
 
-def show(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
+def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
     """Print a table, and where the files are."""
     from rich.console import Console
     from rich.table import Table
@@ -244,19 +244,19 @@ def show(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -
     made = Table(box=None, pad_edge=False)
     for name in (*columns, "FLOPs", "seconds"):
         made.add_column(name, justify="left" if name in ("image", "strategy", "name") else "right")
-    rows = plain(table)
+    rows = to_records(table)
     for row in rows:
-        flops = "–" if row["flops"] is None else si(row["flops"])
+        flops = "–" if row["flops"] is None else format_si(row["flops"])
         took = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
-        made.add_row(*(written(row[name]) for name in columns), flops, took)
+        made.add_row(*(format_value(row[name]) for name in columns), flops, took)
     Console().print(made)
     for row in rows:
         if row["note"] and row["flops"] is None:
-            tell(f"{row['strategy']}: {row['note']}")
-    say(*files.items())
+            print_message(f"{row['strategy']}: {row['note']}")
+    print_rows(*files.items())
 
 
-def written(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as a table shows it."""
     if value is None or value == {}:
         return "–"

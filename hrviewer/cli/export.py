@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrviewer.cli.common import app, command, settings_of
+from hrviewer.cli.common import app, check_settings, command
 from hrviewer.io import FORMATS
 
 if TYPE_CHECKING:
-    from hrviewer.io.image_writer import Progress
+    from hrviewer.io.image_writer import ProgressCallback
 
 __all__ = ["convert", "export", "import_", "sample"]
 
@@ -29,7 +29,9 @@ def export(
     ] = None,
     options: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A format's option.", callback=settings_of),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A format's option.", callback=check_settings
+        ),
     ] = None,
 ) -> None:
     """Write a run for other programs: maps, outlines, tables."""
@@ -37,7 +39,7 @@ def export(
     from hrviewer.runs import Run
 
     chosen = dict(item.split("=", 1) for item in options or [])
-    with written() as progress:
+    with writing_progress() as progress:
         typer.echo(export(Run(run), out, to, progress, **chosen))
 
 
@@ -53,7 +55,7 @@ def import_(
     typer.echo(import_run(file, image, out).path)
 
 
-def version_of(text: str) -> str:
+def check_version(text: str) -> str:
     """Check that it is one of OME-Zarr's."""
     if text not in ("0.5", "0.4"):
         raise typer.BadParameter(f"{text!r} is neither 0.5 nor 0.4")
@@ -66,14 +68,16 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")],
     version: Annotated[
         str,
-        typer.Option(help="Of OME-Zarr: 0.5, or 0.4 for readers of zarr 2.", callback=version_of),
+        typer.Option(
+            help="Of OME-Zarr: 0.5, or 0.4 for readers of zarr 2.", callback=check_version
+        ),
     ] = "0.5",
 ) -> None:
     """Write an image as OME-Zarr; what was broken off goes on."""
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
-    with open_pyramid(image) as pyramid, written() as progress:
+    with open_pyramid(image) as pyramid, writing_progress() as progress:
         typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
 
 
@@ -88,16 +92,19 @@ def sample(
     ] = False,
 ) -> None:
     """Write a scene as sharded OME-Zarr, and its truth beside it."""
-    from hrviewer.io.image_writer import write_scene
+    from hrviewer.io.image_writer import write_synthetic_image
     from hrviewer.pyramid import open_pyramid
 
-    with open_pyramid(f"sample:{name}?size={size}&seed={seed}") as pyramid, written() as progress:
-        for path in write_scene(pyramid, out, progress, labels=labels):
+    with (
+        open_pyramid(f"sample:{name}?size={size}&seed={seed}") as pyramid,
+        writing_progress() as progress,
+    ):
+        for path in write_synthetic_image(pyramid, out, progress, labels=labels):
             typer.echo(path)
 
 
 @contextmanager
-def written() -> Iterator[Progress | None]:
+def writing_progress() -> Iterator[ProgressCallback | None]:
     """Show on a terminal how much of an image is written."""
     if not sys.stderr.isatty():
         yield None

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from hrviewer.cli.common import Json, app, command, region_of, say, say_json
-from hrviewer.errors import UserError
+from hrviewer.cli.common import JsonOption, app, command, parse_region, print_json, print_rows
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 
 __all__ = ["fit"]
@@ -31,7 +31,7 @@ def fit(
     region: Annotated[
         Rect | None,
         typer.Option(
-            parser=region_of,
+            parser=parse_region,
             metavar="Y,X,H,W",
             help="Where the truth is known; in all of the run's region otherwise.",
         ),
@@ -39,31 +39,33 @@ def fit(
     kind: Annotated[
         str | None, typer.Option("--class", help="Of the truth; all objects otherwise.")
     ] = None,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fit a head to the codes of runs, from truth or labels."""
     from dataclasses import asdict
 
-    from hrviewer.runs import Fitted, Run, fit_head, fit_images
+    from hrviewer.runs import FittedHead, Run, fit_head, fit_image_classifier
 
-    fitted: Fitted
+    fitted: FittedHead
     if task == "classification":
-        from hrviewer.io.ground_truth.image_labels import label_of, read_image_labels
+        from hrviewer.io.ground_truth.image_labels import find_image_label, read_image_labels
 
         if region is not None or kind is not None:
-            raise UserError("an image's label is that of all of its run: --region and --class go")
+            raise HrviewerError(
+                "an image's label is that of all of its run: --region and --class go"
+            )
         given, opened = read_image_labels(truth), [Run(run) for run in runs]
-        labels = [label_of(run.header["image"]["path"], given) for run in opened]
-        fitted = fit_images(opened, labels, out)
+        labels = [find_image_label(run.header["image"]["path"], given) for run in opened]
+        fitted = fit_image_classifier(opened, labels, out)
     elif len(runs) > 1:
-        raise UserError("several runs are fitted to with --task classification only: give one")
+        raise HrviewerError("several runs are fitted to with --task classification only: give one")
     else:
-        fitted = fit_head(Run(runs[0]), truth, out, task=task, region=region, kind=kind)
+        fitted = fit_head(Run(runs[0]), truth, out, task=task, region=region, class_name=kind)
     if as_json:
-        say_json({**asdict(fitted), "path": str(fitted.path)})
+        print_json({**asdict(fitted), "path": str(fitted.path)})
         return
-    say(
-        ("fitted to", fitted.learned),
-        ("left out", fitted.left_out),
+    print_rows(
+        ("fitted to", fitted.training_summary),
+        ("left out", fitted.validation_summary),
         ("use it", f"--strategy compression --model {fitted.path}+MODEL, where MODEL encoded"),
     )

@@ -6,27 +6,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrviewer.cli.common import Json, app, command, say, say_json, tell
-from hrviewer.errors import UserError
-from hrviewer.units import si
+from hrviewer.cli.common import JsonOption, app, command, print_json, print_message, print_rows
+from hrviewer.errors import HrviewerError
+from hrviewer.units import format_si
 
 if TYPE_CHECKING:
-    from hrviewer.models import Card, Network
+    from hrviewer.models import ModelCard, Network
 
-__all__ = ["checked", "listed", "shown", "strategies"]
+__all__ = ["check_models", "list_models", "show_model", "strategies"]
 
 models = typer.Typer(help="The networks: list what is installed, show a pack, check one.")
 app.add_typer(models, name="models")
 
 
 @command(app)
-def strategies(as_json: Json = False) -> None:
+def strategies(as_json: JsonOption = False) -> None:
     """List the strategies: where a network can look."""
     from hrviewer.strategies import get_strategy, strategy_ids
 
     found = [get_strategy(name) for name in strategy_ids()]
     if as_json:
-        say_json(
+        print_json(
             [
                 {
                     "id": strategy.id,
@@ -49,35 +49,37 @@ def strategies(as_json: Json = False) -> None:
 
 @command(models, "")
 @command(models, "list")
-def listed() -> None:
+def list_models() -> None:
     """List the installed packs and their roles."""
-    from hrviewer.models import installed_packs
+    from hrviewer.models import installed_bundles
 
-    packs = installed_packs()
+    packs = installed_bundles()
     for name, installed in packs.items():
         try:
             pack = installed.load()
-        except UserError as error:
-            tell(str(error))
+        except HrviewerError as error:
+            print_message(str(error))
             continue
         typer.echo(f"{name}  {pack.title} ({', '.join(pack.roles)})")
     if not packs:
-        tell("no pack is installed: install a plug-in that brings one, or give a network's file")
+        print_message(
+            "no pack is installed: install a plug-in that brings one, or give a network's file"
+        )
 
 
 @command(models, "show")
-def shown(model: Annotated[str, typer.Argument(metavar="M")]) -> None:
+def show_model(model: Annotated[str, typer.Argument(metavar="M")]) -> None:
     """Show a pack's networks: what goes in, what comes out, whose they are."""
-    from hrviewer.models import open_pack
+    from hrviewer.models import open_bundle
 
-    pack = open_pack(model)
-    say(("pack", pack.name), ("title", pack.title), ("about", pack.description))
+    pack = open_bundle(model)
+    print_rows(("pack", pack.name), ("title", pack.title), ("about", pack.description))
     for role, card in pack.roles.items():
         typer.echo()
-        say(("role", role), *describe(card))
+        print_rows(("role", role), *card_rows(card))
 
 
-def describe(card: Card) -> list[tuple[str, str]]:
+def card_rows(card: ModelCard) -> list[tuple[str, str]]:
     """Return a card in lines."""
     it, out = card.input, card.output
     size = f", pixels of {it.pixel_size:g} µm" if it.pixel_size else ""
@@ -94,29 +96,29 @@ def describe(card: Card) -> list[tuple[str, str]]:
 
 
 @command(models, "check")
-def checked(path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
+def check_models(path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
     """Load every network of a pack and see whether its card tells the truth."""
-    from hrviewer.models import open_pack
+    from hrviewer.models import open_bundle
 
-    pack = open_pack(path)
+    pack = open_bundle(path)
     lies = 0
     for role in pack.roles:
         try:
             network = pack.load(role)
-        except UserError as error:
-            tell(f"{role}: {error}")
+        except HrviewerError as error:
+            print_message(f"{role}: {error}")
             lies += 1
         else:
-            typer.echo(f"{role}: {measured(network)}")
+            typer.echo(f"{role}: {describe_model(network)}")
     if lies:
         raise typer.Exit(1)
 
 
-def measured(network: Network) -> str:
+def describe_model(network: Network) -> str:
     """Return what was found out about a network."""
     tile = network.card.input.tile
-    flops = network.join_flops(1) if network.joint else network.flops(tile, tile)
+    flops = network.token_flops(1) if network.accepts_tokens else network.flops(tile, tile)
     return (
         f"{network.card.name}, stride {network.stride}, halo {network.halo}, "
-        f"{si(flops / tile**2, 'FLOP')} per pixel, {network.backend} on {network.device}"
+        f"{format_si(flops / tile**2, 'FLOP')} per pixel, {network.backend} on {network.device}"
     )

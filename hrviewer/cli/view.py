@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hrviewer.cli.common import Json, app, command, say, say_json
-from hrviewer.errors import UserError
+from hrviewer.cli.common import JsonOption, app, command, print_json, print_rows
+from hrviewer.errors import HrviewerError
 
 if TYPE_CHECKING:
     from hrviewer.pyramid import Pyramid
 
-__all__ = ["info", "opened", "view"]
+__all__ = ["info", "open_napari", "view"]
 
-Chosen = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]
+NameOption = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]
 
 
-def version_of(wanted: bool) -> None:
+def print_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
         from hrviewer import __version__
@@ -29,38 +29,40 @@ def version_of(wanted: bool) -> None:
 
 
 @command(app, "")
-def opened(
+def open_napari(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=version_of, is_eager=True, help="Print the version."),
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     """Open napari."""
-    show([], None, None)
+    open_viewer([], None, None)
 
 
 @command(app)
 def view(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    model: Chosen = None,
-    strategy: Chosen = None,
+    model: NameOption = None,
+    strategy: NameOption = None,
     live: Annotated[bool, typer.Option("--live", help="Look at what is visible.")] = False,
 ) -> None:
     """Open images in napari, with the panel docked."""
-    show(images, model, strategy, live=live)
+    open_viewer(images, model, strategy, live=live)
 
 
-def show(images: list[str], model: str | None, strategy: str | None, *, live: bool = False) -> None:
+def open_viewer(
+    images: list[str], model: str | None, strategy: str | None, *, live: bool = False
+) -> None:
     """Open a window and wait until it is closed."""
     try:
         import qtpy.QtWidgets  # noqa: F401
     except ImportError as error:  # qtpy's own errors are import errors, too
-        raise UserError(
+        raise HrviewerError(
             f"no Qt binding can be used ({type(error).__name__}): pip install 'hrviewer[qt]'"
         ) from None
     shown = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
     if sys.platform == "linux" and not any(map(os.environ.get, shown)):
-        raise UserError(
+        raise HrviewerError(
             "there is no display (DISPLAY is not set): open a desktop session or use xvfb-run; "
             "`hrviewer run` needs none"
         )
@@ -68,25 +70,25 @@ def show(images: list[str], model: str | None, strategy: str | None, *, live: bo
     from napari.layers import Layer
 
     from hrviewer.pyramid import open_pyramid
-    from hrviewer.viewer.image.image_layer import image_layer
+    from hrviewer.viewer.image.image_layer import image_layer_data
     from hrviewer.viewer.view import view
 
     opened = view(images[0] if images else None, model=model, strategy=strategy, live=live)
     for image in images[1:]:
-        opened.viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
+        opened.viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
     napari.run()
 
 
 @command(app)
-def info(image: str, as_json: Json = False) -> None:
+def info(image: str, as_json: JsonOption = False) -> None:
     """Say what an image is, and whether it can be read."""
     from hrviewer.pyramid import open_pyramid
 
     with open_pyramid(image) as pyramid:
         pyramid.check()
-        found = about(pyramid)
+        found = describe_image(pyramid)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     (height, width), size = found["shape"], found["pixel_size"]
     levels = [
@@ -94,7 +96,7 @@ def info(image: str, as_json: Json = False) -> None:
         f"tiles of {level['tile'][0]} × {level['tile'][1]}"
         for level in found["levels"]
     ]
-    say(
+    print_rows(
         ("image", found["path"] or found["name"]),
         ("size", f"{height} × {width} pixels (height × width), {height * width / 1e6:,.1f} MP"),
         ("pixels", f"{found['channels']} × {found['dtype']}"),
@@ -106,7 +108,7 @@ def info(image: str, as_json: Json = False) -> None:
     )
 
 
-def about(pyramid: Pyramid) -> dict[str, Any]:
+def describe_image(pyramid: Pyramid) -> dict[str, Any]:
     """Return what `info` says of an image."""
     nodata = pyramid.nodata
     return {

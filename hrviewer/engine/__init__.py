@@ -9,63 +9,69 @@ engine writes through a `Sink`.
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Canvas
-from hrviewer.engine.cost import Charge, Ledger
-from hrviewer.engine.device_scheduler import Device, Priority, streams_here
-from hrviewer.engine.live_session import Session
-from hrviewer.engine.patch_result import Seen, pack_seen, unpack_seen
-from hrviewer.engine.pipeline import Looker, role_of
-from hrviewer.engine.plan_runner import Progress, Sink, Update, Watch, drive
-from hrviewer.engine.plan_setup import Networks, build_scene, speaker
-from hrviewer.engine.postprocess import kind_of
-from hrviewer.engine.precision import Off, how_far_off
-from hrviewer.engine.priors import Hints, checked, fingerprints
-from hrviewer.engine.record import PatchRow, Published, Record, map_cell
+from hrviewer.engine.cost import Cost, CostMap
+from hrviewer.engine.device_scheduler import DeviceScheduler, Priority, recommended_streams
+from hrviewer.engine.live_session import LiveSession
+from hrviewer.engine.patch_result import InferenceResult, deserialize, serialize
+from hrviewer.engine.pipeline import InferencePipeline, model_info
+from hrviewer.engine.plan_runner import Callback, Progress, Sink, Update, run_plan
+from hrviewer.engine.plan_setup import LoadedModels, answering_network, build_context
+from hrviewer.engine.postprocess import map_kind
+from hrviewer.engine.precision import PrecisionDeviation, measure_deviation
+from hrviewer.engine.priors import Priors, prior_fingerprints, validate_priors
+from hrviewer.engine.record import PatchRow, PublishedEstimate, RunRecord, map_cell_side
 from hrviewer.engine.roles import native_scale
-from hrviewer.engine.run_control import Control, Stopped
-from hrviewer.engine.token_inference import Attended, attended
-from hrviewer.engine.viewport_cells import Cell, around, cells, empty_record, paint
+from hrviewer.engine.run_control import RunControl, RunStopped
+from hrviewer.engine.token_inference import TokenAttention, token_attention
+from hrviewer.engine.viewport_cells import (
+    ViewportCell,
+    empty_record,
+    neighbours,
+    paint_cell,
+    visible_cells,
+)
 
 __all__ = [
-    "Attended",
     "Budget",
+    "Callback",
     "Canvas",
-    "Cell",
-    "Charge",
-    "Control",
-    "Device",
-    "Hints",
-    "Ledger",
-    "Looker",
-    "Networks",
-    "Off",
+    "Cost",
+    "CostMap",
+    "DeviceScheduler",
+    "InferencePipeline",
+    "InferenceResult",
+    "LiveSession",
+    "LoadedModels",
     "PatchRow",
+    "PrecisionDeviation",
     "Priority",
+    "Priors",
     "Progress",
-    "Published",
-    "Record",
+    "PublishedEstimate",
     "ResultCache",
-    "Seen",
-    "Session",
+    "RunControl",
+    "RunRecord",
+    "RunStopped",
     "Sink",
-    "Stopped",
+    "TokenAttention",
     "Update",
-    "Watch",
-    "around",
-    "attended",
-    "build_scene",
-    "cells",
-    "checked",
-    "drive",
+    "ViewportCell",
+    "answering_network",
+    "build_context",
+    "deserialize",
     "empty_record",
-    "fingerprints",
-    "how_far_off",
-    "kind_of",
-    "map_cell",
+    "map_cell_side",
+    "map_kind",
+    "measure_deviation",
+    "model_info",
     "native_scale",
-    "pack_seen",
-    "paint",
-    "role_of",
-    "speaker",
-    "streams_here",
-    "unpack_seen",
+    "neighbours",
+    "paint_cell",
+    "prior_fingerprints",
+    "recommended_streams",
+    "run_plan",
+    "serialize",
+    "token_attention",
+    "validate_priors",
+    "visible_cells",
 ]

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hrviewer.errors import UserError
-from hrviewer.strategies import Role
-from hrviewer.units import si
+from hrviewer.errors import HrviewerError
+from hrviewer.strategies import ModelInfo
+from hrviewer.units import format_si
 
 __all__ = ["Budget"]
 
 PREFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
-FORM = re.compile(r"^\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(FLOPs?|s|patch(?:es)?|%)\s*$", re.I)
+PATTERN = re.compile(r"^\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(FLOPs?|s|patch(?:es)?|%)\s*$", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Budget:
         UserError
             If `text` is none of these.
         """
-        match = FORM.match(text)
+        match = PATTERN.match(text)
         try:
             number, prefix, unit = match.groups()  # type: ignore[union-attr]
             amount = float(number) * PREFIXES[prefix.upper()]
             if amount <= 0 or (prefix and not unit.lower().startswith("flop")):
                 raise ValueError
         except (AttributeError, ValueError, KeyError):
-            raise UserError(
+            raise HrviewerError(
                 f"a budget reads 2TFLOP, 30s, 500patches or 10%, not {text!r}"
             ) from None
         kind = unit.lower()
@@ -57,17 +57,17 @@ class Budget:
         return f"{self.amount:.12g}{suffix}"
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """As a person reads it, rounded: ``1.8 TFLOP``."""
         if self.unit == "flops":
-            return si(self.amount, "FLOP")
+            return format_si(self.amount, "FLOP")
         return str(replace(self, amount=float(f"{self.amount:.3g}")))
 
-    def part(self, area: float) -> Budget:
+    def scaled(self, fraction: float) -> Budget:
         """Return what falls on a part of the region; a share of it stays the same share."""
-        return self if self.unit == "share" else replace(self, amount=self.amount * area)
+        return self if self.unit == "share" else replace(self, amount=self.amount * fraction)
 
-    def flops(self, main: Role, rate: Callable[[], float], whole: float) -> float:
+    def flops(self, main: ModelInfo, rate: Callable[[], float], full_flops: float) -> float:
         """Return the budget in FLOPs.
 
         Parameters
@@ -76,7 +76,7 @@ class Budget:
             A patch is one of its tiles.
         rate : callable
             Measures how many FLOPs a second the device does; asked for seconds only.
-        whole : float
+        full_flops : float
             FLOPs of looking at every pixel of the region at native scale, without halos; what a
             share is of.
         """
@@ -85,5 +85,5 @@ class Budget:
         if self.unit == "seconds":
             return self.amount * rate()
         if self.unit == "share":
-            return self.amount * whole
+            return self.amount * full_flops
         return self.amount * main.card.input.tile**2 * main.flops_per_pixel()

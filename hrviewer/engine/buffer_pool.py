@@ -13,40 +13,40 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Spares"]
+__all__ = ["BufferPool"]
 
-MOST = 64 << 20
+MAX_BYTES = 64 << 20
 """The most bytes that lie ready."""
 
 
-class Spares:
+class BufferPool:
     """What inputs are prepared in.
 
     Parameters
     ----------
-    most : int
+    max_bytes : int
         Bytes that lie ready at most; what is given back beyond that is let go.
     """
 
-    def __init__(self, most: int = MOST) -> None:
-        self._most = most
-        self._ready: list[NDArray[np.float32]] = []
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._free: list[NDArray[np.float32]] = []
         self._lock = threading.Lock()
 
-    def take(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def acquire(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return a contiguous array that holds anything."""
         size = math.prod(shape)
         with self._lock:
-            fits = [i for i, flat in enumerate(self._ready) if flat.size >= size]
+            fits = [i for i, flat in enumerate(self._free) if flat.size >= size]
             if fits:
-                flat = self._ready.pop(min(fits, key=lambda i: self._ready[i].size))
+                flat = self._free.pop(min(fits, key=lambda i: self._free[i].size))
             else:
                 flat = np.empty(size, np.float32)
         return flat[:size].reshape(shape)
 
-    def give(self, array: NDArray[np.float32]) -> None:
+    def release(self, array: NDArray[np.float32]) -> None:
         """Take back what `take` returned, when nobody reads it any more."""
         flat = cast(NDArray[np.float32], array.base)
         with self._lock:
-            if flat.nbytes + sum(each.nbytes for each in self._ready) <= self._most:
-                self._ready.append(flat)
+            if flat.nbytes + sum(each.nbytes for each in self._free) <= self._max_bytes:
+                self._free.append(flat)

@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from hrviewer.engine.patch_result import Seen, pack_seen, unpack_seen
-from hrviewer.engine.run_control import Control, Stopped
+from hrviewer.engine.patch_result import InferenceResult, deserialize, serialize
+from hrviewer.engine.run_control import RunControl, RunStopped
 
 __all__ = ["ResultCache"]
 
@@ -28,18 +28,18 @@ class ResultCache:
     ----------
     path : Path, optional
         The file; None keeps results in memory only.
-    memory, disk : int
+    memory_bytes, disk_bytes : int
         Bounds in bytes.
     """
 
     def __init__(
-        self, path: Path | None = None, *, memory: int = 256 << 20, disk: int = 4 << 30
+        self, path: Path | None = None, *, memory_bytes: int = 256 << 20, disk_bytes: int = 4 << 30
     ) -> None:
-        self._memory, self._disk = memory, disk
+        self._memory_bytes, self._disk_bytes = memory_bytes, disk_bytes
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._entries: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
-        self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._in_flight: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._file: sqlite3.Connection | None = None
         self._writes = 0
         if path is not None:
@@ -54,12 +54,12 @@ class ResultCache:
                 )
                 self._file = file
 
-    def get(self, key: str) -> list[Seen] | None:
+    def get(self, key: str) -> list[InferenceResult] | None:
         """Return what was stored under `key`, marked as cached, or None."""
         with self._lock:
-            data = self._kept.get(key)
+            data = self._entries.get(key)
             if data is not None:
-                self._kept.move_to_end(key)
+                self._entries.move_to_end(key)
             elif self._file is not None:
                 with suppress(sqlite3.Error):
                     row = self._file.execute(
@@ -67,19 +67,19 @@ class ResultCache:
                     ).fetchone()
                     if row is not None:
                         data = row[0]
-                        self._keep(key, row[0])
+                        self._store_in_memory(key, row[0])
                         self._file.execute(
                             "UPDATE looks SET used = ? WHERE key = ?", (time.time(), key)
                         )
-        return None if data is None else [look.served() for look in unpack_seen(data)]
+        return None if data is None else [look.as_cached() for look in deserialize(data)]
 
-    def put(self, key: str, seen: Sequence[Seen]) -> None:
+    def put(self, key: str, results: Sequence[InferenceResult]) -> None:
         """Store looks, unless one of them failed."""
-        if any(look.status == "failed" for look in seen):
+        if any(look.status == "failed" for look in results):
             return
-        data = pack_seen(seen)
+        data = serialize(results)
         with self._lock:
-            self._keep(key, data)
+            self._store_in_memory(key, data)
             if self._file is not None:
                 # A full disk costs the next run some time, not this one its results.
                 with suppress(sqlite3.Error):
@@ -91,7 +91,7 @@ class ResultCache:
                         self._prune(self._file)
 
     @contextmanager
-    def turn(self, key: str, control: Control) -> Iterator[None]:
+    def single_flight(self, key: str, control: RunControl) -> Iterator[None]:
         """Let one run at a time compute something; the next ones then find it here.
 
         Raises
@@ -100,10 +100,10 @@ class ResultCache:
             If the run is stopped while it waits.
         """
         with self._lock:
-            turn = self._turns.setdefault(key, threading.Lock())
+            turn = self._in_flight.setdefault(key, threading.Lock())
         while not turn.acquire(timeout=0.02):
             if control.stopped:
-                raise Stopped
+                raise RunStopped
         try:
             yield
         finally:
@@ -116,15 +116,15 @@ class ResultCache:
                 self._file.close()
                 self._file = None
 
-    def _keep(self, key: str, data: bytes) -> None:
-        self._size += len(data) - len(self._kept.pop(key, b""))
-        self._kept[key] = data
-        while self._size > self._memory and self._kept:
-            self._size -= len(self._kept.popitem(last=False)[1])
+    def _store_in_memory(self, key: str, data: bytes) -> None:
+        self._size += len(data) - len(self._entries.pop(key, b""))
+        self._entries[key] = data
+        while self._size > self._memory_bytes and self._entries:
+            self._size -= len(self._entries.popitem(last=False)[1])
 
     def _prune(self, file: sqlite3.Connection) -> None:
         (size,) = file.execute("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM looks").fetchone()
-        if size > self._disk:
+        if size > self._disk_bytes:
             file.execute(
                 "DELETE FROM looks WHERE key IN (SELECT key FROM looks ORDER BY used "
                 "LIMIT (SELECT COUNT(*) / 4 + 1 FROM looks))"

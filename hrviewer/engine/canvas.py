@@ -16,18 +16,27 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 
-__all__ = ["Box", "Canvas", "Kind", "Stroke", "cover", "overlap", "resample", "target_cells"]
+__all__ = [
+    "Box",
+    "Canvas",
+    "MapKind",
+    "PatchMap",
+    "core_coverage",
+    "overlap",
+    "resample",
+    "target_cells",
+]
 
 Box = tuple[float, float, float, float]
 """``(y, x, h, w)`` in level-0 pixels; maps of fractional cells need fractions."""
 
-Stroke = tuple[NDArray[np.floating[Any]], Box, Rect, float]
+PatchMap = tuple[NDArray[np.floating[Any]], Box, Rect, float]
 """A map, what it covers, the core that it answers for, and the scale at which was looked."""
 
-WINDOW = 1 << 22
+MAX_WINDOW = 1 << 22
 """Numbers that are held at once to paint looks that lie near each other, unless one has more."""
 
-Kind = Literal["mass", "intensity"]
+MapKind = Literal["mass", "intensity"]
 
 
 def cell_edges(start: float, length: float, n: int, limit: float) -> NDArray[np.float64]:
@@ -64,7 +73,7 @@ def overlap(
     return fractions
 
 
-def cover(
+def core_coverage(
     box: Box, n: tuple[int, int], core: Rect, image: Rect
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return which fraction of each row and column of a map over `box` lies in `core`.
@@ -95,7 +104,7 @@ def resample(
     core: Rect,
     image: Rect,
     cell: float,
-    kind: Kind,
+    kind: MapKind,
 ) -> tuple[NDArray[np.float32], int, int]:
     """Move a patch's map onto the canvas's cells.
 
@@ -156,7 +165,7 @@ class Canvas:
         Side of its cells, level-0 pixels.
     values : array-like, shape (k, rows, columns), float32
         Where the map lives, NaN where nothing was looked at: a NumPy or a zarr array.
-    detail : array-like, shape (rows, columns), float32
+    scales : array-like, shape (rows, columns), float32
         The scale at which each cell was seen; NaN where it was not.
     kind : {"mass", "intensity"}
         What painting keeps.
@@ -167,11 +176,11 @@ class Canvas:
         image: Rect,
         cell: float,
         values: Any,
-        detail: Any,
-        kind: Kind,
+        scales: Any,
+        kind: MapKind,
     ) -> None:
         self.image, self.cell, self.kind = image, cell, kind
-        self.values, self.detail = values, detail
+        self.values, self.scales = values, scales
 
     @staticmethod
     def shape(image: Rect, cell: float) -> tuple[int, int]:
@@ -179,7 +188,7 @@ class Canvas:
         return math.ceil(image.h / cell - 1e-9), math.ceil(image.w / cell - 1e-9)
 
     @classmethod
-    def in_memory(cls, image: Rect, cell: float, k: int, kind: Kind) -> Canvas:
+    def in_memory(cls, image: Rect, cell: float, k: int, kind: MapKind) -> Canvas:
         """Return an empty canvas in memory."""
         shape = cls.shape(image, cell)
         return cls(
@@ -211,32 +220,32 @@ class Canvas:
         Rect or None
             What changed, in canvas cells; None if nothing did.
         """
-        where = self._cells(core)
+        where = self._cells_in(core)
         if where is not None:
-            self._paint(where, [(values, box, core, scale)])
+            self._paint_window(where, [(values, box, core, scale)])
         return where
 
-    def paint_all(self, looks: Iterable[Stroke]) -> None:
+    def paint_all(self, patch_maps: Iterable[PatchMap]) -> None:
         """Paint many patches' maps, one after another, as `paint` does each.
 
         The arrays are read and written once for neighbours: a file's cost is by the access.
         """
         window: Rect | None = None
-        some: list[Stroke] = []
-        for look in looks:
-            where = self._cells(look[2])
+        some: list[PatchMap] = []
+        for look in patch_maps:
+            where = self._cells_in(look[2])
             if where is None:
                 continue
             joined = where if window is None else window | where
-            if window is not None and joined.area * self.values.shape[0] > WINDOW:
-                self._paint(window, some)
+            if window is not None and joined.area * self.values.shape[0] > MAX_WINDOW:
+                self._paint_window(window, some)
                 joined, some = where, []
             window = joined
             some.append(look)
         if window is not None:
-            self._paint(window, some)
+            self._paint_window(window, some)
 
-    def _cells(self, core: Rect) -> Rect | None:
+    def _cells_in(self, core: Rect) -> Rect | None:
         """Return the cells that a core meets; None if there are none."""
         core = core & self.image
         if core.empty:
@@ -249,12 +258,12 @@ class Canvas:
         found = Rect(row, column, len(ys) - 1, len(xs) - 1)
         return None if found.empty else found
 
-    def _paint(self, window: Rect, looks: Iterable[Stroke]) -> None:
+    def _paint_window(self, window: Rect, patch_maps: Iterable[PatchMap]) -> None:
         """Paint looks whose cells lie in a window of cells."""
         at = np.s_[window.y : window.y1, window.x : window.x1]
         everything = np.array(self.values[(slice(None), *at)])
-        detail = np.array(self.detail[at])
-        for values, box, core, scale in looks:
+        detail = np.array(self.scales[at])
+        for values, box, core, scale in patch_maps:
             block, row, column = resample(
                 values, box, core & self.image, self.image, self.cell, self.kind
             )
@@ -264,5 +273,5 @@ class Canvas:
             new = ~(detail[rows, columns] < scale)
             np.copyto(everything[:, rows, columns], block, where=new, casting="same_kind")
             detail[rows, columns][new] = scale
-        self.detail[at] = detail
+        self.scales[at] = detail
         self.values[(slice(None), *at)] = everything

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from hrviewer.engine.canvas import overlap, target_cells
 from hrviewer.geometry import Rect
 
-__all__ = ["QUANTITIES", "Charge", "Ledger"]
+__all__ = ["QUANTITIES", "Cost", "CostMap"]
 
 
 @dataclass(frozen=True, slots=True)
-class Charge:
+class Cost:
     """What one look cost.
 
     Parameters
@@ -41,11 +41,11 @@ class Charge:
     infer_s: float = 0.0
     post_s: float = 0.0
 
-    def __add__(self, other: Charge) -> Charge:
-        return Charge(*(a + b for a, b in zip(self.amounts, other.amounts, strict=True)))
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(a + b for a, b in zip(self.amounts, other.amounts, strict=True)))
 
-    def __mul__(self, factor: float) -> Charge:
-        return Charge(*(factor * a for a in self.amounts))
+    def __mul__(self, factor: float) -> Cost:
+        return Cost(*(factor * a for a in self.amounts))
 
     @property
     def amounts(self) -> tuple[float, ...]:
@@ -59,13 +59,13 @@ class Charge:
         return self.read_s + self.prepare_s + self.infer_s + self.post_s
 
 
-QUANTITIES = tuple(field.name for field in fields(Charge))
+QUANTITIES = tuple(field.name for field in fields(Cost))
 """The planes of a ledger's map, in order."""
 
 _AMOUNTS = attrgetter(*QUANTITIES)  # `astuple` copies deeply, which many small looks would feel
 
 
-class Ledger:
+class CostMap:
     """Totals and the cost map of one run.
 
     Parameters
@@ -77,45 +77,45 @@ class Ledger:
 
     Attributes
     ----------
-    map : ndarray of float, shape (7, rows, columns)
+    values : ndarray of float, shape (7, rows, columns)
         Per cell, the quantities of `Charge` in their order.
-    total, spent, unplaced : Charge
+    total, spent, unattributed : Charge
         Everything; what was paid in this run; what fell on no pixel of the image.
     """
 
     def __init__(self, image: Rect, cell: int) -> None:
         self.image, self.cell = image, cell
         shape = -(-image.h // cell), -(-image.w // cell)
-        self.map: NDArray[np.float64] = np.zeros((len(QUANTITIES), *shape))
-        self.total = self.spent = self.unplaced = Charge()
+        self.values: NDArray[np.float64] = np.zeros((len(QUANTITIES), *shape))
+        self.total = self.spent = self.unattributed = Cost()
 
     def add(
         self,
-        charge: Charge,
-        where: Rect,
+        cost: Cost,
+        core: Rect,
         *,
-        paid: bool,
+        spent: bool,
         weights: NDArray[np.float64] | None = None,
     ) -> None:
         """Book a charge.
 
         Parameters
         ----------
-        charge : Charge
+        cost : Charge
             What it cost.
-        where : Rect
+        core : Rect
             The core that it falls on, evenly, clipped to the image.
-        paid : bool
+        spent : bool
             Whether this run paid for it.
         weights : ndarray, optional
-            How it is spread over `where` instead, ``(rows, columns)``; sums to 1.
+            How it is spread over `core` instead, ``(rows, columns)``; sums to 1.
         """
-        self.total += charge
-        if paid:
-            self.spent += charge
-        clipped = where & self.image
+        self.total += cost
+        if spent:
+            self.spent += cost
+        clipped = core & self.image
         if clipped.empty:
-            self.unplaced += charge
+            self.unattributed += cost
             return
         # Even charges fall on the clipped core; spread ones where their samples were taken.
         if weights is None:
@@ -124,13 +124,13 @@ class Ledger:
                 for at in ((clipped.y, clipped.x), (clipped.y1 - 1, clipped.x1 - 1))
             )
             if (row, column) == (last, end):
-                self.map[:, row, column] += charge.amounts
+                self.values[:, row, column] += cost.amounts
                 return
-            weights, where = np.ones((1, 1)), clipped
-        y, ys = target_cells(clipped.y, clipped.y1, self.cell, self.map.shape[1])
-        x, xs = target_cells(clipped.x, clipped.x1, self.cell, self.map.shape[2])
-        rows = np.linspace(where.y, where.y1, weights.shape[0] + 1)
-        columns = np.linspace(where.x, where.x1, weights.shape[1] + 1)
+            weights, core = np.ones((1, 1)), clipped
+        y, ys = target_cells(clipped.y, clipped.y1, self.cell, self.values.shape[1])
+        x, xs = target_cells(clipped.x, clipped.x1, self.cell, self.values.shape[2])
+        rows = np.linspace(core.y, core.y1, weights.shape[0] + 1)
+        columns = np.linspace(core.x, core.x1, weights.shape[1] + 1)
         share = (
             overlap(rows, ys, clipped.y, clipped.y1)
             @ weights
@@ -138,8 +138,8 @@ class Ledger:
         )
         placed = share.sum()
         if placed <= 0:
-            self.unplaced += charge
+            self.unattributed += cost
             return
         share /= placed
-        block = self.map[:, y : y + share.shape[0], x : x + share.shape[1]]
-        block += np.array(charge.amounts)[:, None, None] * share
+        block = self.values[:, y : y + share.shape[0], x : x + share.shape[1]]
+        block += np.array(cost.amounts)[:, None, None] * share

@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.engine.buffer_pool import Spares
+from hrviewer.engine.buffer_pool import BufferPool
 from hrviewer.models import Network
-from hrviewer.models.threads import sharing, streams_here
+from hrviewer.models.threads import recommended_streams, share_cores
 
-__all__ = ["Device", "Inferred", "Priority", "is_out_of_memory", "streams_here"]
+__all__ = ["DeviceScheduler", "Priority", "TimedOutput", "is_out_of_memory", "recommended_streams"]
 
 
-NICE = 10
+NICENESS = 10
 """How much a polite device gives way."""
-LARGEST = 64
+MAX_BATCH = 64
 """The most inputs in a batch."""
-PAYS = 1.05
+MIN_SPEEDUP = 1.05
 """By how much a GPU must be quicker with twice the batch."""
 
 
@@ -47,7 +47,7 @@ class Priority(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Inferred:
+class TimedOutput:
     """One input's output and its share of the batch's time."""
 
     output: Any
@@ -58,22 +58,22 @@ class Inferred:
 class _Job:
     network: Network | None
     work: Any
-    future: Future[Inferred]
-    alone: bool = False
+    future: Future[TimedOutput]
+    exclusive: bool = False
 
     @property
-    def kind(self) -> object:
+    def batch_key(self) -> object:
         """Jobs of one kind fit one batch."""
-        fits = self.network is not None and not self.alone
+        fits = self.network is not None and not self.exclusive
         return (id(self.network), self.work.shape) if fits else id(self)
 
 
-class _Clock:
+class _SharedClock:
     """Splits the time in which anything runs evenly among what runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._running, self._share, self._since = 0, 0.0, 0.0
+        self._running, self._elapsed, self._since = 0, 0.0, 0.0
 
     def start(self) -> float:
         """Return when a job begins, to be handed to `stop`."""
@@ -92,9 +92,9 @@ class _Clock:
         with self._lock:
             now = time.perf_counter()
             if self._running:
-                self._share += (now - self._since) / self._running
+                self._elapsed += (now - self._since) / self._running
             self._running, self._since = self._running + more, now
-            return self._share
+            return self._elapsed
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -105,46 +105,46 @@ def is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "failed to allocate memory" in text
 
 
-def give_way() -> None:
+def lower_priority() -> None:
     """Let the calling thread, and those it starts, give way to the window.
 
     Niceness, not ``SCHED_IDLE``: that gives the smoother window, but beside any other busy
     process nothing is looked at any more, and an unprivileged thread cannot leave it again.
     """
     if sys.platform == "linux":  # elsewhere niceness is of the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
-class Device:
+class DeviceScheduler:
     """A device's queue and thread.
 
     Parameters
     ----------
     batch : int
-        Inputs per call, until `suit` finds what a GPU does best with. One is best for the tiles
+        Inputs per call, until `autotune_batch` finds what a GPU does best with. One is best for the tiles
         of a CPU, and makes results independent of who shared the batch; larger batches are
         filled up with zeros for the same reason.
-    polite : bool
+    low_priority : bool
         Give way to everything else on the machine, for use beside a window (Linux).
     streams : int
         How many batches are run at once, each by a thread and with its part of the cores.
 
     Attributes
     ----------
-    spares : Spares
+    buffers : Spares
         Where inputs may be prepared.
     """
 
-    def __init__(self, batch: int = 1, *, polite: bool = False, streams: int = 1) -> None:
+    def __init__(self, batch: int = 1, *, low_priority: bool = False, streams: int = 1) -> None:
         self.batch, self.streams = batch, streams
-        self._clock, self._suited = _Clock(), False
-        self.spares = Spares()
-        self._polite = polite
+        self._clock, self._autotuned = _SharedClock(), False
+        self.buffers = BufferPool()
+        self._low_priority = low_priority
         self._queues: dict[Priority, deque[_Job]] = {priority: deque() for priority in Priority}
         self._wake = threading.Condition()
         self._closed = False
         self._threads: list[threading.Thread] = []
-        self._hire(streams)
+        self._start_threads(streams)
 
     def submit(
         self,
@@ -152,17 +152,19 @@ class Device:
         array: NDArray[np.float32],
         priority: Priority = Priority.RUN,
         *,
-        alone: bool = False,
-    ) -> Future[Inferred]:
+        exclusive: bool = False,
+    ) -> Future[TimedOutput]:
         """Queue one input, ``(C, h, w)``; the future gives its output, ``(k, rows, columns)``.
 
-        One that is waited for `alone` has all cores, and no batch.
+        One that is waited for `exclusive` has all cores, and no batch.
         """
-        return self._put(_Job(network, array, Future(), alone), priority)
+        return self._enqueue(_Job(network, array, Future(), exclusive), priority)
 
-    def call(self, work: Callable[[], Any], priority: Priority = Priority.RUN) -> Future[Inferred]:
+    def call(
+        self, work: Callable[[], Any], priority: Priority = Priority.RUN
+    ) -> Future[TimedOutput]:
         """Queue anything else that belongs on these threads; it has all cores."""
-        return self._put(_Job(None, work, Future()), priority)
+        return self._enqueue(_Job(None, work, Future()), priority)
 
     @property
     def running(self) -> int:
@@ -181,22 +183,22 @@ class Device:
             if threading.current_thread() is not thread:
                 thread.join()
 
-    def suit(self, network: Network) -> None:
+    def autotune_batch(self, network: Network) -> None:
         """Find the batch that suits a network's tiles on a GPU, where none was found before.
 
         On the device's own thread. It is doubled as long as that pays and there is memory.
         """
-        if not network.device.startswith("cuda") or self._suited:
+        if not network.device.startswith("cuda") or self._autotuned:
             return
-        self._suited = True
-        self._hire(2)
+        self._autotuned = True
+        self._start_threads(2)
         it = network.card.input
         side = it.tile if it.fixed else it.tile + 2 * network.halo
         best = 0.0
-        for batch in (2**k for k in range(LARGEST.bit_length())):
-            if batch > (network.batch or LARGEST):
+        for batch in (2**k for k in range(MAX_BATCH.bit_length())):
+            if batch > (network.max_batch or MAX_BATCH):
                 break
-            inputs = np.zeros((batch, it.count, side, side), np.float32)
+            inputs = np.zeros((batch, it.channel_count, side, side), np.float32)
             try:
                 network(inputs)  # warms up
                 start = time.perf_counter()
@@ -204,18 +206,18 @@ class Device:
                 rate = batch / (time.perf_counter() - start)
             except MemoryError:
                 break
-            if rate < PAYS * best:
+            if rate < MIN_SPEEDUP * best:
                 break
             self.batch, best = batch, rate
 
-    def _hire(self, threads: int) -> None:
+    def _start_threads(self, count: int) -> None:
         """Have at least so many threads."""
-        while len(self._threads) < threads:
-            thread = threading.Thread(target=self._serve, name="hrviewer-device", daemon=True)
+        while len(self._threads) < count:
+            thread = threading.Thread(target=self._run_jobs, name="hrviewer-device", daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _put(self, job: _Job, priority: Priority) -> Future[Inferred]:
+    def _enqueue(self, job: _Job, priority: Priority) -> Future[TimedOutput]:
         with self._wake:
             if self._closed:
                 raise RuntimeError("the device is closed")
@@ -223,14 +225,14 @@ class Device:
             self._wake.notify()
         return job.future
 
-    def _take(self) -> list[_Job]:
+    def _next_batch(self) -> list[_Job]:
         """Wait for work; return a batch of one kind, empty when closed."""
         with self._wake:
             while True:
                 for queue in self._queues.values():
                     jobs: list[_Job] = []
                     for job in list(queue):
-                        if jobs and job.kind != jobs[0].kind:
+                        if jobs and job.batch_key != jobs[0].batch_key:
                             continue
                         queue.remove(job)
                         if job.future.set_running_or_notify_cancel():
@@ -243,20 +245,20 @@ class Device:
                     return []
                 self._wake.wait()
 
-    def _serve(self) -> None:
-        if self._polite:
-            give_way()
-        while jobs := self._take():
-            self._run(jobs)
+    def _run_jobs(self) -> None:
+        if self._low_priority:
+            lower_priority()
+        while jobs := self._next_batch():
+            self._run_batch(jobs)
 
-    def _run(self, jobs: list[_Job]) -> None:
+    def _run_batch(self, jobs: list[_Job]) -> None:
         if len(jobs) > self.batch:
-            self._run_apart(jobs, self.batch)
+            self._run_split(jobs, self.batch)
             return
         start = self._clock.start()
         try:
-            network, whole = jobs[0].network, jobs[0].network is None or jobs[0].alone
-            with sharing(1 if whole else self.streams):
+            network, whole = jobs[0].network, jobs[0].network is None or jobs[0].exclusive
+            with share_cores(1 if whole else self.streams):
                 if network is None:
                     outputs: Any = [jobs[0].work()]
                 else:
@@ -266,19 +268,19 @@ class Device:
             self._clock.stop(start)
             if is_out_of_memory(error) and jobs[0].network is not None and self.batch > 1:
                 self.batch //= 2
-                self._run_apart(jobs, self.batch)
+                self._run_split(jobs, self.batch)
             elif len(jobs) > 1:
-                self._run_apart(jobs, 1)  # one of them is at fault
+                self._run_split(jobs, 1)  # one of them is at fault
             else:
                 jobs[0].future.set_exception(error)
             return
         seconds = self._clock.stop(start) / len(jobs)
         for job, output in zip(jobs, outputs, strict=False):
-            job.future.set_result(Inferred(output, seconds))
+            job.future.set_result(TimedOutput(output, seconds))
 
-    def _run_apart(self, jobs: list[_Job], part: int) -> None:
-        for i in range(0, len(jobs), part):
-            self._run(jobs[i : i + part])
+    def _run_split(self, jobs: list[_Job], size: int) -> None:
+        for i in range(0, len(jobs), size):
+            self._run_batch(jobs[i : i + size])
 
     def _infer(self, network: Network, arrays: list[NDArray[np.float32]], batch: int) -> Any:
         if batch == 1:

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hrviewer.engine.device_scheduler import Device, Priority
+from hrviewer.engine.device_scheduler import DeviceScheduler, Priority
 from hrviewer.geometry import Rect
 from hrviewer.models import Network
-from hrviewer.pyramid import Meter, Pyramid
+from hrviewer.pyramid import Pyramid, ReadMeter
 
-__all__ = ["Sight"]
+__all__ = ["InferenceContext"]
 
 
-class Sight:
+class InferenceContext:
     """What one run looks with.
 
     Parameters
     ----------
     pyramid : Pyramid
         What is looked at.
-    networks : mapping of str to Network
+    models : mapping of str to Network
         Who looks, by role.
     device : Device
         Where networks run.
@@ -37,11 +37,11 @@ class Sight:
     def __init__(
         self,
         pyramid: Pyramid,
-        networks: Mapping[str, Network],
-        device: Device,
+        models: Mapping[str, Network],
+        device: DeviceScheduler,
         region: Rect,
         priority: Priority = Priority.RUN,
     ) -> None:
-        self.pyramid, self.networks, self.device = pyramid, networks, device
+        self.pyramid, self.models, self.device = pyramid, models, device
         self.region, self.priority = region, priority
-        self.meter = Meter()
+        self.meter = ReadMeter()

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine.canvas import Box
-from hrviewer.engine.cost import Charge
+from hrviewer.engine.cost import Cost
 from hrviewer.geometry import Patch, Rect
 
-__all__ = ["Seen", "pack_seen", "unpack_seen"]
+__all__ = ["InferenceResult", "deserialize", "serialize"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class InferenceResult:
     """What one look gave. It serves policies as their `Handle`.
 
     Parameters
@@ -39,13 +39,13 @@ class Seen:
         The output over `box`; one NaN cell if the look failed. Codes are in float16.
     box : tuple of float
         What `map` covers, ``(y, x, h, w)`` in level-0 pixels; at least the core.
-    charge : Charge
+    cost : Charge
         What it cost when it was computed.
     status : {"done", "cached", "failed"}
         How it came.
     error : str
         Why it failed.
-    spread : ndarray, optional
+    cost_weights : ndarray, optional
         How the charge falls over the core, ``(rows, columns)``, summing to 1; evenly if None.
     """
 
@@ -54,17 +54,17 @@ class Seen:
     value: NDArray[np.float64]
     map: NDArray[np.floating[Any]]
     box: Box
-    charge: Charge
+    cost: Cost
     status: Literal["done", "cached", "failed"] = "done"
     error: str = ""
-    spread: NDArray[np.float64] | None = field(default=None)
+    cost_weights: NDArray[np.float64] | None = field(default=None)
 
-    def served(self) -> Seen:
+    def as_cached(self) -> InferenceResult:
         """Return it as something that need not be computed again."""
         return self if self.status == "failed" else replace(self, status="cached")
 
 
-def pack_seen(seen: Sequence[Seen]) -> bytes:
+def serialize(results: Sequence[InferenceResult]) -> bytes:
     """Write looks as one ``.npz``, without pickles.
 
     Their arrays lie one after another, as a member for each type of number: thousands of tokens
@@ -72,8 +72,8 @@ def pack_seen(seen: Sequence[Seen]) -> bytes:
     """
     rows: list[dict[str, Any]] = []
     numbers: dict[str, list[NDArray[Any]]] = {}
-    for look in seen:
-        arrays = [look.value, look.map, *([] if look.spread is None else [look.spread])]
+    for look in results:
+        arrays = [look.value, look.map, *([] if look.cost_weights is None else [look.cost_weights])]
         for array in arrays:
             numbers.setdefault(array.dtype.char, []).append(array.ravel())
         rows.append(
@@ -83,7 +83,7 @@ def pack_seen(seen: Sequence[Seen]) -> bytes:
                 "halo": look.patch.halo,
                 "role": look.role,
                 "box": look.box,
-                "charge": look.charge.amounts,
+                "charge": look.cost.amounts,
                 "status": look.status,
                 "error": look.error,
                 "arrays": [(array.dtype.char, array.shape) for array in arrays],
@@ -96,7 +96,7 @@ def pack_seen(seen: Sequence[Seen]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_seen(data: bytes) -> list[Seen]:
+def deserialize(data: bytes) -> list[InferenceResult]:
     """Read what `pack_seen` wrote."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         members: dict[str, NDArray[Any]] = dict(file)
@@ -112,16 +112,16 @@ def unpack_seen(data: bytes) -> list[Seen]:
     for row in rows:
         value, plane, *spread = (array(*about) for about in row["arrays"])
         seen.append(
-            Seen(
+            InferenceResult(
                 patch=Patch(Rect(*row["core"]), row["scale"], row["halo"]),
                 role=row["role"],
                 value=value,
                 map=plane,
                 box=tuple(row["box"]),
-                charge=Charge(*row["charge"]),
+                cost=Cost(*row["charge"]),
                 status=row["status"],
                 error=row["error"],
-                spread=spread[0] if spread else None,
+                cost_weights=spread[0] if spread else None,
             )
         )
     return seen

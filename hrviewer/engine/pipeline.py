@@ -24,31 +24,31 @@ from numpy.typing import NDArray
 
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Box
-from hrviewer.engine.cost import Charge
-from hrviewer.engine.device_scheduler import Device, Inferred, Priority
-from hrviewer.engine.feature_inference import spanned, think, thinking
-from hrviewer.engine.inference_context import Sight
-from hrviewer.engine.patch_result import Seen
-from hrviewer.engine.postprocess import answer, as_box, crop, failed, kind_of
-from hrviewer.engine.run_control import Control, Stopped
-from hrviewer.engine.token_inference import packs, see_tokens
-from hrviewer.engine.warp_inference import see_warped
+from hrviewer.engine.cost import Cost
+from hrviewer.engine.device_scheduler import DeviceScheduler, Priority, TimedOutput
+from hrviewer.engine.feature_inference import feature_flops, feature_grid, run_on_features
+from hrviewer.engine.inference_context import InferenceContext
+from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
+from hrviewer.engine.run_control import RunControl, RunStopped
+from hrviewer.engine.token_inference import batch_groups, infer_tokens
+from hrviewer.engine.warp_inference import infer_warped
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Look, Role, Think, Warp, input_rect
+from hrviewer.strategies import FeatureRequest, ModelInfo, PatchRequest, WarpRequest, input_rect
 
-__all__ = ["Looker", "role_of"]
+__all__ = ["InferencePipeline", "model_info"]
 
-VERSION = 5
+RESULT_VERSION = 5
 """Raised when the same request would give another result."""
 
-SHARED = (None, "codes")
+REGION_INDEPENDENT = (None, "codes")
 """What a look paints that is not the run's answer: it is the same whatever the region."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _QueuedPatch:
     """A patch on its way through the pipeline."""
 
     index: int
@@ -58,16 +58,16 @@ class _Asked:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Looked:
+class _ProcessedPatch:
     """What became of it: what the network said, or why it was not asked."""
 
-    asked: _Asked
-    charge: Charge
-    inferred: Future[Inferred] | BaseException
+    queued: _QueuedPatch
+    cost: Cost
+    outcome: Future[TimedOutput] | BaseException
     array: NDArray[np.float32] | None = None
 
 
-class Looker(Sight):
+class InferencePipeline(InferenceContext):
     """The eyes of one run.
 
     Parameters
@@ -85,41 +85,45 @@ class Looker(Sight):
     def __init__(
         self,
         pyramid: Pyramid,
-        networks: Mapping[str, Network],
-        device: Device,
+        models: Mapping[str, Network],
+        device: DeviceScheduler,
         region: Rect,
         *,
         cache: ResultCache | None = None,
-        control: Control | None = None,
+        control: RunControl | None = None,
         priority: Priority = Priority.RUN,
         focus: Callable[[], tuple[float, float] | None] | None = None,
     ) -> None:
-        super().__init__(pyramid, networks, device, region, priority)
-        self.cache, self.control, self.focus = cache, control or Control(), focus
+        super().__init__(pyramid, models, device, region, priority)
+        self.cache, self.control, self.focus = cache, control or RunControl(), focus
 
     # What a request costs, before it is paid.
 
-    def flops(self, request: Look | Warp | Think) -> list[float]:
+    def flops(self, request: PatchRequest | WarpRequest | FeatureRequest) -> list[float]:
         """Return the nominal FLOPs of a request's parts, which can be paid one by one.
 
         Patches of a look are parts, unless they are tokens of one input: then the part that
         holds the group's last token carries the cost.
         """
-        network = self.networks[request.role]
-        if isinstance(request, Warp):
+        network = self.models[request.role]
+        if isinstance(request, WarpRequest):
             return [network.flops(*request.shape)]
-        if isinstance(request, Think):
-            return [thinking(network, request, spanned(request, network).shape)]
+        if isinstance(request, FeatureRequest):
+            return [feature_flops(network, request, feature_grid(request, network).shape)]
         if request.group is not None:
             sizes = Counter(request.group)
-            costs = {g: network.join_flops(n, request.merge) / n for g, n in sizes.items()}
+            costs = {g: network.token_flops(n, request.merge) / n for g, n in sizes.items()}
             return [costs[g] for g in request.group]
         return [
-            network.flops(*self._shape(request.role, self._rect(request.role, patch), patch.scale))
-            for patch in self._clipped(request)
+            network.flops(
+                *self._input_shape(request.role, self._input_rect(request.role, patch), patch.scale)
+            )
+            for patch in self._clip(request)
         ]
 
-    def look(self, request: Look | Warp | Think) -> Iterator[tuple[int, Seen]]:
+    def run(
+        self, request: PatchRequest | WarpRequest | FeatureRequest
+    ) -> Iterator[tuple[int, InferenceResult]]:
         """Carry a request out.
 
         Yields
@@ -134,47 +138,49 @@ class Looker(Sight):
         Stopped
             If the person stopped the run.
         """
-        if not isinstance(request, Look):
-            return self._joint([[[0]]], request)
+        if not isinstance(request, PatchRequest):
+            return self._run_jointly([[[0]]], request)
         if request.group is not None:
-            return self._joint(packs(request), request)
-        seen = self._round(request.role, self._clipped(request))
-        if request.into in SHARED and self.cache is not None:
+            return self._run_jointly(batch_groups(request), request)
+        seen = self._run_patches(request.role, self._clip(request))
+        if request.target in REGION_INDEPENDENT and self.cache is not None:
             # What is no answer may be what other runs ask for, too: it is computed once.
-            key = self._hash(self.networks[request.role], request.role, digest(request))
-            seen = self._in_turn(self.cache, key, seen)
+            key = self._hash(self.models[request.role], request.role, request_digest(request))
+            seen = self._run_once(self.cache, key, seen)
         # Several are run at once; but for a view, whose middle comes first, they come as asked.
-        return in_order(seen) if request.order == "given" or self.focus is None else seen
+        return release_in_order(seen) if request.order == "given" or self.focus is None else seen
 
-    def mark_read(self, seen: Seen) -> None:
+    def mark_as_read(self, result: InferenceResult) -> None:
         """Remember that a look of an earlier session has already paid for its tiles."""
-        if seen.role in self.networks:
-            rect = self._rect(seen.role, seen.patch) & self.pyramid.rect
+        if result.role in self.models:
+            rect = self._input_rect(result.role, result.patch) & self.pyramid.rect
             if not rect.empty:
-                self.meter.seen(self.pyramid.tiles(rect, seen.patch.scale))
+                self.meter.mark_paid(self.pyramid.tiles(rect, result.patch.scale))
 
-    def _in_turn(
-        self, cache: ResultCache, key: str, seen: Iterator[tuple[int, Seen]]
-    ) -> Iterator[tuple[int, Seen]]:
-        with cache.turn(key, self.control):
-            yield from seen
+    def _run_once(
+        self, cache: ResultCache, key: str, results: Iterator[tuple[int, InferenceResult]]
+    ) -> Iterator[tuple[int, InferenceResult]]:
+        with cache.single_flight(key, self.control):
+            yield from results
 
-    def _clipped(self, request: Look) -> list[Patch]:
+    def _clip(self, request: PatchRequest) -> list[Patch]:
         """Return patches with the cores that are answered for: what answers, in the region."""
-        within = self.pyramid.rect if request.into in SHARED else self.region
+        within = self.pyramid.rect if request.target in REGION_INDEPENDENT else self.region
         return [replace(patch, core=patch.core & within) for patch in request.patches]
 
     # One round of patches, each an input of its own.
 
-    def _round(self, role: str, patches: Sequence[Patch]) -> Iterator[tuple[int, Seen]]:
-        network = self.networks[role]
-        todo: list[_Asked] = []
+    def _run_patches(
+        self, role: str, patches: Sequence[Patch]
+    ) -> Iterator[tuple[int, InferenceResult]]:
+        network = self.models[role]
+        todo: list[_QueuedPatch] = []
         for index, patch in enumerate(patches):
-            rect = self._rect(role, patch)
-            asked = _Asked(index, patch, rect, self._key(network, role, patch, rect))
+            rect = self._input_rect(role, patch)
+            asked = _QueuedPatch(index, patch, rect, self._cache_key(network, role, patch, rect))
             found = self.cache.get(asked.key) if self.cache else None
             if found:
-                self.mark_read(found[0])
+                self.mark_as_read(found[0])
                 yield index, found[0]
             else:
                 todo.append(asked)
@@ -182,10 +188,10 @@ class Looker(Sight):
         if centre is not None:
             todo.sort(key=lambda asked: math.dist(asked.patch.core.center, centre))
         abandoned = threading.Event()
-        ready: SimpleQueue[_Looked] = SimpleQueue()
+        ready: SimpleQueue[_ProcessedPatch] = SimpleQueue()
         room = threading.Semaphore(2 * self.device.batch * self.device.streams + 2)
         reader = threading.Thread(
-            target=self._feed,
+            target=self._read_ahead,
             args=(network, todo, ready, room, abandoned),
             name="hrviewer-reader",
             daemon=True,
@@ -194,29 +200,29 @@ class Looker(Sight):
         try:
             for _ in todo:
                 looked = ready.get()
-                if isinstance(looked.inferred, Stopped):
-                    raise looked.inferred
-                seen = self._finish(network, role, looked)
+                if isinstance(looked.outcome, RunStopped):
+                    raise looked.outcome
+                seen = self._collect(network, role, looked)
                 room.release()
                 if self.cache:
-                    self.cache.put(looked.asked.key, [seen])
-                yield looked.asked.index, seen
+                    self.cache.put(looked.queued.key, [seen])
+                yield looked.queued.index, seen
                 if not self.control.wait():
-                    raise Stopped
+                    raise RunStopped
         finally:
             abandoned.set()
             room.release(len(todo) + 1)
             reader.join()
             while not ready.empty():
-                left = ready.get().inferred
+                left = ready.get().outcome
                 if isinstance(left, Future):
                     left.cancel()
 
-    def _feed(
+    def _read_ahead(
         self,
         network: Network,
-        todo: Sequence[_Asked],
-        ready: SimpleQueue[_Looked],
+        todo: Sequence[_QueuedPatch],
+        ready: SimpleQueue[_ProcessedPatch],
         room: threading.Semaphore,
         abandoned: threading.Event,
     ) -> None:
@@ -224,31 +230,31 @@ class Looker(Sight):
         for asked in todo:
             room.acquire()
             if abandoned.is_set() or not self.control.wait():
-                ready.put(_Looked(asked, Charge(), Stopped()))
+                ready.put(_ProcessedPatch(asked, Cost(), RunStopped()))
                 return
-            charge = Charge()
+            charge = Cost()
             try:
                 start = time.perf_counter()
-                with self.meter.reading() as reading:
+                with self.meter.measure() as reading:
                     pixels = self._read(network, asked)
-                charge = Charge(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
+                charge = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
                 start = time.perf_counter()
-                shape = network.card.input.count, *pixels.shape[:2]
-                array = network.card.prepare(pixels, self.device.spares.take(shape))
+                shape = network.card.input.channel_count, *pixels.shape[:2]
+                array = network.card.prepare(pixels, self.device.buffers.acquire(shape))
                 charge = replace(charge, prepare_s=time.perf_counter() - start)
                 future = self.device.submit(network, array, self.priority)
             except Exception as error:
-                ready.put(_Looked(asked, charge, error))
+                ready.put(_ProcessedPatch(asked, charge, error))
                 continue
             charge = replace(charge, flops=network.flops(*array.shape[1:]))
-            future.add_done_callback(partial(_deliver, ready, asked, charge, array))
+            future.add_done_callback(partial(_enqueue_result, ready, asked, charge, array))
 
-    def _read(self, network: Network, asked: _Asked) -> NDArray[Any]:
+    def _read(self, network: Network, queued: _QueuedPatch) -> NDArray[Any]:
         """Read a patch's input; what a fixed size asks for beyond the image is reflected."""
-        fill: Literal["reflect"] | None = None if asked.rect in self.pyramid.rect else "reflect"
+        fill: Literal["reflect"] | None = None if queued.rect in self.pyramid.rect else "reflect"
         pixels: NDArray[Any] = self.pyramid.read(
-            asked.rect,
-            asked.patch.scale,
+            queued.rect,
+            queued.patch.scale,
             fill=fill,
             meter=self.meter,
         )
@@ -256,91 +262,91 @@ class Looker(Sight):
             pixels = pixels[: network.card.input.tile, : network.card.input.tile]
         return pixels
 
-    def _finish(
+    def _collect(
         self,
         network: Network,
         role: str,
-        looked: _Looked,
-    ) -> Seen:
+        processed: _ProcessedPatch,
+    ) -> InferenceResult:
         """Turn an output into what the core was seen to hold."""
-        asked, charge = looked.asked, looked.charge
+        asked, charge = processed.queued, processed.cost
         try:
-            if isinstance(looked.inferred, BaseException):
-                raise looked.inferred
-            result = looked.inferred.result()
+            if isinstance(processed.outcome, BaseException):
+                raise processed.outcome
+            result = processed.outcome.result()
             start = time.perf_counter()
             charge = replace(charge, infer_s=result.seconds)
-            output, box = self._place(network, asked, np.asarray(result.output, np.float32))
-            if looked.array is not None and not np.may_share_memory(output, looked.array):
-                self.device.spares.give(looked.array)
+            output, box = self._crop_output(network, asked, np.asarray(result.output, np.float32))
+            if processed.array is not None and not np.may_share_memory(output, processed.array):
+                self.device.buffers.release(processed.array)
             if network.card.task == "embedding":
                 # Fresh or kept, the same: rounded before anything is made of them.
                 output = output.astype(np.float16)
-            value = answer(network.card, output, box, asked.patch.core, self.pyramid.rect)
+            value = summarize_core(network.card, output, box, asked.patch.core, self.pyramid.rect)
             if not np.isfinite(value).all():
                 raise ValueError("the network's output is not finite here")
         except CancelledError:
-            raise Stopped from None
+            raise RunStopped from None
         except Exception as error:
-            return failed(asked.patch, role, charge, network.card.outputs, error)
+            return failed_result(asked.patch, role, charge, network.card.output_channels, error)
         charge = replace(charge, post_s=time.perf_counter() - start)
-        return Seen(asked.patch, role, value, output, box, charge)
+        return InferenceResult(asked.patch, role, value, output, box, charge)
 
-    def _place(
-        self, network: Network, asked: _Asked, output: NDArray[np.float32]
+    def _crop_output(
+        self, network: Network, queued: _QueuedPatch, output: NDArray[np.float32]
     ) -> tuple[NDArray[np.floating[Any]], Box]:
         """Return the part of an output that speaks of the core, and what it covers."""
         _, rows, columns = output.shape
         if rows == columns == 1 and network.card.task in ("classification", "embedding"):
-            box = as_box(asked.rect)
+            box = as_box(queued.rect)
         else:
-            cell = network.stride * asked.patch.scale
-            box = (float(asked.rect.y), float(asked.rect.x), rows * cell, columns * cell)
-        kind = kind_of(network.card)
-        return crop(output, box, asked.patch.core, self.pyramid.rect, kind)
+            cell = network.stride * queued.patch.scale
+            box = (float(queued.rect.y), float(queued.rect.x), rows * cell, columns * cell)
+        kind = map_kind(network.card)
+        return crop(output, box, queued.patch.core, self.pyramid.rect, kind)
 
     # Requests whose parts belong together.
 
-    def _joint(
-        self, packed: list[list[list[int]]], request: Look | Warp | Think
-    ) -> Iterator[tuple[int, Seen]]:
-        network = self.networks[request.role]
-        for groups in packed:
-            key = self._hash(network, request.role, self.region, digest(request), groups)
+    def _run_jointly(
+        self, batches: list[list[list[int]]], request: PatchRequest | WarpRequest | FeatureRequest
+    ) -> Iterator[tuple[int, InferenceResult]]:
+        network = self.models[request.role]
+        for groups in batches:
+            key = self._hash(network, request.role, self.region, request_digest(request), groups)
             found = self.cache.get(key) if self.cache else None
             if found is None:
-                if isinstance(request, Look):
-                    found = see_tokens(self, network, request, groups)
-                elif isinstance(request, Warp):
-                    found = see_warped(self, network, request)
+                if isinstance(request, PatchRequest):
+                    found = infer_tokens(self, network, request, groups)
+                elif isinstance(request, WarpRequest):
+                    found = infer_warped(self, network, request)
                 else:
-                    found = think(self, network, request)
+                    found = run_on_features(self, network, request)
                 if self.cache:
                     self.cache.put(key, found)
             yield from zip(chain.from_iterable(groups), found, strict=True)
             if not self.control.wait():
-                raise Stopped
+                raise RunStopped
 
     # Names of results.
 
-    def _rect(self, role: str, patch: Patch) -> Rect:
-        return input_rect(role_of(self.networks[role]), patch, self.pyramid.rect)
+    def _input_rect(self, role: str, patch: Patch) -> Rect:
+        return input_rect(model_info(self.models[role]), patch, self.pyramid.rect)
 
-    def _shape(self, role: str, rect: Rect, scale: float) -> tuple[int, int]:
-        if self.networks[role].card.input.fixed:
-            tile = self.networks[role].card.input.tile
+    def _input_shape(self, role: str, rect: Rect, scale: float) -> tuple[int, int]:
+        if self.models[role].card.input.fixed:
+            tile = self.models[role].card.input.tile
             return tile, tile
         return math.ceil(rect.h / scale - 1e-9), math.ceil(rect.w / scale - 1e-9)
 
-    def _key(self, network: Network, role: str, patch: Patch, rect: Rect) -> str:
+    def _cache_key(self, network: Network, role: str, patch: Patch, rect: Rect) -> str:
         return self._hash(
             network, role, rect.astuple(), patch.core.astuple(), patch.scale, patch.halo
         )
 
     def _hash(self, network: Network, *parts: object) -> str:
         everything = (
-            VERSION,
-            self.pyramid.levels[0].image,
+            RESULT_VERSION,
+            self.pyramid.levels[0].image_key,
             network.digest,
             network.backend,
             network.device,
@@ -352,53 +358,55 @@ class Looker(Sight):
         return hashlib.blake2b(repr(everything).encode(), digest_size=16).hexdigest()
 
 
-def _deliver(
-    ready: SimpleQueue[_Looked],
-    asked: _Asked,
-    charge: Charge,
+def _enqueue_result(
+    ready: SimpleQueue[_ProcessedPatch],
+    queued: _QueuedPatch,
+    cost: Cost,
     array: NDArray[np.float32],
-    done: Future[Inferred],
+    done: Future[TimedOutput],
 ) -> None:
-    ready.put(_Looked(asked, charge, done, array))
+    ready.put(_ProcessedPatch(queued, cost, done, array))
 
 
-def role_of(network: Network) -> Role:
+def model_info(network: Network) -> ModelInfo:
     """Return what a policy may know of a network."""
-    return Role(
+    return ModelInfo(
         network.card,
         network.stride,
         network.halo,
         network.flops,
         network.period,
-        join_flops=network.join_flops if network.joint else None,
-        explains=network.explains,
+        token_flops=network.token_flops if network.accepts_tokens else None,
+        supports_attribution=network.has_attribution,
     )
 
 
-def in_order(seen: Iterator[tuple[int, Seen]]) -> Iterator[tuple[int, Seen]]:
+def release_in_order(
+    results: Iterator[tuple[int, InferenceResult]],
+) -> Iterator[tuple[int, InferenceResult]]:
     """Hold results back until all before them have come."""
-    waiting: dict[int, Seen] = {}
+    waiting: dict[int, InferenceResult] = {}
     following = 0
-    for index, look in seen:
+    for index, look in results:
         waiting[index] = look
         while following in waiting:
             yield following, waiting.pop(following)
             following += 1
 
 
-def digest(request: Look | Warp | Think) -> str:
+def request_digest(request: PatchRequest | WarpRequest | FeatureRequest) -> str:
     """Return a hash of what is asked."""
     hasher = hashlib.blake2b(digest_size=16)
-    if isinstance(request, Look):
+    if isinstance(request, PatchRequest):
         hasher.update(repr(request).encode())
-    elif isinstance(request, Warp):
+    elif isinstance(request, WarpRequest):
         where = request.rect, request.core, request.shape, request.grid.shape
-        parts = (request.role, *where, request.into)
+        parts = (request.role, *where, request.target)
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
-        places = [(handle.patch, *map(float, handle.box)) for handle in request.handles]
-        how = request.where, request.into, request.explain
+        places = [(handle.patch, *map(float, handle.box)) for handle in request.results]
+        how = request.region, request.target, request.attribution
         hasher.update(repr((request.role, places, how)).encode())
-        for handle in request.handles:
+        for handle in request.results:
             hasher.update(np.ascontiguousarray(handle.map).tobytes())
     return hasher.hexdigest()

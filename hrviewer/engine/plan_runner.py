@@ -6,12 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from hrviewer.engine.patch_result import Seen
-from hrviewer.engine.pipeline import Looker, digest
-from hrviewer.engine.run_control import Stopped
-from hrviewer.strategies import Answer, Look, Plan, Request, Result, Show, Think, Warp
+from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.pipeline import InferencePipeline, request_digest
+from hrviewer.engine.run_control import RunStopped
+from hrviewer.strategies import (
+    Estimate,
+    FeatureRequest,
+    PatchRequest,
+    Plan,
+    Publish,
+    Request,
+    Response,
+    WarpRequest,
+)
 
-__all__ = ["Progress", "Sink", "Update", "Watch", "drive"]
+__all__ = ["Callback", "Progress", "Sink", "Update", "run_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,27 +29,27 @@ class Progress:
 
     Parameters
     ----------
-    done, asked : int
+    done, requested : int
         Looks finished, and asked for so far.
     flops : float
         Nominal FLOPs so far.
     """
 
     done: int
-    asked: int
+    requested: int
     flops: float
 
 
 T = TypeVar("T")
 
-Update = Look | Warp | Think | Seen | Show | Progress
-Watch = Callable[[Update], None]
+Update = PatchRequest | WarpRequest | FeatureRequest | InferenceResult | Publish | Progress
+Callback = Callable[[Update], None]
 
 
 class Sink(Protocol):
     """Where a run is written."""
 
-    def replay(self, number: int, name: str) -> Sequence[Seen] | None:
+    def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
         """Return what request `number` gave in an earlier session, None if it was not finished.
 
         `name` is the request's digest; UserError if that session asked something else.
@@ -48,45 +57,57 @@ class Sink(Protocol):
         ...
 
     def commit(
-        self, number: int, name: str, request: Look | Warp | Think, seen: Sequence[Seen]
+        self,
+        number: int,
+        name: str,
+        request: PatchRequest | WarpRequest | FeatureRequest,
+        results: Sequence[InferenceResult],
     ) -> None:
         """Keep one finished request."""
         ...
 
-    def restore(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+    def restore(
+        self,
+        request: PatchRequest | WarpRequest | FeatureRequest,
+        results: Sequence[InferenceResult],
+    ) -> None:
         """Record a replayed request."""
         ...
 
-    def leave(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+    def record_partial(
+        self,
+        request: PatchRequest | WarpRequest | FeatureRequest,
+        results: Sequence[InferenceResult],
+    ) -> None:
         """Record what came of a request that was stopped; it will be asked again."""
         ...
 
-    def show(self, show: Show) -> None:
+    def publish(self, publication: Publish) -> None:
         """Record what the strategy published."""
         ...
 
 
-def drive(
+def run_plan(
     plan: Plan,
-    looker: Looker,
+    pipeline: InferencePipeline,
     sink: Sink,
     *,
     budget: float = float("inf"),
-    watch: Watch | None = None,
-) -> Answer | None:
+    on_event: Callback | None = None,
+) -> Estimate | None:
     """Carry a plan out.
 
     Parameters
     ----------
     plan : generator
         The strategy's policy.
-    looker : Looker
+    pipeline : Looker
         Does the looking.
     sink : Sink
         Where it is written; finished requests are replayed from it.
     budget : float
         FLOPs for everything; a look that passes it is answered as a prefix, with ``stop``.
-    watch : callable, optional
+    on_event : callable, optional
         Told of every request, then of its looks as they come, of what is shown, and of progress;
         on this thread.
 
@@ -95,47 +116,47 @@ def drive(
     Answer or None
         None if the person stopped the run.
     """
-    tell = watch or (lambda update: None)
+    tell = on_event or (lambda update: None)
     spent, number, done, asked, stop = 0.0, 0, 0, 0, False
-    result: Result | None = None
+    result: Response | None = None
     request: Request | None = None
-    found: dict[int, Seen] = {}
+    found: dict[int, InferenceResult] = {}
     try:
         while True:
             try:
                 request = next(plan) if result is None else plan.send(result)
             except StopIteration as end:
-                answer: Answer = end.value
+                answer: Estimate = end.value
                 return answer
-            if isinstance(request, Show):
-                sink.show(request)
+            if isinstance(request, Publish):
+                sink.publish(request)
                 tell(request)
-                result = Result((), spent, budget - spent, stop)
+                result = Response((), spent, budget - spent, stop)
                 continue
-            if not looker.control.wait():
-                raise Stopped
-            costs = looker.flops(request)
-            paid = 0 if stop else affordable(request, costs, budget - spent)
+            if not pipeline.control.wait():
+                raise RunStopped
+            costs = pipeline.flops(request)
+            paid = 0 if stop else affordable_prefix(request, costs, budget - spent)
             if paid < len(costs):
                 stop = True
-                if not isinstance(request, Look) or paid == 0:
-                    result = Result((), spent, budget - spent, stop)
+                if not isinstance(request, PatchRequest) or paid == 0:
+                    result = Response((), spent, budget - spent, stop)
                     continue
-                request = some(request, range(paid))
+                request = subset(request, range(paid))
             asked += paid
-            name = digest(request)
+            name = request_digest(request)
             tell(request)
             kept = sink.replay(number, name)
             if kept is not None:
                 for look in kept:
-                    looker.mark_read(look)
+                    pipeline.mark_as_read(look)
                     tell(look)
                 sink.restore(request, kept)
                 seen = list(kept)
                 done += len(seen)
             else:
                 reached = spent
-                for index, look in looker.look(request):
+                for index, look in pipeline.run(request):
                     found[index] = look
                     tell(look)
                     done += 1
@@ -147,25 +168,27 @@ def drive(
             number += 1
             spent += sum(costs[:paid])
             tell(Progress(done, asked, spent))
-            result = Result(tuple(seen), spent, budget - spent, stop)
-    except Stopped:
-        if found and request is not None and not isinstance(request, Show):
+            result = Response(tuple(seen), spent, budget - spent, stop)
+    except RunStopped:
+        if found and request is not None and not isinstance(request, Publish):
             which = sorted(found)
-            part = some(request, which) if isinstance(request, Look) else request
-            sink.leave(part, [found[i] for i in which])
+            part = subset(request, which) if isinstance(request, PatchRequest) else request
+            sink.record_partial(part, [found[i] for i in which])
         return None
     finally:
         plan.close()
 
 
-def affordable(request: Look | Warp | Think, costs: Sequence[float], left: float) -> int:
-    """Return how many of a request's parts, from the first, `left` FLOPs pay for."""
-    group = request.group if isinstance(request, Look) else None
+def affordable_prefix(
+    request: PatchRequest | WarpRequest | FeatureRequest, costs: Sequence[float], budget: float
+) -> int:
+    """Return how many of a request's parts, from the first, `budget` FLOPs pay for."""
+    group = request.group if isinstance(request, PatchRequest) else None
     paid, total = 0, 0.0
     for i, cost in enumerate(costs):
         total += cost
         # Rounding must not cut off the last patch of an exact budget.
-        if total > left * (1 + 1e-9):
+        if total > budget * (1 + 1e-9):
             break
         # Tokens of one input are paid together.
         if group is None or i + 1 == len(costs) or group[i + 1] != group[i]:
@@ -173,15 +196,15 @@ def affordable(request: Look | Warp | Think, costs: Sequence[float], left: float
     return paid
 
 
-def some(request: Look, which: Sequence[int]) -> Look:
+def subset(request: PatchRequest, indices: Sequence[int]) -> PatchRequest:
     """Return some of a look's patches, by their indices."""
 
     def chosen(items: tuple[T, ...] | None) -> tuple[T, ...] | None:
-        return tuple(items[i] for i in which) if items else None
+        return tuple(items[i] for i in indices) if items else None
 
     return replace(
         request,
-        patches=tuple(request.patches[i] for i in which),
+        patches=tuple(request.patches[i] for i in indices),
         group=chosen(request.group),
         scores=chosen(request.scores),
     )

@@ -11,35 +11,35 @@ from functools import partial
 import numpy as np
 
 from hrviewer.engine.budget import Budget
-from hrviewer.engine.device_scheduler import Device, Priority
-from hrviewer.engine.int8_calibration import calibrating, prepared
-from hrviewer.engine.pipeline import role_of
-from hrviewer.engine.priors import Hints, checked
+from hrviewer.engine.device_scheduler import DeviceScheduler, Priority
+from hrviewer.engine.int8_calibration import calibration_tiles, prepare_patch
+from hrviewer.engine.pipeline import model_info
+from hrviewer.engine.priors import Priors, validate_priors
 from hrviewer.engine.roles import native_scale
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.models import BUILTINS, Network, Pack, builtin
+from hrviewer.models import BUILTINS, ModelBundle, Network, builtin
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Role, Scene, Strategy
+from hrviewer.strategies import ModelInfo, PlanContext, Strategy
 
-__all__ = ["Networks", "build_scene", "speaker"]
+__all__ = ["LoadedModels", "answering_network", "build_context"]
 
 
-class Networks(Mapping[str, Network]):
+class LoadedModels(Mapping[str, Network]):
     """A pack's networks and the built-in roles, loaded when first asked for.
 
     Parameters
     ----------
-    pack : Pack
+    bundle : Pack
         Where the networks are.
     device : Device
         Networks are loaded on its thread.
-    name : str
+    device_name : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
     precision : str
         ``float32``, ``bfloat16`` or ``int8``. In eight bits only ``main`` runs, and only on the
-        image that it was calibrated on: see `on`. All others run in float32.
+        image that it was calibrated on: see `for_image`. All others run in float32.
 
     Attributes
     ----------
@@ -52,17 +52,21 @@ class Networks(Mapping[str, Network]):
     """
 
     def __init__(
-        self, pack: Pack, device: Device, name: str = "auto", precision: str = "float32"
+        self,
+        bundle: ModelBundle,
+        device: DeviceScheduler,
+        device_name: str = "auto",
+        precision: str = "float32",
     ) -> None:
-        self.pack, self.device = pack, device
-        self.name, self.precision = name, precision
+        self.bundle, self.device = bundle, device
+        self.device_name, self.precision = device_name, precision
         self.notes: list[str] = []
         self.setup_s = 0.0
         self.calibrated: tuple[Rect, ...] = ()
         self._loaded: dict[str, Network] = {}
-        self._sights: dict[str, int] = {}
-        self._image = ""
-        self._here: Networks | None = None
+        self._receptive_fields: dict[str, int] = {}
+        self._image_id = ""
+        self._calibrated: LoadedModels | None = None
 
     def __getitem__(self, role: str) -> Network:
         if role not in self._loaded:
@@ -73,128 +77,130 @@ class Networks(Mapping[str, Network]):
 
     def __iter__(self) -> Iterator[str]:
         # There is always a scout: see `_load`.
-        return iter(dict.fromkeys([*self.pack.roles, "scout", *BUILTINS]))
+        return iter(dict.fromkeys([*self.bundle.roles, "scout", *BUILTINS]))
 
     def __len__(self) -> int:
         return len(list(iter(self)))
 
     def __contains__(self, role: object) -> bool:
         name = str(role).partition("/")[0]
-        return name in self.pack.roles or name == "scout" or name in BUILTINS
+        return name in self.bundle.roles or name == "scout" or name in BUILTINS
 
     def _load(self, role: str) -> Network:
         name, dense, k = role.partition("/")
         if dense:
-            from hrviewer.models.shift_and_stitch import Dense
+            from hrviewer.models.shift_and_stitch import ShiftAndStitch
 
-            return Dense(self[name], int(k))
+            return ShiftAndStitch(self[name], int(k))
         if role in BUILTINS:
             return builtin(role)
-        if role == "scout" and role not in self.pack.roles:
+        if role == "scout" and role not in self.bundle.roles:
             stand_in = (
-                "@foreground" if "histology" in self.pack.description.lower() else "@gradient"
+                "@foreground" if "histology" in self.bundle.description.lower() else "@gradient"
             )
             self.notes.append(f"the pack has no scout: {stand_in} stands in for it")
             return builtin(stand_in)
-        if role not in self.pack.roles:
-            raise UserError(
-                f"the pack {self.pack.name!r} has no network for the role {role!r}; it has: "
-                f"{', '.join(self.pack.roles)}. Choose a strategy that needs only these"
+        if role not in self.bundle.roles:
+            raise HrviewerError(
+                f"the pack {self.bundle.name!r} has no network for the role {role!r}; it has: "
+                f"{', '.join(self.bundle.roles)}. Choose a strategy that needs only these"
             )
         eight = self.precision == "int8" and role != "main"
-        return self._on_device(role, "float32" if eight else self.precision)
+        return self._load_on_device(role, "float32" if eight else self.precision)
 
-    def on(self, pyramid: Pyramid) -> Networks:
+    def for_image(self, pyramid: Pyramid) -> LoadedModels:
         """Return the networks that look at an image: these, or in eight bits those made for it.
 
         The last image's are kept.
         """
-        image = pyramid.levels[0].image
-        if self.precision != "int8" or self._image == image:
+        image = pyramid.levels[0].image_key
+        if self.precision != "int8" or self._image_id == image:
             return self
-        if self._here is None or self._here._image != image:
-            here = Networks(self.pack, self.device, self.name, self.precision)
-            here._calibrate(pyramid)
-            self._here = here
-        return self._here
+        if self._calibrated is None or self._calibrated._image_id != image:
+            here = LoadedModels(self.bundle, self.device, self.device_name, self.precision)
+            here._calibrate_on(pyramid)
+            self._calibrated = here
+        return self._calibrated
 
-    def _calibrate(self, pyramid: Pyramid) -> None:
+    def _calibrate_on(self, pyramid: Pyramid) -> None:
         start = time.perf_counter()
-        exact = self.exact()
-        patches = calibrating(pyramid, exact)
-        samples = [prepared(pyramid, exact, patch) for patch in patches]
-        self._loaded["main"] = self._on_device("main", "int8", samples)
+        exact = self.in_float32()
+        patches = calibration_tiles(pyramid, exact)
+        samples = [prepare_patch(pyramid, exact, patch) for patch in patches]
+        self._loaded["main"] = self._load_on_device("main", "int8", samples)
         self.calibrated = tuple(patch.core for patch in patches)
-        self._image = pyramid.levels[0].image
+        self._image_id = pyramid.levels[0].image_key
         self.setup_s += time.perf_counter() - start
 
-    def sight(self, role: str) -> int:
+    def receptive_field(self, role: str) -> int:
         """Return the context with which a role's tiles join exactly; see `measure_sight`."""
-        if role not in self._sights:
-            from hrviewer.models.probe import measure_sight
+        if role not in self._receptive_fields:
+            from hrviewer.models.probe import measure_exact_halo
 
             start, network = time.perf_counter(), self[role]
-            job = self.device.call(partial(measure_sight, network), Priority.LIVE)
-            self._sights[role] = job.result().output
+            job = self.device.call(partial(measure_exact_halo, network), Priority.LIVE)
+            self._receptive_fields[role] = job.result().output
             self.setup_s += time.perf_counter() - start
-        return self._sights[role]
+        return self._receptive_fields[role]
 
-    def exact(self, role: str = "main") -> Network:
+    def in_float32(self, role: str = "main") -> Network:
         """Return a role's network in float32, to compare with."""
-        return self._on_device(role, "float32")
+        return self._load_on_device(role, "float32")
 
-    def _on_device(self, role: str, precision: str, samples: Sequence[Floats] = ()) -> Network:
+    def _load_on_device(self, role: str, precision: str, samples: Sequence[Floats] = ()) -> Network:
         def load() -> Network:
             if precision == "float32":  # a pack of one's own need not know of others
-                network = self.pack.load(role, self.name)
+                network = self.bundle.load(role, self.device_name)
             elif samples:
-                network = self.pack.load(role, self.name, precision=precision, samples=samples)
+                network = self.bundle.load(
+                    role, self.device_name, precision=precision, samples=samples
+                )
             else:
-                network = self.pack.load(role, self.name, precision=precision)
+                network = self.bundle.load(role, self.device_name, precision=precision)
             if role == "main":
-                self.device.suit(network)
+                self.device.autotune_batch(network)
             return network
 
         network: Network = self.device.call(load, Priority.LIVE).result().output
         return network
 
 
-class _Roles(Mapping[str, Role]):
+class _ModelInfos(Mapping[str, ModelInfo]):
     """The same, as policies see them."""
 
-    def __init__(self, networks: Networks) -> None:
-        self._networks = networks
+    def __init__(self, models: LoadedModels) -> None:
+        self._models = models
 
-    def __getitem__(self, role: str) -> Role:
-        sight = partial(self._networks.sight, role)
-        return replace(role_of(self._networks[role]), sight=sight)
+    def __getitem__(self, role: str) -> ModelInfo:
+        sight = partial(self._models.receptive_field, role)
+        return replace(model_info(self._models[role]), measure_halo=sight)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._networks)
+        return iter(self._models)
 
     def __len__(self) -> int:
-        return len(self._networks)
+        return len(self._models)
 
     def __contains__(self, role: object) -> bool:
-        return role in self._networks
+        return role in self._models
 
 
-def speaker(networks: Networks, strategy: Strategy) -> Network:
+def answering_network(models: LoadedModels, strategy: Strategy) -> Network:
     """Return the network whose card says what a strategy's answer means."""
-    return networks[strategy.speaker(networks.pack.roles)]
+    return models[strategy.answering_role(models.bundle.roles)]
 
 
-def build_scene(
+def build_context(
     pyramid: Pyramid,
-    networks: Networks,
+    models: LoadedModels,
     strategy: Strategy,
     *,
     region: Rect | None = None,
     budget: Budget | None = None,
     rate: float | None = None,
     seed: int = 0,
-    hints: Hints | None = None,
-) -> tuple[Scene, list[str], float | None]:
+    priors: Priors | None = None,
+) -> tuple[PlanContext, list[str], float | None]:
     """Say what a policy may know, and load what it needs.
 
     Parameters
@@ -209,7 +215,7 @@ def build_scene(
         FLOPs per second, when resuming a run that measured it.
     seed : int
         Of whatever the policy draws at random.
-    hints : mapping, optional
+    priors : mapping, optional
         What the person drew, or what earlier runs saw, over the whole image.
 
     Returns
@@ -227,20 +233,20 @@ def build_scene(
     """
     clipped = pyramid.rect if region is None else region & pyramid.rect
     if clipped.empty:
-        raise UserError(
+        raise HrviewerError(
             f"the region {region.astuple() if region else ()} (y, x, h, w) lies outside the image "
             f"of {pyramid.shape[0]} × {pyramid.shape[1]} pixels"
         )
     for role in strategy.roles:
-        networks[role]
-    main = role_of(networks["main"])
+        models[role]
+    main = model_info(models["main"])
     scale, note = native_scale(main.card, pyramid)
-    notes = [*pyramid.notes, *networks.notes, *([note] if note else [])]
+    notes = [*pyramid.notes, *models.notes, *([note] if note else [])]
 
     def measured() -> float:
         nonlocal rate
         if rate is None:
-            rate = measure_rate(networks["main"], networks.device)
+            rate = measure_flops_rate(models["main"], models.device)
         return rate
 
     whole = main.flops_per_pixel() * clipped.area / scale**2
@@ -252,22 +258,22 @@ def build_scene(
         flops = max(strategy.default_budget * whole, min(few, whole))
     else:
         flops = math.inf
-    scene = Scene(
+    scene = PlanContext(
         shape=pyramid.shape,
         downsamples=tuple(level.downsample[0] for level in pyramid.levels),
         pixel_size=pyramid.pixel_size,
         region=clipped,
-        native=scale,
-        roles=_Roles(networks),
+        native_scale=scale,
+        models=_ModelInfos(models),
         budget=flops,
         seed=seed,
-        hints=checked(strategy, hints),
+        priors=validate_priors(strategy, priors),
         pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
     )
     return scene, notes, rate
 
 
-def measure_rate(network: Network, device: Device, times: int = 3) -> float:
+def measure_flops_rate(network: Network, device: DeviceScheduler, times: int = 3) -> float:
     """Return the FLOPs per second that the device does with this network's tiles."""
     tile = network.card.input.tile
     channels = {"gray": 1, "rgb": 3, "bgr": 3}.get(

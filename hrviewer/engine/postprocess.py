@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.engine.canvas import Box, Kind, cover
-from hrviewer.engine.cost import Charge
-from hrviewer.engine.patch_result import Seen
+from hrviewer.engine.canvas import Box, MapKind, core_coverage
+from hrviewer.engine.cost import Cost
+from hrviewer.engine.patch_result import InferenceResult
 from hrviewer.geometry import Patch, Rect
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 from hrviewer.models.attention_pooling import pool
 
-__all__ = ["answer", "as_box", "crop", "failed", "kind_of"]
+__all__ = ["as_box", "crop", "failed_result", "map_kind", "summarize_core"]
 
 
 def as_box(rect: Rect) -> Box:
@@ -22,19 +22,19 @@ def as_box(rect: Rect) -> Box:
     return float(rect.y), float(rect.x), float(rect.h), float(rect.w)
 
 
-def kind_of(card: Card) -> Kind:
+def map_kind(card: ModelCard) -> MapKind:
     """Return what moving this network's map from grid to grid must keep."""
     return "mass" if card.task in ("density", "detection") else "intensity"
 
 
-def answer(
-    card: Card, values: NDArray[np.floating[Any]], box: Box, core: Rect, image: Rect
+def summarize_core(
+    card: ModelCard, values: NDArray[np.floating[Any]], box: Box, core: Rect, image: Rect
 ) -> NDArray[np.float64]:
     """Return what a map says of a core, ``(k,)``: counts, areas, probabilities, a code.
 
     Of a head that attends it is what `pool` returns, to be joined with what others say.
     """
-    rows, columns = cover(box, (values.shape[1], values.shape[2]), core, image)
+    rows, columns = core_coverage(box, (values.shape[1], values.shape[2]), core, image)
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
     weights = np.outer(rows[rows > 0], columns[columns > 0])
     part = values[inside].astype(np.float64)
@@ -46,12 +46,12 @@ def answer(
         part = cell * (np.arange(len(part))[:, None, None] == best)
     total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
     # Counts and areas add up; everything else is a mean.
-    additive = kind_of(card) == "mass" or card.task == "segmentation"
+    additive = map_kind(card) == "mass" or card.task == "segmentation"
     return total if additive else total / max(float(weights.sum()), 1e-12)
 
 
 def crop(
-    output: NDArray[np.float32], box: Box, core: Rect, image: Rect, kind: Kind
+    output: NDArray[np.float32], box: Box, core: Rect, image: Rect, kind: MapKind
 ) -> tuple[NDArray[np.float32], Box]:
     """Return the part of a map that touches the core.
 
@@ -71,7 +71,7 @@ def crop(
             )
         ]
         output = (output * np.outer(*inside)).astype(np.float32)
-    cover_y, cover_x = cover(box, (rows, columns), core, image)
+    cover_y, cover_x = core_coverage(box, (rows, columns), core, image)
     r, c = np.flatnonzero(cover_y > 0), np.flatnonzero(cover_x > 0)
     if not len(r) or not len(c):
         raise ValueError("the network's output does not reach the patch's core")
@@ -79,15 +79,17 @@ def crop(
     return part, (box[0] + r[0] * dy, box[1] + c[0] * dx, len(r) * dy, len(c) * dx)
 
 
-def failed(patch: Patch, role: str, charge: Charge, k: int, error: BaseException) -> Seen:
+def failed_result(
+    patch: Patch, role: str, cost: Cost, k: int, error: BaseException
+) -> InferenceResult:
     """Return a look that gave nothing."""
-    return Seen(
+    return InferenceResult(
         patch,
         role,
         np.full(k, np.nan),
         np.full((k, 1, 1), np.nan, np.float32),
         as_box(patch.core),
-        charge,
+        cost,
         status="failed",
         error=f"{type(error).__name__}: {error}".splitlines()[0],
     )

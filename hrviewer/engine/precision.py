@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from hrviewer.engine.device_scheduler import Priority
-from hrviewer.engine.int8_calibration import fullest, prepared
-from hrviewer.engine.plan_setup import Networks
+from hrviewer.engine.int8_calibration import highest_contrast, prepare_patch
+from hrviewer.engine.plan_setup import LoadedModels
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Scene, tiles
+from hrviewer.strategies import PlanContext, tiles
 
-__all__ = ["Off", "how_far_off"]
+__all__ = ["PrecisionDeviation", "measure_deviation"]
 
 
 @dataclass(frozen=True)
-class Off:
+class PrecisionDeviation:
     """How far a precision is from float32.
 
     Parameters
@@ -49,14 +49,14 @@ class Off:
             "compared with float32"
         )
 
-    def json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it for a run's header."""
         return asdict(self)
 
 
-def how_far_off(
-    pyramid: Pyramid, networks: Networks, scene: Scene, priority: Priority = Priority.RUN
-) -> Off | None:
+def measure_deviation(
+    pyramid: Pyramid, models: LoadedModels, context: PlanContext, priority: Priority = Priority.RUN
+) -> PrecisionDeviation | None:
     """Compare the main network with itself in float32, on tiles of the region.
 
     On the fullest of some that are spread over it: of glass nothing is said, and nothing is off.
@@ -73,20 +73,20 @@ def how_far_off(
     Off or None
         None where it runs in float32 anyway.
     """
-    if networks.precision == "float32":
+    if models.precision == "float32":
         return None
-    main, exact = networks["main"], networks.exact()
-    there = tiles(scene.main, scene.region, scene.native)
-    fresh = [patch for patch in there if all((patch.core & r).empty for r in networks.calibrated)]
+    main, exact = models["main"], models.in_float32()
+    there = tiles(context.main, context.region, context.native_scale)
+    fresh = [patch for patch in there if all((patch.core & r).empty for r in models.calibrated)]
     pairs = []
-    for patch in fullest(pyramid, main, fresh or there):
-        array = prepared(pyramid, main, patch)
-        pair = [networks.device.submit(network, array, priority) for network in (exact, main)]
+    for patch in highest_contrast(pyramid, main, fresh or there):
+        array = prepare_patch(pyramid, main, patch)
+        pair = [models.device.submit(network, array, priority) for network in (exact, main)]
         pairs.append([np.asarray(future.result().output, float).ravel() for future in pair])
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
     whole = float(np.abs(one.sum())) or 1.0
     spread_ = float(one.std()) or float(np.abs(one).max()) or 1.0
     rms = float(np.sqrt(np.mean((other - one) ** 2)))
     total = float(other.sum() - one.sum()) / whole
-    known = 0 if fresh or not networks.calibrated else len(pairs)
-    return Off(main.precision, len(pairs), total, rms / spread_, known)
+    known = 0 if fresh or not models.calibrated else len(pairs)
+    return PrecisionDeviation(main.precision, len(pairs), total, rms / spread_, known)

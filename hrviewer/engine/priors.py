@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.strategies import Strategy
 
-__all__ = ["Hints", "checked", "fingerprints"]
+__all__ = ["Priors", "prior_fingerprints", "validate_priors"]
 
-Hints = Mapping[str, NDArray[np.floating]]
+Priors = Mapping[str, NDArray[np.floating]]
 
 
-def checked(strategy: Strategy, hints: Mapping[str, Any] | None) -> dict[str, NDArray[np.floating]]:
+def validate_priors(
+    strategy: Strategy, priors: Mapping[str, Any] | None
+) -> dict[str, NDArray[np.floating]]:
     """Return hints that a strategy takes.
 
     Raises
@@ -26,13 +28,13 @@ def checked(strategy: Strategy, hints: Mapping[str, Any] | None) -> dict[str, ND
         If it takes none of that name, or one is not a map of numbers.
     """
     found: dict[str, NDArray[np.floating]] = {}
-    for name, value in (hints or {}).items():
-        if name not in strategy.hints:
-            known = ", ".join(strategy.hints) or "none"
-            raise UserError(f"{strategy.id} takes no hint {name!r}; it takes: {known}")
+    for name, value in (priors or {}).items():
+        if name not in strategy.priors:
+            known = ", ".join(strategy.priors) or "none"
+            raise HrviewerError(f"{strategy.id} takes no hint {name!r}; it takes: {known}")
         array = np.asarray(value)
         if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
-            raise UserError(
+            raise HrviewerError(
                 f"the hint {name!r} is a map over the whole image, (rows, columns), not "
                 f"{array.dtype} of shape {array.shape}"
             )
@@ -40,11 +42,11 @@ def checked(strategy: Strategy, hints: Mapping[str, Any] | None) -> dict[str, ND
     return found
 
 
-def fingerprints(hints: Hints) -> dict[str, str]:
+def prior_fingerprints(priors: Priors) -> dict[str, str]:
     """Return a hash of each hint, by its name."""
     return {
         name: hashlib.blake2b(
             repr(array.shape).encode() + np.ascontiguousarray(array).tobytes(), digest_size=16
         ).hexdigest()
-        for name, array in sorted(hints.items())
+        for name, array in sorted(priors.items())
     }

@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine.canvas import Canvas
-from hrviewer.engine.cost import Ledger
-from hrviewer.engine.patch_result import Seen
+from hrviewer.engine.cost import CostMap
+from hrviewer.engine.patch_result import InferenceResult
 from hrviewer.geometry import Rect
-from hrviewer.strategies import Look, Show, Think, Warp
+from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
-__all__ = ["MAP_SIDE", "PatchRow", "Published", "Record", "map_cell"]
+__all__ = ["MAP_SIDE", "PatchRow", "PublishedEstimate", "RunRecord", "map_cell_side"]
 
 MAP_SIDE = 1024
 """Cells along the longer side of the saliency and cost maps, at most."""
 
 
-def map_cell(image: Rect) -> int:
+def map_cell_side(image: Rect) -> int:
     """Return the side of the overview maps' cells: a power of two of at least 16 pixels."""
     octave = math.ceil(math.log2(max(image.h, image.w, 1) / MAP_SIDE))
     return 1 << max(4, octave)
@@ -59,7 +59,7 @@ class PatchRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedEstimate:
     """An estimate that a strategy published: its sum over classes, after how many FLOPs."""
 
     flops: float
@@ -67,7 +67,7 @@ class Published:
     interval: tuple[float, float] | None
 
 
-class Record:
+class RunRecord:
     """What a run has seen and spent.
 
     Parameters
@@ -78,13 +78,13 @@ class Record:
         Where ``main``'s answers are painted.
     region : Rect, optional
         Nothing is painted outside; the image by default.
-    keep : callable, optional
+    create_embeddings : callable, optional
         Makes the map that a role's codes are kept in, of its name, their width and the side of
         their cells in level-0 pixels. Without it they are not kept.
 
     Attributes
     ----------
-    ledger : Ledger
+    cost_map : Ledger
         Totals and the cost map.
     saliency : Canvas
         One plane; what the strategy found worth a look.
@@ -96,7 +96,7 @@ class Record:
         Its 95 % interval.
     published : list of Published
         All of them, in order.
-    codes : Canvas or None
+    embeddings : Canvas or None
         What was encoded, where it is kept.
     """
 
@@ -105,21 +105,25 @@ class Record:
         image: Rect,
         output: Canvas,
         region: Rect | None = None,
-        keep: Callable[[str, int, float], Canvas] | None = None,
+        create_embeddings: Callable[[str, int, float], Canvas] | None = None,
     ) -> None:
         self.image, self.output, self.region = image, output, region or image
-        self.codes: Canvas | None = None
-        self._keep = keep
-        cell = map_cell(image)
-        self.ledger = Ledger(image, cell)
+        self.embeddings: Canvas | None = None
+        self._create_embeddings = create_embeddings
+        cell = map_cell_side(image)
+        self.cost_map = CostMap(image, cell)
         self.saliency = Canvas.in_memory(image, cell, 1, "intensity")
         self.patches: list[PatchRow] = []
         self.estimate: NDArray[np.float64] | None = None
         self.interval: tuple[float, float] | None = None
-        self.published: list[Published] = []
+        self.published: list[PublishedEstimate] = []
 
     def add(
-        self, request: Look | Warp | Think, seen: Sequence[Seen], *, replayed: bool = False
+        self,
+        request: PatchRequest | WarpRequest | FeatureRequest,
+        results: Sequence[InferenceResult],
+        *,
+        replayed: bool = False,
     ) -> None:
         """Book, list and paint one request's looks.
 
@@ -127,22 +131,22 @@ class Record:
         ----------
         request : Look, Warp or Think
             What was asked.
-        seen : sequence of Seen
+        results : sequence of Seen
             What came, in the order asked.
         replayed : bool
             Whether an earlier session paid for them.
         """
-        scores = request.scores if isinstance(request, Look) else None
+        scores = request.scores if isinstance(request, PatchRequest) else None
         # A network that says how sure it is gives its variances after its answers.
-        answers = slice(self.output.values.shape[0] if request.into == "output" else None)
-        for i, look in enumerate(seen):
+        answers = slice(self.output.values.shape[0] if request.target == "output" else None)
+        for i, look in enumerate(results):
             if look.patch.core.empty:  # context: what it was context of bears its cost
                 continue
             paid = look.status != "cached" and not replayed
-            self.ledger.add(look.charge, look.patch.core, paid=paid, weights=look.spread)
+            self.cost_map.add(look.cost, look.patch.core, spent=paid, weights=look.cost_weights)
             core = look.patch.core
             number = len(self.patches)
-            cost = look.charge
+            cost = look.cost
             self.patches.append(
                 PatchRow(
                     number,
@@ -163,19 +167,23 @@ class Record:
                     look.error,
                 )
             )
-        there = [look for look in seen if look.status != "failed" and not look.patch.core.empty]
+        there = [look for look in results if look.status != "failed" and not look.patch.core.empty]
         if not there:
             return
-        if request.into == "codes" and self._keep is not None and self.codes is None:
+        if (
+            request.target == "codes"
+            and self._create_embeddings is not None
+            and self.embeddings is None
+        ):
             first = there[0]
             cell = first.box[2] / first.map.shape[1]
-            self.codes = self._keep(first.role, len(first.map), cell)
-        canvases = {"output": self.output, "saliency": self.saliency, "codes": self.codes}
-        canvas = canvases.get(request.into or "")
+            self.embeddings = self._create_embeddings(first.role, len(first.map), cell)
+        canvases = {"output": self.output, "saliency": self.saliency, "codes": self.embeddings}
+        canvas = canvases.get(request.target or "")
         if canvas is None:
             return
 
-        def plane(look: Seen) -> NDArray[np.floating[Any]]:
+        def plane(look: InferenceResult) -> NDArray[np.floating[Any]]:
             return look.map.mean(axis=0, keepdims=True) if canvas is self.saliency else look.map
 
         # Coarse first, so that one request's finer looks lie on top.
@@ -184,16 +192,16 @@ class Record:
             (plane(look)[answers], look.box, look.patch.core, look.patch.scale) for look in there
         )
 
-    def show(self, show: Show) -> None:
+    def publish(self, publication: Publish) -> None:
         """Take what the strategy published."""
-        if show.kind == "estimate":
-            self.estimate, self.interval = np.asarray(show.map, float), show.interval
-            total, flops = float(self.estimate.sum()), self.ledger.total.flops
-            self.published.append(Published(flops, total, show.interval))
+        if publication.kind == "estimate":
+            self.estimate, self.interval = np.asarray(publication.map, float), publication.interval
+            total, flops = float(self.estimate.sum()), self.cost_map.total.flops
+            self.published.append(PublishedEstimate(flops, total, publication.interval))
             return
-        box: Any = tuple(map(float, show.rect.astuple()))
-        core = show.rect & self.region
-        self.saliency.paint(np.asarray(show.map, np.float32)[None], box, core, 0.0)
+        box: Any = tuple(map(float, publication.rect.astuple()))
+        core = publication.rect & self.region
+        self.saliency.paint(np.asarray(publication.map, np.float32)[None], box, core, 0.0)
 
     def counts(self) -> dict[str, int]:
         """Return how many looks were done, served from the cache, failed."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 from hrviewer.geometry import snap_scale
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid
 
 __all__ = ["native_scale"]
 
-SAME_PIXELS = 0.10
+PIXEL_SIZE_TOLERANCE = 0.10
 """Pixel sizes that differ by less are taken as equal."""
 
 
-def native_scale(card: Card, pyramid: Pyramid) -> tuple[float, str]:
+def native_scale(card: ModelCard, pyramid: Pyramid) -> tuple[float, str]:
     """Return the scale at which the network sees pixels of its own size, and what to say of it."""
     wanted, have = card.input.pixel_size, pyramid.pixel_size
     if wanted is None:
@@ -25,7 +25,7 @@ def native_scale(card: Card, pyramid: Pyramid) -> tuple[float, str]:
             "full resolution is taken for it"
         )
     scale = wanted / math.sqrt(have[0] * have[1])
-    if abs(scale - 1) <= SAME_PIXELS:
+    if abs(scale - 1) <= PIXEL_SIZE_TOLERANCE:
         return 1.0, ""
     snapped = snap_scale(scale)
     return snapped, (

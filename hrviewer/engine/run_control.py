@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import threading
 
-__all__ = ["Control", "Stopped"]
+__all__ = ["RunControl", "RunStopped"]
 
 
-class Stopped(Exception):
+class RunStopped(Exception):
     """The person stopped the run; what was seen stays."""
 
 
-class Control:
+class RunControl:
     """What the screen holds of a run at work."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
-        self._go = threading.Event()
-        self._go.set()
+        self._running = threading.Event()
+        self._running.set()
 
     def stop(self) -> None:
         """End the run within one batch; it can be resumed."""
         self._stop.set()
-        self._go.set()
+        self._running.set()
 
     def pause(self) -> None:
         """Hold the run after the batch in flight."""
-        self._go.clear()
+        self._running.clear()
 
     def resume(self) -> None:
         """Go on after a pause."""
-        self._go.set()
+        self._running.set()
 
     @property
     def stopped(self) -> bool:
@@ -40,9 +40,9 @@ class Control:
     @property
     def paused(self) -> bool:
         """Whether the run is held."""
-        return not self._go.is_set()
+        return not self._running.is_set()
 
     def wait(self) -> bool:
         """Wait while paused; return whether to go on."""
-        self._go.wait()
+        self._running.wait()
         return not self.stopped

@@ -15,20 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from hrviewer.engine.canvas import Kind
+from hrviewer.engine.canvas import MapKind
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import Meter, Pyramid
+from hrviewer.pyramid import Pyramid, ReadMeter
 from hrviewer.strategies.nonuniform.grid_sampler import forward, inverse
 
-__all__ = ["finest", "sample", "spread", "unwarp"]
+__all__ = ["finest_scale", "sample", "sample_density", "unwarp"]
 
-BLOCK = 256
+BLOCK_SIDE = 256
 """Side of the part of the canvas that is sampled at once: what bounds the memory."""
 
 Floats = NDArray[np.float64]
 
 
-def positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
+def grid_positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
     """Return where in 0..1 the canvas looks at rows `at` and columns `bt`, ``(2, m, n)``."""
     # As `forward` does it, first along one axis, then along the other.
     g = len(grid) - 1
@@ -41,7 +41,7 @@ def positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
     return found
 
 
-def finest(rect: Rect, grid: Floats, shape: tuple[int, int]) -> float:
+def finest_scale(rect: Rect, grid: Floats, shape: tuple[int, int]) -> float:
     """Return the level-0 pixels per canvas pixel where the warp looks closest."""
     g = len(grid) - 1
     dy = float(np.diff(grid[..., 0], axis=0).min()) * g * rect.h / shape[0]
@@ -54,7 +54,7 @@ def sample(
     rect: Rect,
     grid: Floats,
     shape: tuple[int, int],
-    meter: Meter | None = None,
+    meter: ReadMeter | None = None,
 ) -> NDArray[np.float32]:
     """Return the warped picture, ``shape + (c,)``, in the image's range.
 
@@ -72,10 +72,10 @@ def sample(
         Who is charged for the tiles.
     """
     out: NDArray[np.float32] | None = None
-    for top in range(0, shape[0], BLOCK):
-        for left in range(0, shape[1], BLOCK):
-            rows = np.arange(top, min(top + BLOCK, shape[0]))
-            columns = np.arange(left, min(left + BLOCK, shape[1]))
+    for top in range(0, shape[0], BLOCK_SIDE):
+        for left in range(0, shape[1], BLOCK_SIDE):
+            rows = np.arange(top, min(top + BLOCK_SIDE, shape[0]))
+            columns = np.arange(left, min(left + BLOCK_SIDE, shape[1]))
             part = _sample_block(pyramid, rect, grid, shape, rows, columns, meter)
             if out is None:
                 out = np.empty((*shape, part.shape[2]), np.float32)
@@ -91,14 +91,14 @@ def _sample_block(
     shape: tuple[int, int],
     rows: NDArray[np.intp],
     columns: NDArray[np.intp],
-    meter: Meter | None,
+    meter: ReadMeter | None,
 ) -> NDArray[np.float32]:
     h, w = shape
     at, bt = (rows + 0.5) / h, (columns + 0.5) / w
-    y, x = positions(grid, at, bt)
+    y, x = grid_positions(grid, at, bt)
     y, x = rect.y + y * rect.h, rect.x + x * rect.w
-    edges_y = positions(grid, np.append(rows, rows[-1] + 1) / h, bt)[0]
-    edges_x = positions(grid, at, np.append(columns, columns[-1] + 1) / w)[1]
+    edges_y = grid_positions(grid, np.append(rows, rows[-1] + 1) / h, bt)[0]
+    edges_x = grid_positions(grid, at, np.append(columns, columns[-1] + 1) / w)[1]
     local = np.maximum(np.diff(edges_y, axis=0) * rect.h, np.diff(edges_x, axis=1) * rect.w)
     octave = np.log2(np.maximum(local, 1.0))
     out: NDArray[np.float32] | None = None
@@ -126,7 +126,7 @@ def _sample_block(
 
 
 def unwarp(
-    values: NDArray[np.floating[Any]], grid: Floats, shape: tuple[int, int], kind: Kind
+    values: NDArray[np.floating[Any]], grid: Floats, shape: tuple[int, int], kind: MapKind
 ) -> NDArray[np.float32]:
     """Take a map on the canvas back to the rectangle.
 
@@ -147,7 +147,7 @@ def unwarp(
         For intensities NaN where the grid does not reach.
     """
     _, rows, columns = values.shape
-    places, areas = _back(grid, shape)
+    places, areas = _invert_grid(grid, shape)
     reached = areas > 0
     if kind == "intensity":
         where = [places[..., 0] * rows - 0.5, places[..., 1] * columns - 0.5]
@@ -176,7 +176,7 @@ def unwarp(
     return out.astype(np.float32)
 
 
-def spread(grid: Floats, rect: Rect, core: Rect, side: int = 64) -> Floats:
+def sample_density(grid: Floats, rect: Rect, core: Rect, side: int = 64) -> Floats:
     """Return which share of a core's samples fell where, ``(side, side)``, summing to 1."""
     ys = (core.y + (np.arange(side) + 0.5) / side * core.h - rect.y) / rect.h
     xs = (core.x + (np.arange(side) + 0.5) / side * core.w - rect.x) / rect.w
@@ -185,5 +185,5 @@ def spread(grid: Floats, rect: Rect, core: Rect, side: int = 64) -> Floats:
     return shares
 
 
-def _back(grid: Floats, shape: tuple[int, int]) -> tuple[Floats, Floats]:
+def _invert_grid(grid: Floats, shape: tuple[int, int]) -> tuple[Floats, Floats]:
     return inverse(grid, *((np.arange(n) + 0.5) / n for n in shape))

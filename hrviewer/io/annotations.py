@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
-from hrviewer.io.atomic_write import cannot
+from hrviewer.io.atomic_write import write_error
 from hrviewer.io.features import Feature
 from hrviewer.io.geojson import as_geojson, read_geojson, read_json_file
 
-__all__ = ["FILE", "author", "keep_annotations", "now", "read_annotations"]
+__all__ = ["ANNOTATIONS_FILE", "current_user", "read_annotations", "timestamp", "write_annotations"]
 
-FILE = "annotations.geojson"
+ANNOTATIONS_FILE = "annotations.geojson"
 
 
-def author() -> str:
+def current_user() -> str:
     """Return who sits at this machine."""
     try:
         return getpass.getuser()
@@ -30,7 +30,7 @@ def author() -> str:
         return "unknown"
 
 
-def now() -> str:
+def timestamp() -> str:
     """Return the time, ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -43,11 +43,11 @@ def read_annotations(run: Path) -> list[Feature]:
     UserError
         If the file is damaged.
     """
-    path = run / FILE
+    path = run / ANNOTATIONS_FILE
     return list(read_geojson(read_json_file(path), path)) if path.is_file() else []
 
 
-def keep_annotations(run: Path, drawn: Iterable[Feature]) -> None:
+def write_annotations(run: Path, annotations: Iterable[Feature]) -> None:
     """Replace what was drawn over a run.
 
     Raises
@@ -56,8 +56,8 @@ def keep_annotations(run: Path, drawn: Iterable[Feature]) -> None:
         If it cannot be written; what was kept before, is kept.
     """
     names = uuid5(NAMESPACE_URL, f"hrviewer:{run.name}")
-    path, new = run / FILE, run / f".{FILE}.new"
-    features = [as_geojson(feature, names) for feature in drawn]
+    path, new = run / ANNOTATIONS_FILE, run / f".{ANNOTATIONS_FILE}.new"
+    features = [as_geojson(feature, names) for feature in annotations]
     try:
         new.write_text(
             json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False),
@@ -66,4 +66,4 @@ def keep_annotations(run: Path, drawn: Iterable[Feature]) -> None:
         os.replace(new, path)
     except OSError as error:
         new.unlink(missing_ok=True)
-        raise cannot(path, error) from error
+        raise write_error(path, error) from error

@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
-__all__ = ["Picture", "name_axes", "upright", "write_picture", "write_pictures"]
+__all__ = ["WritableImage", "axis_aligned", "name_axes", "write_array", "write_arrays"]
 
 BLOCK = 1024
 CHUNK = 512
 COARSEST = 512
 
-TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-USUAL = {0: "", 1: "z", 2: "tz", 3: "tcz"}
+AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
+DEFAULT_AXES = {0: "", 1: "z", 2: "tz", 3: "tcz"}
 """What leading axes are taken for, by their number, where nobody names them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Picture:
+class WritableImage:
     """An image or labels, as they are to be written.
 
     Parameters
@@ -74,13 +74,13 @@ def name_axes(labels: Sequence[str], ndim: int) -> str:
         If there are fewer than two, or more than five.
     """
     if not 2 <= ndim <= 5:
-        raise UserError(f"an OME-Zarr has two to five axes, not {ndim}")
+        raise HrviewerError(f"an OME-Zarr has two to five axes, not {ndim}")
     told = "".join(label.lower() for label in labels[: ndim - 2])
     known = len(told) == ndim - 2 and told == "".join(a for a in "tcz" if a in told)
-    return (told if known else USUAL[ndim - 2]) + "yx"
+    return (told if known else DEFAULT_AXES[ndim - 2]) + "yx"
 
 
-def upright(
+def axis_aligned(
     data: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]
 ) -> tuple[Any, NDArray[np.float64], NDArray[np.float64], bool]:
     """Return an array as it lies in the world: turned by right angles, mirrored, if it has to be.
@@ -128,22 +128,22 @@ def upright(
     return turned, scale, translate, True
 
 
-def write_pictures(pictures: Sequence[Picture], target: Path) -> None:
+def write_arrays(layers: Sequence[WritableImage], target: Path) -> None:
     """Write images and labels as one OME-Zarr: a single image, or a group of several.
 
     Labels lie in the first image; without one, the first of them is an image of its own.
 
     Parameters
     ----------
-    pictures : sequence of Picture
+    layers : sequence of Picture
         What to write.
     target : Path
         The folder.
     """
     import zarr
 
-    images = [picture for picture in pictures if not picture.labels]
-    labels = [picture for picture in pictures if picture.labels]
+    images = [picture for picture in layers if not picture.labels]
+    labels = [picture for picture in layers if picture.labels]
     if not images:
         images, labels = labels[:1], labels[1:]
     root = zarr.open_group(target, mode="w", zarr_format=3)
@@ -155,88 +155,91 @@ def write_pictures(pictures: Sequence[Picture], target: Path) -> None:
     else:
         folders = [target]
     for image, folder in zip(images, folders, strict=True):
-        write_picture(image, folder)
+        write_array(image, folder)
     if labels:
         group = zarr.open_group(folders[0] / "labels", mode="w", zarr_format=3)
         names = []
         for picture in labels:
-            names.append(unused(picture.name, names))
-            write_picture(picture, folders[0] / "labels" / names[-1], inside=True)
+            names.append(unique_name(picture.name, names))
+            write_array(picture, folders[0] / "labels" / names[-1], nested=True)
         group.attrs["ome"] = {"version": "0.5", "labels": names}
 
 
-def unused(name: str, taken: Sequence[str]) -> str:
+def unique_name(name: str, existing: Sequence[str]) -> str:
     """Return a name that a folder can have, and no other has."""
     plain = "".join(c if c.isalnum() or c in " -_." else "_" for c in name).strip(" .")[:80]
     plain = plain or "layer"
     found, number = plain, 1
-    while found in taken:
+    while found in existing:
         number += 1
         found = f"{plain} {number}"
     return found
 
 
-def write_picture(picture: Picture, folder: Path, *, inside: bool = False) -> None:
-    """Write one image, or labels `inside` of one, as a pyramid in y and x."""
+def write_array(source: WritableImage, folder: Path, *, nested: bool = False) -> None:
+    """Write one image, or labels `nested` of one, as a pyramid in y and x."""
     import dask.array as da
     import zarr
 
-    data = da.asarray(picture.data)
+    data = da.asarray(source.data)
     dtype = np.dtype(np.uint8) if data.dtype == bool else data.dtype
     if dtype.kind not in "uif":
-        raise UserError(f"{picture.name} holds {dtype}: only whole and real numbers are written")
+        raise HrviewerError(f"{source.name} holds {dtype}: only whole and real numbers are written")
     shapes = [data.shape]
     while max(shapes[-1][-2:]) > COARSEST:
         *lead, h, w = shapes[-1]
         shapes.append((*lead, -(-h // 2), -(-w // 2)))
     group = zarr.open_group(folder, mode="a", zarr_format=3)
-    group.attrs["ome"] = {**group.attrs.get("ome", {}), **about(picture, len(shapes), inside)}  # type: ignore[dict-item]
+    group.attrs["ome"] = {
+        **group.attrs.get("ome", {}),  # type: ignore[dict-item]
+        **image_metadata(source, len(shapes), nested),
+    }
     finer: Any = data
     for i, shape in enumerate(shapes):
         chunks = (*(1 for _ in shape[:-2]), *(min(CHUNK, side) for side in shape[-2:]))
         array: Any = group.create_array(
-            str(i), shape=shape, chunks=chunks, dtype=dtype, dimension_names=tuple(picture.axes)
+            str(i), shape=shape, chunks=chunks, dtype=dtype, dimension_names=tuple(source.axes)
         )
-        for *at, ys, xs in blocks(shape):
+        for *at, ys, xs in iter_blocks(shape):
             where = (*at, ys, xs)
             if i == 0:
                 array[where] = np.asarray(finer[where]).astype(dtype, copy=False)
             else:
                 fine = (*at, *(slice(2 * part.start, 2 * part.stop) for part in (ys, xs)))
-                array[where] = halved(np.asarray(finer[fine]), picture.labels)
+                array[where] = downsample_plane(np.asarray(finer[fine]), source.labels)
         finer = array
 
 
-def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+def iter_blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
     """Yield where each block lies: one plane, at most `BLOCK` pixels per side."""
     spans = ([slice(a, min(a + BLOCK, n)) for a in range(0, n, BLOCK)] for n in shape[-2:])
     return product(*map(range, shape[:-2]), *spans)
 
 
-def halved(plane: NDArray[Any], labels: bool) -> NDArray[Any]:
+def downsample_plane(plane: NDArray[Any], labels: bool) -> NDArray[Any]:
     """Return half of a plane: every second pixel of labels, else the means of 2 × 2 without NaN."""
-    from hrviewer.io.writers.omezarr import halved as means
+    from hrviewer.io.writers.omezarr import mean_2x2
 
     if labels:
         return plane[::2, ::2]
-    found = means(plane)
+    found = mean_2x2(plane)
     if plane.dtype.kind in "ui":
         found = np.floor(found + 0.5)
     return found.astype(plane.dtype)
 
 
-def about(picture: Picture, levels: int, inside: bool) -> dict[str, Any]:
+def image_metadata(source: WritableImage, levels: int, nested: bool) -> dict[str, Any]:
     """Return the metadata of an image."""
     axes = []
-    for name in picture.axes:
-        unit = {"unit": picture.unit} if TYPES[name] == "space" and picture.unit else {}
-        axes.append({"name": name, "type": TYPES[name], **unit})
+    for name in source.axes:
+        unit = {"unit": source.unit} if AXIS_TYPES[name] == "space" and source.unit else {}
+        axes.append({"name": name, "type": AXIS_TYPES[name], **unit})
     datasets = []
     for i in range(levels):
-        factor = np.array([2.0**i if name in "yx" else 1.0 for name in picture.axes])
-        scale = np.asarray(picture.scale, float)
+        factor = np.array([2.0**i if name in "yx" else 1.0 for name in source.axes])
+        scale = np.asarray(source.scale, float)
         # Of a coarser level the first pixel's centre lies further in.
-        shift = np.asarray(picture.translate, float) + (factor - 1) / 2 * scale
+        shift = np.asarray(source.translate, float) + (factor - 1) / 2 * scale
         datasets.append(
             {
                 "path": str(i),
@@ -246,11 +249,11 @@ def about(picture: Picture, levels: int, inside: bool) -> dict[str, Any]:
                 ],
             }
         )
-    image = {"name": picture.name, "axes": axes, "datasets": datasets,
-             "type": "nearest" if picture.labels else "mean"}  # fmt: skip
+    image = {"name": source.name, "axes": axes, "datasets": datasets,
+             "type": "nearest" if source.labels else "mean"}  # fmt: skip
     told: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
-    if picture.labels:
+    if source.labels:
         told["image-label"] = {"version": "0.5"} | (
-            {"source": {"image": "../../"}} if inside else {}
+            {"source": {"image": "../../"}} if nested else {}
         )
     return told

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
-__all__ = ["beside", "cannot", "free"]
+__all__ = ["atomic_path", "require_new_path", "write_error"]
 
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space, or choose another place",
@@ -26,13 +26,13 @@ REASONS = {
 }
 
 
-def cannot(path: Path, error: OSError) -> UserError:
+def write_error(path: Path, error: OSError) -> HrviewerError:
     """Return in one line why a place cannot be written to."""
     why = REASONS.get(error.errno or 0, error.strerror or str(error))
-    return UserError(f"{path} cannot be written: {why}")
+    return HrviewerError(f"{path} cannot be written: {why}")
 
 
-def free(path: str | Path) -> Path:
+def require_new_path(path: str | Path) -> Path:
     """Return a path under which nothing is yet, in a folder that is there.
 
     Raises
@@ -42,19 +42,19 @@ def free(path: str | Path) -> Path:
     """
     path = Path(path).expanduser()
     if "\0" in str(path):
-        raise UserError(f"{str(path)!r} holds a character that no name can hold: leave it out")
+        raise HrviewerError(f"{str(path)!r} holds a character that no name can hold: leave it out")
     try:
         if os.path.lexists(path):
-            raise UserError(f"{path} exists: choose another name, or remove it first")
+            raise HrviewerError(f"{path} exists: choose another name, or remove it first")
         if not path.parent.is_dir():
-            raise UserError(f"there is no folder {path.parent}: make it first")
+            raise HrviewerError(f"there is no folder {path.parent}: make it first")
     except OSError as error:
-        raise cannot(path, error) from None
+        raise write_error(path, error) from None
     return path
 
 
 @contextmanager
-def beside(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a place beside `path`; what was written there, file or folder, is renamed at the end.
 
     Whatever goes wrong, nothing stands under `path` that was not there before, and nothing is
@@ -70,14 +70,14 @@ def beside(path: str | Path) -> Iterator[Path]:
     UserError
         If the place is taken, missing, full or not to be written to.
     """
-    path = free(path)
+    path = require_new_path(path)
     # No part of the name is used: what is added to a long one would be too long.
     part = path.with_name(f".hrviewer-{uuid4().hex}.part")
     try:
         yield part
-        settle(part, path)
+        move_into_place(part, path)
     except OSError as error:
-        raise cannot(path, error) from error
+        raise write_error(path, error) from error
     finally:
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
@@ -85,16 +85,16 @@ def beside(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def settle(part: Path, path: Path) -> None:
+def move_into_place(part: Path, path: Path) -> None:
     """Rename, but never over what somebody else wrote in the meantime."""
     if part.is_dir():
         if os.path.lexists(path):
-            raise UserError(f"{path} exists: choose another name, or remove it first")
+            raise HrviewerError(f"{path} exists: choose another name, or remove it first")
         os.rename(part, path)
         return
     try:
         os.link(part, path)
     except FileExistsError:
-        raise UserError(f"{path} exists: choose another name, or remove it first") from None
+        raise HrviewerError(f"{path} exists: choose another name, or remove it first") from None
     except OSError:  # a file system without links
         os.rename(part, path)

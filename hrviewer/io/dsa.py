@@ -9,54 +9,54 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io.features import Feature, Ring, rectangle
-from hrviewer.io.geojson import colour
+from hrviewer.io.geojson import class_color
 
-__all__ = ["as_element", "is_dsa", "read_dsa"]
+__all__ = ["as_elements", "is_dsa", "read_dsa"]
 
-TURN = 64
+ELLIPSE_CORNERS = 64
 """Corners of what stands for an ellipse."""
 
 
-def as_element(feature: Feature, names: UUID) -> Iterator[dict[str, Any]]:
+def as_elements(feature: Feature, namespace: UUID) -> Iterator[dict[str, Any]]:
     """Yield a feature's elements: one for each of its parts.
 
     Measurements go into ``user``, which the archive keeps as it is.
     """
-    r, g, b = colour(feature.label)
+    r, g, b = class_color(feature.label)
     common: dict[str, Any] = {
         "label": {"value": feature.name or feature.label},
         "group": feature.label,
         "lineColor": f"rgb({r},{g},{b})",
-        "user": {"kind": feature.kind, **feature.measurements, **feature.about},
+        "user": {"kind": feature.kind, **feature.measurements, **feature.metadata},
     }
     key = f"{feature.kind} {feature.number}"
     if feature.point is not None:
         y, x = feature.point
-        yield {"id": hexadecimal(names, key), "type": "point", "center": [x, y, 0]} | common
+        yield {"id": dsa_id(namespace, key), "type": "point", "center": [x, y, 0]} | common
         return
     for i, part in enumerate(feature.polygons):
         outer, *holes = [[[x, y, 0] for y, x in ring.tolist()] for ring in part]
         shape: dict[str, Any] = {"type": "polyline", "closed": True, "points": outer}
         if holes:
             shape["holes"] = holes
-        yield {"id": hexadecimal(names, f"{key} {i}")} | shape | common
+        yield {"id": dsa_id(namespace, f"{key} {i}")} | shape | common
 
 
-def hexadecimal(names: UUID, key: str) -> str:
+def dsa_id(namespace: UUID, key: str) -> str:
     """Return 24 hexadecimal digits, as the archive's identifiers have."""
-    return uuid5(names, key).hex[:24]
+    return uuid5(namespace, key).hex[:24]
 
 
-def is_dsa(held: Any) -> bool:
+def is_dsa(data: Any) -> bool:
     """Whether parsed JSON is an annotation, or a list of them."""
-    first = held[0] if isinstance(held, list) and held else held
+    first = data[0] if isinstance(data, list) and data else data
     inner = first.get("annotation", first) if isinstance(first, dict) else None
     return isinstance(inner, dict) and isinstance(inner.get("elements"), list)
 
 
-def read_dsa(held: Any, path: Path) -> Iterator[Feature]:
+def read_dsa(data: Any, path: Path) -> Iterator[Feature]:
     """Yield the features of one or more annotations; arrows, images and grids are left out.
 
     Raises
@@ -65,13 +65,13 @@ def read_dsa(held: Any, path: Path) -> Iterator[Feature]:
         If an element has no place.
     """
     number = 0
-    for document in held if isinstance(held, list) else [held]:
+    for document in data if isinstance(data, list) else [data]:
         inner = document.get("annotation", document)
         for element in inner["elements"]:
             try:
-                point, ring, holes = place(element)
+                point, ring, holes = element_geometry(element)
             except (KeyError, TypeError, ValueError, IndexError):
-                raise UserError(
+                raise HrviewerError(
                     f"{path.name}: element {number + 1} ({element.get('type')}) has no place"
                 ) from None
             if point is None and ring is None:
@@ -92,28 +92,28 @@ def read_dsa(held: Any, path: Path) -> Iterator[Feature]:
             number += 1
 
 
-Place = tuple[tuple[float, float] | None, Ring | None, tuple[Ring, ...]]
+ElementGeometry = tuple[tuple[float, float] | None, Ring | None, tuple[Ring, ...]]
 
 
-def place(element: dict[str, Any]) -> Place:
+def element_geometry(element: dict[str, Any]) -> ElementGeometry:
     """Return an element's point, or its outline and its holes; nothing of what marks no place."""
     kind = element["type"]
     if kind == "point":
         x, y = element["center"][:2]
         return (float(y), float(x)), None, ()
     if kind == "polyline" and element.get("closed"):
-        return None, corners(element["points"]), tuple(map(corners, element.get("holes", ())))
+        return None, as_ring(element["points"]), tuple(map(as_ring, element.get("holes", ())))
     if kind in ("rectangle", "ellipse", "circle"):
-        return None, turned(element, kind), ()
+        return None, element_outline(element, kind), ()
     return None, None, ()
 
 
-def corners(points: Any) -> Ring:
+def as_ring(points: Any) -> Ring:
     """Return ``(x, y, z)`` as ``(y, x)``."""
     return np.asarray(points, np.float64)[:, 1::-1]
 
 
-def turned(element: dict[str, Any], kind: str) -> Ring:
+def element_outline(element: dict[str, Any], kind: str) -> Ring:
     """Return a rectangle, an ellipse or a circle, turned about its centre by its rotation."""
     x, y = element["center"][:2]
     if kind == "circle":
@@ -123,7 +123,7 @@ def turned(element: dict[str, Any], kind: str) -> Ring:
     if kind == "rectangle":
         shape = rectangle(-h / 2, -w / 2, h, w)[0]
     else:
-        angle = np.linspace(0, 2 * np.pi, TURN, endpoint=False)
+        angle = np.linspace(0, 2 * np.pi, ELLIPSE_CORNERS, endpoint=False)
         shape = np.column_stack([np.sin(angle) * h / 2, np.cos(angle) * w / 2])
     turn = float(element.get("rotation") or 0)
     c, s = np.cos(turn), np.sin(turn)

@@ -19,7 +19,7 @@ __all__ = [
     "Polygon",
     "Ring",
     "area_of",
-    "box_of",
+    "bounding_box",
     "centroid",
     "rectangle",
     "signed_area",
@@ -54,7 +54,7 @@ class Feature:
         The same in every export of one run, unique within its kind.
     measurements : mapping
         Numbers and what they are.
-    about : mapping
+    metadata : mapping
         Words: a patch's status, an annotation's author and time.
     """
 
@@ -65,7 +65,7 @@ class Feature:
     name: str = ""
     number: int = 0
     measurements: Mapping[str, float] = field(default_factory=dict)
-    about: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def center(self) -> tuple[float, float]:
@@ -75,7 +75,7 @@ class Feature:
     @property
     def box(self) -> tuple[float, float, float, float]:
         """``(y, x, h, w)``; a point's is empty."""
-        return (*self.point, 0.0, 0.0) if self.point is not None else box_of(self.polygons)
+        return (*self.point, 0.0, 0.0) if self.point is not None else bounding_box(self.polygons)
 
 
 def rectangle(y: float, x: float, h: float, w: float) -> Polygon:
@@ -99,7 +99,7 @@ def area_of(polygons: Sequence[Polygon]) -> float:
     )
 
 
-def box_of(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
+def bounding_box(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
     """Return the box ``(y, x, h, w)`` of polygons."""
     every = np.concatenate([part[0] for part in polygons])
     low, high = every.min(axis=0), every.max(axis=0)

@@ -10,12 +10,20 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io.features import Feature, Ring, signed_area
 
-__all__ = ["COLORS", "NAMES", "as_geojson", "colour", "label_of", "read_geojson", "read_json_file"]
+__all__ = [
+    "CLASS_KEYS",
+    "ROLE_COLORS",
+    "as_geojson",
+    "class_color",
+    "class_label",
+    "read_geojson",
+    "read_json_file",
+]
 
-COLORS = {
+ROLE_COLORS = {
     "main": (253, 231, 37),
     "scanner": (122, 209, 81),
     "scout": (34, 168, 132),
@@ -28,52 +36,58 @@ COLORS = {
 OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167))
 """Of classes: told apart by colour-blind people, too."""
 
-TYPES = {"patch": "tile", "point": "detection", "contour": "annotation", "annotation": "annotation"}
+QUPATH_TYPES = {
+    "patch": "tile",
+    "point": "detection",
+    "contour": "annotation",
+    "annotation": "annotation",
+}
 """What QuPath calls them."""
 
-NAMES = ("label", "class", "category", "name")
+CLASS_KEYS = ("label", "class", "category", "name")
 """Properties that may name a class, beside QuPath's ``classification``."""
 
 
-NEITHER = "neither GeoJSON, COCO nor an annotation of the Digital Slide Archive"
+NOT_ANNOTATIONS = "neither GeoJSON, COCO nor an annotation of the Digital Slide Archive"
 
 
-def colour(label: str) -> tuple[int, int, int]:
+def class_color(label: str) -> tuple[int, int, int]:
     """Return a class's colour: the same in every file."""
-    return COLORS.get(label) or OKABE_ITO[sum(map(ord, label)) % len(OKABE_ITO)]
+    return ROLE_COLORS.get(label) or OKABE_ITO[sum(map(ord, label)) % len(OKABE_ITO)]
 
 
-def as_geojson(feature: Feature, names: UUID) -> dict[str, Any]:
-    """Return a feature as GeoJSON; `names` is what its identifier is derived from."""
+def as_geojson(feature: Feature, namespace: UUID) -> dict[str, Any]:
+    """Return a feature as GeoJSON; `namespace` is what its identifier is derived from."""
     number = feature.number if feature.kind == "patch" else f"{feature.kind} {feature.number}"
     return {
         "type": "Feature",
-        "id": str(uuid5(names, str(number))),
-        "geometry": geometry(feature),
+        "id": str(uuid5(namespace, str(number))),
+        "geometry": as_geometry(feature),
         "properties": {
-            "objectType": TYPES[feature.kind],
+            "objectType": QUPATH_TYPES[feature.kind],
             "name": feature.name,
-            "classification": {"name": feature.label, "color": list(colour(feature.label))},
+            "classification": {"name": feature.label, "color": list(class_color(feature.label))},
             "measurements": dict(feature.measurements),
-            "metadata": dict(feature.about),
+            "metadata": dict(feature.metadata),
         },
     }
 
 
-def geometry(feature: Feature) -> dict[str, Any]:
+def as_geometry(feature: Feature) -> dict[str, Any]:
     """Return where it is."""
     if feature.point is not None:
         y, x = feature.point
         return {"type": "Point", "coordinates": [x, y]}
     parts = [
-        [closed(ring, ccw=not i) for i, ring in enumerate(polygon)] for polygon in feature.polygons
+        [close_ring(ring, ccw=not i) for i, ring in enumerate(polygon)]
+        for polygon in feature.polygons
     ]
     if len(parts) == 1:
         return {"type": "Polygon", "coordinates": parts[0]}
     return {"type": "MultiPolygon", "coordinates": parts}
 
 
-def closed(ring: Ring, *, ccw: bool) -> list[list[float]]:
+def close_ring(ring: Ring, *, ccw: bool) -> list[list[float]]:
     """Return a ring that ends where it begins, turning as RFC 7946 wants it."""
     turned = ring if (signed_area(ring) > 0) == ccw else ring[::-1]
     corners: list[list[float]] = turned[:, ::-1].tolist()
@@ -92,10 +106,10 @@ def read_json_file(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path.name} is no readable JSON: {error}") from None
+        raise HrviewerError(f"{path.name} is no readable JSON: {error}") from None
 
 
-def read_geojson(held: Any, path: Path) -> Iterator[Feature]:
+def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
     """Yield the features of parsed GeoJSON; points of many places come one by one.
 
     Raises
@@ -103,24 +117,24 @@ def read_geojson(held: Any, path: Path) -> Iterator[Feature]:
     UserError
         If it is no GeoJSON, or holds something else than points and polygons.
     """
-    features = held
-    if isinstance(held, dict):
-        features = held["features"] if held.get("type") == "FeatureCollection" else [held]
+    features = data
+    if isinstance(data, dict):
+        features = data["features"] if data.get("type") == "FeatureCollection" else [data]
     if not isinstance(features, list):
-        raise UserError(f"{path.name} is {NEITHER}")
+        raise HrviewerError(f"{path.name} is {NOT_ANNOTATIONS}")
     for number, feature in enumerate(features):
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
-            raise UserError(f"{path.name} is {NEITHER}")
+            raise HrviewerError(f"{path.name} is {NOT_ANNOTATIONS}")
         properties = feature.get("properties") or {}
         where = feature.get("geometry")
         if where is None:
             continue
         common: dict[str, Any] = {
-            "label": label_of(properties),
+            "label": class_label(properties),
             "name": str(properties.get("name") or ""),
             "number": number,
-            "measurements": numbers(properties.get("measurements")),
-            "about": words(properties.get("metadata")),
+            "measurements": parse_measurements(properties.get("measurements")),
+            "about": parse_metadata(properties.get("metadata")),
         }
         kind, corners = where["type"], where["coordinates"]
         if kind in ("Point", "MultiPoint"):
@@ -128,35 +142,35 @@ def read_geojson(held: Any, path: Path) -> Iterator[Feature]:
                 yield Feature("annotation", point=(float(y), float(x)), **common)
         elif kind in ("Polygon", "MultiPolygon"):
             parts = [corners] if kind == "Polygon" else corners
-            polygons = tuple(tuple(map(opened, part)) for part in parts)
+            polygons = tuple(tuple(map(open_ring, part)) for part in parts)
             yield Feature("annotation", polygons=polygons, **common)
         else:
-            raise UserError(f"{path.name} holds a {kind}: only points and polygons are counted")
+            raise HrviewerError(f"{path.name} holds a {kind}: only points and polygons are counted")
 
 
-def opened(ring: Any) -> Ring:
+def open_ring(ring: Any) -> Ring:
     """Return a closed ring's corners, the first once, ``(y, x)``."""
     corners = np.asarray(ring, np.float64)[:, 1::-1]
     return corners[:-1] if len(corners) > 1 and (corners[0] == corners[-1]).all() else corners
 
 
-def label_of(properties: Mapping[str, Any]) -> str:
+def class_label(properties: Mapping[str, Any]) -> str:
     """Return a feature's class, as QuPath or others name it."""
     known = properties.get("classification")
     if isinstance(known, dict) and known.get("name"):
         return str(known["name"])
-    return str(next((properties[key] for key in NAMES if properties.get(key)), "object"))
+    return str(next((properties[key] for key in CLASS_KEYS if properties.get(key)), "object"))
 
 
-def numbers(held: Any) -> dict[str, float]:
+def parse_measurements(data: Any) -> dict[str, float]:
     """Return what is a number; earlier QuPath lists names and values."""
-    if isinstance(held, list):
-        held = {entry.get("name"): entry.get("value") for entry in held if isinstance(entry, dict)}
-    if not isinstance(held, dict):
+    if isinstance(data, list):
+        data = {entry.get("name"): entry.get("value") for entry in data if isinstance(entry, dict)}
+    if not isinstance(data, dict):
         return {}
-    return {str(name): float(v) for name, v in held.items() if isinstance(v, int | float)}
+    return {str(name): float(v) for name, v in data.items() if isinstance(v, int | float)}
 
 
-def words(held: Any) -> dict[str, str]:
+def parse_metadata(data: Any) -> dict[str, str]:
     """Return what is said of it."""
-    return {str(k): str(v) for k, v in held.items()} if isinstance(held, dict) else {}
+    return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}

@@ -18,18 +18,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Grid, Rect
-from hrviewer.io.atomic_write import cannot, free
+from hrviewer.io.atomic_write import require_new_path, write_error
 from hrviewer.io.ground_truth.points import write_csv
-from hrviewer.io.ome_metadata import COLORS, FORMATS, Version, create_level, multiscales, put
+from hrviewer.io.ome_metadata import (
+    CHANNEL_COLORS,
+    ZARR_FORMATS,
+    Version,
+    create_level,
+    multiscales,
+    set_metadata,
+)
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.resample import block_mean
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["Progress", "truth_path", "write_image", "write_into", "write_scene"]
+__all__ = [
+    "ProgressCallback",
+    "ground_truth_path",
+    "write_image",
+    "write_image_into",
+    "write_synthetic_image",
+]
 
 CHUNK = 512
 SHARD = 4096
@@ -38,16 +51,16 @@ BAND = 1024
 COARSEST = 512
 """Pixels along the longer side of the coarsest level, at most."""
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Told how many pixels are written, and how many there will be."""
 
 Pixels = NDArray[Any]
-ReadBand = Callable[[Rect], Pixels]
+ReadRegion = Callable[[Rect], Pixels]
 """Returns ``(c, h, w)`` of the finest level."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ImagePlan:
     """What an image will be.
 
     Parameters
@@ -62,7 +75,7 @@ class Plan:
         µm, ``(y, x)``.
     read : callable
         Gives the finest level.
-    shrink : callable
+    downsample : callable
         Makes of ``(h, w, c)`` half of it.
     labels : bool
         Whether the pixels are objects' numbers.
@@ -72,8 +85,8 @@ class Plan:
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     pixel_size: tuple[float, float] | None
-    read: ReadBand
-    shrink: Callable[[Pixels], Pixels]
+    read: ReadRegion
+    downsample: Callable[[Pixels], Pixels]
     labels: bool = False
 
     def levels(self) -> list[tuple[int, int]]:
@@ -88,7 +101,7 @@ class Plan:
 def write_image(
     pyramid: Pyramid,
     path: str | Path,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
     version: Version = "0.5",
 ) -> Path:
@@ -115,26 +128,30 @@ def write_image(
     UserError
         If the place is taken, missing or full, or the image damaged.
     """
-    path = named(path)
-    with Part(path, f"{pyramid.fingerprint} {version}") as part:
-        write_plan(part, plan_of(pyramid), progress, version)
-        return part.done()
+    path = require_zarr_path(path)
+    with ResumableFolder(path, f"{pyramid.fingerprint} {version}") as part:
+        write_levels(part, plan_image(pyramid), progress, version)
+        return part.commit()
 
 
-def write_into(
-    pyramid: Pyramid, folder: Path, progress: Progress | None, version: Version
+def write_image_into(
+    pyramid: Pyramid, folder: Path, progress: ProgressCallback | None, version: Version
 ) -> zarr.Array[Any]:
     """Write an image into a folder that somebody else sees to; return its finest level."""
     import zarr
 
-    with Part(folder, "") as part:
-        write_plan(part, plan_of(pyramid), progress, version)
-        part.done()
+    with ResumableFolder(folder, "") as part:
+        write_levels(part, plan_image(pyramid), progress, version)
+        part.commit()
     return zarr.open_array(folder / "0", mode="r")
 
 
-def write_scene(
-    pyramid: Pyramid, path: str | Path, progress: Progress | None = None, *, labels: bool = False
+def write_synthetic_image(
+    pyramid: Pyramid,
+    path: str | Path,
+    progress: ProgressCallback | None = None,
+    *,
+    labels: bool = False,
 ) -> tuple[Path, Path]:
     """Write a scene as sharded OME-Zarr with its truth, a table, beside it.
 
@@ -157,28 +174,28 @@ def write_scene(
     UserError
         See `write_image`; or if the image does not know its truth.
     """
-    path = named(path)
-    truth = pyramid.truth(pyramid.rect)
-    if truth is None or pyramid.recipe is None:
-        raise UserError(f"{pyramid.name} is no scene: it does not know its truth")
-    table = truth_path(path)
+    path = require_zarr_path(path)
+    truth = pyramid.ground_truth(pyramid.rect)
+    if truth is None or pyramid.synthetic_image is None:
+        raise HrviewerError(f"{pyramid.name} is no scene: it does not know its truth")
+    table = ground_truth_path(path)
     if os.path.lexists(table):
-        raise UserError(f"{table} exists: choose another name, or remove it first")
-    with Part(path, f"{pyramid.fingerprint} labels={labels}") as part:
-        write_plan(part, plan_of(pyramid), progress)
+        raise HrviewerError(f"{table} exists: choose another name, or remove it first")
+    with ResumableFolder(path, f"{pyramid.fingerprint} labels={labels}") as part:
+        write_levels(part, plan_image(pyramid), progress)
         if labels:
-            recipe, numbers = pyramid.recipe, Numbers(truth.points)
+            recipe, numbers = pyramid.synthetic_image, ObjectNumbers(truth.points)
             margin = 0 if truth.boxes is None or not len(truth) else int(truth.boxes[:, 2:].max())
 
             def read(rect: Rect) -> Pixels:
                 wide = rect.pad(margin + 1) & pyramid.rect
-                near = recipe.truth(wide)
+                near = recipe.ground_truth(wide)
                 local = recipe.labels(wide)[
                     rect.y - wide.y : rect.y1 - wide.y, rect.x - wide.x : rect.x1 - wide.x
                 ]
-                return numbers.of(near.points)[local][None]
+                return numbers.lookup(near.points)[local][None]
 
-            plan = Plan(
+            plan = ImagePlan(
                 "objects",
                 (1, *pyramid.shape),
                 np.dtype(np.int32),
@@ -187,20 +204,20 @@ def write_scene(
                 lambda pixels: pixels[::2, ::2],
                 labels=True,
             )
-            write_plan(part.inner("labels/objects"), plan, progress)
+            write_levels(part.nested("labels/objects"), plan, progress)
         new = table.with_name(f".{table.name}.part")
         write_csv(truth, new)
-        written = part.done()
+        written = part.commit()
         os.replace(new, table)
     return written, table
 
 
-def truth_path(path: Path) -> Path:
+def ground_truth_path(path: Path) -> Path:
     """Return where the truth of a scene is written."""
     return path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".truth.csv")
 
 
-def plan_of(pyramid: Pyramid) -> Plan:
+def plan_image(pyramid: Pyramid) -> ImagePlan:
     """Return an image that shows what a pyramid shows."""
     level = pyramid.levels[0]
 
@@ -208,7 +225,7 @@ def plan_of(pyramid: Pyramid) -> Plan:
         return level.read(rect.y, rect.y1, rect.x, rect.x1).transpose(2, 0, 1)
 
     shape = (pyramid.channels, *pyramid.shape)
-    return Plan(
+    return ImagePlan(
         pyramid.name,
         shape,
         pyramid.dtype,
@@ -218,21 +235,21 @@ def plan_of(pyramid: Pyramid) -> Plan:
     )
 
 
-class Numbers:
+class ObjectNumbers:
     """Of objects seen in a window, their numbers in the whole scene."""
 
     def __init__(self, points: NDArray[np.float64]) -> None:
-        self._keys = as_keys(points)
+        self._keys = point_keys(points)
         self._order = np.argsort(self._keys)
 
-    def of(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
+    def lookup(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
         """Return a table from a window's numbers to the scene's; 0 is none."""
-        keys = as_keys(points)
+        keys = point_keys(points)
         at = np.searchsorted(self._keys, keys, sorter=self._order)
         return np.concatenate([[0], self._order[at] + 1]).astype(np.int32)
 
 
-def as_keys(points: NDArray[np.float64]) -> NDArray[np.complex128]:
+def point_keys(points: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Return points as single values that can be sorted and found again."""
     return points[:, 0] + 1j * points[:, 1]
 
@@ -240,14 +257,14 @@ def as_keys(points: NDArray[np.float64]) -> NDArray[np.complex128]:
 # The folder.
 
 
-def named(path: str | Path) -> Path:
+def require_zarr_path(path: str | Path) -> Path:
     """Return a free path that is called as an OME-Zarr is."""
     if Path(path).suffix != ".zarr":
-        raise UserError(f"an OME-Zarr is called NAME.ome.zarr, not {Path(path).name!r}")
-    return free(path)
+        raise HrviewerError(f"an OME-Zarr is called NAME.ome.zarr, not {Path(path).name!r}")
+    return require_new_path(path)
 
 
-class Part:
+class ResumableFolder:
     """A folder that is written beside its place, kept when broken off, renamed when done.
 
     Parameters
@@ -264,7 +281,7 @@ class Part:
         self._state: dict[str, Any] = {"source": source, "done": {}}
         self._prefix = ""
 
-    def __enter__(self) -> Part:
+    def __enter__(self) -> ResumableFolder:
         try:
             held = json.loads((self.root / "state.json").read_text("utf-8"))
         except (OSError, ValueError):
@@ -276,74 +293,81 @@ class Part:
             try:
                 self.root.mkdir()
             except OSError as error:
-                raise cannot(self.path, error) from None
+                raise write_error(self.path, error) from None
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError):
-            raise UserError(
-                f"{cannot(self.path, error)}; what there is, is kept, and the same command goes on "
+            raise HrviewerError(
+                f"{write_error(self.path, error)}; what there is, is kept, and the same command goes on "
                 "with it"
             ) from error
 
-    def inner(self, prefix: str) -> Part:
+    def nested(self, prefix: str) -> ResumableFolder:
         """Return an image inside the folder."""
-        part = object.__new__(Part)
+        part = object.__new__(ResumableFolder)
         part.path, part.root, part.folder = self.path, self.root, self.root / prefix
         part._state, part._prefix = self._state, f"{prefix}/"
         return part
 
-    def finished(self, level: str) -> int:
+    def shards_written(self, level: str) -> int:
         """Return how many shards of a level are written."""
         return int(self._state["done"].get(self._prefix + level, 0))
 
-    def finish(self, level: str, count: int) -> None:
+    def mark_written(self, level: str, count: int) -> None:
         """Remember that so many shards of a level are written."""
         self._state["done"][self._prefix + level] = count
         new = self.root / "state.json.new"
         new.write_text(json.dumps(self._state), "utf-8")
         os.replace(new, self.root / "state.json")
 
-    def done(self) -> Path:
+    def commit(self) -> Path:
         """Move the folder to its place."""
         (self.root / "state.json").unlink()
         os.rename(self.root, self.path)
         return self.path
 
 
-def write_plan(part: Part, plan: Plan, progress: Progress | None, version: Version = "0.5") -> None:
+def write_levels(
+    part: ResumableFolder,
+    plan: ImagePlan,
+    progress: ProgressCallback | None,
+    version: Version = "0.5",
+) -> None:
     """Write an image into a folder, or go on with it."""
     import zarr
 
     sides = plan.levels()
-    group = zarr.open_group(part.folder, mode="a", zarr_format=FORMATS[version])
-    put(group, about(plan, len(sides)), version)
+    group = zarr.open_group(part.folder, mode="a", zarr_format=ZARR_FORMATS[version])
+    set_metadata(group, image_metadata(plan, len(sides)), version)
     if part.folder != part.root:
-        parent = zarr.open_group(part.folder.parent, mode="a", zarr_format=FORMATS[version])
-        put(parent, {"version": version, "labels": [part.folder.name]}, version)
+        parent = zarr.open_group(part.folder.parent, mode="a", zarr_format=ZARR_FORMATS[version])
+        set_metadata(parent, {"version": version, "labels": [part.folder.name]}, version)
     total, written = sum(h * w for h, w in sides), 0
     arrays: list[Any] = []
     for i, (h, w) in enumerate(sides):
         level = str(i)
-        array: Any = group[level] if level in group else create(group, level, plan, h, w)
+        array: Any = group[level] if level in group else create_array(group, level, plan, h, w)
         arrays.append(array)
         for number, shard in enumerate(Grid(Rect(0, 0, h, w), shard_side(h, w))):
-            if number >= part.finished(level):
+            if number >= part.shards_written(level):
                 block = np.concatenate(
                     [
-                        plan.read(rect) if i == 0 else halved(arrays[i - 1], rect, plan.shrink)
-                        for rect in bands(shard)
+                        plan.read(rect)
+                        if i == 0
+                        else downsample_region(arrays[i - 1], rect, plan.downsample)
+                        for rect in iter_bands(shard)
                     ],
                     axis=1,
                 )
                 array[:, shard.y : shard.y1, shard.x : shard.x1] = block
-                part.finish(level, number + 1)
+                part.mark_written(level, number + 1)
             written += shard.area
             if progress:
                 progress(written, total)
 
 
-def create(group: Any, level: str, plan: Plan, h: int, w: int) -> Any:
+def create_array(group: Any, level: str, plan: ImagePlan, h: int, w: int) -> Any:
     """Create a level's array: chunks as wide as all channels, many to a shard."""
     k = plan.shape[0]
     chunks = (k, CHUNK, CHUNK)
@@ -357,19 +381,19 @@ def shard_side(h: int, w: int) -> int:
     return min(SHARD, -(-max(h, w) // CHUNK) * CHUNK)
 
 
-def bands(shard: Rect) -> Iterator[Rect]:
+def iter_bands(shard: Rect) -> Iterator[Rect]:
     """Yield a shard's parts, top to bottom."""
     for y in range(shard.y, shard.y1, BAND):
         yield Rect(y, shard.x, min(BAND, shard.y1 - y), shard.w)
 
 
-def halved(finer: Any, rect: Rect, shrink: Callable[[Pixels], Pixels]) -> Pixels:
+def downsample_region(finer: Any, rect: Rect, downsample: Callable[[Pixels], Pixels]) -> Pixels:
     """Return a part of a level, made from the finer one."""
     pixels = finer[:, 2 * rect.y : 2 * rect.y1, 2 * rect.x : 2 * rect.x1]
-    return shrink(np.asarray(pixels).transpose(1, 2, 0)).transpose(2, 0, 1)
+    return downsample(np.asarray(pixels).transpose(1, 2, 0)).transpose(2, 0, 1)
 
 
-def about(plan: Plan, levels: int) -> dict[str, Any]:
+def image_metadata(plan: ImagePlan, levels: int) -> dict[str, Any]:
     """Return an image's metadata."""
     ome = multiscales(
         plan.name,
@@ -387,7 +411,9 @@ def about(plan: Plan, levels: int) -> dict[str, Any]:
         return ome
     k = plan.shape[0]
     colors = (
-        ("FF0000", "00FF00", "0000FF") if k == 3 else [COLORS[i % len(COLORS)] for i in range(k)]
+        ("FF0000", "00FF00", "0000FF")
+        if k == 3
+        else [CHANNEL_COLORS[i % len(CHANNEL_COLORS)] for i in range(k)]
     )
     names = ("red", "green", "blue") if k == 3 else [f"channel {i}" for i in range(k)]
     top = float(np.iinfo(plan.dtype).max) if plan.dtype.kind in "ui" else 1.0

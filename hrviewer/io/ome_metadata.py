@@ -11,13 +11,20 @@ import numpy as np
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["COLORS", "Version", "create_image", "create_level", "multiscales", "put"]
+__all__ = [
+    "CHANNEL_COLORS",
+    "Version",
+    "create_image",
+    "create_level",
+    "multiscales",
+    "set_metadata",
+]
 
 Version = Literal["0.5", "0.4"]
 
 CHUNK = 512
 
-COLORS = ("FFFFFF", "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
+CHANNEL_COLORS = ("FFFFFF", "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
 """Of channels: white, then Okabe's and Ito's, which colour-blind people can tell apart."""
 
 
@@ -134,15 +141,19 @@ def create_image(
             "channels": [
                 {
                     "label": label,
-                    "color": COLORS[i % len(COLORS)] if len(labels) > 1 else COLORS[0],
+                    "color": CHANNEL_COLORS[i % len(CHANNEL_COLORS)]
+                    if len(labels) > 1
+                    else CHANNEL_COLORS[0],
                     "active": i == 0,
                     "window": {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0},
                 }
                 for i, label in enumerate(labels)
             ]
         }
-    told = {"hrviewer": {"cell": cell, **(attributes or {})}, **spelt(ome, version)}
-    group = zarr.create_group(path, attributes=told, zarr_format=FORMATS[version], overwrite=True)
+    told = {"hrviewer": {"cell": cell, **(attributes or {})}, **metadata_for_version(ome, version)}
+    group = zarr.create_group(
+        path, attributes=told, zarr_format=ZARR_FORMATS[version], overwrite=True
+    )
     made = []
     k, rows, columns = shape
     for i in paths:
@@ -152,16 +163,16 @@ def create_image(
     return made[0]
 
 
-FORMATS: dict[Version, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
+ZARR_FORMATS: dict[Version, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
 """Of zarr, in which each version of OME-Zarr is written."""
 
 
-def put(group: zarr.Group, ome: dict[str, Any], version: Version) -> None:
+def set_metadata(group: zarr.Group, ome: dict[str, Any], version: Version) -> None:
     """Set a group's metadata; what is told as of 0.5 is turned into 0.4 if that is wanted."""
-    group.attrs.update(spelt(ome, version))
+    group.attrs.update(metadata_for_version(ome, version))
 
 
-def spelt(ome: dict[str, Any], version: Version) -> dict[str, Any]:
+def metadata_for_version(ome: dict[str, Any], version: Version) -> dict[str, Any]:
     """Return metadata as a version spells them; they are told as of 0.5.
 
     0.4 has no ``ome`` around it, and says its version in every part.

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
-__all__ = ["SUFFIXES", "Tiling", "read_tiling"]
+__all__ = ["SUFFIXES", "PatchTable", "read_patch_table"]
 
 SUFFIXES = (".csv", ".h5", ".hdf5")
 
-PLACES = ("minx", "miny", "width", "height")
-PROBABILITY = "prob_"
+RECT_COLUMNS = ("minx", "miny", "width", "height")
+PROBABILITY_PREFIX = "prob_"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tiling:
+class PatchTable:
     """Patches of another tool.
 
     Parameters
@@ -44,7 +44,7 @@ class Tiling:
     shape: tuple[int, int] | None = None
 
 
-def read_tiling(path: str | Path) -> Tiling:
+def read_patch_table(path: str | Path) -> PatchTable:
     """Read what another tool wrote of one image.
 
     WSInfer's CSV has ``minx, miny, width, height`` in level-0 pixels and a column ``prob_CLASS``
@@ -63,58 +63,58 @@ def read_tiling(path: str | Path) -> Tiling:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"there is no file {path}")
+        raise HrviewerError(f"there is no file {path}")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UserError(f"{path.name} is no tiling: give one of {', '.join(SUFFIXES)}")
+        raise HrviewerError(f"{path.name} is no tiling: give one of {', '.join(SUFFIXES)}")
     found = read_wsinfer(path) if suffix == ".csv" else read_hdf5(path)
     if not len(found.rects):
-        raise UserError(f"{path.name} holds no patch")
+        raise HrviewerError(f"{path.name} holds no patch")
     if (found.rects[:, 2:] < 1).any():
-        raise UserError(f"{path.name} holds patches without pixels")
+        raise HrviewerError(f"{path.name} holds patches without pixels")
     return found
 
 
-def read_wsinfer(path: Path) -> Tiling:
+def read_wsinfer(path: Path) -> PatchTable:
     """Read a table of WSInfer's."""
     import pandas as pd
 
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is no readable table: {error}") from None
-    named = [column for column in table if str(column).startswith(PROBABILITY)]
-    if not set(PLACES) <= set(table) or not named:
-        raise UserError(
-            f"{path.name} is no result of WSInfer: it needs the columns {', '.join(PLACES)} and "
+        raise HrviewerError(f"{path.name} is no readable table: {error}") from None
+    named = [column for column in table if str(column).startswith(PROBABILITY_PREFIX)]
+    if not set(RECT_COLUMNS) <= set(table) or not named:
+        raise HrviewerError(
+            f"{path.name} is no result of WSInfer: it needs the columns {', '.join(RECT_COLUMNS)} and "
             "prob_CLASS"
         )
     try:
-        places = table[list(PLACES)].to_numpy(np.float64)
+        places = table[list(RECT_COLUMNS)].to_numpy(np.float64)
         values = table[named].to_numpy(np.float64)
     except ValueError as error:
-        raise UserError(f"{path.name} holds what is no number: {error}") from None
+        raise HrviewerError(f"{path.name} holds what is no number: {error}") from None
     if not np.isfinite(places).all():
-        raise UserError(f"{path.name} holds places that are no numbers")
+        raise HrviewerError(f"{path.name} holds places that are no numbers")
     rects = np.rint(places[:, [1, 0, 3, 2]]).astype(np.int64)
-    classes = tuple(str(name).removeprefix(PROBABILITY) for name in named)
-    return Tiling("wsinfer", rects, classes, values)
+    classes = tuple(str(name).removeprefix(PROBABILITY_PREFIX) for name in named)
+    return PatchTable("wsinfer", rects, classes, values)
 
 
-def read_hdf5(path: Path) -> Tiling:
+def read_hdf5(path: Path) -> PatchTable:
     """Read coordinates of TRIDENT's or CLAM's."""
     try:
         import h5py
     except ImportError:
-        raise UserError("HDF5 needs h5py: pip install 'hrviewer[hdf5]'") from None
+        raise HrviewerError("HDF5 needs h5py: pip install 'hrviewer[hdf5]'") from None
     try:
         with h5py.File(path, "r") as file:
             if "coords" not in file:
-                raise UserError(f"{path.name} holds no coords, as TRIDENT's and CLAM's do")
+                raise HrviewerError(f"{path.name} holds no coords, as TRIDENT's and CLAM's do")
             coords = np.asarray(file["coords"][()])
             about: dict[str, Any] = dict(file["coords"].attrs)
     except OSError as error:
-        raise UserError(f"{path.name} is no readable HDF5: {error}") from None
+        raise HrviewerError(f"{path.name} is no readable HDF5: {error}") from None
     # Features of TRIDENT have an axis more.
     coords = coords.reshape(-1, 2)
     trident = "patch_size_level0" in about
@@ -123,10 +123,10 @@ def read_hdf5(path: Path) -> Tiling:
     elif "patch_size" in about:
         side = float(about["patch_size"]) * float(np.max(about.get("downsample", 1.0)))
     else:
-        raise UserError(f"{path.name} does not tell its patches' size: give the coordinates")
+        raise HrviewerError(f"{path.name} does not tell its patches' size: give the coordinates")
     sides = np.full((len(coords), 2), round(side))
     shape = None
     if trident and "level0_height" in about and "level0_width" in about:
         shape = int(about["level0_height"]), int(about["level0_width"])
     rects = np.hstack([np.rint(coords[:, ::-1]), sides]).astype(np.int64)
-    return Tiling("trident" if trident else "clam", rects, shape=shape)
+    return PatchTable("trident" if trident else "clam", rects, shape=shape)

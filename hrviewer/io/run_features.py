@@ -18,32 +18,32 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io.annotations import read_annotations
 from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_area
-from hrviewer.io.run_maps import RunMap, coarser, open_map
-from hrviewer.io.writers import Exportable, Options
+from hrviewer.io.run_maps import RunMap, coarsen, open_map
+from hrviewer.io.writers import Exportable, WriterSettings
 
 __all__ = [
-    "STAGES",
-    "How",
-    "What",
-    "about",
-    "found",
-    "names_of",
-    "objects_of",
+    "STAGE_COLUMNS",
+    "FeatureOptions",
+    "FeatureSelection",
+    "detected_objects",
+    "id_namespace",
+    "iter_features",
     "patch_rows",
-    "planned",
+    "planned_patches",
+    "provenance",
 ]
 
-STAGES = ("read_s", "prepare_s", "infer_s", "post_s")
+STAGE_COLUMNS = ("read_s", "prepare_s", "infer_s", "post_s")
 
-TRACED = 16_000_000
+MAX_TRACED_CELLS = 16_000_000
 BAND = 256
 """Rows of cells in which objects are looked for together."""
 
 
-class How(Options):
+class FeatureOptions(WriterSettings):
     """How contours and points are found in the output."""
 
     threshold: float = Field(
@@ -58,7 +58,7 @@ class How(Options):
     )
 
 
-class What(How):
+class FeatureSelection(FeatureOptions):
     """Which of a run's features are written."""
 
     patches: bool = Field(True, title="Patches", description="Where the network looked")
@@ -71,7 +71,7 @@ class What(How):
     annotations: bool = Field(True, title="Annotations", description="What a person drew")
 
 
-def found(run: Exportable, what: What) -> Iterator[Feature]:
+def iter_features(run: Exportable, selection: FeatureSelection) -> Iterator[Feature]:
     """Yield a run's features: patches, contours, points, annotations, each in their order.
 
     Raises
@@ -79,13 +79,13 @@ def found(run: Exportable, what: What) -> Iterator[Feature]:
     UserError
         If the run does not hold what is asked for.
     """
-    if what.patches:
-        yield from map(patch, patch_rows(run.path / "patches.parquet"))
-    if what.contours:
-        yield from contours(run, what.threshold)
-    if what.points:
-        yield from points(run, what.spacing)
-    if what.annotations:
+    if selection.patches:
+        yield from map(patch_feature, patch_rows(run.path / "patches.parquet"))
+    if selection.contours:
+        yield from iter_contours(run, selection.threshold)
+    if selection.points:
+        yield from iter_points(run, selection.spacing)
+    if selection.annotations:
         yield from read_annotations(run.path)
 
 
@@ -99,19 +99,19 @@ def patch_rows(table: Path) -> Iterator[dict[str, Any]]:
     try:
         file = pyarrow.parquet.ParquetFile(table)
     except (OSError, ValueError) as error:
-        raise UserError(f"{table.parent} holds no readable patches: {error}") from None
+        raise HrviewerError(f"{table.parent} holds no readable patches: {error}") from None
     with file:
         for batch in file.iter_batches(batch_size=4096):
             yield from batch.to_pylist()
 
 
-def patch(row: dict[str, Any]) -> Feature:
+def patch_feature(row: dict[str, Any]) -> Feature:
     """Return a look."""
     measured = {
         "value": row["value"],
         "score": row["score"],
         "FLOPs": row["flops"],
-        "ms": 1000 * sum(row[stage] for stage in STAGES),
+        "ms": 1000 * sum(row[stage] for stage in STAGE_COLUMNS),
         "order": row["order"],
         "scale": row["scale"],
     }
@@ -127,28 +127,30 @@ def patch(row: dict[str, Any]) -> Feature:
             for name, value in measured.items()
             if value is not None and math.isfinite(value)
         },
-        about={"status": row["status"]},
+        metadata={"status": row["status"]},
     )
 
 
 # Contours.
 
 
-def contours(run: Exportable, threshold: float) -> Iterator[Feature]:
+def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
     """Yield the outlines of where each class's output reaches a threshold.
 
     One feature per connected part (by edges), with its holes. Lorensen's and Cline's marching
     squares, as scikit-image has them, between the centres of the cells.
     """
     shown = open_map(run, "output")
-    values, cell = coarser(shown, TRACED)
+    values, cell = coarsen(shown, MAX_TRACED_CELLS)
     height, width = run.header["image"]["shape"]
     size = run.header["image"]["pixel_size"]
     numbers = count()
     for plane, label in zip(values, shown.labels, strict=True):
         level = threshold * float(np.nanmax(plane, initial=0.0)) if shown.additive else threshold
         if level > 0:
-            for polygon, measured in outlines(np.nan_to_num(plane), level, cell, shown.additive):
+            for polygon, measured in trace_outlines(
+                np.nan_to_num(plane), level, cell, shown.additive
+            ):
                 clipped = tuple(np.clip(ring, 0, (height, width)) for ring in polygon)
                 number, area = next(numbers), area_of((clipped,))
                 areas = {"area px^2": area}
@@ -158,7 +160,7 @@ def contours(run: Exportable, threshold: float) -> Iterator[Feature]:
                               number=number, measurements=areas | measured)  # fmt: skip
 
 
-def outlines(
+def trace_outlines(
     plane: NDArray[np.float32], level: float, cell: float, additive: bool
 ) -> Iterator[tuple[Polygon, dict[str, float]]]:
     """Yield the polygon of every connected part, and what it holds."""
@@ -180,7 +182,7 @@ def outlines(
     below = float(np.nextafter(np.float32(level), np.float32(0)))
     for line in find_contours(padded, below, fully_connected="low", positive_orientation="high"):
         ring = line[:-1]
-        part = int(parts[high_cell(ring[0], inside)])
+        part = int(parts[inside_cell(ring[0], inside)])
         # Padding moved everything by a cell, and a cell's centre lies half a cell in.
         corners = (ring - 0.5) * cell
         known = outer.get(part)
@@ -197,7 +199,7 @@ def outlines(
         yield rings, held | {"max": float(tops[part])}
 
 
-def high_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int, int]:
+def inside_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int, int]:
     """Return the cell inside, of the two between whose centres a contour passes."""
     low, high = np.floor(at).astype(int), np.ceil(at).astype(int)
     first, second = (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))
@@ -207,13 +209,13 @@ def high_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int, 
 # Objects.
 
 
-def objects_of(run: Exportable) -> list[Feature]:
+def detected_objects(run: Exportable) -> list[Feature]:
     """Return the objects that a run's network found, as it would have drawn them."""
     said = {"author": run.header["model"], "time": run.header["started"]}
-    return [replace(point, about=said) for point in points(run, How().spacing)]
+    return [replace(point, metadata=said) for point in iter_points(run, FeatureOptions().spacing)]
 
 
-def points(run: Exportable, spacing: float) -> Iterator[Feature]:
+def iter_points(run: Exportable, spacing: float) -> Iterator[Feature]:
     """Yield the objects that a counting network saw.
 
     Of a map of whole numbers, as detectors paint it, every object, at its cell's centre; of a
@@ -222,54 +224,56 @@ def points(run: Exportable, spacing: float) -> Iterator[Feature]:
     """
     shown = open_map(run, "output")
     if not shown.additive:
-        raise UserError("this run does not count: it has no points; choose contours")
-    whole, top = survey(shown)
+        raise HrviewerError("this run does not count: it has no points; choose contours")
+    whole, top = scan_output(shown)
     numbers = count()
-    for label, at, mass in finds(shown) if whole else peaks(shown, spacing, top / 10):
+    for label, at, mass in (
+        iter_counted_objects(shown) if whole else iter_peaks(shown, spacing, top / 10)
+    ):
         number = next(numbers)
         yield Feature("point", label, point=at, name=f"{label} {number}", number=number,
                       measurements={"mass": mass})  # fmt: skip
 
 
-def survey(shown: RunMap) -> tuple[bool, float]:
+def scan_output(run_map: RunMap) -> tuple[bool, float]:
     """Tell whether all values are whole numbers, and the largest."""
     whole, top = True, 0.0
-    for _, band in shown.bands():
+    for _, band in run_map.bands():
         values = np.nan_to_num(band)
         whole = whole and bool((values == np.rint(values)).all())
         top = max(top, float(values.max()))
     return whole, top
 
 
-Found = tuple[str, tuple[float, float], float]
+ObjectPoint = tuple[str, tuple[float, float], float]
 
 
-def finds(shown: RunMap) -> Iterator[Found]:
+def iter_counted_objects(run_map: RunMap) -> Iterator[ObjectPoint]:
     """Yield as many objects as each cell counts."""
-    for start, band in shown.bands(BAND):
+    for start, band in run_map.bands(BAND):
         values = np.nan_to_num(band).astype(int)
         for k, y, x in np.argwhere(values > 0).tolist():
-            at = ((start + y + 0.5) * shown.cell, (x + 0.5) * shown.cell)
+            at = ((start + y + 0.5) * run_map.cell, (x + 0.5) * run_map.cell)
             for _ in range(values[k, y, x]):
-                yield shown.labels[k], at, 1.0
+                yield run_map.labels[k], at, 1.0
 
 
-def peaks(shown: RunMap, spacing: float, least: float) -> Iterator[Found]:
+def iter_peaks(run_map: RunMap, spacing: float, minimum: float) -> Iterator[ObjectPoint]:
     """Yield a density's peaks."""
     from scipy.ndimage import maximum_filter, uniform_filter
 
-    if least <= 0:
+    if minimum <= 0:
         return
-    radius = max(1, round(spacing / shown.cell / 2))
-    side, rows = 2 * radius + 1, shown.cells.shape[1]
+    radius = max(1, round(spacing / run_map.cell / 2))
+    side, rows = 2 * radius + 1, run_map.cells.shape[1]
     # A peak needs its surroundings, and those of the peaks that it might give way to.
     margin = 2 * radius
     for start in range(0, rows, BAND):
         low, high = max(0, start - margin), min(rows, start + BAND + margin)
-        block = np.nan_to_num(np.asarray(shown.cells[:, low:high], np.float64))
+        block = np.nan_to_num(np.asarray(run_map.cells[:, low:high], np.float64))
         for k, plane in enumerate(block):
-            best = (plane >= maximum_filter(plane, side, mode="constant")) & (plane >= least)
-            at = one_of_each(best)
+            best = (plane >= maximum_filter(plane, side, mode="constant")) & (plane >= minimum)
+            at = first_of_equal_cells(best)
             at = at[(at[:, 0] + low >= start) & (at[:, 0] + low < start + BAND)]
             y, x = np.indices(plane.shape, sparse=True)
             around = [
@@ -279,13 +283,13 @@ def peaks(shown: RunMap, spacing: float, least: float) -> Iterator[Found]:
             for row, column in at.tolist():
                 mass, my, mx = (float(values[row, column]) for values in around)
                 yield (
-                    shown.labels[k],
-                    ((my / mass + low + 0.5) * shown.cell, (mx / mass + 0.5) * shown.cell),
+                    run_map.labels[k],
+                    ((my / mass + low + 0.5) * run_map.cell, (mx / mass + 0.5) * run_map.cell),
                     mass,
                 )
 
 
-def one_of_each(best: NDArray[np.bool_]) -> NDArray[np.int64]:
+def first_of_equal_cells(best: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return of equal cells that touch the first in reading order, ``(n, 2)``."""
     from scipy.ndimage import label
 
@@ -298,18 +302,18 @@ def one_of_each(best: NDArray[np.bool_]) -> NDArray[np.int64]:
 # What every file says of the run.
 
 
-def about(run: Exportable) -> dict[str, Any]:
+def provenance(run: Exportable) -> dict[str, Any]:
     """Return where a file comes from."""
     return {key: run.header[key] for key in ("image", "model", "strategy", "params", "estimate")}
 
 
-def names_of(run: Exportable) -> UUID:
+def id_namespace(run: Exportable) -> UUID:
     """Return what identifiers are derived from: the same of the same run, wherever it lies."""
     header = run.header
     parts = header["image"]["fingerprint"], header["strategy"], header["started"]
     return uuid5(NAMESPACE_URL, "hrviewer:" + "/".join(map(str, parts)))
 
 
-def planned(run: Exportable) -> int:
+def planned_patches(run: Exportable) -> int:
     """Return how many patches there are, for progress."""
     return int(run.header.get("patches", {}).get("planned", 0))

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io.writers import Exportable
 
-__all__ = ["MAPS", "MapName", "RunMap", "coarser", "open_map", "open_maps"]
+__all__ = ["MAP_NAMES", "MapName", "RunMap", "coarsen", "open_map", "open_maps"]
 
 MapName = Literal["output", "saliency", "cost", "codes"]
-MAPS: tuple[MapName, ...] = ("output", "saliency", "cost", "codes")
+MAP_NAMES: tuple[MapName, ...] = ("output", "saliency", "cost", "codes")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class RunMap:
             yield start, np.asarray(self.cells[:, start : start + rows])
 
 
-COSTS = {"flops": "FLOP", "bytes": "byte", "pixels": "px"}
+COST_UNITS = {"flops": "FLOP", "bytes": "byte", "pixels": "px"}
 
 
 def open_map(run: Exportable, name: MapName) -> RunMap:
@@ -70,7 +70,7 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
         about: Any = group.attrs["hrviewer"]
         ome: Any = group.attrs["ome"]
     except (OSError, KeyError, ValueError):
-        raise UserError(f"{run.path} holds no {name} map: resume the run first") from None
+        raise HrviewerError(f"{run.path} holds no {name} map: resume the run first") from None
     told = tuple(str(channel["label"]) for channel in ome.get("omero", {}).get("channels", ()))
     estimate = run.header.get("estimate") or {}
     counts = estimate.get("kind") == "count"
@@ -79,7 +79,7 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
     labels = told if len(told) == n else plain
     units = ("",) * n
     if name == "cost":
-        units = tuple(COSTS.get(label, "s") for label in labels)
+        units = tuple(COST_UNITS.get(label, "s") for label in labels)
     elif name == "output" and counts:
         units = ("count",) * n
     additive = name == "cost" or (name == "output" and counts)
@@ -94,14 +94,14 @@ def open_maps(run: Exportable) -> list[RunMap]:
     UserError
         If it holds none.
     """
-    found = [open_map(run, name) for name in MAPS if (run.path / name / "zarr.json").is_file()]
+    found = [open_map(run, name) for name in MAP_NAMES if (run.path / name / "zarr.json").is_file()]
     if not found:
-        raise UserError(f"{run.path} holds no maps: resume the run first")
+        raise HrviewerError(f"{run.path} holds no maps: resume the run first")
     return found
 
 
-def coarser(shown: RunMap, most: int) -> tuple[NDArray[np.float32], float]:
-    """Return a map in at most `most` cells, and its cell's side; the map itself if that is enough.
+def coarsen(run_map: RunMap, max_cells: int) -> tuple[NDArray[np.float32], float]:
+    """Return a map in at most `max_cells` cells, and its cell's side; the map itself if that is enough.
 
     Returns
     -------
@@ -110,19 +110,21 @@ def coarser(shown: RunMap, most: int) -> tuple[NDArray[np.float32], float]:
     float
         Level-0 pixels.
     """
-    k, rows, columns = shown.cells.shape
+    k, rows, columns = run_map.cells.shape
     n = 1
-    while -(-rows // n) * -(-columns // n) > most:
+    while -(-rows // n) * -(-columns // n) > max_cells:
         n *= 2
     if n == 1:
-        return np.asarray(shown.cells[:], np.float32), shown.cell
+        return np.asarray(run_map.cells[:], np.float32), run_map.cell
     out = np.full((k, -(-rows // n), -(-columns // n)), np.nan, np.float32)
-    for start, band in shown.bands(max(n, 512 // n * n)):
-        out[:, start // n : start // n + -(-band.shape[1] // n)] = merged(band, n, shown.additive)
-    return out, shown.cell * n
+    for start, band in run_map.bands(max(n, 512 // n * n)):
+        out[:, start // n : start // n + -(-band.shape[1] // n)] = reduce_blocks(
+            band, n, run_map.additive
+        )
+    return out, run_map.cell * n
 
 
-def merged(cells: NDArray[Any], n: int, additive: bool) -> NDArray[np.float32]:
+def reduce_blocks(cells: NDArray[Any], n: int, additive: bool) -> NDArray[np.float32]:
     """Return the sums, or the means, of n × n cells without NaN; NaN where all are."""
     _, rows, columns = cells.shape
     padded = np.pad(

@@ -14,18 +14,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from hrviewer.io.features import Feature, area_of
-from hrviewer.io.run_features import How, What, about, found, patch_rows
+from hrviewer.io.run_features import (
+    FeatureOptions,
+    FeatureSelection,
+    iter_features,
+    patch_rows,
+    provenance,
+)
 from hrviewer.io.writers import Exportable
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["TableSettings", "batches", "schema_of"]
+__all__ = ["TableSettings", "record_batches", "table_schema"]
 
-ROWS = 4096
+BATCH_ROWS = 4096
 
 LENGTHS = ("y", "x", "h", "w")
-PATCHES = {
+PATCH_COLUMNS = {
     "id": ("int64", ""),
     "role": ("string", ""),
     "order": ("int64", ""),
@@ -42,7 +48,7 @@ PATCHES = {
     "status": ("string", ""),
     "error": ("string", ""),
 }
-THINGS = {
+FEATURE_COLUMNS = {
     "id": ("int64", ""),
     "label": ("string", ""),
     "area_px2": ("float64", "px^2"),
@@ -55,7 +61,7 @@ THINGS = {
 }
 
 
-class TableSettings(How):
+class TableSettings(FeatureOptions):
     """Which table."""
 
     rows: Literal["patches", "points", "contours", "annotations"] = Field(
@@ -65,23 +71,23 @@ class TableSettings(How):
     )
 
 
-def schema_of(run: Exportable, settings: TableSettings) -> pyarrow.Schema:
+def table_schema(run: Exportable, settings: TableSettings) -> pyarrow.Schema:
     """Return the columns: their units, and in the table's metadata where it comes from."""
     import pyarrow as pa
 
     types = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
     places = [("px", "level-0 px")] + [("um", "µm")] * bool(run.header["image"]["pixel_size"])
     columns = [(f"{name}_{end}", "float64", unit) for end, unit in places for name in LENGTHS]
-    more = PATCHES if settings.rows == "patches" else THINGS
+    more = PATCH_COLUMNS if settings.rows == "patches" else FEATURE_COLUMNS
     columns += [(name, kind, unit) for name, (kind, unit) in more.items()]
     fields = [
         pa.field(name, types[kind], metadata={"unit": unit} if unit else None)
         for name, kind, unit in columns
     ]
-    return pa.schema(fields, metadata={"hrviewer": json.dumps(about(run))})
+    return pa.schema(fields, metadata={"hrviewer": json.dumps(provenance(run))})
 
 
-def batches(run: Exportable, settings: TableSettings) -> Iterator[pyarrow.RecordBatch]:
+def record_batches(run: Exportable, settings: TableSettings) -> Iterator[pyarrow.RecordBatch]:
     """Yield the rows, a few thousand at a time; at least one batch.
 
     Raises
@@ -91,26 +97,26 @@ def batches(run: Exportable, settings: TableSettings) -> Iterator[pyarrow.Record
     """
     import pyarrow as pa
 
-    schema = schema_of(run, settings)
+    schema = table_schema(run, settings)
     size = run.header["image"]["pixel_size"]
-    source = placed(rows_of(run, settings), size)
-    while held := list(islice(source, ROWS)):
+    source = with_lengths(iter_rows(run, settings), size)
+    while held := list(islice(source, BATCH_ROWS)):
         yield pa.RecordBatch.from_pylist(held, schema=schema)
 
 
-def rows_of(run: Exportable, settings: TableSettings) -> Iterator[dict[str, Any]]:
+def iter_rows(run: Exportable, settings: TableSettings) -> Iterator[dict[str, Any]]:
     """Yield rows with ``y, x, h, w`` in pixels."""
     if settings.rows == "patches":
         yield from patch_rows(run.path / "patches.parquet")
         return
     none = dict.fromkeys(("patches", "contours", "points", "annotations"), False)
     chosen = none | {settings.rows: True}
-    what = What(threshold=settings.threshold, spacing=settings.spacing, **chosen)
-    for feature in found(run, what):
-        yield thing(feature)
+    what = FeatureSelection(threshold=settings.threshold, spacing=settings.spacing, **chosen)
+    for feature in iter_features(run, what):
+        yield feature_row(feature)
 
 
-def thing(feature: Feature) -> dict[str, Any]:
+def feature_row(feature: Feature) -> dict[str, Any]:
     """Return a feature's row: its centre, its box's sides, and what is known of it."""
     _, _, h, w = feature.box
     y, x = feature.center
@@ -120,10 +126,10 @@ def thing(feature: Feature) -> dict[str, Any]:
     if feature.polygons:
         row["area_px2"] = area_of(feature.polygons)
     known = {name: feature.measurements.get(name) for name in ("sum", "mean", "max", "mass")}
-    return row | known | {name: feature.about.get(name) for name in ("author", "time")}
+    return row | known | {name: feature.metadata.get(name) for name in ("author", "time")}
 
 
-def placed(
+def with_lengths(
     rows: Iterator[dict[str, Any]], size: tuple[float, float] | None
 ) -> Iterator[dict[str, Any]]:
     """Yield rows with lengths in pixels and, where that is known, in µm."""

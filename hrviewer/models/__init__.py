@@ -4,17 +4,17 @@ Importing this loads no back end. Weights are read when a pack's role is loaded.
 """
 
 from hrviewer.models.builtin_saliency import BUILTINS, builtin
-from hrviewer.models.card import Card
+from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Network
-from hrviewer.models.pack import JoinedPack, Pack, installed_packs, open_pack
+from hrviewer.models.pack import CombinedBundle, ModelBundle, installed_bundles, open_bundle
 
 __all__ = [
     "BUILTINS",
-    "Card",
-    "JoinedPack",
+    "CombinedBundle",
+    "ModelBundle",
+    "ModelCard",
     "Network",
-    "Pack",
     "builtin",
-    "installed_packs",
-    "open_pack",
+    "installed_bundles",
+    "open_bundle",
 ]

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.models.backbones import timm_model
-from hrviewer.models.count_head import Counts
+from hrviewer.models.backbones import timm_backbone
+from hrviewer.models.count_head import CountHead
 from hrviewer.models.timm_vit import TimmViT
 from hrviewer.models.transformer import TokenTransformer
 
 __all__ = [
     "ARCHITECTURES",
     "AttentionHead",
-    "CodeClasses",
-    "CodeHead",
     "DensityEncoder",
     "DensityScanner",
     "DensityUNet",
+    "EmbeddingClassifier",
+    "EmbeddingHead",
     "LearnedResizer",
     "TilePolicy",
     "TimmViT",
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 
-def _conv(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+def _conv_block(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
     """Convolution, batch normalisation (to be folded) and ReLU, with the border filled up."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),
@@ -75,14 +75,14 @@ class DensityUNet(nn.Module):
     ) -> None:
         super().__init__()
         half, *wide = widths
-        self.stem = _conv(3, half, 5, stride=2)
+        self.stem = _conv_block(3, half, 5, stride=2)
         self.down = nn.ModuleList(
-            nn.Sequential(_conv(a, b, stride=2), *(_conv(b, b) for _ in range(n)))
+            nn.Sequential(_conv_block(a, b, stride=2), *(_conv_block(b, b) for _ in range(n)))
             for (a, b), n in zip(pairwise(widths), blocks, strict=True)
         )
-        self.lift = nn.ModuleList(_conv(b, a, 1) for a, b in pairwise(wide))
-        self.up = nn.ModuleList(_conv(a, a) for a in wide[:-1])
-        self.head = Counts(wide[0], classes, variance, unit)
+        self.lift = nn.ModuleList(_conv_block(b, a, 1) for a, b in pairwise(wide))
+        self.up = nn.ModuleList(_conv_block(a, a) for a in wide[:-1])
+        self.head = CountHead(wide[0], classes, variance, unit)
         # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
         # pixel that it is read from on the way up.
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2] + 8 + 8 + 4 + 4
@@ -106,7 +106,7 @@ class DensityUNet(nn.Module):
         self.head.rescale(counts, variances)
 
 
-def _valid(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+def _valid_conv_block(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
     """Convolution without padding, batch normalisation (to be folded) and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, bias=False),
@@ -144,14 +144,14 @@ class DensityScanner(nn.Module):
         super().__init__()
         half, quarter, eighth = widths
         self.body = nn.Sequential(
-            _valid(3, half, 6, 2),
-            _valid(half, quarter, 4, 2),
-            _valid(quarter, quarter, 3),
-            _valid(quarter, eighth, 2, 2),
-            _valid(eighth, eighth, 3),
-            _valid(eighth, eighth, 3),
+            _valid_conv_block(3, half, 6, 2),
+            _valid_conv_block(half, quarter, 4, 2),
+            _valid_conv_block(quarter, quarter, 3),
+            _valid_conv_block(quarter, eighth, 2, 2),
+            _valid_conv_block(eighth, eighth, 3),
+            _valid_conv_block(eighth, eighth, 3),
         )
-        self.head = Counts(eighth, classes, variance, unit)
+        self.head = CountHead(eighth, classes, variance, unit)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the density ``(n, k, (h - 48) / 8, (w - 48) / 8)`` of images ``(n, 3, h, w)``."""
@@ -163,7 +163,7 @@ class DensityScanner(nn.Module):
         self.head.rescale(counts, variances)
 
 
-class CodeHead(nn.Module):
+class EmbeddingHead(nn.Module):
     """What reads a grid of codes, and counts: a few hundred operations for each code.
 
     Parameters
@@ -183,7 +183,7 @@ class CodeHead(nn.Module):
 
     def __init__(
         self,
-        codes: int,
+        embedding_dim: int,
         classes: int = 1,
         widths: Sequence[int] = (64, 64),
         size: int = 1,
@@ -191,12 +191,12 @@ class CodeHead(nn.Module):
         unit: float = 1.0,
     ) -> None:
         super().__init__()
-        channels = (codes, *widths)
+        channels = (embedding_dim, *widths)
         sizes = (size, *[1] * len(widths))
         self.body = nn.Sequential(
-            *(_conv(a, b, k) for (a, b), k in zip(pairwise(channels), sizes, strict=False))
+            *(_conv_block(a, b, k) for (a, b), k in zip(pairwise(channels), sizes, strict=False))
         )
-        self.head = Counts(channels[-1], classes, variance, unit)
+        self.head = CountHead(channels[-1], classes, variance, unit)
         self.halo = size // 2 if widths else 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class CodeHead(nn.Module):
         self.head.rescale(counts, variances)
 
 
-class CodeClasses(nn.Module):
+class EmbeddingClassifier(nn.Module):
     """What says of each code of which class its place is: a linear function, in logits.
 
     Parameters
@@ -220,9 +220,9 @@ class CodeClasses(nn.Module):
 
     halo = 0
 
-    def __init__(self, codes: int, classes: int) -> None:
+    def __init__(self, embedding_dim: int, classes: int) -> None:
         super().__init__()
-        self.head = nn.Conv2d(codes, classes, 1)
+        self.head = nn.Conv2d(embedding_dim, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits ``(n, k, h, w)`` of codes ``(n, d, h, w)``."""
@@ -248,16 +248,16 @@ class AttentionHead(nn.Module):
 
     halo = 0
 
-    def __init__(self, codes: int, classes: int, width: int = 8) -> None:
+    def __init__(self, embedding_dim: int, classes: int, width: int = 8) -> None:
         super().__init__()
-        self.head = nn.Conv2d(codes, classes, 1)
-        self.look = nn.Conv2d(codes, width, 1)
-        self.gate = nn.Conv2d(codes, width, 1)
+        self.head = nn.Conv2d(embedding_dim, classes, 1)
+        self.projection = nn.Conv2d(embedding_dim, width, 1)
+        self.gate = nn.Conv2d(embedding_dim, width, 1)
         self.score = nn.Conv2d(width, 1, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits and a score ``(n, k + 1, h, w)`` of codes ``(n, d, h, w)``."""
-        score = self.score(self.look(x).tanh() * self.gate(x).sigmoid())
+        score = self.score(self.projection(x).tanh() * self.gate(x).sigmoid())
         return torch.cat((self.head(x), score), dim=1)
 
 
@@ -286,22 +286,23 @@ class DensityEncoder(nn.Module):
 
     def __init__(
         self,
-        codes: int = 24,
+        embedding_dim: int = 24,
         classes: int = 1,
         widths: Sequence[int] = (24, 48, 72, 48),
         blocks: Sequence[int] = (1, 2, 1),
     ) -> None:
         super().__init__()
-        self.stem = _conv(3, widths[0], 5, stride=2)
+        self.stem = _conv_block(3, widths[0], 5, stride=2)
         self.down = nn.ModuleList(
-            nn.Sequential(_conv(a, b, stride=2), *(_conv(b, b) for _ in range(n)))
+            nn.Sequential(_conv_block(a, b, stride=2), *(_conv_block(b, b) for _ in range(n)))
             for (a, b), n in zip(pairwise(widths), blocks, strict=True)
         )
         self.code = nn.Sequential(
-            nn.Conv2d(widths[-1], codes, 1, bias=False), nn.BatchNorm2d(codes, affine=False)
+            nn.Conv2d(widths[-1], embedding_dim, 1, bias=False),
+            nn.BatchNorm2d(embedding_dim, affine=False),
         )
-        self.guide = CodeHead(codes, classes, variance=True)
-        self.picture = nn.Conv2d(codes, 3 * 4 * 4, 1)
+        self.guide = EmbeddingHead(embedding_dim, classes, variance=True)
+        self.picture = nn.Conv2d(embedding_dim, 3 * 4 * 4, 1)
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2]
         self.halo = -(-reach // 16) * 16
         """Input pixels around a tile with which its codes come out as from the whole image."""
@@ -338,10 +339,10 @@ class LearnedResizer(nn.Module):
     def __init__(self, shrink: int = 2, width: int = 16, blocks: int = 1) -> None:
         super().__init__()
         self.shrink = shrink
-        self.first = _conv(3, width, 2 * shrink + 1, stride=shrink)
+        self.first = _conv_block(3, width, 2 * shrink + 1, stride=shrink)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                _conv(width, width),
+                _conv_block(width, width),
                 nn.Conv2d(width, width, 3, padding=1, bias=False),
                 nn.BatchNorm2d(width),
             )
@@ -376,16 +377,18 @@ class TilePolicy(nn.Module):
 
     halo = 32
 
-    def __init__(self, widths: Sequence[int] = (16, 32, 48, 64), chance: float = 0.2) -> None:
+    def __init__(
+        self, widths: Sequence[int] = (16, 32, 48, 64), initial_probability: float = 0.2
+    ) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(3, widths[0], 5, stride=2),
-            *(_conv(a, b, stride=2) for a, b in pairwise(widths)),
-            _conv(widths[-1], widths[-1]),
+            _conv_block(3, widths[0], 5, stride=2),
+            *(_conv_block(a, b, stride=2) for a, b in pairwise(widths)),
+            _conv_block(widths[-1], widths[-1]),
         )
         self.head = nn.Conv2d(widths[-1], 1, 1)
         nn.init.zeros_(self.head.weight)
-        nn.init.constant_(self.head.bias, math.log(chance / (1 - chance)))  # type: ignore[arg-type]
+        nn.init.constant_(self.head.bias, math.log(initial_probability / (1 - initial_probability)))  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(n, 1, h/16, w/16)`` of images ``(n, 3, h, w)``."""
@@ -395,14 +398,14 @@ class TilePolicy(nn.Module):
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "attention-head": AttentionHead,
-    "code-classes": CodeClasses,
-    "code-head": CodeHead,
+    "code-classes": EmbeddingClassifier,
+    "code-head": EmbeddingHead,
     "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,
     "density-unet": DensityUNet,
     "learned-resizer": LearnedResizer,
     "tile-policy": TilePolicy,
-    "timm": timm_model,
+    "timm": timm_backbone,
     "timm-vit": TimmViT,
     "token-transformer": TokenTransformer,
 }

@@ -14,18 +14,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["join_parts", "pool"]
+__all__ = ["combine_parts", "pool"]
 
 Floats = NDArray[np.float64]
-_LEAST = 1e-38
+_MIN_PROBABILITY = 1e-38
 
 
-def pool(said: NDArray[np.floating], areas: NDArray[np.float64]) -> Floats:
+def pool(predictions: NDArray[np.floating], areas: NDArray[np.float64]) -> Floats:
     """Return what a part of an image says.
 
     Parameters
     ----------
-    said : ndarray, shape (k + 1, n)
+    predictions : ndarray, shape (k + 1, n)
         The probabilities of classes at each place, and its score; NaN where nothing is known.
     areas : ndarray, shape (n,)
         How much of each place lies in the part.
@@ -36,19 +36,19 @@ def pool(said: NDArray[np.floating], areas: NDArray[np.float64]) -> Floats:
         The average of the logarithms of the probabilities, and the logarithm of the weight. NaN
         where nothing is known.
     """
-    known = (areas > 0) & np.isfinite(said).all(axis=0)
-    values = np.log(np.maximum(said[:-1, known].astype(np.float64), _LEAST))
-    return _average(values.T, said[-1, known] + np.log(areas[known]))
+    known = (areas > 0) & np.isfinite(predictions).all(axis=0)
+    values = np.log(np.maximum(predictions[:-1, known].astype(np.float64), _MIN_PROBABILITY))
+    return _weighted_average(values.T, predictions[-1, known] + np.log(areas[known]))
 
 
-def join_parts(parts: Floats) -> Floats:
+def combine_parts(parts: Floats) -> Floats:
     """Return the probabilities ``(k,)`` of what parts of an image say, ``(m, k + 1)``."""
-    mean = _average(parts[:, :-1], parts[:, -1])[:-1]
+    mean = _weighted_average(parts[:, :-1], parts[:, -1])[:-1]
     weights = np.exp(mean - mean.max())
     return np.asarray(weights / weights.sum())
 
 
-def _average(values: Floats, scores: Floats) -> Floats:
+def _weighted_average(values: Floats, scores: Floats) -> Floats:
     """Average ``(n, k)`` by the exponentials of `scores`; their logarithmic sum comes last."""
     if not len(scores):
         return np.full(values.shape[1] + 1, np.nan)

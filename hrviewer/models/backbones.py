@@ -11,15 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrviewer.errors import UserError
-from hrviewer.models.told import brief
+from hrviewer.errors import HrviewerError
+from hrviewer.models.told import short_message
 
-__all__ = ["Backbone", "create", "import_timm", "timm_model"]
+__all__ = ["Backbone", "create_timm_model", "import_timm", "timm_backbone"]
 
-FETCHES = ("cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay")
+DOWNLOAD_OPTIONS = (
+    "cache_dir",
+    "checkpoint_path",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+)
 """What would make timm read weights from elsewhere, maybe pickled ones."""
 
-_STAND_INS: list[Any] = []
+_STUB_LIBRARIES: list[Any] = []
 """What stands for operators of torchvision, as long as the process lives."""
 
 
@@ -65,7 +71,7 @@ class Backbone(nn.Module):
         return self.model.load_state_dict(taken, strict=strict, assign=assign)
 
 
-def timm_model(model: str, stage: int | None = None, **params: Any) -> Backbone:
+def timm_backbone(model: str, stage: int | None = None, **params: Any) -> Backbone:
     """Return a model of timm, of random weights.
 
     Parameters
@@ -82,10 +88,10 @@ def timm_model(model: str, stage: int | None = None, **params: Any) -> Backbone:
     UserError
         If timm is missing or has no such model, or would be told to fetch weights.
     """
-    return Backbone(create(model, {"num_classes": 0} | params), stage)
+    return Backbone(create_timm_model(model, {"num_classes": 0} | params), stage)
 
 
-def create(model: str, params: Mapping[str, Any]) -> nn.Module:
+def create_timm_model(model: str, params: Mapping[str, Any]) -> nn.Module:
     """Return timm's model of a name, of random weights.
 
     Raises
@@ -94,14 +100,14 @@ def create(model: str, params: Mapping[str, Any]) -> nn.Module:
         As `timm_model`.
     """
     timm = import_timm()
-    fetches = [name for name in FETCHES if name in params]
+    fetches = [name for name in DOWNLOAD_OPTIONS if name in params]
     if fetches:
-        raise UserError(
+        raise HrviewerError(
             f"architecture.params {', '.join(fetches)} would have timm fetch weights: leave it "
             "out, the weights are those of the file"
         )
     if not timm.is_model(model):
-        raise UserError(f"timm {timm.__version__} has no model {model!r}: correct the card")
+        raise HrviewerError(f"timm {timm.__version__} has no model {model!r}: correct the card")
     made: nn.Module = timm.create_model(model, pretrained=False, **params)
     return made
 
@@ -119,13 +125,15 @@ def import_timm() -> Any:
     try:
         import timm
     except ImportError:
-        raise UserError('this network needs timm: pip install "hrviewer[timm]"') from None
+        raise HrviewerError('this network needs timm: pip install "hrviewer[timm]"') from None
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
-            raise UserError(f"timm does not import ({brief(error)}): install it again") from None
+            raise HrviewerError(
+                f"timm does not import ({short_message(error)}): install it again"
+            ) from None
         library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _STAND_INS.append(library)
+        _STUB_LIBRARIES.append(library)
         import timm
     return timm

@@ -21,30 +21,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrviewer.errors import UserError
-from hrviewer.models.measurement_cache import keep, recall
+from hrviewer.errors import HrviewerError
+from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.threads import sharing, streams_here
+from hrviewer.models.threads import recommended_streams, share_cores
 
 if TYPE_CHECKING:
     from hrviewer.models.loaders.torch import TorchNetwork
 
-__all__ = ["AGREES", "agree", "fastest", "lowered", "quickest", "remember", "remembered"]
+__all__ = [
+    "OUTPUT_TOLERANCE",
+    "fastest_backend",
+    "load_choice",
+    "outputs_agree",
+    "select_backend",
+    "store_choice",
+    "to_bfloat16",
+]
 
-AGREES = 1e-4
+OUTPUT_TOLERANCE = 1e-4
 """The largest difference, as a part of the output's greatest value, between equal answers."""
-TOLERATED = 0.1
+BFLOAT16_TOLERANCE = 0.1
 """The largest root mean square difference of bfloat16, as a part of the output's spread."""
-_GAIN = 0.95
+_REQUIRED_GAIN = 0.95
 """A back end must take less than this part of torch's time to be taken instead."""
-_ROUNDS = 3
-_TILES = 3
-_EXPORTERS = ("onnxruntime", "openvino")
-_KNOWN = ("auto", "torch", *_EXPORTERS)
-_chosen: dict[str, str] = {}  # so that one process keeps to one choice, whatever the disk says
+_TIMING_ROUNDS = 3
+_TIMED_TILES = 3
+_EXPORTED_BACKENDS = ("onnxruntime", "openvino")
+_BACKEND_NAMES = ("auto", "torch", *_EXPORTED_BACKENDS)
+_choices: dict[str, str] = {}  # so that one process keeps to one choice, whatever the disk says
 
 
-def quickest(loaded: TorchNetwork, threads: int | None = None) -> Network:
+def select_backend(loaded: TorchNetwork, threads: int | None = None) -> Network:
     """Return the network that runs: `loaded`, or the same exported.
 
     Parameters
@@ -60,44 +68,46 @@ def quickest(loaded: TorchNetwork, threads: int | None = None) -> Network:
         Where ``HRVIEWER_BACKEND`` names none that there is.
     """
     wish = os.environ.get("HRVIEWER_BACKEND") or "auto"
-    if wish not in _KNOWN:
-        raise UserError(f"HRVIEWER_BACKEND is {wish!r}: choose one of {', '.join(_KNOWN)}")
-    if loaded.joint or loaded.device != "cpu":
-        loaded.settle()
+    if wish not in _BACKEND_NAMES:
+        raise HrviewerError(
+            f"HRVIEWER_BACKEND is {wish!r}: choose one of {', '.join(_BACKEND_NAMES)}"
+        )
+    if loaded.accepts_tokens or loaded.device != "cpu":
+        loaded.select_module()
         return loaded
-    key = key_of(loaded, threads)
-    before = wish if wish != "auto" else remembered(key)
+    key = backend_key(loaded, threads)
+    before = wish if wish != "auto" else load_choice(key)
     if before in ("torch", "unfolded"):
-        loaded.settle(folded=before == "torch")
+        loaded.select_module(folded=before == "torch")
         return loaded
-    tile, *small = _sizes(loaded)
+    tile, *small = _test_inputs(loaded)
     if wish == "auto" and before is not None:
         # All agreed when it was chosen; but the architecture's code may be new.
-        other = _exported(loaded, before, threads)
-        if other is not None and _says(other, loaded, small[0]):
-            loaded.settle()
+        other = _try_export(loaded, before, threads)
+        if other is not None and _matches_reference(other, loaded, small[0]):
+            loaded.select_module()
             return other
         names: tuple[str, ...] = ()
     else:
-        names = _EXPORTERS if wish == "auto" else (wish,)
+        names = _EXPORTED_BACKENDS if wish == "auto" else (wish,)
     others = {
         name: other
         for name in names
-        if (other := _exported(loaded, name, threads)) is not None
-        and all(_says(other, loaded, inputs) for inputs in [*small, tile])
+        if (other := _try_export(loaded, name, threads)) is not None
+        and all(_matches_reference(other, loaded, inputs) for inputs in [*small, tile])
     }
-    folds = _says(loaded, loaded, tile)
-    loaded.settle(folded=folds)
+    folds = _matches_reference(loaded, loaded, tile)
+    loaded.select_module(folded=folds)
     if wish != "auto":
         return others.get(wish, loaded)
     plain = "torch" if folds else "unfolded"
     candidates: dict[str, Network] = {plain: loaded, **others}
-    chosen = fastest(candidates, tile) if others else plain
-    remember(key, chosen)
+    chosen = fastest_backend(candidates, tile) if others else plain
+    store_choice(key, chosen)
     return candidates[chosen]
 
 
-def lowered(loaded: TorchNetwork) -> TorchNetwork:
+def to_bfloat16(loaded: TorchNetwork) -> TorchNetwork:
     """Return the network in bfloat16, if it says about what it says in float32.
 
     Parameters
@@ -111,33 +121,35 @@ def lowered(loaded: TorchNetwork) -> TorchNetwork:
         Where it differs by more than `TOLERATED` on a tile of noise, or cannot run so here.
     """
     name = loaded.card.name
-    if loaded.joint or loaded.device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UserError(f"{name} cannot run in bfloat16 here: choose --precision float32")
-    tile = _sizes(loaded)[0]
+    if loaded.accepts_tokens or loaded.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise HrviewerError(f"{name} cannot run in bfloat16 here: choose --precision float32")
+    tile = _test_inputs(loaded)[0]
     exact = loaded.reference(tile)
     loaded.precision = "bfloat16"
-    for one, other in zip(exact, _outputs(loaded, tile), strict=False):
+    for one, other in zip(exact, _run_or_nothing(loaded, tile), strict=False):
         spread = float(one.std()) or float(np.abs(one).max()) or 1.0
         off = float(np.sqrt(np.mean((one - other) ** 2))) / spread
-        if not off <= TOLERATED:  # NaN is too much, too
-            raise UserError(
+        if not off <= BFLOAT16_TOLERANCE:  # NaN is too much, too
+            raise HrviewerError(
                 f"{name} in bfloat16 is off by {off:.0%} of its output's spread, more than the "
-                f"{TOLERATED:.0%} that is tolerated: choose --precision float32"
+                f"{BFLOAT16_TOLERANCE:.0%} that is tolerated: choose --precision float32"
             )
-    loaded.settle()
+    loaded.select_module()
     return loaded
 
 
-def agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:
+def outputs_agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:
     """Whether two back ends gave the same outputs, to `AGREES` of each output's greatest value."""
     return len(one) == len(two) and all(
         a.shape == b.shape
-        and bool(np.abs(a - b).max(initial=0.0) <= AGREES * np.abs(a).max(initial=0.0))
+        and bool(np.abs(a - b).max(initial=0.0) <= OUTPUT_TOLERANCE * np.abs(a).max(initial=0.0))
         for a, b in zip(one, two, strict=True)
     )
 
 
-def fastest(candidates: Mapping[str, Network], tile: Floats, rounds: int = _ROUNDS) -> str:
+def fastest_backend(
+    candidates: Mapping[str, Network], tile: Floats, rounds: int = _TIMING_ROUNDS
+) -> str:
     """Return the name of the one that runs tiles in the least time; the first where in doubt.
 
     Several tiles are run at once, each with its part of the cores, as runs do it. They take turns,
@@ -145,50 +157,57 @@ def fastest(candidates: Mapping[str, Network], tile: Floats, rounds: int = _ROUN
     threads of the one before may still spin, and would be in the way.
     """
     best = dict.fromkeys(candidates, np.inf)
-    streams = streams_here()
+    streams = recommended_streams()
 
     def run(network: Network, times: int) -> None:
-        with sharing(streams):
+        with share_cores(streams):
             for _ in range(times):
                 network(tile)
 
     with ThreadPoolExecutor(streams) as pool:
         for _ in range(rounds):
             for name, network in candidates.items():
-                for times in (1, _TILES):
+                for times in (1, _TIMED_TILES):
                     start = time.perf_counter()
                     list(pool.map(run, [network] * streams, [times] * streams))
-                best[name] = min(best[name], (time.perf_counter() - start) / _TILES)
+                best[name] = min(best[name], (time.perf_counter() - start) / _TIMED_TILES)
     first = next(iter(candidates))
     chosen = min(best, key=lambda name: best[name])
-    return chosen if best[chosen] < _GAIN * best[first] else first
+    return chosen if best[chosen] < _REQUIRED_GAIN * best[first] else first
 
 
-def key_of(network: Network, threads: int | None) -> str:
+def backend_key(network: Network, threads: int | None) -> str:
     """Return what a choice depends on, as one string."""
-    parts = (network.digest, network.halo, threads, streams_here(), *_versions(), *_machine())
+    parts = (
+        network.digest,
+        network.halo,
+        threads,
+        recommended_streams(),
+        *_versions(),
+        *_machine(),
+    )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def remembered(key: str) -> str | None:
+def load_choice(key: str) -> str | None:
     """Return the back end that was chosen for this key, if one was."""
-    if key not in _chosen:
-        found = recall("backends", key)
-        if found not in ("torch", "unfolded", *_EXPORTERS):
+    if key not in _choices:
+        found = load_measurement("backends", key)
+        if found not in ("torch", "unfolded", *_EXPORTED_BACKENDS):
             return None
-        _chosen[key] = found
-    return _chosen[key]
+        _choices[key] = found
+    return _choices[key]
 
 
-def remember(key: str, backend: str) -> None:
+def store_choice(key: str, backend: str) -> None:
     """Keep a choice; where the folder cannot be written, as long as the process lives."""
-    _chosen[key] = backend
-    keep("backends", key, backend)
+    _choices[key] = backend
+    store_measurement("backends", key, backend)
 
 
 def _versions() -> tuple[str, ...]:
     found = []
-    for name in ("hrviewer", "torch", *_EXPORTERS):
+    for name in ("hrviewer", "torch", *_EXPORTED_BACKENDS):
         try:
             found.append(version(name))
         except PackageNotFoundError:
@@ -206,17 +225,17 @@ def _machine() -> tuple[object, ...]:
     return platform.system(), platform.machine(), model.strip(), os.cpu_count()
 
 
-def _exported(loaded: TorchNetwork, name: str, threads: int | None) -> Network | None:
+def _try_export(loaded: TorchNetwork, name: str, threads: int | None) -> Network | None:
     """Return the network exported, or None where that cannot be."""
     try:
-        from hrviewer.models.loaders.exported import EXPORTERS
+        from hrviewer.models.loaders.exported import EXPORTED_NETWORKS
 
-        return EXPORTERS[name](loaded, threads)
+        return EXPORTED_NETWORKS[name](loaded, threads)
     except Exception:  # ImportError, and the exporter's many: torch runs it as well
         return None
 
 
-def _sizes(loaded: TorchNetwork) -> list[Floats]:
+def _test_inputs(loaded: TorchNetwork) -> list[Floats]:
     """Return prepared noise: a real tile first, then small inputs of other sizes."""
     card = loaded.card
     it, step = card.input, card.step
@@ -225,7 +244,7 @@ def _sizes(loaded: TorchNetwork) -> list[Floats]:
     def noise(n: int, h: int, w: int) -> Floats:
         if isinstance(it.channels, int):
             return rng.standard_normal((n, it.channels, h, w)).astype(np.float32)
-        pixels = rng.integers(0, 256, (h, w, it.count)).astype(np.float32)
+        pixels = rng.integers(0, 256, (h, w, it.channel_count)).astype(np.float32)
         one: Floats = card.prepare(pixels)
         return np.ascontiguousarray(np.stack([one] * n))
 
@@ -234,17 +253,17 @@ def _sizes(loaded: TorchNetwork) -> list[Floats]:
         return [tile, tile]
     side = -(-(it.tile + 2 * loaded.halo) // step) * step
     h = max(step, min(it.tile, 64) // step * step)
-    small = [noise(1 if loaded.batch == 1 else 2, h, h + step)]
-    if loaded.elastic and it.multiple_of > 1:
+    small = [noise(1 if loaded.max_batch == 1 else 2, h, h + step)]
+    if loaded.accepts_any_size and it.multiple_of > 1:
         small.append(noise(1, h + 1, h + step - 1))
     return [noise(1, side, side), *small]
 
 
-def _says(network: Network, loaded: TorchNetwork, batch: Floats) -> bool:
-    return agree(loaded.reference(batch), _outputs(network, batch))
+def _matches_reference(network: Network, loaded: TorchNetwork, batch: Floats) -> bool:
+    return outputs_agree(loaded.reference(batch), _run_or_nothing(network, batch))
 
 
-def _outputs(network: Network, batch: Floats) -> Sequence[Floats]:
+def _run_or_nothing(network: Network, batch: Floats) -> Sequence[Floats]:
     """Return what a back end gives, before it is settled; nothing where it fails."""
     try:
         return network._run(batch)

@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card, Input, Output
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard, ModelInput, ModelOutput
 from hrviewer.models.network import Floats, Network
 
 __all__ = ["BUILTINS", "builtin"]
@@ -22,7 +22,7 @@ _VERSION = 1
 """Raised whenever an answer changes: it is these networks' only weight."""
 
 
-class _Classical(Network):
+class _BuiltinSaliency(Network):
     """A saliency computed with NumPy and SciPy.
 
     Attributes
@@ -32,56 +32,58 @@ class _Classical(Network):
     """
 
     title: str
-    stride_: int = 1
-    halo_: int = 0
-    per_pixel: float
+    output_stride: int = 1
+    output_halo: int = 0
+    flops_per_pixel: float
 
     def __init__(self, name: str) -> None:
-        card = Card(
+        card = ModelCard(
             name=name,
             title=self.title,
             task="saliency",
-            input=Input(channels="rgb", tile=512, multiple_of=self.stride_),
-            output=Output(stride=self.stride_, halo=self.halo_, classes=("saliency",)),
+            input=ModelInput(channels="rgb", tile=512, multiple_of=self.output_stride),
+            output=ModelOutput(
+                stride=self.output_stride, halo=self.output_halo, classes=("saliency",)
+            ),
             licence="BSD-3-Clause",
         )
         super().__init__(card, f"{name} {_VERSION}", f"numpy {np.__version__}", "cpu")
-        self.elastic = self.stride_ == 1
+        self.accepts_any_size = self.output_stride == 1
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        return [np.asarray(self.look(batch)[:, None], np.float32)]
+        return [np.asarray(self.saliency(batch)[:, None], np.float32)]
 
     def _count(self, h: int, w: int) -> float:
-        return self.per_pixel * h * w
+        return self.flops_per_pixel * h * w
 
     @abstractmethod
-    def look(self, rgb: Floats) -> Floats:
+    def saliency(self, rgb: Floats) -> Floats:
         """Return ``(n, h / stride, w / stride)`` for RGB ``(n, 3, h, w)``."""
 
 
-class Thumbnail(_Classical):
+class Thumbnail(_BuiltinSaliency):
     """The grey level itself, 0–255: three multiplications and two additions a pixel."""
 
     title = "How bright it is"
-    per_pixel = 5.0
+    flops_per_pixel = 5.0
 
-    def look(self, rgb: Floats) -> Floats:
+    def saliency(self, rgb: Floats) -> Floats:
         """Return ITU-R 601 luma."""
         return _gray(rgb)
 
 
-class Gradient(_Classical):
+class Gradient(_BuiltinSaliency):
     """How steep the grey level is at a Gaussian scale of 1 px, in grey levels per pixel.
 
     Luma (5), two derivatives by two passes of nine taps each (72), their length (4), the mean (1).
     """
 
     title = "How much detail there is"
-    stride_ = 4
-    halo_ = 4  # the Gaussian is cut off at four sigma
-    per_pixel = 82.0
+    output_stride = 4
+    output_halo = 4  # the Gaussian is cut off at four sigma
+    flops_per_pixel = 82.0
 
-    def look(self, rgb: Floats) -> Floats:
+    def saliency(self, rgb: Floats) -> Floats:
         """Return the mean length of the gradient on blocks of 4 × 4."""
         from scipy.ndimage import gaussian_filter  # slow to import, and every command loads this
 
@@ -90,22 +92,22 @@ class Gradient(_Classical):
             gaussian_filter(gray, (0, 1, 1), order=order, mode="reflect", truncate=4)
             for order in ((0, 1, 0), (0, 0, 1))
         )
-        return _pool(np.hypot(dy, dx), self.stride_)
+        return _block_mean(np.hypot(dy, dx), self.output_stride)
 
 
-class Entropy(_Classical):
+class Entropy(_BuiltinSaliency):
     """Shannon entropy of the 256 grey levels in a block of 16 × 16, in bits: 0 to 8.
 
     Luma (5), the histogram (1), and p·log p of 256 levels over 256 pixels (3).
     """
 
     title = "How varied it is"
-    stride_ = 16
-    per_pixel = 9.0
+    output_stride = 16
+    flops_per_pixel = 9.0
 
-    def look(self, rgb: Floats) -> Floats:
+    def saliency(self, rgb: Floats) -> Floats:
         """Return the entropy of each block."""
-        s = self.stride_
+        s = self.output_stride
         gray = np.clip(np.rint(_gray(rgb)), 0, 255).astype(np.int64)
         n, h, w = gray.shape
         blocks = gray.reshape(n, h // s, s, w // s, s).swapaxes(2, 3).reshape(-1, s * s)
@@ -116,7 +118,7 @@ class Entropy(_Classical):
         return np.asarray(bits.reshape(n, h // s, w // s), np.float32)
 
 
-class Foreground(_Classical):
+class Foreground(_BuiltinSaliency):
     """How surely it is tissue, or not background: 0 to 1.
 
     Either the optical density (mean of −log10 of the transmitted light) is above 0.15, or the
@@ -125,17 +127,17 @@ class Foreground(_Classical):
     """
 
     title = "Where there is tissue, or anything but background"
-    stride_ = 4
-    per_pixel = 26.0
+    output_stride = 4
+    flops_per_pixel = 26.0
 
-    def look(self, rgb: Floats) -> Floats:
+    def saliency(self, rgb: Floats) -> Floats:
         """Return the mean probability on blocks of 4 × 4."""
         x = np.clip(rgb, 1, 255)
         density = -np.log10(x / 255).mean(axis=1)
         high = x.max(axis=1)
         saturation = (high - x.min(axis=1)) / high
-        light = _below(density, 0.15, 0.02) * _below(saturation, 0.07, 0.01)
-        return _pool(1 - light, self.stride_)
+        light = _logistic_below(density, 0.15, 0.02) * _logistic_below(saturation, 0.07, 0.01)
+        return _block_mean(1 - light, self.output_stride)
 
 
 def _gray(rgb: Floats) -> Floats:
@@ -143,17 +145,17 @@ def _gray(rgb: Floats) -> Floats:
     return np.asarray((r * 19595 + g * 38470 + b * 7471) / 65536, np.float32)
 
 
-def _pool(x: Floats, s: int) -> Floats:
+def _block_mean(x: Floats, s: int) -> Floats:
     n, h, w = x.shape
     return np.asarray(x.reshape(n, h // s, s, w // s, s).mean(axis=(2, 4)), np.float32)
 
 
-def _below(x: Floats, middle: float, width: float) -> Floats:
+def _logistic_below(x: Floats, middle: float, width: float) -> Floats:
     """A logistic curve, written with tanh so that it cannot overflow."""
     return np.asarray((1 - np.tanh((x - middle) / (2 * width))) / 2, np.float32)
 
 
-_CLASSES: dict[str, type[_Classical]] = {
+_CLASSES: dict[str, type[_BuiltinSaliency]] = {
     "@thumbnail": Thumbnail,
     "@gradient": Gradient,
     "@entropy": Entropy,
@@ -167,5 +169,5 @@ BUILTINS: dict[str, str] = {role: kind.title for role, kind in _CLASSES.items()}
 def builtin(role: str) -> Network:
     """Return a built-in role's network; `UserError` where there is none of that name."""
     if role not in _CLASSES:
-        raise UserError(f"no role {role!r} is built in: choose {', '.join(_CLASSES)}")
+        raise HrviewerError(f"no role {role!r} is built in: choose {', '.join(_CLASSES)}")
     return _CLASSES[role](role)

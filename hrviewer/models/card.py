@@ -25,14 +25,14 @@ from pydantic import (
     model_validator,
 )
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
-__all__ = ["Activation", "Architecture", "Card", "Input", "Output", "Task"]
+__all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
 Task = Literal["density", "segmentation", "classification", "detection", "embedding", "saliency"]
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
 
-_NAMED_CLASSES = {
+_CLASS_SETS = {
     "coco80": """person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,
     fire hydrant,stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,
     giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,
@@ -44,13 +44,13 @@ _NAMED_CLASSES = {
 }
 
 
-class _Part(BaseModel):
+class _CardSection(BaseModel):
     """Frozen, finite, and a field that nobody knows is an error: a typo must not pass silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Input(_Part):
+class ModelInput(_CardSection):
     """What the network takes.
 
     Attributes
@@ -88,21 +88,23 @@ class Input(_Part):
     downsample: PositiveFloat = 1.0
 
     @property
-    def count(self) -> int:
+    def channel_count(self) -> int:
         """How many channels the network takes."""
         return {"gray": 1, "rgb": 3, "bgr": 3}.get(str(self.channels)) or int(self.channels)
 
     @model_validator(mode="after")
-    def _agrees(self) -> Input:
+    def _check_consistency(self) -> ModelInput:
         for name, values in ("mean", self.mean), ("std", self.std):
-            if len(values) not in (1, self.count):
-                raise ValueError(f"{name} has {len(values)} numbers for {self.count} channels")
+            if len(values) not in (1, self.channel_count):
+                raise ValueError(
+                    f"{name} has {len(values)} numbers for {self.channel_count} channels"
+                )
         if self.tile % self.multiple_of:
             raise ValueError(f"tile {self.tile} is not a multiple of {self.multiple_of}")
         return self
 
 
-class Output(_Part):
+class ModelOutput(_CardSection):
     """What the network gives.
 
     Attributes
@@ -150,16 +152,16 @@ class Output(_Part):
 
     @field_validator("classes", mode="before")
     @classmethod
-    def _expand(cls, value: object) -> object:
+    def _expand_class_set(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        if value not in _NAMED_CLASSES:
-            raise ValueError(f"no set of classes is named {value!r}; known: {[*_NAMED_CLASSES]}")
-        return [" ".join(name.split()) for name in _NAMED_CLASSES[value].split(",")]
+        if value not in _CLASS_SETS:
+            raise ValueError(f"no set of classes is named {value!r}; known: {[*_CLASS_SETS]}")
+        return [" ".join(name.split()) for name in _CLASS_SETS[value].split(",")]
 
     @field_validator("stride")
     @classmethod
-    def _whole(cls, value: int | float | tuple[int, ...]) -> int | float | tuple[int, ...]:
+    def _check_stride(cls, value: int | float | tuple[int, ...]) -> int | float | tuple[int, ...]:
         if isinstance(value, tuple):
             if not value:
                 raise ValueError("an empty list")
@@ -168,14 +170,14 @@ class Output(_Part):
         return value
 
 
-class Architecture(_Part):
+class Architecture(_CardSection):
     """What the numbers in a safetensors file are weights of: a registered name and parameters."""
 
     name: str
     params: dict[str, Any] = {}
 
 
-class Card(_Part):
+class ModelCard(_CardSection):
     """What a network takes and gives, who made it, and under which licence.
 
     Attributes
@@ -196,8 +198,8 @@ class Card(_Part):
     name: str
     title: str = ""
     task: Task
-    input: Input
-    output: Output
+    input: ModelInput
+    output: ModelOutput
     architecture: Architecture | None = None
     licence: str = ""
     citation: str = ""
@@ -206,7 +208,7 @@ class Card(_Part):
     metrics: dict[str, Any] = {}
 
     @model_validator(mode="after")
-    def _agrees(self) -> Card:
+    def _check_consistency(self) -> ModelCard:
         if self.task == "embedding":
             if self.output.width is None:
                 raise ValueError("an embedding needs output.width")
@@ -224,7 +226,7 @@ class Card(_Part):
         return self
 
     @classmethod
-    def of(cls, fields: object, where: str | Path) -> Card:
+    def from_dict(cls, fields: object, source: str | Path) -> ModelCard:
         """Return the card made of `fields`, as parsed from JSON.
 
         Parameters
@@ -245,12 +247,12 @@ class Card(_Part):
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "card"
             reason = first["msg"].removeprefix("Value error, ")
-            raise UserError(f"{where}: {field}: {reason}; correct the card") from None
+            raise HrviewerError(f"{source}: {field}: {reason}; correct the card") from None
 
     @classmethod
-    def read(cls, path: Path) -> Card:
+    def read(cls, path: Path) -> ModelCard:
         """Return the card in a JSON file; `UserError` where there is none or it is wrong."""
-        return cls.of(read_json(path), path)
+        return cls.from_dict(read_json(path), path)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -258,14 +260,14 @@ class Card(_Part):
         return self.output.classes
 
     @property
-    def answers(self) -> int:
+    def prediction_channels(self) -> int:
         """Output channels that answer: ``k``."""
         return self.output.width or len(self.output.classes) or 1
 
     @property
-    def outputs(self) -> int:
+    def output_channels(self) -> int:
         """Output channels: ``k``, and as many variances or one score, where there are such."""
-        return self.answers * (1 + self.output.variance) + self.output.attention
+        return self.prediction_channels * (1 + self.output.variance) + self.output.attention
 
     @property
     def stride(self) -> int:
@@ -282,7 +284,7 @@ class Card(_Part):
         return math.lcm(self.stride, self.input.multiple_of)
 
     @property
-    def meaning(self) -> str:
+    def cache_key(self) -> str:
         """What of the card changes the network's answer, in one line: part of every cache key."""
         return self.model_dump_json(include={"task", "input", "output", "architecture"})
 
@@ -311,7 +313,7 @@ class Card(_Part):
         UserError
             Where the image has too few channels, or not exactly as many as the card asks for.
         """
-        x = self._channels(pixels[..., None] if pixels.ndim == 2 else pixels)
+        x = self._select_channels(pixels[..., None] if pixels.ndim == 2 else pixels)
         if out is None:
             out = np.empty((x.shape[-1], *x.shape[:2]), np.float32)
         np.copyto(out, np.moveaxis(x, -1, 0), casting="unsafe")
@@ -329,12 +331,12 @@ class Card(_Part):
             out /= np.asarray(self.input.std, np.float32)[:, None, None]
         return out
 
-    def _channels(self, pixels: NDArray[Any]) -> NDArray[Any]:
+    def _select_channels(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Return ``(h, w, C)``, in the image's own numbers."""
         have, want = pixels.shape[-1], self.input.channels
         if isinstance(want, int):
             if have != want:
-                raise UserError(
+                raise HrviewerError(
                     f"{self.name} takes {want} channels, the image has {have}: choose the channels"
                 )
             return pixels
@@ -366,6 +368,6 @@ def read_json(path: Path) -> object:
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: write the network's card there") from None
+        raise HrviewerError(f"{path} is missing: write the network's card there") from None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error}): correct it") from None
+        raise HrviewerError(f"{path} cannot be read as JSON ({error}): correct it") from None

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Counts"]
+__all__ = ["CountHead"]
 
-_WILDEST = 8.0
+_MAX_LOG_VARIANCE = 8.0
 """The largest logarithm of a variance, so that its exponential stays finite."""
 
 
-class Counts(nn.Conv2d):
+class CountHead(nn.Conv2d):
     """How many of each class in each cell, at least 0, and how surely.
 
     Parameters
@@ -38,7 +38,9 @@ class Counts(nn.Conv2d):
         if not self.variance:
             return self._density(x)
         x, doubt = x[:, : self.classes], x[:, self.classes :]
-        return torch.cat((self._density(x), self.unit * doubt.clamp(max=_WILDEST).exp()), dim=1)
+        return torch.cat(
+            (self._density(x), self.unit * doubt.clamp(max=_MAX_LOG_VARIANCE).exp()), dim=1
+        )
 
     def _density(self, x: Tensor) -> Tensor:
         x = self.unit * x

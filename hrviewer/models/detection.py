@@ -8,14 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
 
-__all__ = ["OVERLAP", "SCORE", "Detections", "count_map", "decode", "letterbox", "suppress"]
+__all__ = [
+    "IOU_THRESHOLD",
+    "SCORE_THRESHOLD",
+    "Detections",
+    "count_map",
+    "decode",
+    "letterbox",
+    "non_max_suppression",
+]
 
-SCORE = 0.3
+SCORE_THRESHOLD = 0.3
 """The score below which a box is not kept."""
-OVERLAP = 0.45
+IOU_THRESHOLD = 0.45
 """The intersection over union above which two boxes of a class are one thing."""
 
 Floats = NDArray[np.float32]
@@ -44,7 +52,11 @@ class Detections:
 
 
 def decode(
-    raw: Floats, card: Card, size: tuple[int, int], score: float = SCORE, overlap: float = OVERLAP
+    raw: Floats,
+    card: ModelCard,
+    size: tuple[int, int],
+    score_threshold: float = SCORE_THRESHOLD,
+    iou_threshold: float = IOU_THRESHOLD,
 ) -> list[Detections]:
     """Return what YOLOX's raw output ``(n, anchors, 5 + classes)`` says.
 
@@ -72,12 +84,12 @@ def decode(
     grid = np.concatenate(cells)
     want = len(grid), 5 + len(card.classes)
     if raw.ndim != 3 or raw.shape[1:] != want:
-        raise UserError(
+        raise HrviewerError(
             f"{card.name}: output.stride, output.classes and input.tile make {want} numbers, "
             f"but the network gives {raw.shape[1:]}: correct the card"
         )
     step = np.repeat(strides, [len(c) for c in cells]).astype(np.float32)[:, None]
-    return [_decode_one(one, grid, step, size, score, overlap) for one in raw]
+    return [_decode_one(one, grid, step, size, score_threshold, iou_threshold) for one in raw]
 
 
 def _cells(tile: int, stride: int) -> Floats:
@@ -87,10 +99,15 @@ def _cells(tile: int, stride: int) -> Floats:
 
 
 def _decode_one(
-    raw: Floats, grid: Floats, step: Floats, size: tuple[int, int], score: float, overlap: float
+    raw: Floats,
+    grid: Floats,
+    step: Floats,
+    size: tuple[int, int],
+    score_threshold: float,
+    iou_threshold: float,
 ) -> Detections:
     scores = raw[:, 4:5] * raw[:, 5:]
-    anchor, classes = np.nonzero(scores >= score)
+    anchor, classes = np.nonzero(scores >= score_threshold)
     scores = scores[anchor, classes]
     center = ((raw[anchor, :2] + grid[anchor]) * step[anchor])[:, ::-1]
     half = (np.exp(raw[anchor, 2:4]) * step[anchor] / 2)[:, ::-1]
@@ -98,12 +115,12 @@ def _decode_one(
     boxes = np.concatenate([center - half, center + half], axis=1)[inside]
     boxes = np.clip(boxes, 0, [*size, *size]).astype(np.float32)
     scores, classes = scores[inside], classes[inside]
-    kept = suppress(boxes, scores, classes, overlap)
+    kept = non_max_suppression(boxes, scores, classes, iou_threshold)
     return Detections(boxes[kept], scores[kept], classes[kept])
 
 
-def suppress(
-    boxes: Floats, scores: Floats, classes: NDArray[np.int64], overlap: float = OVERLAP
+def non_max_suppression(
+    boxes: Floats, scores: Floats, classes: NDArray[np.int64], iou_threshold: float = IOU_THRESHOLD
 ) -> NDArray[np.int64]:
     """Return which boxes stay when, of each class, those that overlap a better one go.
 
@@ -130,27 +147,27 @@ def suppress(
         low = np.maximum(boxes[best, :2], boxes[left, :2])
         high = np.minimum(boxes[best, 2:], boxes[left, 2:])
         common = np.clip(high - low, 0, None).prod(axis=1)
-        same = common > overlap * (area[best] + area[left] - common)
+        same = common > iou_threshold * (area[best] + area[left] - common)
         left = left[~(same & (classes[left] == classes[best]))]
     return np.array(kept, np.int64)
 
 
-def count_map(found: Sequence[Detections], card: Card, size: tuple[int, int]) -> Floats:
+def count_map(detections: Sequence[Detections], card: ModelCard, size: tuple[int, int]) -> Floats:
     """Return ``(n, k, h / stride, w / stride)``: how many centres of each class lie in each cell.
 
     So a detector answers the question that a density answers: its map sums to a count.
     """
     stride = card.stride
     shape = -(-size[0] // stride), -(-size[1] // stride)
-    out = np.zeros((len(found), card.outputs, *shape), np.float32)
-    for one, things in zip(out, found, strict=True):
+    out = np.zeros((len(detections), card.output_channels, *shape), np.float32)
+    for one, things in zip(out, detections, strict=True):
         center = (things.boxes[:, :2] + things.boxes[:, 2:]) / 2 // stride
         y, x = np.minimum(center.astype(np.int64), np.array(shape) - 1).T
         np.add.at(one, (things.classes, y, x), 1)
     return out
 
 
-def letterbox(pixels: NDArray[np.uint8], card: Card) -> tuple[NDArray[np.uint8], float]:
+def letterbox(pixels: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], float]:
     """Shrink or enlarge a picture to the card's tile, keeping its shape, and fill the rest.
 
     Parameters

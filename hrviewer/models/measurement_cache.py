@@ -14,15 +14,15 @@ from typing import Any
 
 from hrviewer.paths import cache_folder
 
-__all__ = ["keep", "recall"]
+__all__ = ["load_measurement", "store_measurement"]
 
 
-def recall(kind: str, key: str) -> Any:
+def load_measurement(kind: str, key: str) -> Any:
     """Return what was kept, whatever it is now; None if nothing was."""
     return _read(_path(kind)).get(key)
 
 
-def keep(kind: str, key: str, value: Any) -> None:
+def store_measurement(kind: str, key: str, value: Any) -> None:
     """Keep a value that JSON can write."""
     path = _path(kind)
     with contextlib.suppress(OSError):

@@ -6,9 +6,15 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["bound_device", "device_peak", "forget_peak", "host_room", "peak_memory"]
+__all__ = [
+    "available_memory",
+    "limit_device_memory",
+    "peak_device_memory",
+    "peak_memory",
+    "reset_peak_memory",
+]
 
-SHARE = 0.8
+USABLE_FRACTION = 0.8
 """Of the memory that is free, what may be taken without asking."""
 
 
@@ -16,7 +22,7 @@ def peak_memory() -> int | None:
     """Return the process's largest resident size, in bytes; None where nobody counts it."""
     # On Linux `getrusage` counts what this process's parent held, too: it outlives `exec`.
     with suppress(OSError, KeyError):
-        return _kilobytes("/proc/self/status")["VmHWM"] * 1024
+        return _read_sizes("/proc/self/status")["VmHWM"] * 1024
     try:
         import resource
     except ImportError:  # Windows
@@ -25,55 +31,55 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _kilobytes(path: str) -> dict[str, int]:
+def _read_sizes(path: str) -> dict[str, int]:
     """Return the sizes that a file of the system's tells, a line each: ``Name:  123 kB``."""
     lines = [line.split() for line in Path(path).read_text("utf-8").splitlines()]
     return {line[0].rstrip(":"): int(line[1]) for line in lines if line[2:] == ["kB"]}
 
 
-def forget_peak() -> None:
+def reset_peak_memory() -> None:
     """Let `peak_memory` begin anew, where the system can."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def host_room() -> int:
+def available_memory() -> int:
     """Return how many bytes may be taken: most of what is free, also inside a container."""
     import os
 
     free = []
     with suppress(OSError):
-        free.append(_kilobytes("/proc/meminfo")["MemAvailable"] * 1024)
+        free.append(_read_sizes("/proc/meminfo")["MemAvailable"] * 1024)
     with suppress(OSError, ValueError):
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text("ascii"))
         free.append(limit - int(Path("/sys/fs/cgroup/memory.current").read_text("ascii")))
     if not free:
         with suppress(OSError, ValueError, AttributeError):
             free.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    return int(SHARE * min(free, default=4 << 30))
+    return int(USABLE_FRACTION * min(free, default=4 << 30))
 
 
-def device_peak(device: str, *, anew: bool = False) -> int | None:
+def peak_device_memory(device: str, *, reset: bool = False) -> int | None:
     """Return the most bytes that were ever taken on a CUDA device at once; None for others.
 
     Parameters
     ----------
     device : str
         As a network says it.
-    anew : bool
+    reset : bool
         Whether to begin anew first.
     """
     if not device.startswith("cuda"):
         return None
     import torch
 
-    if anew:
+    if reset:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     return int(torch.cuda.max_memory_allocated(device))
 
 
-def bound_device(device: str, limit: int) -> None:
+def limit_device_memory(device: str, limit: int) -> None:
     """Let this process take no more than so many bytes on a CUDA device."""
     import torch
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Activation, Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import Activation, ModelCard
 
 if TYPE_CHECKING:
     from hrviewer.models.detection import Detections
@@ -49,35 +49,35 @@ class Network(ABC):
     period : int
         Where an input may begin, in pixels of the image: at multiples of this its output is that
         of the whole, moved. Measured, since a network may shrink inside by more than it says.
-    elastic : bool
+    accepts_any_size : bool
         Whether it takes sizes that are not a multiple of ``multiple_of``. Its output is then
         ``h / stride`` rounded down or up, as the network does.
-    batch : int or None
+    max_batch : int or None
         The most inputs that the network takes at once, where it is limited; `__call__` takes any
         number.
-    joint : bool
-        Whether it looks at many patches together (`join`).
-    attends : bool
-        Whether it tells which of them look where (`attend`).
-    explains : bool
-        Whether it tells which codes mattered (`explain`).
+    accepts_tokens : bool
+        Whether it looks at many patches together (`run_tokens`).
+    has_attention : bool
+        Whether it tells which of them look where (`attention`).
+    has_attribution : bool
+        Whether it tells which codes mattered (`attribution`).
     """
 
-    joint = attends = explains = False
+    accepts_tokens = has_attention = has_attribution = False
 
     def __init__(
-        self, card: Card, weights: str, backend: str, device: str, precision: str = "float32"
+        self, card: ModelCard, weights: str, backend: str, device: str, precision: str = "float32"
     ) -> None:
         self.card = card
-        self.digest = hashlib.sha256(f"{weights}\n{card.meaning}".encode()).hexdigest()
+        self.digest = hashlib.sha256(f"{weights}\n{card.cache_key}".encode()).hexdigest()
         self.backend = backend
         self.device = device
         self.precision = precision
         self.stride = card.stride
         self.halo = -(-(card.output.halo or 0) // card.step) * card.step
         self.period = card.step
-        self.elastic = False
-        self.batch: int | None = None
+        self.accepts_any_size = False
+        self.max_batch: int | None = None
         self._flops: dict[tuple[float, ...], float] = {}
 
     def __repr__(self) -> str:
@@ -97,16 +97,16 @@ class Network(ABC):
         A multiplication with its addition is 2. Filling up to a size that the network takes
         is counted.
         """
-        size = self._size(h, w)
+        size = self._padded_size(h, w)
         if size not in self._flops:
             step, least = self.card.step, self.card.input.tile / 8
             even = all(length % step == 0 and length >= least for length in size)
-            rule = self._plane if even else None
+            rule = self._flops_formula if even else None
             self._flops[size] = self._count(*size) if rule is None else rule(*size)
         return self._flops[size]
 
     @cached_property
-    def _plane(self) -> Callable[[int, int], float] | None:
+    def _flops_formula(self) -> Callable[[int, int], float] | None:
         """What inputs of whole steps cost by their size; None where that has no closed form.
 
         Convolutions cost by area, and their edges and what comes after pooling in proportion to
@@ -120,7 +120,7 @@ class Network(ABC):
         try:
             corner, down, right, both = (self._count(h, w) for w in (a, b) for h in (a, b))
             others = {size: self._count(*size) for size in ((large, small), (small, large))}
-        except UserError:  # there are sizes that it does not take
+        except HrviewerError:  # there are sizes that it does not take
             return None
         slope, side, twist = down - corner, right - corner, both - down - right + corner
 
@@ -157,15 +157,17 @@ class Network(ABC):
         n, _, h, w = batch.shape
         if n == 0:
             size = -(-h // self.stride), -(-w // self.stride)
-            return np.zeros((0, self.card.outputs, *size), np.float32)
-        outputs, (ph, pw) = self._raw(batch)
+            return np.zeros((0, self.card.output_channels, *size), np.float32)
+        outputs, (ph, pw) = self._run_padded(batch)
         if self.card.output.decode is not None:
             from hrviewer.models import detection
 
             out = detection.count_map(self._decode(outputs, (h, w)), self.card, (ph, pw))
         else:
-            out = self._fit(_gather(outputs), ph, pw)
-            k = self.card.answers if self.card.output.attention else None  # a score stays
+            out = self._to_stride(_concatenate_outputs(outputs), ph, pw)
+            k = (
+                self.card.prediction_channels if self.card.output.attention else None
+            )  # a score stays
             said = activate(out[:, :k], self.card.output.activation)
             out = said if k is None else np.concatenate([said, out[:, k:]], axis=1)
         if (ph, pw) != (h, w):
@@ -175,10 +177,10 @@ class Network(ABC):
     def detect(self, batch: Floats) -> list[Detections]:
         """Return what a detector finds in each of ``(n, C, h, w)``; `UserError` for any other."""
         if self.card.output.decode is None:
-            raise UserError(f"{self.card.name} is no detector: its task is {self.card.task}")
-        return self._decode(self._raw(batch)[0], (batch.shape[2], batch.shape[3]))
+            raise HrviewerError(f"{self.card.name} is no detector: its task is {self.card.task}")
+        return self._decode(self._run_padded(batch)[0], (batch.shape[2], batch.shape[3]))
 
-    def join(
+    def run_tokens(
         self,
         tokens: Floats,
         boxes: NDArray[Any],
@@ -204,13 +206,13 @@ class Network(ABC):
         NDArray[np.float32]
             ``(n, k, rows, columns)``.
         """
-        raise self._cannot("look at many patches together", "transformer")
+        raise self._unsupported("look at many patches together", "transformer")
 
-    def join_flops(self, n: int, merge: float = 0.0) -> float:
+    def token_flops(self, n: int, merge: float = 0.0) -> float:
         """Return what `join` costs for a group of `n` patches, in FLOPs."""
-        raise self._cannot("look at many patches together", "transformer")
+        raise self._unsupported("look at many patches together", "transformer")
 
-    def attend(
+    def attention(
         self, tokens: Floats, boxes: NDArray[Any], merge: float = 0.0
     ) -> tuple[Floats, NDArray[np.int64]]:
         """Return where each patch of one group looks, and which became one.
@@ -227,69 +229,73 @@ class Network(ABC):
         owner : NDArray[np.int64]
             ``(n,)``: patches of one number were merged.
         """
-        raise self._cannot("tell where patches look", "transformer")
+        raise self._unsupported("tell where patches look", "transformer")
 
-    def think(self, codes: Floats) -> Floats:
+    def run_features(self, features: Floats) -> Floats:
         """Run on a grid of codes ``(d, gh, gw)`` and return ``(k, oh, ow)``.
 
         A head is a network whose card takes ``d`` channels, and whose pixels are codes; so is one
         that takes pictures, where codes are a picture as it takes them.
         """
-        self._check_codes(codes.shape[0])
-        out: Floats = self(np.ascontiguousarray(codes[None], np.float32))[0]
+        self._check_feature_width(features.shape[0])
+        out: Floats = self(np.ascontiguousarray(features[None], np.float32))[0]
         return out
 
-    def think_flops(self, d: int, gh: int, gw: int) -> float:
+    def feature_flops(self, d: int, gh: int, gw: int) -> float:
         """Return what `think` costs, in FLOPs."""
-        self._check_codes(d)
+        self._check_feature_width(d)
         return self.flops(gh, gw)
 
-    def explain(self, codes: Floats) -> Floats:
+    def attribution(self, features: Floats) -> Floats:
         """Return how much each of a grid of codes ``(d, gh, gw)`` mattered: ``(gh, gw)``.
 
         Gradient times input: how much of the answer would be lost, to first order, if a code were
         0. Of several classes the answer is by how much the likeliest stands out from their mean.
         """
-        raise self._cannot("tell which codes mattered", "head of torch")
+        raise self._unsupported("tell which codes mattered", "head of torch")
 
-    def explain_flops(self, d: int, gh: int, gw: int) -> float:
+    def attribution_flops(self, d: int, gh: int, gw: int) -> float:
         """Return what `explain` costs: the way there, and back to the codes, which is as long."""
-        return 2 * self.think_flops(d, gh, gw)
+        return 2 * self.feature_flops(d, gh, gw)
 
-    def _check_codes(self, d: int) -> None:
-        if self.card.input.count != d:
-            raise UserError(
-                f"{self.card.name} takes codes of {self.card.input.count} values, not {d}: "
+    def _check_feature_width(self, d: int) -> None:
+        if self.card.input.channel_count != d:
+            raise HrviewerError(
+                f"{self.card.name} takes codes of {self.card.input.channel_count} values, not {d}: "
                 "use the encoder it was trained with"
             )
 
-    def _cannot(self, what: str, role: str) -> UserError:
-        return UserError(f"{self.card.name} cannot {what}: choose a pack with a {role}")
+    def _unsupported(self, what: str, role: str) -> HrviewerError:
+        return HrviewerError(f"{self.card.name} cannot {what}: choose a pack with a {role}")
 
-    def _size(self, h: int, w: int) -> tuple[int, int]:
+    def _padded_size(self, h: int, w: int) -> tuple[int, int]:
         """Return the size at which an input is run."""
         it = self.card.input
         if it.fixed:
             if max(h, w) > it.tile:
-                raise UserError(f"{self.card.name} takes {it.tile} pixels a side, not {h} × {w}")
+                raise HrviewerError(
+                    f"{self.card.name} takes {it.tile} pixels a side, not {h} × {w}"
+                )
             return it.tile, it.tile
-        m = 1 if self.elastic else it.multiple_of
+        m = 1 if self.accepts_any_size else it.multiple_of
         return -(-h // m) * m, -(-w // m) * m
 
-    def _raw(self, batch: Floats) -> tuple[list[Floats], tuple[int, int]]:
+    def _run_padded(self, batch: Floats) -> tuple[list[Floats], tuple[int, int]]:
         """Fill, run in parts that the network takes, and return with the size that was run."""
         n, c, h, w = batch.shape
-        if c != self.card.input.count:
-            raise UserError(f"{self.card.name} takes {self.card.input.count} channels, not {c}")
-        ph, pw = self._size(h, w)
+        if c != self.card.input.channel_count:
+            raise HrviewerError(
+                f"{self.card.name} takes {self.card.input.channel_count} channels, not {c}"
+            )
+        ph, pw = self._padded_size(h, w)
         if (ph, pw) != (h, w):
-            batch = self._fill(batch, ph - h, pw - w)
-        part = self.batch or n
+            batch = self._pad(batch, ph - h, pw - w)
+        part = self.max_batch or n
         parts = [self._run(batch[i : i + part]) for i in range(0, n, part)]
         joined = (np.concatenate(o) if len(o) > 1 else o[0] for o in zip(*parts, strict=True))
         return list(joined), (ph, pw)
 
-    def _fill(self, batch: Floats, down: int, right: int) -> Floats:
+    def _pad(self, batch: Floats, down: int, right: int) -> Floats:
         it = self.card.input
         pad = (0, 0), (0, 0), (0, down), (0, right)
         if it.letterbox is None:
@@ -301,7 +307,7 @@ class Network(ABC):
         out[:, :, :h, :w] = batch
         return out
 
-    def _fit(self, out: Floats, h: int, w: int) -> Floats:
+    def _to_stride(self, out: Floats, h: int, w: int) -> Floats:
         """Bring an output that leaves out a margin, or is finer than its input, to the stride."""
         margin, finer = self.card.output.margin, self.card.output.stride
         if isinstance(finer, float) and finer < 1:
@@ -325,7 +331,7 @@ class Network(ABC):
         return detection.decode(outputs[0], self.card, size)
 
 
-def _gather(outputs: Sequence[Floats]) -> Floats:
+def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
     """Bring outputs of two, three and four axes to ``(n, k, oh, ow)``, one after another."""
     maps = []
     for out in outputs:
@@ -334,11 +340,13 @@ def _gather(outputs: Sequence[Floats]) -> Floats:
         elif out.ndim == 3:
             out = out[:, None]
         elif out.ndim != 4:
-            raise UserError(f"an output with {out.ndim} axes {out.shape}: 2, 3 or 4 can be read")
+            raise HrviewerError(
+                f"an output with {out.ndim} axes {out.shape}: 2, 3 or 4 can be read"
+            )
         maps.append(out)
     sizes = {out.shape[2:] for out in maps}
     if len(sizes) > 1:
-        raise UserError(f"outputs of several sizes {sorted(sizes)}: export one of them")
+        raise HrviewerError(f"outputs of several sizes {sorted(sizes)}: export one of them")
     return maps[0] if len(maps) == 1 else np.concatenate(maps, axis=1)
 
 

@@ -14,36 +14,43 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.models import loaders
 from hrviewer.models.builtin_saliency import builtin
-from hrviewer.models.card import Card, read_json
+from hrviewer.models.card import ModelCard, read_json
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.told import brief
+from hrviewer.models.told import short_message
 
-__all__ = ["GROUP", "InstalledPack", "JoinedPack", "Pack", "installed_packs", "open_pack"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "CombinedBundle",
+    "InstalledBundle",
+    "ModelBundle",
+    "installed_bundles",
+    "open_bundle",
+]
 
-GROUP = "hrviewer.packs"
+ENTRY_POINT_GROUP = "hrviewer.packs"
 """Entry points whose value is a pack's folder, or a function that returns it."""
 
 
-class _Role(BaseModel):
+class _BundleRole(BaseModel):
     model_config = ConfigDict(extra="forbid")
     weights: str
     card: dict[str, object]
 
 
-class _Index(BaseModel):
+class _BundleIndex(BaseModel):
     """What ``pack.json`` holds."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
     title: str = ""
     description: str = ""
-    roles: dict[str, _Role]
+    roles: dict[str, _BundleRole]
 
 
-class Pack:
+class ModelBundle:
     """The networks for one job.
 
     Attributes
@@ -57,12 +64,14 @@ class Pack:
     def __init__(
         self,
         name: str,
-        networks: Mapping[str, tuple[Path, Card]],
+        networks: Mapping[str, tuple[Path, ModelCard]],
         title: str = "",
         description: str = "",
     ) -> None:
         self.name, self.title, self.description = name, title or name, description
-        self.roles: Mapping[str, Card] = MappingProxyType({r: c for r, (_, c) in networks.items()})
+        self.roles: Mapping[str, ModelCard] = MappingProxyType(
+            {r: c for r, (_, c) in networks.items()}
+        )
         self._weights = {role: path for role, (path, _) in networks.items()}
         self._loaded: dict[tuple[str, str, str], Network] = {}
         self._lock = threading.Lock()
@@ -101,7 +110,7 @@ class Pack:
         """
         if role.startswith("@"):
             return builtin(role)
-        self._must_have(role)
+        self._require_role(role)
         return self._load(role, device, threads, precision, samples)
 
     def _load(
@@ -123,42 +132,46 @@ class Pack:
 
     def weights(self, role: str) -> Path:
         """Return the file of a role's network; `UserError` where the pack has no such role."""
-        self._must_have(role)
+        self._require_role(role)
         return self._weights[role]
 
-    def _must_have(self, role: str) -> None:
+    def _require_role(self, role: str) -> None:
         if role not in self.roles:
-            raise UserError(
+            raise HrviewerError(
                 f"the pack {self.name} has no {role!r}, only {', '.join(self.roles)}: "
                 "choose another pack, or a strategy that does without"
             )
 
     @classmethod
-    def read(cls, folder: Path) -> Pack:
+    def read(cls, folder: Path) -> ModelBundle:
         """Return the pack in a folder; `UserError` where its ``pack.json`` is wrong."""
         file = folder / "pack.json"
         if not file.is_file():
-            raise UserError(f"{folder} is no pack: there is no pack.json in it")
+            raise HrviewerError(f"{folder} is no pack: there is no pack.json in it")
         try:
-            index = _Index.model_validate(read_json(file))
+            index = _BundleIndex.model_validate(read_json(file))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{file}: {field}: {first['msg']}; correct it") from None
+            raise HrviewerError(f"{file}: {field}: {first['msg']}; correct it") from None
         networks = {}
         for role, entry in index.roles.items():
             if role.startswith("@"):
-                raise UserError(f"{file}: {role}: roles with @ are built in; choose another name")
+                raise HrviewerError(
+                    f"{file}: {role}: roles with @ are built in; choose another name"
+                )
             weights = (folder / entry.weights).resolve()
             if not weights.is_relative_to(folder.resolve()):
-                raise UserError(f"{file}: roles.{role}.weights lie outside the pack; move them in")
-            loaders.check_kind(weights)
-            networks[role] = weights, Card.of(entry.card, f"{file}, roles.{role}.card")
+                raise HrviewerError(
+                    f"{file}: roles.{role}.weights lie outside the pack; move them in"
+                )
+            loaders.check_weights_format(weights)
+            networks[role] = weights, ModelCard.from_dict(entry.card, f"{file}, roles.{role}.card")
         return cls(index.name, networks, index.title, index.description)
 
 
 @dataclass(frozen=True)
-class InstalledPack:
+class InstalledBundle:
     """A pack that an installed plug-in offers; nothing of it is imported before `load`."""
 
     entry: EntryPoint
@@ -175,22 +188,25 @@ class InstalledPack:
             folder = self.entry.load()
             return Path(folder() if callable(folder) else folder)
         except Exception as error:
-            raise UserError(
+            raise HrviewerError(
                 f"the pack {self.name} ({self.entry.value}) does not import "
-                f"({brief(error)}): install its plug-in again"
+                f"({short_message(error)}): install its plug-in again"
             ) from error
 
-    def load(self) -> Pack:
+    def load(self) -> ModelBundle:
         """Return the pack; `UserError` where the plug-in is broken."""
-        return Pack.read(self.folder)
+        return ModelBundle.read(self.folder)
 
 
-def installed_packs() -> dict[str, InstalledPack]:
+def installed_bundles() -> dict[str, InstalledBundle]:
     """Return the packs of installed plug-ins, by name, in order."""
-    return {entry.name: InstalledPack(entry) for entry in sorted(entry_points(group=GROUP))}
+    return {
+        entry.name: InstalledBundle(entry)
+        for entry in sorted(entry_points(group=ENTRY_POINT_GROUP))
+    }
 
 
-def open_pack(spec: str | Path) -> Pack:
+def open_bundle(spec: str | Path) -> ModelBundle:
     """Open a pack.
 
     Parameters
@@ -207,48 +223,50 @@ def open_pack(spec: str | Path) -> Pack:
     UserError
         Where there is no such pack, its description is wrong, or its weights are pickles.
     """
-    installed = installed_packs()
+    installed = installed_bundles()
     if isinstance(spec, str) and spec in installed:
         return installed[spec].load()
     path = Path(spec).expanduser()
     if "+" in str(spec) and not path.exists():
-        return JoinedPack([open_pack(part) for part in str(spec).split("+")])
+        return CombinedBundle([open_bundle(part) for part in str(spec).split("+")])
     if path.is_dir():
-        return Pack.read(path)
-    if not path.suffix or (not path.exists() and path.suffix.lower() not in loaders.LOADABLE):
+        return ModelBundle.read(path)
+    if not path.suffix or (
+        not path.exists() and path.suffix.lower() not in loaders.WEIGHTS_FORMATS
+    ):
         known = ", ".join(installed) or "none"
-        raise UserError(
+        raise HrviewerError(
             f"no pack is named {str(spec)!r} (installed: {known}): choose one, "
             "or give a folder with pack.json, an .onnx or a .safetensors file"
         )
-    loaders.check_kind(path)
-    card = Card.read(path.with_suffix(".json"))
+    loaders.check_weights_format(path)
+    card = ModelCard.read(path.with_suffix(".json"))
     roles = ["main", "encoder"] if card.task == "embedding" else ["main"]
-    return Pack(card.name, dict.fromkeys(roles, (path, card)), card.title)
+    return ModelBundle(card.name, dict.fromkeys(roles, (path, card)), card.title)
 
 
-class JoinedPack(Pack):
+class CombinedBundle(ModelBundle):
     """One pack of the roles of several: what one of them has loaded is not loaded again.
 
     Parameters
     ----------
-    packs : sequence of Pack
+    bundles : sequence of Pack
         The first that has a role gives it; see `open_pack`.
 
     Attributes
     ----------
-    packs : tuple of Pack
+    bundles : tuple of Pack
         The same.
     """
 
-    def __init__(self, packs: Sequence[Pack]) -> None:
-        self.packs = tuple(packs)
-        self._owners = owners(packs)
-        name = "+".join(pack.name for pack in packs)
+    def __init__(self, bundles: Sequence[ModelBundle]) -> None:
+        self.bundles = tuple(bundles)
+        self._owners = role_owners(bundles)
+        name = "+".join(pack.name for pack in bundles)
         networks = {
             role: (pack._weights[role], pack.roles[role]) for role, pack in self._owners.items()
         }
-        super().__init__(name, networks, description=packs[0].description)
+        super().__init__(name, networks, description=bundles[0].description)
 
     def _load(
         self,
@@ -264,12 +282,12 @@ class JoinedPack(Pack):
         return self._owners[role].load(role, device, threads, precision, *more)
 
 
-def owners(packs: Sequence[Pack]) -> dict[str, Pack]:
+def role_owners(bundles: Sequence[ModelBundle]) -> dict[str, ModelBundle]:
     """Return which of several packs gives each role."""
-    found: dict[str, Pack] = {}
+    found: dict[str, ModelBundle] = {}
     # What only encodes answers nothing, where another one does.
-    answers = any(p.roles["main"].task != "embedding" for p in packs if "main" in p.roles)
-    for pack in packs:
+    answers = any(p.roles["main"].task != "embedding" for p in bundles if "main" in p.roles)
+    for pack in bundles:
         read = "encoder" in found  # a head that comes after an encoder reads another one's codes
         for role, card in pack.roles.items():
             encodes = role == "main" and card.task == "embedding"

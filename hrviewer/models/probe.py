@@ -11,25 +11,25 @@ import math
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.told import brief
+from hrviewer.models.told import short_message
 
-__all__ = ["measure_halo", "measure_period", "measure_sight", "settle"]
+__all__ = ["measure_exact_halo", "measure_halo", "measure_period", "validate_network"]
 
-_REACH = 1e-6
+_HALO_TOLERANCE = 1e-6
 """The part of the output's greatest value below which a change is rounding, not sight."""
-_BATCH = 1e-4
+_BATCH_TOLERANCE = 1e-4
 """The same, below which a network run on two inputs says what it says of each."""
-_MOVED = 1e-5
+_SHIFT_TOLERANCE = 1e-5
 """The same, below which an output is that of a larger input, moved."""
 _OCTAVES = 7
 """Sizes of blots in noise: from 1 pixel, each twice the one before."""
-_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
+_CANDIDATE_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
 """What is tried as a network's period, in multiples of its card's step."""
 
 
-def settle(network: Network, tile: Floats | None = None) -> None:
+def validate_network(network: Network, tile: Floats | None = None) -> None:
     """Check a network's card by running it, and measure what the card leaves out.
 
     Parameters
@@ -46,29 +46,29 @@ def settle(network: Network, tile: Floats | None = None) -> None:
     """
     side = network.card.input.tile
     one = _noise(network, 0, side) if tile is None else tile[None]
-    if network.joint:
-        _check_joint(network, one)
-        network.join_flops(2)
+    if network.accepts_tokens:
+        _check_tokens(network, one)
+        network.token_flops(2)
         return
     it, out = network.card.input, network.card.output
     if out.margin and network.halo < out.margin:
-        raise _lie(network, "output.halo", f"is less than output.margin, {out.margin}")
-    found = _try(network, one)
-    _check(network, found, side)
+        raise _card_mismatch(network, "output.halo", f"is less than output.margin, {out.margin}")
+    found = _run_checked(network, one)
+    _check_output(network, found, side)
     network.flops(side, side)  # what cannot be counted is not run either
-    network.batch = network.batch or _batch(network, one, found)
+    network.max_batch = network.max_batch or _measure_max_batch(network, one, found)
     if not it.fixed:
         other = -(-side // 2 // it.multiple_of) * it.multiple_of
         if other != side:
-            _check(network, _try(network, one[:, :, :other, :other]), other)
-        network.elastic = _is_elastic(network, one)
+            _check_output(network, _run_checked(network, one[:, :, :other, :other]), other)
+        network.accepts_any_size = _runs_at_any_size(network, one)
         if network.stride < side:
             network.period = measure_period(network) or network.card.step
             if out.halo is None:
                 network.halo = measure_halo(network)
 
 
-def measure_sight(network: Network) -> int:
+def measure_exact_halo(network: Network) -> int:
     """Measure the context with which tiles, joined, equal one look at an image of any size.
 
     Returns
@@ -82,12 +82,14 @@ def measure_sight(network: Network) -> int:
         Where there is no such look, or no such context.
     """
     card = network.card
-    if network.joint or card.task in ("classification", "detection", "embedding"):
-        raise _apart(network, f"its task, {card.task}, has an answer for each tile")
+    if network.accepts_tokens or card.task in ("classification", "detection", "embedding"):
+        raise _no_exact_tiling(network, f"its task, {card.task}, has an answer for each tile")
     if card.input.fixed:
-        raise _apart(network, f"it takes tiles of {card.input.tile} pixels only")
+        raise _no_exact_tiling(network, f"it takes tiles of {card.input.tile} pixels only")
     if measure_period(network) is None:
-        raise _apart(network, "what it says depends on where a tile begins, wherever that is")
+        raise _no_exact_tiling(
+            network, "what it says depends on where a tile begins, wherever that is"
+        )
     return max(network.halo, measure_halo(network))
 
 
@@ -109,7 +111,7 @@ def measure_period(network: Network) -> int | None:
     # nearer than this the card may be wrong about.
     near = -(-max(network.halo, tile // 2) // step) * step
     side = near + 4 * step
-    for period in (n * step for n in _PERIODS if n * step < tile):
+    for period in (n * step for n in _CANDIDATE_PERIODS if n * step < tile):
         larger = _noise(network, 0, side + period)
         try:
             whole, part = network(larger), network(larger[:, :, period:, period:])
@@ -120,7 +122,7 @@ def measure_period(network: Network) -> int | None:
         first, moved = near // network.stride, (near + period) // network.stride
         there, here = whole[:, :, moved:, moved:], part[:, :, first:, first:]
         same = there.shape == here.shape and here.size
-        if same and np.abs(there - here).max() <= _MOVED * np.abs(whole).max():
+        if same and np.abs(there - here).max() <= _SHIFT_TOLERANCE * np.abs(whole).max():
             return int(period)
     return None
 
@@ -154,24 +156,24 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
     half = -(-tile // 2 // step) * step
     for side in (half, tile) if half < tile else (tile,):
         strip = max(step, side // 8 // step * step)
-        reach, responds = _reach(network, side, strip, seeds)
+        reach, responds = _measure_reach(network, side, strip, seeds)
         if reach < side - strip and responds >= 0.5:
             break
     if responds < 0.5:
         # A network that is silent on noise hides how far it sees.
-        raise UserError(
+        raise HrviewerError(
             f"{card.name} hardly answers to noise, so how far it sees cannot be measured: "
             "give the card output.halo"
         )
     if reach >= side - strip:
-        raise UserError(
+        raise HrviewerError(
             f"{card.name} sees the whole of a {side}-pixel tile, so tiles cannot be joined "
             "exactly: give the card output.halo, or set input.fixed true"
         )
     return -(-reach // step) * step
 
 
-def _reach(network: Network, side: int, strip: int, seeds: int) -> tuple[int, float]:
+def _measure_reach(network: Network, side: int, strip: int, seeds: int) -> tuple[int, float]:
     """Return how far from strips of other noise outputs change, and how much of the strips' do."""
     reach, responds = 0, 0.0
     for seed in range(seeds):
@@ -183,7 +185,7 @@ def _reach(network: Network, side: int, strip: int, seeds: int) -> tuple[int, fl
             changed = base.copy()
             there, here = changed[:, :, ::turn, ::turn], other[:, :, ::turn, ::turn]
             there[:, :, :strip], there[:, :, :, :strip] = here[:, :, :strip], here[:, :, :, :strip]
-            moved = (np.abs(network(changed) - first) > _REACH * scale).any(axis=(0, 1))
+            moved = (np.abs(network(changed) - first) > _HALO_TOLERANCE * scale).any(axis=(0, 1))
             moved = moved[::turn, ::turn]
             rows, columns = np.indices(moved.shape)
             depths = np.unique(np.minimum(rows, columns)[moved])  # of cells, from the nearer edge
@@ -204,12 +206,15 @@ def _noise(network: Network, seed: int, side: int) -> Floats:
     rng = np.random.default_rng(seed)
     card = network.card
     if isinstance(card.input.channels, int):
-        return card.prepare(_blots(rng, side, card.input.count))[None]
-    grey, colour = _blots(rng, side, 1), _blots(rng, side, card.input.count)
+        return card.prepare(_multiscale_noise(rng, side, card.input.channel_count))[None]
+    grey, colour = (
+        _multiscale_noise(rng, side, 1),
+        _multiscale_noise(rng, side, card.input.channel_count),
+    )
     return card.prepare(np.clip(127.5 + 150 * grey + 30 * colour, 1, 254))[None]
 
 
-def _blots(rng: np.random.Generator, side: int, channels: int) -> Floats:
+def _multiscale_noise(rng: np.random.Generator, side: int, channels: int) -> Floats:
     """Return noise of variance 1 ``(side, side, channels)``."""
     noise = np.zeros((side, side, channels), np.float32)
     for octave in range(_OCTAVES):
@@ -219,92 +224,103 @@ def _blots(rng: np.random.Generator, side: int, channels: int) -> Floats:
     return noise / np.float32(np.sqrt(_OCTAVES))
 
 
-def _try(network: Network, batch: Floats) -> Floats:
+def _run_checked(network: Network, batch: Floats) -> Floats:
     try:
         return network(batch)
-    except (MemoryError, UserError) as error:
+    except (MemoryError, HrviewerError) as error:
         if isinstance(error, MemoryError):
             raise
-        raise UserError(f"{network.card.name}: {error}") from None
+        raise HrviewerError(f"{network.card.name}: {error}") from None
     except Exception as error:
         size = " × ".join(map(str, batch.shape))
-        raise UserError(
-            f"{network.card.name} does not run on an input of {size} ({brief(error)}): "
+        raise HrviewerError(
+            f"{network.card.name} does not run on an input of {size} ({short_message(error)}): "
             "correct the card's input (channels, tile, multiple_of, fixed)"
         ) from None
 
 
-def _check(network: Network, found: Floats, side: int) -> None:
+def _check_output(network: Network, output: Floats, side: int) -> None:
     """Compare an output with the card: channels, size, numbers."""
     card = network.card
-    if found.shape[1] != card.outputs:
+    if output.shape[1] != card.output_channels:
         field = "output.width" if card.output.width else "output.classes"
-        raise _lie(network, field, f"gives {card.outputs}, but the network {found.shape[1]}")
+        raise _card_mismatch(
+            network, field, f"gives {card.output_channels}, but the network {output.shape[1]}"
+        )
     want = max(1, side // network.stride)
-    if found.shape[2:] != (want, want):
-        oh, ow = found.shape[2:]
-        raise _lie(
+    if output.shape[2:] != (want, want):
+        oh, ow = output.shape[2:]
+        raise _card_mismatch(
             network,
             "output.stride",
             f"{card.output.stride} makes {want} × {want} of {side} pixels, but the network "
             f"makes {oh} × {ow}",
         )
-    if not np.isfinite(found).all():
-        raise _lie(network, "input", "(scale, mean, std) leads to values that are not finite")
+    if not np.isfinite(output).all():
+        raise _card_mismatch(
+            network, "input", "(scale, mean, std) leads to values that are not finite"
+        )
 
 
-def _check_joint(network: Network, one: Floats) -> None:
+def _check_tokens(network: Network, one: Floats) -> None:
     side = network.card.input.tile
     boxes = np.array([[0, 0, side, side], [0, side, side, side]], np.float32)
     try:
-        found = network.join(np.concatenate([one, one]), boxes)
+        found = network.run_tokens(np.concatenate([one, one]), boxes)
     except Exception as error:
-        raise UserError(
-            f"{network.card.name} does not join two tokens of {side} pixels ({brief(error)}): "
+        raise HrviewerError(
+            f"{network.card.name} does not join two tokens of {side} pixels ({short_message(error)}): "
             "correct the card's input"
         ) from None
     cells = max(1, side // network.stride)
-    want = 2, network.card.outputs, cells, cells
+    want = 2, network.card.output_channels, cells, cells
     if found.shape != want:
-        raise _lie(network, "output", f"gives {want}, not {found.shape}")
+        raise _card_mismatch(network, "output", f"gives {want}, not {found.shape}")
     if not np.isfinite(found).all():
-        raise _lie(network, "input", "(scale, mean, std) leads to values that are not finite")
+        raise _card_mismatch(
+            network, "input", "(scale, mean, std) leads to values that are not finite"
+        )
 
 
-def _apart(network: Network, why: str) -> UserError:
-    return UserError(
-        f"{network.card.name}: no tiles can equal one look at everything, since {why}: "
+def _no_exact_tiling(network: Network, reason: str) -> HrviewerError:
+    return HrviewerError(
+        f"{network.card.name}: no tiles can equal one look at everything, since {reason}: "
         "choose mode=tiles"
     )
 
 
-def _lie(network: Network, field: str, found: str) -> UserError:
-    return UserError(f"{network.card.name}: the card's {field} {found}: correct the card")
+def _card_mismatch(network: Network, field: str, problem: str) -> HrviewerError:
+    return HrviewerError(f"{network.card.name}: the card's {field} {problem}: correct the card")
 
 
-def _batch(network: Network, one: Floats, found: Floats) -> int | None:
+def _measure_max_batch(network: Network, one: Floats, output: Floats) -> int | None:
     """Return 1 where a network run on two inputs does not say what it says of each."""
     two = np.concatenate([one[..., ::-1] / 2, one])
     try:
         both = network(two)
     except Exception:
         return 1
-    close = both.shape[0] == 2 and np.abs(both[1] - found[0]).max() <= _BATCH * np.abs(found).max()
+    close = (
+        both.shape[0] == 2
+        and np.abs(both[1] - output[0]).max() <= _BATCH_TOLERANCE * np.abs(output).max()
+    )
     return None if close else 1
 
 
-def _is_elastic(network: Network, one: Floats) -> bool:
+def _runs_at_any_size(network: Network, one: Floats) -> bool:
     """Whether sizes that are no multiple run, and come out no smaller than they should."""
     m, tile = network.card.input.multiple_of, one.shape[2]
-    network.elastic = True  # so that it is not filled
+    network.accepts_any_size = True  # so that it is not filled
     try:
-        return all(_fills(network, one[:, :, : tile - n, : tile - n]) for n in {1, m // 2, m - 1})
+        return all(
+            _has_full_size(network, one[:, :, : tile - n, : tile - n]) for n in {1, m // 2, m - 1}
+        )
     except Exception:
         return False
     finally:
-        network.elastic = False
+        network.accepts_any_size = False
 
 
-def _fills(network: Network, batch: Floats) -> bool:
+def _has_full_size(network: Network, batch: Floats) -> bool:
     side = batch.shape[2] / network.stride
     return all(o in (math.floor(side), math.ceil(side)) for o in network(batch).shape[2:])

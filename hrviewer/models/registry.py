@@ -9,18 +9,18 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from hrviewer.errors import UserError
-from hrviewer.models.told import brief
+from hrviewer.errors import HrviewerError
+from hrviewer.models.told import short_message
 
-__all__ = ["GROUP", "architecture", "register"]
+__all__ = ["ENTRY_POINT_GROUP", "get_architecture", "register_architecture"]
 
-GROUP = "hrviewer.architectures"
+ENTRY_POINT_GROUP = "hrviewer.architectures"
 """Entry points whose value is a function that takes a card's ``params`` and returns a module."""
 
 _REGISTERED: dict[str, Callable[..., Any]] = {}
 
 
-def register(name: str, build: Callable[..., Any]) -> None:
+def register_architecture(name: str, build: Callable[..., Any]) -> None:
     """Make an architecture known in this process, from a notebook for example.
 
     Parameters
@@ -33,7 +33,7 @@ def register(name: str, build: Callable[..., Any]) -> None:
     _REGISTERED[name] = build
 
 
-def architecture(name: str) -> Callable[..., Any]:
+def get_architecture(name: str) -> Callable[..., Any]:
     """Return what builds the architecture `name`; `UserError` that lists those known."""
     if name in _REGISTERED:
         return _REGISTERED[name]
@@ -41,18 +41,18 @@ def architecture(name: str) -> Callable[..., Any]:
 
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    plugged = entry_points(group=GROUP)
+    plugged = entry_points(group=ENTRY_POINT_GROUP)
     for entry in plugged.select(name=name):
         try:
             build: Callable[..., Any] = entry.load()
         except Exception as error:
-            raise UserError(
-                f"the architecture {name} of {entry.value} does not import ({brief(error)}): "
+            raise HrviewerError(
+                f"the architecture {name} of {entry.value} does not import ({short_message(error)}): "
                 "install that plug-in again"
             ) from error
         return build
     known = sorted({*_REGISTERED, *ARCHITECTURES, *plugged.names})
-    raise UserError(
+    raise HrviewerError(
         f"no architecture is named {name!r} (known: {', '.join(known)}): "
         "install the plug-in that has it, or correct the card"
     )

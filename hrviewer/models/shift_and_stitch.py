@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.models.network import Floats, Network
 
-__all__ = ["Dense"]
+__all__ = ["ShiftAndStitch"]
 
 
-class Dense(Network):
+class ShiftAndStitch(Network):
     """A network run on k² shifted inputs.
 
     Each cell of its output, ``s/k`` pixels wide, holds what the network says of the window whose
@@ -42,12 +42,12 @@ class Dense(Network):
     def __init__(self, network: Network, k: int) -> None:
         card, s = network.card, network.stride
         if card.input.fixed or card.task not in ("density", "segmentation", "saliency"):
-            raise UserError(
+            raise HrviewerError(
                 f"{card.name} cannot answer {k} times denser: only a fully convolutional network "
                 "of any size that gives a map can; choose denser=1"
             )
         if s % k or (s - s // k) % 2:
-            raise UserError(
+            raise HrviewerError(
                 f"{card.name} answers every {s} pixels, which {k} does not divide so that its "
                 "windows' middles lie on pixels: choose another number for denser"
             )
@@ -74,16 +74,16 @@ class Dense(Network):
             network.precision,
         )
         self.network, self.k = network, k
-        self.period, self.batch = math.lcm(multiple, s), network.batch
+        self.period, self.max_batch = math.lcm(multiple, s), network.max_batch
 
     def __call__(self, batch: Floats) -> Floats:
         """Run the network on every shift of ``(n, C, h, w)``; sides are multiples of `period`."""
         k, s = self.k, self.network.stride
         h, w = batch.shape[2:]
         n, rows, columns = len(batch), h // s - 2, w // s - 2
-        out = np.zeros((n, self.card.outputs, rows * k, columns * k), np.float32)
-        for i, y in enumerate(self._starts()):
-            for j, x in enumerate(self._starts()):
+        out = np.zeros((n, self.card.output_channels, rows * k, columns * k), np.float32)
+        for i, y in enumerate(self._shift_offsets()):
+            for j, x in enumerate(self._shift_offsets()):
                 part = batch[:, :, y : y + rows * s, x : x + columns * s]
                 out[:, :, i::k, j::k] = self.network(np.ascontiguousarray(part))
         if self.card.task == "density":
@@ -91,7 +91,7 @@ class Dense(Network):
         # What was shifted into is never answered for.
         return np.pad(out, [(0, 0), (0, 0), (k, k), (k, k)], mode="edge")
 
-    def _starts(self) -> list[int]:
+    def _shift_offsets(self) -> list[int]:
         """Return where the shifted inputs begin, in pixels."""
         s, fine = self.network.stride, self.network.stride // self.k
         return [s + i * fine - (s - fine) // 2 for i in range(self.k)]

@@ -20,26 +20,31 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
 from hrviewer.models.loaders import load
-from hrviewer.models.memory_usage import bound_device, device_peak, forget_peak, peak_memory
+from hrviewer.models.memory_usage import (
+    limit_device_memory,
+    peak_device_memory,
+    peak_memory,
+    reset_peak_memory,
+)
 from hrviewer.models.network import Network
 
-__all__ = ["TOO_MUCH", "main", "trial"]
+__all__ = ["EXIT_OUT_OF_MEMORY", "main", "measure_size"]
 
-TOO_MUCH = 77
-BETWEEN = 0.002
+EXIT_OUT_OF_MEMORY = 77
+POLL_SECONDS = 0.002
 """Seconds between looks at the memory."""
-QUICK = 3.0
+REPEAT_BELOW_SECONDS = 3.0
 """Seconds; what takes less is run a second time, without what the first one had to make ready."""
 
 
-COUNTED = 64, 128, 256, 1000
+TOKEN_COUNTS = 64, 128, 256, 1000
 """Tokens of the joint inputs whose FLOPs are told."""
 
 
-def trial(network: Network, side: int) -> dict[str, Any]:
+def measure_size(network: Network, side: int) -> dict[str, Any]:
     """Run a network once on a square; a joint one on all of its tokens, as one group.
 
     Returns
@@ -50,47 +55,47 @@ def trial(network: Network, side: int) -> dict[str, Any]:
         enough memory.
     """
     rng = np.random.default_rng(0)
-    forget_peak()
-    device_peak(network.device, anew=True)
+    reset_peak_memory()
+    peak_device_memory(network.device, reset=True)
     try:
-        channels, tile = network.card.input.count, network.card.input.tile
+        channels, tile = network.card.input.channel_count, network.card.input.tile
         n = (side // tile) ** 2
-        if network.joint:
+        if network.accepts_tokens:
             tokens = rng.random((n, channels, tile, tile), np.float32)
             at = np.indices((side // tile,) * 2).reshape(2, n).T * tile
-            run = partial(network.join, tokens, np.hstack([at, np.full((n, 2), tile)]))
+            run = partial(network.run_tokens, tokens, np.hstack([at, np.full((n, 2), tile)]))
         else:
             run = partial(network, rng.random((1, channels, side, side), np.float32))
         start = time.perf_counter()
         run()
         seconds = time.perf_counter() - start
-        if seconds < QUICK:
+        if seconds < REPEAT_BELOW_SECONDS:
             start = time.perf_counter()
             run()
             seconds = time.perf_counter() - start
     except MemoryError:
         return {"side": side, "fits": False}
-    peak = device_peak(network.device)
+    peak = peak_device_memory(network.device)
     return {
         "side": side,
         "fits": True,
-        "flops": network.join_flops(n) if network.joint else network.flops(side, side),
+        "flops": network.token_flops(n) if network.accepts_tokens else network.flops(side, side),
         "seconds": seconds,
         "peak_bytes": peak_memory() if peak is None else peak,
     }
 
 
-def guard(limit: int) -> None:
+def enforce_memory_limit(limit: int) -> None:
     """End the process when it takes more than `limit` bytes."""
     while True:
-        check(limit)
-        time.sleep(BETWEEN)
+        exit_if_over_limit(limit)
+        time.sleep(POLL_SECONDS)
 
 
-def check(limit: int) -> None:
+def exit_if_over_limit(limit: int) -> None:
     """End the process if it has taken more than `limit` bytes."""
     if (peak_memory() or 0) > limit:
-        os._exit(TOO_MUCH)
+        os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
@@ -100,24 +105,24 @@ def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
         print(json.dumps(told), file=out, flush=True)
 
     try:
-        network = load(weights, Card.model_validate_json(sys.stdin.readline()), device)
-    except UserError as error:
+        network = load(weights, ModelCard.model_validate_json(sys.stdin.readline()), device)
+    except HrviewerError as error:
         say({"error": str(error)})
         return
     card = network.card
     if network.device.startswith("cuda"):
-        bound_device(network.device, limit)
+        limit_device_memory(network.device, limit)
     else:
-        check(limit)
-        threading.Thread(target=guard, args=(limit,), daemon=True).start()
+        exit_if_over_limit(limit)
+        threading.Thread(target=enforce_memory_limit, args=(limit,), daemon=True).start()
     say({
         "name": card.name, "device": network.device, "backend": network.backend,
         "step": card.step, "fixed": card.input.fixed, "tile": card.input.tile,
-        "joined": {n: network.join_flops(n) for n in COUNTED} if network.joint else {},
-        "idle_bytes": device_peak(network.device) or peak_memory(),
+        "joined": {n: network.token_flops(n) for n in TOKEN_COUNTS} if network.accepts_tokens else {},
+        "idle_bytes": peak_device_memory(network.device) or peak_memory(),
     })  # fmt: skip
     for line in sys.stdin:
-        say(trial(network, int(line)))
+        say(measure_size(network, int(line)))
 
 
 if __name__ == "__main__":

@@ -11,22 +11,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hrviewer.models.card import Card
+from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 
-__all__ = ["Mosaic", "is_one_to_one"]
+__all__ = ["TiledEncoder", "is_tile_encoder"]
 
-SIDE = 512
+TARGET_SIDE = 512
 """About the side of an input, in pixels."""
 
 
-def is_one_to_one(card: Card) -> bool:
+def is_tile_encoder(card: ModelCard) -> bool:
     """Tell whether a network makes one code of each tile of a fixed size, and knows no other."""
     fits = card.stride == card.input.tile and not card.output.halo
     return card.task == "embedding" and card.input.fixed and fits
 
 
-class Mosaic(Network):
+class TiledEncoder(Network):
     """The same network for inputs of any number of its tiles; a grid of codes comes out.
 
     Parameters
@@ -37,7 +37,7 @@ class Mosaic(Network):
 
     def __init__(self, network: Network) -> None:
         tile = network.card.input.tile
-        whole = {"tile": tile * max(1, SIDE // tile), "multiple_of": tile, "fixed": False}
+        whole = {"tile": tile * max(1, TARGET_SIDE // tile), "multiple_of": tile, "fixed": False}
         card = network.card.model_copy(
             update={
                 "input": network.card.input.model_copy(update=whole),

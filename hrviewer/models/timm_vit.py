@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.models.backbones import create
-from hrviewer.models.token_merging import Merged
-from hrviewer.models.transformer import CELLS, PATCH, TokenNetwork, attend, octave
+from hrviewer.models.backbones import create_timm_model
+from hrviewer.models.token_merging import MergedTokens
+from hrviewer.models.transformer import CELLS, PATCH, TokenNetwork, grouped_attention, size_octave
 
 __all__ = ["TimmViT"]
 
@@ -60,11 +60,11 @@ class TimmViT(TokenNetwork):
         **options: Any,
     ) -> None:
         super().__init__(width, classes, region, variance, unit)
-        self.vit = _plain(name, options)
+        self.vit = _create_plain_vit(name, options)
         self.spread = nn.Linear(self.vit.embed_dim, width * CELLS**2)
-        self.register_load_state_dict_pre_hook(_interpolated)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_resize_position_embeddings)  # type: ignore[no-untyped-call]
 
-    def join(
+    def run_tokens(
         self,
         tokens: Tensor,
         boxes: Tensor,
@@ -73,31 +73,31 @@ class TimmViT(TokenNetwork):
     ) -> Tensor:
         """Return how much each token holds; see `TokenNetwork`."""
         lengths = (len(tokens),) if lengths is None else tuple(lengths)
-        joined = self._begin(tokens, boxes, lengths)
+        joined = self._embed_tokens(tokens, boxes, lengths)
         for block in self.vit.blocks:
-            joined = self._pass(block, joined, merge)
-        told = self.spread(self.vit.norm(self._own(joined.unmerge(), lengths)))
-        return self._count(F.gelu(told).view(len(tokens), -1, CELLS, CELLS), boxes)
+            joined = self._run_block(block, joined, merge)
+        told = self.spread(self.vit.norm(self._without_prefix(joined.unmerge(), lengths)))
+        return self._predict_counts(F.gelu(told).view(len(tokens), -1, CELLS, CELLS), boxes)
 
-    def attend(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
+    def attention(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return where each token of one group looks in the last layer, and what became one.
 
         See `TokenTransformer.attend`; what is taken from class and register tokens is left out.
         """
-        joined = self._begin(tokens, boxes, (len(tokens),))
+        joined = self._embed_tokens(tokens, boxes, (len(tokens),))
         for block in self.vit.blocks[:-1]:
-            joined = self._pass(block, joined, merge)
+            joined = self._run_block(block, joined, merge)
         last = self.vit.blocks[-1]
         q, k, _ = _project(last, joined)
         first = self.vit.num_prefix_tokens
-        taken = joined.looks(q, k, last.attn.scale)[first:, first:]
-        return taken, self._pass(last, joined, merge).owner[first:]
+        taken = joined.attention(q, k, last.attn.scale)[first:, first:]
+        return taken, self._run_block(last, joined, merge).owner[first:]
 
-    def _begin(self, tokens: Tensor, boxes: Tensor, lengths: Sequence[int]) -> Merged:
+    def _embed_tokens(self, tokens: Tensor, boxes: Tensor, lengths: Sequence[int]) -> MergedTokens:
         """Return tokens before the first layer, those of the class before each group's own."""
         vit = self.vit
         embed = vit.patch_embed
-        x = embed.norm(embed.proj(tokens).flatten(1)) + self._places(boxes, lengths)
+        x = embed.norm(embed.proj(tokens).flatten(1)) + self._position_embeddings(boxes, lengths)
         before = [part[0] for part in (vit.cls_token, vit.reg_token) if part is not None]
         if before:
             first = torch.cat(before)
@@ -105,9 +105,9 @@ class TimmViT(TokenNetwork):
                 first = first + vit.pos_embed[0, : len(first)]
             x = torch.cat([part for own in x.split(list(lengths)) for part in (first, own)])
         more = vit.num_prefix_tokens
-        return Merged.of(vit.norm_pre(x), [n + more for n in lengths])
+        return MergedTokens.from_tokens(vit.norm_pre(x), [n + more for n in lengths])
 
-    def _places(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _position_embeddings(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return what tells tokens where they lie in their region, ``(n, dim)``."""
         vit = self.vit
         known = vit.pos_embed[:, 0 if vit.no_embed_class else vit.num_prefix_tokens :]
@@ -120,29 +120,31 @@ class TimmViT(TokenNetwork):
         starts = torch.tensor(
             list(accumulate((len(table) for table in tables[:-1]), initial=0)), device=boxes.device
         )
-        size = octave(boxes).round().long().clamp(0, sizes - 1)
+        size = size_octave(boxes).round().long().clamp(0, sizes - 1)
         side = 2**size
-        middle = (boxes[:, :2] + boxes[:, 2:] / 2 - self._origins(boxes, lengths)) / PATCH
+        middle = (boxes[:, :2] + boxes[:, 2:] / 2 - self._region_origins(boxes, lengths)) / PATCH
         at = (middle / side[:, None]).floor().long().clamp(min=0)
         at = torch.minimum(at, (n // side - 1)[:, None])
         return torch.cat(tables)[starts[size] + at[:, 0] * (n // side) + at[:, 1]]
 
-    def _pass(self, block: Any, tokens: Merged, merge: float) -> Merged:
+    def _run_block(self, block: Any, tokens: MergedTokens, merge: float) -> MergedTokens:
         """Return what becomes of tokens in a block, with merging between its two halves."""
         q, k, v = _project(block, tokens)
-        seen = attend(q, k, v, tokens.lengths, tokens.bias).flatten(1)
+        seen = grouped_attention(q, k, v, tokens.lengths, tokens.bias).flatten(1)
         seen = block.ls1(block.attn.proj(block.attn.norm(seen)))
-        tokens = tokens.put(tokens.x + seen).merge(k.mean(1), merge, self.vit.num_prefix_tokens)
-        return tokens.put(tokens.x + block.ls2(block.mlp(block.norm2(tokens.x))))
+        tokens = tokens.with_values(tokens.x + seen).merge(
+            k.mean(1), merge, self.vit.num_prefix_tokens
+        )
+        return tokens.with_values(tokens.x + block.ls2(block.mlp(block.norm2(tokens.x))))
 
-    def _own(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _without_prefix(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return groups without the tokens of the class."""
         first = self.vit.num_prefix_tokens
         bounds = accumulate((n + first for n in lengths), initial=0)
         return torch.cat([x[i + first : j] for i, j in pairwise(bounds)])
 
 
-def _project(block: Any, tokens: Merged) -> tuple[Tensor, Tensor, Tensor]:
+def _project(block: Any, tokens: MergedTokens) -> tuple[Tensor, Tensor, Tensor]:
     """Return what tokens ask for, offer and tell, each ``(m, heads, e)``."""
     attn = block.attn
     parts = attn.qkv(block.norm1(tokens.x)).view(len(tokens.x), 3, attn.num_heads, -1)
@@ -150,7 +152,9 @@ def _project(block: Any, tokens: Merged) -> tuple[Tensor, Tensor, Tensor]:
     return attn.q_norm(q), attn.k_norm(k), v
 
 
-def _interpolated(network: TimmViT, state: dict[str, Any], prefix: str, *rest: object) -> None:
+def _resize_position_embeddings(
+    network: TimmViT, state: dict[str, Any], prefix: str, *rest: object
+) -> None:
     """Stretch positions of another grid to this network's."""
     vit, name = network.vit, f"{prefix}vit.pos_embed"
     found = state.get(name)
@@ -162,9 +166,9 @@ def _interpolated(network: TimmViT, state: dict[str, Any], prefix: str, *rest: o
     state[name] = resample_abs_pos_embed(found, vit.patch_embed.grid_size, num_prefix_tokens=first)
 
 
-def _plain(name: str, options: dict[str, Any]) -> Any:
+def _create_plain_vit(name: str, options: dict[str, Any]) -> Any:
     """Return timm's transformer, untaught; ValueError if it has other parts than these."""
-    vit: Any = create(name, {"num_classes": 0} | options)
+    vit: Any = create_timm_model(name, {"num_classes": 0} | options)
     from timm.layers import Attention
     from timm.models.vision_transformer import Block, VisionTransformer
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Merged"]
+__all__ = ["MergedTokens"]
 
 
 @dataclass(frozen=True, eq=False)
-class Merged:
+class MergedTokens:
     """Tokens of several packed inputs, some of them joined.
 
     Attributes
@@ -41,7 +41,7 @@ class Merged:
     lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, x: Tensor, lengths: Sequence[int]) -> Merged:
+    def from_tokens(cls, x: Tensor, lengths: Sequence[int]) -> MergedTokens:
         """Return tokens ``(n, d)`` of which none is joined."""
         return cls(x, x.new_ones(len(x), 1), torch.arange(len(x), device=x.device), tuple(lengths))
 
@@ -50,11 +50,11 @@ class Merged:
         """What proportional attention adds to a token's logits, ``(m,)``; None if nothing."""
         return None if len(self.x) == len(self.owner) else self.size[:, 0].log()
 
-    def put(self, x: Tensor) -> Merged:
+    def with_values(self, x: Tensor) -> MergedTokens:
         """Return the same tokens with other values."""
-        return Merged(x, self.size, self.owner, self.lengths)
+        return MergedTokens(x, self.size, self.owner, self.lengths)
 
-    def looks(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, scale: float) -> Tensor:
         """Return where the first tokens of one input look, ``(n, n)``: the mean of the heads.
 
         What tokens that are one take, and what is taken of them, they share evenly.
@@ -72,47 +72,52 @@ class Merged:
         taken: Tensor = logits.softmax(dim=-1).mean(dim=0)[self.owner][:, self.owner]
         return taken / self.size[self.owner, 0]
 
-    def merge(self, alike: Tensor, share: float, kept: int = 0) -> Merged:
+    def merge(self, keys: Tensor, ratio: float, protected: int = 0) -> MergedTokens:
         """Join the most similar pairs.
 
         Parameters
         ----------
-        alike : Tensor
+        keys : Tensor
             What is compared, ``(m, e)``, by the cosine.
-        share : float
+        ratio : float
             Which part of each input's tokens is joined to others; at most a half.
-        kept : int
+        protected : int
             How many of each input's tokens, the first, stay as they are.
         """
-        if not share:
+        if not ratio:
             return self
         into, lengths, start = [], [], 0
         for i, j in pairwise(accumulate(self.lengths, initial=0)):
-            joined, left = _pairs(alike[i + kept : j], int((j - i - kept) * min(share, 0.5)))
-            into += [torch.arange(start, start + kept, device=alike.device), joined + start + kept]
-            lengths.append(kept + left)
-            start += kept + left
+            joined, left = _match_pairs(
+                keys[i + protected : j], int((j - i - protected) * min(ratio, 0.5))
+            )
+            into += [
+                torch.arange(start, start + protected, device=keys.device),
+                joined + start + protected,
+            ]
+            lengths.append(protected + left)
+            start += protected + left
         place = torch.cat(into)
         size = self.size.new_zeros(start, 1).index_add(0, place, self.size)
         x = self.x.new_zeros(start, self.x.shape[1]).index_add(0, place, self.x * self.size)
-        return Merged(x / size, size, place[self.owner], tuple(lengths))
+        return MergedTokens(x / size, size, place[self.owner], tuple(lengths))
 
     def unmerge(self) -> Tensor:
         """Return one vector for each of the first tokens, ``(n, d)``: that of what it became."""
         return self.x if len(self.x) == len(self.owner) else self.x[self.owner]
 
 
-def _pairs(alike: Tensor, joined: int) -> tuple[Tensor, int]:
+def _match_pairs(keys: Tensor, merges: int) -> tuple[Tensor, int]:
     """Return where each token ``(n, e)`` of one input goes, and how many there are then."""
-    n = len(alike)
-    if not joined:
-        return torch.arange(n, device=alike.device), n
-    unit = F.normalize(alike, dim=-1)
+    n = len(keys)
+    if not merges:
+        return torch.arange(n, device=keys.device), n
+    unit = F.normalize(keys, dim=-1)
     near, best = (unit[::2] @ unit[1::2].T).max(dim=-1)
     order = near.argsort(descending=True, stable=True)
-    gone, kept = order[:joined], order[joined:].sort().values
-    into = alike.new_zeros(n, dtype=torch.long)
-    into[2 * kept] = torch.arange(len(kept), device=alike.device)
-    into[1::2] = torch.arange(n // 2, device=alike.device) + len(kept)
+    gone, kept = order[:merges], order[merges:].sort().values
+    into = keys.new_zeros(n, dtype=torch.long)
+    into[2 * kept] = torch.arange(len(kept), device=keys.device)
+    into[1::2] = torch.arange(n // 2, device=keys.device) + len(kept)
     into[2 * gone] = best[gone] + len(kept)
-    return into, n - joined
+    return into, n - merges

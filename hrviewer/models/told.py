@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["brief"]
+__all__ = ["short_message"]
 
 
-def brief(error: BaseException, most: int = 160) -> str:
-    """Return an error's message in one line of at most `most` characters."""
+def short_message(error: BaseException, max_length: int = 160) -> str:
+    """Return an error's message in one line of at most `max_length` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -11,10 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.models.count_head import Counts
-from hrviewer.models.token_merging import Merged
+from hrviewer.models.count_head import CountHead
+from hrviewer.models.token_merging import MergedTokens
 
-__all__ = ["CELLS", "PATCH", "TokenNetwork", "TokenTransformer", "attend", "octave", "squares"]
+__all__ = [
+    "CELLS",
+    "PATCH",
+    "TokenNetwork",
+    "TokenTransformer",
+    "extract_squares",
+    "grouped_attention",
+    "size_octave",
+]
 
 PATCH = 16
 """Side at which a token's square is seen, in pixels."""
@@ -27,7 +35,7 @@ OCTAVES = 12
 """Of the waves that tell where a token is: the shortest is two patches long."""
 SIZES = 4
 """Sizes of tokens with a gain of their own: 16, 32, 64 and 128 px; larger ones have the last."""
-AT_ONCE = 4096
+MAX_TOKENS = 4096
 """Tokens that a whole picture is seen by at a time."""
 
 
@@ -49,11 +57,11 @@ class TokenNetwork(nn.Module):
     def __init__(self, width: int, classes: int, region: int, variance: bool, unit: float) -> None:
         super().__init__()
         self.region, self.classes = region, classes
-        self.head = Counts(width, classes, variance, unit)
+        self.head = CountHead(width, classes, variance, unit)
         # Of the logarithm: a square twice as wide holds, at first, twice as much.
         self.gains = nn.Parameter(math.log(2) * torch.arange(SIZES))
 
-    def join(
+    def run_tokens(
         self,
         tokens: Tensor,
         boxes: Tensor,
@@ -83,7 +91,7 @@ class TokenNetwork(nn.Module):
         """
         n, (h, w) = len(images), images.shape[2:]
         rows, columns = h // side, w // side
-        tokens = squares(images, side).flatten(0, 2)
+        tokens = extract_squares(images, side).flatten(0, 2)
         ys, xs = (torch.arange(0, length, side, device=images.device) for length in (h, w))
         corners = torch.cartesian_prod(ys, xs).view(-1, 2)
         boxes = torch.cat((corners, torch.full_like(corners, side)), dim=1).repeat(n, 1)
@@ -96,9 +104,9 @@ class TokenNetwork(nn.Module):
             1, self.classes * (1 + self.head.variance), 1, 1
         )
         start = 0
-        for lengths in _packs(region.bincount().tolist()):
+        for lengths in _group_batches(region.bincount().tolist()):
             part = order[start : (start := start + sum(lengths))]
-            said[part] = self.join(tokens[part], boxes[part].float(), lengths).to(said.dtype)
+            said[part] = self.run_tokens(tokens[part], boxes[part].float(), lengths).to(said.dtype)
         finer = side // PATCH
         grid = said.view(n, rows, columns, -1, CELLS, CELLS).permute(0, 3, 1, 4, 2, 5)
         cells = grid.reshape(n, -1, rows * CELLS, columns * CELLS) / finer**2
@@ -112,14 +120,14 @@ class TokenNetwork(nn.Module):
         # The gains are the variances', too, squared.
         self.head.rescale(1.0, variances)
 
-    def _count(self, cells: Tensor, boxes: Tensor) -> Tensor:
+    def _predict_counts(self, cells: Tensor, boxes: Tensor) -> Tensor:
         """Return how much is in cells of which so much is known, ``(n, width, 4, 4)``."""
         out = self.head(cells)
-        size = octave(boxes).round().long().clamp(0, SIZES - 1)
+        size = size_octave(boxes).round().long().clamp(0, SIZES - 1)
         gain = self.gains[size].exp()[:, None, None, None]
         return torch.cat((out[:, : self.classes] * gain, out[:, self.classes :] * gain**2), dim=1)
 
-    def _origins(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _region_origins(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return the corner of the region that each token's group speaks of, ``(n, 2)``."""
         # The smallest token is no context, which may lie anywhere.
         groups = [boxes[i:j] for i, j in pairwise(accumulate(lengths, initial=0))]
@@ -163,20 +171,20 @@ class TokenTransformer(TokenNetwork):
         super().__init__(quarter, classes, region, variance, unit)
         self.dim, self.depth = dim, depth
         self.stem = nn.Sequential(
-            *_convolution(3, half, 4, 2),
-            *_convolution(half, half),
-            *_convolution(half, quarter, 3, 2),
-            *_convolution(quarter, quarter),
+            *_conv_gelu(3, half, 4, 2),
+            *_conv_gelu(half, half),
+            *_conv_gelu(half, quarter, 3, 2),
+            *_conv_gelu(quarter, quarter),
         )
         self.embed = nn.Linear(quarter * CELLS**2, dim)
         self.place = nn.Sequential(
             nn.Linear(4 * OCTAVES + SIZES + 1, dim), nn.GELU(), nn.Linear(dim, dim)
         )
-        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(_TransformerBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.spread = nn.Linear(dim, quarter * CELLS**2)
 
-    def join(
+    def run_tokens(
         self,
         tokens: Tensor,
         boxes: Tensor,
@@ -186,13 +194,13 @@ class TokenTransformer(TokenNetwork):
         """Return how much each token holds; see `TokenNetwork`."""
         lengths = (len(tokens),) if lengths is None else tuple(lengths)
         own = self.stem(tokens)
-        joined = self._begin(own, boxes, lengths)
+        joined = self._embed_tokens(own, boxes, lengths)
         for block in self.blocks:
             joined = block(joined, merge)
         told = self.spread(self.norm(joined.unmerge())).view_as(own)
-        return self._count(F.gelu(own + told), boxes)
+        return self._predict_counts(F.gelu(own + told), boxes)
 
-    def attend(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
+    def attention(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
         """Return where each token of one group looks in the last layer, and what became one.
 
         Parameters
@@ -209,35 +217,35 @@ class TokenTransformer(TokenNetwork):
             ``(n,)``: tokens of one number were one in the end.
         """
         lengths = (len(tokens),)
-        joined = self._begin(self.stem(tokens), boxes, lengths)
+        joined = self._embed_tokens(self.stem(tokens), boxes, lengths)
         last: Any = self.blocks[-1]
         for block in self.blocks[:-1]:
             joined = block(joined, merge)
         q, k, _ = last.project(joined)
-        taken = joined.looks(q, k, 1 / math.sqrt(q.shape[-1]))
-        final: Merged = last(joined, merge)
+        taken = joined.attention(q, k, 1 / math.sqrt(q.shape[-1]))
+        final: MergedTokens = last(joined, merge)
         return taken, final.owner
 
-    def _begin(self, own: Tensor, boxes: Tensor, lengths: Sequence[int]) -> Merged:
+    def _embed_tokens(self, own: Tensor, boxes: Tensor, lengths: Sequence[int]) -> MergedTokens:
         """Return tokens before the first layer, of what their pixels are and where they lie."""
-        x = self.embed(own.flatten(1)) + self.place(self._where(boxes, lengths))
-        return Merged.of(x, lengths)
+        x = self.embed(own.flatten(1)) + self.place(self._position_features(boxes, lengths))
+        return MergedTokens.from_tokens(x, lengths)
 
-    def _where(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _position_features(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return how large each token is and where, from the corner of its group's region."""
-        centres = (boxes[:, :2] + boxes[:, 2:] / 2 - self._origins(boxes, lengths)) / PATCH
+        centres = (boxes[:, :2] + boxes[:, 2:] / 2 - self._region_origins(boxes, lengths)) / PATCH
         octaves = torch.arange(OCTAVES, device=boxes.device)
         angles = (centres[:, :, None] * (math.pi * 0.5**octaves)).flatten(1)
-        size = octave(boxes)[:, None]
+        size = size_octave(boxes)[:, None]
         near = (1 - (size - torch.arange(SIZES, device=boxes.device)).abs()).clamp(min=0)
         return torch.cat((angles.sin(), angles.cos(), near, size / SIZES), dim=1)
 
 
-def _convolution(inputs: int, outputs: int, side: int = 3, step: int = 1) -> list[nn.Module]:
+def _conv_gelu(inputs: int, outputs: int, side: int = 3, step: int = 1) -> list[nn.Module]:
     return [nn.Conv2d(inputs, outputs, side, step, 1), nn.GELU()]
 
 
-class _Block(nn.Module):
+class _TransformerBlock(nn.Module):
     """Attention and a perceptron, with merging between."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -247,21 +255,23 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.perceptron = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
-    def project(self, tokens: Merged) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, tokens: MergedTokens) -> tuple[Tensor, Tensor, Tensor]:
         """Return what tokens ask for, offer and tell, each ``(m, heads, e)``."""
         m, dim = tokens.x.shape
         parts = self.qkv(self.before(tokens.x)).view(m, 3, self.heads, dim // self.heads)
         q, k, v = parts.unbind(1)
         return q, k, v
 
-    def forward(self, tokens: Merged, merge: float) -> Merged:
+    def forward(self, tokens: MergedTokens, merge: float) -> MergedTokens:
         q, k, v = self.project(tokens)
-        seen = attend(q, k, v, tokens.lengths, tokens.bias).flatten(1)
-        tokens = tokens.put(tokens.x + self.out(seen)).merge(k.mean(1), merge)
-        return tokens.put(tokens.x + self.perceptron(self.after(tokens.x)))
+        seen = grouped_attention(q, k, v, tokens.lengths, tokens.bias).flatten(1)
+        tokens = tokens.with_values(tokens.x + self.out(seen)).merge(k.mean(1), merge)
+        return tokens.with_values(tokens.x + self.perceptron(self.after(tokens.x)))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tensor | None) -> Tensor:
+def grouped_attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tensor | None
+) -> Tensor:
     """Let tokens ``(m, heads, e)`` of each group see one another, and nobody else."""
     groups, most = len(lengths), max(lengths)
     if min(lengths) == most:  # as one batch
@@ -272,13 +282,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tensor
     bounds = list(accumulate(lengths, initial=0))
     return torch.cat(
         [
-            attend(q[i:j], k[i:j], v[i:j], (j - i,), None if bias is None else bias[i:j])
+            grouped_attention(q[i:j], k[i:j], v[i:j], (j - i,), None if bias is None else bias[i:j])
             for i, j in pairwise(bounds)
         ]
     )
 
 
-def squares(images: Tensor, side: int, patch: int = PATCH) -> Tensor:
+def extract_squares(images: Tensor, side: int, patch: int = PATCH) -> Tensor:
     """Cut images ``(n, c, h, w)`` into squares, each box-filtered to ``patch × patch``.
 
     Returns
@@ -291,16 +301,16 @@ def squares(images: Tensor, side: int, patch: int = PATCH) -> Tensor:
     return cut.permute(0, 2, 3, 1, 4, 5)
 
 
-def octave(boxes: Tensor) -> Tensor:
+def size_octave(boxes: Tensor) -> Tensor:
     """Return the tokens' sizes: 0 for a patch at full resolution, 1 for one twice as wide."""
     return (boxes[:, 2] / PATCH).log2()
 
 
-def _packs(lengths: Sequence[int]) -> list[list[int]]:
+def _group_batches(lengths: Sequence[int]) -> list[list[int]]:
     """Put groups together until they are `AT_ONCE` tokens."""
     packs: list[list[int]] = [[]]
     for n in lengths:
-        if packs[-1] and sum(packs[-1]) + n > AT_ONCE:
+        if packs[-1] and sum(packs[-1]) + n > MAX_TOKENS:
             packs.append([])
         packs[-1].append(n)
     return packs

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
 
 __all__ = ["read_weights"]
 
 
-def read_weights(path: Path, card: Card) -> tuple[bytes, str]:
+def read_weights(path: Path, card: ModelCard) -> tuple[bytes, str]:
     """Return the file's bytes and their SHA-256; `UserError` where the card says another.
 
     What was hashed is what gets loaded: the file is not opened a second time.
@@ -19,10 +19,10 @@ def read_weights(path: Path, card: Card) -> tuple[bytes, str]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): check the path") from None
+        raise HrviewerError(f"{path} cannot be read ({error.strerror}): check the path") from None
     sha256 = hashlib.sha256(data).hexdigest()
     if card.sha256 not in (None, sha256):
-        raise UserError(
+        raise HrviewerError(
             f"{path} is not the file that the card of {card.name} describes (its sha256 is "
             f"{sha256[:12]}…, not {str(card.sha256)[:12]}…): download it again or correct the card"
         )

@@ -8,14 +8,14 @@ paid.
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.opening import open_pyramid
 from hrviewer.pyramid.pyramid import Pyramid
-from hrviewer.pyramid.read_cost import Meter, Reading
+from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
 from hrviewer.pyramid.tile_cache import TileCache, TileKey, tile_cache
 
 __all__ = [
     "Level",
-    "Meter",
     "Pyramid",
-    "Reading",
+    "ReadCost",
+    "ReadMeter",
     "TileCache",
     "TileKey",
     "open_pyramid",

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["of_array", "of_files", "of_text", "unique"]
+__all__ = ["of_array", "of_files", "of_text", "random_token"]
 
-ENDS = 64 * 1024
-LARGEST_ARRAY = 256_000_000
+END_BYTES = 64 * 1024
+MAX_HASHED_BYTES = 256_000_000
 """Bytes; a larger array is not hashed."""
 
 
@@ -24,9 +24,9 @@ def of_files(paths: Iterable[Path]) -> str:
         status = path.stat()
         digest.update(f"{status.st_size} {status.st_mtime_ns} ".encode())
         with path.open("rb") as file:
-            digest.update(file.read(ENDS))
-            file.seek(max(0, status.st_size - ENDS))
-            digest.update(file.read(ENDS))
+            digest.update(file.read(END_BYTES))
+            file.seek(max(0, status.st_size - END_BYTES))
+            digest.update(file.read(END_BYTES))
     return digest.hexdigest()[:32]
 
 
@@ -37,13 +37,13 @@ def of_text(*texts: str) -> str:
 
 def of_array(array: np.ndarray[Any, np.dtype[Any]]) -> str | None:
     """Hash an array's type, shape and content; None if it is too large for that."""
-    if array.nbytes >= LARGEST_ARRAY:
+    if array.nbytes >= MAX_HASHED_BYTES:
         return None
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]
 
 
-def unique() -> str:
+def random_token() -> str:
     """Return a token that no other image has, nor this one in another session."""
     return secrets.token_hex(16)

@@ -8,35 +8,35 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid.pyramid import Pyramid
-from hrviewer.pyramid.readers.array import ArraySource, level_behind
-from hrviewer.pyramid.readers.base import Refusal, Source
-from hrviewer.pyramid.readers.omezarr import OmeZarrSource
-from hrviewer.pyramid.readers.openslide import SlideSource
-from hrviewer.pyramid.readers.pillow import PictureSource
-from hrviewer.pyramid.readers.synthetic import SampleSource
-from hrviewer.pyramid.readers.tiff import TiffSource
+from hrviewer.pyramid.readers.array import ArrayReader, find_level
+from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat
+from hrviewer.pyramid.readers.omezarr import OmeZarrReader
+from hrviewer.pyramid.readers.openslide import OpenSlideReader
+from hrviewer.pyramid.readers.pillow import PillowReader
+from hrviewer.pyramid.readers.synthetic import SyntheticReader
+from hrviewer.pyramid.readers.tiff import TiffReader
 
-__all__ = ["open_pyramid", "sources"]
+__all__ = ["installed_readers", "open_pyramid"]
 
 GROUP = "hrviewer.sources"
-BUILT_IN: tuple[type[Source], ...] = (
-    TiffSource,
-    OmeZarrSource,
-    SlideSource,
-    PictureSource,
-    ArraySource,
-    SampleSource,
+BUILT_IN_READERS: tuple[type[Reader], ...] = (
+    TiffReader,
+    OmeZarrReader,
+    OpenSlideReader,
+    PillowReader,
+    ArrayReader,
+    SyntheticReader,
 )
 
-_open: WeakValueDictionary[str, Pyramid] = WeakValueDictionary()
+_open_pyramids: WeakValueDictionary[str, Pyramid] = WeakValueDictionary()
 
 
-def sources() -> list[type[Source]]:
+def installed_readers() -> list[type[Reader]]:
     """Return every source, the one to be asked first in front."""
-    plugged: list[type[Source]] = [entry.load() for entry in entry_points(group=GROUP)]
-    return sorted([*plugged, *BUILT_IN], key=lambda source: -source.priority)
+    plugged: list[type[Reader]] = [entry.load() for entry in entry_points(group=GROUP)]
+    return sorted([*plugged, *BUILT_IN_READERS], key=lambda source: -source.priority)
 
 
 def open_pyramid(
@@ -70,36 +70,38 @@ def open_pyramid(
     """
     if isinstance(source, Pyramid):
         return source
-    behind = level_behind(source)
-    if behind is not None and behind.image in _open:
-        return _open[behind.image]
+    behind = find_level(source)
+    if behind is not None and behind.image_key in _open_pyramids:
+        return _open_pyramids[behind.image_key]
     if isinstance(source, (str, os.PathLike)):
         source = os.fspath(source)
-    refusal: Refusal | None = None
-    for kind in sources():
+    refusal: UnsupportedFormat | None = None
+    for kind in installed_readers():
         if not kind.supports(source):
             continue
         try:
             pyramid = Pyramid(kind.open(source, plane=plane or {}, channels=channels))
-        except Refusal as error:  # if no other source reads it, the first reason is the best
+        except (
+            UnsupportedFormat
+        ) as error:  # if no other source reads it, the first reason is the best
             refusal = refusal or error
         else:
-            _open[pyramid.levels[0].image] = pyramid
+            _open_pyramids[pyramid.levels[0].image_key] = pyramid
             return pyramid
-    raise refusal or _unsupported(source)
+    raise refusal or _unsupported_error(source)
 
 
-def _unsupported(source: object) -> UserError:
+def _unsupported_error(source: object) -> HrviewerError:
     if not isinstance(source, str):
-        return UserError(
+        return HrviewerError(
             f"cannot open {type(source).__name__} as an image: pass a path or an array"
         )
     if "://" in source:
-        return UserError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
+        return HrviewerError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
     path = Path(source)
     if not path.exists():
-        return UserError(f"{source}: there is no such file or folder")
-    return UserError(
+        return HrviewerError(f"{source}: there is no such file or folder")
+    return HrviewerError(
         f"{path.name} is not an image in a format that hrviewer reads, or it is damaged; "
         "convert it to a tiled TIFF or OME-Zarr"
     )

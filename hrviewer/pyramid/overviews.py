@@ -22,38 +22,38 @@ import numpy as np
 
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.read_cost import Meter, Reading
+from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
 from hrviewer.pyramid.resample import block_mean
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
 if TYPE_CHECKING:
-    from hrviewer.pyramid.readers.base import Source
+    from hrviewer.pyramid.readers.base import Reader
 
-__all__ = ["COARSEST", "TOO_LARGE", "Overviews"]
+__all__ = ["MAX_COARSEST_SIDE", "TARGET_COARSEST_SIDE", "Overviews"]
 
-TOO_LARGE = 2048
+MAX_COARSEST_SIDE = 2048
 """Pixels; a coarsest level whose longer side is larger calls for more levels."""
 
-COARSEST = 1024
+TARGET_COARSEST_SIDE = 1024
 """Pixels; the longer side of the last level built is at most this."""
 
-IN_MEMORY = 64_000_000
+IN_MEMORY_LIMIT = 64_000_000
 """Pixels; the levels of a picture in memory are made there, up to this size."""
 
 TILE = 512
 BLOCK = 8 * TILE
 
 
-def missing(shape: tuple[int, int, int]) -> int:
+def missing_level_count(shape: tuple[int, int, int]) -> int:
     """Return how many times a level is to be halved."""
     longest = max(shape[:2])
-    if longest <= TOO_LARGE:
+    if longest <= MAX_COARSEST_SIDE:
         return 0
-    return (-(-longest // COARSEST) - 1).bit_length()
+    return (-(-longest // TARGET_COARSEST_SIDE) - 1).bit_length()
 
 
-def halved(shape: tuple[int, int, int], times: int) -> tuple[int, int, int]:
+def halved_shape(shape: tuple[int, int, int], times: int) -> tuple[int, int, int]:
     """Return a level's shape after some halvings; odd sides are rounded up."""
     h, w, c = shape
     return -(-h // 2**times), -(-w // 2**times), c
@@ -62,29 +62,31 @@ def halved(shape: tuple[int, int, int], times: int) -> tuple[int, int, int]:
 class Overviews:
     """The added levels of one image."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._base = source.levels[-1]
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._base_level = reader.levels[-1]
         self._lock = threading.Lock()
-        self._folder = cache_folder() / "overviews" / source.key
-        self._remove: Callable[[], object] = lambda: None
+        self._folder = cache_folder() / "overviews" / reader.image_key
+        self._cleanup: Callable[[], object] = lambda: None
 
-    def missing(self, levels: Sequence[Level]) -> int:
+    def missing_count(self, levels: Sequence[Level]) -> int:
         """Return how many levels `levels` lacks."""
-        return missing(levels[-1].shape)
+        return missing_level_count(levels[-1].shape)
 
     def shapes(self, levels: Sequence[Level]) -> list[tuple[int, int, int]]:
         """Return the shapes of the levels that `levels` lacks."""
-        return [halved(levels[-1].shape, times + 1) for times in range(self.missing(levels))]
+        return [
+            halved_shape(levels[-1].shape, times + 1) for times in range(self.missing_count(levels))
+        ]
 
-    def kept(self) -> list[Level]:
+    def available_levels(self) -> list[Level]:
         """Return the added levels that are there without work."""
-        h, w, _ = self._base.shape
-        if missing(self._base.shape) == 0:
+        h, w, _ = self._base_level.shape
+        if missing_level_count(self._base_level.shape) == 0:
             return []
-        if self._source.in_memory and h * w <= IN_MEMORY:
-            return self._in_memory()
-        return self._stored() if self._source.persistent else []
+        if self._reader.in_memory and h * w <= IN_MEMORY_LIMIT:
+            return self._in_memory_levels()
+        return self._stored_levels() if self._reader.persistent else []
 
     def build(
         self,
@@ -94,13 +96,13 @@ class Overviews:
     ) -> list[Level]:
         """Build the levels that `levels` lacks; none if cancelled."""
         with self._lock:
-            if self.missing(levels) == 0:
+            if self.missing_count(levels) == 0:
                 return []
-            if self._source.persistent and (kept := self._stored()):
+            if self._reader.persistent and (kept := self._stored_levels()):
                 return kept
-            if not self._source.persistent:
+            if not self._reader.persistent:
                 self._folder = Path(tempfile.mkdtemp(prefix="hrviewer-")) / "overviews"
-                self._remove = weakref.finalize(
+                self._cleanup = weakref.finalize(
                     self, shutil.rmtree, self._folder.parent, ignore_errors=True
                 )
             self._folder.parent.mkdir(parents=True, exist_ok=True)
@@ -114,23 +116,23 @@ class Overviews:
                     unfinished.rename(self._folder)
             finally:
                 shutil.rmtree(unfinished, ignore_errors=True)
-            return self._stored()
+            return self._stored_levels()
 
     def close(self) -> None:
         """Remove what was built for an image that cannot be found again."""
-        self._remove()
+        self._cleanup()
 
-    def _level(
-        self, times: int, tile: tuple[int, int], read: Callable[[int, int, int, int], Decoded]
+    def _make_level(
+        self, times: int, tile: tuple[int, int], read: Callable[[int, int, int, int], DecodedTile]
     ) -> Level:
-        base, dtype = self._base, self._base.dtype
-        shape = halved(base.shape, times)
+        base, dtype = self._base_level, self._base_level.dtype
+        shape = halved_shape(base.shape, times)
 
-        def decode(row: int, column: int) -> Decoded:
-            return read(*level.span(row, column))
+        def decode(row: int, column: int) -> DecodedTile:
+            return read(*level.tile_bounds(row, column))
 
         level = Level(
-            image=base.image,
+            image_key=base.image_key,
             name=base.name,
             index=base.index + times,
             shape=shape,
@@ -141,14 +143,14 @@ class Overviews:
         )
         return level
 
-    def _in_memory(self) -> list[Level]:
-        makers = _Halvings(self._base)
+    def _in_memory_levels(self) -> list[Level]:
+        makers = _LazyHalvings(self._base_level)
         return [
-            self._level(times, (TILE, TILE), partial(makers.read, times))
-            for times in range(1, missing(self._base.shape) + 1)
+            self._make_level(times, (TILE, TILE), partial(makers.read, times))
+            for times in range(1, missing_level_count(self._base_level.shape) + 1)
         ]
 
-    def _stored(self) -> list[Level]:
+    def _stored_levels(self) -> list[Level]:
         """Return the kept levels, none if they are not there or not whole."""
         if not self._folder.is_dir():
             return []
@@ -156,17 +158,23 @@ class Overviews:
 
         try:
             group = zarr.open_group(self._folder, mode="r")
-            arrays = [group[str(times)] for times in range(1, missing(self._base.shape) + 1)]
+            arrays = [
+                group[str(times)]
+                for times in range(1, missing_level_count(self._base_level.shape) + 1)
+            ]
         except (KeyError, ValueError, OSError):
             return []
         levels = []
         for times, array in enumerate(arrays, 1):
             if not isinstance(array, zarr.Array):
                 return []
-            if array.shape != halved(self._base.shape, times) or array.dtype != self._base.dtype:
+            if (
+                array.shape != halved_shape(self._base_level.shape, times)
+                or array.dtype != self._base_level.dtype
+            ):
                 return []
             tiles = ZarrTiles(array, "yxc", {})
-            levels.append(self._level(times, tiles.tile, tiles.read))
+            levels.append(self._make_level(times, tiles.tile, tiles.read))
         return levels
 
     def _write(
@@ -178,18 +186,18 @@ class Overviews:
         """Write all levels; false if cancelled."""
         import zarr
 
-        base = self._base
+        base = self._base_level
         group = zarr.open_group(folder, mode="w")
         read: Callable[[int, int, int, int], Any] = base.read
-        count = missing(base.shape)
+        count = missing_level_count(base.shape)
         whole = sum(4.0**-times for times in range(count))
         done = 0.0
         for times in range(1, count + 1):
-            (h, w, c), above = halved(base.shape, times), halved(base.shape, times - 1)
+            (h, w, c), above = halved_shape(base.shape, times), halved_shape(base.shape, times - 1)
             array = group.create_array(
                 str(times), shape=(h, w, c), dtype=base.dtype, chunks=(TILE, TILE, c)
             )
-            for y, x in _corners(h, w):
+            for y, x in _block_corners(h, w):
                 if cancelled is not None and cancelled():
                     return False
                 y1, x1 = min(y + TILE, h), min(x + BLOCK, w)
@@ -198,45 +206,45 @@ class Overviews:
                 done += 4.0 ** (1 - times) * (y1 - y) * (x1 - x) / (h * w)
                 if progress is not None:
                     progress(min(1.0, done / whole))
-            read = partial(_window, array)
+            read = partial(_read_window, array)
         return True
 
 
-def _corners(h: int, w: int) -> Iterator[tuple[int, int]]:
+def _block_corners(h: int, w: int) -> Iterator[tuple[int, int]]:
     return ((y, x) for y in range(0, h, TILE) for x in range(0, w, BLOCK))
 
 
-def _window(array: Any, y0: int, y1: int, x0: int, x1: int) -> Any:
+def _read_window(array: Any, y0: int, y1: int, x0: int, x1: int) -> Any:
     return array[y0:y1, x0:x1]
 
 
-class _Halvings:
+class _LazyHalvings:
     """The coarse levels of a picture in memory, made when one is first looked at.
 
     Making them means looking at the whole picture; a tile is charged its share of that.
     """
 
     def __init__(self, base: Level) -> None:
-        self._base = base
+        self._base_level = base
         self._lock = threading.Lock()
 
     @cached_property
-    def _made(self) -> tuple[list[np.ndarray[Any, np.dtype[Any]]], Reading]:
-        h, w, _ = self._base.shape
-        meter = Meter()
-        levels = [self._base.read(0, h, 0, w, meter=meter)]
+    def _computed(self) -> tuple[list[np.ndarray[Any, np.dtype[Any]]], ReadCost]:
+        h, w, _ = self._base_level.shape
+        meter = ReadMeter()
+        levels = [self._base_level.read(0, h, 0, w, meter=meter)]
         start = time.perf_counter()
-        for _ in range(missing(self._base.shape)):
+        for _ in range(missing_level_count(self._base_level.shape)):
             levels.append(block_mean(levels[-1], 2))
         paid = meter.total
         paid.seconds += time.perf_counter() - start
         return levels[1:], paid
 
-    def read(self, times: int, y0: int, y1: int, x0: int, x1: int) -> Decoded:
+    def read(self, times: int, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
         """Return a window of the picture after some halvings."""
         with self._lock:
-            levels, paid = self._made
+            levels, paid = self._computed
         pixels = levels[times - 1]
         window = pixels[y0:y1, x0:x1].copy()
         share = window.size / pixels.size
-        return Decoded(window, round(paid.bytes * share), paid.seconds * share)
+        return DecodedTile(window, round(paid.bytes * share), paid.seconds * share)

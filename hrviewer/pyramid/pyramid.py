@@ -16,22 +16,29 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.overviews import Overviews
-from hrviewer.pyramid.read_cost import Meter
-from hrviewer.pyramid.resample import Fill, block_mean, edges, finish, outside, weights
+from hrviewer.pyramid.read_cost import ReadMeter
+from hrviewer.pyramid.resample import (
+    Fill,
+    area_weights,
+    block_mean,
+    border_indices,
+    cast_rounded,
+    edges,
+)
 from hrviewer.pyramid.tile_cache import TileKey
 
 if TYPE_CHECKING:
-    from hrviewer.pyramid.readers.base import Source
+    from hrviewer.pyramid.readers.base import Reader
 
 __all__ = ["Pyramid"]
 
-BLOCK = 2_000_000
+BLOCK_PIXELS = 2_000_000
 """Source pixels that are averaged at once: as floats they still fit a processor's cache."""
 
-TOLERANCE = 1e-3
+SCALE_TOLERANCE = 1e-3
 """A level that is coarser than the scale by this part still serves it."""
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
@@ -59,27 +66,27 @@ class Pyramid:
         token: what is kept under it is not found again in another session.
     plane : dict
         Which index of each axis beyond y, x and channel is shown.
-    selected : tuple of int or None
+    selected_channels : tuple of int or None
         Which of the stored channels are shown; None for all.
     notes : list of str
         What the person should know about how the image was read.
-    recipe : Recipe or None
+    synthetic_image : Recipe or None
         What renders it, if it is a procedural scene.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self.name = source.name
-        self.path = source.path
-        self.pixel_size = source.pixel_size
-        self.nodata = source.nodata
-        self.fingerprint = source.fingerprint
-        self.plane = dict(source.plane)
-        self.selected = source.selected
-        self.notes = list(source.notes)
-        self.recipe = source.recipe
-        self._overviews = Overviews(source)
-        self.levels: tuple[Level, ...] = (*source.levels, *self._overviews.kept())
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self.name = reader.name
+        self.path = reader.path
+        self.pixel_size = reader.pixel_size
+        self.nodata = reader.nodata
+        self.fingerprint = reader.fingerprint
+        self.plane = dict(reader.plane)
+        self.selected_channels = reader.selected_channels
+        self.notes = list(reader.notes)
+        self.synthetic_image = reader.synthetic_image
+        self._overviews = Overviews(reader)
+        self.levels: tuple[Level, ...] = (*reader.levels, *self._overviews.available_levels())
 
     def __repr__(self) -> str:
         height, width = self.shape
@@ -114,7 +121,7 @@ class Pyramid:
         scale: float = 1.0,
         *,
         fill: Fill | None = None,
-        meter: Meter | None = None,
+        meter: ReadMeter | None = None,
     ) -> Pixels:
         """Return a rectangle at a scale.
 
@@ -163,9 +170,12 @@ class Pyramid:
         level = self.level_for(scale)
         if scale == 1 and level.index == 0 and fill is None:
             return level.read(rect.y, rect.y1, rect.x, rect.x1, meter=meter)
-        out = np.empty((_count(rect.h, scale), _count(rect.w, scale), self.channels), self.dtype)
+        out = np.empty(
+            (_output_length(rect.h, scale), _output_length(rect.w, scale), self.channels),
+            self.dtype,
+        )
         for rows, columns in self._blocks(out.shape[0], out.shape[1], scale, level):
-            out[rows, columns] = self._block(rect, scale, level, rows, columns, fill, meter)
+            out[rows, columns] = self._read_block(rect, scale, level, rows, columns, fill, meter)
         return out
 
     def tiles(self, rect: Rect, scale: float = 1.0) -> list[TileKey]:
@@ -173,17 +183,17 @@ class Pyramid:
         rect = self._clip(rect)
         level = self.level_for(scale)
         (dy, dx), (h, w, _) = level.downsample, level.shape
-        y0, y1 = _reach(rect.y / dy, rect.y1 / dy, h)
-        x0, x1 = _reach(rect.x / dx, rect.x1 / dx, w)
+        y0, y1 = _pixel_range(rect.y / dy, rect.y1 / dy, h)
+        x0, x1 = _pixel_range(rect.x / dx, rect.x1 / dx, w)
         return list(level.tiles(y0, y1, x0, x1))
 
     def level_for(self, scale: float) -> Level:
         """Return the coarsest level that is not coarser than `scale`."""
-        limit = scale * (1 + TOLERANCE)
+        limit = scale * (1 + SCALE_TOLERANCE)
         fine = [level for level in self.levels if max(level.downsample) <= limit]
         return fine[-1] if fine else self.levels[0]
 
-    def truth(self, rect: Rect) -> Truth | None:
+    def ground_truth(self, rect: Rect) -> GroundTruth | None:
         """Return what is really there, where the image itself knows: scenes do.
 
         Parameters
@@ -196,9 +206,11 @@ class Pyramid:
         Truth or None
             The objects whose point lies in the rectangle; None if nobody knows.
         """
-        if self.recipe is None:
+        if self.synthetic_image is None:
             return None
-        return replace(self.recipe.truth(self._clip(rect)), source=self.path or self.name)
+        return replace(
+            self.synthetic_image.ground_truth(self._clip(rect)), source=self.path or self.name
+        )
 
     def check(self) -> None:
         """Decode one tile of every level, the middle one.
@@ -210,11 +222,11 @@ class Pyramid:
         """
         for level in self.levels:
             rows, columns = level.grid
-            level.fetch(TileKey(level.image, level.index, rows // 2, columns // 2))
+            level.read_tile(TileKey(level.image_key, level.index, rows // 2, columns // 2))
 
     def missing_levels(self) -> int:
         """Return how many coarse levels would have to be built for a quick overview."""
-        return self._overviews.missing(self.levels)
+        return self._overviews.missing_count(self.levels)
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -242,7 +254,7 @@ class Pyramid:
 
     def close(self) -> None:
         """Close the file; the pyramid cannot be read any more."""
-        self._source.close()
+        self._reader.close()
         self._overviews.close()
 
     def __enter__(self) -> Self:
@@ -267,11 +279,11 @@ class Pyramid:
     ) -> Iterator[tuple[slice, slice]]:
         """Cut an output so that each part's source is small."""
         per_row, per_column = (scale / d for d in level.downsample)
-        columns = _step(width, math.sqrt(2 * BLOCK) / per_column)
-        rows = _step(height, BLOCK / (columns * per_column * per_row))
+        columns = _block_length(width, math.sqrt(2 * BLOCK_PIXELS) / per_column)
+        rows = _block_length(height, BLOCK_PIXELS / (columns * per_column * per_row))
         return product(_slices(height, rows), _slices(width, columns))
 
-    def _block(
+    def _read_block(
         self,
         rect: Rect,
         scale: float,
@@ -279,48 +291,48 @@ class Pyramid:
         rows: slice,
         columns: slice,
         fill: Fill | None,
-        meter: Meter | None,
+        meter: ReadMeter | None,
     ) -> Pixels:
         """Return one part of an output."""
         (dy, dx), (h, w, _) = level.downsample, level.shape
         ys = edges(rect.y, rect.y1, scale, rows.start, rows.stop) / dy
         xs = edges(rect.x, rect.x1, scale, columns.start, columns.stop) / dx
-        y0, y1 = _reach(ys[0], ys[-1], h if fill is None else None)
-        x0, x1 = _reach(xs[0], xs[-1], w if fill is None else None)
+        y0, y1 = _pixel_range(ys[0], ys[-1], h if fill is None else None)
+        x0, x1 = _pixel_range(xs[0], xs[-1], w if fill is None else None)
 
         def source(a: int, b: int) -> Pixels:
             if fill is None:
                 return level.read(a, b, x0, x1, meter=meter)
-            return _filled(level, (a, b, x0, x1), fill, meter)
+            return _read_with_fill(level, (a, b, x0, x1), fill, meter)
 
         block = scale if dy == dx == 1 else scale / dy
         exact = dy == dx and y0 == ys[0] and x0 == xs[0] and block == round(block)
-        small = (y1 - y0) * (x1 - x0) <= 2 * BLOCK
+        small = (y1 - y0) * (x1 - x0) <= 2 * BLOCK_PIXELS
         if exact and small and (block == 1 or dy == 1):
             return block_mean(source(y0, y1), round(block))
-        wx = weights(xs, x0, x1)
+        wx = area_weights(xs, x0, x1)
         total: Any = 0.0
         area: Any = 0.0
         # One output pixel may cover more than a block: its source is summed in bands.
-        for a, b in _spans(y0, y1, max(1, BLOCK // (x1 - x0))):
-            wy = weights(ys, a, b)
+        for a, b in _spans(y0, y1, max(1, BLOCK_PIXELS // (x1 - x0))):
+            wy = area_weights(ys, a, b)
             pixels = source(a, b)
             if pixels.dtype.kind == "f" and np.isnan(pixels).any():
                 valid = ~np.isnan(pixels)
-                total = total + _separable(wy, np.where(valid, pixels, 0), wx)
-                area = area + _separable(wy, valid, wx)
+                total = total + _weighted_sum(wy, np.where(valid, pixels, 0), wx)
+                area = area + _weighted_sum(wy, valid, wx)
             else:
-                total = total + _separable(wy, pixels, wx)
+                total = total + _weighted_sum(wy, pixels, wx)
                 area = area + (wy.sum(axis=1)[:, None] * wx.sum(axis=1)[None, :])[..., None]
         with np.errstate(invalid="ignore"):
-            return finish(total / np.where(area > 0, area, np.nan), self.dtype)
+            return cast_rounded(total / np.where(area > 0, area, np.nan), self.dtype)
 
 
-def _count(length: int, scale: float) -> int:
+def _output_length(length: int, scale: float) -> int:
     return max(1, math.ceil(length / scale - 1e-9))
 
 
-def _step(length: int, wanted: float) -> int:
+def _block_length(length: int, wanted: float) -> int:
     return min(length, max(1, int(wanted)))
 
 
@@ -332,14 +344,14 @@ def _slices(length: int, step: int) -> list[slice]:
     return [slice(a, b) for a, b in _spans(0, length, step)]
 
 
-def _reach(low: float, high: float, size: int | None) -> tuple[int, int]:
+def _pixel_range(low: float, high: float, size: int | None) -> tuple[int, int]:
     """Return the whole pixels that an interval touches, within `size`."""
     first, last = math.floor(low + 1e-7), math.ceil(high - 1e-7)
     last = max(last, first + 1)
     return (first, last) if size is None else (min(max(first, 0), size - 1), min(last, size))
 
 
-def _separable(wy: Any, pixels: Pixels, wx: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _weighted_sum(wy: Any, pixels: Pixels, wx: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Sum with weights along rows, then along columns."""
     h, w, c = pixels.shape
     rows = wy @ pixels.reshape(h, w * c).astype(np.float64)
@@ -348,8 +360,8 @@ def _separable(wy: Any, pixels: Pixels, wx: Any) -> np.ndarray[Any, np.dtype[np.
     return np.asarray(result)
 
 
-def _filled(
-    level: Level, window: tuple[int, int, int, int], fill: Fill, meter: Meter | None
+def _read_with_fill(
+    level: Level, window: tuple[int, int, int, int], fill: Fill, meter: ReadMeter | None
 ) -> Pixels:
     """Return a window of a level that may hang over its border."""
     y0, y1, x0, x1 = window
@@ -357,7 +369,7 @@ def _filled(
     if min(y0, x0) >= 0 and y1 <= h and x1 <= w:
         return level.read(*window, meter=meter)
     if isinstance(fill, str):
-        rows, columns = outside(y0, y1, h, fill), outside(x0, x1, w, fill)
+        rows, columns = border_indices(y0, y1, h, fill), border_indices(x0, x1, w, fill)
         top, left = int(rows.min()), int(columns.min())
         pixels = level.read(top, int(rows.max()) + 1, left, int(columns.max()) + 1, meter=meter)
         return pixels[rows - top][:, columns - left]

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from hrviewer.pyramid.tile_cache import TileKey
 
-__all__ = ["Meter", "Reading"]
+__all__ = ["ReadCost", "ReadMeter"]
 
 
 @dataclass(slots=True)
-class Reading:
+class ReadCost:
     """What one look paid.
 
     Attributes
@@ -42,7 +42,7 @@ class Reading:
         self.pixels += pixels
 
 
-class Meter:
+class ReadMeter:
     """Counts what a run reads; safe to share between threads.
 
     >>> with meter.reading() as paid:
@@ -52,45 +52,45 @@ class Meter:
 
     def __init__(self) -> None:
         self._paid: set[TileKey] = set()
-        self._total = Reading()
-        self._saved = 0.0
+        self._total = ReadCost()
+        self._seconds_saved = 0.0
         self._lock = threading.Lock()
-        self._here = threading.local()
+        self._local = threading.local()
 
     @property
-    def total(self) -> Reading:
+    def total(self) -> ReadCost:
         """What all reads paid together."""
         with self._lock:
-            return Reading(self._total.seconds, self._total.bytes, self._total.pixels)
+            return ReadCost(self._total.seconds, self._total.bytes, self._total.pixels)
 
     @property
-    def saved(self) -> float:
+    def seconds_saved(self) -> float:
         """Seconds that tiles cost more than fetching them took: what came from memory.
 
         Less than nothing where something had to be made ready first that no tile's price holds.
         """
         with self._lock:
-            return self._saved
+            return self._seconds_saved
 
     @contextmanager
-    def reading(self) -> Iterator[Reading]:
+    def measure(self) -> Iterator[ReadCost]:
         """Collect what this thread's reads pay inside the ``with`` block."""
-        outer: Reading | None = getattr(self._here, "reading", None)
-        self._here.reading = inner = Reading()
+        outer: ReadCost | None = getattr(self._local, "reading", None)
+        self._local.reading = inner = ReadCost()
         try:
             yield inner
         finally:
-            self._here.reading = outer
+            self._local.reading = outer
             if outer is not None:
                 outer.add(inner.seconds, inner.bytes, inner.pixels)
 
-    def seen(self, tiles: Iterable[TileKey]) -> None:
+    def mark_paid(self, tiles: Iterable[TileKey]) -> None:
         """Mark tiles as paid already, as when a run is taken up again."""
         with self._lock:
             self._paid.update(tiles)
 
-    def touch(
-        self, tile: TileKey, seconds: float, stored: int, pixels: int, took: float | None = None
+    def charge(
+        self, tile: TileKey, seconds: float, stored: int, pixels: int, elapsed: float | None = None
     ) -> None:
         """Charge a tile to this thread's reading, unless it was paid before.
 
@@ -100,7 +100,7 @@ class Meter:
             Which.
         seconds, stored, pixels
             Its price: what it took to decode, its bytes and pixels.
-        took : float, optional
+        elapsed : float, optional
             Seconds that fetching it took now; as long as decoding if not given.
         """
         with self._lock:
@@ -108,7 +108,7 @@ class Meter:
                 return
             self._paid.add(tile)
             self._total.add(seconds, stored, pixels)
-            self._saved += 0.0 if took is None else seconds - took
-        reading: Reading | None = getattr(self._here, "reading", None)
+            self._seconds_saved += 0.0 if elapsed is None else seconds - elapsed
+        reading: ReadCost | None = getattr(self._local, "reading", None)
         if reading is not None:
             reading.add(seconds, stored, pixels)

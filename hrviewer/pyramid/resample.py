@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Fill", "block_mean", "edges", "finish", "outside", "weights"]
+__all__ = ["Fill", "area_weights", "block_mean", "border_indices", "cast_rounded", "edges"]
 
 Fill = Literal["reflect", "edge"] | float
 """What lies beyond the border: its mirror image, its last pixel, or a constant."""
@@ -30,7 +30,7 @@ def edges(start: float, stop: float, step: float, first: int, last: int) -> Floa
     return bounds
 
 
-def weights(bounds: Floats, low: int, high: int) -> Any:
+def area_weights(bounds: Floats, low: int, high: int) -> Any:
     """Return how much of source pixel ``low + j`` lies in output pixel *i*.
 
     Parameters
@@ -71,15 +71,15 @@ def block_mean(pixels: Pixels, size: int) -> Pixels:
         return pixels
     if pixels.dtype.kind == "f":
         valid = ~np.isnan(pixels)
-        sums = _fold(_fold(np.where(valid, pixels, 0), size, 0, "f8"), size, 1, "f8")
-        counts = _fold(_fold(valid, size, 0, "f8"), size, 1, "f8")
+        sums = _sum_runs(_sum_runs(np.where(valid, pixels, 0), size, 0, "f8"), size, 1, "f8")
+        counts = _sum_runs(_sum_runs(valid, size, 0, "f8"), size, 1, "f8")
         with np.errstate(invalid="ignore"):
-            return finish(sums / np.where(counts > 0, counts, np.nan), pixels.dtype)
+            return cast_rounded(sums / np.where(counts > 0, counts, np.nan), pixels.dtype)
     largest = int(np.iinfo(pixels.dtype).max)
     total = np.dtype("i8")
     if pixels.dtype.kind == "u":
         total = np.min_scalar_type(min(2 * (largest + 1) * size * size, 2**64 - 1))
-    sums = _fold(_fold(pixels, size, 0, total), size, 1, total)
+    sums = _sum_runs(_sum_runs(pixels, size, 0, total), size, 1, total)
     h, w, _ = pixels.shape
     rows = np.diff(np.append(np.arange(0, h, size), h))
     columns = np.diff(np.append(np.arange(0, w, size), w))
@@ -91,7 +91,7 @@ def block_mean(pixels: Pixels, size: int) -> Pixels:
     return sums.astype(pixels.dtype)
 
 
-def _fold(pixels: Pixels, size: int, axis: int, total: Any) -> Pixels:
+def _sum_runs(pixels: Pixels, size: int, axis: int, total: Any) -> Pixels:
     """Sum each run of `size` pixels along an axis; the last run may be shorter."""
     runs = -(-pixels.shape[axis] // size)
     shape = list(pixels.shape)
@@ -109,7 +109,7 @@ def _fold(pixels: Pixels, size: int, axis: int, total: Any) -> Pixels:
     return sums
 
 
-def finish(means: Floats, dtype: np.dtype[Any]) -> Pixels:
+def cast_rounded(means: Floats, dtype: np.dtype[Any]) -> Pixels:
     """Return means as `dtype`, integers rounded half up."""
     if dtype.kind not in "ui":
         return means.astype(dtype)
@@ -119,7 +119,7 @@ def finish(means: Floats, dtype: np.dtype[Any]) -> Pixels:
     return np.clip(means, limits.min, limits.max).astype(dtype)
 
 
-def outside(low: int, high: int, size: int, fill: str) -> Integers:
+def border_indices(low: int, high: int, size: int, fill: str) -> Integers:
     """Return which of `size` source pixels stands at each place from `low` to `high`."""
     at = np.arange(low, high)
     if fill == "edge" or size == 1:

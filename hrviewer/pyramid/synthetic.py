@@ -9,25 +9,25 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 
-__all__ = ["GROUP", "Recipe", "make_recipe", "recipe_names"]
+__all__ = ["GROUP", "SyntheticImage", "make_synthetic_image", "synthetic_image_names"]
 
 GROUP = "hrviewer.samples"
 """Entry points whose value is a `Recipe`; their name is what ``sample:NAME`` asks for."""
 
-SIZES = (1024, 262_144)
+SIZE_RANGE = (1024, 262_144)
 """The smallest and the largest side of a scene."""
 
-STEP = 256
+SIZE_STEP = 256
 """A side is a multiple of this, so that halving it to an overview leaves no remainder."""
 
-SEEDS = 12_000
+SEED_COUNT = 12_000
 
 
-class Recipe(ABC):
+class SyntheticImage(ABC):
     """One scene.
 
     Subclasses take ``(size, seed)``, cost next to nothing to make, and are thread-safe. Every
@@ -80,7 +80,7 @@ class Recipe(ABC):
         """
 
     @abstractmethod
-    def truth(self, rect: Rect) -> Truth:
+    def ground_truth(self, rect: Rect) -> GroundTruth:
         """Return the objects whose point lies in `rect`, with their boxes."""
 
     @abstractmethod
@@ -92,12 +92,12 @@ class Recipe(ABC):
         """
 
 
-def recipe_names() -> list[str]:
+def synthetic_image_names() -> list[str]:
     """Return the scenes that are installed."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
-def make_recipe(name: str, size: int = 8192, seed: int = 0) -> Recipe:
+def make_synthetic_image(name: str, size: int = 8192, seed: int = 0) -> SyntheticImage:
     """Make a scene.
 
     Parameters
@@ -117,17 +117,19 @@ def make_recipe(name: str, size: int = 8192, seed: int = 0) -> Recipe:
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         there = ", ".join(sorted(found)) or "none is installed; install hrviewer-samples"
-        raise UserError(f"there is no scene {name!r}; there are: {there}")
-    low, high = SIZES
-    if not low <= size <= high or size % STEP:
-        raise UserError(f"a scene's size is a multiple of {STEP} from {low} to {high}, not {size}")
-    if not 0 <= seed < SEEDS:
-        raise UserError(
+        raise HrviewerError(f"there is no scene {name!r}; there are: {there}")
+    low, high = SIZE_RANGE
+    if not low <= size <= high or size % SIZE_STEP:
+        raise HrviewerError(
+            f"a scene's size is a multiple of {SIZE_STEP} from {low} to {high}, not {size}"
+        )
+    if not 0 <= seed < SEED_COUNT:
+        raise HrviewerError(
             f"there is no seed {seed}: 0 to 9999 are for training, 10000 to 10999 for choosing, "
             "11000 to 11999 for testing"
         )
     try:
-        kind: type[Recipe] = found[name].load()
+        kind: type[SyntheticImage] = found[name].load()
     except Exception as error:
-        raise UserError(f"the scene {name!r} cannot be loaded: {error}") from error
+        raise HrviewerError(f"the scene {name!r} cannot be loaded: {error}") from error
     return kind(size, seed)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Decoded", "Tile", "TileCache", "TileKey", "tile_cache"]
+__all__ = ["DecodedTile", "Tile", "TileCache", "TileKey", "tile_cache"]
 
 GIB = 1 << 30
 
@@ -31,7 +31,7 @@ class TileKey(NamedTuple):
     column: int
 
 
-class Decoded(NamedTuple):
+class DecodedTile(NamedTuple):
     """What a source returns for one tile.
 
     `pixels` is ``(h, w, c)``, clipped to the level; `bytes` is what was stored for it;
@@ -52,7 +52,7 @@ class Tile:
     seconds: float
 
     @classmethod
-    def load(cls, decode: Callable[[], Decoded]) -> Tile:
+    def load(cls, decode: Callable[[], DecodedTile]) -> Tile:
         """Decode, and take the time."""
         start = time.perf_counter()
         pixels, stored, seconds = decode()
@@ -73,12 +73,12 @@ class TileCache:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._held = 0
+        self._nbytes = 0
         self._tiles: OrderedDict[TileKey, Tile] = OrderedDict()
         self._pending: dict[TileKey, Future[Tile]] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: TileKey, decode: Callable[[], Decoded]) -> Tile:
+    def get(self, key: TileKey, decode: Callable[[], DecodedTile]) -> Tile:
         """Return the tile, decoding it if it is not held; errors of `decode` pass through."""
         with self._lock:
             tile = self._tiles.get(key)
@@ -92,7 +92,7 @@ class TileCache:
         if not mine:
             return future.result()
         try:
-            tile = Tile.load(lambda: _owned(decode()))
+            tile = Tile.load(lambda: _copy_if_view(decode()))
         except BaseException as error:
             with self._lock:
                 del self._pending[key]
@@ -102,12 +102,12 @@ class TileCache:
             del self._pending[key]
             if tile.pixels.nbytes <= self._limit:
                 self._tiles[key] = tile
-                self._held += tile.pixels.nbytes
-                self._shrink()
+                self._nbytes += tile.pixels.nbytes
+                self._evict()
         future.set_result(tile)
         return tile
 
-    def held(self, key: TileKey) -> Tile | None:
+    def get_cached(self, key: TileKey) -> Tile | None:
         """Return the tile if it is held; never decodes, and waits for nobody who does."""
         with self._lock:
             tile = self._tiles.get(key)
@@ -119,12 +119,12 @@ class TileCache:
         """Forget every tile."""
         with self._lock:
             self._tiles.clear()
-            self._held = 0
+            self._nbytes = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of pixels held now."""
-        return self._held
+        return self._nbytes
 
     @property
     def limit(self) -> int:
@@ -135,7 +135,7 @@ class TileCache:
     def limit(self, limit: int) -> None:
         with self._lock:
             self._limit = limit
-            self._shrink()
+            self._evict()
 
     def __len__(self) -> int:
         return len(self._tiles)
@@ -143,13 +143,13 @@ class TileCache:
     def __contains__(self, key: TileKey) -> bool:
         return key in self._tiles
 
-    def _shrink(self) -> None:
-        while self._held > self._limit:
+    def _evict(self) -> None:
+        while self._nbytes > self._limit:
             _, tile = self._tiles.popitem(last=False)
-            self._held -= tile.pixels.nbytes
+            self._nbytes -= tile.pixels.nbytes
 
 
-def _owned(decoded: Decoded) -> Decoded:
+def _copy_if_view(decoded: DecodedTile) -> DecodedTile:
     """Copy pixels that are a part of something larger, which would be kept along with them."""
     root = decoded.pixels
     while isinstance(root.base, np.ndarray):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["LevelStore", "open_level"]
 
 METADATA = "zarr.json"
-THREADS = 8
+MAX_THREADS = 8
 """Chunks of a level that are made at once, at most."""
 
 
@@ -55,13 +55,13 @@ class LevelStore(Store):
         self.level = level
         # Not the event loop's own threads: a level of a zarr array asks that loop for its pixels,
         # and would wait for a thread for ever once all of them wait so.
-        self._threads = ThreadPoolExecutor(THREADS, "hrviewer-chunk")
+        self._threads = ThreadPoolExecutor(MAX_THREADS, "hrviewer-chunk")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, LevelStore) and other.level is self.level
 
     def __hash__(self) -> int:
-        return hash((self.level.image, self.level.index))
+        return hash((self.level.image_key, self.level.index))
 
     def with_read_only(self, read_only: bool = False) -> LevelStore:
         """Return a store over the same level; it cannot be written."""
@@ -134,9 +134,9 @@ class LevelStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Whether there is such a value."""
-        return key in list(self._keys())
+        return key in list(self._iter_keys())
 
-    def _keys(self) -> Iterable[str]:
+    def _iter_keys(self) -> Iterable[str]:
         (h, w, _), (th, tw, _) = self.level.shape, self.level.chunks
         yield METADATA
         for row in range(-(-h // th)):
@@ -145,19 +145,19 @@ class LevelStore(Store):
 
     async def list(self) -> AsyncIterator[str]:
         """Yield every key."""
-        for key in self._keys():
+        for key in self._iter_keys():
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Yield every key that begins so."""
-        for key in self._keys():
+        for key in self._iter_keys():
             if key.startswith(prefix):
                 yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield what lies directly under a prefix."""
         prefix = f"{prefix.rstrip('/')}/" if prefix else ""
-        below = (key[len(prefix) :] for key in self._keys() if key.startswith(prefix))
+        below = (key[len(prefix) :] for key in self._iter_keys() if key.startswith(prefix))
         for name in dict.fromkeys(key.split("/")[0] for key in below):
             yield name
 

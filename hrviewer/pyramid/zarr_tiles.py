@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.tile_cache import DecodedTile
 
 if TYPE_CHECKING:
     import zarr
 
 __all__ = ["ZarrTiles"]
 
-SMALLEST_TILE = 256
+MIN_TILE_SIDE = 256
 """Chunks that are smaller are read together: each costs zarr about a millisecond."""
 
 # zarr works on its own event loop, but in the context of the thread that asks. So what a thread
 # reads is counted apart from what others read at the same time.
-_counter: ContextVar[list[int] | None] = ContextVar("hrviewer_stored_bytes", default=None)
+_byte_counter: ContextVar[list[int] | None] = ContextVar("hrviewer_stored_bytes", default=None)
 
 
 @cache
@@ -33,7 +33,7 @@ def _counting_store() -> Any:
 
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             value = await super().get(key, prototype, byte_range)
-            counter = _counter.get()
+            counter = _byte_counter.get()
             if counter is not None and value is not None:
                 counter.append(len(value))
             return value
@@ -73,26 +73,26 @@ class ZarrTiles:
         count = size.get("c", 1) if channels is None else len(channels)
         self.shape = size["y"], size["x"], count
         chunk = dict(zip(axes, array.chunks, strict=True))
-        self.tile = self._side(chunk["y"]), self._side(chunk["x"])
+        self.tile = self._tile_side(chunk["y"]), self._tile_side(chunk["x"])
 
     @staticmethod
-    def _side(chunk: int) -> int:
-        return chunk * max(1, SMALLEST_TILE // chunk)
+    def _tile_side(chunk: int) -> int:
+        return chunk * max(1, MIN_TILE_SIDE // chunk)
 
-    def read(self, y0: int, y1: int, x0: int, x1: int) -> Decoded:
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
         """Return a window and the bytes that were stored for it."""
         window = {"y": slice(y0, y1), "x": slice(x0, x1), "c": slice(None)}
         selection = tuple(window.get(axis, self._plane.get(axis, 0)) for axis in self._axes)
         counter: list[int] = []
-        token = _counter.set(counter)
+        token = _byte_counter.set(counter)
         try:
             pixels = np.asarray(self._array[selection])
         finally:
-            _counter.reset(token)
+            _byte_counter.reset(token)
         left = "".join(axis for axis in self._axes if axis in "yxc")
         if "c" not in left:
             pixels, left = pixels[..., None], left + "c"
         pixels = pixels.transpose([left.index(axis) for axis in "yxc"])
         if self._channels is not None:
             pixels = pixels[..., list(self._channels)]
-        return Decoded(pixels, sum(counter))
+        return DecodedTile(pixels, sum(counter))

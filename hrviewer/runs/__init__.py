@@ -8,26 +8,26 @@ a run kept.
 """
 
 from hrviewer.runs.compare import compare
-from hrviewer.runs.estimates import describe, sentence, verdict
-from hrviewer.runs.heads import Fitted, fit_head, fit_images
+from hrviewer.runs.estimates import estimate_to_dict, format_estimate, format_evaluation
+from hrviewer.runs.heads import FittedHead, fit_head, fit_image_classifier
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import Job, parse_params, run
+from hrviewer.runs.runner import RunSpec, parse_params, run
 from hrviewer.runs.scaling import Scaling, cost
 from hrviewer.runs.survey_experiment import experiment
 
 __all__ = [
-    "Fitted",
-    "Job",
+    "FittedHead",
     "Run",
+    "RunSpec",
     "Scaling",
     "compare",
     "cost",
-    "describe",
+    "estimate_to_dict",
     "experiment",
     "fit_head",
-    "fit_images",
+    "fit_image_classifier",
+    "format_estimate",
+    "format_evaluation",
     "parse_params",
     "run",
-    "sentence",
-    "verdict",
 ]

@@ -15,16 +15,16 @@ import numpy as np
 
 from hrviewer.strategies.transformer import REGION
 
-__all__ = ["SIDES", "Attention"]
+__all__ = ["SIDES", "AttentionCost"]
 
 SIDES = tuple(REGION << i for i in range(9))
 """Of the images: up to 17 gigapixels."""
 
-EXACT = 1e-9
+TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionCost:
     """FLOPs of a transformer over a square image, on a uniform grid of its own patches.
 
     Parameters
@@ -41,7 +41,7 @@ class Attention:
     per_pair: float
 
     @classmethod
-    def of(cls, counts: Mapping[int, float], patch: int) -> Attention | None:
+    def from_counts(cls, counts: Mapping[int, float], patch: int) -> AttentionCost | None:
         """Return the parabola through what was counted of four or more joint inputs.
 
         None if they lie on none, as where tokens are filled up to whole windows.
@@ -51,25 +51,25 @@ class Attention:
         bend = (high - low) / (c - a)
         slope = low - bend * (a + b)
         found = cls(patch, values[a] - slope * a - bend * a**2, slope, bend)
-        off = max(abs(found.joined(n) / value - 1) for n, value in counts.items())
-        return found if off < EXACT else None
+        off = max(abs(found.joint_input(n) / value - 1) for n, value in counts.items())
+        return found if off < TOLERANCE else None
 
     @property
-    def ways(self) -> dict[str, Callable[[int], float]]:
+    def by_pattern(self) -> dict[str, Callable[[int], float]]:
         """Who may attend to whom, and what that costs at a side."""
         return {"quadratic": self.quadratic, "windowed": self.windowed, "nested": self.nested}
 
-    def joined(self, n: float) -> float:
-        """Return what one joint input of `n` tokens costs."""
-        return self.constant + self.per_token * n + self.per_pair * n**2
+    def joint_input(self, tokens: float) -> float:
+        """Return what one joint input of `tokens` tokens costs."""
+        return self.constant + self.per_token * tokens + self.per_pair * tokens**2
 
     def quadratic(self, side: int) -> float:
         """Return what it costs to let all tokens of an image attend to each other."""
-        return self.joined((side / self.patch) ** 2)
+        return self.joint_input((side / self.patch) ** 2)
 
     def windowed(self, side: int) -> float:
         """Return what it costs to let those of each region attend to each other."""
-        return (side / REGION) ** 2 * self.joined((REGION / self.patch) ** 2)
+        return (side / REGION) ** 2 * self.joint_input((REGION / self.patch) ** 2)
 
     def nested(self, side: int) -> float:
         """Return the same with squares around each region, as `transformer` asks for them.
@@ -79,9 +79,11 @@ class Attention:
         """
         n = side // REGION
         around = np.zeros((n, n))
-        for ring in range(math.ceil(math.log(2 * n - 1, 3) - EXACT)):
+        for ring in range(math.ceil(math.log(2 * n - 1, 3) - TOLERANCE)):
             at, step = np.arange(n), 3**ring
             along = 1 + (at >= step) + (at + step < n)
             around += np.outer(along, along) - 1
         tokens, counts = np.unique(around + (REGION // self.patch) ** 2, return_counts=True)
-        return float(sum(self.joined(n) * count for n, count in zip(tokens, counts, strict=True)))
+        return float(
+            sum(self.joint_input(n) * count for n, count in zip(tokens, counts, strict=True))
+        )

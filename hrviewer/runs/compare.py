@@ -20,39 +20,53 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from platformdirs import user_data_path
 
-from hrviewer.engine import Budget, Control, Device, Networks, Watch, streams_here
-from hrviewer.errors import UserError
+from hrviewer.engine import (
+    Budget,
+    Callback,
+    DeviceScheduler,
+    LoadedModels,
+    RunControl,
+    recommended_streams,
+)
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
-from hrviewer.models import Pack, open_pack
+from hrviewer.models import ModelBundle, open_bundle
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.runs.evaluation import Judge, find_judge
-from hrviewer.runs.metrics import grid_errors, parts
+from hrviewer.runs.evaluation import Evaluator, make_evaluator
+from hrviewer.runs.metrics import grid_counts, grid_errors
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import Job, parse_params, result_cache
+from hrviewer.runs.runner import RunSpec, parse_params, result_cache
 from hrviewer.strategies import get_strategy, strategy_ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Bench", "Choice", "bench", "choices", "compare", "default_folder"]
+__all__ = [
+    "BatchRunner",
+    "StrategySpec",
+    "batch_runner",
+    "compare",
+    "default_folder",
+    "parse_specs",
+]
 
-COSTS = (
+COST_COLUMNS = (
     "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
     "peak_rss_bytes",
 )  # fmt: skip
 """The columns that say what a row cost."""
 
-MATCHED = " of "
+MATCHED_MARK = " of "
 """In the budget of a row that was run at another one's cost: ``FLOPs of zoom``."""
 
-EVEN = "uniform"
+BASELINE = "uniform"
 """The baseline that can be had at any cost, to hold the others against."""
 
 
 @dataclass(frozen=True)
-class Choice:
+class StrategySpec:
     """A strategy and its parameters.
 
     Parameters
@@ -67,7 +81,7 @@ class Choice:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str) -> Choice:
+    def parse(cls, text: str) -> StrategySpec:
         """Read ``zoom`` or ``zoom:k=32:method=topk``.
 
         Raises
@@ -77,31 +91,31 @@ class Choice:
         """
         name, *items = text.split(":")
         if not all("=" in item for item in items):
-            raise UserError(f"a strategy's parameters read {name}:key=value, not {text!r}")
-        return cls(name, dict(item.split("=", 1) for item in items)).checked()
+            raise HrviewerError(f"a strategy's parameters read {name}:key=value, not {text!r}")
+        return cls(name, dict(item.split("=", 1) for item in items)).validated()
 
-    def checked(self) -> Choice:
+    def validated(self) -> StrategySpec:
         """Return the same with its parameters as they will be recorded."""
         params = parse_params(get_strategy(self.strategy), self.params)
-        return Choice(self.strategy, params.model_dump(exclude_defaults=True))
+        return StrategySpec(self.strategy, params.model_dump(exclude_defaults=True))
 
     def __str__(self) -> str:
         return ":".join([self.strategy, *(f"{k}={v}" for k, v in self.params.items())])
 
 
-def choices(asked: str | Sequence[str | Choice]) -> list[Choice]:
+def parse_specs(specs: str | Sequence[str | StrategySpec]) -> list[StrategySpec]:
     """Return strategies by name; ``all`` for whatever is installed."""
-    items = asked.split(",") if isinstance(asked, str) else asked
-    found: list[Choice] = []
+    items = specs.split(",") if isinstance(specs, str) else specs
+    found: list[StrategySpec] = []
     for item in items:
         if item == "all":
-            found += [Choice(name) for name in strategy_ids()]
+            found += [StrategySpec(name) for name in strategy_ids()]
         else:
-            found.append(Choice.parse(item) if isinstance(item, str) else item.checked())
+            found.append(StrategySpec.parse(item) if isinstance(item, str) else item.validated())
     return list({str(choice): choice for choice in found}.values())
 
 
-class Bench:
+class BatchRunner:
     """Runs jobs one after the other on one device; every network is loaded once.
 
     Parameters
@@ -120,35 +134,37 @@ class Bench:
         *,
         device: str = "auto",
         cache: Literal["use", "off"] = "use",
-        watch: Watch | None = None,
-        control: Control | None = None,
+        on_event: Callback | None = None,
+        control: RunControl | None = None,
     ) -> None:
         self.folder = folder
-        self._name, self._watch, self._control = device, watch, control
-        self._store = result_cache() if cache == "use" else None
-        self._device = Device(streams=streams_here())
-        self._networks: dict[str | Pack, Networks] = {}
+        self._device_name, self._on_event, self._control = device, on_event, control
+        self._cache = result_cache() if cache == "use" else None
+        self._scheduler = DeviceScheduler(streams=recommended_streams())
+        self._models: dict[str | ModelBundle, LoadedModels] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder} cannot be made: {error}") from None
+            raise HrviewerError(f"{folder} cannot be made: {error}") from None
 
     def close(self) -> None:
         """End the device's thread."""
-        self._device.close()
+        self._scheduler.close()
 
-    def networks(self, model: str | Path | Pack) -> Networks:
+    def load(self, model: str | Path | ModelBundle) -> LoadedModels:
         """Return a pack's networks, loaded once."""
-        key = model if isinstance(model, Pack) else str(model)
-        if key not in self._networks:
-            pack = model if isinstance(model, Pack) else open_pack(model)
-            self._networks[key] = Networks(pack, self._device, self._name)
-        return self._networks[key]
+        key = model if isinstance(model, ModelBundle) else str(model)
+        if key not in self._models:
+            pack = model if isinstance(model, ModelBundle) else open_bundle(model)
+            self._models[key] = LoadedModels(pack, self._scheduler, self._device_name)
+        return self._models[key]
 
-    def names(self, models: Sequence[str | Path | Pack]) -> list[str]:
+    def display_names(self, models: Sequence[str | Path | ModelBundle]) -> list[str]:
         """Return what packs are called: those that share a name also as they were asked for."""
-        names = [self.networks(model).pack.name for model in models]
-        places = (i if isinstance(m, Pack) else str(m) for i, m in enumerate(models, start=1))
+        names = [self.load(model).bundle.name for model in models]
+        places = (
+            i if isinstance(m, ModelBundle) else str(m) for i, m in enumerate(models, start=1)
+        )
         return [
             name if names.count(name) == 1 or name == str(place) else f"{name} ({place})"
             for name, place in zip(names, places, strict=True)
@@ -162,13 +178,13 @@ class Bench:
     def run(
         self,
         pyramid: Pyramid,
-        model: str | Path | Pack,
-        choice: Choice,
+        model: str | Path | ModelBundle,
+        spec: StrategySpec,
         *,
         budget: Budget | None = None,
         seed: int = 0,
         region: Rect | None = None,
-        judge: Judge | None = None,
+        evaluator: Evaluator | None = None,
     ) -> Run:
         """Return one run: the one that is there, gone on with, or anew.
 
@@ -177,46 +193,46 @@ class Bench:
         UserError
             If the strategy cannot do with these networks or this budget.
         """
-        networks = self.networks(model)
-        pack = networks.pack
-        strategy = get_strategy(choice.strategy)
-        params = parse_params(strategy, choice.params)
-        job = Job(pyramid, pack, strategy, params, region, budget, seed)
-        path = self.folder / self._file(pyramid, pack, choice, budget, seed, region)
+        networks = self.load(model)
+        pack = networks.bundle
+        strategy = get_strategy(spec.strategy)
+        params = parse_params(strategy, spec.params)
+        job = RunSpec(pyramid, pack, strategy, params, region, budget, seed)
+        path = self.folder / self._folder_name(pyramid, pack, spec, budget, seed, region)
         done = job.run(
             networks,
             out=path,
             resume=path.exists(),
-            cache=self._store,
-            watch=self._watch,
+            cache=self._cache,
+            on_event=self._on_event,
             control=self._control,
         )
-        if judge is not None and done.complete:
-            done.judged(judge(done))
+        if evaluator is not None and done.complete:
+            done.set_evaluation(evaluator(done))
         return done
 
     @staticmethod
-    def _file(
+    def _folder_name(
         pyramid: Pyramid,
-        pack: Pack,
-        choice: Choice,
+        bundle: ModelBundle,
+        spec: StrategySpec,
         budget: Budget | None,
         seed: int,
         region: Rect | None,
     ) -> str:
         """Return a run's folder's name: the same for the same question."""
-        weights = {role: card.sha256 for role, card in pack.roles.items()}
-        asked = [pyramid.fingerprint, pack.name, weights, choice.strategy, dict(choice.params),
+        weights = {role: card.sha256 for role, card in bundle.roles.items()}
+        asked = [pyramid.fingerprint, bundle.name, weights, spec.strategy, dict(spec.params),
                  str(budget), seed, region and region.astuple()]  # fmt: skip
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode())
         stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
-        return f"{stem}-{choice.strategy}-{digest.hexdigest()[:10]}.run.zarr"
+        return f"{stem}-{spec.strategy}-{digest.hexdigest()[:10]}.run.zarr"
 
 
 @contextmanager
-def bench(*args: Any, **settings: Any) -> Iterator[Bench]:
+def batch_runner(*args: Any, **settings: Any) -> Iterator[BatchRunner]:
     """Return a bench that is closed in the end."""
-    made = Bench(*args, **settings)
+    made = BatchRunner(*args, **settings)
     try:
         yield made
     finally:
@@ -225,10 +241,10 @@ def bench(*args: Any, **settings: Any) -> Iterator[Bench]:
 
 def compare(
     images: object,
-    models: str | Path | Pack | Sequence[str | Path | Pack] = "nuclei",
-    strategies: str | Sequence[str | Choice] = "all",
+    models: str | Path | ModelBundle | Sequence[str | Path | ModelBundle] = "nuclei",
+    strategies: str | Sequence[str | StrategySpec] = "all",
     *,
-    truth: str | Path | Truth | None = None,
+    truth: str | Path | GroundTruth | None = None,
     budgets: str | Sequence[str | None] | None = None,
     matched: bool = False,
     seeds: Sequence[int] = (0,),
@@ -236,8 +252,8 @@ def compare(
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
-    watch: Watch | None = None,
-    control: Control | None = None,
+    on_event: Callback | None = None,
+    control: RunControl | None = None,
 ) -> pd.DataFrame:
     """Run strategies on the same images with the same networks.
 
@@ -284,18 +300,20 @@ def compare(
     """
     import pandas as pd
 
-    asked = choices(strategies)
-    sweep = budgets_of(budgets)
+    asked = parse_specs(strategies)
+    sweep = parse_budgets(budgets)
     area = region if region is None or isinstance(region, Rect) else Rect(*region)
     folder = Path(out).expanduser() if out else default_folder("comparisons")
-    packs = [models] if isinstance(models, (str, Path, Pack)) else list(models)
+    packs = [models] if isinstance(models, (str, Path, ModelBundle)) else list(models)
     rows: list[dict[str, Any]] = []
     complete = True
-    with bench(folder / "runs", device=device, cache=cache, watch=watch, control=control) as runner:
-        for image in images_in(images):
+    with batch_runner(
+        folder / "runs", device=device, cache=cache, watch=on_event, control=control
+    ) as runner:
+        for image in iter_images(images):
             with open_pyramid(image) as pyramid:
-                for model, name in zip(packs, runner.names(packs), strict=True):
-                    for row in rows_of(
+                for model, name in zip(packs, runner.display_names(packs), strict=True):
+                    for row in iter_rows(
                         runner, pyramid, model, asked, sweep, seeds, area, truth, matched=matched
                     ):
                         rows.append({**row, "model": name})
@@ -304,7 +322,7 @@ def compare(
                     break
     table = pd.DataFrame(rows, columns=[*COLUMNS])
     table.attrs = {
-        "reference": "patches" if truth is None else told(truth),
+        "reference": "patches" if truth is None else truth_source(truth),
         "complete": complete,
         "folder": str(folder),
     }
@@ -313,41 +331,43 @@ def compare(
 
 COLUMNS = (
     "image", "strategy", "model", "params", "seed", "budget", "estimate", "reference", "error",
-    "game4", *COSTS, "run", "note",
+    "game4", *COST_COLUMNS, "run", "note",
 )  # fmt: skip
 
 
-def told(truth: str | Path | Truth) -> str:
+def truth_source(truth: str | Path | GroundTruth) -> str:
     """Return where a truth comes from."""
-    return (truth.source or "truth") if isinstance(truth, Truth) else str(truth)
+    return (truth.source or "truth") if isinstance(truth, GroundTruth) else str(truth)
 
 
-def must_ask_the_same(strategy: str, pack: Pack) -> None:
+def check_same_task(strategy: str, bundle: ModelBundle) -> None:
     """Raise `UserError` where a strategy would answer another question than ``main`` does."""
-    main, card = (pack.roles.get(r) for r in ("main", get_strategy(strategy).speaker(pack.roles)))
+    main, card = (
+        bundle.roles.get(r) for r in ("main", get_strategy(strategy).answering_role(bundle.roles))
+    )
     if main is not None and card is not None and main.task != card.task:
-        raise UserError(f"{card.name} answers another question than {main.name}: {card.task}")
+        raise HrviewerError(f"{card.name} answers another question than {main.name}: {card.task}")
 
 
-def rows_of(
-    runner: Bench,
+def iter_rows(
+    runner: BatchRunner,
     pyramid: Pyramid,
-    model: str | Path | Pack,
-    asked: Sequence[Choice],
-    sweep: Sequence[Budget | None],
+    model: str | Path | ModelBundle,
+    specs: Sequence[StrategySpec],
+    budgets: Sequence[Budget | None],
     seeds: Sequence[int],
     region: Rect | None,
-    truth: str | Path | Truth | None,
+    truth: str | Path | GroundTruth | None,
     *,
     matched: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield one image's rows, as they are done."""
-    judge = find_judge(truth, pyramid, runner.networks(model).pack.roles.get("main"))
+    judge = make_evaluator(truth, pyramid, runner.load(model).bundle.roles.get("main"))
     reference: Run | None = None
     if truth is None:
-        reference = runner.run(pyramid, model, Choice("patches"), region=region)
-    for budget in sweep:
-        for choice in asked:
+        reference = runner.run(pyramid, model, StrategySpec("patches"), region=region)
+    for budget in budgets:
+        for choice in specs:
             for seed in seeds:
                 if runner.stopped:
                     return
@@ -359,38 +379,49 @@ def rows_of(
                     "budget": str(budget) if budget else None,
                 }
                 try:
-                    must_ask_the_same(choice.strategy, runner.networks(model).pack)
+                    check_same_task(choice.strategy, runner.load(model).bundle)
                     done = runner.run(
-                        pyramid, model, choice, budget=budget, seed=seed, region=region, judge=judge
+                        pyramid,
+                        model,
+                        choice,
+                        budget=budget,
+                        seed=seed,
+                        region=region,
+                        evaluator=judge,
                     )
-                except UserError as error:
+                except HrviewerError as error:
                     # What these networks or this budget do not allow is told, and no more; what is
                     # wrong with the image or its truth has been found before.
                     yield {**about, "note": str(error)}
                     continue
                 if not done.complete:
                     continue
-                yield {**about, **measured(done, reference)}
+                yield {**about, **summarize(done, reference)}
                 # What spent nothing has no match.
-                if not matched or choice.strategy == EVEN or not done.cost["flops"]:
+                if not matched or choice.strategy == BASELINE or not done.cost["flops"]:
                     continue
                 spent = {"FLOPs": Budget(done.cost["flops"], "flops"),
                          "seconds": Budget(done.cost["wall_s"], "seconds")}  # fmt: skip
                 for what, cost in spent.items():
-                    named = f"{what}{MATCHED}{choice}" + (f" at {budget}" if budget else "")
-                    even = {"strategy": EVEN, "params": {}, "budget": named}
+                    named = f"{what}{MATCHED_MARK}{choice}" + (f" at {budget}" if budget else "")
+                    even = {"strategy": BASELINE, "params": {}, "budget": named}
                     try:
                         done = runner.run(
-                            pyramid, model, Choice(EVEN), budget=cost, region=region, judge=judge
+                            pyramid,
+                            model,
+                            StrategySpec(BASELINE),
+                            budget=cost,
+                            region=region,
+                            evaluator=judge,
                         )
-                    except UserError as error:
+                    except HrviewerError as error:
                         yield {**about, **even, "note": str(error)}
                         continue
                     if done.complete:
-                        yield {**about, **even, **measured(done, reference)}
+                        yield {**about, **even, **summarize(done, reference)}
 
 
-def measured(done: Run, reference: Run | None) -> dict[str, Any]:
+def summarize(done: Run, reference: Run | None) -> dict[str, Any]:
     """Return what a run came to: against another run if there is one, else against its truth."""
     estimate = done.estimate
     value = None if estimate is None else estimate["value"]
@@ -399,7 +430,7 @@ def measured(done: Run, reference: Run | None) -> dict[str, Any]:
         "reference": None,
         "error": None,
         "game4": None,
-        **{name: done.cost[name] for name in COSTS},
+        **{name: done.cost[name] for name in COST_COLUMNS},
         "run": str(done.path),
         "note": "; ".join(done.header["notes"]),
     }
@@ -408,20 +439,22 @@ def measured(done: Run, reference: Run | None) -> dict[str, Any]:
         row["reference"] = wanted["value"]
         if estimate["kind"] == "count":
             row["error"] = value - wanted["value"]
-            said, told = (parts(*run.map("output"), run.region, 16) for run in (done, reference))
+            said, told = (
+                grid_counts(*run.map("output"), run.region, 16) for run in (done, reference)
+            )
             row["game4"] = grid_errors(said, told, [4])[4]
         else:
-            row["error"] = variation(estimate, wanted)
-    elif reference is None and done.truth is not None:
-        game = done.truth["game"]
-        row |= {"reference": done.truth["value"], "error": done.truth["error"]}
+            row["error"] = total_variation(estimate, wanted)
+    elif reference is None and done.evaluation is not None:
+        game = done.evaluation["game"]
+        row |= {"reference": done.evaluation["value"], "error": done.evaluation["error"]}
         row["game4"] = game and game["4"]
-        if "dice" in done.truth:
-            row["error"] = 1 - float(np.mean(list(done.truth["dice"].values())))
+        if "dice" in done.evaluation:
+            row["error"] = 1 - float(np.mean(list(done.evaluation["dice"].values())))
     return row
 
 
-def variation(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+def total_variation(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
     """Return half the sum of absolute differences between two answers' shares of the classes."""
     shares = [answer.get("fraction", answer["per_class"]) for answer in (a, b)]
     return float(sum(abs(shares[0][name] - shares[1][name]) for name in shares[1])) / 2
@@ -430,22 +463,22 @@ def variation(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
 # What was asked for.
 
 
-def budgets_of(asked: str | Sequence[str | None] | None) -> list[Budget | None]:
+def parse_budgets(budgets: str | Sequence[str | None] | None) -> list[Budget | None]:
     """Return the budgets to sweep over; None is every strategy's own default."""
-    items = asked.split(",") if isinstance(asked, str) else list(asked or [None])
+    items = budgets.split(",") if isinstance(budgets, str) else list(budgets or [None])
     return [None if item in (None, "default") else Budget.parse(str(item)) for item in items]
 
 
-def images_in(images: object) -> Iterator[object]:
+def iter_images(images: object) -> Iterator[object]:
     """Yield images: those of a folder in alphabetical order, those of a list, or the one."""
     if isinstance(images, (list, tuple)):
         for image in images:
-            yield from images_in(image)
+            yield from iter_images(image)
         return
     if isinstance(images, (str, Path)):
         path = Path(images).expanduser()
         if path.is_dir() and path.suffix != ".zarr":
-            yield from map(str, datasets.images(path))
+            yield from map(str, datasets.list_images(path))
             return
     yield images
 

@@ -10,29 +10,41 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from hrviewer.errors import UserError
-from hrviewer.io.figures.html_report import Figure, Section, overlays, page, photograph, pictured
-from hrviewer.io.figures.plots import Quantity, cost_against_side, error_against_cost
+from hrviewer.errors import HrviewerError
+from hrviewer.io.figures.html_report import (
+    CaptionedImage,
+    Section,
+    load_overlays,
+    render_page,
+    thumbnail,
+    with_overlays,
+)
+from hrviewer.io.figures.plots import AxisLabel, plot_cost_by_side, plot_error_by_cost
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs.compare import MATCHED
-from hrviewer.runs.estimates import sentence, verdict
+from hrviewer.runs.compare import MATCHED_MARK
+from hrviewer.runs.estimates import format_estimate, format_evaluation
 from hrviewer.runs.run import Run
 from hrviewer.runs.scaling import Scaling
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COSTS", "publish_comparison", "publish_cost", "publish_experiment"]
+__all__ = [
+    "COST_AXES",
+    "write_comparison_report",
+    "write_experiment_report",
+    "write_scaling_report",
+]
 
-COSTS = {
-    "flops": Quantity("cost per image", "FLOP"),
-    "seconds": Quantity("time per image", "s"),
+COST_AXES = {
+    "flops": AxisLabel("cost per image", "FLOP"),
+    "seconds": AxisLabel("time per image", "s"),
 }
-MOST = 24
+MAX_RUNS_SHOWN = 24
 """Runs that are shown in pictures."""
 
 
-def publish_comparison(table: pd.DataFrame, images: dict[str, object]) -> dict[str, str]:
+def write_comparison_report(table: pd.DataFrame, images: dict[str, object]) -> dict[str, str]:
     """Write a comparison's files.
 
     Parameters
@@ -47,8 +59,8 @@ def publish_comparison(table: pd.DataFrame, images: dict[str, object]) -> dict[s
     dict
         Their paths: ``csv``, ``parquet``, ``report`` and, where errors are known, ``plot``.
     """
-    plain = table.assign(params=[spoken(params) for params in table["params"]])
-    plots: list[Figure] = []
+    plain = table.assign(params=[format_params(params) for params in table["params"]])
+    plots: list[CaptionedImage] = []
     points = plain.dropna(subset=["error", "flops"]).copy()
     if len(points):
         keys = ["strategy", "model", "params", "budget"]
@@ -57,46 +69,52 @@ def publish_comparison(table: pd.DataFrame, images: dict[str, object]) -> dict[s
         points = mean.mean().reset_index().rename(columns={"wall_s": "seconds"})
         # What matches another's cost stands under or over it: its name would say nothing more.
         points["label"] = [
-            "" if isinstance(row["budget"], str) and MATCHED in row["budget"] else label(row)
+            ""
+            if isinstance(row["budget"], str) and MATCHED_MARK in row["budget"]
+            else row_label(row)
             for row in points.to_dict("records")
         ]
-        drawn = error_against_cost(points, COSTS, "mean absolute error")
+        drawn = plot_error_by_cost(points, COST_AXES, "mean absolute error")
         plots = [
             ("Error against cost. Dashed: the Pareto front, what no other beats in both.", drawn)
         ]
-    about = [*same(plain), ("errors are measured against", str(table.attrs["reference"])), NOMINAL]
-    notes = [f"{label(row)}: {row['note']}" for row in plain.to_dict("records") if row["note"]]
+    about = [
+        *shared_values(plain),
+        ("errors are measured against", str(table.attrs["reference"])),
+        NOMINAL_NOTE,
+    ]
+    notes = [f"{row_label(row)}: {row['note']}" for row in plain.to_dict("records") if row["note"]]
     several = plain["image"].nunique() > 1
-    html = page(
+    html = render_page(
         "Strategies compared",
         about,
-        averaged(plain) if several else readable(plain),
+        mean_table(plain) if several else display_table(plain),
         plots,
-        sections(plain, images),
+        run_sections(plain, images),
         list(dict.fromkeys(notes)),
-        [("Every run", readable(plain))] if several else [],
+        [("Every run", display_table(plain))] if several else [],
     )
-    return keep(Path(table.attrs["folder"]), plain, html, plots)
+    return write_files(Path(table.attrs["folder"]), plain, html, plots)
 
 
-def sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section]:
+def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section]:
     """Return pictures of the runs, image by image; colours mean the same for all of an image."""
     from matplotlib.ticker import EngFormatter
 
     eng = EngFormatter(unit="FLOP", places=1)
     found: list[Section] = []
-    told = table.dropna(subset=["run"]).head(MOST)
+    told = table.dropna(subset=["run"]).head(MAX_RUNS_SHOWN)
     for name, rows in told.groupby("image", sort=False):
         runs = [Run(path) for path in rows["run"]]
         region = runs[0].region
         with open_pyramid(images.get(str(name), str(name))) as pyramid:
-            photo = photograph(pyramid, region)
+            photo = thumbnail(pyramid, region)
         out = io.BytesIO()
         Image.fromarray(photo).save(out, "JPEG", quality=88)
         found.append((Path(str(name)).name, "", [("the image", out.getvalue())]))
-        maps = [overlays(run, photo.shape[:2]) for run in runs]
+        maps = [load_overlays(run, photo.shape[:2]) for run in runs]
         tops = {
-            kind: max(shown[kind].top for shown in maps if kind in shown)
+            kind: max(shown[kind].display_max for shown in maps if kind in shown)
             for kind in ("output", "cost")
             if any(kind in shown for shown in maps)
         }
@@ -106,46 +124,46 @@ def sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section]:
             spent = (
                 f"{eng(cost['flops'])}, {cost['wall_s']:.1f} s, {looks:,} look{'s'[: looks != 1]}"
             )
-            truth = f" (truth: {verdict(run.truth)})" if run.truth else ""
-            words = f"{sentence(run.estimate)}{truth}; {spent}"
-            found.append((label(row), words, pictured(shown, tops, photo, run)))
+            truth = f" (truth: {format_evaluation(run.evaluation)})" if run.evaluation else ""
+            words = f"{format_estimate(run.estimate)}{truth}; {spent}"
+            found.append((row_label(row), words, with_overlays(shown, tops, photo, run)))
     return found
 
 
-def publish_experiment(table: pd.DataFrame, title: str) -> dict[str, str]:
+def write_experiment_report(table: pd.DataFrame, title: str) -> dict[str, str]:
     """Write an experiment's files; see `publish_comparison`."""
-    plots: list[Figure] = []
+    plots: list[CaptionedImage] = []
     points = table.dropna(subset=["mae"]).copy()
     if len(points):
         points["error"], points["label"] = points["mae"], points["name"]
-        drawn = error_against_cost(points, COSTS, "MAE", name="name", interval="ci95")
+        drawn = plot_error_by_cost(points, COST_AXES, "MAE", name="name", interval="ci95")
         plots = [("Mean absolute error with its 95 % bootstrap interval, against cost.", drawn)]
-    about = [("images", str(table.attrs["images"])), NOMINAL]
+    about = [("images", str(table.attrs["images"])), NOMINAL_NOTE]
     shown = table[["name", "mae", "ci95", "rmse", "bias", "images"]].rename(
         columns={"name": "cell", "mae": "MAE", "ci95": "95 %", "rmse": "RMSE"}
     )
     shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["seconds"]
     notes = [f"{row['name']}: {row['note']}" for row in table.to_dict("records") if row["note"]]
-    html = page(title, about, shown, plots, notes=notes)
-    return keep(Path(table.attrs["folder"]), table, html, plots)
+    html = render_page(title, about, shown, plots, notes=notes)
+    return write_files(Path(table.attrs["folder"]), table, html, plots)
 
 
-def publish_cost(found: Scaling, folder: Path) -> dict[str, str]:
+def write_scaling_report(scaling: Scaling, folder: Path) -> dict[str, str]:
     """Write what a network takes at every size: ``cost.json`` and ``cost.png``; return where."""
     files = {"json": folder / "cost.json", "plot": folder / "cost.png"}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files["json"].write_text(json.dumps(found.json(), indent=2) + "\n", "utf-8")
-        files["plot"].write_bytes(cost_against_side(found.curves(), found.largest))
+        files["json"].write_text(json.dumps(scaling.to_dict(), indent=2) + "\n", "utf-8")
+        files["plot"].write_bytes(plot_cost_by_side(scaling.curves(), scaling.largest))
     except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error}") from None
+        raise HrviewerError(f"{folder} cannot be written to: {error}") from None
     return {name: str(path) for name, path in files.items()}
 
 
-NOMINAL = ("costs are", "nominal: what a run costs by itself, whatever came from a cache")
+NOMINAL_NOTE = ("costs are", "nominal: what a run costs by itself, whatever came from a cache")
 
 
-def same(table: pd.DataFrame) -> list[tuple[str, str]]:
+def shared_values(table: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what all rows share, which their table then need not say."""
     return [
         (name, str(table[name].iloc[0]))
@@ -154,7 +172,7 @@ def same(table: pd.DataFrame) -> list[tuple[str, str]]:
     ]
 
 
-def averaged(table: pd.DataFrame) -> pd.DataFrame:
+def mean_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the means over the images, for each strategy as it was asked for."""
     wanted = table["reference"].astype(float).abs()
     each = table.assign(
@@ -183,9 +201,9 @@ def averaged(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index().rename(columns={"params": "parameters"})
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
+def display_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return a comparison's table as a person reads it."""
-    shared = {name for name, _ in same(table)}
+    shared = {name for name, _ in shared_values(table)}
     columns = ["strategy", "params", "budget", "image", "model", "seed"]
     told = [
         name
@@ -203,7 +221,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns={"params": "parameters"})
 
 
-def keep(folder: Path, table: pd.DataFrame, html: str, plots: list[Figure]) -> dict[str, str]:
+def write_files(
+    folder: Path, table: pd.DataFrame, html: str, plots: list[CaptionedImage]
+) -> dict[str, str]:
     """Write what there is; return where."""
     files = {"csv": folder / "table.csv", "parquet": folder / "table.parquet"}
     try:
@@ -217,16 +237,16 @@ def keep(folder: Path, table: pd.DataFrame, html: str, plots: list[Figure]) -> d
         files["report"] = folder / "report.html"
         files["report"].write_text(html, "utf-8")
     except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error}") from None
+        raise HrviewerError(f"{folder} cannot be written to: {error}") from None
     return {name: str(path) for name, path in files.items()}
 
 
-def spoken(params: Any) -> str:
+def format_params(params: Any) -> str:
     """Return parameters as text."""
     return json.dumps(dict(params), sort_keys=True) if params else ""
 
 
-def label(row: Mapping[Any, Any]) -> str:
+def row_label(row: Mapping[Any, Any]) -> str:
     """Return what a row is called beside its point."""
     budget = row["budget"] if isinstance(row["budget"], str) else ""
     asked = json.loads(row["params"]) if row["params"] else {}

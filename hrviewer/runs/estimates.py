@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 
-__all__ = ["describe", "sentence", "verdict"]
+__all__ = ["estimate_to_dict", "format_estimate", "format_evaluation"]
 
 
-FEW = 4
+MAX_LISTED = 4
 """Classes that are all told, whatever there is of them."""
 
 
-def describe(
-    card: Card,
+def estimate_to_dict(
+    card: ModelCard,
     estimate: NDArray[np.float64] | None,
     interval: tuple[float, float] | None,
     region: Rect,
@@ -84,38 +84,44 @@ def describe(
     }
 
 
-def sentence(estimate: dict[str, Any] | None) -> str:
+def format_estimate(estimate: dict[str, Any] | None) -> str:
     """Return an estimate in words, for a label or a terminal."""
     if estimate is None:
         return "no answer"
     interval = estimate["ci95"]
     spread = f"  (95 %: {interval[0]:,.0f} – {interval[1]:,.0f})" if interval else ""
     if estimate["kind"] == "count":
-        what = each(estimate["per_class"], lambda name, n: f"{n:,.{int(n % 1 > 0)}f} × {name}")
+        what = format_amounts(
+            estimate["per_class"], lambda name, n: f"{n:,.{int(n % 1 > 0)}f} × {name}"
+        )
         density = f"  ·  {estimate['per_mm2']:,.0f} / mm²" if "per_mm2" in estimate else ""
         return f"{what}{spread}{density}"
     if estimate["kind"] == "area":
-        return each(estimate["fraction"], lambda name, part: f"{name} {part:.1%}")
+        return format_amounts(estimate["fraction"], lambda name, part: f"{name} {part:.1%}")
     return f"{estimate['vote']} {estimate['value']:.1%}"
 
 
-def each(amounts: dict[str, float], say: Callable[[str, float], str]) -> str:
+def format_amounts(amounts: dict[str, float], format_amount: Callable[[str, float], str]) -> str:
     """Say every amount; of more than a few the largest that there are."""
     shown = amounts
-    if len(amounts) > FEW:
+    if len(amounts) > MAX_LISTED:
         there = sorted((name for name in amounts if amounts[name]), key=lambda name: -amounts[name])
         if not there:
             return f"none of {len(amounts)} classes"
-        shown = {name: amounts[name] for name in there[:FEW]}
+        shown = {name: amounts[name] for name in there[:MAX_LISTED]}
     rest = sum(1 for name, amount in amounts.items() if amount and name not in shown)
-    return ", ".join([say(*item) for item in shown.items()]) + f", {rest} more classes" * bool(rest)
+    return ", ".join(
+        [format_amount(*item) for item in shown.items()]
+    ) + f", {rest} more classes" * bool(rest)
 
 
-def verdict(truth: dict[str, Any]) -> str:
+def format_evaluation(evaluation: dict[str, Any]) -> str:
     """Return in words how far an answer is from the truth."""
-    if "dice" in truth:
-        return "Dice " + ", ".join(f"{name} {dice:.3f}" for name, dice in truth["dice"].items())
-    value, error, game = truth["value"], truth["error"], truth["game"]
+    if "dice" in evaluation:
+        return "Dice " + ", ".join(
+            f"{name} {dice:.3f}" for name, dice in evaluation["dice"].items()
+        )
+    value, error, game = evaluation["value"], evaluation["error"], evaluation["game"]
     part = f" ({error / value:+.1%})" if value else ""
     grids = " · ".join(f"GAME({level}) {off:,.1f}" for level, off in game.items())
     return f"{value:,}, error {error:+,.1f}{part}  ·  {grids}"

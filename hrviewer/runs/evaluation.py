@@ -8,29 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
-from hrviewer.io.ground_truth import Asked, is_label_map, read_truth
-from hrviewer.io.ground_truth.datasets import truth_of
-from hrviewer.io.ground_truth.label_maps import open_labels, windows
-from hrviewer.models import Card
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.io.ground_truth import ImageRef, is_label_map, read_ground_truth
+from hrviewer.io.ground_truth.datasets import find_ground_truth
+from hrviewer.io.ground_truth.label_maps import iter_windows, open_labels
+from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid
-from hrviewer.runs.metrics import GAME_LEVELS, Overlap, average_precision, finds, game, peaks
+from hrviewer.runs.metrics import (
+    GAME_LEVELS,
+    DiceAccumulator,
+    average_precision,
+    game,
+    match_points,
+    peaks,
+)
 from hrviewer.runs.run import Run
 
-__all__ = ["Judge", "count_errors", "find_judge", "find_truth", "of_classes"]
+__all__ = ["Evaluator", "evaluate_count", "load_ground_truth", "make_evaluator", "select_classes"]
 
-RANKED = 20
+PEAKS_PER_OBJECT = 20
 """Peaks that are asked for each object: below a precision of 1 in 20 nothing is gained."""
 
-Judge = Callable[[Run], dict[str, Any]]
+Evaluator = Callable[[Run], dict[str, Any]]
 """Says of a run what ``truth`` holds in its header."""
 
 
-def find_judge(
-    truth: str | Path | Truth | None, pyramid: Pyramid, main: Card | None
-) -> Judge | None:
+def make_evaluator(
+    truth: str | Path | GroundTruth | None, pyramid: Pyramid, card: ModelCard | None
+) -> Evaluator | None:
     """Return what will measure a run; the truth is found and read before anything is spent.
 
     Parameters
@@ -40,7 +47,7 @@ def find_judge(
         objects; None if nobody knows.
     pyramid : Pyramid
         The image.
-    main : Card, optional
+    card : Card, optional
         Of the network that answers.
 
     Raises
@@ -48,27 +55,27 @@ def find_judge(
     UserError
         If there is no such truth, or the network's task has none.
     """
-    if truth is None or main is None:
+    if truth is None or card is None:
         return None
-    if not isinstance(truth, Truth):
-        truth = own(truth, pyramid)
-    if main.task == "segmentation":
-        return class_judge(truth, pyramid, main)
-    if main.task not in ("density", "detection"):
-        raise UserError(f"{main.name} neither counts nor segments: no truth can be told of it")
-    objects = of_classes(find_truth(truth, pyramid), main.output.classes)
-    return lambda run: count_errors(run, objects)
+    if not isinstance(truth, GroundTruth):
+        truth = file_for_image(truth, pyramid)
+    if card.task == "segmentation":
+        return make_dice_evaluator(truth, pyramid, card)
+    if card.task not in ("density", "detection"):
+        raise HrviewerError(f"{card.name} neither counts nor segments: no truth can be told of it")
+    objects = select_classes(load_ground_truth(truth, pyramid), card.output.classes)
+    return lambda run: evaluate_count(run, objects)
 
 
-def own(truth: str | Path, pyramid: Pyramid) -> str | Path:
+def file_for_image(truth: str | Path, pyramid: Pyramid) -> str | Path:
     """Return an image's own file where a folder of them is given."""
     if is_label_map(truth):
         return truth
     folder = Path(truth).expanduser()
-    return truth_of(folder, pyramid.path or pyramid.name) if folder.is_dir() else truth
+    return find_ground_truth(folder, pyramid.path or pyramid.name) if folder.is_dir() else truth
 
 
-def find_truth(truth: str | Path | Truth, pyramid: Pyramid) -> Truth:
+def load_ground_truth(truth: str | Path | GroundTruth, pyramid: Pyramid) -> GroundTruth:
     """Return an image's objects.
 
     Raises
@@ -76,28 +83,28 @@ def find_truth(truth: str | Path | Truth, pyramid: Pyramid) -> Truth:
     UserError
         If nobody knows them, or the file is not this image's.
     """
-    if isinstance(truth, Truth):
+    if isinstance(truth, GroundTruth):
         return truth
-    truth = own(truth, pyramid)
+    truth = file_for_image(truth, pyramid)
     if str(truth) == "auto":
-        known = pyramid.truth(pyramid.rect)
+        known = pyramid.ground_truth(pyramid.rect)
         if known is None:
-            raise UserError(
+            raise HrviewerError(
                 f"{pyramid.name} does not know its truth, as scenes (sample:…) do: give a file"
             )
         return known
-    return read_truth(truth, pyramid.path or pyramid.name, pyramid.shape)
+    return read_ground_truth(truth, pyramid.path or pyramid.name, pyramid.shape)
 
 
-def of_classes(truth: Truth, known: Container[str]) -> Truth:
+def select_classes(truth: GroundTruth, known: Container[str]) -> GroundTruth:
     """Return the objects of the classes that a network knows; all if it shares no name."""
     shared = [i for i, name in enumerate(truth.classes) if name in known]
     if not shared:
         return truth
-    return truth.only(np.isin(truth.kinds, shared))
+    return truth.select(np.isin(truth.class_ids, shared))
 
 
-def count_errors(run: Run, truth: Truth) -> dict[str, Any]:
+def evaluate_count(run: Run, truth: GroundTruth) -> dict[str, Any]:
     """Return a count's error, its GAME over the run's region, and how well its peaks find things.
 
     Where the truth has boxes, the map's peaks, the highest first, are taken for finds, as the
@@ -114,45 +121,53 @@ def count_errors(run: Run, truth: Truth) -> dict[str, Any]:
             str(level): off
             for level, off in game(cells, cell, inside.points, run.region, GAME_LEVELS).items()
         },
-        **({} if inside.boxes is None else {"precision": found(cells, cell, run.region, inside)}),
+        **(
+            {}
+            if inside.boxes is None
+            else {"precision": localization_precision(cells, cell, run.region, inside)}
+        ),
         "source": truth.source,
     }
 
 
-def found(cells: Any, cell: float, region: Rect, truth: Truth) -> float | None:
+def localization_precision(
+    cells: Any, cell: float, region: Rect, truth: GroundTruth
+) -> float | None:
     """Return the average precision of a density's peaks; None where there is nothing to find."""
     if truth.boxes is None or not len(truth):
         return None
     # What is ranked below so many has no say in it.
-    points, heights = peaks(cells, cell, region, RANKED * len(truth))
-    return average_precision(finds(points, truth.boxes), heights, len(truth))
+    points, heights = peaks(cells, cell, region, PEAKS_PER_OBJECT * len(truth))
+    return average_precision(match_points(points, truth.boxes), heights, len(truth))
 
 
-def class_judge(truth: str | Path | Truth, pyramid: Pyramid, card: Card) -> Judge:
+def make_dice_evaluator(
+    truth: str | Path | GroundTruth, pyramid: Pyramid, card: ModelCard
+) -> Evaluator:
     """Return what measures a segmentation: the class map must be there and fit."""
-    if isinstance(truth, Truth) or not is_label_map(truth):
-        raise UserError(
+    if isinstance(truth, GroundTruth) or not is_label_map(truth):
+        raise HrviewerError(
             f"{card.name} segments: its truth is a map of its classes' numbers, a TIFF or OME-Zarr"
         )
     path = Path(truth).expanduser()
     if not path.exists():
-        raise UserError(f"there is no truth in {path}: no such file or folder")
-    asked = Asked(pyramid.path or pyramid.name, pyramid.shape)
+        raise HrviewerError(f"there is no truth in {path}: no such file or folder")
+    asked = ImageRef(pyramid.path or pyramid.name, pyramid.shape)
     open_labels(path, asked).close()
-    names = list(card.output.classes) or [f"class {i}" for i in range(card.outputs)]
-    return lambda run: dice_errors(run, path, asked, names)
+    names = list(card.output.classes) or [f"class {i}" for i in range(card.output_channels)]
+    return lambda run: evaluate_dice(run, path, asked, names)
 
 
-def dice_errors(run: Run, path: Path, asked: Asked, names: list[str]) -> dict[str, Any]:
+def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, names: list[str]) -> dict[str, Any]:
     """Return the Dice coefficient of every class, pixel by pixel over the run's region.
 
     A pixel of the truth holds its class's number in the card; of a single class it holds 1 where
     it is. A pixel that was never looked at is of no class.
     """
     cells, cell = run.map("output")
-    found = Overlap(len(names))
-    with open_labels(path, asked) as labels:
-        for window in windows(labels.shape):
+    found = DiceAccumulator(len(names))
+    with open_labels(path, image_ref) as labels:
+        for window in iter_windows(labels.shape):
             rect = window & run.region
             if rect.empty:
                 continue

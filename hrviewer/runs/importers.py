@@ -8,23 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.engine import Seen
-from hrviewer.engine.cost import Charge
-from hrviewer.errors import UserError
+from hrviewer.engine import InferenceResult
+from hrviewer.engine.cost import Cost
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect
-from hrviewer.io.atomic_write import free
-from hrviewer.io.patch_tables import Tiling, read_tiling
-from hrviewer.models import Card
+from hrviewer.io.atomic_write import require_new_path
+from hrviewer.io.patch_tables import PatchTable, read_patch_table
+from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.runs.estimates import describe
+from hrviewer.runs.estimates import estimate_to_dict
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import image_of, versions
+from hrviewer.runs.runner import image_info, versions
 from hrviewer.runs.writer import RunWriter
-from hrviewer.strategies import Look
+from hrviewer.strategies import PatchRequest
 
 __all__ = ["import_run"]
 
-ROUND = 512
+BATCH = 512
 """Patches that are painted together."""
 
 
@@ -52,67 +52,71 @@ def import_run(file: str | Path, image: object, out: str | Path) -> Run:
     UserError
         If the file cannot be read, or is of another image.
     """
-    path = free(out)
+    path = require_new_path(out)
     if not path.name.endswith(".run.zarr"):
-        raise UserError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
-    tiling = read_tiling(file)
+        raise HrviewerError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
+    tiling = read_patch_table(file)
     with open_pyramid(image) as pyramid:
-        check(tiling, pyramid, Path(file).name)
-        card = card_of(tiling)
+        check_same_image(tiling, pyramid, Path(file).name)
+        card = make_card(tiling)
         writer = RunWriter(path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: "")
-        for start in range(0, len(tiling.rects), ROUND):
-            part = slice(start, start + ROUND)
-            seen = [as_seen(tiling, i, pyramid) for i in range(*part.indices(len(tiling.rects)))]
+        for start in range(0, len(tiling.rects), BATCH):
+            part = slice(start, start + BATCH)
+            seen = [
+                as_patch_result(tiling, i, pyramid) for i in range(*part.indices(len(tiling.rects)))
+            ]
             scores = tuple(float(look.value.max()) for look in seen)
-            look = Look("main", tuple(s.patch for s in seen), "output", scores=scores)
+            look = PatchRequest("main", tuple(s.patch for s in seen), "output", scores=scores)
             writer.record.add(look, seen)
-        estimate = describe(card, answer(tiling, writer), None, pyramid.rect, pyramid.pixel_size)
-        writer.finish(header(tiling, pyramid, Path(file), path, estimate, writer))
+        estimate = estimate_to_dict(
+            card, compute_estimate(tiling, writer), None, pyramid.rect, pyramid.pixel_size
+        )
+        writer.finish(make_header(tiling, pyramid, Path(file), path, estimate, writer))
     return Run(path)
 
 
-def check(tiling: Tiling, pyramid: Pyramid, name: str) -> None:
+def check_same_image(table: PatchTable, pyramid: Pyramid, name: str) -> None:
     """Refuse patches of another image."""
     h, w = pyramid.shape
-    if tiling.shape is not None and tiling.shape != (h, w):
-        theirs = f"{tiling.shape[0]} × {tiling.shape[1]}"
-        raise UserError(f"{name} is of an image of {theirs} pixels, not of {h} × {w}")
-    y, x = tiling.rects[:, 0], tiling.rects[:, 1]
+    if table.shape is not None and table.shape != (h, w):
+        theirs = f"{table.shape[0]} × {table.shape[1]}"
+        raise HrviewerError(f"{name} is of an image of {theirs} pixels, not of {h} × {w}")
+    y, x = table.rects[:, 0], table.rects[:, 1]
     out = (y < 0) | (x < 0) | (y >= h) | (x >= w)
     if out.any():
-        raise UserError(
+        raise HrviewerError(
             f"{name} is of another image: {out.sum()} of {len(out)} patches begin outside "
             f"{h} × {w} pixels"
         )
 
 
-def card_of(tiling: Tiling) -> Card:
+def make_card(table: PatchTable) -> ModelCard:
     """Return what the other tool's network gave."""
-    side = int(np.median(tiling.rects[:, 2:].min(axis=1)))
-    scored = tiling.values is not None
-    return Card.model_validate(
+    side = int(np.median(table.rects[:, 2:].min(axis=1)))
+    scored = table.values is not None
+    return ModelCard.model_validate(
         {
-            "name": tiling.tool,
+            "name": table.tool,
             "task": "classification" if scored else "segmentation",
             "input": {"channels": "rgb", "tile": side},
-            "output": {"stride": side, "halo": 0, "classes": list(tiling.classes) or ["patch"]},
+            "output": {"stride": side, "halo": 0, "classes": list(table.classes) or ["patch"]},
         }
     )
 
 
-def as_seen(tiling: Tiling, i: int, pyramid: Pyramid) -> Seen:
+def as_patch_result(table: PatchTable, i: int, pyramid: Pyramid) -> InferenceResult:
     """Return a patch as something that was seen, for nothing."""
-    rect = Rect(*map(int, tiling.rects[i]))
-    said = np.ones(1) if tiling.values is None else tiling.values[i]
+    rect = Rect(*map(int, table.rects[i]))
+    said = np.ones(1) if table.values is None else table.values[i]
     box = tuple(map(float, rect.astuple()))
     cells = said.astype(np.float32)[:, None, None]
-    return Seen(Patch(rect & pyramid.rect), "main", said, cells, box, Charge())  # type: ignore[arg-type]
+    return InferenceResult(Patch(rect & pyramid.rect), "main", said, cells, box, Cost())  # type: ignore[arg-type]
 
 
-def answer(tiling: Tiling, writer: RunWriter) -> Any:
+def compute_estimate(table: PatchTable, writer: RunWriter) -> Any:
     """Return the means of the probabilities, or the pixels that patches cover."""
-    if tiling.values is not None:
-        return np.nanmean(tiling.values, axis=0)
+    if table.values is not None:
+        return np.nanmean(table.values, axis=0)
     canvas = writer.record.output
     image = writer.pyramid.rect
     covered = 0.0
@@ -124,8 +128,8 @@ def answer(tiling: Tiling, writer: RunWriter) -> Any:
     return np.array([covered])
 
 
-def header(
-    tiling: Tiling,
+def make_header(
+    table: PatchTable,
     pyramid: Pyramid,
     file: Path,
     path: Path,
@@ -136,10 +140,10 @@ def header(
     costs = ("flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s")
     started = datetime.fromtimestamp(file.stat().st_mtime, UTC).isoformat()
     return {
-        "image": image_of(pyramid),
+        "image": image_info(pyramid),
         "region": list(pyramid.rect.astuple()),
         "model": file.name,
-        "strategy": tiling.tool,
+        "strategy": table.tool,
         "params": {},
         "seed": 0,
         "hints": {},
@@ -147,7 +151,7 @@ def header(
         "engine": {},
         "rate": None,
         "networks": {},
-        "notes": [f"made by {tiling.tool}: what it cost is not known"],
+        "notes": [f"made by {table.tool}: what it cost is not known"],
         "started": started,
         "versions": versions(),
         "run": str(path),

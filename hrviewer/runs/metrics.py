@@ -14,15 +14,15 @@ from hrviewer.geometry import Rect
 
 __all__ = [
     "GAME_LEVELS",
-    "Overlap",
+    "DiceAccumulator",
     "average_precision",
     "bias",
     "ci95",
-    "finds",
     "game",
+    "grid_counts",
     "grid_errors",
     "mae",
-    "parts",
+    "match_points",
     "peaks",
     "rmse",
 ]
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 BAND = 512
 """Rows of a map that are searched at once."""
 
-NEAR = 8
+MAX_CANDIDATES = 8
 """Objects about a point that it may find."""
 
 
@@ -68,15 +68,15 @@ def game(
         Which L.
     """
     n = 2 ** max(levels)
-    ys, xs = cuts(region, n)
+    ys, xs = grid_edges(region, n)
     told, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(ys, xs))
-    return grid_errors(parts(cells, cell, region, n), told, levels)
+    return grid_errors(grid_counts(cells, cell, region, n), told, levels)
 
 
-def grid_errors(said: Floats, told: Floats, levels: Sequence[int]) -> dict[int, float]:
+def grid_errors(predicted: Floats, expected: Floats, levels: Sequence[int]) -> dict[int, float]:
     """Return the sums of absolute differences over ever finer grids, from the finest's counts."""
-    n = len(said)
-    off = said - told
+    n = len(predicted)
+    off = predicted - expected
 
     def total(level: int) -> float:
         sums = off.reshape(2**level, n >> level, 2**level, n >> level).sum(axis=(1, 3))
@@ -85,15 +85,15 @@ def grid_errors(said: Floats, told: Floats, levels: Sequence[int]) -> dict[int, 
     return {level: total(level) for level in levels}
 
 
-def cuts(region: Rect, n: int) -> tuple[Floats, Floats]:
+def grid_edges(region: Rect, n: int) -> tuple[Floats, Floats]:
     """Return where a region is cut into n × n equal parts."""
     steps = np.arange(n + 1, dtype=np.float64)
     return region.y + steps * (region.h / n), region.x + steps * (region.w / n)
 
 
-def parts(cells: Any, cell: float, region: Rect, n: int) -> Floats:
+def grid_counts(cells: Any, cell: float, region: Rect, n: int) -> Floats:
     """Return what a density says of each of n × n equal parts of a region; see `game`."""
-    ys, xs = cuts(region, n)
+    ys, xs = grid_edges(region, n)
     _, rows, columns = cells.shape
     first, last = int(region.y / cell), min(rows, int(np.ceil(region.y1 / cell)))
     left, right = int(region.x / cell), min(columns, int(np.ceil(region.x1 / cell)))
@@ -162,42 +162,42 @@ def ci95(
 
 
 @dataclass
-class Overlap:
+class DiceAccumulator:
     """How far two class maps agree, gathered from parts.
 
     Parameters
     ----------
-    k : int
+    class_count : int
         How many classes.
     """
 
-    k: int
-    both: NDArray[np.int64] = field(init=False)
+    class_count: int
+    intersections: NDArray[np.int64] = field(init=False)
     sizes: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.both = np.zeros(self.k, np.int64)
-        self.sizes = np.zeros(self.k, np.int64)
+        self.intersections = np.zeros(self.class_count, np.int64)
+        self.sizes = np.zeros(self.class_count, np.int64)
 
-    def add(self, said: NDArray[np.int64], told: NDArray[np.int64]) -> None:
+    def add(self, predicted: NDArray[np.int64], expected: NDArray[np.int64]) -> None:
         """Count a part's pixels; what is not 0 to k - 1 is of no class."""
-        for values in (said, told):
+        for values in (predicted, expected):
             self.sizes += self._count(values)
-        self.both += self._count(said[said == told])
+        self.intersections += self._count(predicted[predicted == expected])
 
     def _count(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
-        known = values[(values >= 0) & (values < self.k)]
-        return np.bincount(known, minlength=self.k)
+        known = values[(values >= 0) & (values < self.class_count)]
+        return np.bincount(known, minlength=self.class_count)
 
     def dice(self) -> Floats:
         """Return twice the common part over the sum of both, ``(k,)``; 1 where both are empty."""
-        return np.where(self.sizes > 0, 2 * self.both / np.maximum(self.sizes, 1), 1.0)
+        return np.where(self.sizes > 0, 2 * self.intersections / np.maximum(self.sizes, 1), 1.0)
 
 
 # Places of things.
 
 
-def peaks(cells: Any, cell: float, region: Rect, most: int) -> tuple[Floats, Floats]:
+def peaks(cells: Any, cell: float, region: Rect, max_peaks: int) -> tuple[Floats, Floats]:
     """Return where a density is highest: cells above zero that none of their neighbours tops.
 
     Parameters
@@ -208,7 +208,7 @@ def peaks(cells: Any, cell: float, region: Rect, most: int) -> tuple[Floats, Flo
         Side of its cells, level-0 pixels.
     region : Rect
         Peaks lie in it.
-    most : int
+    max_peaks : int
         The highest so many.
 
     Returns
@@ -233,12 +233,12 @@ def peaks(cells: Any, cell: float, region: Rect, most: int) -> tuple[Floats, Flo
         points = np.concatenate([points, at[inside]])
         values = density[found[inside, 0] - top, found[inside, 1]]
         heights = np.concatenate([heights, values])
-        best = np.argsort(-heights, kind="stable")[:most]
+        best = np.argsort(-heights, kind="stable")[:max_peaks]
         points, heights = points[best], heights[best]
     return points, heights
 
 
-def finds(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
+def match_points(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
     """Return which points find an object that none before them found: they lie in its box.
 
     Parameters
@@ -254,7 +254,7 @@ def finds(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
     if not len(points) or not len(boxes):
         return hit
     tree = cKDTree(boxes[:, :2] + boxes[:, 2:] / 2)
-    _, near = tree.query(points, k=range(1, min(NEAR, len(boxes)) + 1))
+    _, near = tree.query(points, k=range(1, min(MAX_CANDIDATES, len(boxes)) + 1))
     low, high = boxes[near, :2], boxes[near, :2] + boxes[near, 2:]
     inside: NDArray[np.bool_] = np.all((points[:, None] >= low) & (points[:, None] < high), axis=2)
     for i in np.flatnonzero(inside.any(axis=1)):

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs.run import Run
 
-__all__ = ["as_hints", "density_of"]
+__all__ = ["as_priors", "predicted_density"]
 
-LARGEST = 1024
+MAX_SIDE = 1024
 """Cells along the longer side of a hint that is made of something larger."""
 
 
-def as_hints(values: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
+def as_priors(values: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
     """Return hints as arrays.
 
     Parameters
@@ -33,27 +33,27 @@ def as_hints(values: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
     UserError
         If a file cannot be read.
     """
-    return {name: _as_hint(value) for name, value in values.items()}
+    return {name: _as_prior(value) for name, value in values.items()}
 
 
-def _as_hint(value: Any) -> NDArray[np.floating]:
+def _as_prior(value: Any) -> NDArray[np.floating]:
     if isinstance(value, str | Path) and str(value).rstrip("/").endswith(".run.zarr"):
         value = Run(value)
     if isinstance(value, Run):
-        return density_of(value)
+        return predicted_density(value)
     if isinstance(value, str | Path):
         with open_pyramid(str(value)) as pyramid:
-            scale = max(1.0, max(pyramid.shape) / LARGEST)
+            scale = max(1.0, max(pyramid.shape) / MAX_SIDE)
             pixels = pyramid.read(pyramid.rect, scale)[..., :3].astype(np.float32)
         return np.asarray(pixels.mean(axis=2))
     return np.asarray(value)
 
 
-def density_of(run: Run) -> NDArray[np.float32]:
+def predicted_density(run: Run) -> NDArray[np.float32]:
     """Return what a run saw, over all classes, in cells coarse enough for a hint."""
     array, _ = run.map("output")
     _, rows, columns = array.shape
-    n = max(1, math.ceil(max(rows, columns) / LARGEST))
+    n = max(1, math.ceil(max(rows, columns) / MAX_SIDE))
     found = np.zeros((-(-rows // n), -(-columns // n)), np.float32)
     wide = np.zeros((n, found.shape[1] * n), np.float32)
     for i in range(len(found)):

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.runs.estimates import sentence, verdict
+from hrviewer.runs.estimates import format_estimate, format_evaluation
 from hrviewer.runs.writer import read_header, write_header
 
 __all__ = ["Run"]
@@ -38,7 +38,9 @@ class Run:
         self.header = read_header(self.path)
 
     def __repr__(self) -> str:
-        return f"<Run {self.path.name}: {self.header['strategy']}, {sentence(self.estimate)}>"
+        return (
+            f"<Run {self.path.name}: {self.header['strategy']}, {format_estimate(self.estimate)}>"
+        )
 
     @property
     def estimate(self) -> dict[str, Any] | None:
@@ -51,13 +53,13 @@ class Run:
         return self.header["cost"]  # type: ignore[no-any-return]
 
     @property
-    def truth(self) -> dict[str, Any] | None:
+    def evaluation(self) -> dict[str, Any] | None:
         """What is really there, and how far the answer is from it; None where nobody said."""
         return self.header["truth"]  # type: ignore[no-any-return]
 
-    def judged(self, truth: dict[str, Any]) -> None:
+    def set_evaluation(self, evaluation: dict[str, Any]) -> None:
         """Keep what the answer was measured against."""
-        self.header["truth"] = truth
+        self.header["truth"] = evaluation
         write_header(self.path, self.header)
 
     @property
@@ -109,7 +111,7 @@ class Run:
             array = group["0"]
             cell = group.attrs["hrviewer"]["cell"]  # type: ignore[index,call-overload]
         except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{self.path} holds no readable {name} map: {error}") from None
+            raise HrviewerError(f"{self.path} holds no readable {name} map: {error}") from None
         return array, float(cell)  # type: ignore[arg-type]
 
     @property
@@ -129,7 +131,7 @@ class Run:
         return np.asarray(self.map("cost")[0][QUANTITIES.index(quantity)])
 
     def _repr_html_(self) -> str:
-        from hrviewer.io.figures.html_report import gallery
+        from hrviewer.io.figures.html_report import render_gallery
 
         cost = self.cost
         params = [f"{name}={value}" for name, value in self.header["params"].items()]
@@ -137,8 +139,8 @@ class Run:
             "image": self.header["image"]["path"],
             "network": self.header["model"],
             "strategy": " ".join([self.header["strategy"], *params]),
-            "answer": sentence(self.estimate),
-            **({"truth": verdict(self.truth)} if self.truth else {}),
+            "answer": format_estimate(self.estimate),
+            **({"truth": format_evaluation(self.evaluation)} if self.evaluation else {}),
             "cost": f"{cost['flops'] / 1e9:,.4g} GFLOP · {cost['wall_s']:.2f} s · "
             f"{cost['pixels_read'] / 1e6:,.1f} MP read",
             "patches": f"{self.header['patches']['done'] + self.header['patches']['cached']} of "
@@ -148,4 +150,4 @@ class Run:
             f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(str(value))}</td></tr>"
             for name, value in rows.items()
         )
-        return f"<table>{cells}</table>{gallery(self)}"
+        return f"<table>{cells}</table>{render_gallery(self)}"

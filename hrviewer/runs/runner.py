@@ -21,56 +21,56 @@ from pydantic import ValidationError
 
 from hrviewer.engine import (
     Budget,
-    Control,
-    Device,
-    Hints,
-    Looker,
-    Networks,
-    Record,
+    Callback,
+    DeviceScheduler,
+    InferencePipeline,
+    LoadedModels,
+    Priors,
     ResultCache,
-    Watch,
-    build_scene,
-    checked,
-    drive,
-    fingerprints,
-    how_far_off,
-    speaker,
-    streams_here,
+    RunControl,
+    RunRecord,
+    answering_network,
+    build_context,
+    measure_deviation,
+    prior_fingerprints,
+    recommended_streams,
+    run_plan,
+    validate_priors,
 )
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import read_region
-from hrviewer.models import Card, Pack, open_pack
-from hrviewer.models.memory_usage import forget_peak, peak_memory
+from hrviewer.models import ModelBundle, ModelCard, open_bundle
+from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.runs.estimates import describe
-from hrviewer.runs.evaluation import find_judge
-from hrviewer.runs.priors import as_hints
+from hrviewer.runs.estimates import estimate_to_dict
+from hrviewer.runs.evaluation import make_evaluator
+from hrviewer.runs.priors import as_priors
 from hrviewer.runs.run import Run
-from hrviewer.runs.writer import RunWriter, looker_settings, read_header, write_header
-from hrviewer.strategies import Answer, Params, Scene, Strategy, get_strategy
+from hrviewer.runs.writer import RunWriter, engine_settings, read_header, write_header
+from hrviewer.strategies import Estimate, Params, PlanContext, Strategy, get_strategy
 
-__all__ = ["Job", "parse_params", "run"]
+__all__ = ["RunSpec", "parse_params", "run"]
 
 
 def run(
     image: object,
-    model: str | Path | Pack = "nuclei",
+    model: str | Path | ModelBundle = "nuclei",
     strategy: str | Strategy = "patches",
     *,
     region: Rect | Sequence[int] | str | Path | None = None,
     budget: str | Budget | None = None,
     seed: int = 0,
-    hints: Mapping[str, Any] | None = None,
+    priors: Mapping[str, Any] | None = None,
     device: str = "auto",
     precision: str = "float32",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
     resume: bool = False,
-    truth: str | Path | Truth | None = None,
-    watch: Watch | None = None,
-    control: Control | None = None,
+    truth: str | Path | GroundTruth | None = None,
+    on_event: Callback | None = None,
+    control: RunControl | None = None,
     **params: Any,
 ) -> Run:
     """Run a strategy on an image and return what it saw and spent.
@@ -90,7 +90,7 @@ def run(
         ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
     seed : int
         Of whatever the strategy draws at random.
-    hints : mapping, optional
+    priors : mapping, optional
         What the strategy is told beforehand, by name; see `as_hints`.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
@@ -106,7 +106,7 @@ def run(
     truth : str, Path or Truth, optional
         What the answer is measured against: ``auto`` for a scene's own, or a file; see
         `hrviewer.io.ground_truth`.
-    watch : callable, optional
+    on_event : callable, optional
         Told of looks, maps and progress as they come; on this thread.
     control : Control, optional
         To pause and stop from another thread.
@@ -123,38 +123,40 @@ def run(
         If anything asked for cannot be done; one line says what to do.
     """
     with open_pyramid(image) as pyramid:
-        pack = model if isinstance(model, Pack) else open_pack(model)
+        pack = model if isinstance(model, ModelBundle) else open_bundle(model)
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
-        judge = find_judge(truth, pyramid, pack.roles.get(chosen.speaker(pack.roles)))
-        job = Job(
+        judge = make_evaluator(truth, pyramid, pack.roles.get(chosen.answering_role(pack.roles)))
+        job = RunSpec(
             pyramid,
             pack,
             chosen,
             parse_params(chosen, params),
-            region=region_on(pyramid, region),
+            region=resolve_region(pyramid, region),
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
-            hints=checked(chosen, as_hints(hints or {})),
+            priors=validate_priors(chosen, as_priors(priors or {})),
         )
-        worker = Device(streams=streams_here())
+        worker = DeviceScheduler(streams=recommended_streams())
         store = result_cache() if cache == "use" else None
         try:
             done = job.run(
-                Networks(pack, worker, device, precision),
+                LoadedModels(pack, worker, device, precision),
                 out=Path(out) if out else None,
                 resume=resume,
                 cache=store,
-                watch=watch,
+                on_event=on_event,
                 control=control,
             )
         finally:
             worker.close()
         if judge is not None:
-            done.judged(judge(done))
+            done.set_evaluation(judge(done))
         return done
 
 
-def region_on(pyramid: Pyramid, region: Rect | Sequence[int] | str | Path | None) -> Rect | None:
+def resolve_region(
+    pyramid: Pyramid, region: Rect | Sequence[int] | str | Path | None
+) -> Rect | None:
     """Return a region of an image: a rectangle, or what a file's shapes lie in."""
     if isinstance(region, str | Path):
         return read_region(region, pyramid.path or pyramid.name, pyramid.shape)
@@ -176,8 +178,10 @@ def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = ", ".join(strategy.Params.model_fields)
-            raise UserError(f"{strategy.id} has no parameter {name!r}; it has: {known}") from None
-        raise UserError(f"{strategy.id}: {name}: {first['msg']}") from None
+            raise HrviewerError(
+                f"{strategy.id} has no parameter {name!r}; it has: {known}"
+            ) from None
+        raise HrviewerError(f"{strategy.id}: {name}: {first['msg']}") from None
 
 
 @cache
@@ -187,20 +191,20 @@ def result_cache() -> ResultCache:
 
 
 @dataclass
-class Job:
+class RunSpec:
     """What was chosen: an image, a pack, a strategy and how to run it.
 
     The window prepares jobs and runs them on a thread; `run` does both at once.
     """
 
     pyramid: Pyramid
-    pack: Pack
+    bundle: ModelBundle
     strategy: Strategy
     params: Params
     region: Rect | None = None
     budget: Budget | None = None
     seed: int = 0
-    hints: Hints = field(default_factory=dict)
+    priors: Priors = field(default_factory=dict)
 
     def default_path(self) -> Path:
         """Return a folder that does not exist yet, in the user's data folder."""
@@ -216,184 +220,190 @@ class Job:
 
     def run(
         self,
-        networks: Networks,
+        models: LoadedModels,
         *,
         out: Path | None = None,
         resume: bool = False,
         cache: ResultCache | None = None,
-        watch: Watch | None = None,
-        control: Control | None = None,
+        on_event: Callback | None = None,
+        control: RunControl | None = None,
     ) -> Run:
         """Carry the job out and return its run; see `run`."""
         path = out or self.default_path()
         if not path.name.endswith(".run.zarr"):
-            raise UserError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
-        earlier = self._earlier(path, resume)
-        networks = networks.on(self.pyramid)
+            raise HrviewerError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
+        earlier = self._existing_header(path, resume)
+        models = models.for_image(self.pyramid)
         if earlier is not None and earlier["complete"]:
-            self._must_match(earlier, path, networks, None)
+            self._check_matches(earlier, path, models, None)
             return Run(path)
         rate = earlier["rate"] if earlier else None
-        scene, notes, rate = build_scene(
+        scene, notes, rate = build_context(
             self.pyramid,
-            networks,
+            models,
             self.strategy,
             region=self.region,
             budget=self.budget,
             rate=rate,
             seed=self.seed,
-            hints=self.hints,
+            priors=self.priors,
         )
         if earlier is not None:
-            networks.device.batch = earlier["engine"]["batch"]
-            networks.device.streams = earlier["engine"].get("streams", 1)
-        looker = Looker(
+            models.device.batch = earlier["engine"]["batch"]
+            models.device.streams = earlier["engine"].get("streams", 1)
+        looker = InferencePipeline(
             self.pyramid,
-            networks,
-            networks.device,
+            models,
+            models.device,
             scene.region,
             cache=cache,
             control=control,
         )
         if earlier is not None:
-            self._must_match(earlier, path, networks, looker)
-        main, card = networks["main"], speaker(networks, self.strategy).card
-        off = how_far_off(self.pyramid, networks, scene)
+            self._check_matches(earlier, path, models, looker)
+        main, card = models["main"], answering_network(models, self.strategy).card
+        off = measure_deviation(self.pyramid, models, scene)
         notes = [*notes, *([str(off)] if off else [])]
         writer = RunWriter(
             path,
             self.pyramid,
             card,
             main.stride,
-            scene.native,
+            scene.native_scale,
             scene.region,
-            lambda role: networks[role].digest,
+            lambda role: models[role].digest,
         )
         header = {
             **self._identity(scene),
-            "engine": looker_settings(looker),
+            "engine": engine_settings(looker),
             "rate": rate,
-            "networks": {role: networks[role].digest for role in self.strategy.roles},
+            "networks": {role: models[role].digest for role in self.strategy.roles},
             "notes": notes,
             "started": earlier["started"] if earlier else datetime.now(UTC).isoformat(),
             "versions": versions(),
             "run": str(path),
             "device": main.device,
-            "precision": off.json() if off else None,
+            "precision": off.to_dict() if off else None,
             "truth": None,
         }
-        forget_peak()
+        reset_peak_memory()
         start = time.perf_counter()
-        partial = {**header, **self._result(writer.record, None, scene, card, networks, 0.0)}
+        partial = {**header, **self._summary(writer.record, None, scene, card, models, 0.0)}
         write_header(path, {**partial, "complete": False})
-        answer: Answer | None = None
+        answer: Estimate | None = None
         try:
-            answer = drive(
+            answer = run_plan(
                 self.strategy.plan(scene, self.params),
                 looker,
                 writer,
                 budget=scene.budget,
-                watch=watch,
+                on_event=on_event,
             )
         finally:
             spent = time.perf_counter() - start
-            saved = looker.meter.saved
-            result = self._result(writer.record, answer, scene, card, networks, spent, saved)
+            saved = looker.meter.seconds_saved
+            result = self._summary(writer.record, answer, scene, card, models, spent, saved)
             header["networks"] = {
-                role: networks[role].digest for role in {row.role for row in writer.record.patches}
+                role: models[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
             # Networks that only the policy asked for may have needed a stand-in.
-            notes += [note for note in networks.notes if note not in notes]
+            notes += [note for note in models.notes if note not in notes]
             header["notes"] = [*notes, answer.note] if answer and answer.note else notes
             if sys.exc_info()[0] is None:
                 writer.finish({**header, **result})
             else:
                 # What was seen stays, whatever happened; the first error is the one to tell.
-                with suppress(UserError):
+                with suppress(HrviewerError):
                     writer.finish({**header, **result})
-                refused = isinstance(sys.exc_info()[1], UserError) and not writer.record.patches
+                refused = isinstance(sys.exc_info()[1], HrviewerError) and not writer.record.patches
                 if refused and earlier is None:  # nothing was looked at: nothing is left in the way
                     shutil.rmtree(path, ignore_errors=True)
         return Run(path)
 
-    def _identity(self, scene: Scene) -> dict[str, Any]:
+    def _identity(self, context: PlanContext) -> dict[str, Any]:
         """Return what makes two runs the same run."""
         return {
-            "image": image_of(self.pyramid),
-            "region": list(scene.region.astuple()),
-            "model": self.pack.name,
+            "image": image_info(self.pyramid),
+            "region": list(context.region.astuple()),
+            "model": self.bundle.name,
             "strategy": self.strategy.id,
             "params": self.params.model_dump(exclude_defaults=True),
             "seed": self.seed,
-            "hints": fingerprints(self.hints),
+            "hints": prior_fingerprints(self.priors),
             "budget": str(self.budget) if self.budget else None,
         }
 
-    def _earlier(self, path: Path, resume: bool) -> dict[str, Any] | None:
+    def _existing_header(self, path: Path, resume: bool) -> dict[str, Any] | None:
         if not path.exists():
             if resume:
-                raise UserError(f"there is no run to resume in {path}; run without --resume")
+                raise HrviewerError(f"there is no run to resume in {path}; run without --resume")
             return None
         if not resume:
-            raise UserError(f"{path} exists: resume it with --resume, or choose another --out")
+            raise HrviewerError(f"{path} exists: resume it with --resume, or choose another --out")
         if not (path / "run.json").exists() and not (path / "journal").exists():
-            raise UserError(f"{path} is not a run folder; choose another --out")
+            raise HrviewerError(f"{path} is not a run folder; choose another --out")
         if not (path / "run.json").exists():
             # Killed before its first line was written: nothing was seen.
             shutil.rmtree(path)
             return None
         return read_header(path)
 
-    def _must_match(
-        self, earlier: dict[str, Any], path: Path, networks: Networks, looker: Looker | None
+    def _check_matches(
+        self,
+        header: dict[str, Any],
+        path: Path,
+        models: LoadedModels,
+        pipeline: InferencePipeline | None,
     ) -> None:
         """Refuse to go on with another image, network, strategy or machine than it began with."""
         region = self.region & self.pyramid.rect if self.region else self.pyramid.rect
         checks: dict[str, tuple[Any, Any]] = {
-            "image": (earlier["image"]["fingerprint"], self.pyramid.fingerprint),
-            "plane": (earlier["image"]["plane"], self.pyramid.plane),
+            "image": (header["image"]["fingerprint"], self.pyramid.fingerprint),
+            "plane": (header["image"]["plane"], self.pyramid.plane),
             "channels": (
-                earlier["image"]["channels"],
-                self.pyramid.selected and list(self.pyramid.selected),
+                header["image"]["channels"],
+                self.pyramid.selected_channels and list(self.pyramid.selected_channels),
             ),
-            "region": (earlier["region"], list(region.astuple())),
-            "strategy": (earlier["strategy"], self.strategy.id),
-            "parameters": (earlier["params"], self.params.model_dump(exclude_defaults=True)),
-            "seed": (earlier["seed"], self.seed),
-            "hint": (earlier.get("hints", {}), fingerprints(self.hints)),
-            "budget": (earlier["budget"], str(self.budget) if self.budget else None),
+            "region": (header["region"], list(region.astuple())),
+            "strategy": (header["strategy"], self.strategy.id),
+            "parameters": (header["params"], self.params.model_dump(exclude_defaults=True)),
+            "seed": (header["seed"], self.seed),
+            "hint": (header.get("hints", {}), prior_fingerprints(self.priors)),
+            "budget": (header["budget"], str(self.budget) if self.budget else None),
         }
         # Only what had looked by then is named: a policy may never have asked `main`.
-        for role, digest in earlier["networks"].items():
-            now = networks[role].digest if role in networks else None
+        for role, digest in header["networks"].items():
+            now = models[role].digest if role in models else None
             checks[f"network as {role}"] = digest, now
-        if looker is not None:
-            checks["engine"] = (earlier["engine"], looker_settings(looker))
+        if pipeline is not None:
+            checks["engine"] = (header["engine"], engine_settings(pipeline))
         for name, (was, now) in checks.items():
             if was != now:
-                raise UserError(
+                raise HrviewerError(
                     f"{path} was begun with another {name} ({was}, now {now}): start anew with "
                     "another --out"
                 )
 
-    def _result(
+    def _summary(
         self,
-        record: Record,
-        answer: Answer | None,
-        scene: Scene,
-        card: Card,
-        networks: Networks,
+        record: RunRecord,
+        final_estimate: Estimate | None,
+        context: PlanContext,
+        card: ModelCard,
+        models: LoadedModels,
         wall: float,
         saved: float = 0.0,
     ) -> dict[str, Any]:
         """Return what the run came to so far."""
-        ledger = record.ledger
-        estimate = answer.estimate if answer else record.estimate
-        interval = answer.interval if answer else record.interval
+        ledger = record.cost_map
+        estimate = final_estimate.values if final_estimate else record.estimate
+        interval = final_estimate.interval if final_estimate else record.interval
         total = ledger.total
         return {
-            "complete": answer is not None,
-            "estimate": describe(card, estimate, interval, scene.region, scene.pixel_size),
+            "complete": final_estimate is not None,
+            "estimate": estimate_to_dict(
+                card, estimate, interval, context.region, context.pixel_size
+            ),
             "cost": {
                 "flops": total.flops,
                 # What came from memory, the cache or the journal counts what it once took.
@@ -408,12 +418,12 @@ class Job:
                 "peak_device_bytes": None,
             },
             "spent": {"flops": ledger.spent.flops, "wall_s": wall},
-            "setup_s": networks.setup_s,
+            "setup_s": models.setup_s,
             "patches": record.counts(),
         }
 
 
-def image_of(pyramid: Pyramid) -> dict[str, Any]:
+def image_info(pyramid: Pyramid) -> dict[str, Any]:
     """Return what a run remembers of its image."""
     return {
         "path": pyramid.path or pyramid.name,
@@ -422,7 +432,7 @@ def image_of(pyramid: Pyramid) -> dict[str, Any]:
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
         "fingerprint": pyramid.fingerprint,
         "plane": pyramid.plane,
-        "channels": pyramid.selected and list(pyramid.selected),
+        "channels": pyramid.selected_channels and list(pyramid.selected_channels),
     }
 
 

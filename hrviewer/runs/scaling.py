@@ -16,26 +16,26 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hrviewer.engine import Control
-from hrviewer.errors import UserError
-from hrviewer.io.figures.plots import Curve, Quantity, cost_against_side
-from hrviewer.models import Pack, open_pack
-from hrviewer.models.memory_usage import host_room
-from hrviewer.runs.attention_cost import SIDES, Attention
-from hrviewer.runs.size_trials import Point, Trials
+from hrviewer.engine import RunControl
+from hrviewer.errors import HrviewerError
+from hrviewer.io.figures.plots import AxisLabel, CostCurve, plot_cost_by_side
+from hrviewer.models import ModelBundle, open_bundle
+from hrviewer.models.memory_usage import available_memory
+from hrviewer.runs.attention_cost import SIDES, AttentionCost
+from hrviewer.runs.size_trials import Measurement, SizeTrials
 
-__all__ = ["Fit", "Scaling", "bytes_of", "cost", "fit", "largest"]
+__all__ = ["Fit", "Scaling", "cost", "find_largest", "fit", "parse_bytes"]
 
-FIRST = 128
+FIRST_SIDE = 128
 """Side of the first square."""
 GROWTH = 2**0.5
-CLOSE = 1 / 64
+BISECTION_TOLERANCE = 1 / 64
 """As a part of the side, how near the largest square is found."""
-WIDEST = 1 << 17
+MAX_SIDE = 1 << 17
 """Nobody asks for more: 17 gigapixels at once."""
-JOINED = 2048
+MAX_ATTENTION_SIDE = 2048
 """Where tokens all attend to each other, nobody is measured beyond, unless asked for."""
-ASKED = (4096, 16384, 65536, 131072)
+EXTRAPOLATED_SIDES = (4096, 16384, 65536, 131072)
 """Sides that are extrapolated to."""
 
 
@@ -47,7 +47,7 @@ class Fit:
     ----------
     constant, per_pixel : float
         Not less than 0.
-    off : float
+    max_deviation : float
         The largest part by which it misses what was measured.
     per_pair : float
         Not less than 0, and 0 unless pixels attend to each other.
@@ -55,10 +55,10 @@ class Fit:
 
     constant: float
     per_pixel: float
-    off: float
+    max_deviation: float
     per_pair: float = 0.0
 
-    def at(self, side: float) -> float:
+    def predict(self, side: float) -> float:
         """Return what it says of a side."""
         return self.constant + self.per_pixel * side**2 + self.per_pair * side**4
 
@@ -91,45 +91,48 @@ class Scaling:
     device: str
     backend: str
     limit_bytes: int
-    points: tuple[Point, ...]
+    points: tuple[Measurement, ...]
     fits: dict[str, Fit]
     largest: int | None
     failed: int | None
-    attention: Attention | None = None
+    attention: AttentionCost | None = None
 
-    def json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it for a file, with what is expected of larger sides."""
         told = asdict(self)
         told["points"] = list(told["points"])
         told["extrapolated"] = [
-            {"side": side, **{name: fit.at(side) for name, fit in self.fits.items()}}
-            for side in ASKED
+            {"side": side, **{name: fit.predict(side) for name, fit in self.fits.items()}}
+            for side in EXTRAPOLATED_SIDES
         ]
         if self.attention is not None:
             told["attention"]["flops"] = [
-                {"side": side, **{name: way(side) for name, way in self.attention.ways.items()}}
+                {
+                    "side": side,
+                    **{name: way(side) for name, way in self.attention.by_pattern.items()},
+                }
                 for side in SIDES
             ]
         return told
 
-    def curves(self) -> list[Curve]:
+    def curves(self) -> list[CostCurve]:
         """Return what was measured as it is plotted."""
         sides = [point.side for point in self.points]
         told = {
-            "flops": Quantity("FLOPs", "FLOP"),
-            "seconds": Quantity(f"time on {self.device}", "s"),
-            "peak_bytes": Quantity("peak memory", "B"),
+            "flops": AxisLabel("FLOPs", "FLOP"),
+            "seconds": AxisLabel(f"time on {self.device}", "s"),
+            "peak_bytes": AxisLabel("peak memory", "B"),
         }
-        ways = self.attention.ways if self.attention is not None else {}
+        ways = self.attention.by_pattern if self.attention is not None else {}
         lines = {name: (SIDES, [way(side) for side in SIDES]) for name, way in ways.items()}
         return [
-            Curve(
+            CostCurve(
                 quantity,
                 sides,
                 [getattr(point, name) for point in self.points],
                 self.fits[name].constant,
                 self.fits[name].per_pixel,
-                self.fits[name].off,
+                self.fits[name].max_deviation,
                 self.limit_bytes if name == "peak_bytes" else None,
                 self.fits[name].per_pair,
                 lines if name == "flops" else {},
@@ -139,28 +142,28 @@ class Scaling:
 
     def _repr_png_(self) -> bytes | None:
         try:
-            return cost_against_side(self.curves(), self.largest)
+            return plot_cost_by_side(self.curves(), self.largest)
         except ImportError:
             return None
 
 
-class Asked(Protocol):
+class Prober(Protocol):
     """Whoever runs a square: `Trials`, or a test's stand-in."""
 
-    def __call__(self, side: int) -> Point | None:
+    def __call__(self, side: int) -> Measurement | None:
         """Return what it took, None if it did not fit."""
 
 
 def cost(
-    model: str | Path | Pack,
+    model: str | Path | ModelBundle,
     *,
     role: str = "main",
     device: str = "auto",
     memory: str | int | None = None,
     sides: Sequence[int] | None = None,
     search: bool = True,
-    watch: Callable[[str], None] | None = None,
-    control: Control | None = None,
+    on_progress: Callable[[str], None] | None = None,
+    control: RunControl | None = None,
 ) -> Scaling:
     """Measure what a network takes as its input grows.
 
@@ -179,7 +182,7 @@ def cost(
         Squares to measure, pixels; growing by √2 from 128 to the last that fits by default.
     search : bool
         Whether the largest that fits is looked for.
-    watch : callable, optional
+    on_progress : callable, optional
         Told in words how far it is.
     control : Control, optional
         To stop from another thread; what was measured stays.
@@ -189,28 +192,28 @@ def cost(
     UserError
         If there is no such network, it takes one size only, or nothing fits.
     """
-    limit = host_room() if memory is None else bytes_of(memory)
-    say = watch or (lambda words: None)
-    pack = model if isinstance(model, Pack) else open_pack(model)
+    limit = available_memory() if memory is None else parse_bytes(memory)
+    say = on_progress or (lambda words: None)
+    pack = model if isinstance(model, ModelBundle) else open_bundle(model)
     weights, card = pack.weights(role), pack.roles[role]
-    with Trials(weights, card, device, limit, control or Control()) as trials:
-        about = trials.about
+    with SizeTrials(weights, card, device, limit, control or RunControl()) as trials:
+        about = trials.info
         joined = {int(n): flops for n, flops in about["joined"].items()}
         if card.input.fixed and not joined:
-            raise UserError(f"{card.name} takes {card.input.tile} pixels a side and no other")
+            raise HrviewerError(f"{card.name} takes {card.input.tile} pixels a side and no other")
         step = card.input.tile if joined else card.step
         if joined:  # time ends it long before memory does
             search = False
 
-        def ask(side: int) -> Point | None:
+        def ask(side: int) -> Measurement | None:
             say(f"{side:,} × {side:,} pixels")
             return trials(side)
 
-        found: list[Point] = []
+        found: list[Measurement] = []
         best: int | None = None
         failed: int | None = None
-        widest = JOINED if joined and sides is None else WIDEST
-        for side in _growing(step) if sides is None else sorted(_rounded(sides, step)):
+        widest = MAX_ATTENTION_SIDE if joined and sides is None else MAX_SIDE
+        for side in _growing_sides(step) if sides is None else sorted(_rounded_sides(sides, step)):
             if trials.stopped or side > widest:
                 break
             point = ask(side)
@@ -219,14 +222,16 @@ def cost(
                 break
             found.append(point)
         if search and not trials.stopped and found:
-            more, best, failed = largest(ask, found[-1].side, failed, step, trials.alive)
+            more, best, failed = find_largest(
+                ask, found[-1].side, failed, step, trials.should_continue
+            )
             found += more
         if trials.stopped:
             best = failed = None
         if not found:
             if trials.stopped:
-                raise UserError("stopped before anything was measured")
-            raise UserError(
+                raise HrviewerError("stopped before anything was measured")
+            raise HrviewerError(
                 f"not even {failed} × {failed} pixels fit into {limit / 1e9:.2g} GB: allow more "
                 "memory"
             )
@@ -238,26 +243,30 @@ def cost(
     }
     return Scaling(
         pack.name, role, about["device"], about["backend"], limit, tuple(found), fits,
-        best, failed, Attention.of(joined, card.input.tile) if joined else None,
+        best, failed, AttentionCost.from_counts(joined, card.input.tile) if joined else None,
     )  # fmt: skip
 
 
-def largest(
-    ask: Asked, fits: int, fails: int | None, step: int, alive: Callable[[], bool] = lambda: True
-) -> tuple[list[Point], int, int | None]:
+def find_largest(
+    probe: Prober,
+    fitting_side: int,
+    failing_side: int | None,
+    step: int,
+    should_continue: Callable[[], bool] = lambda: True,
+) -> tuple[list[Measurement], int, int | None]:
     """Find the largest square that fits: grow until one does not, then bisect.
 
     Parameters
     ----------
-    ask : callable
+    probe : callable
         Runs a square.
-    fits : int
+    fitting_side : int
         A side that is known to fit.
-    fails : int or None
+    failing_side : int or None
         One that is known not to.
     step : int
         Sides are multiples of it.
-    alive : callable
+    should_continue : callable
         Whether to go on.
 
     Returns
@@ -266,26 +275,29 @@ def largest(
         What was measured on the way.
     side : int
         The largest that fitted, within `CLOSE` of one that did not.
-    fails : int or None
+    failing_side : int or None
         The smallest that did not; None if all did.
     """
-    points: list[Point] = []
-    while alive() and (fails is None or fails - fits > max(step, CLOSE * fits)):
-        if fails is None:
-            side = _multiple(fits * GROWTH, step)
-            if side > WIDEST:
+    points: list[Measurement] = []
+    while should_continue() and (
+        failing_side is None
+        or failing_side - fitting_side > max(step, BISECTION_TOLERANCE * fitting_side)
+    ):
+        if failing_side is None:
+            side = _round_to_step(fitting_side * GROWTH, step)
+            if side > MAX_SIDE:
                 break
         else:
-            side = max(fits + step, (fits + fails) // 2 // step * step)
-            if side >= fails:
+            side = max(fitting_side + step, (fitting_side + failing_side) // 2 // step * step)
+            if side >= failing_side:
                 break
-        point = ask(side)
+        point = probe(side)
         if point is None:
-            fails = side
+            failing_side = side
         else:
-            fits = side
+            fitting_side = side
             points.append(point)
-    return points, fits, fails
+    return points, fitting_side, failing_side
 
 
 def fit(areas: Sequence[float], values: Sequence[float], *, pairs: bool = False) -> Fit:
@@ -309,7 +321,7 @@ def fit(areas: Sequence[float], values: Sequence[float], *, pairs: bool = False)
     return Fit(constant, slope, off, *bend)
 
 
-def bytes_of(memory: str | int) -> int:
+def parse_bytes(memory: str | int) -> int:
     """Read ``500MB``, ``4GB`` or ``4GiB``; a number is bytes.
 
     Raises
@@ -330,24 +342,24 @@ def bytes_of(memory: str | int) -> int:
     except (ValueError, OverflowError):
         found = 0
     if found <= 0:
-        raise UserError(f"{memory!r} is no amount of memory: write it as 500MB or 4GB")
+        raise HrviewerError(f"{memory!r} is no amount of memory: write it as 500MB or 4GB")
     return found
 
 
-def _growing(step: int) -> Iterator[int]:
+def _growing_sides(step: int) -> Iterator[int]:
     """Yield sides that grow by √2."""
     side = last = 0
     n = 0
     while True:
-        side = _multiple(FIRST * GROWTH**n, step)
+        side = _round_to_step(FIRST_SIDE * GROWTH**n, step)
         if side > last:
             yield side
         last, n = side, n + 1
 
 
-def _rounded(sides: Sequence[int], step: int) -> set[int]:
-    return {_multiple(side, step) for side in sides}
+def _rounded_sides(sides: Sequence[int], step: int) -> set[int]:
+    return {_round_to_step(side, step) for side in sides}
 
 
-def _multiple(side: float, step: int) -> int:
+def _round_to_step(side: float, step: int) -> int:
     return max(step, round(side / step) * step)

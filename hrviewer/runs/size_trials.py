@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrviewer.engine import Control
-from hrviewer.errors import UserError
-from hrviewer.models import Card
+from hrviewer.engine import RunControl
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelCard
 
-__all__ = ["Point", "Trials"]
+__all__ = ["Measurement", "SizeTrials"]
 
 
 @dataclass(frozen=True)
-class Point:
+class Measurement:
     """What one square took."""
 
     side: int
@@ -29,7 +29,7 @@ class Point:
     peak_bytes: float
 
 
-class Trials:
+class SizeTrials:
     """Runs squares in another process, and starts it again when one was too much.
 
     Parameters
@@ -43,47 +43,47 @@ class Trials:
     """
 
     def __init__(
-        self, weights: Path, card: Card, device: str, limit: int, control: Control
+        self, weights: Path, card: ModelCard, device: str, limit: int, control: RunControl
     ) -> None:
         asked = [str(weights), device, str(limit)]
         self._command = [sys.executable, "-m", "hrviewer.models.size_trial", *asked]
         self._card = card.model_dump_json(exclude_none=True)
         self._control = control
         self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.about: dict[str, Any] = {}
+        self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.info: dict[str, Any] = {}
 
-    def __enter__(self) -> Trials:
+    def __enter__(self) -> SizeTrials:
         self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._stop()
 
     @property
     def stopped(self) -> bool:
         """Whether the person asked to end."""
         return self._control.stopped
 
-    def alive(self) -> bool:
+    def should_continue(self) -> bool:
         """Tell whether to go on."""
         return not self.stopped
 
-    def __call__(self, side: int) -> Point | None:
+    def __call__(self, side: int) -> Measurement | None:
         """Run a square; None if it did not fit."""
         if self._process is None:
             self._start()
         self._write(str(side))
-        answer = self._answer()
+        answer = self._read_reply()
         if answer is None:
-            self._end()
+            self._stop()
             return None
         if not answer.pop("fits"):
             return None
-        return Point(**answer)
+        return Measurement(**answer)
 
     def _start(self) -> None:
-        self._answers = queue.SimpleQueue()
+        self._replies = queue.SimpleQueue()
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
@@ -92,19 +92,19 @@ class Trials:
             text=True,
         )
         threading.Thread(
-            target=self._listen, args=(self._process, self._answers), daemon=True
+            target=self._read_lines, args=(self._process, self._replies), daemon=True
         ).start()
         self._write(self._card)
-        about = self._answer()
+        about = self._read_reply()
         if about is None:
-            self._end()
+            self._stop()
             if self.stopped:
-                raise UserError("stopped before the network was loaded")
-            raise UserError("the network alone does not fit into the memory: allow more")
+                raise HrviewerError("stopped before the network was loaded")
+            raise HrviewerError("the network alone does not fit into the memory: allow more")
         if "error" in about:
-            self._end()
-            raise UserError(about["error"])
-        self.about = about
+            self._stop()
+            raise HrviewerError(about["error"])
+        self.info = about
 
     def _write(self, line: str) -> None:
         """Ask; a process that has ended is noticed where its answer is waited for."""
@@ -115,23 +115,23 @@ class Trials:
                 process.stdin.flush()
 
     @staticmethod
-    def _listen(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
+    def _read_lines(process: subprocess.Popen[str], replies: queue.SimpleQueue[str | None]) -> None:
         with process.stdout as lines:  # type: ignore[union-attr]
             for line in lines:
-                answers.put(line)
-        answers.put(None)
+                replies.put(line)
+        replies.put(None)
 
-    def _answer(self) -> dict[str, Any] | None:
+    def _read_reply(self) -> dict[str, Any] | None:
         """Wait for a line; None if the process ended, or the person stopped it."""
         while not self.stopped:
             try:
-                line = self._answers.get(timeout=0.1)
+                line = self._replies.get(timeout=0.1)
             except queue.Empty:
                 continue
             return None if line is None else json.loads(line)
         return None
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             process.kill()

@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hrviewer.engine import Budget, Control, Watch, native_scale
-from hrviewer.errors import UserError
-from hrviewer.io.ground_truth.datasets import pairs
-from hrviewer.models import Card, Pack
+from hrviewer.engine import Budget, Callback, RunControl, native_scale
+from hrviewer.errors import HrviewerError
+from hrviewer.io.ground_truth.datasets import pair_images
+from hrviewer.models import ModelBundle, ModelCard
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.runs.compare import Bench, Choice, bench, default_folder
-from hrviewer.runs.evaluation import find_judge
+from hrviewer.runs.compare import BatchRunner, StrategySpec, batch_runner, default_folder
+from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.metrics import bias, ci95, mae, rmse
 from hrviewer.strategies import strategy_ids
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Cell", "cells", "experiment"]
+__all__ = ["Condition", "conditions", "experiment"]
 
 
 @dataclass
-class Cell:
+class Condition:
     """One way to look at all images.
 
     Parameters
@@ -40,9 +40,9 @@ class Cell:
         As ``uniform/4``: how, and by how much the cost is divided.
     strategy : str
         Its id.
-    shrink : int
+    downsample : int
         How many times smaller each side becomes; 0 where the strategy decides.
-    cut : int
+    grid : int
         Into how many rows and columns; 0 leaves the strategy's tiles.
     budget : Budget, optional
         What may be spent.
@@ -50,22 +50,22 @@ class Cell:
 
     name: str
     strategy: str
-    shrink: int = 0
-    cut: int = 0
+    downsample: int = 0
+    grid: int = 0
     budget: Budget | None = None
     errors: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
     note: str = ""
 
-    def choice(self, card: Card, pyramid: Pyramid) -> Choice:
+    def strategy_spec(self, card: ModelCard, pyramid: Pyramid) -> StrategySpec:
         """Return the strategy with the parameters that this image asks for."""
         params: dict[str, Any] = {}
-        if self.shrink:
-            params["scale"] = self.shrink * native_scale(card, pyramid)[0]
-        if self.cut:
-            params = {"grid": f"{self.cut}x{self.cut}", "halo": 0}
-        return Choice(self.strategy, params).checked()
+        if self.downsample:
+            params["scale"] = self.downsample * native_scale(card, pyramid)[0]
+        if self.grid:
+            params = {"grid": f"{self.grid}x{self.grid}", "halo": 0}
+        return StrategySpec(self.strategy, params).validated()
 
     def summary(self) -> dict[str, Any]:
         """Return what came of it over all images."""
@@ -91,32 +91,34 @@ class Cell:
         }
 
 
-def cells() -> list[Cell]:
+def conditions() -> list[Condition]:
     """Return the five baseline cells, and two for every other strategy that is installed."""
     found = [
-        Cell("full", "patches"),
+        Condition("full", "patches"),
         # Their scale says what they spend; the default budget would cut them short.
-        Cell("uniform/4", "uniform", shrink=2, budget=Budget(1.0, "share")),
-        Cell("uniform/16", "uniform", shrink=4, budget=Budget(1.0, "share")),
-        Cell("cut/4", "patches", cut=2),
-        Cell("cut/16", "patches", cut=4),
+        Condition("uniform/4", "uniform", downsample=2, budget=Budget(1.0, "share")),
+        Condition("uniform/16", "uniform", downsample=4, budget=Budget(1.0, "share")),
+        Condition("cut/4", "patches", grid=2),
+        Condition("cut/16", "patches", grid=4),
     ]
     for name in strategy_ids():
         if name not in ("uniform", "patches"):
-            found += [Cell(f"{name}/{n}", name, budget=Budget(1 / n, "share")) for n in (4, 16)]
+            found += [
+                Condition(f"{name}/{n}", name, budget=Budget(1 / n, "share")) for n in (4, 16)
+            ]
     return found
 
 
 def experiment(
     folder: str | Path,
-    model: str | Path | Pack = "nuclei",
+    model: str | Path | ModelBundle = "nuclei",
     *,
     seed: int = 0,
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
-    watch: Watch | None = None,
-    control: Control | None = None,
+    on_event: Callback | None = None,
+    control: RunControl | None = None,
 ) -> pd.DataFrame:
     """Repeat the survey's experiment on a folder of images.
 
@@ -150,19 +152,21 @@ def experiment(
     """
     import pandas as pd
 
-    asked = pairs(Path(folder).expanduser())
+    asked = pair_images(Path(folder).expanduser())
     root = Path(out).expanduser() if out else default_folder("experiments")
-    found = cells()
+    found = conditions()
     complete = True
-    with bench(root / "runs", device=device, cache=cache, watch=watch, control=control) as runner:
-        networks = runner.networks(model)
-        card = networks.pack.roles["main"]
+    with batch_runner(
+        root / "runs", device=device, cache=cache, watch=on_event, control=control
+    ) as runner:
+        networks = runner.load(model)
+        card = networks.bundle.roles["main"]
         if card.task not in ("density", "detection"):
-            raise UserError(f"{card.name} does not count: the experiment compares counts")
+            raise HrviewerError(f"{card.name} does not count: the experiment compares counts")
         for image, truth in asked:
             with open_pyramid(image) as pyramid:
-                judge = find_judge(truth, pyramid, card)
-                for cell, error, seconds, flops in looks(
+                judge = make_evaluator(truth, pyramid, card)
+                for cell, error, seconds, flops in run_conditions(
                     runner, model, pyramid, judge, found, card, seed
                 ):
                     cell.errors.append(error)
@@ -176,32 +180,32 @@ def experiment(
     return table
 
 
-def looks(
-    runner: Bench,
-    model: str | Path | Pack,
+def run_conditions(
+    runner: BatchRunner,
+    model: str | Path | ModelBundle,
     pyramid: Pyramid,
-    judge: Any,
-    asked: Sequence[Cell],
-    card: Card,
+    evaluator: Any,
+    selected: Sequence[Condition],
+    card: ModelCard,
     seed: int,
-) -> Iterator[tuple[Cell, float, float, float]]:
+) -> Iterator[tuple[Condition, float, float, float]]:
     """Yield every cell's error, seconds and FLOPs on one image."""
-    for cell in asked:
+    for cell in selected:
         if runner.stopped:
             return
         try:
             done = runner.run(
-                pyramid, model, cell.choice(card, pyramid), budget=cell.budget, seed=seed,
-                judge=judge,
+                pyramid, model, cell.strategy_spec(card, pyramid), budget=cell.budget, seed=seed,
+                evaluator=evaluator,
             )  # fmt: skip
-        except UserError as error:
+        except HrviewerError as error:
             if cell.strategy in ("uniform", "patches"):
                 raise
             cell.note = f"left out: {error}"
             continue
-        if not done.complete or done.truth is None:
+        if not done.complete or done.evaluation is None:
             continue
-        if done.truth["error"] is None:
+        if done.evaluation["error"] is None:
             cell.note = f"no answer on {pyramid.name}: {'; '.join(done.header['notes'])}"
         else:
-            yield cell, done.truth["error"], done.cost["wall_s"], done.cost["flops"]
+            yield cell, done.evaluation["error"], done.cost["wall_s"], done.cost["flops"]

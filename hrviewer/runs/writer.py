@@ -23,29 +23,29 @@ import pandas as pd
 
 from hrviewer.engine import (
     Canvas,
-    Looker,
+    InferencePipeline,
+    InferenceResult,
     PatchRow,
-    Record,
-    Seen,
-    kind_of,
-    pack_seen,
-    unpack_seen,
+    RunRecord,
+    deserialize,
+    map_kind,
+    serialize,
 )
 from hrviewer.engine.cost import QUANTITIES
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.io.ome_metadata import create_image
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Look, Show, Think, Warp
+from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
 __all__ = ["RunWriter", "read_header", "write_header"]
 
-CODES = 64
+EMBEDDING_CHUNK = 64
 """Side of the chunks in which codes are kept, in cells; all of a code is in one."""
 
 
-SMALL = 1 << 22
+MAX_IN_MEMORY = 1 << 22
 """Numbers that are painted in memory, and written when the run is saved: the journal has them."""
 
 
@@ -63,9 +63,9 @@ def read_header(path: Path) -> dict[str, Any]:
             raise ValueError("no strategy is named in it")
         return header
     except FileNotFoundError:
-        raise UserError(f"{path} is not a run folder: it holds no run.json") from None
+        raise HrviewerError(f"{path} is not a run folder: it holds no run.json") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable run folder: {error}") from None
+        raise HrviewerError(f"{path} is not a readable run folder: {error}") from None
 
 
 def write_header(path: Path, header: dict[str, Any]) -> None:
@@ -76,17 +76,17 @@ def write_header(path: Path, header: dict[str, Any]) -> None:
 
 
 @contextmanager
-def keeping(path: Path) -> Iterator[None]:
+def reporting_disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or vanished disk into one clear line."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
+            raise HrviewerError(
                 f"the disk is full: the run was stopped and what was seen is kept in {path}; free "
                 "some space and resume it"
             ) from error
-        raise UserError(f"the run cannot be written to {path}: {error}") from error
+        raise HrviewerError(f"the run cannot be written to {path}: {error}") from error
 
 
 class RunWriter:
@@ -119,7 +119,7 @@ class RunWriter:
         self,
         path: Path,
         pyramid: Pyramid,
-        card: Card,
+        card: ModelCard,
         stride: int,
         native: float,
         region: Rect,
@@ -128,9 +128,9 @@ class RunWriter:
         self.path, self.pyramid, self._digest = path, pyramid, digest
         self.journal = path / "journal"
         self._output: Any = None
-        with keeping(path):
+        with reporting_disk_errors(path):
             self.journal.mkdir(parents=True, exist_ok=True)
-            self._kept = {
+            self._journaled = {
                 int(file.name.split("-")[0]): file for file in self.journal.glob("*-*.npz")
             }
             cell = stride * native
@@ -138,24 +138,24 @@ class RunWriter:
             common: dict[str, Any] = {"cell": cell, "pixel_size": pyramid.pixel_size}
             values = create_image(
                 path / "output",
-                (card.answers, rows, columns),
+                (card.prediction_channels, rows, columns),
                 name="output",
                 labels=card.output.classes or ["output"] if card.task != "embedding" else [],
                 **common,
             )
-            kind = kind_of(card)
-            if values.size <= SMALL:
+            kind = map_kind(card)
+            if values.size <= MAX_IN_MEMORY:
                 self._output = values
-                canvas = Canvas.in_memory(pyramid.rect, cell, card.answers, kind)
+                canvas = Canvas.in_memory(pyramid.rect, cell, card.prediction_channels, kind)
             else:
                 detail = create_image(
                     self.journal / "detail", (1, rows, columns), name="detail", **common
                 )
                 canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind)
-        self.record = Record(pyramid.rect, canvas, region, self._keep)
+        self.record = RunRecord(pyramid.rect, canvas, region, self._create_embeddings)
         self._saved = time.monotonic()
 
-    def _keep(self, role: str, width: int, cell: float) -> Canvas:
+    def _create_embeddings(self, role: str, width: int, cell: float) -> Canvas:
         """Return where codes are kept, in half precision."""
         rows, columns = Canvas.shape(self.pyramid.rect, cell)
         common: dict[str, Any] = {"cell": cell, "pixel_size": self.pyramid.pixel_size}
@@ -164,7 +164,7 @@ class RunWriter:
             (width, rows, columns),
             name="codes",
             dtype=np.float16,
-            chunk=CODES,
+            chunk=EMBEDDING_CHUNK,
             depth=width,
             attributes={"role": role, "network": self._digest(role)},
             **common,
@@ -176,26 +176,30 @@ class RunWriter:
 
     # engine.Sink
 
-    def replay(self, number: int, name: str) -> Sequence[Seen] | None:
+    def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
         """Return a finished request's looks."""
-        file = self._kept.get(number)
+        file = self._journaled.get(number)
         if file is None:
             return None
         if file.stem.split("-")[1] != name:
-            raise UserError(
+            raise HrviewerError(
                 f"the run in {self.path} asked for something else at request {number}: it was made "
                 "with another version; start anew without resuming"
             )
-        return unpack_seen(file.read_bytes())
+        return deserialize(file.read_bytes())
 
     def commit(
-        self, number: int, name: str, request: Look | Warp | Think, seen: Sequence[Seen]
+        self,
+        number: int,
+        name: str,
+        request: PatchRequest | WarpRequest | FeatureRequest,
+        seen: Sequence[InferenceResult],
     ) -> None:
         """Journal, then paint."""
-        with keeping(self.path):
+        with reporting_disk_errors(self.path):
             new = self.journal / "new"
             try:
-                new.write_bytes(pack_seen(seen))
+                new.write_bytes(serialize(seen))
                 os.replace(new, self.journal / f"{number:06d}-{name}.npz")
             except OSError:
                 new.unlink(missing_ok=True)
@@ -204,28 +208,32 @@ class RunWriter:
             if time.monotonic() - self._saved > 5:
                 self.save()
 
-    def restore(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+    def restore(
+        self, request: PatchRequest | WarpRequest | FeatureRequest, seen: Sequence[InferenceResult]
+    ) -> None:
         """Paint what an earlier session saw."""
-        with keeping(self.path):
+        with reporting_disk_errors(self.path):
             self.record.add(request, seen, replayed=True)
 
-    def leave(self, request: Look | Warp | Think, seen: Sequence[Seen]) -> None:
+    def record_partial(
+        self, request: PatchRequest | WarpRequest | FeatureRequest, seen: Sequence[InferenceResult]
+    ) -> None:
         """Paint what came of a request that was stopped; the journal knows nothing of it."""
-        with keeping(self.path):
+        with reporting_disk_errors(self.path):
             self.record.add(request, seen)
 
-    def show(self, show: Show) -> None:
+    def publish(self, publication: Publish) -> None:
         """Record what the strategy published."""
-        self.record.show(show)
+        self.record.publish(publication)
 
     # The folder.
 
     def save(self) -> None:
         """Write the maps and the table as they stand."""
         record = self.record
-        with keeping(self.path):
+        with reporting_disk_errors(self.path):
             common: dict[str, Any] = {
-                "cell": record.ledger.cell,
+                "cell": record.cost_map.cell,
                 "pixel_size": self.pyramid.pixel_size,
             }
             saliency = create_image(
@@ -236,17 +244,17 @@ class RunWriter:
                 self._output[:] = record.output.values
             cost = create_image(
                 self.path / "cost",
-                record.ledger.map.shape,
+                record.cost_map.values.shape,
                 name="cost",
                 dtype=np.float64,
                 labels=QUANTITIES,
                 attributes={
                     "quantities": list(QUANTITIES),
-                    "unplaced": [getattr(record.ledger.unplaced, q) for q in QUANTITIES],
+                    "unplaced": [getattr(record.cost_map.unattributed, q) for q in QUANTITIES],
                 },
                 **common,
             )
-            cost[:] = record.ledger.map
+            cost[:] = record.cost_map.values
             table = pd.DataFrame(
                 [{name: getattr(row, name) for name in row.__slots__} for row in record.patches],
                 columns=list(PatchRow.__slots__),
@@ -259,7 +267,7 @@ class RunWriter:
     def finish(self, header: dict[str, Any]) -> None:
         """Write everything; a complete run needs its journal no more."""
         self.save()
-        with keeping(self.path):
+        with reporting_disk_errors(self.path):
             write_header(self.path, header)
             if header["complete"]:
                 shutil.rmtree(self.journal)
@@ -278,13 +286,13 @@ class _Plane:
         self._array[(0, *index)] = values
 
 
-def looker_settings(looker: Looker) -> dict[str, Any]:
+def engine_settings(pipeline: InferencePipeline) -> dict[str, Any]:
     """Return what a resumed run must share with this one, to be equal bit for bit."""
-    main = looker.networks["main"]
+    main = pipeline.models["main"]
     return {
         "device": main.device,
         "backend": main.backend,
         "precision": main.precision,
-        "batch": looker.device.batch,
-        "streams": looker.device.streams,
+        "batch": pipeline.device.batch,
+        "streams": pipeline.device.streams,
     }

@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from hrviewer.errors import UserError
-from hrviewer.strategies.protocol import Plan, Scene
+from hrviewer.errors import HrviewerError
+from hrviewer.strategies.protocol import Plan, PlanContext
 
 __all__ = [
-    "Only",
     "Params",
+    "SpecialValueText",
     "Strategy",
-    "Words",
+    "VisibleIf",
     "get_strategy",
     "halo_field",
     "strategy_ids",
@@ -26,10 +26,10 @@ __all__ = [
 
 GROUP = "hrviewer.strategies"
 
-Only = Mapping[str, tuple[str, tuple[str, ...]]]
+VisibleIf = Mapping[str, tuple[str, tuple[str, ...]]]
 """What `Params.only` is."""
 
-Words = Mapping[str, str]
+SpecialValueText = Mapping[str, str]
 """What `Params.least` is."""
 
 
@@ -38,20 +38,20 @@ class Params(BaseModel):
 
     Attributes
     ----------
-    only : mapping
+    visible_if : mapping
         Parameters that say something for some choices of another one only: each with the name of
         that one and those choices. The window shows them for these alone.
-    least : mapping
+    special_value_text : mapping
         Words for what a parameter's least value, which is no amount, or an empty one stands for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    only: ClassVar[Only] = {}
-    least: ClassVar[Words] = {}
+    visible_if: ClassVar[VisibleIf] = {}
+    special_value_text: ClassVar[SpecialValueText] = {}
 
     @field_validator("*", mode="before")
     @classmethod
-    def _choice(cls, value: Any, info: ValidationInfo) -> Any:
+    def _parse_choice(cls, value: Any, info: ValidationInfo) -> Any:
         """Take a choice among numbers as the command line writes it, as pydantic does a number."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and get_origin(kind) is Literal:
@@ -82,7 +82,7 @@ class Strategy(ABC):
         Its parameters.
     roles : tuple of str
         What it needs of the pack; ``main`` always.
-    hints : tuple of str
+    priors : tuple of str
         The maps that it can be told beforehand: ``"saliency"`` is what a person drew,
         ``"density"`` what an earlier run saw.
     default_budget : float, optional
@@ -99,28 +99,28 @@ class Strategy(ABC):
     when: ClassVar[str]
     Params: ClassVar[type[Params]]
     roles: ClassVar[tuple[str, ...]] = ("main",)
-    hints: ClassVar[tuple[str, ...]] = ()
+    priors: ClassVar[tuple[str, ...]] = ()
     default_budget: ClassVar[float | None] = None
     default_tiles: ClassVar[float] = 0.0
 
-    def speaker(self, roles: Container[str]) -> str:
+    def answering_role(self, roles: Container[str]) -> str:
         """Return which of a pack's roles gives the answer, and so what its classes mean."""
         return "main"
 
     @abstractmethod
-    def plan(self, scene: Scene, params: Any) -> Plan:
+    def plan(self, context: PlanContext, params: Any) -> Plan:
         """Yield requests, receive results, return the answer."""
 
 
 @cache
-def _found() -> dict[str, Any]:
+def _installed() -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def strategy_ids() -> list[str]:
     """Return the names of the strategies that are installed, baselines first."""
-    baselines = [name for name in ("uniform", "patches") if name in _found()]
-    return baselines + sorted(_found().keys() - set(baselines))
+    baselines = [name for name in ("uniform", "patches") if name in _installed()]
+    return baselines + sorted(_installed().keys() - set(baselines))
 
 
 def get_strategy(name: str) -> Strategy:
@@ -132,9 +132,9 @@ def get_strategy(name: str) -> Strategy:
         If there is none of that name.
     """
     try:
-        point = _found()[name]
+        point = _installed()[name]
     except KeyError:
-        raise UserError(
+        raise HrviewerError(
             f"there is no strategy {name!r}; choose one of: {', '.join(strategy_ids())}"
         ) from None
     strategy: Strategy = point.load()()

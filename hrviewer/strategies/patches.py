@@ -12,25 +12,52 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect, snap_scale
-from hrviewer.strategies.base import Only, Params, Strategy, Words, halo_field, tile_field
-from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
-from hrviewer.strategies.tiling import Told, aggregate, lattice, response, rounds, tiles
+from hrviewer.strategies.base import (
+    Params,
+    SpecialValueText,
+    Strategy,
+    VisibleIf,
+    halo_field,
+    tile_field,
+)
+from hrviewer.strategies.protocol import (
+    Estimate,
+    PatchRequest,
+    PatchResult,
+    Plan,
+    PlanContext,
+    Publish,
+    Request,
+    Response,
+)
+from hrviewer.strategies.tiling import (
+    PatchTotal,
+    activation_map,
+    aggregate,
+    alignment_step,
+    batches,
+    tiles,
+)
 
 __all__ = ["Patches", "PatchesParams"]
 
 Map = NDArray[np.float32]
 
-ROUNDING = 1e-4
+ROUNDING_TOLERANCE = 1e-4
 """Part of the largest value by which back ends may differ in their arithmetic alone."""
 
 
 class PatchesParams(Params):
     """Parameters of `Patches`."""
 
-    only: ClassVar[Only] = {"again": ("mode", ("exact",))}
-    least: ClassVar[Words] = {"tile": "the card's", "halo": "the card's", "grid": "tiles"}
+    visible_if: ClassVar[VisibleIf] = {"again": ("mode", ("exact",))}
+    special_value_text: ClassVar[SpecialValueText] = {
+        "tile": "the card's",
+        "halo": "the card's",
+        "grid": "tiles",
+    }
     tile: int = tile_field(
         "Side of what a patch answers for, in network pixels; 0 takes the card's"
     )
@@ -51,7 +78,7 @@ class PatchesParams(Params):
         description="exact equals one look at the whole image, however large: how far the network "
         "sees is measured, whatever its card says, and what cannot be joined exactly is refused",
     )
-    again: int = Field(
+    verify: int = Field(
         2,
         ge=0,
         le=64,
@@ -77,51 +104,51 @@ class Patches(Strategy):
     when: ClassVar[str] = "The full answer: every pixel at full resolution, at full price"
     Params: ClassVar[type[Params]] = PatchesParams
 
-    def plan(self, scene: Scene, params: PatchesParams) -> Plan:
+    def plan(self, context: PlanContext, params: PatchesParams) -> Plan:
         """Cut, look at every tile, add up."""
-        halo = _halo(scene, params)
-        patches = _cut(scene, params, halo)
+        halo = _halo(context, params)
+        patches = _cut(context, params, halo)
         exact = params.mode == "exact"
-        doubted = _drawn(scene, patches, params.again) if exact else {}
-        told: list[Told] = []
-        for asked in rounds(patches):
-            result = yield Look("main", asked, into="output")
-            for place, handle in enumerate(result.handles, len(told)):
+        doubted = _tiles_to_verify(context, patches, params.verify) if exact else {}
+        told: list[PatchTotal] = []
+        for asked in batches(patches):
+            result = yield PatchRequest("main", asked, target="output")
+            for place, handle in enumerate(result.results, len(told)):
                 if place in doubted:
                     doubted[place] = handle.map
-            told += Told.by(result.handles)
-            yield response(told, patches)
-            estimate = aggregate(scene.main, told)
+            told += PatchTotal.from_results(result.results)
+            yield activation_map(told, patches)
+            estimate = aggregate(context.main, told)
             if result.stop:
-                return Answer(
+                return Estimate(
                     estimate,
                     note=f"the budget ended after {len(told)} of {len(patches)} patches: "
                     "the rest of the region was not seen",
                 )
             if estimate is not None:
-                yield Show("estimate", estimate, scene.region)
+                yield Publish("estimate", estimate, context.region)
         note = ""
         if exact:
             note = f"exact, with {patches[0].halo} pixels of context, as measured"
-            note += yield from _again(scene, patches, doubted)
-        return Answer(aggregate(scene.main, told), note=note)
+            note += yield from _verify(context, patches, doubted)
+        return Estimate(aggregate(context.main, told), note=note)
 
 
-def _halo(scene: Scene, params: PatchesParams) -> int | None:
+def _halo(scene: PlanContext, params: PatchesParams) -> int | None:
     """Return the context to read, network pixels; None for the card's, or a grid's."""
     if params.mode == "tiles":
         return None if params.halo < 0 else params.halo
     if params.halo >= 0:
-        raise UserError("mode=exact measures the halo that it needs: leave halo out")
-    return scene.main.sight()
+        raise HrviewerError("mode=exact measures the halo that it needs: leave halo out")
+    return scene.main.measure_halo()
 
 
-def _cut(scene: Scene, params: PatchesParams, halo: int | None) -> list[Patch]:
-    scale = snap_scale(scene.native)
+def _cut(scene: PlanContext, params: PatchesParams, halo: int | None) -> list[Patch]:
+    scale = snap_scale(scene.native_scale)
     if not params.grid:
         return tiles(scene.main, scene.region, scale, tile=params.tile or None, halo=halo)
     rows, columns = map(int, params.grid.split("x"))
-    region, step = scene.region, lattice(scene.main, scale)
+    region, step = scene.region, alignment_step(scene.main, scale)
 
     def lines(start: int, length: int, n: int) -> list[int]:
         inner = (round((start + length * i / n) / step) * step for i in range(1, n))
@@ -139,7 +166,7 @@ def _cut(scene: Scene, params: PatchesParams, halo: int | None) -> list[Patch]:
 # Is it exact?
 
 
-def _drawn(scene: Scene, patches: list[Patch], n: int) -> dict[int, Map | None]:
+def _tiles_to_verify(scene: PlanContext, patches: list[Patch], n: int) -> dict[int, Map | None]:
     """Return tiles to look at again: the last, where the image may end oddly, and random ones."""
     if not n or len(patches) == 1:
         return {}
@@ -148,9 +175,9 @@ def _drawn(scene: Scene, patches: list[Patch], n: int) -> dict[int, Map | None]:
     return dict.fromkeys([len(patches) - 1, *map(int, some)])
 
 
-def _again(
-    scene: Scene, patches: list[Patch], told: dict[int, Map | None]
-) -> Generator[Request, Result, str]:
+def _verify(
+    scene: PlanContext, patches: list[Patch], told: dict[int, Map | None]
+) -> Generator[Request, Response, str]:
     """Look at tiles again with more context, and from elsewhere; say by how much they differ.
 
     What begins one period earlier than twice the context would meets the network's strides
@@ -160,18 +187,18 @@ def _again(
         return ""
     halo = 2 * patches[0].halo + scene.main.period
     wider = tuple(replace(patches[place], halo=halo) for place in told)
-    result = yield Look("main", wider)
+    result = yield PatchRequest("main", wider)
     if result.stop:
         return "; the budget ended before that was put to the test"
-    off = max(map(_difference, told.values(), result.handles))
+    off = max(map(_difference, told.values(), result.results))
     said = (
         f"; {len(told)} tiles seen again, with {halo}, differ by at most {off:.1e} of the largest "
         "value there"
     )
-    return said if off <= ROUNDING else f"{said}, more than by rounding: it is not exact"
+    return said if off <= ROUNDING_TOLERANCE else f"{said}, more than by rounding: it is not exact"
 
 
-def _difference(one: Map | None, other: Handle) -> float:
+def _difference(one: Map | None, other: PatchResult) -> float:
     """Return the largest difference of two maps over the largest value."""
     if one is None or one.shape != other.map.shape:
         return math.inf

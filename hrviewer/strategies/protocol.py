@@ -17,30 +17,30 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect, snap_scale
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 
 __all__ = [
-    "Answer",
-    "Handle",
-    "Into",
-    "Look",
+    "Estimate",
+    "FeatureRequest",
+    "ModelInfo",
+    "PatchRequest",
+    "PatchResult",
     "Plan",
+    "PlanContext",
+    "Publish",
     "Request",
-    "Result",
-    "Role",
-    "Scene",
-    "Show",
-    "Think",
-    "Warp",
+    "Response",
+    "Target",
+    "WarpRequest",
 ]
 
-Into = Literal["output", "saliency", "codes"]
+Target = Literal["output", "saliency", "codes"]
 """The map that a request's results are painted into; codes are kept, to think about later."""
 
 
-class Handle(Protocol):
+class PatchResult(Protocol):
     """What one look gave; lazy, so that a policy may hold many of them."""
 
     @property
@@ -71,7 +71,7 @@ class Handle(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PatchRequest:
     """Run a role's network on patches: one round, at most a few hundred.
 
     Parameters
@@ -81,7 +81,7 @@ class Look:
         scanner at two shifts along each axis, for a map twice as dense.
     patches : tuple of Patch
         Where to look.
-    into : {"output", "saliency", "codes"}, optional
+    target : {"output", "saliency", "codes"}, optional
         The map to paint; finer looks replace coarser ones on their core. The first two are
         answers, clipped to the region.
     order : {"any", "given"}
@@ -98,7 +98,7 @@ class Look:
 
     role: str
     patches: tuple[Patch, ...]
-    into: Into | None = None
+    target: Target | None = None
     order: Literal["any", "given"] = "any"
     group: tuple[int, ...] | None = None
     merge: float = 0.0
@@ -106,7 +106,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Warp:
+class WarpRequest:
     """Sample a rectangle through a non-uniform grid, run, and un-warp.
 
     Parameters
@@ -120,7 +120,7 @@ class Warp:
         on the canvas's corners; monotone along both axes.
     shape : tuple of int
         The canvas, ``(h, w)`` in network pixels.
-    into : {"output", "saliency"}, optional
+    target : {"output", "saliency"}, optional
         The map to paint.
     core : Rect, optional
         The part of `rect` that it answers for; the rest is context. All of it by default.
@@ -130,38 +130,38 @@ class Warp:
     rect: Rect
     grid: NDArray[np.float64]
     shape: tuple[int, int]
-    into: Into | None = None
+    target: Target | None = None
     core: Rect | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Think:
+class FeatureRequest:
     """Run a network on what was already seen: codes or scores, in rows and columns.
 
     Parameters
     ----------
     role : str
         Which network.
-    handles : tuple of Handle
+    results : tuple of Handle
         Their maps, of one network and scale, become one input, each where it lies.
-    where : Rect
+    region : Rect
         The rectangle that the answer speaks of; what the handles hold beyond is context.
-    into : {"output", "saliency"}, optional
+    target : {"output", "saliency"}, optional
         The map to paint.
-    explain : bool
+    attribution : bool
         Whether to ask, too, how much each place of the input mattered: the answer's last plane.
         Twice what the answer costs.
     """
 
     role: str
-    handles: tuple[Handle, ...]
-    where: Rect
-    into: Into | None = None
-    explain: bool = False
+    results: tuple[PatchResult, ...]
+    region: Rect
+    target: Target | None = None
+    attribution: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Show:
+class Publish:
     """Publish something to the screen. Free.
 
     Parameters
@@ -182,36 +182,36 @@ class Show:
     interval: tuple[float, float] | None = None
 
 
-Request = Look | Warp | Think | Show
+Request = PatchRequest | WarpRequest | FeatureRequest | Publish
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Response:
     """The engine's answer to a request.
 
     Parameters
     ----------
-    handles : tuple of Handle
+    results : tuple of Handle
         In the order asked; only a prefix of it when `stop` is set.
-    spent, left : float
+    spent, remaining : float
         FLOPs so far, and what the budget still holds (infinite without one).
     stop : bool
         The request passed the budget: return an `Answer` now.
     """
 
-    handles: tuple[Handle, ...] = ()
+    results: tuple[PatchResult, ...] = ()
     spent: float = 0.0
-    left: float = float("inf")
+    remaining: float = float("inf")
     stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Estimate:
     """What a policy concludes.
 
     Parameters
     ----------
-    estimate : ndarray of float, shape (k,), optional
+    values : ndarray of float, shape (k,), optional
         Per class: counts, areas in level-0 pixels, or probabilities. None for embeddings.
     interval : tuple of float, optional
         95 % interval of the estimate's sum over classes.
@@ -219,20 +219,20 @@ class Answer:
         One line for the person, or empty.
     """
 
-    estimate: NDArray[np.float64] | None
+    values: NDArray[np.float64] | None
     interval: tuple[float, float] | None = None
     note: str = ""
 
 
-Plan = Generator[Request, Result, Answer]
+Plan = Generator[Request, Response, Estimate]
 
 
 def _unmeasured() -> int:
-    raise UserError("nobody can measure how far this network sees: choose mode=tiles")
+    raise HrviewerError("nobody can measure how far this network sees: choose mode=tiles")
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class ModelInfo:
     """What a policy may know of a network for nothing.
 
     Parameters
@@ -245,23 +245,23 @@ class Role:
         Nominal FLOPs of one input of ``(h, w)`` network pixels.
     period : int
         Network pixels at whose multiples an input may begin so that tiles meet.
-    sight : callable
+    measure_halo : callable
         Measures, once, the context in network pixels with which joined tiles equal one look at
         everything; `UserError` where there is none.
-    join_flops : callable, optional
+    token_flops : callable, optional
         The same of a joint input of `n` tokens, of which every layer merges a part.
-    explains : bool
+    supports_attribution : bool
         Whether it can be asked what mattered, in a `Think`.
     """
 
-    card: Card
+    card: ModelCard
     stride: int
     halo: int
     flops: Callable[[int, int], float]
     period: int = 1
-    sight: Callable[[], int] = _unmeasured
-    join_flops: Callable[[int, float], float] | None = None
-    explains: bool = False
+    measure_halo: Callable[[], int] = _unmeasured
+    token_flops: Callable[[int, float], float] | None = None
+    supports_attribution: bool = False
 
     @property
     def context(self) -> int:
@@ -276,7 +276,7 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class PlanContext:
     """What a policy may know of the image for nothing.
 
     Parameters
@@ -289,15 +289,15 @@ class Scene:
         µm per level-0 pixel, ``(y, x)``.
     region : Rect
         The part that the answer speaks of.
-    native : float
+    native_scale : float
         The scale at which ``main`` sees pixels of the size that it was trained on.
-    roles : mapping of str to Role
+    models : mapping of str to Role
         The pack's networks and the built-in ones.
     budget : float
         FLOPs for all roles together; infinite without a limit.
     seed : int
         Of whatever the policy draws at random.
-    hints : mapping of str to ndarray
+    priors : mapping of str to ndarray
         What the person drew, or earlier runs' maps, by name.
     pixel_bytes : int
         Of one level-0 pixel, all channels together, uncompressed.
@@ -307,11 +307,11 @@ class Scene:
     downsamples: tuple[float, ...]
     pixel_size: tuple[float, float] | None
     region: Rect
-    native: float
-    roles: Mapping[str, Role]
+    native_scale: float
+    models: Mapping[str, ModelInfo]
     budget: float = float("inf")
     seed: int = 0
-    hints: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    priors: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     pixel_bytes: int = 3
 
     @property
@@ -320,10 +320,10 @@ class Scene:
         return Rect(0, 0, *self.shape)
 
     @property
-    def main(self) -> Role:
+    def main(self) -> ModelInfo:
         """The network whose answer is wanted."""
-        return self.roles["main"]
+        return self.models["main"]
 
     def scale_of(self, role: str) -> float:
         """Return the scale at which a role's network sees what it was trained on."""
-        return snap_scale(self.native * self.roles[role].card.input.downsample)
+        return snap_scale(self.native_scale * self.models[role].card.input.downsample)

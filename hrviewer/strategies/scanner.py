@@ -12,25 +12,50 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.geometry import Patch, snap_scale
-from hrviewer.strategies.base import Params, Strategy, Words, tile_field
+from hrviewer.strategies.base import Params, SpecialValueText, Strategy, tile_field
 from hrviewer.strategies.estimation.intervals import Interval
-from hrviewer.strategies.estimation.sampling_grid import Leaves, content, cut, gather
-from hrviewer.strategies.estimation.two_phase import Closer, Guess, corrected
-from hrviewer.strategies.protocol import Answer, Handle, Look, Plan, Request, Result, Scene, Show
-from hrviewer.strategies.tiling import ROUND, Told, aggregate, response, rounds, tiles
+from hrviewer.strategies.estimation.sampling_grid import (
+    SamplingGrid,
+    build_grid,
+    cell_value,
+    resample_onto,
+)
+from hrviewer.strategies.estimation.two_phase import (
+    CoarsePrediction,
+    TwoPhaseSampler,
+    regression_estimate,
+)
+from hrviewer.strategies.protocol import (
+    Estimate,
+    PatchRequest,
+    PatchResult,
+    Plan,
+    PlanContext,
+    Publish,
+    Request,
+    Response,
+)
+from hrviewer.strategies.tiling import (
+    BATCH_SIZE,
+    PatchTotal,
+    activation_map,
+    aggregate,
+    batches,
+    tiles,
+)
 
 __all__ = ["Scanner", "ScannerParams"]
 
 Floats = NDArray[np.float64]
 
-OVERVIEW = 32
+OVERVIEW_DOWNSAMPLE = 32
 """By how much, from native, the image is shrunk to find its background."""
 
-CLOSER = 128
+SAMPLE_TILE = 128
 """Side of a closer look, network pixels, where the person does not say: smaller ones tell more for
 their FLOPs, and less for their seconds."""
 
-FEW, RARELY = 4, 16
+MIN_SAMPLES, PLACES_PER_SAMPLE = 4, 16
 """Random looks: of a small image at most one place in 16, but four."""
 
 FLOOR = 0.1
@@ -40,7 +65,7 @@ FLOOR = 0.1
 class ScannerParams(Params):
     """Parameters of `Scanner`."""
 
-    least: ClassVar[Words] = {"tile": "automatic", "sample": "none"}
+    special_value_text: ClassVar[SpecialValueText] = {"tile": "automatic", "sample": "none"}
     skip: Literal["slides", "always", "never"] = Field(
         "slides",
         title="Skip background",
@@ -108,37 +133,43 @@ class Scanner(Strategy):
     Params: ClassVar[type[Params]] = ScannerParams
     roles: ClassVar[tuple[str, ...]] = ("main", "scanner")
 
-    def plan(self, scene: Scene, params: ScannerParams) -> Plan:
+    def plan(self, context: PlanContext, params: ScannerParams) -> Plan:
         """Skip, scan, look closer, correct."""
-        scan = yield from _scan(scene, params)
-        if isinstance(scan, Answer):
+        scan = yield from _scan(context, params)
+        if isinstance(scan, Estimate):
             return scan
-        leaves, guess, n = scan.leaves, scan.guess, len(scan.leaves.patches)
-        yield Show("estimate", guess.values.sum(axis=0), scene.region)
+        leaves, guess, n = scan.grid, scan.prediction, len(scan.grid.patches)
+        yield Publish("estimate", guess.values.sum(axis=0), context.region)
 
         # Of what is left to spend, the random looks come first: without them nothing is known of
         # how wrong the scanner is.
-        closer = Closer(scene, leaves, guess, scan.left)
+        closer = TwoPhaseSampler(context, leaves, guess, scan.remaining)
         pays = closer.affordable
-        sample = min(params.sample, max(FEW, n // RARELY), pays) if params.sample else 0
+        sample = (
+            min(params.sample, max(MIN_SAMPLES, n // PLACES_PER_SAMPLE), pays)
+            if params.sample
+            else 0
+        )
         unsure = int(np.count_nonzero(guess.spread))
         flagged = min(round(params.share * n), pays - sample, unsure)
         score = guess.spread if params.flag == "uncertainty" else guess.values.sum(axis=1)
         chosen = np.argsort(-score, kind="stable")[:flagged]
-        for start in range(0, flagged, ROUND):
-            yield from closer.look(chosen[start : start + ROUND], score)
-            total = closer.known + guess.values[closer.rest].sum(axis=0)
-            yield Show("estimate", total, scene.region)
+        for start in range(0, flagged, BATCH_SIZE):
+            yield from closer.measure(chosen[start : start + BATCH_SIZE], score)
+            total = closer.measured_total + guess.values[closer.unmeasured].sum(axis=0)
+            yield Publish("estimate", total, context.region)
             if closer.stop:
                 break
         found = None
-        if sample and len(closer.rest) and not closer.stop:
+        if sample and len(closer.unmeasured) and not closer.stop:
             # Where the scanner failed nothing is guessed; a look there may say anything.
-            closer.guess = replace(guess, spread=np.minimum(guess.spread, 1e6))
-            rng = np.random.default_rng(scene.seed)
-            found = yield from corrected(closer, closer.guess.spread, sample, rng, FLOOR)
+            closer.prediction = replace(guess, spread=np.minimum(guess.spread, 1e6))
+            rng = np.random.default_rng(context.seed)
+            found = yield from regression_estimate(
+                closer, closer.prediction.spread, sample, rng, FLOOR
+            )
 
-        note = f"{len(closer.seen)} of {n} places seen closer"
+        note = f"{len(closer.measured)} of {n} places seen closer"
         if scan.skipped:
             note += f", {scan.skipped} tiles of background skipped"
         if scan.failed:
@@ -148,14 +179,14 @@ class Scanner(Strategy):
                 f"; {found.drawn} of the others at random, by which the scanner's counts are "
                 f"worth {float(found.factor.value.mean()):.2f} each"
             )
-            return Answer(found.estimate, _sure(scene, found.interval), note)
-        rest, known = closer.rest, float(closer.known.sum())
-        off = closer.uncertain * known
-        interval = None if len(rest) else _sure(scene, (known - off, known + off))
-        return Answer(closer.known + guess.values[rest].sum(axis=0), interval, note)
+            return Estimate(found.values, _valid_interval(context, found.interval), note)
+        rest, known = closer.unmeasured, float(closer.measured_total.sum())
+        off = closer.context_error * known
+        interval = None if len(rest) else _valid_interval(context, (known - off, known + off))
+        return Estimate(closer.measured_total + guess.values[rest].sum(axis=0), interval, note)
 
 
-def _sure(scene: Scene, interval: Interval) -> Interval | None:
+def _valid_interval(scene: PlanContext, interval: Interval) -> Interval | None:
     """Return an interval, unless probabilities were added up: they sum to 1 whatever was drawn."""
     return None if scene.main.card.task == "classification" else interval
 
@@ -164,60 +195,70 @@ def _sure(scene: Scene, interval: Interval) -> Interval | None:
 class _Scan:
     """What the scanner said of the places that may be looked at closer."""
 
-    leaves: Leaves
-    guess: Guess  # its spread is infinite where it failed
-    left: float
+    grid: SamplingGrid
+    prediction: CoarsePrediction  # its spread is infinite where it failed
+    remaining: float
     skipped: int
     failed: int
 
 
-def _scan(scene: Scene, params: ScannerParams) -> Generator[Request, Result, _Scan | Answer]:
+def _scan(
+    scene: PlanContext, params: ScannerParams
+) -> Generator[Request, Response, _Scan | Estimate]:
     """Read every tile that is not background."""
-    tiling = cut(scene, scene.main.card.input.tile, math.inf)
-    side = params.tile or min(CLOSER, scene.main.card.input.tile)
-    leaves = cut(scene, side, math.inf)
+    tiling = build_grid(scene, scene.main.card.input.tile, math.inf)
+    side = params.tile or min(SAMPLE_TILE, scene.main.card.input.tile)
+    leaves = build_grid(scene, side, math.inf)
     patches, k = tiling.patches, len(scene.main.card.classes) or 1
     wanted = np.ones(len(patches), bool)
-    if _skips(scene, params):
-        role = scene.roles["@foreground"]
-        result = Result()
-        handles: list[Handle] = []
-        for asked in rounds(tiles(role, scene.region, snap_scale(scene.native * OVERVIEW))):
-            result = yield Look("@foreground", asked)
-            handles += result.handles
+    if _skips_background(scene, params):
+        role = scene.models["@foreground"]
+        result = Response()
+        handles: list[PatchResult] = []
+        for asked in batches(
+            tiles(role, scene.region, snap_scale(scene.native_scale * OVERVIEW_DOWNSAMPLE))
+        ):
+            result = yield PatchRequest("@foreground", asked)
+            handles += result.results
         if result.stop:
-            return Answer(None, note="the budget ended before anything was scanned")
+            return Estimate(None, note="the budget ended before anything was scanned")
         # A glance that failed must not pass for background.
         blind = any(np.isnan(handle.value).any() for handle in handles)
-        cell = (role.stride * scene.native * OVERVIEW) ** 2
-        found = gather(handles, tiling.ys, tiling.xs, scene.rect).sum(axis=0).ravel() * cell
+        cell = (role.stride * scene.native_scale * OVERVIEW_DOWNSAMPLE) ** 2
+        found = resample_onto(handles, tiling.ys, tiling.xs, scene.rect).sum(axis=0).ravel() * cell
         wanted = (found > params.foreground * tiling.areas) | blind
 
     # At every step between its own, too, it is another role.
     name = "scanner" if params.denser == 1 else f"scanner/{params.denser}"
-    scanner, scale = scene.roles[name], scene.scale_of("scanner")
+    scanner, scale = scene.models[name], scene.scale_of("scanner")
     guess, spread = np.zeros((len(leaves.patches), k)), np.zeros(len(leaves.patches))
-    scanned: list[Told] = []
+    scanned: list[PatchTotal] = []
     failed = 0
     places = np.flatnonzero(wanted)
-    result = Result(left=scene.budget)
-    for asked in rounds([Patch(patches[i].core, scale, scanner.halo) for i in places]):
-        result = yield Look(name, asked, into="output")
-        failed += _add_up(scene, leaves, result.handles, guess, spread)
-        scanned += Told.by(result.handles)
-        yield response(scanned, patches)
+    result = Response(remaining=scene.budget)
+    for asked in batches([Patch(patches[i].core, scale, scanner.halo) for i in places]):
+        result = yield PatchRequest(name, asked, target="output")
+        failed += _accumulate(scene, leaves, result.results, guess, spread)
+        scanned += PatchTotal.from_results(result.results)
+        yield activation_map(scanned, patches)
         if result.stop:
-            return Answer(
+            return Estimate(
                 aggregate(scanner, scanned),
                 note=f"the budget ended after {len(scanned)} of {len(places)} tiles were "
                 "scanned: the rest of the region was not seen",
             )
     skipped = len(wanted) - len(places)
-    return _Scan(leaves, Guess(guess, np.sqrt(spread)), result.left, skipped, failed)
+    return _Scan(
+        leaves, CoarsePrediction(guess, np.sqrt(spread)), result.remaining, skipped, failed
+    )
 
 
-def _add_up(
-    scene: Scene, leaves: Leaves, handles: Sequence[Handle], guess: Floats, variance: Floats
+def _accumulate(
+    scene: PlanContext,
+    leaves: SamplingGrid,
+    handles: Sequence[PatchResult],
+    guess: Floats,
+    variance: Floats,
 ) -> int:
     """Add what scanned tiles hold to the leaves in them; return how many tiles failed.
 
@@ -226,7 +267,7 @@ def _add_up(
     k, failed = guess.shape[1], 0
     additive = scene.main.card.task in ("density", "detection")
     if additive:
-        sums = gather(handles, leaves.ys, leaves.xs, scene.rect)
+        sums = resample_onto(handles, leaves.ys, leaves.xs, scene.rect)
         sums = sums.reshape(len(sums), -1)
         if len(sums) >= k:
             guess += sums[:k].T
@@ -236,18 +277,18 @@ def _add_up(
         broken = bool(np.isnan(handle.value).any())
         if additive and not broken:
             continue
-        inside = leaves.within(handle.patch.core)
+        inside = leaves.cells_within(handle.patch.core)
         if broken:
             failed += 1
             variance[inside] = math.inf
             continue
         shares = leaves.areas[inside] / handle.patch.core.area
-        guess[inside] += np.outer(shares, content(scene, handle.patch, handle.value[:k]))
+        guess[inside] += np.outer(shares, cell_value(scene, handle.patch, handle.value[:k]))
         variance[inside] += shares * np.maximum(handle.value[k:] if len(handle.value) > k
                                                 else handle.value, 0).sum()  # fmt: skip
     return failed
 
 
-def _skips(scene: Scene, params: ScannerParams) -> bool:
+def _skips_background(scene: PlanContext, params: ScannerParams) -> bool:
     known = scene.main.card.input.pixel_size is not None
     return params.skip == "always" or (params.skip == "slides" and known)

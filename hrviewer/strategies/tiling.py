@@ -12,53 +12,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Patch, Rect
-from hrviewer.models.attention_pooling import join_parts
-from hrviewer.strategies.protocol import Handle, Role, Show
+from hrviewer.models.attention_pooling import combine_parts
+from hrviewer.strategies.protocol import ModelInfo, PatchResult, Publish
 
 __all__ = [
-    "ROUND",
-    "Told",
+    "BATCH_SIZE",
+    "PatchTotal",
+    "activation_map",
     "aggregate",
+    "alignment_step",
+    "batches",
     "cell_side",
     "input_rect",
     "input_shape",
-    "lattice",
-    "response",
-    "rounds",
     "tiles",
     "total_flops",
 ]
 
-ROUND = 256
+BATCH_SIZE = 256
 """Patches asked for at once: what a killed run loses at most."""
 
 
-def lattice(role: Role, scale: float) -> int:
+def alignment_step(model: ModelInfo, scale: float) -> int:
     """Return the step, in level-0 pixels, to which a look's corner must be aligned.
 
     On it tiles meet as if the whole image had been one input: it is a whole number of output
     cells, of the network's required multiple, of its period, and of level-0 pixels.
     """
     fraction = Fraction(scale).limit_denominator(4096)
-    card = role.card.input
-    step = math.lcm(role.stride, card.multiple_of, role.period, fraction.denominator)
+    card = model.card.input
+    step = math.lcm(model.stride, card.multiple_of, model.period, fraction.denominator)
     return int(step * fraction)
 
 
 def tiles(
-    role: Role,
+    model: ModelInfo,
     region: Rect,
     scale: float,
     *,
     tile: int | None = None,
     halo: int | None = None,
-    whole: Rect | None = None,
+    extent: Rect | None = None,
 ) -> list[Patch]:
     """Cut `region` into patches, in reading order.
 
     Parameters
     ----------
-    role : Role
+    model : Role
         The network that will look.
     region : Rect
         What to cover, in level-0 pixels.
@@ -67,7 +67,7 @@ def tiles(
     tile, halo : int, optional
         Side of the cores and context around them, in network pixels; the card's by default. A
         network of fixed size takes its tile with the halo inside.
-    whole : Rect, optional
+    extent : Rect, optional
         What is cut, if not the region itself: its tiles are the same for every region.
 
     Returns
@@ -75,12 +75,12 @@ def tiles(
     list of Patch
         Cores on the image's lattice, cut at the border of what is cut; those that meet the region.
     """
-    halo = role.halo if halo is None else halo
-    step, cell = lattice(role, scale), cell_side(role, scale, tile=tile, halo=halo)
-    whole = whole or region
+    halo = model.halo if halo is None else halo
+    step, cell = alignment_step(model, scale), cell_side(model, scale, tile=tile, halo=halo)
+    extent = extent or region
     ys, xs = (
-        cuts(start, start + length, step, cell, fixed=role.card.input.fixed)
-        for start, length in ((whole.y, whole.h), (whole.x, whole.w))
+        tile_edges(start, start + length, step, cell, fixed=model.card.input.fixed)
+        for start, length in ((extent.y, extent.h), (extent.x, extent.w))
     )
     return [
         Patch(Rect(y, x, y1 - y, x1 - x), scale, halo)
@@ -91,17 +91,19 @@ def tiles(
     ]
 
 
-def cell_side(role: Role, scale: float, *, tile: int | None = None, halo: int | None = None) -> int:
+def cell_side(
+    model: ModelInfo, scale: float, *, tile: int | None = None, halo: int | None = None
+) -> int:
     """Return the side, in level-0 pixels, of a whole core that `tiles` cuts."""
-    card = role.card.input
+    card = model.card.input
     side = tile or card.tile
     if card.fixed:
-        side = card.tile - 2 * (role.halo if halo is None else halo)
-    step = lattice(role, scale)
+        side = card.tile - 2 * (model.halo if halo is None else halo)
+    step = alignment_step(model, scale)
     return max(step, round(side * scale / step) * step)
 
 
-def cuts(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> list[int]:
+def tile_edges(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> list[int]:
     """Return where to cut ``[start, end)`` so that tiles meet the image's lattice.
 
     The lattice starts at the image's corner, wherever the region does. A sliver at the end, too
@@ -114,56 +116,58 @@ def cuts(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> 
     return [start, *inner, end]
 
 
-def rounds(patches: Sequence[Patch], size: int = ROUND) -> Iterator[tuple[Patch, ...]]:
+def batches(patches: Sequence[Patch], size: int = BATCH_SIZE) -> Iterator[tuple[Patch, ...]]:
     """Split patches into rounds of at most `size`."""
     return (tuple(patches[i : i + size]) for i in range(0, len(patches), size))
 
 
-def total_flops(role: Role, patches: Sequence[Patch], image: Rect) -> float:
+def total_flops(model: ModelInfo, patches: Sequence[Patch], image: Rect) -> float:
     """Return the nominal FLOPs of looking at all of `patches`."""
-    return sum(role.flops(*input_shape(role, patch, image)) for patch in patches)
+    return sum(model.flops(*input_shape(model, patch, image)) for patch in patches)
 
 
-def input_rect(role: Role, patch: Patch, image: Rect) -> Rect:
+def input_rect(model: ModelInfo, patch: Patch, image: Rect) -> Rect:
     """Return what must be read for a patch: core and halo, grown to the lattice.
 
     At the image's border it ends there, unless the network's size is fixed, or it fills up no
     border itself (a margin): then what lies beyond is reflected.
     """
-    card = role.card.input
+    card = model.card.input
     if card.fixed:
         side = round(card.tile * patch.scale)
         return Rect(patch.core.y - patch.margin, patch.core.x - patch.margin, side, side)
-    step = lattice(role, patch.scale)
+    step = alignment_step(model, patch.scale)
     want = patch.rect
     y, x = want.y // step * step, want.x // step * step
     y1, x1 = -(-want.y1 // step) * step, -(-want.x1 // step) * step
     whole = Rect(y, x, y1 - y, x1 - x)
-    return whole if role.card.output.margin else whole & image
+    return whole if model.card.output.margin else whole & image
 
 
-def input_shape(role: Role, patch: Patch, image: Rect) -> tuple[int, int]:
+def input_shape(model: ModelInfo, patch: Patch, image: Rect) -> tuple[int, int]:
     """Return a patch's input, ``(h, w)`` in network pixels."""
-    if role.card.input.fixed:
-        return role.card.input.tile, role.card.input.tile
-    rect = input_rect(role, patch, image)
+    if model.card.input.fixed:
+        return model.card.input.tile, model.card.input.tile
+    rect = input_rect(model, patch, image)
     return math.ceil(rect.h / patch.scale - 1e-9), math.ceil(rect.w / patch.scale - 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PatchTotal:
     """What of a look a total needs; its map, once it is painted, may go."""
 
     patch: Patch
     value: NDArray[np.float64]
 
     @classmethod
-    def by(cls, handles: Iterable[Handle]) -> list[Told]:
+    def from_results(cls, results: Iterable[PatchResult]) -> list[PatchTotal]:
         """Return what looks told."""
-        return [cls(handle.patch, handle.value) for handle in handles]
+        return [cls(handle.patch, handle.value) for handle in results]
 
 
-def aggregate(role: Role, handles: Sequence[Handle | Told]) -> NDArray[np.float64] | None:
+def aggregate(
+    model: ModelInfo, results: Sequence[PatchResult | PatchTotal]
+) -> NDArray[np.float64] | None:
     """Add up what patches that do not overlap said.
 
     Counts and areas are summed, probabilities averaged by area, or by attention where that is
@@ -174,28 +178,30 @@ def aggregate(role: Role, handles: Sequence[Handle | Told]) -> NDArray[np.float6
     ndarray of float, shape (k,), or None
         None for embeddings and where nothing was seen.
     """
-    if role.card.task in ("embedding", "saliency") or not handles:
+    if model.card.task in ("embedding", "saliency") or not results:
         return None
-    values = np.stack([handle.value[: role.card.outputs] for handle in handles])
+    values = np.stack([handle.value[: model.card.output_channels] for handle in results])
     seen = ~np.isnan(values).any(axis=1)
     if not seen.any():
         return None
-    if role.card.output.attention:
-        return join_parts(values[seen])
-    values = values[:, : role.card.answers]
-    if role.card.task == "classification":
-        areas = np.array([handle.patch.core.area for handle in handles], float)
+    if model.card.output.attention:
+        return combine_parts(values[seen])
+    values = values[:, : model.card.prediction_channels]
+    if model.card.task == "classification":
+        areas = np.array([handle.patch.core.area for handle in results], float)
         return np.average(values[seen], axis=0, weights=areas[seen])
     # fsum: the same to the last bit whatever the order of the patches.
     return np.array([math.fsum(column) for column in values[seen].T])
 
 
-def response(handles: Sequence[Handle | Told], patches: Sequence[Patch]) -> Show:
+def activation_map(
+    results: Sequence[PatchResult | PatchTotal], patches: Sequence[Patch]
+) -> Publish:
     """Show how strongly the network answered, per level-0 pixel, one cell per patch.
 
     Parameters
     ----------
-    handles : sequence of Handle
+    results : sequence of Handle
         What was seen so far.
     patches : sequence of Patch
         The whole tiling, in reading order.
@@ -208,7 +214,7 @@ def response(handles: Sequence[Handle | Told], patches: Sequence[Patch]) -> Show
     rows = -(-(patches[-1].core.y1 - y) // cell)
     columns = -(-(patches[-1].core.x1 - x) // cell)
     grid = np.full((rows, columns), np.nan)
-    for handle in handles:
+    for handle in results:
         cy, cx = handle.patch.core.center
         grid[int(cy - y) // cell, int(cx - x) // cell] = handle.value.sum() / handle.patch.core.area
-    return Show("saliency", grid, Rect(y, x, rows * cell, columns * cell))
+    return Publish("saliency", grid, Rect(y, x, rows * cell, columns * cell))

@@ -7,23 +7,30 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import SCALE_STEPS, Patch, snap_scale
-from hrviewer.strategies.base import Params, Strategy, Words
-from hrviewer.strategies.protocol import Answer, Look, Plan, Scene
-from hrviewer.strategies.tiling import Told, aggregate, response, rounds, tiles, total_flops
+from hrviewer.strategies.base import Params, SpecialValueText, Strategy
+from hrviewer.strategies.protocol import Estimate, PatchRequest, Plan, PlanContext
+from hrviewer.strategies.tiling import (
+    PatchTotal,
+    activation_map,
+    aggregate,
+    batches,
+    tiles,
+    total_flops,
+)
 
 __all__ = ["Uniform", "UniformParams"]
 
 
-ONE_LOOK = 2048
+MAX_INPUT = 2048
 """What is no larger after shrinking, in network pixels per side, is seen in one look."""
 
 
 class UniformParams(Params):
     """Parameters of `Uniform`."""
 
-    least: ClassVar[Words] = {"scale": "by the budget"}
+    special_value_text: ClassVar[SpecialValueText] = {"scale": "by the budget"}
     scale: float = Field(
         0.0,
         ge=0,
@@ -47,39 +54,39 @@ class Uniform(Strategy):
     Params: ClassVar[type[Params]] = UniformParams
     default_budget: ClassVar[float | None] = 0.1
 
-    def plan(self, scene: Scene, params: UniformParams) -> Plan:
+    def plan(self, context: PlanContext, params: UniformParams) -> Plan:
         """Shrink, look at everything, add up."""
         scale = snap_scale(params.scale)
-        patches = self._cut(scene, scale) if params.scale else self._fit(scene)
-        told: list[Told] = []
-        for asked in rounds(patches):
-            result = yield Look("main", asked, into="output")
-            told += Told.by(result.handles)
-            yield response(told, patches)
+        patches = self._cut(context, scale) if params.scale else self._fit(context)
+        told: list[PatchTotal] = []
+        for asked in batches(patches):
+            result = yield PatchRequest("main", asked, target="output")
+            told += PatchTotal.from_results(result.results)
+            yield activation_map(told, patches)
             if result.stop:
-                return Answer(
-                    aggregate(scene.main, told),
+                return Estimate(
+                    aggregate(context.main, told),
                     note="the budget ended before the whole region was seen: shrink further",
                 )
         note = f"seen at 1/{patches[0].scale:g} per side"
-        return Answer(aggregate(scene.main, told), note=note)
+        return Estimate(aggregate(context.main, told), note=note)
 
     @staticmethod
-    def _cut(scene: Scene, scale: float) -> list[Patch]:
-        return tiles(scene.main, scene.region, scale, tile=ONE_LOOK)
+    def _cut(context: PlanContext, scale: float) -> list[Patch]:
+        return tiles(context.main, context.region, scale, tile=MAX_INPUT)
 
-    def _fit(self, scene: Scene) -> list[Patch]:
+    def _fit(self, context: PlanContext) -> list[Patch]:
         """Return the least shrunk tiling whose FLOPs fit the budget."""
-        main = scene.main
-        whole = scene.region.area / scene.native**2 * main.flops_per_pixel()
-        scale = snap_scale(scene.native * max(1.0, math.sqrt(whole / scene.budget)))
+        main = context.main
+        whole = context.region.area / context.native_scale**2 * main.flops_per_pixel()
+        scale = snap_scale(context.native_scale * max(1.0, math.sqrt(whole / context.budget)))
         while True:
-            patches = self._cut(scene, scale)
-            if total_flops(main, patches, scene.rect) <= scene.budget:
+            patches = self._cut(context, scale)
+            if total_flops(main, patches, context.rect) <= context.budget:
                 return patches
-            if scale > max(scene.region.h, scene.region.w):
-                raise UserError(
-                    f"a budget of {scene.budget:.3g} FLOPs does not pay for a single look with "
+            if scale > max(context.region.h, context.region.w):
+                raise HrviewerError(
+                    f"a budget of {context.budget:.3g} FLOPs does not pay for a single look with "
                     f"{main.card.name!r}; raise the budget"
                 )
             # Halos make the cost fall a little slower than the area.

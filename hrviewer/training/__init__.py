@@ -46,57 +46,57 @@ Any other role offers an object of its own with what `Lesson` asks for. The loop
 looks into a batch or an output: both are the lesson's.
 """
 
-from hrviewer.training.data_streams import Alone, Joined
-from hrviewer.training.density_task import Counted, Density, halo
-from hrviewer.training.distillation import Student
-from hrviewer.training.encoder_tasks import Coder, Reader
+from hrviewer.training.data_streams import WithoutContext, ZippedStreams
+from hrviewer.training.density_task import CountedImage, DensityTask, halo
+from hrviewer.training.distillation import DistilledScout
+from hrviewer.training.encoder_tasks import EncoderTask, HeadTask
 from hrviewer.training.loop import train
 from hrviewer.training.losses import density_loss, variance_loss
-from hrviewer.training.policy_task import Chooser
-from hrviewer.training.reconstruction_task import Reconstructor
-from hrviewer.training.resizer_task import Resizer
+from hrviewer.training.policy_task import PolicyTask
+from hrviewer.training.reconstruction_task import DenoisingTask
+from hrviewer.training.resizer_task import ResizerTask
 from hrviewer.training.save_pack import write_role
-from hrviewer.training.scout_tasks import Picker
+from hrviewer.training.scout_tasks import TopKScout
 from hrviewer.training.synthetic_data import (
-    CHOOSE,
     TEST,
     TRAIN,
-    Pieces,
-    Whole,
-    counted,
-    density,
-    picture,
+    VALIDATION,
+    CropStream,
+    FullImages,
+    counted_image,
+    density_map,
+    full_image,
 )
-from hrviewer.training.task import Batch, Course, Lesson, installed_courses
-from hrviewer.training.token_distillation import TokenStudent
+from hrviewer.training.task import Batch, TaskSet, TrainingTask, installed_task_sets
+from hrviewer.training.token_distillation import TransformerTask
 
 __all__ = [
-    "CHOOSE",
     "TEST",
     "TRAIN",
-    "Alone",
+    "VALIDATION",
     "Batch",
-    "Chooser",
-    "Coder",
-    "Counted",
-    "Course",
-    "Density",
-    "Joined",
-    "Lesson",
-    "Picker",
-    "Pieces",
-    "Reader",
-    "Reconstructor",
-    "Resizer",
-    "Student",
-    "TokenStudent",
-    "Whole",
-    "counted",
-    "density",
+    "CountedImage",
+    "CropStream",
+    "DenoisingTask",
+    "DensityTask",
+    "DistilledScout",
+    "EncoderTask",
+    "FullImages",
+    "HeadTask",
+    "PolicyTask",
+    "ResizerTask",
+    "TaskSet",
+    "TopKScout",
+    "TrainingTask",
+    "TransformerTask",
+    "WithoutContext",
+    "ZippedStreams",
+    "counted_image",
     "density_loss",
+    "density_map",
+    "full_image",
     "halo",
-    "installed_courses",
-    "picture",
+    "installed_task_sets",
     "train",
     "variance_loss",
     "write_role",

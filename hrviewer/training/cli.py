@@ -17,11 +17,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hrviewer.errors import UserError
-from hrviewer.models import Pack, installed_packs
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelBundle, installed_bundles
 from hrviewer.training.loop import train
 from hrviewer.training.save_pack import round_weights, write_role
-from hrviewer.training.task import Course, installed_courses
+from hrviewer.training.task import TaskSet, installed_task_sets
 
 __all__ = ["main"]
 
@@ -29,7 +29,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's ``malloc.h``."""
 
 
-def teach(
+def train_model(
     pack: Annotated[str, typer.Argument(help="The pack's name.")],
     role: Annotated[str, typer.Argument(help="Which of its networks: main, scout, …")],
     by: Annotated[
@@ -63,29 +63,29 @@ def teach(
 
     Interrupted, the same command goes on where it was.
     """
-    _keep_memory()
+    _retain_freed_memory()
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    course = _course(pack)
+    course = _load_task_set(pack)
     name = f"{role}/{by}" if by else role
-    if name not in course.lessons:
-        known = ", ".join(known.replace("/", " --by ") for known in course.lessons)
-        raise UserError(f"{pack} has no lesson for {name!r}: choose one of {known}")
-    packs = installed_packs()
+    if name not in course.tasks:
+        known = ", ".join(known.replace("/", " --by ") for known in course.tasks)
+        raise HrviewerError(f"{pack} has no lesson for {name!r}: choose one of {known}")
+    packs = installed_bundles()
     if out is None and pack not in packs:
-        raise UserError(f"no pack is named {pack!r}: install its plug-in, or give --out")
+        raise HrviewerError(f"no pack is named {pack!r}: install its plug-in, or give --out")
     folder = out or packs[pack].folder
     # What is written elsewhere, without a main of its own, learns from the one that is installed.
     own = pack not in packs or (folder / "main.safetensors").exists()
     source = folder if own else packs[pack].folder
-    lesson = course.lessons[name](data, source)
+    lesson = course.tasks[name](data, source)
     steps = lesson.steps if steps is None else steps
     if not steps and not further:
-        raise UserError("0 steps teach nothing: give --steps, or --further")
+        raise HrviewerError("0 steps teach nothing: give --steps, or --further")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint or folder / f"{name.replace('/', '-')}.checkpoint"
-    learned, weights = _learned(folder, role) if further else (None, None)
+    learned, weights = _previous_training(folder, role) if further else (None, None)
 
     bar = Progress(
         TextColumn("{task.description}"),
@@ -112,12 +112,12 @@ def teach(
             steps=steps,
             seed=seed,
             device=device,
-            further=weights,
-            watch=watch,
+            initial_weights=weights,
+            on_step=watch,
         )
     set_by = lesson.calibrate(network)
     round_weights(network)
-    metrics = {**lesson.examine(network), **set_by}
+    metrics = {**lesson.evaluate(network), **set_by}
     given = {
         "--by": by,
         "--data": "DATA_FOLDER" if data else None,
@@ -141,15 +141,15 @@ def teach(
     typer.echo(json.dumps(metrics, indent=2))
 
 
-def _learned(folder: Path, role: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
+def _previous_training(folder: Path, role: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     """Return what a pack says of how a role was taught, and its weights."""
-    card = Pack.read(folder).roles.get(role)
+    card = ModelBundle.read(folder).roles.get(role)
     if card is None:
-        raise UserError(f"{folder} has no {role} to go on from: teach one without --further")
+        raise HrviewerError(f"{folder} has no {role} to go on from: teach one without --further")
     return card.training, load_file(folder / f"{role}.safetensors")
 
 
-def _keep_memory() -> None:
+def _retain_freed_memory() -> None:
     """Have freed memory kept for the next step, where the C library is glibc.
 
     Otherwise each step's tensors are given back and fetched anew, page by page: in training that
@@ -162,11 +162,11 @@ def _keep_memory() -> None:
             mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def _course(pack: str) -> Course:
-    courses = installed_courses()
+def _load_task_set(pack: str) -> TaskSet:
+    courses = installed_task_sets()
     if pack not in courses:
         known = ", ".join(courses) or "none"
-        raise UserError(
+        raise HrviewerError(
             f"no lessons are installed for {pack!r} (known: {known}): install its plug-in"
         )
     return courses[pack]()
@@ -175,9 +175,9 @@ def _course(pack: str) -> Course:
 def main() -> None:
     """Run the command; what a person can mend ends in one line and status 1."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(teach)
+    app.command()(train_model)
     try:
         app()
-    except UserError as error:
+    except HrviewerError as error:
         typer.echo(f"hrviewer-train: {error}", err=True)
         raise SystemExit(1) from None

@@ -7,10 +7,10 @@ from torch.utils.data import Dataset
 
 from hrviewer.training.task import Batch
 
-__all__ = ["Alone", "Joined"]
+__all__ = ["WithoutContext", "ZippedStreams"]
 
 
-class Joined(Dataset[Batch]):
+class ZippedStreams(Dataset[Batch]):
     """Several streams side by side: each batch holds a part from every one.
 
     Parameters
@@ -31,7 +31,7 @@ class Joined(Dataset[Batch]):
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
-class Alone(Dataset[Batch]):
+class WithoutContext(Dataset[Batch]):
     """Pictures of whose surroundings nothing is known, where others have theirs with them.
 
     Parameters

@@ -12,108 +12,112 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hrviewer.models.card import Architecture, Card, Input
-from hrviewer.models.registry import architecture
+from hrviewer.models.card import Architecture, ModelCard, ModelInput
+from hrviewer.models.registry import get_architecture
 from hrviewer.training.losses import WINDOWS, density_loss
 from hrviewer.training.task import Batch
 
 __all__ = [
-    "Counted",
-    "Density",
-    "best_gain",
+    "CountedImage",
+    "DensityTask",
     "build",
-    "count",
-    "estimate",
-    "floats",
+    "count_metrics",
+    "fit_gain",
     "halo",
-    "measure",
-    "normalised",
+    "normalise",
+    "predict_count",
+    "predict_density",
+    "to_float",
 ]
 
-EMPTY = 0.01
+EMPTY_BELOW = 0.01
 """What an image holds at most that holds nothing: who stands outside reaches in."""
-STRIP = 1024
+STRIP_ROWS = 1024
 """Rows of a picture that are looked at together."""
-SIDE = 128
+TILE_SIDE = 128
 """Of the tiles by which context is judged, in pixels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Counted:
+class CountedImage:
     """A picture ``(3, h, w)``, from 0 to 1 or in bytes, and how many things are in it."""
 
     image: Tensor
     count: float
 
 
-def build(what: Architecture | None) -> nn.Module:
+def build(spec: Architecture | None) -> nn.Module:
     """Return a network of random weights, as a card names it."""
-    assert what is not None, "a lesson's card names an architecture"
-    network: nn.Module = architecture(what.name)(**what.params)
+    assert spec is not None, "a lesson's card names an architecture"
+    network: nn.Module = get_architecture(spec.name)(**spec.params)
     return network
 
 
-def halo(what: Architecture) -> int:
+def halo(spec: Architecture) -> int:
     """Return how far a network of this architecture sees, which it says as its ``halo``."""
-    return int(build(what).halo)  # type: ignore[arg-type]
+    return int(build(spec).halo)  # type: ignore[arg-type]
 
 
-def normalised(images: Tensor, how: Input) -> Tensor:
+def normalise(images: Tensor, spec: ModelInput) -> Tensor:
     """Make of images ``(…, c, h, w)`` from 0 to 1 what a card's network takes in."""
-    mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (how.mean, how.std))
-    return ((images * (255 * how.scale) - mean) / std).contiguous(memory_format=torch.channels_last)
+    mean, std = (images.new_tensor(v).view(-1, 1, 1) for v in (spec.mean, spec.std))
+    return ((images * (255 * spec.scale) - mean) / std).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
-def floats(image: Tensor) -> Tensor:
+def to_float(image: Tensor) -> Tensor:
     """Return an image from 0 to 1; one in bytes takes a quarter of the memory until then."""
     return image / 255 if image.dtype == torch.uint8 else image
 
 
 @torch.inference_mode()
-def estimate(network: nn.Module, image: Tensor, how: Input) -> Tensor:
+def predict_density(model: nn.Module, image: Tensor, spec: ModelInput) -> Tensor:
     """Return what the network says ``(k, h/stride, w/stride)`` of one image ``(c, h, w)``.
 
     The image is from 0 to 1 or in bytes; its sides are multiples of the card's ``multiple_of``.
     """
-    image = floats(image).to(next(network.parameters()).device)
-    output: Tensor = network.eval()(normalised(image[None], how))
+    image = to_float(image).to(next(model.parameters()).device)
+    output: Tensor = model.eval()(normalise(image[None], spec))
     return output[0].float().cpu()
 
 
-def count(network: nn.Module, image: Tensor, how: Input) -> float:
+def predict_count(model: nn.Module, image: Tensor, spec: ModelInput) -> float:
     """Count all of an image ``(c, h, w)``, in strips: memory does not grow with its height."""
-    halo, height = int(network.halo), image.shape[1]  # type: ignore[arg-type]
+    halo, height = int(model.halo), image.shape[1]  # type: ignore[arg-type]
     total = 0.0
-    for top in range(0, height, STRIP):
-        end = min(top + STRIP, height)
+    for top in range(0, height, STRIP_ROWS):
+        end = min(top + STRIP_ROWS, height)
         first, last = max(0, top - halo), min(height, end + halo)
-        said = estimate(network, image[:, first:last], how)
+        said = predict_density(model, image[:, first:last], spec)
         cell = (last - first) // said.shape[1]
         total += float(said[:, (top - first) // cell : (end - first) // cell].sum())
     return total
 
 
-def off_in_tiles(network: nn.Module, image: Tensor, how: Input, context: int) -> float:
+def tiling_error(model: nn.Module, image: Tensor, spec: ModelInput, context: int) -> float:
     """Return by which part a count is off that is made tile by tile, with so much context.
 
     Tiles have `SIDE` pixels; of the image ``(c, h, w)`` only whole ones are looked at.
     """
-    h, w = (length // SIDE * SIDE for length in image.shape[1:])
+    h, w = (length // TILE_SIDE * TILE_SIDE for length in image.shape[1:])
     image, total = image[:, :h, :w], 0.0
-    for y in range(0, h, SIDE):
-        for x in range(0, w, SIDE):
+    for y in range(0, h, TILE_SIDE):
+        for x in range(0, w, TILE_SIDE):
             y0, x0 = max(0, y - context), max(0, x - context)
-            near = image[:, y0 : y + SIDE + context, x0 : x + SIDE + context]
-            said = estimate(network, near, how)
+            near = image[:, y0 : y + TILE_SIDE + context, x0 : x + TILE_SIDE + context]
+            said = predict_density(model, near, spec)
             cell = near.shape[1] // said.shape[1]
-            top, left, n = (y - y0) // cell, (x - x0) // cell, SIDE // cell
+            top, left, n = (y - y0) // cell, (x - x0) // cell, TILE_SIDE // cell
             total += float(said[:, top : top + n, left : left + n].sum())
-    return abs(total / count(network, image, how) - 1)
+    return abs(total / predict_count(model, image, spec) - 1)
 
 
-def measure(network: nn.Module, pictures: Iterable[Counted], how: Input) -> dict[str, float]:
+def count_metrics(
+    model: nn.Module, images: Iterable[CountedImage], spec: ModelInput
+) -> dict[str, float]:
     """Count every picture; return the mean absolute error, also over the mean, and the bias."""
-    pairs = np.array([(count(network, p.image, how), p.count) for p in pictures])
+    pairs = np.array([(predict_count(model, p.image, spec), p.count) for p in images])
     error = pairs[:, 0] - pairs[:, 1]
     mae, mean = float(np.abs(error).mean()), float(pairs[:, 1].mean())
     return {
@@ -124,7 +128,7 @@ def measure(network: nn.Module, pictures: Iterable[Counted], how: Input) -> dict
 
 
 @dataclass(frozen=True)
-class Density:
+class DensityTask:
     """Learn to count.
 
     Parameters
@@ -137,7 +141,7 @@ class Density:
     choose, test
         Whole pictures by the name of their lot, to choose by and to report on.
     gauge
-        Those that the gain is set on; `choose` by default.
+        Those that the gain is set on; `validation` by default.
     windows
         As `density_loss` takes them.
     worst
@@ -148,18 +152,18 @@ class Density:
         See `Lesson`.
     """
 
-    card: Card
+    card: ModelCard
     sources: dict[str, Any]
     stream: Callable[[int, int], Dataset[Batch]]
-    choose: Mapping[str, Sequence[Counted]]
-    test: Mapping[str, Sequence[Counted]]
+    validation: Mapping[str, Sequence[CountedImage]]
+    test: Mapping[str, Sequence[CountedImage]]
     windows: Sequence[tuple[int, float, float]] = WINDOWS
-    worst: int | None = None
-    gauge: Mapping[str, Sequence[Counted]] | None = None
+    hard_negatives: int | None = None
+    calibration: Mapping[str, Sequence[CountedImage]] | None = None
     steps: int = 3600
-    rate: float = 3e-3
+    learning_rate: float = 3e-3
 
-    def begin(self) -> nn.Module:
+    def create_model(self) -> nn.Module:
         """Return a network of random weights."""
         return build(self.card.architecture)
 
@@ -167,33 +171,35 @@ class Density:
         """Return the stream."""
         return self.stream(steps, seed)
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Compare counts in windows."""
         images, density = batch
-        images = normalised(images, self.card.input)
-        if self.worst is not None:
-            kept = self._kept(network, images, density)
+        images = normalise(images, self.card.input)
+        if self.hard_negatives is not None:
+            kept = self._select_images(model, images, density)
             images, density = images[kept], density[kept]
-        return density_loss(network(images).float(), density, self.windows)
+        return density_loss(model(images).float(), density, self.windows)
 
     @torch.no_grad()
-    def _kept(self, network: nn.Module, images: Tensor, density: Tensor) -> Tensor:
+    def _select_images(self, model: nn.Module, images: Tensor, density: Tensor) -> Tensor:
         """Return which images are learned from."""
-        held = density.sum((1, 2, 3)) > EMPTY
+        held = density.sum((1, 2, 3)) > EMPTY_BELOW
         empty = torch.nonzero(~held).ravel()
-        if len(empty) <= (self.worst or 0):
+        if len(empty) <= (self.hard_negatives or 0):
             return torch.arange(len(images), device=images.device)
-        seen = network.eval()(images[empty]).float().sum((1, 2, 3))
-        network.train()
-        worst = empty[seen.topk(self.worst or 0).indices]
+        seen = model.eval()(images[empty]).float().sum((1, 2, 3))
+        model.train()
+        worst = empty[seen.topk(self.hard_negatives or 0).indices]
         return torch.cat([torch.nonzero(held).ravel(), worst]).sort().values
 
-    def judge(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """Return the mean absolute error over the mean count, for each lot to choose by."""
         how = self.card.input
-        return {k: measure(network, lot, how)["mae_over_mean"] for k, lot in self.choose.items()}
+        return {
+            k: count_metrics(model, lot, how)["mae_over_mean"] for k, lot in self.validation.items()
+        }
 
-    def calibrate(self, network: nn.Module) -> dict[str, float]:
+    def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Scale the density so that counts are off by as small a part as can be, on average.
 
         What was not seen in training is missed more often than what was; one number makes up
@@ -201,40 +207,40 @@ class Density:
         """
         how = self.card.input
         gains = []
-        for lot in (self.gauge or self.choose).values():
-            pairs = [(count(network, picture.image, how), picture.count) for picture in lot]
+        for lot in (self.calibration or self.validation).values():
+            pairs = [(predict_count(model, picture.image, how), picture.count) for picture in lot]
             found, there = np.array([pair for pair in pairs if pair[1]]).T
-            gains.append(best_gain(found, there))
+            gains.append(fit_gain(found, there))
         gain = float(np.exp(np.mean(np.log(gains))))
-        network.rescale(gain)  # type: ignore[operator]
+        model.rescale(gain)  # type: ignore[operator]
         return {"gain": round(gain, 4)}
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return the errors of the counts of each lot to test with."""
         how, context = self.card.input, self.card.output.context
         told = {
             "what": "error of the counts of whole pictures that were not learned from",
             "pictures": {name: len(lot) for name, lot in self.test.items()},
-            **{name: measure(network, lot, how) for name, lot in self.test.items()},
+            **{name: count_metrics(model, lot, how) for name, lot in self.test.items()},
         }
         if context is not None:
             told["context"] = {
-                "what": f"by which part counts are off in tiles of {SIDE} px with {context} around",
+                "what": f"by which part counts are off in tiles of {TILE_SIDE} px with {context} around",
                 **{
-                    name: round(off_in_tiles(network, lot[0].image, how, context), 4)
+                    name: round(tiling_error(model, lot[0].image, how, context), 4)
                     for name, lot in self.test.items()
-                    if min(lot[0].image.shape[1:]) >= SIDE
+                    if min(lot[0].image.shape[1:]) >= TILE_SIDE
                 },
             }
         return told
 
 
-def best_gain(found: NDArray[np.float64], there: NDArray[np.float64]) -> float:
-    """Return the factor of `found` that makes the mean of their errors, over `there`, smallest.
+def fit_gain(predicted: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """Return the factor of `predicted` that makes the mean of their errors, over `expected`, smallest.
 
     That is the median of their ratios, each with the weight of its inverse.
     """
-    ratios = there / np.maximum(found, 1e-9)
+    ratios = expected / np.maximum(predicted, 1e-9)
     order = np.argsort(ratios)
     weights = np.cumsum(1 / ratios[order])
     return float(ratios[order][np.searchsorted(weights, weights[-1] / 2)])

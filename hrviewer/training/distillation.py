@@ -20,23 +20,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from hrviewer.models.card import Architecture, Card
+from hrviewer.models.card import Architecture, ModelCard
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
-from hrviewer.models.pack import Pack
-from hrviewer.training.density_task import best_gain, build, floats, halo, normalised
+from hrviewer.models.pack import ModelBundle
+from hrviewer.training.density_task import build, fit_gain, halo, normalise, to_float
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.task import Batch
 
-__all__ = ["KINDS", "PICKED", "Student", "derived", "glance", "named"]
+__all__ = [
+    "DISTILLATION_SPECS",
+    "SELECTED_FRACTION",
+    "DistilledScout",
+    "derive_card",
+    "model_reference",
+    "run_scout",
+]
 
 
-PICKED = 0.1
+SELECTED_FRACTION = 0.1
 """Part of the tiles that a strategy looks at closer, about: by which choices are judged."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class DistillationSpec:
     """What the students of a role have in common.
 
     Attributes
@@ -55,44 +62,44 @@ class Kind:
     architecture: str
     params: Mapping[str, Any]
     stride: int
-    down: int
+    downsample: int
     multiple_of: int
     windows: Sequence[tuple[int, float, float]]
     tile: int = 512
     fixed: bool = False
 
 
-KINDS = {
-    "scout": Kind(
+DISTILLATION_SPECS = {
+    "scout": DistillationSpec(
         "density-unet",
         {"widths": [16, 32, 48, 64], "blocks": [1, 1, 1], "variance": True, "unit": 1.0},
         stride=4,
-        down=8,
+        downsample=8,
         multiple_of=16,
         windows=((1, 1.0, 0.3), (4, 0.5, 1.0), (8, 0.3, 2.0)),
     ),
-    "scout/2": Kind(
+    "scout/2": DistillationSpec(
         "density-unet",
         {"widths": [8, 16, 24, 32], "blocks": [1, 1, 1], "variance": True, "unit": 0.25},
         stride=4,
-        down=2,
+        downsample=2,
         multiple_of=16,
         windows=((1, 1.0, 0.02), (4, 0.5, 0.1), (8, 0.5, 0.2), (32, 0.3, 1.0)),
         tile=1024,
     ),
-    "scanner": Kind(
+    "scanner": DistillationSpec(
         "density-scanner",
         {"variance": True, "unit": 0.25},
         stride=8,
-        down=1,
+        downsample=1,
         multiple_of=8,
         windows=((1, 1.0, 0.02), (2, 0.5, 0.03), (8, 0.5, 0.1), (16, 0.3, 0.2)),
     ),
-    "transformer": Kind(
+    "transformer": DistillationSpec(
         "token-transformer",
         {"variance": True, "unit": 0.5},
         stride=4,
-        down=1,
+        downsample=1,
         multiple_of=16,
         windows=((1, 1.0, 0.03), (2, 0.5, 0.05), (4, 0.5, 0.1)),
         tile=16,
@@ -106,7 +113,7 @@ of several sizes (`TokenStudent`), whose windows are of the largest square's cel
 
 
 @dataclass(frozen=True)
-class Student:
+class DistilledScout:
     """Learn to guess, for less, what main would count.
 
     Parameters
@@ -129,30 +136,30 @@ class Student:
         See `Lesson`.
     """
 
-    card: Card
+    card: ModelCard
     sources: dict[str, Any]
     teacher: Network
     stream: Callable[[int, int], Dataset[Batch]]
-    choose: Sequence[Tensor]
+    validation: Sequence[Tensor]
     test: Sequence[Tensor]
     windows: Sequence[tuple[int, float, float]]
     tile: int = 256
     steps: int = 1500
-    rate: float = 3e-3
-    _known: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    learning_rate: float = 3e-3
+    _teacher_outputs: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
     """What main says of whole pictures, which are asked about again and again."""
     ROLE: ClassVar[str] = "scout"
 
     @classmethod
-    def of(
+    def from_bundle(
         cls,
         pack: Path,
         sources: dict[str, Any],
         stream: Callable[[int, int], Dataset[Batch]],
         *,
         role: str = "",
-        down: int | None = None,
-        choose: Sequence[Tensor],
+        downsample: int | None = None,
+        validation: Sequence[Tensor],
         test: Sequence[Tensor],
         device: str = "auto",
         **rest: Any,
@@ -181,29 +188,31 @@ class Student:
         UserError
             Where the pack lacks a network that is learned from, or has one that will not do.
         """
-        networks = Pack.read(pack)
+        networks = ModelBundle.read(pack)
         teacher = networks.load("main", device)
-        own = cls._follows(networks, teacher.card, role or cls.ROLE, down, device)
+        own = cls._derive(networks, teacher.card, role or cls.ROLE, downsample, device)
         own |= {"teacher": teacher}
-        by = {name: named(it.card) for name, it in own.items() if isinstance(it, Network)}
-        return cls(sources=sources | by, stream=stream, choose=choose, test=test, **{**own, **rest})
+        by = {name: model_reference(it.card) for name, it in own.items() if isinstance(it, Network)}
+        return cls(
+            sources=sources | by, stream=stream, validation=validation, test=test, **{**own, **rest}
+        )
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    def _derive(
+        cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
         """Return those attributes of a lesson that follow from a pack: its card, and whose."""
-        kind = KINDS.get(f"{role}/{down}", KINDS[role])
+        kind = DISTILLATION_SPECS.get(f"{role}/{downsample}", DISTILLATION_SPECS[role])
         what = Architecture(
             name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
         )
         shape = {
-            "downsample": down or kind.down,
+            "downsample": downsample or kind.downsample,
             "multiple_of": kind.multiple_of,
             "tile": kind.tile,
             "fixed": kind.fixed,
         }
-        card = derived(
+        card = derive_card(
             main,
             role,
             what,
@@ -222,7 +231,7 @@ class Student:
         )
         return {"card": card, "windows": kind.windows}
 
-    def begin(self) -> nn.Module:
+    def create_model(self) -> nn.Module:
         """Return a network of random weights."""
         return build(self.card.architecture)
 
@@ -230,34 +239,34 @@ class Student:
         """Return the stream."""
         return self.stream(steps, seed)
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Compare the counts in windows with main's; let the variance explain what is left."""
         (images,) = batch
-        return self._missed(self._say(network, images), images)
+        return self._prediction_loss(self._predict(model, images), images)
 
-    def _missed(self, said: Tensor, images: Tensor) -> Tensor:
+    def _prediction_loss(self, said: Tensor, images: Tensor) -> Tensor:
         """Return the loss of what was said of images."""
         mean, variance = said.float().chunk(2, 1)
-        target = self._main(images)
+        target = self._teacher_density(images)
         return density_loss(mean, target, self.windows) + 0.1 * variance_loss(
             mean, variance, target
         )
 
-    def judge(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """Return how well it does on the pictures to choose by."""
-        return _figures(*self._tiles(network, self.choose))
+        return _distillation_metrics(*self._tile_sums(model, self.validation))
 
-    def calibrate(self, network: nn.Module) -> dict[str, float]:
+    def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Make its counts as nearly main's as can be, then the spread of its errors as expected."""
-        tiles, pictures = self._tiles(network, self.choose)
-        gain = best_gain(pictures[:, 0], pictures[:, 2])
-        network.rescale(gain)  # type: ignore[operator]
-        tiles, _ = self._tiles(network, self.choose)
-        spread = _spread(tiles)
-        network.rescale(1.0, spread**2)  # type: ignore[operator]
+        tiles, pictures = self._tile_sums(model, self.validation)
+        gain = fit_gain(pictures[:, 0], pictures[:, 2])
+        model.rescale(gain)  # type: ignore[operator]
+        tiles, _ = self._tile_sums(model, self.validation)
+        spread = _error_spread(tiles)
+        model.rescale(1.0, spread**2)  # type: ignore[operator]
         return {"gain": round(float(gain), 4), "spread_before": round(spread, 4)}
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return how well it does on the pictures to test with, and what it costs."""
         return {
             "what": f"against main, on tiles of {self.tile} px of {len(self.test)} pictures that "
@@ -265,64 +274,66 @@ class Student:
             "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
             "share within 1.96 of it; share of main's count in the tenth of the tiles with most; "
             "share of the absolute errors that is left beyond the tenth with most doubt",
-            **_figures(*self._tiles(network, self.test)),
-            "flops_over_mains": round(self._cost(network), 5),
+            **_distillation_metrics(*self._tile_sums(model, self.test)),
+            "flops_over_mains": round(self._relative_flops(model), 5),
         }
 
-    def _cost(self, network: nn.Module) -> float:
+    def _relative_flops(self, model: nn.Module) -> float:
         """Return the FLOPs of looking at an image, over those of main."""
         how = self.card.input
-        hollow = copy.deepcopy(network).to("meta")
-        flops = count_flops(hollow, "forward", (1, how.count, how.tile, how.tile))
+        hollow = copy.deepcopy(model).to("meta")
+        flops = count_flops(hollow, "forward", (1, how.channel_count, how.tile, how.tile))
         whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
         return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
 
     @property
-    def _cell(self) -> int:
+    def _cell_side(self) -> int:
         """Side of what one number of its answer speaks of, in native pixels."""
         return int(self.card.stride * self.card.input.downsample)
 
-    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+    def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return what it says ``(n, 2k, rows, columns)`` of images ``(n, 3, h, w)``."""
-        said: Tensor = network(normalised(self._view(images), self.card.input))
+        said: Tensor = model(normalise(self._model_input(images), self.card.input))
         return said
 
-    def _view(self, images: Tensor) -> Tensor:
+    def _model_input(self, images: Tensor) -> Tensor:
         """Return what it sees of images: shrunk, and where it leaves out a margin, with one."""
         small = F.avg_pool2d(images, int(self.card.input.downsample))
         return F.pad(small, [self.card.output.margin] * 4, mode="reflect")
 
-    def _main(self, images: Tensor) -> Tensor:
+    def _teacher_density(self, images: Tensor) -> Tensor:
         """Return main's density of images ``(n, 3, h, w)``, summed over the student's cells."""
-        prepared = normalised(images, self.teacher.card.input).float().cpu().numpy()
+        prepared = normalise(images, self.teacher.card.input).float().cpu().numpy()
         density = torch.from_numpy(self.teacher(prepared)).to(images.device)
-        cell = self._cell // self.teacher.stride
+        cell = self._cell_side // self.teacher.stride
         return F.avg_pool2d(density, cell) * cell * cell
 
-    def _mains(self, picture: Tensor, image: Tensor) -> Tensor:
+    def _cached_teacher_density(self, picture: Tensor, image: Tensor) -> Tensor:
         """Return main's density of a picture, of which `image` is the part that is judged."""
-        if id(picture) not in self._known:
-            self._known[id(picture)] = self._main(image)[0]
-        return self._known[id(picture)]
+        if id(picture) not in self._teacher_outputs:
+            self._teacher_outputs[id(picture)] = self._teacher_density(image)[0]
+        return self._teacher_outputs[id(picture)]
 
-    def _tiles(
-        self, network: nn.Module, pictures: Sequence[Tensor]
+    def _tile_sums(
+        self, model: nn.Module, images: Sequence[Tensor]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return count, variance and main's count, of each tile and of each picture: ``(n, 3)``."""
-        side, place = self.tile // self._cell, next(network.parameters()).device
+        side, place = self.tile // self._cell_side, next(model.parameters()).device
         tiles = []
-        for picture in pictures:
+        for picture in images:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = floats(picture[None, :, :h, :w])
+            image = to_float(picture[None, :, :h, :w])
             with torch.inference_mode():
-                said = self._say(network.eval(), image.to(place))[0].float().cpu()
-            sums = [x.sum(0) for x in (*said.chunk(2), self._mains(picture, image))]
+                said = self._predict(model.eval(), image.to(place))[0].float().cpu()
+            sums = [
+                x.sum(0) for x in (*said.chunk(2), self._cached_teacher_density(picture, image))
+            ]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
             tiles.append(maps.flatten(1).T.double().numpy())
         return np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
 
 
-def derived(main: Card, role: str, what: Architecture, **fields: Any) -> Card:
+def derive_card(main: ModelCard, role: str, architecture: Architecture, **fields: Any) -> ModelCard:
     """Return the card of a network that learns from ``main``: main's, but for some fields.
 
     Raises
@@ -333,47 +344,47 @@ def derived(main: Card, role: str, what: Architecture, **fields: Any) -> Card:
     changes = {
         "name": f"{main.name}-{role}",
         "title": f"{main.title}: its {role}",
-        "architecture": what,
+        "architecture": architecture,
         "sha256": None,
         "training": {},
         "metrics": {},
     }
     card = main.model_copy(update=changes | fields)
-    return Card.of(card.model_dump(), f"the {role} of {main.name}")
+    return ModelCard.from_dict(card.model_dump(), f"the {role} of {main.name}")
 
 
-def glance(scout: Network, images: Tensor) -> tuple[Tensor, int]:
+def run_scout(scout: Network, images: Tensor) -> tuple[Tensor, int]:
     """Return what a scout says ``(n, k, rows, columns)`` of images, and its cells' native side.
 
     Images ``(n, 3, h, w)`` are from 0 to 1 at main's native scale.
     """
     down = int(scout.card.input.downsample)
-    prepared = normalised(F.avg_pool2d(images, down), scout.card.input).float().cpu().numpy()
+    prepared = normalise(F.avg_pool2d(images, down), scout.card.input).float().cpu().numpy()
     return torch.from_numpy(scout(prepared)), scout.stride * down
 
 
-def named(card: Card) -> dict[str, Any]:
+def model_reference(card: ModelCard) -> dict[str, Any]:
     """Return what tells a network from all others, for the cards of those that learn from it."""
     return {"name": card.name, "sha256": card.sha256}
 
 
-def _spread(tiles: NDArray[Any]) -> float:
+def _error_spread(tiles: NDArray[Any]) -> float:
     """Return the root mean square of the errors over the standard deviations given for them."""
     mean, variance, there = tiles.T
     return float(np.sqrt(((mean - there) ** 2 / variance).mean()))
 
 
-def _figures(tiles: NDArray[Any], pictures: NDArray[Any]) -> dict[str, float]:
+def _distillation_metrics(tiles: NDArray[Any], images: NDArray[Any]) -> dict[str, float]:
     """Return what is reported of a student, from ``(n, 3)`` of tiles and of pictures."""
     mean, variance, there = tiles.T
-    n = max(1, round(PICKED * len(mean)))
+    n = max(1, round(SELECTED_FRACTION * len(mean)))
     best, doubted = (np.argsort(-by, kind="stable")[:n] for by in (mean, variance))
     off = np.abs(mean - there)
-    error = np.abs(pictures[:, 0] - pictures[:, 2]).mean() / pictures[:, 2].mean()
+    error = np.abs(images[:, 0] - images[:, 2]).mean() / images[:, 2].mean()
     figures = {
         "count_error": error,
         "correlation": np.corrcoef(mean, there)[0, 1],
-        "spread": _spread(tiles),
+        "spread": _error_spread(tiles),
         "coverage_95": (off <= 1.96 * np.sqrt(variance)).mean(),
         "found_in_top_tenth": there[best].sum() / there.sum(),
         "left_beyond_tenth": 1 - off[doubted].sum() / max(off.sum(), 1e-12),

@@ -16,28 +16,28 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.models.card import Architecture, Card, Input, Output
+from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
-from hrviewer.models.pack import Pack
-from hrviewer.training.density_task import build, halo, normalised
-from hrviewer.training.distillation import Student, derived
+from hrviewer.models.pack import ModelBundle
+from hrviewer.training.density_task import build, halo, normalise
+from hrviewer.training.distillation import DistilledScout, derive_card
 from hrviewer.training.task import Batch
 
-__all__ = ["Coder", "Reader"]
+__all__ = ["EncoderTask", "HeadTask"]
 
-WIDTH = 24
+EMBEDDING_WIDTH = 24
 """Numbers in a code."""
 STRIDE = 16
 """Pixels a side that a code stands for."""
 WINDOWS = ((1, 1.0, 0.02), (4, 0.5, 0.06), (8, 0.3, 0.15))
 """As `density_loss` takes them, in codes."""
-LOOKS = 0.1
+RECONSTRUCTION_WEIGHT = 0.1
 """How much the looks of a place matter beside what is counted there."""
 
 
 @dataclass(frozen=True)
-class Coder(Student):
+class EncoderTask(DistilledScout):
     """Learn to encode what ``main`` counts, and what it looks like.
 
     Parameters
@@ -48,13 +48,13 @@ class Coder(Student):
         Weights to begin with, by their names.
     """
 
-    rate: float = 1e-3
-    start: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    learning_rate: float = 1e-3
+    initial_weights: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
     ROLE: ClassVar[str] = "encoder"
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    def _derive(
+        cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
         like = main.architecture
         trunk = like.params if like is not None and like.name == "density-unet" else {}
@@ -62,14 +62,14 @@ class Coder(Student):
         what = Architecture(
             name="density-encoder",
             params={
-                "codes": WIDTH,
+                "codes": EMBEDDING_WIDTH,
                 "classes": len(main.classes),
                 # As main down to an eighth; what is below it is cheap, and there to be left out.
-                "widths": [*widths[:3], 2 * WIDTH],
+                "widths": [*widths[:3], 2 * EMBEDDING_WIDTH],
                 "blocks": [*blocks[:2], 1],
             },
         )
-        card = derived(
+        card = derive_card(
             main,
             role,
             what,
@@ -79,45 +79,47 @@ class Coder(Student):
                     "tile": 512,
                     "multiple_of": STRIDE,
                     "fixed": False,
-                    "downsample": float(down or 1),
+                    "downsample": float(downsample or 1),
                 }
             ),
-            output=Output(stride=STRIDE, halo=halo(what), width=WIDTH),
+            output=ModelOutput(stride=STRIDE, halo=halo(what), width=EMBEDDING_WIDTH),
         )
         # As much of main as fits is what it begins with.
-        weights = load_file(networks.weights("main")) if trunk else {}
+        weights = load_file(bundle.weights("main")) if trunk else {}
         return {"card": card, "windows": WINDOWS, "start": weights}
 
-    def begin(self) -> nn.Module:
+    def create_model(self) -> nn.Module:
         """Return a network that has main's weights wherever they fit."""
         network = build(self.card.architecture)
         own = network.state_dict()
-        fits = {k: v for k, v in self.start.items() if k in own and v.shape == own[k].shape}
+        fits = {
+            k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape
+        }
         network.load_state_dict(own | fits)
         return network
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Ask its own two heads what is there, and what it looks like."""
         (images,) = batch
-        seen = normalised(self._view(images), self.card.input)
-        codes = network(seen)
+        seen = normalise(self._model_input(images), self.card.input)
+        codes = model(seen)
         small = F.pixel_unshuffle(F.avg_pool2d(seen, 4), STRIDE // 4)
-        looks = F.mse_loss(network.picture(codes).float(), small)  # type: ignore[operator]
-        return self._missed(network.guide(codes), images) + LOOKS * looks  # type: ignore[operator]
+        looks = F.mse_loss(model.picture(codes).float(), small)  # type: ignore[operator]
+        return self._prediction_loss(model.guide(codes), images) + RECONSTRUCTION_WEIGHT * looks  # type: ignore[operator]
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return how well its own head does, and how much smaller codes are than the image."""
-        figures = super().examine(network)
-        pixels = self._cell**2 * self.card.input.count
-        return figures | {"codes_over_pixels": round(2 * WIDTH / pixels, 5)}
+        figures = super().evaluate(model)
+        pixels = self._cell_side**2 * self.card.input.channel_count
+        return figures | {"codes_over_pixels": round(2 * EMBEDDING_WIDTH / pixels, 5)}
 
-    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
-        said: Tensor = network.guide(super()._say(network, images))  # type: ignore[operator]
+    def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
+        said: Tensor = model.guide(super()._predict(model, images))  # type: ignore[operator]
         return said
 
 
 @dataclass(frozen=True)
-class Reader(Student):
+class HeadTask(DistilledScout):
     """Learn to read from codes, which stay as they are, what ``main`` counts.
 
     Parameters
@@ -133,38 +135,38 @@ class Reader(Student):
     ROLE: ClassVar[str] = "head"
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    def _derive(
+        cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        encoder = networks.load("encoder", device)
-        width = encoder.card.answers
+        encoder = bundle.load("encoder", device)
+        width = encoder.card.prediction_channels
         what = Architecture(
             name="code-head",
             params={"codes": width, "classes": len(main.classes), "variance": True},
         )
-        card = derived(
+        card = derive_card(
             main,
             role,
             what,
-            input=Input(channels=width, tile=32),
-            output=Output(stride=1, halo=halo(what), classes=main.classes, variance=True),
+            input=ModelInput(channels=width, tile=32),
+            output=ModelOutput(stride=1, halo=halo(what), classes=main.classes, variance=True),
         )
         return {"card": card, "windows": WINDOWS, "encoder": encoder}
 
     @property
-    def _cell(self) -> int:
+    def _cell_side(self) -> int:
         return int(self.encoder.stride * self.encoder.card.input.downsample)
 
-    def _say(self, network: nn.Module, images: Tensor) -> Tensor:
+    def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
         how = self.encoder.card.input
         small = F.avg_pool2d(images, int(how.downsample))
-        codes = self.encoder(normalised(small, how).float().cpu().numpy())
+        codes = self.encoder(normalise(small, how).float().cpu().numpy())
         # As they are kept.
-        said: Tensor = network(torch.from_numpy(codes).half().float().to(images.device))
+        said: Tensor = model(torch.from_numpy(codes).half().float().to(images.device))
         return said
 
-    def _cost(self, network: nn.Module) -> float:
+    def _relative_flops(self, model: nn.Module) -> float:
         side, tile = self.card.input.tile, self.teacher.card.input.tile
         hollow = build(self.card.architecture).to("meta")
-        flops = count_flops(hollow, "forward", (1, self.card.input.count, side, side))
-        return flops / (self.teacher.flops(tile, tile) * (side * self._cell / tile) ** 2)
+        flops = count_flops(hollow, "forward", (1, self.card.input.channel_count, side, side))
+        return flops / (self.teacher.flops(tile, tile) * (side * self._cell_side / tile) ** 2)

@@ -17,35 +17,35 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
-from hrviewer.errors import UserError
-from hrviewer.training.task import Lesson
+from hrviewer.errors import HrviewerError
+from hrviewer.training.task import TrainingTask
 
 __all__ = ["train"]
 
-EVERY = 100
+CHECKPOINT_EVERY = 100
 """Steps between checkpoints."""
-JUDGED = 4
+VALIDATIONS = 4
 """How often it is judged on the way."""
 
-Watch = Callable[[int, float, dict[str, float] | None], None]
+StepCallback = Callable[[int, float, dict[str, float] | None], None]
 
 
 def train(
-    lesson: Lesson,
+    task: TrainingTask,
     checkpoint: Path,
     *,
     steps: int,
     seed: int = 0,
     device: str = "cpu",
     workers: int = 1,
-    further: Mapping[str, Tensor] | None = None,
-    watch: Watch = lambda step, loss, figures: None,
+    initial_weights: Mapping[str, Tensor] | None = None,
+    on_step: StepCallback = lambda step, loss, figures: None,
 ) -> tuple[nn.Module, float]:
     """Learn a lesson, from `checkpoint` if it exists.
 
     Parameters
     ----------
-    lesson : Lesson
+    task : Lesson
         What is learned.
     checkpoint : Path
         Written every 100 steps. Of another lesson, number of steps or seed it is refused.
@@ -56,9 +56,9 @@ def train(
         torch's.
     workers : int
         Processes that make batches; 0 makes them here.
-    further : mapping of str to Tensor, optional
+    initial_weights : mapping of str to Tensor, optional
         Weights to go on from, at a third of the lesson's rate, instead of what it begins with.
-    watch : callable
+    on_step : callable
         Is told each step's number, the recent loss, and every so often what the judges say.
 
     Returns
@@ -75,10 +75,10 @@ def train(
     """
     place = torch.device(device)
     torch.manual_seed(seed)
-    network = lesson.begin()
-    rate = lesson.rate
-    if further is not None:
-        network.load_state_dict(further)
+    network = task.create_model()
+    rate = task.learning_rate
+    if initial_weights is not None:
+        network.load_state_dict(initial_weights)
         rate /= 3
     if not steps:
         return network.eval().to(place), 0.0
@@ -94,12 +94,12 @@ def train(
         "optimizer": optimizer,
         "schedule": schedule,
     }
-    run = [lesson.card.meaning, steps, seed, further is not None]
+    run = [task.card.cache_key, steps, seed, initial_weights is not None]
     start, spent = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=place, weights_only=True)
         if state["run"] != run:
-            raise UserError(f"{checkpoint} is of another run: remove it, or name another one")
+            raise HrviewerError(f"{checkpoint} is of another run: remove it, or name another one")
         for name, part in parts.items():
             part.load_state_dict(state[name])
         torch.set_rng_state(state["chance"].cpu())
@@ -111,7 +111,7 @@ def train(
         return spent + (time.monotonic() - since) / 60
 
     batches = DataLoader(
-        Subset(lesson.batches(steps, seed), range(start, steps)),
+        Subset(task.batches(steps, seed), range(start, steps)),
         batch_size=None,
         num_workers=workers,
         # Of its own: what lessons draw must not depend on how often a loader was begun.
@@ -123,7 +123,7 @@ def train(
     for step, batch in enumerate(batches, start=start + 1):
         network.train()
         with torch.autocast(place.type, torch.bfloat16):
-            loss = lesson.loss(network, [part.to(place) for part in batch])
+            loss = task.loss(network, [part.to(place) for part in batch])
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -132,16 +132,16 @@ def train(
         average.update_parameters(network)
         value = loss.item()
         if not math.isfinite(value):
-            raise UserError(f"the loss is {value} at step {step}: lower the lesson's rate")
+            raise HrviewerError(f"the loss is {value} at step {step}: lower the lesson's rate")
         recent += (value - recent) * max(0.01, 1 / (step - start))
         figures = None
-        if step % max(1, steps // JUDGED) == 0:
-            figures = lesson.judge(average.module.eval())
-        if step % EVERY == 0 or step == steps:
+        if step % max(1, steps // VALIDATIONS) == 0:
+            figures = task.validate(average.module.eval())
+        if step % CHECKPOINT_EVERY == 0 or step == steps:
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"run": run, "step": step, "minutes": minutes()}
             _save(state | {"chance": torch.get_rng_state()}, checkpoint)
-        watch(step, recent, figures)
+        on_step(step, recent, figures)
     kept: nn.Module = average.module
     return kept.eval(), minutes()
 

@@ -21,65 +21,65 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Architecture, Card, Output
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import Architecture, ModelCard, ModelOutput
 from hrviewer.models.network import Network
-from hrviewer.models.pack import Pack
-from hrviewer.training.density_task import build, floats, halo, normalised
-from hrviewer.training.distillation import Student, derived, glance
+from hrviewer.models.pack import ModelBundle
+from hrviewer.training.density_task import build, halo, normalise, to_float
+from hrviewer.training.distillation import DistilledScout, derive_card, run_scout
 from hrviewer.training.task import Batch
 
-__all__ = ["Chooser", "reinforce", "reward"]
+__all__ = ["PolicyTask", "reinforce", "reward"]
 
 STRIDE = 16
 """Of its card: shrunk pixels a side of the tile that is looked at or not."""
-BANK = 150
+BANK_SIZE = 150
 """Batches that are drawn; again and again, since asking main is what takes time."""
-DRAWS = 16
+SAMPLES_PER_IMAGE = 16
 """How often tiles are drawn for a picture, each step."""
-EXPLORE = 0.2
+EXPLORATION = 0.2
 """How far chances are drawn to the middle, so that nothing is never tried."""
-MOST = 10.0
+MAX_REWARD = 10.0
 """What a look earns at most, in prices: one that finds a crowd must not drown all the others."""
-LOOKED = 0.1
+TARGET_FRACTION = 0.1
 """Part of the tiles that one who knew everything would look at: what sets the price."""
 
 
 @dataclass(frozen=True)
-class Known:
+class PolicyTargets:
     """What is known of pictures.
 
     Attributes
     ----------
-    view : Tensor
+    model_input : Tensor
         What the policy sees, ``(n, 3, h, w)``.
     gain : Tensor
         By how much a look at each tile corrects the count there, ``(n, rows, columns)``.
-    doubt : Tensor
+    uncertainty : Tensor
         The standard deviation that the scout gives for its count there, likewise.
     """
 
-    view: Tensor
+    model_input: Tensor
     gain: Tensor
-    doubt: Tensor
+    uncertainty: Tensor
 
 
-class Numbers(Dataset[Batch]):
+class BatchIndices(Dataset[Batch]):
     """The seed and the number of what is to be learned from, again and again."""
 
-    def __init__(self, steps: int, seed: int, bank: int) -> None:
-        self.steps, self.seed, self.bank = steps, seed, bank
+    def __init__(self, steps: int, seed: int, bank_size: int) -> None:
+        self.steps, self.seed, self.bank_size = steps, seed, bank_size
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
         """Return ``(seed, number)``."""
-        return (torch.tensor([self.seed, step % self.bank]),)
+        return (torch.tensor([self.seed, step % self.bank_size]),)
 
 
 @dataclass(frozen=True)
-class Chooser(Student):
+class PolicyTask(DistilledScout):
     """Learn where ``main`` is worth a look, given what the scout says.
 
     Parameters
@@ -98,108 +98,114 @@ class Chooser(Student):
     scout: Network = field(kw_only=True)
     ROLE: ClassVar[str] = "policy"
     _streams: dict[int, Dataset[Batch]] = field(default_factory=dict, init=False, repr=False)
-    _recalled: dict[tuple[int, int], Known] = field(default_factory=dict, init=False, repr=False)
-    _judged: dict[int, Known] = field(default_factory=dict, init=False, repr=False)
+    _batch_targets: dict[tuple[int, int], PolicyTargets] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _image_targets: dict[int, PolicyTargets] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    def _derive(
+        cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        if "scout" not in networks.roles:
-            raise UserError(
-                f"the pack {networks.name!r} has no scout, whose counts a policy is to better: "
+        if "scout" not in bundle.roles:
+            raise HrviewerError(
+                f"the pack {bundle.name!r} has no scout, whose counts a policy is to better: "
                 "teach it first"
             )
-        scout = networks.load("scout", device)
+        scout = bundle.load("scout", device)
         seen = scout.card  # which is what the policy sees, too, where it is not told another scale
         what = Architecture(name="tile-policy")
-        down = down or int(seen.input.downsample)
-        shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False, "downsample": down}
-        card = derived(
+        downsample = downsample or int(seen.input.downsample)
+        shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False, "downsample": downsample}
+        card = derive_card(
             main,
             role,
             what,
             task="saliency",
             input=seen.input.model_copy(update=shape),
-            output=Output(stride=STRIDE, halo=halo(what), classes=("look",), activation="sigmoid"),
+            output=ModelOutput(
+                stride=STRIDE, halo=halo(what), classes=("look",), activation="sigmoid"
+            ),
         )
-        return {"card": card, "windows": (), "tile": STRIDE * down, "scout": scout}
+        return {"card": card, "windows": (), "tile": STRIDE * downsample, "scout": scout}
 
-    def begin(self) -> nn.Module:
+    def create_model(self) -> nn.Module:
         """Return a network that would look at a few tiles."""
         return build(self.card.architecture)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return numbers: pictures are recalled by them."""
-        return Numbers(steps, seed, BANK)
+        return BatchIndices(steps, seed, BANK_SIZE)
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Make likelier what earned more than the policy's own best choice."""
         seed, number = map(int, batch[0])
-        if (seed, number) not in self._recalled:
+        if (seed, number) not in self._batch_targets:
             if seed not in self._streams:  # to make one may take longer than to draw from it
-                self._streams[seed] = self.stream(BANK, seed)
+                self._streams[seed] = self.stream(BANK_SIZE, seed)
             (images,) = self._streams[seed][number]
-            self._recalled[seed, number] = self._know(images)
-        known, place = self._recalled[seed, number], batch[0].device
-        logits = network(normalised(known.view.to(place), self.card.input)).float()[:, 0]
-        return reinforce(logits, known.gain.to(place), self._price())
+            self._batch_targets[seed, number] = self._measure_targets(images)
+        known, place = self._batch_targets[seed, number], batch[0].device
+        logits = model(normalise(known.model_input.to(place), self.card.input)).float()[:, 0]
+        return reinforce(logits, known.gain.to(place), self._patch_price())
 
-    def judge(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """Return what it earns on the pictures to choose by, and how often it looks."""
-        figures = self._figures(network, self.choose)
+        figures = self._metrics(model, self.validation)
         return {name: figures[name] for name in ("looked_at", "corrected", "reward")}
 
-    def calibrate(self, network: nn.Module) -> dict[str, float]:
+    def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Set nothing; say the price of a look."""
-        return {"price": round(self._price(), 4)}
+        return {"price": round(self._patch_price(), 4)}
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return what it earns on the pictures to test with, beside others that look as often."""
         return {
             "what": f"on tiles of {self.tile} px of {len(self.test)} pictures that were not "
             "learned from: the share that it looks at; what part of the scout's absolute errors "
             "that corrects; the same for as many looks at random, where the scout is least sure, "
             "and where its errors are largest; the reward for each tile, in prices of a look",
-            **self._figures(network, self.test),
-            "flops_over_mains": round(self._cost(network), 5),
+            **self._metrics(model, self.test),
+            "flops_over_mains": round(self._relative_flops(model), 5),
         }
 
-    def _know(self, images: Tensor) -> Known:
+    def _measure_targets(self, images: Tensor) -> PolicyTargets:
         """Ask main and the scout about pictures ``(n, 3, h, w)``, from 0 to 1."""
-        view = self._view(images)
-        k = self.teacher.card.answers
-        said, cell = glance(self.scout, images)
+        view = self._model_input(images)
+        k = self.teacher.card.prediction_channels
+        said, cell = run_scout(self.scout, images)
         cells = self.tile // cell
         tiles = F.avg_pool2d(said, cells) * cells**2
         guess, variance = tiles[:, :k].sum(1), tiles[:, k:].sum(1)
-        there = self._main(images).cpu().sum(1)
+        there = self._teacher_density(images).cpu().sum(1)
         doubt = (variance if said.shape[1] > k else guess).clamp(min=0).sqrt()
-        return Known(view.cpu(), (there - guess).abs(), doubt)
+        return PolicyTargets(view.cpu(), (there - guess).abs(), doubt)
 
-    def _price(self) -> float:
+    def _patch_price(self) -> float:
         """Return what a look costs, in corrected counts: so much that few are worth it."""
-        gains = torch.cat([self._picture(p).gain.flatten() for p in self.choose])
-        return max(float(torch.quantile(gains, 1 - LOOKED)), 1e-6)
+        gains = torch.cat([self._targets_of(p).gain.flatten() for p in self.validation])
+        return max(float(torch.quantile(gains, 1 - TARGET_FRACTION)), 1e-6)
 
-    def _picture(self, picture: Tensor) -> Known:
+    def _targets_of(self, picture: Tensor) -> PolicyTargets:
         """Return what is known of a whole picture."""
-        if id(picture) not in self._judged:
+        if id(picture) not in self._image_targets:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            self._judged[id(picture)] = self._know(floats(picture[None, :, :h, :w]))
-        return self._judged[id(picture)]
+            self._image_targets[id(picture)] = self._measure_targets(
+                to_float(picture[None, :, :h, :w])
+            )
+        return self._image_targets[id(picture)]
 
-    def _figures(self, network: nn.Module, pictures: Sequence[Tensor]) -> dict[str, float]:
-        place, price = next(network.parameters()).device, self._price()
+    def _metrics(self, model: nn.Module, images: Sequence[Tensor]) -> dict[str, float]:
+        place, price = next(model.parameters()).device, self._patch_price()
         looked: list[NDArray[Any]] = []
         gain, doubt = (
-            np.concatenate([getattr(self._picture(p), name).flatten().numpy() for p in pictures])
+            np.concatenate([getattr(self._targets_of(p), name).flatten().numpy() for p in images])
             for name in ("gain", "doubt")
         )
-        for picture in pictures:
-            view = normalised(self._picture(picture).view.to(place), self.card.input)
+        for picture in images:
+            view = normalise(self._targets_of(picture).model_input.to(place), self.card.input)
             with torch.inference_mode():
-                looked.append((network.eval()(view).float() > 0).flatten().cpu().numpy())
+                looked.append((model.eval()(view).float() > 0).flatten().cpu().numpy())
         chosen = np.concatenate(looked)
         n, whole = int(chosen.sum()), float(gain.sum()) or 1.0
 
@@ -216,7 +222,7 @@ class Chooser(Student):
         }
 
 
-def reward(looks: Tensor, gain: Tensor, price: float) -> Tensor:
+def reward(selected: Tensor, gain: Tensor, price: float) -> Tensor:
     """Return what looks earn, tile by tile: what they correct, in prices, less their price.
 
     Parameters
@@ -228,7 +234,7 @@ def reward(looks: Tensor, gain: Tensor, price: float) -> Tensor:
     price
         Of a look, in the unit of `gain`.
     """
-    return looks * ((gain / price).clamp(max=MOST) - 1)
+    return selected * ((gain / price).clamp(max=MAX_REWARD) - 1)
 
 
 def reinforce(logits: Tensor, gain: Tensor, price: float) -> Tensor:
@@ -242,8 +248,8 @@ def reinforce(logits: Tensor, gain: Tensor, price: float) -> Tensor:
         As `reward` takes them.
     """
     chance = torch.sigmoid(logits)
-    drawn_by = (1 - EXPLORE) * chance + EXPLORE * (1 - chance)
-    shape = (DRAWS, *logits.shape)
+    drawn_by = (1 - EXPLORATION) * chance + EXPLORATION * (1 - chance)
+    shape = (SAMPLES_PER_IMAGE, *logits.shape)
     looks = (torch.rand(shape, device=logits.device) < drawn_by.detach()).float()
     best = (logits > 0).float()
     # The reward is a sum over tiles, and each is drawn by itself: what others earn would only

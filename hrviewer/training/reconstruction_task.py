@@ -11,24 +11,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Network
-from hrviewer.models.pack import Pack
-from hrviewer.training.density_task import floats, normalised
-from hrviewer.training.encoder_tasks import STRIDE, Coder
+from hrviewer.models.pack import ModelBundle
+from hrviewer.training.density_task import normalise, to_float
+from hrviewer.training.encoder_tasks import STRIDE, EncoderTask
 from hrviewer.training.task import Batch
 
-__all__ = ["Reconstructor"]
+__all__ = ["DenoisingTask"]
 
-NOISE, TINT = 0.05, 0.1
+NOISE_STD, TINT_STD = 0.05, 0.1
 """Standard deviations of what is added to every pixel, and to each channel of a picture."""
-STRENGTHS = np.logspace(-2, 4, 13)
+RIDGE_STRENGTHS = np.logspace(-2, 4, 13)
 """Between which a ridge regression chooses."""
 
 
 @dataclass(frozen=True)
-class Reconstructor(Coder):
+class DenoisingTask(EncoderTask):
     """Learn to encode what a place looks like, from spoiled pictures of it.
 
     As the autoencoder among the encoders of Neural Image Compression (Tellez et al., TPAMI 2019):
@@ -43,90 +43,92 @@ class Reconstructor(Coder):
         The pack's own encoder, where it has one.
     """
 
-    rate: float = 3e-3
-    rival: Network | None = None
+    learning_rate: float = 3e-3
+    reference_encoder: Network | None = None
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    def _derive(
+        cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        own = super()._follows(networks, main, role, down, device)
-        rival = networks.load("encoder", device) if "encoder" in networks.roles else None
+        own = super()._derive(bundle, main, role, downsample, device)
+        rival = bundle.load("encoder", device) if "encoder" in bundle.roles else None
         return own | {"start": {}, "rival": rival}
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Compare what was reconstructed with what was not spoiled."""
         (images,) = batch
-        return self._unlike(network, images, spoiled(images))
+        return self._reconstruction_error(model, images, add_noise(images))
 
-    def judge(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """Return the mean squared error of the pictures to choose by, as main sees them."""
-        network = network.eval()
-        place = next(network.parameters()).device
+        model = model.eval()
+        place = next(model.parameters()).device
         with torch.inference_mode():
             off = [
-                float(self._unlike(network, image, image))
-                for image in (floats(picture[None]).to(place) for picture in self.choose)
+                float(self._reconstruction_error(model, image, image))
+                for image in (to_float(picture[None]).to(place) for picture in self.validation)
             ]
         return {"unlike": round(float(np.mean(off)), 4)}
 
-    def calibrate(self, network: nn.Module) -> dict[str, float]:
+    def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Set nothing: codes have no unit."""
         return {}
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return what a ridge regression from codes to main's counts is worth, of both encoders."""
-        place = next(network.parameters()).device
-        network = network.eval()
+        place = next(model.parameters()).device
+        model = model.eval()
 
         def own(images: Tensor) -> Tensor:
-            codes: Tensor = network(normalised(self._view(images.to(place)), self.card.input))
+            codes: Tensor = model(normalise(self._model_input(images.to(place)), self.card.input))
             return codes.float().cpu()
 
         told = {
-            "what": f"main's counts by a ridge regression from codes, fitted to {len(self.choose)} "
+            "what": f"main's counts by a ridge regression from codes, fitted to {len(self.validation)} "
             f"pictures, on {len(self.test)} others that were not learned from: error of the "
             f"counts over their mean, correlation on tiles of {self.tile} px; the same of the "
             "encoder that was taught what main counts",
-            **self._read(own),
+            **self._ridge_metrics(own),
         }
-        rival = self.rival
+        rival = self.reference_encoder
         if rival is not None:
             how = rival.card.input
 
             def theirs(images: Tensor) -> Tensor:
-                return torch.from_numpy(rival(normalised(self._view(images), how).numpy()))
+                return torch.from_numpy(rival(normalise(self._model_input(images), how).numpy()))
 
-            told["taught_by_main"] = self._read(theirs)
+            told["taught_by_main"] = self._ridge_metrics(theirs)
         return told
 
-    def _unlike(self, network: nn.Module, images: Tensor, shown: Tensor) -> Tensor:
+    def _reconstruction_error(self, model: nn.Module, images: Tensor, shown: Tensor) -> Tensor:
         """Return the mean squared error of images at a quarter of the size, as `main` sees them."""
-        clean, seen = (normalised(self._view(x), self.card.input) for x in (images, shown))
+        clean, seen = (normalise(self._model_input(x), self.card.input) for x in (images, shown))
         small = F.pixel_unshuffle(F.avg_pool2d(clean, 4), STRIDE // 4)
-        return F.mse_loss(network.picture(network(seen)).float(), small)  # type: ignore[operator]
+        return F.mse_loss(model.picture(model(seen)).float(), small)  # type: ignore[operator]
 
-    def _read(self, encode: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def _ridge_metrics(self, encode: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """Fit a head to codes of the pictures to choose by; return how it does on the others."""
         try:
             from sklearn.linear_model import RidgeCV
         except ImportError:
-            raise UserError('scikit-learn is missing: pip install "hrviewer[fit]"') from None
+            raise HrviewerError('scikit-learn is missing: pip install "hrviewer[fit]"') from None
 
         def known(pictures: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
             pairs = []
             for picture in pictures:
                 h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-                image = floats(picture[None, :, :h, :w])
+                image = to_float(picture[None, :, :h, :w])
                 with torch.inference_mode():
-                    pairs.append((encode(image)[0], self._mains(picture, image).sum(0)))
+                    pairs.append(
+                        (encode(image)[0], self._cached_teacher_density(picture, image).sum(0))
+                    )
             return pairs
 
-        learned = known(self.choose)
+        learned = known(self.validation)
         codes = torch.cat([c.flatten(1) for c, _ in learned], 1).T.numpy()
         counts = torch.cat([n.flatten() for _, n in learned]).numpy()
-        head = RidgeCV(alphas=STRENGTHS).fit(codes, counts)
-        side, tiles, off, there = self.tile // self._cell, [], 0.0, 0.0
+        head = RidgeCV(alphas=RIDGE_STRENGTHS).fit(codes, counts)
+        side, tiles, off, there = self.tile // self._cell_side, [], 0.0, 0.0
         for c, n in known(self.test):
             said = torch.from_numpy(head.predict(c.flatten(1).T.numpy())).reshape(n.shape)
             both = torch.stack([said.float(), n])
@@ -136,7 +138,7 @@ class Reconstructor(Coder):
         return {"count_error": round(off / there, 4), "correlation": round(float(correlation), 4)}
 
 
-def spoiled(images: Tensor) -> Tensor:
+def add_noise(images: Tensor) -> Tensor:
     """Return images ``(n, 3, h, w)`` with noise and another tint."""
-    tint = TINT * torch.randn(*images.shape[:2], 1, 1, device=images.device)
-    return images + tint + NOISE * torch.randn_like(images)
+    tint = TINT_STD * torch.randn(*images.shape[:2], 1, 1, device=images.device)
+    return images + tint + NOISE_STD * torch.randn_like(images)

@@ -11,20 +11,20 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from hrviewer.models.card import Card, read_json
-from hrviewer.models.pack import Pack
-from hrviewer.training.task import Course
+from hrviewer.models.card import ModelCard, read_json
+from hrviewer.models.pack import ModelBundle
+from hrviewer.training.task import TaskSet
 
 __all__ = ["round_weights", "write_role"]
 
 
 @torch.no_grad()
-def round_weights(network: nn.Module) -> None:
+def round_weights(model: nn.Module) -> None:
     """Round matrices and kernels to half precision, as they are written: half the size.
 
     What is one number for each channel stays as it is, since variances may be tiny.
     """
-    for weight in network.parameters():
+    for weight in model.parameters():
         if weight.ndim > 1:
             weight.copy_(weight.half())
 
@@ -32,10 +32,10 @@ def round_weights(network: nn.Module) -> None:
 def write_role(
     folder: Path,
     name: str,
-    course: Course,
+    task_set: TaskSet,
     role: str,
-    network: nn.Module,
-    card: Card,
+    model: nn.Module,
+    card: ModelCard,
     *,
     training: dict[str, Any],
     metrics: dict[str, Any],
@@ -62,21 +62,21 @@ def write_role(
     folder.mkdir(parents=True, exist_ok=True)
     file, weights = folder / "pack.json", folder / f"{role}.safetensors"
     pack: Any = read_json(file) if file.exists() else {"roles": {}}
-    data = save({k: _written(v) for k, v in network.state_dict().items()})
+    data = save({k: _as_stored(v) for k, v in model.state_dict().items()})
     sha256 = hashlib.sha256(data).hexdigest()
     whole = card.model_copy(update={"sha256": sha256, "training": training, "metrics": metrics})
     pack["roles"][role] = {
         "weights": weights.name,
         "card": whole.model_dump(mode="json", exclude_defaults=True),
     }
-    pack = {"name": name, "title": course.title, "description": course.description} | {
+    pack = {"name": name, "title": task_set.title, "description": task_set.description} | {
         "roles": pack["roles"]
     }
     weights.write_bytes(data)
     file.write_text(json.dumps(pack, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    Pack.read(folder).load(role, "cpu")
+    ModelBundle.read(folder).load(role, "cpu")
 
 
-def _written(value: Tensor) -> Tensor:
+def _as_stored(value: Tensor) -> Tensor:
     value = value.cpu().contiguous()
     return value.half() if value.is_floating_point() and value.ndim > 1 else value

@@ -15,25 +15,25 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.models.card import Card
-from hrviewer.models.pack import Pack
+from hrviewer.models.card import ModelCard
+from hrviewer.models.pack import ModelBundle
 from hrviewer.models.perturbed_topk import PerturbedTopK
 from hrviewer.training.density_task import build
-from hrviewer.training.distillation import PICKED, Student
+from hrviewer.training.distillation import SELECTED_FRACTION, DistilledScout
 from hrviewer.training.task import Batch
 
-__all__ = ["Picker"]
+__all__ = ["TopKScout"]
 
-SIDE = 128
+TILE_SIDE = 128
 """Side of the tiles between which is chosen, native pixels."""
 SAMPLES, SIGMA = 200, 0.3
 """Of the perturbed top-k; scores are logarithms of standard deviations."""
-WEIGHT = 0.5
+ERROR_WEIGHT = 0.5
 """Of the error that is left, beside what a distilled scout learns."""
 
 
 @dataclass(frozen=True)
-class Picker(Student):
+class TopKScout(DistilledScout):
     """Learn to guess what ``main`` would count, and to doubt where a look would correct most.
 
     Parameters
@@ -44,44 +44,48 @@ class Picker(Student):
         The pack's scout as it was, to compare with.
     """
 
-    distilled: nn.Module | None = field(default=None, repr=False)
+    baseline: nn.Module | None = field(default=None, repr=False)
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    def _derive(
+        cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        own = super()._follows(networks, main, role, down, device)
-        if role in networks.roles:
+        own = super()._derive(bundle, main, role, downsample, device)
+        if role in bundle.roles:
             before = build(own["card"].architecture)
-            before.load_state_dict(load_file(networks.weights(role)))
+            before.load_state_dict(load_file(bundle.weights(role)))
             own["distilled"] = before.eval()
         return own
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Add to what a distilled scout learns the error that is left beyond its choice."""
         (images,) = batch
-        said = self._say(network, images).float()
-        mean, variance = (tiles_of(x, SIDE // self._cell) for x in said.chunk(2, 1))
-        error = (tiles_of(self._main(images), SIDE // self._cell) - mean).abs()
-        return self._missed(said, images) + WEIGHT * left_over(error.detach(), variance)
+        said = self._predict(model, images).float()
+        mean, variance = (tile_sums(x, TILE_SIDE // self._cell_side) for x in said.chunk(2, 1))
+        error = (
+            tile_sums(self._teacher_density(images), TILE_SIDE // self._cell_side) - mean
+        ).abs()
+        return self._prediction_loss(said, images) + ERROR_WEIGHT * remaining_error(
+            error.detach(), variance
+        )
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return a scout's figures, and how the distilled one does."""
-        figures = super().examine(network)
-        if self.distilled is not None:
-            before = super().examine(self.distilled)
+        figures = super().evaluate(model)
+        if self.baseline is not None:
+            before = super().evaluate(self.baseline)
             figures["distilled"] = {name: before[name] for name in before.keys() - {"what"}}
         return figures
 
 
-def left_over(error: Tensor, variance: Tensor) -> Tensor:
+def remaining_error(error: Tensor, variance: Tensor) -> Tensor:
     """Return what part of the errors of tiles ``(m,)`` is left beyond the tenth with most doubt."""
-    chooser = PerturbedTopK(max(1, round(PICKED * len(error))), SAMPLES, SIGMA)
+    chooser = PerturbedTopK(max(1, round(SELECTED_FRACTION * len(error))), SAMPLES, SIGMA)
     chosen = chooser(0.5 * variance.log()[None]).sum(1)[0]
     left: Tensor = (error * (1 - chosen)).sum() / error.sum().clamp(min=1e-6)
     return left
 
 
-def tiles_of(maps: Tensor, side: int) -> Tensor:
+def tile_sums(maps: Tensor, side: int) -> Tensor:
     """Return the sums of maps ``(n, k, h, w)`` over tiles of `side` cells and over k, ``(m,)``."""
     return F.avg_pool2d(maps.sum(1, keepdim=True), side).flatten() * side * side

@@ -16,33 +16,33 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from hrviewer.geometry import Rect, surroundings
-from hrviewer.ground_truth import Truth
-from hrviewer.pyramid.synthetic import Recipe, make_recipe
-from hrviewer.training.density_task import Counted
+from hrviewer.geometry import Rect, context_rings
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
+from hrviewer.training.density_task import CountedImage
 from hrviewer.training.task import Batch
 
 __all__ = [
-    "CHOOSE",
     "TEST",
     "TRAIN",
-    "Pieces",
-    "Whole",
-    "counted",
-    "density",
-    "picture",
-    "surround",
+    "VALIDATION",
+    "CropStream",
+    "FullImages",
+    "context_patches",
+    "counted_image",
+    "density_map",
+    "full_image",
 ]
 
-TRAIN, CHOOSE, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
+TRAIN, VALIDATION, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
 """Seeds of scenes to learn from, to choose between trainings by, and to test with. No others."""
 
-FARTHER = {2: 0.5, 4: 0.3, 8: 0.2}
+DOWNSCALES = {2: 0.5, 4: 0.3, 8: 0.2}
 """By how much pieces that are seen from farther are shrunk, and how often by each."""
 
 
 @dataclass(frozen=True)
-class Pieces(Dataset[Batch]):
+class CropStream(Dataset[Batch]):
     """Batches of pieces of scenes at full resolution, each of the seed and its number alone.
 
     Parameters
@@ -51,7 +51,7 @@ class Pieces(Dataset[Batch]):
         Of the scene.
     steps, seed : int
         How many batches, and what chance is drawn from. The pieces of a batch are of different
-        scenes; `again` batches in a row are of the same ones, since a scene may take longer to
+        scenes; `batches_per_image` batches in a row are of the same ones, since a scene may take longer to
         make than a piece of it to draw.
     size, side : int
         Of the scenes, and of the pieces, in pixels.
@@ -59,20 +59,20 @@ class Pieces(Dataset[Batch]):
         Pieces in each.
     stride : int
         Of the density that comes with the images, in pixels; 0 for images without it.
-    around : float
+    object_fraction : float
         Which share of the pieces is laid about an object, somewhere in the piece; the others lie
         anywhere. Most places are empty: without it, most of what is seen would say the same.
-    again : int
+    batches_per_image : int
         See `steps`.
     rings : int
         How many rings of coarse squares around each piece come with it, see `surround`.
-    growth : float
+    size_gradient : float
         How many times as large things are at the scene's lower border as at its upper one: pieces
         that may lie anywhere lie among things of every size as often.
-    shrunk : int
+    downscaled : int
         How many of a batch's pieces are seen from farther, shrunk by 2, 4 or 8 a side (`FARTHER`
         says how often each), so that what is learned holds for shrunk pictures, too.
-    crowding : float
+    density_exponent : float
         A place about an object is as likely as this power of how many it holds: with 0 who stands
         alone is seen as often as a crowd, with 1 each object as often as any other.
     """
@@ -84,12 +84,12 @@ class Pieces(Dataset[Batch]):
     side: int = 256
     batch: int = 8
     stride: int = 0
-    around: float = 0.5
-    again: int = 16
+    object_fraction: float = 0.5
+    batches_per_image: int = 16
     rings: int = 0
-    growth: float = 1.0
-    crowding: float = 0.0
-    shrunk: int = 0
+    size_gradient: float = 1.0
+    density_exponent: float = 0.0
+    downscaled: int = 0
 
     def __len__(self) -> int:
         return self.steps
@@ -101,53 +101,63 @@ class Pieces(Dataset[Batch]):
         """
         rng = np.random.default_rng((self.seed, step))
         images, densities, around = [], [], []
-        scenes = np.random.default_rng((self.seed, step // self.again)).choice(TRAIN, self.batch)
+        scenes = np.random.default_rng((self.seed, step // self.batches_per_image)).choice(
+            TRAIN, self.batch
+        )
         for i, number in enumerate(scenes):
-            scene = _scene(self.name, self.size, int(number))
-            scale = int(rng.choice([*FARTHER], p=[*FARTHER.values()])) if i < self.shrunk else 1
-            rect = self._place(_objects(self.name, self.size, int(number)), rng, scale)
-            images.append(_pixels(scene, rect, scale))
+            scene = _synthetic_image(self.name, self.size, int(number))
+            scale = (
+                int(rng.choice([*DOWNSCALES], p=[*DOWNSCALES.values()]))
+                if i < self.downscaled
+                else 1
+            )
+            rect = self._sample_rect(_object_points(self.name, self.size, int(number)), rng, scale)
+            images.append(_render(scene, rect, scale))
             if self.stride:
                 # What stands outside reaches in, and the other way round.
                 near = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
-                densities.append(density(scene.truth(near), rect, self.stride * scale))
+                densities.append(density_map(scene.ground_truth(near), rect, self.stride * scale))
             if self.rings:
-                around.append(surround(scene, self.size, rect, self.rings))
+                around.append(context_patches(scene, self.size, rect, self.rings))
         parts = [torch.stack(images).float() / 255]
         parts += [torch.stack(some) for some in (densities, around) if some]
         return tuple(parts)
 
-    def _place(self, objects: NDArray[np.float64], rng: np.random.Generator, scale: int) -> Rect:
+    def _sample_rect(
+        self, objects: NDArray[np.float64], rng: np.random.Generator, scale: int
+    ) -> Rect:
         """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
         side = self.side * scale
         last = self.size - side
         corner = rng.integers(last + 1, size=2)
-        if len(objects) and rng.random() < self.around:
+        if len(objects) and rng.random() < self.object_fraction:
             _, place, held = np.unique(
                 objects // side, axis=0, return_inverse=True, return_counts=True
             )
-            likely = held**self.crowding
+            likely = held**self.density_exponent
             chosen = rng.choice(len(held), p=likely / likely.sum())
             there = np.flatnonzero(place.ravel() == chosen)
             corner = objects[rng.choice(there)].astype(int) - corner % side
-        elif self.growth > 1:
-            corner[0] = last * (self.growth ** rng.random() - 1) / (self.growth - 1)
+        elif self.size_gradient > 1:
+            corner[0] = last * (self.size_gradient ** rng.random() - 1) / (self.size_gradient - 1)
         y, x = np.clip(corner, 0, last) // scale * scale
         return Rect(int(y), int(x), side, side)
 
 
 @lru_cache(maxsize=64)
-def _scene(name: str, size: int, seed: int) -> Recipe:
-    return make_recipe(name, size, seed)
+def _synthetic_image(name: str, size: int, seed: int) -> SyntheticImage:
+    return make_synthetic_image(name, size, seed)
 
 
 @lru_cache(maxsize=64)
-def _objects(name: str, size: int, seed: int) -> NDArray[np.float64]:
+def _object_points(name: str, size: int, seed: int) -> NDArray[np.float64]:
     """Return where the objects of a scene are, ``(n, 2)``."""
-    return _scene(name, size, seed).truth(Rect(0, 0, size, size)).points
+    return _synthetic_image(name, size, seed).ground_truth(Rect(0, 0, size, size)).points
 
 
-def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor:
+def density_map(
+    truth: GroundTruth, rect: Rect, stride: int, relative_spread: float = 0.15
+) -> Tensor:
     """Return the density of objects as a network of this stride is to say it.
 
     Each object is a Gaussian of mass 1 about its point, of which `rect` gets what lies in it.
@@ -170,7 +180,7 @@ def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor
     """
     spread = np.full(len(truth), stride / 2)
     if truth.boxes is not None:
-        spread = np.maximum(spread, soft * truth.boxes[:, 2:].min(axis=1))
+        spread = np.maximum(spread, relative_spread * truth.boxes[:, 2:].min(axis=1))
 
     def share(at: NDArray[np.float64], start: int, length: int) -> NDArray[np.float64]:
         edges = np.arange(start, start + length + 1, stride)
@@ -179,13 +189,15 @@ def density(truth: Truth, rect: Rect, stride: int, soft: float = 0.15) -> Tensor
     rows = share(truth.points[:, 0], rect.y, rect.h)
     columns = share(truth.points[:, 1], rect.x, rect.w)
     maps = [
-        rows[truth.kinds == kind].T @ columns[truth.kinds == kind]
+        rows[truth.class_ids == kind].T @ columns[truth.class_ids == kind]
         for kind in range(len(truth.classes))
     ]
     return torch.from_numpy(np.stack(maps)).float()
 
 
-def surround(scene: Recipe, size: int, rect: Rect, rings: int, patch: int = 16) -> Tensor:
+def context_patches(
+    image: SyntheticImage, size: int, rect: Rect, rings: int, patch: int = 16
+) -> Tensor:
     """Return the squares around a square piece, each shrunk to a patch.
 
     Returns
@@ -194,7 +206,7 @@ def surround(scene: Recipe, size: int, rect: Rect, rings: int, patch: int = 16) 
         ``(8 · rings, 3, patch, patch)``, from 0 to 1, in the order of `surroundings`; NaN where a
         square's middle lies outside the scene. What is beyond its border is reflected.
     """
-    whole, squares = Rect(0, 0, size, size), surroundings(rect, rings)
+    whole, squares = Rect(0, 0, size, size), context_rings(rect, rings)
     found = torch.full((len(squares), 3, patch, patch), torch.nan)
     for i, square in enumerate(squares):
         y, x = (int(at) for at in square.center)
@@ -204,7 +216,7 @@ def surround(scene: Recipe, size: int, rect: Rect, rings: int, patch: int = 16) 
         inside = square & whole
         # On the lattice of the scene's own overviews.
         near = Rect(inside.y // scale * scale, inside.x // scale * scale, inside.h, inside.w)
-        pixels = scene.render(near & whole, scale).astype(np.float32) / 255
+        pixels = image.render(near & whole, scale).astype(np.float32) / 255
         n = -(-square.h // scale)
         before = [max(0, -at) // scale for at in (square.y, square.x)]
         after = [max(0, n - pad - k) for pad, k in zip(before, pixels.shape, strict=False)]
@@ -215,13 +227,13 @@ def surround(scene: Recipe, size: int, rect: Rect, rings: int, patch: int = 16) 
     return found
 
 
-def picture(name: str, size: int, seed: int) -> Tensor:
+def full_image(name: str, size: int, seed: int) -> Tensor:
     """Return a whole scene in bytes, ``(3, size, size)``."""
-    return _pixels(make_recipe(name, size, seed), Rect(0, 0, size, size))
+    return _render(make_synthetic_image(name, size, seed), Rect(0, 0, size, size))
 
 
 @dataclass(frozen=True)
-class Whole(Sequence[Counted]):
+class FullImages(Sequence[CountedImage]):
     """Whole scenes and how many objects are in each, made whenever they are asked for.
 
     Parameters
@@ -241,14 +253,14 @@ class Whole(Sequence[Counted]):
 
     def __getitem__(self, number: Any) -> Any:
         """Return one scene."""
-        return counted(self.name, self.size, self.seeds[number])
+        return counted_image(self.name, self.size, self.seeds[number])
 
 
-def counted(name: str, size: int, seed: int) -> Counted:
+def counted_image(name: str, size: int, seed: int) -> CountedImage:
     """Return a whole scene and how many objects are in it."""
-    truth = make_recipe(name, size, seed).truth(Rect(0, 0, size, size))
-    return Counted(picture(name, size, seed), len(truth))
+    truth = make_synthetic_image(name, size, seed).ground_truth(Rect(0, 0, size, size))
+    return CountedImage(full_image(name, size, seed), len(truth))
 
 
-def _pixels(scene: Recipe, rect: Rect, scale: int = 1) -> Tensor:
-    return torch.from_numpy(scene.render(rect, scale)).permute(2, 0, 1)
+def _render(image: SyntheticImage, rect: Rect, scale: int = 1) -> Tensor:
+    return torch.from_numpy(image.render(rect, scale)).permute(2, 0, 1)

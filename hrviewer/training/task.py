@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
-from hrviewer.models.told import brief
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
+from hrviewer.models.told import short_message
 
-__all__ = ["GROUP", "Batch", "Course", "Lesson", "installed_courses"]
+__all__ = ["GROUP", "Batch", "TaskSet", "TrainingTask", "installed_task_sets"]
 
 GROUP = "hrviewer.lessons"
 """Entry points whose name is a pack's and whose value is its `Course`."""
@@ -24,7 +24,7 @@ Batch = Sequence[Tensor]
 """What one step learns from; what is in it is between a lesson's `batches` and its `loss`."""
 
 
-class Lesson(Protocol):
+class TrainingTask(Protocol):
     """What one role's network is, what it learns from, and how it is judged.
 
     Attributes
@@ -35,12 +35,12 @@ class Lesson(Protocol):
         What it learns from, in words and numbers; part of the card's `training`.
     steps : int
         How many are enough: under 20 minutes on two cores.
-    rate : float
+    learning_rate : float
         The highest rate of learning.
     """
 
     @property
-    def card(self) -> Card:  # noqa: D102
+    def card(self) -> ModelCard:  # noqa: D102
         ...
 
     @property
@@ -52,10 +52,10 @@ class Lesson(Protocol):
         ...
 
     @property
-    def rate(self) -> float:  # noqa: D102
+    def learning_rate(self) -> float:  # noqa: D102
         ...
 
-    def begin(self) -> nn.Module:
+    def create_model(self) -> nn.Module:
         """Return the network as it is before the first step; chance is torch's, and seeded."""
         ...
 
@@ -67,35 +67,35 @@ class Lesson(Protocol):
         """
         ...
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return what is to become small, a single number.
 
         The batch is on the network's device; what the network says may be in bfloat16.
         """
         ...
 
-    def judge(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, model: nn.Module) -> dict[str, float]:
         """Return a few figures on the data for choosing, to be shown while it learns."""
         ...
 
-    def calibrate(self, network: nn.Module) -> dict[str, float]:
+    def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Set, on the data for choosing, what one number can set; say which numbers."""
         ...
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return the card's figures, on data that it was never shown."""
         ...
 
 
 @dataclass(frozen=True)
-class Course:
+class TaskSet:
     """The lessons of one pack.
 
     Parameters
     ----------
     title, description : str
         The pack's, for a person to read.
-    lessons : mapping of role to function
+    tasks : mapping of role to function
         Another way to teach a role has its name, too: ``scout/topk``, for ``--by topk``. Each
         takes the folder of data (``--data``, or None) and the pack's folder, where networks
         that were taught before lie, and returns the role's lesson.
@@ -103,20 +103,20 @@ class Course:
 
     title: str
     description: str
-    lessons: Mapping[str, Callable[[Path | None, Path], Lesson]]
+    tasks: Mapping[str, Callable[[Path | None, Path], TrainingTask]]
 
 
-def installed_courses() -> dict[str, Callable[[], Course]]:
+def installed_task_sets() -> dict[str, Callable[[], TaskSet]]:
     """Return what loads the course of each pack of the installed plug-ins, by the pack's name."""
 
-    def loader(entry: Any) -> Callable[[], Course]:
-        def load() -> Course:
+    def loader(entry: Any) -> Callable[[], TaskSet]:
+        def load() -> TaskSet:
             try:
-                course: Course = entry.load()
+                course: TaskSet = entry.load()
             except Exception as error:
-                raise UserError(
+                raise HrviewerError(
                     f"the lessons of {entry.name} ({entry.value}) do not import "
-                    f"({brief(error)}): install its plug-in again"
+                    f"({short_message(error)}): install its plug-in again"
                 ) from error
             return course
 

@@ -18,28 +18,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.geometry import Rect, surroundings
-from hrviewer.models.card import Card
+from hrviewer.geometry import Rect, context_rings
+from hrviewer.models.card import ModelCard
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
-from hrviewer.models.pack import Pack
-from hrviewer.models.transformer import CELLS, PATCH, SIZES, squares
-from hrviewer.training.density_task import floats, normalised
-from hrviewer.training.distillation import Student, glance
+from hrviewer.models.pack import ModelBundle
+from hrviewer.models.transformer import CELLS, PATCH, SIZES, extract_squares
+from hrviewer.training.density_task import normalise, to_float
+from hrviewer.training.distillation import DistilledScout, run_scout
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.task import Batch
 
-__all__ = ["TokenStudent"]
+__all__ = ["TransformerTask"]
 
 SIDES = tuple(PATCH << i for i in range(SIZES))
 """Sides of the squares, in pixels."""
-JUDGED = 32
+EVALUATION_SIDE = 32
 """Side of the squares by which it is judged."""
 REGION = 512
 """Side of the squares whose tokens attend to each other."""
-BASE = 32
+MIN_SPLIT_SIDE = 32
 """Side of the smallest squares that are split."""
-SPLIT = 0.3
+SPLIT_THRESHOLD = 0.3
 """How much a square holds, as far as one can guess, that is split where each size's sum is set."""
 
 Tokens = tuple[Tensor, Tensor, Tensor]
@@ -47,7 +47,7 @@ Tokens = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Cut:
+class TokenGroup:
     """Squares that tile pictures, of one size.
 
     Attributes
@@ -72,7 +72,7 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class TokenStudent(Student):
+class TransformerTask(DistilledScout):
     """Learn to guess, square by square, what main would count.
 
     The stream's batches are images, or images and what is around each (`surround`). Squares are
@@ -83,21 +83,21 @@ class TokenStudent(Student):
     ROLE: ClassVar[str] = "transformer"
 
     @classmethod
-    def _follows(
-        cls, networks: Pack, main: Card, role: str, down: int | None, device: str
+    def _derive(
+        cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        scout = networks.load("scout", device) if "scout" in networks.roles else None
-        return {**super()._follows(networks, main, role, down, device), "scout": scout}
+        scout = bundle.load("scout", device) if "scout" in bundle.roles else None
+        return {**super()._derive(bundle, main, role, downsample, device), "scout": scout}
 
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Compare the counts in the squares' cells with main's, all sizes alike, and their sum."""
         images, *around = batch
-        counts = self._main(images)
-        guess = self._guess(images, counts)
-        cuts = self._cut(normalised(images, self.card.input), counts, guess)
-        context = [self._context(around[0], images.shape[-1])] if around else []
+        counts = self._teacher_density(images)
+        guess = self._estimate_content(images, counts)
+        cuts = self._make_tokens(normalise(images, self.card.input), counts, guess)
+        context = [self._context_tokens(around[0], images.shape[-1])] if around else []
         total, sums = images.new_zeros(()), images.new_zeros(2, len(images), len(self.card.classes))
-        for cut, said in zip(cuts, _joined(network, cuts, context), strict=True):
+        for cut, said in zip(cuts, _run_tokens(model, cuts, context), strict=True):
             if not len(said):
                 continue
             mean, variance = said.chunk(2, 1)
@@ -113,61 +113,63 @@ class TokenStudent(Student):
         whole: Tensor = total + 0.02 * density_loss(mine, there, ((1, 1.0, 1.0),))
         return whole
 
-    def calibrate(self, network: nn.Module) -> dict[str, float]:
+    def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Make the sums of its counts right for each size; then the spread of its errors.
 
         Each size where it is used: small squares where there is something, large ones elsewhere.
         """
-        gains = self._gains(network)
-        network.rescale(gains)  # type: ignore[operator]
-        spread = self.judge(network)["spread"]
-        network.rescale(1.0, spread**2)  # type: ignore[operator]
+        gains = self._gains(model)
+        model.rescale(gains)  # type: ignore[operator]
+        spread = self.validate(model)["spread"]
+        model.rescale(1.0, spread**2)  # type: ignore[operator]
         said = {f"gain_{s}": round(gain, 4) for s, gain in zip(SIDES, gains, strict=True)}
         return {**said, "spread_before": spread}
 
-    def examine(self, network: nn.Module) -> dict[str, Any]:
+    def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return how well it does on the pictures to test with, by size, and what it costs."""
-        found = super().examine(network)
-        errors = {side: self._off(network, self.test, side) for side in SIDES}
+        found = super().evaluate(model)
+        errors = {side: self._count_error(model, self.test, side) for side in SIDES}
         found["what"] += (
-            f"; all that on a grid of squares of {JUDGED} px. count_error_by_side: on grids of "
+            f"; all that on a grid of squares of {EVALUATION_SIDE} px. count_error_by_side: on grids of "
             "others. flops_over_mains: of the finest grid"
         )
         return found | {"count_error_by_side": {str(k): round(v, 4) for k, v in errors.items()}}
 
-    def _off(self, network: nn.Module, pictures: Sequence[Tensor], side: int) -> float:
+    def _count_error(self, model: nn.Module, images: Sequence[Tensor], side: int) -> float:
         """Return the error of the pictures' counts on a grid of one size, over their mean."""
         counts = []
-        place = next(network.parameters()).device
-        for picture in pictures:
+        place = next(model.parameters()).device
+        for picture in images:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = floats(picture[None, :, :h, :w])
+            image = to_float(picture[None, :, :h, :w])
             with torch.inference_mode():
-                mean, _ = self._say(network.eval(), image.to(place), side)[0].chunk(2)
-            counts.append((float(mean.sum()), float(self._mains(picture, image).sum())))
+                mean, _ = self._predict(model.eval(), image.to(place), side)[0].chunk(2)
+            counts.append(
+                (float(mean.sum()), float(self._cached_teacher_density(picture, image).sum()))
+            )
         mine, there = np.array(counts).T
         return float(np.abs(mine - there).mean() / there.mean())
 
-    def _gains(self, network: nn.Module) -> list[float]:
+    def _gains(self, model: nn.Module) -> list[float]:
         """Return main's sums over its own, for squares of each size where those are used.
 
         One object more on both sides: where there is nothing, nothing is learned.
         """
-        place = next(network.parameters()).device
+        place = next(model.parameters()).device
         sums = torch.ones(len(SIDES), 2)
-        for picture in self.choose:
+        for picture in self.validation:
             h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = floats(picture[None, :, :h, :w])
+            image = to_float(picture[None, :, :h, :w])
             side = min(REGION, h, w)
-            regions = squares(image, side, side).flatten(0, 2)
-            there = self._mains(picture, image)[None]
-            counts = squares(there, side // CELLS, side // CELLS).flatten(0, 2)
+            regions = extract_squares(image, side, side).flatten(0, 2)
+            there = self._cached_teacher_density(picture, image)[None]
+            counts = extract_squares(there, side // CELLS, side // CELLS).flatten(0, 2)
             for some, inside in zip(torch.split(regions, 8), torch.split(counts, 8), strict=True):
-                guess = self._guess(some, inside).to(place)
-                images = normalised(some.to(place), self.card.input)
-                cuts = self._cut(images, inside.to(place), guess, SPLIT)
+                guess = self._estimate_content(some, inside).to(place)
+                images = normalise(some.to(place), self.card.input)
+                cuts = self._make_tokens(images, inside.to(place), guess, SPLIT_THRESHOLD)
                 with torch.inference_mode():
-                    found = _joined(network.eval(), cuts)
+                    found = _run_tokens(model.eval(), cuts)
                 for cut, said in zip(cuts, found, strict=True):
                     both = torch.stack([said.chunk(2, 1)[0].sum(), cut.counts.sum()])
                     sums[SIDES.index(cut.side)] += both.cpu()
@@ -175,31 +177,33 @@ class TokenStudent(Student):
         gains: list[float] = (main / mine).tolist()
         return gains
 
-    def _cost(self, network: nn.Module) -> float:
+    def _relative_flops(self, model: nn.Module) -> float:
         """Return the FLOPs of the finest grid over those of main."""
-        hollow = copy.deepcopy(network).to("meta")
+        hollow = copy.deepcopy(model).to("meta")
         n = (REGION // PATCH) ** 2
-        flops = count_flops(hollow, "join", (n, self.card.input.count, PATCH, PATCH), (n, 4))
+        flops = count_flops(
+            hollow, "join", (n, self.card.input.channel_count, PATCH, PATCH), (n, 4)
+        )
         return flops / self.teacher.flops(REGION, REGION)
 
-    def _say(self, network: nn.Module, images: Tensor, side: int = JUDGED) -> Tensor:
-        said: Tensor = network(normalised(images, self.card.input), side)
+    def _predict(self, model: nn.Module, images: Tensor, side: int = EVALUATION_SIDE) -> Tensor:
+        said: Tensor = model(normalise(images, self.card.input), side)
         return said
 
-    def _guess(self, images: Tensor, counts: Tensor) -> Tensor:
+    def _estimate_content(self, images: Tensor, counts: Tensor) -> Tensor:
         """Return what is known of images' squares of `BASE` pixels, ``(n, rows, columns)``."""
         if self.scout is None:  # main's counts, and how far off such a guess may be
             cell, said = CELLS, counts * torch.randn(counts.shape).mul(0.5).exp().to(counts.device)
         else:
-            said, cell = glance(self.scout, images)
-        cells = BASE // cell
-        k = self.teacher.card.answers
+            said, cell = run_scout(self.scout, images)
+        cells = MIN_SPLIT_SIDE // cell
+        k = self.teacher.card.prediction_channels
         known: Tensor = F.avg_pool2d(said[:, :k].sum(1).clamp(min=0), cells) * cells**2
         return known.to(images.device)
 
-    def _cut(
+    def _make_tokens(
         self, images: Tensor, counts: Tensor, guess: Tensor, above: float | None = None
-    ) -> list[Cut]:
+    ) -> list[TokenGroup]:
         """Cut pictures ``(n, 3, h, w)``, whose cells hold `counts`, into squares.
 
         What holds more than `above` is split, as far as one can guess; at random by default.
@@ -217,10 +221,10 @@ class TokenStudent(Student):
         cuts = []
         for side in reversed(sides):
             finer = side // PATCH
-            inside = squares(counts, side // CELLS, CELLS) * finer**2
+            inside = extract_squares(counts, side // CELLS, CELLS) * finer**2
             split = torch.zeros_like(alive)
             if side > sides[0]:
-                cells = side // BASE
+                cells = side // MIN_SPLIT_SIDE
                 much = F.avg_pool2d(guess, cells) * cells**2 > threshold.to(place)
                 lucky = (torch.rand(alive.shape) < chance).to(place)
                 split = alive & torch.where(by_content, much, lucky)
@@ -228,25 +232,31 @@ class TokenStudent(Student):
             owner, rows, columns = taken.nonzero().T
             at = torch.stack((rows, columns, torch.ones_like(rows), torch.ones_like(rows)), 1)
             cuts.append(
-                Cut(side, squares(images, side)[taken], (at * side).float(), owner, inside[taken])
+                TokenGroup(
+                    side,
+                    extract_squares(images, side)[taken],
+                    (at * side).float(),
+                    owner,
+                    inside[taken],
+                )
             )
             alive = split.repeat_interleave(2, 1).repeat_interleave(2, 2)
         return cuts
 
-    def _context(self, around: Tensor, side: int) -> Tokens:
+    def _context_tokens(self, around: Tensor, side: int) -> Tokens:
         """Return the squares around pictures ``(n, 8 · rings, 3, 16, 16)``: a few rings of them."""
         n, total = around.shape[:2]
-        rects = surroundings(Rect(0, 0, side, side), total // 8)
+        rects = context_rings(Rect(0, 0, side, side), total // 8)
         boxes = torch.tensor([rect.astuple() for rect in rects], device=around.device).float()
         rings = torch.randint(0, total // 8 + 1, (n, 1))
         shown = (torch.arange(total) // 8 < rings).to(around.device)
         shown &= ~around.flatten(2).isnan().any(2)
         owner, which = shown.nonzero().T
-        return normalised(around[shown], self.card.input), boxes[which], owner
+        return normalise(around[shown], self.card.input), boxes[which], owner
 
 
-def _joined(
-    network: nn.Module, cuts: Sequence[Cut], context: Sequence[Tokens] = ()
+def _run_tokens(
+    model: nn.Module, cuts: Sequence[TokenGroup], context: Sequence[Tokens] = ()
 ) -> tuple[Tensor, ...]:
     """Return what a network says of squares among each other, ``(m, 2k, 4, 4)`` of each cut."""
     parts = [(cut.tokens, cut.boxes, cut.owner) for cut in cuts] + list(context)
@@ -256,6 +266,6 @@ def _joined(
     said = torch.empty_like(order)
     said[order] = torch.arange(len(order), device=order.device)
     lengths = owner.bincount().tolist()
-    found = network.join(packed, boxes[order], lengths)[said].float()  # type: ignore[operator]
+    found = model.join(packed, boxes[order], lengths)[said].float()  # type: ignore[operator]
     split: tuple[Tensor, ...] = torch.split(found, [len(part[0]) for part in parts])
     return split[: len(cuts)]

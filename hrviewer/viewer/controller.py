@@ -25,34 +25,34 @@ from napari.utils.notifications import show_error
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from hrviewer.app.maps.result_maps import Picture
-from hrviewer.app.services.annotation_service import Drawing
-from hrviewer.app.services.compare_service import Comparison
-from hrviewer.app.services.export_service import Exporter
-from hrviewer.app.services.ground_truth_service import TruthPoints, Truths
-from hrviewer.app.services.head_training import Labelling
-from hrviewer.app.services.live_service import Live
-from hrviewer.app.services.loading import Opener
-from hrviewer.app.services.patch_inspection import Clicking
-from hrviewer.app.services.run_loading import Reopener
-from hrviewer.app.services.run_queue import Series
-from hrviewer.app.services.run_service import Running, State
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.app.services.annotation_service import AnnotationService
+from hrviewer.app.services.compare_service import CompareService
+from hrviewer.app.services.export_service import ExportService
+from hrviewer.app.services.ground_truth_service import GroundTruthPoints, GroundTruthService
+from hrviewer.app.services.head_training import HeadTrainer
+from hrviewer.app.services.live_service import LiveService
+from hrviewer.app.services.loading import ImageLoader
+from hrviewer.app.services.patch_inspection import PatchInspector
+from hrviewer.app.services.run_loading import RunLoader
+from hrviewer.app.services.run_queue import RunQueue
+from hrviewer.app.services.run_service import RunService, RunState
 from hrviewer.app.services.run_worker import Status
-from hrviewer.engine import Device, Networks, ResultCache, streams_here
-from hrviewer.errors import UserError
+from hrviewer.engine import DeviceScheduler, LoadedModels, ResultCache, recommended_streams
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.models import Pack, installed_packs, open_pack
+from hrviewer.models import ModelBundle, installed_bundles, open_bundle
 from hrviewer.runs import Run
-from hrviewer.runs.priors import density_of
+from hrviewer.runs.priors import predicted_density
 from hrviewer.runs.runner import result_cache
 from hrviewer.strategies import Strategy, get_strategy, strategy_ids
 from hrviewer.viewer.image.geometry import screen_pixel, visible_rect
-from hrviewer.viewer.image.image_layer import is_base, pyramid_of
-from hrviewer.viewer.image.layer_refresh import follow
-from hrviewer.viewer.layers.annotation_layers import Annotations, Tool
+from hrviewer.viewer.image.image_layer import is_image_layer, pyramid_of
+from hrviewer.viewer.image.layer_refresh import auto_refresh
+from hrviewer.viewer.layers.annotation_layers import AnnotationLayers, AnnotationTool
 from hrviewer.viewer.layers.overlays import Overlays
-from hrviewer.viewer.layers.prior_map import drawn_map
-from hrviewer.viewer.layers.roi import RegionKind, chosen_rect, draw_region, shapes_of
+from hrviewer.viewer.layers.prior_map import rasterize_layer
+from hrviewer.viewer.layers.roi import RegionKind, region_layer, region_rect, start_region
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -69,64 +69,64 @@ class Controller:
         Where images and overlays are.
     cache : ResultCache, optional
         Results of earlier runs; this machine's by default.
-    folder : Path, optional
+    run_folder : Path, optional
         Where runs are written; the user's data folder by default.
-    polite : bool
+    low_priority : bool
         Whether networks give way to the window.
     """
 
-    base_changed = Signal()
-    pack_changed = Signal()
+    image_layer_changed = Signal()
+    model_changed = Signal()
     strategy_changed = Signal()
     state_changed = Signal(str)
-    progressed = Signal(object)
-    answered = Signal(str, str)
-    noted = Signal(list)
-    failed = Signal(str)
+    progress_changed = Signal(object)
+    estimate_changed = Signal(str, str)
+    notes_changed = Signal(list)
+    error_raised = Signal(str)
     overlays_changed = Signal()
-    looked = Signal(object)
+    patch_inspected = Signal(object)
     live_changed = Signal(bool)
-    live_told = Signal(str)
-    truth_told = Signal(str)
-    exported = Signal(float, str)
-    annotated = Signal(str)
+    live_status_changed = Signal(str)
+    ground_truth_status_changed = Signal(str)
+    export_progress_changed = Signal(float, str)
+    annotations_saved = Signal(str)
 
     def __init__(
         self,
         viewer: ViewerModel,
         *,
         cache: ResultCache | None = None,
-        folder: Path | None = None,
-        polite: bool = True,
+        run_folder: Path | None = None,
+        low_priority: bool = True,
     ) -> None:
         self.viewer = viewer
-        self.cache, self.folder, self.polite = cache, folder, polite
-        self.base: Image | None = None
-        self.pack: Pack | None = None
+        self.cache, self.run_folder, self.low_priority = cache, run_folder, low_priority
+        self.image_layer: Image | None = None
+        self.model: ModelBundle | None = None
         self.strategy: Strategy = get_strategy(strategy_ids()[0])
         self.params: dict[str, Any] = {}
         self.region: RegionKind = "whole"
         self.budget = ""
         self.device, self.precision = "auto", "float32"
-        self.hint: Layer | Literal["run"] | None = None
+        self.prior: Layer | Literal["run"] | None = None
         self.overlays: Overlays | None = None
         self.run: Run | None = None
-        self._device: Device | None = None
-        self._networks: Networks | None = None
+        self._scheduler: DeviceScheduler | None = None
+        self._loaded_models: LoadedModels | None = None
         self._closed = False
-        self.reader = ThreadPoolExecutor(1, "hrviewer-preview")
-        self.opener = Opener(self)
-        self.reopener = Reopener(self)
-        self.running = Running(self)
-        self.series = Series(self)
-        self.live = Live(self)
-        self.clicking = Clicking(self)
-        self.drawing = Drawing(self)
-        self.truths = Truths(self)
-        self.labelling = Labelling(self)
-        self.comparison = Comparison(self)
-        self.exporter = Exporter(self)
-        follow(viewer)
+        self.read_executor = ThreadPoolExecutor(1, "hrviewer-preview")
+        self.image_loader = ImageLoader(self)
+        self.run_loader = RunLoader(self)
+        self.run_service = RunService(self)
+        self.run_queue = RunQueue(self)
+        self.live = LiveService(self)
+        self.patch_inspector = PatchInspector(self)
+        self.annotation_service = AnnotationService(self)
+        self.ground_truth_service = GroundTruthService(self)
+        self.head_trainer = HeadTrainer(self)
+        self.compare_service = CompareService(self)
+        self.export_service = ExportService(self)
+        auto_refresh(viewer)
         layers = viewer.layers
         self._connections: list[tuple[Any, Any]] = [
             (layers.selection.events.active, self._on_active),
@@ -135,33 +135,33 @@ class Controller:
         ]
         for emitter, callback in self._connections:
             emitter.connect(callback)
-        viewer.mouse_drag_callbacks.append(self.clicking.on_mouse)
-        self._adopt(layers.selection.active)
-        if self.base is None:
+        viewer.mouse_drag_callbacks.append(self.patch_inspector.on_mouse)
+        self._select_image_layer(layers.selection.active)
+        if self.image_layer is None:
             self._on_inserted()
 
     # What is chosen.
 
-    def use_pack(self, spec: str | Path | Pack) -> None:
+    def set_model(self, model: str | Path | ModelBundle) -> None:
         """Choose who looks: a pack's name, a folder or a file."""
-        with self.telling():
-            self.pack = spec if isinstance(spec, Pack) else open_pack(spec)
-            self.pack_changed.emit()
+        with self.reporting_errors():
+            self.model = model if isinstance(model, ModelBundle) else open_bundle(model)
+            self.model_changed.emit()
 
-    def use_strategy(self, name: str) -> None:
+    def set_strategy(self, name: str) -> None:
         """Choose where to look; its parameters are the defaults again."""
-        with self.telling():
+        with self.reporting_errors():
             self.strategy = get_strategy(name)
             self.params = {}
             self.strategy_changed.emit()
             self.live.tick()  # what is there is shown at once
 
     @staticmethod
-    def packs() -> list[str]:
+    def installed_models() -> list[str]:
         """Return the names of the installed packs."""
-        return list(installed_packs())
+        return list(installed_bundles())
 
-    def rect(self) -> Rect | None:
+    def selected_rect(self) -> Rect | None:
         """Return the chosen region, level-0 pixels; None for the whole image.
 
         Raises
@@ -170,17 +170,17 @@ class Controller:
             If nothing is drawn, or the image is out of sight.
         """
         whole = self.region == "whole"
-        return None if whole else chosen_rect(self.viewer, self.need_base(), self.region)
+        return None if whole else region_rect(self.viewer, self.require_image_layer(), self.region)
 
-    def shapes(self) -> Shapes | None:
+    def region_layer(self) -> Shapes | None:
         """Return the layer of shapes that regions are drawn on."""
-        return shapes_of(self.viewer)
+        return region_layer(self.viewer)
 
     def draw_region(self) -> None:
         """Let the person draw a rectangle."""
-        draw_region(self.viewer, self.need_base())
+        start_region(self.viewer, self.require_image_layer())
 
-    def hints(self) -> dict[str, NDArray[np.floating]]:
+    def prior_maps(self) -> dict[str, NDArray[np.floating]]:
         """Return what the strategy is told beforehand: what is drawn, or what was seen.
 
         Raises
@@ -188,126 +188,142 @@ class Controller:
         UserError
             If the chosen layer shows nothing on the image.
         """
-        takes, hint = self.strategy.hints, self.hint
+        takes, hint = self.strategy.priors, self.prior
         if hint == "run":
             run = self.run
-            return {"density": density_of(run)} if "density" in takes and run is not None else {}
+            return (
+                {"density": predicted_density(run)}
+                if "density" in takes and run is not None
+                else {}
+            )
         if hint is None or "saliency" not in takes or hint not in self.viewer.layers:
             return {}
-        return {"saliency": drawn_map(hint, self.need_base())}
+        return {"saliency": rasterize_layer(hint, self.require_image_layer())}
 
     # What the person does.
 
     def open_image(self, path: str | Path) -> None:
         """Open an image, on top of what is there; it comes with a later `tick`."""
-        self.opener.open(path)
+        self.image_loader.open(path)
 
     def open_run(self, path: str | Path) -> None:
         """Bring a run's overlays back, on its image if that is at hand; with a later `tick`."""
-        self.reopener.open(Path(path))
+        self.run_loader.open(Path(path))
 
     def start(self, *, out: Path | None = None) -> None:
         """Run what is chosen; into `out`, or a new folder."""
-        self.running.start(out)
+        self.run_service.start(out)
 
     def pause(self) -> None:
         """Hold after the batch in flight."""
-        self.running.pause()
+        self.run_service.pause()
 
     def resume(self) -> None:
         """Go on after a pause, or with the run that was stopped."""
-        if self.unfinished is not None:
-            self.running.go_on(self.unfinished)
+        if self.resumable_run is not None:
+            self.run_service.resume_run(self.resumable_run)
         else:
-            self.running.resume()
+            self.run_service.resume()
 
     def stop(self) -> None:
         """End within one batch; what was seen stays."""
-        self.series.end()
-        self.running.stop()
+        self.run_queue.clear()
+        self.run_service.stop()
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """What the run does."""
-        return self.running.state
+        return self.run_service.state
 
     @property
-    def unfinished(self) -> Run | None:
+    def resumable_run(self) -> Run | None:
         """The run on the screen, if it was stopped before its end and can go on."""
         run = self.run
-        return None if self.running.at_work or run is None or run.complete else run
+        return None if self.run_service.is_running or run is None or run.complete else run
 
-    def ask(self, position: Any) -> None:
+    def inspect_patch(self, position: Any) -> None:
         """Say what the patch at a position of the world cost, and read what was seen there."""
-        self.clicking.ask(position)
+        self.patch_inspector.inspect(position)
 
-    def annotate(self, tool: Tool, label: str = "", *, correct: bool = False) -> None:
-        """Let the person draw over the run; with `correct`, start from what the network found."""
-        self.drawing.annotate(tool, label, correct=correct)
+    def annotate(
+        self, tool: AnnotationTool, label: str = "", *, from_predictions: bool = False
+    ) -> None:
+        """Let the person draw over the run; with `from_predictions`, start from what the network found."""
+        self.annotation_service.annotate(tool, label, from_predictions=from_predictions)
 
     @property
-    def annotations(self) -> Annotations | None:
+    def annotations(self) -> AnnotationLayers | None:
         """What is drawn over the run on the screen."""
-        return self.drawing.annotations
+        return self.annotation_service.annotations
 
-    def bring_in(self, path: Path) -> None:
+    def import_annotations(self, path: Path) -> None:
         """Show what a file marks as layers: regions, hints, or something to compare with."""
-        self.drawing.bring_in(path)
+        self.annotation_service.import_file(path)
 
     @property
-    def knows_truth(self) -> bool:
+    def has_ground_truth(self) -> bool:
         """Whether the image itself says what is really there, as scenes do."""
-        return self.base is not None and pyramid_of(self.base).recipe is not None
+        return (
+            self.image_layer is not None
+            and pyramid_of(self.image_layer).synthetic_image is not None
+        )
 
     @property
-    def truth(self) -> TruthPoints | None:
+    def ground_truth_points(self) -> GroundTruthPoints | None:
         """What is really there, where it is shown."""
-        return self.truths.points
+        return self.ground_truth_service.points
 
     @property
-    def truth_file(self) -> Path | None:
+    def ground_truth_path(self) -> Path | None:
         """Where the truth is from; None asks the image itself."""
-        return self.truths.file
+        return self.ground_truth_service.path
 
-    def show_truth(self, path: Path | None = None) -> None:
+    def show_ground_truth(self, path: Path | None = None) -> None:
         """Show what is really there: what the image itself knows, or a file does."""
-        self.truths.show(path)
+        self.ground_truth_service.show(path)
 
-    def hide_truth(self) -> None:
+    def hide_ground_truth(self) -> None:
         """Take the truth off the image."""
-        self.truths.hide()
+        self.ground_truth_service.hide()
 
     def export(self, path: str | Path, to: str, **options: Any) -> None:
         """Write the last run in another format, on a thread; `exported` says how far it is."""
-        self.exporter.export(path, to, options)
+        self.export_service.export(path, to, options)
 
     @property
-    def exporting(self) -> bool:
+    def is_exporting(self) -> bool:
         """Whether a run is being written."""
-        return self.exporter.busy
+        return self.export_service.is_running
 
     def stop_export(self) -> None:
         """End it soon; nothing is left of it."""
-        self.exporter.stop()
+        self.export_service.stop()
 
     # What goes on.
 
     @property
-    def busy(self) -> bool:
+    def has_pending_work(self) -> bool:
         """Whether a file is being opened or written, or a patch read."""
-        parts = self.opener, self.reopener, self.exporter, self.clicking, self.drawing, self.truths
-        return any(part.busy for part in parts)
+        parts = (
+            self.image_loader,
+            self.run_loader,
+            self.export_service,
+            self.patch_inspector,
+            self.annotation_service,
+            self.ground_truth_service,
+        )
+        return any(part.is_running for part in parts)
 
     def tick(self) -> None:
         """Take in what happened on other threads, and bring it onto the screen."""
-        self.running.tick()
-        self.series.tick()
+        self.run_service.tick()
+        self.run_queue.tick()
         self.live.tick()
-        if self.overlays is not None and not self.live.on:
+        if self.overlays is not None and not self.live.enabled:
             self.overlays.refresh()
-            self._follow(self.overlays)
-        for part in (self.truths, self.clicking, self.opener, self.reopener, self.comparison,
-                     self.labelling, self.exporter, self.drawing):  # fmt: skip
+            self._follow_view(self.overlays)
+        for part in (self.ground_truth_service, self.patch_inspector, self.image_loader, self.run_loader, self.compare_service,
+                     self.head_trainer, self.export_service, self.annotation_service):  # fmt: skip
             part.tick()
 
     def close(self) -> None:
@@ -318,16 +334,16 @@ class Controller:
         for emitter, callback in self._connections:
             emitter.disconnect(callback)
         self._connections.clear()
-        if self.clicking.on_mouse in self.viewer.mouse_drag_callbacks:
-            self.viewer.mouse_drag_callbacks.remove(self.clicking.on_mouse)
-        self.opener.cancel()
-        self.drawing.put_away(now=True)
-        self.exporter.stop()
-        self.reader.shutdown(wait=False, cancel_futures=True)
-        running, device, session = self.running.close(), self._device, self.live.session
+        if self.patch_inspector.on_mouse in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self.patch_inspector.on_mouse)
+        self.image_loader.cancel()
+        self.annotation_service.save_and_close(wait=True)
+        self.export_service.stop()
+        self.read_executor.shutdown(wait=False, cancel_futures=True)
+        running, device, session = self.run_service.close(), self._scheduler, self.live.session
         self.live.close()
-        self.comparison.close()
-        self.labelling.close()
+        self.compare_service.close()
+        self.head_trainer.close()
 
         def end() -> None:
             if running is not None:
@@ -341,11 +357,13 @@ class Controller:
         ending = threading.Thread(target=end, name="hrviewer-close", daemon=True)
         ending.start()
         ending.join(timeout=5)
-        self._device = self._networks = self.overlays = self.base = self.truths.points = None
+        self._scheduler = self._loaded_models = self.overlays = self.image_layer = (
+            self.ground_truth_service.points
+        ) = None
 
     # What the parts share.
 
-    def need_base(self) -> Image:
+    def require_image_layer(self) -> Image:
         """Return the image.
 
         Raises
@@ -353,90 +371,96 @@ class Controller:
         UserError
             If there is none.
         """
-        if self.base is None:
-            raise UserError("open an image first")
-        return self.base
+        if self.image_layer is None:
+            raise HrviewerError("open an image first")
+        return self.image_layer
 
-    def networks_of(self, pack: Pack) -> Networks:
+    def loaded_models_for(self, model: ModelBundle) -> LoadedModels:
         """Return a pack's networks, on the window's one device."""
-        if self._device is None:
-            self._device = Device(polite=self.polite, streams=streams_here())
-        kept = self._networks
-        chosen = pack, self.device, self.precision
-        if kept is None or (kept.pack, kept.name, kept.precision) != chosen:
-            kept = self._networks = Networks(pack, self._device, self.device, self.precision)
+        if self._scheduler is None:
+            self._scheduler = DeviceScheduler(
+                low_priority=self.low_priority, streams=recommended_streams()
+            )
+        kept = self._loaded_models
+        chosen = model, self.device, self.precision
+        if kept is None or (kept.bundle, kept.device_name, kept.precision) != chosen:
+            kept = self._loaded_models = LoadedModels(
+                model, self._scheduler, self.device, self.precision
+            )
         return kept
 
     @property
-    def networks(self) -> Networks | None:
+    def loaded_models(self) -> LoadedModels | None:
         """Those that looked last."""
-        return self._networks
+        return self._loaded_models
 
-    def results(self) -> ResultCache:
+    def get_cache(self) -> ResultCache:
         """Return what was seen before."""
         return result_cache() if self.cache is None else self.cache
 
-    def show(self, data: Any, settings: dict[str, Any], kind: str) -> Image:
+    def add_image_layer(self, data: Any, settings: dict[str, Any], kind: str) -> Image:
         """Add an image's layer, and choose it."""
         layer = self.viewer.add_layer(Layer.create(data, settings, kind))
         self.viewer.layers.selection.active = layer
-        self._adopt(layer)
+        self._select_image_layer(layer)
         return layer
 
-    def draw(self, base: Image, picture: Picture) -> None:
+    def show_overlays(self, image_layer: Image, maps: ResultMaps) -> None:
         """Lay overlays over an image, in place of those there were."""
-        self.comparison.end()
-        self.comparison.clear()
-        self.overlays = Overlays(self.viewer, base, picture, like=self.overlays)
+        self.compare_service.close_grid()
+        self.compare_service.clear_difference()
+        self.overlays = Overlays(self.viewer, image_layer, maps, previous=self.overlays)
         self.overlays_changed.emit()
 
-    def fail(self, message: str) -> None:
+    def report_error(self, message: str) -> None:
         """Say that something cannot be done."""
-        self.failed.emit(message)
-        self.progressed.emit(Status(0.0, ""))
+        self.error_raised.emit(message)
+        self.progress_changed.emit(Status(0.0, ""))
         show_error(message)
 
     @contextmanager
-    def telling(self, *, anew: bool = True) -> Iterator[None]:
-        """Turn a `UserError` into a line for the person; with `anew`, what was said is wiped."""
-        if anew:
-            self.failed.emit("")
+    def reporting_errors(self, *, clear: bool = True) -> Iterator[None]:
+        """Turn a `UserError` into a line for the person; with `clear`, what was said is wiped."""
+        if clear:
+            self.error_raised.emit("")
         try:
             yield
-        except UserError as error:
-            self.fail(str(error))
+        except HrviewerError as error:
+            self.report_error(str(error))
 
     # The image, and what lies on it.
 
-    def _adopt(self, layer: Layer | None) -> None:
-        if is_base(layer) and layer != self.base:
-            self.base, self.truths.file = layer, None
-            self.base_changed.emit()
+    def _select_image_layer(self, layer: Layer | None) -> None:
+        if is_image_layer(layer) and layer != self.image_layer:
+            self.image_layer, self.ground_truth_service.path = layer, None
+            self.image_layer_changed.emit()
 
     def _on_active(self, event: Any = None) -> None:
-        self._adopt(self.viewer.layers.selection.active)
+        self._select_image_layer(self.viewer.layers.selection.active)
 
     def _on_inserted(self, event: Any = None) -> None:
-        if self.base is None:
-            self._adopt(next(filter(is_base, reversed(self.viewer.layers)), None))
+        if self.image_layer is None:
+            self._select_image_layer(
+                next(filter(is_image_layer, reversed(self.viewer.layers)), None)
+            )
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
-        if self.overlays is not None and layer == self.overlays.base:
+        if self.overlays is not None and layer == self.overlays.image_layer:
             self.stop()
             overlays, self.overlays = self.overlays, None
             overlays.remove()
             self.overlays_changed.emit()
-        self.truths.forget(layer)
-        self.labelling.forget(layer)
-        if layer == self.base:
+        self.ground_truth_service.on_layer_removed(layer)
+        self.head_trainer.on_layer_removed(layer)
+        if layer == self.image_layer:
             self.stop()
-            self.base = self.truths.file = None
+            self.image_layer = self.ground_truth_service.path = None
             self._on_inserted()
-            self.base_changed.emit()
+            self.image_layer_changed.emit()
 
-    def _follow(self, overlays: Overlays) -> None:
-        image = overlays.picture.image
-        view = visible_rect(self.viewer, overlays.base, image)
+    def _follow_view(self, overlays: Overlays) -> None:
+        image = overlays.maps.image
+        view = visible_rect(self.viewer, overlays.image_layer, image)
         if not view.empty:
-            overlays.follow(view, screen_pixel(self.viewer, overlays.base))
+            overlays.follow_view(view, screen_pixel(self.viewer, overlays.image_layer))

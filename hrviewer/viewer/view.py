@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.viewer.contributions.commands import panel_of
-from hrviewer.viewer.image.image_layer import image_layer, small
+from hrviewer.viewer.image.image_layer import fits_single_array, image_layer_data
 
 if TYPE_CHECKING:
     import napari
 
-    from hrviewer.engine import Session
-    from hrviewer.models import Pack
+    from hrviewer.engine import LiveSession
+    from hrviewer.models import ModelBundle
     from hrviewer.viewer.controller import Controller
     from hrviewer.viewer.widgets import Panel
 
@@ -42,19 +42,19 @@ class View:
         return self.panel.controller
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> LiveSession | None:
         """What follows the view, once Live has been switched on and networks are loaded."""
         return self.controller.live.session
 
     def close(self) -> None:
         """End what runs and close the window."""
-        self.panel.close_all()
+        self.panel.shut_down()
         self.viewer.close()
 
 
 def view(
     image: object | None = None,
-    model: str | Path | Pack | None = None,
+    model: str | Path | ModelBundle | None = None,
     strategy: str | None = None,
     *,
     live: bool = False,
@@ -88,7 +88,7 @@ def view(
     import napari
     from napari.layers import Layer
 
-    from hrviewer.viewer.image.layer_refresh import follow
+    from hrviewer.viewer.image.layer_refresh import auto_refresh
 
     pyramids: list[Pyramid] = []
     if image is not None:
@@ -96,23 +96,25 @@ def view(
     window = viewer
     if window is None:
         window = napari.Viewer(title="hrviewer")
-        make_room(window)
-    follow(window)
+        set_window_size(window)
+    auto_refresh(window)
     for pyramid in pyramids:
-        window.add_layer(Layer.create(*image_layer(pyramid, read=small(pyramid))))
+        window.add_layer(
+            Layer.create(*image_layer_data(pyramid, load_coarsest=fits_single_array(pyramid)))
+        )
     opened = View(window, panel_of(window))
     if viewer is None:
-        opened.controller.opener.fit()
+        opened.controller.image_loader.fit()
     if model is not None:
-        opened.controller.use_pack(model)
+        opened.controller.set_model(model)
     if strategy is not None:
-        opened.controller.use_strategy(strategy)
+        opened.controller.set_strategy(strategy)
     if live:
-        opened.controller.live.turn(True)
+        opened.controller.live.set_enabled(True)
     return opened
 
 
-def make_room(viewer: napari.Viewer) -> None:
+def set_window_size(viewer: napari.Viewer) -> None:
     """Give a window that was never sized by hand room for an image beside the panel."""
     from napari.settings import get_settings
     from qtpy.QtCore import QRect

@@ -9,21 +9,21 @@ import sys
 
 import numpy as np
 from hrviewer.geometry import Rect
-from hrviewer.pyramid.synthetic import Recipe, make_recipe
+from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 __all__ = ["panels"]
 
 SIDE = 512
-SCENES = {"crowd": (65_536, 2), "tissue": (65_536, 6)}
+IMAGES = {"crowd": (65_536, 2), "tissue": (65_536, 6)}
 """The size and the seed of each scene's picture."""
 
 
-def busiest(scene: Recipe, side: int) -> tuple[int, int]:
+def densest_square(image: SyntheticImage, side: int) -> tuple[int, int]:
     """Return the middle of the square that holds most objects, in the scene's lower half."""
-    whole = Rect(scene.size // 2, 0, scene.size // 2, scene.size)
-    points = scene.truth(whole).points
+    whole = Rect(image.size // 2, 0, image.size // 2, image.size)
+    points = image.ground_truth(whole).points
     cells = (points // side).astype(int)
     places, counts = np.unique(cells, axis=0, return_counts=True)
     best = places[counts.argmax()]
@@ -31,16 +31,16 @@ def busiest(scene: Recipe, side: int) -> tuple[int, int]:
     return int(y), int(x)
 
 
-def panels(scene: Recipe) -> NDArray[np.uint8]:
+def panels(image: SyntheticImage) -> NDArray[np.uint8]:
     """Return the whole scene, and it at 1/64, 1/16, 1/4 and 1/1 around its busiest place."""
-    y, x = busiest(scene, SIDE)
+    y, x = densest_square(image, SIDE)
     pictures = []
-    scales = [scene.size // SIDE, 64, 16, 4, 1]
+    scales = [image.size // SIDE, 64, 16, 4, 1]
     for k, scale in enumerate(scales):
-        rect = _around(scene, y, x, scale)
-        picture = Image.fromarray(scene.render(rect, scale))
+        rect = _square_around(image, y, x, scale)
+        picture = Image.fromarray(image.render(rect, scale))
         if k + 1 < len(scales):
-            inner = _around(scene, y, x, scales[k + 1])
+            inner = _square_around(image, y, x, scales[k + 1])
             top, left = (inner.y - rect.y) / scale, (inner.x - rect.x) / scale
             side = inner.h / scale
             ImageDraw.Draw(picture).rectangle(
@@ -50,15 +50,15 @@ def panels(scene: Recipe) -> NDArray[np.uint8]:
     return np.concatenate(pictures, axis=1)[:, :-6]
 
 
-def _around(scene: Recipe, y: int, x: int, scale: int) -> Rect:
+def _square_around(image: SyntheticImage, y: int, x: int, scale: int) -> Rect:
     side = SIDE * scale
-    corner = [min(max(0, v - side // 2), scene.size - side) // 64 * 64 for v in (y, x)]
+    corner = [min(max(0, v - side // 2), image.size - side) // 64 * 64 for v in (y, x)]
     return Rect(corner[0], corner[1], side, side)
 
 
 if __name__ == "__main__":
     name, target = sys.argv[1:]
-    picture = Image.fromarray(panels(make_recipe(name, *SCENES[name])))
+    picture = Image.fromarray(panels(make_synthetic_image(name, *IMAGES[name])))
     picture.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         target, optimize=True
     )

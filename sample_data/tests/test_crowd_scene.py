@@ -19,7 +19,7 @@ WHOLE = Rect(0, 0, SIZE, SIZE)
 
 def crowded(side: int, scene: Crowd = SCENE) -> Rect:
     """Return the square that holds most people."""
-    cells = (scene.truth(WHOLE).points // side).astype(int)
+    cells = (scene.ground_truth(WHOLE).points // side).astype(int)
     places, counts = np.unique(cells, axis=0, return_counts=True)
     y, x = places[counts.argmax()] * side
     return Rect(int(y), int(x), side, side)
@@ -29,9 +29,9 @@ def test_it_opens_by_its_url() -> None:
     pyramid = open_pyramid(f"sample:crowd?size={SIZE}&seed=8")
     rect = Rect(4000, 4000, 300, 200)
     np.testing.assert_array_equal(pyramid.read(rect), SCENE.render(rect, 1))
-    truth = pyramid.truth(pyramid.rect)
+    truth = pyramid.ground_truth(pyramid.rect)
     assert truth is not None
-    assert len(truth) == len(SCENE.truth(WHOLE)) > 0
+    assert len(truth) == len(SCENE.ground_truth(WHOLE)) > 0
 
 
 @settings(max_examples=25, deadline=None)
@@ -56,7 +56,7 @@ def test_what_was_asked_before_changes_nothing() -> None:
     first = Crowd(SIZE, 5).render(rect, 2)
     other = Crowd(SIZE, 5)
     other.render(Rect(0, 0, 512, 512), 1)
-    other.truth(WHOLE)
+    other.ground_truth(WHOLE)
     np.testing.assert_array_equal(other.render(rect, 2), first)
     assert (Crowd(SIZE, 6).render(rect, 2) != first).any()
 
@@ -89,9 +89,9 @@ def test_a_huge_scene_has_the_same_kind_of_overview() -> None:
 
 
 def test_the_truth_of_parts_is_the_truth_of_the_whole() -> None:
-    whole = SCENE.truth(WHOLE)
+    whole = SCENE.ground_truth(WHOLE)
     parts = [
-        SCENE.truth(Rect(y, x, 1000, 700) & WHOLE)
+        SCENE.ground_truth(Rect(y, x, 1000, 700) & WHOLE)
         for y in range(0, SIZE, 1000)
         for x in range(0, SIZE, 700)
     ]
@@ -105,7 +105,7 @@ def _sorted(points: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> object
 
 
 def test_people_grow_from_6_to_60_pixels() -> None:
-    boxes = np.concatenate([Crowd(SIZE, seed).truth(WHOLE).boxes for seed in range(8)])
+    boxes = np.concatenate([Crowd(SIZE, seed).ground_truth(WHOLE).boxes for seed in range(8)])
     feet, tall = boxes[:, 0] + boxes[:, 2], boxes[:, 2]
     np.testing.assert_allclose(tall, 6 + 54 * feet / SIZE, rtol=1e-9)
     assert tall.min() < 9
@@ -126,7 +126,7 @@ def test_only_the_counted_people_are_drawn() -> None:
     with_people = full.render(rect, 1).astype(int)
     changed = np.abs(with_people - empty.render(rect, 1)).sum(axis=2) > 0
     near = np.zeros_like(changed)
-    truth = full.truth(rect.pad(150) & WHOLE)
+    truth = full.ground_truth(rect.pad(150) & WHOLE)
     assert len(truth) > 30
     assert truth.boxes is not None
     for (y, x), (top, left, h, w) in zip(truth.points, truth.boxes, strict=True):
@@ -141,7 +141,7 @@ def test_only_the_counted_people_are_drawn() -> None:
 
 def test_labels_are_the_truths_people() -> None:
     rect = crowded(512)
-    truth, labels = SCENE.truth(rect), SCENE.labels(rect)
+    truth, labels = SCENE.ground_truth(rect), SCENE.labels(rect)
     assert labels.shape == (512, 512)
     assert labels.dtype == np.int32
     assert truth.boxes is not None
@@ -172,7 +172,7 @@ def test_heads_are_seen() -> None:
     for seed in (2, 5, 8):
         scene = Crowd(SIZE, seed)
         rect = crowded(512, scene)
-        truth, labels = scene.truth(rect), scene.labels(rect)
+        truth, labels = scene.ground_truth(rect), scene.labels(rect)
         for k, (y, x) in enumerate(truth.points, 1):
             i, j = int(y) - rect.y, int(x) - rect.x
             if 3 <= i < 509 and 3 <= j < 509:
@@ -185,7 +185,7 @@ def test_heads_are_seen() -> None:
 def test_counts_vary_and_most_tiles_hold_nobody() -> None:
     counts, empty = [], []
     for seed in range(60):
-        points = Crowd(SIZE, seed).truth(WHOLE).points
+        points = Crowd(SIZE, seed).ground_truth(WHOLE).points
         counts.append(len(points))
         tiles = {(int(y) // 256, int(x) // 256) for y, x in points}
         empty.append(1 - len(tiles) / (SIZE // 256) ** 2)
@@ -196,5 +196,5 @@ def test_counts_vary_and_most_tiles_hold_nobody() -> None:
 
 
 def test_a_larger_scene_is_a_larger_place() -> None:
-    small, large = (len(Crowd(n, 0).truth(Rect(0, 0, n, n))) for n in (4096, 16_384))
+    small, large = (len(Crowd(n, 0).ground_truth(Rect(0, 0, n, n))) for n in (4096, 16_384))
     assert large > 6 * small

@@ -14,7 +14,7 @@ SIZE = 2048
 
 def busiest(scene: Tissue, side: int = 512) -> Rect:
     """Return the aligned square that holds most nuclei."""
-    at = scene.truth(Rect(0, 0, scene.size, scene.size)).points.astype(int) // side
+    at = scene.ground_truth(Rect(0, 0, scene.size, scene.size)).points.astype(int) // side
     cells, counts = np.unique(at, axis=0, return_counts=True)
     y, x = cells[counts.argmax()] * side
     return Rect(int(y), int(x), side, side)
@@ -72,10 +72,10 @@ def test_coarse_levels_keep_the_colour_of_tissue(scene: Tissue) -> None:
 
 
 def test_truth_of_parts_adds_up_to_the_truth_of_all(scene: Tissue) -> None:
-    whole = scene.truth(Rect(0, 0, SIZE, SIZE))
+    whole = scene.ground_truth(Rect(0, 0, SIZE, SIZE))
     cuts = [0, 611, 1400, SIZE]
     parts = [
-        scene.truth(Rect(y, x, yy - y, xx - x)).points
+        scene.ground_truth(Rect(y, x, yy - y, xx - x)).points
         for y, yy in pairwise(cuts)
         for x, xx in pairwise(cuts)
     ]
@@ -88,7 +88,7 @@ def test_truth_of_parts_adds_up_to_the_truth_of_all(scene: Tissue) -> None:
 
 def test_labels_are_the_truths_objects(scene: Tissue) -> None:
     rect = busiest(scene)
-    truth, labels = scene.truth(rect), scene.labels(rect)
+    truth, labels = scene.ground_truth(rect), scene.labels(rect)
     assert truth.boxes is not None
     assert labels.shape == (rect.h, rect.w)
     found = ndimage.find_objects(labels)
@@ -111,7 +111,7 @@ def test_a_nucleus_is_darker_than_what_is_around_it(scene: Tissue) -> None:
     rect = busiest(scene)
     red = scene.render(rect, 1)[..., 0].astype(float)
     labels = scene.labels(rect)
-    numbers = np.intersect1d(labels, np.arange(1, len(scene.truth(rect)) + 1))
+    numbers = np.intersect1d(labels, np.arange(1, len(scene.ground_truth(rect)) + 1))
     inside = ndimage.mean(red, labels, numbers)
     around = red[(labels == 0) & ndimage.binary_dilation(labels > 0, iterations=6)].mean()
     assert (inside < around).mean() > 0.95
@@ -133,7 +133,7 @@ def test_stain_lies_where_the_labels_are(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_counts_differ_between_seeds_and_most_tiles_are_empty() -> None:
     counts, empty = [], []
     for seed in range(10):
-        points = Tissue(4096, seed).truth(Rect(0, 0, 4096, 4096)).points
+        points = Tissue(4096, seed).ground_truth(Rect(0, 0, 4096, 4096)).points
         counts.append(len(points))
         empty.append(1 - len(np.unique(points.astype(int) // 256, axis=0)) / 256)
     assert np.std(counts) / np.mean(counts) >= 0.45
@@ -144,7 +144,7 @@ def test_the_largest_scene_costs_little_to_look_at() -> None:
     scene = Tissue(131_072, 1)
     assert scene.render(Rect(0, 0, 131_072, 131_072), 1024).shape == (128, 128, 3)
     y, x = (int(v) // 8 * 8 for v in make_slide(131_072, 1).islands[0, :2])
-    assert len(scene.truth(Rect(y, x, 1024, 1024))) > 100
+    assert len(scene.ground_truth(Rect(y, x, 1024, 1024))) > 100
 
 
 def test_shrunk_tiles_keep_their_mean() -> None:

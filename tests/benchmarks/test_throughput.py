@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks import throughput
-from hrviewer.models.registry import register
+from hrviewer.models.registry import register_architecture
 
 KEYS = {"bare_mp_s", "end_to_end_mp_s", "useful_mp_s", "ratio", "ratio_plain_torch", "backend"}
 
@@ -49,7 +49,7 @@ def card() -> dict[str, object]:
 def test_a_torch_network(
     image: Path, card: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    register("mean", Mean)
+    register_architecture("mean", Mean)
     threads = torch.get_num_threads()
     save_file(Mean().state_dict(), tmp_path / "net.safetensors")
     card["architecture"] = {"name": "mean", "params": {}}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import tifffile
-from toys import toy_pack
+from toys import toy_bundle
 
 from .calling import IMAGE, RUN, call
 
@@ -21,7 +21,7 @@ def image(tmp_path) -> Path:
 @pytest.fixture
 def toys(monkeypatch):
     """Make every pack the toy one, whose answer is known."""
-    monkeypatch.setattr("hrviewer.runs.runner.open_pack", lambda spec: toy_pack())
+    monkeypatch.setattr("hrviewer.runs.runner.open_bundle", lambda spec: toy_bundle())
 
 
 @pytest.fixture

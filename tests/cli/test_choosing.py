@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from toys import ToyPack, toy_pack
+from toys import ToyBundle, toy_bundle
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.models import Network
 
 from .calling import call, refused
@@ -27,31 +27,31 @@ def test_strategies():
 class Installed:
     """What `installed_packs` gives."""
 
-    def __init__(self, pack: ToyPack | None) -> None:
+    def __init__(self, pack: ToyBundle | None) -> None:
         self.pack = pack
 
-    def load(self) -> ToyPack:
+    def load(self) -> ToyBundle:
         if self.pack is None:
-            raise UserError("the pack torn does not import: install its plug-in again")
+            raise HrviewerError("the pack torn does not import: install its plug-in again")
         return self.pack
 
 
 def test_models_list(monkeypatch):
-    packs = {"toy": Installed(toy_pack()), "torn": Installed(None)}
-    monkeypatch.setattr("hrviewer.models.installed_packs", lambda: packs)
+    packs = {"toy": Installed(toy_bundle()), "torn": Installed(None)}
+    monkeypatch.setattr("hrviewer.models.installed_bundles", lambda: packs)
     for args in (["models"], ["models", "list"]):
         result = call(*args)
         (line,) = result.stdout.splitlines()
         assert line.startswith("toy ")
         assert "main" in line
         assert "torn does not import" in result.stderr
-    monkeypatch.setattr("hrviewer.models.installed_packs", dict)
+    monkeypatch.setattr("hrviewer.models.installed_bundles", dict)
     assert "no pack is installed" in call("models").stderr
 
 
 def test_models_show_and_check(monkeypatch):
-    pack = toy_pack()
-    monkeypatch.setattr("hrviewer.models.open_pack", lambda spec: pack)
+    pack = toy_bundle()
+    monkeypatch.setattr("hrviewer.models.open_bundle", lambda spec: pack)
     text = call("models", "show", "toy").stdout
     for role, card in pack.roles.items():
         assert f"role      {role}" in text
@@ -61,7 +61,9 @@ def test_models_show_and_check(monkeypatch):
     assert "main: bright, stride 4, halo 0, " in result.stdout
 
     def lying(role: str) -> Network:
-        raise UserError("the card's output.stride is not what the network does: correct the card")
+        raise HrviewerError(
+            "the card's output.stride is not what the network does: correct the card"
+        )
 
     monkeypatch.setattr(pack, "load", lying)
     result = call("models", "check", "toy", status=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
 from .calling import RUN, call, refused, started
 
@@ -119,7 +119,7 @@ def test_what_is_not_foreseen_is_named(image, monkeypatch):
 
 def test_debug_shows_the_traceback_of_any_error(tmp_path):
     result = call("info", tmp_path / "no.tif", "--debug", status=1)
-    assert isinstance(result.exception, UserError)
+    assert isinstance(result.exception, HrviewerError)
 
 
 def test_libraries_are_quiet(image, monkeypatch):
@@ -129,7 +129,7 @@ def test_libraries_are_quiet(image, monkeypatch):
 
         warnings.warn("careful", stacklevel=1)
         logging.getLogger("tifffile").warning("corrupt")
-        raise UserError("enough")
+        raise HrviewerError("enough")
 
     monkeypatch.setattr("hrviewer.pyramid.open_pyramid", noisy)
     assert refused("info", image) == "hrviewer: enough"

@@ -40,7 +40,7 @@ def test_info_gives_strict_json_where_nodata_is_nan(monkeypatch):
         fingerprint="f",
         notes=[],
     )
-    found = view.about(pyramid)
+    found = view.describe_image(pyramid)
     assert found["nodata"] == "nan"
     json.dumps(found, allow_nan=False)
 

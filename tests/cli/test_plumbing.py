@@ -36,15 +36,15 @@ def test_progress_is_for_terminals_only(monkeypatch):
             return True
 
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with common.progress() as watch:
+    with common.progress_bar() as watch:
         watch(Progress(3, 12, 5e12))
     assert "3/12" in sys.stderr.getvalue()
     assert "5 TFLOP" in sys.stderr.getvalue()
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with common.progress() as watch:
+    with common.progress_bar() as watch:
         assert watch is None
 
 
 def test_regions():
-    assert common.region_of("1,2,3,4") == Rect(1, 2, 3, 4)
-    assert common.region_of("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)
+    assert common.parse_region("1,2,3,4") == Rect(1, 2, 3, 4)
+    assert common.parse_region("-5, 0, 10, 10") == Rect(-5, 0, 10, 10)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import ToyPack, toy_pack
+from toys import ToyBundle, toy_bundle
 
 from hrviewer.runs import Run
 
@@ -48,7 +48,7 @@ def test_what_cannot_be_run_is_said_in_one_line(image, toys, more, said):
 )
 def test_a_wrong_model_is_said_in_one_line(image, tmp_path, monkeypatch, model, said):
     monkeypatch.chdir(tmp_path)
-    card = toy_pack().roles["main"].model_dump_json()
+    card = toy_bundle().roles["main"].model_dump_json()
     for name in ("weights.pth", "lonely.onnx", "torn.onnx"):
         (tmp_path / name).write_bytes(b"torn")
     (tmp_path / "torn.json").write_text(card)
@@ -137,12 +137,12 @@ def test_the_cache_serves_what_was_seen(image, toys):
 
 
 def test_failed_looks_are_told(image, monkeypatch):
-    class Failing(type(toy_pack().load("main"))):
+    class Failing(type(toy_bundle().load("main"))):
         def see(self, batch):
             raise RuntimeError("out of ink")
 
-    pack = ToyPack(main=Failing())
-    monkeypatch.setattr("hrviewer.runs.runner.open_pack", lambda spec: pack)
+    pack = ToyBundle(main=Failing())
+    monkeypatch.setattr("hrviewer.runs.runner.open_bundle", lambda spec: pack)
     result = call("run", image, *RUN, status=1)
     assert "every look failed" in result.stderr
     assert "out of ink" in result.stderr

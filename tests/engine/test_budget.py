@@ -3,8 +3,8 @@
 import pytest
 from toys import Bright
 
-from hrviewer.engine import Budget, role_of
-from hrviewer.errors import UserError
+from hrviewer.engine import Budget, model_info
+from hrviewer.errors import HrviewerError
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_reads(text, amount, unit):
 
 
 def test_words_are_rounded():
-    words = [Budget.parse(text).words for text in ("1799118864380FLOP", "7.01025s", "12.5%")]
+    words = [Budget.parse(text).label for text in ("1799118864380FLOP", "7.01025s", "12.5%")]
     assert words == ["1.8 TFLOP", "7.01s", "12.5%"]
 
 
@@ -34,12 +34,12 @@ def test_words_are_rounded():
     "text", ["", "30", "-3s", "0s", "3Ks", "2 potatoes", "1.2.3s", "TFLOP", "3K%"]
 )
 def test_refuses(text):
-    with pytest.raises(UserError, match="2TFLOP, 30s, 500patches or 10%"):
+    with pytest.raises(HrviewerError, match="2TFLOP, 30s, 500patches or 10%"):
         Budget.parse(text)
 
 
 def test_becomes_flops():
-    main = role_of(Bright())
+    main = model_info(Bright())
     assert Budget(5, "flops").flops(main, lambda: 1.0, 9.0) == 5
     assert Budget(3, "seconds").flops(main, lambda: 7.0, 9.0) == 21
     assert Budget(2, "patches").flops(main, lambda: 0.0, 9.0) == 2 * 64 * 64 * 100

@@ -157,7 +157,7 @@ class Counted:
 
 @pytest.mark.parametrize("window", [1 << 22, 40, 1])
 def test_painting_together_is_painting_one_by_one(monkeypatch, window):
-    monkeypatch.setattr("hrviewer.engine.canvas.WINDOW", window)
+    monkeypatch.setattr("hrviewer.engine.canvas.MAX_WINDOW", window)
     rng = np.random.default_rng(0)
     looks = [(np.ones((2, 1, 1)), (200.0, 0.0, 4.0, 4.0), Rect(200, 0, 4, 4), 1.0)]
     for _ in range(60):
@@ -170,9 +170,9 @@ def test_painting_together_is_painting_one_by_one(monkeypatch, window):
     for look in looks:
         one.paint(*look)
     both = Canvas.in_memory(IMAGE, 5, 2, "mass")
-    values, detail = Counted(both.values), Counted(both.detail)
+    values, detail = Counted(both.values), Counted(both.scales)
     Canvas(IMAGE, 5, values, detail, "mass").paint_all(iter(looks))
     np.testing.assert_array_equal(both.values, one.values)
-    np.testing.assert_array_equal(both.detail, one.detail)
+    np.testing.assert_array_equal(both.scales, one.scales)
     assert values.written == detail.written
     assert values.written == 1 if window == 1 << 22 else 10 < values.written <= 60

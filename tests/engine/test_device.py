@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from toys import Bright
 
-from hrviewer.engine import Device, Priority
-from hrviewer.engine.device_scheduler import NICE, is_out_of_memory
-from hrviewer.models.threads import ByThreads, sharing, threads
+from hrviewer.engine import DeviceScheduler, Priority
+from hrviewer.engine.device_scheduler import NICENESS, is_out_of_memory
+from hrviewer.models.threads import PerThreadCount, share_cores, thread_limit
 
 
-def gate(device: Device) -> threading.Event:
+def gate(device: DeviceScheduler) -> threading.Event:
     """Hold the device until the event is set, so that a queue can form."""
     event = threading.Event()
     started = threading.Event()
@@ -30,7 +30,7 @@ def gate(device: Device) -> threading.Event:
 
 @pytest.fixture
 def device():
-    device = Device(batch=4)
+    device = DeviceScheduler(batch=4)
     yield device
     device.close()
 
@@ -59,10 +59,10 @@ def test_jobs_of_one_shape_travel_as_a_batch(device):
 def test_beside_a_window_its_threads_give_way():
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     for polite in (True, False):
-        device = Device(polite=polite)
+        device = DeviceScheduler(low_priority=polite)
         try:
             asked = device.call(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-            assert asked.result(10).output == max(own, NICE if polite else own)
+            assert asked.result(10).output == max(own, NICENESS if polite else own)
         finally:
             device.close()
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
@@ -101,7 +101,7 @@ def test_lack_of_memory_leaves_one_at_a_time():
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
     net.before = before
-    device = Device(batch=2)
+    device = DeviceScheduler(batch=2)
     try:
         go = gate(device)
         futures = [device.submit(net, a) for a in arrays(2)]
@@ -129,27 +129,27 @@ def test_lack_of_memory_halves_the_batch(device):
 
 
 def test_streams_share_the_cores_and_split_the_time(monkeypatch):
-    monkeypatch.setattr("hrviewer.models.threads.cores", lambda: 8)
+    monkeypatch.setattr("hrviewer.models.threads.available_cores", lambda: 8)
     together = threading.Barrier(2)
     net, taken = Bright(), []
 
     def before(batch):
-        taken.append(threads())
+        taken.append(thread_limit())
         if len(taken) <= 2:
             together.wait(10)
             time.sleep(0.2)
 
     net.before = before
-    device = Device(streams=2)
+    device = DeviceScheduler(streams=2)
     try:
         start = time.perf_counter()
         both = [device.submit(net, a) for a in arrays(2)]
         seconds = sum(job.result(10).seconds for job in both)
         passed = time.perf_counter() - start
         assert 0.2 <= seconds <= passed
-        device.submit(net, arrays(1)[0], alone=True).result(10)
+        device.submit(net, arrays(1)[0], exclusive=True).result(10)
         # Whichever thread takes it, and whatever that ran before.
-        assert [device.call(threads).result(10).output for _ in range(8)] == [8] * 8
+        assert [device.call(thread_limit).result(10).output for _ in range(8)] == [8] * 8
     finally:
         device.close()
     assert taken == [4, 4, 8]
@@ -173,7 +173,7 @@ def test_one_bad_input_fails_alone(device):
 
 
 def test_closing_drops_what_waits_and_ends_the_thread():
-    device = Device()
+    device = DeviceScheduler()
     go = gate(device)
     waiting = device.submit(Bright(), arrays(1)[0])
     closer = threading.Thread(target=device.close)
@@ -206,10 +206,10 @@ def test_a_gpu_gets_the_batch_that_pays_and_two_threads(monkeypatch, holds, foun
         now[0] += max(1.0, len(batch) / 8)  # eight inputs take no longer than one
 
     net.before = before
-    device = Device()
+    device = DeviceScheduler()
     try:
         for _ in range(2):
-            device.call(lambda: device.suit(net)).result(10)
+            device.call(lambda: device.autotune_batch(net)).result(10)
             assert device.batch == found
         names = [t.name for t in threading.enumerate()]
         assert names.count("hrviewer-device") == 2
@@ -219,18 +219,18 @@ def test_a_gpu_gets_the_batch_that_pays_and_two_threads(monkeypatch, holds, foun
 
 
 def test_a_cpu_keeps_its_batch(device):
-    device.call(lambda: device.suit(Bright())).result(10)
+    device.call(lambda: device.autotune_batch(Bright())).result(10)
     assert device.batch == 4
 
 
 def test_what_is_made_for_a_number_of_threads_is_made_once_for_each(monkeypatch):
-    monkeypatch.setattr("hrviewer.models.threads.cores", lambda: 8)
+    monkeypatch.setattr("hrviewer.models.threads.available_cores", lambda: 8)
     made = []
-    by = ByThreads(lambda count: made.append(count) or count)
-    with sharing(4):
+    by = PerThreadCount(lambda count: made.append(count) or count)
+    with share_cores(4):
         assert by.get() == by.get() == 2
     assert by.get() == by.get() == 8
     assert made == [2, 8]
-    always = ByThreads(lambda count: count, 3)
-    with sharing(4):
+    always = PerThreadCount(lambda count: count, 3)
+    with share_cores(4):
         assert always.get() == 3

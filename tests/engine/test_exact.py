@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from toys import Bench, Blurred, Bright, ToyPack, blocks
+from toys import Blurred, Bright, ToyBundle, Workbench, blocks
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.models import Card, Network, installed_packs, open_pack
+from hrviewer.models import ModelCard, Network, installed_bundles, open_bundle
 from hrviewer.models.loaders.torch import TorchNetwork
-from hrviewer.models.probe import measure_sight, settle
-from hrviewer.strategies import Plan, Scene, get_strategy
+from hrviewer.models.probe import measure_exact_halo, validate_network
+from hrviewer.strategies import Plan, PlanContext, get_strategy
 
 SHAPES = [(333, 431), (384, 320), (129, 515)]
 """No multiples of anything; multiples of every stride; a sliver at the end."""
@@ -30,10 +30,10 @@ def blots(h: int, w: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.clip(128 + 90 * noise, 0, 255).astype(np.uint8)
 
 
-def exact(**params: Any) -> Callable[[Scene], Plan]:
+def exact(**params: Any) -> Callable[[PlanContext], Plan]:
     strategy = get_strategy("patches")
 
-    def policy(scene: Scene) -> Plan:
+    def policy(scene: PlanContext) -> Plan:
         return strategy.plan(scene, strategy.Params(**{"mode": "exact", **params}))
 
     return policy
@@ -57,10 +57,10 @@ def check(net: Network, shape: tuple[int, int], tile: int = 96, **params: Any) -
     there = whole(net, image)
     largest = float(np.abs(there).max())
     assert largest > 0
-    with Bench(image, ToyPack(main=net)) as bench:
+    with Workbench(image, ToyBundle(main=net)) as bench:
         answer, record, _ = bench.run(exact(tile=tile, **params))
     assert answer is not None
-    assert answer.estimate is not None
+    assert answer.values is not None
     # Cells that the image's border cuts hold the image's part of them.
     rows, columns = (side // net.stride for side in shape)
     found = record.output.values[:, :rows, :columns]
@@ -74,14 +74,14 @@ def check(net: Network, shape: tuple[int, int], tile: int = 96, **params: Any) -
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Network]:
     """Load networks of packs in plain torch, without looking for what is quicker."""
-    monkeypatch.setattr("hrviewer.models.backend.quickest", lambda network, threads: network)
+    monkeypatch.setattr("hrviewer.models.backend.select_backend", lambda network, threads: network)
     return find
 
 
 def find(pack: str, role: str) -> Network:
-    if pack not in installed_packs():
+    if pack not in installed_bundles():
         pytest.skip(f"the pack {pack} is not installed")
-    networks = open_pack(pack)
+    networks = open_bundle(pack)
     if role not in networks.roles:
         pytest.skip(f"the pack {pack} has no {role} yet")
     return networks.load(role, "cpu")
@@ -100,7 +100,7 @@ def test_bundled_networks(loaded: Callable[[str, str], Network], pack: str, role
 
 def test_a_published_network(shared: Any) -> None:
     pytest.importorskip("onnxruntime")
-    net = open_pack(shared / "models" / "mcnn_shtechB_110.onnx").load("main", "cpu")
+    net = open_bundle(shared / "models" / "mcnn_shtechB_110.onnx").load("main", "cpu")
     assert "exact, with 40 pixels" in check(net, SHAPES[2])
     net.halo = 8  # as if the card lied
     assert "exact, with 36 pixels" in check(net, SHAPES[0])
@@ -170,7 +170,7 @@ def built(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Netwo
         path = tmp_path / "built.safetensors"
         save_file(module.state_dict(), path)
         output: dict[str, Any] = {"stride": stride, "classes": ["thing"]}
-        card = Card.of(
+        card = ModelCard.from_dict(
             {
                 "name": "built",
                 "task": "density",
@@ -181,7 +181,7 @@ def built(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Netwo
             "card",
         )
         network = TorchNetwork.load(path, card, "cpu", None)
-        settle(network)
+        validate_network(network)
         return network
 
     return make
@@ -214,11 +214,11 @@ class Whorls(Bright):
 @pytest.mark.parametrize("mode", ["exact", "tiles"])
 def test_a_hidden_stride_is_measured_and_met(mode: str) -> None:
     net = Whorls()
-    settle(net)
+    validate_network(net)
     assert (net.card.step, net.period) == (4, 16)
     image = blots(200, 268)
     for region in (None, Rect(37, 50, 121, 163)):
-        with Bench(image, ToyPack(main=net)) as bench:
+        with Workbench(image, ToyBundle(main=net)) as bench:
             _, record, _ = bench.run(exact(mode=mode, tile=36), region=region)
         there = whole(net, image)[0]
         seen = np.isfinite(record.output.values[0])
@@ -232,7 +232,7 @@ def test_a_card_that_claims_too_little_is_not_believed() -> None:
     net.halo = 4
     image = blots(*SHAPES[0])
     there = whole(net, image)
-    with Bench(image, ToyPack(main=net)) as bench:
+    with Workbench(image, ToyBundle(main=net)) as bench:
         _, record, _ = bench.run(exact(mode="tiles", tile=64))
         assert np.abs(record.output.values[:, :83, :107] - there).max() > 0.05
         answer, record, _ = bench.run(exact(tile=64))
@@ -244,13 +244,13 @@ def test_a_card_that_claims_too_little_is_not_believed() -> None:
 def test_cuts_of_ones_own_and_resampled_looks_are_exact_too() -> None:
     net = Blurred()
     image = blots(*SHAPES[0])
-    with Bench(image, ToyPack(main=net)) as bench:
+    with Workbench(image, ToyBundle(main=net)) as bench:
         _, record, _ = bench.run(exact(grid="3x4"))
         np.testing.assert_allclose(record.output.values[:, :83, :107], whole(net, image), atol=1e-5)
 
         # Two pixels of the image to one of the network's.
-        def shrunk(scene: Scene) -> Plan:
-            return exact(tile=48)(replace(scene, native=2.0))
+        def shrunk(scene: PlanContext) -> Plan:
+            return exact(tile=48)(replace(scene, native_scale=2.0))
 
         _, record, _ = bench.run(shrunk)
         half = bench.pyramid.read(bench.pyramid.rect, 2.0)
@@ -260,8 +260,8 @@ def test_cuts_of_ones_own_and_resampled_looks_are_exact_too() -> None:
 
 
 def test_too_little_context_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hrviewer.models.probe.measure_sight", lambda network: 4)
-    with Bench(blots(*SHAPES[0]), ToyPack(main=Blurred())) as bench:
+    monkeypatch.setattr("hrviewer.models.probe.measure_exact_halo", lambda network: 4)
+    with Workbench(blots(*SHAPES[0]), ToyBundle(main=Blurred())) as bench:
         answer, _, _ = bench.run(exact(tile=64, again=3))
         assert answer is not None
         assert "3 tiles seen again, with 12" in answer.note
@@ -273,7 +273,7 @@ def test_too_little_context_is_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_budget_ends_before_the_test() -> None:
-    with Bench(blots(128, 128), ToyPack(main=Bright())) as bench:
+    with Workbench(blots(128, 128), ToyBundle(main=Bright())) as bench:
         answer, _, _ = bench.run(exact(), budget=100.0 * 128 * 128)
     assert answer is not None
     assert "the budget ended before that was put to the test" in answer.note
@@ -282,7 +282,7 @@ def test_a_budget_ends_before_the_test() -> None:
 def test_the_answer_is_the_same_whoever_asks_again() -> None:
     notes = set()
     for _ in range(2):
-        with Bench(blots(192, 192), ToyPack(main=Blurred())) as bench:
+        with Workbench(blots(192, 192), ToyBundle(main=Blurred())) as bench:
             answer, record, _ = bench.run(exact())
             assert answer is not None
             notes.add((answer.note, tuple((row.y, row.x) for row in record.patches)))
@@ -319,18 +319,18 @@ def fixed() -> Network:
     ],
 )
 def test_what_cannot_be_joined_is_refused(net: Network, why: str) -> None:
-    with pytest.raises(UserError, match=why):
-        measure_sight(net)
+    with pytest.raises(HrviewerError, match=why):
+        measure_exact_halo(net)
     with (
-        Bench(blots(128, 128), ToyPack(main=net)) as bench,
-        pytest.raises(UserError, match=why),
+        Workbench(blots(128, 128), ToyBundle(main=net)) as bench,
+        pytest.raises(HrviewerError, match=why),
     ):
         bench.run(exact())
 
 
 def test_a_halo_of_ones_own_is_refused() -> None:
     with (
-        Bench(blots(128, 128), ToyPack(main=Blurred())) as bench,
-        pytest.raises(UserError, match="leave halo out"),
+        Workbench(blots(128, 128), ToyBundle(main=Blurred())) as bench,
+        pytest.raises(HrviewerError, match="leave halo out"),
     ):
         bench.run(exact(halo=8))

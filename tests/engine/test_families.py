@@ -9,23 +9,31 @@ import pytest
 from toys import (
     FLOPS,
     POLICIES,
-    Bench,
-    Kept,
+    RecordingSink,
     Toy,
-    codes_then_think,
+    Workbench,
+    features_then_head,
     many_patches,
     overview_then_chosen,
     picture,
     scan_then_heavy,
     threads,
     tokens,
-    toy_pack,
+    toy_bundle,
     warped,
 )
 
-from hrviewer.engine import Control, Progress, ResultCache, Seen, Session, empty_record, paint
+from hrviewer.engine import (
+    InferenceResult,
+    LiveSession,
+    Progress,
+    ResultCache,
+    RunControl,
+    empty_record,
+    paint_cell,
+)
 from hrviewer.geometry import Rect
-from hrviewer.strategies import Params, Scene
+from hrviewer.strategies import Params, PlanContext
 
 IMAGE = picture()
 RED = IMAGE[..., 0].astype(float) / 255
@@ -35,15 +43,15 @@ each = pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__n
 
 @pytest.fixture
 def bench():
-    with Bench(IMAGE) as bench:
+    with Workbench(IMAGE) as bench:
         yield bench
 
 
 @each
 def test_cost_map_and_unplaced_equal_the_totals(bench, policy):
     _, record, _ = bench.run(policy)
-    ledger = record.ledger
-    placed = ledger.map.sum(axis=(1, 2)) + np.array(astuple(ledger.unplaced))
+    ledger = record.cost_map
+    placed = ledger.values.sum(axis=(1, 2)) + np.array(astuple(ledger.unattributed))
     np.testing.assert_allclose(placed, astuple(ledger.total), rtol=1e-9)
     assert ledger.total.flops > 0
     assert ledger.total.pixels > 0
@@ -55,27 +63,27 @@ def test_every_policy_fills_the_output(bench, policy):
     answer, record, _ = bench.run(policy)
     assert answer is not None
     assert np.isfinite(record.output.values).any()
-    assert answer.estimate is not None
-    assert np.isfinite(answer.estimate).all()
+    assert answer.values is not None
+    assert np.isfinite(answer.values).all()
 
 
 @each
 def test_budget_is_never_passed(bench, policy):
     _, full, _ = bench.run(policy)
-    budget = 0.4 * full.ledger.total.flops
+    budget = 0.4 * full.cost_map.total.flops
     answer, record, _ = bench.run(policy, budget=budget)
     assert answer is not None
-    assert record.ledger.total.flops <= budget * (1 + 1e-9)
+    assert record.cost_map.total.flops <= budget * (1 + 1e-9)
 
 
 @each
 def test_stopping_ends_without_an_answer_and_without_threads(policy):
-    with Bench(IMAGE) as bench:
-        control = Control()
-        seen: list[Seen] = []
+    with Workbench(IMAGE) as bench:
+        control = RunControl()
+        seen: list[InferenceResult] = []
 
         def watch(update: object) -> None:
-            if isinstance(update, Seen):
+            if isinstance(update, InferenceResult):
                 seen.append(update)
                 control.stop()
 
@@ -92,28 +100,28 @@ def test_stopping_ends_without_an_answer_and_without_threads(policy):
 @each
 def test_a_run_cut_anywhere_replays_to_the_same_bits(bench, policy):
     answer, whole, _ = bench.run(policy)
-    requests = max(1, Kept(whole).commits)
-    sink = Kept(empty_record(bench.pyramid, bench.networks, 1.0))
+    requests = max(1, RecordingSink(whole).commits)
+    sink = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0))
     bench.run(policy, sink=sink)
     requests = sink.commits
     for cut in range(requests):
         journal: dict = {}
-        first = Kept(empty_record(bench.pyramid, bench.networks, 1.0), journal)
+        first = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0), journal)
         first.die_after = cut
         with pytest.raises(KeyboardInterrupt):
             bench.run(policy, sink=first)
-        second = Kept(empty_record(bench.pyramid, bench.networks, 1.0), journal)
+        second = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0), journal)
         again, record, _ = bench.run(policy, sink=second)
         assert second.commits == requests - cut  # what was finished is not looked at again
-        np.testing.assert_array_equal(again.estimate, answer.estimate)
+        np.testing.assert_array_equal(again.estimate, answer.values)
         np.testing.assert_array_equal(record.output.values, whole.output.values)
         np.testing.assert_array_equal(record.saliency.values, whole.saliency.values)
         for name in ("flops", "bytes", "pixels"):
-            assert getattr(record.ledger.total, name) == pytest.approx(
-                getattr(whole.ledger.total, name), rel=1e-9
+            assert getattr(record.cost_map.total, name) == pytest.approx(
+                getattr(whole.cost_map.total, name), rel=1e-9
             )
         if cut:
-            assert record.ledger.spent.flops < record.ledger.total.flops
+            assert record.cost_map.spent.flops < record.cost_map.total.flops
 
 
 @each
@@ -125,45 +133,49 @@ def test_the_cache_changes_what_is_spent_and_nothing_else(bench, policy, tmp_pat
     assert sum(net.looked for net in bench.pack.networks.values()) == looked
     np.testing.assert_array_equal(warm_answer.estimate, cold_answer.estimate)
     np.testing.assert_array_equal(warm.output.values, cold.output.values)
-    np.testing.assert_allclose(astuple(warm.ledger.total), astuple(cold.ledger.total), rtol=1e-12)
-    assert warm.ledger.spent.flops == 0
+    np.testing.assert_allclose(
+        astuple(warm.cost_map.total), astuple(cold.cost_map.total), rtol=1e-12
+    )
+    assert warm.cost_map.spent.flops == 0
     assert {row.status for row in warm.patches} == {"cached"}
     cache.close()
 
 
 @each
 def test_live_cells_compute_nothing_twice(policy):
-    with Bench(picture(900, 1100)) as bench:
+    with Workbench(picture(900, 1100)) as bench:
         ready: list[object] = []
-        session = Session(bench.pyramid, bench.networks, Toy(policy), Params(), ready=ready.append)
+        session = LiveSession(
+            bench.pyramid, bench.networks, Toy(policy), Params(), on_cell=ready.append
+        )
         try:
             view = Rect(300, 300, 500, 600)
-            assert session.look_at(view, 1.0) == []
+            assert session.follow_view(view, 1.0) == []
             wait(session)
             assert len(ready) == 4
             computed = session.computed
             assert computed > 0
-            session.look_at(Rect(0, 0, 200, 200), 1.0)
+            session.follow_view(Rect(0, 0, 200, 200), 1.0)
             wait(session)
-            there = session.look_at(view, 1.0)
+            there = session.follow_view(view, 1.0)
             wait(session)
             assert len(there) == 4
             assert session.computed == computed  # the corner belongs to a cell already seen
             record = empty_record(bench.pyramid, bench.networks, 1.0)
             for cell in there:
-                paint(cell, record)
+                paint_cell(cell, record)
             assert np.isfinite(record.output.values).any()
-            assert record.ledger.total.flops > 0
+            assert record.cost_map.total.flops > 0
         finally:
             session.close()
     assert not threads()
 
 
-def wait(session: Session, seconds: float = 30) -> None:
+def wait(session: LiveSession, seconds: float = 30) -> None:
     import time
 
     end = time.monotonic() + seconds
-    while not session.idle():
+    while not session.is_idle():
         assert time.monotonic() < end, "the live session does not come to rest"
         time.sleep(0.005)
     assert session.error is None
@@ -174,15 +186,15 @@ def wait(session: Session, seconds: float = 30) -> None:
 
 def test_patches_count_every_whole_block(bench):
     answer, record, _ = bench.run(many_patches)
-    assert answer.estimate[0] == pytest.approx(RED.sum(), rel=1e-6)
+    assert answer.values[0] == pytest.approx(RED.sum(), rel=1e-6)
     assert np.nansum(record.output.values) == pytest.approx(RED.sum(), rel=1e-6)
-    assert record.ledger.total.flops == FLOPS * IMAGE.shape[0] * IMAGE.shape[1]
-    assert record.ledger.total.pixels == IMAGE.shape[0] * IMAGE.shape[1]
+    assert record.cost_map.total.flops == FLOPS * IMAGE.shape[0] * IMAGE.shape[1]
+    assert record.cost_map.total.pixels == IMAGE.shape[0] * IMAGE.shape[1]
 
 
 def test_codes_keep_what_the_head_needs(bench):
-    answer, record, _ = bench.run(codes_then_think)
-    assert answer.estimate[0] == pytest.approx(RED.sum(), rel=1e-5)  # codes are rounded, to halves
+    answer, record, _ = bench.run(features_then_head)
+    assert answer.values[0] == pytest.approx(RED.sum(), rel=1e-5)  # codes are rounded, to halves
     thoughts = [row for row in record.patches if row.role == "head"]
     assert [row.flops for row in thoughts] == [2.0 * 3 * 50 * 65] * 2
 
@@ -207,9 +219,9 @@ def test_a_finer_look_replaces_a_coarser_one_on_its_core(bench):
 
 def test_a_warp_keeps_its_mass_on_the_way_back(bench):
     answer, record, _ = bench.run(warped)
-    assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], rel=1e-5)
+    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-5)
     # The middle is magnified, so it holds more than its share of the samples, and of the cost.
-    cost = record.ledger.map[0]
+    cost = record.cost_map.values[0]
     middle = cost[4:9, 5:12].sum() / cost.sum()
     assert middle > 1.3 * (5 * 7) / cost.size
 
@@ -229,7 +241,7 @@ def test_progress_comes_to_everything_asked(bench):
             updates.append(update)
 
     _, record, _ = bench.run(many_patches, watch=watch)
-    assert updates[-1] == Progress(63, 63, record.ledger.total.flops)
+    assert updates[-1] == Progress(63, 63, record.cost_map.total.flops)
     assert [u.done for u in updates] == sorted(u.done for u in updates)
 
 
@@ -238,25 +250,25 @@ def test_region_bounds_the_answer(bench):
     answer, record, _ = bench.run(many_patches, region=region)
     inside = RED[37:127, 50:151].sum()
     # Blocks that the region cuts count by the part that lies inside.
-    assert answer.estimate[0] == pytest.approx(inside, rel=0.02)
-    assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], rel=1e-5)
-    cell = record.ledger.cell
-    rows, columns = np.nonzero(record.ledger.map[0])
+    assert answer.values[0] == pytest.approx(inside, rel=0.02)
+    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-5)
+    cell = record.cost_map.cell
+    rows, columns = np.nonzero(record.cost_map.values[0])
     assert rows.min() == 37 // cell
     assert columns.max() == 150 // cell
 
 
 def test_unknown_roles_are_refused_by_name():
-    from toys import Bright, ToyPack
+    from toys import Bright, ToyBundle
 
-    from hrviewer.errors import UserError
+    from hrviewer.errors import HrviewerError
 
-    def needs_scanner(scene: Scene):
+    def needs_scanner(scene: PlanContext):
         yield scan_then_heavy(scene).send(None)
 
     with (
-        Bench(IMAGE, ToyPack(main=Bright())) as bench,
-        pytest.raises(UserError, match="scanner"),
+        Workbench(IMAGE, ToyBundle(main=Bright())) as bench,
+        pytest.raises(HrviewerError, match="scanner"),
     ):
         bench.run(scan_then_heavy)
-    assert toy_pack().roles.keys() >= {"scanner"}
+    assert toy_bundle().roles.keys() >= {"scanner"}

@@ -7,13 +7,30 @@ import time
 
 import numpy as np
 import pytest
-from toys import FLOPS, Bench, Bright, Toy, ToyPack, many_patches, overview_then_chosen, picture
+from toys import (
+    FLOPS,
+    Bright,
+    Toy,
+    ToyBundle,
+    Workbench,
+    many_patches,
+    overview_then_chosen,
+    picture,
+)
 
-from hrviewer.engine import Budget, Cell, ResultCache, Seen, Session, around, cells
-from hrviewer.engine.plan_setup import Networks
-from hrviewer.errors import UserError
+from hrviewer.engine import (
+    Budget,
+    InferenceResult,
+    LiveSession,
+    ResultCache,
+    ViewportCell,
+    neighbours,
+    visible_cells,
+)
+from hrviewer.engine.plan_setup import LoadedModels
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect
-from hrviewer.strategies import Answer, Look, Params
+from hrviewer.strategies import Estimate, Params, PatchRequest
 
 IMAGE = picture(1024, 1024)
 VIEW = Rect(0, 0, 1024, 1024)
@@ -21,7 +38,7 @@ VIEW = Rect(0, 0, 1024, 1024)
 
 @pytest.fixture
 def bench():
-    with Bench(IMAGE) as bench:
+    with Workbench(IMAGE) as bench:
         yield bench
 
 
@@ -31,7 +48,9 @@ def follow(bench):
     begun = []
 
     def begin(**settings):
-        session = Session(bench.pyramid, bench.networks, Toy(many_patches), Params(), **settings)
+        session = LiveSession(
+            bench.pyramid, bench.networks, Toy(many_patches), Params(), **settings
+        )
         begun.append(session)
         return session
 
@@ -42,32 +61,32 @@ def follow(bench):
 
 def wait(session, seconds=30):
     end = time.monotonic() + seconds
-    while not session.idle():
+    while not session.is_idle():
         assert time.monotonic() < end
         time.sleep(0.002)
 
 
 def test_cells_in_the_middle_come_first():
-    found = cells(Rect(0, 0, 2000, 2000), 1.0, Rect(0, 0, 5000, 5000))
+    found = visible_cells(Rect(0, 0, 2000, 2000), 1.0, Rect(0, 0, 5000, 5000))
     assert len(found) == 16
     middle = [np.hypot(cell.center[0] - 1000, cell.center[1] - 1000) for cell in found]
     assert middle == sorted(middle)
-    assert cells(Rect(9000, 0, 10, 10), 1.0, Rect(0, 0, 5000, 5000)) == []
-    (border,) = cells(Rect(4990, 4990, 100, 100), 4.0, Rect(0, 0, 5000, 5000))
+    assert visible_cells(Rect(9000, 0, 10, 10), 1.0, Rect(0, 0, 5000, 5000)) == []
+    (border,) = visible_cells(Rect(4990, 4990, 100, 100), 4.0, Rect(0, 0, 5000, 5000))
     assert border == Rect(4096, 4096, 904, 904)
 
 
 def test_what_is_heard_of_a_cell(follow):
     said: dict[Rect, list[object]] = {}
     session = follow(heard=lambda number, rect, update: said.setdefault(rect, []).append(update))
-    session.look_at(VIEW, 1.0)
+    session.follow_view(VIEW, 1.0)
     wait(session)
     assert len(said) == 4
     for rect, updates in said.items():
         assert updates[0] is None
-        assert isinstance(updates[-1], Cell)
+        assert isinstance(updates[-1], ViewportCell)
         assert updates[-1].rect == rect
-        looks = [update for update in updates if isinstance(update, Seen)]
+        looks = [update for update in updates if isinstance(update, InferenceResult)]
         assert len(looks) == 16 * 16
         assert all(look.patch.core in rect for look in looks)
 
@@ -82,13 +101,13 @@ def test_a_cell_left_half_done_goes_on_where_it_stopped(bench, follow):
 
     network.before = count
     session = follow(cache=ResultCache())
-    session.look_at(Rect(0, 0, 500, 500), 1.0)
+    session.follow_view(Rect(0, 0, 500, 500), 1.0)
     assert reached.wait(20)
-    session.rest()
+    session.idle_now()
     wait(session)
-    assert session.waiting == 0
+    assert session.pending == 0
     network.before = lambda batch: None
-    session.look_at(Rect(0, 0, 500, 500), 1.0)
+    session.follow_view(Rect(0, 0, 500, 500), 1.0)
     wait(session)
     # Only what was in flight when it stopped may have been seen twice.
     assert 256 <= network.looked <= 256 + 4
@@ -99,7 +118,7 @@ def test_the_same_view_again_does_not_begin_a_cell_again(bench, follow):
     network.before = lambda batch: time.sleep(0.001)
     session = follow()
     for i in range(20):
-        session.look_at(Rect(i, i, 400, 400), 1.0)
+        session.follow_view(Rect(i, i, 400, 400), 1.0)
         time.sleep(0.01)
     wait(session)
     assert network.looked == session.computed == 256
@@ -107,28 +126,28 @@ def test_the_same_view_again_does_not_begin_a_cell_again(bench, follow):
 
 def test_choices_and_back(bench, follow):
     session = follow()
-    session.look_at(VIEW, 1.0)
+    session.follow_view(VIEW, 1.0)
     wait(session)
     computed = session.computed
-    assert session.switch(Toy(overview_then_chosen), Params()) == 1
-    assert session.look_at(VIEW, 1.0) == []
+    assert session.select(Toy(overview_then_chosen), Params()) == 1
+    assert session.follow_view(VIEW, 1.0) == []
     wait(session)
     other = session.computed
     assert other > computed
-    session.switch(Toy(many_patches), Params())
-    assert len(session.look_at(VIEW, 1.0)) == 4
+    session.select(Toy(many_patches), Params())
+    assert len(session.follow_view(VIEW, 1.0)) == 4
     wait(session)
     assert session.computed == other
     # Another network, under the same names; then the first one, loaded anew.
-    twin = ToyPack(**{**bench.pack.networks, "main": Bright("another")})
-    session.switch(Toy(many_patches), Params(), None, Networks(twin, bench.device))
-    session.look_at(VIEW, 1.0)
+    twin = ToyBundle(**{**bench.pack.networks, "main": Bright("another")})
+    session.select(Toy(many_patches), Params(), None, LoadedModels(twin, bench.device))
+    session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.computed == other + computed
-    session.switch(Toy(many_patches), Params(), None, Networks(bench.pack, bench.device))
+    session.select(Toy(many_patches), Params(), None, LoadedModels(bench.pack, bench.device))
     ready = []
-    session._ready = ready.append
-    session.look_at(VIEW, 1.0)
+    session._on_cell = ready.append
+    session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.computed == other + computed
     assert len(ready) == 4
@@ -138,23 +157,23 @@ def test_a_budget_is_shared_out_by_area(follow):
     whole = FLOPS * 1024 * 1024
     found = []
     session = follow(budget=Budget(0.5 * whole, "flops"), ready=found.append)
-    session.look_at(VIEW, 1.0)
+    session.follow_view(VIEW, 1.0)
     wait(session)
-    spent = [sum(look.charge.flops for _, looks in cell.seen for look in looks) for cell in found]
+    spent = [sum(look.cost.flops for _, looks in cell.results for look in looks) for cell in found]
     assert spent == pytest.approx([whole / 8] * 4, rel=0.02)
-    session.switch(Toy(many_patches), Params(), Budget(1e-9, "seconds"))
-    session.look_at(VIEW, 1.0)
+    session.select(Toy(many_patches), Params(), Budget(1e-9, "seconds"))
+    session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.error is None
-    assert len(session._rates) == 1
+    assert len(session._flops_rates) == 1
 
 
 def test_what_is_kept_is_bounded(follow):
     session = follow(keep=1_000_000)
-    session.look_at(VIEW, 1.0)
+    session.follow_view(VIEW, 1.0)
     wait(session)
-    assert 1 <= len(session._kept) < 4
-    assert session._kept.nbytes <= 1_000_000
+    assert 1 <= len(session._cells) < 4
+    assert session._cells.nbytes <= 1_000_000
 
 
 def test_errors_are_told_and_do_not_end_it(bench, follow):
@@ -162,15 +181,15 @@ def test_errors_are_told_and_do_not_end_it(bench, follow):
     session = follow(failed=told.append)
 
     def refuses(scene):
-        raise UserError("not here")
+        raise HrviewerError("not here")
         yield
 
-    session.switch(Toy(refuses), Params())
-    session.look_at(VIEW, 1.0)
+    session.select(Toy(refuses), Params())
+    session.follow_view(VIEW, 1.0)
     wait(session)
     assert [str(error) for error in told] == ["not here"]
-    session.switch(Toy(many_patches), Params())
-    session.look_at(VIEW, 1.0)
+    session.select(Toy(many_patches), Params())
+    session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.computed > 0
 
@@ -180,13 +199,13 @@ def test_nothing_waits_for_what_is_computed(bench, follow):
     network = bench.pack.networks["main"]
     network.before = lambda batch: done.append(gate.wait(60))
     session = follow()
-    session.look_at(VIEW, 1.0)
+    session.follow_view(VIEW, 1.0)
     while not network.calls:
         time.sleep(0.002)
     for i in range(100):
-        session.look_at(Rect(i, i, 900, 900), 1.0)
-    session.switch(Toy(overview_then_chosen), Params())
-    session.rest()
+        session.follow_view(Rect(i, i, 900, 900), 1.0)
+    session.select(Toy(overview_then_chosen), Params())
+    session.idle_now()
     assert not done
     gate.set()
 
@@ -212,17 +231,17 @@ def halves(batch):
 
 
 def test_cells_are_under_way_together_and_share_batches():
-    with Bench(HALVES, batch=16) as bench:
+    with Workbench(HALVES, batch=16) as bench:
         network, gate, begun, mixed = bench.pack.networks["main"], threading.Event(), [], []
         network.before = lambda batch: (gate.wait(20), mixed.append(halves(batch)))
-        session = Session(
+        session = LiveSession(
             bench.pyramid,
             bench.networks,
             Toy(many_patches),
             Params(),
-            heard=lambda number, rect, update: begun.append(rect) if update is None else None,
+            on_update=lambda number, rect, update: begun.append(rect) if update is None else None,
         )
-        session.look_at(Rect(0, 0, 512, 1024), 1.0)
+        session.follow_view(Rect(0, 0, 512, 1024), 1.0)
         until(lambda: len(begun) == 2)
         # Until both have asked for as much as they may at once.
         sizes = [-1, 0]
@@ -242,13 +261,13 @@ def test_what_left_the_view_is_not_read(bench, follow):
     network.before = lambda batch: gate.wait(20)
     begun = []
     session = follow(heard=lambda n, rect, update: begun.append(rect) if update is None else None)
-    session.look_at(VIEW, 1.0)
+    session.follow_view(VIEW, 1.0)
     until(lambda: len(begun) == 2)
-    session.look_at(Rect(600, 600, 300, 300), 1.0)
+    session.follow_view(Rect(600, 600, 300, 300), 1.0)
     gate.set()
     wait(session)
     assert set(begun[2:]) <= {Rect(512, 512, 512, 512)}
-    assert len(session._kept) == 1
+    assert len(session._cells) == 1
 
 
 # Ahead.
@@ -257,30 +276,30 @@ def test_what_left_the_view_is_not_read(bench, follow):
 def test_the_ring_around_a_view():
     image = Rect(0, 0, 4096, 4096)
     view = Rect(1100, 1100, 800, 800)
-    ring = around(view, 1.0, image)
+    ring = neighbours(view, 1.0, image)
     assert len(ring) == 12
-    assert all((cell & other).empty for cell in ring for other in cells(view, 1.0, image))
-    assert around(Rect(0, 0, 100, 100), 1.0, Rect(0, 0, 512, 512)) == []
-    assert around(Rect(9000, 0, 10, 10), 1.0, image) == []
+    assert all((cell & other).empty for cell in ring for other in visible_cells(view, 1.0, image))
+    assert neighbours(Rect(0, 0, 100, 100), 1.0, Rect(0, 0, 512, 512)) == []
+    assert neighbours(Rect(9000, 0, 10, 10), 1.0, image) == []
 
 
 def test_what_is_next_to_the_view_is_seen_ahead(bench, follow):
     heard = []
     session = follow(ahead=True, heard=lambda number, rect, update: heard.append(rect))
-    session.look_at(Rect(0, 0, 500, 500), 1.0)
+    session.follow_view(Rect(0, 0, 500, 500), 1.0)
     wait(session)
-    assert len(session._kept) == 4
+    assert len(session._cells) == 4
     assert set(heard) == {Rect(0, 0, 512, 512)}
     assert session.computed == 256
     assert bench.pack.networks["main"].looked == 4 * 256
     # There at once, though it was not in view before.
-    assert len(session.look_at(VIEW, 1.0)) == 4
-    assert session.idle()
+    assert len(session.follow_view(VIEW, 1.0)) == 4
+    assert session.is_idle()
     assert session.computed == 256
 
 
 def test_a_view_comes_before_what_is_ahead():
-    with Bench(HALVES) as bench:
+    with Workbench(HALVES) as bench:
         network, order = bench.pack.networks["main"], []
         step = threading.Semaphore(256 + 20)  # the cell in view, and some of the other
 
@@ -290,25 +309,25 @@ def test_a_view_comes_before_what_is_ahead():
 
         network.before = before
         heard = []
-        session = Session(
+        session = LiveSession(
             bench.pyramid,
             bench.networks,
             Toy(many_patches),
             Params(),
-            ahead=True,
-            heard=lambda number, rect, update: heard.append(rect),
+            prefetch=True,
+            on_update=lambda number, rect, update: heard.append(rect),
         )
-        session.look_at(Rect(0, 0, 512, 500), 1.0)
+        session.follow_view(Rect(0, 0, 512, 500), 1.0)
         until(lambda: len(order) == 256 + 20)
         assert order[-1] == 200
         # Another strategy: what is under way ahead is dropped after the batch in flight.
-        session.switch(Toy(in_view_only), Params())
-        session.look_at(Rect(0, 0, 512, 500), 1.0)
+        session.select(Toy(in_view_only), Params())
+        session.follow_view(Rect(0, 0, 512, 500), 1.0)
         until(lambda: len(bench.device._queues[0]) > 0)
         step.release(10_000)
         until(lambda: order.count(10) > 256)
         assert order[256 + 20 :].index(10) <= 1
-        session.rest()
+        session.idle_now()
         wait(session)
         looked = network.looked
         time.sleep(0.05)
@@ -327,10 +346,10 @@ def test_what_comes_into_view_goes_on_where_it_is(bench, follow):
 
     network.before = before
     session = follow(ahead=True)
-    session.look_at(Rect(0, 0, 500, 500), 1.0)
+    session.follow_view(Rect(0, 0, 500, 500), 1.0)
     assert inside.wait(20)
-    session.look_at(VIEW, 1.0)
-    assert session.waiting == 3
+    session.follow_view(VIEW, 1.0)
+    assert session.pending == 3
     gate.set()
     wait(session)
     assert network.looked == 4 * 256
@@ -339,8 +358,8 @@ def test_what_comes_into_view_goes_on_where_it_is(bench, follow):
 def in_view_only(scene):
     """Look at the cell in patches of another size."""
     patches = tuple(Patch(core, 1.0) for core in grid(scene.region, 64))
-    yield Look("main", patches, into="output")
-    return Answer(None)
+    yield PatchRequest("main", patches, target="output")
+    return Estimate(None)
 
 
 def grid(rect, side):
@@ -357,12 +376,12 @@ def grid(rect, side):
 def scouted(scene):
     """Selective zooming with one saliency for the whole image."""
     whole = Rect(0, 0, *scene.shape)
-    scout = yield Look("scout", (Patch(whole, 16.0),))
-    (overview,) = scout.handles
+    scout = yield PatchRequest("scout", (Patch(whole, 16.0),))
+    (overview,) = scout.results
     assert overview.patch.core == whole
-    result = yield Look("main", (Patch(scene.region, 1.0),), into="output")
-    share = float(result.handles[0].value[0])
-    return Answer(np.array([share, float(overview.value[0])]))
+    result = yield PatchRequest("main", (Patch(scene.region, 1.0),), target="output")
+    share = float(result.results[0].value[0])
+    return Estimate(np.array([share, float(overview.value[0])]))
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -376,16 +395,16 @@ def test_cells_share_a_look_at_the_whole_image(bench, follow, given):
         cache=ResultCache() if given else None,
         heard=lambda number, rect, update: begun.append(rect) if update is None else None,
     )
-    session.switch(Toy(scouted), Params())
-    session.look_at(VIEW, 1.0)
+    session.select(Toy(scouted), Params())
+    session.follow_view(VIEW, 1.0)
     until(lambda: len(begun) == 2 and scout.calls == 1)
     gate.set()
     wait(session)
     assert session.error is None
     assert scout.calls == 1
-    overviews = [cell.seen[0][1][0] for cell in found]
+    overviews = [cell.results[0][1][0] for cell in found]
     assert sorted(look.status for look in overviews) == ["cached"] * 3 + ["done"]
-    assert {look.charge.flops for look in overviews} == {FLOPS * 64 * 64}
-    assert len({cell.answer.estimate[1] for cell in found}) == 1
-    counted = sum(cell.answer.estimate[0] for cell in found)
+    assert {look.cost.flops for look in overviews} == {FLOPS * 64 * 64}
+    assert len({cell.estimate.values[1] for cell in found}) == 1
+    counted = sum(cell.estimate.values[0] for cell in found)
     assert counted == pytest.approx(IMAGE[..., 0].sum(dtype=float) / 255, rel=1e-5)

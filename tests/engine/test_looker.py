@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from toys import Bench, Blurred, Bright, ToyPack, many_patches, picture
+from toys import Blurred, Bright, ToyBundle, Workbench, many_patches, picture
 
-from hrviewer.engine import Seen
+from hrviewer.engine import InferenceResult
 from hrviewer.geometry import Patch, Rect
-from hrviewer.models import open_pack
-from hrviewer.strategies import Answer, Look, Scene, aggregate, get_strategy, tiles
+from hrviewer.models import open_bundle
+from hrviewer.strategies import Estimate, PatchRequest, PlanContext, aggregate, get_strategy, tiles
 
 IMAGE = picture(210, 270)
 
@@ -17,7 +17,7 @@ def cut(**how):
     strategy = get_strategy("patches")
     params = strategy.Params(**how)
 
-    def policy(scene: Scene):
+    def policy(scene: PlanContext):
         return strategy.plan(scene, params)
 
     return policy
@@ -26,28 +26,30 @@ def cut(**how):
 @pytest.mark.parametrize("tile", [32, 48, 64, 200, 512])
 def test_tiles_with_the_cards_halo_equal_the_whole_image(tile):
     net = Blurred()
-    with Bench(IMAGE, ToyPack(main=net)) as bench:
+    with Workbench(IMAGE, ToyBundle(main=net)) as bench:
         whole = net(net.card.prepare(IMAGE)[None])[0]
         answer, record, _ = bench.run(cut(tile=tile))
         rows, columns = whole.shape[1:]
         np.testing.assert_allclose(record.output.values[:, :rows, :columns], whole, atol=1e-5)
-        assert answer.estimate[0] == pytest.approx(whole.sum(), rel=1e-6)
+        assert answer.values[0] == pytest.approx(whole.sum(), rel=1e-6)
 
 
 def test_without_halo_they_do_not():
     net = Blurred()
-    with Bench(IMAGE, ToyPack(main=net)) as bench:
+    with Workbench(IMAGE, ToyBundle(main=net)) as bench:
         whole = net(net.card.prepare(IMAGE)[None])[0]
         _, record, _ = bench.run(cut(tile=32, halo=0))
         assert np.abs(record.output.values[:, :52, :67] - whole).max() > 0.1
 
 
 def test_the_patch_nearest_to_the_views_centre_comes_first():
-    with Bench(IMAGE) as bench:
-        seen: list[Seen] = []
+    with Workbench(IMAGE) as bench:
+        seen: list[InferenceResult] = []
         bench.run(
             many_patches,
-            watch=lambda update: seen.append(update) if isinstance(update, Seen) else None,
+            watch=lambda update: (
+                seen.append(update) if isinstance(update, InferenceResult) else None
+            ),
             focus=lambda: (100.0, 144.0),
         )
         first = [np.hypot(*np.subtract(s.patch.core.center, (100, 144))) for s in seen[:7]]
@@ -57,15 +59,17 @@ def test_the_patch_nearest_to_the_views_centre_comes_first():
 def test_given_order_is_released_as_prefixes():
     patches = tuple(Patch(Rect(y, 0, 32, 32), 1.0) for y in range(160, -1, -32))
 
-    def policy(scene: Scene):
-        result = yield Look("main", patches, order="given")
-        return Answer(aggregate(scene.main, result.handles))
+    def policy(scene: PlanContext):
+        result = yield PatchRequest("main", patches, order="given")
+        return Estimate(aggregate(scene.main, result.results))
 
-    with Bench(IMAGE) as bench:
-        seen: list[Seen] = []
+    with Workbench(IMAGE) as bench:
+        seen: list[InferenceResult] = []
         bench.run(
             policy,
-            watch=lambda update: seen.append(update) if isinstance(update, Seen) else None,
+            watch=lambda update: (
+                seen.append(update) if isinstance(update, InferenceResult) else None
+            ),
             focus=lambda: (0.0, 0.0),
         )
         assert [s.patch.core for s in seen] == [patch.core for patch in patches]
@@ -79,7 +83,7 @@ def test_a_failing_patch_is_reported_charged_and_left_blank():
             raise RuntimeError("cosmic ray\nwith a long story")
 
     net.before = refuse
-    with Bench(IMAGE, ToyPack(main=net)) as bench:
+    with Workbench(IMAGE, ToyBundle(main=net)) as bench:
         answer, record, _ = bench.run(many_patches)
         (failed,) = [row for row in record.patches if row.status == "failed"]
         assert failed.error == "RuntimeError: cosmic ray"
@@ -95,7 +99,7 @@ def test_a_failing_patch_is_reported_charged_and_left_blank():
         assert np.isnan(core).all()
         red = IMAGE[:208, :268, 0].astype(float) / 255
         lost = red[failed.y : failed.y + failed.h, failed.x : failed.x + failed.w].sum()
-        assert answer.estimate[0] == pytest.approx(red.sum() - lost, rel=1e-5)
+        assert answer.values[0] == pytest.approx(red.sum() - lost, rel=1e-5)
 
 
 def test_output_that_is_not_finite_is_a_failure():
@@ -103,9 +107,9 @@ def test_output_that_is_not_finite_is_a_failure():
         def see(self, batch):
             return super().see(batch) * np.nan
 
-    with Bench(IMAGE, ToyPack(main=Broken())) as bench:
+    with Workbench(IMAGE, ToyBundle(main=Broken())) as bench:
         answer, record, _ = bench.run(many_patches)
-        assert answer.estimate is None
+        assert answer.values is None
         assert {row.status for row in record.patches} == {"failed"}
 
 
@@ -117,11 +121,11 @@ def test_lack_of_memory_halves_the_batch_and_goes_on():
             raise MemoryError
 
     net.before = lack
-    with Bench(IMAGE, ToyPack(main=net), batch=8) as bench:
+    with Workbench(IMAGE, ToyBundle(main=net), batch=8) as bench:
         answer, record, _ = bench.run(many_patches)
         assert bench.device.batch == 2
         assert record.counts()["failed"] == 0
-        assert answer.estimate[0] == pytest.approx(IMAGE[:208, :268, 0].sum() / 255, rel=1e-5)
+        assert answer.values[0] == pytest.approx(IMAGE[:208, :268, 0].sum() / 255, rel=1e-5)
 
 
 def test_fixed_networks_are_fed_their_tile_reflected_at_the_border():
@@ -133,21 +137,21 @@ def test_fixed_networks_are_fed_their_tile_reflected_at_the_border():
     net = Fixed()
     fixed = net.card.input.model_copy(update={"fixed": True})
     net.card = net.card.model_copy(update={"input": fixed})
-    net.elastic = False
-    with Bench(IMAGE, ToyPack(main=net)) as bench:
+    net.accepts_any_size = False
+    with Workbench(IMAGE, ToyBundle(main=net)) as bench:
         answer, record, _ = bench.run(cut())
         assert record.counts()["failed"] == 0
         # 210 and 270 are no multiples of the stride: the last blocks are half reflection.
-        assert answer.estimate[0] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=0.01)
+        assert answer.values[0] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=0.01)
 
 
 def test_tiles_meet_the_lattice_wherever_the_region_starts():
-    with Bench(IMAGE) as bench:
+    with Workbench(IMAGE) as bench:
         role = bench.networks
-        from hrviewer.engine import role_of
+        from hrviewer.engine import model_info
         from hrviewer.strategies import input_rect
 
-        main = role_of(role["main"])
+        main = model_info(role["main"])
         region = Rect(13, 29, 150, 200)
         patches = tiles(main, region, 1.0, tile=48)
         assert sum(p.core.area for p in patches) == region.area
@@ -173,11 +177,11 @@ def test_mcnn_tiled_equals_the_whole_photo(shared, shape):
     gray = np.asarray(Image.fromarray(photo).convert("L"), np.float32)[None, None]
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     whole = session.run(None, {session.get_inputs()[0].name: gray})[0][0]
-    with Bench(photo, open_pack(path)) as bench:
+    with Workbench(photo, open_bundle(path)) as bench:
         for how in ({"tile": 256}, {"tile": 512}, {"tile": 128}):
             answer, record, _ = bench.run(cut(**how))
             rows, columns = whole.shape[1:]
             np.testing.assert_allclose(record.output.values[:, :rows, :columns], whole, atol=1e-5)
-            assert answer.estimate[0] == pytest.approx(whole.sum(), rel=1e-4)
+            assert answer.values[0] == pytest.approx(whole.sum(), rel=1e-4)
         _, record, _ = bench.run(cut(tile=256, halo=0))
         assert np.abs(record.output.values[:, :rows, :columns] - whole).max() > 1e-3

@@ -8,20 +8,26 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
-from toys import Bright, ToyPack, picture
+from toys import Bright, ToyBundle, picture
 
-from hrviewer.engine import Device, Networks, ResultCache, build_scene, how_far_off
-from hrviewer.errors import UserError
+from hrviewer.engine import (
+    DeviceScheduler,
+    LoadedModels,
+    ResultCache,
+    build_context,
+    measure_deviation,
+)
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.models import open_pack
+from hrviewer.models import open_bundle
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs import Job
+from hrviewer.runs import RunSpec
 from hrviewer.strategies import get_strategy
 
 PHOTO = picture(200, 260)
 
 
-class Rounded(ToyPack):
+class Rounded(ToyBundle):
     """In bfloat16 its network says 2 % too much."""
 
     def load(self, role="main", device="auto", threads=None, precision="float32"):
@@ -41,22 +47,22 @@ def pack():
 
 @pytest.fixture
 def device():
-    device = Device()
+    device = DeviceScheduler()
     yield device
     device.close()
 
 
 def job(pack):
     strategy = get_strategy("patches")
-    return Job(open_pyramid(PHOTO), pack, strategy, strategy.Params())
+    return RunSpec(open_pyramid(PHOTO), pack, strategy, strategy.Params())
 
 
 def test_the_error_is_that_of_the_sum(pack, device):
     pyramid = open_pyramid(PHOTO)
     for precision in "float32", "bfloat16":
-        networks = Networks(pack, device, precision=precision)
-        scene, _, _ = build_scene(pyramid, networks, get_strategy("patches"))
-        off = how_far_off(pyramid, networks, scene)
+        networks = LoadedModels(pack, device, precision=precision)
+        scene, _, _ = build_context(pyramid, networks, get_strategy("patches"))
+        off = measure_deviation(pyramid, networks, scene)
         if precision == "float32":
             assert off is None
             continue
@@ -68,9 +74,9 @@ def test_the_error_is_that_of_the_sum(pack, device):
 def test_a_run_says_it_and_is_not_resumed_in_another(pack, device, tmp_path):
     cache = ResultCache()
     out = tmp_path / "a.run.zarr"
-    exact = job(pack).run(Networks(pack, device), out=tmp_path / "b.run.zarr", cache=cache)
+    exact = job(pack).run(LoadedModels(pack, device), out=tmp_path / "b.run.zarr", cache=cache)
     assert exact.header["precision"] is None
-    rough = job(pack).run(Networks(pack, device, precision="bfloat16"), out=out, cache=cache)
+    rough = job(pack).run(LoadedModels(pack, device, precision="bfloat16"), out=out, cache=cache)
     assert rough.header["precision"]["total"] == pytest.approx(0.02, rel=1e-4)
     assert any("bfloat16" in note for note in rough.header["notes"])
     assert rough.header["patches"]["cached"] == 0
@@ -78,11 +84,11 @@ def test_a_run_says_it_and_is_not_resumed_in_another(pack, device, tmp_path):
     assert ratio == pytest.approx(1.02, rel=1e-5)
     header = out / "run.json"
     header.write_text(header.read_text().replace('"complete": true', '"complete": false'))
-    with pytest.raises(UserError, match="another engine"):
-        job(pack).run(Networks(pack, device), out=out, resume=True)
+    with pytest.raises(HrviewerError, match="another engine"):
+        job(pack).run(LoadedModels(pack, device), out=out, resume=True)
 
 
-class Calibrated(ToyPack):
+class Calibrated(ToyBundle):
     """In int8 its network says 3 % too much, and is named by what it was calibrated on."""
 
     def load(self, role="main", device="auto", threads=None, precision="float32", samples=()):
@@ -99,14 +105,14 @@ class Calibrated(ToyPack):
 
 def eight(device):
     pack = Calibrated(main=Bright("bright"), scout=Bright("scout"))
-    return Networks(pack, device, precision="int8")
+    return LoadedModels(pack, device, precision="int8")
 
 
 def measured(networks, photo, region=None):
     pyramid = open_pyramid(photo)
     here = networks.on(pyramid)
-    scene, _, _ = build_scene(pyramid, here, get_strategy("patches"), region=region)
-    return here, how_far_off(pyramid, here, scene)
+    scene, _, _ = build_context(pyramid, here, get_strategy("patches"), region=region)
+    return here, measure_deviation(pyramid, here, scene)
 
 
 def test_eight_bits_are_measured_where_they_were_not_calibrated(device):
@@ -124,7 +130,7 @@ def test_eight_bits_are_measured_where_they_were_not_calibrated(device):
 def test_it_is_measured_where_there_is_something(device):
     mostly = np.zeros((1024, 1024, 3), np.uint8)
     mostly[64 : 64 + PHOTO.shape[0], 64 : 64 + PHOTO.shape[1]] = PHOTO
-    networks = Networks(Rounded(main=Bright("bright")), device, precision="bfloat16")
+    networks = LoadedModels(Rounded(main=Bright("bright")), device, precision="bfloat16")
     _, off = measured(networks, mostly)
     assert off.total == pytest.approx(0.02, rel=1e-4)
     blank = np.zeros((1024, 1024, 3), np.uint8)
@@ -152,8 +158,8 @@ def test_results_of_eight_bits_are_never_anothers(device, tmp_path):
     pack, strategy = networks.pack, get_strategy("patches")
 
     def run(photo, precision, name):
-        job = Job(open_pyramid(photo), pack, strategy, strategy.Params())
-        theirs = networks if precision == "int8" else Networks(pack, device)
+        job = RunSpec(open_pyramid(photo), pack, strategy, strategy.Params())
+        theirs = networks if precision == "int8" else LoadedModels(pack, device)
         return job.run(theirs, out=tmp_path / f"{name}.run.zarr", cache=cache).header
 
     exact, rough = run(PHOTO, "float32", "a"), run(PHOTO, "int8", "b")
@@ -169,13 +175,13 @@ def test_results_of_eight_bits_are_never_anothers(device, tmp_path):
 
 def test_a_run_in_eight_bits_goes_on_in_eight_bits(device, tmp_path):
     networks, strategy = eight(device), get_strategy("patches")
-    job = Job(open_pyramid(PHOTO), networks.pack, strategy, strategy.Params())
+    job = RunSpec(open_pyramid(PHOTO), networks.pack, strategy, strategy.Params())
     out = tmp_path / "a.run.zarr"
     first = job.run(networks, out=out)
     header = out / "run.json"
     header.write_text(header.read_text().replace('"complete": true', '"complete": false'))
-    with pytest.raises(UserError, match="another"):
-        job.run(Networks(networks.pack, device), out=out, resume=True)
+    with pytest.raises(HrviewerError, match="another"):
+        job.run(LoadedModels(networks.pack, device), out=out, resume=True)
     again = job.run(eight(device), out=out, resume=True)
     assert again.estimate["value"] == first.estimate["value"]
 
@@ -184,7 +190,7 @@ def test_the_error_told_is_what_comes_out_by_hand(device, tmp_path):
     pytest.importorskip("onnxruntime")
     pack = layered(tmp_path)
     pyramid = open_pyramid(PHOTO)
-    networks = Networks(pack, device, "cpu", "int8")
+    networks = LoadedModels(pack, device, "cpu", "int8")
     here, off = measured(networks, PHOTO)
     samples = []
     for rect in here.calibrated:
@@ -213,7 +219,7 @@ def layered(folder):
     import torch
     from safetensors.torch import save_file
 
-    from hrviewer.models.registry import register
+    from hrviewer.models.registry import register_architecture
 
     def layers():
         torch.manual_seed(0)
@@ -221,7 +227,7 @@ def layered(folder):
             torch.nn.Conv2d(3, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 1)
         )
 
-    register("two-layers", layers)
+    register_architecture("two-layers", layers)
     save_file(layers().state_dict(), folder / "net.safetensors")
     card = {
         "name": "net",
@@ -231,4 +237,4 @@ def layered(folder):
         "output": {"stride": 1, "classes": ["thing"]},
     }
     (folder / "net.json").write_text(json.dumps(card))
-    return open_pack(folder / "net.safetensors")
+    return open_bundle(folder / "net.safetensors")

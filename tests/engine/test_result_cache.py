@@ -5,25 +5,25 @@ import sqlite3
 import numpy as np
 import pytest
 
-from hrviewer.engine import Charge, ResultCache, Seen, pack_seen, unpack_seen
+from hrviewer.engine import Cost, InferenceResult, ResultCache, deserialize, serialize
 from hrviewer.geometry import Patch, Rect
 
 
 def look(value=1.0, status="done", side=8):
-    return Seen(
+    return InferenceResult(
         Patch(Rect(0, 0, 32, 32), 2.0, 4),
         "main",
         np.array([value]),
         np.full((1, side, side), value, np.float32),
         (0.0, 0.0, 32.0, 32.0),
-        Charge(1, 2, 3, 0.1, 0.2, 0.3, 0.4),
+        Cost(1, 2, 3, 0.1, 0.2, 0.3, 0.4),
         status=status,
-        spread=np.ones((2, 2)) / 4 if value == 2.0 else None,
+        cost_weights=np.ones((2, 2)) / 4 if value == 2.0 else None,
     )
 
 
 def same(a, b):
-    assert (a.patch, a.role, a.box, a.charge) == (b.patch, b.role, b.box, b.charge)
+    assert (a.patch, a.role, a.box, a.cost) == (b.patch, b.role, b.box, b.cost)
     np.testing.assert_array_equal(a.map, b.map)
     np.testing.assert_array_equal(a.value, b.value)
     assert (a.spread is None) == (b.spread is None)
@@ -31,7 +31,7 @@ def same(a, b):
 
 def test_what_is_packed_comes_back():
     looks = [look(1.0), look(2.0), look(np.nan, "failed")]
-    for before, after in zip(looks, unpack_seen(pack_seen(looks)), strict=True):
+    for before, after in zip(looks, deserialize(serialize(looks)), strict=True):
         same(before, after)
         assert before.status == after.status
 
@@ -55,7 +55,7 @@ def test_failures_are_not_kept():
 
 
 def test_memory_is_bounded():
-    cache = ResultCache(memory=40_000)
+    cache = ResultCache(memory_bytes=40_000)
     for i in range(100):
         cache.put(str(i), [look(float(i), side=32)])
     assert cache._size <= 40_000
@@ -65,7 +65,7 @@ def test_memory_is_bounded():
 
 def test_disk_is_bounded(tmp_path):
     path = tmp_path / "looks.sqlite"
-    cache = ResultCache(path, memory=0, disk=200_000)
+    cache = ResultCache(path, memory_bytes=0, disk_bytes=200_000)
     for i in range(1100):
         cache.put(str(i), [look(float(i))])
     cache.close()

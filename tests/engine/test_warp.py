@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import Bench, Kept, picture
+from toys import RecordingSink, Workbench, picture
 
 from hrviewer.engine import empty_record
-from hrviewer.engine.warp_inference import in_range
-from hrviewer.engine.warp_sampling import finest, sample, spread, unwarp
+from hrviewer.engine.warp_inference import round_to_dtype
+from hrviewer.engine.warp_sampling import finest_scale, sample, sample_density, unwarp
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import Meter, open_pyramid
-from hrviewer.strategies import Answer, Warp
-from hrviewer.strategies.nonuniform.grid_sampler import attract, forward
+from hrviewer.pyramid import ReadMeter, open_pyramid
+from hrviewer.strategies import Estimate, WarpRequest
+from hrviewer.strategies.nonuniform.grid_sampler import forward, grid_from_saliency
 
 EVEN = np.stack(np.meshgrid(*[np.linspace(0, 1, 31)] * 2, indexing="ij"), axis=-1)
 
@@ -22,7 +22,7 @@ EVEN = np.stack(np.meshgrid(*[np.linspace(0, 1, 31)] * 2, indexing="ij"), axis=-
 def bent(y=5, x=22):
     saliency = np.full((31, 31), 0.02)
     saliency[y : y + 5, x : x + 5] = 1
-    return attract(saliency)
+    return grid_from_saliency(saliency)
 
 
 @given(st.integers(0, 25), st.integers(0, 25), st.sampled_from([(40, 60), (100, 90), (16, 12)]))
@@ -63,7 +63,7 @@ def test_what_is_magnified_beyond_the_map_falls_where_it_was_seen():
 def test_an_even_density_comes_back_as_the_jacobian():
     grid = bent()
     back = unwarp(np.ones((1, 128, 128), np.float32), grid, (128, 128), "mass")[0]
-    share = spread(grid, Rect(0, 0, 128, 128), Rect(0, 0, 128, 128), 128)
+    share = sample_density(grid, Rect(0, 0, 128, 128), Rect(0, 0, 128, 128), 128)
     coarse = [m.reshape(16, 8, 16, 8).sum((1, 3)) for m in (back / back.sum(), share)]
     np.testing.assert_allclose(coarse[0], coarse[1], rtol=0.15)
     assert share.sum() == pytest.approx(1)
@@ -117,10 +117,10 @@ def test_nothing_aliases_where_it_is_shrunk():
 
 def test_warped_pixels_are_of_the_images_own_type():
     seen = np.array([-0.4, 0.4, 0.5, 1.6, 254.6, 300.0])
-    assert in_range(seen, np.dtype(np.uint8)).tolist() == [0, 0, 1, 2, 255, 255]
-    assert in_range(seen, np.dtype(np.uint8)).dtype == np.uint8
-    assert in_range(seen, np.dtype(np.int16)).tolist() == [0, 0, 1, 2, 255, 300]
-    floats = in_range(seen, np.dtype(np.float32))
+    assert round_to_dtype(seen, np.dtype(np.uint8)).tolist() == [0, 0, 1, 2, 255, 255]
+    assert round_to_dtype(seen, np.dtype(np.uint8)).dtype == np.uint8
+    assert round_to_dtype(seen, np.dtype(np.int16)).tolist() == [0, 0, 1, 2, 255, 300]
+    floats = round_to_dtype(seen, np.dtype(np.float32))
     assert floats.dtype == np.float32
     np.testing.assert_allclose(floats, seen, rtol=1e-6)
 
@@ -129,8 +129,8 @@ def test_only_what_is_needed_is_read():
     image = picture(1024, 1024)
     pyramid = open_pyramid(image)
     part = Rect(256, 512, 200, 160)
-    meter = Meter()
-    with meter.reading() as reading:
+    meter = ReadMeter()
+    with meter.measure() as reading:
         sample(pyramid, part, EVEN, (50, 40), meter)
     tile = 512
     assert reading.pixels <= 4 * tile * tile
@@ -140,13 +140,13 @@ def test_only_what_is_needed_is_read():
 
 
 def test_where_it_looks_closest():
-    assert finest(Rect(0, 0, 600, 300), EVEN, (100, 100)) == pytest.approx(3)
-    assert finest(Rect(0, 0, 300, 300), bent(), (100, 100)) < 1.5
+    assert finest_scale(Rect(0, 0, 600, 300), EVEN, (100, 100)) == pytest.approx(3)
+    assert finest_scale(Rect(0, 0, 300, 300), bent(), (100, 100)) < 1.5
 
 
 def run(policy, image, region=None):
-    with Bench(image) as bench:
-        sink = Kept(empty_record(bench.pyramid, bench.networks, 1.0))
+    with Workbench(image) as bench:
+        sink = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0))
         answer, record, _ = bench.run(policy, sink=sink, region=region)
         return answer, record
 
@@ -157,17 +157,17 @@ def test_a_warp_answers_for_its_core_alone():
 
     def policy(scene):
         rect = Rect(40, 60, 160, 160)
-        done = yield Warp("main", rect, EVEN, (80, 160), into="output", core=core)
-        return Answer(done.handles[0].value)
+        done = yield WarpRequest("main", rect, EVEN, (80, 160), target="output", core=core)
+        return Estimate(done.results[0].value)
 
     answer, record = run(policy, image)
-    assert answer.estimate[0] == pytest.approx(0.2 * core.area / 2, rel=1e-5)
+    assert answer.values[0] == pytest.approx(0.2 * core.area / 2, rel=1e-5)
     (row,) = record.patches
     assert row.scale == pytest.approx(2**0.5)  # 160 × 160 pixels on 80 × 160
     painted = np.argwhere(np.isfinite(record.output.values[0])) * 4
     assert painted.min(0).tolist() == [64, 96]
     assert painted.max(0).tolist() == [160, 172]
-    cells = np.argwhere(record.ledger.map[0]) * record.ledger.cell
+    cells = np.argwhere(record.cost_map.values[0]) * record.cost_map.cell
     assert cells.min(0).tolist() == [64, 96]
     assert cells.max(0).tolist() == [160, 160]
 
@@ -178,12 +178,12 @@ def test_a_warp_beyond_the_region_keeps_its_shape():
 
     def policy(scene):
         rect = Rect(0, 0, 256, 256)
-        done = yield Warp("main", rect, EVEN, (256, 256), into="output", core=region)
-        return Answer(done.handles[0].value)
+        done = yield WarpRequest("main", rect, EVEN, (256, 256), target="output", core=region)
+        return Estimate(done.results[0].value)
 
     answer, record = run(policy, image, region)
     want = image[:128, :, 0].sum() / 255
-    assert answer.estimate[0] == pytest.approx(want, rel=1e-5)
+    assert answer.values[0] == pytest.approx(want, rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(want, rel=1e-5)
 
 
@@ -192,9 +192,9 @@ def test_a_warps_map_is_an_octave_finer_than_it_was_seen(seen, cells):
     """Of 256 pixels, by a network that answers for 4 × 4 of its own."""
 
     def policy(scene):
-        done = yield Warp("main", Rect(0, 0, 256, 256), EVEN, (seen, seen), into="output")
-        assert done.handles[0].map.shape == (1, cells, cells)
-        return Answer(done.handles[0].value)
+        done = yield WarpRequest("main", Rect(0, 0, 256, 256), EVEN, (seen, seen), target="output")
+        assert done.results[0].map.shape == (1, cells, cells)
+        return Estimate(done.results[0].value)
 
     answer, _ = run(policy, np.full((256, 256, 3), 51, np.uint8))
-    assert answer.estimate[0] == pytest.approx(0.2 * seen**2, rel=1e-5)
+    assert answer.values[0] == pytest.approx(0.2 * seen**2, rel=1e-5)

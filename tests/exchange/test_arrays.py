@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ome_zarr_models import open_ome_zarr
 from yaozarrs import validate_zarr_store
 
-from hrviewer.errors import UserError
-from hrviewer.io.array_writer import Picture, name_axes, upright, write_pictures
+from hrviewer.errors import HrviewerError
+from hrviewer.io.array_writer import WritableImage, axis_aligned, name_axes, write_arrays
 
 TURNS = [np.array(m, float) for m in (
     [[1, 0], [0, 1]], [[-1, 0], [0, 1]], [[1, 0], [0, -1]], [[-1, 0], [0, -1]],
@@ -26,7 +26,7 @@ places = st.floats(-1e4, 1e4)
 def test_every_pixel_stays_where_it_was_in_all_eight_orientations(turn, h, w, sy, sx, ty, tx):
     data = np.arange(h * w).reshape(h, w)
     matrix, offset = TURNS[turn] @ np.diag([sy, sx]), np.array([ty, tx])
-    turned, scale, translate, whole = upright(data, matrix, offset)
+    turned, scale, translate, whole = axis_aligned(data, matrix, offset)
     assert whole
     assert (scale > 0).all()
     turned = np.asarray(turned)
@@ -38,7 +38,7 @@ def test_every_pixel_stays_where_it_was_in_all_eight_orientations(turn, h, w, sy
 def test_other_turns_are_left_out_and_said():
     c, s = np.cos(0.3), np.sin(0.3)
     data = np.zeros((3, 4))
-    same, scale, _, whole = upright(data, np.array([[c, -s], [s, c]]) * 2, np.zeros(2))
+    same, scale, _, whole = axis_aligned(data, np.array([[c, -s], [s, c]]) * 2, np.zeros(2))
     assert not whole
     assert same is data
     np.testing.assert_allclose(scale, [2, 2])
@@ -57,7 +57,7 @@ def test_other_turns_are_left_out_and_said():
 )
 def test_axes_have_names_in_the_formats_order(labels, ndim, axes):
     assert name_axes(labels, ndim) == axes
-    with pytest.raises(UserError, match="two to five axes"):
+    with pytest.raises(HrviewerError, match="two to five axes"):
         name_axes((), 6)
 
 
@@ -68,7 +68,7 @@ def test_any_array_is_valid_and_the_same(tmp_path, axes, dtype):
     data = (np.random.default_rng(0).random(shape) * 250).astype(dtype)
     scale, shift = np.linspace(0.5, 2, len(axes)), np.linspace(-3, 7, len(axes))
     path = tmp_path / "a.ome.zarr"
-    write_pictures([Picture("a", data, axes, scale, shift, "micrometer")], path)
+    write_arrays([WritableImage("a", data, axes, scale, shift, "micrometer")], path)
     assert type(open_ome_zarr(zarr.open_group(path, mode="r"))).__name__ == "Image"
     validate_zarr_store(str(path))
     np.testing.assert_array_equal(zarr.open_array(path / "0")[:], data.astype(np.uint8)
@@ -88,9 +88,9 @@ def test_labels_lie_in_the_first_image_and_keep_their_numbers(tmp_path):
     image = np.zeros((700, 600), np.uint8)
     path = tmp_path / "a.ome.zarr"
     one = (1, 1), (0, 0)
-    write_pictures(
-        [Picture("im", image, "yx", *one), Picture("a/b", numbers, "yx", *one, labels=True),
-         Picture("im", image, "yx", *one), Picture("a/b", numbers, "yx", *one, labels=True)],
+    write_arrays(
+        [WritableImage("im", image, "yx", *one), WritableImage("a/b", numbers, "yx", *one, labels=True),
+         WritableImage("im", image, "yx", *one), WritableImage("a/b", numbers, "yx", *one, labels=True)],
         path,
     )  # fmt: skip
     assert zarr.open_group(path / "OME").attrs["ome"]["series"] == ["0", "1"]
@@ -101,5 +101,7 @@ def test_labels_lie_in_the_first_image_and_keep_their_numbers(tmp_path):
 
 
 def test_what_is_no_number_is_refused(tmp_path):
-    with pytest.raises(UserError, match="whole and real numbers"):
-        write_pictures([Picture("a", np.zeros((2, 2), complex), "yx", (1, 1), (0, 0))], tmp_path)
+    with pytest.raises(HrviewerError, match="whole and real numbers"):
+        write_arrays(
+            [WritableImage("a", np.zeros((2, 2), complex), "yx", (1, 1), (0, 0))], tmp_path
+        )

@@ -10,9 +10,9 @@ import pytest
 from made_runs import blobs
 from PIL import Image
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io import export
-from hrviewer.io.figures.overlay_figure import bar_length, captioned, look_at
+from hrviewer.io.figures.overlay_figure import bar_length, load_figure_data, make_caption
 from hrviewer.pyramid import open_pyramid
 
 
@@ -28,32 +28,32 @@ def test_a_figure_has_the_dots_that_were_asked_for(made, tmp_path, name):
 def test_what_is_shown_is_the_map(made):
     plane = blobs((100, 120), (30, 40, 10))
     plane[80:] = np.nan
-    shown = look_at(made(output=plane[None]), "output", -1, 120)
+    shown = load_figure_data(made(output=plane[None]), "output", -1, 120)
     np.testing.assert_array_equal(shown.values, plane)
-    assert shown.legend == "cell (count per 4 × 4 px)"
+    assert shown.label == "cell (count per 4 × 4 px)"
     assert shown.unit == "µm"
-    assert shown.pixel == pytest.approx((4 * 0.25, 4 * 0.5))
-    assert shown.grey is None
+    assert shown.pixel_size == pytest.approx((4 * 0.25, 4 * 0.5))
+    assert shown.grayscale is None
 
 
 def test_the_image_shows_beneath(made):
     run = made(geo=True)
     with open_pyramid(run.header["image"]["path"]) as pyramid:
         run.header["image"]["fingerprint"] = pyramid.fingerprint
-    shown = look_at(run, "saliency", -1, 200)
-    assert shown.grey is not None
-    assert shown.grey.shape == shown.values.shape
+    shown = load_figure_data(run, "saliency", -1, 200)
+    assert shown.grayscale is not None
+    assert shown.grayscale.shape == shown.values.shape
 
 
 def test_one_class_and_all_of_them(made):
     output = np.stack([blobs((50, 50), (10, 10, 5)), 2 * blobs((50, 50), (10, 10, 5))])
     run = made(output=output)
-    assert np.nanmax(look_at(run, "output", -1, 50).values) == 3
-    second = look_at(run, "output", 1, 50)
+    assert np.nanmax(load_figure_data(run, "output", -1, 50).values) == 3
+    second = load_figure_data(run, "output", 1, 50)
     assert np.nanmax(second.values) == 2
-    assert second.legend.startswith("stroma")
-    with pytest.raises(UserError, match="no channel 7; it has: 0 cell, 1 stroma"):
-        look_at(run, "output", 7, 50)
+    assert second.label.startswith("stroma")
+    with pytest.raises(HrviewerError, match="no channel 7; it has: 0 cell, 1 stroma"):
+        load_figure_data(run, "output", 7, 50)
 
 
 @pytest.mark.parametrize(("width", "bar"), [(100, 20), (199, 20), (200, 50), (8, 2), (0.4, 0.1)])
@@ -63,12 +63,12 @@ def test_scale_bars_are_round_and_no_more_than_a_quarter(width, bar):
 
 def test_a_caption_says_what_was_run(made):
     run = made()
-    said = captioned(run)
+    said = make_caption(run)
     assert "a.svs: toy, patches" in said
     assert "count 3.5" in said
     run.header["complete"] = False
-    assert "unfinished" in captioned(run)
-    assert captioned(run, "mine $x_1$") == "mine $x_1$"
+    assert "unfinished" in make_caption(run)
+    assert make_caption(run, "mine $x_1$") == "mine $x_1$"
 
 
 def test_dollars_in_a_caption_are_dollars(made, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io import FORMATS, export
 
 
@@ -24,12 +24,12 @@ def test_every_format_by_name_and_by_ending(made, tmp_path, name, named):
 def test_nothing_is_overwritten(made, tmp_path, name):
     run, taken = made(geo=True), tmp_path / "taken"
     taken.write_text("mine")
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(HrviewerError, match="exists"):
         export(run, taken, name)
     assert taken.read_text() == "mine"
     taken.unlink()
     taken.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(HrviewerError, match="exists"):
         export(run, taken, name)
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_overwritten(made, tmp_path, name):
     ],
 )
 def test_what_cannot_be_written_is_said(made, tmp_path, path, to, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(HrviewerError, match=said):
         export(made(), tmp_path / path, to)
     assert os.listdir(tmp_path) == ["made.run.zarr"]
 
@@ -58,7 +58,7 @@ def test_nothing_half_written_stays(made, tmp_path, monkeypatch, name, error):
         raise error
 
     monkeypatch.setattr(f"{FORMATS[name].module}.write", torn)
-    with pytest.raises(UserError if isinstance(error, OSError) else type(error)):
+    with pytest.raises(HrviewerError if isinstance(error, OSError) else type(error)):
         export(made(geo=True), tmp_path / "a", name)
     assert sorted(os.listdir(tmp_path)) == ["geo", "made.run.zarr"]
 
@@ -66,24 +66,24 @@ def test_nothing_half_written_stays(made, tmp_path, monkeypatch, name, error):
 def test_an_empty_run_says_what_is_missing(made, tmp_path):
     run = made()
     (run.path / "patches.parquet").unlink()
-    with pytest.raises(UserError, match="no readable patches"):
+    with pytest.raises(HrviewerError, match="no readable patches"):
         export(run, tmp_path / "a.geojson")
     (run.path / "patches.parquet").write_text("torn")
-    with pytest.raises(UserError, match="no readable patches"):
+    with pytest.raises(HrviewerError, match="no readable patches"):
         export(run, tmp_path / "a.geojson")
     for name in ("output", "saliency", "cost"):
         (run.path / name / "zarr.json").unlink()
     for name, said in (("a.ome.zarr", "no maps"), ("a.png", "no output map")):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(HrviewerError, match=said):
             export(run, tmp_path / name)
 
 
 @pytest.mark.parametrize(("to", "key"), [("png", "dpi"), ("geojson", "threshold")])
 def test_options_are_checked_in_one_line(made, tmp_path, to, key):
     run = made()
-    with pytest.raises(UserError, match=rf"^{key}: [^\n]+$"):
+    with pytest.raises(HrviewerError, match=rf"^{key}: [^\n]+$"):
         export(run, tmp_path / "a", to, **{key: -1})
-    with pytest.raises(UserError, match=f"no option 'colour'.*{key}"):
+    with pytest.raises(HrviewerError, match=f"no option 'colour'.*{key}"):
         export(run, tmp_path / "b", to, colour="red")
 
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from made_runs import blobs
 from shapely.geometry import Polygon
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io.features import area_of, centroid
-from hrviewer.io.run_features import What, found, outlines
-from hrviewer.io.run_maps import coarser, merged, open_map
+from hrviewer.io.run_features import FeatureSelection, iter_features, trace_outlines
+from hrviewer.io.run_maps import coarsen, open_map, reduce_blocks
 
 ONLY = {"patches": False, "annotations": False}
 
@@ -24,7 +24,7 @@ def polygons(feature):
 def test_contours_have_the_discs_areas_and_centres(made):
     plane = blobs((120, 160), (40, 50, 20), (90, 120, 15)) - blobs((120, 160), (40, 50, 8))
     run = made(output=plane[None], answer="area")
-    features = list(found(run, What(contours=True, **ONLY)))
+    features = list(iter_features(run, FeatureSelection(contours=True, **ONLY)))
     assert [f.kind for f in features] == ["contour"] * 2
     expected = [(np.pi * (20**2 - 8**2), (40, 50), 1), (np.pi * 15**2, (90, 120), 0)]
     for feature, (cells, centre, holes) in zip(features, expected, strict=True):
@@ -42,15 +42,15 @@ def test_contours_have_the_discs_areas_and_centres(made):
 def test_of_a_density_contours_count_what_is_inside(made):
     plane = 7 * blobs((60, 60), (20, 20, 9)) + 2 * blobs((60, 60), (45, 45, 5))
     run = made(output=plane[None])
-    (first,) = found(run, What(contours=True, **ONLY))
+    (first,) = iter_features(run, FeatureSelection(contours=True, **ONLY))
     assert first.measurements["sum"] == pytest.approx(7 * blobs((60, 60), (20, 20, 9)).sum())
-    both = list(found(run, What(contours=True, threshold=0.2, **ONLY)))
+    both = list(iter_features(run, FeatureSelection(contours=True, threshold=0.2, **ONLY)))
     assert sum(f.measurements["sum"] for f in both) == pytest.approx(plane.sum())
 
 
 def test_contours_end_at_the_image(made):
     run = made(output=np.ones((1, 50, 70), np.float32), answer="area")
-    (feature,) = found(run, What(contours=True, **ONLY))
+    (feature,) = iter_features(run, FeatureSelection(contours=True, **ONLY))
     (shape,) = polygons(feature)
     assert shape.is_valid
     assert shape.bounds == (0, 0, 280, 200)
@@ -60,7 +60,9 @@ def test_contours_end_at_the_image(made):
 def test_what_was_never_seen_is_outside(made):
     plane = np.full((40, 40), np.nan, np.float32)
     plane[10:20, 10:30] = 1
-    (feature,) = found(made(output=plane[None], answer="area"), What(contours=True, **ONLY))
+    (feature,) = iter_features(
+        made(output=plane[None], answer="area"), FeatureSelection(contours=True, **ONLY)
+    )
     assert feature.box == pytest.approx((40, 40, 40, 80), abs=0.01)
 
 
@@ -70,7 +72,7 @@ def test_any_outlines_are_valid_and_hold_every_cell_once(rows):
     plane = np.array(rows, np.float32)
     shapes = []
     total = 0.0
-    for polygon, measured in outlines(plane, 0.5, 1.0, True):
+    for polygon, measured in trace_outlines(plane, 0.5, 1.0, True):
         shapes.append(Polygon(polygon[0][:, ::-1], [r[:, ::-1] for r in polygon[1:]]))
         total += measured["sum"]
         assert area_of((polygon,)) == pytest.approx(shapes[-1].area)
@@ -99,7 +101,7 @@ def test_a_densitys_points_are_its_peaks(made, monkeypatch):
     monkeypatch.setattr(module, "BAND", 32)
     plane = np.random.default_rng(0).random((130, 75)).astype(np.float32)
     run = made(output=plane[None])
-    features = list(found(run, What(points=True, spacing=16, **ONLY)))
+    features = list(iter_features(run, FeatureSelection(points=True, spacing=16, **ONLY)))
     expected = list(slow_peaks(plane, 2, plane.max() / 10))
     assert len(features) == len(expected)
     said = sorted((f.measurements["mass"], *f.point) for f in features)
@@ -114,7 +116,9 @@ def test_a_densitys_points_are_its_peaks(made, monkeypatch):
 def test_a_blurred_object_is_found_where_it_is(made):
     y, x = np.indices((60, 60))
     plane = np.exp(-((y - 20.3) ** 2 + (x - 31.6) ** 2) / 8).astype(np.float32)
-    (feature,) = found(made(output=plane[None]), What(points=True, spacing=64, **ONLY))
+    (feature,) = iter_features(
+        made(output=plane[None]), FeatureSelection(points=True, spacing=64, **ONLY)
+    )
     assert feature.point == pytest.approx((4 * 20.8, 4 * 32.1), abs=0.2)
     assert feature.measurements["mass"] == pytest.approx(plane.sum(), rel=1e-3)
 
@@ -122,7 +126,7 @@ def test_a_blurred_object_is_found_where_it_is(made):
 def test_of_a_detector_every_find_is_a_point(made):
     plane = np.zeros((2, 30, 40), np.float32)
     plane[0, 3, 4], plane[0, 3, 5], plane[1, 29, 39] = 2, 1, 1
-    features = list(found(made(output=plane), What(points=True, **ONLY)))
+    features = list(iter_features(made(output=plane), FeatureSelection(points=True, **ONLY)))
     assert len(features) == plane.sum()
     assert sorted((f.label, *f.point) for f in features) == [
         ("cell", 14, 18), ("cell", 14, 18), ("cell", 14, 22), ("stroma", 118, 158)
@@ -130,8 +134,8 @@ def test_of_a_detector_every_find_is_a_point(made):
 
 
 def test_what_does_not_count_has_no_points(made):
-    with pytest.raises(UserError, match="no points"):
-        list(found(made(answer="area"), What(points=True, **ONLY)))
+    with pytest.raises(HrviewerError, match="no points"):
+        list(iter_features(made(answer="area"), FeatureSelection(points=True, **ONLY)))
 
 
 @pytest.mark.parametrize("additive", [True, False])
@@ -139,11 +143,11 @@ def test_coarser_cells_are_sums_or_means(additive):
     nan = np.nan
     cells = np.array([[[1, 3, nan], [nan, 5, nan], [2, nan, 4]]])
     sums, means = [[9, nan], [2, 4]], [[3, nan], [2, 4]]
-    np.testing.assert_array_equal(merged(cells, 2, additive), [sums if additive else means])
+    np.testing.assert_array_equal(reduce_blocks(cells, 2, additive), [sums if additive else means])
 
 
 def test_large_maps_are_traced_coarser(made):
     shown = open_map(made(), "output")
-    values, cell = coarser(shown, 50_000)
+    values, cell = coarsen(shown, 50_000)
     assert (values.shape, cell) == ((2, 175, 275), 16)
     assert np.nansum(values) == pytest.approx(np.nansum(shown.cells[:]), rel=1e-6)

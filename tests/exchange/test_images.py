@@ -14,10 +14,10 @@ from ome_zarr_models.v05 import Image
 from toy_scene import install
 from yaozarrs import validate_zarr_store
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io import image_writer
-from hrviewer.io.ground_truth import read_truth
-from hrviewer.io.image_writer import truth_path, write_image, write_scene
+from hrviewer.io.ground_truth import read_ground_truth
+from hrviewer.io.image_writer import ground_truth_path, write_image, write_synthetic_image
 from hrviewer.pyramid import open_pyramid
 
 
@@ -118,7 +118,7 @@ def test_a_broken_conversion_goes_on_where_it_was(tmp_path, small, monkeypatch):
             return whole(*window, **settings)
 
         monkeypatch.setattr(level, "read", watched)
-        with pytest.raises(UserError, match="same command goes on"):
+        with pytest.raises(HrviewerError, match="same command goes on"):
             write_image(source, out)
         assert not out.exists()
         write_image(source, out)
@@ -143,24 +143,24 @@ def test_what_was_begun_with_another_image_is_not_gone_on_with(tmp_path, small):
 @pytest.mark.parametrize("name", ["a.tif", "taken.zarr", "no/where.zarr"])
 def test_places_that_are_refused(tmp_path, name):
     (tmp_path / "taken.zarr").mkdir()
-    with open_pyramid(np.zeros((9, 9), np.uint8)) as source, pytest.raises(UserError):
+    with open_pyramid(np.zeros((9, 9), np.uint8)) as source, pytest.raises(HrviewerError):
         write_image(source, tmp_path / name)
 
 
 def test_a_scene_is_written_with_its_truth(tmp_path, small, scene):
-    out, table = write_scene(scene, tmp_path / "s.ome.zarr", labels=True)
-    assert table == truth_path(out) == tmp_path / "s.truth.csv"
+    out, table = write_synthetic_image(scene, tmp_path / "s.ome.zarr", labels=True)
+    assert table == ground_truth_path(out) == tmp_path / "s.truth.csv"
     valid(out)
-    recipe = scene.recipe
+    recipe = scene.synthetic_image
     with open_pyramid(out) as again:
         assert_array_equal(again.read(again.rect), recipe.render(scene.rect, 1))
-    told = read_truth(table, out.name, scene.shape)
-    assert_array_equal(told.points, recipe.truth(scene.rect).points)
-    assert_array_equal(told.boxes, recipe.truth(scene.rect).boxes)
+    told = read_ground_truth(table, out.name, scene.shape)
+    assert_array_equal(told.points, recipe.ground_truth(scene.rect).points)
+    assert_array_equal(told.boxes, recipe.ground_truth(scene.rect).boxes)
     # Every object has one number, across shards, and its centroid is its point.
     with open_pyramid(out / "labels" / "objects") as numbers:
         assert_array_equal(numbers.read(numbers.rect)[..., 0], recipe.labels(scene.rect))
-    by_labels = read_truth(out, "s", scene.shape)
+    by_labels = read_ground_truth(out, "s", scene.shape)
     assert_array_equal(by_labels.points, told.points)
     assert_array_equal(by_labels.boxes, told.boxes)
 
@@ -168,6 +168,6 @@ def test_a_scene_is_written_with_its_truth(tmp_path, small, scene):
 def test_only_scenes_know_their_truth(tmp_path):
     with (
         open_pyramid(np.zeros((9, 9), np.uint8)) as source,
-        pytest.raises(UserError, match="no scene"),
+        pytest.raises(HrviewerError, match="no scene"),
     ):
-        write_scene(source, tmp_path / "s.ome.zarr")
+        write_synthetic_image(source, tmp_path / "s.ome.zarr")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import zarr
 from made_runs import Made
-from toys import picture, toy_pack
+from toys import picture, toy_bundle
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io import export
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.io.run_maps import open_map
-from hrviewer.io.writers.omezarr import COARSEST, copy_map, halved
+from hrviewer.io.writers.omezarr import COARSEST, copy_map, mean_2x2
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import run as run_strategy
 
@@ -42,7 +42,7 @@ def means(values: np.ndarray) -> np.ndarray:
 def real(tmp_path):
     """Return a run that the engine made."""
     out = tmp_path / "real.run.zarr"
-    return run_strategy(picture(300, 400), toy_pack(), "patches", tile=64, out=out, cache="off")
+    return run_strategy(picture(300, 400), toy_bundle(), "patches", tile=64, out=out, cache="off")
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_the_image_comes_with_it(classes):
 
 
 def test_another_image_is_not_put_beside(made, tmp_path):
-    with pytest.raises(UserError, match="has changed since"):
+    with pytest.raises(HrviewerError, match="has changed since"):
         export(made(geo=True), tmp_path / "a.ome.zarr", image=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["geo", "made.run.zarr"]
 
@@ -267,7 +267,7 @@ def test_halving_leaves_out_what_was_not_seen():
     nan = np.nan
     cells = np.array([[1, 3, nan, nan, 5], [nan, nan, nan, nan, 7], [2, 4, nan, 8, nan]])
     expected = np.array([[2, nan, 6], [3, 8, nan]])
-    np.testing.assert_array_equal(halved(cells), expected)
+    np.testing.assert_array_equal(mean_2x2(cells), expected)
 
 
 def test_memory_is_bounded_whatever_the_map(tmp_path):

@@ -20,12 +20,12 @@ from made_runs import blobs
 from shapely.geometry import shape
 
 from hrviewer.io import export
-from hrviewer.io.annotations import keep_annotations, read_annotations
-from hrviewer.io.dsa import as_element, read_dsa
+from hrviewer.io.annotations import read_annotations, write_annotations
+from hrviewer.io.dsa import as_elements, read_dsa
 from hrviewer.io.features import Feature, area_of, rectangle
 from hrviewer.io.geojson import as_geojson, read_geojson
-from hrviewer.io.ground_truth import read_truth
-from hrviewer.io.run_features import What, found, names_of
+from hrviewer.io.ground_truth import read_ground_truth
+from hrviewer.io.run_features import FeatureSelection, id_namespace, iter_features
 
 ALL = {"contours": True, "points": True, "spacing": 64}
 DISCS = blobs((100, 140), (30, 40, 12), (70, 100, 9)) - blobs((100, 140), (30, 40, 5)) * 0.875
@@ -41,15 +41,15 @@ def run(made):
     made_run = made(output=plane[None].astype(np.float32))
     drawn = [
         Feature("annotation", "tumour", (rectangle(10, 20, 30, 40),), name="mine", number=0,
-                about={"author": "Ada", "time": "2026-01-01T00:00:00+00:00"}),
-        Feature("annotation", "mitosis", point=(50.5, 60.25), number=1, about={"author": "Ada"}),
+                metadata={"author": "Ada", "time": "2026-01-01T00:00:00+00:00"}),
+        Feature("annotation", "mitosis", point=(50.5, 60.25), number=1, metadata={"author": "Ada"}),
     ]  # fmt: skip
-    keep_annotations(made_run.path, drawn)
+    write_annotations(made_run.path, drawn)
     return made_run
 
 
 def counts(run):
-    kinds = [feature.kind for feature in found(run, What(**ALL))]
+    kinds = [feature.kind for feature in iter_features(run, FeatureSelection(**ALL))]
     return {kind: kinds.count(kind) for kind in ("patch", "contour", "point", "annotation")}
 
 
@@ -94,7 +94,7 @@ def test_pycocotools_reads_every_annotation(run, tmp_path):
     by_kind = {c["supercategory"] for c in coco.cats.values()}
     assert by_kind == set(number)
     (cell,) = [c["id"] for c in coco.cats.values() if c["supercategory"] == "contour"]
-    features = found(run, What(patches=False, annotations=False, contours=True))
+    features = iter_features(run, FeatureSelection(patches=False, annotations=False, contours=True))
     for entry, feature in zip(coco.loadAnns(coco.getAnnIds(catIds=[cell])), features, strict=True):
         assert entry["area"] == pytest.approx(area_of(feature.polygons))
         # Drawn by pycocotools; it fills the holes.
@@ -133,17 +133,17 @@ def test_the_archives_schema_finds_it_valid(run, tmp_path):
 @pytest.mark.parametrize("suffix", [".geojson", ".dsa.json", ".coco.json"])
 def test_what_was_exported_is_truth_again(run, tmp_path, suffix):
     path = export(run, tmp_path / f"a{suffix}", patches=False, points=True, spacing=64)
-    truth = read_truth(path, "a.svs", SHAPE)
-    what = What(patches=False, points=True, spacing=64)
-    expected = [feature.center for feature in found(run, what)]
+    truth = read_ground_truth(path, "a.svs", SHAPE)
+    what = FeatureSelection(patches=False, points=True, spacing=64)
+    expected = [feature.center for feature in iter_features(run, what)]
     np.testing.assert_allclose(truth.points, expected, rtol=1e-12)
     assert set(truth.classes) == {"cell", "tumour", "mitosis"}
 
 
 def test_annotations_are_kept_with_who_and_when(run):
     first, second = read_annotations(run.path)
-    assert (first.label, first.name, first.about["author"]) == ("tumour", "mine", "Ada")
-    assert first.about["time"] == "2026-01-01T00:00:00+00:00"
+    assert (first.label, first.name, first.metadata["author"]) == ("tumour", "mine", "Ada")
+    assert first.metadata["time"] == "2026-01-01T00:00:00+00:00"
     assert second.point == (50.5, 60.25)
 
 
@@ -170,7 +170,7 @@ def features(draw):
             parts.append(rectangle(y + 2 * h, x, h, w))
         where["polygons"] = tuple(parts)
     return Feature(kind, label, number=number, name=draw(texts), measurements=measured,
-                   about=about, **where)  # fmt: skip
+                   metadata=about, **where)  # fmt: skip
 
 
 def same(ours, theirs, *, holes_first=False):
@@ -185,7 +185,7 @@ def same(ours, theirs, *, holes_first=False):
         ]
 
 
-NAMES = names_of(type("Run", (), {"header": {"image": {"fingerprint": 1}, "strategy": 2,
+NAMES = id_namespace(type("Run", (), {"header": {"image": {"fingerprint": 1}, "strategy": 2,
                                              "started": 3}})())  # fmt: skip
 
 
@@ -198,7 +198,7 @@ def test_geojson_comes_back_as_it_went(feature):
 
 @given(features())
 def test_the_archives_annotation_comes_back_as_it_went(feature):
-    held = json.loads(json.dumps({"elements": list(as_element(feature, NAMES))}))
+    held = json.loads(json.dumps({"elements": list(as_elements(feature, NAMES))}))
     read = list(read_dsa(held, Path("a")))
     # Of several parts it makes several elements.
     parts = tuple(part for element in read for part in element.polygons)

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from hrviewer.errors import UserError
-from hrviewer.io.atomic_write import beside
+from hrviewer.errors import HrviewerError
+from hrviewer.io.atomic_write import atomic_path
 
 
 def listed(folder):
@@ -18,7 +18,7 @@ def listed(folder):
 
 
 def half(path, error):
-    with beside(path) as part:
+    with atomic_path(path) as part:
         part.write_text("half")
         raise error
 
@@ -35,7 +35,7 @@ def half(path, error):
     ],
 )
 def test_what_the_disk_says_is_one_line(tmp_path, code, said):
-    with pytest.raises(UserError, match=said) as told:
+    with pytest.raises(HrviewerError, match=said) as told:
         half(tmp_path / "a", OSError(code, os.strerror(code)))
     assert "\n" not in str(told.value)
     assert listed(tmp_path) == []
@@ -45,12 +45,12 @@ def test_a_full_disk_leaves_the_old_files_alone(tmp_path):
     (tmp_path / "old").write_text("mine")
 
     def fill():
-        with beside(tmp_path / "new") as part, open("/dev/full", "wb", buffering=0) as full:
+        with atomic_path(tmp_path / "new") as part, open("/dev/full", "wb", buffering=0) as full:
             part.mkdir()
             (part / "x").write_text("half")
             full.write(b"x")
 
-    with pytest.raises(UserError, match="full"):
+    with pytest.raises(HrviewerError, match="full"):
         fill()
     assert listed(tmp_path) == ["old"]
     assert (tmp_path / "old").read_text() == "mine"
@@ -59,7 +59,7 @@ def test_a_full_disk_leaves_the_old_files_alone(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_may_not_be_written(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="not allowed"), beside(tmp_path / "a") as part:
+    with pytest.raises(HrviewerError, match="not allowed"), atomic_path(tmp_path / "a") as part:
         part.write_text("x")
     tmp_path.chmod(0o700)
 
@@ -68,14 +68,14 @@ def test_a_folder_that_may_not_be_written(tmp_path):
     "name", ["ü ñ 漢字.csv", "a b'c\"d;$e.csv", "-o.csv", "%20#?.csv", "x" * 250]
 )
 def test_odd_names_are_written_as_they_are(tmp_path, name):
-    with beside(tmp_path / name) as part:
+    with atomic_path(tmp_path / name) as part:
         part.write_text("x")
     assert listed(tmp_path) == [name]
 
 
 @pytest.mark.parametrize(("name", "said"), [("a\0b", "no name can hold"), ("x" * 300, "too long")])
 def test_names_that_no_disk_holds(tmp_path, name, said):
-    with pytest.raises(UserError, match=said), beside(tmp_path / name) as part:
+    with pytest.raises(HrviewerError, match=said), atomic_path(tmp_path / name) as part:
         part.write_text("x")
     assert listed(tmp_path) == []
 
@@ -89,12 +89,12 @@ def test_of_two_at_once_the_first_stays(tmp_path, folder):
         part.write_text(text)
 
     def race():
-        with beside(tmp_path / "a") as late:
+        with atomic_path(tmp_path / "a") as late:
             put(late, "late")
-            with beside(tmp_path / "a") as soon:
+            with atomic_path(tmp_path / "a") as soon:
                 put(soon, "soon")
 
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(HrviewerError, match="exists"):
         race()
     assert listed(tmp_path) == ["a"]
     kept = tmp_path / "a" / "in" if folder else tmp_path / "a"
@@ -116,6 +116,6 @@ def test_killed_half_way_nothing_has_its_name(tmp_path):
         held.kill()
     assert not path.exists()
     assert all(name.startswith(".hrviewer-") for name in listed(tmp_path))
-    with beside(path) as part:
+    with atomic_path(path) as part:
         part.write_text("whole")
     assert path.read_text() == "whole"

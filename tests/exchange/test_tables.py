@@ -10,11 +10,11 @@ import pyarrow.parquet
 import pytest
 from made_runs import blobs, table
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io import export
-from hrviewer.io.annotations import keep_annotations
+from hrviewer.io.annotations import write_annotations
 from hrviewer.io.features import Feature
-from hrviewer.io.ground_truth import read_truth
+from hrviewer.io.ground_truth import read_ground_truth
 
 COLUMNS = ["role", "order", "scale", "score", "value", "flops", "read_s", "bytes", "status"]
 
@@ -64,8 +64,8 @@ def test_parquet_tells_units_and_where_it_comes_from(made, tmp_path):
 
 def test_points_contours_and_annotations(made, written, tmp_path):
     run = made(output=blobs((60, 60), (20, 20, 8))[None], answer="area")
-    keep_annotations(run.path, [Feature("annotation", "odd", point=(1.5, 2.5),
-                                        about={"author": "Ada", "time": "now"})])  # fmt: skip
+    write_annotations(run.path, [Feature("annotation", "odd", point=(1.5, 2.5),
+                                        metadata={"author": "Ada", "time": "now"})])  # fmt: skip
     found = written(run, rows="contours")
     assert len(found) == 1
     assert found["area_px2"][0] == pytest.approx(np.pi * 64 * 16, rel=0.05)
@@ -81,11 +81,11 @@ def test_exported_points_are_truth_again(made, tmp_path):
     plane = np.zeros((1, 30, 40), np.float32)
     plane[0, 3, 4], plane[0, 20, 30] = 1, 1
     path = export(made(output=plane), tmp_path / "a.csv", rows="points")
-    truth = read_truth(path, "a.svs", (120, 160))
+    truth = read_ground_truth(path, "a.svs", (120, 160))
     np.testing.assert_array_equal(truth.points, [[14, 18], [82, 122]])
     assert truth.classes == ("cell",)
 
 
 def test_an_unknown_table_is_refused(made, tmp_path):
-    with pytest.raises(UserError, match=r"^rows: .*'patches'"):
+    with pytest.raises(HrviewerError, match=r"^rows: .*'patches'"):
         export(made(), tmp_path / "a.csv", rows="pixels")

@@ -13,7 +13,7 @@ import tifffile
 import zarr
 from made_runs import PLACE
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io import export
 from hrviewer.io.writers import FORMATS
 from hrviewer.pyramid import open_pyramid
@@ -29,7 +29,7 @@ def test_ometiff_holds_the_map(made, tmp_path, name):
     path = export(run, tmp_path / "a.ome.tif", map=name)
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_ome
-        (series,) = tiff.series
+        (series,) = tiff.run_queue
         np.testing.assert_array_equal(series.asarray().reshape(cells(run, name).shape),
                                       cells(run, name).astype(np.float32))  # fmt: skip
         page = series.keyframe
@@ -91,11 +91,11 @@ def test_only_what_is_on_earth_becomes_a_geotiff(made, tmp_path):
     run = made(geo=True)
     path = run.header["image"]["path"]
     run.header["image"]["shape"] = [10, 10]
-    assert "no place on Earth: choose ome-tiff" in FORMATS["geotiff"].why_not(run)
-    with pytest.raises(UserError, match="no place"):
+    assert "no place on Earth: choose ome-tiff" in FORMATS["geotiff"].unsupported_reason(run)
+    with pytest.raises(HrviewerError, match="no place"):
         export(run, tmp_path / "a.tif")
     run.header["image"]["path"] = path + "x"
-    with pytest.raises(UserError, match="no file that is there"):
+    with pytest.raises(HrviewerError, match="no file that is there"):
         export(run, tmp_path / "a.tif")
 
 

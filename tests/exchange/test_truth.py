@@ -11,10 +11,10 @@ import scipy.io
 import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
-from hrviewer.io.ground_truth import label_maps, read_truth
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.io.ground_truth import label_maps, read_ground_truth
 from hrviewer.io.ground_truth.points import write_csv
 from hrviewer.io.ome_metadata import multiscales
 
@@ -25,11 +25,11 @@ CENTRES = BOXES[:, :2] + BOXES[:, 2:] / 2
 
 
 def read(path, name="photo.png", shape=SHAPE):
-    return read_truth(path, name, shape)
+    return read_ground_truth(path, name, shape)
 
 
 def refused(path, **asked) -> str:
-    with pytest.raises(UserError) as error:
+    with pytest.raises(HrviewerError) as error:
         read(path, **asked)
     line = str(error.value)
     assert "\n" not in line
@@ -59,18 +59,18 @@ def test_csv_boxes_of_one_of_several_images(tmp_path):
     assert_array_equal(truth.boxes, BOXES)
     assert_array_equal(truth.points, CENTRES)
     assert truth.classes == ("a", "b")
-    assert_array_equal(truth.kinds, [0, 1])
+    assert_array_equal(truth.class_ids, [0, 1])
     assert "other.png" in refused(path, name="third.png")
 
 
 def test_csv_is_read_as_it_is_written(tmp_path):
     path = tmp_path / "p.csv"
-    wrote = Truth(CENTRES + 0.125, ("cell", "dirt"), np.array([1, 0]), BOXES)
+    wrote = GroundTruth(CENTRES + 0.125, ("cell", "dirt"), np.array([1, 0]), BOXES)
     write_csv(wrote, path)
     truth = read(path)
     assert_array_equal(truth.points, wrote.points)
     assert_array_equal(truth.boxes, BOXES)
-    assert [truth.classes[kind] for kind in truth.kinds] == ["dirt", "cell"]
+    assert [truth.classes[kind] for kind in truth.class_ids] == ["dirt", "cell"]
 
 
 def polygon(*corners):
@@ -115,7 +115,12 @@ def test_geojson(tmp_path):
     centres = [[10.5, 20], [2, 1], [4, 3], [12, 23], l_shape, [45, 47.5], [17, 23]]
     assert_allclose(truth.points, centres)
     assert_array_equal(truth.boxes[3], [10, 20, 4, 6])
-    assert [truth.classes[kind] for kind in truth.kinds[:4]] == ["cell", "dirt", "dirt", "object"]
+    assert [truth.classes[kind] for kind in truth.class_ids[:4]] == [
+        "cell",
+        "dirt",
+        "dirt",
+        "object",
+    ]
     path.write_text(json.dumps([feature("LineString", [[0, 0], [1, 1]])]))
     assert "LineString" in refused(path)
 
@@ -140,7 +145,7 @@ def test_coco(tmp_path):
     truth = read(path)
     assert_array_equal(truth.boxes, BOXES)
     assert truth.classes == ("car", "tree")
-    assert_array_equal(truth.kinds, [0, 1])
+    assert_array_equal(truth.class_ids, [0, 1])
     assert len(read(path, name="nobody.png")) == 0
     assert "99.png" in refused(path, name="99.png")
     path.write_text(json.dumps(coco(height=101, width=200)))
@@ -218,7 +223,7 @@ def slow_centroids(values):
 
 @pytest.mark.parametrize("window", [2048, 33])
 def test_label_maps(tmp_path, monkeypatch, window):
-    monkeypatch.setattr(label_maps.windows, "__defaults__", (window,))
+    monkeypatch.setattr(label_maps.iter_windows, "__defaults__", (window,))
     path = tmp_path / "labels.tif"
     tifffile.imwrite(path, disc_map(), tile=(16, 16))
     truth = read(path)
@@ -305,13 +310,13 @@ def test_foreign_truth_is_refused_and_clicks_beyond_the_border_are_moved_onto_it
     ],
 )
 def test_real_annotations(shared, file, image, shape, count):
-    assert len(read_truth(shared / "data" / "aerial" / file, image, shape)) == count
+    assert len(read_ground_truth(shared / "data" / "aerial" / file, image, shape)) == count
 
 
 def test_real_nuclei(shared):
     path = shared / "data" / "nuclei" / "00ae65c1c663.labels.tif"
     values = tifffile.imread(path)
-    truth = read_truth(path, "00ae65c1c663.png", values.shape)
+    truth = read_ground_truth(path, "00ae65c1c663.png", values.shape)
     assert_allclose(truth.points, slow_centroids(values))
 
 
@@ -340,7 +345,7 @@ def test_annotations_of_the_archive(tmp_path):
     path.write_text(json.dumps({"annotation": {"name": "mine", "elements": elements}}))
     truth = read(path)
     assert_allclose(truth.points, [[10.5, 20], [12, 23]])
-    assert [truth.classes[kind] for kind in truth.kinds] == ["cell", "tree"]
+    assert [truth.classes[kind] for kind in truth.class_ids] == ["cell", "tree"]
     elements.append({"type": "point"})
     path.write_text(json.dumps({"elements": elements}))
     assert "element 3" in refused(path)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 
 
 def card_fields(**changes: Any) -> dict[str, Any]:
@@ -19,5 +19,5 @@ def card_fields(**changes: Any) -> dict[str, Any]:
     return fields
 
 
-def make_card(**changes: Any) -> Card:
-    return Card.of(card_fields(**changes), "card")
+def make_card(**changes: Any) -> ModelCard:
+    return ModelCard.from_dict(card_fields(**changes), "card")

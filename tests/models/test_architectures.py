@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hrviewer.models.architectures import CodeHead, DensityEncoder, DensityUNet
+from hrviewer.models.architectures import DensityEncoder, DensityUNet, EmbeddingHead
 
 SMALL = {"widths": (4, 6, 8, 10), "blocks": (1, 0, 1)}
 
@@ -44,7 +44,7 @@ def test_rescaling_multiplies_counts_and_variances_by_constants(image):
 
 def test_an_encoder_sees_no_further_than_its_halo():
     torch.manual_seed(0)
-    encoder = DensityEncoder(codes=3, widths=(4, 6, 8, 8), blocks=(1, 2, 1)).double().eval()
+    encoder = DensityEncoder(embedding_dim=3, widths=(4, 6, 8, 8), blocks=(1, 2, 1)).double().eval()
     whole = torch.rand(1, 3, 256, 256, dtype=torch.float64)
     halo, core = encoder.halo, slice(96, 160)
     part = whole[..., 96 - halo : 160 + halo, 96 - halo : 160 + halo]
@@ -62,7 +62,7 @@ def test_an_encoder_costs_half_of_main_and_a_head_next_to_nothing():
     def cost(network, channels, side):
         return count_flops(network.eval().to("meta"), "forward", (1, channels, side, side))
 
-    main, encoder, head = DensityUNet(), DensityEncoder(), CodeHead(24, variance=True)
+    main, encoder, head = DensityUNet(), DensityEncoder(), EmbeddingHead(24, variance=True)
     tile = cost(main, 3, 512 + 2 * main.halo)
     assert cost(encoder, 3, 512 + 2 * encoder.halo) < 0.55 * tile
     assert cost(head, 24, 512 // 16) < 0.005 * tile
@@ -70,9 +70,9 @@ def test_an_encoder_costs_half_of_main_and_a_head_next_to_nothing():
 
 def test_a_head_without_layers_is_linear_above_zero():
     torch.manual_seed(0)
-    head = CodeHead(3, widths=()).eval()
+    head = EmbeddingHead(3, widths=()).eval()
     codes = torch.randn(1, 3, 4, 5)
     weight, bias = head.head.weight[0, :, 0, 0], head.head.bias
     wanted = ((codes[0] * weight[:, None, None]).sum(0) + bias).clamp(min=0)
     torch.testing.assert_close(head(codes)[0, 0], wanted)
-    assert (head.halo, CodeHead(3, size=3).halo) == (0, 1)
+    assert (head.halo, EmbeddingHead(3, size=3).halo) == (0, 1)

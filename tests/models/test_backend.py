@@ -17,11 +17,11 @@ from model_cards import card_fields
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hrviewer.errors import UserError
-from hrviewer.models import Network, backend, open_pack
-from hrviewer.models.card import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models import Network, backend, open_bundle
+from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats
-from hrviewer.models.registry import register
+from hrviewer.models.registry import register_architecture
 from hrviewer.paths import cache_folder
 
 
@@ -38,7 +38,7 @@ class Fake(Network):
     """Says the reference's answer times `says`, after `seconds`."""
 
     def __init__(self, seconds: float, says: float = 1.0, fails: bool = False) -> None:
-        super().__init__(Card.of(card_fields(), "a test"), "weights", "fake", "cpu")
+        super().__init__(ModelCard.from_dict(card_fields(), "a test"), "weights", "fake", "cpu")
         self.seconds, self.says, self.fails = seconds, says, fails
         self.runs, self.folded = 0, True
 
@@ -55,15 +55,15 @@ class Fake(Network):
     def reference(self, batch: Floats) -> Sequence[Floats]:
         return [batch[:, :1]]
 
-    def settle(self, *, folded: bool = True) -> None:
+    def select_module(self, *, folded: bool = True) -> None:
         self.folded = folded
 
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_chosen", {})
+    monkeypatch.setattr(backend, "_choices", {})
     monkeypatch.delenv("HRVIEWER_BACKEND", raising=False)
-    register("doubling", Doubling)
+    register_architecture("doubling", Doubling)
 
 
 @pytest.fixture
@@ -79,14 +79,14 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network | None], list[in
             asked.append(1)
             return other
 
-        monkeypatch.setattr(backend, "_exported", exported)
+        monkeypatch.setattr(backend, "_try_export", exported)
         return asked
 
     return give
 
 
 def quickest(loaded: Fake) -> Network:
-    return backend.quickest(loaded)  # type: ignore[arg-type]
+    return backend.select_backend(loaded)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_folding_that_changes_the_answer_is_undone_each_time(
         assert quickest(loaded) is loaded
         assert not loaded.folded
         assert (loaded.runs == 0) == bool(again)
-        monkeypatch.setattr(backend, "_chosen", {})
+        monkeypatch.setattr(backend, "_choices", {})
 
 
 @pytest.mark.parametrize("quick", [True, False])
@@ -139,8 +139,8 @@ def test_a_choice_is_remembered_on_disk(
 ) -> None:
     offer(Fake(0.0 if quick else 0.05))
     first = quickest(Fake(0.02))
-    monkeypatch.setattr(backend, "_chosen", {})
-    monkeypatch.setattr(backend, "fastest", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(backend, "_choices", {})
+    monkeypatch.setattr(backend, "fastest_backend", lambda *_: pytest.fail("measured again"))
     other = Fake(1.0 if quick else 0.0)
     asked = offer(other)
     loaded = Fake(0.0)
@@ -148,7 +148,7 @@ def test_a_choice_is_remembered_on_disk(
     assert len(asked) == quick
     # Another number of threads is another question.
     with pytest.raises(pytest.fail.Exception, match="measured again"):
-        backend.quickest(Fake(0.0), threads=1)  # type: ignore[arg-type]
+        backend.select_backend(Fake(0.0), threads=1)  # type: ignore[arg-type]
 
 
 def test_a_remembered_one_that_no_longer_agrees_does_not_run(
@@ -166,8 +166,8 @@ def test_a_damaged_memory_is_forgotten(text: str, tmp_path: Path) -> None:
     path = cache_folder() / "backends.json"
     path.parent.mkdir(parents=True)
     path.write_text(text.replace("KEY", "k"))
-    assert backend.remembered("k") is None
-    backend.remember("k", "onnxruntime")
+    assert backend.load_choice("k") is None
+    backend.store_choice("k", "onnxruntime")
     assert json.loads(path.read_text())["k"] == "onnxruntime"
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -177,8 +177,8 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HRVIEWER_CACHE", str(tmp_path / "file"))
-    backend.remember("k", "onnxruntime")
-    assert backend.remembered("k") == "onnxruntime"
+    backend.store_choice("k", "onnxruntime")
+    assert backend.load_choice("k") == "onnxruntime"
 
 
 def test_the_environment_chooses(
@@ -191,7 +191,7 @@ def test_the_environment_chooses(
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
     assert quickest(loaded) is loaded
     monkeypatch.setenv("HRVIEWER_BACKEND", "magic")
-    with pytest.raises(UserError, match="choose one of auto, torch, onnxruntime"):
+    with pytest.raises(HrviewerError, match="choose one of auto, torch, onnxruntime"):
         quickest(loaded)
     assert not (cache_folder() / "backends.json").exists()
 
@@ -207,7 +207,7 @@ def test_without_anything_else_torch_runs(file: Path, monkeypatch: pytest.Monkey
     for name in ("onnxruntime", "openvino"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(builtins, "__import__", refuse)
-    assert open_pack(file).load("main", "cpu").backend == f"torch {torch.__version__}"
+    assert open_bundle(file).load("main", "cpu").backend == f"torch {torch.__version__}"
 
 
 def test_what_cannot_be_exported_runs_in_torch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_what_cannot_be_exported_runs_in_torch(file: Path, monkeypatch: pytest.M
         raise RuntimeError("unsupported")
 
     monkeypatch.setattr(torch.onnx, "export", refuse)
-    assert open_pack(file).load("main", "cpu").backend.startswith("torch ")
+    assert open_bundle(file).load("main", "cpu").backend.startswith("torch ")
 
 
 @pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
@@ -224,16 +224,16 @@ def test_the_exported_one_says_and_costs_the_same(
 ) -> None:
     pytest.importorskip(runs)
     monkeypatch.setenv("HRVIEWER_BACKEND", runs)
-    other = open_pack(file).load("main", "cpu")
+    other = open_bundle(file).load("main", "cpu")
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
-    loaded = open_pack(file).load("main", "cpu")
+    loaded = open_bundle(file).load("main", "cpu")
     assert other.backend.startswith(f"{runs} ")
     assert other.backend.endswith(f"exported by torch {torch.__version__}")
     for name in ("digest", "device", "precision", "stride", "halo", "period", "elastic", "batch"):
         assert getattr(other, name) == getattr(loaded, name)
     assert other.flops(33, 40) == loaded.flops(33, 40) > 0
     x = np.random.default_rng(0).random((3, 3, 33, 40), np.float32)
-    assert backend.agree([loaded(x)], [other(x)])
+    assert backend.outputs_agree([loaded(x)], [other(x)])
     assert capfd.readouterr() == ("", "")
 
 
@@ -245,14 +245,14 @@ def test_the_nuclei_pack_agrees(runs: str, monkeypatch: pytest.MonkeyPatch) -> N
     x = np.random.default_rng(0).standard_normal((1, 3, 304, 256)).astype(np.float32)
     for name in ("torch", runs):
         monkeypatch.setenv("HRVIEWER_BACKEND", name)
-        network = open_pack(histology.nuclei()).load("main", "cpu")
+        network = open_bundle(histology.nuclei()).load("main", "cpu")
         assert network.backend.startswith(name)
         said.append([network(x)])
-    assert backend.agree(*said)
+    assert backend.outputs_agree(*said)
 
 
 def test_bfloat16_says_about_the_same_and_is_another_precision(file: Path) -> None:
-    pack = open_pack(file)
+    pack = open_bundle(file)
     exact, rough = pack.load(device="cpu"), pack.load(device="cpu", precision="bfloat16")
     assert (exact.precision, rough.precision) == ("float32", "bfloat16")
     assert exact.digest == rough.digest
@@ -267,11 +267,11 @@ def test_bfloat16_says_about_the_same_and_is_another_precision(file: Path) -> No
 def test_bfloat16_that_says_something_else_is_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "TOLERATED", 1e-6)
-    with pytest.raises(UserError, match="float32"):
-        open_pack(file).load(device="cpu", precision="bfloat16")
+    monkeypatch.setattr(backend, "BFLOAT16_TOLERANCE", 1e-6)
+    with pytest.raises(HrviewerError, match="float32"):
+        open_bundle(file).load(device="cpu", precision="bfloat16")
 
 
 def test_precisions_are_known(file: Path) -> None:
-    with pytest.raises(UserError, match="one of float32, bfloat16, int8"):
-        open_pack(file).load(precision="int4")
+    with pytest.raises(HrviewerError, match="one of float32, bfloat16, int8"):
+        open_bundle(file).load(precision="int4")

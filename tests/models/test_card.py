@@ -11,11 +11,11 @@ import pytest
 from model_cards import card_fields, make_card
 from PIL import Image
 
-from hrviewer.errors import UserError
-from hrviewer.models import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelCard
 
 
-def gray(**more: Any) -> Card:
+def gray(**more: Any) -> ModelCard:
     return make_card(input={"channels": "gray", **more})
 
 
@@ -30,9 +30,9 @@ def test_importing_loads_no_back_end() -> None:
 
 def test_every_shared_card_is_read(shared: Path) -> None:
     for path in sorted((shared / "models").glob("*.json")):
-        card = Card.read(path)
+        card = ModelCard.read(path)
         assert json.loads(path.read_text())["name"] == card.name
-    assert len(Card.read(shared / "models/yolox_nano.json").classes) == 80
+    assert len(ModelCard.read(shared / "models/yolox_nano.json").classes) == 80
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,20 @@ def test_every_shared_card_is_read(shared: Path) -> None:
     ],
 )
 def test_a_wrong_card_is_one_line_with_the_field(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(UserError, match=field) as told:
+    with pytest.raises(HrviewerError, match=field) as told:
         make_card(**changes)
     assert "\n" not in str(told.value)
 
 
 def test_a_card_that_is_missing_or_no_json(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is missing"):
-        Card.read(tmp_path / "a.json")
+    with pytest.raises(HrviewerError, match="is missing"):
+        ModelCard.read(tmp_path / "a.json")
     (tmp_path / "b.json").write_text("{")
-    with pytest.raises(UserError, match="JSON"):
-        Card.read(tmp_path / "b.json")
+    with pytest.raises(HrviewerError, match="JSON"):
+        ModelCard.read(tmp_path / "b.json")
     (tmp_path / "c.json").write_text("[1]")
-    with pytest.raises(UserError, match="card"):
-        Card.read(tmp_path / "c.json")
+    with pytest.raises(HrviewerError, match="card"):
+        ModelCard.read(tmp_path / "c.json")
 
 
 def test_gray_is_pillows(rng: np.random.Generator) -> None:
@@ -95,7 +95,7 @@ def test_channels(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(gray().prepare(rgb[..., :2]), [one])
     many = make_card(input={"channels": 3})
     assert many.prepare(rgb).flags.c_contiguous
-    with pytest.raises(UserError, match="takes 3 channels, the image has 4"):
+    with pytest.raises(HrviewerError, match="takes 3 channels, the image has 4"):
         many.prepare(np.zeros((2, 2, 4)))
 
 
@@ -128,17 +128,17 @@ def test_normalisation_is_per_channel() -> None:
 
 def test_meaning_is_what_changes_the_answer() -> None:
     one = make_card()
-    assert make_card(title="another", metrics={"mae": 3}, licence="MIT").meaning == one.meaning
-    assert make_card(input={"scale": 0.5}).meaning != one.meaning
+    assert make_card(title="another", metrics={"mae": 3}, licence="MIT").cache_key == one.cache_key
+    assert make_card(input={"scale": 0.5}).cache_key != one.cache_key
 
 
 def test_sizes() -> None:
     card = make_card(input={"multiple_of": 16}, output={"stride": 24})
-    assert (card.stride, card.step, card.outputs) == (24, 48, 1)
+    assert (card.stride, card.step, card.output_channels) == (24, 48, 1)
     assert make_card(output={"stride": 0.5}).stride == 1
-    assert Card.of(card_fields(), "x").input.count == 3
+    assert ModelCard.from_dict(card_fields(), "x").input.channel_count == 3
 
 
 def test_variances_come_after_the_densities() -> None:
     card = make_card(task="density", output={"classes": ["a", "b"], "variance": True})
-    assert (card.classes, card.outputs) == (("a", "b"), 4)
+    assert (card.classes, card.output_channels) == (("a", "b"), 4)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.models import BUILTINS, builtin
-from hrviewer.models.probe import measure_halo, settle
+from hrviewer.models.probe import measure_halo, validate_network
 
 
 def flat(value: float, side: int = 32) -> np.ndarray:
@@ -23,7 +23,7 @@ def test_all_keep_the_contract(role: str) -> None:
     assert net is builtin(role)
     assert net.card.task == "saliency"
     assert BUILTINS[role] == net.card.title
-    settle(net)
+    validate_network(net)
     s = net.stride
     out = net(np.random.default_rng(0).uniform(0, 255, (2, 3, 35, 50)).astype(np.float32))
     assert out.shape == (2, 1, -(-35 // s), -(-50 // s))
@@ -77,5 +77,5 @@ def test_foreground_is_neither_white_nor_grey_glass() -> None:
 
 
 def test_a_role_that_is_not_built_in() -> None:
-    with pytest.raises(UserError, match="@gradient"):
+    with pytest.raises(HrviewerError, match="@gradient"):
         builtin("@magic")

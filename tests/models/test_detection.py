@@ -7,17 +7,17 @@ import pytest
 from model_cards import make_card
 from PIL import Image
 
-from hrviewer.errors import UserError
-from hrviewer.models import Card, Network, open_pack
-from hrviewer.models.detection import count_map, decode, letterbox, suppress
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelCard, Network, open_bundle
+from hrviewer.models.detection import count_map, decode, letterbox, non_max_suppression
 
 
 @pytest.fixture(scope="module")
 def yolox(shared: Path) -> Network:
-    return open_pack(shared / "models/yolox_nano.onnx").load("main", "cpu")
+    return open_bundle(shared / "models/yolox_nano.onnx").load("main", "cpu")
 
 
-def small() -> Card:
+def small() -> ModelCard:
     """Two heads over 32 pixels: 16 cells of 8 and 4 of 16."""
     return make_card(
         task="detection",
@@ -51,7 +51,7 @@ def test_decode_puts_boxes_where_they_are() -> None:
 
 
 def test_an_output_of_another_length() -> None:
-    with pytest.raises(UserError, match=r"\(20, 7\).*\(21, 7\)"):
+    with pytest.raises(HrviewerError, match=r"\(20, 7\).*\(21, 7\)"):
         decode(np.zeros((1, 21, 7), np.float32), small(), (32, 32))
 
 
@@ -59,9 +59,9 @@ def test_of_boxes_that_overlap_the_best_of_each_class_stays() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 1, 10, 11], [0, 0, 10, 10], [20, 20, 30, 30]], np.float32)
     scores = np.array([0.8, 0.9, 0.7, 0.6], np.float32)
     same = np.zeros(4, np.int64)
-    assert suppress(boxes, scores, same).tolist() == [1, 3]
-    assert suppress(boxes, scores, np.array([0, 0, 1, 0])).tolist() == [1, 2, 3]
-    assert suppress(boxes, scores, same, overlap=0.95).tolist() == [1, 0, 3]
+    assert non_max_suppression(boxes, scores, same).tolist() == [1, 3]
+    assert non_max_suppression(boxes, scores, np.array([0, 0, 1, 0])).tolist() == [1, 2, 3]
+    assert non_max_suppression(boxes, scores, same, iou_threshold=0.95).tolist() == [1, 0, 3]
 
 
 def test_letterbox_keeps_the_shape() -> None:

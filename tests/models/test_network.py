@@ -10,10 +10,10 @@ import pytest
 from model_cards import make_card
 from scipy import ndimage
 
-from hrviewer.errors import UserError
-from hrviewer.models import Network, open_pack
+from hrviewer.errors import HrviewerError
+from hrviewer.models import Network, open_bundle
 from hrviewer.models.network import Floats, activate
-from hrviewer.models.probe import measure_halo, settle
+from hrviewer.models.probe import measure_halo, validate_network
 
 
 class Toy(Network):
@@ -88,12 +88,12 @@ def test_sizes_that_cannot_be_counted_are_told() -> None:
 
     def cost(h: int, w: int) -> float:
         if min(h, w) < 16:
-            raise UserError("too small")
+            raise HrviewerError("too small")
         return 2.0 * h * w
 
     net.cost = cost
     assert net.flops(64, 128) == 2 * 64 * 128
-    with pytest.raises(UserError, match="too small"):
+    with pytest.raises(HrviewerError, match="too small"):
         net.flops(8, 64)
 
 
@@ -113,8 +113,8 @@ def test_a_fixed_size_is_filled_with_the_letterbox() -> None:
 @pytest.mark.parametrize("strict", [False, True])
 def test_elastic_is_measured(strict: bool) -> None:
     net = Toy(mean(4, strict), **four())
-    settle(net)
-    assert net.elastic is not strict
+    validate_network(net)
+    assert net.accepts_any_size is not strict
     shape = net(np.zeros((1, 3, 9, 11), np.float32)).shape
     assert shape == ((1, 1, 3, 3) if strict else (1, 1, 2, 2))
 
@@ -126,16 +126,16 @@ def test_batches_are_cut_to_what_the_network_takes() -> None:
         return x[:, :1]
 
     net = Toy(one)
-    settle(net)
-    assert net.batch == 1
+    validate_network(net)
+    assert net.max_batch == 1
     x = np.random.default_rng(0).random((3, 3, 8, 8)).astype(np.float32)
     np.testing.assert_array_equal(net(x), x[:, :1])
 
 
 def test_a_network_that_mixes_its_batch_is_given_one_at_a_time() -> None:
     net = Toy(lambda x: x[:, :1] - x.mean(axis=(0, 1, 2, 3), keepdims=True), output={"halo": 0})
-    settle(net)
-    assert net.batch == 1
+    validate_network(net)
+    assert net.max_batch == 1
 
 
 def test_a_margin_is_filled_and_never_answered_for() -> None:
@@ -144,7 +144,7 @@ def test_a_margin_is_filled_and_never_answered_for() -> None:
         input={"channels": "gray"},
         output={"margin": 4, "halo": 4},
     )
-    settle(net)
+    validate_network(net)
     x = np.random.default_rng(0).random((1, 1, 16, 16)).astype(np.float32)
     out = net(x)
     assert out.shape == x.shape
@@ -174,26 +174,28 @@ def test_what_a_network_cannot_do() -> None:
     net = Toy(mean(4), **four())
     one = np.zeros((1, 3, 8, 8), np.float32)
     for call in (
-        lambda: net.join(one, np.zeros((1, 4))),
-        lambda: net.join_flops(3),
-        lambda: net.think(one[0, :2]),
-        lambda: net.think_flops(2, 8, 8),
+        lambda: net.run_tokens(one, np.zeros((1, 4))),
+        lambda: net.token_flops(3),
+        lambda: net.run_features(one[0, :2]),
+        lambda: net.feature_flops(2, 8, 8),
         lambda: net.detect(one),
         lambda: net(one[:, :2]),
     ):
-        with pytest.raises(UserError, match="net"):
+        with pytest.raises(HrviewerError, match="net"):
             call()
     assert "Toy net on numpy, cpu" in repr(net)
 
 
 def test_a_head_is_a_network_whose_pixels_are_codes() -> None:
     head = Toy(lambda x: x[:, :2] * 2, input={"channels": 5}, output={"classes": ["a", "b"]})
-    settle(head)
+    validate_network(head)
     codes = np.random.default_rng(0).standard_normal((5, 7, 9))
-    np.testing.assert_allclose(head.think(codes.astype(np.float32)), 2 * codes[:2], rtol=1e-6)
-    assert head.think_flops(5, 7, 9) == 126
-    with pytest.raises(UserError, match="codes of 5 values, not 6"):
-        head.think_flops(6, 7, 9)
+    np.testing.assert_allclose(
+        head.run_features(codes.astype(np.float32)), 2 * codes[:2], rtol=1e-6
+    )
+    assert head.feature_flops(5, 7, 9) == 126
+    with pytest.raises(HrviewerError, match="codes of 5 values, not 6"):
+        head.feature_flops(6, 7, 9)
 
 
 def reach(radius: int) -> Callable[[Floats], Floats]:
@@ -208,7 +210,7 @@ def reach(radius: int) -> Callable[[Floats], Floats]:
 def test_the_halo_of_a_known_reach(radius: int) -> None:
     assert measure_halo(Toy(reach(radius))) == radius
     net = Toy(reach(radius), input={"multiple_of": 4})
-    settle(net)
+    validate_network(net)
     assert net.halo == -(-radius // 4) * 4
 
 
@@ -220,17 +222,17 @@ def test_a_lopsided_reach_is_seen() -> None:
 
 def test_a_network_that_sees_everything_is_refused() -> None:
     net = Toy(lambda x: x[:, :1] - x.mean(axis=(2, 3), keepdims=True)[:, :1])
-    with pytest.raises(UserError, match=r"give the card output\.halo, or set input\.fixed"):
-        settle(net)
+    with pytest.raises(HrviewerError, match=r"give the card output\.halo, or set input\.fixed"):
+        validate_network(net)
 
 
 def test_a_network_that_is_silent_on_noise_is_not_taken_for_a_narrow_one() -> None:
-    with pytest.raises(UserError, match="hardly answers to noise"):
-        settle(Toy(lambda x: np.maximum(reach(5)(x) - 1e6, 0)))
+    with pytest.raises(HrviewerError, match="hardly answers to noise"):
+        validate_network(Toy(lambda x: np.maximum(reach(5)(x) - 1e6, 0)))
 
 
 def test_mcnn_s_measured_halo_makes_tiles_equal_the_whole(shared: Any) -> None:
-    net = open_pack(shared / "models/mcnn_shtechA_660.onnx").load("main", "cpu")
+    net = open_bundle(shared / "models/mcnn_shtechA_660.onnx").load("main", "cpu")
     halo = measure_halo(net, seeds=1)
     assert 0 < halo <= 40
     picture = np.random.default_rng(0).uniform(0, 255, (1, 1, 320, 320)).astype(np.float32)
@@ -249,7 +251,7 @@ def test_memory_that_runs_out_while_loading_is_not_a_lie() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        settle(Toy(full))
+        validate_network(Toy(full))
 
 
 def test_a_network_of_one_size_only_must_say_so() -> None:
@@ -258,5 +260,5 @@ def test_a_network_of_one_size_only_must_say_so() -> None:
             raise ValueError("64 only")
         return x[:, :1]
 
-    with pytest.raises(UserError, match=r"32 × 32 \(64 only\).*fixed"):
-        settle(Toy(run))
+    with pytest.raises(HrviewerError, match=r"32 × 32 \(64 only\).*fixed"):
+        validate_network(Toy(run))

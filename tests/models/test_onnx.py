@@ -10,17 +10,17 @@ import pytest
 from model_cards import make_card
 from onnx import TensorProto, helper
 
-from hrviewer.errors import UserError
-from hrviewer.models import Card, Network, open_pack
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelCard, Network, open_bundle
 from hrviewer.models.loaders import load
-from hrviewer.models.threads import ByThreads
+from hrviewer.models.threads import PerThreadCount
 
 Save = Callable[..., Path]
 node = helper.make_node
 
 
 def mcnn(shared: Path) -> Network:
-    return open_pack(shared / "models/mcnn_shtechA_660.onnx").load("main", "cpu")
+    return open_bundle(shared / "models/mcnn_shtechA_660.onnx").load("main", "cpu")
 
 
 def torch_mcnn() -> Any:
@@ -56,7 +56,7 @@ def torch_mcnn() -> Any:
 
 def test_mcnn_is_what_its_card_says(shared: Path, rng: np.random.Generator) -> None:
     net = mcnn(shared)
-    assert (net.stride, net.halo, net.elastic, net.batch) == (4, 40, True, None)
+    assert (net.stride, net.halo, net.accepts_any_size, net.max_batch) == (4, 40, True, None)
     assert net.backend.startswith("onnxruntime ")
     assert (net.device, net.precision) == ("cpu", "float32")
     out = net(rng.uniform(0, 255, (2, 1, 64, 71)).astype(np.float32))
@@ -107,7 +107,7 @@ def test_flops_of_every_counted_operation(save: Save, rng: np.random.Generator) 
     up = 2 * 3 * 64 * 4 * 4
     down = 2 * 4 * 64 * 2 * 4
     products = 2 * 4 * 64 * 5 + 2 * 5 * 5 * 4 + 2 * 25 * 7
-    assert open_pack(path).load().flops(8, 8) == up + down + products
+    assert open_bundle(path).load().flops(8, 8) == up + down + products
 
 
 def test_flops_of_an_operation_that_is_unknown(save: Save) -> None:
@@ -119,8 +119,8 @@ def test_flops_of_an_operation_that_is_unknown(save: Save) -> None:
         ],
         {"w": np.ones((1, 3, 1, 1), np.uint8)},
     )
-    with pytest.raises(UserError, match=r"ConvInteger cannot be counted"):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match=r"ConvInteger cannot be counted"):
+        open_bundle(path).load()
 
 
 def test_flops_where_sizes_depend_on_the_image(save: Save) -> None:
@@ -133,8 +133,8 @@ def test_flops_where_sizes_depend_on_the_image(save: Save) -> None:
         node("Mul", ["x", "s"], ["y"]),
     ]
     path = save(found, output={"classes": ["a", "b", "c"]})
-    with pytest.raises(UserError, match="depends on the image"):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match="depends on the image"):
+        open_bundle(path).load()
 
 
 NIC = ("nic_bigan", "nic_multitask-4")
@@ -142,12 +142,12 @@ NIC = ("nic_bigan", "nic_multitask-4")
 
 @pytest.mark.parametrize("name", NIC)
 def test_encoders_give_finite_codes(shared: Path, name: str, rng: np.random.Generator) -> None:
-    net = open_pack(shared / f"models/{name}.onnx").load("main", "cpu")
+    net = open_bundle(shared / f"models/{name}.onnx").load("main", "cpu")
     pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
     codes = net(np.stack([net.card.prepare(pixels)] * 3))
     assert codes.shape == (3, 128, 1, 1)
     assert np.isfinite(codes).all()
-    assert (net.halo, net.stride, net.elastic) == (0, 64, False)
+    assert (net.halo, net.stride, net.accepts_any_size) == (0, 64, False)
     # It takes one tile and no other; more of them are cut.
     assert net(np.zeros((1, 3, 64, 65), np.float32)).shape == (1, 128, 1, 2)
 
@@ -204,13 +204,13 @@ def test_conformance(
         output={"classes": classes} | says,
     )
     net = load(path, card, "cpu")
-    assert (net.batch is None) is batches
+    assert (net.max_batch is None) is batches
     tile = np.stack([card.prepare(rng.integers(0, 256, (side, side, 3), np.uint8))])
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     plain = session.run(None, {session.get_inputs()[0].name: tile})
     got = net(tile)
     cells = max(1, side // card.stride)
-    assert got.shape == (1, card.outputs, cells, cells)
+    assert got.shape == (1, card.output_channels, cells, cells)
     margin = card.output.margin
     inner = got[:, :, margin:-margin, margin:-margin] if margin else got
     if card.output.stride == 0.5:
@@ -233,8 +233,8 @@ def test_damaged_files_are_one_line(shared: Path, tmp_path: Path) -> None:
     for data in whole[: len(whole) // 2], b"not a network\n", b"":
         path = write_card(tmp_path / "bad.onnx", source, sha256=None)
         path.write_bytes(data)
-        with pytest.raises(UserError, match="not an ONNX file, or is cut short") as told:
-            open_pack(path).load()
+        with pytest.raises(HrviewerError, match="not an ONNX file, or is cut short") as told:
+            open_bundle(path).load()
         assert "\n" not in str(told.value)
 
 
@@ -242,19 +242,19 @@ def test_another_file_than_the_card_describes(shared: Path, tmp_path: Path) -> N
     source = shared / "models/mcnn_shtechA_660.onnx"
     path = write_card(tmp_path / "a.onnx", source, sha256="0" * 64)
     path.write_bytes(source.read_bytes())
-    with pytest.raises(UserError, match="is not the file that the card"):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match="is not the file that the card"):
+        open_bundle(path).load()
 
 
 def test_digest_follows_weights_and_meaning(shared: Path, tmp_path: Path) -> None:
     source = shared / "models/mcnn_shtechA_660.onnx"
     path = write_card(tmp_path / "a.onnx", source, title="another title")
     path.write_bytes(source.read_bytes())
-    assert open_pack(path).load().digest == mcnn(shared).digest
-    other = Card.read(source.with_suffix(".json"))
+    assert open_bundle(path).load().digest == mcnn(shared).digest
+    other = ModelCard.read(source.with_suffix(".json"))
     other = other.model_copy(update={"input": other.input.model_copy(update={"scale": 0.5})})
     assert load(source, other).digest != mcnn(shared).digest
-    b = open_pack(shared / "models/mcnn_shtechB_110.onnx").load()
+    b = open_bundle(shared / "models/mcnn_shtechB_110.onnx").load()
     assert b.digest != mcnn(shared).digest
 
 
@@ -269,21 +269,21 @@ def test_digest_follows_weights_and_meaning(shared: Path, tmp_path: Path) -> Non
 )
 def test_a_lying_card(save: Save, changes: dict[str, Any], field: str) -> None:
     path = save([node("Identity", ["x"], ["y"])], **changes)
-    with pytest.raises(UserError, match=field) as told:
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match=field) as told:
+        open_bundle(path).load()
     assert "\n" not in str(told.value)
 
 
 def test_a_graph_of_another_size_than_the_card_says(save: Save) -> None:
     path = save([node("Identity", ["x"], ["y"])], shape=("n", 3, 32, 32))
-    with pytest.raises(UserError, match=r"input\.tile 32 and input\.fixed true"):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match=r"input\.tile 32 and input\.fixed true"):
+        open_bundle(path).load()
 
 
 def test_a_graph_that_takes_something_else(save: Save) -> None:
     path = save([node("Identity", ["x"], ["y"])], shape=("n", "m"))
-    with pytest.raises(UserError, match="one float input"):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match="one float input"):
+        open_bundle(path).load()
 
 
 def test_values_that_are_not_finite(save: Save) -> None:
@@ -291,14 +291,14 @@ def test_values_that_are_not_finite(save: Save) -> None:
     card = json.loads(path.with_suffix(".json").read_text())
     card["input"]["mean"] = [300]
     path.with_suffix(".json").write_text(json.dumps(card))
-    with pytest.raises(UserError, match="not finite"):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match="not finite"):
+        open_bundle(path).load()
 
 
 def test_a_graph_that_does_not_run(save: Save) -> None:
     path = save([node("Reshape", ["x", "s"], ["y"])], {"s": np.array([1, 1, 1, 5])})
-    with pytest.raises(UserError, match="does not run on an input of 1 × 3 × 64 × 64") as told:
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match="does not run on an input of 1 × 3 × 64 × 64") as told:
+        open_bundle(path).load()
     assert "\n" not in str(told.value)
 
 
@@ -313,22 +313,22 @@ def test_output_axes(save: Save, shape: list[int], message: str | None) -> None:
         output={"classes": ["a", "b", "c"]},
     )
     if message is None:
-        assert open_pack(path).load().batch == 1  # it cannot take two
+        assert open_bundle(path).load().max_batch == 1  # it cannot take two
     else:
-        with pytest.raises(UserError, match=message):
-            open_pack(path).load()
+        with pytest.raises(HrviewerError, match=message):
+            open_bundle(path).load()
 
 
 def test_outputs_of_several_sizes(save: Save) -> None:
     pool = node("MaxPool", ["x"], ["z"], kernel_shape=[2, 2], strides=[2, 2])
     path = save([node("Identity", ["x"], ["y"]), pool], outputs=("y", "z"))
-    with pytest.raises(UserError, match="several sizes"):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match="several sizes"):
+        open_bundle(path).load()
 
 
 def test_halves(save: Save) -> None:
     path = save([node("Identity", ["x"], ["y"])], kind=10, output={"classes": ["a", "b", "c"]})
-    net = open_pack(path).load()
+    net = open_bundle(path).load()
     assert net.precision == "float16"
     assert net(np.full((1, 3, 4, 4), 0.5, np.float32)).dtype == np.float32
 
@@ -349,33 +349,33 @@ def external(save: Save, tmp_path: Path, location: str) -> Path:
 
 
 def test_weights_beside_the_graph(save: Save, tmp_path: Path) -> None:
-    net = open_pack(external(save, tmp_path, "w.bin")).load()
+    net = open_bundle(external(save, tmp_path, "w.bin")).load()
     np.testing.assert_allclose(net(np.ones((1, 3, 8, 8), np.float32)), 3)
     assert net.flops(8, 8) == 2 * 64 * 3
     (tmp_path / "w.bin").write_bytes(np.full(3, 2, np.float32).tobytes())
-    assert open_pack(tmp_path / "net.onnx").load().digest != net.digest
+    assert open_bundle(tmp_path / "net.onnx").load().digest != net.digest
 
 
 def test_weights_outside_the_folder_are_not_read(save: Save, tmp_path: Path) -> None:
     for location in "../secret", "/etc/hostname":
-        with pytest.raises(UserError, match="outside its folder"):
-            open_pack(external(save, tmp_path, location)).load()
-    with pytest.raises(UserError, match="needs 'gone' beside it"):
-        open_pack(external(save, tmp_path, "gone")).load()
+        with pytest.raises(HrviewerError, match="outside its folder"):
+            open_bundle(external(save, tmp_path, location)).load()
+    with pytest.raises(HrviewerError, match="needs 'gone' beside it"):
+        open_bundle(external(save, tmp_path, "gone")).load()
 
 
 def test_too_large(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save([node("Identity", ["x"], ["y"])])
-    monkeypatch.setattr("hrviewer.models.loaders.onnx._LIMIT", 10)
-    with pytest.raises(UserError, match="larger than 2 GB"):
-        open_pack(path).load()
+    monkeypatch.setattr("hrviewer.models.loaders.onnx._MAX_BYTES", 10)
+    with pytest.raises(HrviewerError, match="larger than 2 GB"):
+        open_bundle(path).load()
 
 
 def test_without_onnxruntime(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save([node("Identity", ["x"], ["y"])])
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r'pip install "hrviewer\[onnx\]"'):
-        open_pack(path).load()
+    with pytest.raises(HrviewerError, match=r'pip install "hrviewer\[onnx\]"'):
+        open_bundle(path).load()
 
 
 @pytest.mark.parametrize(("device", "message"), [("cuda", "CUDA"), ("mps", "cpu or cuda")])
@@ -384,8 +384,8 @@ def test_a_device_that_is_not_there(save: Save, device: str, message: str) -> No
 
     if device == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(UserError, match=message):
-        open_pack(save([node("Identity", ["x"], ["y"])])).load("main", device)
+    with pytest.raises(HrviewerError, match=message):
+        open_bundle(save([node("Identity", ["x"], ["y"])])).load("main", device)
 
 
 def test_memory_that_runs_out_is_a_memory_error(
@@ -402,9 +402,9 @@ def test_memory_that_runs_out_is_a_memory_error(
 
     one = np.zeros((1, 1, 8, 8), np.float32)
     short = Full("Failed to allocate memory for requested buffer")
-    monkeypatch.setattr(net, "_sessions", ByThreads(lambda count: short))
+    monkeypatch.setattr(net, "_sessions", PerThreadCount(lambda count: short))
     with pytest.raises(MemoryError):
         net(one)
-    monkeypatch.setattr(net, "_sessions", ByThreads(lambda count: Full("another")))
+    monkeypatch.setattr(net, "_sessions", PerThreadCount(lambda count: Full("another")))
     with pytest.raises(RuntimeError, match="another"):
         net(one)

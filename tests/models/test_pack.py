@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from model_cards import card_fields, make_card
 
-from hrviewer.errors import UserError
-from hrviewer.models import Pack, builtin, installed_packs, open_pack
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelBundle, builtin, installed_bundles, open_bundle
 from hrviewer.models.weights import read_weights
 
 
@@ -31,7 +31,7 @@ def write(folder: Path, index: Any) -> None:
 
 
 def test_a_pack_in_a_folder(folder: Path) -> None:
-    pack = open_pack(folder)
+    pack = open_bundle(folder)
     assert (pack.name, pack.title, pack.description) == ("people", "People", "…")
     assert list(pack.roles) == ["main", "scout"]
     assert repr(pack) == "<Pack people: main, scout>"
@@ -39,15 +39,15 @@ def test_a_pack_in_a_folder(folder: Path) -> None:
     assert net is pack.load("scout", "cpu")
     assert net.card.name == "mcnn-shanghaitech-b"
     assert pack.load("@gradient") is builtin("@gradient")
-    with pytest.raises(UserError, match="has no 'head', only main, scout"):
+    with pytest.raises(HrviewerError, match="has no 'head', only main, scout"):
         pack.load("head")
 
 
 def test_a_file_with_its_card_is_a_pack(shared: Path) -> None:
-    pack = open_pack(str(shared / "models/nic_bigan.onnx"))
+    pack = open_bundle(str(shared / "models/nic_bigan.onnx"))
     assert list(pack.roles) == ["main", "encoder"]
     assert pack.name == "nic-bigan"
-    assert list(open_pack(shared / "models/mcnn_shtechB_110.onnx").roles) == ["main"]
+    assert list(open_bundle(shared / "models/mcnn_shtechB_110.onnx").roles) == ["main"]
 
 
 def test_an_encoder_comes_with_the_head_in_front_of_it(folder: Path, shared: Path) -> None:
@@ -55,7 +55,7 @@ def test_an_encoder_comes_with_the_head_in_front_of_it(folder: Path, shared: Pat
     index["roles"]["encoder"] = index["roles"]["head"] = index["roles"]["scout"]
     write(folder, index)
     nic = shared / "models/nic_bigan.onnx"
-    pack = open_pack(f"{nic}+{folder}")
+    pack = open_bundle(f"{nic}+{folder}")
     assert pack.roles["main"].name == "mcnn-shanghaitech-a"  # an embedding answers nothing
     assert pack.roles["encoder"].name == "nic-bigan"
     assert "head" not in pack.roles
@@ -63,16 +63,16 @@ def test_an_encoder_comes_with_the_head_in_front_of_it(folder: Path, shared: Pat
     (folder / "fitted").mkdir()
     shutil.copy(folder / "scout.onnx", folder / "fitted/scout.onnx")
     write(folder / "fitted", index)
-    pack = open_pack(f"{folder / 'fitted'}+{nic}+{folder}")
+    pack = open_bundle(f"{folder / 'fitted'}+{nic}+{folder}")
     assert {"head", "encoder", "main"} <= set(pack.roles)
     assert pack.roles["encoder"].name == "nic-bigan"
-    assert open_pack(f"{nic}+{nic}").roles["main"].name == "nic-bigan"
+    assert open_bundle(f"{nic}+{nic}").roles["main"].name == "nic-bigan"
 
 
 def test_an_encoder_of_one_tile_looks_at_many(shared: Path) -> None:
     import numpy as np
 
-    nic = open_pack(shared / "models/nic_bigan.onnx").load("encoder", "cpu")
+    nic = open_bundle(shared / "models/nic_bigan.onnx").load("encoder", "cpu")
     it = nic.card.input
     assert (it.tile, it.multiple_of, it.fixed, nic.stride, nic.halo) == (512, 64, False, 64, 0)
     pixels = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
@@ -86,13 +86,13 @@ def test_an_encoder_of_one_tile_looks_at_many(shared: Path) -> None:
 def test_packs_are_joined_and_the_first_that_has_a_role_gives_it(
     folder: Path, shared: Path
 ) -> None:
-    pack = open_pack(f"{shared / 'models/mcnn_shtechB_110.onnx'}+{folder}")
+    pack = open_bundle(f"{shared / 'models/mcnn_shtechB_110.onnx'}+{folder}")
     assert pack.name == "mcnn-shanghaitech-b+people"
     assert [card.name for card in pack.roles.values()] == ["mcnn-shanghaitech-b"] * 2
-    assert pack.load("main", "cpu").digest == open_pack(folder).load("scout", "cpu").digest
-    assert open_pack(f"{folder}+{shared / 'models/mcnn_shtechB_110.onnx'}").roles["main"].name == (
-        "mcnn-shanghaitech-a"
-    )
+    assert pack.load("main", "cpu").digest == open_bundle(folder).load("scout", "cpu").digest
+    assert open_bundle(f"{folder}+{shared / 'models/mcnn_shtechB_110.onnx'}").roles[
+        "main"
+    ].name == ("mcnn-shanghaitech-a")
 
 
 @pytest.mark.parametrize(
@@ -112,31 +112,31 @@ def test_packs_are_joined_and_the_first_that_has_a_role_gives_it(
 def test_a_wrong_index_is_one_line(tmp_path: Path, index: Any, message: str) -> None:
     (tmp_path / "a.onnx").touch()
     write(tmp_path, index)
-    with pytest.raises(UserError, match=message) as told:
-        open_pack(tmp_path)
+    with pytest.raises(HrviewerError, match=message) as told:
+        open_bundle(tmp_path)
     assert "\n" not in str(told.value)
 
 
 def test_what_is_no_pack(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no pack\.json in it"):
-        open_pack(tmp_path)
-    with pytest.raises(UserError, match="no pack is named 'people-of-mars' \\(installed: "):
-        open_pack("people-of-mars")
-    with pytest.raises(UserError, match="does not exist"):
-        open_pack(tmp_path / "a.onnx")
+    with pytest.raises(HrviewerError, match=r"no pack\.json in it"):
+        open_bundle(tmp_path)
+    with pytest.raises(HrviewerError, match="no pack is named 'people-of-mars' \\(installed: "):
+        open_bundle("people-of-mars")
+    with pytest.raises(HrviewerError, match="does not exist"):
+        open_bundle(tmp_path / "a.onnx")
     for suffix in ".pt", ".pth", ".pkl", ".bin", ".ckpt", ".PT":
         path = tmp_path / f"net{suffix}"
         path.touch()
-        with pytest.raises(UserError, match=r"can run any code.*export the network to ONNX"):
-            open_pack(path)
+        with pytest.raises(HrviewerError, match=r"can run any code.*export the network to ONNX"):
+            open_bundle(path)
     (tmp_path / "net.h5").touch()
-    with pytest.raises(UserError, match=r"\.onnx or \.safetensors files, not '\.h5'"):
-        open_pack(tmp_path / "net.h5")
+    with pytest.raises(HrviewerError, match=r"\.onnx or \.safetensors files, not '\.h5'"):
+        open_bundle(tmp_path / "net.h5")
     (tmp_path / "net.onnx").touch()
-    with pytest.raises(UserError, match=r"net\.json is missing"):
-        open_pack(tmp_path / "net.onnx")
+    with pytest.raises(HrviewerError, match=r"net\.json is missing"):
+        open_bundle(tmp_path / "net.onnx")
     (tmp_path / "net.json").write_text(json.dumps(card_fields()))
-    assert isinstance(open_pack(tmp_path / "net.onnx"), Pack)
+    assert isinstance(open_bundle(tmp_path / "net.onnx"), ModelBundle)
 
 
 class Entry(importlib.metadata.EntryPoint):
@@ -153,16 +153,16 @@ def test_installed_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [Entry(kind, str(folder), kind) for kind in ("path", "function", "broken")]
     )
     monkeypatch.setattr("hrviewer.models.pack.entry_points", lambda group: entries)
-    assert list(installed_packs()) == ["broken", "function", "path"]
-    assert installed_packs()["path"].name == "path"
-    assert open_pack("path").name == open_pack("function").name == "people"
-    with pytest.raises(UserError, match=r"the pack broken .* does not import") as told:
-        open_pack("broken")
+    assert list(installed_bundles()) == ["broken", "function", "path"]
+    assert installed_bundles()["path"].name == "path"
+    assert open_bundle("path").name == open_bundle("function").name == "people"
+    with pytest.raises(HrviewerError, match=r"the pack broken .* does not import") as told:
+        open_bundle("broken")
     assert "\n" not in str(told.value)
-    with pytest.raises(UserError, match="installed: broken, function, path"):
-        open_pack("other")
+    with pytest.raises(HrviewerError, match="installed: broken, function, path"):
+        open_bundle("other")
 
 
 def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(HrviewerError, match="cannot be read"):
         read_weights(tmp_path, make_card())

@@ -8,20 +8,20 @@ import sys
 import numpy as np
 import pytest
 
-from hrviewer.models.memory_usage import forget_peak, host_room, peak_memory
+from hrviewer.models.memory_usage import available_memory, peak_memory, reset_peak_memory
 
 MB = 1_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others cannot begin anew")
 def test_the_peak_is_what_was_held_and_can_begin_anew():
-    forget_peak()
+    reset_peak_memory()
     before = peak_memory()
     held = np.ones(300 * MB, np.uint8)
     assert peak_memory() - before == pytest.approx(held.nbytes, rel=0.1)
     del held
     assert peak_memory() - before > 250 * MB
-    forget_peak()
+    reset_peak_memory()
     assert peak_memory() - before < 50 * MB
 
 
@@ -34,4 +34,4 @@ def test_a_child_does_not_count_its_parent():
 
 
 def test_there_is_room():
-    assert host_room() > 100 * MB
+    assert available_memory() > 100 * MB

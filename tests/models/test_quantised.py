@@ -14,11 +14,11 @@ from model_cards import card_fields
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hrviewer.errors import UserError
-from hrviewer.models import open_pack
+from hrviewer.errors import HrviewerError
+from hrviewer.models import open_bundle
 from hrviewer.models.loaders import quantised as loader
-from hrviewer.models.loaders.exported import export
-from hrviewer.models.registry import register
+from hrviewer.models.loaders.exported import export_onnx
+from hrviewer.models.registry import register_architecture
 
 pytest.importorskip("onnxruntime")
 
@@ -38,7 +38,7 @@ class Layers(nn.Module):
 
 
 def written(folder: Path, **changes: Any) -> Path:
-    register("layers", Layers)
+    register_architecture("layers", Layers)
     torch.manual_seed(0)
     save_file(Layers().state_dict(), folder / "net.safetensors")
     fields = card_fields(architecture={"name": "layers", "params": {}}, **changes)
@@ -51,14 +51,14 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = written(tmp_path)
     if request.param == "safetensors":
         return path
-    graph = export(open_pack(path).load(device="cpu", precision="bfloat16"))  # type: ignore[arg-type]
+    graph = export_onnx(open_bundle(path).load(device="cpu", precision="bfloat16"))  # type: ignore[arg-type]
     (tmp_path / "graph.onnx").write_bytes(graph)
     (tmp_path / "graph.json").write_text(json.dumps(card_fields()))
     return tmp_path / "graph.onnx"
 
 
 def test_eight_bits_are_off_by_their_rounding_at_most(file: Path) -> None:
-    pack = open_pack(file)
+    pack = open_bundle(file)
     exact, rough = (
         pack.load(device="cpu"),
         pack.load(device="cpu", precision="int8", samples=SAMPLES),
@@ -80,7 +80,7 @@ def test_eight_bits_are_off_by_their_rounding_at_most(file: Path) -> None:
 
 
 def test_what_is_calibrated_on_other_inputs_is_another_network(file: Path) -> None:
-    pack = open_pack(file)
+    pack = open_bundle(file)
     one, same, other = (
         pack.load(device="cpu", precision="int8", samples=samples)
         for samples in (SAMPLES, SAMPLES, [2 * x for x in SAMPLES])
@@ -92,35 +92,35 @@ def test_what_is_calibrated_on_other_inputs_is_another_network(file: Path) -> No
 def test_an_input_of_a_size_that_must_be_filled_calibrates_too(tmp_path: Path) -> None:
     path = written(tmp_path, input={"multiple_of": 32})
     uneven = [RNG.random((3, 40, 64), np.float32)]
-    network = open_pack(path).load(device="cpu", precision="int8", samples=uneven)
+    network = open_bundle(path).load(device="cpu", precision="int8", samples=uneven)
     assert network(uneven[0][None]).shape == (1, 1, 40, 64)
 
 
 def test_too_far_off_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader, "TOLERATED", 1e-6)
-    with pytest.raises(UserError, match="of its output's spread"):
-        open_pack(file).load(device="cpu", precision="int8", samples=SAMPLES)
+    monkeypatch.setattr(loader, "INT8_TOLERANCE", 1e-6)
+    with pytest.raises(HrviewerError, match="of its output's spread"):
+        open_bundle(file).load(device="cpu", precision="int8", samples=SAMPLES)
 
 
 def test_without_an_image_or_onnxruntime_it_says_so(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match="calibrated on an image"):
-        open_pack(file).load(device="cpu", precision="int8")
+    with pytest.raises(HrviewerError, match="calibrated on an image"):
+        open_bundle(file).load(device="cpu", precision="int8")
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
-    with pytest.raises(UserError, match=r"hrviewer\[onnx\]"):
-        open_pack(file).load(device="cpu", precision="int8", samples=SAMPLES)
+    with pytest.raises(HrviewerError, match=r"hrviewer\[onnx\]"):
+        open_bundle(file).load(device="cpu", precision="int8", samples=SAMPLES)
 
 
 def test_codes_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, task="embedding", output={"stride": 1, "classes": []})
-    with pytest.raises(UserError, match="codes"):
-        open_pack(path).load(device="cpu", precision="int8", samples=SAMPLES)
+    with pytest.raises(HrviewerError, match="codes"):
+        open_bundle(path).load(device="cpu", precision="int8", samples=SAMPLES)
 
 
 @pytest.mark.parametrize("device", ["cuda:0", "mps"])
 def test_another_device_is_refused(device: str, tmp_path: Path) -> None:
-    network = open_pack(written(tmp_path)).load(device="cpu")
+    network = open_bundle(written(tmp_path)).load(device="cpu")
     network.device = device
-    with pytest.raises(UserError, match=f"not on {device}"):
-        loader._must_suit(network)
+    with pytest.raises(HrviewerError, match=f"not on {device}"):
+        loader._check_supported(network)

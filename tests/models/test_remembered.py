@@ -12,25 +12,25 @@ from torch import nn
 
 from hrviewer.models.loaders import torch as loader
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.models.measurement_cache import keep, recall
+from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.paths import cache_folder
 
 
 def test_what_is_kept_comes_back() -> None:
-    assert recall("things", "a") is None
-    keep("things", "a", [1, 2])
-    keep("things", "b", "x")
-    assert (recall("things", "a"), recall("things", "b")) == ([1, 2], "x")
-    assert recall("others", "a") is None
+    assert load_measurement("things", "a") is None
+    store_measurement("things", "a", [1, 2])
+    store_measurement("things", "b", "x")
+    assert (load_measurement("things", "a"), load_measurement("things", "b")) == ([1, 2], "x")
+    assert load_measurement("others", "a") is None
     assert [file.name for file in cache_folder().iterdir()] == ["things.json"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
 def test_damage_is_forgotten(text: str) -> None:
-    keep("things", "a", 1)
+    store_measurement("things", "a", 1)
     (cache_folder() / "things.json").write_text(text)
-    assert recall("things", "a") is None
-    keep("things", "b", 2)
+    assert load_measurement("things", "a") is None
+    store_measurement("things", "b", 2)
     assert json.loads((cache_folder() / "things.json").read_text()) == {"b": 2}
 
 
@@ -39,8 +39,8 @@ def test_a_folder_that_cannot_be_written_is_no_obstacle(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("HRVIEWER_CACHE", str(tmp_path / "file"))
-    keep("things", "a", 1)
-    assert recall("things", "a") is None
+    store_measurement("things", "a", 1)
+    assert load_measurement("things", "a") is None
 
 
 class Layers(nn.Module):
@@ -60,7 +60,7 @@ def test_a_cost_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return count_flops(Layers(times).to("meta"), "forward", (1, 3, side, side))
 
     assert (cost(1, 8), cost(2, 8), cost(1, 16)) == (13824, 27648, 55296)
-    monkeypatch.setattr(loader, "_counted", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr(loader, "_count_on_meta", lambda *_: pytest.fail("counted again"))
     # What differs in a plain attribute only is another network.
     assert (cost(1, 8), cost(2, 8), cost(1, 16)) == (13824, 27648, 55296)
     with pytest.raises(pytest.fail.Exception, match="counted again"):
@@ -76,7 +76,7 @@ def test_a_cost_is_counted_anew_where_the_code_is_another(
 ) -> None:
     module = Layers().to("meta")
     assert count_flops(module, "forward", (1, 3, 8, 8)) == 13824
-    monkeypatch.setattr(loader, "_counted", lambda *_: 7.0)
+    monkeypatch.setattr(loader, "_count_on_meta", lambda *_: 7.0)
     for other in (tmp_path / "edited.py", None):  # or one that lies in no file
         if other is not None:
             other.write_text("# edited")

@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from toys import Bench, Bright, ToyPack  # noqa: E402
+from toys import Bright, ToyBundle, Workbench  # noqa: E402
 
 import hrviewer  # noqa: E402
-from hrviewer.errors import UserError  # noqa: E402
-from hrviewer.models import Card, Network  # noqa: E402
+from hrviewer.errors import HrviewerError  # noqa: E402
+from hrviewer.models import ModelCard, Network  # noqa: E402
 from hrviewer.models.architectures import DensityScanner, DensityUNet  # noqa: E402
 from hrviewer.models.loaders import load  # noqa: E402
-from hrviewer.models.shift_and_stitch import Dense  # noqa: E402
+from hrviewer.models.shift_and_stitch import ShiftAndStitch  # noqa: E402
 from hrviewer.strategies.scanner import Scanner, ScannerParams  # noqa: E402
 
 WINDOW = 56
@@ -31,8 +31,8 @@ def network(variance: bool = False) -> torch.nn.Module:
     return made.eval()
 
 
-def card(**output: object) -> Card:
-    return Card.of(
+def card(**output: object) -> ModelCard:
+    return ModelCard.from_dict(
         {
             "name": "scanner",
             "task": "density",
@@ -72,14 +72,16 @@ def as_loaded(made: torch.nn.Module, folder: Path, variance: bool = False) -> Ne
     path, fields = folder / "scanner.safetensors", card(variance=variance).model_dump()
     save_file(made.state_dict(), path)
     fields["architecture"]["params"] = {"variance": variance}
-    return load(path, Card.of(fields, "card"), "cpu")
+    return load(path, ModelCard.from_dict(fields, "card"), "cpu")
 
 
 def test_tiles_meet_exactly_and_the_border_is_reflected(tmp_path) -> None:
     made = network()
     loaded = as_loaded(made, tmp_path)
     image = np.random.default_rng(0).integers(0, 255, (200, 264, 3), np.uint8)
-    run = hrviewer.run(image, ToyPack(main=loaded), "patches", tile=64, out=tmp_path / "a.run.zarr")
+    run = hrviewer.run(
+        image, ToyBundle(main=loaded), "patches", tile=64, out=tmp_path / "a.run.zarr"
+    )
     padded = np.pad(image, [(24, 24), (24, 24), (0, 0)], mode="reflect")
     with torch.inference_mode():
         whole = made(torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255)[0, 0].numpy()
@@ -110,21 +112,21 @@ def test_a_denser_map_is_what_it_says_of_every_window_by_itself(tmp_path, k: int
     loaded = as_loaded(made, tmp_path, variance=True)
     image = np.random.default_rng(0).integers(0, 255, (96, 136, 3), np.uint8)
     there = by_window(made, image, k)
-    pack = ToyPack(main=Bright(stride=8 // k), scanner=loaded)
-    with Bench(image, pack) as bench:
+    pack = ToyBundle(main=Bright(stride=8 // k), scanner=loaded)
+    with Workbench(image, pack) as bench:
         params = ScannerParams(denser=k, share=0, sample=0, tile=64)
         answer, record, _ = bench.run(lambda scene: Scanner().plan(scene, params))
-        plain = Dense(loaded, k)
+        plain = ShiftAndStitch(loaded, k)
         assert bench.networks["scanner"].flops(64, 64) * k**2 == plain.flops(80, 80)
     np.testing.assert_allclose(record.output.values, there[:1], rtol=1e-4, atol=1e-7)
-    assert answer.estimate[0] == pytest.approx(there[0].sum(), rel=1e-4)
+    assert answer.values[0] == pytest.approx(there[0].sum(), rel=1e-4)
     assert {row.role for row in record.patches} == {f"scanner/{k}"}
 
 
 def test_what_cannot_be_denser_is_refused(tmp_path) -> None:
     loaded = as_loaded(network(), tmp_path)
     for k in 3, 8:
-        with pytest.raises(UserError, match="answers every 8 pixels"):
-            Dense(loaded, k)
-    with pytest.raises(UserError, match="choose denser=1"):
-        Dense(Bright(task="classification"), 2)
+        with pytest.raises(HrviewerError, match="answers every 8 pixels"):
+            ShiftAndStitch(loaded, k)
+    with pytest.raises(HrviewerError, match="choose denser=1"):
+        ShiftAndStitch(Bright(task="classification"), 2)

@@ -14,8 +14,8 @@ from model_cards import card_fields
 from safetensors.torch import save_file
 
 import hrviewer
-from hrviewer.errors import UserError
-from hrviewer.models import open_pack
+from hrviewer.errors import HrviewerError
+from hrviewer.models import open_bundle
 from hrviewer.models.backbones import import_timm
 
 if find_spec("timm") is None:
@@ -63,7 +63,7 @@ def write(model, tmp_path):
 
 
 def test_an_embedding_of_tiles_encodes(model, write, tmp_path):
-    pack = open_pack(write())
+    pack = open_bundle(write())
     assert set(pack.roles) == {"main", "encoder"}
     image = np.random.default_rng(0).integers(0, 255, (128, 192, 3)).astype(np.uint8)
     run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "a.run.zarr")
@@ -80,7 +80,7 @@ def test_a_stage_gives_a_map(model, write):
         x = torch.rand(1, 3, 96, 64)
         wanted = model.forward_intermediates(x, indices=[1], intermediates_only=True)[0]
     stride = 96 // wanted.shape[2]
-    net = open_pack(
+    net = open_bundle(
         write(
             params={"stage": 1},
             input={"tile": 64, "multiple_of": 32},
@@ -93,7 +93,7 @@ def test_a_stage_gives_a_map(model, write):
 
 def test_a_classifier_keeps_its_last_layer(model, write):
     names = [f"class {i}" for i in range(7)]
-    net = open_pack(
+    net = open_bundle(
         write(
             task="classification",
             params={"num_classes": 7},
@@ -117,5 +117,5 @@ def test_a_classifier_keeps_its_last_layer(model, write):
     ],
 )
 def test_nothing_is_fetched_and_what_is_wrong_is_told(write, params, told):
-    with pytest.raises(UserError, match=told):
-        open_pack(write(params=params)).load("encoder", "cpu")
+    with pytest.raises(HrviewerError, match=told):
+        open_bundle(write(params=params)).load("encoder", "cpu")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from toys import Bench, Bright, ToyPack, card
+from toys import Bright, ToyBundle, Workbench, card
 
-from hrviewer.errors import UserError
-from hrviewer.models import open_pack
+from hrviewer.errors import HrviewerError
+from hrviewer.models import open_bundle
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.timm_vit import TimmViT
 from hrviewer.strategies.transformer import Transformer, TransformerParams
@@ -44,7 +44,7 @@ def grid(side: int, of: int, corner: tuple[int, int] = (0, 0)) -> torch.Tensor:
 def test_on_a_uniform_grid_it_is_timms_own_with_interpolated_positions(network):
     image = torch.randn(1, 3, 256, 256)
     tokens = image.view(1, 3, 16, 16, 16, 16).permute(0, 2, 4, 1, 3, 5).reshape(-1, 3, 16, 16)
-    said = network.join(tokens, grid(16, 256))
+    said = network.run_tokens(tokens, grid(16, 256))
     network.vit.set_input_size(img_size=256)  # timm's own interpolation
     own = network.vit.forward_features(image)[0, network.vit.num_prefix_tokens :]
     cells = nn.functional.gelu(network.spread(own)).view(256, -1, 4, 4)
@@ -58,24 +58,24 @@ def test_groups_of_mixed_sizes_do_not_leak_with_merging_too(network):
     tokens = torch.randn(len(boxes), 3, 16, 16)
     lengths = [16, 16, 4]
     for merge in (0.0, 0.25):
-        packed = network.join(tokens, boxes, lengths, merge).split(lengths)
+        packed = network.run_tokens(tokens, boxes, lengths, merge).split(lengths)
         parts = zip(tokens.split(lengths), boxes.split(lengths), packed, strict=True)
         for some, where, said in parts:
-            alone = network.join(some, where, None, merge)
+            alone = network.run_tokens(some, where, None, merge)
             torch.testing.assert_close(said, alone, rtol=1e-4, atol=1e-5)
-    assert (network.join(tokens, boxes, lengths, 0.25) - torch.cat(packed)).abs().max() == 0
-    assert (network.join(tokens, boxes, lengths) - torch.cat(packed)).abs().max() > 1e-5
+    assert (network.run_tokens(tokens, boxes, lengths, 0.25) - torch.cat(packed)).abs().max() == 0
+    assert (network.run_tokens(tokens, boxes, lengths) - torch.cat(packed)).abs().max() > 1e-5
 
 
 @torch.no_grad()
 def test_positions_are_those_of_the_region_and_larger_tokens_have_their_mean(network):
-    fine = network._places(grid(16, 256), [256])
-    coarse = network._places(grid(64, 256, (512, 256)), [16])
+    fine = network._position_embeddings(grid(16, 256), [256])
+    coarse = network._position_embeddings(grid(64, 256, (512, 256)), [16])
     blocks = fine.view(4, 4, 4, 4, -1).mean((1, 3)).flatten(0, 1)
     torch.testing.assert_close(coarse, blocks, rtol=1e-4, atol=1e-6)
     # Context lies anywhere, and is the nearest; the largest is the mean of all.
     around = torch.tensor([[-64.0, 0, 64, 64], [512, 512, 64, 64], [-512, 0, 512, 512]])
-    found = network._places(torch.cat([grid(16, 16), around]), [4])[1:]
+    found = network._position_embeddings(torch.cat([grid(16, 16), around]), [4])[1:]
     torch.testing.assert_close(found[0], blocks[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found[1], blocks[-1], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found[2], fine.mean(0), rtol=1e-4, atol=1e-6)
@@ -85,7 +85,7 @@ def test_positions_are_those_of_the_region_and_larger_tokens_have_their_mean(net
 def test_attention_is_told_without_the_tokens_of_the_class(network):
     tokens, boxes = torch.randn(64, 3, 16, 16), grid(16, 128)
     for merge in (0.0, 0.25):
-        weights, owner = network.attend(tokens, boxes, merge)
+        weights, owner = network.attention(tokens, boxes, merge)
         assert weights.shape == (64, 64)
         sums = weights.sum(1)
         if network.vit.num_prefix_tokens:
@@ -116,38 +116,38 @@ def kept(tmp_path):
 
 def test_a_card_brings_local_weights_in(kept):
     path, made = kept()
-    network = open_pack(path).load("main", "cpu")
-    assert network.joint
-    assert network.attends
+    network = open_bundle(path).load("main", "cpu")
+    assert network.accepts_tokens
+    assert network.has_attention
     tokens, boxes = np.zeros((9, 3, 16, 16), np.float32), grid(16, 48).numpy()
-    said = network.join(tokens, boxes)
+    said = network.run_tokens(tokens, boxes)
     assert said.shape == (9, 1, 4, 4)
     # The grid of 6 × 6 that the card asks for was interpolated from the file's 4 × 4.
     assert made.vit.pos_embed.shape[1] == 17
     d, n = 24, 400
     deeper = TimmViT(NAME, **SMALL | {"depth": 3}).to("meta")
-    block = count_flops(deeper, "join", (n, 3, 16, 16), (n, 4)) - network.join_flops(n)
+    block = count_flops(deeper, "join", (n, 3, 16, 16), (n, 4)) - network.token_flops(n)
     n += 1  # the class
     assert block == pytest.approx(24 * n * d**2 + 4 * n**2 * d, rel=0.02)
 
 
 def test_the_strategy_runs_it_with_adaptive_tokens_that_are_merged(kept):
     path, _ = kept()
-    network = open_pack(path).load("main", "cpu")
+    network = open_bundle(path).load("main", "cpu")
     image = np.zeros((512, 512, 3), np.uint8)
     image[:256, :128] = np.random.default_rng(0).integers(0, 256, (256, 128, 3))
-    pack = ToyPack(main=Bright(), transformer=network)
+    pack = ToyBundle(main=Bright(), transformer=network)
     found = []
     for merge in (0.0, 0.25):
         params = TransformerParams(detail="entropy", threshold=1.0, tokens=1.0, merge=merge)
-        with Bench(image, pack) as bench:
+        with Workbench(image, pack) as bench:
             answer, record, _ = bench.run(
                 lambda scene, params=params: Transformer().plan(scene, params)
             )
         assert {row.h for row in record.patches if row.role == "transformer"} == {16, 128}
-        assert np.isfinite(answer.estimate).all()
-        assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], rel=1e-4)
-        found.append(record.ledger.total.flops)
+        assert np.isfinite(answer.values).all()
+        assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-4)
+        found.append(record.cost_map.total.flops)
     assert found[1] < found[0]
 
 
@@ -163,5 +163,5 @@ def test_the_strategy_runs_it_with_adaptive_tokens_that_are_merged(kept):
 )
 def test_what_does_not_suit_is_said(kept, params, words):
     path, _ = kept(**params)
-    with pytest.raises(UserError, match=words):
-        open_pack(path).load("main", "cpu")
+    with pytest.raises(HrviewerError, match=words):
+        open_bundle(path).load("main", "cpu")

@@ -14,10 +14,10 @@ from model_cards import card_fields
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from hrviewer.errors import UserError
-from hrviewer.models import Card, Network, open_pack
-from hrviewer.models.loaders.torch import TorchNetwork, fold
-from hrviewer.models.registry import architecture, register
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelCard, Network, open_bundle
+from hrviewer.models.loaders.torch import TorchNetwork, fold_batch_norm
+from hrviewer.models.registry import get_architecture, register_architecture
 
 
 class Small(nn.Module):
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(3 * 64, 3 * 16)
         self.out = nn.Linear(16, 2)
 
-    def join(self, tokens: Tensor, boxes: Tensor, lengths: Any, merge: float) -> Tensor:
+    def run_tokens(self, tokens: Tensor, boxes: Tensor, lengths: Any, merge: float) -> Tensor:
         q, k, v = self.qkv(tokens.flatten(1)).chunk(3, dim=-1)
         seen = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
         return self.out(seen + boxes[:, :1])
@@ -69,7 +69,7 @@ class Broken(nn.Module):
         self.how = how
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def join(self, tokens: Tensor, boxes: Tensor, lengths: Any, merge: float) -> Tensor:
+    def run_tokens(self, tokens: Tensor, boxes: Tensor, lengths: Any, merge: float) -> Tensor:
         if self.how == "raise":
             raise ValueError("cannot")
         return torch.full((2, 1 if self.how == "short" else 2), float("nan"))
@@ -78,10 +78,10 @@ class Broken(nn.Module):
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
-    register("small", Small)
-    register("attention", Attention)
-    register("broken", Broken)
-    register("uncounted", Uncounted)
+    register_architecture("small", Small)
+    register_architecture("attention", Attention)
+    register_architecture("broken", Broken)
+    register_architecture("uncounted", Uncounted)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def keep(tmp_path: Path) -> Callable[..., Path]:
         name: str, params: dict[str, Any], half: bool = False, norm: bool = True, **changes: Any
     ) -> Path:
         torch.manual_seed(0)
-        module = architecture(name)(**params)
+        module = get_architecture(name)(**params)
         for part in module.modules():
             if norm and isinstance(part, nn.BatchNorm2d):
                 nn.init.uniform_(part.running_mean)
@@ -108,7 +108,7 @@ def keep(tmp_path: Path) -> Callable[..., Path]:
 
 
 def load(path: Path, **how: Any) -> Network:
-    return open_pack(path).load("main", **({"device": "cpu"} | how))
+    return open_bundle(path).load("main", **({"device": "cpu"} | how))
 
 
 def small(**more: Any) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def test_it_says_what_the_module_says(keep: Callable[..., Path]) -> None:
     net = load(keep("small", {}, **small()), threads=1)
     assert torch.get_num_threads() == 1
     assert net.backend == f"torch {torch.__version__}"
-    assert (net.halo, net.elastic, net.batch) == (6, True, None)
+    assert (net.halo, net.accepts_any_size, net.max_batch) == (6, True, None)
     torch.manual_seed(0)
     module = Small().eval()
     for part in module.modules():
@@ -136,7 +136,7 @@ def test_it_says_what_the_module_says(keep: Callable[..., Path]) -> None:
 
 def test_batch_normalisation_is_folded_and_its_source_left_alone() -> None:
     module = Small().eval()
-    kinds = [type(part).__name__ for part in fold(module).modules()]
+    kinds = [type(part).__name__ for part in fold_batch_norm(module).modules()]
     assert "BatchNorm2d" not in kinds
     assert isinstance(module.body[1], nn.BatchNorm2d)
 
@@ -151,17 +151,17 @@ def test_joint_networks_and_their_attention_is_counted(keep: Callable[..., Path]
     net = load(
         keep("attention", {}, input={"tile": 8}, output={"stride": 8, "classes": ["a", "b"]})
     )
-    assert net.joint
+    assert net.accepts_tokens
     tokens = np.random.default_rng(0).random((5, 3, 8, 8)).astype(np.float32)
     boxes = np.zeros((5, 4))
-    assert net.join(tokens, boxes).shape == (5, 2, 1, 1)
+    assert net.run_tokens(tokens, boxes).shape == (5, 2, 1, 1)
     linear = 2 * 5 * (192 * 48 + 16 * 2)
     attention = 2 * 2 * 5 * 5 * 16
-    assert net.join_flops(5) == net.join_flops(5) == linear + attention
-    assert net.join_flops(1234) == 1234 * linear / 5 + attention * 1234**2 / 25
+    assert net.token_flops(5) == net.token_flops(5) == linear + attention
+    assert net.token_flops(1234) == 1234 * linear / 5 + attention * 1234**2 / 25
     plain = load(keep("small", {}, **small(halo=8)))
-    for call in (lambda: plain.join(tokens, boxes), lambda: plain.join_flops(2)):
-        with pytest.raises(UserError, match="cannot look at many patches"):
+    for call in (lambda: plain.run_tokens(tokens, boxes), lambda: plain.token_flops(2)):
+        with pytest.raises(HrviewerError, match="cannot look at many patches"):
             call()
 
 
@@ -172,19 +172,21 @@ class Filled(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(12, 1))
 
-    def join(self, tokens: Tensor, boxes: Tensor, lengths: Any = None, merge: float = 0) -> Tensor:
+    def run_tokens(
+        self, tokens: Tensor, boxes: Tensor, lengths: Any = None, merge: float = 0
+    ) -> Tensor:
         n = len(tokens)
         filled = nn.functional.pad(tokens.flatten(1), (0, 0, 0, -n % 50))
         return (filled @ self.weight)[:n]
 
 
 def test_what_is_no_parabola_is_counted_for_every_number_of_tokens() -> None:
-    card = Card.model_validate(
+    card = ModelCard.model_validate(
         {"name": "filled", "task": "density", "input": {"channels": "rgb", "tile": 2},
          "output": {"stride": 2, "classes": ["a"]}}
     )  # fmt: skip
     net = TorchNetwork(card, "none", Filled(), torch.device("cpu"))
-    assert [net.join_flops(n) for n in (1, 50, 51)] == [1200, 1200, 2400]
+    assert [net.token_flops(n) for n in (1, 50, 51)] == [1200, 1200, 2400]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_what_is_no_parabola_is_counted_for_every_number_of_tokens() -> None:
 )
 def test_joint_networks_that_lie(keep: Callable[..., Path], how: str, message: str) -> None:
     path = keep("broken", {"how": how}, output={"stride": 64, "classes": ["a", "b"]})
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(HrviewerError, match=message):
         load(path)
 
 
@@ -207,10 +209,10 @@ def test_our_own_architecture_in_both_forms(keep: Callable[..., Path]) -> None:
         output={"stride": 4, "classes": ["a", "b"]},
     )
     net = load(path)
-    module = architecture("density-unet")(**shape).eval()
+    module = get_architecture("density-unet")(**shape).eval()
     module.load_state_dict(load_file(path))
     assert net.halo == module.halo
-    assert not net.elastic
+    assert not net.accepts_any_size
     assert net(np.zeros((1, 3, 40, 64), np.float32)).shape == (1, 2, 10, 16)
 
     with warnings.catch_warnings():
@@ -225,7 +227,7 @@ def test_our_own_architecture_in_both_forms(keep: Callable[..., Path]) -> None:
             dynamo=False,
         )
     other = load(path.with_suffix(".onnx"))
-    assert (other.halo, other.elastic) == (net.halo, net.elastic)
+    assert (other.halo, other.accepts_any_size) == (net.halo, net.accepts_any_size)
     assert other.flops(128, 256) == net.flops(128, 256)
     x = np.random.default_rng(0).random((2, 3, 48, 64)).astype(np.float32)
     np.testing.assert_allclose(other(x), net(x), rtol=1e-4, atol=1e-6)
@@ -245,26 +247,26 @@ def test_our_own_architecture_in_both_forms(keep: Callable[..., Path]) -> None:
 )
 def test_cards_that_lie(keep: Callable[..., Path], changes: dict[str, Any], message: str) -> None:
     path = keep("small", {}, **(small() | changes))
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(HrviewerError, match=message) as told:
         load(path)
     assert "\n" not in str(told.value)
 
 
 def test_a_cost_that_cannot_be_counted(keep: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="the cost of Uncounted cannot be counted"):
+    with pytest.raises(HrviewerError, match="the cost of Uncounted cannot be counted"):
         load(keep("uncounted", {}))
 
 
 def test_a_file_cut_short(keep: Callable[..., Path]) -> None:
     path = keep("small", {}, **small())
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(UserError, match="not a safetensors file, or is cut short"):
+    with pytest.raises(HrviewerError, match="not a safetensors file, or is cut short"):
         load(path)
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "cpu:7", "cuda:x"])
 def test_a_device_that_is_not_there(keep: Callable[..., Path], device: str) -> None:
-    with pytest.raises(UserError, match=f"no device '{device}' here: choose auto or cpu"):
+    with pytest.raises(HrviewerError, match=f"no device '{device}' here: choose auto or cpu"):
         load(keep("small", {}, **small()), device=device)
 
 
@@ -302,6 +304,6 @@ def test_a_plug_in_s_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
         [Entry("plugged", "fine", group), Entry("torn", "broken", group)]
     )
     monkeypatch.setattr("hrviewer.models.registry.entry_points", lambda group: entries)
-    assert architecture("plugged") is Small
-    with pytest.raises(UserError, match="torn of broken does not import"):
-        architecture("torn")
+    assert get_architecture("plugged") is Small
+    with pytest.raises(HrviewerError, match="torn of broken does not import"):
+        get_architecture("torn")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.models.token_merging import Merged
-from hrviewer.models.transformer import TokenTransformer, squares
+from hrviewer.models.token_merging import MergedTokens
+from hrviewer.models.transformer import TokenTransformer, extract_squares
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_on_a_uniform_grid_without_merging_it_is_a_plain_transformer(network):
     boxes = torch.stack(
         [at.repeat_interleave(32), at.repeat(32), *2 * [torch.full((1024,), 16.0)]], dim=1
     )
-    x = network.embed(own.flatten(1)) + network.place(network._where(boxes, [1024]))
+    x = network.embed(own.flatten(1)) + network.place(network._position_features(boxes, [1024]))
     for block in network.blocks:
         # torch's own layer, with the same weights.
         layer = nn.TransformerEncoderLayer(
@@ -61,12 +61,12 @@ def test_on_a_uniform_grid_without_merging_it_is_a_plain_transformer(network):
 def test_packed_groups_do_not_leak_into_each_other(network, merge):
     parts = [region(n, n, corner) for n, corner in ((40, (0, 0)), (70, (512, 1024)), (9, (0, 512)))]
     tokens, boxes = (torch.cat(x) for x in zip(*parts, strict=True))
-    packed = network.join(tokens, boxes, [40, 70, 9], merge)
-    alone = torch.cat([network.join(*part, None, merge) for part in parts])
+    packed = network.run_tokens(tokens, boxes, [40, 70, 9], merge)
+    alone = torch.cat([network.run_tokens(*part, None, merge) for part in parts])
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-6)
     # Whatever is in one of them, the others come out the same; so they do in any order.
     tokens[40:110] = 0
-    told = network.join(tokens, boxes, [40, 70, 9], merge)
+    told = network.run_tokens(tokens, boxes, [40, 70, 9], merge)
     torch.testing.assert_close(told[:40], alone[:40], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(told[110:], alone[110:], rtol=1e-5, atol=1e-6)
     assert (told[40:110] - alone[40:110]).abs().max() > 1e-3
@@ -77,9 +77,9 @@ def test_groups_in_another_order_give_the_same_in_that_order(network):
     parts = [region(30, seed, (512 * seed, 0)) for seed in range(3)]
     for order in ([2, 0, 1], [1, 0, 2]):
         tokens, boxes = (torch.cat([parts[i][j] for i in order]) for j in (0, 1))
-        found = network.join(tokens, boxes, [30] * 3).split(30)
+        found = network.run_tokens(tokens, boxes, [30] * 3).split(30)
         for i, said in zip(order, found, strict=True):
-            torch.testing.assert_close(said, network.join(*parts[i]), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(said, network.run_tokens(*parts[i]), rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
@@ -87,7 +87,7 @@ def test_tokens_of_a_group_may_come_in_any_order(network):
     tokens, boxes = region(50, 3)
     order = torch.randperm(50)
     torch.testing.assert_close(
-        network.join(tokens[order], boxes[order]), network.join(tokens, boxes)[order],
+        network.run_tokens(tokens[order], boxes[order]), network.run_tokens(tokens, boxes)[order],
         rtol=1e-5, atol=1e-6,
     )  # fmt: skip
 
@@ -96,14 +96,16 @@ def test_tokens_of_a_group_may_come_in_any_order(network):
 def test_a_region_may_lie_anywhere(network):
     tokens, boxes = region(50, 3)
     far = boxes + torch.tensor([512.0 * 7, 512.0 * 3, 0, 0])
-    torch.testing.assert_close(network.join(tokens, far), network.join(tokens, boxes))
+    torch.testing.assert_close(network.run_tokens(tokens, far), network.run_tokens(tokens, boxes))
     moved = boxes + torch.tensor([16.0, 0, 0, 0])
-    assert (network.join(tokens, moved) - network.join(tokens, boxes)).abs().max() > 1e-4
+    assert (
+        network.run_tokens(tokens, moved) - network.run_tokens(tokens, boxes)
+    ).abs().max() > 1e-4
 
 
 def test_merging_keeps_the_mass():
     x, alike = torch.randn(101, 8).double(), torch.randn(101, 4).double()
-    tokens = Merged.of(x, [40, 61])
+    tokens = MergedTokens.from_tokens(x, [40, 61])
     whole = torch.stack([part.sum(0) for part in x.split([40, 61])])
     for share in (0.3, 0.5, 0.1):
         tokens = tokens.merge(alike[: len(tokens.x)], share)
@@ -121,7 +123,7 @@ def test_merging_keeps_the_mass():
 def test_the_most_alike_are_merged():
     alike = torch.eye(8)
     alike[5] = alike[2] * 3  # the same direction
-    tokens = Merged.of(torch.arange(8.0)[:, None], [8]).merge(alike, 1 / 8)
+    tokens = MergedTokens.from_tokens(torch.arange(8.0)[:, None], [8]).merge(alike, 1 / 8)
     assert tokens.lengths == (7,)
     assert int(tokens.owner[5]) == int(tokens.owner[2])
     assert tokens.x[tokens.owner[2]].item() == 3.5
@@ -134,8 +136,8 @@ def test_a_merged_token_counts_as_often_as_it_stands_for(network):
     block = network.blocks[0]
     x = torch.randn(6, 24)
     x[3] = x[2]
-    apart = block(Merged.of(x, [6]), 0.0).unmerge()
-    joined = Merged(x[[0, 1, 2, 4, 5]], torch.tensor([1.0, 1, 2, 1, 1])[:, None],
+    apart = block(MergedTokens.from_tokens(x, [6]), 0.0).unmerge()
+    joined = MergedTokens(x[[0, 1, 2, 4, 5]], torch.tensor([1.0, 1, 2, 1, 1])[:, None],
                     torch.tensor([0, 1, 2, 2, 3, 4]), (5,))  # fmt: skip
     torch.testing.assert_close(block(joined, 0.0).unmerge(), apart, rtol=1e-5, atol=1e-5)
 
@@ -143,7 +145,7 @@ def test_a_merged_token_counts_as_often_as_it_stands_for(network):
 @torch.no_grad()
 def test_the_attention_that_is_told_is_that_of_the_last_layer(network):
     tokens, boxes = region(30, 4)
-    weights, owner = network.attend(tokens, boxes)
+    weights, owner = network.attention(tokens, boxes)
     assert owner.tolist() == list(range(30))
     x = network._begin(network.stem(tokens), boxes, [30])
     x = network.blocks[0](x, 0.0).x
@@ -158,7 +160,7 @@ def test_the_attention_that_is_told_is_that_of_the_last_layer(network):
 @torch.no_grad()
 def test_the_attention_of_merged_tokens_is_shared_among_them(network):
     tokens, boxes = region(40, 4)
-    weights, owner = network.attend(tokens, boxes, 0.25)
+    weights, owner = network.attention(tokens, boxes, 0.25)
     torch.testing.assert_close(weights.sum(1), torch.ones(40))
     assert len(owner.unique()) == 23  # 40 → 30 → 23
     # What was one before the last layer is asked and asks alike.
@@ -208,7 +210,7 @@ def test_a_whole_picture_is_its_regions_and_keeps_its_counts(network):
 
 def test_squares_are_box_filtered():
     image = torch.rand(1, 3, 128, 192)
-    cut = squares(image, 64)
+    cut = extract_squares(image, 64)
     assert cut.shape == (1, 2, 3, 3, 16, 16)
     np.testing.assert_allclose(
         cut[0, 1, 2, :, 3, 5], image[0, :, 76:80, 148:152].mean((1, 2)), rtol=1e-5
@@ -218,9 +220,9 @@ def test_squares_are_box_filtered():
 @torch.no_grad()
 def test_rescaling_multiplies_each_size(network):
     tokens, boxes = region(60, 5)
-    before = network.join(tokens, boxes)
+    before = network.run_tokens(tokens, boxes)
     network.rescale([1.0, 2.0, 3.0, 4.0], 9.0)
     factor = 1 + (boxes[:, 2] / 16).log2()[:, None, None]
-    after = network.join(tokens, boxes)
+    after = network.run_tokens(tokens, boxes)
     torch.testing.assert_close(after[:, 0], before[:, 0] * factor, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(after[:, 1], before[:, 1] * factor**2 * 9, rtol=1e-4, atol=1e-6)

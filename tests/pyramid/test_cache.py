@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hrviewer.geometry import Grid, Rect
-from hrviewer.pyramid import Meter, TileCache, TileKey, open_pyramid, tile_cache
-from hrviewer.pyramid.tile_cache import GIB, Decoded, default_limit
+from hrviewer.pyramid import ReadMeter, TileCache, TileKey, open_pyramid, tile_cache
+from hrviewer.pyramid.tile_cache import GIB, DecodedTile, default_limit
 
 
-def tile(size: int) -> Decoded:
-    return Decoded(np.zeros((size, 1, 1), np.uint8), size)
+def tile(size: int) -> DecodedTile:
+    return DecodedTile(np.zeros((size, 1, 1), np.uint8), size)
 
 
 def key(index: int) -> TileKey:
@@ -53,7 +53,7 @@ def test_concurrent_misses_decode_once() -> None:
     started, go = threading.Event(), threading.Event()
     calls = []
 
-    def decode() -> Decoded:
+    def decode() -> DecodedTile:
         calls.append(1)
         started.set()
         go.wait(5)
@@ -72,7 +72,7 @@ def test_a_failure_reaches_all_who_wait_and_is_forgotten() -> None:
     cache = TileCache(1000)
     started, go = threading.Event(), threading.Event()
 
-    def fail() -> Decoded:
+    def fail() -> DecodedTile:
         started.set()
         go.wait(5)
         raise OSError("torn")
@@ -92,7 +92,7 @@ def test_a_failure_reaches_all_who_wait_and_is_forgotten() -> None:
 def test_tiles_are_read_only_and_own_their_memory() -> None:
     cache = TileCache(1000)
     large = np.zeros((100, 100, 1), np.uint8)
-    held = cache.get(key(0), lambda: Decoded(large[:5, :5], 25)).pixels
+    held = cache.get(key(0), lambda: DecodedTile(large[:5, :5], 25)).pixels
     assert not held.flags.writeable
     assert held.base is None or held.base.nbytes == 25
     with pytest.raises(ValueError, match="read-only"):
@@ -116,16 +116,16 @@ def test_disjoint_reads_add_up_to_the_whole(svs: Path) -> None:
     with tifffile.TiffFile(svs) as tiff:
         stored = sum(tiff.pages[0].databytecounts)
     with open_pyramid(svs) as pyramid:
-        meter = Meter()
+        meter = ReadMeter()
         readings = []
         for cell in Grid(pyramid.rect, 700):
-            with meter.reading() as paid:
+            with meter.measure() as paid:
                 pyramid.read(cell, meter=meter)
             readings.append(paid)
         assert sum(paid.pixels for paid in readings) == 2967 * 2220 == meter.total.pixels
         assert sum(paid.bytes for paid in readings) == stored == meter.total.bytes
         assert sum(paid.seconds for paid in readings) == pytest.approx(meter.total.seconds)
-        with meter.reading() as again:
+        with meter.measure() as again:
             pyramid.read(pyramid.rect, meter=meter)
         assert (again.bytes, again.pixels, again.seconds) == (0, 0, 0)
 
@@ -133,19 +133,19 @@ def test_disjoint_reads_add_up_to_the_whole(svs: Path) -> None:
 def test_costs_are_nominal_when_the_cache_is_warm(svs: Path) -> None:
     rect = Rect(100, 100, 900, 900)
     with open_pyramid(svs) as pyramid:
-        cold, warm = Meter(), Meter()
+        cold, warm = ReadMeter(), ReadMeter()
         pyramid.read(rect, meter=cold)
         pyramid.read(rect, meter=warm)
     assert cold.total == warm.total
 
 
 def test_what_memory_saved_is_known() -> None:
-    meter = Meter()
+    meter = ReadMeter()
     for column, took in enumerate((2.0, 0.5, 3.0, None)):
-        meter.touch(TileKey("x", 0, 0, column), 2.0, 1, 1, took)
-    meter.touch(TileKey("x", 0, 0, 1), 2.0, 1, 1, 0.0)
+        meter.charge(TileKey("x", 0, 0, column), 2.0, 1, 1, took)
+    meter.charge(TileKey("x", 0, 0, 1), 2.0, 1, 1, 0.0)
     assert meter.total.seconds == 8.0
-    assert meter.saved == 0.0 + 1.5 - 1.0
+    assert meter.seconds_saved == 0.0 + 1.5 - 1.0
 
 
 def test_seen_tiles_are_paid(svs: Path) -> None:
@@ -153,8 +153,8 @@ def test_seen_tiles_are_paid(svs: Path) -> None:
     with open_pyramid(svs) as pyramid:
         tiles = pyramid.tiles(rect)
         assert {(t.row, t.column) for t in tiles} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-        meter = Meter()
-        meter.seen(tiles)
+        meter = ReadMeter()
+        meter.mark_paid(tiles)
         pyramid.read(rect, meter=meter)
         assert meter.total.pixels == 0
         pyramid.read(Rect(0, 480, 10, 10), meter=meter)
@@ -165,26 +165,26 @@ def test_seen_tiles_are_paid(svs: Path) -> None:
 def test_tiles_are_those_that_reading_touches(tcga: Path, scale: float) -> None:
     rect = Rect(777, 1234, 501, 333)
     with open_pyramid(tcga) as pyramid:
-        meter = Meter()
+        meter = ReadMeter()
         pyramid.read(rect, scale, meter=meter)
         assert meter._paid == set(pyramid.tiles(rect, scale))
 
 
 def test_readings_are_per_thread_and_nest(svs: Path) -> None:
     with open_pyramid(svs) as pyramid:
-        meter = Meter()
+        meter = ReadMeter()
         cells = list(Grid(pyramid.rect, 480))  # two tiles wide: no tile is shared
 
         def look(cell: Rect) -> int:
-            with meter.reading() as paid:
+            with meter.measure() as paid:
                 pyramid.read(cell, meter=meter)
             return paid.pixels
 
         with ThreadPoolExecutor(2) as pool:
             assert list(pool.map(look, cells)) == [cell.area for cell in cells]
-        other = Meter()
-        with other.reading() as outer:
-            with other.reading() as inner:
+        other = ReadMeter()
+        with other.measure() as outer:
+            with other.measure() as inner:
                 pyramid.read(cells[0], meter=other)
             pyramid.read(cells[1], meter=other)
         assert inner.pixels == cells[0].area

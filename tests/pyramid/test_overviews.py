@@ -12,16 +12,20 @@ import tifffile
 
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.overviews import halved, missing
+from hrviewer.pyramid.overviews import halved_shape, missing_level_count
 
 
 @pytest.mark.parametrize(
     ("longest", "count"), [(5, 0), (2048, 0), (2049, 2), (4096, 2), (4097, 3), (131072, 7)]
 )
 def test_levels_end_at_1024(longest: int, count: int) -> None:
-    assert missing((10, longest, 1)) == count
+    assert missing_level_count((10, longest, 1)) == count
     if count:
-        assert halved((10, longest, 1), count)[1] <= 1024 < halved((10, longest, 1), count - 1)[1]
+        assert (
+            halved_shape((10, longest, 1), count)[1]
+            <= 1024
+            < halved_shape((10, longest, 1), count - 1)[1]
+        )
 
 
 def test_overviews_are_built_once_and_found_again(svs: Path) -> None:

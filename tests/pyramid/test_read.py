@@ -171,7 +171,7 @@ def test_large_reads_are_cut_into_parts(monkeypatch: pytest.MonkeyPatch) -> None
         return original(*window, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(level, "read", watched)
-    monkeypatch.setattr("hrviewer.pyramid.pyramid.BLOCK", 5000)
+    monkeypatch.setattr("hrviewer.pyramid.pyramid.BLOCK_PIXELS", 5000)
     for scale, whole in wanted.items():
         np.testing.assert_array_equal(pyramid.read(rect, scale), whole)
     assert max(read) <= 10_000

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid import open_pyramid, synthetic
-from hrviewer.pyramid.synthetic import Recipe, make_recipe
+from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
 
 
-class Slope(Recipe):
+class Slope(SyntheticImage):
     """Brightness rises with x; an object stands in the middle of every 100 × 100 pixels."""
 
     title = "Slope"
@@ -27,10 +27,10 @@ class Slope(Recipe):
         row = np.round(columns * 255 / self.size).astype(np.uint8)
         return np.broadcast_to(row[None, :, None], (-(-rect.h // scale), len(row), 3)).copy()
 
-    def truth(self, rect: Rect) -> Truth:
+    def ground_truth(self, rect: Rect) -> GroundTruth:
         at = np.arange(50, self.size, 100.0)
         points = np.stack(np.meshgrid(at, at, indexing="ij"), -1).reshape(-1, 2)
-        return Truth(points, self.classes).clip(rect)
+        return GroundTruth(points, self.classes).clip(rect)
 
     def labels(self, rect: Rect) -> NDArray[np.int32]:
         return np.zeros((rect.h, rect.w), np.int32)
@@ -40,7 +40,7 @@ class Entry:
     name = "slope"
 
     @staticmethod
-    def load() -> type[Recipe]:
+    def load() -> type[SyntheticImage]:
         return Slope
 
 
@@ -81,11 +81,11 @@ def test_a_new_version_is_another_image(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_truth_comes_with_the_image() -> None:
     pyramid = open_pyramid("sample:slope?size=1024")
-    truth = pyramid.truth(Rect(0, 0, 200, 100))
+    truth = pyramid.ground_truth(Rect(0, 0, 200, 100))
     assert truth is not None
     np.testing.assert_array_equal(truth.points, [[50, 50], [150, 50]])
     assert truth.source == "sample:slope?size=1024&seed=0"
-    assert open_pyramid(np.zeros((9, 9), np.uint8)).truth(Rect(0, 0, 9, 9)) is None
+    assert open_pyramid(np.zeros((9, 9), np.uint8)).ground_truth(Rect(0, 0, 9, 9)) is None
 
 
 def test_channels_can_be_chosen() -> None:
@@ -106,13 +106,13 @@ def test_channels_can_be_chosen() -> None:
     ],
 )
 def test_a_wrong_url_is_told_in_one_line(url: str, says: str) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(HrviewerError) as caught:
         open_pyramid(url)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_recipe_is_made_by_name() -> None:
-    made = make_recipe("slope", size=2048, seed=10_500)
+    made = make_synthetic_image("slope", size=2048, seed=10_500)
     assert isinstance(made, Slope)
     assert (made.size, made.seed) == (2048, 10_500)

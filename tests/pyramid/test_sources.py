@@ -18,11 +18,11 @@ import tifffile
 import zarr
 from PIL import Image
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import Meter, Pyramid, open_pyramid, tile_cache
-from hrviewer.pyramid.readers.base import Source
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid import Pyramid, ReadMeter, open_pyramid, tile_cache
+from hrviewer.pyramid.readers.base import Reader
+from hrviewer.pyramid.tile_cache import DecodedTile
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -96,7 +96,7 @@ def test_omezarr_levels_and_stored_bytes(tmp_path: Path, rng: np.random.Generato
     with open_pyramid(path) as pyramid:
         assert pyramid.pixel_size == pytest.approx((0.00025, 0.00025))
         assert [level.shape for level in pyramid.levels] == [(300, 200, 3), (150, 100, 3)]
-        meter = Meter()
+        meter = ReadMeter()
         pyramid.read(pyramid.rect, meter=meter)
         stored = sum(
             file.stat().st_size for file in (path / "0" / "c").rglob("*") if file.is_file()
@@ -157,7 +157,7 @@ def test_plate_and_collection(shared: Path, tmp_path: Path) -> None:
     plate = zarr.open_group(tmp_path / "p.zarr", mode="w")
     plate.attrs["ome"] = {"plate": {"wells": [{"path": "A/9"}, {"path": "A/1"}]}}
     plate.create_group("A/1")
-    with pytest.raises(UserError, match="without a field"):
+    with pytest.raises(HrviewerError, match="without a field"):
         open_pyramid(tmp_path / "p.zarr")
     write_ome(tmp_path / "p.zarr" / "A" / "1" / "0", [np.ones((20, 20), np.uint8)], "yx")
     assert "plate: field A/1/0" in open_pyramid(tmp_path / "p.zarr").notes
@@ -173,7 +173,7 @@ def test_plate_and_collection(shared: Path, tmp_path: Path) -> None:
     ],
 )
 def test_invalid_conformance_stores_say_why(shared: Path, number: int, reason: str) -> None:
-    with pytest.raises(UserError, match=reason) as caught:
+    with pytest.raises(HrviewerError, match=reason) as caught:
         open_pyramid(shared / "data" / "omezarr" / "invalid" / f"image-0{number}.zarr")
     assert "\n" not in str(caught.value)
 
@@ -196,7 +196,7 @@ def test_other_stores_say_why(tmp_path: Path) -> None:
         ("nosuch://nowhere/x.zarr", r"x\.zarr"),
         ("https://example.org/x.svs", "only OME-Zarr"),
     ):
-        with pytest.raises(UserError, match=reason) as caught:
+        with pytest.raises(HrviewerError, match=reason) as caught:
             open_pyramid(path)
         assert "\n" not in str(caught.value)
 
@@ -214,7 +214,10 @@ def test_a_torn_chunk_is_named(tmp_path: Path, rng: np.random.Generator) -> None
     for chunk in (path / "0" / "c").rglob("0"):
         if chunk.is_file():
             chunk.write_bytes(b"torn")
-    with open_pyramid(path) as pyramid, pytest.raises(UserError, match=r"tile \(0, 0\) of level 0"):
+    with (
+        open_pyramid(path) as pyramid,
+        pytest.raises(HrviewerError, match=r"tile \(0, 0\) of level 0"),
+    ):
         pyramid.check()
 
 
@@ -234,7 +237,7 @@ def test_dicom_twin_is_the_slide_within_jpegs_error(shared: Path, svs: Path) -> 
         assert np.abs(difference).mean() < 3.0
         assert np.abs(difference.mean(axis=2)).mean() < 1.2
         assert np.abs(difference.mean(axis=(0, 1))).max() < 0.5
-        meter = Meter()
+        meter = ReadMeter()
         twin.read(twin.rect, meter=meter)
         size = sum(file.stat().st_size for file in folder.iterdir())
         assert meter.total.bytes == pytest.approx(size, rel=1e-4)
@@ -250,20 +253,20 @@ def test_openslide_missing_names_the_extra(
     monkeypatch.setitem(sys.modules, "openslide", None)
     (tmp_path / "x.mrxs").touch()
     for path in (tmp_path / "x.mrxs", shared / "data" / "wsi" / "CMU-1-Small-Region-dicom"):
-        with pytest.raises(UserError, match=r'pip install "hrviewer\[slides\]"'):
+        with pytest.raises(HrviewerError, match=r'pip install "hrviewer\[slides\]"'):
             open_pyramid(path)
 
 
 def test_transparent_parts_show_the_background() -> None:
-    from hrviewer.pyramid.readers.openslide import SlideSource, _files, _pixel_size
+    from hrviewer.pyramid.readers.openslide import OpenSlideReader, _pixel_size, _slide_files
 
     clear = Image.new("RGBA", (600, 30), (10, 20, 30, 0))
     clear.paste((10, 20, 30, 255), (0, 0, 600, 15))
-    source = SlideSource.__new__(SlideSource)
+    source = OpenSlideReader.__new__(OpenSlideReader)
     source._background = (200, 210, 220)
     source._shapes = [(30, 600, 3)]
     source._bytes_per_pixel = 0.5
-    source.selected = None
+    source.selected_channels = None
     source._slide = SimpleNamespace(
         level_downsamples=[1.0],
         read_region=lambda at, level, size: clear.crop((*at, at[0] + size[0], at[1] + size[1])),
@@ -274,7 +277,7 @@ def test_transparent_parts_show_the_background() -> None:
     assert (pixels[:15] == (10, 20, 30)).all()
     assert (pixels[15:] == (200, 210, 220)).all()
     assert _pixel_size({"openslide.mpp-y": "x"}) is None
-    assert _files(Path("nowhere.mrxs")) == [Path("nowhere.mrxs")]
+    assert _slide_files(Path("nowhere.mrxs")) == [Path("nowhere.mrxs")]
 
 
 # Pictures
@@ -323,7 +326,7 @@ def test_exif_orientation(tmp_path: Path, tag: int) -> None:
 def test_picture_pays_for_its_file_once(shared: Path) -> None:
     path = shared / "data" / "aerial" / "terrain1.jpg"
     with open_pyramid(path) as pyramid:
-        meter = Meter()
+        meter = ReadMeter()
         whole_read = pyramid.read(pyramid.rect, meter=meter)
         assert meter.total.bytes == path.stat().st_size
         assert meter.total.pixels == whole_read.shape[0] * whole_read.shape[1]
@@ -338,7 +341,7 @@ def test_picture_gets_coarse_levels_at_once(tmp_path: Path, rng: np.random.Gener
         assert [level.shape for level in pyramid.levels] == [
             (2100, 1500, 3), (1050, 750, 3), (525, 375, 3)]  # fmt: skip
         assert pyramid.missing_levels() == 0
-        meter = Meter()
+        meter = ReadMeter()
         half = pyramid.read(pyramid.rect, 2, meter=meter)
         blocks = image.reshape(1050, 2, 750, 2, 3).astype(float).mean((1, 3))
         np.testing.assert_array_equal(half, np.floor(blocks + 0.5))
@@ -358,7 +361,7 @@ def test_large_pictures_are_spilt_and_huge_ones_refused(
     with open_pyramid(path) as pyramid:
         np.testing.assert_array_equal(whole(pyramid)[..., 0], image)
     monkeypatch.setattr(f"{module}.LARGEST", 5000)
-    with pytest.raises(UserError, match="megapixels, too many"):
+    with pytest.raises(HrviewerError, match="megapixels, too many"):
         open_pyramid(path)
 
 
@@ -375,7 +378,7 @@ def test_truncated_picture(tmp_path: Path, shared: Path) -> None:
     path = tmp_path / "t.png"
     source = shared / "data" / "aerial" / "2019_YELL_2_541000_4977000_image_crop.png"
     path.write_bytes(source.read_bytes()[:50_000])
-    with open_pyramid(path) as pyramid, pytest.raises(UserError, match="cannot be decoded"):
+    with open_pyramid(path) as pyramid, pytest.raises(HrviewerError, match="cannot be decoded"):
         pyramid.check()
 
 
@@ -401,7 +404,7 @@ def test_array_shapes(rng: np.random.Generator) -> None:
         (np.zeros((0, 5)), "no pixels"),
         ([gray, colour], "same number of axes"),
     ):
-        with pytest.raises(UserError, match=reason):
+        with pytest.raises(HrviewerError, match=reason):
             open_pyramid(wrong)
 
 
@@ -437,7 +440,7 @@ def test_content_makes_the_fingerprint(
     first = open_pyramid(image).fingerprint
     assert open_pyramid(image.copy()).fingerprint == first
     assert open_pyramid(image.reshape(96, 64)).fingerprint != first
-    monkeypatch.setattr("hrviewer.pyramid.fingerprint.LARGEST_ARRAY", 10)
+    monkeypatch.setattr("hrviewer.pyramid.fingerprint.MAX_HASHED_BYTES", 10)
     assert open_pyramid(image).fingerprint != open_pyramid(image).fingerprint
 
 
@@ -502,7 +505,10 @@ def test_bad_files_end_in_one_line_and_little_memory(shared: Path, name: str) ->
 
     tracemalloc.start()
     try:
-        with pytest.raises(UserError) as caught, open_pyramid(shared / "data" / "bad" / name) as p:
+        with (
+            pytest.raises(HrviewerError) as caught,
+            open_pyramid(shared / "data" / "bad" / name) as p,
+        ):
             p.check()
         assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:
@@ -516,7 +522,7 @@ def test_headers_cut_anywhere_never_end_in_another_error(tmp_path: Path, svs: Pa
     path = tmp_path / "cut.svs"
     for length in (0, 3, 4, 8, 100, 1001, len(data) // 2):
         path.write_bytes(data[:length])
-        with pytest.raises(UserError) as caught, open_pyramid(path) as pyramid:
+        with pytest.raises(HrviewerError) as caught, open_pyramid(path) as pyramid:
             pyramid.check()
         assert "\n" not in str(caught.value)
 
@@ -529,7 +535,7 @@ def test_what_is_no_image_says_so(tmp_path: Path) -> None:
         ({"a": 1}, "dict as an image"),
         (["a"], "list as an image"),
     ):
-        with pytest.raises(UserError, match=reason):
+        with pytest.raises(HrviewerError, match=reason):
             open_pyramid(thing)
 
 
@@ -542,7 +548,7 @@ def test_a_moved_file_is_the_same_image(tmp_path: Path) -> None:
     assert open_pyramid(tmp_path / "b.tif").fingerprint != first
 
 
-class Sketch(Source):
+class Sketch(Reader):
     """A source as a plug-in would bring it."""
 
     priority = 99
@@ -556,12 +562,12 @@ class Sketch(Source):
         self = cls()
         self.name, self.fingerprint, self.notes, self.plane = str(obj), "f00", [], {}
         self.dtype = np.dtype(np.uint8)
-        self.lay_out([((600, 600, 1), (256, 256))])
+        self.set_levels([((600, 600, 1), (256, 256))])
         return self
 
-    def decode(self, level: int, row: int, column: int) -> Decoded:
-        top, bottom, left, right = self.levels[level].span(row, column)
-        return Decoded(np.full((bottom - top, right - left, 1), row * 3 + column, np.uint8), 1)
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
+        top, bottom, left, right = self.levels[level].tile_bounds(row, column)
+        return DecodedTile(np.full((bottom - top, right - left, 1), row * 3 + column, np.uint8), 1)
 
 
 def test_plugins_bring_sources(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import Meter, open_pyramid
+from hrviewer.pyramid import ReadMeter, open_pyramid
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -88,7 +88,7 @@ def test_strips_are_grouped_and_decoded_once(tmp_path: Path) -> None:
         level = pyramid.levels[0]
         assert level.tile == (900, 3000)  # 2.7 MP, fewer than 4
         assert level.chunks == (512, 512, 1)
-        meter = Meter()
+        meter = ReadMeter()
         for x in range(0, 3000, 500):
             pyramid.read(Rect(0, x, 900, 500), meter=meter)
         assert meter.total.pixels == image.size
@@ -102,7 +102,7 @@ def test_one_huge_bare_strip_is_read_by_rows(tmp_path: Path) -> None:
     tifffile.imwrite(path, image, rowsperstrip=5000)
     with open_pyramid(path) as pyramid:
         assert pyramid.levels[0].tile == (2000, 2000)
-        meter = Meter()
+        meter = ReadMeter()
         np.testing.assert_array_equal(
             pyramid.read(Rect(3000, 5, 10, 10), meter=meter)[..., 0], image[3000:3010, 5:15]
         )
@@ -121,7 +121,7 @@ def test_pieces_that_are_too_large_are_refused(tmp_path: Path) -> None:
             value = 1 << 15 if code == "<H" else 1 << 17
             struct.pack_into(code, data, tag.valueoffset, value)
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"pieces|damaged"):
+    with pytest.raises(HrviewerError, match=r"pieces|damaged"):
         open_pyramid(path)
 
 
@@ -177,7 +177,7 @@ def test_aperios_jpeg_2000_colours_are_openslides(tmp_path: Path, compression: i
 def test_other_colours_are_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "cmyk.tif"
     tifffile.imwrite(path, smooth((20, 20, 4)), photometric="separated")
-    with pytest.raises(UserError, match="SEPARATED colours; convert it to RGB"):
+    with pytest.raises(HrviewerError, match="SEPARATED colours; convert it to RGB"):
         open_pyramid(path)
 
 
@@ -239,7 +239,7 @@ def test_planes_and_channels(tmp_path: Path, ome: bool, compression: str | None)
         assert pyramid.channels == 3
         assert {"showing plane t=0 of 2", "showing plane z=0 of 4"} <= set(pyramid.notes)
     for wrong in ({"plane": {"q": 0}}, {"plane": {"z": 4}}, {"channels": [3]}, {"channels": []}):
-        with pytest.raises(UserError, match=r"has (no|channels)"):
+        with pytest.raises(HrviewerError, match=r"has (no|channels)"):
             open_pyramid(path, **wrong)  # type: ignore[arg-type]
 
 
@@ -254,7 +254,7 @@ def test_planes_and_channels_have_keys_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "s.ome.tif"
     tifffile.imwrite(path, np.zeros((2, 3, 30, 40), np.uint8), metadata={"axes": "ZCYX"})
     keys = {
-        open_pyramid(path, **options).levels[0].image  # type: ignore[arg-type]
+        open_pyramid(path, **options).levels[0].image_key  # type: ignore[arg-type]
         for options in ({}, {"plane": {"z": 1}}, {"channels": [0]}, {"channels": [0, 1, 2]})
     }
     assert len(keys) == 3  # naming all channels is naming none
@@ -314,7 +314,7 @@ def test_orientation(shared: Path, tag: int) -> None:
         rect = Rect(40, 30, 50, 60)
         np.testing.assert_array_equal(pyramid.read(rect)[..., 0], upright[40:90, 30:90])
         np.testing.assert_array_equal(np.asarray(pyramid.levels[0].zarr)[..., 0], upright)
-        meter = Meter()
+        meter = ReadMeter()
         pyramid.read(pyramid.rect, meter=meter)
         assert meter.total.pixels == raw.size
         assert len(pyramid.tiles(pyramid.rect)) == pyramid.levels[0].grid[0] * 2 or tag in {
@@ -358,9 +358,11 @@ def test_a_damaged_tile_is_named(tmp_path: Path) -> None:
     with open_pyramid(path) as pyramid:
         pyramid.read(Rect(0, 0, 60, 60))
         for _ in range(2):  # a failure is not remembered as anything else
-            with pytest.raises(UserError, match=r"damaged.tif: tile \(1, 1\) of level 0 cannot"):
+            with pytest.raises(
+                HrviewerError, match=r"damaged.tif: tile \(1, 1\) of level 0 cannot"
+            ):
                 pyramid.read(pyramid.rect)
-        with pytest.raises(UserError, match="the file is damaged"):
+        with pytest.raises(HrviewerError, match="the file is damaged"):
             pyramid.check()
 
 
@@ -375,7 +377,7 @@ def test_tifffiles_warnings_stay_off_the_terminal(
     shared: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    with pytest.raises(UserError):
+    with pytest.raises(HrviewerError):
         open_pyramid(shared / "data" / "bad" / "zero_gi.tif")
     logging.getLogger("tifffile").warning("odd tag")
     assert capfd.readouterr().err == ""
@@ -384,7 +386,7 @@ def test_tifffiles_warnings_stay_off_the_terminal(
 def test_closed_files_say_so(svs: Path) -> None:
     pyramid = open_pyramid(svs)
     pyramid.close()
-    with pytest.raises(UserError, match="closed; open it again"):
+    with pytest.raises(HrviewerError, match="closed; open it again"):
         pyramid.read(Rect(0, 0, 10, 10))
 
 

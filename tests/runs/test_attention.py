@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from toys import Bench, Bright, Joint, ToyPack, card
+from toys import Bright, Joint, ToyBundle, Workbench, card
 from typer.testing import CliRunner
 
 from hrviewer.cli import app
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.models.size_trial import COUNTED
+from hrviewer.models.size_trial import TOKEN_COUNTS
 from hrviewer.models.transformer import TokenTransformer
-from hrviewer.runs.attention_cost import SIDES, Attention
+from hrviewer.runs.attention_cost import SIDES, AttentionCost
 from hrviewer.runs.scaling import Fit, Scaling, fit
-from hrviewer.runs.size_trials import Point
+from hrviewer.runs.size_trials import Measurement
 from hrviewer.strategies.transformer import Transformer, TransformerParams
 
 
@@ -27,25 +27,25 @@ def test_the_parabola_through_counts_is_that_of_the_network():
     def count(n):
         return count_flops(hollow, "join", (n, 3, 16, 16), (n, 4))
 
-    found = Attention.of({n: count(n) for n in COUNTED}, 16)
-    assert found.joined(777) == pytest.approx(count(777), rel=1e-12)
+    found = AttentionCost.from_counts({n: count(n) for n in TOKEN_COUNTS}, 16)
+    assert found.joint_input(777) == pytest.approx(count(777), rel=1e-12)
     assert found.per_pair == pytest.approx(3 * 4 * 72)  # two products of every pair, each layer
     assert found.constant == pytest.approx(0, abs=1)
-    assert Attention.of({n: -(-n // 49) * 49.0 for n in COUNTED}, 16) is None
+    assert AttentionCost.from_counts({n: -(-n // 49) * 49.0 for n in TOKEN_COUNTS}, 16) is None
 
 
 def test_how_the_ways_grow():
-    found = Attention(16, 0.0, 10.0, 1.0)
-    one = found.joined(1024)
+    found = AttentionCost(16, 0.0, 10.0, 1.0)
+    one = found.joint_input(1024)
     assert found.quadratic(512) == found.windowed(512) == found.nested(512) == one
-    assert found.quadratic(2048) == found.joined(16 * 1024)
+    assert found.quadratic(2048) == found.joint_input(16 * 1024)
     assert found.windowed(2048) == 16 * one
     # Four regions, each with three neighbours.
-    assert found.nested(1024) == 4 * found.joined(1027)
+    assert found.nested(1024) == 4 * found.joint_input(1027)
     # Three by three: the middle has eight, sides five, corners three; and the second ring of
     # corners and sides lies outside, since its squares' middles do.
     assert found.nested(1536) == sum(
-        k * found.joined(1024 + n) for k, n in ((4, 3), (4, 5), (1, 8))
+        k * found.joint_input(1024 + n) for k, n in ((4, 3), (4, 5), (1, 8))
     )
     far, near = SIDES[-1], SIDES[-2]
     assert found.quadratic(far) / found.quadratic(near) == pytest.approx(16, rel=1e-3)
@@ -55,13 +55,13 @@ def test_how_the_ways_grow():
 
 @pytest.mark.parametrize(("side", "rings"), [(1024, 1), (2048, 2)])
 def test_nested_is_what_the_strategy_spends(side, rings):
-    pack = ToyPack(main=Bright(), transformer=Joint("transformer", tile=16))
+    pack = ToyBundle(main=Bright(), transformer=Joint("transformer", tile=16))
     params = TransformerParams(detail="uniform", finest=64, context=rings)
-    with Bench(np.zeros((side, side, 3), np.uint8), pack) as bench:
+    with Workbench(np.zeros((side, side, 3), np.uint8), pack) as bench:
         _, record, _ = bench.run(lambda scene: Transformer().plan(scene, params))
     # The toy's cost is 10 n + n²; a grid of 64 px has 64 tokens in a region.
-    found = Attention(64, 0.0, 10.0, 1.0)
-    assert record.ledger.total.flops == pytest.approx(found.nested(side))
+    found = AttentionCost(64, 0.0, 10.0, 1.0)
+    assert record.cost_map.total.flops == pytest.approx(found.nested(side))
 
 
 def test_a_fit_of_a_parabola_is_that_parabola():
@@ -70,17 +70,17 @@ def test_a_fit_of_a_parabola_is_that_parabola():
     assert found.constant == pytest.approx(3e6)
     assert found.per_pixel == pytest.approx(40)
     assert found.per_pair == pytest.approx(2e-4)
-    assert found.at(2048) == pytest.approx(3e6 + 40 * 2048**2 + 2e-4 * 2048**4)
+    assert found.predict(2048) == pytest.approx(3e6 + 40 * 2048**2 + 2e-4 * 2048**4)
     assert fit(areas, 40.0 * areas).per_pair == 0
 
 
 def test_lines_are_drawn_of_flops_alone():
     even = Fit(0.0, 1.0, 0.0)
-    point = Point(64, 1.0, 1.0, 1.0)
+    point = Measurement(64, 1.0, 1.0, 1.0)
     names = ("flops", "seconds", "peak_bytes")
     found = Scaling(
         "m", "transformer", "cpu", "torch", 9, (point,), dict.fromkeys(names, even), None, None,
-        Attention(64, 0.0, 10.0, 1.0),
+        AttentionCost(64, 0.0, 10.0, 1.0),
     )  # fmt: skip
     flops, seconds, memory = found.curves()
     assert flops.lines.keys() == {"quadratic", "windowed", "nested"}

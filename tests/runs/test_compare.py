@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from toys import picture, toy_pack
+from toys import picture, toy_bundle
 from typer.testing import CliRunner
 
 from hrviewer.cli import app
-from hrviewer.errors import UserError
-from hrviewer.ground_truth import Truth
-from hrviewer.io.figures.plots import pareto
+from hrviewer.errors import HrviewerError
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.io.figures.plots import pareto_front
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import compare, run, survey_experiment
-from hrviewer.runs.compare import Choice, choices
+from hrviewer.runs.compare import StrategySpec, parse_specs
 from hrviewer.strategies import strategy_ids
 
 from .reference_loop import CELLS, counts
@@ -36,20 +36,20 @@ def photo(tmp_path):
 
 def test_every_strategy_costs_what_its_own_run_costs(photo, tmp_path):
     own = {
-        name: run(photo, toy_pack(), name, cache="off", out=tmp_path / f"{name}.run.zarr")
+        name: run(photo, toy_bundle(), name, cache="off", out=tmp_path / f"{name}.run.zarr")
         for name in strategy_ids()
     }
     for cache in ("use", "off"):
         for order in (strategy_ids(), strategy_ids()[::-1]):
             out = tmp_path / f"{cache}-{order[0]}"
-            table = compare(photo, toy_pack(), order, cache=cache, out=out).set_index("strategy")
+            table = compare(photo, toy_bundle(), order, cache=cache, out=out).set_index("strategy")
             for name in order:
                 assert table.loc[name, "flops"] == own[name].cost["flops"]
                 assert table.loc[name, "estimate"] == own[name].estimate["value"]
 
 
 def test_packs_of_one_name_are_told_apart(photo, tmp_path):
-    one, other = toy_pack(), toy_pack()
+    one, other = toy_bundle(), toy_bundle()
     other.roles = {
         **other.roles,
         "main": other.roles["main"].model_copy(update={"sha256": "0" * 64}),
@@ -64,23 +64,23 @@ def test_packs_of_one_name_are_told_apart(photo, tmp_path):
 
 
 def test_errors_against_an_exhaustive_run_and_against_the_truth(photo, tmp_path):
-    table = compare(photo, toy_pack(), "all", out=tmp_path / "a").set_index("strategy")
+    table = compare(photo, toy_bundle(), "all", out=tmp_path / "a").set_index("strategy")
     assert set(table.index) == set(strategy_ids())
     assert table.attrs["reference"] == "patches"
     assert table.loc["patches", "error"] == table.loc["patches", "game4"] == 0
     off = table.loc["uniform", "estimate"] - table.loc["patches", "estimate"]
     assert table.loc["uniform", "error"] == pytest.approx(off)
-    truth = Truth(np.array([[10.0, 10.0]] * 7), source="seven")
-    table = compare(photo, toy_pack(), "patches", truth=truth, out=tmp_path / "a")
+    truth = GroundTruth(np.array([[10.0, 10.0]] * 7), source="seven")
+    table = compare(photo, toy_bundle(), "patches", truth=truth, out=tmp_path / "a")
     assert table["error"].item() == pytest.approx(COUNT - 7, rel=1e-5)
     assert table.attrs["reference"] == "seven"
     # What an earlier comparison was measured against does not stay.
-    again = compare(photo, toy_pack(), "patches", out=tmp_path / "a")
+    again = compare(photo, toy_bundle(), "patches", out=tmp_path / "a")
     assert again["error"].item() == 0
 
 
 def test_nothing_is_run_twice(photo, tmp_path):
-    pack = toy_pack()
+    pack = toy_bundle()
     compare(photo, pack, "patches", cache="off", out=tmp_path / "a")
     looked = pack.networks["main"].looked
     compare(photo, pack, ["patches", "patches:tile=128"], cache="off", out=tmp_path / "a")
@@ -90,7 +90,7 @@ def test_nothing_is_run_twice(photo, tmp_path):
 
 def test_a_sweep_spends_within_its_budgets(photo, tmp_path):
     whole = 100 * 256 * 320
-    table = compare(photo, toy_pack(), "uniform", budgets="5%,20%", out=tmp_path / "a")
+    table = compare(photo, toy_bundle(), "uniform", budgets="5%,20%", out=tmp_path / "a")
     assert list(table["budget"]) == ["5%", "20%"]
     assert (table["flops"] <= [0.05 * whole, 0.2 * whole]).all()
     assert table["flops"].is_monotonic_increasing
@@ -98,7 +98,7 @@ def test_a_sweep_spends_within_its_budgets(photo, tmp_path):
 
 def test_uniform_is_held_against_every_other_at_its_cost(photo, tmp_path):
     table = compare(
-        photo, toy_pack(), ["zoom", "uniform"], budgets="20%", matched=True, out=tmp_path / "a"
+        photo, toy_bundle(), ["zoom", "uniform"], budgets="20%", matched=True, out=tmp_path / "a"
     )
     told = table.set_index("budget")
     assert [*told.index] == ["20%", "FLOPs of zoom at 20%", "seconds of zoom at 20%", "20%"]
@@ -107,28 +107,28 @@ def test_uniform_is_held_against_every_other_at_its_cost(photo, tmp_path):
     assert 0.5 * table["flops"][0] < spent <= table["flops"][0]
     assert told["error"].notna().all()
     nothing = compare(
-        photo, toy_pack(), "patches", budgets="1FLOP", matched=True, out=tmp_path / "b"
+        photo, toy_bundle(), "patches", budgets="1FLOP", matched=True, out=tmp_path / "b"
     )
     assert [*nothing["budget"]] == ["1FLOP"]
 
 
 def test_a_folder_and_what_is_refused(photo, tmp_path):
     Image.fromarray(IMAGE[:128]).save(tmp_path / "b.png")
-    table = compare(str(tmp_path), toy_pack(), "patches", out=tmp_path / "a")
+    table = compare(str(tmp_path), toy_bundle(), "patches", out=tmp_path / "a")
     assert [name.rsplit("/")[-1] for name in table["image"]] == ["b.png", "photo.png"]
     for asked in ("nothing", "patches:tile", "patches:colour=red"):
-        with pytest.raises(UserError):
-            compare(photo, toy_pack(), asked, out=tmp_path / "a")
-    table = compare(photo, toy_pack(), ["uniform"], budgets="1FLOP", truth=Truth(np.zeros((1, 2))),
+        with pytest.raises(HrviewerError):
+            compare(photo, toy_bundle(), asked, out=tmp_path / "a")
+    table = compare(photo, toy_bundle(), ["uniform"], budgets="1FLOP", truth=GroundTruth(np.zeros((1, 2))),
                     out=tmp_path / "a")  # fmt: skip
     assert "raise the budget" in table["note"].item()
     assert np.isnan(table["flops"].item())
 
 
 def test_choices():
-    assert choices("patches:tile=64,patches:tile=64") == [Choice("patches", {"tile": 64})]
-    assert [choice.strategy for choice in choices("all")] == strategy_ids()
-    assert str(Choice.parse("patches:tile=64")) == "patches:tile=64"
+    assert parse_specs("patches:tile=64,patches:tile=64") == [StrategySpec("patches", {"tile": 64})]
+    assert [choice.strategy for choice in parse_specs("all")] == strategy_ids()
+    assert str(StrategySpec.parse("patches:tile=64")) == "patches:tile=64"
 
 
 def test_every_choice_of_every_parameter_can_be_written():
@@ -142,19 +142,19 @@ def test_every_choice_of_every_parameter_can_be_written():
             if get_origin(about.annotation) is Literal:
                 for choice in get_args(about.annotation):
                     seen += 1
-                    asked = Choice.parse(f"{name}:{field}={choice}")
+                    asked = StrategySpec.parse(f"{name}:{field}={choice}")
                     assert asked.params == ({} if choice == about.default else {field: choice})
     assert seen > 10
 
 
 def test_pareto():
-    assert pareto([1, 2, 3, 4, 2], [5, 3, 4, 1, 9]) == [0, 1, 3]
+    assert pareto_front([1, 2, 3, 4, 2], [5, 3, 4, 1, 9]) == [0, 1, 3]
 
 
 def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeypatch):
     # The package's own name `compare` is the function.
     module = sys.modules["hrviewer.runs.compare"]
-    monkeypatch.setattr(module, "open_pack", lambda spec: toy_pack())
+    monkeypatch.setattr(module, "open_pack", lambda spec: toy_bundle())
     out = tmp_path / "out"
     said = CliRunner().invoke(
         app, ["compare", str(photo), "--model", "toy", "--out", str(out), "--json"]
@@ -231,5 +231,5 @@ def test_the_baselines_are_those_of_the_reference_loop(shared, tmp_path):
 
 
 def test_an_image_without_truth_is_named(photo, tmp_path):
-    with pytest.raises(UserError, match=r"photo\.png has no truth"):
-        survey_experiment(tmp_path, toy_pack(), out=tmp_path / "out")
+    with pytest.raises(HrviewerError, match=r"photo\.png has no truth"):
+        survey_experiment(tmp_path, toy_bundle(), out=tmp_path / "out")

@@ -9,17 +9,17 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from toys import Bright, Encoder, ToyPack
+from toys import Bright, Encoder, ToyBundle
 
 import hrviewer
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.features import Feature, rectangle
 from hrviewer.io.geojson import as_geojson
-from hrviewer.models import open_pack
-from hrviewer.runs import Run, fit_head, fit_images
-from hrviewer.runs.heads import fit_classes, kept_by
+from hrviewer.models import open_bundle
+from hrviewer.runs import Run, fit_head, fit_image_classifier
+from hrviewer.runs.heads import fit_place_classifier, read_embeddings
 
 pytest.importorskip("sklearn")
 
@@ -27,7 +27,7 @@ SIDE = 256
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[np.ndarray, Truth]:
+def scene() -> tuple[np.ndarray, GroundTruth]:
     """Cells of 4 pixels: as many objects in each as it is red, in steps of 50; blue is noise."""
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.6, (SIDE // 4, SIDE // 4)).clip(max=5)
@@ -35,12 +35,12 @@ def scene() -> tuple[np.ndarray, Truth]:
     image[..., 0] = 50 * counts.repeat(4, 0).repeat(4, 1)
     image[..., 2] = rng.integers(0, 255, (SIDE, SIDE))
     points = np.argwhere(counts).repeat(counts[counts > 0], axis=0) * 4 + 2.0
-    return image, Truth(points, ("bead",), source="beads")
+    return image, GroundTruth(points, ("bead",), source="beads")
 
 
 @pytest.fixture(scope="module")
 def encoded(scene, tmp_path_factory) -> Run:
-    pack = ToyPack(main=Bright(), encoder=Encoder())
+    pack = ToyBundle(main=Bright(), encoder=Encoder())
     out = tmp_path_factory.mktemp("runs") / "a.run.zarr"
     return hrviewer.run(scene[0], pack, "compression", cache="off", out=out)
 
@@ -54,9 +54,9 @@ def test_counts_that_follow_from_the_codes_are_learned_exactly(
     assert fitted.error < 0.01
     assert abs(fitted.bias) < 0.01
     assert fitted.correlation > 0.999
-    head = open_pack(tmp_path / "beads").load("head", "cpu")
+    head = open_bundle(tmp_path / "beads").load("head", "cpu")
     assert head.card.metrics["error"] == round(fitted.error, 4)
-    pack = ToyPack(main=Bright(), encoder=Encoder(), head=head)
+    pack = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
     run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "b.run.zarr")
     assert run.estimate["value"] == pytest.approx(len(truth), rel=2e-3)
 
@@ -64,7 +64,7 @@ def test_counts_that_follow_from_the_codes_are_learned_exactly(
 def test_where_codes_say_nothing_the_error_says_so(scene, encoded: Run, tmp_path: Path) -> None:
     truth = scene[1]
     rng = np.random.default_rng(1)
-    elsewhere = truth.at(rng.uniform(0, SIDE, truth.points.shape), "chance")
+    elsewhere = truth.with_points(rng.uniform(0, SIDE, truth.points.shape), "chance")
     fitted = fit_head(encoded, elsewhere, tmp_path / "chance")
     assert abs(fitted.correlation) < 0.4
     assert fitted.error > 0.08  # of some forty in a block, by chance alone
@@ -74,25 +74,25 @@ def test_where_codes_say_nothing_the_error_says_so(scene, encoded: Run, tmp_path
 def test_truth_may_be_known_in_a_part_and_of_one_class(scene, encoded: Run, tmp_path: Path) -> None:
     truth = scene[1]
     kinds = np.arange(len(truth)) % 2
-    both = Truth(truth.points, ("bead", "pearl"), kinds)
+    both = GroundTruth(truth.points, ("bead", "pearl"), kinds)
     region = Rect(3, 0, 161, 200)  # the first and the last row of cells are not whole
-    fitted = fit_head(encoded, both, tmp_path / "part", region=region, kind="pearl")
+    fitted = fit_head(encoded, both, tmp_path / "part", region=region, class_name="pearl")
     inside = both.clip(Rect(4, 0, 160, 200))
     assert (fitted.cells, fitted.objects) == (40 * 50, inside.counts[1])
-    assert open_pack(tmp_path / "part").roles["head"].classes == ("pearl",)
+    assert open_bundle(tmp_path / "part").roles["head"].classes == ("pearl",)
 
 
 def test_what_cannot_be_fitted_is_told(scene, encoded: Run, tmp_path: Path) -> None:
     image, truth = scene
-    with pytest.raises(UserError, match="too few"):
+    with pytest.raises(HrviewerError, match="too few"):
         fit_head(encoded, truth, tmp_path / "a", region=Rect(0, 0, 40, 40))
-    with pytest.raises(UserError, match="no 'stone'"):
-        fit_head(encoded, truth, tmp_path / "a", kind="stone")
+    with pytest.raises(HrviewerError, match="no 'stone'"):
+        fit_head(encoded, truth, tmp_path / "a", class_name="stone")
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(HrviewerError, match="exists"):
         fit_head(encoded, truth, tmp_path / "there")
-    run = hrviewer.run(image, ToyPack(main=Bright()), "patches", out=tmp_path / "c.run.zarr")
-    with pytest.raises(UserError, match="holds no codes"):
+    run = hrviewer.run(image, ToyBundle(main=Bright()), "patches", out=tmp_path / "c.run.zarr")
+    with pytest.raises(HrviewerError, match="holds no codes"):
         fit_head(run, truth, tmp_path / "a")
 
 
@@ -111,14 +111,14 @@ def beads(scene, count: int) -> list[Feature]:
 
 
 def test_classes_that_follow_from_the_codes_are_told(scene, encoded: Run, tmp_path: Path) -> None:
-    fitted = fit_classes(kept_by(encoded), beads(scene, 400), tmp_path / "kinds")
-    assert (fitted.classes, sum(fitted.each)) == (("none", "one", "two"), 400)
+    fitted = fit_place_classifier(read_embeddings(encoded), beads(scene, 400), tmp_path / "kinds")
+    assert (fitted.classes, sum(fitted.cells_per_class)) == (("none", "one", "two"), 400)
     assert fitted.error is not None
     assert fitted.error < 0.02
-    head = open_pack(tmp_path / "kinds").load("head", "cpu")
+    head = open_bundle(tmp_path / "kinds").load("head", "cpu")
     assert head.card.metrics["error"] == round(fitted.error, 4)
     # The head's question is another one than main's: its classes are the run's, in areas.
-    pack = ToyPack(main=Bright(), encoder=Encoder(), head=head)
+    pack = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
     run = hrviewer.run(scene[0], pack, "compression", cache="off", out=tmp_path / "b.run.zarr")
     red = scene[0][::4, ::4, 0] // 50
     assert run.estimate["kind"] == "area"
@@ -133,7 +133,7 @@ def test_where_codes_say_nothing_classes_are_told_by_chance(
     scene, encoded: Run, tmp_path: Path
 ) -> None:
     labels = [replace(b, label="ab"[i % 2]) for i, b in enumerate(beads(scene, 400))]
-    fitted = fit_classes(kept_by(encoded), labels, tmp_path / "chance")
+    fitted = fit_place_classifier(read_embeddings(encoded), labels, tmp_path / "chance")
     assert fitted.error == pytest.approx(0.5, abs=0.08)
 
 
@@ -142,7 +142,7 @@ def test_outlines_label_the_cells_inside(scene, encoded: Run, tmp_path: Path) ->
     image[:, 100:] = 255 - image[:, 100:]
     whole = rectangle(0, 104, 256, 152)
     hole = np.array([[40.0, 140], [40, 180], [80, 180], [80, 140]])
-    pack = ToyPack(main=Bright(), encoder=Encoder())
+    pack = ToyBundle(main=Bright(), encoder=Encoder())
     run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "a.run.zarr")
     labels = [
         Feature("annotation", "dark", (rectangle(0, 0, 256, 80),)),
@@ -170,15 +170,17 @@ def test_a_few_labels_make_a_head_whose_error_is_not_known(
         Feature("point", "a", point=(2.0, 2.0)),
         Feature("point", "b", point=(9.0, 9.0)),
     ]
-    fitted = fit_classes(kept_by(encoded), few, tmp_path / "few")
+    fitted = fit_place_classifier(read_embeddings(encoded), few, tmp_path / "few")
     assert fitted.error is None
-    assert "not known" in fitted.left_out
+    assert "not known" in fitted.validation_summary
     with pytest.raises(
-        UserError, match="two classes must be labelled where codes are known, not b"
+        HrviewerError, match="two classes must be labelled where codes are known, not b"
     ):
-        fit_classes(kept_by(encoded), few, tmp_path / "one", region=Rect(4, 4, 100, 100))
-    with pytest.raises(UserError, match="a map of classes has all"):
-        fit_head(encoded, scene[1], tmp_path / "c", task="segmentation", kind="bead")
+        fit_place_classifier(
+            read_embeddings(encoded), few, tmp_path / "one", region=Rect(4, 4, 100, 100)
+        )
+    with pytest.raises(HrviewerError, match="a map of classes has all"):
+        fit_head(encoded, scene[1], tmp_path / "c", task="segmentation", class_name="bead")
 
 
 # What an image is, from one label each.
@@ -186,7 +188,7 @@ def test_a_few_labels_make_a_head_whose_error_is_not_known(
 
 def test_images_are_told_by_the_few_places_that_tell(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    pack = ToyPack(main=Bright(), encoder=Encoder())
+    pack = ToyBundle(main=Bright(), encoder=Encoder())
     images, labels, runs = [], [], []
     for i in range(16):
         cells = rng.integers(0, 256, (16, 16, 3))
@@ -197,14 +199,18 @@ def test_images_are_told_by_the_few_places_that_tell(tmp_path: Path) -> None:
         labels.append("ill" if i % 2 else "well")
         out = tmp_path / f"{i}.run.zarr"
         runs.append(hrviewer.run(images[-1], pack, "compression", cache="off", out=out))
-    fitted = fit_images(runs, labels, tmp_path / "kinds")
-    assert (fitted.classes, fitted.each, fitted.cells) == (("ill", "well"), (8, 8), 16 * 256)
+    fitted = fit_image_classifier(runs, labels, tmp_path / "kinds")
+    assert (fitted.classes, fitted.images_per_class, fitted.cells) == (
+        ("ill", "well"),
+        (8, 8),
+        16 * 256,
+    )
     assert fitted.error is not None
     assert fitted.error < 0.2
-    head = open_pack(tmp_path / "kinds").load("head", "cpu")
-    asked = ToyPack(main=Bright(), encoder=Encoder(), head=head)
+    head = open_bundle(tmp_path / "kinds").load("head", "cpu")
+    asked = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
     run = hrviewer.run(images[1], asked, "compression", cache="off", out=tmp_path / "x.run.zarr")
     assert run.estimate["vote"] == "ill"
-    with pytest.raises(UserError, match="two classes"):
-        fit_images(runs, ["well"] * 16, tmp_path / "one")
-    assert fit_images(runs[:2], labels[:2], tmp_path / "two").error is None
+    with pytest.raises(HrviewerError, match="two classes"):
+        fit_image_classifier(runs, ["well"] * 16, tmp_path / "one")
+    assert fit_image_classifier(runs[:2], labels[:2], tmp_path / "two").error is None

@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from toys import picture, toy_pack
+from toys import picture, toy_bundle
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.io import export
 from hrviewer.runs import run
@@ -120,7 +120,7 @@ def broken(path, kind):
 )
 def test_what_is_no_tiling_is_refused_in_one_line(image, tmp_path, kind, said):
     path = broken(tmp_path / "a.h5", kind)
-    with pytest.raises(UserError, match=said) as told:
+    with pytest.raises(HrviewerError, match=said) as told:
         import_run(path, image, tmp_path / "a.run.zarr")
     assert "\n" not in str(told.value)
     assert not (tmp_path / "a.run.zarr").exists()
@@ -129,9 +129,9 @@ def test_what_is_no_tiling_is_refused_in_one_line(image, tmp_path, kind, said):
 def test_a_file_marks_the_region(image, tmp_path):
     path = tmp_path / "roi.csv"
     path.write_text("ymin,xmin,ymax,xmax\n64,64,128,192\n128.5,100,190.5,130\n")
-    done = run(image, toy_pack(), "patches", tile=64, region=path, out=tmp_path / "a.run.zarr",
+    done = run(image, toy_bundle(), "patches", tile=64, region=path, out=tmp_path / "a.run.zarr",
                cache="off")  # fmt: skip
     assert done.region == Rect(64, 64, 127, 128)
     path.write_text("y,x\n64,64\n")
-    with pytest.raises(UserError, match="marks no part"):
-        run(image, toy_pack(), "patches", region=path, cache="off")
+    with pytest.raises(HrviewerError, match="marks no part"):
+        run(image, toy_bundle(), "patches", region=path, cache="off")

@@ -15,7 +15,16 @@ from pycocotools.cocoeval import COCOeval
 
 from hrviewer.geometry import Rect
 from hrviewer.runs import metrics
-from hrviewer.runs.metrics import average_precision, bias, ci95, finds, game, mae, peaks, rmse
+from hrviewer.runs.metrics import (
+    average_precision,
+    bias,
+    ci95,
+    game,
+    mae,
+    match_points,
+    peaks,
+    rmse,
+)
 
 
 def slow_game(cells, cell, points, region, level):
@@ -88,10 +97,10 @@ def test_intervals():
 def test_dice():
     said = np.array([[0, 0, 1, -1], [1, 1, 2, 2]])
     told = np.array([[0, 1, 1, 0], [1, 1, 9, 2]])
-    whole = metrics.Overlap(4)
+    whole = metrics.DiceAccumulator(4)
     whole.add(said, told)
     assert_allclose(whole.dice(), [2 / 4, 6 / 7, 2 / 3, 1])
-    parts = metrics.Overlap(4)
+    parts = metrics.DiceAccumulator(4)
     for row in range(2):
         parts.add(said[row], told[row])
     assert_allclose(parts.dice(), whole.dice())
@@ -176,6 +185,6 @@ def test_each_object_is_found_once():
     boxes = np.array([[0, 0, 10, 10], [6, 6, 10, 10], [40, 40, 2, 2]], float)
     points = np.array([[8, 8], [9, 9], [7, 7], [41, 43], [40, 40]], float)
     # The first is nearer to the second box's centre; then only the first is free.
-    assert finds(points, boxes).tolist() == [True, True, False, False, True]
-    assert not finds(points, np.empty((0, 4))).any()
-    assert not len(finds(np.empty((0, 2)), boxes))
+    assert match_points(points, boxes).tolist() == [True, True, False, False, True]
+    assert not match_points(points, np.empty((0, 4))).any()
+    assert not len(match_points(np.empty((0, 2)), boxes))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toys import Bright, ToyPack, picture
+from toys import Bright, ToyBundle, picture
 
 import hrviewer
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.runs import Run
 
 
@@ -41,7 +41,7 @@ def test_nuclei_on_a_region_of_a_slide(shared, tmp_path):
 
 
 def test_hints_are_part_of_a_run(tmp_path):
-    image, pack = picture(400, 400), ToyPack(main=Bright())
+    image, pack = picture(400, 400), ToyBundle(main=Bright())
     hint = np.zeros((20, 20))
     hint[3:6, 12:15] = 1
 
@@ -57,11 +57,11 @@ def test_hints_are_part_of_a_run(tmp_path):
     assert go("c", hints={"density": run}).header["hints"].keys() == {"density"}
     again = go("d", hints={"density": str(tmp_path / "a.run.zarr")})
     np.testing.assert_array_equal(again.cost_map(), Run(tmp_path / "c.run.zarr").cost_map())
-    with pytest.raises(UserError, match="another hint"):
+    with pytest.raises(HrviewerError, match="another hint"):
         go("a", hints={"saliency": hint.T}, resume=True)
-    with pytest.raises(UserError, match="rows, columns"):
+    with pytest.raises(HrviewerError, match="rows, columns"):
         go("e", hints={"saliency": hint[0]})
-    with pytest.raises(UserError, match="no hint 'colour'"):
+    with pytest.raises(HrviewerError, match="no hint 'colour'"):
         go("f", hints={"colour": hint})
-    with pytest.raises(UserError, match="takes: none"):
-        hrviewer.run(image, pack, "patches", hints={"saliency": hint})
+    with pytest.raises(HrviewerError, match="takes: none"):
+        hrviewer.run(image, pack, "patches", priors={"saliency": hint})

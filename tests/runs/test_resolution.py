@@ -11,12 +11,12 @@ from toys import FLOPS, Bright, card
 from typer.testing import CliRunner
 
 from hrviewer.cli import app
-from hrviewer.engine import Control
-from hrviewer.errors import UserError
-from hrviewer.models.size_trial import trial
+from hrviewer.engine import RunControl
+from hrviewer.errors import HrviewerError
+from hrviewer.models.size_trial import measure_size
 from hrviewer.runs import cost
-from hrviewer.runs.scaling import CLOSE, bytes_of, fit, largest
-from hrviewer.runs.size_trials import Point
+from hrviewer.runs.scaling import BISECTION_TOLERANCE, find_largest, fit, parse_bytes
+from hrviewer.runs.size_trials import Measurement
 
 MB = 1_000_000
 
@@ -26,16 +26,16 @@ def test_a_fit_of_a_line_is_that_line():
     found = fit(areas, 3e6 + 40.0 * areas)
     assert found.constant == pytest.approx(3e6)
     assert found.per_pixel == pytest.approx(40)
-    assert found.off < 1e-9
-    assert found.at(2048) == pytest.approx(3e6 + 40 * 2048**2)
+    assert found.max_deviation < 1e-9
+    assert found.predict(2048) == pytest.approx(3e6 + 40 * 2048**2)
     # Neither term is negative, and what it misses is known.
     bent = fit(areas, areas.astype(float) ** 2)
     assert bent.constant == 0
-    assert bent.off > 0.5
+    assert bent.max_deviation > 0.5
 
 
 def test_flops_grow_with_the_area():
-    points = [trial(Bright(), side) for side in (64, 128, 256)]
+    points = [measure_size(Bright(), side) for side in (64, 128, 256)]
     assert [point["flops"] for point in points] == [FLOPS * side**2 for side in (64, 128, 256)]
     found = fit([p["side"] ** 2 for p in points], [p["flops"] for p in points])
     assert (found.constant, found.per_pixel) == (pytest.approx(0, abs=1), pytest.approx(FLOPS))
@@ -49,7 +49,7 @@ def test_what_does_not_fit_is_said():
         raise MemoryError
 
     network.before = refuse
-    assert trial(network, 64) == {"side": 64, "fits": False}
+    assert measure_size(network, 64) == {"side": 64, "fits": False}
 
 
 @pytest.mark.parametrize("step", [1, 16])
@@ -61,17 +61,17 @@ def test_the_largest_is_found_by_bisection(step, limit, begun):
     def ask(side):
         asked.append(side)
         assert side % step == 0
-        return Point(side, 0, 0, 0) if side <= limit else None
+        return Measurement(side, 0, 0, 0) if side <= limit else None
 
-    points, side, fails = largest(ask, 160, 160 * 40 if begun else None, step)
+    points, side, fails = find_largest(ask, 160, 160 * 40 if begun else None, step)
     assert side <= limit < fails
-    assert fails - side <= max(step, CLOSE * side) + step
+    assert fails - side <= max(step, BISECTION_TOLERANCE * side) + step
     assert len(asked) == len(set(asked)) <= 20
     assert side == max((160, *(point.side for point in points)))
 
 
 def test_it_ends_when_all_fits():
-    points, side, fails = largest(lambda side: Point(side, 0, 0, 0), 1000, None, 1)
+    points, side, fails = find_largest(lambda side: Measurement(side, 0, 0, 0), 1000, None, 1)
     assert fails is None
     assert side == points[-1].side > 90_000
 
@@ -106,9 +106,13 @@ def test_the_largest_that_this_machine_takes(network, monkeypatch):
     idle = cost(network, device="cpu", sides=[64], search=False).points[0].peak_bytes
     limit = int(idle) + 250 * MB
     said = []
-    found = cost(network, device="cpu", memory=limit, sides=[256, 512], watch=said.append)
+    found = cost(network, device="cpu", memory=limit, sides=[256, 512], on_progress=said.append)
     assert found.limit_bytes == limit
-    assert found.largest < found.failed <= found.largest * (1 + CLOSE) + found.fits["flops"].off + 4
+    assert (
+        found.largest
+        < found.failed
+        <= found.largest * (1 + BISECTION_TOLERANCE) + found.fits["flops"].max_deviation + 4
+    )
     # 32 maps of float32 must be held at least, once; the process began anew after each failure.
     assert 64 * found.largest**2 < 250 * MB < 1000 * found.failed**2
     assert max(point.peak_bytes for point in found.points) <= limit
@@ -116,30 +120,30 @@ def test_the_largest_that_this_machine_takes(network, monkeypatch):
     assert found.fits["flops"].per_pixel == pytest.approx(2 * 64, rel=0.02)
     assert found.fits["flops"].constant == pytest.approx(0, abs=1e3)
     assert said[0] == "256 × 256 pixels"
-    told = json.loads(json.dumps(found.json()))
+    told = json.loads(json.dumps(found.to_dict()))
     assert told["largest"] == found.largest
     assert told["extrapolated"][0]["flops"] == pytest.approx(128 * 4096**2, rel=0.02)
 
 
 def test_too_little_memory_and_other_mistakes(network):
-    with pytest.raises(UserError, match="the network alone does not fit"):
+    with pytest.raises(HrviewerError, match="the network alone does not fit"):
         cost(network, device="cpu", memory="1MB")
-    with pytest.raises(UserError, match="no amount of memory"):
+    with pytest.raises(HrviewerError, match="no amount of memory"):
         cost(network, memory="lots")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(HrviewerError, match="does not exist"):
         cost(network.with_name("nowhere.onnx"))
-    with pytest.raises(UserError, match="has no 'scout'"):
+    with pytest.raises(HrviewerError, match="has no 'scout'"):
         cost(network, role="scout")
-    stopped = Control()
+    stopped = RunControl()
     stopped.stop()
-    with pytest.raises(UserError, match="stopped"):
+    with pytest.raises(HrviewerError, match="stopped"):
         cost(network, control=stopped)
 
 
 def test_amounts_of_memory():
-    assert bytes_of("4GB") == 4 * 10**9
-    assert bytes_of("1.5 GiB") == 3 << 29
-    assert bytes_of("500MB") == bytes_of(500 * MB) == 500 * MB
+    assert parse_bytes("4GB") == 4 * 10**9
+    assert parse_bytes("1.5 GiB") == 3 << 29
+    assert parse_bytes("500MB") == parse_bytes(500 * MB) == 500 * MB
 
 
 def test_the_command(network, tmp_path):

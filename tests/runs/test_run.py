@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import Bright, Encoder, ToyPack, picture, toy_pack
+from toys import Bright, Encoder, ToyBundle, picture, toy_bundle
 
-from hrviewer.engine import Control, Seen
-from hrviewer.errors import UserError
+from hrviewer.engine import InferenceResult, RunControl
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs import Run, describe, run, sentence
+from hrviewer.runs import Run, estimate_to_dict, format_estimate, run
 from hrviewer.runs import writer as writer_module
 
 IMAGE = picture(300, 400)
@@ -39,7 +39,7 @@ def out(tmp_path) -> Path:
 
 
 def test_a_run_says_everything(out):
-    result = run(IMAGE, toy_pack(), "patches", tile=64, out=out, cache="off")
+    result = run(IMAGE, toy_bundle(), "patches", tile=64, out=out, cache="off")
     header = json.loads((out / "run.json").read_text("utf-8"))
     assert header.keys() >= KEYS
     assert header["cost"].keys() == COSTS
@@ -67,14 +67,14 @@ def test_seconds_are_nominal_though_tiles_come_from_memory(tmp_path):
         tiles = len(pyramid.tiles(pyramid.rect))
         for name in ("first", "second"):
             out = tmp_path / f"{name}.run.zarr"
-            cost = run(pyramid, toy_pack(), "patches", out=out, cache="off").cost
+            cost = run(pyramid, toy_bundle(), "patches", out=out, cache="off").cost
             assert cost["read_s"] == pytest.approx(100 * tiles)
             assert 100 * tiles <= cost["wall_s"] < 100 * tiles + 60
 
 
 def test_nothing_is_painted_outside_the_region(out):
     region = Rect(70, 101, 90, 130)
-    result = run(IMAGE, toy_pack(), "patches", tile=32, region=region, out=out, cache="off")
+    result = run(IMAGE, toy_bundle(), "patches", tile=32, region=region, out=out, cache="off")
     for values, cell in ((result.output[0], 4), (result.saliency, 16), (result.cost_map(), 16)):
         rows, columns = np.nonzero(np.nan_to_num(values))
         assert rows.min() >= region.y // cell
@@ -84,8 +84,8 @@ def test_nothing_is_painted_outside_the_region(out):
 
 
 def test_uniform_spends_a_tenth(out):
-    whole = run(IMAGE, toy_pack(), "patches", cache="off", out=out)
-    shrunk = run(IMAGE, toy_pack(), "uniform", cache="off", out=out.with_name("u.run.zarr"))
+    whole = run(IMAGE, toy_bundle(), "patches", cache="off", out=out)
+    shrunk = run(IMAGE, toy_bundle(), "uniform", cache="off", out=out.with_name("u.run.zarr"))
     ratio = shrunk.cost["flops"] / whole.cost["flops"]
     assert 0.08 < ratio <= 0.1
     # Brightness per pixel stays, so the sum falls with the area.
@@ -94,15 +94,15 @@ def test_uniform_spends_a_tenth(out):
 
 
 def test_existing_runs_are_not_overwritten(out):
-    run(IMAGE, toy_pack(), "patches", out=out)
-    with pytest.raises(UserError, match="--resume"):
-        run(IMAGE, toy_pack(), "patches", out=out)
-    again = run(IMAGE, toy_pack(), "patches", out=out, resume=True)
+    run(IMAGE, toy_bundle(), "patches", out=out)
+    with pytest.raises(HrviewerError, match="--resume"):
+        run(IMAGE, toy_bundle(), "patches", out=out)
+    again = run(IMAGE, toy_bundle(), "patches", out=out, resume=True)
     assert again.complete
-    with pytest.raises(UserError, match="no run to resume"):
-        run(IMAGE, toy_pack(), out=out.with_name("none.run.zarr"), resume=True)
-    with pytest.raises(UserError, match=r"NAME\.run\.zarr"):
-        run(IMAGE, toy_pack(), out=out.with_name("folder"))
+    with pytest.raises(HrviewerError, match="no run to resume"):
+        run(IMAGE, toy_bundle(), out=out.with_name("none.run.zarr"), resume=True)
+    with pytest.raises(HrviewerError, match=r"NAME\.run\.zarr"):
+        run(IMAGE, toy_bundle(), out=out.with_name("folder"))
 
 
 @pytest.mark.parametrize(
@@ -114,36 +114,36 @@ def test_existing_runs_are_not_overwritten(out):
         ({"region": (0, 0, 64, 64)}, "region"),
         ({"budget": "1GFLOP"}, "budget"),
         ({"seed": 5}, "seed"),
-        ({"model": ToyPack(main=Bright("other"))}, "network"),
+        ({"model": ToyBundle(main=Bright("other"))}, "network"),
     ],
 )
 def test_only_the_same_run_is_resumed(out, changed, name):
-    control = Control()
-    how = {"image": IMAGE, "model": toy_pack(), "strategy": "patches", "tile": 64, "out": out}
-    run(**how, control=control, watch=lambda update: control.stop(), cache="off")
+    control = RunControl()
+    how = {"image": IMAGE, "model": toy_bundle(), "strategy": "patches", "tile": 64, "out": out}
+    run(**how, control=control, on_event=lambda update: control.stop(), cache="off")
     if "strategy" in changed:
         how.pop("tile")
-    with pytest.raises(UserError, match=f"another {name}"):
+    with pytest.raises(HrviewerError, match=f"another {name}"):
         run(**(how | changed), resume=True, cache="off")
 
 
-@pytest.mark.parametrize("small", [0, writer_module.SMALL])
+@pytest.mark.parametrize("small", [0, writer_module.MAX_IN_MEMORY])
 @pytest.mark.parametrize("after", [60, 300])
 def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small, after):
     """Also of the request in flight, and whether maps are painted in memory or on disk."""
-    monkeypatch.setattr(writer_module, "SMALL", small)
+    monkeypatch.setattr(writer_module, "MAX_IN_MEMORY", small)
     image = picture(1200, 1200)  # more than one request
-    whole = run(image, toy_pack(), tile=64, cache="off", out=out.with_name("w.run.zarr"))
-    control = Control()
-    seen: list[Seen] = []
+    whole = run(image, toy_bundle(), tile=64, cache="off", out=out.with_name("w.run.zarr"))
+    control = RunControl()
+    seen: list[InferenceResult] = []
 
     def watch(update):
-        if isinstance(update, Seen):
+        if isinstance(update, InferenceResult):
             seen.append(update)
         if len(seen) == after:
             control.stop()
 
-    part = run(image, toy_pack(), tile=64, out=out, cache="off", control=control, watch=watch)
+    part = run(image, toy_bundle(), tile=64, out=out, cache="off", control=control, on_event=watch)
     assert not part.complete
     assert after <= len(part.patches) < 361
     first = part.patches.sort_values(["y", "x"])[["y", "x", "value"]].reset_index(drop=True)
@@ -153,15 +153,15 @@ def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small, af
     assert there.sum() * 4 * 4 == (part.patches["h"] * part.patches["w"]).sum()
     assert part.cost_map().sum() == pytest.approx(part.cost["flops"], rel=1e-9)
     np.testing.assert_array_equal(part.output[there], whole.output[there])
-    done = run(image, toy_pack(), tile=64, out=out, cache="off", resume=True)
+    done = run(image, toy_bundle(), tile=64, out=out, cache="off", resume=True)
     assert done.complete
     assert done.estimate == whole.estimate
     np.testing.assert_array_equal(done.output, whole.output)
 
 
 def test_what_is_refused_before_a_look_leaves_nothing_behind(out):
-    pack = ToyPack(main=Bright(), encoder=Encoder())
-    with pytest.raises(UserError, match="no resizer"):
+    pack = ToyBundle(main=Bright(), encoder=Encoder())
+    with pytest.raises(HrviewerError, match="no resizer"):
         run(IMAGE, pack, "compression", encoder="resizer", out=out)
     assert not out.exists()
     assert run(IMAGE, pack, "compression", out=out).complete
@@ -170,11 +170,11 @@ def test_what_is_refused_before_a_look_leaves_nothing_behind(out):
 def test_pausing_holds_and_going_on_finishes(out):
     import threading
 
-    control = Control()
+    control = RunControl()
     control.pause()
     results: list[Run] = []
     thread = threading.Thread(
-        target=lambda: results.append(run(IMAGE, toy_pack(), out=out, control=control))
+        target=lambda: results.append(run(IMAGE, toy_bundle(), out=out, control=control))
     )
     thread.start()
     time.sleep(0.3)
@@ -186,7 +186,7 @@ def test_pausing_holds_and_going_on_finishes(out):
 
 
 def test_a_full_disk_stops_the_run_with_what_was_seen_intact(out, monkeypatch):
-    pack = toy_pack()
+    pack = toy_bundle()
     real = os.replace
     commits: list[str] = []
 
@@ -199,7 +199,7 @@ def test_a_full_disk_stops_the_run_with_what_was_seen_intact(out, monkeypatch):
 
     image = picture(1200, 1200)
     monkeypatch.setattr(writer_module.os, "replace", full)
-    with pytest.raises(UserError, match=r"disk is full.*resume"):
+    with pytest.raises(HrviewerError, match=r"disk is full.*resume"):
         run(image, pack, tile=64, out=out, cache="off")
     monkeypatch.setattr(writer_module.os, "replace", real)
     kept = Run(out)
@@ -212,16 +212,16 @@ def test_a_full_disk_stops_the_run_with_what_was_seen_intact(out, monkeypatch):
 
 
 def test_folders_that_are_no_runs(tmp_path):
-    with pytest.raises(UserError, match=r"no run\.json"):
+    with pytest.raises(HrviewerError, match=r"no run\.json"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text("{]")
-    with pytest.raises(UserError, match="not a readable run"):
+    with pytest.raises(HrviewerError, match="not a readable run"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"strategy": "x"}')
-    with pytest.raises(UserError, match="no readable output map"):
+    with pytest.raises(HrviewerError, match="no readable output map"):
         Run(tmp_path).map("output")
-    with pytest.raises(UserError, match="is not a run folder"):
-        run(IMAGE, toy_pack(), out=make(tmp_path / "y.run.zarr"), resume=True)
+    with pytest.raises(HrviewerError, match="is not a run folder"):
+        run(IMAGE, toy_bundle(), out=make(tmp_path / "y.run.zarr"), resume=True)
 
 
 def make(path: Path) -> Path:
@@ -230,23 +230,23 @@ def make(path: Path) -> Path:
 
 
 def test_regions_and_parameters_are_checked(out):
-    with pytest.raises(UserError, match="outside the image"):
-        run(IMAGE, toy_pack(), region=Rect(1000, 0, 10, 10), out=out)
-    with pytest.raises(UserError, match="no parameter 'tiles'; it has: tile, halo, grid"):
-        run(IMAGE, toy_pack(), tiles=3, out=out)
-    with pytest.raises(UserError, match="patches: tile"):
-        run(IMAGE, toy_pack(), tile=-3, out=out)
-    with pytest.raises(UserError, match="no strategy 'best'"):
-        run(IMAGE, toy_pack(), "best", out=out)
-    with pytest.raises(UserError, match="does not pay for a single look"):
-        run(IMAGE, toy_pack(), "uniform", budget="1FLOP", out=out)
+    with pytest.raises(HrviewerError, match="outside the image"):
+        run(IMAGE, toy_bundle(), region=Rect(1000, 0, 10, 10), out=out)
+    with pytest.raises(HrviewerError, match="no parameter 'tiles'; it has: tile, halo, grid"):
+        run(IMAGE, toy_bundle(), tiles=3, out=out)
+    with pytest.raises(HrviewerError, match="patches: tile"):
+        run(IMAGE, toy_bundle(), tile=-3, out=out)
+    with pytest.raises(HrviewerError, match="no strategy 'best'"):
+        run(IMAGE, toy_bundle(), "best", out=out)
+    with pytest.raises(HrviewerError, match="does not pay for a single look"):
+        run(IMAGE, toy_bundle(), "uniform", budget="1FLOP", out=out)
 
 
 def test_seconds_are_budgeted_by_the_measured_rate(out, monkeypatch):
-    monkeypatch.setattr("hrviewer.runs.runner.streams_here", lambda: 1)
+    monkeypatch.setattr("hrviewer.runs.runner.recommended_streams", lambda: 1)
     slow = Bright()
     slow.before = lambda batch: time.sleep(0.02)
-    result = run(IMAGE, ToyPack(main=slow), budget="0.2s", tile=64, cache="off", out=out)
+    result = run(IMAGE, ToyBundle(main=slow), budget="0.2s", tile=64, cache="off", out=out)
     # A 64-pixel tile takes about 20 ms: some ten of 35 patches, however busy the machine.
     assert 1 <= len(result.patches) <= 20
     assert "budget ended" in result.header["notes"][-1]
@@ -254,8 +254,8 @@ def test_seconds_are_budgeted_by_the_measured_rate(out, monkeypatch):
 
 
 def test_runs_go_to_the_users_folder_by_default():
-    first = run(IMAGE, toy_pack(), "patches")
-    second = run(IMAGE, toy_pack(), "patches")
+    first = run(IMAGE, toy_bundle(), "patches")
+    second = run(IMAGE, toy_bundle(), "patches")
     assert first.path != second.path
     assert second.header["patches"]["cached"] == second.header["patches"]["planned"]
     assert second.cost["flops"] == first.cost["flops"]
@@ -280,7 +280,7 @@ run(picture(500, 700), ToyPack(main=net), "patches", tile=32, out=sys.argv[1], c
 """
 
 
-def child(out: Path, how: str, small: int = writer_module.SMALL) -> subprocess.Popen:
+def child(out: Path, how: str, small: int = writer_module.MAX_IN_MEMORY) -> subprocess.Popen:
     script = CHILD.format(tests=str(Path(__file__).parents[1]))
     return subprocess.Popen([sys.executable, "-c", script, str(out), how, str(small)])
 
@@ -294,7 +294,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
     kills = 0
     how = "new"
     while kills < 20:
-        process = child(out, how, small=0 if kills % 2 else writer_module.SMALL)
+        process = child(out, how, small=0 if kills % 2 else writer_module.MAX_IN_MEMORY)
         # Wait until it works, then a random while.
         start = time.monotonic()
         while not (out / "run.json").exists() and process.poll() is None:
@@ -317,7 +317,7 @@ def test_twenty_kills_change_no_bit(tmp_path):
     check_equal(out, whole)
 
 
-@pytest.mark.parametrize("small", [0, writer_module.SMALL])
+@pytest.mark.parametrize("small", [0, writer_module.MAX_IN_MEMORY])
 def test_one_kill_changes_no_bit(tmp_path, small):
     whole, out = tmp_path / "whole.run.zarr", tmp_path / "killed.run.zarr"
     assert child(whole, "new").wait(120) == 0
@@ -363,7 +363,7 @@ def check_equal(out: Path, whole: Path) -> None:
 def test_estimates_by_task(task, estimate, expected):
     from toys import card
 
-    described = describe(
+    described = estimate_to_dict(
         card("x", task=task, classes=["a", "b"]),
         np.array(estimate),
         (1.0, 2.0),
@@ -374,13 +374,13 @@ def test_estimates_by_task(task, estimate, expected):
         assert described[key] == pytest.approx(value)
     assert described["ci95"] == [1.0, 2.0]
     assert described["per_class"] == {"a": estimate[0], "b": estimate[1]}
-    assert sentence(described)
+    assert format_estimate(described)
 
 
 def test_of_many_classes_the_largest_are_told():
     def said(**found):
         per_class = dict.fromkeys("abcdefgh", 0.0) | found
-        return sentence({"kind": "count", "ci95": None, "per_class": per_class})
+        return format_estimate({"kind": "count", "ci95": None, "per_class": per_class})
 
     assert said() == "none of 8 classes"
     assert said(c=2.0, g=10.5) == "10.5 × g, 2 × c"
@@ -388,11 +388,11 @@ def test_of_many_classes_the_largest_are_told():
         "6 × f, 5 × e, 4 × d, 3 × c, 2 more classes"
     )
     two = {"kind": "area", "ci95": None, "fraction": {"a": 0.25, "b": 0.0}}
-    assert sentence(two) == "a 25.0%, b 0.0%"
+    assert format_estimate(two) == "a 25.0%, b 0.0%"
 
 
 def test_nothing_seen_is_no_estimate():
     from toys import card
 
-    assert describe(card("x"), None, None, Rect(0, 0, 1, 1), None) is None
-    assert sentence(None) == "no answer"
+    assert estimate_to_dict(card("x"), None, None, Rect(0, 0, 1, 1), None) is None
+    assert format_estimate(None) == "no answer"

@@ -13,26 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import FLOPS, card
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.strategies import (
-    Look,
-    Result,
-    Role,
-    Scene,
-    Show,
+    ModelInfo,
+    PatchRequest,
+    PlanContext,
+    Publish,
+    Response,
+    activation_map,
     aggregate,
+    alignment_step,
+    batches,
     get_strategy,
     input_rect,
     input_shape,
-    lattice,
-    response,
-    rounds,
     strategy_ids,
     tiles,
     total_flops,
 )
-from hrviewer.strategies.estimation.sampling_grid import cut
+from hrviewer.strategies.estimation.sampling_grid import build_grid
 
 
 @dataclass
@@ -50,10 +50,10 @@ class Fake:
         return self.value[:, None, None].astype(np.float32)
 
 
-def role(**changes) -> Role:
+def role(**changes) -> ModelInfo:
     made = card("net")
     inputs = made.input.model_copy(update=changes)
-    return Role(
+    return ModelInfo(
         made.model_copy(update={"input": inputs}),
         4,
         changes.pop("halo", 0),
@@ -61,13 +61,13 @@ def role(**changes) -> Role:
     )
 
 
-def scene(h=1000, w=1300, region=None, budget=math.inf, native=1.0, **changes) -> Scene:
-    return Scene(
+def scene(h=1000, w=1300, region=None, budget=math.inf, native=1.0, **changes) -> PlanContext:
+    return PlanContext(
         (h, w), (1.0,), None, region or Rect(0, 0, h, w), native, {"main": role(**changes)}, budget
     )
 
 
-def follow(strategy_id: str, scene: Scene, **params):
+def follow(strategy_id: str, scene: PlanContext, **params):
     """Answer a policy with fakes; return its looks, shows and answer."""
     strategy = get_strategy(strategy_id)
     plan = strategy.plan(scene, strategy.Params(**params))
@@ -78,11 +78,11 @@ def follow(strategy_id: str, scene: Scene, **params):
             request = next(plan) if result is None else plan.send(result)
         except StopIteration as end:
             return looks, shows, end.value
-        if isinstance(request, Show):
+        if isinstance(request, Publish):
             shows.append(request)
-            result = Result()
+            result = Response()
             continue
-        assert isinstance(request, Look)
+        assert isinstance(request, PatchRequest)
         looks.append(request)
         handles = []
         for patch in request.patches:
@@ -91,7 +91,7 @@ def follow(strategy_id: str, scene: Scene, **params):
                 break
             spent += cost
             handles.append(Fake(patch))
-        result = Result(
+        result = Response(
             tuple(handles), spent, scene.budget - spent, len(handles) < len(request.patches)
         )
 
@@ -109,7 +109,7 @@ def test_tiles_cover_a_region_once_and_meet_the_lattice(region, scale, tile):
     assert sum(patch.core.area for patch in patches) == region.area
     assert all(patch.core in region for patch in patches)
     assert len({patch.core for patch in patches}) == len(patches)
-    step = lattice(main, scale)
+    step = alignment_step(main, scale)
     assert step % 1 == 0
     assert (step / scale) % 4 == 0
     for patch in patches:
@@ -122,9 +122,9 @@ def test_tiles_cover_a_region_once_and_meet_the_lattice(region, scale, tile):
 def test_patches_see_every_pixel_once(params):
     looks, shows, answer = follow("patches", scene(), **params)
     assert sum(p.core.area for look in looks for p in look.patches) == 1000 * 1300
-    assert answer.estimate[0] == 1000 * 1300
+    assert answer.values[0] == 1000 * 1300
     assert all(len(look.patches) <= 256 for look in looks)
-    assert all(look.into == "output" for look in looks)
+    assert all(look.target == "output" for look in looks)
     assert any(show.kind == "estimate" for show in shows)
     np.testing.assert_allclose(shows[-2].map[np.isfinite(shows[-2].map)], 1.0)
 
@@ -132,7 +132,7 @@ def test_patches_see_every_pixel_once(params):
 def test_patches_keep_what_the_budget_paid_for():
     looks, _, answer = follow("patches", scene(budget=FLOPS * 64 * 64 * 3.5))
     assert len(looks) == 1
-    assert answer.estimate[0] == 3 * 64 * 64
+    assert answer.values[0] == 3 * 64 * 64
     assert "3 of" in answer.note
 
 
@@ -153,7 +153,7 @@ def test_uniform_is_as_sharp_as_its_budget_allows(fraction):
     assert len(patches) == 1
     sharper = tiles(main, Rect(0, 0, 1000, 1300), snap_scale(scale / 1.1), tile=2048)
     assert total_flops(main, sharper, Rect(0, 0, 1000, 1300)) > fraction * full
-    assert answer.estimate[0] == 1000 * 1300
+    assert answer.values[0] == 1000 * 1300
     assert shows[-1].kind == "saliency"
     assert f"1/{scale:g}" in answer.note
     # A budget of what that costs, to the last FLOP, pays for it.
@@ -168,7 +168,7 @@ def test_uniform_takes_a_scale_and_says_when_it_is_too_fine():
 
 
 def test_a_budget_for_no_look_is_refused():
-    with pytest.raises(UserError, match="raise the budget"):
+    with pytest.raises(HrviewerError, match="raise the budget"):
         follow("uniform", scene(budget=3.0))
 
 
@@ -185,9 +185,9 @@ def test_aggregate_by_task():
     main = role()
     assert aggregate(main, handles)[0] == 12
     assert aggregate(main, []) is None
-    voting = Role(card("c", task="classification"), 4, 0, main.flops)
+    voting = ModelInfo(card("c", task="classification"), 4, 0, main.flops)
     assert aggregate(voting, handles)[0] == pytest.approx((4 * 4 + 8 * 8) / 12)
-    coding = Role(card("e", task="embedding", classes=[], width=1), 4, 0, main.flops)
+    coding = ModelInfo(card("e", task="embedding", classes=[], width=1), 4, 0, main.flops)
     assert aggregate(coding, handles) is None
 
 
@@ -195,7 +195,7 @@ def test_response_lies_on_its_patches():
     main = role()
     region = Rect(100, 30, 300, 200)
     patches = tiles(main, region, 1.0)
-    show = response([Fake(p) for p in patches[1:]], patches)
+    show = activation_map([Fake(p) for p in patches[1:]], patches)
     rows, columns = show.map.shape
     cell = show.rect.h // rows
     assert cell == show.rect.w // columns == 64
@@ -207,7 +207,7 @@ def test_response_lies_on_its_patches():
 
 
 def test_rounds_keep_order():
-    assert [len(r) for r in rounds(tuple(range(10)), 4)] == [4, 4, 2]
+    assert [len(r) for r in batches(tuple(range(10)), 4)] == [4, 4, 2]
 
 
 def test_strategies_are_found_by_name():
@@ -218,7 +218,7 @@ def test_strategies_are_found_by_name():
         assert strategy.title
         assert strategy.when
         strategy.Params()
-    with pytest.raises(UserError, match="choose one of: uniform, patches"):
+    with pytest.raises(HrviewerError, match="choose one of: uniform, patches"):
         get_strategy("best")
 
 
@@ -237,6 +237,6 @@ def test_looks_at_leaves_take_the_context_that_is_enough(enough, taken):
     main = replace(role(), halo=64)
     output = main.card.output.model_copy(update={"context": enough})
     main = replace(main, card=main.card.model_copy(update={"output": output}))
-    there = replace(scene(), roles={"main": main})
-    assert {patch.halo for patch in cut(there, 128, math.inf).patches} == {taken}
-    assert {patch.halo for patch in cut(there, 128, math.inf, 8).patches} == {8}
+    there = replace(scene(), models={"main": main})
+    assert {patch.halo for patch in build_grid(there, 128, math.inf).patches} == {taken}
+    assert {patch.halo for patch in build_grid(there, 128, math.inf, 8).patches} == {8}

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import FLOPS, Bench, Bright, Encoder, Head, ToyPack, picture
+from toys import FLOPS, Bright, Encoder, Head, ToyBundle, Workbench, picture
 
 import hrviewer
 import hrviewer.runs
-from hrviewer.engine import Control, Record, ResultCache, Seen
-from hrviewer.errors import UserError
+from hrviewer.engine import InferenceResult, ResultCache, RunControl, RunRecord
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 from hrviewer.models.loaders import load
-from hrviewer.strategies import Answer, Plan, Scene
-from hrviewer.strategies.compression import Compression, CompressionParams, _around
+from hrviewer.strategies import Estimate, Plan, PlanContext
+from hrviewer.strategies.compression import Compression, CompressionParams, _head_context
 
 IMAGE = picture(400, 520)
 RED = IMAGE[..., 0].astype(float) / 255
@@ -27,20 +27,20 @@ TILES = 7 * 9
 CODES = 100 * 130
 
 
-def policy(**params: Any) -> Callable[[Scene], Plan]:
-    def compress(scene: Scene) -> Plan:
+def policy(**params: Any) -> Callable[[PlanContext], Plan]:
+    def compress(scene: PlanContext) -> Plan:
         return Compression().plan(scene, CompressionParams(**params))
 
     return compress
 
 
-def pack(**networks: Bright) -> ToyPack:
+def pack(**networks: Bright) -> ToyBundle:
     parts: dict[str, Bright] = {"main": Bright(), "encoder": Encoder(), "head": Head("head")}
-    return ToyPack(**parts | networks)
+    return ToyBundle(**parts | networks)
 
 
-def ask(toys: ToyPack, **how: Any) -> tuple[Answer, Record]:
-    with Bench(IMAGE, toys) as bench:
+def ask(toys: ToyBundle, **how: Any) -> tuple[Estimate, RunRecord]:
+    with Workbench(IMAGE, toys) as bench:
         answer, record, _ = bench.run(policy(), **how)
     assert answer is not None
     return answer, record
@@ -48,7 +48,7 @@ def ask(toys: ToyPack, **how: Any) -> tuple[Answer, Record]:
 
 def test_the_head_counts_what_the_codes_hold() -> None:
     answer, record = ask(pack())
-    assert answer.estimate == pytest.approx([RED.sum()], rel=1e-4)  # codes are rounded, to halves
+    assert answer.values == pytest.approx([RED.sum()], rel=1e-4)  # codes are rounded, to halves
     blocks = RED.reshape(100, 4, 130, 4).sum((1, 3))
     np.testing.assert_allclose(record.output.values[0], blocks, rtol=1e-3)
     roles = [row.role for row in record.patches]
@@ -58,8 +58,8 @@ def test_the_head_counts_what_the_codes_hold() -> None:
 
 def test_the_ledger_adds_up() -> None:
     _, record = ask(pack())
-    ledger = record.ledger
-    placed = ledger.map.sum(axis=(1, 2)) + np.array(astuple(ledger.unplaced))
+    ledger = record.cost_map
+    placed = ledger.values.sum(axis=(1, 2)) + np.array(astuple(ledger.unattributed))
     np.testing.assert_allclose(placed, astuple(ledger.total), rtol=1e-9)
     assert ledger.total.flops == FLOPS * 400 * 520 + 2.0 * 3 * CODES
     assert ledger.total.pixels == 400 * 520
@@ -71,22 +71,22 @@ def test_asking_again_costs_the_head_alone() -> None:
     assert toys.networks["encoder"].looked == TILES
     # The same again; elsewhere, at no tile's border; and with another head.
     _, again = ask(toys, cache=cache)
-    assert again.ledger.spent.flops == 0
+    assert again.cost_map.spent.flops == 0
     region = Rect(37, 101, 210, 333)
     answer, part = ask(toys, cache=cache, region=region)
     codes = (248 // 4 - 36 // 4) * (436 // 4 - 100 // 4)
-    assert part.ledger.spent.flops == 2.0 * 3 * codes
+    assert part.cost_map.spent.flops == 2.0 * 3 * codes
     inside = RED[37:247, 101:434].sum()
-    assert answer.estimate == pytest.approx([inside], rel=2e-3)  # cells count by their part inside
-    assert np.nansum(part.output.values) == pytest.approx(answer.estimate[0], rel=1e-5)
+    assert answer.values == pytest.approx([inside], rel=2e-3)  # cells count by their part inside
+    assert np.nansum(part.output.values) == pytest.approx(answer.values[0], rel=1e-5)
 
     class Half(Head):
-        def think(self, codes: NDArray[np.float32]) -> NDArray[np.float32]:
-            return 8 * codes[:1]
+        def run_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+            return 8 * features[:1]
 
     answer, other = ask(pack(encoder=toys.networks["encoder"], head=Half("half")), cache=cache)
-    assert answer.estimate == pytest.approx([RED.sum() / 2], rel=1e-4)
-    assert other.ledger.spent.flops == 2.0 * 3 * CODES
+    assert answer.values == pytest.approx([RED.sum() / 2], rel=1e-4)
+    assert other.cost_map.spent.flops == 2.0 * 3 * CODES
     assert toys.networks["encoder"].looked == TILES
 
 
@@ -107,19 +107,19 @@ def test_codes_are_kept_in_the_run_and_its_answer_says_how_large_they_are(tmp_pa
 
 
 def test_a_stopped_run_that_never_asked_main_goes_on_with_the_same_encoder_only(tmp_path) -> None:
-    control, seen = Control(), []
+    control, seen = RunControl(), []
     how = {"out": tmp_path / "a.run.zarr", "cache": "off", "tile": 64}
 
     def watch(update) -> None:
         seen.append(update)
-        if sum(isinstance(update, Seen) for update in seen) == 20:
+        if sum(isinstance(update, InferenceResult) for update in seen) == 20:
             control.stop()
 
-    part = hrviewer.runs.run(IMAGE, pack(), "compression", **how, control=control, watch=watch)
+    part = hrviewer.runs.run(IMAGE, pack(), "compression", **how, control=control, on_event=watch)
     assert not part.complete
     assert "main" not in part.header["networks"]
     other = pack(encoder=Encoder("other"))
-    with pytest.raises(UserError, match="another network as encoder"):
+    with pytest.raises(HrviewerError, match="another network as encoder"):
         hrviewer.runs.run(IMAGE, other, "compression", **how, resume=True)
     done = hrviewer.runs.run(IMAGE, pack(), "compression", **how, resume=True)
     whole = hrviewer.run(
@@ -132,7 +132,7 @@ def test_a_stopped_run_that_never_asked_main_goes_on_with_the_same_encoder_only(
 
 
 def test_without_a_head_there_are_codes_and_no_answer(tmp_path) -> None:
-    toys = ToyPack(main=Bright(), encoder=Encoder())
+    toys = ToyBundle(main=Bright(), encoder=Encoder())
     run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     assert run.estimate is None
     assert run.complete
@@ -143,11 +143,11 @@ def test_without_a_head_there_are_codes_and_no_answer(tmp_path) -> None:
 def test_a_budget_buys_whole_rows_of_tiles() -> None:
     row = FLOPS * 64 * 520 + 2.0 * 3 * (16 + 2) * (130 + 2)
     answer, record = ask(pack(), budget=4.5 * row)
-    assert record.ledger.total.flops <= 4.5 * row
+    assert record.cost_map.total.flops <= 4.5 * row
     assert f"after 36 of {TILES} tiles" in answer.note
-    assert answer.estimate == pytest.approx([RED[: 4 * 64].sum()], rel=1e-4)
+    assert answer.values == pytest.approx([RED[: 4 * 64].sum()], rel=1e-4)
     answer, record = ask(pack(), budget=row / 2)
-    assert (answer.estimate, record.patches) == (None, [])
+    assert (answer.values, record.patches) == (None, [])
 
 
 def test_nothing_is_said_of_a_tile_that_failed() -> None:
@@ -159,10 +159,10 @@ def test_nothing_is_said_of_a_tile_that_failed() -> None:
             raise ValueError("too bright")
 
     encoder.before = fails
-    with Bench(image, pack(encoder=encoder)) as bench:
+    with Workbench(image, pack(encoder=encoder)) as bench:
         answer, record, _ = bench.run(policy())
     rest = RED.sum() - RED[64:128, 128:192].sum()
-    assert answer.estimate == pytest.approx([rest], rel=1e-4)
+    assert answer.values == pytest.approx([rest], rel=1e-4)
     assert "failed on 1 " in answer.note
     blank = np.isnan(record.output.values[0])
     assert blank[16:32, 32:48].all()
@@ -182,17 +182,17 @@ def test_saliency_is_how_far_a_code_is_from_the_usual_one() -> None:
 
 
 @pytest.fixture(scope="module")
-def learned(tmp_path_factory) -> ToyPack:
+def learned(tmp_path_factory) -> ToyBundle:
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
-    from hrviewer.models.architectures import CodeHead, DensityEncoder
+    from hrviewer.models.architectures import DensityEncoder, EmbeddingHead
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
     small = {"codes": 6, "widths": [4, 6, 8, 8], "blocks": [0, 1, 1]}
     wide = {"codes": 6, "widths": [8], "size": 3}
-    made = {"encoder": DensityEncoder(**small), "head": CodeHead(**wide)}
+    made = {"encoder": DensityEncoder(**small), "head": EmbeddingHead(**wide)}
     common: dict[str, Any] = {"channels": "rgb", "scale": 1 / 255, "mean": [0.5], "std": [0.25]}
     cards = {
         "encoder": {
@@ -216,11 +216,11 @@ def learned(tmp_path_factory) -> ToyPack:
                 layer.running_var.uniform_(0.5, 2)
         module.eval()
         save_file(module.state_dict(), folder / f"{role}.safetensors")
-        card = Card.of({"name": role, **cards[role]}, role)
+        card = ModelCard.from_dict({"name": role, **cards[role]}, role)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HRVIEWER_BACKEND", "torch")  # the quickest is not asked for here
             networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
-    pack = ToyPack(**networks)
+    pack = ToyBundle(**networks)
     pack.modules = made  # type: ignore[attr-defined]
     return pack
 
@@ -265,7 +265,7 @@ def test_saliency_is_by_how_much_codes_led_the_head(learned, tmp_path) -> None:
     (slope,) = torch.autograd.grad(counts.sum(), codes)
     want = (slope * codes).sum(1)[0].abs().detach().numpy()
     # Where bands of tiles meet, the head looks across.
-    found = learned.networks["head"].explain(codes.detach()[0].numpy())
+    found = learned.networks["head"].attribution(codes.detach()[0].numpy())
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
     shown = np.asarray(run.saliency)
     close = np.isclose(shown, want, rtol=1e-3, atol=1e-3)
@@ -293,7 +293,7 @@ def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path)
     module = AttentionHead(**params)
     module.score.weight.data *= 8
     save_file(module.state_dict(), tmp_path / "head.safetensors")
-    card = Card.of(
+    card = ModelCard.from_dict(
         {
             "name": "kinds",
             "task": "classification",
@@ -307,14 +307,14 @@ def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path)
         "kinds",
     )  # fmt: skip
     head = load(tmp_path / "head.safetensors", card, "cpu")
-    toys = ToyPack(**learned.networks | {"head": head})
+    toys = ToyBundle(**learned.networks | {"head": head})
     image = picture(19 * 16, 23 * 16, seed=3)
     run = hrviewer.run(image, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     assert (run.patches["role"] == "head").sum() > 1  # in parts
     with torch.inference_mode():
         codes = torch.from_numpy(np.asarray(run.map("codes")[0][:], np.float32)).flatten(1).T
-        seen = module.look.weight.flatten(1), module.gate.weight.flatten(1)
-        look = (codes @ seen[0].T + module.look.bias).tanh()
+        seen = module.projection.weight.flatten(1), module.gate.weight.flatten(1)
+        look = (codes @ seen[0].T + module.projection.bias).tanh()
         score = (look * (codes @ seen[1].T + module.gate.bias).sigmoid()) @ module.score.weight[
             0, :, 0, 0
         ]
@@ -331,13 +331,13 @@ def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path)
 
 def test_a_head_of_another_encoder_is_refused_before_anything_is_spent(learned) -> None:
     mixed = pack(head=learned.networks["head"])
-    with pytest.raises(UserError, match="takes codes of 6 values, not 3"):
+    with pytest.raises(HrviewerError, match="takes codes of 6 values, not 3"):
         ask(mixed)
     assert mixed.networks["encoder"].looked == 0
 
 
 @pytest.fixture(scope="module")
-def resizing(tmp_path_factory) -> ToyPack:
+def resizing(tmp_path_factory) -> ToyBundle:
     """A small network that counts, and a resizer before it, of random weights."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
@@ -373,11 +373,11 @@ def resizing(tmp_path_factory) -> ToyPack:
                 layer.weight.data.normal_(0, 0.1)
         module.eval()
         save_file(module.state_dict(), folder / f"{role}.safetensors")
-        card = Card.of({"name": role, **cards[role]}, role)
+        card = ModelCard.from_dict({"name": role, **cards[role]}, role)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HRVIEWER_BACKEND", "torch")
             networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
-    pack = ToyPack(**networks)
+    pack = ToyBundle(**networks)
     pack.modules = made  # type: ignore[attr-defined]
     return pack
 
@@ -411,12 +411,18 @@ def test_main_counts_in_what_the_resizer_made_as_of_the_whole_image(resizing, tm
 
 
 def test_a_resizer_must_be_there_and_main_must_be_asked(resizing) -> None:
-    with Bench(IMAGE, pack()) as bench, pytest.raises(UserError, match="the pack has no resizer"):
+    with (
+        Workbench(IMAGE, pack()) as bench,
+        pytest.raises(HrviewerError, match="the pack has no resizer"),
+    ):
         bench.run(policy(encoder="resizer"))
     other = Head("other")
     other.card = other.card.model_copy(update={"task": "segmentation"})
-    mixed = ToyPack(**resizing.networks, head=other)
-    with Bench(IMAGE, mixed) as bench, pytest.raises(UserError, match="another question than main"):
+    mixed = ToyBundle(**resizing.networks, head=other)
+    with (
+        Workbench(IMAGE, mixed) as bench,
+        pytest.raises(HrviewerError, match="another question than main"),
+    ):
         bench.run(policy(encoder="resizer"))
     with pytest.raises(ValueError, match="encoder"):
         CompressionParams(encoder="nobody")
@@ -425,17 +431,17 @@ def test_a_resizer_must_be_there_and_main_must_be_asked(resizing) -> None:
 def test_live_cells_share_what_is_encoded() -> None:
     import time
 
-    from hrviewer.engine import Session
+    from hrviewer.engine import LiveSession
 
-    with Bench(picture(900, 1100), pack()) as bench:
+    with Workbench(picture(900, 1100), pack()) as bench:
         found: list[Any] = []
-        session = Session(
-            bench.pyramid, bench.networks, Compression(), CompressionParams(), ready=found.append
+        session = LiveSession(
+            bench.pyramid, bench.networks, Compression(), CompressionParams(), on_cell=found.append
         )
         try:
-            session.look_at(Rect(0, 0, 900, 1100), 1.0)
+            session.follow_view(Rect(0, 0, 900, 1100), 1.0)
             end = time.monotonic() + 30
-            while not session.idle():
+            while not session.is_idle():
                 assert time.monotonic() < end
                 time.sleep(0.005)
             assert session.error is None
@@ -444,18 +450,18 @@ def test_live_cells_share_what_is_encoded() -> None:
     encoded = [
         look
         for cell in found
-        for request, looks in cell.seen
+        for request, looks in cell.results
         for look in looks
-        if isinstance(look, Seen) and look.role == "encoder"
+        if isinstance(look, InferenceResult) and look.role == "encoder"
     ]
     assert bench.pack.networks["encoder"].looked == len({look.patch.core for look in encoded})
-    total = sum(float(cell.answer.estimate[0]) for cell in found)
+    total = sum(float(cell.estimate.values[0]) for cell in found)
     assert total == pytest.approx(picture(900, 1100)[..., 0].sum() / 255, rel=1e-4)
 
 
 def test_a_head_that_may_not_begin_everywhere_needs_codes_from_a_period_before() -> None:
     head = Head()
     head.halo = 3
-    assert _around(head) == 3
+    assert _head_context(head) == 3
     head.period = 4
-    assert _around(head) == 7
+    assert _head_context(head) == 7

@@ -9,14 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, maximum_filter
-from toys import FLOPS, Bench, Bright, Kept, ToyPack, blocks, card, picture
+from toys import FLOPS, Bright, RecordingSink, ToyBundle, Workbench, blocks, card, picture
 
-from hrviewer.engine import Budget, Looker, build_scene, drive, empty_record
-from hrviewer.errors import UserError
+from hrviewer.engine import Budget, InferencePipeline, build_context, empty_record, run_plan
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect
-from hrviewer.strategies import Look, Result, Role, Scene, Show, Warp, get_strategy
-from hrviewer.strategies.nonuniform.allocation import Sharpness, cut
-from hrviewer.strategies.nonuniform.importance import drawn, kernel_density, looked
+from hrviewer.strategies import (
+    ModelInfo,
+    PatchRequest,
+    PlanContext,
+    Publish,
+    Response,
+    WarpRequest,
+    get_strategy,
+)
+from hrviewer.strategies.nonuniform.allocation import PixelDensity, partition
+from hrviewer.strategies.nonuniform.importance import (
+    kernel_density,
+    prior_importance,
+    scout_importance,
+)
 
 
 class Blobs(Bright):
@@ -61,27 +73,29 @@ def run(image, pack=None, name="nonuniform", *, share=0.1, region=None, hints=No
     """Carry a strategy out; return its answer, what was recorded, and the requests."""
     asked = []
     strategy = get_strategy(name)
-    with Bench(image, pack) as bench:
+    with Workbench(image, pack) as bench:
         area = (region or bench.pyramid.rect).area
-        scene, _, _ = build_scene(
+        scene, _, _ = build_context(
             bench.pyramid,
             bench.networks,
             strategy,
             region=region,
             budget=Budget(share * area * FLOPS, "flops"),
-            hints=hints,
+            priors=hints,
         )
-        sink = Kept(empty_record(bench.pyramid, bench.networks, scene.native))
-        looker = Looker(bench.pyramid, bench.networks, bench.device, scene.region)
+        sink = RecordingSink(empty_record(bench.pyramid, bench.networks, scene.native_scale))
+        looker = InferencePipeline(bench.pyramid, bench.networks, bench.device, scene.region)
         plan = strategy.plan(scene, strategy.Params(**params))
-        answer = drive(plan, looker, sink, budget=scene.budget, watch=asked.append)
-    requests = [update for update in asked if isinstance(update, Look | Warp | Show)]
+        answer = run_plan(plan, looker, sink, budget=scene.budget, on_event=asked.append)
+    requests = [
+        update for update in asked if isinstance(update, PatchRequest | WarpRequest | Publish)
+    ]
     return answer, sink.record, requests
 
 
 def pixels(request):
     """Network pixels of a request to main, by the core that they speak of."""
-    if isinstance(request, Warp):
+    if isinstance(request, WarpRequest):
         return [(request.core, math.prod(request.shape))]
     return [(patch.core, patch.core.area / patch.scale**2) for patch in request.patches]
 
@@ -97,24 +111,24 @@ def test_it_counts_what_uniform_shrinking_loses():
     image, points = dots()
     errors = {}
     for name in ("uniform", "nonuniform"):
-        answer, record, _ = run(image, ToyPack(main=Blobs()), name)
-        assert record.ledger.total.flops <= 0.1 * image[..., 0].size * FLOPS * (1 + 1e-9)
+        answer, record, _ = run(image, ToyBundle(main=Blobs()), name)
+        assert record.cost_map.total.flops <= 0.1 * image[..., 0].size * FLOPS * (1 + 1e-9)
         map_ = np.nan_to_num(record.output.values[0]).reshape(8, 32, 8, 32).sum((1, 3))
         truth = np.histogramdd(points, [np.linspace(0, 1024, 9)] * 2)[0]
-        errors[name] = abs(answer.estimate[0] - len(points)), abs(map_ - truth).sum()
-        assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], rel=1e-3)
+        errors[name] = abs(answer.values[0] - len(points)), abs(map_ - truth).sum()
+        assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-3)
     assert errors["nonuniform"][0] < 0.5 * errors["uniform"][0]
     assert errors["nonuniform"][1] < 0.5 * errors["uniform"][1]
 
 
 def test_where_everything_is_alike_it_is_uniform():
     image = np.full((1024, 1024, 3), 80, np.uint8)
-    _, _, requests = run(image, ToyPack(main=Bright()))
-    assert not any(isinstance(request, Warp) for request in requests)
+    _, _, requests = run(image, ToyBundle(main=Bright()))
+    assert not any(isinstance(request, WarpRequest) for request in requests)
     scales = {
         patch.scale
         for r in requests
-        if isinstance(r, Look) and r.role == "main"
+        if isinstance(r, PatchRequest) and r.role == "main"
         for patch in r.patches
     }
     assert max(scales) / min(scales) < 1.2
@@ -128,15 +142,15 @@ def test_where_everything_is_alike_it_is_uniform():
 def test_a_scout_is_seen_at_its_scale_and_followed(variance):
     image = np.full((1024, 1536, 3), 20, np.uint8)
     image[600:700, 1000:1150] = 250
-    _, record, requests = run(image, ToyPack(main=Bright(), scout=Scout(variance)))
+    _, record, requests = run(image, ToyBundle(main=Bright(), scout=Scout(variance)))
     scouted = [r for r in requests if getattr(r, "role", "") == "scout"]
     assert {patch.scale for r in scouted for patch in r.patches} == {8.0}
-    cost = record.ledger.map[0] / record.ledger.cell**2
+    cost = record.cost_map.values[0] / record.cost_map.cell**2
     assert cost[38:43, 64:70].mean() > 0.5 * FLOPS
     assert np.median(cost) < 0.1 * FLOPS
     # Nothing is seen more sharply than it is.
     for request in requests:
-        if isinstance(request, Warp):
+        if isinstance(request, WarpRequest):
             steps = (
                 np.diff(request.grid[..., 0], axis=0).min(),
                 np.diff(request.grid[..., 1], axis=1).min(),
@@ -151,9 +165,9 @@ def test_built_in_interest(name):
     rng = np.random.default_rng(0)
     image = np.full((1024, 1024, 3), 250, np.uint8)
     image[512:768, :256] = rng.integers(0, 255, (256, 256, 3))
-    _, record, requests = run(image, ToyPack(main=Bright()), interest=name)
+    _, record, requests = run(image, ToyBundle(main=Bright()), interest=name)
     assert any(getattr(r, "role", "") == f"@{name}" for r in requests)
-    cost = record.ledger.map[0]
+    cost = record.cost_map.values[0]
     assert cost[34:46, 2:14].mean() > 4 * cost[:, 32:].mean()
 
 
@@ -162,12 +176,12 @@ def test_what_was_drawn_and_what_was_seen_lead():
     hint = np.zeros((64, 64))
     hint[8:16, 40:48] = 2.0
     for name, source in (("saliency", "drawn"), ("density", "seen")):
-        _, record, requests = run(image, ToyPack(main=Bright()), hints={name: hint})
+        _, record, requests = run(image, ToyBundle(main=Bright()), hints={name: hint})
         assert all(getattr(r, "role", "main") == "main" for r in requests)
-        cost = record.ledger.map[0]
+        cost = record.cost_map.values[0]
         assert cost[9:15, 41:47].mean() > 5 * cost[32:].mean()
-        with pytest.raises(UserError, match="choose another interest"):
-            run(image, ToyPack(main=Bright()), interest=source)
+        with pytest.raises(HrviewerError, match="choose another interest"):
+            run(image, ToyBundle(main=Bright()), interest=source)
 
 
 @pytest.mark.parametrize("region", [None, Rect(37, 50, 611, 500), Rect(3, 5, 40, 30)])
@@ -180,11 +194,11 @@ def test_the_region_is_seen_once_within_the_budget(region, share):
     assert sum((core & area).area for core in found) == area.area
     assert len(set(found)) == len(found)
     assert all(core in area for core in found)
-    assert record.ledger.total.flops <= share * area.area * FLOPS * (1 + 1e-9)
+    assert record.cost_map.total.flops <= share * area.area * FLOPS * (1 + 1e-9)
     want = image[area.y : area.y1, area.x : area.x1, 0].sum() / 255
     if share == 2.0 and area.h > 40:  # at full resolution
-        assert answer.estimate[0] == pytest.approx(want, rel=0.03)
-    shown = [r for r in requests if isinstance(r, Show) and r.kind == "saliency"]
+        assert answer.values[0] == pytest.approx(want, rel=0.03)
+    shown = [r for r in requests if isinstance(r, Publish) and r.kind == "saliency"]
     assert len(shown) == 1
     assert shown[0].map.max() == pytest.approx(1)
 
@@ -192,14 +206,14 @@ def test_the_region_is_seen_once_within_the_budget(region, share):
 def test_a_small_image_is_one_warp():
     image = picture(600, 600)
     image[200:320, 300:420] = np.random.default_rng(0).integers(0, 255, (120, 120, 3))
-    _, _, requests = run(image, ToyPack(main=Bright()))
+    _, _, requests = run(image, ToyBundle(main=Bright()))
     assert [rect.astuple() for rect, _ in cores(requests)] == [(0, 0, 600, 600)]
 
 
 def test_separable_grids_are_separable():
     image, _ = dots()
-    _, _, requests = run(image, ToyPack(main=Bright()), separable=True)
-    grids = [r.grid for r in requests if isinstance(r, Warp)]
+    _, _, requests = run(image, ToyBundle(main=Bright()), separable=True)
+    grids = [r.grid for r in requests if isinstance(r, WarpRequest)]
     assert grids
     for grid in grids:
         assert np.ptp(grid[..., 0], axis=1).max() < 1e-12
@@ -212,34 +226,34 @@ def test_a_network_of_one_size_always_has_it():
         update={"input": main.card.input.model_copy(update={"fixed": True})}
     )
     image, _ = dots()
-    answer, _, requests = run(image, ToyPack(main=main), context=4)
-    shapes = {r.shape for r in requests if isinstance(r, Warp)}
+    answer, _, requests = run(image, ToyBundle(main=main), context=4)
+    shapes = {r.shape for r in requests if isinstance(r, WarpRequest)}
     assert shapes == {(64, 64)}
     assert sum(core.area for core, _ in cores(requests)) == 1024 * 1024
-    assert np.isfinite(answer.estimate).all()
+    assert np.isfinite(answer.values).all()
 
 
 # What may go wrong.
 
 
 def test_a_budget_for_nothing_is_refused():
-    with pytest.raises(UserError, match="raise the budget"):
-        run(picture(64, 64), ToyPack(main=Bright()), share=1e-4, hints={"saliency": np.eye(8)})
+    with pytest.raises(HrviewerError, match="raise the budget"):
+        run(picture(64, 64), ToyBundle(main=Bright()), share=1e-4, hints={"saliency": np.eye(8)})
 
 
 def test_a_budget_that_ends_is_said():
     strategy = get_strategy("nonuniform")
-    role = Role(card("net"), 4, 0, lambda h, w: FLOPS * h * w)
-    scene = Scene(
+    role = ModelInfo(card("net"), 4, 0, lambda h, w: FLOPS * h * w)
+    scene = PlanContext(
         (900, 900), (1.0,), None, Rect(0, 0, 900, 900), 1.0, {"main": role}, 5e6,
-        hints={"saliency": np.eye(30)},
+        priors={"saliency": np.eye(30)},
     )  # fmt: skip
     plan = strategy.plan(scene, strategy.Params())
-    assert isinstance(next(plan), Show)
-    request = plan.send(Result())
-    assert isinstance(request, Look | Warp)
+    assert isinstance(next(plan), Publish)
+    request = plan.send(Response())
+    assert isinstance(request, PatchRequest | WarpRequest)
     with pytest.raises(StopIteration) as end:
-        plan.send(Result(stop=True))
+        plan.send(Response(stop=True))
     assert end.value.value.estimate is None
     assert "budget" in end.value.value.note
 
@@ -252,11 +266,11 @@ def test_pieces_cover_a_region_once(h, w, seed, step):
     rng = np.random.default_rng(seed)
     region = Rect(seed * 7, seed * 3, h, w)
     values = np.clip(rng.uniform(0, 1, (-(-h // 64), -(-w // 64))) ** 6, 1 / 64, 1)
-    leaves = list(cut(Sharpness(region, 64, values), 2048, 256, 1024, step))
+    leaves = list(partition(PixelDensity(region, 64, values), 2048, 256, 1024, step))
     assert sum(leaf.rect.area for leaf in leaves) == region.area
     assert all(leaf.rect in region and not leaf.rect.empty for leaf in leaves)
     assert len({leaf.rect for leaf in leaves}) == len(leaves)
-    sides = [max(leaf.rect.h, leaf.rect.w) * math.sqrt(leaf.sharpness) for leaf in leaves]
+    sides = [max(leaf.rect.h, leaf.rect.w) * math.sqrt(leaf.density) for leaf in leaves]
     assert max(sides) < 1024 + 2 * step + 64
 
 
@@ -269,22 +283,26 @@ class Given:
 
 
 def test_interest_in_a_density_is_its_spread():
-    role = Role(card("net", variance=True), 4, 0, lambda h, w: 1.0)
+    role = ModelInfo(card("net", variance=True), 4, 0, lambda h, w: 1.0)
     both = np.stack([np.full((4, 4), 9.0), np.arange(16.0).reshape(4, 4)]).astype(np.float32)
-    found = looked(role, [Given((0.0, 0.0, 128.0, 128.0), both)], Rect(0, 0, 128, 128), 32)
+    found = scout_importance(
+        role, [Given((0.0, 0.0, 128.0, 128.0), both)], Rect(0, 0, 128, 128), 32
+    )
     np.testing.assert_allclose(found.values, np.sqrt(np.arange(16.0) / 15).reshape(4, 4))
     # Without variances, a Poisson's.
-    role = Role(card("net"), 4, 0, lambda h, w: 1.0)
-    found = looked(role, [Given((0.0, 0.0, 128.0, 128.0), both[1:])], Rect(0, 0, 128, 128), 64)
+    role = ModelInfo(card("net"), 4, 0, lambda h, w: 1.0)
+    found = scout_importance(
+        role, [Given((0.0, 0.0, 128.0, 128.0), both[1:])], Rect(0, 0, 128, 128), 64
+    )
     sums = both[1].reshape(2, 2, 2, 2).sum((1, 3))
     np.testing.assert_allclose(found.values, np.sqrt(sums / sums.max()))
 
 
 def test_failed_looks_leave_a_blank():
-    role = Role(card("net"), 4, 0, lambda h, w: 1.0)
+    role = ModelInfo(card("net"), 4, 0, lambda h, w: 1.0)
     blank = Given((0.0, 0.0, 64.0, 64.0), np.full((1, 1, 1), np.nan, np.float32))
     seen = Given((0.0, 64.0, 64.0, 64.0), np.ones((1, 2, 2), np.float32))
-    found = looked(role, [blank, seen], Rect(0, 0, 64, 128), 32)
+    found = scout_importance(role, [blank, seen], Rect(0, 0, 64, 128), 32)
     np.testing.assert_array_equal(found.values, [[0, 0, 1, 1], [0, 0, 1, 1]])
 
 
@@ -292,7 +310,7 @@ def test_a_kernel_density_is_a_sum_of_gaussians():
     image = Rect(0, 0, 640, 640)
     hint = np.zeros((40, 40))
     hint[20, 12] = hint[20, 28] = 1
-    found = kernel_density(drawn(hint, image, image, 16), 48.0).values
+    found = kernel_density(prior_importance(hint, image, image, 16), 48.0).values
     at = np.arange(40)
     bump = sum(
         np.exp(-((at[:, None] - 20) ** 2 + (at[None, :] - x) ** 2) / (2 * 3.0**2)) for x in (12, 28)
@@ -302,5 +320,5 @@ def test_a_kernel_density_is_a_sum_of_gaussians():
 
 def test_hints_cover_the_whole_image():
     hint = np.arange(16.0).reshape(4, 4)
-    part = drawn(hint, Rect(0, 0, 400, 400), Rect(200, 100, 200, 200), 100)
+    part = prior_importance(hint, Rect(0, 0, 400, 400), Rect(200, 100, 200, 200), 100)
     np.testing.assert_allclose(part.values, hint[2:, 1:3] / hint[2:, 1:3].max())

@@ -9,10 +9,10 @@ import pytest
 
 from hrviewer.strategies.estimation.regression import (
     PRIOR,
-    Factor,
+    CalibrationFactor,
     calibrate,
-    inclusion,
-    want_of_context,
+    context_error,
+    inclusion_probabilities,
 )
 from hrviewer.strategies.estimation.sampling import draw, probabilities
 
@@ -27,11 +27,11 @@ def test_how_likely_a_place_is_to_be_drawn() -> None:
     often = np.zeros(40)
     for _ in range(8000):
         often[draw(p, 12, rng)] += 1 / 8000
-    likely = inclusion(p, 12)
+    likely = inclusion_probabilities(p, 12)
     assert likely.sum() == pytest.approx(12, rel=1e-9)
     np.testing.assert_allclose(likely, often, atol=0.025)
-    assert (inclusion(p, 40) == 1).all()
-    assert (inclusion(p, 0) == 0).all()
+    assert (inclusion_probabilities(p, 40) == 1).all()
+    assert (inclusion_probabilities(p, 0) == 0).all()
 
 
 def test_no_look_says_nothing_new() -> None:
@@ -70,18 +70,21 @@ def test_looks_that_are_sure_decide_alone() -> None:
 
 def test_the_interval_is_that_of_a_sum() -> None:
     known, guess, spread = 10.0, column(3, 5), np.array([1.0, 2.0])
-    low, high = Factor(np.array([0.9]), np.array([0.1])).interval(known, guess, spread)
+    low, high = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(known, guess, spread)
     half = 1.959964 * math.sqrt((8 * 0.1) ** 2 + 5)
     assert (low + high) / 2 == pytest.approx(10 + 7.2)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-5)
     # What was seen with less context than its network sees may be off by a hundredth.
-    wider = Factor(np.array([0.9]), np.array([0.1])).interval(
-        known, guess, spread, want_of_context(32, 96)
+    wider = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(
+        known, guess, spread, context_error(32, 96)
     )
     assert wider == pytest.approx((low - 0.1, high + 0.1))
-    assert want_of_context(96, 96) == 0
+    assert context_error(96, 96) == 0
     # Nothing is less than what was seen.
-    assert Factor(np.array([0.0]), np.array([1.0])).interval(known, guess, spread)[0] == known
+    assert (
+        CalibrationFactor(np.array([0.0]), np.array([1.0])).interval(known, guess, spread)[0]
+        == known
+    )
 
 
 @pytest.mark.parametrize("worth", [0.5, 1.0, 1.6])
@@ -94,7 +97,9 @@ def test_over_many_runs_it_finds_the_factor_and_covers(worth: float) -> None:
     for _ in range(runs):
         values = np.maximum(worth * guess + spread[:, None] * rng.normal(size=(600, 1)), 0)
         drawn = draw(p, 60, rng)
-        found = calibrate(guess[drawn], values[drawn], inclusion(p, 60)[drawn], spread[drawn])
+        found = calibrate(
+            guess[drawn], values[drawn], inclusion_probabilities(p, 60)[drawn], spread[drawn]
+        )
         rest = np.setdiff1d(np.arange(600), drawn)
         known, total = float(values[drawn].sum()), float(values.sum())
         off.append(known + float(guess[rest].sum() * found.value[0]) - total)

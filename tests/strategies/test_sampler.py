@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hrviewer.strategies.nonuniform.grid_sampler import (
-    attract,
-    boxes_back,
     forward,
+    forward_boxes,
+    grid_from_saliency,
     inverse,
-    peak,
-    relax,
+    limit_magnification,
+    max_magnification,
 )
 
 EVEN = np.stack(np.meshgrid(*[np.linspace(0, 1, 31)] * 2, indexing="ij"), axis=-1)
@@ -48,13 +48,13 @@ def folds(grid):
 @pytest.mark.parametrize("separable", [False, True])
 @pytest.mark.parametrize("padding", ["reflect", "edge"])
 def test_an_even_saliency_changes_nothing(separable, padding):
-    grid = attract(np.full((31, 31), 0.3), separable=separable, padding=padding)
+    grid = grid_from_saliency(np.full((31, 31), 0.3), separable=separable, padding=padding)
     np.testing.assert_allclose(grid, EVEN, atol=1e-6)
 
 
 @given(st.one_of(saliencies, blocky), st.sampled_from([4.0, 13.0, 20.0]), st.booleans())
 def test_no_saliency_folds_the_picture(saliency, fwhm, separable):
-    grid = attract(saliency, fwhm, separable=separable)
+    grid = grid_from_saliency(saliency, fwhm, separable=separable)
     assert (np.diff(grid[..., 0], axis=0) > 0).all()
     assert (np.diff(grid[..., 1], axis=1) > 0).all()
     assert folds(grid) > 0
@@ -67,8 +67,8 @@ def test_no_saliency_folds_the_picture(saliency, fwhm, separable):
 
 def test_replication_loses_the_border_that_reflection_keeps():
     saliency = spot(12, 12, 6, low=1e-3)
-    cropped = attract(saliency, padding="edge")
-    kept = attract(saliency)
+    cropped = grid_from_saliency(saliency, padding="edge")
+    kept = grid_from_saliency(saliency)
     assert np.ptp(cropped[..., 0]) < 0.9
     assert np.ptp(kept[..., 0]) == pytest.approx(1)
 
@@ -89,26 +89,26 @@ def test_it_is_the_sum_of_the_paper():
                 (weight * at[:, None]).sum() / weight.sum() / 8,
                 (weight * at[None, :]).sum() / weight.sum() / 8,
             )
-    np.testing.assert_allclose(attract(saliency, 5.0), slow, atol=1e-12)
+    np.testing.assert_allclose(grid_from_saliency(saliency, 5.0), slow, atol=1e-12)
 
 
 def test_interest_is_magnified():
-    grid = attract(spot())
+    grid = grid_from_saliency(spot())
     _, areas = inverse(grid, np.array([8.0 / 30]), np.array([26.0 / 30]))
     assert areas[0, 0] > 4
-    assert peak(grid) > 2
+    assert max_magnification(grid) > 2
 
 
 def test_a_grid_is_relaxed_to_what_may_be_magnified():
-    grid = attract(spot())
-    assert peak(relax(grid, 1.5)) == pytest.approx(1.5)
-    np.testing.assert_allclose(relax(grid, 1.0), EVEN, atol=1e-12)
-    assert relax(grid, 100) is grid
+    grid = grid_from_saliency(spot())
+    assert max_magnification(limit_magnification(grid, 1.5)) == pytest.approx(1.5)
+    np.testing.assert_allclose(limit_magnification(grid, 1.0), EVEN, atol=1e-12)
+    assert limit_magnification(grid, 100) is grid
 
 
 @given(blocky, st.integers(0, 1000))
 def test_there_and_back_again(saliency, seed):
-    grid = attract(saliency)
+    grid = grid_from_saliency(saliency)
     rng = np.random.default_rng(seed)
     ys, xs = np.sort(rng.uniform(0, 1, 17)), np.sort(rng.uniform(0, 1, 23))
     places, areas = inverse(grid, ys, xs)
@@ -118,7 +118,7 @@ def test_there_and_back_again(saliency, seed):
 
 
 def test_the_jacobian_is_that_of_finite_differences():
-    grid = attract(spot())
+    grid = grid_from_saliency(spot())
     y, x, e = 0.31, 0.77, 1e-6
     _, areas = inverse(grid, np.array([y]), np.array([x]))
     near = [
@@ -141,9 +141,9 @@ def test_what_a_grid_does_not_reach_is_nowhere():
 
 
 def test_boxes_go_back_with_their_corners():
-    grid = attract(spot(), separable=True)
+    grid = grid_from_saliency(spot(), separable=True)
     boxes = np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0]])
-    back = boxes_back(grid, boxes)
+    back = forward_boxes(grid, boxes)
     low = forward(grid, boxes[:, :2])
     high = forward(grid, boxes[:, :2] + boxes[:, 2:])
     np.testing.assert_allclose(back, np.concatenate([low, high - low], axis=1))
@@ -155,6 +155,6 @@ def test_boxes_go_back_with_their_corners():
 
 def test_saliencies_must_be_positive_squares():
     with pytest.raises(ValueError, match="positive"):
-        attract(np.zeros((5, 5)))
+        grid_from_saliency(np.zeros((5, 5)))
     with pytest.raises(ValueError, match="rows"):
-        attract(np.ones((5, 6)))
+        grid_from_saliency(np.ones((5, 6)))

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import Bench, Blurred, Bright, ToyPack, blocks, picture
+from toys import Blurred, Bright, ToyBundle, Workbench, blocks, picture
 
-from hrviewer.engine.plan_setup import build_scene
+from hrviewer.engine.plan_setup import build_context
 from hrviewer.models import builtin
-from hrviewer.models.probe import settle
-from hrviewer.strategies import Answer, Look, Plan, Scene, get_strategy
+from hrviewer.models.probe import validate_network
+from hrviewer.strategies import Estimate, PatchRequest, Plan, PlanContext, get_strategy
 from hrviewer.strategies.scanner import Scanner, ScannerParams
 
 
@@ -33,8 +33,8 @@ class Unsure(Bright):
         return np.concatenate([found, 16 - found], axis=1)
 
 
-def policy(**params: Any) -> Callable[[Scene], Plan]:
-    def scan(scene: Scene) -> Plan:
+def policy(**params: Any) -> Callable[[PlanContext], Plan]:
+    def scan(scene: PlanContext) -> Plan:
         return Scanner().plan(scene, ScannerParams(**params))
 
     return scan
@@ -42,14 +42,14 @@ def policy(**params: Any) -> Callable[[Scene], Plan]:
 
 def scan(
     image: NDArray[Any], scanner: Bright, budget: float = float("inf"), **params: Any
-) -> tuple[Answer, list[Look], Any, Bright]:
+) -> tuple[Estimate, list[PatchRequest], Any, Bright]:
     main = Bright()
-    asked: list[Look] = []
-    with Bench(image, ToyPack(main=main, scanner=scanner)) as bench:
+    asked: list[PatchRequest] = []
+    with Workbench(image, ToyBundle(main=main, scanner=scanner)) as bench:
         answer, record, _ = bench.run(
             policy(**params),
             budget=budget,
-            watch=lambda update: asked.append(update) if isinstance(update, Look) else None,
+            watch=lambda update: asked.append(update) if isinstance(update, PatchRequest) else None,
         )
     assert answer is not None
     return answer, asked, record, main
@@ -62,7 +62,7 @@ def total(image: NDArray[Any]) -> float:
 def test_a_scanner_that_is_right_gives_the_exhaustive_count() -> None:
     image = picture(192, 256)
     answer, asked, record, main = scan(image, Bright("scanner"), share=0.25, sample=4)
-    assert answer.estimate == pytest.approx([total(image)], rel=1e-6)
+    assert answer.values == pytest.approx([total(image)], rel=1e-6)
     # It says nothing of its doubt: counts are taken to vary as chance events do.
     seen = [row.value for row in record.patches if row.role == "main"]
     rest, drawn = total(image) - sum(seen), sum(seen[3:])
@@ -96,29 +96,29 @@ def test_doubt_flags_what_the_scanner_is_least_sure_of() -> None:
 def test_all_looked_at_closer_is_patches() -> None:
     image = picture(200, 260)
     answer, _, _, _ = scan(image, Dim("scanner"), share=1, sample=0)
-    assert answer.estimate == pytest.approx([total(image)], rel=1e-6)
+    assert answer.values == pytest.approx([total(image)], rel=1e-6)
 
 
 def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
     image = picture(256, 256)
     image[:64] = image[:64] // 8
-    with Bench(image, ToyPack(main=Bright(), scanner=Dim("scanner"))) as bench:
+    with Workbench(image, ToyBundle(main=Bright(), scanner=Dim("scanner"))) as bench:
         found, covered = [], 0
-        scene, _, _ = build_scene(bench.pyramid, bench.networks, get_strategy("scanner"))
+        scene, _, _ = build_context(bench.pyramid, bench.networks, get_strategy("scanner"))
         for seed in range(120):
 
-            def seeded(scene: Scene, seed: int = seed) -> Plan:
+            def seeded(scene: PlanContext, seed: int = seed) -> Plan:
                 drawn = type(scene)(
-                    scene.shape, scene.downsamples, scene.pixel_size, scene.region, scene.native,
-                    scene.roles, scene.budget, seed,
+                    scene.shape, scene.downsamples, scene.pixel_size, scene.region, scene.native_scale,
+                    scene.models, scene.budget, seed,
                 )  # fmt: skip
                 return Scanner().plan(drawn, ScannerParams(share=0.1, sample=6))
 
             answer, _, _ = bench.run(seeded)
             assert answer is not None
-            assert answer.estimate is not None
+            assert answer.values is not None
             assert answer.interval is not None
-            found.append(float(answer.estimate[0]))
+            found.append(float(answer.values[0]))
             covered += answer.interval[0] <= total(image) <= answer.interval[1]
     # It sees half of what there is; that it was thought to be worth more costs next to nothing.
     assert np.mean(found) == pytest.approx(total(image), rel=2e-3)
@@ -138,7 +138,7 @@ def test_background_is_not_scanned_and_nothing_is_lost() -> None:
     skipped = 16 * 256 - len(scanned)
     assert skipped >= 239 * 16
     assert f"{skipped} tiles of background skipped" in answer.note
-    assert answer.estimate == pytest.approx([1024 * 1024 * 150 / 255], rel=1e-5)
+    assert answer.values == pytest.approx([1024 * 1024 * 150 / 255], rel=1e-5)
     assert asked[0].role == "@foreground"
 
 
@@ -176,11 +176,11 @@ def test_a_same_padding_scanner_from_outside_loses_the_border_it_made_up() -> No
     params = {"share": 0, "sample": 0, "tile": 32}
     _, _, record, _ = scan(image, scanner, **params)
     assert np.abs(record.output.values - whole).max() > 0.1
-    settle(scanner)  # as every network is, when it is loaded
+    validate_network(scanner)  # as every network is, when it is loaded
     assert scanner.halo == 16
     answer, _, record, _ = scan(image, scanner, **params)
     np.testing.assert_allclose(record.output.values, whole, atol=1e-5)
-    assert answer.estimate == pytest.approx([whole.sum()], rel=1e-6)
+    assert answer.values == pytest.approx([whole.sum()], rel=1e-6)
 
 
 def test_denser_is_the_mean_of_the_shifts() -> None:
@@ -191,7 +191,7 @@ def test_denser_is_the_mean_of_the_shifts() -> None:
     wide = np.lib.stride_tricks.sliding_window_view(around, (4, 4))[::2, ::2].sum((2, 3)) / 4
     expected = wide.reshape(50, 2, 65, 2).sum((1, 3))  # main's cells are twice as wide
     np.testing.assert_allclose(record.output.values[0], expected, rtol=1e-5)
-    assert answer.estimate == pytest.approx([wide.sum()], rel=1e-5)
+    assert answer.values == pytest.approx([wide.sum()], rel=1e-5)
 
 
 def test_a_glance_that_failed_is_no_background(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,4 +202,4 @@ def test_a_glance_that_failed_is_no_background(monkeypatch: pytest.MonkeyPatch) 
     image = np.full((192, 256, 3), 255, np.uint8)
     answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
     assert [len(look.patches) for look in asked if look.role == "scanner"] == [12]
-    assert answer.estimate == pytest.approx([192 * 256], rel=1e-6)
+    assert answer.values == pytest.approx([192 * 256], rel=1e-6)

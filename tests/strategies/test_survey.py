@@ -11,15 +11,15 @@ from scipy import stats
 
 from hrviewer.strategies.estimation.intervals import asymptotic, betting, student
 from hrviewer.strategies.estimation.sampling import (
-    Survey,
+    SamplingEstimator,
     draw,
     expected_variance,
     expected_weights,
     probabilities,
-    strata,
+    stratify,
 )
-from hrviewer.strategies.estimation.two_phase import pace
-from hrviewer.strategies.tiling import ROUND
+from hrviewer.strategies.estimation.two_phase import batch_size
+from hrviewer.strategies.tiling import BATCH_SIZE
 
 HELD = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])
 GUESS = np.array([[2.0, 1.0], [0.5, 0.0], [4.0, 0.5], [1.0, 1.0], [6.0, 0.2]])
@@ -27,7 +27,7 @@ SPREAD = np.array([1.0, 0.2, 2.0, 0.5, 1.5])
 
 
 def survey(draws, seed=0, **more):
-    return Survey(GUESS, SPREAD, draws, np.random.default_rng(seed), **more)
+    return SamplingEstimator(GUESS, SPREAD, draws, np.random.default_rng(seed), **more)
 
 
 def answered(order, rounds=1, **more):
@@ -113,20 +113,20 @@ def test_who_saw_everything_is_sure(bound):
     made = answered(range(5), 2, bound=bound)
     assert made.complete
     np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
-    assert made.fixed == made.anytime == pytest.approx((HELD.sum(), HELD.sum()))
+    assert made.fixed == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
 
 
 def test_a_right_guess_is_right_at_once():
-    made = Survey(HELD, SPREAD, 3, np.random.default_rng(0))
+    made = SamplingEstimator(HELD, SPREAD, 3, np.random.default_rng(0))
     made.add(HELD[made.order])
     np.testing.assert_allclose(made.estimate, HELD.sum(axis=0))
     np.testing.assert_allclose(made.factor, 1)
-    low, high = made.fixed
+    low, high = made.fixed_interval
     assert high - low < 1e-9
 
 
 def test_scores_learn_what_they_are_worth():
-    made = Survey(HELD / 7, SPREAD, 4, np.random.default_rng(0), counts=False)
+    made = SamplingEstimator(HELD / 7, SPREAD, 4, np.random.default_rng(0), calibrated=False)
     made.add(HELD[made.order])
     np.testing.assert_allclose(made.factor, 7)
 
@@ -135,7 +135,7 @@ def test_nothing_drawn_leaves_the_guess():
     made = survey(3)
     np.testing.assert_allclose(made.estimate, GUESS.sum(axis=0))
     assert made.fixed is None
-    assert made.anytime is None
+    assert made.anytime_interval is None
 
 
 # Strata.
@@ -147,13 +147,13 @@ def test_strata_are_neighbours_of_the_same_probability():
     rng = np.random.default_rng(0)
     where = np.argwhere(np.ones((24, 40)))
     p = probabilities(rng.gamma(1, 1, len(where)), 0.1)
-    of = strata(p, where, 6)
+    of = stratify(p, where, 6)
     assert sorted(set(of)) == list(range(6))
     for h in range(6):
         assert p[of == h].sum() == pytest.approx(1 / 6, abs=2 * p.max())
     near = sum((of.reshape(24, 40)[:, 1:] == of.reshape(24, 40)[:, :-1]).ravel())
     assert near > 0.9 * 24 * 39
-    assert strata(np.array([0.98, 0.01, 0.01]), ROW[:3], 2).tolist() == [0, 1, 1]
+    assert stratify(np.array([0.98, 0.01, 0.01]), ROW[:3], 2).tolist() == [0, 1, 1]
 
 
 @pytest.mark.parametrize("bites", [1, 2, 3])
@@ -188,10 +188,13 @@ def test_who_saw_every_stratum_is_sure(bound):
     assert sorted(made.order) == list(range(5))
     for i in range(5):
         made.add(HELD[made.order[i : i + 1]])
-        assert made.anytime is None or made.anytime[0] <= HELD.sum() <= made.anytime[1]
+        assert (
+            made.anytime_interval is None
+            or made.anytime_interval[0] <= HELD.sum() <= made.anytime_interval[1]
+        )
     assert made.complete
     np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
-    assert made.fixed == made.anytime == pytest.approx((HELD.sum(), HELD.sum()))
+    assert made.fixed == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
 
 
 def test_strata_help_where_a_scout_is_wrong_about_a_neighbourhood():
@@ -205,14 +208,14 @@ def test_strata_help_where_a_scout_is_wrong_about_a_neighbourhood():
     for parts in (1, 4):
         estimates = []
         for seed in range(runs):
-            made = Survey(
+            made = SamplingEstimator(
                 guess[:, None], spread, 96, np.random.default_rng([9, seed]),
-                where=where, parts=parts,
+                positions=where, strata=parts,
             )  # fmt: skip
             assert len(made.order) == 96
             made.add(held[made.order, None])
             estimates.append(made.estimate[0])
-            low, high = made.fixed
+            low, high = made.fixed_interval
             covered += parts == 4 and low <= held.sum() <= high
         found[parts] = np.array(estimates)
     assert found[4].std() < 0.85 * found[1].std()
@@ -278,15 +281,15 @@ def test_intervals_cover_as_they_say(draws, counts):
     total, runs = held.sum(), 2000
     errors, halves, covered, always = [], [], 0, 0
     for seed in range(runs):
-        made = Survey(
-            guess[:, None], spread, draws, np.random.default_rng([7, seed]), counts=counts
+        made = SamplingEstimator(
+            guess[:, None], spread, draws, np.random.default_rng([7, seed]), calibrated=counts
         )
         held_all_along = True
         for i in range(0, draws, 10):
             made.add(held[made.order[i : i + 10], None])
-            if made.anytime is not None:
-                held_all_along &= made.anytime[0] <= total <= made.anytime[1]
-        low, high = made.fixed
+            if made.anytime_interval is not None:
+                held_all_along &= made.anytime_interval[0] <= total <= made.anytime_interval[1]
+        low, high = made.fixed_interval
         errors.append(made.estimate[0] - total)
         halves.append((high - low) / 2)
         covered += low <= total <= high
@@ -303,18 +306,18 @@ def test_the_bounded_interval_covers_at_all_moments():
     total, runs, draws = held.sum(), 2000, 36
     always, narrower = 0, 0
     for seed in range(runs):
-        made = Survey(
+        made = SamplingEstimator(
             guess[:, None],
             spread,
             draws,
             np.random.default_rng([8, seed]),
-            bound=np.full(120, 60.0),
+            upper_bounds=np.full(120, 60.0),
             floor=0.3,
         )
         seen = []
         for i in range(0, draws, 12):
             made.add(held[made.order[i : i + 12], None])
-            seen.append(made.anytime)
+            seen.append(made.anytime_interval)
         always += all(low <= total <= high for low, high in seen)
         widths = [high - low for low, high in seen]
         assert widths == sorted(widths, reverse=True)
@@ -324,4 +327,11 @@ def test_the_bounded_interval_covers_at_all_moments():
 
 
 def test_updates_come_at_a_pace():
-    assert [pace(draws) for draws in (1, 48, 60, 61, 120, 10**6)] == [4, 4, 5, 6, 10, ROUND]
+    assert [batch_size(draws) for draws in (1, 48, 60, 61, 120, 10**6)] == [
+        4,
+        4,
+        5,
+        6,
+        10,
+        BATCH_SIZE,
+    ]

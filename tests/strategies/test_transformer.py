@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from toys import FLOPS, Bench, Bright, Joint, ToyPack, card
+from toys import FLOPS, Bright, Joint, ToyBundle, Workbench, card
 
-from hrviewer.engine import Session, empty_record, paint
-from hrviewer.errors import UserError
+from hrviewer.engine import LiveSession, empty_record, paint_cell
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.models.loaders.torch import TorchNetwork
 from hrviewer.models.transformer import TokenTransformer
-from hrviewer.strategies import Answer, Look, Plan, Scene
+from hrviewer.strategies import Estimate, PatchRequest, Plan, PlanContext
 from hrviewer.strategies.transformer import Transformer, TransformerParams
-from hrviewer.strategies.transformer.tokens import Forest, Mosaic
+from hrviewer.strategies.transformer.tokens import Forest, TokenGrid
 
 
 class Counter(Joint):
@@ -30,7 +30,7 @@ class Counter(Joint):
         super().__init__("transformer", tile=16)
         self.lengths: list[int] = []
 
-    def join(self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0) -> Any:
+    def run_tokens(self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0) -> Any:
         self.looked += len(tokens)
         self.lengths += list(lengths or [len(tokens)])
         cells = tokens[:, 0].reshape(-1, 4, 4, 4, 4).sum((2, 4))
@@ -60,39 +60,39 @@ def red(image: NDArray[np.uint8], rect: Rect | None = None) -> float:
     return float(part[..., 0].astype(np.float64).sum() / 255)
 
 
-def policy(**params: Any) -> Callable[[Scene], Plan]:
-    def look(scene: Scene) -> Plan:
+def policy(**params: Any) -> Callable[[PlanContext], Plan]:
+    def look(scene: PlanContext) -> Plan:
         return Transformer().plan(scene, TransformerParams(**params))
 
     return look
 
 
-def pack(**roles: Any) -> ToyPack:
-    return ToyPack(**{"main": Bright(), "scout": Glance(), "transformer": Counter()} | roles)
+def pack(**roles: Any) -> ToyBundle:
+    return ToyBundle(**{"main": Bright(), "scout": Glance(), "transformer": Counter()} | roles)
 
 
 def run(
-    image: NDArray[Any], toys: ToyPack | None = None, region: Rect | None = None,
+    image: NDArray[Any], toys: ToyBundle | None = None, region: Rect | None = None,
     budget: float = float("inf"), **params: Any,
-) -> tuple[Answer, list[Look], Any]:  # fmt: skip
-    asked: list[Look] = []
-    with Bench(image, toys or pack()) as bench:
+) -> tuple[Estimate, list[PatchRequest], Any]:  # fmt: skip
+    asked: list[PatchRequest] = []
+    with Workbench(image, toys or pack()) as bench:
         answer, record, _ = bench.run(
             policy(**params),
             budget=budget,
             region=region,
-            watch=lambda update: asked.append(update) if isinstance(update, Look) else None,
+            watch=lambda update: asked.append(update) if isinstance(update, PatchRequest) else None,
         )
     assert answer is not None
     return answer, asked, record
 
 
-def tokens(asked: list[Look]) -> list[Any]:
+def tokens(asked: list[PatchRequest]) -> list[Any]:
     looks = [look for look in asked if look.role == "transformer"]
     return [patch for look in looks for patch in look.patches if not patch.core.empty]
 
 
-def leaves(asked: list[Look]) -> list[Rect]:
+def leaves(asked: list[PatchRequest]) -> list[Rect]:
     """Return the squares that were asked about, but for those that were split after all."""
     cores = {patch.core for patch in tokens(asked)}
 
@@ -111,7 +111,7 @@ def leaves(asked: list[Look]) -> list[Rect]:
 @pytest.mark.parametrize("threshold", [0.02, 0.3, 1e9])
 def test_tokens_tile_what_is_asked_for_once(unit: float, threshold: float) -> None:
     asked = Rect(37, 301, 900, 1207)
-    mosaic = Mosaic(asked, unit)
+    mosaic = TokenGrid(asked, unit)
     rng = np.random.default_rng(0)
     shape = tuple(len(edges) - 1 for edges in mosaic.edges(32))
     scores = rng.exponential(0.1, shape) ** 2 * (mosaic.areas(32) > 0)
@@ -135,7 +135,7 @@ def test_tokens_tile_what_is_asked_for_once(unit: float, threshold: float) -> No
 
 
 def test_the_highest_scores_are_split_and_no_more_than_asked_for() -> None:
-    mosaic = Mosaic(Rect(0, 0, 1024, 1024), 1.0)
+    mosaic = TokenGrid(Rect(0, 0, 1024, 1024), 1.0)
     scores = np.random.default_rng(1).random((32, 32))
     forest = Forest(mosaic, scores, "max", 16)
     for most in (64, 65, 67, 500, 4096):
@@ -169,8 +169,8 @@ def test_what_tokens_hold_adds_up(params: dict[str, Any], region: Rect | None) -
     answer, asked, record = run(image, region=region, **params)
     whole = region or Rect(0, 0, 960, 1088)
     # A cell that the region cuts counts by its part, so it is exact there, too.
-    assert answer.estimate == pytest.approx([red(image, region)], rel=1e-5)
-    assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], rel=1e-4)
+    assert answer.values == pytest.approx([red(image, region)], rel=1e-5)
+    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-4)
     covered = np.zeros((1200, 1200), int)
     assert len(tokens(asked)) == len({patch.core for patch in tokens(asked)})
     for core in leaves(asked):
@@ -188,14 +188,16 @@ def test_what_tokens_hold_adds_up(params: dict[str, Any], region: Rect | None) -
     ).all()
     assert len(record.patches) >= len(tokens(asked))
     assert all(row.h and row.w for row in record.patches)
-    placed = record.ledger.map.sum(axis=(1, 2)) + np.array(astuple(record.ledger.unplaced))
-    np.testing.assert_allclose(placed, astuple(record.ledger.total), rtol=1e-9)
-    assert record.ledger.total.flops >= sum(
+    placed = record.cost_map.values.sum(axis=(1, 2)) + np.array(
+        astuple(record.cost_map.unattributed)
+    )
+    np.testing.assert_allclose(placed, astuple(record.cost_map.total), rtol=1e-9)
+    assert record.cost_map.total.flops >= sum(
         10.0 * n + n * n for n in _sizes(asked)
     ) * (1 - 1e-9)  # fmt: skip
 
 
-def _sizes(asked: list[Look]) -> list[int]:
+def _sizes(asked: list[PatchRequest]) -> list[int]:
     return [
         look.group.count(number)
         for look in asked
@@ -237,7 +239,7 @@ def test_what_holds_more_than_was_expected_is_split_after_all() -> None:
     for y, x in ((40, 40), (900, 900), (600, 100), (699, 199)):
         (leaf,) = [c for c in leaves(asked) if not (c & Rect(y, x, 1, 1)).empty]
         assert leaf.h == 16
-    assert answer.estimate == pytest.approx([100 * 100 + 2], rel=1e-5)
+    assert answer.values == pytest.approx([100 * 100 + 2], rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(100 * 100 + 2, rel=1e-5)
     # It was asked for in three steps, among the tokens that are known, which answer no more.
     sides = [[p.core.h for p in look.patches if not p.core.empty] for look in later]
@@ -267,14 +269,16 @@ def test_where_asking_again_fails_what_was_found_before_stays() -> None:
     class Brittle(Counter):
         """Fails where it is asked about a corner again."""
 
-        def join(self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0) -> Any:
+        def run_tokens(
+            self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0
+        ) -> Any:
             if (boxes[:, 0] + boxes[:, 2] <= 64).any() and (boxes[:, 2] == 64).any():
                 raise RuntimeError("out of luck")
             return super().join(tokens, boxes, lengths, merge)
 
     answer, _, record = run(image, pack(scout=Blind(), transformer=Brittle()))
-    assert answer.estimate == pytest.approx([100 * 100 + 1], abs=0.05)
-    assert np.nansum(record.output.values) == pytest.approx(answer.estimate[0], abs=0.01)
+    assert answer.values == pytest.approx([100 * 100 + 1], abs=0.05)
+    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], abs=0.01)
     assert "4 failed: there stands what was found before" in answer.note
 
 
@@ -291,18 +295,18 @@ def test_a_budget_buys_coarser_tokens_for_the_whole_region() -> None:
     scout = FLOPS * 128 * 128
     _, free, record = run(image, tokens=1.0)
     assert len(tokens(free)) == 4096
-    whole = record.ledger.total.flops
+    whole = record.cost_map.total.flops
     budget = scout + 0.1 * (whole - scout)
     answer, asked, record = run(image, tokens=1.0, budget=budget)
-    assert 0.7 * budget < record.ledger.total.flops <= budget
-    assert answer.estimate == pytest.approx([red(image)], rel=1e-5)
+    assert 0.7 * budget < record.cost_map.total.flops <= budget
+    assert answer.values == pytest.approx([red(image)], rel=1e-5)
     assert 64 < len(tokens(asked)) < 4096
     # Where it does not pay for the coarsest ones, a part is seen.
     answer, asked, _ = run(image, budget=scout + 700)
     assert "the rest of the region was not seen" in answer.note
     assert len(tokens(asked)) == 16
     answer, _, _ = run(image, budget=scout / 2)
-    assert answer.estimate is None
+    assert answer.values is None
 
 
 def test_context_lies_around_in_the_image_and_is_not_listed() -> None:
@@ -324,9 +328,9 @@ def test_context_lies_around_in_the_image_and_is_not_listed() -> None:
 def test_a_transformer_of_other_classes_is_refused() -> None:
     other = Counter()
     other.card = card("other", classes=["else"], tile=16)
-    with pytest.raises(UserError, match="choose another pack"):
+    with pytest.raises(HrviewerError, match="choose another pack"):
         run(tiles(64, 64), pack(transformer=other))
-    with pytest.raises(UserError, match="choose another pack"):
+    with pytest.raises(HrviewerError, match="choose another pack"):
         run(tiles(64, 64), pack(transformer=Bright("plain")))
 
 
@@ -367,37 +371,39 @@ def test_packed_regions_come_out_as_each_alone(network: TorchNetwork) -> None:
     for y in (0, 512):
         for x in (0, 512):
             part, _, alone = run(image, pack(transformer=network), Rect(y, x, 512, 512), **params)
-            parts.append(part.estimate)
+            parts.append(part.values)
             block = np.s_[:, y // 4 : y // 4 + 128, x // 4 : x // 4 + 128]
             np.testing.assert_allclose(
                 record.output.values[block], alone.output.values[block], rtol=1e-3, atol=1e-5
             )
-    assert np.sum(parts) == pytest.approx(float(whole.estimate.sum()), rel=1e-5)
+    assert np.sum(parts) == pytest.approx(float(whole.values.sum()), rel=1e-5)
 
 
 def test_live_cells_say_what_the_whole_image_does(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 1.0, "threshold": 7.05}
     _, _, record = run(image, pack(transformer=network), **params)
-    with Bench(image, pack(transformer=network)) as bench:
-        session = Session(bench.pyramid, bench.networks, Transformer(), TransformerParams(**params))
+    with Workbench(image, pack(transformer=network)) as bench:
+        session = LiveSession(
+            bench.pyramid, bench.networks, Transformer(), TransformerParams(**params)
+        )
         try:
             view = Rect(0, 0, 1024, 1024)
-            session.look_at(view, 1.0)
+            session.follow_view(view, 1.0)
             end = time.monotonic() + 60
-            while not session.idle():
+            while not session.is_idle():
                 assert time.monotonic() < end
                 time.sleep(0.01)
             assert session.error is None
             computed = session.computed
-            cells = session.look_at(view, 1.0)
+            cells = session.follow_view(view, 1.0)
             assert len(cells) == 4
             assert session.computed == computed
             live = empty_record(bench.pyramid, bench.networks, 1.0)
             for cell in cells:
-                paint(cell, live)
+                paint_cell(cell, live)
         finally:
             session.close()
     assert len(live.patches) == len(record.patches)
     np.testing.assert_allclose(live.output.values, record.output.values, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(live.ledger.map[0], record.ledger.map[0], rtol=1e-6)
+    np.testing.assert_allclose(live.cost_map.values[0], record.cost_map.values[0], rtol=1e-6)

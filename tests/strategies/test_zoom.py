@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import FLOPS, Bench, Blurred, Bright, Kept, ToyPack
+from toys import FLOPS, Blurred, Bright, RecordingSink, ToyBundle, Workbench
 
 from hrviewer.engine import ResultCache
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.models import Card
+from hrviewer.models import ModelCard
 from hrviewer.strategies import get_strategy
-from hrviewer.strategies.estimation.coarse_pass import scouts_counts
+from hrviewer.strategies.estimation.coarse_pass import scout_predicts_counts
 from hrviewer.strategies.zoom import Zoom, ZoomParams
 
 METHODS = ["sampling", "topk", "threshold", "quadtree"]
@@ -33,7 +33,7 @@ class Scout(Bright):
         super().__init__("scout", variance=variance)
         fields = self.card.model_dump()
         fields["input"] |= {"downsample": 8.0, "tile": tile}
-        self.card = Card.model_validate(fields)
+        self.card = ModelCard.model_validate(fields)
         self.error = error
 
     def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -58,7 +58,7 @@ class Wants(Bright):
         super().__init__("policy", task="saliency", stride=16)
         fields = self.card.model_dump()
         fields["input"] |= {"downsample": 8.0, "multiple_of": 16}
-        self.card = Card.model_validate(fields)
+        self.card = ModelCard.model_validate(fields)
         self.stride, self.period, self.shy = 16, 16, shy
 
     def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -71,8 +71,8 @@ class Wants(Bright):
         return h * w
 
 
-def choosy(scout: Scout | None = None, *, shy: bool = False) -> ToyPack:
-    return ToyPack(main=Bright(), scout=scout or Scout(error=0.5), policy=Wants(shy=shy))
+def choosy(scout: Scout | None = None, *, shy: bool = False) -> ToyBundle:
+    return ToyBundle(main=Bright(), scout=scout or Scout(error=0.5), policy=Wants(shy=shy))
 
 
 def clusters(h: int = 1024, w: int = 1536, n: int = 20, seed: int = 0) -> NDArray[np.uint8]:
@@ -92,23 +92,23 @@ WHOLE = FLOPS * IMAGE.shape[0] * IMAGE.shape[1]
 
 def run(
     image: NDArray[Any] = IMAGE,
-    pack: ToyPack | None = None,
+    pack: ToyBundle | None = None,
     *,
     seed: int = 0,
     region: Rect | None = None,
     budget: float | None = None,
-    sink: Kept | None = None,
+    sink: RecordingSink | None = None,
     cache: ResultCache | None = None,
     **params: Any,
 ):
     """Run `zoom` and return its answer, the record and what it showed."""
-    from hrviewer.engine import Looker, build_scene, drive, empty_record
+    from hrviewer.engine import InferencePipeline, build_context, empty_record, run_plan
     from hrviewer.engine.budget import Budget
 
-    pack = pack or ToyPack(main=Bright(), scout=Scout(error=0.5))
+    pack = pack or ToyBundle(main=Bright(), scout=Scout(error=0.5))
     strategy, shown = Zoom(), []
-    with Bench(image, pack) as bench:
-        scene, _, _ = build_scene(
+    with Workbench(image, pack) as bench:
+        scene, _, _ = build_context(
             bench.pyramid,
             bench.networks,
             strategy,
@@ -116,14 +116,18 @@ def run(
             budget=Budget(budget, "flops") if budget else None,
             seed=seed,
         )
-        sink = sink or Kept(empty_record(bench.pyramid, bench.networks, scene.native))
-        looker = Looker(bench.pyramid, bench.networks, bench.device, scene.region, cache=cache)
-        answer = drive(
+        sink = sink or RecordingSink(
+            empty_record(bench.pyramid, bench.networks, scene.native_scale)
+        )
+        looker = InferencePipeline(
+            bench.pyramid, bench.networks, bench.device, scene.region, cache=cache
+        )
+        answer = run_plan(
             strategy.plan(scene, ZoomParams(**params)),
             looker,
             sink,
             budget=scene.budget,
-            watch=shown.append,
+            on_event=shown.append,
         )
     return answer, sink.record, [show for show in shown if getattr(show, "kind", "")]
 
@@ -135,14 +139,14 @@ def run(
     ids=["sure", "count", "none"],
 )
 def test_close_to_the_truth_for_a_tenth_of_the_price(method, scout):
-    pack = ToyPack(main=Bright()) if scout is None else ToyPack(main=Bright(), scout=scout)
+    pack = ToyBundle(main=Bright()) if scout is None else ToyBundle(main=Bright(), scout=scout)
     answer, record, _ = run(pack=pack, method=method)
-    assert record.ledger.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
+    assert record.cost_map.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
     # A threshold need not find as many places as the budget pays for.
-    assert record.ledger.total.flops > (0.05 if method == "threshold" else 0.08) * WHOLE
-    assert answer.estimate[0] == pytest.approx(COUNT, rel=0.25)
+    assert record.cost_map.total.flops > (0.05 if method == "threshold" else 0.08) * WHOLE
+    assert answer.values[0] == pytest.approx(COUNT, rel=0.25)
     low, high = answer.interval
-    assert low <= answer.estimate[0] <= high
+    assert low <= answer.values[0] <= high
     # A quadtree's trials turn scores into counts.
     trusts = method != "sampling" and (scout or method == "quadtree")
     assert ("at random" if trusts else "asymptotic") in answer.note
@@ -157,9 +161,9 @@ def test_close_to_the_truth_for_a_tenth_of_the_price(method, scout):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_scout_that_is_never_wrong_makes_every_answer_right(method):
-    answer, _, _ = run(pack=ToyPack(main=Bright(), scout=Scout()), method=method)
+    answer, _, _ = run(pack=ToyBundle(main=Bright(), scout=Scout()), method=method)
     # But for the rounding of shrunk pixels.
-    assert answer.estimate[0] == pytest.approx(COUNT, rel=1e-3)
+    assert answer.values[0] == pytest.approx(COUNT, rel=1e-3)
     low, high = answer.interval
     # What the scout says of its own doubt counts, too, where places were chosen.
     assert high - low < (1e-2 if method == "sampling" else 0.05) * COUNT
@@ -167,7 +171,7 @@ def test_a_scout_that_is_never_wrong_makes_every_answer_right(method):
 
 def test_sampling_is_unbiased_and_covers():
     answers = [run(seed=seed, method="sampling")[0] for seed in range(60)]
-    found = np.array([answer.estimate[0] for answer in answers])
+    found = np.array([answer.values[0] for answer in answers])
     assert abs(found.mean() - COUNT) < 3.5 * found.std() / math.sqrt(60)
     covered = sum(answer.interval[0] <= COUNT <= answer.interval[1] for answer in answers)
     assert covered >= 53
@@ -176,7 +180,7 @@ def test_sampling_is_unbiased_and_covers():
 
 def test_seen_everything_it_is_patches():
     answer, record, _ = run(budget=3 * WHOLE, method="sampling")
-    assert answer.estimate[0] == pytest.approx(COUNT, rel=1e-6)
+    assert answer.values[0] == pytest.approx(COUNT, rel=1e-6)
     assert answer.interval == pytest.approx((COUNT, COUNT), rel=1e-6)
     np.testing.assert_allclose(np.nansum(record.output.values), COUNT, rtol=1e-6)
     assert "asymptotic" not in answer.note
@@ -192,7 +196,7 @@ def test_the_interval_shrinks_while_the_run_goes_on():
 
 def test_with_a_bound_the_interval_is_not_asymptotic():
     most = 64.0 * 64
-    pack = ToyPack(main=Bright(bound=most), scout=Scout(error=0.5))
+    pack = ToyBundle(main=Bright(bound=most), scout=Scout(error=0.5))
     answer, _, shown = run(pack=pack, budget=0.5 * WHOLE, method="sampling")
     assert "asymptotic" not in answer.note
     intervals = [show.interval for show in shown if show.interval]
@@ -204,10 +208,10 @@ def test_with_a_bound_the_interval_is_not_asymptotic():
 def test_it_stops_at_the_wanted_width_by_the_anytime_interval():
     answer, record, shown = run(budget=0.8 * WHOLE, width=10, method="sampling")
     assert "wanted width" in answer.note
-    assert record.ledger.total.flops < 0.8 * WHOLE
+    assert record.cost_map.total.flops < 0.8 * WHOLE
     assert answer.interval == [show.interval for show in shown if show.kind == "estimate"][-1]
     low, high = answer.interval
-    assert (high - low) / 2 <= 0.1 * answer.estimate[0]
+    assert (high - low) / 2 <= 0.1 * answer.values[0]
 
 
 def test_the_scouts_density_is_painted_first_and_closer_looks_replace_it():
@@ -226,7 +230,7 @@ def test_the_scouts_density_is_painted_first_and_closer_looks_replace_it():
 
 
 def test_a_scout_that_only_scores_is_not_painted_as_an_answer():
-    _, record, _ = run(pack=ToyPack(main=Bright()), method="topk")
+    _, record, _ = run(pack=ToyBundle(main=Bright()), method="topk")
     seen = np.isfinite(record.output.values[0])
     looked = sum(row.h * row.w for row in record.patches if row.role == "main")
     assert seen.sum() * 16 == looked
@@ -236,22 +240,24 @@ def test_a_scout_that_only_scores_is_not_painted_as_an_answer():
 def test_a_scout_answers_where_it_was_taught_to_count_the_same_from_afar():
     def counts(scout, main=None):
         scene = SimpleNamespace(main=main or Bright(), roles={"scout": scout})
-        return scouts_counts(scene)
+        return scout_predicts_counts(scene)
 
     assert counts(Scout())
     near, other, scores = Scout(), Scout(), Scout(variance=False)
     fields = near.card.model_dump()
-    near.card = Card.model_validate({**fields, "input": fields["input"] | {"downsample": 1.0}})
-    other.card = Card.model_validate(
+    near.card = ModelCard.model_validate({**fields, "input": fields["input"] | {"downsample": 1.0}})
+    other.card = ModelCard.model_validate(
         {**fields, "output": fields["output"] | {"classes": ("else",)}}
     )
-    scores.card = Card.model_validate({**scores.card.model_dump(), "task": "saliency"})
+    scores.card = ModelCard.model_validate({**scores.card.model_dump(), "task": "saliency"})
     assert not any(map(counts, (near, other, scores)))
     assert not counts(scores, scores)
 
 
 def test_the_best_places_are_looked_at():
-    _, record, _ = run(pack=ToyPack(main=Bright(), scout=Scout(error=0.5)), method="topk", share=0)
+    _, record, _ = run(
+        pack=ToyBundle(main=Bright(), scout=Scout(error=0.5)), method="topk", share=0
+    )
     rows = [row for row in record.patches if row.role == "main"]
     counts = (IMAGE[..., 0].reshape(16, 64, 24, 64).sum((1, 3)) / 255).ravel()
     best = np.sort(counts)[::-1][: len(rows)].sum()
@@ -291,15 +297,15 @@ def test_a_policy_that_wants_nothing_is_put_to_the_test():
 
 def test_a_policy_keeps_to_its_budget():
     _, record, _ = run(pack=choosy(), method="policy")
-    assert 0.08 * WHOLE < record.ledger.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
+    assert 0.08 * WHOLE < record.cost_map.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
     for fraction in (1e-6, 0.003, 0.0033, 0.012):
         answer, record, _ = run(pack=choosy(), method="policy", budget=fraction * WHOLE)
-        assert record.ledger.total.flops <= fraction * WHOLE * (1 + 1e-9)
+        assert record.cost_map.total.flops <= fraction * WHOLE * (1 + 1e-9)
         assert answer.note
 
 
 def test_a_pack_without_a_policy_is_told_so():
-    with pytest.raises(UserError, match="needs a network for the role 'policy'"):
+    with pytest.raises(HrviewerError, match="needs a network for the role 'policy'"):
         run(method="policy")
 
 
@@ -307,14 +313,14 @@ def test_without_random_looks_the_guess_stays_as_it_is():
     answer, record, _ = run(method="topk", share=0)
     assert answer.interval is None
     assert "not corrected" in answer.note
-    assert answer.estimate[0] == pytest.approx(float(np.nansum(record.output.values)), rel=1e-5)
+    assert answer.values[0] == pytest.approx(float(np.nansum(record.output.values)), rel=1e-5)
 
 
 def test_with_replacement_no_place_is_paid_twice():
     answer, record, _ = run(replace=True, budget=0.4 * WHOLE, method="sampling")
     rows = [(row.y, row.x) for row in record.patches if row.role == "main"]
     assert len(set(rows)) == len(rows)
-    assert answer.estimate[0] == pytest.approx(COUNT, rel=0.15)
+    assert answer.values[0] == pytest.approx(COUNT, rel=0.15)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -332,26 +338,26 @@ def test_the_same_again(method):
 @pytest.mark.parametrize("scout", [True, False])
 def test_any_region(method, region, scout):
     networks = {"scout": Scout(error=0.3)} if scout else {}
-    pack = ToyPack(main=Blurred(), **networks)
+    pack = ToyBundle(main=Blurred(), **networks)
     answer, record, _ = run(pack=pack, method=method, region=region, budget=5 * WHOLE)
-    with Bench(IMAGE, pack) as bench:
+    with Workbench(IMAGE, pack) as bench:
         main = bench.networks["main"]
         assert main.halo == 16
     y, x = slice(region.y, region.y1), slice(region.x, region.x1)
     exact = np.nansum(record.output.values)
     if answer.interval is not None and method == "sampling":
-        assert answer.estimate[0] == pytest.approx(exact, rel=1e-5, abs=1e-6)
+        assert answer.values[0] == pytest.approx(exact, rel=1e-5, abs=1e-6)
     seen = np.isfinite(record.output.values[0])
-    assert seen.any() or answer.estimate is None
+    assert seen.any() or answer.values is None
     assert IMAGE[y, x].size > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fraction", [1e-6, 0.003, 0.012, 0.03])
 def test_any_budget(method, fraction):
-    for pack in (None, ToyPack(main=Bright())):
+    for pack in (None, ToyBundle(main=Bright())):
         answer, record, _ = run(pack=pack, method=method, budget=fraction * WHOLE)
-        assert record.ledger.total.flops <= fraction * WHOLE * (1 + 1e-9)
+        assert record.cost_map.total.flops <= fraction * WHOLE * (1 + 1e-9)
         assert answer.note
 
 
@@ -365,23 +371,23 @@ def test_failed_looks_count_as_guessed():
             raise ValueError("broken")
 
     main.before = break_down
-    answer, record, _ = run(pack=ToyPack(main=main, scout=Scout(error=0.2)))
+    answer, record, _ = run(pack=ToyBundle(main=main, scout=Scout(error=0.2)))
     assert sum(row.status == "failed" for row in record.patches) == 1
     assert "1 looks failed" in answer.note
-    assert np.isfinite(answer.estimate).all()
+    assert np.isfinite(answer.values).all()
 
 
 def test_a_killed_run_goes_on_as_it_would_have():
     from hrviewer.engine import empty_record
 
     whole, record, _ = run(method="sampling")
-    with Bench(IMAGE, ToyPack(main=Bright(), scout=Scout(error=0.5))) as bench:
+    with Workbench(IMAGE, ToyBundle(main=Bright(), scout=Scout(error=0.5))) as bench:
         first, second = (empty_record(bench.pyramid, bench.networks, 1.0) for _ in range(2))
-    killed = Kept(first)
+    killed = RecordingSink(first)
     killed.die_after = 4
     with pytest.raises(KeyboardInterrupt):
         run(sink=killed, method="sampling")
-    resumed, again, _ = run(sink=Kept(second, killed.journal), method="sampling")
+    resumed, again, _ = run(sink=RecordingSink(second, killed.journal), method="sampling")
     assert resumed.estimate == whole.estimate
     np.testing.assert_array_equal(again.output.values, record.output.values)
 
@@ -389,8 +395,8 @@ def test_a_killed_run_goes_on_as_it_would_have():
 def test_codes_cannot_be_added_up():
     from toys import Encoder
 
-    with pytest.raises(UserError, match="choose another strategy"):
-        run(pack=ToyPack(main=Encoder()))
+    with pytest.raises(HrviewerError, match="choose another strategy"):
+        run(pack=ToyBundle(main=Encoder()))
 
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
@@ -404,10 +410,10 @@ def test_areas_and_votes(task, method):
         return both if task == "segmentation" else both.mean((2, 3), keepdims=True)
 
     main.see = see
-    answer, _, _ = run(pack=ToyPack(main=main), method=method, budget=WHOLE / 2)
+    answer, _, _ = run(pack=ToyBundle(main=main), method=method, budget=WHOLE / 2)
     shares = IMAGE[..., 0].reshape(256, 4, 384, 4).mean((1, 3)) / 255
     exact = 16 * (shares > 0.5).sum() if task == "segmentation" else shares.mean()
-    found = answer.estimate[0]
+    found = answer.values[0]
     assert found == pytest.approx(exact, rel=0.4)
     assert (answer.interval is None) == (task == "classification")
 
@@ -418,12 +424,12 @@ def test_it_is_registered():
 
 
 def test_a_few_looks_are_paid_for_by_default_however_small_the_region():
-    from hrviewer.engine import build_scene
+    from hrviewer.engine import build_context
 
-    with Bench(IMAGE, ToyPack(main=Bright(), scout=Scout(error=0.5))) as bench:
+    with Workbench(IMAGE, ToyBundle(main=Bright(), scout=Scout(error=0.5))) as bench:
 
         def default(side):
-            scene, _, _ = build_scene(
+            scene, _, _ = build_context(
                 bench.pyramid, bench.networks, Zoom(), region=Rect(0, 0, side, side)
             )
             return scene.budget

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hrviewer.strategies.zoom.quadtree_nodes import DOUBT, learned
-from hrviewer.strategies.zoom.quadtree_search import blocks, grow, prune, spent
+from hrviewer.strategies.zoom.quadtree_nodes import PRIOR_SAMPLES, level_factors
+from hrviewer.strategies.zoom.quadtree_search import blocks, grow, prune, tree_cost
 
 REMAINS = [0.0, 0.3, 0.8]
 
@@ -49,7 +49,7 @@ def test_the_best_of_all_trees(seed, price):
         covered += wide
         kept = np.where(wide > 0, remains[level] * variance, kept)
     assert covered.max() <= 1
-    assert kept.sum() + price * spent(looks, costs) == pytest.approx(value)
+    assert kept.sum() + price * tree_cost(looks, costs) == pytest.approx(value)
 
 
 def test_nodes_meet_the_images_lattice():
@@ -66,7 +66,7 @@ def test_a_budget_buys_the_best_tree_it_pays_for():
     left = []
     for budget in (0.0, 4.0, 12.0, 1e9):
         looks = grow(variance, first, remains, costs, budget)
-        assert spent(looks, costs) <= budget
+        assert tree_cost(looks, costs) <= budget
         kept = variance.copy()
         for level, looked in enumerate(looks):
             wide = np.kron(looked, np.ones((2**level, 2**level), int)) > 0
@@ -93,16 +93,16 @@ def test_nothing_is_worth_a_look_where_all_is_known():
 def test_what_coarser_looks_are_worth_is_weighed_by_how_rarely_places_are_tried():
     counts = np.array([[4.0, 10.0], [2.0, 2.0], [0.0, 0.0]])
     weights, guessed = np.array([1.0, 3.0]), np.array([1.0, 8.0])
-    factors, remains = learned(counts, weights, guessed)
+    factors, remains = level_factors(counts, weights, guessed)
     # By hand: (1·2·4 + 3·2·10) / (1·4 + 3·4), and what is left of 1·3² + 3·2².
     assert factors == [1.0, pytest.approx(68 / 16), 0.0]
     before, after = 21.0, (8.5 - 4) ** 2 + 3 * (8.5 - 10) ** 2
-    doubt = DOUBT * before / 2
+    doubt = PRIOR_SAMPLES * before / 2
     assert remains == [0.0, pytest.approx(min(1, (after + doubt) / (before + doubt))), 1.0]
 
 
 def test_where_the_scout_was_right_no_coarser_look_teaches_anything():
     counts = np.array([[4.0, 10.0], [2.0, 5.0]])
-    factors, remains = learned(counts, np.ones(2), counts[0])
+    factors, remains = level_factors(counts, np.ones(2), counts[0])
     assert factors == [1.0, 2.0]
     assert remains == [0.0, 1.0]

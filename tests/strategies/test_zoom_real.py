@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hrviewer.models import installed_packs
+from hrviewer.models import installed_bundles
 from hrviewer.runs import run
 
 
@@ -33,7 +33,7 @@ def test_mcnn_on_a_photo(tmp_path, shared):
 
 
 def test_nuclei_on_a_slide(tmp_path, shared):
-    if "nuclei" not in installed_packs():
+    if "nuclei" not in installed_bundles():
         pytest.skip("hrviewer-histology is not installed")
     image = shared / "data" / "wsi" / "CMU-1-Small-Region.svs"
     check(tmp_path, image, "nuclei", (512, 512, 768, 768), True, budget="4GFLOP", halo=32)

@@ -8,18 +8,20 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hrviewer.models.card import Architecture, Card, Input, Output
-from hrviewer.training import Counted, Density
+from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
+from hrviewer.training import CountedImage, DensityTask
 
 NETWORK = Architecture(
     name="density-unet", params={"widths": [4, 4, 4, 4], "blocks": [0, 0, 0], "unit": 1.0}
 )
-CARD = Card(
+CARD = ModelCard(
     name="squares",
     title="Squares",
     task="density",
-    input=Input(channels="rgb", scale=1 / 255, mean=(0.5,), std=(0.5,), tile=64, multiple_of=16),
-    output=Output(stride=4, halo=64, classes=("square",)),
+    input=ModelInput(
+        channels="rgb", scale=1 / 255, mean=(0.5,), std=(0.5,), tile=64, multiple_of=16
+    ),
+    output=ModelOutput(stride=4, halo=64, classes=("square",)),
     architecture=NETWORK,
 )
 
@@ -55,12 +57,12 @@ def picture(seed: Any, side: int) -> torch.Tensor:
     return squares(np.random.default_rng(seed), side)[0]
 
 
-def counted(seed: int) -> Counted:
+def counted(seed: int) -> CountedImage:
     image, density = squares(np.random.default_rng(seed), 64)
-    return Counted(image, float(density.sum()))
+    return CountedImage(image, float(density.sum()))
 
 
-def toy(**changes: Any) -> Density:
+def toy(**changes: Any) -> DensityTask:
     parts: dict[str, Any] = {
         "card": CARD,
         "sources": {"data": "squares"},
@@ -70,4 +72,4 @@ def toy(**changes: Any) -> Density:
         "steps": 60,
         "rate": 1e-2,
     }
-    return Density(**parts | changes)
+    return DensityTask(**parts | changes)

@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from hrviewer.models import open_pack
-from hrviewer.training import Course, cli
+from hrviewer.models import open_bundle
+from hrviewer.training import TaskSet, cli
 
 from .pupils import toy
 
-COURSE = Course(
+COURSE = TaskSet(
     "Squares",
     "Counts squares.",
     {
@@ -27,7 +27,7 @@ COURSE = Course(
 @pytest.fixture
 def run(monkeypatch, capsys):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(cli, "installed_courses", lambda: {"squares": lambda: COURSE})
+    monkeypatch.setattr(cli, "installed_task_sets", lambda: {"squares": lambda: COURSE})
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hrviewer-train", *words])
@@ -45,7 +45,7 @@ def test_a_role_is_taught_and_written_with_what_makes_it_again(run, tmp_path):
     code, out, err = run("squares", "main", "--out", str(one), "--seed", "3", "--device", "cpu")
     assert code == 0, err
     assert "step 4/4" in err
-    pack = open_pack(one)
+    pack = open_bundle(one)
     card = pack.roles["main"]
     assert json.loads(out) == card.metrics
     assert card.metrics["gain"] > 0
@@ -57,14 +57,14 @@ def test_a_role_is_taught_and_written_with_what_makes_it_again(run, tmp_path):
     assert words[0] == "hrviewer-train"
     assert "--by" not in words
     assert run(*words[1:], "--out", str(two), "--device", "cpu")[0] == 0
-    assert open_pack(two).roles["main"].sha256 == card.sha256
+    assert open_bundle(two).roles["main"].sha256 == card.sha256
 
 
 def test_a_role_may_be_taught_in_another_way(run, tmp_path):
     words = "squares", "main", "--by", "briefly", "--out", str(tmp_path), "--device", "cpu"
     code, _, err = run(*words)
     assert code == 0, err
-    said = open_pack(tmp_path).roles["main"].training
+    said = open_bundle(tmp_path).roles["main"].training
     assert said["steps"] == 2
     assert said["command"].startswith("hrviewer-train squares main --by briefly")
 

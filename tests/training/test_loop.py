@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from hrviewer.errors import UserError
-from hrviewer.training import Joined, density_loss, loop, train
-from hrviewer.training.density_task import best_gain, count
+from hrviewer.errors import HrviewerError
+from hrviewer.training import ZippedStreams, density_loss, loop, train
+from hrviewer.training.density_task import fit_gain, predict_count
 
 from .pupils import Squares, counted, toy
 
@@ -29,7 +29,7 @@ def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
 
 
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "EVERY", 7)
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 7)
     whole, _ = train(toy(), tmp_path / "whole", steps=40, seed=3, workers=0)
 
     def interrupt(step, loss, figures):
@@ -37,7 +37,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(toy(), tmp_path / "parts", steps=40, seed=3, workers=0, watch=interrupt)
+        train(toy(), tmp_path / "parts", steps=40, seed=3, workers=0, on_step=interrupt)
     state = torch.load(tmp_path / "parts", weights_only=True)
     assert state["step"] == 21
     torch.rand(5)  # chance has moved on meanwhile
@@ -48,7 +48,7 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypa
         steps=40,
         seed=3,
         workers=0,
-        watch=lambda step, loss, figures: seen.append(step),
+        on_step=lambda step, loss, figures: seen.append(step),
     )
     assert seen == list(range(22, 41))
     assert same(whole, parts)
@@ -74,28 +74,28 @@ def test_it_learns_to_count_and_says_so_on_the_way(tmp_path):
             told.append((step, figures))
 
     lesson = toy()
-    network, minutes = train(lesson, tmp_path / "c", steps=200, workers=0, watch=watch)
+    network, minutes = train(lesson, tmp_path / "c", steps=200, workers=0, on_step=watch)
     assert [step for step, _ in told] == [50, 100, 150, 200]
     assert minutes > 0
     gain = lesson.calibrate(network)["gain"]
-    figures = lesson.examine(network)
+    figures = lesson.evaluate(network)
     assert gain == pytest.approx(1, abs=0.2)
     assert figures["test"]["mae_over_mean"] < 0.15
     # What the gain is set on is off by as small a part as can be.
     how = lesson.card.input
     found, there = np.array([
-        (count(network, p.image, how), p.count) for p in lesson.choose["choose"]
+        (predict_count(network, p.image, how), p.count) for p in lesson.validation["choose"]
     ]).T  # fmt: skip
     off = [np.abs(factor * found / there - 1).mean() for factor in (0.98, 1, 1.02)]
     assert off[1] == min(off)
-    assert best_gain(found, there) == pytest.approx(1, abs=1e-4)
+    assert fit_gain(found, there) == pytest.approx(1, abs=1e-4)
 
 
 def test_the_best_gain_is_that_of_most():
     found, there = np.array([10.0, 20, 30, 300]), np.array([20.0, 40, 60, 150])
     tried = np.linspace(0.2, 4, 20_001)
     off = np.abs(tried[:, None] * found / there - 1).mean(1)
-    gain = best_gain(found, there)
+    gain = fit_gain(found, there)
     assert gain == pytest.approx(tried[off.argmin()], abs=2e-4)
     assert np.abs(gain * found / there - 1).mean() <= off.min() + 1e-9
 
@@ -110,7 +110,7 @@ def test_the_gain_may_be_set_on_other_pictures(tmp_path):
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     train(toy(), tmp_path / "c", steps=2, workers=0)
-    with pytest.raises(UserError, match="of another run: remove it"):
+    with pytest.raises(HrviewerError, match="of another run: remove it"):
         train(toy(), tmp_path / "c", steps=3, workers=0)
 
 
@@ -122,12 +122,12 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         def loss(self, network, batch):
             return density_loss(network(batch[0]).float(), batch[1]) / 0
 
-    with pytest.raises(UserError, match="at step 1: lower"):
+    with pytest.raises(HrviewerError, match="at step 1: lower"):
         train(Wild(), tmp_path / "c", steps=2, workers=0)
 
 
 def test_joined_streams_give_their_parts_in_order():
-    both = Joined(Squares(5, 0), Squares(5, 1))
+    both = ZippedStreams(Squares(5, 0), Squares(5, 1))
     assert len(both) == 5
     images, densities = both[2]
     assert torch.equal(images, torch.cat([Squares(5, 0)[2][0], Squares(5, 1)[2][0]]))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hrviewer.training import Course, Picker, scout_tasks, train, write_role
+from hrviewer.training import TaskSet, TopKScout, scout_tasks, train, write_role
 from hrviewer.training.density_task import build
 from hrviewer.training.save_pack import round_weights
-from hrviewer.training.scout_tasks import left_over, tiles_of
+from hrviewer.training.scout_tasks import remaining_error, tile_sums
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = Course("Squares", "Counts squares.", {})
+COURSE = TaskSet("Squares", "Counts squares.", {})
 
 
 class Wide(Pictures):
@@ -24,7 +24,7 @@ class Wide(Pictures):
 
 def test_tiles_hold_what_their_cells_hold():
     maps = torch.arange(16.0).reshape(1, 1, 4, 4)
-    assert tiles_of(torch.cat((maps, maps), 1), 2).tolist() == [20, 36, 84, 100]
+    assert tile_sums(torch.cat((maps, maps), 1), 2).tolist() == [20, 36, 84, 100]
 
 
 def test_doubt_moves_to_where_the_errors_are():
@@ -32,18 +32,18 @@ def test_doubt_moves_to_where_the_errors_are():
     error = torch.tensor([0.1, 0.0, 2.0, 0.1, 0.0, 0.3, 0.0, 0.1, 0.0, 0.1])
     doubt = torch.zeros(10, requires_grad=True)
     optimizer = torch.optim.Adam([doubt], 0.1)
-    before = float(left_over(error, doubt.detach().exp()))
+    before = float(remaining_error(error, doubt.detach().exp()))
     for _ in range(40):
         optimizer.zero_grad()
-        left_over(error, doubt.exp()).backward()
+        remaining_error(error, doubt.exp()).backward()
         optimizer.step()
     assert doubt.argmax() == 2
     assert before == pytest.approx(0.9, abs=0.1)  # one of ten, by chance
-    assert float(left_over(error, doubt.detach().exp())) < 0.35  # of 2.7, all but 2
+    assert float(remaining_error(error, doubt.detach().exp())) < 0.35  # of 2.7, all but 2
 
 
 def test_both_figures_are_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(scout_tasks, "SIDE", 32)
+    monkeypatch.setattr(scout_tasks, "TILE_SIDE", 32)
     torch.manual_seed(0)
     folder = tmp_path / "pack"
     main = build(CARD.architecture)
@@ -51,14 +51,21 @@ def test_both_figures_are_told(tmp_path, monkeypatch):
 
     def lesson():
         judges = [picture(seed, 128) for seed in range(4)]
-        return Picker.of(
-            folder, {}, Wide, down=2, choose=judges[:2], test=judges[2:], tile=32, device="cpu"
+        return TopKScout.from_bundle(
+            folder,
+            {},
+            Wide,
+            downsample=2,
+            validation=judges[:2],
+            test=judges[2:],
+            tile=32,
+            device="cpu",
         )
 
     first = lesson()
     network, _ = train(first, tmp_path / "checkpoint", steps=3, workers=0)
     round_weights(network)
-    figures = first.examine(network)
+    figures = first.evaluate(network)
     assert "distilled" not in figures
     assert 0 <= figures["left_beyond_tenth"] <= 1
     write_role(
@@ -66,4 +73,4 @@ def test_both_figures_are_told(tmp_path, monkeypatch):
     )
     again = lesson()
     fresh = again.begin()
-    assert again.examine(fresh)["distilled"] == {k: v for k, v in figures.items() if k != "what"}
+    assert again.evaluate(fresh)["distilled"] == {k: v for k, v in figures.items() if k != "what"}

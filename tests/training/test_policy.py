@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from hrviewer.errors import UserError
-from hrviewer.models import open_pack
+from hrviewer.errors import HrviewerError
+from hrviewer.models import open_bundle
 from hrviewer.models.architectures import TilePolicy
-from hrviewer.training import Chooser, Course, Student, policy_task, train, write_role
+from hrviewer.training import DistilledScout, PolicyTask, TaskSet, policy_task, train, write_role
 from hrviewer.training.density_task import build
-from hrviewer.training.policy_task import EXPLORE, reinforce, reward
+from hrviewer.training.policy_task import EXPLORATION, reinforce, reward
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = Course("Squares", "Counts squares.", {})
+COURSE = TaskSet("Squares", "Counts squares.", {})
 SIDE = 64
 """Of a tile: 16 pixels of a picture shrunk by 4."""
 
@@ -41,34 +41,36 @@ def pack(tmp_path):
 
 @pytest.fixture
 def scouted(pack):
-    student = Student.of(pack, {}, Wide, down=4, choose=[], test=[], device="cpu")
-    scout = student.begin()
+    student = DistilledScout.from_bundle(
+        pack, {}, Wide, downsample=4, validation=[], test=[], device="cpu"
+    )
+    scout = student.create_model()
     write_role(pack, "squares", COURSE, "scout", scout, student.card, training={}, metrics={})
     return pack
 
 
 def lesson(pack):
-    return Chooser.of(pack, {}, Wide, choose=lots(0), test=lots(3), device="cpu")
+    return PolicyTask.from_bundle(pack, {}, Wide, validation=lots(0), test=lots(3), device="cpu")
 
 
 def test_without_a_scout_there_is_nothing_to_better(pack):
-    with pytest.raises(UserError, match="no scout"):
+    with pytest.raises(HrviewerError, match="no scout"):
         lesson(pack)
 
 
 def test_a_look_earns_what_it_corrects_less_its_price():
     looks, gain = torch.tensor([1.0, 1, 0, 1]), torch.tensor([3.0, 1, 8, 400])
-    assert reward(looks, gain, 2.0).tolist() == [0.5, -0.5, 0, policy_task.MOST - 1]
+    assert reward(looks, gain, 2.0).tolist() == [0.5, -0.5, 0, policy_task.MAX_REWARD - 1]
 
 
 def test_the_gradient_is_that_of_the_expected_reward(monkeypatch):
-    monkeypatch.setattr(policy_task, "DRAWS", 200_000)
+    monkeypatch.setattr(policy_task, "SAMPLES_PER_IMAGE", 200_000)
     torch.manual_seed(0)
     logits = torch.tensor([[[1.0, -0.5], [0.2, -2.0]]], requires_grad=True)
     gain, price = torch.tensor([[[3.0, 0.0], [1.5, 9.0]]]), 2.0
     reinforce(logits, gain, price).backward()
     chance = torch.sigmoid(logits.detach())
-    slope = (1 - 2 * EXPLORE) * chance * (1 - chance)
+    slope = (1 - 2 * EXPLORATION) * chance * (1 - chance)
     expected = -slope * (gain / price - 1) / 4
     torch.testing.assert_close(logits.grad, expected, rtol=0.05, atol=2e-4)
 
@@ -95,35 +97,39 @@ def test_it_learns_to_look_where_that_pays():
 
 def test_it_knows_what_main_would_correct(scouted):
     made = lesson(scouted)
-    networks = open_pack(scouted)
+    networks = open_bundle(scouted)
     main, scout = (networks.load(role, "cpu") for role in ("main", "scout"))
     image = picture(5, 2 * SIDE)
-    known = made._know(image[None])
+    known = made._measure_targets(image[None])
     small = torch.nn.functional.avg_pool2d(image, 4)
     assert known.view.shape == (1, 3, 32, 32)
     there = main(main.card.prepare(image.permute(1, 2, 0).numpy() * 255)[None])
     said = scout(scout.card.prepare(small.permute(1, 2, 0).numpy() * 255)[None])
     tile = there[0, 0, 16:, :16].sum() - said[0, 0, 4:, :4].sum()
     assert float(known.gain[0, 1, 0]) == pytest.approx(abs(tile), rel=1e-3)
-    assert float(known.doubt[0, 1, 0]) == pytest.approx(np.sqrt(said[0, 1, 4:, :4].sum()), rel=1e-3)
+    assert float(known.uncertainty[0, 1, 0]) == pytest.approx(
+        np.sqrt(said[0, 1, 4:, :4].sum()), rel=1e-3
+    )
 
 
 def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
-    monkeypatch.setattr(policy_task, "BANK", 2)
+    monkeypatch.setattr(policy_task, "BANK_SIZE", 2)
     made = lesson(scouted)
     card = made.card
     assert (card.task, card.stride, card.input.downsample) == ("saliency", 16, 4)
     network, _ = train(made, tmp_path / "checkpoint", steps=5, workers=0)
-    assert len(made._recalled) == 2  # main was asked about as many batches
+    assert len(made._batch_targets) == 2  # main was asked about as many batches
     said = made.calibrate(network)
     gains = torch.cat([made._picture(p).gain.flatten() for p in made.choose])
-    assert (gains > said["price"]).float().mean() == pytest.approx(policy_task.LOOKED, abs=0.02)
-    figures = made.examine(network)
+    assert (gains > said["price"]).float().mean() == pytest.approx(
+        policy_task.TARGET_FRACTION, abs=0.02
+    )
+    figures = made.evaluate(network)
     assert 0 <= figures["looked_at"] <= 1
     assert figures["corrected"] <= figures["corrected_at_best"] <= 1
     assert figures["flops_over_mains"] > 0
     write_role(scouted, "squares", COURSE, "policy", network, card, training={}, metrics=figures)
-    loaded = open_pack(scouted).load("policy", "cpu")
+    loaded = open_bundle(scouted).load("policy", "cpu")
     out = loaded(np.zeros((1, 3, 64, 96), np.float32))
     assert out.shape == (1, 1, 4, 6)
     assert (out > 0).all()
@@ -131,8 +137,8 @@ def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
 
 
 def test_the_same_whether_it_was_interrupted(scouted, tmp_path, monkeypatch):
-    monkeypatch.setattr(policy_task, "BANK", 2)
-    monkeypatch.setattr("hrviewer.training.loop.EVERY", 2)
+    monkeypatch.setattr(policy_task, "BANK_SIZE", 2)
+    monkeypatch.setattr("hrviewer.training.loop.CHECKPOINT_EVERY", 2)
     whole, _ = train(lesson(scouted), tmp_path / "one", steps=4, workers=0)
 
     def stop(step, loss, figures):
@@ -140,7 +146,7 @@ def test_the_same_whether_it_was_interrupted(scouted, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(lesson(scouted), tmp_path / "two", steps=4, workers=0, watch=stop)
+        train(lesson(scouted), tmp_path / "two", steps=4, workers=0, on_step=stop)
     again, _ = train(lesson(scouted), tmp_path / "two", steps=4, workers=0)
     for one, other in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -6,21 +6,21 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hrviewer.errors import UserError
-from hrviewer.models import Pack
-from hrviewer.models.card import Architecture, Output
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelBundle
+from hrviewer.models.card import Architecture, ModelOutput
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.training import Course, Resizer, train, write_role
-from hrviewer.training.density_task import build, normalised
+from hrviewer.training import ResizerTask, TaskSet, train, write_role
+from hrviewer.training.density_task import build, normalise
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = Course("Squares", "Counts squares.", {})
+COURSE = TaskSet("Squares", "Counts squares.", {})
 NETWORK = Architecture(
     name="density-unet", params={"widths": [4, 6, 8, 10], "blocks": [0, 0, 0], "unit": 1.0}
 )
 MAIN = CARD.model_copy(
-    update={"architecture": NETWORK, "output": Output(stride=4, halo=64, classes=("square",))}
+    update={"architecture": NETWORK, "output": ModelOutput(stride=4, halo=64, classes=("square",))}
 )
 
 
@@ -29,12 +29,12 @@ class Wide(Pictures):
         return (picture((self.seed, step), 128)[None],)
 
 
-def lesson(pack) -> Resizer:
-    return Resizer.of(
+def lesson(pack) -> ResizerTask:
+    return ResizerTask.from_bundle(
         pack,
         {"data": "squares"},
         Wide,
-        choose=[picture(seed, 128) for seed in range(2)],
+        validation=[picture(seed, 128) for seed in range(2)],
         test=[picture(seed, 128) for seed in range(2, 5)],
         tile=32,
         device="cpu",
@@ -54,35 +54,40 @@ def pack(tmp_path_factory):
 def test_it_begins_as_the_plain_resize(pack):
     resizer = lesson(pack)
     images = picture(7, 64)[None]
-    seen = normalised(images, MAIN.input)
-    network = resizer.begin().eval()
+    seen = normalise(images, MAIN.input)
+    network = resizer.create_model().eval()
     plain = F.interpolate(seen, scale_factor=0.5, mode="bilinear")
     with torch.inference_mode():
         torch.testing.assert_close(network(seen), plain, rtol=1e-4, atol=1e-5)
-        said = resizer._say(network, images)
-        torch.testing.assert_close(said, resizer.reader(plain), rtol=1e-4, atol=1e-5)
+        said = resizer._predict(network, images)
+        torch.testing.assert_close(said, resizer.frozen_main(plain), rtol=1e-4, atol=1e-5)
     assert said.shape == (1, 1, 8, 8)
-    figures = resizer.examine(network)
+    figures = resizer.evaluate(network)
     assert figures["plain"]["count_error"] == figures["count_error"]
 
 
 def test_its_card_is_an_encoders_and_its_cost_has_mains(pack):
     resizer = lesson(pack)
     card = resizer.card
-    assert (card.task, card.stride, card.answers, card.input.multiple_of) == ("embedding", 2, 3, 32)
+    assert (card.task, card.stride, card.prediction_channels, card.input.multiple_of) == (
+        "embedding",
+        2,
+        3,
+        32,
+    )
     assert (card.output.halo, card.input.mean) == (8, MAIN.input.mean)
-    main = Pack.read(pack).load("main", "cpu")
+    main = ModelBundle.read(pack).load("main", "cpu")
     side = card.input.tile
     own = count_flops(build(card.architecture).to("meta"), "forward", (1, 3, side, side))
     cost = (own + main.flops(side // 2, side // 2)) / main.flops(side, side)
-    assert resizer._cost(resizer.begin()) == pytest.approx(cost)
+    assert resizer._relative_flops(resizer.create_model()) == pytest.approx(cost)
 
 
 def test_it_learns_and_main_does_not(pack, tmp_path):
     resizer = lesson(pack)
-    before = {name: w.clone() for name, w in resizer.reader.state_dict().items()}
+    before = {name: w.clone() for name, w in resizer.frozen_main.state_dict().items()}
     torch.manual_seed(0)
-    network, batch = resizer.begin(), [Wide(1, 0)[0][0]]
+    network, batch = resizer.create_model(), [Wide(1, 0)[0][0]]
     first = resizer.loss(network, batch).item()
     optimiser = torch.optim.Adam(network.parameters(), 3e-3)
     for _ in range(30):
@@ -90,17 +95,19 @@ def test_it_learns_and_main_does_not(pack, tmp_path):
         resizer.loss(network, batch).backward()
         optimiser.step()
     assert resizer.loss(network, batch).item() < 0.8 * first
-    assert all(torch.equal(w, before[name]) for name, w in resizer.reader.state_dict().items())
+    assert all(torch.equal(w, before[name]) for name, w in resizer.frozen_main.state_dict().items())
     network, _ = train(resizer, tmp_path / "checkpoint", steps=2, workers=0)
     assert resizer.calibrate(network) == {}
     folder = tmp_path / "pack"
-    main = Pack.read(pack)
-    write_role(folder, "squares", COURSE, "main", resizer.reader, MAIN, training={}, metrics={})
+    main = ModelBundle.read(pack)
+    write_role(
+        folder, "squares", COURSE, "main", resizer.frozen_main, MAIN, training={}, metrics={}
+    )
     write_role(folder, "squares", COURSE, "resizer", network, resizer.card, training={}, metrics={})
-    assert Pack.read(folder).load("resizer", "cpu").stride == 2
+    assert ModelBundle.read(folder).load("resizer", "cpu").stride == 2
     assert set(main.roles) == {"main"}
 
 
 def test_before_a_network_that_is_not_in_torch_there_is_none(pack, tmp_path):
-    with pytest.raises(UserError, match="no pack"):
+    with pytest.raises(HrviewerError, match="no pack"):
         lesson(tmp_path)

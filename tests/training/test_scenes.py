@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
-from hrviewer.pyramid.synthetic import Recipe
-from hrviewer.training import Pieces, Whole, counted, density, synthetic_data
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.pyramid.synthetic import SyntheticImage
+from hrviewer.training import CropStream, FullImages, counted_image, density_map, synthetic_data
 
 
-class Corner(Recipe):
+class Corner(SyntheticImage):
     """Every pixel is its seed's; 40 objects, all in the first quarter."""
 
     title, classes, version = "Corner", ("thing",), 1
@@ -20,9 +20,11 @@ class Corner(Recipe):
     def render(self, rect, scale):
         return np.full((rect.h // scale, rect.w // scale, 3), self.seed % 256, np.uint8)
 
-    def truth(self, rect):
+    def ground_truth(self, rect):
         points = np.random.default_rng(self.seed).uniform(20, self.size / 2 - 20, (40, 2))
-        return Truth(points, boxes=np.column_stack([points - 5, np.full((40, 2), 10.0)])).clip(rect)
+        return GroundTruth(
+            points, boxes=np.column_stack([points - 5, np.full((40, 2), 10.0)])
+        ).clip(rect)
 
     def labels(self, rect):
         raise NotImplementedError
@@ -30,12 +32,14 @@ class Corner(Recipe):
 
 @pytest.fixture(autouse=True)
 def corner(monkeypatch):
-    monkeypatch.setattr(synthetic_data, "make_recipe", lambda name, size, seed: Corner(size, seed))
+    monkeypatch.setattr(
+        synthetic_data, "make_synthetic_image", lambda name, size, seed: Corner(size, seed)
+    )
 
 
 def test_every_object_has_mass_one_about_its_point():
-    truth = Truth(np.array([[50.0, 70.0], [90.0, 34.0]]), boxes=np.full((2, 4), 20.0))
-    there = density(truth, Rect(0, 0, 128, 160), 4)
+    truth = GroundTruth(np.array([[50.0, 70.0], [90.0, 34.0]]), boxes=np.full((2, 4), 20.0))
+    there = density_map(truth, Rect(0, 0, 128, 160), 4)
     assert there.shape == (1, 32, 40)
     assert float(there.sum()) == pytest.approx(2, abs=1e-5)
     # Standard deviation 3: the cells from 48 to 52 and 68 to 72 are within 2 / 3 of it, both ways.
@@ -43,35 +47,39 @@ def test_every_object_has_mass_one_about_its_point():
 
 
 def test_a_rectangle_gets_the_mass_that_lies_in_it():
-    truth = Truth(np.array([[64.0, 64.0]]))
-    halves = [density(truth, Rect(0, x, 128, 64), 4) for x in (0, 64)]
+    truth = GroundTruth(np.array([[64.0, 64.0]]))
+    halves = [density_map(truth, Rect(0, x, 128, 64), 4) for x in (0, 64)]
     assert [float(half.sum()) for half in halves] == pytest.approx([0.5, 0.5])
-    whole = density(truth, Rect(0, 0, 128, 128), 4)
+    whole = density_map(truth, Rect(0, 0, 128, 128), 4)
     torch.testing.assert_close(torch.cat(halves, 2), whole)
 
 
 def test_classes_are_apart():
-    truth = Truth(
+    truth = GroundTruth(
         np.array([[8.0, 8.0], [24.0, 24.0], [24.0, 8.0]]), ("a", "b"), np.array([0, 1, 1])
     )
-    assert density(truth, Rect(0, 0, 32, 32), 4).sum((1, 2)).tolist() == pytest.approx([1, 2], 1e-4)
+    assert density_map(truth, Rect(0, 0, 32, 32), 4).sum((1, 2)).tolist() == pytest.approx(
+        [1, 2], 1e-4
+    )
 
 
 def test_pieces_are_of_training_scenes_and_of_seed_and_number_alone():
-    one = Pieces("corner", 5, 3, size=1024, side=64, batch=3, stride=4)
+    one = CropStream("corner", 5, 3, size=1024, side=64, batch=3, stride=4)
     images, there = one[2]
     assert images.shape == (3, 3, 64, 64)
     assert there.shape == (3, 1, 16, 16)
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
-    again = Pieces("corner", 9, 3, size=1024, side=64, batch=3, stride=4)[2]
+    again = CropStream("corner", 9, 3, size=1024, side=64, batch=3, stride=4)[2]
     assert all(torch.equal(a, b) for a, b in zip((images, there), again, strict=True))
-    assert not torch.equal(images, one[2 + one.again][0])
-    assert len(Pieces("corner", 5, 3, size=1024, side=64)[0]) == 1  # without densities
+    assert not torch.equal(images, one[2 + one.batches_per_image][0])
+    assert len(CropStream("corner", 5, 3, size=1024, side=64)[0]) == 1  # without densities
 
 
 def test_pieces_about_objects_hold_one_and_the_others_seldom_do():
     def held(around: float) -> int:
-        pieces = Pieces("corner", 20, 0, size=1024, side=128, batch=4, stride=4, around=around)
+        pieces = CropStream(
+            "corner", 20, 0, size=1024, side=128, batch=4, stride=4, object_fraction=around
+        )
         return sum(int(mass > 0.5) for step in range(20) for mass in pieces[step][1].sum((1, 2, 3)))
 
     assert held(1.0) >= 76
@@ -81,24 +89,28 @@ def test_pieces_about_objects_hold_one_and_the_others_seldom_do():
 def test_who_stands_alone_is_as_likely_as_a_crowd(monkeypatch):
     crowd = np.random.default_rng(0).uniform(512, 576, (99, 2))
     points = np.vstack([crowd, [[100.0, 100.0]]])
-    monkeypatch.setattr(Corner, "truth", lambda self, rect: Truth(points).clip(rect))
-    pieces = Pieces("corner", 0, 0, size=1024, side=64, around=1.0)
+    monkeypatch.setattr(Corner, "ground_truth", lambda self, rect: GroundTruth(points).clip(rect))
+    pieces = CropStream("corner", 0, 0, size=1024, side=64, object_fraction=1.0)
     rng = np.random.default_rng(1)
-    alone = sum(pieces._place(points, rng, 1).y < 128 for _ in range(400))
+    alone = sum(pieces._sample_rect(points, rng, 1).y < 128 for _ in range(400))
     assert 150 < alone < 250
 
 
 @pytest.mark.parametrize(("crowding", "share"), [(0.5, 3 / 4), (1.0, 9 / 10)])
 def test_crowds_are_seen_more_often_by_a_power_of_what_they_hold(crowding, share):
     points = np.array([[100.0, 100.0]] + [[500.0, 500.0]] * 9)
-    pieces = Pieces("corner", 0, 0, size=1024, side=64, around=1, crowding=crowding)
+    pieces = CropStream(
+        "corner", 0, 0, size=1024, side=64, object_fraction=1, density_exponent=crowding
+    )
     rng = np.random.default_rng(0)
-    crowd = sum(pieces._place(points, rng, 1).y > 300 for _ in range(2000)) / 2000
+    crowd = sum(pieces._sample_rect(points, rng, 1).y > 300 for _ in range(2000)) / 2000
     assert crowd == pytest.approx(share, abs=0.04)
 
 
 def test_some_pieces_are_seen_from_farther():
-    pieces = Pieces("corner", 9, 3, size=1024, side=32, batch=6, stride=4, around=1, shrunk=4)
+    pieces = CropStream(
+        "corner", 9, 3, size=1024, side=32, batch=6, stride=4, object_fraction=1, downscaled=4
+    )
     counts, scales = [], set()
     for number in range(9):
         images, there = pieces[number]
@@ -110,7 +122,7 @@ def test_some_pieces_are_seen_from_farther():
     assert far > 2 * near
     rng = np.random.default_rng(0)
     for scale in (1, 2, 8):
-        rect = pieces._place(np.array([[700.0, 900.0]]), rng, scale)
+        rect = pieces._sample_rect(np.array([[700.0, 900.0]]), rng, scale)
         scales.add(rect.h // 32)
         assert rect.y % scale == rect.x % scale == 0
         assert rect in Rect(0, 0, 1024, 1024)
@@ -119,25 +131,25 @@ def test_some_pieces_are_seen_from_farther():
 
 
 def test_things_of_every_size_are_seen_as_often():
-    pieces = Pieces("corner", 0, 0, size=10_064, side=64, around=0, growth=10)
+    pieces = CropStream("corner", 0, 0, size=10_064, side=64, object_fraction=0, size_gradient=10)
     rng = np.random.default_rng(1)
-    tops = np.array([pieces._place(np.empty((0, 2)), rng, 1).y for _ in range(4000)])
+    tops = np.array([pieces._sample_rect(np.empty((0, 2)), rng, 1).y for _ in range(4000)])
     # Sizes grow from 1 to 10 along the side: half of the places are above that of √10.
     assert np.median(tops) == pytest.approx(10_000 * (np.sqrt(10) - 1) / 9, rel=0.08)
     assert 0 <= tops.min() < tops.max() <= 10_000
 
 
 def test_whole_pictures_come_with_their_count():
-    whole = counted("corner", 1024, 10_007)
+    whole = counted_image("corner", 1024, 10_007)
     assert whole.image.dtype == torch.uint8
     assert whole.image.shape == (3, 1024, 1024)
     assert whole.count == 40
 
 
 def test_whole_scenes_are_made_when_they_are_asked_for():
-    lot = Whole("corner", 256, [11, 12, 13])
+    lot = FullImages("corner", 256, [11, 12, 13])
     assert len(lot) == len(list(lot)) == 3
-    assert torch.equal(lot[1].image, counted("corner", 256, 12).image)
+    assert torch.equal(lot[1].image, counted_image("corner", 256, 12).image)
     assert [one.count for one in lot] == [
-        counted("corner", 256, seed).count for seed in (11, 12, 13)
+        counted_image("corner", 256, seed).count for seed in (11, 12, 13)
     ]

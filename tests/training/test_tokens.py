@@ -10,16 +10,16 @@ import torch
 from torch.nn import functional as F
 
 from hrviewer.geometry import Rect
-from hrviewer.models import open_pack
+from hrviewer.models import open_bundle
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.training import Alone, Course, TokenStudent, train, write_role
-from hrviewer.training.density_task import build, normalised
-from hrviewer.training.synthetic_data import surround
+from hrviewer.training import TaskSet, TransformerTask, WithoutContext, train, write_role
+from hrviewer.training.density_task import build, normalise
+from hrviewer.training.synthetic_data import context_patches
 from hrviewer.training.token_distillation import SIDES
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = Course("Squares", "Counts squares.", {})
+COURSE = TaskSet("Squares", "Counts squares.", {})
 
 
 class Surrounded(Pictures):
@@ -34,12 +34,12 @@ def lesson(tmp_path):
     torch.manual_seed(0)
     network = build(CARD.architecture)
     write_role(tmp_path / "pack", "squares", COURSE, "main", network, CARD, training={}, metrics={})
-    return TokenStudent.of(
+    return TransformerTask.from_bundle(
         tmp_path / "pack",
         {"data": "squares"},
         Surrounded,
         role="transformer",
-        choose=[picture(seed, 128) for seed in range(2)],
+        validation=[picture(seed, 128) for seed in range(2)],
         test=[picture(seed, 128) for seed in range(8, 10)],
         tile=64,
         device="cpu",
@@ -48,7 +48,7 @@ def lesson(tmp_path):
 
 def test_pictures_are_cut_into_squares_once_and_nothing_is_lost(lesson):
     images = torch.stack([picture(seed, 128) for seed in range(12)])
-    counts = lesson._main(images)
+    counts = lesson._teacher_density(images)
     guess = lesson._guess(images, counts)
     torch.manual_seed(2)
     cuts = lesson._cut(images, counts, guess)
@@ -73,7 +73,7 @@ def test_squares_are_cut_by_what_is_guessed(lesson):
     images = torch.stack([picture(seed, 128) for seed in range(2)])
     guess = torch.zeros(2, 4, 4)
     guess[1, 3, 0] = 1
-    counts = lesson._main(images)
+    counts = lesson._teacher_density(images)
     cuts = lesson._cut(images, counts, guess, 0.5)
     found = {
         cut.side: [
@@ -118,23 +118,23 @@ def test_it_learns_and_what_is_written_joins_tokens(lesson, tmp_path):
     # Each size is right in sum where it is used: small squares where there is something.
     torch.manual_seed(2)
     assert lesson._gains(network) == pytest.approx(np.ones(4), rel=0.03)
-    assert lesson.judge(network)["spread"] == pytest.approx(1, abs=1e-2)
-    assert set(lesson.examine(network)["count_error_by_side"]) == {"16", "32", "64", "128"}
+    assert lesson.validate(network)["spread"] == pytest.approx(1, abs=1e-2)
+    assert set(lesson.evaluate(network)["count_error_by_side"]) == {"16", "32", "64", "128"}
 
     folder = tmp_path / "pack"
     write_role(
         folder, "squares", COURSE, "transformer", network, lesson.card, training={}, metrics={}
     )
-    written = open_pack(folder).load("transformer", "cpu")
-    assert written.joint
-    image = normalised(picture(5, 64)[None], CARD.input)
+    written = open_bundle(folder).load("transformer", "cpu")
+    assert written.accepts_tokens
+    image = normalise(picture(5, 64)[None], CARD.input)
     tokens = F.avg_pool2d(image, 4)
-    said = written.join(tokens.numpy(), np.array([[0, 0, 64, 64]]))
+    said = written.run_tokens(tokens.numpy(), np.array([[0, 0, 64, 64]]))
     assert said.shape == (1, 2, 4, 4)
     with torch.inference_mode():
         whole = network(image, 64)[0]
     np.testing.assert_allclose(said[0].sum((1, 2)), whole.sum((1, 2)), rtol=1e-4)
-    assert written.join_flops(40) == count_flops(
+    assert written.token_flops(40) == count_flops(
         build(lesson.card.architecture).to("meta"), "join", (40, 3, 16, 16), (40, 4)
     )
 
@@ -142,8 +142,12 @@ def test_it_learns_and_what_is_written_joins_tokens(lesson, tmp_path):
 def test_a_size_that_is_used_where_there_is_nothing_keeps_its_gain(lesson, monkeypatch):
     network = build(lesson.card.architecture)
     nothing = torch.zeros(1, 32, 32)
-    monkeypatch.setattr(TokenStudent, "_mains", lambda self, picture, image: nothing)
-    monkeypatch.setattr(TokenStudent, "_guess", lambda self, i, c: torch.zeros(len(i), 4, 4))
+    monkeypatch.setattr(
+        TransformerTask, "_cached_teacher_density", lambda self, picture, image: nothing
+    )
+    monkeypatch.setattr(
+        TransformerTask, "_estimate_content", lambda self, i, c: torch.zeros(len(i), 4, 4)
+    )
     network.rescale(1e-9)
     assert lesson._gains(network) == pytest.approx(np.ones(4), rel=1e-3)
 
@@ -153,14 +157,14 @@ def test_surroundings_that_are_not_known_are_left_out(lesson):
     around[1] = torch.nan
     seen = {0: 0, 1: 0, 2: 0}
     for _ in range(20):
-        tokens, boxes, owner = lesson._context(around, 64)
+        tokens, boxes, owner = lesson._context_tokens(around, 64)
         assert not tokens.isnan().any()
         assert len(tokens) == len(boxes)
         for i in seen:
             seen[i] = max(seen[i], int((owner == i).sum()))
     assert seen == {0: 24, 1: 0, 2: 24}
     assert boxes[owner == 0][:8, 2].unique().tolist() in ([], [64.0])
-    images, nothing = Alone(Pictures(1, 0), 2)[0]
+    images, nothing = WithoutContext(Pictures(1, 0), 2)[0]
     assert nothing.shape == (len(images), 16, 3, 16, 16)
     assert nothing.isnan().all()
 
@@ -176,7 +180,7 @@ class Ramp:
 
 
 def test_what_is_around_a_piece():
-    found = surround(Ramp(), 4096, Rect(512, 1024, 512, 512), 2) * 255
+    found = context_patches(Ramp(), 4096, Rect(512, 1024, 512, 512), 2) * 255
     assert found.shape == (16, 3, 16, 16)
     rows = torch.arange(16.0)
     torch.testing.assert_close(found[0, 0, :, 0], rows)  # the row of regions above

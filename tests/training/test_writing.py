@@ -8,14 +8,14 @@ import json
 import torch
 from safetensors.torch import load_file
 
-from hrviewer.models import open_pack
-from hrviewer.training import Course, write_role
+from hrviewer.models import open_bundle
+from hrviewer.training import TaskSet, write_role
 from hrviewer.training.density_task import build
 from hrviewer.training.save_pack import round_weights
 
 from .pupils import CARD
 
-COURSE = Course("Squares", "Counts squares.", {})
+COURSE = TaskSet("Squares", "Counts squares.", {})
 
 
 def test_other_roles_stay_as_they_are(tmp_path):
@@ -35,7 +35,7 @@ def test_other_roles_stay_as_they_are(tmp_path):
     assert after["roles"]["main"] == before["roles"]["main"]
     assert (tmp_path / "main.safetensors").read_bytes() == data
     assert after["roles"]["main"]["card"]["sha256"] == hashlib.sha256(data).hexdigest()
-    pack = open_pack(tmp_path)
+    pack = open_bundle(tmp_path)
     assert (pack.name, pack.title, pack.description) == (
         "squares",
         COURSE.title,

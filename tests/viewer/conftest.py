@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Layer
-from toys import Bright, Encoder, Head, Joint, ToyPack, picture
+from toys import Bright, Encoder, Head, Joint, ToyBundle, picture
 
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.image.image_layer import image_layer_data
 
 SHAPE = 300, 420
 
@@ -36,7 +36,7 @@ def add():
     def show(viewer, image, pixel_size=None):
         pyramid = open_pyramid(image)
         pyramid.pixel_size = pixel_size
-        return viewer.add_layer(Layer.create(*image_layer(pyramid)))
+        return viewer.add_layer(Layer.create(*image_layer_data(pyramid)))
 
     return show
 
@@ -63,7 +63,7 @@ def network():
 
 @pytest.fixture
 def toys(network):
-    return ToyPack(
+    return ToyBundle(
         main=network,
         scanner=Bright("scanner"),
         encoder=Encoder(),
@@ -81,13 +81,13 @@ def model():
 @pytest.fixture
 def controller(model, toys, tmp_path):
     """A controller without a window, that remembers what it told the person."""
-    made = Controller(model, cache=ResultCache(), folder=tmp_path / "runs", polite=False)
+    made = Controller(model, cache=ResultCache(), run_folder=tmp_path / "runs", low_priority=False)
     made.told = {"failed": [], "answered": [], "noted": [], "progressed": [], "state_changed": [],
                  "annotated": []}  # fmt: skip
     for name, heard in made.told.items():
         getattr(made, name).connect(lambda *words, heard=heard: heard.append(words))
-    made.use_pack(toys)
-    made.use_strategy("patches")
+    made.set_model(toys)
+    made.set_strategy("patches")
     yield made
     made.close()
 
@@ -96,7 +96,7 @@ def until_quiet(controller, seconds=60):
     """Tick until nothing is opened, written, read or asked."""
     end = time.monotonic() + seconds
     controller.tick()
-    while controller.busy:
+    while controller.has_pending_work:
         assert time.monotonic() < end
         time.sleep(0.005)  # who only ticks lets the other threads wait
         controller.tick()

@@ -11,10 +11,10 @@ from napari.layers import Layer
 from napari.settings import get_settings
 
 from hrviewer.pyramid import open_pyramid, tile_cache
-from hrviewer.viewer.contributions.readers import image_layers
-from hrviewer.viewer.image.image_layer import image_layer
-from hrviewer.viewer.image.layer_refresh import fetcher_of, follow
-from hrviewer.viewer.image.tile_loader import WORKERS, Fetcher
+from hrviewer.viewer.contributions.readers import read_image_layers
+from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.image.layer_refresh import auto_refresh, tile_loader_of
+from hrviewer.viewer.image.tile_loader import MAX_WORKERS, TileLoader
 
 SIDE = 2048
 
@@ -40,8 +40,8 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch):
     """A picture of two levels: a chequered ramp, and the ramp alone."""
-    monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
-    monkeypatch.setattr("hrviewer.viewer.image.image_layer.COARSEST", 20_000)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_COARSEST_PIXELS", 20_000)
     tile_cache().clear()
     ramp = np.linspace(80, 180, SIDE)[:, None] * np.ones(SIDE)
     chequers = 50 * (-1.0) ** np.add.outer(np.arange(SIDE), np.arange(SIDE))
@@ -55,7 +55,7 @@ def slow(monkeypatch):
 def viewer(request, make_napari_viewer, qtbot):
     made = make_napari_viewer(show=True)
     get_settings().experimental.async_ = request.param
-    follow(made)
+    auto_refresh(made)
     yield made
     # A slice that is still under way holds the window, which then counts as leaked.
     made._layer_slicer.wait_until_idle(10)
@@ -65,13 +65,13 @@ def viewer(request, make_napari_viewer, qtbot):
 
 def add(viewer, slow):
     pyramid = open_pyramid(list(slow))
-    layer = viewer.add_layer(Layer.create(*image_layer(pyramid, read=False)))
-    return layer, fetcher_of(layer)
+    layer = viewer.add_layer(Layer.create(*image_layer_data(pyramid, load_coarsest=False)))
+    return layer, tile_loader_of(layer)
 
 
 def look(viewer, centre, zoom=2.0):
-    viewer.scene.camera.center = centre
-    viewer.scene.camera.zoom = zoom
+    viewer.context.camera.center = centre
+    viewer.context.camera.zoom = zoom
 
 
 def seen(viewer):
@@ -91,7 +91,7 @@ def test_what_is_there_is_shown_and_the_rest_comes(viewer, slow, qtbot):
     look(viewer, (1000, 1000))
     assert seen(viewer).max() == 0
     coarse.gate.set()
-    qtbot.waitUntil(lambda: fetcher.filled and seen(viewer).min() > 60, timeout=10_000)
+    qtbot.waitUntil(lambda: fetcher.coarsest_loaded and seen(viewer).min() > 60, timeout=10_000)
     blurred = seen(viewer)
     assert blurred.std() < 8
     assert blurred.mean() == pytest.approx(80 + 100 * 1000 / SIDE, abs=4)
@@ -101,25 +101,26 @@ def test_what_is_there_is_shown_and_the_rest_comes(viewer, slow, qtbot):
     assert layer.data_level == 0
     (y0, x0), (y1, x1) = layer.corner_pixels
     np.testing.assert_array_equal(
-        fetcher.now(0, (y0, y1 + 1, x0, x1 + 1))[..., 0], fine.pixels[y0 : y1 + 1, x0 : x1 + 1]
+        fetcher.read_available(0, (y0, y1 + 1, x0, x1 + 1))[..., 0],
+        fine.pixels[y0 : y1 + 1, x0 : x1 + 1],
     )
-    qtbot.waitUntil(lambda: not fetcher.busy and not threads(), timeout=10_000)
+    qtbot.waitUntil(lambda: not fetcher.is_loading and not threads(), timeout=10_000)
 
 
 def test_a_newer_view_drops_what_the_older_wanted(viewer, slow, qtbot):
     fine, coarse = slow
     coarse.gate.set()
     _, fetcher = add(viewer, slow)
-    qtbot.waitUntil(lambda: fetcher.filled, timeout=10_000)
+    qtbot.waitUntil(lambda: fetcher.coarsest_loaded, timeout=10_000)
     look(viewer, (100, 100), 4.0)
     qtbot.waitUntil(lambda: bool(fine.reads), timeout=10_000)
     look(viewer, (1900, 1900), 4.0)
     seen(viewer)
     before = list(fine.reads)
-    assert len(before) <= WORKERS
+    assert len(before) <= MAX_WORKERS
     fine.gate.set()
     qtbot.waitUntil(lambda: seen(viewer).std() > 40, timeout=10_000)
-    qtbot.waitUntil(lambda: not fetcher.busy and not threads(), timeout=10_000)
+    qtbot.waitUntil(lambda: not fetcher.is_loading and not threads(), timeout=10_000)
     later = fine.reads[len(before) :]
     assert later
     assert min(min(at) for at in later) >= 1024
@@ -128,12 +129,12 @@ def test_a_newer_view_drops_what_the_older_wanted(viewer, slow, qtbot):
 def test_the_middle_comes_first(slow):
     fine, coarse = slow
     coarse.gate.set()
-    fetcher = Fetcher(open_pyramid(list(slow)), 16)
+    fetcher = TileLoader(open_pyramid(list(slow)), 16)
     ended = threading.Event()
-    fetcher.now(0, (0, 1536, 0, 1536))
+    fetcher.read_available(0, (0, 1536, 0, 1536))
     fine.gate.set()
     for _ in range(1000):
-        if not fetcher.busy:
+        if not fetcher.is_loading:
             break
         ended.wait(0.01)
     assert len(fine.reads) == 9
@@ -148,16 +149,16 @@ def test_nothing_is_fetched_after_the_layer_is_gone(viewer, slow, qtbot):
     look(viewer, (1000, 1000), 1.0)
     qtbot.waitUntil(lambda: bool(fine.reads), timeout=10_000)
     viewer.layers.remove(layer)
-    fetcher.fresh = True  # something came at the last moment
+    fetcher.dirty = True  # something came at the last moment
     fine.gate.set()
-    qtbot.waitUntil(lambda: not fetcher.fresh, timeout=10_000)
+    qtbot.waitUntil(lambda: not fetcher.dirty, timeout=10_000)
     qtbot.waitUntil(lambda: not threads(), timeout=10_000)
-    assert len(fine.reads) <= WORKERS
-    assert not fetcher.busy
+    assert len(fine.reads) <= MAX_WORKERS
+    assert not fetcher.is_loading
     # It may come back.
     viewer.add_layer(layer)
     look(viewer, (1000, 1000), 1.0)
-    qtbot.waitUntil(lambda: len(fine.reads) > WORKERS, timeout=10_000)
+    qtbot.waitUntil(lambda: len(fine.reads) > MAX_WORKERS, timeout=10_000)
     qtbot.waitUntil(lambda: seen(viewer).std() > 40, timeout=10_000)
 
 
@@ -174,7 +175,7 @@ def test_a_hidden_layer_wants_nothing(viewer, slow, qtbot):
     fine.gate.set()
     qtbot.waitUntil(lambda: not threads(), timeout=10_000)
     qtbot.wait(250)
-    assert len(fine.reads) <= WORKERS
+    assert len(fine.reads) <= MAX_WORKERS
     assert not refreshed
     layer.visible = True
     qtbot.waitUntil(lambda: seen(viewer).std() > 40, timeout=10_000)
@@ -195,9 +196,9 @@ def test_others_get_the_pixels_themselves(viewer, slow, qtbot):
     # As napari duplicates a layer.
     data, settings, kind = layer.as_layer_data_tuple()
     twin = Layer.create(copy.deepcopy(data), settings, kind)
-    assert fetcher_of(twin) is not fetcher
+    assert tile_loader_of(twin) is not fetcher
     np.testing.assert_array_equal(twin.data[0][window], fine.pixels[window])
-    qtbot.waitUntil(lambda: not fetcher.busy and not threads(), timeout=10_000)
+    qtbot.waitUntil(lambda: not fetcher.is_loading and not threads(), timeout=10_000)
     # napari's own slicing comes to its end, too.
     qtbot.waitUntil(lambda: seen(viewer).min() > 0, timeout=10_000)
 
@@ -212,10 +213,10 @@ def test_what_cannot_be_decoded_is_said_once(viewer, slow, qtbot, monkeypatch):
     coarse.gate.set()
     fine.gate.set()
     _, fetcher = add(viewer, slow)
-    qtbot.waitUntil(lambda: fetcher.filled, timeout=10_000)
+    qtbot.waitUntil(lambda: fetcher.coarsest_loaded, timeout=10_000)
     look(viewer, (256, 256), 4.0)
     qtbot.waitUntil(lambda: bool(said), timeout=10_000)
-    qtbot.waitUntil(lambda: not fetcher.busy and not threads(), timeout=10_000)
+    qtbot.waitUntil(lambda: not fetcher.is_loading and not threads(), timeout=10_000)
     reads = len(fine.reads)
     assert "bad sector" in said[0]
     qtbot.wait(250)
@@ -224,9 +225,11 @@ def test_what_cannot_be_decoded_is_said_once(viewer, slow, qtbot, monkeypatch):
 
 
 def test_contrast_comes_with_the_pixels(viewer, monkeypatch, qtbot):
-    monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
     ramp = Slow(np.linspace(0, 4000, 600 * 600).reshape(600, 600).astype(np.uint16))
-    layer = viewer.add_layer(Layer.create(*image_layer(open_pyramid(ramp), read=False)))
+    layer = viewer.add_layer(
+        Layer.create(*image_layer_data(open_pyramid(ramp), load_coarsest=False))
+    )
     assert [*layer.contrast_limits] == [0, 65535]
     ramp.gate.set()
     qtbot.waitUntil(lambda: layer.contrast_limits[1] < 4000, timeout=10_000)
@@ -240,14 +243,14 @@ def test_a_dropped_file_is_not_read_in_the_window(viewer, tmp_path, monkeypatch,
     pixels = np.full((3000, 3000, 3), 120, np.uint8)
     path = tmp_path / "flat.svs"
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb")
-    fetch = Level.fetch
+    fetch = Level.read_tile
 
     def elsewhere(self, key, meter=None):
         assert threading.current_thread() is not threading.main_thread()
         return fetch(self, key, meter)
 
-    monkeypatch.setattr(Level, "fetch", elsewhere)
-    [(data, settings, kind)] = image_layers(str(path))
+    monkeypatch.setattr(Level, "read_tile", elsewhere)
+    [(data, settings, kind)] = read_image_layers(str(path))
     # One stored level: the others are built beside the event loop.
     assert [level.shape[0] for level in data] == [3000, 1500, 750]
     viewer.add_layer(Layer.create(data, settings, kind))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from toys import Joint, picture
 
-from hrviewer.app.maps.attention_map import LARGEST, Attention, colours_of
-from hrviewer.engine import Attended
+from hrviewer.app.maps.attention_map import MAX_CELLS, AttentionMap, token_colours
+from hrviewer.engine import TokenAttention
 from hrviewer.geometry import Rect
 
 from .conftest import errors, until_quiet
@@ -16,9 +16,9 @@ from .conftest import errors, until_quiet
 class Attentive(Joint):
     """All look at the reddest token, and at themselves half as much; the first two are one."""
 
-    attends = True
+    has_attention = True
 
-    def attend(self, tokens, boxes, merge=0.0):
+    def attention(self, tokens, boxes, merge=0.0):
         n = len(tokens)
         weights = np.eye(n, dtype=np.float32) / 3
         weights[:, tokens[:, 0].sum((1, 2)).argmax()] += 2 / 3
@@ -34,30 +34,30 @@ def toys(toys):
 def test_attention_is_drawn_where_tokens_lie_the_context_below():
     squares = [Rect(0, 0, 64, 64), Rect(0, 64, 32, 32), Rect(0, 96, 32, 32), Rect(0, 0, 192, 192)]
     weights = np.array([[0.5, 0.2, 0.1, 0.2], [0.1, 0.6, 0.3, 0], [0.2] * 4, [0.25] * 4])
-    found = Attended(squares, np.array([1, 1, 1, 0], bool), weights, np.array([0, 1, 1, 3]))
-    drawn = Attention(Rect(0, 0, 128, 176))
-    drawn.show(found, 40, 30)
+    found = TokenAttention(squares, np.array([1, 1, 1, 0], bool), weights, np.array([0, 1, 1, 3]))
+    drawn = AttentionMap(Rect(0, 0, 128, 176))
+    drawn.update(found, 40, 30)
     assert drawn.changed
     np.testing.assert_allclose(
-        drawn.looks[[0, 0, 0, 7], [0, 4, 6, 10]], [1, 0.4, 0.2, 0.4], rtol=1e-6
+        drawn.weights[[0, 0, 0, 7], [0, 4, 6, 10]], [1, 0.4, 0.2, 0.4], rtol=1e-6
     )
     # What all tokens take, but context is no part of the region's own map.
-    np.testing.assert_allclose(drawn.taken[0, [0, 4, 6]], [0.8, 1, 0.6], rtol=1e-6)
-    assert np.isnan(drawn.taken[7]).all()
+    np.testing.assert_allclose(drawn.attention_received[0, [0, 4, 6]], [0.8, 1, 0.6], rtol=1e-6)
+    assert np.isnan(drawn.attention_received[7]).all()
     assert (drawn.merged[:2, 4:8, 3] == 255).all()
     assert (drawn.merged[:2, 4:8] == drawn.merged[0, 4]).all()
     assert drawn.merged[..., 3].sum() == 2 * 4 * 255
-    before = drawn.looks.copy()
-    drawn.show(found, 150, 30)  # context is nobody that was clicked
-    np.testing.assert_array_equal(drawn.looks, before)
-    drawn.erase(Rect(0, 64, 32, 64))
-    assert np.isnan(drawn.looks[:2, 4:8]).all()
+    before = drawn.weights.copy()
+    drawn.update(found, 150, 30)  # context is nobody that was clicked
+    np.testing.assert_array_equal(drawn.weights, before)
+    drawn.clear(Rect(0, 64, 32, 64))
+    assert np.isnan(drawn.weights[:2, 4:8]).all()
     assert not drawn.merged.any()
-    assert Attention(Rect(0, 0, 90_000, 90_000)).looks.size <= LARGEST
+    assert AttentionMap(Rect(0, 0, 90_000, 90_000)).weights.size <= MAX_CELLS
 
 
 def test_what_is_one_has_one_colour():
-    colours = colours_of(np.array([4, 7, 7, 2, 4, 9]))
+    colours = token_colours(np.array([4, 7, 7, 2, 4, 9]))
     assert [bool(alpha) for alpha in colours[:, 3]] == [True, True, True, False, True, False]
     assert (colours[0] == colours[4]).all()
     assert (colours[1] == colours[2]).all()
@@ -68,19 +68,19 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
     image = picture(300, 420)
     image[256:272, 64:80] = (255, 0, 0)
     add(model, image)
-    controller.use_strategy("transformer")
+    controller.set_strategy("transformer")
     controller.params = {"detail": "uniform", "finest": 16, "context": 0}
     controller.start()
     finish(controller)
     assert errors(controller) == []
 
     def click(y, x):
-        controller.ask((y, x))
+        controller.inspect_patch((y, x))
         until_quiet(controller)
 
-    assert controller.overlays.attending is None
+    assert controller.overlays.attention_layers is None
     click(30, 200)
-    shown = controller.overlays.attending
+    shown = controller.overlays.attention_layers
     assert [layer.name for layer in shown] == ["merged", "attended", "attention"]
     names = [layer.name for layer in model.layers]
     assert names.index("attention") < names.index("output")
@@ -89,19 +89,19 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
     assert looks[16, 4] == 1
     assert looks[1, 12] == pytest.approx(0.5)
     assert np.count_nonzero(looks) == 2
-    assert shown.attention.taken[16, 4] == 1
+    assert shown.attention.attention_received[16, 4] == 1
     click(100, 100)  # nobody looks
     assert looks[6, 6] == 0
     shown.looks.visible = True
     click(100, 100)
     assert looks[6, 6] == pytest.approx(0.5)
     assert looks[1, 12] == 0
-    controller.overlays.hide(True)
+    controller.overlays.set_hidden(True)
     assert not shown.asked
-    controller.overlays.hide(False)
+    controller.overlays.set_hidden(False)
     assert shown.looks.visible
     # They go with the run that they are of.
-    controller.use_strategy("patches")
+    controller.set_strategy("patches")
     controller.start()
     finish(controller)
     assert not {"attention", "attended", "merged"} & {layer.name for layer in model.layers}
@@ -109,27 +109,27 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
 
 def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monkeypatch):
     add(model, picture(300, 420))
-    controller.use_strategy("transformer")
+    controller.set_strategy("transformer")
     controller.params = {"detail": "uniform", "finest": 16, "context": 0}
     controller.start()
     finish(controller)
     seen = []
-    controller.looked.connect(seen.append)
+    controller.patch_inspected.connect(seen.append)
 
     def click():
-        controller.ask((30, 200))
+        controller.inspect_patch((30, 200))
         until_quiet(controller)
 
     def broken(*_, **__):
         raise RuntimeError("out of ink")
 
-    monkeypatch.setattr(Attentive, "attend", broken)
+    monkeypatch.setattr(Attentive, "attention", broken)
     click()
     (said,) = errors(controller)
     assert said == "where this token looked cannot be shown: RuntimeError: out of ink"
     assert [look.pixels is None for look in seen] == [True, False]  # and what it cost, all the same
     monkeypatch.undo()
-    monkeypatch.setattr("hrviewer.app.services.patch_inspection.seen_by", broken)
+    monkeypatch.setattr("hrviewer.app.services.patch_inspection.patch_preview", broken)
     click()
     assert errors(controller)[1:] == ["what was seen here cannot be read: RuntimeError: out of ink"]
     assert len(seen) == 3

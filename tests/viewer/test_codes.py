@@ -9,26 +9,26 @@ import numpy as np
 import pytest
 from toys import picture
 
-from hrviewer.app.maps.embedding_map import FITTED, LARGEST, Codes, principal
-from hrviewer.app.maps.result_maps import Picture
-from hrviewer.engine import Seen
-from hrviewer.engine.cost import Charge
+from hrviewer.app.maps.embedding_map import FIT_PATCHES, MAX_CELLS, EmbeddingMap, principal_axes
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.engine import InferenceResult
+from hrviewer.engine.cost import Cost
 from hrviewer.geometry import Patch, Rect
 
 from .conftest import errors, until_quiet
 
 
-def look(core: Rect, codes: np.ndarray) -> Seen:
+def look(core: Rect, codes: np.ndarray) -> InferenceResult:
     box = tuple(map(float, core.astuple()))
     value = codes.mean((1, 2)).astype(float)
-    return Seen(Patch(core), "encoder", value, codes.astype(np.float16), box, Charge())
+    return InferenceResult(Patch(core), "encoder", value, codes.astype(np.float16), box, Cost())
 
 
 def test_the_directions_are_those_in_which_codes_differ_most():
     rng = np.random.default_rng(0)
     turn, _ = np.linalg.qr(rng.normal(size=(5, 5)))
     codes = (rng.normal(size=(20_000, 5)) * (9, 5, 3, 1, 1)) @ turn.T + 7
-    mean, axes = principal(codes.astype(np.float32))
+    mean, axes = principal_axes(codes.astype(np.float32))
     np.testing.assert_allclose(mean, codes.mean(0), rtol=1e-4)
     for i, spread in enumerate((9, 5, 3)):
         np.testing.assert_allclose(abs(turn[:, i] @ axes[:, i]) * spread, 1, rtol=0.02)
@@ -38,38 +38,40 @@ def test_the_directions_are_those_in_which_codes_differ_most():
 
 def test_colours_stay_once_they_are_fitted_and_nothing_is_drawn_elsewhere():
     rng = np.random.default_rng(0)
-    codes = Codes(Rect(0, 0, 64, 64 * 20), 4, 4.0)
-    for i in range(FITTED):
-        codes.take(look(Rect(0, 64 * i, 64, 64), rng.normal(size=(4, 16, 16))))
+    codes = EmbeddingMap(Rect(0, 0, 64, 64 * 20), 4, 4.0)
+    for i in range(FIT_PATCHES):
+        codes.update(look(Rect(0, 64 * i, 64, 64), rng.normal(size=(4, 16, 16))))
     before = codes.colours.copy()
-    assert (before[:, : 16 * FITTED, 3] == 255).all()
-    assert not before[:, 16 * FITTED :].any()
-    codes.take(look(Rect(0, 64 * FITTED, 64, 64), 50 + rng.normal(size=(4, 16, 16))))
-    np.testing.assert_array_equal(codes.colours[:, : 16 * FITTED], before[:, : 16 * FITTED])
-    codes.erase(Rect(0, 0, 64, 64))
+    assert (before[:, : 16 * FIT_PATCHES, 3] == 255).all()
+    assert not before[:, 16 * FIT_PATCHES :].any()
+    codes.update(look(Rect(0, 64 * FIT_PATCHES, 64, 64), 50 + rng.normal(size=(4, 16, 16))))
+    np.testing.assert_array_equal(
+        codes.colours[:, : 16 * FIT_PATCHES], before[:, : 16 * FIT_PATCHES]
+    )
+    codes.clear(Rect(0, 0, 64, 64))
     assert not codes.colours[:, :16].any()
     assert codes.colours[:, 16:32].any()
 
 
 def test_what_is_the_same_is_alike_and_what_comes_later_is_compared_too():
     one, other = np.zeros((3, 16, 16)), np.full((3, 16, 16), 2.0)
-    codes = Codes(Rect(0, 0, 64, 256), 3, 4.0)
-    codes.take(look(Rect(0, 0, 64, 64), one))
-    codes.take(look(Rect(0, 64, 64, 64), other))
-    codes.take(look(Rect(0, 128, 64, 64), other))
-    assert not codes.find(10, 250)  # not known yet
-    assert not codes.find(-1, 3)
-    assert codes.find(10, 10)
-    codes.take(look(Rect(0, 192, 64, 64), one + 1))
-    np.testing.assert_allclose(codes.alike[0, [0, 20, 40, 60]], [1, 0, 0, 0.5], atol=1e-3)
+    codes = EmbeddingMap(Rect(0, 0, 64, 256), 3, 4.0)
+    codes.update(look(Rect(0, 0, 64, 64), one))
+    codes.update(look(Rect(0, 64, 64, 64), other))
+    codes.update(look(Rect(0, 128, 64, 64), other))
+    assert not codes.find_similar(10, 250)  # not known yet
+    assert not codes.find_similar(-1, 3)
+    assert codes.find_similar(10, 10)
+    codes.update(look(Rect(0, 192, 64, 64), one + 1))
+    np.testing.assert_allclose(codes.similarity[0, [0, 20, 40, 60]], [1, 0, 0, 0.5], atol=1e-3)
 
 
 def test_a_large_image_is_kept_in_coarser_cells():
-    codes = Codes(Rect(0, 0, 60_000, 50_000), 2, 16.0)
-    assert codes.alike.size <= LARGEST
+    codes = EmbeddingMap(Rect(0, 0, 60_000, 50_000), 2, 16.0)
+    assert codes.similarity.size <= MAX_CELLS
     assert codes.cell == 64.0
     fine = np.arange(2 * 32 * 32).reshape(2, 32, 32) / 100
-    codes.take(look(Rect(512, 512, 512, 512), fine))
+    codes.update(look(Rect(512, 512, 512, 512), fine))
     assert (codes.colours[8:16, 8:16, 3] == 255).all()
     assert codes.colours[..., 3].sum() == 64 * 255
 
@@ -78,38 +80,38 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
     image = picture(300, 420)
     image[:64, :64] = image[128:192, 256:320] = (200, 20, 90)
     add(model, image)
-    controller.use_strategy("compression")
+    controller.set_strategy("compression")
     controller.start()
     finish(controller)
     assert errors(controller) == []
-    coded = controller.overlays.coded
+    coded = controller.overlays.embedding_layers
     names = [layer.name for layer in model.layers]
     assert names.index("codes") < names.index("alike") < names.index("output")
     assert not coded.colours.visible
-    assert (coded.codes.colours[..., 3] == 255).all()
+    assert (coded.embeddings.colours[..., 3] == 255).all()
 
     def click(y, x):
-        controller.ask((y, x))
+        controller.inspect_patch((y, x))
         until_quiet(controller)
 
     click(30, 30)  # nobody looks at codes
-    assert not coded.alike.visible
+    assert not coded.similarity.visible
     coded.colours.visible = True
     click(30, 30)
-    assert coded.alike.visible
-    alike = coded.codes.alike
+    assert coded.similarity.visible
+    alike = coded.embeddings.similarity
     assert alike[:16, :16].min() > 0.99
     assert alike[32:48, 64:80].min() > 0.99
     assert np.median(alike) < 0.05
     # The patch that was clicked is the tile, not the thought about all of them.
-    assert controller.overlays.picture.patch_at(30, 30).role == "encoder"
+    assert controller.overlays.maps.patch_at(30, 30).role == "encoder"
     # A run that is opened again shows them, too; another strategy has none.
-    again = Picture.of(controller.run).codes
-    np.testing.assert_array_equal(again.colours[..., 3], coded.codes.colours[..., 3])
-    controller.use_strategy("patches")
+    again = ResultMaps.from_run(controller.run).embeddings
+    np.testing.assert_array_equal(again.colours[..., 3], coded.embeddings.colours[..., 3])
+    controller.set_strategy("patches")
     controller.start()
     finish(controller)
-    assert controller.overlays.coded is None
+    assert controller.overlays.embedding_layers is None
     assert not {"codes", "alike"} & {layer.name for layer in model.layers}
 
 
@@ -119,29 +121,29 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     image = rng.integers(0, 60, (300, 420, 3)).astype(np.uint8)
     image[:, 200:] += 120
     base = add(model, image)
-    controller.use_strategy("compression")
-    labelling = controller.labelling
+    controller.set_strategy("compression")
+    labelling = controller.head_trainer
     heard = []
-    labelling.offered.connect(heard.append)
+    labelling.availability_changed.connect(heard.append)
     labelling.fit()
     assert "no codes to fit" in errors(controller)[-1]
     controller.start()
     finish(controller)
     controller.tick()
     assert heard == [True]
-    coded = controller.overlays.coded
+    coded = controller.overlays.embedding_layers
 
     def click(y, x):
-        controller.ask((y, x))
+        controller.inspect_patch((y, x))
         fitted()
 
     def fitted():
-        while controller.busy or labelling.busy:
+        while controller.has_pending_work or labelling.is_running:
             controller.tick()
             time.sleep(0.005)
         controller.tick()
 
-    labelling.pick("left")
+    labelling.set_label("left")
     assert coded.colours.visible
     for place in ((30, 30), (30, 130), (130, 30), (290, 190)):
         click(*place)
@@ -149,46 +151,46 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     fitted()
     assert "two classes must be labelled" in errors(controller)[-1]
     assert labelling.head is None
-    labelling.pick("right ")
+    labelling.set_label("right ")
     for place in ((30, 230), (30, 400), (170, 300), (250, 350)):
         click(*place)
-    assert not coded.alike.visible  # a click says one thing at a time
+    assert not coded.similarity.visible  # a click says one thing at a time
     assert Counter(label.label for label in labelling.labels()) == {"left": 4, "right": 4}
     assert model.layers.selection.active == base
     assert len(np.unique(labelling.layer.face_color, axis=0)) == 2
     told = []
-    labelling.told.connect(told.append)
+    labelling.message_changed.connect(told.append)
     labelling.fit()
     fitted()
     assert labelling.head.error == 0
     assert "left out: 0.0% told wrongly" in told[-1]
     # Chosen, its classes are the answer; what was encoded is not encoded again.
-    encoder = controller.pack.networks["encoder"]
+    encoder = controller.model.networks["encoder"]
     looked = encoder.looked
-    labelling.use()
-    controller.pack.load("head", "cpu")  # which takes as long as importing torch does
-    assert list(controller.pack.roles["head"].classes) == ["left", "right"]
+    labelling.use_head()
+    controller.model.load("head", "cpu")  # which takes as long as importing torch does
+    assert list(controller.model.roles["head"].classes) == ["left", "right"]
     assert controller.state != "idle"
     finish(controller)
     assert encoder.looked == looked
     assert controller.run.estimate["per_class"]["left"] == pytest.approx(300 * 200)
     # Live, maps are of the classes that the chosen strategy speaks of.
-    controller.live.turn(True)
+    controller.live.set_enabled(True)
     for strategy, planes in (("compression", 2), ("patches", 1), ("compression", 2)):
-        controller.use_strategy(strategy)
+        controller.set_strategy(strategy)
         end = time.monotonic() + 60
-        while controller.overlays.picture.record.output.values.shape[0] != planes:
+        while controller.overlays.maps.record.output.values.shape[0] != planes:
             assert time.monotonic() < end
             controller.tick()
-    while controller.overlays.coded is None:
+    while controller.overlays.embedding_layers is None:
         assert time.monotonic() < end
         controller.tick()
         controller.overlays.refresh()
-    controller.live.turn(False)
+    controller.live.set_enabled(False)
     # A second head takes the first one's place; labels go with their layer.
     labelling.fit()
     fitted()
-    labelling.use()
-    assert len(controller.pack.packs) == 2
+    labelling.use_head()
+    assert len(controller.model.packs) == 2
     model.layers.remove(labelling.layer)
     assert labelling.labels() == []

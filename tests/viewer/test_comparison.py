@@ -13,17 +13,17 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 from toys import picture
 
-from hrviewer.app.maps.result_maps import Picture
+from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.engine import ResultCache
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import run
-from hrviewer.runs.run_index import shelf
+from hrviewer.runs.run_index import list_runs
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions.commands import panel_of
-from hrviewer.viewer.image.image_layer import image_layer
-from hrviewer.viewer.layers.difference import difference
+from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.layers.difference import subtract_maps
 
 ASKED = (("patches", {}), ("patches", {"tile": 32}), ("uniform", {}), ("zoom", {}))
 """The runs on the shelf."""
@@ -43,7 +43,7 @@ def runs(toys, photo, tmp_path):
 
 def wait(controller):
     end = time.monotonic() + 60
-    while controller.busy or controller.comparison.busy:
+    while controller.has_pending_work or controller.compare_service.is_running:
         assert time.monotonic() < end
         controller.tick()
         time.sleep(0.005)
@@ -53,31 +53,31 @@ def wait(controller):
 def compared(controller, model, photo, add, runs):
     """A controller whose comparison has listed the runs."""
     add(model, photo)
-    controller.comparison.refresh()
+    controller.compare_service.refresh()
     wait(controller)
     return controller
 
 
 def test_the_shelf_holds_this_images_runs(runs, photo, count):
     fingerprint = open_pyramid(photo).fingerprint
-    entries = shelf(fingerprint, [runs, runs / "nowhere"])
+    entries = list_runs(fingerprint, [runs, runs / "nowhere"])
     assert [(entry.strategy, entry.run.header["params"]) for entry in entries] == [*ASKED]
     assert [entry.title for entry in entries] == ["patches", "patches tile=32", "uniform", "zoom"]
-    assert {entry.against for entry in entries} == {"patches"}
+    assert {entry.reference_source for entry in entries} == {"patches"}
     for entry in entries:
         off = entry.row["estimate"] - entries[0].row["estimate"]
         assert entry.row["error"] == pytest.approx(off)
         assert entry.row["flops"] == entry.run.cost["flops"]
-    told = shelf(fingerprint, [runs], Truth(np.full((7, 2), 5.0)))
+    told = list_runs(fingerprint, [runs], GroundTruth(np.full((7, 2), 5.0)))
     assert told[0].row["error"] == pytest.approx(count - 7)
-    assert told[0].against == "truth"
+    assert told[0].reference_source == "truth"
     # What it was measured against here is not written down.
     assert json.loads((runs / "0.run.zarr" / "run.json").read_text("utf-8"))["truth"] is None
 
 
 def filled(cell, values, width=320, seen=True):
     """A picture whose density is known."""
-    made = Picture(Rect(0, 0, width, width), cell, "mass", ["thing"])
+    made = ResultMaps(Rect(0, 0, width, width), cell, "mass", ["thing"])
     array = made.record.output.values
     array[:] = values * cell**2
     if not seen:
@@ -89,30 +89,30 @@ def filled(cell, values, width=320, seen=True):
 @pytest.mark.parametrize("cell", [4, 8])
 def test_a_difference_is_that_of_the_densities(cell):
     a, b = filled(4, 3e-4), filled(cell, 1e-4, seen=False)
-    drawn = difference(a, b)
+    drawn = subtract_maps(a, b)
     assert drawn.unit == "thing per megapixel"
     left, right = np.array_split(drawn.values, 2, axis=1)
     assert np.isnan(left).all()
     np.testing.assert_allclose(right, 200, rtol=1e-5)
     assert drawn.limits == (-200.0, 200.0)
-    np.testing.assert_allclose(difference(b, a).values, -drawn.values)
+    np.testing.assert_allclose(subtract_maps(b, a).values, -drawn.values)
 
 
 def test_the_difference_of_two_runs_is_a_layer(compared, model):
     comparison, told = compared.comparison, []
-    comparison.told.connect(told.append)
-    comparison.show(comparison.entries[0])
+    comparison.message_changed.connect(told.append)
+    comparison.show_run(comparison.entries[0])
     wait(compared)
     single = compared.overlays.layers["output"]
-    comparison.differ(comparison.entries[2], comparison.entries[0])
+    comparison.show_difference(comparison.entries[2], comparison.entries[0])
     wait(compared)
     layer = comparison.difference
     assert layer in model.layers
-    a, b = (Picture.of(comparison.entries[i].run) for i in (2, 0))
-    np.testing.assert_allclose(layer.data, difference(a, b).values)
+    a, b = (ResultMaps.from_run(comparison.entries[i].run) for i in (2, 0))
+    np.testing.assert_allclose(layer.data, subtract_maps(a, b).values)
     assert "orange: uniform" in told[-1]
     assert not single.visible
-    comparison.clear()
+    comparison.clear_difference()
     assert comparison.difference is None
     assert layer not in model.layers
     assert single.visible
@@ -120,11 +120,11 @@ def test_the_difference_of_two_runs_is_a_layer(compared, model):
 
 def test_runs_stand_side_by_side_and_go_again(compared, model):
     comparison, grid = compared.comparison, model.canvas.grid
-    comparison.show(comparison.entries[0])
+    comparison.show_run(comparison.entries[0])
     wait(compared)
     before = [(layer.name, layer.visible) for layer in model.layers]
-    view = model.scene.camera.zoom
-    comparison.beside(comparison.entries[:3])
+    view = model.context.camera.zoom
+    comparison.show_grid(comparison.entries[:3])
     wait(compared)
     assert grid.enabled
     boxes = [
@@ -139,70 +139,70 @@ def test_runs_stand_side_by_side_and_go_again(compared, model):
         assert drawn.startswith(name)
         assert drawn.endswith("output")
     # Colours mean the same in all pictures.
-    limits = {tuple(group.drawn.contrast_limits) for group in comparison.side.groups}
+    limits = {tuple(group.drawn.contrast_limits) for group in comparison.grid.runs}
     assert len(limits) == 1
-    comparison.choose("cost")
-    for group in comparison.side.groups:
-        values = group.picture.maps["cost"].levels[max(group.level, 0)]
+    comparison.set_map("cost")
+    for group in comparison.grid.runs:
+        values = group.picture.rasters["cost"].levels[max(group.level, 0)]
         np.testing.assert_array_equal(group.drawn.data, values)
-    comparison.end()
+    comparison.close_grid()
     assert not grid.enabled
     assert [(layer.name, layer.visible) for layer in model.layers] == before
-    assert model.scene.camera.zoom == view
+    assert model.context.camera.zoom == view
 
 
 def test_what_comes_meanwhile_waits_below(compared, model):
     comparison = compared.comparison
-    comparison.beside(comparison.entries[:2])
+    comparison.show_grid(comparison.entries[:2])
     wait(compared)
     late = model.add_layer(
         Image(np.zeros((30, 30)), name="late", metadata={"hrviewer": {"overlay": "x"}})
     )
     assert not late.visible
-    assert model.layers.index(late) < model.layers.index(comparison.side.groups[1].image)
+    assert model.layers.index(late) < model.layers.index(comparison.grid.runs[1].image_layer)
     # A run that is shown ends it.
-    comparison.show(comparison.entries[2])
+    comparison.show_run(comparison.entries[2])
     wait(compared)
-    assert comparison.side is None
+    assert comparison.grid is None
     assert late.visible
 
 
 def test_the_truth_stands_in_every_picture(compared, model, tmp_path):
     comparison = compared.comparison
-    comparison.beside(comparison.entries[:2])
+    comparison.show_grid(comparison.entries[:2])
     wait(compared)
     path = tmp_path / "points.csv"
     path.write_text("y,x\n10.5,20.5\n100.5,200.5\n")
-    compared.show_truth(path)
+    compared.show_ground_truth(path)
     wait(compared)
     end = time.monotonic() + 30
     # The truth follows the view first, its mirrors what it shows.
-    while any(len(group.truth.data) != 2 for group in comparison.side.groups):
+    while any(len(group.truth.data) != 2 for group in comparison.grid.runs):
         assert time.monotonic() < end
         compared.tick()
         time.sleep(0.005)
-    for group in comparison.side.groups:
+    for group in comparison.grid.runs:
         assert group.truth.visible
         np.testing.assert_allclose(group.truth.data, [[10, 20], [100, 200]])
     assert not compared.truth.layer.visible
     comparison.refresh()
     wait(compared)
-    assert comparison.entries[0].against == "truth"
-    compared.hide_truth()
+    assert comparison.entries[0].reference_source == "truth"
+    compared.hide_ground_truth()
     compared.tick()
-    assert not any(group.truth.visible for group in comparison.side.groups)
+    assert not any(group.truth.visible for group in comparison.grid.runs)
 
 
 def test_another_image_begins_anew(compared, model, add):
     comparison = compared.comparison
-    comparison.beside(comparison.entries[:2])
+    comparison.show_grid(comparison.entries[:2])
     wait(compared)
     add(model, picture(200, 200, seed=4))
     model.layers.selection.active = next(
         la for la in model.layers if la.data.shape[:2] == (200, 200)
     )
     assert compared.base.data.shape[:2] == (200, 200)
-    assert comparison.side is None
+    assert comparison.grid is None
     assert comparison.entries == []
     assert not model.canvas.grid.enabled
 
@@ -214,110 +214,113 @@ def test_another_image_begins_anew(compared, model, add):
 def tab(make_napari_viewer, photo, toys, runs, qtbot):
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1280, 800)
-    viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
+    viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(photo))))
     panel = panel_of(viewer)
     controller = panel.controller
-    controller.cache, controller.folder, controller.polite = ResultCache(), runs, False
-    controller.use_pack(toys)
-    panel.setCurrentWidget(panel.comparing)
-    qtbot.waitUntil(lambda: panel.comparing.table.rowCount() == 4, timeout=20_000)
-    yield panel.comparing
-    panel.close_all()
+    controller.cache, controller.run_folder, controller.low_priority = ResultCache(), runs, False
+    controller.set_model(toys)
+    panel.setCurrentWidget(panel.compare_tab)
+    qtbot.waitUntil(lambda: panel.compare_tab.table.rowCount() == 4, timeout=20_000)
+    yield panel.compare_tab
+    panel.shut_down()
 
 
 def quiet(tab):
-    return lambda: not (tab.controller.busy or tab.comparison.busy)
+    return lambda: not (tab.controller.has_pending_work or tab.service.is_running)
 
 
 def test_a_click_on_a_point_shows_its_run(tab, qtbot):
     pytest.importorskip("matplotlib")
     tab.plot.canvas.draw()
     entry = tab.plot.entries[2]
-    x, y = tab.plot.panel.transData.transform(tab.plot._xy[2])
+    x, y = tab.plot.axes.transData.transform(tab.plot._points[2])
     at = SimpleNamespace(x=x, y=y, key=None, guiEvent=None)
-    tab.plot.moved(at)
+    tab.plot.on_mouse_move(at)
     assert entry.strategy in tab.plot.canvas.toolTip()
-    tab.plot.pressed(at)
-    assert [chosen.path for chosen in tab.chosen()] == [entry.path]
+    tab.plot.on_mouse_press(at)
+    assert [chosen.path for chosen in tab.selected_runs()] == [entry.path]
     qtbot.waitUntil(lambda: tab.controller.overlays is not None, timeout=20_000)
     assert tab.controller.run.path == entry.path
-    tab.plot.moved(SimpleNamespace(x=x + 500, y=y, key=None, guiEvent=None))
+    tab.plot.on_mouse_move(SimpleNamespace(x=x + 500, y=y, key=None, guiEvent=None))
     assert tab.plot.canvas.toolTip() == ""
 
 
 def test_the_tab_stands_runs_side_by_side(tab, qtbot):
-    assert not tab.beside.isEnabled()
-    tab.pick(tab.comparison.entries[0], False)
-    for entry in tab.comparison.entries[1:]:
-        tab.pick(entry, True)
+    assert not tab.grid_button.isEnabled()
+    tab.select_run(tab.service.entries[0], False)
+    for entry in tab.service.entries[1:]:
+        tab.select_run(entry, True)
     qtbot.waitUntil(quiet(tab), timeout=20_000)
-    assert len(tab.chosen()) == 4
-    assert not tab.differ.isEnabled()
-    tab.beside.click()
+    assert len(tab.selected_runs()) == 4
+    assert not tab.difference_button.isEnabled()
+    tab.grid_button.click()
     qtbot.waitUntil(
-        lambda: tab.comparison.side is not None and tab.comparison.side.ready, timeout=60_000
+        lambda: tab.service.grid is not None and tab.service.grid.is_ready, timeout=60_000
     )
     viewer = tab.controller.viewer
     assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
-    assert tab.beside.isChecked()
-    tab.map.setCurrentIndex(tab.map.findData("saliency"))
-    tab.map.activated.emit(tab.map.currentIndex())
-    assert tab.comparison.side.name == "saliency"
-    tab.beside.click()
+    assert tab.grid_button.isChecked()
+    tab.map_box.setCurrentIndex(tab.map_box.findData("saliency"))
+    tab.map_box.activated.emit(tab.map_box.currentIndex())
+    assert tab.service.grid.map_name == "saliency"
+    tab.grid_button.click()
     assert not viewer.canvas.grid.enabled
-    assert not tab.beside.isChecked()
+    assert not tab.grid_button.isChecked()
 
 
 def test_two_runs_differ(tab, qtbot):
-    tab.pick(tab.comparison.entries[0], False)
-    tab.pick(tab.comparison.entries[2], True)
+    tab.select_run(tab.service.entries[0], False)
+    tab.select_run(tab.service.entries[2], True)
     qtbot.waitUntil(quiet(tab), timeout=20_000)
-    tab.differ.click()
-    qtbot.waitUntil(lambda: tab.comparison.difference is not None, timeout=20_000)
-    assert tab.differ.isChecked()
-    assert "says more" in tab.hint.text()
-    tab.differ.click()
-    assert tab.comparison.difference is None
+    tab.difference_button.click()
+    qtbot.waitUntil(lambda: tab.service.difference is not None, timeout=20_000)
+    assert tab.difference_button.isChecked()
+    assert "says more" in tab.message.text()
+    tab.difference_button.click()
+    assert tab.service.difference is None
 
 
 def test_the_plot_stands_beside_the_table_where_there_is_room(tab):
     tab.resize(400, 800)
-    assert tab.halves.orientation() == Qt.Orientation.Vertical
+    assert tab.splitter.orientation() == Qt.Orientation.Vertical
     tab.resize(900, 300)
-    assert tab.halves.orientation() == Qt.Orientation.Horizontal
+    assert tab.splitter.orientation() == Qt.Orientation.Horizontal
 
 
 def test_the_others_are_run(tab, qtbot):
     """Each strategy that the pack has networks for, once; the chosen one as it is chosen."""
     controller = tab.controller
-    there = {entry.strategy for entry in tab.comparison.entries}
-    controller.use_strategy("nonuniform")
+    there = {entry.strategy for entry in tab.service.entries}
+    controller.set_strategy("nonuniform")
     controller.params = {"contrast": 2.0}
     controller.budget = "1TFLOP"
-    tab.others.click()
-    assert tab.others.text() == "Stop"
-    assert "1 of" in tab.hint.text()
-    qtbot.waitUntil(lambda: not controller.series.at_work, timeout=60_000)
+    tab.run_missing_button.click()
+    assert tab.run_missing_button.text() == "Stop"
+    assert "1 of" in tab.message.text()
+    qtbot.waitUntil(lambda: not controller.run_queue.is_running, timeout=60_000)
     names = set(strategy_ids()) - there
     qtbot.waitUntil(lambda: tab.table.rowCount() == 4 + len(names), timeout=20_000)
-    fresh = [entry for entry in tab.comparison.entries if entry.strategy not in there]
+    fresh = [entry for entry in tab.service.entries if entry.strategy not in there]
     assert {entry.strategy for entry in fresh} == names
     for entry in fresh:
         header = entry.run.header
         assert header["params"] == ({"contrast": 2.0} if entry.strategy == "nonuniform" else {})
         assert header["budget"] == "1e+12FLOP"
-    assert (tab.others.text(), tab.controller.series.words) == ("Run the others", "")
+    assert (tab.run_missing_button.text(), tab.controller.run_queue.message) == (
+        "Run the others",
+        "",
+    )
     said = []
-    controller.failed.connect(said.append)
-    tab.others.click()
+    controller.error_raised.connect(said.append)
+    tab.run_missing_button.click()
     assert "every strategy" in said[-1]
-    assert not controller.series.at_work
+    assert not controller.run_queue.is_running
 
 
 def test_others_are_stopped(tab, qtbot):
-    tab.others.click()
-    tab.others.click()
-    qtbot.waitUntil(lambda: not tab.controller.series.at_work, timeout=60_000)
+    tab.run_missing_button.click()
+    tab.run_missing_button.click()
+    qtbot.waitUntil(lambda: not tab.controller.run_queue.is_running, timeout=60_000)
     qtbot.waitUntil(quiet(tab), timeout=20_000)
     assert tab.controller.state == "idle"
     assert tab.table.rowCount() <= 5
@@ -327,7 +330,7 @@ def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, 
     more = tmp_path / "comparison"
     run(photo, toys, "patches", tile=48, out=more / "runs" / "x.run.zarr", cache="off")
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(more))
-    tab.folder.click()
+    tab.add_runs_button.click()
     qtbot.waitUntil(lambda: tab.table.rowCount() == 5, timeout=20_000)
     assert "5 runs of this image · errors against patches" in tab.words.text()
 
@@ -335,11 +338,13 @@ def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, 
 def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     pytest.importorskip("matplotlib")
     from hrviewer.runs.scaling import Scaling, fit
-    from hrviewer.runs.size_trials import Point
+    from hrviewer.runs.size_trials import Measurement
     from hrviewer.viewer.widgets import scaling_window
 
     sides = [128, 256, 512]
-    points = tuple(Point(side, 9.0 * side**2, 1e-6 * side**2, 1e8 + 50 * side**2) for side in sides)
+    points = tuple(
+        Measurement(side, 9.0 * side**2, 1e-6 * side**2, 1e8 + 50 * side**2) for side in sides
+    )
     fits = {
         name: fit([side**2 for side in sides], [getattr(point, name) for point in points])
         for name in ("flops", "seconds", "peak_bytes")
@@ -352,14 +357,14 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
         return Scaling("toys", "main", "cpu", "toy", 10**9, points, fits, 4000, 4064)
 
     monkeypatch.setattr(scaling_window, "cost", measure)
-    tab.show_cost()
-    window = tab.costing
+    tab.show_scaling()
+    window = tab.scaling_window
     window.memory.setText("1GB")
-    window.go.click()
+    window.measure_button.click()
     qtbot.waitUntil(lambda: window.found is not None, timeout=20_000)
     roles = [window.role.itemText(i) for i in range(window.role.count())]
-    assert roles == list(tab.controller.pack.roles)
-    assert asked == [(tab.controller.pack, "main", "auto", "1GB")]
+    assert roles == list(tab.controller.model.roles)
+    assert asked == [(tab.controller.model, "main", "auto", "1GB")]
     assert "4,000 × 4,000" in window.words.text()
     panels = window.plot.panel.figure.axes
     assert len(panels) == 3
@@ -367,8 +372,8 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     np.testing.assert_allclose(panels[0].lines[1].get_ydata(), [9.0 * side**2 for side in sides])
     # What cannot be measured is said; the toys have no files.
     monkeypatch.undo()
-    window.go.click()
-    assert window.go.text() == "Stop"
+    window.measure_button.click()
+    assert window.measure_button.text() == "Stop"
     qtbot.waitUntil(lambda: not window.busy, timeout=60_000)
     assert "main" in window.words.text()
     window.close()

@@ -9,12 +9,12 @@ import pytest
 import tifffile
 from napari.layers import Image, Labels, Shapes
 
-from hrviewer.app.maps.patch_preview import seen_by
+from hrviewer.app.maps.patch_preview import patch_preview
 from hrviewer.app.maps.result_maps import MAPS
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.image.image_layer import is_base, shape_of
+from hrviewer.viewer.image.image_layer import is_image_layer, shape_of
 from hrviewer.viewer.layers.overlays import Overlays
 
 from .conftest import errors, until_quiet
@@ -33,16 +33,16 @@ def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
     path = tmp_path / "strips.tif"
     tifffile.imwrite(path, np.arange(5000 * 4000, dtype=np.uint16).reshape(5000, 4000))
     told = []
-    controller.progressed.connect(told.append)
+    controller.progress_changed.connect(told.append)
     controller.open_image(path)
-    assert controller.busy
-    assert controller.base is None
+    assert controller.has_pending_work
+    assert controller.image_layer is None
     until_quiet(controller)
-    assert shape_of(controller.base) == (5000, 4000)
-    assert [level.shape for level in controller.base.data] == [
-        (5000 // 2**i, 4000 // 2**i) for i in range(len(controller.base.data))
+    assert shape_of(controller.image_layer) == (5000, 4000)
+    assert [level.shape for level in controller.image_layer.data] == [
+        (5000 // 2**i, 4000 // 2**i) for i in range(len(controller.image_layer.data))
     ]
-    assert len(controller.base.data) > 2
+    assert len(controller.image_layer.data) > 2
     assert "opening strips.tif" in {status.words for status in told}
 
 
@@ -57,28 +57,28 @@ def test_an_image_given_up_is_not_shown(model, controller, tmp_path, photo):
 
 
 def test_the_base_is_an_image_that_is_no_overlay(model, controller, photo, add):
-    assert controller.base is None
+    assert controller.image_layer is None
     model.add_layer(Labels(np.zeros((5, 5), int)))
-    assert controller.base is None
+    assert controller.image_layer is None
     first = add(model, photo)
-    assert controller.base is first
+    assert controller.image_layer is first
     second = add(model, photo)
-    assert controller.base is second
+    assert controller.image_layer is second
     model.layers.selection.active = first
-    assert controller.base is first
+    assert controller.image_layer is first
     model.layers.selection.active = model.layers[0]
-    assert controller.base is first
+    assert controller.image_layer is first
     model.layers.remove(first)
-    assert controller.base is second
+    assert controller.image_layer is second
     model.layers.remove(second)
-    assert controller.base is None
+    assert controller.image_layer is None
 
 
 def test_layers_that_are_there_already_are_found(model, photo, add):
     layer = add(model, photo)
     model.layers.selection.clear()
     made = Controller(model)
-    assert made.base is layer
+    assert made.image_layer is layer
     made.close()
 
 
@@ -93,8 +93,8 @@ def test_a_run_fills_four_overlays(model, controller, photo, add, finish, count)
     assert set(controller.overlays.layers) == set(MAPS)
     for layer in controller.overlays.layers.values():
         assert np.isfinite(layer.data).all()
-        assert not is_base(layer)
-    assert controller.overlays.outlines.outlined == len(controller.run.patches)
+        assert not is_image_layer(layer)
+    assert controller.overlays.outlines.count == len(controller.run.patches)
     assert model.layers.selection.active is base
     states = [state for (state,) in controller.told["state_changed"]]
     assert states[0] == "starting"
@@ -110,7 +110,7 @@ def test_a_second_run_takes_the_place_of_the_first(model, controller, photo, add
     add(model, photo)
     controller.start()
     finish(controller)
-    controller.overlays.show("cost", True)
+    controller.overlays.set_visible("cost", True)
     controller.overlays.set_opacity("cost", 0.3)
     first = controller.run.path
     controller.params = {"tile": 32}
@@ -118,7 +118,7 @@ def test_a_second_run_takes_the_place_of_the_first(model, controller, photo, add
     finish(controller)
     assert controller.run.path != first
     assert len(model.layers) == 1 + len(MAPS) + 1
-    assert controller.overlays.shown("cost")
+    assert controller.overlays.is_visible("cost")
     assert controller.overlays.layers["cost"].opacity == 0.3
 
 
@@ -166,7 +166,7 @@ def test_removing_the_image_ends_its_run(model, controller, photo, add, finish, 
     finish(controller)
     assert not list(model.layers)
     assert controller.overlays is None
-    assert controller.base is None
+    assert controller.image_layer is None
 
 
 def test_closing_ends_threads_and_connections(model, controller, photo, add, finish, held):
@@ -178,9 +178,9 @@ def test_closing_ends_threads_and_connections(model, controller, photo, add, fin
     controller.close()
     names = {thread.name for thread in threading.enumerate()}
     assert not {"hrviewer-run", "hrviewer-device", "hrviewer-reader", "hrviewer-close"} & names
-    assert controller.clicking.on_mouse not in model.mouse_drag_callbacks
+    assert controller.patch_inspector.on_mouse not in model.mouse_drag_callbacks
     add(model, photo)
-    assert controller.base is None
+    assert controller.image_layer is None
 
 
 def test_regions(model, controller, photo, add, finish):
@@ -189,35 +189,35 @@ def test_regions(model, controller, photo, add, finish):
     assert errors(controller) == ["open an image first"]
     add(model, photo, (0.5, 0.5))
     model.canvas.size = (100, 120)
-    model.scene.camera.zoom = 2.0
-    model.scene.camera.center = (0, 0)
+    model.context.camera.zoom = 2.0
+    model.context.camera.center = (0, 0)
     # 50 × 60 µm around the corner.
-    assert controller.rect() == Rect(0, 0, 51, 61)
-    model.scene.camera.center = (1e5, 0)
+    assert controller.selected_rect() == Rect(0, 0, 51, 61)
+    model.context.camera.center = (1e5, 0)
     controller.start()
     assert "out of sight" in errors(controller)[-1]
     controller.region = "drawn"
     controller.start()
     assert "no shape" in errors(controller)[-1]
-    model.scene.camera.center = (0, 0)
+    model.context.camera.center = (0, 0)
     controller.draw_region()
-    shapes = controller.shapes()
+    shapes = controller.region_layer()
     assert shapes.mode == "add_rectangle"
     shapes.add_rectangles(np.array([[19.5, 39.5], [99.5, 119.5]]))
-    assert controller.rect() == Rect(20, 40, 80, 80)
+    assert controller.selected_rect() == Rect(20, 40, 80, 80)
     controller.draw_region()
     assert sum(isinstance(layer, Shapes) for layer in model.layers) == 1
     controller.start()
     finish(controller)
     assert controller.run.region == Rect(20, 40, 80, 80)
-    assert np.isnan(controller.overlays.picture.maps["output"].values[0, 0])
+    assert np.isnan(controller.overlays.maps.rasters["output"].values[0, 0])
 
 
 def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
     controller.open_image("/nowhere/at-all.svs")
     until_quiet(controller)
-    controller.use_pack("no such pack")
-    controller.use_strategy("telepathy")
+    controller.set_model("no such pack")
+    controller.set_strategy("telepathy")
     add(model, photo)
     controller.budget = "much"
     controller.start()
@@ -232,7 +232,7 @@ def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, 
     assert len(said) == 7
     assert all("\n" not in line for line in said)
     assert controller.state == "idle"
-    controller.pack = None
+    controller.model = None
     controller.start()
     assert errors(controller)[-1] == "choose a model first"
 
@@ -271,13 +271,13 @@ def test_a_layer_that_is_not_ours(model, controller, photo, finish, count):
 def test_a_click_says_what_a_patch_cost(model, controller, photo, add, finish):
     base = add(model, photo)
     looks = []
-    controller.looked.connect(looks.append)
-    controller.ask((5, 5))
+    controller.patch_inspected.connect(looks.append)
+    controller.inspect_patch((5, 5))
     controller.start()
     finish(controller)
-    controller.ask((-50, -50))
+    controller.inspect_patch((-50, -50))
     assert looks == []
-    controller.ask(base.data_to_world((100, 100)))
+    controller.inspect_patch(base.data_to_world((100, 100)))
     assert looks[0].pixels is None
     assert looks[0].row.flops == 100 * 64 * 64
     until_quiet(controller)
@@ -290,7 +290,7 @@ def test_a_drag_is_no_click(model, controller, photo, add, finish):
     controller.start()
     finish(controller)
     looks = []
-    controller.looked.connect(looks.append)
+    controller.patch_inspected.connect(looks.append)
 
     class Event:
         type = "mouse_press"
@@ -299,7 +299,7 @@ def test_a_drag_is_no_click(model, controller, photo, add, finish):
 
     for end, heard in (((40, 40), 0), ((11, 10), 1)):
         event = Event()
-        moves = controller.clicking.on_mouse(model, event)
+        moves = controller.patch_inspector.on_mouse(model, event)
         next(moves)
         event.type, event.pos = "mouse_move", end
         next(moves)
@@ -309,31 +309,31 @@ def test_a_drag_is_no_click(model, controller, photo, add, finish):
 
 
 def test_what_a_grey_network_saw(photo, toys):
-    from toys import Bright, ToyPack
+    from toys import Bright, ToyBundle
 
-    from hrviewer.engine import Device, Networks, PatchRow
+    from hrviewer.engine import DeviceScheduler, LoadedModels, PatchRow
     from hrviewer.pyramid import open_pyramid
 
     row = PatchRow(0, 0, 0, 64, 64, 1.0, "main", 0, *[0.0] * 9, "done", "")
-    device = Device()
-    grey = Networks(ToyPack(main=Bright("grey", channels="gray")), device)
-    shown = seen_by(open_pyramid(photo), row, grey)
+    device = DeviceScheduler()
+    grey = LoadedModels(ToyBundle(main=Bright("grey", channels="gray")), device)
+    shown = patch_preview(open_pyramid(photo), row, grey)
     assert (shown[..., 0] == shown[..., 2]).all()
     device.close()
     deep = open_pyramid(photo[..., 0].astype(np.uint16) * 100)
-    assert seen_by(deep, row, None).max() == 255
+    assert patch_preview(deep, row, None).max() == 255
 
 
 def test_a_run_comes_back_on_its_image(model, controller, photo, add, finish):
     base = add(model, photo)
     controller.start()
     finish(controller)
-    path, drawn = controller.run.path, controller.overlays.picture.maps
+    path, drawn = controller.run.path, controller.overlays.maps.rasters
     controller.overlays.remove()
     controller.open_run(path)
     until_quiet(controller)
-    assert controller.overlays.base is base
-    for name, layer in controller.overlays.picture.maps.items():
+    assert controller.overlays.image_layer is base
+    for name, layer in controller.overlays.maps.rasters.items():
         np.testing.assert_allclose(layer.values, drawn[name].values, rtol=1e-5)
 
 
@@ -348,7 +348,7 @@ def test_a_run_finds_its_image_or_says_so(model, controller, photo, finish, tmp_
     controller.open_run(made.path)
     until_quiet(controller)
     assert errors(controller) == []
-    assert controller.overlays.base.name == "photo.png"
+    assert controller.overlays.image_layer.name == "photo.png"
 
     imsave(file, 255 - photo, check_contrast=False)
     model.layers.clear()

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 import hrviewer
 from hrviewer.cli import app
 from hrviewer.io import FORMATS
-from hrviewer.models import open_pack
+from hrviewer.models import open_bundle
 from hrviewer.runs import Run
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.widgets.export_tab import ExportTab
@@ -46,7 +46,7 @@ def run(request, shared, tmp_path_factory) -> Run:
     name, model, region = IMAGES[image]
     source = name if name.startswith("sample:") else str(shared / name)
     out = tmp_path_factory.mktemp("run") / f"{request.param}.run.zarr"
-    if strategy == "transformer" and strategy not in open_pack(model).roles:
+    if strategy == "transformer" and strategy not in open_bundle(model).roles:
         pytest.skip(f"{model} has no transformer")
     return hrviewer.run(source, model, strategy, region=region, out=out, cache="off")
 
@@ -150,9 +150,9 @@ def test_from_the_window(run, controller, finish, qtbot, tmp_path):
         path = tmp_path / f"w-{name}"
         tab.format.setCurrentText(name)
         tab.path.setText(str(path))
-        tab.export.click()
+        tab.export_button.click()
         until_quiet(controller)
-        assert tab.words.text() == f"written: {path}"
+        assert tab.status.text() == f"written: {path}"
         CHECKS[name](path, run)
 
 

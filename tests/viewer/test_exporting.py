@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hrviewer.io import FORMATS, export
-from hrviewer.io.annotations import FILE, keep_annotations, read_annotations
+from hrviewer.io.annotations import ANNOTATIONS_FILE, read_annotations, write_annotations
 from hrviewer.io.features import Feature, rectangle
 from hrviewer.runs import Run
 from hrviewer.viewer.layers import annotation_layers
@@ -22,7 +22,7 @@ from .conftest import errors, until_quiet
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Edits are written at once."""
-    monkeypatch.setattr(annotation_layers, "QUIET", 0.0)
+    monkeypatch.setattr(annotation_layers, "SAVE_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_export_from_the_tab(tab, done):
     assert not tab.export.isEnabled()
     assert tab.stop.isEnabled()
     until_quiet(done)
-    assert tab.words.text() == f"written: {path}"
+    assert tab.summary.text() == f"written: {path}"
     assert tab.bar.value() == 1000
     with open(path, encoding="utf-8") as file:
         assert json.load(file)["features"] == []
@@ -71,7 +71,7 @@ def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
     tab.path.setText(str(tmp_path / "a.tif"))
     tab.export.click()
     until_quiet(done)
-    assert "place on Earth" in tab.words.text()
+    assert "place on Earth" in tab.summary.text()
     assert "place on Earth" in errors(done)[-1]
 
 
@@ -91,7 +91,7 @@ def test_an_export_can_be_stopped(tab, done, monkeypatch):
     tab.stop.click()
     gate.set()
     until_quiet(done)
-    assert "stopped" in tab.words.text()
+    assert "stopped" in tab.summary.text()
     assert sorted(folder.iterdir()) == before
 
 
@@ -102,8 +102,8 @@ def drawn(controller):
 
 
 def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
-    monkeypatch.setattr(annotation_layers, "author", lambda: "Ada")
-    monkeypatch.setattr(annotation_layers, "now", lambda: "2026-01-01T00:00:00+00:00")
+    monkeypatch.setattr(annotation_layers, "current_user", lambda: "Ada")
+    monkeypatch.setattr(annotation_layers, "timestamp", lambda: "2026-01-01T00:00:00+00:00")
     done.annotate("shapes", "tumour")
     until_quiet(done)
     shapes, points = drawn(done)
@@ -113,7 +113,7 @@ def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
     points.add([[4.5, 5.5]])
     until_quiet(done)
     first, second = read_annotations(done.run.path)
-    assert (first.label, first.about) == (
+    assert (first.label, first.metadata) == (
         "tumour", {"author": "Ada", "time": "2026-01-01T00:00:00+00:00"}
     )  # fmt: skip
     assert sorted(map(tuple, first.polygons[0][0].tolist())) == [(10, 20), (10, 30), (30, 30)]
@@ -123,11 +123,11 @@ def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
 
 def test_a_change_bears_who_made_it(done, monkeypatch):
     old = {"author": "Bob", "time": "then"}
-    keep_annotations(done.run.path, [
-        Feature("annotation", "a", point=(10, 10), about=old),
-        Feature("annotation", "b", point=(20, 20), about=old, number=1),
+    write_annotations(done.run.path, [
+        Feature("annotation", "a", point=(10, 10), metadata=old),
+        Feature("annotation", "b", point=(20, 20), metadata=old, number=1),
     ])  # fmt: skip
-    monkeypatch.setattr(annotation_layers, "author", lambda: "Ada")
+    monkeypatch.setattr(annotation_layers, "current_user", lambda: "Ada")
     done.annotate("points", "c")
     until_quiet(done)
     _, points = drawn(done)
@@ -136,13 +136,13 @@ def test_a_change_bears_who_made_it(done, monkeypatch):
     points.events.data(value=points.data, action="changed", data_indices=(1,), vertex_indices=((),))
     until_quiet(done)
     first, second = read_annotations(done.run.path)
-    assert (first.about["author"], second.about["author"]) == ("Bob", "Ada")
+    assert (first.metadata["author"], second.metadata["author"]) == ("Bob", "Ada")
     assert (first.label, second.label) == ("a", "b")
 
 
 def test_what_a_layer_cannot_hold_is_kept(done):
     outer, hole = rectangle(10, 10, 50, 50)[0], rectangle(20, 20, 5, 5)[0]
-    keep_annotations(done.run.path, [Feature("annotation", "ring", ((outer, hole),))])
+    write_annotations(done.run.path, [Feature("annotation", "ring", ((outer, hole),))])
     done.annotate("points", "c")
     until_quiet(done)
     drawn(done)[1].add([[1.0, 2.0]])
@@ -153,7 +153,7 @@ def test_what_a_layer_cannot_hold_is_kept(done):
 
 
 def test_a_reopened_run_brings_them_back(done, finish):
-    keep_annotations(done.run.path, [Feature("annotation", "a", point=(10, 10))])
+    write_annotations(done.run.path, [Feature("annotation", "a", point=(10, 10))])
     done.open_run(done.run.path)
     until_quiet(done)
     assert len(drawn(done)[1].data) == 1
@@ -164,7 +164,7 @@ def test_a_reopened_run_brings_them_back(done, finish):
 
 
 def test_closing_the_window_keeps_the_last_edit(done, monkeypatch):
-    monkeypatch.setattr(annotation_layers, "QUIET", 100.0)
+    monkeypatch.setattr(annotation_layers, "SAVE_DELAY_SECONDS", 100.0)
     done.annotate("points", "c")
     while done.annotations.layers is None:
         done.tick()
@@ -178,15 +178,15 @@ def test_the_networks_points_can_be_corrected(done):
     until_quiet(done)
     kept = read_annotations(done.run.path)
     assert kept
-    assert {feature.about["author"] for feature in kept} == {done.run.header["model"]}
+    assert {feature.metadata["author"] for feature in kept} == {done.run.header["model"]}
 
 
 def test_annotations_are_exported_beside_the_networks(done, tmp_path):
-    keep_annotations(done.run.path, [Feature("annotation", "mine", point=(10, 10))])
+    write_annotations(done.run.path, [Feature("annotation", "mine", point=(10, 10))])
     run = Run(done.run.path)
     table = geopandas.read_file(export(run, tmp_path / "a.geojson"))
     assert len(table) == len(run.patches) + 1
-    assert (run.path / FILE).is_file()
+    assert (run.path / ANNOTATIONS_FILE).is_file()
 
 
 def test_a_file_is_brought_in_as_layers(done, tmp_path):

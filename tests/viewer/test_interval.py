@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 from qtpy.QtCore import QRectF
 
-from hrviewer.engine import Published
-from hrviewer.viewer.widgets.run_summary import MARGIN, Interval, Plot
+from hrviewer.engine import PublishedEstimate
+from hrviewer.viewer.widgets.run_summary import MARGIN, IntervalPlot, IntervalWidget
 
 
 def test_the_band_narrows_around_the_estimate(qtbot):
-    plot = Plot()
+    plot = IntervalPlot()
     qtbot.addWidget(plot)
     told = [
-        Published(10.0, 60.0, (0.0, 160.0)),
-        Published(20.0, 95.0, (80.0, 120.0)),
-        Published(30.0, 100.0, (90.0, 110.0)),
+        PublishedEstimate(10.0, 60.0, (0.0, 160.0)),
+        PublishedEstimate(20.0, 95.0, (80.0, 120.0)),
+        PublishedEstimate(30.0, 100.0, (90.0, 110.0)),
     ]
-    plot.show_all(told)
-    upper, lower, middle = plot.lines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
+    plot.set_estimates(told)
+    upper, lower, middle = plot.polylines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
     assert [point.x() for point in middle] == pytest.approx([MARGIN, 50, 100 - MARGIN])
     # The last interval takes a quarter of the height on either side of the middle.
     bottom = 40 + MARGIN
@@ -29,14 +29,14 @@ def test_the_band_narrows_around_the_estimate(qtbot):
     # What does not fit ends at the frame.
     assert (lower[0].y(), upper[0].y()) == pytest.approx((bottom, MARGIN))
     # An estimate beyond what is still possible is drawn at its end.
-    plot.show_all([*told, Published(40.0, 150.0, (90.0, 110.0))])
-    upper, _, middle = plot.lines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
+    plot.set_estimates([*told, PublishedEstimate(40.0, 150.0, (90.0, 110.0))])
+    upper, _, middle = plot.polylines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
     assert middle[-1].y() == pytest.approx(upper[-1].y())
     plot.resize(100, 46)
     assert not plot.grab().isNull()
     # One that is known at the end only is seen, too.
-    plot.show_all(told[-1:])
-    upper, lower, middle = plot.lines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
+    plot.set_estimates(told[-1:])
+    upper, lower, middle = plot.polylines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
     assert [point.x() for point in upper] == pytest.approx([MARGIN, 100 - MARGIN])
     assert [point.y() for point in lower] == pytest.approx([bottom - 10] * 2)
     assert len(middle) == 2
@@ -45,23 +45,23 @@ def test_the_band_narrows_around_the_estimate(qtbot):
 def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
     controller, model, add, finish, qtbot, photo
 ):
-    widget = Interval(controller)
+    widget = IntervalWidget(controller)
     qtbot.addWidget(widget)
     assert widget.isHidden()
     add(model, photo)
-    controller.use_strategy("zoom")
+    controller.set_strategy("zoom")
     controller.params = {"method": "sampling"}
     controller.budget = "8MFLOP"
     controller.start()
     finish(controller)
-    published = controller.overlays.picture.record.published
+    published = controller.overlays.maps.record.published
     said = [one for one in published if one.interval]
     assert len(said) > 2
     assert [one.flops for one in said] == sorted(one.flops for one in said)
     assert not widget.isHidden()
     assert widget.plot.count == len(said)
-    assert widget.words.text().startswith("95 % so far")
-    controller.use_strategy("patches")
+    assert widget.caption.text().startswith("95 % so far")
+    controller.set_strategy("patches")
     controller.budget = ""
     controller.start()
     finish(controller)

@@ -6,22 +6,27 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer.image.image_layer import image_layer, limits, placement, pyramid_of
-from hrviewer.viewer.image.lazy_level import Coarsest, Shown
-from hrviewer.viewer.image.tile_loader import Fetcher
+from hrviewer.viewer.image.image_layer import (
+    contrast_limits,
+    image_layer_data,
+    placement,
+    pyramid_of,
+)
+from hrviewer.viewer.image.lazy_level import CoarsestLevel, LazyLevel
+from hrviewer.viewer.image.tile_loader import TileLoader
 
 
 @pytest.fixture
 def small(monkeypatch):
     """Make small images count as large ones."""
-    monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
-    monkeypatch.setattr("hrviewer.viewer.image.image_layer.COARSEST", 10_000)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+    monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_COARSEST_PIXELS", 10_000)
 
 
 @pytest.mark.parametrize("axes", ["yx", "yxc", "cyx"])
 def test_a_lazy_level_reads_like_an_array(axes):
     image = np.random.default_rng(1).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-    lazy = Shown(Fetcher(open_pyramid(image), 2), 0, axes)
+    lazy = LazyLevel(TileLoader(open_pyramid(image), 2), 0, axes)
     whole = {"yx": image[..., 0], "yxc": image, "cyx": np.moveaxis(image, -1, 0)}[axes]
     assert (lazy.shape, lazy.ndim, lazy.size) == (whole.shape, whole.ndim, whole.size)
     assert lazy.dtype == whole.dtype
@@ -38,7 +43,7 @@ def test_a_lazy_level_reads_like_an_array(axes):
 
 
 def test_a_small_image_is_one_array():
-    data, settings, kind = image_layer(open_pyramid(np.zeros((30, 40, 3), np.uint8)))
+    data, settings, kind = image_layer_data(open_pyramid(np.zeros((30, 40, 3), np.uint8)))
     assert isinstance(data, np.ndarray)
     assert kind == "image"
     assert settings["rgb"]
@@ -47,11 +52,11 @@ def test_a_small_image_is_one_array():
 
 def test_a_large_image_is_lazy_down_to_a_real_array(small):
     image = np.random.default_rng(2).integers(0, 255, (300, 500, 3)).astype(np.uint8)
-    unread, _, _ = image_layer(open_pyramid(image), read=False)
-    assert isinstance(unread[-1], Coarsest)
-    data, settings, _ = image_layer(open_pyramid(image))
+    unread, _, _ = image_layer_data(open_pyramid(image), load_coarsest=False)
+    assert isinstance(unread[-1], CoarsestLevel)
+    data, settings, _ = image_layer_data(open_pyramid(image))
     assert settings["multiscale"]
-    assert isinstance(data[0], Shown)
+    assert isinstance(data[0], LazyLevel)
     assert isinstance(data[-1], np.ndarray)
     np.testing.assert_array_equal(unread[-1], data[-1])
     assert data[-1].shape == (75, 125, 3)
@@ -65,12 +70,12 @@ def test_bands_are_stepped_through_and_grey_stays_flat(small):
     pixels = np.repeat(ramp[..., None], 4, axis=2).astype(np.uint16)
     pyramid = open_pyramid(pixels)
     pyramid.pixel_size = (0.5, 0.5)
-    layer = Layer.create(*image_layer(pyramid))
+    layer = Layer.create(*image_layer_data(pyramid))
     assert layer.ndim == 3
     assert not layer.rgb
     assert layer.scale.tolist() == [1, 0.5, 0.5]
     ViewerModel().add_layer(layer)
-    grey = Layer.create(*image_layer(open_pyramid(pixels[..., 0])))
+    grey = Layer.create(*image_layer_data(open_pyramid(pixels[..., 0])))
     assert grey.ndim == 2
     low, high = grey.contrast_limits
     assert 0 <= low < 100
@@ -78,13 +83,13 @@ def test_bands_are_stepped_through_and_grey_stays_flat(small):
 
 
 def test_limits_of_odd_images():
-    assert limits(np.full((3, 3), np.nan, np.float32)) == (0, 1)
-    assert limits(np.full((3, 3), 5.0, np.float32)) == (5, 6)
+    assert contrast_limits(np.full((3, 3), np.nan, np.float32)) == (0, 1)
+    assert contrast_limits(np.full((3, 3), 5.0, np.float32)) == (5, 6)
 
 
 def test_the_pyramid_behind_a_layer(photo):
     ours = open_pyramid(photo)
-    assert pyramid_of(Layer.create(*image_layer(ours))) is ours
+    assert pyramid_of(Layer.create(*image_layer_data(ours))) is ours
     theirs = pyramid_of(Image(photo, rgb=True))
     assert theirs.shape == photo.shape[:2]
 

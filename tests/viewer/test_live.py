@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 from qtpy.QtCore import QCoreApplication, QEvent
-from toys import Bright, ToyPack, picture, threads
+from toys import Bright, ToyBundle, picture, threads
 
-from hrviewer.engine import ResultCache, Seen
+from hrviewer.engine import InferenceResult, ResultCache
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions.commands import panel_of
-from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.image.image_layer import image_layer_data
 
 from .conftest import errors, until_quiet
 
@@ -32,19 +32,19 @@ def shown(model, controller, add):
     add(model, PHOTO)
     look(model, (750, 950), 0.42)
     controller.told["live_told"] = told = []
-    controller.live_told.connect(told.append)
+    controller.live_status_changed.connect(told.append)
     return controller
 
 
 def look(model, centre, zoom):
     """Move the camera."""
-    model.scene.camera.center = centre
-    model.scene.camera.zoom = zoom
+    model.context.camera.center = centre
+    model.context.camera.zoom = zoom
 
 
 def live(controller):
     """Switch Live on and wait until the view is done."""
-    controller.live.turn(True)
+    controller.live.set_enabled(True)
     rest(controller)
 
 
@@ -57,8 +57,8 @@ def rest(controller, seconds=30):
         controller.tick()
         time.sleep(0.005)
         session = controller.live.session
-        calm = calm + 1 if session is not None and session.idle() else 0
-    drawn = controller.live._painter._worker.submit(int)
+        calm = calm + 1 if session is not None and session.is_idle() else 0
+    drawn = controller.live._renderer._executor.submit(int)
     drawn.result(10)
     time.sleep(0.11)
     controller.tick()
@@ -73,8 +73,8 @@ def test_the_answer_in_view_and_the_overlays(shown, model):
     assert "up to date" in shown.told["live_told"][-1]
     assert model.canvas.overlays.text.visible
     assert np.isfinite(shown.overlays.layers["output"].data).all()
-    assert np.nansum(shown.overlays.picture.record.output.values) == pytest.approx(COUNT, rel=1e-5)
-    shown.live.turn(False)
+    assert np.nansum(shown.overlays.maps.record.output.values) == pytest.approx(COUNT, rel=1e-5)
+    shown.live.set_enabled(False)
     assert not model.canvas.overlays.text.visible
 
 
@@ -98,18 +98,18 @@ def test_what_a_turned_layer_shows_on_the_screen_is_looked_at(
     pixels = (screen / zoom + centre - translate) @ np.linalg.inv(matrix).T + 0.5
     inside = pixels[((pixels >= 0) & (pixels < PHOTO.shape[:2])).all(axis=1)]
     assert len(inside) > 100
-    drawn = controller.overlays.picture.maps["output"]
+    drawn = controller.overlays.maps.rasters["output"]
     ys, xs = (inside / drawn.cell).astype(int).T
     assert np.isfinite(drawn.values[ys, xs]).all()
-    shown = controller.live._shown
+    shown = controller.live._cells_in_view
     assert all(any(r.y <= y < r.y1 and r.x <= x < r.x1 for r in shown) for y, x in inside)
     assert sum(rect.area for rect in shown) < PHOTO[..., 0].size  # and not just everything
 
 
 @pytest.mark.parametrize("name", strategy_ids())
 def test_a_view_already_seen_computes_nothing(shown, model, name):
-    shown.cache = ResultCache(memory=0)
-    shown.use_strategy(name)
+    shown.cache = ResultCache(memory_bytes=0)
+    shown.set_strategy(name)
     look(model, (300, 300), 1.0)
     live(shown)
     session = shown.live.session
@@ -126,49 +126,49 @@ def test_a_view_already_seen_computes_nothing(shown, model, name):
     assert session.computed == there
     # Another strategy and back again.
     other = next(i for i in [*strategy_ids(), name] if i != name)
-    shown.use_strategy(other)
+    shown.set_strategy(other)
     rest(shown)
     between = session.computed
-    shown.use_strategy(name)
+    shown.set_strategy(name)
     rest(shown)
     assert session.computed == between
-    assert np.isfinite(shown.overlays.picture.record.output.values).any()
+    assert np.isfinite(shown.overlays.maps.record.output.values).any()
 
 
 def test_codes_come_live_and_keep_their_colours(shown, model):
-    shown.use_strategy("compression")
+    shown.set_strategy("compression")
     look(model, (300, 300), 1.0)
     live(shown)
-    codes = shown.overlays.coded.codes
+    codes = shown.overlays.embedding_layers.embeddings
     before = codes.colours.copy()
     assert (before[..., 3] > 0).any()
     look(model, (310, 320), 1.0)
     rest(shown)
-    assert shown.overlays.coded.codes is codes
+    assert shown.overlays.embedding_layers.embeddings is codes
     known = before[..., 3] > 0
     np.testing.assert_array_equal(codes.colours[known], before[known])
-    assert shown.overlays.coded.colours in model.layers
-    shown.use_strategy("patches")
+    assert shown.overlays.embedding_layers.colours in model.layers
+    shown.set_strategy("patches")
     rest(shown)
-    assert shown.overlays.coded is None
+    assert shown.overlays.embedding_layers is None
 
 
 def test_another_network_and_back(shown, toys):
     live(shown)
     session = shown.live.session
-    first = np.nansum(shown.overlays.picture.record.output.values)
+    first = np.nansum(shown.overlays.maps.record.output.values)
     other = Bright("other")
     other.see = lambda batch: 2 * Bright.see(other, batch)
-    shown.use_pack(ToyPack(main=other))
+    shown.set_model(ToyBundle(main=other))
     rest(shown)
     assert shown.live.session is session
-    assert np.nansum(shown.overlays.picture.record.output.values) == pytest.approx(2 * first)
+    assert np.nansum(shown.overlays.maps.record.output.values) == pytest.approx(2 * first)
     computed, looked = session.computed, toys.networks["main"].looked
-    shown.use_pack(toys)
+    shown.set_model(toys)
     rest(shown)
     assert session.computed == computed
     assert toys.networks["main"].looked == looked
-    assert np.nansum(shown.overlays.picture.record.output.values) == pytest.approx(first)
+    assert np.nansum(shown.overlays.maps.record.output.values) == pytest.approx(first)
 
 
 def test_zooming_leaves_no_cost_and_no_patch_twice(shown, model):
@@ -177,8 +177,8 @@ def test_zooming_leaves_no_cost_and_no_patch_twice(shown, model):
     rest(shown)
     look(model, (750, 950), 0.42)
     rest(shown)
-    record = shown.overlays.picture.record
-    flops = record.ledger.map[0].sum()
+    record = shown.overlays.maps.record
+    flops = record.cost_map.values[0].sum()
     assert flops == pytest.approx(100.0 * PHOTO.shape[0] * PHOTO.shape[1], rel=0.01)
     cores = [(row.y, row.x, row.h, row.w) for row in record.patches]
     assert len(cores) == len(set(cores))
@@ -189,13 +189,13 @@ def test_zooming_leaves_no_cost_and_no_patch_twice(shown, model):
 def test_tiles_appear_before_their_cell_is_done(shown, network):
     gate = threading.Semaphore(20)
     network.before = lambda batch: gate.acquire(timeout=20)
-    shown.live.turn(True)
+    shown.live.set_enabled(True)
     end = time.monotonic() + 20
     while shown.overlays is None or not np.isfinite(shown.overlays.layers["output"].data).any():
         assert time.monotonic() < end
         shown.tick()
         time.sleep(0.005)
-    assert not shown.live._answers
+    assert not shown.live._cells_done
     gate.release(100_000)
     rest(shown)
 
@@ -204,7 +204,7 @@ def test_a_newer_view_drops_the_older(shown, model, network):
     look(model, (300, 300), 1.0)
     gate = threading.Event()
     network.before = lambda batch: gate.wait(20)
-    shown.live.turn(True)
+    shown.live.set_enabled(True)
     end = time.monotonic() + 20
     while not network.calls:
         assert time.monotonic() < end
@@ -223,23 +223,23 @@ def test_a_newer_view_drops_the_older(shown, model, network):
 def test_a_run_takes_over(shown, finish):
     live(shown)
     shown.start()
-    assert not shown.live.on
-    shown.live.turn(True)
+    assert not shown.live.enabled
+    shown.live.set_enabled(True)
     assert "a run is at work" in errors(shown)[-1]
     finish(shown)
     assert shown.run.complete
     assert shown.run.header["patches"]["done"] == 0  # all of it was seen live
-    answered = shown.overlays.picture
+    answered = shown.overlays.maps
     live(shown)
-    assert shown.overlays.picture is not answered
+    assert shown.overlays.maps is not answered
     shown.open_run(shown.run.path)
     until_quiet(shown)
-    assert not shown.live.on
+    assert not shown.live.enabled
 
 
 def test_what_makes_no_sense_is_said_and_waited_for(shown):
     shown.budget = "lots"
-    shown.live.turn(True)
+    shown.live.set_enabled(True)
     end = time.monotonic() + 20
     while not errors(shown):
         assert time.monotonic() < end
@@ -248,31 +248,31 @@ def test_what_makes_no_sense_is_said_and_waited_for(shown):
     assert "budget" in errors(shown)[-1]
     shown.budget = "1GFLOP"
     rest(shown)
-    assert 0 < shown.overlays.picture.record.ledger.total.flops <= 1e9
+    assert 0 < shown.overlays.maps.record.cost_map.total.flops <= 1e9
 
 
 def test_live_needs_an_image_and_a_model(controller, model, add):
-    controller.live.turn(True)
-    assert not controller.live.on
+    controller.live.set_enabled(True)
+    assert not controller.live.enabled
     assert "image" in errors(controller)[-1]
     add(model, PHOTO)
-    controller.pack = None
-    controller.live.turn(True)
+    controller.model = None
+    controller.live.set_enabled(True)
     assert "model" in errors(controller)[-1]
 
 
 def test_removing_the_image_ends_it(shown, model):
     live(shown)
-    model.layers.remove(shown.base)
+    model.layers.remove(shown.image_layer)
     shown.tick()
-    assert not shown.live.on
+    assert not shown.live.enabled
 
 
 def test_a_network_that_does_not_load_is_said(shown, toys):
     toys.load = lambda *args, **kwargs: 1 / 0
-    shown.live.turn(True)
+    shown.live.set_enabled(True)
     end = time.monotonic() + 20
-    while shown.live.on:
+    while shown.live.enabled:
         assert time.monotonic() < end
         shown.tick()
         time.sleep(0.005)
@@ -285,11 +285,11 @@ def test_a_network_that_does_not_load_is_said(shown, toys):
 @pytest.fixture
 def docked(make_napari_viewer, toys):
     viewer = make_napari_viewer(show=True)
-    viewer.add_layer(Layer.create(*image_layer(open_pyramid(PHOTO))))
+    viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(PHOTO))))
     panel = panel_of(viewer)
-    panel.controller.cache, panel.controller.polite = ResultCache(), False
-    panel.controller.use_pack(toys)
-    panel.controller.use_strategy("patches")
+    panel.controller.cache, panel.controller.low_priority = ResultCache(), False
+    panel.controller.set_model(toys)
+    panel.controller.set_strategy("patches")
     panel.controller.params = {"tile": 256}
     yield panel
     if panel.parent() is not None:
@@ -303,41 +303,41 @@ def settle():
 
 
 def test_the_switch_in_the_panel(docked, qtbot):
-    docked.following.switch.click()
-    assert docked.controller.live.on
-    qtbot.waitUntil(lambda: "up to date" in docked.following.words.text(), timeout=20_000)
-    assert "in view" in docked.running.more.text()
-    docked.running.run.click()
-    assert not docked.following.switch.isChecked()
-    assert not docked.following.switch.isEnabled()
+    docked.live_toggle.checkbox.click()
+    assert docked.controller.live.enabled
+    qtbot.waitUntil(lambda: "up to date" in docked.live_toggle.status.text(), timeout=20_000)
+    assert "in view" in docked.run_controls.estimate_details.text()
+    docked.run_controls.run_button.click()
+    assert not docked.live_toggle.checkbox.isChecked()
+    assert not docked.live_toggle.checkbox.isEnabled()
     qtbot.waitUntil(lambda: docked.controller.state == "idle", timeout=20_000)
-    assert docked.following.switch.isEnabled()
+    assert docked.live_toggle.checkbox.isEnabled()
 
 
 @pytest.mark.parametrize("hide", ["hide", "showMinimized"])
 def test_nothing_runs_while_nobody_sees_it(docked, qtbot, network, hide):
-    docked.following.switch.click()
+    docked.live_toggle.checkbox.click()
     qtbot.waitUntil(lambda: network.calls > 0, timeout=20_000)
     network.before = lambda batch: time.sleep(0.01)
     getattr(docked.window(), hide)()
     qtbot.wait(300)
-    assert docked.controller.live.session.idle()  # nothing ahead, either
+    assert docked.controller.live.session.is_idle()  # nothing ahead, either
     calls = network.calls
     qtbot.wait(300)
     assert network.calls == calls
     docked.window().showNormal()
-    qtbot.waitUntil(lambda: "up to date" in docked.following.words.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "up to date" in docked.live_toggle.status.text(), timeout=20_000)
 
 
 def test_nothing_survives_the_window(make_napari_viewer, toys, network, qtbot):
     viewer = make_napari_viewer(show=True)
-    viewer.add_layer(Layer.create(*image_layer(open_pyramid(PHOTO))))
+    viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(PHOTO))))
     panel = panel_of(viewer)
     controller = panel.controller
-    controller.cache, controller.polite = ResultCache(), False
-    controller.use_pack(toys)
+    controller.cache, controller.low_priority = ResultCache(), False
+    controller.set_model(toys)
     network.before = lambda batch: time.sleep(0.02)
-    controller.live.turn(True)
+    controller.live.set_enabled(True)
     qtbot.waitUntil(lambda: network.calls > 3, timeout=20_000)
     gone = [weakref.ref(it) for it in (panel, controller, controller.live, controller.live.session)]
     del panel, controller
@@ -357,11 +357,11 @@ def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):
     assert counts[0] != pytest.approx(counts[1], rel=0.05)
     for z in (0, 1, 0):
         model.dims.set_current_step(0, z)
-        if not controller.live.on:
-            controller.live.turn(True)
+        if not controller.live.enabled:
+            controller.live.set_enabled(True)
         rest(controller)
-        assert controller.live._ready.pyramid.plane == {"z": z}
-        drawn = np.nansum(controller.overlays.picture.record.output.values)
+        assert controller.live._loaded.pyramid.plane == {"z": z}
+        drawn = np.nansum(controller.overlays.maps.record.output.values)
         assert drawn == pytest.approx(counts[z], rel=1e-5)
     assert errors(controller) == []
     # A whole-image run looks at it, too.
@@ -376,11 +376,11 @@ def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):
 
 
 def test_cells_are_drawn_in_turns_and_share_what_they_share():
-    from hrviewer.app.maps.result_maps import Picture
-    from hrviewer.app.services.live_renderer import Painter
-    from hrviewer.engine import Cell, Charge
+    from hrviewer.app.maps.result_maps import ResultMaps
+    from hrviewer.app.services.live_renderer import LiveRenderer
+    from hrviewer.engine import Cost, ViewportCell
     from hrviewer.geometry import Patch
-    from hrviewer.strategies import Answer, Look
+    from hrviewer.strategies import Estimate, PatchRequest
 
     image = Rect(0, 0, 128, 256)
     cells = [Rect(0, 0, 128, 128), Rect(0, 128, 128, 128)]
@@ -388,13 +388,13 @@ def test_cells_are_drawn_in_turns_and_share_what_they_share():
     def seen(core, role, flops):
         value = np.full((1, core.h // 4, core.w // 4), core.x + 1.0, np.float32)
         box = tuple(map(float, core.astuple()))
-        return Seen(
-            Patch(core, 1.0), role, value.sum((1, 2)).astype(float), value, box, Charge(flops)
+        return InferenceResult(
+            Patch(core, 1.0), role, value.sum((1, 2)).astype(float), value, box, Cost(flops)
         )
 
-    painter = Painter(Picture(image, 4.0, "mass", ["thing"]))
-    painter.turn(7)
-    scout = Look("scout", (Patch(image, 1.0),)), seen(image, "scout", 80.0)
+    painter = LiveRenderer(ResultMaps(image, 4.0, "mass", ["thing"]))
+    painter.select(7)
+    scout = PatchRequest("scout", (Patch(image, 1.0),)), seen(image, "scout", 80.0)
     halves = {
         cell: [
             seen(Rect(0, cell.x, 128, 64), "main", 10.0),
@@ -403,22 +403,22 @@ def test_cells_are_drawn_in_turns_and_share_what_they_share():
         for cell in cells
     }
     asked = {
-        cell: Look("main", tuple(look.patch for look in halves[cell]), into="output")
+        cell: PatchRequest("main", tuple(look.patch for look in halves[cell]), target="output")
         for cell in cells
     }
     for cell in cells:
         for update in (None, scout[0], scout[1], asked[cell]):
-            painter.take(7, cell, update)
+            painter.enqueue(7, cell, update)
     for i in (0, 1):
         for cell in cells:
-            painter.take(7, cell, halves[cell][i])
+            painter.enqueue(7, cell, halves[cell][i])
     for cell in cells:
         requests = (scout[0], (scout[1],)), (asked[cell], tuple(halves[cell]))
-        painter.take(7, cell, Cell(cell, requests, (), Answer(None)))
-    painter._worker.shutdown()
-    record = painter.picture.record
-    assert record.ledger.map[0].sum() == pytest.approx(80 + 40)
-    assert record.ledger.map[0][:, :8].sum() == pytest.approx(60)
+        painter.enqueue(7, cell, ViewportCell(cell, requests, (), Estimate(None)))
+    painter._executor.shutdown()
+    record = painter.maps.record
+    assert record.cost_map.values[0].sum() == pytest.approx(80 + 40)
+    assert record.cost_map.values[0][:, :8].sum() == pytest.approx(60)
     assert np.isfinite(record.output.values).all()
     assert record.output.values[0, 0].reshape(4, 16)[:, 0].tolist() == [1, 65, 129, 193]
     assert len(record.patches) == 6
@@ -427,40 +427,42 @@ def test_cells_are_drawn_in_turns_and_share_what_they_share():
 @pytest.mark.parametrize("cells", [1, 3])
 def test_another_choice_begins_on_an_empty_picture(cells):
     # One cell of ten is wiped by itself, three of them with all the rest.
-    from hrviewer.app.maps.result_maps import Picture
-    from hrviewer.app.services.live_renderer import Painter
-    from hrviewer.engine import Charge
+    from hrviewer.app.maps.result_maps import ResultMaps
+    from hrviewer.app.services.live_renderer import LiveRenderer
+    from hrviewer.engine import Cost
     from hrviewer.geometry import Patch
-    from hrviewer.strategies import Look
+    from hrviewer.strategies import PatchRequest
 
-    picture = Picture(Rect(0, 0, 128, 1280), 4.0, "mass", ["thing"])
-    painter = Painter(picture)
-    painter.turn(1)
+    picture = ResultMaps(Rect(0, 0, 128, 1280), 4.0, "mass", ["thing"])
+    painter = LiveRenderer(picture)
+    painter.select(1)
     value = np.ones((1, 32, 32), np.float32)
     for i in range(cells):
         rect = Rect(0, 128 * i, 128, 128)
-        asked = Look("main", (Patch(rect, 1.0),), into="output")
+        asked = PatchRequest("main", (Patch(rect, 1.0),), target="output")
         box = tuple(map(float, rect.astuple()))
-        seen = Seen(asked.patches[0], "main", np.array([32.0**2]), value, box, Charge(10.0))
+        seen = InferenceResult(
+            asked.patches[0], "main", np.array([32.0**2]), value, box, Cost(10.0)
+        )
         for update in (None, asked, seen):
-            painter.take(1, rect, update)
-    painter._worker.submit(lambda: None).result()
+            painter.enqueue(1, rect, update)
+    painter._executor.submit(lambda: None).result()
     record = picture.record
     assert np.isfinite(record.output.values).sum() == cells * 32**2
-    assert record.ledger.map[0].sum() == pytest.approx(10 * cells)
-    painter.turn(2)
-    painter._worker.shutdown()
+    assert record.cost_map.values[0].sum() == pytest.approx(10 * cells)
+    painter.select(2)
+    painter._executor.shutdown()
     assert not np.isfinite(record.output.values).any()
-    assert not record.ledger.map.any()
-    assert not np.isfinite(picture.maps["output"].values).any()
+    assert not record.cost_map.values.any()
+    assert not np.isfinite(picture.rasters["output"].values).any()
     assert record.patches == []
 
 
 def test_the_head_up_line_is_broken_where_the_canvas_ends():
-    from hrviewer.app.services.live_service import wrapped
+    from hrviewer.app.services.live_service import wrap_text
 
     words = "12 tiles/s · 3 MP/s · 5 cells to go"
-    assert wrapped(words, 100) == words
-    assert wrapped(words, 22) == "12 tiles/s · 3 MP/s\n5 cells to go"
-    assert wrapped(words, 1) == "12 tiles/s\n3 MP/s\n5 cells to go"
-    assert wrapped("up to date", 4) == "up to date"
+    assert wrap_text(words, 100) == words
+    assert wrap_text(words, 22) == "12 tiles/s · 3 MP/s\n5 cells to go"
+    assert wrap_text(words, 1) == "12 tiles/s\n3 MP/s\n5 cells to go"
+    assert wrap_text("up to date", 4) == "up to date"

@@ -6,7 +6,7 @@ from napari.layers import Image
 
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Grid, Rect
-from hrviewer.viewer.layers.patch_outlines import MOST, Outlines, borders
+from hrviewer.viewer.layers.patch_outlines import MAX_OUTLINES, PatchOutlines, outline_segments
 
 
 def patches(side, cell):
@@ -21,20 +21,20 @@ def ends(lines):
 
 
 def test_borders_run_along_the_edges_of_pixels():
-    lines = borders(np.array([[10.0, 20.0, 30.0, 40.0]]))
+    lines = outline_segments(np.array([[10.0, 20.0, 30.0, 40.0]]))
     assert ends(lines) == [
         ((9.5, 19.5), (9.5, 59.5)),
         ((9.5, 19.5), (39.5, 19.5)),
         ((9.5, 59.5), (39.5, 59.5)),
         ((39.5, 19.5), (39.5, 59.5)),
     ]
-    assert borders(np.zeros((0, 4))).shape == (0, 2, 2)
+    assert outline_segments(np.zeros((0, 4))).shape == (0, 2, 2)
 
 
 def test_what_touches_on_one_line_is_one_line():
     # Two side by side, a smaller one below the first, and one apart in the same rows.
     rects = [(0, 0, 8, 8), (0, 8, 8, 8), (8, 0, 4, 4), (0, 20, 8, 8)]
-    lines = borders(np.add(rects, (0.5, 0.5, 0, 0)))
+    lines = outline_segments(np.add(rects, (0.5, 0.5, 0, 0)))
     assert ends(lines) == sorted(
         [
             *(((0, 0), (0, 16)), ((0, 20), (0, 28)), ((8, 0), (8, 16)), ((8, 20), (8, 28))),
@@ -52,7 +52,7 @@ def test_the_same_pixels_are_drawn_as_one_by_one():
         want |= {("-", row, i) for row in (y, y + h) for i in range(x, x + w)}
         want |= {("|", i, column) for column in (x, x + w) for i in range(y, y + h)}
     units = 0
-    lines = borders(rects.astype(float))
+    lines = outline_segments(rects.astype(float))
     lines[:, 0] += 0.5
     for (y, x), (h, w) in lines.astype(int):
         units += h + w
@@ -63,14 +63,14 @@ def test_the_same_pixels_are_drawn_as_one_by_one():
 
 @pytest.fixture
 def outlines():
-    return Outlines(Image(np.zeros((4096, 4096)), scale=(0.5, 0.5)))
+    return PatchOutlines(Image(np.zeros((4096, 4096)), scale=(0.5, 0.5)))
 
 
 def test_only_what_is_near_the_view_is_outlined(outlines):
     rows = patches(4096, 64)
     assert outlines.draw(rows, Rect(0, 0, 256, 256), 1.0)
     # The view and half of it around: 6 × 6 patches.
-    assert outlines.outlined == 36
+    assert outlines.count == 36
     assert len(outlines.layer.data) == 7 + 7
     data = outlines.layer.data
     assert outlines.draw(rows, Rect(10, 10, 256, 256), 1.1)
@@ -95,5 +95,5 @@ def test_a_hundred_thousand_patches(outlines):
     assert not outlines.draw(rows, Rect(0, 0, 4096, 4096), 4.0)
     assert not len(outlines.layer.data)
     assert outlines.draw(rows, Rect(100, 100, 200, 200), 0.3)
-    assert 0 < outlines.outlined <= MOST
-    assert 0 < len(outlines.layer.data) <= 4 * MOST
+    assert 0 < outlines.count <= MAX_OUTLINES
+    assert 0 < len(outlines.layer.data) <= 4 * MAX_OUTLINES

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 
-from hrviewer.app.maps.result_maps import MAPS, Picture
+from hrviewer.app.maps.result_maps import MAPS, ResultMaps
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.image.image_layer import image_layer_data
 from hrviewer.viewer.layers.overlays import Overlays, overlay_tuples
-from hrviewer.viewer.layers.styles import STYLES
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 
 CELL = 16
 SQUARE = slice(64, 128), slice(96, 160)
@@ -20,12 +20,12 @@ SQUARE = slice(64, 128), slice(96, 160)
 
 def drawn(image):
     """Return a picture that saw the square only."""
-    picture = Picture(Rect(0, 0, *image.shape[:2]), CELL, "mass", ["thing"])
+    picture = ResultMaps(Rect(0, 0, *image.shape[:2]), CELL, "mass", ["thing"])
     for name in MAPS:
-        cell = picture.maps[name].cell
+        cell = picture.rasters[name].cell
         rows, columns = (slice(int(s.start / cell), int(s.stop / cell)) for s in SQUARE)
-        picture.maps[name].values[rows, columns] = 1.0
-        picture.maps[name].join(picture.image)
+        picture.rasters[name].values[rows, columns] = 1.0
+        picture.rasters[name].update_coarser(picture.image)
     return picture
 
 
@@ -45,10 +45,10 @@ def test_an_overlay_covers_the_pixels_that_it_speaks_of(
     make_napari_viewer_proxy, image, scale, translate, units, lazy, monkeypatch
 ):
     if lazy:
-        monkeypatch.setattr("hrviewer.viewer.image.image_layer.WHOLE", 0)
-        monkeypatch.setattr("hrviewer.viewer.image.image_layer.COARSEST", 256 * 320 / 60)
+        monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_SINGLE_ARRAY_VALUES", 0)
+        monkeypatch.setattr("hrviewer.viewer.image.image_layer.MAX_COARSEST_PIXELS", 256 * 320 / 60)
     viewer = make_napari_viewer_proxy(show=True)
-    data, settings, kind = image_layer(open_pyramid(image))
+    data, settings, kind = image_layer_data(open_pyramid(image))
     settings |= {"interpolation2d": "nearest"}
     if scale is not None:
         settings |= {"scale": scale, "translate": translate}
@@ -56,14 +56,14 @@ def test_an_overlay_covers_the_pixels_that_it_speaks_of(
         settings |= {"units": units}
     base = viewer.add_layer(Layer.create(data, settings, kind))
     overlays = Overlays(viewer, base, drawn(image))
-    overlays.show("patches", False)
+    overlays.set_visible("patches", False)
     size = 1.0 if scale is None else scale[0]
-    viewer.scene.camera.center = tuple(base.data_to_world((95.5, 127.5)))
+    viewer.context.camera.center = tuple(base.data_to_world((95.5, 127.5)))
     for zoom in (0.5, 1.0, 2.0, 5.0):
-        viewer.scene.camera.zoom = zoom / size
-        overlays.show("output", True)
+        viewer.context.camera.zoom = zoom / size
+        overlays.set_visible("output", True)
         alone = viewer.screenshot(flash=False)[..., :3].astype(int)
-        overlays.show("output", False)
+        overlays.set_visible("output", False)
         bare = viewer.screenshot(flash=False)[..., :3].astype(int)
         covered = np.abs(alone - bare).sum(axis=2) > 30
         white = bare.min(axis=2) > 250
@@ -76,13 +76,13 @@ def test_an_overlay_covers_the_pixels_that_it_speaks_of(
 
 def test_levels_lie_on_each_other(make_napari_viewer_proxy, image):
     viewer = make_napari_viewer_proxy()
-    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
-    picture = Picture(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+    picture = ResultMaps(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
     overlays = Overlays(viewer, base, picture)
     layer = overlays.layers["output"]
     extents = []
     for pixel in (0.5, 1.0, 2.0, 3.0):
-        overlays.follow(Rect(0, 0, 256, 320), pixel)
+        overlays.follow_view(Rect(0, 0, 256, 320), pixel)
         extents.append(
             (layer.extent.world + np.array([-layer.scale / 2, layer.scale / 2])).tolist()
         )
@@ -92,14 +92,14 @@ def test_levels_lie_on_each_other(make_napari_viewer_proxy, image):
 
 def test_what_is_drawn_later_is_seen(make_napari_viewer_proxy, image):
     viewer = make_napari_viewer_proxy(show=True)
-    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image * 0))))
-    picture = Picture(Rect(0, 0, 256, 320), CELL, "mass", ["thing"])
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image * 0))))
+    picture = ResultMaps(Rect(0, 0, 256, 320), CELL, "mass", ["thing"])
     overlays = Overlays(viewer, base, picture)
     heard = []
     overlays.limits_changed.connect(heard.append)
     before = viewer.screenshot(flash=False)
-    picture.maps["output"].values[4:8, 4:8] = 3e5
-    picture.maps["output"].changed = True
+    picture.rasters["output"].values[4:8, 4:8] = 3e5
+    picture.rasters["output"].changed = True
     overlays.refresh()
     assert heard == ["output"]
     assert overlays.layers["output"].contrast_limits == [0, 5e5]
@@ -111,18 +111,18 @@ def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monke
 
     from .test_outlines import patches
 
-    monkeypatch.setattr(patch_outlines, "MOST", 10)
+    monkeypatch.setattr(patch_outlines, "MAX_OUTLINES", 10)
     viewer = make_napari_viewer_proxy()
-    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
     overlays = Overlays(viewer, base, drawn(image))
-    overlays.picture.record.patches.extend(patches(256, 16))
-    overlays.follow(Rect(0, 0, 256, 320), 1.0)
+    overlays.maps.record.patches.extend(patches(256, 16))
+    overlays.follow_view(Rect(0, 0, 256, 320), 1.0)
     assert overlays.layers["patches"].visible
     assert not overlays.outlines.layer.visible
-    overlays.follow(Rect(0, 0, 8, 8), 0.1)
+    overlays.follow_view(Rect(0, 0, 8, 8), 0.1)
     assert not overlays.layers["patches"].visible
     assert overlays.outlines.layer.visible
-    overlays.show("patches", False)
+    overlays.set_visible("patches", False)
     assert not overlays.outlines.layer.visible
     overlays.remove()
     assert list(viewer.layers) == [base]
@@ -131,18 +131,18 @@ def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monke
 
 def test_another_picture_is_shown_in_the_layers_that_are_there(make_napari_viewer_proxy, image):
     viewer = make_napari_viewer_proxy()
-    base = viewer.add_layer(Layer.create(*image_layer(open_pyramid(image))))
+    base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
     first = Overlays(viewer, base, drawn(image))
-    first.show("output", False)
+    first.set_visible("output", False)
     first.set_opacity("cost", 0.3)
     there = list(viewer.layers)
-    other = Picture(Rect(0, 0, 256, 320), 2 * CELL, "intensity", ["thing"])
-    other.maps["output"].values[2:4] = 0.5
-    second = Overlays(viewer, base, other, like=first)
+    other = ResultMaps(Rect(0, 0, 256, 320), 2 * CELL, "intensity", ["thing"])
+    other.rasters["output"].values[2:4] = 0.5
+    second = Overlays(viewer, base, other, previous=first)
     assert list(viewer.layers) == there
     assert list(second) == list(first)
     for name, layer in second.layers.items():
-        shown = other.maps[name]
+        shown = other.rasters[name]
         assert layer.data is shown.values
         assert tuple(layer.scale) == (shown.cell, shown.cell)
         assert tuple(layer.contrast_limits) == shown.limits
@@ -153,23 +153,23 @@ def test_another_picture_is_shown_in_the_layers_that_are_there(make_napari_viewe
     viewer.layers.remove(second.layers["cost"])
     batches = []
     viewer.layers.events.begin_batch.connect(batches.append)
-    third = Overlays(viewer, base, drawn(image), like=second)
+    third = Overlays(viewer, base, drawn(image), previous=second)
     assert len(batches) == 1
     assert list(viewer.layers) == [base, *sorted(third, key=viewer.layers.index)]
     assert not {*third} & {*second}
     assert third.layers["cost"].opacity == 0.3
     # So are all, where the image has another place by now.
-    assert third.in_place
+    assert third.is_intact
     base.scale = (2, 2)
-    assert not third.in_place
-    fourth = Overlays(viewer, base, drawn(image), like=third)
+    assert not third.is_intact
+    fourth = Overlays(viewer, base, drawn(image), previous=third)
     assert not {*fourth} & {*third}
-    assert fourth.in_place
+    assert fourth.is_intact
 
 
 def test_a_reader_gets_maps_of_a_sensible_size(image):
-    base = Layer.create(*image_layer(open_pyramid(image)))
-    picture = Picture(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
+    base = Layer.create(*image_layer_data(open_pyramid(image)))
+    picture = ResultMaps(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
     for data, settings, kind in overlay_tuples(picture, base):
         layer = Layer.create(data, settings, kind)
         assert max(layer.data.shape) <= 1024
@@ -178,7 +178,7 @@ def test_a_reader_gets_maps_of_a_sensible_size(image):
 
 @pytest.mark.parametrize("name", MAPS)
 def test_lightness_rises_with_the_value(name):
-    colours = STYLES[name].gradient(32)
+    colours = OVERLAY_STYLES[name].gradient(32)
     lightness = colours[:, :3] ** 2.2 @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) > 0).all()
     assert (np.diff(colours[:, 3]) >= 0).all()

@@ -27,21 +27,21 @@ from hrviewer.app.maps.result_maps import MAPS
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.contributions.commands import panel_of
-from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.image.image_layer import image_layer_data
 
 
 @pytest.fixture
 def docked(make_napari_viewer, photo, toys, tmp_path):
     """A panel in a window, with a photo and the toy network."""
     viewer = make_napari_viewer(show=True)
-    viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
+    viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(photo))))
     panel = panel_of(viewer)
     assert isinstance(panel.controller.viewer, PublicOnlyProxy)
     controller = panel.controller
-    controller.cache, controller.folder = ResultCache(), tmp_path / "runs"
-    controller.polite = False
-    controller.use_pack(toys)
-    controller.use_strategy("patches")
+    controller.cache, controller.run_folder = ResultCache(), tmp_path / "runs"
+    controller.low_priority = False
+    controller.set_model(toys)
+    controller.set_strategy("patches")
     yield panel
     if panel.parent() is not None:
         viewer.window.remove_dock_widget(panel)
@@ -59,23 +59,23 @@ def idle(panel):
 
 
 def test_a_whole_run_from_the_buttons(docked, qtbot, count):
-    assert docked.choice.about.text().startswith("300 × 420 px")
-    assert docked.choice.model.currentText() == "toys"
-    docked.choice.params.fields["tile"].value = 32
-    docked.running.run.click()
-    assert not docked.running.run.isEnabled()
+    assert docked.run_settings.image_summary.text().startswith("300 × 420 px")
+    assert docked.run_settings.model.currentText() == "toys"
+    docked.run_settings.params.fields["tile"].value = 32
+    docked.run_controls.run_button.click()
+    assert not docked.run_controls.run_button.isEnabled()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    assert docked.running.answer.text() == f"{count:,.1f} × thing"
-    assert "FLOP" in docked.running.cost.text()
-    assert docked.running.bar.value() == 1000
+    assert docked.run_controls.estimate.text() == f"{count:,.1f} × thing"
+    assert "FLOP" in docked.run_controls.cost.text()
+    assert docked.run_controls.progress_bar.value() == 1000
     assert docked.controller.run.header["params"] == {"tile": 32}
     assert docked.controller.run.header["patches"]["done"] == 10 * 14
     for layer in docked.controller.overlays.layers.values():
         assert np.isfinite(layer.data).any()
-    assert docked.legend.entries["output"].unit.text() == "thing per megapixel"
-    assert docked.legend.entries["cost"].high.text() == "100"
-    assert docked.exporting.export.isEnabled()
-    assert sum(part for part, _ in docked.breakdown.bar._parts) > 0
+    assert docked.overlay_legend.rows["output"].unit.text() == "thing per megapixel"
+    assert docked.overlay_legend.rows["cost"].high.text() == "100"
+    assert docked.export_tab.export_button.isEnabled()
+    assert sum(part for part, _ in docked.time_breakdown.bar._parts) > 0
 
 
 @pytest.mark.parametrize("tab", [0, 1, 2])
@@ -86,130 +86,130 @@ def test_whatever_can_be_chosen_or_pressed_can_be_seen(docked, qtbot, tab):
     found = [w for w in docked.findChildren(QWidget) if isinstance(w, kinds) and w.isVisible()]
     assert len(found) > 3
     assert {w: w.width() for w in found if w.width() < 14 or w.height() < 14} == {}
-    for box in (docked.choice.device, docked.choice.precision):
+    for box in (docked.run_settings.device, docked.run_settings.precision):
         assert tab or box.width() > 80
 
 
 def test_pause_and_stop_from_the_buttons(docked, qtbot, network):
     gate = threading.Event()
     network.before = lambda batch: gate.wait(20)
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
-    docked.running.hold.click()
-    assert docked.running.hold.text() == "Resume"
-    docked.running.hold.click()
-    assert docked.running.hold.text() == "Pause"
-    docked.running.end.click()
-    assert "stopping" in docked.running.words.text()
+    docked.run_controls.pause_button.click()
+    assert docked.run_controls.pause_button.text() == "Resume"
+    docked.run_controls.pause_button.click()
+    assert docked.run_controls.pause_button.text() == "Pause"
+    docked.run_controls.stop_button.click()
+    assert "stopping" in docked.run_controls.progress_text.text()
     gate.set()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    assert "stopped" in docked.running.notes.text()
+    assert "stopped" in docked.run_controls.notes.text()
     stopped = docked.controller.run
     assert not stopped.complete
-    assert docked.running.hold.isEnabled()
-    assert docked.running.hold.text() == "Resume"
-    docked.running.hold.click()
+    assert docked.run_controls.pause_button.isEnabled()
+    assert docked.run_controls.pause_button.text() == "Resume"
+    docked.run_controls.pause_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     assert docked.controller.run.path == stopped.path
     assert docked.controller.run.complete
-    assert docked.running.hold.text() == "Pause"
-    assert not docked.running.hold.isEnabled()
+    assert docked.run_controls.pause_button.text() == "Pause"
+    assert not docked.run_controls.pause_button.isEnabled()
 
 
 def test_the_legend_rules_the_layers(docked, qtbot):
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     overlays = docked.controller.overlays
     for name in MAPS:
-        entry = docked.legend.entries[name]
+        entry = docked.overlay_legend.rows[name]
         entry.shown.setChecked(not entry.shown.isChecked())
-        assert overlays.shown(name) is entry.shown.isChecked()
+        assert overlays.is_visible(name) is entry.shown.isChecked()
         entry.opacity.setValue(33)
         assert overlays.layers[name].opacity == 0.33
-    assert docked.legend.plane.isHidden()
-    docked.legend.quantity.setCurrentText("time")
-    docked.legend.quantity.activated.emit(1)
-    assert docked.legend.entries["cost"].unit.text() == "ms per megapixel"
+    assert docked.overlay_legend.class_box.isHidden()
+    docked.overlay_legend.cost_box.setCurrentText("time")
+    docked.overlay_legend.cost_box.activated.emit(1)
+    assert docked.overlay_legend.rows["cost"].unit.text() == "ms per megapixel"
     qtbot.waitUntil(
         lambda: (
-            overlays.layers["cost"].contrast_limits[1] == overlays.picture.maps["cost"].limits[1]
+            overlays.layers["cost"].contrast_limits[1] == overlays.maps.rasters["cost"].limits[1]
         )
     )
     # Another run shows the same.
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     assert docked.controller.overlays is not overlays
-    assert docked.controller.overlays.picture.maps["cost"].unit == "ms per megapixel"
+    assert docked.controller.overlays.maps.rasters["cost"].unit == "ms per megapixel"
 
 
 def test_labels_are_given_while_there_are_codes(docked, qtbot):
     pytest.importorskip("sklearn")
-    form, controller = docked.labels, docked.controller
+    form, controller = docked.head_form, docked.controller
     assert form.isHidden()
-    controller.use_strategy("compression")
-    docked.running.run.click()
+    controller.set_strategy("compression")
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(lambda: idle(docked)() and not form.isHidden(), timeout=20_000)
     assert not form.use.isEnabled()
-    form.clicks.setChecked(True)
+    form.label_button.setChecked(True)
     for name, y in (("sky", 20), ("sea", 200)):
         form.box.setEditText(name)
         for x in (30, 330):
-            controller.ask((y, x))
+            controller.inspect_patch((y, x))
     assert form.words.text() == "2 sky, 2 sea"
     assert [form.box.itemText(i) for i in range(form.box.count())] == ["sky", "sea"]
-    form.clicks.setChecked(False)
-    assert controller.labelling.label == ""
+    form.label_button.setChecked(False)
+    assert controller.head_trainer.label == ""
     form.fit.click()
     assert not form.fit.isEnabled()
     qtbot.waitUntil(form.use.isEnabled, timeout=60_000)
     assert "told wrongly" in form.words.text()
     form.use.click()
-    assert controller.pack.name.startswith("toys-labels-1+toys")
-    assert docked.choice.model.currentText() == controller.pack.name
+    assert controller.model.name.startswith("toys-labels-1+toys")
+    assert docked.run_settings.model.currentText() == controller.model.name
     qtbot.waitUntil(idle(docked), timeout=60_000)
     assert controller.run.estimate["per_class"].keys() == {"sea", "sky"}
 
 
 @pytest.mark.parametrize("seconds", [0.04, 9.94, 9.96, 99.6, 3599.0, 123_456.0])
 def test_long_times_fit_their_column(seconds):
-    from hrviewer.viewer.widgets.cost_breakdown import amount
+    from hrviewer.viewer.widgets.cost_breakdown import format_seconds
 
-    assert len(amount(seconds)) <= 5
-    unit = 1e3 if "k" in amount(seconds) else 1
-    assert float(amount(seconds).removesuffix("k")) * unit == pytest.approx(
+    assert len(format_seconds(seconds)) <= 5
+    unit = 1e3 if "k" in format_seconds(seconds) else 1
+    assert float(format_seconds(seconds).removesuffix("k")) * unit == pytest.approx(
         seconds, abs=0.05, rel=0.01
     )
 
 
 def test_classes_to_choose_from(docked):
-    from hrviewer.app.maps.result_maps import Picture
+    from hrviewer.app.maps.result_maps import ResultMaps
     from hrviewer.geometry import Rect
 
-    picture = Picture(Rect(0, 0, 300, 420), 4, "mass", ["cat", "dog"])
-    docked.controller.draw(docked.controller.base, picture)
-    plane = docked.legend.plane
+    picture = ResultMaps(Rect(0, 0, 300, 420), 4, "mass", ["cat", "dog"])
+    docked.controller.show_overlays(docked.controller.image_layer, picture)
+    plane = docked.overlay_legend.class_box
     assert not plane.isHidden()
     assert [plane.itemText(i) for i in range(plane.count())] == ["all classes", "cat", "dog"]
     plane.setCurrentIndex(2)
     plane.activated.emit(2)
-    assert picture.plane == 1
+    assert picture.class_index == 1
 
 
 def test_removing_the_image_ends_the_run(docked, qtbot, network):
     network.before = lambda batch: threading.Event().wait(0.05)
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(lambda: docked.controller.overlays is not None, timeout=20_000)
     viewer = docked.controller.viewer
     viewer.layers.selection.active = viewer.layers[-1]
     viewer.layers.remove(viewer.layers[0])
-    assert docked.controller.base is None
+    assert docked.controller.image_layer is None
     qtbot.waitUntil(idle(docked), timeout=20_000)
     assert not len(viewer.layers)
 
 
 def test_closing_the_dock_ends_the_run(docked, qtbot, network):
     network.before = lambda batch: threading.Event().wait(0.05)
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
     docked.parent().destroyOnClose()
     settle()
@@ -217,21 +217,21 @@ def test_closing_the_dock_ends_the_run(docked, qtbot, network):
 
 
 def test_an_error_is_a_line_in_the_panel(docked):
-    docked.choice.budget.setText("lots")
-    docked.choice.budget.textEdited.emit("lots")
-    docked.running.run.click()
-    assert "budget" in docked.running.error.text()
-    assert not docked.running.error.isHidden()
-    docked.choice.budget.setText("")
-    docked.choice.budget.textEdited.emit("")
-    docked.controller.use_strategy("uniform")
-    assert docked.running.error.isHidden()
+    docked.run_settings.budget.setText("lots")
+    docked.run_settings.budget.textEdited.emit("lots")
+    docked.run_controls.run_button.click()
+    assert "budget" in docked.run_controls.error.text()
+    assert not docked.run_controls.error.isHidden()
+    docked.run_settings.budget.setText("")
+    docked.run_settings.budget.textEdited.emit("")
+    docked.controller.set_strategy("uniform")
+    assert docked.run_controls.error.isHidden()
 
 
 def test_choices_reach_the_controller(docked):
-    choice, controller = docked.choice, docked.controller
+    choice, controller = docked.run_settings, docked.controller
     choice.strategy.setCurrentIndex(choice.strategy.findData("uniform"))
-    choice._pick_strategy()
+    choice._set_strategy()
     assert controller.strategy.id == "uniform"
     assert choice.when.text() == controller.strategy.when
     choice.budget.setText("30")
@@ -240,53 +240,53 @@ def test_choices_reach_the_controller(docked):
     assert controller.budget == "30s"
     choice.draw.click()
     assert controller.region == "drawn"
-    assert controller.shapes() is not None
+    assert controller.region_layer() is not None
     controller.viewer.layers.clear()
     assert choice.image.text() == "none is open"
     choice.draw.click()
 
 
 def test_a_click_fills_the_patch(docked, qtbot):
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    docked.controller.ask((100.0, 100.0))
-    assert "main · look" in docked.clicked.words.text()
-    qtbot.waitUntil(lambda: not docked.controller.busy, timeout=5_000)
-    assert not docked.clicked.picture.pixmap().isNull()
+    docked.controller.inspect_patch((100.0, 100.0))
+    assert "main · look" in docked.patch_inspector.words.text()
+    qtbot.waitUntil(lambda: not docked.controller.has_pending_work, timeout=5_000)
+    assert not docked.patch_inspector.preview.pixmap().isNull()
 
 
 def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     from skimage.io import imsave
 
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     run = docked.controller.run.path
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(run))
-    docked.files.open.click()
-    qtbot.waitUntil(lambda: not docked.controller.busy, timeout=10_000)
-    assert docked.running.error.isHidden()
+    docked.open_run_button.button.click()
+    qtbot.waitUntil(lambda: not docked.controller.has_pending_work, timeout=10_000)
+    assert docked.run_controls.error.isHidden()
     image = tmp_path / "other.png"
     imsave(image, photo, check_contrast=False)
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(image), ""))
-    docked.choice.ask_image()
-    qtbot.waitUntil(lambda: docked.choice.image.text() == "other.png", timeout=10_000)
-    docked.choice.ask_model()
-    assert "other" in docked.running.error.text()
+    docked.run_settings.choose_image()
+    qtbot.waitUntil(lambda: docked.run_settings.image.text() == "other.png", timeout=10_000)
+    docked.run_settings.choose_model()
+    assert "other" in docked.run_controls.error.text()
     nothing = lambda *a: ("", "")  # noqa: E731
     monkeypatch.setattr(QFileDialog, "getOpenFileName", nothing)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: "")
-    docked.choice.ask_image()
-    docked.choice.ask_model()
-    docked.files.ask_run()
+    docked.run_settings.choose_image()
+    docked.run_settings.choose_model()
+    docked.open_run_button.choose_run()
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
 def test_nothing_is_clipped_sideways(docked, qtbot, theme):
     viewer = docked.controller.viewer
     viewer.theme = theme
-    docked.running.run.click()
+    docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    docked.controller.ask((100.0, 100.0))
+    docked.controller.inspect_patch((100.0, 100.0))
     viewer.window.resize(1280, 800)
     qtbot.wait(100)
     body = docked.widget(0).widget()
@@ -295,7 +295,7 @@ def test_nothing_is_clipped_sideways(docked, qtbot, theme):
         if label.isVisible() and label.text() and not label.wordWrap():
             left = label.mapTo(body, QPoint(0, 0)).x()
             assert left + label.width() <= body.width(), label.text()
-            if label is not docked.choice.image:
+            if label is not docked.run_settings.image:
                 assert label.width() >= label.minimumSizeHint().width(), label.text()
 
 
@@ -308,17 +308,17 @@ def test_nothing_survives_the_window(
     make_napari_viewer, photo, toys, network, tmp_path, qtbot, running
 ):
     viewer = make_napari_viewer()
-    viewer.add_layer(Layer.create(*image_layer(open_pyramid(photo))))
+    viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(photo))))
     panel = panel_of(viewer)
     controller = panel.controller
-    controller.cache, controller.folder = ResultCache(), tmp_path
-    controller.polite = False
-    controller.use_pack(toys)
+    controller.cache, controller.run_folder = ResultCache(), tmp_path
+    controller.low_priority = False
+    controller.set_model(toys)
     if running:
         network.before = lambda batch: threading.Event().wait(0.05)
         controller.start()
         qtbot.waitUntil(partial(is_running, controller), timeout=20_000)
-    gone = [weakref.ref(it) for it in (panel, controller, panel.choice, panel.legend)]
+    gone = [weakref.ref(it) for it in (panel, controller, panel.run_settings, panel.overlay_legend)]
     del panel, controller
     viewer.close()
     qtbot.wait(50)
@@ -336,13 +336,13 @@ def test_keys_do_what_the_buttons_do(docked, qtbot, count):
     keys["before"].activated.emit()
     assert controller.strategy.id == chosen
     keys["live"].activated.emit()
-    assert docked.following.switch.isChecked()
+    assert docked.live_toggle.checkbox.isChecked()
     keys["live"].activated.emit()
-    assert not controller.live.on
+    assert not controller.live.enabled
     keys["stop"].activated.emit()  # nothing runs: nothing happens
     keys["hold"].activated.emit()
     assert controller.state == "idle"
     keys["run"].activated.emit()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    assert docked.running.answer.text() == f"{count:,.1f} × thing"
-    assert docked.running.run.toolTip().endswith(f"({keys['run'].key().toString()})")
+    assert docked.run_controls.estimate.text() == f"{count:,.1f} × thing"
+    assert docked.run_controls.run_button.toolTip().endswith(f"({keys['run'].key().toString()})")

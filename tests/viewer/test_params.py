@@ -9,13 +9,13 @@ from pydantic import Field
 from qtpy.QtWidgets import QLabel
 
 from hrviewer.strategies import Params, get_strategy, strategy_ids
-from hrviewer.strategies.base import Only, Words
+from hrviewer.strategies.base import SpecialValueText, VisibleIf
 from hrviewer.viewer.widgets.params_form import ParamsForm
 
 
 class Everything(Params):
-    only: ClassVar[Only] = {"share": ("method", ("threshold",))}
-    least: ClassVar[Words] = {"number": "as many as there are"}
+    visible_if: ClassVar[VisibleIf] = {"share": ("method", ("threshold",))}
+    special_value_text: ClassVar[SpecialValueText] = {"number": "as many as there are"}
     number: int = Field(-1, ge=-1, le=9, title="Number", description="How many")
     share: float = Field(0.25, ge=0, le=1, title="Share", description="How much")
     method: Literal["top-k", "threshold"] = Field("threshold", title="Method")
@@ -74,7 +74,7 @@ def test_what_says_nothing_is_not_shown(form):
 @pytest.mark.parametrize("name", strategy_ids())
 def test_parameters_that_are_not_always_shown_hang_on_choices_there_are(name):
     model = get_strategy(name).Params
-    for one, (other, choices) in model.only.items():
+    for one, (other, choices) in model.visible_if.items():
         assert one in model.model_fields
         assert set(choices) < set(get_args(model.model_fields[other].annotation))
 
@@ -103,10 +103,10 @@ def test_words_lie_over_a_least_value_that_is_no_amount(form):
 def test_least_values_are_those_of_parameters(name):
     """What has words for its least value has that for its default, or says what it does then."""
     model = get_strategy(name).Params
-    for parameter in model.least:
+    for parameter in model.special_value_text:
         field = model.model_fields[parameter]
         if field.annotation is str:
             assert field.default == ""
             continue
         bound = next(m.ge for m in field.metadata if hasattr(m, "ge"))
-        assert str(bound) in field.description or model.least[parameter] == "none"
+        assert str(bound) in field.description or model.special_value_text[parameter] == "none"

@@ -7,12 +7,12 @@ import pytest
 from toys import STRIDE
 
 from hrviewer.app.maps import result_maps as module
-from hrviewer.app.maps.result_maps import COSTS, Picture, coarsen
-from hrviewer.engine import Seen
-from hrviewer.engine.cost import Charge
+from hrviewer.app.maps.result_maps import COST_QUANTITIES, ResultMaps, coarsen
+from hrviewer.engine import InferenceResult
+from hrviewer.engine.cost import Cost
 from hrviewer.geometry import Patch, Rect
 from hrviewer.runs import run
-from hrviewer.strategies import Look, Show
+from hrviewer.strategies import PatchRequest, Publish
 
 IMAGE = Rect(0, 0, 300, 420)
 
@@ -21,16 +21,18 @@ def seen(core, value=2.0, flops=1000.0, scale=1.0):
     rows, columns = -(-core.h // 4), -(-core.w // 4)
     values = np.full((1, rows, columns), value, np.float32)
     box = (core.y, core.x, rows * 4, columns * 4)
-    return Seen(Patch(core, scale), "main", values.sum((1, 2)), values, box, Charge(flops=flops))
+    return InferenceResult(
+        Patch(core, scale), "main", values.sum((1, 2)), values, box, Cost(flops=flops)
+    )
 
 
 def a_picture(**changes):
-    return Picture(IMAGE, STRIDE, "mass", ["thing"], **changes)
+    return ResultMaps(IMAGE, STRIDE, "mass", ["thing"], **changes)
 
 
 def test_nothing_is_drawn_before_anything_was_seen():
     picture = a_picture()
-    for drawn in picture.maps.values():
+    for drawn in picture.rasters.values():
         assert drawn.values.dtype == np.float32
         assert np.isnan(drawn.values).all()
     assert picture.patch_at(3, 3) is None
@@ -39,9 +41,9 @@ def test_nothing_is_drawn_before_anything_was_seen():
 def test_a_look_is_drawn_where_it_was_taken():
     picture = a_picture()
     core = Rect(64, 128, 64, 64)
-    picture.take(Look("main", (Patch(core),), into="output", scores=(0.25,)))
-    picture.take(seen(core))
-    output, cost = picture.maps["output"], picture.maps["cost"]
+    picture.update(PatchRequest("main", (Patch(core),), target="output", scores=(0.25,)))
+    picture.update(seen(core))
+    output, cost = picture.rasters["output"], picture.rasters["cost"]
     rows, columns = np.nonzero(np.isfinite(output.values))
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (16, 31, 32, 47)
     # 2 per cell of 4 × 4 pixels is 125,000 per megapixel.
@@ -50,112 +52,114 @@ def test_a_look_is_drawn_where_it_was_taken():
     assert picture.record.patches[0].score == 0.25
     assert picture.patch_at(100, 150).order == 0
     assert picture.patch_at(10, 10) is None
-    assert picture.maps["patches"].values[64 // 16, 128 // 16] == 1
+    assert picture.rasters["patches"].values[64 // 16, 128 // 16] == 1
 
 
 def test_what_is_context_is_not_drawn():
     picture = a_picture()
     token, around = Rect(64, 128, 16, 16), Rect(96, 100, 0, 0)
-    picture.take(
-        Look("transformer", (Patch(token), Patch(around, 8, 8)), into="output", group=(0, 0))
+    picture.update(
+        PatchRequest(
+            "transformer", (Patch(token), Patch(around, 8, 8)), target="output", group=(0, 0)
+        )
     )
-    picture.take(seen(token))
-    picture.take(replace(seen(token), patch=Patch(around, 8, 8), charge=Charge()))
+    picture.update(seen(token))
+    picture.update(replace(seen(token), patch=Patch(around, 8, 8), charge=Cost()))
     assert [(row.y, row.x) for row in picture.record.patches] == [(64, 128)]
-    assert np.isfinite(picture.maps["output"].values).sum() == 16
-    assert np.isfinite(picture.maps["patches"].values).sum() == 1
+    assert np.isfinite(picture.rasters["output"].values).sum() == 16
+    assert np.isfinite(picture.rasters["patches"].values).sum() == 1
 
 
 def test_density_is_per_square_millimetre_where_the_pixel_size_is_known():
     picture = a_picture(pixel_size=(0.5, 0.5))
-    picture.take(Look("main", (Patch(IMAGE),), into="output"))
-    picture.take(seen(IMAGE))
-    assert picture.maps["output"].unit == "thing per mm²"
-    assert np.nanmedian(picture.maps["output"].values) == pytest.approx(2 / (16 * 0.25e-6))
+    picture.update(PatchRequest("main", (Patch(IMAGE),), target="output"))
+    picture.update(seen(IMAGE))
+    assert picture.rasters["output"].unit == "thing per mm²"
+    assert np.nanmedian(picture.rasters["output"].values) == pytest.approx(2 / (16 * 0.25e-6))
 
 
 def test_coarser_levels_are_means_of_what_was_seen():
     picture = a_picture()
     core = Rect(0, 0, 8, 4)
-    picture.take(Look("main", (Patch(core),), into="output"))
-    picture.take(seen(core))
-    levels = picture.maps["output"].levels
+    picture.update(PatchRequest("main", (Patch(core),), target="output"))
+    picture.update(seen(core))
+    levels = picture.rasters["output"].levels
     assert [level.shape for level in levels][:3] == [(75, 105), (38, 53), (19, 27)]
     assert all(level[0, 0] == pytest.approx(levels[0][0, 0]) for level in levels)
     assert all(np.isfinite(level).sum() == 1 for level in levels[1:])
 
 
 def test_the_level_suits_the_screen():
-    drawn = a_picture().maps["output"]
+    drawn = a_picture().rasters["output"]
     last = len(drawn.levels) - 1
     assert [drawn.level_for(side) for side in (0.1, 4, 4.1, 8, 1e9)] == [0, 0, 1, 1, last]
 
 
 def test_limits_follow_in_round_steps():
     picture = a_picture()
-    output = picture.maps["output"]
-    assert not output.stretch()
-    picture.take(Look("main", (Patch(IMAGE),), into="output"))
-    picture.take(seen(IMAGE))
-    assert output.stretch()
+    output = picture.rasters["output"]
+    assert not output.autoscale()
+    picture.update(PatchRequest("main", (Patch(IMAGE),), target="output"))
+    picture.update(seen(IMAGE))
+    assert output.autoscale()
     assert output.limits == (0.0, 200_000.0)
-    assert not output.stretch()
+    assert not output.autoscale()
 
 
 def test_a_probability_has_fixed_limits_and_a_chosen_class():
-    picture = Picture(IMAGE, STRIDE, "intensity", ["glass", "tissue"])
+    picture = ResultMaps(IMAGE, STRIDE, "intensity", ["glass", "tissue"])
     core = Rect(0, 0, 4, 4)
     values = np.array([0.2, 0.8], np.float32)[:, None, None]
-    look = Seen(Patch(core), "main", values[:, 0, 0], values, (0, 0, 4, 4), Charge())
-    picture.take(Look("main", (Patch(core),), into="output"))
-    picture.take(look)
-    output = picture.maps["output"]
+    look = InferenceResult(Patch(core), "main", values[:, 0, 0], values, (0, 0, 4, 4), Cost())
+    picture.update(PatchRequest("main", (Patch(core),), target="output"))
+    picture.update(look)
+    output = picture.rasters["output"]
     assert output.values[0, 0] == pytest.approx(0.8)
-    assert not output.stretch()
+    assert not output.autoscale()
     assert output.limits == (0.0, 1.0)
-    picture.choose(0)
+    picture.set_class(0)
     assert output.values[0, 0] == pytest.approx(0.2)
 
 
 def test_saliency_is_drawn_as_it_is_shown():
     picture = a_picture()
-    picture.take(Show("saliency", np.full((3, 5), 0.5), IMAGE))
-    assert picture.maps["saliency"].changed
-    assert np.nanmin(picture.maps["saliency"].values) == pytest.approx(0.5)
+    picture.update(Publish("saliency", np.full((3, 5), 0.5), IMAGE))
+    assert picture.rasters["saliency"].changed
+    assert np.nanmin(picture.rasters["saliency"].values) == pytest.approx(0.5)
 
 
 def test_the_finest_and_latest_look_answers_for_a_point():
     picture = a_picture()
     coarse, fine = Rect(0, 0, 64, 64), Rect(0, 0, 32, 32)
     for core, scale in ((fine, 1.0), (coarse, 4.0), (fine, 1.0)):
-        picture.take(Look("main", (Patch(core, scale),)))
-        picture.take(seen(core, scale=scale))
+        picture.update(PatchRequest("main", (Patch(core, scale),)))
+        picture.update(seen(core, scale=scale))
     assert picture.patch_at(5, 5).order == 2
     assert picture.patch_at(50, 50).order == 1
 
 
 def test_a_huge_image_is_drawn_with_coarser_cells(monkeypatch):
-    monkeypatch.setattr(module, "LARGEST", 1000)
+    monkeypatch.setattr(module, "MAX_CELLS", 1000)
     picture = a_picture()
-    assert picture.coarsened == 4
-    assert picture.maps["output"].cell == 16
+    assert picture.downsampling == 4
+    assert picture.rasters["output"].cell == 16
     core = Rect(64, 64, 64, 64)
-    picture.take(Look("main", (Patch(core),), into="output"))
-    picture.take(seen(core))
-    assert np.nanmax(picture.maps["output"].values) == pytest.approx(125_000)
+    picture.update(PatchRequest("main", (Patch(core),), target="output"))
+    picture.update(seen(core))
+    assert np.nanmax(picture.rasters["output"].values) == pytest.approx(125_000)
 
 
 @pytest.mark.parametrize("largest", [10**9, 1000])
 def test_a_run_folder_is_drawn_as_the_run_was(photo, toys, tmp_path, monkeypatch, largest):
-    monkeypatch.setattr(module, "LARGEST", largest)
+    monkeypatch.setattr(module, "MAX_CELLS", largest)
     live = a_picture()
-    done = run(photo, toys, tile=64, out=tmp_path / "x.run.zarr", cache="off", watch=live.take)
-    kept = Picture.of(done)
-    for name, drawn in live.maps.items():
-        np.testing.assert_allclose(drawn.values, kept.maps[name].values, rtol=1e-5)
-    assert kept.record.ledger.total.flops == live.record.ledger.total.flops
+    done = run(photo, toys, tile=64, out=tmp_path / "x.run.zarr", cache="off", on_event=live.take)
+    kept = ResultMaps.from_run(done)
+    for name, drawn in live.rasters.items():
+        np.testing.assert_allclose(drawn.values, kept.rasters[name].values, rtol=1e-5)
+    assert kept.record.cost_map.total.flops == live.record.cost_map.total.flops
     assert kept.classes == ("thing",)
-    assert kept.maps["output"].limits != (0.0, 1.0)
+    assert kept.rasters["output"].limits != (0.0, 1.0)
 
 
 def test_cells_join_by_sum_or_mean():
@@ -168,27 +172,27 @@ def test_cells_join_by_sum_or_mean():
 def test_the_cost_map_shows_what_is_asked_for():
     picture = a_picture()
     core = Rect(0, 0, 32, 32)
-    charge = Charge(flops=1e5, bytes=2048.0, read_s=0.001, infer_s=0.003)
-    picture.take(Look("main", (Patch(core),), into="output"))
-    picture.take(replace(seen(core), charge=charge))
-    cost = picture.maps["cost"]
+    charge = Cost(flops=1e5, bytes=2048.0, read_s=0.001, infer_s=0.003)
+    picture.update(PatchRequest("main", (Patch(core),), target="output"))
+    picture.update(replace(seen(core), charge=charge))
+    cost = picture.rasters["cost"]
     expected = {
         "FLOPs": (1e5 / 1024, "FLOP per pixel"),
         "time": (4.0 / (1024 / 1e6), "ms per megapixel"),
         "bytes": (2.0, "bytes per pixel"),
     }
-    assert list(expected) == list(COSTS)
+    assert list(expected) == list(COST_QUANTITIES)
     for name in [*reversed(expected), "FLOPs"]:
         value, unit = expected[name]
         cost.changed = False
-        picture.measure(name)
+        picture.set_cost_quantity(name)
         assert cost.changed
         assert cost.unit == unit
         np.testing.assert_allclose(cost.values[:2, :2], value, rtol=1e-6)
         assert np.isnan(cost.values[2:]).all()
     # What comes later is drawn in the same quantity, and nothing that was looked at disappears.
-    picture.measure("bytes")
+    picture.set_cost_quantity("bytes")
     other = Rect(64, 64, 32, 32)
-    picture.take(Look("main", (Patch(other),), into="output"))
-    picture.take(replace(seen(other), charge=Charge(flops=1.0)))
+    picture.update(PatchRequest("main", (Patch(other),), target="output"))
+    picture.update(replace(seen(other), charge=Cost(flops=1.0)))
     assert (cost.values[4:6, 4:6] == 0).all()

@@ -5,7 +5,7 @@ import pytest
 from napari.layers import Image, Shapes
 
 from hrviewer.geometry import Rect
-from hrviewer.viewer.image.geometry import drawn_rect, point_at, screen_pixel, visible_rect
+from hrviewer.viewer.image.geometry import pixel_at, screen_pixel, shapes_rect, visible_rect
 
 IMAGE = Rect(0, 0, 1000, 2000)
 
@@ -18,12 +18,12 @@ def base(model):
 
 def test_what_is_visible(model, base):
     model.canvas.size = (200, 400)
-    model.scene.camera.zoom = 4.0
-    model.scene.camera.center = (100 + 0.5 * 499.5, 200 + 0.5 * 999.5)
+    model.context.camera.zoom = 4.0
+    model.context.camera.center = (100 + 0.5 * 499.5, 200 + 0.5 * 999.5)
     # 200 screen pixels are 50 µm, which are 100 pixels.
     assert visible_rect(model, base, IMAGE) == Rect(450, 900, 100, 200)
     assert screen_pixel(model, base) == 0.5
-    model.scene.camera.center = (-1e5, -1e5)
+    model.context.camera.center = (-1e5, -1e5)
     assert visible_rect(model, base, IMAGE).empty
 
 
@@ -31,10 +31,10 @@ def test_what_is_visible_of_a_turned_layer(model):
     turned = Image(np.zeros((1000, 2000)), rotate=30, scale=(0.5, 0.5), translate=(100, 200))
     model.add_layer(turned)
     model.canvas.size = (200, 400)
-    model.scene.camera.zoom = 4.0
+    model.context.camera.zoom = 4.0
     cos, sin = np.cos(np.pi / 6), np.sin(np.pi / 6)
     middle = 0.5 * np.array([499.5, 999.5])
-    model.scene.camera.center = np.array([[cos, -sin], [sin, cos]]) @ middle + (100, 200)
+    model.context.camera.center = np.array([[cos, -sin], [sin, cos]]) @ middle + (100, 200)
     # 100 × 200 pixels, turned, lie in a rectangle of these sides about the same middle.
     h, w = 100 * cos + 200 * sin, 100 * sin + 200 * cos
     found = visible_rect(model, turned, IMAGE)
@@ -46,15 +46,15 @@ def test_what_is_visible_of_a_turned_layer(model):
 def test_what_is_drawn(model, base):
     shapes = Shapes(scale=(0.5, 0.5), translate=(100, 200))
     model.add_layer(shapes)
-    assert drawn_rect(model, base, shapes, IMAGE).empty
+    assert shapes_rect(model, base, shapes, IMAGE).empty
     shapes.add_rectangles(np.array([[-0.5, -0.5], [99.5, 199.5]]))
     shapes.add_rectangles(np.array([[199.5, 199.5], [299.5, 299.5]]))
     shapes.selected_data = set()
-    assert drawn_rect(model, base, shapes, IMAGE) == Rect(200, 200, 100, 100)
+    assert shapes_rect(model, base, shapes, IMAGE) == Rect(200, 200, 100, 100)
     shapes.selected_data = {0}
-    assert drawn_rect(model, base, shapes, IMAGE) == Rect(0, 0, 100, 200)
+    assert shapes_rect(model, base, shapes, IMAGE) == Rect(0, 0, 100, 200)
 
 
 def test_a_point(base):
-    assert point_at(base, (100 - 0.25, 200 - 0.25)) == (0, 0)
-    assert point_at(base, (105, 210)) == (10.5, 20.5)
+    assert pixel_at(base, (100 - 0.25, 200 - 0.25)) == (0, 0)
+    assert pixel_at(base, (105, 210)) == (10.5, 20.5)

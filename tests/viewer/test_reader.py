@@ -52,7 +52,7 @@ def test_small_files_are_left_to_others(tiff, tmp_path):
 
 
 def test_large_and_pyramidal_files_are_ours(tiff, tmp_path, photo, monkeypatch):
-    monkeypatch.setattr(readers, "PLAIN", 1000)
+    monkeypatch.setattr(readers, "MAX_NAPARI_PIXELS", 1000)
     [(data, settings, kind)] = readers.read_image([str(tiff)])(str(tiff))
     assert kind == "image"
     assert settings["name"] == "small.tif"
@@ -101,7 +101,7 @@ def test_a_run_without_its_image_says_so(tmp_path, photo, toys, capsys):
         assert len(readers.read_run(str(made.path))([str(made.path)])) == 5
     file.unlink()
     with _said(capsys, "without their image"):
-        assert len(readers.run_layers(str(made.path))) == 4
+        assert len(readers.read_run_layers(str(made.path))) == 4
 
 
 class _said:

@@ -11,9 +11,9 @@ import numpy as np
 import psutil
 import pytest
 from napari.components import ViewerModel
-from toys import Bright, ToyPack, picture, threads
+from toys import Bright, ToyBundle, picture, threads
 
-from hrviewer.app.maps.result_maps import block
+from hrviewer.app.maps.result_maps import cell_slices
 from hrviewer.engine import ResultCache
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.controller import Controller
@@ -37,23 +37,25 @@ class Doubled(Bright):
 def begin(model, add, pack, strategy, folder):
     if not model.layers:
         add(model, PHOTO)
-    made = Controller(model, cache=ResultCache(memory=0), folder=folder, polite=False)
-    made.use_pack(pack)
-    made.use_strategy(strategy)
-    made.live.turn(True)
+    made = Controller(
+        model, cache=ResultCache(memory_bytes=0), run_folder=folder, low_priority=False
+    )
+    made.set_model(pack)
+    made.set_strategy(strategy)
+    made.live.set_enabled(True)
     return made
 
 
 def shown(controller):
     """What the overlays show of the view, by name, at the resolution of the screen."""
-    picture = controller.overlays.picture
+    picture = controller.overlays.maps
     model = controller.viewer
-    view = visible_rect(model, controller.base, picture.image)
+    view = visible_rect(model, controller.image_layer, picture.image)
     found = {}
     for name in ("output", "cost"):
-        drawn = picture.maps[name]
-        level = drawn.level_for(screen_pixel(model, controller.base))
-        values = drawn.levels[level][block(view, drawn.cell * 2**level)]
+        drawn = picture.rasters[name]
+        level = drawn.level_for(screen_pixel(model, controller.image_layer))
+        values = drawn.levels[level][cell_slices(view, drawn.cell * 2**level)]
         # A cell that the view only touches at its rim may hold what lies outside.
         found[name] = values[1:-1, 1:-1]
     return found
@@ -62,7 +64,7 @@ def shown(controller):
 @pytest.mark.soak
 def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tmp_path):
     chance = random.Random(0)
-    packs = ToyPack(main=Bright("bright")), ToyPack(main=Doubled("doubled"))
+    packs = ToyBundle(main=Bright("bright")), ToyBundle(main=Doubled("doubled"))
     strategies = strategy_ids()
     chosen = {"pack": packs[0], "strategy": strategies[0]}
     look(model, (1500, 2000), 1.0)
@@ -73,10 +75,10 @@ def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tm
         look(model, centre, 2 ** chance.uniform(-1.5, 2))
         if chance.random() < 0.2:
             chosen["strategy"] = chance.choice(strategies)
-            controller.use_strategy(chosen["strategy"])
+            controller.set_strategy(chosen["strategy"])
         if chance.random() < 0.2:
             chosen["pack"] = chance.choice(packs)
-            controller.use_pack(chosen["pack"])
+            controller.set_model(chosen["pack"])
         # Now and then long enough for a cell or for all of them, mostly not.
         end = time.monotonic() + chance.choice([0.0, 0.02, 0.1, 0.3])
         controller.tick()
@@ -89,7 +91,7 @@ def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tm
             running.append(len(threads()))
     rest(controller, 120)
     now = shown(controller)
-    camera = model.scene.camera
+    camera = model.context.camera
     again = ViewerModel()
     again.canvas.size = model.canvas.size
     look(again, camera.center[-2:], camera.zoom)

@@ -40,9 +40,9 @@ def test_layers_come_and_go():
 
 def test_gpus_delete_and_llvmpipe_keeps(monkeypatch):
     gone = []
-    monkeypatch.setattr(gl_workaround, "_delete", gone.append)
+    monkeypatch.setattr(gl_workaround, "_original_delete", gone.append)
     monkeypatch.setattr(glir.GlirProgram, "delete", None)
-    gl_workaround.keep_programs()
+    gl_workaround.avoid_llvmpipe_crash()
     for renderer in ("llvmpipe (LLVM 15.0.6, 256 bits)", "NVIDIA H200"):
         monkeypatch.setattr(gl, "glGetParameter", lambda name, said=renderer: said)
         glir.GlirProgram.delete(renderer)

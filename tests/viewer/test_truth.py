@@ -26,31 +26,31 @@ def table(tmp_path) -> Path:
 @pytest.fixture
 def told(controller):
     heard = []
-    controller.truth_told.connect(heard.append)
+    controller.ground_truth_status_changed.connect(heard.append)
     return heard
 
 
 def test_a_file_is_shown_at_its_place_and_hidden(model, controller, add, photo, table, told):
     base = add(model, photo)
-    assert not controller.knows_truth
-    controller.show_truth(table)
+    assert not controller.has_ground_truth
+    controller.show_ground_truth(table)
     until_quiet(controller)
-    layer = controller.truth.layer
+    layer = controller.ground_truth_points.layer
     points = np.loadtxt(table, delimiter=",", skiprows=1)
     assert_allclose(layer.data, points - 0.5)
     assert "500 objects" in told[-1]
-    assert model.layers.selection.active == base == controller.base
-    controller.hide_truth()
+    assert model.layers.selection.active == base == controller.image_layer
+    controller.hide_ground_truth()
     assert layer not in model.layers
     assert told[-1] == ""
 
 
 def test_more_than_can_be_drawn(model, controller, add, photo, table, told, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 100)
+    monkeypatch.setattr(module, "MAX_POINTS", 100)
     add(model, photo)
-    controller.show_truth(table)
+    controller.show_ground_truth(table)
     until_quiet(controller)
-    assert len(controller.truth.layer.data) == 100
+    assert len(controller.ground_truth_points.layer.data) == 100
     assert "every 5th" in told[-1]
 
 
@@ -58,41 +58,41 @@ def test_a_scene_is_asked_for_what_is_in_view(model, controller, told, monkeypat
     install(monkeypatch)
     controller.open_image("sample:squares?size=2048&seed=0")
     until_quiet(controller)
-    assert controller.knows_truth
-    controller.show_truth()
-    model.scene.camera.center = (1000, 1000)
-    model.scene.camera.zoom = 4.0
+    assert controller.has_ground_truth
+    controller.show_ground_truth()
+    model.context.camera.center = (1000, 1000)
+    model.context.camera.zoom = 4.0
     until_quiet(controller)
-    recipe = controller.base.metadata[module.KEY]["pyramid"].recipe
-    covered = controller.truth._covered
+    recipe = controller.image_layer.metadata[module.METADATA_KEY]["pyramid"].synthetic_image
+    covered = controller.ground_truth_points._covered
     assert covered.area < 2048**2 / 4
-    assert len(controller.truth.layer.data) == len(recipe.truth(covered))
-    assert f"{len(recipe.truth(covered)):,} objects" in told[-1]
+    assert len(controller.ground_truth_points.layer.data) == len(recipe.ground_truth(covered))
+    assert f"{len(recipe.ground_truth(covered)):,} objects" in told[-1]
 
 
 def test_wrong_truth_is_said_and_taken_away(model, controller, add, photo, tmp_path, told):
     path = tmp_path / "truth.csv"
     path.write_text("y,x\n9999,1\n")
     add(model, photo)
-    controller.show_truth(path)
+    controller.show_ground_truth(path)
     until_quiet(controller)
-    assert controller.truth is None
-    assert [layer.name for layer in model.layers] == [controller.base.name]
+    assert controller.ground_truth_points is None
+    assert [layer.name for layer in model.layers] == [controller.image_layer.name]
     assert "another image" in errors(controller)[-1]
 
 
 def test_truth_goes_with_its_image(model, controller, add, photo, table):
     base = add(model, photo)
-    controller.show_truth(table)
+    controller.show_ground_truth(table)
     until_quiet(controller)
     model.layers.remove(base)
-    assert controller.truth is None
+    assert controller.ground_truth_points is None
     assert len(model.layers) == 0
 
 
 def test_truth_can_be_removed_by_hand(model, controller, add, photo, table):
     add(model, photo)
-    controller.show_truth(table)
+    controller.show_ground_truth(table)
     until_quiet(controller)
-    model.layers.remove(controller.truth.layer)
-    assert controller.truth is None
+    model.layers.remove(controller.ground_truth_points.layer)
+    assert controller.ground_truth_points is None

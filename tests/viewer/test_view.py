@@ -10,12 +10,12 @@ import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, QRect
 from qtpy.QtGui import QGuiApplication
 
-from hrviewer.app.services.loading import view_of
-from hrviewer.errors import UserError
+from hrviewer.app.services.loading import camera_state
+from hrviewer.errors import HrviewerError
 from hrviewer.viewer.contributions import commands
 from hrviewer.viewer.demo import window_driver
-from hrviewer.viewer.view import make_room, view
-from hrviewer.viewer.widgets.run_settings import first_steps, listed
+from hrviewer.viewer.view import set_window_size, view
+from hrviewer.viewer.widgets.run_settings import getting_started, join_names
 
 
 @pytest.fixture
@@ -28,21 +28,21 @@ def window(make_napari_viewer):
 def test_a_view_of_an_array(window, photo, toys):
     opened = view(photo, toys, "uniform", viewer=window)
     assert opened.viewer is window
-    assert opened.controller.base == window.layers[0]
-    assert opened.controller.pack is toys
+    assert opened.controller.image_layer == window.layers[0]
+    assert opened.controller.model is toys
     assert opened.controller.strategy.id == "uniform"
-    opened.panel.close_all()
+    opened.panel.shut_down()
 
 
 def test_live_from_the_beginning(window, photo, toys):
     opened = view(photo, toys, live=True, viewer=window)
-    assert opened.controller.live.on
+    assert opened.controller.live.enabled
     assert opened.session is None  # nothing is loaded before the window shows
-    opened.panel.close_all()
+    opened.panel.shut_down()
 
 
 def test_what_is_no_image(window):
-    with pytest.raises(UserError):
+    with pytest.raises(HrviewerError):
         view("/nowhere.svs", viewer=window)
 
 
@@ -54,7 +54,7 @@ def test_a_window_that_was_never_sized_has_room(window, monkeypatch, size):
     monkeypatch.setattr(get_settings().application, "window_size", size)
     set_to = []
     monkeypatch.setattr(window.window, "set_geometry", lambda *rect: set_to.append(QRect(*rect)))
-    make_room(window)
+    set_window_size(window)
     if size is not None:
         assert not set_to
         return
@@ -65,59 +65,59 @@ def test_a_window_that_was_never_sized_has_room(window, monkeypatch, size):
 
 def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
     panel = commands.panel_of(window)
-    choice = panel.choice
-    assert "drop one on the window, or try" in choice.about.text()
-    choice.about.linkActivated.emit("a slide")
-    window_driver.wait(lambda: panel.controller.base is not None)
-    assert panel.controller.base.name == "tissue-8192-0"
-    assert panel.controller.pack.name == "nuclei"
-    assert panel.controller.live.on
-    assert choice.about.text().startswith("8,192 × 8,192 px")
-    panel.close_all()
-    assert listed(list("abcd")) == "a, b, c, d"
-    assert listed(list("abcdef")) == "a, b, c, d, 2 more"
-    assert first_steps([]) == "drop one on the window, or open one"
+    choice = panel.run_settings
+    assert "drop one on the window, or try" in choice.image_summary.text()
+    choice.image_summary.linkActivated.emit("a slide")
+    window_driver.wait_until(lambda: panel.controller.image_layer is not None)
+    assert panel.controller.image_layer.name == "tissue-8192-0"
+    assert panel.controller.model.name == "nuclei"
+    assert panel.controller.live.enabled
+    assert choice.image_summary.text().startswith("8,192 × 8,192 px")
+    panel.shut_down()
+    assert join_names(list("abcd")) == "a, b, c, d"
+    assert join_names(list("abcdef")) == "a, b, c, d, 2 more"
+    assert getting_started([]) == "drop one on the window, or open one"
 
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_an_image_is_seen_whole_once_the_window_has_its_size(window, photo, toys, moved):
     opened = view(photo, toys, viewer=window)
-    whole = view_of(window)
-    opened.controller.opener.fit()
+    whole = camera_state(window)
+    opened.controller.image_loader.fit()
     if moved:
-        window.scene.camera.zoom *= 3
-    before = view_of(window)
+        window.context.camera.zoom *= 3
+    before = camera_state(window)
     window.window.resize(1100, 500)
     resets = []
     window.events.reset_view.connect(lambda event: resets.append(event))
-    window_driver.rest(0.6)
+    window_driver.process_events_for(0.6)
     assert len(resets) == (0 if moved else 1)
     if moved:
-        assert view_of(window) == before != whole
-    opened.panel.close_all()
+        assert camera_state(window) == before != whole
+    opened.panel.shut_down()
 
 
 def test_the_palette_docks_the_panel(window, monkeypatch):
     commands.show_panel(window)
     panel = commands.panel_of(window)
     asked = []
-    monkeypatch.setattr(type(panel.files), "ask_run", lambda self: asked.append(self))
+    monkeypatch.setattr(type(panel.open_run_button), "ask_run", lambda self: asked.append(self))
     commands.open_run(window)
-    assert asked == [panel.files]
+    assert asked == [panel.open_run_button]
 
 
 def test_the_stage(window, photo, toys, tmp_path, monkeypatch):
     monkeypatch.setenv("HRVIEWER_SHARED", str(tmp_path))
-    assert window_driver.best_image().name == "ihc.png"
+    assert window_driver.demo_image().name == "ihc.png"
     monkeypatch.setenv("HRVIEWER_HEADLESS", "1")
-    assert window_driver.unattended()
+    assert window_driver.is_headless()
     opened = view(photo, toys, viewer=window)
-    window_driver.set_up(opened, 1280, 800)
-    window_driver.picture(opened, tmp_path / "pictures" / "x.png")
+    window_driver.set_up_window(opened, 1280, 800)
+    window_driver.screenshot(opened, tmp_path / "pictures" / "x.png")
     assert (tmp_path / "pictures" / "x.png").stat().st_size > 1000
-    with pytest.raises(UserError, match="did not get there"):
-        window_driver.wait(lambda: False, 0.05)
-    opened.panel.close_all()
+    with pytest.raises(HrviewerError, match="did not get there"):
+        window_driver.wait_until(lambda: False, 0.05)
+    opened.panel.shut_down()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from npe2.io_utils import write_get_writer
 from vispy.io import read_mesh
 from yaozarrs import validate_zarr_store
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.viewer.contributions import writers
 
 
@@ -131,7 +131,7 @@ def test_vectors_and_surfaces_are_read_by_others(layers, tmp_path):
 def test_nothing_is_overwritten(layers, tmp_path):
     path = tmp_path / "a.geojson"
     path.write_text("mine")
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(HrviewerError, match="exists"):
         writers.write_layers(str(path), tuples(layers["points"]))
     assert path.read_text() == "mine"
 
@@ -144,15 +144,15 @@ def test_what_is_turned_is_said(tmp_path, monkeypatch):
 
 
 def test_a_run_at_work_is_saved_as_far_as_it_came(tmp_path, monkeypatch):
-    from hrviewer.app.maps.result_maps import Course
-    from hrviewer.viewer.image.image_layer import KEY
+    from hrviewer.app.maps.result_maps import Completion
+    from hrviewer.viewer.image.image_layer import METADATA_KEY
 
     said: list[str] = []
     monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)
-    course = Course()
-    layer = Image(np.zeros((4, 5)), name="output", metadata={KEY: {"course": course}})
+    course = Completion()
+    layer = Image(np.zeros((4, 5)), name="output", metadata={METADATA_KEY: {"course": course}})
     save(tmp_path / "a.ome.zarr", layer)
     assert "as far as it came" in said[0]
-    course.over = True
+    course.is_final = True
     save(tmp_path / "b.ome.zarr", layer)
     assert len(said) == 1

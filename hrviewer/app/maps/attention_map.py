@@ -12,21 +12,21 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.engine import Attended, Canvas
+from hrviewer.engine import Canvas, TokenAttention
 from hrviewer.geometry import Rect
 
-__all__ = ["Attention", "colours_of"]
+__all__ = ["AttentionMap", "token_colours"]
 
-FINEST = 16
+MIN_CELL = 16
 """Side of a cell, level-0 pixels: that of the smallest tokens."""
 
-LARGEST = 1 << 22
+MAX_CELLS = 1 << 22
 """Cells, at most; of a larger image, one stands for several tokens."""
 
-GOLDEN = (5**0.5 - 1) / 2
+GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
-class Attention:
+class AttentionMap:
     """The attention of one image's tokens, as far as it was asked for.
 
     Parameters
@@ -38,10 +38,10 @@ class Attention:
     ----------
     cell : float
         Side of a cell of the maps, level-0 pixels.
-    looks : ndarray of float32, shape (rows, columns)
+    weights : ndarray of float32, shape (rows, columns)
         How much the token that was clicked takes from each place, over the most that it takes
         from any; NaN where it does not look.
-    taken : ndarray of float32, shape (rows, columns)
+    attention_received : ndarray of float32, shape (rows, columns)
         How much tokens' last layer takes from each place, over the most of its region: what the
         network finds salient. NaN where nobody has asked.
     merged : ndarray of uint8, shape (rows, columns, 4)
@@ -51,48 +51,48 @@ class Attention:
     """
 
     def __init__(self, image: Rect) -> None:
-        self.image, self.cell = image, float(FINEST)
-        while math.prod(Canvas.shape(image, self.cell)) > LARGEST:
+        self.image, self.cell = image, float(MIN_CELL)
+        while math.prod(Canvas.shape(image, self.cell)) > MAX_CELLS:
             self.cell *= 2
         shape = Canvas.shape(image, self.cell)
-        self.looks = np.full(shape, np.nan, np.float32)
-        self.taken = np.full(shape, np.nan, np.float32)
+        self.weights = np.full(shape, np.nan, np.float32)
+        self.attention_received = np.full(shape, np.nan, np.float32)
         self.merged = np.zeros((*shape, 4), np.uint8)
         self.changed = False
 
-    def show(self, found: Attended, y: float, x: float) -> None:
+    def update(self, found: TokenAttention, y: float, x: float) -> None:
         """Draw a group's attention, and that of its token at a place, in level-0 pixels."""
         inside = [
             i
-            for i, square in enumerate(found.squares)
-            if found.answers[i] and square.y <= y < square.y1 and square.x <= x < square.x1
+            for i, square in enumerate(found.token_rects)
+            if found.predicted[i] and square.y <= y < square.y1 and square.x <= x < square.x1
         ]
         if not inside:
             return
         looks = found.weights[inside[0]]
-        taken = found.weights[found.answers].mean(axis=0)
-        own = np.flatnonzero(found.answers)
-        colours = colours_of(found.owner)
-        self.looks[:] = np.nan
+        taken = found.weights[found.predicted].mean(axis=0)
+        own = np.flatnonzero(found.predicted)
+        colours = token_colours(found.merge_group)
+        self.weights[:] = np.nan
         # What is wider lies below: rings of context hold those within them, and the tokens.
-        for i in sorted(range(len(found.squares)), key=lambda i: -found.squares[i].h):
-            at = self._at(found.squares[i])
-            self.looks[at] = looks[i] / looks.max()
+        for i in sorted(range(len(found.token_rects)), key=lambda i: -found.token_rects[i].h):
+            at = self._cells_in(found.token_rects[i])
+            self.weights[at] = looks[i] / looks.max()
         for token in own:
-            at = self._at(found.squares[token])
-            self.looks[at] = looks[token] / looks.max()
-            self.taken[at] = taken[token] / taken[own].max()
+            at = self._cells_in(found.token_rects[token])
+            self.weights[at] = looks[token] / looks.max()
+            self.attention_received[at] = taken[token] / taken[own].max()
             self.merged[at] = colours[token]
         self.changed = True
 
-    def erase(self, rect: Rect) -> None:
+    def clear(self, rect: Rect) -> None:
         """Forget what is known of a rectangle of level-0 pixels."""
-        at = self._at(rect)
-        self.looks[at] = self.taken[at] = np.nan
+        at = self._cells_in(rect)
+        self.weights[at] = self.attention_received[at] = np.nan
         self.merged[at] = 0
         self.changed = True
 
-    def _at(self, rect: Rect) -> tuple[slice, slice]:
+    def _cells_in(self, rect: Rect) -> tuple[slice, slice]:
         """Return the cells whose middle lies in a rectangle, and one at least."""
         rect = rect & self.image
         spans = []
@@ -104,10 +104,10 @@ class Attention:
         return spans[0], spans[1]
 
 
-def colours_of(owner: NDArray[np.int64]) -> NDArray[np.uint8]:
+def token_colours(owner: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return a colour for each token, ``(n, 4)``: see-through where it is alone."""
     of, counts = np.unique(owner, return_inverse=True, return_counts=True)[1:]
-    hues = (np.arange(len(counts)) * GOLDEN) % 1  # neighbours in number are far apart in hue
+    hues = (np.arange(len(counts)) * GOLDEN_RATIO) % 1  # neighbours in number are far apart in hue
     palette = np.array([[*colorsys.hsv_to_rgb(hue, 0.75, 1.0), 1.0] for hue in hues])
     palette[counts == 1] = 0
     return np.asarray(np.round(palette * 255)[of], np.uint8)

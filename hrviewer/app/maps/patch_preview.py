@@ -7,38 +7,40 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.engine import Networks, PatchRow, role_of
+from hrviewer.engine import LoadedModels, PatchRow, model_info
 from hrviewer.geometry import Patch, Rect
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import input_rect
 
-__all__ = ["Look", "seen_by"]
+__all__ = ["PatchInspection", "patch_preview"]
 
-PREVIEW = 320
+PREVIEW_PX = 320
 """Longest side of the picture of a patch, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class PatchInspection:
     """A patch that the person asked about, and what the network saw there, once it is read.
 
-    For a warp `even` is what evenly shrinking to as many pixels would have shown.
+    For a warp `uniform_pixels` is what evenly shrinking to as many pixels would have shown.
     """
 
     row: PatchRow
     pixels: NDArray[np.uint8] | None = None
-    even: NDArray[np.uint8] | None = None
+    uniform_pixels: NDArray[np.uint8] | None = None
 
 
-def seen_by(pyramid: Pyramid, row: PatchRow, networks: Networks | None) -> NDArray[np.uint8]:
+def patch_preview(
+    pyramid: Pyramid, row: PatchRow, models: LoadedModels | None
+) -> NDArray[np.uint8]:
     """Return what a network saw at a patch, small enough to show, ``(h, w, 3)``."""
     core = Rect(row.y, row.x, row.h, row.w)
     rect, grey = core, False
-    if networks is not None and row.role in networks:
-        role = role_of(networks[row.role])
+    if models is not None and row.role in models:
+        role = model_info(models[row.role])
         grey = role.card.input.channels == "gray"
         rect = input_rect(role, Patch(core, row.scale, role.halo), pyramid.rect)
-    scale = max(row.scale, max(rect.h, rect.w) / PREVIEW)
+    scale = max(row.scale, max(rect.h, rect.w) / PREVIEW_PX)
     pixels = pyramid.read(rect, scale, fill="reflect").astype(np.float32)
     if pixels.shape[2] < 3:
         pixels = np.repeat(pixels[..., :1], 3, axis=2)

@@ -16,24 +16,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.app.maps.attention_map import Attention
-from hrviewer.app.maps.embedding_map import Codes
-from hrviewer.engine import Canvas, PatchRow, Record, Seen, Update
-from hrviewer.engine.canvas import Kind
+from hrviewer.app.maps.attention_map import AttentionMap
+from hrviewer.app.maps.embedding_map import EmbeddingMap
+from hrviewer.engine import Canvas, InferenceResult, PatchRow, RunRecord, Update
+from hrviewer.engine.canvas import MapKind
 from hrviewer.engine.cost import QUANTITIES
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
-from hrviewer.strategies import Look, Show, Think, Warp
-from hrviewer.units import nice
+from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
+from hrviewer.units import nice_ceiling
 
-__all__ = ["COSTS", "MAPS", "Map", "MapName", "Picture", "Quantity"]
+__all__ = ["COST_QUANTITIES", "MAPS", "CostQuantity", "MapName", "PyramidRaster", "ResultMaps"]
 
 MapName = Literal["output", "saliency", "patches", "cost"]
 MAPS: tuple[MapName, ...] = ("output", "saliency", "patches", "cost")
 
 
 @dataclass(frozen=True)
-class Quantity:
+class CostQuantity:
     """Something that looks cost, as the cost map draws it.
 
     Parameters
@@ -51,19 +51,19 @@ class Quantity:
     per_pixel: float = 1.0
 
 
-COSTS: dict[str, Quantity] = {
-    "FLOPs": Quantity("FLOP per pixel", ("flops",)),
-    "time": Quantity("ms per megapixel", ("read_s", "prepare_s", "infer_s", "post_s"), 1e9),
-    "bytes": Quantity("bytes per pixel", ("bytes",)),
+COST_QUANTITIES: dict[str, CostQuantity] = {
+    "FLOPs": CostQuantity("FLOP per pixel", ("flops",)),
+    "time": CostQuantity("ms per megapixel", ("read_s", "prepare_s", "infer_s", "post_s"), 1e9),
+    "bytes": CostQuantity("bytes per pixel", ("bytes",)),
 }
 """What the cost map can show, by name."""
 
-LARGEST = 4096**2
+MAX_CELLS = 4096**2
 """Cells of the output map, over all classes; a larger one is drawn with coarser cells."""
 
 
 @dataclass(eq=False)
-class Map:
+class PyramidRaster:
     """One map.
 
     Parameters
@@ -77,7 +77,7 @@ class Map:
         Of the values, as the legend writes it.
     limits : tuple of float
         What the ends of the colour scale stand for.
-    fixed : bool
+    fixed_limits : bool
         Whether the limits are known beforehand; otherwise they follow in round steps.
     changed : bool
         Whether there is something new to show.
@@ -87,7 +87,7 @@ class Map:
     cell: float
     unit: str
     limits: tuple[float, float] = (0.0, 1.0)
-    fixed: bool = False
+    fixed_limits: bool = False
     changed: bool = False
 
     @property
@@ -100,9 +100,9 @@ class Map:
         wanted = math.ceil(math.log2(max(side / self.cell, 1.0)) - 1e-9)
         return min(wanted, len(self.levels) - 1)
 
-    def stretch(self, level: int = 0) -> bool:
+    def autoscale(self, level: int = 0) -> bool:
         """Let the limits follow a level's values, in round steps; return whether they moved."""
-        if self.fixed:
+        if self.fixed_limits:
             return False
         values = self.levels[level]
         step = max(1, math.isqrt(values.size // 250_000))
@@ -110,16 +110,16 @@ class Map:
         some = some[np.isfinite(some) & (some > 0)]
         if not some.size:
             return False
-        limits = (0.0, nice(float(np.percentile(some, 99.5))))
+        limits = (0.0, nice_ceiling(float(np.percentile(some, 99.5))))
         if limits == self.limits:
             return False
         self.limits = limits
         return True
 
-    def join(self, rect: Rect) -> None:
+    def update_coarser(self, rect: Rect) -> None:
         """Bring the coarser levels up to date inside a rectangle of level-0 pixels."""
         for i in range(1, len(self.levels)):
-            rows, columns = block(rect, self.cell * 2**i)
+            rows, columns = cell_slices(rect, self.cell * 2**i)
             part = self.levels[i - 1][
                 2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop
             ]
@@ -128,13 +128,13 @@ class Map:
 
 
 @dataclass
-class Course:
+class Completion:
     """Whether a run is over: its layers know, and say so when they are saved before that."""
 
-    over: bool = False
+    is_final: bool = False
 
 
-class Picture:
+class ResultMaps:
     """The maps of one run, and what was spent and found so far.
 
     Parameters
@@ -156,19 +156,19 @@ class Picture:
     ----------
     record : Record
         Totals, patches and maps in the engine's own terms.
-    maps : dict of str to Map
+    rasters : dict of str to Map
         What is drawn, by name.
-    coarsened : int
+    downsampling : int
         Output cells per drawn cell and side.
-    plane : int or None
+    class_index : int or None
         The class that is drawn; None for all of them together.
     warps : dict of Rect to Warp
         Through which grids was looked, by what the looks answer for; replaced, never changed.
-    quantity : str
+    cost_quantity : str
         Of `COSTS`, what the cost map shows.
-    codes : Codes or None
+    embeddings : Codes or None
         What was encoded; replaced where a run or a choice begins anew.
-    joined : dict of Rect to (Look, int)
+    token_groups : dict of Rect to (Look, int)
         Which look's group tokens were part of, by what they answer for.
     attention : Attention or None
         What tokens attended to; there once somebody has asked.
@@ -178,56 +178,62 @@ class Picture:
         self,
         image: Rect,
         cell: float,
-        kind: Kind,
+        kind: MapKind,
         classes: Sequence[str],
         pixel_size: tuple[float, float] | None = None,
         region: Rect | None = None,
     ) -> None:
         self.image, self.region = image, region or image
-        self.course = Course()
+        self.completion = Completion()
         self.classes = tuple(classes)
-        self.coarsened = 1
+        self.downsampling = 1
         k = max(1, len(classes))
-        while k * math.prod(Canvas.shape(image, cell * self.coarsened)) > LARGEST:
-            self.coarsened *= 2
-        cell = cell * self.coarsened
+        while k * math.prod(Canvas.shape(image, cell * self.downsampling)) > MAX_CELLS:
+            self.downsampling *= 2
+        cell = cell * self.downsampling
         canvas = Canvas.in_memory(image, cell, k, kind)
-        self.record = record = Record(image, canvas, self.region & image)
+        self.record = record = RunRecord(image, canvas, self.region & image)
         # A probability is shown for one class at a time, the last: a background comes first.
-        self.plane = None if kind == "mass" else k - 1
-        self.quantity = next(iter(COSTS))
-        self._request: Look | Warp | Think | None = None
+        self.class_index = None if kind == "mass" else k - 1
+        self.cost_quantity = next(iter(COST_QUANTITIES))
+        self._current_request: PatchRequest | WarpRequest | FeatureRequest | None = None
         self._scores: dict[Rect, float] = {}
-        self.warps: dict[Rect, Warp] = {}
-        self.codes: Codes | None = None
-        self.joined: dict[Rect, tuple[Look, int]] = {}
-        self.attention: Attention | None = None
-        self._areas = areas(image, cell, canvas.values.shape[1:])
-        self._cost_areas = areas(image, record.ledger.cell, record.ledger.map.shape[1:])
+        self.warps: dict[Rect, WarpRequest] = {}
+        self.embeddings: EmbeddingMap | None = None
+        self.token_groups: dict[Rect, tuple[PatchRequest, int]] = {}
+        self.attention: AttentionMap | None = None
+        self._areas = cell_areas(image, cell, canvas.values.shape[1:])
+        self._cost_areas = cell_areas(image, record.cost_map.cell, record.cost_map.values.shape[1:])
         per = 1e6 if pixel_size is None else 1e6 / (pixel_size[0] * pixel_size[1])
         self._per_area = per if kind == "mass" else None
         what = self.classes[0] if len(self.classes) == 1 else "objects"
         area = "megapixel" if pixel_size is None else "mm²"
         unit = f"{what} per {area}" if kind == "mass" else "probability"
-        grid = record.ledger.map.shape[1:]
-        self.maps: dict[MapName, Map] = {
-            "output": Map(halved(canvas.values.shape[1:]), cell, unit, fixed=kind != "mass"),
-            "saliency": Map([record.saliency.values[0]], record.saliency.cell, "interest"),
-            "patches": Map([empty(grid)], record.ledger.cell, "order of looks"),
-            "cost": Map([empty(grid)], record.ledger.cell, COSTS[self.quantity].unit),
+        grid = record.cost_map.values.shape[1:]
+        self.rasters: dict[MapName, PyramidRaster] = {
+            "output": PyramidRaster(
+                empty_levels(canvas.values.shape[1:]), cell, unit, fixed_limits=kind != "mass"
+            ),
+            "saliency": PyramidRaster(
+                [record.saliency.values[0]], record.saliency.cell, "interest"
+            ),
+            "patches": PyramidRaster([empty_raster(grid)], record.cost_map.cell, "order of looks"),
+            "cost": PyramidRaster(
+                [empty_raster(grid)], record.cost_map.cell, COST_QUANTITIES[self.cost_quantity].unit
+            ),
         }
 
     @classmethod
-    def of(cls, run: Run) -> Picture:
+    def from_run(cls, run: Run) -> ResultMaps:
         """Return the maps of a run folder."""
         array, cell = run.map("output")
         estimate = run.estimate
-        kind: Kind = "mass" if estimate and estimate["kind"] == "count" else "intensity"
+        kind: MapKind = "mass" if estimate and estimate["kind"] == "count" else "intensity"
         names = list(estimate["per_class"]) if estimate else []
         names = names if len(names) == array.shape[0] else [f"{i}" for i in range(array.shape[0])]
         image = Rect(0, 0, *run.image_shape)
         picture = cls(image, cell, kind, names, run.pixel_size, run.region)
-        record, n = picture.record, picture.coarsened
+        record, n = picture.record, picture.downsampling
         canvas = record.output.values
         for row in range(0, canvas.shape[1], 512):
             strip = np.asarray(array[:, row * n : (row + 512) * n])
@@ -235,88 +241,88 @@ class Picture:
         if record.saliency.values[0].shape == run.saliency.shape:
             record.saliency.values[0] = run.saliency
         cost, _ = run.map("cost")
-        record.ledger.map[:] = cost[:]
+        record.cost_map.values[:] = cost[:]
         record.patches.extend(
             PatchRow(**{str(name): value for name, value in row.items()})
             for row in run.patches.to_dict("records")
         )
         if (run.path / "codes").is_dir():
-            picture.codes = Codes.of(image, *run.map("codes"))
+            picture.embeddings = EmbeddingMap.from_array(image, *run.map("codes"))
         spent = run.cost
-        record.ledger.total = replace(
-            record.ledger.total,
+        record.cost_map.total = replace(
+            record.cost_map.total,
             flops=spent["flops"],
             bytes=spent["bytes_read"],
             pixels=spent["pixels_read"],
             **{name: spent[name] for name in ("read_s", "prepare_s", "infer_s", "post_s")},
         )
         for patch in record.patches:
-            picture._mark(patch)
+            picture._mark_patch(patch)
         picture._redraw(image)
-        picture.course.over = True
-        for drawn in picture.maps.values():
+        picture.completion.is_final = True
+        for drawn in picture.rasters.values():
             drawn.changed = True
-            drawn.stretch()
+            drawn.autoscale()
         return picture
 
-    def take(self, update: Update) -> None:
+    def update(self, update: Update) -> None:
         """Draw what a run says of itself; on the run's thread."""
-        if isinstance(update, Look | Warp | Think):
-            self._request = update
+        if isinstance(update, PatchRequest | WarpRequest | FeatureRequest):
+            self._current_request = update
             self._scores = {}
-            if isinstance(update, Look) and update.scores is not None:
+            if isinstance(update, PatchRequest) and update.scores is not None:
                 self._scores = {
                     patch.core & self.region: score
                     for patch, score in zip(update.patches, update.scores, strict=True)
                 }
-            if isinstance(update, Look) and update.group is not None:
+            if isinstance(update, PatchRequest) and update.group is not None:
                 for patch, number in zip(update.patches, update.group, strict=True):
-                    self.joined[patch.core & self.region] = update, number
-        elif isinstance(update, Seen) and self._request is not None:
+                    self.token_groups[patch.core & self.region] = update, number
+        elif isinstance(update, InferenceResult) and self._current_request is not None:
             if not update.patch.core.empty:  # else it is context, and answers for nothing
-                self._add(self._request, update)
-        elif isinstance(update, Show):
-            self.record.show(update)
-            self.maps["saliency"].changed = True
+                self._add(self._current_request, update)
+        elif isinstance(update, Publish):
+            self.record.publish(update)
+            self.rasters["saliency"].changed = True
 
-    def erase(self, rect: Rect) -> None:
+    def clear(self, rect: Rect) -> None:
         """Draw nothing in a rectangle, as if it had not been looked at; totals stay."""
         record = self.record
         for canvas in (record.output, record.saliency):
-            rows, columns = block(rect, canvas.cell)
+            rows, columns = cell_slices(rect, canvas.cell)
             canvas.values[:, rows, columns] = np.nan
-            canvas.detail[rows, columns] = np.nan
-        rows, columns = block(rect, record.ledger.cell)
-        record.ledger.map[:, rows, columns] = 0
-        for name, drawn in self.maps.items():
+            canvas.scales[rows, columns] = np.nan
+        rows, columns = cell_slices(rect, record.cost_map.cell)
+        record.cost_map.values[:, rows, columns] = 0
+        for name, drawn in self.rasters.items():
             if name != "saliency":
-                drawn.values[block(rect, drawn.cell)] = np.nan
-                drawn.join(rect)
+                drawn.values[cell_slices(rect, drawn.cell)] = np.nan
+                drawn.update_coarser(rect)
             drawn.changed = True
         warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
         if len(warps) < len(self.warps):  # another mapping is drawn anew
             self.warps = warps
         if rect == self.image:
-            self.codes = self.attention = None
-            self.joined = {}
-        for kept in (self.codes, self.attention):
+            self.embeddings = self.attention = None
+            self.token_groups = {}
+        for kept in (self.embeddings, self.attention):
             if kept is not None:
-                kept.erase(rect)
+                kept.clear(rect)
         left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
         if len(left) < len(record.patches):
             record.patches = left
 
-    def choose(self, plane: int | None) -> None:
+    def set_class(self, class_index: int | None) -> None:
         """Draw another class, or all of them together."""
-        self.plane = plane
+        self.class_index = class_index
         self._redraw(self.image)
-        self.maps["output"].changed = True
+        self.rasters["output"].changed = True
 
-    def measure(self, quantity: str) -> None:
+    def set_cost_quantity(self, quantity: str) -> None:
         """Draw another cost, of `COSTS`."""
-        self.quantity = quantity
-        drawn = self.maps["cost"]
-        drawn.unit, drawn.changed = COSTS[quantity].unit, True
+        self.cost_quantity = quantity
+        drawn = self.rasters["cost"]
+        drawn.unit, drawn.changed = COST_QUANTITIES[quantity].unit, True
         self._redraw_cost(self.image)
 
     def patch_at(self, y: float, x: float) -> PatchRow | None:
@@ -328,69 +334,77 @@ class Picture:
         ]
         return min(reversed(found), key=lambda row: (row.scale, row.h * row.w), default=None)
 
-    def _add(self, request: Look | Warp | Think, seen: Seen) -> None:
-        core = seen.patch.core
-        if isinstance(request, Look):
+    def _add(
+        self, request: PatchRequest | WarpRequest | FeatureRequest, result: InferenceResult
+    ) -> None:
+        core = result.patch.core
+        if isinstance(request, PatchRequest):
             score = self._scores.get(core)
             scores = None if score is None else (score,)
-            request = replace(request, patches=(seen.patch,), group=None, scores=scores)
-        elif isinstance(request, Warp):
+            request = replace(request, patches=(result.patch,), group=None, scores=scores)
+        elif isinstance(request, WarpRequest):
             self.warps = {**self.warps, core: request}
-        self.record.add(request, [seen])
-        if request.into == "codes" and seen.status != "failed":
-            if self.codes is None:
-                width, rows, _ = seen.map.shape
-                self.codes = Codes(self.image, width, seen.box[2] / rows)
-            self.codes.take(seen)
-        self._mark(self.record.patches[-1])
+        self.record.add(request, [result])
+        if request.target == "codes" and result.status != "failed":
+            if self.embeddings is None:
+                width, rows, _ = result.map.shape
+                self.embeddings = EmbeddingMap(self.image, width, result.box[2] / rows)
+            self.embeddings.update(result)
+        self._mark_patch(self.record.patches[-1])
         self._redraw(core)
-        if request.into == "saliency":
-            self.maps["saliency"].changed = True
+        if request.target == "saliency":
+            self.rasters["saliency"].changed = True
 
-    def _mark(self, row: PatchRow) -> None:
+    def _mark_patch(self, row: PatchRow) -> None:
         core = Rect(row.y, row.x, row.h, row.w)
-        drawn = self.maps["patches"]
-        drawn.values[block(core, drawn.cell)] = row.order + 1
+        drawn = self.rasters["patches"]
+        drawn.values[cell_slices(core, drawn.cell)] = row.order + 1
         drawn.changed = True
 
     def _redraw(self, rect: Rect) -> None:
         """Bring the drawn output and cost up to date inside `rect`."""
-        canvas, drawn = self.record.output, self.maps["output"]
-        where = block(rect, canvas.cell)
+        canvas, drawn = self.record.output, self.rasters["output"]
+        where = cell_slices(rect, canvas.cell)
         values = np.asarray(canvas.values[:, where[0], where[1]])
-        chosen = values.sum(axis=0) if self.plane is None else values[self.plane]
+        chosen = values.sum(axis=0) if self.class_index is None else values[self.class_index]
         if self._per_area is not None:
             chosen = chosen / self._areas[where] * self._per_area
         drawn.values[where] = chosen
-        drawn.join(rect)
+        drawn.update_coarser(rect)
         drawn.changed = True
         self._redraw_cost(rect)
 
     def _redraw_cost(self, rect: Rect) -> None:
-        ledger, drawn, quantity = self.record.ledger, self.maps["cost"], COSTS[self.quantity]
-        rows, columns = block(rect, ledger.cell)
+        ledger, drawn, quantity = (
+            self.record.cost_map,
+            self.rasters["cost"],
+            COST_QUANTITIES[self.cost_quantity],
+        )
+        rows, columns = cell_slices(rect, ledger.cell)
         # The same place is seen whatever is shown: where looks were cheap, too.
-        seen = ledger.map[0, rows, columns] > 0
-        amount = sum(ledger.map[QUANTITIES.index(part), rows, columns] for part in quantity.parts)
+        seen = ledger.values[0, rows, columns] > 0
+        amount = sum(
+            ledger.values[QUANTITIES.index(part), rows, columns] for part in quantity.parts
+        )
         per_pixel = amount * quantity.per_pixel / self._cost_areas[rows, columns]
         drawn.values[rows, columns] = np.where(seen, per_pixel, np.nan)
         drawn.changed = True
 
 
-def empty(shape: Sequence[int]) -> NDArray[np.float32]:
+def empty_raster(shape: Sequence[int]) -> NDArray[np.float32]:
     """Return a map of nothing."""
     return np.full(tuple(shape), np.nan, np.float32)
 
 
-def halved(shape: Sequence[int]) -> list[NDArray[np.float32]]:
+def empty_levels(shape: Sequence[int]) -> list[NDArray[np.float32]]:
     """Return maps of nothing, each half the one before, down to a few cells."""
-    levels = [empty(shape)]
+    levels = [empty_raster(shape)]
     while max(levels[-1].shape) > 32:
-        levels.append(empty([-(-n // 2) for n in levels[-1].shape]))
+        levels.append(empty_raster([-(-n // 2) for n in levels[-1].shape]))
     return levels
 
 
-def block(rect: Rect, cell: float) -> tuple[slice, slice]:
+def cell_slices(rect: Rect, cell: float) -> tuple[slice, slice]:
     """Return the cells that a rectangle touches."""
     return (
         slice(max(0, math.floor(rect.y / cell + 1e-9)), math.ceil(rect.y1 / cell - 1e-9)),
@@ -398,7 +412,7 @@ def block(rect: Rect, cell: float) -> tuple[slice, slice]:
     )
 
 
-def areas(image: Rect, cell: float, shape: Sequence[int]) -> NDArray[np.float32]:
+def cell_areas(image: Rect, cell: float, shape: Sequence[int]) -> NDArray[np.float32]:
     """Return how many pixels of the image each cell covers; its border cuts the last ones."""
     sides = [
         np.diff(np.minimum(np.arange(n + 1) * cell, length))
@@ -407,7 +421,7 @@ def areas(image: Rect, cell: float, shape: Sequence[int]) -> NDArray[np.float32]
     return np.asarray(np.outer(*sides), np.float32)
 
 
-def coarsen(values: NDArray[np.floating], n: int, kind: Kind) -> NDArray[np.float32]:
+def coarsen(values: NDArray[np.floating], n: int, kind: MapKind) -> NDArray[np.float32]:
     """Join cells, n × n, keeping the sum or the mean; NaN where none of them was seen."""
     if n == 1:
         return np.asarray(values, np.float32)

@@ -17,29 +17,29 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer, Points
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
-from hrviewer.io.ground_truth import read_truth
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.io.ground_truth import read_ground_truth
 from hrviewer.pyramid import Pyramid
 from hrviewer.viewer.image.geometry import screen_pixel, visible_rect
-from hrviewer.viewer.image.image_layer import KEY, placement, pyramid_of, shape_of
+from hrviewer.viewer.image.image_layer import METADATA_KEY, placement, pyramid_of, shape_of
 
 if TYPE_CHECKING:
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["MOST", "TruthPoints", "Truths", "finder"]
+__all__ = ["MAX_POINTS", "GroundTruthPoints", "GroundTruthService", "ground_truth_lookup"]
 
-MOST = 2000
-SIZE = 9.0
+MAX_POINTS = 2000
+POINT_SIZE = 9.0
 """Of a ring, in screen pixels."""
-COLOUR = "#ff4fd8"
+POINT_COLOUR = "#ff4fd8"
 """Told apart from every overlay's colours, also by colour-blind people."""
 
-Find = Callable[[Rect], Truth]
+GroundTruthLookup = Callable[[Rect], GroundTruth]
 
 
-def finder(pyramid: Pyramid, path: Path | None) -> Find:
+def ground_truth_lookup(pyramid: Pyramid, path: Path | None) -> GroundTruthLookup:
     """Return what finds the objects in a rectangle; it is called beside the window's thread.
 
     Parameters
@@ -50,58 +50,60 @@ def finder(pyramid: Pyramid, path: Path | None) -> Find:
         The file that holds them; None asks the image itself.
     """
     if path is None:
-        known = pyramid.recipe
+        known = pyramid.synthetic_image
         if known is None:
             raise ValueError(f"{pyramid.name} does not know its truth")
-        return known.truth
+        return known.ground_truth
 
     @cache
-    def whole() -> Truth:
-        return read_truth(path, pyramid.path or pyramid.name, pyramid.shape)
+    def whole() -> GroundTruth:
+        return read_ground_truth(path, pyramid.path or pyramid.name, pyramid.shape)
 
     return lambda rect: whole().clip(rect)
 
 
-class TruthPoints:
+class GroundTruthPoints:
     """A `Points` layer that follows the view.
 
     Parameters
     ----------
     viewer : ViewerModel
         Where it is shown.
-    base : Image
+    image_layer : Image
         What it lies on.
-    find : callable
+    lookup : callable
         See `finder`.
-    worker : Executor
+    executor : Executor
         Where it is called.
     """
 
-    def __init__(self, viewer: ViewerModel, base: Image, find: Find, worker: Executor) -> None:
-        self.viewer, self.base = viewer, base
+    def __init__(
+        self, viewer: ViewerModel, image_layer: Image, lookup: GroundTruthLookup, executor: Executor
+    ) -> None:
+        self.viewer, self.image_layer = viewer, image_layer
         self.layer = Points(
             np.zeros((0, 2)),
             name="truth",
             symbol="ring",
-            face_color=COLOUR,
+            face_color=POINT_COLOUR,
             border_width=0,
-            metadata={KEY: {"overlay": "truth"}},
-            **placement(base, 1.0),
+            metadata={METADATA_KEY: {"overlay": "truth"}},
+            **placement(image_layer, 1.0),
         )
         active = viewer.layers.selection.active
         viewer.add_layer(self.layer)
         viewer.layers.selection.active = active
-        self._find, self._worker = find, worker
-        self._asked: tuple[Rect, Future[Truth]] | None = None
+        self._lookup, self._executor = lookup, executor
+        self._loading: tuple[Rect, Future[GroundTruth]] | None = None
         self._covered: Rect | None = None
-        self._every = 1
+        self._every_nth = 1
 
     @property
-    def busy(self) -> bool:
+    def is_loading(self) -> bool:
         """Whether objects are being looked up."""
-        return self._asked is not None
+        return self._loading is not None
 
-    def follow(self, view: Rect, image: Rect, pixel: float) -> None:
+    def follow_view(self, view: Rect, image: Rect, pixel: float) -> None:
         """Show what is visible.
 
         Parameters
@@ -111,10 +113,10 @@ class TruthPoints:
         pixel : float
             A screen pixel's side, level-0 pixels.
         """
-        if self._asked is None and not self._fits(view):
+        if self._loading is None and not self._is_covered(view):
             covered = view.pad(max(view.h, view.w) // 2) & image
-            self._asked = covered, self._worker.submit(self._find, covered)
-        size = SIZE * pixel
+            self._loading = covered, self._executor.submit(self._lookup, covered)
+        size = POINT_SIZE * pixel
         if abs(self.layer.current_size / size - 1) > 0.05:
             self.layer.current_size = size
             self.layer.size = size
@@ -127,29 +129,29 @@ class TruthPoints:
         UserError
             If the truth cannot be read.
         """
-        if self._asked is None or not self._asked[1].done():
+        if self._loading is None or not self._loading[1].done():
             return None
-        (covered, found), self._asked = self._asked, None
+        (covered, found), self._loading = self._loading, None
         points = found.result().points
-        self._covered, self._every = covered, -(-len(points) // MOST) or 1
-        self._draw(points[:: self._every])
-        some = f", every {self._every}th is shown" if self._every > 1 else ""
+        self._covered, self._every_nth = covered, -(-len(points) // MAX_POINTS) or 1
+        self._draw(points[:: self._every_nth])
+        some = f", every {self._every_nth}th is shown" if self._every_nth > 1 else ""
         return f"{len(points):,} objects in and around the view{some}"
 
     def remove(self) -> None:
         """Take the layer away."""
-        if self._asked is not None:
-            self._asked[1].cancel()
-            self._asked = None
+        if self._loading is not None:
+            self._loading[1].cancel()
+            self._loading = None
         if self.layer in self.viewer.layers:
             self.viewer.layers.remove(self.layer)
 
-    def _fits(self, view: Rect) -> bool:
+    def _is_covered(self, view: Rect) -> bool:
         """Whether what is drawn still serves: it covers the view, and not far too much of it."""
         covered = self._covered
         if covered is None or view not in covered:
             return False
-        return self._every == 1 or covered.area <= 16 * view.area
+        return self._every_nth == 1 or covered.area <= 16 * view.area
 
     def _draw(self, points: NDArray[np.float64]) -> None:
         # Pixel centres are at whole numbers in a layer, at halves in level-0 pixels.
@@ -159,7 +161,7 @@ class TruthPoints:
         self.layer.selected_data = set()
 
 
-class Truths:
+class GroundTruthService:
     """Shows and hides what is really there.
 
     Parameters
@@ -171,41 +173,41 @@ class Truths:
     ----------
     points : TruthPoints or None
         What is shown.
-    file : Path or None
+    path : Path or None
         Where it is from; None asks the image itself.
     """
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self.points: TruthPoints | None = None
-        self.file: Path | None = None
+        self.points: GroundTruthPoints | None = None
+        self.path: Path | None = None
 
     @property
-    def busy(self) -> bool:
+    def is_running(self) -> bool:
         """Whether objects are being looked up."""
-        return self.points is not None and self.points.busy
+        return self.points is not None and self.points.is_loading
 
     def show(self, path: Path | None) -> None:
         """Show what the image itself knows, or a file does."""
         self.hide()
         controller = self._controller
-        with controller.telling():
-            base = controller.need_base()
-            find = finder(pyramid_of(base), path)
-            self.points = TruthPoints(controller.viewer, base, find, controller.reader)
-            self.file = path
-        controller.truth_told.emit("looking…" if self.points else "")
+        with controller.reporting_errors():
+            base = controller.require_image_layer()
+            find = ground_truth_lookup(pyramid_of(base), path)
+            self.points = GroundTruthPoints(controller.viewer, base, find, controller.read_executor)
+            self.path = path
+        controller.ground_truth_status_changed.emit("looking…" if self.points else "")
 
     def hide(self) -> None:
         """Take it off the image."""
         if self.points is not None:
             shown, self.points = self.points, None
             shown.remove()
-            self._controller.truth_told.emit("")
+            self._controller.ground_truth_status_changed.emit("")
 
-    def forget(self, layer: Layer) -> None:
+    def on_layer_removed(self, layer: Layer) -> None:
         """Show it no longer, if it or its image was taken away."""
-        if self.points is not None and layer in (self.points.base, self.points.layer):
+        if self.points is not None and layer in (self.points.image_layer, self.points.layer):
             self.hide()
 
     def tick(self) -> None:
@@ -213,15 +215,15 @@ class Truths:
         controller, shown = self._controller, self.points
         if shown is None:
             return
-        image = Rect(0, 0, *shape_of(shown.base))
-        view = visible_rect(controller.viewer, shown.base, image)
+        image = Rect(0, 0, *shape_of(shown.image_layer))
+        view = visible_rect(controller.viewer, shown.image_layer, image)
         if not view.empty:
-            shown.follow(view, image, screen_pixel(controller.viewer, shown.base))
+            shown.follow_view(view, image, screen_pixel(controller.viewer, shown.image_layer))
         try:
             words = shown.tick()
-        except UserError as error:
+        except HrviewerError as error:
             self.hide()
-            controller.fail(str(error))
+            controller.report_error(str(error))
         else:
             if words is not None:
-                controller.truth_told.emit(words)
+                controller.ground_truth_status_changed.emit(words)

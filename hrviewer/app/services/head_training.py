@@ -21,26 +21,26 @@ from napari.layers import Image, Points
 from platformdirs import user_data_path
 from psygnal import Signal
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.io.features import Feature
 from hrviewer.io.geojson import OKABE_ITO
-from hrviewer.models import JoinedPack, Pack
-from hrviewer.runs.heads import Fitted, Kept, fit_classes
+from hrviewer.models import CombinedBundle, ModelBundle
+from hrviewer.runs.heads import Embeddings, FittedHead, fit_place_classifier
 from hrviewer.viewer.image.geometry import screen_pixel
-from hrviewer.viewer.image.image_layer import KEY, placement
-from hrviewer.viewer.layers.embedding_layers import Coded
+from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
+from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
 from hrviewer.viewer.layers.layer_list import keep_selection
 
 if TYPE_CHECKING:
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Labelling"]
+__all__ = ["HeadTrainer"]
 
-SIZE = 10.0
+LABEL_SIZE = 10.0
 """Of a label, in screen pixels when it is put."""
 
 
-class Labelling:
+class HeadTrainer:
     """What the part of the panel about labels calls.
 
     Parameters
@@ -58,49 +58,49 @@ class Labelling:
         What was fitted last.
     """
 
-    offered = Signal(bool)
-    told = Signal(str)
+    availability_changed = Signal(bool)
+    message_changed = Signal(str)
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self.label = ""
         self.layer: Points | None = None
-        self.head: Fitted | None = None
-        self._base: Image | None = None
+        self.head: FittedHead | None = None
+        self._image_layer: Image | None = None
         self._colours: dict[str, str] = {}
-        self._offered = False
-        self._worker = ThreadPoolExecutor(1, "hrviewer-fit")
-        self._fitting: Future[Fitted] | None = None
+        self._available = False
+        self._executor = ThreadPoolExecutor(1, "hrviewer-fit")
+        self._fitting: Future[FittedHead] | None = None
 
     @property
-    def busy(self) -> bool:
+    def is_running(self) -> bool:
         """Whether a head is being fitted."""
         return self._fitting is not None
 
     @property
-    def coded(self) -> Coded | None:
+    def embedding_layers(self) -> EmbeddingLayers | None:
         """The layers of codes, where there are any."""
         overlays = self._controller.overlays
-        return None if overlays is None else overlays.coded
+        return None if overlays is None else overlays.embedding_layers
 
-    def pick(self, label: str) -> None:
+    def set_label(self, label: str) -> None:
         """Give labels of a class from now on, on codes that are shown; or none any more."""
         self.label = label.strip()
-        if self.label and self.coded is not None:
-            self.coded.colours.visible = True
+        if self.label and self.embedding_layers is not None:
+            self.embedding_layers.colours.visible = True
 
-    def put(self, base: Image, point: tuple[float, float]) -> None:
+    def add_label(self, image_layer: Image, point: tuple[float, float]) -> None:
         """Label a place, in level-0 pixels."""
-        layer = self._layer_on(base)
+        layer = self._layer_on(image_layer)
         tones = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
         colour = self._colours.setdefault(self.label, tones[len(self._colours) % len(tones)])
         layer.selected_data = set()
         layer.feature_defaults = pd.DataFrame([{"label": self.label}])
         layer.current_face_color = colour
-        layer.current_size = SIZE * screen_pixel(self._controller.viewer, base)
+        layer.current_size = LABEL_SIZE * screen_pixel(self._controller.viewer, image_layer)
         layer.add(np.array([point]) - 0.5)
         layer.selected_data = set()
-        self._tell()
+        self._report_counts()
 
     def labels(self) -> list[Feature]:
         """Return what was labelled, in the order in which it was."""
@@ -114,81 +114,83 @@ class Labelling:
 
     def fit(self) -> None:
         """Fit a head to the labels; `told` says what it is worth."""
-        with self._controller.telling():
-            coded, pack, labels = self.coded, self._controller.pack, self.labels()
+        with self._controller.reporting_errors():
+            coded, pack, labels = self.embedding_layers, self._controller.model, self.labels()
             if self._fitting is not None:
                 return
             if coded is None or pack is None:
-                raise UserError("there are no codes to fit a head to: run compression first")
-            codes, out = coded.codes, self._place(coded, pack)
+                raise HrviewerError("there are no codes to fit a head to: run compression first")
+            codes, out = coded.embeddings, self._new_head_path(coded, pack)
             by = pack.roles["encoder"].name if "encoder" in pack.roles else ""
-            kept = Kept(codes.values, codes.cell, by)
-            self._fitting = self._worker.submit(fit_classes, kept, labels, out)
-            self.told.emit("fitting…")
+            kept = Embeddings(codes.values, codes.cell, by)
+            self._fitting = self._executor.submit(fit_place_classifier, kept, labels, out)
+            self.message_changed.emit("fitting…")
 
-    def use(self) -> None:
+    def use_head(self) -> None:
         """Choose what was fitted, the pack that encoded with this head, and ask it."""
-        with self._controller.telling():
-            head, pack = self.head, self._controller.pack
+        with self._controller.reporting_errors():
+            head, pack = self.head, self._controller.model
             if head is None or pack is None:
-                raise UserError("fit a head first")
-            parts = pack.packs if isinstance(pack, JoinedPack) else (pack,)
+                raise HrviewerError("fit a head first")
+            parts = pack.bundles if isinstance(pack, CombinedBundle) else (pack,)
             # Heads that were put in front before make room.
             rest = [part for part in parts if set(part.roles) != {"head"}]
-            self._controller.use_pack(JoinedPack([Pack.read(head.path), *rest]))
-            if self._controller.strategy.id == "compression" and not self._controller.live.on:
+            self._controller.set_model(CombinedBundle([ModelBundle.read(head.path), *rest]))
+            if self._controller.strategy.id == "compression" and not self._controller.live.enabled:
                 self._controller.start()  # Live asks by itself
 
     def tick(self) -> None:
         """Take in what was fitted, and whether there are codes; on the window's thread."""
-        offered = self.coded is not None
-        if offered != self._offered:
-            self._offered = offered
-            self.offered.emit(offered)
+        offered = self.embedding_layers is not None
+        if offered != self._available:
+            self._available = offered
+            self.availability_changed.emit(offered)
         if self._fitting is not None and self._fitting.done():
             fitting, self._fitting = self._fitting, None
-            self._tell()
-            with self._controller.telling():
+            self._report_counts()
+            with self._controller.reporting_errors():
                 self.head = fitting.result()
-                self.told.emit(f"{self.head.learned}\nleft out: {self.head.left_out}")
+                self.message_changed.emit(
+                    f"{self.head.training_summary}\nleft out: {self.head.validation_summary}"
+                )
 
-    def forget(self, layer: Any) -> None:
+    def on_layer_removed(self, layer: Any) -> None:
         """Have no labels any more, if they or their image were taken away."""
-        if self.layer is not None and layer in (self.layer, self._base):
-            labels, self.layer, self._base = self.layer, None, None
+        if self.layer is not None and layer in (self.layer, self._image_layer):
+            labels, self.layer, self._image_layer = self.layer, None, None
             if labels in self._controller.viewer.layers:
                 self._controller.viewer.layers.remove(labels)
-            self._tell()
+            self._report_counts()
 
     def close(self) -> None:
         """End the thread."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _layer_on(self, base: Image) -> Points:
-        if self.layer is None or self._base != base:
-            self.forget(self.layer)
-            self._base = base
+    def _layer_on(self, image_layer: Image) -> Points:
+        if self.layer is None or self._image_layer != image_layer:
+            self.on_layer_removed(self.layer)
+            self._image_layer = image_layer
             self.layer = Points(
                 ndim=2,
                 name="labels",
                 features=pd.DataFrame({"label": np.empty(0, object)}),
                 border_color="black",
-                metadata={KEY: {"overlay": "labels"}},
-                **placement(base, 1.0),
+                metadata={METADATA_KEY: {"overlay": "labels"}},
+                **placement(image_layer, 1.0),
             )
             with keep_selection(self._controller.viewer):
                 self._controller.viewer.add_layer(self.layer)
         return self.layer
 
-    def _place(self, coded: Coded, pack: Pack) -> Path:
+    def _new_head_path(self, embedding_layers: EmbeddingLayers, model: ModelBundle) -> Path:
         """Return a folder for a head that does not exist yet."""
-        home = self._controller.folder or user_data_path("hrviewer")
-        stem = re.sub(r"[^\w.-]+", "_", pack.name)
+        home = self._controller.run_folder or user_data_path("hrviewer")
+        stem = re.sub(r"[^\w.-]+", "_", model.name)
         number = 1
         while (path := home / "heads" / f"{stem}-labels-{number}").exists():
             number += 1
         return path
 
-    def _tell(self) -> None:
+    def _report_counts(self) -> None:
         counts = Counter(label.label for label in self.labels())
-        self.told.emit(", ".join(f"{n:,} {name}" for name, n in counts.items()))
+        self.message_changed.emit(", ".join(f"{n:,} {name}" for name, n in counts.items()))

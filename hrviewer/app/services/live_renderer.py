@@ -11,147 +11,152 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from hrviewer.app.maps.result_maps import Picture
-from hrviewer.engine import Cell, Progress, Seen, Update
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.engine import InferenceResult, Progress, Update, ViewportCell
 from hrviewer.geometry import Rect
-from hrviewer.strategies import Look, Show, Think, Warp
+from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
-__all__ = ["Painter"]
+__all__ = ["LiveRenderer"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Part:
+class _PartialCell:
     """A cell that is drawn while it is under way."""
 
-    request: Look | Warp | Think | None = None
-    fresh: bool = True
+    request: PatchRequest | WarpRequest | FeatureRequest | None = None
+    untouched: bool = True
 
 
-class Painter:
+class LiveRenderer:
     """Draws what a session says into a picture, on a thread of its own.
 
     Parameters
     ----------
-    picture : Picture
+    maps : Picture
         What is drawn into.
     """
 
-    def __init__(self, picture: Picture) -> None:
-        self.picture = picture
-        self._choice = 0
-        self._whole: set[Rect] = set()
-        self._touched: set[Rect] = set()
-        self._parts: dict[Rect, _Part] = {}
-        self._drawing: tuple[Rect, object] | None = None
-        self._worker = ThreadPoolExecutor(1, "hrviewer-paint")
-        self._last: Future[None] | None = None
+    def __init__(self, maps: ResultMaps) -> None:
+        self.maps = maps
+        self._selection = 0
+        self._complete_cells: set[Rect] = set()
+        self._drawn_rects: set[Rect] = set()
+        self._partial_cells: dict[Rect, _PartialCell] = {}
+        self._current: tuple[Rect, object] | None = None
+        self._executor = ThreadPoolExecutor(1, "hrviewer-paint")
+        self._last_task: Future[None] | None = None
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether all that was taken is drawn."""
-        return self._last is None or self._last.done()
+        return self._last_task is None or self._last_task.done()
 
-    def turn(self, choice: int) -> None:
+    def select(self, selection: int) -> None:
         """Draw this choice from now on, on an empty picture."""
-        self._choice = choice
-        self._last = self._worker.submit(self._clear)
+        self._selection = selection
+        self._last_task = self._executor.submit(self._clear)
 
-    def take(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
+    def enqueue(self, selection: int, rect: Rect, update: ViewportCell | Update | None) -> None:
         """Draw a cell, or what comes of one; from any thread."""
         try:
-            self._last = self._worker.submit(self._draw, choice, rect, update)
+            self._last_task = self._executor.submit(self._draw, selection, rect, update)
         except RuntimeError:  # closed in the meantime
             log.debug("nobody draws any more")
 
     def close(self) -> None:
         """Draw no more."""
-        self._choice = -1
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._selection = -1
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _clear(self) -> None:
         # Of a large image only what was drawn on: all of it takes as long as several cells.
-        image, touched = self.picture.image, self._touched
+        image, touched = self.maps.image, self._drawn_rects
         if sum(rect.area for rect in touched) < image.area / 4:
             for rect in touched:
-                self.picture.erase(rect)
-            self.picture.codes = None
+                self.maps.clear(rect)
+            self.maps.embeddings = None
         else:
-            self.picture.erase(image)
+            self.maps.clear(image)
         touched.clear()
-        self._whole.clear()
-        self._parts.clear()
-        self._drawing = None
+        self._complete_cells.clear()
+        self._partial_cells.clear()
+        self._current = None
 
-    def _draw(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
-        if choice != self._choice or isinstance(update, Progress):
+    def _draw(self, selection: int, rect: Rect, update: ViewportCell | Update | None) -> None:
+        if selection != self._selection or isinstance(update, Progress):
             return
         try:
-            if isinstance(update, Cell):
-                self._finish(choice, update)
+            if isinstance(update, ViewportCell):
+                self._draw_cell(selection, update)
             elif update is None:
-                self._parts[rect] = _Part()
-            elif rect in self._parts:
-                self._go_on(rect, self._parts[rect], update)
+                self._partial_cells[rect] = _PartialCell()
+            elif rect in self._partial_cells:
+                self._draw_update(rect, self._partial_cells[rect], update)
         except Exception:
             log.exception("a cell was not drawn")
 
-    def _go_on(self, rect: Rect, part: _Part, update: Update) -> None:
-        if isinstance(update, Look | Warp | Think):
+    def _draw_update(self, rect: Rect, part: _PartialCell, update: Update) -> None:
+        if isinstance(update, PatchRequest | WarpRequest | FeatureRequest):
             part.request = update
-        elif isinstance(update, Seen | Show):
+        elif isinstance(update, InferenceResult | Publish):
             # What was there before stays until there is something to put in its place.
-            if part.fresh:
-                self._empty(rect)
-                part.fresh = False
-            self._put(rect, part.request, update)
+            if part.untouched:
+                self._clear_rect(rect)
+                part.untouched = False
+            self._apply(rect, part.request, update)
 
-    def _finish(self, choice: int, cell: Cell) -> None:
-        if cell.rect in self._whole:
+    def _draw_cell(self, selection: int, cell: ViewportCell) -> None:
+        if cell.rect in self._complete_cells:
             return
-        part = self._parts.pop(cell.rect, None)
-        if part is None or part.fresh:
-            self._empty(cell.rect)
-            for request, seen in cell.seen:
+        part = self._partial_cells.pop(cell.rect, None)
+        if part is None or part.untouched:
+            self._clear_rect(cell.rect)
+            for request, seen in cell.results:
                 for look in seen:
-                    if choice != self._choice:
+                    if selection != self._selection:
                         return
-                    self._put(cell.rect, request, look)
-            for show in cell.shown:
-                self._put(cell.rect, None, show)
-        self._whole.add(cell.rect)
+                    self._apply(cell.rect, request, look)
+            for show in cell.published:
+                self._apply(cell.rect, None, show)
+        self._complete_cells.add(cell.rect)
 
-    def _put(self, rect: Rect, request: Look | Warp | Think | None, update: Seen | Show) -> None:
-        if self._drawing is None or self._drawing[0] != rect or self._drawing[1] is not request:
-            self._drawing = rect, request  # cells take turns
-            self._touched.add(rect)
-            self.picture.region = rect
+    def _apply(
+        self,
+        rect: Rect,
+        request: PatchRequest | WarpRequest | FeatureRequest | None,
+        update: InferenceResult | Publish,
+    ) -> None:
+        if self._current is None or self._current[0] != rect or self._current[1] is not request:
+            self._current = rect, request  # cells take turns
+            self._drawn_rects.add(rect)
+            self.maps.region = rect
             if request is not None:
-                self.picture.take(request)
-        if isinstance(update, Seen):
-            share = share_of(update, rect)
+                self.maps.update(request)
+        if isinstance(update, InferenceResult):
+            share = cell_share(update, rect)
             if share is None:
                 return
             update = share
-        self.picture.take(update)
+        self.maps.update(update)
 
-    def _empty(self, rect: Rect) -> None:
-        self.picture.erase(rect)
-        self._whole = {other for other in self._whole if (other & rect).empty}
+    def _clear_rect(self, rect: Rect) -> None:
+        self.maps.clear(rect)
+        self._complete_cells = {other for other in self._complete_cells if (other & rect).empty}
         # A cell of another size that was stopped half-way has been wiped out with the rest.
-        for other in [other for other in self._parts if other != rect]:
+        for other in [other for other in self._partial_cells if other != rect]:
             if not (other & rect).empty:
-                del self._parts[other]
+                del self._partial_cells[other]
 
 
-def share_of(seen: Seen, rect: Rect) -> Seen | None:
+def cell_share(result: InferenceResult, rect: Rect) -> InferenceResult | None:
     """Return a cell's part of a look; None if it lies elsewhere."""
-    core = seen.patch.core
+    core = result.patch.core
     if core in rect:
-        return seen
+        return result
     inside = core & rect
     if inside.empty:
         return None
-    charge = seen.charge * (inside.area / core.area)
-    return replace(seen, patch=replace(seen.patch, core=inside), charge=charge)
+    charge = result.cost * (inside.area / core.area)
+    return replace(result, patch=replace(result.patch, core=inside), cost=charge)

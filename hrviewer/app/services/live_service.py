@@ -24,32 +24,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.app.maps.result_maps import Picture
-from hrviewer.app.services.live_renderer import Painter
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.app.services.live_renderer import LiveRenderer
 from hrviewer.app.services.run_worker import Status
 from hrviewer.engine import (
     Budget,
-    Cell,
-    Hints,
-    Networks,
+    InferenceResult,
+    LiveSession,
+    LoadedModels,
     Priority,
-    Seen,
-    Session,
+    Priors,
     Update,
-    build_scene,
-    cells,
-    how_far_off,
-    kind_of,
+    ViewportCell,
+    answering_network,
+    build_context,
+    map_kind,
+    measure_deviation,
     native_scale,
-    speaker,
+    visible_cells,
 )
-from hrviewer.errors import UserError, in_words
+from hrviewer.errors import HrviewerError, format_error
 from hrviewer.geometry import Rect
-from hrviewer.models import Card, Network, Pack
+from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.runs import describe, parse_params, sentence
+from hrviewer.runs import estimate_to_dict, format_estimate, parse_params
 from hrviewer.strategies import Params, Strategy, get_strategy
-from hrviewer.units import si
+from hrviewer.units import format_si
 from hrviewer.viewer.image.geometry import screen_pixel, visible_rect
 from hrviewer.viewer.image.image_layer import plane_of, pyramid_of
 
@@ -58,42 +58,42 @@ if TYPE_CHECKING:
 
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Live"]
+__all__ = ["LiveService"]
 
 log = logging.getLogger(__name__)
 
-REST = 0.05
+SETTLE_SECONDS = 0.05
 """Seconds without a change until a view counts as at rest; with the ticks, about 100 ms."""
 
-BETWEEN = 0.1
+REFRESH_SECONDS = 0.1
 """Seconds between refreshes of the overlays, at least."""
 
-KEPT = 0.08
+CACHED_WAIT_SECONDS = 0.08
 """Seconds for which what is drawn of a new choice is waited for: what was kept comes at once."""
 
-LETTER = 1.0
+CHARACTER_WIDTH = 1.0
 """Width of a letter of the head-up line, per size of its font, about; screen pixels."""
 
-RECENT = 3.0
+RATE_SECONDS = 3.0
 """Seconds over which rates are measured."""
 
 
 @dataclass(frozen=True)
-class _Ready:
+class _LoadedLive:
     """Everything is loaded."""
 
-    base: Image
+    image_layer: Image
     plane: tuple[int, ...]
     pyramid: Pyramid
-    chosen: Networks
-    networks: Networks
+    loaded_models: LoadedModels
+    models: LoadedModels
     main: Network
-    card: Card
-    picture: Picture
+    card: ModelCard
+    maps: ResultMaps
     note: str
 
 
-class Live:
+class LiveService:
     """Follows the view with what is chosen.
 
     Parameters
@@ -104,335 +104,343 @@ class Live:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self.on = False
-        self.asleep = False
-        self.session: Session | None = None
-        self._loader = ThreadPoolExecutor(1, "hrviewer-load")
-        self._loading: Future[_Ready] | None = None
-        self._ready: _Ready | None = None
-        self._base: Image | None = None
+        self.enabled = False
+        self.suspended = False
+        self.session: LiveSession | None = None
+        self._executor = ThreadPoolExecutor(1, "hrviewer-load")
+        self._loading: Future[_LoadedLive] | None = None
+        self._loaded: _LoadedLive | None = None
+        self._image_layer: Image | None = None
         self._plane: tuple[int, ...] = ()
-        self._painter: Painter | None = None
-        self._news: deque[tuple[int, Rect, Any]] = deque()
-        self._choice = -1
-        self._chosen: tuple[object, ...] | None = None
+        self._renderer: LiveRenderer | None = None
+        self._updates: deque[tuple[int, Rect, Any]] = deque()
+        self._selection = -1
+        self._settings: tuple[object, ...] | None = None
         self._view: tuple[Rect, float] | None = None
-        self._moved = 0.0
+        self._moved_at = 0.0
         self._moving = False
-        self._shown: list[Rect] = []
-        self._answers: dict[Rect, Cell] = {}
-        self._refreshed = 0.0
-        self._turned = 0.0
-        self._said = 0.0
+        self._cells_in_view: list[Rect] = []
+        self._cells_done: dict[Rect, ViewportCell] = {}
+        self._refreshed_at = 0.0
+        self._switched_at = 0.0
+        self._reported_at = 0.0
         self._recent: deque[tuple[float, float, float]] = deque()
-        self._looks = self._served = 0
-        self._busy = False
+        self._patch_count = self._cached_count = 0
+        self._was_running = False
 
     # What the person does.
 
-    def turn(self, on: bool) -> None:
+    def set_enabled(self, enabled: bool) -> None:
         """Begin or cease to follow."""
-        if on == self.on:
+        if enabled == self.enabled:
             return
         controller = self._controller
-        if on:
-            with controller.telling():
+        if enabled:
+            with controller.reporting_errors():
                 if controller.state != "idle":
-                    raise UserError("a run is at work: stop it before switching Live on")
-                controller.need_base()
-                self._need_pack()
-                self.on = True
-                overlays, ready = controller.overlays, self._ready
-                if overlays is None or ready is None or overlays.picture is not ready.picture:
-                    self._ready = None
+                    raise HrviewerError("a run is at work: stop it before switching Live on")
+                controller.require_image_layer()
+                self._require_model()
+                self.enabled = True
+                overlays, ready = controller.overlays, self._loaded
+                if overlays is None or ready is None or overlays.maps is not ready.maps:
+                    self._loaded = None
         else:
-            self.on = False
-            self._rest()
-            self._hud("")
-            controller.live_told.emit("")
-        self._chosen = self._view = None
-        controller.live_changed.emit(self.on)
+            self.enabled = False
+            self._idle_session()
+            self._show_hud("")
+            controller.live_status_changed.emit("")
+        self._settings = self._view = None
+        controller.live_changed.emit(self.enabled)
 
-    def sleep(self, asleep: bool) -> None:
+    def set_suspended(self, suspended: bool) -> None:
         """Do nothing while nobody can see it."""
-        if asleep != self.asleep:
-            self.asleep = asleep
+        if suspended != self.suspended:
+            self.suspended = suspended
             self._view = None
-            if asleep:
-                self._rest()
+            if suspended:
+                self._idle_session()
 
     def tick(self) -> None:
         """Follow; on the window's thread, a few milliseconds at most."""
-        if not self.on or self.asleep:
+        if not self.enabled or self.suspended:
             return
         controller = self._controller
-        ready = self._ready
+        ready = self._loaded
         if self._loading is not None:
-            self._take_loaded()
-        elif controller.base is None or controller.pack is None:
-            self.turn(False)
+            self._finish_loading()
+        elif controller.image_layer is None or controller.model is None:
+            self.set_enabled(False)
         elif (
             ready is None
-            or ready.base != controller.base
-            or ready.plane != plane_of(controller.viewer, controller.base)
-            or ready.chosen is not controller.networks_of(controller.pack)
-            or not alike(ready.card, self._answering(controller.pack))
+            or ready.image_layer != controller.image_layer
+            or ready.plane != plane_of(controller.viewer, controller.image_layer)
+            or ready.loaded_models is not controller.loaded_models_for(controller.model)
+            or not same_output(ready.card, self._answering_card(controller.model))
         ):
-            self._load(controller.base, controller.pack)
-        elif controller.overlays is None or controller.overlays.picture is not ready.picture:
-            self.turn(False)  # other overlays have taken over
+            self._load(controller.image_layer, controller.model)
+        elif controller.overlays is None or controller.overlays.maps is not ready.maps:
+            self.set_enabled(False)  # other overlays have taken over
         else:
-            self._follow_choice()
+            self._sync_settings()
             self._follow_view(ready)
-            self._listen(ready)
+            self._process_updates(ready)
 
     @property
-    def turning(self) -> bool:
+    def switching(self) -> bool:
         """Whether another choice was made a moment ago, and may be on the screen at once."""
-        return self.on and time.perf_counter() - self._turned < KEPT
+        return self.enabled and time.perf_counter() - self._switched_at < CACHED_WAIT_SECONDS
 
     def close(self) -> None:
         """End the threads; they stop at the next batch and nobody waits for them."""
-        self.on = False
-        self._loader.shutdown(wait=False, cancel_futures=True)
-        self._drop()
+        self.enabled = False
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._close_session()
 
     # Beginning.
 
-    def _need_pack(self) -> Pack:
-        pack = self._controller.pack
+    def _require_model(self) -> ModelBundle:
+        pack = self._controller.model
         if pack is None:
-            raise UserError("choose a model first")
+            raise HrviewerError("choose a model first")
         return pack
 
-    def _answering(self, pack: Pack) -> Card:
-        return pack.roles[self._controller.strategy.speaker(pack.roles)]
+    def _answering_card(self, model: ModelBundle) -> ModelCard:
+        return model.roles[self._controller.strategy.answering_role(model.roles)]
 
-    def _load(self, base: Image, pack: Pack) -> None:
+    def _load(self, image_layer: Image, model: ModelBundle) -> None:
         """Open and load on a thread, for it takes its time."""
-        plane = plane_of(self._controller.viewer, base)
-        if (self._base, self._plane) != (base, plane):
-            self._drop()
-        self._rest()
-        self._base, self._plane = base, plane
-        networks, strategy = self._controller.networks_of(pack), self._controller.strategy
+        plane = plane_of(self._controller.viewer, image_layer)
+        if (self._image_layer, self._plane) != (image_layer, plane):
+            self._close_session()
+        self._idle_session()
+        self._image_layer, self._plane = image_layer, plane
+        networks, strategy = self._controller.loaded_models_for(model), self._controller.strategy
 
-        def load() -> _Ready:
-            pyramid = pyramid_of(base, plane)
-            here = networks.on(pyramid)
-            scene, _, _ = build_scene(pyramid, here, get_strategy("patches"))
-            off = how_far_off(pyramid, here, scene, Priority.LIVE)
-            main, card, note = here["main"], speaker(here, strategy).card, str(off) if off else ""
-            picture = empty(pyramid, main, card)
-            return _Ready(base, plane, pyramid, networks, here, main, card, picture, note)
+        def load() -> _LoadedLive:
+            pyramid = pyramid_of(image_layer, plane)
+            here = networks.for_image(pyramid)
+            scene, _, _ = build_context(pyramid, here, get_strategy("patches"))
+            off = measure_deviation(pyramid, here, scene, Priority.LIVE)
+            main, card, note = (
+                here["main"],
+                answering_network(here, strategy).card,
+                str(off) if off else "",
+            )
+            picture = empty_result_maps(pyramid, main, card)
+            return _LoadedLive(
+                image_layer, plane, pyramid, networks, here, main, card, picture, note
+            )
 
-        self._ready = None
-        self._loading = self._loader.submit(load)
-        self._controller.live_told.emit("loading the network")
+        self._loaded = None
+        self._loading = self._executor.submit(load)
+        self._controller.live_status_changed.emit("loading the network")
 
-    def _take_loaded(self) -> None:
+    def _finish_loading(self) -> None:
         assert self._loading is not None
         if not self._loading.done():
             return
         loading, self._loading = self._loading, None
         try:
-            self._ready = loading.result()
+            self._loaded = loading.result()
         except Exception as error:
-            self.turn(False)
-            self._controller.fail(in_words(error))
+            self.set_enabled(False)
+            self._controller.report_error(format_error(error))
             return
-        self._begin(self._ready)
+        self._show_empty_maps(self._loaded)
 
-    def _begin(self, ready: _Ready) -> None:
+    def _show_empty_maps(self, ready: _LoadedLive) -> None:
         """Lay an empty picture over the image, and have a session."""
-        if self._painter is not None:
-            self._painter.close()
-        self._painter = Painter(ready.picture)
-        self._controller.draw(ready.base, ready.picture)
-        self._controller.noted.emit([ready.note] if ready.note else [])
-        self._chosen = self._view = None
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer = LiveRenderer(ready.maps)
+        self._controller.show_overlays(ready.image_layer, ready.maps)
+        self._controller.notes_changed.emit([ready.note] if ready.note else [])
+        self._settings = self._view = None
         self._recent.clear()
-        self._looks = self._served = 0
+        self._patch_count = self._cached_count = 0
 
-    def _rest(self) -> None:
+    def _idle_session(self) -> None:
         if self.session is not None:
-            self.session.rest()
+            self.session.idle_now()
 
-    def _drop(self) -> None:
+    def _close_session(self) -> None:
         session, self.session = self.session, None
         if session is not None:
             session.close(wait=False)
-        if self._painter is not None:
-            self._painter.close()
-        self._painter = self._ready = self._base = None
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer = self._loaded = self._image_layer = None
 
     # Following.
 
-    def _follow_choice(self) -> None:
+    def _sync_settings(self) -> None:
         controller = self._controller
         chosen = (
-            controller.pack,
+            controller.model,
             controller.strategy.id,
             dict(controller.params),
             controller.budget,
-            controller.hint,
+            controller.prior,
         )
-        if chosen == self._chosen:
+        if chosen == self._settings:
             return
-        self._chosen = chosen
-        self._rest()
-        self._shown, self._view = [], None
-        self._answers.clear()
-        controller.failed.emit("")
+        self._settings = chosen
+        self._idle_session()
+        self._cells_in_view, self._view = [], None
+        self._cells_done.clear()
+        controller.error_raised.emit("")
         try:
             params = parse_params(controller.strategy, controller.params)
             budget = Budget.parse(controller.budget) if controller.budget.strip() else None
-            hints = controller.hints()
-        except UserError as error:
+            hints = controller.prior_maps()
+        except HrviewerError as error:
             # Half of a number is no budget: that is said in the panel only, and waited for.
-            self._choice = -1
-            controller.failed.emit(str(error))
+            self._selection = -1
+            controller.error_raised.emit(str(error))
             return
-        self._choose(controller.strategy, params, budget, hints)
+        self._apply_settings(controller.strategy, params, budget, hints)
 
-    def _choose(
-        self, strategy: Strategy, params: Params, budget: Budget | None, hints: Hints
+    def _apply_settings(
+        self, strategy: Strategy, params: Params, budget: Budget | None, priors: Priors
     ) -> None:
-        assert self._ready is not None
-        assert self._painter is not None
-        networks = self._ready.networks
+        assert self._loaded is not None
+        assert self._renderer is not None
+        networks = self._loaded.models
         if self.session is None:
-            self.session = Session(
-                self._ready.pyramid,
+            self.session = LiveSession(
+                self._loaded.pyramid,
                 networks,
                 strategy,
                 params,
                 budget=budget,
-                cache=self._controller.results(),
-                heard=self._hear,
-                failed=self._fail,
-                ahead=True,
+                cache=self._controller.get_cache(),
+                on_update=self._on_update,
+                on_error=self._on_error,
+                prefetch=True,
             )
-        self._choice = self.session.switch(strategy, params, budget, networks, hints)
-        self._painter.turn(self._choice)
-        self._turned = time.perf_counter()
-        self._news.clear()
-        self._busy = True
+        self._selection = self.session.select(strategy, params, budget, networks, priors)
+        self._renderer.select(self._selection)
+        self._switched_at = time.perf_counter()
+        self._updates.clear()
+        self._was_running = True
 
-    def _follow_view(self, ready: _Ready) -> None:
-        if self.session is None or self._choice < 0:
+    def _follow_view(self, ready: _LoadedLive) -> None:
+        if self.session is None or self._selection < 0:
             return
-        viewer, base = self._controller.viewer, ready.base
+        viewer, base = self._controller.viewer, ready.image_layer
         view = visible_rect(viewer, base, ready.pyramid.rect), screen_pixel(viewer, base)
         now = time.perf_counter()
         first = self._view is None
         if view != self._view:
-            self._view, self._moved, self._moving = view, now, True
-        if self._moving and (first or now - self._moved >= REST):
+            self._view, self._moved_at, self._moving = view, now, True
+        if self._moving and (first or now - self._moved_at >= SETTLE_SECONDS):
             self._moving = False
-            self._look(*view)
+            self._request_view(*view)
 
-    def _look(self, view: Rect, pixel: float) -> None:
+    def _request_view(self, view: Rect, pixel: float) -> None:
         assert self.session is not None
-        assert self._painter is not None
-        self._shown = cells(view, pixel, self.session.pyramid.rect)
-        wanted = set(self._shown)
-        self._answers = {rect: cell for rect, cell in self._answers.items() if rect in wanted}
-        for cell in self.session.look_at(view, pixel):
-            self._answers[cell.rect] = cell
-            self._painter.take(self._choice, cell.rect, cell)
-        self._refreshed = 0.0
-        self._busy = True
+        assert self._renderer is not None
+        self._cells_in_view = visible_cells(view, pixel, self.session.pyramid.rect)
+        wanted = set(self._cells_in_view)
+        self._cells_done = {rect: cell for rect, cell in self._cells_done.items() if rect in wanted}
+        for cell in self.session.follow_view(view, pixel):
+            self._cells_done[cell.rect] = cell
+            self._renderer.enqueue(self._selection, cell.rect, cell)
+        self._refreshed_at = 0.0
+        self._was_running = True
 
     # News.
 
-    def _hear(self, choice: int, rect: Rect, update: Cell | Update | None) -> None:
+    def _on_update(self, selection: int, rect: Rect, update: ViewportCell | Update | None) -> None:
         """Keep what the session says; on its thread."""
-        if isinstance(update, Seen | Cell):
-            self._news.append((choice, rect, update))
-        painter = self._painter
+        if isinstance(update, InferenceResult | ViewportCell):
+            self._updates.append((selection, rect, update))
+        painter = self._renderer
         if painter is not None:
-            painter.take(choice, rect, update)
+            painter.enqueue(selection, rect, update)
 
-    def _fail(self, error: Exception) -> None:
-        self._news.append((self._choice, Rect(0, 0, 0, 0), error))
+    def _on_error(self, error: Exception) -> None:
+        self._updates.append((self._selection, Rect(0, 0, 0, 0), error))
 
-    def _listen(self, ready: _Ready) -> None:
+    def _process_updates(self, ready: _LoadedLive) -> None:
         controller, session = self._controller, self.session
         now = time.perf_counter()
-        wanted = set(self._shown)
+        wanted = set(self._cells_in_view)
         fresh = False
-        while self._news:
-            choice, rect, news = self._news.popleft()
-            if choice != self._choice:
+        while self._updates:
+            choice, rect, news = self._updates.popleft()
+            if choice != self._selection:
                 continue
-            if isinstance(news, Seen):
-                self._count(news, now)
-            elif isinstance(news, Cell):
+            if isinstance(news, InferenceResult):
+                self._count_patch(news, now)
+            elif isinstance(news, ViewportCell):
                 fresh = True
                 if rect in wanted:
-                    self._answers[rect] = news
+                    self._cells_done[rect] = news
             elif isinstance(news, Exception):
-                controller.failed.emit(in_words(news))
+                controller.error_raised.emit(format_error(news))
         if self._moving or session is None or controller.overlays is None:
             return
-        if self.turning and not (self._painter is None or self._painter.done):
+        if self.switching and not (self._renderer is None or self._renderer.is_done):
             return
-        waiting = session.waiting
+        waiting = session.pending
         busy = bool(waiting) or fresh
-        if now - self._refreshed >= BETWEEN:
+        if now - self._refreshed_at >= REFRESH_SECONDS:
             changed = any(
                 drawn.changed and controller.overlays.layers[name].visible
-                for name, drawn in controller.overlays.picture.maps.items()
+                for name, drawn in controller.overlays.maps.rasters.items()
             )
             if changed:
-                self._refreshed = now
+                self._refreshed_at = now
             controller.overlays.refresh(hidden=not busy)
             if self._view is not None and not self._view[0].empty:
-                controller.overlays.follow(*self._view)
-        if now - self._said >= 0.25 and (busy or self._busy):
-            self._said, self._busy = now, busy
-            self._say(ready, waiting, now)
+                controller.overlays.follow_view(*self._view)
+        if now - self._reported_at >= 0.25 and (busy or self._was_running):
+            self._reported_at, self._was_running = now, busy
+            self._report(ready, waiting, now)
 
-    def _count(self, seen: Seen, now: float) -> None:
-        self._looks += 1
-        if seen.status == "cached":
-            self._served += 1
-        elif seen.status == "done":
-            pixels = seen.patch.core.area / max(seen.patch.scale, 1e-9) ** 2
-            self._recent.append((now, pixels, seen.charge.flops))
+    def _count_patch(self, result: InferenceResult, now: float) -> None:
+        self._patch_count += 1
+        if result.status == "cached":
+            self._cached_count += 1
+        elif result.status == "done":
+            pixels = result.patch.core.area / max(result.patch.scale, 1e-9) ** 2
+            self._recent.append((now, pixels, result.cost.flops))
 
-    def _say(self, ready: _Ready, waiting: int, now: float) -> None:
+    def _report(self, ready: _LoadedLive, waiting: int, now: float) -> None:
         """Tell the answer in view, what it covers, and how fast it goes."""
         controller = self._controller
-        done = [self._answers[rect] for rect in self._shown if rect in self._answers]
-        total = len(self._shown)
+        done = [self._cells_done[rect] for rect in self._cells_in_view if rect in self._cells_done]
+        total = len(self._cells_in_view)
         card = ready.card
-        estimate, interval = together(done, kind_of(card) == "mass" or card.task == "segmentation")
+        estimate, interval = combine_cells(
+            done, map_kind(card) == "mass" or card.task == "segmentation"
+        )
         covered = Rect(0, 0, 1, max(1, sum(cell.rect.area for cell in done)))
-        found = describe(card, estimate, interval, covered, ready.pyramid.pixel_size)
+        found = estimate_to_dict(card, estimate, interval, covered, ready.pyramid.pixel_size)
         covers = "in view"
         if len(done) < total:
             covers += f" so far ({len(done)} of {total} cell{'s'[: total != 1]})"
-        answer = "…" if found is None else sentence(found)
-        controller.answered.emit(f"{answer}  ·  {covers}", "")
-        flops = sum(look.charge.flops for cell in done for _, looks in cell.seen for look in looks)
-        n = sum(len(looks) for cell in done for _, looks in cell.seen)
-        controller.answered.emit("", f"{si(flops, 'FLOP')} · {n:,} looks in view")
+        answer = "…" if found is None else format_estimate(found)
+        controller.estimate_changed.emit(f"{answer}  ·  {covers}", "")
+        flops = sum(look.cost.flops for cell in done for _, looks in cell.results for look in looks)
+        n = sum(len(looks) for cell in done for _, looks in cell.results)
+        controller.estimate_changed.emit("", f"{format_si(flops, 'FLOP')} · {n:,} looks in view")
         part = len(done) / total if total else 0.0
-        controller.progressed.emit(Status(part, ""))
+        controller.progress_changed.emit(Status(part, ""))
         speed, rest = self._rates(ready, waiting, now)
-        controller.live_told.emit(f"{speed} · {rest}")
-        self._hud(speed)
+        controller.live_status_changed.emit(f"{speed} · {rest}")
+        self._show_hud(speed)
 
-    def _rates(self, ready: _Ready, waiting: int, now: float) -> tuple[str, str]:
+    def _rates(self, ready: _LoadedLive, waiting: int, now: float) -> tuple[str, str]:
         """Return how fast it goes and what is left to do; and the rest."""
-        while self._recent and self._recent[0][0] < now - RECENT:
+        while self._recent and self._recent[0][0] < now - RATE_SECONDS:
             self._recent.popleft()
         backend = ready.main.backend.split()[0]
         if ready.main.precision != "float32":
             backend += f" in {ready.main.precision}"
-        served = f"{self._served:,} of {self._looks:,} looks from the cache"
+        served = f"{self._cached_count:,} of {self._patch_count:,} looks from the cache"
         rest = f"{backend} on {ready.main.device} · {served}"
         if not waiting:
             return "up to date", rest
@@ -441,24 +449,22 @@ class Live:
             seconds = max(now - self._recent[0][0], 0.5)
             pixels, flops = (sum(row[i] for row in self._recent) / seconds for i in (1, 2))
             tiles = len(self._recent) / seconds
-            words = (
-                f"{tiles:.3g} tiles/s · {pixels / 1e6:.3g} MP/s · {si(flops, 'FLOP')}/s · {words}"
-            )
+            words = f"{tiles:.3g} tiles/s · {pixels / 1e6:.3g} MP/s · {format_si(flops, 'FLOP')}/s · {words}"
         return words, rest
 
-    def _hud(self, words: str) -> None:
+    def _show_hud(self, words: str) -> None:
         canvas = self._controller.viewer.canvas
         text = canvas.overlays.text
         if words:
-            text.text = wrapped(words, int(canvas.size[1] / (LETTER * text.font_size)))
+            text.text = wrap_text(words, int(canvas.size[1] / (CHARACTER_WIDTH * text.font_size)))
             text.position = "top_left"
         text.visible = bool(words)
 
 
-def wrapped(words: str, width: int) -> str:
+def wrap_text(text: str, width: int) -> str:
     """Break a line between its parts, where it would be longer than `width` letters."""
     lines: list[str] = []
-    for part in words.split(" · "):
+    for part in text.split(" · "):
         if lines and len(lines[-1]) + len(part) + 3 <= width:
             lines[-1] += f" · {part}"
         else:
@@ -466,34 +472,34 @@ def wrapped(words: str, width: int) -> str:
     return "\n".join(lines)
 
 
-def alike(one: Card, other: Card) -> bool:
+def same_output(one: ModelCard, other: ModelCard) -> bool:
     """Whether the answers of two networks mean the same, and so go on the same maps."""
     return (one.task, one.classes) == (other.task, other.classes)
 
 
-def empty(pyramid: Pyramid, main: Network, card: Card) -> Picture:
+def empty_result_maps(pyramid: Pyramid, main: Network, card: ModelCard) -> ResultMaps:
     """Return a picture of nothing yet, for answers that mean what a card says."""
     native, _ = native_scale(main.card, pyramid)
-    names = card.output.classes or [f"{i}" for i in range(card.answers)]
-    return Picture(pyramid.rect, main.stride * native, kind_of(card), names, pyramid.pixel_size)
+    names = card.output.classes or [f"{i}" for i in range(card.prediction_channels)]
+    return ResultMaps(pyramid.rect, main.stride * native, map_kind(card), names, pyramid.pixel_size)
 
 
-def together(
-    found: list[Cell], additive: bool
+def combine_cells(
+    found: list[ViewportCell], additive: bool
 ) -> tuple[NDArray[np.float64] | None, tuple[float, float] | None]:
     """Return the answer of cells together, and its 95 % interval where all of them have one.
 
     Counts and areas add up, all else is a mean by area; errors of cells are taken as independent.
     """
-    known = [cell for cell in found if cell.answer.estimate is not None]
+    known = [cell for cell in found if cell.estimate.values is not None]
     if not known:
         return None, None
-    values = np.array([np.asarray(cell.answer.estimate, float) for cell in known])
+    values = np.array([np.asarray(cell.estimate.values, float) for cell in known])
     if additive:
         total: NDArray[np.float64] = values.sum(axis=0)
     else:
         total = np.average(values, axis=0, weights=[cell.rect.area for cell in known])
-    intervals = [cell.answer.interval for cell in known]
+    intervals = [cell.estimate.interval for cell in known]
     if not additive or any(interval is None for interval in intervals):
         return total, None
     halves = [(high - low) / 2 for low, high in filter(None, intervals)]

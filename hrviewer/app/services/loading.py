@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from hrviewer.app.services.run_worker import Status
 from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer.image.image_layer import image_layer
+from hrviewer.viewer.image.image_layer import image_layer_data
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Opener", "Opening"]
+__all__ = ["ImageLoad", "ImageLoader"]
 
 
-class Opening:
+class ImageLoad:
     """An image on its way into the window.
 
     Parameters
@@ -37,7 +37,7 @@ class Opening:
     ----------
     fraction : float
         How much of the coarse levels is built.
-    layer : Future
+    layer_data : Future
         Gives napari's layer tuple; raises UserError if the image cannot be opened.
     """
 
@@ -45,32 +45,32 @@ class Opening:
         self.path = str(path)
         self.fraction = 0.0
         self._cancelled = threading.Event()
-        self.layer: Future[tuple[Any, dict[str, Any], str]] = pool.submit(self._open)
+        self.layer_data: Future[tuple[Any, dict[str, Any], str]] = pool.submit(self._open)
 
     def cancel(self) -> None:
         """Give up; levels that are half built are thrown away."""
         self._cancelled.set()
-        self.layer.cancel()
+        self.layer_data.cancel()
 
     def _open(self) -> tuple[Any, dict[str, Any], str]:
         pyramid = open_pyramid(self.path)
         try:
             if pyramid.missing_levels():
-                pyramid.build_overviews(self._tell, self._cancelled.is_set)
-            return image_layer(pyramid, read=True)
+                pyramid.build_overviews(self._set_fraction, self._cancelled.is_set)
+            return image_layer_data(pyramid, load_coarsest=True)
         except BaseException:
             pyramid.close()
             raise
 
-    def _tell(self, fraction: float) -> None:
+    def _set_fraction(self, fraction: float) -> None:
         self.fraction = fraction
 
 
-SETTLED = 3
+SETTLE_TICKS = 3
 """Ticks after which a window has its size."""
 
 
-class Opener:
+class ImageLoader:
     """Opens images, one at a time: a newer one is wanted instead of an older.
 
     Parameters
@@ -81,51 +81,51 @@ class Opener:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._opening: Opening | None = None
-        self._fit, self._view = 0, view_of(controller.viewer)
+        self._loading: ImageLoad | None = None
+        self._ticks_to_fit, self._camera = 0, camera_state(controller.viewer)
 
     @property
-    def busy(self) -> bool:
+    def is_running(self) -> bool:
         """Whether an image is being opened."""
-        return self._opening is not None
+        return self._loading is not None
 
     def open(self, path: str | Path) -> None:
         """Begin to open an image."""
         self.cancel()
-        self._opening = Opening(path, self._controller.reader)
+        self._loading = ImageLoad(path, self._controller.read_executor)
 
     def cancel(self) -> None:
         """Give up what is being opened."""
-        if self._opening is not None:
-            self._opening.cancel()
+        if self._loading is not None:
+            self._loading.cancel()
 
     def fit(self) -> None:
         """Show all of the image when what stands beside it has its room, unless it was moved."""
-        self._fit, self._view = SETTLED, view_of(self._controller.viewer)
+        self._ticks_to_fit, self._camera = SETTLE_TICKS, camera_state(self._controller.viewer)
 
     def tick(self) -> None:
         """Say how far it is, or show it."""
-        controller, opening = self._controller, self._opening
-        if self._fit:
-            self._fit -= 1
-            still = view_of(controller.viewer) == self._view
-            if not self._fit and still and controller.base is not None:
-                controller.viewer.reset_view(layers=[controller.base])
+        controller, opening = self._controller, self._loading
+        if self._ticks_to_fit:
+            self._ticks_to_fit -= 1
+            still = camera_state(controller.viewer) == self._camera
+            if not self._ticks_to_fit and still and controller.image_layer is not None:
+                controller.viewer.reset_view(layers=[controller.image_layer])
         if opening is None:
             return
-        if not opening.layer.done():
+        if not opening.layer_data.done():
             name = Path(opening.path).name
-            controller.progressed.emit(Status(opening.fraction, f"opening {name}"))
+            controller.progress_changed.emit(Status(opening.fraction, f"opening {name}"))
             return
-        self._opening = None
-        controller.progressed.emit(Status(0.0, ""))
-        if not opening.layer.cancelled():
-            with controller.telling():
-                controller.show(*opening.layer.result())
-                controller.viewer.reset_view(layers=[controller.base])
+        self._loading = None
+        controller.progress_changed.emit(Status(0.0, ""))
+        if not opening.layer_data.cancelled():
+            with controller.reporting_errors():
+                controller.add_image_layer(*opening.layer_data.result())
+                controller.viewer.reset_view(layers=[controller.image_layer])
                 self.fit()
 
 
-def view_of(viewer: ViewerModel) -> tuple[float, ...]:
+def camera_state(viewer: ViewerModel) -> tuple[float, ...]:
     """Return where the camera stands, and how near."""
     return (*viewer.scene.camera.center, viewer.scene.camera.zoom)

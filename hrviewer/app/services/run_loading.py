@@ -14,45 +14,50 @@ from typing import TYPE_CHECKING
 
 from napari.layers import Image, Layer
 
-from hrviewer.app.maps.result_maps import Picture
-from hrviewer.errors import UserError
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs import Run
-from hrviewer.viewer.image.image_layer import KEY, image_layer, is_base, shape_of
+from hrviewer.viewer.image.image_layer import (
+    METADATA_KEY,
+    image_layer_data,
+    is_image_layer,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Reopened", "Reopener", "reopen"]
+__all__ = ["LoadedRun", "RunLoader", "load_run"]
 
 
 @dataclass(frozen=True, eq=False)
-class Reopened:
+class LoadedRun:
     """What is needed to show a run again.
 
     Parameters
     ----------
     run : Run
         Its folder.
-    picture : Picture
+    maps : Picture
         Its maps.
     pyramid : Pyramid, optional
         What now lies where its image was; None if a layer shows the image, or it is gone.
     """
 
     run: Run
-    picture: Picture
+    maps: ResultMaps
     pyramid: Pyramid | None
 
 
-def reopen(path: Path, shown: Collection[str | None]) -> Reopened:
+def load_run(path: Path, open_fingerprints: Collection[str | None]) -> LoadedRun:
     """Read a run.
 
     Parameters
     ----------
     path : Path
         Its folder.
-    shown : collection of str
+    open_fingerprints : collection of str
         Fingerprints of the images that layers show.
 
     Raises
@@ -63,13 +68,13 @@ def reopen(path: Path, shown: Collection[str | None]) -> Reopened:
     run = Run(path)
     wanted = run.header["image"]
     pyramid = None
-    if wanted["fingerprint"] not in shown:
-        with suppress(UserError):
+    if wanted["fingerprint"] not in open_fingerprints:
+        with suppress(HrviewerError):
             pyramid = open_pyramid(wanted["path"])
-    return Reopened(run, Picture.of(run), pyramid)
+    return LoadedRun(run, ResultMaps.from_run(run), pyramid)
 
 
-class Reopener:
+class RunLoader:
     """Shows runs again, on their images.
 
     Parameters
@@ -80,48 +85,50 @@ class Reopener:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._reading: Future[Reopened] | None = None
+        self._loading: Future[LoadedRun] | None = None
 
     @property
-    def busy(self) -> bool:
+    def is_running(self) -> bool:
         """Whether a run is being read."""
-        return self._reading is not None
+        return self._loading is not None
 
     def open(self, path: Path) -> None:
         """Begin to read a run."""
         controller = self._controller
-        with controller.telling():
-            if controller.running.at_work:
-                raise UserError("a run is at work: stop it before opening another")
-            controller.live.turn(False)
-            shown = {fingerprint(layer) for layer in controller.viewer.layers if is_base(layer)}
-            self._reading = controller.reader.submit(reopen, path, shown)
+        with controller.reporting_errors():
+            if controller.run_service.is_running:
+                raise HrviewerError("a run is at work: stop it before opening another")
+            controller.live.set_enabled(False)
+            shown = {
+                fingerprint(layer) for layer in controller.viewer.layers if is_image_layer(layer)
+            }
+            self._loading = controller.read_executor.submit(load_run, path, shown)
 
     def cancel(self) -> None:
         """Want it no longer."""
-        self._reading = None
+        self._loading = None
 
     def tick(self) -> None:
         """Show what was read."""
-        if self._reading is None or not self._reading.done():
+        if self._loading is None or not self._loading.done():
             return
-        reading, self._reading = self._reading, None
+        reading, self._loading = self._loading, None
         controller = self._controller
-        with controller.telling():
+        with controller.reporting_errors():
             found = reading.result()
             run, notes = found.run, [*found.run.header["notes"]]
-            base = self._image_of(found, notes)
+            base = self._find_image_layer(found, notes)
             controller.run = run
-            controller.draw(base, found.picture)
-            controller.running.report(run, notes)
-            controller.drawing.show(run)
+            controller.show_overlays(base, found.maps)
+            controller.run_service.report_run(run, notes)
+            controller.annotation_service.load(run)
 
-    def _image_of(self, found: Reopened, notes: list[str]) -> Image:
+    def _find_image_layer(self, found: LoadedRun, notes: list[str]) -> Image:
         """Return a layer of the image that a run looked at."""
-        run, pyramid, base = found.run, found.pyramid, self._controller.base
+        run, pyramid, base = found.run, found.pyramid, self._controller.image_layer
         wanted = run.header["image"]
         for layer in [base, *self._controller.viewer.layers]:
-            if is_base(layer) and fingerprint(layer) == wanted["fingerprint"]:
+            if is_image_layer(layer) and fingerprint(layer) == wanted["fingerprint"]:
                 return layer
         if pyramid is not None:
             if pyramid.fingerprint != wanted["fingerprint"]:
@@ -129,15 +136,17 @@ class Reopener:
                     f"{pyramid.name} has changed since this run: the overlays may not fit it"
                 )
             if pyramid.shape == run.image_shape:
-                return self._controller.show(*image_layer(pyramid, read=False))
+                return self._controller.add_image_layer(
+                    *image_layer_data(pyramid, load_coarsest=False)
+                )
         path = wanted["path"]
         if base is not None and shape_of(base) == run.image_shape:
             notes.append(f"shown on {base.name}: the run looked at {path}, which is not the same")
             return base
-        raise UserError(f"open the image of this run first: {path} is not there any more")
+        raise HrviewerError(f"open the image of this run first: {path} is not there any more")
 
 
 def fingerprint(layer: Layer) -> str | None:
     """Return that of the image that a layer shows; None if it was not opened by us."""
-    kept: Pyramid | None = layer.metadata.get(KEY, {}).get("pyramid")
+    kept: Pyramid | None = layer.metadata.get(METADATA_KEY, {}).get("pyramid")
     return None if kept is None else kept.fingerprint

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.strategies import get_strategy, strategy_ids
 
 if TYPE_CHECKING:
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Series"]
+__all__ = ["RunQueue"]
 
 
-class Series:
+class RunQueue:
     """Runs strategies in turn: the chosen one as it is chosen, the others as they are by default.
 
     Model, region and budget are those that are chosen when each begins. What fails is told, and
@@ -30,59 +30,62 @@ class Series:
 
     Attributes
     ----------
-    words : str
+    message : str
         Which one is at work; nothing where none is.
     """
 
-    told = Signal(str)
+    message_changed = Signal(str)
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._left: deque[str] = deque()
+        self._pending: deque[str] = deque()
         self._total = 0
-        self.words = ""
+        self.message = ""
 
     @property
-    def at_work(self) -> bool:
+    def is_running(self) -> bool:
         """Whether there is one to come, or at work."""
         return self._total > 0
 
-    def start(self, but: Collection[str] = ()) -> None:
-        """Begin with what the model's pack has networks for; strategies in `but` are left out."""
+    def start(self, exclude: Collection[str] = ()) -> None:
+        """Begin with what the model's pack has networks for; strategies in `exclude` are left out."""
         controller = self._controller
-        with controller.telling():
-            controller.need_base()
-            if controller.pack is None:
-                raise UserError("choose a model first")
-            networks = controller.networks_of(controller.pack)
-            self._left = deque(
+        with controller.reporting_errors():
+            controller.require_image_layer()
+            if controller.model is None:
+                raise HrviewerError("choose a model first")
+            networks = controller.loaded_models_for(controller.model)
+            self._pending = deque(
                 name
                 for name in strategy_ids()
-                if name not in but and all(role in networks for role in get_strategy(name).roles)
+                if name not in exclude
+                and all(role in networks for role in get_strategy(name).roles)
             )
-            if not self._left:
-                raise UserError("every strategy that this model has networks for has a run here")
-            self._total = len(self._left)
+            if not self._pending:
+                raise HrviewerError(
+                    "every strategy that this model has networks for has a run here"
+                )
+            self._total = len(self._pending)
             self.tick()
 
-    def end(self) -> None:
+    def clear(self) -> None:
         """Begin no other one."""
-        self._left.clear()
+        self._pending.clear()
 
     def tick(self) -> None:
         """Begin the next one when the last is over."""
         controller = self._controller
-        if not self.at_work or controller.state != "idle":
+        if not self.is_running or controller.state != "idle":
             return
-        if not self._left:
+        if not self._pending:
             self._total = 0
-            self._tell("")
+            self._set_message("")
             return
-        name = self._left.popleft()
-        self._tell(f"{self._total - len(self._left)} of {self._total}: {name}")
+        name = self._pending.popleft()
+        self._set_message(f"{self._total - len(self._pending)} of {self._total}: {name}")
         chosen = controller.strategy.id
-        controller.running.start(None, None if name == chosen else get_strategy(name))
+        controller.run_service.start(None, None if name == chosen else get_strategy(name))
 
-    def _tell(self, words: str) -> None:
-        self.words = words
-        self.told.emit(words)
+    def _set_message(self, words: str) -> None:
+        self.message = words
+        self.message_changed.emit(words)

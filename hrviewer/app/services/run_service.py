@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Literal
 
 from napari.layers import Image
 
-from hrviewer.app.services.run_worker import Began, Ended, Failed, Status, Work
-from hrviewer.engine import Budget, Networks
-from hrviewer.errors import UserError
-from hrviewer.runs import Job, Run, describe, parse_params, sentence
+from hrviewer.app.services.run_worker import RunFailed, RunFinished, RunStarted, RunWorker, Status
+from hrviewer.engine import Budget, LoadedModels
+from hrviewer.errors import HrviewerError
+from hrviewer.runs import Run, RunSpec, estimate_to_dict, format_estimate, parse_params
 from hrviewer.strategies import Strategy, get_strategy
-from hrviewer.units import duration, si
+from hrviewer.units import format_duration, format_si
 from hrviewer.viewer.image.image_layer import plane_of, pyramid_of
 
 if TYPE_CHECKING:
     from hrviewer.viewer.controller import Controller
 
-__all__ = ["Running", "State"]
+__all__ = ["RunService", "RunState"]
 
-State = Literal["idle", "starting", "running", "paused", "stopping"]
+RunState = Literal["idle", "starting", "running", "paused", "stopping"]
 
 
-class Running:
+class RunService:
     """Carries out what is chosen.
 
     Parameters
@@ -45,79 +45,81 @@ class Running:
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self.state: State = "idle"
-        self._work: Work | None = None
-        self._began: Began | None = None
+        self.state: RunState = "idle"
+        self._worker: RunWorker | None = None
+        self._started: RunStarted | None = None
 
     @property
-    def at_work(self) -> bool:
+    def is_running(self) -> bool:
         """Whether there is a run that has not ended."""
-        return self._work is not None
+        return self._worker is not None
 
-    def start(self, out: Path | None, other: Strategy | None = None) -> None:
+    def start(self, out: Path | None, override: Strategy | None = None) -> None:
         """Run what is chosen, or another strategy as it is by default, all else as chosen."""
-        if self._work is not None:
+        if self._worker is not None:
             return
         controller = self._controller
-        with controller.telling():
-            base = controller.need_base()
-            pack = controller.pack
+        with controller.reporting_errors():
+            base = controller.require_image_layer()
+            pack = controller.model
             if pack is None:
-                raise UserError("choose a model first")
-            strategy = other or controller.strategy
-            params = parse_params(strategy, {} if other else controller.params)
+                raise HrviewerError("choose a model first")
+            strategy = override or controller.strategy
+            params = parse_params(strategy, {} if override else controller.params)
             budget = Budget.parse(controller.budget) if controller.budget.strip() else None
-            region, hints = controller.rect(), {} if other else controller.hints()
-            plane, networks = plane_of(controller.viewer, base), controller.networks_of(pack)
+            region, hints = controller.selected_rect(), {} if override else controller.prior_maps()
+            plane, networks = plane_of(controller.viewer, base), controller.loaded_models_for(pack)
 
-            def prepare() -> tuple[Job, Networks]:
+            def prepare() -> tuple[RunSpec, LoadedModels]:
                 pyramid = pyramid_of(base, plane)
-                job = Job(pyramid, pack, strategy, params, region, budget, hints=hints)
+                job = RunSpec(pyramid, pack, strategy, params, region, budget, priors=hints)
                 return job, networks
 
-            self._launch(prepare, out or self._path(base, strategy))
+            self._launch(prepare, out or self._new_run_path(base, strategy))
 
-    def go_on(self, run: Run) -> None:
+    def resume_run(self, run: Run) -> None:
         """Go on with a run as it was begun, whatever is chosen now."""
         controller = self._controller
-        with controller.telling():
-            base, pack, header = controller.need_base(), controller.pack, run.header
+        with controller.reporting_errors():
+            base, pack, header = controller.require_image_layer(), controller.model, run.header
             if pack is None:
-                raise UserError(f"choose the model that the run was begun with: {header['model']}")
+                raise HrviewerError(
+                    f"choose the model that the run was begun with: {header['model']}"
+                )
             strategy = get_strategy(header["strategy"])
             params = parse_params(strategy, header["params"])
             budget = Budget.parse(header["budget"]) if header["budget"] else None
-            networks, plane = controller.networks_of(pack), plane_of(controller.viewer, base)
-            hints = controller.hints() if header.get("hints") else {}
+            networks, plane = controller.loaded_models_for(pack), plane_of(controller.viewer, base)
+            hints = controller.prior_maps() if header.get("hints") else {}
 
-            def prepare() -> tuple[Job, Networks]:
+            def prepare() -> tuple[RunSpec, LoadedModels]:
                 pyramid, seed = pyramid_of(base, plane), header["seed"]
-                job = Job(pyramid, pack, strategy, params, run.region, budget, seed, hints)
+                job = RunSpec(pyramid, pack, strategy, params, run.region, budget, seed, hints)
                 return job, networks
 
             self._launch(prepare, run.path, resume=True)
 
     def pause(self) -> None:
         """Hold after the batch in flight."""
-        if self._work is not None and self.state == "running":
-            self._work.pause()
-            self._set("paused")
+        if self._worker is not None and self.state == "running":
+            self._worker.pause()
+            self._set_state("paused")
 
     def resume(self) -> None:
         """Go on after a pause."""
-        if self._work is not None and self.state == "paused":
-            self._work.resume()
-            self._set("running")
+        if self._worker is not None and self.state == "paused":
+            self._worker.resume()
+            self._set_state("running")
 
     def stop(self) -> None:
         """End within one batch; what was seen stays."""
-        if self._work is not None:
-            self._work.stop()
-            self._set("stopping")
+        if self._worker is not None:
+            self._worker.stop()
+            self._set_state("stopping")
 
     def close(self) -> threading.Thread | None:
         """Tell nothing any more; return the thread that ends within one batch, if there is one."""
-        work, self._work, self._began = self._work, None, None
+        work, self._worker, self._started = self._worker, None, None
         if work is None:
             return None
         work.stop()
@@ -125,105 +127,115 @@ class Running:
 
     def tick(self) -> None:
         """Take in what happened on the run's thread."""
-        work = self._work
+        work = self._worker
         if work is None:
             return
         over = not work.thread.is_alive()
         while work.events:
-            self._take(work.events.popleft())
-        if self._began is not None:
-            self._tell(work, self._began)
+            self._handle_event(work.events.popleft())
+        if self._started is not None:
+            self._report_progress(work, self._started)
         if over and not work.events:
-            self._work = self._began = None
-            self._set("idle")
+            self._worker = self._started = None
+            self._set_state("idle")
 
-    def report(self, run: Run, notes: list[str]) -> None:
+    def report_run(self, run: Run, notes: list[str]) -> None:
         """Say what a run came to."""
         controller, cost = self._controller, run.cost
         status = Status(1.0, "done") if run.complete else Status(0.0, "")
-        controller.progressed.emit(status)
-        spent = cost_words(cost["flops"], cost["wall_s"], cost["pixels_read"])
-        controller.answered.emit(sentence(run.estimate), spent)
-        controller.noted.emit(notes)
+        controller.progress_changed.emit(status)
+        spent = format_cost(cost["flops"], cost["wall_s"], cost["pixels_read"])
+        controller.estimate_changed.emit(format_estimate(run.estimate), spent)
+        controller.notes_changed.emit(notes)
         controller.overlays_changed.emit()
         if self.state == "idle":  # a reopened run may be one that can go on
             controller.state_changed.emit("idle")
 
     def _launch(
-        self, prepare: Callable[[], tuple[Job, Networks]], out: Path | None, *, resume: bool = False
+        self,
+        prepare: Callable[[], tuple[RunSpec, LoadedModels]],
+        out: Path | None,
+        *,
+        resume: bool = False,
     ) -> None:
         controller = self._controller
-        cache = controller.results()
-        controller.live.turn(False)
-        controller.reopener.cancel()
-        controller.noted.emit([])
-        controller.progressed.emit(Status(0.0, "loading the network"))
-        self._work = Work(prepare, out=out, resume=resume, cache=cache)
-        self._set("starting")
+        cache = controller.get_cache()
+        controller.live.set_enabled(False)
+        controller.run_loader.cancel()
+        controller.notes_changed.emit([])
+        controller.progress_changed.emit(Status(0.0, "loading the network"))
+        self._worker = RunWorker(prepare, out=out, resume=resume, cache=cache)
+        self._set_state("starting")
 
-    def _take(self, event: Began | Ended | Failed) -> None:
+    def _handle_event(self, event: RunStarted | RunFinished | RunFailed) -> None:
         controller = self._controller
-        if isinstance(event, Began):
-            self._began = event
-            controller.drawing.put_away()
+        if isinstance(event, RunStarted):
+            self._started = event
+            controller.annotation_service.save_and_close()
             controller.run = None
-            if controller.base is not None:
-                controller.draw(controller.base, event.picture)
+            if controller.image_layer is not None:
+                controller.show_overlays(controller.image_layer, event.maps)
             if self.state == "starting":
-                self._set("running")
-        elif isinstance(event, Ended):
+                self._set_state("running")
+        elif isinstance(event, RunFinished):
             controller.run = event.run
-            if self._began is not None:
-                self._began.picture.course.over = True
+            if self._started is not None:
+                self._started.maps.completion.is_final = True
             if event.run is not None:
                 notes = [*event.run.header["notes"]]
                 if not event.run.complete:
                     notes.append("stopped: what was seen is kept, and Resume goes on")
-                self.report(event.run, notes)
-                controller.drawing.show(event.run)
+                self.report_run(event.run, notes)
+                controller.annotation_service.load(event.run)
         else:
-            controller.fail(event.message)
+            controller.report_error(event.message)
 
-    def _tell(self, work: Work, began: Began) -> None:
+    def _report_progress(self, work: RunWorker, started: RunStarted) -> None:
         """Say how far a run has come, and what it has found so far."""
-        record = began.picture.record
-        flops, seconds = work.progress.flops, work.seconds
-        budget = began.job.budget
-        fraction = flops / began.flops
+        record = started.maps.record
+        flops, seconds = work.progress.flops, work.elapsed_seconds
+        budget = started.job.budget
+        fraction = flops / started.expected_flops
         if budget is not None and budget.unit == "seconds":
             fraction = max(fraction, seconds / budget.amount)
         fraction = min(fraction, 0.99)
-        left = f"{duration(seconds * (1 - fraction) / fraction)} left" if fraction > 0.02 else "…"
+        left = (
+            f"{format_duration(seconds * (1 - fraction) / fraction)} left"
+            if fraction > 0.02
+            else "…"
+        )
         if self.state == "paused":
             left = "paused"
         if not work.thread.is_alive():
             return
         controller = self._controller
-        controller.progressed.emit(Status(fraction, f"{work.progress.done:,} looks · {left}"))
+        controller.progress_changed.emit(Status(fraction, f"{work.progress.done:,} looks · {left}"))
         if record.estimate is not None:
-            region, pixel_size = began.picture.region, began.job.pyramid.pixel_size
-            found = describe(began.card, record.estimate, record.interval, region, pixel_size)
-            controller.answered.emit(sentence(found) + " so far", "")
-        total = record.ledger.total
-        controller.answered.emit("", cost_words(total.flops, seconds, total.pixels))
+            region, pixel_size = started.maps.region, started.job.pyramid.pixel_size
+            found = estimate_to_dict(
+                started.card, record.estimate, record.interval, region, pixel_size
+            )
+            controller.estimate_changed.emit(format_estimate(found) + " so far", "")
+        total = record.cost_map.total
+        controller.estimate_changed.emit("", format_cost(total.flops, seconds, total.pixels))
 
-    def _path(self, base: Image, strategy: Strategy) -> Path | None:
+    def _new_run_path(self, image_layer: Image, strategy: Strategy) -> Path | None:
         """Return a folder that does not exist yet; None leaves it to the run."""
-        folder = self._controller.folder
+        folder = self._controller.run_folder
         if folder is None:
             return None
         folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{Path(base.name).stem}-{strategy.id}"
+        stem = f"{Path(image_layer.name).stem}-{strategy.id}"
         names = (f"{stem}-{n}.run.zarr" for n in count(2))
         paths = (folder / name for name in chain([f"{stem}.run.zarr"], names))
         return next(path for path in paths if not path.exists())
 
-    def _set(self, state: State) -> None:
+    def _set_state(self, state: RunState) -> None:
         if state != self.state:
             self.state = state
             self._controller.state_changed.emit(state)
 
 
-def cost_words(flops: float, seconds: float, pixels: float) -> str:
+def format_cost(flops: float, seconds: float, pixels: float) -> str:
     """Return a cost in a line."""
-    return f"{si(flops, 'FLOP')} · {duration(seconds)} · {pixels / 1e6:,.1f} MP read"
+    return f"{format_si(flops, 'FLOP')} · {format_duration(seconds)} · {pixels / 1e6:,.1f} MP read"

@@ -16,24 +16,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrviewer.app.maps.result_maps import Picture
+from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.engine import (
-    Control,
-    Networks,
+    LoadedModels,
     Progress,
     ResultCache,
+    RunControl,
     Update,
-    kind_of,
+    answering_network,
+    map_kind,
+    model_info,
     native_scale,
-    role_of,
-    speaker,
 )
-from hrviewer.errors import UserError
-from hrviewer.models import Card
-from hrviewer.runs import Job, Run
-from hrviewer.strategies import Role
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelCard
+from hrviewer.runs import Run, RunSpec
+from hrviewer.strategies import ModelInfo
 
-__all__ = ["Began", "Ended", "Event", "Failed", "Status", "Work"]
+__all__ = ["RunEvent", "RunFailed", "RunFinished", "RunStarted", "RunWorker", "Status"]
 
 log = logging.getLogger(__name__)
 
@@ -43,49 +43,49 @@ class Status:
     """How far a run has come: a part of 0 to 1, and words."""
 
     fraction: float
-    words: str
+    message: str
 
 
 @dataclass(frozen=True)
-class Began:
+class RunStarted:
     """Networks are loaded; there is something to draw.
 
     Parameters
     ----------
     job : Job
         What is carried out.
-    picture : Picture
+    maps : Picture
         What it draws into.
     card : Card
         Of the network that answers.
-    flops : float
+    expected_flops : float
         What is expected to be spent.
     """
 
-    job: Job
-    picture: Picture
-    card: Card
-    flops: float
+    job: RunSpec
+    maps: ResultMaps
+    card: ModelCard
+    expected_flops: float
 
 
 @dataclass(frozen=True)
-class Ended:
+class RunFinished:
     """The run came to its end, or was stopped; None if it had not begun."""
 
     run: Run | None
 
 
 @dataclass(frozen=True)
-class Failed:
+class RunFailed:
     """It cannot be done; one line for the person."""
 
     message: str
 
 
-Event = Began | Ended | Failed
+RunEvent = RunStarted | RunFinished | RunFailed
 
 
-class Work:
+class RunWorker:
     """A run on its thread.
 
     Parameters
@@ -102,33 +102,33 @@ class Work:
 
     def __init__(
         self,
-        prepare: Callable[[], tuple[Job, Networks]],
+        prepare: Callable[[], tuple[RunSpec, LoadedModels]],
         *,
         out: Path | None = None,
         resume: bool = False,
         cache: ResultCache | None = None,
     ) -> None:
         self._prepare, self._out, self._resume, self._cache = prepare, out, resume, cache
-        self.control = Control()
-        self.events: deque[Event] = deque()
+        self.control = RunControl()
+        self.events: deque[RunEvent] = deque()
         self.progress = Progress(0, 0, 0.0)
-        self._picture: Picture | None = None
-        self._began = 0.0
-        self._held = 0.0
-        self._held_since: float | None = None
-        self.thread = threading.Thread(target=self._serve, name="hrviewer-run", daemon=True)
+        self._maps: ResultMaps | None = None
+        self._started_at = 0.0
+        self._paused_seconds = 0.0
+        self._paused_at: float | None = None
+        self.thread = threading.Thread(target=self._run, name="hrviewer-run", daemon=True)
         self.thread.start()
 
     def pause(self) -> None:
         """Hold after the batch in flight."""
         self.control.pause()
-        self._held_since = time.perf_counter()
+        self._paused_at = time.perf_counter()
 
     def resume(self) -> None:
         """Go on."""
-        if self._held_since is not None:
-            self._held += time.perf_counter() - self._held_since
-            self._held_since = None
+        if self._paused_at is not None:
+            self._paused_seconds += time.perf_counter() - self._paused_at
+            self._paused_at = None
         self.control.resume()
 
     def stop(self) -> None:
@@ -136,57 +136,57 @@ class Work:
         self.control.stop()
 
     @property
-    def seconds(self) -> float:
+    def elapsed_seconds(self) -> float:
         """How long it has been at work, pauses left out."""
-        if not self._began:
+        if not self._started_at:
             return 0.0
-        now = self._held_since or time.perf_counter()
-        return now - self._began - self._held
+        now = self._paused_at or time.perf_counter()
+        return now - self._started_at - self._paused_seconds
 
-    def _serve(self) -> None:
+    def _run(self) -> None:
         try:
             job, networks = self._prepare()
-            networks = networks.on(job.pyramid)
+            networks = networks.for_image(job.pyramid)
             network = networks["main"]
             if self.control.stopped:
-                self.events.append(Ended(None))
+                self.events.append(RunFinished(None))
                 return
             native, _ = native_scale(network.card, job.pyramid)
-            card = speaker(networks, job.strategy).card
-            self._picture = Picture(
+            card = answering_network(networks, job.strategy).card
+            self._maps = ResultMaps(
                 job.pyramid.rect,
                 network.stride * native,
-                kind_of(card),
-                card.output.classes or [f"{i}" for i in range(card.answers)],
+                map_kind(card),
+                card.output.classes or [f"{i}" for i in range(card.prediction_channels)],
                 job.pyramid.pixel_size,
                 job.region,
             )
-            main = role_of(network)
-            self._began = time.perf_counter()
-            self.events.append(Began(job, self._picture, card, expected(job, main, native)))
+            main = model_info(network)
+            self._started_at = time.perf_counter()
+            self.events.append(RunStarted(job, self._maps, card, expected_flops(job, main, native)))
             run = job.run(
                 networks,
                 out=self._out,
                 resume=self._resume,
                 cache=self._cache,
-                watch=self._watch,
+                on_event=self._on_update,
                 control=self.control,
             )
-            self.events.append(Ended(run))
-        except UserError as error:
-            self.events.append(Failed(str(error)))
+            self.events.append(RunFinished(run))
+        except HrviewerError as error:
+            self.events.append(RunFailed(str(error)))
         except Exception as error:
             log.exception("a run failed")
-            self.events.append(Failed(f"the run failed: {type(error).__name__}: {error}"))
+            self.events.append(RunFailed(f"the run failed: {type(error).__name__}: {error}"))
 
-    def _watch(self, update: Update) -> None:
+    def _on_update(self, update: Update) -> None:
         if isinstance(update, Progress):
             self.progress = update
-        elif self._picture is not None:
-            self._picture.take(update)
+        elif self._maps is not None:
+            self._maps.update(update)
 
 
-def expected(job: Job, main: Role, native: float) -> float:
+def expected_flops(job: RunSpec, main: ModelInfo, native: float) -> float:
     """Return the FLOPs that a run will about spend: looking at everything once, or its budget."""
     region = job.region & job.pyramid.rect if job.region else job.pyramid.rect
     whole = main.flops_per_pixel() * region.area / native**2

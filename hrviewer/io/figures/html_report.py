@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.io.writers import Exportable
 from hrviewer.pyramid import Pyramid, open_pyramid
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "Figure",
+    "CaptionedImage",
     "Overlay",
     "Section",
-    "gallery",
-    "overlays",
-    "page",
-    "photograph",
-    "pictured",
-    "sample",
-    "stretched",
+    "load_overlays",
+    "render_gallery",
+    "render_page",
+    "resample_map",
+    "thumbnail",
+    "to_uint8",
+    "with_overlays",
 ]
 
-Figure = tuple[str, bytes]
+CaptionedImage = tuple[str, bytes]
 """What stands below a picture, and the picture."""
 
-Section = tuple[str, str, Sequence[Figure]]
+Section = tuple[str, str, Sequence[CaptionedImage]]
 """A heading, what is to be said below it, and pictures."""
 
-SIDE = 380
+THUMBNAIL_SIDE = 380
 """Of an overlay's picture, in pixels."""
 
-CELL = 6
+CELL_PX = 6
 """Pixels of a picture that share one colour: finer ones would hide what is small."""
 
-MOST = 4000
+MAX_OUTLINES = 4000
 """Patches that are outlined."""
 
-STYLE = """
+CSS = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1240px; margin: 2.5rem auto;
   padding: 0 1.5rem; }
@@ -74,14 +74,14 @@ figure { margin: 0; } figcaption { font-size: 12px; color: #555; margin-top: .2r
 """
 
 
-def page(
+def render_page(
     title: str,
-    about: Iterable[tuple[str, str]],
+    facts: Iterable[tuple[str, str]],
     table: pd.DataFrame,
-    plots: Sequence[Figure],
+    plots: Sequence[CaptionedImage],
     sections: Sequence[Section] = (),
     notes: Sequence[str] = (),
-    more: Sequence[tuple[str, pd.DataFrame]] = (),
+    details: Sequence[tuple[str, pd.DataFrame]] = (),
 ) -> str:
     """Return a whole page; everything is in it.
 
@@ -89,7 +89,7 @@ def page(
     ----------
     title : str
         What was compared.
-    about : iterable of tuple of str
+    facts : iterable of tuple of str
         What a reader must know: names and what they are.
     table : DataFrame
         What was found, in columns as they are to be headed.
@@ -99,33 +99,33 @@ def page(
         Below it.
     notes : sequence of str
         What is to be said of rows.
-    more : sequence of (str, DataFrame)
+    details : sequence of (str, DataFrame)
         Longer tables and their names, folded up at the end.
     """
-    known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in about)
+    known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts)
     told = "".join(f"<li>{escape(note)}</li>" for note in notes)
     shown = "".join(
         f"<h2>{escape(name)}</h2><p>{escape(words)}</p>"
-        f"<div class='row'>{''.join(map(figure, figures))}</div>"
+        f"<div class='row'>{''.join(map(figure_html, figures))}</div>"
         for name, words, figures in sections
     )
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
-        f"<style>{STYLE}</style><h1>{escape(title)}</h1><dl>{known}</dl>"
-        f"{''.join(map(figure, plots))}{tabled(table)}{shown}"
-        f"{''.join(folded(name, tabled(frame)) for name, frame in more)}"
-        f"{folded('Notes', f'<ul>{told}</ul>') if told else ''}</html>\n"
+        f"<style>{CSS}</style><h1>{escape(title)}</h1><dl>{known}</dl>"
+        f"{''.join(map(figure_html, plots))}{table_html(table)}{shown}"
+        f"{''.join(details_html(name, table_html(frame)) for name, frame in details)}"
+        f"{details_html('Notes', f'<ul>{told}</ul>') if told else ''}</html>\n"
     )
 
 
-def tabled(table: pd.DataFrame) -> str:
+def table_html(table: pd.DataFrame) -> str:
     """Return a table as HTML."""
     left = {name for name in table.columns if table[name].map(lambda it: isinstance(it, str)).any()}
     head = "".join(
         f"<th{' class=text' if name in left else ''}>{escape(name)}</th>" for name in table.columns
     )
     rows = "".join(
-        "<tr>" + "".join(cell(value) for value in row) + "</tr>"
+        "<tr>" + "".join(cell_html(value) for value in row) + "</tr>"
         for row in table.itertuples(index=False)
     )
     return (
@@ -134,7 +134,7 @@ def tabled(table: pd.DataFrame) -> str:
     )
 
 
-def folded(name: str, inside: str) -> str:
+def details_html(name: str, inside: str) -> str:
     """Return HTML that is opened by a click on its name."""
     return f"<details><summary>{escape(name)}</summary>{inside}</details>"
 
@@ -144,7 +144,7 @@ def escape(text: object) -> str:
     return html.escape(str(text))
 
 
-def cell(value: Any) -> str:
+def cell_html(value: Any) -> str:
     """Return a table's cell."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "<td>–</td>"
@@ -156,9 +156,9 @@ def cell(value: Any) -> str:
     return f"<td{kind}>{escape(value)}</td>"
 
 
-def figure(shown: Figure) -> str:
+def figure_html(image: CaptionedImage) -> str:
     """Return a picture with what stands below it."""
-    caption, data = shown
+    caption, data = image
     coded = base64.b64encode(data).decode()
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return (
@@ -176,36 +176,36 @@ class Overlay:
 
     Parameters
     ----------
-    what : str
+    title : str
         What it shows.
     unit : str
         Of its values.
-    scale : str
+    colormap : str
         Its colours, by matplotlib's name.
     values : ndarray, shape (rows, columns)
         NaN where nothing was looked at.
     """
 
-    what: str
+    title: str
     unit: str
-    scale: str
+    colormap: str
     values: NDArray[np.float64]
 
     @property
-    def top(self) -> float:
+    def display_max(self) -> float:
         """What the brightest colour may stand for: the 99th percentile of what is there."""
         found = self.values[self.values > 0]
         return float(np.percentile(found, 99)) if found.size else 0.0
 
-    def caption(self, top: float) -> str:
+    def caption(self, display_max: float) -> str:
         """Return what it shows, and up to how much."""
         if not self.unit:
-            return self.what
-        much = f"{top:,.0f}" if top >= 100 else f"{top:.3g}"
-        return f"{self.what}, up to {much} {self.unit}"
+            return self.title
+        much = f"{display_max:,.0f}" if display_max >= 100 else f"{display_max:.3g}"
+        return f"{self.title}, up to {much} {self.unit}"
 
 
-def overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]:
+def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]:
     """Return a run's maps over its region that have something to show, by name.
 
     Parameters
@@ -238,9 +238,9 @@ def overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]:
             continue
         # Costs lie in planes, FLOPs first; of probabilities the last class's is shown.
         plane = 0 if name == "cost" else None if name == "output" and counts else -1
-        coarse = tuple(-(-side // CELL) for side in shape)
-        values = sample(group["0"], float(about["cell"]), region, coarse, plane)
-        values = values.repeat(CELL, 0).repeat(CELL, 1)[: shape[0], : shape[1]]
+        coarse = tuple(-(-side // CELL_PX) for side in shape)
+        values = resample_map(group["0"], float(about["cell"]), region, coarse, plane)
+        values = values.repeat(CELL_PX, 0).repeat(CELL_PX, 1)[: shape[0], : shape[1]]
         if name == "cost":
             values = np.where(values > 0, values, np.nan) / float(about["cell"]) ** 2
         elif name == "output" and counts:
@@ -252,58 +252,58 @@ def overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]:
     return found
 
 
-def pictured(
-    shown: Mapping[str, Overlay],
-    tops: Mapping[str, float],
+def with_overlays(
+    run_overlays: Mapping[str, Overlay],
+    display_maxima: Mapping[str, float],
     photo: NDArray[np.uint8],
     run: Exportable,
-) -> list[Figure]:
+) -> list[CaptionedImage]:
     """Return pictures of a run's maps over its image.
 
     Parameters
     ----------
-    shown : mapping
+    run_overlays : mapping
         From `overlays`.
-    tops : mapping
+    display_maxima : mapping
         What the brightest colour stands for, by name: the same for all runs that are compared.
     photo : ndarray of uint8, shape (h, w, 3)
         The region, from `photograph`.
     run : Exportable
         Whose patches are outlined over its costs.
     """
-    figures: list[Figure] = []
-    for name, overlay in shown.items():
-        top = tops.get(name) or overlay.top or 1.0
-        boxes = patches(run, photo.shape[:2]) if name == "cost" else []
-        figures.append((overlay.caption(top), blend(photo, overlay, top, boxes)))
+    figures: list[CaptionedImage] = []
+    for name, overlay in run_overlays.items():
+        top = display_maxima.get(name) or overlay.display_max or 1.0
+        boxes = patch_boxes(run, photo.shape[:2]) if name == "cost" else []
+        figures.append((overlay.caption(top), blend_overlay(photo, overlay, top, boxes)))
     return figures
 
 
-def gallery(run: Exportable) -> str:
+def render_gallery(run: Exportable) -> str:
     """Return a run's maps over its image as HTML, for a notebook; nothing without the image."""
     wanted = run.header["image"]
     try:
         with open_pyramid(wanted["path"]) as pyramid:
             if pyramid.fingerprint != wanted["fingerprint"]:
                 return ""
-            photo = photograph(pyramid, Rect(*run.header["region"]))
-        figures = pictured(overlays(run, photo.shape[:2]), {}, photo, run)
-    except (UserError, ImportError):
+            photo = thumbnail(pyramid, Rect(*run.header["region"]))
+        figures = with_overlays(load_overlays(run, photo.shape[:2]), {}, photo, run)
+    except (HrviewerError, ImportError):
         return ""
     style = "display: inline-block; width: 260px; margin: 0 10px 0 0; vertical-align: top"
     return "".join(
-        figure(shown).replace("<figure>", f"<figure style='{style}'>") for shown in figures
+        figure_html(shown).replace("<figure>", f"<figure style='{style}'>") for shown in figures
     )
 
 
-def photograph(pyramid: Pyramid, region: Rect) -> NDArray[np.uint8]:
+def thumbnail(pyramid: Pyramid, region: Rect) -> NDArray[np.uint8]:
     """Return a region as 8-bit colours, `SIDE` pixels long."""
-    pixels = pyramid.read(region, max(1.0, max(region.h, region.w) / SIDE))
+    pixels = pyramid.read(region, max(1.0, max(region.h, region.w) / THUMBNAIL_SIDE))
     colours = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
-    return stretched(colours)
+    return to_uint8(colours)
 
 
-def stretched(pixels: Pixels) -> NDArray[np.uint8]:
+def to_uint8(pixels: Pixels) -> NDArray[np.uint8]:
     """Return pixels as 8 bit, stretched where they are of another type."""
     if pixels.dtype == np.uint8:
         return np.asarray(pixels, np.uint8)
@@ -313,7 +313,7 @@ def stretched(pixels: Pixels) -> NDArray[np.uint8]:
     return np.asarray(np.clip(np.nan_to_num(values), 0, 255), np.uint8)
 
 
-def patches(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ...]]:
+def patch_boxes(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ...]]:
     """Return the first looks of a run as boxes in its picture, ``(x0, y0, x1, y1)``."""
     import pandas as pd
 
@@ -322,14 +322,14 @@ def patches(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ...]]:
         table = pd.read_parquet(run.path / "patches.parquet", columns=["y", "x", "h", "w"])
     except (OSError, ValueError):
         return []
-    y, x, h, w = table.head(MOST).to_numpy(float).T
+    y, x, h, w = table.head(MAX_OUTLINES).to_numpy(float).T
     fy, fx = shape[0] / region.h, shape[1] / region.w
     edges = [fx * (x - region.x), fy * (y - region.y), fx * (x + w - region.x),
              fy * (y + h - region.y)]  # fmt: skip
     return [tuple(map(float, box)) for box in np.column_stack(edges)]
 
 
-def sample(
+def resample_map(
     cells: Any, cell: float, region: Rect, shape: tuple[int, ...], plane: int | None
 ) -> NDArray[np.float64]:
     """Return a map at a picture's size: the mean of the cells in each pixel.
@@ -361,18 +361,18 @@ def sample(
     return small[np.ix_(*at)]
 
 
-def blend(
+def blend_overlay(
     photo: NDArray[np.uint8],
     overlay: Overlay,
-    top: float,
+    display_max: float,
     boxes: Sequence[tuple[float, ...]] = (),
 ) -> bytes:
     """Return a map's colours over an image, grey and pale where nothing was looked at, as JPEG."""
     from matplotlib import colormaps
 
     seen = np.isfinite(overlay.values)
-    share = np.clip(np.nan_to_num(overlay.values) / top, 0, 1)
-    colours = colormaps[overlay.scale](0.15 + 0.85 * share)[..., :3] * 255
+    share = np.clip(np.nan_to_num(overlay.values) / display_max, 0, 1)
+    colours = colormaps[overlay.colormap](0.15 + 0.85 * share)[..., :3] * 255
     grey = photo.mean(axis=2, keepdims=True)
     # Half of the way up, a value is as good as opaque.
     part = np.where(seen, 0.9 * np.minimum(1, 2 * share), 0)[..., None]

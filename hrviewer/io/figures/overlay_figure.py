@@ -11,42 +11,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.io.figures.html_report import sample, stretched
+from hrviewer.io.figures.html_report import resample_map, to_uint8
 from hrviewer.io.run_maps import MapName, open_map
 from hrviewer.io.writers import Exportable
 from hrviewer.pyramid import open_pyramid
 
-__all__ = ["Shown", "bar_length", "captioned", "draw", "look_at"]
+__all__ = ["FigureData", "bar_length", "draw_figure", "load_figure_data", "make_caption"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class FigureData:
     """What a figure shows.
 
     Parameters
     ----------
-    grey : ndarray of uint8, shape (rows, columns), optional
+    grayscale : ndarray of uint8, shape (rows, columns), optional
         The image; None where it is not at hand.
     values : ndarray, shape (rows, columns)
         The map; NaN where nothing was looked at.
-    legend : str
+    label : str
         What the values are, with their unit.
-    pixel : tuple of float
+    pixel_size : tuple of float
         µm, or level-0 pixels, per pixel of the figure, ``(y, x)``.
     unit : str
         ``µm`` or ``px``.
     """
 
-    grey: NDArray[np.uint8] | None
+    grayscale: NDArray[np.uint8] | None
     values: NDArray[np.float64]
-    legend: str
-    pixel: tuple[float, float]
+    label: str
+    pixel_size: tuple[float, float]
     unit: str
 
 
-def look_at(run: Exportable, name: MapName, channel: int, side: int) -> Shown:
+def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) -> FigureData:
     """Return a map of a run and, if it is there, its image.
 
     Parameters
@@ -69,18 +69,18 @@ def look_at(run: Exportable, name: MapName, channel: int, side: int) -> Shown:
     n = len(shown.labels)
     if not -1 <= channel < n:
         known = ", ".join(f"{i} {label}" for i, label in enumerate(shown.labels))
-        raise UserError(f"the {name} map has no channel {channel}; it has: {known}")
-    region = Rect(*run.header["region"]) if "region" in run.header else whole(run)
+        raise HrviewerError(f"the {name} map has no channel {channel}; it has: {known}")
+    region = Rect(*run.header["region"]) if "region" in run.header else image_rect(run)
     scale = max(1.0, max(region.h, region.w) / side)
     shape = max(1, round(region.h / scale)), max(1, round(region.w / scale))
     at = 0 if channel < 0 and name == "cost" else channel
-    values = sample(shown.cells, shown.cell, region, shape, None if at < 0 else at)
+    values = resample_map(shown.cells, shown.cell, region, shape, None if at < 0 else at)
     label = shown.labels[at] if at >= 0 else name if n > 1 else shown.labels[0]
     unit = shown.units[max(at, 0)]
     size = run.header["image"]["pixel_size"]
     per = f" ({unit} per {shown.cell:g} × {shown.cell:g} px)" if unit else ""
-    return Shown(
-        background(run, region, scale, shape),
+    return FigureData(
+        load_background(run, region, scale, shape),
         values,
         label + per,
         (region.h / shape[0] * (size[0] if size else 1), region.w / shape[1] * (size or (1, 1))[1]),
@@ -88,12 +88,12 @@ def look_at(run: Exportable, name: MapName, channel: int, side: int) -> Shown:
     )
 
 
-def whole(run: Exportable) -> Rect:
+def image_rect(run: Exportable) -> Rect:
     """Return a run's whole image."""
     return Rect(0, 0, *run.header["image"]["shape"])
 
 
-def background(
+def load_background(
     run: Exportable, region: Rect, scale: float, shape: tuple[int, int]
 ) -> NDArray[np.uint8] | None:
     """Return the image in grey, at a figure's size; None where it is gone, or another one."""
@@ -101,8 +101,8 @@ def background(
         with open_pyramid(run.header["image"]["path"]) as pyramid:
             if pyramid.fingerprint != run.header["image"]["fingerprint"]:
                 return None
-            colours = stretched(pyramid.read(region, scale)[..., :3])
-    except UserError:
+            colours = to_uint8(pyramid.read(region, scale)[..., :3])
+    except HrviewerError:
         return None
     grey = np.asarray(colours.mean(axis=2), np.uint8)
     rows = np.minimum(np.arange(shape[0]), grey.shape[0] - 1)
@@ -116,15 +116,15 @@ def bar_length(width: float) -> float:
     return max(step * power for step in (1, 2, 5) if step * power <= width / 4 * (1 + 1e-9))
 
 
-def length_words(length: float, unit: str) -> str:
+def format_length(length: float, unit: str) -> str:
     """Return a length as a person reads it."""
     return f"{length / 1000:g} mm" if unit == "µm" and length >= 1000 else f"{length:g} {unit}"
 
 
-def captioned(run: Exportable, words: str = "") -> str:
+def make_caption(run: Exportable, text: str = "") -> str:
     """Return what stands below: the person's words, or what was run on what and what it cost."""
-    if words:
-        return words
+    if text:
+        return text
     header = run.header
     estimate, cost = header.get("estimate") or {}, header.get("cost") or {}
     said = [f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"]
@@ -139,12 +139,12 @@ def captioned(run: Exportable, words: str = "") -> str:
     return " · ".join(said)
 
 
-def draw(shown: Shown, caption: str, target: Path, *, dpi: int, inches: float) -> None:
+def draw_figure(data: FigureData, caption: str, target: Path, *, dpi: int, inches: float) -> None:
     """Draw a map as PNG.
 
     Parameters
     ----------
-    shown : Shown
+    data : Shown
         What it shows.
     caption : str
         What stands below.
@@ -161,36 +161,36 @@ def draw(shown: Shown, caption: str, target: Path, *, dpi: int, inches: float) -
     from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    rows, columns = shown.values.shape
-    height, width = rows * shown.pixel[0], columns * shown.pixel[1]
+    rows, columns = data.values.shape
+    height, width = rows * data.pixel_size[0], columns * data.pixel_size[1]
     tall = min(2.0, max(0.25, height / width)) * inches * 0.82
     with rc_context({"font.size": 8, "text.parse_math": False}):
         made = Figure(figsize=(inches, tall + 0.7), dpi=dpi, layout="constrained")
         axes = made.add_subplot()
         extent = (0.0, width, height, 0.0)
-        if shown.grey is not None:
-            axes.imshow(shown.grey, cmap="gray", vmin=0, vmax=255, extent=extent)
-        seen = shown.values[~np.isnan(shown.values)]
+        if data.grayscale is not None:
+            axes.imshow(data.grayscale, cmap="gray", vmin=0, vmax=255, extent=extent)
+        seen = data.values[~np.isnan(data.values)]
         top = float(np.percentile(seen, 99.5)) if seen.size else 1.0
         low = min(0.0, float(seen.min())) if seen.size else 0.0
         alpha = None
-        if shown.grey is not None:
-            share = np.clip((np.nan_to_num(shown.values) - low) / ((top - low) or 1.0), 0, 1)
-            alpha = np.where(np.isnan(shown.values), 0, 0.25 + 0.6 * share)
-        axes.imshow(shown.values, cmap="viridis", vmin=low, vmax=top or 1.0, extent=extent,
+        if data.grayscale is not None:
+            share = np.clip((np.nan_to_num(data.values) - low) / ((top - low) or 1.0), 0, 1)
+            alpha = np.where(np.isnan(data.values), 0, 0.25 + 0.6 * share)
+        axes.imshow(data.values, cmap="viridis", vmin=low, vmax=top or 1.0, extent=extent,
                             alpha=alpha, interpolation="nearest")  # fmt: skip
         # Of its own: the map is see-through where little is, the legend is not.
         colours = ScalarMappable(Normalize(low, top or 1.0), "viridis")
         bar = made.colorbar(colours, ax=axes, shrink=0.8, pad=0.02)
-        bar.set_label(shown.legend)
+        bar.set_label(data.label)
         axes.set(xticks=[], yticks=[])
-        scale_bar(axes, (height, width), shown.unit)
+        draw_scale_bar(axes, (height, width), data.unit)
         made.supxlabel(caption, fontsize=8, wrap=True, x=0.02, ha="left")
         FigureCanvasAgg(made)
         made.savefig(target, format="png")
 
 
-def scale_bar(axes: Any, size: Sequence[float], unit: str) -> None:
+def draw_scale_bar(axes: Any, size: Sequence[float], unit: str) -> None:
     """Draw a scale bar in the lower left, dark under light so that it shows on anything."""
     from matplotlib import patheffects
 
@@ -200,5 +200,5 @@ def scale_bar(axes: Any, size: Sequence[float], unit: str) -> None:
     axes.plot([x, x + length], [y, y], color="white", lw=3, solid_capstyle="butt",
               path_effects=around)  # fmt: skip
     thin = [patheffects.Stroke(linewidth=2, foreground="black"), patheffects.Normal()]
-    axes.text(x + length / 2, y - 0.02 * height, length_words(length, unit), color="white",
+    axes.text(x + length / 2, y - 0.02 * height, format_length(length, unit), color="white",
               ha="center", va="bottom", path_effects=thin)  # fmt: skip

@@ -13,33 +13,33 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.dsa import is_dsa, read_dsa
 from hrviewer.io.features import Feature, rectangle
 from hrviewer.io.geojson import read_geojson, read_json_file
 from hrviewer.io.ground_truth.boxes import read_voc
-from hrviewer.io.ground_truth.image_ref import Asked
+from hrviewer.io.ground_truth.image_ref import ImageRef
 from hrviewer.io.ground_truth.label_maps import is_label_map, read_labels
 from hrviewer.io.ground_truth.points import read_csv, read_json, read_mat
 
 __all__ = [
-    "NEAR",
+    "BORDER_TOLERANCE",
     "SUFFIXES",
-    "Asked",
+    "ImageRef",
     "is_label_map",
     "read_features",
+    "read_ground_truth",
     "read_region",
-    "read_truth",
 ]
 
-NEAR = 0.01
+BORDER_TOLERANCE = 0.01
 """How far beyond the border, in sides of the image, a click still meant the border."""
 
-Reader = Callable[[Path, Asked], Truth]
+GroundTruthReader = Callable[[Path, ImageRef], GroundTruth]
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, GroundTruthReader] = {
     ".csv": read_csv,
     ".geojson": read_json,
     ".json": read_json,
@@ -54,7 +54,7 @@ READERS: dict[str, Reader] = {
 SUFFIXES = tuple(READERS)
 
 
-def read_truth(path: str | Path, image: str, shape: tuple[int, int]) -> Truth:
+def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> GroundTruth:
     """Read an image's truth.
 
     CSV of points or boxes, GeoJSON of points or polygons, COCO, annotations of the
@@ -84,40 +84,40 @@ def read_truth(path: str | Path, image: str, shape: tuple[int, int]) -> Truth:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise UserError(f"there is no truth in {path}: no such file or folder")
+        raise HrviewerError(f"there is no truth in {path}: no such file or folder")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(SUFFIXES)
-        raise UserError(f"{path.name} is no truth that hrviewer reads; give one of: {known}")
+        raise HrviewerError(f"{path.name} is no truth that hrviewer reads; give one of: {known}")
     if path.is_file() and os.path.getsize(path) == 0:
-        raise UserError(f"{path.name} is empty: it tells no truth")
+        raise HrviewerError(f"{path.name} is empty: it tells no truth")
     try:
-        truth = reader(path, Asked(image, shape))
-    except UserError:
+        truth = reader(path, ImageRef(image, shape))
+    except HrviewerError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{path.name} cannot be read as truth: {error}") from None
-    if not len(truth) and not truth.listed:
-        raise UserError(f"{path.name} holds no object: it tells no truth")
-    return onto(truth, path, shape)
+        raise HrviewerError(f"{path.name} cannot be read as truth: {error}") from None
+    if not len(truth) and not truth.is_annotated:
+        raise HrviewerError(f"{path.name} holds no object: it tells no truth")
+    return snap_to_image(truth, path, shape)
 
 
-def onto(truth: Truth, path: Path, shape: tuple[int, int]) -> Truth:
+def snap_to_image(truth: GroundTruth, path: Path, shape: tuple[int, int]) -> GroundTruth:
     """Move what was clicked just beyond the border onto it; refuse what lies farther out."""
     points = truth.points
     if not np.isfinite(points).all():
-        raise UserError(f"{path.name} holds coordinates that are no numbers")
+        raise HrviewerError(f"{path.name} holds coordinates that are no numbers")
     sides = np.array(shape, float)
-    slack = np.maximum(1.0, NEAR * sides)
+    slack = np.maximum(1.0, BORDER_TOLERANCE * sides)
     out = ((points < -slack) | (points > sides + slack)).any(axis=1)
     if out.any():
         y, x = points[out][0]
-        raise UserError(
+        raise HrviewerError(
             f"{path.name} is the truth of another image: {out.sum()} of {len(points)} objects lie "
             f"outside {shape[0]} × {shape[1]} pixels, the first at ({y:.6g}, {x:.6g})"
         )
     inside = np.clip(points, 0, np.nextafter(sides, 0))
-    return truth.at(inside, source=str(path))
+    return truth.with_points(inside, source=str(path))
 
 
 def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
@@ -133,7 +133,7 @@ def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
     UserError
         See `read_truth`; or if nothing but a single point is marked.
     """
-    truth = read_truth(path, image, shape)
+    truth = read_ground_truth(path, image, shape)
     low, high = truth.points.min(axis=0), truth.points.max(axis=0)
     if truth.boxes is not None:
         low = np.minimum(low, truth.boxes[:, :2].min(axis=0))
@@ -141,7 +141,9 @@ def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
     (y, x), (y1, x1) = np.floor(low).astype(int).tolist(), np.ceil(high).astype(int).tolist()
     found = Rect(y, x, y1 - y, x1 - x) & Rect(0, 0, *shape)
     if found.empty:
-        raise UserError(f"{Path(path).name} marks no part of the image: draw a shape around one")
+        raise HrviewerError(
+            f"{Path(path).name} marks no part of the image: draw a shape around one"
+        )
     return found
 
 
@@ -159,14 +161,14 @@ def read_features(path: str | Path, image: str, shape: tuple[int, int]) -> list[
         See `read_truth`.
     """
     path = Path(path).expanduser()
-    truth = read_truth(path, image, shape)
+    truth = read_ground_truth(path, image, shape)
     if path.suffix.lower() in (".json", ".geojson"):
         held = read_json_file(path)
         if is_dsa(held):
             return list(read_dsa(held, path))
         if not (isinstance(held, dict) and "annotations" in held):
             return list(read_geojson(held, path))
-    labels = [truth.classes[kind] for kind in truth.kinds]
+    labels = [truth.classes[kind] for kind in truth.class_ids]
     places: list[dict[str, Any]]
     if truth.boxes is None:
         places = [{"point": (float(y), float(x))} for y, x in truth.points]

@@ -9,65 +9,71 @@ from xml.parsers import expat
 
 import numpy as np
 
-from hrviewer.errors import UserError
-from hrviewer.ground_truth import Truth, named
-from hrviewer.io.ground_truth.image_ref import Asked
+from hrviewer.errors import HrviewerError
+from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
+from hrviewer.io.ground_truth.image_ref import ImageRef
 
 __all__ = ["read_coco", "read_voc"]
 
 
-def read_coco(held: dict[str, Any], path: Path, image: Asked) -> Truth:
+def read_coco(data: dict[str, Any], path: Path, image: ImageRef) -> GroundTruth:
     """Read one image's objects of a COCO file; groups (``iscrowd``) are no single objects."""
-    images = {str(entry["file_name"]): entry for entry in held["images"]}
-    mine = images[image.among(path, images)]
+    images = {str(entry["file_name"]): entry for entry in data["images"]}
+    mine = images[image.match(path, images)]
     if "height" in mine and "width" in mine:
-        image.same_size(path, mine["height"], mine["width"])
-    names = {entry["id"]: str(entry["name"]) for entry in held.get("categories", [])}
+        image.check_size(path, mine["height"], mine["width"])
+    names = {entry["id"]: str(entry["name"]) for entry in data.get("categories", [])}
     objects = [
         entry
-        for entry in held["annotations"]
+        for entry in data["annotations"]
         if entry["image_id"] == mine["id"] and not entry.get("iscrowd")
     ]
     labels = [names.get(entry.get("category_id"), "object") for entry in objects]
     boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
     # An image that is listed without objects has none: that is a truth.
-    return named(labels, boxes=boxes[:, [1, 0, 3, 2]], listed=True)
+    return ground_truth_from_labels(labels, boxes=boxes[:, [1, 0, 3, 2]], is_annotated=True)
 
 
-def read_voc(path: Path, image: Asked) -> Truth:
+def read_voc(path: Path, image: ImageRef) -> GroundTruth:
     """Read a Pascal VOC annotation."""
     data = path.read_bytes()
     try:
-        refuse_entities(data, path)
+        reject_doctype(data, path)
         root = ElementTree.fromstring(data)
     except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise UserError(f"{path.name} is no readable XML: {error}") from None
+        raise HrviewerError(f"{path.name} is no readable XML: {error}") from None
     size = root.find("size")
     if size is not None:
-        image.same_size(path, float(text(size, "height")), float(text(size, "width")))
+        image.check_size(
+            path, float(required_text(size, "height")), float(required_text(size, "width"))
+        )
     labels, boxes = [], []
     for entry in root.iter("object"):
         box = entry.find("bndbox")
         if box is None:
-            raise UserError(f"{path.name} has an object without a bndbox")
-        x0, y0, x1, y1 = (float(text(box, key)) for key in ("xmin", "ymin", "xmax", "ymax"))
+            raise HrviewerError(f"{path.name} has an object without a bndbox")
+        x0, y0, x1, y1 = (
+            float(required_text(box, key)) for key in ("xmin", "ymin", "xmax", "ymax")
+        )
         labels.append(entry.findtext("name") or "object")
         boxes.append([y0, x0, y1 - y0, x1 - x0])
-    return named(labels, boxes=np.array(boxes))
+    return ground_truth_from_labels(labels, boxes=np.array(boxes))
 
 
-def refuse_entities(data: bytes, path: Path) -> None:
+def reject_doctype(data: bytes, path: Path) -> None:
     """Refuse a document type: an annotation has none, and entities can grow without bounds."""
 
     def refuse(*_: object) -> None:
-        raise UserError(f"{path.name} defines a document type, which no annotation needs: refused")
+        raise HrviewerError(
+            f"{path.name} defines a document type, which no annotation needs: refused"
+        )
 
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
     parser.Parse(data, True)
 
 
-def text(element: ElementTree.Element, key: str) -> str:
+def required_text(element: ElementTree.Element, key: str) -> str:
     """Return a child's text, or say that it is missing."""
     found = element.findtext(key)
     if found is None:

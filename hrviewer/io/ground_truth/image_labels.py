@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
-__all__ = ["label_of", "read_image_labels"]
+__all__ = ["find_image_label", "read_image_labels"]
 
 
 def read_image_labels(path: str | Path) -> dict[str, str]:
@@ -27,13 +27,13 @@ def read_image_labels(path: str | Path) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV ({error}): give another file") from None
+        raise HrviewerError(f"{path} cannot be read as CSV ({error}): give another file") from None
     if not rows or not {"image", "label"} <= rows[0].keys():
-        raise UserError(f"{path} needs the columns image and label, and a row for each image")
+        raise HrviewerError(f"{path} needs the columns image and label, and a row for each image")
     return {row["image"]: row["label"] for row in rows if row["image"] and row["label"]}
 
 
-def label_of(image: str, labels: dict[str, str]) -> str:
+def find_image_label(image: str, labels: dict[str, str]) -> str:
     """Return an image's label, whether it is named by its path, its file or without ending.
 
     Raises
@@ -45,4 +45,6 @@ def label_of(image: str, labels: dict[str, str]) -> str:
     for name in (image, path.name, path.stem):
         if name in labels:
             return labels[name]
-    raise UserError(f"no label is given for {path.name}: add a row for it, or leave its run out")
+    raise HrviewerError(
+        f"no label is given for {path.name}: add a row for it, or leave its run out"
+    )

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
-__all__ = ["Asked"]
+__all__ = ["ImageRef"]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ImageRef:
     """An image, as a file of truths may know it.
 
     Parameters
@@ -26,7 +26,7 @@ class Asked:
     name: str
     shape: tuple[int, int]
 
-    def same_size(self, path: Path, h: float, w: float) -> None:
+    def check_size(self, path: Path, h: float, w: float) -> None:
         """Refuse the truth of an image of another size.
 
         Raises
@@ -36,11 +36,11 @@ class Asked:
         """
         if (h, w) != self.shape:
             mine = f"{self.shape[0]} × {self.shape[1]}"
-            raise UserError(
+            raise HrviewerError(
                 f"{path.name} is the truth of an image of {h:g} × {w:g} pixels, not of {mine}"
             )
 
-    def among(self, path: Path, names: Iterable[str]) -> str:
+    def match(self, path: Path, names: Iterable[str]) -> str:
         """Return the one of `names` that means this image.
 
         Raises
@@ -49,20 +49,20 @@ class Asked:
             If none does.
         """
         known = list(dict.fromkeys(names))
-        mine = base(self.name)
-        for fits in (base, stem):
+        mine = file_name(self.name)
+        for fits in (file_name, file_stem):
             for name in known:
                 if fits(name) == fits(mine):
                     return name
         some = ", ".join(map(repr, known[:3])) + (", …" if len(known) > 3 else "")
-        raise UserError(f"{path.name} holds the truth of {some or 'no image'}, not of {mine!r}")
+        raise HrviewerError(f"{path.name} holds the truth of {some or 'no image'}, not of {mine!r}")
 
 
-def base(name: str) -> str:
+def file_name(name: str) -> str:
     """Return a path's last part, whichever system wrote it."""
     return PurePosixPath(name.replace("\\", "/")).name
 
 
-def stem(name: str) -> str:
+def file_stem(name: str) -> str:
     """Return it without its ending."""
-    return PurePosixPath(base(name)).stem
+    return PurePosixPath(file_name(name)).stem

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth, named
-from hrviewer.io.ground_truth.image_ref import Asked
+from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
+from hrviewer.io.ground_truth.image_ref import ImageRef
 from hrviewer.pyramid import Pyramid, open_pyramid
 
-__all__ = ["is_label_map", "open_labels", "read_labels", "windows"]
+__all__ = ["is_label_map", "iter_windows", "open_labels", "read_labels"]
 
 WINDOW = 2048
 """Pixels that are looked at together, per side."""
@@ -25,7 +25,7 @@ def is_label_map(path: str | Path) -> bool:
     return Path(path).suffix.lower() in (".tif", ".tiff", ".zarr")
 
 
-def open_labels(path: Path, image: Asked) -> Pyramid:
+def open_labels(path: Path, image: ImageRef) -> Pyramid:
     """Open a label map of the image's size.
 
     Raises
@@ -33,22 +33,22 @@ def open_labels(path: Path, image: Asked) -> Pyramid:
     UserError
         If it has several channels, no whole numbers, or another size.
     """
-    labels = open_pyramid(find(path))
+    labels = open_pyramid(find_label_array(path))
     if labels.channels != 1 or labels.dtype.kind not in "ui":
         labels.close()
-        raise UserError(
+        raise HrviewerError(
             f"{path.name} is no label map: it holds {labels.channels} × {labels.dtype}, not one "
             "whole number per pixel"
         )
     try:
-        image.same_size(path, *labels.shape)
-    except UserError:
+        image.check_size(path, *labels.shape)
+    except HrviewerError:
         labels.close()
         raise
     return labels
 
 
-def find(path: Path) -> str:
+def find_label_array(path: Path) -> str:
     """Return the labels that an OME-Zarr image holds, or the image itself."""
     inner = path / "labels"
     if inner.is_dir():
@@ -58,7 +58,7 @@ def find(path: Path) -> str:
     return str(path)
 
 
-def windows(shape: tuple[int, int], step: int = WINDOW) -> Iterator[Rect]:
+def iter_windows(shape: tuple[int, int], step: int = WINDOW) -> Iterator[Rect]:
     """Yield what to read one after the other."""
     whole = Rect(0, 0, *shape)
     for y in range(0, shape[0], step):
@@ -66,25 +66,27 @@ def windows(shape: tuple[int, int], step: int = WINDOW) -> Iterator[Rect]:
             yield Rect(y, x, step, step) & whole
 
 
-def read_labels(path: Path, image: Asked) -> Truth:
+def read_labels(path: Path, image: ImageRef) -> GroundTruth:
     """Read every object's centroid by area and its box, a window at a time."""
     parts: list[NDArray[np.float64]] = []
     with open_labels(path, image) as labels:
-        for rect in windows(labels.shape):
-            found = measure(labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0], rect)
+        for rect in iter_windows(labels.shape):
+            found = measure_objects(
+                labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0], rect
+            )
             if len(found):
                 parts.append(found)
             if len(parts) > 64:
-                parts = [merge(parts)]
+                parts = [merge_measurements(parts)]
     if not parts:
-        return named([])
-    rows = merge(parts)
+        return ground_truth_from_labels([])
+    rows = merge_measurements(parts)
     points = rows[:, 2:4] / rows[:, 1:2]
     boxes = np.hstack([rows[:, 4:6], rows[:, 6:8] - rows[:, 4:6]])
-    return named(["object"] * len(rows), points=points, boxes=boxes)
+    return ground_truth_from_labels(["object"] * len(rows), points=points, boxes=boxes)
 
 
-def measure(values: NDArray[np.integer], rect: Rect) -> NDArray[np.float64]:
+def measure_objects(values: NDArray[np.integer], rect: Rect) -> NDArray[np.float64]:
     """Return what a window holds of each object.
 
     Returns
@@ -106,7 +108,7 @@ def measure(values: NDArray[np.integer], rect: Rect) -> NDArray[np.float64]:
     return out
 
 
-def merge(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+def merge_measurements(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Put together what several windows hold of each object."""
     rows = np.concatenate(parts)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]

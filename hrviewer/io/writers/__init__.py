@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hrviewer.errors import UserError
-from hrviewer.io.atomic_write import beside
+from hrviewer.errors import HrviewerError
+from hrviewer.io.atomic_write import atomic_path
 
-__all__ = ["FORMATS", "Exportable", "Format", "Options", "Progress", "export"]
+__all__ = ["FORMATS", "Exportable", "Format", "ProgressCallback", "WriterSettings", "export"]
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Told how much is written, and how much there will be."""
 
 
@@ -39,7 +39,7 @@ class Exportable(Protocol):
     header: dict[str, Any]
 
 
-class Options(BaseModel):
+class WriterSettings(BaseModel):
     """A format's options: they make the widget and the command's ``--set``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,26 +55,28 @@ class Format:
         Where its ``write`` is.
     suffixes : tuple of str
         What its files' names end in.
-    what : str
+    description : str
         What it holds, and who reads it, in one line.
     """
 
     module: str
     suffixes: tuple[str, ...]
-    what: str
+    description: str
 
     @property
-    def settings(self) -> type[Options]:
+    def settings(self) -> type[WriterSettings]:
         """Its options."""
-        found: type[Options] = getattr(import_module(self.module), "Settings", Options)
+        found: type[WriterSettings] = getattr(
+            import_module(self.module), "Settings", WriterSettings
+        )
         return found
 
-    def why_not(self, run: Exportable) -> str | None:
+    def unsupported_reason(self, run: Exportable) -> str | None:
         """Return in one line why a run cannot be written in it; None if nothing speaks against."""
         asked = getattr(import_module(self.module), "why_not", None)
         return None if asked is None else asked(run)
 
-    def parse(self, values: Mapping[str, Any]) -> Options:
+    def parse(self, values: Mapping[str, Any]) -> WriterSettings:
         """Return its options.
 
         Raises
@@ -90,26 +92,32 @@ class Format:
             name = ".".join(map(str, first["loc"]))
             if first["type"] == "extra_forbidden":
                 known = ", ".join(model.model_fields) or "none"
-                raise UserError(f"there is no option {name!r}; this format has: {known}") from None
-            raise UserError(f"{name}: {first['msg']}") from None
+                raise HrviewerError(
+                    f"there is no option {name!r}; this format has: {known}"
+                ) from None
+            raise HrviewerError(f"{name}: {first['msg']}") from None
 
 
-def line(module: str, suffixes: str, what: str) -> Format:
+def make_format(module: str, suffixes: str, what: str) -> Format:
     """Return a format's line."""
     return Format(f"{__name__}.{module}", tuple(suffixes.split()), what)
 
 
 FORMATS = {
-    "geojson": line("geojson", ".geojson", "patches, contours, points: QuPath, GIS"),
-    "ome-zarr": line("omezarr", ".ome.zarr .zarr", "all maps as pyramids: napari, OMERO, Fiji"),
-    "ome-tiff": line("ometiff", ".ome.tif .ome.tiff", "a heat map as a pyramid: QuPath, Fiji"),
-    "geotiff": line("geotiff", ".tif .tiff", "a heat map in its place on Earth: QGIS"),
-    "csv": line("table", ".csv", "a table of patches, points or contours: R, Excel"),
-    "parquet": line("parquet", ".parquet", "the same with types and units: pandas, DuckDB"),
-    "coco": line("coco", ".coco.json", "boxes and outlines: FiftyOne, CVAT"),
-    "dsa": line("dsa", ".dsa.json", "an annotation: Digital Slide Archive"),
-    "png": line("png", ".png", "a figure with legend, scale bar and caption"),
-    "html": line("html", ".html .htm", "a report of the run, in one file"),
+    "geojson": make_format("geojson", ".geojson", "patches, contours, points: QuPath, GIS"),
+    "ome-zarr": make_format(
+        "omezarr", ".ome.zarr .zarr", "all maps as pyramids: napari, OMERO, Fiji"
+    ),
+    "ome-tiff": make_format(
+        "ometiff", ".ome.tif .ome.tiff", "a heat map as a pyramid: QuPath, Fiji"
+    ),
+    "geotiff": make_format("geotiff", ".tif .tiff", "a heat map in its place on Earth: QGIS"),
+    "csv": make_format("table", ".csv", "a table of patches, points or contours: R, Excel"),
+    "parquet": make_format("parquet", ".parquet", "the same with types and units: pandas, DuckDB"),
+    "coco": make_format("coco", ".coco.json", "boxes and outlines: FiftyOne, CVAT"),
+    "dsa": make_format("dsa", ".dsa.json", "an annotation: Digital Slide Archive"),
+    "png": make_format("png", ".png", "a figure with legend, scale bar and caption"),
+    "html": make_format("html", ".html .htm", "a report of the run, in one file"),
 }
 """By name. A new format is a module and its line here."""
 
@@ -118,7 +126,7 @@ def export(
     run: Exportable,
     path: str | Path,
     to: str | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **options: Any,
 ) -> Path:
     """Write a run as a file, or a folder, of another format.
@@ -150,28 +158,28 @@ def export(
         holds too little.
     """
     path = Path(path).expanduser()
-    chosen = choose(path, to)
+    chosen = select_format(path, to)
     settings = chosen.parse(options)
-    refused = chosen.why_not(run)
+    refused = chosen.unsupported_reason(run)
     if refused is not None:
-        raise UserError(refused)
-    with beside(path) as part:
-        import_module(chosen.module).write(run, part, settings, progress or unheard)
+        raise HrviewerError(refused)
+    with atomic_path(path) as part:
+        import_module(chosen.module).write(run, part, settings, progress or ignore_progress)
     return path
 
 
-def unheard(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int) -> None:
     """Take progress that nobody asked for."""
 
 
-def choose(path: Path, to: str | None) -> Format:
+def select_format(path: Path, to: str | None) -> Format:
     """Return the format that is named, or that a file's name ends in."""
     known = ", ".join(FORMATS)
     if to is not None:
         if to not in FORMATS:
-            raise UserError(f"there is no format {to!r}; choose one of: {known}")
+            raise HrviewerError(f"there is no format {to!r}; choose one of: {known}")
         return FORMATS[to]
     for found in FORMATS.values():
         if path.name.lower().endswith(found.suffixes):
             return found
-    raise UserError(f"the name {path.name} tells no format: give one of {known}")
+    raise HrviewerError(f"the name {path.name} tells no format: give one of {known}")

@@ -10,14 +10,14 @@ from typing import Any
 from pydantic import Field
 
 from hrviewer.io.features import Feature, area_of
-from hrviewer.io.ground_truth.image_ref import base
-from hrviewer.io.run_features import What, about, found, planned
-from hrviewer.io.writers import Exportable, Progress
+from hrviewer.io.ground_truth.image_ref import file_name
+from hrviewer.io.run_features import FeatureSelection, iter_features, planned_patches, provenance
+from hrviewer.io.writers import Exportable, ProgressCallback
 
-__all__ = ["Settings", "write"]
+__all__ = ["CocoSettings", "write"]
 
 
-class Settings(What):
+class CocoSettings(FeatureSelection):
     """Which features, and how large a point is."""
 
     point_size: float = Field(
@@ -25,7 +25,9 @@ class Settings(What):
     )
 
 
-def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> None:
+def write(
+    run: Exportable, target: Path, settings: CocoSettings, progress: ProgressCallback
+) -> None:
     """Write one annotation per feature; the categories come last, when all are known.
 
     COCO knows no holes: outlines are outer rings, the area is without the holes.
@@ -41,16 +43,18 @@ def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> 
         If the run does not hold what is asked for.
     """
     height, width = run.header["image"]["shape"]
-    image = {"id": 1, "file_name": base(run.header["image"]["path"]), "height": height,
+    image = {"id": 1, "file_name": file_name(run.header["image"]["path"]), "height": height,
              "width": width}  # fmt: skip
-    info = {"description": "made by hrviewer", "hrviewer": about(run)}
+    info = {"description": "made by hrviewer", "hrviewer": provenance(run)}
     categories: dict[str, int] = {}
-    total = planned(run)
+    total = planned_patches(run)
     with target.open("w", encoding="utf-8") as out:
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [], "images": [{json.dumps(image)}],')
         out.write(' "annotations": [')
         separator = "\n"
-        for done, entry in enumerate(entries(found(run, what), what.point_size, categories)):
+        for done, entry in enumerate(
+            iter_annotations(iter_features(run, settings), settings.point_size, categories)
+        ):
             out.write(separator + json.dumps({"id": done + 1, "image_id": 1, **entry}))
             separator = ",\n"
             progress(done, max(done, total))
@@ -63,7 +67,7 @@ def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> 
         out.write(f'\n], "categories": {json.dumps(known)}}}\n')
 
 
-def entries(
+def iter_annotations(
     features: Iterator[Feature], side: float, categories: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     """Yield annotations without their ids; fill in the categories, a kind's and a label's each."""
@@ -85,4 +89,4 @@ def entries(
         score = feature.measurements.get("score")
         if score is not None:
             entry["score"] = score
-        yield entry | {"attributes": dict(feature.measurements) | dict(feature.about)}
+        yield entry | {"attributes": dict(feature.measurements) | dict(feature.metadata)}

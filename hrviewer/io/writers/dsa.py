@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hrviewer.io.dsa import as_element
-from hrviewer.io.run_features import What, about, found, names_of, planned
-from hrviewer.io.writers import Exportable, Progress
+from hrviewer.io.dsa import as_elements
+from hrviewer.io.run_features import (
+    FeatureSelection,
+    id_namespace,
+    iter_features,
+    planned_patches,
+    provenance,
+)
+from hrviewer.io.writers import Exportable, ProgressCallback
 
 __all__ = ["Settings", "write"]
 
 
-Settings = What
+Settings = FeatureSelection
 
 
-def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> None:
+def write(run: Exportable, target: Path, settings: Settings, progress: ProgressCallback) -> None:
     """Write one annotation; its attributes say where it comes from.
 
     Parameters
@@ -28,18 +34,18 @@ def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> 
     UserError
         If the run does not hold what is asked for.
     """
-    names, total = names_of(run), planned(run)
+    names, total = id_namespace(run), planned_patches(run)
     header = run.header
     head = {
         "name": f"hrviewer: {header['model']}, {header['strategy']}",
         "description": f"Where {header['strategy']} had {header['model']} look, and what it saw",
-        "attributes": {"hrviewer": about(run)},
+        "attributes": {"hrviewer": provenance(run)},
     }
     with target.open("w", encoding="utf-8") as out:
         out.write(json.dumps(head)[:-1] + ', "elements": [')
         separator = "\n"
-        for done, feature in enumerate(found(run, what)):
-            for element in as_element(feature, names):
+        for done, feature in enumerate(iter_features(run, settings)):
+            for element in as_elements(feature, names):
                 out.write(separator + json.dumps(element, allow_nan=False))
                 separator = ",\n"
             progress(done, max(done, total))

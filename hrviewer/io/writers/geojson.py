@@ -6,16 +6,22 @@ import json
 from pathlib import Path
 
 from hrviewer.io.geojson import as_geojson
-from hrviewer.io.run_features import What, about, found, names_of, planned
-from hrviewer.io.writers import Exportable, Progress
+from hrviewer.io.run_features import (
+    FeatureSelection,
+    id_namespace,
+    iter_features,
+    planned_patches,
+    provenance,
+)
+from hrviewer.io.writers import Exportable, ProgressCallback
 
 __all__ = ["Settings", "write"]
 
 
-Settings = What
+Settings = FeatureSelection
 
 
-def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> None:
+def write(run: Exportable, target: Path, settings: Settings, progress: ProgressCallback) -> None:
     """Write one feature per patch, contour, point and annotation.
 
     Parameters
@@ -24,7 +30,7 @@ def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> 
         What to write.
     target : Path
         The file.
-    what : Settings
+    settings : Settings
         Which features.
     progress : callable
         Told how many are written.
@@ -34,12 +40,12 @@ def write(run: Exportable, target: Path, what: Settings, progress: Progress) -> 
     UserError
         If the run does not hold what is asked for.
     """
-    names, total = names_of(run), planned(run)
+    names, total = id_namespace(run), planned_patches(run)
     with target.open("w", encoding="utf-8") as out:
-        head = json.dumps(about(run))
+        head = json.dumps(provenance(run))
         out.write(f'{{"type": "FeatureCollection", "hrviewer": {head}, "features": [')
         separator = "\n"
-        for done, feature in enumerate(found(run, what)):
+        for done, feature in enumerate(iter_features(run, settings)):
             out.write(separator + json.dumps(as_geojson(feature, names), allow_nan=False))
             separator = ",\n"
             progress(done, max(done, total))

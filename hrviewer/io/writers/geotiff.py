@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from hrviewer.io.run_features import about
+from hrviewer.io.run_features import provenance
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.io.writers import Exportable, Options, Progress
+from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
 
-__all__ = ["Settings", "why_not", "write"]
+__all__ = ["GeotiffSettings", "unsupported_reason", "write"]
 
 TILE = 512
 COARSEST = 512
 
 
-class Settings(Options):
+class GeotiffSettings(WriterSettings):
     """Which map."""
 
     map: MapName = Field("output", title="Map", description="Which of the run's maps")
 
 
-def place_of(run: Exportable) -> tuple[Any, Any] | None:
+def georeference_of(run: Exportable) -> tuple[Any, Any] | None:
     """Return the affine and the coordinate system of a run's image; None if it has none."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -42,7 +42,7 @@ def place_of(run: Exportable) -> tuple[Any, Any] | None:
         return None
 
 
-def why_not(run: Exportable) -> str | None:
+def unsupported_reason(run: Exportable) -> str | None:
     """Return why a run has no place on Earth."""
     try:
         import rasterio  # noqa: F401
@@ -51,12 +51,14 @@ def why_not(run: Exportable) -> str | None:
     path = run.header["image"]["path"]
     if not Path(path).exists():
         return f"{path} is no file that is there: only the image knows its place on Earth"
-    if place_of(run) is None:
+    if georeference_of(run) is None:
         return f"{path} has no place on Earth: choose ome-tiff"
     return None
 
 
-def write(run: Exportable, target: Path, settings: Settings, progress: Progress) -> None:
+def write(
+    run: Exportable, target: Path, settings: GeotiffSettings, progress: ProgressCallback
+) -> None:
     """Write a map tiled, with overviews, one band per channel; NaN is no data.
 
     Parameters
@@ -80,7 +82,7 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
     from rasterio.enums import Resampling
 
     shown = open_map(run, settings.map)
-    found = place_of(run)
+    found = georeference_of(run)
     if found is None:
         raise ValueError("the image has no place on Earth")
     (a, b, x, d, e, y), crs = found[0][:6], found[1]
@@ -107,6 +109,6 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
             out.set_band_description(i, label)
             if unit:
                 out.set_band_unit(i, unit)
-        out.update_tags(hrviewer=json.dumps(about(run)))
+        out.update_tags(hrviewer=json.dumps(provenance(run)))
         if levels:
             out.build_overviews(levels, Resampling.average)

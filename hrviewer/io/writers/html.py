@@ -10,16 +10,16 @@ from typing import Any
 
 from pydantic import Field
 
-from hrviewer.errors import UserError
-from hrviewer.io.figures.html_report import Figure, page
-from hrviewer.io.figures.overlay_figure import draw, look_at
+from hrviewer.errors import HrviewerError
+from hrviewer.io.figures.html_report import CaptionedImage, render_page
+from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data
 from hrviewer.io.run_maps import open_maps
-from hrviewer.io.writers import Exportable, Options, Progress
-from hrviewer.io.writers.png import why_not
+from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
+from hrviewer.io.writers.png import unsupported_reason
 
-__all__ = ["Settings", "why_not", "write"]
+__all__ = ["HtmlSettings", "unsupported_reason", "write"]
 
-SHOWN = {
+MAP_TITLES = {
     "output": "what the network said",
     "saliency": "what seemed worth a look",
     "cost": "where the FLOPs went",
@@ -27,13 +27,15 @@ SHOWN = {
 STAGES = ("read", "prepare", "infer", "post")
 
 
-class Settings(Options):
+class HtmlSettings(WriterSettings):
     """How fine the pictures are."""
 
     dpi: int = Field(130, ge=50, le=600, title="dpi", description="Of the pictures")
 
 
-def write(run: Exportable, target: Path, settings: Settings, progress: Progress) -> None:
+def write(
+    run: Exportable, target: Path, settings: HtmlSettings, progress: ProgressCallback
+) -> None:
     """Write a page: the answer and its interval, the cost, pictures, parameters and versions.
 
     Parameters
@@ -55,24 +57,35 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
     import pandas as pd
 
     header = run.header
-    maps = [shown for shown in open_maps(run) if shown.name in SHOWN]
-    pictures: list[Figure] = []
+    maps = [shown for shown in open_maps(run) if shown.name in MAP_TITLES]
+    pictures: list[CaptionedImage] = []
     for i, shown in enumerate(maps):
         with tempfile.NamedTemporaryFile(suffix=".png", dir=target.parent) as file:
-            draw(look_at(run, shown.name, -1, 800), "", Path(file.name), dpi=settings.dpi, inches=6)
-            pictures.append((SHOWN[shown.name], Path(file.name).read_bytes()))
+            draw_figure(
+                load_figure_data(run, shown.name, -1, 800),
+                "",
+                Path(file.name),
+                dpi=settings.dpi,
+                inches=6,
+            )
+            pictures.append((MAP_TITLES[shown.name], Path(file.name).read_bytes()))
         progress(i + 1, len(maps))
     title = f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"
-    table = pd.DataFrame(costs(header), columns=["cost", "amount", "unit"])
+    table = pd.DataFrame(cost_rows(header), columns=["cost", "amount", "unit"])
     target.write_text(
-        page(
-            title, list(told(header)), table, [], [("Maps", "", pictures)], header.get("notes", ())
+        render_page(
+            title,
+            list(describe_run(header)),
+            table,
+            [],
+            [("Maps", "", pictures)],
+            header.get("notes", ()),
         ),
         "utf-8",
     )
 
 
-def told(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def describe_run(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield names and words of what was run, what it said, and what may have mattered."""
     image = header["image"]
     size = image["pixel_size"]
@@ -88,7 +101,7 @@ def told(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "parameters", json.dumps(header["params"]) if header["params"] else "defaults"
     if header.get("budget"):
         yield "budget", header["budget"]
-    yield from answer(header.get("estimate"))
+    yield from describe_estimate(header.get("estimate"))
     if header.get("truth"):
         yield "truth", json.dumps(header["truth"], ensure_ascii=False)
     if not header["complete"]:
@@ -100,7 +113,7 @@ def told(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from header.get("versions", {}).items()
 
 
-def answer(estimate: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+def describe_estimate(estimate: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Yield the answer, class by class, and its interval."""
     if not estimate:
         yield "answer", "none"
@@ -115,11 +128,11 @@ def answer(estimate: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
         yield "per mm²", f"{estimate['per_mm2']:,.6g}"
 
 
-def costs(header: dict[str, Any]) -> list[tuple[str, float, str]]:
+def cost_rows(header: dict[str, Any]) -> list[tuple[str, float, str]]:
     """Return what was spent."""
     cost = header.get("cost")
     if not cost:
-        raise UserError("this run tells no cost: resume it first")
+        raise HrviewerError("this run tells no cost: resume it first")
     rows = [("FLOPs", float(cost["flops"]), "FLOP"), ("time", float(cost["wall_s"]), "s")]
     rows += [(f"  {stage}", float(cost[f"{stage}_s"]), "s") for stage in STAGES]
     rows += [

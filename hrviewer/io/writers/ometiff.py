@@ -12,21 +12,23 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.io.writers import Exportable, Options, Progress
-from hrviewer.io.writers.omezarr import copy_map, levels_of
+from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
+from hrviewer.io.writers.omezarr import copy_map, level_count
 
-__all__ = ["Settings", "write"]
+__all__ = ["OmeTiffSettings", "write"]
 
 TILE = 256
 
 
-class Settings(Options):
+class OmeTiffSettings(WriterSettings):
     """Which map."""
 
     map: MapName = Field("output", title="Map", description="Which of the run's maps")
 
 
-def write(run: Exportable, target: Path, settings: Settings, progress: Progress) -> None:
+def write(
+    run: Exportable, target: Path, settings: OmeTiffSettings, progress: ProgressCallback
+) -> None:
     """Write a map, one plane per channel, each coarser level the means of 2 × 2 cells.
 
     Cells never looked at are NaN. The levels are made beside the file first, in bounded memory.
@@ -52,7 +54,7 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
 
     shown = open_map(run, settings.map)
     size = run.header["image"]["pixel_size"]
-    levels = levels_of(shown.cells.shape)
+    levels = level_count(shown.cells.shape)
     with tempfile.TemporaryDirectory(prefix=".hrviewer-", dir=target.parent) as folder:
         copy_map(shown, Path(folder) / "map", size)
         made = zarr.open_group(Path(folder) / "map", mode="r")
@@ -61,7 +63,7 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
 
         def told(array: Any) -> Iterator[NDArray[np.float32]]:
             nonlocal done
-            for tile in tiles(array):
+            for tile in iter_tiles(array):
                 done += 1
                 progress(done, total)
                 yield tile
@@ -106,7 +108,7 @@ def count_tiles(array: Any) -> int:
     return int(k * -(-rows // TILE) * -(-columns // TILE))
 
 
-def tiles(array: Any) -> Iterator[NDArray[np.float32]]:
+def iter_tiles(array: Any) -> Iterator[NDArray[np.float32]]:
     """Yield a level's tiles in the file's order; those at the end are filled up with NaN."""
     k, rows, columns = array.shape
     for c in range(k):

@@ -18,25 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import UserError
-from hrviewer.io.geojson import colour
-from hrviewer.io.image_writer import write_into
+from hrviewer.errors import HrviewerError
+from hrviewer.io.geojson import class_color
+from hrviewer.io.image_writer import write_image_into
 from hrviewer.io.ome_metadata import (
-    FORMATS,
+    ZARR_FORMATS,
     Version,
     create_image,
     create_level,
     multiscales,
-    put,
+    set_metadata,
 )
 from hrviewer.io.run_maps import RunMap, open_maps
-from hrviewer.io.writers import Exportable, Options, Progress
+from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
 from hrviewer.pyramid import open_pyramid
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["Settings", "copy_map", "write"]
+__all__ = ["OmeZarrSettings", "copy_map", "write"]
 
 COARSEST = 512
 """Cells along the longer side of the coarsest level, at most."""
@@ -44,7 +44,7 @@ COARSEST = 512
 SHARD = 1024
 
 
-class Settings(Options):
+class OmeZarrSettings(WriterSettings):
     """Which version, and what else is written."""
 
     version: Version = Field("0.5", title="Version", description="0.4 for readers of zarr 2")
@@ -53,7 +53,9 @@ class Settings(Options):
     )
 
 
-def write(run: Exportable, target: Path, settings: Settings, progress: Progress) -> None:
+def write(
+    run: Exportable, target: Path, settings: OmeZarrSettings, progress: ProgressCallback
+) -> None:
     """Write the maps that a run holds; of a segmentation its classes as labels, too.
 
     Parameters
@@ -79,11 +81,11 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
     names: list[str] = [shown.name for shown in maps]
     totals = [shown.cells.size for shown in maps]
     whole = sum(totals)
-    root = zarr.open_group(target, mode="w", zarr_format=FORMATS[version])
+    root = zarr.open_group(target, mode="w", zarr_format=ZARR_FORMATS[version])
     arrays: dict[str, zarr.Array[Any]] = {}
     for i, shown in enumerate(maps):
         before = sum(totals[:i])
-        tell = partial(shifted, progress, before, whole)
+        tell = partial(offset_progress, progress, before, whole)
         arrays[shown.name] = copy_map(shown, target / shown.name, size, version, tell)
     if (run.header["estimate"] or {}).get("kind") == "area" and "output" in arrays:
         write_classes(maps[0], target / "output", size, version)
@@ -91,25 +93,27 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
         path = run.header["image"]["path"]
         with open_pyramid(path) as pyramid:
             if pyramid.fingerprint != run.header["image"]["fingerprint"]:
-                raise UserError(f"{path} has changed since this run: export without the image")
-            arrays["image"] = write_into(pyramid, target / "image", progress, version)
+                raise HrviewerError(f"{path} has changed since this run: export without the image")
+            arrays["image"] = write_image_into(pyramid, target / "image", progress, version)
         names.append("image")
     first = multiscales(
         names[0], maps[0].cell, size,
-        levels=[f"{names[0]}/{i}" for i in range(levels_of(maps[0].cells.shape))],
+        levels=[f"{names[0]}/{i}" for i in range(level_count(maps[0].cells.shape))],
     )  # fmt: skip
-    put(root, {**first, "bioformats2raw.layout": 3}, version)
+    set_metadata(root, {**first, "bioformats2raw.layout": 3}, version)
     root.attrs["hrviewer"] = run.header
-    put(root.create_group("OME"), {"version": version, "series": names}, version)
+    set_metadata(root.create_group("OME"), {"version": version, "series": names}, version)
     (target / "OME" / "METADATA.ome.xml").write_bytes(ome_xml(arrays))
 
 
-def shifted(progress: Progress, before: int, whole: int, done: int, total: int) -> None:
+def offset_progress(
+    progress: ProgressCallback, before: int, overall: int, done: int, total: int
+) -> None:
     """Tell a part's progress as the whole's."""
-    progress(before + done, whole)
+    progress(before + done, overall)
 
 
-def levels_of(shape: tuple[int, ...]) -> int:
+def level_count(shape: tuple[int, ...]) -> int:
     """Return how many levels bring the longer side down to `COARSEST`."""
     levels = 1
     while max(shape[1:]) > COARSEST * 2 ** (levels - 1):
@@ -118,28 +122,28 @@ def levels_of(shape: tuple[int, ...]) -> int:
 
 
 def copy_map(
-    shown: RunMap,
+    run_map: RunMap,
     target: Path,
     size: tuple[float, float] | None,
     version: Version = "0.5",
-    progress: Progress = lambda done, total: None,
+    progress: ProgressCallback = lambda done, total: None,
 ) -> zarr.Array[Any]:
     """Copy one map, with its coarser levels; return its finest."""
     import zarr
 
-    cells = shown.cells
-    levels = levels_of(cells.shape)
+    cells = run_map.cells
+    levels = level_count(cells.shape)
     about: Any = dict(
         zarr.open_group(cells.store, path=cells.path.rpartition("/")[0], mode="r").attrs
     )
     finest = create_image(
         target,
         cells.shape,
-        name=shown.name,
-        cell=shown.cell,
+        name=run_map.name,
+        cell=run_map.cell,
         pixel_size=size,
         dtype=cells.dtype,
-        labels=shown.labels,
+        labels=run_map.labels,
         attributes={k: v for k, v in about["hrviewer"].items() if k != "cell"},
         levels=levels,
         version=version,
@@ -147,7 +151,7 @@ def copy_map(
     )
     low, high = np.full(cells.shape[0], np.inf), np.full(cells.shape[0], -np.inf)
     done = 0
-    for c, rows, columns in pieces(finest):
+    for c, rows, columns in iter_shards(finest):
         block = cells[c, rows, columns]
         finest[c, rows, columns] = block
         low[c] = np.fmin(low[c], np.fmin.reduce(block, axis=None))
@@ -155,7 +159,7 @@ def copy_map(
         done += block.size
         progress(done, cells.size)
     written = zarr.open_group(target, mode="r+")
-    fill_levels(written, levels, halved)
+    fill_levels(written, levels, mean_2x2)
     told: Any = dict(written.attrs)
     ome = told["ome"] if version == "0.5" else told
     for channel, least, most in zip(ome["omero"]["channels"], low, high, strict=True):
@@ -167,61 +171,65 @@ def copy_map(
 
 
 def write_classes(
-    shown: RunMap, image: Path, size: tuple[float, float] | None, version: Version
+    run_map: RunMap, image: Path, size: tuple[float, float] | None, version: Version
 ) -> None:
     """Write a segmentation's classes as labels of its image: 1 is the first; 0 none, or unseen."""
     import zarr
 
-    labels = zarr.open_group(image / "labels", mode="w", zarr_format=FORMATS[version])
-    put(labels, {"version": version, "labels": ["classes"]}, version)
+    labels = zarr.open_group(image / "labels", mode="w", zarr_format=ZARR_FORMATS[version])
+    set_metadata(labels, {"version": version, "labels": ["classes"]}, version)
     group = labels.create_group("classes")
-    levels = levels_of(shown.cells.shape)
+    levels = level_count(run_map.cells.shape)
     ome = multiscales(
-        "classes", shown.cell, size, levels=[str(i) for i in range(levels)],
+        "classes", run_map.cell, size, levels=[str(i) for i in range(levels)],
         description="each level is every second cell of the finer one",
     )  # fmt: skip
     ome["multiscales"][0]["type"] = "nearest"
-    numbered = list(enumerate(shown.labels, 1))
+    numbered = list(enumerate(run_map.labels, 1))
     ome["image-label"] = {
         "version": version,
         "source": {"image": "../../"},
-        "colors": [{"label-value": i, "rgba": [*colour(label), 255]} for i, label in numbered],
+        "colors": [{"label-value": i, "rgba": [*class_color(label), 255]} for i, label in numbered],
         "properties": [{"label-value": i, "class": label} for i, label in numbered],
     }
-    put(group, ome, version)
-    _, rows, columns = shown.cells.shape
+    set_metadata(group, ome, version)
+    _, rows, columns = run_map.cells.shape
     for i in range(levels):
         shape = (1, -(-rows // 2**i), -(-columns // 2**i))
         chunks = (1, min(512, shape[1]), min(512, shape[2]))
         create_level(group, str(i), shape, np.int32, chunks=chunks, shard=SHARD)
     finest: Any = group["0"]
-    for c, ys, xs in pieces(finest):
-        finest[c, ys, xs] = classes_of(shown.cells[:, ys, xs])
+    for c, ys, xs in iter_shards(finest):
+        finest[c, ys, xs] = classify(run_map.cells[:, ys, xs])
     fill_levels(group, levels, lambda cells: cells[::2, ::2])
 
 
-def classes_of(said: NDArray[Any]) -> NDArray[np.int32]:
+def classify(probabilities: NDArray[Any]) -> NDArray[np.int32]:
     """Return of ``(k, rows, columns)`` the likeliest class; a single one from a half on."""
-    best = said.argmax(axis=0) + 1 if len(said) > 1 else (said[0] > 0.5).astype(int)
-    return np.where(np.isnan(said).any(axis=0), 0, best).astype(np.int32)
+    best = (
+        probabilities.argmax(axis=0) + 1
+        if len(probabilities) > 1
+        else (probabilities[0] > 0.5).astype(int)
+    )
+    return np.where(np.isnan(probabilities).any(axis=0), 0, best).astype(np.int32)
 
 
 def fill_levels(
-    group: zarr.Group, levels: int, shrink: Callable[[NDArray[Any]], NDArray[Any]]
+    group: zarr.Group, levels: int, downsample: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> None:
     """Make every level of the one before, a chunk at a time, and write it a shard at a time."""
     for i in range(1, levels):
         fine: Any = group[str(i - 1)]
         coarse: Any = group[str(i)]
-        for c, rows, columns in pieces(coarse):
+        for c, rows, columns in iter_shards(coarse):
             shard = np.empty((rows.stop - rows.start, columns.stop - columns.start), coarse.dtype)
-            for ys, xs in product(*map(halves, (rows, columns))):
-                here = (within(ys, rows), within(xs, columns))
-                shard[here] = shrink(fine[c, doubled(ys), doubled(xs)])
+            for ys, xs in product(*map(iter_chunks, (rows, columns))):
+                here = (relative_to(ys, rows), relative_to(xs, columns))
+                shard[here] = downsample(fine[c, finer_span(ys), finer_span(xs)])
             coarse[c, rows, columns] = shard
 
 
-def pieces(array: Any) -> Iterator[tuple[int, slice, slice]]:
+def iter_shards(array: Any) -> Iterator[tuple[int, slice, slice]]:
     """Yield where each shard, or chunk, of ``(channels, rows, columns)`` lies."""
     spans = (
         [slice(start, min(start + step, n)) for start in range(0, n, step)]
@@ -230,23 +238,23 @@ def pieces(array: Any) -> Iterator[tuple[int, slice, slice]]:
     return product(range(array.shape[0]), *spans)
 
 
-def halves(span: slice) -> Iterator[slice]:
+def iter_chunks(span: slice) -> Iterator[slice]:
     """Yield a span's parts of a chunk's side."""
     for start in range(span.start, span.stop, 512):
         yield slice(start, min(start + 512, span.stop))
 
 
-def within(inner: slice, outer: slice) -> slice:
+def relative_to(inner: slice, outer: slice) -> slice:
     """Return a span counted from the start of another one."""
     return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
-def doubled(span: slice) -> slice:
+def finer_span(span: slice) -> slice:
     """Return the finer level's part under a part of a level."""
     return slice(2 * span.start, 2 * span.stop)
 
 
-def halved(cells: NDArray[Any]) -> NDArray[np.float64]:
+def mean_2x2(cells: NDArray[Any]) -> NDArray[np.float64]:
     """Return the means of 2 × 2 cells without NaN; NaN where all four are."""
     rows, columns = cells.shape
     even = np.pad(
@@ -260,7 +268,7 @@ def halved(cells: NDArray[Any]) -> NDArray[np.float64]:
         return np.asarray(np.where(seen, four, 0).sum((1, 3)) / seen.sum((1, 3)))
 
 
-TYPES = {"float16": "float", "float32": "float", "float64": "double"}
+OME_TYPES = {"float16": "float", "float32": "float", "float64": "double"}
 """What OME calls them."""
 
 
@@ -276,7 +284,7 @@ def ome_xml(arrays: dict[str, zarr.Array[Any]]) -> bytes:
             "Pixels",
             ID=f"Pixels:{name}",
             DimensionOrder="XYCZT",
-            Type=TYPES.get(str(array.dtype), str(array.dtype)),
+            Type=OME_TYPES.get(str(array.dtype), str(array.dtype)),
             SizeX=str(columns),
             SizeY=str(rows),
             SizeC=str(k),

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from hrviewer.errors import UserError
-from hrviewer.io.figures.overlay_figure import captioned, draw, look_at
-from hrviewer.io.figures.plots import need_plots
+from hrviewer.errors import HrviewerError
+from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data, make_caption
+from hrviewer.io.figures.plots import require_matplotlib
 from hrviewer.io.run_maps import MapName
-from hrviewer.io.writers import Exportable, Options, Progress
+from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
 
-__all__ = ["Settings", "why_not", "write"]
+__all__ = ["PngSettings", "unsupported_reason", "write"]
 
 
-class Settings(Options):
+class PngSettings(WriterSettings):
     """What it shows, and how large it is."""
 
     map: MapName = Field("output", title="Map", description="Which of the run's maps")
@@ -25,16 +25,16 @@ class Settings(Options):
     caption: str = Field("", title="Caption", description="What was run and what it cost, if empty")
 
 
-def why_not(run: Exportable) -> str | None:
+def unsupported_reason(run: Exportable) -> str | None:
     """Return why no figure can be drawn."""
     try:
-        need_plots()
-    except UserError as error:
+        require_matplotlib()
+    except HrviewerError as error:
         return str(error)
     return None
 
 
-def write(run: Exportable, target: Path, settings: Settings, progress: Progress) -> None:
+def write(run: Exportable, target: Path, settings: PngSettings, progress: ProgressCallback) -> None:
     """Draw a figure.
 
     Parameters
@@ -54,8 +54,8 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
         If the run does not hold the map or the channel.
     """
     side = min(4000, round(settings.dpi * settings.inches))
-    shown = look_at(run, settings.map, settings.channel, side)
+    shown = load_figure_data(run, settings.map, settings.channel, side)
     progress(1, 2)
-    caption = captioned(run, settings.caption)
-    draw(shown, caption, target, dpi=settings.dpi, inches=settings.inches)
+    caption = make_caption(run, settings.caption)
+    draw_figure(shown, caption, target, dpi=settings.dpi, inches=settings.inches)
     progress(2, 2)

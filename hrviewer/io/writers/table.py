@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hrviewer.io.run_features import planned
-from hrviewer.io.tables import TableSettings, batches, schema_of
-from hrviewer.io.writers import Exportable, Progress
+from hrviewer.io.run_features import planned_patches
+from hrviewer.io.tables import TableSettings, record_batches, table_schema
+from hrviewer.io.writers import Exportable, ProgressCallback
 
 __all__ = ["Settings", "write"]
 
@@ -14,7 +14,7 @@ __all__ = ["Settings", "write"]
 Settings = TableSettings
 
 
-def write(run: Exportable, target: Path, settings: Settings, progress: Progress) -> None:
+def write(run: Exportable, target: Path, settings: Settings, progress: ProgressCallback) -> None:
     """Write a table: UTF-8, commas, full stops; what there is no value for is empty.
 
     Parameters
@@ -36,8 +36,8 @@ def write(run: Exportable, target: Path, settings: Settings, progress: Progress)
     from pyarrow.csv import CSVWriter
 
     done = 0
-    with CSVWriter(target, schema_of(run, settings)) as out:
-        for batch in batches(run, settings):
+    with CSVWriter(target, table_schema(run, settings)) as out:
+        for batch in record_batches(run, settings):
             out.write_batch(batch)
             done += batch.num_rows
-            progress(done, max(done, planned(run)))
+            progress(done, max(done, planned_patches(run)))

@@ -5,35 +5,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.tiled_encoder import Mosaic, is_one_to_one
+from hrviewer.models.tiled_encoder import TiledEncoder, is_tile_encoder
 
-__all__ = ["LOADABLE", "PRECISIONS", "load"]
+__all__ = ["PRECISIONS", "WEIGHTS_FORMATS", "load"]
 
-LOADABLE = (".onnx", ".safetensors")
+WEIGHTS_FORMATS = (".onnx", ".safetensors")
 PRECISIONS = ("float32", "bfloat16", "int8")
-_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".joblib")
+_PICKLE_FORMATS = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".joblib")
 
 
-def check_kind(path: Path) -> None:
+def check_weights_format(path: Path) -> None:
     """Raise `UserError` where weights are of a kind that cannot be loaded, or not safely."""
     suffix = path.suffix.lower()
-    if suffix in _PICKLES:
-        raise UserError(
+    if suffix in _PICKLE_FORMATS:
+        raise HrviewerError(
             f"{path}: {suffix} files can run any code when opened, and are not loaded: "
             "export the network to ONNX, or save its weights as safetensors"
         )
-    if suffix not in LOADABLE:
-        raise UserError(f"{path}: weights are {' or '.join(LOADABLE)} files, not {suffix!r}")
+    if suffix not in WEIGHTS_FORMATS:
+        raise HrviewerError(
+            f"{path}: weights are {' or '.join(WEIGHTS_FORMATS)} files, not {suffix!r}"
+        )
     if not path.is_file():
-        raise UserError(f"{path} does not exist: check the path")
+        raise HrviewerError(f"{path} does not exist: check the path")
 
 
 def load(
     path: Path,
-    card: Card,
+    card: ModelCard,
     device: str = "auto",
     threads: int | None = None,
     precision: str = "float32",
@@ -63,33 +65,33 @@ def load(
         Where the file is of the wrong kind, damaged or not the one that the card describes, where
         the device or the back end is missing, or where the card lies.
     """
-    from hrviewer.models.probe import settle
+    from hrviewer.models.probe import validate_network
 
-    check_kind(path)
+    check_weights_format(path)
     if precision not in PRECISIONS:
-        raise UserError(
+        raise HrviewerError(
             f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}"
         )
     if precision == "int8":
-        from hrviewer.models.loaders.quantised import quantised
+        from hrviewer.models.loaders.quantised import load_quantised
 
-        return quantised(path, card, device, threads, samples)
+        return load_quantised(path, card, device, threads, samples)
     network: Network
     if path.suffix.lower() == ".onnx":
         if precision != "float32":
-            raise UserError(
+            raise HrviewerError(
                 f"{card.name} is in ONNX and runs in the numbers it was exported with: "
                 "choose --precision float32 or int8"
             )
         from hrviewer.models.loaders.onnx import OnnxNetwork
 
         network = OnnxNetwork.load(path, card, device, threads)
-        settle(network)
+        validate_network(network)
     else:
-        from hrviewer.models.backend import lowered, quickest
+        from hrviewer.models.backend import select_backend, to_bfloat16
         from hrviewer.models.loaders.torch import TorchNetwork
 
         loaded = TorchNetwork.load(path, card, device, threads)
-        settle(loaded)
-        network = quickest(loaded, threads) if precision == "float32" else lowered(loaded)
-    return Mosaic(network) if is_one_to_one(card) else network
+        validate_network(loaded)
+        network = select_backend(loaded, threads) if precision == "float32" else to_bfloat16(loaded)
+    return TiledEncoder(network) if is_tile_encoder(card) else network

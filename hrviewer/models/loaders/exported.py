@@ -20,9 +20,15 @@ import torch
 from hrviewer.models.loaders.onnx import run_session, session_options
 from hrviewer.models.loaders.torch import TorchNetwork, count_flops
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.threads import ByThreads, cores
+from hrviewer.models.threads import PerThreadCount, available_cores
 
-__all__ = ["EXPORTERS", "ExportedNetwork", "OnnxruntimeNetwork", "OpenVinoNetwork", "export"]
+__all__ = [
+    "EXPORTED_NETWORKS",
+    "ExportedNetwork",
+    "OnnxruntimeNetwork",
+    "OpenVinoNetwork",
+    "export_onnx",
+]
 
 _OPSET = 17
 
@@ -44,26 +50,32 @@ class ExportedNetwork(Network):
     """
 
     def __init__(self, loaded: TorchNetwork, threads: int | None) -> None:
-        runs = self._open(export(loaded), threads)
+        runs = self._open(export_onnx(loaded), threads)
         how = f"{runs}, exported by torch {torch.__version__}"
         super().__init__(loaded.card, "", how, loaded.device, loaded.precision)
         self.digest = loaded.digest
         self.halo, self.period = loaded.halo, loaded.period
-        self.elastic, self.batch = loaded.elastic, loaded.batch
-        self._hollow = loaded.hollow
-        self.explains = loaded.explains
-        self._slopes = loaded if loaded.explains else None  # of which a graph has none
+        self.accepts_any_size, self.max_batch = loaded.accepts_any_size, loaded.max_batch
+        self._meta_module = loaded.meta_module
+        self.has_attribution = loaded.has_attribution
+        self._attribution_network = (
+            loaded if loaded.has_attribution else None
+        )  # of which a graph has none
 
     @abstractmethod
     def _open(self, graph: bytes, threads: int | None) -> str:
         """Make ready to run an ONNX graph; return what runs it, with its version."""
 
-    def explain(self, codes: Floats) -> Floats:
+    def attribution(self, features: Floats) -> Floats:
         """Ask torch."""
-        return self._slopes.explain(codes) if self._slopes else super().explain(codes)
+        return (
+            self._attribution_network.attribution(features)
+            if self._attribution_network
+            else super().attribution(features)
+        )
 
     def _count(self, h: int, w: int) -> float:
-        return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
+        return count_flops(self._meta_module, "forward", (1, self.card.input.channel_count, h, w))
 
 
 class OnnxruntimeNetwork(ExportedNetwork):
@@ -76,7 +88,7 @@ class OnnxruntimeNetwork(ExportedNetwork):
             options = session_options(onnxruntime, count)
             return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
-        self._sessions = ByThreads(opened, threads)
+        self._sessions = PerThreadCount(opened, threads)
         self._sessions.get()
         return f"onnxruntime {onnxruntime.__version__}"
 
@@ -93,7 +105,7 @@ class OpenVinoNetwork(ExportedNetwork):
         model = openvino.Core().read_model(graph)
 
         def compiled(count: int) -> Any:
-            streams = 1 if threads else max(1, cores() // count)
+            streams = 1 if threads else max(1, available_cores() // count)
             settings = {
                 # Where the hardware has bfloat16, OpenVINO takes it unless told not to.
                 "INFERENCE_PRECISION_HINT": "f32",
@@ -102,32 +114,32 @@ class OpenVinoNetwork(ExportedNetwork):
             }
             return openvino.compile_model(model, "CPU", settings)
 
-        self._models = ByThreads(compiled, threads)
+        self._models = PerThreadCount(compiled, threads)
         self._models.get()
-        self._own = threading.local()
+        self._thread_state = threading.local()
         return f"openvino {version('openvino')}"
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         # A request serves one thread, and keeps its outputs to write the next ones into.
-        model, requests = self._models.get(), vars(self._own).setdefault("requests", {})
+        model, requests = self._models.get(), vars(self._thread_state).setdefault("requests", {})
         if model not in requests:
             requests[model] = model.create_infer_request()
         requests[model].infer([np.ascontiguousarray(batch, np.float32)])
         return [np.array(out.data, np.float32) for out in requests[model].output_tensors]
 
 
-EXPORTERS: dict[str, type[ExportedNetwork]] = {
+EXPORTED_NETWORKS: dict[str, type[ExportedNetwork]] = {
     "onnxruntime": OnnxruntimeNetwork,
     "openvino": OpenVinoNetwork,
 }
 """By the name that chooses it."""
 
 
-def export(loaded: TorchNetwork) -> bytes:
+def export_onnx(loaded: TorchNetwork) -> bytes:
     """Return what a network computes as a graph in ONNX, whose input is ``x``."""
     card = loaded.card
     side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
-    example = torch.zeros(1, card.input.count, side, side)
+    example = torch.zeros(1, card.input.channel_count, side, side)
     file = io.BytesIO()
     axes = {0: "n"} if card.input.fixed else {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings(), torch.inference_mode():

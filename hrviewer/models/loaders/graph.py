@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 
-__all__ = ["Graph"]
+__all__ = ["OnnxGraph"]
 
 Shape = tuple[int, ...]
 
-_LARGE = 4096
+_WEIGHT_BYTES = 4096
 """Bytes above which a tensor's numbers are weights, and not a shape that inference reads."""
 
 
@@ -49,21 +49,21 @@ def _einsum(node: Any, ins: Sequence[Shape], out: Shape) -> float:
     return 2.0 * math.prod(sizes.values())
 
 
-_COSTS: dict[str, Callable[[Any, Sequence[Shape], Shape], float]] = {
+_OP_FLOPS: dict[str, Callable[[Any, Sequence[Shape], Shape], float]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Einsum": _einsum,
 }
-_UNCOUNTED = {
+_UNSUPPORTED_OPS = {
     *("Attention", "MultiHeadAttention", "QAttention", "FusedConv", "FusedMatMul", "FusedGemm"),
     *("LSTM", "GRU", "RNN", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
     *("DeformConv", "If", "Loop", "Scan"),
 }
 
 
-class Graph:
+class OnnxGraph:
     """The nodes of a model, without its weights.
 
     Parameters
@@ -80,40 +80,40 @@ class Graph:
     """
 
     def __init__(self, model: Any, name: str) -> None:
-        unknown = sorted({n.op_type for n in model.graph.node} & _UNCOUNTED)
+        unknown = sorted({n.op_type for n in model.graph.node} & _UNSUPPORTED_OPS)
         if unknown:
-            raise UserError(
+            raise HrviewerError(
                 f"{name}: the cost of {', '.join(unknown)} cannot be counted: "
                 "export it without fused, quantised or branching operations"
             )
         self._name = name
         self._model = _without_weights(model)
 
-    def flops(self, taken: str, shape: Shape) -> float:
-        """Return what the graph costs when its input named `taken` has `shape`."""
-        shapes = self._shapes(taken, shape)
+    def flops(self, input_name: str, shape: Shape) -> float:
+        """Return what the graph costs when its input named `input_name` has `shape`."""
+        shapes = self._shapes(input_name, shape)
         total = 0.0
         for node in self._model.graph.node:
-            if cost := _COSTS.get(node.op_type):
+            if cost := _OP_FLOPS.get(node.op_type):
                 try:
                     ins = [shapes[name] for name in node.input if name]
                     total += cost(node, ins, shapes[node.output[0]])
                 except KeyError:
-                    raise UserError(
+                    raise HrviewerError(
                         f"{self._name}: the size of {node.output[0]!r} depends on the image, "
                         "so its cost is unknown: export it with static shapes or simplify it"
                     ) from None
         return total
 
-    def _shapes(self, taken: str, shape: Shape) -> dict[str, Shape]:
+    def _shapes(self, input_name: str, shape: Shape) -> dict[str, Shape]:
         import onnx
 
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         graph = model.graph
         for value in graph.input:
-            if value.name == taken:
-                _set(value, shape)
+            if value.name == input_name:
+                _set_shape(value, shape)
         # What was inferred for another size must not be believed.
         del graph.value_info[:]
         for value in graph.output:
@@ -134,7 +134,7 @@ def _without_weights(model: Any) -> Any:
     graph = model.graph
     small = []
     for tensor in graph.initializer:
-        if tensor.ByteSize() <= _LARGE and not tensor.external_data:
+        if tensor.ByteSize() <= _WEIGHT_BYTES and not tensor.external_data:
             small.append(tensor)
         elif tensor.name not in {value.name for value in graph.input}:
             graph.input.append(
@@ -146,7 +146,7 @@ def _without_weights(model: Any) -> Any:
     return model
 
 
-def _set(value: Any, shape: Shape) -> None:
+def _set_shape(value: Any, shape: Shape) -> None:
     dims = value.type.tensor_type.shape.dim
     for dim, size in zip(dims, shape, strict=True):
         dim.dim_value = size

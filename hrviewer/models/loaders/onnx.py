@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
-from hrviewer.models.loaders.graph import Graph
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
+from hrviewer.models.loaders.graph import OnnxGraph
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.threads import ByThreads, cores
-from hrviewer.models.told import brief
+from hrviewer.models.threads import PerThreadCount, available_cores
+from hrviewer.models.told import short_message
 from hrviewer.models.weights import read_weights
 
 __all__ = ["OnnxNetwork", "run_session", "session_options"]
 
-_LIMIT = 2**31
+_MAX_BYTES = 2**31
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
@@ -28,41 +28,46 @@ class OnnxNetwork(Network):
     """An ONNX graph with one input ``(n, C, h, w)``."""
 
     def __init__(
-        self, card: Card, sha256: str, sessions: ByThreads[Any], graph: Graph, device: str
+        self,
+        card: ModelCard,
+        sha256: str,
+        sessions: PerThreadCount[Any],
+        graph: OnnxGraph,
+        device: str,
     ) -> None:
         import onnxruntime
 
         (taken,) = sessions.get().get_inputs()
         super().__init__(card, sha256, f"onnxruntime {onnxruntime.__version__}", device)
         self._sessions, self._graph = sessions, graph
-        self._name, self._type = taken.name, _TYPES[taken.type]
-        if self._type == np.float16:
+        self._input_name, self._input_type = taken.name, _TYPES[taken.type]
+        if self._input_type == np.float16:
             self.precision = "float16"
         n = taken.shape[0]
-        self.batch = n if isinstance(n, int) else None
+        self.max_batch = n if isinstance(n, int) else None
 
     @classmethod
-    def load(cls, path: Path, card: Card, device: str, threads: int | None) -> OnnxNetwork:
+    def load(cls, path: Path, card: ModelCard, device: str, threads: int | None) -> OnnxNetwork:
         """Load an ``.onnx`` file; `UserError` where it is damaged, too large or unfit."""
         try:
             import onnx
             import onnxruntime
         except ImportError:
-            raise UserError(
+            raise HrviewerError(
                 'networks in ONNX need onnxruntime: pip install "hrviewer[onnx]"'
             ) from None
-        if path.stat().st_size >= _LIMIT:
-            raise UserError(f"{path} is larger than 2 GB: save its weights as safetensors")
+        if path.stat().st_size >= _MAX_BYTES:
+            raise HrviewerError(f"{path} is larger than 2 GB: save its weights as safetensors")
         data, sha256 = read_weights(path, card)
         try:
             model = onnx.load_model_from_string(data)
         except Exception:  # protobuf raises a dozen kinds
             model = onnx.ModelProto()
         if not model.graph.node:
-            raise UserError(
+            raise HrviewerError(
                 f"{path} is not an ONNX file, or is cut short: download or export it again"
             )
-        outside = [_beside(path, name) for name in sorted(set(_external(model)))]
+        outside = [_resolve_external(path, name) for name in sorted(set(_external_files(model)))]
         for file in outside:
             sha256 += read_weights(file, card.model_copy(update={"sha256": None}))[1]
         providers, placed = _providers(onnxruntime, device)
@@ -74,23 +79,25 @@ class OnnxNetwork(Network):
             )
 
         # On a GPU, threads of the CPU make no difference.
-        sessions = ByThreads(opened, threads or (None if placed == "cpu" else cores()))
+        sessions = PerThreadCount(
+            opened, threads or (None if placed == "cpu" else available_cores())
+        )
         try:
             session = sessions.get()
         except Exception as error:
-            raise UserError(
-                f"{path} is refused by onnxruntime ({brief(error)}): export it again"
+            raise HrviewerError(
+                f"{path} is refused by onnxruntime ({short_message(error)}): export it again"
             ) from None
         _check_input(path, card, session)
-        return cls(card, sha256, sessions, Graph(model, str(path)), placed)
+        return cls(card, sha256, sessions, OnnxGraph(model, str(path)), placed)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         return run_session(
-            self._sessions.get(), self._name, np.ascontiguousarray(batch, self._type)
+            self._sessions.get(), self._input_name, np.ascontiguousarray(batch, self._input_type)
         )
 
     def _count(self, h: int, w: int) -> float:
-        return self._graph.flops(self._name, (1, self.card.input.count, h, w))
+        return self._graph.flops(self._input_name, (1, self.card.input.channel_count, h, w))
 
 
 def session_options(onnxruntime: Any, threads: int) -> Any:
@@ -110,26 +117,28 @@ def run_session(session: Any, name: str, batch: NDArray[Any]) -> list[Floats]:
         outputs = session.run(None, {name: batch})
     except Exception as error:
         if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
-            raise MemoryError(brief(error)) from None
+            raise MemoryError(short_message(error)) from None
         raise
     return [np.asarray(out, np.float32) for out in outputs]
 
 
-def _check_input(path: Path, card: Card, session: Any) -> None:
+def _check_input(path: Path, card: ModelCard, session: Any) -> None:
     """Compare what the graph declares with the card, field by field."""
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
         found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
-        raise UserError(f"{path} takes {found}: export it with one float input (n, channels, h, w)")
+        raise HrviewerError(
+            f"{path} takes {found}: export it with one float input (n, channels, h, w)"
+        )
     _, c, *sides = inputs[0].shape
-    if isinstance(c, int) and c != card.input.count:
-        raise UserError(
+    if isinstance(c, int) and c != card.input.channel_count:
+        raise HrviewerError(
             f"{card.name}: the card's input.channels says {card.input.channels} "
-            f"({card.input.count}), but the network takes {c}: correct the card"
+            f"({card.input.channel_count}), but the network takes {c}: correct the card"
         )
     for side in sides:
         if isinstance(side, int) and (side != card.input.tile or not card.input.fixed):
-            raise UserError(
+            raise HrviewerError(
                 f"{card.name}: the network takes {side} pixels a side and no other: "
                 f"the card needs input.tile {side} and input.fixed true"
             )
@@ -141,9 +150,11 @@ def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:
     if device == "cpu" or (device == "auto" and not cuda):
         return ["CPUExecutionProvider"], "cpu"
     if device != "auto" and not device.startswith("cuda"):
-        raise UserError(f"networks in ONNX run on cpu or cuda, not on {device}: choose one of them")
+        raise HrviewerError(
+            f"networks in ONNX run on cpu or cuda, not on {device}: choose one of them"
+        )
     if not cuda:
-        raise UserError(
+        raise HrviewerError(
             "this onnxruntime cannot use CUDA: install onnxruntime-gpu, or choose --device cpu"
         )
     number = device.partition(":")[2] or "0"
@@ -151,7 +162,7 @@ def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:
     return [("CUDAExecutionProvider", {"device_id": number, "use_tf32": "0"})], f"cuda:{number}"
 
 
-def _external(message: Any) -> Iterator[str]:
+def _external_files(message: Any) -> Iterator[str]:
     """Yield the files beside the graph that tensors, at any depth, name."""
     for field, value in message.ListFields():
         if field.name == "external_data":
@@ -160,15 +171,15 @@ def _external(message: Any) -> Iterator[str]:
             repeated = not hasattr(value, "ListFields")
             for part in value if repeated else [value]:
                 if hasattr(part, "ListFields"):
-                    yield from _external(part)
+                    yield from _external_files(part)
 
 
-def _beside(path: Path, name: str) -> Path:
+def _resolve_external(path: Path, name: str) -> Path:
     """Return the file that a graph names; `UserError` where it lies outside the graph's folder."""
     folder = path.parent.resolve()
     file = (folder / name).resolve()
     if not file.is_relative_to(folder):
-        raise UserError(f"{path} reads {name!r}, outside its folder: export it into one file")
+        raise HrviewerError(f"{path} reads {name!r}, outside its folder: export it into one file")
     if not file.is_file():
-        raise UserError(f"{path} needs {name!r} beside it: copy it there")
+        raise HrviewerError(f"{path} needs {name!r} beside it: copy it there")
     return file

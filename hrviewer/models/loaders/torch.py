@@ -19,20 +19,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Card
-from hrviewer.models.measurement_cache import keep, recall
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import ModelCard
+from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network, activate
-from hrviewer.models.registry import architecture
-from hrviewer.models.threads import threads
-from hrviewer.models.told import brief
+from hrviewer.models.registry import get_architecture
+from hrviewer.models.threads import thread_limit
+from hrviewer.models.told import short_message
 from hrviewer.models.weights import read_weights
 
-__all__ = ["TorchNetwork", "count_flops", "fold"]
+__all__ = ["TorchNetwork", "count_flops", "fold_batch_norm"]
 
-_AGREES = 1e-4
-_PLAIN = (int, float, str, tuple)
-_STRIP = 1 << 16
+_FOLDING_TOLERANCE = 1e-4
+_HASHED_TYPES = (int, float, str, tuple)
+_STRIP_CELLS = 1 << 16
 """Codes that are gone back to at a time."""
 
 
@@ -45,76 +45,80 @@ class TorchNetwork(Network):
 
     def __init__(
         self,
-        card: Card,
+        card: ModelCard,
         sha256: str,
         module: nn.Module,
         device: torch.device,
-        limit: int | None = None,
+        max_threads: int | None = None,
     ) -> None:
-        self._limit = limit
+        self._max_threads = max_threads
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
-        self.joint = callable(getattr(module, "join", None))
-        self.attends = callable(getattr(module, "attend", None))
+        self.accepts_tokens = callable(getattr(module, "join", None))
+        self.has_attention = callable(getattr(module, "attend", None))
         # What has a cell for every code, and does not say itself which matter.
         sizes = card.input.multiple_of == 1 and not card.input.fixed
-        self.explains = card.stride == 1 and sizes and not (self.joint or card.output.attention)
-        self._hollow = copy.deepcopy(module).to("meta")  # no weights, to count with
+        self.has_attribution = (
+            card.stride == 1 and sizes and not (self.accepts_tokens or card.output.attention)
+        )
+        self._meta_module = copy.deepcopy(module).to("meta")  # no weights, to count with
         self._device = device
         if device.type == "cuda":
-            _be_exact()
-        self._own = threading.local()
+            _disable_tf32()
+        self._thread_state = threading.local()
         module = module.to(device)
-        self.plain: nn.Module | None = None if self.joint else module
-        self._module = module if self.joint else _folded(module, card, device)
+        self.unfolded: nn.Module | None = None if self.accepts_tokens else module
+        self._module = module if self.accepts_tokens else _fold_if_equal(module, card, device)
         if self._module is not module:
             self._module = self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def load(cls, path: Path, card: Card, device: str, limit: int | None) -> TorchNetwork:
+    def load(
+        cls, path: Path, card: ModelCard, device: str, max_threads: int | None
+    ) -> TorchNetwork:
         """Load a ``.safetensors`` file; `UserError` where it does not fit the architecture."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         if card.architecture is None:
-            raise UserError(
+            raise HrviewerError(
                 f"{card.name}: safetensors weights need the card's architecture (name and params)"
             )
-        placed = _device(device)
-        if limit and placed.type == "cpu":
-            torch.set_num_threads(limit)
+        placed = _resolve_device(device)
+        if max_threads and placed.type == "cpu":
+            torch.set_num_threads(max_threads)
         data, sha256 = read_weights(path, card)
         try:
             weights: dict[str, Tensor] = load(data)
         except SafetensorError:
-            raise UserError(
+            raise HrviewerError(
                 f"{path} is not a safetensors file, or is cut short: download or save it again"
             ) from None
         name, params = card.architecture.name, card.architecture.params
         try:
-            module: nn.Module = architecture(name)(**params)
+            module: nn.Module = get_architecture(name)(**params)
         except (TypeError, ValueError) as error:
-            raise UserError(
-                f"{card.name}: architecture.params do not suit {name} ({brief(error)}): "
+            raise HrviewerError(
+                f"{card.name}: architecture.params do not suit {name} ({short_message(error)}): "
                 "correct the card"
             ) from None
         try:
             # Copying into the module's own parameters brings halves up to float32.
             module.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            raise UserError(
-                f"{path} does not fit the architecture {name} ({brief(error)}): correct the card"
+            raise HrviewerError(
+                f"{path} does not fit the architecture {name} ({short_message(error)}): correct the card"
             ) from None
-        return cls(card, sha256, module.eval().requires_grad_(False), placed, limit)
+        return cls(card, sha256, module.eval().requires_grad_(False), placed, max_threads)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         def run() -> Any:
-            x = self._put(batch).contiguous(memory_format=torch.channels_last)
+            x = self._to_device(batch).contiguous(memory_format=torch.channels_last)
             return self._module(x)
 
-        with self._stream(), self._numbers():
-            return _arrays(self._call(run))
+        with self._stream(), self._autocast():
+            return _to_arrays(self._call(run))
 
-    def _put(self, batch: NDArray[Any]) -> Tensor:
+    def _to_device(self, batch: NDArray[Any]) -> Tensor:
         """Bring an array to the device; to a GPU while it still computes something else."""
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
         if self._device.type != "cuda":
@@ -125,12 +129,12 @@ class TorchNetwork(Network):
         """Return the context of this thread's own queue on a GPU."""
         if self._device.type != "cuda":
             return nullcontext()
-        if not hasattr(self._own, "stream"):
-            self._own.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        stream: AbstractContextManager[Any] = torch.cuda.stream(self._own.stream)
+        if not hasattr(self._thread_state, "stream"):
+            self._thread_state.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream: AbstractContextManager[Any] = torch.cuda.stream(self._thread_state.stream)
         return stream
 
-    def _numbers(self) -> AbstractContextManager[Any]:
+    def _autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which convolutions and products are computed."""
         if self.precision == "float32":
             return nullcontext()
@@ -139,8 +143,8 @@ class TorchNetwork(Network):
     def reference(self, batch: Floats) -> list[Floats]:
         """Return what the network says as it was written: not folded, in the usual layout."""
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
-        module = self.plain or self._module
-        return _arrays(self._call(lambda: module(x)))
+        module = self.unfolded or self._module
+        return _to_arrays(self._call(lambda: module(x)))
 
     @property
     def module(self) -> nn.Module:
@@ -148,128 +152,128 @@ class TorchNetwork(Network):
         return self._module
 
     @property
-    def hollow(self) -> nn.Module:
+    def meta_module(self) -> nn.Module:
         """The same without weights, to count with."""
-        return self._hollow
+        return self._meta_module
 
-    def settle(self, *, folded: bool = True) -> None:
+    def select_module(self, *, folded: bool = True) -> None:
         """Keep the module that runs and let the other go."""
-        if not folded and self.plain is not None:
-            self._module = self.plain
-        self.plain = None
+        if not folded and self.unfolded is not None:
+            self._module = self.unfolded
+        self.unfolded = None
 
-    def join(
+    def run_tokens(
         self,
         tokens: Floats,
         boxes: NDArray[Any],
         lengths: Sequence[int] | None = None,
         merge: float = 0.0,
     ) -> Floats:
-        """Run the module's own ``join``."""
-        if not self.joint:
-            return super().join(tokens, boxes, lengths, merge)
-        x, where = self._put(tokens), self._put(boxes)
-        join: Callable[..., Tensor] = self._module.join  # type: ignore[assignment]
-        with self._numbers():
-            out = self._call(lambda: join(x, where, lengths, merge)).float().cpu().numpy()
+        """Run the module's own ``run_tokens``."""
+        if not self.accepts_tokens:
+            return super().run_tokens(tokens, boxes, lengths, merge)
+        x, where = self._to_device(tokens), self._to_device(boxes)
+        run: Callable[..., Tensor] = self._module.run_tokens  # type: ignore[assignment]
+        with self._autocast():
+            out = self._call(lambda: run(x, where, lengths, merge)).float().cpu().numpy()
         if out.ndim == 2:  # a number for each token
             out = out[:, :, None, None]
         return activate(out, self.card.output.activation)
 
-    def attend(
+    def attention(
         self, tokens: Floats, boxes: NDArray[Any], merge: float = 0.0
     ) -> tuple[Floats, NDArray[np.int64]]:
-        """Run the module's own ``attend``."""
-        if not self.attends:
-            return super().attend(tokens, boxes, merge)
-        x, where = self._put(tokens), self._put(boxes)
-        attend: Callable[..., tuple[Tensor, Tensor]] = self._module.attend  # type: ignore[assignment]
-        with self._numbers():
+        """Run the module's own ``attention``."""
+        if not self.has_attention:
+            return super().attention(tokens, boxes, merge)
+        x, where = self._to_device(tokens), self._to_device(boxes)
+        attend: Callable[..., tuple[Tensor, Tensor]] = self._module.attention  # type: ignore[assignment]
+        with self._autocast():
             weights, owner = self._call(lambda: attend(x, where, merge))
         return weights.float().cpu().numpy(), owner.cpu().numpy()
 
-    def explain(self, codes: Floats) -> Floats:
+    def attribution(self, features: Floats) -> Floats:
         """Go back through the module, a strip of rows at a time: memory is bounded."""
-        self._check_codes(codes.shape[0])
-        _, rows, columns = codes.shape
-        strip, reach = max(1, _STRIP // columns), 2 * self.halo
+        self._check_feature_width(features.shape[0])
+        _, rows, columns = features.shape
+        strip, reach = max(1, _STRIP_CELLS // columns), 2 * self.halo
         found = np.empty((rows, columns), np.float32)
         for start in range(0, rows, strip):
             stop, first = min(rows, start + strip), max(0, start - reach)
-            x = self._put(codes[None, :, first : stop + reach]).requires_grad_()
-            with self._numbers():
-                (slope,) = self._call(partial(self._slope, x), torch.enable_grad)
+            x = self._to_device(features[None, :, first : stop + reach]).requires_grad_()
+            with self._autocast():
+                (slope,) = self._call(partial(self._gradient, x), torch.enable_grad)
             mattered = (slope * x.detach()).sum(1)[0].abs().float().cpu().numpy()
             found[start:stop] = mattered[start - first : stop - first]
         return found
 
-    def _slope(self, x: Tensor) -> tuple[Tensor, ...]:
-        said = self._module(x)[:, : self.card.answers]
+    def _gradient(self, x: Tensor) -> tuple[Tensor, ...]:
+        said = self._module(x)[:, : self.card.prediction_channels]
         if self.card.task != "density":
             said = said.amax(1) - said.mean(1)
         return torch.autograd.grad(said.sum(), x)
 
-    def join_flops(self, n: int, merge: float = 0.0) -> float:
-        """Count the module's own ``join``."""
-        if not self.joint:
-            return super().join_flops(n, merge)
+    def token_flops(self, n: int, merge: float = 0.0) -> float:
+        """Count the module's own ``run_tokens``."""
+        if not self.accepts_tokens:
+            return super().token_flops(n, merge)
         if (n, merge) not in self._flops:
-            rule = None if merge else self._parabola
-            self._flops[n, merge] = self._count_join(n, merge) if rule is None else rule(n)
+            rule = None if merge else self._token_flops_formula
+            self._flops[n, merge] = self._count_tokens(n, merge) if rule is None else rule(n)
         return self._flops[n, merge]
 
     @cached_property
-    def _parabola(self) -> Callable[[int], float] | None:
-        """What ``join`` costs by the number of tokens, unmerged: counting takes far longer.
+    def _token_flops_formula(self) -> Callable[[int], float] | None:
+        """What ``run_tokens`` costs by the number of tokens, unmerged: counting takes far longer.
 
         None if it is no parabola, as where tokens are filled up to a whole number of windows.
         """
         first, step = 64, 61
-        counts = [self._count_join(first + i * step, 0.0) for i in range(3)]
+        counts = [self._count_tokens(first + i * step, 0.0) for i in range(3)]
         slope, bend = counts[1] - counts[0], counts[2] - 2 * counts[1] + counts[0]
 
         def cost(n: int) -> float:
             t = (n - first) / step
             return float(round(counts[0] + t * slope + t * (t - 1) / 2 * bend))
 
-        holds = all(cost(n) == self._count_join(n, 0.0) for n in (1, 31, 997))
+        holds = all(cost(n) == self._count_tokens(n, 0.0) for n in (1, 31, 997))
         return cost if holds else None
 
-    def _count_join(self, n: int, merge: float) -> float:
+    def _count_tokens(self, n: int, merge: float) -> float:
         side = self.card.input.tile
-        shapes = (n, self.card.input.count, side, side), (n, 4)
-        return count_flops(self._hollow, "join", *shapes, options=(None, merge))
+        shapes = (n, self.card.input.channel_count, side, side), (n, 4)
+        return count_flops(self._meta_module, "run_tokens", *shapes, options=(None, merge))
 
     def _count(self, h: int, w: int) -> float:
-        return count_flops(self._hollow, "forward", (1, self.card.input.count, h, w))
+        return count_flops(self._meta_module, "forward", (1, self.card.input.channel_count, h, w))
 
     def _call(
         self,
         run: Callable[[], Any],
         mode: Callable[[], AbstractContextManager[Any]] = torch.inference_mode,
     ) -> Any:
-        part = threads()
+        part = thread_limit()
         if part is not None and self._device.type == "cpu":
-            part = min(part, self._limit or part)
+            part = min(part, self._max_threads or part)
             if torch.get_num_threads() != part:
                 torch.set_num_threads(part)  # of the thread that this is
         try:
             with mode():
                 return run()
         except torch.OutOfMemoryError as error:
-            raise MemoryError(brief(error)) from None
+            raise MemoryError(short_message(error)) from None
         except RuntimeError as error:
             if "can't allocate memory" in str(error):
-                raise MemoryError(brief(error)) from None
+                raise MemoryError(short_message(error)) from None
             raise
 
 
-def _arrays(out: Any) -> list[Floats]:
+def _to_arrays(out: Any) -> list[Floats]:
     outputs = out if isinstance(out, (list, tuple)) else [out]
     return [o.float().contiguous().cpu().numpy() for o in outputs]
 
 
-def _be_exact() -> None:
+def _disable_tf32() -> None:
     """Keep TF32 out of a GPU's convolutions: it is another precision under float32's name.
 
     For the whole process, since two threads run networks at once.
@@ -278,7 +282,7 @@ def _be_exact() -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _device(device: str) -> torch.device:
+def _resolve_device(device: str) -> torch.device:
     """Return torch's device; `UserError` where this machine has none such."""
     mps = torch.backends.mps.is_available()
     if device == "auto":
@@ -287,11 +291,13 @@ def _device(device: str) -> torch.device:
     have = {"cpu": 1, "mps": int(mps), "cuda": torch.cuda.device_count()}
     if kind not in have or not (number or "0").isdigit() or int(number or 0) >= have[kind]:
         found = [f"{k}:{i}" if k == "cuda" else k for k, n in have.items() for i in range(n)]
-        raise UserError(f"there is no device {device!r} here: choose auto or {', '.join(found)}")
+        raise HrviewerError(
+            f"there is no device {device!r} here: choose auto or {', '.join(found)}"
+        )
     return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(kind)
 
 
-def fold(module: nn.Module) -> nn.Module:
+def fold_batch_norm(module: nn.Module) -> nn.Module:
     """Return a copy in which batch normalisation after a convolution is part of it.
 
     Only inside ``nn.Sequential``, where what follows what is certain.
@@ -309,16 +315,18 @@ def fold(module: nn.Module) -> nn.Module:
     return module
 
 
-def _folded(module: nn.Module, card: Card, device: torch.device) -> nn.Module:
+def _fold_if_equal(module: nn.Module, card: ModelCard, device: torch.device) -> nn.Module:
     """Return the module folded, or as it is where that changes what it says."""
     side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, card.input.count, side, side, generator=generator).to(device)
-    folded = fold(module)
+    x = torch.randn(1, card.input.channel_count, side, side, generator=generator).to(device)
+    folded = fold_batch_norm(module)
     try:
         with torch.inference_mode():
             one, two = module(x), folded(x)
-        agrees = torch.allclose(one, two, rtol=_AGREES, atol=_AGREES * float(one.abs().max()))
+        agrees = torch.allclose(
+            one, two, rtol=_FOLDING_TOLERANCE, atol=_FOLDING_TOLERANCE * float(one.abs().max())
+        )
     except Exception:  # whatever is wrong with it is told when the card is checked
         return module
     return folded if agrees else module
@@ -333,15 +341,15 @@ def count_flops(
     same: torch takes a second to make ready for counting. Attention is not to be fused here: it
     would be counted as nothing.
     """
-    key = _key(module, method, shapes, tuple(options))
-    known = recall("costs", key)
+    key = _cost_key(module, method, shapes, tuple(options))
+    known = load_measurement("costs", key)
     if not isinstance(known, int | float):
-        known = _counted(module, method, shapes, options)
-        keep("costs", key, known)
+        known = _count_on_meta(module, method, shapes, options)
+        store_measurement("costs", key, known)
     return float(known)
 
 
-def _counted(
+def _count_on_meta(
     module: nn.Module, method: str, shapes: Sequence[tuple[int, ...]], options: Sequence[Any]
 ) -> float:
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -353,20 +361,20 @@ def _counted(
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             getattr(module, method)(*inputs, *options)
     except Exception as error:
-        raise UserError(
-            f"the cost of {type(module).__name__} cannot be counted ({brief(error)}): "
+        raise HrviewerError(
+            f"the cost of {type(module).__name__} cannot be counted ({short_message(error)}): "
             "let it make its tensors on its input's device, of sizes that follow from the input's"
         ) from None
     return float(counter.get_total_flops())
 
 
-def _key(module: nn.Module, *asked: object) -> str:
+def _cost_key(module: nn.Module, *asked: object) -> str:
     """Return what a cost depends on: layers, the code they are of, and what is asked."""
     layers = [
         (
             name,
             type(part).__qualname__,
-            {key: value for key, value in vars(part).items() if isinstance(value, _PLAIN)},
+            {key: value for key, value in vars(part).items() if isinstance(value, _HASHED_TYPES)},
             {key: value.shape for key, value in part.named_parameters(recurse=False)},
         )
         for name, part in module.named_modules()

@@ -12,18 +12,18 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.readers.base import Source, pick_channels, pick_plane, plain_dtype
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
+from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import micrometres
 from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
-__all__ = ["ArraySource", "level_behind"]
+__all__ = ["ArrayReader", "find_level"]
 
 TILE = 512
-MOST_CHANNELS = 4
+MAX_COLOUR_CHANNELS = 4
 
 
 def _arrays(obj: object) -> list[Any]:
@@ -49,7 +49,7 @@ def _is_layer(obj: object) -> bool:
     return all(hasattr(obj, name) for name in ("data", "multiscale", "rgb", "scale"))
 
 
-def level_behind(obj: object) -> Level | None:
+def find_level(obj: object) -> Level | None:
     """Return the level whose zarr view this is, or is a layer or list of."""
     arrays = _arrays(obj)
     store = getattr(arrays[0], "store", None) if arrays else None
@@ -57,7 +57,7 @@ def level_behind(obj: object) -> Level | None:
     return level if isinstance(level, Level) else None
 
 
-class ArraySource(Source):
+class ArrayReader(Reader):
     """A picture that somebody holds already."""
 
     priority = 10
@@ -81,33 +81,33 @@ class ArraySource(Source):
         self.notes = []
         axes = self._axes(arrays[0], layer)
         if any(array.ndim != len(axes) for array in arrays):
-            raise UserError(f"{self.name}: the levels do not have the same number of axes")
+            raise HrviewerError(f"{self.name}: the levels do not have the same number of axes")
         sizes = dict(zip(axes, arrays[0].shape, strict=True))
         choices = {axis: size for axis, size in sizes.items() if axis not in "yxc"}
-        self.plane = pick_plane(self.name, choices, plane, self.notes)
-        self.selected = pick_channels(self.name, sizes.get("c", 1), channels)
-        self.dtype = plain_dtype(self.name, np.dtype(arrays[0].dtype))
+        self.plane = select_plane(self.name, choices, plane, self.notes)
+        self.selected_channels = select_channels(self.name, sizes.get("c", 1), channels)
+        self.dtype = native_dtype(self.name, np.dtype(arrays[0].dtype))
         self.in_memory = all(isinstance(array, np.ndarray) for array in arrays)
         content = fingerprint.of_array(arrays[0]) if self.in_memory else None
         self.persistent = content is not None
-        self.fingerprint = content or fingerprint.unique()
+        self.fingerprint = content or fingerprint.random_token()
         if not self.persistent:
             self.notes.append("results are not kept for another session")
         self.pixel_size = _layer_pixel_size(layer)
         if self.pixel_size is None:
             self.notes.append("pixel size unknown")
-        self._views = [self._view(array, axes) for array in arrays]
-        self.lay_out([(view.shape, view.tile) for view in self._views])
+        self._views = [self._make_view(array, axes) for array in arrays]
+        self.set_levels([(view.shape, view.tile) for view in self._views])
 
     def _axes(self, array: Any, layer: Any) -> str:
         ndim = array.ndim
         if layer is not None:
             colour = bool(layer.rgb)
         else:
-            colour = ndim > 2 and array.shape[-1] <= MOST_CHANNELS
+            colour = ndim > 2 and array.shape[-1] <= MAX_COLOUR_CHANNELS
         ahead = ndim - 2 - colour
         if ahead < 0:
-            raise UserError(f"{self.name} has {ndim} axes; an image has at least y and x")
+            raise HrviewerError(f"{self.name} has {ndim} axes; an image has at least y and x")
         labels = tuple(getattr(layer, "axis_labels", ()) or ())[:ahead]
         single = [label.lower() for label in labels if len(label) == 1]
         if len(single) == ahead and len({*single, "y", "x", "c"} - {"c"}) == ahead + 2:
@@ -115,15 +115,15 @@ class ArraySource(Source):
         elif ahead <= 6:
             names = "uvwstz"[6 - ahead :]
         else:
-            raise UserError(f"{self.name} has {ndim} axes; at most 8 are read")
+            raise HrviewerError(f"{self.name} has {ndim} axes; at most 8 are read")
         return f"{names}yx{'c' if colour else ''}"
 
-    def _view(self, array: Any, axes: str) -> Any:
+    def _make_view(self, array: Any, axes: str) -> Any:
         if hasattr(array, "store") and hasattr(array, "metadata"):
-            return ZarrTiles(array, axes, self.plane, self.selected)
-        return _View(array, axes, self.plane, self.selected)
+            return ZarrTiles(array, axes, self.plane, self.selected_channels)
+        return _ArrayView(array, axes, self.plane, self.selected_channels)
 
-    def decode(self, level: int, row: int, column: int) -> Decoded:
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Cut a tile out of an array."""
         view = self._views[level]
         (h, w, _), (th, tw) = view.shape, view.tile
@@ -131,26 +131,26 @@ class ArraySource(Source):
         pixels, size, _ = view.read(y, min(y + th, h), x, min(x + tw, w))
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
-        return Decoded(pixels.astype(self.dtype, copy=False), size)
+        return DecodedTile(pixels.astype(self.dtype, copy=False), size)
 
 
-class _View:
+class _ArrayView:
     """A plane of anything that is indexed like NumPy, as ``(h, w, c)`` in virtual tiles."""
 
     def __init__(
         self, array: Any, axes: str, plane: Mapping[str, int], channels: tuple[int, ...] | None
     ) -> None:
         self._array = array
-        self._front = tuple(plane[axis] for axis in axes if axis not in "yxc")
+        self._plane_index = tuple(plane[axis] for axis in axes if axis not in "yxc")
         self._channels = channels
         size = dict(zip(axes, array.shape, strict=True))
         count = size.get("c", 1) if channels is None else len(channels)
         self.shape = int(size["y"]), int(size["x"]), int(count)
         self.tile = TILE, TILE
 
-    def read(self, y0: int, y1: int, x0: int, x1: int) -> Decoded:
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
         """Return a window."""
-        window = self._array[(*self._front, slice(y0, y1), slice(x0, x1))]
+        window = self._array[(*self._plane_index, slice(y0, y1), slice(x0, x1))]
         if hasattr(window, "compute"):
             # Tiles are read from many threads already; dask's own pool would only add to them.
             window = window.compute(scheduler="synchronous")
@@ -159,7 +159,7 @@ class _View:
             pixels = pixels[..., None]
         if self._channels is not None:
             pixels = pixels[..., list(self._channels)]
-        return Decoded(pixels, pixels.nbytes)
+        return DecodedTile(pixels, pixels.nbytes)
 
 
 def _layer_pixel_size(layer: Any) -> tuple[float, float] | None:

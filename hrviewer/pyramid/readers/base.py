@@ -13,38 +13,38 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.synthetic import Recipe
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.synthetic import SyntheticImage
+from hrviewer.pyramid.tile_cache import DecodedTile
 
 __all__ = [
-    "LARGEST_TILE",
-    "Decoded",
-    "Layout",
-    "Refusal",
-    "Source",
-    "pick_channels",
-    "pick_plane",
-    "plain_dtype",
+    "MAX_TILE_PIXELS",
+    "DecodedTile",
+    "LevelLayout",
+    "Reader",
+    "UnsupportedFormat",
+    "native_dtype",
+    "select_channels",
+    "select_plane",
 ]
 
-LARGEST_TILE = 64_000_000
+MAX_TILE_PIXELS = 64_000_000
 """Pixels; an image whose smallest readable part is larger cannot be read in bounded memory."""
 
 
-class Refusal(UserError):
+class UnsupportedFormat(HrviewerError):
     """A source cannot make sense of it; the next one is asked."""
 
 
-Layout = tuple[tuple[int, int, int], tuple[int, int]]
+LevelLayout = tuple[tuple[int, int, int], tuple[int, int]]
 """A level's shape ``(h, w, c)`` and its tiles' ``(h, w)``."""
 
 
-class Source(ABC):
+class Reader(ABC):
     """One opened image.
 
-    Subclasses set the attributes below and call `lay_out` when they are opened. They are found
+    Subclasses set the attributes below and call `set_levels` when they are opened. They are found
     through the entry point group ``hrviewer.sources``; of those that support an object, the one
     with the highest priority is asked first.
 
@@ -59,7 +59,7 @@ class Source(ABC):
     name, path : str
         What it is called, and its file; None where it lies in none.
     levels : tuple of Level
-        Made by `lay_out`, the finest first.
+        Made by `set_levels`, the finest first.
     dtype : dtype
         Of the pixels that `decode` gives; see `plain_dtype`.
     pixel_size : tuple of float, optional
@@ -70,11 +70,11 @@ class Source(ABC):
         Changes with what it holds, and cheap to take: see `hrviewer.pyramid.fingerprint`.
     plane : mapping
         Which index was taken on every axis beyond y, x and channel; see `pick_plane`.
-    selected : tuple of int, optional
+    selected_channels : tuple of int, optional
         Which channels were; see `pick_channels`.
     notes : list of str
         What a person should know.
-    recipe : Recipe, optional
+    synthetic_image : Recipe, optional
         Of a scene whose truth is known.
     """
 
@@ -90,9 +90,9 @@ class Source(ABC):
     nodata: float | None = None
     fingerprint: str
     plane: Mapping[str, int]
-    selected: tuple[int, ...] | None = None
+    selected_channels: tuple[int, ...] | None = None
     notes: list[str]
-    recipe: Recipe | None = None
+    synthetic_image: SyntheticImage | None = None
 
     @classmethod
     @abstractmethod
@@ -108,21 +108,25 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def decode(self, level: int, row: int, column: int) -> Decoded:
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Return a tile, clipped to the level; any exception is told as damage to the file."""
 
     def close(self) -> None:  # noqa: B027 - most sources hold nothing open
         """Let go of files."""
 
     @property
-    def key(self) -> str:
+    def image_key(self) -> str:
         """What the tiles are filed under: the image, its plane and its channels."""
         plane = "".join(f",{axis}={index}" for axis, index in sorted(self.plane.items()))
-        channels = "" if self.selected is None else f",c={'+'.join(map(str, self.selected))}"
+        channels = (
+            ""
+            if self.selected_channels is None
+            else f",c={'+'.join(map(str, self.selected_channels))}"
+        )
         return f"{self.fingerprint}{plane}{channels}"
 
-    def lay_out(
-        self, layouts: Sequence[Layout], leads: Sequence[tuple[int, int]] | None = None
+    def set_levels(
+        self, layouts: Sequence[LevelLayout], tile_offsets: Sequence[tuple[int, int]] | None = None
     ) -> None:
         """Make the levels; called last, when all other attributes are set.
 
@@ -132,9 +136,9 @@ class Source(ABC):
         levels: list[Level] = []
         for index, ((h, w, c), (th, tw)) in enumerate(layouts):
             if h < 1 or w < 1 or c < 1 or th < 1 or tw < 1:
-                raise UserError(f"{self.name} has no pixels ({h} × {w}); the file is damaged")
-            if th * tw > LARGEST_TILE:
-                raise UserError(
+                raise HrviewerError(f"{self.name} has no pixels ({h} × {w}); the file is damaged")
+            if th * tw > MAX_TILE_PIXELS:
+                raise HrviewerError(
                     f"{self.name} is stored in pieces of {th * tw / 1e6:.0f} megapixels; "
                     "convert it to a tiled TIFF or OME-Zarr"
                 )
@@ -143,10 +147,10 @@ class Source(ABC):
             if c != bands or not smaller or not alike:
                 self.notes.append(f"stored level {index} ({h} × {w}) does not fit and is left out")
                 continue
-            lead = leads[index] if leads else (0, 0)
+            lead = tile_offsets[index] if tile_offsets else (0, 0)
             levels.append(
                 Level(
-                    image=self.key,
+                    image_key=self.image_key,
                     name=self.name,
                     index=len(levels),
                     shape=(h, w, c),
@@ -154,46 +158,50 @@ class Source(ABC):
                     downsample=(height / h, width / w),
                     dtype=self.dtype,
                     decode=partial(self.decode, index),
-                    lead=lead,
+                    tile_offset=lead,
                     in_memory=self.in_memory,
                 )
             )
         self.levels = tuple(levels)
 
 
-def plain_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+def native_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which pixels are handed out: native byte order, bool as 0 and 255."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise UserError(f"{name} holds {dtype} values; only whole and real numbers are read")
+        raise HrviewerError(f"{name} holds {dtype} values; only whole and real numbers are read")
     return dtype.newbyteorder("=")
 
 
-def pick_plane(
+def select_plane(
     name: str, sizes: Mapping[str, int], wanted: Mapping[str, int], notes: list[str]
 ) -> dict[str, int]:
     """Return an index for every axis beyond y, x and channel, and note which plane is shown."""
     for axis in wanted:
         if axis not in sizes:
             have = ", ".join(sizes) or "none"
-            raise UserError(f"{name} has no axis {axis!r} to choose a plane from (it has: {have})")
+            raise HrviewerError(
+                f"{name} has no axis {axis!r} to choose a plane from (it has: {have})"
+            )
     plane = {}
     for axis, size in sizes.items():
         index = wanted.get(axis, 0)
         if not 0 <= index < size:
-            raise UserError(f"{name} has no plane {axis}={index}; {axis} goes from 0 to {size - 1}")
+            raise HrviewerError(
+                f"{name} has no plane {axis}={index}; {axis} goes from 0 to {size - 1}"
+            )
         plane[axis] = int(index)
         if size > 1:
             notes.append(f"showing plane {axis}={index} of {size}")
     return plane
 
 
-def pick_channels(name: str, count: int, wanted: Sequence[int] | None) -> tuple[int, ...] | None:
+def select_channels(name: str, count: int, wanted: Sequence[int] | None) -> tuple[int, ...] | None:
     """Return the channels chosen, None for all of them."""
     if wanted is None or tuple(wanted) == tuple(range(count)):
         return None
     wrong = [index for index in wanted if not 0 <= index < count]
     if wrong or not wanted:
-        raise UserError(f"{name} has channels 0 to {count - 1}, not {wrong or 'none at all'}")
+        raise HrviewerError(f"{name} has channels 0 to {count - 1}, not {wrong or 'none at all'}")
     return tuple(int(index) for index in wanted)

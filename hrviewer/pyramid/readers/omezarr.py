@@ -14,22 +14,22 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import one_line
-from hrviewer.pyramid.readers.base import Source, pick_channels, pick_plane, plain_dtype
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
+from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import micrometres
 from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
-__all__ = ["OmeZarrSource"]
+__all__ = ["OmeZarrReader"]
 
-MARKS = (".zgroup", ".zattrs", ".zarray", "zarr.json")
-OLD_AXES = "tczyx"
+METADATA_FILES = (".zgroup", ".zattrs", ".zarray", "zarr.json")
+UNNAMED_AXES = "tczyx"
 """Before version 0.3 the axes were not named; these are they."""
 
 
-class OmeZarrSource(Source):
+class OmeZarrReader(Reader):
     """One multiscale image of an OME-Zarr."""
 
     priority = 50
@@ -41,7 +41,7 @@ class OmeZarrSource(Source):
             return False
         if "://" in obj:
             return ".zarr" in obj
-        return any(os.path.exists(os.path.join(obj, mark)) for mark in MARKS)
+        return any(os.path.exists(os.path.join(obj, mark)) for mark in METADATA_FILES)
 
     @classmethod
     def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
@@ -51,21 +51,21 @@ class OmeZarrSource(Source):
         where = str(obj).rstrip("/")
         name = where.rsplit("/", 1)[-1] if "://" in where else Path(where).name
         if name.endswith(".run.zarr"):
-            raise UserError(f"{name} is a run of hrviewer, not an image; open it as a run")
+            raise HrviewerError(f"{name} is a run of hrviewer, not an image; open it as a run")
         try:
             group = zarr.open(where, mode="r")
             if not isinstance(group, zarr.Group):
-                raise UserError(
+                raise HrviewerError(
                     f"{name} is a Zarr array without OME metadata; "
                     "open it with zarr in Python and pass the array"
                 )
             return cls(where, name, group, plane, channels)
-        except UserError:
+        except HrviewerError:
             raise
         except ImportError as error:
-            raise UserError(f"{name} needs a package for its URL: {one_line(error)}") from error
+            raise HrviewerError(f"{name} needs a package for its URL: {one_line(error)}") from error
         except Exception as error:
-            raise UserError(f"{name} is not a readable OME-Zarr: {one_line(error)}") from error
+            raise HrviewerError(f"{name} is not a readable OME-Zarr: {one_line(error)}") from error
 
     def __init__(
         self,
@@ -77,27 +77,29 @@ class OmeZarrSource(Source):
     ) -> None:
         self.name, self.path = name, where
         self.notes = []
-        image = self._image(group)
+        image = self._image_group(group)
         multiscale = _multiscales(image)[0]
         axes, units = self._axes(multiscale)
         arrays = self._arrays(image, multiscale, axes)
         sizes = dict(zip(axes, arrays[0].shape, strict=True))
         choices = {axis: size for axis, size in sizes.items() if axis not in "yxc"}
-        self.plane = pick_plane(name, choices, plane, self.notes)
-        self.selected = pick_channels(name, sizes.get("c", 1), channels)
-        self.dtype = plain_dtype(name, arrays[0].dtype)
+        self.plane = select_plane(name, choices, plane, self.notes)
+        self.selected_channels = select_channels(name, sizes.get("c", 1), channels)
+        self.dtype = native_dtype(name, arrays[0].dtype)
         self.pixel_size = _pixel_size(multiscale, axes, units)
         if self.pixel_size is None:
             self.notes.append("pixel size unknown")
         self.fingerprint = fingerprint.of_text(
             *(str(array.metadata.to_dict()) for array in arrays),
             str(multiscale),
-            *_times(where, image.path),
+            *_modification_times(where, image.path),
         )
-        self._tiles = [ZarrTiles(array, axes, self.plane, self.selected) for array in arrays]
-        self.lay_out([(tiles.shape, tiles.tile) for tiles in self._tiles])
+        self._tiles = [
+            ZarrTiles(array, axes, self.plane, self.selected_channels) for array in arrays
+        ]
+        self.set_levels([(tiles.shape, tiles.tile) for tiles in self._tiles])
 
-    def decode(self, level: int, row: int, column: int) -> Decoded:
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Read the chunks of one tile."""
         tiles = self._tiles[level]
         (h, w, _), (th, tw) = tiles.shape, tiles.tile
@@ -105,39 +107,41 @@ class OmeZarrSource(Source):
         pixels, size, _ = tiles.read(y, min(y + th, h), x, min(x + tw, w))
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
-        return Decoded(pixels.astype(self.dtype, copy=False), size)
+        return DecodedTile(pixels.astype(self.dtype, copy=False), size)
 
-    def _image(self, group: Any) -> Any:
+    def _image_group(self, group: Any) -> Any:
         """Return the group that holds the image itself."""
-        attributes = _ome(group)
+        attributes = _ome_attributes(group)
         if "plate" in attributes:
-            for path in _fields(group, attributes["plate"]):
+            for path in _field_paths(group, attributes["plate"]):
                 field = _child(group, path)
                 if field is not None and _multiscales(field):
                     self.notes.append(f"plate: field {path}")
                     return field
-            raise UserError(f"{self.name} is a plate without a field that can be read")
+            raise HrviewerError(f"{self.name} is a plate without a field that can be read")
         if "bioformats2raw.layout" in attributes and not _multiscales(group):
             image = _child(group, "0")
             if image is not None and _multiscales(image):
                 self.notes.append("collection: image 0")
                 return image
         if "multiscales" not in attributes:
-            raise UserError(f"{self.name} holds no image: its metadata lacks 'multiscales'")
+            raise HrviewerError(f"{self.name} holds no image: its metadata lacks 'multiscales'")
         if not _multiscales(group):
-            raise UserError(f"{self.name} holds no image: its list of 'multiscales' is empty")
+            raise HrviewerError(f"{self.name} holds no image: its list of 'multiscales' is empty")
         return group
 
     def _axes(self, multiscale: Mapping[str, Any]) -> tuple[str, dict[str, str | None]]:
         """Return the axes' letters and units."""
         named = [
             axis if isinstance(axis, dict) else {"name": axis}
-            for axis in multiscale.get("axes", OLD_AXES)
+            for axis in multiscale.get("axes", UNNAMED_AXES)
         ]
         axes = "".join(str(axis.get("name", "?")).lower() for axis in named)
         if len(axes) != len(named) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
             names = ", ".join(str(axis.get("name")) for axis in named)
-            raise UserError(f"{self.name} has the axes {names}; each of t, c, z, y, x once is read")
+            raise HrviewerError(
+                f"{self.name} has the axes {names}; each of t, c, z, y, x once is read"
+            )
         return axes, {axis: entry.get("unit") for axis, entry in zip(axes, named, strict=True)}
 
     def _arrays(self, image: Any, multiscale: Mapping[str, Any], axes: str) -> list[Any]:
@@ -147,9 +151,9 @@ class OmeZarrSource(Source):
             path = str(dataset.get("path", ""))
             array = _child(image, path)
             if array is None or not hasattr(array, "shape"):
-                raise UserError(f"{self.name} lacks the array of level {index} ({path!r})")
+                raise HrviewerError(f"{self.name} lacks the array of level {index} ({path!r})")
             if array.ndim != len(axes):
-                raise UserError(
+                raise HrviewerError(
                     f"{self.name}: level {index} has {array.ndim} axes, "
                     f"the metadata names {len(axes)} ({', '.join(axes)})"
                 )
@@ -161,11 +165,11 @@ class OmeZarrSource(Source):
                 continue
             arrays.append(array)
         if not arrays:
-            raise UserError(f"{self.name} holds no image: its list of 'datasets' is empty")
+            raise HrviewerError(f"{self.name} holds no image: its list of 'datasets' is empty")
         return arrays
 
 
-def _ome(group: Any) -> dict[str, Any]:
+def _ome_attributes(group: Any) -> dict[str, Any]:
     """Return the OME attributes, which version 0.5 keeps under a key of their own."""
     attributes = dict(group.attrs)
     ome = attributes.get("ome")
@@ -173,7 +177,7 @@ def _ome(group: Any) -> dict[str, Any]:
 
 
 def _multiscales(group: Any) -> list[dict[str, Any]]:
-    entries = _ome(group).get("multiscales", [])
+    entries = _ome_attributes(group).get("multiscales", [])
     return entries if isinstance(entries, list) else []
 
 
@@ -187,14 +191,14 @@ def _child(group: Any, path: str) -> Any:
         return None
 
 
-def _fields(group: Any, plate: Mapping[str, Any]) -> Iterator[str]:
+def _field_paths(group: Any, plate: Mapping[str, Any]) -> Iterator[str]:
     """Yield the paths of a plate's fields; a well that does not list any may have a field 0."""
     for well in plate.get("wells", ()):
         path = str(well.get("path", ""))
         node = _child(group, path)
         if node is None:
             continue
-        images = _ome(node).get("well", {}).get("images", [{"path": "0"}])
+        images = _ome_attributes(node).get("well", {}).get("images", [{"path": "0"}])
         yield from (f"{path}/{image.get('path')}" for image in images)
 
 
@@ -218,11 +222,11 @@ def _pixel_size(
     return None
 
 
-def _times(where: str, path: str) -> list[str]:
+def _modification_times(where: str, path: str) -> list[str]:
     """Return when a local image's metadata and first level were last changed."""
     folder = Path(where) / path
     if "://" in where or not folder.is_dir():
         return [where]
     entries = [folder, *sorted(folder.iterdir())]
-    entries += [entry / mark for entry in entries if entry.is_dir() for mark in MARKS]
+    entries += [entry / mark for entry in entries if entry.is_dir() for mark in METADATA_FILES]
     return [f"{entry.name} {entry.stat().st_mtime_ns}" for entry in entries if entry.exists()]

@@ -12,21 +12,21 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import one_line
-from hrviewer.pyramid.readers.base import Refusal, Source, pick_channels, pick_plane
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat, select_channels, select_plane
+from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import plausible
 
-__all__ = ["SlideSource"]
+__all__ = ["OpenSlideReader"]
 
 TILE = 512
-ONLY_HERE = {".mrxs", ".dcm", ".vms", ".vmu", ".svslide", ".bif", ".zvi", ".czi"}
-ALSO_HERE = {".svs", ".ndpi", ".scn", ".tif", ".tiff"}
+OPENSLIDE_ONLY = {".mrxs", ".dcm", ".vms", ".vmu", ".svslide", ".bif", ".zvi", ".czi"}
+ALSO_READ_BY_TIFFFILE = {".svs", ".ndpi", ".scn", ".tif", ".tiff"}
 
 
-class SlideSource(Source):
+class OpenSlideReader(Reader):
     """One slide, by OpenSlide."""
 
     priority: ClassVar[int] = 30
@@ -39,7 +39,7 @@ class SlideSource(Source):
         path = Path(obj)
         if path.is_dir():
             return next(path.glob("*.dcm"), None) is not None
-        return path.is_file() and path.suffix.lower() in ONLY_HERE | ALSO_HERE
+        return path.is_file() and path.suffix.lower() in OPENSLIDE_ONLY | ALSO_READ_BY_TIFFFILE
 
     @classmethod
     def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
@@ -48,7 +48,7 @@ class SlideSource(Source):
         try:
             import openslide
         except ImportError as error:
-            raise UserError(
+            raise HrviewerError(
                 f'{path.name} is read by OpenSlide: pip install "hrviewer[slides]"'
             ) from error
         reason = "OpenSlide does not know the format"
@@ -60,7 +60,7 @@ class SlideSource(Source):
                 reason = one_line(error)
                 continue
             return cls(path, file, slide, plane, channels)
-        raise Refusal(f"{path.name} is not a slide that can be read: {reason}")
+        raise UnsupportedFormat(f"{path.name} is not a slide that can be read: {reason}")
 
     def __init__(
         self,
@@ -77,20 +77,20 @@ class SlideSource(Source):
         properties = slide.properties
         colour = properties.get("openslide.background-color", "FFFFFF")
         self._background = tuple(bytes.fromhex(colour))
-        self.plane = pick_plane(self.name, {}, plane, self.notes)
-        self.selected = pick_channels(self.name, 3, channels)
+        self.plane = select_plane(self.name, {}, plane, self.notes)
+        self.selected_channels = select_channels(self.name, 3, channels)
         self.pixel_size = _pixel_size(properties)
         if self.pixel_size is None:
             self.notes.append("pixel size unknown")
-        files = _files(file)
+        files = _slide_files(file)
         self.fingerprint = fingerprint.of_files(files)
         pixels = sum(width * height for width, height in slide.level_dimensions)
         self._bytes_per_pixel = sum(part.stat().st_size for part in files) / pixels
-        bands = 3 if self.selected is None else len(self.selected)
+        bands = 3 if self.selected_channels is None else len(self.selected_channels)
         self._shapes = [(h, w, bands) for w, h in slide.level_dimensions]
-        self.lay_out([(shape, (TILE, TILE)) for shape in self._shapes])
+        self.set_levels([(shape, (TILE, TILE)) for shape in self._shapes])
 
-    def decode(self, level: int, row: int, column: int) -> Decoded:
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Read one tile, over the slide's background where it is transparent."""
         from PIL import Image
 
@@ -101,16 +101,16 @@ class SlideSource(Source):
         flat = Image.new("RGB", region.size, self._background)
         flat.paste(region, mask=region.getchannel("A"))
         pixels = np.asarray(flat)
-        if self.selected is not None:
-            pixels = pixels[..., list(self.selected)]
-        return Decoded(pixels, round(h * w * self._bytes_per_pixel))
+        if self.selected_channels is not None:
+            pixels = pixels[..., list(self.selected_channels)]
+        return DecodedTile(pixels, round(h * w * self._bytes_per_pixel))
 
     def close(self) -> None:
         """Close the slide."""
         self._slide.close()
 
 
-def _files(file: Path) -> list[Path]:
+def _slide_files(file: Path) -> list[Path]:
     """Return the files a slide is made of: DICOM's siblings, or a folder of the same name."""
     if file.suffix.lower() == ".dcm":
         return sorted(file.parent.glob("*.dcm"))

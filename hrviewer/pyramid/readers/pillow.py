@@ -16,32 +16,40 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import one_line
-from hrviewer.pyramid.readers.base import Source, pick_channels, pick_plane
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.readers.base import Reader, select_channels, select_plane
+from hrviewer.pyramid.tile_cache import DecodedTile
 
-__all__ = ["PictureSource"]
+__all__ = ["PillowReader"]
 
 TILE = 512
-IN_MEMORY = 64_000_000
-LARGEST = 500_000_000
+IN_MEMORY_LIMIT = 64_000_000
+MAX_PIXELS = 500_000_000
 """Pixels; decoding more takes gigabytes at once."""
 
 EXIF_ORIENTATION = 274
-KEPT = {"L": "u1", "RGB": "u1", "I;16": "u2", "I;16B": "u2", "I;16L": "u2", "I": "i4", "F": "f4"}
+NATIVE_MODES = {
+    "L": "u1",
+    "RGB": "u1",
+    "I;16": "u2",
+    "I;16B": "u2",
+    "I;16L": "u2",
+    "I": "i4",
+    "F": "f4",
+}
 """Pillow's modes whose values are handed out as they are, with their type."""
 
 # Pillow's own guard against huge pictures is a global; ours is LARGEST.
-_guard = threading.Lock()
+_pillow_limit_lock = threading.Lock()
 
 
-def _identify(path: str) -> Any:
+def _open_header(path: str) -> Any:
     """Read a picture's header."""
     from PIL import Image
 
-    with _guard:
+    with _pillow_limit_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(path)
@@ -49,7 +57,7 @@ def _identify(path: str) -> Any:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-class PictureSource(Source):
+class PillowReader(Reader):
     """One picture."""
 
     priority = 20
@@ -61,7 +69,7 @@ class PictureSource(Source):
         if not isinstance(obj, str) or not os.path.isfile(obj):
             return False
         try:
-            with _identify(obj) as picture:
+            with _open_header(obj) as picture:
                 return bool(picture.format != "TIFF")
         except Exception:
             return False
@@ -71,12 +79,12 @@ class PictureSource(Source):
         """Read a picture's header."""
         path = Path(str(obj))
         try:
-            with _identify(str(path)) as picture:
+            with _open_header(str(path)) as picture:
                 return cls(path, picture, plane, channels)
-        except UserError:
+        except HrviewerError:
             raise
         except Exception as error:
-            raise UserError(f"{path.name} cannot be read: {one_line(error)}") from error
+            raise HrviewerError(f"{path.name} cannot be read: {one_line(error)}") from error
 
     def __init__(
         self, path: Path, picture: Any, plane: Mapping[str, int], channels: Sequence[int] | None
@@ -84,44 +92,44 @@ class PictureSource(Source):
         self.name, self.path = path.name, str(path)
         self.notes = ["pixel size unknown"]
         width, height = picture.size
-        if width * height > LARGEST:
-            raise UserError(
+        if width * height > MAX_PIXELS:
+            raise HrviewerError(
                 f"{path.name} has {width * height / 1e6:.0f} megapixels, too many for a format "
                 "without tiles; convert it to a tiled TIFF or OME-Zarr"
             )
         self.fingerprint = fingerprint.of_files([path])
-        self.plane = pick_plane(self.name, {}, plane, self.notes)
-        self._mode = _target(picture.mode)
+        self.plane = select_plane(self.name, {}, plane, self.notes)
+        self._mode = _output_mode(picture.mode)
         bands = 3 if self._mode == "RGB" else 1
-        self.dtype = np.dtype(KEPT[self._mode])
-        self.selected = pick_channels(self.name, bands, channels)
+        self.dtype = np.dtype(NATIVE_MODES[self._mode])
+        self.selected_channels = select_channels(self.name, bands, channels)
         if picture.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
         self._shape = height, width, bands
         self._lock = threading.Lock()
         self._decoded: np.ndarray[Any, np.dtype[Any]] | None = None
         self._seconds = 0.0
-        shown = bands if self.selected is None else len(self.selected)
-        self.lay_out([((height, width, shown), (TILE, TILE))])
+        shown = bands if self.selected_channels is None else len(self.selected_channels)
+        self.set_levels([((height, width, shown), (TILE, TILE))])
 
-    def decode(self, level: int, row: int, column: int) -> Decoded:
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Cut a tile out of the picture, and charge its share of decoding the whole."""
         start = time.perf_counter()
-        pixels, mine = self._pixels()
+        pixels, mine = self._decode_image()
         y, x = row * TILE, column * TILE
         tile = pixels[y : y + TILE, x : x + TILE]
         h, w, _ = tile.shape
-        if self.selected is not None:
-            tile = tile[..., list(self.selected)]
+        if self.selected_channels is not None:
+            tile = tile[..., list(self.selected_channels)]
         area = self._shape[0] * self._shape[1]
         # Shares are differences of running sums, so that they add up to the file's size.
         before = y * self._shape[1] + x * h
         size = os.path.getsize(str(self.path))
         stored = (before + h * w) * size // area - before * size // area
         cutting = 0.0 if mine else time.perf_counter() - start
-        return Decoded(tile, stored, self._seconds * h * w / area + cutting)
+        return DecodedTile(tile, stored, self._seconds * h * w / area + cutting)
 
-    def _pixels(self) -> tuple[np.ndarray[Any, np.dtype[Any]], bool]:
+    def _decode_image(self) -> tuple[np.ndarray[Any, np.dtype[Any]], bool]:
         """Return the whole picture, and whether it was decoded just now."""
         with self._lock:
             if self._decoded is not None:
@@ -129,11 +137,11 @@ class PictureSource(Source):
             start = time.perf_counter()
             from PIL import ImageOps
 
-            with _identify(str(self.path)) as picture:
+            with _open_header(str(self.path)) as picture:
                 upright = ImageOps.exif_transpose(picture)
-                pixels = np.asarray(_converted(upright, self._mode), self.dtype)
+                pixels = np.asarray(_convert(upright, self._mode), self.dtype)
             pixels = pixels.reshape(self._shape)
-            if pixels.shape[0] * pixels.shape[1] > IN_MEMORY:
+            if pixels.shape[0] * pixels.shape[1] > IN_MEMORY_LIMIT:
                 with tempfile.TemporaryFile() as file:  # the mapping outlives it
                     spilt = np.memmap(file, pixels.dtype, "w+", shape=pixels.shape)
                 spilt[...] = pixels
@@ -148,12 +156,12 @@ class PictureSource(Source):
             self._decoded = None
 
 
-def _target(mode: str) -> str:
+def _output_mode(mode: str) -> str:
     """Return the mode in which a picture is handed out."""
-    if mode in KEPT:
+    if mode in NATIVE_MODES:
         return mode
     return "L" if mode in ("1", "LA", "La") else "RGB"
 
 
-def _converted(picture: Any, mode: str) -> Any:
+def _convert(picture: Any, mode: str) -> Any:
     return picture if picture.mode == mode else picture.convert(mode)

@@ -22,33 +22,33 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import one_line
 from hrviewer.pyramid.readers.base import (
-    LARGEST_TILE,
-    Layout,
-    Refusal,
-    Source,
-    pick_channels,
-    pick_plane,
-    plain_dtype,
+    MAX_TILE_PIXELS,
+    LevelLayout,
+    Reader,
+    UnsupportedFormat,
+    native_dtype,
+    select_channels,
+    select_plane,
 )
-from hrviewer.pyramid.tile_cache import Decoded
+from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import micrometres, plausible
 
-__all__ = ["TiffSource"]
+__all__ = ["TiffReader"]
 
 # Odd tags are common and harmless; without a handler Python prints them to the terminal.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-GROUPED = 4_000_000
+MAX_GROUPED_PIXELS = 4_000_000
 """Pixels that a tile made of thin segments has at most."""
 
-JPEGS = {6, 7, 34892, 33007}
+JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
 APERIO_YCBCR, APERIO_RGB = 33003, 33005  # whatever the tag Photometric says
-BACKGROUND = {"thumbnail", "label", "macro"}
+AUXILIARY_SERIES = {"thumbnail", "label", "macro"}
 
 # Orientation tag -> whether to transpose, then to flip rows, then columns.
 ORIENTATIONS = {
@@ -65,13 +65,13 @@ ORIENTATIONS = {
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
-def series_of(tiff: Any) -> list[Any]:
+def list_series(tiff: Any) -> list[Any]:
     """Return the file's series; later versions of tifffile want a call."""
     series = tiff.series
     return list(series() if callable(series) else series)
 
 
-class _File:
+class _ByteReader:
     """Reads spans of bytes, from any thread."""
 
     def __init__(self, path: str) -> None:
@@ -102,7 +102,7 @@ class _Page:
     tables: bytes | None
 
     @classmethod
-    def of(cls, page: Any) -> Self | None:
+    def from_tifffile(cls, page: Any) -> Self | None:
         """Take it from tifffile's page; files may lack one."""
         if page is None:
             return None
@@ -111,27 +111,27 @@ class _Page:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _StoredLevel:
     """How one level lies in the file, before orientation."""
 
     pages: tuple[_Page | None, ...]
     """Those of the chosen plane: one, or one for each channel."""
-    key: Any
+    keyframe: Any
     """The page that describes them all."""
-    raw: tuple[int, ...] | None
+    raw_offsets: tuple[int, ...] | None
     """Where each page's pixels begin, if they lie there bare, row by row."""
     height: int
     width: int
     segment: tuple[int, int]
-    group: int
+    segment_rows: int
     """Rows of segments in a tile."""
 
     @property
     def tile(self) -> tuple[int, int]:
-        return self.segment[0] * self.group, self.segment[1]
+        return self.segment[0] * self.segment_rows, self.segment[1]
 
 
-class TiffSource(Source):
+class TiffReader(Reader):
     """One image of a TIFF file."""
 
     priority = 50
@@ -153,10 +153,12 @@ class TiffSource(Source):
         try:
             with tifffile.TiffFile(path) as tiff:
                 return cls(path, tiff, plane, channels)
-        except UserError:
+        except HrviewerError:
             raise
         except Exception as error:
-            raise Refusal(f"{path.name} is not a readable TIFF: {one_line(error)}") from error
+            raise UnsupportedFormat(
+                f"{path.name} is not a readable TIFF: {one_line(error)}"
+            ) from error
 
     def __init__(
         self, path: Path, tiff: Any, plane: Mapping[str, int], channels: Sequence[int] | None
@@ -164,70 +166,84 @@ class TiffSource(Source):
         self.name, self.path = path.name, str(path)
         self.fingerprint = fingerprint.of_files([path])
         self.notes = []
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, _ByteReader] = {}
         self._lock = threading.Lock()
         # The levels' arrays may outlive the pyramid, so files are closed with the source.
-        self._finalize = weakref.finalize(self, _close, self._files)
-        series = self._baseline(series_of(tiff))
+        self._finalize = weakref.finalize(self, _close_files, self._files)
+        series = self._main_series(list_series(tiff))
         key = series.keyframe
-        self._bands = self._colours(key)
-        self._orient = ORIENTATIONS.get(_tag(key, "Orientation"), ORIENTATIONS[1])
+        self._colour_samples = self._find_colour_samples(key)
+        self._orientation = ORIENTATIONS.get(_tag(key, "Orientation"), ORIENTATIONS[1])
         sizes = {
             axis.lower(): size
             for axis, size in zip(series.axes, series.shape, strict=True)
             if axis not in "YXS"
         }
-        self._across = "c" in sizes and len(self._bands) == 1 and not self._palette(key)
-        choices = {axis: size for axis, size in sizes.items() if axis != "c" or not self._across}
-        self.plane = pick_plane(self.name, choices, plane, self.notes)
-        count = sizes["c"] if self._across else 3 if self._palette(key) else len(self._bands)
-        self.selected = pick_channels(self.name, count, channels)
-        shown = self.selected or tuple(range(count))
-        if not self._across and not self._palette(key):
-            self._bands = [self._bands[index] for index in shown]
-        self._shown = shown
-        self.dtype = np.dtype(np.uint8) if self._palette(key) else plain_dtype(self.name, key.dtype)
+        self._channels_in_pages = (
+            "c" in sizes and len(self._colour_samples) == 1 and not self._is_palette(key)
+        )
+        choices = {
+            axis: size for axis, size in sizes.items() if axis != "c" or not self._channels_in_pages
+        }
+        self.plane = select_plane(self.name, choices, plane, self.notes)
+        count = (
+            sizes["c"]
+            if self._channels_in_pages
+            else 3
+            if self._is_palette(key)
+            else len(self._colour_samples)
+        )
+        self.selected_channels = select_channels(self.name, count, channels)
+        shown = self.selected_channels or tuple(range(count))
+        if not self._channels_in_pages and not self._is_palette(key):
+            self._colour_samples = [self._colour_samples[index] for index in shown]
+        self._channels = shown
+        self.dtype = (
+            np.dtype(np.uint8) if self._is_palette(key) else native_dtype(self.name, key.dtype)
+        )
         self.nodata = _nodata(key)
         self.pixel_size = _pixel_size(tiff, key)
         if self.pixel_size is None:
             self.notes.append("pixel size unknown")
-        elif self._orient[0]:
+        elif self._orientation[0]:
             self.pixel_size = self.pixel_size[::-1]
         which = [*self.plane.items()]
         self._levels = [
-            self._stored(level, dict(which), sizes)
+            self._inspect_level(level, dict(which), sizes)
             for level in series.levels
             if level.keyframe.dtype == key.dtype
             and level.keyframe.samplesperpixel == key.samplesperpixel
         ]
         layouts, leads = zip(*(self._layout(stored) for stored in self._levels), strict=True)
-        self.lay_out(layouts, leads)
+        self.set_levels(layouts, leads)
 
-    def _baseline(self, series: list[Any]) -> Any:
+    def _main_series(self, series: list[Any]) -> Any:
         """Return the image itself: no mask, no thumbnail, no photograph of the label."""
         candidates = [
             entry
             for entry in series
-            if entry.name.strip().lower() not in BACKGROUND and entry.keyframe is not None
+            if entry.name.strip().lower() not in AUXILIARY_SERIES and entry.keyframe is not None
         ]
         pictures = [entry for entry in candidates if entry.dtype != bool]
         if not candidates:
-            raise UserError(f"{self.name} holds no image: it may be cut short, copy it again")
+            raise HrviewerError(f"{self.name} holds no image: it may be cut short, copy it again")
         return (pictures or candidates)[0]
 
-    def _colours(self, key: Any) -> list[int]:
+    def _find_colour_samples(self, key: Any) -> list[int]:
         """Return which samples are colours, and refuse what would need colour management."""
         import tifffile
 
         if key.dtype is None:
-            raise UserError(f"{self.name} stores pixels as {key.bitspersample} bits; convert it")
+            raise HrviewerError(
+                f"{self.name} stores pixels as {key.bitspersample} bits; convert it"
+            )
         if 0 in key.shaped:
-            raise UserError(f"{self.name} has no pixels (one side is 0); the file is damaged")
+            raise HrviewerError(f"{self.name} has no pixels (one side is 0); the file is damaged")
         if key.shaped[1] != 1:
-            raise UserError(f"{self.name} stores volumes within a page; convert it to OME-TIFF")
+            raise HrviewerError(f"{self.name} stores volumes within a page; convert it to OME-TIFF")
         if key.photometric not in (0, 1, 2, 3, 4, 6):
             kind = getattr(key.photometric, "name", key.photometric)
-            raise UserError(f"{self.name} has {kind} colours; convert it to RGB")
+            raise HrviewerError(f"{self.name} has {kind} colours; convert it to RGB")
         alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
         first = key.samplesperpixel - len(key.extrasamples)
         transparent = {first + at for at, kind in enumerate(key.extrasamples) if kind in alpha}
@@ -236,10 +252,12 @@ class TiffSource(Source):
         return [band for band in range(key.samplesperpixel) if band not in transparent]
 
     @staticmethod
-    def _palette(key: Any) -> bool:
+    def _is_palette(key: Any) -> bool:
         return bool(key.photometric == 3 and key.colormap is not None)
 
-    def _stored(self, level: Any, plane: Mapping[str, int], sizes: Mapping[str, int]) -> _Stored:
+    def _inspect_level(
+        self, level: Any, plane: Mapping[str, int], sizes: Mapping[str, int]
+    ) -> _StoredLevel:
         """Find one level's pages and check that what the header says of them can be."""
         key = level.keyframe
         # tifffile makes these when they are first asked for, which may need the file.
@@ -248,19 +266,22 @@ class TiffSource(Source):
         bare = bool(key.is_contiguous and key.fillorder == 1 and not key.is_tiled)
         extent = tuple(sizes.values())
         wanted = []
-        for channel in self._shown if self._across else (0,):
-            at = [channel if axis == "c" and self._across else plane[axis] for axis in sizes]
+        for channel in self._channels if self._channels_in_pages else (0,):
+            at = [
+                channel if axis == "c" and self._channels_in_pages else plane[axis]
+                for axis in sizes
+            ]
             wanted.append(int(np.ravel_multi_index(at, extent)) if at else 0)
         if len(level) >= math.prod(extent):
-            pages = tuple(_Page.of(level[index]) for index in wanted)
+            pages = tuple(_Page.from_tifffile(level[index]) for index in wanted)
             raw = tuple(page.offsets[0] for page in pages if page) if bare else None
         elif bare and level.dataoffset is not None:
             # ImageJ and tifffile store large stacks behind their first page alone.
             size = math.prod(key.shaped) * key.dtype.itemsize
-            pages = (_Page.of(level[0]),) * len(wanted)
+            pages = (_Page.from_tifffile(level[0]),) * len(wanted)
             raw = tuple(level.dataoffset + index * size for index in wanted)
         else:
-            raise UserError(f"{self.name} lacks planes that it announces; the file is damaged")
+            raise HrviewerError(f"{self.name} lacks planes that it announces; the file is damaged")
         if raw is not None and len(raw) < len(pages):
             raw = None
         if raw is not None:
@@ -269,34 +290,38 @@ class TiffSource(Source):
             segment = key.tilelength, key.tilewidth
         else:
             segment = min(key.rowsperstrip, height), width
-        if min(segment) < 1 or segment[0] * segment[1] * contiguous > 4 * LARGEST_TILE:
-            raise UserError(
+        if min(segment) < 1 or segment[0] * segment[1] * contiguous > 4 * MAX_TILE_PIXELS:
+            raise HrviewerError(
                 f"{self.name} is stored in pieces of {segment[0]} × {segment[1]} pixels; "
                 "convert it to a tiled TIFF or OME-Zarr"
             )
         count = -(-height // segment[0]) * -(-width // segment[1]) * separate
         for page in pages:
             if raw is None and page and len(page.offsets) < count:
-                raise UserError(f"{self.name} lists fewer pieces than it has; the file is damaged")
+                raise HrviewerError(
+                    f"{self.name} lists fewer pieces than it has; the file is damaged"
+                )
         group = 1
         if segment[1] > 8 * segment[0] or not key.is_tiled:
-            group = max(1, min(GROUPED // (segment[0] * segment[1]), -(-height // segment[0])))
+            group = max(
+                1, min(MAX_GROUPED_PIXELS // (segment[0] * segment[1]), -(-height // segment[0]))
+            )
             if key.is_tiled:
                 group = max(1, min(group, 512 // segment[0]))
-        return _Stored(pages, key, raw, height, width, segment, group)
+        return _StoredLevel(pages, key, raw, height, width, segment, group)
 
-    def _layout(self, stored: _Stored) -> tuple[Layout, tuple[int, int]]:
-        transpose, *flips = self._orient
+    def _layout(self, stored: _StoredLevel) -> tuple[LevelLayout, tuple[int, int]]:
+        transpose, *flips = self._orientation
         shape, tile = (stored.height, stored.width), stored.tile
         if transpose:
             shape, tile = shape[::-1], tile[::-1]
         lead = [(-n % t if flip else 0) for n, t, flip in zip(shape, tile, flips, strict=True)]
-        return ((*shape, len(self._shown)), tile), (lead[0], lead[1])
+        return ((*shape, len(self._channels)), tile), (lead[0], lead[1])
 
-    def decode(self, level: int, row: int, column: int) -> Decoded:
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Decode one tile and turn it upright."""
         stored = self._levels[level]
-        transpose, flip_rows, flip_columns = self._orient
+        transpose, flip_rows, flip_columns = self._orientation
         (h, w), (th, tw) = (stored.height, stored.width), stored.tile
         grid = -(-h // th), -(-w // tw)
         if transpose:
@@ -311,11 +336,11 @@ class TiffSource(Source):
         x0, x1 = column * tw, min(column * tw + tw, w)
         parts, sizes = [], []
         for index in range(len(stored.pages)):
-            if stored.raw is not None:
-                pixels, size = self._rows(stored, index, y0, y1)
+            if stored.raw_offsets is not None:
+                pixels, size = self._read_rows(stored, index, y0, y1)
             else:
-                pixels, size = self._segments(stored, index, row, column, (y0, y1, x0, x1))
-            parts.append(self._colour(stored.key, pixels))
+                pixels, size = self._decode_segments(stored, index, row, column, (y0, y1, x0, x1))
+            parts.append(self._to_output(stored.keyframe, pixels))
             sizes.append(size)
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         if transpose:
@@ -324,45 +349,50 @@ class TiffSource(Source):
             pixels = pixels[::-1]
         if flip_columns:
             pixels = pixels[:, ::-1]
-        return Decoded(pixels, sum(sizes))
+        return DecodedTile(pixels, sum(sizes))
 
-    def _rows(self, stored: _Stored, index: int, y0: int, y1: int) -> tuple[Pixels, int]:
+    def _read_rows(self, stored: _StoredLevel, index: int, y0: int, y1: int) -> tuple[Pixels, int]:
         """Read rows that lie bare in the file."""
-        assert stored.raw is not None
-        key = stored.key
+        assert stored.raw_offsets is not None
+        key = stored.keyframe
         separate, _, height, width, contiguous = key.shaped
         dtype = key.dtype.newbyteorder(key.parent.byteorder)
         line = width * contiguous * dtype.itemsize
         page = stored.pages[index]
         assert page is not None
-        file = self._file(page)
+        file = self._file_of(page)
         parts = []
         for sample in range(separate):
-            start = stored.raw[index] + (sample * height + y0) * line
+            start = stored.raw_offsets[index] + (sample * height + y0) * line
             data = file.read(start, (y1 - y0) * line)
             parts.append(np.frombuffer(data, dtype).reshape(y1 - y0, width, contiguous))
         pixels = parts[0] if separate == 1 else np.concatenate(parts, axis=2)
         return pixels, separate * (y1 - y0) * line
 
-    def _segments(
-        self, stored: _Stored, index: int, row: int, column: int, window: tuple[int, int, int, int]
+    def _decode_segments(
+        self,
+        stored: _StoredLevel,
+        index: int,
+        row: int,
+        column: int,
+        window: tuple[int, int, int, int],
     ) -> tuple[Pixels, int]:
         """Decode the segments that make up a tile."""
-        key, page = stored.key, stored.pages[index]
+        key, page = stored.keyframe, stored.pages[index]
         separate, _, height, width, _ = key.shaped
         (sh, sw), (y0, y1, x0, x1) = stored.segment, window
         down, across = -(-height // sh), -(-width // sw)
-        pixels = np.empty((y1 - y0, x1 - x0, key.samplesperpixel), self._native(key))
+        pixels = np.empty((y1 - y0, x1 - x0, key.samplesperpixel), self._native_dtype(key))
         size = 0
         for sample in range(separate):
             bands = slice(sample, sample + 1) if separate > 1 else slice(None)
-            for at in range(row * stored.group, min((row + 1) * stored.group, down)):
+            for at in range(row * stored.segment_rows, min((row + 1) * stored.segment_rows, down)):
                 number = (sample * down + at) * across + column
                 top = at * sh - y0
                 target = pixels[top : top + sh, :, bands]
                 data = None
                 if page is not None and page.counts[number]:
-                    data = self._file(page).read(page.offsets[number], page.counts[number])
+                    data = self._file_of(page).read(page.offsets[number], page.counts[number])
                     size += page.counts[number]
                 tables = None if page is None else page.tables
                 decoded = key.decode(data, number, jpegtables=tables, jpegheader=key.jpegheader)[0]
@@ -373,33 +403,37 @@ class TiffSource(Source):
         return pixels, size
 
     @staticmethod
-    def _native(key: Any) -> np.dtype[Any]:
+    def _native_dtype(key: Any) -> np.dtype[Any]:
         native: np.dtype[Any] = np.dtype(key.dtype).newbyteorder("=")
         return native
 
-    def _colour(self, key: Any, pixels: Pixels) -> Pixels:
+    def _to_output(self, key: Any, pixels: Pixels) -> Pixels:
         """Return what is shown of a tile's samples."""
-        if self._palette(key):
+        if self._is_palette(key):
             table = np.asarray(key.colormap) >> 8
-            return table[:, pixels[..., 0]].transpose(1, 2, 0)[..., list(self._shown)].astype("u1")
-        ycbcr = key.photometric == 6 and key.compression not in JPEGS | {APERIO_RGB}
+            return (
+                table[:, pixels[..., 0]].transpose(1, 2, 0)[..., list(self._channels)].astype("u1")
+            )
+        ycbcr = key.photometric == 6 and key.compression not in JPEG_COMPRESSIONS | {APERIO_RGB}
         if (ycbcr or key.compression == APERIO_YCBCR) and pixels.shape[2] == 3:
-            pixels = _rgb(pixels)
-        if len(self._bands) != pixels.shape[2] or self._bands != [*range(len(self._bands))]:
-            pixels = pixels[..., self._bands]
+            pixels = _ycbcr_to_rgb(pixels)
+        if len(self._colour_samples) != pixels.shape[2] or self._colour_samples != [
+            *range(len(self._colour_samples))
+        ]:
+            pixels = pixels[..., self._colour_samples]
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
         if key.photometric == 0 and pixels.dtype.kind == "u":  # white is zero
             pixels = np.iinfo(pixels.dtype).max - pixels
         return pixels.astype(self.dtype, copy=False)
 
-    def _file(self, page: _Page) -> _File:
+    def _file_of(self, page: _Page) -> _ByteReader:
         """Return the file in which a page lies: OME-TIFF may spread over several."""
         with self._lock:
             if not self._finalize.alive:
-                raise UserError(f"{self.name} was closed; open it again")
+                raise HrviewerError(f"{self.name} was closed; open it again")
             if page.path not in self._files:
-                self._files[page.path] = _File(page.path)
+                self._files[page.path] = _ByteReader(page.path)
             return self._files[page.path]
 
     def close(self) -> None:
@@ -408,7 +442,7 @@ class TiffSource(Source):
             self._finalize()
 
 
-def _close(files: dict[str, _File]) -> None:
+def _close_files(files: dict[str, _ByteReader]) -> None:
     for file in files.values():
         file.close()
 
@@ -426,7 +460,7 @@ def _nodata(key: Any) -> float | None:
         return None
 
 
-def _rgb(pixels: Pixels) -> Pixels:
+def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:
     """Turn full-range YCbCr (ITU-R 601, as in JPEG) into RGB."""
     y, cb, cr = np.moveaxis(pixels.astype(np.float32), 2, 0)
     cb, cr = cb - 128, cr - 128
@@ -436,15 +470,15 @@ def _rgb(pixels: Pixels) -> Pixels:
 
 def _pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
     """Return micrometres per pixel ``(y, x)``, if the file says so believably."""
-    size = _from_ome(tiff) if tiff.is_ome else None
+    size = _ome_pixel_size(tiff) if tiff.is_ome else None
     if size is None and (found := re.search(r"\bMPP *= *([0-9.]+)", key.description)):
         size = float(found[1]), float(found[1])
     if size is None:
-        size = _from_resolution(tiff, key)
+        size = _resolution_pixel_size(tiff, key)
     return size if size is not None and plausible(size) else None
 
 
-def _from_ome(tiff: Any) -> tuple[float, float] | None:
+def _ome_pixel_size(tiff: Any) -> tuple[float, float] | None:
     from xml.etree import ElementTree
 
     try:
@@ -465,7 +499,7 @@ def _from_ome(tiff: Any) -> tuple[float, float] | None:
     return None
 
 
-def _from_resolution(tiff: Any, key: Any) -> tuple[float, float] | None:
+def _resolution_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
     """Believe the resolution tags in centimetres (scanners) and with ImageJ's own unit."""
     unit = "cm" if _tag(key, "ResolutionUnit") == 3 else None
     if tiff.is_imagej:

@@ -11,43 +11,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.features import Feature
 from hrviewer.io.ground_truth import read_features
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs.evaluation import find_truth
-from hrviewer.runs.heads.counting_head import fit_counts
-from hrviewer.runs.heads.embeddings import Kept, kept_by
-from hrviewer.runs.heads.image_classifier import fit_images
-from hrviewer.runs.heads.place_classifier import fit_classes
-from hrviewer.runs.heads.save_pack import Fitted
+from hrviewer.runs.evaluation import load_ground_truth
+from hrviewer.runs.heads.counting_head import fit_counting_head
+from hrviewer.runs.heads.embeddings import Embeddings, read_embeddings
+from hrviewer.runs.heads.image_classifier import fit_image_classifier
+from hrviewer.runs.heads.place_classifier import fit_place_classifier
+from hrviewer.runs.heads.save_pack import FittedHead
 from hrviewer.runs.run import Run
 
 __all__ = [
-    "Fitted",
-    "Kept",
-    "Question",
-    "fit_classes",
-    "fit_counts",
+    "Embeddings",
+    "FitTask",
+    "FittedHead",
+    "fit_counting_head",
     "fit_head",
-    "fit_images",
-    "kept_by",
+    "fit_image_classifier",
+    "fit_place_classifier",
+    "read_embeddings",
 ]
 
-Question = Literal["density", "segmentation"]
+FitTask = Literal["density", "segmentation"]
 
 
 def fit_head(
     run: Run,
-    truth: str | Path | Truth,
+    truth: str | Path | GroundTruth,
     out: Path,
     *,
-    task: Question = "density",
+    task: FitTask = "density",
     region: Rect | None = None,
-    kind: str | None = None,
-) -> Fitted:
+    class_name: str | None = None,
+) -> FittedHead:
     """Fit a head to the codes that a run kept, and write it as a pack.
 
     Parameters
@@ -63,7 +63,7 @@ def fit_head(
         or outlines, and may leave others out.
     region : Rect, optional
         Where the truth is known, in level-0 pixels; the run's region by default.
-    kind : str, optional
+    class_name : str, optional
         The class that is counted; all objects by default.
 
     Raises
@@ -71,28 +71,28 @@ def fit_head(
     UserError
         If the run kept no codes, there is nothing to fit to, or scikit-learn is missing.
     """
-    kept = kept_by(run)
+    kept = read_embeddings(run)
     where = run.region if region is None else region & run.region
     if task == "segmentation":
-        if kind is not None:
-            raise UserError("a class is chosen to be counted: a map of classes has all of them")
-        return fit_classes(kept, labels_of(run, truth), out, region=where)
+        if class_name is not None:
+            raise HrviewerError("a class is chosen to be counted: a map of classes has all of them")
+        return fit_place_classifier(kept, read_labels(run, truth), out, region=where)
     objects = truth
-    if not isinstance(objects, Truth):
+    if not isinstance(objects, GroundTruth):
         with open_pyramid(run.header["image"]["path"]) as pyramid:
-            objects = find_truth(objects, pyramid)
-    return fit_counts(kept, objects, out, region=where, kind=kind)
+            objects = load_ground_truth(objects, pyramid)
+    return fit_counting_head(kept, objects, out, region=where, class_name=class_name)
 
 
-def labels_of(run: Run, truth: str | Path | Truth) -> list[Feature]:
+def read_labels(run: Run, truth: str | Path | GroundTruth) -> list[Feature]:
     """Return what is labelled, with its outlines where they are told."""
-    if not isinstance(truth, Truth) and str(truth) != "auto":
+    if not isinstance(truth, GroundTruth) and str(truth) != "auto":
         return read_features(truth, run.header["image"]["path"], run.image_shape)
-    if not isinstance(truth, Truth):
+    if not isinstance(truth, GroundTruth):
         with open_pyramid(run.header["image"]["path"]) as pyramid:
-            truth = find_truth(truth, pyramid)
+            truth = load_ground_truth(truth, pyramid)
     points: list[list[float]] = truth.points.tolist()
     return [
         Feature("point", truth.classes[k], point=(y, x))
-        for (y, x), k in zip(points, truth.kinds, strict=True)
+        for (y, x), k in zip(points, truth.class_ids, strict=True)
     ]

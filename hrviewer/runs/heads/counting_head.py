@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
-from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Floats, Kept
-from hrviewer.runs.heads.save_pack import NO_SKLEARN, Fitted, must_be_free, write_head
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Embeddings, Floats
+from hrviewer.runs.heads.save_pack import NO_SKLEARN, FittedHead, check_unused, write_head
 
-__all__ = ["Counted", "fit_counts"]
+__all__ = ["CountingHead", "fit_counting_head"]
 
-MOST = 400_000
+MAX_CELLS = 400_000
 """Cells that are fitted to; of more, whole blocks are drawn at random."""
-STRENGTHS = np.logspace(-2, 6, 17)
+ALPHAS = np.logspace(-2, 6, 17)
 
 
 @dataclass(frozen=True, slots=True)
-class Counted(Fitted):
+class CountingHead(FittedHead):
     """A head that counts.
 
     Parameters
@@ -50,12 +50,12 @@ class Counted(Fitted):
     correlation: float
 
     @property
-    def learned(self) -> str:
+    def training_summary(self) -> str:
         """What it was fitted to, in words."""
         return f"{self.objects:,} objects in {self.cells:,} cells"
 
     @property
-    def left_out(self) -> str:
+    def validation_summary(self) -> str:
         """How good it is on what it was not fitted to, in words."""
         return (
             f"error {self.error:.1%} of a block's count, sum off by {self.bias:+.1%}, "
@@ -74,14 +74,19 @@ class Counted(Fitted):
         }
 
 
-def fit_counts(
-    kept: Kept, objects: Truth, out: Path, *, region: Rect, kind: str | None = None
-) -> Counted:
+def fit_counting_head(
+    embeddings: Embeddings,
+    objects: GroundTruth,
+    out: Path,
+    *,
+    region: Rect,
+    class_name: str | None = None,
+) -> CountingHead:
     """Fit a head that counts, and write it as a pack.
 
     Parameters
     ----------
-    kept : Kept
+    embeddings : Kept
         The codes.
     objects : Truth
         All that there is in the region.
@@ -89,7 +94,7 @@ def fit_counts(
         The pack's folder; nothing may be there yet.
     region : Rect
         Where the truth is known, in level-0 pixels.
-    kind : str, optional
+    class_name : str, optional
         The class that is counted; all objects by default.
 
     Raises
@@ -97,22 +102,24 @@ def fit_counts(
     UserError
         If there is nothing to fit to, or scikit-learn is missing.
     """
-    must_be_free(out)
-    if kind is not None:
-        if kind not in objects.classes:
-            raise UserError(f"the truth knows {', '.join(objects.classes)}, and no {kind!r}")
-        objects = objects.only(objects.kinds == objects.classes.index(kind))
-    inputs, counts, blocks = samples(kept.values, kept.cell, region, objects)
+    check_unused(out)
+    if class_name is not None:
+        if class_name not in objects.classes:
+            raise HrviewerError(
+                f"the truth knows {', '.join(objects.classes)}, and no {class_name!r}"
+            )
+        objects = objects.select(objects.class_ids == objects.classes.index(class_name))
+    inputs, counts, blocks = sample_cells(embeddings.values, embeddings.cell, region, objects)
     if len(np.unique(blocks)) < FOLDS or not counts.any():
-        raise UserError(
+        raise HrviewerError(
             f"{counts.sum():.0f} objects in {len(counts)} cells are too few to fit a head to: "
             "give more truth, or a larger region"
         )
-    weights, bias = ridge(inputs, counts)
-    found, there = left_out(inputs, counts, blocks)
+    weights, bias = fit_ridge(inputs, counts)
+    found, there = cross_validate(inputs, counts, blocks)
     several = len(objects.classes) > 1
-    name = kind or ("object" if several else objects.classes[0])
-    fitted = Counted(
+    name = class_name or ("object" if several else objects.classes[0])
+    fitted = CountingHead(
         out,
         len(counts),
         float(np.abs(found - there).mean() / there.mean()),
@@ -127,35 +134,35 @@ def fit_counts(
         "architecture": {"name": "code-head", "params": params},
         "output": {"stride": 1, "halo": 0, "classes": [name]},
     }
-    made = {"encoder": kept.network, "truth": objects.source, "objects": fitted.objects}
+    made = {"encoder": embeddings.encoder, "truth": objects.source, "objects": fitted.objects}
     write_head(fitted, {"head": (weights[None], np.array([bias]))}, card, made)
     return fitted
 
 
-def samples(
-    codes: Any, cell: float, where: Rect, truth: Truth
+def sample_cells(
+    embeddings: Any, cell: float, region: Rect, truth: GroundTruth
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Return codes ``(n, d)`` of the whole cells in a region, their counts and their blocks."""
-    top, left = int(-(-where.y // cell)), int(-(-where.x // cell))
-    bottom, right = int(where.y1 // cell), int(where.x1 // cell)
+    top, left = int(-(-region.y // cell)), int(-(-region.x // cell))
+    bottom, right = int(region.y1 // cell), int(region.x1 // cell)
     rows, columns = max(0, bottom - top), max(0, right - left)
     counts = np.zeros((rows, columns))
     at = np.floor(truth.points / cell).astype(np.int64) - (top, left)
     at = at[((at >= 0) & (at < (rows, columns))).all(axis=1)]
     np.add.at(counts, (at[:, 0], at[:, 1]), 1)
     wide = -(-columns // BLOCK)
-    part = min(1.0, MOST / max(1, rows * columns))
+    part = min(1.0, MAX_CELLS / max(1, rows * columns))
     drawn = np.random.default_rng(0).random((-(-rows // BLOCK), wide)) < part
     inputs, found, blocks = [], [], []
     for i, line in enumerate(drawn):
         start, stop = i * BLOCK, min(rows, (i + 1) * BLOCK)
-        strip = np.asarray(codes[:, top + start : top + stop, left:right], np.float64)
+        strip = np.asarray(embeddings[:, top + start : top + stop, left:right], np.float64)
         there = np.isfinite(strip).all(axis=0) & np.repeat(line, BLOCK)[:columns]
         inputs.append(strip[:, there].T)
         found.append(counts[start:stop][there])
         numbers = i * wide + np.arange(columns) // BLOCK
         blocks.append(np.broadcast_to(numbers, there.shape)[there])
-    width = int(codes.shape[0])
+    width = int(embeddings.shape[0])
     return (
         np.concatenate([np.empty((0, width)), *inputs]),
         np.concatenate([np.empty(0), *found]),
@@ -163,22 +170,24 @@ def samples(
     )
 
 
-def ridge(inputs: Floats, counts: Floats) -> tuple[Floats, float]:
+def fit_ridge(inputs: Floats, counts: Floats) -> tuple[Floats, float]:
     """Return the weights and the bias of a linear head whose counts, cut off at 0, sum up right."""
     try:
         from sklearn.linear_model import RidgeCV
     except ImportError:
-        raise UserError(NO_SKLEARN) from None
+        raise HrviewerError(NO_SKLEARN) from None
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
     spread[spread == 0] = 1
-    model = RidgeCV(STRENGTHS).fit((inputs - mean) / spread, counts)
+    model = RidgeCV(ALPHAS).fit((inputs - mean) / spread, counts)
     weights = np.asarray(model.coef_, np.float64) / spread
     bias = float(model.intercept_) - float(mean @ weights)
     gain = counts.sum() / np.maximum(inputs @ weights + bias, 0).sum()
     return gain * weights, gain * bias
 
 
-def left_out(inputs: Floats, counts: Floats, blocks: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def cross_validate(
+    inputs: Floats, counts: Floats, blocks: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
     """Return what is said of blocks by heads that were not fitted to them, and the truth."""
     from sklearn.model_selection import GroupKFold
 
@@ -186,7 +195,7 @@ def left_out(inputs: Floats, counts: Floats, blocks: NDArray[np.int64]) -> tuple
     for learned, asked in GroupKFold(FOLDS, shuffle=True, random_state=0).split(
         inputs, counts, blocks
     ):
-        weights, bias = ridge(inputs[learned], counts[learned])
+        weights, bias = fit_ridge(inputs[learned], counts[learned])
         said[asked] = np.maximum(inputs[asked] @ weights + bias, 0)
     _, each = np.unique(blocks, return_inverse=True)
     found, there = np.bincount(each, said), np.bincount(each, counts)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.runs.run import Run
 
-__all__ = ["BLOCK", "FOLDS", "Floats", "Kept", "kept_by"]
+__all__ = ["BLOCK", "FOLDS", "Embeddings", "Floats", "read_embeddings"]
 
 FOLDS = 5
 BLOCK = 8
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class Embeddings:
     """Codes of an image.
 
     Parameters
@@ -30,21 +30,21 @@ class Kept:
         NaN where nothing was encoded.
     cell : float
         Side of what a code stands for, level-0 pixels.
-    network : str
+    encoder : str
         What made them.
     """
 
     values: Any
     cell: float
-    network: str = ""
+    encoder: str = ""
 
 
-def kept_by(run: Run) -> Kept:
+def read_embeddings(run: Run) -> Embeddings:
     """Return a run's codes; `UserError` where it kept none."""
     import zarr
 
     if not (run.path / "codes" / "zarr.json").is_file():
-        raise UserError(f"{run.path} holds no codes: run the strategy compression first")
+        raise HrviewerError(f"{run.path} holds no codes: run the strategy compression first")
     codes, cell = run.map("codes")
     about: Any = zarr.open_group(run.path / "codes", mode="r").attrs["hrviewer"]
-    return Kept(codes, cell, str(about["network"]))
+    return Embeddings(codes, cell, str(about["network"]))

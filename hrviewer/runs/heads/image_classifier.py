@@ -17,28 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
-from hrviewer.runs.heads.embeddings import FOLDS, Floats, kept_by
-from hrviewer.runs.heads.place_classifier import read
-from hrviewer.runs.heads.save_pack import NO_SKLEARN, Fitted, must_be_free, write_head
+from hrviewer.errors import HrviewerError
+from hrviewer.runs.heads.embeddings import FOLDS, Floats, read_embeddings
+from hrviewer.runs.heads.place_classifier import read_cells
+from hrviewer.runs.heads.save_pack import NO_SKLEARN, FittedHead, check_unused, write_head
 from hrviewer.runs.run import Run
 
-__all__ = ["Labelled", "fit_images"]
+__all__ = ["ImageClassifier", "fit_image_classifier"]
 
-MOST = 32_768
+MAX_EMBEDDINGS = 32_768
 """Codes of all images together; of more, as many are drawn from each."""
-WIDTH = 8
+HIDDEN_WIDTH = 8
 """Numbers that a place's score is made of."""
-SMALL = 0.1
+L2_PENALTY = 0.1
 """How much a weight's square counts beside the logarithmic likelihood of an image."""
-STEPS = 200
+MAX_ITERATIONS = 200
 
 Bags = Sequence[Floats]
-Whole = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled(Fitted):
+class ImageClassifier(FittedHead):
     """A head that says what images are.
 
     Parameters
@@ -50,22 +50,22 @@ class Labelled(Fitted):
         over the classes; None where some class has a single image.
     classes : tuple of str
         What it tells apart.
-    each : tuple of int
+    images_per_class : tuple of int
         Images of each class.
     """
 
     classes: tuple[str, ...]
-    each: tuple[int, ...]
+    images_per_class: tuple[int, ...]
 
     @property
-    def learned(self) -> str:
+    def training_summary(self) -> str:
         """What it was fitted to, in words."""
-        named = zip(self.each, self.classes, strict=True)
+        named = zip(self.images_per_class, self.classes, strict=True)
         said = ", ".join(f"{n:,} {name}" for n, name in named)
-        return f"{sum(self.each):,} images of {self.cells:,} codes: {said}"
+        return f"{sum(self.images_per_class):,} images of {self.cells:,} codes: {said}"
 
     @property
-    def left_out(self) -> str:
+    def validation_summary(self) -> str:
         """How good it is on what it was not fitted to, in words."""
         if self.error is None:
             return "not known: give two images of every class, or more"
@@ -82,24 +82,24 @@ class Labelled(Fitted):
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class _PoolingWeights:
     """Weights: of the classes, of what a score is made of and of its gate, and of the score."""
 
     head: Floats
-    look: Floats
+    hidden: Floats
     gate: Floats
     score: Floats
 
     @classmethod
-    def shaped(cls, numbers: Floats, d: int, k: int) -> _Head:
+    def from_vector(cls, vector: Floats, d: int, k: int) -> _PoolingWeights:
         """Return it of as many numbers, in this order; each row ends in its bias."""
-        ends = np.cumsum([k * (d + 1), WIDTH * (d + 1), WIDTH * (d + 1)])
-        head, look, gate, score = np.split(numbers, ends)
+        ends = np.cumsum([k * (d + 1), HIDDEN_WIDTH * (d + 1), HIDDEN_WIDTH * (d + 1)])
+        head, look, gate, score = np.split(vector, ends)
         head, look, gate = (part.reshape(-1, d + 1) for part in (head, look, gate))
         return cls(head, look, gate, score)
 
 
-def fit_images(runs: Sequence[Run], labels: Sequence[str], out: Path) -> Labelled:
+def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) -> ImageClassifier:
     """Fit a head that says what images are, and write it as a pack.
 
     Parameters
@@ -117,26 +117,26 @@ def fit_images(runs: Sequence[Run], labels: Sequence[str], out: Path) -> Labelle
         If fewer than two classes are given, a run kept no codes or those of another encoder, or
         scikit-learn is missing.
     """
-    must_be_free(out)
+    check_unused(out)
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
-        raise UserError(f"images of two classes are needed, not only {', '.join(classes)}")
+        raise HrviewerError(f"images of two classes are needed, not only {', '.join(classes)}")
     kinds = np.array([classes.index(label) for label in labels])
-    encoder = kept_by(runs[0]).network
-    bags = [_codes(run, encoder, MOST // len(runs)) for run in runs]
+    encoder = read_embeddings(runs[0]).encoder
+    bags = [_sample_embeddings(run, encoder, MAX_EMBEDDINGS // len(runs)) for run in runs]
     together = np.concatenate(bags)
     mean, spread = together.mean(axis=0), together.std(axis=0)
     spread[spread == 0] = 1
     bags = [(bag - mean) / spread for bag in bags]
     each = Counter(kinds.tolist())
-    fitted = Labelled(
+    fitted = ImageClassifier(
         out,
         len(together),
-        error_left_out(bags, kinds),
+        cross_validated_error(bags, kinds),
         classes,
         tuple(each[k] for k in range(len(classes))),
     )
-    learned = attention(bags, kinds)
+    learned = fit_attention_pooling(bags, kinds)
     layers: dict[str, tuple[Floats, Floats | None]] = {"score": (learned.score[None], None)}
     for name in ("head", "look", "gate"):
         weights: Floats = getattr(learned, name)
@@ -147,7 +147,7 @@ def fit_images(runs: Sequence[Run], labels: Sequence[str], out: Path) -> Labelle
         "task": "classification",
         "architecture": {
             "name": "attention-head",
-            "params": {"codes": len(mean), "classes": len(classes), "width": WIDTH},
+            "params": {"codes": len(mean), "classes": len(classes), "width": HIDDEN_WIDTH},
         },
         "output": {
             "stride": 1,
@@ -157,23 +157,23 @@ def fit_images(runs: Sequence[Run], labels: Sequence[str], out: Path) -> Labelle
             "attention": True,
         },
     }
-    made = {"encoder": encoder, "images": dict(zip(classes, fitted.each, strict=True))}
+    made = {"encoder": encoder, "images": dict(zip(classes, fitted.images_per_class, strict=True))}
     write_head(fitted, layers, card, made)
     return fitted
 
 
-def attention(bags: Bags, kinds: Whole) -> _Head:
+def fit_attention_pooling(bags: Bags, kinds: Ints) -> _PoolingWeights:
     """Return the head of least loss; all classes weigh the same."""
     from scipy.optimize import minimize
 
     d, k = bags[0].shape[1], int(kinds.max()) + 1
     chance = np.random.default_rng(0)
-    sizes = k * (d + 1), 2 * WIDTH * (d + 1), WIDTH
+    sizes = k * (d + 1), 2 * HIDDEN_WIDTH * (d + 1), HIDDEN_WIDTH
     start = np.concatenate(
         [
             np.zeros(sizes[0]),
             chance.normal(0, d**-0.5, sizes[1]),
-            chance.normal(0, WIDTH**-0.5, sizes[2]),
+            chance.normal(0, HIDDEN_WIDTH**-0.5, sizes[2]),
         ]
     )
     lengths = [len(bag) for bag in bags]
@@ -184,9 +184,9 @@ def attention(bags: Bags, kinds: Whole) -> _Head:
     weigh = (len(kinds) / k / np.bincount(kinds, minlength=k).clip(1))[kinds, None]
 
     def loss(numbers: Floats) -> tuple[float, Floats]:
-        head = _Head.shaped(numbers, d, k)
+        head = _PoolingWeights.from_vector(numbers, d, k)
         # There …
-        look, gate = np.tanh(inputs @ head.look.T), 1 / (1 + np.exp(-inputs @ head.gate.T))
+        look, gate = np.tanh(inputs @ head.hidden.T), 1 / (1 + np.exp(-inputs @ head.gate.T))
         score = (look * gate) @ head.score
         part = np.exp(score - np.maximum.reduceat(score, starts)[owner])
         part /= np.add.reduceat(part, starts)[owner]
@@ -207,28 +207,28 @@ def attention(bags: Bags, kinds: Whole) -> _Head:
                 (look * gate).T @ by_score,
             ]
         )
-        total = -(weigh * truth * likely).sum() + SMALL / 2 * (numbers @ numbers)
-        return float(total), slope + SMALL * numbers
+        total = -(weigh * truth * likely).sum() + L2_PENALTY / 2 * (numbers @ numbers)
+        return float(total), slope + L2_PENALTY * numbers
 
-    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
-    return _Head.shaped(np.asarray(best.x, np.float64), d, k)
+    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
+    return _PoolingWeights.from_vector(np.asarray(best.x, np.float64), d, k)
 
 
-def says(head: _Head, bag: Floats) -> int:
+def predict_class(weights: _PoolingWeights, bag: Floats) -> int:
     """Return the class of an image."""
     inputs = np.column_stack([bag, np.ones(len(bag))])
-    gate = 1 / (1 + np.exp(-inputs @ head.gate.T))
-    score = (np.tanh(inputs @ head.look.T) * gate) @ head.score
+    gate = 1 / (1 + np.exp(-inputs @ weights.gate.T))
+    score = (np.tanh(inputs @ weights.hidden.T) * gate) @ weights.score
     part = np.exp(score - score.max())
-    return int((head.head @ (part @ inputs)).argmax())
+    return int((weights.head @ (part @ inputs)).argmax())
 
 
-def error_left_out(bags: Bags, kinds: Whole) -> float | None:
+def cross_validated_error(bags: Bags, kinds: Ints) -> float | None:
     """Return the part that heads tell wrongly of images that they were not fitted to."""
     try:
         from sklearn.model_selection import StratifiedKFold
     except ImportError:
-        raise UserError(NO_SKLEARN) from None
+        raise HrviewerError(NO_SKLEARN) from None
     counts = np.bincount(kinds)
     folds = min(FOLDS, int(counts.min()))
     if folds < 2:
@@ -236,16 +236,16 @@ def error_left_out(bags: Bags, kinds: Whole) -> float | None:
     said = np.empty_like(kinds)
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
     for learned, asked in split.split(kinds[:, None], kinds):
-        head = attention([bags[i] for i in learned], kinds[learned])
-        said[asked] = [says(head, bags[i]) for i in asked]
+        head = fit_attention_pooling([bags[i] for i in learned], kinds[learned])
+        said[asked] = [predict_class(head, bags[i]) for i in asked]
     return float(np.mean([(said[kinds == kind] != kind).mean() for kind in range(len(counts))]))
 
 
-def _codes(run: Run, encoder: str, most: int) -> Floats:
+def _sample_embeddings(run: Run, encoder: str, limit: int) -> Floats:
     """Return codes of a run, ``(n, d)``, drawn at random where there are more."""
-    kept = kept_by(run)
-    if kept.network != encoder:
-        raise UserError(f"{run.path} was encoded by another encoder: run all with the same one")
+    kept = read_embeddings(run)
+    if kept.encoder != encoder:
+        raise HrviewerError(f"{run.path} was encoded by another encoder: run all with the same one")
     region, cell = run.region, kept.cell
     rows, columns = (
         np.arange(int(start // cell), min(end, int(-(-stop // cell))))
@@ -255,9 +255,9 @@ def _codes(run: Run, encoder: str, most: int) -> Floats:
         )
     )
     n = len(rows) * len(columns)
-    drawn = np.sort(np.random.default_rng(0).choice(n, min(n, most), replace=False))
+    drawn = np.sort(np.random.default_rng(0).choice(n, min(n, limit), replace=False))
     at = np.column_stack([rows[drawn // len(columns)], columns[drawn % len(columns)]])
-    codes, _ = read(kept, at.astype(np.int64))
+    codes, _ = read_cells(kept, at.astype(np.int64))
     if not len(codes):
-        raise UserError(f"{run.path} holds no codes: run the strategy compression to its end")
+        raise HrviewerError(f"{run.path} holds no codes: run the strategy compression to its end")
     return codes

@@ -17,24 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.io.features import Feature
-from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Floats, Kept
-from hrviewer.runs.heads.save_pack import NO_SKLEARN, Fitted, must_be_free, write_head
+from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Embeddings, Floats
+from hrviewer.runs.heads.save_pack import NO_SKLEARN, FittedHead, check_unused, write_head
 
-__all__ = ["Classified", "fit_classes"]
+__all__ = ["PlaceClassifier", "fit_place_classifier"]
 
-MOST = 4_000
+MAX_CELLS_PER_CLASS = 4_000
 """Cells of a class that are fitted to; of more, some are drawn at random."""
-USUAL = 16
+SAMPLED_ROWS = 16
 """Rows of codes that say how much codes usually differ."""
 
-Whole = NDArray[np.int64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Classified(Fitted):
+class PlaceClassifier(FittedHead):
     """A head that says what places are.
 
     Parameters
@@ -46,21 +46,21 @@ class Classified(Fitted):
         mean over the classes; None where some class was labelled in a single block.
     classes : tuple of str
         What it tells apart.
-    each : tuple of int
+    cells_per_class : tuple of int
         Cells of each class.
     """
 
     classes: tuple[str, ...]
-    each: tuple[int, ...]
+    cells_per_class: tuple[int, ...]
 
     @property
-    def learned(self) -> str:
+    def training_summary(self) -> str:
         """What it was fitted to, in words."""
-        named = zip(self.each, self.classes, strict=True)
+        named = zip(self.cells_per_class, self.classes, strict=True)
         return f"{self.cells:,} cells: " + ", ".join(f"{n:,} {name}" for n, name in named)
 
     @property
-    def left_out(self) -> str:
+    def validation_summary(self) -> str:
         """How good it is on what it was not fitted to, in words."""
         if self.error is None:
             side = f"{BLOCK} × {BLOCK} cells"
@@ -78,18 +78,18 @@ class Classified(Fitted):
         }
 
 
-def fit_classes(
-    kept: Kept,
+def fit_place_classifier(
+    embeddings: Embeddings,
     labels: Sequence[Feature],
     out: Path,
     *,
     region: Rect | None = None,
-) -> Classified:
+) -> PlaceClassifier:
     """Fit a head that says what places are, and write it as a pack.
 
     Parameters
     ----------
-    kept : Kept
+    embeddings : Kept
         The codes.
     labels : sequence of Feature
         Points, each of which labels the cell that it lies in, and outlines, which label the cells
@@ -104,26 +104,26 @@ def fit_classes(
     UserError
         If fewer than two classes are labelled where codes are known, or scikit-learn is missing.
     """
-    must_be_free(out)
+    check_unused(out)
     classes = tuple(sorted({label.label for label in labels}))
-    at, kinds = cells_of(kept, labels, classes, region)
-    inputs, found = read(kept, at)
+    at, kinds = labelled_cells(embeddings, labels, classes, region)
+    inputs, found = read_cells(embeddings, at)
     at, kinds = at[found], kinds[found]
     if len(np.unique(kinds)) < 2:
         known = ", ".join(classes[k] for k in np.unique(kinds)) or "none"
-        raise UserError(f"two classes must be labelled where codes are known, not {known}")
+        raise HrviewerError(f"two classes must be labelled where codes are known, not {known}")
     # A class of which no code is known is none.
     there, kinds = np.unique(kinds, return_inverse=True)
     classes = tuple(classes[k] for k in there)
-    mean, spread = usual(kept)
+    mean, spread = mean_and_spread(embeddings)
     inputs = (inputs - mean) / spread
-    blocks = at[:, 0] // BLOCK * kept.values.shape[2] + at[:, 1] // BLOCK
-    weights, bias = logistic(inputs, kinds)
+    blocks = at[:, 0] // BLOCK * embeddings.values.shape[2] + at[:, 1] // BLOCK
+    weights, bias = fit_logistic(inputs, kinds)
     each = Counter(kinds.tolist())
-    fitted = Classified(
+    fitted = PlaceClassifier(
         out,
         len(kinds),
-        error_left_out(inputs, kinds, blocks),
+        cross_validated_error(inputs, kinds, blocks),
         classes,
         tuple(each[k] for k in range(len(classes))),
     )
@@ -137,24 +137,31 @@ def fit_classes(
         },
         "output": {"stride": 1, "halo": 0, "classes": classes, "activation": "softmax"},
     }
-    made = {"encoder": kept.network, "labels": dict(zip(classes, fitted.each, strict=True))}
+    made = {
+        "encoder": embeddings.encoder,
+        "labels": dict(zip(classes, fitted.cells_per_class, strict=True)),
+    }
     write_head(fitted, {"head": (weights, bias - weights @ mean)}, card, made)
     return fitted
 
 
-def cells_of(
-    kept: Kept, labels: Sequence[Feature], classes: Sequence[str], region: Rect | None
-) -> tuple[Whole, Whole]:
+def labelled_cells(
+    embeddings: Embeddings, labels: Sequence[Feature], classes: Sequence[str], region: Rect | None
+) -> tuple[Ints, Ints]:
     """Return rows and columns ``(n, 2)`` of labelled cells and their classes ``(n,)``."""
-    shape = kept.values.shape[1:]
+    shape = embeddings.values.shape[1:]
     inside = Rect(0, 0, *shape)
     if region is not None:
-        y, x = (int(-(-at // kept.cell)) for at in (region.y, region.x))
-        y1, x1 = (int(at // kept.cell) for at in (region.y1, region.x1))
+        y, x = (int(-(-at // embeddings.cell)) for at in (region.y, region.x))
+        y1, x1 = (int(at // embeddings.cell) for at in (region.y1, region.x1))
         inside &= Rect(y, x, max(0, y1 - y), max(0, x1 - x))
     parts = []
     for label in labels:
-        at = np.array([label.point]) // kept.cell if label.point else covered(label, kept.cell)
+        at = (
+            np.array([label.point]) // embeddings.cell
+            if label.point
+            else cells_in_outline(label, embeddings.cell)
+        )
         number = classes.index(label.label)
         parts.append(np.column_stack([at, np.full(len(at), number)]).astype(np.int64))
     every = np.concatenate([np.empty((0, 3), np.int64), *parts])[::-1]
@@ -165,12 +172,15 @@ def cells_of(
     every = every[first]
     chance = np.random.default_rng(0)
     some = [np.flatnonzero(every[:, 2] == kind) for kind in range(len(classes))]
-    drawn = [chance.choice(w, MOST, replace=False) if len(w) > MOST else w for w in some]
+    drawn = [
+        chance.choice(w, MAX_CELLS_PER_CLASS, replace=False) if len(w) > MAX_CELLS_PER_CLASS else w
+        for w in some
+    ]
     every = every[np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))]
     return every[:, :2], every[:, 2]
 
 
-def covered(label: Feature, cell: float) -> Whole:
+def cells_in_outline(label: Feature, cell: float) -> Ints:
     """Return the cells whose centres lie in an outline, ``(n, 2)``."""
     y, x, h, w = label.box
     top, left = int(y // cell), int(x // cell)
@@ -179,27 +189,27 @@ def covered(label: Feature, cell: float) -> Whole:
     for polygon in label.polygons:
         for ring in polygon:  # a hole, too, turns what it holds
             mask ^= polygon2mask(shape, ring / cell - (top, left) - 0.5)
-    found: Whole = np.argwhere(mask) + np.array([top, left])
+    found: Ints = np.argwhere(mask) + np.array([top, left])
     return found
 
 
-def read(kept: Kept, at: Whole) -> tuple[Floats, NDArray[np.bool_]]:
+def read_cells(embeddings: Embeddings, at: Ints) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the codes of those cells ``(n, 2)`` that are known, ``(m, d)``, and which they are."""
-    found = np.full((len(at), kept.values.shape[0]), np.nan)
+    found = np.full((len(at), embeddings.values.shape[0]), np.nan)
     bands = at[:, 0] // 64
     for band in np.unique(bands):
         some = np.flatnonzero(bands == band)
         (top, left), (bottom, right) = at[some].min(axis=0), at[some].max(axis=0) + 1
-        strip = np.asarray(kept.values[:, top:bottom, left:right], np.float64)
+        strip = np.asarray(embeddings.values[:, top:bottom, left:right], np.float64)
         found[some] = strip[:, at[some, 0] - top, at[some, 1] - left].T
     known = np.asarray(np.isfinite(found).all(axis=1))
     return found[known], known
 
 
-def usual(kept: Kept) -> tuple[Floats, Floats]:
+def mean_and_spread(embeddings: Embeddings) -> tuple[Floats, Floats]:
     """Return mean and spread of codes in general: a few labels would not tell."""
-    rows = np.unique(np.linspace(0, kept.values.shape[1] - 1, USUAL).astype(int))
-    some = [np.asarray(kept.values[:, row], np.float64) for row in rows]
+    rows = np.unique(np.linspace(0, embeddings.values.shape[1] - 1, SAMPLED_ROWS).astype(int))
+    some = [np.asarray(embeddings.values[:, row], np.float64) for row in rows]
     codes = np.concatenate(some, axis=1)
     codes = codes[:, np.isfinite(codes).all(axis=0)]
     if codes.shape[1] < 2:
@@ -208,7 +218,7 @@ def usual(kept: Kept) -> tuple[Floats, Floats]:
     return codes.mean(axis=1), np.where(spread > 0, spread, 1)
 
 
-def logistic(inputs: Floats, kinds: Whole) -> tuple[Floats, Floats]:
+def fit_logistic(inputs: Floats, kinds: Ints) -> tuple[Floats, Floats]:
     """Return the weights ``(k, d)`` and the bias ``(k,)`` of a softmax over linear functions.
 
     The strength is scikit-learn's own: nothing is chosen, so what is left out is judged fairly.
@@ -216,7 +226,7 @@ def logistic(inputs: Floats, kinds: Whole) -> tuple[Floats, Floats]:
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:
-        raise UserError(NO_SKLEARN) from None
+        raise HrviewerError(NO_SKLEARN) from None
     model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(inputs, kinds)
     weights, bias = (np.asarray(x, np.float64) for x in (model.coef_, model.intercept_))
     if len(weights) == 1:
@@ -224,7 +234,7 @@ def logistic(inputs: Floats, kinds: Whole) -> tuple[Floats, Floats]:
     return weights, bias
 
 
-def error_left_out(inputs: Floats, kinds: Whole, blocks: Whole) -> float | None:
+def cross_validated_error(inputs: Floats, kinds: Ints, blocks: Ints) -> float | None:
     """Return the part that heads tell wrongly of blocks that they were not fitted to."""
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -239,6 +249,6 @@ def error_left_out(inputs: Floats, kinds: Whole, blocks: Whole) -> float | None:
         if len(known) < 2:  # all that is left is of one class
             said[asked] = known[0]
             continue
-        weights, bias = logistic(inputs[learned], kinds[learned])
+        weights, bias = fit_logistic(inputs[learned], kinds[learned])
         said[asked] = known[(inputs[asked] @ weights.T + bias).argmax(axis=1)]
     return float(np.mean([(said[kinds == kind] != kind).mean() for kind in classes]))

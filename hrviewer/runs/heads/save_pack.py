@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import UserError
-from hrviewer.models import Card
+from hrviewer.errors import HrviewerError
+from hrviewer.models import ModelCard
 from hrviewer.runs.heads.embeddings import Floats
 
-__all__ = ["NO_SKLEARN", "Fitted", "must_be_free", "write_head"]
+__all__ = ["NO_SKLEARN", "FittedHead", "check_unused", "write_head"]
 
 NO_SKLEARN = 'a head is fitted by scikit-learn: pip install "hrviewer[fit]"'
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted(ABC):
+class FittedHead(ABC):
     """A head that was fitted.
 
     Parameters
@@ -41,12 +41,12 @@ class Fitted(ABC):
 
     @property
     @abstractmethod
-    def learned(self) -> str:
+    def training_summary(self) -> str:
         """What it was fitted to, in words."""
 
     @property
     @abstractmethod
-    def left_out(self) -> str:
+    def validation_summary(self) -> str:
         """How good it is on what it was not fitted to, in words."""
 
     @property
@@ -55,29 +55,29 @@ class Fitted(ABC):
         """The same in numbers, for its card."""
 
 
-def must_be_free(out: Path) -> None:
+def check_unused(out: Path) -> None:
     """Raise `UserError` where a pack cannot be written."""
     if out.exists():
-        raise UserError(f"{out} exists: choose another place for the head")
+        raise HrviewerError(f"{out} exists: choose another place for the head")
 
 
 def write_head(
-    fitted: Fitted,
+    head: FittedHead,
     layers: Mapping[str, tuple[Floats, Floats | None]],
     card: dict[str, Any],
-    made: dict[str, Any],
+    provenance: dict[str, Any],
 ) -> None:
     """Write a head as a pack.
 
     Parameters
     ----------
-    fitted : Fitted
+    head : Fitted
         Where, and what it is worth.
     layers : mapping of str to pairs of ndarray
         Weights ``(outputs, inputs)`` and bias ``(outputs,)``, if any, of each layer by its name.
     card : dict
         The card's title, task, architecture and output.
-    made : dict
+    provenance : dict
         What it was made of.
     """
     from safetensors.numpy import save
@@ -89,23 +89,23 @@ def write_head(
         if bias is not None:
             numbers[f"{name}.bias"] = bias.astype(np.float32)
     data = save(numbers)
-    written = Card.of(
+    written = ModelCard.from_dict(
         {
-            "name": f"{fitted.path.name}-head",
+            "name": f"{head.path.name}-head",
             "input": {"channels": card["architecture"]["params"]["codes"], "tile": 32},
             "sha256": hashlib.sha256(data).hexdigest(),
-            "training": {**made, "cells": fitted.cells},
-            "metrics": fitted.metrics,
+            "training": {**provenance, "cells": head.cells},
+            "metrics": head.metrics,
             **card,
         },
-        fitted.path,
+        head.path,
     )
     role = {
         "weights": "head.safetensors",
         "card": written.model_dump(mode="json", exclude_defaults=True),
     }
-    pack = {"name": fitted.path.name, "title": written.title, "roles": {"head": role}}
-    fitted.path.mkdir(parents=True)
-    (fitted.path / "head.safetensors").write_bytes(data)
+    pack = {"name": head.path.name, "title": written.title, "roles": {"head": role}}
+    head.path.mkdir(parents=True)
+    (head.path / "head.safetensors").write_bytes(data)
     text = json.dumps(pack, indent=2, ensure_ascii=False)
-    (fitted.path / "pack.json").write_text(text + "\n", encoding="utf-8")
+    (head.path / "pack.json").write_text(text + "\n", encoding="utf-8")

@@ -24,13 +24,13 @@ Interval = tuple[float, float]
 ALPHA = 0.05
 """One minus the confidence."""
 
-CAUTION = 0.5
+MAX_STAKE = 0.5
 """The part of its capital that a bet may lose at once."""
 
 WARM_UP = 4
 """Draws that are only watched, to learn how they scatter."""
 
-LEAST = 12
+MIN_DRAWS = 12
 """Draws from which an asymptotic sequence is read."""
 
 PARTS, PASSES = 32, 5
@@ -82,7 +82,7 @@ def asymptotic(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval | N
         None before `LEAST` draws, or the planned number if that is less.
     """
     k, n = len(x), len(weights)
-    if k < min(LEAST, n) or k < 2:
+    if k < min(MIN_DRAWS, n) or k < 2:
         return None
     a = weights / weights.sum()
     a, done = a[:k], float(a[:k].sum())
@@ -125,7 +125,7 @@ def betting(
     """
     k = len(x)
     a = weights[:k] / weights.sum()
-    scatter = _scatter_before(x, a)
+    scatter = _variance_before(x, a)
     bets = np.zeros(k)
     known = scatter > 0
     bets[known] = a[known] * np.sqrt(2 * math.log(2 / alpha) / scatter[known])
@@ -133,22 +133,22 @@ def betting(
 
     def too_low(means: Floats) -> NDArray[np.bool_]:
         above = x - means[:, None]
-        stake = np.minimum(bets, CAUTION / np.maximum(means[:, None] - low, TINY))
-        return _fortune(stake * above) >= goal
+        stake = np.minimum(bets, MAX_STAKE / np.maximum(means[:, None] - low, TINY))
+        return _max_log_capital(stake * above) >= goal
 
     def too_high(means: Floats) -> NDArray[np.bool_]:
         below = means[:, None] - x
-        stake = np.minimum(bets, CAUTION / np.maximum(high - means[:, None], TINY))
-        return _fortune(stake * below) >= goal
+        stake = np.minimum(bets, MAX_STAKE / np.maximum(high - means[:, None], TINY))
+        return _max_log_capital(stake * below) >= goal
 
     least, most = within
-    lower = _border(too_low, least, most)
-    upper = _border(too_high, most, least)
+    lower = _rejection_boundary(too_low, least, most)
+    upper = _rejection_boundary(too_high, most, least)
     # Where bad luck rules everything out, what is known for sure still holds.
     return (lower, upper) if lower <= upper else within
 
 
-def _scatter_before(x: Floats, a: Floats) -> Floats:
+def _variance_before(x: Floats, a: Floats) -> Floats:
     """Return, for each draw, the variance of one of weight 1 estimated from those before it."""
     scatter = np.zeros(len(x))
     if len(x) <= WARM_UP:
@@ -162,13 +162,15 @@ def _scatter_before(x: Floats, a: Floats) -> Floats:
     return scatter
 
 
-def _fortune(gains: Floats) -> Floats:
+def _max_log_capital(gains: Floats) -> Floats:
     """Return the logarithm of the largest capital ever held, starting from 1, for each row."""
     capital = np.cumsum(np.log1p(np.maximum(gains, TINY - 1)), axis=1)
     return np.asarray(capital.max(axis=1, initial=0.0))
 
 
-def _border(rejected: Callable[[Floats], NDArray[np.bool_]], bad: float, good: float) -> float:
+def _rejection_boundary(
+    rejected: Callable[[Floats], NDArray[np.bool_]], bad: float, good: float
+) -> float:
     """Return where rejection, which begins at `bad` if anywhere, ends; a little too early."""
     for _ in range(PASSES):
         tried = np.linspace(bad, good, PARTS + 1)

@@ -22,19 +22,19 @@ from numpy.typing import NDArray
 
 from hrviewer.strategies.estimation.intervals import ALPHA, Interval
 
-__all__ = ["Factor", "calibrate", "inclusion", "want_of_context"]
+__all__ = ["CalibrationFactor", "calibrate", "context_error", "inclusion_probabilities"]
 
 Floats = NDArray[np.float64]
 
 TINY = 1e-12
-CUT = 0.01
+CONTEXT_ERROR = 0.01
 """By which part counts may be off with the context that a card says is enough."""
 PRIOR = 0.3
 """By which part the guesses of a whole region are thought to be off, before any look."""
 
 
 @dataclass(frozen=True)
-class Factor:
+class CalibrationFactor:
     """What a unit of guess is worth.
 
     Attributes
@@ -46,34 +46,36 @@ class Factor:
     value: Floats
     deviation: Floats
 
-    def interval(self, known: float, guess: Floats, spread: Floats, cut: float = 0.0) -> Interval:
+    def interval(
+        self, known: float, prediction: Floats, spread: Floats, relative_error: float = 0.0
+    ) -> Interval:
         """Return the 95 % interval of a total.
 
         Parameters
         ----------
         known : float
             What was seen holds, over all classes.
-        guess, spread : ndarray, shape (n, k) and (n,)
+        prediction, spread : ndarray, shape (n, k) and (n,)
             Of the places that were not seen; `spread` are standard deviations of sums over
             classes, independent of each other.
-        cut : float
+        relative_error : float
             By which part what was seen may be off for want of context (`want_of_context`).
         """
-        rest = guess.sum(axis=0)
+        rest = prediction.sum(axis=0)
         half = NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt(
             float((rest * self.deviation).sum()) ** 2 + float((spread**2).sum())
         )
         middle = known + float(rest @ self.value)
-        off = cut * known
+        off = relative_error * known
         return max(middle - half, known) - off, middle + half + off
 
 
-def want_of_context(halo: int, whole: int) -> float:
-    """Return by which part looks with a halo may be off, whose network sees as far as `whole`."""
-    return CUT if halo < whole else 0.0
+def context_error(halo: int, needed: int) -> float:
+    """Return by which part looks with a halo may be off, whose network sees as far as `needed`."""
+    return CONTEXT_ERROR if halo < needed else 0.0
 
 
-def inclusion(p: Floats, draws: int) -> Floats:
+def inclusion_probabilities(p: Floats, draws: int) -> Floats:
     """Return how likely each place is to be among `draws` drawn one after another.
 
     Without replacement, each in proportion to `p`, as `sampling.draw` draws; approximated by
@@ -94,26 +96,28 @@ def inclusion(p: Floats, draws: int) -> Floats:
     return np.asarray(1 - np.exp(-math.exp(brentq(excess, low, high)) * p))
 
 
-def calibrate(guess: Floats, values: Floats, likely: Floats, spread: Floats) -> Factor:
+def calibrate(
+    prediction: Floats, values: Floats, probabilities: Floats, spread: Floats
+) -> CalibrationFactor:
     """Return what a unit of guess is worth, from places drawn at random.
 
     Parameters
     ----------
-    guess, values : ndarray, shape (m, k)
+    prediction, values : ndarray, shape (m, k)
         What each was thought to hold, and what it holds.
-    likely : ndarray, shape (m,)
+    probabilities : ndarray, shape (m,)
         How likely each was to be drawn.
     spread : ndarray, shape (m,)
         The standard deviation of each guess; what the looks seem to scatter less than that is
         taken for luck.
     """
-    m, k = guess.shape
-    weights = 1 / likely
-    x = weights @ guess if m else np.zeros(k)
+    m, k = prediction.shape
+    weights = 1 / probabilities
+    x = weights @ prediction if m else np.zeros(k)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(x > 0, (weights @ values) / x, 1.0)
-        scatter = weights**2 @ (values - ratio * guess) ** 2 * (m / max(m - 1, 1))
+        scatter = weights**2 @ (values - ratio * prediction) ** 2 * (m / max(m - 1, 1))
         scatter = np.maximum(scatter, float(weights**2 @ spread**2) / k)
         sure = np.where(x > 0, 1 / np.maximum(scatter / x**2, TINY), 0.0)
     total = sure + 1 / PRIOR**2
-    return Factor((sure * ratio + 1 / PRIOR**2) / total, 1 / np.sqrt(total))
+    return CalibrationFactor((sure * ratio + 1 / PRIOR**2) / total, 1 / np.sqrt(total))

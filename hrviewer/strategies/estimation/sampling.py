@@ -27,20 +27,27 @@ from numpy.typing import NDArray
 
 from hrviewer.strategies.estimation.intervals import Interval, asymptotic, betting, student
 
-__all__ = ["Survey", "draw", "expected_variance", "expected_weights", "probabilities", "strata"]
+__all__ = [
+    "SamplingEstimator",
+    "draw",
+    "expected_variance",
+    "expected_weights",
+    "probabilities",
+    "stratify",
+]
 
 Floats = NDArray[np.float64]
 
 PRIOR = 5.0
 """How many looks a guess that is a count is worth against the regression."""
 
-FEWEST = 3
+MIN_ROUNDS = 3
 """Rounds below which no interval is given."""
 
-ROUNDS = 24
+TARGET_ROUNDS = 24
 """Rounds that strata must leave: what they gain must not be lost again in Student's few."""
 
-MOST = 8
+MAX_STRATA = 8
 """Strata, at most."""
 
 
@@ -101,14 +108,14 @@ def expected_weights(variance: Floats) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def strata(p: Floats, where: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+def stratify(p: Floats, positions: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     """Cut places into at most `n` neighbourhoods of about the same probability.
 
     Parameters
     ----------
     p : ndarray, shape (m,)
         The probability of each place.
-    where : ndarray of int, shape (m, 2)
+    positions : ndarray of int, shape (m, 2)
         Its row and column, not negative, below 2**16.
     n : int
         How many.
@@ -118,10 +125,10 @@ def strata(p: Floats, where: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     ndarray of int, shape (m,)
         Which each place belongs to, from 0; along Morton's curve, on which neighbours are near.
     """
-    along = np.zeros(len(where), np.int64)
+    along = np.zeros(len(positions), np.int64)
     for bit in range(16):
         for axis in 0, 1:
-            along |= ((where[:, axis].astype(np.int64) >> bit) & 1) << (2 * bit + 1 - axis)
+            along |= ((positions[:, axis].astype(np.int64) >> bit) & 1) << (2 * bit + 1 - axis)
     order = np.argsort(along, kind="stable")
     middle = np.cumsum(p[order]) - p[order] / 2
     found = np.empty(len(p), np.intp)
@@ -129,12 +136,12 @@ def strata(p: Floats, where: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     return np.unique(found, return_inverse=True)[1]
 
 
-class Survey:
+class SamplingEstimator:
     """Draws from places with guesses, and what they say of the total.
 
     Parameters
     ----------
-    guess : ndarray, shape (n, k)
+    prediction : ndarray, shape (n, k)
         What each place is thought to hold, per class; all zeros where nobody knows.
     spread : ndarray, shape (n,)
         How unsure each guess is, up to a factor; not negative.
@@ -146,17 +153,17 @@ class Survey:
         Whether a place may be drawn again.
     floor : float
         See `probabilities`.
-    counts : bool
+    calibrated : bool
         Whether guesses are in the answer's unit. Otherwise they are scores, and only the
         regression says what a unit is worth.
-    bound : ndarray, shape (n,), optional
+    upper_bounds : ndarray, shape (n,), optional
         The largest sum over classes that each place can hold; none is below zero. Without it the
         anytime interval is asymptotic.
     known : ndarray, shape (k,), optional
         What is held elsewhere, known for sure, and part of the total.
-    where : ndarray of int, shape (n, 2), optional
+    positions : ndarray of int, shape (n, 2), optional
         Each place's row and column, by which to cut them into strata.
-    parts : int
+    strata : int
         How many strata; 0 for as many as leave `ROUNDS` rounds.
 
     Attributes
@@ -169,51 +176,54 @@ class Survey:
 
     def __init__(
         self,
-        guess: Floats,
+        prediction: Floats,
         spread: Floats,
         draws: int,
         rng: np.random.Generator,
         *,
         replace: bool = False,
         floor: float = 0.1,
-        counts: bool = True,
-        bound: Floats | None = None,
+        calibrated: bool = True,
+        upper_bounds: Floats | None = None,
         known: Floats | None = None,
-        where: NDArray[np.intp] | None = None,
-        parts: int = 0,
+        positions: NDArray[np.intp] | None = None,
+        strata: int = 0,
     ) -> None:
-        n, k = guess.shape
-        self._guess, self._bound, self._replace = guess, bound, replace
+        n, k = prediction.shape
+        self._prediction, self._upper_bounds, self._replace = prediction, upper_bounds, replace
         self._known = np.zeros(k) if known is None else known
         self.p = probabilities(spread, floor)
-        parts = min(parts or min(MOST, draws // ROUNDS), draws)
-        self._of = np.zeros(n, np.intp)
-        if where is not None and parts > 1:
-            self._of = strata(self.p, where, parts)
-        members = [np.flatnonzero(self._of == h) for h in range(self._of.max(initial=0) + 1)]
-        self.order, self._ends = self._rounds(members, draws, rng)
+        strata = min(strata or min(MAX_STRATA, draws // TARGET_ROUNDS), draws)
+        self._stratum_of = np.zeros(n, np.intp)
+        if positions is not None and strata > 1:
+            self._stratum_of = stratify(self.p, positions, strata)
+        members = [
+            np.flatnonzero(self._stratum_of == h)
+            for h in range(self._stratum_of.max(initial=0) + 1)
+        ]
+        self.order, self._ends = self._draw_rounds(members, draws, rng)
         rounds = len(self._ends)
         if replace or not rounds:
             self._weights = np.full(rounds, 1 / max(rounds, 1))
         else:
             each = [expected_variance(self.p[at], spread[at], rounds) for at in members]
             self._weights = expected_weights(np.sum(each, axis=0))
-        self._prior = (np.ones(k), PRIOR) if counts else (np.zeros(k), 0.0)
+        self._prior = (np.ones(k), PRIOR) if calibrated else (np.zeros(k), 0.0)
         self._beta = self._prior[0]
-        self._left = np.ones(n, bool)
+        self._remaining = np.ones(n, bool)
         # Of each stratum: what was seen, the guess and the probability of what may yet be drawn.
-        self._seen = np.zeros((len(members), k))
-        self._rest = np.array([guess[at].sum(axis=0) for at in members], float)
+        self._measured = np.zeros((len(members), k))
+        self._unmeasured = np.array([prediction[at].sum(axis=0) for at in members], float)
         self._mass = np.array([self.p[at].sum() for at in members])
-        self._left_in = np.array([len(at) for at in members])
+        self._remaining_in = np.array([len(at) for at in members])
         self._drawn, self._stale = 0, False
         self._term, self._term_limits = np.zeros(k), np.zeros(2)
         self._moments = np.zeros(k), np.zeros(k)
         self._terms: list[Floats] = []
         self._limits: list[Floats] = []
-        self._anytime: Interval | None = None
+        self._anytime_interval: Interval | None = None
 
-    def _rounds(
+    def _draw_rounds(
         self, members: Sequence[NDArray[np.intp]], draws: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.intp], list[int]]:
         """Draw from every stratum, and take turns; return the order, and where rounds end."""
@@ -240,7 +250,7 @@ class Survey:
     @property
     def complete(self) -> bool:
         """Whether every place was seen."""
-        return not self._left.any()
+        return not self._remaining.any()
 
     @property
     def factor(self) -> Floats:
@@ -252,69 +262,71 @@ class Survey:
 
         What they teach is used from the next round on.
         """
-        reaches = self._reaches()
+        reaches = self._draw_bounds()
         for place, value in zip(self.order[self._drawn :], values, strict=False):
-            if self._between:
+            if self._between_rounds:
                 if self._stale:
-                    self._learn()
-                    self._stale, reaches = False, self._reaches()
-                self._begin()
-            self._take(int(place), value, reaches)
-        self._stale = not self._between
-        if self._between and self._drawn:
-            self._learn()
+                    self._update_factor()
+                    self._stale, reaches = False, self._draw_bounds()
+                self._begin_round()
+            self._add_draw(int(place), value, reaches)
+        self._stale = not self._between_rounds
+        if self._between_rounds and self._drawn:
+            self._update_factor()
         if self._terms:
-            self._follow()
+            self._update_interval()
 
     @property
-    def _between(self) -> bool:
+    def _between_rounds(self) -> bool:
         """Whether no round is under way."""
         return self._drawn == (self._ends[len(self._terms) - 1] if self._terms else 0)
 
-    def _begin(self) -> None:
+    def _begin_round(self) -> None:
         """Begin a round: what strata without places hold is known."""
-        empty = np.zeros(len(self._left_in), bool) if self._replace else self._left_in == 0
-        self._term = self._known + self._seen[empty].sum(axis=0)
+        empty = (
+            np.zeros(len(self._remaining_in), bool) if self._replace else self._remaining_in == 0
+        )
+        self._term = self._known + self._measured[empty].sum(axis=0)
         self._term_limits = np.full(2, float(self._term.sum()))
 
-    def _take(self, place: int, value: Floats, reaches: Floats | None) -> None:
+    def _add_draw(self, place: int, value: Floats, reaches: Floats | None) -> None:
         """Add a stratum's part to the round; the last stratum's ends it."""
-        h, guess = self._of[place], self._guess[place]
-        base = self._beta * self._rest[h] + (0.0 if self._replace else self._seen[h])
+        h, guess = self._stratum_of[place], self._prediction[place]
+        base = self._beta * self._unmeasured[h] + (0.0 if self._replace else self._measured[h])
         # The last place is drawn for sure; its probability must not be left to rounding.
-        sure = not self._replace and self._left_in[h] == 1
+        sure = not self._replace and self._remaining_in[h] == 1
         weight = 1.0 if sure else self._mass[h] / self.p[place]
         self._term = self._term + base + (value - self._beta * guess) * weight
         if reaches is not None:
             self._term_limits = self._term_limits + base.sum() + reaches[h] * self._mass[h]
         self._moments[0][:] += value * guess / self.p[place] ** 2
         self._moments[1][:] += guess**2 / self.p[place] ** 2
-        if self._left[place]:
-            self._seen[h] += value
-            self._left[place] = False
+        if self._remaining[place]:
+            self._measured[h] += value
+            self._remaining[place] = False
         if not self._replace:
-            self._rest[h] -= guess
+            self._unmeasured[h] -= guess
             self._mass[h] -= self.p[place]
-            self._left_in[h] -= 1
+            self._remaining_in[h] -= 1
         self._drawn += 1
         if self._drawn == self._ends[len(self._terms)]:
             self._terms.append(self._term)
             self._limits.append(self._term_limits)
 
-    def _reaches(self) -> Floats | None:
+    def _draw_bounds(self) -> Floats | None:
         """Return what a draw may still differ by, least and most, over its probability: (h, 2)."""
-        if self._bound is None:
+        if self._upper_bounds is None:
             return None
-        guess = (self._guess * self._beta).sum(axis=1)
-        least, most = -guess / self.p, (self._bound - guess) / self.p
-        found = np.zeros((len(self._left_in), 2))
+        guess = (self._prediction * self._beta).sum(axis=1)
+        least, most = -guess / self.p, (self._upper_bounds - guess) / self.p
+        found = np.zeros((len(self._remaining_in), 2))
         for h in range(len(found)):
-            of = (self._of == h) & (self._left | self._replace)
+            of = (self._stratum_of == h) & (self._remaining | self._replace)
             if of.any():
                 found[h] = least[of].min(), most[of].max()
         return found
 
-    def _learn(self) -> None:
+    def _update_factor(self) -> None:
         """Rescale the guesses so that what was drawn would have been guessed best."""
         factor, worth = self._prior
         crossed, squared = self._moments
@@ -323,14 +335,14 @@ class Survey:
             beta = (factor * typical + crossed) / (typical + squared)
         self._beta = np.where(squared > 0, beta, factor)
 
-    def _follow(self) -> None:
+    def _update_interval(self) -> None:
         terms = np.array(self._terms).sum(axis=1)
         if self.complete:
             low = high = float(self.estimate.sum())
-        elif self._bound is not None:
+        elif self._upper_bounds is not None:
             # Whatever was drawn: nothing is below zero, and nothing above its bound.
-            low = float((self._known + self._seen.sum(axis=0)).sum())
-            high = low + float(self._bound[self._left].sum())
+            low = float((self._known + self._measured.sum(axis=0)).sum())
+            high = low + float(self._upper_bounds[self._remaining].sum())
             least, most = np.array(self._limits).T
             low, high = betting(terms, least, most, self._weights, within=(low, high))
         else:
@@ -338,40 +350,40 @@ class Survey:
             if found is None:
                 return
             low, high = found
-        if self._anytime is not None and not self.complete:
+        if self._anytime_interval is not None and not self.complete:
             # An interval that holds at all moments at once: their common part.
-            low, high = max(low, self._anytime[0]), min(high, self._anytime[1])
+            low, high = max(low, self._anytime_interval[0]), min(high, self._anytime_interval[1])
             if low > high:
-                low, high = self._anytime
-        self._anytime = low, high
+                low, high = self._anytime_interval
+        self._anytime_interval = low, high
 
     @property
     def estimate(self) -> Floats:
         """The total per class, ``(k,)``: unbiased after a number of draws fixed beforehand."""
         if self.complete:
-            return np.asarray(self._known + self._seen.sum(axis=0))
+            return np.asarray(self._known + self._measured.sum(axis=0))
         if not self._terms:
-            rest = self._beta * self._guess[self._left].sum(axis=0)
-            return np.asarray(self._known + self._seen.sum(axis=0) + rest)
+            rest = self._beta * self._prediction[self._remaining].sum(axis=0)
+            return np.asarray(self._known + self._measured.sum(axis=0) + rest)
         weights = self._weights[: len(self._terms)]
         return np.asarray(weights @ np.array(self._terms) / weights.sum())
 
     @property
-    def fixed(self) -> Interval | None:
+    def fixed_interval(self) -> Interval | None:
         """The total's 95 % interval, for a number of draws that was fixed beforehand."""
         if self.complete:
             total = float(self.estimate.sum())
             return total, total
-        if len(self._terms) < FEWEST:
+        if len(self._terms) < MIN_ROUNDS:
             return None
         low, high = student(np.array(self._terms).sum(axis=1), self._weights[: len(self._terms)])
-        if self._bound is None:
+        if self._upper_bounds is None:
             return low, high
-        least = float((self._known + self._seen.sum(axis=0)).sum())
-        most = least + float(self._bound[self._left].sum())
+        least = float((self._known + self._measured.sum(axis=0)).sum())
+        most = least + float(self._upper_bounds[self._remaining].sum())
         return min(max(low, least), most), min(max(high, least), most)
 
     @property
-    def anytime(self) -> Interval | None:
+    def anytime_interval(self) -> Interval | None:
         """The total's 95 % interval that may be read at any moment, and stopped by."""
-        return self._anytime
+        return self._anytime_interval

@@ -14,25 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Patch, Rect
-from hrviewer.strategies.protocol import Handle, Role, Scene
+from hrviewer.strategies.protocol import ModelInfo, PatchResult, PlanContext
 from hrviewer.strategies.tiling import cell_side, input_shape, tiles
 
-__all__ = ["Leaves", "affordable", "bound", "content", "cut", "gather"]
+__all__ = [
+    "SamplingGrid",
+    "affordable_cells",
+    "build_grid",
+    "cell_value",
+    "resample_onto",
+    "upper_bounds",
+]
 
 Floats = NDArray[np.float64]
 
 SIDES = 512, 256, 128, 64
 """Sides that leaves may have, in network pixels, where the person does not say."""
 
-ENOUGH = 4
+MIN_MEASUREMENTS = 4
 """Looks that the budget should pay for."""
 
-MOST = 250_000
+MAX_CELLS = 250_000
 """Leaves, at most, before they are made larger."""
 
 
 @dataclass(frozen=True)
-class Leaves:
+class SamplingGrid:
     """A region cut into rows and columns of leaves.
 
     Attributes
@@ -43,7 +50,7 @@ class Leaves:
         Edges, level-0 pixels.
     cell : int
         Side of a whole leaf, level-0 pixels.
-    dearest : float
+    max_cost : float
         FLOPs of the dearest look.
     """
 
@@ -51,7 +58,7 @@ class Leaves:
     ys: NDArray[np.int64]
     xs: NDArray[np.int64]
     cell: int
-    dearest: float
+    max_cost: float
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,13 +70,13 @@ class Leaves:
         """Level-0 pixels of each leaf, ``(n,)``."""
         return np.outer(np.diff(self.ys), np.diff(self.xs)).ravel().astype(float)
 
-    def within(self, rect: Rect) -> NDArray[np.intp]:
+    def cells_within(self, rect: Rect) -> NDArray[np.intp]:
         """Return the leaves that lie in a rectangle, level-0 pixels, as indices in order."""
         rows = np.flatnonzero((self.ys[:-1] >= rect.y) & (self.ys[1:] <= rect.y1))
         columns = np.flatnonzero((self.xs[:-1] >= rect.x) & (self.xs[1:] <= rect.x1))
         return np.asarray((rows[:, None] * self.shape[1] + columns).ravel())
 
-    def laid(self, values: Floats) -> tuple[Floats, Rect]:
+    def as_map(self, values: Floats) -> tuple[Floats, Rect]:
         """Return leaves' values ``(n,)`` as a map of whole cells, and what it covers."""
         rows, columns = self.shape
         y, x = (int(edges[0] // self.cell * self.cell) for edges in (self.ys, self.xs))
@@ -77,12 +84,12 @@ class Leaves:
         return values.reshape(rows, columns), rect
 
 
-def cut(scene: Scene, side: int, budget: float, halo: int = -1) -> Leaves:
+def build_grid(context: PlanContext, side: int, budget: float, halo: int = -1) -> SamplingGrid:
     """Cut the scene's region into leaves.
 
     Parameters
     ----------
-    scene : Scene
+    context : Scene
         What is known of the image.
     side : int
         Of a leaf, in ``main``'s pixels; 0 for the one that tells most for the budget.
@@ -91,23 +98,23 @@ def cut(scene: Scene, side: int, budget: float, halo: int = -1) -> Leaves:
     halo : int
         Context around it, in ``main``'s pixels; -1 takes what its card says is enough.
     """
-    main, scale = scene.main, scene.scale_of("main")
+    main, scale = context.main, context.scale_of("main")
     halo = main.context if halo < 0 else halo
-    tried = side or _suitable(scene, halo, budget)
-    patches = tiles(main, scene.region, scale, tile=tried, halo=halo)
-    dearest = max(main.flops(*shape) for shape in shapes(main, patches, scene.rect))
-    ys = [patch.core.y for patch in patches if patch.core.x == scene.region.x]
-    xs = [patch.core.x for patch in patches if patch.core.y == scene.region.y]
-    return Leaves(
+    tried = side or _best_side(context, halo, budget)
+    patches = tiles(main, context.region, scale, tile=tried, halo=halo)
+    dearest = max(main.flops(*shape) for shape in input_shapes(main, patches, context.rect))
+    ys = [patch.core.y for patch in patches if patch.core.x == context.region.x]
+    xs = [patch.core.x for patch in patches if patch.core.y == context.region.y]
+    return SamplingGrid(
         tuple(patches),
-        np.array([*ys, scene.region.y1]),
-        np.array([*xs, scene.region.x1]),
+        np.array([*ys, context.region.y1]),
+        np.array([*xs, context.region.x1]),
         cell_side(main, scale, tile=tried, halo=halo),
         dearest,
     )
 
 
-def _suitable(scene: Scene, halo: int, budget: float) -> int:
+def _best_side(scene: PlanContext, halo: int, budget: float) -> int:
     """Return the side of leaves that tells most for the budget.
 
     With counts that cluster, the variance of a leaf's count grows with its area to the power of
@@ -117,28 +124,28 @@ def _suitable(scene: Scene, halo: int, budget: float) -> int:
     main, scale = scene.main, scene.scale_of("main")
     tile, pixels = main.card.input.tile, scene.region.area / scale**2
     sides = [n for n in SIDES if n <= tile and n % main.card.step == 0]
-    sides = [n for n in sides if pixels / n**2 <= MOST] or [tile]
+    sides = [n for n in sides if pixels / n**2 <= MAX_CELLS] or [tile]
     if main.card.input.fixed:
         return tile
     prices = {n: main.flops(n + 2 * halo, n + 2 * halo) for n in sides}
     leaves = {n: max(1.0, pixels / n**2) for n in sides}
-    paid = [n for n in sides if budget >= min(ENOUGH, leaves[n]) * prices[n]]
+    paid = [n for n in sides if budget >= min(MIN_MEASUREMENTS, leaves[n]) * prices[n]]
     return min(paid or sides[-1:], key=lambda n: (prices[n] / n, -n))
 
 
-def shapes(role: Role, patches: Sequence[Patch], image: Rect) -> set[tuple[int, int]]:
+def input_shapes(model: ModelInfo, patches: Sequence[Patch], image: Rect) -> set[tuple[int, int]]:
     """Return the distinct inputs of looks."""
-    return {input_shape(role, patch, image) for patch in patches}
+    return {input_shape(model, patch, image) for patch in patches}
 
 
-def gather(
-    handles: Iterable[Handle], ys: NDArray[np.int64], xs: NDArray[np.int64], image: Rect
+def resample_onto(
+    results: Iterable[PatchResult], ys: NDArray[np.int64], xs: NDArray[np.int64], image: Rect
 ) -> Floats:
     """Add up looks' maps over rows and columns, by area.
 
     Parameters
     ----------
-    handles : iterable of Handle
+    results : iterable of Handle
         Looks whose cores do not overlap; failed ones are left out.
     ys, xs : ndarray of int
         Edges of the rows and columns, level-0 pixels.
@@ -151,7 +158,7 @@ def gather(
         The sum of the cells' values; zero where nothing was seen.
     """
     total: Floats = np.zeros((1, len(ys) - 1, len(xs) - 1))
-    for handle in handles:
+    for handle in results:
         if np.isnan(handle.value).any():
             continue
         values = np.asarray(handle.map, float)
@@ -165,13 +172,15 @@ def gather(
                 (x, w, values.shape[2], image.w),
             )
         )
-        rows, down = shares(next(sources), core.y, core.y1, ys)
-        columns, across = shares(next(sources), core.x, core.x1, xs)
+        rows, down = overlap_fractions(next(sources), core.y, core.y1, ys)
+        columns, across = overlap_fractions(next(sources), core.x, core.x1, xs)
         total[:, rows, columns] += down @ values @ across.T
     return total
 
 
-def shares(source: Floats, low: int, high: int, target: NDArray[np.int64]) -> tuple[slice, Floats]:
+def overlap_fractions(
+    source: Floats, low: int, high: int, target: NDArray[np.int64]
+) -> tuple[slice, Floats]:
     """Return which targets the part of the sources in ``[low, high)`` falls into, and how much.
 
     Returns
@@ -190,27 +199,27 @@ def shares(source: Floats, low: int, high: int, target: NDArray[np.int64]) -> tu
     return slice(first, last), np.clip(upper - lower, 0, None) / np.where(lengths > 0, lengths, 1)
 
 
-def content(scene: Scene, patch: Patch, value: Floats) -> Floats:
+def cell_value(context: PlanContext, patch: Patch, value: Floats) -> Floats:
     """Return what a look adds to the region's answer, ``(k,)``: probabilities by their area."""
-    if scene.main.card.task == "classification":
-        return np.asarray(value * (patch.core.area / scene.region.area))
+    if context.main.card.task == "classification":
+        return np.asarray(value * (patch.core.area / context.region.area))
     return np.asarray(value, float)
 
 
-def bound(scene: Scene, leaves: Leaves) -> Floats | None:
+def upper_bounds(context: PlanContext, grid: SamplingGrid) -> Floats | None:
     """Return the largest sum over classes that each leaf can hold; None where nobody knows."""
-    card = scene.main.card
+    card = context.main.card
     if card.task == "segmentation":
-        return leaves.areas
+        return grid.areas
     if card.task == "classification" or card.output.bound is None:
         return None
-    tile = card.input.tile * scene.scale_of("main")
-    down, across = (np.ceil(np.diff(edges) / tile) for edges in (leaves.ys, leaves.xs))
+    tile = card.input.tile * context.scale_of("main")
+    down, across = (np.ceil(np.diff(edges) / tile) for edges in (grid.ys, grid.xs))
     return np.outer(down, across).ravel() * card.output.bound
 
 
-def affordable(leaves: Leaves, left: float) -> int:
-    """Return how many looks `left` pays for, whichever they are."""
-    if math.isinf(left):
-        return len(leaves.patches)
-    return min(len(leaves.patches), max(0, math.floor(left / leaves.dearest * (1 + 1e-9))))
+def affordable_cells(grid: SamplingGrid, remaining: float) -> int:
+    """Return how many looks `remaining` pays for, whichever they are."""
+    if math.isinf(remaining):
+        return len(grid.patches)
+    return min(len(grid.patches), max(0, math.floor(remaining / grid.max_cost * (1 + 1e-9))))

@@ -15,13 +15,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.strategies.estimation.intervals import Interval
-from hrviewer.strategies.estimation.regression import Factor, calibrate, inclusion, want_of_context
+from hrviewer.strategies.estimation.regression import (
+    CalibrationFactor,
+    calibrate,
+    context_error,
+    inclusion_probabilities,
+)
 from hrviewer.strategies.estimation.sampling import draw, probabilities
-from hrviewer.strategies.estimation.sampling_grid import Leaves, affordable, content
-from hrviewer.strategies.protocol import Handle, Look, Request, Result, Scene, Show
-from hrviewer.strategies.tiling import ROUND
+from hrviewer.strategies.estimation.sampling_grid import SamplingGrid, affordable_cells, cell_value
+from hrviewer.strategies.protocol import (
+    PatchRequest,
+    PatchResult,
+    PlanContext,
+    Publish,
+    Request,
+    Response,
+)
+from hrviewer.strategies.tiling import BATCH_SIZE
 
-__all__ = ["Closer", "Corrected", "Guess", "corrected", "pace"]
+__all__ = [
+    "CoarsePrediction",
+    "RegressionEstimate",
+    "TwoPhaseSampler",
+    "batch_size",
+    "regression_estimate",
+]
 
 Floats = NDArray[np.float64]
 
@@ -30,7 +48,7 @@ UPDATES = 12
 
 
 @dataclass(frozen=True)
-class Guess:
+class CoarsePrediction:
     """What a cheap network says of each leaf.
 
     Attributes
@@ -40,42 +58,42 @@ class Guess:
     spread : ndarray, shape (n,)
         How unsure that is, up to a factor: the standard deviation of the sum over classes where
         the network gives variances, else the root of the count, else the score.
-    counts : bool
+    calibrated : bool
         Whether `values` are in the answer's unit.
     """
 
     values: Floats
     spread: Floats
-    counts: bool = True
+    calibrated: bool = True
 
     @property
-    def reach(self) -> Floats:
+    def priority(self) -> Floats:
         """What each leaf may well hold, ``(n,)``: its count and how unsure that is, or its score.
 
         Places are ranked by it: what surely holds much is worth a look as much as what is unsure.
         """
-        return self.values.sum(axis=1) + self.spread if self.counts else self.spread
+        return self.values.sum(axis=1) + self.spread if self.calibrated else self.spread
 
 
-class Closer:
+class TwoPhaseSampler:
     """Looks by ``main``, and what they found.
 
     Parameters
     ----------
-    scene : Scene
+    context : Scene
         What is known of the image.
-    leaves : Leaves
+    grid : Leaves
         Where it may look.
-    guess : Guess
+    prediction : Guess
         What is thought of them.
-    left : float
+    remaining : float
         FLOPs that may be spent.
     stop : bool
         Whether the budget has ended already.
 
     Attributes
     ----------
-    seen : dict of int to ndarray of shape (k,)
+    measured : dict of int to ndarray of shape (k,)
         What the leaves that were seen hold, in the order in which they were.
     failed : int
         Looks that gave nothing.
@@ -83,83 +101,83 @@ class Closer:
 
     def __init__(
         self,
-        scene: Scene,
-        leaves: Leaves,
-        guess: Guess,
-        left: float = math.inf,
+        context: PlanContext,
+        grid: SamplingGrid,
+        prediction: CoarsePrediction,
+        remaining: float = math.inf,
         stop: bool = False,
     ) -> None:
-        self.scene, self.leaves, self.guess = scene, leaves, guess
-        self.left, self.stop = left, stop
-        self.seen: dict[int, Floats] = {}
+        self.context, self.grid, self.prediction = context, grid, prediction
+        self.remaining, self.stop = remaining, stop
+        self.measured: dict[int, Floats] = {}
         self.failed = 0
 
     @property
-    def rest(self) -> NDArray[np.intp]:
+    def unmeasured(self) -> NDArray[np.intp]:
         """Leaves that were not seen at full resolution."""
-        there = np.ones(len(self.leaves.patches), bool)
-        there[list(self.seen)] = False
+        there = np.ones(len(self.grid.patches), bool)
+        there[list(self.measured)] = False
         return np.flatnonzero(there)
 
     @property
-    def known(self) -> Floats:
+    def measured_total(self) -> Floats:
         """What was seen holds, ``(k,)``."""
-        none = np.zeros(self.guess.values.shape[1])
-        return np.asarray(sum(self.seen.values(), start=none))
+        none = np.zeros(self.prediction.values.shape[1])
+        return np.asarray(sum(self.measured.values(), start=none))
 
     @property
     def affordable(self) -> int:
         """How many looks the budget still pays for."""
-        return affordable(self.leaves, self.left)
+        return affordable_cells(self.grid, self.remaining)
 
     @property
-    def uncertain(self) -> float:
+    def context_error(self) -> float:
         """By which part what was seen may be off, for want of context."""
-        return want_of_context(self.leaves.patches[0].halo, self.scene.main.halo)
+        return context_error(self.grid.patches[0].halo, self.context.main.halo)
 
-    def take(self, result: Result) -> None:
+    def update_budget(self, response: Response) -> None:
         """Note what the budget still holds."""
-        self.left, self.stop = result.left, result.stop
+        self.remaining, self.stop = response.remaining, response.stop
 
-    def read(self, handle: Handle, place: int) -> Floats:
+    def value_of(self, result: PatchResult, place: int) -> Floats:
         """Return what a leaf was seen to hold; what was guessed where the look failed."""
-        k = self.scene.main.card.answers
-        value = np.asarray(handle.value, float)[:k]
+        k = self.context.main.card.prediction_channels
+        value = np.asarray(result.value, float)[:k]
         if np.isfinite(value).all():
-            return content(self.scene, handle.patch, value)
+            return cell_value(self.context, result.patch, value)
         self.failed += 1
-        return self.guess.values[place] if self.guess.counts else np.zeros(k)
+        return self.prediction.values[place] if self.prediction.calibrated else np.zeros(k)
 
-    def look(
+    def measure(
         self,
         places: Sequence[int] | NDArray[np.intp],
         scores: Floats,
         order: Literal["any", "given"] = "any",
-    ) -> Generator[Request, Result, None]:
+    ) -> Generator[Request, Response, None]:
         """Look at leaves at full resolution, chosen by scores ``(n,)`` of all leaves."""
-        for i in range(0, len(places), ROUND):
-            asked = [int(place) for place in places[i : i + ROUND]]
-            result = yield Look(
+        for i in range(0, len(places), BATCH_SIZE):
+            asked = [int(place) for place in places[i : i + BATCH_SIZE]]
+            result = yield PatchRequest(
                 "main",
-                tuple(self.leaves.patches[place] for place in asked),
-                into="output",
+                tuple(self.grid.patches[place] for place in asked),
+                target="output",
                 order=order,
                 scores=tuple(min(float(scores[place]), 1e300) for place in asked),
             )
-            self.take(result)
-            for place, handle in zip(asked, result.handles, strict=False):
-                self.seen[place] = self.read(handle, place)
+            self.update_budget(result)
+            for place, handle in zip(asked, result.results, strict=False):
+                self.measured[place] = self.value_of(handle, place)
             if self.stop:
                 return
 
 
 @dataclass(frozen=True)
-class Corrected:
+class RegressionEstimate:
     """An answer of what was seen and of corrected guesses.
 
     Attributes
     ----------
-    estimate : ndarray, shape (k,)
+    values : ndarray, shape (k,)
         Of the region.
     interval : tuple of float
         Of its sum, 95 %.
@@ -169,22 +187,22 @@ class Corrected:
         What a unit of guess was found to be worth.
     """
 
-    estimate: Floats
+    values: Floats
     interval: Interval
     drawn: int
-    factor: Factor
+    factor: CalibrationFactor
 
 
-def corrected(
-    closer: Closer, doubt: Floats, draws: int, rng: np.random.Generator, floor: float
-) -> Generator[Request, Result, Corrected | None]:
+def regression_estimate(
+    sampler: TwoPhaseSampler, weights: Floats, draws: int, rng: np.random.Generator, floor: float
+) -> Generator[Request, Response, RegressionEstimate | None]:
     """Draw from what was not seen, and correct the guesses there by what was found.
 
     Parameters
     ----------
-    closer : Closer
+    sampler : Closer
         What was seen so far, because it was chosen; its guess counts.
-    doubt : ndarray, shape (n,)
+    weights : ndarray, shape (n,)
         In proportion to which leaves are drawn.
     draws : int
         How many.
@@ -196,37 +214,37 @@ def corrected(
     Corrected or None
         None where the budget ended before anything was drawn.
     """
-    guess, rest, chosen = closer.guess, closer.rest, len(closer.seen)
-    p = probabilities(doubt[rest], floor)
+    guess, rest, chosen = sampler.prediction, sampler.unmeasured, len(sampler.measured)
+    p = probabilities(weights[rest], floor)
     order = draw(p, draws, rng)
-    step, found = pace(len(order)), None
+    step, found = batch_size(len(order)), None
     for i in range(0, len(order), step):
-        yield from closer.look(rest[order[i : i + step]], doubt, "given")
-        drawn = order[: len(closer.seen) - chosen]
+        yield from sampler.measure(rest[order[i : i + step]], weights, "given")
+        drawn = order[: len(sampler.measured) - chosen]
         if not len(drawn):
             break
         places = rest[drawn]
         factor = calibrate(
             guess.values[places],
-            np.array([closer.seen[int(place)] for place in places]),
-            inclusion(p, len(drawn))[drawn],
+            np.array([sampler.measured[int(place)] for place in places]),
+            inclusion_probabilities(p, len(drawn))[drawn],
             guess.spread[places],
         )
-        left, known = closer.rest, closer.known
-        found = Corrected(
+        left, known = sampler.unmeasured, sampler.measured_total
+        found = RegressionEstimate(
             known + factor.value * guess.values[left].sum(axis=0),
             factor.interval(
-                float(known.sum()), guess.values[left], guess.spread[left], closer.uncertain
+                float(known.sum()), guess.values[left], guess.spread[left], sampler.context_error
             ),
             len(drawn),
             factor,
         )
-        yield Show("estimate", found.estimate, closer.scene.region, found.interval)
-        if closer.stop:
+        yield Publish("estimate", found.values, sampler.context.region, found.interval)
+        if sampler.stop:
             break
     return found
 
 
-def pace(draws: int) -> int:
+def batch_size(draws: int) -> int:
     """Return how many draws are looked at between two updates."""
-    return min(ROUND, max(4, -(-draws // UPDATES)))
+    return min(BATCH_SIZE, max(4, -(-draws // UPDATES)))

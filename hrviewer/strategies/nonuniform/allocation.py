@@ -15,25 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
-from hrviewer.strategies.nonuniform.importance import Interest
+from hrviewer.strategies.nonuniform.importance import ImportanceMap
 
-__all__ = ["Leaf", "Sharpness", "cut", "sharpness"]
+__all__ = ["Leaf", "PixelDensity", "partition", "pixel_density"]
 
 Floats = NDArray[np.float64]
 
-REACH = 6.0
+MAX_DENSITY_RATIO = 6.0
 """How much sharper than its mean a warp can see a place; what asks for more is cut up."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sharpness:
+class PixelDensity:
     """How sharply each cell of a region is to be seen."""
 
     region: Rect
     cell: int
     values: Floats
 
-    def part(self, rect: Rect) -> Floats:
+    def crop(self, rect: Rect) -> Floats:
         """Return the cells that a rectangle touches."""
         y, x = rect.y - self.region.y, rect.x - self.region.x
         return self.values[
@@ -41,7 +41,7 @@ class Sharpness:
             max(0, x // self.cell) : max(1, -(-(x + rect.w) // self.cell)),
         ]
 
-    def nodes(self, rect: Rect, g: int) -> Floats:
+    def at_nodes(self, rect: Rect, g: int) -> Floats:
         """Return it at ``g × g`` nodes that span a rectangle."""
         from scipy.ndimage import map_coordinates  # slow to import, and every command loads this
 
@@ -61,25 +61,25 @@ class Leaf:
     ----------
     rect : Rect
         What it answers for.
-    sharpness : float
+    density : float
         Its mean.
-    even : bool
+    uniform : bool
         Whether it is the same all over.
     """
 
     rect: Rect
-    sharpness: float
-    even: bool
+    density: float
+    uniform: bool
 
 
-def sharpness(interest: Interest, level: float, floor: float) -> Sharpness:
+def pixel_density(importance: ImportanceMap, level: float, floor: float) -> PixelDensity:
     """Return the sharpness at a level of spending: interest × level, from `floor` to 1."""
-    values = np.clip(interest.values * level, floor, 1.0)
-    return Sharpness(interest.region, interest.cell, values)
+    values = np.clip(importance.values * level, floor, 1.0)
+    return PixelDensity(importance.region, importance.cell, values)
 
 
-def cut(
-    sharp: Sharpness, largest: int, smallest: float, widest: float, step: int
+def partition(
+    density: PixelDensity, largest: int, smallest: float, widest: float, step: int
 ) -> Iterator[Leaf]:
     """Cut a region into pieces whose sizes follow the sharpness.
 
@@ -87,7 +87,7 @@ def cut(
 
     Parameters
     ----------
-    sharp : Sharpness
+    density : Sharpness
         What to follow.
     largest : int
         Side of pieces, level-0 pixels.
@@ -97,23 +97,23 @@ def cut(
     step : int
         Cuts fall on multiples of this, where that leaves two pieces.
     """
-    region = sharp.region
+    region = density.region
     ys, xs = (
         edges(start, length, -(-length // largest), step)
         for start, length in ((region.y, region.h), (region.x, region.w))
     )
     for y, y1 in pairwise(ys):
         for x, x1 in pairwise(xs):
-            yield from _halve(sharp, Rect(y, x, y1 - y, x1 - x), smallest, widest, step)
+            yield from _halve(density, Rect(y, x, y1 - y, x1 - x), smallest, widest, step)
 
 
 def _halve(
-    sharp: Sharpness, rect: Rect, smallest: float, widest: float, step: int
+    density: PixelDensity, rect: Rect, smallest: float, widest: float, step: int
 ) -> Iterator[Leaf]:
-    values = sharp.part(rect)
+    values = density.crop(rect)
     low, high = float(values.min()), float(values.max())
     side = math.sqrt(float(values.mean()))
-    enough = smallest if high > REACH * side**2 else math.inf
+    enough = smallest if high > MAX_DENSITY_RATIO * side**2 else math.inf
     ny, nx = (
         2 if length >= 2 * step and (length * side >= enough or length * side > widest) else 1
         for length in (rect.h, rect.w)
@@ -123,7 +123,7 @@ def _halve(
         xs = edges(rect.x, rect.w, nx, step)
         for y, y1 in pairwise(ys):
             for x, x1 in pairwise(xs):
-                yield from _halve(sharp, Rect(y, x, y1 - y, x1 - x), smallest, widest, step)
+                yield from _halve(density, Rect(y, x, y1 - y, x1 - x), smallest, widest, step)
         return
     yield Leaf(rect, float(values.mean()), high <= 1.25 * low)
 

@@ -22,7 +22,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FWHM", "NODES", "attract", "boxes_back", "forward", "inverse", "peak", "relax"]
+__all__ = [
+    "FWHM",
+    "NODES",
+    "forward",
+    "forward_boxes",
+    "grid_from_saliency",
+    "inverse",
+    "limit_magnification",
+    "max_magnification",
+]
 
 NODES = 31
 """Nodes per side, in *Learning to Zoom*."""
@@ -33,7 +42,7 @@ FWHM = 13.0
 Floats = NDArray[np.float64]
 
 
-def attract(
+def grid_from_saliency(
     saliency: NDArray[Any],
     fwhm: float = FWHM,
     *,
@@ -83,7 +92,7 @@ def attract(
     return found
 
 
-def peak(grid: Floats) -> float:
+def max_magnification(grid: Floats) -> float:
     """Return by how much a grid magnifies along a side where it does so most; 1 for none."""
     steps = min(
         float(np.diff(grid[..., 0], axis=0).min()), float(np.diff(grid[..., 1], axis=1).min())
@@ -91,13 +100,13 @@ def peak(grid: Floats) -> float:
     return 1 / max(steps * (len(grid) - 1), 1e-9)
 
 
-def relax(grid: Floats, most: float) -> Floats:
-    """Return the grid between `grid` and none that magnifies `most` times at most.
+def limit_magnification(grid: Floats, limit: float) -> Floats:
+    """Return the grid between `grid` and none that magnifies `limit` times at most.
 
     Between the two every step is a mean of theirs, so the answer is in closed form.
     """
-    have = 1 / peak(grid)
-    want = min(1.0, 1 / most)
+    have = 1 / max_magnification(grid)
+    want = min(1.0, 1 / limit)
     if have >= want:
         return grid
     t = (1 - want) / (1 - have)
@@ -133,7 +142,7 @@ def forward(grid: Floats, points: NDArray[Any]) -> Floats:
     return back
 
 
-def boxes_back(grid: Floats, boxes: NDArray[Any]) -> Floats:
+def forward_boxes(grid: Floats, boxes: NDArray[Any]) -> Floats:
     """Take boxes on the canvas to the upright boxes around where their corners were sampled.
 
     Parameters

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Grid, Rect
-from hrviewer.strategies.protocol import Handle, Role
+from hrviewer.strategies.protocol import ModelInfo, PatchResult
 
-__all__ = ["Interest", "drawn", "kernel_density", "looked"]
+__all__ = ["ImportanceMap", "kernel_density", "prior_importance", "scout_importance"]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Interest:
+class ImportanceMap:
     """A map of interest over a region.
 
     Parameters
@@ -51,7 +51,9 @@ class Interest:
         return Rect(self.region.y, self.region.x, rows * self.cell, columns * self.cell)
 
 
-def looked(role: Role, handles: Sequence[Handle], region: Rect, cell: int) -> Interest:
+def scout_importance(
+    model: ModelInfo, results: Sequence[PatchResult], region: Rect, cell: int
+) -> ImportanceMap:
     """Return the interest in what a scout saw.
 
     A density's interest is the spread of its count, the root of its variance: where pixels are
@@ -61,9 +63,9 @@ def looked(role: Role, handles: Sequence[Handle], region: Rect, cell: int) -> In
 
     Parameters
     ----------
-    role : Role
+    model : Role
         Who looked.
-    handles : sequence of Handle
+    results : sequence of Handle
         What it gave; failed looks leave a blank.
     region : Rect
         What the map is to cover.
@@ -72,15 +74,15 @@ def looked(role: Role, handles: Sequence[Handle], region: Rect, cell: int) -> In
     """
     shape = Grid(region, cell).shape
     total, weight = np.zeros(shape), np.zeros(shape)
-    additive = role.card.task in ("density", "detection")
-    for handle in handles:
+    additive = model.card.task in ("density", "detection")
+    for handle in results:
         values = handle.map.astype(np.float64)
         if not np.isfinite(values).all():
             continue
-        classes = max(1, len(role.card.classes))
-        if role.card.output.variance:
+        classes = max(1, len(model.card.classes))
+        if model.card.output.variance:
             values = values[classes : 2 * classes]
-        elif role.card.task in ("segmentation", "classification") and len(values) > 1:
+        elif model.card.task in ("segmentation", "classification") and len(values) > 1:
             values = values[1:]  # a background comes first
         y, x, h, w = handle.box
         rows, columns = values.shape[1:]
@@ -92,38 +94,42 @@ def looked(role: Role, handles: Sequence[Handle], region: Rect, cell: int) -> In
         np.add.at(total, where, np.maximum(values.sum(axis=0), 0))
         np.add.at(weight, where, h * w / (rows * columns) if additive else 1.0)
     mean = total / np.maximum(weight, 1e-12)
-    return Interest(region, cell, normal(np.sqrt(mean) if additive else mean))
+    return ImportanceMap(region, cell, normalize(np.sqrt(mean) if additive else mean))
 
 
-def drawn(hint: NDArray[np.floating], image: Rect, region: Rect, cell: int) -> Interest:
+def prior_importance(
+    prior: NDArray[np.floating], image: Rect, region: Rect, cell: int
+) -> ImportanceMap:
     """Return the interest that a person drew over the whole image, ``(rows, columns)``."""
     from scipy.ndimage import map_coordinates  # slow to import, and every command loads this
 
-    values = np.maximum(np.nan_to_num(np.asarray(hint, np.float64)), 0)
+    values = np.maximum(np.nan_to_num(np.asarray(prior, np.float64)), 0)
     rows, columns = Grid(region, cell).shape
     y = (region.y + (np.arange(rows) + 0.5) * cell) / image.h * values.shape[0] - 0.5
     x = (region.x + (np.arange(columns) + 0.5) * cell) / image.w * values.shape[1] - 0.5
     where = np.meshgrid(y, x, indexing="ij")
-    return Interest(region, cell, normal(map_coordinates(values, where, order=1, mode="nearest")))
+    return ImportanceMap(
+        region, cell, normalize(map_coordinates(values, where, order=1, mode="nearest"))
+    )
 
 
-def kernel_density(interest: Interest, bandwidth: float) -> Interest:
+def kernel_density(importance: ImportanceMap, bandwidth: float) -> ImportanceMap:
     """Return a kernel density estimate of what was seen before, as FOVEA's saliency is.
 
     Parameters
     ----------
-    interest : Interest
+    importance : Interest
         Where something was seen.
     bandwidth : float
         The Gaussian's standard deviation, level-0 pixels.
     """
     from scipy.ndimage import gaussian_filter  # slow to import, and every command loads this
 
-    values = gaussian_filter(interest.values, bandwidth / interest.cell, mode="nearest")
-    return Interest(interest.region, interest.cell, normal(values))
+    values = gaussian_filter(importance.values, bandwidth / importance.cell, mode="nearest")
+    return ImportanceMap(importance.region, importance.cell, normalize(values))
 
 
-def normal(values: Floats) -> Floats:
+def normalize(values: Floats) -> Floats:
     """Bring the greatest to 1; where nothing is of interest, everything is alike."""
     top = float(values.max(initial=0.0))
     if not math.isfinite(top) or top <= 0:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 
-__all__ = ["BASE", "COARSEST", "REGION", "Forest", "Mosaic", "Square"]
+__all__ = ["BASE", "COARSEST", "REGION", "Forest", "Token", "TokenGrid"]
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ REGION = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Square:
+class Token:
     """A token.
 
     Attributes
@@ -49,30 +49,30 @@ class Square:
 
 
 @dataclass(frozen=True)
-class Mosaic:
+class TokenGrid:
     """The lattice that tokens lie on: it starts at the image's corner, wherever the region does.
 
     Attributes
     ----------
-    asked : Rect
+    region : Rect
         What is to be tiled.
-    unit : float
+    scale : float
         Level-0 pixels per pixel of the network; a whole number of sixteenths.
     """
 
-    asked: Rect
-    unit: float
+    region: Rect
+    scale: float
 
     def side(self, pixels: int) -> int:
         """Return a side in level-0 pixels; `pixels` is a multiple of 16."""
-        return round(pixels * self.unit)
+        return round(pixels * self.scale)
 
     @property
     def rect(self) -> Rect:
         """The whole regions that `asked` meets."""
         r = self.side(REGION)
-        y, x = self.asked.y // r * r, self.asked.x // r * r
-        return Rect(y, x, -(-self.asked.y1 // r) * r - y, -(-self.asked.x1 // r) * r - x)
+        y, x = self.region.y // r * r, self.region.x // r * r
+        return Rect(y, x, -(-self.region.y1 // r) * r - y, -(-self.region.x1 // r) * r - x)
 
     def edges(self, pixels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the edges of the squares of a size, ``(rows + 1,)`` and ``(columns + 1,)``."""
@@ -85,8 +85,8 @@ class Mosaic:
         rows, columns = (
             np.diff(np.clip(edges, low, high))
             for edges, low, high in (
-                (ys, self.asked.y, self.asked.y1),
-                (xs, self.asked.x, self.asked.x1),
+                (ys, self.region.y, self.region.y1),
+                (xs, self.region.x, self.region.x1),
             )
         )
         return np.outer(rows, columns).astype(float)
@@ -101,51 +101,50 @@ class Forest:
 
     Parameters
     ----------
-    mosaic : Mosaic
+    grid : Mosaic
         Where.
     scores : ndarray, shape (rows, columns)
         Of the squares of `BASE` pixels, at least 0; 0 where nothing is asked for.
-    joined : {"sum", "max"}
+    reduction : {"sum", "max"}
         What the score of a square is of those of its quarters.
     finest : int
         Side of the smallest tokens, in the network's pixels: 16, 32, 64 or 128.
     """
 
     def __init__(
-        self, mosaic: Mosaic, scores: Floats, joined: Literal["sum", "max"], finest: int
+        self, grid: TokenGrid, scores: Floats, reduction: Literal["sum", "max"], finest: int
     ) -> None:
-        self.mosaic, self.finest = mosaic, finest
+        self.grid, self.finest = grid, finest
         self.scores: dict[int, NDArray[np.float32]] = {}
         level, side = np.asarray(scores, np.float32), BASE
         while side <= COARSEST:
             if side > finest:
                 self.scores[side] = level
             quarters = level.reshape(level.shape[0] // 2, 2, level.shape[1] // 2, 2)
-            level = quarters.sum((1, 3)) if joined == "sum" else quarters.max((1, 3))
+            level = quarters.sum((1, 3)) if reduction == "sum" else quarters.max((1, 3))
             side *= 2
 
-    def threshold(self, least: float, tokens: int) -> float:
-        """Return the threshold, at least `least`, at which there are at most `tokens` tokens.
+    def threshold(self, minimum: float, tokens: int) -> float:
+        """Return the threshold, at least `minimum`, at which there are at most `tokens` tokens.
 
         Each splitting makes three more; that a square reaches beyond what is asked for is left
         out of account.
         """
-        splits = max(0, (tokens - self.mosaic.count(COARSEST)) // 3)
+        splits = max(0, (tokens - self.grid.count(COARSEST)) // 3)
         if not self.scores:
-            return least
+            return minimum
         everything = np.concatenate([level.ravel() for level in self.scores.values()])
         if splits >= len(everything):
-            return least
+            return minimum
         place = len(everything) - 1 - splits
-        return max(least, float(np.partition(everything, place)[place]))
+        return max(minimum, float(np.partition(everything, place)[place]))
 
     def counts(self, threshold: float) -> NDArray[np.int64]:
         """Return how many tokens each region has, at most: ``(rows, columns)``."""
         rows, columns = (
-            length // self.mosaic.side(REGION)
-            for length in (self.mosaic.rect.h, self.mosaic.rect.w)
+            length // self.grid.side(REGION) for length in (self.grid.rect.h, self.grid.rect.w)
         )
-        asked = (self.mosaic.areas(COARSEST) > 0).reshape(rows, REGION // COARSEST, columns, -1)
+        asked = (self.grid.areas(COARSEST) > 0).reshape(rows, REGION // COARSEST, columns, -1)
         total: NDArray[np.int64] = asked.sum((1, 3))
         for level in self.scores.values():
             split = (level > threshold).reshape(rows, level.shape[0] // rows, columns, -1)
@@ -153,7 +152,11 @@ class Forest:
         return total
 
     def affordable(
-        self, least: float, tokens: int, cost: Callable[[NDArray[np.int64]], float], left: float
+        self,
+        minimum: float,
+        tokens: int,
+        cost: Callable[[NDArray[np.int64]], float],
+        remaining: float,
     ) -> float:
         """Return the threshold whose tokens, at most `tokens`, can be paid.
 
@@ -166,33 +169,33 @@ class Forest:
         left
             What is to be spent. Where that does not even pay for the largest tokens, it is those.
         """
-        found = self.threshold(least, tokens)
-        if cost(self.counts(found)) <= left:
+        found = self.threshold(minimum, tokens)
+        if cost(self.counts(found)) <= remaining:
             return found
-        low, high = self.mosaic.count(COARSEST), tokens
+        low, high = self.grid.count(COARSEST), tokens
         while high - low > 1:
             middle = (low + high) // 2
-            if cost(self.counts(self.threshold(least, middle))) <= left:
+            if cost(self.counts(self.threshold(minimum, middle))) <= remaining:
                 low = middle
             else:
                 high = middle
-        return self.threshold(least, low)
+        return self.threshold(minimum, low)
 
-    def regions(self, threshold: float) -> Iterator[tuple[Rect, list[Square]]]:
+    def regions(self, threshold: float) -> Iterator[tuple[Rect, list[Token]]]:
         """Return every region with the tokens that tile the part of it that is asked for."""
-        mosaic = self.mosaic
+        mosaic = self.grid
         whole, r = mosaic.rect, mosaic.side(REGION)
         for row in range(whole.h // r):
             for column in range(whole.w // r):
                 rect = Rect(whole.y + row * r, whole.x + column * r, r, r)
                 yield rect, list(self._tokens(rect, row, column, threshold))
 
-    def _tokens(self, rect: Rect, row: int, column: int, threshold: float) -> Iterator[Square]:
+    def _tokens(self, rect: Rect, row: int, column: int, threshold: float) -> Iterator[Token]:
         n = REGION // COARSEST
         there = np.ones((n, n), bool)
         side = COARSEST
         while True:
-            step = self.mosaic.side(side)
+            step = self.grid.side(side)
             if side in self.scores:
                 scores = self.scores[side][
                     row * n : (row + 1) * n, column * n : (column + 1) * n
@@ -202,8 +205,8 @@ class Forest:
                 scores, split = np.full((n, n), math.nan), np.zeros_like(there)
             for i, j in np.argwhere(there & ~split):
                 square = Rect(rect.y + int(i) * step, rect.x + int(j) * step, step, step)
-                if not (square & self.mosaic.asked).empty:
-                    yield Square(square, float(scores[i, j]))
+                if not (square & self.grid.region).empty:
+                    yield Token(square, float(scores[i, j]))
             if side <= self.finest or not split.any():
                 return
             there = split.repeat(2, 0).repeat(2, 1)

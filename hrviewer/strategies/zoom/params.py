@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hrviewer.strategies.base import Only, Params, Words, halo_field, tile_field
+from hrviewer.strategies.base import Params, SpecialValueText, VisibleIf, halo_field, tile_field
 
 __all__ = ["ZoomParams"]
 
@@ -14,7 +14,7 @@ __all__ = ["ZoomParams"]
 class ZoomParams(Params):
     """Where to look closer, how much of it by chance, and when to stop."""
 
-    only: ClassVar[Only] = {
+    visible_if: ClassVar[VisibleIf] = {
         "k": ("method", ("topk",)),
         "threshold": ("method", ("threshold",)),
         "share": ("method", ("topk", "threshold", "policy", "quadtree")),
@@ -24,7 +24,7 @@ class ZoomParams(Params):
         "width": ("method", ("sampling",)),
         "depth": ("method", ("quadtree",)),
     }
-    least: ClassVar[Words] = {
+    special_value_text: ClassVar[SpecialValueText] = {
         "tile": "by the budget",
         "halo": "the card's",
         "shrink": "the card's",

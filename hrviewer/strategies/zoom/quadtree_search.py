@@ -39,7 +39,7 @@ def blocks(n: int, first: int, level: int) -> NDArray[np.intp]:
 def prune(
     variance: Floats,
     first: tuple[int, int],
-    remains: Sequence[float],
+    residuals: Sequence[float],
     costs: Sequence[Floats],
     price: float,
 ) -> tuple[Tree, float]:
@@ -51,7 +51,7 @@ def prune(
         The squared error that each leaf's guess is expected to have.
     first : tuple of int
         The first leaf's row and column on the image's lattice.
-    remains : sequence of float
+    residuals : sequence of float
         Which part of the squared error a look at each level leaves; ``remains[0]`` at the leaves.
     costs : sequence of ndarray
         FLOPs of a look at each node of each level.
@@ -67,13 +67,13 @@ def prune(
     """
     looks: Tree = []
     best = held = variance
-    for level, (part, cost) in enumerate(zip(remains, costs, strict=True)):
+    for level, (part, cost) in enumerate(zip(residuals, costs, strict=True)):
         if level:
             pair = [
                 blocks(n, start >> (level - 1), 1)
                 for n, start in zip(best.shape, first, strict=True)
             ]
-            best, held = add_up(best, *pair), add_up(held, *pair)
+            best, held = sum_blocks(best, *pair), sum_blocks(held, *pair)
         stop = part * held + price * cost
         looks.append(stop < best)
         best = np.minimum(best, stop)
@@ -90,7 +90,7 @@ def prune(
     return looks, float(best.sum())
 
 
-def add_up(values: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
+def sum_blocks(values: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
     """Sum what falls into the same row and column."""
     down = np.add.reduceat(values, np.flatnonzero(np.diff(rows, prepend=-1)), axis=0)
     return np.asarray(
@@ -101,39 +101,39 @@ def add_up(values: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp]) ->
 def grow(
     variance: Floats,
     first: tuple[int, int],
-    remains: Sequence[float],
+    residuals: Sequence[float],
     costs: Sequence[Floats],
     budget: float,
 ) -> Tree:
     """Return the best tree that `budget` pays for, as far as a price tells them apart."""
     dear = 2 * max(float(variance.sum() / cost.min()) for cost in costs)
-    tree, _ = prune(variance, first, remains, costs, 0.0)
-    if spent(tree, costs) <= budget or dear <= 0:
+    tree, _ = prune(variance, first, residuals, costs, 0.0)
+    if tree_cost(tree, costs) <= budget or dear <= 0:
         return tree
     low, high, dearer = dear * 1e-18, dear, tree
-    tree, _ = prune(variance, first, remains, costs, high)
+    tree, _ = prune(variance, first, residuals, costs, high)
     for _ in range(HALVINGS):
         price = (low * high) ** 0.5
-        tried, _ = prune(variance, first, remains, costs, price)
-        if spent(tried, costs) <= budget:
+        tried, _ = prune(variance, first, residuals, costs, price)
+        if tree_cost(tried, costs) <= budget:
             tree, high = tried, price
         else:
             dearer, low = tried, price
     # Nodes worth the same come and go together: of the next dearer tree, as many as can be paid.
-    part = best_part(dearer, variance, first, remains, costs, budget)
-    return max(tree, part, key=lambda it: gain(it, variance, first, remains))
+    part = best_subset(dearer, variance, first, residuals, costs, budget)
+    return max(tree, part, key=lambda it: total_gain(it, variance, first, residuals))
 
 
-def best_part(
+def best_subset(
     tree: Tree,
     variance: Floats,
     first: tuple[int, int],
-    remains: Sequence[float],
+    residuals: Sequence[float],
     costs: Sequence[Floats],
     budget: float,
 ) -> Tree:
     """Return the looks of a tree that gain most for their cost, as many as `budget` pays for."""
-    gains = gained(variance, first, remains)
+    gains = node_gains(variance, first, residuals)
     nodes = [
         (-gains[level][row, column] / costs[level][row, column], level, row, column)
         for level, looked in enumerate(tree)
@@ -147,23 +147,27 @@ def best_part(
     return part
 
 
-def gained(variance: Floats, first: tuple[int, int], remains: Sequence[float]) -> list[Floats]:
+def node_gains(
+    variance: Floats, first: tuple[int, int], residuals: Sequence[float]
+) -> list[Floats]:
     """Return by how much a look at each node of each level makes the squared error less."""
     gains = []
-    for level, part in enumerate(remains):
+    for level, part in enumerate(residuals):
         rows, columns = (
             blocks(n, start, level) for n, start in zip(variance.shape, first, strict=True)
         )
-        gains.append((1 - part) * add_up(variance, rows, columns))
+        gains.append((1 - part) * sum_blocks(variance, rows, columns))
     return gains
 
 
-def gain(tree: Tree, variance: Floats, first: tuple[int, int], remains: Sequence[float]) -> float:
+def total_gain(
+    tree: Tree, variance: Floats, first: tuple[int, int], residuals: Sequence[float]
+) -> float:
     """Return by how much a tree makes the squared error less."""
-    gains = gained(variance, first, remains)
+    gains = node_gains(variance, first, residuals)
     return sum(float(g[looked].sum()) for g, looked in zip(gains, tree, strict=True))
 
 
-def spent(tree: Tree, costs: Sequence[Floats]) -> float:
+def tree_cost(tree: Tree, costs: Sequence[Floats]) -> float:
     """Return what a tree costs."""
     return sum(float(cost[looked].sum()) for looked, cost in zip(tree, costs, strict=True))

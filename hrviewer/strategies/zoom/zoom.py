@@ -14,16 +14,20 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.strategies.base import Params, Strategy
-from hrviewer.strategies.estimation.coarse_pass import guess, scout
+from hrviewer.strategies.estimation.coarse_pass import predict_cells, run_scout
 from hrviewer.strategies.estimation.intervals import Interval
-from hrviewer.strategies.estimation.sampling import Survey
-from hrviewer.strategies.estimation.sampling_grid import bound, cut
-from hrviewer.strategies.estimation.two_phase import Closer, corrected, pace
-from hrviewer.strategies.protocol import Answer, Plan, Scene, Show
+from hrviewer.strategies.estimation.sampling import SamplingEstimator
+from hrviewer.strategies.estimation.sampling_grid import build_grid, upper_bounds
+from hrviewer.strategies.estimation.two_phase import (
+    TwoPhaseSampler,
+    batch_size,
+    regression_estimate,
+)
+from hrviewer.strategies.protocol import Estimate, Plan, PlanContext, Publish
 from hrviewer.strategies.zoom.params import ZoomParams
-from hrviewer.strategies.zoom.selection import CHOOSE
+from hrviewer.strategies.zoom.selection import SELECTORS
 
 __all__ = ["Zoom"]
 
@@ -42,130 +46,138 @@ class Zoom(Strategy):
     default_budget: ClassVar[float | None] = 0.1
     default_tiles: ClassVar[float] = 0.5
 
-    def plan(self, scene: Scene, params: ZoomParams) -> Plan:
+    def plan(self, context: PlanContext, params: ZoomParams) -> Plan:
         """Scout, look closer, estimate."""
-        if scene.main.card.task in ("embedding", "saliency"):
-            raise UserError(
-                f"{scene.main.card.name!r} gives no answer that can be added up; zoom needs a "
+        if context.main.card.task in ("embedding", "saliency"):
+            raise HrviewerError(
+                f"{context.main.card.name!r} gives no answer that can be added up; zoom needs a "
                 "network that counts, segments or classifies: choose another strategy"
             )
-        if params.method == "policy" and "policy" not in scene.roles:
-            raise UserError(
+        if params.method == "policy" and "policy" not in context.models:
+            raise HrviewerError(
                 "method=policy needs a network for the role 'policy', which the pack lacks: choose "
                 "another method, or a pack that has it"
             )
-        scouted = yield from scout(scene, params.shrink)
-        leaves = cut(scene, params.tile, scouted.left, params.halo)
-        guessed = guess(scene, scouted, leaves)
-        region = scene.region
-        rng = np.random.default_rng([scene.seed, region.y, region.x, region.h, region.w])
-        closer = Closer(scene, leaves, guessed, scouted.left, scouted.stop)
-        if guessed.counts:
-            yield Show("saliency", *leaves.laid(guessed.reach / leaves.areas))
-            yield Show("estimate", guessed.values.sum(axis=0), region)
+        scouted = yield from run_scout(context, params.shrink)
+        leaves = build_grid(context, params.tile, scouted.remaining, params.halo)
+        guessed = predict_cells(context, scouted, leaves)
+        region = context.region
+        rng = np.random.default_rng([context.seed, region.y, region.x, region.h, region.w])
+        closer = TwoPhaseSampler(context, leaves, guessed, scouted.remaining, scouted.stop)
+        if guessed.calibrated:
+            yield Publish("saliency", *leaves.as_map(guessed.priority / leaves.areas))
+            yield Publish("estimate", guessed.values.sum(axis=0), region)
         if closer.stop:
-            return _guessed(closer, "the budget ended while the scout looked: raise it")
+            return _uncorrected(closer, "the budget ended while the scout looked: raise it")
         if closer.affordable == 0:
-            return _guessed(closer, "the budget pays for no closer look: raise it")
+            return _uncorrected(closer, "the budget pays for no closer look: raise it")
         if params.method == "sampling":
-            return (yield from _survey(closer, params, rng, closer.affordable))
-        draws = yield from CHOOSE[params.method](closer, params, rng)
-        if closer.stop or not draws or not len(closer.rest):
-            return _guessed(closer, "")
-        if not closer.guess.counts:  # few looks say too little of what a score is worth
-            return (yield from _survey(closer, params, rng, draws))
-        found = yield from corrected(closer, closer.guess.reach, draws, rng, params.floor)
+            return (yield from _sample(closer, params, rng, closer.affordable))
+        draws = yield from SELECTORS[params.method](closer, params, rng)
+        if closer.stop or not draws or not len(closer.unmeasured):
+            return _uncorrected(closer, "")
+        if not closer.prediction.calibrated:  # few looks say too little of what a score is worth
+            return (yield from _sample(closer, params, rng, draws))
+        found = yield from regression_estimate(
+            closer, closer.prediction.priority, draws, rng, params.floor
+        )
         if found is None:
-            return _guessed(closer, "the budget ended before a place was drawn: raise it")
+            return _uncorrected(closer, "the budget ended before a place was drawn: raise it")
         said = [f"{found.drawn:,} of them drawn at random"]
-        if len(closer.rest):
+        if len(closer.unmeasured):
             said.append(
                 "the interval is the regression's, as sure as the scout's own doubt is right"
             )
-        return _answer(closer, found.estimate, found.interval, said)
+        return _estimate(closer, found.values, found.interval, said)
 
 
-def _survey(closer: Closer, params: ZoomParams, rng: np.random.Generator, draws: int) -> Plan:
+def _sample(
+    closer: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator, draws: int
+) -> Plan:
     """Draw from what was not seen, and answer without bias."""
-    scene, rest = closer.scene, closer.rest
-    chosen = len(closer.seen)
-    limits = bound(scene, closer.leaves)
-    survey = Survey(
-        closer.guess.values[rest],
-        closer.guess.reach[rest],
+    scene, rest = closer.context, closer.unmeasured
+    chosen = len(closer.measured)
+    limits = upper_bounds(scene, closer.grid)
+    survey = SamplingEstimator(
+        closer.prediction.values[rest],
+        closer.prediction.priority[rest],
         draws,
         rng,
         replace=params.replace,
         floor=params.floor,
-        counts=closer.guess.counts,
-        bound=None if limits is None else limits[rest],
-        known=closer.known,
-        where=np.stack(np.divmod(rest, closer.leaves.shape[1]), axis=1),
-        parts=params.strata,
+        calibrated=closer.prediction.calibrated,
+        upper_bounds=None if limits is None else limits[rest],
+        known=closer.measured_total,
+        positions=np.stack(np.divmod(rest, closer.grid.shape[1]), axis=1),
+        strata=params.strata,
     )
     order = rest[survey.order]
-    step = pace(len(order))
+    step = batch_size(len(order))
     narrow = False
     for i in range(0, len(order), step):
         part = [int(place) for place in order[i : i + step]]
-        fresh = [place for place in dict.fromkeys(part) if place not in closer.seen]
+        fresh = [place for place in dict.fromkeys(part) if place not in closer.measured]
         if fresh:
-            yield from closer.look(fresh, closer.guess.reach, "given")
-        answered = [closer.seen[place] for place in part if place in closer.seen]
+            yield from closer.measure(fresh, closer.prediction.priority, "given")
+        answered = [closer.measured[place] for place in part if place in closer.measured]
         if answered:
             survey.add(np.array(answered))
-            yield Show("estimate", survey.estimate, scene.region, _positive(survey.anytime))
-        narrow = _narrow(survey, params.width)
+            yield Publish(
+                "estimate", survey.estimate, scene.region, _clip_at_zero(survey.anytime_interval)
+            )
+        narrow = _is_narrow(survey, params.width)
         if closer.stop or narrow:
             break
     if not survey.drawn:
-        return _guessed(closer, "the budget ended before a place was drawn: raise it")
-    interval = _positive(survey.anytime if narrow else survey.fixed)
+        return _uncorrected(closer, "the budget ended before a place was drawn: raise it")
+    interval = _clip_at_zero(survey.anytime_interval if narrow else survey.fixed_interval)
     said = [f"{survey.drawn:,} of them drawn at random"] if chosen else []
     if narrow:
         said.append("stopped at the wanted width")
     if interval and limits is None and not survey.complete:
         said.append("the interval is asymptotic: the card gives no bound on a patch's count")
-    return _answer(closer, survey.estimate, interval, said)
+    return _estimate(closer, survey.estimate, interval, said)
 
 
-def _narrow(survey: Survey, width: float) -> bool:
-    if not width or survey.anytime is None:
+def _is_narrow(survey: SamplingEstimator, width: float) -> bool:
+    if not width or survey.anytime_interval is None:
         return False
-    low, high = survey.anytime
+    low, high = survey.anytime_interval
     return (high - low) / 2 <= width / 100 * abs(float(survey.estimate.sum()))
 
 
-def _positive(interval: Interval | None) -> Interval | None:
+def _clip_at_zero(interval: Interval | None) -> Interval | None:
     """Return an interval without what no count or area can be."""
     return interval and (max(interval[0], 0.0), max(interval[1], 0.0))
 
 
-def _answer(
-    closer: Closer, estimate: Floats, interval: Interval | None, said: Sequence[str]
-) -> Answer:
+def _estimate(
+    closer: TwoPhaseSampler, estimate: Floats, interval: Interval | None, said: Sequence[str]
+) -> Estimate:
     """Answer, and say how many places were seen."""
-    seen, n = len(closer.seen), len(closer.leaves.patches)
-    note = [f"looked closer at {seen:,} of {n:,} places", *said, *_failures(closer)]
-    if closer.scene.main.card.task == "classification":
+    seen, n = len(closer.measured), len(closer.grid.patches)
+    note = [f"looked closer at {seen:,} of {n:,} places", *said, *_failure_notes(closer)]
+    if closer.context.main.card.task == "classification":
         interval = None  # probabilities sum to 1 whatever was drawn
-    return Answer(estimate, interval, "; ".join(note))
+    return Estimate(estimate, interval, "; ".join(note))
 
 
-def _failures(closer: Closer) -> list[str]:
+def _failure_notes(closer: TwoPhaseSampler) -> list[str]:
     return [f"{closer.failed:,} looks failed and count as guessed"] if closer.failed else []
 
 
-def _guessed(closer: Closer, why: str) -> Answer:
+def _uncorrected(closer: TwoPhaseSampler, why: str) -> Estimate:
     """Answer with what was seen and, for the rest, the scout's guess as it is."""
-    rest = closer.rest
+    rest = closer.unmeasured
     said = [why] if why else []
-    said += [f"looked closer at {len(closer.seen):,} of {len(closer.leaves.patches):,} places"]
-    if len(rest) and closer.guess.counts:
+    said += [f"looked closer at {len(closer.measured):,} of {len(closer.grid.patches):,} places"]
+    if len(rest) and closer.prediction.calibrated:
         said.append("the rest is the scout's guess, not corrected")
     elif len(rest):
         said.append("the rest is not in the answer: the scout does not count")
-    note = "; ".join([*said, *_failures(closer)])
-    if closer.guess.counts:
-        return Answer(closer.known + closer.guess.values[rest].sum(axis=0), note=note)
-    return Answer(closer.known if closer.seen else None, note=note)
+    note = "; ".join([*said, *_failure_notes(closer)])
+    if closer.prediction.calibrated:
+        return Estimate(
+            closer.measured_total + closer.prediction.values[rest].sum(axis=0), note=note
+        )
+    return Estimate(closer.measured_total if closer.measured else None, note=note)

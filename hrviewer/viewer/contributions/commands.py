@@ -25,4 +25,4 @@ def show_panel(viewer: napari.viewer.Viewer) -> None:
 
 def open_run(viewer: napari.viewer.Viewer) -> None:
     """Let the person choose a run's folder, and bring its overlays back."""
-    panel_of(viewer).files.ask_run()
+    panel_of(viewer).open_run_button.choose_run()

@@ -11,19 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import Pyramid, open_pyramid
 
 __all__ = ["read_image", "read_run"]
 
-LayerTuple = tuple[Any, dict[str, Any], str]
-Reader = Callable[[Any], list[LayerTuple]]
+LayerDataTuple = tuple[Any, dict[str, Any], str]
+LayerReader = Callable[[Any], list[LayerDataTuple]]
 
-PLAIN = 64_000_000
+MAX_NAPARI_PIXELS = 64_000_000
 """Pixels; what has no more and no levels, napari's own readers show well."""
 
 
-def read_image(path: str | list[str]) -> Reader | None:
+def read_image(path: str | list[str]) -> LayerReader | None:
     """Return a reader of one large image, None for what others read as well."""
     if isinstance(path, list):
         if len(path) != 1:
@@ -33,67 +33,67 @@ def read_image(path: str | list[str]) -> Reader | None:
     if suffix in (".tif", ".tiff", ".zarr"):
         try:
             with open_pyramid(path) as pyramid:
-                if not worth_it(pyramid, suffix):
+                if not should_read(pyramid, suffix):
                     return None
-        except UserError:
+        except HrviewerError:
             return None
-    return image_layers
+    return read_image_layers
 
 
-def worth_it(pyramid: Pyramid, suffix: str) -> bool:
+def should_read(pyramid: Pyramid, suffix: str) -> bool:
     """Tell whether an image is better read by us: too large, or colours cut into channels."""
-    large = math.prod(pyramid.shape) > PLAIN
+    large = math.prod(pyramid.shape) > MAX_NAPARI_PIXELS
     if suffix == ".zarr":
         return large or pyramid.channels == 3
     return large or len(pyramid.levels) > 1
 
 
-def image_layers(path: str | list[str]) -> list[LayerTuple]:
+def read_image_layers(path: str | list[str]) -> list[LayerDataTuple]:
     """Return an image's layer; its pixels come beside the event loop."""
-    return [unread(open_pyramid(path[0] if isinstance(path, list) else path))]
+    return [deferred_layer(open_pyramid(path[0] if isinstance(path, list) else path))]
 
 
-def unread(pyramid: Pyramid) -> LayerTuple:
+def deferred_layer(pyramid: Pyramid) -> LayerDataTuple:
     """Return a pyramid's layer, and have the window in front bring its pixels as they come."""
     import napari
 
-    from hrviewer.viewer.image.image_layer import image_layer
-    from hrviewer.viewer.image.layer_refresh import follow
+    from hrviewer.viewer.image.image_layer import image_layer_data
+    from hrviewer.viewer.image.layer_refresh import auto_refresh
 
     viewer = napari.current_viewer()
     if viewer is not None:
-        follow(viewer)
-    return image_layer(pyramid, read=viewer is None)
+        auto_refresh(viewer)
+    return image_layer_data(pyramid, load_coarsest=viewer is None)
 
 
-def read_run(path: str | list[str]) -> Reader | None:
+def read_run(path: str | list[str]) -> LayerReader | None:
     """Return a reader of a run's folder, ``NAME.run.zarr``."""
     if isinstance(path, list):
         path = path[0]
-    return run_layers if (Path(path) / "run.json").is_file() else None
+    return read_run_layers if (Path(path) / "run.json").is_file() else None
 
 
-def run_layers(path: str | list[str]) -> list[LayerTuple]:
+def read_run_layers(path: str | list[str]) -> list[LayerDataTuple]:
     """Return a run's overlays, on top of its image if that is still there."""
     import numpy as np
     from napari.layers import Image
     from napari.utils.notifications import show_warning
 
-    from hrviewer.app.maps.result_maps import Picture
+    from hrviewer.app.maps.result_maps import ResultMaps
     from hrviewer.runs import Run
     from hrviewer.viewer.layers.overlays import overlay_tuples
 
     run = Run(path[0] if isinstance(path, list) else path)
     image = run.header["image"]
-    layers: list[LayerTuple] = []
+    layers: list[LayerDataTuple] = []
     size = run.pixel_size
     place = {} if size is None else {"scale": size, "units": ("um", "um")}
     try:
         pyramid = open_pyramid(image["path"])
         if pyramid.fingerprint != image["fingerprint"]:
             show_warning(f"{pyramid.name} has changed since this run: its overlays may not fit it")
-        layers.append(unread(pyramid))
-    except UserError as error:
+        layers.append(deferred_layer(pyramid))
+    except HrviewerError as error:
         show_warning(f"the overlays come without their image: {error}")
     base = Image(np.zeros((1, 1)), **place)
-    return [*layers, *overlay_tuples(Picture.of(run), base)]
+    return [*layers, *overlay_tuples(ResultMaps.from_run(run), base)]

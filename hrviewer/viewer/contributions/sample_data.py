@@ -9,7 +9,7 @@ from hrviewer.pyramid import open_pyramid
 
 __all__ = ["crowd", "hubble_deep_field", "ihc", "retina", "sample_path", "tissue"]
 
-LayerTuple = tuple[Any, dict[str, Any], str]
+LayerDataTuple = tuple[Any, dict[str, Any], str]
 
 
 def sample_path(name: str) -> Path:
@@ -19,39 +19,39 @@ def sample_path(name: str) -> Path:
     return Path(skimage.data.__file__).parent / name
 
 
-def ihc() -> list[LayerTuple]:
+def ihc() -> list[LayerDataTuple]:
     """Return a stained section of colon, 512 × 512 pixels."""
-    return _sample("ihc.png", "colon, immunohistochemistry")
+    return _photograph("ihc.png", "colon, immunohistochemistry")
 
 
-def retina() -> list[LayerTuple]:
+def retina() -> list[LayerDataTuple]:
     """Return a retina, 1411 × 1411 pixels."""
-    return _sample("retina.jpg", "retina")
+    return _photograph("retina.jpg", "retina")
 
 
-def hubble_deep_field() -> list[LayerTuple]:
+def hubble_deep_field() -> list[LayerDataTuple]:
     """Return a piece of sky, 872 × 1000 pixels."""
-    return _sample("hubble_deep_field.jpg", "Hubble deep field")
+    return _photograph("hubble_deep_field.jpg", "Hubble deep field")
 
 
-def crowd() -> list[LayerTuple]:
+def crowd() -> list[LayerDataTuple]:
     """Return a scene: a city square and its streets, full of people, 32768 × 32768 pixels."""
-    return _scene("crowd")
+    return _synthetic_image("crowd")
 
 
-def tissue() -> list[LayerTuple]:
+def tissue() -> list[LayerDataTuple]:
     """Return a scene: a slide in H&E with glands, tumour and stroma, 32768 × 32768 pixels."""
-    return _scene("tissue")
+    return _synthetic_image("tissue")
 
 
-def _scene(name: str) -> list[LayerTuple]:
-    from hrviewer.viewer.image.image_layer import image_layer
+def _synthetic_image(name: str) -> list[LayerDataTuple]:
+    from hrviewer.viewer.image.image_layer import image_layer_data
 
-    return [image_layer(open_pyramid(f"sample:{name}?size=32768&seed=0"))]
+    return [image_layer_data(open_pyramid(f"sample:{name}?size=32768&seed=0"))]
 
 
-def _sample(file: str, name: str) -> list[LayerTuple]:
-    from hrviewer.viewer.image.image_layer import image_layer
+def _photograph(file: str, name: str) -> list[LayerDataTuple]:
+    from hrviewer.viewer.image.image_layer import image_layer_data
 
-    data, settings, kind = image_layer(open_pyramid(str(sample_path(file))))
+    data, settings, kind = image_layer_data(open_pyramid(str(sample_path(file))))
     return [(data, {**settings, "name": name}, kind)]

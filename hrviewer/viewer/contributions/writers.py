@@ -16,11 +16,17 @@ from uuid import NAMESPACE_URL, uuid5
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.io.array_writer import Picture, name_axes, unused, upright, write_pictures
-from hrviewer.io.atomic_write import beside
+from hrviewer.io.array_writer import (
+    WritableImage,
+    axis_aligned,
+    name_axes,
+    unique_name,
+    write_arrays,
+)
+from hrviewer.io.atomic_write import atomic_path
 from hrviewer.io.features import Feature
 from hrviewer.io.geojson import as_geojson
-from hrviewer.viewer.image.image_layer import KEY
+from hrviewer.viewer.image.image_layer import METADATA_KEY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +46,7 @@ __all__ = [
 LayerData = tuple[Any, dict[str, Any], str]
 
 SUFFIXES = {"points": ".geojson", "shapes": ".geojson", "vectors": ".csv", "surface": ".obj"}
-TURN = 64
+ELLIPSE_VERTICES = 64
 """Corners of what stands for an ellipse."""
 
 
@@ -85,54 +91,54 @@ def write_layers(path: str, layers: list[LayerData]) -> list[str]:
     from napari.utils.notifications import show_warning
 
     for _, settings, _ in layers:
-        course = settings.get("metadata", {}).get(KEY, {}).get("course")
+        course = settings.get("metadata", {}).get(METADATA_KEY, {}).get("course")
         if course is not None and not course.over:
             show_warning(f"{settings['name']} belongs to a run at work: saved as far as it came")
     images = [layer for layer in layers if layer[2] in ("image", "labels")]
     others = [layer for layer in layers if layer[2] not in ("image", "labels")]
-    with beside(path) as part:
+    with atomic_path(path) as part:
         if not images and len(others) == 1:
-            write_other(others[0], part)
+            write_geometry(others[0], part)
         else:
-            write_all(images, others, part)
+            write_omezarr(images, others, part)
     return [path]
 
 
-def write_all(images: list[LayerData], others: list[LayerData], target: Path) -> None:
+def write_omezarr(images: list[LayerData], others: list[LayerData], target: Path) -> None:
     """Write an OME-Zarr, with what is no image in its folder ``geometry``."""
     from napari.utils.notifications import show_warning
 
     pictures = []
     for layer in images:
-        made, whole = picture_of(layer)
+        made, whole = writable_image(layer)
         pictures.append(made)
         if not whole:
             show_warning(f"{made.name} is turned or sheared: its pixels are saved without that")
     if pictures:
-        write_pictures(pictures, target)
+        write_arrays(pictures, target)
     folder = target / "geometry"
     folder.mkdir(parents=True) if others else None
     taken: list[str] = []
     for layer in others:
-        taken.append(unused(layer[1]["name"], taken))
-        write_other(layer, folder / f"{taken[-1]}{SUFFIXES[layer[2]]}")
+        taken.append(unique_name(layer[1]["name"], taken))
+        write_geometry(layer, folder / f"{taken[-1]}{SUFFIXES[layer[2]]}")
 
 
-def write_other(layer: LayerData, target: Path) -> None:
+def write_geometry(layer: LayerData, target: Path) -> None:
     """Write points, shapes, vectors or a surface."""
     data, _, kind = layer
     if kind == "vectors":
-        vectors_as_csv(np.asarray(data), target)
+        write_vectors_csv(np.asarray(data), target)
     elif kind == "surface":
-        surface_as_obj(data, target)
+        write_surface_obj(data, target)
     else:
-        as_collection(layer, target)
+        write_feature_collection(layer, target)
 
 
 # Images.
 
 
-def picture_of(layer: LayerData) -> tuple[Picture, bool]:
+def writable_image(layer: LayerData) -> tuple[WritableImage, bool]:
     """Return an image or labels as they lie in the world, and whether that says all."""
     import dask.array as da
 
@@ -140,7 +146,7 @@ def picture_of(layer: LayerData) -> tuple[Picture, bool]:
     finest = data[0] if settings.get("multiscale") else data
     array = finest if isinstance(finest, da.Array) else da.from_array(finest)
     rgb = bool(settings.get("rgb"))
-    matrix, offset = world_of(settings)
+    matrix, offset = layer_to_world(settings)
     n = len(matrix)
     axes = name_axes(list(map(str, settings.get("axis_labels", ()))), n)
     if rgb:
@@ -149,15 +155,15 @@ def picture_of(layer: LayerData) -> tuple[Picture, bool]:
         array, axes = da.moveaxis(array, -1, at), f"{axes[:at]}c{axes[at:]}"
         matrix = np.insert(np.insert(matrix, at, 0, axis=0), at, 0, axis=1)
         matrix[at, at], offset = 1, np.insert(offset, at, 0)
-    turned, scale, translate, whole = upright(array, matrix, offset)
+    turned, scale, translate, whole = axis_aligned(array, matrix, offset)
     unit = str(settings["units"][-1]) if settings.get("units") is not None else "pixel"
     known = "" if unit in ("pixel", "px", "dimensionless") else unit
     name, labels = settings["name"], kind == "labels"
     place = scale.tolist(), translate.tolist()
-    return Picture(name, turned, axes, *place, known, labels), whole
+    return WritableImage(name, turned, axes, *place, known, labels), whole
 
 
-def world_of(settings: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def layer_to_world(settings: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return a layer's way from pixels to the world: a matrix, and an offset."""
     from napari.utils.transforms import Affine
 
@@ -181,7 +187,7 @@ def features_of(layer: LayerData) -> Iterator[Feature]:
     data, settings, kind = layer
     table = settings.get("features")
     for i, where in enumerate(data):
-        label, name, measured, about = told(table, i, settings["name"])
+        label, name, measured, about = feature_attributes(table, i, settings["name"])
         common: dict[str, Any] = {"name": name, "number": i, "measurements": measured,
                                   "about": about}  # fmt: skip
         if kind == "points":
@@ -192,7 +198,9 @@ def features_of(layer: LayerData) -> Iterator[Feature]:
             yield Feature("annotation", label, ((outline,),), **common)
 
 
-def told(table: pd.DataFrame | None, i: int, name: str) -> tuple[str, str, dict[str, float], Any]:
+def feature_attributes(
+    table: pd.DataFrame | None, i: int, name: str
+) -> tuple[str, str, dict[str, float], Any]:
     """Return what a layer's table says of one row: label, name, numbers, words."""
     row = {} if table is None or not len(table.columns) else table.iloc[i].to_dict()
     numbers = {
@@ -216,13 +224,13 @@ def outline_of(corners: Any, kind: str) -> NDArray[np.float64]:
     outline = np.asarray(corners, np.float64)[:, -2:]
     if kind != "ellipse":
         return outline
-    turn = np.linspace(0, 2 * np.pi, TURN, endpoint=False)[:, None]
+    turn = np.linspace(0, 2 * np.pi, ELLIPSE_VERTICES, endpoint=False)[:, None]
     a, b = (outline[1] - outline[0]) / 2, (outline[3] - outline[0]) / 2
     found: NDArray[np.float64] = outline.mean(axis=0) + np.cos(turn) * a + np.sin(turn) * b
     return found
 
 
-def as_collection(layer: LayerData, target: Path) -> None:
+def write_feature_collection(layer: LayerData, target: Path) -> None:
     """Write points or shapes."""
     _, settings, kind = layer
     names = uuid5(NAMESPACE_URL, f"hrviewer:{settings['name']}")
@@ -237,7 +245,7 @@ def as_collection(layer: LayerData, target: Path) -> None:
     target.write_text(text, "utf-8")
 
 
-def vectors_as_csv(data: NDArray[np.float64], target: Path) -> None:
+def write_vectors_csv(data: NDArray[np.float64], target: Path) -> None:
     """Write vectors as a table: where each begins, and how far it goes, in pixels."""
     import pandas as pd
 
@@ -252,7 +260,7 @@ def axis_names(n: int) -> Sequence[str]:
     return "tczyx"[-n:]
 
 
-def surface_as_obj(data: Any, target: Path) -> None:
+def write_surface_obj(data: Any, target: Path) -> None:
     """Write a surface, ``(x, y, z)``; its values become the first texture coordinate."""
     from vispy.io import write_mesh
 

@@ -10,19 +10,25 @@ import shutil
 import sys
 from pathlib import Path
 
-from hrviewer.errors import UserError
-from hrviewer.viewer.demo.window_driver import best_image, picture, set_up, unattended, wait
+from hrviewer.errors import HrviewerError
+from hrviewer.viewer.demo.window_driver import (
+    demo_image,
+    is_headless,
+    screenshot,
+    set_up_window,
+    wait_until,
+)
 from hrviewer.viewer.view import View, view
 
-__all__ = ["main", "show"]
+__all__ = ["main", "run_demo"]
 
 
-def show(opened: View, strategy: str, out: Path) -> list[Path]:
+def run_demo(window: View, strategy: str, out: Path) -> list[Path]:
     """Run a strategy; return what it left: two pictures, a run and its exports."""
     from hrviewer.io import FORMATS
 
-    controller = opened.controller
-    controller.use_strategy(strategy)
+    controller = window.controller
+    controller.set_strategy(strategy)
     run = out / f"{strategy}.run.zarr"
     exports = {name: out / f"{strategy}{form.suffixes[0]}" for name, form in FORMATS.items()}
     for old in (run, *exports.values()):
@@ -30,23 +36,27 @@ def show(opened: View, strategy: str, out: Path) -> list[Path]:
             shutil.rmtree(old)
         old.unlink(missing_ok=True)
     controller.start(out=run)
-    wait(lambda: controller.state != "starting")
-    bar = opened.panel.running.bar
-    wait(lambda: bar.value() > 0.45 * bar.maximum() or controller.state == "idle")
-    picture(opened, out / f"{strategy}-running.png")
-    wait(lambda: controller.state == "idle")
+    wait_until(lambda: controller.state != "starting")
+    bar = window.panel.run_controls.progress_bar
+    wait_until(lambda: bar.value() > 0.45 * bar.maximum() or controller.state == "idle")
+    screenshot(window, out / f"{strategy}-running.png")
+    wait_until(lambda: controller.state == "idle")
     if controller.run is None:
-        raise UserError("the run failed; the window says why")
-    base = controller.base
+        raise HrviewerError("the run failed; the window says why")
+    base = controller.image_layer
     if base is not None:
-        controller.ask(base.data_to_world([side / 2 for side in controller.run.image_shape]))
-        wait(lambda: not controller.busy)
-    picture(opened, out / f"{strategy}-window.png")
+        controller.inspect_patch(
+            base.data_to_world([side / 2 for side in controller.run.image_shape])
+        )
+        wait_until(lambda: not controller.has_pending_work)
+    screenshot(window, out / f"{strategy}-window.png")
     # A slide has no place on Earth: not every format fits every run.
-    fitting = {k: v for k, v in exports.items() if FORMATS[k].why_not(controller.run) is None}
+    fitting = {
+        k: v for k, v in exports.items() if FORMATS[k].unsupported_reason(controller.run) is None
+    }
     for name, path in fitting.items():
         controller.export(path, name)
-        wait(lambda: not controller.busy)
+        wait_until(lambda: not controller.has_pending_work)
     shots = (out / f"{strategy}-{moment}.png" for moment in ("running", "window"))
     return [*shots, run, *fitting.values()]
 
@@ -54,30 +64,30 @@ def show(opened: View, strategy: str, out: Path) -> list[Path]:
 def main(out: Path | None = None) -> int:
     """Run the demonstration; return the exit status."""
     from hrviewer.engine import ResultCache
-    from hrviewer.runs import sentence
+    from hrviewer.runs import format_estimate
 
     out = out or Path("demo")
     try:
         out.mkdir(exist_ok=True)
-        opened = view(best_image(), "nuclei", "patches")
+        opened = view(demo_image(), "nuclei", "patches")
         controller = opened.controller
         # Nothing from earlier runs, and no giving way: this is to be watched.
-        controller.cache, controller.polite = ResultCache(), False
-        set_up(opened)
+        controller.cache, controller.low_priority = ResultCache(), False
+        set_up_window(opened)
         for strategy in ("patches", "uniform"):
-            made = show(opened, strategy, out)
+            made = run_demo(opened, strategy, out)
             if controller.run is not None:
                 cost = controller.run.cost
                 print(
-                    f"{strategy}: {sentence(controller.run.estimate)}, "
+                    f"{strategy}: {format_estimate(controller.run.estimate)}, "
                     f"{cost['flops'] / 1e9:,.0f} GFLOP, {cost['wall_s']:.1f} s"
                 )
             for path in made:
                 print(f"  {path}")
-    except UserError as error:
+    except HrviewerError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    if unattended():
+    if is_headless():
         opened.close()
     else:
         import napari

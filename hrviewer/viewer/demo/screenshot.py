@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hrviewer.viewer.demo.window_driver import best_image, picture, set_up, wait
+from hrviewer.viewer.demo.window_driver import demo_image, screenshot, set_up_window, wait_until
 from hrviewer.viewer.view import view
 
 __all__ = ["main"]
@@ -23,21 +23,21 @@ def main(
     """Run a strategy on the best image at hand, and take the window's picture."""
     from hrviewer.engine import ResultCache
 
-    opened = view(best_image(), "nuclei", strategy)
+    opened = view(demo_image(), "nuclei", strategy)
     opened.viewer.theme = theme
     controller = opened.controller
-    controller.cache, controller.polite = ResultCache(), False
+    controller.cache, controller.low_priority = ResultCache(), False
     with tempfile.TemporaryDirectory() as folder:
-        set_up(opened, width, height)
+        set_up_window(opened, width, height)
         controller.start(out=Path(folder) / "picture.run.zarr")
-        wait(lambda: controller.state == "idle")
-        base = controller.base
+        wait_until(lambda: controller.state == "idle")
+        base = controller.image_layer
         if base is not None and controller.run is not None:
             shape = controller.run.image_shape
-            controller.ask(base.data_to_world([shape[0] * 0.38, shape[1] * 0.5]))
-            wait(lambda: not controller.busy)
+            controller.inspect_patch(base.data_to_world([shape[0] * 0.38, shape[1] * 0.5]))
+            wait_until(lambda: not controller.has_pending_work)
         opened.viewer.reset_view()
-        picture(opened, out)
+        screenshot(opened, out)
         opened.close()
 
 

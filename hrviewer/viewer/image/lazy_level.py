@@ -18,22 +18,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.viewer.image.tile_loader import Fetcher, Window
+from hrviewer.viewer.image.tile_loader import TileLoader, Window
 
-__all__ = ["Axes", "Coarsest", "Shown", "arrange"]
+__all__ = ["Axes", "CoarsestLevel", "LazyLevel", "transpose"]
 
 Axes = Literal["yx", "yxc", "cyx"]
 
-SLICING = "napari.layers._scalar_field"
+SLICING_MODULE = "napari.layers._scalar_field"
 """Where napari slices image layers."""
 
 
-class Shown:
+class LazyLevel:
     """One level.
 
     Parameters
     ----------
-    fetcher : Fetcher
+    loader : Fetcher
         Of the image.
     index : int
         Which level; it need not have been built yet.
@@ -41,33 +41,35 @@ class Shown:
         One channel, a colour image, or channels to step through.
     """
 
-    def __init__(self, fetcher: Fetcher, index: int, axes: Axes) -> None:
-        self.fetcher, self._index, self._axes = fetcher, index, axes
+    def __init__(self, loader: TileLoader, index: int, axes: Axes) -> None:
+        self.loader, self._index, self._axes = loader, index, axes
         h, w, c = self._size()
-        self.shape: tuple[int, ...] = arranged((h, w, c), axes)
-        self.dtype = np.dtype(fetcher.pyramid.dtype)
+        self.shape: tuple[int, ...] = transposed_shape((h, w, c), axes)
+        self.dtype = np.dtype(loader.pyramid.dtype)
         self.ndim = len(self.shape)
         self.size = math.prod(self.shape)
         # napari loads whole chunks around what is visible: pans inside them cost nothing.
-        levels = fetcher.pyramid.levels
+        levels = loader.pyramid.levels
         side = max(256, min(1024, *levels[min(index, len(levels) - 1)].tile))
-        self.chunks: tuple[int, ...] = arranged((side, side, c), axes)
+        self.chunks: tuple[int, ...] = transposed_shape((side, side, c), axes)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        return self._take(key, at_once=self.fetcher.patient and napari_slices())
+        return self._read(
+            key, available_only=self.loader.progressive and called_by_napari_slicing()
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        at_once = self.fetcher.patient and napari_slices()
-        return np.asarray(self._take((), at_once=at_once), dtype)
+        at_once = self.loader.progressive and called_by_napari_slicing()
+        return np.asarray(self._read((), available_only=at_once), dtype)
 
     def compute(self) -> NDArray[Any]:
         """Return all of the level's own pixels, as dask's arrays do."""
-        return self._take((), at_once=False)
+        return self._read((), available_only=False)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Shown:
-        return type(self)(copy.deepcopy(self.fetcher, memo), self._index, self._axes)
+    def __deepcopy__(self, memo: dict[int, Any]) -> LazyLevel:
+        return type(self)(copy.deepcopy(self.loader, memo), self._index, self._axes)
 
-    def _take(self, key: Any, *, at_once: bool) -> NDArray[Any]:
+    def _read(self, key: Any, *, available_only: bool) -> NDArray[Any]:
         key = key if isinstance(key, tuple) else (key,)
         if Ellipsis in key:
             at = key.index(Ellipsis)
@@ -75,56 +77,56 @@ class Shown:
             key = (*key[:at], *[slice(None)] * gap, *key[at + 1 :])
         key = (*key, *[slice(None)] * (self.ndim - len(key)))
         first = self._axes.index("y")
-        rows, columns = (span(key[i], self.shape[i]) for i in (first, first + 1))
-        pixels = arrange(self._window((*rows, *columns), at_once), self._axes)
+        rows, columns = (index_range(key[i], self.shape[i]) for i in (first, first + 1))
+        pixels = transpose(self._read_window((*rows, *columns), available_only), self._axes)
         rest = [*key]
         for i in (first, first + 1):
             rest[i] = slice(None, None, key[i].step) if isinstance(key[i], slice) else 0
         return np.asarray(pixels[tuple(rest)])
 
     def _size(self) -> tuple[int, int, int]:
-        return self.fetcher.shapes[self._index]
+        return self.loader.shapes[self._index]
 
-    def _window(self, window: Window, at_once: bool) -> NDArray[Any]:
-        read = self.fetcher.now if at_once else self.fetcher.truth
+    def _read_window(self, window: Window, available_only: bool) -> NDArray[Any]:
+        read = self.loader.read_available if available_only else self.loader.read_exact
         return read(self._index, window)
 
 
-class Coarsest(Shown):
+class CoarsestLevel(LazyLevel):
     """The level that napari loads whole and keeps: a view of an array that is filled in place."""
 
     def _size(self) -> tuple[int, int, int]:
-        h, w, c = self.fetcher.whole.shape
+        h, w, c = self.loader.coarsest.shape
         return h, w, c
 
-    def _window(self, window: Window, at_once: bool) -> NDArray[Any]:
-        if not at_once:
-            self.fetcher.fill()
-        elif not self.fetcher.filled:
-            self.fetcher.begin()
+    def _read_window(self, window: Window, available_only: bool) -> NDArray[Any]:
+        if not available_only:
+            self.loader.load_coarsest()
+        elif not self.loader.coarsest_loaded:
+            self.loader.start_coarsest()
         y0, y1, x0, x1 = window
-        return self.fetcher.whole[y0:y1, x0:x1]
+        return self.loader.coarsest[y0:y1, x0:x1]
 
 
-def napari_slices() -> bool:
+def called_by_napari_slicing() -> bool:
     """Tell whether napari's slicing is what called the array's method."""
-    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith(SLICING)
+    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith(SLICING_MODULE)
 
 
-def arranged(shape: tuple[int, int, int], axes: Axes) -> tuple[int, ...]:
+def transposed_shape(shape: tuple[int, int, int], axes: Axes) -> tuple[int, ...]:
     """Return ``(h, w, c)`` in the order of `axes`."""
     sizes = dict(zip("yxc", shape, strict=True))
     return tuple(sizes[axis] for axis in axes)
 
 
-def arrange(pixels: NDArray[Any], axes: Axes) -> NDArray[Any]:
+def transpose(pixels: NDArray[Any], axes: Axes) -> NDArray[Any]:
     """Return pixels ``(h, w, c)`` in the order of `axes`."""
     if axes == "yx":
         return pixels[..., 0]
     return np.moveaxis(pixels, -1, 0) if axes == "cyx" else pixels
 
 
-def span(key: Any, length: int) -> tuple[int, int]:
+def index_range(key: Any, length: int) -> tuple[int, int]:
     """Return the rows or columns that an index needs."""
     if isinstance(key, slice):
         start, stop, step = key.indices(length)

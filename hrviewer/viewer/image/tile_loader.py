@@ -24,22 +24,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import Level, Pyramid
 from hrviewer.pyramid.tile_cache import TileKey
 
-__all__ = ["Fetcher"]
+__all__ = ["TileLoader"]
 
 log = logging.getLogger(__name__)
 
-WORKERS = max(1, min(4, (os.cpu_count() or 2) // 2))
+MAX_WORKERS = max(1, min(4, (os.cpu_count() or 2) // 2))
 """Threads that decode for the screen: the event loop and the networks keep their share."""
 
 Window = tuple[int, int, int, int]
 """Rows and columns of a level, ``(y0, y1, x0, x1)``."""
 
 
-class Fetcher:
+class TileLoader:
     """Gives windows of levels at once, and sees to it that they get better.
 
     Parameters
@@ -51,17 +51,17 @@ class Fetcher:
 
     Attributes
     ----------
-    whole : ndarray, shape (h, w, c)
-        The image at `scale`; zeros until `filled`.
-    filled : bool
-        Whether `whole` was read.
-    fraction : float or None
+    coarsest : ndarray, shape (h, w, c)
+        The image at `scale`; zeros until `coarsest_loaded`.
+    coarsest_loaded : bool
+        Whether `coarsest` was read.
+    build_fraction : float or None
         How much of the missing levels is built, while they are.
-    fresh : bool
+    dirty : bool
         Whether something came that was not asked for since; whoever refreshes unsets it.
-    wanting : callable
-        Told, on the thread of `now`, that something is missing and being fetched.
-    patient : bool
+    on_missing : callable
+        Told, on the thread of `read_available`, that something is missing and being fetched.
+    progressive : bool
         Whether somebody will refresh the screen when something comes; else nobody may be given
         less than the truth.
     failure : str
@@ -72,32 +72,36 @@ class Fetcher:
         self.pyramid, self.scale = pyramid, scale
         h, w = (math.ceil(side / scale - 1e-9) for side in pyramid.shape)
         self.shapes = pyramid.shapes
-        self.whole = np.zeros((h, w, pyramid.channels), pyramid.dtype)
-        self.filled = False
-        self.fraction: float | None = None
-        self.fresh = False
-        self.wanting: Callable[[], None] = lambda: None
-        self.patient = False
+        self.coarsest = np.zeros((h, w, pyramid.channels), pyramid.dtype)
+        self.coarsest_loaded = False
+        self.build_fraction: float | None = None
+        self.dirty = False
+        self.on_missing: Callable[[], None] = lambda: None
+        self.progressive = False
         self.failure = ""
         self._lock = threading.Lock()
-        self._wanted: deque[TileKey] = deque()
-        self._asked: set[TileKey] = set()
-        self._kept: dict[TileKey, NDArray[Any]] = {}
-        self._broken: set[TileKey] = set()
+        self._queue: deque[TileKey] = deque()
+        self._pending: set[TileKey] = set()
+        self._in_view: dict[TileKey, NDArray[Any]] = {}
+        self._failed: set[TileKey] = set()
         self._workers = 0
-        self._filling = threading.Lock()
-        self._filler: threading.Thread | None = None
-        self._resting = threading.Event()
+        self._coarsest_lock = threading.Lock()
+        self._coarsest_thread: threading.Thread | None = None
+        self._cancelled = threading.Event()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Fetcher:
+    def __deepcopy__(self, memo: dict[int, Any]) -> TileLoader:
         """A duplicated layer has a view of its own on the same image."""
-        memo[id(self)] = twin = Fetcher(self.pyramid, self.scale)
-        twin.whole, twin.filled, twin.patient = self.whole, self.filled, self.patient
+        memo[id(self)] = twin = TileLoader(self.pyramid, self.scale)
+        twin.coarsest, twin.coarsest_loaded, twin.progressive = (
+            self.coarsest,
+            self.coarsest_loaded,
+            self.progressive,
+        )
         return twin
 
     # For the screen.
 
-    def now(self, index: int, window: Window) -> NDArray[Any]:
+    def read_available(self, index: int, window: Window) -> NDArray[Any]:
         """Return a window of a level as well as it is known, ``(h, w, c)``; fetch the rest."""
         y0, y1, x0, x1 = window
         out = np.empty((y1 - y0, x1 - x0, self.pyramid.channels), self.pyramid.dtype)
@@ -105,64 +109,66 @@ class Fetcher:
         missing: list[TileKey] = []
         kept: dict[TileKey, NDArray[Any]] = {}
         if level is None:
-            self._enlarge(out, index, window, window)
+            self._upsample(out, index, window, window)
         else:
             for key in level.tiles(y0, y1, x0, x1):
-                part = clip(level.span(key.row, key.column), window)
-                pixels = self._held(level, key)
+                part = clip(level.tile_bounds(key.row, key.column), window)
+                pixels = self._cached(level, key)
                 if pixels is None:
                     missing.append(key)
-                    self._enlarge(out, index, window, part)
+                    self._upsample(out, index, window, part)
                 else:
                     kept[key] = pixels
-                    paste(out, window, pixels, level.span(key.row, key.column), part)
-        self._want(level, missing, kept, ((y0 + y1) / 2, (x0 + x1) / 2))
-        if not self.filled:
-            self.begin()
+                    paste(out, window, pixels, level.tile_bounds(key.row, key.column), part)
+        self._request(level, missing, kept, ((y0 + y1) / 2, (x0 + x1) / 2))
+        if not self.coarsest_loaded:
+            self.start_coarsest()
         return out
 
-    def begin(self) -> None:
+    def start_coarsest(self) -> None:
         """Read the coarsest array on a thread, building missing levels first."""
         with self._lock:
-            self._resting.clear()
-            if self.filled or self._filler is not None:
+            self._cancelled.clear()
+            if self.coarsest_loaded or self._coarsest_thread is not None:
                 return
-            self._filler = threading.Thread(target=self._fill, name="hrviewer-fill", daemon=True)
-            self._filler.start()
-        self.wanting()
+            self._coarsest_thread = threading.Thread(
+                target=self._run_coarsest, name="hrviewer-fill", daemon=True
+            )
+            self._coarsest_thread.start()
+        self.on_missing()
 
-    def rest(self) -> None:
+    def cancel(self) -> None:
         """Want nothing more; what is being decoded is thrown away."""
         with self._lock:
-            self._wanted.clear()
-            self._asked.clear()
-            self._kept.clear()
-            self._resting.set()
+            self._queue.clear()
+            self._pending.clear()
+            self._in_view.clear()
+            self._cancelled.set()
 
     @property
-    def resting(self) -> bool:
+    def is_cancelled(self) -> bool:
         """Whether nobody has looked since `rest`."""
-        return self._resting.is_set()
+        return self._cancelled.is_set()
 
     @property
-    def busy(self) -> bool:
+    def is_loading(self) -> bool:
         """Whether something is still to come."""
         with self._lock:
-            return bool(self._asked) or self._filler is not None
+            return bool(self._pending) or self._coarsest_thread is not None
 
     # For everybody else.
 
-    def truth(self, index: int, window: Window) -> NDArray[Any]:
+    def read_exact(self, index: int, window: Window) -> NDArray[Any]:
         """Return a window of a level, ``(h, w, c)``, waiting for it."""
         level = self._level(index)
         if level is None:
-            self.fill()
+            self.load_coarsest()
             level = self.pyramid.levels[index]
         return level.read(*window)
 
-    def fill(self) -> None:
+    def load_coarsest(self) -> None:
         """Read the coarsest array, waiting for it."""
-        self._read_whole(lambda: False)
+        self._read_coarsest(lambda: False)
 
     # Inside.
 
@@ -170,38 +176,38 @@ class Fetcher:
         levels = self.pyramid.levels
         return levels[index] if index < len(levels) else None
 
-    def _held(self, level: Level, key: TileKey) -> NDArray[Any] | None:
-        kept = self._kept.get(key)
-        return level.held(key) if kept is None else kept
+    def _cached(self, level: Level, key: TileKey) -> NDArray[Any] | None:
+        kept = self._in_view.get(key)
+        return level.cached_tile(key) if kept is None else kept
 
-    def _enlarge(self, out: NDArray[Any], index: int, window: Window, part: Window) -> None:
+    def _upsample(self, out: NDArray[Any], index: int, window: Window, part: Window) -> None:
         """Fill a part of a window from the finest coarser level that is held there."""
         h, w, _ = self.shapes[index]
         for coarser in self.pyramid.levels[index + 1 :]:
-            rows = nearest(part[0], part[1], h, coarser.shape[0])
-            columns = nearest(part[2], part[3], w, coarser.shape[1])
+            rows = nearest_indices(part[0], part[1], h, coarser.shape[0])
+            columns = nearest_indices(part[2], part[3], w, coarser.shape[1])
             area = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
             keys = list(coarser.tiles(*area))
-            tiles = [self._held(coarser, key) for key in keys]
+            tiles = [self._cached(coarser, key) for key in keys]
             found = [tile for tile in tiles if tile is not None]
             if len(found) < len(keys):
                 continue
             source = np.empty((area[1] - area[0], area[3] - area[2], out.shape[2]), out.dtype)
             for key, tile in zip(keys, found, strict=True):
-                span = coarser.span(key.row, key.column)
+                span = coarser.tile_bounds(key.row, key.column)
                 paste(source, area, tile, span, clip(span, area))
             break
         else:
-            rows = nearest(part[0], part[1], h, self.whole.shape[0])
-            columns = nearest(part[2], part[3], w, self.whole.shape[1])
-            source, area = self.whole, (0, 0, 0, 0)
+            rows = nearest_indices(part[0], part[1], h, self.coarsest.shape[0])
+            columns = nearest_indices(part[2], part[3], w, self.coarsest.shape[1])
+            source, area = self.coarsest, (0, 0, 0, 0)
         y, x = part[0] - window[0], part[2] - window[2]
         # Columns first, of the few rows that there are; `take` is ten times as fast as an index.
         few = source[rows[0] - area[0] : rows[-1] - area[0] + 1]
         wide = few.take(columns - area[2], axis=1).take(rows - rows[0], axis=0)
         out[y : y + len(rows), x : x + len(columns)] = wide
 
-    def _want(
+    def _request(
         self,
         level: Level | None,
         missing: list[TileKey],
@@ -212,75 +218,77 @@ class Fetcher:
 
         def distance(key: TileKey) -> float:
             assert level is not None
-            y0, y1, x0, x1 = level.span(key.row, key.column)
+            y0, y1, x0, x1 = level.tile_bounds(key.row, key.column)
             return math.dist(((y0 + y1) / 2, (x0 + x1) / 2), centre)
 
         with self._lock:
-            self._resting.clear()
-            wanted = [key for key in missing if key not in self._broken]
+            self._cancelled.clear()
+            wanted = [key for key in missing if key not in self._failed]
             # What is being decoded just now is not asked for twice.
-            decoding = self._asked.difference(self._wanted)
-            self._asked, self._kept = set(wanted), kept
-            self._wanted = deque(
+            decoding = self._pending.difference(self._queue)
+            self._pending, self._in_view = set(wanted), kept
+            self._queue = deque(
                 sorted((key for key in wanted if key not in decoding), key=distance)
             )
             if level is None or not wanted:
                 return
-            while self._workers < min(WORKERS, len(self._wanted)):
+            while self._workers < min(MAX_WORKERS, len(self._queue)):
                 self._workers += 1
-                threading.Thread(target=self._work, name="hrviewer-fetch", daemon=True).start()
-        self.wanting()
+                threading.Thread(
+                    target=self._decode_loop, name="hrviewer-fetch", daemon=True
+                ).start()
+        self.on_missing()
 
-    def _work(self) -> None:
+    def _decode_loop(self) -> None:
         while True:
             with self._lock:
-                if not self._wanted:
+                if not self._queue:
                     self._workers -= 1
                     return
-                key = self._wanted.popleft()
+                key = self._queue.popleft()
             pixels = None
             try:
-                pixels = self.pyramid.levels[key.level].fetch(key)
+                pixels = self.pyramid.levels[key.level].read_tile(key)
             except Exception as error:
                 log.debug("a tile for the screen", exc_info=error)
                 with self._lock:
-                    if key in self._asked:
-                        self._broken.add(key)
+                    if key in self._pending:
+                        self._failed.add(key)
                         self.failure = str(error)
             with self._lock:
-                if key in self._asked:
-                    self._asked.discard(key)
-                    self.fresh = True
+                if key in self._pending:
+                    self._pending.discard(key)
+                    self.dirty = True
                     if pixels is not None:
-                        self._kept[key] = pixels
+                        self._in_view[key] = pixels
 
-    def _fill(self) -> None:
+    def _run_coarsest(self) -> None:
         try:
-            self._read_whole(self._resting.is_set)
+            self._read_coarsest(self._cancelled.is_set)
         except Exception as error:
             log.debug("the coarsest level", exc_info=error)
             self.failure = str(error)
         finally:
             with self._lock:
-                self._filler = None
+                self._coarsest_thread = None
 
-    def _read_whole(self, cancelled: Callable[[], bool]) -> None:
-        with self._filling:
-            if self.filled:
+    def _read_coarsest(self, cancelled: Callable[[], bool]) -> None:
+        with self._coarsest_lock:
+            if self.coarsest_loaded:
                 return
             if self.pyramid.missing_levels():
-                self.fraction = 0.0
+                self.build_fraction = 0.0
                 try:
                     self.pyramid.build_overviews(partial(setattr, self, "fraction"), cancelled)
                 finally:
-                    self.fraction = None
+                    self.build_fraction = None
             if cancelled() and self.pyramid.missing_levels():
                 return
             pixels = self.pyramid.read(self.pyramid.rect, self.scale)
-            if pixels.shape != self.whole.shape:
-                raise UserError(f"{self.pyramid.name}: the coarsest level does not fit")
-            self.whole[:] = pixels
-            self.filled = self.fresh = True
+            if pixels.shape != self.coarsest.shape:
+                raise HrviewerError(f"{self.pyramid.name}: the coarsest level does not fit")
+            self.coarsest[:] = pixels
+            self.coarsest_loaded = self.dirty = True
 
 
 def clip(span: Window, window: Window) -> Window:
@@ -303,7 +311,7 @@ def paste(
     ]
 
 
-def nearest(start: int, stop: int, length: int, coarser: int) -> NDArray[np.intp]:
+def nearest_indices(start: int, stop: int, length: int, coarser: int) -> NDArray[np.intp]:
     """Return which of `coarser` pixels lie under those from `start` to `stop` of `length`."""
     middle = (np.arange(start, stop) + 0.5) * (coarser / length)
     return np.minimum(middle.astype(np.intp), coarser - 1)

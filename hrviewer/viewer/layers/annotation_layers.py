@@ -18,107 +18,111 @@ import pandas as pd
 from napari.components import ViewerModel
 from napari.layers import Image, Points, Shapes
 
-from hrviewer.io.annotations import author, keep_annotations, now, read_annotations
+from hrviewer.io.annotations import current_user, read_annotations, timestamp, write_annotations
 from hrviewer.io.features import Feature
 from hrviewer.viewer.contributions.writers import features_of
 from hrviewer.viewer.image.image_layer import placement
-from hrviewer.viewer.layers.layer_list import take_away
+from hrviewer.viewer.layers.layer_list import remove_layers
 
-__all__ = ["Annotations", "Tool", "layers_of"]
+__all__ = ["AnnotationLayers", "AnnotationTool", "annotation_layers"]
 
-Tool = Literal["shapes", "points"]
+AnnotationTool = Literal["shapes", "points"]
 
-QUIET = 1.0
+SAVE_DELAY_SECONDS = 1.0
 """Seconds without an edit before it is written."""
 
-COLOUR = "#ffd54f"
-COLUMNS = ("label", "author", "time", "name")
+ANNOTATION_COLOUR = "#ffd54f"
+FEATURE_COLUMNS = ("label", "author", "time", "name")
 
 
-def layers_of(drawn: Sequence[Feature], place: dict[str, Any], name: str) -> tuple[Shapes, Points]:
+def annotation_layers(
+    features: Sequence[Feature], transform: dict[str, Any], name: str
+) -> tuple[Shapes, Points]:
     """Return features as layers that can be edited: those with one plain outline, and points."""
-    outlined = [feature for feature in drawn if plain(feature)]
-    marked = [feature for feature in drawn if feature.point is not None]
+    outlined = [feature for feature in features if is_simple_polygon(feature)]
+    marked = [feature for feature in features if feature.point is not None]
     shapes = Shapes(
         [feature.polygons[0][0] - 0.5 for feature in outlined] or None,
         shape_type="polygon",
         name=name,
-        features=table_of(outlined),
-        edge_color=COLOUR,
+        features=feature_table(outlined),
+        edge_color=ANNOTATION_COLOUR,
         face_color="transparent",
         edge_width=2,
         ndim=2,
-        **place,
+        **transform,
     )
     points = Points(
         np.array([feature.point for feature in marked], float).reshape(-1, 2) - 0.5,
         name=f"{name}: points",
-        features=table_of(marked),
-        face_color=COLOUR,
+        features=feature_table(marked),
+        face_color=ANNOTATION_COLOUR,
         border_color="black",
         size=12,
         ndim=2,
-        **place,
+        **transform,
     )
     return shapes, points
 
 
-def plain(feature: Feature) -> bool:
+def is_simple_polygon(feature: Feature) -> bool:
     """Whether a layer can hold its outline."""
     return len(feature.polygons) == 1 and len(feature.polygons[0]) == 1
 
 
-def table_of(drawn: Sequence[Feature]) -> pd.DataFrame:
+def feature_table(features: Sequence[Feature]) -> pd.DataFrame:
     """Return what is known of features, a row each."""
     rows = [
-        {"label": f.label, "author": f.about.get("author", ""), "time": f.about.get("time", ""),
+        {"label": f.label, "author": f.metadata.get("author", ""), "time": f.metadata.get("time", ""),
          "name": f.name}
-        for f in drawn
+        for f in features
     ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    return pd.DataFrame(rows, columns=list(FEATURE_COLUMNS), dtype=object)
 
 
-class Annotations:
+class AnnotationLayers:
     """A run's annotations in a window.
 
     Parameters
     ----------
     viewer : ViewerModel
         Where they are shown.
-    base : Image
+    image_layer : Image
         What they lie on.
-    run : Path
+    run_path : Path
         The run's folder.
-    worker : Executor
+    executor : Executor
         What reads and writes.
     """
 
-    def __init__(self, viewer: ViewerModel, base: Image, run: Path, worker: Executor) -> None:
-        self.viewer, self.base, self.run = viewer, base, run
+    def __init__(
+        self, viewer: ViewerModel, image_layer: Image, run_path: Path, executor: Executor
+    ) -> None:
+        self.viewer, self.base, self.run_path = viewer, image_layer, run_path
         self.layers: tuple[Shapes, Points] | None = None
         self.label = "object"
-        self._worker = worker
-        self._held: list[Feature] = []
-        self._edited: float | None = None
-        self._wanted: Tool | None = None
-        self._stamping = False
-        self._coming: Future[list[Feature]] | None = worker.submit(read_annotations, run)
-        self._further: Future[list[Feature]] | None = None
-        self._writing: Future[None] | None = None
+        self._executor = executor
+        self._not_displayable: list[Feature] = []
+        self._edited_at: float | None = None
+        self._requested_tool: AnnotationTool | None = None
+        self._stamping_paused = False
+        self._loading: Future[list[Feature]] | None = executor.submit(read_annotations, run_path)
+        self._importing: Future[list[Feature]] | None = None
+        self._saving: Future[None] | None = None
 
     @property
-    def busy(self) -> bool:
+    def has_pending_io(self) -> bool:
         """Whether something is being read or written, or waits to be."""
-        return any((self._coming, self._further, self._writing, self._edited))
+        return any((self._loading, self._importing, self._saving, self._edited_at))
 
-    def add(self, coming: Future[list[Feature]]) -> None:
+    def add_when_ready(self, loading: Future[list[Feature]]) -> None:
         """Show further features as soon as they are there."""
-        self._further = coming
+        self._importing = loading
 
-    def take_up(self, tool: Tool, label: str) -> None:
+    def start_drawing(self, tool: AnnotationTool, label: str) -> None:
         """Let the person draw shapes, or mark points, of a class."""
-        self._wanted, self.label = tool, label or "object"
-        self._pick()
+        self._requested_tool, self.label = tool, label or "object"
+        self._activate_tool()
 
     def tick(self) -> str | None:
         """Take in what was read, write what was edited; return what to say of it.
@@ -128,44 +132,46 @@ class Annotations:
         UserError
             If it cannot be read or written.
         """
-        if self._coming is not None and self._coming.done():
-            coming, self._coming = self._coming, None
-            self._show(coming.result())
-        if self._further is not None and self.layers is not None and self._further.done():
-            further, self._further = self._further, None
+        if self._loading is not None and self._loading.done():
+            coming, self._loading = self._loading, None
+            self._show_layers(coming.result())
+        if self._importing is not None and self.layers is not None and self._importing.done():
+            further, self._importing = self._importing, None
             self._append(further.result())
-        if self._writing is not None and self._writing.done():
-            written, self._writing = self._writing, None
+        if self._saving is not None and self._saving.done():
+            written, self._saving = self._saving, None
             written.result()
-            return self.words
-        quiet = self._edited is not None and time.monotonic() - self._edited > QUIET
-        if quiet and self._writing is None:
-            self._edited = None
-            self._writing = self._worker.submit(keep_annotations, self.run, self.features())
+            return self.summary
+        quiet = (
+            self._edited_at is not None and time.monotonic() - self._edited_at > SAVE_DELAY_SECONDS
+        )
+        if quiet and self._saving is None:
+            self._edited_at = None
+            self._saving = self._executor.submit(write_annotations, self.run_path, self.features())
         return None
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """How many are kept."""
         count = len(self.features())
-        return f"{count:,} annotation{'s' * (count != 1)} kept in {self.run.name}"
+        return f"{count:,} annotation{'s' * (count != 1)} kept in {self.run_path.name}"
 
     def features(self) -> list[Feature]:
         """Return everything, numbered anew."""
-        drawn = list(self._held)
+        drawn = list(self._not_displayable)
         for layer in self.layers or ():
             drawn += features_of(layer.as_layer_data_tuple())
         return [
-            Feature(f.kind, f.label, f.polygons, f.point, f.name, i, f.measurements, f.about)
+            Feature(f.kind, f.label, f.polygons, f.point, f.name, i, f.measurements, f.metadata)
             for i, f in enumerate(drawn)
         ]
 
-    def close(self, *, now: bool = False) -> None:
+    def close(self, *, wait: bool = False) -> None:
         """Write what is not written yet, and take the layers away.
 
         Parameters
         ----------
-        now : bool
+        wait : bool
             Whether to wait for it: the window is closing.
 
         Raises
@@ -173,26 +179,26 @@ class Annotations:
         UserError
             If it cannot be written, and was waited for.
         """
-        if self._edited is not None:
-            self._edited = None
+        if self._edited_at is not None:
+            self._edited_at = None
             # One after the other: the worker is a single thread.
-            writing = self._worker.submit(keep_annotations, self.run, self.features())
-            if now:
+            writing = self._executor.submit(write_annotations, self.run_path, self.features())
+            if wait:
                 writing.result(timeout=5)
         layers, self.layers = self.layers, None
         for layer in layers or ():
             layer.events.data.disconnect(self._on_data)
-        take_away(self.viewer, layers or ())
+        remove_layers(self.viewer, layers or ())
 
-    def _show(self, drawn: list[Feature]) -> None:
-        self._held = [f for f in drawn if f.point is None and not plain(f)]
-        self.layers = layers_of(drawn, placement(self.base, 1.0), "annotations")
+    def _show_layers(self, drawn: list[Feature]) -> None:
+        self._not_displayable = [f for f in drawn if f.point is None and not is_simple_polygon(f)]
+        self.layers = annotation_layers(drawn, placement(self.base, 1.0), "annotations")
         active = self.viewer.layers.selection.active
         for layer in self.layers:
             self.viewer.add_layer(layer)
             layer.events.data.connect(self._on_data)
         self.viewer.layers.selection.active = active
-        self._pick()
+        self._activate_tool()
 
     def _append(self, drawn: list[Feature]) -> None:
         if self.layers is None or not drawn:
@@ -200,17 +206,17 @@ class Annotations:
         _, points = self.layers
         before = points.features
         marked = [feature for feature in drawn if feature.point is not None]
-        self._stamping = True
+        self._stamping_paused = True
         points.add(np.array([feature.point for feature in marked], float) - 0.5)
-        points.features = pd.concat([before, table_of(marked)], ignore_index=True)
+        points.features = pd.concat([before, feature_table(marked)], ignore_index=True)
         points.selected_data = set()
-        self._stamping = False
-        self._edited = time.monotonic()
+        self._stamping_paused = False
+        self._edited_at = time.monotonic()
 
-    def _pick(self) -> None:
-        if self.layers is None or self._wanted is None:
+    def _activate_tool(self) -> None:
+        if self.layers is None or self._requested_tool is None:
             return
-        wanted, self._wanted = self._wanted, None
+        wanted, self._requested_tool = self._requested_tool, None
         shapes, points = self.layers
         chosen = shapes if wanted == "shapes" else points
         for layer in (shapes, points):
@@ -219,14 +225,14 @@ class Annotations:
         chosen.mode = "add_polygon" if wanted == "shapes" else "add"
 
     def _stamp(self) -> dict[str, str]:
-        return {"label": self.label, "author": author(), "time": now(), "name": ""}
+        return {"label": self.label, "author": current_user(), "time": timestamp(), "name": ""}
 
     def _on_data(self, event: Any) -> None:
         """Stamp what was drawn or changed."""
         action = str(getattr(event, "action", "")).rsplit(".", 1)[-1].lower()
-        if self._stamping or action not in ("added", "changed", "removed"):
+        if self._stamping_paused or action not in ("added", "changed", "removed"):
             return
-        self._edited = time.monotonic()
+        self._edited_at = time.monotonic()
         if action == "removed":
             return
         layer = event.source

@@ -11,38 +11,44 @@ from typing import Any
 from napari.layers import Image
 from numpy.typing import NDArray
 
-from hrviewer.app.maps.attention_map import Attention
-from hrviewer.viewer.image.image_layer import KEY, placement
-from hrviewer.viewer.layers.feature_layers import Companion
+from hrviewer.app.maps.attention_map import AttentionMap
+from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
+from hrviewer.viewer.layers.feature_layers import LayerGroup
 
-__all__ = ["Attending"]
+__all__ = ["AttentionLayers"]
 
 
-class Attending(Companion):
+class AttentionLayers(LayerGroup):
     """The layers of an image's attention.
 
     Parameters
     ----------
-    base : Image
+    image_layer : Image
         What was looked at.
     attention : Attention
         What is shown.
-    like : Attending, optional
+    previous : Attending, optional
         Those before them: what was shown stays shown.
     """
 
-    def __init__(self, base: Image, attention: Attention, like: Attending | None = None) -> None:
+    def __init__(
+        self, image_layer: Image, attention: AttentionMap, previous: AttentionLayers | None = None
+    ) -> None:
         super().__init__()
-        self.attention, self._base = attention, base
-        before = [layer.visible for layer in like or ()] or [False] * 3
+        self.attention, self._image_layer = attention, image_layer
+        before = [layer.visible for layer in previous or ()] or [False] * 3
         said = "%s, over the most"
-        self.merged = self._layer("merged", attention.merged, "one colour: one token", before[0])
-        self.taken = self._layer("attended", attention.taken, said % "taken by all", before[1])
-        self.looks = self._layer(
-            "attention", attention.looks, said % "taken by the token clicked", before[2]
+        self.merged = self._make_layer(
+            "merged", attention.merged, "one colour: one token", before[0]
+        )
+        self.attention_received = self._make_layer(
+            "attended", attention.attention_received, said % "taken by all", before[1]
+        )
+        self.weights = self._make_layer(
+            "attention", attention.weights, said % "taken by the token clicked", before[2]
         )
 
-    def _layer(self, name: str, data: NDArray[Any], unit: str, visible: bool) -> Image:
+    def _make_layer(self, name: str, data: NDArray[Any], unit: str, visible: bool) -> Image:
         scale: dict[str, Any] = {"colormap": "magma", "contrast_limits": (0.0, 1.0)}
         return Image(
             data,
@@ -52,19 +58,19 @@ class Attending(Companion):
             opacity=0.7,
             interpolation2d="nearest",
             blending="translucent_no_depth",
-            metadata={KEY: {"overlay": name, "unit": unit}},
+            metadata={METADATA_KEY: {"overlay": name, "unit": unit}},
             **(scale if data.ndim == 2 else {}),
-            **placement(self._base, self.attention.cell),
+            **placement(self._image_layer, self.attention.cell),
         )
 
     def __iter__(self) -> Iterator[Image]:
         """All layers, the lowest first."""
         yield self.merged
-        yield self.taken
-        yield self.looks
+        yield self.attention_received
+        yield self.weights
 
     @property
-    def asked(self) -> bool:
+    def any_visible(self) -> bool:
         """Whether somebody looks at one of them."""
         return any(layer.visible for layer in self)
 
@@ -73,4 +79,4 @@ class Attending(Companion):
         if not self.attention.changed:
             return
         self.attention.changed = False
-        self._redraw()
+        self._redraw_visible()

@@ -18,215 +18,218 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Layer, Points
 
-from hrviewer.app.maps.result_maps import Map, MapName, Picture
+from hrviewer.app.maps.result_maps import MapName, PyramidRaster, ResultMaps
 from hrviewer.viewer.image.geometry import screen_pixel
-from hrviewer.viewer.image.image_layer import KEY, image_layer, placement, pyramid_of
-from hrviewer.viewer.layers.layer_list import keep_selection, take_away
-from hrviewer.viewer.layers.overlays import FINEST, settings
-from hrviewer.viewer.layers.styles import STYLES
+from hrviewer.viewer.image.image_layer import METADATA_KEY, image_layer_data, placement, pyramid_of
+from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
+from hrviewer.viewer.layers.overlays import MIN_CELL_PX, layer_settings
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["MOST", "Side"]
+__all__ = ["MAX_RUNS", "ComparisonGrid"]
 
-MOST = 4
-GAP = 3
+MAX_RUNS = 4
+GRID_SPACING = 3
 """Between the pictures, in screen pixels."""
 
 
 @dataclass(eq=False)
-class Group:
+class RunLayers:
     """One run's layers, from the lowest."""
 
-    picture: Picture
-    image: Image
-    drawn: Image
-    truth: Points
+    maps: ResultMaps
+    image_layer: Image
+    map_layer: Image
+    ground_truth: Points
     level: int = 0
 
     def __iter__(self) -> Iterator[Layer]:
-        return iter((self.image, self.drawn, self.truth))
+        return iter((self.image_layer, self.map_layer, self.ground_truth))
 
 
-class Side:
+class ComparisonGrid:
     """Runs side by side.
 
     Parameters
     ----------
     viewer : ViewerModel
         Where.
-    base : Image
+    image_layer : Image
         The image.
-    shown : sequence of (str, Picture)
+    runs : sequence of (str, Picture)
         Names and maps of two to four runs.
-    name : MapName
+    map_name : MapName
         Which map is shown.
     """
 
     def __init__(
         self,
         viewer: ViewerModel,
-        base: Image,
-        shown: Sequence[tuple[str, Picture]],
-        name: MapName = "output",
+        image_layer: Image,
+        runs: Sequence[tuple[str, ResultMaps]],
+        map_name: MapName = "output",
     ) -> None:
-        self.viewer, self.base, self.name = viewer, base, name
-        self.groups = [self._group(title, picture) for title, picture in shown]
-        self._left = [layer for group in reversed(self.groups) for layer in group]
-        self._ours = list(self._left)
-        self._hidden = [layer for layer in viewer.layers if layer.visible]
+        self.viewer, self.image_layer, self.map_name = viewer, image_layer, map_name
+        self.runs = [self._make_layers(title, picture) for title, picture in runs]
+        self._pending_layers = [layer for group in reversed(self.runs) for layer in group]
+        self._own_layers = list(self._pending_layers)
+        self._hidden_layers = [layer for layer in viewer.layers if layer.visible]
         grid, camera = viewer.canvas.grid, viewer.scene.camera
-        self._before = grid.enabled, grid.stride, grid.shape, grid.spacing
-        self._view = camera.center, camera.zoom
+        self._saved_grid = grid.enabled, grid.stride, grid.shape, grid.spacing
+        self._saved_camera = camera.center, camera.zoom
         self.points: Points | None = None
-        self._mirrored: Any = None
-        self.ready = False
+        self._mirrored_points: Any = None
+        self.is_ready = False
         viewer.layers.events.inserted.connect(self._on_inserted)
 
     def tick(self) -> bool:
         """Go on building; return whether all is there."""
-        if self._left:
-            layer = self._left.pop(0)
+        if self._pending_layers:
+            layer = self._pending_layers.pop(0)
             with keep_selection(self.viewer):
                 self.viewer.add_layer(layer)
-        elif not self.ready:
-            self._begin()
+        elif not self.is_ready:
+            self._enable_grid()
         else:
-            self._follow()
-        return self.ready
+            self._follow_view()
+        return self.is_ready
 
-    def choose(self, name: MapName) -> None:
+    def set_map(self, name: MapName) -> None:
         """Show another map of each run."""
-        self.name = name
-        for group in self.groups:
-            drawn = group.picture.maps[name]
-            group.drawn.data = drawn.levels[0]
+        self.map_name = name
+        for group in self.runs:
+            drawn = group.maps.rasters[name]
+            group.map_layer.data = drawn.levels[0]
             group.level = -1
-            group.drawn.colormap = STYLES[name].colormap
-            group.drawn.opacity = STYLES[name].opacity
-        if self.ready:
-            self._follow()
+            group.map_layer.colormap = OVERLAY_STYLES[name].colormap
+            group.map_layer.opacity = OVERLAY_STYLES[name].opacity
+        if self.is_ready:
+            self._follow_view()
 
-    def mirror(self, points: Points | None) -> None:
+    def mirror_points(self, points: Points | None) -> None:
         """Show the truth in every picture as this layer has it, or no more."""
-        self.points, self._mirrored = points, None
-        for group in self.groups:
-            group.truth.visible = self.ready and points is not None
+        self.points, self._mirrored_points = points, None
+        for group in self.runs:
+            group.ground_truth.visible = self.is_ready and points is not None
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Bring back what was there before."""
         viewer = self.viewer
         viewer.layers.events.inserted.disconnect(self._on_inserted)
         grid = viewer.canvas.grid
-        grid.enabled, grid.stride, grid.shape, grid.spacing = self._before
-        self._left.clear()
-        take_away(viewer, self._ours)
-        for layer in self._hidden:
+        grid.enabled, grid.stride, grid.shape, grid.spacing = self._saved_grid
+        self._pending_layers.clear()
+        remove_layers(viewer, self._own_layers)
+        for layer in self._hidden_layers:
             if layer in viewer.layers:
                 layer.visible = True
-        viewer.scene.camera.center, viewer.scene.camera.zoom = self._view
+        viewer.scene.camera.center, viewer.scene.camera.zoom = self._saved_camera
 
-    def _group(self, title: str, picture: Picture) -> Group:
-        drawn = picture.maps[self.name]
-        style = settings(self.name, drawn, picture.course) | {
-            "name": f"{title}: {self.name}",
+    def _make_layers(self, title: str, maps: ResultMaps) -> RunLayers:
+        drawn = maps.rasters[self.map_name]
+        style = layer_settings(self.map_name, drawn, maps.completion) | {
+            "name": f"{title}: {self.map_name}",
             "visible": False,
         }
-        layer = Image(drawn.values, **style, **placement(self.base, drawn.cell))
+        layer = Image(drawn.values, **style, **placement(self.image_layer, drawn.cell))
         truth = Points(
             np.zeros((0, 2)),
             name=f"{title}: truth",
             visible=False,
-            metadata={KEY: {"overlay": "truth"}},
-            **placement(self.base, 1.0),
+            metadata={METADATA_KEY: {"overlay": "truth"}},
+            **placement(self.image_layer, 1.0),
         )
-        return Group(picture, again(self.base, title), layer, truth)
+        return RunLayers(maps, clone_image_layer(self.image_layer, title), layer, truth)
 
-    def _limits(self) -> tuple[float, float]:
+    def _shared_limits(self) -> tuple[float, float]:
         """Return what the ends of the colours stand for: the same for all runs.
 
         The middle one of their own: the largest would leave the others' pictures empty.
         """
-        maps: list[Map] = [group.picture.maps[self.name] for group in self.groups]
+        maps: list[PyramidRaster] = [group.maps.rasters[self.map_name] for group in self.runs]
         ends = sorted(m.limits[1] for m in maps)
         return min(m.limits[0] for m in maps), ends[(len(ends) - 1) // 2]
 
-    def _begin(self) -> None:
+    def _enable_grid(self) -> None:
         viewer, grid = self.viewer, self.viewer.canvas.grid
-        for layer in self._hidden:
+        for layer in self._hidden_layers:
             layer.visible = False
-        grid.stride, grid.shape, grid.spacing = -len(list(self.groups[0])), (-1, -1), GAP
-        for group in self.groups:
-            group.image.visible = group.drawn.visible = True
+        grid.stride, grid.shape, grid.spacing = -len(list(self.runs[0])), (-1, -1), GRID_SPACING
+        for group in self.runs:
+            group.image_layer.visible = group.map_layer.visible = True
         grid.enabled = True
-        self.ready = True
-        self.choose(self.name)
-        self.mirror(self.points)
-        viewer.fit_to_view(layers=[self.groups[0].image])
+        self.is_ready = True
+        self.set_map(self.map_name)
+        self.mirror_points(self.points)
+        viewer.fit_to_view(layers=[self.runs[0].image_layer])
 
-    def _follow(self) -> None:
+    def _follow_view(self) -> None:
         """Draw maps as coarse as the screen is; bring the truth up to date."""
-        pixel = screen_pixel(self.viewer, self.base)
-        before = [group.level for group in self.groups]
-        for group in self.groups:
-            drawn = group.picture.maps[self.name]
-            level = drawn.level_for(FINEST * pixel)
+        pixel = screen_pixel(self.viewer, self.image_layer)
+        before = [group.level for group in self.runs]
+        for group in self.runs:
+            drawn = group.maps.rasters[self.map_name]
+            level = drawn.level_for(MIN_CELL_PX * pixel)
             if level != group.level:
                 group.level = level
-                drawn.stretch(level)
-                place = placement(self.base, drawn.cell * 2**level)
-                group.drawn.data = drawn.levels[level]
-                group.drawn.scale, group.drawn.translate = place["scale"], place["translate"]
-        if before != [group.level for group in self.groups]:
-            limits = self._limits()
-            for group in self.groups:
-                group.drawn.contrast_limits_range = group.drawn.contrast_limits = limits
+                drawn.autoscale(level)
+                place = placement(self.image_layer, drawn.cell * 2**level)
+                group.map_layer.data = drawn.levels[level]
+                group.map_layer.scale, group.map_layer.translate = (
+                    place["scale"],
+                    place["translate"],
+                )
+        if before != [group.level for group in self.runs]:
+            limits = self._shared_limits()
+            for group in self.runs:
+                group.map_layer.contrast_limits_range = group.map_layer.contrast_limits = limits
         points = self.points
-        if points is not None and points.data is not self._mirrored:
-            self._mirrored = points.data
-            for group in self.groups:
-                group.truth.data = points.data
-                group.truth.symbol, group.truth.border_width = "ring", 0
-                group.truth.face_color = points.current_face_color
-                group.truth.selected_data = set()
+        if points is not None and points.data is not self._mirrored_points:
+            self._mirrored_points = points.data
+            for group in self.runs:
+                group.ground_truth.data = points.data
+                group.ground_truth.symbol, group.ground_truth.border_width = "ring", 0
+                group.ground_truth.face_color = points.current_face_color
+                group.ground_truth.selected_data = set()
         if points is not None and len(points.data):
-            for group in self.groups:
-                if group.truth.current_size != points.current_size:
-                    group.truth.current_size = points.current_size
-                    group.truth.size = points.current_size
+            for group in self.runs:
+                if group.ground_truth.current_size != points.current_size:
+                    group.ground_truth.current_size = points.current_size
+                    group.ground_truth.size = points.current_size
 
     def _on_inserted(self, event: Any) -> None:
         layer, layers = event.value, self.viewer.layers
-        if any(layer == ours for ours in self._ours):
+        if any(layer == ours for ours in self._own_layers):
             return
-        above = [i for i, other in enumerate(layers) if other in self._ours]
+        above = [i for i, other in enumerate(layers) if other in self._own_layers]
         if above:
             layers.move(layers.index(layer), above[0])
         if layer.visible:
-            self._hidden.append(layer)
-            layer.visible = not self.ready
+            self._hidden_layers.append(layer)
+            layer.visible = not self.is_ready
 
 
-def again(base: Image, title: str) -> Image:
+def clone_image_layer(image_layer: Image, title: str) -> Image:
     """Return a second layer of the same image; its name stands in its corner."""
-    kept = base.metadata.get(KEY, {}).get("pyramid")
-    data, kind = base.data, {"multiscale": base.multiscale, "rgb": base.rgb}
+    kept = image_layer.metadata.get(METADATA_KEY, {}).get("pyramid")
+    data, kind = image_layer.data, {"multiscale": image_layer.multiscale, "rgb": image_layer.rgb}
     if kept is not None:
         # What is shown of ours belongs to one layer: another one asks for itself.
-        data, about, _ = image_layer(pyramid_of(base), read=False)
+        data, about, _ = image_layer_data(pyramid_of(image_layer), load_coarsest=False)
         kind = {name: about[name] for name in ("multiscale", "rgb")}
-    look = {} if base.rgb else {"colormap": base.colormap, "gamma": base.gamma}
+    look = {} if image_layer.rgb else {"colormap": image_layer.colormap, "gamma": image_layer.gamma}
     layer = Image(
         data,
         name=title,
         visible=False,
-        contrast_limits=base.contrast_limits,
-        metadata={KEY: {"overlay": "image"} | ({} if kept is None else {"pyramid": kept})},
-        scale=base.scale,
-        translate=base.translate,
-        units=base.units,
-        axis_labels=base.axis_labels,
+        contrast_limits=image_layer.contrast_limits,
+        metadata={METADATA_KEY: {"overlay": "image"} | ({} if kept is None else {"pyramid": kept})},
+        scale=image_layer.scale,
+        translate=image_layer.translate,
+        units=image_layer.units,
+        axis_labels=image_layer.axis_labels,
         **kind,
         **look,
     )

@@ -9,43 +9,45 @@ from collections.abc import Iterator
 
 from napari.layers import Image
 
-from hrviewer.app.maps.embedding_map import Codes
-from hrviewer.viewer.image.image_layer import KEY, placement
-from hrviewer.viewer.layers.feature_layers import Companion
+from hrviewer.app.maps.embedding_map import EmbeddingMap
+from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
+from hrviewer.viewer.layers.feature_layers import LayerGroup
 
-__all__ = ["Coded"]
+__all__ = ["EmbeddingLayers"]
 
 
-class Coded(Companion):
+class EmbeddingLayers(LayerGroup):
     """The layers of an image's codes.
 
     Parameters
     ----------
-    base : Image
+    image_layer : Image
         What was encoded.
-    codes : Codes
+    embeddings : Codes
         What is shown.
-    like : Coded, optional
+    previous : Coded, optional
         Those before them: what was shown stays shown.
     """
 
-    def __init__(self, base: Image, codes: Codes, like: Coded | None = None) -> None:
+    def __init__(
+        self, image_layer: Image, embeddings: EmbeddingMap, previous: EmbeddingLayers | None = None
+    ) -> None:
         super().__init__()
-        self.codes = codes
-        place = placement(base, codes.cell)
+        self.embeddings = embeddings
+        place = placement(image_layer, embeddings.cell)
         self.colours: Image = Image(
-            codes.colours,
+            embeddings.colours,
             rgb=True,
             name="codes",
-            visible=like is not None and like.colours.visible,
+            visible=previous is not None and previous.colours.visible,
             opacity=0.9,
             interpolation2d="nearest",
             blending="translucent_no_depth",
-            metadata={KEY: {"overlay": "codes"}},
+            metadata={METADATA_KEY: {"overlay": "codes"}},
             **place,
         )
-        self.alike: Image = Image(
-            codes.alike,
+        self.similarity: Image = Image(
+            embeddings.similarity,
             name="alike",
             visible=False,
             colormap="viridis",
@@ -53,21 +55,23 @@ class Coded(Companion):
             opacity=0.8,
             interpolation2d="nearest",
             blending="translucent_no_depth",
-            metadata={KEY: {"overlay": "alike", "unit": "likeness to the place that was clicked"}},
+            metadata={
+                METADATA_KEY: {"overlay": "alike", "unit": "likeness to the place that was clicked"}
+            },
             **place,
         )
 
     def __iter__(self) -> Iterator[Image]:
         """Both layers, the lower one first."""
         yield self.colours
-        yield self.alike
+        yield self.similarity
 
     def refresh(self) -> None:
         """Bring onto the screen what is new."""
-        if not self.codes.changed:
+        if not self.embeddings.changed:
             return
-        self.codes.changed = False
-        if self.codes.found:
-            self.codes.found = False
-            self.alike.visible = True
-        self._redraw()
+        self.embeddings.changed = False
+        if self.embeddings.similarity_changed:
+            self.embeddings.similarity_changed = False
+            self.similarity.visible = True
+        self._redraw_visible()

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from napari.layers import Image, Layer
 
-__all__ = ["Companion"]
+__all__ = ["LayerGroup"]
 
 
-class Companion(ABC):
+class LayerGroup(ABC):
     """Layers that belong together, hidden at first."""
 
     def __init__(self) -> None:
-        self._hidden: list[Layer] = []
+        self._hidden_layers: list[Layer] = []
 
     @abstractmethod
     def __iter__(self) -> Iterator[Image]:
@@ -24,16 +24,16 @@ class Companion(ABC):
     def refresh(self) -> None:
         """Bring onto the screen what is new."""
 
-    def hide(self, hidden: bool) -> None:
+    def set_hidden(self, hidden: bool) -> None:
         """Take all out of sight for a while, or bring back what was shown."""
         if hidden:
-            self._hidden += [layer for layer in self if layer.visible]
-        for layer in self._hidden:
+            self._hidden_layers += [layer for layer in self if layer.visible]
+        for layer in self._hidden_layers:
             layer.visible = not hidden
         if not hidden:
-            self._hidden.clear()
+            self._hidden_layers.clear()
 
-    def _redraw(self) -> None:
+    def _redraw_visible(self) -> None:
         """Draw what is visible anew."""
         for layer in self:
             if layer.visible:

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-__all__ = ["keep_selection", "take_away"]
+__all__ = ["keep_selection", "remove_layers"]
 
 
-def take_away(viewer: ViewerModel, layers: Iterable[Layer]) -> None:
+def remove_layers(viewer: ViewerModel, layers: Iterable[Layer]) -> None:
     """Remove layers that are still there; together, for napari collects garbage after each."""
     there = [layer for layer in layers if layer in viewer.layers]
     if there:

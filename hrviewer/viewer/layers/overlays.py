@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Layer
 from psygnal import Signal
 
-from hrviewer.app.maps.result_maps import MAPS, Course, Map, MapName, Picture
+from hrviewer.app.maps.result_maps import MAPS, Completion, MapName, PyramidRaster, ResultMaps
 from hrviewer.geometry import Rect
-from hrviewer.viewer.image.image_layer import KEY, lies_on, placement
-from hrviewer.viewer.layers.attention_layers import Attending
-from hrviewer.viewer.layers.embedding_layers import Coded
-from hrviewer.viewer.layers.layer_list import keep_selection, take_away
-from hrviewer.viewer.layers.patch_outlines import Outlines
-from hrviewer.viewer.layers.styles import STYLES
-from hrviewer.viewer.layers.warp_grid import Grids
+from hrviewer.viewer.image.image_layer import METADATA_KEY, is_aligned, placement
+from hrviewer.viewer.layers.attention_layers import AttentionLayers
+from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
+from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
+from hrviewer.viewer.layers.patch_outlines import PatchOutlines
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES
+from hrviewer.viewer.layers.warp_grid import WarpGrid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Overlays", "overlay_tuples"]
 
-WIDEST = 1024
+MAX_STATIC_CELLS = 1024
 """Cells along the longer side of a map that does not follow the view."""
 
-FINEST = 3.0
+MIN_CELL_PX = 3.0
 """Screen pixels per side of a drawn cell, at least: finer ones would flicker as the view moves."""
 
 
@@ -44,11 +44,11 @@ class Overlays:
     ----------
     viewer : ViewerModel
         Where they are shown.
-    base : Image
+    image_layer : Image
         What they lie on.
-    picture : Picture
+    maps : Picture
         What they show.
-    like : Overlays, optional
+    previous : Overlays, optional
         Those before them, whose settings are kept, and whose layers are where they lie on the same
         image: napari takes seconds to let layers go and to make others.
     """
@@ -59,79 +59,86 @@ class Overlays:
     def __init__(
         self,
         viewer: ViewerModel,
-        base: Image,
-        picture: Picture,
+        image_layer: Image,
+        maps: ResultMaps,
         *,
-        like: Overlays | None = None,
+        previous: Overlays | None = None,
     ) -> None:
-        self.viewer, self.base, self.picture = viewer, base, picture
-        self._shown: dict[MapName, bool] = {name: style.shown for name, style in STYLES.items()}
-        self._crowded = self._hidden = False
+        self.viewer, self.image_layer, self.maps = viewer, image_layer, maps
+        self._visibility: dict[MapName, bool] = {
+            name: style.visible for name, style in OVERLAY_STYLES.items()
+        }
+        self._too_many_outlines = self._hidden = False
         self._levels: dict[MapName, int] = dict.fromkeys(MAPS, 0)
         self.layers: dict[MapName, Image]
-        self.outlines: Outlines
-        self.grids: Grids | None = None
-        self.coded: Coded | None = None
-        self.attending: Attending | None = None
-        if like is not None and like.base is base and like.in_place:
-            self._take_over(like)
+        self.outlines: PatchOutlines
+        self.warp_grid: WarpGrid | None = None
+        self.embedding_layers: EmbeddingLayers | None = None
+        self.attention_layers: AttentionLayers | None = None
+        if previous is not None and previous.image_layer is image_layer and previous.is_intact:
+            self._reuse_layers(previous)
         else:
-            self._add(like)
-        if like is not None:
-            self._shown = like._shown
-        self._apply()
+            self._add_layers(previous)
+        if previous is not None:
+            self._visibility = previous._visibility
+        self._apply_visibility()
 
-    def _add(self, like: Overlays | None) -> None:
+    def _add_layers(self, previous: Overlays | None) -> None:
         """Make layers, in place of those before them."""
         self.layers = {
             name: Image(
                 drawn.values,
-                **settings(name, drawn, self.picture.course),
-                **placement(self.base, drawn.cell),
+                **layer_settings(name, drawn, self.maps.completion),
+                **placement(self.image_layer, drawn.cell),
             )
-            for name, drawn in self.picture.maps.items()
+            for name, drawn in self.maps.rasters.items()
         }
-        self.outlines = Outlines(self.base)
-        if like is not None:
-            like.remove()
+        self.outlines = PatchOutlines(self.image_layer)
+        if previous is not None:
+            previous.remove()
             for name in MAPS:
-                self.set_opacity(name, like.layers[name].opacity)
+                self.set_opacity(name, previous.layers[name].opacity)
         # Below the outlines the maps, the most detailed last.
         with keep_selection(self.viewer):
             for name in ("cost", "saliency", "patches", "output"):
                 self.viewer.add_layer(self.layers[name])
             self.viewer.add_layer(self.outlines.layer)
 
-    def _take_over(self, like: Overlays) -> None:
+    def _reuse_layers(self, previous: Overlays) -> None:
         """Show another picture in the layers that are there."""
-        self.layers, self.outlines = like.layers, like.outlines
-        self.coded, self.attending = like.coded, like.attending
-        if like.grids is not None:
-            take_away(self.viewer, [like.grids.layer])
+        self.layers, self.outlines = previous.layers, previous.outlines
+        self.embedding_layers, self.attention_layers = (
+            previous.embedding_layers,
+            previous.attention_layers,
+        )
+        if previous.warp_grid is not None:
+            remove_layers(self.viewer, [previous.warp_grid.layer])
         for name, layer in self.layers.items():
-            drawn = self.picture.maps[name]
-            layer.metadata = settings(name, drawn, self.picture.course)["metadata"]
+            drawn = self.maps.rasters[name]
+            layer.metadata = layer_settings(name, drawn, self.maps.completion)["metadata"]
             layer.contrast_limits_range = layer.contrast_limits = drawn.limits
-            self._swap(name)
+            self._set_level(name)
 
     @property
-    def in_place(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether all layers are there, and where the image is."""
-        return all(layer in self.viewer.layers for layer in self) and lies_on(
-            self.outlines.layer, self.base
+        return all(layer in self.viewer.layers for layer in self) and is_aligned(
+            self.outlines.layer, self.image_layer
         )
 
     def __iter__(self) -> Iterator[Layer]:
         """All layers."""
         yield from self.layers.values()
         yield self.outlines.layer
-        if self.grids is not None:
-            yield self.grids.layer
-        for companion in self._companions():
+        if self.warp_grid is not None:
+            yield self.warp_grid.layer
+        for companion in self._layer_groups():
             yield from companion
 
-    def _companions(self) -> list[Coded | Attending]:
-        return [shown for shown in (self.coded, self.attending) if shown is not None]
+    def _layer_groups(self) -> list[EmbeddingLayers | AttentionLayers]:
+        return [
+            shown for shown in (self.embedding_layers, self.attention_layers) if shown is not None
+        ]
 
     def refresh(self, *, hidden: bool = True) -> None:
         """Bring onto the screen what was drawn since the last time.
@@ -142,17 +149,17 @@ class Overlays:
             Whether the colours of what is not visible are kept up to date, too.
         """
         for name, layer in self.layers.items():
-            drawn = self.picture.maps[name]
+            drawn = self.maps.rasters[name]
             if not drawn.changed or not (layer.visible or hidden):
                 continue
             drawn.changed = False
-            self._stretch(name)
+            self._autoscale(name)
             if layer.visible:
                 layer.set_view_slice()
                 layer.events.set_data()
-        self._refresh_companions()
+        self._refresh_layer_groups()
 
-    def follow(self, view: Rect, pixel: float) -> None:
+    def follow_view(self, view: Rect, pixel: float) -> None:
         """Outline what is visible, and draw maps as coarse as the screen is.
 
         Parameters
@@ -162,65 +169,73 @@ class Overlays:
         pixel : float
             A screen pixel's side, level-0 pixels.
         """
-        for name, drawn in self.picture.maps.items():
-            level = drawn.level_for(FINEST * pixel)
+        for name, drawn in self.maps.rasters.items():
+            level = drawn.level_for(MIN_CELL_PX * pixel)
             if level != self._levels[name]:
                 self._levels[name] = level
-                self._swap(name)
-        if not self._shown["patches"]:
+                self._set_level(name)
+        if not self._visibility["patches"]:
             return
-        self._draw_grids(view, pixel)
-        few = self.outlines.draw(self.picture.record.patches, view, pixel)
-        if few == self._crowded:
-            self._crowded = not few
-            self._apply()
+        self._draw_warp_grid(view, pixel)
+        few = self.outlines.draw(self.maps.record.patches, view, pixel)
+        if few == self._too_many_outlines:
+            self._too_many_outlines = not few
+            self._apply_visibility()
 
-    def _refresh_companions(self) -> None:
+    def _refresh_layer_groups(self) -> None:
         """Bring codes and attention onto the screen; their layers come with the first of them."""
-        codes, attention = self.picture.codes, self.picture.attention
-        if codes is not (self.coded and self.coded.codes):
-            new = None if codes is None else Coded(self.base, codes, self.coded)
-            self._replace(self.coded, new)
-            self.coded = new
-        if attention is not (self.attending and self.attending.attention):
-            fresh = None if attention is None else Attending(self.base, attention, self.attending)
-            self._replace(self.attending, fresh)
-            self.attending = fresh
-        for companion in self._companions():
+        codes, attention = self.maps.embeddings, self.maps.attention
+        if codes is not (self.embedding_layers and self.embedding_layers.embeddings):
+            new = (
+                None
+                if codes is None
+                else EmbeddingLayers(self.image_layer, codes, self.embedding_layers)
+            )
+            self._replace(self.embedding_layers, new)
+            self.embedding_layers = new
+        if attention is not (self.attention_layers and self.attention_layers.attention):
+            fresh = (
+                None
+                if attention is None
+                else AttentionLayers(self.image_layer, attention, self.attention_layers)
+            )
+            self._replace(self.attention_layers, fresh)
+            self.attention_layers = fresh
+        for companion in self._layer_groups():
             companion.refresh()
 
-    def _replace(self, shown: Iterable[Layer] | None, new: Iterable[Layer] | None) -> None:
+    def _replace(self, old: Iterable[Layer] | None, new: Iterable[Layer] | None) -> None:
         """Put layers in the place of others, below the maps."""
         with keep_selection(self.viewer):
-            take_away(self.viewer, shown or ())
+            remove_layers(self.viewer, old or ())
             for layer in new or ():
                 self.viewer.layers.insert(self.viewer.layers.index(self.layers["cost"]), layer)
 
-    def _draw_grids(self, view: Rect, pixel: float) -> None:
+    def _draw_warp_grid(self, view: Rect, pixel: float) -> None:
         """Draw the grids of warps; the layer comes with the first of them."""
-        warps = self.picture.warps
-        if self.grids is None and warps:
-            self.grids = Grids(self.base)
+        warps = self.maps.warps
+        if self.warp_grid is None and warps:
+            self.warp_grid = WarpGrid(self.image_layer)
             with keep_selection(self.viewer):
-                self.viewer.add_layer(self.grids.layer)
-        if self.grids is not None:
-            self.grids.draw(warps, view, pixel)
+                self.viewer.add_layer(self.warp_grid.layer)
+        if self.warp_grid is not None:
+            self.warp_grid.draw(warps, view, pixel)
 
-    def show(self, name: MapName, shown: bool) -> None:
+    def set_visible(self, name: MapName, visible: bool) -> None:
         """Show or hide an overlay."""
-        self._shown[name] = shown
-        self._apply()
+        self._visibility[name] = visible
+        self._apply_visibility()
 
-    def hide(self, hidden: bool) -> None:
+    def set_hidden(self, hidden: bool) -> None:
         """Take all of them out of sight for a while, or bring them back."""
         self._hidden = hidden
-        self._apply()
-        for companion in self._companions():
-            companion.hide(hidden)
+        self._apply_visibility()
+        for companion in self._layer_groups():
+            companion.set_hidden(hidden)
 
-    def shown(self, name: MapName) -> bool:
+    def is_visible(self, name: MapName) -> bool:
         """Tell whether an overlay is shown."""
-        return self._shown[name]
+        return self._visibility[name]
 
     def set_opacity(self, name: MapName, opacity: float) -> None:
         """Make an overlay more or less see-through."""
@@ -230,54 +245,54 @@ class Overlays:
 
     def remove(self) -> None:
         """Take the layers away."""
-        take_away(self.viewer, self)
+        remove_layers(self.viewer, self)
 
-    def _swap(self, name: MapName) -> None:
+    def _set_level(self, name: MapName) -> None:
         """Show another level of a map."""
-        layer, drawn, level = self.layers[name], self.picture.maps[name], self._levels[name]
-        place = placement(self.base, drawn.cell * 2**level)
+        layer, drawn, level = self.layers[name], self.maps.rasters[name], self._levels[name]
+        place = placement(self.image_layer, drawn.cell * 2**level)
         layer.data = drawn.levels[level]
         layer.scale, layer.translate = place["scale"], place["translate"]
-        self._stretch(name)
+        self._autoscale(name)
 
-    def _stretch(self, name: MapName) -> None:
-        drawn, layer = self.picture.maps[name], self.layers[name]
-        if drawn.stretch(self._levels[name]):
+    def _autoscale(self, name: MapName) -> None:
+        drawn, layer = self.maps.rasters[name], self.layers[name]
+        if drawn.autoscale(self._levels[name]):
             layer.contrast_limits_range = layer.contrast_limits = drawn.limits
             self.limits_changed.emit(name)
 
-    def _apply(self) -> None:
+    def _apply_visibility(self) -> None:
         for name, layer in self.layers.items():
-            visible = self._seen(name) and (name != "patches" or self._crowded)
+            visible = self._should_show(name) and (name != "patches" or self._too_many_outlines)
             if visible and not layer.visible:
                 layer.set_view_slice()
             layer.visible = visible
-        self.outlines.layer.visible = self._seen("patches") and not self._crowded
-        if self.grids is not None:
-            self.grids.layer.visible = self._seen("patches")
+        self.outlines.layer.visible = self._should_show("patches") and not self._too_many_outlines
+        if self.warp_grid is not None:
+            self.warp_grid.layer.visible = self._should_show("patches")
 
-    def _seen(self, name: MapName) -> bool:
-        return self._shown[name] and not self._hidden
+    def _should_show(self, name: MapName) -> bool:
+        return self._visibility[name] and not self._hidden
 
 
-def settings(name: MapName, drawn: Map, course: Course) -> dict[str, Any]:
+def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion) -> dict[str, Any]:
     """Return how a map's layer looks."""
-    style = STYLES[name]
+    style = OVERLAY_STYLES[name]
     return {
         "name": "patches from afar" if name == "patches" else name,
         "rgb": False,
         "multiscale": False,
         "colormap": style.colormap,
-        "contrast_limits": drawn.limits,
+        "contrast_limits": raster.limits,
         "opacity": style.opacity,
-        "visible": style.shown,
+        "visible": style.visible,
         "interpolation2d": "nearest",
         "blending": "translucent_no_depth",
-        "metadata": {KEY: {"overlay": name, "unit": drawn.unit, "course": course}},
+        "metadata": {METADATA_KEY: {"overlay": name, "unit": raster.unit, "course": completion}},
     }
 
 
-def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, Any], str]]:
+def overlay_tuples(maps: ResultMaps, image_layer: Image) -> list[tuple[Any, dict[str, Any], str]]:
     """Return a picture as napari's layer tuples, for a reader.
 
     Nothing follows the view then: maps are drawn at a size that suits a whole image on a screen,
@@ -285,10 +300,10 @@ def overlay_tuples(picture: Picture, base: Image) -> list[tuple[Any, dict[str, A
     """
     tuples: list[tuple[Any, dict[str, Any], str]] = []
     for name in ("cost", "saliency", "patches", "output"):
-        drawn = picture.maps[name]
-        level = drawn.level_for(max(picture.image.h, picture.image.w) / WIDEST)
-        drawn.stretch(level)
-        place = placement(base, drawn.cell * 2**level)
-        look = settings(name, drawn, picture.course) | {"visible": name == "output"}
+        drawn = maps.rasters[name]
+        level = drawn.level_for(max(maps.image.h, maps.image.w) / MAX_STATIC_CELLS)
+        drawn.autoscale(level)
+        place = placement(image_layer, drawn.cell * 2**level)
+        look = layer_settings(name, drawn, maps.completion) | {"visible": name == "output"}
         tuples.append((drawn.levels[level], look | place, "image"))
     return tuples

@@ -15,47 +15,47 @@ from numpy.typing import NDArray
 
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Rect
-from hrviewer.viewer.image.image_layer import KEY, placement
-from hrviewer.viewer.layers.styles import OUTLINE, STYLES
+from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
+from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 
-__all__ = ["MOST", "Outlines", "borders"]
+__all__ = ["MAX_OUTLINES", "PatchOutlines", "outline_segments"]
 
-MOST = 2000
-WIDTH = 2.0
+MAX_OUTLINES = 2000
+LINE_WIDTH = 2.0
 """Of a line, in screen pixels; a whole number, or some lines would be thicker than others."""
 
 
-class Outlines:
+class PatchOutlines:
     """A `Vectors` layer that follows the view.
 
     Parameters
     ----------
-    base : Image
+    image_layer : Image
         The layer that the patches lie on.
 
     Attributes
     ----------
-    outlined : int
+    count : int
         How many patches are.
     """
 
-    def __init__(self, base: Image) -> None:
+    def __init__(self, image_layer: Image) -> None:
         self.layer = Vectors(
             np.zeros((0, 2, 2)),
             name="patches",
             vector_style="line",
-            edge_color=np.array(OUTLINE),
+            edge_color=np.array(OUTLINE_COLOUR),
             edge_width=1,
-            opacity=STYLES["patches"].opacity,
+            opacity=OVERLAY_STYLES["patches"].opacity,
             blending="translucent_no_depth",
-            metadata={KEY: {"overlay": "patches"}},
-            **placement(base, 1.0),
+            metadata={METADATA_KEY: {"overlay": "patches"}},
+            **placement(image_layer, 1.0),
         )
-        self._base = base
-        self.outlined = 0
+        self._image_layer = image_layer
+        self.count = 0
         self._rects = np.zeros((0, 4))
-        self._drawn: tuple[int, Rect, float] | None = None
-        self._of: Sequence[PatchRow] = ()
+        self._drawn_view: tuple[int, Rect, float] | None = None
+        self._patches: Sequence[PatchRow] = ()
 
     def draw(self, patches: Sequence[PatchRow], view: Rect, pixel: float) -> bool:
         """Outline the patches in view.
@@ -74,24 +74,24 @@ class Outlines:
         bool
             False if there are too many in view.
         """
-        if patches is not self._of:
-            self._of, self._rects, self._drawn = patches, np.zeros((0, 4)), None
+        if patches is not self._patches:
+            self._patches, self._rects, self._drawn_view = patches, np.zeros((0, 4)), None
         n = len(patches)
-        if abs(self.layer.edge_width / (WIDTH * pixel) - 1) > 0.01:
-            self.layer.edge_width = WIDTH * pixel
-        if self._drawn is not None:
-            count, covered, width = self._drawn
+        if abs(self.layer.edge_width / (LINE_WIDTH * pixel) - 1) > 0.01:
+            self.layer.edge_width = LINE_WIDTH * pixel
+        if self._drawn_view is not None:
+            count, covered, width = self._drawn_view
             if n == count and view in covered and 0.5 < pixel / width < 2:
-                return len(self._visible(covered)) <= MOST
+                return len(self._visible(covered)) <= MAX_OUTLINES
         if n > len(self._rects):
             new = [(p.y, p.x, p.h, p.w) for p in patches[len(self._rects) : n]]
             self._rects = np.concatenate([self._rects, np.array(new, float)])
         covered = view.pad(max(view.h, view.w) // 2)
         rects = self._visible(covered)
-        self._drawn = n, covered, pixel
-        few = len(rects) <= MOST
-        self.outlined = len(rects) if few else 0
-        self.layer.data = borders(rects[: self.outlined])
+        self._drawn_view = n, covered, pixel
+        few = len(rects) <= MAX_OUTLINES
+        self.count = len(rects) if few else 0
+        self.layer.data = outline_segments(rects[: self.count])
         return few
 
     def _visible(self, view: Rect) -> NDArray[np.float64]:
@@ -100,7 +100,7 @@ class Outlines:
         return self._rects[inside]
 
 
-def borders(rects: NDArray[np.float64]) -> NDArray[np.float64]:
+def outline_segments(rects: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return lines, ``(start, direction)``, along the borders of ``(y, x, h, w)``.
 
     What lies on one line and touches is one line: neighbours share theirs, and a grid of n × m
@@ -110,14 +110,14 @@ def borders(rects: NDArray[np.float64]) -> NDArray[np.float64]:
     Pixel centres are at whole numbers, so a rectangle begins half a pixel before its first.
     """
     y, x, h, w = np.subtract(rects, (0.5, 0.5, 0, 0)).T
-    level, left, right = joined(np.r_[y, y + h], np.r_[x, x], np.r_[x + w, x + w])
-    place, top, bottom = joined(np.r_[x, x + w], np.r_[y, y], np.r_[y + h, y + h])
+    level, left, right = merge_segments(np.r_[y, y + h], np.r_[x, x], np.r_[x + w, x + w])
+    place, top, bottom = merge_segments(np.r_[x, x + w], np.r_[y, y], np.r_[y + h, y + h])
     starts = np.r_[np.c_[level, left], np.c_[top, place]]
     ends = np.r_[np.c_[level, right], np.c_[bottom, place]]
     return np.stack([starts, ends - starts], axis=1)
 
 
-def joined(
+def merge_segments(
     line: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Join segments of one line that overlap or touch; ``(n,)`` each, as is what comes back."""

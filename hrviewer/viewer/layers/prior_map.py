@@ -9,26 +9,26 @@ from napari.layers import Image, Labels, Shapes
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
-from hrviewer.errors import UserError
-from hrviewer.viewer.image.image_layer import KEY, shape_of
+from hrviewer.errors import HrviewerError
+from hrviewer.viewer.image.image_layer import METADATA_KEY, shape_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
 
-__all__ = ["can_hint", "drawn_map"]
+__all__ = ["can_be_prior", "rasterize_layer"]
 
-LARGEST = 512
+MAX_CELLS = 512
 """Cells along the longer side of the map."""
 
 
-def can_hint(layer: Layer, base: Image | None) -> bool:
+def can_be_prior(layer: Layer, image_layer: Image | None) -> bool:
     """Tell whether a layer may say where to look: none of ours, and not the image itself."""
-    own = "overlay" in layer.metadata.get(KEY, {})
-    return isinstance(layer, Image | Labels | Shapes) and not own and layer != base
+    own = "overlay" in layer.metadata.get(METADATA_KEY, {})
+    return isinstance(layer, Image | Labels | Shapes) and not own and layer != image_layer
 
 
-def drawn_map(layer: Layer, base: Image) -> NDArray[np.float32]:
-    """Return a layer as a map over the whole of `base`, ``(rows, columns)``.
+def rasterize_layer(layer: Layer, image_layer: Image) -> NDArray[np.float32]:
+    """Return a layer as a map over the whole of `image_layer`, ``(rows, columns)``.
 
     Shapes are 1 inside, labels where there is one; an image is how bright it is.
 
@@ -37,23 +37,25 @@ def drawn_map(layer: Layer, base: Image) -> NDArray[np.float32]:
     UserError
         If nothing of it lies on the image.
     """
-    height, width = shape_of(base)
-    step = max(1.0, max(height, width) / LARGEST)
+    height, width = shape_of(image_layer)
+    step = max(1.0, max(height, width) / MAX_CELLS)
     shape = max(1, round(height / step)), max(1, round(width / step))
     if isinstance(layer, Shapes):
-        found = _inside(layer, base, shape)
+        found = _rasterize_shapes(layer, image_layer, shape)
     else:
-        found = _sampled(layer, base, shape)
+        found = _sample_pixels(layer, image_layer, shape)
     if not found.max() > 0:
-        raise UserError(
+        raise HrviewerError(
             f"nothing in {layer.name!r} lies on the image: draw there, or choose another"
         )
     return found
 
 
-def _inside(layer: Shapes, base: Image, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _rasterize_shapes(
+    layer: Shapes, image_layer: Image, shape: tuple[int, int]
+) -> NDArray[np.float32]:
     found = np.zeros(shape, bool)
-    scale = np.array(shape) / shape_of(base)
+    scale = np.array(shape) / shape_of(image_layer)
     for corners, kind in zip(layer.data, layer.shape_type, strict=True):
         outline = np.asarray(corners)[:, -2:]
         if kind == "ellipse":
@@ -62,14 +64,17 @@ def _inside(layer: Shapes, base: Image, shape: tuple[int, int]) -> NDArray[np.fl
             a, b = (outline[1] - outline[0]) / 2, (outline[3] - outline[0]) / 2
             outline = centre + np.cos(turn) * a + np.sin(turn) * b
         world = [
-            np.asarray(layer.data_to_world(padded(point, layer.ndim)))[-2:] for point in outline
+            np.asarray(layer.data_to_world(pad_point(point, layer.ndim)))[-2:] for point in outline
         ]
-        data = [np.asarray(base.world_to_data(padded(point, base.ndim)))[-2:] for point in world]
+        data = [
+            np.asarray(image_layer.world_to_data(pad_point(point, image_layer.ndim)))[-2:]
+            for point in world
+        ]
         found |= polygon2mask(shape, (np.array(data) + 0.5) * scale - 0.5)
     return found.astype(np.float32)
 
 
-def _sampled(layer: Any, base: Image, shape: tuple[int, int]) -> NDArray[np.float32]:
+def _sample_pixels(layer: Any, image_layer: Image, shape: tuple[int, int]) -> NDArray[np.float32]:
     finest = layer.data[0] if layer.multiscale else layer.data
     pixels = layer.data[-1] if layer.multiscale else layer.data
     rgb = bool(getattr(layer, "rgb", False))
@@ -80,11 +85,13 @@ def _sampled(layer: Any, base: Image, shape: tuple[int, int]) -> NDArray[np.floa
     if isinstance(layer, Labels):
         plane = plane > 0
     # The way from the map to the layer is affine: three corners say all of it.
-    height, width = shape_of(base)
+    height, width = shape_of(image_layer)
 
     def into(point: tuple[float, float]) -> NDArray[np.float64]:
-        world = np.asarray(base.data_to_world(padded(np.array(point), base.ndim)))[-2:]
-        return np.asarray(layer.world_to_data(padded(world, layer.ndim)))[-2:]
+        world = np.asarray(image_layer.data_to_world(pad_point(np.array(point), image_layer.ndim)))[
+            -2:
+        ]
+        return np.asarray(layer.world_to_data(pad_point(world, layer.ndim)))[-2:]
 
     origin = into((0.0, 0.0))
     down, right = into((1.0, 0.0)) - origin, into((0.0, 1.0)) - origin
@@ -100,6 +107,6 @@ def _sampled(layer: Any, base: Image, shape: tuple[int, int]) -> NDArray[np.floa
     return found
 
 
-def padded(point: NDArray[Any], ndim: int) -> NDArray[np.float64]:
+def pad_point(point: NDArray[Any], ndim: int) -> NDArray[np.float64]:
     """Return a point of the plane with zeros for the other axes."""
     return np.concatenate([np.zeros(ndim - 2), point[-2:]])

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Literal
 
 from napari.layers import Image, Shapes
 
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.viewer.image.geometry import drawn_rect, screen_pixel, visible_rect
+from hrviewer.viewer.image.geometry import screen_pixel, shapes_rect, visible_rect
 from hrviewer.viewer.image.image_layer import shape_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["RegionKind", "chosen_rect", "draw_region", "shapes_of"]
+__all__ = ["RegionKind", "region_layer", "region_rect", "start_region"]
 
 RegionKind = Literal["whole", "visible", "drawn"]
 
 
-def chosen_rect(viewer: ViewerModel, base: Image, kind: RegionKind) -> Rect | None:
+def region_rect(viewer: ViewerModel, image_layer: Image, kind: RegionKind) -> Rect | None:
     """Return a region, level-0 pixels; None for the whole image.
 
     Raises
@@ -29,22 +29,24 @@ def chosen_rect(viewer: ViewerModel, base: Image, kind: RegionKind) -> Rect | No
     """
     if kind == "whole":
         return None
-    image = Rect(0, 0, *shape_of(base))
+    image = Rect(0, 0, *shape_of(image_layer))
     if kind == "visible":
-        rect = visible_rect(viewer, base, image)
+        rect = visible_rect(viewer, image_layer, image)
         if rect.empty:
-            raise UserError("the image is out of sight: bring it back, or choose another region")
+            raise HrviewerError(
+                "the image is out of sight: bring it back, or choose another region"
+            )
         return rect
-    shapes = shapes_of(viewer)
-    rect = Rect(0, 0, 0, 0) if shapes is None else drawn_rect(viewer, base, shapes, image)
+    shapes = region_layer(viewer)
+    rect = Rect(0, 0, 0, 0) if shapes is None else shapes_rect(viewer, image_layer, shapes, image)
     if rect.empty:
-        raise UserError(
+        raise HrviewerError(
             "no shape is drawn on the image: draw a rectangle, or choose another region"
         )
     return rect
 
 
-def shapes_of(viewer: ViewerModel) -> Shapes | None:
+def region_layer(viewer: ViewerModel) -> Shapes | None:
     """Return the layer of shapes that regions are drawn on: the chosen one, or the topmost."""
     active = viewer.layers.selection.active
     if isinstance(active, Shapes):
@@ -52,18 +54,18 @@ def shapes_of(viewer: ViewerModel) -> Shapes | None:
     return next((layer for layer in reversed(viewer.layers) if isinstance(layer, Shapes)), None)
 
 
-def draw_region(viewer: ViewerModel, base: Image) -> None:
+def start_region(viewer: ViewerModel, image_layer: Image) -> None:
     """Let the person draw a rectangle."""
-    shapes = shapes_of(viewer)
+    shapes = region_layer(viewer)
     if shapes is None:
         shapes = Shapes(
             name="region",
             edge_color="#ffd54f",
-            edge_width=max(1.0, 2 * screen_pixel(viewer, base)),
+            edge_width=max(1.0, 2 * screen_pixel(viewer, image_layer)),
             face_color="transparent",
-            scale=base.scale[-2:],
-            translate=base.translate[-2:],
-            units=base.units[-2:],
+            scale=image_layer.scale[-2:],
+            translate=image_layer.translate[-2:],
+            units=image_layer.units[-2:],
         )
         viewer.add_layer(shapes)
     viewer.layers.selection.active = shapes

@@ -15,42 +15,42 @@ from numpy.typing import NDArray
 from hrviewer.engine.warp_sampling import sample
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Warp
+from hrviewer.strategies import WarpRequest
 from hrviewer.strategies.nonuniform.grid_sampler import forward
-from hrviewer.viewer.image.image_layer import KEY, placement
+from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
 
-__all__ = ["Grids", "lines", "seen_through"]
+__all__ = ["WarpGrid", "grid_lines", "warp_preview"]
 
-MOST = 20_000
-APART = 10.0
-WIDTH = 1.0
-COLOUR = "#ffd54f"
+MAX_LINES = 20_000
+MIN_SPACING_PX = 10.0
+LINE_WIDTH = 1.0
+GRID_COLOUR = "#ffd54f"
 
 
-class Grids:
+class WarpGrid:
     """A `Vectors` layer of the warps' grids, which follows the view.
 
     Parameters
     ----------
-    base : Image
+    image_layer : Image
         What the warps sampled.
     """
 
-    def __init__(self, base: Image) -> None:
+    def __init__(self, image_layer: Image) -> None:
         self.layer = Vectors(
             np.zeros((0, 2, 2)),
             name="warped grid",
             vector_style="line",
-            edge_color=COLOUR,
+            edge_color=GRID_COLOUR,
             edge_width=1,
             opacity=0.55,
             blending="translucent_no_depth",
-            metadata={KEY: {"overlay": "grid"}},
-            **placement(base, 1.0),
+            metadata={METADATA_KEY: {"overlay": "grid"}},
+            **placement(image_layer, 1.0),
         )
-        self._drawn: tuple[Mapping[Rect, Warp], Rect, float] | None = None
+        self._drawn_view: tuple[Mapping[Rect, WarpRequest], Rect, float] | None = None
 
-    def draw(self, warps: Mapping[Rect, Warp], view: Rect, pixel: float) -> None:
+    def draw(self, warps: Mapping[Rect, WarpRequest], view: Rect, pixel: float) -> None:
         """Draw the grids of the warps in view.
 
         Parameters
@@ -62,26 +62,26 @@ class Grids:
         pixel : float
             Level-0 pixels per screen pixel.
         """
-        if abs(self.layer.edge_width / (WIDTH * pixel) - 1) > 0.01:
-            self.layer.edge_width = WIDTH * pixel
-        if self._drawn is not None:
-            known, covered, width = self._drawn
+        if abs(self.layer.edge_width / (LINE_WIDTH * pixel) - 1) > 0.01:
+            self.layer.edge_width = LINE_WIDTH * pixel
+        if self._drawn_view is not None:
+            known, covered, width = self._drawn_view
             if known is warps and view in covered and 0.5 < pixel / width < 2:
                 return
         covered = view.pad(max(view.h, view.w) // 2)
-        self._drawn = warps, covered, pixel
+        self._drawn_view = warps, covered, pixel
         near = [warp for core, warp in warps.items() if not (core & covered).empty]
-        found = [lines(warp, core_of(warp), APART * pixel) for warp in near]
+        found = [grid_lines(warp, warp_core(warp), MIN_SPACING_PX * pixel) for warp in near]
         drawn = np.concatenate(found) if found else np.zeros((0, 2, 2))
-        self.layer.data = drawn if len(drawn) <= MOST else np.zeros((0, 2, 2))
+        self.layer.data = drawn if len(drawn) <= MAX_LINES else np.zeros((0, 2, 2))
 
 
-def core_of(warp: Warp) -> Rect:
+def warp_core(warp: WarpRequest) -> Rect:
     """Return what a warp answers for."""
     return warp.rect if warp.core is None else warp.core
 
 
-def lines(warp: Warp, core: Rect, apart: float) -> NDArray[np.float64]:
+def grid_lines(warp: WarpRequest, core: Rect, spacing: float) -> NDArray[np.float64]:
     """Return a warp's grid within its core as lines ``(start, direction)``, in data coordinates.
 
     Parameters
@@ -90,12 +90,12 @@ def lines(warp: Warp, core: Rect, apart: float) -> NDArray[np.float64]:
         The warp.
     core : Rect
         Lines whose start lies outside are left out.
-    apart : float
+    spacing : float
         How far apart nodes must be at least on average, level-0 pixels.
     """
     g = len(warp.grid) - 1
     side = max(1.0, min(warp.rect.h, warp.rect.w) / g)
-    n = max(2, min(g, int(g * side / max(apart, 1e-9))))
+    n = max(2, min(g, int(g * side / max(spacing, 1e-9))))
     t = np.linspace(0, 1, n + 1)
     nodes = forward(warp.grid, np.stack(np.meshgrid(t, t, indexing="ij"), axis=-1))
     nodes = nodes * (warp.rect.h, warp.rect.w) + (warp.rect.y - 0.5, warp.rect.x - 0.5)
@@ -108,8 +108,8 @@ def lines(warp: Warp, core: Rect, apart: float) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def seen_through(
-    pyramid: Pyramid, warp: Warp, most: int = 384
+def warp_preview(
+    pyramid: Pyramid, warp: WarpRequest, max_side: int = 384
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return what the network saw through a warp, and an even picture of the same size.
 
@@ -119,14 +119,14 @@ def seen_through(
         What was looked at.
     warp : Warp
         How.
-    most : int
+    max_side : int
         Longest side of the pictures: larger canvases are shown smaller.
 
     Returns
     -------
     warped, even : ndarray of uint8, shape (h, w, 3)
     """
-    shrink = max(1.0, max(warp.shape) / most)
+    shrink = max(1.0, max(warp.shape) / max_side)
     shape = max(1, round(warp.shape[0] / shrink)), max(1, round(warp.shape[1] / shrink))
     nodes = np.linspace(0, 1, 2)
     even = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)

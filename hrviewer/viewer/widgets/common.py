@@ -15,15 +15,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-__all__ = ["LABELS", "Bar", "Form", "heading", "label", "row", "style"]
+__all__ = ["LABEL_WIDTH", "Bar", "Form", "heading", "label", "row", "style_sheet"]
 
-LABELS = 82
+LABEL_WIDTH = 82
 """Width of the column of labels, in pixels: the same in all parts."""
 
 RGBA = tuple[float, float, float, float]
 
 
-def style(text: str, muted: str, line: str, box: str, accent: str = "#4a62c9") -> str:
+def style_sheet(text: str, muted: str, line: str, box: str, accent: str = "#4a62c9") -> str:
     """Return the panel's style sheet.
 
     Parameters
@@ -50,10 +50,10 @@ def style(text: str, muted: str, line: str, box: str, accent: str = "#4a62c9") -
     """
 
 
-def label(text: str = "", voice: str = "plain", *, wrap: bool = False) -> QLabel:
-    """Return a label; `voice` is its role in the style sheet."""
+def label(text: str = "", role: str = "plain", *, wrap: bool = False) -> QLabel:
+    """Return a label; `role` is its role in the style sheet."""
     made = QLabel(text)
-    made.setProperty("voice", voice)
+    made.setProperty("voice", role)
     made.setWordWrap(wrap)
     made.setIndent(0)
     made.setTextFormat(Qt.TextFormat.PlainText)
@@ -88,7 +88,7 @@ class Form(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setHorizontalSpacing(8)
         self._grid.setVerticalSpacing(5)
-        self._grid.setColumnMinimumWidth(0, LABELS)
+        self._grid.setColumnMinimumWidth(0, LABEL_WIDTH)
         self._grid.setColumnStretch(1, 1)
 
     def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> QLabel:

@@ -24,25 +24,25 @@ from qtpy.QtWidgets import (
 )
 
 from hrviewer.app.maps.result_maps import MAPS
-from hrviewer.io.figures.plots import colour_of
-from hrviewer.runs.run_index import Entry
-from hrviewer.units import si, signed
+from hrviewer.io.figures.plots import color_and_marker
+from hrviewer.runs.run_index import RunEntry
+from hrviewer.units import format_si, format_signed
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.layers.comparison_grid import MOST
-from hrviewer.viewer.layers.styles import STYLES
+from hrviewer.viewer.layers.comparison_grid import MAX_RUNS
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.widgets.common import label, row
-from hrviewer.viewer.widgets.compare_plot import Plot, told
-from hrviewer.viewer.widgets.ground_truth_toggle import TruthSwitch
-from hrviewer.viewer.widgets.scaling_window import Costing
+from hrviewer.viewer.widgets.compare_plot import ComparePlot, run_tooltip
+from hrviewer.viewer.widgets.ground_truth_toggle import GroundTruthToggle
+from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 
-__all__ = ["Comparing"]
+__all__ = ["CompareTab"]
 
 COLUMNS = ("strategy", "answer", "error", "FLOP", "time")
-OTHERS = "Run the others"
-HINT = "choose two to four runs for side by side, two for their difference"
+RUN_MISSING = "Run the others"
+HELP = "choose two to four runs for side by side, two for their difference"
 
 
-class Cell(QTableWidgetItem):
+class NumberItem(QTableWidgetItem):
     """A cell that is sorted by its number, whatever it says."""
 
     def __init__(self, text: str, number: float | None) -> None:
@@ -54,7 +54,7 @@ class Cell(QTableWidgetItem):
         return bool(self.number < other.number)
 
 
-class Comparing(QWidget):
+class CompareTab(QWidget):
     """The Compare tab.
 
     Parameters
@@ -66,105 +66,113 @@ class Comparing(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.comparison = controller.comparison
-        self.words = label("", "muted", wrap=True)
+        self.service = controller.compare_service
+        self.summary = label("", "muted", wrap=True)
         self.table = QTableWidget(0, len(COLUMNS))
-        self.plot = Plot(controller.viewer, self.pick)
-        self.beside = QPushButton("Side by side")
-        self.beside.setCheckable(True)
-        self.beside.setToolTip("Two to four runs in a grid that moves together")
-        self.differ = QPushButton("Difference")
-        self.differ.setCheckable(True)
-        self.differ.setToolTip("Where the first of two runs says more, and where the second does")
-        self.map = QComboBox()
+        self.plot = ComparePlot(controller.viewer, self.select_run)
+        self.grid_button = QPushButton("Side by side")
+        self.grid_button.setCheckable(True)
+        self.grid_button.setToolTip("Two to four runs in a grid that moves together")
+        self.difference_button = QPushButton("Difference")
+        self.difference_button.setCheckable(True)
+        self.difference_button.setToolTip(
+            "Where the first of two runs says more, and where the second does"
+        )
+        self.map_box = QComboBox()
         for name in MAPS:
-            self.map.addItem(STYLES[name].title, name)
-        self.map.setToolTip("What is shown side by side")
-        self.truth = TruthSwitch(controller)
-        self.others = QPushButton(OTHERS)
-        self.others.setToolTip(
+            self.map_box.addItem(OVERLAY_STYLES[name].title, name)
+        self.map_box.setToolTip("What is shown side by side")
+        self.ground_truth = GroundTruthToggle(controller)
+        self.run_missing_button = QPushButton(RUN_MISSING)
+        self.run_missing_button.setToolTip(
             "Every strategy that has no run here, one after another, with the model, region and "
             "budget of the Look tab"
         )
-        self.folder = QPushButton("Add runs…")
-        self.folder.setToolTip("A folder of runs, or one that hrviewer compare has written")
-        self.sizes = QPushButton("Cost…")
-        self.sizes.setToolTip("What the network takes at every size, and the largest that fits")
-        self.costing: Costing | None = None
-        self.hint = label(HINT, "muted", wrap=True)
-        self._names: list[str] = []
+        self.add_runs_button = QPushButton("Add runs…")
+        self.add_runs_button.setToolTip(
+            "A folder of runs, or one that hrviewer compare has written"
+        )
+        self.scaling_button = QPushButton("Cost…")
+        self.scaling_button.setToolTip(
+            "What the network takes at every size, and the largest that fits"
+        )
+        self.scaling_window: ScalingWindow | None = None
+        self.message = label(HELP, "muted", wrap=True)
+        self._strategy_names: list[str] = []
         self._filling = False
         self._set_up_table()
 
-        self.halves = QSplitter(Qt.Orientation.Vertical)
-        self.halves.addWidget(self.table)
-        self.halves.addWidget(self.plot)
-        self.halves.setChildrenCollapsible(False)
+        self.splitter = QSplitter(Qt.Orientation.Vertical)
+        self.splitter.addWidget(self.table)
+        self.splitter.addWidget(self.plot)
+        self.splitter.setChildrenCollapsible(False)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 10)
         layout.setSpacing(7)
-        layout.addWidget(self.words)
-        layout.addWidget(self.halves, 1)
-        layout.addLayout(row(self.beside, self.differ, self.map, stretch=None))
-        layout.addWidget(self.hint)
-        layout.addLayout(row(self.others, self.sizes, self.folder, stretch=None))
-        layout.addWidget(self.truth)
+        layout.addWidget(self.summary)
+        layout.addWidget(self.splitter, 1)
+        layout.addLayout(row(self.grid_button, self.difference_button, self.map_box, stretch=None))
+        layout.addWidget(self.message)
+        layout.addLayout(
+            row(self.run_missing_button, self.scaling_button, self.add_runs_button, stretch=None)
+        )
+        layout.addWidget(self.ground_truth)
 
-        self.table.itemSelectionChanged.connect(self._choose)
-        self.beside.clicked.connect(self._stand)
-        self.differ.clicked.connect(self._subtract)
-        self.map.activated.connect(self._map)
-        self.others.clicked.connect(self._run_others)
-        self.folder.clicked.connect(self.ask_folder)
-        self.sizes.clicked.connect(self.show_cost)
-        self.comparison.listed.connect(self._fill)
-        self.comparison.side_changed.connect(self._offer)
-        self.comparison.told.connect(self._say)
-        controller.series.told.connect(self._say)
+        self.table.itemSelectionChanged.connect(self._on_selection)
+        self.grid_button.clicked.connect(self._toggle_grid)
+        self.difference_button.clicked.connect(self._toggle_difference)
+        self.map_box.activated.connect(self._set_map)
+        self.run_missing_button.clicked.connect(self._run_missing)
+        self.add_runs_button.clicked.connect(self.choose_folder)
+        self.scaling_button.clicked.connect(self.show_scaling)
+        self.service.runs_listed.connect(self._fill)
+        self.service.grid_changed.connect(self._update_buttons)
+        self.service.message_changed.connect(self._show_message)
+        controller.run_queue.message_changed.connect(self._show_message)
         controller.state_changed.connect(self._on_state)
-        controller.base_changed.connect(self._renew)
-        controller.truth_told.connect(self._renew)
-        controller.viewer.events.theme.connect(self._draw)
+        controller.image_layer_changed.connect(self._refresh)
+        controller.ground_truth_status_changed.connect(self._refresh)
+        controller.viewer.events.theme.connect(self._draw_plot)
         self._fill()
 
-    def chosen(self) -> list[Entry]:
+    def selected_runs(self) -> list[RunEntry]:
         """Return the chosen runs, in the table's order."""
         rows = sorted({index.row() for index in self.table.selectedIndexes()})
-        return [self._entry(row) for row in rows]
+        return [self._entry_at(row) for row in rows]
 
-    def pick(self, entry: Entry, more: bool) -> None:
-        """Choose a run, as a click on its point does; `more` adds it to those chosen."""
+    def select_run(self, entry: RunEntry, add: bool) -> None:
+        """Choose a run, as a click on its point does; `add` adds it to those chosen."""
         for index in range(self.table.rowCount()):
-            if self._entry(index).path == entry.path:
+            if self._entry_at(index).path == entry.path:
                 kind = QItemSelectionModel.SelectionFlag
-                how = kind.Toggle if more else kind.ClearAndSelect
+                how = kind.Toggle if add else kind.ClearAndSelect
                 at = self.table.model().index(index, 0)
                 self.table.selectionModel().select(at, how | kind.Rows)
                 self.table.scrollTo(at)
 
-    def ask_folder(self) -> None:
+    def choose_folder(self) -> None:
         """Let the person choose where else runs lie."""
         path = QFileDialog.getExistingDirectory(self, "A folder of runs, or a comparison's")
         if path:
-            self.comparison.add(Path(path))
+            self.service.add_folder(Path(path))
 
-    def show_cost(self) -> None:
+    def show_scaling(self) -> None:
         """Open cost against resolution."""
-        if self.costing is None:
-            self.costing = Costing(self.controller, self)
-        self.costing.show()
-        self.costing.raise_()
+        if self.scaling_window is None:
+            self.scaling_window = ScalingWindow(self.controller, self)
+        self.scaling_window.show()
+        self.scaling_window.raise_()
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Look which runs there are, whenever the tab comes up."""
         super().showEvent(event)
-        self.comparison.refresh()
+        self.service.refresh()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         """Put the plot beside the table where there is room, below it in a narrow column."""
         super().resizeEvent(event)
         wide = self.width() > 1.2 * self.height()
-        self.halves.setOrientation(Qt.Orientation.Horizontal if wide else Qt.Orientation.Vertical)
+        self.splitter.setOrientation(Qt.Orientation.Horizontal if wide else Qt.Orientation.Vertical)
 
     def sizeHint(self) -> QSize:
         """As the panel's other tab."""
@@ -190,110 +198,113 @@ class Comparing(QWidget):
         table.setStyleSheet("QTableWidget, QHeaderView::section { font-size: 8.5pt; } "
                             "QHeaderView::section { padding: 2px 4px; }")  # fmt: skip
 
-    def _renew(self, *_: object) -> None:
+    def _refresh(self, *_: object) -> None:
         if self.isVisible():
-            self.comparison.refresh()
+            self.service.refresh()
 
     def _on_state(self, state: str) -> None:
         if state == "idle":
-            self._renew()
-        self._offer()
+            self._refresh()
+        self._update_buttons()
 
-    def _entry(self, index: int) -> Entry:
-        entry: Entry = self.table.item(index, 0).data(Qt.ItemDataRole.UserRole)
+    def _entry_at(self, index: int) -> RunEntry:
+        entry: RunEntry = self.table.item(index, 0).data(Qt.ItemDataRole.UserRole)
         return entry
 
     def _fill(self) -> None:
         """Draw what `Comparison` lists; what was chosen stays so."""
-        kept = {entry.path for entry in self.chosen()}
-        entries = self.comparison.entries
-        self._names = list(dict.fromkeys(entry.strategy for entry in entries))
+        kept = {entry.path for entry in self.selected_runs()}
+        entries = self.service.entries
+        self._strategy_names = list(dict.fromkeys(entry.strategy for entry in entries))
         self._filling = True
         self.table.setSortingEnabled(False)
         self.table.clearSelection()
         self.table.setRowCount(len(entries))
         for index, entry in enumerate(entries):
-            for column, item in enumerate(self._cells(entry)):
-                item.setToolTip(told(entry))
+            for column, item in enumerate(self._row_items(entry)):
+                item.setToolTip(run_tooltip(entry))
                 self.table.setItem(index, column, item)
         self.table.setSortingEnabled(True)
         for entry in entries:
             if entry.path in kept:
-                self.pick(entry, more=True)
+                self.select_run(entry, add=True)
         self._filling = False
-        against = {entry.against for entry in entries}
+        against = {entry.reference_source for entry in entries}
         known = "the truth" if "truth" in against else "patches" if "patches" in against else ""
         what = f"{len(entries)} run{'s'[: len(entries) != 1]} of this image"
         none = "no finished run of this image yet: run strategies, or add a folder of runs"
         more = f" · errors against {known}" if known else ""
-        self.words.setText(what + more if entries else none)
-        self._draw()
-        self._offer()
+        self.summary.setText(what + more if entries else none)
+        self._draw_plot()
+        self._update_buttons()
 
-    def _cells(self, entry: Entry) -> list[QTableWidgetItem]:
+    def _row_items(self, entry: RunEntry) -> list[QTableWidgetItem]:
         row = entry.row
-        name = QTableWidgetItem(self._swatch(entry.strategy), entry.title)
+        name = QTableWidgetItem(self._colour_icon(entry.strategy), entry.title)
         name.setData(Qt.ItemDataRole.UserRole, entry)
         answer, error = row["estimate"], row["error"]
         return [
             name,
-            Cell("–" if answer is None else si(answer), answer),
-            Cell("–" if error is None else signed(error), None if error is None else abs(error)),
-            Cell(si(row["flops"]), row["flops"]),
-            Cell(f"{row['wall_s']:,.3g} s", row["wall_s"]),
+            NumberItem("–" if answer is None else format_si(answer), answer),
+            NumberItem(
+                "–" if error is None else format_signed(error),
+                None if error is None else abs(error),
+            ),
+            NumberItem(format_si(row["flops"]), row["flops"]),
+            NumberItem(f"{row['wall_s']:,.3g} s", row["wall_s"]),
         ]
 
-    def _swatch(self, strategy: str) -> QIcon:
+    def _colour_icon(self, strategy: str) -> QIcon:
         dot = QPixmap(10, 10)
-        dot.fill(QColor(colour_of(strategy, self._names)[0]))
+        dot.fill(QColor(color_and_marker(strategy, self._strategy_names)[0]))
         return QIcon(dot)
 
-    def _draw(self, *_: object) -> None:
-        if self.comparison.ready:
-            self.plot.draw(self.comparison.entries, self.chosen(), self._names)
+    def _draw_plot(self, *_: object) -> None:
+        if self.service.is_ready:
+            self.plot.draw(self.service.entries, self.selected_runs(), self._strategy_names)
 
-    def _choose(self) -> None:
+    def _on_selection(self) -> None:
         if self._filling:
             return
-        chosen = self.chosen()
-        self._draw()
-        self._offer()
+        chosen = self.selected_runs()
+        self._draw_plot()
+        self._update_buttons()
         if len(chosen) == 1 and self.controller.state == "idle":
-            self.comparison.show(chosen[0])
+            self.service.show_run(chosen[0])
 
-    def _offer(self) -> None:
-        n, side = len(self.chosen()), self.comparison.side is not None
+    def _update_buttons(self) -> None:
+        n, side = len(self.selected_runs()), self.service.grid is not None
         idle = self.controller.state == "idle"
-        apart = self.comparison.difference is not None
-        self.others.setText(OTHERS if idle else "Stop")
-        self.beside.setEnabled(side or (idle and 2 <= n <= MOST))
-        self.beside.setChecked(side)
-        self.differ.setEnabled(apart or (idle and n == 2))
-        self.differ.setChecked(apart)
+        apart = self.service.difference is not None
+        self.run_missing_button.setText(RUN_MISSING if idle else "Stop")
+        self.grid_button.setEnabled(side or (idle and 2 <= n <= MAX_RUNS))
+        self.grid_button.setChecked(side)
+        self.difference_button.setEnabled(apart or (idle and n == 2))
+        self.difference_button.setChecked(apart)
 
-    def _stand(self) -> None:
-        if self.comparison.side is not None:
-            self.comparison.end()
+    def _toggle_grid(self) -> None:
+        if self.service.grid is not None:
+            self.service.close_grid()
         else:
-            self.comparison.beside(self.chosen())
-        self._offer()
+            self.service.show_grid(self.selected_runs())
+        self._update_buttons()
 
-    def _subtract(self) -> None:
-        if self.comparison.difference is not None:
-            self.comparison.clear()
+    def _toggle_difference(self) -> None:
+        if self.service.difference is not None:
+            self.service.clear_difference()
         else:
-            self.comparison.differ(*self.chosen())
-        self._offer()
+            self.service.show_difference(*self.selected_runs())
+        self._update_buttons()
 
-    def _run_others(self) -> None:
+    def _run_missing(self) -> None:
         if self.controller.state != "idle":
             self.controller.stop()
         else:
-            self.controller.series.start([entry.strategy for entry in self.comparison.entries])
+            self.controller.run_queue.start([entry.strategy for entry in self.service.entries])
 
-    def _map(self) -> None:
-        self.comparison.choose(self.map.currentData())
+    def _set_map(self) -> None:
+        self.service.set_map(self.map_box.currentData())
 
-    def _say(self, words: str) -> None:
-        self.hint.setText(words or self.controller.series.words or HINT)
-        self._offer()
+    def _show_message(self, words: str) -> None:
+        self.message.setText(words or self.controller.run_queue.message or HELP)
+        self._update_buttons()

@@ -19,32 +19,32 @@ from qtpy.QtWidgets import (
 )
 
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import heading, style
-from hrviewer.viewer.widgets.compare_tab import Comparing
-from hrviewer.viewer.widgets.cost_breakdown import Breakdown
+from hrviewer.viewer.widgets.common import heading, style_sheet
+from hrviewer.viewer.widgets.compare_tab import CompareTab
+from hrviewer.viewer.widgets.cost_breakdown import TimeBreakdown
 from hrviewer.viewer.widgets.export_tab import ExportTab
-from hrviewer.viewer.widgets.gl_workaround import keep_programs
-from hrviewer.viewer.widgets.ground_truth_toggle import TruthSwitch
-from hrviewer.viewer.widgets.head_form import LabelForm
-from hrviewer.viewer.widgets.live_toggle import Following
-from hrviewer.viewer.widgets.open_run_button import Files
-from hrviewer.viewer.widgets.overlay_legend import Legend
-from hrviewer.viewer.widgets.patch_inspector import Clicked
-from hrviewer.viewer.widgets.run_controls import Running
-from hrviewer.viewer.widgets.run_settings import Choice
-from hrviewer.viewer.widgets.run_summary import Interval
+from hrviewer.viewer.widgets.gl_workaround import avoid_llvmpipe_crash
+from hrviewer.viewer.widgets.ground_truth_toggle import GroundTruthToggle
+from hrviewer.viewer.widgets.head_form import HeadForm
+from hrviewer.viewer.widgets.live_toggle import LiveToggle
+from hrviewer.viewer.widgets.open_run_button import OpenRunButton
+from hrviewer.viewer.widgets.overlay_legend import OverlayLegend
+from hrviewer.viewer.widgets.patch_inspector import PatchInspectorWidget
+from hrviewer.viewer.widgets.run_controls import RunControls
+from hrviewer.viewer.widgets.run_settings import RunSettingsForm
+from hrviewer.viewer.widgets.run_summary import IntervalWidget
 from hrviewer.viewer.widgets.shortcuts import Shortcuts
-from hrviewer.viewer.widgets.warp_view import Warped
+from hrviewer.viewer.widgets.warp_view import WarpPreview
 
 if TYPE_CHECKING:
     import napari
 
 __all__ = ["Panel"]
 
-TICK, SOON = 60, 8
+TICK_MS, FAST_TICK_MS = 60, 8
 """Milliseconds between looks at what other threads did; and right after another choice."""
 
-WIDTH = 384
+PANEL_WIDTH = 384
 
 
 class Panel(QTabWidget):
@@ -58,48 +58,48 @@ class Panel(QTabWidget):
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
-        keep_programs()
+        avoid_llvmpipe_crash()
         self.controller = controller = Controller(napari_viewer)
-        self.choice = Choice(controller)
-        self.following = Following(controller)
-        self.running = Running(controller)
-        self.interval = Interval(controller)
-        self.legend = Legend(controller)
-        self.labels = LabelForm(controller)
-        self.truth = TruthSwitch(controller)
-        self.breakdown = Breakdown(controller)
-        self.clicked = Clicked(controller)
-        self.warped = Warped(controller)
-        self.files = Files(controller)
+        self.run_settings = RunSettingsForm(controller)
+        self.live_toggle = LiveToggle(controller)
+        self.run_controls = RunControls(controller)
+        self.interval_widget = IntervalWidget(controller)
+        self.overlay_legend = OverlayLegend(controller)
+        self.head_form = HeadForm(controller)
+        self.ground_truth = GroundTruthToggle(controller)
+        self.time_breakdown = TimeBreakdown(controller)
+        self.patch_inspector = PatchInspectorWidget(controller)
+        self.warp_preview = WarpPreview(controller)
+        self.open_run_button = OpenRunButton(controller)
 
         body = QWidget()
         layout = QVBoxLayout(body)
         layout.setContentsMargins(10, 8, 10, 10)
         layout.setSpacing(7)
-        layout.addWidget(self.choice)
-        layout.addWidget(line())
-        layout.addWidget(self.following)
-        layout.addWidget(self.running)
-        layout.addWidget(self.interval)
-        layout.addWidget(line())
+        layout.addWidget(self.run_settings)
+        layout.addWidget(separator())
+        layout.addWidget(self.live_toggle)
+        layout.addWidget(self.run_controls)
+        layout.addWidget(self.interval_widget)
+        layout.addWidget(separator())
         layout.addWidget(heading("Overlays"))
-        layout.addWidget(self.legend)
-        layout.addWidget(self.truth)
-        layout.addWidget(self.labels)
-        layout.addWidget(line())
+        layout.addWidget(self.overlay_legend)
+        layout.addWidget(self.ground_truth)
+        layout.addWidget(self.head_form)
+        layout.addWidget(separator())
         layout.addWidget(heading("Where the time went, in seconds"))
-        layout.addWidget(self.breakdown)
-        layout.addWidget(line())
+        layout.addWidget(self.time_breakdown)
+        layout.addWidget(separator())
         layout.addWidget(heading("Patch"))
-        layout.addWidget(self.clicked)
-        layout.addWidget(self.warped)
+        layout.addWidget(self.patch_inspector)
+        layout.addWidget(self.warp_preview)
         layout.addStretch(1)
-        layout.addWidget(self.files)
-        self.comparing = Comparing(controller)
-        self.addTab(column(body), "Look")
-        self.exporting = ExportTab(controller)
-        self.addTab(self.comparing, "Compare")
-        self.addTab(column(self.exporting), "Export")
+        layout.addWidget(self.open_run_button)
+        self.compare_tab = CompareTab(controller)
+        self.addTab(scroll_area(body), "Look")
+        self.export_tab = ExportTab(controller)
+        self.addTab(self.compare_tab, "Compare")
+        self.addTab(scroll_area(self.export_tab), "Export")
         self.setDocumentMode(True)
         self.setMinimumWidth(300)
 
@@ -107,56 +107,60 @@ class Panel(QTabWidget):
         self._restyle()
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._tick)
-        self._timer.start(TICK)
-        controller.strategy_changed.connect(self._hurry)
+        self._timer.start(TICK_MS)
+        controller.strategy_changed.connect(self._tick_now)
         self.shortcuts = Shortcuts(self, controller)
         # The last resort, when only Qt's side of the panel goes.
         self.destroyed.connect(controller.close)
 
-    def close_all(self) -> None:
+    def shut_down(self) -> None:
         """End the run and the timer; may be called twice."""
         self._timer.stop()
-        if self.comparing.costing is not None:
-            self.comparing.costing.end()
+        if self.compare_tab.scaling_window is not None:
+            self.compare_tab.scaling_window.stop()
         self.controller.close()
 
     def sizeHint(self) -> QSize:
         """Wide enough for every row, whatever the window's height."""
-        return QSize(WIDTH, 800)
+        return QSize(PANEL_WIDTH, 800)
 
     def event(self, event: QEvent | None) -> bool:
         """End when napari takes the panel out of its dock, for good: that sends no close event."""
         if event is not None:
             orphan = event.type() == QEvent.Type.ParentChange and self.parent() is None
             if orphan or event.type() == QEvent.Type.DeferredDelete:
-                self.close_all()
+                self.shut_down()
         return bool(super().event(event))
 
     def _tick(self) -> None:
         window = self.window()
-        self.controller.live.sleep(window is None or not window.isVisible() or window.isMinimized())
+        self.controller.live.set_suspended(
+            window is None or not window.isVisible() or window.isMinimized()
+        )
         self.controller.tick()
-        pause = SOON if self.controller.live.turning else TICK
+        pause = FAST_TICK_MS if self.controller.live.switching else TICK_MS
         if self._timer.interval() != pause:  # setting it begins it anew
             self._timer.setInterval(pause)
 
-    def _hurry(self) -> None:
+    def _tick_now(self) -> None:
         self._timer.start(0)
 
     def _restyle(self) -> None:
         theme = get_theme(self.controller.viewer.theme)
         text, back = (c.as_rgb_tuple(alpha=False) for c in (theme.text, theme.background))
-        muted, box = mix(text, back, 0.72), str(theme.primary.as_rgb())
-        self.setStyleSheet(style(mix(text, back, 1), muted, mix(text, back, 0.22), box))
+        muted, box = mix_colours(text, back, 0.72), str(theme.primary.as_rgb())
+        self.setStyleSheet(
+            style_sheet(mix_colours(text, back, 1), muted, mix_colours(text, back, 0.22), box)
+        )
 
 
-def mix(a: tuple[float, ...], b: tuple[float, ...], part: float) -> str:
+def mix_colours(a: tuple[float, ...], b: tuple[float, ...], fraction: float) -> str:
     """Return a colour between two, for a style sheet."""
-    channels = (round(part * x + (1 - part) * y) for x, y in zip(a, b, strict=False))
+    channels = (round(fraction * x + (1 - fraction) * y) for x, y in zip(a, b, strict=False))
     return f"rgb({', '.join(map(str, channels))})"
 
 
-def column(body: QWidget) -> QScrollArea:
+def scroll_area(body: QWidget) -> QScrollArea:
     """Return a column that scrolls up and down."""
     made = QScrollArea()
     made.setWidget(body)
@@ -166,7 +170,7 @@ def column(body: QWidget) -> QScrollArea:
     return made
 
 
-def line() -> QFrame:
+def separator() -> QFrame:
     """Return a thin line between parts."""
     made = QFrame()
     made.setProperty("voice", "line")

@@ -39,89 +39,91 @@ class ExportTab(QWidget):
         self.format = QComboBox()
         for name in FORMATS:
             self.format.addItem(name)
-        self.what = label("", "muted", wrap=True)
+        self.description = label("", "muted", wrap=True)
         self.path = QLineEdit()
         self.path.setPlaceholderText("where")
-        self.choose = QPushButton("…")
-        self.choose.setFixedWidth(32)
-        self.export = QPushButton("Export")
-        self.export.setProperty("voice", "first")
-        self.stop = QPushButton("Stop")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
-        self.bar.setTextVisible(False)
-        self.bar.setFixedHeight(6)
-        self.words = label("", "muted", wrap=True)
+        self.browse_button = QPushButton("…")
+        self.browse_button.setFixedWidth(32)
+        self.export_button = QPushButton("Export")
+        self.export_button.setProperty("voice", "first")
+        self.stop_button = QPushButton("Stop")
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setRange(0, 1000)
+        self.progress_bar.setTextVisible(False)
+        self.progress_bar.setFixedHeight(6)
+        self.status = label("", "muted", wrap=True)
         self.options: ParamsForm | None = None
-        self._chosen: dict[str, Any] = {}
+        self._option_values: dict[str, Any] = {}
 
         form = Form()
         form.add("Format", self.format)
-        form.add("", self.what)
-        self._options = QVBoxLayout()
+        form.add("", self.description)
+        self._options_layout = QVBoxLayout()
         place = Form()
-        place.add("To", row(self.path, self.choose))
+        place.add("To", row(self.path, self.browse_button))
 
-        self.label = QLineEdit("object")
-        self.shapes = QPushButton("Draw shapes")
-        self.points = QPushButton("Mark points")
-        self.correct = QPushButton("Correct the network's points")
-        self.correct.setToolTip("Make annotations of the objects that the network found")
-        self.bring = QPushButton("Bring in a file…")
-        self.bring.setToolTip("Shapes and points of QuPath, COCO, the Digital Slide Archive, …")
-        self.kept = label("", "muted", wrap=True)
+        self.class_field = QLineEdit("object")
+        self.shapes_button = QPushButton("Draw shapes")
+        self.points_button = QPushButton("Mark points")
+        self.correct_button = QPushButton("Correct the network's points")
+        self.correct_button.setToolTip("Make annotations of the objects that the network found")
+        self.import_button = QPushButton("Bring in a file…")
+        self.import_button.setToolTip(
+            "Shapes and points of QuPath, COCO, the Digital Slide Archive, …"
+        )
+        self.annotation_status = label("", "muted", wrap=True)
         drawing = Form()
-        drawing.add("Class", self.label)
+        drawing.add("Class", self.class_field)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 10)
         layout.setSpacing(7)
         layout.addWidget(heading("This run for other programs"))
         layout.addWidget(form)
-        layout.addLayout(self._options)
+        layout.addLayout(self._options_layout)
         layout.addWidget(place)
-        layout.addLayout(row(self.export, self.stop, stretch=None))
-        layout.addWidget(self.bar)
-        layout.addWidget(self.words)
+        layout.addLayout(row(self.export_button, self.stop_button, stretch=None))
+        layout.addWidget(self.progress_bar)
+        layout.addWidget(self.status)
         layout.addWidget(heading("Annotations"))
         layout.addWidget(drawing)
-        layout.addLayout(row(self.shapes, self.points, stretch=None))
-        layout.addWidget(self.correct)
-        layout.addWidget(self.bring)
-        layout.addWidget(self.kept)
+        layout.addLayout(row(self.shapes_button, self.points_button, stretch=None))
+        layout.addWidget(self.correct_button)
+        layout.addWidget(self.import_button)
+        layout.addWidget(self.annotation_status)
         layout.addStretch(1)
 
         self.format.currentTextChanged.connect(self._use_format)
-        self.choose.clicked.connect(self.ask_target)
-        self.export.clicked.connect(self._export)
-        self.stop.clicked.connect(self._stop)
-        self.shapes.clicked.connect(self._draw_shapes)
-        self.points.clicked.connect(self._mark_points)
-        self.correct.clicked.connect(self._correct)
-        self.bring.clicked.connect(self.ask_file)
+        self.browse_button.clicked.connect(self.choose_target)
+        self.export_button.clicked.connect(self._export)
+        self.stop_button.clicked.connect(self._stop)
+        self.shapes_button.clicked.connect(self._draw_shapes)
+        self.points_button.clicked.connect(self._mark_points)
+        self.correct_button.clicked.connect(self._correct_predictions)
+        self.import_button.clicked.connect(self.choose_annotations)
         controller.overlays_changed.connect(self.refresh)
         controller.state_changed.connect(self._on_state)
-        controller.exported.connect(self._on_exported)
-        controller.annotated.connect(self._on_annotated)
+        controller.export_progress_changed.connect(self._on_progress)
+        controller.annotations_saved.connect(self._on_annotations_saved)
         self._use_format(self.format.currentText())
 
     def refresh(self) -> None:
         """Offer what can be done now."""
         run, idle = self.controller.run, self.controller.state == "idle"
-        at_work = self.controller.exporting
+        at_work = self.controller.is_exporting
         ready = run is not None and idle
-        self.export.setEnabled(ready and not at_work)
-        self.stop.setEnabled(at_work)
-        for button in (self.shapes, self.points, self.correct):
+        self.export_button.setEnabled(ready and not at_work)
+        self.stop_button.setEnabled(at_work)
+        for button in (self.shapes_button, self.points_button, self.correct_button):
             button.setEnabled(ready)
         if not at_work:
-            self._propose()
+            self._propose_path()
         if run is None:
-            self.words.setText("Run a strategy, or open a run: then it can be exported")
-        elif self.words.text().startswith("Run a strategy"):
-            self.words.setText("")
+            self.status.setText("Run a strategy, or open a run: then it can be exported")
+        elif self.status.text().startswith("Run a strategy"):
+            self.status.setText("")
 
-    def ask_target(self) -> None:
+    def choose_target(self) -> None:
         """Let the person choose where to export to."""
         # Nothing is ever overwritten: Qt need not ask.
         path, _ = QFileDialog.getSaveFileName(
@@ -131,29 +133,29 @@ class ExportTab(QWidget):
         if path:
             self.path.setText(path)
 
-    def ask_file(self) -> None:
+    def choose_annotations(self) -> None:
         """Let the person choose a file of shapes and points."""
         known = " ".join(f"*{suffix}" for suffix in SUFFIXES)
         path, _ = QFileDialog.getOpenFileName(self, "Shapes and points of this image", "", known)
         if path:
-            self.controller.bring_in(Path(path))
+            self.controller.import_annotations(Path(path))
 
     def _use_format(self, name: str) -> None:
         form = FORMATS[name]
-        self.what.setText(form.what)
+        self.description.setText(form.description)
         if self.options is not None:
-            self._options.removeWidget(self.options)
+            self._options_layout.removeWidget(self.options)
             self.options.deleteLater()
-        self._chosen = {}
-        self.options = ParamsForm(form.settings, self._take)
-        self._options.addWidget(self.options)
+        self._option_values = {}
+        self.options = ParamsForm(form.settings, self._set_options)
+        self._options_layout.addWidget(self.options)
         self.path.clear()
         self.refresh()
 
-    def _take(self, values: dict[str, Any]) -> None:
-        self._chosen = values
+    def _set_options(self, values: dict[str, Any]) -> None:
+        self._option_values = values
 
-    def _propose(self) -> None:
+    def _propose_path(self) -> None:
         """Name a file beside the run that is not there yet, unless the person named one."""
         run = self.controller.run
         if run is None or (self.path.text() and self.path.isModified()):
@@ -168,7 +170,9 @@ class ExportTab(QWidget):
 
     def _export(self) -> None:
         if self.path.text():
-            self.controller.export(self.path.text(), self.format.currentText(), **self._chosen)
+            self.controller.export(
+                self.path.text(), self.format.currentText(), **self._option_values
+            )
             self.refresh()
 
     def _stop(self) -> None:
@@ -177,21 +181,21 @@ class ExportTab(QWidget):
     def _on_state(self, state: str) -> None:
         self.refresh()
 
-    def _on_exported(self, fraction: float, words: str) -> None:
-        self.bar.setValue(round(1000 * fraction))
-        self.words.setText(words)
-        if not self.controller.exporting:
+    def _on_progress(self, fraction: float, words: str) -> None:
+        self.progress_bar.setValue(round(1000 * fraction))
+        self.status.setText(words)
+        if not self.controller.is_exporting:
             self.path.clear()
             self.refresh()
 
-    def _on_annotated(self, words: str) -> None:
-        self.kept.setText(words)
+    def _on_annotations_saved(self, words: str) -> None:
+        self.annotation_status.setText(words)
 
     def _draw_shapes(self) -> None:
-        self.controller.annotate("shapes", self.label.text())
+        self.controller.annotate("shapes", self.class_field.text())
 
     def _mark_points(self) -> None:
-        self.controller.annotate("points", self.label.text())
+        self.controller.annotate("points", self.class_field.text())
 
-    def _correct(self) -> None:
-        self.controller.annotate("points", self.label.text(), correct=True)
+    def _correct_predictions(self) -> None:
+        self.controller.annotate("points", self.class_field.text(), from_predictions=True)

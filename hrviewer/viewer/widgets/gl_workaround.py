@@ -11,21 +11,21 @@ from typing import Any
 
 from vispy.gloo import gl, glir
 
-__all__ = ["keep_programs"]
+__all__ = ["avoid_llvmpipe_crash"]
 
 
-_delete = glir.GlirProgram.delete
+_original_delete = glir.GlirProgram.delete
 
 
-def keep_programs() -> None:
+def avoid_llvmpipe_crash() -> None:
     """Let programs be deleted by GPUs only; of a layer that is gone llvmpipe keeps some kilobytes.
 
     It holds for the whole process, and may be asked for again.
     """
-    glir.GlirProgram.delete = _keep
+    glir.GlirProgram.delete = _delete_unless_llvmpipe
 
 
-def _keep(program: Any) -> None:
+def _delete_unless_llvmpipe(program: Any) -> None:
     # A context is current here, and only here.
     if "llvmpipe" not in str(gl.glGetParameter(gl.GL_RENDERER)):
-        _delete(program)
+        _original_delete(program)

@@ -7,10 +7,10 @@ from qtpy.QtWidgets import QComboBox, QPushButton, QSizePolicy, QVBoxLayout, QWi
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import heading, label, row
 
-__all__ = ["LabelForm"]
+__all__ = ["HeadForm"]
 
 
-class LabelForm(QWidget):
+class HeadForm(QWidget):
     """A part of the panel that is there while there are codes.
 
     Parameters
@@ -21,46 +21,50 @@ class LabelForm(QWidget):
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
-        self.labelling = controller.labelling
-        self.box = QComboBox()
-        self.box.setEditable(True)
-        self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.box.lineEdit().setPlaceholderText("a class: tumour, lawn, …")
-        self.clicks = QPushButton("Label")
-        self.clicks.setCheckable(True)
-        self.clicks.setToolTip("Clicks on the image label the code there")
-        self.fit = QPushButton("Fit")
-        self.fit.setToolTip("Fit a head that tells the labelled classes apart")
-        self.use = QPushButton("Use")
-        self.use.setToolTip("Ask the head that was fitted: the codes are there, it costs little")
-        self.words = label("", "muted", wrap=True)
+        self.trainer = controller.head_trainer
+        self.class_box = QComboBox()
+        self.class_box.setEditable(True)
+        self.class_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.class_box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.class_box.lineEdit().setPlaceholderText("a class: tumour, lawn, …")
+        self.label_button = QPushButton("Label")
+        self.label_button.setCheckable(True)
+        self.label_button.setToolTip("Clicks on the image label the code there")
+        self.fit_button = QPushButton("Fit")
+        self.fit_button.setToolTip("Fit a head that tells the labelled classes apart")
+        self.use_button = QPushButton("Use")
+        self.use_button.setToolTip(
+            "Ask the head that was fitted: the codes are there, it costs little"
+        )
+        self.message = label("", "muted", wrap=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
         layout.addWidget(heading("Labels on codes"))
-        layout.addLayout(row(self.box, self.clicks))
-        layout.addLayout(row(self.fit, self.use, stretch=None))
-        layout.addWidget(self.words)
-        self.clicks.toggled.connect(self._pick)
-        self.box.currentTextChanged.connect(self._pick)
-        self.fit.clicked.connect(self.labelling.fit)
-        self.use.clicked.connect(self.labelling.use)
-        self.labelling.offered.connect(self._offer)
-        self.labelling.told.connect(self._tell)
+        layout.addLayout(row(self.class_box, self.label_button))
+        layout.addLayout(row(self.fit_button, self.use_button, stretch=None))
+        layout.addWidget(self.message)
+        self.label_button.toggled.connect(self._set_label)
+        self.class_box.currentTextChanged.connect(self._set_label)
+        self.fit_button.clicked.connect(self.trainer.fit)
+        self.use_button.clicked.connect(self.trainer.use_head)
+        self.trainer.availability_changed.connect(self._set_available)
+        self.trainer.message_changed.connect(self._show_message)
         self.setVisible(False)
-        self._tell("")
+        self._show_message("")
 
-    def _pick(self) -> None:
-        self.labelling.pick(self.box.currentText() if self.clicks.isChecked() else "")
+    def _set_label(self) -> None:
+        self.trainer.set_label(
+            self.class_box.currentText() if self.label_button.isChecked() else ""
+        )
 
-    def _offer(self, offered: bool) -> None:
-        self.setVisible(offered)
+    def _set_available(self, available: bool) -> None:
+        self.setVisible(available)
 
-    def _tell(self, words: str) -> None:
-        self.words.setText(words)
-        for feature in self.labelling.labels():
-            if self.box.findText(feature.label) < 0:
-                self.box.addItem(feature.label)
-        self.use.setEnabled(self.labelling.head is not None)
-        self.fit.setEnabled(not self.labelling.busy)
+    def _show_message(self, words: str) -> None:
+        self.message.setText(words)
+        for feature in self.trainer.labels():
+            if self.class_box.findText(feature.label) < 0:
+                self.class_box.addItem(feature.label)
+        self.use_button.setEnabled(self.trainer.head is not None)
+        self.fit_button.setEnabled(not self.trainer.is_running)

@@ -7,12 +7,12 @@ from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label
 
-__all__ = ["Following"]
+__all__ = ["LiveToggle"]
 
-HINT = "looks at what is visible as you pan and zoom; a run switches it off"
+HELP = "looks at what is visible as you pan and zoom; a run switches it off"
 
 
-class Following(QWidget):
+class LiveToggle(QWidget):
     """The part of the panel between what is chosen and what is run.
 
     Parameters
@@ -24,32 +24,32 @@ class Following(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.switch = QCheckBox("Live")
-        self.switch.setToolTip(
+        self.checkbox = QCheckBox("Live")
+        self.checkbox.setToolTip(
             "Follow the view: cells in the middle come first, what was seen is kept, the budget "
             "is that of the whole image, shared out by area (F8)"
         )
-        self.words = label(HINT, "muted", wrap=True)
+        self.status = label(HELP, "muted", wrap=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
-        layout.addWidget(self.switch)
-        layout.addWidget(self.words)
-        self.switch.clicked.connect(self._turn)
+        layout.addWidget(self.checkbox)
+        layout.addWidget(self.status)
+        self.checkbox.clicked.connect(self._toggle)
         controller.live_changed.connect(self._show)
-        controller.live_told.connect(self._say)
+        controller.live_status_changed.connect(self._show_status)
         controller.state_changed.connect(self._show_state)
-        self._show(controller.live.on)
+        self._show(controller.live.enabled)
 
-    def _turn(self) -> None:
-        self.controller.live.turn(self.switch.isChecked())
-        self._show(self.controller.live.on)
+    def _toggle(self) -> None:
+        self.controller.live.set_enabled(self.checkbox.isChecked())
+        self._show(self.controller.live.enabled)
 
     def _show(self, on: bool) -> None:
-        self.switch.setChecked(on)
+        self.checkbox.setChecked(on)
 
     def _show_state(self, state: str) -> None:
-        self.switch.setEnabled(state == "idle")
+        self.checkbox.setEnabled(state == "idle")
 
-    def _say(self, words: str) -> None:
-        self.words.setText(words or HINT)
+    def _show_status(self, words: str) -> None:
+        self.status.setText(words or HELP)

@@ -9,10 +9,10 @@ from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import row
 
-__all__ = ["Files"]
+__all__ = ["OpenRunButton"]
 
 
-class Files(QWidget):
+class OpenRunButton(QWidget):
     """The lowest part of the panel.
 
     Parameters
@@ -24,21 +24,21 @@ class Files(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.open = QPushButton("Open run…")
-        self.open.setToolTip("Bring a run's overlays back")
+        self.button = QPushButton("Open run…")
+        self.button.setToolTip("Bring a run's overlays back")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row(self.open, stretch=None))
-        self.open.clicked.connect(self.ask_run)
+        layout.addLayout(row(self.button, stretch=None))
+        self.button.clicked.connect(self.choose_run)
         controller.overlays_changed.connect(self.refresh)
         controller.state_changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
         """Offer what can be done now."""
-        self.open.setEnabled(self.controller.state == "idle")
+        self.button.setEnabled(self.controller.state == "idle")
 
-    def ask_run(self) -> None:
+    def choose_run(self) -> None:
         """Let the person choose a run's folder."""
         path = QFileDialog.getExistingDirectory(self, "Open a run, NAME.run.zarr")
         if path:

@@ -8,17 +8,17 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
-from hrviewer.app.maps.patch_preview import Look
-from hrviewer.units import si
+from hrviewer.app.maps.patch_preview import PatchInspection
+from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label
 
-__all__ = ["Clicked"]
+__all__ = ["PatchInspectorWidget"]
 
-SIDE = 116
+PREVIEW_PX = 116
 
 
-class Clicked(QWidget):
+class PatchInspectorWidget(QWidget):
     """A small picture, and words beside it.
 
     Parameters
@@ -29,22 +29,22 @@ class Clicked(QWidget):
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
-        self.picture = label()
-        self.picture.setFixedSize(SIDE, SIDE)
-        self.picture.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.picture.setToolTip("What the network saw, with the context around the patch")
-        self.words = label("Click on the image to see what a patch cost.", "muted", wrap=True)
-        self.words.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
+        self.preview = label()
+        self.preview.setFixedSize(PREVIEW_PX, PREVIEW_PX)
+        self.preview.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.preview.setToolTip("What the network saw, with the context around the patch")
+        self.details = label("Click on the image to see what a patch cost.", "muted", wrap=True)
+        self.details.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(10)
-        layout.addWidget(self.picture)
-        layout.addWidget(self.words, 1)
-        self.picture.hide()
-        controller.looked.connect(self._show)
+        layout.addWidget(self.preview)
+        layout.addWidget(self.details, 1)
+        self.preview.hide()
+        controller.patch_inspected.connect(self._show)
 
-    def _show(self, look: Look) -> None:
-        row = look.row
+    def _show(self, inspection: PatchInspection) -> None:
+        row = inspection.row
         said = [] if row.role == "encoder" else [f"said {row.value:.4g}"]  # codes say no number
         said += [] if math.isnan(row.score) else [f"score {row.score:.3g}"]
         lines = [
@@ -52,22 +52,24 @@ class Clicked(QWidget):
             f"y {row.y:,}  x {row.x:,}",
             f"{row.h:,} × {row.w:,} px" + (f" at 1/{row.scale:g}" if row.scale != 1 else ""),
             *([" · ".join(said)] if said else []),
-            f"{si(row.flops, 'FLOP')} · {si(row.bytes, 'B')}",
+            f"{format_si(row.flops, 'FLOP')} · {format_si(row.bytes, 'B')}",
             f"read {1000 * row.read_s:.1f} · infer {1000 * row.infer_s:.1f} ms",
         ]
         if row.error:
             lines.append(row.error)
-        self.words.setText("\n".join(lines))
-        self.picture.show()
-        if look.pixels is None:
-            self.picture.clear()
+        self.details.setText("\n".join(lines))
+        self.preview.show()
+        if inspection.pixels is None:
+            self.preview.clear()
             return
-        height, width, _ = look.pixels.shape
-        image = QImage(look.pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-        self.picture.setPixmap(
+        height, width, _ = inspection.pixels.shape
+        image = QImage(
+            inspection.pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888
+        )
+        self.preview.setPixmap(
             QPixmap.fromImage(image).scaled(
-                SIDE,
-                SIDE,
+                PREVIEW_PX,
+                PREVIEW_PX,
                 Qt.AspectRatioMode.KeepAspectRatio,
                 Qt.TransformationMode.SmoothTransformation,
             )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.layers.prior_map import can_hint
+from hrviewer.viewer.layers.prior_map import can_be_prior
 from hrviewer.viewer.widgets.common import Form
 
-__all__ = ["HintForm"]
+__all__ = ["PriorForm"]
 
 LAST_RUN = "the last run's output"
 
 
-class HintForm(Form):
+class PriorForm(Form):
     """A row that is there while the strategy takes hints.
 
     Parameters
@@ -28,26 +28,30 @@ class HintForm(Form):
         self.box = QComboBox()
         self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.add("Hint", self.box, "A layer that you drew, or what was seen before: look there")
-        self.box.activated.connect(self._pick)
+        self.box.activated.connect(self._select)
         layers = controller.viewer.layers
-        self._sources = [layers.events.inserted, layers.events.removed, layers.events.reordered]
-        for source in self._sources:
+        self._layer_events = [
+            layers.events.inserted,
+            layers.events.removed,
+            layers.events.reordered,
+        ]
+        for source in self._layer_events:
             source.connect(self._fill)
         controller.strategy_changed.connect(self._fill)
-        controller.base_changed.connect(self._fill)
+        controller.image_layer_changed.connect(self._fill)
         controller.state_changed.connect(self._fill)
         self.destroyed.connect(self.disconnect_layers)
         self._fill()
 
     def disconnect_layers(self) -> None:
         """Hear no more of layers."""
-        for source in self._sources:
+        for source in self._layer_events:
             source.disconnect(self._fill)
-        self._sources = []
+        self._layer_events = []
 
     def _fill(self, event: object = None) -> None:
         controller = self.controller
-        takes = controller.strategy.hints
+        takes = controller.strategy.priors
         self.setVisible(bool(takes))
         self.box.clear()
         self.box.addItem("none", None)
@@ -55,11 +59,11 @@ class HintForm(Form):
             self.box.addItem(LAST_RUN, "run")
         if "saliency" in takes:
             for layer in controller.viewer.layers:
-                if can_hint(layer, controller.base):
+                if can_be_prior(layer, controller.image_layer):
                     self.box.addItem(layer.name, layer)
         chosen = range(self.box.count())
-        at = next((i for i in chosen if self.box.itemData(i) == controller.hint), 0)
+        at = next((i for i in chosen if self.box.itemData(i) == controller.prior), 0)
         self.box.setCurrentIndex(at)
 
-    def _pick(self) -> None:
-        self.controller.hint = self.box.currentData()
+    def _select(self) -> None:
+        self.controller.prior = self.box.currentData()

@@ -7,10 +7,10 @@ from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 from hrviewer.viewer.controller import Controller, Status
 from hrviewer.viewer.widgets.common import label, row
 
-__all__ = ["Running"]
+__all__ = ["RunControls"]
 
 
-class Running(QWidget):
+class RunControls(QWidget):
     """The middle part of the panel.
 
     Parameters
@@ -22,22 +22,24 @@ class Running(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.run = QPushButton("Run")
-        self.hold = QPushButton("Pause")
-        self.end = QPushButton("Stop")
-        self.run.setProperty("voice", "first")
-        self.run.setToolTip("Run the strategy on the region (F5)")
-        self.hold.setToolTip(
+        self.run_button = QPushButton("Run")
+        self.pause_button = QPushButton("Pause")
+        self.stop_button = QPushButton("Stop")
+        self.run_button.setProperty("voice", "first")
+        self.run_button.setToolTip("Run the strategy on the region (F5)")
+        self.pause_button.setToolTip(
             "Hold after the batch in flight; go on with what was held or stopped (F6)"
         )
-        self.end.setToolTip("End after the batch in flight; what was seen is kept (Shift+F5)")
-        self.bar = QProgressBar()
-        self.bar.setRange(0, 1000)
-        self.bar.setTextVisible(False)
-        self.bar.setFixedHeight(6)
-        self.words = label("", "muted")
-        self.answer = label("", "answer", wrap=True)
-        self.more = label("", "field", wrap=True)
+        self.stop_button.setToolTip(
+            "End after the batch in flight; what was seen is kept (Shift+F5)"
+        )
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setRange(0, 1000)
+        self.progress_bar.setTextVisible(False)
+        self.progress_bar.setFixedHeight(6)
+        self.progress_text = label("", "muted")
+        self.estimate = label("", "answer", wrap=True)
+        self.estimate_details = label("", "field", wrap=True)
         self.cost = label("", "muted", wrap=True)
         self.notes = label("", "muted", wrap=True)
         self.error = label("", "error", wrap=True)
@@ -45,81 +47,81 @@ class Running(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
-        layout.addLayout(row(self.run, self.hold, self.end, stretch=None))
+        layout.addLayout(row(self.run_button, self.pause_button, self.stop_button, stretch=None))
         for widget in (
-            self.bar,
-            self.words,
+            self.progress_bar,
+            self.progress_text,
             self.error,
-            self.answer,
-            self.more,
+            self.estimate,
+            self.estimate_details,
             self.cost,
             self.notes,
         ):
             layout.addWidget(widget)
 
-        self.run.clicked.connect(self._run)
-        self.hold.clicked.connect(self._hold)
-        self.end.clicked.connect(self._end)
+        self.run_button.clicked.connect(self._run)
+        self.pause_button.clicked.connect(self._pause_or_resume)
+        self.stop_button.clicked.connect(self._stop)
         controller.state_changed.connect(self._show_state)
-        controller.progressed.connect(self._show_progress)
-        controller.answered.connect(self._show_answer)
-        controller.noted.connect(self._show_notes)
-        controller.failed.connect(self._show_error)
+        controller.progress_changed.connect(self._show_progress)
+        controller.estimate_changed.connect(self._show_estimate)
+        controller.notes_changed.connect(self._show_notes)
+        controller.error_raised.connect(self._show_error)
         self._show_state(controller.state)
-        for widget in (self.answer, self.more, self.cost, self.notes, self.error):
+        for widget in (self.estimate, self.estimate_details, self.cost, self.notes, self.error):
             widget.hide()
 
     def _run(self) -> None:
         self.controller.start()
 
-    def _hold(self) -> None:
+    def _pause_or_resume(self) -> None:
         if self.controller.state == "running":
             self.controller.pause()
         else:
             self.controller.resume()
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         self.controller.stop()
 
     def _show_state(self, state: str) -> None:
-        self.run.setEnabled(state == "idle")
-        held = state == "paused" or (state == "idle" and self.controller.unfinished is not None)
-        self.hold.setEnabled(state == "running" or held)
-        self.hold.setText("Resume" if held else "Pause")
-        self.end.setEnabled(state in ("starting", "running", "paused"))
+        self.run_button.setEnabled(state == "idle")
+        held = state == "paused" or (state == "idle" and self.controller.resumable_run is not None)
+        self.pause_button.setEnabled(state == "running" or held)
+        self.pause_button.setText("Resume" if held else "Pause")
+        self.stop_button.setEnabled(state in ("starting", "running", "paused"))
         if state == "stopping":
-            self.words.setText("stopping after this batch")
+            self.progress_text.setText("stopping after this batch")
         elif state == "starting":
             # Nobody knows how long loading takes.
-            self.bar.setRange(0, 0)
-            self._say(self.answer, "")
-            self._say(self.more, "")
-            self._say(self.cost, "")
+            self.progress_bar.setRange(0, 0)
+            self._set_text(self.estimate, "")
+            self._set_text(self.estimate_details, "")
+            self._set_text(self.cost, "")
         if state != "starting":
-            self.bar.setRange(0, 1000)
+            self.progress_bar.setRange(0, 1000)
 
     def _show_progress(self, status: Status) -> None:
         # It would draw itself at once, and the window with it, instead of with the rest.
-        self.bar.setUpdatesEnabled(False)
-        self.bar.setValue(round(1000 * status.fraction))
-        self.bar.setUpdatesEnabled(True)
-        self.words.setText(status.words)
+        self.progress_bar.setUpdatesEnabled(False)
+        self.progress_bar.setValue(round(1000 * status.fraction))
+        self.progress_bar.setUpdatesEnabled(True)
+        self.progress_text.setText(status.message)
 
-    def _show_answer(self, answer: str, cost: str) -> None:
-        if answer:
-            first, *rest = answer.split("  ")
-            self._say(self.answer, first)
-            self._say(self.more, " ".join(rest).strip(" ·"))
+    def _show_estimate(self, estimate: str, cost: str) -> None:
+        if estimate:
+            first, *rest = estimate.split("  ")
+            self._set_text(self.estimate, first)
+            self._set_text(self.estimate_details, " ".join(rest).strip(" ·"))
         if cost:
-            self._say(self.cost, cost)
+            self._set_text(self.cost, cost)
 
     def _show_notes(self, notes: list[str]) -> None:
-        self._say(self.notes, "\n".join(f"· {note}" for note in notes))
+        self._set_text(self.notes, "\n".join(f"· {note}" for note in notes))
 
     def _show_error(self, message: str) -> None:
-        self._say(self.error, message)
+        self._set_text(self.error, message)
 
     @staticmethod
-    def _say(where: QWidget, words: str) -> None:
-        where.setText(words)
-        where.setVisible(bool(words))
+    def _set_text(widget: QWidget, text: str) -> None:
+        widget.setText(text)
+        widget.setVisible(bool(text))

@@ -19,27 +19,27 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from hrviewer.models.loaders import LOADABLE, PRECISIONS
-from hrviewer.pyramid.synthetic import recipe_names
+from hrviewer.models.loaders import PRECISIONS, WEIGHTS_FORMATS
+from hrviewer.pyramid.synthetic import synthetic_image_names
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.image_layer import shape_of
 from hrviewer.viewer.widgets.common import Form, label, row
 from hrviewer.viewer.widgets.params_form import ParamsForm
-from hrviewer.viewer.widgets.prior_form import HintForm
+from hrviewer.viewer.widgets.prior_form import PriorForm
 
-__all__ = ["Choice"]
+__all__ = ["RunSettingsForm"]
 
 REGIONS = {"Whole image": "whole", "What is visible": "visible", "Drawn shape": "drawn"}
-SCENES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
+SAMPLE_IMAGES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
 """What a newcomer may try, where it is installed: a scene, and a pack."""
 
-LINK = "#7d93f0"
+LINK_COLOUR = "#7d93f0"
 
 UNITS = {"GFLOP": "GFLOP", "TFLOP": "TFLOP", "seconds": "s", "patches": "patches"}
 
 
-class Choice(QWidget):
+class RunSettingsForm(QWidget):
     """The upper part of the panel.
 
     Parameters
@@ -54,34 +54,37 @@ class Choice(QWidget):
         self.image = QElidingLabel()
         self.image.setIndent(0)
         self.image.setElideMode(Qt.TextElideMode.ElideMiddle)
-        self.about = label("", "muted", wrap=True)
-        self.about.linkActivated.connect(self._try_scene)
-        self.model = combo()
-        self.task = label("", "muted", wrap=True)
-        self.strategy = combo()
-        self.when = label("", "muted", wrap=True)
-        self.region = combo()
-        self.device = combo()
-        self.precision = combo()
+        self.image_summary = label("", "muted", wrap=True)
+        self.image_summary.linkActivated.connect(self._open_sample)
+        self.model = make_combo_box()
+        self.model_summary = label("", "muted", wrap=True)
+        self.strategy = make_combo_box()
+        self.strategy_summary = label("", "muted", wrap=True)
+        self.region = make_combo_box()
+        self.device = make_combo_box()
+        self.precision = make_combo_box()
         self.budget = QLineEdit()
-        self.unit = combo()
+        self.unit = make_combo_box()
         self.params: ParamsForm | None = None
-        self._then_live = False
+        self._live_after_open = False
         self._fill()
 
         upper = Form()
-        upper.add("Image", row(self.image, self._button("…", "Open an image", self.ask_image)))
-        upper.add("", self.about)
         upper.add(
-            "Model", row(self.model, self._button("…", "Open a pack or a network", self.ask_model))
+            "Image", row(self.image, self._make_button("…", "Open an image", self.choose_image))
         )
-        upper.add("", self.task)
+        upper.add("", self.image_summary)
+        upper.add(
+            "Model",
+            row(self.model, self._make_button("…", "Open a pack or a network", self.choose_model)),
+        )
+        upper.add("", self.model_summary)
         upper.add("Strategy", self.strategy, "Where the network looks (F9 takes the next one)")
-        upper.add("", self.when)
-        self._params = QVBoxLayout()
+        upper.add("", self.strategy_summary)
+        self._params_layout = QVBoxLayout()
         lower = Form()
-        self.draw = self._button("✎", "Draw a rectangle on the image", self._draw)
-        lower.add("Region", row(self.region, self.draw), "What the answer speaks of")
+        self.draw_button = self._make_button("✎", "Draw a rectangle on the image", self._draw)
+        lower.add("Region", row(self.region, self.draw_button), "What the answer speaks of")
         lower.add(
             "Budget",
             row(self.budget, self.unit),
@@ -96,46 +99,46 @@ class Choice(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
         layout.addWidget(upper)
-        layout.addLayout(self._params)
-        self.hint = HintForm(controller)
-        layout.addWidget(self.hint)
+        layout.addLayout(self._params_layout)
+        self.prior_form = PriorForm(controller)
+        layout.addWidget(self.prior_form)
         layout.addWidget(lower)
 
-        self.model.activated.connect(self._pick_model)
-        self.strategy.activated.connect(self._pick_strategy)
-        self.device.activated.connect(self._pick_device)
-        self.precision.activated.connect(self._pick_device)
-        self.region.activated.connect(self._pick_region)
+        self.model.activated.connect(self._set_model)
+        self.strategy.activated.connect(self._set_strategy)
+        self.device.activated.connect(self._set_device)
+        self.precision.activated.connect(self._set_device)
+        self.region.activated.connect(self._set_region)
         self.unit.activated.connect(self._set_budget)
         self.budget.textEdited.connect(self._set_budget)
-        controller.base_changed.connect(self._show_base)
-        controller.pack_changed.connect(self._show_pack)
+        controller.image_layer_changed.connect(self._show_image)
+        controller.model_changed.connect(self._show_model)
         controller.strategy_changed.connect(self._show_strategy)
-        self._show_base()
+        self._show_image()
         self._show_strategy()
-        if controller.pack is None and self.model.count():
-            self._pick_model()
+        if controller.model is None and self.model.count():
+            self._set_model()
         else:
-            self._show_pack()
+            self._show_model()
 
-    def ask_image(self) -> None:
+    def choose_image(self) -> None:
         """Let the person choose an image."""
         path, _ = QFileDialog.getOpenFileName(self, "Open an image")
         if path:
             self.controller.open_image(path)
 
-    def ask_model(self) -> None:
+    def choose_model(self) -> None:
         """Let the person choose a network's file, or a pack's description."""
-        kinds = " ".join(f"*{suffix}" for suffix in sorted(LOADABLE))
+        kinds = " ".join(f"*{suffix}" for suffix in sorted(WEIGHTS_FORMATS))
         path, _ = QFileDialog.getOpenFileName(
             self, "Open a network, or a pack's pack.json", "", f"Networks ({kinds} pack.json)"
         )
         if path:
             chosen = Path(path)
-            self.controller.use_pack(chosen.parent if chosen.name == "pack.json" else chosen)
+            self.controller.set_model(chosen.parent if chosen.name == "pack.json" else chosen)
 
     def _fill(self) -> None:
-        for name in self.controller.packs():
+        for name in self.controller.installed_models():
             self.model.addItem(name, name)
         self.model.setPlaceholderText("press … to open one")
         for name in strategy_ids():
@@ -153,7 +156,7 @@ class Choice(QWidget):
         self.unit.setMinimumWidth(90)
         self.budget.setPlaceholderText("as needed")
 
-    def _button(self, text: str, tip: str, act: Any) -> QToolButton:
+    def _make_button(self, text: str, tip: str, act: Any) -> QToolButton:
         button = QToolButton()
         button.setText(text)
         button.setToolTip(tip)
@@ -161,24 +164,24 @@ class Choice(QWidget):
         button.clicked.connect(act)
         return button
 
-    def _draw(self) -> None:
-        if self.controller.base is not None:
+    def _draw_region(self) -> None:
+        if self.controller.image_layer is not None:
             self.region.setCurrentIndex(self.region.findData("drawn"))
-            self._pick_region()
+            self._set_region()
             self.controller.draw_region()
 
-    def _pick_model(self) -> None:
+    def _set_model(self) -> None:
         spec = self.model.currentData()
         if spec is not None:
-            self.controller.use_pack(spec)
+            self.controller.set_model(spec)
 
-    def _pick_strategy(self) -> None:
-        self.controller.use_strategy(self.strategy.currentData())
+    def _set_strategy(self) -> None:
+        self.controller.set_strategy(self.strategy.currentData())
 
-    def _pick_region(self) -> None:
+    def _set_region(self) -> None:
         self.controller.region = self.region.currentData()
 
-    def _pick_device(self) -> None:
+    def _set_device(self) -> None:
         self.controller.device = self.device.currentData()
         self.controller.precision = self.precision.currentData()
 
@@ -189,36 +192,36 @@ class Choice(QWidget):
     def _set_params(self, values: dict[str, Any]) -> None:
         self.controller.params = values
 
-    def _show_base(self) -> None:
-        base = self.controller.base
+    def _show_image(self) -> None:
+        base = self.controller.image_layer
         self.image.setText("none is open" if base is None else base.name)
         self.image.setToolTip("" if base is None else base.name)
         if base is None:
-            self.about.setTextFormat(Qt.TextFormat.RichText)
-            self.about.setText(first_steps(self.controller.packs()))
+            self.image_summary.setTextFormat(Qt.TextFormat.RichText)
+            self.image_summary.setText(getting_started(self.controller.installed_models()))
             return
-        self.about.setTextFormat(Qt.TextFormat.PlainText)
+        self.image_summary.setTextFormat(Qt.TextFormat.PlainText)
         height, width = shape_of(base)
         words = f"{height:,} × {width:,} px · {height * width / 1e6:,.1f} MP"
         if str(base.units[-1]) in ("micrometer", "um", "µm"):
             words += f" · {base.scale[-1]:.3g} µm/px"
-        self.about.setText(words)
-        if self._then_live:
-            self._then_live = False
-            self.controller.live.turn(True)
+        self.image_summary.setText(words)
+        if self._live_after_open:
+            self._live_after_open = False
+            self.controller.live.set_enabled(True)
 
-    def _try_scene(self, title: str) -> None:
-        scene, pack = SCENES[title]
-        self.controller.use_pack(pack)
-        self.controller.use_strategy("zoom")
+    def _open_sample(self, title: str) -> None:
+        scene, pack = SAMPLE_IMAGES[title]
+        self.controller.set_model(pack)
+        self.controller.set_strategy("zoom")
         self.controller.open_image(f"sample:{scene}?size=8192&seed=0")
-        self._then_live = True
+        self._live_after_open = True
 
-    def _show_pack(self) -> None:
-        pack = self.controller.pack
+    def _show_model(self) -> None:
+        pack = self.controller.model
         if pack is None:
             self.model.setCurrentIndex(-1)
-            self.task.setText("no model is installed: press … to open a network")
+            self.model_summary.setText("no model is installed: press … to open a network")
             return
         at = next((i for i in range(self.model.count()) if self.model.itemText(i) == pack.name), -1)
         if at < 0:
@@ -226,39 +229,39 @@ class Choice(QWidget):
             at = self.model.count() - 1
         self.model.setCurrentIndex(at)
         card = pack.roles.get("main")
-        what = f"{card.task}: {listed(card.classes)}" if card is not None else ""
-        self.task.setText(f"{pack.title} · {what}" if pack.title != pack.name else what)
+        what = f"{card.task}: {join_names(card.classes)}" if card is not None else ""
+        self.model_summary.setText(f"{pack.title} · {what}" if pack.title != pack.name else what)
 
     def _show_strategy(self) -> None:
         strategy = self.controller.strategy
         self.strategy.setCurrentIndex(self.strategy.findData(strategy.id))
-        self.when.setText(strategy.when)
+        self.strategy_summary.setText(strategy.when)
         if self.params is not None:
-            self._params.removeWidget(self.params)
+            self._params_layout.removeWidget(self.params)
             self.params.hide()
             self.params.deleteLater()
         self.params = ParamsForm(strategy.Params, self._set_params)
-        self._params.addWidget(self.params)
+        self._params_layout.addWidget(self.params)
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
+def join_names(names: Sequence[str], limit: int = 4) -> str:
     """Return names in a line, of many the first."""
-    rest = len(names) - most
-    return ", ".join([*names[:most], *([f"{rest} more"] if rest > 0 else [])])
+    rest = len(names) - limit
+    return ", ".join([*names[:limit], *([f"{rest} more"] if rest > 0 else [])])
 
 
-def first_steps(packs: Collection[str]) -> str:
+def getting_started(models: Collection[str]) -> str:
     """Tell what to do where no image is open; a scene that can be tried is a link."""
     there = [
-        f'<a href="{title}" style="color: {LINK}">{title.replace(" ", "&nbsp;")}</a>'
-        for title, (scene, pack) in SCENES.items()
-        if scene in recipe_names() and pack in packs
+        f'<a href="{title}" style="color: {LINK_COLOUR}">{title.replace(" ", "&nbsp;")}</a>'
+        for title, (scene, pack) in SAMPLE_IMAGES.items()
+        if scene in synthetic_image_names() and pack in models
     ]
     words = "drop one on the window"
     return f"{words}, or try {' or '.join(there)}" if there else f"{words}, or open one"
 
 
-def combo() -> QComboBox:
+def make_combo_box() -> QComboBox:
     """Return a box that never makes the panel wider than it is."""
     made = QComboBox()
     made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)

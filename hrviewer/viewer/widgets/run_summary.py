@@ -9,20 +9,20 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from hrviewer.engine import Published
+from hrviewer.engine import PublishedEstimate
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label
 
-__all__ = ["Interval", "Plot", "limits"]
+__all__ = ["IntervalPlot", "IntervalWidget", "interval_of"]
 
-BAND, MIDDLE = QColor(86, 180, 233, 110), QColor("#e69f00")
+BAND_COLOUR, ESTIMATE_COLOUR = QColor(86, 180, 233, 110), QColor("#e69f00")
 """Okabe and Ito's colours, told apart by everybody."""
 
 HEIGHT = 64
 MARGIN = 3.0
 
 
-class Interval(QWidget):
+class IntervalWidget(QWidget):
     """A small plot, hidden where an answer has no interval.
 
     Parameters
@@ -34,13 +34,13 @@ class Interval(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.plot, self.words = Plot(), label("", "muted", wrap=True)
+        self.plot, self.caption = IntervalPlot(), label("", "muted", wrap=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         layout.addWidget(self.plot)
-        layout.addWidget(self.words)
-        controller.progressed.connect(self.refresh)
+        layout.addWidget(self.caption)
+        controller.progress_changed.connect(self.refresh)
         controller.overlays_changed.connect(self.refresh)
         self.refresh()
 
@@ -48,34 +48,34 @@ class Interval(QWidget):
         """Draw what was published so far."""
         overlays = self.controller.overlays
         # Live, each cell publishes its own.
-        told: Sequence[Published] = ()
-        if overlays is not None and not self.controller.live.on:
-            told = overlays.picture.record.published
+        told: Sequence[PublishedEstimate] = ()
+        if overlays is not None and not self.controller.live.enabled:
+            told = overlays.maps.record.published
         said = [one for one in told if one.interval is not None]
         self.setVisible(bool(said))
         if not said:
             return
-        self.plot.show_all(said)
-        low, high = limits(said[-1])
-        self.words.setText(f"95 % so far: {low:,.0f} – {high:,.0f}")
+        self.plot.set_estimates(said)
+        low, high = interval_of(said[-1])
+        self.caption.setText(f"95 % so far: {low:,.0f} – {high:,.0f}")
 
 
-class Plot(QWidget):
+class IntervalPlot(QWidget):
     """A band that narrows, and the estimate in it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: Sequence[Published] = ()
+        self._estimates: Sequence[PublishedEstimate] = ()
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     @property
     def count(self) -> int:
         """How many estimates are drawn."""
-        return len(self._told)
+        return len(self._estimates)
 
-    def show_all(self, told: Sequence[Published]) -> None:
+    def set_estimates(self, estimates: Sequence[PublishedEstimate]) -> None:
         """Draw these estimates, each with an interval."""
-        self._told = tuple(told)
+        self._estimates = tuple(estimates)
         self.update()
 
     def sizeHint(self) -> QSize:
@@ -87,27 +87,27 @@ class Plot(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.fillRect(self.rect(), QColor(128, 128, 128, 40))
-        if self._told:
-            upper, lower, middle = self.lines(QRectF(self.rect()))
+        if self._estimates:
+            upper, lower, middle = self.polylines(QRectF(self.rect()))
             painter.setPen(Qt.PenStyle.NoPen)
-            painter.setBrush(BAND)
+            painter.setBrush(BAND_COLOUR)
             painter.drawPolygon(QPolygonF([*upper, *reversed(lower)]))
-            painter.setPen(QPen(MIDDLE, 1.5))
+            painter.setPen(QPen(ESTIMATE_COLOUR, 1.5))
             painter.drawPolyline(QPolygonF(middle))
         painter.end()
 
-    def lines(self, frame: QRectF) -> tuple[list[QPointF], list[QPointF], list[QPointF]]:
+    def polylines(self, frame: QRectF) -> tuple[list[QPointF], list[QPointF], list[QPointF]]:
         """Return the interval's ends and the estimate as points inside `frame`.
 
         The last interval takes half of the height, at least: an early one may be so wide that
         beside it the last would be a line. One that came at the end only goes all the way.
         """
-        told, first, last = self._told, self._told[0].flops, self._told[-1].flops
+        told, first, last = self._estimates, self._estimates[0].flops, self._estimates[-1].flops
         if last > first:
             across = [(one.flops - first) / (last - first) for one in told]
         else:
             told, across = [told[-1]] * 2, [0.0, 1.0]
-        ends = [limits(one) for one in told]
+        ends = [interval_of(one) for one in told]
         value, (low, high) = told[-1].value, ends[-1]
         room = max(high - low for low, high in ends) / 2 if last > first else high - low
         half = max(min(room, high - low), abs(value) * 0.01, 1e-9)
@@ -129,7 +129,7 @@ class Plot(QWidget):
         return upper, lower, inside
 
 
-def limits(one: Published) -> tuple[float, float]:
+def interval_of(estimate: PublishedEstimate) -> tuple[float, float]:
     """Return an estimate's interval; the estimate itself where there is none."""
-    low, high = one.interval or (one.value, one.value)
-    return (low, high) if math.isfinite(high - low) else (one.value, one.value)
+    low, high = estimate.interval or (estimate.value, estimate.value)
+    return (low, high) if math.isfinite(high - low) else (estimate.value, estimate.value)

@@ -10,9 +10,9 @@ from qtpy.QtWidgets import QShortcut, QWidget
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.controller import Controller
 
-__all__ = ["KEYS", "Shortcuts"]
+__all__ = ["KEY_BINDINGS", "Shortcuts"]
 
-KEYS = {
+KEY_BINDINGS = {
     "run": "F5",
     "stop": "Shift+F5",
     "hold": "F6",
@@ -39,12 +39,12 @@ class Shortcuts:
         acts = {
             "run": self._run,
             "stop": self._stop,
-            "hold": self._hold,
-            "live": self._live,
-            "next": partial(self._turn, 1),
-            "before": partial(self._turn, -1),
+            "hold": self._pause_or_resume,
+            "live": self._toggle_live,
+            "next": partial(self._step_strategy, 1),
+            "before": partial(self._step_strategy, -1),
         }
-        self.keys = {name: QShortcut(QKeySequence(KEYS[name]), panel) for name in acts}
+        self.keys = {name: QShortcut(QKeySequence(KEY_BINDINGS[name]), panel) for name in acts}
         for name, act in acts.items():
             self.keys[name].activated.connect(act)
 
@@ -56,19 +56,19 @@ class Shortcuts:
         if self._controller.state in ("starting", "running", "paused"):
             self._controller.stop()
 
-    def _hold(self) -> None:
+    def _pause_or_resume(self) -> None:
         controller = self._controller
         if controller.state == "running":
             controller.pause()
-        elif controller.state == "paused" or controller.unfinished is not None:
+        elif controller.state == "paused" or controller.resumable_run is not None:
             controller.resume()
 
-    def _live(self) -> None:
+    def _toggle_live(self) -> None:
         if self._controller.state == "idle":
-            self._controller.live.turn(not self._controller.live.on)
+            self._controller.live.set_enabled(not self._controller.live.enabled)
 
-    def _turn(self, step: int) -> None:
+    def _step_strategy(self, step: int) -> None:
         """Choose the next strategy, or the one before, round and round."""
         names = list(strategy_ids())
         at = names.index(self._controller.strategy.id)
-        self._controller.use_strategy(names[(at + step) % len(names)])
+        self._controller.set_strategy(names[(at + step) % len(names)])

@@ -8,16 +8,16 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
-from hrviewer.app.maps.patch_preview import Look
+from hrviewer.app.maps.patch_preview import PatchInspection
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label
 
-__all__ = ["Warped"]
+__all__ = ["WarpPreview"]
 
-SIDE = 168
+PREVIEW_PX = 168
 
 
-class Warped(QWidget):
+class WarpPreview(QWidget):
     """Two pictures, shown while a warp is asked about.
 
     Parameters
@@ -32,30 +32,30 @@ class Warped(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setHorizontalSpacing(8)
         layout.setVerticalSpacing(2)
-        self.pictures = label(), label()
+        self.previews = label(), label()
         captions = "what the network saw", "evenly, as many pixels"
-        for column, (picture, caption) in enumerate(zip(self.pictures, captions, strict=True)):
+        for column, (picture, caption) in enumerate(zip(self.previews, captions, strict=True)):
             layout.addWidget(picture, 0, column, Qt.AlignmentFlag.AlignCenter)
             layout.addWidget(label(caption, "muted"), 1, column, Qt.AlignmentFlag.AlignCenter)
         self.hide()
-        controller.looked.connect(self._show)
+        controller.patch_inspected.connect(self._show)
 
-    def _show(self, look: Look) -> None:
-        pair = look.pixels, look.even
-        for label_, pixels in zip(self.pictures, pair, strict=True):
+    def _show(self, inspection: PatchInspection) -> None:
+        pair = inspection.pixels, inspection.uniform_pixels
+        for label_, pixels in zip(self.previews, pair, strict=True):
             if pixels is not None:
-                put(label_, pixels)
+                show_pixels(label_, pixels)
         self.setVisible(all(pixels is not None for pixels in pair))
 
 
-def put(shown: QLabel, pixels: NDArray[np.uint8]) -> None:
+def show_pixels(target: QLabel, pixels: NDArray[np.uint8]) -> None:
     """Show a picture, ``(h, w, 3)``, as large as there is room."""
     height, width, _ = pixels.shape
     image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    shown.setPixmap(
+    target.setPixmap(
         QPixmap.fromImage(image).scaled(
-            SIDE,
-            SIDE,
+            PREVIEW_PX,
+            PREVIEW_PX,
             Qt.AspectRatioMode.KeepAspectRatio,
             Qt.TransformationMode.SmoothTransformation,
         )

@@ -10,51 +10,51 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hrviewer.models.card import Architecture, Card, Input, Output
+from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
 from hrviewer.training import (
-    CHOOSE,
     TEST,
     TRAIN,
-    Chooser,
-    Coder,
-    Course,
-    Density,
-    Picker,
-    Pieces,
-    Reader,
-    Reconstructor,
-    Resizer,
-    Student,
-    TokenStudent,
-    Whole,
-    counted,
+    VALIDATION,
+    CropStream,
+    DenoisingTask,
+    DensityTask,
+    DistilledScout,
+    EncoderTask,
+    FullImages,
+    HeadTask,
+    PolicyTask,
+    ResizerTask,
+    TaskSet,
+    TopKScout,
+    TransformerTask,
+    counted_image,
+    full_image,
     halo,
-    picture,
 )
 
-__all__ = ["COURSE"]
+__all__ = ["TASKS"]
 
-NETWORK = Architecture(
+ARCHITECTURE = Architecture(
     name="density-unet", params={"classes": 1, "widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
 )
 SOURCES = {"data": f"scenes `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
-SIDE = 192
+CROP_SIDE = 192
 """Of the pieces that it learns from, in pixels."""
-PIECES = partial(Pieces, "crowd", growth=10, crowding=0.5)
+CROPS = partial(CropStream, "crowd", growth=10, crowding=0.5)
 """The nearest people are ten times as large as the farthest ones."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
-SIZE, WHOLE = 8192, 4096
+TEST_SIDE, DISTILLATION_SIDE = 8192, 4096
 """Of the scenes that main, and its students, are judged by."""
 
 
-def main(data: Path | None, pack: Path) -> Density:
+def main(data: Path | None, pack: Path) -> DensityTask:
     """Count people."""
-    card = Card(
+    card = ModelCard(
         name="crowd-density",
         title="People from above, a density network",
         task="density",
-        input=Input(
+        input=ModelInput(
             channels="rgb",
             scale=1 / 255,
             mean=(0.5, 0.45, 0.42),
@@ -62,103 +62,105 @@ def main(data: Path | None, pack: Path) -> Density:
             tile=512,
             multiple_of=16,
         ),
-        output=Output(stride=4, halo=halo(NETWORK), context=32, classes=("person",)),
-        architecture=NETWORK,
+        output=ModelOutput(stride=4, halo=halo(ARCHITECTURE), context=32, classes=("person",)),
+        architecture=ARCHITECTURE,
         licence="BSD-3-Clause",
         citation="Trained on procedural scenes; hrviewer, https://pypi.org/project/hrviewer/",
     )
-    return Density(
+    return DensityTask(
         card,
         SOURCES,
-        partial(PIECES, side=SIDE, batch=18, stride=4, around=0.4, again=8, shrunk=2),
-        choose={"choose": [counted("crowd", SIZE, seed) for seed in CHOOSE[:8]]},
-        test={"test": [counted("crowd", SIZE, seed) for seed in TEST[:4]]},
+        partial(CROPS, side=CROP_SIDE, batch=18, stride=4, around=0.4, again=8, shrunk=2),
+        validation={"choose": [counted_image("crowd", TEST_SIDE, seed) for seed in VALIDATION[:8]]},
+        test={"test": [counted_image("crowd", TEST_SIDE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
-        worst=4,
-        gauge={"choose": Whole("crowd", SIZE, CHOOSE[:24])},
+        hard_negatives=4,
+        calibration={"choose": FullImages("crowd", TEST_SIDE, VALIDATION[:24])},
         steps=9000,
     )
 
 
-def scout(data: Path | None, pack: Path) -> Student:
+def scout(data: Path | None, pack: Path) -> DistilledScout:
     """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
-    return _student("scout", pack, partial(PIECES, side=512, batch=4), down=2)
+    return _distillation_task("scout", pack, partial(CROPS, side=512, batch=4), down=2)
 
 
-def picker(data: Path | None, pack: Path) -> Student:
+def topk_scout(data: Path | None, pack: Path) -> DistilledScout:
     """Guess the same, and doubt most where a look would correct most."""
-    pieces = partial(PIECES, side=512, batch=4)
-    return _student("scout", pack, pieces, Picker, down=2)
+    pieces = partial(CROPS, side=512, batch=4)
+    return _distillation_task("scout", pack, pieces, TopKScout, down=2)
 
 
-def scanner(data: Path | None, pack: Path) -> Student:
+def scanner(data: Path | None, pack: Path) -> DistilledScout:
     """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
-    return _student("scanner", pack, partial(PIECES, side=256, batch=8))
+    return _distillation_task("scanner", pack, partial(CROPS, side=256, batch=8))
 
 
-def encoder(data: Path | None, pack: Path) -> Student:
+def encoder(data: Path | None, pack: Path) -> DistilledScout:
     """Say in a few numbers what ``main`` counts, and what it looks like."""
-    return _student("encoder", pack, partial(PIECES, side=256, batch=8), Coder)
+    return _distillation_task("encoder", pack, partial(CROPS, side=256, batch=8), EncoderTask)
 
 
-def blind(data: Path | None, pack: Path) -> Student:
+def unsupervised_encoder(data: Path | None, pack: Path) -> DistilledScout:
     """Say in a few numbers what a place looks like, without knowing what is to be counted."""
-    pieces = partial(PIECES, side=256, batch=8)
-    return _student("encoder", pack, pieces, Reconstructor)
+    pieces = partial(CROPS, side=256, batch=8)
+    return _distillation_task("encoder", pack, pieces, DenoisingTask)
 
 
-def head(data: Path | None, pack: Path) -> Student:
+def head(data: Path | None, pack: Path) -> DistilledScout:
     """Read from codes what ``main`` counts."""
-    return _student("head", pack, partial(PIECES, side=256, batch=8), Reader)
+    return _distillation_task("head", pack, partial(CROPS, side=256, batch=8), HeadTask)
 
 
-def resizer(data: Path | None, pack: Path) -> Student:
+def resizer(data: Path | None, pack: Path) -> DistilledScout:
     """Make pictures smaller so that ``main`` still counts in them."""
-    return _student("resizer", pack, partial(PIECES, side=256, batch=8), Resizer)
+    return _distillation_task("resizer", pack, partial(CROPS, side=256, batch=8), ResizerTask)
 
 
-def policy(data: Path | None, pack: Path) -> Student:
+def policy(data: Path | None, pack: Path) -> DistilledScout:
     """Learn by reward where ``main`` is worth a look, given the scout's guess.
 
     It sees a quarter of the size, where the scout sees half: it shares a budget with the scout.
     """
-    return _student("policy", pack, partial(PIECES, side=512, batch=4), Chooser, down=4, steps=2000)
+    return _distillation_task(
+        "policy", pack, partial(CROPS, side=512, batch=4), PolicyTask, down=4, steps=2000
+    )
 
 
-def transformer(data: Path | None, pack: Path) -> Student:
+def transformer(data: Path | None, pack: Path) -> DistilledScout:
     """Guess, from squares of several sizes, what ``main`` counts."""
-    pieces = partial(PIECES, side=512, batch=4, rings=3)
-    return _student("transformer", pack, pieces, TokenStudent)
+    pieces = partial(CROPS, side=512, batch=4, rings=3)
+    return _distillation_task("transformer", pack, pieces, TransformerTask)
 
 
-def _student(
+def _distillation_task(
     role: str,
     pack: Path,
-    pieces: Callable[[int, int], Pieces],
-    lesson: type[Student] = Student,
+    crops: Callable[[int, int], CropStream],
+    task: type[DistilledScout] = DistilledScout,
     **how: Any,
-) -> Student:
-    return lesson.of(
+) -> DistilledScout:
+    return task.from_bundle(
         pack,
         SOURCES,
-        pieces,
+        crops,
         role=role,
-        choose=[picture("crowd", WHOLE, seed) for seed in CHOOSE[:12]],
-        test=[picture("crowd", WHOLE, seed) for seed in TEST[:4]],
+        validation=[full_image("crowd", DISTILLATION_SIDE, seed) for seed in VALIDATION[:12]],
+        test=[full_image("crowd", DISTILLATION_SIDE, seed) for seed in TEST[:4]],
         **how,
     )
 
 
-COURSE = Course(
+TASKS = TaskSet(
     "People from above",
     "Counts people in scenes seen obliquely from above.",
     {
         "main": main,
         "scout": scout,
-        "scout/topk": picker,
+        "scout/topk": topk_scout,
         "scanner": scanner,
         "encoder": encoder,
-        "encoder/nic": blind,
+        "encoder/nic": unsupervised_encoder,
         "head": head,
         "resizer": resizer,
         "policy": policy,

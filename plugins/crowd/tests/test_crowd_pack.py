@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from hrviewer.geometry import Rect  # noqa: E402
-from hrviewer.models import Pack  # noqa: E402
-from hrviewer.pyramid.synthetic import make_recipe  # noqa: E402
+from hrviewer.models import ModelBundle  # noqa: E402
+from hrviewer.pyramid.synthetic import make_synthetic_image  # noqa: E402
 
 from hrviewer_crowd import crowd  # noqa: E402
 
@@ -42,10 +42,10 @@ def test_the_weights_are_those_of_the_cards_and_small(roles: dict[str, Any]) -> 
 
 def test_people_are_told_from_an_empty_square() -> None:
     pytest.importorskip("hrviewer_samples")
-    scene = make_recipe("crowd", 4096, 10_001)
-    main = Pack.read(crowd()).load("main", "cpu")
+    scene = make_synthetic_image("crowd", 4096, 10_001)
+    main = ModelBundle.read(crowd()).load("main", "cpu")
     whole = Rect(0, 0, 4096, 4096)
-    points = scene.truth(whole).points
+    points = scene.ground_truth(whole).points
     counts, ys, xs = np.histogram2d(*points.T, bins=8, range=[[0, 4096]] * 2)
 
     def estimate(row: int, column: int) -> float:

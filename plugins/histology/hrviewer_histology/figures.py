@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from hrviewer.models import Network, open_pack
+from hrviewer.models import Network, open_bundle
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -41,20 +41,20 @@ def random_fields(slide: Tensor, count: int, side: int, seed: int) -> list[tuple
     return corners
 
 
-def estimate(network: Network, rgb: Tensor) -> Tensor:
+def predict_density(network: Network, rgb: Tensor) -> Tensor:
     """Return the density ``(h/4, w/4)`` of one image ``(3, h, w)`` from 0 to 1."""
     pixels = network.card.prepare(rgb.permute(1, 2, 0).numpy() * 255)
     return torch.from_numpy(network(pixels[None])[0, 0])
 
 
-def scatter(network: Network, data: Path, path: Path) -> None:
+def plot_counts(network: Network, data: Path, path: Path) -> None:
     """Draw the estimates of the val photos at each scale over the labelled counts."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     photos = read_photos(data, "val")
     for axes, factor in zip(figure.subplots(1, len(SCALES)), SCALES, strict=True):
         there = np.array([p.count for p in photos])
         found = np.array(
-            [float(estimate(network, shrink(p.layers[:3], factor)).sum()) for p in photos]
+            [float(predict_density(network, shrink(p.layers[:3], factor)).sum()) for p in photos]
         )
         axes.plot([0, 125], [0, 125], color="0.7", linewidth=1)
         axes.scatter(there, found, s=14, color="#0072b2")
@@ -65,7 +65,7 @@ def scatter(network: Network, data: Path, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def fields(network: Network, slide: Tensor, path: Path, side: int, seed: int) -> None:
+def plot_fields(network: Network, slide: Tensor, path: Path, side: int, seed: int) -> None:
     """Draw ten random fields of the slide, each over its density, with its number and count."""
     figure = Figure(figsize=(12.5, 11), layout="constrained")
     rows = figure.subplots(4, 5)
@@ -75,7 +75,7 @@ def fields(network: Network, slide: Tensor, path: Path, side: int, seed: int) ->
         around = slide[:, top : y + side + HALO, left : x + side + HALO]
         around = around[:, : around.shape[1] // 16 * 16, : around.shape[2] // 16 * 16]
         a, b, s = (y - top) // 4, (x - left) // 4, side // 4
-        density = estimate(network, around)[a : a + s, b : b + s]
+        density = predict_density(network, around)[a : a + s, b : b + s]
         above, below = rows[i // 5 * 2, i % 5], rows[i // 5 * 2 + 1, i % 5]
         above.imshow(slide[:, y : y + side, x : x + side].permute(1, 2, 0).numpy())
         below.imshow(density.numpy(), cmap="magma", vmin=0, vmax=0.25)
@@ -87,13 +87,13 @@ def fields(network: Network, slide: Tensor, path: Path, side: int, seed: int) ->
     figure.savefig(path, dpi=100)
 
 
-def speed(network: Network, side: int = 512, rounds: int = 20) -> str:
+def measure_speed(network: Network, side: int = 512, rounds: int = 20) -> str:
     """Say what a pixel costs, and how many million a second go through."""
     image = torch.rand(3, side, side)
-    estimate(network, image)
+    predict_density(network, image)
     started = time.perf_counter()
     for _ in range(rounds):
-        estimate(network, image)
+        predict_density(network, image)
     rate = rounds * side * side / (time.perf_counter() - started) / 1e6
     flops = network.flops(side, side) / (side * side)
     return (
@@ -114,11 +114,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
 
-    network = open_pack(args.pack).load("main", "cpu")
+    network = open_bundle(args.pack).load("main", "cpu")
     slide = torch.from_numpy(tifffile.imread(args.slide, key=0)).permute(2, 0, 1).float() / 255
-    scatter(network, args.data, args.out / "nuclei_val.png")
-    fields(network, slide, args.out / "nuclei_fields.png", args.side, args.seed)
-    print(speed(network))
+    plot_counts(network, args.data, args.out / "nuclei_val.png")
+    plot_fields(network, slide, args.out / "nuclei_fields.png", args.side, args.seed)
+    print(measure_speed(network))
     print(f"wrote nuclei_val.png and nuclei_fields.png to {args.out}", file=sys.stderr)
 
 

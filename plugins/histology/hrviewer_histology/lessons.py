@@ -10,44 +10,44 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hrviewer.errors import UserError
-from hrviewer.models.card import Architecture, Card, Input, Output
+from hrviewer.errors import HrviewerError
+from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
 from hrviewer.training import (
-    CHOOSE,
     TEST,
     TRAIN,
-    Alone,
+    VALIDATION,
     Batch,
-    Chooser,
-    Coder,
-    Counted,
-    Course,
-    Density,
-    Joined,
-    Picker,
-    Pieces,
-    Reader,
-    Reconstructor,
-    Resizer,
-    Student,
-    TokenStudent,
+    CountedImage,
+    CropStream,
+    DenoisingTask,
+    DensityTask,
+    DistilledScout,
+    EncoderTask,
+    HeadTask,
+    PolicyTask,
+    ResizerTask,
+    TaskSet,
+    TopKScout,
+    TransformerTask,
+    WithoutContext,
+    ZippedStreams,
+    counted_image,
+    full_image,
     halo,
-    picture,
 )
-from hrviewer.training import counted as whole
 from hrviewer.training.losses import WINDOWS
 from torch.utils.data import Dataset
 
-from hrviewer_histology.marked import Field, Marked, read_fields
+from hrviewer_histology.marked import AnnotatedField, AnnotatedFields, read_annotated_fields
 from hrviewer_histology.photos import Photo, read_photos, shrink
-from hrviewer_histology.stains import Fields, Pictures
+from hrviewer_histology.stains import PhotoFields, UnlabelledPhotos
 
-__all__ = ["COURSE", "INPUT", "SCALES", "counted"]
+__all__ = ["INPUT", "SCALES", "TASKS", "count_samples"]
 
-NETWORK = Architecture(
+ARCHITECTURE = Architecture(
     name="density-unet", params={"classes": 1, "widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
 )
-INPUT = Input(
+INPUT = ModelInput(
     channels="rgb",
     scale=1 / 255,
     mean=(0.7, 0.6, 0.7),
@@ -56,131 +56,155 @@ INPUT = Input(
     multiple_of=16,
     pixel_size=0.5,
 )
-COARSE = ((1, 1.0, 0.03), (4, 0.5, 0.15), (10, 1.5, 0.4), (40, 0.3, 1.5))
+COARSE_WINDOWS = ((1, 1.0, 0.03), (4, 0.5, 0.15), (10, 1.5, 0.4), (40, 0.3, 1.5))
 """Windows where marks are some pixels off: counts of tens of pixels weigh more than places."""
-SIZE, WHOLE = 8192, 4096
+TEST_SIDE, DISTILLATION_SIDE = 8192, 4096
 """Sides of the procedural slides that main, and its students, are judged by."""
 SCALES = (1, 2, 4)
 """By how much val photos are shrunk before they are counted."""
 
 
-def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> Density:
+def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> DensityTask:
     """Count nuclei; of twelve fields learn some from `tissue`, and others from a marked slide."""
-    photos, judges = _photos(data, "train"), _photos(data, "val")
-    fields = read_fields(data) if data and marked else []
-    card = Card(
+    photos, judges = _read_split(data, "train"), _read_split(data, "val")
+    fields = read_annotated_fields(data) if data and marked else []
+    card = ModelCard(
         name="nuclei-density",
         title="Nuclei, a density network",
         task="density",
         input=INPUT,
-        output=Output(stride=4, halo=halo(NETWORK), context=32, classes=("nucleus",)),
-        architecture=NETWORK,
+        output=ModelOutput(stride=4, halo=halo(ARCHITECTURE), context=32, classes=("nucleus",)),
+        architecture=ARCHITECTURE,
         licence="BSD-3-Clause",
         citation="Trained on the histology photos of the 2018 Data Science Bowl (BBBC038, CC0): "
         "Caicedo et al., Nucleus segmentation across imaging experiments, Nature Methods 2019.",
     )
-    lots = {f"val_{k}": counted(judges, k) for k in SCALES}
+    lots = {f"val_{k}": count_samples(judges, k) for k in SCALES}
 
     def pictures(steps: int, seed: int) -> Dataset[Batch]:
-        cut = Fields(photos, steps, seed, batch=12 - tissue)
+        cut = PhotoFields(photos, steps, seed, batch=12 - tissue)
         streams: list[Dataset[Any]] = [cut]
         if tissue:
-            streams.append(Pieces("tissue", steps, seed, side=cut.side, batch=tissue, stride=4))
+            streams.append(CropStream("tissue", steps, seed, side=cut.side, batch=tissue, stride=4))
         if marked:
-            streams.append(Marked(fields, steps, seed, side=cut.side, batch=marked))
-        return Joined(*streams)
+            streams.append(AnnotatedFields(fields, steps, seed, side=cut.side, batch=marked))
+        return ZippedStreams(*streams)
 
-    return Density(
+    return DensityTask(
         card,
-        (_with_scenes(photos) if tissue else _photographs(photos)) | _marks(fields),
+        (_photo_and_synthetic_provenance(photos) if tissue else _photo_provenance(photos))
+        | _slide_provenance(fields),
         pictures,
-        choose={"val_1": lots["val_1"]}
-        | {"tissue": [whole("tissue", SIZE, seed) for seed in CHOOSE[:4]]},
-        test=lots | {"tissue": [whole("tissue", SIZE, seed) for seed in TEST[:4]]},
-        windows=COARSE if marked else WINDOWS,
+        validation={"val_1": lots["val_1"]}
+        | {"tissue": [counted_image("tissue", TEST_SIDE, seed) for seed in VALIDATION[:4]]},
+        test=lots | {"tissue": [counted_image("tissue", TEST_SIDE, seed) for seed in TEST[:4]]},
+        windows=COARSE_WINDOWS if marked else WINDOWS,
         steps=3600,
-        rate=6e-3 if marked else 3e-3,
+        learning_rate=6e-3 if marked else 3e-3,
     )
 
 
-def scout(data: Path | None, pack: Path) -> Student:
+def scout(data: Path | None, pack: Path) -> DistilledScout:
     """Guess from an eighth of the size what ``main`` counts."""
-    return _student("scout", data, pack, side=512, photographs=1, pieces=3)
+    return _distillation_task("scout", data, pack, side=512, photos_per_batch=1, crops_per_batch=3)
 
 
-def picker(data: Path | None, pack: Path) -> Student:
+def topk_scout(data: Path | None, pack: Path) -> DistilledScout:
     """Guess the same, and doubt most where a look would correct most."""
-    return _student("scout", data, pack, side=512, photographs=1, pieces=3, kind=Picker)
-
-
-def scanner(data: Path | None, pack: Path) -> Student:
-    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
-    return _student("scanner", data, pack, side=256, photographs=2, pieces=6)
-
-
-def encoder(data: Path | None, pack: Path) -> Student:
-    """Say in a few numbers what ``main`` counts, and what it looks like."""
-    return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Coder)
-
-
-def blind(data: Path | None, pack: Path) -> Student:
-    """Say in a few numbers what a place looks like, without knowing what is to be counted."""
-    return _student("encoder", data, pack, side=256, photographs=3, pieces=5, kind=Reconstructor)
-
-
-def head(data: Path | None, pack: Path) -> Student:
-    """Read from codes what ``main`` counts."""
-    return _student("head", data, pack, side=256, photographs=3, pieces=5, kind=Reader)
-
-
-def resizer(data: Path | None, pack: Path) -> Student:
-    """Make pictures smaller so that ``main`` still counts in them."""
-    return _student("resizer", data, pack, side=256, photographs=3, pieces=5, kind=Resizer)
-
-
-def policy(data: Path | None, pack: Path) -> Student:
-    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
-    return _student("policy", data, pack, side=512, photographs=1, pieces=3, kind=Chooser)
-
-
-def transformer(data: Path | None, pack: Path) -> Student:
-    """Guess, from squares of several sizes, what ``main`` counts."""
-    return _student(
-        "transformer", data, pack, side=512, photographs=1, pieces=3, rings=3, kind=TokenStudent
+    return _distillation_task(
+        "scout", data, pack, side=512, photos_per_batch=1, crops_per_batch=3, task=TopKScout
     )
 
 
-def _student(
+def scanner(data: Path | None, pack: Path) -> DistilledScout:
+    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
+    return _distillation_task(
+        "scanner", data, pack, side=256, photos_per_batch=2, crops_per_batch=6
+    )
+
+
+def encoder(data: Path | None, pack: Path) -> DistilledScout:
+    """Say in a few numbers what ``main`` counts, and what it looks like."""
+    return _distillation_task(
+        "encoder", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=EncoderTask
+    )
+
+
+def unsupervised_encoder(data: Path | None, pack: Path) -> DistilledScout:
+    """Say in a few numbers what a place looks like, without knowing what is to be counted."""
+    return _distillation_task(
+        "encoder", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=DenoisingTask
+    )
+
+
+def head(data: Path | None, pack: Path) -> DistilledScout:
+    """Read from codes what ``main`` counts."""
+    return _distillation_task(
+        "head", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=HeadTask
+    )
+
+
+def resizer(data: Path | None, pack: Path) -> DistilledScout:
+    """Make pictures smaller so that ``main`` still counts in them."""
+    return _distillation_task(
+        "resizer", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=ResizerTask
+    )
+
+
+def policy(data: Path | None, pack: Path) -> DistilledScout:
+    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
+    return _distillation_task(
+        "policy", data, pack, side=512, photos_per_batch=1, crops_per_batch=3, task=PolicyTask
+    )
+
+
+def transformer(data: Path | None, pack: Path) -> DistilledScout:
+    """Guess, from squares of several sizes, what ``main`` counts."""
+    return _distillation_task(
+        "transformer",
+        data,
+        pack,
+        side=512,
+        photos_per_batch=1,
+        crops_per_batch=3,
+        rings=3,
+        task=TransformerTask,
+    )
+
+
+def _distillation_task(
     role: str,
     data: Path | None,
     pack: Path,
     *,
     side: int,
-    photographs: int,
-    pieces: int,
+    photos_per_batch: int,
+    crops_per_batch: int,
     rings: int = 0,
-    kind: type[Student] = Student,
-) -> Student:
-    photos = _photos(data, "train")
+    task: type[DistilledScout] = DistilledScout,
+) -> DistilledScout:
+    photos = _read_split(data, "train")
 
-    def pictures(steps: int, seed: int) -> Joined:
-        alone: Dataset[Batch] = Pictures(photos, steps, seed, batch=photographs, side=side)
-        return Joined(
-            Alone(alone, rings) if rings else alone,
-            Pieces("tissue", steps, seed, side=side, batch=pieces, rings=rings),
+    def pictures(steps: int, seed: int) -> ZippedStreams:
+        alone: Dataset[Batch] = UnlabelledPhotos(
+            photos, steps, seed, batch=photos_per_batch, side=side
+        )
+        return ZippedStreams(
+            WithoutContext(alone, rings) if rings else alone,
+            CropStream("tissue", steps, seed, side=side, batch=crops_per_batch, rings=rings),
         )
 
-    return kind.of(
+    return task.from_bundle(
         pack,
-        _with_scenes(photos),
+        _photo_and_synthetic_provenance(photos),
         pictures,
         role=role,
-        choose=[picture("tissue", WHOLE, seed) for seed in CHOOSE[:4]],
-        test=[picture("tissue", WHOLE, seed) for seed in TEST[:4]],
+        validation=[full_image("tissue", DISTILLATION_SIDE, seed) for seed in VALIDATION[:4]],
+        test=[full_image("tissue", DISTILLATION_SIDE, seed) for seed in TEST[:4]],
     )
 
 
-COURSE = Course(
+TASKS = TaskSet(
     "Nuclei in histology",
     "Counts nuclei in bright-field histology at about 0.5 µm per pixel.",
     {
@@ -189,10 +213,10 @@ COURSE = Course(
         "main/slide": partial(main, tissue=2, marked=6),
         "main/both": partial(main, tissue=5, marked=6),
         "scout": scout,
-        "scout/topk": picker,
+        "scout/topk": topk_scout,
         "scanner": scanner,
         "encoder": encoder,
-        "encoder/nic": blind,
+        "encoder/nic": unsupervised_encoder,
         "head": head,
         "resizer": resizer,
         "policy": policy,
@@ -201,32 +225,34 @@ COURSE = Course(
 )
 
 
-def counted(photos: list[Photo], factor: int = 1) -> list[Counted]:
+def count_samples(photos: list[Photo], factor: int = 1) -> list[CountedImage]:
     """Return photos shrunk by `factor`, with their counts."""
-    return [Counted(shrink(p.layers[:3], factor), p.count) for p in photos]
+    return [CountedImage(shrink(p.layers[:3], factor), p.count) for p in photos]
 
 
-def _photos(data: Path | None, split: str) -> list[Photo]:
+def _read_split(data: Path | None, split: str) -> list[Photo]:
     if data is None:
-        raise UserError("nuclei are learned from labelled photos: give their folder with --data")
+        raise HrviewerError(
+            "nuclei are learned from labelled photos: give their folder with --data"
+        )
     return read_photos(data, split)
 
 
-def _photographs(photos: list[Photo]) -> dict[str, Any]:
+def _photo_provenance(photos: list[Photo]) -> dict[str, Any]:
     return {
         "data": "histology photos of the 2018 Data Science Bowl (BBBC038), CC0",
         "split": f"train, {len(photos)} photos, {sum(p.count for p in photos)} nuclei",
     }
 
 
-def _with_scenes(photos: list[Photo]) -> dict[str, Any]:
+def _photo_and_synthetic_provenance(photos: list[Photo]) -> dict[str, Any]:
     return {
-        **_photographs(photos),
+        **_photo_provenance(photos),
         "scenes": f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
     }
 
 
-def _marks(fields: list[Field]) -> dict[str, Any]:
+def _slide_provenance(fields: list[AnnotatedField]) -> dict[str, Any]:
     if not fields:
         return {}
     count = sum(len(field.truth) for field in fields)

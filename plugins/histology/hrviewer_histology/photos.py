@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 __all__ = ["Photo", "read_photos", "shrink"]
 
 
-SLIVER = 0.01
+MIN_VISIBLE_MASS = 0.01
 """Of a nucleus less than this part of its mass is not in sight."""
 
 
@@ -38,7 +38,7 @@ class Photo:
     labels: Tensor
     """``(h, w)``: which nucleus, from 1; 0 between them."""
 
-    def cut(self, y: int, x: int, h: int, w: int) -> Tensor:
+    def crop(self, y: int, x: int, h: int, w: int) -> Tensor:
         """Return the layers of a piece ``(5, h, w)``, in which every nucleus in sight counts 1.
 
         As in the whole photo: what its border cuts is labelled, and counted, like any other. So
@@ -47,7 +47,9 @@ class Photo:
         piece = self.layers[:, y : y + h, x : x + w].clone()
         labels = self.labels[y : y + h, x : x + w]
         seen = torch.bincount(labels.ravel(), piece[3].ravel(), self.count + 1)
-        piece[3] *= torch.where(seen > SLIVER, 1 / seen.clamp(min=SLIVER), 0)[labels]
+        piece[3] *= torch.where(seen > MIN_VISIBLE_MASS, 1 / seen.clamp(min=MIN_VISIBLE_MASS), 0)[
+            labels
+        ]
         return piece
 
 
@@ -60,13 +62,13 @@ def read_photos(folder: Path, split: str) -> list[Photo]:
         Where there is no such list.
     """
     if not (folder / "index.csv").is_file():
-        raise UserError(f"{folder} holds no index.csv: give the folder of the labelled photos")
+        raise HrviewerError(f"{folder} holds no index.csv: give the folder of the labelled photos")
     with (folder / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    return [_read(folder, row["name"], int(row["nuclei"])) for row in rows]
+    return [_read_photo(folder, row["name"], int(row["nuclei"])) for row in rows]
 
 
-def _read(folder: Path, name: str, count: int) -> Photo:
+def _read_photo(folder: Path, name: str, count: int) -> Photo:
     rgb = np.asarray(Image.open(folder / f"{name}.png").convert("RGB"), np.float32) / 255
     labels = tifffile.imread(folder / f"{name}.labels.tif")
     # Every nucleus has mass 1, more of it towards its middle, all of it inside the photo.

@@ -21,13 +21,13 @@ from torch.utils.data import Dataset
 
 from hrviewer_histology.photos import Photo
 
-__all__ = ["Fields", "Pictures", "photograph", "restain", "textures"]
+__all__ = ["PhotoFields", "UnlabelledPhotos", "augment_stain", "make_textures", "simulate_camera"]
 
-NUCLEAR = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.62, 0.50))
+NUCLEAR_STAINS = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.62, 0.50))
 """Optical density, red, green and blue, of what stains nuclei: from blue to violet and black."""
-TISSUE = ((0.12, 0.93, 0.34), (0.25, 0.88, 0.40), (0.42, 0.82, 0.38), (0.46, 0.72, 0.45))
+TISSUE_STAINS = ((0.12, 0.93, 0.34), (0.25, 0.88, 0.40), (0.42, 0.82, 0.38), (0.46, 0.72, 0.45))
 """Of what stains the rest: from pink and red to lilac and violet."""
-OTHER = (
+OTHER_STAINS = (
     (0.03, 0.75, 0.66),
     (0.25, 0.55, 0.80),
     (0.88, 0.30, 0.36),
@@ -39,7 +39,7 @@ BANK, LONG = 96, 3
 """Textures, and which share of them, the first, is long enough not to be taken for nuclei."""
 
 
-class Fields(Dataset[tuple[Tensor, Tensor]]):
+class PhotoFields(Dataset[tuple[Tensor, Tensor]]):
     """Batches of fields and their densities, each a function of the seed and its number alone.
 
     Parameters
@@ -66,8 +66,8 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         self.seed = seed
         # A large photo is drawn more often, but not as often as its area says.
         weight = np.array([p.layers[0].numel() ** 0.5 for p in photos])
-        self.chance = weight / weight.sum()
-        self.bank = textures(np.random.default_rng(seed), BANK, max(256, side))
+        self.photo_weights = weight / weight.sum()
+        self.textures = make_textures(np.random.default_rng(seed), BANK, max(256, side))
 
     def __len__(self) -> int:
         return self.steps
@@ -75,11 +75,11 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return images ``(n, 3, side, side)`` from 0 to 1 and densities at a quarter the side."""
         rng = np.random.default_rng((self.seed, step))
-        layers = torch.stack([self._field(rng) for _ in range(self.batch)])
-        rgb, mass = restain(layers, self.bank, rng)
+        layers = torch.stack([self._make_field(rng) for _ in range(self.batch)])
+        rgb, mass = augment_stain(layers, self.textures, rng)
         return rgb, F.avg_pool2d(mass, 4) * 16
 
-    def _field(self, rng: np.random.Generator) -> Tensor:
+    def _make_field(self, rng: np.random.Generator) -> Tensor:
         """Cut one field at a random scale: of one photo, or of four or nine if it is coarse."""
         if rng.random() < 0.5:
             scale = rng.uniform(0.75, 1.25)
@@ -90,12 +90,12 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         edges = np.linspace(0, self.side, cells + 1).round().astype(int)
         sizes = np.diff(edges)
         return torch.cat(
-            [torch.cat([self._cut(rng, scale, h, w) for w in sizes], 2) for h in sizes], 1
+            [torch.cat([self._crop(rng, scale, h, w) for w in sizes], 2) for h in sizes], 1
         )
 
-    def _cut(self, rng: np.random.Generator, scale: float, h: int, w: int) -> Tensor:
+    def _crop(self, rng: np.random.Generator, scale: float, h: int, w: int) -> Tensor:
         """Cut a piece of a photo that is ``h × w`` at about `scale`."""
-        photo = self.photos[rng.choice(len(self.photos), p=self.chance)]
+        photo = self.photos[rng.choice(len(self.photos), p=self.photo_weights)]
         layers = photo.layers
         scale = max(scale, 4 / photo.diameter)
         stretch = np.exp(rng.normal(0, 0.08))
@@ -111,7 +111,7 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         y, x = (
             rng.integers(whole - s + 1) for whole, s in zip(layers.shape[1:], size, strict=True)
         )
-        piece = photo.cut(y, x, *size)[None]
+        piece = photo.crop(y, x, *size)[None]
         if h * w < size[0] * size[1] and rng.random() < 0.5:
             out = F.interpolate(piece, (h, w), mode="area")[0]
         else:
@@ -122,13 +122,13 @@ class Fields(Dataset[tuple[Tensor, Tensor]]):
         return out.transpose(1, 2) if turn else out
 
 
-class Pictures(Dataset[tuple[Tensor]]):
+class UnlabelledPhotos(Dataset[tuple[Tensor]]):
     """Batches of pictures without truth, large enough to be shrunk: ``(n, 3, side, side)``."""
 
     def __init__(
         self, photos: Sequence[Photo], steps: int, seed: int = 0, *, batch: int = 4, side: int = 512
     ) -> None:
-        self.fields = Fields(photos, steps, batch=batch, side=side, seed=seed)
+        self.fields = PhotoFields(photos, steps, batch=batch, side=side, seed=seed)
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -138,7 +138,7 @@ class Pictures(Dataset[tuple[Tensor]]):
         return (self.fields[step][0],)
 
 
-def textures(rng: np.random.Generator, count: int, side: int = 256) -> Tensor:
+def make_textures(rng: np.random.Generator, count: int, side: int = 256) -> Tensor:
     """Return ``(count, side, side)`` tiles of noise from 0 to 1: grains, clouds, fibres, lamellae.
 
     Each is white noise through a band of frequencies that is narrow one way and wide the other,
@@ -168,20 +168,20 @@ def textures(rng: np.random.Generator, count: int, side: int = 256) -> Tensor:
     return torch.from_numpy(np.stack(out)).float()
 
 
-def restain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def augment_stain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Turn pieces of photos ``(n, 5, h, w)`` into stained images and what they now count."""
     rgb, mass, mask = layers[:, :3], layers[:, 3:4], layers[:, 4:]
     n = len(rgb)
     kind = rng.choice(3, n, p=(0.38, 0.5, 0.12))
     synthetic = torch.from_numpy(kind > 0).view(n, 1, 1, 1)
     empty = torch.from_numpy(kind == 2).view(n, 1, 1, 1)
-    made, kept = _tissue(rgb, mask, ~empty, bank, rng)
+    made, kept = _synthesize_tissue(rgb, mask, ~empty, bank, rng)
     rgb = torch.where(synthetic, made, rgb)
     mass = torch.where(synthetic, mass * kept, mass)
-    return photograph(rgb, rng), mass
+    return simulate_camera(rgb, rng), mass
 
 
-def _tissue(
+def _synthesize_tissue(
     rgb: Tensor, mask: Tensor, keep: Tensor, bank: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Stain nuclei and tissue anew; return the image and where its nuclei were kept."""
@@ -231,7 +231,7 @@ def _tissue(
 
     # Two tissues side by side, fibres and a sheet of cells, each perhaps torn open.
     sheets = []
-    for stains, sharp in ((TISSUE[:3], 10), (TISSUE, 2)):
+    for stains, sharp in ((TISSUE_STAINS[:3], 10), (TISSUE_STAINS, 2)):
         contrast = some(0, 1) ** 2 * sharp + 1
         fibre = torch.sigmoid((texture() - some(0.2, 0.7)) * contrast)
         grain = texture() * some(0, 0.5) + 1
@@ -247,20 +247,20 @@ def _tissue(
     height = texture(BANK // LONG) - some(0.3, 0.85)
     rim = torch.exp(-((height * some(4, 20)) ** 2)) * some(0, 1) ** 2
     lamellae = torch.sigmoid(height * some(10, 40)) * some(0.1, 1.3) + rim
-    lamellae = lamellae * stain(TISSUE + OTHER[4:], 0.1)
+    lamellae = lamellae * stain(TISSUE_STAINS + OTHER_STAINS[4:], 0.1)
     specks = torch.sigmoid((texture() - some(0.5, 0.95)) * some(10, 60)) * (texture() + 0.3)
-    dirt = specks * region(some(0.1, 0.9)) * maybe(0.25) * some(0.2, 1.0) * stain(OTHER[:4])
+    dirt = specks * region(some(0.1, 0.9)) * maybe(0.25) * some(0.2, 1.0) * stain(OTHER_STAINS[:4])
     kept = (keep & (keratin < 0.5)).float()
 
     contrast = some(0.35, 1.9)
-    ink = nuclei * contrast * stain(NUCLEAR) + between * some(0, 0.5) * stain(TISSUE)
+    ink = nuclei * contrast * stain(NUCLEAR_STAINS) + between * some(0, 0.5) * stain(TISSUE_STAINS)
     density = (ink * kept + tissue * (1 - some(0, 0.6) * mask * kept)) * (1 - keratin)
     density = density + keratin * lamellae + dirt * (1 - mask * kept)
     density = density * some(0.7, 1.25)
     return torch.exp(-density) * some(0.9, 1.0), kept
 
 
-def photograph(rgb: Tensor, rng: np.random.Generator) -> Tensor:
+def simulate_camera(rgb: Tensor, rng: np.random.Generator) -> Tensor:
     """Light, focus, sensor and file format, each a little different from field to field."""
     n = len(rgb)
 

@@ -11,12 +11,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hrviewer.errors import UserError  # noqa: E402
+from hrviewer.errors import HrviewerError  # noqa: E402
 from hrviewer.geometry import Rect  # noqa: E402
-from hrviewer.ground_truth import Truth  # noqa: E402
+from hrviewer.ground_truth import GroundTruth  # noqa: E402
 
 from hrviewer_histology.figures import random_fields  # noqa: E402
-from hrviewer_histology.marked import MARKS, RIM, Field, Marked, read_fields  # noqa: E402
+from hrviewer_histology.marked import (  # noqa: E402
+    ANNOTATIONS_FILE,
+    BORDER,
+    AnnotatedField,
+    AnnotatedFields,
+    read_annotated_fields,
+)
 from hrviewer_histology.photos import read_photos  # noqa: E402
 
 SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[3].parent / "shared"))
@@ -24,14 +30,16 @@ DATA = SHARED / "data" / "nuclei"
 
 
 def marks() -> dict:
-    return json.loads(files("hrviewer_histology").joinpath(MARKS).read_text(encoding="utf-8"))
+    return json.loads(
+        files("hrviewer_histology").joinpath(ANNOTATIONS_FILE).read_text(encoding="utf-8")
+    )
 
 
 @pytest.fixture(scope="module")
-def fields() -> list[Field]:
+def fields() -> list[AnnotatedField]:
     if not DATA.is_dir():
         pytest.skip(f"the slide that was marked is not beside {DATA}")
-    return read_fields(DATA)
+    return read_annotated_fields(DATA)
 
 
 def test_every_mark_lies_in_its_field() -> None:
@@ -42,7 +50,7 @@ def test_every_mark_lies_in_its_field() -> None:
             assert 0 <= x - field["x"] <= side
 
 
-def test_no_marked_field_touches_one_that_is_counted(fields: list[Field]) -> None:
+def test_no_marked_field_touches_one_that_is_counted(fields: list[AnnotatedField]) -> None:
     import tifffile
 
     path = DATA.parent / "wsi" / marks()["slide"]
@@ -53,7 +61,9 @@ def test_no_marked_field_touches_one_that_is_counted(fields: list[Field]) -> Non
             assert (Rect(y, x, 256, 256) & Rect(field["y"], field["x"], side, side)).empty
 
 
-def test_a_field_is_as_dark_where_nuclei_were_marked_as_nuclei_are(fields: list[Field]) -> None:
+def test_a_field_is_as_dark_where_nuclei_were_marked_as_nuclei_are(
+    fields: list[AnnotatedField],
+) -> None:
     darker = total = 0
     for field in fields:
         grey = field.rgb.mean(0)
@@ -64,9 +74,11 @@ def test_a_field_is_as_dark_where_nuclei_were_marked_as_nuclei_are(fields: list[
     assert darker / total > 0.9
 
 
-def test_a_batch_counts_what_was_marked_and_knows_nothing_else(fields: list[Field]) -> None:
-    images, densities = Marked(fields, 4, seed=3, batch=8)[2]
-    again, same = Marked(fields, 4, seed=3, batch=8)[2]
+def test_a_batch_counts_what_was_marked_and_knows_nothing_else(
+    fields: list[AnnotatedField],
+) -> None:
+    images, densities = AnnotatedFields(fields, 4, seed=3, batch=8)[2]
+    again, same = AnnotatedFields(fields, 4, seed=3, batch=8)[2]
     assert images.shape == (8, 3, 160, 160)
     assert densities.shape == (8, 1, 40, 40)
     torch.testing.assert_close(images, again, atol=0, rtol=0)
@@ -79,10 +91,10 @@ def test_the_density_of_a_field_is_its_marks() -> None:
     # One in the middle, far from the border: all of it is there, wherever the piece is cut.
     points = torch.tensor([[96.0, 96.0]]).numpy()
     boxes = torch.tensor([[86.0, 86.0, 20.0, 20.0]]).numpy()
-    truth = Truth(points, ("nucleus",), boxes=boxes)
-    field = Field(torch.rand(3, 192, 192), Rect(32, 32, 128, 128).pad(-RIM), truth)
+    truth = GroundTruth(points, ("nucleus",), boxes=boxes)
+    field = AnnotatedField(torch.rand(3, 192, 192), Rect(32, 32, 128, 128).pad(-BORDER), truth)
     for step in range(4):
-        _, densities = Marked([field], 4, batch=4)[step]
+        _, densities = AnnotatedFields([field], 4, batch=4)[step]
         torch.testing.assert_close(densities.nansum((1, 2, 3)), torch.ones(4), atol=1e-3, rtol=0)
         known = (~densities.isnan()).sum((1, 2, 3))
         assert (known <= 30 * 30).all()
@@ -90,7 +102,7 @@ def test_the_density_of_a_field_is_its_marks() -> None:
 
 
 def test_without_the_slide_it_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"CMU-1.*put it there"):
-        read_fields(tmp_path)
-    with pytest.raises(UserError, match=r"no index\.csv"):
+    with pytest.raises(HrviewerError, match=r"CMU-1.*put it there"):
+        read_annotated_fields(tmp_path)
+    with pytest.raises(HrviewerError, match=r"no index\.csv"):
         read_photos(tmp_path, "train")

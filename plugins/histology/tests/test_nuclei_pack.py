@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 torch = pytest.importorskip("torch")
 
-from hrviewer.models.card import Card  # noqa: E402
-from hrviewer.training.density_task import build, estimate, measure, normalised  # noqa: E402
+from hrviewer.models.card import ModelCard  # noqa: E402
+from hrviewer.training.density_task import build, count_metrics, normalise, predict_density  # noqa: E402
 
 from hrviewer_histology import nuclei  # noqa: E402
-from hrviewer_histology.lessons import INPUT, counted  # noqa: E402
+from hrviewer_histology.lessons import INPUT, count_samples  # noqa: E402
 from hrviewer_histology.photos import Photo, read_photos  # noqa: E402
-from hrviewer_histology.stains import Fields  # noqa: E402
+from hrviewer_histology.stains import PhotoFields  # noqa: E402
 
 SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[3].parent / "shared"))
 DATA = SHARED / "data" / "nuclei"
@@ -35,7 +35,7 @@ def card() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def network(card: dict[str, Any]) -> torch.nn.Module:
-    network = build(Card.of(card, "the card").architecture)
+    network = build(ModelCard.from_dict(card, "the card").architecture)
     network.load_state_dict(load_file(nuclei() / "main.safetensors"))
     return network.eval()
 
@@ -82,10 +82,12 @@ def test_a_tile_with_its_halo_is_as_in_the_whole(network: torch.nn.Module) -> No
         torch.rand(300 // 4, 300 // 4).repeat_interleave(4, 0).repeat_interleave(4, 1)
     )
     halo, side = network.halo, 128
-    whole = estimate(network, rgb, INPUT)[0]
+    whole = predict_density(network, rgb, INPUT)[0]
     for y, x in ((192, 192), (208, 240), (384, 0)):
         top, left = max(0, y - halo), max(0, x - halo)
-        tile = estimate(network, rgb[:, top : y + side + halo, left : x + side + halo], INPUT)[0]
+        tile = predict_density(
+            network, rgb[:, top : y + side + halo, left : x + side + halo], INPUT
+        )[0]
         a, b, s = (y - top) // 4, (x - left) // 4, side // 4
         torch.testing.assert_close(
             tile[a : a + s, b : b + s],
@@ -97,16 +99,16 @@ def test_a_tile_with_its_halo_is_as_in_the_whole(network: torch.nn.Module) -> No
 
 def test_clear_glass_holds_no_nuclei(network: torch.nn.Module) -> None:
     for level in (0.9, 0.95, 1.0):
-        assert float(estimate(network, torch.full((3, 512, 512), level), INPUT).sum()) < 1
+        assert float(predict_density(network, torch.full((3, 512, 512), level), INPUT).sum()) < 1
 
 
 def test_val_photos_are_counted_as_the_card_says(
     card: dict[str, Any], network: torch.nn.Module, photos: list[Photo]
 ) -> None:
     for factor in (1, 2, 4):
-        found = measure(network, counted(photos, factor), INPUT)["mae_over_mean"]
+        found = count_metrics(network, count_samples(photos, factor), INPUT)["mae_over_mean"]
         assert found == pytest.approx(card["metrics"][f"val_{factor}"]["mae_over_mean"], abs=2e-3)
-    assert measure(network, counted(photos), INPUT)["mae_over_mean"] <= 0.12
+    assert count_metrics(network, count_samples(photos), INPUT)["mae_over_mean"] <= 0.12
 
 
 def test_every_nucleus_has_mass_one(photos: list[Photo]) -> None:
@@ -117,8 +119,8 @@ def test_every_nucleus_has_mass_one(photos: list[Photo]) -> None:
 def test_in_a_piece_every_nucleus_in_sight_counts_one(photos: list[Photo]) -> None:
     photo = photos[0]
     h, w = photo.labels.shape
-    torch.testing.assert_close(photo.cut(0, 0, h, w), photo.layers)
-    piece, labels = photo.cut(40, 50, 90, 70), photo.labels[40:130, 50:120]
+    torch.testing.assert_close(photo.crop(0, 0, h, w), photo.layers)
+    piece, labels = photo.crop(40, 50, 90, 70), photo.labels[40:130, 50:120]
     whole = [
         float(piece[3][labels == n].sum())
         for n in labels.unique().tolist()
@@ -132,11 +134,11 @@ def test_in_a_piece_every_nucleus_in_sight_counts_one(photos: list[Photo]) -> No
 
 
 def test_fields_depend_on_seed_and_number_only(photos: list[Photo]) -> None:
-    a, b = (Fields(photos[1:4], 2, batch=3, side=64, seed=7)[1] for _ in range(2))
+    a, b = (PhotoFields(photos[1:4], 2, batch=3, side=64, seed=7)[1] for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     rgb, density = a
     assert rgb.shape == (3, 3, 64, 64)
     assert density.shape == (3, 1, 16, 16)
     assert rgb.min() >= 0
     assert rgb.max() <= 1
-    assert normalised(rgb, INPUT).shape == rgb.shape
+    assert normalise(rgb, INPUT).shape == rgb.shape

@@ -7,15 +7,15 @@ from typing import ClassVar
 import numpy as np
 from hrviewer.geometry import snap_scale
 from hrviewer.strategies import (
-    Answer,
-    Look,
+    Estimate,
     Params,
+    PatchRequest,
     Plan,
-    Scene,
+    PlanContext,
     Strategy,
+    activation_map,
     aggregate,
-    response,
-    rounds,
+    batches,
     tiles,
 )
 from pydantic import Field
@@ -38,9 +38,9 @@ class Checkerboard(Strategy):
     when: ClassVar[str] = "A first guess at half the price, where things are spread evenly"
     Params: ClassVar[type[Params]] = CheckerboardParams
 
-    def plan(self, scene: Scene, params: CheckerboardParams) -> Plan:
+    def plan(self, context: PlanContext, params: CheckerboardParams) -> Plan:
         """Cut as `patches` does, leave some out, add up, scale up."""
-        patches = tiles(scene.main, scene.region, snap_scale(scene.native))
+        patches = tiles(context.main, context.region, snap_scale(context.native_scale))
         # Rows are shifted against each other, so that no column is left out altogether.
         row = {y: i for i, y in enumerate(sorted({patch.core.y for patch in patches}))}
         column = {x: i for i, x in enumerate(sorted({patch.core.x for patch in patches}))}
@@ -50,15 +50,15 @@ class Checkerboard(Strategy):
             if (row[patch.core.y] + column[patch.core.x]) % params.every == 0
         ]
         handles = []
-        for asked in rounds(chosen):
-            result = yield Look("main", asked, into="output")
-            handles += result.handles
-            yield response(handles, patches)
+        for asked in batches(chosen):
+            result = yield PatchRequest("main", asked, target="output")
+            handles += result.results
+            yield activation_map(handles, patches)
             if result.stop:
                 break
-        estimate = aggregate(scene.main, handles)
-        if estimate is not None and scene.main.card.task != "classification":
+        estimate = aggregate(context.main, handles)
+        if estimate is not None and context.main.card.task != "classification":
             # What failed was not seen either.
             seen = sum(h.patch.core.area for h in handles if not np.isnan(h.value).any())
-            estimate = estimate * (scene.region.area / seen)
-        return Answer(estimate, note=f"{len(handles)} of {len(patches)} tiles were seen")
+            estimate = estimate * (context.region.area / seen)
+        return Estimate(estimate, note=f"{len(handles)} of {len(patches)} tiles were seen")

@@ -5,36 +5,46 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from hrviewer.models.card import Architecture, Card, Input, Output
-from hrviewer.training import CHOOSE, TEST, Course, Density, Pieces, counted, halo
+from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
+from hrviewer.training import (
+    TEST,
+    VALIDATION,
+    CropStream,
+    DensityTask,
+    TaskSet,
+    counted_image,
+    halo,
+)
 
-__all__ = ["COURSE"]
+__all__ = ["TASKS"]
 
-NETWORK = Architecture(name="density-unet", params={"widths": [8, 8, 8, 8], "blocks": [1, 0, 0]})
+ARCHITECTURE = Architecture(
+    name="density-unet", params={"widths": [8, 8, 8, 8], "blocks": [1, 0, 0]}
+)
 
 
-def main(data: Path | None, pack: Path) -> Density:
+def main(data: Path | None, pack: Path) -> DensityTask:
     """Count dots."""
-    card = Card(
+    card = ModelCard(
         name="dots-density",
         title="Dots, a density network",
         task="density",
-        input=Input(
+        input=ModelInput(
             channels="rgb", scale=1 / 255, mean=(0.8,), std=(0.2,), tile=512, multiple_of=16
         ),
-        output=Output(stride=4, halo=halo(NETWORK), classes=("dot",)),
-        architecture=NETWORK,
+        output=ModelOutput(stride=4, halo=halo(ARCHITECTURE), classes=("dot",)),
+        architecture=ARCHITECTURE,
         licence="BSD-3-Clause",
     )
-    return Density(
+    return DensityTask(
         card,
         {"data": "scenes of dots, seeds 0–9999"},
-        partial(Pieces, "dots", size=4096, side=160, stride=4),
-        choose={"choose": [counted("dots", 1024, seed) for seed in CHOOSE[:4]]},
-        test={"test": [counted("dots", 1024, seed) for seed in TEST[:10]]},
+        partial(CropStream, "dots", size=4096, side=160, stride=4),
+        validation={"choose": [counted_image("dots", 1024, seed) for seed in VALIDATION[:4]]},
+        test={"test": [counted_image("dots", 1024, seed) for seed in TEST[:10]]},
         steps=600,
-        rate=1e-2,
+        learning_rate=1e-2,
     )
 
 
-COURSE = Course("Dots", "Counts dots: a pack to copy.", {"main": main})
+TASKS = TaskSet("Dots", "Counts dots: a pack to copy.", {"main": main})

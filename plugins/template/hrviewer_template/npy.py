@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from hrviewer.errors import UserError
+from hrviewer.errors import HrviewerError
 from hrviewer.pyramid.fingerprint import of_files
-from hrviewer.pyramid.readers.base import Decoded, Source, pick_channels, plain_dtype
+from hrviewer.pyramid.readers.base import DecodedTile, Reader, native_dtype, select_channels
 
-__all__ = ["NpySource"]
+__all__ = ["NpyReader"]
 
 TILE = 512
 
 
-class NpySource(Source):
+class NpyReader(Reader):
     """A picture ``(h, w)`` or ``(h, w, channels)``; of one level, which hrviewer shrinks itself."""
 
     priority = 10
@@ -33,9 +33,9 @@ class NpySource(Source):
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path.name} is no array of NumPy's: {error}") from error
+            raise HrviewerError(f"{path.name} is no array of NumPy's: {error}") from error
         if array.ndim not in (2, 3):
-            raise UserError(
+            raise HrviewerError(
                 f"{path.name} has {array.ndim} axes; (y, x) or (y, x, channel) are read"
             )
         return cls(path, array if array.ndim == 3 else array[..., None], channels)
@@ -44,18 +44,18 @@ class NpySource(Source):
         self, path: Path, array: np.ndarray[Any, np.dtype[Any]], channels: Sequence[int] | None
     ) -> None:
         self.name, self.path = path.name, str(path)
-        self.dtype = plain_dtype(self.name, array.dtype)
+        self.dtype = native_dtype(self.name, array.dtype)
         self.fingerprint = of_files([path])
         self.plane, self.notes = {}, ["pixel size unknown"]
-        self.selected = pick_channels(self.name, array.shape[2], channels)
+        self.selected_channels = select_channels(self.name, array.shape[2], channels)
         self._array = array
         h, w, c = array.shape
-        self.lay_out([((h, w, len(self.selected or range(c))), (TILE, TILE))])
+        self.set_levels([((h, w, len(self.selected_channels or range(c))), (TILE, TILE))])
 
-    def decode(self, level: int, row: int, column: int) -> Decoded:
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Read a tile."""
         y, x = row * TILE, column * TILE
         part = self._array[y : y + TILE, x : x + TILE]
-        if self.selected is not None:
-            part = part[..., list(self.selected)]
-        return Decoded(np.array(part, self.dtype), part.nbytes)
+        if self.selected_channels is not None:
+            part = part[..., list(self.selected_channels)]
+        return DecodedTile(np.array(part, self.dtype), part.nbytes)

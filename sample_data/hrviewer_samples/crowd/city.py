@@ -16,17 +16,48 @@ import numpy as np
 from hrviewer_samples.noise import compiled, mix, uniform
 
 __all__ = [
-    "BENCH", "BIN", "BOLLARD", "BUILDING", "CAR", "CROSSING", "FURNITURE", "GRASS", "LAMP",
-    "LINE", "NOTHING", "PARASOL", "PATH", "PITCH_X", "PITCH_Z", "PLAZA", "ROAD", "STALL",
-    "STATUE", "STREET", "TREE", "WALK", "World", "covered", "fountain", "furniture",
-    "height_of", "in_fountain", "is_plaza", "kind_at", "lot_height", "make_world", "row_of",
-    "scale_at", "tall", "z_of",
+    "BENCH",
+    "BIN",
+    "BOLLARD",
+    "BUILDING",
+    "CAR",
+    "CROSSING",
+    "FURNITURE",
+    "GRASS",
+    "LAMP",
+    "LINE",
+    "NOTHING",
+    "PARASOL",
+    "PATH",
+    "PITCH_X",
+    "PITCH_Z",
+    "PLAZA",
+    "ROAD",
+    "STALL",
+    "STATUE",
+    "STREET",
+    "TREE",
+    "WALK",
+    "World",
+    "covered",
+    "fountain",
+    "furniture",
+    "height_of",
+    "in_fountain",
+    "is_plaza",
+    "kind_at",
+    "lot_height",
+    "make_world",
+    "person_pixels",
+    "row_of",
+    "scale_at",
+    "z_of",
 ]  # fmt: skip
 
 FLAT = 0.6
 """How much depth is foreshortened."""
 
-TALL = 1.7
+PERSON_HEIGHT = 1.7
 FAR, NEAR = 6.0, 60.0
 """Pixels that a person is tall at the image's upper and lower edge."""
 
@@ -76,7 +107,7 @@ def make_world(size: int, seed: int) -> World:
     busy = float(np.exp(draw.uniform(np.log(0.18), np.log(0.28))))
     crowd = float(np.exp(draw.uniform(np.log(0.3), np.log(2.7))))
     return World(
-        float(size), seed, (NEAR - FAR) / TALL / size, FAR / TALL,
+        float(size), seed, (NEAR - FAR) / PERSON_HEIGHT / size, FAR / PERSON_HEIGHT,
         length * math.cos(angle), 0.55 * length * math.sin(angle),
         (0.42, 0.16, 0.18, 0.45, 0.2)[weather], weather, int(draw.integers(4)), busy, crowd,
         tint[0] * gain, tint[1] * gain, tint[2] * gain,
@@ -90,21 +121,21 @@ def scale_at(w: Any, y: Any) -> Any:
 
 
 @compiled
-def tall(w: Any, y: Any) -> Any:
+def person_pixels(w: Any, y: Any) -> Any:
     """Return how many pixels tall a person is whose feet are at a row."""
-    return TALL * scale_at(w, y)
+    return PERSON_HEIGHT * scale_at(w, y)
 
 
 @compiled
 def z_of(w: Any, y: Any) -> Any:
     """Return the depth of the ground seen at a row."""
-    return -math.log(scale_at(w, y) * TALL / NEAR) / (FLAT * w.slope)
+    return -math.log(scale_at(w, y) * PERSON_HEIGHT / NEAR) / (FLAT * w.slope)
 
 
 @compiled
 def row_of(w: Any, z: Any) -> Any:
     """Return the row where the ground at a depth is seen."""
-    return (NEAR / TALL * math.exp(-FLAT * w.slope * z) - w.far) / w.slope
+    return (NEAR / PERSON_HEIGHT * math.exp(-FLAT * w.slope * z) - w.far) / w.slope
 
 
 @compiled

@@ -32,9 +32,9 @@ from hrviewer_samples.crowd.city import (
     furniture,
     is_plaza,
     kind_at,
+    person_pixels,
     row_of,
     scale_at,
-    tall,
     z_of,
 )
 from hrviewer_samples.crowd.furniture import draw_car, draw_fountain, draw_small, draw_tree
@@ -56,7 +56,7 @@ BLANK = -1e6
 
 
 @compiled
-def _gather(w: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any, people: Any) -> Any:
+def _collect_objects(w: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any, people: Any) -> Any:
     """Return what may be seen in a rectangle, from back to front.
 
     Columns: its row and column, its kind, and its lattice place (a house's with its lot) or, for
@@ -119,8 +119,8 @@ def _gather(w: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any, people: Any) -> 
                     out[n, 3], out[n, 4], out[n, 5], out[n, 6] = bz, bx, lx, lz
                     n += 1
     if people:
-        pad = 3.5 * tall(w, y1) + 2
-        low = y1 + 1.4 * tall(w, y1) / (1 - 1.4 * 1.7 * w.slope) + 2
+        pad = 3.5 * person_pixels(w, y1) + 2
+        low = y1 + 1.4 * person_pixels(w, y1) / (1 - 1.4 * 1.7 * w.slope) + 2
         who = people_in(w, y0 - pad, x0 - pad, low + pad, x1 + pad)
         while n + len(who) > len(out):
             out = np.concatenate((out, np.empty_like(out)))
@@ -133,7 +133,7 @@ def _gather(w: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any, people: Any) -> 
 
 
 @compiled
-def _cast(w: Any, c: Any, oy: Any, ox: Any, s: Any, thing: Any) -> None:
+def _draw_shadow(w: Any, c: Any, oy: Any, ox: Any, s: Any, thing: Any) -> None:
     """Draw a thing's shadow on the ground."""
     y, x, kind = thing[0], thing[1], int(thing[2])
     p = scale_at(w, y)
@@ -186,7 +186,7 @@ def _cast(w: Any, c: Any, oy: Any, ox: Any, s: Any, thing: Any) -> None:
 
 
 @compiled
-def _draw(w: Any, c: Any, oy: Any, ox: Any, s: Any, thing: Any) -> None:
+def _draw_object(w: Any, c: Any, oy: Any, ox: Any, s: Any, thing: Any) -> None:
     """Draw a thing."""
     y, x, kind = thing[0], thing[1], int(thing[2])
     p = scale_at(w, y)
@@ -209,7 +209,7 @@ def _draw(w: Any, c: Any, oy: Any, ox: Any, s: Any, thing: Any) -> None:
 
 
 @compiled
-def _seen(w: Any, thing: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any) -> Any:
+def _is_visible(w: Any, thing: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any) -> Any:
     """Whether a thing, with its shadow, may reach into a rectangle."""
     kind = int(thing[2])
     if kind == HOUSE:
@@ -235,13 +235,13 @@ def render(w: Any, y0: Any, x0: Any, height: Any, width: Any, s: Any, people: An
     oy, ox = y0 // s, x0 // s
     y1, x1 = y0 + height * s, x0 + width * s
     paint_ground(w, canvas, oy, ox, s)
-    things = _gather(w, y0, x0, y1, x1, s, people)
+    things = _collect_objects(w, y0, x0, y1, x1, s, people)
     for k in range(len(things)):
-        if int(things[k, 2]) == HOUSE or _seen(w, things[k], y0, x0, y1, x1, s):
-            _cast(w, canvas, oy, ox, s, things[k])
+        if int(things[k, 2]) == HOUSE or _is_visible(w, things[k], y0, x0, y1, x1, s):
+            _draw_shadow(w, canvas, oy, ox, s, things[k])
     for k in range(len(things)):
-        if _seen(w, things[k], y0, x0, y1, x1, s):
-            _draw(w, canvas, oy, ox, s, things[k])
+        if _is_visible(w, things[k], y0, x0, y1, x1, s):
+            _draw_object(w, canvas, oy, ox, s, things[k])
     out = np.empty((height, width, 3), np.uint8)
     tint = (w.red, w.green, w.blue)
     for i in range(height):
@@ -260,12 +260,12 @@ def instances(w: Any, y0: Any, x0: Any, height: Any, width: Any) -> Any:
     """Return whose pixel each is: 0, or 1 + the number of a person in the list also returned."""
     out = np.zeros((height, width), np.int32)
     y1, x1 = y0 + height, x0 + width
-    things = _gather(w, y0, x0, y1, x1, 1, True)
+    things = _collect_objects(w, y0, x0, y1, x1, 1, True)
     who = np.empty((len(things), FIELDS))
     n = 0
     canvas = np.full((height, width, 3), BLANK, np.float32)
     for k in range(len(things)):
-        if not _seen(w, things[k], y0, x0, y1, x1, 1):
+        if not _is_visible(w, things[k], y0, x0, y1, x1, 1):
             continue
         label = 0
         if int(things[k, 2]) == PERSON:
@@ -282,7 +282,7 @@ def instances(w: Any, y0: Any, x0: Any, height: Any, width: Any) -> Any:
             right = min(width, max(0, int(things[k, 1] + 8 * p) - x0))
         window = canvas[a:b, left:right]
         window[:] = BLANK
-        _draw(w, window, y0 + a, x0 + left, 1, things[k])
+        _draw_object(w, window, y0 + a, x0 + left, 1, things[k])
         for i in range(a, b):
             for j in range(left, right):
                 if canvas[i, j, 0] > 0.5 * BLANK:

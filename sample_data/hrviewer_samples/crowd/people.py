@@ -20,9 +20,9 @@ from hrviewer_samples.crowd.city import (
     covered,
     in_fountain,
     kind_at,
+    person_pixels,
     row_of,
     scale_at,
-    tall,
     z_of,
 )
 from hrviewer_samples.noise import compiled, mix, uniform, value_noise
@@ -47,10 +47,10 @@ FIELDS = 5
 
 
 @compiled
-def _walks(w: Any, y: Any, x: Any) -> Any:
+def _is_walkable(w: Any, y: Any, x: Any) -> Any:
     """Whether one can stand at a pixel."""
     p = scale_at(w, y)
-    if not (tall(w, y) < y < w.size - 1 and 0.3 * p < x < w.size - 0.3 * p):
+    if not (person_pixels(w, y) < y < w.size - 1 and 0.3 * p < x < w.size - 0.3 * p):
         return False
     right, z = (x - 0.5 * w.size) / p, z_of(w, y)
     kind = kind_at(w, right, z)
@@ -60,7 +60,7 @@ def _walks(w: Any, y: Any, x: Any) -> Any:
 
 
 @compiled
-def _stand(w: Any, i: Any, j: Any) -> Any:
+def _lattice_position(w: Any, i: Any, j: Any) -> Any:
     """Return the pixel of a lattice place."""
     h = mix(w.seed, i, j, 30)
     y = row_of(w, (i + 0.26 * (uniform(h, 0, 0, 0) - 0.5)) * DEEP)
@@ -69,12 +69,12 @@ def _stand(w: Any, i: Any, j: Any) -> Any:
 
 
 @compiled
-def _add(w: Any, out: Any, n: Any, i: Any, j: Any, umbrella: Any, area: Any) -> Any:
+def _add_person(w: Any, out: Any, n: Any, i: Any, j: Any, umbrella: Any, area: Any) -> Any:
     """Add whoever stands at a lattice place, if the place is in `area` and can be stood on."""
-    y, x = _stand(w, i, j)
+    y, x = _lattice_position(w, i, j)
     if not (area[0] <= y < area[2] and area[1] <= x < area[3]):
         return out, n
-    if not _walks(w, y, x) or covered(w, y, x):
+    if not _is_walkable(w, y, x) or covered(w, y, x):
         return out, n
     if n == len(out):
         more = np.empty((2 * n, FIELDS))
@@ -104,7 +104,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                 for k in range(6):  # a place that one can see
                     y = (gy + uniform(h, 10 + k, 0, 0)) * CELL
                     x = (gx + uniform(h, 20 + k, 0, 0)) * CELL
-                    if _walks(w, y, x) and not covered(w, y, x):
+                    if _is_walkable(w, y, x) and not covered(w, y, x):
                         break
                 p = scale_at(w, y)
                 ci = round(z_of(w, y) / DEEP)
@@ -112,7 +112,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                 what, much = uniform(h, 1, 0, 0), uniform(h, 2, 0, 0)
                 umbrella = 1.0 if w.weather == 2 and uniform(h, 3, 0, 0) < 0.6 else 0.0
                 if what < 0.36:
-                    out, n = _add(w, out, n, ci, cj, umbrella, area)
+                    out, n = _add_person(w, out, n, ci, cj, umbrella, area)
                 elif what < 0.5:  # a queue
                     turn = math.pi * uniform(h, 4, 0, 0)
                     for k in range(int(5 + 14 * much * w.crowd)):
@@ -121,7 +121,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                         i = ci + round((step * math.sin(turn) + bend) / DEEP)
                         j = cj + round((step * math.cos(turn) - bend) / ACROSS)
                         if step * p < REACH:
-                            out, n = _add(w, out, n, i, j, 0.0, area)
+                            out, n = _add_person(w, out, n, i, j, 0.0, area)
                 else:
                     if what < 0.72:  # a few who walk together
                         count, full = 2.0 + 4.0 * much, 0.5
@@ -143,7 +143,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                             if d + rough > 1.0:
                                 continue
                             if uniform(w.seed, i, j, 34) < full * (1.25 - 0.5 * d):
-                                out, n = _add(w, out, n, i, j, umbrella, area)
+                                out, n = _add_person(w, out, n, i, j, umbrella, area)
     out = out[:n]
     order = np.argsort(out[:, 0], kind="mergesort")
     out = out[order]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hrviewer_samples.crowd.city import (
-    tall,
+    person_pixels,
 )
 from hrviewer_samples.crowd.strokes import pick
 from hrviewer_samples.drawing import box, ellipse, quad, stroke
@@ -32,7 +32,7 @@ def draw_person(
     w: Any, c: Any, oy: Any, ox: Any, s: Any, y: Any, x: Any, h: Any, umbrella: Any
 ) -> None:
     """Draw a person, walking or standing."""
-    t = tall(w, y) * (0.94 + 0.1 * uniform(h, 0, 0, 71))
+    t = person_pixels(w, y) * (0.94 + 0.1 * uniform(h, 0, 0, 71))
     top = y - t
     r, g, b = pick(CLOTHES, h, 1)
     lr, lg, lb = pick(TROUSERS, h, 2)

@@ -9,19 +9,19 @@ from typing import ClassVar
 
 import numpy as np
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
+from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid.resample import block_mean
-from hrviewer.pyramid.synthetic import Recipe
+from hrviewer.pyramid.synthetic import SyntheticImage
 from numpy.typing import NDArray
 
 from hrviewer_samples.crowd import paint
-from hrviewer_samples.crowd.city import make_world, tall
+from hrviewer_samples.crowd.city import make_world, person_pixels
 from hrviewer_samples.crowd.people import HEAD, people_in
 
 __all__ = ["Crowd"]
 
 
-class Crowd(Recipe):
+class Crowd(SyntheticImage):
     """A city square and its streets, with its people."""
 
     title: ClassVar[str] = "City square"
@@ -43,28 +43,28 @@ class Crowd(Recipe):
         )
         return block_mean(pixels, fine)
 
-    def truth(self, rect: Rect) -> Truth:
+    def ground_truth(self, rect: Rect) -> GroundTruth:
         """Return the people whose head's centre lies in `rect`, from back to front."""
-        pad = 2 + 1.8 * tall(self._world, rect.y1)
+        pad = 2 + 1.8 * person_pixels(self._world, rect.y1)
         found = people_in(
             self._world, rect.y - pad, rect.x - pad, rect.y1 + 1.3 * pad, rect.x1 + pad
         )
-        return self._told(found).clip(rect)
+        return self._ground_truth(found).clip(rect)
 
     def labels(self, rect: Rect) -> NDArray[np.int32]:
         """Return whose pixel each is; shadows are nobody's."""
         owner, found = paint.instances(self._world, rect.y, rect.x, rect.h, rect.w)
-        points = self._told(found).points
+        points = self._ground_truth(found).points
         low, high = (rect.y, rect.x), (rect.y1, rect.x1)
         inside = ((points >= low) & (points < high)).all(axis=1)
         first = np.where(inside, np.cumsum(inside), inside.sum() + np.cumsum(~inside))
         numbers = np.concatenate([[0], first]).astype(np.int32)
         return numbers[owner]
 
-    def _told(self, found: NDArray[np.float64]) -> Truth:
+    def _ground_truth(self, found: NDArray[np.float64]) -> GroundTruth:
         """Return people as truth."""
         y, x = found[:, 0], found[:, 1]
         height = 1.7 * (self._world.far + self._world.slope * y)
         points = np.stack([y - HEAD * height, x], axis=1)
         boxes = np.stack([y - height, x - 0.2 * height, height, 0.4 * height], axis=1)
-        return Truth(points, self.classes, boxes=boxes)
+        return GroundTruth(points, self.classes, boxes=boxes)

@@ -7,14 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 from hrviewer.geometry import Rect
-from hrviewer.ground_truth import Truth
-from hrviewer.pyramid.synthetic import Recipe
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.pyramid.synthetic import SyntheticImage
 from numpy.typing import NDArray
 
 from hrviewer_samples.tissue.materials import SIDE, Palette, make_palette
 from hrviewer_samples.tissue.nuclei import REACH, masks, place, stain
 from hrviewer_samples.tissue.paint import defocus, paint
-from hrviewer_samples.tissue.slide import FIELDS, Slide, make_slide, survey
+from hrviewer_samples.tissue.slide import FIELDS, Slide, make_slide, sample_fields
 
 __all__ = ["Tissue"]
 
@@ -24,7 +24,7 @@ STEP = 8
 BLOCK = 1024
 """Most pixels along the side of what is made at once, before it is shrunk."""
 
-SOFT = 3
+BLUR_RADIUS = 3
 """Radius of what is out of focus, in level-0 pixels."""
 
 Bytes = NDArray[np.uint8]
@@ -40,7 +40,7 @@ def _palette(seed: int, scale: int) -> Palette:
     return make_palette(seed, scale)
 
 
-class Tissue(Recipe):
+class Tissue(SyntheticImage):
     """A slide stained with haematoxylin and eosin, at 0.5 µm per pixel."""
 
     title: ClassVar[str] = "Tissue, an H&E slide"
@@ -59,7 +59,7 @@ class Tissue(Recipe):
         for y in range(0, h, side):
             for x in range(0, w, side):
                 hh, ww = min(side, h - y), min(side, w - x)
-                fine = self._fine(
+                fine = self._render_block(
                     rect.y // pixel + y * many,
                     rect.x // pixel + x * many,
                     hh * many,
@@ -72,18 +72,18 @@ class Tissue(Recipe):
                 out[y : y + hh, x : x + ww] = fine
         return out
 
-    def _fine(self, oy: int, ox: int, h: int, w: int, pixel: int) -> Bytes:
+    def _render_block(self, oy: int, ox: int, h: int, w: int, pixel: int) -> Bytes:
         """Return pixels of side `pixel`, of which the first is the ``(oy, ox)``-th."""
         slide, palette = _slide(self.size, self.seed), _palette(self.seed, min(pixel, SIDE))
         per = max(STEP // pixel, 2)
         step = per * pixel
-        radius = SOFT // pixel if slide.blur else 0
+        radius = BLUR_RADIUS // pixel if slide.blur else 0
         margin = 2 * radius
         y0, x0 = (oy - margin) // per, (ox - margin) // per
         y1, x1 = -(-(oy + h + margin) // per), -(-(ox + w + margin) // per)
         every = max(1, pixel // 8)  # from 64 on, some nuclei stand for all
         beyond = -(-(REACH * every + pixel) // step) + 1
-        fields, cells = survey(
+        fields, cells = sample_fields(
             slide, (y0 - beyond) * step, (x0 - beyond) * step,
             y1 - y0 + 2 * beyond + 1, x1 - x0 + 2 * beyond + 1, step,
         )  # fmt: skip
@@ -120,7 +120,7 @@ class Tissue(Recipe):
                 y0, x0 = y // STEP - REACH // STEP - 1, x // STEP - REACH // STEP - 1
                 h = -(-min(BLOCK, area.y1 - y) // STEP) + 2 * (REACH // STEP) + 4
                 w = -(-min(BLOCK, area.x1 - x) // STEP) + 2 * (REACH // STEP) + 4
-                fields, cells = survey(slide, y0 * STEP, x0 * STEP, h, w, STEP)
+                fields, cells = sample_fields(slide, y0 * STEP, x0 * STEP, h, w, STEP)
                 if cells.any():
                     found = place(
                         self.seed, self.size, fields, cells, y0 * STEP, x0 * STEP, STEP, 1
@@ -131,11 +131,11 @@ class Tissue(Recipe):
         nuclei = np.concatenate(rows) if rows else np.empty((0, 12), np.float32)
         return nuclei[np.lexsort((nuclei[:, 1], nuclei[:, 0]))]
 
-    def truth(self, rect: Rect) -> Truth:
+    def ground_truth(self, rect: Rect) -> GroundTruth:
         """Return the nuclei whose centre lies in `rect`; see `Recipe.truth`."""
-        nuclei = _inside(self._nuclei(rect), rect)
+        nuclei = _select_inside(self._nuclei(rect), rect)
         boxes = masks(nuclei, rect.y, rect.x, np.empty((0, 0), np.int32))
-        return Truth(
+        return GroundTruth(
             nuclei[:, :2].astype(np.float64), self.classes, boxes=boxes,
             source=f"sample:tissue?size={self.size}&seed={self.seed}",
         )  # fmt: skip
@@ -143,18 +143,18 @@ class Tissue(Recipe):
     def labels(self, rect: Rect) -> NDArray[np.int32]:
         """Return the nuclei's instance map; see `Recipe.labels`."""
         nuclei = self._nuclei(rect)
-        here = _within(nuclei, rect)
+        here = _is_inside(nuclei, rect)
         nuclei = np.concatenate([nuclei[here], nuclei[~here]])
         out = np.zeros((rect.h, rect.w), np.int32)
         masks(nuclei, rect.y, rect.x, out)
         return out
 
 
-def _within(nuclei: NDArray[np.float32], rect: Rect) -> NDArray[np.bool_]:
+def _is_inside(nuclei: NDArray[np.float32], rect: Rect) -> NDArray[np.bool_]:
     at = nuclei[:, :2].astype(np.float64)
     inside: NDArray[np.bool_] = ((at >= (rect.y, rect.x)) & (at < (rect.y1, rect.x1))).all(1)
     return inside
 
 
-def _inside(nuclei: NDArray[np.float32], rect: Rect) -> NDArray[np.float32]:
-    return nuclei[_within(nuclei, rect)]
+def _select_inside(nuclei: NDArray[np.float32], rect: Rect) -> NDArray[np.float32]:
+    return nuclei[_is_inside(nuclei, rect)]

@@ -37,7 +37,7 @@ __all__ = [
     "U",
     "V",
     "make_slide",
-    "survey",
+    "sample_fields",
 ]  # fmt: skip
 
 FIELDS = 16
@@ -144,13 +144,13 @@ def make_slide(size: int, seed: int) -> Slide:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _step(low: Any, high: Any, v: Any) -> Any:
+def _smoothstep(low: Any, high: Any, v: Any) -> Any:
     t = min(1.0, max(0.0, (v - low) / (high - low)))
     return t * t * (3.0 - 2.0 * t)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _two(seed: Any, y: Any, x: Any, k: Any) -> Any:
+def _two_octaves(seed: Any, y: Any, x: Any, k: Any) -> Any:
     """Noise in two octaves."""
     return (value_noise(seed, y, x, k) + 0.5 * value_noise(seed, 2.1 * y, 2.1 * x, k + 1)) / 1.2
 
@@ -186,7 +186,7 @@ def _rings(seed: Any, y: Any, x: Any, pitch: Any, low: Any, high: Any, wild: Any
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
+def _sample_node(w: Any, y: Any, x: Any, out: Any) -> Any:
     """Fill a node's fields; return whether it may lie near anything but glass."""
     seed = w.seed
     pen = -1e3
@@ -237,13 +237,13 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
         return pen > -60.0
 
     kind = int(w.islands[at, 6])
-    inside += 26.0 * _two(seed, y / 150, x / 150, 200) + 7.0 * value_noise(
+    inside += 26.0 * _two_octaves(seed, y / 150, x / 150, 200) + 7.0 * value_noise(
         seed, y / 28, x / 28, 203
     )
     border = inside
     # Tears: thin gaps where slow noise passes zero, in some places.
-    tear = abs(_two(seed, y / 900, x / 900, 205)) * 900
-    open_ = 26.0 * _step(0.25, 0.8, value_noise(seed, y / 1100, x / 1100, 208))
+    tear = abs(_two_octaves(seed, y / 900, x / 900, 205)) * 900
+    open_ = 26.0 * _smoothstep(0.25, 0.8, value_noise(seed, y / 1100, x / 1100, 208))
     inside = min(inside, tear - open_ + 12.0 if open_ > 0 else inside)
 
     # Textures: coordinates that a slow flow has bent.
@@ -256,13 +256,15 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
     )
     out[U] = s[4] * x + s[5] * y + wx
     out[V] = s[4] * y - s[5] * x + wy
-    grade = w.grade + 0.35 * _two(seed, y / 2500, x / 2500, 216)
+    grade = w.grade + 0.35 * _two_octaves(seed, y / 2500, x / 2500, 216)
 
     base, epi, lumen, keratin = -100.0, -100.0, -100.0, -100.0
     deep = inside
     if kind == SKIN:
-        cover = _step(-0.25, 0.1, sector)
-        horn = cover * (16.0 + 46.0 * _step(-0.5, 0.8, _two(seed, y / 420, x / 420, 220)))
+        cover = _smoothstep(-0.25, 0.1, sector)
+        horn = cover * (
+            16.0 + 46.0 * _smoothstep(-0.5, 0.8, _two_octaves(seed, y / 420, x / 420, 220))
+        )
         slow = value_noise(seed, y / 620, x / 620, 222)
         ridge = value_noise(seed, y / 105, x / 105, 223)
         thick = cover * (
@@ -271,7 +273,7 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
             + 70.0 * max(-0.6, ridge)
             + 22 * value_noise(seed, y / 46, x / 46, 224)
         )
-        thick += cover * 260.0 * _step(0.55, 0.95, _two(seed, y / 260, x / 260, 225))
+        thick += cover * 260.0 * _smoothstep(0.55, 0.95, _two_octaves(seed, y / 260, x / 260, 225))
         if cover > 0.02:
             depth = inside - horn
             base = min(thick - depth, 0.5 * thick + 60.0)
@@ -293,7 +295,7 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
             )
         else:  # sweat glands of skin; a few vessels' like ducts of a node
             pitch, low, high, wild, gap, cut = 92.0, 0.30, 0.44, 3.0, 5.0, -0.45
-        zone = _two(seed, y / (5.2 * pitch), x / (5.2 * pitch), 230) * (
+        zone = _two_octaves(seed, y / (5.2 * pitch), x / (5.2 * pitch), 230) * (
             0.9 if kind != SKIN else 1.0
         )
         room = (cut - zone) * 3.0 * pitch
@@ -321,7 +323,7 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
 
     fat = -100.0
     if w.fat > 0.35:
-        fat = (_two(seed, y / 1300, x / 1300, 240) - 0.75 + 0.6 * w.fat) * 900.0
+        fat = (_two_octaves(seed, y / 1300, x / 1300, 240) - 0.75 + 0.6 * w.fat) * 900.0
         fat = min(fat, deep - 200.0, -base - 40.0)
     v, radius = _rings(seed, y, x, 390.0, -0.12, 0.10, 3.0, 10.0)
     vessel = min(v, -base - 14.0, -fat - 10.0, inside - 30.0, radius * 1.2)
@@ -332,30 +334,32 @@ def _node(w: Any, y: Any, x: Any, out: Any) -> Any:
     around = value_noise(seed, y / 480, x / 480, 250) + 0.5 * value_noise(
         seed, y / 160, x / 160, 251
     )
-    immune = w.immune * _step(0.15, 1.1, around) + 0.10 * _step(40.0, 0.0, abs(vessel + 18.0))
+    immune = w.immune * _smoothstep(0.15, 1.1, around) + 0.10 * _smoothstep(
+        40.0, 0.0, abs(vessel + 18.0)
+    )
     if kind == NODE:
-        immune = 0.35 + 0.6 * _step(-0.6, 0.6, around)
-    out[IMMUNE] = min(0.97, immune) * _step(-14.0, -30.0, fat)
-    out[LOOSE] = _step(-0.7, 0.7, _two(seed, y / 700, x / 700, 254) + w.loose - 0.5)
+        immune = 0.35 + 0.6 * _smoothstep(-0.6, 0.6, around)
+    out[IMMUNE] = min(0.97, immune) * _smoothstep(-14.0, -30.0, fat)
+    out[LOOSE] = _smoothstep(-0.7, 0.7, _two_octaves(seed, y / 700, x / 700, 254) + w.loose - 0.5)
     if kind == SKIN:  # the papillary dermis is loose
-        out[LOOSE] = max(out[LOOSE], 0.8 * _step(90.0, 10.0, abs(deep)))
+        out[LOOSE] = max(out[LOOSE], 0.8 * _smoothstep(90.0, 10.0, abs(deep)))
     fold = 0.0
     if w.folds > 0.0:
-        fold = _step(20.0, 7.0, abs(_two(seed, y / 1500, x / 2300, 258)) * 1500.0)
-        fold *= _step(0.35, 0.6, value_noise(seed, y / 1900, x / 1900, 260))
-    out[THICK] = (1.0 + 0.16 * _two(seed, y / 500, x / 500, 262)) * (1.0 + 0.75 * fold)
+        fold = _smoothstep(20.0, 7.0, abs(_two_octaves(seed, y / 1500, x / 2300, 258)) * 1500.0)
+        fold *= _smoothstep(0.35, 0.6, value_noise(seed, y / 1900, x / 1900, 260))
+    out[THICK] = (1.0 + 0.16 * _two_octaves(seed, y / 500, x / 500, 262)) * (1.0 + 0.75 * fold)
     out[INK] = (
         w.ink
-        * _step(-0.1, 0.5, value_noise(seed, y / 700, x / 700, 266))
-        * _step(60.0, 12.0, abs(border))
+        * _smoothstep(-0.1, 0.5, value_noise(seed, y / 700, x / 700, 266))
+        * _smoothstep(60.0, 12.0, abs(border))
     )
     out[GRADE] = min(1.0, grade)
-    out[CELLS] = w.cells * (1.0 + 0.35 * _two(seed, y / 400, x / 400, 268))
+    out[CELLS] = w.cells * (1.0 + 0.35 * _two_octaves(seed, y / 400, x / 400, 268))
     return True
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def survey(w: Any, y: Any, x: Any, h: Any, n: Any, step: Any) -> Any:
+def sample_fields(w: Any, y: Any, x: Any, h: Any, n: Any, step: Any) -> Any:
     """Return the fields ``(h, n, 17)`` of nodes `step` apart from ``(y, x)`` on, and the cells.
 
     Cells ``(h - 1, n - 1)`` lie between nodes; one is true where there is more than clear glass.
@@ -366,11 +370,11 @@ def survey(w: Any, y: Any, x: Any, h: Any, n: Any, step: Any) -> Any:
     for i in range(h):
         for j in range(n):
             yy, xx = y + i * step, x + j * step
-            near[i, j] = _node(w, yy, xx, row)
+            near[i, j] = _sample_node(w, yy, xx, row)
             row[BLUR] = 0.0
             if near[i, j] and w.blur > 0.0:
                 far = max(2500.0, 0.2 * w.size)
-                row[BLUR] = _step(0.3, 0.6, value_noise(w.seed, yy / far, xx / far, 270))
+                row[BLUR] = _smoothstep(0.3, 0.6, value_noise(w.seed, yy / far, xx / far, 270))
             for k in range(FIELDS + 1):
                 out[i, j, k] = row[k]
     cells = near[1:, 1:] | near[:-1, 1:] | near[1:, :-1] | near[:-1, :-1]
