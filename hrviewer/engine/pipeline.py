@@ -43,7 +43,7 @@ __all__ = ["InferencePipeline", "model_info"]
 RESULT_VERSION = 5
 """Raised when the same request would give another result."""
 
-REGION_INDEPENDENT = (None, "codes")
+REGION_INDEPENDENT = (None, "embeddings")
 """What a look paints that is not the run's answer: it is the same whatever the region."""
 
 

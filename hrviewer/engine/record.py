@@ -171,14 +171,14 @@ class RunRecord:
         if not there:
             return
         if (
-            request.target == "codes"
+            request.target == "embeddings"
             and self._create_embeddings is not None
             and self.embeddings is None
         ):
             first = there[0]
             cell = first.box[2] / first.map.shape[1]
             self.embeddings = self._create_embeddings(first.role, len(first.map), cell)
-        canvases = {"output": self.output, "saliency": self.saliency, "codes": self.embeddings}
+        canvases = {"output": self.output, "saliency": self.saliency, "embeddings": self.embeddings}
         canvas = canvases.get(request.target or "")
         if canvas is None:
             return

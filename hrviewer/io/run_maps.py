@@ -14,8 +14,8 @@ from hrviewer.io.writers import Exportable
 
 __all__ = ["MAP_NAMES", "MapName", "RunMap", "coarsen", "open_map", "open_maps"]
 
-MapName = Literal["output", "saliency", "cost", "codes"]
-MAP_NAMES: tuple[MapName, ...] = ("output", "saliency", "cost", "codes")
+MapName = Literal["output", "saliency", "cost", "embeddings"]
+MAP_NAMES: tuple[MapName, ...] = ("output", "saliency", "cost", "embeddings")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,9 +4,9 @@ Importing this loads no back end. Weights are read when a pack's role is loaded.
 """
 
 from hrviewer.models.builtin_saliency import BUILTINS, builtin
+from hrviewer.models.bundle import CombinedBundle, ModelBundle, installed_bundles, open_bundle
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Network
-from hrviewer.models.pack import CombinedBundle, ModelBundle, installed_bundles, open_bundle
 
 __all__ = [
     "BUILTINS",

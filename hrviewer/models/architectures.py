@@ -398,8 +398,8 @@ class TilePolicy(nn.Module):
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "attention-head": AttentionHead,
-    "code-classes": EmbeddingClassifier,
-    "code-head": EmbeddingHead,
+    "embedding-classifier": EmbeddingClassifier,
+    "embedding-head": EmbeddingHead,
     "density-encoder": DensityEncoder,
     "density-scanner": DensityScanner,
     "density-unet": DensityUNet,

@@ -20,7 +20,7 @@ from hrviewer.pyramid.readers.tiff import TiffReader
 
 __all__ = ["installed_readers", "open_pyramid"]
 
-GROUP = "hrviewer.sources"
+GROUP = "hrviewer.readers"
 BUILT_IN_READERS: tuple[type[Reader], ...] = (
     TiffReader,
     OmeZarrReader,

@@ -160,9 +160,9 @@ class RunWriter:
         rows, columns = Canvas.shape(self.pyramid.rect, cell)
         common: dict[str, Any] = {"cell": cell, "pixel_size": self.pyramid.pixel_size}
         codes = create_image(
-            self.path / "codes",
+            self.path / "embeddings",
             (width, rows, columns),
-            name="codes",
+            name="embeddings",
             dtype=np.float16,
             chunk=EMBEDDING_CHUNK,
             depth=width,
@@ -170,7 +170,7 @@ class RunWriter:
             **common,
         )
         detail = create_image(
-            self.journal / "codes-detail", (1, rows, columns), name="detail", **common
+            self.journal / "embeddings-detail", (1, rows, columns), name="detail", **common
         )
         return Canvas(self.pyramid.rect, cell, codes, _Plane(detail), "intensity")
 

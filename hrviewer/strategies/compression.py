@@ -54,7 +54,7 @@ class CompressionParams(Params):
         description="Side of what one look encodes, in pixels of the encoder; 0 takes the card's",
     )
 
-    saliency: Literal["head", "codes"] = Field(
+    saliency: Literal["head", "embeddings"] = Field(
         "head",
         title="Saliency",
         description="What mattered to the head, by its attention or, for twice what its answer "
@@ -114,7 +114,7 @@ class Compression(Strategy):
             if cost > left * (1 + 1e-9):
                 break
             for asked in batches(band):
-                result = yield PatchRequest(codes, asked, target="codes")
+                result = yield PatchRequest(codes, asked, target="embeddings")
                 held += result.results
                 if not (attends or explain):
                     for handle in result.results:

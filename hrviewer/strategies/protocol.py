@@ -36,7 +36,7 @@ __all__ = [
     "WarpRequest",
 ]
 
-Target = Literal["output", "saliency", "codes"]
+Target = Literal["output", "saliency", "embeddings"]
 """The map that a request's results are painted into; codes are kept, to think about later."""
 
 
@@ -81,7 +81,7 @@ class PatchRequest:
         scanner at two shifts along each axis, for a map twice as dense.
     patches : tuple of Patch
         Where to look.
-    target : {"output", "saliency", "codes"}, optional
+    target : {"output", "saliency", "embeddings"}, optional
         The map to paint; finer looks replace coarser ones on their core. The first two are
         answers, clipped to the region.
     order : {"any", "given"}

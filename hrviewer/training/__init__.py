@@ -3,14 +3,14 @@
 A plug-in says *what* is learned, this package *how*. What is learned is a `Lesson`, one per role;
 the lessons of a pack are its `Course`, found by an entry point that bears the pack's name::
 
-    [project.entry-points."hrviewer.packs"]
+    [project.entry-points."hrviewer.models"]
     gulls = "hrviewer_gulls:folder"
 
-    [project.entry-points."hrviewer.lessons"]
-    gulls = "hrviewer_gulls.lessons:COURSE"
+    [project.entry-points."hrviewer.training_tasks"]
+    gulls = "hrviewer_gulls.training_tasks:TASKS"
 
 Lessons of the two commonest kinds are put together from parts. Where the pictures are scenes that
-the plug-in draws (``sample:beach``), ``hrviewer_gulls/lessons.py`` is no more than::
+the plug-in draws (``sample:beach``), ``hrviewer_gulls/training_tasks.py`` is no more than::
 
     NETWORK = Architecture(name="density-unet", params={"widths": [24, 48, 72, 96]})
     SOURCES = {"data": "scenes of beaches, seeds 0-9999"}
@@ -35,7 +35,7 @@ the plug-in draws (``sample:beach``), ``hrviewer_gulls/lessons.py`` is no more t
             test=[picture("beach", 4096, seed) for seed in TEST[:10]],
         )
 
-    COURSE = Course("Gulls", "Counts gulls from above.", {"main": main, "scout": scout})
+    TASKS = Course("Gulls", "Counts gulls from above.", {"main": main, "scout": scout})
 
 Other pictures come from a stream of one's own: a function of steps and seed that returns a
 ``torch.utils.data.Dataset`` whose item ``i`` is batch ``i``, of the seed and ``i`` alone, here
@@ -55,7 +55,7 @@ from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.policy_task import PolicyTask
 from hrviewer.training.reconstruction_task import DenoisingTask
 from hrviewer.training.resizer_task import ResizerTask
-from hrviewer.training.save_pack import write_role
+from hrviewer.training.save_bundle import write_role
 from hrviewer.training.scout_tasks import TopKScout
 from hrviewer.training.synthetic_data import (
     TEST,

@@ -20,7 +20,7 @@ from torch import Tensor
 from hrviewer.errors import HrviewerError
 from hrviewer.models import ModelBundle, installed_bundles
 from hrviewer.training.loop import train
-from hrviewer.training.save_pack import round_weights, write_role
+from hrviewer.training.save_bundle import round_weights, write_role
 from hrviewer.training.task import TaskSet, installed_task_sets
 
 __all__ = ["main"]

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import Architecture, ModelCard
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
-from hrviewer.models.pack import ModelBundle
 from hrviewer.training.density_task import build, fit_gain, halo, normalise, to_float
 from hrviewer.training.losses import density_loss, variance_loss
 from hrviewer.training.task import Batch

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
-from hrviewer.models.pack import ModelBundle
 from hrviewer.training.density_task import build, halo, normalise
 from hrviewer.training.distillation import DistilledScout, derive_card
 from hrviewer.training.task import Batch
@@ -62,7 +62,7 @@ class EncoderTask(DistilledScout):
         what = Architecture(
             name="density-encoder",
             params={
-                "codes": EMBEDDING_WIDTH,
+                "embedding_dim": EMBEDDING_WIDTH,
                 "classes": len(main.classes),
                 # As main down to an eighth; what is below it is cheap, and there to be left out.
                 "widths": [*widths[:3], 2 * EMBEDDING_WIDTH],
@@ -141,8 +141,8 @@ class HeadTask(DistilledScout):
         encoder = bundle.load("encoder", device)
         width = encoder.card.prediction_channels
         what = Architecture(
-            name="code-head",
-            params={"codes": width, "classes": len(main.classes), "variance": True},
+            name="embedding-head",
+            params={"embedding_dim": width, "classes": len(main.classes), "variance": True},
         )
         card = derive_card(
             main,

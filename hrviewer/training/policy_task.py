@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from hrviewer.errors import HrviewerError
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import Architecture, ModelCard, ModelOutput
 from hrviewer.models.network import Network
-from hrviewer.models.pack import ModelBundle
 from hrviewer.training.density_task import build, halo, normalise, to_float
 from hrviewer.training.distillation import DistilledScout, derive_card, run_scout
 from hrviewer.training.task import Batch

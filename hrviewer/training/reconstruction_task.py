@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.errors import HrviewerError
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Network
-from hrviewer.models.pack import ModelBundle
 from hrviewer.training.density_task import normalise, to_float
 from hrviewer.training.encoder_tasks import STRIDE, EncoderTask
 from hrviewer.training.task import Batch

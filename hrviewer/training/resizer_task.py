@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.errors import HrviewerError
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import Architecture, ModelCard, ModelOutput
 from hrviewer.models.count_head import CountHead
 from hrviewer.models.loaders.torch import count_flops
-from hrviewer.models.pack import ModelBundle
 from hrviewer.training.density_task import build, halo, normalise, to_float
 from hrviewer.training.distillation import DistilledScout, derive_card
 from hrviewer.training.losses import density_loss

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import ModelCard
-from hrviewer.models.pack import ModelBundle
 from hrviewer.models.perturbed_topk import PerturbedTopK
 from hrviewer.training.density_task import build
 from hrviewer.training.distillation import SELECTED_FRACTION, DistilledScout

@@ -17,7 +17,7 @@ from hrviewer.models.told import short_message
 
 __all__ = ["GROUP", "Batch", "TaskSet", "TrainingTask", "installed_task_sets"]
 
-GROUP = "hrviewer.lessons"
+GROUP = "hrviewer.training_tasks"
 """Entry points whose name is a pack's and whose value is its `Course`."""
 
 Batch = Sequence[Tensor]

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hrviewer.geometry import Rect, context_rings
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import ModelCard
 from hrviewer.models.loaders.torch import count_flops
 from hrviewer.models.network import Network
-from hrviewer.models.pack import ModelBundle
 from hrviewer.models.transformer import CELLS, PATCH, SIZES, extract_squares
 from hrviewer.training.density_task import normalise, to_float
 from hrviewer.training.distillation import DistilledScout, run_scout

@@ -47,7 +47,7 @@ def test_a_head_is_fitted_to_a_label_of_each_image(image, toys, tmp_path):
     table.write_text("\n".join(["image,label", *rows]))
     asked = ("fit", *runs, "--truth", table, "--task", "classification", "-o", head)
     assert "6 images of" in call(*asked).stdout
-    card = json.loads((head / "pack.json").read_text())["roles"]["head"]["card"]
+    card = json.loads((head / "bundle.json").read_text())["roles"]["head"]["card"]
     assert card["output"]["classes"] == ["day", "night"]
     assert card["metrics"]["error"] <= 0.5
     table.write_text("image,label\nday 1.png,day\n")

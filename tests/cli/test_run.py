@@ -43,7 +43,7 @@ def test_what_cannot_be_run_is_said_in_one_line(image, toys, more, said):
         ("missing.onnx", "does not exist"),
         ("lonely.onnx", "lonely.json"),
         ("torn.onnx", "torn"),
-        (".", "pack.json"),
+        (".", "bundle.json"),
     ],
 )
 def test_a_wrong_model_is_said_in_one_line(image, tmp_path, monkeypatch, model, said):

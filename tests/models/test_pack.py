@@ -27,7 +27,7 @@ def folder(shared: Path, tmp_path: Path) -> Path:
 
 
 def write(folder: Path, index: Any) -> None:
-    (folder / "pack.json").write_text(json.dumps(index))
+    (folder / "bundle.json").write_text(json.dumps(index))
 
 
 def test_a_pack_in_a_folder(folder: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_file_with_its_card_is_a_pack(shared: Path) -> None:
 
 
 def test_an_encoder_comes_with_the_head_in_front_of_it(folder: Path, shared: Path) -> None:
-    index = json.loads((folder / "pack.json").read_text())
+    index = json.loads((folder / "bundle.json").read_text())
     index["roles"]["encoder"] = index["roles"]["head"] = index["roles"]["scout"]
     write(folder, index)
     nic = shared / "models/nic_bigan.onnx"
@@ -106,7 +106,7 @@ def test_packs_are_joined_and_the_first_that_has_a_role_gives_it(
         ({"name": "a", "roles": {"main": {"weights": "a.pth", "card": {}}}}, "run any code"),
         ({"name": "a", "roles": {"@main": {"weights": "a.onnx", "card": {}}}}, "built in"),
         ({"name": "a", "roles": {"main": {"weights": "a.onnx", "card": {}}}}, "roles.main.card"),
-        ([], "pack.json"),
+        ([], "bundle.json"),
     ],
 )
 def test_a_wrong_index_is_one_line(tmp_path: Path, index: Any, message: str) -> None:
@@ -152,7 +152,7 @@ def test_installed_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = importlib.metadata.EntryPoints(
         [Entry(kind, str(folder), kind) for kind in ("path", "function", "broken")]
     )
-    monkeypatch.setattr("hrviewer.models.pack.entry_points", lambda group: entries)
+    monkeypatch.setattr("hrviewer.models.bundle.entry_points", lambda group: entries)
     assert list(installed_bundles()) == ["broken", "function", "path"]
     assert installed_bundles()["path"].name == "path"
     assert open_bundle("path").name == open_bundle("function").name == "people"

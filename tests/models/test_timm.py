@@ -67,7 +67,7 @@ def test_an_embedding_of_tiles_encodes(model, write, tmp_path):
     assert set(pack.roles) == {"main", "encoder"}
     image = np.random.default_rng(0).integers(0, 255, (128, 192, 3)).astype(np.uint8)
     run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "a.run.zarr")
-    codes, cell = run.map("codes")
+    codes, cell = run.map("embeddings")
     assert (codes.shape, cell) == ((model.num_features, 2, 3), 64.0)
     tile = torch.from_numpy(image[64:, 64:128]).permute(2, 0, 1)[None].float()
     with torch.inference_mode():

@@ -93,13 +93,13 @@ def test_asking_again_costs_the_head_alone() -> None:
 def test_codes_are_kept_in_the_run_and_its_answer_says_how_large_they_are(tmp_path) -> None:
     toys = pack()
     run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
-    codes, cell = run.map("codes")
+    codes, cell = run.map("embeddings")
     assert (codes.dtype, codes.shape, cell) == (np.float16, (3, 100, 130), 4.0)
     means = RED.reshape(100, 4, 130, 4).mean((1, 3))
     np.testing.assert_allclose(codes[0], means, atol=5e-4)
     import zarr
 
-    said = zarr.open_group(run.path / "codes", mode="r").attrs["hrviewer"]
+    said = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
     assert said["network"] == toys.networks["encoder"].digest
     # 2 bytes for each of 3 numbers, against 48 bytes of pixels.
     assert "1/8 of the image's pixels" in run.header["notes"][-1]
@@ -136,7 +136,7 @@ def test_without_a_head_there_are_codes_and_no_answer(tmp_path) -> None:
     run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     assert run.estimate is None
     assert run.complete
-    assert np.isfinite(run.map("codes")[0][:]).all()
+    assert np.isfinite(run.map("embeddings")[0][:]).all()
     assert "no head" in run.header["notes"][-1]
 
 
@@ -190,8 +190,8 @@ def learned(tmp_path_factory) -> ToyBundle:
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
-    small = {"codes": 6, "widths": [4, 6, 8, 8], "blocks": [0, 1, 1]}
-    wide = {"codes": 6, "widths": [8], "size": 3}
+    small = {"embedding_dim": 6, "widths": [4, 6, 8, 8], "blocks": [0, 1, 1]}
+    wide = {"embedding_dim": 6, "widths": [8], "size": 3}
     made = {"encoder": DensityEncoder(**small), "head": EmbeddingHead(**wide)}
     common: dict[str, Any] = {"channels": "rgb", "scale": 1 / 255, "mean": [0.5], "std": [0.25]}
     cards = {
@@ -203,7 +203,7 @@ def learned(tmp_path_factory) -> ToyBundle:
         },
         "head": {
             "task": "density",
-            "architecture": {"name": "code-head", "params": wide},
+            "architecture": {"name": "embedding-head", "params": wide},
             "input": {"channels": 6, "tile": 8},
             "output": {"stride": 1, "halo": 1, "classes": ["thing"]},
         },
@@ -234,7 +234,7 @@ def test_codes_and_answer_in_tiles_are_those_of_the_whole_image(learned, tmp_pat
         pixels = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.25
         codes = learned.modules["encoder"](pixels)
         counts = learned.modules["head"](codes)[0]
-    found = np.asarray(run.map("codes")[0][:], np.float32)
+    found = np.asarray(run.map("embeddings")[0][:], np.float32)
     np.testing.assert_allclose(found, codes[0].numpy(), rtol=2e-3, atol=2e-3)
     assert (run.patches["role"] == "head").sum() > 1  # bands that need each other's rows
     each = run.output[0].reshape(19, 4, 23, 4).sum((1, 3))
@@ -260,7 +260,9 @@ def test_saliency_is_by_how_much_codes_led_the_head(learned, tmp_path) -> None:
     image = picture(19 * 16, 23 * 16, seed=3)
     ask = {"cache": "off"}
     run = hrviewer.run(image, learned, "compression", out=tmp_path / "a.run.zarr", **ask)
-    codes = torch.from_numpy(np.asarray(run.map("codes")[0][:], np.float32))[None].requires_grad_()
+    codes = torch.from_numpy(np.asarray(run.map("embeddings")[0][:], np.float32))[
+        None
+    ].requires_grad_()
     counts = learned.modules["head"](codes)
     (slope,) = torch.autograd.grad(counts.sum(), codes)
     want = (slope * codes).sum(1)[0].abs().detach().numpy()
@@ -273,7 +275,7 @@ def test_saliency_is_by_how_much_codes_led_the_head(learned, tmp_path) -> None:
     assert close.mean() > 0.9
     # The way there and back is twice the answer's.
     plain = hrviewer.run(
-        image, learned, "compression", out=tmp_path / "b.run.zarr", saliency="codes", **ask
+        image, learned, "compression", out=tmp_path / "b.run.zarr", saliency="embeddings", **ask
     )
     notes = [*run.header["notes"], *plain.header["notes"]]
     assert not any("cannot say what mattered" in note for note in notes)
@@ -289,7 +291,7 @@ def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path)
     from hrviewer.models.architectures import AttentionHead
 
     torch.manual_seed(2)
-    params = {"codes": 6, "classes": 3, "width": 4}
+    params = {"embedding_dim": 6, "classes": 3, "width": 4}
     module = AttentionHead(**params)
     module.score.weight.data *= 8
     save_file(module.state_dict(), tmp_path / "head.safetensors")
@@ -312,7 +314,7 @@ def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path)
     run = hrviewer.run(image, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     assert (run.patches["role"] == "head").sum() > 1  # in parts
     with torch.inference_mode():
-        codes = torch.from_numpy(np.asarray(run.map("codes")[0][:], np.float32)).flatten(1).T
+        codes = torch.from_numpy(np.asarray(run.map("embeddings")[0][:], np.float32)).flatten(1).T
         seen = module.projection.weight.flatten(1), module.gate.weight.flatten(1)
         look = (codes @ seen[0].T + module.projection.bias).tanh()
         score = (look * (codes @ seen[1].T + module.gate.bias).sigmoid()) @ module.score.weight[
@@ -393,7 +395,7 @@ def test_main_counts_in_what_the_resizer_made_as_of_the_whole_image(resizing, tm
         small = resizing.modules["resizer"](pixels)
         counts = resizing.modules["main"](small)[0, 0].numpy()
     assert small.shape[2:] == (13 * 16, 18 * 16)
-    codes, cell = run.map("codes")
+    codes, cell = run.map("embeddings")
     assert (codes.shape, cell) == ((3, 13 * 16, 18 * 16), 2.0)
     np.testing.assert_allclose(codes[:], small[0], rtol=2e-3, atol=2e-3)
     roles = list(run.patches["role"])

@@ -18,7 +18,7 @@ from hrviewer.training.density_task import build, fit_gain
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 NETWORK = Architecture(
     name="density-unet", params={"widths": [4, 6, 8, 10], "blocks": [1, 1, 1], "unit": 1.0}
 )
@@ -58,7 +58,7 @@ def one_backend():
 def pack(tmp_path_factory):
     torch.manual_seed(0)
     folder, network = tmp_path_factory.mktemp("packs") / "pack", build(NETWORK)
-    write_role(folder, "squares", COURSE, "main", network, MAIN, training={}, metrics={})
+    write_role(folder, "squares", TASKS, "main", network, MAIN, training={}, metrics={})
     return folder
 
 
@@ -69,7 +69,7 @@ def encoded(pack):
     network, _ = train(coder, pack.with_name("checkpoint"), steps=3, workers=0)
     coder.calibrate(network)
     shutil.copytree(pack, folder)
-    write_role(folder, "squares", COURSE, "encoder", network, coder.card, training={}, metrics={})
+    write_role(folder, "squares", TASKS, "encoder", network, coder.card, training={}, metrics={})
     return folder
 
 
@@ -128,7 +128,7 @@ def test_a_head_learns_and_is_written_beside_its_encoder(encoded, tmp_path):
     reader = lesson(HeadTask, encoded)
     network, _ = train(reader, tmp_path / "head", steps=3, workers=0)
     reader.calibrate(network)
-    write_role(encoded, "squares", COURSE, "head", network, reader.card, training={}, metrics={})
+    write_role(encoded, "squares", TASKS, "head", network, reader.card, training={}, metrics={})
     pack = ModelBundle.read(encoded)
     assert {"main", "encoder", "head"} <= set(pack.roles)
     said = pack.load("head", "cpu").run_features(np.zeros((24, 5, 7), np.float32))

@@ -14,7 +14,7 @@ from hrviewer.training import TaskSet, cli
 
 from .pupils import toy
 
-COURSE = TaskSet(
+TASKS = TaskSet(
     "Squares",
     "Counts squares.",
     {
@@ -27,7 +27,7 @@ COURSE = TaskSet(
 @pytest.fixture
 def run(monkeypatch, capsys):
     threads = torch.get_num_threads()
-    monkeypatch.setattr(cli, "installed_task_sets", lambda: {"squares": lambda: COURSE})
+    monkeypatch.setattr(cli, "installed_task_sets", lambda: {"squares": lambda: TASKS})
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hrviewer-train", *words])

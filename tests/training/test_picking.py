@@ -7,12 +7,12 @@ import torch
 
 from hrviewer.training import TaskSet, TopKScout, scout_tasks, train, write_role
 from hrviewer.training.density_task import build
-from hrviewer.training.save_pack import round_weights
+from hrviewer.training.save_bundle import round_weights
 from hrviewer.training.scout_tasks import remaining_error, tile_sums
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 
 
 class Wide(Pictures):
@@ -47,7 +47,7 @@ def test_both_figures_are_told(tmp_path, monkeypatch):
     torch.manual_seed(0)
     folder = tmp_path / "pack"
     main = build(CARD.architecture)
-    write_role(folder, "squares", COURSE, "main", main, CARD, training={}, metrics={})
+    write_role(folder, "squares", TASKS, "main", main, CARD, training={}, metrics={})
 
     def lesson():
         judges = [picture(seed, 128) for seed in range(4)]
@@ -68,9 +68,7 @@ def test_both_figures_are_told(tmp_path, monkeypatch):
     figures = first.evaluate(network)
     assert "distilled" not in figures
     assert 0 <= figures["left_beyond_tenth"] <= 1
-    write_role(
-        folder, "squares", COURSE, "scout", network, first.card, training={}, metrics=figures
-    )
+    write_role(folder, "squares", TASKS, "scout", network, first.card, training={}, metrics=figures)
     again = lesson()
     fresh = again.begin()
     assert again.evaluate(fresh)["distilled"] == {k: v for k, v in figures.items() if k != "what"}

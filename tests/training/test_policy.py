@@ -15,7 +15,7 @@ from hrviewer.training.policy_task import EXPLORATION, reinforce, reward
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 SIDE = 64
 """Of a tile: 16 pixels of a picture shrunk by 4."""
 
@@ -35,7 +35,7 @@ def lots(start):
 def pack(tmp_path):
     torch.manual_seed(0)
     main, folder = build(CARD.architecture), tmp_path / "pack"
-    write_role(folder, "squares", COURSE, "main", main, CARD, training={}, metrics={})
+    write_role(folder, "squares", TASKS, "main", main, CARD, training={}, metrics={})
     return folder
 
 
@@ -45,7 +45,7 @@ def scouted(pack):
         pack, {}, Wide, downsample=4, validation=[], test=[], device="cpu"
     )
     scout = student.create_model()
-    write_role(pack, "squares", COURSE, "scout", scout, student.card, training={}, metrics={})
+    write_role(pack, "squares", TASKS, "scout", scout, student.card, training={}, metrics={})
     return pack
 
 
@@ -128,7 +128,7 @@ def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
     assert 0 <= figures["looked_at"] <= 1
     assert figures["corrected"] <= figures["corrected_at_best"] <= 1
     assert figures["flops_over_mains"] > 0
-    write_role(scouted, "squares", COURSE, "policy", network, card, training={}, metrics=figures)
+    write_role(scouted, "squares", TASKS, "policy", network, card, training={}, metrics=figures)
     loaded = open_bundle(scouted).load("policy", "cpu")
     out = loaded(np.zeros((1, 3, 64, 96), np.float32))
     assert out.shape == (1, 1, 4, 6)

@@ -13,7 +13,7 @@ from hrviewer.training.reconstruction_task import add_noise
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 NETWORK = Architecture(
     name="density-unet", params={"widths": [4, 6, 8, 10], "blocks": [1, 1, 1], "unit": 1.0}
 )
@@ -40,7 +40,7 @@ def lesson(pack, kind: type[EncoderTask] = DenoisingTask) -> EncoderTask:
 
 
 def written(folder, role, network, card):
-    write_role(folder, "squares", COURSE, role, network, card, training={}, metrics={})
+    write_role(folder, "squares", TASKS, role, network, card, training={}, metrics={})
     return folder
 
 

@@ -15,7 +15,7 @@ from hrviewer.training.density_task import build, normalise
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 NETWORK = Architecture(
     name="density-unet", params={"widths": [4, 6, 8, 10], "blocks": [0, 0, 0], "unit": 1.0}
 )
@@ -47,7 +47,7 @@ def pack(tmp_path_factory):
         patch.setenv("HRVIEWER_BACKEND", "torch")
         torch.manual_seed(0)
         folder, network = tmp_path_factory.mktemp("packs") / "pack", build(NETWORK)
-        write_role(folder, "squares", COURSE, "main", network, MAIN, training={}, metrics={})
+        write_role(folder, "squares", TASKS, "main", network, MAIN, training={}, metrics={})
         yield folder
 
 
@@ -100,10 +100,8 @@ def test_it_learns_and_main_does_not(pack, tmp_path):
     assert resizer.calibrate(network) == {}
     folder = tmp_path / "pack"
     main = ModelBundle.read(pack)
-    write_role(
-        folder, "squares", COURSE, "main", resizer.frozen_main, MAIN, training={}, metrics={}
-    )
-    write_role(folder, "squares", COURSE, "resizer", network, resizer.card, training={}, metrics={})
+    write_role(folder, "squares", TASKS, "main", resizer.frozen_main, MAIN, training={}, metrics={})
+    write_role(folder, "squares", TASKS, "resizer", network, resizer.card, training={}, metrics={})
     assert ModelBundle.read(folder).load("resizer", "cpu").stride == 2
     assert set(main.roles) == {"main"}
 

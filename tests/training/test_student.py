@@ -15,14 +15,14 @@ from hrviewer.training.distillation import _distillation_metrics
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 
 
 @pytest.fixture
 def pack(tmp_path):
     torch.manual_seed(0)
     network = build(CARD.architecture)
-    write_role(tmp_path / "pack", "squares", COURSE, "main", network, CARD, training={}, metrics={})
+    write_role(tmp_path / "pack", "squares", TASKS, "main", network, CARD, training={}, metrics={})
     return tmp_path / "pack"
 
 
@@ -69,7 +69,7 @@ def test_calibrated_its_counts_and_the_spread_of_its_errors_are_right(lesson, tm
 
 def test_what_is_written_loads_and_says_density_and_variance(lesson, pack, tmp_path):
     network, _ = train(lesson, tmp_path / "checkpoint", steps=2, workers=0)
-    write_role(pack, "squares", COURSE, "scout", network, lesson.card, training={}, metrics={})
+    write_role(pack, "squares", TASKS, "scout", network, lesson.card, training={}, metrics={})
     scout = open_bundle(pack).load("scout", "cpu")
     small = torch.nn.functional.avg_pool2d(picture(5, 128), 2)
     out = scout(scout.card.prepare(small.permute(1, 2, 0).numpy() * 255)[None])

@@ -19,7 +19,7 @@ from hrviewer.training.token_distillation import SIDES
 
 from .pupils import CARD, Pictures, picture
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 
 
 class Surrounded(Pictures):
@@ -33,7 +33,7 @@ class Surrounded(Pictures):
 def lesson(tmp_path):
     torch.manual_seed(0)
     network = build(CARD.architecture)
-    write_role(tmp_path / "pack", "squares", COURSE, "main", network, CARD, training={}, metrics={})
+    write_role(tmp_path / "pack", "squares", TASKS, "main", network, CARD, training={}, metrics={})
     return TransformerTask.from_bundle(
         tmp_path / "pack",
         {"data": "squares"},
@@ -123,7 +123,7 @@ def test_it_learns_and_what_is_written_joins_tokens(lesson, tmp_path):
 
     folder = tmp_path / "pack"
     write_role(
-        folder, "squares", COURSE, "transformer", network, lesson.card, training={}, metrics={}
+        folder, "squares", TASKS, "transformer", network, lesson.card, training={}, metrics={}
     )
     written = open_bundle(folder).load("transformer", "cpu")
     assert written.accepts_tokens

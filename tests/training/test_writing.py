@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from hrviewer.models import open_bundle
 from hrviewer.training import TaskSet, write_role
 from hrviewer.training.density_task import build
-from hrviewer.training.save_pack import round_weights
+from hrviewer.training.save_bundle import round_weights
 
 from .pupils import CARD
 
-COURSE = TaskSet("Squares", "Counts squares.", {})
+TASKS = TaskSet("Squares", "Counts squares.", {})
 
 
 def test_other_roles_stay_as_they_are(tmp_path):
@@ -24,13 +24,13 @@ def test_other_roles_stay_as_they_are(tmp_path):
     round_weights(network)
 
     def write(role, **says):
-        write_role(tmp_path, "squares", COURSE, role, network, CARD, **says)
+        write_role(tmp_path, "squares", TASKS, role, network, CARD, **says)
 
     write("main", training={"seed": 1}, metrics={"mae": 2.0})
-    before = json.loads((tmp_path / "pack.json").read_text())
+    before = json.loads((tmp_path / "bundle.json").read_text())
     data = (tmp_path / "main.safetensors").read_bytes()
     write("scanner", training={"seed": 3}, metrics={})
-    after = json.loads((tmp_path / "pack.json").read_text())
+    after = json.loads((tmp_path / "bundle.json").read_text())
 
     assert after["roles"]["main"] == before["roles"]["main"]
     assert (tmp_path / "main.safetensors").read_bytes() == data
@@ -38,8 +38,8 @@ def test_other_roles_stay_as_they_are(tmp_path):
     pack = open_bundle(tmp_path)
     assert (pack.name, pack.title, pack.description) == (
         "squares",
-        COURSE.title,
-        COURSE.description,
+        TASKS.title,
+        TASKS.description,
     )
     assert pack.roles["main"].training == {"seed": 1}
     assert pack.roles["scanner"].training == {"seed": 3}
@@ -55,7 +55,7 @@ def test_kernels_are_written_in_half_precision_and_nothing_else(tmp_path):
     network = build(CARD.architecture).eval()
     exact = {name: value.clone() for name, value in network.state_dict().items()}
     round_weights(network)
-    write_role(tmp_path, "squares", COURSE, "main", network, CARD, training={}, metrics={})
+    write_role(tmp_path, "squares", TASKS, "main", network, CARD, training={}, metrics={})
     written = load_file(tmp_path / "main.safetensors")
     for name, value in network.state_dict().items():
         assert (written[name].dtype == torch.float16) == (value.ndim > 1)

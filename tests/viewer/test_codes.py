@@ -86,7 +86,7 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
     assert errors(controller) == []
     coded = controller.overlays.embedding_layers
     names = [layer.name for layer in model.layers]
-    assert names.index("codes") < names.index("alike") < names.index("output")
+    assert names.index("embeddings") < names.index("alike") < names.index("output")
     assert not coded.colours.visible
     assert (coded.embeddings.colours[..., 3] == 255).all()
 
@@ -112,7 +112,7 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
     controller.start()
     finish(controller)
     assert controller.overlays.embedding_layers is None
-    assert not {"codes", "alike"} & {layer.name for layer in model.layers}
+    assert not {"embeddings", "alike"} & {layer.name for layer in model.layers}
 
 
 def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, add, finish):

@@ -246,8 +246,8 @@ class ResultMaps:
             PatchRow(**{str(name): value for name, value in row.items()})
             for row in run.patches.to_dict("records")
         )
-        if (run.path / "codes").is_dir():
-            picture.embeddings = EmbeddingMap.from_array(image, *run.map("codes"))
+        if (run.path / "embeddings").is_dir():
+            picture.embeddings = EmbeddingMap.from_array(image, *run.map("embeddings"))
         spent = run.cost
         record.cost_map.total = replace(
             record.cost_map.total,
@@ -345,7 +345,7 @@ class ResultMaps:
         elif isinstance(request, WarpRequest):
             self.warps = {**self.warps, core: request}
         self.record.add(request, [result])
-        if request.target == "codes" and result.status != "failed":
+        if request.target == "embeddings" and result.status != "failed":
             if self.embeddings is None:
                 width, rows, _ = result.map.shape
                 self.embeddings = EmbeddingMap(self.image, width, result.box[2] / rows)

@@ -45,7 +45,7 @@ class Reader(ABC):
     """One opened image.
 
     Subclasses set the attributes below and call `set_levels` when they are opened. They are found
-    through the entry point group ``hrviewer.sources``; of those that support an object, the one
+    through the entry point group ``hrviewer.readers``; of those that support an object, the one
     with the highest priority is asked first.
 
     Attributes

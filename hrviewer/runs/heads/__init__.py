@@ -22,7 +22,7 @@ from hrviewer.runs.heads.counting_head import fit_counting_head
 from hrviewer.runs.heads.embeddings import Embeddings, read_embeddings
 from hrviewer.runs.heads.image_classifier import fit_image_classifier
 from hrviewer.runs.heads.place_classifier import fit_place_classifier
-from hrviewer.runs.heads.save_pack import FittedHead
+from hrviewer.runs.heads.save_bundle import FittedHead
 from hrviewer.runs.run import Run
 
 __all__ = [

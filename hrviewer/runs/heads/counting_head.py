@@ -18,7 +18,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Embeddings, Floats
-from hrviewer.runs.heads.save_pack import NO_SKLEARN, FittedHead, check_unused, write_head
+from hrviewer.runs.heads.save_bundle import NO_SKLEARN, FittedHead, check_unused, write_head
 
 __all__ = ["CountingHead", "fit_counting_head"]
 
@@ -127,11 +127,11 @@ def fit_counting_head(
         float((found.sum() - there.sum()) / there.sum()),
         float(np.corrcoef(found, there)[0, 1]) if found.std() and there.std() else 0.0,
     )
-    params = {"codes": len(weights), "classes": 1, "widths": []}
+    params = {"embedding_dim": len(weights), "classes": 1, "widths": []}
     card = {
         "title": f"Counts of {name}, fitted to codes",
         "task": "density",
-        "architecture": {"name": "code-head", "params": params},
+        "architecture": {"name": "embedding-head", "params": params},
         "output": {"stride": 1, "halo": 0, "classes": [name]},
     }
     made = {"encoder": embeddings.encoder, "truth": objects.source, "objects": fitted.objects}

@@ -43,8 +43,8 @@ def read_embeddings(run: Run) -> Embeddings:
     """Return a run's codes; `UserError` where it kept none."""
     import zarr
 
-    if not (run.path / "codes" / "zarr.json").is_file():
+    if not (run.path / "embeddings" / "zarr.json").is_file():
         raise HrviewerError(f"{run.path} holds no codes: run the strategy compression first")
-    codes, cell = run.map("codes")
-    about: Any = zarr.open_group(run.path / "codes", mode="r").attrs["hrviewer"]
+    codes, cell = run.map("embeddings")
+    about: Any = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
     return Embeddings(codes, cell, str(about["network"]))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import HrviewerError
 from hrviewer.runs.heads.embeddings import FOLDS, Floats, read_embeddings
 from hrviewer.runs.heads.place_classifier import read_cells
-from hrviewer.runs.heads.save_pack import NO_SKLEARN, FittedHead, check_unused, write_head
+from hrviewer.runs.heads.save_bundle import NO_SKLEARN, FittedHead, check_unused, write_head
 from hrviewer.runs.run import Run
 
 __all__ = ["ImageClassifier", "fit_image_classifier"]
@@ -147,7 +147,7 @@ def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) 
         "task": "classification",
         "architecture": {
             "name": "attention-head",
-            "params": {"codes": len(mean), "classes": len(classes), "width": HIDDEN_WIDTH},
+            "params": {"embedding_dim": len(mean), "classes": len(classes), "width": HIDDEN_WIDTH},
         },
         "output": {
             "stride": 1,

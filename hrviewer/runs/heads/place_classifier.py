@@ -21,7 +21,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.io.features import Feature
 from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Embeddings, Floats
-from hrviewer.runs.heads.save_pack import NO_SKLEARN, FittedHead, check_unused, write_head
+from hrviewer.runs.heads.save_bundle import NO_SKLEARN, FittedHead, check_unused, write_head
 
 __all__ = ["PlaceClassifier", "fit_place_classifier"]
 
@@ -132,8 +132,8 @@ def fit_place_classifier(
         "title": f"{', '.join(classes)}: fitted to codes",
         "task": "segmentation",
         "architecture": {
-            "name": "code-classes",
-            "params": {"codes": inputs.shape[1], "classes": len(classes)},
+            "name": "embedding-classifier",
+            "params": {"embedding_dim": inputs.shape[1], "classes": len(classes)},
         },
         "output": {"stride": 1, "halo": 0, "classes": classes, "activation": "softmax"},
     }

@@ -38,12 +38,12 @@ class EmbeddingLayers(LayerGroup):
         self.colours: Image = Image(
             embeddings.colours,
             rgb=True,
-            name="codes",
+            name="embeddings",
             visible=previous is not None and previous.colours.visible,
             opacity=0.9,
             interpolation2d="nearest",
             blending="translucent_no_depth",
-            metadata={METADATA_KEY: {"overlay": "codes"}},
+            metadata={METADATA_KEY: {"overlay": "embeddings"}},
             **place,
         )
         self.similarity: Image = Image(

@@ -131,11 +131,11 @@ class RunSettingsForm(QWidget):
         """Let the person choose a network's file, or a pack's description."""
         kinds = " ".join(f"*{suffix}" for suffix in sorted(WEIGHTS_FORMATS))
         path, _ = QFileDialog.getOpenFileName(
-            self, "Open a network, or a pack's pack.json", "", f"Networks ({kinds} pack.json)"
+            self, "Open a network, or a pack's bundle.json", "", f"Networks ({kinds} bundle.json)"
         )
         if path:
             chosen = Path(path)
-            self.controller.set_model(chosen.parent if chosen.name == "pack.json" else chosen)
+            self.controller.set_model(chosen.parent if chosen.name == "bundle.json" else chosen)
 
     def _fill(self) -> None:
         for name in self.controller.installed_models():

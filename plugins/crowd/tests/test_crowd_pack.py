@@ -21,13 +21,13 @@ from hrviewer_crowd import crowd  # noqa: E402
 
 @pytest.fixture(scope="module")
 def roles() -> dict[str, Any]:
-    pack: dict[str, Any] = json.loads((crowd() / "pack.json").read_text(encoding="utf-8"))
+    pack: dict[str, Any] = json.loads((crowd() / "bundle.json").read_text(encoding="utf-8"))
     assert pack["name"] == "crowd"
     return pack["roles"]
 
 
 def test_the_pack_is_found_by_its_entry_point() -> None:
-    found = [e for e in entry_points(group="hrviewer.packs") if e.name == "crowd"]
+    found = [e for e in entry_points(group="hrviewer.models") if e.name == "crowd"]
     if not found:
         pytest.skip("hrviewer-crowd is not installed")
     assert found[0].load()() == crowd()

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hrviewer_histology import nuclei
-from hrviewer_histology.lessons import SCALES
 from hrviewer_histology.photos import read_photos, shrink
+from hrviewer_histology.training_tasks import SCALES
 
 __all__ = ["main", "random_fields"]
 

@@ -18,9 +18,9 @@ from hrviewer.models.card import ModelCard  # noqa: E402
 from hrviewer.training.density_task import build, count_metrics, normalise, predict_density  # noqa: E402
 
 from hrviewer_histology import nuclei  # noqa: E402
-from hrviewer_histology.lessons import INPUT, count_samples  # noqa: E402
 from hrviewer_histology.photos import Photo, read_photos  # noqa: E402
 from hrviewer_histology.stains import PhotoFields  # noqa: E402
+from hrviewer_histology.training_tasks import INPUT, count_samples  # noqa: E402
 
 SHARED = Path(os.environ.get("HRVIEWER_SHARED", Path(__file__).parents[3].parent / "shared"))
 DATA = SHARED / "data" / "nuclei"
@@ -28,7 +28,7 @@ DATA = SHARED / "data" / "nuclei"
 
 @pytest.fixture(scope="module")
 def card() -> dict[str, Any]:
-    pack = json.loads((nuclei() / "pack.json").read_text(encoding="utf-8"))
+    pack = json.loads((nuclei() / "bundle.json").read_text(encoding="utf-8"))
     assert pack["name"] == "nuclei"
     return pack["roles"]["main"]["card"]
 
@@ -48,7 +48,7 @@ def photos() -> list[Photo]:
 
 
 def test_the_pack_is_found_by_its_entry_point() -> None:
-    found = [e for e in entry_points(group="hrviewer.packs") if e.name == "nuclei"]
+    found = [e for e in entry_points(group="hrviewer.models") if e.name == "nuclei"]
     if not found:
         pytest.skip("hrviewer-histology is not installed")
     assert found[0].load()() == nuclei()

@@ -92,7 +92,7 @@ def write_head(
     written = ModelCard.from_dict(
         {
             "name": f"{head.path.name}-head",
-            "input": {"channels": card["architecture"]["params"]["codes"], "tile": 32},
+            "input": {"channels": card["architecture"]["params"]["embedding_dim"], "tile": 32},
             "sha256": hashlib.sha256(data).hexdigest(),
             "training": {**provenance, "cells": head.cells},
             "metrics": head.metrics,
@@ -108,4 +108,4 @@ def write_head(
     head.path.mkdir(parents=True)
     (head.path / "head.safetensors").write_bytes(data)
     text = json.dumps(pack, indent=2, ensure_ascii=False)
-    (head.path / "pack.json").write_text(text + "\n", encoding="utf-8")
+    (head.path / "bundle.json").write_text(text + "\n", encoding="utf-8")

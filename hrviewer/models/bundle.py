@@ -30,7 +30,7 @@ __all__ = [
     "open_bundle",
 ]
 
-ENTRY_POINT_GROUP = "hrviewer.packs"
+ENTRY_POINT_GROUP = "hrviewer.models"
 """Entry points whose value is a pack's folder, or a function that returns it."""
 
 
@@ -41,7 +41,7 @@ class _BundleRole(BaseModel):
 
 
 class _BundleIndex(BaseModel):
-    """What ``pack.json`` holds."""
+    """What ``bundle.json`` holds."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -144,10 +144,10 @@ class ModelBundle:
 
     @classmethod
     def read(cls, folder: Path) -> ModelBundle:
-        """Return the pack in a folder; `UserError` where its ``pack.json`` is wrong."""
-        file = folder / "pack.json"
+        """Return the pack in a folder; `UserError` where its ``bundle.json`` is wrong."""
+        file = folder / "bundle.json"
         if not file.is_file():
-            raise HrviewerError(f"{folder} is no pack: there is no pack.json in it")
+            raise HrviewerError(f"{folder} is no pack: there is no bundle.json in it")
         try:
             index = _BundleIndex.model_validate(read_json(file))
         except ValidationError as error:
@@ -212,7 +212,7 @@ def open_bundle(spec: str | Path) -> ModelBundle:
     Parameters
     ----------
     spec
-        An installed pack's name; a folder with ``pack.json``; or an ``.onnx`` or ``.safetensors``
+        An installed pack's name; a folder with ``bundle.json``; or an ``.onnx`` or ``.safetensors``
         file with its card, ``NAME.json``, beside it: a pack with only ``main``, or of an
         embedding with ``main`` and ``encoder``. Several of these joined by ``+`` are one pack:
         each adds the roles that those before it lack. A head reads the codes of its own pack's
@@ -237,7 +237,7 @@ def open_bundle(spec: str | Path) -> ModelBundle:
         known = ", ".join(installed) or "none"
         raise HrviewerError(
             f"no pack is named {str(spec)!r} (installed: {known}): choose one, "
-            "or give a folder with pack.json, an .onnx or a .safetensors file"
+            "or give a folder with bundle.json, an .onnx or a .safetensors file"
         )
     loaders.check_weights_format(path)
     card = ModelCard.read(path.with_suffix(".json"))

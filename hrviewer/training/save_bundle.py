@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import ModelCard, read_json
-from hrviewer.models.pack import ModelBundle
 from hrviewer.training.task import TaskSet
 
 __all__ = ["round_weights", "write_role"]
@@ -40,7 +40,7 @@ def write_role(
     training: dict[str, Any],
     metrics: dict[str, Any],
 ) -> None:
-    """Write ``ROLE.safetensors`` and the role's entry of ``pack.json``.
+    """Write ``ROLE.safetensors`` and the role's entry of ``bundle.json``.
 
     What `round_weights` rounds is written in half precision. The pack is then read, and the role
     loaded, as anybody would.
@@ -60,7 +60,7 @@ def write_role(
         Where the pack cannot be read, or its card does not tell the truth.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    file, weights = folder / "pack.json", folder / f"{role}.safetensors"
+    file, weights = folder / "bundle.json", folder / f"{role}.safetensors"
     pack: Any = read_json(file) if file.exists() else {"roles": {}}
     data = save({k: _as_stored(v) for k, v in model.state_dict().items()})
     sha256 = hashlib.sha256(data).hexdigest()
