@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from types import ModuleType
 
 import numpy as np
@@ -13,43 +12,39 @@ from toys import picture, toy_bundle
 import hrviewer
 from hrviewer.errors import HrviewerError
 
-VERBS = ("open", "run", "compare", "cost", "view", "export")
+FUNCTIONS = ("open", "run", "compare", "cost", "view", "export", "models", "strategies")
+TYPES = ("Budget", "HrviewerError", "Patch", "Pyramid", "Rect", "Run", "Strategy")
 
 
 def test_all_that_is_promised_is_there():
-    assert set(hrviewer.__all__) == {*VERBS, "__version__"}
+    assert set(hrviewer.__all__) == {*FUNCTIONS, *TYPES, "__version__"}
+    assert dir(hrviewer) == sorted(hrviewer.__all__)
     assert hrviewer.__version__[0].isdigit()
+    assert all(isinstance(getattr(hrviewer, name), type) for name in TYPES)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        hrviewer.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_verbs_are_typed_and_documented(name):
-    verb = getattr(hrviewer, name)
-    text = inspect.getdoc(verb)
-    for section in ("Parameters", "Returns", "Raises"):
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_typed_and_documented(name):
+    function = getattr(hrviewer, name)
+    if isinstance(function, ModuleType):
+        function = function.__call__
+    text = inspect.getdoc(function)
+    signature = inspect.signature(function)
+    sections = ("Parameters", "Returns", "Raises") if signature.parameters else ("Returns",)
+    for section in sections:
         assert f"{section}\n{'-' * len(section)}" in text
-    signature = inspect.signature(verb)
     assert signature.return_annotation is not inspect.Signature.empty
     for parameter in signature.parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty
         assert parameter.name in text
 
 
-def test_run_takes_what_runs_takes():
-    from hrviewer import runs
-
-    theirs = inspect.signature(runs.run).parameters
-    ours = inspect.signature(hrviewer.run).parameters
-    assert theirs.keys() - ours.keys() == {"watch", "control"}
-    assert all(ours[name].default == theirs[name].default for name in ours)
-
-
-def test_cost_takes_what_runs_takes():
-    from hrviewer import runs
-
-    theirs = inspect.signature(runs.cost).parameters
-    ours = inspect.signature(hrviewer.cost).parameters
-    assert theirs.keys() - ours.keys() == {"watch", "control"}
-    assert all(ours[name].default == theirs[name].default for name in ours)
+def test_packages_are_functions_too():
+    assert "toy" not in hrviewer.models().index
+    assert {"patches", "zoom"} <= set(hrviewer.strategies().index)
+    assert hrviewer.models.card.ModelCard is hrviewer.models.ModelCard
 
 
 def test_from_image_to_file(tmp_path):
@@ -68,13 +63,3 @@ def test_from_image_to_file(tmp_path):
     assert written.read_bytes() == again.read_bytes()
     with pytest.raises(HrviewerError, match="not a run folder"):
         hrviewer.export(tmp_path, tmp_path / "c.geojson")
-
-
-def test_view_hands_over(monkeypatch):
-    module = ModuleType("hrviewer.viewer.view")
-    module.view = lambda image, **chosen: (image, chosen)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    assert hrviewer.view("a.svs", "nuclei", "zoom") == (
-        "a.svs",
-        {"model": "nuclei", "strategy": "zoom", "live": False},
-    )

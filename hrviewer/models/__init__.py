@@ -3,9 +3,11 @@
 Importing this loads no back end. Weights are read when a pack's role is loaded.
 """
 
+from hrviewer.callable_package import make_callable
 from hrviewer.models.builtin_saliency import BUILTINS, builtin
 from hrviewer.models.bundle import CombinedBundle, ModelBundle, installed_bundles, open_bundle
 from hrviewer.models.card import ModelCard
+from hrviewer.models.listing import list_models
 from hrviewer.models.network import Network
 
 __all__ = [
@@ -16,5 +18,8 @@ __all__ = [
     "Network",
     "builtin",
     "installed_bundles",
+    "list_models",
     "open_bundle",
 ]
+
+make_callable(__name__, list_models)

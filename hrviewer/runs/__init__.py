@@ -9,6 +9,7 @@ a run kept.
 
 from hrviewer.runs.compare import compare
 from hrviewer.runs.estimates import estimate_to_dict, format_estimate, format_evaluation
+from hrviewer.runs.exporting import export
 from hrviewer.runs.heads import FittedHead, fit_head, fit_image_classifier
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import RunSpec, parse_params, run
@@ -24,6 +25,7 @@ __all__ = [
     "cost",
     "estimate_to_dict",
     "experiment",
+    "export",
     "fit_head",
     "fit_image_classifier",
     "format_estimate",

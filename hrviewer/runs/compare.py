@@ -124,8 +124,8 @@ class BatchRunner:
         Where the runs are kept, and found again.
     device, cache
         See `hrviewer.run`.
-    watch, control
-        See `runs.run`.
+    on_event, control
+        As `run` takes them.
     """
 
     def __init__(
@@ -282,8 +282,8 @@ def compare(
     out : str or Path, optional
         Where the runs are kept; in the user's data folder by default. With what is already there,
         nothing is run twice.
-    watch, control
-        See `runs.run`.
+    on_event, control
+        As `run` takes them.
 
     Returns
     -------

@@ -187,6 +187,11 @@ def cost(
     control : Control, optional
         To stop from another thread; what was measured stays.
 
+    Returns
+    -------
+    Scaling
+        With ``points``, ``fits`` and ``largest``; a plot in a notebook.
+
     Raises
     ------
     UserError

@@ -5,7 +5,9 @@ engine, `base` the class to write and the register; `tiling` (cutting into patch
 (closer looks, and what they say of the whole) are what several families share.
 """
 
+from hrviewer.callable_package import make_callable
 from hrviewer.strategies.base import Params, Strategy, get_strategy, strategy_ids
+from hrviewer.strategies.listing import list_strategies
 from hrviewer.strategies.protocol import (
     Estimate,
     FeatureRequest,
@@ -53,7 +55,10 @@ __all__ = [
     "get_strategy",
     "input_rect",
     "input_shape",
+    "list_strategies",
     "strategy_ids",
     "tiles",
     "total_flops",
 ]
+
+make_callable(__name__, list_strategies)
