@@ -377,7 +377,7 @@ def model_info(network: Network) -> ModelInfo:
         network.flops,
         network.period,
         token_flops=network.token_flops if network.accepts_tokens else None,
-        supports_attribution=network.has_attribution,
+        has_attribution=network.has_attribution,
     )
 
 

@@ -93,7 +93,7 @@ class Compression(Strategy):
             _check_head(encoder, head)
         asked_head = codes == "encoder" and head is not None and params.saliency == "head"
         attends = asked_head and head is not None and head.card.output.attention
-        explain = asked_head and head is not None and head.supports_attribution
+        explain = asked_head and head is not None and head.has_attribution
         scale = context.scale_of(codes)
         cell = encoder.stride * scale
         reach = math.ceil(_head_context(head) * cell) if head else 0

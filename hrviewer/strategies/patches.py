@@ -52,7 +52,7 @@ ROUNDING_TOLERANCE = 1e-4
 class PatchesParams(Params):
     """Parameters of `Patches`."""
 
-    visible_if: ClassVar[VisibleIf] = {"again": ("mode", ("exact",))}
+    visible_if: ClassVar[VisibleIf] = {"verify": ("mode", ("exact",))}
     special_value_text: ClassVar[SpecialValueText] = {
         "tile": "the card's",
         "halo": "the card's",

@@ -250,7 +250,7 @@ class ModelInfo:
         everything; `UserError` where there is none.
     token_flops : callable, optional
         The same of a joint input of `n` tokens, of which every layer merges a part.
-    supports_attribution : bool
+    has_attribution : bool
         Whether it can be asked what mattered, in a `Think`.
     """
 
@@ -261,7 +261,7 @@ class ModelInfo:
     period: int = 1
     measure_halo: Callable[[], int] = _unmeasured
     token_flops: Callable[[int, float], float] | None = None
-    supports_attribution: bool = False
+    has_attribution: bool = False
 
     @property
     def context(self) -> int:

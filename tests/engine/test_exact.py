@@ -262,11 +262,11 @@ def test_cuts_of_ones_own_and_resampled_looks_are_exact_too() -> None:
 def test_too_little_context_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hrviewer.models.probe.measure_exact_halo", lambda network: 4)
     with Workbench(blots(*SHAPES[0]), ToyBundle(main=Blurred())) as bench:
-        answer, _, _ = bench.run(exact(tile=64, again=3))
+        answer, _, _ = bench.run(exact(tile=64, verify=3))
         assert answer is not None
         assert "3 tiles seen again, with 12" in answer.note
         assert "more than by rounding: it is not exact" in answer.note
-        answer, record, _ = bench.run(exact(tile=64, again=0))
+        answer, record, _ = bench.run(exact(tile=64, verify=0))
         assert answer is not None
         assert "again" not in answer.note
         assert len(record.patches) == 6 * 7

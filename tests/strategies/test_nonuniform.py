@@ -165,7 +165,7 @@ def test_built_in_interest(name):
     rng = np.random.default_rng(0)
     image = np.full((1024, 1024, 3), 250, np.uint8)
     image[512:768, :256] = rng.integers(0, 255, (256, 256, 3))
-    _, record, requests = run(image, ToyBundle(main=Bright()), interest=name)
+    _, record, requests = run(image, ToyBundle(main=Bright()), importance=name)
     assert any(getattr(r, "role", "") == f"@{name}" for r in requests)
     cost = record.cost_map.values[0]
     assert cost[34:46, 2:14].mean() > 4 * cost[:, 32:].mean()
@@ -175,13 +175,13 @@ def test_what_was_drawn_and_what_was_seen_lead():
     image = picture(1024, 1024)
     hint = np.zeros((64, 64))
     hint[8:16, 40:48] = 2.0
-    for name, source in (("saliency", "drawn"), ("density", "seen")):
+    for name in ("saliency", "density"):
         _, record, requests = run(image, ToyBundle(main=Bright()), hints={name: hint})
         assert all(getattr(r, "role", "main") == "main" for r in requests)
         cost = record.cost_map.values[0]
         assert cost[9:15, 41:47].mean() > 5 * cost[32:].mean()
-        with pytest.raises(HrviewerError, match="choose another interest"):
-            run(image, ToyBundle(main=Bright()), interest=source)
+        with pytest.raises(HrviewerError, match="choose another importance"):
+            run(image, ToyBundle(main=Bright()), importance=name)
 
 
 @pytest.mark.parametrize("region", [None, Rect(37, 50, 611, 500), Rect(3, 5, 40, 30)])
@@ -254,7 +254,7 @@ def test_a_budget_that_ends_is_said():
     assert isinstance(request, PatchRequest | WarpRequest)
     with pytest.raises(StopIteration) as end:
         plan.send(Response(stop=True))
-    assert end.value.value.estimate is None
+    assert end.value.value.values is None
     assert "budget" in end.value.value.note
 
 

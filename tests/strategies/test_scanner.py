@@ -109,8 +109,8 @@ def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
 
             def seeded(scene: PlanContext, seed: int = seed) -> Plan:
                 drawn = type(scene)(
-                    scene.shape, scene.downsamples, scene.pixel_size, scene.region, scene.native_scale,
-                    scene.models, scene.budget, seed,
+                    scene.shape, scene.downsamples, scene.pixel_size, scene.region,
+                    scene.native_scale, scene.models, scene.budget, seed,
                 )  # fmt: skip
                 return Scanner().plan(drawn, ScannerParams(share=0.1, sample=6))
 
@@ -198,7 +198,7 @@ def test_a_glance_that_failed_is_no_background(monkeypatch: pytest.MonkeyPatch) 
     def fail(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         raise ValueError("no light")
 
-    monkeypatch.setattr(builtin("@foreground"), "look", fail)
+    monkeypatch.setattr(builtin("@foreground"), "saliency", fail)
     image = np.full((192, 256, 3), 255, np.uint8)
     answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
     assert [len(look.patches) for look in asked if look.role == "scanner"] == [12]

@@ -274,7 +274,7 @@ def test_where_asking_again_fails_what_was_found_before_stays() -> None:
         ) -> Any:
             if (boxes[:, 0] + boxes[:, 2] <= 64).any() and (boxes[:, 2] == 64).any():
                 raise RuntimeError("out of luck")
-            return super().join(tokens, boxes, lengths, merge)
+            return super().run_tokens(tokens, boxes, lengths, merge)
 
     answer, _, record = run(image, pack(scout=Blind(), transformer=Brittle()))
     assert answer.values == pytest.approx([100 * 100 + 1], abs=0.05)

@@ -219,9 +219,9 @@ def test_the_scouts_density_is_painted_first_and_closer_looks_replace_it():
     output = record.output
     assert output.values.shape[0] == 1
     assert np.isfinite(output.values).all()
-    sharp = output.detail[:] == 1
+    sharp = output.scales[:] == 1
     assert 0.05 < sharp.mean() < 0.15
-    assert (output.detail[:][~sharp] == 8).all()
+    assert (output.scales[:][~sharp] == 8).all()
     exact = IMAGE[..., 0].reshape(256, 4, 384, 4).sum((1, 3)) / 255
     np.testing.assert_allclose(output.values[0][sharp], exact[sharp], rtol=1e-5)
     # The table's values are counts, without the variances.
@@ -239,7 +239,7 @@ def test_a_scout_that_only_scores_is_not_painted_as_an_answer():
 
 def test_a_scout_answers_where_it_was_taught_to_count_the_same_from_afar():
     def counts(scout, main=None):
-        scene = SimpleNamespace(main=main or Bright(), roles={"scout": scout})
+        scene = SimpleNamespace(main=main or Bright(), models={"scout": scout})
         return scout_predicts_counts(scene)
 
     assert counts(Scout())
@@ -327,7 +327,7 @@ def test_with_replacement_no_place_is_paid_twice():
 def test_the_same_again(method):
     first, record, _ = run(method=method, seed=5)
     again, other, _ = run(method=method, seed=5)
-    assert first.estimate == again.estimate
+    assert first.values == again.values
     assert first.interval == again.interval
     same = [[(r.y, r.x, r.scale) for r in made.patches] for made in (record, other)]
     assert same[0] == same[1]
@@ -388,7 +388,7 @@ def test_a_killed_run_goes_on_as_it_would_have():
     with pytest.raises(KeyboardInterrupt):
         run(sink=killed, method="sampling")
     resumed, again, _ = run(sink=RecordingSink(second, killed.journal), method="sampling")
-    assert resumed.estimate == whole.estimate
+    assert resumed.values == whole.values
     np.testing.assert_array_equal(again.output.values, record.output.values)
 
 

@@ -62,13 +62,15 @@ MIN_SIDE = 128
 MAX_SIDE = 1024
 """Network pixels per side of a piece, at most: what bounds the memory of a look."""
 
-ImportanceSource = Literal["auto", "scout", "gradient", "entropy", "foreground", "drawn", "seen"]
+ImportanceSource = Literal[
+    "auto", "scout", "gradient", "entropy", "foreground", "saliency", "density"
+]
 
 
 class NonUniformParams(Params):
     """Parameters of `NonUniform`."""
 
-    visible_if: ClassVar[VisibleIf] = {"bandwidth": ("interest", ("auto", "seen"))}
+    visible_if: ClassVar[VisibleIf] = {"bandwidth": ("importance", ("auto", "density"))}
     importance: ImportanceSource = Field(
         "auto",
         title="Interest",
@@ -192,21 +194,22 @@ class NonUniform(Strategy):
         self, scene: PlanContext, params: NonUniformParams
     ) -> Generator[Request, Response, tuple[ImportanceMap | None, float]]:
         """Return the map, and what is left of the budget."""
-        region, hints = scene.region, scene.priors
+        region, priors = scene.region, scene.priors
         source = params.importance
         if source == "auto":
-            source = "drawn" if "saliency" in hints else "seen" if "density" in hints else "scout"
-        if source in ("drawn", "seen"):
-            name = "saliency" if source == "drawn" else "density"
-            if name not in hints:
-                what = "nothing is drawn" if source == "drawn" else "no earlier run is given"
-                raise HrviewerError(f"{what} that says where to look: choose another interest")
+            source = next((name for name in ("saliency", "density") if name in priors), "scout")
+        if source in ("saliency", "density"):
+            if source not in priors:
+                raise HrviewerError(
+                    f"importance={source} needs a prior map {source!r}, and none is given: "
+                    "add one, or choose another importance"
+                )
             cell = max(16, math.ceil(max(region.h, region.w) / MAX_MAP_CELLS / 16) * 16)
             cell = min(cell, max(1, max(region.h, region.w) // 16))
-            hint = prior_importance(hints[name], scene.rect, region, cell)
-            if source == "seen":
-                hint = kernel_density(hint, params.bandwidth * scene.native_scale)
-            return hint, scene.budget
+            prior = prior_importance(priors[source], scene.rect, region, cell)
+            if source == "density":
+                prior = kernel_density(prior, params.bandwidth * scene.native_scale)
+            return prior, scene.budget
         name = "scout" if source == "scout" else f"@{source}"
         role = scene.models[name]
         patches = overview_patches(scene, name, role)

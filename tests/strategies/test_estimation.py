@@ -55,11 +55,13 @@ def test_unbiased_over_all_orders(counts, rounds):
     p = survey(3).p
     chances = np.array([chance(order, p) for order in orders])
     assert chances.sum() == pytest.approx(1)
-    found = np.array([answered(order, rounds, counts=counts).estimate for order in orders])
+    found = np.array([answered(order, rounds, calibrated=counts).estimate for order in orders])
     np.testing.assert_allclose(chances @ found, HELD.sum(axis=0), rtol=1e-12)
     # So is every draw by itself, and with what is known already.
     known = np.array([10.0, 20.0])
-    found = np.array([answered(order[:1], counts=counts, known=known).estimate for order in orders])
+    found = np.array(
+        [answered(order[:1], calibrated=counts, known=known).estimate for order in orders]
+    )
     np.testing.assert_allclose(chances @ found, HELD.sum(axis=0) + known, rtol=1e-12)
 
 
@@ -110,10 +112,10 @@ def test_weights_are_fixed_beforehand_and_grow():
 
 @pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
 def test_who_saw_everything_is_sure(bound):
-    made = answered(range(5), 2, bound=bound)
+    made = answered(range(5), 2, upper_bounds=bound)
     assert made.complete
     np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
-    assert made.fixed == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
+    assert made.fixed_interval == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
 
 
 def test_a_right_guess_is_right_at_once():
@@ -134,7 +136,7 @@ def test_scores_learn_what_they_are_worth():
 def test_nothing_drawn_leaves_the_guess():
     made = survey(3)
     np.testing.assert_allclose(made.estimate, GUESS.sum(axis=0))
-    assert made.fixed is None
+    assert made.fixed_interval is None
     assert made.anytime_interval is None
 
 
@@ -159,8 +161,8 @@ def test_strata_are_neighbours_of_the_same_probability():
 @pytest.mark.parametrize("bites", [1, 2, 3])
 @pytest.mark.parametrize("replace", [False, True])
 def test_unbiased_over_all_rounds(bites, replace):
-    made = survey(4, where=ROW, parts=2, replace=replace)
-    parts = [np.flatnonzero(made._of == h) for h in (0, 1)]
+    made = survey(4, positions=ROW, strata=2, replace=replace)
+    parts = [np.flatnonzero(made._stratum_of == h) for h in (0, 1)]
     assert [len(part) for part in parts] == [3, 2]
     pick = (lambda part: itertools.product(part, repeat=2)) if replace else (
         lambda part: itertools.permutations(part, 2)
@@ -172,7 +174,7 @@ def test_unbiased_over_all_rounds(bites, replace):
             p = np.zeros(5)
             p[part] = made.p[part] / made.p[part].sum()
             likely *= np.prod(p[list(own)]) if replace else chance(own, p)
-        fresh = survey(4, where=ROW, parts=2, replace=replace)
+        fresh = survey(4, positions=ROW, strata=2, replace=replace)
         assert fresh._ends == [2, 4]
         fresh.order = np.array([one[0], other[0], one[1], other[1]])
         for i in range(0, 4, bites):
@@ -184,7 +186,7 @@ def test_unbiased_over_all_rounds(bites, replace):
 
 @pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
 def test_who_saw_every_stratum_is_sure(bound):
-    made = survey(5, where=ROW, parts=2, bound=bound)
+    made = survey(5, positions=ROW, strata=2, upper_bounds=bound)
     assert sorted(made.order) == list(range(5))
     for i in range(5):
         made.add(HELD[made.order[i : i + 1]])
@@ -194,7 +196,7 @@ def test_who_saw_every_stratum_is_sure(bound):
         )
     assert made.complete
     np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
-    assert made.fixed == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
+    assert made.fixed_interval == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
 
 
 def test_strata_help_where_a_scout_is_wrong_about_a_neighbourhood():
