@@ -47,7 +47,9 @@ class GroundTruth:
         points = np.asarray(self.points, np.float64).reshape(-1, 2)
         kinds = np.asarray(self.class_ids, np.int64)
         object.__setattr__(self, "points", points)
-        object.__setattr__(self, "kinds", kinds if len(kinds) else np.zeros(len(points), np.int64))
+        object.__setattr__(
+            self, "class_ids", kinds if len(kinds) else np.zeros(len(points), np.int64)
+        )
         if len(self.class_ids) != len(points):
             raise ValueError(f"{len(points)} points have {len(self.class_ids)} classes")
         if self.boxes is not None and len(self.boxes) != len(points):

@@ -146,7 +146,7 @@ def make_header(
         "strategy": table.tool,
         "params": {},
         "seed": 0,
-        "hints": {},
+        "priors": {},
         "budget": None,
         "engine": {},
         "rate": None,

@@ -113,5 +113,5 @@ def is_exhaustive(run: Run) -> bool:
 
 def is_comparable(run: Run, other: Run) -> bool:
     """Tell whether two runs ask the same network about the same region."""
-    same = ("model", "region", "hints")
+    same = ("model", "region", "priors")
     return all(run.header.get(name) == other.header.get(name) for name in same)

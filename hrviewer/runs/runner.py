@@ -329,7 +329,7 @@ class RunSpec:
             "strategy": self.strategy.id,
             "params": self.params.model_dump(exclude_defaults=True),
             "seed": self.seed,
-            "hints": prior_fingerprints(self.priors),
+            "priors": prior_fingerprints(self.priors),
             "budget": str(self.budget) if self.budget else None,
         }
 
@@ -368,7 +368,7 @@ class RunSpec:
             "strategy": (header["strategy"], self.strategy.id),
             "parameters": (header["params"], self.params.model_dump(exclude_defaults=True)),
             "seed": (header["seed"], self.seed),
-            "hint": (header.get("hints", {}), prior_fingerprints(self.priors)),
+            "prior": (header.get("priors", {}), prior_fingerprints(self.priors)),
             "budget": (header["budget"], str(self.budget) if self.budget else None),
         }
         # Only what had looked by then is named: a policy may never have asked `main`.

@@ -134,7 +134,7 @@ def experiment(
         See `run`.
     out : str or Path, optional
         Where the runs are kept; nothing that is there is run again.
-    watch, control
+    on_event, control
         See `runs.run`.
 
     Returns
@@ -157,7 +157,7 @@ def experiment(
     found = conditions()
     complete = True
     with batch_runner(
-        root / "runs", device=device, cache=cache, watch=on_event, control=control
+        root / "runs", device=device, cache=cache, on_event=on_event, control=control
     ) as runner:
         networks = runner.load(model)
         card = networks.bundle.roles["main"]

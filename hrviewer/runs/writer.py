@@ -166,7 +166,7 @@ class RunWriter:
             dtype=np.float16,
             chunk=EMBEDDING_CHUNK,
             depth=width,
-            attributes={"role": role, "network": self._digest(role)},
+            attributes={"role": role, "encoder": self._digest(role)},
             **common,
         )
         detail = create_image(

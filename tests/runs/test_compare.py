@@ -17,7 +17,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.figures.plots import pareto_front
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs import compare, run, survey_experiment
+from hrviewer.runs import compare, experiment, run
 from hrviewer.runs.compare import StrategySpec, parse_specs
 from hrviewer.strategies import strategy_ids
 
@@ -221,7 +221,7 @@ def test_the_baselines_are_those_of_the_reference_loop(shared, tmp_path):
                 "y,x\n" + "\n".join(f"{y},{x}" for y, x in points)
             )
             errors.append([said - 30 for said in counts(network, cut.convert("RGB")).values()])
-    table = survey_experiment(tmp_path, model, out=tmp_path / "out", cache="off").set_index("name")
+    table = experiment(tmp_path, model, out=tmp_path / "out", cache="off").set_index("name")
     told = np.array(errors)
     for name, column in zip(CELLS, told.T, strict=True):
         assert table.loc[name, "mae"] == pytest.approx(np.abs(column).mean(), rel=0.01)
@@ -232,4 +232,4 @@ def test_the_baselines_are_those_of_the_reference_loop(shared, tmp_path):
 
 def test_an_image_without_truth_is_named(photo, tmp_path):
     with pytest.raises(HrviewerError, match=r"photo\.png has no truth"):
-        survey_experiment(tmp_path, toy_bundle(), out=tmp_path / "out")
+        experiment(tmp_path, toy_bundle(), out=tmp_path / "out")

@@ -49,19 +49,19 @@ def test_hints_are_part_of_a_run(tmp_path):
         out = tmp_path / f"{name}.run.zarr"
         return hrviewer.run(image, pack, "nonuniform", out=out, cache="off", **changes)
 
-    run = go("a", hints={"saliency": hint})
+    run = go("a", priors={"saliency": hint})
     cost = run.cost_map()
     assert cost[4:7, 16:18].mean() > 2 * cost[12:].mean()
-    (name,) = run.header["hints"].values()
-    assert name != go("b", hints={"saliency": hint.T}).header["hints"]["saliency"]
-    assert go("c", hints={"density": run}).header["hints"].keys() == {"density"}
-    again = go("d", hints={"density": str(tmp_path / "a.run.zarr")})
+    (name,) = run.header["priors"].values()
+    assert name != go("b", priors={"saliency": hint.T}).header["priors"]["saliency"]
+    assert go("c", priors={"density": run}).header["priors"].keys() == {"density"}
+    again = go("d", priors={"density": str(tmp_path / "a.run.zarr")})
     np.testing.assert_array_equal(again.cost_map(), Run(tmp_path / "c.run.zarr").cost_map())
-    with pytest.raises(HrviewerError, match="another hint"):
-        go("a", hints={"saliency": hint.T}, resume=True)
+    with pytest.raises(HrviewerError, match="another prior"):
+        go("a", priors={"saliency": hint.T}, resume=True)
     with pytest.raises(HrviewerError, match="rows, columns"):
-        go("e", hints={"saliency": hint[0]})
+        go("e", priors={"saliency": hint[0]})
     with pytest.raises(HrviewerError, match="no hint 'colour'"):
-        go("f", hints={"colour": hint})
+        go("f", priors={"colour": hint})
     with pytest.raises(HrviewerError, match="takes: none"):
         hrviewer.run(image, pack, "patches", priors={"saliency": hint})

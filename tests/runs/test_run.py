@@ -268,14 +268,14 @@ CHILD = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import numpy as np
-from toys import Blurred, ToyPack, picture
+from toys import Blurred, ToyBundle, picture
 from hrviewer.runs import run, writer
 net = Blurred()
-writer.SMALL = int(sys.argv[3])
+writer.MAX_IN_MEMORY = int(sys.argv[3])
 net.before = lambda batch: time.sleep(0.0005)
 from hrviewer.strategies import patches, tiling
-patches.rounds = lambda items: tiling.rounds(items, 9)
-run(picture(500, 700), ToyPack(main=net), "patches", tile=32, out=sys.argv[1], cache="off",
+patches.batches = lambda items: tiling.batches(items, 9)
+run(picture(500, 700), ToyBundle(main=net), "patches", tile=32, out=sys.argv[1], cache="off",
     resume=sys.argv[2] == "resume")
 """
 

@@ -100,7 +100,7 @@ def test_codes_are_kept_in_the_run_and_its_answer_says_how_large_they_are(tmp_pa
     import zarr
 
     said = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
-    assert said["network"] == toys.networks["encoder"].digest
+    assert said["encoder"] == toys.networks["encoder"].digest
     # 2 bytes for each of 3 numbers, against 48 bytes of pixels.
     assert "1/8 of the image's pixels" in run.header["notes"][-1]
     assert not (run.path / "journal").exists()

@@ -137,20 +137,20 @@ def test_what_was_drawn_leads_the_run(controller, model, add, finish, spotted):
     controller.start()
     finish(controller)
     assert errors(controller) == []
-    assert controller.run.header["hints"].keys() == {"saliency"}
+    assert controller.run.header["priors"].keys() == {"saliency"}
     cost = controller.run.cost_map()
     assert cost[26:28, 7:10].mean() > 2 * cost[:10].mean()
     # What that run saw leads the next.
     controller.prior = "run"
     controller.start()
     finish(controller)
-    assert controller.run.header["hints"].keys() == {"density"}
+    assert controller.run.header["priors"].keys() == {"density"}
     # Strategies that take no hints are not told.
     controller.set_strategy("uniform")
     controller.start()
     finish(controller)
     assert errors(controller) == []
-    assert controller.run.header["hints"] == {}
+    assert controller.run.header["priors"] == {}
 
 
 def test_the_panel_offers_hints(make_napari_viewer, toys, qtbot, spotted):

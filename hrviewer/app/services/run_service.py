@@ -90,7 +90,7 @@ class RunService:
             params = parse_params(strategy, header["params"])
             budget = Budget.parse(header["budget"]) if header["budget"] else None
             networks, plane = controller.loaded_models_for(pack), plane_of(controller.viewer, base)
-            hints = controller.prior_maps() if header.get("hints") else {}
+            hints = controller.prior_maps() if header.get("priors") else {}
 
             def prepare() -> tuple[RunSpec, LoadedModels]:
                 pyramid, seed = pyramid_of(base, plane), header["seed"]

@@ -47,4 +47,4 @@ def read_embeddings(run: Run) -> Embeddings:
         raise HrviewerError(f"{run.path} holds no codes: run the strategy compression first")
     codes, cell = run.map("embeddings")
     about: Any = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
-    return Embeddings(codes, cell, str(about["network"]))
+    return Embeddings(codes, cell, str(about["encoder"]))

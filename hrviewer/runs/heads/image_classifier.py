@@ -86,7 +86,7 @@ class _PoolingWeights:
     """Weights: of the classes, of what a score is made of and of its gate, and of the score."""
 
     head: Floats
-    hidden: Floats
+    projection: Floats
     gate: Floats
     score: Floats
 
@@ -94,9 +94,9 @@ class _PoolingWeights:
     def from_vector(cls, vector: Floats, d: int, k: int) -> _PoolingWeights:
         """Return it of as many numbers, in this order; each row ends in its bias."""
         ends = np.cumsum([k * (d + 1), HIDDEN_WIDTH * (d + 1), HIDDEN_WIDTH * (d + 1)])
-        head, look, gate, score = np.split(vector, ends)
-        head, look, gate = (part.reshape(-1, d + 1) for part in (head, look, gate))
-        return cls(head, look, gate, score)
+        head, projection, gate, score = np.split(vector, ends)
+        head, projection, gate = (part.reshape(-1, d + 1) for part in (head, projection, gate))
+        return cls(head, projection, gate, score)
 
 
 def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) -> ImageClassifier:
@@ -138,7 +138,7 @@ def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) 
     )
     learned = fit_attention_pooling(bags, kinds)
     layers: dict[str, tuple[Floats, Floats | None]] = {"score": (learned.score[None], None)}
-    for name in ("head", "look", "gate"):
+    for name in ("head", "projection", "gate"):
         weights: Floats = getattr(learned, name)
         scaled = weights[:, :-1] / spread
         layers[name] = scaled, weights[:, -1] - scaled @ mean
@@ -186,8 +186,11 @@ def fit_attention_pooling(bags: Bags, kinds: Ints) -> _PoolingWeights:
     def loss(numbers: Floats) -> tuple[float, Floats]:
         head = _PoolingWeights.from_vector(numbers, d, k)
         # There …
-        look, gate = np.tanh(inputs @ head.hidden.T), 1 / (1 + np.exp(-inputs @ head.gate.T))
-        score = (look * gate) @ head.score
+        projected, gate = (
+            np.tanh(inputs @ head.projection.T),
+            1 / (1 + np.exp(-inputs @ head.gate.T)),
+        )
+        score = (projected * gate) @ head.score
         part = np.exp(score - np.maximum.reduceat(score, starts)[owner])
         part /= np.add.reduceat(part, starts)[owner]
         pooled = np.add.reduceat(part[:, None] * inputs, starts)
@@ -202,9 +205,9 @@ def fit_attention_pooling(bags: Bags, kinds: Ints) -> _PoolingWeights:
         slope = np.concatenate(
             [
                 (off.T @ pooled).ravel(),
-                ((inner * gate * (1 - look**2)).T @ inputs).ravel(),
-                ((inner * look * gate * (1 - gate)).T @ inputs).ravel(),
-                (look * gate).T @ by_score,
+                ((inner * gate * (1 - projected**2)).T @ inputs).ravel(),
+                ((inner * projected * gate * (1 - gate)).T @ inputs).ravel(),
+                (projected * gate).T @ by_score,
             ]
         )
         total = -(weigh * truth * likely).sum() + L2_PENALTY / 2 * (numbers @ numbers)
@@ -218,7 +221,7 @@ def predict_class(weights: _PoolingWeights, bag: Floats) -> int:
     """Return the class of an image."""
     inputs = np.column_stack([bag, np.ones(len(bag))])
     gate = 1 / (1 + np.exp(-inputs @ weights.gate.T))
-    score = (np.tanh(inputs @ weights.hidden.T) * gate) @ weights.score
+    score = (np.tanh(inputs @ weights.projection.T) * gate) @ weights.score
     part = np.exp(score - score.max())
     return int((weights.head @ (part @ inputs)).argmax())
 

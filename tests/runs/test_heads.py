@@ -154,13 +154,13 @@ def test_outlines_label_the_cells_inside(scene, encoded: Run, tmp_path: Path) ->
     features = [as_geojson(label, UUID(int=0)) for label in labels]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     fitted = fit_head(run, path, tmp_path / "halves", task="segmentation")
-    assert dict(zip(fitted.classes, fitted.each, strict=True)) == {
+    assert dict(zip(fitted.classes, fitted.cells_per_class, strict=True)) == {
         "bright": 64 * 38 - 100,
         "dark": 64 * 20,
     }
     assert fitted.error < 0.01
     part = fit_head(run, path, tmp_path / "part", task="segmentation", region=Rect(0, 40, 64, 100))
-    assert (part.classes, part.each) == (("bright", "dark"), (16 * 9, 16 * 10))
+    assert (part.classes, part.cells_per_class) == (("bright", "dark"), (16 * 9, 16 * 10))
 
 
 def test_a_few_labels_make_a_head_whose_error_is_not_known(

@@ -25,7 +25,7 @@ def test_the_parabola_through_counts_is_that_of_the_network():
     hollow = TokenTransformer(depth=3).to("meta")
 
     def count(n):
-        return count_flops(hollow, "join", (n, 3, 16, 16), (n, 4))
+        return count_flops(hollow, "run_tokens", (n, 3, 16, 16), (n, 4))
 
     found = AttentionCost.from_counts({n: count(n) for n in TOKEN_COUNTS}, 16)
     assert found.joint_input(777) == pytest.approx(count(777), rel=1e-12)
@@ -105,10 +105,12 @@ def test_the_command_on_a_transformer(tmp_path):
     told = json.loads(said.stdout)
     assert [row["side"] for row in told["attention"]["flops"]] == list(SIDES)
     hollow = TokenTransformer(**params).to("meta")
-    whole = count_flops(hollow, "join", (1024, 3, 16, 16), (1024, 4))
+    whole = count_flops(hollow, "run_tokens", (1024, 3, 16, 16), (1024, 4))
     first = told["attention"]["flops"][0]
     assert [first[way] for way in ("quadratic", "windowed", "nested")] == pytest.approx([whole] * 3)
-    assert told["points"][-1]["flops"] == count_flops(hollow, "join", (256, 3, 16, 16), (256, 4))
+    assert told["points"][-1]["flops"] == count_flops(
+        hollow, "run_tokens", (256, 3, 16, 16), (256, 4)
+    )
     assert told["fits"]["flops"]["per_pair"] > 0
     said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")])
     assert "nested FLOPs" in said.stdout
