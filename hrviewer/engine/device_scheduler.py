@@ -121,9 +121,9 @@ class DeviceScheduler:
     Parameters
     ----------
     batch : int
-        Inputs per call, until `autotune_batch` finds what a GPU does best with. One is best for the tiles
-        of a CPU, and makes results independent of who shared the batch; larger batches are
-        filled up with zeros for the same reason.
+        Inputs per call, until `autotune_batch` finds what a GPU does best with. One is best for
+        the tiles of a CPU, and makes results independent of who shared the batch; larger batches
+        are filled up with zeros for the same reason.
     low_priority : bool
         Give way to everything else on the machine, for use beside a window (Linux).
     streams : int

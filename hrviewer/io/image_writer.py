@@ -299,8 +299,8 @@ class ResumableFolder:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError):
             raise HrviewerError(
-                f"{write_error(self.path, error)}; what there is, is kept, and the same command goes on "
-                "with it"
+                f"{write_error(self.path, error)}; what there is, is kept, and the same command "
+                "goes on with it"
             ) from error
 
     def nested(self, prefix: str) -> ResumableFolder:

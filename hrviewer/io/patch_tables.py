@@ -86,8 +86,8 @@ def read_wsinfer(path: Path) -> PatchTable:
     named = [column for column in table if str(column).startswith(PROBABILITY_PREFIX)]
     if not set(RECT_COLUMNS) <= set(table) or not named:
         raise HrviewerError(
-            f"{path.name} is no result of WSInfer: it needs the columns {', '.join(RECT_COLUMNS)} and "
-            "prob_CLASS"
+            f"{path.name} is no result of WSInfer: it needs the columns "
+            f"{', '.join(RECT_COLUMNS)} and prob_CLASS"
         )
     try:
         places = table[list(RECT_COLUMNS)].to_numpy(np.float64)

@@ -101,7 +101,7 @@ def open_maps(run: Exportable) -> list[RunMap]:
 
 
 def coarsen(run_map: RunMap, max_cells: int) -> tuple[NDArray[np.float32], float]:
-    """Return a map in at most `max_cells` cells, and its cell's side; the map itself if that is enough.
+    """Return a map in at most `max_cells` cells and its cell's side; the map itself if it fits.
 
     Returns
     -------

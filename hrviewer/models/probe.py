@@ -269,8 +269,8 @@ def _check_tokens(network: Network, one: Floats) -> None:
         found = network.run_tokens(np.concatenate([one, one]), boxes)
     except Exception as error:
         raise HrviewerError(
-            f"{network.card.name} does not join two tokens of {side} pixels ({short_message(error)}): "
-            "correct the card's input"
+            f"{network.card.name} does not join two tokens of {side} pixels "
+            f"({short_message(error)}): correct the card's input"
         ) from None
     cells = max(1, side // network.stride)
     want = 2, network.card.output_channels, cells, cells

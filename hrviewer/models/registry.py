@@ -47,8 +47,8 @@ def get_architecture(name: str) -> Callable[..., Any]:
             build: Callable[..., Any] = entry.load()
         except Exception as error:
             raise HrviewerError(
-                f"the architecture {name} of {entry.value} does not import ({short_message(error)}): "
-                "install that plug-in again"
+                f"the architecture {name} of {entry.value} does not import "
+                f"({short_message(error)}): install that plug-in again"
             ) from error
         return build
     known = sorted({*_REGISTERED, *ARCHITECTURES, *plugged.names})

@@ -308,7 +308,7 @@ def compare(
     rows: list[dict[str, Any]] = []
     complete = True
     with batch_runner(
-        folder / "runs", device=device, cache=cache, watch=on_event, control=control
+        folder / "runs", device=device, cache=cache, on_event=on_event, control=control
     ) as runner:
         for image in iter_images(images):
             with open_pyramid(image) as pyramid:

@@ -225,7 +225,8 @@ class DensityTask:
         }
         if context is not None:
             told["context"] = {
-                "what": f"by which part counts are off in tiles of {TILE_SIDE} px with {context} around",
+                "what": f"by which part counts are off in tiles of {TILE_SIDE} px with {context} "
+                "around",
                 **{
                     name: round(tiling_error(model, lot[0].image, how, context), 4)
                     for name, lot in self.test.items()
@@ -236,7 +237,7 @@ class DensityTask:
 
 
 def fit_gain(predicted: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Return the factor of `predicted` that makes the mean of their errors, over `expected`, smallest.
+    """Return the factor of `predicted` that minimises the mean of the errors over `expected`.
 
     That is the median of their ratios, each with the weight of its inverse.
     """

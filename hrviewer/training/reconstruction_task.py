@@ -84,8 +84,8 @@ class DenoisingTask(EncoderTask):
             return codes.float().cpu()
 
         told = {
-            "what": f"main's counts by a ridge regression from codes, fitted to {len(self.validation)} "
-            f"pictures, on {len(self.test)} others that were not learned from: error of the "
+            "what": "main's counts by a ridge regression from embeddings, fitted to "
+            f"{len(self.validation)} pictures, on {len(self.test)} others that were not learned from: error of the "
             f"counts over their mean, correlation on tiles of {self.tile} px; the same of the "
             "encoder that was taught what main counts",
             **self._ridge_metrics(own),

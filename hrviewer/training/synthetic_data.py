@@ -51,8 +51,8 @@ class CropStream(Dataset[Batch]):
         Of the scene.
     steps, seed : int
         How many batches, and what chance is drawn from. The pieces of a batch are of different
-        scenes; `batches_per_image` batches in a row are of the same ones, since a scene may take longer to
-        make than a piece of it to draw.
+        scenes; `batches_per_image` batches in a row are of the same ones, since a scene may take
+        longer to make than a piece of it to draw.
     size, side : int
         Of the scenes, and of the pieces, in pixels.
     batch : int

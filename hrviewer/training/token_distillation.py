@@ -130,8 +130,8 @@ class TransformerTask(DistilledScout):
         found = super().evaluate(model)
         errors = {side: self._count_error(model, self.test, side) for side in SIDES}
         found["what"] += (
-            f"; all that on a grid of squares of {EVALUATION_SIDE} px. count_error_by_side: on grids of "
-            "others. flops_over_mains: of the finest grid"
+            f"; all that on a grid of squares of {EVALUATION_SIDE} px. count_error_by_side: on "
+            "grids of others. flops_over_mains: of the finest grid"
         )
         return found | {"count_error_by_side": {str(k): round(v, 4) for k, v in errors.items()}}
 

@@ -248,7 +248,7 @@ class Controller:
     def annotate(
         self, tool: AnnotationTool, label: str = "", *, from_predictions: bool = False
     ) -> None:
-        """Let the person draw over the run; with `from_predictions`, start from what the network found."""
+        """Let the user draw over the run, from its predictions if `from_predictions`."""
         self.annotation_service.annotate(tool, label, from_predictions=from_predictions)
 
     @property
@@ -322,8 +322,16 @@ class Controller:
         if self.overlays is not None and not self.live.enabled:
             self.overlays.refresh()
             self._follow_view(self.overlays)
-        for part in (self.ground_truth_service, self.patch_inspector, self.image_loader, self.run_loader, self.compare_service,
-                     self.head_trainer, self.export_service, self.annotation_service):  # fmt: skip
+        for part in (
+            self.ground_truth_service,
+            self.patch_inspector,
+            self.image_loader,
+            self.run_loader,
+            self.compare_service,
+            self.head_trainer,
+            self.export_service,
+            self.annotation_service,
+        ):
             part.tick()
 
     def close(self) -> None:

@@ -89,8 +89,11 @@ def test_labels_lie_in_the_first_image_and_keep_their_numbers(tmp_path):
     path = tmp_path / "a.ome.zarr"
     one = (1, 1), (0, 0)
     write_arrays(
-        [WritableImage("im", image, "yx", *one), WritableImage("a/b", numbers, "yx", *one, labels=True),
-         WritableImage("im", image, "yx", *one), WritableImage("a/b", numbers, "yx", *one, labels=True)],
+        [
+            WritableImage("im", image, "yx", *one),
+            WritableImage("a/b", numbers, "yx", *one, labels=True),
+        ]
+        * 2,
         path,
     )  # fmt: skip
     assert zarr.open_group(path / "OME").attrs["ome"]["series"] == ["0", "1"]

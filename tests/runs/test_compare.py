@@ -119,8 +119,10 @@ def test_a_folder_and_what_is_refused(photo, tmp_path):
     for asked in ("nothing", "patches:tile", "patches:colour=red"):
         with pytest.raises(HrviewerError):
             compare(photo, toy_bundle(), asked, out=tmp_path / "a")
-    table = compare(photo, toy_bundle(), ["uniform"], budgets="1FLOP", truth=GroundTruth(np.zeros((1, 2))),
-                    out=tmp_path / "a")  # fmt: skip
+    nothing = GroundTruth(np.zeros((1, 2)))
+    table = compare(
+        photo, toy_bundle(), ["uniform"], budgets="1FLOP", truth=nothing, out=tmp_path / "a"
+    )
     assert "raise the budget" in table["note"].item()
     assert np.isnan(table["flops"].item())
 

@@ -51,7 +51,7 @@ class AnnotationService:
         return drawn or self._importing is not None
 
     def annotate(self, tool: AnnotationTool, label: str, *, from_predictions: bool) -> None:
-        """Let the person draw over the run; with `from_predictions`, start from what the network found."""
+        """Let the user draw over the run, from its predictions if `from_predictions`."""
         controller = self._controller
         with controller.reporting_errors():
             run, base = controller.run, controller.require_image_layer()

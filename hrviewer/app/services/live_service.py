@@ -449,7 +449,8 @@ class LiveService:
             seconds = max(now - self._recent[0][0], 0.5)
             pixels, flops = (sum(row[i] for row in self._recent) / seconds for i in (1, 2))
             tiles = len(self._recent) / seconds
-            words = f"{tiles:.3g} tiles/s · {pixels / 1e6:.3g} MP/s · {format_si(flops, 'FLOP')}/s · {words}"
+            rates = f"{tiles:.3g} tiles/s · {pixels / 1e6:.3g} MP/s · {format_si(flops, 'FLOP')}/s"
+            words = f"{rates} · {words}"
         return words, rest
 
     def _show_hud(self, words: str) -> None:

@@ -48,7 +48,7 @@ class RunQueue:
         return self._total > 0
 
     def start(self, exclude: Collection[str] = ()) -> None:
-        """Begin with what the model's pack has networks for; strategies in `exclude` are left out."""
+        """Start all strategies that the model has the roles for, without those in `exclude`."""
         controller = self._controller
         with controller.reporting_errors():
             controller.require_image_layer()

@@ -37,8 +37,10 @@ __all__ = [
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a7a7a", "#a3a300")
 """Okabe's and Ito's, which colour-blind people can tell apart, on white and on black."""
 MARKERS = "os^Dv<>P"
-LABEL_OFFSETS = ((8, 5), (8, -12), (-8, 5), (-8, -12), (0, 11), (0, -19), (8, 17), (8, -24), (-8, 17),
-           (-8, -24), (8, 29), (8, -36))  # fmt: skip
+LABEL_OFFSETS = (
+    (8, 5), (8, -12), (-8, 5), (-8, -12), (0, 11), (0, -19),
+    (8, 17), (8, -24), (-8, 17), (-8, -24), (8, 29), (8, -36),
+)  # fmt: skip
 """Where a label may stand beside its point, in points, the best first."""
 
 

@@ -123,7 +123,8 @@ def load_quantised(
         off = _relative_deviation(exact, network, batches)
     except Exception as error:  # onnx and onnxruntime raise a dozen kinds
         raise HrviewerError(
-            f"{card.name} cannot be quantised to int8 ({short_message(error)}): choose --precision float32"
+            f"{card.name} cannot be quantised to int8 ({short_message(error)}): choose "
+            "--precision float32"
         ) from None
     if not off <= INT8_TOLERANCE:  # NaN is too much, too
         raise HrviewerError(

@@ -106,7 +106,8 @@ class TorchNetwork(Network):
             module.load_state_dict(weights, strict=True)
         except RuntimeError as error:
             raise HrviewerError(
-                f"{path} does not fit the architecture {name} ({short_message(error)}): correct the card"
+                f"{path} does not fit the architecture {name} ({short_message(error)}): correct "
+                "the card"
             ) from None
         return cls(card, sha256, module.eval().requires_grad_(False), placed, max_threads)
 

@@ -73,8 +73,12 @@ def is_simple_polygon(feature: Feature) -> bool:
 def feature_table(features: Sequence[Feature]) -> pd.DataFrame:
     """Return what is known of features, a row each."""
     rows = [
-        {"label": f.label, "author": f.metadata.get("author", ""), "time": f.metadata.get("time", ""),
-         "name": f.name}
+        {
+            "label": f.label,
+            "author": f.metadata.get("author", ""),
+            "time": f.metadata.get("time", ""),
+            "name": f.name,
+        }
         for f in features
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=list(FEATURE_COLUMNS), dtype=object)
