@@ -118,7 +118,7 @@ def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
     say({
         "name": card.name, "device": network.device, "backend": network.backend,
         "step": card.step, "fixed": card.input.fixed, "tile": card.input.tile,
-        "joined": {n: network.token_flops(n) for n in TOKEN_COUNTS if network.accepts_tokens},
+        "token_flops": {n: network.token_flops(n) for n in TOKEN_COUNTS if network.accepts_tokens},
         "idle_bytes": peak_device_memory(network.device) or peak_memory(),
     })  # fmt: skip
     for line in sys.stdin:

@@ -203,7 +203,7 @@ def cost(
     weights, card = pack.weights(role), pack.roles[role]
     with SizeTrials(weights, card, device, limit, control or RunControl()) as trials:
         about = trials.info
-        joined = {int(n): flops for n, flops in about["joined"].items()}
+        joined = {int(n): flops for n, flops in about["token_flops"].items()}
         if card.input.fixed and not joined:
             raise HrviewerError(f"{card.name} takes {card.input.tile} pixels a side and no other")
         step = card.input.tile if joined else card.step

@@ -124,7 +124,7 @@ class PolicyTask(DistilledScout):
             task="saliency",
             input=seen.input.model_copy(update=shape),
             output=ModelOutput(
-                stride=STRIDE, halo=halo(what), classes=("look",), activation="sigmoid"
+                stride=STRIDE, halo=halo(what), classes=("process",), activation="sigmoid"
             ),
         )
         return {"card": card, "windows": (), "tile": STRIDE * downsample, "scout": scout}

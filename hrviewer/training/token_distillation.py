@@ -182,7 +182,7 @@ class TransformerTask(DistilledScout):
         hollow = copy.deepcopy(model).to("meta")
         n = (REGION // PATCH) ** 2
         flops = count_flops(
-            hollow, "join", (n, self.card.input.channel_count, PATCH, PATCH), (n, 4)
+            hollow, "run_tokens", (n, self.card.input.channel_count, PATCH, PATCH), (n, 4)
         )
         return flops / self.teacher.flops(REGION, REGION)
 
@@ -266,6 +266,6 @@ def _run_tokens(
     said = torch.empty_like(order)
     said[order] = torch.arange(len(order), device=order.device)
     lengths = owner.bincount().tolist()
-    found = model.join(packed, boxes[order], lengths)[said].float()  # type: ignore[operator]
+    found = model.run_tokens(packed, boxes[order], lengths)[said].float()  # type: ignore[operator]
     split: tuple[Tensor, ...] = torch.split(found, [len(part[0]) for part in parts])
     return split[: len(cuts)]

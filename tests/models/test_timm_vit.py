@@ -126,7 +126,7 @@ def test_a_card_brings_local_weights_in(kept):
     assert made.vit.pos_embed.shape[1] == 17
     d, n = 24, 400
     deeper = TimmViT(NAME, **SMALL | {"depth": 3}).to("meta")
-    block = count_flops(deeper, "join", (n, 3, 16, 16), (n, 4)) - network.token_flops(n)
+    block = count_flops(deeper, "run_tokens", (n, 3, 16, 16), (n, 4)) - network.token_flops(n)
     n += 1  # the class
     assert block == pytest.approx(24 * n * d**2 + 4 * n**2 * d, rel=0.02)
 

@@ -147,7 +147,7 @@ def test_the_attention_that_is_told_is_that_of_the_last_layer(network):
     tokens, boxes = region(30, 4)
     weights, owner = network.attention(tokens, boxes)
     assert owner.tolist() == list(range(30))
-    x = network._begin(network.stem(tokens), boxes, [30])
+    x = network._embed_tokens(network.stem(tokens), boxes, [30])
     x = network.blocks[0](x, 0.0).x
     block = network.blocks[1]
     layer = nn.MultiheadAttention(24, 2, batch_first=True)
@@ -164,7 +164,7 @@ def test_the_attention_of_merged_tokens_is_shared_among_them(network):
     torch.testing.assert_close(weights.sum(1), torch.ones(40))
     assert len(owner.unique()) == 23  # 40 → 30 → 23
     # What was one before the last layer is asked and asks alike.
-    first = network.blocks[0](network._begin(network.stem(tokens), boxes, [40]), 0.25).owner
+    first = network.blocks[0](network._embed_tokens(network.stem(tokens), boxes, [40]), 0.25).owner
     one, other = np.nonzero(np.tril(np.equal.outer(first.numpy(), first.numpy()), -1))
     assert len(one) >= 10
     torch.testing.assert_close(weights[one], weights[other])
@@ -176,7 +176,7 @@ def test_the_attention_of_merged_tokens_is_shared_among_them(network):
 def test_the_flops_of_the_blocks(n):
     def flops(depth: int) -> float:
         net = TokenTransformer(depth=depth).to("meta")
-        return count_flops(net, "join", (n, 3, 16, 16), (n, 4))
+        return count_flops(net, "run_tokens", (n, 3, 16, 16), (n, 4))
 
     d = 72
     blocks = flops(5) - flops(2)
@@ -188,7 +188,7 @@ def test_merging_saves_flops():
     def flops(depth: int, merge: float) -> float:
         hollow = TokenTransformer(depth=depth).to("meta")
         shapes = (1024, 3, 16, 16), (1024, 4)
-        return count_flops(hollow, "join", *shapes, options=(None, merge))
+        return count_flops(hollow, "run_tokens", *shapes, options=(None, merge))
 
     # Of the blocks: every token is seen, and answered for, whatever is merged between.
     seen = flops(0, 0.0)

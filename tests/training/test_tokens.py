@@ -135,7 +135,7 @@ def test_it_learns_and_what_is_written_joins_tokens(lesson, tmp_path):
         whole = network(image, 64)[0]
     np.testing.assert_allclose(said[0].sum((1, 2)), whole.sum((1, 2)), rtol=1e-4)
     assert written.token_flops(40) == count_flops(
-        build(lesson.card.architecture).to("meta"), "join", (40, 3, 16, 16), (40, 4)
+        build(lesson.card.architecture).to("meta"), "run_tokens", (40, 3, 16, 16), (40, 4)
     )
 
 

@@ -53,8 +53,8 @@ class TorchNetwork(Network):
     ) -> None:
         self._max_threads = max_threads
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
-        self.accepts_tokens = callable(getattr(module, "join", None))
-        self.has_attention = callable(getattr(module, "attend", None))
+        self.accepts_tokens = callable(getattr(module, "run_tokens", None))
+        self.has_attention = callable(getattr(module, "attention", None))
         # What has a cell for every code, and does not say itself which matter.
         sizes = card.input.multiple_of == 1 and not card.input.fixed
         self.has_attribution = (

@@ -118,7 +118,7 @@ def test_a_wrong_index_is_one_line(tmp_path: Path, index: Any, message: str) -> 
 
 
 def test_what_is_no_pack(tmp_path: Path) -> None:
-    with pytest.raises(HrviewerError, match=r"no pack\.json in it"):
+    with pytest.raises(HrviewerError, match=r"no bundle\.json in it"):
         open_bundle(tmp_path)
     with pytest.raises(HrviewerError, match="no pack is named 'people-of-mars' \\(installed: "):
         open_bundle("people-of-mars")
