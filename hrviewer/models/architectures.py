@@ -251,13 +251,13 @@ class AttentionHead(nn.Module):
     def __init__(self, embedding_dim: int, classes: int, width: int = 8) -> None:
         super().__init__()
         self.head = nn.Conv2d(embedding_dim, classes, 1)
-        self.hidden = nn.Conv2d(embedding_dim, width, 1)
+        self.projection = nn.Conv2d(embedding_dim, width, 1)
         self.gate = nn.Conv2d(embedding_dim, width, 1)
         self.score = nn.Conv2d(width, 1, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits and a score ``(n, k + 1, h, w)`` of codes ``(n, d, h, w)``."""
-        score = self.score(self.hidden(x).tanh() * self.gate(x).sigmoid())
+        score = self.score(self.projection(x).tanh() * self.gate(x).sigmoid())
         return torch.cat((self.head(x), score), dim=1)
 
 

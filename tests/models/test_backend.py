@@ -229,7 +229,16 @@ def test_the_exported_one_says_and_costs_the_same(
     loaded = open_bundle(file).load("main", "cpu")
     assert other.backend.startswith(f"{runs} ")
     assert other.backend.endswith(f"exported by torch {torch.__version__}")
-    for name in ("digest", "device", "precision", "stride", "halo", "period", "accepts_any_size", "max_batch"):
+    for name in (
+        "digest",
+        "device",
+        "precision",
+        "stride",
+        "halo",
+        "period",
+        "accepts_any_size",
+        "max_batch",
+    ):
         assert getattr(other, name) == getattr(loaded, name)
     assert other.flops(33, 40) == loaded.flops(33, 40) > 0
     x = np.random.default_rng(0).random((3, 3, 33, 40), np.float32)

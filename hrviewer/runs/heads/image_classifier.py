@@ -138,7 +138,7 @@ def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) 
     )
     learned = fit_attention_pooling(bags, kinds)
     layers: dict[str, tuple[Floats, Floats | None]] = {"score": (learned.score[None], None)}
-    for name in ("head", "hidden", "gate"):
+    for name in ("head", "projection", "gate"):
         weights: Floats = getattr(learned, name)
         scaled = weights[:, :-1] / spread
         layers[name] = scaled, weights[:, -1] - scaled @ mean
