@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hrviewer.cli.common import app, check_settings, command
-from hrviewer.io import FORMATS
+from hrviewer.io import writer_names
 
 if TYPE_CHECKING:
-    from hrviewer.io.image_writer import ProgressCallback
+    from hrviewer.io.exportable import ProgressCallback
 
 __all__ = ["convert", "export", "import_", "sample"]
 
@@ -25,7 +25,7 @@ def export(
     out: Annotated[Path, typer.Option("--out", "-o", help="Where; nothing may be there yet.")],
     to: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(FORMATS)}; by the name's ending otherwise."),
+        typer.Option(help=f"{', '.join(writer_names())}; by the file's suffix otherwise."),
     ] = None,
     options: Annotated[
         list[str] | None,

@@ -1,9 +1,10 @@
-"""Out: runs as the files that other tools read.
+"""Files in and out: exported runs, annotations, ground truth, converted images.
 
-`formats` holds one module per format, `FORMATS` says which there are; `truth` reads what others
-wrote. Importing this imports none of them.
+`writers` has one class per export format, `ground_truth` the readers of annotation files, `figures`
+plots and reports. Importing this package imports no format.
 """
 
-from hrviewer.io.writers import FORMATS, Exportable, Format, export
+from hrviewer.io.exportable import Exportable
+from hrviewer.io.writers import RunWriter, export, get_writer, writer_names
 
-__all__ = ["FORMATS", "Exportable", "Format", "export"]
+__all__ = ["Exportable", "RunWriter", "export", "get_writer", "writer_names"]

@@ -218,7 +218,7 @@ def iter_blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
 
 def downsample_plane(plane: NDArray[Any], labels: bool) -> NDArray[Any]:
     """Return half of a plane: every second pixel of labels, else the means of 2 × 2 without NaN."""
-    from hrviewer.io.writers.omezarr import mean_2x2
+    from hrviewer.io.downsampling import mean_2x2
 
     if labels:
         return plane[::2, ::2]

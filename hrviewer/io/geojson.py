@@ -134,7 +134,7 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
             "name": str(properties.get("name") or ""),
             "number": number,
             "measurements": parse_measurements(properties.get("measurements")),
-            "about": parse_metadata(properties.get("metadata")),
+            "metadata": parse_metadata(properties.get("metadata")),
         }
         kind, corners = where["type"], where["coordinates"]
         if kind in ("Point", "MultiPoint"):

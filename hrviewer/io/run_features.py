@@ -20,9 +20,9 @@ from pydantic import Field
 
 from hrviewer.errors import HrviewerError
 from hrviewer.io.annotations import read_annotations
+from hrviewer.io.exportable import Exportable, WriterSettings
 from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_area
 from hrviewer.io.run_maps import RunMap, coarsen, open_map
-from hrviewer.io.writers import Exportable, WriterSettings
 
 __all__ = [
     "STAGE_COLUMNS",

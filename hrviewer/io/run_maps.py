@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError
-from hrviewer.io.writers import Exportable
+from hrviewer.io.exportable import Exportable
 
 __all__ = ["MAP_NAMES", "MapName", "RunMap", "coarsen", "open_map", "open_maps"]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from hrviewer.io.exportable import Exportable
 from hrviewer.io.features import Feature, area_of
 from hrviewer.io.run_features import (
     FeatureOptions,
@@ -21,7 +22,6 @@ from hrviewer.io.run_features import (
     patch_rows,
     provenance,
 )
-from hrviewer.io.writers import Exportable
 
 if TYPE_CHECKING:
     import pyarrow

@@ -26,7 +26,7 @@ def test_export_takes_a_formats_options(run, tmp_path):
     assert json.loads(few.read_text())["features"] == []
     assert len(json.loads(many.read_text())["features"]) > 0
     assert "dpi" in refused("export", run, "-o", tmp_path / "a.png", "--set", "dpi=1")
-    assert "place on Earth" in refused("export", run, "-o", tmp_path / "a.tif")
+    assert "not georeferenced" in refused("export", run, "-o", tmp_path / "a.tif")
 
 
 def test_export_refuses_in_one_line(run, tmp_path):

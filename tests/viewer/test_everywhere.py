@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 import hrviewer
 from hrviewer.cli import app
-from hrviewer.io import FORMATS
+from hrviewer.io import get_writer, writer_names
 from hrviewer.models import open_bundle
 from hrviewer.runs import Run
 from hrviewer.strategies import strategy_ids
@@ -120,12 +120,13 @@ CHECKS = {
 
 
 def test_no_format_is_forgotten():
-    assert set(CHECKS) == set(FORMATS)
+    assert set(CHECKS) == set(writer_names())
 
 
 def formats(run: Run) -> list[str]:
     """Return those that the run's image allows: only what is on Earth becomes a GeoTIFF."""
-    return [name for name in FORMATS if name != "geotiff" or "aerial" in str(run.header["image"])]
+    aerial = "aerial" in str(run.header["image"])
+    return [name for name in writer_names() if name != "geotiff" or aerial]
 
 
 def test_from_python(run, tmp_path):
@@ -135,7 +136,7 @@ def test_from_python(run, tmp_path):
 
 def test_from_the_command_line(run, tmp_path):
     for name in formats(run):
-        path = tmp_path / f"a{FORMATS[name].suffixes[0]}"
+        path = tmp_path / f"a{get_writer(name).suffixes[0]}"
         said = CliRunner().invoke(app, ["export", str(run.path), "-o", str(path), "--to", name])
         assert said.exit_code == 0, said.output
         CHECKS[name](path, run)
@@ -172,7 +173,7 @@ def test_a_gigapixel_is_exported_in_two_gigabytes(tmp_path):
     made = hrviewer.run(
         "sample:crowd?size=32768&seed=10100", "crowd", "uniform", budget="1%", out=run, cache="off"
     )
-    names = [name for name in FORMATS if name != "geotiff"]
+    names = [name for name in writer_names() if name != "geotiff"]
     said = subprocess.run(
         [sys.executable, "-c", WRITE, run, tmp_path, *names],
         capture_output=True, text=True, check=True,

@@ -9,7 +9,7 @@ import geopandas
 import numpy as np
 import pytest
 
-from hrviewer.io import FORMATS, export
+from hrviewer.io import export, get_writer, writer_names
 from hrviewer.io.annotations import ANNOTATIONS_FILE, read_annotations, write_annotations
 from hrviewer.io.features import Feature, rectangle
 from hrviewer.runs import Run
@@ -42,10 +42,10 @@ def tab(done, qtbot):
 
 
 def test_every_format_has_its_options(tab):
-    for name in FORMATS:
+    for name in writer_names():
         tab.format.setCurrentText(name)
-        assert set(tab.options.fields) == set(FORMATS[name].settings.model_fields)
-        assert tab.path.text().endswith(FORMATS[name].suffixes[0])
+        assert set(tab.options.fields) == set(get_writer(name).Settings.model_fields)
+        assert tab.path.text().endswith(get_writer(name).suffixes[0])
         assert tab.export.isEnabled()
 
 
@@ -71,19 +71,19 @@ def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
     tab.path.setText(str(tmp_path / "a.tif"))
     tab.export.click()
     until_quiet(done)
-    assert "place on Earth" in tab.summary.text()
-    assert "place on Earth" in errors(done)[-1]
+    assert "not georeferenced" in tab.summary.text()
+    assert "not georeferenced" in errors(done)[-1]
 
 
 def test_an_export_can_be_stopped(tab, done, monkeypatch):
     gate = threading.Event()
 
-    def slow(run, target, settings, progress):
+    def slow(self, run, target, settings, progress):
         target.write_text("half")
         gate.wait(20)
         progress(1, 2)
 
-    monkeypatch.setattr("hrviewer.io.writers.table.write", slow)
+    monkeypatch.setattr("hrviewer.io.writers.table.TableWriter.write", slow)
     tab.format.setCurrentText("csv")
     folder = done.run.path.parent
     before = sorted(folder.iterdir())

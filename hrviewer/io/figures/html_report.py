@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.io.writers import Exportable
+from hrviewer.io.exportable import Exportable
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.resample import Pixels
 

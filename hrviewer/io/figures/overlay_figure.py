@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
+from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.io.writers import Exportable
 from hrviewer.pyramid import open_pyramid
 
 __all__ = ["FigureData", "bar_length", "draw_figure", "load_figure_data", "make_caption"]

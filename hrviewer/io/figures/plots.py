@@ -25,6 +25,7 @@ __all__ = [
     "PlotTheme",
     "canvas_positions",
     "color_and_marker",
+    "matplotlib_missing_reason",
     "pareto_front",
     "plot_cost_by_side",
     "plot_curves",
@@ -62,18 +63,26 @@ class PlotTheme:
     background: str = "#ffffff"
 
 
-def require_matplotlib() -> None:
-    """Say at once that plots cannot be drawn.
-
-    Raises
-    ------
-    UserError
-        If matplotlib is not installed.
-    """
+def matplotlib_missing_reason() -> str | None:
+    """Return why no plot can be drawn; None if matplotlib is installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise HrviewerError("plots need matplotlib: pip install 'hrviewer[plots]'") from None
+        return "plots need matplotlib: pip install 'hrviewer[plots]'"
+    return None
+
+
+def require_matplotlib() -> None:
+    """Check for matplotlib before a long computation.
+
+    Raises
+    ------
+    HrviewerError
+        If it is not installed.
+    """
+    reason = matplotlib_missing_reason()
+    if reason is not None:
+        raise HrviewerError(reason)
 
 
 def pareto_front(cost: Sequence[float], error: Sequence[float]) -> list[int]:

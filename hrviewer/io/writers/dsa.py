@@ -1,4 +1,4 @@
-"""The Digital Slide Archive's annotation: a run's features as its elements."""
+"""Digital Slide Archive annotation: the features of a run as its elements."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from hrviewer.io.dsa import as_elements
+from hrviewer.io.exportable import Exportable, ProgressCallback
 from hrviewer.io.run_features import (
     FeatureSelection,
     id_namespace,
@@ -13,40 +14,35 @@ from hrviewer.io.run_features import (
     planned_patches,
     provenance,
 )
-from hrviewer.io.writers import Exportable, ProgressCallback
+from hrviewer.io.writers.base import RunWriter
 
-__all__ = ["Settings", "write"]
-
-
-Settings = FeatureSelection
+__all__ = ["DsaWriter"]
 
 
-def write(run: Exportable, target: Path, settings: Settings, progress: ProgressCallback) -> None:
-    """Write one annotation; its attributes say where it comes from.
+class DsaWriter(RunWriter):
+    """Digital Slide Archive writer."""
 
-    Parameters
-    ----------
-    run, target, what, progress
-        See `hrviewer.io.writers.geojson.write`.
+    suffixes = (".dsa.json",)
+    description = "an annotation: Digital Slide Archive"
+    Settings = FeatureSelection
 
-    Raises
-    ------
-    UserError
-        If the run does not hold what is asked for.
-    """
-    names, total = id_namespace(run), planned_patches(run)
-    header = run.header
-    head = {
-        "name": f"hrviewer: {header['model']}, {header['strategy']}",
-        "description": f"Where {header['strategy']} had {header['model']} look, and what it saw",
-        "attributes": {"hrviewer": provenance(run)},
-    }
-    with target.open("w", encoding="utf-8") as out:
-        out.write(json.dumps(head)[:-1] + ', "elements": [')
-        separator = "\n"
-        for done, feature in enumerate(iter_features(run, settings)):
-            for element in as_elements(feature, names):
-                out.write(separator + json.dumps(element, allow_nan=False))
-                separator = ",\n"
-            progress(done, max(done, total))
-        out.write("\n]}\n")
+    def write(
+        self, run: Exportable, target: Path, settings: FeatureSelection, progress: ProgressCallback
+    ) -> None:
+        """Write one annotation; its attributes identify the run."""
+        namespace, total = id_namespace(run), planned_patches(run)
+        model, strategy = run.header["model"], run.header["strategy"]
+        head = {
+            "name": f"hrviewer: {model}, {strategy}",
+            "description": f"Patches and predictions of model {model} with strategy {strategy}",
+            "attributes": {"hrviewer": provenance(run)},
+        }
+        with target.open("w", encoding="utf-8") as out:
+            out.write(json.dumps(head)[:-1] + ', "elements": [')
+            separator = "\n"
+            for done, feature in enumerate(iter_features(run, settings)):
+                for element in as_elements(feature, namespace):
+                    out.write(separator + json.dumps(element, allow_nan=False))
+                    separator = ",\n"
+                progress(done, max(done, total))
+            out.write("\n]}\n")

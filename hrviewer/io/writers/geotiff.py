@@ -1,4 +1,4 @@
-"""GeoTIFF: a heat map in its place on Earth, for images that have one. Written by rasterio."""
+"""GeoTIFF: a map of a run in geographic coordinates, for georeferenced images; uses rasterio."""
 
 from __future__ import annotations
 
@@ -10,24 +10,86 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.run_features import provenance
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
+from hrviewer.io.writers.base import RunWriter
 
-__all__ = ["GeotiffSettings", "unsupported_reason", "write"]
+__all__ = ["GeotiffSettings", "GeotiffWriter"]
 
 TILE = 512
 COARSEST = 512
 
 
 class GeotiffSettings(WriterSettings):
-    """Which map."""
+    """Map to write."""
 
-    map: MapName = Field("output", title="Map", description="Which of the run's maps")
+    map: MapName = Field("output", title="Map", description="One of the run's maps")
+
+
+class GeotiffWriter(RunWriter):
+    """GeoTIFF writer: tiled, with overviews, one band per channel; NaN is no data."""
+
+    suffixes = (".tif", ".tiff")
+    description = "a georeferenced heat map: QGIS"
+    Settings = GeotiffSettings
+
+    def unsupported_reason(self, run: Exportable) -> str | None:
+        """Return why a run has no geographic coordinates."""
+        try:
+            import rasterio  # noqa: F401
+        except ImportError:
+            return "GeoTIFF needs rasterio: pip install 'hrviewer[geo]'"
+        path = run.header["image"]["path"]
+        if not Path(path).exists():
+            return f"{path} is not there, and only the image holds its georeference: restore it"
+        if georeference_of(run) is None:
+            return f"{path} is not georeferenced: choose ome-tiff"
+        return None
+
+    def write(
+        self, run: Exportable, target: Path, settings: GeotiffSettings, progress: ProgressCallback
+    ) -> None:
+        """Write a map; the run's image must still exist."""
+        import rasterio
+        from rasterio import Affine
+        from rasterio.enums import Resampling
+
+        run_map = open_map(run, settings.map)
+        georeference = georeference_of(run)
+        if georeference is None:
+            raise ValueError("the image is not georeferenced")
+        (a, b, x, d, e, y), crs = georeference[0][:6], georeference[1]
+        cell = run_map.cell
+        k, rows, columns = run_map.cells.shape
+        dtype = "float64" if run_map.cells.dtype == np.float64 else "float32"
+        profile = {
+            "driver": "GTiff", "height": rows, "width": columns, "count": k,
+            "dtype": dtype, "crs": crs,
+            "transform": Affine(a * cell, b * cell, x, d * cell, e * cell, y),
+            "nodata": np.nan, "tiled": True,
+            "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "predictor": 3,
+            "bigtiff": "if_safer", "interleave": "band",
+        }  # fmt: skip
+        levels: list[int] = []
+        while max(rows, columns) > COARSEST * 2 ** len(levels):
+            levels.append(2 ** (len(levels) + 1))
+        with rasterio.open(target, "w", **profile) as out:
+            for start, band in run_map.bands(TILE):
+                window = rasterio.windows.Window(0, start, columns, band.shape[1])
+                out.write(band.astype(dtype, copy=False), window=window)
+                progress(start + band.shape[1], rows)
+            for i, (label, unit) in enumerate(zip(run_map.labels, run_map.units, strict=True), 1):
+                out.set_band_description(i, label)
+                if unit:
+                    out.set_band_unit(i, unit)
+            out.update_tags(hrviewer=json.dumps(provenance(run)))
+            if levels:
+                out.build_overviews(levels, Resampling.average)
 
 
 def georeference_of(run: Exportable) -> tuple[Any, Any] | None:
-    """Return the affine and the coordinate system of a run's image; None if it has none."""
+    """Return the affine transform and coordinate system of a run's image; None without one."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -40,75 +102,3 @@ def georeference_of(run: Exportable) -> tuple[Any, Any] | None:
                 return source.transform, source.crs
     except RasterioError:
         return None
-
-
-def unsupported_reason(run: Exportable) -> str | None:
-    """Return why a run has no place on Earth."""
-    try:
-        import rasterio  # noqa: F401
-    except ImportError:
-        return "GeoTIFF needs rasterio: pip install 'hrviewer[geo]'"
-    path = run.header["image"]["path"]
-    if not Path(path).exists():
-        return f"{path} is no file that is there: only the image knows its place on Earth"
-    if georeference_of(run) is None:
-        return f"{path} has no place on Earth: choose ome-tiff"
-    return None
-
-
-def write(
-    run: Exportable, target: Path, settings: GeotiffSettings, progress: ProgressCallback
-) -> None:
-    """Write a map tiled, with overviews, one band per channel; NaN is no data.
-
-    Parameters
-    ----------
-    run : Exportable
-        What to write; its image must still be there.
-    target : Path
-        The file.
-    settings : Settings
-        Which map.
-    progress : callable
-        Told how many rows are written.
-
-    Raises
-    ------
-    UserError
-        If the run does not hold the map.
-    """
-    import rasterio
-    from rasterio import Affine
-    from rasterio.enums import Resampling
-
-    shown = open_map(run, settings.map)
-    found = georeference_of(run)
-    if found is None:
-        raise ValueError("the image has no place on Earth")
-    (a, b, x, d, e, y), crs = found[0][:6], found[1]
-    side = shown.cell
-    scaled = Affine(a * side, b * side, x, d * side, e * side, y)
-    k, rows, columns = shown.cells.shape
-    kind = "float64" if shown.cells.dtype == np.float64 else "float32"
-    profile = {
-        "driver": "GTiff", "height": rows, "width": columns, "count": k,
-        "dtype": kind, "crs": crs,
-        "transform": scaled, "nodata": np.nan, "tiled": True,
-        "blockxsize": TILE, "blockysize": TILE, "compress": "deflate", "predictor": 3,
-        "bigtiff": "if_safer", "interleave": "band",
-    }  # fmt: skip
-    levels: list[int] = []
-    while max(rows, columns) > COARSEST * 2 ** len(levels):
-        levels.append(2 ** (len(levels) + 1))
-    with rasterio.open(target, "w", **profile) as out:
-        for start, band in shown.bands(TILE):
-            window = rasterio.windows.Window(0, start, columns, band.shape[1])
-            out.write(band.astype(kind, copy=False), window=window)
-            progress(start + band.shape[1], rows)
-        for i, (label, unit) in enumerate(zip(shown.labels, shown.units, strict=True), 1):
-            out.set_band_description(i, label)
-            if unit:
-                out.set_band_unit(i, unit)
-        out.update_tags(hrviewer=json.dumps(provenance(run)))
-        if levels:
-            out.build_overviews(levels, Resampling.average)

@@ -1,4 +1,4 @@
-"""HTML: a run's report, in one file that needs no other."""
+"""HTML: a self-contained report of a run."""
 
 from __future__ import annotations
 
@@ -11,82 +11,64 @@ from typing import Any
 from pydantic import Field
 
 from hrviewer.errors import HrviewerError
+from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.figures.html_report import CaptionedImage, render_page
 from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data
+from hrviewer.io.figures.plots import matplotlib_missing_reason
 from hrviewer.io.run_maps import open_maps
-from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
-from hrviewer.io.writers.png import unsupported_reason
+from hrviewer.io.writers.base import RunWriter
 
-__all__ = ["HtmlSettings", "unsupported_reason", "write"]
+__all__ = ["HtmlSettings", "HtmlWriter"]
 
-MAP_TITLES = {
-    "output": "what the network said",
-    "saliency": "what seemed worth a look",
-    "cost": "where the FLOPs went",
-}
+MAP_TITLES = {"output": "Model output", "saliency": "Saliency", "cost": "Compute cost"}
 STAGES = ("read", "prepare", "infer", "post")
 
 
 class HtmlSettings(WriterSettings):
-    """How fine the pictures are."""
+    """Resolution of the pictures."""
 
-    dpi: int = Field(130, ge=50, le=600, title="dpi", description="Of the pictures")
+    dpi: int = Field(130, ge=50, le=600, title="dpi", description="Dots per inch of the pictures")
 
 
-def write(
-    run: Exportable, target: Path, settings: HtmlSettings, progress: ProgressCallback
-) -> None:
-    """Write a page: the answer and its interval, the cost, pictures, parameters and versions.
+class HtmlWriter(RunWriter):
+    """HTML report writer: estimate, cost, maps, parameters and versions."""
 
-    Parameters
-    ----------
-    run : Exportable
-        What to tell of.
-    target : Path
-        The file.
-    settings : Settings
-        How fine the pictures are.
-    progress : callable
-        Told how many pictures are drawn.
+    suffixes = (".html", ".htm")
+    description = "a report of the run, in one file"
+    Settings = HtmlSettings
 
-    Raises
-    ------
-    UserError
-        If the run holds no map.
-    """
-    import pandas as pd
+    def unsupported_reason(self, run: Exportable) -> str | None:
+        """Return why no picture can be drawn."""
+        return matplotlib_missing_reason()
 
-    header = run.header
-    maps = [shown for shown in open_maps(run) if shown.name in MAP_TITLES]
-    pictures: list[CaptionedImage] = []
-    for i, shown in enumerate(maps):
-        with tempfile.NamedTemporaryFile(suffix=".png", dir=target.parent) as file:
-            draw_figure(
-                load_figure_data(run, shown.name, -1, 800),
-                "",
-                Path(file.name),
-                dpi=settings.dpi,
-                inches=6,
-            )
-            pictures.append((MAP_TITLES[shown.name], Path(file.name).read_bytes()))
-        progress(i + 1, len(maps))
-    title = f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"
-    table = pd.DataFrame(cost_rows(header), columns=["cost", "amount", "unit"])
-    target.write_text(
-        render_page(
-            title,
+    def write(
+        self, run: Exportable, target: Path, settings: HtmlSettings, progress: ProgressCallback
+    ) -> None:
+        """Write the report; progress counts the pictures."""
+        import pandas as pd
+
+        header = run.header
+        names = [run_map.name for run_map in open_maps(run) if run_map.name in MAP_TITLES]
+        pictures: list[CaptionedImage] = []
+        for i, name in enumerate(names):
+            data = load_figure_data(run, name, -1, 800)
+            with tempfile.NamedTemporaryFile(suffix=".png", dir=target.parent) as file:
+                draw_figure(data, "", Path(file.name), dpi=settings.dpi, inches=6)
+                pictures.append((MAP_TITLES[name], Path(file.name).read_bytes()))
+            progress(i + 1, len(names))
+        page = render_page(
+            f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}",
             list(describe_run(header)),
-            table,
-            [],
-            [("Maps", "", pictures)],
-            header.get("notes", ()),
-        ),
-        "utf-8",
-    )
+            pd.DataFrame(cost_rows(header), columns=["cost", "amount", "unit"]),
+            plots=[],
+            sections=[("Maps", "", pictures)],
+            notes=header.get("notes", ()),
+        )
+        target.write_text(page, "utf-8")
 
 
 def describe_run(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield names and words of what was run, what it said, and what may have mattered."""
+    """Yield names and values: image, model, strategy, estimate and environment of a run."""
     image = header["image"]
     size = image["pixel_size"]
     yield "image", image["path"]
@@ -96,29 +78,29 @@ def describe_run(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
         + " pixels"
         + (f" of {size[0]:g} × {size[1]:g} µm" if size else ""),
     )
-    yield "network", header["model"]
+    yield "model", header["model"]
     yield "strategy", header["strategy"]
     yield "parameters", json.dumps(header["params"]) if header["params"] else "defaults"
     if header.get("budget"):
         yield "budget", header["budget"]
     yield from describe_estimate(header.get("estimate"))
     if header.get("truth"):
-        yield "truth", json.dumps(header["truth"], ensure_ascii=False)
+        yield "ground truth", json.dumps(header["truth"], ensure_ascii=False)
     if not header["complete"]:
-        yield "state", "unfinished: this is as far as it came"
+        yield "state", "unfinished: partial results"
     for key in ("seed", "device", "started", "fingerprint"):
-        known = image.get(key, header.get(key))
-        if known is not None:
-            yield key, str(known)
+        value = image.get(key, header.get(key))
+        if value is not None:
+            yield key, str(value)
     yield from header.get("versions", {}).items()
 
 
 def describe_estimate(estimate: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """Yield the answer, class by class, and its interval."""
+    """Yield the estimate, its values per class and its confidence interval."""
     if not estimate:
-        yield "answer", "none"
+        yield "estimate", "none"
         return
-    yield "answer", f"{estimate['kind']} {estimate['value']:,.6g}"
+    yield "estimate", f"{estimate['kind']} {estimate['value']:,.6g}"
     for name, value in estimate["per_class"].items():
         yield name, f"{value:,.6g}"
     if estimate.get("ci95"):
@@ -129,15 +111,15 @@ def describe_estimate(estimate: dict[str, Any] | None) -> Iterator[tuple[str, st
 
 
 def cost_rows(header: dict[str, Any]) -> list[tuple[str, float, str]]:
-    """Return what was spent."""
+    """Return the rows of the cost table: name, amount, unit."""
     cost = header.get("cost")
     if not cost:
-        raise HrviewerError("this run tells no cost: resume it first")
+        raise HrviewerError("this run has no cost yet: resume it first")
     rows = [("FLOPs", float(cost["flops"]), "FLOP"), ("time", float(cost["wall_s"]), "s")]
     rows += [(f"  {stage}", float(cost[f"{stage}_s"]), "s") for stage in STAGES]
     rows += [
         ("read", float(cost["bytes_read"]), "byte"),
         ("pixels read", float(cost["pixels_read"]), "px"),
     ]
-    done = header.get("patches", {})
-    return rows + [(f"patches {k}", float(v), "") for k, v in done.items()]
+    patches = header.get("patches", {})
+    return rows + [(f"patches {state}", float(n), "") for state, n in patches.items()]

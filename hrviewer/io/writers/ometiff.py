@@ -1,4 +1,4 @@
-"""OME-TIFF: a heat map, tiled, as a pyramid of 32-bit floats. Written by tifffile."""
+"""OME-TIFF: a map of a run as a tiled pyramid of 32-bit floats; uses tifffile."""
 
 from __future__ import annotations
 
@@ -11,82 +11,75 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
+from hrviewer.io.writers.base import RunWriter
 from hrviewer.io.writers.omezarr import copy_map, level_count
 
-__all__ = ["OmeTiffSettings", "write"]
+__all__ = ["OmeTiffSettings", "OmeTiffWriter"]
 
 TILE = 256
 
 
 class OmeTiffSettings(WriterSettings):
-    """Which map."""
+    """Map to write."""
 
-    map: MapName = Field("output", title="Map", description="Which of the run's maps")
+    map: MapName = Field("output", title="Map", description="One of the run's maps")
 
 
-def write(
-    run: Exportable, target: Path, settings: OmeTiffSettings, progress: ProgressCallback
-) -> None:
-    """Write a map, one plane per channel, each coarser level the means of 2 × 2 cells.
+class OmeTiffWriter(RunWriter):
+    """OME-TIFF writer."""
 
-    Cells never looked at are NaN. The levels are made beside the file first, in bounded memory.
+    suffixes = (".ome.tif", ".ome.tiff")
+    description = "a heat map as a pyramid: QuPath, Fiji"
+    Settings = OmeTiffSettings
 
-    Parameters
-    ----------
-    run : Exportable
-        What to write.
-    target : Path
-        The file.
-    settings : Settings
-        Which map.
-    progress : callable
-        Told how many tiles are written.
+    def write(
+        self, run: Exportable, target: Path, settings: OmeTiffSettings, progress: ProgressCallback
+    ) -> None:
+        """Write a map, one plane per channel, each coarser level the means of 2 × 2 cells.
 
-    Raises
-    ------
-    UserError
-        If the run does not hold the map.
-    """
-    import tifffile
-    import zarr
+        Unprocessed cells are NaN. The levels are computed in a temporary folder first, in bounded
+        memory.
+        """
+        import tifffile
+        import zarr
 
-    shown = open_map(run, settings.map)
-    size = run.header["image"]["pixel_size"]
-    levels = level_count(shown.cells.shape)
-    with tempfile.TemporaryDirectory(prefix=".hrviewer-", dir=target.parent) as folder:
-        copy_map(shown, Path(folder) / "map", size)
-        made = zarr.open_group(Path(folder) / "map", mode="r")
-        arrays: list[Any] = [made[str(i)] for i in range(levels)]
-        total, done = sum(count_tiles(array) for array in arrays), 0
+        run_map = open_map(run, settings.map)
+        pixel_size = run.header["image"]["pixel_size"]
+        levels = level_count(run_map.cells.shape)
+        with tempfile.TemporaryDirectory(prefix=".hrviewer-", dir=target.parent) as folder:
+            copy_map(run_map, Path(folder) / "map", pixel_size)
+            pyramid = zarr.open_group(Path(folder) / "map", mode="r")
+            arrays: list[Any] = [pyramid[str(i)] for i in range(levels)]
+            total, done = sum(count_tiles(array) for array in arrays), 0
 
-        def told(array: Any) -> Iterator[NDArray[np.float32]]:
-            nonlocal done
-            for tile in iter_tiles(array):
-                done += 1
-                progress(done, total)
-                yield tile
+            def counted_tiles(array: Any) -> Iterator[NDArray[np.float32]]:
+                nonlocal done
+                for tile in iter_tiles(array):
+                    done += 1
+                    progress(done, total)
+                    yield tile
 
-        common: dict[str, Any] = {
-            "dtype": np.float32, "tile": (TILE, TILE), "compression": "zlib", "predictor": 3,
-            "photometric": "minisblack",
-        }  # fmt: skip
-        large = sum(array.size for array in arrays) * 4 > 2**31
-        with tifffile.TiffWriter(target, bigtiff=large, ome=True) as out:
-            about = metadata(shown.name, shown.labels, shown.cell, size)
-            out.write(told(arrays[0]), shape=arrays[0].shape, subifds=levels - 1,
-                      metadata=about, **common)  # fmt: skip
-            for array in arrays[1:]:
-                out.write(told(array), shape=array.shape, subfiletype=1, **common)
+            common: dict[str, Any] = {
+                "dtype": np.float32, "tile": (TILE, TILE), "compression": "zlib", "predictor": 3,
+                "photometric": "minisblack",
+            }  # fmt: skip
+            large = sum(array.size for array in arrays) * 4 > 2**31
+            with tifffile.TiffWriter(target, bigtiff=large, ome=True) as out:
+                ome = metadata(run_map.name, run_map.labels, run_map.cell, pixel_size)
+                out.write(counted_tiles(arrays[0]), shape=arrays[0].shape, subifds=levels - 1,
+                          metadata=ome, **common)  # fmt: skip
+                for array in arrays[1:]:
+                    out.write(counted_tiles(array), shape=array.shape, subfiletype=1, **common)
 
 
 def metadata(
-    name: str, labels: tuple[str, ...], cell: float, size: tuple[float, float] | None
+    name: str, labels: tuple[str, ...], cell: float, pixel_size: tuple[float, float] | None
 ) -> dict[str, Any]:
-    """Return what tifffile writes as OME-XML: sizes, places of the cells' centres, names."""
-    steps, unit = (size, "µm") if size else ((1.0, 1.0), "pixel")
-    places = {
+    """Return the OME metadata for tifffile: cell sizes, positions of cell centres, names."""
+    steps, unit = (pixel_size, "µm") if pixel_size else ((1.0, 1.0), "pixel")
+    positions = {
         axis: [(cell - 1) / 2 * step] * len(labels) for axis, step in zip("YX", steps, strict=True)
     }
     return {
@@ -96,20 +89,20 @@ def metadata(
         **{f"PhysicalSize{a}Unit": unit for a in "YX"},
         "Channel": {"Name": list(labels)},
         "Plane": {
-            **{f"Position{a}": where for a, where in places.items()},
+            **{f"Position{a}": position for a, position in positions.items()},
             **{f"Position{a}Unit": [unit] * len(labels) for a in "YX"},
         },
     }
 
 
 def count_tiles(array: Any) -> int:
-    """Return how many tiles a level has."""
+    """Return the number of tiles in a level."""
     k, rows, columns = array.shape
     return int(k * -(-rows // TILE) * -(-columns // TILE))
 
 
 def iter_tiles(array: Any) -> Iterator[NDArray[np.float32]]:
-    """Yield a level's tiles in the file's order; those at the end are filled up with NaN."""
+    """Yield the tiles of a level in file order, padded with NaN at the borders."""
     k, rows, columns = array.shape
     for c in range(k):
         for y in range(0, rows, TILE):

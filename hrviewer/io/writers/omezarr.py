@@ -1,8 +1,8 @@
-"""OME-Zarr: the maps of a run as pyramids, in 0.5 or 0.4, and the image beside them on request.
+"""OME-Zarr: the maps of a run as pyramids, in version 0.5 or 0.4, optionally with the image.
 
-An exported run is one group with an image for each map. Readers that take one image find the
-output's in the group itself; those that know the layout of bioformats2raw find all of them listed
-in ``OME``. Everything is copied a shard at a time.
+An export is one group with an image per map. Programs that open a single image find the output in
+the group itself; those that support the bioformats2raw layout find all images listed in ``OME``.
+Everything is copied shard by shard.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.errors import HrviewerError
+from hrviewer.io.downsampling import mean_2x2
+from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.geojson import class_color
 from hrviewer.io.image_writer import write_image_into
 from hrviewer.io.ome_metadata import (
@@ -30,91 +32,85 @@ from hrviewer.io.ome_metadata import (
     set_metadata,
 )
 from hrviewer.io.run_maps import RunMap, open_maps
-from hrviewer.io.writers import Exportable, ProgressCallback, WriterSettings
+from hrviewer.io.writers.base import RunWriter
 from hrviewer.pyramid import open_pyramid
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["OmeZarrSettings", "copy_map", "write"]
+__all__ = ["OmeZarrSettings", "OmeZarrWriter", "copy_map", "level_count"]
 
 COARSEST = 512
-"""Cells along the longer side of the coarsest level, at most."""
+"""Maximum number of cells along the longer side of the coarsest level."""
 
 SHARD = 1024
 
 
 class OmeZarrSettings(WriterSettings):
-    """Which version, and what else is written."""
+    """OME-Zarr version, and whether the image is included."""
 
     version: Version = Field("0.5", title="Version", description="0.4 for readers of zarr 2")
     image: bool = Field(
-        False, title="With the image", description="All of it, as a pyramid beside the maps"
+        False, title="With the image", description="Add the whole image as a pyramid"
     )
 
 
-def write(
-    run: Exportable, target: Path, settings: OmeZarrSettings, progress: ProgressCallback
-) -> None:
-    """Write the maps that a run holds; of a segmentation its classes as labels, too.
+class OmeZarrWriter(RunWriter):
+    """OME-Zarr writer."""
 
-    Parameters
-    ----------
-    run : Exportable
-        What to write.
-    target : Path
-        The folder.
-    settings : Settings
-        Which version, and what else.
-    progress : callable
-        Told how many cells, and pixels of the image, are written.
+    suffixes = (".ome.zarr", ".zarr")
+    description = "all maps as pyramids: napari, OMERO, Fiji"
+    Settings = OmeZarrSettings
 
-    Raises
-    ------
-    UserError
-        If the run holds no map, or its image is wanted and not there.
-    """
-    import zarr
+    def write(
+        self, run: Exportable, target: Path, settings: OmeZarrSettings, progress: ProgressCallback
+    ) -> None:
+        """Write all maps of a run, and the classes of a segmentation as labels.
 
-    version, size = settings.version, run.header["image"]["pixel_size"]
-    maps = open_maps(run)
-    names: list[str] = [shown.name for shown in maps]
-    totals = [shown.cells.size for shown in maps]
-    whole = sum(totals)
-    root = zarr.open_group(target, mode="w", zarr_format=ZARR_FORMATS[version])
-    arrays: dict[str, zarr.Array[Any]] = {}
-    for i, shown in enumerate(maps):
-        before = sum(totals[:i])
-        tell = partial(offset_progress, progress, before, whole)
-        arrays[shown.name] = copy_map(shown, target / shown.name, size, version, tell)
-    if (run.header["estimate"] or {}).get("kind") == "area" and "output" in arrays:
-        write_classes(maps[0], target / "output", size, version)
-    if settings.image:
-        path = run.header["image"]["path"]
-        with open_pyramid(path) as pyramid:
-            if pyramid.fingerprint != run.header["image"]["fingerprint"]:
-                raise HrviewerError(f"{path} has changed since this run: export without the image")
-            arrays["image"] = write_image_into(pyramid, target / "image", progress, version)
-        names.append("image")
-    first = multiscales(
-        names[0], maps[0].cell, size,
-        levels=[f"{names[0]}/{i}" for i in range(level_count(maps[0].cells.shape))],
-    )  # fmt: skip
-    set_metadata(root, {**first, "bioformats2raw.layout": 3}, version)
-    root.attrs["hrviewer"] = run.header
-    set_metadata(root.create_group("OME"), {"version": version, "series": names}, version)
-    (target / "OME" / "METADATA.ome.xml").write_bytes(ome_xml(arrays))
+        Progress counts map cells, then pixels of the image.
+        """
+        import zarr
+
+        version, pixel_size = settings.version, run.header["image"]["pixel_size"]
+        maps = open_maps(run)
+        names: list[str] = [run_map.name for run_map in maps]
+        sizes = [run_map.cells.size for run_map in maps]
+        root = zarr.open_group(target, mode="w", zarr_format=ZARR_FORMATS[version])
+        arrays: dict[str, zarr.Array[Any]] = {}
+        for i, run_map in enumerate(maps):
+            report = partial(offset_progress, progress, sum(sizes[:i]), sum(sizes))
+            folder = target / run_map.name
+            arrays[run_map.name] = copy_map(run_map, folder, pixel_size, version, report)
+        if (run.header["estimate"] or {}).get("kind") == "area" and "output" in arrays:
+            write_classes(maps[0], target / "output", pixel_size, version)
+        if settings.image:
+            path = run.header["image"]["path"]
+            with open_pyramid(path) as pyramid:
+                if pyramid.fingerprint != run.header["image"]["fingerprint"]:
+                    raise HrviewerError(
+                        f"{path} has changed since this run: export without the image"
+                    )
+                arrays["image"] = write_image_into(pyramid, target / "image", progress, version)
+            names.append("image")
+        first = multiscales(
+            names[0], maps[0].cell, pixel_size,
+            levels=[f"{names[0]}/{i}" for i in range(level_count(maps[0].cells.shape))],
+        )  # fmt: skip
+        set_metadata(root, {**first, "bioformats2raw.layout": 3}, version)
+        root.attrs["hrviewer"] = run.header
+        set_metadata(root.create_group("OME"), {"version": version, "series": names}, version)
+        (target / "OME" / "METADATA.ome.xml").write_bytes(ome_xml(arrays))
 
 
 def offset_progress(
     progress: ProgressCallback, before: int, overall: int, done: int, total: int
 ) -> None:
-    """Tell a part's progress as the whole's."""
+    """Report the progress of a part as progress of the whole."""
     progress(before + done, overall)
 
 
 def level_count(shape: tuple[int, ...]) -> int:
-    """Return how many levels bring the longer side down to `COARSEST`."""
+    """Return the number of levels that reduce the longer side to `COARSEST`."""
     levels = 1
     while max(shape[1:]) > COARSEST * 2 ** (levels - 1):
         levels += 1
@@ -124,16 +120,16 @@ def level_count(shape: tuple[int, ...]) -> int:
 def copy_map(
     run_map: RunMap,
     target: Path,
-    size: tuple[float, float] | None,
+    pixel_size: tuple[float, float] | None,
     version: Version = "0.5",
     progress: ProgressCallback = lambda done, total: None,
 ) -> zarr.Array[Any]:
-    """Copy one map, with its coarser levels; return its finest."""
+    """Copy a map and compute its coarser levels; return its finest level."""
     import zarr
 
     cells = run_map.cells
     levels = level_count(cells.shape)
-    about: Any = dict(
+    attributes: Any = dict(
         zarr.open_group(cells.store, path=cells.path.rpartition("/")[0], mode="r").attrs
     )
     finest = create_image(
@@ -141,10 +137,10 @@ def copy_map(
         cells.shape,
         name=run_map.name,
         cell=run_map.cell,
-        pixel_size=size,
+        pixel_size=pixel_size,
         dtype=cells.dtype,
         labels=run_map.labels,
-        attributes={k: v for k, v in about["hrviewer"].items() if k != "cell"},
+        attributes={k: v for k, v in attributes["hrviewer"].items() if k != "cell"},
         levels=levels,
         version=version,
         shard=SHARD,
@@ -158,22 +154,22 @@ def copy_map(
         high[c] = np.fmax(high[c], np.fmax.reduce(block, axis=None))
         done += block.size
         progress(done, cells.size)
-    written = zarr.open_group(target, mode="r+")
-    fill_levels(written, levels, mean_2x2)
-    told: Any = dict(written.attrs)
-    ome = told["ome"] if version == "0.5" else told
-    for channel, least, most in zip(ome["omero"]["channels"], low, high, strict=True):
-        if least < most:
-            ends = {"min": least, "max": most, "start": least, "end": most}
-            channel["window"] = {key: float(value) for key, value in ends.items()}
-    written.attrs.update(told)
+    group = zarr.open_group(target, mode="r+")
+    fill_levels(group, levels, mean_2x2)
+    written: Any = dict(group.attrs)
+    ome = written["ome"] if version == "0.5" else written
+    for channel, start, end in zip(ome["omero"]["channels"], low, high, strict=True):
+        if start < end:
+            window = {"min": start, "max": end, "start": start, "end": end}
+            channel["window"] = {key: float(value) for key, value in window.items()}
+    group.attrs.update(written)
     return finest
 
 
 def write_classes(
-    run_map: RunMap, image: Path, size: tuple[float, float] | None, version: Version
+    run_map: RunMap, image: Path, pixel_size: tuple[float, float] | None, version: Version
 ) -> None:
-    """Write a segmentation's classes as labels of its image: 1 is the first; 0 none, or unseen."""
+    """Write the classes of a segmentation as labels of its image; 0 is none or unprocessed."""
     import zarr
 
     labels = zarr.open_group(image / "labels", mode="w", zarr_format=ZARR_FORMATS[version])
@@ -181,7 +177,7 @@ def write_classes(
     group = labels.create_group("classes")
     levels = level_count(run_map.cells.shape)
     ome = multiscales(
-        "classes", run_map.cell, size, levels=[str(i) for i in range(levels)],
+        "classes", run_map.cell, pixel_size, levels=[str(i) for i in range(levels)],
         description="each level is every second cell of the finer one",
     )  # fmt: skip
     ome["multiscales"][0]["type"] = "nearest"
@@ -205,32 +201,31 @@ def write_classes(
 
 
 def classify(probabilities: NDArray[Any]) -> NDArray[np.int32]:
-    """Return of ``(k, rows, columns)`` the likeliest class; a single one from a half on."""
-    best = (
-        probabilities.argmax(axis=0) + 1
-        if len(probabilities) > 1
-        else (probabilities[0] > 0.5).astype(int)
-    )
+    """Return the most probable class, from 1; a single class needs more than 0.5; 0 for NaN."""
+    if len(probabilities) > 1:
+        best = probabilities.argmax(axis=0) + 1
+    else:
+        best = (probabilities[0] > 0.5).astype(int)
     return np.where(np.isnan(probabilities).any(axis=0), 0, best).astype(np.int32)
 
 
 def fill_levels(
     group: zarr.Group, levels: int, downsample: Callable[[NDArray[Any]], NDArray[Any]]
 ) -> None:
-    """Make every level of the one before, a chunk at a time, and write it a shard at a time."""
+    """Compute every level from the finer one by chunks, and write it by shards."""
     for i in range(1, levels):
         fine: Any = group[str(i - 1)]
         coarse: Any = group[str(i)]
         for c, rows, columns in iter_shards(coarse):
             shard = np.empty((rows.stop - rows.start, columns.stop - columns.start), coarse.dtype)
             for ys, xs in product(*map(iter_chunks, (rows, columns))):
-                here = (relative_to(ys, rows), relative_to(xs, columns))
-                shard[here] = downsample(fine[c, finer_span(ys), finer_span(xs)])
+                inner = (relative_to(ys, rows), relative_to(xs, columns))
+                shard[inner] = downsample(fine[c, finer_span(ys), finer_span(xs)])
             coarse[c, rows, columns] = shard
 
 
 def iter_shards(array: Any) -> Iterator[tuple[int, slice, slice]]:
-    """Yield where each shard, or chunk, of ``(channels, rows, columns)`` lies."""
+    """Yield the index of each shard, or chunk, of an array ``(channels, rows, columns)``."""
     spans = (
         [slice(start, min(start + step, n)) for start in range(0, n, step)]
         for n, step in zip(array.shape[1:], (array.shards or array.chunks)[1:], strict=True)
@@ -239,41 +234,27 @@ def iter_shards(array: Any) -> Iterator[tuple[int, slice, slice]]:
 
 
 def iter_chunks(span: slice) -> Iterator[slice]:
-    """Yield a span's parts of a chunk's side."""
+    """Yield the parts of a span, each at most a chunk long."""
     for start in range(span.start, span.stop, 512):
         yield slice(start, min(start + 512, span.stop))
 
 
 def relative_to(inner: slice, outer: slice) -> slice:
-    """Return a span counted from the start of another one."""
+    """Return a span relative to the start of another one."""
     return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
 def finer_span(span: slice) -> slice:
-    """Return the finer level's part under a part of a level."""
+    """Return the span of the next finer level under a span of a level."""
     return slice(2 * span.start, 2 * span.stop)
 
 
-def mean_2x2(cells: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the means of 2 × 2 cells without NaN; NaN where all four are."""
-    rows, columns = cells.shape
-    even = np.pad(
-        cells.astype(np.float64),
-        ((0, rows % 2), (0, columns % 2)),
-        constant_values=np.nan,
-    )
-    four = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2)
-    seen = ~np.isnan(four)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(seen, four, 0).sum((1, 3)) / seen.sum((1, 3)))
-
-
 OME_TYPES = {"float16": "float", "float32": "float", "float64": "double"}
-"""What OME calls them."""
+"""Pixel types by NumPy dtype where OME uses another name."""
 
 
 def ome_xml(arrays: dict[str, zarr.Array[Any]]) -> bytes:
-    """Return the images' names and sizes as OME-XML, which readers of this layout look up."""
+    """Return OME-XML with the images' names and sizes, as the bioformats2raw layout requires."""
     space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     root = ElementTree.Element("OME", xmlns=space)
     for name, array in arrays.items():

@@ -189,7 +189,7 @@ def features_of(layer: LayerData) -> Iterator[Feature]:
     for i, where in enumerate(data):
         label, name, measured, about = feature_attributes(table, i, settings["name"])
         common: dict[str, Any] = {"name": name, "number": i, "measurements": measured,
-                                  "about": about}  # fmt: skip
+                                  "metadata": about}  # fmt: skip
         if kind == "points":
             y, x = (np.asarray(where, float)[-2:] + 0.5).tolist()
             yield Feature("annotation", label, point=(y, x), **common)

@@ -25,12 +25,12 @@ __all__ = ["main", "run_demo"]
 
 def run_demo(window: View, strategy: str, out: Path) -> list[Path]:
     """Run a strategy; return what it left: two pictures, a run and its exports."""
-    from hrviewer.io import FORMATS
+    from hrviewer.io import get_writer, writer_names
 
     controller = window.controller
     controller.set_strategy(strategy)
     run = out / f"{strategy}.run.zarr"
-    exports = {name: out / f"{strategy}{form.suffixes[0]}" for name, form in FORMATS.items()}
+    exports = {name: out / f"{strategy}{get_writer(name).suffixes[0]}" for name in writer_names()}
     for old in (run, *exports.values()):
         if old.is_dir():
             shutil.rmtree(old)
@@ -50,9 +50,11 @@ def run_demo(window: View, strategy: str, out: Path) -> list[Path]:
         )
         wait_until(lambda: not controller.has_pending_work)
     screenshot(window, out / f"{strategy}-window.png")
-    # A slide has no place on Earth: not every format fits every run.
+    # A slide has no georeference: not every format fits every run.
     fitting = {
-        k: v for k, v in exports.items() if FORMATS[k].unsupported_reason(controller.run) is None
+        name: path
+        for name, path in exports.items()
+        if get_writer(name).unsupported_reason(controller.run) is None
     }
     for name, path in fitting.items():
         controller.export(path, name)

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from hrviewer.io import FORMATS
+from hrviewer.io import get_writer, writer_names
 from hrviewer.io.ground_truth import SUFFIXES
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import Form, heading, label, row
@@ -37,8 +37,8 @@ class ExportTab(QWidget):
         super().__init__()
         self.controller = controller
         self.format = QComboBox()
-        for name in FORMATS:
-            self.format.addItem(name)
+        self.format.addItems(writer_names())
+        self.format.setCurrentText("geojson")
         self.description = label("", "muted", wrap=True)
         self.path = QLineEdit()
         self.path.setPlaceholderText("where")
@@ -141,13 +141,13 @@ class ExportTab(QWidget):
             self.controller.import_annotations(Path(path))
 
     def _use_format(self, name: str) -> None:
-        form = FORMATS[name]
-        self.description.setText(form.description)
+        writer = get_writer(name)
+        self.description.setText(writer.description)
         if self.options is not None:
             self._options_layout.removeWidget(self.options)
             self.options.deleteLater()
         self._option_values = {}
-        self.options = ParamsForm(form.settings, self._set_options)
+        self.options = ParamsForm(writer.Settings, self._set_options)
         self._options_layout.addWidget(self.options)
         self.path.clear()
         self.refresh()
@@ -160,7 +160,7 @@ class ExportTab(QWidget):
         run = self.controller.run
         if run is None or (self.path.text() and self.path.isModified()):
             return
-        suffix = FORMATS[self.format.currentText()].suffixes[0]
+        suffix = get_writer(self.format.currentText()).suffixes[0]
         stem = run.path.name.removesuffix(".run.zarr")
         proposed, number = run.path.with_name(stem + suffix), 1
         while proposed.exists():

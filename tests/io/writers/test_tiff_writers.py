@@ -14,8 +14,7 @@ import zarr
 from made_runs import PLACE
 
 from hrviewer.errors import HrviewerError
-from hrviewer.io import export
-from hrviewer.io.writers import FORMATS
+from hrviewer.io import export, get_writer
 from hrviewer.pyramid import open_pyramid
 
 
@@ -29,7 +28,7 @@ def test_ometiff_holds_the_map(made, tmp_path, name):
     path = export(run, tmp_path / "a.ome.tif", map=name)
     with tifffile.TiffFile(path) as tiff:
         assert tiff.is_ome
-        (series,) = tiff.run_queue
+        (series,) = tiff.series
         np.testing.assert_array_equal(series.asarray().reshape(cells(run, name).shape),
                                       cells(run, name).astype(np.float32))  # fmt: skip
         page = series.keyframe
@@ -44,7 +43,7 @@ def test_gdal_reads_the_same_counts_from_ometiff(made, tmp_path):
     run = made()
     path = export(run, tmp_path / "a.ome.tif")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it has no place on Earth
+        warnings.simplefilter("ignore")  # it has not georeferenced
         sums = []
         for i in (1, 2):
             with rasterio.open(f"GTIFF_DIR:{i}:{path}") as plane:
@@ -91,8 +90,8 @@ def test_only_what_is_on_earth_becomes_a_geotiff(made, tmp_path):
     run = made(geo=True)
     path = run.header["image"]["path"]
     run.header["image"]["shape"] = [10, 10]
-    assert "no place on Earth: choose ome-tiff" in FORMATS["geotiff"].unsupported_reason(run)
-    with pytest.raises(HrviewerError, match="no place"):
+    assert "not georeferenced: choose ome-tiff" in get_writer("geotiff").unsupported_reason(run)
+    with pytest.raises(HrviewerError, match="not georeferenced"):
         export(run, tmp_path / "a.tif")
     run.header["image"]["path"] = path + "x"
     with pytest.raises(HrviewerError, match="no file that is there"):

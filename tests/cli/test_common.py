@@ -15,9 +15,9 @@ def test_a_second_ctrl_c_ends_at_once():
     """In a process of its own: a signal is no guest in the one that tests."""
     process = started(
         "import signal",
-        "from hrviewer.cli import plumbing",
+        "from hrviewer.cli import common",
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be born deaf",
-        "with plumbing.stoppable() as control:",
+        "with common.interruptible() as control:",
         "    signal.raise_signal(signal.SIGINT)",
         "    print(control.stopped, flush=True)",
         "    signal.raise_signal(signal.SIGINT)",

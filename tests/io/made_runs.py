@@ -51,7 +51,7 @@ PLACE = (300.0, 0.0, 101985.0, 0.0, -300.0, 2826915.0)
 
 
 def on_earth(path: Path, shape: tuple[int, int]) -> None:
-    """Write an empty image that has a place on Earth."""
+    """Write an empty image that has a georeference."""
     import rasterio
 
     path.parent.mkdir(exist_ok=True)

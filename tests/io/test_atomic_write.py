@@ -103,8 +103,8 @@ def test_of_two_at_once_the_first_stays(tmp_path, folder):
 
 def test_killed_half_way_nothing_has_its_name(tmp_path):
     code = (
-        "import sys, time\nfrom hrviewer.io.atomic_write import beside\n"
-        "with beside(sys.argv[1]) as part:\n"
+        "import sys, time\nfrom hrviewer.io.atomic_write import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as part:\n"
         "    part.write_text('half'); print('there', flush=True); time.sleep(60)\n"
     )
     path = tmp_path / "a.csv"

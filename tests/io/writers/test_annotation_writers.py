@@ -176,7 +176,7 @@ def features(draw):
 def same(ours, theirs, *, holes_first=False):
     assert (ours.label, ours.name) == (theirs.label, theirs.name)
     assert ours.measurements == theirs.measurements
-    assert ours.about == theirs.about
+    assert ours.metadata == theirs.metadata
     assert ours.point == theirs.point
     assert len(ours.polygons) == len(theirs.polygons)
     for mine, read in zip(ours.polygons, theirs.polygons, strict=True):

@@ -14,9 +14,10 @@ from toys import picture, toy_bundle
 
 from hrviewer.errors import HrviewerError
 from hrviewer.io import export
+from hrviewer.io.downsampling import mean_2x2
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.io.run_maps import open_map
-from hrviewer.io.writers.omezarr import COARSEST, copy_map, mean_2x2
+from hrviewer.io.writers.omezarr import COARSEST, copy_map
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import run as run_strategy
 
