@@ -30,7 +30,7 @@ def export(
     path : str or Path
         The file or folder to write; it must not exist.
     to : str, optional
-        One of `hrviewer.io.FORMATS`; by default the format of the name's ending.
+        Name of the format, one of `hrviewer.io.writer_names`; inferred from the suffix by default.
     progress : callable, optional
         Called with the steps done and the steps in all.
     **options
