@@ -151,13 +151,13 @@ def test_failed_looks_are_told(image, monkeypatch):
 
 SLOW = (
     "import sys, time",
-    "from toys import Bright, ToyPack",
-    "import hrviewer.runs.runner as execute",
+    "from toys import Bright, ToyBundle",
+    "import hrviewer.runs.runner as runner",
     "class Slow(Bright):",
     "    def see(self, batch):",
     "        time.sleep(0.2)",
     "        return super().see(batch)",
-    "execute.open_pack = lambda spec: ToyPack(main=Slow())",
+    "runner.open_bundle = lambda spec: ToyBundle(main=Slow())",
     "from hrviewer.cli import app",
     "app(sys.argv[1:])",
 )

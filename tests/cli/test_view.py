@@ -23,7 +23,7 @@ def window(monkeypatch):
         asked.append((image, model, strategy, live))
         return SimpleNamespace(viewer=SimpleNamespace(add_layer=layers.append))
 
-    def image_layer(pyramid: Pyramid) -> list[str]:
+    def image_layer_data(pyramid: Pyramid) -> list[str]:
         with pyramid:
             return [pyramid.name]
 
@@ -36,7 +36,7 @@ def window(monkeypatch):
     module("napari", run=lambda: asked.append("waited"))
     module("napari.layers", Layer=create)
     module("hrviewer.viewer.view", view=view)
-    module("hrviewer.viewer.image.image_layer", image_layer=image_layer)
+    module("hrviewer.viewer.image.image_layer", image_layer_data=image_layer_data)
     module("qtpy")
     module("qtpy.QtWidgets")
     monkeypatch.setenv("DISPLAY", ":7")

@@ -94,7 +94,7 @@ def test_only_what_is_on_earth_becomes_a_geotiff(made, tmp_path):
     with pytest.raises(HrviewerError, match="not georeferenced"):
         export(run, tmp_path / "a.tif")
     run.header["image"]["path"] = path + "x"
-    with pytest.raises(HrviewerError, match="no file that is there"):
+    with pytest.raises(HrviewerError, match="is not there"):
         export(run, tmp_path / "a.tif")
 
 
