@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.io import export as export_run
-from hrviewer.io.writers import ProgressCallback
+from hrviewer.io.exportable import ProgressCallback
 from hrviewer.runs.run import Run
 
 __all__ = ["export"]
