@@ -17,17 +17,17 @@ TEMPLATE = Path(__file__).parents[1] / "plugins" / "template"
 FOUND = """
 import json
 from hrviewer.geometry import Rect
-from hrviewer.models import installed_packs, open_pack
+from hrviewer.models import installed_bundles, open_bundle
 from hrviewer.pyramid import open_pyramid
-from hrviewer.pyramid.synthetic import make_recipe
+from hrviewer.pyramid.synthetic import make_synthetic_image
 from hrviewer.strategies import get_strategy, strategy_ids
-from hrviewer.training import installed_courses
+from hrviewer.training import installed_task_sets
 import numpy as np
 
-scene = make_recipe("dots", 1024, 11000)
+scene = make_synthetic_image("dots", 1024, 11000)
 whole = Rect(0, 0, 1024, 1024)
 pixels = scene.render(whole, 1)
-network = open_pack("dots").load("main", "cpu")
+network = open_bundle("dots").load("main", "cpu")
 density = network(network.card.prepare(pixels)[None])
 picture = np.random.default_rng(0).integers(0, 256, (1100, 700, 4), np.uint8)
 np.save("picture.npy", picture)
@@ -39,15 +39,15 @@ alike = alike and np.array_equal(two.read(rect, 1), picture[500:580, 300:700][..
 print(json.dumps({
     "alike": alike,
     "opened": open_pyramid("sample:dots?size=1024&seed=11000").shape,
-    "packs": [*installed_packs()],
+    "packs": [*installed_bundles()],
     "strategies": strategy_ids(),
     "strategy": get_strategy("checkerboard").title,
-    "roles": [*installed_courses()["dots"]().lessons],
-    "where": str(installed_packs()["dots"].folder),
+    "roles": [*installed_task_sets()["dots"]().tasks],
+    "where": str(installed_bundles()["dots"].folder),
     "found": float(density.sum()),
-    "truth": len(scene.truth(whole)),
+    "truth": len(scene.ground_truth(whole)),
     "labels": [int(n) for n in np.unique(scene.labels(Rect(0, 0, 300, 300)))],
-    "truth_there": len(scene.truth(Rect(0, 0, 300, 300))),
+    "truth_there": len(scene.ground_truth(Rect(0, 0, 300, 300))),
     "shrunk": float(np.abs(
         pixels[..., 0].reshape(64, 16, 64, 16).mean((1, 3)) - scene.render(whole, 16)[..., 0]
     ).max()),

@@ -110,7 +110,7 @@ def eight(device):
 
 def measured(networks, photo, region=None):
     pyramid = open_pyramid(photo)
-    here = networks.on(pyramid)
+    here = networks.for_image(pyramid)
     scene, _, _ = build_context(pyramid, here, get_strategy("patches"), region=region)
     return here, measure_deviation(pyramid, here, scene)
 
@@ -155,7 +155,7 @@ def test_a_region_is_measured_with_the_network_of_the_whole_image(device):
 
 def test_results_of_eight_bits_are_never_anothers(device, tmp_path):
     cache, networks = ResultCache(), eight(device)
-    pack, strategy = networks.pack, get_strategy("patches")
+    pack, strategy = networks.bundle, get_strategy("patches")
 
     def run(photo, precision, name):
         job = RunSpec(open_pyramid(photo), pack, strategy, strategy.Params())
@@ -175,13 +175,13 @@ def test_results_of_eight_bits_are_never_anothers(device, tmp_path):
 
 def test_a_run_in_eight_bits_goes_on_in_eight_bits(device, tmp_path):
     networks, strategy = eight(device), get_strategy("patches")
-    job = RunSpec(open_pyramid(PHOTO), networks.pack, strategy, strategy.Params())
+    job = RunSpec(open_pyramid(PHOTO), networks.bundle, strategy, strategy.Params())
     out = tmp_path / "a.run.zarr"
     first = job.run(networks, out=out)
     header = out / "run.json"
     header.write_text(header.read_text().replace('"complete": true', '"complete": false'))
     with pytest.raises(HrviewerError, match="another"):
-        job.run(LoadedModels(networks.pack, device), out=out, resume=True)
+        job.run(LoadedModels(networks.bundle, device), out=out, resume=True)
     again = job.run(eight(device), out=out, resume=True)
     assert again.estimate["value"] == first.estimate["value"]
 

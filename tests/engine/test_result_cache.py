@@ -26,7 +26,7 @@ def same(a, b):
     assert (a.patch, a.role, a.box, a.cost) == (b.patch, b.role, b.box, b.cost)
     np.testing.assert_array_equal(a.map, b.map)
     np.testing.assert_array_equal(a.value, b.value)
-    assert (a.spread is None) == (b.spread is None)
+    assert (a.cost_weights is None) == (b.cost_weights is None)
 
 
 def test_what_is_packed_comes_back():

@@ -113,7 +113,7 @@ def test_a_run_cut_anywhere_replays_to_the_same_bits(bench, policy):
         second = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0), journal)
         again, record, _ = bench.run(policy, sink=second)
         assert second.commits == requests - cut  # what was finished is not looked at again
-        np.testing.assert_array_equal(again.estimate, answer.values)
+        np.testing.assert_array_equal(again.values, answer.values)
         np.testing.assert_array_equal(record.output.values, whole.output.values)
         np.testing.assert_array_equal(record.saliency.values, whole.saliency.values)
         for name in ("flops", "bytes", "pixels"):
@@ -131,7 +131,7 @@ def test_the_cache_changes_what_is_spent_and_nothing_else(bench, policy, tmp_pat
     looked = sum(net.looked for net in bench.pack.networks.values())
     warm_answer, warm, _ = bench.run(policy, cache=ResultCache(tmp_path / "looks.sqlite"))
     assert sum(net.looked for net in bench.pack.networks.values()) == looked
-    np.testing.assert_array_equal(warm_answer.estimate, cold_answer.estimate)
+    np.testing.assert_array_equal(warm_answer.values, cold_answer.values)
     np.testing.assert_array_equal(warm.output.values, cold.output.values)
     np.testing.assert_allclose(
         astuple(warm.cost_map.total), astuple(cold.cost_map.total), rtol=1e-12

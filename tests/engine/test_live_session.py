@@ -78,7 +78,7 @@ def test_cells_in_the_middle_come_first():
 
 def test_what_is_heard_of_a_cell(follow):
     said: dict[Rect, list[object]] = {}
-    session = follow(heard=lambda number, rect, update: said.setdefault(rect, []).append(update))
+    session = follow(on_update=lambda number, rect, update: said.setdefault(rect, []).append(update))
     session.follow_view(VIEW, 1.0)
     wait(session)
     assert len(said) == 4
@@ -156,7 +156,7 @@ def test_choices_and_back(bench, follow):
 def test_a_budget_is_shared_out_by_area(follow):
     whole = FLOPS * 1024 * 1024
     found = []
-    session = follow(budget=Budget(0.5 * whole, "flops"), ready=found.append)
+    session = follow(budget=Budget(0.5 * whole, "flops"), on_cell=found.append)
     session.follow_view(VIEW, 1.0)
     wait(session)
     spent = [sum(look.cost.flops for _, looks in cell.results for look in looks) for cell in found]
@@ -169,7 +169,7 @@ def test_a_budget_is_shared_out_by_area(follow):
 
 
 def test_what_is_kept_is_bounded(follow):
-    session = follow(keep=1_000_000)
+    session = follow(max_bytes=1_000_000)
     session.follow_view(VIEW, 1.0)
     wait(session)
     assert 1 <= len(session._cells) < 4
@@ -178,7 +178,7 @@ def test_what_is_kept_is_bounded(follow):
 
 def test_errors_are_told_and_do_not_end_it(bench, follow):
     told = []
-    session = follow(failed=told.append)
+    session = follow(on_error=told.append)
 
     def refuses(scene):
         raise HrviewerError("not here")
@@ -260,7 +260,7 @@ def test_what_left_the_view_is_not_read(bench, follow):
     network, gate = bench.pack.networks["main"], threading.Event()
     network.before = lambda batch: gate.wait(20)
     begun = []
-    session = follow(heard=lambda n, rect, update: begun.append(rect) if update is None else None)
+    session = follow(on_update=lambda n, rect, update: begun.append(rect) if update is None else None)
     session.follow_view(VIEW, 1.0)
     until(lambda: len(begun) == 2)
     session.follow_view(Rect(600, 600, 300, 300), 1.0)
@@ -285,7 +285,7 @@ def test_the_ring_around_a_view():
 
 def test_what_is_next_to_the_view_is_seen_ahead(bench, follow):
     heard = []
-    session = follow(ahead=True, heard=lambda number, rect, update: heard.append(rect))
+    session = follow(prefetch=True, on_update=lambda number, rect, update: heard.append(rect))
     session.follow_view(Rect(0, 0, 500, 500), 1.0)
     wait(session)
     assert len(session._cells) == 4
@@ -345,7 +345,7 @@ def test_what_comes_into_view_goes_on_where_it_is(bench, follow):
             gate.wait(20)
 
     network.before = before
-    session = follow(ahead=True)
+    session = follow(prefetch=True)
     session.follow_view(Rect(0, 0, 500, 500), 1.0)
     assert inside.wait(20)
     session.follow_view(VIEW, 1.0)
@@ -391,9 +391,9 @@ def test_cells_share_a_look_at_the_whole_image(bench, follow, given):
     scout.before = lambda batch: gate.wait(20)
     found, begun = [], []
     session = follow(
-        ready=found.append,
+        on_cell=found.append,
         cache=ResultCache() if given else None,
-        heard=lambda number, rect, update: begun.append(rect) if update is None else None,
+        on_update=lambda number, rect, update: begun.append(rect) if update is None else None,
     )
     session.select(Toy(scouted), Params())
     session.follow_view(VIEW, 1.0)
