@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--canvas", default="1600x1000", help="the window's size, WIDTHxHEIGHT")
     parser.add_argument(
-        "--manners",
+        "--thread-policy",
         default="asis",
         choices=THREAD_POLICIES,
         help="how the device's thread gives way: as the product has it, or another way to compare",
@@ -76,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         again = [sys.executable, "-m", "benchmarks.live", *(arguments or sys.argv[1:])]
         os.execv(screen, [str(screen), *again])
     size = tuple(map(int, asked.canvas.split("x")))
-    found = measure(asked.image, asked.model, asked.strategy, asked.rounds, size, asked.manners)
+    found = measure(
+        asked.image, asked.model, asked.strategy, asked.rounds, size, asked.thread_policy
+    )
     print(json.dumps(found, indent=1))
 
 
@@ -170,7 +172,7 @@ def measure(
             "batch_ms": ms(batch),
             "canvas": [int(n) for n in ours.viewer.canvas.size],
             "backend": bench.backend,
-            "manners": thread_policy,
+            "thread_policy": thread_policy,
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
             "load": [round(x, 1) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         }
@@ -379,7 +381,7 @@ class LiveBenchmark:
 
     def is_pending(self) -> bool:
         """Tell whether there is something to look at."""
-        return bool(self.controller.live.session.waiting)
+        return bool(self.controller.live.session.pending)
 
     def _is_settled(self) -> bool:
         """Tell whether nothing is left to look at or to draw."""

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--region", help="Y,X,H,W in pixels; the whole image by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--beside",
+        "--precisions",
         nargs="*",
         default=(),
         choices=PRECISIONS[1:],
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     asked = parser.parse_args(arguments)
     region = Rect(*map(int, asked.region.split(","))) if asked.region else None
-    found = measure(asked.image, asked.model, region, asked.rounds, precisions=asked.beside)
+    found = measure(asked.image, asked.model, region, asked.rounds, precisions=asked.precisions)
     print(json.dumps(found, indent=1))
 
 
@@ -136,7 +136,7 @@ def measure(
         if onnx_only
         else median(lambda turn: turn["torch"] / turn["bare"]),
         "ratios": [round(turn["run"] / turn["bare"], 4) for turn in turns],
-        "beside": {
+        "precisions": {
             name: {"over_float32": median(itemgetter(name)), **told[name]} for name in precisions
         },
         "backend": network.backend,

@@ -50,7 +50,7 @@ class ResultCache:
                 file.execute("PRAGMA journal_mode=WAL")
                 file.execute("PRAGMA synchronous=OFF")
                 file.execute(
-                    "CREATE TABLE IF NOT EXISTS looks (key TEXT PRIMARY KEY, used REAL, data BLOB)"
+                    "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, used REAL, data BLOB)"
                 )
                 self._file = file
 
@@ -63,13 +63,13 @@ class ResultCache:
             elif self._file is not None:
                 with suppress(sqlite3.Error):
                     row = self._file.execute(
-                        "SELECT data FROM looks WHERE key = ?", (key,)
+                        "SELECT data FROM results WHERE key = ?", (key,)
                     ).fetchone()
                     if row is not None:
                         data = row[0]
                         self._store_in_memory(key, row[0])
                         self._file.execute(
-                            "UPDATE looks SET used = ? WHERE key = ?", (time.time(), key)
+                            "UPDATE results SET used = ? WHERE key = ?", (time.time(), key)
                         )
         return None if data is None else [look.as_cached() for look in deserialize(data)]
 
@@ -84,7 +84,7 @@ class ResultCache:
                 # A full disk costs the next run some time, not this one its results.
                 with suppress(sqlite3.Error):
                     self._file.execute(
-                        "INSERT OR REPLACE INTO looks VALUES (?, ?, ?)", (key, time.time(), data)
+                        "INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (key, time.time(), data)
                     )
                     self._writes += 1
                     if self._writes % 512 == 1:
@@ -123,9 +123,9 @@ class ResultCache:
             self._size -= len(self._entries.popitem(last=False)[1])
 
     def _prune(self, file: sqlite3.Connection) -> None:
-        (size,) = file.execute("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM looks").fetchone()
+        (size,) = file.execute("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM results").fetchone()
         if size > self._disk_bytes:
             file.execute(
-                "DELETE FROM looks WHERE key IN (SELECT key FROM looks ORDER BY used "
-                "LIMIT (SELECT COUNT(*) / 4 + 1 FROM looks))"
+                "DELETE FROM results WHERE key IN (SELECT key FROM results ORDER BY used "
+                "LIMIT (SELECT COUNT(*) / 4 + 1 FROM results))"
             )

@@ -40,7 +40,7 @@ from hrviewer.strategies import FeatureRequest, ModelInfo, PatchRequest, WarpReq
 
 __all__ = ["InferencePipeline", "model_info"]
 
-RESULT_VERSION = 5
+RESULT_VERSION = 6
 """Raised when the same request would give another result."""
 
 REGION_INDEPENDENT = (None, "embeddings")

@@ -187,7 +187,7 @@ def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
 @cache
 def result_cache() -> ResultCache:
     """Return the results that this machine has already computed."""
-    return ResultCache(user_cache_path("hrviewer") / "looks.sqlite")
+    return ResultCache(user_cache_path("hrviewer") / "results.sqlite")
 
 
 @dataclass

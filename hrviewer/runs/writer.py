@@ -250,7 +250,7 @@ class RunWriter:
                 labels=QUANTITIES,
                 attributes={
                     "quantities": list(QUANTITIES),
-                    "unplaced": [getattr(record.cost_map.unattributed, q) for q in QUANTITIES],
+                    "unattributed": [getattr(record.cost_map.unattributed, q) for q in QUANTITIES],
                 },
                 **common,
             )

@@ -57,15 +57,15 @@ def test_a_torch_network(
     command = [str(image), "--model", str(tmp_path / "net.safetensors")]
     region = ["--region", "0,0,128,192", "--rounds", "1"]
     others = ["bfloat16", *(["int8"] if find_spec("onnxruntime") else [])]
-    throughput.main([*command, *region, "--beside", *others])
+    throughput.main([*command, *region, "--precisions", *others])
     found = json.loads(capsys.readouterr().out)
     assert set(found) >= KEYS
     assert all(found[key] > 0 for key in KEYS - {"backend"})
     assert set(found["stages"]) == {"read", "prepare", "infer", "post"}
     assert found["bare"]["backend"].startswith("torch ")
     assert found["patches"] == 6
-    assert list(found["beside"]) == others
-    for name, beside in found["beside"].items():
+    assert list(found["precisions"]) == others
+    for name, beside in found["precisions"].items():
         assert beside["precision"] == name
         assert beside["over_float32"] > 0
         assert 0 < beside["rms"] < 0.1

@@ -78,7 +78,9 @@ def test_cells_in_the_middle_come_first():
 
 def test_what_is_heard_of_a_cell(follow):
     said: dict[Rect, list[object]] = {}
-    session = follow(on_update=lambda number, rect, update: said.setdefault(rect, []).append(update))
+    session = follow(
+        on_update=lambda number, rect, update: said.setdefault(rect, []).append(update)
+    )
     session.follow_view(VIEW, 1.0)
     wait(session)
     assert len(said) == 4
@@ -260,7 +262,9 @@ def test_what_left_the_view_is_not_read(bench, follow):
     network, gate = bench.pack.networks["main"], threading.Event()
     network.before = lambda batch: gate.wait(20)
     begun = []
-    session = follow(on_update=lambda n, rect, update: begun.append(rect) if update is None else None)
+    session = follow(
+        on_update=lambda n, rect, update: begun.append(rect) if update is None else None
+    )
     session.follow_view(VIEW, 1.0)
     until(lambda: len(begun) == 2)
     session.follow_view(Rect(600, 600, 300, 300), 1.0)

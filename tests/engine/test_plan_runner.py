@@ -126,10 +126,10 @@ def test_a_run_cut_anywhere_replays_to_the_same_bits(bench, policy):
 
 @each
 def test_the_cache_changes_what_is_spent_and_nothing_else(bench, policy, tmp_path):
-    cache = ResultCache(tmp_path / "looks.sqlite")
+    cache = ResultCache(tmp_path / "results.sqlite")
     cold_answer, cold, _ = bench.run(policy, cache=cache)
     looked = sum(net.looked for net in bench.pack.networks.values())
-    warm_answer, warm, _ = bench.run(policy, cache=ResultCache(tmp_path / "looks.sqlite"))
+    warm_answer, warm, _ = bench.run(policy, cache=ResultCache(tmp_path / "results.sqlite"))
     assert sum(net.looked for net in bench.pack.networks.values()) == looked
     np.testing.assert_array_equal(warm_answer.values, cold_answer.values)
     np.testing.assert_array_equal(warm.output.values, cold.output.values)

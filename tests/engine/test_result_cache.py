@@ -37,10 +37,10 @@ def test_what_is_packed_comes_back():
 
 
 def test_survives_on_disk(tmp_path):
-    first = ResultCache(tmp_path / "deep" / "looks.sqlite")
+    first = ResultCache(tmp_path / "deep" / "results.sqlite")
     first.put("k", [look()])
     first.close()
-    second = ResultCache(tmp_path / "deep" / "looks.sqlite")
+    second = ResultCache(tmp_path / "deep" / "results.sqlite")
     (found,) = second.get("k")
     same(found, look())
     assert found.status == "cached"
@@ -64,13 +64,13 @@ def test_memory_is_bounded():
 
 
 def test_disk_is_bounded(tmp_path):
-    path = tmp_path / "looks.sqlite"
+    path = tmp_path / "results.sqlite"
     cache = ResultCache(path, memory_bytes=0, disk_bytes=200_000)
     for i in range(1100):
         cache.put(str(i), [look(float(i))])
     cache.close()
     with sqlite3.connect(path) as file:
-        (count,) = file.execute("SELECT COUNT(*) FROM looks").fetchone()
+        (count,) = file.execute("SELECT COUNT(*) FROM results").fetchone()
     file.close()
     assert 0 < count < 1000
 
@@ -78,16 +78,16 @@ def test_disk_is_bounded(tmp_path):
 def test_an_unwritable_place_is_an_empty_cache(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    cache = ResultCache(blocked / "looks.sqlite")
+    cache = ResultCache(blocked / "results.sqlite")
     cache.put("k", [look()])
     assert cache.get("k") is not None  # memory still serves
 
 
 def test_a_damaged_file_is_an_empty_cache(tmp_path):
-    path = tmp_path / "looks.sqlite"
+    path = tmp_path / "results.sqlite"
     path.write_bytes(b"no database" * 100)
     cache = ResultCache(path)
     assert cache.get("k") is None
     cache.put("k", [look()])
     with pytest.raises(sqlite3.Error):
-        sqlite3.connect(path).execute("SELECT * FROM looks")
+        sqlite3.connect(path).execute("SELECT * FROM results")
