@@ -1,4 +1,4 @@
-"""What is published: links that work on PyPI, plug-ins that fit, a source distribution with its tests."""
+"""Published packages: links that work on PyPI, compatible plug-ins, a complete source distribution."""
 
 from __future__ import annotations
 
