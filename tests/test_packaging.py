@@ -1,4 +1,4 @@
-"""Published packages: links that work on PyPI, compatible plug-ins, a complete source distribution."""
+"""Published packages: links that work on PyPI, compatible plug-ins, a complete sdist."""
 
 from __future__ import annotations
 
