@@ -75,12 +75,12 @@ class ReadMeter:
     @contextmanager
     def measure(self) -> Iterator[ReadCost]:
         """Collect what this thread's reads pay inside the ``with`` block."""
-        outer: ReadCost | None = getattr(self._local, "reading", None)
-        self._local.reading = inner = ReadCost()
+        outer: ReadCost | None = getattr(self._local, "cost", None)
+        self._local.cost = inner = ReadCost()
         try:
             yield inner
         finally:
-            self._local.reading = outer
+            self._local.cost = outer
             if outer is not None:
                 outer.add(inner.seconds, inner.bytes, inner.pixels)
 
@@ -109,6 +109,6 @@ class ReadMeter:
             self._paid.add(tile)
             self._total.add(seconds, stored, pixels)
             self._seconds_saved += 0.0 if elapsed is None else seconds - elapsed
-        reading: ReadCost | None = getattr(self._local, "reading", None)
+        reading: ReadCost | None = getattr(self._local, "cost", None)
         if reading is not None:
             reading.add(seconds, stored, pixels)

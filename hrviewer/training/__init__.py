@@ -24,14 +24,14 @@ the plug-in draws (``sample:beach``), ``hrviewer_gulls/training_tasks.py`` is no
         )
         return Density(
             card, SOURCES, partial(Pieces, "beach", side=256, stride=4),
-            choose={"choose": [counted("beach", 2048, seed) for seed in CHOOSE[:8]]},
+            validation={"validation": [counted("beach", 2048, seed) for seed in CHOOSE[:8]]},
             test={"test": [counted("beach", 2048, seed) for seed in TEST[:10]]},
         )
 
     def scout(data, pack):  # learns from the pack's main: pictures are enough
         return Student.of(
-            pack, SOURCES, partial(Pieces, "beach", side=512, batch=4), down=8,
-            choose=[picture("beach", 4096, seed) for seed in CHOOSE[:8]],
+            pack, SOURCES, partial(Pieces, "beach", side=512, batch=4), downsample=8,
+            validation=[picture("beach", 4096, seed) for seed in CHOOSE[:8]],
             test=[picture("beach", 4096, seed) for seed in TEST[:10]],
         )
 

@@ -219,14 +219,14 @@ class DensityTask:
         """Return the errors of the counts of each lot to test with."""
         how, context = self.card.input, self.card.output.context
         told = {
-            "what": "error of the counts of whole pictures that were not learned from",
+            "description": "error of the counts of whole pictures that were not learned from",
             "pictures": {name: len(lot) for name, lot in self.test.items()},
             **{name: count_metrics(model, lot, how) for name, lot in self.test.items()},
         }
         if context is not None:
             told["context"] = {
-                "what": f"by which part counts are off in tiles of {TILE_SIDE} px with {context} "
-                "around",
+                "description": "relative error of counts made tile by tile: "
+                f"{TILE_SIDE} px, context {context} px",
                 **{
                     name: round(tiling_error(model, lot[0].image, how, context), 4)
                     for name, lot in self.test.items()
@@ -237,7 +237,7 @@ class DensityTask:
 
 
 def fit_gain(predicted: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Return the factor of `predicted` that minimises the mean of the errors over `expected`.
+    """Return the factor of `predicted` with the smallest mean relative error.
 
     That is the median of their ratios, each with the weight of its inverse.
     """

@@ -264,18 +264,18 @@ class DistilledScout:
         tiles, _ = self._tile_sums(model, self.validation)
         spread = _error_spread(tiles)
         model.rescale(1.0, spread**2)  # type: ignore[operator]
-        return {"gain": round(float(gain), 4), "spread_before": round(spread, 4)}
+        return {"gain": round(float(gain), 4), "error_spread_before": round(spread, 4)}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return how well it does on the pictures to test with, and what it costs."""
         return {
-            "what": f"against main, on tiles of {self.tile} px of {len(self.test)} pictures that "
-            "were not learned from: error of the pictures' counts over their mean; correlation of "
-            "the tiles' counts; RMS of their errors over the standard deviation it gives, the "
-            "share within 1.96 of it; share of main's count in the tenth of the tiles with most; "
-            "share of the absolute errors that is left beyond the tenth with most doubt",
+            "description": f"against main, on {self.tile} px tiles of {len(self.test)} held-out "
+            "images: error of the images' counts over their mean; correlation of the tiles' "
+            "counts; RMS of their errors over the predicted standard deviation, and the fraction "
+            "within 1.96 of it; fraction of main's count in the top tenth of the tiles by count; "
+            "fraction of the absolute error left outside the top tenth by uncertainty",
             **_distillation_metrics(*self._tile_sums(model, self.test)),
-            "flops_over_mains": round(self._relative_flops(model), 5),
+            "relative_flops": round(self._relative_flops(model), 5),
         }
 
     def _relative_flops(self, model: nn.Module) -> float:
@@ -386,7 +386,7 @@ def _distillation_metrics(tiles: NDArray[Any], images: NDArray[Any]) -> dict[str
         "correlation": np.corrcoef(mean, there)[0, 1],
         "spread": _error_spread(tiles),
         "coverage_95": (off <= 1.96 * np.sqrt(variance)).mean(),
-        "found_in_top_tenth": there[best].sum() / there.sum(),
-        "left_beyond_tenth": 1 - off[doubted].sum() / max(off.sum(), 1e-12),
+        "count_in_top_tenth": there[best].sum() / there.sum(),
+        "error_beyond_top_tenth": 1 - off[doubted].sum() / max(off.sum(), 1e-12),
     }
     return {name: round(float(value), 4) for name, value in figures.items()}

@@ -86,7 +86,7 @@ class EncoderTask(DistilledScout):
         )
         # As much of main as fits is what it begins with.
         weights = load_file(bundle.weights("main")) if trunk else {}
-        return {"card": card, "windows": WINDOWS, "start": weights}
+        return {"card": card, "windows": WINDOWS, "initial_weights": weights}
 
     def create_model(self) -> nn.Module:
         """Return a network that has main's weights wherever they fit."""
@@ -111,7 +111,7 @@ class EncoderTask(DistilledScout):
         """Return how well its own head does, and how much smaller codes are than the image."""
         figures = super().evaluate(model)
         pixels = self._cell_side**2 * self.card.input.channel_count
-        return figures | {"codes_over_pixels": round(2 * EMBEDDING_WIDTH / pixels, 5)}
+        return figures | {"embedding_ratio": round(2 * EMBEDDING_WIDTH / pixels, 5)}
 
     def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
         said: Tensor = model.guide(super()._predict(model, images))  # type: ignore[operator]

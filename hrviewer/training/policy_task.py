@@ -152,7 +152,7 @@ class PolicyTask(DistilledScout):
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Return what it earns on the pictures to choose by, and how often it looks."""
         figures = self._metrics(model, self.validation)
-        return {name: figures[name] for name in ("looked_at", "corrected", "reward")}
+        return {name: figures[name] for name in ("selected", "corrected", "reward")}
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Set nothing; say the price of a look."""
@@ -161,12 +161,12 @@ class PolicyTask(DistilledScout):
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return what it earns on the pictures to test with, beside others that look as often."""
         return {
-            "what": f"on tiles of {self.tile} px of {len(self.test)} pictures that were not "
+            "description": f"on tiles of {self.tile} px of {len(self.test)} pictures that were not "
             "learned from: the share that it looks at; what part of the scout's absolute errors "
             "that corrects; the same for as many looks at random, where the scout is least sure, "
             "and where its errors are largest; the reward for each tile, in prices of a look",
             **self._metrics(model, self.test),
-            "flops_over_mains": round(self._relative_flops(model), 5),
+            "relative_flops": round(self._relative_flops(model), 5),
         }
 
     def _measure_targets(self, images: Tensor) -> PolicyTargets:
@@ -200,7 +200,7 @@ class PolicyTask(DistilledScout):
         looked: list[NDArray[Any]] = []
         gain, doubt = (
             np.concatenate([getattr(self._targets_of(p), name).flatten().numpy() for p in images])
-            for name in ("gain", "doubt")
+            for name in ("gain", "uncertainty")
         )
         for picture in images:
             view = normalise(self._targets_of(picture).model_input.to(place), self.card.input)
@@ -213,11 +213,11 @@ class PolicyTask(DistilledScout):
             return round(float(gain[np.argsort(-order, kind="stable")[:n]].sum()) / whole, 4)
 
         return {
-            "looked_at": round(n / len(gain), 4),
+            "selected": round(n / len(gain), 4),
             "corrected": round(float(gain[chosen].sum()) / whole, 4),
             "corrected_at_random": round(n / len(gain), 4),
-            "corrected_by_doubt": found(doubt),
-            "corrected_at_best": found(gain),
+            "corrected_by_uncertainty": found(doubt),
+            "corrected_by_oracle": found(gain),
             "reward": round(float((gain[chosen] / price - 1).sum()) / len(gain), 4),
         }
 

@@ -52,7 +52,7 @@ class DenoisingTask(EncoderTask):
     ) -> dict[str, Any]:
         own = super()._derive(bundle, main, role, downsample, device)
         rival = bundle.load("encoder", device) if "encoder" in bundle.roles else None
-        return own | {"start": {}, "rival": rival}
+        return own | {"initial_weights": {}, "reference_encoder": rival}
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Compare what was reconstructed with what was not spoiled."""
@@ -68,7 +68,7 @@ class DenoisingTask(EncoderTask):
                 float(self._reconstruction_error(model, image, image))
                 for image in (to_float(picture[None]).to(place) for picture in self.validation)
             ]
-        return {"unlike": round(float(np.mean(off)), 4)}
+        return {"reconstruction_error": round(float(np.mean(off)), 4)}
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
         """Set nothing: codes have no unit."""
@@ -84,10 +84,10 @@ class DenoisingTask(EncoderTask):
             return codes.float().cpu()
 
         told = {
-            "what": "main's counts by a ridge regression from embeddings, fitted to "
-            f"{len(self.validation)} pictures, on {len(self.test)} others that were not learned from: error of the "
-            f"counts over their mean, correlation on tiles of {self.tile} px; the same of the "
-            "encoder that was taught what main counts",
+            "description": "ridge regression from embeddings to main's counts, fitted on "
+            f"{len(self.validation)} images, evaluated on {len(self.test)} held-out images: error "
+            f"of the counts over their mean, correlation on {self.tile} px tiles; the same for "
+            "the encoder trained on main's counts",
             **self._ridge_metrics(own),
         }
         rival = self.reference_encoder
@@ -97,7 +97,7 @@ class DenoisingTask(EncoderTask):
             def theirs(images: Tensor) -> Tensor:
                 return torch.from_numpy(rival(normalise(self._model_input(images), how).numpy()))
 
-            told["taught_by_main"] = self._ridge_metrics(theirs)
+            told["supervised_encoder"] = self._ridge_metrics(theirs)
         return told
 
     def _reconstruction_error(self, model: nn.Module, images: Tensor, shown: Tensor) -> Tensor:

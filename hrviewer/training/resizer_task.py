@@ -79,7 +79,7 @@ class ResizerTask(DistilledScout):
             input=main.input.model_copy(update=how),
             output=ModelOutput(stride=shrink, halo=halo(what), width=3),
         )
-        return {"card": card, "windows": WINDOWS, "reader": reader}
+        return {"card": card, "windows": WINDOWS, "frozen_main": reader}
 
     @property
     def _cell_side(self) -> int:
@@ -106,13 +106,13 @@ class ResizerTask(DistilledScout):
         """Return how well main counts in small pictures to test with, also plainly resized."""
         plain = copy.deepcopy(self.create_model()).to(next(model.parameters()).device)
         return {
-            "what": f"what main counts in pictures made smaller by {self.card.stride}, against "
-            f"what it counts in {len(self.test)} whole ones that were not learned from: error of "
-            f"the counts over their mean, bias of their sum, correlation on tiles of {self.tile} "
-            "px; the same of pictures resized plainly",
+            "description": f"main's counts in images downsampled by {self.card.stride}, against "
+            f"those in {len(self.test)} held-out images at full resolution: error of the counts "
+            f"over their mean, bias of their sum, correlation on {self.tile} px tiles; the same "
+            "for plain resizing",
             **self._agreement_metrics(model, self.test),
             "plain": self._agreement_metrics(plain, self.test),
-            "flops_over_mains": round(self._relative_flops(model), 5),
+            "relative_flops": round(self._relative_flops(model), 5),
         }
 
     def _agreement_metrics(self, model: nn.Module, images: Sequence[Tensor]) -> dict[str, float]:

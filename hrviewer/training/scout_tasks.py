@@ -54,7 +54,7 @@ class TopKScout(DistilledScout):
         if role in bundle.roles:
             before = build(own["card"].architecture)
             before.load_state_dict(load_file(bundle.weights(role)))
-            own["distilled"] = before.eval()
+            own["baseline"] = before.eval()
         return own
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -74,7 +74,7 @@ class TopKScout(DistilledScout):
         figures = super().evaluate(model)
         if self.baseline is not None:
             before = super().evaluate(self.baseline)
-            figures["distilled"] = {name: before[name] for name in before.keys() - {"what"}}
+            figures["baseline"] = {name: before[name] for name in before.keys() - {"description"}}
         return figures
 
 

@@ -123,15 +123,15 @@ class TransformerTask(DistilledScout):
         spread = self.validate(model)["spread"]
         model.rescale(1.0, spread**2)  # type: ignore[operator]
         said = {f"gain_{s}": round(gain, 4) for s, gain in zip(SIDES, gains, strict=True)}
-        return {**said, "spread_before": spread}
+        return {**said, "error_spread_before": spread}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
         """Return how well it does on the pictures to test with, by size, and what it costs."""
         found = super().evaluate(model)
         errors = {side: self._count_error(model, self.test, side) for side in SIDES}
-        found["what"] += (
-            f"; all that on a grid of squares of {EVALUATION_SIDE} px. count_error_by_side: on "
-            "grids of others. flops_over_mains: of the finest grid"
+        found["description"] += (
+            f"; tokens of {EVALUATION_SIDE} px. count_error_by_side: for the other token sizes. "
+            "relative_flops: for the finest grid"
         )
         return found | {"count_error_by_side": {str(k): round(v, 4) for k, v in errors.items()}}
 

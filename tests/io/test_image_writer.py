@@ -11,7 +11,7 @@ import zarr
 from numpy.testing import assert_array_equal
 from ome_zarr_models import open_ome_zarr
 from ome_zarr_models.v05 import Image
-from toy_scene import install
+from synthetic_squares import install
 from yaozarrs import validate_zarr_store
 
 from hrviewer.errors import HrviewerError

@@ -12,7 +12,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.training import ZippedStreams, density_loss, loop, train
 from hrviewer.training.density_task import fit_gain, predict_count
 
-from .pupils import Squares, counted, toy
+from .fixtures import Squares, counted, toy
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_it_learns_to_count_and_says_so_on_the_way(tmp_path):
     # What the gain is set on is off by as small a part as can be.
     how = lesson.card.input
     found, there = np.array([
-        (predict_count(network, p.image, how), p.count) for p in lesson.validation["choose"]
+        (predict_count(network, p.image, how), p.count) for p in lesson.validation["validation"]
     ]).T  # fmt: skip
     off = [np.abs(factor * found / there - 1).mean() for factor in (0.98, 1, 1.02)]
     assert off[1] == min(off)
@@ -103,9 +103,9 @@ def test_the_best_gain_is_that_of_most():
 def test_the_gain_may_be_set_on_other_pictures(tmp_path):
     network, _ = train(toy(), tmp_path / "c", steps=20, workers=0)
     gauge = {"others": [counted(seed) for seed in range(300, 303)]}
-    told = toy(gauge=gauge).calibrate(copy.deepcopy(network))["gain"]
+    told = toy(calibration=gauge).calibrate(copy.deepcopy(network))["gain"]
     assert told != toy().calibrate(copy.deepcopy(network))["gain"]
-    assert told == toy(choose=gauge).calibrate(network)["gain"]
+    assert told == toy(validation=gauge).calibrate(network)["gain"]
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from toy_scene import install
+from synthetic_squares import install
 
 from hrviewer.app.services import ground_truth_service as module
 

@@ -40,7 +40,7 @@ ARCHITECTURE = Architecture(
 SOURCES = {"data": f"scenes `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
 CROP_SIDE = 192
 """Of the pieces that it learns from, in pixels."""
-CROPS = partial(CropStream, "crowd", growth=10, crowding=0.5)
+CROPS = partial(CropStream, "crowd", size_gradient=10, density_exponent=0.5)
 """The nearest people are ten times as large as the farthest ones."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
@@ -70,25 +70,35 @@ def main(data: Path | None, pack: Path) -> DensityTask:
     return DensityTask(
         card,
         SOURCES,
-        partial(CROPS, side=CROP_SIDE, batch=18, stride=4, around=0.4, again=8, shrunk=2),
-        validation={"choose": [counted_image("crowd", TEST_SIDE, seed) for seed in VALIDATION[:8]]},
+        partial(
+            CROPS,
+            side=CROP_SIDE,
+            batch=18,
+            stride=4,
+            object_fraction=0.4,
+            batches_per_image=8,
+            downscaled=2,
+        ),
+        validation={
+            "validation": [counted_image("crowd", TEST_SIDE, seed) for seed in VALIDATION[:8]]
+        },
         test={"test": [counted_image("crowd", TEST_SIDE, seed) for seed in TEST[:4]]},
         windows=WINDOWS,
         hard_negatives=4,
-        calibration={"choose": FullImages("crowd", TEST_SIDE, VALIDATION[:24])},
+        calibration={"validation": FullImages("crowd", TEST_SIDE, VALIDATION[:24])},
         steps=9000,
     )
 
 
 def scout(data: Path | None, pack: Path) -> DistilledScout:
     """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
-    return _distillation_task("scout", pack, partial(CROPS, side=512, batch=4), down=2)
+    return _distillation_task("scout", pack, partial(CROPS, side=512, batch=4), downsample=2)
 
 
 def topk_scout(data: Path | None, pack: Path) -> DistilledScout:
     """Guess the same, and doubt most where a look would correct most."""
     pieces = partial(CROPS, side=512, batch=4)
-    return _distillation_task("scout", pack, pieces, TopKScout, down=2)
+    return _distillation_task("scout", pack, pieces, TopKScout, downsample=2)
 
 
 def scanner(data: Path | None, pack: Path) -> DistilledScout:
@@ -123,7 +133,7 @@ def policy(data: Path | None, pack: Path) -> DistilledScout:
     It sees a quarter of the size, where the scout sees half: it shares a budget with the scout.
     """
     return _distillation_task(
-        "policy", pack, partial(CROPS, side=512, batch=4), PolicyTask, down=4, steps=2000
+        "policy", pack, partial(CROPS, side=512, batch=4), PolicyTask, downsample=4, steps=2000
     )
 
 

@@ -40,7 +40,7 @@ def main(data: Path | None, pack: Path) -> DensityTask:
         card,
         {"data": "scenes of dots, seeds 0–9999"},
         partial(CropStream, "dots", size=4096, side=160, stride=4),
-        validation={"choose": [counted_image("dots", 1024, seed) for seed in VALIDATION[:4]]},
+        validation={"validation": [counted_image("dots", 1024, seed) for seed in VALIDATION[:4]]},
         test={"test": [counted_image("dots", 1024, seed) for seed in TEST[:10]]},
         steps=600,
         learning_rate=1e-2,

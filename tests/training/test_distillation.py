@@ -13,7 +13,7 @@ from hrviewer.training import DistilledScout, TaskSet, train, write_role
 from hrviewer.training.density_task import build, fit_gain, normalise
 from hrviewer.training.distillation import _distillation_metrics
 
-from .pupils import CARD, Pictures, picture
+from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 
@@ -62,7 +62,7 @@ def test_its_target_is_mains_count(lesson, pack):
 def test_calibrated_its_counts_and_the_spread_of_its_errors_are_right(lesson, tmp_path):
     network, _ = train(lesson, tmp_path / "checkpoint", steps=5, workers=0)
     lesson.calibrate(network)
-    _, pictures = lesson._tiles(network, lesson.choose)
+    _, pictures = lesson._tile_sums(network, lesson.validation)
     assert fit_gain(pictures[:, 0], pictures[:, 2]) == pytest.approx(1, rel=1e-3)
     assert lesson.validate(network)["spread"] == pytest.approx(1, abs=1e-3)
 
@@ -80,10 +80,10 @@ def test_what_is_written_loads_and_says_density_and_variance(lesson, pack, tmp_p
 
 def test_pictures_in_bytes_are_the_same(lesson):
     network = build(lesson.card.architecture)
-    pictures = lesson.choose[:2]
+    pictures = lesson.validation[:2]
     bytes_ = [(p * 255).round().byte() for p in pictures]
     for one, two in zip(
-        lesson._tiles(network, pictures), lesson._tiles(network, bytes_), strict=True
+        lesson._tile_sums(network, pictures), lesson._tile_sums(network, bytes_), strict=True
     ):
         np.testing.assert_allclose(one, two, rtol=1e-5)
 
@@ -107,12 +107,12 @@ def test_figures_of_a_scout_that_knows_how_sure_it_is():
     assert figures["coverage_95"] == pytest.approx(0.95, abs=0.005)
     assert figures["correlation"] == pytest.approx(np.corrcoef(mean, there)[0, 1], abs=1e-4)
     # The tenth with most of an exponential holds (1 + ln 10) / 10 of it; noise mixes some up.
-    assert 0.28 < figures["found_in_top_tenth"] < 0.33
+    assert 0.28 < figures["count_in_top_tenth"] < 0.33
     assert figures["count_error"] < 0.02
 
 
 def test_without_a_main_there_is_nothing_to_learn_from(tmp_path):
-    with pytest.raises(HrviewerError, match=r"no pack\.json"):
+    with pytest.raises(HrviewerError, match=r"no bundle\.json"):
         DistilledScout.from_bundle(tmp_path, {}, Pictures, validation=[], test=[])
 
 

@@ -8,7 +8,7 @@ import torch
 from hrviewer.training import CountedImage
 from hrviewer.training.density_task import normalise, predict_count, tiling_error
 
-from .pupils import CARD, picture, toy
+from .fixtures import CARD, picture, toy
 
 
 def test_with_context_enough_tiles_add_up_to_the_whole():
@@ -35,7 +35,7 @@ def test_the_context_of_the_card_is_examined():
 
 def test_of_empty_images_only_the_worst_are_learned_from():
     torch.manual_seed(1)
-    lesson = toy(worst=2)
+    lesson = toy(hard_negatives=2)
     network = lesson.create_model()
     images = torch.rand(6, 3, 32, 32)
     density = torch.zeros(6, 1, 8, 8)

@@ -12,7 +12,7 @@ import torch
 from hrviewer.models import open_bundle
 from hrviewer.training import TaskSet, cli
 
-from .pupils import toy
+from .fixtures import toy
 
 TASKS = TaskSet(
     "Squares",

@@ -96,11 +96,11 @@ def test_who_stands_alone_is_as_likely_as_a_crowd(monkeypatch):
     assert 150 < alone < 250
 
 
-@pytest.mark.parametrize(("crowding", "share"), [(0.5, 3 / 4), (1.0, 9 / 10)])
-def test_crowds_are_seen_more_often_by_a_power_of_what_they_hold(crowding, share):
+@pytest.mark.parametrize(("density_exponent", "share"), [(0.5, 3 / 4), (1.0, 9 / 10)])
+def test_crowds_are_seen_more_often_by_a_power_of_what_they_hold(density_exponent, share):
     points = np.array([[100.0, 100.0]] + [[500.0, 500.0]] * 9)
     pieces = CropStream(
-        "corner", 0, 0, size=1024, side=64, object_fraction=1, density_exponent=crowding
+        "corner", 0, 0, size=1024, side=64, object_fraction=1, density_exponent=density_exponent
     )
     rng = np.random.default_rng(0)
     crowd = sum(pieces._sample_rect(points, rng, 1).y > 300 for _ in range(2000)) / 2000

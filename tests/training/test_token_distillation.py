@@ -17,7 +17,7 @@ from hrviewer.training.density_task import build, normalise
 from hrviewer.training.synthetic_data import context_patches
 from hrviewer.training.token_distillation import SIDES
 
-from .pupils import CARD, Pictures, picture
+from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 
@@ -49,9 +49,9 @@ def lesson(tmp_path):
 def test_pictures_are_cut_into_squares_once_and_nothing_is_lost(lesson):
     images = torch.stack([picture(seed, 128) for seed in range(12)])
     counts = lesson._teacher_density(images)
-    guess = lesson._guess(images, counts)
+    guess = lesson._estimate_content(images, counts)
     torch.manual_seed(2)
-    cuts = lesson._cut(images, counts, guess)
+    cuts = lesson._make_tokens(images, counts, guess)
     covered = torch.zeros(12, 128, 128)
     for cut, side in zip(cuts, reversed(SIDES), strict=True):
         assert len({len(part) for part in (cut.tokens, cut.boxes, cut.owner, cut.counts)}) == 1
@@ -74,7 +74,7 @@ def test_squares_are_cut_by_what_is_guessed(lesson):
     guess = torch.zeros(2, 4, 4)
     guess[1, 3, 0] = 1
     counts = lesson._teacher_density(images)
-    cuts = lesson._cut(images, counts, guess, 0.5)
+    cuts = lesson._make_tokens(images, counts, guess, 0.5)
     found = {
         cut.side: [
             (int(owner), *box)
@@ -90,7 +90,9 @@ def test_squares_are_cut_by_what_is_guessed(lesson):
     pack = lesson.teacher
     scouted = dataclasses.replace(lesson, scout=pack)
     expected = F.avg_pool2d(counts.sum(1).clamp(min=0), 8) * 64
-    torch.testing.assert_close(scouted._guess(images, counts), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        scouted._estimate_content(images, counts), expected, rtol=1e-3, atol=1e-3
+    )
 
 
 def missed(lesson, network, batch):
@@ -114,7 +116,7 @@ def test_it_learns_and_what_is_written_joins_tokens(lesson, tmp_path):
     torch.manual_seed(2)
     set_by = lesson.calibrate(network)
     assert [set_by[f"gain_{side}"] for side in SIDES] == pytest.approx(off, abs=1e-4)
-    assert set_by.keys() == {"gain_16", "gain_32", "gain_64", "gain_128", "spread_before"}
+    assert set_by.keys() == {"gain_16", "gain_32", "gain_64", "gain_128", "error_spread_before"}
     # Each size is right in sum where it is used: small squares where there is something.
     torch.manual_seed(2)
     assert lesson._gains(network) == pytest.approx(np.ones(4), rel=0.03)

@@ -13,7 +13,7 @@ from hrviewer.training import TaskSet, write_role
 from hrviewer.training.density_task import build
 from hrviewer.training.save_bundle import round_weights
 
-from .pupils import CARD
+from .fixtures import CARD
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 

@@ -10,7 +10,7 @@ from hrviewer.training.density_task import build
 from hrviewer.training.save_bundle import round_weights
 from hrviewer.training.scout_tasks import remaining_error, tile_sums
 
-from .pupils import CARD, Pictures, picture
+from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 
@@ -66,9 +66,11 @@ def test_both_figures_are_told(tmp_path, monkeypatch):
     network, _ = train(first, tmp_path / "checkpoint", steps=3, workers=0)
     round_weights(network)
     figures = first.evaluate(network)
-    assert "distilled" not in figures
-    assert 0 <= figures["left_beyond_tenth"] <= 1
+    assert "baseline" not in figures
+    assert 0 <= figures["error_beyond_top_tenth"] <= 1
     write_role(folder, "squares", TASKS, "scout", network, first.card, training={}, metrics=figures)
     again = lesson()
-    fresh = again.begin()
-    assert again.evaluate(fresh)["distilled"] == {k: v for k, v in figures.items() if k != "what"}
+    fresh = again.create_model()
+    assert again.evaluate(fresh)["baseline"] == {
+        k: v for k, v in figures.items() if k != "description"
+    }

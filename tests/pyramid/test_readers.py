@@ -357,10 +357,10 @@ def test_large_pictures_are_spilt_and_huge_ones_refused(
     path = tmp_path / "p.png"
     Image.fromarray(image).save(path)
     module = "hrviewer.pyramid.readers.pillow"
-    monkeypatch.setattr(f"{module}.IN_MEMORY", 1000)
+    monkeypatch.setattr(f"{module}.IN_MEMORY_LIMIT", 1000)
     with open_pyramid(path) as pyramid:
         np.testing.assert_array_equal(whole(pyramid)[..., 0], image)
-    monkeypatch.setattr(f"{module}.LARGEST", 5000)
+    monkeypatch.setattr(f"{module}.MAX_PIXELS", 5000)
     with pytest.raises(HrviewerError, match="megapixels, too many"):
         open_pyramid(path)
 

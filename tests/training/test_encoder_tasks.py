@@ -16,7 +16,7 @@ from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import EncoderTask, HeadTask, TaskSet, train, write_role
 from hrviewer.training.density_task import build, fit_gain
 
-from .pupils import CARD, Pictures, picture
+from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 NETWORK = Architecture(
@@ -104,7 +104,7 @@ def test_calibrated_its_own_head_counts_what_main_does(encoded, tmp_path):
     _, pictures = coder._tile_sums(network, coder.validation)
     assert fit_gain(pictures[:, 0], pictures[:, 2]) == pytest.approx(1, rel=1e-3)
     figures = coder.evaluate(network)
-    assert figures["codes_over_pixels"] == 2 * 24 / (16 * 16 * 3)
+    assert figures["embedding_ratio"] == 2 * 24 / (16 * 16 * 3)
 
 
 def test_a_head_reads_the_codes_as_they_are_kept(encoded):

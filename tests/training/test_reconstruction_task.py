@@ -11,7 +11,7 @@ from hrviewer.training import DenoisingTask, EncoderTask, TaskSet, train, write_
 from hrviewer.training.density_task import build
 from hrviewer.training.reconstruction_task import add_noise
 
-from .pupils import CARD, Pictures, picture
+from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 NETWORK = Architecture(
@@ -49,15 +49,18 @@ def test_it_learns_what_places_look_like_and_says_what_that_is_worth(tmp_path):
     pack = written(tmp_path / "pack", "main", build(NETWORK), MAIN)
     blind = lesson(pack)
     network, _ = train(blind, tmp_path / "checkpoint", steps=120, workers=0)
-    assert blind.validate(network)["unlike"] < 0.9 * blind.validate(blind.create_model())["unlike"]
+    assert (
+        blind.validate(network)["reconstruction_error"]
+        < 0.9 * blind.validate(blind.create_model())["reconstruction_error"]
+    )
     told = blind.evaluate(network)
-    assert "taught_by_main" not in told
+    assert "supervised_encoder" not in told
     assert -1 <= told["correlation"] <= 1
     # Beside itself, it is as good as itself.
     again = lesson(written(pack, "encoder", network, blind.card))
     told = again.evaluate(network)
     own = {name: told[name] for name in ("count_error", "correlation")}
-    assert told["taught_by_main"] == pytest.approx(own, abs=0.02)
+    assert told["supervised_encoder"] == pytest.approx(own, abs=0.02)
 
 
 def test_a_head_reads_counts_that_are_linear_in_the_codes(tmp_path):
@@ -71,7 +74,7 @@ def test_a_head_reads_counts_that_are_linear_in_the_codes(tmp_path):
         noise = torch.from_numpy(rng.normal(size=(1, 3, *counts.shape[2:]))).float()
         return torch.cat([3 * counts + 1, noise], 1)
 
-    figures = blind._read(encode)
+    figures = blind._ridge_metrics(encode)
     assert figures["count_error"] < 0.01
     assert figures["correlation"] > 0.99
 

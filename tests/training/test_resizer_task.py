@@ -13,7 +13,7 @@ from hrviewer.models.loaders.torch import count_flops
 from hrviewer.training import ResizerTask, TaskSet, train, write_role
 from hrviewer.training.density_task import build, normalise
 
-from .pupils import CARD, Pictures, picture
+from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 NETWORK = Architecture(

@@ -13,7 +13,7 @@ from hrviewer.training import DistilledScout, PolicyTask, TaskSet, policy_task, 
 from hrviewer.training.density_task import build
 from hrviewer.training.policy_task import EXPLORATION, reinforce, reward
 
-from .pupils import CARD, Pictures, picture
+from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 SIDE = 64
@@ -102,7 +102,7 @@ def test_it_knows_what_main_would_correct(scouted):
     image = picture(5, 2 * SIDE)
     known = made._measure_targets(image[None])
     small = torch.nn.functional.avg_pool2d(image, 4)
-    assert known.view.shape == (1, 3, 32, 32)
+    assert known.model_input.shape == (1, 3, 32, 32)
     there = main(main.card.prepare(image.permute(1, 2, 0).numpy() * 255)[None])
     said = scout(scout.card.prepare(small.permute(1, 2, 0).numpy() * 255)[None])
     tile = there[0, 0, 16:, :16].sum() - said[0, 0, 4:, :4].sum()
@@ -120,14 +120,14 @@ def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
     network, _ = train(made, tmp_path / "checkpoint", steps=5, workers=0)
     assert len(made._batch_targets) == 2  # main was asked about as many batches
     said = made.calibrate(network)
-    gains = torch.cat([made._picture(p).gain.flatten() for p in made.choose])
+    gains = torch.cat([made._targets_of(p).gain.flatten() for p in made.validation])
     assert (gains > said["price"]).float().mean() == pytest.approx(
         policy_task.TARGET_FRACTION, abs=0.02
     )
     figures = made.evaluate(network)
-    assert 0 <= figures["looked_at"] <= 1
-    assert figures["corrected"] <= figures["corrected_at_best"] <= 1
-    assert figures["flops_over_mains"] > 0
+    assert 0 <= figures["selected"] <= 1
+    assert figures["corrected"] <= figures["corrected_by_oracle"] <= 1
+    assert figures["relative_flops"] > 0
     write_role(scouted, "squares", TASKS, "policy", network, card, training={}, metrics=figures)
     loaded = open_bundle(scouted).load("policy", "cpu")
     out = loaded(np.zeros((1, 3, 64, 96), np.float32))

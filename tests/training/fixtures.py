@@ -67,9 +67,9 @@ def toy(**changes: Any) -> DensityTask:
         "card": CARD,
         "sources": {"data": "squares"},
         "stream": Squares,
-        "choose": {"choose": [counted(seed) for seed in range(100, 104)]},
+        "validation": {"validation": [counted(seed) for seed in range(100, 104)]},
         "test": {"test": [counted(seed) for seed in range(200, 204)]},
         "steps": 60,
-        "rate": 1e-2,
+        "learning_rate": 1e-2,
     }
     return DensityTask(**parts | changes)
