@@ -11,17 +11,17 @@ ARGS ?=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       run two strategies on a slide (or a photograph) in the window; pictures, runs and exports go to demo/"
+	@echo "make demo       run every strategy on a gigapixel image in the window; pictures, a film, a run and its exports go to demo/"
 	@echo "make test       the tests"
-	@echo "make coverage   the same, with the lines that no test reaches"
+	@echo "make coverage   the same, with the lines that no test covers"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make soak       hundreds of random views with Live on: nothing stale, leaked or growing"
-	@echo "make lint       ruff, mypy, the arrows between packages, the napari manifest"
-	@echo "make format     let ruff mend what it can"
+	@echo "make lint       ruff, mypy, import contracts, words, the napari manifest"
+	@echo "make format     let ruff fix what it can"
 	@echo "make bench      list the benchmarks, each with its command"
-	@echo "make clean      remove all that was built, .venv too"
+	@echo "make clean      remove all build products and .venv"
 
-# Set up again whenever what is to be installed may have changed.
+# Set up again when the dependencies may have changed.
 .venv/.ready: pyproject.toml constraints.txt scripts/setup.sh scripts/system.sh sample_data/pyproject.toml $(wildcard plugins/*/pyproject.toml)
 	@scripts/setup.sh
 	@touch $@
@@ -32,7 +32,7 @@ demo: .venv/.ready
 test: .venv/.ready
 	$(PYTEST) -n 2 --dist loadfile $(COVERAGE) $(ARGS)
 
-# By itself: following every line takes half as long again.
+# Separate: tracing every line takes half as long again.
 coverage: COVERAGE := --cov=hrviewer --cov-report=term:skip-covered
 coverage: test
 
@@ -47,13 +47,14 @@ lint: .venv/.ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_words.py
 	$(BIN)/npe2 validate hrviewer
 
 format: .venv/.ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Each file is one measurement; a leading underscore marks what they share.
+# Each file is one measurement; a leading underscore marks shared code.
 bench: .venv/.ready
 	@for file in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
 		echo "$(BIN)/python -m benchmarks.$$(basename $$file .py)"; \

@@ -1,9 +1,8 @@
-"""Take the window's picture with a comparison in it: four runs side by side, and the plot.
+"""Screenshot of a comparison in the window: four runs side by side, and the plot.
 
     scripts/headless.sh python docs/compared.py IMAGE MODEL DIR [STRATEGY...]
 
-IMAGE is what `hrviewer compare` was asked about, DIR what it wrote. Writes
-docs/images/compare_window.png.
+IMAGE is the image of `hrviewer compare`, DIR its output. Writes docs/images/compare_window.png.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from hrviewer.viewer.view import view
 
 
 def main(image: str, model: str, folder: str, *names: str) -> None:
-    """Open the image, choose runs of these strategies, and look."""
+    """Open the image, select runs of these strategies, and take the screenshot."""
     opened = view(image, model)
     controller, panel = opened.controller, opened.panel
     comparison = controller.compare_service
@@ -30,8 +29,8 @@ def main(image: str, model: str, folder: str, *names: str) -> None:
         wait_until(lambda: comparison.is_ready and not comparison.is_running)
         runs = {entry.strategy: entry for entry in comparison.entries}
         for i, name in enumerate(names or [*runs][:4]):
-            panel.widget(tab).pick(runs[name], more=bool(i))
-        panel.widget(tab).beside.click()
+            panel.widget(tab).select_run(runs[name], add=bool(i))
+        panel.widget(tab).grid_button.click()
         wait_until(lambda: comparison.grid is not None and comparison.grid.is_ready)
         screenshot(opened, Path(__file__).parent / "images" / "compare_window.png")
         opened.close()

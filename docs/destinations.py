@@ -1,4 +1,4 @@
-"""Draw what other tools make of our exports: one run, taken elsewhere.
+"""Exports of one run, drawn by other libraries.
 
     python docs/destinations.py SLIDE GEOTIFF
 
@@ -70,14 +70,14 @@ def in_pycocotools(axes: Axes, path: Path, picture: np.ndarray, side: tuple[int,
 def in_tifffile(axes: Axes, path: Path) -> None:
     """Draw the second level of the heat map, as a viewer of pyramids opens it first."""
     with tifffile.TiffFile(path) as tiff:
-        series = tiff.run_queue[0]
+        series = tiff.series[0]
         level = series.levels[min(1, len(series.levels) - 1)].asarray().squeeze()
     axes.imshow(level, cmap="magma", vmax=float(np.nanpercentile(level, 99.5)))
     axes.set_title(f"OME-TIFF in tifffile: {len(series.levels)} levels")
 
 
 def in_rasterio(axes: Axes, image: str, path: Path) -> None:
-    """Draw the saliency over the image it came from, both at their places on Earth."""
+    """Draw the saliency over the image it came from, both georeferenced."""
     with rasterio.open(image) as below, rasterio.open(path) as above:
         rasterio.plot.show(below, ax=axes)
         rasterio.plot.show((above, 1), ax=axes, cmap="inferno", alpha=0.6)
@@ -85,10 +85,10 @@ def in_rasterio(axes: Axes, image: str, path: Path) -> None:
 
 
 def in_pandas(axes: Axes, path: Path) -> None:
-    """Draw what a look found against what it took."""
+    """Draw the predictions of patches against their inference time."""
     frame = pd.read_parquet(path)
     frame.plot.scatter("value", "infer_s", ax=axes, s=18, color="#0072b2")
-    axes.set_title(f"Parquet in pandas: {len(frame)} looks")
+    axes.set_title(f"Parquet in pandas: {len(frame)} patches")
 
 
 def in_zarr(axes: Axes, path: Path) -> None:
@@ -96,11 +96,11 @@ def in_zarr(axes: Axes, path: Path) -> None:
     group = zarr.open_group(path / "cost", mode="r")
     cost = np.asarray(group["0"][0])
     axes.imshow(np.where(cost > 0, cost, np.nan), cmap="cividis")
-    axes.set_title("OME-Zarr in zarr: where `zoom` spent FLOPs")
+    axes.set_title("OME-Zarr in zarr: FLOPs of `zoom`")
 
 
 def main(slide: str, geotiff: str) -> None:
-    """Run, export, and have it drawn."""
+    """Run, export and draw."""
     panels, ((one, two, three), (four, five, six)) = plt.subplots(
         2, 3, figsize=(15, 11), layout="constrained"
     )

@@ -1,10 +1,10 @@
-"""Print the table of the strategies side by side, from what `compare --matched` wrote.
+"""Table of the strategies side by side, from the output of `compare --matched`.
 
     python docs/families.py DIR/table.csv [NAME]
 
-It says, too, how often a strategy's interval holds what `patches` counted.
-Errors are over the truth, and over what `patches` counted of the same image: means over the
-images, of GAME(4) the median. With a NAME, that strategy alone, beside `patches` and beside
+The last lines give how often a strategy's interval contains the count of `patches`. Errors are
+relative to the ground truth, and to the count of `patches` on the same image: means over the
+images, for GAME(4) the median. With a NAME, that strategy alone, beside `patches` and beside
 `uniform` at as many FLOPs and at as many seconds.
 """
 
@@ -18,14 +18,14 @@ import pandas as pd
 from hrviewer.runs import Run
 
 HEADER = (
-    "| | count error, of the truth | of `patches`' count | GAME(4), of the truth | "
+    "| | count error, of the ground truth | of `patches`' count | GAME(4), of the ground truth | "
     "FLOPs, of `patches`' | seconds, of `patches`' | Mpx read |"
 )
 UNIFORM_HEADER = " `uniform` at its FLOPs: error, GAME(4) | at its seconds |"
 
 
 def main(path: str, only: str = "") -> None:
-    """Print a row for each strategy, the nearest to the truth first."""
+    """Print a row for each strategy, the lowest error first."""
     words = dict.fromkeys(("params", "budget"), "string")
     table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words)
     table["choice"] = [
@@ -76,7 +76,7 @@ def main(path: str, only: str = "") -> None:
         held = [a[0] <= n <= a[1] for a, n in zip(ends, there, strict=True) if a]
         if held:
             times = f"{sum(held)} of {len(held)}"
-            print(f"\nThe interval of `{name}` holds `patches`' count in {times}.")
+            print(f"\nThe interval of `{name}` contains `patches`' count in {times}.")
     print(f"\n`patches` takes {took.mean():.1f} s an image, of {len(took)}.")
 
 

@@ -1,9 +1,9 @@
-"""Draw the pictures of the strategies' pages: what each shows on screen, side by side.
+"""Figures of the strategies' pages: the overlays of each, side by side.
 
     python docs/figures.py SLIDE [NAME...]
 
-Writes docs/images/strategy_NAME.png for every strategy that is installed, or those named, and
-what `nonuniform` saw to docs/images/nonuniform_warp.png.
+Writes docs/images/strategy_NAME.png for every installed strategy, or those named, and the warped
+input of `nonuniform` to docs/images/nonuniform_warp.png.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ mpl.use("agg")
 
 
 def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
-    """Draw the image with its looks, the output, the saliency and the cost."""
+    """Draw the image with its patches, the output, the saliency and the cost."""
     height, width = run.image_shape
     extent = (0, width, height, 0)
     panels, axes = plt.subplots(1, 4, figsize=(16, 5.9), layout="constrained")
@@ -35,13 +35,13 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     output, cell = run.map("output")
     area = cell**2 * (size[0] * size[1] / 1e6 if size else 1)
     density = np.asarray(output[:]).sum(0) / area
-    # Cells are too small to see at this size: show means over 8 × 8.
+    # Cells are too small at this size: draw means over 8 × 8.
     rows, columns = (n // 8 * 8 for n in density.shape)
     density = density[:rows, :columns].reshape(rows // 8, 8, columns // 8, 8).mean((1, 3))
     cost = run.cost_map() / run.map("cost")[1] ** 2
     maps = [
         ("output", density, "viridis", "nuclei per mm²" if size else "per pixel"),
-        ("saliency", run.saliency, "inferno", "interest"),
+        ("saliency", run.saliency, "inferno", "saliency"),
         ("cost", np.where(cost > 0, cost, np.nan) / 1e3, "magma", "kFLOP per pixel"),
     ]
     axes[0].imshow(picture, extent=extent)
@@ -53,7 +53,7 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     span = f"{scales.min():.3g}"
     if scales.max() > scales.min():
         span += f" to 1/{scales.max():.3g}"
-    axes[0].set_title(f"{len(run.patches)} looks at 1/{span}")
+    axes[0].set_title(f"{len(run.patches)} patches at 1/{span}")
     for axis, (name, values, colours, unit) in zip(axes[1:], maps, strict=True):
         axis.imshow(picture, extent=extent, alpha=0.35)
         top = float(np.nanpercentile(values, 99.5)) or 1.0
@@ -79,13 +79,13 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
 
 
 def draw_warp(slide: str, target: Path) -> None:
-    """Draw the largest warp of a run: its grid, and what the network saw."""
-    asked: list[WarpRequest] = []
+    """Draw the largest warp of a run: its grid, and the network's input."""
+    warps: list[WarpRequest] = []
     with tempfile.TemporaryDirectory() as folder, hrviewer.open(slide) as pyramid:
-        hear = lambda update: asked.append(update) if isinstance(update, WarpRequest) else None  # noqa: E731
+        on_event = lambda update: warps.append(update) if isinstance(update, WarpRequest) else None  # noqa: E731
         out = Path(folder) / "a.run.zarr"
-        runs.run(slide, "nuclei", "nonuniform", out=out, on_event=hear)
-        warp = max(asked, key=lambda warp: warp.shape[0] * warp.shape[1])
+        runs.run(slide, "nuclei", "nonuniform", out=out, on_event=on_event)
+        warp = max(warps, key=lambda warp: warp.shape[0] * warp.shape[1])
         warped, even = warp_preview(pyramid, warp)
         rect = warp.rect
         panels, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
@@ -95,9 +95,9 @@ def draw_warp(slide: str, target: Path) -> None:
             axes[0].plot([x, x + dx], [y, y + dy], color="#c98f00", linewidth=0.6)
         axes[0].set_title(f"the grid over {rect.h:,} × {rect.w:,} pixels")
         axes[1].imshow(warped)
-        axes[1].set_title(f"what the network saw: {warp.shape[0]} × {warp.shape[1]}")
+        axes[1].set_title(f"network input: {warp.shape[0]} × {warp.shape[1]}")
         axes[2].imshow(even)
-        axes[2].set_title("evenly, as many pixels")
+        axes[2].set_title("uniform downsampling, as many pixels")
         for axis in axes:
             axis.set_axis_off()
         panels.savefig(target, dpi=100)

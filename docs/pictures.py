@@ -1,4 +1,4 @@
-"""Take the pictures of the README: a gigapixel with its overlays, an interval, the families.
+"""Pictures of the README: a gigapixel with its overlays, an interval, the families.
 
     scripts/headless.sh python docs/pictures.py [overlays|interval|families]...
 
@@ -32,11 +32,13 @@ IMAGES = Path(__file__).parent / "images"
 GIGAPIXEL = "sample:crowd?size=32768&seed=10003"
 SQUARE = "sample:crowd?size=8192&seed=10104"
 PART = Rect(1100, 3100, 2048, 2048)
-"""Of the square: people of two sizes, and things that look like them."""
+"""Part of the square with people of two sizes and similar objects."""
 
 
-def run(opened: View, folder: Path, on_progress: Callable[[float], None] = lambda part: None) -> None:
-    """Run what is chosen; `on_progress` is told again and again how much of it is done."""
+def run(
+    opened: View, folder: Path, on_progress: Callable[[float], None] = lambda part: None
+) -> None:
+    """Run the current settings; `on_progress` gets the finished fraction repeatedly."""
     controller, bar = opened.controller, opened.panel.run_controls.progress_bar
     controller.start(out=folder / "a.run.zarr")
     wait_until(lambda: controller.state != "starting", 600)
@@ -65,7 +67,7 @@ def overlays() -> None:
             axis.imshow(crop_to_image(opened.viewer.screenshot(canvas_only=True, flash=False)))
             axis.set_title(name, fontsize=16)
             axis.set_axis_off()
-        answer = format_estimate(opened.controller.run.header["estimate"]) if opened.controller.run else ""
+        answer = format_estimate(opened.controller.run.estimate) if opened.controller.run else ""
         panels.suptitle(f"1.07 gigapixels, zoom: {answer}", fontsize=18)
         panels.savefig(IMAGES / "overlays.png", dpi=80)
         plt.close(panels)
@@ -90,7 +92,9 @@ def interval() -> None:
 
         def keep() -> None:
             top = panel.run_controls.mapTo(panel, panel.run_controls.rect().topLeft()).y()
-            bottom = panel.interval_widget.mapTo(panel, panel.interval_widget.rect().bottomLeft()).y()
+            bottom = panel.interval_widget.mapTo(
+                panel, panel.interval_widget.rect().bottomLeft()
+            ).y()
             shot = panel.grab().toImage()
             cut.append(shot.copy(0, top, shot.width() - 14, bottom - top + 6))
 
@@ -116,7 +120,7 @@ def interval() -> None:
 
 
 def families() -> None:
-    """Show where every strategy looked on the same square, what it said, and what that cost."""
+    """Draw patches, predictions and cost of every strategy on the same square."""
     names = ["patches", *(name for name in strategy_ids() if name != "patches")]
     panels, axes = plt.subplots(2, 4, figsize=(18, 10), layout="constrained")
     with tempfile.TemporaryDirectory() as folder, hrviewer.open(SQUARE) as pyramid:
@@ -132,7 +136,7 @@ def families() -> None:
                 for a, b in ((PART.y, PART.y1), (PART.x, PART.x1))
             )
             density = np.asarray(output[:, rows, columns]).sum(0)
-            n = 4  # cells are too small to see
+            n = 4  # cells are too small to draw
             h, w = (length // n * n for length in density.shape)
             density = density[:h, :w].reshape(h // n, n, w // n, n).sum((1, 3))
             axis.imshow(pixels, extent=extent, alpha=0.45)
