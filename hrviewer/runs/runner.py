@@ -1,4 +1,4 @@
-"""Running one strategy on one image, from its choice to its folder."""
+"""One run: a strategy with a model on an image, written into a run folder."""
 
 from __future__ import annotations
 
@@ -73,45 +73,45 @@ def run(
     control: RunControl | None = None,
     **params: Any,
 ) -> Run:
-    """Run a strategy on an image and return what it saw and spent.
+    """Run inference on an image with a strategy.
 
     Parameters
     ----------
     image : object
-        Whatever `hrviewer.open` takes.
-    model : str, Path or Pack
-        A pack's name, its folder, or a network's file with its card beside it.
+        Any input of `hrviewer.open`: a path, a URL, an array or a pyramid.
+    model : str, Path or ModelBundle
+        Name or folder of a model bundle, or a model file with its card next to it.
     strategy : str or Strategy
-        Its id; see ``hrviewer strategies``.
+        A strategy's id; `hrviewer.strategies` lists them.
     region : Rect, sequence of int, or path, optional
-        ``(y, x, h, w)`` in level-0 pixels, or a file around whose shapes it lies; the whole image
-        by default.
+        ``(y, x, h, w)`` in level-0 pixels, or a file of shapes whose bounding box is the region;
+        the whole image by default.
     budget : str, optional
         ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
     seed : int
-        Of whatever the strategy draws at random.
+        Random seed of the strategy.
     priors : mapping, optional
-        What the strategy is told beforehand, by name; see `as_hints`.
+        Prior maps by name; see `as_priors`.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
     precision : {"float32", "bfloat16", "int8"}
-        Numbers that networks compute in. Another than float32 is compared with it on this image,
-        and what that gave is a note of the run.
+        Precision of inference. The deviation of bfloat16 and int8 from float32 is measured on
+        this image and noted in the run.
     cache : {"use", "off"}
-        Whether results of earlier runs are served.
+        Whether results of earlier runs are reused.
     out : path, optional
-        The run's folder, ``NAME.run.zarr``; in the user's data folder by default.
+        The run folder, ``NAME.run.zarr``; in the user's data folder by default.
     resume : bool
-        Go on with the run in `out`.
-    truth : str, Path or Truth, optional
-        What the answer is measured against: ``auto`` for a scene's own, or a file; see
-        `hrviewer.io.ground_truth`.
+        Continue the run in `out`.
+    truth : str, Path or GroundTruth, optional
+        Ground truth to evaluate the estimate against: a file, a folder, or ``auto`` for that of a
+        synthetic image; see `hrviewer.io.ground_truth`.
     on_event : callable, optional
-        Told of looks, maps and progress as they come; on this thread.
-    control : Control, optional
-        To pause and stop from another thread.
+        Called on this thread with requests, results, maps and progress as they come.
+    control : RunControl, optional
+        Pauses and stops the run from another thread.
     **params
-        The strategy's parameters.
+        Parameters of the strategy.
 
     Returns
     -------
@@ -119,16 +119,17 @@ def run(
 
     Raises
     ------
-    UserError
-        If anything asked for cannot be done; one line says what to do.
+    HrviewerError
+        If an input is invalid or the run cannot be carried out; the message names the remedy.
     """
     with open_pyramid(image) as pyramid:
-        pack = model if isinstance(model, ModelBundle) else open_bundle(model)
+        bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
-        judge = make_evaluator(truth, pyramid, pack.roles.get(chosen.answering_role(pack.roles)))
-        job = RunSpec(
+        card = bundle.roles.get(chosen.answering_role(bundle.roles))
+        evaluator = make_evaluator(truth, pyramid, card)
+        spec = RunSpec(
             pyramid,
-            pack,
+            bundle,
             chosen,
             parse_params(chosen, params),
             region=resolve_region(pyramid, region),
@@ -136,40 +137,39 @@ def run(
             seed=seed,
             priors=validate_priors(chosen, as_priors(priors or {})),
         )
-        worker = DeviceScheduler(streams=recommended_streams())
-        store = result_cache() if cache == "use" else None
+        scheduler = DeviceScheduler(streams=recommended_streams())
         try:
-            done = job.run(
-                LoadedModels(pack, worker, device, precision),
+            done = spec.run(
+                LoadedModels(bundle, scheduler, device, precision),
                 out=Path(out) if out else None,
                 resume=resume,
-                cache=store,
+                cache=result_cache() if cache == "use" else None,
                 on_event=on_event,
                 control=control,
             )
         finally:
-            worker.close()
-        if judge is not None:
-            done.set_evaluation(judge(done))
+            scheduler.close()
+        if evaluator is not None:
+            done.set_evaluation(evaluator(done))
         return done
 
 
 def resolve_region(
     pyramid: Pyramid, region: Rect | Sequence[int] | str | Path | None
 ) -> Rect | None:
-    """Return a region of an image: a rectangle, or what a file's shapes lie in."""
+    """Return a region as a rectangle: as given, or around the shapes in a file."""
     if isinstance(region, str | Path):
         return read_region(region, pyramid.path or pyramid.name, pyramid.shape)
     return region if region is None or isinstance(region, Rect) else Rect(*region)
 
 
 def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
-    """Return a strategy's parameters.
+    """Validate the parameters of a strategy.
 
     Raises
     ------
-    UserError
-        If one is unknown or out of range.
+    HrviewerError
+        If a parameter is unknown or out of range.
     """
     try:
         return strategy.Params(**values)
@@ -186,15 +186,15 @@ def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
 
 @cache
 def result_cache() -> ResultCache:
-    """Return the results that this machine has already computed."""
+    """Return the cache of inference results on this machine."""
     return ResultCache(user_cache_path("hrviewer") / "results.sqlite")
 
 
 @dataclass
 class RunSpec:
-    """What was chosen: an image, a pack, a strategy and how to run it.
+    """Specification of a run: image, model bundle, strategy and settings.
 
-    The window prepares jobs and runs them on a thread; `run` does both at once.
+    The viewer makes it on the main thread and runs it on another; `run` does both at once.
     """
 
     pyramid: Pyramid
@@ -207,7 +207,7 @@ class RunSpec:
     priors: Priors = field(default_factory=dict)
 
     def default_path(self) -> Path:
-        """Return a folder that does not exist yet, in the user's data folder."""
+        """Return an unused run folder in the user's data folder."""
         folder = user_data_path("hrviewer") / "runs"
         stem = re.sub(r"[^\w.-]+", "_", Path(self.pyramid.name).stem) or "image"
         base = f"{stem}-{self.strategy.id}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -228,17 +228,17 @@ class RunSpec:
         on_event: Callback | None = None,
         control: RunControl | None = None,
     ) -> Run:
-        """Carry the job out and return its run; see `run`."""
+        """Run inference and return the run; see `run`."""
         path = out or self.default_path()
         if not path.name.endswith(".run.zarr"):
-            raise HrviewerError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
+            raise HrviewerError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
         earlier = self._existing_header(path, resume)
         models = models.for_image(self.pyramid)
         if earlier is not None and earlier["complete"]:
             self._check_matches(earlier, path, models, None)
             return Run(path)
         rate = earlier["rate"] if earlier else None
-        scene, notes, rate = build_context(
+        context, notes, rate = build_context(
             self.pyramid,
             models,
             self.strategy,
@@ -251,31 +251,31 @@ class RunSpec:
         if earlier is not None:
             models.device.batch = earlier["engine"]["batch"]
             models.device.streams = earlier["engine"].get("streams", 1)
-        looker = InferencePipeline(
+        pipeline = InferencePipeline(
             self.pyramid,
             models,
             models.device,
-            scene.region,
+            context.region,
             cache=cache,
             control=control,
         )
         if earlier is not None:
-            self._check_matches(earlier, path, models, looker)
+            self._check_matches(earlier, path, models, pipeline)
         main, card = models["main"], answering_network(models, self.strategy).card
-        off = measure_deviation(self.pyramid, models, scene)
-        notes = [*notes, *([str(off)] if off else [])]
+        deviation = measure_deviation(self.pyramid, models, context)
+        notes = [*notes, *([str(deviation)] if deviation else [])]
         writer = RunWriter(
             path,
             self.pyramid,
             card,
             main.stride,
-            scene.native_scale,
-            scene.region,
+            context.native_scale,
+            context.region,
             lambda role: models[role].digest,
         )
         header = {
-            **self._identity(scene),
-            "engine": engine_settings(looker),
+            **self._identity(context),
+            "engine": engine_settings(pipeline),
             "rate": rate,
             "networks": {role: models[role].digest for role in self.strategy.roles},
             "notes": notes,
@@ -283,45 +283,45 @@ class RunSpec:
             "versions": versions(),
             "run": str(path),
             "device": main.device,
-            "precision": off.to_dict() if off else None,
+            "precision": deviation.to_dict() if deviation else None,
             "truth": None,
         }
         reset_peak_memory()
         start = time.perf_counter()
-        partial = {**header, **self._summary(writer.record, None, scene, card, models, 0.0)}
+        partial = {**header, **self._summary(writer.record, None, context, card, models, 0.0)}
         write_header(path, {**partial, "complete": False})
-        answer: Estimate | None = None
+        estimate: Estimate | None = None
         try:
-            answer = run_plan(
-                self.strategy.plan(scene, self.params),
-                looker,
+            estimate = run_plan(
+                self.strategy.plan(context, self.params),
+                pipeline,
                 writer,
-                budget=scene.budget,
+                budget=context.budget,
                 on_event=on_event,
             )
         finally:
-            spent = time.perf_counter() - start
-            saved = looker.meter.seconds_saved
-            result = self._summary(writer.record, answer, scene, card, models, spent, saved)
+            elapsed = time.perf_counter() - start
+            saved = pipeline.meter.seconds_saved
+            result = self._summary(writer.record, estimate, context, card, models, elapsed, saved)
             header["networks"] = {
                 role: models[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
-            # Networks that only the policy asked for may have needed a stand-in.
+            # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
-            header["notes"] = [*notes, answer.note] if answer and answer.note else notes
+            header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
             if sys.exc_info()[0] is None:
                 writer.finish({**header, **result})
             else:
-                # What was seen stays, whatever happened; the first error is the one to tell.
+                # Partial results are kept; the first error is the one to report.
                 with suppress(HrviewerError):
                     writer.finish({**header, **result})
                 refused = isinstance(sys.exc_info()[1], HrviewerError) and not writer.record.patches
-                if refused and earlier is None:  # nothing was looked at: nothing is left in the way
+                if refused and earlier is None:  # no patch was run: leave no folder behind
                     shutil.rmtree(path, ignore_errors=True)
         return Run(path)
 
     def _identity(self, context: PlanContext) -> dict[str, Any]:
-        """Return what makes two runs the same run."""
+        """Return the header entries that identify a run."""
         return {
             "image": image_info(self.pyramid),
             "region": list(context.region.astuple()),
@@ -343,7 +343,7 @@ class RunSpec:
         if not (path / "run.json").exists() and not (path / "journal").exists():
             raise HrviewerError(f"{path} is not a run folder; choose another --out")
         if not (path / "run.json").exists():
-            # Killed before its first line was written: nothing was seen.
+            # Killed before the header was written: there are no results.
             shutil.rmtree(path)
             return None
         return read_header(path)
@@ -355,7 +355,7 @@ class RunSpec:
         models: LoadedModels,
         pipeline: InferencePipeline | None,
     ) -> None:
-        """Refuse to go on with another image, network, strategy or machine than it began with."""
+        """Refuse to resume with another image, model, strategy or device than the run's own."""
         region = self.region & self.pyramid.rect if self.region else self.pyramid.rect
         checks: dict[str, tuple[Any, Any]] = {
             "image": (header["image"]["fingerprint"], self.pyramid.fingerprint),
@@ -371,17 +371,17 @@ class RunSpec:
             "prior": (header.get("priors", {}), prior_fingerprints(self.priors)),
             "budget": (header["budget"], str(self.budget) if self.budget else None),
         }
-        # Only what had looked by then is named: a policy may never have asked `main`.
+        # The header names the roles used so far: a strategy may never have requested `main`.
         for role, digest in header["networks"].items():
             now = models[role].digest if role in models else None
-            checks[f"network as {role}"] = digest, now
+            checks[f"model as {role}"] = digest, now
         if pipeline is not None:
             checks["engine"] = (header["engine"], engine_settings(pipeline))
         for name, (was, now) in checks.items():
             if was != now:
                 raise HrviewerError(
-                    f"{path} was begun with another {name} ({was}, now {now}): start anew with "
-                    "another --out"
+                    f"{path} was started with another {name} ({was}, now {now}): choose another "
+                    "--out for a new run"
                 )
 
     def _summary(
@@ -394,11 +394,11 @@ class RunSpec:
         wall: float,
         saved: float = 0.0,
     ) -> dict[str, Any]:
-        """Return what the run came to so far."""
-        ledger = record.cost_map
+        """Return the estimate and the costs so far."""
+        costs = record.cost_map
         estimate = final_estimate.values if final_estimate else record.estimate
         interval = final_estimate.interval if final_estimate else record.interval
-        total = ledger.total
+        total = costs.total
         return {
             "complete": final_estimate is not None,
             "estimate": estimate_to_dict(
@@ -406,8 +406,8 @@ class RunSpec:
             ),
             "cost": {
                 "flops": total.flops,
-                # What came from memory, the cache or the journal counts what it once took.
-                "wall_s": wall + saved + total.seconds - ledger.spent.seconds,
+                # Results from memory, the cache or the journal count with their original cost.
+                "wall_s": wall + saved + total.seconds - costs.spent.seconds,
                 "read_s": total.read_s,
                 "prepare_s": total.prepare_s,
                 "infer_s": total.infer_s,
@@ -417,14 +417,14 @@ class RunSpec:
                 "peak_rss_bytes": peak_memory(),
                 "peak_device_bytes": None,
             },
-            "spent": {"flops": ledger.spent.flops, "wall_s": wall},
+            "spent": {"flops": costs.spent.flops, "wall_s": wall},
             "setup_s": models.setup_s,
             "patches": record.counts(),
         }
 
 
 def image_info(pyramid: Pyramid) -> dict[str, Any]:
-    """Return what a run remembers of its image."""
+    """Return the header entries of an image."""
     return {
         "path": pyramid.path or pyramid.name,
         "shape": list(pyramid.shape),
@@ -438,7 +438,7 @@ def image_info(pyramid: Pyramid) -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
+    """Return the versions that results may depend on."""
     names = ("hrviewer", "numpy", "tifffile", "imagecodecs", "zarr")
     return {
         "python": platform.python_version(),
