@@ -114,7 +114,7 @@ def test_existing_runs_are_not_overwritten(out):
         ({"region": (0, 0, 64, 64)}, "region"),
         ({"budget": "1GFLOP"}, "budget"),
         ({"seed": 5}, "seed"),
-        ({"model": ToyBundle(main=Bright("other"))}, "network"),
+        ({"model": ToyBundle(main=Bright("other"))}, "model"),
     ],
 )
 def test_only_the_same_run_is_resumed(out, changed, name):
@@ -349,7 +349,7 @@ def check_equal(out: Path, whole: Path) -> None:
     assert a.patches[same].equals(b.patches[same])
 
 
-# What answers mean.
+# Estimates.
 
 
 @pytest.mark.parametrize(
@@ -377,22 +377,48 @@ def test_estimates_by_task(task, estimate, expected):
     assert format_estimate(described)
 
 
-def test_of_many_classes_the_largest_are_told():
-    def said(**found):
-        per_class = dict.fromkeys("abcdefgh", 0.0) | found
-        return format_estimate({"kind": "count", "ci95": None, "per_class": per_class})
+def counts(per_class: dict[str, float], **more: object) -> str:
+    return format_estimate({"kind": "count", "ci95": None, "per_class": per_class, **more})
 
-    assert said() == "none of 8 classes"
-    assert said(c=2.0, g=10.5) == "10.5 × g, 2 × c"
-    assert said(a=1.0, b=2.0, c=3.0, d=4.0, e=5.0, f=6.0) == (
-        "6 × f, 5 × e, 4 × d, 3 × c, 2 more classes"
-    )
+
+@pytest.mark.parametrize(
+    ("name", "count", "text"),
+    [
+        ("nucleus", 2418.1, "2,418 nuclei"),
+        ("nucleus", 1.0, "1 nucleus"),
+        ("person", 0.7, "0.7 people"),
+        ("tumour cell", 9.96, "10 tumour cells"),
+        ("mitosis", 3.0, "3 mitoses"),
+        ("body", 0.0, "0 bodies"),
+        ("ray", 2.04, "2 rays"),
+        ("class 3", 12.0, "12 × class 3"),
+        ("g", 10.5, "10 × g"),
+    ],
+)
+def test_counts_read_as_people_write_them(name, count, text):
+    assert counts({name: count}) == text
+
+
+def test_a_count_has_its_interval_and_its_density():
+    text = counts({"nucleus": 2418.1}, ci95=[2301.4, 2535.2], per_mm2=1473.6)
+    assert text == "2,418 nuclei (95 %: 2,301 – 2,535), 1,474 per mm²"
+    assert counts({"nucleus": 24.0}, per_mm2=1.46) == "24 nuclei, 1.5 per mm²"
+
+
+def test_of_many_classes_the_largest_are_listed():
+    def text(**found):
+        return counts(dict.fromkeys("abcdefgh", 0.0) | found)
+
+    assert text() == "none of 8 classes"
+    assert text(c=2.0, g=9.5) == "9.5 × g, 2 × c"
+    assert text(b=2.0, c=3.0, d=4.0, e=5.0, f=6.0) == ("6 × f, 5 × e, 4 × d, 3 × c, 1 more class")
+    assert text(a=1.0, b=2.0, c=3.0, d=4.0, e=5.0, f=6.0).endswith(", 2 more classes")
     two = {"kind": "area", "ci95": None, "fraction": {"a": 0.25, "b": 0.0}}
     assert format_estimate(two) == "a 25.0%, b 0.0%"
 
 
-def test_nothing_seen_is_no_estimate():
+def test_no_prediction_is_no_estimate():
     from toys import card
 
     assert estimate_to_dict(card("x"), None, None, Rect(0, 0, 1, 1), None) is None
-    assert format_estimate(None) == "no answer"
+    assert format_estimate(None) == "no estimate"
