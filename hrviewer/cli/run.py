@@ -144,7 +144,7 @@ def print_summary(done: Run) -> None:
     """Print what a run came to."""
     from hrviewer.runs import format_estimate, format_evaluation
 
-    header, cost, looks = done.header, done.cost, done.header["patches"]
+    header, cost, looks = done.header, done.header["cost"], done.header["patches"]
     stages = ("read", "prepare", "infer", "post")
     seen = f"{looks['done'] + looks['cached']} of {looks['planned']}"
     if looks["cached"]:

@@ -1,8 +1,8 @@
-"""Strategies side by side: the same image, the same networks, one table.
+"""Comparison of strategies on the same images with the same models, as one table.
 
-Pure orchestration: every row is a run like any other, in a folder named by what was asked, so a
-comparison that was stopped goes on, and one that grows runs only what is new. Costs are nominal:
-neither the order nor the cache changes them.
+Pure orchestration: every row is an ordinary run, in a folder named by a digest of its settings, so
+a stopped comparison is resumed, and a larger one runs only the new rows. Costs are nominal: neither
+the order nor the cache changes them.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
 from hrviewer.models import ModelBundle, open_bundle
 from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.runs.estimates import EstimateDict
 from hrviewer.runs.evaluation import Evaluator, make_evaluator
 from hrviewer.runs.metrics import grid_counts, grid_errors
 from hrviewer.runs.run import Run
@@ -56,13 +57,13 @@ COST_COLUMNS = (
     "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
     "peak_rss_bytes",
 )  # fmt: skip
-"""The columns that say what a row cost."""
+"""The columns of nominal costs."""
 
 MATCHED_MARK = " of "
-"""In the budget of a row that was run at another one's cost: ``FLOPs of zoom``."""
+"""In the budget of a row that is matched to the cost of another: ``FLOPs of zoom``."""
 
 BASELINE = "uniform"
-"""The baseline that can be had at any cost, to hold the others against."""
+"""The strategy that runs at any budget, to compare the others with at equal cost."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class StrategySpec:
     strategy : str
         Its id.
     params : mapping
-        Those that are not the defaults.
+        Parameters that differ from the defaults.
     """
 
     strategy: str
@@ -82,7 +83,7 @@ class StrategySpec:
 
     @classmethod
     def parse(cls, text: str) -> StrategySpec:
-        """Read ``zoom`` or ``zoom:k=32:method=topk``.
+        """Parse ``zoom`` or ``zoom:k=32:method=topk``.
 
         Raises
         ------
@@ -91,11 +92,11 @@ class StrategySpec:
         """
         name, *items = text.split(":")
         if not all("=" in item for item in items):
-            raise HrviewerError(f"a strategy's parameters read {name}:key=value, not {text!r}")
+            raise HrviewerError(f"write a strategy's parameters as {name}:key=value, not {text!r}")
         return cls(name, dict(item.split("=", 1) for item in items)).validated()
 
     def validated(self) -> StrategySpec:
-        """Return the same with its parameters as they will be recorded."""
+        """Return the specification with validated parameters, as runs record them."""
         params = parse_params(get_strategy(self.strategy), self.params)
         return StrategySpec(self.strategy, params.model_dump(exclude_defaults=True))
 
@@ -104,7 +105,7 @@ class StrategySpec:
 
 
 def parse_specs(specs: str | Sequence[str | StrategySpec]) -> list[StrategySpec]:
-    """Return strategies by name; ``all`` for whatever is installed."""
+    """Parse strategies; ``all`` stands for the installed ones."""
     items = specs.split(",") if isinstance(specs, str) else specs
     found: list[StrategySpec] = []
     for item in items:
@@ -112,16 +113,16 @@ def parse_specs(specs: str | Sequence[str | StrategySpec]) -> list[StrategySpec]
             found += [StrategySpec(name) for name in strategy_ids()]
         else:
             found.append(StrategySpec.parse(item) if isinstance(item, str) else item.validated())
-    return list({str(choice): choice for choice in found}.values())
+    return list({str(spec): spec for spec in found}.values())
 
 
 class BatchRunner:
-    """Runs jobs one after the other on one device; every network is loaded once.
+    """Runs strategies one after the other on one device; every model is loaded once.
 
     Parameters
     ----------
     folder : Path
-        Where the runs are kept, and found again.
+        Folder of the runs; those that exist are reused.
     device, cache
         See `hrviewer.run`.
     on_event, control
@@ -145,22 +146,22 @@ class BatchRunner:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HrviewerError(f"{folder} cannot be made: {error}") from None
+            raise HrviewerError(f"{folder} cannot be created: {error}") from None
 
     def close(self) -> None:
-        """End the device's thread."""
+        """End the device's threads."""
         self._scheduler.close()
 
     def load(self, model: str | Path | ModelBundle) -> LoadedModels:
-        """Return a pack's networks, loaded once."""
+        """Return a model's networks, loaded once."""
         key = model if isinstance(model, ModelBundle) else str(model)
         if key not in self._models:
-            pack = model if isinstance(model, ModelBundle) else open_bundle(model)
-            self._models[key] = LoadedModels(pack, self._scheduler, self._device_name)
+            bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
+            self._models[key] = LoadedModels(bundle, self._scheduler, self._device_name)
         return self._models[key]
 
     def display_names(self, models: Sequence[str | Path | ModelBundle]) -> list[str]:
-        """Return what packs are called: those that share a name also as they were asked for."""
+        """Return the names of models; those that share a name with their path or number, too."""
         names = [self.load(model).bundle.name for model in models]
         places = (
             i if isinstance(m, ModelBundle) else str(m) for i, m in enumerate(models, start=1)
@@ -172,7 +173,7 @@ class BatchRunner:
 
     @property
     def stopped(self) -> bool:
-        """Whether the person asked to end."""
+        """Whether the user stopped the comparison."""
         return self._control is not None and self._control.stopped
 
     def run(
@@ -186,30 +187,30 @@ class BatchRunner:
         region: Rect | None = None,
         evaluator: Evaluator | None = None,
     ) -> Run:
-        """Return one run: the one that is there, gone on with, or anew.
+        """Return a run: an existing one, resumed if it was stopped, or a new one.
 
         Raises
         ------
-        UserError
-            If the strategy cannot do with these networks or this budget.
+        HrviewerError
+            If the strategy cannot run with this model or budget.
         """
-        networks = self.load(model)
-        pack = networks.bundle
+        models = self.load(model)
+        bundle = models.bundle
         strategy = get_strategy(spec.strategy)
         params = parse_params(strategy, spec.params)
-        job = RunSpec(pyramid, pack, strategy, params, region, budget, seed)
-        path = self.folder / self._folder_name(pyramid, pack, spec, budget, seed, region)
-        done = job.run(
-            networks,
+        run_spec = RunSpec(pyramid, bundle, strategy, params, region, budget, seed)
+        path = self.folder / self._folder_name(pyramid, bundle, spec, budget, seed, region)
+        run = run_spec.run(
+            models,
             out=path,
             resume=path.exists(),
             cache=self._cache,
             on_event=self._on_event,
             control=self._control,
         )
-        if evaluator is not None and done.complete:
-            done.set_evaluation(evaluator(done))
-        return done
+        if evaluator is not None and run.complete:
+            run.set_evaluation(evaluator(run))
+        return run
 
     @staticmethod
     def _folder_name(
@@ -220,23 +221,23 @@ class BatchRunner:
         seed: int,
         region: Rect | None,
     ) -> str:
-        """Return a run's folder's name: the same for the same question."""
+        """Return the name of a run folder: the same for the same settings."""
         weights = {role: card.sha256 for role, card in bundle.roles.items()}
-        asked = [pyramid.fingerprint, bundle.name, weights, spec.strategy, dict(spec.params),
-                 str(budget), seed, region and region.astuple()]  # fmt: skip
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode())
+        settings = [pyramid.fingerprint, bundle.name, weights, spec.strategy, dict(spec.params),
+                    str(budget), seed, region and region.astuple()]  # fmt: skip
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
         return f"{stem}-{spec.strategy}-{digest.hexdigest()[:10]}.run.zarr"
 
 
 @contextmanager
 def batch_runner(*args: Any, **settings: Any) -> Iterator[BatchRunner]:
-    """Return a bench that is closed in the end."""
-    made = BatchRunner(*args, **settings)
+    """Return a `BatchRunner` that is closed in the end."""
+    runner = BatchRunner(*args, **settings)
     try:
-        yield made
+        yield runner
     finally:
-        made.close()
+        runner.close()
 
 
 def compare(
@@ -255,56 +256,76 @@ def compare(
     on_event: Callback | None = None,
     control: RunControl | None = None,
 ) -> pd.DataFrame:
-    """Run strategies on the same images with the same networks.
+    """Run strategies on the same images with the same models.
 
     Parameters
     ----------
     images : object
-        Whatever `hrviewer.open` takes, a folder of images, or a list of them.
-    models : str, Path or Pack, or a sequence
-        As `run` takes them.
+        Any input of `hrviewer.open`, a folder of images, or a list of them.
+    models : str, Path or ModelBundle, or a sequence
+        One or several models of `run`.
     strategies : str or sequence
-        Ids, each with parameters as ``zoom:k=32``; ``all`` for whatever is installed.
-    truth : str, Path or Truth, optional
-        See `run`; an exhaustive ``patches`` run of each image is the reference otherwise.
+        Ids, optionally with parameters as ``zoom:k=32``; ``all`` for the installed ones.
+    truth : str, Path or GroundTruth, optional
+        Ground truth, see `run`; without it, an exhaustive ``patches`` run of each image is the
+        reference.
     budgets : str or sequence, optional
-        ``2TFLOP``, ``30s``, ``500patches`` or ``10%`` for all alike, or several to sweep over;
-        every strategy's own default otherwise (``default`` in a sweep).
+        ``2TFLOP``, ``30s``, ``500patches`` or ``10%`` for all strategies, or several to sweep
+        over; by default (``default`` in a sweep) each strategy's own.
     matched : bool
-        Whether ``uniform`` is run at the cost of every other row, too: once with its FLOPs, once
-        with its seconds, at the measured rate. Such a row's budget reads ``FLOPs of zoom``.
+        Also run ``uniform`` at the cost of every other row: once with its FLOPs, once with its
+        seconds, at the measured rate. The budget of such a row reads ``FLOPs of zoom``.
     seeds : sequence of int
-        Of what strategies draw at random.
+        Random seeds of the strategies.
     region : Rect or sequence of int, optional
-        ``(y, x, h, w)`` in level-0 pixels.
+        ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
     device, cache
         See `run`.
     out : str or Path, optional
-        Where the runs are kept; in the user's data folder by default. With what is already there,
-        nothing is run twice.
+        Folder of the comparison; in the user's data folder by default. Existing runs are reused.
     on_event, control
         As `run` takes them.
 
     Returns
     -------
     DataFrame
-        A row per run: ``image``, ``strategy``, ``model``, ``params``, ``seed``, ``budget``,
-        ``estimate``, ``reference``, ``error``, ``game4``, the nominal costs, ``run`` (its folder)
-        and ``note`` (why there is none, where a strategy was refused). ``attrs["reference"]`` says
-        what errors are measured against, ``attrs["complete"]`` whether it came to its end.
+        A row per run. ``attrs["reference"]`` names the reference of the errors,
+        ``attrs["complete"]`` tells whether all rows are there, ``attrs["folder"]`` is the folder.
+
+        ================================= ========================================================
+        column                            meaning
+        ================================= ========================================================
+        ``image``, ``model``              path or name
+        ``strategy``, ``params``          id, and parameters that differ from the defaults
+        ``seed``, ``budget``              as given; None is the strategy's default budget
+        ``estimate``                      count, area in level-0 pixels, or probability
+        ``reference``                     the same of the ground truth or the reference run
+        ``error``                         estimate − reference of counts; total variation distance
+                                          of class shares against a run, 1 − mean Dice against
+                                          ground truth otherwise
+        ``game4``                         grid average mean error of counts over 256 cells
+        ``flops``                         nominal FLOPs
+        ``wall_s``                        nominal seconds in all
+        ``read_s``, ``prepare_s``,        nominal seconds of each stage
+        ``infer_s``, ``post_s``
+        ``bytes_read``, ``pixels_read``   compressed bytes and pixels
+        ``peak_rss_bytes``                peak memory of the process, bytes
+        ``run``                           the run's folder
+        ``note``                          notes, or the reason why a strategy did not run
+        ================================= ========================================================
 
     Raises
     ------
-    UserError
-        If an image, a network, a strategy or the truth is not as it should be.
+    HrviewerError
+        If an image, a model, a strategy or the ground truth cannot be used.
     """
     import pandas as pd
 
-    asked = parse_specs(strategies)
+    specs = parse_specs(strategies)
     sweep = parse_budgets(budgets)
     area = region if region is None or isinstance(region, Rect) else Rect(*region)
     folder = Path(out).expanduser() if out else default_folder("comparisons")
-    packs = [models] if isinstance(models, (str, Path, ModelBundle)) else list(models)
+    several = [models] if isinstance(models, (str, Path, ModelBundle)) else list(models)
     rows: list[dict[str, Any]] = []
     complete = True
     with batch_runner(
@@ -312,9 +333,9 @@ def compare(
     ) as runner:
         for image in iter_images(images):
             with open_pyramid(image) as pyramid:
-                for model, name in zip(packs, runner.display_names(packs), strict=True):
+                for model, name in zip(several, runner.display_names(several), strict=True):
                     for row in iter_rows(
-                        runner, pyramid, model, asked, sweep, seeds, area, truth, matched=matched
+                        runner, pyramid, model, specs, sweep, seeds, area, truth, matched=matched
                     ):
                         rows.append({**row, "model": name})
                 if runner.stopped:
@@ -336,17 +357,20 @@ COLUMNS = (
 
 
 def truth_source(truth: str | Path | GroundTruth) -> str:
-    """Return where a truth comes from."""
-    return (truth.source or "truth") if isinstance(truth, GroundTruth) else str(truth)
+    """Return the name of a ground truth."""
+    return (truth.source or "ground truth") if isinstance(truth, GroundTruth) else str(truth)
 
 
 def check_same_task(strategy: str, bundle: ModelBundle) -> None:
-    """Raise `UserError` where a strategy would answer another question than ``main`` does."""
+    """Raise an error if a strategy's answering model has another task than ``main``."""
     main, card = (
         bundle.roles.get(r) for r in ("main", get_strategy(strategy).answering_role(bundle.roles))
     )
     if main is not None and card is not None and main.task != card.task:
-        raise HrviewerError(f"{card.name} answers another question than {main.name}: {card.task}")
+        raise HrviewerError(
+            f"{card.name} has the task {card.task}, {main.name} {main.task}: their estimates "
+            "cannot be compared"
+        )
 
 
 def iter_rows(
@@ -361,116 +385,116 @@ def iter_rows(
     *,
     matched: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yield one image's rows, as they are done."""
-    judge = make_evaluator(truth, pyramid, runner.load(model).bundle.roles.get("main"))
+    """Yield the rows of an image as they are finished."""
+    evaluator = make_evaluator(truth, pyramid, runner.load(model).bundle.roles.get("main"))
     reference: Run | None = None
     if truth is None:
         reference = runner.run(pyramid, model, StrategySpec("patches"), region=region)
     for budget in budgets:
-        for choice in specs:
+        for spec in specs:
             for seed in seeds:
                 if runner.stopped:
                     return
-                about = {
+                settings = {
                     "image": pyramid.path or pyramid.name,
-                    "strategy": choice.strategy,
-                    "params": dict(choice.params),
+                    "strategy": spec.strategy,
+                    "params": dict(spec.params),
                     "seed": seed,
                     "budget": str(budget) if budget else None,
                 }
                 try:
-                    check_same_task(choice.strategy, runner.load(model).bundle)
-                    done = runner.run(
+                    check_same_task(spec.strategy, runner.load(model).bundle)
+                    run = runner.run(
                         pyramid,
                         model,
-                        choice,
+                        spec,
                         budget=budget,
                         seed=seed,
                         region=region,
-                        evaluator=judge,
+                        evaluator=evaluator,
                     )
                 except HrviewerError as error:
-                    # What these networks or this budget do not allow is told, and no more; what is
-                    # wrong with the image or its truth has been found before.
-                    yield {**about, "note": str(error)}
+                    # A strategy that cannot run with this model or budget is a note of its row;
+                    # errors of the image or the ground truth were raised before.
+                    yield {**settings, "note": str(error)}
                     continue
-                if not done.complete:
+                if not run.complete:
                     continue
-                yield {**about, **summarize(done, reference)}
-                # What spent nothing has no match.
-                if not matched or choice.strategy == BASELINE or not done.cost["flops"]:
+                yield {**settings, **summarize(run, reference)}
+                # A run without cost cannot be matched.
+                if not matched or spec.strategy == BASELINE or not run.cost["flops"]:
                     continue
-                spent = {"FLOPs": Budget(done.cost["flops"], "flops"),
-                         "seconds": Budget(done.cost["wall_s"], "seconds")}  # fmt: skip
-                for what, cost in spent.items():
-                    named = f"{what}{MATCHED_MARK}{choice}" + (f" at {budget}" if budget else "")
-                    even = {"strategy": BASELINE, "params": {}, "budget": named}
+                spent = {"FLOPs": Budget(run.cost["flops"], "flops"),
+                         "seconds": Budget(run.cost["wall_s"], "seconds")}  # fmt: skip
+                for quantity, cost in spent.items():
+                    label = f"{quantity}{MATCHED_MARK}{spec}" + (f" at {budget}" if budget else "")
+                    matching = {"strategy": BASELINE, "params": {}, "budget": label}
                     try:
-                        done = runner.run(
+                        run = runner.run(
                             pyramid,
                             model,
                             StrategySpec(BASELINE),
                             budget=cost,
                             region=region,
-                            evaluator=judge,
+                            evaluator=evaluator,
                         )
                     except HrviewerError as error:
-                        yield {**about, **even, "note": str(error)}
+                        yield {**settings, **matching, "note": str(error)}
                         continue
-                    if done.complete:
-                        yield {**about, **even, **summarize(done, reference)}
+                    if run.complete:
+                        yield {**settings, **matching, **summarize(run, reference)}
 
 
-def summarize(done: Run, reference: Run | None) -> dict[str, Any]:
-    """Return what a run came to: against another run if there is one, else against its truth."""
-    estimate = done.estimate
+def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
+    """Return the result columns of a run, against a reference run or its ground truth."""
+    estimate, costs = run.estimate, run.header["cost"]
     value = None if estimate is None else estimate["value"]
     row: dict[str, Any] = {
         "estimate": value,
         "reference": None,
         "error": None,
         "game4": None,
-        **{name: done.cost[name] for name in COST_COLUMNS},
-        "run": str(done.path),
-        "note": "; ".join(done.header["notes"]),
+        **{name: costs[name] for name in COST_COLUMNS},
+        "run": str(run.path),
+        "note": "; ".join(run.header["notes"]),
     }
     if reference is not None and reference.estimate is not None and estimate is not None:
-        wanted = reference.estimate
-        row["reference"] = wanted["value"]
+        expected = reference.estimate
+        row["reference"] = expected["value"]
         if estimate["kind"] == "count":
-            row["error"] = value - wanted["value"]
-            said, told = (
-                grid_counts(*run.map("output"), run.region, 16) for run in (done, reference)
+            row["error"] = estimate["value"] - expected["value"]
+            counts, expected_counts = (
+                grid_counts(*one.map("output"), one.region, 16) for one in (run, reference)
             )
-            row["game4"] = grid_errors(said, told, [4])[4]
+            row["game4"] = grid_errors(counts, expected_counts, [4])[4]
         else:
-            row["error"] = total_variation(estimate, wanted)
-    elif reference is None and done.evaluation is not None:
-        game = done.evaluation["game"]
-        row |= {"reference": done.evaluation["value"], "error": done.evaluation["error"]}
+            row["error"] = total_variation(estimate, expected)
+    elif reference is None and run.evaluation is not None:
+        game = run.evaluation["game"]
+        row |= {"reference": run.evaluation["value"], "error": run.evaluation["error"]}
         row["game4"] = game and game["4"]
-        if "dice" in done.evaluation:
-            row["error"] = 1 - float(np.mean(list(done.evaluation["dice"].values())))
+        if "dice" in run.evaluation:
+            row["error"] = 1 - float(np.mean(list(run.evaluation["dice"].values())))
     return row
 
 
-def total_variation(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
-    """Return half the sum of absolute differences between two answers' shares of the classes."""
-    shares = [answer.get("fraction", answer["per_class"]) for answer in (a, b)]
-    return float(sum(abs(shares[0][name] - shares[1][name]) for name in shares[1])) / 2
+def total_variation(a: EstimateDict, b: EstimateDict) -> float:
+    """Return half the sum of absolute differences between the class shares of two estimates."""
+    first, second = (estimate.get("fraction", estimate["per_class"]) for estimate in (a, b))
+    return sum(abs(first[name] - second[name]) for name in second) / 2
 
 
-# What was asked for.
+# Parsing.
 
 
 def parse_budgets(budgets: str | Sequence[str | None] | None) -> list[Budget | None]:
-    """Return the budgets to sweep over; None is every strategy's own default."""
+    """Parse the budgets to sweep over; None stands for each strategy's default."""
     items = budgets.split(",") if isinstance(budgets, str) else list(budgets or [None])
     return [None if item in (None, "default") else Budget.parse(str(item)) for item in items]
 
 
 def iter_images(images: object) -> Iterator[object]:
-    """Yield images: those of a folder in alphabetical order, those of a list, or the one."""
+    """Yield the images of a folder in alphabetical order, those of a list, or a single one."""
     if isinstance(images, (list, tuple)):
         for image in images:
             yield from iter_images(image)

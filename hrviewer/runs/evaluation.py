@@ -1,4 +1,4 @@
-"""Measuring a run against what is really there."""
+"""Evaluation of runs against ground truth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hrviewer.io.ground_truth.datasets import find_ground_truth
 from hrviewer.io.ground_truth.label_maps import iter_windows, open_labels
 from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid
+from hrviewer.runs.estimates import EvaluationDict
 from hrviewer.runs.metrics import (
     GAME_LEVELS,
     DiceAccumulator,
@@ -29,31 +30,31 @@ from hrviewer.runs.run import Run
 __all__ = ["Evaluator", "evaluate_count", "load_ground_truth", "make_evaluator", "select_classes"]
 
 PEAKS_PER_OBJECT = 20
-"""Peaks that are asked for each object: below a precision of 1 in 20 nothing is gained."""
+"""Peaks per object that are ranked: a precision below 1 in 20 contributes nothing."""
 
-Evaluator = Callable[[Run], dict[str, Any]]
-"""Says of a run what ``truth`` holds in its header."""
+Evaluator = Callable[[Run], EvaluationDict]
+"""Evaluates a run; the result is ``Run.evaluation``."""
 
 
 def make_evaluator(
     truth: str | Path | GroundTruth | None, pyramid: Pyramid, card: ModelCard | None
 ) -> Evaluator | None:
-    """Return what will measure a run; the truth is found and read before anything is spent.
+    """Return a function that evaluates runs; the ground truth is read before any inference.
 
     Parameters
     ----------
-    truth : str, Path, Truth or None
-        ``auto`` for the image's own, a file, a folder of files named as images are, or the
-        objects; None if nobody knows.
+    truth : str, Path, GroundTruth or None
+        ``auto`` for that of a synthetic image, a file, a folder of files named like their images,
+        or the objects; None without ground truth.
     pyramid : Pyramid
         The image.
     card : Card, optional
-        Of the network that answers.
+        Card of the answering model.
 
     Raises
     ------
-    UserError
-        If there is no such truth, or the network's task has none.
+    HrviewerError
+        If there is no such ground truth, or the model's task has none.
     """
     if truth is None or card is None:
         return None
@@ -62,13 +63,16 @@ def make_evaluator(
     if card.task == "segmentation":
         return make_dice_evaluator(truth, pyramid, card)
     if card.task not in ("density", "detection"):
-        raise HrviewerError(f"{card.name} neither counts nor segments: no truth can be told of it")
+        raise HrviewerError(
+            f"{card.name} neither counts nor segments: its runs cannot be evaluated; leave out the "
+            "ground truth"
+        )
     objects = select_classes(load_ground_truth(truth, pyramid), card.output.classes)
     return lambda run: evaluate_count(run, objects)
 
 
 def file_for_image(truth: str | Path, pyramid: Pyramid) -> str | Path:
-    """Return an image's own file where a folder of them is given."""
+    """Return an image's ground truth file in a folder of them."""
     if is_label_map(truth):
         return truth
     folder = Path(truth).expanduser()
@@ -76,12 +80,12 @@ def file_for_image(truth: str | Path, pyramid: Pyramid) -> str | Path:
 
 
 def load_ground_truth(truth: str | Path | GroundTruth, pyramid: Pyramid) -> GroundTruth:
-    """Return an image's objects.
+    """Return the objects of an image.
 
     Raises
     ------
-    UserError
-        If nobody knows them, or the file is not this image's.
+    HrviewerError
+        If they are not known, or the file belongs to another image.
     """
     if isinstance(truth, GroundTruth):
         return truth
@@ -90,53 +94,52 @@ def load_ground_truth(truth: str | Path | GroundTruth, pyramid: Pyramid) -> Grou
         known = pyramid.ground_truth(pyramid.rect)
         if known is None:
             raise HrviewerError(
-                f"{pyramid.name} does not know its truth, as scenes (sample:…) do: give a file"
+                f"{pyramid.name} has no ground truth of its own, only synthetic images (sample:…) "
+                "have: give a file"
             )
         return known
     return read_ground_truth(truth, pyramid.path or pyramid.name, pyramid.shape)
 
 
 def select_classes(truth: GroundTruth, known: Container[str]) -> GroundTruth:
-    """Return the objects of the classes that a network knows; all if it shares no name."""
+    """Return the objects of the classes that a model has; all if no name is shared."""
     shared = [i for i, name in enumerate(truth.classes) if name in known]
     if not shared:
         return truth
     return truth.select(np.isin(truth.class_ids, shared))
 
 
-def evaluate_count(run: Run, truth: GroundTruth) -> dict[str, Any]:
-    """Return a count's error, its GAME over the run's region, and how well its peaks find things.
+def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
+    """Return a count's error, its GAME over the run's region, and the precision of its peaks.
 
-    Where the truth has boxes, the map's peaks, the highest first, are taken for finds, as the
-    localisation of crowds is judged (Idrees et al., *Composition Loss for Counting, Density Map
-    Estimation and Localization in Dense Crowds*, ECCV 2018).
+    Where the ground truth has boxes, the map's peaks, the highest first, count as detections, as
+    in the evaluation of crowd localisation (Idrees et al., *Composition Loss for Counting, Density
+    Map Estimation and Localization in Dense Crowds*, ECCV 2018).
     """
     inside = truth.clip(run.region)
     cells, cell = run.map("output")
     value = None if run.estimate is None else run.estimate["value"]
-    return {
+    evaluation: EvaluationDict = {
         "value": len(inside),
         "error": None if value is None else value - len(inside),
         "game": {
-            str(level): off
-            for level, off in game(cells, cell, inside.points, run.region, GAME_LEVELS).items()
+            str(level): error
+            for level, error in game(cells, cell, inside.points, run.region, GAME_LEVELS).items()
         },
-        **(
-            {}
-            if inside.boxes is None
-            else {"precision": localization_precision(cells, cell, run.region, inside)}
-        ),
         "source": truth.source,
     }
+    if inside.boxes is not None:
+        evaluation["precision"] = localization_precision(cells, cell, run.region, inside)
+    return evaluation
 
 
 def localization_precision(
     cells: Any, cell: float, region: Rect, truth: GroundTruth
 ) -> float | None:
-    """Return the average precision of a density's peaks; None where there is nothing to find."""
+    """Return the average precision of a density's peaks; None without objects."""
     if truth.boxes is None or not len(truth):
         return None
-    # What is ranked below so many has no say in it.
+    # Lower peaks do not change the result.
     points, heights = peaks(cells, cell, region, PEAKS_PER_OBJECT * len(truth))
     return average_precision(match_points(points, truth.boxes), heights, len(truth))
 
@@ -144,41 +147,43 @@ def localization_precision(
 def make_dice_evaluator(
     truth: str | Path | GroundTruth, pyramid: Pyramid, card: ModelCard
 ) -> Evaluator:
-    """Return what measures a segmentation: the class map must be there and fit."""
+    """Return a function that evaluates segmentations against a label map."""
     if isinstance(truth, GroundTruth) or not is_label_map(truth):
         raise HrviewerError(
-            f"{card.name} segments: its truth is a map of its classes' numbers, a TIFF or OME-Zarr"
+            f"{card.name} segments: its ground truth is a label map of class numbers, a TIFF or "
+            "OME-Zarr"
         )
     path = Path(truth).expanduser()
     if not path.exists():
-        raise HrviewerError(f"there is no truth in {path}: no such file or folder")
-    asked = ImageRef(pyramid.path or pyramid.name, pyramid.shape)
-    open_labels(path, asked).close()
+        raise HrviewerError(f"there is no ground truth in {path}: no such file or folder")
+    image_ref = ImageRef(pyramid.path or pyramid.name, pyramid.shape)
+    open_labels(path, image_ref).close()
     names = list(card.output.classes) or [f"class {i}" for i in range(card.output_channels)]
-    return lambda run: evaluate_dice(run, path, asked, names)
+    return lambda run: evaluate_dice(run, path, image_ref, names)
 
 
-def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, names: list[str]) -> dict[str, Any]:
+def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, names: list[str]) -> EvaluationDict:
     """Return the Dice coefficient of every class, pixel by pixel over the run's region.
 
-    A pixel of the truth holds its class's number in the card; of a single class it holds 1 where
-    it is. A pixel that was never looked at is of no class.
+    A pixel of the label map holds the number of its class in the card; with a single class, it
+    holds 1 inside it. A pixel outside the processed patches is of no class.
     """
     cells, cell = run.map("output")
-    found = DiceAccumulator(len(names))
+    scores = DiceAccumulator(len(names))
     with open_labels(path, image_ref) as labels:
         for window in iter_windows(labels.shape):
             rect = window & run.region
             if rect.empty:
                 continue
-            told = labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0].astype(np.int64)
+            expected = labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0]
+            expected = expected.astype(np.int64)
             if len(names) == 1:
-                told = np.where(told == 1, 0, -1)
+                expected = np.where(expected == 1, 0, -1)
             rows = (np.arange(rect.y, rect.y1) / cell).astype(np.intp)
             columns = (np.arange(rect.x, rect.x1) / cell).astype(np.intp)
-            said = cells[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            best = said.argmax(axis=0) if len(names) > 1 else np.where(said[0] > 0.5, 0, -1)
-            best = np.where(np.isnan(said).any(axis=0), -1, best)
-            found.add(best[np.ix_(rows - rows[0], columns - columns[0])], told)
-    dice = dict(zip(names, found.dice().tolist(), strict=True))
+            values = cells[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            best = values.argmax(axis=0) if len(names) > 1 else np.where(values[0] > 0.5, 0, -1)
+            best = np.where(np.isnan(values).any(axis=0), -1, best)
+            scores.add(best[np.ix_(rows - rows[0], columns - columns[0])], expected)
+    dice = dict(zip(names, scores.dice().tolist(), strict=True))
     return {"value": None, "error": None, "game": None, "dice": dice, "source": str(path)}

@@ -1,4 +1,4 @@
-"""Runs of other tools, to look at and compare: WSInfer's results, TRIDENT's and CLAM's patches."""
+"""Import of other tools' results as runs: WSInfer, TRIDENT and CLAM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.patch_tables import PatchTable, read_patch_table
 from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.runs.estimates import estimate_to_dict
+from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import image_info, versions
 from hrviewer.runs.writer import RunWriter
@@ -29,58 +29,57 @@ BATCH = 512
 
 
 def import_run(file: str | Path, image: object, out: str | Path) -> Run:
-    """Make a run of what another tool wrote of an image.
+    """Import another tool's results on an image as a run.
 
     Parameters
     ----------
     file : str or Path
-        WSInfer's CSV, or the HDF5 of TRIDENT's or CLAM's coordinates.
+        A CSV of WSInfer, or an HDF5 of coordinates of TRIDENT or CLAM.
     image : object
-        The image that it speaks of, as `hrviewer.open` takes it.
+        Its image: any input of `hrviewer.open`.
     out : str or Path
-        The run's folder, ``NAME.run.zarr``; nothing may be there yet.
+        The run folder, ``NAME.run.zarr``; it must not exist.
 
     Returns
     -------
     Run
-        Its patches; of WSInfer's the probabilities as its output, and their means as its answer;
-        of coordinates, where there are patches, and which part of the image they cover. What it
-        cost is not known: it is 0.
+        From WSInfer: the probabilities as output, their means as estimate. From coordinates: a
+        mask of the patches as output, their area as estimate. The cost is unknown and given as 0.
 
     Raises
     ------
-    UserError
-        If the file cannot be read, or is of another image.
+    HrviewerError
+        If the file cannot be read, or belongs to another image.
     """
     path = require_new_path(out)
     if not path.name.endswith(".run.zarr"):
-        raise HrviewerError(f"a run's folder is called NAME.run.zarr, not {path.name!r}")
-    tiling = read_patch_table(file)
+        raise HrviewerError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
+    table = read_patch_table(file)
     with open_pyramid(image) as pyramid:
-        check_same_image(tiling, pyramid, Path(file).name)
-        card = make_card(tiling)
+        check_same_image(table, pyramid, Path(file).name)
+        card = make_card(table)
         writer = RunWriter(path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: "")
-        for start in range(0, len(tiling.rects), BATCH):
+        for start in range(0, len(table.rects), BATCH):
             part = slice(start, start + BATCH)
-            seen = [
-                as_patch_result(tiling, i, pyramid) for i in range(*part.indices(len(tiling.rects)))
+            results = [
+                as_patch_result(table, i, pyramid) for i in range(*part.indices(len(table.rects)))
             ]
-            scores = tuple(float(look.value.max()) for look in seen)
-            look = PatchRequest("main", tuple(s.patch for s in seen), "output", scores=scores)
-            writer.record.add(look, seen)
+            patches = tuple(result.patch for result in results)
+            scores = tuple(float(result.value.max()) for result in results)
+            writer.record.add(PatchRequest("main", patches, "output", scores=scores), results)
         estimate = estimate_to_dict(
-            card, compute_estimate(tiling, writer), None, pyramid.rect, pyramid.pixel_size
+            card, compute_estimate(table, writer), None, pyramid.rect, pyramid.pixel_size
         )
-        writer.finish(make_header(tiling, pyramid, Path(file), path, estimate, writer))
+        writer.finish(make_header(table, pyramid, Path(file), path, estimate, writer))
     return Run(path)
 
 
 def check_same_image(table: PatchTable, pyramid: Pyramid, name: str) -> None:
-    """Refuse patches of another image."""
+    """Raise an error for patches of another image."""
     h, w = pyramid.shape
     if table.shape is not None and table.shape != (h, w):
-        theirs = f"{table.shape[0]} × {table.shape[1]}"
-        raise HrviewerError(f"{name} is of an image of {theirs} pixels, not of {h} × {w}")
+        other = f"{table.shape[0]} × {table.shape[1]}"
+        raise HrviewerError(f"{name} is of an image of {other} pixels, not of {h} × {w}")
     y, x = table.rects[:, 0], table.rects[:, 1]
     out = (y < 0) | (x < 0) | (y >= h) | (x >= w)
     if out.any():
@@ -91,7 +90,7 @@ def check_same_image(table: PatchTable, pyramid: Pyramid, name: str) -> None:
 
 
 def make_card(table: PatchTable) -> ModelCard:
-    """Return what the other tool's network gave."""
+    """Return the card of the other tool's model."""
     side = int(np.median(table.rects[:, 2:].min(axis=1)))
     scored = table.values is not None
     return ModelCard.model_validate(
@@ -105,16 +104,16 @@ def make_card(table: PatchTable) -> ModelCard:
 
 
 def as_patch_result(table: PatchTable, i: int, pyramid: Pyramid) -> InferenceResult:
-    """Return a patch as something that was seen, for nothing."""
+    """Return a patch as a result without cost."""
     rect = Rect(*map(int, table.rects[i]))
-    said = np.ones(1) if table.values is None else table.values[i]
+    values = np.ones(1) if table.values is None else table.values[i]
     box = tuple(map(float, rect.astuple()))
-    cells = said.astype(np.float32)[:, None, None]
-    return InferenceResult(Patch(rect & pyramid.rect), "main", said, cells, box, Cost())  # type: ignore[arg-type]
+    cells = values.astype(np.float32)[:, None, None]
+    return InferenceResult(Patch(rect & pyramid.rect), "main", values, cells, box, Cost())  # type: ignore[arg-type]
 
 
 def compute_estimate(table: PatchTable, writer: RunWriter) -> Any:
-    """Return the means of the probabilities, or the pixels that patches cover."""
+    """Return the means of the probabilities, or the pixels that the patches cover."""
     if table.values is not None:
         return np.nanmean(table.values, axis=0)
     canvas = writer.record.output
@@ -133,7 +132,7 @@ def make_header(
     pyramid: Pyramid,
     file: Path,
     path: Path,
-    estimate: dict[str, Any] | None,
+    estimate: EstimateDict | None,
     writer: RunWriter,
 ) -> dict[str, Any]:
     """Return the run's ``run.json``."""
@@ -151,7 +150,7 @@ def make_header(
         "engine": {},
         "rate": None,
         "networks": {},
-        "notes": [f"made by {table.tool}: what it cost is not known"],
+        "notes": [f"imported from {table.tool}: its cost is not known"],
         "started": started,
         "versions": versions(),
         "run": str(path),

@@ -1,4 +1,4 @@
-"""A finished, stopped or running run, read from its folder."""
+"""A run, read from its folder: finished, stopped or still going on."""
 
 from __future__ import annotations
 
@@ -13,24 +13,47 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.runs.estimates import format_estimate, format_evaluation
+from hrviewer.runs.estimates import (
+    CostDict,
+    EstimateDict,
+    EvaluationDict,
+    format_estimate,
+    format_evaluation,
+)
+from hrviewer.runs.layers import LayerDataTuple, layer_tuples
+from hrviewer.runs.lazy_map import RunMaps
 from hrviewer.runs.writer import read_header, write_header
 
 __all__ = ["Run"]
 
 
 class Run:
-    """Everything one strategy saw and spent on one image.
+    """Results and costs of one strategy on one image.
 
     Parameters
     ----------
     path : Path or str
         The folder ``NAME.run.zarr``.
 
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    header : dict
+        Its ``run.json``: image, model, strategy, parameters, device, notes and all that follows.
+
     Raises
     ------
-    UserError
-        If it is not a run folder.
+    HrviewerError
+        If it is not a run folder, or one of another format version.
+
+    Examples
+    --------
+    >>> run = hrviewer.run(image, "nuclei", "zoom")  # doctest: +SKIP
+    >>> run.estimate["value"], run.cost["flops"]  # doctest: +SKIP
+    (2418.1, 1.2e12)
+    >>> run.maps["output"]  # doctest: +SKIP
+    <LazyMap 'output' (channel: 1, y: 742, x: 555) float32, cells of 4 px>
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -43,28 +66,28 @@ class Run:
         )
 
     @property
-    def estimate(self) -> dict[str, Any] | None:
-        """The answer: ``kind``, ``value``, ``ci95``, ``per_class`` and more by task."""
+    def estimate(self) -> EstimateDict | None:
+        """The estimate; None before the first prediction, and of embeddings."""
         return self.header["estimate"]  # type: ignore[no-any-return]
 
     @property
-    def cost(self) -> dict[str, Any]:
+    def cost(self) -> CostDict:
         """The nominal cost: FLOPs, seconds by stage, bytes, pixels, peak memory."""
         return self.header["cost"]  # type: ignore[no-any-return]
 
     @property
-    def evaluation(self) -> dict[str, Any] | None:
-        """What is really there, and how far the answer is from it; None where nobody said."""
+    def evaluation(self) -> EvaluationDict | None:
+        """The errors of the estimate against ground truth; None without ground truth."""
         return self.header["truth"]  # type: ignore[no-any-return]
 
-    def set_evaluation(self, evaluation: dict[str, Any]) -> None:
-        """Keep what the answer was measured against."""
+    def set_evaluation(self, evaluation: EvaluationDict) -> None:
+        """Record the evaluation against ground truth."""
         self.header["truth"] = evaluation
         write_header(self.path, self.header)
 
     @property
     def complete(self) -> bool:
-        """Whether the strategy came to its end."""
+        """Whether the strategy finished."""
         return bool(self.header["complete"])
 
     @property
@@ -75,7 +98,7 @@ class Run:
 
     @property
     def region(self) -> Rect:
-        """The part that the answer speaks of."""
+        """The area that the estimate covers, level-0 pixels."""
         return Rect(*self.header["region"])
 
     @property
@@ -86,23 +109,62 @@ class Run:
 
     @cached_property
     def patches(self) -> pd.DataFrame:
-        """Every look: where, at which scale, in which order, what it gave and cost."""
+        """The patches of the run, a row each.
+
+        ============================================ =============================================
+        column                                       meaning
+        ============================================ =============================================
+        ``id``                                       number, from 0
+        ``y``, ``x``, ``h``, ``w``                   the patch without its halo, level-0 pixels
+        ``scale``                                    level-0 pixels per pixel of the input
+        ``role``                                     role of the model
+        ``order``                                    position in the order of inference
+        ``score``                                    saliency by which the patch was selected
+        ``value``                                    its prediction: count, area or probability
+        ``flops``                                    FLOPs
+        ``read_s``, ``prepare_s``, ``infer_s``,      seconds of each stage
+        ``post_s``
+        ``bytes``, ``pixels``                        compressed bytes and pixels that were read
+        ``status``                                   ``done``, ``cached`` or ``failed``
+        ``error``                                    the reason, of a failed patch
+        ============================================ =============================================
+        """
         return pd.read_parquet(self.path / "patches.parquet")
 
+    @property
+    def maps(self) -> RunMaps:
+        """The maps by name, ``output``, ``saliency``, ``cost`` and ``embeddings``, read lazily.
+
+        Each is an `xarray.DataArray` where xarray and dask are installed, else a `LazyMap` with
+        the same attributes: dimensions ``channel``, ``y``, ``x``; coordinates are the centres of
+        cells in level-0 pixels; ``attrs`` has ``units``, ``cell`` and ``pixel_size``.
+        """
+        return RunMaps(self)
+
+    def layers(self) -> list[LayerDataTuple]:
+        """Return cost, saliency, patches and output as napari's layer-data tuples.
+
+        Examples
+        --------
+        >>> for layer in run.layers():  # doctest: +SKIP
+        ...     viewer.add_layer(napari.layers.Layer.create(*layer))
+        """
+        return layer_tuples(self)
+
     def map(self, name: str) -> tuple[Any, float]:
-        """Return a map, ``output``, ``saliency``, ``cost`` or ``codes``, and its cell.
+        """Return a map as it is stored, and the side of its cells; see `maps`.
 
         Returns
         -------
         zarr.Array
-            ``(channels, rows, columns)``, NaN where nothing was looked at.
+            ``(channels, rows, columns)``, NaN outside the processed patches.
         float
             Side of its cells, level-0 pixels.
 
         Raises
         ------
-        UserError
-            If the folder does not hold it.
+        HrviewerError
+            If the folder has no such map.
         """
         import zarr
 
@@ -111,17 +173,17 @@ class Run:
             array = group["0"]
             cell = group.attrs["hrviewer"]["cell"]  # type: ignore[index,call-overload]
         except (OSError, KeyError, ValueError) as error:
-            raise HrviewerError(f"{self.path} holds no readable {name} map: {error}") from None
+            raise HrviewerError(f"{self.path} has no readable {name} map: {error}") from None
         return array, float(cell)  # type: ignore[arg-type]
 
     @property
     def output(self) -> NDArray[np.float32]:
-        """What the network said, ``(k, rows, columns)``."""
+        """The predictions, ``(k, rows, columns)``: counts per cell, or probabilities."""
         return np.asarray(self.map("output")[0][:])
 
     @property
     def saliency(self) -> NDArray[np.float32]:
-        """What the strategy found worth a look, ``(rows, columns)``."""
+        """The saliency by which patches were selected, ``(rows, columns)``."""
         return np.asarray(self.map("saliency")[0][0])
 
     def cost_map(self, quantity: str = "flops") -> NDArray[np.float64]:
@@ -137,10 +199,10 @@ class Run:
         params = [f"{name}={value}" for name, value in self.header["params"].items()]
         rows = {
             "image": self.header["image"]["path"],
-            "network": self.header["model"],
+            "model": self.header["model"],
             "strategy": " ".join([self.header["strategy"], *params]),
-            "answer": format_estimate(self.estimate),
-            **({"truth": format_evaluation(self.evaluation)} if self.evaluation else {}),
+            "estimate": format_estimate(self.estimate),
+            **({"ground truth": format_evaluation(self.evaluation)} if self.evaluation else {}),
             "cost": f"{cost['flops'] / 1e9:,.4g} GFLOP · {cost['wall_s']:.2f} s · "
             f"{cost['pixels_read'] / 1e6:,.1f} MP read",
             "patches": f"{self.header['patches']['done'] + self.header['patches']['cached']} of "

@@ -1,9 +1,9 @@
-"""Writing a run while it goes on.
+"""The run folder, written during inference.
 
-Every finished request is one file in the journal, written beside its place and renamed, so a
+Every finished request is one file in the journal, written under another name and renamed, so a
 killed run loses at most the request in flight. Maps are painted from finished requests in the
-plan's order; on resuming they are painted anew from the journal, which makes them equal bit for
-bit. A finished run keeps its maps, its table and ``run.json``; the journal goes.
+plan's order; on resuming they are painted again from the journal, which makes them equal bit for
+bit. A finished run keeps its maps, its table and ``run.json``; the journal is deleted.
 """
 
 from __future__ import annotations
@@ -42,11 +42,15 @@ from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpReque
 __all__ = ["RunWriter", "read_header", "write_header"]
 
 EMBEDDING_CHUNK = 64
-"""Side of the chunks in which codes are kept, in cells; all of a code is in one."""
+"""Side of the chunks of the embeddings map, in cells; all numbers of a cell are in one chunk."""
 
 
 MAX_IN_MEMORY = 1 << 22
-"""Numbers that are painted in memory, and written when the run is saved: the journal has them."""
+"""Largest output map that is painted in memory and written when the run is saved."""
+
+
+FORMAT_VERSION = 1
+"""Of run folders; raised when an older hrviewer could not read a new one, or the reverse."""
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -54,22 +58,29 @@ def read_header(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    UserError
-        If it is not a run folder.
+    HrviewerError
+        If it is not a run folder, or one of another format version.
     """
     try:
         header: dict[str, Any] = json.loads((path / "run.json").read_text("utf-8"))
         if "strategy" not in header:
-            raise ValueError("no strategy is named in it")
-        return header
+            raise ValueError("it names no strategy")
     except FileNotFoundError:
-        raise HrviewerError(f"{path} is not a run folder: it holds no run.json") from None
+        raise HrviewerError(f"{path} is not a run folder: it has no run.json") from None
     except (OSError, ValueError) as error:
         raise HrviewerError(f"{path} is not a readable run folder: {error}") from None
+    version = header.get("format_version")
+    if version != FORMAT_VERSION:
+        raise HrviewerError(
+            f"{path} has the run format {version or 0}, and this hrviewer reads {FORMAT_VERSION}: "
+            "run it again, or open it with the hrviewer that wrote it"
+        )
+    return header
 
 
 def write_header(path: Path, header: dict[str, Any]) -> None:
     """Replace ``run.json`` in one step."""
+    header = {"format_version": FORMAT_VERSION, **header}
     new = path / "run.json.new"
     new.write_text(json.dumps(header, indent=1, ensure_ascii=False) + "\n", "utf-8")
     os.replace(new, path / "run.json")
@@ -77,13 +88,13 @@ def write_header(path: Path, header: dict[str, Any]) -> None:
 
 @contextmanager
 def reporting_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or vanished disk into one clear line."""
+    """Report a full or vanished disk as an error of one line."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise HrviewerError(
-                f"the disk is full: the run was stopped and what was seen is kept in {path}; free "
+                f"the disk is full: the run was stopped and its results are saved in {path}; free "
                 "some space and resume it"
             ) from error
         raise HrviewerError(f"the run cannot be written to {path}: {error}") from error
@@ -97,22 +108,22 @@ class RunWriter:
     path : Path
         The run's folder.
     pyramid : Pyramid
-        What is looked at.
-    card : Card
-        Of ``main``.
+        The image.
+    card : ModelCard
+        Card of the answering model.
     stride : int
-        Of ``main``.
+        Of ``main``, pixels of its input per output cell.
     native : float
-        Its native scale.
+        Native scale of ``main``, level-0 pixels per pixel of its input.
     region : Rect
-        What the run speaks of.
+        The area that the estimate covers.
     digest : callable
-        What a role's network is known by: codes are good for nothing without their encoder.
+        Digest of a role's model: embeddings are of use only with their encoder.
 
     Attributes
     ----------
-    record : Record
-        What was seen and spent so far.
+    record : RunRecord
+        Results and costs so far.
     """
 
     def __init__(
@@ -156,10 +167,10 @@ class RunWriter:
         self._saved = time.monotonic()
 
     def _create_embeddings(self, role: str, width: int, cell: float) -> Canvas:
-        """Return where codes are kept, in half precision."""
+        """Create the map of embeddings, in half precision."""
         rows, columns = Canvas.shape(self.pyramid.rect, cell)
         common: dict[str, Any] = {"cell": cell, "pixel_size": self.pyramid.pixel_size}
-        codes = create_image(
+        embeddings = create_image(
             self.path / "embeddings",
             (width, rows, columns),
             name="embeddings",
@@ -172,19 +183,19 @@ class RunWriter:
         detail = create_image(
             self.journal / "embeddings-detail", (1, rows, columns), name="detail", **common
         )
-        return Canvas(self.pyramid.rect, cell, codes, _Plane(detail), "intensity")
+        return Canvas(self.pyramid.rect, cell, embeddings, _Plane(detail), "intensity")
 
     # engine.Sink
 
     def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
-        """Return a finished request's looks."""
+        """Return a finished request's results."""
         file = self._journaled.get(number)
         if file is None:
             return None
         if file.stem.split("-")[1] != name:
             raise HrviewerError(
-                f"the run in {self.path} asked for something else at request {number}: it was made "
-                "with another version; start anew without resuming"
+                f"request {number} of the run in {self.path} differs: it was made with another "
+                "version; start a new run with another --out"
             )
         return deserialize(file.read_bytes())
 
@@ -211,25 +222,25 @@ class RunWriter:
     def restore(
         self, request: PatchRequest | WarpRequest | FeatureRequest, seen: Sequence[InferenceResult]
     ) -> None:
-        """Paint what an earlier session saw."""
+        """Paint results of an earlier session."""
         with reporting_disk_errors(self.path):
             self.record.add(request, seen, replayed=True)
 
     def record_partial(
         self, request: PatchRequest | WarpRequest | FeatureRequest, seen: Sequence[InferenceResult]
     ) -> None:
-        """Paint what came of a request that was stopped; the journal knows nothing of it."""
+        """Paint results of a request that was stopped; they are not journaled."""
         with reporting_disk_errors(self.path):
             self.record.add(request, seen)
 
     def publish(self, publication: Publish) -> None:
-        """Record what the strategy published."""
+        """Record a map or an estimate that the strategy published."""
         self.record.publish(publication)
 
     # The folder.
 
     def save(self) -> None:
-        """Write the maps and the table as they stand."""
+        """Write the current maps and the table of patches."""
         record = self.record
         with reporting_disk_errors(self.path):
             common: dict[str, Any] = {
@@ -265,7 +276,7 @@ class RunWriter:
         self._saved = time.monotonic()
 
     def finish(self, header: dict[str, Any]) -> None:
-        """Write everything; a complete run needs its journal no more."""
+        """Write everything; the journal of a complete run is deleted."""
         self.save()
         with reporting_disk_errors(self.path):
             write_header(self.path, header)
@@ -274,7 +285,7 @@ class RunWriter:
 
 
 class _Plane:
-    """The one plane of a three-dimensional array, as a two-dimensional one."""
+    """A single-channel array without its channel axis."""
 
     def __init__(self, array: Any) -> None:
         self._array = array
@@ -287,7 +298,7 @@ class _Plane:
 
 
 def engine_settings(pipeline: InferencePipeline) -> dict[str, Any]:
-    """Return what a resumed run must share with this one, to be equal bit for bit."""
+    """Return the settings that a resumed run must share, to be equal bit for bit."""
     main = pipeline.models["main"]
     return {
         "device": main.device,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from toys import picture, toy_bundle
+from toys import Bright, ToyBundle, blocks, picture, toy_bundle
 from typer.testing import CliRunner
 
 from hrviewer.cli import app
@@ -17,8 +17,8 @@ from hrviewer.errors import HrviewerError
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.figures.plots import pareto_front
 from hrviewer.pyramid import open_pyramid
-from hrviewer.runs import compare, experiment, run
-from hrviewer.runs.compare import StrategySpec, parse_specs
+from hrviewer.runs import Run, compare, experiment, run
+from hrviewer.runs.compare import StrategySpec, parse_specs, total_variation
 from hrviewer.strategies import strategy_ids
 
 from .reference_loop import CELLS, counts
@@ -77,6 +77,43 @@ def test_errors_against_an_exhaustive_run_and_against_the_truth(photo, tmp_path)
     # What an earlier comparison was measured against does not stay.
     again = compare(photo, toy_bundle(), "patches", out=tmp_path / "a")
     assert again["error"].item() == 0
+
+
+class Halves(Bright):
+    """Segments: class 1 where red is more than half, class 0 elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__("halves", task="segmentation", classes=["dark", "bright"])
+
+    def see(self, batch):
+        share = blocks(batch) / 16
+        return np.concatenate([1 - share, share], axis=1)
+
+
+def test_segmentations_differ_by_half_the_sum_of_their_class_shares(tmp_path):
+    image = np.zeros((256, 320, 3), np.uint8)
+    image[:, :80, 0] = 255
+    image[:, 80:160, 0] = np.where(np.arange(80) // 4 % 2, 255, 0)  # stripes that shrinking blurs
+    bundle = ToyBundle(main=Halves())
+    table = compare(
+        image, bundle, ["patches", "uniform"], out=tmp_path / "a", cache="off"
+    ).set_index("strategy")
+    first, second = (Run(table.loc[name, "run"]).estimate for name in ("uniform", "patches"))
+    assert second["fraction"] == {"dark": pytest.approx(0.625), "bright": pytest.approx(0.375)}
+    difference = abs(first["fraction"]["dark"] - second["fraction"]["dark"])
+    assert 0.01 < difference < 0.5
+    assert table.loc["uniform", "error"] == pytest.approx(difference)  # of both classes, halved
+    assert table.loc["patches", "error"] == 0
+    assert table["game4"].isna().all()
+
+
+def test_total_variation_of_class_shares():
+    a = {"kind": "area", "per_class": {"a": 300.0, "b": 100.0}, "fraction": {"a": 0.6, "b": 0.2}}
+    b = {"kind": "area", "per_class": {"a": 100.0, "b": 200.0}, "fraction": {"a": 0.2, "b": 0.4}}
+    assert total_variation(a, b) == total_variation(b, a) == pytest.approx(0.3)
+    votes = [{"kind": "probabilities", "per_class": {"a": p, "b": 1 - p}} for p in (0.9, 0.2)]
+    assert total_variation(*votes) == pytest.approx(0.7)
+    assert total_variation(a, a) == 0
 
 
 def test_nothing_is_run_twice(photo, tmp_path):

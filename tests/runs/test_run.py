@@ -24,7 +24,8 @@ from hrviewer.runs import writer as writer_module
 
 IMAGE = picture(300, 400)
 KEYS = {
-    "image", "region", "model", "strategy", "params", "seed", "device", "run", "complete",
+    "format_version", "image", "region", "model", "strategy", "params", "seed", "device", "run",
+    "complete",
     "estimate", "truth", "cost", "spent", "setup_s", "patches",
 }  # fmt: skip
 COSTS = {
@@ -217,7 +218,11 @@ def test_folders_that_are_no_runs(tmp_path):
     (tmp_path / "run.json").write_text("{]")
     with pytest.raises(HrviewerError, match="not a readable run"):
         Run(tmp_path)
-    (tmp_path / "run.json").write_text('{"strategy": "x"}')
+    for version in ("", '"format_version": 2, '):
+        (tmp_path / "run.json").write_text(f'{{{version}"strategy": "x"}}')
+        with pytest.raises(HrviewerError, match=r"run format [02], and this hrviewer reads 1"):
+            Run(tmp_path)
+    (tmp_path / "run.json").write_text('{"format_version": 1, "strategy": "x"}')
     with pytest.raises(HrviewerError, match="no readable output map"):
         Run(tmp_path).map("output")
     with pytest.raises(HrviewerError, match="is not a run folder"):

@@ -1,0 +1,149 @@
+"""The maps of a run as napari's layer-data tuples, without napari."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.io.run_maps import MapName, coarsen, open_map
+from hrviewer.units import nice_ceiling
+
+if TYPE_CHECKING:
+    from hrviewer.runs.run import Run
+
+__all__ = ["LayerDataTuple", "layer_tuples"]
+
+LayerDataTuple = tuple[Any, dict[str, Any], str]
+
+MAX_SIDE = 1024
+"""Cells along the longer side of a layer; finer maps are coarsened."""
+
+Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LayerStyle:
+    """Appearance of a map.
+
+    Parameters
+    ----------
+    colormap : str
+        A perceptually uniform colormap, by napari's name.
+    opacity : float
+        Of the layer.
+    visible : bool
+        Whether the layer is shown at first.
+    """
+
+    colormap: str
+    opacity: float
+    visible: bool = False
+
+
+STYLES = {
+    "cost": LayerStyle("cividis", 0.6),
+    "saliency": LayerStyle("inferno", 0.6),
+    "patches": LayerStyle("magma", 0.8),
+    "output": LayerStyle("viridis", 0.85, visible=True),
+}
+"""In the order of drawing, the top layer last."""
+
+
+def layer_tuples(run: Run) -> list[LayerDataTuple]:
+    """Return cost, saliency, patches and output as image layers over the run's image.
+
+    Returns
+    -------
+    list of tuple
+        ``(data, settings, "image")``: data is a float32 array of at most 1024 cells per side, NaN
+        outside the processed patches; settings hold scale, translate and units of napari's layer.
+    """
+    planes: dict[str, Callable[[Run], tuple[Plane, float, str]]] = {
+        "cost": cost_plane,
+        "saliency": saliency_plane,
+        "patches": patch_plane,
+        "output": output_plane,
+    }
+    tuples: list[LayerDataTuple] = []
+    for name, style in STYLES.items():
+        plane, cell, unit = planes[name](run)
+        size = run.pixel_size
+        scale = (cell, cell) if size is None else (cell * size[0], cell * size[1])
+        probability = unit == "probability"
+        limits = (0.0, 1.0) if probability else (0.0, upper_limit(plane))
+        settings = {
+            "name": name,
+            "colormap": style.colormap,
+            "contrast_limits": limits,
+            "opacity": style.opacity,
+            "visible": style.visible,
+            "interpolation2d": "nearest",
+            "blending": "translucent_no_depth",
+            "scale": scale,
+            # The centre of the first cell, where that of the first pixel is the origin.
+            "translate": tuple((side - side / cell) / 2 for side in scale),
+            "units": ("pixel", "pixel") if size is None else ("um", "um"),
+            "metadata": {"hrviewer": {"overlay": name, "unit": unit}},
+        }
+        tuples.append((plane, settings, "image"))
+    return tuples
+
+
+def upper_limit(plane: Plane) -> float:
+    """Return a round upper end of the colour scale, at the 99.5th percentile."""
+    positive = plane[np.isfinite(plane) & (plane > 0)]
+    return nice_ceiling(float(np.percentile(positive, 99.5))) if positive.size else 1.0
+
+
+def read_map(run: Run, name: MapName) -> tuple[Plane, float, bool]:
+    """Return a map of at most `MAX_SIDE` cells a side, its cell, and whether its cells add up."""
+    found = open_map(run, name)
+    _, rows, columns = found.cells.shape
+    longer, shorter = max(rows, columns), min(rows, columns)
+    n = 1
+    while -(-longer // n) > MAX_SIDE:
+        n *= 2
+    values, cell = coarsen(found, -(-longer // n) * -(-shorter // n))
+    return values, cell, found.additive
+
+
+def output_plane(run: Run) -> tuple[Plane, float, str]:
+    """Return the density of all objects, or the probability of the last class."""
+    values, cell, additive = read_map(run, "output")
+    if not additive:
+        return values[-1], cell, "probability"
+    size = run.pixel_size
+    per, area = (1.0, "megapixel") if size is None else (size[0] * size[1], "mm²")
+    names = list(run.estimate["per_class"]) if run.estimate else []
+    unit = f"{names[0] if len(names) == 1 else 'objects'} per {area}"
+    return values.sum(axis=0) * (1e6 / (cell**2 * per)), cell, unit
+
+
+def saliency_plane(run: Run) -> tuple[Plane, float, str]:
+    """Return the saliency that the strategy selected patches by."""
+    values, cell, _ = read_map(run, "saliency")
+    return values[0], cell, "saliency"
+
+
+def cost_plane(run: Run) -> tuple[Plane, float, str]:
+    """Return FLOPs per pixel, NaN where there are none."""
+    values, cell, _ = read_map(run, "cost")
+    return np.where(values[0] > 0, values[0] / cell**2, np.nan), cell, "FLOP per pixel"
+
+
+def patch_plane(run: Run) -> tuple[Plane, float, str]:
+    """Return the order in which patches were processed, on the grid of the cost map."""
+    values, cell, _ = read_map(run, "cost")
+    plane = np.full(values.shape[1:], np.nan, np.float32)
+    table = run.patches.sort_values("scale", ascending=False, kind="stable")
+    y, x, h, w, order = table[["y", "x", "h", "w", "order"]].to_numpy(np.float64).T
+    top, left = (y // cell).astype(int), (x // cell).astype(int)
+    bottom = np.maximum(top + 1, np.rint((y + h) / cell).astype(int))
+    right = np.maximum(left + 1, np.rint((x + w) / cell).astype(int))
+    for i, number in enumerate(order):
+        plane[top[i] : bottom[i], left[i] : right[i]] = number + 1
+    return plane, cell, "order of patches"
