@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError
+from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_maps import MAP_NAMES, RunMap, open_map
-from hrviewer.io.writers import Exportable
 
 __all__ = ["LazyMap", "RunMaps"]
 
