@@ -22,6 +22,7 @@ def own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     monkeypatch.setenv("HRVIEWER_CACHE", str(home / "cache" / "hrviewer"))
+    monkeypatch.setenv("HRVIEWER_DATA", str(home / "data" / "hrviewer"))
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,8 @@ class ResultCache:
                 file.execute("PRAGMA journal_mode=WAL")
                 file.execute("PRAGMA synchronous=OFF")
                 file.execute(
-                    "CREATE TABLE IF NOT EXISTS results (key TEXT PRIMARY KEY, used REAL, data BLOB)"
+                    "CREATE TABLE IF NOT EXISTS results "
+                    "(key TEXT PRIMARY KEY, used REAL, data BLOB)"
                 )
                 self._file = file
 

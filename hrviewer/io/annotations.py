@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
-from hrviewer.io.atomic_write import write_error
+from hrviewer.errors import write_error
 from hrviewer.io.features import Feature
 from hrviewer.io.geojson import as_geojson, read_geojson, read_json_file
 

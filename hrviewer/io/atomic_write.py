@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,26 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, WriteError, write_error
 
-__all__ = ["atomic_path", "require_new_path", "write_error"]
-
-REASONS = {
-    errno.ENOSPC: "the disk is full: free some space, or choose another place",
-    errno.EDQUOT: "the disk quota is used up: free some space, or choose another place",
-    errno.EROFS: "the disk is read-only: choose another place",
-    errno.EACCES: "it is not allowed there: choose another folder, or change its permissions",
-    errno.EPERM: "it is not allowed there: choose another folder, or change its permissions",
-    errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
-    errno.EINVAL: "the disk knows no such names: leave out : * ? and the like",
-    errno.EILSEQ: "the disk knows no such names: leave out : * ? and the like",
-}
-
-
-def write_error(path: Path, error: OSError) -> HrviewerError:
-    """Return in one line why a place cannot be written to."""
-    why = REASONS.get(error.errno or 0, error.strerror or str(error))
-    return HrviewerError(f"{path} cannot be written: {why}")
+__all__ = ["atomic_path", "require_new_path"]
 
 
 def require_new_path(path: str | Path) -> Path:
@@ -42,12 +24,14 @@ def require_new_path(path: str | Path) -> Path:
     """
     path = Path(path).expanduser()
     if "\0" in str(path):
-        raise HrviewerError(f"{str(path)!r} holds a character that no name can hold: leave it out")
+        raise WriteError(f"{str(path)!r} holds a character that no name can hold: leave it out")
     try:
         if os.path.lexists(path):
-            raise HrviewerError(f"{path} exists: choose another name, or remove it first")
+            raise WriteError(f"{path} exists: choose another name, or remove it first")
         if not path.parent.is_dir():
-            raise HrviewerError(f"there is no folder {path.parent}: make it first")
+            raise WriteError(f"there is no folder {path.parent}: make it first")
+    except WriteError:
+        raise
     except OSError as error:
         raise write_error(path, error) from None
     return path
@@ -76,6 +60,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         move_into_place(part, path)
+    except HrviewerError:
+        raise
     except OSError as error:
         raise write_error(path, error) from error
     finally:
@@ -89,12 +75,12 @@ def move_into_place(part: Path, path: Path) -> None:
     """Rename, but never over what somebody else wrote in the meantime."""
     if part.is_dir():
         if os.path.lexists(path):
-            raise HrviewerError(f"{path} exists: choose another name, or remove it first")
+            raise WriteError(f"{path} exists: choose another name, or remove it first")
         os.rename(part, path)
         return
     try:
         os.link(part, path)
     except FileExistsError:
-        raise HrviewerError(f"{path} exists: choose another name, or remove it first") from None
+        raise WriteError(f"{path} exists: choose another name, or remove it first") from None
     except OSError:  # a file system without links
         os.rename(part, path)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, write_error
 from hrviewer.geometry import Grid, Rect
-from hrviewer.io.atomic_write import require_new_path, write_error
+from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.ground_truth.points import write_csv
 from hrviewer.io.ome_metadata import (
     CHANNEL_COLORS,

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrviewer.errors import HrviewerError
-from hrviewer.models.told import short_message
+from hrviewer.errors import HrviewerError, short_message
 
 __all__ = ["Backbone", "create_timm_model", "import_timm", "timm_backbone"]
 

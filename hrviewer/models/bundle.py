@@ -14,12 +14,11 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ModelError, short_message, validation_error
 from hrviewer.models import loaders
 from hrviewer.models.builtin_saliency import builtin
 from hrviewer.models.card import ModelCard, read_json
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.told import short_message
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -151,9 +150,7 @@ class ModelBundle:
         try:
             index = _BundleIndex.model_validate(read_json(file))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise HrviewerError(f"{file}: {field}: {first['msg']}; correct it") from None
+            raise validation_error(error, file, advice="correct it", kind=ModelError) from None
         networks = {}
         for role, entry in index.roles.items():
             if role.startswith("@"):

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ModelError, validation_error
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
@@ -244,10 +244,9 @@ class ModelCard(_CardSection):
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "card"
-            reason = first["msg"].removeprefix("Value error, ")
-            raise HrviewerError(f"{source}: {field}: {reason}; correct the card") from None
+            raise validation_error(
+                error, source, advice="correct the card", kind=ModelError
+            ) from None
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:

@@ -11,9 +11,8 @@ import math
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.models.network import Floats, Network
-from hrviewer.models.told import short_message
 
 __all__ = ["measure_exact_halo", "measure_halo", "measure_period", "validate_network"]
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from hrviewer.errors import HrviewerError
-from hrviewer.models.told import short_message
+from hrviewer.errors import HrviewerError, short_message
 
 __all__ = ["ENTRY_POINT_GROUP", "get_architecture", "register_architecture"]
 

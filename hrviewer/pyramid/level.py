@@ -13,23 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.pyramid.read_cost import ReadMeter
 from hrviewer.pyramid.tile_cache import DecodedTile, Tile, TileKey, tile_cache
 
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["Level", "one_line"]
+__all__ = ["Level"]
 
 MAX_CHUNK_SIDE = 2048
 """Stored tiles wider than this (strips) are offered to zarr and dask as chunks of 512."""
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line."""
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
 
 
 class Level:
@@ -177,7 +171,7 @@ class Level:
         except Exception as error:
             raise HrviewerError(
                 f"{self.name}: tile ({key.row}, {key.column}) of level {self.index} cannot be "
-                f"decoded: {one_line(error)}; the file is damaged"
+                f"decoded: {short_message(error)}; the file is damaged"
             ) from error
         if meter is not None:
             height, width, _ = tile.pixels.shape

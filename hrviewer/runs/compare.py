@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from platformdirs import user_data_path
 
 from hrviewer.engine import (
     Budget,
@@ -33,6 +32,7 @@ from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
 from hrviewer.models import ModelBundle, open_bundle
+from hrviewer.paths import data_folder, unused_path
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimates import EstimateDict
 from hrviewer.runs.evaluation import Evaluator, make_evaluator
@@ -508,5 +508,5 @@ def iter_images(images: object) -> Iterator[object]:
 
 
 def default_folder(kind: str) -> Path:
-    """Return a new folder in the user's data folder."""
-    return user_data_path("hrviewer") / kind / f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    """Claim a new folder in the data folder."""
+    return unused_path(data_folder() / kind, f"{datetime.now(UTC):%Y%m%d-%H%M%S}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import sys
 import time
@@ -16,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from platformdirs import user_cache_path, user_data_path
 from pydantic import ValidationError
 
 from hrviewer.engine import (
@@ -37,12 +35,13 @@ from hrviewer.engine import (
     run_plan,
     validate_priors,
 )
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, validation_error
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import read_region
 from hrviewer.models import ModelBundle, ModelCard, open_bundle
 from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
+from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimates import estimate_to_dict
 from hrviewer.runs.evaluation import make_evaluator
@@ -174,20 +173,14 @@ def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
     try:
         return strategy.Params(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(strategy.Params.model_fields)
-            raise HrviewerError(
-                f"{strategy.id} has no parameter {name!r}; it has: {known}"
-            ) from None
-        raise HrviewerError(f"{strategy.id}: {name}: {first['msg']}") from None
+        known = strategy.Params.model_fields
+        raise validation_error(error, strategy.id, known=known) from None
 
 
 @cache
 def result_cache() -> ResultCache:
     """Return the cache of inference results on this machine."""
-    return ResultCache(user_cache_path("hrviewer") / "results.sqlite")
+    return ResultCache(cache_folder() / "results.sqlite")
 
 
 @dataclass
@@ -207,16 +200,9 @@ class RunSpec:
     priors: Priors = field(default_factory=dict)
 
     def default_path(self) -> Path:
-        """Return an unused run folder in the user's data folder."""
-        folder = user_data_path("hrviewer") / "runs"
-        stem = re.sub(r"[^\w.-]+", "_", Path(self.pyramid.name).stem) or "image"
-        base = f"{stem}-{self.strategy.id}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        number = 1
-        path = folder / f"{base}.run.zarr"
-        while path.exists():
-            number += 1
-            path = folder / f"{base}-{number}.run.zarr"
-        return path
+        """Claim a new folder among the user's runs."""
+        stem = f"{Path(self.pyramid.name).stem or 'image'}-{self.strategy.id}"
+        return unused_path(runs_folder(), f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}", ".run.zarr")
 
     def run(
         self,
@@ -334,9 +320,11 @@ class RunSpec:
         }
 
     def _existing_header(self, path: Path, resume: bool) -> dict[str, Any] | None:
-        if not path.exists():
-            if resume:
+        if is_vacant(path):
+            if resume and not path.exists():
                 raise HrviewerError(f"there is no run to resume in {path}; run without --resume")
+            if resume:
+                raise HrviewerError(f"{path} is not a run folder; choose another --out")
             return None
         if not resume:
             raise HrviewerError(f"{path} exists: resume it with --resume, or choose another --out")

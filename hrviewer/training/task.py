@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.models.card import ModelCard
-from hrviewer.models.told import short_message
 
 __all__ = ["GROUP", "Batch", "TaskSet", "TrainingTask", "installed_task_sets"]
 

@@ -115,7 +115,7 @@ def test_run_says_how_far_it_is_from_the_truth(image, toys, tmp_path):
 
 
 def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("HRVIEWER_DATA", str(tmp_path / "data"))
     said = json.loads(call("run", image, *RUN, "--json").stdout)
     assert Path(said["run"]).is_relative_to(tmp_path / "data")
     assert Path(said["run"]).is_dir()

@@ -28,9 +28,9 @@ def half(path, error):
     [
         (errno.ENOSPC, "disk is full"),
         (errno.EROFS, "read-only"),
-        (errno.EACCES, "not allowed"),
+        (errno.EACCES, "permission denied"),
         (errno.ENAMETOOLONG, "too long"),
-        (errno.EINVAL, "no such names"),
+        (errno.EINVAL, "does not allow this name"),
         (errno.EIO, "Input/output error"),
     ],
 )

@@ -89,6 +89,7 @@ def test_what_cannot_be_fitted_is_told(scene, encoded: Run, tmp_path: Path) -> N
     with pytest.raises(HrviewerError, match="no 'stone'"):
         fit_head(encoded, truth, tmp_path / "a", class_name="stone")
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").write_text("")
     with pytest.raises(HrviewerError, match="exists"):
         fit_head(encoded, truth, tmp_path / "there")
     run = hrviewer.run(image, ToyBundle(main=Bright()), "patches", out=tmp_path / "c.run.zarr")

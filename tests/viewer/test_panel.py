@@ -164,7 +164,7 @@ def test_labels_are_given_while_there_are_codes(docked, qtbot):
     qtbot.waitUntil(form.use.isEnabled, timeout=60_000)
     assert "told wrongly" in form.words.text()
     form.use.click()
-    assert controller.model.name.startswith("toys-labels-1+toys")
+    assert controller.model.name.startswith("toys-labels+toys")
     assert docked.run_settings.model.currentText() == controller.model.name
     qtbot.waitUntil(idle(docked), timeout=60_000)
     assert controller.run.estimate["per_class"].keys() == {"sea", "sky"}

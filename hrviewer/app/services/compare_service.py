@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from platformdirs import user_data_path
 from psygnal import Signal
 
 from hrviewer.app.maps.result_maps import MapName, ResultMaps
 from hrviewer.errors import HrviewerError
+from hrviewer.paths import runs_folder
 from hrviewer.runs.evaluation import load_ground_truth
 from hrviewer.runs.run_index import RunEntry, list_runs
 from hrviewer.units import format_si
@@ -92,7 +92,7 @@ class CompareService:
             self.reset()
             return
         plane, asked = plane_of(controller.viewer, base), controller.ground_truth_path
-        homes = [controller.run_folder or user_data_path("hrviewer") / "runs"]
+        homes = [controller.run_folder or runs_folder()]
         if controller.run is not None:
             homes.append(controller.run.path.parent)
         folders = dict.fromkeys([*homes, *self.folders])

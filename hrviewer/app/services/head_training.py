@@ -9,7 +9,6 @@ screen, so also live, before any run; what it makes is a pack like any other.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from napari.layers import Image, Points
-from platformdirs import user_data_path
 from psygnal import Signal
 
 from hrviewer.errors import HrviewerError
 from hrviewer.io.features import Feature
 from hrviewer.io.geojson import OKABE_ITO
 from hrviewer.models import CombinedBundle, ModelBundle
+from hrviewer.paths import data_folder, unused_path
 from hrviewer.runs.heads import Embeddings, FittedHead, fit_place_classifier
 from hrviewer.viewer.image.geometry import screen_pixel
 from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
@@ -183,13 +182,9 @@ class HeadTrainer:
         return self.layer
 
     def _new_head_path(self, embedding_layers: EmbeddingLayers, model: ModelBundle) -> Path:
-        """Return a folder for a head that does not exist yet."""
-        home = self._controller.run_folder or user_data_path("hrviewer")
-        stem = re.sub(r"[^\w.-]+", "_", model.name)
-        number = 1
-        while (path := home / "heads" / f"{stem}-labels-{number}").exists():
-            number += 1
-        return path
+        """Claim a new folder for a head."""
+        home = self._controller.run_folder or data_folder()
+        return unused_path(home / "heads", f"{model.name}-labels")
 
     def _report_counts(self) -> None:
         counts = Counter(label.label for label in self.labels())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +15,7 @@ from napari.layers import Image
 from hrviewer.app.services.run_worker import RunFailed, RunFinished, RunStarted, RunWorker, Status
 from hrviewer.engine import Budget, LoadedModels
 from hrviewer.errors import HrviewerError
+from hrviewer.paths import unused_path
 from hrviewer.runs import Run, RunSpec, estimate_to_dict, format_estimate, parse_params
 from hrviewer.strategies import Strategy, get_strategy
 from hrviewer.units import format_duration, format_si
@@ -220,15 +220,11 @@ class RunService:
         controller.estimate_changed.emit("", format_cost(total.flops, seconds, total.pixels))
 
     def _new_run_path(self, image_layer: Image, strategy: Strategy) -> Path | None:
-        """Return a folder that does not exist yet; None leaves it to the run."""
+        """Claim a new folder for a run; None leaves it to the run."""
         folder = self._controller.run_folder
         if folder is None:
             return None
-        folder.mkdir(parents=True, exist_ok=True)
-        stem = f"{Path(image_layer.name).stem}-{strategy.id}"
-        names = (f"{stem}-{n}.run.zarr" for n in count(2))
-        paths = (folder / name for name in chain([f"{stem}.run.zarr"], names))
-        return next(path for path in paths if not path.exists())
+        return unused_path(folder, f"{Path(image_layer.name).stem}-{strategy.id}", ".run.zarr")
 
     def _set_state(self, state: RunState) -> None:
         if state != self.state:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, validation_error
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 
 __all__ = ["GROUP", "RunWriter", "get_writer", "select_writer", "writer_names"]
@@ -75,14 +75,9 @@ class RunWriter(ABC):
         try:
             return self.Settings(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(map(str, first["loc"]))
-            if first["type"] == "extra_forbidden":
-                known = ", ".join(self.Settings.model_fields) or "none"
-                raise HrviewerError(
-                    f"there is no option {name!r}; this format has: {known}"
-                ) from None
-            raise HrviewerError(f"{name}: {first['msg']}") from None
+            known = self.Settings.model_fields
+            name = type(self).__name__.removesuffix("Writer").lower()
+            raise validation_error(error, name, noun="option", known=known) from None
 
 
 @cache

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.models.card import ModelCard
 from hrviewer.models.loaders.graph import OnnxGraph
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import PerThreadCount, available_cores
-from hrviewer.models.told import short_message
 from hrviewer.models.weights import read_weights
 
 __all__ = ["OnnxNetwork", "run_session", "session_options"]

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.probe import validate_network
 from hrviewer.models.threads import PerThreadCount
-from hrviewer.models.told import short_message
 
 __all__ = ["QuantisedNetwork", "load_quantised"]
 

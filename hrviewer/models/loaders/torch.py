@@ -19,13 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.models.card import ModelCard
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network, activate
 from hrviewer.models.registry import get_architecture
 from hrviewer.models.threads import thread_limit
-from hrviewer.models.told import short_message
 from hrviewer.models.weights import read_weights
 
 __all__ = ["TorchNetwork", "count_flops", "fold_batch_norm"]

@@ -14,9 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.level import one_line
 from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import micrometres
@@ -63,9 +62,13 @@ class OmeZarrReader(Reader):
         except HrviewerError:
             raise
         except ImportError as error:
-            raise HrviewerError(f"{name} needs a package for its URL: {one_line(error)}") from error
+            raise HrviewerError(
+                f"{name} needs a package for its URL: {short_message(error)}"
+            ) from error
         except Exception as error:
-            raise HrviewerError(f"{name} is not a readable OME-Zarr: {one_line(error)}") from error
+            raise HrviewerError(
+                f"{name} is not a readable OME-Zarr: {short_message(error)}"
+            ) from error
 
     def __init__(
         self,

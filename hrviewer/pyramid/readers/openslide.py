@@ -12,9 +12,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.level import one_line
 from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat, select_channels, select_plane
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import plausible
@@ -57,7 +56,7 @@ class OpenSlideReader(Reader):
             try:
                 slide = openslide.OpenSlide(file)
             except openslide.OpenSlideError as error:
-                reason = one_line(error)
+                reason = short_message(error)
                 continue
             return cls(path, file, slide, plane, channels)
         raise UnsupportedFormat(f"{path.name} is not a slide that can be read: {reason}")

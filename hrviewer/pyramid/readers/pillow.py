@@ -16,9 +16,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.level import one_line
 from hrviewer.pyramid.readers.base import Reader, select_channels, select_plane
 from hrviewer.pyramid.tile_cache import DecodedTile
 
@@ -84,7 +83,7 @@ class PillowReader(Reader):
         except HrviewerError:
             raise
         except Exception as error:
-            raise HrviewerError(f"{path.name} cannot be read: {one_line(error)}") from error
+            raise HrviewerError(f"{path.name} cannot be read: {short_message(error)}") from error
 
     def __init__(
         self, path: Path, picture: Any, plane: Mapping[str, int], channels: Sequence[int] | None

@@ -22,9 +22,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.level import one_line
 from hrviewer.pyramid.readers.base import (
     MAX_TILE_PIXELS,
     LevelLayout,
@@ -157,7 +156,7 @@ class TiffReader(Reader):
             raise
         except Exception as error:
             raise UnsupportedFormat(
-                f"{path.name} is not a readable TIFF: {one_line(error)}"
+                f"{path.name} is not a readable TIFF: {short_message(error)}"
             ) from error
 
     def __init__(

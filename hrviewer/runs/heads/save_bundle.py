@@ -14,6 +14,7 @@ import numpy as np
 
 from hrviewer.errors import HrviewerError
 from hrviewer.models import ModelCard
+from hrviewer.paths import is_vacant
 from hrviewer.runs.heads.embeddings import Floats
 
 __all__ = ["NO_SKLEARN", "FittedHead", "check_unused", "write_head"]
@@ -57,7 +58,7 @@ class FittedHead(ABC):
 
 def check_unused(out: Path) -> None:
     """Raise `UserError` where a pack cannot be written."""
-    if out.exists():
+    if not is_vacant(out):
         raise HrviewerError(f"{out} exists: choose another place for the head")
 
 
@@ -105,7 +106,7 @@ def write_head(
         "card": written.model_dump(mode="json", exclude_defaults=True),
     }
     pack = {"name": head.path.name, "title": written.title, "roles": {"head": role}}
-    head.path.mkdir(parents=True)
+    head.path.mkdir(parents=True, exist_ok=True)
     (head.path / "head.safetensors").write_bytes(data)
     text = json.dumps(pack, indent=2, ensure_ascii=False)
     (head.path / "bundle.json").write_text(text + "\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 
 from hrviewer.io import get_writer, writer_names
 from hrviewer.io.ground_truth import SUFFIXES
+from hrviewer.paths import unused_path
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import Form, heading, label, row
 from hrviewer.viewer.widgets.params_form import ParamsForm
@@ -162,10 +163,7 @@ class ExportTab(QWidget):
             return
         suffix = get_writer(self.format.currentText()).suffixes[0]
         stem = run.path.name.removesuffix(".run.zarr")
-        proposed, number = run.path.with_name(stem + suffix), 1
-        while proposed.exists():
-            number += 1
-            proposed = run.path.with_name(f"{stem}-{number}{suffix}")
+        proposed = unused_path(run.path.parent, stem, suffix, claim=False)
         self.path.setText(str(proposed))
 
     def _export(self) -> None:

@@ -87,5 +87,5 @@ def test_exported_points_are_truth_again(made, tmp_path):
 
 
 def test_an_unknown_table_is_refused(made, tmp_path):
-    with pytest.raises(HrviewerError, match=r"^rows: .*'patches'"):
+    with pytest.raises(HrviewerError, match=r"^csv: rows: .*'patches'"):
         export(made(), tmp_path / "a.csv", rows="pixels")

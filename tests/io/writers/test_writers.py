@@ -81,7 +81,7 @@ def test_an_empty_run_says_what_is_missing(made, tmp_path):
 @pytest.mark.parametrize(("to", "key"), [("png", "dpi"), ("geojson", "threshold")])
 def test_options_are_checked_in_one_line(made, tmp_path, to, key):
     run = made()
-    with pytest.raises(HrviewerError, match=rf"^{key}: [^\n]+$"):
+    with pytest.raises(HrviewerError, match=rf"^{to}: {key}: [^\n]+$"):
         export(run, tmp_path / "a", to, **{key: -1})
     with pytest.raises(HrviewerError, match=f"no option 'colour'.*{key}"):
         export(run, tmp_path / "b", to, colour="red")
