@@ -1,8 +1,9 @@
-"""Where to look: one file or folder per family, and the vocabulary they speak.
+"""Inference strategies: one file or folder per family of the survey.
 
-Strategies touch neither files nor devices. `protocol` holds the words that they exchange with the
-engine, `base` the class to write and the register; `tiling` (cutting into patches) and `survey`
-(closer looks, and what they say of the whole) are what several families share.
+Strategies touch neither files nor devices. `protocol` holds the requests and responses that they
+exchange with the engine, `base` the class to derive from and the registry. Several families share
+`tiling` (cutting a region into patches) and `estimation` (a coarse pass, measurements at selected
+places, and an estimate of the total).
 """
 
 from hrviewer.callable_package import make_callable

@@ -1,4 +1,4 @@
-"""What a strategy is, and where strategies are found."""
+"""The base class of strategies, and their registry."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ __all__ = [
 GROUP = "hrviewer.strategies"
 
 VisibleIf = Mapping[str, tuple[str, tuple[str, ...]]]
-"""What `Params.only` is."""
+"""Type of `Params.visible_if`."""
 
 SpecialValueText = Mapping[str, str]
-"""What `Params.least` is."""
+"""Type of `Params.special_value_text`."""
 
 
 class Params(BaseModel):
-    """A strategy's parameters: they make the widget, the command's options and the provenance.
+    """A strategy's parameters: the source of the form, the command's options and the provenance.
 
     Attributes
     ----------
     visible_if : mapping
-        Parameters that say something for some choices of another one only: each with the name of
-        that one and those choices. The window shows them for these alone.
+        Parameters that apply only to some choices of another one: each with the name of that
+        one and those choices. The form shows them for these choices only.
     special_value_text : mapping
-        Words for what a parameter's least value, which is no amount, or an empty one stands for.
+        Texts for a parameter's minimum (or empty value) where it stands for "automatic" or
+        similar instead of an amount.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,7 +53,7 @@ class Params(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _parse_choice(cls, value: Any, info: ValidationInfo) -> Any:
-        """Take a choice among numbers as the command line writes it, as pydantic does a number."""
+        """Parse a choice among numbers from a string, as pydantic parses a number."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and get_origin(kind) is Literal:
             return next((choice for choice in get_args(kind) if str(choice) == value), value)
@@ -60,37 +61,37 @@ class Params(BaseModel):
 
 
 def tile_field(description: str) -> Any:
-    """Declare the side of a look, in network pixels, which is the same in every strategy."""
+    """Declare the side of a tile in model pixels, in the same way for every strategy."""
     return Field(0, ge=0, le=8192, title="Tile", description=description)
 
 
 def halo_field(description: str) -> Any:
-    """Declare the context around a look, in network pixels; -1 takes the card's."""
+    """Declare the context around a tile in model pixels; -1 takes the card's."""
     return Field(-1, ge=-1, le=2048, title="Halo", description=description)
 
 
 class Strategy(ABC):
-    """A policy that says where to look next.
+    """A policy that selects the patches for inference.
 
     Attributes
     ----------
     id, title, family : str
-        The command line's name, the person's, and the survey's family.
+        Name on the command line, name in the window, and family in the survey.
     when : str
         One line: when to choose it.
     Params : type
         Its parameters.
     roles : tuple of str
-        What it needs of the pack; ``main`` always.
+        Roles that it needs from the model bundle; ``main`` always.
     priors : tuple of str
-        The maps that it can be told beforehand: ``"saliency"`` is what a person drew,
-        ``"density"`` what an earlier run saw.
+        Prior maps that it accepts: ``"saliency"``, drawn by the user, and ``"density"``, the
+        output of an earlier run.
     default_budget : float, optional
-        FLOPs by default, as a fraction of looking at every pixel with ``main``; None for what the
-        strategy needs.
+        Default budget, as a fraction of the FLOPs of running ``main`` on every pixel; None for
+        no limit.
     default_tiles : float
-        Tiles of ``main`` that the default pays for at least: where the image is small, so is the
-        price of a few looks, and fewer tell little.
+        Tiles of ``main`` that the default budget pays for at least: on a small image a few more
+        tiles cost little, and fewer are too few for an estimate.
     """
 
     id: ClassVar[str]
@@ -104,12 +105,12 @@ class Strategy(ABC):
     default_tiles: ClassVar[float] = 0.0
 
     def answering_role(self, roles: Container[str]) -> str:
-        """Return which of a pack's roles gives the answer, and so what its classes mean."""
+        """Return the role whose model gives the estimate, and so the meaning of its classes."""
         return "main"
 
     @abstractmethod
     def plan(self, context: PlanContext, params: Any) -> Plan:
-        """Yield requests, receive results, return the answer."""
+        """Yield requests, receive responses, return the estimate."""
 
 
 @cache
@@ -118,7 +119,7 @@ def _installed() -> dict[str, Any]:
 
 
 def strategy_ids() -> list[str]:
-    """Return the names of the strategies that are installed, baselines first."""
+    """Return the ids of the installed strategies, baselines first."""
     baselines = [name for name in ("uniform", "patches") if name in _installed()]
     return baselines + sorted(_installed().keys() - set(baselines))
 
@@ -128,14 +129,14 @@ def get_strategy(name: str) -> Strategy:
 
     Raises
     ------
-    UserError
-        If there is none of that name.
+    HrviewerError
+        If no strategy of that id is installed.
     """
     try:
         point = _installed()[name]
     except KeyError:
         raise HrviewerError(
-            f"there is no strategy {name!r}; choose one of: {', '.join(strategy_ids())}"
+            f"unknown strategy {name!r}; choose one of: {', '.join(strategy_ids())}"
         ) from None
     strategy: Strategy = point.load()()
     return strategy

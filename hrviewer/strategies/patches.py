@@ -1,4 +1,4 @@
-"""Cutting into patches: look at every pixel at native scale, tile by tile."""
+"""Cutting into patches: inference on every pixel at native scale, tile by tile."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ __all__ = ["Patches", "PatchesParams"]
 Map = NDArray[np.float32]
 
 ROUNDING_TOLERANCE = 1e-4
-"""Part of the largest value by which back ends may differ in their arithmetic alone."""
+"""Difference between back ends, over the largest value, that is due to rounding alone."""
 
 
 class PatchesParams(Params):
@@ -58,42 +58,41 @@ class PatchesParams(Params):
         "halo": "the card's",
         "grid": "tiles",
     }
-    tile: int = tile_field(
-        "Side of what a patch answers for, in network pixels; 0 takes the card's"
-    )
+    tile: int = tile_field("Side of a patch's core, in model pixels; 0 takes the card's")
     halo: int = halo_field(
-        "Context read around it, in network pixels; -1 takes the card's, which makes tiles agree "
-        "with the whole image"
+        "Context read around a core, in model pixels; -1 takes the card's, with which the stitched "
+        "output equals that of the whole image"
     )
     grid: str = Field(
         "",
         pattern=r"^(\d{1,3}x\d{1,3})?$",
         title="Cut into",
-        description="Cut the region into rows x columns instead, as 2x2, without halo unless one "
-        "is given or measured",
+        description="Cut the region into rows x columns instead, such as 2x2; without halo unless "
+        "one is given or measured",
     )
     mode: Literal["tiles", "exact"] = Field(
         "tiles",
         title="Mode",
-        description="exact equals one look at the whole image, however large: how far the network "
-        "sees is measured, whatever its card says, and what cannot be joined exactly is refused",
+        description="exact equals inference on the whole image at once, for any image size: the "
+        "receptive field is measured instead of taken from the card, and models whose tiles cannot "
+        "be stitched exactly are refused",
     )
     verify: int = Field(
         2,
         ge=0,
         le=64,
-        title="Look again at",
-        description="For exact, how many tiles are seen once more with more than twice the "
-        "context, to say how far the answer is from one look at everything",
+        title="Verify tiles",
+        description="For exact, number of tiles that are processed once more with more than twice "
+        "the context, to measure the difference",
     )
 
 
 class Patches(Strategy):
     """The survey's baseline CIP.
 
-    With the card's halo the stitched output equals the network's output on the whole image; with
-    none it shows what cutting costs. In mode ``exact`` the halo is measured and the equality is
-    put to the test: the forward half of streaming (Pinckaers, van Ginneken and Litjens,
+    With the card's halo the stitched output equals the model's output on the whole image; without
+    halo it shows the error of cutting. In mode ``exact`` the halo is measured and the equality is
+    verified: the forward half of streaming (Pinckaers, van Ginneken and Litjens,
     *Streaming Convolutional Neural Networks for End-to-End Learning With Multi-Megapixel Images*,
     TPAMI 2020).
     """
@@ -101,54 +100,54 @@ class Patches(Strategy):
     id: ClassVar[str] = "patches"
     title: ClassVar[str] = "Cutting into patches"
     family: ClassVar[str] = "baseline CIP"
-    when: ClassVar[str] = "The full answer: every pixel at full resolution, at full price"
+    when: ClassVar[str] = "The exhaustive prediction: every pixel at full resolution, at full cost"
     Params: ClassVar[type[Params]] = PatchesParams
 
     def plan(self, context: PlanContext, params: PatchesParams) -> Plan:
-        """Cut, look at every tile, add up."""
+        """Cut, run inference on every tile, aggregate."""
         halo = _halo(context, params)
         patches = _cut(context, params, halo)
         exact = params.mode == "exact"
-        doubted = _tiles_to_verify(context, patches, params.verify) if exact else {}
-        told: list[PatchTotal] = []
-        for asked in batches(patches):
-            result = yield PatchRequest("main", asked, target="output")
-            for place, handle in enumerate(result.results, len(told)):
-                if place in doubted:
-                    doubted[place] = handle.map
-            told += PatchTotal.from_results(result.results)
-            yield activation_map(told, patches)
-            estimate = aggregate(context.main, told)
-            if result.stop:
+        references = _tiles_to_verify(context, patches, params.verify) if exact else {}
+        totals: list[PatchTotal] = []
+        for batch in batches(patches):
+            response = yield PatchRequest("main", batch, target="output")
+            for index, result in enumerate(response.results, len(totals)):
+                if index in references:
+                    references[index] = result.map
+            totals += PatchTotal.from_results(response.results)
+            yield activation_map(totals, patches)
+            estimate = aggregate(context.main, totals)
+            if response.stop:
                 return Estimate(
                     estimate,
-                    note=f"the budget ended after {len(told)} of {len(patches)} patches: "
-                    "the rest of the region was not seen",
+                    note=f"the budget ended after {len(totals)} of {len(patches)} patches: "
+                    "the rest of the region was not processed",
                 )
             if estimate is not None:
                 yield Publish("estimate", estimate, context.region)
         note = ""
         if exact:
             note = f"exact, with {patches[0].halo} pixels of context, as measured"
-            note += yield from _verify(context, patches, doubted)
-        return Estimate(aggregate(context.main, told), note=note)
+            note += yield from _verify(context, patches, references)
+        return Estimate(aggregate(context.main, totals), note=note)
 
 
-def _halo(scene: PlanContext, params: PatchesParams) -> int | None:
-    """Return the context to read, network pixels; None for the card's, or a grid's."""
+def _halo(context: PlanContext, params: PatchesParams) -> int | None:
+    """Return the context to read, in model pixels; None for the card's, or a grid's."""
     if params.mode == "tiles":
         return None if params.halo < 0 else params.halo
     if params.halo >= 0:
         raise HrviewerError("mode=exact measures the halo that it needs: leave halo out")
-    return scene.main.measure_halo()
+    return context.main.measure_halo()
 
 
-def _cut(scene: PlanContext, params: PatchesParams, halo: int | None) -> list[Patch]:
-    scale = snap_scale(scene.native_scale)
+def _cut(context: PlanContext, params: PatchesParams, halo: int | None) -> list[Patch]:
+    scale = snap_scale(context.native_scale)
     if not params.grid:
-        return tiles(scene.main, scene.region, scale, tile=params.tile or None, halo=halo)
+        return tiles(context.main, context.region, scale, tile=params.tile or None, halo=halo)
     rows, columns = map(int, params.grid.split("x"))
-    region, step = scene.region, alignment_step(scene.main, scale)
+    region, step = context.region, alignment_step(context.main, scale)
 
     def lines(start: int, length: int, n: int) -> list[int]:
         inner = (round((start + length * i / n) / step) * step for i in range(1, n))
@@ -163,44 +162,46 @@ def _cut(scene: PlanContext, params: PatchesParams, halo: int | None) -> list[Pa
     ]
 
 
-# Is it exact?
+# Verification of mode ``exact``.
 
 
-def _tiles_to_verify(scene: PlanContext, patches: list[Patch], n: int) -> dict[int, Map | None]:
-    """Return tiles to look at again: the last, where the image may end oddly, and random ones."""
+def _tiles_to_verify(context: PlanContext, patches: list[Patch], n: int) -> dict[int, Map | None]:
+    """Return tiles to verify: the last one, whose size may be odd, and random ones."""
     if not n or len(patches) == 1:
         return {}
-    rng = np.random.default_rng(scene.seed)
+    rng = np.random.default_rng(context.seed)
     some = rng.permutation(len(patches) - 1)[: n - 1]
     return dict.fromkeys([len(patches) - 1, *map(int, some)])
 
 
 def _verify(
-    scene: PlanContext, patches: list[Patch], told: dict[int, Map | None]
+    context: PlanContext, patches: list[Patch], references: dict[int, Map | None]
 ) -> Generator[Request, Response, str]:
-    """Look at tiles again with more context, and from elsewhere; say by how much they differ.
+    """Process tiles again with more context and another offset; return a note on the difference.
 
-    What begins one period earlier than twice the context would meets the network's strides
-    otherwise: were the context or the period too small, the answers would not agree.
+    An input that begins one period earlier than twice the context is aligned differently with the
+    model's strides: with too small a context or period the predictions would not agree.
     """
-    if not told:
+    if not references:
         return ""
-    halo = 2 * patches[0].halo + scene.main.period
-    wider = tuple(replace(patches[place], halo=halo) for place in told)
-    result = yield PatchRequest("main", wider)
-    if result.stop:
-        return "; the budget ended before that was put to the test"
-    off = max(map(_difference, told.values(), result.results))
-    said = (
-        f"; {len(told)} tiles seen again, with {halo}, differ by at most {off:.1e} of the largest "
-        "value there"
+    halo = 2 * patches[0].halo + context.main.period
+    wider = tuple(replace(patches[index], halo=halo) for index in references)
+    response = yield PatchRequest("main", wider)
+    if response.stop:
+        return "; the budget ended before this was verified"
+    difference = max(map(_difference, references.values(), response.results))
+    note = (
+        f"; {len(references)} tiles verified with {halo} pixels differ by at most "
+        f"{difference:.1e} of their largest value"
     )
-    return said if off <= ROUNDING_TOLERANCE else f"{said}, more than by rounding: it is not exact"
+    if difference > ROUNDING_TOLERANCE:
+        note += ", more than by rounding: the output is not exact"
+    return note
 
 
 def _difference(one: Map | None, other: PatchResult) -> float:
     """Return the largest difference of two maps over the largest value."""
     if one is None or one.shape != other.map.shape:
         return math.inf
-    off = float(np.abs(one - other.map).max()) / (float(np.abs(one).max()) or 1.0)
-    return off if math.isfinite(off) else math.inf
+    difference = float(np.abs(one - other.map).max()) / (float(np.abs(one).max()) or 1.0)
+    return difference if math.isfinite(difference) else math.inf

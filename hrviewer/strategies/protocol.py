@@ -1,11 +1,11 @@
-"""The words a strategy and the engine exchange.
+"""The requests and responses that a strategy and the engine exchange.
 
-A strategy is a pure policy: a generator that yields *requests* and is sent *results*. It never
-reads a pixel by itself, so every pixel and every FLOP passes through the engine, is metered the
-same way for every strategy, and a policy can be tested without files, devices or a screen.
+A strategy is a pure policy: a generator that yields *requests* and is sent *responses*. It never
+reads a pixel or runs inference itself, so every pixel and every FLOP passes through the engine, is
+metered in the same way for all strategies, and a policy can be tested without files or devices.
 
-A policy must be deterministic in its scene, parameters and results: no clock, no arrival order.
-Resuming a run replays it.
+A policy must be deterministic in its context, parameters and responses: no clock, no order of
+arrival. Resuming a run replays the policy.
 """
 
 from __future__ import annotations
@@ -37,63 +37,65 @@ __all__ = [
 ]
 
 Target = Literal["output", "saliency", "embeddings"]
-"""The map that a request's results are painted into; codes are kept, to think about later."""
+"""The map that the predictions are painted into; embeddings are stored for later requests."""
 
 
 class PatchResult(Protocol):
-    """What one look gave; lazy, so that a policy may hold many of them."""
+    """The prediction for one patch; arrays are lazy, so that a policy may hold many of them."""
 
     @property
     def patch(self) -> Patch:
-        """Where was looked, and at which scale."""
+        """The patch: its core, scale and halo."""
         ...
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """What `map` covers, ``(y, x, h, w)`` in level-0 pixels; at least the core."""
+        """Extent of `map`, ``(y, x, h, w)`` in level-0 pixels; at least the core."""
         ...
 
     @property
     def value(self) -> NDArray[np.float64]:
-        """The core's answer, ``(k,)``: counts, areas, probabilities or a code. NaN if it failed.
+        """The prediction for the core, ``(k,)``: counts, areas, probabilities or an embedding.
 
-        Of a head that attends it is what `aggregate` joins to one answer.
+        NaN if inference failed. For a head with attention pooling, the partial sums that
+        `aggregate` combines into one prediction.
         """
         ...
 
     @property
     def map(self) -> NDArray[np.floating]:
-        """The network's output over the core, ``(k, rows, columns)``. NaN if it failed.
+        """The model's output over the core, ``(k, rows, columns)``. NaN if inference failed.
 
-        In float32; an embedding's codes in float16, as they are kept.
+        In float32; embeddings in float16, as they are stored.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PatchRequest:
-    """Run a role's network on patches: one round, at most a few hundred.
+    """Run a model on a batch of patches, at most a few hundred.
 
     Parameters
     ----------
     role : str
-        A role of the pack, or a built-in one such as ``"@entropy"``. ``"scanner/2"`` is the
-        scanner at two shifts along each axis, for a map twice as dense.
+        A role of the model bundle, or a built-in one such as ``"@entropy"``. ``"scanner/2"`` is
+        the scanner at two shifts along each axis, for a map twice as dense.
     patches : tuple of Patch
-        Where to look.
+        The patches to process.
     target : {"output", "saliency", "embeddings"}, optional
-        The map to paint; finer looks replace coarser ones on their core. The first two are
-        answers, clipped to the region.
+        The map to paint; finer predictions replace coarser ones on their core. The first two
+        maps are clipped to the region.
     order : {"any", "given"}
-        ``"given"`` releases results only as prefixes; ``"any"`` lets the engine take the patches
-        nearest to the view's centre first.
+        ``"given"`` returns results only as prefixes; ``"any"`` lets the engine process the
+        patches nearest to the view's centre first.
     group : tuple of int, optional
-        One number per patch; patches of one number are tokens of one joint input, each read at
-        the network's tile. One whose core is empty is context: it is answered for by nobody.
+        One number per patch; patches with the same number are tokens of one joint input, each
+        read at the model's tile size. A patch with an empty core is context: it has no
+        prediction of its own.
     merge : float
-        Of a joint input, which part of its tokens every layer of the network merges.
+        Fraction of the tokens of a joint input that each layer of the model merges.
     scores : tuple of float, optional
-        One number per patch: why it was chosen. Only recorded.
+        One score per patch, by which it was selected. Only recorded.
     """
 
     role: str
@@ -107,23 +109,23 @@ class PatchRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WarpRequest:
-    """Sample a rectangle through a non-uniform grid, run, and un-warp.
+    """Sample a rectangle through a non-uniform grid, run a model on it, and un-warp the output.
 
     Parameters
     ----------
     role : str
-        Which network.
+        Role of the model.
     rect : Rect
-        What is sampled, in level-0 pixels; cut at the image's border.
+        The rectangle to sample, in level-0 pixels; cut at the image's border.
     grid : ndarray of float, shape (g, g, 2)
-        Where in `rect` the canvas's nodes take their sample: ``(y, x)`` in 0..1, the corner nodes
+        Sampling positions of the canvas's nodes in `rect`: ``(y, x)`` in 0..1, the corner nodes
         on the canvas's corners; monotone along both axes.
     shape : tuple of int
-        The canvas, ``(h, w)`` in network pixels.
+        Size of the canvas, ``(h, w)`` in model pixels.
     target : {"output", "saliency"}, optional
         The map to paint.
     core : Rect, optional
-        The part of `rect` that it answers for; the rest is context. All of it by default.
+        The part of `rect` that the prediction covers; the rest is context. All by default.
     """
 
     role: str
@@ -136,21 +138,21 @@ class WarpRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureRequest:
-    """Run a network on what was already seen: codes or scores, in rows and columns.
+    """Run a model on the output maps of earlier requests: embeddings or scores.
 
     Parameters
     ----------
     role : str
-        Which network.
-    results : tuple of Handle
-        Their maps, of one network and scale, become one input, each where it lies.
+        Role of the model.
+    results : tuple of PatchResult
+        Results of one model at one scale; their maps are stitched into one input.
     region : Rect
-        The rectangle that the answer speaks of; what the handles hold beyond is context.
+        The rectangle that the prediction covers; what `results` cover beyond it is context.
     target : {"output", "saliency"}, optional
         The map to paint.
     attribution : bool
-        Whether to ask, too, how much each place of the input mattered: the answer's last plane.
-        Twice what the answer costs.
+        Whether to compute the attribution of each input cell, too: the output's last plane. It
+        costs twice as much as the prediction.
     """
 
     role: str
@@ -162,18 +164,18 @@ class FeatureRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Publish:
-    """Publish something to the screen. Free.
+    """Publish an intermediate map or estimate. Free of cost.
 
     Parameters
     ----------
     kind : {"saliency", "estimate"}
         A saliency map over `rect`, or a partial estimate.
     map : ndarray
-        The map, ``(rows, columns)``, NaN where nothing is known; or the estimate, ``(k,)``.
+        The map, ``(rows, columns)``, NaN where unknown; or the estimate, ``(k,)``.
     rect : Rect
-        What the map covers.
+        Extent of the map.
     interval : tuple of float, optional
-        The estimate's 95 % interval, of its sum over classes.
+        95 % interval of the estimate's sum over classes.
     """
 
     kind: Literal["saliency", "estimate"]
@@ -187,16 +189,16 @@ Request = PatchRequest | WarpRequest | FeatureRequest | Publish
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The engine's answer to a request.
+    """The engine's response to a request.
 
     Parameters
     ----------
-    results : tuple of Handle
-        In the order asked; only a prefix of it when `stop` is set.
+    results : tuple of PatchResult
+        Results in the order of the request; only a prefix of them when `stop` is set.
     spent, remaining : float
-        FLOPs so far, and what the budget still holds (infinite without one).
+        FLOPs spent so far, and FLOPs left in the budget (infinite without one).
     stop : bool
-        The request passed the budget: return an `Answer` now.
+        The request exceeded the budget: return an `Estimate` now.
     """
 
     results: tuple[PatchResult, ...] = ()
@@ -207,7 +209,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a policy concludes.
+    """The final estimate of a policy.
 
     Parameters
     ----------
@@ -216,7 +218,7 @@ class Estimate:
     interval : tuple of float, optional
         95 % interval of the estimate's sum over classes.
     note : str
-        One line for the person, or empty.
+        One line for the user, or empty.
     """
 
     values: NDArray[np.float64] | None
@@ -228,30 +230,30 @@ Plan = Generator[Request, Response, Estimate]
 
 
 def _unmeasured() -> int:
-    raise HrviewerError("nobody can measure how far this network sees: choose mode=tiles")
+    raise HrviewerError("the receptive field of this model cannot be measured: choose mode=tiles")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a policy may know of a network for nothing.
+    """Properties of a model that a policy may use free of cost.
 
     Parameters
     ----------
-    card : Card
-        What goes in and comes out.
+    card : ModelCard
+        Description of input and output.
     stride, halo : int
-        Network pixels per output cell, and of context that a cell needs.
+        Model pixels per output cell, and model pixels of context that a cell needs.
     flops : callable
-        Nominal FLOPs of one input of ``(h, w)`` network pixels.
+        Nominal FLOPs of one input of ``(h, w)`` model pixels.
     period : int
-        Network pixels at whose multiples an input may begin so that tiles meet.
+        Inputs must begin at multiples of this many model pixels for tiles to be stitched exactly.
     measure_halo : callable
-        Measures, once, the context in network pixels with which joined tiles equal one look at
-        everything; `UserError` where there is none.
+        Measures, once, the context in model pixels with which stitched tiles equal inference on
+        the whole image; raises `HrviewerError` if no context is enough.
     token_flops : callable, optional
-        The same of a joint input of `n` tokens, of which every layer merges a part.
+        Nominal FLOPs of a joint input of `n` tokens, of which each layer merges a fraction.
     has_attribution : bool
-        Whether it can be asked what mattered, in a `Think`.
+        Whether a `FeatureRequest` may ask for the attribution.
     """
 
     card: ModelCard
@@ -265,42 +267,42 @@ class ModelInfo:
 
     @property
     def context(self) -> int:
-        """Network pixels around a tile with which an answer is nearly right."""
+        """Model pixels of context with which a prediction is nearly exact."""
         enough = self.card.output.context
         return self.halo if enough is None else min(enough, self.halo)
 
     def flops_per_pixel(self) -> float:
-        """FLOPs per network pixel, at the card's tile."""
+        """Return the FLOPs per model pixel, at the card's tile size."""
         tile = self.card.input.tile
         return self.flops(tile, tile) / tile**2
 
 
 @dataclass(frozen=True, slots=True)
 class PlanContext:
-    """What a policy may know of the image for nothing.
+    """Properties of the image, models and budget that a policy may use free of cost.
 
     Parameters
     ----------
     shape : tuple of int
         Height and width, level-0 pixels.
     downsamples : tuple of float
-        The stored levels' scales.
+        Scales of the stored levels.
     pixel_size : tuple of float, optional
         µm per level-0 pixel, ``(y, x)``.
     region : Rect
-        The part that the answer speaks of.
+        The part of the image that the estimate covers.
     native_scale : float
-        The scale at which ``main`` sees pixels of the size that it was trained on.
-    models : mapping of str to Role
-        The pack's networks and the built-in ones.
+        The scale at which ``main`` gets pixels of the size that it was trained on.
+    models : mapping of str to ModelInfo
+        The bundle's models and the built-in ones, by role.
     budget : float
-        FLOPs for all roles together; infinite without a limit.
+        FLOPs for all models together; infinite without a limit.
     seed : int
-        Of whatever the policy draws at random.
+        Random seed.
     priors : mapping of str to ndarray
-        What the person drew, or earlier runs' maps, by name.
+        Prior maps by name: drawn by the user, or taken from earlier runs.
     pixel_bytes : int
-        Of one level-0 pixel, all channels together, uncompressed.
+        Bytes of one level-0 pixel, all channels together, uncompressed.
     """
 
     shape: tuple[int, int]
@@ -321,9 +323,9 @@ class PlanContext:
 
     @property
     def main(self) -> ModelInfo:
-        """The network whose answer is wanted."""
+        """The model whose prediction is estimated."""
         return self.models["main"]
 
     def scale_of(self, role: str) -> float:
-        """Return the scale at which a role's network sees what it was trained on."""
+        """Return the scale at which a role's model gets the pixel size that it was trained on."""
         return snap_scale(self.native_scale * self.models[role].card.input.downsample)

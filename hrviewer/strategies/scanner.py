@@ -1,4 +1,4 @@
-"""Lightweight scanner networks: every pixel cheaply, the heavy network where it matters."""
+"""Lightweight scanner networks: a small model on every pixel, the main model where needed."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ __all__ = ["Scanner", "ScannerParams"]
 Floats = NDArray[np.float64]
 
 OVERVIEW_DOWNSAMPLE = 32
-"""By how much, from native, the image is shrunk to find its background."""
+"""Downsampling from native scale for the detection of background."""
 
 SAMPLE_TILE = 128
-"""Side of a closer look, network pixels, where the person does not say: smaller ones tell more for
-their FLOPs, and less for their seconds."""
+"""Automatic side of a measured cell, in model pixels: smaller cells give a better estimate per
+FLOP, larger ones per second."""
 
 MIN_SAMPLES, PLACES_PER_SAMPLE = 4, 16
-"""Random looks: of a small image at most one place in 16, but four."""
+"""Random measurements on a small image: one cell in 16, but at least four."""
 
 FLOOR = 0.1
-"""The part of the random looks that is spread evenly: no scanner is trusted without end."""
+"""Fraction of the random measurements that is drawn evenly, since any scanner may be wrong."""
 
 
 class ScannerParams(Params):
@@ -69,226 +69,235 @@ class ScannerParams(Params):
     skip: Literal["slides", "always", "never"] = Field(
         "slides",
         title="Skip background",
-        description="Leave out tiles without foreground; by default where the network's pixel size "
-        "is known, as on microscope slides",
+        description="Skip tiles without foreground; by default if the model's pixel size is known, "
+        "as for microscope slides",
     )
     foreground: float = Field(
         0.02,
         gt=0,
         lt=1,
         title="Foreground",
-        description="How sure it must be, somewhere in a tile, that there is any",
+        description="Tiles whose mean foreground probability is lower are skipped",
     )
     denser: int = Field(
         1,
         ge=1,
         le=8,
-        title="Denser",
-        description="At how many shifts along each axis the scanner sees every tile, for a map "
-        "so many times as dense and less dependent on where its cells lie; 2 costs 4 times as "
-        "much, 4 costs 16",
+        title="Shifts",
+        description="Number of shifts along each axis at which the scanner runs on every tile, for "
+        "a map so many times as dense; 2 costs 4 times as much, 4 costs 16",
     )
     flag: Literal["uncertainty", "score"] = Field(
         "uncertainty",
-        title="Look closer by",
-        description="What sends a tile to the main network: how unsure the scanner is of it, or "
-        "how much it holds; the same for a scanner that does not say how sure it is",
+        title="Select by",
+        description="Criterion for measuring a cell with the main model: the scanner's uncertainty "
+        "or its prediction; the same for a scanner without variances",
     )
     share: float = Field(
         0.2,
         ge=0,
         le=1,
-        title="Look closer at",
-        description="The part of the region that the main network sees at most; a budget may "
-        "leave less",
+        title="Selected share",
+        description="Maximum fraction of the region that is measured with the main model; a budget "
+        "may allow less",
     )
     sample: int = Field(
         32,
         ge=0,
         le=1024,
-        title="Random looks",
-        description="How many of the other places, drawn at random, the main network sees to "
-        "correct the scanner and to say how sure the count is; of a small image no more than one "
-        "in 16, but four; without any there is no interval",
+        title="Random samples",
+        description="Number of other cells, drawn at random, that the main model measures to "
+        "correct the scanner and to estimate the interval; on a small image one in 16, but at "
+        "least 4; 0 gives no interval",
     )
     tile: int = tile_field(
-        "Side of a closer look, in pixels of the main network; 0 takes 128, or less where its "
-        "tiles are smaller"
+        "Side of a measured cell, in pixels of the main model; 0 takes 128, or less if its tiles "
+        "are smaller"
     )
 
 
 class Scanner(Strategy):
-    """The survey's LSN: a small network reads every pixel, the large one only what it flags.
+    """The survey's LSN: a small model runs on every pixel, the main model only where it is flagged.
 
     A fully convolutional scanner shares the work between overlapping windows (Lin et al.,
-    *ScanNet*, WACV 2018). Places that it flags are seen by ``main``. The others keep its answer,
-    times a factor that ``main`` says of some that are drawn at random, which also tells how sure
-    the total is; what was flagged was chosen, and would bias it.
+    *ScanNet*, WACV 2018). Cells that it flags are measured by ``main``. The others keep its
+    prediction, times a factor from measurements of some that are drawn at random, which also give
+    the interval; flagged cells are a selection, and would bias the factor.
     """
 
     id: ClassVar[str] = "scanner"
     title: ClassVar[str] = "Lightweight scanner"
     family: ClassVar[str] = "LSN"
-    when: ClassVar[str] = "Evidence that a thumbnail does not show: read every pixel, cheaply"
+    when: ClassVar[str] = "Evidence that a thumbnail does not show: cheap inference on every pixel"
     Params: ClassVar[type[Params]] = ScannerParams
     roles: ClassVar[tuple[str, ...]] = ("main", "scanner")
 
     def plan(self, context: PlanContext, params: ScannerParams) -> Plan:
-        """Skip, scan, look closer, correct."""
+        """Skip background, scan, measure flagged cells, correct the others."""
         scan = yield from _scan(context, params)
         if isinstance(scan, Estimate):
             return scan
-        leaves, guess, n = scan.grid, scan.prediction, len(scan.grid.patches)
-        yield Publish("estimate", guess.values.sum(axis=0), context.region)
+        grid, prediction, n = scan.grid, scan.prediction, len(scan.grid.patches)
+        yield Publish("estimate", prediction.values.sum(axis=0), context.region)
 
-        # Of what is left to spend, the random looks come first: without them nothing is known of
-        # how wrong the scanner is.
-        closer = TwoPhaseSampler(context, leaves, guess, scan.remaining)
-        pays = closer.affordable
+        # Random measurements have priority in the remaining budget: without them the scanner's
+        # error is unknown.
+        sampler = TwoPhaseSampler(context, grid, prediction, scan.remaining)
+        affordable = sampler.affordable
         sample = (
-            min(params.sample, max(MIN_SAMPLES, n // PLACES_PER_SAMPLE), pays)
+            min(params.sample, max(MIN_SAMPLES, n // PLACES_PER_SAMPLE), affordable)
             if params.sample
             else 0
         )
-        unsure = int(np.count_nonzero(guess.spread))
-        flagged = min(round(params.share * n), pays - sample, unsure)
-        score = guess.spread if params.flag == "uncertainty" else guess.values.sum(axis=1)
-        chosen = np.argsort(-score, kind="stable")[:flagged]
+        uncertain = int(np.count_nonzero(prediction.spread))
+        flagged = min(round(params.share * n), affordable - sample, uncertain)
+        score = prediction.spread if params.flag == "uncertainty" else prediction.values.sum(axis=1)
+        selected = np.argsort(-score, kind="stable")[:flagged]
         for start in range(0, flagged, BATCH_SIZE):
-            yield from closer.measure(chosen[start : start + BATCH_SIZE], score)
-            total = closer.measured_total + guess.values[closer.unmeasured].sum(axis=0)
+            yield from sampler.measure(selected[start : start + BATCH_SIZE], score)
+            total = sampler.measured_total + prediction.values[sampler.unmeasured].sum(axis=0)
             yield Publish("estimate", total, context.region)
-            if closer.stop:
+            if sampler.stop:
                 break
-        found = None
-        if sample and len(closer.unmeasured) and not closer.stop:
-            # Where the scanner failed nothing is guessed; a look there may say anything.
-            closer.prediction = replace(guess, spread=np.minimum(guess.spread, 1e6))
+        estimate = None
+        if sample and len(sampler.unmeasured) and not sampler.stop:
+            # Where the scanner failed there is no prediction, and its uncertainty is unlimited.
+            sampler.prediction = replace(prediction, spread=np.minimum(prediction.spread, 1e6))
             rng = np.random.default_rng(context.seed)
-            found = yield from regression_estimate(
-                closer, closer.prediction.spread, sample, rng, FLOOR
+            estimate = yield from regression_estimate(
+                sampler, sampler.prediction.spread, sample, rng, FLOOR
             )
 
-        note = f"{len(closer.measured)} of {n} places seen closer"
+        note = f"{len(sampler.measured)} of {n} cells measured"
         if scan.skipped:
             note += f", {scan.skipped} tiles of background skipped"
         if scan.failed:
             note += f"; the scanner failed on {scan.failed}"
-        if found is not None:
+        if estimate is not None:
             note += (
-                f"; {found.drawn} of the others at random, by which the scanner's counts are "
-                f"worth {float(found.factor.value.mean()):.2f} each"
+                f"; {estimate.drawn} of the others at random, which correct the scanner's counts "
+                f"by a factor of {float(estimate.factor.value.mean()):.2f}"
             )
-            return Estimate(found.values, _valid_interval(context, found.interval), note)
-        rest, known = closer.unmeasured, float(closer.measured_total.sum())
-        off = closer.context_error * known
-        interval = None if len(rest) else _valid_interval(context, (known - off, known + off))
-        return Estimate(closer.measured_total + guess.values[rest].sum(axis=0), interval, note)
+            return Estimate(estimate.values, _valid_interval(context, estimate.interval), note)
+        unmeasured, known = sampler.unmeasured, float(sampler.measured_total.sum())
+        error = sampler.context_error * known
+        interval = (
+            None if len(unmeasured) else _valid_interval(context, (known - error, known + error))
+        )
+        return Estimate(
+            sampler.measured_total + prediction.values[unmeasured].sum(axis=0), interval, note
+        )
 
 
-def _valid_interval(scene: PlanContext, interval: Interval) -> Interval | None:
-    """Return an interval, unless probabilities were added up: they sum to 1 whatever was drawn."""
-    return None if scene.main.card.task == "classification" else interval
+def _valid_interval(context: PlanContext, interval: Interval) -> Interval | None:
+    """Return an interval, except for probabilities, whose sum is 1 for all draws."""
+    return None if context.main.card.task == "classification" else interval
 
 
 @dataclass
 class _Scan:
-    """What the scanner said of the places that may be looked at closer."""
+    """The scanner's prediction for the cells."""
 
     grid: SamplingGrid
-    prediction: CoarsePrediction  # its spread is infinite where it failed
+    prediction: CoarsePrediction  # with infinite spread where the scanner failed
     remaining: float
     skipped: int
     failed: int
 
 
 def _scan(
-    scene: PlanContext, params: ScannerParams
+    context: PlanContext, params: ScannerParams
 ) -> Generator[Request, Response, _Scan | Estimate]:
-    """Read every tile that is not background."""
-    tiling = build_grid(scene, scene.main.card.input.tile, math.inf)
-    side = params.tile or min(SAMPLE_TILE, scene.main.card.input.tile)
-    leaves = build_grid(scene, side, math.inf)
-    patches, k = tiling.patches, len(scene.main.card.classes) or 1
-    wanted = np.ones(len(patches), bool)
-    if _skips_background(scene, params):
-        role = scene.models["@foreground"]
-        result = Response()
-        handles: list[PatchResult] = []
-        for asked in batches(
-            tiles(role, scene.region, snap_scale(scene.native_scale * OVERVIEW_DOWNSAMPLE))
+    """Run the scanner on every tile that is not background."""
+    tiling = build_grid(context, context.main.card.input.tile, math.inf)
+    side = params.tile or min(SAMPLE_TILE, context.main.card.input.tile)
+    grid = build_grid(context, side, math.inf)
+    patches, k = tiling.patches, len(context.main.card.classes) or 1
+    selected = np.ones(len(patches), bool)
+    if _skips_background(context, params):
+        foreground_model = context.models["@foreground"]
+        response = Response()
+        results: list[PatchResult] = []
+        for batch in batches(
+            tiles(
+                foreground_model,
+                context.region,
+                snap_scale(context.native_scale * OVERVIEW_DOWNSAMPLE),
+            )
         ):
-            result = yield PatchRequest("@foreground", asked)
-            handles += result.results
-        if result.stop:
+            response = yield PatchRequest("@foreground", batch)
+            results += response.results
+        if response.stop:
             return Estimate(None, note="the budget ended before anything was scanned")
-        # A glance that failed must not pass for background.
-        blind = any(np.isnan(handle.value).any() for handle in handles)
-        cell = (role.stride * scene.native_scale * OVERVIEW_DOWNSAMPLE) ** 2
-        found = resample_onto(handles, tiling.ys, tiling.xs, scene.rect).sum(axis=0).ravel() * cell
-        wanted = (found > params.foreground * tiling.areas) | blind
+        # A failed patch must not count as background.
+        any_failed = any(np.isnan(result.value).any() for result in results)
+        cell = (foreground_model.stride * context.native_scale * OVERVIEW_DOWNSAMPLE) ** 2
+        foreground = (
+            resample_onto(results, tiling.ys, tiling.xs, context.rect).sum(axis=0).ravel() * cell
+        )
+        selected = (foreground > params.foreground * tiling.areas) | any_failed
 
-    # At every step between its own, too, it is another role.
+    # The shifted scanner is another role.
     name = "scanner" if params.denser == 1 else f"scanner/{params.denser}"
-    scanner, scale = scene.models[name], scene.scale_of("scanner")
-    guess, spread = np.zeros((len(leaves.patches), k)), np.zeros(len(leaves.patches))
+    scanner, scale = context.models[name], context.scale_of("scanner")
+    prediction, spread = np.zeros((len(grid.patches), k)), np.zeros(len(grid.patches))
     scanned: list[PatchTotal] = []
     failed = 0
-    places = np.flatnonzero(wanted)
-    result = Response(remaining=scene.budget)
-    for asked in batches([Patch(patches[i].core, scale, scanner.halo) for i in places]):
-        result = yield PatchRequest(name, asked, target="output")
-        failed += _accumulate(scene, leaves, result.results, guess, spread)
-        scanned += PatchTotal.from_results(result.results)
+    indices = np.flatnonzero(selected)
+    response = Response(remaining=context.budget)
+    for batch in batches([Patch(patches[i].core, scale, scanner.halo) for i in indices]):
+        response = yield PatchRequest(name, batch, target="output")
+        failed += _accumulate(context, grid, response.results, prediction, spread)
+        scanned += PatchTotal.from_results(response.results)
         yield activation_map(scanned, patches)
-        if result.stop:
+        if response.stop:
             return Estimate(
                 aggregate(scanner, scanned),
-                note=f"the budget ended after {len(scanned)} of {len(places)} tiles were "
-                "scanned: the rest of the region was not seen",
+                note=f"the budget ended after {len(scanned)} of {len(indices)} tiles were "
+                "scanned: the rest of the region was not processed",
             )
-    skipped = len(wanted) - len(places)
+    skipped = len(selected) - len(indices)
     return _Scan(
-        leaves, CoarsePrediction(guess, np.sqrt(spread)), result.remaining, skipped, failed
+        grid, CoarsePrediction(prediction, np.sqrt(spread)), response.remaining, skipped, failed
     )
 
 
 def _accumulate(
-    scene: PlanContext,
-    leaves: SamplingGrid,
-    handles: Sequence[PatchResult],
-    guess: Floats,
+    context: PlanContext,
+    grid: SamplingGrid,
+    results: Sequence[PatchResult],
+    prediction: Floats,
     variance: Floats,
 ) -> int:
-    """Add what scanned tiles hold to the leaves in them; return how many tiles failed.
+    """Add the predictions of scanned tiles to the cells in them; return how many tiles failed.
 
-    A leaf that nothing is known of is looked at closer first of all: its variance is infinite.
+    Cells without a prediction are measured first: their variance is infinite.
     """
-    k, failed = guess.shape[1], 0
-    additive = scene.main.card.task in ("density", "detection")
+    k, failed = prediction.shape[1], 0
+    additive = context.main.card.task in ("density", "detection")
     if additive:
-        sums = resample_onto(handles, leaves.ys, leaves.xs, scene.rect)
+        sums = resample_onto(results, grid.ys, grid.xs, context.rect)
         sums = sums.reshape(len(sums), -1)
         if len(sums) >= k:
-            guess += sums[:k].T
-            doubt = sums[k:] if len(sums) > k else sums
-            variance += np.maximum(doubt.sum(axis=0), 0)
-    for handle in handles:
-        broken = bool(np.isnan(handle.value).any())
-        if additive and not broken:
+            prediction += sums[:k].T
+            variances = sums[k:] if len(sums) > k else sums
+            variance += np.maximum(variances.sum(axis=0), 0)
+    for result in results:
+        is_invalid = bool(np.isnan(result.value).any())
+        if additive and not is_invalid:
             continue
-        inside = leaves.cells_within(handle.patch.core)
-        if broken:
+        inside = grid.cells_within(result.patch.core)
+        if is_invalid:
             failed += 1
             variance[inside] = math.inf
             continue
-        shares = leaves.areas[inside] / handle.patch.core.area
-        guess[inside] += np.outer(shares, cell_value(scene, handle.patch, handle.value[:k]))
-        variance[inside] += shares * np.maximum(handle.value[k:] if len(handle.value) > k
-                                                else handle.value, 0).sum()  # fmt: skip
+        shares = grid.areas[inside] / result.patch.core.area
+        prediction[inside] += np.outer(shares, cell_value(context, result.patch, result.value[:k]))
+        variance[inside] += shares * np.maximum(result.value[k:] if len(result.value) > k
+                                                else result.value, 0).sum()  # fmt: skip
     return failed
 
 
-def _skips_background(scene: PlanContext, params: ScannerParams) -> bool:
-    known = scene.main.card.input.pixel_size is not None
+def _skips_background(context: PlanContext, params: ScannerParams) -> bool:
+    known = context.main.card.input.pixel_size is not None
     return params.skip == "always" or (params.skip == "slides" and known)

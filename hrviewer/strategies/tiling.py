@@ -1,4 +1,4 @@
-"""Cutting a region into patches, and adding up what they said."""
+"""Cutting a region into patches, and aggregating their predictions."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ __all__ = [
 ]
 
 BATCH_SIZE = 256
-"""Patches asked for at once: what a killed run loses at most."""
+"""Patches per request: a killed run loses at most so many results."""
 
 
 def alignment_step(model: ModelInfo, scale: float) -> int:
-    """Return the step, in level-0 pixels, to which a look's corner must be aligned.
+    """Return the step, in level-0 pixels, to which a patch's corner must be aligned.
 
-    On it tiles meet as if the whole image had been one input: it is a whole number of output
-    cells, of the network's required multiple, of its period, and of level-0 pixels.
+    Aligned tiles are stitched as if the whole image had been one input: the step is a multiple of
+    the output cells, of the model's required multiple, of its period, and of level-0 pixels.
     """
     fraction = Fraction(scale).limit_denominator(4096)
     card = model.card.input
@@ -58,22 +58,22 @@ def tiles(
 
     Parameters
     ----------
-    model : Role
-        The network that will look.
+    model : ModelInfo
+        The model that will run on the patches.
     region : Rect
-        What to cover, in level-0 pixels.
+        The rectangle to cover, in level-0 pixels.
     scale : float
-        Level-0 pixels per network pixel.
+        Level-0 pixels per model pixel.
     tile, halo : int, optional
-        Side of the cores and context around them, in network pixels; the card's by default. A
-        network of fixed size takes its tile with the halo inside.
+        Side of the cores and context around them, in model pixels; the card's by default. A
+        model of fixed input size takes its tile with the halo inside.
     extent : Rect, optional
-        What is cut, if not the region itself: its tiles are the same for every region.
+        The rectangle to cut, if not the region itself: its tiles are the same for every region.
 
     Returns
     -------
     list of Patch
-        Cores on the image's lattice, cut at the border of what is cut; those that meet the region.
+        Patches whose cores meet the region, on the image's lattice, cut at the extent's border.
     """
     halo = model.halo if halo is None else halo
     step, cell = alignment_step(model, scale), cell_side(model, scale, tile=tile, halo=halo)
@@ -94,7 +94,7 @@ def tiles(
 def cell_side(
     model: ModelInfo, scale: float, *, tile: int | None = None, halo: int | None = None
 ) -> int:
-    """Return the side, in level-0 pixels, of a whole core that `tiles` cuts."""
+    """Return the side, in level-0 pixels, of a full core as cut by `tiles`."""
     card = model.card.input
     side = tile or card.tile
     if card.fixed:
@@ -104,10 +104,10 @@ def cell_side(
 
 
 def tile_edges(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> list[int]:
-    """Return where to cut ``[start, end)`` so that tiles meet the image's lattice.
+    """Return the edges of tiles in ``[start, end)``, on the image's lattice.
 
-    The lattice starts at the image's corner, wherever the region does. A sliver at the end, too
-    thin for an output cell, goes with the tile before it (a network of fixed size cannot take it).
+    The lattice starts at the image's corner for all regions. A sliver at the end, too thin for an
+    output cell, is added to the tile before it (unless the model's input size is fixed).
     """
     aligned = start // step * step
     inner = list(range(aligned + cell, end, cell))
@@ -117,35 +117,35 @@ def tile_edges(start: int, end: int, step: int, cell: int, *, fixed: bool = Fals
 
 
 def batches(patches: Sequence[Patch], size: int = BATCH_SIZE) -> Iterator[tuple[Patch, ...]]:
-    """Split patches into rounds of at most `size`."""
+    """Split patches into batches of at most `size`."""
     return (tuple(patches[i : i + size]) for i in range(0, len(patches), size))
 
 
 def total_flops(model: ModelInfo, patches: Sequence[Patch], image: Rect) -> float:
-    """Return the nominal FLOPs of looking at all of `patches`."""
+    """Return the nominal FLOPs of inference on all of `patches`."""
     return sum(model.flops(*input_shape(model, patch, image)) for patch in patches)
 
 
 def input_rect(model: ModelInfo, patch: Patch, image: Rect) -> Rect:
-    """Return what must be read for a patch: core and halo, grown to the lattice.
+    """Return the rectangle to read for a patch: core and halo, grown to the lattice.
 
-    At the image's border it ends there, unless the network's size is fixed, or it fills up no
-    border itself (a margin): then what lies beyond is reflected.
+    It ends at the image's border, unless the model's input size is fixed or its output has a
+    margin (no padding inside): then the image is continued by reflection.
     """
     card = model.card.input
     if card.fixed:
         side = round(card.tile * patch.scale)
         return Rect(patch.core.y - patch.margin, patch.core.x - patch.margin, side, side)
     step = alignment_step(model, patch.scale)
-    want = patch.rect
-    y, x = want.y // step * step, want.x // step * step
-    y1, x1 = -(-want.y1 // step) * step, -(-want.x1 // step) * step
-    whole = Rect(y, x, y1 - y, x1 - x)
-    return whole if model.card.output.margin else whole & image
+    wanted = patch.rect
+    y, x = wanted.y // step * step, wanted.x // step * step
+    y1, x1 = -(-wanted.y1 // step) * step, -(-wanted.x1 // step) * step
+    grown = Rect(y, x, y1 - y, x1 - x)
+    return grown if model.card.output.margin else grown & image
 
 
 def input_shape(model: ModelInfo, patch: Patch, image: Rect) -> tuple[int, int]:
-    """Return a patch's input, ``(h, w)`` in network pixels."""
+    """Return the size of a patch's input, ``(h, w)`` in model pixels."""
     if model.card.input.fixed:
         return model.card.input.tile, model.card.input.tile
     rect = input_rect(model, patch, image)
@@ -154,67 +154,67 @@ def input_shape(model: ModelInfo, patch: Patch, image: Rect) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class PatchTotal:
-    """What of a look a total needs; its map, once it is painted, may go."""
+    """The part of a result that a total needs: its map may be freed once it is painted."""
 
     patch: Patch
     value: NDArray[np.float64]
 
     @classmethod
     def from_results(cls, results: Iterable[PatchResult]) -> list[PatchTotal]:
-        """Return what looks told."""
-        return [cls(handle.patch, handle.value) for handle in results]
+        """Return the totals of results."""
+        return [cls(result.patch, result.value) for result in results]
 
 
 def aggregate(
     model: ModelInfo, results: Sequence[PatchResult | PatchTotal]
 ) -> NDArray[np.float64] | None:
-    """Add up what patches that do not overlap said.
+    """Aggregate the predictions of patches that do not overlap.
 
-    Counts and areas are summed, probabilities averaged by area, or by attention where that is
-    told; failed patches are left out.
+    Counts and areas are summed; probabilities are averaged by area, or by the model's attention
+    weights. Failed patches are left out.
 
     Returns
     -------
     ndarray of float, shape (k,), or None
-        None for embeddings and where nothing was seen.
+        None for embeddings, and if no patch has a valid prediction.
     """
     if model.card.task in ("embedding", "saliency") or not results:
         return None
-    values = np.stack([handle.value[: model.card.output_channels] for handle in results])
-    seen = ~np.isnan(values).any(axis=1)
-    if not seen.any():
+    values = np.stack([result.value[: model.card.output_channels] for result in results])
+    valid = ~np.isnan(values).any(axis=1)
+    if not valid.any():
         return None
     if model.card.output.attention:
-        return combine_parts(values[seen])
+        return combine_parts(values[valid])
     values = values[:, : model.card.prediction_channels]
     if model.card.task == "classification":
-        areas = np.array([handle.patch.core.area for handle in results], float)
-        return np.average(values[seen], axis=0, weights=areas[seen])
+        areas = np.array([result.patch.core.area for result in results], float)
+        return np.average(values[valid], axis=0, weights=areas[valid])
     # fsum: the same to the last bit whatever the order of the patches.
-    return np.array([math.fsum(column) for column in values[seen].T])
+    return np.array([math.fsum(column) for column in values[valid].T])
 
 
 def activation_map(
     results: Sequence[PatchResult | PatchTotal], patches: Sequence[Patch]
 ) -> Publish:
-    """Show how strongly the network answered, per level-0 pixel, one cell per patch.
+    """Publish the prediction per level-0 pixel as a map with one cell per patch.
 
     Parameters
     ----------
-    results : sequence of Handle
-        What was seen so far.
+    results : sequence of PatchResult
+        Results so far.
     patches : sequence of Patch
-        The whole tiling, in reading order.
+        The complete tiling, in reading order.
     """
     cell = max(max(patch.core.h, patch.core.w) for patch in patches)
-    # A region may cut the first tile; the tile after it starts where a whole one would have ended.
+    # A region may cut the first tile; the tile after it starts where a full one would have ended.
     y, x = patches[0].core.y1 - cell, patches[0].core.x1 - cell
     if len(patches) == 1:
         y, x = patches[0].core.y, patches[0].core.x
     rows = -(-(patches[-1].core.y1 - y) // cell)
     columns = -(-(patches[-1].core.x1 - x) // cell)
     grid = np.full((rows, columns), np.nan)
-    for handle in results:
-        cy, cx = handle.patch.core.center
-        grid[int(cy - y) // cell, int(cx - x) // cell] = handle.value.sum() / handle.patch.core.area
+    for result in results:
+        cy, cx = result.patch.core.center
+        grid[int(cy - y) // cell, int(cx - x) // cell] = result.value.sum() / result.patch.core.area
     return Publish("saliency", grid, Rect(y, x, rows * cell, columns * cell))

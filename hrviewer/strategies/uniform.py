@@ -1,4 +1,4 @@
-"""Uniform downsampling: shrink everything until it fits the budget, and look once."""
+"""Uniform downsampling: inference on the whole region, downsampled to fit the budget."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Uniform", "UniformParams"]
 
 
 MAX_INPUT = 2048
-"""What is no larger after shrinking, in network pixels per side, is seen in one look."""
+"""Regions that are no larger after downsampling, in model pixels per side, are one input."""
 
 
 class UniformParams(Params):
@@ -35,59 +35,61 @@ class UniformParams(Params):
         0.0,
         ge=0,
         le=4096,
-        title="Shrink by",
-        description="Level-0 pixels per network pixel; 0 shrinks as far as the budget asks",
+        title="Downsampling",
+        description="Level-0 pixels per model pixel; 0 downsamples as far as the budget requires",
     )
 
 
 class Uniform(Strategy):
     """The survey's baseline UD.
 
-    Detail is lost everywhere alike. What does not fit one tile after shrinking is cut into tiles
-    with the network's halo, which changes nothing in the answer.
+    Detail is lost equally everywhere. A region that does not fit one input after downsampling is
+    cut into tiles with the model's halo, which does not change the prediction.
     """
 
     id: ClassVar[str] = "uniform"
     title: ClassVar[str] = "Uniform downsampling"
     family: ClassVar[str] = "baseline UD"
-    when: ClassVar[str] = "A first glance: the whole image, shrunk to the budget"
+    when: ClassVar[str] = "A quick overview: the whole image, downsampled to the budget"
     Params: ClassVar[type[Params]] = UniformParams
     default_budget: ClassVar[float | None] = 0.1
 
     def plan(self, context: PlanContext, params: UniformParams) -> Plan:
-        """Shrink, look at everything, add up."""
+        """Downsample, run inference on all tiles, aggregate."""
         scale = snap_scale(params.scale)
         patches = self._cut(context, scale) if params.scale else self._fit(context)
-        told: list[PatchTotal] = []
-        for asked in batches(patches):
-            result = yield PatchRequest("main", asked, target="output")
-            told += PatchTotal.from_results(result.results)
-            yield activation_map(told, patches)
-            if result.stop:
+        totals: list[PatchTotal] = []
+        for batch in batches(patches):
+            response = yield PatchRequest("main", batch, target="output")
+            totals += PatchTotal.from_results(response.results)
+            yield activation_map(totals, patches)
+            if response.stop:
                 return Estimate(
-                    aggregate(context.main, told),
-                    note="the budget ended before the whole region was seen: shrink further",
+                    aggregate(context.main, totals),
+                    note="the budget ended before the whole region was processed: raise scale",
                 )
-        note = f"seen at 1/{patches[0].scale:g} per side"
-        return Estimate(aggregate(context.main, told), note=note)
+        note = f"downsampled by {patches[0].scale:g} per side"
+        return Estimate(aggregate(context.main, totals), note=note)
 
     @staticmethod
     def _cut(context: PlanContext, scale: float) -> list[Patch]:
         return tiles(context.main, context.region, scale, tile=MAX_INPUT)
 
     def _fit(self, context: PlanContext) -> list[Patch]:
-        """Return the least shrunk tiling whose FLOPs fit the budget."""
+        """Return the tiling of the smallest scale whose FLOPs fit the budget."""
         main = context.main
-        whole = context.region.area / context.native_scale**2 * main.flops_per_pixel()
-        scale = snap_scale(context.native_scale * max(1.0, math.sqrt(whole / context.budget)))
+        native_flops = context.region.area / context.native_scale**2 * main.flops_per_pixel()
+        scale = snap_scale(
+            context.native_scale * max(1.0, math.sqrt(native_flops / context.budget))
+        )
         while True:
             patches = self._cut(context, scale)
             if total_flops(main, patches, context.rect) <= context.budget:
                 return patches
             if scale > max(context.region.h, context.region.w):
                 raise HrviewerError(
-                    f"a budget of {context.budget:.3g} FLOPs does not pay for a single look with "
+                    f"a budget of {context.budget:.3g} FLOPs does not pay for a single input of "
                     f"{main.card.name!r}; raise the budget"
                 )
-            # Halos make the cost fall a little slower than the area.
+            # Because of halos the cost falls a little more slowly than the area.
             scale = max(scale + 1 / SCALE_STEPS, snap_scale(scale * 1.01))

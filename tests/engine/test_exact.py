@@ -95,7 +95,7 @@ def test_bundled_networks(loaded: Callable[[str, str], Network], pack: str, role
     net = loaded(pack, role)
     note = check(net, SHAPES[0], tile=192)
     assert f"exact, with {net.halo} pixels" in note
-    assert "2 tiles seen again" in note
+    assert "2 tiles verified" in note
 
 
 def test_a_published_network(shared: Any) -> None:
@@ -264,11 +264,11 @@ def test_too_little_context_is_found_out(monkeypatch: pytest.MonkeyPatch) -> Non
     with Workbench(blots(*SHAPES[0]), ToyBundle(main=Blurred())) as bench:
         answer, _, _ = bench.run(exact(tile=64, verify=3))
         assert answer is not None
-        assert "3 tiles seen again, with 12" in answer.note
-        assert "more than by rounding: it is not exact" in answer.note
+        assert "3 tiles verified with 12" in answer.note
+        assert "more than by rounding: the output is not exact" in answer.note
         answer, record, _ = bench.run(exact(tile=64, verify=0))
         assert answer is not None
-        assert "again" not in answer.note
+        assert "verified" not in answer.note
         assert len(record.patches) == 6 * 7
 
 
@@ -276,7 +276,7 @@ def test_a_budget_ends_before_the_test() -> None:
     with Workbench(blots(128, 128), ToyBundle(main=Bright())) as bench:
         answer, _, _ = bench.run(exact(), budget=100.0 * 128 * 128)
     assert answer is not None
-    assert "the budget ended before that was put to the test" in answer.note
+    assert "the budget ended before this was verified" in answer.note
 
 
 def test_the_answer_is_the_same_whoever_asks_again() -> None:

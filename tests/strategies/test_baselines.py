@@ -1,4 +1,4 @@
-"""The baselines and what strategies share, without torch, files or a screen."""
+"""The baselines and shared functions of strategies, without torch, files or a screen."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hrviewer.strategies.estimation.sampling_grid import build_grid
 
 @dataclass
 class Fake:
-    """A handle that says how many level-0 pixels its core has."""
+    """A result whose value is the area of its core in level-0 pixels."""
 
     patch: Patch
 
@@ -68,7 +68,7 @@ def scene(h=1000, w=1300, region=None, budget=math.inf, native=1.0, **changes) -
 
 
 def follow(strategy_id: str, scene: PlanContext, **params):
-    """Answer a policy with fakes; return its looks, shows and answer."""
+    """Respond to a policy with fakes; return its requests, publications and estimate."""
     strategy = get_strategy(strategy_id)
     plan = strategy.plan(scene, strategy.Params(**params))
     looks, shows, result = [], [], None
@@ -102,7 +102,7 @@ regions = st.builds(
 
 
 @given(regions, st.sampled_from([1.0, 2.0, 2.1875, 3.1875, 7.5]), st.integers(0, 100))
-def test_tiles_cover_a_region_once_and_meet_the_lattice(region, scale, tile):
+def test_tiles_cover_a_region_once_on_the_lattice(region, scale, tile):
     main = role()
     image = Rect(0, 0, 1300, 1300)
     patches = tiles(main, region, scale, tile=tile or None)
@@ -119,7 +119,7 @@ def test_tiles_cover_a_region_once_and_meet_the_lattice(region, scale, tile):
 
 
 @pytest.mark.parametrize("params", [{}, {"tile": 100}, {"grid": "3x4"}, {"halo": 8, "tile": 64}])
-def test_patches_see_every_pixel_once(params):
+def test_patches_process_every_pixel_once(params):
     looks, shows, answer = follow("patches", scene(), **params)
     assert sum(p.core.area for look in looks for p in look.patches) == 1000 * 1300
     assert answer.values[0] == 1000 * 1300
@@ -129,20 +129,20 @@ def test_patches_see_every_pixel_once(params):
     np.testing.assert_allclose(shows[-2].map[np.isfinite(shows[-2].map)], 1.0)
 
 
-def test_patches_keep_what_the_budget_paid_for():
+def test_patches_within_a_budget_give_a_partial_estimate():
     looks, _, answer = follow("patches", scene(budget=FLOPS * 64 * 64 * 3.5))
     assert len(looks) == 1
     assert answer.values[0] == 3 * 64 * 64
     assert "3 of" in answer.note
 
 
-def test_patches_look_at_native_scale():
+def test_patches_have_native_scale():
     looks, _, _ = follow("patches", scene(native=2.0))
     assert {patch.scale for patch in looks[0].patches} == {2.0}
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.1, 0.01, 0.001])
-def test_uniform_is_as_sharp_as_its_budget_allows(fraction):
+def test_uniform_takes_the_smallest_scale_within_the_budget(fraction):
     full = 1000 * 1300 * FLOPS
     looks, shows, answer = follow("uniform", scene(budget=fraction * full))
     patches = [patch for look in looks for patch in look.patches]
@@ -156,23 +156,23 @@ def test_uniform_is_as_sharp_as_its_budget_allows(fraction):
     assert answer.values[0] == 1000 * 1300
     assert shows[-1].kind == "saliency"
     assert f"1/{scale:g}" in answer.note
-    # A budget of what that costs, to the last FLOP, pays for it.
+    # A budget of exactly that cost is enough.
     (look,), *_ = follow("uniform", scene(budget=cost))
     assert look.patches == tuple(patches)
 
 
-def test_uniform_takes_a_scale_and_says_when_it_is_too_fine():
+def test_uniform_at_a_scale_beyond_its_budget_notes_it():
     looks, _, answer = follow("uniform", scene(budget=FLOPS * 5000), scale=4)
     assert {patch.scale for patch in looks[0].patches} == {4.0}
-    assert "shrink further" in answer.note
+    assert "raise scale" in answer.note
 
 
-def test_a_budget_for_no_look_is_refused():
+def test_a_budget_below_one_input_is_refused():
     with pytest.raises(HrviewerError, match="raise the budget"):
         follow("uniform", scene(budget=3.0))
 
 
-def test_fixed_networks_take_their_tile_with_the_halo_inside():
+def test_models_of_fixed_size_have_the_halo_inside_their_tile():
     main = role(fixed=True)
     patch = tiles(main, Rect(0, 0, 200, 200), 2.0, halo=8)[0]
     assert (patch.core.h, patch.core.w) == (96, 96)
@@ -191,7 +191,7 @@ def test_aggregate_by_task():
     assert aggregate(coding, handles) is None
 
 
-def test_response_lies_on_its_patches():
+def test_activation_map_is_aligned_with_its_patches():
     main = role()
     region = Rect(100, 30, 300, 200)
     patches = tiles(main, region, 1.0)
@@ -206,7 +206,7 @@ def test_response_lies_on_its_patches():
     assert (patches[-1].core.x - show.rect.x) % cell == 0
 
 
-def test_rounds_keep_order():
+def test_batches_keep_the_order():
     assert [len(r) for r in batches(tuple(range(10)), 4)] == [4, 4, 2]
 
 
@@ -222,7 +222,7 @@ def test_strategies_are_found_by_name():
         get_strategy("best")
 
 
-def test_strategies_load_neither_torch_nor_files():
+def test_strategies_import_neither_torch_nor_readers():
     code = (
         "import sys; from hrviewer.strategies import get_strategy; get_strategy('patches');"
         "print([m for m in ('torch','tifffile','zarr','dask','napari','onnxruntime') "
@@ -233,7 +233,7 @@ def test_strategies_load_neither_torch_nor_files():
 
 
 @pytest.mark.parametrize(("enough", "taken"), [(None, 64), (16, 16), (96, 64), (0, 0)])
-def test_looks_at_leaves_take_the_context_that_is_enough(enough, taken):
+def test_cells_are_measured_with_sufficient_context(enough, taken):
     main = replace(role(), halo=64)
     output = main.card.output.model_copy(update={"context": enough})
     main = replace(main, card=main.card.model_copy(update={"output": output}))

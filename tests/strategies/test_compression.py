@@ -1,4 +1,4 @@
-"""Compression: codes are those of the whole image, and what was encoded is never encoded again."""
+"""Compression: embeddings equal those of the whole image, and are computed only once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ask(toys: ToyBundle, **how: Any) -> tuple[Estimate, RunRecord]:
     return answer, record
 
 
-def test_the_head_counts_what_the_codes_hold() -> None:
+def test_the_head_counts_from_embeddings() -> None:
     answer, record = ask(pack())
     assert answer.values == pytest.approx([RED.sum()], rel=1e-4)  # codes are rounded, to halves
     blocks = RED.reshape(100, 4, 130, 4).sum((1, 3))
@@ -56,7 +56,7 @@ def test_the_head_counts_what_the_codes_hold() -> None:
     assert answer.interval is None
 
 
-def test_the_ledger_adds_up() -> None:
+def test_the_cost_map_adds_up() -> None:
     _, record = ask(pack())
     ledger = record.cost_map
     placed = ledger.values.sum(axis=(1, 2)) + np.array(astuple(ledger.unattributed))
@@ -65,11 +65,11 @@ def test_the_ledger_adds_up() -> None:
     assert ledger.total.pixels == 400 * 520
 
 
-def test_asking_again_costs_the_head_alone() -> None:
+def test_cached_embeddings_cost_the_head_alone() -> None:
     cache, toys = ResultCache(), pack()
     ask(toys, cache=cache)
     assert toys.networks["encoder"].looked == TILES
-    # The same again; elsewhere, at no tile's border; and with another head.
+    # The same run; another region, not on tile borders; and another head.
     _, again = ask(toys, cache=cache)
     assert again.cost_map.spent.flops == 0
     region = Rect(37, 101, 210, 333)
@@ -90,7 +90,7 @@ def test_asking_again_costs_the_head_alone() -> None:
     assert toys.networks["encoder"].looked == TILES
 
 
-def test_codes_are_kept_in_the_run_and_its_answer_says_how_large_they_are(tmp_path) -> None:
+def test_a_run_stores_embeddings_and_notes_their_size(tmp_path) -> None:
     toys = pack()
     run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     codes, cell = run.map("embeddings")
@@ -106,7 +106,7 @@ def test_codes_are_kept_in_the_run_and_its_answer_says_how_large_they_are(tmp_pa
     assert not (run.path / "journal").exists()
 
 
-def test_a_stopped_run_that_never_asked_main_goes_on_with_the_same_encoder_only(tmp_path) -> None:
+def test_a_stopped_run_resumes_with_the_same_encoder_only(tmp_path) -> None:
     control, seen = RunControl(), []
     how = {"out": tmp_path / "a.run.zarr", "cache": "off", "tile": 64}
 
@@ -131,7 +131,7 @@ def test_a_stopped_run_that_never_asked_main_goes_on_with_the_same_encoder_only(
     assert again.estimate == whole.estimate
 
 
-def test_without_a_head_there_are_codes_and_no_answer(tmp_path) -> None:
+def test_without_a_head_there_are_embeddings_and_no_estimate(tmp_path) -> None:
     toys = ToyBundle(main=Bright(), encoder=Encoder())
     run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     assert run.estimate is None
@@ -140,7 +140,7 @@ def test_without_a_head_there_are_codes_and_no_answer(tmp_path) -> None:
     assert "no head" in run.header["notes"][-1]
 
 
-def test_a_budget_buys_whole_rows_of_tiles() -> None:
+def test_a_budget_pays_for_whole_rows_of_tiles() -> None:
     row = FLOPS * 64 * 520 + 2.0 * 3 * (16 + 2) * (130 + 2)
     answer, record = ask(pack(), budget=4.5 * row)
     assert record.cost_map.total.flops <= 4.5 * row
@@ -150,7 +150,7 @@ def test_a_budget_buys_whole_rows_of_tiles() -> None:
     assert (answer.values, record.patches) == (None, [])
 
 
-def test_nothing_is_said_of_a_tile_that_failed() -> None:
+def test_failed_tiles_are_left_out() -> None:
     encoder, image = Encoder(), IMAGE.copy()
     image[64:128, 128:192] = 255  # by which it is known
 
@@ -169,16 +169,16 @@ def test_nothing_is_said_of_a_tile_that_failed() -> None:
     assert blank.sum() == 16 * 16
 
 
-def test_saliency_is_how_far_a_code_is_from_the_usual_one() -> None:
+def test_saliency_is_the_norm_of_embeddings() -> None:
     answer, record = ask(pack())
-    assert "cannot say what mattered" in answer.note  # a head without a gradient
+    assert "has no attribution" in answer.note  # a head without a gradient
     seen: Any = record.saliency.values[0]
     means = IMAGE.reshape(100, 4, 130, 4, 3).mean((1, 3)) / 255
     away = np.sqrt((means**2).mean(-1)).reshape(25, 4, 130, 4 // 4).mean((1, 3))
     np.testing.assert_allclose(np.nanmean(seen), away.mean(), rtol=2e-2)
 
 
-# Real networks, of random weights.
+# Real networks with random weights.
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +225,7 @@ def learned(tmp_path_factory) -> ToyBundle:
     return pack
 
 
-def test_codes_and_answer_in_tiles_are_those_of_the_whole_image(learned, tmp_path) -> None:
+def test_tiled_embeddings_and_estimate_equal_those_of_the_whole_image(learned, tmp_path) -> None:
     import torch
 
     image = picture(19 * 16, 23 * 16, seed=3)
@@ -242,7 +242,7 @@ def test_codes_and_answer_in_tiles_are_those_of_the_whole_image(learned, tmp_pat
     assert run.estimate["value"] == pytest.approx(float(counts.sum()), rel=1e-3)
 
 
-def test_a_region_is_answered_as_in_the_whole_image(learned, tmp_path) -> None:
+def test_predictions_in_a_region_equal_those_of_the_whole_image(learned, tmp_path) -> None:
     image = picture(300, 410, seed=3)
     whole = hrviewer.run(image, learned, "compression", cache="off", out=tmp_path / "a.run.zarr")
     region = Rect(80, 112, 160, 176)
@@ -254,7 +254,7 @@ def test_a_region_is_answered_as_in_the_whole_image(learned, tmp_path) -> None:
     assert np.isnan(part.output).sum() == part.output.size - 40 * 44
 
 
-def test_saliency_is_by_how_much_codes_led_the_head(learned, tmp_path) -> None:
+def test_saliency_is_the_attribution_of_the_head(learned, tmp_path) -> None:
     import torch
 
     image = picture(19 * 16, 23 * 16, seed=3)
@@ -266,25 +266,25 @@ def test_saliency_is_by_how_much_codes_led_the_head(learned, tmp_path) -> None:
     counts = learned.modules["head"](codes)
     (slope,) = torch.autograd.grad(counts.sum(), codes)
     want = (slope * codes).sum(1)[0].abs().detach().numpy()
-    # Where bands of tiles meet, the head looks across.
+    # The head has context across bands of tiles.
     found = learned.networks["head"].attribution(codes.detach()[0].numpy())
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
     shown = np.asarray(run.saliency)
     close = np.isclose(shown, want, rtol=1e-3, atol=1e-3)
     assert shown.shape == want.shape
     assert close.mean() > 0.9
-    # The way there and back is twice the answer's.
+    # The gradient costs twice as much as the prediction.
     plain = hrviewer.run(
         image, learned, "compression", out=tmp_path / "b.run.zarr", saliency="embeddings", **ask
     )
     notes = [*run.header["notes"], *plain.header["notes"]]
-    assert not any("cannot say what mattered" in note for note in notes)
+    assert not any("has no attribution" in note for note in notes)
     np.testing.assert_array_equal(plain.output, run.output)
     paid = [sum(r.patches["flops"][r.patches["role"] == "head"]) for r in (plain, run)]
     assert paid[1] == 3 * paid[0]
 
 
-def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path) -> None:
+def test_tiled_attention_pooling_equals_pooling_all_embeddings_at_once(learned, tmp_path) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -325,22 +325,22 @@ def test_one_answer_by_attention_is_that_of_all_codes_at_once(learned, tmp_path)
         want = (module.head.weight.flatten(1) @ pooled + module.head.bias).softmax(0).numpy()
     np.testing.assert_allclose(list(run.estimate["per_class"].values()), want, atol=1e-5)
     assert run.estimate["kind"] == "probabilities"
-    assert not any("cannot say what mattered" in note for note in run.header["notes"])
+    assert not any("has no attribution" in note for note in run.header["notes"])
     attention = np.asarray(run.saliency)
     np.testing.assert_allclose(attention / attention.sum(), part.reshape(19, 23).numpy(), rtol=1e-4)
     assert run.output.shape[0] == 3
 
 
-def test_a_head_of_another_encoder_is_refused_before_anything_is_spent(learned) -> None:
+def test_a_head_of_another_encoder_is_refused_without_cost(learned) -> None:
     mixed = pack(head=learned.networks["head"])
-    with pytest.raises(HrviewerError, match="takes codes of 6 values, not 3"):
+    with pytest.raises(HrviewerError, match="takes embeddings of 6 values, not 3"):
         ask(mixed)
     assert mixed.networks["encoder"].looked == 0
 
 
 @pytest.fixture(scope="module")
 def resizing(tmp_path_factory) -> ToyBundle:
-    """A small network that counts, and a resizer before it, of random weights."""
+    """A small counting network and a resizer for it, with random weights."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
 
@@ -384,7 +384,7 @@ def resizing(tmp_path_factory) -> ToyBundle:
     return pack
 
 
-def test_main_counts_in_what_the_resizer_made_as_of_the_whole_image(resizing, tmp_path) -> None:
+def test_main_on_resized_tiles_equals_main_on_the_whole_resized_image(resizing, tmp_path) -> None:
     import torch
 
     image = picture(13 * 32, 18 * 32, seed=4)
@@ -403,7 +403,7 @@ def test_main_counts_in_what_the_resizer_made_as_of_the_whole_image(resizing, tm
     each = run.output[0].reshape(13 * 4, 2, 18 * 4, 2).sum((1, 3))
     np.testing.assert_allclose(each, counts, rtol=2e-2, atol=2e-3)
     assert run.estimate["value"] == pytest.approx(float(counts.sum()), rel=2e-3)
-    # A region that begins where no input of main may begin is answered as in the whole.
+    # So does a region that begins between the allowed origins of main's inputs.
     region = Rect(72, 88, 160, 232)
     part = hrviewer.run(
         image, resizing, "compression", region=region, out=tmp_path / "b.run.zarr", **ask
@@ -412,10 +412,10 @@ def test_main_counts_in_what_the_resizer_made_as_of_the_whole_image(resizing, tm
     np.testing.assert_allclose(part.output[inside], run.output[inside], rtol=1e-4, atol=1e-5)
 
 
-def test_a_resizer_must_be_there_and_main_must_be_asked(resizing) -> None:
+def test_a_resizer_needs_a_main_model_that_reads_it(resizing) -> None:
     with (
         Workbench(IMAGE, pack()) as bench,
-        pytest.raises(HrviewerError, match="the pack has no resizer"),
+        pytest.raises(HrviewerError, match="the model bundle has no resizer"),
     ):
         bench.run(policy(encoder="resizer"))
     other = Head("other")
@@ -423,14 +423,14 @@ def test_a_resizer_must_be_there_and_main_must_be_asked(resizing) -> None:
     mixed = ToyBundle(**resizing.networks, head=other)
     with (
         Workbench(IMAGE, mixed) as bench,
-        pytest.raises(HrviewerError, match="another question than main"),
+        pytest.raises(HrviewerError, match="another task than main"),
     ):
         bench.run(policy(encoder="resizer"))
     with pytest.raises(ValueError, match="encoder"):
         CompressionParams(encoder="nobody")
 
 
-def test_live_cells_share_what_is_encoded() -> None:
+def test_live_cells_share_embeddings() -> None:
     import time
 
     from hrviewer.engine import LiveSession
@@ -461,7 +461,7 @@ def test_live_cells_share_what_is_encoded() -> None:
     assert total == pytest.approx(picture(900, 1100)[..., 0].sum() / 255, rel=1e-4)
 
 
-def test_a_head_that_may_not_begin_everywhere_needs_codes_from_a_period_before() -> None:
+def test_a_head_with_a_period_needs_context_of_a_period() -> None:
     head = Head()
     head.halo = 3
     assert _head_context(head) == 3

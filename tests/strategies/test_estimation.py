@@ -1,4 +1,4 @@
-"""What a few looks say of a total: against enumeration, closed forms and simulation."""
+"""Estimates of a total from a few measurements: enumeration, closed forms and simulation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def survey(draws, seed=0, **more):
 
 
 def answered(order, rounds=1, **more):
-    """Return a survey whose draws came out in a given order."""
+    """Return an estimator with draws in a given order."""
     made = survey(len(order), **more)
     made.order = np.array(order)
     for i in range(0, len(order), rounds):
@@ -40,7 +40,7 @@ def answered(order, rounds=1, **more):
 
 
 def chance(order, p):
-    """Return the probability of drawing in this order, without replacement."""
+    """Return the probability of an order of draws without replacement."""
     left, total = 1.0, 1.0
     for place in order:
         total *= p[place] / left
@@ -57,7 +57,7 @@ def test_unbiased_over_all_orders(counts, rounds):
     assert chances.sum() == pytest.approx(1)
     found = np.array([answered(order, rounds, calibrated=counts).estimate for order in orders])
     np.testing.assert_allclose(chances @ found, HELD.sum(axis=0), rtol=1e-12)
-    # So is every draw by itself, and with what is known already.
+    # Single draws are unbiased, too, also with a known part.
     known = np.array([10.0, 20.0])
     found = np.array(
         [answered(order[:1], calibrated=counts, known=known).estimate for order in orders]
@@ -85,7 +85,7 @@ def test_unbiased_with_replacement():
     np.testing.assert_allclose(chances @ found, HELD.sum(axis=0), rtol=1e-12)
 
 
-def test_draws_come_with_their_probabilities():
+def test_draws_have_their_probabilities():
     p, rng, n = np.array([0.6, 0.3, 0.1]), np.random.default_rng(0), 20_000
     orders = [tuple(draw(p, 2, rng)) for _ in range(n)]
     for order in itertools.permutations(range(3), 2):
@@ -94,7 +94,7 @@ def test_draws_come_with_their_probabilities():
         assert orders.count(order) / n == pytest.approx(expected, abs=4 * error)
 
 
-def test_every_place_can_be_reached():
+def test_every_cell_may_be_drawn():
     p = probabilities(np.array([0.0, 0.0, 5.0]), 0.3)
     np.testing.assert_allclose(p, [0.1, 0.1, 0.8])
     np.testing.assert_allclose(probabilities(np.zeros(4), 0.1), 0.25)
@@ -105,20 +105,20 @@ def test_weights_are_fixed_beforehand_and_grow():
     weights = expected_weights(expected_variance(p, SPREAD, 4))
     assert weights.sum() == pytest.approx(1)
     assert (np.diff(weights) > 0).all()
-    # Among a million equal places the last draw is as unsure as the first.
+    # Among a million equal cells the last draw has the variance of the first.
     many = expected_weights(expected_variance(np.full(1_000_000, 1e-6), np.ones(1_000_000), 10))
     np.testing.assert_allclose(many, 0.1, rtol=1e-3)
 
 
 @pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
-def test_who_saw_everything_is_sure(bound):
+def test_measuring_all_cells_gives_certainty(bound):
     made = answered(range(5), 2, upper_bounds=bound)
     assert made.complete
     np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
     assert made.fixed_interval == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
 
 
-def test_a_right_guess_is_right_at_once():
+def test_a_right_prediction_gives_the_total_at_once():
     made = SamplingEstimator(HELD, SPREAD, 3, np.random.default_rng(0))
     made.add(HELD[made.order])
     np.testing.assert_allclose(made.estimate, HELD.sum(axis=0))
@@ -127,13 +127,13 @@ def test_a_right_guess_is_right_at_once():
     assert high - low < 1e-9
 
 
-def test_scores_learn_what_they_are_worth():
+def test_the_factor_of_scores_is_estimated():
     made = SamplingEstimator(HELD / 7, SPREAD, 4, np.random.default_rng(0), calibrated=False)
     made.add(HELD[made.order])
     np.testing.assert_allclose(made.factor, 7)
 
 
-def test_nothing_drawn_leaves_the_guess():
+def test_without_draws_the_estimate_is_the_prediction():
     made = survey(3)
     np.testing.assert_allclose(made.estimate, GUESS.sum(axis=0))
     assert made.fixed_interval is None
@@ -185,7 +185,7 @@ def test_unbiased_over_all_rounds(bites, replace):
 
 
 @pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
-def test_who_saw_every_stratum_is_sure(bound):
+def test_measuring_all_strata_gives_certainty(bound):
     made = survey(5, positions=ROW, strata=2, upper_bounds=bound)
     assert sorted(made.order) == list(range(5))
     for i in range(5):
@@ -199,11 +199,11 @@ def test_who_saw_every_stratum_is_sure(bound):
     assert made.fixed_interval == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
 
 
-def test_strata_help_where_a_scout_is_wrong_about_a_neighbourhood():
+def test_strata_reduce_the_effect_of_local_errors():
     rng = np.random.default_rng(3)
     where = np.argwhere(np.ones((20, 30)))
     guess = rng.gamma(2, 4, len(where))
-    # Half of what is there on one side, too many on the other; chance is the rest.
+    # Half the count on one side, too many on the other, and random errors.
     wrong = np.where(where[:, 1] < 15, 2.0, 0.7) * np.exp(0.1 * rng.standard_normal(len(where)))
     held = rng.poisson(guess * wrong).astype(float)
     spread, runs, found, covered = np.sqrt(0.2 * guess**2 + guess), 400, {}, 0
@@ -228,14 +228,14 @@ def test_strata_help_where_a_scout_is_wrong_about_a_neighbourhood():
 # Intervals.
 
 
-def test_student_is_students():
+def test_student_equals_scipy():
     x = np.random.default_rng(0).normal(size=12)
     low, high = student(x, np.ones(12))
     expected = stats.ttest_1samp(x, 0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high))
 
 
-def test_asymptotic_is_as_published():
+def test_asymptotic_equals_the_publication():
     n, planned, alpha = 40, 100, 0.05
     x = np.random.default_rng(0).normal(3, 2, n)
     low, high = asymptotic(x, np.ones(planned))
@@ -247,7 +247,7 @@ def test_asymptotic_is_as_published():
     assert asymptotic(x[:3], np.ones(planned)) is None
 
 
-def test_betting_is_the_hedged_capital():
+def test_betting_equals_the_hedged_capital():
     rng, planned = np.random.default_rng(1), 60
     x = rng.beta(2, 5, 40)
     low, high = betting(x, np.zeros(40), np.ones(40), np.ones(planned), (0.0, 1.0))
@@ -268,7 +268,7 @@ def test_betting_is_the_hedged_capital():
 
 
 def population(n=600):
-    """Return clustered counts, 85 % of places nearly empty, and a scout's guess and doubt."""
+    """Return clustered counts, 85 % of cells nearly empty, a prediction and its spread."""
     rng = np.random.default_rng(1)
     rate = np.where(rng.random(n) < 0.15, rng.gamma(1.2, 12, n), 0.0)
     held = rng.poisson(rate) + 0.05 * np.abs(rng.standard_normal(n))
@@ -278,7 +278,7 @@ def population(n=600):
 
 
 @pytest.mark.parametrize(("draws", "counts"), [(30, True), (60, False)])
-def test_intervals_cover_as_they_say(draws, counts):
+def test_intervals_have_their_coverage(draws, counts):
     held, guess, spread = population()
     total, runs = held.sum(), 2000
     errors, halves, covered, always = [], [], 0, 0
@@ -303,7 +303,7 @@ def test_intervals_cover_as_they_say(draws, counts):
     assert always / runs >= 0.95
 
 
-def test_the_bounded_interval_covers_at_all_moments():
+def test_the_bounded_interval_covers_at_all_times():
     held, guess, spread = population(120)
     total, runs, draws = held.sum(), 2000, 36
     always, narrower = 0, 0
@@ -328,7 +328,7 @@ def test_the_bounded_interval_covers_at_all_moments():
     assert narrower == runs
 
 
-def test_updates_come_at_a_pace():
+def test_batch_size_of_updates():
     assert [batch_size(draws) for draws in (1, 48, 60, 61, 120, 10**6)] == [
         4,
         4,

@@ -1,4 +1,4 @@
-"""Warps: they neither fold nor crop, and there is an exact way back."""
+"""Warps: they neither fold nor crop, and have an exact inverse."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def folds(grid):
 
 @pytest.mark.parametrize("separable", [False, True])
 @pytest.mark.parametrize("padding", ["reflect", "edge"])
-def test_an_even_saliency_changes_nothing(separable, padding):
+def test_a_uniform_saliency_gives_the_identity(separable, padding):
     grid = grid_from_saliency(np.full((31, 31), 0.3), separable=separable, padding=padding)
     np.testing.assert_allclose(grid, EVEN, atol=1e-6)
 
 
 @given(st.one_of(saliencies, blocky), st.sampled_from([4.0, 13.0, 20.0]), st.booleans())
-def test_no_saliency_folds_the_picture(saliency, fwhm, separable):
+def test_no_saliency_folds_the_image(saliency, fwhm, separable):
     grid = grid_from_saliency(saliency, fwhm, separable=separable)
     assert (np.diff(grid[..., 0], axis=0) > 0).all()
     assert (np.diff(grid[..., 1], axis=1) > 0).all()
@@ -73,7 +73,7 @@ def test_replication_loses_the_border_that_reflection_keeps():
     assert np.ptp(kept[..., 0]) == pytest.approx(1)
 
 
-def test_it_is_the_sum_of_the_paper():
+def test_the_grid_equals_the_sum_of_the_paper():
     rng = np.random.default_rng(0)
     saliency = rng.uniform(0.1, 1, (9, 9))
     padded = np.pad(saliency, 8, mode="reflect")
@@ -92,14 +92,14 @@ def test_it_is_the_sum_of_the_paper():
     np.testing.assert_allclose(grid_from_saliency(saliency, 5.0), slow, atol=1e-12)
 
 
-def test_interest_is_magnified():
+def test_salient_places_are_magnified():
     grid = grid_from_saliency(spot())
     _, areas = inverse(grid, np.array([8.0 / 30]), np.array([26.0 / 30]))
     assert areas[0, 0] > 4
     assert max_magnification(grid) > 2
 
 
-def test_a_grid_is_relaxed_to_what_may_be_magnified():
+def test_magnification_is_limited():
     grid = grid_from_saliency(spot())
     assert max_magnification(limit_magnification(grid, 1.5)) == pytest.approx(1.5)
     np.testing.assert_allclose(limit_magnification(grid, 1.0), EVEN, atol=1e-12)
@@ -107,7 +107,7 @@ def test_a_grid_is_relaxed_to_what_may_be_magnified():
 
 
 @given(blocky, st.integers(0, 1000))
-def test_there_and_back_again(saliency, seed):
+def test_inverse_of_forward_is_the_identity(saliency, seed):
     grid = grid_from_saliency(saliency)
     rng = np.random.default_rng(seed)
     ys, xs = np.sort(rng.uniform(0, 1, 17)), np.sort(rng.uniform(0, 1, 23))
@@ -117,7 +117,7 @@ def test_there_and_back_again(saliency, seed):
     assert (areas > 0).all()
 
 
-def test_the_jacobian_is_that_of_finite_differences():
+def test_the_jacobian_equals_finite_differences():
     grid = grid_from_saliency(spot())
     y, x, e = 0.31, 0.77, 1e-6
     _, areas = inverse(grid, np.array([y]), np.array([x]))
@@ -131,7 +131,7 @@ def test_the_jacobian_is_that_of_finite_differences():
     assert inverse(grid, ys, xs)[1].mean() == pytest.approx(1, abs=1e-3)
 
 
-def test_what_a_grid_does_not_reach_is_nowhere():
+def test_points_outside_the_grid_are_nan():
     grid = 0.25 + 0.5 * EVEN
     places, areas = inverse(grid, np.array([0.1, 0.5]), np.array([0.5, 0.9]))
     assert np.isnan(places[0]).all()
@@ -140,7 +140,7 @@ def test_what_a_grid_does_not_reach_is_nowhere():
     np.testing.assert_allclose(areas, [[0, 0], [4, 0]])
 
 
-def test_boxes_go_back_with_their_corners():
+def test_boxes_map_with_their_corners():
     grid = grid_from_saliency(spot(), separable=True)
     boxes = np.array([[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 1.0, 1.0]])
     back = forward_boxes(grid, boxes)
@@ -148,7 +148,7 @@ def test_boxes_go_back_with_their_corners():
     high = forward(grid, boxes[:, :2] + boxes[:, 2:])
     np.testing.assert_allclose(back, np.concatenate([low, high - low], axis=1))
     np.testing.assert_allclose(back[1], boxes[1], atol=1e-12)
-    # And on the canvas again, by the inverse.
+    # And back on the canvas, by the inverse.
     place, _ = inverse(grid, back[:1, 0], back[:1, 1])
     np.testing.assert_allclose(place[0, 0], boxes[0, :2], atol=1e-9)
 

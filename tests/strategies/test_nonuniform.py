@@ -1,4 +1,4 @@
-"""Non-uniform downsampling: where the pixels go, what they cost, and what that is good for."""
+"""Non-uniform downsampling: the allocation of pixels, its cost, and its benefit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Blobs(Bright):
 
 
 class Scout(Bright):
-    """A density of brightness with variances, that knows images shrunk eightfold."""
+    """A density of brightness with variances, for images downsampled by 8."""
 
     def __init__(self, variance):
         super().__init__("scout")
@@ -59,7 +59,7 @@ class Scout(Bright):
 
 
 def dots(n=1024, many=700, few=20, seed=0):
-    """Small bright dots, most of them in a corner, and where they are."""
+    """Small bright dots, most of them in a corner, and their positions."""
     rng = np.random.default_rng(seed)
     points = np.concatenate([rng.uniform(4, 300, (many, 2)), rng.uniform(4, n - 4, (few, 2))])
     mask = np.zeros((n, n))
@@ -70,7 +70,7 @@ def dots(n=1024, many=700, few=20, seed=0):
 
 
 def run(image, pack=None, name="nonuniform", *, share=0.1, region=None, hints=None, **params):
-    """Carry a strategy out; return its answer, what was recorded, and the requests."""
+    """Run a strategy; return its estimate, record and requests."""
     asked = []
     strategy = get_strategy(name)
     with Workbench(image, pack) as bench:
@@ -94,7 +94,7 @@ def run(image, pack=None, name="nonuniform", *, share=0.1, region=None, hints=No
 
 
 def pixels(request):
-    """Network pixels of a request to main, by the core that they speak of."""
+    """Model pixels of a request to main, by core."""
     if isinstance(request, WarpRequest):
         return [(request.core, math.prod(request.shape))]
     return [(patch.core, patch.core.area / patch.scale**2) for patch in request.patches]
@@ -104,10 +104,10 @@ def cores(requests):
     return [pair for r in requests if getattr(r, "role", "") == "main" for pair in pixels(r)]
 
 
-# What it is good for.
+# Its benefit.
 
 
-def test_it_counts_what_uniform_shrinking_loses():
+def test_it_counts_what_uniform_downsampling_loses():
     image, points = dots()
     errors = {}
     for name in ("uniform", "nonuniform"):
@@ -121,7 +121,7 @@ def test_it_counts_what_uniform_shrinking_loses():
     assert errors["nonuniform"][1] < 0.5 * errors["uniform"][1]
 
 
-def test_where_everything_is_alike_it_is_uniform():
+def test_a_uniform_image_gets_a_uniform_scale():
     image = np.full((1024, 1024, 3), 80, np.uint8)
     _, _, requests = run(image, ToyBundle(main=Bright()))
     assert not any(isinstance(request, WarpRequest) for request in requests)
@@ -135,11 +135,11 @@ def test_where_everything_is_alike_it_is_uniform():
     assert 3 < min(scales) < 4
 
 
-# Where the pixels go.
+# The allocation.
 
 
 @pytest.mark.parametrize("variance", [False, True])
-def test_a_scout_is_seen_at_its_scale_and_followed(variance):
+def test_a_scout_runs_at_its_scale_and_decides(variance):
     image = np.full((1024, 1536, 3), 20, np.uint8)
     image[600:700, 1000:1150] = 250
     _, record, requests = run(image, ToyBundle(main=Bright(), scout=Scout(variance)))
@@ -148,7 +148,7 @@ def test_a_scout_is_seen_at_its_scale_and_followed(variance):
     cost = record.cost_map.values[0] / record.cost_map.cell**2
     assert cost[38:43, 64:70].mean() > 0.5 * FLOPS
     assert np.median(cost) < 0.1 * FLOPS
-    # Nothing is seen more sharply than it is.
+    # Nothing is magnified beyond full resolution.
     for request in requests:
         if isinstance(request, WarpRequest):
             steps = (
@@ -161,7 +161,7 @@ def test_a_scout_is_seen_at_its_scale_and_followed(variance):
 
 
 @pytest.mark.parametrize("name", ["gradient", "entropy", "foreground"])
-def test_built_in_interest(name):
+def test_built_in_importance(name):
     rng = np.random.default_rng(0)
     image = np.full((1024, 1024, 3), 250, np.uint8)
     image[512:768, :256] = rng.integers(0, 255, (256, 256, 3))
@@ -171,7 +171,7 @@ def test_built_in_interest(name):
     assert cost[34:46, 2:14].mean() > 4 * cost[:, 32:].mean()
 
 
-def test_what_was_drawn_and_what_was_seen_lead():
+def test_prior_maps_have_priority():
     image = picture(1024, 1024)
     hint = np.zeros((64, 64))
     hint[8:16, 40:48] = 2.0
@@ -186,7 +186,7 @@ def test_what_was_drawn_and_what_was_seen_lead():
 
 @pytest.mark.parametrize("region", [None, Rect(37, 50, 611, 500), Rect(3, 5, 40, 30)])
 @pytest.mark.parametrize("share", [0.1, 0.4, 2.0])
-def test_the_region_is_seen_once_within_the_budget(region, share):
+def test_the_region_is_covered_once_within_the_budget(region, share):
     image = picture(800, 700)
     answer, record, requests = run(image, share=share, region=region)
     area = region or Rect(0, 0, 800, 700)
@@ -220,7 +220,7 @@ def test_separable_grids_are_separable():
         assert np.ptp(grid[..., 1], axis=0).max() < 1e-12
 
 
-def test_a_network_of_one_size_always_has_it():
+def test_a_model_of_fixed_size_always_has_it():
     main = Bright()
     main.card = main.card.model_copy(
         update={"input": main.card.input.model_copy(update={"fixed": True})}
@@ -233,15 +233,15 @@ def test_a_network_of_one_size_always_has_it():
     assert np.isfinite(answer.values).all()
 
 
-# What may go wrong.
+# Failures.
 
 
-def test_a_budget_for_nothing_is_refused():
+def test_too_small_a_budget_is_refused():
     with pytest.raises(HrviewerError, match="raise the budget"):
         run(picture(64, 64), ToyBundle(main=Bright()), share=1e-4, hints={"saliency": np.eye(8)})
 
 
-def test_a_budget_that_ends_is_said():
+def test_the_end_of_the_budget_is_noted():
     strategy = get_strategy("nonuniform")
     role = ModelInfo(card("net"), 4, 0, lambda h, w: FLOPS * h * w)
     scene = PlanContext(
@@ -262,7 +262,7 @@ def test_a_budget_that_ends_is_said():
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(0, 99), st.sampled_from([4, 16, 12]))
-def test_pieces_cover_a_region_once(h, w, seed, step):
+def test_leaves_cover_a_region_once(h, w, seed, step):
     rng = np.random.default_rng(seed)
     region = Rect(seed * 7, seed * 3, h, w)
     values = np.clip(rng.uniform(0, 1, (-(-h // 64), -(-w // 64))) ** 6, 1 / 64, 1)
@@ -275,21 +275,21 @@ def test_pieces_cover_a_region_once(h, w, seed, step):
 
 
 class Given:
-    """A handle with a map."""
+    """A result with a map."""
 
     def __init__(self, box, map_):
         self.box, self.map = box, map_
         self.patch, self.value = Patch(Rect(*map(int, box))), map_.sum((1, 2))
 
 
-def test_interest_in_a_density_is_its_spread():
+def test_the_importance_of_a_density_is_its_deviation():
     role = ModelInfo(card("net", variance=True), 4, 0, lambda h, w: 1.0)
     both = np.stack([np.full((4, 4), 9.0), np.arange(16.0).reshape(4, 4)]).astype(np.float32)
     found = scout_importance(
         role, [Given((0.0, 0.0, 128.0, 128.0), both)], Rect(0, 0, 128, 128), 32
     )
     np.testing.assert_allclose(found.values, np.sqrt(np.arange(16.0) / 15).reshape(4, 4))
-    # Without variances, a Poisson's.
+    # Without variances, that of a Poisson distribution.
     role = ModelInfo(card("net"), 4, 0, lambda h, w: 1.0)
     found = scout_importance(
         role, [Given((0.0, 0.0, 128.0, 128.0), both[1:])], Rect(0, 0, 128, 128), 64
@@ -298,7 +298,7 @@ def test_interest_in_a_density_is_its_spread():
     np.testing.assert_allclose(found.values, np.sqrt(sums / sums.max()))
 
 
-def test_failed_looks_leave_a_blank():
+def test_failed_patches_leave_a_gap():
     role = ModelInfo(card("net"), 4, 0, lambda h, w: 1.0)
     blank = Given((0.0, 0.0, 64.0, 64.0), np.full((1, 1, 1), np.nan, np.float32))
     seen = Given((0.0, 64.0, 64.0, 64.0), np.ones((1, 2, 2), np.float32))
@@ -318,7 +318,7 @@ def test_a_kernel_density_is_a_sum_of_gaussians():
     np.testing.assert_allclose(found, bump / bump.max(), atol=2e-3)
 
 
-def test_hints_cover_the_whole_image():
+def test_prior_maps_cover_the_whole_image():
     hint = np.arange(16.0).reshape(4, 4)
     part = prior_importance(hint, Rect(0, 0, 400, 400), Rect(200, 100, 200, 200), 100)
     np.testing.assert_allclose(part.values, hint[2:, 1:3] / hint[2:, 1:3].max())

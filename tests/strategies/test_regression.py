@@ -1,4 +1,4 @@
-"""A ratio of few looks, combined with what was thought before: closed forms and simulation."""
+"""A ratio of few measurements, combined with a prior: closed forms and simulation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def column(*values: float) -> np.ndarray:
     return np.array(values, float)[:, None]
 
 
-def test_how_likely_a_place_is_to_be_drawn() -> None:
+def test_inclusion_probabilities() -> None:
     rng = np.random.default_rng(0)
     p = probabilities(rng.gamma(0.5, size=40), 0.1)
     often = np.zeros(40)
@@ -34,17 +34,17 @@ def test_how_likely_a_place_is_to_be_drawn() -> None:
     assert (inclusion_probabilities(p, 0) == 0).all()
 
 
-def test_no_look_says_nothing_new() -> None:
+def test_without_measurements_the_factor_is_the_prior() -> None:
     none = np.zeros((0, 2))
     found = calibrate(none, none, np.zeros(0), np.zeros(0))
     assert found.value.tolist() == [1, 1]
     assert found.deviation == pytest.approx([PRIOR, PRIOR])
 
 
-def test_each_side_weighs_by_how_sure_it_is() -> None:
+def test_prior_and_ratio_are_weighted_by_precision() -> None:
     guess, values = column(2, 4), column(6, 8)
     found = calibrate(guess, values, np.array([1.0, 1.0]), np.array([3.0, 4.0]))
-    # The ratio is 14 / 6; its variance from the guesses' own, 25, exceeds that of the rests.
+    # The ratio is 14 / 6; its variance from the predictions', 25, exceeds that of the residuals.
     ratio, variance = 14 / 6, 25 / 36
     rests = 2 * ((6 - 2 * ratio) ** 2 + (8 - 4 * ratio) ** 2)
     assert rests < 25
@@ -54,17 +54,17 @@ def test_each_side_weighs_by_how_sure_it_is() -> None:
     assert found.deviation[0] == pytest.approx(1 / math.sqrt(sum(weights)))
 
 
-def test_empty_places_do_not_prove_that_there_is_nothing() -> None:
+def test_empty_cells_do_not_make_the_factor_zero() -> None:
     found = calibrate(column(0.01, 0.02), column(0, 0), np.ones(2), np.array([0.3, 0.3]))
     assert found.value[0] == pytest.approx(1, abs=0.01)
 
 
-def test_looks_that_are_sure_decide_alone() -> None:
+def test_precise_measurements_outweigh_the_prior() -> None:
     none = np.zeros(2)
     found = calibrate(column(1, 2), column(3, 6), np.array([0.5, 0.1]), none)
     assert found.value[0] == pytest.approx(3)
     assert found.deviation[0] == pytest.approx(0, abs=1e-5)
-    # Where nothing was thought to be, nothing is learned of a factor.
+    # Cells without a prediction do not change the factor.
     assert calibrate(column(0, 0), column(3, 6), np.ones(2), none).value[0] == pytest.approx(1)
 
 
@@ -74,13 +74,13 @@ def test_the_interval_is_that_of_a_sum() -> None:
     half = 1.959964 * math.sqrt((8 * 0.1) ** 2 + 5)
     assert (low + high) / 2 == pytest.approx(10 + 7.2)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-5)
-    # What was seen with less context than its network sees may be off by a hundredth.
+    # Measurements with less context than needed may be wrong by 1 %.
     wider = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(
         known, guess, spread, context_error(32, 96)
     )
     assert wider == pytest.approx((low - 0.1, high + 0.1))
     assert context_error(96, 96) == 0
-    # Nothing is less than what was seen.
+    # The total is at least what was measured.
     assert (
         CalibrationFactor(np.array([0.0]), np.array([1.0])).interval(known, guess, spread)[0]
         == known
@@ -88,7 +88,7 @@ def test_the_interval_is_that_of_a_sum() -> None:
 
 
 @pytest.mark.parametrize("worth", [0.5, 1.0, 1.6])
-def test_over_many_runs_it_finds_the_factor_and_covers(worth: float) -> None:
+def test_over_many_runs_the_factor_is_right_and_covered(worth: float) -> None:
     rng = np.random.default_rng(1)
     guess = rng.gamma(0.3, 2.0, size=(600, 1))
     spread = np.sqrt(0.3 * guess[:, 0] + 0.05)

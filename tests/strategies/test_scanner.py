@@ -16,14 +16,14 @@ from hrviewer.strategies.scanner import Scanner, ScannerParams
 
 
 class Dim(Bright):
-    """Sees half of what is there."""
+    """Predicts half the count."""
 
     def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return blocks(batch) / 2
 
 
 class Unsure(Bright):
-    """Is right, and unsure where it is dark."""
+    """Is right, and uncertain where the image is dark."""
 
     def __init__(self) -> None:
         super().__init__("scanner", variance=True)
@@ -63,7 +63,7 @@ def test_a_scanner_that_is_right_gives_the_exhaustive_count() -> None:
     image = picture(192, 256)
     answer, asked, record, main = scan(image, Bright("scanner"), share=0.25, sample=4)
     assert answer.values == pytest.approx([total(image)], rel=1e-6)
-    # It says nothing of its doubt: counts are taken to vary as chance events do.
+    # It predicts no variances: counts are assumed to be Poisson.
     seen = [row.value for row in record.patches if row.role == "main"]
     rest, drawn = total(image) - sum(seen), sum(seen[3:])
     low, high = answer.interval
@@ -72,18 +72,18 @@ def test_a_scanner_that_is_right_gives_the_exhaustive_count() -> None:
     assert main.looked == 3 + 4  # a quarter of twelve tiles, and the random ones
 
 
-def test_what_is_flagged_is_what_holds_most() -> None:
+def test_the_highest_predictions_are_flagged() -> None:
     image = picture(192, 256)
     image[64:128, 128:192] = 255
     _, asked, record, _ = scan(image, Dim("scanner"), share=1 / 12, sample=0)
     [flagged] = asked[1].patches
     assert flagged.core.astuple() == (64, 128, 64, 64)
     assert asked[1].scores == (pytest.approx(np.sqrt(64 * 64 / 2), rel=1e-6),)
-    # There the map is main's; elsewhere the scanner's.
+    # There the map is that of main, elsewhere that of the scanner.
     assert record.output.values[0, 16:32, 32:48].sum() == pytest.approx(4096, rel=1e-6)
 
 
-def test_doubt_flags_what_the_scanner_is_least_sure_of() -> None:
+def test_the_most_uncertain_cells_are_flagged() -> None:
     image = picture(192, 256)
     image[0:64, 64:128] = 0
     dark = (0, 64, 64, 64)
@@ -93,13 +93,13 @@ def test_doubt_flags_what_the_scanner_is_least_sure_of() -> None:
     assert dark not in [patch.core.astuple() for patch in asked[1].patches]
 
 
-def test_all_looked_at_closer_is_patches() -> None:
+def test_measuring_all_cells_equals_patches() -> None:
     image = picture(200, 260)
     answer, _, _, _ = scan(image, Dim("scanner"), share=1, sample=0)
     assert answer.values == pytest.approx([total(image)], rel=1e-6)
 
 
-def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
+def test_random_samples_correct_a_wrong_scanner_without_bias() -> None:
     image = picture(256, 256)
     image[:64] = image[:64] // 8
     with Workbench(image, ToyBundle(main=Bright(), scanner=Dim("scanner"))) as bench:
@@ -120,19 +120,19 @@ def test_random_looks_mend_a_scanner_that_is_wrong_without_bias() -> None:
             assert answer.interval is not None
             found.append(float(answer.values[0]))
             covered += answer.interval[0] <= total(image) <= answer.interval[1]
-    # It sees half of what there is; that it was thought to be worth more costs next to nothing.
+    # It predicts half the count; the prior factor of 1 has little influence.
     assert np.mean(found) == pytest.approx(total(image), rel=2e-3)
     assert np.std(found) < 0.01 * total(image)
     assert covered >= 0.88 * len(found)
     assert scene.seed == 0
 
 
-def test_background_is_not_scanned_and_nothing_is_lost() -> None:
+def test_background_is_not_scanned_and_no_count_is_lost() -> None:
     image = np.full((16384, 1024, 3), 255, np.uint8)
     image[:1024] = (150, 60, 120)
     answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
     scanned = [patch.core for look in asked if look.role == "scanner" for patch in look.patches]
-    # A glance sees 32 pixels as one: the tile below the border may hold some.
+    # The thumbnail is downsampled by 32: the tile below the border may have some foreground.
     assert {core.y for core in scanned} >= {*range(0, 1024, 64)}
     assert max(core.y for core in scanned) <= 1024
     skipped = 16 * 256 - len(scanned)
@@ -148,7 +148,7 @@ def test_the_background_of_a_photo_is_scanned() -> None:
     assert [look.role for look in asked] == ["scanner"]
 
 
-def test_a_budget_buys_random_looks_first_then_closer_ones() -> None:
+def test_a_budget_pays_for_random_samples_first() -> None:
     image = picture(192, 256)
     tile = 100.0 * 64 * 64
     answer, asked, _, main = scan(image, Bright("scanner"), (12 + 6) * tile, share=1, sample=3)
@@ -161,7 +161,7 @@ def test_a_budget_buys_random_looks_first_then_closer_ones() -> None:
 
 
 class SamePadding(Blurred):
-    """Fills its border up with zeros, and sees 16 pixels around each block; no card says so."""
+    """Pads with zeros, and has a receptive field of 16 pixels that its card does not declare."""
 
     def __init__(self) -> None:
         super().__init__("scanner")
@@ -170,7 +170,7 @@ class SamePadding(Blurred):
         self.halo = 0
 
 
-def test_a_same_padding_scanner_from_outside_loses_the_border_it_made_up() -> None:
+def test_a_zero_padding_scanner_is_cropped_at_the_border() -> None:
     image, scanner = picture(200, 260), SamePadding()
     whole = scanner(scanner.card.prepare(image)[None])[0]
     params = {"share": 0, "sample": 0, "tile": 32}
@@ -194,7 +194,7 @@ def test_denser_is_the_mean_of_the_shifts() -> None:
     assert answer.values == pytest.approx([wide.sum()], rel=1e-5)
 
 
-def test_a_glance_that_failed_is_no_background(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_thumbnail_is_not_background(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         raise ValueError("no light")
 

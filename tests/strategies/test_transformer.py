@@ -1,4 +1,4 @@
-"""Tokens tile what is asked for once, are small where there is detail, and add up."""
+"""Tokens tile the region once, are small where there is detail, and add up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hrviewer.strategies.transformer.tokens import Forest, TokenGrid
 
 
 class Counter(Joint):
-    """Knows exactly how much red its tokens hold."""
+    """Predicts exactly the amount of red in its tokens."""
 
     def __init__(self) -> None:
         super().__init__("transformer", tile=16)
@@ -38,7 +38,7 @@ class Counter(Joint):
 
 
 class Glance(Bright):
-    """A scout that counts, as `main` does, at an eighth of the size."""
+    """A scout that counts as `main` does, on images downsampled by 8."""
 
     def __init__(self) -> None:
         super().__init__("scout")
@@ -50,7 +50,7 @@ class Glance(Bright):
 
 
 def tiles(h: int, w: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Return an image that is even on squares of 128 pixels, which are told exactly at any size."""
+    """Return an image that is uniform on squares of 128 pixels, hence exact for all token sizes."""
     values = np.random.default_rng(seed).integers(0, 256, (-(-h // 128), -(-w // 128), 3))
     return values.repeat(128, 0).repeat(128, 1)[:h, :w].astype(np.uint8)
 
@@ -93,7 +93,7 @@ def tokens(asked: list[PatchRequest]) -> list[Any]:
 
 
 def leaves(asked: list[PatchRequest]) -> list[Rect]:
-    """Return the squares that were asked about, but for those that were split after all."""
+    """Return the requested tokens, except those that were split afterwards."""
     cores = {patch.core for patch in tokens(asked)}
 
     def split(core: Rect) -> bool:
@@ -109,7 +109,7 @@ def leaves(asked: list[PatchRequest]) -> list[Rect]:
 
 @pytest.mark.parametrize("unit", [1.0, 1.25])
 @pytest.mark.parametrize("threshold", [0.02, 0.3, 1e9])
-def test_tokens_tile_what_is_asked_for_once(unit: float, threshold: float) -> None:
+def test_tokens_tile_the_region_once(unit: float, threshold: float) -> None:
     asked = Rect(37, 301, 900, 1207)
     mosaic = TokenGrid(asked, unit)
     rng = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def test_tokens_tile_what_is_asked_for_once(unit: float, threshold: float) -> No
     assert n <= forest.counts(threshold).sum()
 
 
-def test_the_highest_scores_are_split_and_no_more_than_asked_for() -> None:
+def test_the_highest_scores_are_split_up_to_the_limit() -> None:
     mosaic = TokenGrid(Rect(0, 0, 1024, 1024), 1.0)
     scores = np.random.default_rng(1).random((32, 32))
     forest = Forest(mosaic, scores, "max", 16)
@@ -164,11 +164,11 @@ def test_the_highest_scores_are_split_and_no_more_than_asked_for() -> None:
     ],
 )
 @pytest.mark.parametrize("region", [None, Rect(100, 52, 700, 613)])
-def test_what_tokens_hold_adds_up(params: dict[str, Any], region: Rect | None) -> None:
+def test_predictions_of_tokens_add_up(params: dict[str, Any], region: Rect | None) -> None:
     image = tiles(960, 1088)
     answer, asked, record = run(image, region=region, **params)
     whole = region or Rect(0, 0, 960, 1088)
-    # A cell that the region cuts counts by its part, so it is exact there, too.
+    # A cell cut by the region counts by its part, so it is exact there, too.
     assert answer.values == pytest.approx([red(image, region)], rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-4)
     covered = np.zeros((1200, 1200), int)
@@ -178,7 +178,7 @@ def test_what_tokens_hold_adds_up(params: dict[str, Any], region: Rect | None) -
         covered[part.y : part.y1, part.x : part.x1] += 1
     assert covered.sum() == whole.area
     assert covered.max() == 1
-    # Saliency is known wherever it was asked for, also where the lattice reaches beyond.
+    # Saliency is defined in the whole region, also if the lattice extends beyond it.
     cell = record.saliency.cell
     ys, xs = (
         slice(-(-a // cell), b // cell) for a, b in ((whole.y, whole.y1), (whole.x, whole.x1))
@@ -206,7 +206,7 @@ def _sizes(asked: list[PatchRequest]) -> list[int]:
     ]
 
 
-def test_tokens_are_small_where_there_is_something() -> None:
+def test_tokens_are_small_where_there_are_objects() -> None:
     image = np.zeros((1024, 1024, 3), np.uint8)
     image[600:700, 100:200] = 255
     _, asked, record = run(image, threshold=50)
@@ -222,26 +222,26 @@ def test_tokens_are_small_where_there_is_something() -> None:
     assert np.nansum(seen) * record.saliency.cell**2 == pytest.approx(1e4, rel=1e-3)
 
 
-def test_what_holds_more_than_was_expected_is_split_after_all() -> None:
+def test_higher_predictions_than_expected_split_tokens_afterwards() -> None:
     image = np.zeros((1024, 1024, 3), np.uint8)
     image[600:700, 100:200] = 255
     image[40, 40] = image[900, 900] = 255
 
     class Blind(Glance):
-        """Does not see what is alone."""
+        """Misses single objects."""
 
         def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
             return super().see(batch) * (super().see(batch) > 10)
 
     answer, asked, record = run(image, pack(scout=Blind()))
     _, *later = [look for look in asked if look.role == "transformer"]
-    # Whatever holds something is at last as fine as can be, whoever found it.
+    # All tokens with objects are of the finest size at the end.
     for y, x in ((40, 40), (900, 900), (600, 100), (699, 199)):
         (leaf,) = [c for c in leaves(asked) if not (c & Rect(y, x, 1, 1)).empty]
         assert leaf.h == 16
     assert answer.values == pytest.approx([100 * 100 + 2], rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(100 * 100 + 2, rel=1e-5)
-    # It was asked for in three steps, among the tokens that are known, which answer no more.
+    # This took three requests, in which the earlier tokens are context.
     sides = [[p.core.h for p in look.patches if not p.core.empty] for look in later]
     assert [set(of_one) for of_one in sides] == [{64}, {32}, {16}]
     for look in later:
@@ -251,23 +251,23 @@ def test_what_holds_more_than_was_expected_is_split_after_all() -> None:
             assert sum(rect.area for rect in rects) == 512 * 512
     scores = [s for s in later[0].scores or () if not np.isnan(s)]
     assert scores == pytest.approx(np.ones(8), abs=0.01)  # bytes are averaged to bytes
-    # What is split at a threshold of one's own is split at it after all, too.
+    # The user's threshold applies to the refinement, too.
     _, asked, _ = run(image, pack(scout=Blind()), threshold=2)
     assert {p.core.h for p in tokens(asked) if not (p.core & Rect(40, 40, 1, 1)).empty} == {128}
 
 
-def test_where_asking_again_fails_what_was_found_before_stays() -> None:
+def test_a_failed_refinement_keeps_the_earlier_prediction() -> None:
     image = np.zeros((1024, 1024, 3), np.uint8)
     image[40, 40] = image[600:700, 100:200] = 255
 
     class Blind(Glance):
-        """Does not see what is alone."""
+        """Misses single objects."""
 
         def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
             return super().see(batch) * (super().see(batch) > 10)
 
     class Brittle(Counter):
-        """Fails where it is asked about a corner again."""
+        """Fails on the second request for a corner."""
 
         def run_tokens(
             self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0
@@ -279,10 +279,10 @@ def test_where_asking_again_fails_what_was_found_before_stays() -> None:
     answer, _, record = run(image, pack(scout=Blind(), transformer=Brittle()))
     assert answer.values == pytest.approx([100 * 100 + 1], abs=0.05)
     assert np.nansum(record.output.values) == pytest.approx(answer.values[0], abs=0.01)
-    assert "4 failed: there stands what was found before" in answer.note
+    assert "4 failed: their earlier prediction is kept" in answer.note
 
 
-def test_no_more_tokens_than_asked_for() -> None:
+def test_the_number_of_tokens_is_limited() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     for share in (0.1, 0.4):
         answer, asked, _ = run(image, detail="entropy", tokens=share)
@@ -290,7 +290,7 @@ def test_no_more_tokens_than_asked_for() -> None:
         assert "a uniform grid has 4,096" in answer.note
 
 
-def test_a_budget_buys_coarser_tokens_for_the_whole_region() -> None:
+def test_a_budget_gives_coarser_tokens_for_the_whole_region() -> None:
     image = tiles(1024, 1024)
     scout = FLOPS * 128 * 128
     _, free, record = run(image, tokens=1.0)
@@ -301,21 +301,21 @@ def test_a_budget_buys_coarser_tokens_for_the_whole_region() -> None:
     assert 0.7 * budget < record.cost_map.total.flops <= budget
     assert answer.values == pytest.approx([red(image)], rel=1e-5)
     assert 64 < len(tokens(asked)) < 4096
-    # Where it does not pay for the coarsest ones, a part is seen.
+    # If it does not pay for the coarsest ones, a part of the region is processed.
     answer, asked, _ = run(image, budget=scout + 700)
-    assert "the rest of the region was not seen" in answer.note
+    assert "the rest of the region was not processed" in answer.note
     assert len(tokens(asked)) == 16
     answer, _, _ = run(image, budget=scout / 2)
     assert answer.values is None
 
 
-def test_context_lies_around_in_the_image_and_is_not_listed() -> None:
+def test_context_is_within_the_image_and_not_listed() -> None:
     image = tiles(1536, 1536)
     _, asked, record = run(image, detail="uniform", finest=128, context=2)
     (look,) = asked
     assert look.group is not None
     context = [(g, p) for g, p in zip(look.group, look.patches, strict=True) if p.core.empty]
-    # Each of 3 × 3 regions has its neighbours; what is wider lies outside, but for the middle's.
+    # Each of 3 × 3 regions has its neighbours; wider rings are inside only for the middle one.
     assert [sum(g == i for g, _ in context) for i in range(9)] == [3, 5, 3, 5, 8, 5, 3, 5, 3]
     assert {p.rect.astuple() for g, p in context if g == 0} == {
         (0, 512, 512, 512), (512, 0, 512, 512), (512, 512, 512, 512)
@@ -328,13 +328,13 @@ def test_context_lies_around_in_the_image_and_is_not_listed() -> None:
 def test_a_transformer_of_other_classes_is_refused() -> None:
     other = Counter()
     other.card = card("other", classes=["else"], tile=16)
-    with pytest.raises(HrviewerError, match="choose another pack"):
+    with pytest.raises(HrviewerError, match="choose another model bundle"):
         run(tiles(64, 64), pack(transformer=other))
-    with pytest.raises(HrviewerError, match="choose another pack"):
+    with pytest.raises(HrviewerError, match="choose another model bundle"):
         run(tiles(64, 64), pack(transformer=Bright("plain")))
 
 
-def test_a_size_may_be_written_as_a_command_line_does() -> None:
+def test_a_size_may_be_a_string_of_the_command_line() -> None:
     assert TransformerParams(finest="32").finest == 32  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="16, 32, 64 or 128"):
         TransformerParams(finest="33")  # type: ignore[arg-type]
@@ -351,7 +351,7 @@ def network() -> TorchNetwork:
     return TorchNetwork(kind, "random", module, torch.device("cpu"))
 
 
-def test_packed_regions_come_out_as_each_alone(network: TorchNetwork) -> None:
+def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 0.1, "context": 1, "merge": 0.1}
     whole, asked, record = run(image, pack(transformer=network), **params)
@@ -364,7 +364,7 @@ def test_packed_regions_come_out_as_each_alone(network: TorchNetwork) -> None:
         if patch.core.h == 16 or not np.isnan(score)
     )
     assert threshold > 0
-    # At a fixed threshold a region's tokens are its own affair.
+    # At a fixed threshold the tokens of a region do not depend on others.
     params |= {"tokens": 1.0, "threshold": 7.05}
     whole, _, record = run(image, pack(transformer=network), **params)
     parts = []
@@ -379,7 +379,7 @@ def test_packed_regions_come_out_as_each_alone(network: TorchNetwork) -> None:
     assert np.sum(parts) == pytest.approx(float(whole.values.sum()), rel=1e-5)
 
 
-def test_live_cells_say_what_the_whole_image_does(network: TorchNetwork) -> None:
+def test_live_cells_equal_the_whole_image(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 1.0, "threshold": 7.05}
     _, _, record = run(image, pack(transformer=network), **params)

@@ -1,4 +1,4 @@
-"""Selective zooming on images whose counts are known, with scouts good, bad and missing."""
+"""Selective zooming on images of known counts, with good, bad and missing scouts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METHODS = ["sampling", "topk", "threshold", "quadtree"]
 
 
 class Scout(Bright):
-    """Sees the picture at an eighth and says of each block its sum there, and how unsure it is.
+    """Predicts the sum of each block and its variance, on an image downsampled by 8.
 
     The sum of a shrunk picture times 64 is the sum of the picture, so this scout is never wrong;
     `error` makes it so, by a factor that changes from block to block.
@@ -49,7 +49,7 @@ class Scout(Bright):
 
 
 class Wants(Bright):
-    """Says of each tile of 128 pixels of the picture how likely it is to look: where it is bright.
+    """Selects tiles of 128 pixels with a probability that grows with their brightness.
 
     `shy` wants nothing.
     """
@@ -76,7 +76,7 @@ def choosy(scout: Scout | None = None, *, shy: bool = False) -> ToyBundle:
 
 
 def clusters(h: int = 1024, w: int = 1536, n: int = 20, seed: int = 0) -> NDArray[np.uint8]:
-    """Return blots on black."""
+    """Return blobs on black."""
     rng = np.random.default_rng(seed)
     image = np.zeros((h, w, 3), np.uint8)
     for _ in range(n):
@@ -101,7 +101,7 @@ def run(
     cache: ResultCache | None = None,
     **params: Any,
 ):
-    """Run `zoom` and return its answer, the record and what it showed."""
+    """Run `zoom` and return its estimate, the record and the published maps and estimates."""
     from hrviewer.engine import InferencePipeline, build_context, empty_record, run_plan
     from hrviewer.engine.budget import Budget
 
@@ -138,34 +138,34 @@ def run(
     [Scout(error=0.5), Scout(variance=False, error=0.5), None],
     ids=["sure", "count", "none"],
 )
-def test_close_to_the_truth_for_a_tenth_of_the_price(method, scout):
+def test_accurate_at_a_tenth_of_the_cost(method, scout):
     pack = ToyBundle(main=Bright()) if scout is None else ToyBundle(main=Bright(), scout=scout)
     answer, record, _ = run(pack=pack, method=method)
     assert record.cost_map.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
-    # A threshold need not find as many places as the budget pays for.
+    # A threshold may select fewer cells than the budget pays for.
     assert record.cost_map.total.flops > (0.05 if method == "threshold" else 0.08) * WHOLE
     assert answer.values[0] == pytest.approx(COUNT, rel=0.25)
     low, high = answer.interval
     assert low <= answer.values[0] <= high
-    # A quadtree's trials turn scores into counts.
+    # A quadtree's pilot samples calibrate scores to counts.
     trusts = method != "sampling" and (scout or method == "quadtree")
     assert ("at random" if trusts else "asymptotic") in answer.note
-    assert "places" in answer.note
+    assert "cells" in answer.note
     chosen = [row for row in record.patches if row.role == "main" and row.scale == 1]
     assert len({(row.y, row.x) for row in chosen}) == len(chosen)
-    # Why each was chosen is told, but for the quadtree's trials and coarser nodes.
+    # Scores are recorded, except for the quadtree's pilot samples and coarser nodes.
     assert sum(math.isfinite(row.score) for row in chosen) >= len(chosen) / 3
     assert np.isfinite(record.saliency.values).any()
     assert np.isfinite(record.output.values).any()
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_scout_that_is_never_wrong_makes_every_answer_right(method):
+def test_a_perfect_scout_gives_the_right_estimate(method):
     answer, _, _ = run(pack=ToyBundle(main=Bright(), scout=Scout()), method=method)
-    # But for the rounding of shrunk pixels.
+    # Except for the rounding of downsampled pixels.
     assert answer.values[0] == pytest.approx(COUNT, rel=1e-3)
     low, high = answer.interval
-    # What the scout says of its own doubt counts, too, where places were chosen.
+    # The scout's predicted variances count, too, if cells were selected.
     assert high - low < (1e-2 if method == "sampling" else 0.05) * COUNT
 
 
@@ -178,7 +178,7 @@ def test_sampling_is_unbiased_and_covers():
     assert len(set(found)) > 50
 
 
-def test_seen_everything_it_is_patches():
+def test_measuring_all_cells_equals_patches():
     answer, record, _ = run(budget=3 * WHOLE, method="sampling")
     assert answer.values[0] == pytest.approx(COUNT, rel=1e-6)
     assert answer.interval == pytest.approx((COUNT, COUNT), rel=1e-6)
@@ -186,7 +186,7 @@ def test_seen_everything_it_is_patches():
     assert "asymptotic" not in answer.note
 
 
-def test_the_interval_shrinks_while_the_run_goes_on():
+def test_the_interval_shrinks_during_the_run():
     _, _, shown = run(budget=0.5 * WHOLE, method="sampling")
     widths = [show.interval[1] - show.interval[0] for show in shown if show.interval]
     assert len(widths) > 4
@@ -205,7 +205,7 @@ def test_with_a_bound_the_interval_is_not_asymptotic():
         assert 0 <= low <= COUNT * (1 + 1e-6) <= high * (1 + 2e-6)
 
 
-def test_it_stops_at_the_wanted_width_by_the_anytime_interval():
+def test_it_stops_at_the_wanted_width():
     answer, record, shown = run(budget=0.8 * WHOLE, width=10, method="sampling")
     assert "wanted width" in answer.note
     assert record.cost_map.total.flops < 0.8 * WHOLE
@@ -214,7 +214,7 @@ def test_it_stops_at_the_wanted_width_by_the_anytime_interval():
     assert (high - low) / 2 <= 0.1 * answer.values[0]
 
 
-def test_the_scouts_density_is_painted_first_and_closer_looks_replace_it():
+def test_measurements_replace_the_scouts_density():
     _, record, _ = run(method="topk")
     output = record.output
     assert output.values.shape[0] == 1
@@ -224,12 +224,12 @@ def test_the_scouts_density_is_painted_first_and_closer_looks_replace_it():
     assert (output.scales[:][~sharp] == 8).all()
     exact = IMAGE[..., 0].reshape(256, 4, 384, 4).sum((1, 3)) / 255
     np.testing.assert_allclose(output.values[0][sharp], exact[sharp], rtol=1e-5)
-    # The table's values are counts, without the variances.
+    # The values in the table are counts, without the variances.
     scouted = [row.value for row in record.patches if row.role == "scout"]
     assert sum(scouted) == pytest.approx(COUNT, rel=0.4)
 
 
-def test_a_scout_that_only_scores_is_not_painted_as_an_answer():
+def test_scores_are_not_painted_as_output():
     _, record, _ = run(pack=ToyBundle(main=Bright()), method="topk")
     seen = np.isfinite(record.output.values[0])
     looked = sum(row.h * row.w for row in record.patches if row.role == "main")
@@ -237,7 +237,7 @@ def test_a_scout_that_only_scores_is_not_painted_as_an_answer():
     assert np.isfinite(record.saliency.values).all()
 
 
-def test_a_scout_answers_where_it_was_taught_to_count_the_same_from_afar():
+def test_a_scout_predicts_counts_if_trained_on_them_at_low_resolution():
     def counts(scout, main=None):
         scene = SimpleNamespace(main=main or Bright(), models={"scout": scout})
         return scout_predicts_counts(scene)
@@ -254,7 +254,7 @@ def test_a_scout_answers_where_it_was_taught_to_count_the_same_from_afar():
     assert not counts(scores, scores)
 
 
-def test_the_best_places_are_looked_at():
+def test_topk_measures_the_best_cells():
     _, record, _ = run(
         pack=ToyBundle(main=Bright(), scout=Scout(error=0.5)), method="topk", share=0
     )
@@ -265,7 +265,7 @@ def test_the_best_places_are_looked_at():
     assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
 
 
-def test_k_and_threshold_choose():
+def test_k_and_threshold_select():
     _, record, _ = run(method="topk", k=6, share=0)
     assert sum(row.role == "main" for row in record.patches) == 6
     _, record, _ = run(method="threshold", threshold=0.8, share=0)
@@ -274,11 +274,11 @@ def test_k_and_threshold_choose():
     assert 0 < few < sum(row.role == "main" for row in record.patches)
 
 
-def test_a_policy_chooses():
+def test_a_policy_selects():
     answer, record, shown = run(pack=choosy(), method="policy", budget=0.5 * WHOLE)
     rows = [row for row in record.patches if row.role == "main"]
     chosen = [row for row in rows if row.score == 1]
-    # All tiles that the policy wants, in leaves of 64 pixels, and some others at random.
+    # All tiles that the policy selects, in cells of 64 pixels, and random others.
     tiles = IMAGE[..., 0].reshape(8, 128, 12, 128).mean((1, 3)) / 255
     wanted = {(r, c) for r, c in zip(*np.nonzero(tiles > 0.05), strict=True)}
     assert {(row.y // 128, row.x // 128) for row in chosen} == wanted
@@ -289,13 +289,13 @@ def test_a_policy_chooses():
     assert any(show.kind == "saliency" and set(np.unique(show.map)) <= {0, 1} for show in shown)
 
 
-def test_a_policy_that_wants_nothing_is_put_to_the_test():
+def test_a_policy_that_selects_nothing_gets_random_draws():
     answer, record, _ = run(pack=choosy(shy=True), method="policy")
     assert sum(row.role == "main" for row in record.patches) == 4
     assert answer.interval is not None
 
 
-def test_a_policy_keeps_to_its_budget():
+def test_a_policy_keeps_its_budget():
     _, record, _ = run(pack=choosy(), method="policy")
     assert 0.08 * WHOLE < record.cost_map.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
     for fraction in (1e-6, 0.003, 0.0033, 0.012):
@@ -304,19 +304,19 @@ def test_a_policy_keeps_to_its_budget():
         assert answer.note
 
 
-def test_a_pack_without_a_policy_is_told_so():
-    with pytest.raises(HrviewerError, match="needs a network for the role 'policy'"):
+def test_a_bundle_without_a_policy_is_refused():
+    with pytest.raises(HrviewerError, match="needs a model of the role 'policy'"):
         run(method="policy")
 
 
-def test_without_random_looks_the_guess_stays_as_it_is():
+def test_without_random_draws_the_prediction_is_not_corrected():
     answer, record, _ = run(method="topk", share=0)
     assert answer.interval is None
     assert "not corrected" in answer.note
     assert answer.values[0] == pytest.approx(float(np.nansum(record.output.values)), rel=1e-5)
 
 
-def test_with_replacement_no_place_is_paid_twice():
+def test_with_replacement_no_cell_is_measured_twice():
     answer, record, _ = run(replace=True, budget=0.4 * WHOLE, method="sampling")
     rows = [(row.y, row.x) for row in record.patches if row.role == "main"]
     assert len(set(rows)) == len(rows)
@@ -324,7 +324,7 @@ def test_with_replacement_no_place_is_paid_twice():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_same_again(method):
+def test_runs_are_reproducible(method):
     first, record, _ = run(method=method, seed=5)
     again, other, _ = run(method=method, seed=5)
     assert first.values == again.values
@@ -361,7 +361,7 @@ def test_any_budget(method, fraction):
         assert answer.note
 
 
-def test_failed_looks_count_as_guessed():
+def test_failed_measurements_count_as_predicted():
     main = Bright()
     looked = []
 
@@ -373,11 +373,11 @@ def test_failed_looks_count_as_guessed():
     main.before = break_down
     answer, record, _ = run(pack=ToyBundle(main=main, scout=Scout(error=0.2)))
     assert sum(row.status == "failed" for row in record.patches) == 1
-    assert "1 looks failed" in answer.note
+    assert "1 measurements failed" in answer.note
     assert np.isfinite(answer.values).all()
 
 
-def test_a_killed_run_goes_on_as_it_would_have():
+def test_a_killed_run_resumes_to_the_same_result():
     from hrviewer.engine import empty_record
 
     whole, record, _ = run(method="sampling")
@@ -392,7 +392,7 @@ def test_a_killed_run_goes_on_as_it_would_have():
     np.testing.assert_array_equal(again.output.values, record.output.values)
 
 
-def test_codes_cannot_be_added_up():
+def test_embeddings_are_refused():
     from toys import Encoder
 
     with pytest.raises(HrviewerError, match="choose another strategy"):
@@ -401,7 +401,7 @@ def test_codes_cannot_be_added_up():
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
 @pytest.mark.parametrize("method", METHODS)
-def test_areas_and_votes(task, method):
+def test_areas_and_probabilities(task, method):
     main = Bright(task=task, classes=["a", "b"])
 
     def see(batch):
@@ -418,12 +418,12 @@ def test_areas_and_votes(task, method):
     assert (answer.interval is None) == (task == "classification")
 
 
-def test_it_is_registered():
+def test_zoom_is_registered():
     assert isinstance(get_strategy("zoom"), Zoom)
     assert Zoom.default_budget == 0.1
 
 
-def test_a_few_looks_are_paid_for_by_default_however_small_the_region():
+def test_the_default_budget_pays_for_a_few_cells_of_a_small_region():
     from hrviewer.engine import build_context
 
     with Workbench(IMAGE, ToyBundle(main=Bright(), scout=Scout(error=0.5))) as bench:

@@ -1,4 +1,4 @@
-"""The best tree for a price: against all trees there are."""
+"""The optimal tree for a price, against enumeration of all trees."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tree_of(seed, shape=(4, 4), first=(0, 0)):
 
 
 def best_of_all(variance, costs, price, level, row, column):
-    """Return the least value under a node, trying everything."""
+    """Return the minimum below a node, by enumeration."""
     side = 2**level
     part = variance[row * side : (row + 1) * side, column * side : (column + 1) * side]
     options = [part.sum(), REMAINS[level] * part.sum() + price * costs[level][row, column]]
@@ -38,11 +38,11 @@ def best_of_all(variance, costs, price, level, row, column):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("price", [0.05, 0.5, 2.0])
-def test_the_best_of_all_trees(seed, price):
+def test_pruning_finds_the_optimal_tree(seed, price):
     variance, first, remains, costs = tree_of(seed)
     looks, value = prune(variance, first, remains, costs, price)
     assert value == pytest.approx(best_of_all(variance, costs, price, 2, 0, 0))
-    # The tree is worth what was promised, and looks nowhere twice.
+    # The tree has the returned value, and no node is below another.
     covered, kept = np.zeros((4, 4), int), variance.copy()
     for level, looked in enumerate(looks):
         wide = np.kron(looked, np.ones((2**level, 2**level), int))
@@ -52,7 +52,7 @@ def test_the_best_of_all_trees(seed, price):
     assert kept.sum() + price * tree_cost(looks, costs) == pytest.approx(value)
 
 
-def test_nodes_meet_the_images_lattice():
+def test_nodes_are_on_the_images_lattice():
     assert blocks(5, 3, 1).tolist() == [0, 1, 1, 2, 2]
     assert blocks(5, 3, 2).tolist() == [0, 1, 1, 1, 1]
     variance, first, remains, costs = tree_of(0, (5, 6), (3, 2))
@@ -61,7 +61,7 @@ def test_nodes_meet_the_images_lattice():
     assert value == 0
 
 
-def test_a_budget_buys_the_best_tree_it_pays_for():
+def test_growing_finds_the_optimal_tree_within_the_budget():
     variance, first, remains, costs = tree_of(3, (8, 8))
     left = []
     for budget in (0.0, 4.0, 12.0, 1e9):
@@ -77,31 +77,31 @@ def test_a_budget_buys_the_best_tree_it_pays_for():
     assert left[-1] == 0
 
 
-def test_of_places_worth_the_same_as_many_as_can_be_paid():
+def test_of_equal_nodes_as_many_as_affordable():
     costs = [np.ones((4, 4)), np.full((2, 2), 10.0)]
     looks = grow(np.ones((4, 4)), (0, 0), [0.0, 1.0], costs, 7.5)
     assert looks[0].sum() == 7
     assert not looks[1].any()
 
 
-def test_nothing_is_worth_a_look_where_all_is_known():
+def test_without_variance_nothing_is_measured():
     _, first, remains, costs = tree_of(0)
     looks = grow(np.zeros((4, 4)), first, remains, costs, 5.0)
     assert not any(looked.any() for looked in looks)
 
 
-def test_what_coarser_looks_are_worth_is_weighed_by_how_rarely_places_are_tried():
+def test_level_factors_are_weighted_by_inverse_probability():
     counts = np.array([[4.0, 10.0], [2.0, 2.0], [0.0, 0.0]])
     weights, guessed = np.array([1.0, 3.0]), np.array([1.0, 8.0])
     factors, remains = level_factors(counts, weights, guessed)
-    # By hand: (1·2·4 + 3·2·10) / (1·4 + 3·4), and what is left of 1·3² + 3·2².
+    # By hand: (1·2·4 + 3·2·10) / (1·4 + 3·4), and the remainder of 1·3² + 3·2².
     assert factors == [1.0, pytest.approx(68 / 16), 0.0]
     before, after = 21.0, (8.5 - 4) ** 2 + 3 * (8.5 - 10) ** 2
     doubt = PRIOR_SAMPLES * before / 2
     assert remains == [0.0, pytest.approx(min(1, (after + doubt) / (before + doubt))), 1.0]
 
 
-def test_where_the_scout_was_right_no_coarser_look_teaches_anything():
+def test_coarser_levels_add_nothing_to_a_perfect_scout():
     counts = np.array([[4.0, 10.0], [2.0, 5.0]])
     factors, remains = level_factors(counts, np.ones(2), counts[0])
     assert factors == [1.0, 2.0]

@@ -9,7 +9,7 @@ from hrviewer.runs import run
 
 
 def check(tmp_path, image, model, region, scouted, **params):
-    """Run `patches` and `zoom` on a region and compare what they say and cost."""
+    """Run `patches` and `zoom` on a region and compare their estimates and costs."""
     runs = {
         name: run(image, model, name, region=region, out=tmp_path / f"{name}.run.zarr", **more)
         for name, more in (("patches", {}), ("zoom", params))

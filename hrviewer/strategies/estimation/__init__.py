@@ -1,6 +1,6 @@
-"""A survey: a cheap look everywhere, closer looks at some places, and what they say of all.
+"""Estimating a total: a coarse pass, measurements of selected cells, and a correction.
 
-`scouting` is the cheap look, `leaves` are the places that a closer look may be taken at, `closer`
-takes it, and corrects by it what was guessed of the others (`regression`); `sampling` draws some
-and estimates the total without bias, `intervals` say how sure that is. Families share it.
+`coarse_pass` is cheap inference on the whole region, `sampling_grid` the cells to measure.
+`two_phase` measures cells and corrects the predictions for the others (`regression`); `sampling`
+draws cells and estimates the total without bias, `intervals` gives its confidence intervals.
 """

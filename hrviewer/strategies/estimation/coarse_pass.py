@@ -1,4 +1,4 @@
-"""The cheap look everywhere: what it guesses each leaf holds, and how unsure it is."""
+"""The coarse pass: cheap inference on the whole region, and its prediction for each cell."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 SCOUT_DOWNSAMPLE = 8.0
-"""How much a scout's picture is shrunk where its card does not say."""
+"""Downsampling of the scout's input if its card gives none."""
 
 
 @dataclass(frozen=True)
 class CoarsePass:
-    """What a cheap look everywhere gave.
+    """The results of cheap inference on the whole region.
 
     Attributes
     ----------
-    results : tuple of Handle
-        In reading order.
+    results : tuple of PatchResult
+        Results in reading order.
     remaining : float
-        FLOPs that are left.
+        FLOPs left in the budget.
     stop : bool
         Whether the budget ended.
     """
@@ -56,14 +56,14 @@ class CoarsePass:
 
 
 def scout_predicts_counts(context: PlanContext) -> bool:
-    """Tell whether the scout answers the question itself, at a scale that it was taught at."""
+    """Return whether the scout predicts the same counts as main, at a scale of its training."""
     main, card = context.main.card, context.models["scout"].card
-    taught = card.input.downsample > 1
-    return card.task == main.task == "density" and card.classes == main.classes and taught
+    has_scale = card.input.downsample > 1
+    return card.task == main.task == "density" and card.classes == main.classes and has_scale
 
 
 def scout_scale(context: PlanContext, shrink: float = 0.0) -> float:
-    """Return the scale at which the scout sees the image; `shrink` is the person's, if not 0."""
+    """Return the scale of the scout's input; `shrink`, if not 0, overrides the card."""
     if shrink or context.models["scout"].card.input.downsample == 1:
         return snap_scale(context.native_scale * (shrink or SCOUT_DOWNSAMPLE))
     return context.scale_of("scout")
@@ -72,25 +72,25 @@ def scout_scale(context: PlanContext, shrink: float = 0.0) -> float:
 def run_over_region(
     context: PlanContext, role: str, scale: float, target: Target | None = None
 ) -> Generator[Request, Response, CoarsePass]:
-    """Look at the whole region with a role, as far as the budget goes."""
-    handles: list[PatchResult] = []
-    result = Response(remaining=context.budget)
-    for asked in batches(tiles(context.models[role], context.region, scale)):
-        result = yield PatchRequest(role, asked, target=target)
-        handles += result.results
-        if result.stop:
+    """Run a role's model on the whole region, as far as the budget allows."""
+    results: list[PatchResult] = []
+    response = Response(remaining=context.budget)
+    for batch in batches(tiles(context.models[role], context.region, scale)):
+        response = yield PatchRequest(role, batch, target=target)
+        results += response.results
+        if response.stop:
             break
-    return CoarsePass(tuple(handles), result.remaining, result.stop)
+    return CoarsePass(tuple(results), response.remaining, response.stop)
 
 
 def run_scout(context: PlanContext, shrink: float) -> Generator[Request, Response, CoarsePass]:
-    """Look at the whole region with the scout."""
-    into: Target = "output" if scout_predicts_counts(context) else "saliency"
-    return (yield from run_over_region(context, "scout", scout_scale(context, shrink), into))
+    """Run the scout on the whole region."""
+    target: Target = "output" if scout_predicts_counts(context) else "saliency"
+    return (yield from run_over_region(context, "scout", scout_scale(context, shrink), target))
 
 
 def predict_cells(context: PlanContext, coarse: CoarsePass, grid: SamplingGrid) -> CoarsePrediction:
-    """Return what the scout says of each leaf."""
+    """Return the scout's prediction for each cell of a grid."""
     k = context.main.card.prediction_channels
     sums = resample_onto(coarse.results, grid.ys, grid.xs, context.rect)
     sums = sums.reshape(len(sums), -1)

@@ -1,11 +1,11 @@
 """Confidence intervals of a mean from weighted, uncorrelated draws, and intervals for all time.
 
-Every draw's expectation, given those before it, is the same number; its variance is taken to be
-in proportion to one over its weight. `student` holds for a number of draws that was fixed before
-the first. The others are confidence sequences: they hold at all moments at once, so one may watch
-them and stop by them.
+Every draw has the same expectation, given those before it; its variance is assumed to be
+inversely proportional to its weight. `student` holds for a number of draws that was fixed before
+the first. The others are confidence sequences: they hold at all times simultaneously, so they may
+be monitored and used to stop.
 
-No library for these is kept up (``confseq`` was last released in 2022).
+No maintained library has these (``confseq`` was last released in 2022).
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ALPHA = 0.05
 """One minus the confidence."""
 
 MAX_STAKE = 0.5
-"""The part of its capital that a bet may lose at once."""
+"""Maximum fraction of the capital that one bet may lose."""
 
 WARM_UP = 4
-"""Draws that are only watched, to learn how they scatter."""
+"""Draws without a bet, from which the variance is estimated first."""
 
 MIN_DRAWS = 12
-"""Draws from which an asymptotic sequence is read."""
+"""Minimum number of draws for an asymptotic interval."""
 
 PARTS, PASSES = 32, 5
-"""How an interval's end is searched for: in this many parts, this often."""
+"""Search for an interval's end: so many parts, in so many passes."""
 
 TINY = 1e-12
 
@@ -45,7 +45,7 @@ def student(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval:
     Parameters
     ----------
     x, weights : ndarray, shape (n,)
-        At least two draws, and their positive weights, which no draw decided.
+        At least two draws, and their positive weights, which do not depend on the draws.
     alpha : float
         One minus the confidence.
     """
@@ -70,9 +70,9 @@ def asymptotic(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval | N
     Parameters
     ----------
     x : ndarray, shape (k,)
-        The draws so far.
+        Draws so far.
     weights : ndarray, shape (n,)
-        Of all planned draws, n >= k, positive.
+        Weights of all planned draws, n >= k, positive.
     alpha : float
         One minus the confidence.
 
@@ -89,7 +89,7 @@ def asymptotic(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval | N
     mean = float(a @ x) / done
     scatter = float((a * (x - mean) ** 2).sum()) / (k - 1)  # variance of a draw of weight 1
     variance = scatter * done  # of the martingale sum(a * (x - mean)), up to now
-    # What makes the boundary about tightest at the planned end (Howard et al. 2021).
+    # Makes the boundary nearly tightest at the planned end (Howard et al. 2021).
     tuned = scatter / (2 * math.log(1 / alpha) + math.log(1 + 2 * math.log(1 / alpha)))
     if tuned <= 0:
         return mean, mean
@@ -107,19 +107,19 @@ def betting(
 ) -> Interval:
     """Return the hedged capital process's interval after the draws so far.
 
-    Who bets on the draws that the mean is not m wins nothing in expectation if it is m: what made
-    a fortune is ruled out (Ville). Waudby-Smith and Ramdas, *Estimating means of bounded random
-    variables by betting* (JRSS B 2024), with limits that may differ from draw to draw, which
-    covers draws without replacement.
+    Bets against the hypothesis that the mean is m have expected gain zero if it is true: values of
+    m against which the capital grows large are rejected (Ville). Waudby-Smith and Ramdas,
+    *Estimating means of bounded random variables by betting* (JRSS B 2024), with limits that may
+    differ from draw to draw, which covers draws without replacement.
 
     Parameters
     ----------
     x, low, high : ndarray, shape (k,)
-        The draws so far, and the limits of each that were known before it.
+        Draws so far, and the limits of each that were known before it.
     weights : ndarray, shape (n,)
-        Of all planned draws, n >= k, positive.
+        Weights of all planned draws, n >= k, positive.
     within : tuple of float
-        Where the mean lies for sure.
+        Limits of the mean that hold with certainty.
     alpha : float
         One minus the confidence.
     """
@@ -144,12 +144,12 @@ def betting(
     least, most = within
     lower = _rejection_boundary(too_low, least, most)
     upper = _rejection_boundary(too_high, most, least)
-    # Where bad luck rules everything out, what is known for sure still holds.
+    # Should chance reject all values, the certain limits still hold.
     return (lower, upper) if lower <= upper else within
 
 
 def _variance_before(x: Floats, a: Floats) -> Floats:
-    """Return, for each draw, the variance of one of weight 1 estimated from those before it."""
+    """Return the variance of a draw of weight 1, estimated before each draw."""
     scatter = np.zeros(len(x))
     if len(x) <= WARM_UP:
         return scatter
@@ -163,7 +163,7 @@ def _variance_before(x: Floats, a: Floats) -> Floats:
 
 
 def _max_log_capital(gains: Floats) -> Floats:
-    """Return the logarithm of the largest capital ever held, starting from 1, for each row."""
+    """Return the logarithm of the largest capital so far, starting from 1, for each row."""
     capital = np.cumsum(np.log1p(np.maximum(gains, TINY - 1)), axis=1)
     return np.asarray(capital.max(axis=1, initial=0.0))
 
@@ -171,7 +171,7 @@ def _max_log_capital(gains: Floats) -> Floats:
 def _rejection_boundary(
     rejected: Callable[[Floats], NDArray[np.bool_]], bad: float, good: float
 ) -> float:
-    """Return where rejection, which begins at `bad` if anywhere, ends; a little too early."""
+    """Return the end of the rejected range, which begins at `bad`, approximated from inside."""
     for _ in range(PASSES):
         tried = np.linspace(bad, good, PARTS + 1)
         out = rejected(tried)

@@ -1,14 +1,14 @@
-"""Calibrating a cheap network's counts by a few closer looks: a regression estimator.
+"""Calibrating the counts of a cheap model by a few measurements: a regression estimator.
 
-Where most of what there is was looked at because it was chosen, the rest keeps the cheap network's
-guesses, times one factor. That factor is a ratio estimator (Cochran, *Sampling Techniques*, 1977,
-ch. 6) from looks at places of the rest that were drawn at random, weighed by one over the
-probability that they are among those drawn. A few looks say little of a ratio, so it is combined
-with what the guess is taken to be worth before any (a factor of 1, give or take `PRIOR`), each
-weighed by how sure it is. With many looks the looks alone decide.
+If the cells with most of the total have been selected and measured, the others keep the cheap
+model's predictions, times one factor. That factor is a ratio estimator (Cochran, *Sampling
+Techniques*, 1977, ch. 6) from measurements of cells drawn at random from the others, weighted by
+their inverse inclusion probability. Since a few measurements determine a ratio poorly, it is
+combined with a prior (a factor of 1 ± `PRIOR`), each weighted by its precision. With many
+measurements the prior has no influence.
 
-`sampling.Survey` gives up nothing of being unbiased; this trades a little bias for far less
-scatter, which pays where little is left that was not seen.
+`sampling.SamplingEstimator` is unbiased; this estimator trades a small bias for far less variance,
+which pays if little of the total is unmeasured.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ Floats = NDArray[np.float64]
 
 TINY = 1e-12
 CONTEXT_ERROR = 0.01
-"""By which part counts may be off with the context that a card says is enough."""
+"""Relative error of counts with the context that a card declares sufficient."""
 PRIOR = 0.3
-"""By which part the guesses of a whole region are thought to be off, before any look."""
+"""Relative error of the predictions for a whole region, assumed before any measurement."""
 
 
 @dataclass(frozen=True)
 class CalibrationFactor:
-    """What a unit of guess is worth.
+    """The factor that corrects predictions.
 
     Attributes
     ----------
     value, deviation : ndarray, shape (k,)
-        Per class, and how unsure that is.
+        The factor per class, and its standard deviation.
     """
 
     value: Floats
@@ -54,29 +54,29 @@ class CalibrationFactor:
         Parameters
         ----------
         known : float
-            What was seen holds, over all classes.
+            Sum of the measurements over all classes.
         prediction, spread : ndarray, shape (n, k) and (n,)
-            Of the places that were not seen; `spread` are standard deviations of sums over
-            classes, independent of each other.
+            Predictions for the unmeasured cells, and the independent standard deviations of
+            their sums over classes.
         relative_error : float
-            By which part what was seen may be off for want of context (`want_of_context`).
+            Relative error of the measurements (`context_error`).
         """
         rest = prediction.sum(axis=0)
         half = NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt(
             float((rest * self.deviation).sum()) ** 2 + float((spread**2).sum())
         )
         middle = known + float(rest @ self.value)
-        off = relative_error * known
-        return max(middle - half, known) - off, middle + half + off
+        error = relative_error * known
+        return max(middle - half, known) - error, middle + half + error
 
 
 def context_error(halo: int, needed: int) -> float:
-    """Return by which part looks with a halo may be off, whose network sees as far as `needed`."""
+    """Return the relative error of measurements with a halo, where `needed` would be exact."""
     return CONTEXT_ERROR if halo < needed else 0.0
 
 
 def inclusion_probabilities(p: Floats, draws: int) -> Floats:
-    """Return how likely each place is to be among `draws` drawn one after another.
+    """Return the probability of each cell to be among `draws` successive draws.
 
     Without replacement, each in proportion to `p`, as `sampling.draw` draws; approximated by
     independent exponential clocks of these rates.
@@ -99,17 +99,17 @@ def inclusion_probabilities(p: Floats, draws: int) -> Floats:
 def calibrate(
     prediction: Floats, values: Floats, probabilities: Floats, spread: Floats
 ) -> CalibrationFactor:
-    """Return what a unit of guess is worth, from places drawn at random.
+    """Return the factor that corrects predictions, from cells drawn at random.
 
     Parameters
     ----------
     prediction, values : ndarray, shape (m, k)
-        What each was thought to hold, and what it holds.
+        Prediction and measurement of each drawn cell.
     probabilities : ndarray, shape (m,)
-        How likely each was to be drawn.
+        Inclusion probability of each.
     spread : ndarray, shape (m,)
-        The standard deviation of each guess; what the looks seem to scatter less than that is
-        taken for luck.
+        Standard deviation of each prediction; the variance of the ratio is at least the one that
+        follows from these.
     """
     m, k = prediction.shape
     weights = 1 / probabilities
@@ -118,6 +118,6 @@ def calibrate(
         ratio = np.where(x > 0, (weights @ values) / x, 1.0)
         scatter = weights**2 @ (values - ratio * prediction) ** 2 * (m / max(m - 1, 1))
         scatter = np.maximum(scatter, float(weights**2 @ spread**2) / k)
-        sure = np.where(x > 0, 1 / np.maximum(scatter / x**2, TINY), 0.0)
-    total = sure + 1 / PRIOR**2
-    return CalibrationFactor((sure * ratio + 1 / PRIOR**2) / total, 1 / np.sqrt(total))
+        precision = np.where(x > 0, 1 / np.maximum(scatter / x**2, TINY), 0.0)
+    total = precision + 1 / PRIOR**2
+    return CalibrationFactor((precision * ratio + 1 / PRIOR**2) / total, 1 / np.sqrt(total))

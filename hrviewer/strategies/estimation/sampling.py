@@ -1,21 +1,21 @@
-"""Estimating a total from a few looks at places drawn at random.
+"""Estimating a total from measurements of cells drawn at random.
 
-Places are drawn one after another, each with a probability in proportion to how unsure its guess
-is. Every draw gives a number whose expectation, whatever was drawn before, is the total over all
-places: what was seen so far, the guesses of the rest, and the drawn place's difference from its
-guess, weighted by one over its probability. Hansen and Hurwitz (1943) with replacement; Des Raj
-(1956) without, which is the estimator of Katharopoulos and Fleuret, *Processing Megapixel Images
-with Deep Attention-Sampling Models* (ICML 2019). The plain mean of draws without replacement is
-biased. The guesses are rescaled between rounds by a regression on what was drawn, which keeps every
-expectation (a predictable control variate).
+Cells are drawn one after another, each with a probability proportional to the uncertainty of its
+prediction. Every draw gives a number whose expectation, for all earlier draws, is the total over
+all cells: the measurements so far, the predictions of the other cells, and the drawn cell's
+difference from its prediction, weighted by its inverse probability. Hansen and Hurwitz (1943) with
+replacement; Des Raj (1956) without, which is the estimator of Katharopoulos and Fleuret,
+*Processing Megapixel Images with Deep Attention-Sampling Models* (ICML 2019). The plain mean of
+draws without replacement is biased. The predictions are rescaled between rounds by a regression on
+the measurements, which keeps every expectation (a predictable control variate).
 
-Draws without replacement become surer as less is left; they are averaged with weights that were
-fixed before the first, so that the mean stays unbiased.
+The variance of draws without replacement falls as fewer cells are left; they are averaged with
+weights that are fixed before the first, so that the mean stays unbiased.
 
-Where the places lie is of use, too: a guess is often wrong in the same way about a whole
-neighbourhood. Cut into strata of neighbours, which are all of the same probability, places are
-drawn in rounds of one from each (stratified sampling: Cochran, *Sampling Techniques*, 1977, ch. 5).
-A round's number is the sum over its strata, and what sets them apart is no part of its variance.
+The errors of predictions are often correlated in a neighbourhood. Therefore cells may be grouped
+into strata of neighbours, all of the same probability, and drawn in rounds of one from each
+(stratified sampling: Cochran, *Sampling Techniques*, 1977, ch. 5). A round's number is the sum over
+its strata; differences between strata do not contribute to its variance.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 PRIOR = 5.0
-"""How many looks a guess that is a count is worth against the regression."""
+"""Number of measurements that a calibrated prediction weighs as much as, in the regression."""
 
 MIN_ROUNDS = 3
-"""Rounds below which no interval is given."""
+"""Minimum number of rounds for an interval."""
 
 TARGET_ROUNDS = 24
-"""Rounds that strata must leave: what they gain must not be lost again in Student's few."""
+"""Minimum number of rounds with strata: with fewer, Student's interval widens too much."""
 
 MAX_STRATA = 8
-"""Strata, at most."""
+"""Maximum number of strata."""
 
 
 def probabilities(spread: Floats, floor: float) -> Floats:
-    """Return the probability of drawing each place first.
+    """Return the probability of each cell to be drawn first.
 
     Parameters
     ----------
     spread : ndarray, shape (n,)
-        How unsure each guess is: a standard deviation, up to a factor. Not negative.
+        Uncertainty of each prediction: a standard deviation, up to a factor. Not negative.
     floor : float
-        The part, in 0..1, that is shared evenly, so that every place can be reached.
+        Fraction in 0..1 that is distributed evenly, so that every cell may be drawn.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def probabilities(spread: Floats, floor: float) -> Floats:
 
 
 def draw(p: Floats, n: int, rng: np.random.Generator, *, replace: bool = False) -> NDArray[np.intp]:
-    """Draw `n` places, one after another.
+    """Draw `n` cells, one after another.
 
     Without replacement the order is that of ``log p`` plus Gumbel noise, which is the order of
     successive draws with renormalised probabilities.
@@ -85,11 +85,11 @@ def draw(p: Floats, n: int, rng: np.random.Generator, *, replace: bool = False) 
 
 
 def expected_variance(p: Floats, spread: Floats, n: int) -> Floats:
-    """Return the variance expected of each of `n` draws without replacement, ``(n,)``.
+    """Return the expected variance of each of `n` draws without replacement, ``(n,)``.
 
-    It depends on no draw. A draw's variance is ``sum(p) * sum(spread**2 / p)`` over what is left;
-    what is left after k draws is approximated by independent exponential clocks of rates `p`.
-    Beyond the last place it is zero.
+    It is independent of the draws. A draw's variance is ``sum(p) * sum(spread**2 / p)`` over the
+    remaining cells; those after k draws are approximated by independent exponential clocks of
+    rates `p`. Beyond the last cell it is zero.
     """
     squares = np.where(spread > 0, spread, spread[spread > 0].min(initial=1.0)) ** 2
     clock = np.concatenate([[0.0], np.geomspace(0.01 / p.max(), 20 / p.min(), 192)])
@@ -102,76 +102,76 @@ def expected_variance(p: Floats, spread: Floats, n: int) -> Floats:
 
 
 def expected_weights(variance: Floats) -> Floats:
-    """Return the weights of draws: one over the variance expected of each; they sum to 1."""
-    # The last places of all would weigh without limit.
+    """Return the weights of draws: their inverse expected variances, normalized to sum 1."""
+    # The very last cells would get unbounded weights.
     weights = 1 / np.maximum(variance, 1e-6 * variance[0])
     return np.asarray(weights / weights.sum())
 
 
 def stratify(p: Floats, positions: NDArray[np.intp], n: int) -> NDArray[np.intp]:
-    """Cut places into at most `n` neighbourhoods of about the same probability.
+    """Group cells into at most `n` neighbourhoods of about the same probability.
 
     Parameters
     ----------
     p : ndarray, shape (m,)
-        The probability of each place.
+        Probability of each cell.
     positions : ndarray of int, shape (m, 2)
-        Its row and column, not negative, below 2**16.
+        Row and column of each cell, not negative, below 2**16.
     n : int
-        How many.
+        Number of strata.
 
     Returns
     -------
     ndarray of int, shape (m,)
-        Which each place belongs to, from 0; along Morton's curve, on which neighbours are near.
+        Stratum of each cell, from 0, along a Morton curve, which keeps neighbours together.
     """
-    along = np.zeros(len(positions), np.int64)
+    morton = np.zeros(len(positions), np.int64)
     for bit in range(16):
         for axis in 0, 1:
-            along |= ((positions[:, axis].astype(np.int64) >> bit) & 1) << (2 * bit + 1 - axis)
-    order = np.argsort(along, kind="stable")
+            morton |= ((positions[:, axis].astype(np.int64) >> bit) & 1) << (2 * bit + 1 - axis)
+    order = np.argsort(morton, kind="stable")
     middle = np.cumsum(p[order]) - p[order] / 2
-    found = np.empty(len(p), np.intp)
-    found[order] = np.minimum((middle / p.sum() * n).astype(np.intp), n - 1)
-    return np.unique(found, return_inverse=True)[1]
+    result = np.empty(len(p), np.intp)
+    result[order] = np.minimum((middle / p.sum() * n).astype(np.intp), n - 1)
+    return np.unique(result, return_inverse=True)[1]
 
 
 class SamplingEstimator:
-    """Draws from places with guesses, and what they say of the total.
+    """Unbiased estimate of a total from draws of cells with predictions.
 
     Parameters
     ----------
     prediction : ndarray, shape (n, k)
-        What each place is thought to hold, per class; all zeros where nobody knows.
+        Prediction for each cell, per class; zeros if there is none.
     spread : ndarray, shape (n,)
-        How unsure each guess is, up to a factor; not negative.
+        Uncertainty of each prediction, up to a factor; not negative.
     draws : int
-        How many are planned, at most `n` without replacement.
+        Number of planned draws, at most `n` without replacement.
     rng : numpy.random.Generator
-        Draws the order.
+        Source of randomness.
     replace : bool
-        Whether a place may be drawn again.
+        Whether cells are drawn with replacement.
     floor : float
         See `probabilities`.
     calibrated : bool
-        Whether guesses are in the answer's unit. Otherwise they are scores, and only the
-        regression says what a unit is worth.
+        Whether predictions are in the unit of the estimate. Otherwise they are scores, and only
+        the regression determines their factor.
     upper_bounds : ndarray, shape (n,), optional
-        The largest sum over classes that each place can hold; none is below zero. Without it the
+        Largest possible sum over classes of each cell; the smallest is zero. Without bounds the
         anytime interval is asymptotic.
     known : ndarray, shape (k,), optional
-        What is held elsewhere, known for sure, and part of the total.
+        Known part of the total, outside the cells.
     positions : ndarray of int, shape (n, 2), optional
-        Each place's row and column, by which to cut them into strata.
+        Row and column of each cell, by which they are grouped into strata.
     strata : int
-        How many strata; 0 for as many as leave `ROUNDS` rounds.
+        Number of strata; 0 for as many as leave `TARGET_ROUNDS` rounds.
 
     Attributes
     ----------
     order : ndarray of int, shape (draws,)
-        The places, in the order to look.
+        Cells in the order to measure.
     p : ndarray, shape (n,)
-        The probability of each to be drawn first.
+        Probability of each cell to be drawn first.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class SamplingEstimator:
         self._prior = (np.ones(k), PRIOR) if calibrated else (np.zeros(k), 0.0)
         self._beta = self._prior[0]
         self._remaining = np.ones(n, bool)
-        # Of each stratum: what was seen, the guess and the probability of what may yet be drawn.
+        # Per stratum: sum of measurements; prediction, probability and number of cells left.
         self._measured = np.zeros((len(members), k))
         self._unmeasured = np.array([prediction[at].sum(axis=0) for at in members], float)
         self._mass = np.array([self.p[at].sum() for at in members])
@@ -226,7 +226,7 @@ class SamplingEstimator:
     def _draw_rounds(
         self, members: Sequence[NDArray[np.intp]], draws: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.intp], list[int]]:
-        """Draw from every stratum, and take turns; return the order, and where rounds end."""
+        """Draw from the strata in turn; return the order, and the ends of the rounds."""
         orders = []
         for at in members:
             most = -(-draws // len(members)) if self._replace else min(draws, len(at))
@@ -244,32 +244,32 @@ class SamplingEstimator:
 
     @property
     def drawn(self) -> int:
-        """How many draws were answered."""
+        """Number of draws that were measured."""
         return self._drawn
 
     @property
     def complete(self) -> bool:
-        """Whether every place was seen."""
+        """Whether every cell was measured."""
         return not self._remaining.any()
 
     @property
     def factor(self) -> Floats:
-        """What the looks say a unit of guess is worth, ``(k,)``."""
+        """The current factor of the predictions, ``(k,)``."""
         return self._beta
 
     def add(self, values: Floats) -> None:
-        """Take the answers of the next draws, ``(r, k)``.
+        """Add the measurements of the next draws, ``(r, k)``.
 
-        What they teach is used from the next round on.
+        The factor is updated from them for the next round on.
         """
-        reaches = self._draw_bounds()
-        for place, value in zip(self.order[self._drawn :], values, strict=False):
+        bounds = self._draw_bounds()
+        for cell, value in zip(self.order[self._drawn :], values, strict=False):
             if self._between_rounds:
                 if self._stale:
                     self._update_factor()
-                    self._stale, reaches = False, self._draw_bounds()
+                    self._stale, bounds = False, self._draw_bounds()
                 self._begin_round()
-            self._add_draw(int(place), value, reaches)
+            self._add_draw(int(cell), value, bounds)
         self._stale = not self._between_rounds
         if self._between_rounds and self._drawn:
             self._update_factor()
@@ -278,35 +278,35 @@ class SamplingEstimator:
 
     @property
     def _between_rounds(self) -> bool:
-        """Whether no round is under way."""
+        """Whether the last round is complete."""
         return self._drawn == (self._ends[len(self._terms) - 1] if self._terms else 0)
 
     def _begin_round(self) -> None:
-        """Begin a round: what strata without places hold is known."""
+        """Begin a round with the known part: strata without remaining cells."""
         empty = (
             np.zeros(len(self._remaining_in), bool) if self._replace else self._remaining_in == 0
         )
         self._term = self._known + self._measured[empty].sum(axis=0)
         self._term_limits = np.full(2, float(self._term.sum()))
 
-    def _add_draw(self, place: int, value: Floats, reaches: Floats | None) -> None:
-        """Add a stratum's part to the round; the last stratum's ends it."""
-        h, guess = self._stratum_of[place], self._prediction[place]
+    def _add_draw(self, cell: int, value: Floats, bounds: Floats | None) -> None:
+        """Add one stratum's term to the round, which ends after the last stratum."""
+        h, predicted = self._stratum_of[cell], self._prediction[cell]
         base = self._beta * self._unmeasured[h] + (0.0 if self._replace else self._measured[h])
-        # The last place is drawn for sure; its probability must not be left to rounding.
+        # The last cell is drawn with certainty: avoid rounding its probability.
         sure = not self._replace and self._remaining_in[h] == 1
-        weight = 1.0 if sure else self._mass[h] / self.p[place]
-        self._term = self._term + base + (value - self._beta * guess) * weight
-        if reaches is not None:
-            self._term_limits = self._term_limits + base.sum() + reaches[h] * self._mass[h]
-        self._moments[0][:] += value * guess / self.p[place] ** 2
-        self._moments[1][:] += guess**2 / self.p[place] ** 2
-        if self._remaining[place]:
+        weight = 1.0 if sure else self._mass[h] / self.p[cell]
+        self._term = self._term + base + (value - self._beta * predicted) * weight
+        if bounds is not None:
+            self._term_limits = self._term_limits + base.sum() + bounds[h] * self._mass[h]
+        self._moments[0][:] += value * predicted / self.p[cell] ** 2
+        self._moments[1][:] += predicted**2 / self.p[cell] ** 2
+        if self._remaining[cell]:
             self._measured[h] += value
-            self._remaining[place] = False
+            self._remaining[cell] = False
         if not self._replace:
-            self._unmeasured[h] -= guess
-            self._mass[h] -= self.p[place]
+            self._unmeasured[h] -= predicted
+            self._mass[h] -= self.p[cell]
             self._remaining_in[h] -= 1
         self._drawn += 1
         if self._drawn == self._ends[len(self._terms)]:
@@ -314,23 +314,23 @@ class SamplingEstimator:
             self._limits.append(self._term_limits)
 
     def _draw_bounds(self) -> Floats | None:
-        """Return what a draw may still differ by, least and most, over its probability: (h, 2)."""
+        """Return the limits of a draw's difference over its probability, per stratum: (h, 2)."""
         if self._upper_bounds is None:
             return None
-        guess = (self._prediction * self._beta).sum(axis=1)
-        least, most = -guess / self.p, (self._upper_bounds - guess) / self.p
-        found = np.zeros((len(self._remaining_in), 2))
-        for h in range(len(found)):
+        predicted = (self._prediction * self._beta).sum(axis=1)
+        least, most = -predicted / self.p, (self._upper_bounds - predicted) / self.p
+        result = np.zeros((len(self._remaining_in), 2))
+        for h in range(len(result)):
             of = (self._stratum_of == h) & (self._remaining | self._replace)
             if of.any():
-                found[h] = least[of].min(), most[of].max()
-        return found
+                result[h] = least[of].min(), most[of].max()
+        return result
 
     def _update_factor(self) -> None:
-        """Rescale the guesses so that what was drawn would have been guessed best."""
-        factor, worth = self._prior
+        """Update the factor that minimizes the prediction error of the measurements."""
+        factor, prior_weight = self._prior
         crossed, squared = self._moments
-        typical = worth * squared / self.drawn
+        typical = prior_weight * squared / self.drawn
         with np.errstate(invalid="ignore", divide="ignore"):
             beta = (factor * typical + crossed) / (typical + squared)
         self._beta = np.where(squared > 0, beta, factor)
@@ -340,18 +340,18 @@ class SamplingEstimator:
         if self.complete:
             low = high = float(self.estimate.sum())
         elif self._upper_bounds is not None:
-            # Whatever was drawn: nothing is below zero, and nothing above its bound.
+            # Certain limits: no cell is below zero or above its bound.
             low = float((self._known + self._measured.sum(axis=0)).sum())
             high = low + float(self._upper_bounds[self._remaining].sum())
             least, most = np.array(self._limits).T
             low, high = betting(terms, least, most, self._weights, within=(low, high))
         else:
-            found = asymptotic(terms, self._weights)
-            if found is None:
+            result = asymptotic(terms, self._weights)
+            if result is None:
                 return
-            low, high = found
+            low, high = result
         if self._anytime_interval is not None and not self.complete:
-            # An interval that holds at all moments at once: their common part.
+            # Since the intervals hold simultaneously, so does their intersection.
             low, high = max(low, self._anytime_interval[0]), min(high, self._anytime_interval[1])
             if low > high:
                 low, high = self._anytime_interval
@@ -385,5 +385,5 @@ class SamplingEstimator:
 
     @property
     def anytime_interval(self) -> Interval | None:
-        """The total's 95 % interval that may be read at any moment, and stopped by."""
+        """The total's 95 % interval that holds at all times, and may be used to stop."""
         return self._anytime_interval

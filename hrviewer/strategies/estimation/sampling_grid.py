@@ -1,7 +1,7 @@
-"""The places that a closer look is decided for, and what coarser looks say of each.
+"""The grid of cells that ``main`` may measure, and coarser predictions resampled onto it.
 
-Leaves lie on a lattice that starts at the image's corner, wherever the region does, and that of
-half the side is nested in it: neighbouring regions agree.
+Cells lie on a lattice that starts at the image's corner for all regions, and the lattice of half
+the side is nested in it: neighbouring regions have the same cells.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 SIDES = 512, 256, 128, 64
-"""Sides that leaves may have, in network pixels, where the person does not say."""
+"""Automatic sides of cells, in model pixels."""
 
 MIN_MEASUREMENTS = 4
-"""Looks that the budget should pay for."""
+"""Measurements that the budget should pay for."""
 
 MAX_CELLS = 250_000
-"""Leaves, at most, before they are made larger."""
+"""Maximum number of cells, beyond which larger cells are used."""
 
 
 @dataclass(frozen=True)
 class SamplingGrid:
-    """A region cut into rows and columns of leaves.
+    """A region cut into rows and columns of cells.
 
     Attributes
     ----------
     patches : tuple of Patch
-        In reading order, at native scale.
+        The cells in reading order, at native scale.
     ys, xs : ndarray of int, shape (rows + 1,) and (columns + 1,)
-        Edges, level-0 pixels.
+        Edges of rows and columns, level-0 pixels.
     cell : int
-        Side of a whole leaf, level-0 pixels.
+        Side of a full cell, level-0 pixels.
     max_cost : float
-        FLOPs of the dearest look.
+        FLOPs of the most expensive measurement.
     """
 
     patches: tuple[Patch, ...]
@@ -67,17 +67,17 @@ class SamplingGrid:
 
     @property
     def areas(self) -> Floats:
-        """Level-0 pixels of each leaf, ``(n,)``."""
+        """Level-0 pixels of each cell, ``(n,)``."""
         return np.outer(np.diff(self.ys), np.diff(self.xs)).ravel().astype(float)
 
     def cells_within(self, rect: Rect) -> NDArray[np.intp]:
-        """Return the leaves that lie in a rectangle, level-0 pixels, as indices in order."""
+        """Return the indices of the cells within a rectangle of level-0 pixels, in order."""
         rows = np.flatnonzero((self.ys[:-1] >= rect.y) & (self.ys[1:] <= rect.y1))
         columns = np.flatnonzero((self.xs[:-1] >= rect.x) & (self.xs[1:] <= rect.x1))
         return np.asarray((rows[:, None] * self.shape[1] + columns).ravel())
 
     def as_map(self, values: Floats) -> tuple[Floats, Rect]:
-        """Return leaves' values ``(n,)`` as a map of whole cells, and what it covers."""
+        """Return values of cells ``(n,)`` as a map of full cells, and its extent."""
         rows, columns = self.shape
         y, x = (int(edges[0] // self.cell * self.cell) for edges in (self.ys, self.xs))
         rect = Rect(y, x, rows * self.cell, columns * self.cell)
@@ -85,86 +85,87 @@ class SamplingGrid:
 
 
 def build_grid(context: PlanContext, side: int, budget: float, halo: int = -1) -> SamplingGrid:
-    """Cut the scene's region into leaves.
+    """Cut the region into cells.
 
     Parameters
     ----------
-    context : Scene
-        What is known of the image.
+    context : PlanContext
+        Properties of the image and the models.
     side : int
-        Of a leaf, in ``main``'s pixels; 0 for the one that tells most for the budget.
+        Side of a cell, in ``main``'s pixels; 0 for the best one for the budget.
     budget : float
-        FLOPs for closer looks.
+        FLOPs for measurements.
     halo : int
-        Context around it, in ``main``'s pixels; -1 takes what its card says is enough.
+        Context around a cell, in ``main``'s pixels; -1 for the card's sufficient context.
     """
     main, scale = context.main, context.scale_of("main")
     halo = main.context if halo < 0 else halo
-    tried = side or _best_side(context, halo, budget)
-    patches = tiles(main, context.region, scale, tile=tried, halo=halo)
-    dearest = max(main.flops(*shape) for shape in input_shapes(main, patches, context.rect))
+    tile = side or _best_side(context, halo, budget)
+    patches = tiles(main, context.region, scale, tile=tile, halo=halo)
+    max_cost = max(main.flops(*shape) for shape in input_shapes(main, patches, context.rect))
     ys = [patch.core.y for patch in patches if patch.core.x == context.region.x]
     xs = [patch.core.x for patch in patches if patch.core.y == context.region.y]
     return SamplingGrid(
         tuple(patches),
         np.array([*ys, context.region.y1]),
         np.array([*xs, context.region.x1]),
-        cell_side(main, scale, tile=tried, halo=halo),
-        dearest,
+        cell_side(main, scale, tile=tile, halo=halo),
+        max_cost,
     )
 
 
-def _best_side(scene: PlanContext, halo: int, budget: float) -> int:
-    """Return the side of leaves that tells most for the budget.
+def _best_side(context: PlanContext, halo: int, budget: float) -> int:
+    """Return the side of cells with the smallest variance of the estimate for the budget.
 
-    With counts that cluster, the variance of a leaf's count grows with its area to the power of
-    about 3/2, between chance (1) and full correlation (2); that of the estimated total is then in
-    proportion to the price of a look over the leaf's side. Halos make small looks dear.
+    With counts that cluster, the variance of a cell's count grows with its area to the power of
+    about 3/2, between chance (1) and full correlation (2); the variance of the estimated total is
+    then proportional to the cost of a measurement over the cell's side. Halos make small cells
+    expensive.
     """
-    main, scale = scene.main, scene.scale_of("main")
-    tile, pixels = main.card.input.tile, scene.region.area / scale**2
+    main, scale = context.main, context.scale_of("main")
+    tile, pixels = main.card.input.tile, context.region.area / scale**2
     sides = [n for n in SIDES if n <= tile and n % main.card.step == 0]
     sides = [n for n in sides if pixels / n**2 <= MAX_CELLS] or [tile]
     if main.card.input.fixed:
         return tile
-    prices = {n: main.flops(n + 2 * halo, n + 2 * halo) for n in sides}
-    leaves = {n: max(1.0, pixels / n**2) for n in sides}
-    paid = [n for n in sides if budget >= min(MIN_MEASUREMENTS, leaves[n]) * prices[n]]
-    return min(paid or sides[-1:], key=lambda n: (prices[n] / n, -n))
+    costs = {n: main.flops(n + 2 * halo, n + 2 * halo) for n in sides}
+    cells = {n: max(1.0, pixels / n**2) for n in sides}
+    affordable = [n for n in sides if budget >= min(MIN_MEASUREMENTS, cells[n]) * costs[n]]
+    return min(affordable or sides[-1:], key=lambda n: (costs[n] / n, -n))
 
 
 def input_shapes(model: ModelInfo, patches: Sequence[Patch], image: Rect) -> set[tuple[int, int]]:
-    """Return the distinct inputs of looks."""
+    """Return the distinct input sizes of patches."""
     return {input_shape(model, patch, image) for patch in patches}
 
 
 def resample_onto(
     results: Iterable[PatchResult], ys: NDArray[np.int64], xs: NDArray[np.int64], image: Rect
 ) -> Floats:
-    """Add up looks' maps over rows and columns, by area.
+    """Sum the maps of results over the cells of a grid, by area.
 
     Parameters
     ----------
-    results : iterable of Handle
-        Looks whose cores do not overlap; failed ones are left out.
+    results : iterable of PatchResult
+        Results whose cores do not overlap; failed ones are left out.
     ys, xs : ndarray of int
-        Edges of the rows and columns, level-0 pixels.
+        Edges of the grid's rows and columns, level-0 pixels.
     image : Rect
-        Cells end where it does.
+        The whole image; cells are cut at its border.
 
     Returns
     -------
     ndarray, shape (k, rows, columns)
-        The sum of the cells' values; zero where nothing was seen.
+        The sums of the predictions; zero where there is none.
     """
     total: Floats = np.zeros((1, len(ys) - 1, len(xs) - 1))
-    for handle in results:
-        if np.isnan(handle.value).any():
+    for result in results:
+        if np.isnan(result.value).any():
             continue
-        values = np.asarray(handle.map, float)
+        values = np.asarray(result.map, float)
         if len(total) < len(values):
             total = np.zeros((len(values), *total.shape[1:]))
-        core, (y, x, h, w) = handle.patch.core, handle.box
+        core, (y, x, h, w) = result.patch.core, result.box
         sources = (
             np.minimum(start + np.arange(n + 1) * (length / n), end)
             for start, length, n, end in (
@@ -181,12 +182,12 @@ def resample_onto(
 def overlap_fractions(
     source: Floats, low: int, high: int, target: NDArray[np.int64]
 ) -> tuple[slice, Floats]:
-    """Return which targets the part of the sources in ``[low, high)`` falls into, and how much.
+    """Return the fractions of sources within ``[low, high)`` that overlap each target.
 
     Returns
     -------
     slice
-        The targets.
+        The targets that overlap.
     ndarray, shape (targets, sources)
         The fraction of each source.
     """
@@ -200,14 +201,14 @@ def overlap_fractions(
 
 
 def cell_value(context: PlanContext, patch: Patch, value: Floats) -> Floats:
-    """Return what a look adds to the region's answer, ``(k,)``: probabilities by their area."""
+    """Return a patch's share of the region's total, ``(k,)``: probabilities by area."""
     if context.main.card.task == "classification":
         return np.asarray(value * (patch.core.area / context.region.area))
     return np.asarray(value, float)
 
 
 def upper_bounds(context: PlanContext, grid: SamplingGrid) -> Floats | None:
-    """Return the largest sum over classes that each leaf can hold; None where nobody knows."""
+    """Return the largest possible sum over classes of each cell; None if unknown."""
     card = context.main.card
     if card.task == "segmentation":
         return grid.areas
@@ -219,7 +220,7 @@ def upper_bounds(context: PlanContext, grid: SamplingGrid) -> Floats | None:
 
 
 def affordable_cells(grid: SamplingGrid, remaining: float) -> int:
-    """Return how many looks `remaining` pays for, whichever they are."""
+    """Return how many measurements `remaining` FLOPs pay for, for any choice of cells."""
     if math.isinf(remaining):
         return len(grid.patches)
     return min(len(grid.patches), max(0, math.floor(remaining / grid.max_cost * (1 + 1e-9))))

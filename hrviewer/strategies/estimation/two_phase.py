@@ -1,7 +1,7 @@
-"""Closer looks at leaves, and what they teach of the others.
+"""Two-phase sampling: a cheap prediction for all cells, corrected by measurements of some.
 
-A cheap network has guessed what each leaf holds. `Closer` looks with ``main``, and `corrected` has
-some of the others drawn at random, which say what the guesses there are worth.
+A cheap model has predicted the value of each cell. `TwoPhaseSampler` measures cells with ``main``;
+`regression_estimate` measures some of the others, drawn at random, and corrects the predictions.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 UPDATES = 12
-"""How often, about, the interval is shown to shrink."""
+"""Approximate number of intermediate estimates."""
 
 
 @dataclass(frozen=True)
 class CoarsePrediction:
-    """What a cheap network says of each leaf.
+    """The prediction of a cheap model for each cell.
 
     Attributes
     ----------
     values : ndarray, shape (n, k)
-        Counts per class; or scores, the same for every class.
+        Counts per class; or scores, equal for all classes.
     spread : ndarray, shape (n,)
-        How unsure that is, up to a factor: the standard deviation of the sum over classes where
-        the network gives variances, else the root of the count, else the score.
+        Uncertainty, up to a factor: the standard deviation of the sum over classes if the model
+        predicts variances, else the root of the count, else the score.
     calibrated : bool
-        Whether `values` are in the answer's unit.
+        Whether `values` are in the unit of the estimate.
     """
 
     values: Floats
@@ -68,35 +68,35 @@ class CoarsePrediction:
 
     @property
     def priority(self) -> Floats:
-        """What each leaf may well hold, ``(n,)``: its count and how unsure that is, or its score.
+        """Priority of each cell, ``(n,)``: its count plus its uncertainty, or its score.
 
-        Places are ranked by it: what surely holds much is worth a look as much as what is unsure.
+        Certain high counts are worth a measurement as much as uncertain ones.
         """
         return self.values.sum(axis=1) + self.spread if self.calibrated else self.spread
 
 
 class TwoPhaseSampler:
-    """Looks by ``main``, and what they found.
+    """Measurements of cells by ``main``, within a budget.
 
     Parameters
     ----------
-    context : Scene
-        What is known of the image.
-    grid : Leaves
-        Where it may look.
-    prediction : Guess
-        What is thought of them.
+    context : PlanContext
+        Properties of the image and the models.
+    grid : SamplingGrid
+        The cells.
+    prediction : CoarsePrediction
+        The prediction for each cell.
     remaining : float
-        FLOPs that may be spent.
+        FLOPs left in the budget.
     stop : bool
         Whether the budget has ended already.
 
     Attributes
     ----------
     measured : dict of int to ndarray of shape (k,)
-        What the leaves that were seen hold, in the order in which they were.
+        Values of the measured cells, in the order of measurement.
     failed : int
-        Looks that gave nothing.
+        Measurements that failed.
     """
 
     def __init__(
@@ -114,77 +114,77 @@ class TwoPhaseSampler:
 
     @property
     def unmeasured(self) -> NDArray[np.intp]:
-        """Leaves that were not seen at full resolution."""
-        there = np.ones(len(self.grid.patches), bool)
-        there[list(self.measured)] = False
-        return np.flatnonzero(there)
+        """Indices of the cells that were not measured."""
+        unmeasured = np.ones(len(self.grid.patches), bool)
+        unmeasured[list(self.measured)] = False
+        return np.flatnonzero(unmeasured)
 
     @property
     def measured_total(self) -> Floats:
-        """What was seen holds, ``(k,)``."""
+        """Sum of the measured cells, ``(k,)``."""
         none = np.zeros(self.prediction.values.shape[1])
         return np.asarray(sum(self.measured.values(), start=none))
 
     @property
     def affordable(self) -> int:
-        """How many looks the budget still pays for."""
+        """Number of measurements that the budget still pays for."""
         return affordable_cells(self.grid, self.remaining)
 
     @property
     def context_error(self) -> float:
-        """By which part what was seen may be off, for want of context."""
+        """Relative error of the measurements, due to limited context."""
         return context_error(self.grid.patches[0].halo, self.context.main.halo)
 
     def update_budget(self, response: Response) -> None:
-        """Note what the budget still holds."""
+        """Update the remaining budget."""
         self.remaining, self.stop = response.remaining, response.stop
 
-    def value_of(self, result: PatchResult, place: int) -> Floats:
-        """Return what a leaf was seen to hold; what was guessed where the look failed."""
+    def value_of(self, result: PatchResult, cell: int) -> Floats:
+        """Return the measured value of a cell; its prediction if the measurement failed."""
         k = self.context.main.card.prediction_channels
         value = np.asarray(result.value, float)[:k]
         if np.isfinite(value).all():
             return cell_value(self.context, result.patch, value)
         self.failed += 1
-        return self.prediction.values[place] if self.prediction.calibrated else np.zeros(k)
+        return self.prediction.values[cell] if self.prediction.calibrated else np.zeros(k)
 
     def measure(
         self,
-        places: Sequence[int] | NDArray[np.intp],
+        cells: Sequence[int] | NDArray[np.intp],
         scores: Floats,
         order: Literal["any", "given"] = "any",
     ) -> Generator[Request, Response, None]:
-        """Look at leaves at full resolution, chosen by scores ``(n,)`` of all leaves."""
-        for i in range(0, len(places), BATCH_SIZE):
-            asked = [int(place) for place in places[i : i + BATCH_SIZE]]
-            result = yield PatchRequest(
+        """Measure cells at full resolution, selected by the scores ``(n,)`` of all cells."""
+        for i in range(0, len(cells), BATCH_SIZE):
+            batch = [int(cell) for cell in cells[i : i + BATCH_SIZE]]
+            response = yield PatchRequest(
                 "main",
-                tuple(self.grid.patches[place] for place in asked),
+                tuple(self.grid.patches[cell] for cell in batch),
                 target="output",
                 order=order,
-                scores=tuple(min(float(scores[place]), 1e300) for place in asked),
+                scores=tuple(min(float(scores[cell]), 1e300) for cell in batch),
             )
-            self.update_budget(result)
-            for place, handle in zip(asked, result.results, strict=False):
-                self.measured[place] = self.value_of(handle, place)
+            self.update_budget(response)
+            for cell, result in zip(batch, response.results, strict=False):
+                self.measured[cell] = self.value_of(result, cell)
             if self.stop:
                 return
 
 
 @dataclass(frozen=True)
 class RegressionEstimate:
-    """An answer of what was seen and of corrected guesses.
+    """An estimate from measurements and corrected predictions.
 
     Attributes
     ----------
     values : ndarray, shape (k,)
-        Of the region.
+        Estimate for the region, per class.
     interval : tuple of float
-        Of its sum, 95 %.
+        95 % interval of its sum.
     drawn : int
-        How many leaves were drawn.
-    factor : Factor
-        What a unit of guess was found to be worth.
+        Number of cells that were drawn.
+    factor : CalibrationFactor
+        The factor that corrects the predictions.
     """
 
     values: Floats
@@ -196,55 +196,58 @@ class RegressionEstimate:
 def regression_estimate(
     sampler: TwoPhaseSampler, weights: Floats, draws: int, rng: np.random.Generator, floor: float
 ) -> Generator[Request, Response, RegressionEstimate | None]:
-    """Draw from what was not seen, and correct the guesses there by what was found.
+    """Draw from the unmeasured cells, and correct the predictions by their measurements.
 
     Parameters
     ----------
-    sampler : Closer
-        What was seen so far, because it was chosen; its guess counts.
+    sampler : TwoPhaseSampler
+        Measurements so far, of selected cells; its prediction is calibrated.
     weights : ndarray, shape (n,)
-        In proportion to which leaves are drawn.
+        Cells are drawn in proportion to these.
     draws : int
-        How many.
+        Number of draws.
     rng, floor
         See `probabilities`.
 
     Returns
     -------
-    Corrected or None
-        None where the budget ended before anything was drawn.
+    RegressionEstimate or None
+        None if the budget ended before the first draw.
     """
-    guess, rest, chosen = sampler.prediction, sampler.unmeasured, len(sampler.measured)
-    p = probabilities(weights[rest], floor)
+    prediction, unmeasured, selected = sampler.prediction, sampler.unmeasured, len(sampler.measured)
+    p = probabilities(weights[unmeasured], floor)
     order = draw(p, draws, rng)
-    step, found = batch_size(len(order)), None
+    step, estimate = batch_size(len(order)), None
     for i in range(0, len(order), step):
-        yield from sampler.measure(rest[order[i : i + step]], weights, "given")
-        drawn = order[: len(sampler.measured) - chosen]
+        yield from sampler.measure(unmeasured[order[i : i + step]], weights, "given")
+        drawn = order[: len(sampler.measured) - selected]
         if not len(drawn):
             break
-        places = rest[drawn]
+        cells = unmeasured[drawn]
         factor = calibrate(
-            guess.values[places],
-            np.array([sampler.measured[int(place)] for place in places]),
+            prediction.values[cells],
+            np.array([sampler.measured[int(cell)] for cell in cells]),
             inclusion_probabilities(p, len(drawn))[drawn],
-            guess.spread[places],
+            prediction.spread[cells],
         )
-        left, known = sampler.unmeasured, sampler.measured_total
-        found = RegressionEstimate(
-            known + factor.value * guess.values[left].sum(axis=0),
+        unmeasured_now, known = sampler.unmeasured, sampler.measured_total
+        estimate = RegressionEstimate(
+            known + factor.value * prediction.values[unmeasured_now].sum(axis=0),
             factor.interval(
-                float(known.sum()), guess.values[left], guess.spread[left], sampler.context_error
+                float(known.sum()),
+                prediction.values[unmeasured_now],
+                prediction.spread[unmeasured_now],
+                sampler.context_error,
             ),
             len(drawn),
             factor,
         )
-        yield Publish("estimate", found.values, sampler.context.region, found.interval)
+        yield Publish("estimate", estimate.values, sampler.context.region, estimate.interval)
         if sampler.stop:
             break
-    return found
+    return estimate
 
 
 def batch_size(draws: int) -> int:
-    """Return how many draws are looked at between two updates."""
+    """Return the number of draws between two intermediate estimates."""
     return min(BATCH_SIZE, max(4, -(-draws // UPDATES)))

@@ -1,4 +1,4 @@
-"""Non-uniform downsampling: a small canvas that spends its pixels where they matter."""
+"""Non-uniform downsampling: a small canvas with most pixels in the important places."""
 
 from hrviewer.strategies.nonuniform.policy import NonUniform, NonUniformParams
 

@@ -1,7 +1,7 @@
-"""Sharing a budget of pixels out: how sharply each place is seen, and in which pieces.
+"""Allocation of a budget of pixels: the pixel density of each place, and a partition into leaves.
 
-*Sharpness* is network pixels per pixel at native scale, by area: 1 is full resolution, a
-sixty-fourth an eighth per side. It follows the interest, between a floor and 1.
+*Pixel density* is model pixels per pixel at native scale, by area: 1 is full resolution, 1/64 is
+an eighth per side. It is proportional to the importance, between a floor and 1.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["Leaf", "PixelDensity", "partition", "pixel_density"]
 Floats = NDArray[np.float64]
 
 MAX_DENSITY_RATIO = 6.0
-"""How much sharper than its mean a warp can see a place; what asks for more is cut up."""
+"""Maximum density in a warp, over its mean; leaves with a larger ratio are split."""
 
 
 @dataclass(frozen=True, eq=False)
 class PixelDensity:
-    """How sharply each cell of a region is to be seen."""
+    """The pixel density of each cell of a region."""
 
     region: Rect
     cell: int
@@ -42,29 +42,29 @@ class PixelDensity:
         ]
 
     def at_nodes(self, rect: Rect, g: int) -> Floats:
-        """Return it at ``g × g`` nodes that span a rectangle."""
+        """Return the density at ``g × g`` nodes that span a rectangle."""
         from scipy.ndimage import map_coordinates  # slow to import, and every command loads this
 
         t = np.linspace(0, 1, g)
         y = (rect.y + t * rect.h - self.region.y) / self.cell - 0.5
         x = (rect.x + t * rect.w - self.region.x) / self.cell - 0.5
-        where = np.meshgrid(y, x, indexing="ij")
-        found: Floats = map_coordinates(self.values, where, order=1, mode="nearest")
-        return found
+        positions = np.meshgrid(y, x, indexing="ij")
+        values: Floats = map_coordinates(self.values, positions, order=1, mode="nearest")
+        return values
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A piece of the region that is one look.
+    """A leaf of the partition: one input of the model.
 
     Parameters
     ----------
     rect : Rect
-        What it answers for.
+        The core, level-0 pixels.
     density : float
-        Its mean.
+        Mean pixel density.
     uniform : bool
-        Whether it is the same all over.
+        Whether the density is uniform.
     """
 
     rect: Rect
@@ -73,7 +73,7 @@ class Leaf:
 
 
 def pixel_density(importance: ImportanceMap, level: float, floor: float) -> PixelDensity:
-    """Return the sharpness at a level of spending: interest × level, from `floor` to 1."""
+    """Return the pixel density for a level of spending: importance × level, `floor` to 1."""
     values = np.clip(importance.values * level, floor, 1.0)
     return PixelDensity(importance.region, importance.cell, values)
 
@@ -81,21 +81,22 @@ def pixel_density(importance: ImportanceMap, level: float, floor: float) -> Pixe
 def partition(
     density: PixelDensity, largest: int, smallest: float, widest: float, step: int
 ) -> Iterator[Leaf]:
-    """Cut a region into pieces whose sizes follow the sharpness.
+    """Cut a region into leaves whose sizes follow the pixel density.
 
-    Pieces are halved along both sides while they are uneven and worth it.
+    Leaves are halved along both sides while their density is not uniform and they are large enough.
 
     Parameters
     ----------
-    density : Sharpness
-        What to follow.
+    density : PixelDensity
+        The pixel density.
     largest : int
-        Side of pieces, level-0 pixels.
+        Largest side of a leaf, level-0 pixels.
     smallest, widest : float
-        Uneven pieces are halved where a side is worth so many level-0 pixels; all are, where it
-        is worth more than `widest`. A side's worth is its length by its sharpness per side.
+        Non-uniform leaves are halved if a side's effective length is at least `smallest`, all
+        leaves if it is more than `widest`. The effective length is the length in level-0 pixels
+        times the density per side.
     step : int
-        Cuts fall on multiples of this, where that leaves two pieces.
+        Cuts are at multiples of this, if that leaves two leaves.
     """
     region = density.region
     ys, xs = (
@@ -129,10 +130,10 @@ def _halve(
 
 
 def edges(start: int, length: int, n: int, step: int) -> list[int]:
-    """Return the edges of `n` about equal parts; inner ones on multiples of `step` if they can."""
+    """Return the edges of `n` nearly equal parts, at multiples of `step` if possible."""
     inner = []
     for i in range(1, n):
-        at = start + length * i / n
-        snapped = round(at / step) * step
-        inner.append(snapped if length / n >= 2 * step else math.floor(at))
+        position = start + length * i / n
+        snapped = round(position / step) * step
+        inner.append(snapped if length / n >= 2 * step else math.floor(position))
     return [start, *inner, start + length]

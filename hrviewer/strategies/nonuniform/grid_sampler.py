@@ -1,17 +1,17 @@
-"""Grids that look closer where it matters, and the way through them and back.
+"""Sampling grids that magnify salient places, and the mapping through them and back.
 
-A grid has ``g × g`` nodes, evenly spread over the canvas with the corner nodes on its corners; its
-values say where in the rectangle each node looks, ``(y, x)`` in 0..1. Between nodes it is bilinear.
+A grid has ``g × g`` nodes, evenly spaced over the canvas with the corner nodes on its corners; its
+values are sampling positions in the rectangle, ``(y, x)`` in 0..1. Between nodes it is bilinear.
 
-The sampler is that of Recasens et al., *Learning to Zoom* (ECCV 2018): each node is drawn to the
-saliency around it by a Gaussian kernel,
+The sampler follows Recasens et al., *Learning to Zoom* (ECCV 2018): each node is attracted by the
+saliency around it with a Gaussian kernel,
 
     u(x) = Σ S(x') k(x − x') x' / Σ S(x') k(x − x').
 
 The map is the gradient of a convex function (the logarithm of the denominator, up to scale), so it
-can neither turn back nor fold. Saliency is continued beyond the border by reflection, as in FOVEA
+is monotone and cannot fold. Saliency is continued beyond the border by reflection, as in FOVEA
 (Thavamani et al., ICCV 2021): the border stays on the border. Continued by replication, as in the
-first release, the picture loses its rim.
+first release, the image loses its rim.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 NODES = 31
-"""Nodes per side, in *Learning to Zoom*."""
+"""Nodes per side, as in *Learning to Zoom*."""
 
 FWHM = 13.0
 """The kernel's full width at half maximum for 31 nodes, in nodes; it grows with their number."""
@@ -49,18 +49,18 @@ def grid_from_saliency(
     separable: bool = False,
     padding: Literal["reflect", "edge"] = "reflect",
 ) -> Floats:
-    """Return the grid that a saliency draws.
+    """Return the sampling grid of a saliency map.
 
     Parameters
     ----------
     saliency : ndarray, shape (g, g)
-        At the nodes; positive. Only its proportions matter.
+        Saliency at the nodes; positive. Only ratios matter.
     fwhm : float
-        The kernel's full width at half maximum, in nodes.
+        Full width at half maximum of the kernel, in nodes.
     separable : bool
-        Use the saliency's sums over rows and columns only, as FOVEA does: boxes stay upright.
+        Use only the sums over rows and columns, as FOVEA does: boxes stay upright.
     padding : {"reflect", "edge"}
-        How the saliency goes on beyond the border; ``"edge"`` crops, and is here to show it.
+        Continuation beyond the border; ``"edge"`` crops the image (for comparison only).
 
     Returns
     -------
@@ -76,24 +76,24 @@ def grid_from_saliency(
     p = g - 1
     offset = np.arange(g)[:, None] + p - np.arange(g + 2 * p)
     kernel = np.where(np.abs(offset) <= p, np.exp(-4 * math.log(2) * (offset / fwhm) ** 2), 0.0)
-    # Relative to the node itself, or a kernel a node wide would be lost in rounding.
+    # Relative to the node itself: otherwise narrow kernels suffer from rounding.
     at = np.arange(g)
-    way = kernel * -offset
+    offsets = kernel * -offset
     if separable:
         rows, columns = (np.pad(s.sum(axis), p, mode=padding) for axis in (1, 0))
-        y = (at + way @ rows / (kernel @ rows)) / p
-        x = (at + way @ columns / (kernel @ columns)) / p
+        y = (at + offsets @ rows / (kernel @ rows)) / p
+        x = (at + offsets @ columns / (kernel @ columns)) / p
         return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1)
     padded = np.pad(s, p, mode=padding)
     weight = kernel @ padded @ kernel.T
-    y = (at[:, None] + way @ padded @ kernel.T / weight) / p
-    x = (at[None, :] + kernel @ padded @ way.T / weight) / p
-    found: Floats = np.clip(np.stack([y, x], axis=-1), 0.0, 1.0)
-    return found
+    y = (at[:, None] + offsets @ padded @ kernel.T / weight) / p
+    x = (at[None, :] + kernel @ padded @ offsets.T / weight) / p
+    result: Floats = np.clip(np.stack([y, x], axis=-1), 0.0, 1.0)
+    return result
 
 
 def max_magnification(grid: Floats) -> float:
-    """Return by how much a grid magnifies along a side where it does so most; 1 for none."""
+    """Return the largest magnification of a grid along a side; 1 for none."""
     steps = min(
         float(np.diff(grid[..., 0], axis=0).min()), float(np.diff(grid[..., 1], axis=1).min())
     )
@@ -101,15 +101,15 @@ def max_magnification(grid: Floats) -> float:
 
 
 def limit_magnification(grid: Floats, limit: float) -> Floats:
-    """Return the grid between `grid` and none that magnifies `limit` times at most.
+    """Return the mean of `grid` and the uniform grid that magnifies `limit` times at most.
 
-    Between the two every step is a mean of theirs, so the answer is in closed form.
+    Every step is a weighted mean of the two, so the weight has a closed form.
     """
-    have = 1 / max_magnification(grid)
-    want = min(1.0, 1 / limit)
-    if have >= want:
+    current = 1 / max_magnification(grid)
+    allowed = min(1.0, 1 / limit)
+    if current >= allowed:
         return grid
-    t = (1 - want) / (1 - have)
+    t = (1 - allowed) / (1 - current)
     nodes = np.linspace(0, 1, len(grid))
     even = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
     mixed: Floats = t * grid + (1 - t) * even
@@ -117,7 +117,7 @@ def limit_magnification(grid: Floats, limit: float) -> Floats:
 
 
 def forward(grid: Floats, points: NDArray[Any]) -> Floats:
-    """Take points on the canvas to where they were sampled.
+    """Map points on the canvas to their sampling positions.
 
     Parameters
     ----------
@@ -138,12 +138,12 @@ def forward(grid: Floats, points: NDArray[Any]) -> Floats:
     y, x = i[..., 0], i[..., 1]
     upper = (1 - t) * grid[y, x] + t * grid[y, x + 1]
     lower = (1 - t) * grid[y + 1, x] + t * grid[y + 1, x + 1]
-    back: Floats = (1 - s) * upper + s * lower
-    return back
+    positions: Floats = (1 - s) * upper + s * lower
+    return positions
 
 
 def forward_boxes(grid: Floats, boxes: NDArray[Any]) -> Floats:
-    """Take boxes on the canvas to the upright boxes around where their corners were sampled.
+    """Map boxes on the canvas to the upright boxes around their corners' sampling positions.
 
     Parameters
     ----------
@@ -159,13 +159,13 @@ def forward_boxes(grid: Floats, boxes: NDArray[Any]) -> Floats:
     """
     y, x, h, w = np.asarray(boxes, np.float64).reshape(-1, 4).T
     corners = [np.stack([y + i * h, x + j * w], axis=-1) for i in (0, 1) for j in (0, 1)]
-    found = forward(grid, np.stack(corners))
-    low, high = found.min(axis=0), found.max(axis=0)
+    result = forward(grid, np.stack(corners))
+    low, high = result.min(axis=0), result.max(axis=0)
     return np.concatenate([low, high - low], axis=-1)
 
 
 def inverse(grid: Floats, ys: Floats, xs: Floats) -> tuple[Floats, Floats]:
-    """Say where on the canvas each point of a raster was sampled, exactly.
+    """Return the exact canvas position of each point of a raster.
 
     In each of the grid's cells the map is bilinear, and its inverse the root of a quadratic, as in
     Thavamani et al., *Learning to Zoom and Unzoom* (CVPR 2023).
@@ -180,10 +180,9 @@ def inverse(grid: Floats, ys: Floats, xs: Floats) -> tuple[Floats, Floats]:
     Returns
     -------
     places : ndarray of float, shape (m, n, 2)
-        ``(y, x)`` on the canvas, in 0..1; NaN where the grid does not reach.
+        ``(y, x)`` on the canvas, in 0..1; NaN outside the grid.
     areas : ndarray of float, shape (m, n)
-        The inverse's Jacobian: the canvas's area per area of the rectangle; 0 where it does not
-        reach.
+        Jacobian of the inverse: canvas area per area of the rectangle; 0 outside the grid.
     """
     g = len(grid) - 1
     here, right = grid[:-1, :-1].reshape(-1, 2), grid[:-1, 1:].reshape(-1, 2)
@@ -226,5 +225,5 @@ def inverse(grid: Floats, ys: Floats, xs: Floats) -> tuple[Floats, Floats]:
 
 def cross(a: Floats, b: Floats) -> Floats:
     """Return the cross product in the plane."""
-    found: Floats = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-    return found
+    result: Floats = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    return result

@@ -1,4 +1,4 @@
-"""How much each place deserves a close look: what the sampler and the shares are made from."""
+"""Importance maps, from which pixels are allocated and warps are made."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ImportanceMap:
-    """A map of interest over a region.
+    """A map of importance over a region.
 
     Parameters
     ----------
     region : Rect
-        What it covers, level-0 pixels.
+        Extent of the map, level-0 pixels.
     cell : int
-        Side of its cells; those at the far edges may hang over.
+        Side of its cells, level-0 pixels; the last ones may extend beyond the region.
     values : ndarray of float, shape (rows, columns)
-        At least 0, 1 at most.
+        Values in 0..1.
     """
 
     region: Rect
@@ -46,7 +46,7 @@ class ImportanceMap:
 
     @property
     def rect(self) -> Rect:
-        """What the cells cover, overhang and all."""
+        """Extent of the cells, including those beyond the region."""
         rows, columns = self.values.shape
         return Rect(self.region.y, self.region.x, rows * self.cell, columns * self.cell)
 
@@ -54,29 +54,29 @@ class ImportanceMap:
 def scout_importance(
     model: ModelInfo, results: Sequence[PatchResult], region: Rect, cell: int
 ) -> ImportanceMap:
-    """Return the interest in what a scout saw.
+    """Return the importance that follows from a scout's predictions.
 
-    A density's interest is the spread of its count, the root of its variance: where pixels are
-    shared so that the whole count's error is least, each place has its share in proportion to that
-    (Neyman 1934). A scout that does not say how sure it is, is taken to err as a Poisson
-    variable does, whose variance is its mean. Any other map is its own interest.
+    The importance of a density is the standard deviation of its count: the allocation that
+    minimizes the error of the total is proportional to it (Neyman 1934). Without predicted
+    variances, errors are assumed to be Poisson, with the variance equal to the mean. Any other map
+    is used as it is.
 
     Parameters
     ----------
-    model : Role
-        Who looked.
-    results : sequence of Handle
-        What it gave; failed looks leave a blank.
+    model : ModelInfo
+        The scout.
+    results : sequence of PatchResult
+        Its results; failed ones leave a gap.
     region : Rect
-        What the map is to cover.
+        Extent of the map.
     cell : int
         Side of its cells, level-0 pixels.
     """
     shape = Grid(region, cell).shape
     total, weight = np.zeros(shape), np.zeros(shape)
     additive = model.card.task in ("density", "detection")
-    for handle in results:
-        values = handle.map.astype(np.float64)
+    for result in results:
+        values = result.map.astype(np.float64)
         if not np.isfinite(values).all():
             continue
         classes = max(1, len(model.card.classes))
@@ -84,15 +84,15 @@ def scout_importance(
             values = values[classes : 2 * classes]
         elif model.card.task in ("segmentation", "classification") and len(values) > 1:
             values = values[1:]  # a background comes first
-        y, x, h, w = handle.box
+        y, x, h, w = result.box
         rows, columns = values.shape[1:]
         i = (y + (np.arange(rows) + 0.5) * h / rows - region.y) // cell
         j = (x + (np.arange(columns) + 0.5) * w / columns - region.x) // cell
-        where = np.ix_(
+        cells = np.ix_(
             np.clip(i, 0, shape[0] - 1).astype(int), np.clip(j, 0, shape[1] - 1).astype(int)
         )
-        np.add.at(total, where, np.maximum(values.sum(axis=0), 0))
-        np.add.at(weight, where, h * w / (rows * columns) if additive else 1.0)
+        np.add.at(total, cells, np.maximum(values.sum(axis=0), 0))
+        np.add.at(weight, cells, h * w / (rows * columns) if additive else 1.0)
     mean = total / np.maximum(weight, 1e-12)
     return ImportanceMap(region, cell, normalize(np.sqrt(mean) if additive else mean))
 
@@ -100,28 +100,28 @@ def scout_importance(
 def prior_importance(
     prior: NDArray[np.floating], image: Rect, region: Rect, cell: int
 ) -> ImportanceMap:
-    """Return the interest that a person drew over the whole image, ``(rows, columns)``."""
+    """Return the importance given by a prior map of the whole image, ``(rows, columns)``."""
     from scipy.ndimage import map_coordinates  # slow to import, and every command loads this
 
     values = np.maximum(np.nan_to_num(np.asarray(prior, np.float64)), 0)
     rows, columns = Grid(region, cell).shape
     y = (region.y + (np.arange(rows) + 0.5) * cell) / image.h * values.shape[0] - 0.5
     x = (region.x + (np.arange(columns) + 0.5) * cell) / image.w * values.shape[1] - 0.5
-    where = np.meshgrid(y, x, indexing="ij")
+    cells = np.meshgrid(y, x, indexing="ij")
     return ImportanceMap(
-        region, cell, normalize(map_coordinates(values, where, order=1, mode="nearest"))
+        region, cell, normalize(map_coordinates(values, cells, order=1, mode="nearest"))
     )
 
 
 def kernel_density(importance: ImportanceMap, bandwidth: float) -> ImportanceMap:
-    """Return a kernel density estimate of what was seen before, as FOVEA's saliency is.
+    """Return a kernel density estimate of earlier predictions, as in FOVEA.
 
     Parameters
     ----------
-    importance : Interest
-        Where something was seen.
+    importance : ImportanceMap
+        Map of earlier predictions.
     bandwidth : float
-        The Gaussian's standard deviation, level-0 pixels.
+        Standard deviation of the Gaussian, level-0 pixels.
     """
     from scipy.ndimage import gaussian_filter  # slow to import, and every command loads this
 
@@ -130,7 +130,7 @@ def kernel_density(importance: ImportanceMap, bandwidth: float) -> ImportanceMap
 
 
 def normalize(values: Floats) -> Floats:
-    """Bring the greatest to 1; where nothing is of interest, everything is alike."""
+    """Scale the maximum to 1; a map of zeros becomes a map of ones."""
     top = float(values.max(initial=0.0))
     if not math.isfinite(top) or top <= 0:
         return np.ones_like(values)

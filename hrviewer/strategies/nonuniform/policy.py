@@ -1,4 +1,4 @@
-"""The policy: what is of interest, how the budget is shared, which looks and warps follow."""
+"""The policy: an importance map, the allocation of the budget, then patches and warps."""
 
 from __future__ import annotations
 
@@ -50,17 +50,16 @@ from hrviewer.strategies.tiling import (
 __all__ = ["NonUniform", "NonUniformParams"]
 
 MAX_MAP_CELLS = 2048
-"""Cells along the longer side of a map of interest, at most."""
+"""Maximum number of cells along the longer side of an importance map."""
 
 SCOUT_SHARE = 0.25
-"""Part of the budget that finding out what is of interest may take."""
-
+"""Maximum fraction of the budget that the importance map may cost."""
 
 MIN_SIDE = 128
-"""Pieces seen with fewer pixels per side are not halved: context would cost too much."""
+"""Leaves with fewer model pixels per side are not halved: context would cost too much."""
 
 MAX_SIDE = 1024
-"""Network pixels per side of a piece, at most: what bounds the memory of a look."""
+"""Maximum model pixels per side of a leaf, which bounds the memory of inference."""
 
 ImportanceSource = Literal[
     "auto", "scout", "gradient", "entropy", "foreground", "saliency", "density"
@@ -73,65 +72,67 @@ class NonUniformParams(Params):
     visible_if: ClassVar[VisibleIf] = {"bandwidth": ("importance", ("auto", "density"))}
     importance: ImportanceSource = Field(
         "auto",
-        title="Interest",
-        description="What says where to look closely: the pack's scout; how steep, varied or "
-        "unlike the background the image is; what was drawn; what an earlier run saw. auto takes "
-        "what was drawn, else what was seen, else the scout",
+        title="Importance",
+        description="Source of the importance map: the scout; the image's gradient, entropy or "
+        "foreground; the prior map saliency (drawn) or density (output of an earlier run). auto "
+        "takes saliency if given, else density if given, else the scout",
     )
     contrast: float = Field(
         1.0,
         gt=0,
         le=8,
         title="Contrast",
-        description="The interest's exponent: more spends the budget on fewer places",
+        description="Exponent of the importance: more spends the budget on fewer places",
     )
     coarsest: float = Field(
         8.0,
         ge=1,
         le=64,
-        title="Shrink by at most",
-        description="How much, per side, what is of no interest is shrunk; more where the budget "
-        "asks for it",
+        title="Maximum downsampling",
+        description="Downsampling factor per side of unimportant areas; more if the budget "
+        "requires it",
     )
     largest: int = Field(
         2048,
         ge=128,
         le=16384,
         title="Largest warp",
-        description="Side of what one warp covers, at most, in network pixels at full resolution",
+        description="Maximum side of a warp, in model pixels at full resolution",
     )
     context: int = Field(
         16,
         ge=0,
         le=512,
         title="Context",
-        description="Network pixels seen around each piece, at its own scale; a small one has less",
+        description="Context around each patch or warp, in model pixels; less around small ones",
     )
-    nodes: int = Field(NODES, ge=3, le=129, title="Nodes", description="Of a warp's grid, per side")
+    nodes: int = Field(
+        NODES, ge=3, le=129, title="Nodes", description="Nodes of a warp's grid, per side"
+    )
     width: float = Field(
         FWHM,
         gt=0.5,
         le=64,
         title="Kernel width",
-        description="How far interest draws samples: full width at half maximum, in nodes of a "
-        "grid of 31",
+        description="Width of the kernel by which importance attracts samples: full width at half "
+        "maximum, in nodes of a grid of 31",
     )
     separable: bool = Field(
-        False, title="Separable", description="Warp rows and columns apart, as FOVEA does"
+        False, title="Separable", description="Warp rows and columns separately, as FOVEA does"
     )
     bandwidth: float = Field(
         48.0,
         gt=0,
         le=4096,
         title="Bandwidth",
-        description="How far what an earlier run saw raises the interest, in network pixels at "
-        "full resolution",
+        description="Smoothing of the prior map density: standard deviation of the Gaussian, in "
+        "model pixels at full resolution",
     )
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRequest:
-    """A leaf as it will be looked at: an even look, or a warp."""
+    """The request for a leaf: a patch, or a warp."""
 
     request: Patch | WarpRequest
     flops: float
@@ -139,62 +140,68 @@ class PlannedRequest:
 
 
 class NonUniform(Strategy):
-    """The survey's NUD: a small canvas that spends its pixels where they matter.
+    """The survey's NUD: a small canvas with most pixels in the important places.
 
-    The budget of pixels is shared by interest. The region is cut into pieces whose sizes follow
-    it: even ones are plain looks at the scale that they deserve, the others warps of *Learning to
-    Zoom*, relaxed so that nothing is magnified beyond full resolution.
+    The budget of pixels is allocated by importance. The region is partitioned into leaves whose
+    sizes follow the allocation: uniform ones become patches at the allocated scale, the others
+    warps of *Learning to Zoom*, limited so that nothing is magnified beyond full resolution.
     """
 
     id: ClassVar[str] = "nonuniform"
     title: ClassVar[str] = "Non-uniform downsampling"
     family: ClassVar[str] = "NUD"
-    when: ClassVar[str] = "What matters is in few places: keep it sharp, shrink the rest"
+    when: ClassVar[str] = (
+        "Important places are few: keep them at full resolution, downsample the rest"
+    )
     Params: ClassVar[type[Params]] = NonUniformParams
     default_budget: ClassVar[float | None] = 0.1
     priors: ClassVar[tuple[str, ...]] = ("saliency", "density")
 
     def plan(self, context: PlanContext, params: NonUniformParams) -> Plan:
-        """Find out what is of interest, share the budget, look, add up."""
-        found, left = yield from self._importance(context, params)
-        if found is None:
-            return Estimate(None, note="the budget ended before anything was looked at closely")
-        found = replace(found, values=found.values**params.contrast)
-        yield Publish("saliency", found.values.astype(np.float32), found.rect)
-        pieces = self._plan_requests(context, params, found, left)
-        handles: list[PatchResult] = []
-        even = tuple(piece.request for piece in pieces if isinstance(piece.request, Patch))
+        """Map the importance, allocate the budget, run inference, aggregate."""
+        importance, remaining = yield from self._importance(context, params)
+        if importance is None:
+            return Estimate(
+                None, note="the budget ended before the importance map was complete: raise it"
+            )
+        importance = replace(importance, values=importance.values**params.contrast)
+        yield Publish("saliency", importance.values.astype(np.float32), importance.rect)
+        requests = self._plan_requests(context, params, importance, remaining)
+        results: list[PatchResult] = []
+        patches = tuple(
+            planned.request for planned in requests if isinstance(planned.request, Patch)
+        )
         stop = False
-        for asked in batches(even):
-            result = yield PatchRequest("main", asked, target="output")
-            handles += result.results
-            stop = result.stop
+        for batch in batches(patches):
+            response = yield PatchRequest("main", batch, target="output")
+            results += response.results
+            stop = response.stop
             if stop:
                 break
-        # What matters most first: a run that is stopped has seen that.
-        warps = [piece for piece in pieces if isinstance(piece.request, WarpRequest)]
-        for piece in [] if stop else sorted(warps, key=lambda piece: -piece.importance):
-            assert isinstance(piece.request, WarpRequest)
-            result = yield piece.request
-            handles += result.results
-            stop = result.stop
+        # The most important first, in case the run is stopped.
+        warps = [planned for planned in requests if isinstance(planned.request, WarpRequest)]
+        for planned in [] if stop else sorted(warps, key=lambda planned: -planned.importance):
+            assert isinstance(planned.request, WarpRequest)
+            response = yield planned.request
+            results += response.results
+            stop = response.stop
             if stop:
                 break
-            estimate = aggregate(context.main, handles)
+            estimate = aggregate(context.main, results)
             if estimate is not None:
                 yield Publish("estimate", estimate, context.region)
-        note = f"{len(even)} even looks and {len(warps)} warps"
+        note = f"{len(patches)} patches and {len(warps)} warps"
         if stop:
-            note = "the budget ended before the whole region was seen"
-        return Estimate(aggregate(context.main, handles), note=note)
+            note = "the budget ended before the whole region was processed"
+        return Estimate(aggregate(context.main, results), note=note)
 
-    # What is of interest.
+    # The importance map.
 
     def _importance(
-        self, scene: PlanContext, params: NonUniformParams
+        self, context: PlanContext, params: NonUniformParams
     ) -> Generator[Request, Response, tuple[ImportanceMap | None, float]]:
-        """Return the map, and what is left of the budget."""
-        region, priors = scene.region, scene.priors
+        """Return the importance map and the remaining budget."""
+        region, priors = context.region, context.priors
         source = params.importance
         if source == "auto":
             source = next((name for name in ("saliency", "density") if name in priors), "scout")
@@ -206,130 +213,140 @@ class NonUniform(Strategy):
                 )
             cell = max(16, math.ceil(max(region.h, region.w) / MAX_MAP_CELLS / 16) * 16)
             cell = min(cell, max(1, max(region.h, region.w) // 16))
-            prior = prior_importance(priors[source], scene.rect, region, cell)
+            prior = prior_importance(priors[source], context.rect, region, cell)
             if source == "density":
-                prior = kernel_density(prior, params.bandwidth * scene.native_scale)
-            return prior, scene.budget
+                prior = kernel_density(prior, params.bandwidth * context.native_scale)
+            return prior, context.budget
         name = "scout" if source == "scout" else f"@{source}"
-        role = scene.models[name]
-        patches = overview_patches(scene, name, role)
-        handles: list[PatchResult] = []
-        left = scene.budget
-        for asked in batches(patches):
-            result = yield PatchRequest(name, asked)
-            handles += result.results
-            left = result.remaining
-            if result.stop:
-                return None, left
+        model = context.models[name]
+        patches = overview_patches(context, name, model)
+        results: list[PatchResult] = []
+        remaining = context.budget
+        for batch in batches(patches):
+            response = yield PatchRequest(name, batch)
+            results += response.results
+            remaining = response.remaining
+            if response.stop:
+                return None, remaining
         if not patches:
-            return ImportanceMap(region, max(region.h, region.w), np.ones((1, 1))), left
-        step = round(role.stride * patches[0].scale)
+            return ImportanceMap(region, max(region.h, region.w), np.ones((1, 1))), remaining
+        step = round(model.stride * patches[0].scale)
         cell = step * max(1, -(-max(region.h, region.w) // (MAX_MAP_CELLS * step)))
-        return scout_importance(role, handles, region, max(1, cell)), left
+        return scout_importance(model, results, region, max(1, cell)), remaining
 
-    # How the budget is shared.
+    # The allocation.
 
     def _plan_requests(
-        self, scene: PlanContext, params: NonUniformParams, found: ImportanceMap, left: float
+        self,
+        context: PlanContext,
+        params: NonUniformParams,
+        importance: ImportanceMap,
+        remaining: float,
     ) -> list[PlannedRequest]:
-        """Return the sharpest looks that `left` FLOPs pay for."""
-        aim = left
+        """Return the requests of the greatest pixel density that the remaining FLOPs pay for."""
+        aim = remaining
         while True:
-            sharp = self._allocate(scene, params, found, aim)
-            leaves = self._partition(scene, params, sharp)
-            pieces = [self._plan_leaf(scene, params, sharp, leaf) for leaf in leaves]
-            if sum(piece.flops for piece in pieces) <= left * (1 + 1e-9):
-                return pieces
-            # What a look costs is known exactly only once its size is.
+            density = self._allocate(context, params, importance, aim)
+            leaves = self._partition(context, params, density)
+            requests = [self._plan_leaf(context, params, density, leaf) for leaf in leaves]
+            if sum(planned.flops for planned in requests) <= remaining * (1 + 1e-9):
+                return requests
+            # The exact cost is known only once the sizes are.
             aim *= 0.97
-            if aim < left / 100:
+            if aim < remaining / 100:
                 raise HrviewerError(
-                    f"a budget of {scene.budget:.3g} FLOPs does not pay for a single look with "
-                    f"{scene.main.card.name!r}; raise the budget"
+                    f"a budget of {context.budget:.3g} FLOPs does not pay for a single input of "
+                    f"{context.main.card.name!r}; raise the budget"
                 )
 
     def _allocate(
-        self, scene: PlanContext, params: NonUniformParams, found: ImportanceMap, left: float
+        self,
+        context: PlanContext,
+        params: NonUniformParams,
+        importance: ImportanceMap,
+        remaining: float,
     ) -> PixelDensity:
-        """Return the greatest sharpness that costs about `left` FLOPs."""
-        main, native = scene.main, scene.native_scale
+        """Return the greatest pixel density that costs about `remaining` FLOPs."""
+        main, native = context.main, context.native_scale
         per_pixel = main.flops_per_pixel()
-        whole = scene.region.area / native**2 * per_pixel
-        floor = min(1 / params.coarsest**2, left / whole / 4)
+        full_flops = context.region.area / native**2 * per_pixel
+        floor = min(1 / params.coarsest**2, remaining / full_flops / 4)
 
-        def pays(level: float, floor: float) -> bool:
+        def fits_budget(level: float, floor: float) -> bool:
             pixels = 0
-            for leaf in self._partition(scene, params, pixel_density(found, level, floor)):
+            for leaf in self._partition(context, params, pixel_density(importance, level, floor)):
                 scale = native / math.sqrt(leaf.density)
                 pixels += math.prod(
-                    canvas_shape(main, with_context(scene, leaf, scale, params), scale)
+                    canvas_shape(main, with_context(context, leaf, scale, params), scale)
                 )
-            return pixels * per_pixel <= left
+            return pixels * per_pixel <= remaining
 
-        while not pays(0.0, floor) and floor * scene.region.area > 1:
+        while not fits_budget(0.0, floor) and floor * context.region.area > 1:
             floor /= 2
-        level = largest_affordable(lambda level: pays(level, floor), floor, 1e3 / floor)
-        # Once all that is of interest is as sharp as can be, the rest has what is left.
-        floor = largest_affordable(lambda floor: pays(level, floor), floor, 1.0)
-        return pixel_density(found, level, floor)
+        level = largest_affordable(lambda level: fits_budget(level, floor), floor, 1e3 / floor)
+        # Once all important places are at full resolution, the rest gets what remains.
+        floor = largest_affordable(lambda floor: fits_budget(level, floor), floor, 1.0)
+        return pixel_density(importance, level, floor)
 
     @staticmethod
-    def _partition(scene: PlanContext, params: NonUniformParams, sharp: PixelDensity) -> list[Leaf]:
-        native, card = scene.native_scale, scene.main.card.input
-        step = alignment_step(scene.main, snap_scale(native))
+    def _partition(
+        context: PlanContext, params: NonUniformParams, density: PixelDensity
+    ) -> list[Leaf]:
+        native, card = context.native_scale, context.main.card.input
+        step = alignment_step(context.main, snap_scale(native))
         side, smallest, widest = params.largest, float(MIN_SIDE), MAX_SIDE
         if card.fixed:
-            # Every canvas has the same size: the more interest, the smaller the piece.
+            # All canvases have the same size: more important leaves are smaller.
             widest = max(1, card.tile - 2 * params.context)
             side, smallest = math.ceil(card.tile * params.coarsest), math.inf
         side = max(step, round(side * native))
-        return list(partition(sharp, side, smallest * native, widest * native, step))
+        return list(partition(density, side, smallest * native, widest * native, step))
 
     @staticmethod
     def _plan_leaf(
-        scene: PlanContext, params: NonUniformParams, sharp: PixelDensity, leaf: Leaf
+        context: PlanContext, params: NonUniformParams, density: PixelDensity, leaf: Leaf
     ) -> PlannedRequest:
-        main, native = scene.main, scene.native_scale
-        interest = leaf.density
+        main, native = context.main, context.native_scale
+        importance = leaf.density
         scale = snap_scale(native / math.sqrt(leaf.density))
         fits = max(leaf.rect.h, leaf.rect.w) / scale + 2 * params.context <= main.card.input.tile
         if leaf.uniform and (fits or not main.card.input.fixed):
             patch = Patch(leaf.rect, scale, leaf_halo(leaf, scale, params))
-            cost = main.flops(*input_shape(main, patch, scene.rect))
-            return PlannedRequest(patch, cost, interest)
+            cost = main.flops(*input_shape(main, patch, context.rect))
+            return PlannedRequest(patch, cost, importance)
         scale = native / math.sqrt(leaf.density)
-        rect = with_context(scene, leaf, scale, params)
+        rect = with_context(context, leaf, scale, params)
         shape = canvas_shape(main, rect, scale)
         g = params.nodes
         width = params.width * (g - 1) / (NODES - 1)
-        grid = grid_from_saliency(sharp.at_nodes(rect, g), width, separable=params.separable)
-        closest = min(rect.h / native / shape[0], rect.w / native / shape[1])
-        grid = limit_magnification(grid, max(1.0, closest))
+        grid = grid_from_saliency(density.at_nodes(rect, g), width, separable=params.separable)
+        full_resolution = min(rect.h / native / shape[0], rect.w / native / shape[1])
+        grid = limit_magnification(grid, max(1.0, full_resolution))
         warp = WarpRequest("main", rect, grid, shape, target="output", core=leaf.rect)
-        return PlannedRequest(warp, main.flops(*shape), interest)
+        return PlannedRequest(warp, main.flops(*shape), importance)
 
 
-def largest_affordable(pays: Callable[[float], bool], low: float, high: float) -> float:
-    """Return the greatest amount that is paid for, within a hundredth; `low` if none is."""
-    if pays(high):
+def largest_affordable(fits_budget: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the greatest value that fits the budget, within 1 %; `low` if none does."""
+    if fits_budget(high):
         return high
     while high > 1.01 * low:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if pays(middle) else (low, middle)
+        low, high = (middle, high) if fits_budget(middle) else (low, middle)
     return low
 
 
 def overview_patches(context: PlanContext, name: str, model: ModelInfo) -> list[Patch]:
-    """Return the looks that say what is of interest, at the scale that the role is meant for.
+    """Return the patches for the importance map, at the scale of the model's training.
 
-    A built-in role has no such scale: it sees a thumbnail of some hundred cells per side. Where
-    the budget does not pay for that, the role sees less; none, where it cannot see anything.
+    Built-in models have no such scale: they get a thumbnail of some hundred cells per side. The
+    scale is doubled until the budget pays for it; without an affordable scale there are none.
     """
     side = max(context.region.h, context.region.w)
     scale = context.scale_of(name)
     if model.card.task == "saliency":
-        wanted = side / 256 / model.stride if model.stride > 4 else side / 1024
-        scale = max(wanted, min(8 * scale, side / 256), side / MAX_MAP_CELLS)
+        thumbnail = side / 256 / model.stride if model.stride > 4 else side / 1024
+        scale = max(thumbnail, min(8 * scale, side / 256), side / MAX_MAP_CELLS)
         scale = 2.0 ** max(0, math.floor(math.log2(scale)))
     while scale * model.stride <= side / 2:
         patches = tiles(model, context.region, snap_scale(scale))
@@ -340,17 +357,17 @@ def overview_patches(context: PlanContext, name: str, model: ModelInfo) -> list[
 
 
 def with_context(context: PlanContext, leaf: Leaf, scale: float, params: NonUniformParams) -> Rect:
-    """Return a leaf and its context, at the scale at which it will be seen."""
+    """Return a leaf's rectangle with its context, at a scale."""
     return leaf.rect.pad(math.ceil(leaf_halo(leaf, scale, params) * scale)) & context.rect
 
 
 def leaf_halo(leaf: Leaf, scale: float, params: NonUniformParams) -> int:
-    """Return the context in network pixels; a small piece can afford a quarter of its side."""
+    """Return the context in model pixels, for a small leaf at most a quarter of its side."""
     return min(params.context, math.ceil(max(leaf.rect.h, leaf.rect.w) / scale / 4))
 
 
 def canvas_shape(model: ModelInfo, rect: Rect, scale: float) -> tuple[int, int]:
-    """Return the canvas that a rectangle is sampled onto, ``(h, w)`` in network pixels."""
+    """Return the size of the canvas for a rectangle, ``(h, w)`` in model pixels."""
     card = model.card
     if card.input.fixed:
         return card.input.tile, card.input.tile

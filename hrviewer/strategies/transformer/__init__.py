@@ -1,6 +1,6 @@
-"""High-resolution vision transformers: tokens where there is detail, and what is around them.
+"""High-resolution vision transformers: small tokens where there is detail, and context.
 
-`transformer` is the strategy; `tokens` says which squares tile a region.
+`transformer` is the strategy; `tokens` tiles a region with tokens, `regions` makes the requests.
 """
 
 from hrviewer.strategies.transformer.tokens import REGION

@@ -1,7 +1,7 @@
-"""Regions that are asked about together, and asked again where they hold more than was expected.
+"""Requests for regions of tokens, and refinement where predictions are higher than expected.
 
-What tokens are chosen by sees less than they do. A square that turns out to hold as much as would
-have split it is split after all, so that a mistake of either is looked at more finely.
+Tokens are selected by a coarser model than the transformer. A token whose prediction would have
+split it is split afterwards, which corrects errors of both.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 CostFunction = Callable[[NDArray[np.int64]], float]
-"""Takes how many tokens each region has, their context left out; returns FLOPs."""
+"""A function from the numbers of tokens of regions, without their context, to FLOPs."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRegion:
-    """A region and the squares that tile it.
+    """A region and the tokens that tile it.
 
     Attributes
     ----------
     rect : Rect
         The region, level-0 pixels.
-    tokens : tuple of Square
-        Its tokens.
+    tokens : tuple of Token
+        The tokens.
     context : tuple of Patch
-        Its context: looks without a core.
+        The context: patches with an empty core.
     pending : frozenset of Rect
-        The squares that are to be asked about; the others are known, and context, too.
+        Rectangles of the tokens without a prediction; the others serve as context.
     replaced : ndarray, shape (k,), or 0
-        What those squares were found to hold that the fresh ones tile anew.
+        Sum of the earlier predictions that the pending tokens replace.
     """
 
     rect: Rect
@@ -60,17 +60,17 @@ class TokenRegion:
 
 
 def token_request(regions: Sequence[TokenRegion], side: int, merge: float) -> PatchRequest:
-    """Ask for regions, all at once, of tokens of `side` pixels; merge as `Look` says."""
+    """Return one request for all regions; tokens have `side` pixels, `merge` as in the request."""
     patches: list[Patch] = []
     scores: list[float] = []
-    for tiling in regions:
-        for square in tiling.tokens:
-            rect, fresh = square.rect, square.rect in tiling.pending
-            patches.append(Patch(rect, rect.h / side) if fresh else _context_patch(rect, side))
-            scores.append(square.score if fresh else math.nan)
-        patches += tiling.context
-        scores += [math.nan] * len(tiling.context)
-    group = tuple(number for number, tiling in enumerate(regions) for _ in range(len(tiling)))
+    for region in regions:
+        for token in region.tokens:
+            rect, pending = token.rect, token.rect in region.pending
+            patches.append(Patch(rect, rect.h / side) if pending else _context_patch(rect, side))
+            scores.append(token.score if pending else math.nan)
+        patches += region.context
+        scores += [math.nan] * len(region.context)
+    group = tuple(number for number, region in enumerate(regions) for _ in range(len(region)))
     return PatchRequest(
         "transformer",
         tuple(patches),
@@ -84,17 +84,17 @@ def token_request(regions: Sequence[TokenRegion], side: int, merge: float) -> Pa
 def results_by_region(
     request: PatchRequest, response: Response
 ) -> Iterator[tuple[PatchResult, ...]]:
-    """Return what was said of the fresh squares of each region that was seen."""
-    found: dict[int, list[PatchResult]] = {}
-    for number, handle in zip(request.group or (), response.results, strict=False):
-        found.setdefault(number, [])
-        if not handle.patch.core.empty:
-            found[number].append(handle)
-    return map(tuple, found.values())
+    """Return the results of the pending tokens of each processed region."""
+    by_region: dict[int, list[PatchResult]] = {}
+    for number, result in zip(request.group or (), response.results, strict=False):
+        by_region.setdefault(number, [])
+        if not result.patch.core.empty:
+            by_region[number].append(result)
+    return map(tuple, by_region.values())
 
 
 def context_patches(image: Rect, region: Rect, rings: int, side: int) -> list[Patch]:
-    """Return the squares about a region whose middle lies in the image: looks without a core."""
+    """Return the context of a region: patches without a core whose centre is in the image."""
     return [
         patch
         for patch in (_context_patch(square, side) for square in context_rings(region, rings))
@@ -104,20 +104,20 @@ def context_patches(image: Rect, region: Rect, rings: int, side: int) -> list[Pa
 
 @dataclass
 class Refiner:
-    """Splits what holds more than was expected, as long as something is left for it.
+    """Splits tokens whose predictions are higher than expected, within a budget.
 
     Attributes
     ----------
-    grid : Mosaic
-        Where tokens lie.
+    grid : TokenGrid
+        The lattice of tokens.
     finest : int
-        Side of the smallest tokens, in the network's pixels.
+        Side of the smallest tokens, in model pixels.
     split_above : float
-        How much a square may be found to hold.
+        Tokens with a higher prediction are split.
     cost : callable
-        See `Cost`.
-    tokens, flops
-        What is left.
+        See `CostFunction`.
+    remaining_tokens, remaining_flops
+        The budget.
     """
 
     grid: TokenGrid
@@ -128,35 +128,35 @@ class Refiner:
     remaining_flops: float
 
     def split(self, region: TokenRegion, values: Mapping[Rect, Floats]) -> TokenRegion | None:
-        """Return a region with those squares split that hold too much; None if there are none.
+        """Return a region with its tokens of high predictions split; None if there are none.
 
         Parameters
         ----------
-        tiling
-            What was asked.
-        held
-            What its fresh squares hold, ``(k,)``.
+        region
+            The region as requested.
+        values
+            Predictions for its pending tokens, ``(k,)``.
         """
-        least, left = self.grid.side(self.finest), self.remaining_tokens
-        squares: list[Token] = []
-        fresh: list[Rect] = []
+        smallest, remaining = self.grid.side(self.finest), self.remaining_tokens
+        tokens: list[Token] = []
+        pending: list[Rect] = []
         replaced: Floats | float = 0.0
-        for square in region.tokens:
-            much = values.get(square.rect, np.zeros(1))
-            hot = square.rect.h > least and much.sum() > self.split_above
-            quarters = self._quarters(square.rect) if hot else []
-            if not quarters or len(quarters) > left:
-                squares.append(square)
+        for token in region.tokens:
+            value = values.get(token.rect, np.zeros(1))
+            too_high = token.rect.h > smallest and value.sum() > self.split_above
+            quarters = self._quarters(token.rect) if too_high else []
+            if not quarters or len(quarters) > remaining:
+                tokens.append(token)
                 continue
-            left -= len(quarters)
-            replaced = replaced + much
-            fresh += quarters
-            squares += [Token(rect, float(much.sum())) for rect in quarters]
-        flops = self.cost(np.array([len(squares)]))
-        if not fresh or flops > self.remaining_flops:
+            remaining -= len(quarters)
+            replaced = replaced + value
+            pending += quarters
+            tokens += [Token(rect, float(value.sum())) for rect in quarters]
+        flops = self.cost(np.array([len(tokens)]))
+        if not pending or flops > self.remaining_flops:
             return None
-        self.remaining_tokens, self.remaining_flops = left, self.remaining_flops - flops
-        return TokenRegion(region.rect, tuple(squares), region.context, frozenset(fresh), replaced)
+        self.remaining_tokens, self.remaining_flops = remaining, self.remaining_flops - flops
+        return TokenRegion(region.rect, tuple(tokens), region.context, frozenset(pending), replaced)
 
     def _quarters(self, rect: Rect) -> list[Rect]:
         half = rect.h // 2
@@ -167,6 +167,6 @@ class Refiner:
 
 
 def _context_patch(square: Rect, side: int) -> Patch:
-    """Return a look at a square that answers for nothing."""
-    y, x = (int(at) for at in square.center)
+    """Return a patch without a core, for context."""
+    y, x = map(int, square.center)
     return Patch(Rect(y, x, 0, 0), square.h / side, side // 2)

@@ -1,9 +1,10 @@
-"""Which squares tile a region: small ones where there is detail, large ones elsewhere.
+"""Tokens of mixed sizes that tile a region: small ones where there is detail.
 
-A square is split into four where it scores more than a threshold (Ronen et al., *Vision
+A square is split into four if its score exceeds a threshold (Ronen et al., *Vision
 Transformers with Mixed-Resolution Tokenization*, CVPR Workshops 2023; Choudhury et al.,
-*Accelerating Vision Transformers with Adaptive Patch Sizes*, ICLR 2026). A square never scores
-less than a part of it, so the best tree of a given size is that of the highest scores.
+*Accelerating Vision Transformers with Adaptive Patch Sizes*, ICLR 2026). The score of a
+square is never below those of its parts, so the best tree of a given size splits the highest
+scores.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ __all__ = ["BASE", "COARSEST", "REGION", "Forest", "Token", "TokenGrid"]
 Floats = NDArray[np.float64]
 
 COARSEST = 128
-"""Side of the largest tokens, in the network's pixels."""
+"""Side of the largest tokens, in model pixels."""
 
 BASE = 32
-"""Side of the smallest squares that are split."""
+"""Side of the smallest squares that are split, in model pixels."""
 
 REGION = 512
-"""Side of the squares whose tokens attend to each other."""
+"""Side of the regions whose tokens attend to each other, in model pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token.
+    """A token: a square of the image.
 
     Attributes
     ----------
     rect : Rect
-        What it sees, level-0 pixels; it may reach beyond what is asked for.
+        The square, level-0 pixels; it may extend beyond the region.
     score : float
-        What its splitting was decided by; NaN for the smallest.
+        The score that decided on its splitting; NaN for the smallest.
     """
 
     rect: Rect
@@ -50,14 +51,14 @@ class Token:
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """The lattice that tokens lie on: it starts at the image's corner, wherever the region does.
+    """The lattice of tokens, which starts at the image's corner for all regions.
 
     Attributes
     ----------
     region : Rect
-        What is to be tiled.
+        The rectangle to tile.
     scale : float
-        Level-0 pixels per pixel of the network; a whole number of sixteenths.
+        Level-0 pixels per model pixel; a multiple of 1/16.
     """
 
     region: Rect
@@ -69,7 +70,7 @@ class TokenGrid:
 
     @property
     def rect(self) -> Rect:
-        """The whole regions that `asked` meets."""
+        """The extent of the attention regions that meet `region`."""
         r = self.side(REGION)
         y, x = self.region.y // r * r, self.region.x // r * r
         return Rect(y, x, -(-self.region.y1 // r) * r - y, -(-self.region.x1 // r) * r - x)
@@ -80,7 +81,7 @@ class TokenGrid:
         return np.arange(rect.y, rect.y1 + 1, step), np.arange(rect.x, rect.x1 + 1, step)
 
     def areas(self, pixels: int) -> Floats:
-        """Return how much of each square of a size is asked for, in level-0 pixels."""
+        """Return the area of each square of a size within the region, in level-0 pixels."""
         ys, xs = self.edges(pixels)
         rows, columns = (
             np.diff(np.clip(edges, low, high))
@@ -92,23 +93,23 @@ class TokenGrid:
         return np.outer(rows, columns).astype(float)
 
     def count(self, pixels: int) -> int:
-        """Return how many squares of a size the grid has that is asked for."""
+        """Return the number of squares of a size that meet the region."""
         return int(np.count_nonzero(self.areas(pixels)))
 
 
 class Forest:
-    """The quadtrees of a mosaic.
+    """The quadtrees of a grid of tokens, one per largest token.
 
     Parameters
     ----------
-    grid : Mosaic
-        Where.
+    grid : TokenGrid
+        The lattice.
     scores : ndarray, shape (rows, columns)
-        Of the squares of `BASE` pixels, at least 0; 0 where nothing is asked for.
+        Scores of the squares of `BASE` pixels, at least 0; 0 outside the region.
     reduction : {"sum", "max"}
-        What the score of a square is of those of its quarters.
+        How the scores of quarters give that of a square.
     finest : int
-        Side of the smallest tokens, in the network's pixels: 16, 32, 64 or 128.
+        Side of the smallest tokens, in model pixels: 16, 32, 64 or 128.
     """
 
     def __init__(
@@ -127,25 +128,24 @@ class Forest:
     def threshold(self, minimum: float, tokens: int) -> float:
         """Return the threshold, at least `minimum`, at which there are at most `tokens` tokens.
 
-        Each splitting makes three more; that a square reaches beyond what is asked for is left
-        out of account.
+        Every split adds three tokens; those that fall outside the region are counted, too.
         """
         splits = max(0, (tokens - self.grid.count(COARSEST)) // 3)
         if not self.scores:
             return minimum
-        everything = np.concatenate([level.ravel() for level in self.scores.values()])
-        if splits >= len(everything):
+        scores = np.concatenate([level.ravel() for level in self.scores.values()])
+        if splits >= len(scores):
             return minimum
-        place = len(everything) - 1 - splits
-        return max(minimum, float(np.partition(everything, place)[place]))
+        index = len(scores) - 1 - splits
+        return max(minimum, float(np.partition(scores, index)[index]))
 
     def counts(self, threshold: float) -> NDArray[np.int64]:
-        """Return how many tokens each region has, at most: ``(rows, columns)``."""
+        """Return the maximum number of tokens of each attention region: ``(rows, columns)``."""
         rows, columns = (
             length // self.grid.side(REGION) for length in (self.grid.rect.h, self.grid.rect.w)
         )
-        asked = (self.grid.areas(COARSEST) > 0).reshape(rows, REGION // COARSEST, columns, -1)
-        total: NDArray[np.int64] = asked.sum((1, 3))
+        requested = (self.grid.areas(COARSEST) > 0).reshape(rows, REGION // COARSEST, columns, -1)
+        total: NDArray[np.int64] = requested.sum((1, 3))
         for level in self.scores.values():
             split = (level > threshold).reshape(rows, level.shape[0] // rows, columns, -1)
             total = total + 3 * split.sum((1, 3))
@@ -158,20 +158,20 @@ class Forest:
         cost: Callable[[NDArray[np.int64]], float],
         remaining: float,
     ) -> float:
-        """Return the threshold whose tokens, at most `tokens`, can be paid.
+        """Return the lowest threshold whose tokens, at most `tokens`, the budget pays for.
 
         Parameters
         ----------
-        least, tokens
+        minimum, tokens
             See `threshold`.
         cost
-            FLOPs of regions with so many tokens.
-        left
-            What is to be spent. Where that does not even pay for the largest tokens, it is those.
+            A function from the numbers of tokens of regions to FLOPs.
+        remaining
+            The budget. If it does not pay for the largest tokens, their threshold is returned.
         """
-        found = self.threshold(minimum, tokens)
-        if cost(self.counts(found)) <= remaining:
-            return found
+        threshold = self.threshold(minimum, tokens)
+        if cost(self.counts(threshold)) <= remaining:
+            return threshold
         low, high = self.grid.count(COARSEST), tokens
         while high - low > 1:
             middle = (low + high) // 2
@@ -182,17 +182,17 @@ class Forest:
         return self.threshold(minimum, low)
 
     def regions(self, threshold: float) -> Iterator[tuple[Rect, list[Token]]]:
-        """Return every region with the tokens that tile the part of it that is asked for."""
-        mosaic = self.grid
-        whole, r = mosaic.rect, mosaic.side(REGION)
-        for row in range(whole.h // r):
-            for column in range(whole.w // r):
-                rect = Rect(whole.y + row * r, whole.x + column * r, r, r)
+        """Yield every attention region with the tokens that tile its part of the region."""
+        grid = self.grid
+        extent, r = grid.rect, grid.side(REGION)
+        for row in range(extent.h // r):
+            for column in range(extent.w // r):
+                rect = Rect(extent.y + row * r, extent.x + column * r, r, r)
                 yield rect, list(self._tokens(rect, row, column, threshold))
 
     def _tokens(self, rect: Rect, row: int, column: int, threshold: float) -> Iterator[Token]:
         n = REGION // COARSEST
-        there = np.ones((n, n), bool)
+        present = np.ones((n, n), bool)
         side = COARSEST
         while True:
             step = self.grid.side(side)
@@ -200,14 +200,14 @@ class Forest:
                 scores = self.scores[side][
                     row * n : (row + 1) * n, column * n : (column + 1) * n
                 ].astype(float)
-                split = there & (scores > threshold)
+                split = present & (scores > threshold)
             else:
-                scores, split = np.full((n, n), math.nan), np.zeros_like(there)
-            for i, j in np.argwhere(there & ~split):
+                scores, split = np.full((n, n), math.nan), np.zeros_like(present)
+            for i, j in np.argwhere(present & ~split):
                 square = Rect(rect.y + int(i) * step, rect.x + int(j) * step, step, step)
                 if not (square & self.grid.region).empty:
                     yield Token(square, float(scores[i, j]))
             if side <= self.finest or not split.any():
                 return
-            there = split.repeat(2, 0).repeat(2, 1)
+            present = split.repeat(2, 0).repeat(2, 1)
             side, n = side // 2, 2 * n

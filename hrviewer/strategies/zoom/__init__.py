@@ -1,7 +1,7 @@
-"""Selective zooming and skipping: a cheap look everywhere, closer looks where they pay.
+"""Selective zooming and skipping: a coarse pass everywhere, full resolution where it pays.
 
-`zoom` is the strategy; `scouting` says what is guessed of each place, `choosing` where to look by
-each method, `quadtree` which of its `nodes` are worth a look.
+`zoom` is the strategy, `params` its parameters; `selection` selects the cells to measure by each
+method, `quadtree_search` the nodes of a quadtree (`quadtree_nodes`).
 """
 
 from hrviewer.strategies.zoom.params import ZoomParams

@@ -12,7 +12,7 @@ __all__ = ["ZoomParams"]
 
 
 class ZoomParams(Params):
-    """Where to look closer, how much of it by chance, and when to stop."""
+    """Parameters of `Zoom`: the selection of cells, the random draws, and when to stop."""
 
     visible_if: ClassVar[VisibleIf] = {
         "k": ("method", ("topk",)),
@@ -36,79 +36,77 @@ class ZoomParams(Params):
     method: Literal["topk", "threshold", "sampling", "policy", "quadtree"] = Field(
         "topk",
         title="Method",
-        description="The most interesting places; all above a threshold; places drawn at random, "
-        "for an answer without bias that knows its error; those that the pack's policy network "
-        "finds worth a look; or a quadtree through the pyramid",
+        description="Selection of cells for full resolution: topk, the highest predictions; "
+        "threshold, all above a threshold; sampling, random cells, for an unbiased estimate with "
+        "an interval; policy, by a policy network; quadtree, a search through the pyramid",
     )
-    tile: int = tile_field(
-        "Side of a closer look, in network pixels; 0 takes what suits the budget"
-    )
+    tile: int = tile_field("Side of a cell, in model pixels; 0 takes the best one for the budget")
     halo: int = halo_field(
-        "Context read around it, in network pixels; -1 takes what the card says is enough. Less "
-        "is cheaper, and estimates what cut tiles would say"
+        "Context read around a cell, in model pixels; -1 takes the card's sufficient context. Less "
+        "is cheaper, and estimates the total of cut tiles"
     )
     shrink: float = Field(
         0.0,
         ge=0,
         le=256,
-        title="Scout at 1/",
-        description="How much smaller the scout sees the image; 0 takes the card's",
+        title="Scout downsampling",
+        description="Downsampling factor of the scout's input; 0 takes the card's",
     )
     k: int = Field(
         0,
         ge=0,
         le=1_000_000,
         title="Top",
-        description="For topk, how many places to choose; 0 chooses what the budget pays for",
+        description="For topk, number of cells; 0 takes as many as the budget pays for",
     )
     threshold: float = Field(
         0.5,
         ge=0,
         le=1,
         title="Threshold",
-        description="For threshold, the part of the highest score from which a place is looked at",
+        description="For threshold, minimum score of a cell, as a fraction of the highest",
     )
     share: float = Field(
         0.1,
         ge=0,
         le=0.9,
         title="Drawn at random",
-        description="For all but sampling, the part of the looks that is drawn at "
-        "random from the rest, to correct the scout there; 0 leaves its guess as it is",
+        description="For all but sampling, the fraction of measurements that is drawn at random "
+        "from the other cells, to correct the scout's prediction there; 0 gives no correction",
     )
     floor: float = Field(
         0.1,
         gt=0,
         le=1,
         title="Floor",
-        description="The part of the draws that is spread evenly, so that every place can be "
-        "reached",
+        description="Fraction of the draws that is distributed evenly, so that every cell may be "
+        "drawn",
     )
     replace: bool = Field(
         False,
         title="With replacement",
-        description="Whether a place may be drawn again",
+        description="Whether a cell may be drawn more than once",
     )
     strata: int = Field(
         0,
         ge=0,
         le=64,
         title="Strata",
-        description="Neighbourhoods that are drawn from in turns, so that a scout that is wrong "
-        "about one of them costs less; 0 takes as many as leave enough rounds, 1 none",
+        description="Number of neighbourhoods for stratified sampling, which reduces the effect of "
+        "local errors of the scout; 0 takes as many as leave enough rounds, 1 none",
     )
     width: float = Field(
         0.0,
         ge=0,
         le=100,
         title="Stop within ± %",
-        description="Stop drawing when the interval that may be read at any moment is this "
-        "narrow; 0 spends the budget",
+        description="Stop when the half-width of the anytime interval is below this percentage of "
+        "the estimate; 0 spends the budget",
     )
     depth: int = Field(
         2,
         ge=1,
         le=6,
         title="Depth",
-        description="For quadtree, levels above full resolution",
+        description="For quadtree, number of levels above full resolution",
     )

@@ -1,4 +1,4 @@
-"""A quadtree's nodes over an image: looks at them, and what those say of the leaves below."""
+"""The nodes of a quadtree over an image, and the prediction for cells from measured nodes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["QuadtreeNodes", "level_factors", "pilot_samples", "refine_prediction
 Floats = NDArray[np.float64]
 
 PILOT_SHARE = 0.15
-"""Part of a quadtree's budget that tells what looks at coarser levels are worth."""
+"""Fraction of the budget for pilot samples, which measure the accuracy of coarser levels."""
 
 PRIOR_SAMPLES = 2.0
-"""How many trials the belief is worth that a coarser look is worth nothing."""
+"""Weight of the prior that coarser levels are worthless, in pilot samples."""
 
 
 class QuadtreeNodes:
-    """A quadtree over leaves: at each level, nodes twice as wide, seen at twice the scale."""
+    """A quadtree over a grid: the nodes of each level are twice as wide, at twice the scale."""
 
     def __init__(self, context: PlanContext, grid: SamplingGrid, depth: int) -> None:
         main, scale, halo = context.main, grid.patches[0].scale, grid.patches[0].halo
@@ -61,81 +61,81 @@ class QuadtreeNodes:
 def pilot_samples(
     sampler: TwoPhaseSampler, tree: QuadtreeNodes, rng: np.random.Generator, floor: float
 ) -> Generator[Request, Response, tuple[list[float], list[float]]]:
-    """Look at a few leaves, drawn at random, at every level.
+    """Measure a few cells, drawn at random, at every level.
 
     Returns
     -------
     factors : list of float
-        By what a look at each level is to be multiplied to guess what full resolution sees.
-    remains : list of float
-        Which part of the squared error of the scout's guess is left then.
+        Factor by level from its predictions to those at full resolution.
+    residuals : list of float
+        Remaining fraction of the squared error of the scout's prediction, by level.
     """
-    leaves, levels = sampler.grid, range(len(tree.scales))
-    chain = sum(leaves.max_cost / 2**level for level in levels)
-    n = min(len(leaves.patches), int(sampler.remaining * PILOT_SHARE / chain))
+    grid, levels = sampler.grid, range(len(tree.scales))
+    chain_cost = sum(grid.max_cost / 2**level for level in levels)
+    n = min(len(grid.patches), int(sampler.remaining * PILOT_SHARE / chain_cost))
     p = probabilities(sampler.prediction.priority, floor)
-    places = [int(place) for place in draw(p, n, rng)]
-    halo = leaves.patches[0].halo
+    cells = [int(cell) for cell in draw(p, n, rng)]
+    halo = grid.patches[0].halo
     counts = np.zeros((len(tree.scales), n))
     for level in levels:
         if not n:
             break
-        patches = tuple(Patch(leaves.patches[i].core, tree.scales[level], halo) for i in places)
-        result = yield PatchRequest("main", patches, target="output" if level == 0 else None)
-        sampler.update_budget(result)
+        patches = tuple(Patch(grid.patches[i].core, tree.scales[level], halo) for i in cells)
+        response = yield PatchRequest("main", patches, target="output" if level == 0 else None)
+        sampler.update_budget(response)
         if sampler.stop:
             break
-        for j, (place, handle) in enumerate(zip(places, result.results, strict=True)):
-            value = sampler.value_of(handle, place)
+        for j, (cell, result) in enumerate(zip(cells, response.results, strict=True)):
+            value = sampler.value_of(result, cell)
             counts[level, j] = value.sum()
             if level == 0:
-                sampler.measured[place] = value
-    weights = 1 / p[places]
+                sampler.measured[cell] = value
+    weights = 1 / p[cells]
     if not sampler.prediction.calibrated and n:
-        sampler.prediction = calibrated_prediction(sampler, places, weights)
-    return level_factors(counts, weights, sampler.prediction.values[places].sum(axis=1))
+        sampler.prediction = calibrated_prediction(sampler, cells, weights)
+    return level_factors(counts, weights, sampler.prediction.values[cells].sum(axis=1))
 
 
 def level_factors(
     counts: Floats, weights: Floats, predicted: Floats
 ) -> tuple[list[float], list[float]]:
-    """Return what looks at each level are worth.
+    """Return the factor and the residual of each level.
 
     Parameters
     ----------
     counts : ndarray, shape (levels, n)
-        What each place was seen to hold; the first level sees all there is.
+        Measurements of each cell by level; the first is full resolution.
     weights : ndarray, shape (n,)
-        One over how likely each was to be tried.
+        Inverse probability of each cell to be drawn.
     predicted : ndarray, shape (n,)
-        What the scout thought they hold.
+        The scout's predictions.
 
     Returns
     -------
-    factors, remains : list of float
-        See `trials`.
+    factors, residuals : list of float
+        See `pilot_samples`.
     """
-    truth, n = counts[0], len(predicted)
-    before = float(weights @ (predicted - truth) ** 2)
-    factors, remains = [1.0], [0.0]
-    for seen in counts[1:]:
-        squared = float(weights @ seen**2)
-        factor = float(weights @ (seen * truth)) / squared if squared > 0 else 0.0
-        after = float(weights @ (factor * seen - truth) ** 2)
-        doubt = PRIOR_SAMPLES * before / max(n, 1)
-        remains.append(min(1.0, (after + doubt) / (before + doubt)) if before > 0 else 1.0)
+    exact, n = counts[0], len(predicted)
+    before = float(weights @ (predicted - exact) ** 2)
+    factors, residuals = [1.0], [0.0]
+    for coarse in counts[1:]:
+        squared = float(weights @ coarse**2)
+        factor = float(weights @ (coarse * exact)) / squared if squared > 0 else 0.0
+        after = float(weights @ (factor * coarse - exact) ** 2)
+        prior = PRIOR_SAMPLES * before / max(n, 1)
+        residuals.append(min(1.0, (after + prior) / (before + prior)) if before > 0 else 1.0)
         factors.append(factor)
-    return factors, remains
+    return factors, residuals
 
 
 def calibrated_prediction(
-    sampler: TwoPhaseSampler, places: list[int], weights: Floats
+    sampler: TwoPhaseSampler, cells: list[int], weights: Floats
 ) -> CoarsePrediction:
-    """Return a guess in the answer's unit, made of scores by regression on looks."""
+    """Return a prediction in the unit of the estimate, by regression of measurements on scores."""
     old = sampler.prediction
-    scores = old.values[places]
-    values = np.array([sampler.measured[place] for place in places if place in sampler.measured])
-    if len(values) < len(places):
+    scores = old.values[cells]
+    values = np.array([sampler.measured[cell] for cell in cells if cell in sampler.measured])
+    if len(values) < len(cells):
         return old
     squared = weights @ scores**2
     factor = np.divide(
@@ -147,22 +147,20 @@ def calibrated_prediction(
 def refine_prediction(
     sampler: TwoPhaseSampler, results: Sequence[PatchResult], factor: float, residual: float
 ) -> None:
-    """Guess anew where a coarser look was taken."""
-    leaves, old = sampler.grid, sampler.prediction
+    """Update the prediction with measurements of coarser nodes."""
+    grid, old = sampler.grid, sampler.prediction
     k, additive = old.values.shape[1], sampler.context.main.card.task in ("density", "detection")
     values, spread = old.values.copy(), old.spread.copy()
-    sums = resample_onto(results, leaves.ys, leaves.xs, sampler.context.rect).reshape(
-        -1, len(values)
-    )
-    for handle in results:
-        if np.isnan(handle.value).any():
+    sums = resample_onto(results, grid.ys, grid.xs, sampler.context.rect).reshape(-1, len(values))
+    for result in results:
+        if np.isnan(result.value).any():
             continue
-        core = handle.patch.core
-        inside = leaves.cells_within(core)
+        core = result.patch.core
+        inside = grid.cells_within(core)
         if additive:
             values[inside] = factor * sums[:k, inside].T
         else:
-            whole = cell_value(sampler.context, handle.patch, np.asarray(handle.value[:k], float))
-            values[inside] = factor * np.outer(leaves.areas[inside] / core.area, whole)
+            total = cell_value(sampler.context, result.patch, np.asarray(result.value[:k], float))
+            values[inside] = factor * np.outer(grid.areas[inside] / core.area, total)
         spread[inside] *= math.sqrt(residual)
     sampler.prediction = CoarsePrediction(values, spread, old.calibrated)

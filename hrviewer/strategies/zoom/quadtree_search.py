@@ -1,8 +1,8 @@
-"""The best quadtree of looks for a price: zoom, stop or skip at every node.
+"""The optimal quadtree for a budget: zoom, stop or skip at every node.
 
-Breiman, Friedman, Olshen and Stone's pruning (*CART*, 1984), as Chou, Lookabaugh and Gray use it
-for rate and distortion: for every price of a FLOP there is one best tree, found from the leaves up,
-and trees of falling prices are nested in cost.
+The pruning of Breiman, Friedman, Olshen and Stone (*CART*, 1984), as used by Chou, Lookabaugh and
+Gray for rate and distortion: for every price of a FLOP there is one optimal tree, found bottom-up,
+and the cost of trees rises monotonically as the price falls.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ __all__ = ["Tree", "blocks", "grow", "prune"]
 
 Floats = NDArray[np.float64]
 Tree = list[NDArray[np.bool_]]
-"""For each level, from the leaves up, which nodes are looked at."""
+"""The measured nodes of each level, from the leaves up."""
 
 HALVINGS = 60
 
 
 def blocks(n: int, first: int, level: int) -> NDArray[np.intp]:
-    """Return which node of a level each of `n` leaves along one axis belongs to.
+    """Return the node of a level to which each of `n` leaves along one axis belongs.
 
     Parameters
     ----------
     n : int
-        Leaves.
+        Number of leaves.
     first : int
-        The first leaf's number on the image's lattice; nodes start at multiples of 2**level.
+        Number of the first leaf on the image's lattice; nodes start at multiples of 2**level.
     level : int
-        0 for the leaves themselves.
+        The level, 0 for the leaves themselves.
     """
     return ((first + np.arange(n)) >> level) - (first >> level)
 
@@ -43,55 +43,55 @@ def prune(
     costs: Sequence[Floats],
     price: float,
 ) -> tuple[Tree, float]:
-    """Return the tree that makes expected squared error plus price times cost least.
+    """Return the tree that minimizes the expected squared error plus price times cost.
 
     Parameters
     ----------
     variance : ndarray, shape (rows, columns)
-        The squared error that each leaf's guess is expected to have.
+        Expected squared error of each leaf's prediction.
     first : tuple of int
-        The first leaf's row and column on the image's lattice.
+        Row and column of the first leaf on the image's lattice.
     residuals : sequence of float
-        Which part of the squared error a look at each level leaves; ``remains[0]`` at the leaves.
+        Remaining fraction of the squared error after a measurement at each level, leaves first.
     costs : sequence of ndarray
-        FLOPs of a look at each node of each level.
+        FLOPs of a measurement of each node of each level.
     price : float
-        Squared error for a FLOP.
+        Squared error per FLOP.
 
     Returns
     -------
     tree : list of ndarray of bool
-        Which nodes to look at. Skipped leaves are under no node that is looked at.
+        The nodes to measure. Skipped leaves are below none of them.
     value : float
-        What was made least.
+        The minimum.
     """
-    looks: Tree = []
-    best = held = variance
-    for level, (part, cost) in enumerate(zip(residuals, costs, strict=True)):
+    selected: Tree = []
+    best = sums = variance
+    for level, (residual, cost) in enumerate(zip(residuals, costs, strict=True)):
         if level:
             pair = [
                 blocks(n, start >> (level - 1), 1)
                 for n, start in zip(best.shape, first, strict=True)
             ]
-            best, held = sum_blocks(best, *pair), sum_blocks(held, *pair)
-        stop = part * held + price * cost
-        looks.append(stop < best)
+            best, sums = sum_blocks(best, *pair), sum_blocks(sums, *pair)
+        stop = residual * sums + price * cost
+        selected.append(stop < best)
         best = np.minimum(best, stop)
-    covered = np.zeros_like(looks[-1])
-    for level in reversed(range(len(looks))):
-        looks[level] &= ~covered
-        covered = covered | looks[level]
+    covered = np.zeros_like(selected[-1])
+    for level in reversed(range(len(selected))):
+        selected[level] &= ~covered
+        covered = covered | selected[level]
         if level:
             rows, columns = (
                 blocks(n, start >> (level - 1), 1)
-                for n, start in zip(looks[level - 1].shape, first, strict=True)
+                for n, start in zip(selected[level - 1].shape, first, strict=True)
             )
             covered = covered[np.ix_(rows, columns)]
-    return looks, float(best.sum())
+    return selected, float(best.sum())
 
 
 def sum_blocks(values: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
-    """Sum what falls into the same row and column."""
+    """Sum the values of the same row and column."""
     down = np.add.reduceat(values, np.flatnonzero(np.diff(rows, prepend=-1)), axis=0)
     return np.asarray(
         np.add.reduceat(down, np.flatnonzero(np.diff(columns, prepend=-1)), axis=1), float
@@ -105,23 +105,25 @@ def grow(
     costs: Sequence[Floats],
     budget: float,
 ) -> Tree:
-    """Return the best tree that `budget` pays for, as far as a price tells them apart."""
-    dear = 2 * max(float(variance.sum() / cost.min()) for cost in costs)
+    """Return the best tree within `budget`, as far as a price distinguishes them."""
+    max_price = 2 * max(float(variance.sum() / cost.min()) for cost in costs)
     tree, _ = prune(variance, first, residuals, costs, 0.0)
-    if tree_cost(tree, costs) <= budget or dear <= 0:
+    if tree_cost(tree, costs) <= budget or max_price <= 0:
         return tree
-    low, high, dearer = dear * 1e-18, dear, tree
+    low, high, dearer_tree = max_price * 1e-18, max_price, tree
     tree, _ = prune(variance, first, residuals, costs, high)
     for _ in range(HALVINGS):
         price = (low * high) ** 0.5
-        tried, _ = prune(variance, first, residuals, costs, price)
-        if tree_cost(tried, costs) <= budget:
-            tree, high = tried, price
+        candidate, _ = prune(variance, first, residuals, costs, price)
+        if tree_cost(candidate, costs) <= budget:
+            tree, high = candidate, price
         else:
-            dearer, low = tried, price
-    # Nodes worth the same come and go together: of the next dearer tree, as many as can be paid.
-    part = best_subset(dearer, variance, first, residuals, costs, budget)
-    return max(tree, part, key=lambda it: total_gain(it, variance, first, residuals))
+            dearer_tree, low = candidate, price
+    # Nodes of the same value have the same price: take those of the next tree that are affordable.
+    subset = best_subset(dearer_tree, variance, first, residuals, costs, budget)
+    return max(
+        tree, subset, key=lambda candidate: total_gain(candidate, variance, first, residuals)
+    )
 
 
 def best_subset(
@@ -132,42 +134,42 @@ def best_subset(
     costs: Sequence[Floats],
     budget: float,
 ) -> Tree:
-    """Return the looks of a tree that gain most for their cost, as many as `budget` pays for."""
+    """Return the nodes of a tree with the largest gain per cost, within `budget`."""
     gains = node_gains(variance, first, residuals)
     nodes = [
         (-gains[level][row, column] / costs[level][row, column], level, row, column)
-        for level, looked in enumerate(tree)
-        for row, column in np.argwhere(looked)
+        for level, selected in enumerate(tree)
+        for row, column in np.argwhere(selected)
     ]
-    part = [np.zeros_like(looked) for looked in tree]
+    subset = [np.zeros_like(selected) for selected in tree]
     for _, level, row, column in sorted(nodes):
         if costs[level][row, column] <= budget:
             budget -= costs[level][row, column]
-            part[level][row, column] = True
-    return part
+            subset[level][row, column] = True
+    return subset
 
 
 def node_gains(
     variance: Floats, first: tuple[int, int], residuals: Sequence[float]
 ) -> list[Floats]:
-    """Return by how much a look at each node of each level makes the squared error less."""
+    """Return the reduction of the squared error by each node of each level."""
     gains = []
-    for level, part in enumerate(residuals):
+    for level, residual in enumerate(residuals):
         rows, columns = (
             blocks(n, start, level) for n, start in zip(variance.shape, first, strict=True)
         )
-        gains.append((1 - part) * sum_blocks(variance, rows, columns))
+        gains.append((1 - residual) * sum_blocks(variance, rows, columns))
     return gains
 
 
 def total_gain(
     tree: Tree, variance: Floats, first: tuple[int, int], residuals: Sequence[float]
 ) -> float:
-    """Return by how much a tree makes the squared error less."""
+    """Return the reduction of the squared error by a tree."""
     gains = node_gains(variance, first, residuals)
-    return sum(float(g[looked].sum()) for g, looked in zip(gains, tree, strict=True))
+    return sum(float(g[selected].sum()) for g, selected in zip(gains, tree, strict=True))
 
 
 def tree_cost(tree: Tree, costs: Sequence[Floats]) -> float:
-    """Return what a tree costs."""
-    return sum(float(cost[looked].sum()) for looked, cost in zip(tree, costs, strict=True))
+    """Return the FLOPs of a tree."""
+    return sum(float(cost[selected].sum()) for selected, cost in zip(tree, costs, strict=True))

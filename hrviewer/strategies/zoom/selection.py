@@ -1,6 +1,6 @@
-"""Where ``main`` looks closer, by each method.
+"""Selection of the cells that ``main`` measures, by method.
 
-Each looks at what it chose, and returns how many draws at random are to follow.
+Each selector measures its cells, and returns the number of random draws that are to follow.
 """
 
 from __future__ import annotations
@@ -24,87 +24,91 @@ __all__ = ["SELECTORS"]
 Floats = NDArray[np.float64]
 
 MIN_RANDOM = 4
-"""Random looks to take beside chosen ones, at least, or as many as a third."""
+"""Minimum number of random draws beside selected cells; at most a third of all."""
 
 SelectionPlan = Generator[Request, Response, int]
 Selector = Callable[[TwoPhaseSampler, ZoomParams, np.random.Generator], SelectionPlan]
 
 
-def _topk(closer: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator) -> SelectionPlan:
+def _topk(sampler: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator) -> SelectionPlan:
     share = params.share
-    most = closer.affordable
-    n, draws = _split_draws(most, params.k or most, share)
-    yield from closer.measure(_ranked(closer.prediction.priority)[:n], closer.prediction.priority)
+    affordable = sampler.affordable
+    n, draws = _split_draws(affordable, params.k or affordable, share)
+    yield from sampler.measure(
+        _ranked(sampler.prediction.priority)[:n], sampler.prediction.priority
+    )
     return draws
 
 
 def _threshold(
-    closer: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator
+    sampler: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator
 ) -> SelectionPlan:
-    reach, share = closer.prediction.priority, params.share
-    most = closer.affordable
-    density = reach / closer.grid.areas
-    chosen = _ranked(reach)
-    chosen = chosen[density[chosen] >= params.threshold * density.max()]
-    n, draws = _split_draws(most, len(chosen), share)
-    yield from closer.measure(chosen[:n], reach)
+    priority, share = sampler.prediction.priority, params.share
+    affordable = sampler.affordable
+    density = priority / sampler.grid.areas
+    selected = _ranked(priority)
+    selected = selected[density[selected] >= params.threshold * density.max()]
+    n, draws = _split_draws(affordable, len(selected), share)
+    yield from sampler.measure(selected[:n], priority)
     return draws
 
 
-def _policy(closer: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator) -> SelectionPlan:
-    """Look where the policy network would, the surest places first."""
-    scene, leaves, share = closer.context, closer.grid, params.share
-    role, scale = scene.models["policy"], scene.scale_of("policy")
-    handles: list[PatchResult] = []
-    for asked in batches(tiles(role, scene.region, scale)):
-        result = yield PatchRequest("policy", asked)
-        handles += result.results
-        closer.update_budget(result)
-        if closer.stop:
+def _policy(
+    sampler: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator
+) -> SelectionPlan:
+    """Measure the cells that the policy network selects, the most probable first."""
+    context, grid, share = sampler.context, sampler.grid, params.share
+    policy, scale = context.models["policy"], context.scale_of("policy")
+    results: list[PatchResult] = []
+    for batch in batches(tiles(policy, context.region, scale)):
+        response = yield PatchRequest("policy", batch)
+        results += response.results
+        sampler.update_budget(response)
+        if sampler.stop:
             return 0
-    # Chances, by area over each leaf.
-    cells = leaves.areas / (role.stride * scale) ** 2
-    chance = resample_onto(handles, leaves.ys, leaves.xs, scene.rect).sum(axis=0).ravel() / cells
-    yield Publish("saliency", *leaves.as_map(chance))
-    most = closer.affordable
-    chosen = _ranked(chance)
-    n, draws = _split_draws(most, int(np.count_nonzero(chance >= 0.5)), share)
-    yield from closer.measure(chosen[:n], chance)
+    # Selection probability: the mean over each cell.
+    cells = grid.areas / (policy.stride * scale) ** 2
+    probability = resample_onto(results, grid.ys, grid.xs, context.rect).sum(axis=0).ravel() / cells
+    yield Publish("saliency", *grid.as_map(probability))
+    affordable = sampler.affordable
+    selected = _ranked(probability)
+    n, draws = _split_draws(affordable, int(np.count_nonzero(probability >= 0.5)), share)
+    yield from sampler.measure(selected[:n], probability)
     return draws
 
 
 def _quadtree(
-    closer: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator
+    sampler: TwoPhaseSampler, params: ZoomParams, rng: np.random.Generator
 ) -> SelectionPlan:
-    """Try a few leaves at every level; grow the best tree; guess anew from what it saw."""
-    scene, leaves, share = closer.context, closer.grid, params.share
-    tree = QuadtreeNodes(scene, leaves, params.depth)
-    factors, remains = yield from pilot_samples(closer, tree, rng, params.floor)
-    if closer.stop:
+    """Sample a few cells at every level, grow the best tree, update the prediction from it."""
+    context, grid, share = sampler.context, sampler.grid, params.share
+    tree = QuadtreeNodes(context, grid, params.depth)
+    factors, residuals = yield from pilot_samples(sampler, tree, rng, params.floor)
+    if sampler.stop:
         return 0
-    variance = closer.prediction.spread**2
-    variance[list(closer.measured)] = 0
-    left = closer.remaining
-    looks = grow(
-        variance.reshape(leaves.shape), tree.first, remains, tree.costs, left * (1 - share)
+    variance = sampler.prediction.spread**2
+    variance[list(sampler.measured)] = 0
+    remaining = sampler.remaining
+    selected = grow(
+        variance.reshape(grid.shape), tree.first, residuals, tree.costs, remaining * (1 - share)
     )
-    for level in reversed(range(1, len(looks))):
-        nodes = np.flatnonzero(looks[level])
-        handles: list[PatchResult] = []
+    for level in reversed(range(1, len(selected))):
+        nodes = np.flatnonzero(selected[level])
+        results: list[PatchResult] = []
         for i in range(0, len(nodes), BATCH_SIZE):
             patches = tuple(tree.patches[level][j] for j in nodes[i : i + BATCH_SIZE])
-            result = yield PatchRequest("main", patches, target="output")
-            handles += result.results
-            closer.update_budget(result)
-            if closer.stop:
+            response = yield PatchRequest("main", patches, target="output")
+            results += response.results
+            sampler.update_budget(response)
+            if sampler.stop:
                 break
-        refine_prediction(closer, handles, factors[level], remains[level])
-        if closer.stop:
+        refine_prediction(sampler, results, factors[level], residuals[level])
+        if sampler.stop:
             return 0
-    places = np.flatnonzero(looks[0])
-    places = places[np.argsort(-variance[places], kind="stable")]
-    yield from closer.measure(places, closer.prediction.priority)
-    return closer.affordable if share else 0
+    cells = np.flatnonzero(selected[0])
+    cells = cells[np.argsort(-variance[cells], kind="stable")]
+    yield from sampler.measure(cells, sampler.prediction.priority)
+    return sampler.affordable if share else 0
 
 
 SELECTORS: dict[str, Selector] = {
@@ -119,14 +123,16 @@ def _ranked(scores: Floats) -> NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")
 
 
-def _split_draws(most: int, wanted: int, share: float) -> tuple[int, int]:
-    """Return how many of the wanted places are looked at, and how many are drawn at random.
+def _split_draws(affordable: int, wanted: int, share: float) -> tuple[int, int]:
+    """Return how many of the wanted cells are measured, and how many are drawn at random.
 
-    Of `most` looks `share` is drawn, or of those that are taken; a few at least, also where few or
-    none are wanted, to tell what the guess is worth.
+    The fraction `share` of all measurements is drawn at random; at least a few, even if few or
+    none are wanted, to correct the prediction.
     """
     if not share:
-        return min(wanted, most), 0
-    few = min(MIN_RANDOM, -(-most // 3))
-    chosen = min(wanted, most - max(few, math.floor(most * share)))
-    return chosen, min(most - chosen, max(few, math.ceil(chosen * share / (1 - share))))
+        return min(wanted, affordable), 0
+    minimum = min(MIN_RANDOM, -(-affordable // 3))
+    selected = min(wanted, affordable - max(minimum, math.floor(affordable * share)))
+    return selected, min(
+        affordable - selected, max(minimum, math.ceil(selected * share / (1 - share)))
+    )
