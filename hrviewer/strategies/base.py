@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.strategies.protocol import Plan, PlanContext
 
 __all__ = [
@@ -129,13 +129,13 @@ def get_strategy(name: str) -> Strategy:
 
     Raises
     ------
-    HrviewerError
+    ParameterError
         If no strategy of that id is installed.
     """
     try:
         point = _installed()[name]
     except KeyError:
-        raise HrviewerError(
+        raise ParameterError(
             f"unknown strategy {name!r}; choose one of: {', '.join(strategy_ids())}"
         ) from None
     strategy: Strategy = point.load()()

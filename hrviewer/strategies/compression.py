@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy, VisibleIf
 from hrviewer.strategies.protocol import (
@@ -172,22 +172,20 @@ def _head_role(context: PlanContext, encoder: str) -> str:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If the bundle has no such encoder, or main cannot read its output.
     """
     if encoder == "encoder":
         return "head"
     if encoder not in context.models:
-        raise HrviewerError(
-            f"the model bundle has no {encoder}: choose encoder=encoder, or train one"
-        )
+        raise ModelError(f"the model bundle has no {encoder}: choose encoder=encoder, or train one")
     main = context.main.card
     if main.input.fixed:
-        raise HrviewerError(f"{main.name} has a fixed input size: choose encoder=encoder")
+        raise ModelError(f"{main.name} has a fixed input size: choose encoder=encoder")
     if "head" in context.models:
         head = context.models["head"].card
         if (head.task, head.classes) != (main.task, main.classes):
-            raise HrviewerError(
+            raise ModelError(
                 f"{head.name} has another task than {main.name}, which reads the resized image: "
                 "choose encoder=encoder, or a model bundle without that head"
             )
@@ -206,7 +204,7 @@ def _check_head(encoder: ModelInfo, head: ModelInfo) -> None:
     """Refuse a head that cannot read these embeddings, before any cost arises."""
     expected, given = head.card.input.channel_count, encoder.card.output.width
     if expected != given:
-        raise HrviewerError(
+        raise ModelError(
             f"{head.card.name} takes embeddings of {expected} values, not {given} as "
             f"{encoder.card.name} gives: choose the head that was trained on them"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.strategies.base import (
     Params,
@@ -138,7 +138,7 @@ def _halo(context: PlanContext, params: PatchesParams) -> int | None:
     if params.mode == "tiles":
         return None if params.halo < 0 else params.halo
     if params.halo >= 0:
-        raise HrviewerError("mode=exact measures the halo that it needs: leave halo out")
+        raise ParameterError("mode=exact measures the halo that it needs: leave halo out")
     return context.main.measure_halo()
 
 

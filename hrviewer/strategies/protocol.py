@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import ModelCard
 
@@ -230,7 +230,7 @@ Plan = Generator[Request, Response, Estimate]
 
 
 def _unmeasured() -> int:
-    raise HrviewerError("the receptive field of this model cannot be measured: choose mode=tiles")
+    raise ModelError("the receptive field of this model cannot be measured: choose mode=tiles")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ class ModelInfo:
         Inputs must begin at multiples of this many model pixels for tiles to be stitched exactly.
     measure_halo : callable
         Measures, once, the context in model pixels with which stitched tiles equal inference on
-        the whole image; raises `HrviewerError` if no context is enough.
+        the whole image; raises `ModelError` if no context is enough.
     token_flops : callable, optional
         Nominal FLOPs of a joint input of `n` tokens, of which each layer merges a fraction.
     has_attribution : bool

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import BudgetError
 from hrviewer.geometry import SCALE_STEPS, Patch, snap_scale
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy
 from hrviewer.strategies.protocol import Estimate, PatchRequest, Plan, PlanContext
@@ -87,7 +87,7 @@ class Uniform(Strategy):
             if total_flops(main, patches, context.rect) <= context.budget:
                 return patches
             if scale > max(context.region.h, context.region.w):
-                raise HrviewerError(
+                raise BudgetError(
                     f"a budget of {context.budget:.3g} FLOPs does not pay for a single input of "
                     f"{main.card.name!r}; raise the budget"
                 )

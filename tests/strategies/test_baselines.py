@@ -155,7 +155,7 @@ def test_uniform_takes_the_smallest_scale_within_the_budget(fraction):
     assert total_flops(main, sharper, Rect(0, 0, 1000, 1300)) > fraction * full
     assert answer.values[0] == 1000 * 1300
     assert shows[-1].kind == "saliency"
-    assert f"1/{scale:g}" in answer.note
+    assert f"by {scale:g}" in answer.note
     # A budget of exactly that cost is enough.
     (look,), *_ = follow("uniform", scene(budget=cost))
     assert look.patches == tuple(patches)

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import BudgetError, ParameterError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.strategies.base import Params, Strategy, VisibleIf
 from hrviewer.strategies.nonuniform.allocation import Leaf, PixelDensity, partition, pixel_density
@@ -207,7 +207,7 @@ class NonUniform(Strategy):
             source = next((name for name in ("saliency", "density") if name in priors), "scout")
         if source in ("saliency", "density"):
             if source not in priors:
-                raise HrviewerError(
+                raise ParameterError(
                     f"importance={source} needs a prior map {source!r}, and none is given: "
                     "add one, or choose another importance"
                 )
@@ -254,7 +254,7 @@ class NonUniform(Strategy):
             # The exact cost is known only once the sizes are.
             aim *= 0.97
             if aim < remaining / 100:
-                raise HrviewerError(
+                raise BudgetError(
                     f"a budget of {context.budget:.3g} FLOPs does not pay for a single input of "
                     f"{context.main.card.name!r}; raise the budget"
                 )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.geometry import Rect
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy, VisibleIf
 from hrviewer.strategies.estimation.coarse_pass import (
@@ -125,7 +125,7 @@ class Transformer(Strategy):
         """Select tokens by detail, then run the transformer on regions of them."""
         model, main = context.models["transformer"], context.main.card
         if model.token_flops is None or model.card.classes != main.classes:
-            raise HrviewerError(
+            raise ModelError(
                 f"{model.card.name!r} does not predict the classes of {main.name!r} for tokens: "
                 "choose another model bundle"
             )

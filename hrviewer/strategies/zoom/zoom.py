@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.strategies.base import Params, Strategy
 from hrviewer.strategies.estimation.coarse_pass import predict_cells, run_scout
 from hrviewer.strategies.estimation.intervals import Interval
@@ -51,12 +51,12 @@ class Zoom(Strategy):
     def plan(self, context: PlanContext, params: ZoomParams) -> Plan:
         """Run the scout, measure selected cells, estimate the total."""
         if context.main.card.task in ("embedding", "saliency"):
-            raise HrviewerError(
+            raise ModelError(
                 f"{context.main.card.name!r} has no output that can be summed; zoom needs a "
                 "model that counts, segments or classifies: choose another strategy"
             )
         if params.method == "policy" and "policy" not in context.models:
-            raise HrviewerError(
+            raise ModelError(
                 "method=policy needs a model of the role 'policy', which the model bundle lacks: "
                 "choose another method, or a bundle that has it"
             )
