@@ -11,7 +11,6 @@ import inspect
 import json
 import logging
 import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +22,9 @@ import typer
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.units import format_si
 
 if TYPE_CHECKING:
-    from hrviewer.engine import Callback, RunControl
+    from hrviewer.engine import RunControl
 
 __all__ = [
     "CacheMode",
@@ -45,7 +43,6 @@ __all__ = [
     "print_json",
     "print_message",
     "print_rows",
-    "progress_bar",
 ]
 
 
@@ -202,34 +199,6 @@ def interruptible() -> Iterator[RunControl]:
         yield control
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callback | None]:
-    """Show how far a run has come, on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    from hrviewer.engine import Progress
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    with Bar(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("looking", total=None)
-
-        def watch(update: object) -> None:
-            if isinstance(update, Progress):
-                bar.update(
-                    task,
-                    completed=update.done,
-                    total=update.requested,
-                    description=format_si(update.flops, "FLOP"),
-                )
-
-        yield watch
 
 
 class CacheMode(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,6 @@ from hrviewer.cli.common import (
     print_json,
     print_message,
     print_rows,
-    progress_bar,
 )
 from hrviewer.units import format_si
 
@@ -75,7 +73,7 @@ def compare(
     from hrviewer.runs.comparison_report import write_comparison_report
 
     require_matplotlib()
-    with interruptible() as control, progress_bar() as watch:
+    with interruptible() as control:
         table = runs.compare(
             images,
             model,
@@ -87,7 +85,6 @@ def compare(
             device=device,
             cache=cache.value,
             out=out,
-            on_event=watch,
             control=control,
         )
     exit_if_stopped(table)
@@ -122,7 +119,7 @@ def experiment(
     from hrviewer.runs.comparison_report import write_experiment_report
 
     require_matplotlib()
-    with interruptible() as control, progress_bar() as watch:
+    with interruptible() as control:
         table = runs.experiment(
             folder,
             model,
@@ -130,7 +127,6 @@ def experiment(
             device=device,
             cache=cache.value,
             out=out,
-            on_event=watch,
             control=control,
         )
     exit_if_stopped(table)
@@ -178,7 +174,6 @@ def cost(
             memory=memory,
             sides=asked,
             search=search,
-            on_progress=print_message if sys.stderr.isatty() else None,
             control=control,
         )
     files = write_scaling_report(found, out or default_folder("costs"))

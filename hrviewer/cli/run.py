@@ -24,7 +24,6 @@ from hrviewer.cli.common import (
     print_json,
     print_message,
     print_rows,
-    progress_bar,
 )
 from hrviewer.errors import HrviewerError
 from hrviewer.units import format_si
@@ -107,7 +106,7 @@ def run(
     values = dict(item.split("=", 1) for item in settings or [])
     chosen = get_strategy(strategy)
     params = runs.parse_params(chosen, values).model_dump()
-    with interruptible() as control, progress_bar() as watch:
+    with interruptible() as control:
         done = runs.run(
             image,
             model,
@@ -122,9 +121,8 @@ def run(
             out=out,
             resume=resume,
             truth=truth,
-            on_event=watch,
             control=control,
-            **params,
+            params=params,
         )
     if as_json:
         print_json(done.header)

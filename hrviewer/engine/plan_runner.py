@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from hrviewer.engine.patch_result import InferenceResult
 from hrviewer.engine.pipeline import InferencePipeline, request_digest
 from hrviewer.engine.run_control import RunStopped
+from hrviewer.phases import Phase
 from hrviewer.strategies import (
     Estimate,
     FeatureRequest,
@@ -42,7 +43,7 @@ class Progress:
 
 T = TypeVar("T")
 
-Update = PatchRequest | WarpRequest | FeatureRequest | InferenceResult | Publish | Progress
+Update = PatchRequest | WarpRequest | FeatureRequest | InferenceResult | Publish | Progress | Phase
 Callback = Callable[[Update], None]
 
 

@@ -25,6 +25,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import recommended_streams, share_cores
+from hrviewer.phases import MEASURING, announce
 
 if TYPE_CHECKING:
     from hrviewer.models.loaders.torch import TorchNetwork
@@ -80,6 +81,8 @@ def select_backend(loaded: TorchNetwork, threads: int | None = None) -> Network:
     if before in ("torch", "unfolded"):
         loaded.select_module(folded=before == "torch")
         return loaded
+    if wish == "auto" and before is None:
+        announce(MEASURING)
     tile, *small = _test_inputs(loaded)
     if wish == "auto" and before is not None:
         # All agreed when it was chosen; but the architecture's code may be new.

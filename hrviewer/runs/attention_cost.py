@@ -1,8 +1,8 @@
-"""What attention costs as an image grows, by who attends to whom: in closed form.
+"""Cost of attention by image size and attention pattern, in closed form.
 
-All tokens of an image among themselves (*quadratic*: with the square of its area), those of each
-region among themselves (*windowed*: with its area), and those with ever coarser squares around
-their region, to the image's ends (*nested*: with its area, times the logarithm of its side).
+All tokens of an image attend to each other (*quadratic*: cost grows with the square of the area),
+those of each region (*windowed*: with the area), or those of each region and ever coarser squares
+around it, to the ends of the image (*nested*: with the area times the logarithm of the side).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from hrviewer.strategies.transformer import REGION
 __all__ = ["SIDES", "AttentionCost"]
 
 SIDES = tuple(REGION << i for i in range(9))
-"""Of the images: up to 17 gigapixels."""
+"""Sides of the images: up to 17 gigapixels."""
 
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class AttentionCost:
-    """FLOPs of a transformer over a square image, on a uniform grid of its own patches.
+    """FLOPs of a transformer on a square image, on a uniform grid of its patches.
 
     Parameters
     ----------
     patch : int
         Side of a token, in pixels.
     constant, per_token, per_pair : float
-        Of a joint input of n tokens: ``constant + per_token · n + per_pair · n²``.
+        Coefficients for a joint input of n tokens: ``constant + per_token · n + per_pair · n²``.
     """
 
     patch: int
@@ -42,21 +42,21 @@ class AttentionCost:
 
     @classmethod
     def from_counts(cls, counts: Mapping[int, float], patch: int) -> AttentionCost | None:
-        """Return the parabola through what was counted of four or more joint inputs.
+        """Return the parabola through the FLOPs of four or more joint inputs.
 
-        None if they lie on none, as where tokens are filled up to whole windows.
+        None if they lie on no parabola, as where tokens are padded to whole windows.
         """
         (a, b, c, *_), values = counts, counts
         low, high = ((values[y] - values[x]) / (y - x) for x, y in ((a, b), (b, c)))
-        bend = (high - low) / (c - a)
-        slope = low - bend * (a + b)
-        found = cls(patch, values[a] - slope * a - bend * a**2, slope, bend)
-        off = max(abs(found.joint_input(n) / value - 1) for n, value in counts.items())
-        return found if off < TOLERANCE else None
+        curvature = (high - low) / (c - a)
+        slope = low - curvature * (a + b)
+        cost = cls(patch, values[a] - slope * a - curvature * a**2, slope, curvature)
+        deviation = max(abs(cost.joint_input(n) / value - 1) for n, value in counts.items())
+        return cost if deviation < TOLERANCE else None
 
     @property
     def by_pattern(self) -> dict[str, Callable[[int], float]]:
-        """Who may attend to whom, and what that costs at a side."""
+        """The cost at a side, by attention pattern."""
         return {"quadratic": self.quadratic, "windowed": self.windowed, "nested": self.nested}
 
     def joint_input(self, tokens: float) -> float:
@@ -64,18 +64,17 @@ class AttentionCost:
         return self.constant + self.per_token * tokens + self.per_pair * tokens**2
 
     def quadratic(self, side: int) -> float:
-        """Return what it costs to let all tokens of an image attend to each other."""
+        """Return the FLOPs where all tokens of an image attend to each other."""
         return self.joint_input((side / self.patch) ** 2)
 
     def windowed(self, side: int) -> float:
-        """Return what it costs to let those of each region attend to each other."""
+        """Return the FLOPs where the tokens of each region attend to each other."""
         return (side / REGION) ** 2 * self.joint_input((REGION / self.patch) ** 2)
 
     def nested(self, side: int) -> float:
-        """Return the same with squares around each region, as `transformer` asks for them.
+        """Return the same with squares around each region, as in the strategy `transformer`.
 
-        `side` is a multiple of `REGION`. There are as many rings as reach the image's ends from
-        its corner.
+        `side` is a multiple of `REGION`. The rings reach from one corner of the image to the other.
         """
         n = side // REGION
         around = np.zeros((n, n))

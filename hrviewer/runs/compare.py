@@ -33,10 +33,12 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
 from hrviewer.models import ModelBundle, open_bundle
 from hrviewer.paths import data_folder, unused_path
+from hrviewer.phases import Phase
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimates import EstimateDict
 from hrviewer.runs.evaluation import Evaluator, make_evaluator
 from hrviewer.runs.metrics import grid_counts, grid_errors
+from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import RunSpec, parse_params, result_cache
 from hrviewer.strategies import get_strategy, strategy_ids
@@ -194,6 +196,8 @@ class BatchRunner:
         HrviewerError
             If the strategy cannot run with this model or budget.
         """
+        if self._on_event is not None:
+            self._on_event(Phase("loading", f"{spec} on {pyramid.name}"))
         models = self.load(model)
         bundle = models.bundle
         strategy = get_strategy(spec.strategy)
@@ -253,6 +257,7 @@ def compare(
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
+    progress: bool = True,
     on_event: Callback | None = None,
     control: RunControl | None = None,
 ) -> pd.DataFrame:
@@ -283,7 +288,7 @@ def compare(
         See `run`.
     out : str or Path, optional
         Folder of the comparison; in the user's data folder by default. Existing runs are reused.
-    on_event, control
+    progress, on_event, control
         As `run` takes them.
 
     Returns
@@ -328,9 +333,12 @@ def compare(
     several = [models] if isinstance(models, (str, Path, ModelBundle)) else list(models)
     rows: list[dict[str, Any]] = []
     complete = True
-    with batch_runner(
-        folder / "runs", device=device, cache=cache, on_event=on_event, control=control
-    ) as runner:
+    with (
+        with_progress(progress, on_event) as on_event,
+        batch_runner(
+            folder / "runs", device=device, cache=cache, on_event=on_event, control=control
+        ) as runner,
+    ):
         for image in iter_images(images):
             with open_pyramid(image) as pyramid:
                 for model, name in zip(several, runner.display_names(several), strict=True):

@@ -42,10 +42,12 @@ from hrviewer.io.ground_truth import read_region
 from hrviewer.models import ModelBundle, ModelCard, open_bundle
 from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
 from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
+from hrviewer.phases import Phase
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.estimates import estimate_to_dict
 from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.priors import as_priors
+from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunWriter, engine_settings, read_header, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Strategy, get_strategy
@@ -68,9 +70,11 @@ def run(
     out: str | Path | None = None,
     resume: bool = False,
     truth: str | Path | GroundTruth | None = None,
+    progress: bool = True,
     on_event: Callback | None = None,
     control: RunControl | None = None,
-    **params: Any,
+    params: Mapping[str, Any] | None = None,
+    **more_params: Any,
 ) -> Run:
     """Run inference on an image with a strategy.
 
@@ -105,12 +109,16 @@ def run(
     truth : str, Path or GroundTruth, optional
         Ground truth to evaluate the estimate against: a file, a folder, or ``auto`` for that of a
         synthetic image; see `hrviewer.io.ground_truth`.
+    progress : bool
+        Whether to show a progress bar, in a terminal or a notebook.
     on_event : callable, optional
-        Called on this thread with requests, results, maps and progress as they come.
+        Called on this thread with phases, requests, results, maps and progress as they come.
     control : RunControl, optional
         Pauses and stops the run from another thread.
-    **params
-        Parameters of the strategy.
+    params : mapping, optional
+        Parameters of the strategy, by name.
+    **more_params
+        The same as keywords, where no argument above has their name.
 
     Returns
     -------
@@ -130,7 +138,7 @@ def run(
             pyramid,
             bundle,
             chosen,
-            parse_params(chosen, params),
+            parse_params(chosen, merge_params(params, more_params)),
             region=resolve_region(pyramid, region),
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
@@ -138,14 +146,15 @@ def run(
         )
         scheduler = DeviceScheduler(streams=recommended_streams())
         try:
-            done = spec.run(
-                LoadedModels(bundle, scheduler, device, precision),
-                out=Path(out) if out else None,
-                resume=resume,
-                cache=result_cache() if cache == "use" else None,
-                on_event=on_event,
-                control=control,
-            )
+            with with_progress(progress, on_event) as on_event:
+                done = spec.run(
+                    LoadedModels(bundle, scheduler, device, precision),
+                    out=Path(out) if out else None,
+                    resume=resume,
+                    cache=result_cache() if cache == "use" else None,
+                    on_event=on_event,
+                    control=control,
+                )
         finally:
             scheduler.close()
         if evaluator is not None:
@@ -160,6 +169,22 @@ def resolve_region(
     if isinstance(region, str | Path):
         return read_region(region, pyramid.path or pyramid.name, pyramid.shape)
     return region if region is None or isinstance(region, Rect) else Rect(*region)
+
+
+def merge_params(
+    params: Mapping[str, Any] | None, more_params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the parameters of a mapping and of keywords together.
+
+    Raises
+    ------
+    HrviewerError
+        If a parameter is given in both.
+    """
+    twice = sorted({*(params or {})} & {*more_params})
+    if twice:
+        raise HrviewerError(f"{', '.join(twice)}: give a parameter once, in params or as a keyword")
+    return {**(params or {}), **more_params}
 
 
 def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
@@ -223,6 +248,8 @@ class RunSpec:
         if earlier is not None and earlier["complete"]:
             self._check_matches(earlier, path, models, None)
             return Run(path)
+        if on_event is not None:
+            on_event(Phase("loading"))
         rate = earlier["rate"] if earlier else None
         context, notes, rate = build_context(
             self.pyramid,
@@ -272,6 +299,8 @@ class RunSpec:
             "precision": deviation.to_dict() if deviation else None,
             "truth": None,
         }
+        if on_event is not None:
+            on_event(Phase("inference"))
         reset_peak_memory()
         start = time.perf_counter()
         partial = {**header, **self._summary(writer.record, None, context, card, models, 0.0)}

@@ -1,7 +1,7 @@
-"""Cost against resolution: what a network takes as its input grows, and the largest that fits.
+"""Cost of a model by input size: FLOPs, time and memory, and the largest input that fits.
 
-FLOPs are counted; seconds and memory are measured at growing squares in a process of its own
-(`trials`), which may run out of memory without harm, and extrapolated by ``a + b · side²``;
+FLOPs are counted; seconds and memory are measured at growing squares in a separate process
+(`size_trials`), which may run out of memory without harm, and extrapolated by ``a + b · side²``;
 where tokens attend to each other, by ``a + b · side² + c · side⁴``.
 The largest square that fits, the effective maximum resolution, is bracketed by growing and found
 by bisection.
@@ -22,6 +22,7 @@ from hrviewer.io.figures.plots import AxisLabel, CostCurve, plot_cost_by_side
 from hrviewer.models import ModelBundle, open_bundle
 from hrviewer.models.memory_usage import available_memory
 from hrviewer.runs.attention_cost import SIDES, AttentionCost
+from hrviewer.runs.progress import progress_messages
 from hrviewer.runs.size_trials import Measurement, SizeTrials
 
 __all__ = ["Fit", "Scaling", "cost", "find_largest", "fit", "parse_bytes"]
@@ -30,13 +31,13 @@ FIRST_SIDE = 128
 """Side of the first square."""
 GROWTH = 2**0.5
 BISECTION_TOLERANCE = 1 / 64
-"""As a part of the side, how near the largest square is found."""
+"""Relative precision of the largest side."""
 MAX_SIDE = 1 << 17
-"""Nobody asks for more: 17 gigapixels at once."""
+"""Largest side: 17 gigapixels in one input."""
 MAX_ATTENTION_SIDE = 2048
-"""Where tokens all attend to each other, nobody is measured beyond, unless asked for."""
+"""Largest side that is measured by default where all tokens attend to each other."""
 EXTRAPOLATED_SIDES = (4096, 16384, 65536, 131072)
-"""Sides that are extrapolated to."""
+"""Sides of the extrapolation."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ class Fit:
     constant, per_pixel : float
         Not less than 0.
     max_deviation : float
-        The largest part by which it misses what was measured.
+        Largest relative deviation from the measurements.
     per_pair : float
-        Not less than 0, and 0 unless pixels attend to each other.
+        Not less than 0, and 0 unless tokens attend to each other.
     """
 
     constant: float
@@ -59,31 +60,31 @@ class Fit:
     per_pair: float = 0.0
 
     def predict(self, side: float) -> float:
-        """Return what it says of a side."""
+        """Return the predicted cost at a side."""
         return self.constant + self.per_pixel * side**2 + self.per_pair * side**4
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What a network takes at every size.
+    """Cost of a model by input size.
 
     Parameters
     ----------
     model, role, device, backend : str
-        Who ran where.
+        The model, and where it ran.
     limit_bytes : int
-        What it might take.
-    points : tuple of Point
-        What was measured, by side.
+        Memory limit.
+    points : tuple of Measurement
+        The measurements, by side.
     fits : dict of str to Fit
         Of ``flops``, ``seconds`` and ``peak_bytes``.
     largest : int or None
-        Side of the largest square that fitted; None if it was not looked for to the end.
+        Side of the largest square that fitted; None if the search was off or stopped.
     failed : int or None
         Side of the smallest square that did not fit.
-    attention : Attention or None
-        Of a transformer: what attending costs, by who attends to whom. Its points are of all
-        tokens of a square at once.
+    attention : AttentionCost or None
+        Of a transformer: the cost by attention pattern. Its points are of all tokens of a square
+        at once.
     """
 
     model: str
@@ -98,27 +99,27 @@ class Scaling:
     attention: AttentionCost | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it for a file, with what is expected of larger sides."""
-        told = asdict(self)
-        told["points"] = list(told["points"])
-        told["extrapolated"] = [
+        """Return the values for a JSON file, with the extrapolation to larger sides."""
+        values = asdict(self)
+        values["points"] = list(values["points"])
+        values["extrapolated"] = [
             {"side": side, **{name: fit.predict(side) for name, fit in self.fits.items()}}
             for side in EXTRAPOLATED_SIDES
         ]
         if self.attention is not None:
-            told["attention"]["flops"] = [
+            values["attention"]["flops"] = [
                 {
                     "side": side,
                     **{name: way(side) for name, way in self.attention.by_pattern.items()},
                 }
                 for side in SIDES
             ]
-        return told
+        return values
 
     def curves(self) -> list[CostCurve]:
-        """Return what was measured as it is plotted."""
+        """Return the measurements and fits as curves of a plot."""
         sides = [point.side for point in self.points]
-        told = {
+        quantities = {
             "flops": AxisLabel("FLOPs", "FLOP"),
             "seconds": AxisLabel(f"time on {self.device}", "s"),
             "peak_bytes": AxisLabel("peak memory", "B"),
@@ -137,7 +138,7 @@ class Scaling:
                 self.fits[name].per_pair,
                 lines if name == "flops" else {},
             )
-            for name, quantity in told.items()
+            for name, quantity in quantities.items()
         ]
 
     def _repr_png_(self) -> bytes | None:
@@ -148,10 +149,10 @@ class Scaling:
 
 
 class Prober(Protocol):
-    """Whoever runs a square: `Trials`, or a test's stand-in."""
+    """Runs squares: `SizeTrials`, or a substitute in tests."""
 
     def __call__(self, side: int) -> Measurement | None:
-        """Return what it took, None if it did not fit."""
+        """Run a square of `side` pixels; return None if it did not fit."""
 
 
 def cost(
@@ -162,30 +163,33 @@ def cost(
     memory: str | int | None = None,
     sides: Sequence[int] | None = None,
     search: bool = True,
+    progress: bool = True,
     on_progress: Callable[[str], None] | None = None,
     control: RunControl | None = None,
 ) -> Scaling:
-    """Measure what a network takes as its input grows.
+    """Measure FLOPs, time and memory of a model by input size.
 
     Parameters
     ----------
-    model : str, Path or Pack
-        As `run` takes it.
+    model : str, Path or ModelBundle
+        A model of `run`.
     role : str
-        Which of its networks.
+        Role in the model bundle.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
     memory : str or int, optional
-        What it may take, as ``4GB`` or in bytes: of the process on a CPU, of the device's memory
-        on CUDA. Most of what is free by default.
+        Memory limit, as ``4GB`` or in bytes: of the process on a CPU, of the device on CUDA. Most
+        of the free memory by default.
     sides : sequence of int, optional
         Squares to measure, pixels; growing by √2 from 128 to the last that fits by default.
     search : bool
-        Whether the largest that fits is looked for.
+        Whether to search for the largest side that fits.
+    progress : bool
+        Whether to show a progress bar, in a terminal or a notebook.
     on_progress : callable, optional
-        Told in words how far it is.
-    control : Control, optional
-        To stop from another thread; what was measured stays.
+        Called with a message before each measurement.
+    control : RunControl, optional
+        Stops from another thread; the measurements so far are returned.
 
     Returns
     -------
@@ -194,60 +198,65 @@ def cost(
 
     Raises
     ------
-    UserError
-        If there is no such network, it takes one size only, or nothing fits.
+    HrviewerError
+        If there is no such role, its input size is fixed, or nothing fits.
     """
     limit = available_memory() if memory is None else parse_bytes(memory)
-    say = on_progress or (lambda words: None)
-    pack = model if isinstance(model, ModelBundle) else open_bundle(model)
-    weights, card = pack.weights(role), pack.roles[role]
-    with SizeTrials(weights, card, device, limit, control or RunControl()) as trials:
-        about = trials.info
-        joined = {int(n): flops for n, flops in about["token_flops"].items()}
+    bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
+    weights, card = bundle.weights(role), bundle.roles[role]
+    with (
+        progress_messages(progress, on_progress) as report,
+        SizeTrials(weights, card, device, limit, control or RunControl()) as trials,
+    ):
+        info = trials.info
+        joined = {int(n): flops for n, flops in info["token_flops"].items()}
         if card.input.fixed and not joined:
-            raise HrviewerError(f"{card.name} takes {card.input.tile} pixels a side and no other")
+            raise HrviewerError(
+                f"{card.name} has a fixed input of {card.input.tile} pixels a side: choose a model "
+                "of variable input size"
+            )
         step = card.input.tile if joined else card.step
-        if joined:  # time ends it long before memory does
+        if joined:  # time limits these long before memory does
             search = False
 
-        def ask(side: int) -> Measurement | None:
-            say(f"{side:,} × {side:,} pixels")
+        def measure(side: int) -> Measurement | None:
+            report(f"{side:,} × {side:,} pixels")
             return trials(side)
 
-        found: list[Measurement] = []
+        points: list[Measurement] = []
         best: int | None = None
         failed: int | None = None
         widest = MAX_ATTENTION_SIDE if joined and sides is None else MAX_SIDE
         for side in _growing_sides(step) if sides is None else sorted(_rounded_sides(sides, step)):
             if trials.stopped or side > widest:
                 break
-            point = ask(side)
+            point = measure(side)
             if point is None:
                 failed = side
                 break
-            found.append(point)
-        if search and not trials.stopped and found:
+            points.append(point)
+        if search and not trials.stopped and points:
             more, best, failed = find_largest(
-                ask, found[-1].side, failed, step, trials.should_continue
+                measure, points[-1].side, failed, step, trials.should_continue
             )
-            found += more
+            points += more
         if trials.stopped:
             best = failed = None
-        if not found:
+        if not points:
             if trials.stopped:
-                raise HrviewerError("stopped before anything was measured")
+                raise HrviewerError("stopped before the first measurement")
             raise HrviewerError(
-                f"not even {failed} × {failed} pixels fit into {limit / 1e9:.2g} GB: allow more "
+                f"{failed} × {failed} pixels do not fit into {limit / 1e9:.2g} GB: allow more "
                 "memory"
             )
-    found.sort(key=lambda point: point.side)
-    areas = [point.side**2 for point in found]
+    points.sort(key=lambda point: point.side)
+    areas = [point.side**2 for point in points]
     fits = {
-        name: fit(areas, [getattr(point, name) for point in found], pairs=bool(joined))
+        name: fit(areas, [getattr(point, name) for point in points], pairs=bool(joined))
         for name in ("flops", "seconds", "peak_bytes")
     }
     return Scaling(
-        pack.name, role, about["device"], about["backend"], limit, tuple(found), fits,
+        bundle.name, role, info["device"], info["backend"], limit, tuple(points), fits,
         best, failed, AttentionCost.from_counts(joined, card.input.tile) if joined else None,
     )  # fmt: skip
 
@@ -266,22 +275,22 @@ def find_largest(
     probe : callable
         Runs a square.
     fitting_side : int
-        A side that is known to fit.
+        A side that fits.
     failing_side : int or None
-        One that is known not to.
+        A side that does not fit.
     step : int
         Sides are multiples of it.
     should_continue : callable
-        Whether to go on.
+        Whether to continue.
 
     Returns
     -------
-    points : list of Point
-        What was measured on the way.
+    points : list of Measurement
+        The measurements of the search.
     side : int
         The largest that fitted, within `CLOSE` of one that did not.
     failing_side : int or None
-        The smallest that did not; None if all did.
+        The smallest side that did not fit; None if all did.
     """
     points: list[Measurement] = []
     while should_continue() and (
@@ -306,14 +315,14 @@ def find_largest(
 
 
 def fit(areas: Sequence[float], values: Sequence[float], *, pairs: bool = False) -> Fit:
-    """Fit a line that misses each value by as small a part as it can; no term is negative.
+    """Fit a line with least relative deviation; no coefficient is negative.
 
     Parameters
     ----------
     areas, values : sequence of float, length n
-        Pixels, and what they took.
+        Pixels, and their cost.
     pairs : bool
-        Whether it is a parabola: pixels attend to each other.
+        Whether to fit a parabola, for tokens that attend to each other.
     """
     from scipy.optimize import nnls
 
@@ -327,12 +336,12 @@ def fit(areas: Sequence[float], values: Sequence[float], *, pairs: bool = False)
 
 
 def parse_bytes(memory: str | int) -> int:
-    """Read ``500MB``, ``4GB`` or ``4GiB``; a number is bytes.
+    """Parse ``500MB``, ``4GB`` or ``4GiB``; a number is bytes.
 
     Raises
     ------
-    UserError
-        If it is none of these.
+    HrviewerError
+        If it is not an amount of memory.
     """
     units = {"GIB": 1 << 30, "MIB": 1 << 20, "GB": 10**9, "MB": 10**6, "B": 1}
     text = str(memory).strip().upper()

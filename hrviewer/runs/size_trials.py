@@ -1,4 +1,4 @@
-"""Squares of pixels that a network is tried on, in a process that may run out of memory."""
+"""Measurements of a model at one input size, in a process that may run out of memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Measurement", "SizeTrials"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one square took."""
+    """Cost of inference on one square."""
 
     side: int
     flops: float
@@ -30,23 +30,23 @@ class Measurement:
 
 
 class SizeTrials:
-    """Runs squares in another process, and starts it again when one was too much.
+    """Runs squares in another process, which is restarted after it ran out of memory.
 
     Parameters
     ----------
     weights, card, device
-        The network's file, what it takes, and where it is to run.
+        The model file, its card, and the device.
     limit : int
-        Bytes that it may take.
-    control : Control
-        To stop.
+        Memory limit, bytes.
+    control : RunControl
+        Stops the measurements.
     """
 
     def __init__(
         self, weights: Path, card: ModelCard, device: str, limit: int, control: RunControl
     ) -> None:
-        asked = [str(weights), device, str(limit)]
-        self._command = [sys.executable, "-m", "hrviewer.models.size_trial", *asked]
+        arguments = [str(weights), device, str(limit)]
+        self._command = [sys.executable, "-m", "hrviewer.models.size_trial", *arguments]
         self._card = card.model_dump_json(exclude_none=True)
         self._control = control
         self._process: subprocess.Popen[str] | None = None
@@ -62,11 +62,11 @@ class SizeTrials:
 
     @property
     def stopped(self) -> bool:
-        """Whether the person asked to end."""
+        """Whether the user stopped the measurements."""
         return self._control.stopped
 
     def should_continue(self) -> bool:
-        """Tell whether to go on."""
+        """Return whether to go on."""
         return not self.stopped
 
     def __call__(self, side: int) -> Measurement | None:
@@ -74,13 +74,13 @@ class SizeTrials:
         if self._process is None:
             self._start()
         self._write(str(side))
-        answer = self._read_reply()
-        if answer is None:
+        reply = self._read_reply()
+        if reply is None:
             self._stop()
             return None
-        if not answer.pop("fits"):
+        if not reply.pop("fits"):
             return None
-        return Measurement(**answer)
+        return Measurement(**reply)
 
     def _start(self) -> None:
         self._replies = queue.SimpleQueue()
@@ -95,19 +95,19 @@ class SizeTrials:
             target=self._read_lines, args=(self._process, self._replies), daemon=True
         ).start()
         self._write(self._card)
-        about = self._read_reply()
-        if about is None:
+        info = self._read_reply()
+        if info is None:
             self._stop()
             if self.stopped:
-                raise HrviewerError("stopped before the network was loaded")
-            raise HrviewerError("the network alone does not fit into the memory: allow more")
-        if "error" in about:
+                raise HrviewerError("stopped before the model was loaded")
+            raise HrviewerError("the model alone does not fit into the memory: allow more")
+        if "error" in info:
             self._stop()
-            raise HrviewerError(about["error"])
-        self.info = about
+            raise HrviewerError(info["error"])
+        self.info = info
 
     def _write(self, line: str) -> None:
-        """Ask; a process that has ended is noticed where its answer is waited for."""
+        """Send a line; a process that has ended is noticed when its reply is read."""
         process = self._process
         if process is not None and process.stdin is not None:
             with suppress(OSError):
@@ -122,7 +122,7 @@ class SizeTrials:
         replies.put(None)
 
     def _read_reply(self) -> dict[str, Any] | None:
-        """Wait for a line; None if the process ended, or the person stopped it."""
+        """Wait for a reply; None if the process ended or the user stopped it."""
         while not self.stopped:
             try:
                 line = self._replies.get(timeout=0.1)

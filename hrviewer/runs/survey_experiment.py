@@ -1,8 +1,8 @@
-"""The survey's experiment: what shrinking and cutting do to a count, and what the families save.
+"""Experiment of the survey: the effect of downsampling and cutting on counts, and what each costs.
 
 Bakhtiarnia, Zhang, Iosifidis, Efficient High-Resolution Deep Learning: A Survey, ACM Computing
-Surveys 2024: the same images whole, shrunk to a quarter and a sixteenth of their area, and cut
-into four and sixteen; beside them every other strategy with the same two budgets.
+Surveys 2024: the same images at full resolution, downsampled to a quarter and a sixteenth of their
+area, and cut into four and sixteen; in addition every other strategy with the same two budgets.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.compare import BatchRunner, StrategySpec, batch_runner, default_folder
 from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.metrics import bias, ci95, mae, rmse
+from hrviewer.runs.progress import with_progress
 from hrviewer.strategies import strategy_ids
 
 if TYPE_CHECKING:
@@ -32,20 +33,20 @@ __all__ = ["Condition", "conditions", "experiment"]
 
 @dataclass
 class Condition:
-    """One way to look at all images.
+    """One condition of the experiment, applied to all images.
 
     Parameters
     ----------
     name : str
-        As ``uniform/4``: how, and by how much the cost is divided.
+        As ``uniform/4``: the strategy, and the divisor of the cost.
     strategy : str
-        Its id.
+        The strategy's id.
     downsample : int
-        How many times smaller each side becomes; 0 where the strategy decides.
+        Downsampling factor per side; 0 leaves it to the strategy.
     grid : int
-        Into how many rows and columns; 0 leaves the strategy's tiles.
+        Rows and columns that the image is cut into; 0 leaves the strategy's tiles.
     budget : Budget, optional
-        What may be spent.
+        Budget of a run.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Condition:
     note: str = ""
 
     def strategy_spec(self, card: ModelCard, pyramid: Pyramid) -> StrategySpec:
-        """Return the strategy with the parameters that this image asks for."""
+        """Return the strategy with the parameters for an image."""
         params: dict[str, Any] = {}
         if self.downsample:
             params["scale"] = self.downsample * native_scale(card, pyramid)[0]
@@ -68,16 +69,16 @@ class Condition:
         return StrategySpec(self.strategy, params).validated()
 
     def summary(self) -> dict[str, Any]:
-        """Return what came of it over all images."""
-        about: dict[str, Any] = {"name": self.name, "strategy": self.strategy}
+        """Return the errors and costs over all images."""
+        identity: dict[str, Any] = {"name": self.name, "strategy": self.strategy}
         if not self.errors:
             empty = dict.fromkeys(
                 ("mae", "rmse", "bias", "seconds", "flops", "ci95", "rmse_ci95", "bias_ci95")
             )
-            return {**about, **empty, "images": 0, "note": self.note}
+            return {**identity, **empty, "images": 0, "note": self.note}
         n, errors = len(self.errors), np.array(self.errors)
         return {
-            **about,
+            **identity,
             "mae": float(mae(errors)),
             "rmse": float(rmse(errors)),
             "bias": float(bias(errors)),
@@ -92,10 +93,10 @@ class Condition:
 
 
 def conditions() -> list[Condition]:
-    """Return the five baseline cells, and two for every other strategy that is installed."""
+    """Return the five baseline conditions, and two for every other installed strategy."""
     found = [
         Condition("full", "patches"),
-        # Their scale says what they spend; the default budget would cut them short.
+        # The scale sets their cost; the default budget would end them early.
         Condition("uniform/4", "uniform", downsample=2, budget=Budget(1.0, "share")),
         Condition("uniform/16", "uniform", downsample=4, budget=Budget(1.0, "share")),
         Condition("cut/4", "patches", grid=2),
@@ -117,6 +118,7 @@ def experiment(
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
+    progress: bool = True,
     on_event: Callback | None = None,
     control: RunControl | None = None,
 ) -> pd.DataFrame:
@@ -125,58 +127,60 @@ def experiment(
     Parameters
     ----------
     folder : str or Path
-        Images and their truth; see `exchange.truth.folders.pairs`.
-    model : str, Path or Pack
-        Who counts.
+        Images and their ground truth; see `hrviewer.io.ground_truth.datasets.pair_images`.
+    model : str, Path or ModelBundle
+        A model that counts.
     seed : int
-        Of what strategies draw at random.
+        Random seed of the strategies.
     device, cache
         See `run`.
     out : str or Path, optional
-        Where the runs are kept; nothing that is there is run again.
-    on_event, control
-        See `runs.run`.
+        Folder of the experiment; in the user's data folder by default. Existing runs are reused.
+    progress, on_event, control
+        See `run`.
 
     Returns
     -------
     DataFrame
-        A row per cell: ``name``, ``strategy``, ``mae``, ``rmse``, ``bias``, mean ``seconds`` and
-        ``flops`` per image, 95 % bootstrap intervals (``ci95`` of the MAE, ``rmse_ci95``,
-        ``bias_ci95``), ``images``, ``note`` (why a strategy was left out).
-        ``attrs["images"]`` says how many images there were.
+        A row per condition: ``name``, ``strategy``, ``mae``, ``rmse``, ``bias`` (objects), mean
+        ``seconds`` and ``flops`` per image, 95 % bootstrap intervals (``ci95`` of the MAE,
+        ``rmse_ci95``, ``bias_ci95``), ``images``, ``note`` (why a strategy is missing).
+        ``attrs["images"]`` is the number of images.
 
     Raises
     ------
-    UserError
-        If the folder holds no images with truth, or the network does not count.
+    HrviewerError
+        If the folder has no images with ground truth, or the model does not count.
     """
     import pandas as pd
 
-    asked = pair_images(Path(folder).expanduser())
+    pairs = pair_images(Path(folder).expanduser())
     root = Path(out).expanduser() if out else default_folder("experiments")
-    found = conditions()
+    rows = conditions()
     complete = True
-    with batch_runner(
-        root / "runs", device=device, cache=cache, on_event=on_event, control=control
-    ) as runner:
-        networks = runner.load(model)
-        card = networks.bundle.roles["main"]
+    with (
+        with_progress(progress, on_event) as on_event,
+        batch_runner(
+            root / "runs", device=device, cache=cache, on_event=on_event, control=control
+        ) as runner,
+    ):
+        card = runner.load(model).bundle.roles["main"]
         if card.task not in ("density", "detection"):
             raise HrviewerError(f"{card.name} does not count: the experiment compares counts")
-        for image, truth in asked:
+        for image, truth in pairs:
             with open_pyramid(image) as pyramid:
-                judge = make_evaluator(truth, pyramid, card)
-                for cell, error, seconds, flops in run_conditions(
-                    runner, model, pyramid, judge, found, card, seed
+                evaluator = make_evaluator(truth, pyramid, card)
+                for condition, error, seconds, flops in run_conditions(
+                    runner, model, pyramid, evaluator, rows, card, seed
                 ):
-                    cell.errors.append(error)
-                    cell.seconds.append(seconds)
-                    cell.flops.append(flops)
+                    condition.errors.append(error)
+                    condition.seconds.append(seconds)
+                    condition.flops.append(flops)
             if runner.stopped:
                 complete = False
                 break
-    table = pd.DataFrame([cell.summary() for cell in found])
-    table.attrs = {"images": len(asked), "complete": complete, "folder": str(root)}
+    table = pd.DataFrame([condition.summary() for condition in rows])
+    table.attrs = {"images": len(pairs), "complete": complete, "folder": str(root)}
     return table
 
 
@@ -189,23 +193,27 @@ def run_conditions(
     card: ModelCard,
     seed: int,
 ) -> Iterator[tuple[Condition, float, float, float]]:
-    """Yield every cell's error, seconds and FLOPs on one image."""
-    for cell in selected:
+    """Yield each condition with its error, seconds and FLOPs on one image."""
+    for condition in selected:
         if runner.stopped:
             return
         try:
-            done = runner.run(
-                pyramid, model, cell.strategy_spec(card, pyramid), budget=cell.budget, seed=seed,
+            run = runner.run(
+                pyramid,
+                model,
+                condition.strategy_spec(card, pyramid),
+                budget=condition.budget,
+                seed=seed,
                 evaluator=evaluator,
-            )  # fmt: skip
+            )
         except HrviewerError as error:
-            if cell.strategy in ("uniform", "patches"):
+            if condition.strategy in ("uniform", "patches"):
                 raise
-            cell.note = f"left out: {error}"
+            condition.note = f"did not run: {error}"
             continue
-        if not done.complete or done.evaluation is None:
+        if not run.complete or run.evaluation is None:
             continue
-        if done.evaluation["error"] is None:
-            cell.note = f"no answer on {pyramid.name}: {'; '.join(done.header['notes'])}"
+        if run.evaluation["error"] is None:
+            condition.note = f"no estimate on {pyramid.name}: {'; '.join(run.header['notes'])}"
         else:
-            yield cell, done.evaluation["error"], done.cost["wall_s"], done.cost["flops"]
+            yield condition, run.evaluation["error"], run.cost["wall_s"], run.cost["flops"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-
 from hrviewer.cli import common
 from hrviewer.geometry import Rect
 
@@ -26,23 +23,6 @@ def test_a_second_ctrl_c_ends_at_once():
     told, error = process.communicate()
     assert told == "True\n"
     assert error.rstrip().endswith("KeyboardInterrupt")
-
-
-def test_progress_is_for_terminals_only(monkeypatch):
-    from hrviewer.engine import Progress
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    with common.progress_bar() as watch:
-        watch(Progress(3, 12, 5e12))
-    assert "3/12" in sys.stderr.getvalue()
-    assert "5 TFLOP" in sys.stderr.getvalue()
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with common.progress_bar() as watch:
-        assert watch is None
 
 
 def test_regions():

@@ -68,7 +68,7 @@ def test_run_prints_a_summary(image, toys, tmp_path):
     assert result.stderr == ""
     lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
     count = IMAGE[..., 0].sum() / 255
-    assert f"{count:,.1f} × " in lines["answer"]
+    assert lines["answer"].strip() == f"{count:,.0f} things"
     assert "35 of 35" in lines["patches"]
     assert lines["run"].strip() == str(out)
 
@@ -111,7 +111,7 @@ def test_run_says_how_far_it_is_from_the_truth(image, toys, tmp_path):
     lines = call("run", image, *RUN, "--truth", table, "--out", tmp_path / "b.run.zarr").stdout
     assert "\ntruth" in lines
     assert "no such file" in refused("run", image, *RUN, "--truth", tmp_path / "none.csv")
-    assert "does not know its truth" in refused("run", image, *RUN, "--truth", "auto")
+    assert "has no ground truth of its own" in refused("run", image, *RUN, "--truth", "auto")
 
 
 def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):

@@ -126,7 +126,7 @@ def test_the_largest_that_this_machine_takes(network, monkeypatch):
 
 
 def test_too_little_memory_and_other_mistakes(network):
-    with pytest.raises(HrviewerError, match="the network alone does not fit"):
+    with pytest.raises(HrviewerError, match="the model alone does not fit"):
         cost(network, device="cpu", memory="1MB")
     with pytest.raises(HrviewerError, match="no amount of memory"):
         cost(network, memory="lots")
