@@ -1,6 +1,6 @@
-"""What a person drew over a run: kept in its folder, with who and when.
+"""Annotations of a run, saved in its folder with author and time.
 
-``annotations.geojson`` is replaced in one step, so that it is always whole.
+``annotations.geojson`` is replaced atomically, so that it is always complete.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ ANNOTATIONS_FILE = "annotations.geojson"
 
 
 def current_user() -> str:
-    """Return who sits at this machine."""
+    """Return the login name of the user."""
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # nobody by that number
+    except (OSError, KeyError):  # the user id has no name
         return "unknown"
 
 
 def timestamp() -> str:
-    """Return the time, ISO 8601, UTC, to the second."""
+    """Return the current time, ISO 8601, UTC, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def read_annotations(run: Path) -> list[Feature]:
-    """Return what was drawn over the run in a folder; nothing if nobody did.
+    """Return the annotations in a run folder; an empty list without any.
 
     Raises
     ------
-    UserError
+    HrviewerError
         If the file is damaged.
     """
     path = run / ANNOTATIONS_FILE
@@ -48,22 +48,22 @@ def read_annotations(run: Path) -> list[Feature]:
 
 
 def write_annotations(run: Path, annotations: Iterable[Feature]) -> None:
-    """Replace what was drawn over a run.
+    """Replace the annotations of a run.
 
     Raises
     ------
-    UserError
-        If it cannot be written; what was kept before, is kept.
+    HrviewerError
+        If they cannot be written; the previous ones remain.
     """
-    names = uuid5(NAMESPACE_URL, f"hrviewer:{run.name}")
-    path, new = run / ANNOTATIONS_FILE, run / f".{ANNOTATIONS_FILE}.new"
-    features = [as_geojson(feature, names) for feature in annotations]
+    namespace = uuid5(NAMESPACE_URL, f"hrviewer:{run.name}")
+    path, temporary = run / ANNOTATIONS_FILE, run / f".{ANNOTATIONS_FILE}.new"
+    features = [as_geojson(feature, namespace) for feature in annotations]
     try:
-        new.write_text(
+        temporary.write_text(
             json.dumps({"type": "FeatureCollection", "features": features}, allow_nan=False),
             "utf-8",
         )
-        os.replace(new, path)
+        os.replace(temporary, path)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error

@@ -1,7 +1,6 @@
-"""Arrays of up to five axes as OME-Zarr 0.5: what a person has in a window, whoever made it.
+"""Writer of arrays with up to five axes as OME-Zarr 0.5: any image or labels layer of napari.
 
-Written a block at a time, each coarser level from the one before: memory is bounded, whatever the
-size.
+Arrays are written block by block, each coarser level from the finer one, in bounded memory.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError
+from hrviewer.io.downsampling import mean_2x2
 
 __all__ = ["WritableImage", "axis_aligned", "name_axes", "write_array", "write_arrays"]
 
@@ -25,27 +25,27 @@ COARSEST = 512
 
 AXIS_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 DEFAULT_AXES = {0: "", 1: "z", 2: "tz", 3: "tcz"}
-"""What leading axes are taken for, by their number, where nobody names them."""
+"""Names of unnamed leading axes, by their number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WritableImage:
-    """An image or labels, as they are to be written.
+    """Image or labels to write, with axes and scale.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        Name in the metadata.
     data : array-like
-        Anything with ``shape``, ``dtype`` and slicing.
+        Has ``shape``, ``dtype`` and slicing.
     axes : str
-        One of ``t, c, z, y, x`` per axis, in this order.
+        One of ``t``, ``c``, ``z``, ``y``, ``x`` per axis, in this order.
     scale, translate : sequence of float
-        Per axis; of the first pixel's centre.
+        Pixel size, and position of the first pixel's centre, per axis.
     unit : str
-        Of the spatial axes, as OME-Zarr names it; empty where it is not known.
+        Unit of the spatial axes in OME-Zarr's spelling; empty if unknown.
     labels : bool
-        Whether the pixels are objects' numbers.
+        Whether pixels hold object ids.
     """
 
     name: str
@@ -58,50 +58,50 @@ class WritableImage:
 
 
 def name_axes(labels: Sequence[str], ndim: int) -> str:
-    """Return the axes of an array with `ndim` axes, the last two of which are y and x.
+    """Return the axis names of an array whose last two axes are y and x.
 
     Parameters
     ----------
     labels : sequence of str
-        What they are called; names that mean nothing here, or are in another order than t, c, z,
-        are replaced by the usual ones.
+        Names to use; unknown names, or another order than t, c, z, give way to `DEFAULT_AXES`.
     ndim : int
-        How many.
+        Number of axes.
 
     Raises
     ------
-    UserError
+    HrviewerError
         If there are fewer than two, or more than five.
     """
     if not 2 <= ndim <= 5:
         raise HrviewerError(f"an OME-Zarr has two to five axes, not {ndim}")
-    told = "".join(label.lower() for label in labels[: ndim - 2])
-    known = len(told) == ndim - 2 and told == "".join(a for a in "tcz" if a in told)
-    return (told if known else DEFAULT_AXES[ndim - 2]) + "yx"
+    names = "".join(label.lower() for label in labels[: ndim - 2])
+    valid = len(names) == ndim - 2 and names == "".join(axis for axis in "tcz" if axis in names)
+    return (names if valid else DEFAULT_AXES[ndim - 2]) + "yx"
 
 
 def axis_aligned(
     data: Any, matrix: NDArray[np.float64], offset: NDArray[np.float64]
 ) -> tuple[Any, NDArray[np.float64], NDArray[np.float64], bool]:
-    """Return an array as it lies in the world: turned by right angles, mirrored, if it has to be.
+    """Rotate by right angles and flip an array so that its axes are those of the world.
 
     Parameters
     ----------
     data : array-like
         The last two axes are y and x.
     matrix : ndarray, shape (n, n)
-        From pixels to the world.
+        Linear part of the transform from pixels to world coordinates.
     offset : ndarray, shape (n,)
-        Where the first pixel's centre lies.
+        World position of the first pixel's centre.
 
     Returns
     -------
     data : array-like
-        Turned, lazily.
+        Lazily rotated and flipped.
     scale, translate : ndarray, shape (n,)
-        Positive steps, and where the first pixel's centre lies now.
-    whole : bool
-        Whether that says all; otherwise the array is as it was, and its turn is left out.
+        Positive pixel sizes, and the new position of the first pixel's centre.
+    exact : bool
+        Whether the transform is represented exactly; otherwise the array is returned unchanged and
+        its rotation or shear is lost.
     """
     import dask.array as da
 
@@ -110,40 +110,40 @@ def axis_aligned(
     plane = steps[-2:, -2:]
     others = steps.copy()
     others[-2:, -2:] = 0
-    alone = np.count_nonzero(others - np.diag(np.diag(others))) == 0
-    right = np.count_nonzero(plane) == 2 and abs(np.linalg.det(plane)) > 0
-    if not (alone and right):
+    separable = np.count_nonzero(others - np.diag(np.diag(others))) == 0
+    right_angled = np.count_nonzero(plane) == 2 and abs(np.linalg.det(plane)) > 0
+    if not (separable and right_angled):
         return data, np.linalg.norm(matrix, axis=0), offset.copy(), False
-    turned, translate = data, offset.astype(np.float64).copy()
+    aligned, translate = data, offset.astype(np.float64).copy()
     if plane[0, 0] == 0:
-        turned = da.asarray(turned).swapaxes(-1, -2)
+        aligned = da.asarray(aligned).swapaxes(-1, -2)
         plane = plane[:, ::-1]
     scale = np.diag(steps).copy()
     scale[-2:] = np.diag(plane)
     for axis in range(n):
         if scale[axis] < 0:
-            turned = da.flip(da.asarray(turned), axis)
-            translate[axis] += scale[axis] * (turned.shape[axis] - 1)
+            aligned = da.flip(da.asarray(aligned), axis)
+            translate[axis] += scale[axis] * (aligned.shape[axis] - 1)
             scale[axis] = -scale[axis]
-    return turned, scale, translate, True
+    return aligned, scale, translate, True
 
 
 def write_arrays(layers: Sequence[WritableImage], target: Path) -> None:
-    """Write images and labels as one OME-Zarr: a single image, or a group of several.
+    """Write images and labels as one OME-Zarr: a single image or a group of several.
 
-    Labels lie in the first image; without one, the first of them is an image of its own.
+    Labels become part of the first image; without an image, the first labels are the image.
 
     Parameters
     ----------
     layers : sequence of Picture
-        What to write.
+        Images and labels.
     target : Path
-        The folder.
+        Folder to create.
     """
     import zarr
 
-    images = [picture for picture in layers if not picture.labels]
-    labels = [picture for picture in layers if picture.labels]
+    images = [layer for layer in layers if not layer.labels]
+    labels = [layer for layer in layers if layer.labels]
     if not images:
         images, labels = labels[:1], labels[1:]
     root = zarr.open_group(target, mode="w", zarr_format=3)
@@ -159,32 +159,32 @@ def write_arrays(layers: Sequence[WritableImage], target: Path) -> None:
     if labels:
         group = zarr.open_group(folders[0] / "labels", mode="w", zarr_format=3)
         names = []
-        for picture in labels:
-            names.append(unique_name(picture.name, names))
-            write_array(picture, folders[0] / "labels" / names[-1], nested=True)
+        for layer in labels:
+            names.append(unique_name(layer.name, names))
+            write_array(layer, folders[0] / "labels" / names[-1], nested=True)
         group.attrs["ome"] = {"version": "0.5", "labels": names}
 
 
 def unique_name(name: str, existing: Sequence[str]) -> str:
-    """Return a name that a folder can have, and no other has."""
-    plain = "".join(c if c.isalnum() or c in " -_." else "_" for c in name).strip(" .")[:80]
-    plain = plain or "layer"
-    found, number = plain, 1
-    while found in existing:
+    """Return a valid folder name that is not among the existing ones."""
+    stem = "".join(c if c.isalnum() or c in " -_." else "_" for c in name).strip(" .")[:80]
+    stem = stem or "layer"
+    candidate, number = stem, 1
+    while candidate in existing:
         number += 1
-        found = f"{plain} {number}"
-    return found
+        candidate = f"{stem} {number}"
+    return candidate
 
 
 def write_array(source: WritableImage, folder: Path, *, nested: bool = False) -> None:
-    """Write one image, or labels `nested` of one, as a pyramid in y and x."""
+    """Write an image, or labels nested in one, as a pyramid in y and x."""
     import dask.array as da
     import zarr
 
     data = da.asarray(source.data)
     dtype = np.dtype(np.uint8) if data.dtype == bool else data.dtype
     if dtype.kind not in "uif":
-        raise HrviewerError(f"{source.name} holds {dtype}: only whole and real numbers are written")
+        raise HrviewerError(f"{source.name} has type {dtype}: convert it to integers or floats")
     shapes = [data.shape]
     while max(shapes[-1][-2:]) > COARSEST:
         *lead, h, w = shapes[-1]
@@ -201,35 +201,33 @@ def write_array(source: WritableImage, folder: Path, *, nested: bool = False) ->
             str(i), shape=shape, chunks=chunks, dtype=dtype, dimension_names=tuple(source.axes)
         )
         for *at, ys, xs in iter_blocks(shape):
-            where = (*at, ys, xs)
+            index = (*at, ys, xs)
             if i == 0:
-                array[where] = np.asarray(finer[where]).astype(dtype, copy=False)
+                array[index] = np.asarray(finer[index]).astype(dtype, copy=False)
             else:
                 fine = (*at, *(slice(2 * part.start, 2 * part.stop) for part in (ys, xs)))
-                array[where] = downsample_plane(np.asarray(finer[fine]), source.labels)
+                array[index] = downsample_plane(np.asarray(finer[fine]), source.labels)
         finer = array
 
 
 def iter_blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Yield where each block lies: one plane, at most `BLOCK` pixels per side."""
+    """Yield the index of each block: one plane, at most `BLOCK` pixels per side."""
     spans = ([slice(a, min(a + BLOCK, n)) for a in range(0, n, BLOCK)] for n in shape[-2:])
     return product(*map(range, shape[:-2]), *spans)
 
 
 def downsample_plane(plane: NDArray[Any], labels: bool) -> NDArray[Any]:
-    """Return half of a plane: every second pixel of labels, else the means of 2 × 2 without NaN."""
-    from hrviewer.io.downsampling import mean_2x2
-
+    """Halve a plane: every second pixel of labels, otherwise means of 2 × 2 that ignore NaN."""
     if labels:
         return plane[::2, ::2]
-    found = mean_2x2(plane)
+    means = mean_2x2(plane)
     if plane.dtype.kind in "ui":
-        found = np.floor(found + 0.5)
-    return found.astype(plane.dtype)
+        means = np.floor(means + 0.5)
+    return means.astype(plane.dtype)
 
 
 def image_metadata(source: WritableImage, levels: int, nested: bool) -> dict[str, Any]:
-    """Return the metadata of an image."""
+    """Return the OME metadata of an image."""
     axes = []
     for name in source.axes:
         unit = {"unit": source.unit} if AXIS_TYPES[name] == "space" and source.unit else {}
@@ -238,7 +236,7 @@ def image_metadata(source: WritableImage, levels: int, nested: bool) -> dict[str
     for i in range(levels):
         factor = np.array([2.0**i if name in "yx" else 1.0 for name in source.axes])
         scale = np.asarray(source.scale, float)
-        # Of a coarser level the first pixel's centre lies further in.
+        # The first pixel's centre of a coarser level lies farther from the border.
         shift = np.asarray(source.translate, float) + (factor - 1) / 2 * scale
         datasets.append(
             {
@@ -251,9 +249,9 @@ def image_metadata(source: WritableImage, levels: int, nested: bool) -> dict[str
         )
     image = {"name": source.name, "axes": axes, "datasets": datasets,
              "type": "nearest" if source.labels else "mean"}  # fmt: skip
-    told: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
+    ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
     if source.labels:
-        told["image-label"] = {"version": "0.5"} | (
+        ome["image-label"] = {"version": "0.5"} | (
             {"source": {"image": "../../"}} if nested else {}
         )
-    return told
+    return ome

@@ -1,4 +1,4 @@
-"""How a file comes to be whole or not at all: written beside its place, then renamed."""
+"""Atomic writing: files and folders appear under their name only when they are complete."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["atomic_path", "require_new_path"]
 
 
 def require_new_path(path: str | Path) -> Path:
-    """Return a path under which nothing is yet, in a folder that is there.
+    """Check that a path does not exist and that its folder does; return it expanded.
 
     Raises
     ------
-    UserError
-        If the place is taken, missing, or no name for a file.
+    HrviewerError
+        If the path exists, its folder does not, or the name is not a valid file name.
     """
     path = Path(path).expanduser()
     if "\0" in str(path):
-        raise WriteError(f"{str(path)!r} holds a character that no name can hold: leave it out")
+        raise WriteError(f"{str(path)!r} holds a null character: leave it out")
     try:
         if os.path.lexists(path):
             raise WriteError(f"{path} exists: choose another name, or remove it first")
         if not path.parent.is_dir():
-            raise WriteError(f"there is no folder {path.parent}: make it first")
+            raise WriteError(f"there is no folder {path.parent}: create it first")
     except WriteError:
         raise
     except OSError as error:
@@ -39,23 +39,23 @@ def require_new_path(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a place beside `path`; what was written there, file or folder, is renamed at the end.
+    """Yield a temporary path in the same folder, and rename what is written there at the end.
 
-    Whatever goes wrong, nothing stands under `path` that was not there before, and nothing is
-    left beside it, unless the process is killed: then a hidden ``.hrviewer-….part`` is.
+    After an error nothing new exists under `path` and the temporary file is removed. Only a killed
+    process leaves a hidden ``.hrviewer-….part``.
 
     Parameters
     ----------
     path : str or Path
-        Where; nothing may be there yet.
+        The final path; it must not exist.
 
     Raises
     ------
-    UserError
-        If the place is taken, missing, full or not to be written to.
+    HrviewerError
+        If the path exists, its folder does not, or it cannot be written.
     """
     path = require_new_path(path)
-    # No part of the name is used: what is added to a long one would be too long.
+    # The name is not part of it: a long name with an addition would be too long.
     part = path.with_name(f".hrviewer-{uuid4().hex}.part")
     try:
         yield part
@@ -72,7 +72,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def move_into_place(part: Path, path: Path) -> None:
-    """Rename, but never over what somebody else wrote in the meantime."""
+    """Rename, but never over a file that another process wrote in the meantime."""
     if part.is_dir():
         if os.path.lexists(path):
             raise WriteError(f"{path} exists: choose another name, or remove it first")

@@ -16,13 +16,13 @@ from hrviewer.io.geojson import class_color
 __all__ = ["as_elements", "is_dsa", "read_dsa"]
 
 ELLIPSE_CORNERS = 64
-"""Corners of what stands for an ellipse."""
+"""Corners of the polygon that replaces an ellipse."""
 
 
 def as_elements(feature: Feature, namespace: UUID) -> Iterator[dict[str, Any]]:
-    """Yield a feature's elements: one for each of its parts.
+    """Yield the elements of a feature, one for each of its parts.
 
-    Measurements go into ``user``, which the archive keeps as it is.
+    Measurements go into ``user``, which the archive stores unchanged.
     """
     r, g, b = class_color(feature.label)
     common: dict[str, Any] = {
@@ -45,24 +45,24 @@ def as_elements(feature: Feature, namespace: UUID) -> Iterator[dict[str, Any]]:
 
 
 def dsa_id(namespace: UUID, key: str) -> str:
-    """Return 24 hexadecimal digits, as the archive's identifiers have."""
+    """Return an identifier in the archive's form: 24 hexadecimal digits."""
     return uuid5(namespace, key).hex[:24]
 
 
 def is_dsa(data: Any) -> bool:
-    """Whether parsed JSON is an annotation, or a list of them."""
+    """Return whether parsed JSON is an annotation or a list of annotations."""
     first = data[0] if isinstance(data, list) and data else data
     inner = first.get("annotation", first) if isinstance(first, dict) else None
     return isinstance(inner, dict) and isinstance(inner.get("elements"), list)
 
 
 def read_dsa(data: Any, path: Path) -> Iterator[Feature]:
-    """Yield the features of one or more annotations; arrows, images and grids are left out.
+    """Yield the features of one or more annotations; arrows, images and grids are skipped.
 
     Raises
     ------
-    UserError
-        If an element has no place.
+    HrviewerError
+        If an element has no valid geometry.
     """
     number = 0
     for document in data if isinstance(data, list) else [data]:
@@ -72,19 +72,20 @@ def read_dsa(data: Any, path: Path) -> Iterator[Feature]:
                 point, ring, holes = element_geometry(element)
             except (KeyError, TypeError, ValueError, IndexError):
                 raise HrviewerError(
-                    f"{path.name}: element {number + 1} ({element.get('type')}) has no place"
+                    f"{path.name}: element {number + 1} ({element.get('type')}) has no valid "
+                    "geometry: correct or remove it"
                 ) from None
             if point is None and ring is None:
                 continue
-            told = (element.get("label") or {}).get("value")
-            label = element.get("group") or told or inner.get("name") or "object"
+            name = (element.get("label") or {}).get("value")
+            label = element.get("group") or name or inner.get("name") or "object"
             user = element.get("user") or {}
             yield Feature(
                 "annotation",
                 str(label),
                 () if ring is None else ((ring, *holes),),
                 point,
-                str(told or ""),
+                str(name or ""),
                 number,
                 {k: float(v) for k, v in user.items() if isinstance(v, int | float)},
                 {k: v for k, v in user.items() if isinstance(v, str) and k != "kind"},
@@ -96,7 +97,7 @@ ElementGeometry = tuple[tuple[float, float] | None, Ring | None, tuple[Ring, ...
 
 
 def element_geometry(element: dict[str, Any]) -> ElementGeometry:
-    """Return an element's point, or its outline and its holes; nothing of what marks no place."""
+    """Return an element's point, or its outline and holes; None for other elements."""
     kind = element["type"]
     if kind == "point":
         x, y = element["center"][:2]
@@ -109,12 +110,12 @@ def element_geometry(element: dict[str, Any]) -> ElementGeometry:
 
 
 def as_ring(points: Any) -> Ring:
-    """Return ``(x, y, z)`` as ``(y, x)``."""
+    """Convert points ``(x, y, z)`` to a ring ``(y, x)``."""
     return np.asarray(points, np.float64)[:, 1::-1]
 
 
 def element_outline(element: dict[str, Any], kind: str) -> Ring:
-    """Return a rectangle, an ellipse or a circle, turned about its centre by its rotation."""
+    """Return the outline of a rectangle, an ellipse or a circle, rotated about its centre."""
     x, y = element["center"][:2]
     if kind == "circle":
         h = w = 2 * float(element["radius"])
@@ -125,8 +126,7 @@ def element_outline(element: dict[str, Any], kind: str) -> Ring:
     else:
         angle = np.linspace(0, 2 * np.pi, ELLIPSE_CORNERS, endpoint=False)
         shape = np.column_stack([np.sin(angle) * h / 2, np.cos(angle) * w / 2])
-    turn = float(element.get("rotation") or 0)
-    c, s = np.cos(turn), np.sin(turn)
-    # Radians, from x towards y.
-    moved: Ring = shape @ np.array([[c, -s], [s, c]]) + (y, x)
-    return moved
+    rotation = float(element.get("rotation") or 0)  # radians, from x towards y
+    c, s = np.cos(rotation), np.sin(rotation)
+    outline: Ring = shape @ np.array([[c, -s], [s, c]]) + (y, x)
+    return outline

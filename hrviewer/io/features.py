@@ -1,7 +1,7 @@
-"""What has an outline or a place of its own on an image: patches, contours, objects, drawings.
+"""Features on an image: patches, contours, objects and annotations as points or polygons.
 
-The one vocabulary that all formats of outlines are written from and read into. Coordinates are
-level-0 pixels ``(y, x)``; a pixel's centre lies at a half.
+All annotation formats are written from and read into these. Coordinates are level-0 pixels
+``(y, x)``; pixel centres lie at halves.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ __all__ = [
 Kind = Literal["patch", "contour", "point", "annotation"]
 
 Ring = NDArray[np.float64]
-"""``(n, 2)``: corners, the first not repeated."""
+"""Corners, ``(n, 2)``; the first is not repeated."""
 
 Polygon = tuple[Ring, ...]
-"""The outer ring, then its holes."""
+"""Outer ring, then holes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Feature:
-    """One thing on an image: polygons, or a single point.
+    """Polygons or a single point on an image.
 
     Parameters
     ----------
     kind : {"patch", "contour", "point", "annotation"}
-        Where it comes from: a look, the output's map, an object, a person.
+        Origin: a patch of the run, the output map, a detected object, a user.
     label : str
-        Its class.
+        Class.
     polygons : tuple of Polygon
-        Its parts; none of a point.
+        Parts; empty for a point.
     point : tuple of float, optional
-        Where it is, ``(y, x)``, if it has no outline.
+        Position ``(y, x)`` of a feature without outline.
     name : str
-        What it is called.
+        Display name.
     number : int
-        The same in every export of one run, unique within its kind.
+        Unique within its kind, and the same in every export of a run.
     measurements : mapping
-        Numbers and what they are.
+        Numeric properties.
     metadata : mapping
-        Words: a patch's status, an annotation's author and time.
+        Text properties: a patch's status, an annotation's author and time.
     """
 
     kind: Kind
@@ -69,30 +69,30 @@ class Feature:
 
     @property
     def center(self) -> tuple[float, float]:
-        """The point, or the centroid by area."""
+        """The point, or the centroid of the polygons."""
         return centroid(self.polygons) if self.point is None else self.point
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """``(y, x, h, w)``; a point's is empty."""
+        """Bounding box ``(y, x, h, w)``; empty for a point."""
         return (*self.point, 0.0, 0.0) if self.point is not None else bounding_box(self.polygons)
 
 
 def rectangle(y: float, x: float, h: float, w: float) -> Polygon:
-    """Return a rectangle's corners, anticlockwise in ``(x, y)`` as RFC 7946 wants it."""
+    """Return a rectangle's corners, anticlockwise in ``(x, y)`` as RFC 7946 requires."""
     corners = [[y, x], [y, x + w], [y + h, x + w], [y + h, x]]
     return (np.array(corners, np.float64),)
 
 
 def signed_area(ring: Ring) -> float:
-    """Return the area by Gauss's formula: positive where x turns towards y."""
-    # Relative to a corner: far from the origin the products would lose digits.
+    """Return the area by the shoelace formula: positive for turns from x towards y."""
+    # Relative to a corner, since products far from the origin lose digits.
     y, x = (ring - ring[0]).T
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def area_of(polygons: Sequence[Polygon]) -> float:
-    """Return the area of polygons without their holes, in square pixels."""
+    """Return the area of polygons without holes, in square pixels."""
     return sum(
         abs(signed_area(part[0])) - sum(abs(signed_area(hole)) for hole in part[1:])
         for part in polygons
@@ -100,15 +100,15 @@ def area_of(polygons: Sequence[Polygon]) -> float:
 
 
 def bounding_box(polygons: Sequence[Polygon]) -> tuple[float, float, float, float]:
-    """Return the box ``(y, x, h, w)`` of polygons."""
-    every = np.concatenate([part[0] for part in polygons])
-    low, high = every.min(axis=0), every.max(axis=0)
+    """Return the bounding box ``(y, x, h, w)`` of polygons."""
+    corners = np.concatenate([part[0] for part in polygons])
+    low, high = corners.min(axis=0), corners.max(axis=0)
     (y, x), (h, w) = low.tolist(), (high - low).tolist()
     return y, x, h, w
 
 
 def centroid(polygons: Sequence[Polygon]) -> tuple[float, float]:
-    """Return the centroid by area of polygons with holes; of what has no area, the corners' mean.
+    """Return the centroid of polygons with holes; the mean of the corners if they have no area.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""GeoJSON, as QuPath writes and reads it: level-0 pixels ``(x, y)``."""
+"""GeoJSON in QuPath's form, in level-0 pixels ``(x, y)``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ROLE_COLORS = {
     "encoder": (65, 68, 135),
     "transformer": (68, 1, 84),
 }
-"""One per role, from viridis."""
+"""Colors of model roles, from viridis."""
 
 OKABE_ITO = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167))
-"""Of classes: told apart by colour-blind people, too."""
+"""Okabe and Ito's colors for classes, which color-blind people can distinguish."""
 
 QUPATH_TYPES = {
     "patch": "tile",
@@ -42,22 +42,22 @@ QUPATH_TYPES = {
     "contour": "annotation",
     "annotation": "annotation",
 }
-"""What QuPath calls them."""
+"""QuPath's object type of each kind of feature."""
 
 CLASS_KEYS = ("label", "class", "category", "name")
-"""Properties that may name a class, beside QuPath's ``classification``."""
+"""Properties that may hold a class name, besides QuPath's ``classification``."""
 
 
 NOT_ANNOTATIONS = "neither GeoJSON, COCO nor an annotation of the Digital Slide Archive"
 
 
 def class_color(label: str) -> tuple[int, int, int]:
-    """Return a class's colour: the same in every file."""
+    """Return the color of a class, the same in every file."""
     return ROLE_COLORS.get(label) or OKABE_ITO[sum(map(ord, label)) % len(OKABE_ITO)]
 
 
 def as_geojson(feature: Feature, namespace: UUID) -> dict[str, Any]:
-    """Return a feature as GeoJSON; `namespace` is what its identifier is derived from."""
+    """Convert a feature to GeoJSON; its identifier is derived from `namespace`."""
     number = feature.number if feature.kind == "patch" else f"{feature.kind} {feature.number}"
     return {
         "type": "Feature",
@@ -74,7 +74,7 @@ def as_geojson(feature: Feature, namespace: UUID) -> dict[str, Any]:
 
 
 def as_geometry(feature: Feature) -> dict[str, Any]:
-    """Return where it is."""
+    """Convert the point or polygons of a feature to a GeoJSON geometry."""
     if feature.point is not None:
         y, x = feature.point
         return {"type": "Point", "coordinates": [x, y]}
@@ -88,34 +88,34 @@ def as_geometry(feature: Feature) -> dict[str, Any]:
 
 
 def close_ring(ring: Ring, *, ccw: bool) -> list[list[float]]:
-    """Return a ring that ends where it begins, turning as RFC 7946 wants it."""
-    turned = ring if (signed_area(ring) > 0) == ccw else ring[::-1]
-    corners: list[list[float]] = turned[:, ::-1].tolist()
-    whole = [[int(v) if v.is_integer() else v for v in corner] for corner in corners]
-    return [*whole, whole[0]]
+    """Repeat the first corner at the end of a ring, in the direction that RFC 7946 requires."""
+    oriented = ring if (signed_area(ring) > 0) == ccw else ring[::-1]
+    corners: list[list[float]] = oriented[:, ::-1].tolist()
+    rounded = [[int(v) if v.is_integer() else v for v in corner] for corner in corners]
+    return [*rounded, rounded[0]]
 
 
 def read_json_file(path: Path) -> Any:
-    """Return what a file of JSON holds.
+    """Parse a JSON file.
 
     Raises
     ------
-    UserError
-        If it is none.
+    HrviewerError
+        If it is not valid JSON.
     """
     try:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise HrviewerError(f"{path.name} is no readable JSON: {error}") from None
+        raise HrviewerError(f"{path.name} is not valid JSON: {error}") from None
 
 
 def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
-    """Yield the features of parsed GeoJSON; points of many places come one by one.
+    """Yield the features of parsed GeoJSON; a MultiPoint becomes one feature per point.
 
     Raises
     ------
-    UserError
-        If it is no GeoJSON, or holds something else than points and polygons.
+    HrviewerError
+        If it is not GeoJSON, or contains other geometries than points and polygons.
     """
     features = data
     if isinstance(data, dict):
@@ -126,8 +126,8 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
             raise HrviewerError(f"{path.name} is {NOT_ANNOTATIONS}")
         properties = feature.get("properties") or {}
-        where = feature.get("geometry")
-        if where is None:
+        place = feature.get("geometry")
+        if place is None:
             continue
         common: dict[str, Any] = {
             "label": class_label(properties),
@@ -136,7 +136,7 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
             "measurements": parse_measurements(properties.get("measurements")),
             "metadata": parse_metadata(properties.get("metadata")),
         }
-        kind, corners = where["type"], where["coordinates"]
+        kind, corners = place["type"], place["coordinates"]
         if kind in ("Point", "MultiPoint"):
             for x, y, *_ in [corners] if kind == "Point" else corners:
                 yield Feature("annotation", point=(float(y), float(x)), **common)
@@ -145,17 +145,19 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
             polygons = tuple(tuple(map(open_ring, part)) for part in parts)
             yield Feature("annotation", polygons=polygons, **common)
         else:
-            raise HrviewerError(f"{path.name} holds a {kind}: only points and polygons are counted")
+            raise HrviewerError(
+                f"{path.name} contains a {kind}: only points and polygons are supported"
+            )
 
 
 def open_ring(ring: Any) -> Ring:
-    """Return a closed ring's corners, the first once, ``(y, x)``."""
+    """Convert a closed ring to ``(y, x)`` without the repeated corner."""
     corners = np.asarray(ring, np.float64)[:, 1::-1]
     return corners[:-1] if len(corners) > 1 and (corners[0] == corners[-1]).all() else corners
 
 
 def class_label(properties: Mapping[str, Any]) -> str:
-    """Return a feature's class, as QuPath or others name it."""
+    """Return a feature's class from QuPath's classification or other common properties."""
     known = properties.get("classification")
     if isinstance(known, dict) and known.get("name"):
         return str(known["name"])
@@ -163,7 +165,7 @@ def class_label(properties: Mapping[str, Any]) -> str:
 
 
 def parse_measurements(data: Any) -> dict[str, float]:
-    """Return what is a number; earlier QuPath lists names and values."""
+    """Return numeric measurements; older QuPath versions list names and values."""
     if isinstance(data, list):
         data = {entry.get("name"): entry.get("value") for entry in data if isinstance(entry, dict)}
     if not isinstance(data, dict):
@@ -172,5 +174,5 @@ def parse_measurements(data: Any) -> dict[str, float]:
 
 
 def parse_metadata(data: Any) -> dict[str, str]:
-    """Return what is said of it."""
+    """Return metadata as text."""
     return {str(k): str(v) for k, v in data.items()} if isinstance(data, dict) else {}

@@ -1,8 +1,7 @@
-"""Images out: any pyramid, and scenes with their truth, as sharded OME-Zarr 0.5.
+"""Writer of images, and of synthetic images with their ground truth, as sharded OME-Zarr 0.5.
 
-Level by level, a shard at a time, each level from the one before: memory is bounded by the shards,
-whatever the image's size. A conversion that was broken off goes on where it was; under its name
-stands the whole image or nothing.
+Each level is computed from the finer one, shard by shard, in bounded memory. An interrupted
+conversion is resumed; the image appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import HrviewerError, write_error
 from hrviewer.geometry import Grid, Rect
 from hrviewer.io.atomic_write import require_new_path
+from hrviewer.io.exportable import ProgressCallback
 from hrviewer.io.ground_truth.points import write_csv
 from hrviewer.io.ome_metadata import (
     CHANNEL_COLORS,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     import zarr
 
 __all__ = [
-    "ProgressCallback",
     "ground_truth_path",
     "write_image",
     "write_image_into",
@@ -47,12 +46,9 @@ __all__ = [
 CHUNK = 512
 SHARD = 4096
 BAND = 1024
-"""Rows of a shard that are made at once."""
+"""Rows of a shard that are computed at once."""
 COARSEST = 512
-"""Pixels along the longer side of the coarsest level, at most."""
-
-ProgressCallback = Callable[[int, int], None]
-"""Told how many pixels are written, and how many there will be."""
+"""Maximum number of pixels along the longer side of the coarsest level."""
 
 Pixels = NDArray[Any]
 ReadRegion = Callable[[Rect], Pixels]
@@ -61,24 +57,24 @@ ReadRegion = Callable[[Rect], Pixels]
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """What an image will be.
+    """Image to write.
 
     Parameters
     ----------
     name : str
-        What it is called.
+        Name in the metadata.
     shape : tuple of int
         ``(channels, height, width)``.
     dtype : numpy.dtype
-        Of its pixels.
+        Pixel type.
     pixel_size : tuple of float, optional
         µm, ``(y, x)``.
     read : callable
-        Gives the finest level.
+        Reads the finest level.
     downsample : callable
-        Makes of ``(h, w, c)`` half of it.
+        Halves ``(h, w, c)``.
     labels : bool
-        Whether the pixels are objects' numbers.
+        Whether pixels hold object ids.
     """
 
     name: str
@@ -90,7 +86,7 @@ class ImagePlan:
     labels: bool = False
 
     def levels(self) -> list[tuple[int, int]]:
-        """Return every level's height and width."""
+        """Return the height and width of each level."""
         sides = [self.shape[1:]]
         while max(sides[-1]) > COARSEST:
             h, w = sides[-1]
@@ -105,28 +101,28 @@ def write_image(
     *,
     version: Version = "0.5",
 ) -> Path:
-    """Write an image as OME-Zarr, sharded where the version knows shards.
+    """Write an image as OME-Zarr, sharded in version 0.5.
 
     Parameters
     ----------
     pyramid : Pyramid
-        What to write; only its full resolution is read.
+        Image to write; only its full resolution is read.
     path : str or Path
-        ``NAME.ome.zarr``; nothing may be there yet.
+        ``NAME.ome.zarr``; it must not exist.
     progress : callable, optional
-        Told how far it has come.
+        Called with the number of pixels written and the total.
     version : {"0.5", "0.4"}
-        Of OME-Zarr.
+        OME-Zarr version.
 
     Returns
     -------
     Path
-        What was written.
+        The new folder.
 
     Raises
     ------
-    UserError
-        If the place is taken, missing or full, or the image damaged.
+    HrviewerError
+        If the path exists or cannot be written, or the image is damaged.
     """
     path = require_zarr_path(path)
     with ResumableFolder(path, f"{pyramid.fingerprint} {version}") as part:
@@ -137,7 +133,7 @@ def write_image(
 def write_image_into(
     pyramid: Pyramid, folder: Path, progress: ProgressCallback | None, version: Version
 ) -> zarr.Array[Any]:
-    """Write an image into a folder that somebody else sees to; return its finest level."""
+    """Write an image into part of an export; return its finest level."""
     import zarr
 
     with ResumableFolder(folder, "") as part:
@@ -153,16 +149,16 @@ def write_synthetic_image(
     *,
     labels: bool = False,
 ) -> tuple[Path, Path]:
-    """Write a scene as sharded OME-Zarr with its truth, a table, beside it.
+    """Write a synthetic image as sharded OME-Zarr, and its ground truth as CSV next to it.
 
     Parameters
     ----------
     pyramid : Pyramid
-        Of ``sample:NAME``.
+        Opened from ``sample:NAME``.
     path, progress
         See `write_image`.
     labels : bool
-        Whether the map of its objects is written into the image, as OME-Zarr labels.
+        Whether a label map of its objects is added as OME-Zarr labels.
 
     Returns
     -------
@@ -171,26 +167,27 @@ def write_synthetic_image(
 
     Raises
     ------
-    UserError
-        See `write_image`; or if the image does not know its truth.
+    HrviewerError
+        See `write_image`; or if the image is not synthetic.
     """
     path = require_zarr_path(path)
-    truth = pyramid.ground_truth(pyramid.rect)
-    if truth is None or pyramid.synthetic_image is None:
-        raise HrviewerError(f"{pyramid.name} is no scene: it does not know its truth")
+    ground_truth = pyramid.ground_truth(pyramid.rect)
+    if ground_truth is None or pyramid.synthetic_image is None:
+        raise HrviewerError(f"{pyramid.name} is not a synthetic image: open sample:NAME instead")
     table = ground_truth_path(path)
     if os.path.lexists(table):
         raise HrviewerError(f"{table} exists: choose another name, or remove it first")
     with ResumableFolder(path, f"{pyramid.fingerprint} labels={labels}") as part:
         write_levels(part, plan_image(pyramid), progress)
         if labels:
-            recipe, numbers = pyramid.synthetic_image, ObjectNumbers(truth.points)
-            margin = 0 if truth.boxes is None or not len(truth) else int(truth.boxes[:, 2:].max())
+            synthetic, numbers = pyramid.synthetic_image, ObjectNumbers(ground_truth.points)
+            boxes = ground_truth.boxes
+            margin = 0 if boxes is None or not len(boxes) else int(boxes[:, 2:].max())
 
             def read(rect: Rect) -> Pixels:
                 wide = rect.pad(margin + 1) & pyramid.rect
-                near = recipe.ground_truth(wide)
-                local = recipe.labels(wide)[
+                near = synthetic.ground_truth(wide)
+                local = synthetic.labels(wide)[
                     rect.y - wide.y : rect.y1 - wide.y, rect.x - wide.x : rect.x1 - wide.x
                 ]
                 return numbers.lookup(near.points)[local][None]
@@ -206,19 +203,19 @@ def write_synthetic_image(
             )
             write_levels(part.nested("labels/objects"), plan, progress)
         new = table.with_name(f".{table.name}.part")
-        write_csv(truth, new)
+        write_csv(ground_truth, new)
         written = part.commit()
         os.replace(new, table)
     return written, table
 
 
 def ground_truth_path(path: Path) -> Path:
-    """Return where the truth of a scene is written."""
+    """Return the path of the ground truth of a synthetic image."""
     return path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".truth.csv")
 
 
 def plan_image(pyramid: Pyramid) -> ImagePlan:
-    """Return an image that shows what a pyramid shows."""
+    """Plan a copy of a pyramid."""
     level = pyramid.levels[0]
 
     def read(rect: Rect) -> Pixels:
@@ -236,43 +233,45 @@ def plan_image(pyramid: Pyramid) -> ImagePlan:
 
 
 class ObjectNumbers:
-    """Of objects seen in a window, their numbers in the whole scene."""
+    """Lookup of object ids in a synthetic image by the objects' points."""
 
     def __init__(self, points: NDArray[np.float64]) -> None:
         self._keys = point_keys(points)
         self._order = np.argsort(self._keys)
 
     def lookup(self, points: NDArray[np.float64]) -> NDArray[np.int32]:
-        """Return a table from a window's numbers to the scene's; 0 is none."""
+        """Return a table from ids in a region to ids in the whole image; 0 is background."""
         keys = point_keys(points)
         at = np.searchsorted(self._keys, keys, sorter=self._order)
         return np.concatenate([[0], self._order[at] + 1]).astype(np.int32)
 
 
 def point_keys(points: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """Return points as single values that can be sorted and found again."""
+    """Encode points as scalars, for sorting and searching."""
     return points[:, 0] + 1j * points[:, 1]
 
 
-# The folder.
+# The folder that is being written.
 
 
 def require_zarr_path(path: str | Path) -> Path:
-    """Return a free path that is called as an OME-Zarr is."""
+    """Check that a path is new and ends in ``.zarr``."""
     if Path(path).suffix != ".zarr":
-        raise HrviewerError(f"an OME-Zarr is called NAME.ome.zarr, not {Path(path).name!r}")
+        raise HrviewerError(
+            f"the name of an OME-Zarr ends in .zarr, not {Path(path).name!r}: use NAME.ome.zarr"
+        )
     return require_new_path(path)
 
 
 class ResumableFolder:
-    """A folder that is written beside its place, kept when broken off, renamed when done.
+    """Hidden folder of an unfinished conversion: resumed after an interruption, renamed at the end.
 
     Parameters
     ----------
     path : Path
-        Its place.
+        The final path.
     source : str
-        What is written: only the same is gone on with.
+        Identifies the content: only a folder with the same content is resumed.
     """
 
     def __init__(self, path: Path, source: str) -> None:
@@ -283,11 +282,11 @@ class ResumableFolder:
 
     def __enter__(self) -> ResumableFolder:
         try:
-            held = json.loads((self.root / "state.json").read_text("utf-8"))
+            saved = json.loads((self.root / "state.json").read_text("utf-8"))
         except (OSError, ValueError):
-            held = {}
-        if held.get("source") == self._state["source"]:
-            self._state = held
+            saved = {}
+        if saved.get("source") == self._state["source"]:
+            self._state = saved
         else:
             shutil.rmtree(self.root, ignore_errors=True)
             try:
@@ -299,30 +298,30 @@ class ResumableFolder:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, OSError):
             raise HrviewerError(
-                f"{write_error(self.path, error)}; what there is, is kept, and the same command "
-                "goes on with it"
+                f"{write_error(self.path, error)}; partial results are kept; run the same "
+                "command again to resume"
             ) from error
 
     def nested(self, prefix: str) -> ResumableFolder:
-        """Return an image inside the folder."""
+        """Return a nested image in the folder."""
         part = object.__new__(ResumableFolder)
         part.path, part.root, part.folder = self.path, self.root, self.root / prefix
         part._state, part._prefix = self._state, f"{prefix}/"
         return part
 
     def shards_written(self, level: str) -> int:
-        """Return how many shards of a level are written."""
+        """Return the number of shards written of a level."""
         return int(self._state["done"].get(self._prefix + level, 0))
 
     def mark_written(self, level: str, count: int) -> None:
-        """Remember that so many shards of a level are written."""
+        """Record the number of shards written of a level."""
         self._state["done"][self._prefix + level] = count
         new = self.root / "state.json.new"
         new.write_text(json.dumps(self._state), "utf-8")
         os.replace(new, self.root / "state.json")
 
     def commit(self) -> Path:
-        """Move the folder to its place."""
+        """Rename the folder to its final path."""
         (self.root / "state.json").unlink()
         os.rename(self.root, self.path)
         return self.path
@@ -334,7 +333,7 @@ def write_levels(
     progress: ProgressCallback | None,
     version: Version = "0.5",
 ) -> None:
-    """Write an image into a folder, or go on with it."""
+    """Write an image into a folder, or resume writing it."""
     import zarr
 
     sides = plan.levels()
@@ -368,7 +367,7 @@ def write_levels(
 
 
 def create_array(group: Any, level: str, plan: ImagePlan, h: int, w: int) -> Any:
-    """Create a level's array: chunks as wide as all channels, many to a shard."""
+    """Create the array of a level; a chunk holds all channels, a shard many chunks."""
     k = plan.shape[0]
     chunks = (k, CHUNK, CHUNK)
     return create_level(
@@ -377,24 +376,24 @@ def create_array(group: Any, level: str, plan: ImagePlan, h: int, w: int) -> Any
 
 
 def shard_side(h: int, w: int) -> int:
-    """Return the side of what is written at once."""
+    """Return the side of a shard."""
     return min(SHARD, -(-max(h, w) // CHUNK) * CHUNK)
 
 
 def iter_bands(shard: Rect) -> Iterator[Rect]:
-    """Yield a shard's parts, top to bottom."""
+    """Yield the bands of a shard from top to bottom."""
     for y in range(shard.y, shard.y1, BAND):
         yield Rect(y, shard.x, min(BAND, shard.y1 - y), shard.w)
 
 
 def downsample_region(finer: Any, rect: Rect, downsample: Callable[[Pixels], Pixels]) -> Pixels:
-    """Return a part of a level, made from the finer one."""
+    """Compute a region of a level from the finer level."""
     pixels = finer[:, 2 * rect.y : 2 * rect.y1, 2 * rect.x : 2 * rect.x1]
     return downsample(np.asarray(pixels).transpose(1, 2, 0)).transpose(2, 0, 1)
 
 
 def image_metadata(plan: ImagePlan, levels: int) -> dict[str, Any]:
-    """Return an image's metadata."""
+    """Return the OME metadata of an image."""
     ome = multiscales(
         plan.name,
         1,

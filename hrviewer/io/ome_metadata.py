@@ -1,4 +1,4 @@
-"""OME-Zarr: images with scale, units and what they show, in versions 0.5 and 0.4."""
+"""OME-Zarr metadata and arrays, in versions 0.5 and 0.4."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Version = Literal["0.5", "0.4"]
 CHUNK = 512
 
 CHANNEL_COLORS = ("FFFFFF", "E69F00", "56B4E9", "009E73", "F0E442", "0072B2", "D55E00", "CC79A7")
-"""Of channels: white, then Okabe's and Ito's, which colour-blind people can tell apart."""
+"""Channel colors: white, then Okabe and Ito's, which color-blind people can distinguish."""
 
 
 def multiscales(
@@ -35,14 +35,14 @@ def multiscales(
     *,
     levels: Sequence[str] = ("0",),
     channels: bool = True,
-    description: str = "means of 2 x 2 cells; those never looked at are left out",
+    description: str = "means of 2 x 2 cells, ignoring unprocessed ones",
 ) -> dict[str, Any]:
-    """Return the ``ome`` attributes of an image whose pixels are cells of another one.
+    """Return the ``ome`` attributes of an image whose pixels are cells of a base image.
 
     Parameters
     ----------
     name : str
-        What it shows.
+        Name of the image.
     cell : float
         Level-0 pixels of the base image per pixel of this one.
     pixel_size : tuple of float, optional
@@ -52,7 +52,7 @@ def multiscales(
     channels : bool
         Whether there is a channel axis before y and x.
     description : str
-        How levels are made of finer ones.
+        How a level is computed from the finer one.
     """
     unit = {"unit": "micrometer"} if pixel_size else {}
     axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if channels else []
@@ -68,7 +68,7 @@ def multiscales(
                 "path": path,
                 "coordinateTransformations": [
                     {"type": "scale", "scale": [*first, *(step * s for s in size)]},
-                    # Centres: the first pixel covers base pixels 0 to step - 1.
+                    # Position of the first pixel's centre, which covers base pixels 0 to step - 1.
                     {
                         "type": "translation",
                         "translation": [*offset, *((step - 1) / 2 * s for s in size)],
@@ -107,30 +107,30 @@ def create_image(
     Parameters
     ----------
     path : Path
-        The image's group; what stood there is replaced.
+        Group of the image; an existing one is replaced.
     shape : tuple of int
         ``(channels, rows, columns)``.
     name, cell, pixel_size
         See `multiscales`.
     dtype : dtype
-        Of the pixels.
+        Pixel type.
     labels : sequence of str
-        The channels' names.
+        Names of the channels.
     attributes : dict, optional
-        What else to say under ``hrviewer``, beside the cell.
+        Further attributes under ``hrviewer``, besides the cell.
     chunk, depth : int
-        Side of the chunks, and channels in each.
+        Side and channels of a chunk.
     levels : int
-        How many, each half the size of the one before.
+        Number of levels, each half the size of the finer one.
     version : {"0.5", "0.4"}
-        Of OME-Zarr.
+        OME-Zarr version.
     shard : int, optional
         See `create_level`.
 
     Returns
     -------
     zarr.Array
-        The finest level, to write into.
+        The finest level.
     """
     import zarr
 
@@ -150,9 +150,9 @@ def create_image(
                 for i, label in enumerate(labels)
             ]
         }
-    told = {"hrviewer": {"cell": cell, **(attributes or {})}, **metadata_for_version(ome, version)}
+    attrs = {"hrviewer": {"cell": cell, **(attributes or {})}, **metadata_for_version(ome, version)}
     group = zarr.create_group(
-        path, attributes=told, zarr_format=ZARR_FORMATS[version], overwrite=True
+        path, attributes=attrs, zarr_format=ZARR_FORMATS[version], overwrite=True
     )
     made = []
     k, rows, columns = shape
@@ -164,28 +164,29 @@ def create_image(
 
 
 ZARR_FORMATS: dict[Version, Literal[2, 3]] = {"0.5": 3, "0.4": 2}
-"""Of zarr, in which each version of OME-Zarr is written."""
+"""Zarr format of each OME-Zarr version."""
 
 
 def set_metadata(group: zarr.Group, ome: dict[str, Any], version: Version) -> None:
-    """Set a group's metadata; what is told as of 0.5 is turned into 0.4 if that is wanted."""
+    """Set a group's metadata, given in the form of version 0.5."""
     group.attrs.update(metadata_for_version(ome, version))
 
 
 def metadata_for_version(ome: dict[str, Any], version: Version) -> dict[str, Any]:
-    """Return metadata as a version spells them; they are told as of 0.5.
+    """Convert metadata from version 0.5 to another version.
 
-    0.4 has no ``ome`` around it, and says its version in every part.
+    Version 0.4 has no ``ome`` level and repeats its version in every part.
     """
     if version == "0.5":
         return {"ome": ome}
-    told = {key: value for key, value in ome.items() if key != "version"}
-    if "multiscales" in told:
-        told["multiscales"] = [{"version": version, **image} for image in told["multiscales"]]
+    converted = {key: value for key, value in ome.items() if key != "version"}
+    if "multiscales" in converted:
+        images = converted["multiscales"]
+        converted["multiscales"] = [{"version": version, **image} for image in images]
     for key in ("omero", "image-label"):
-        if key in told:
-            told[key] = {**told[key], "version": version}
-    return told
+        if key in converted:
+            converted[key] = {**converted[key], "version": version}
+    return converted
 
 
 def create_level(
@@ -198,29 +199,29 @@ def create_level(
     shard: int | None = None,
     fill: float | None = None,
 ) -> zarr.Array[Any]:
-    """Create a level's array, filled with NaN (or 0 for integers).
+    """Create the array of a level, filled with NaN (or 0 for integers).
 
     Parameters
     ----------
     group : zarr.Group
-        Its image; of the same format of zarr.
+        Group of the image.
     name : str
-        Its path.
+        Path of the level.
     shape : tuple of int
         ``(channels, rows, columns)``.
     dtype : dtype
-        Of the pixels.
+        Pixel type.
     chunks : tuple of int
-        Of what is compressed together.
+        Shape of a chunk.
     shard : int, optional
-        Side of the shards, a multiple of the chunks', where the format knows them.
+        Side of the shards, a multiple of the chunks'; ignored in Zarr format 2.
     fill : float, optional
-        What unwritten pixels hold; NaN by default, or 0 of whole numbers.
+        Value of unwritten pixels; by default NaN, or 0 for integers.
     """
-    third = group.metadata.zarr_format == 3
+    zarr3 = group.metadata.zarr_format == 3
     if fill is None:
         fill = np.nan if np.issubdtype(dtype, np.floating) else 0
-    sharded = third and shard is not None and not any(shard % n for n in chunks[1:])
+    sharded = zarr3 and shard is not None and not any(shard % n for n in chunks[1:])
     return group.create_array(
         name,
         shape=shape,
@@ -231,7 +232,7 @@ def create_level(
         overwrite=True,
         **(
             {"dimension_names": ("c", "y", "x")}
-            if third
+            if zarr3
             else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
         ),
     )

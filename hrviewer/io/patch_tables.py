@@ -1,4 +1,4 @@
-"""Where other tools looked, and what they saw: WSInfer's tables, TRIDENT's and CLAM's patches."""
+"""Patch tables of other tools: WSInfer's predictions, TRIDENT's and CLAM's coordinates."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PROBABILITY_PREFIX = "prob_"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchTable:
-    """Patches of another tool.
+    """Patches, and optionally predictions, of another tool.
 
     Parameters
     ----------
     tool : str
-        Which: ``wsinfer``, ``trident`` or ``clam``.
+        ``wsinfer``, ``trident`` or ``clam``.
     rects : ndarray of int, shape (n, 4)
-        ``(y, x, h, w)`` of each patch, level-0 pixels, in its order.
+        ``(y, x, h, w)`` of each patch, level-0 pixels, in file order.
     classes : tuple of str
-        What was said of each patch; none where only places are known.
+        Names of the predicted classes; empty for coordinates alone.
     values : ndarray of float, shape (n, k), optional
-        Probabilities.
+        Predicted probabilities.
     shape : tuple of int, optional
-        Height and width of the image, where the file tells them.
+        Height and width of the image, if the file has them.
     """
 
     tool: str
@@ -45,64 +45,66 @@ class PatchTable:
 
 
 def read_patch_table(path: str | Path) -> PatchTable:
-    """Read what another tool wrote of one image.
+    """Read the patches of one image.
 
     WSInfer's CSV has ``minx, miny, width, height`` in level-0 pixels and a column ``prob_CLASS``
     for each class. TRIDENT's and CLAM's HDF5 have ``coords``, ``(x, y)`` in level-0 pixels, with
-    the patch's size in its attributes.
+    the patch size in its attributes.
 
     Parameters
     ----------
     path : str or Path
-        The file.
+        CSV or HDF5 file.
 
     Raises
     ------
-    UserError
-        If it is missing, damaged or none of these.
+    HrviewerError
+        If the file is missing, damaged or of another format.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise HrviewerError(f"there is no file {path}")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise HrviewerError(f"{path.name} is no tiling: give one of {', '.join(SUFFIXES)}")
+        raise HrviewerError(
+            f"{path.name} is not a patch table: choose a file ending in {', '.join(SUFFIXES)}"
+        )
     found = read_wsinfer(path) if suffix == ".csv" else read_hdf5(path)
     if not len(found.rects):
-        raise HrviewerError(f"{path.name} holds no patch")
+        raise HrviewerError(f"{path.name} contains no patches")
     if (found.rects[:, 2:] < 1).any():
-        raise HrviewerError(f"{path.name} holds patches without pixels")
+        raise HrviewerError(f"{path.name} contains patches of size 0")
     return found
 
 
 def read_wsinfer(path: Path) -> PatchTable:
-    """Read a table of WSInfer's."""
+    """Read a table written by WSInfer."""
     import pandas as pd
 
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HrviewerError(f"{path.name} is no readable table: {error}") from None
+        raise HrviewerError(f"{path.name} is not a readable table: {error}") from None
     named = [column for column in table if str(column).startswith(PROBABILITY_PREFIX)]
     if not set(RECT_COLUMNS) <= set(table) or not named:
         raise HrviewerError(
-            f"{path.name} is no result of WSInfer: it needs the columns "
+            f"{path.name} is not a result of WSInfer: it needs the columns "
             f"{', '.join(RECT_COLUMNS)} and prob_CLASS"
         )
     try:
         places = table[list(RECT_COLUMNS)].to_numpy(np.float64)
         values = table[named].to_numpy(np.float64)
     except ValueError as error:
-        raise HrviewerError(f"{path.name} holds what is no number: {error}") from None
+        raise HrviewerError(f"{path.name} contains a value that is not a number: {error}") from None
     if not np.isfinite(places).all():
-        raise HrviewerError(f"{path.name} holds places that are no numbers")
+        raise HrviewerError(f"{path.name} contains coordinates that are not numbers")
     rects = np.rint(places[:, [1, 0, 3, 2]]).astype(np.int64)
     classes = tuple(str(name).removeprefix(PROBABILITY_PREFIX) for name in named)
     return PatchTable("wsinfer", rects, classes, values)
 
 
 def read_hdf5(path: Path) -> PatchTable:
-    """Read coordinates of TRIDENT's or CLAM's."""
+    """Read coordinates written by TRIDENT or CLAM."""
     try:
         import h5py
     except ImportError:
@@ -110,12 +112,12 @@ def read_hdf5(path: Path) -> PatchTable:
     try:
         with h5py.File(path, "r") as file:
             if "coords" not in file:
-                raise HrviewerError(f"{path.name} holds no coords, as TRIDENT's and CLAM's do")
+                raise HrviewerError(f"{path.name} has no dataset coords, as TRIDENT and CLAM write")
             coords = np.asarray(file["coords"][()])
             about: dict[str, Any] = dict(file["coords"].attrs)
     except OSError as error:
-        raise HrviewerError(f"{path.name} is no readable HDF5: {error}") from None
-    # Features of TRIDENT have an axis more.
+        raise HrviewerError(f"{path.name} is not a readable HDF5 file: {error}") from None
+    # TRIDENT's feature files have one more axis.
     coords = coords.reshape(-1, 2)
     trident = "patch_size_level0" in about
     if trident:
@@ -123,7 +125,9 @@ def read_hdf5(path: Path) -> PatchTable:
     elif "patch_size" in about:
         side = float(about["patch_size"]) * float(np.max(about.get("downsample", 1.0)))
     else:
-        raise HrviewerError(f"{path.name} does not tell its patches' size: give the coordinates")
+        raise HrviewerError(
+            f"{path.name} has no patch size: choose TRIDENT's or CLAM's coordinates"
+        )
     sides = np.full((len(coords), 2), round(side))
     shape = None
     if trident and "level0_height" in about and "level0_width" in about:

@@ -1,7 +1,7 @@
-"""What a run found, as features: its patches, its output's contours and objects, its drawings.
+"""Features of a run: patches, contours and objects of the output map, annotations.
 
-Patches and objects are yielded as they are read, so that any number of them passes in bounded
-memory. Contours are traced on the whole map, coarsened to at most `TRACED` cells.
+Patches and objects are yielded while they are read, in bounded memory. Contours are traced on the
+complete map, coarsened to at most `MAX_TRACED_CELLS` cells.
 """
 
 from __future__ import annotations
@@ -40,44 +40,46 @@ STAGE_COLUMNS = ("read_s", "prepare_s", "infer_s", "post_s")
 
 MAX_TRACED_CELLS = 16_000_000
 BAND = 256
-"""Rows of cells in which objects are looked for together."""
+"""Rows of cells that are searched for objects at once."""
 
 
 class FeatureOptions(WriterSettings):
-    """How contours and points are found in the output."""
+    """Options for detecting contours and points in the output map."""
 
     threshold: float = Field(
         0.5,
         gt=0,
         title="Threshold",
-        description="For contours: from which value a cell is inside; of a density, as a part of "
-        "its largest value",
+        description="For contours: smallest value inside; for a density, as a fraction of its "
+        "maximum",
     )
     spacing: float = Field(
-        8.0, gt=0, le=4096, title="Spacing", description="For points: px between objects, at least"
+        8.0, gt=0, le=4096, title="Spacing", description="For points: minimum px between objects"
     )
 
 
 class FeatureSelection(FeatureOptions):
-    """Which of a run's features are written."""
+    """Kinds of features to export."""
 
-    patches: bool = Field(True, title="Patches", description="Where the network looked")
+    patches: bool = Field(True, title="Patches", description="Processed patches")
     contours: bool = Field(
-        False, title="Contours", description="Outlines of where the output is above a threshold"
+        False, title="Contours", description="Outlines of areas above the threshold"
     )
     points: bool = Field(
-        False, title="Points", description="Objects: the peaks of a density, a detector's finds"
+        False, title="Points", description="Objects: peaks of a density, or detections"
     )
-    annotations: bool = Field(True, title="Annotations", description="What a person drew")
+    annotations: bool = Field(
+        True, title="Annotations", description="Shapes and points drawn by the user"
+    )
 
 
 def iter_features(run: Exportable, selection: FeatureSelection) -> Iterator[Feature]:
-    """Yield a run's features: patches, contours, points, annotations, each in their order.
+    """Yield a run's patches, contours, points and annotations, in this order.
 
     Raises
     ------
-    UserError
-        If the run does not hold what is asked for.
+    HrviewerError
+        If the run lacks the data.
     """
     if selection.patches:
         yield from map(patch_feature, patch_rows(run.path / "patches.parquet"))
@@ -93,20 +95,20 @@ def iter_features(run: Exportable, selection: FeatureSelection) -> Iterator[Feat
 
 
 def patch_rows(table: Path) -> Iterator[dict[str, Any]]:
-    """Yield a table's rows, a batch in memory at a time."""
+    """Yield the rows of a patch table, one batch in memory at a time."""
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(table)
     except (OSError, ValueError) as error:
-        raise HrviewerError(f"{table.parent} holds no readable patches: {error}") from None
+        raise HrviewerError(f"{table.parent} has no readable patch table: {error}") from None
     with file:
         for batch in file.iter_batches(batch_size=4096):
             yield from batch.to_pylist()
 
 
 def patch_feature(row: dict[str, Any]) -> Feature:
-    """Return a look."""
+    """Convert a row of the patch table to a feature."""
     measured = {
         "value": row["value"],
         "score": row["score"],
@@ -121,7 +123,7 @@ def patch_feature(row: dict[str, Any]) -> Feature:
         (rectangle(row["y"], row["x"], row["h"], row["w"]),),
         name=f"{row['role']} {row['order']}",
         number=row["id"],
-        # A table's NaN comes as null.
+        # NaN in a table is read as None.
         measurements={
             name: value
             for name, value in measured.items()
@@ -135,21 +137,21 @@ def patch_feature(row: dict[str, Any]) -> Feature:
 
 
 def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
-    """Yield the outlines of where each class's output reaches a threshold.
+    """Yield outlines of the areas in which a class's output reaches the threshold.
 
-    One feature per connected part (by edges), with its holes. Lorensen's and Cline's marching
-    squares, as scikit-image has them, between the centres of the cells.
+    One feature per 4-connected component, with holes, by scikit-image's marching squares (Lorensen
+    and Cline) between the cells' centres.
     """
-    shown = open_map(run, "output")
-    values, cell = coarsen(shown, MAX_TRACED_CELLS)
+    run_map = open_map(run, "output")
+    values, cell = coarsen(run_map, MAX_TRACED_CELLS)
     height, width = run.header["image"]["shape"]
     size = run.header["image"]["pixel_size"]
     numbers = count()
-    for plane, label in zip(values, shown.labels, strict=True):
-        level = threshold * float(np.nanmax(plane, initial=0.0)) if shown.additive else threshold
+    for plane, label in zip(values, run_map.labels, strict=True):
+        level = threshold * float(np.nanmax(plane, initial=0.0)) if run_map.additive else threshold
         if level > 0:
             for polygon, measured in trace_outlines(
-                np.nan_to_num(plane), level, cell, shown.additive
+                np.nan_to_num(plane), level, cell, run_map.additive
             ):
                 clipped = tuple(np.clip(ring, 0, (height, width)) for ring in polygon)
                 number, area = next(numbers), area_of((clipped,))
@@ -163,7 +165,7 @@ def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
 def trace_outlines(
     plane: NDArray[np.float32], level: float, cell: float, additive: bool
 ) -> Iterator[tuple[Polygon, dict[str, float]]]:
-    """Yield the polygon of every connected part, and what it holds."""
+    """Yield the polygon of every connected component, with its sum or mean and its maximum."""
     from skimage.measure import find_contours, label
 
     inside = np.pad(plane >= level, 1)
@@ -174,16 +176,16 @@ def trace_outlines(
     flat = parts.ravel()
     sums = np.bincount(flat, padded.ravel().astype(np.float64))
     sizes = np.bincount(flat)
-    tops = np.zeros(len(sizes))
-    np.maximum.at(tops, flat, padded.ravel())
+    maxima = np.zeros(len(sizes))
+    np.maximum.at(maxima, flat, padded.ravel())
     outer: dict[int, NDArray[np.float64]] = {}
     holes: dict[int, list[NDArray[np.float64]]] = {}
-    # Just below the level, so that cells that are exactly on it have an outline around them.
+    # Just below the level, so that cells exactly at the level are enclosed.
     below = float(np.nextafter(np.float32(level), np.float32(0)))
     for line in find_contours(padded, below, fully_connected="low", positive_orientation="high"):
         ring = line[:-1]
         part = int(parts[inside_cell(ring[0], inside)])
-        # Padding moved everything by a cell, and a cell's centre lies half a cell in.
+        # Padding shifts by one cell; a cell's centre is half a cell inside.
         corners = (ring - 0.5) * cell
         known = outer.get(part)
         if known is None:
@@ -194,13 +196,15 @@ def trace_outlines(
         else:
             holes.setdefault(part, []).append(corners)
     for part in sorted(outer):
-        held = {"sum": float(sums[part])} if additive else {"mean": float(sums[part] / sizes[part])}
+        measured = (
+            {"sum": float(sums[part])} if additive else {"mean": float(sums[part] / sizes[part])}
+        )
         rings = (outer[part], *holes.get(part, ()))
-        yield rings, held | {"max": float(tops[part])}
+        yield rings, measured | {"max": float(maxima[part])}
 
 
 def inside_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int, int]:
-    """Return the cell inside, of the two between whose centres a contour passes."""
+    """Return the inner one of the two cells between whose centres a contour point lies."""
     low, high = np.floor(at).astype(int), np.ceil(at).astype(int)
     first, second = (int(low[0]), int(low[1])), (int(high[0]), int(high[1]))
     return first if inside[first] else second
@@ -210,25 +214,27 @@ def inside_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int
 
 
 def detected_objects(run: Exportable) -> list[Feature]:
-    """Return the objects that a run's network found, as it would have drawn them."""
-    said = {"author": run.header["model"], "time": run.header["started"]}
-    return [replace(point, metadata=said) for point in iter_points(run, FeatureOptions().spacing)]
+    """Return the objects detected in a run, with the model as author."""
+    metadata = {"author": run.header["model"], "time": run.header["started"]}
+    return [
+        replace(point, metadata=metadata) for point in iter_points(run, FeatureOptions().spacing)
+    ]
 
 
 def iter_points(run: Exportable, spacing: float) -> Iterator[Feature]:
-    """Yield the objects that a counting network saw.
+    """Yield the objects of a counting run.
 
-    Of a map of whole numbers, as detectors paint it, every object, at its cell's centre; of a
-    density, its peaks: cells larger than all others within `spacing`, and than a tenth of the
-    largest, at the centre of mass of what lies around.
+    In a map of integers, as detectors write it, every object at its cell's centre. In a density
+    map its peaks: cells larger than all others within `spacing` and than a tenth of the maximum,
+    placed at the centre of mass of their surroundings.
     """
-    shown = open_map(run, "output")
-    if not shown.additive:
-        raise HrviewerError("this run does not count: it has no points; choose contours")
-    whole, top = scan_output(shown)
+    run_map = open_map(run, "output")
+    if not run_map.additive:
+        raise HrviewerError("this run does not count objects: choose contours instead of points")
+    integers, maximum = scan_output(run_map)
     numbers = count()
     for label, at, mass in (
-        iter_counted_objects(shown) if whole else iter_peaks(shown, spacing, top / 10)
+        iter_counted_objects(run_map) if integers else iter_peaks(run_map, spacing, maximum / 10)
     ):
         number = next(numbers)
         yield Feature("point", label, point=at, name=f"{label} {number}", number=number,
@@ -236,20 +242,20 @@ def iter_points(run: Exportable, spacing: float) -> Iterator[Feature]:
 
 
 def scan_output(run_map: RunMap) -> tuple[bool, float]:
-    """Tell whether all values are whole numbers, and the largest."""
-    whole, top = True, 0.0
+    """Return whether all values are integers, and their maximum."""
+    integers, maximum = True, 0.0
     for _, band in run_map.bands():
         values = np.nan_to_num(band)
-        whole = whole and bool((values == np.rint(values)).all())
-        top = max(top, float(values.max()))
-    return whole, top
+        integers = integers and bool((values == np.rint(values)).all())
+        maximum = max(maximum, float(values.max()))
+    return integers, maximum
 
 
 ObjectPoint = tuple[str, tuple[float, float], float]
 
 
 def iter_counted_objects(run_map: RunMap) -> Iterator[ObjectPoint]:
-    """Yield as many objects as each cell counts."""
+    """Yield one point per object counted in each cell."""
     for start, band in run_map.bands(BAND):
         values = np.nan_to_num(band).astype(int)
         for k, y, x in np.argwhere(values > 0).tolist():
@@ -259,14 +265,14 @@ def iter_counted_objects(run_map: RunMap) -> Iterator[ObjectPoint]:
 
 
 def iter_peaks(run_map: RunMap, spacing: float, minimum: float) -> Iterator[ObjectPoint]:
-    """Yield a density's peaks."""
+    """Yield the peaks of a density map."""
     from scipy.ndimage import maximum_filter, uniform_filter
 
     if minimum <= 0:
         return
     radius = max(1, round(spacing / run_map.cell / 2))
     side, rows = 2 * radius + 1, run_map.cells.shape[1]
-    # A peak needs its surroundings, and those of the peaks that it might give way to.
+    # A peak depends on its surroundings, and on those of the larger peaks nearby.
     margin = 2 * radius
     for start in range(0, rows, BAND):
         low, high = max(0, start - margin), min(rows, start + BAND + margin)
@@ -290,7 +296,7 @@ def iter_peaks(run_map: RunMap, spacing: float, minimum: float) -> Iterator[Obje
 
 
 def first_of_equal_cells(best: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return of equal cells that touch the first in reading order, ``(n, 2)``."""
+    """Return the first cell, in reading order, of each group of touching maxima, ``(n, 2)``."""
     from scipy.ndimage import label
 
     at = np.argwhere(best)
@@ -299,21 +305,21 @@ def first_of_equal_cells(best: NDArray[np.bool_]) -> NDArray[np.int64]:
     return at[np.sort(first)]
 
 
-# What every file says of the run.
+# Metadata of exports.
 
 
 def provenance(run: Exportable) -> dict[str, Any]:
-    """Return where a file comes from."""
+    """Return the origin of an export: image, model, strategy, parameters and estimate."""
     return {key: run.header[key] for key in ("image", "model", "strategy", "params", "estimate")}
 
 
 def id_namespace(run: Exportable) -> UUID:
-    """Return what identifiers are derived from: the same of the same run, wherever it lies."""
+    """Return the namespace of a run's identifiers, which does not depend on its folder."""
     header = run.header
     parts = header["image"]["fingerprint"], header["strategy"], header["started"]
     return uuid5(NAMESPACE_URL, "hrviewer:" + "/".join(map(str, parts)))
 
 
 def planned_patches(run: Exportable) -> int:
-    """Return how many patches there are, for progress."""
+    """Return the number of planned patches, for progress."""
     return int(run.header.get("patches", {}).get("planned", 0))

@@ -1,4 +1,4 @@
-"""The maps that a run's folder holds: what they show, and reading them in bounded memory."""
+"""Maps in a run folder, read in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ MAP_NAMES: tuple[MapName, ...] = ("output", "saliency", "cost", "embeddings")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunMap:
-    """One map of a run.
+    """Map of a run: output, saliency, cost or embeddings.
 
     Parameters
     ----------
     name : str
         ``output``, ``saliency``, ``cost`` or ``codes``.
     cells : zarr.Array
-        ``(channels, rows, columns)``, NaN where nothing was looked at.
+        ``(channels, rows, columns)``; NaN where no patch was processed.
     cell : float
-        Side of its cells, level-0 pixels.
+        Side of the cells, level-0 pixels.
     labels : tuple of str
-        The channels' names.
+        Names of the channels.
     units : tuple of str
-        The channels' units, per cell; empty where a number has none.
+        Units of the channels, per cell; empty without a unit.
     additive : bool
-        Whether cells add up, as counts and costs do; otherwise their mean is meant.
+        Whether cells are summed, as counts and costs are, or averaged.
     """
 
     name: MapName
@@ -46,7 +46,7 @@ class RunMap:
     additive: bool
 
     def bands(self, rows: int = 512) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Yield the first row and the values of one band after the other."""
+        """Yield the first row and the values of each band of rows."""
         for start in range(0, self.cells.shape[1], rows):
             yield start, np.asarray(self.cells[:, start : start + rows])
 
@@ -55,12 +55,12 @@ COST_UNITS = {"flops": "FLOP", "bytes": "byte", "pixels": "px"}
 
 
 def open_map(run: Exportable, name: MapName) -> RunMap:
-    """Open one of a run's maps.
+    """Open a map of a run.
 
     Raises
     ------
-    UserError
-        If the run does not hold it.
+    HrviewerError
+        If the run has no such map.
     """
     import zarr
 
@@ -70,13 +70,13 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
         about: Any = group.attrs["hrviewer"]
         ome: Any = group.attrs["ome"]
     except (OSError, KeyError, ValueError):
-        raise HrviewerError(f"{run.path} holds no {name} map: resume the run first") from None
-    told = tuple(str(channel["label"]) for channel in ome.get("omero", {}).get("channels", ()))
+        raise HrviewerError(f"{run.path} has no {name} map: resume the run first") from None
+    named = tuple(str(channel["label"]) for channel in ome.get("omero", {}).get("channels", ()))
     estimate = run.header.get("estimate") or {}
     counts = estimate.get("kind") == "count"
     n = cells.shape[0]
     plain = (name,) if n == 1 else tuple(f"{name} {i}" for i in range(n))
-    labels = told if len(told) == n else plain
+    labels = named if len(named) == n else plain
     units = ("",) * n
     if name == "cost":
         units = tuple(COST_UNITS.get(label, "s") for label in labels)
@@ -87,28 +87,28 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
 
 
 def open_maps(run: Exportable) -> list[RunMap]:
-    """Open all maps that a run holds.
+    """Open all maps of a run.
 
     Raises
     ------
-    UserError
-        If it holds none.
+    HrviewerError
+        If it has none.
     """
     found = [open_map(run, name) for name in MAP_NAMES if (run.path / name / "zarr.json").is_file()]
     if not found:
-        raise HrviewerError(f"{run.path} holds no maps: resume the run first")
+        raise HrviewerError(f"{run.path} has no maps: resume the run first")
     return found
 
 
 def coarsen(run_map: RunMap, max_cells: int) -> tuple[NDArray[np.float32], float]:
-    """Return a map in at most `max_cells` cells and its cell's side; the map itself if it fits.
+    """Downsample a map by a power of two to at most `max_cells` cells.
 
     Returns
     -------
     ndarray of float32, shape (channels, rows, columns)
-        Sums of n × n cells where cells add up, means otherwise; NaN where none was looked at.
+        Sums of n × n cells of an additive map, otherwise means; NaN where no patch was processed.
     float
-        Level-0 pixels.
+        Side of the new cells, level-0 pixels.
     """
     k, rows, columns = run_map.cells.shape
     n = 1
@@ -125,14 +125,14 @@ def coarsen(run_map: RunMap, max_cells: int) -> tuple[NDArray[np.float32], float
 
 
 def reduce_blocks(cells: NDArray[Any], n: int, additive: bool) -> NDArray[np.float32]:
-    """Return the sums, or the means, of n × n cells without NaN; NaN where all are."""
+    """Return sums or means of n × n cells that ignore NaN; NaN where all are."""
     _, rows, columns = cells.shape
     padded = np.pad(
         cells.astype(np.float64), ((0, 0), (0, -rows % n), (0, -columns % n)),
         constant_values=np.nan,
     )  # fmt: skip
     blocks = padded.reshape(len(cells), padded.shape[1] // n, n, padded.shape[2] // n, n)
-    seen = (~np.isnan(blocks)).sum(axis=(2, 4))
+    valid = (~np.isnan(blocks)).sum(axis=(2, 4))
     sums = np.nansum(blocks, axis=(2, 4))
-    values = sums if additive else sums / np.maximum(seen, 1)
-    return np.where(seen > 0, values, np.nan).astype(np.float32)
+    values = sums if additive else sums / np.maximum(valid, 1)
+    return np.where(valid > 0, values, np.nan).astype(np.float32)

@@ -1,7 +1,7 @@
-"""A run's patches, objects, outlines or drawings as one table, whose columns tell their units.
+"""Tables of a run's patches, points, contours or annotations.
 
-Lengths end in ``_px`` (level-0 pixels) and, where the pixel size is known, ``_um``; seconds in
-``_s``. Rows come a few thousand at a time.
+Units are part of the column names: ``_px`` for level-0 pixels, ``_um`` where the pixel size is
+known, ``_s`` for seconds. Rows are produced a few thousand at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PATCH_COLUMNS = {
     "id": ("int64", ""),
     "role": ("string", ""),
     "order": ("int64", ""),
-    "scale": ("float64", "level-0 px per network px"),
+    "scale": ("float64", "level-0 px per model px"),
     "score": ("float64", ""),
     "value": ("float64", ""),
     "flops": ("float64", "FLOP"),
@@ -62,22 +62,22 @@ FEATURE_COLUMNS = {
 
 
 class TableSettings(FeatureOptions):
-    """Which table."""
+    """Rows of the table."""
 
     rows: Literal["patches", "points", "contours", "annotations"] = Field(
         "patches",
         title="Rows",
-        description="Where the network looked; objects; outlines of the output; what a person drew",
+        description="Processed patches, objects, outlines of the output, or annotations",
     )
 
 
 def table_schema(run: Exportable, settings: TableSettings) -> pyarrow.Schema:
-    """Return the columns: their units, and in the table's metadata where it comes from."""
+    """Return the columns with their units, and the run's provenance as metadata."""
     import pyarrow as pa
 
     types = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
-    places = [("px", "level-0 px")] + [("um", "µm")] * bool(run.header["image"]["pixel_size"])
-    columns = [(f"{name}_{end}", "float64", unit) for end, unit in places for name in LENGTHS]
+    units = [("px", "level-0 px")] + [("um", "µm")] * bool(run.header["image"]["pixel_size"])
+    columns = [(f"{name}_{end}", "float64", unit) for end, unit in units for name in LENGTHS]
     more = PATCH_COLUMNS if settings.rows == "patches" else FEATURE_COLUMNS
     columns += [(name, kind, unit) for name, (kind, unit) in more.items()]
     fields = [
@@ -88,20 +88,20 @@ def table_schema(run: Exportable, settings: TableSettings) -> pyarrow.Schema:
 
 
 def record_batches(run: Exportable, settings: TableSettings) -> Iterator[pyarrow.RecordBatch]:
-    """Yield the rows, a few thousand at a time; at least one batch.
+    """Yield the rows in batches of a few thousand.
 
     Raises
     ------
-    UserError
-        If the run does not hold what is asked for.
+    HrviewerError
+        If the run lacks the data.
     """
     import pyarrow as pa
 
     schema = table_schema(run, settings)
     size = run.header["image"]["pixel_size"]
     source = with_lengths(iter_rows(run, settings), size)
-    while held := list(islice(source, BATCH_ROWS)):
-        yield pa.RecordBatch.from_pylist(held, schema=schema)
+    while rows := list(islice(source, BATCH_ROWS)):
+        yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
 
 def iter_rows(run: Exportable, settings: TableSettings) -> Iterator[dict[str, Any]]:
@@ -109,15 +109,17 @@ def iter_rows(run: Exportable, settings: TableSettings) -> Iterator[dict[str, An
     if settings.rows == "patches":
         yield from patch_rows(run.path / "patches.parquet")
         return
-    none = dict.fromkeys(("patches", "contours", "points", "annotations"), False)
-    chosen = none | {settings.rows: True}
-    what = FeatureSelection(threshold=settings.threshold, spacing=settings.spacing, **chosen)
-    for feature in iter_features(run, what):
+    kinds = {
+        kind: kind == settings.rows for kind in ("patches", "contours", "points", "annotations")
+    }
+    kinds[settings.rows] = True
+    selection = FeatureSelection(threshold=settings.threshold, spacing=settings.spacing, **kinds)
+    for feature in iter_features(run, selection):
         yield feature_row(feature)
 
 
 def feature_row(feature: Feature) -> dict[str, Any]:
-    """Return a feature's row: its centre, its box's sides, and what is known of it."""
+    """Return a feature's row: centre, size of its bounding box, and properties."""
     _, _, h, w = feature.box
     y, x = feature.center
     row: dict[str, Any] = {
@@ -132,7 +134,7 @@ def feature_row(feature: Feature) -> dict[str, Any]:
 def with_lengths(
     rows: Iterator[dict[str, Any]], size: tuple[float, float] | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield rows with lengths in pixels and, where that is known, in µm."""
+    """Yield rows with lengths in pixels and, if the pixel size is known, in µm."""
     for row in rows:
         lengths = {name: float(row[name]) for name in LENGTHS}
         row |= {f"{name}_px": value for name, value in lengths.items()}

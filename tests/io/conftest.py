@@ -1,4 +1,4 @@
-"""Fixtures of the exporters' tests."""
+"""Fixtures for tests of the writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs made by hand: exporters are told nothing but a folder and its header."""
+"""Run folders made by hand, for tests of the writers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anybody's arrays as OME-Zarr: what comes back is what lay there, whichever way it was turned."""
+"""Arrays as OME-Zarr: round trips in every orientation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ places = st.floats(-1e4, 1e4)
 
 
 @given(st.integers(0, 7), st.integers(1, 7), st.integers(1, 7), steps, steps, places, places)
-def test_every_pixel_stays_where_it_was_in_all_eight_orientations(turn, h, w, sy, sx, ty, tx):
+def test_pixels_keep_their_world_position_in_all_eight_orientations(turn, h, w, sy, sx, ty, tx):
     data = np.arange(h * w).reshape(h, w)
     matrix, offset = TURNS[turn] @ np.diag([sy, sx]), np.array([ty, tx])
     turned, scale, translate, whole = axis_aligned(data, matrix, offset)
@@ -35,7 +35,7 @@ def test_every_pixel_stays_where_it_was_in_all_eight_orientations(turn, h, w, sy
         np.testing.assert_allclose(scale * at + translate, there[int(turned[at])], atol=1e-6)
 
 
-def test_other_turns_are_left_out_and_said():
+def test_other_rotations_are_dropped_and_reported():
     c, s = np.cos(0.3), np.sin(0.3)
     data = np.zeros((3, 4))
     same, scale, _, whole = axis_aligned(data, np.array([[c, -s], [s, c]]) * 2, np.zeros(2))
@@ -55,7 +55,7 @@ def test_other_turns_are_left_out_and_said():
         (("t", "c", "z", "y", "x"), 5, "tczyx"),
     ],
 )
-def test_axes_have_names_in_the_formats_order(labels, ndim, axes):
+def test_axes_are_named_in_ome_zarr_order(labels, ndim, axes):
     assert name_axes(labels, ndim) == axes
     with pytest.raises(HrviewerError, match="two to five axes"):
         name_axes((), 6)
@@ -63,7 +63,7 @@ def test_axes_have_names_in_the_formats_order(labels, ndim, axes):
 
 @pytest.mark.parametrize("axes", ["yx", "zyx", "cyx", "tczyx"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, bool])
-def test_any_array_is_valid_and_the_same(tmp_path, axes, dtype):
+def test_arrays_round_trip(tmp_path, axes, dtype):
     shape = (*(2 for _ in axes[:-2]), 601, 37)
     data = (np.random.default_rng(0).random(shape) * 250).astype(dtype)
     scale, shift = np.linspace(0.5, 2, len(axes)), np.linspace(-3, 7, len(axes))
@@ -83,7 +83,7 @@ def test_any_array_is_valid_and_the_same(tmp_path, axes, dtype):
         assert starts[0] == pytest.approx(starts[1])
 
 
-def test_labels_lie_in_the_first_image_and_keep_their_numbers(tmp_path):
+def test_labels_are_part_of_the_first_image_and_keep_their_ids(tmp_path):
     numbers = np.random.default_rng(0).integers(0, 70000, (700, 600)).astype(np.int32)
     image = np.zeros((700, 600), np.uint8)
     path = tmp_path / "a.ome.zarr"
@@ -103,8 +103,8 @@ def test_labels_lie_in_the_first_image_and_keep_their_numbers(tmp_path):
     np.testing.assert_array_equal(zarr.open_array(path / "0/labels/a_b/1")[:], numbers[::2, ::2])
 
 
-def test_what_is_no_number_is_refused(tmp_path):
-    with pytest.raises(HrviewerError, match="whole and real numbers"):
+def test_unsupported_types_are_rejected(tmp_path):
+    with pytest.raises(HrviewerError, match="integers or floats"):
         write_arrays(
             [WritableImage("a", np.zeros((2, 2), complex), "yx", (1, 1), (0, 0))], tmp_path
         )

@@ -1,4 +1,4 @@
-"""Whole or not at all, whatever the disk and whoever else writes."""
+"""Atomic writing: complete files or none, with disk errors and concurrent writers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def half(path, error):
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         (errno.ENOSPC, "disk is full"),
         (errno.EROFS, "read-only"),
@@ -34,14 +34,14 @@ def half(path, error):
         (errno.EIO, "Input/output error"),
     ],
 )
-def test_what_the_disk_says_is_one_line(tmp_path, code, said):
-    with pytest.raises(HrviewerError, match=said) as told:
+def test_disk_errors_are_one_line(tmp_path, code, message):
+    with pytest.raises(HrviewerError, match=message) as error:
         half(tmp_path / "a", OSError(code, os.strerror(code)))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
     assert listed(tmp_path) == []
 
 
-def test_a_full_disk_leaves_the_old_files_alone(tmp_path):
+def test_full_disk_keeps_the_old_files(tmp_path):
     (tmp_path / "old").write_text("mine")
 
     def fill():
@@ -57,9 +57,12 @@ def test_a_full_disk_leaves_the_old_files_alone(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written(tmp_path):
+def test_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(HrviewerError, match="not allowed"), atomic_path(tmp_path / "a") as part:
+    with (
+        pytest.raises(HrviewerError, match="permission denied"),
+        atomic_path(tmp_path / "a") as part,
+    ):
         part.write_text("x")
     tmp_path.chmod(0o700)
 
@@ -67,21 +70,21 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 @pytest.mark.parametrize(
     "name", ["ü ñ 漢字.csv", "a b'c\"d;$e.csv", "-o.csv", "%20#?.csv", "x" * 250]
 )
-def test_odd_names_are_written_as_they_are(tmp_path, name):
+def test_unusual_names(tmp_path, name):
     with atomic_path(tmp_path / name) as part:
         part.write_text("x")
     assert listed(tmp_path) == [name]
 
 
-@pytest.mark.parametrize(("name", "said"), [("a\0b", "no name can hold"), ("x" * 300, "too long")])
-def test_names_that_no_disk_holds(tmp_path, name, said):
-    with pytest.raises(HrviewerError, match=said), atomic_path(tmp_path / name) as part:
+@pytest.mark.parametrize(("name", "message"), [("a\0b", "null character"), ("x" * 300, "too long")])
+def test_invalid_names(tmp_path, name, message):
+    with pytest.raises(HrviewerError, match=message), atomic_path(tmp_path / name) as part:
         part.write_text("x")
     assert listed(tmp_path) == []
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_of_two_at_once_the_first_stays(tmp_path, folder):
+def test_first_of_two_writers_wins(tmp_path, folder):
     def put(part, text):
         if folder:
             part.mkdir()
@@ -97,11 +100,11 @@ def test_of_two_at_once_the_first_stays(tmp_path, folder):
     with pytest.raises(HrviewerError, match="exists"):
         race()
     assert listed(tmp_path) == ["a"]
-    kept = tmp_path / "a" / "in" if folder else tmp_path / "a"
-    assert kept.read_text() == "soon"
+    survivor = tmp_path / "a" / "in" if folder else tmp_path / "a"
+    assert survivor.read_text() == "soon"
 
 
-def test_killed_half_way_nothing_has_its_name(tmp_path):
+def test_killed_process_leaves_no_file_under_the_name(tmp_path):
     code = (
         "import sys, time\nfrom hrviewer.io.atomic_write import atomic_path\n"
         "with atomic_path(sys.argv[1]) as part:\n"
@@ -110,10 +113,10 @@ def test_killed_half_way_nothing_has_its_name(tmp_path):
     path = tmp_path / "a.csv"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
-    ) as held:
-        assert held.stdout is not None
-        assert held.stdout.readline() == "there\n"
-        held.kill()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        process.kill()
     assert not path.exists()
     assert all(name.startswith(".hrviewer-") for name in listed(tmp_path))
     with atomic_path(path) as part:

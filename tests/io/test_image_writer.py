@@ -1,4 +1,4 @@
-"""Images as OME-Zarr: the same pixels, valid metadata, whole or nothing."""
+"""Images as OME-Zarr: equal pixels, valid metadata, complete or absent."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def small(monkeypatch):
 
 
 @pytest.fixture
-def scene(monkeypatch):
+def synthetic(monkeypatch):
     install(monkeypatch)
     with open_pyramid("sample:squares?size=1024&seed=3") as pyramid:
         yield pyramid
 
 
 def valid(path):
-    """Check what other people's programs say of a folder."""
+    """Validate a folder with other packages."""
     assert isinstance(open_ome_zarr(zarr.open_group(path, mode="r")), Image)
     validate_zarr_store(str(path))
 
@@ -54,7 +54,7 @@ def slow_half(pixels):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("k", [1, 3])
-def test_the_same_pixels_and_box_filtered_levels(tmp_path, small, dtype, k):
+def test_pixels_are_copied_and_levels_are_means(tmp_path, small, dtype, k):
     rng = np.random.default_rng(0)
     pixels = (rng.random((301, 203, k)) * 250).astype(dtype)
     path = tmp_path / "a.tif"
@@ -64,12 +64,12 @@ def test_the_same_pixels_and_box_filtered_levels(tmp_path, small, dtype, k):
         planarconfig="contig" if k > 1 else None,
         resolution=(20000, 40000), resolutionunit="CENTIMETER",
     )  # fmt: skip
-    told = []
+    progress = []
     with open_pyramid(path) as source:
         assert source.channels == k
-        out = write_image(source, tmp_path / "a.ome.zarr", lambda *at: told.append(at))
+        out = write_image(source, tmp_path / "a.ome.zarr", lambda *at: progress.append(at))
         size = source.pixel_size
-    assert told[-1][0] == told[-1][1]
+    assert progress[-1][0] == progress[-1][1]
     valid(out)
     with open_pyramid(out) as again:
         assert_array_equal(again.read(again.rect), pixels)
@@ -89,7 +89,7 @@ def test_the_same_pixels_and_box_filtered_levels(tmp_path, small, dtype, k):
     assert array.chunks == (k, 64, 64)
 
 
-def test_the_earlier_version_holds_the_same(tmp_path, small):
+def test_version_04_has_the_same_pixels(tmp_path, small):
     import ome_zarr_models.v04
 
     pixels = np.random.default_rng(0).integers(0, 255, (150, 203, 3), np.uint8)
@@ -103,7 +103,7 @@ def test_the_earlier_version_holds_the_same(tmp_path, small):
         assert [level.shape[0] for level in again.levels] == [150, 75, 38]
 
 
-def test_a_broken_conversion_goes_on_where_it_was(tmp_path, small, monkeypatch):
+def test_interrupted_conversion_is_resumed(tmp_path, small, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
     out = tmp_path / "a.ome.zarr"
     read = []
@@ -118,7 +118,7 @@ def test_a_broken_conversion_goes_on_where_it_was(tmp_path, small, monkeypatch):
             return whole(*window, **settings)
 
         monkeypatch.setattr(level, "read", watched)
-        with pytest.raises(HrviewerError, match="same command goes on"):
+        with pytest.raises(HrviewerError, match="same command again"):
             write_image(source, out)
         assert not out.exists()
         write_image(source, out)
@@ -129,7 +129,7 @@ def test_a_broken_conversion_goes_on_where_it_was(tmp_path, small, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.ome.zarr"]
 
 
-def test_what_was_begun_with_another_image_is_not_gone_on_with(tmp_path, small):
+def test_conversion_of_another_image_is_not_resumed(tmp_path, small):
     part = tmp_path / ".a.ome.zarr.part"
     part.mkdir()
     (part / "state.json").write_text(json.dumps({"source": "other", "done": {"0": 99}}))
@@ -141,33 +141,33 @@ def test_what_was_begun_with_another_image_is_not_gone_on_with(tmp_path, small):
 
 
 @pytest.mark.parametrize("name", ["a.tif", "taken.zarr", "no/where.zarr"])
-def test_places_that_are_refused(tmp_path, name):
+def test_invalid_paths_are_rejected(tmp_path, name):
     (tmp_path / "taken.zarr").mkdir()
     with open_pyramid(np.zeros((9, 9), np.uint8)) as source, pytest.raises(HrviewerError):
         write_image(source, tmp_path / name)
 
 
-def test_a_scene_is_written_with_its_truth(tmp_path, small, scene):
-    out, table = write_synthetic_image(scene, tmp_path / "s.ome.zarr", labels=True)
+def test_synthetic_image_is_written_with_its_ground_truth(tmp_path, small, synthetic):
+    out, table = write_synthetic_image(synthetic, tmp_path / "s.ome.zarr", labels=True)
     assert table == ground_truth_path(out) == tmp_path / "s.truth.csv"
     valid(out)
-    recipe = scene.synthetic_image
+    image = synthetic.synthetic_image
     with open_pyramid(out) as again:
-        assert_array_equal(again.read(again.rect), recipe.render(scene.rect, 1))
-    told = read_ground_truth(table, out.name, scene.shape)
-    assert_array_equal(told.points, recipe.ground_truth(scene.rect).points)
-    assert_array_equal(told.boxes, recipe.ground_truth(scene.rect).boxes)
+        assert_array_equal(again.read(again.rect), image.render(synthetic.rect, 1))
+    ground_truth = read_ground_truth(table, out.name, synthetic.shape)
+    assert_array_equal(ground_truth.points, image.ground_truth(synthetic.rect).points)
+    assert_array_equal(ground_truth.boxes, image.ground_truth(synthetic.rect).boxes)
     # Every object has one number, across shards, and its centroid is its point.
     with open_pyramid(out / "labels" / "objects") as numbers:
-        assert_array_equal(numbers.read(numbers.rect)[..., 0], recipe.labels(scene.rect))
-    by_labels = read_ground_truth(out, "s", scene.shape)
-    assert_array_equal(by_labels.points, told.points)
-    assert_array_equal(by_labels.boxes, told.boxes)
+        assert_array_equal(numbers.read(numbers.rect)[..., 0], image.labels(synthetic.rect))
+    by_labels = read_ground_truth(out, "s", synthetic.shape)
+    assert_array_equal(by_labels.points, ground_truth.points)
+    assert_array_equal(by_labels.boxes, ground_truth.boxes)
 
 
-def test_only_scenes_know_their_truth(tmp_path):
+def test_other_images_have_no_ground_truth(tmp_path):
     with (
         open_pyramid(np.zeros((9, 9), np.uint8)) as source,
-        pytest.raises(HrviewerError, match="no scene"),
+        pytest.raises(HrviewerError, match="not a synthetic image"),
     ):
         write_synthetic_image(source, tmp_path / "s.ome.zarr")

@@ -1,4 +1,4 @@
-"""What a run found, as features: against discs of known area, and a slow way to find peaks."""
+"""Features of a run, against discs of known area and a slow search for peaks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_contours_have_the_discs_areas_and_centres(made):
         assert feature.measurements["mean"] == 1
 
 
-def test_of_a_density_contours_count_what_is_inside(made):
+def test_contours_of_a_density_sum_their_cells(made):
     plane = 7 * blobs((60, 60), (20, 20, 9)) + 2 * blobs((60, 60), (45, 45, 5))
     run = made(output=plane[None])
     (first,) = iter_features(run, FeatureSelection(contours=True, **ONLY))
@@ -57,7 +57,7 @@ def test_contours_end_at_the_image(made):
     assert shape.area == pytest.approx(280 * 200, rel=1e-3)
 
 
-def test_what_was_never_seen_is_outside(made):
+def test_unprocessed_cells_are_outside(made):
     plane = np.full((40, 40), np.nan, np.float32)
     plane[10:20, 10:30] = 1
     (feature,) = iter_features(
@@ -68,7 +68,7 @@ def test_what_was_never_seen_is_outside(made):
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 0.3, 0.5, 1.0]), min_size=7, max_size=7),
                 min_size=1, max_size=9))  # fmt: skip
-def test_any_outlines_are_valid_and_hold_every_cell_once(rows):
+def test_outlines_are_valid_and_contain_every_cell_once(rows):
     plane = np.array(rows, np.float32)
     shapes = []
     total = 0.0
@@ -82,8 +82,8 @@ def test_any_outlines_are_valid_and_hold_every_cell_once(rows):
     from shapely.geometry import Point
 
     for y, x in np.ndindex(plane.shape):
-        held = sum(shape.covers(Point(x + 0.5, y + 0.5)) for shape in shapes)
-        assert held == (plane[y, x] >= 0.5)
+        area = sum(shape.covers(Point(x + 0.5, y + 0.5)) for shape in shapes)
+        assert area == (plane[y, x] >= 0.5)
 
 
 def slow_peaks(plane, radius, least):
@@ -95,7 +95,7 @@ def slow_peaks(plane, radius, least):
             yield y, x, near.sum()
 
 
-def test_a_densitys_points_are_its_peaks(made, monkeypatch):
+def test_points_of_a_density_are_its_peaks(made, monkeypatch):
     from hrviewer.io import run_features as module
 
     monkeypatch.setattr(module, "BAND", 32)
@@ -104,16 +104,16 @@ def test_a_densitys_points_are_its_peaks(made, monkeypatch):
     features = list(iter_features(run, FeatureSelection(points=True, spacing=16, **ONLY)))
     expected = list(slow_peaks(plane, 2, plane.max() / 10))
     assert len(features) == len(expected)
-    said = sorted((f.measurements["mass"], *f.point) for f in features)
-    for (mass, y, x), (row, column, held) in zip(
-        said, sorted(expected, key=lambda e: e[2]), strict=True
+    peaks = sorted((f.measurements["mass"], *f.point) for f in features)
+    for (mass, y, x), (row, column, area) in zip(
+        peaks, sorted(expected, key=lambda e: e[2]), strict=True
     ):
-        assert mass == pytest.approx(held, rel=1e-5)
+        assert mass == pytest.approx(area, rel=1e-5)
         assert abs(y / 4 - 0.5 - row) <= 2
         assert abs(x / 4 - 0.5 - column) <= 2
 
 
-def test_a_blurred_object_is_found_where_it_is(made):
+def test_blurred_object_is_located(made):
     y, x = np.indices((60, 60))
     plane = np.exp(-((y - 20.3) ** 2 + (x - 31.6) ** 2) / 8).astype(np.float32)
     (feature,) = iter_features(
@@ -123,7 +123,7 @@ def test_a_blurred_object_is_found_where_it_is(made):
     assert feature.measurements["mass"] == pytest.approx(plane.sum(), rel=1e-3)
 
 
-def test_of_a_detector_every_find_is_a_point(made):
+def test_every_detection_is_a_point(made):
     plane = np.zeros((2, 30, 40), np.float32)
     plane[0, 3, 4], plane[0, 3, 5], plane[1, 29, 39] = 2, 1, 1
     features = list(iter_features(made(output=plane), FeatureSelection(points=True, **ONLY)))
@@ -133,8 +133,8 @@ def test_of_a_detector_every_find_is_a_point(made):
     ]  # fmt: skip
 
 
-def test_what_does_not_count_has_no_points(made):
-    with pytest.raises(HrviewerError, match="no points"):
+def test_points_need_a_counting_run(made):
+    with pytest.raises(HrviewerError, match="does not count objects"):
         list(iter_features(made(answer="area"), FeatureSelection(points=True, **ONLY)))
 
 

@@ -1,4 +1,4 @@
-"""One HTML file that explains itself: a table, plots, and pictures of the overlays."""
+"""Self-contained HTML reports: tables, plots and pictures of maps over their image."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ __all__ = [
 ]
 
 CaptionedImage = tuple[str, bytes]
-"""What stands below a picture, and the picture."""
+"""Caption, and PNG or JPEG data."""
 
 Section = tuple[str, str, Sequence[CaptionedImage]]
-"""A heading, what is to be said below it, and pictures."""
+"""Heading, text and pictures."""
 
 THUMBNAIL_SIDE = 380
-"""Of an overlay's picture, in pixels."""
+"""Longer side of an overlay's picture, in pixels."""
 
 CELL_PX = 6
-"""Pixels of a picture that share one colour: finer ones would hide what is small."""
+"""Side of the cells of a map in a picture, in pixels; finer cells would hide small objects."""
 
 MAX_OUTLINES = 4000
-"""Patches that are outlined."""
+"""Maximum number of patches that are outlined."""
 
 CSS = """
 :root { color-scheme: light; }
@@ -83,43 +83,43 @@ def render_page(
     notes: Sequence[str] = (),
     details: Sequence[tuple[str, pd.DataFrame]] = (),
 ) -> str:
-    """Return a whole page; everything is in it.
+    """Return an HTML page that needs no other file.
 
     Parameters
     ----------
     title : str
-        What was compared.
+        Title and heading.
     facts : iterable of tuple of str
-        What a reader must know: names and what they are.
+        Names and values above the plots.
     table : DataFrame
-        What was found, in columns as they are to be headed.
-    plots : sequence of Figure
-        Above the table.
+        Results, with the column names as headings.
+    plots : sequence of CaptionedImage
+        Pictures above the table.
     sections : sequence of Section
-        Below it.
+        Sections below the table.
     notes : sequence of str
-        What is to be said of rows.
+        Remarks, in a collapsed list.
     details : sequence of (str, DataFrame)
-        Longer tables and their names, folded up at the end.
+        Names and tables, collapsed at the end.
     """
-    known = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts)
-    told = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    shown = "".join(
-        f"<h2>{escape(name)}</h2><p>{escape(words)}</p>"
+    fact_items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts)
+    note_items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    section_items = "".join(
+        f"<h2>{escape(name)}</h2><p>{escape(text)}</p>"
         f"<div class='row'>{''.join(map(figure_html, figures))}</div>"
-        for name, words, figures in sections
+        for name, text, figures in sections
     )
     return (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{escape(title)}</title>"
-        f"<style>{CSS}</style><h1>{escape(title)}</h1><dl>{known}</dl>"
-        f"{''.join(map(figure_html, plots))}{table_html(table)}{shown}"
+        f"<style>{CSS}</style><h1>{escape(title)}</h1><dl>{fact_items}</dl>"
+        f"{''.join(map(figure_html, plots))}{table_html(table)}{section_items}"
         f"{''.join(details_html(name, table_html(frame)) for name, frame in details)}"
-        f"{details_html('Notes', f'<ul>{told}</ul>') if told else ''}</html>\n"
+        f"{details_html('Notes', f'<ul>{note_items}</ul>') if note_items else ''}</html>\n"
     )
 
 
 def table_html(table: pd.DataFrame) -> str:
-    """Return a table as HTML."""
+    """Render a table."""
     left = {name for name in table.columns if table[name].map(lambda it: isinstance(it, str)).any()}
     head = "".join(
         f"<th{' class=text' if name in left else ''}>{escape(name)}</th>" for name in table.columns
@@ -134,18 +134,18 @@ def table_html(table: pd.DataFrame) -> str:
     )
 
 
-def details_html(name: str, inside: str) -> str:
-    """Return HTML that is opened by a click on its name."""
-    return f"<details><summary>{escape(name)}</summary>{inside}</details>"
+def details_html(name: str, content: str) -> str:
+    """Render a collapsed section."""
+    return f"<details><summary>{escape(name)}</summary>{content}</details>"
 
 
 def escape(text: object) -> str:
-    """Return text as HTML."""
+    """Escape text for HTML."""
     return html.escape(str(text))
 
 
 def cell_html(value: Any) -> str:
-    """Return a table's cell."""
+    """Render a table cell."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "<td>–</td>"
     if isinstance(value, float):
@@ -157,12 +157,12 @@ def cell_html(value: Any) -> str:
 
 
 def figure_html(image: CaptionedImage) -> str:
-    """Return a picture with what stands below it."""
+    """Render a picture with its caption."""
     caption, data = image
-    coded = base64.b64encode(data).decode()
+    encoded = base64.b64encode(data).decode()
     kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
     return (
-        f"<figure><img alt='{escape(caption)}' src='data:image/{kind};base64,{coded}'>"
+        f"<figure><img alt='{escape(caption)}' src='data:image/{kind};base64,{encoded}'>"
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
@@ -172,18 +172,18 @@ def figure_html(image: CaptionedImage) -> str:
 
 @dataclass(frozen=True)
 class Overlay:
-    """One of a run's maps, as small as it is shown.
+    """Map of a run at the resolution of a picture.
 
     Parameters
     ----------
     title : str
-        What it shows.
+        Quantity, for the caption.
     unit : str
-        Of its values.
+        Unit of the values.
     colormap : str
-        Its colours, by matplotlib's name.
+        Name of a matplotlib colormap.
     values : ndarray, shape (rows, columns)
-        NaN where nothing was looked at.
+        NaN where no patch was processed.
     """
 
     title: str
@@ -193,25 +193,25 @@ class Overlay:
 
     @property
     def display_max(self) -> float:
-        """What the brightest colour may stand for: the 99th percentile of what is there."""
-        found = self.values[self.values > 0]
-        return float(np.percentile(found, 99)) if found.size else 0.0
+        """Value of the brightest color by default: the 99th percentile of positive values."""
+        positive = self.values[self.values > 0]
+        return float(np.percentile(positive, 99)) if positive.size else 0.0
 
     def caption(self, display_max: float) -> str:
-        """Return what it shows, and up to how much."""
+        """Return the title with the value of the brightest color."""
         if not self.unit:
             return self.title
-        much = f"{display_max:,.0f}" if display_max >= 100 else f"{display_max:.3g}"
-        return f"{self.title}, up to {much} {self.unit}"
+        amount = f"{display_max:,.0f}" if display_max >= 100 else f"{display_max:.3g}"
+        return f"{self.title}, up to {amount} {self.unit}"
 
 
 def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]:
-    """Return a run's maps over its region that have something to show, by name.
+    """Load the maps of a run over its region, by name, without constant saliency.
 
     Parameters
     ----------
     run : Exportable
-        Where they are.
+        The run.
     shape : tuple of int
         Rows and columns of the picture.
     """
@@ -220,36 +220,36 @@ def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]
     region = Rect(*run.header["region"])
     estimate = run.header["estimate"]
     counts = estimate is None or estimate["kind"] == "count"
-    found: dict[str, Overlay] = {}
-    for name, what, unit, scale in (
+    overlays: dict[str, Overlay] = {}
+    for name, title, unit, colormap in (
         (
             "output",
-            "what the network said",
+            "Model output",
             "per megapixel" if counts else "probability",
             "viridis",
         ),
-        ("saliency", "what seemed worth a look", "", "inferno"),
-        ("cost", "where the FLOPs went", "FLOP per pixel", "cividis"),
+        ("saliency", "Saliency", "", "inferno"),
+        ("cost", "Compute cost", "FLOP per pixel", "cividis"),
     ):
         try:
             group = zarr.open_group(run.path / name, mode="r")
-            about: Any = group.attrs["hrviewer"]
+            attributes: Any = group.attrs["hrviewer"]
         except (OSError, KeyError):
             continue
-        # Costs lie in planes, FLOPs first; of probabilities the last class's is shown.
+        # The first cost channel is FLOPs; of probabilities the last class is drawn.
         plane = 0 if name == "cost" else None if name == "output" and counts else -1
         coarse = tuple(-(-side // CELL_PX) for side in shape)
-        values = resample_map(group["0"], float(about["cell"]), region, coarse, plane)
+        values = resample_map(group["0"], float(attributes["cell"]), region, coarse, plane)
         values = values.repeat(CELL_PX, 0).repeat(CELL_PX, 1)[: shape[0], : shape[1]]
         if name == "cost":
-            values = np.where(values > 0, values, np.nan) / float(about["cell"]) ** 2
+            values = np.where(values > 0, values, np.nan) / float(attributes["cell"]) ** 2
         elif name == "output" and counts:
-            values *= 1e6 / float(about["cell"]) ** 2
-        seen = values[np.isfinite(values)]
-        if name == "saliency" and (not seen.size or np.ptp(seen) == 0):
-            continue  # the same everywhere: nothing was preferred
-        found[name] = Overlay(what, unit, scale, values)
-    return found
+            values *= 1e6 / float(attributes["cell"]) ** 2
+        valid = values[np.isfinite(values)]
+        if name == "saliency" and (not valid.size or np.ptp(valid) == 0):
+            continue  # constant: the strategy preferred no area
+        overlays[name] = Overlay(title, unit, colormap, values)
+    return overlays
 
 
 def with_overlays(
@@ -258,18 +258,18 @@ def with_overlays(
     photo: NDArray[np.uint8],
     run: Exportable,
 ) -> list[CaptionedImage]:
-    """Return pictures of a run's maps over its image.
+    """Draw the maps of a run over its image.
 
     Parameters
     ----------
     run_overlays : mapping
-        From `overlays`.
+        From `load_overlays`.
     display_maxima : mapping
-        What the brightest colour stands for, by name: the same for all runs that are compared.
+        Value of the brightest color, by name: the same for all runs of a comparison.
     photo : ndarray of uint8, shape (h, w, 3)
-        The region, from `photograph`.
+        The region, from `thumbnail`.
     run : Exportable
-        Whose patches are outlined over its costs.
+        Run whose patches are outlined over its cost.
     """
     figures: list[CaptionedImage] = []
     for name, overlay in run_overlays.items():
@@ -280,11 +280,11 @@ def with_overlays(
 
 
 def render_gallery(run: Exportable) -> str:
-    """Return a run's maps over its image as HTML, for a notebook; nothing without the image."""
-    wanted = run.header["image"]
+    """Render the maps of a run over its image for a notebook; empty without the image."""
+    image = run.header["image"]
     try:
-        with open_pyramid(wanted["path"]) as pyramid:
-            if pyramid.fingerprint != wanted["fingerprint"]:
+        with open_pyramid(image["path"]) as pyramid:
+            if pyramid.fingerprint != image["fingerprint"]:
                 return ""
             photo = thumbnail(pyramid, Rect(*run.header["region"]))
         figures = with_overlays(load_overlays(run, photo.shape[:2]), {}, photo, run)
@@ -292,19 +292,19 @@ def render_gallery(run: Exportable) -> str:
         return ""
     style = "display: inline-block; width: 260px; margin: 0 10px 0 0; vertical-align: top"
     return "".join(
-        figure_html(shown).replace("<figure>", f"<figure style='{style}'>") for shown in figures
+        figure_html(picture).replace("<figure>", f"<figure style='{style}'>") for picture in figures
     )
 
 
 def thumbnail(pyramid: Pyramid, region: Rect) -> NDArray[np.uint8]:
-    """Return a region as 8-bit colours, `SIDE` pixels long."""
+    """Return a region as 8-bit colors, `SIDE` pixels long."""
     pixels = pyramid.read(region, max(1.0, max(region.h, region.w) / THUMBNAIL_SIDE))
-    colours = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
-    return to_uint8(colours)
+    rgb = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    return to_uint8(rgb)
 
 
 def to_uint8(pixels: Pixels) -> NDArray[np.uint8]:
-    """Return pixels as 8 bit, stretched where they are of another type."""
+    """Convert pixels to 8 bit; stretch the contrast of other types by percentiles."""
     if pixels.dtype == np.uint8:
         return np.asarray(pixels, np.uint8)
     values = pixels.astype(np.float64)
@@ -314,7 +314,7 @@ def to_uint8(pixels: Pixels) -> NDArray[np.uint8]:
 
 
 def patch_boxes(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ...]]:
-    """Return the first looks of a run as boxes in its picture, ``(x0, y0, x1, y1)``."""
+    """Return the first patches of a run as boxes in its picture, ``(x0, y0, x1, y1)``."""
     import pandas as pd
 
     region = Rect(*run.header["region"])
@@ -332,9 +332,9 @@ def patch_boxes(run: Exportable, shape: tuple[int, ...]) -> list[tuple[float, ..
 def resample_map(
     cells: Any, cell: float, region: Rect, shape: tuple[int, ...], plane: int | None
 ) -> NDArray[np.float64]:
-    """Return a map at a picture's size: the mean of the cells in each pixel.
+    """Resample a map to the size of a picture by averaging the cells in each pixel.
 
-    Bands of rows are read one after the other; one `plane` is taken, or all are added up.
+    Bands of rows are read one after the other; one `plane` is used, or the sum of all.
     """
     y0, x0 = int(region.y / cell), int(region.x / cell)
     y1 = min(cells.shape[1], math.ceil(region.y1 / cell))
@@ -342,12 +342,12 @@ def resample_map(
     step = max(1, (y1 - y0) // shape[0], (x1 - x0) // shape[1])
     planes = slice(None) if plane is None else [plane % cells.shape[0]]
     edges = np.arange(0, x1 - x0, step)
-    # Whole chunks at a time: one that is read row by row is decoded again for each.
+    # Whole chunks at a time, since each access decodes a chunk again.
     high = step * max(1, 512 // step)
     parts = []
     for start in range(y0, y1, high):
         band = np.asarray(cells[:, start : min(start + high, y1), x0:x1])[planes]
-        # What a pixel's cells hold together, for as many of them as were seen.
+        # Sum and number of the valid cells in each pixel.
         known = (~np.isnan(band).all(axis=0)).astype(float)
         total = np.nansum(band, axis=0, dtype=np.float64)
         rows = np.arange(0, band.shape[1], step)
@@ -367,17 +367,17 @@ def blend_overlay(
     display_max: float,
     boxes: Sequence[tuple[float, ...]] = (),
 ) -> bytes:
-    """Return a map's colours over an image, grey and pale where nothing was looked at, as JPEG."""
+    """Draw a map over an image as JPEG; unprocessed areas are pale gray."""
     from matplotlib import colormaps
 
-    seen = np.isfinite(overlay.values)
+    valid = np.isfinite(overlay.values)
     share = np.clip(np.nan_to_num(overlay.values) / display_max, 0, 1)
-    colours = colormaps[overlay.colormap](0.15 + 0.85 * share)[..., :3] * 255
-    grey = photo.mean(axis=2, keepdims=True)
-    # Half of the way up, a value is as good as opaque.
-    part = np.where(seen, 0.9 * np.minimum(1, 2 * share), 0)[..., None]
-    base = np.where(seen[..., None], 0.5 * photo + 0.5 * grey, 0.35 * grey + 150)
-    picture = Image.fromarray(((1 - part) * base + part * colours).round().astype(np.uint8))
+    colors = colormaps[overlay.colormap](0.15 + 0.85 * share)[..., :3] * 255
+    gray = photo.mean(axis=2, keepdims=True)
+    # Values above half the maximum are almost opaque.
+    alpha = np.where(valid, 0.9 * np.minimum(1, 2 * share), 0)[..., None]
+    base = np.where(valid[..., None], 0.5 * photo + 0.5 * gray, 0.35 * gray + 150)
+    picture = Image.fromarray(((1 - alpha) * base + alpha * colors).round().astype(np.uint8))
     pen = ImageDraw.Draw(picture)
     for box in boxes:
         pen.rectangle(box, outline=(0, 178, 255))

@@ -1,4 +1,4 @@
-"""A map over its image, as a figure that stands for itself: legend, scale bar, caption."""
+"""Figures of a map over its image, with legend, scale bar and caption."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["FigureData", "bar_length", "draw_figure", "load_figure_data", "make_
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FigureData:
-    """What a figure shows.
+    """Content of a figure.
 
     Parameters
     ----------
     grayscale : ndarray of uint8, shape (rows, columns), optional
-        The image; None where it is not at hand.
+        The image; None if it is missing.
     values : ndarray, shape (rows, columns)
-        The map; NaN where nothing was looked at.
+        The map; NaN where no patch was processed.
     label : str
-        What the values are, with their unit.
+        Name and unit of the values.
     pixel_size : tuple of float
         µm, or level-0 pixels, per pixel of the figure, ``(y, x)``.
     unit : str
@@ -47,38 +47,38 @@ class FigureData:
 
 
 def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) -> FigureData:
-    """Return a map of a run and, if it is there, its image.
+    """Load a map of a run and, if available, its image.
 
     Parameters
     ----------
     run : Exportable
         The run.
     name : str
-        Which map.
+        Name of the map.
     channel : int
-        Which of its channels; −1 adds up all of the output, and is FLOPs of the cost.
+        Index of a channel; −1 is the sum of all channels, and FLOPs for the cost map.
     side : int
-        Pixels of the longer side.
+        Longer side of the figure in pixels.
 
     Raises
     ------
-    UserError
-        If there is no such map or channel.
+    HrviewerError
+        If the run has no such map or channel.
     """
-    shown = open_map(run, name)
-    n = len(shown.labels)
+    run_map = open_map(run, name)
+    n = len(run_map.labels)
     if not -1 <= channel < n:
-        known = ", ".join(f"{i} {label}" for i, label in enumerate(shown.labels))
+        known = ", ".join(f"{i} {label}" for i, label in enumerate(run_map.labels))
         raise HrviewerError(f"the {name} map has no channel {channel}; it has: {known}")
     region = Rect(*run.header["region"]) if "region" in run.header else image_rect(run)
     scale = max(1.0, max(region.h, region.w) / side)
     shape = max(1, round(region.h / scale)), max(1, round(region.w / scale))
     at = 0 if channel < 0 and name == "cost" else channel
-    values = resample_map(shown.cells, shown.cell, region, shape, None if at < 0 else at)
-    label = shown.labels[at] if at >= 0 else name if n > 1 else shown.labels[0]
-    unit = shown.units[max(at, 0)]
+    values = resample_map(run_map.cells, run_map.cell, region, shape, None if at < 0 else at)
+    label = run_map.labels[at] if at >= 0 else name if n > 1 else run_map.labels[0]
+    unit = run_map.units[max(at, 0)]
     size = run.header["image"]["pixel_size"]
-    per = f" ({unit} per {shown.cell:g} × {shown.cell:g} px)" if unit else ""
+    per = f" ({unit} per {run_map.cell:g} × {run_map.cell:g} px)" if unit else ""
     return FigureData(
         load_background(run, region, scale, shape),
         values,
@@ -89,25 +89,25 @@ def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) ->
 
 
 def image_rect(run: Exportable) -> Rect:
-    """Return a run's whole image."""
+    """Return the rectangle of a run's whole image."""
     return Rect(0, 0, *run.header["image"]["shape"])
 
 
 def load_background(
     run: Exportable, region: Rect, scale: float, shape: tuple[int, int]
 ) -> NDArray[np.uint8] | None:
-    """Return the image in grey, at a figure's size; None where it is gone, or another one."""
+    """Load the image in gray at the size of a figure; None if it is missing or has changed."""
     try:
         with open_pyramid(run.header["image"]["path"]) as pyramid:
             if pyramid.fingerprint != run.header["image"]["fingerprint"]:
                 return None
-            colours = to_uint8(pyramid.read(region, scale)[..., :3])
+            rgb = to_uint8(pyramid.read(region, scale)[..., :3])
     except HrviewerError:
         return None
-    grey = np.asarray(colours.mean(axis=2), np.uint8)
-    rows = np.minimum(np.arange(shape[0]), grey.shape[0] - 1)
-    columns = np.minimum(np.arange(shape[1]), grey.shape[1] - 1)
-    return grey[np.ix_(rows, columns)]
+    gray = np.asarray(rgb.mean(axis=2), np.uint8)
+    rows = np.minimum(np.arange(shape[0]), gray.shape[0] - 1)
+    columns = np.minimum(np.arange(shape[1]), gray.shape[1] - 1)
+    return gray[np.ix_(rows, columns)]
 
 
 def bar_length(width: float) -> float:
@@ -117,26 +117,26 @@ def bar_length(width: float) -> float:
 
 
 def format_length(length: float, unit: str) -> str:
-    """Return a length as a person reads it."""
+    """Format a length with its unit."""
     return f"{length / 1000:g} mm" if unit == "µm" and length >= 1000 else f"{length:g} {unit}"
 
 
 def make_caption(run: Exportable, text: str = "") -> str:
-    """Return what stands below: the person's words, or what was run on what and what it cost."""
+    """Return the given text, or image, model, strategy, estimate and cost of a run."""
     if text:
         return text
     header = run.header
     estimate, cost = header.get("estimate") or {}, header.get("cost") or {}
-    said = [f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"]
+    parts = [f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"]
     if estimate.get("kind") == "count":
         interval = estimate.get("ci95")
         spread = f" ({interval[0]:,.0f} – {interval[1]:,.0f})" if interval else ""
-        said.append(f"count {estimate['value']:,.1f}{spread}")
+        parts.append(f"count {estimate['value']:,.1f}{spread}")
     if cost:
-        said.append(f"{cost['flops']:.3g} FLOP, {cost['wall_s']:.1f} s")
+        parts.append(f"{cost['flops']:.3g} FLOP, {cost['wall_s']:.1f} s")
     if not header.get("complete", True):
-        said.append("unfinished")
-    return " · ".join(said)
+        parts.append("unfinished")
+    return " · ".join(parts)
 
 
 def draw_figure(data: FigureData, caption: str, target: Path, *, dpi: int, inches: float) -> None:
@@ -144,16 +144,16 @@ def draw_figure(data: FigureData, caption: str, target: Path, *, dpi: int, inche
 
     Parameters
     ----------
-    data : Shown
-        What it shows.
+    data : FigureData
+        Map and image.
     caption : str
-        What stands below.
+        Text below the map.
     target : Path
-        The file.
+        File to write.
     dpi : int
         Dots per inch.
     inches : float
-        The figure's width.
+        Width of the figure.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -165,33 +165,33 @@ def draw_figure(data: FigureData, caption: str, target: Path, *, dpi: int, inche
     height, width = rows * data.pixel_size[0], columns * data.pixel_size[1]
     tall = min(2.0, max(0.25, height / width)) * inches * 0.82
     with rc_context({"font.size": 8, "text.parse_math": False}):
-        made = Figure(figsize=(inches, tall + 0.7), dpi=dpi, layout="constrained")
-        axes = made.add_subplot()
+        figure = Figure(figsize=(inches, tall + 0.7), dpi=dpi, layout="constrained")
+        axes = figure.add_subplot()
         extent = (0.0, width, height, 0.0)
         if data.grayscale is not None:
             axes.imshow(data.grayscale, cmap="gray", vmin=0, vmax=255, extent=extent)
-        seen = data.values[~np.isnan(data.values)]
-        top = float(np.percentile(seen, 99.5)) if seen.size else 1.0
-        low = min(0.0, float(seen.min())) if seen.size else 0.0
+        valid = data.values[~np.isnan(data.values)]
+        top = float(np.percentile(valid, 99.5)) if valid.size else 1.0
+        low = min(0.0, float(valid.min())) if valid.size else 0.0
         alpha = None
         if data.grayscale is not None:
             share = np.clip((np.nan_to_num(data.values) - low) / ((top - low) or 1.0), 0, 1)
             alpha = np.where(np.isnan(data.values), 0, 0.25 + 0.6 * share)
         axes.imshow(data.values, cmap="viridis", vmin=low, vmax=top or 1.0, extent=extent,
                             alpha=alpha, interpolation="nearest")  # fmt: skip
-        # Of its own: the map is see-through where little is, the legend is not.
-        colours = ScalarMappable(Normalize(low, top or 1.0), "viridis")
-        bar = made.colorbar(colours, ax=axes, shrink=0.8, pad=0.02)
+        # A separate mappable: the map is transparent at small values, its legend is not.
+        legend = ScalarMappable(Normalize(low, top or 1.0), "viridis")
+        bar = figure.colorbar(legend, ax=axes, shrink=0.8, pad=0.02)
         bar.set_label(data.label)
         axes.set(xticks=[], yticks=[])
         draw_scale_bar(axes, (height, width), data.unit)
-        made.supxlabel(caption, fontsize=8, wrap=True, x=0.02, ha="left")
-        FigureCanvasAgg(made)
-        made.savefig(target, format="png")
+        figure.supxlabel(caption, fontsize=8, wrap=True, x=0.02, ha="left")
+        FigureCanvasAgg(figure)
+        figure.savefig(target, format="png")
 
 
 def draw_scale_bar(axes: Any, size: Sequence[float], unit: str) -> None:
-    """Draw a scale bar in the lower left, dark under light so that it shows on anything."""
+    """Draw a scale bar in the lower left, with an outline that is visible on any background."""
     from matplotlib import patheffects
 
     height, width = size

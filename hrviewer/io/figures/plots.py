@@ -1,6 +1,6 @@
-"""Plots: error against cost, cost against resolution; as PNG, or on a window's own figure.
+"""Plots of error by cost and of cost by input size, as PNG or on a figure in the window.
 
-Nothing here touches pyplot, so nothing global is changed.
+Pyplot is not used, so no global state changes.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ __all__ = [
 ]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a7a7a", "#a3a300")
-"""Okabe's and Ito's, which colour-blind people can tell apart, on white and on black."""
+"""Okabe and Ito's colors, which color-blind people can distinguish on white and on black."""
 MARKERS = "os^Dv<>P"
 LABEL_OFFSETS = (
     (8, 5), (8, -12), (-8, 5), (-8, -12), (0, 11), (0, -19),
     (8, 17), (8, -24), (-8, 17), (-8, -24), (8, 29), (8, -36),
 )  # fmt: skip
-"""Where a label may stand beside its point, in points, the best first."""
+"""Offsets of a label from its point, in points, in order of preference."""
 
 
 @dataclass(frozen=True)
 class AxisLabel:
-    """What an axis shows."""
+    """Name and unit of the quantity on an axis."""
 
     name: str
     unit: str
@@ -55,7 +55,7 @@ class AxisLabel:
 
 @dataclass(frozen=True)
 class PlotTheme:
-    """Colours of what is written, of what is in the background, and of the paper."""
+    """Colors of a plot."""
 
     text: str = "#222222"
     muted: str = "#9a9a9a"
@@ -86,7 +86,7 @@ def require_matplotlib() -> None:
 
 
 def pareto_front(cost: Sequence[float], error: Sequence[float]) -> list[int]:
-    """Return which points no other beats in both, cheapest first."""
+    """Return the indices of the Pareto-optimal points, cheapest first."""
     order = sorted(range(len(cost)), key=lambda i: (cost[i], error[i]))
     front: list[int] = []
     for i in order:
@@ -96,7 +96,7 @@ def pareto_front(cost: Sequence[float], error: Sequence[float]) -> list[int]:
 
 
 def color_and_marker(name: str, names: Sequence[str]) -> tuple[str, str]:
-    """Return the colour and the mark of one of several."""
+    """Return the color and marker of a name by its position among names."""
     i = names.index(name)
     return PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
 
@@ -109,20 +109,20 @@ def plot_error_by_cost(
     name: str = "strategy",
     interval: str | None = None,
 ) -> bytes:
-    """Plot what is lost against what is spent, one panel per cost, with the Pareto front.
+    """Plot error by cost with the Pareto front, one panel per cost.
 
     Parameters
     ----------
     points : DataFrame
         One row per point, with the columns below, ``error`` and ``label``.
     costs : mapping
-        Columns of costs, and what they are.
+        Cost columns and their axis labels.
     error : str
-        What the column ``error`` is.
+        Label of the error axis.
     name : str
-        The column that says what a point is, up to a slash: its colour.
+        Column whose value, up to a slash, determines color and marker.
     interval : str, optional
-        The column of ``(low, high)`` around the error.
+        Column of ``(low, high)`` around the error.
     """
     ink = PlotTheme()
     with new_figure(len(costs)) as (canvas, panels):
@@ -154,37 +154,37 @@ def plot_points(
     names: Sequence[str] | None = None,
     front: bool = True,
 ) -> None:
-    """Draw points of error against cost, and what no other beats, on a panel.
+    """Plot points of error by cost, and their Pareto front, on a panel.
 
     Parameters
     ----------
     panel : Axes
         Empty.
     cost, error : array-like of float
-        Of each point.
+        Coordinates of the points.
     kinds : sequence of str
-        What each point is: its colour and mark.
+        Kind of each point, which determines color and marker.
     label : Quantity
-        What the cost is.
+        Label of the cost axis.
     theme : Ink
         Colours.
     intervals : sequence, optional
-        ``(low, high)`` around each error, None where it is not known.
+        ``(low, high)`` around each error; None if unknown.
     names : sequence of str, optional
-        All kinds in the order of their colours; as they come if not given.
+        All kinds in the order of the palette; in order of appearance by default.
     front : bool
-        Whether less is better, and the Pareto front is drawn.
+        Whether the Pareto front is drawn.
     """
     from matplotlib.ticker import EngFormatter
 
     x, y = np.asarray(cost, float), np.asarray(error, float)
     names = names or list(dict.fromkeys(kinds))
     for i, kind in enumerate(kinds):
-        colour, mark = color_and_marker(kind, names)
+        color, mark = color_and_marker(kind, names)
         span = intervals[i] if intervals is not None else None
         if span is not None:
-            panel.vlines(x[i], *span, color=colour, alpha=0.35, lw=2)
-        panel.plot(x[i], y[i], mark, color=colour, ms=8, mec=theme.background, zorder=3)
+            panel.vlines(x[i], *span, color=color, alpha=0.35, lw=2)
+        panel.plot(x[i], y[i], mark, color=color, ms=8, mec=theme.background, zorder=3)
     if front:
         best = pareto_front(x.tolist(), y.tolist())
         panel.step(x[best], y[best], where="post", color=theme.muted, lw=1, ls="--", zorder=1)
@@ -201,7 +201,7 @@ def plot_points(
 
 
 def limit_ticks(panel: Any) -> None:
-    """Keep numbers on an axis apart, and give a short logarithmic one more than one of them."""
+    """Space tick labels, and put more than one on a short logarithmic axis."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     for axis, scale, limits in (
@@ -218,12 +218,12 @@ def limit_ticks(panel: Any) -> None:
 
 
 def canvas_positions(panel: Any, x: Any, y: Any) -> Any:
-    """Return where points of a drawn panel are on its canvas, pixels, ``(n, 2)``."""
+    """Return the canvas positions of points of a drawn panel, pixels, ``(n, 2)``."""
     return panel.transData.transform(np.column_stack([np.asarray(x, float), np.asarray(y, float)]))
 
 
 def annotate_points(panel: Any, at: Any, labels: Sequence[str], theme: PlotTheme) -> None:
-    """Write labels beside points of a drawn panel, each where it covers nothing, if it can."""
+    """Label points of a drawn panel, without overlaps where possible."""
     from matplotlib.transforms import Bbox
 
     renderer = panel.figure.canvas.get_renderer()
@@ -248,24 +248,24 @@ def annotate_points(panel: Any, at: Any, labels: Sequence[str], theme: PlotTheme
 
 @dataclass(frozen=True)
 class CostCurve:
-    """One cost against the side of a square input.
+    """Cost of a model by the side of a square input.
 
     Parameters
     ----------
     label : Quantity
-        What it is.
+        Name and unit of the cost.
     sides, values : sequence of float
-        What was measured.
+        Measurements.
     constant, per_pixel : float
         The fit, ``constant + per_pixel · side² + per_pair · side⁴``.
     max_relative_error : float
-        The largest part by which the fit misses a value.
+        Maximum relative error of the fit.
     limit : float, optional
-        What may be spent.
+        Budget, drawn as a line.
     per_pair : float
         See `constant`.
     lines : mapping of str to (sides, values)
-        What is drawn beside it, by name.
+        Further curves by name.
     """
 
     label: AxisLabel
@@ -280,7 +280,7 @@ class CostCurve:
 
 
 def plot_cost_by_side(cost_curves: Sequence[CostCurve], largest: float | None) -> bytes:
-    """Plot what a network takes against the side of its input, one panel per cost; see `curves`."""
+    """Plot the costs of a model by input size, one panel per cost; see `plot_curves`."""
     with new_figure(len(cost_curves)) as (canvas, panels):
         plot_curves(panels, cost_curves, largest, PlotTheme())
         return to_png(canvas)
@@ -289,14 +289,14 @@ def plot_cost_by_side(cost_curves: Sequence[CostCurve], largest: float | None) -
 def plot_curves(
     panels: Sequence[Any], cost_curves: Sequence[CostCurve], largest: float | None, theme: PlotTheme
 ) -> None:
-    """Draw costs against a side: what was measured, the fit, and how far it is extrapolated.
+    """Plot measured costs by input size, with the fit and its extrapolation.
 
     Parameters
     ----------
     panels : sequence of Axes
         One for each curve, empty.
     cost_curves : sequence of Curve
-        What to draw.
+        The costs.
     largest : float, optional
         Side of the largest input that fits.
     theme : Ink
@@ -304,7 +304,7 @@ def plot_curves(
     """
     from matplotlib.ticker import EngFormatter
 
-    for panel, curve, colour in zip(panels, cost_curves, PALETTE, strict=False):
+    for panel, curve, color in zip(panels, cost_curves, PALETTE, strict=False):
         sides = np.asarray(curve.sides, float)
         far = np.geomspace(sides.min(), max(8 * sides.max(), 65536), 80)
         eng = EngFormatter(unit=curve.label.unit, places=1)
@@ -321,10 +321,10 @@ def plot_curves(
             label=f"{fitted}\nwithin {curve.max_relative_error:.0%}",
         )
         panel.plot(
-            sides, curve.values, "o", color=colour, ms=6, mec=theme.background, label="measured"
+            sides, curve.values, "o", color=color, ms=6, mec=theme.background, label="measured"
         )
         for i, (name, style) in enumerate(zip(curve.lines, PALETTE[1:], strict=False)):
-            # The later the thinner: lines may lie on each other.
+            # Later curves are thinner, since curves may coincide.
             width = 1.2 * (len(curve.lines) - i)
             panel.plot(*curve.lines[name], "-", color=style, lw=width, label=name)
         if largest is not None:
@@ -348,20 +348,20 @@ def plot_curves(
 
 @contextmanager
 def new_figure(n: int) -> Iterator[tuple[Any, Any]]:
-    """Return a figure of panels side by side."""
+    """Create a figure of panels in a row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(5.2 * n, 4.0), dpi=130, layout="constrained")
-    canvas = FigureCanvasAgg(made)
-    panels = made.subplots(1, n, squeeze=False)[0]
+    figure = Figure(figsize=(5.2 * n, 4.0), dpi=130, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = figure.subplots(1, n, squeeze=False)[0]
     for panel in panels:
         style_axes(panel, PlotTheme())
     yield canvas, panels
 
 
 def style_axes(panel: Any, theme: PlotTheme) -> None:
-    """Give a panel its frame, grid and colours."""
+    """Set the frame, grid and colors of a panel."""
     panel.set_facecolor(theme.background)
     panel.spines[["top", "right"]].set_visible(False)
     panel.spines[["bottom", "left"]].set_color(theme.muted)
@@ -373,7 +373,7 @@ def style_axes(panel: Any, theme: PlotTheme) -> None:
 
 
 def to_png(canvas: Any) -> bytes:
-    """Return a figure's picture."""
+    """Render a figure as PNG."""
     out = io.BytesIO()
     canvas.print_png(out)
     return out.getvalue()

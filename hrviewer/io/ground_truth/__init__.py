@@ -1,7 +1,7 @@
-"""In: what is really there, from the files in which people keep it.
+"""Readers of ground truth and annotation files.
 
-`points`, `boxes` and `labels` hold one reader per format, each ``read(path, image) -> Truth`` in
-level-0 pixels of the image. What every file must live up to is checked here, once.
+`points`, `boxes` and `label_maps` have one function per format, ``read(path, image)``, which
+returns a `GroundTruth` in level-0 pixels of the image. The checks common to all formats are here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 BORDER_TOLERANCE = 0.01
-"""How far beyond the border, in sides of the image, a click still meant the border."""
+"""Distance from which points beyond the border are moved onto it, as a fraction of the side."""
 
 GroundTruthReader = Callable[[Path, ImageRef], GroundTruth]
 
@@ -49,131 +49,132 @@ READERS: dict[str, GroundTruthReader] = {
     ".tiff": read_labels,
     ".zarr": read_labels,
 }
-"""By the name's ending. A new format is a reader and its line here."""
+"""Reader of each file suffix."""
 
 SUFFIXES = tuple(READERS)
 
 
 def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> GroundTruth:
-    """Read an image's truth.
+    """Read the ground truth of an image.
 
-    CSV of points or boxes, GeoJSON of points or polygons, COCO, annotations of the
-    Digital Slide Archive, ShanghaiTech's ``.mat``, Pascal
-    VOC, and label maps (TIFF, OME-Zarr) in which every object has a number of its own.
+    Formats: CSV of points or boxes, GeoJSON of points or polygons, COCO, Pascal VOC, annotations of
+    the Digital Slide Archive, ShanghaiTech's ``.mat``, and label maps (TIFF, OME-Zarr) with one id
+    per object.
 
     Parameters
     ----------
     path : str or Path
         The file.
     image : str
-        The image's name: files that hold the truth of many are asked for this one.
+        Name of the image; selects it in files that cover several images.
     shape : tuple of int
-        Its height and width, level-0 pixels.
+        Height and width of the image, level-0 pixels.
 
     Returns
     -------
-    Truth
-        Centres of boxes, centroids of polygons and labels by area, or the points as they are.
-        Objects clicked just beyond the border are moved onto it.
+    GroundTruth
+        Points as given, centres of boxes, centroids of polygons and labels. Points just beyond the
+        border are moved onto it.
 
     Raises
     ------
-    UserError
-        If the file is missing, damaged, of an unknown format, without any object, or the truth
-        of another image.
+    HrviewerError
+        If the file is missing, damaged, empty, of an unknown format or about another image.
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise HrviewerError(f"there is no truth in {path}: no such file or folder")
+        raise HrviewerError(f"there is no ground truth at {path}: no such file or folder")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(SUFFIXES)
-        raise HrviewerError(f"{path.name} is no truth that hrviewer reads; give one of: {known}")
+        raise HrviewerError(
+            f"{path.name} is not a known format of ground truth; use one of: {known}"
+        )
     if path.is_file() and os.path.getsize(path) == 0:
-        raise HrviewerError(f"{path.name} is empty: it tells no truth")
+        raise HrviewerError(f"{path.name} is empty: choose another file as ground truth")
     try:
-        truth = reader(path, ImageRef(image, shape))
+        ground_truth = reader(path, ImageRef(image, shape))
     except HrviewerError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise HrviewerError(f"{path.name} cannot be read as truth: {error}") from None
-    if not len(truth) and not truth.is_annotated:
-        raise HrviewerError(f"{path.name} holds no object: it tells no truth")
-    return snap_to_image(truth, path, shape)
+        raise HrviewerError(f"{path.name} cannot be read as ground truth: {error}") from None
+    if not len(ground_truth) and not ground_truth.is_annotated:
+        raise HrviewerError(
+            f"{path.name} contains no annotations, so it cannot be used as ground truth"
+        )
+    return snap_to_image(ground_truth, path, shape)
 
 
-def snap_to_image(truth: GroundTruth, path: Path, shape: tuple[int, int]) -> GroundTruth:
-    """Move what was clicked just beyond the border onto it; refuse what lies farther out."""
-    points = truth.points
+def snap_to_image(ground_truth: GroundTruth, path: Path, shape: tuple[int, int]) -> GroundTruth:
+    """Move points just beyond the border onto it; raise an error for points farther out."""
+    points = ground_truth.points
     if not np.isfinite(points).all():
-        raise HrviewerError(f"{path.name} holds coordinates that are no numbers")
+        raise HrviewerError(f"{path.name} contains coordinates that are not numbers")
     sides = np.array(shape, float)
     slack = np.maximum(1.0, BORDER_TOLERANCE * sides)
     out = ((points < -slack) | (points > sides + slack)).any(axis=1)
     if out.any():
         y, x = points[out][0]
         raise HrviewerError(
-            f"{path.name} is the truth of another image: {out.sum()} of {len(points)} objects lie "
+            f"{path.name} is about another image: {out.sum()} of {len(points)} objects lie "
             f"outside {shape[0]} × {shape[1]} pixels, the first at ({y:.6g}, {x:.6g})"
         )
     inside = np.clip(points, 0, np.nextafter(sides, 0))
-    return truth.with_points(inside, source=str(path))
+    return ground_truth.with_points(inside, source=str(path))
 
 
 def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
-    """Return the smallest rectangle around all that a file marks: a region of interest.
+    """Return the bounding box of all annotations in a file as a region of interest.
 
     Parameters
     ----------
     path, image, shape
-        See `read_truth`.
+        See `read_ground_truth`.
 
     Raises
     ------
-    UserError
-        See `read_truth`; or if nothing but a single point is marked.
+    HrviewerError
+        See `read_ground_truth`; or if the only annotation is a single point.
     """
-    truth = read_ground_truth(path, image, shape)
-    low, high = truth.points.min(axis=0), truth.points.max(axis=0)
-    if truth.boxes is not None:
-        low = np.minimum(low, truth.boxes[:, :2].min(axis=0))
-        high = np.maximum(high, (truth.boxes[:, :2] + truth.boxes[:, 2:]).max(axis=0))
+    ground_truth = read_ground_truth(path, image, shape)
+    low, high = ground_truth.points.min(axis=0), ground_truth.points.max(axis=0)
+    if ground_truth.boxes is not None:
+        low = np.minimum(low, ground_truth.boxes[:, :2].min(axis=0))
+        high = np.maximum(high, (ground_truth.boxes[:, :2] + ground_truth.boxes[:, 2:]).max(axis=0))
     (y, x), (y1, x1) = np.floor(low).astype(int).tolist(), np.ceil(high).astype(int).tolist()
-    found = Rect(y, x, y1 - y, x1 - x) & Rect(0, 0, *shape)
-    if found.empty:
-        raise HrviewerError(
-            f"{Path(path).name} marks no part of the image: draw a shape around one"
-        )
-    return found
+    region = Rect(y, x, y1 - y, x1 - x) & Rect(0, 0, *shape)
+    if region.empty:
+        raise HrviewerError(f"{Path(path).name} marks no area of the image: draw a shape")
+    return region
 
 
 def read_features(path: str | Path, image: str, shape: tuple[int, int]) -> list[Feature]:
-    """Return what a file marks, with its outlines where it tells them, to be shown and edited.
+    """Read annotations as features, with outlines if the file has them.
 
     Parameters
     ----------
     path, image, shape
-        See `read_truth`.
+        See `read_ground_truth`.
 
     Raises
     ------
-    UserError
-        See `read_truth`.
+    HrviewerError
+        See `read_ground_truth`.
     """
     path = Path(path).expanduser()
-    truth = read_ground_truth(path, image, shape)
+    ground_truth = read_ground_truth(path, image, shape)
     if path.suffix.lower() in (".json", ".geojson"):
-        held = read_json_file(path)
-        if is_dsa(held):
-            return list(read_dsa(held, path))
-        if not (isinstance(held, dict) and "annotations" in held):
-            return list(read_geojson(held, path))
-    labels = [truth.classes[kind] for kind in truth.class_ids]
+        data = read_json_file(path)
+        if is_dsa(data):
+            return list(read_dsa(data, path))
+        if not (isinstance(data, dict) and "annotations" in data):
+            return list(read_geojson(data, path))
+    labels = [ground_truth.classes[class_id] for class_id in ground_truth.class_ids]
     places: list[dict[str, Any]]
-    if truth.boxes is None:
-        places = [{"point": (float(y), float(x))} for y, x in truth.points]
+    if ground_truth.boxes is None:
+        places = [{"point": (float(y), float(x))} for y, x in ground_truth.points]
     else:
-        places = [{"polygons": (rectangle(*box),)} for box in truth.boxes.tolist()]
+        places = [{"polygons": (rectangle(*box),)} for box in ground_truth.boxes.tolist()]
     return [
         Feature("annotation", label, number=i, **place)
         for i, (label, place) in enumerate(zip(labels, places, strict=True))

@@ -1,4 +1,4 @@
-"""Boxes: COCO and Pascal VOC. An object's point is its box's centre."""
+"""Ground truth as boxes: COCO and Pascal VOC. The point of an object is its box's centre."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["read_coco", "read_voc"]
 
 
 def read_coco(data: dict[str, Any], path: Path, image: ImageRef) -> GroundTruth:
-    """Read one image's objects of a COCO file; groups (``iscrowd``) are no single objects."""
+    """Read the objects of one image in a COCO file, without groups (``iscrowd``)."""
     images = {str(entry["file_name"]): entry for entry in data["images"]}
-    mine = images[image.match(path, images)]
-    if "height" in mine and "width" in mine:
-        image.check_size(path, mine["height"], mine["width"])
+    record = images[image.match(path, images)]
+    if "height" in record and "width" in record:
+        image.check_size(path, record["height"], record["width"])
     names = {entry["id"]: str(entry["name"]) for entry in data.get("categories", [])}
     objects = [
         entry
         for entry in data["annotations"]
-        if entry["image_id"] == mine["id"] and not entry.get("iscrowd")
+        if entry["image_id"] == record["id"] and not entry.get("iscrowd")
     ]
     labels = [names.get(entry.get("category_id"), "object") for entry in objects]
     boxes = np.array([entry["bbox"] for entry in objects], np.float64).reshape(-1, 4)
-    # An image that is listed without objects has none: that is a truth.
+    # An image listed without objects is annotated as empty.
     return ground_truth_from_labels(labels, boxes=boxes[:, [1, 0, 3, 2]], is_annotated=True)
 
 
@@ -41,7 +41,7 @@ def read_voc(path: Path, image: ImageRef) -> GroundTruth:
         reject_doctype(data, path)
         root = ElementTree.fromstring(data)
     except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise HrviewerError(f"{path.name} is no readable XML: {error}") from None
+        raise HrviewerError(f"{path.name} is not valid XML: {error}") from None
     size = root.find("size")
     if size is not None:
         image.check_size(
@@ -61,11 +61,11 @@ def read_voc(path: Path, image: ImageRef) -> GroundTruth:
 
 
 def reject_doctype(data: bytes, path: Path) -> None:
-    """Refuse a document type: an annotation has none, and entities can grow without bounds."""
+    """Reject a document type declaration: its entities could expand without bound."""
 
     def refuse(*_: object) -> None:
         raise HrviewerError(
-            f"{path.name} defines a document type, which no annotation needs: refused"
+            f"{path.name} declares a document type, which is unsafe: remove the declaration"
         )
 
     parser = expat.ParserCreate()
@@ -74,8 +74,8 @@ def reject_doctype(data: bytes, path: Path) -> None:
 
 
 def required_text(element: ElementTree.Element, key: str) -> str:
-    """Return a child's text, or say that it is missing."""
-    found = element.findtext(key)
-    if found is None:
+    """Return the text of a child; raise an error if it is missing."""
+    text = element.findtext(key)
+    if text is None:
         raise ValueError(f"<{element.tag}> lacks <{key}>")
-    return found
+    return text

@@ -1,4 +1,4 @@
-"""Folders of images and their truth."""
+"""Datasets: folders of images with ground truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_SUFFIXES = (
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a file's name is that of an image, and not of its labels or of a run."""
+    """Return whether a file is named like an image, not like its labels or a run."""
     name = path.name.lower()
     if name.startswith(".") or name.endswith(".run.zarr") or ".labels." in name:
         return False
@@ -24,51 +24,51 @@ def is_image_file(path: Path) -> bool:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return a folder's images in alphabetical order.
+    """Return the images in a folder in alphabetical order.
 
     Raises
     ------
-    UserError
-        If there is none.
+    HrviewerError
+        If the folder has none.
     """
-    found = [entry for entry in sorted(folder.iterdir()) if is_image_file(entry)]
-    if not found:
-        raise HrviewerError(f"there is no image in {folder}")
-    return found
+    images = [entry for entry in sorted(folder.iterdir()) if is_image_file(entry)]
+    if not images:
+        raise HrviewerError(f"there is no image in {folder}: choose another folder")
+    return images
 
 
 def pair_images(folder: Path) -> list[tuple[Path, Path]]:
-    """Return every image of a folder with the file that holds its truth.
+    """Return every image of a folder with its file of ground truth.
 
-    ShanghaiTech's layout (``images/IMG_1.jpg`` and ``ground-truth/GT_IMG_1.mat``); or beside each
-    image a file of its name (``a.jpg`` and ``a.csv``, ``a.labels.tif``, …); or one file for all.
+    Layouts: ShanghaiTech's (``images/IMG_1.jpg`` and ``ground-truth/GT_IMG_1.mat``), a file of the
+    same name next to each image (``a.jpg`` and ``a.csv``, ``a.labels.tif``, …), or a common file.
 
     Raises
     ------
-    UserError
-        If there is no folder, no image, or an image without truth.
+    HrviewerError
+        If the folder is missing, has no image, or an image has no ground truth.
     """
     if not folder.is_dir():
-        raise HrviewerError(f"there is no folder {folder}")
+        raise HrviewerError(f"there is no folder {folder}: check the path")
     inner = folder / "images"
-    found = list_images(inner if inner.is_dir() else folder)
+    images = list_images(inner if inner.is_dir() else folder)
     by_name = list_ground_truth(folder)
     files = list(by_name.values())
     common = files[0] if len(files) == 1 else None
-    told = []
-    for image in found:
-        truth = by_name.get(image.stem) or common
-        if truth is None:
+    pairs = []
+    for image in images:
+        file = by_name.get(image.stem) or common
+        if file is None:
             raise HrviewerError(
-                f"{image.name} has no truth: neither ground-truth/GT_{image.stem}.mat nor "
-                f"{image.stem}.csv or another file that --truth reads is in {folder}"
+                f"{image.name} has no ground truth: add ground-truth/GT_{image.stem}.mat, "
+                f"{image.stem}.csv or another file that --truth reads to {folder}"
             )
-        told.append((image, truth))
-    return told
+        pairs.append((image, file))
+    return pairs
 
 
 def list_ground_truth(folder: Path) -> dict[str, Path]:
-    """Return a folder's files of truth by the name of the image that each belongs to."""
+    """Return the files of ground truth in a folder by image name."""
     places = [
         place
         for name in ("ground-truth", "ground_truth", "truth", "labels", "annotations", ".")
@@ -84,23 +84,23 @@ def list_ground_truth(folder: Path) -> dict[str, Path]:
 
 
 def find_ground_truth(folder: Path, image: str) -> Path:
-    """Return the file in a folder that holds an image's truth.
+    """Return the file of ground truth of an image.
 
     Raises
     ------
-    UserError
-        If none has its name.
+    HrviewerError
+        If no file has the image's name.
     """
     name = Path(image).stem
-    found = list_ground_truth(folder).get(name)
-    if found is None:
+    file = list_ground_truth(folder).get(name)
+    if file is None:
         raise HrviewerError(
-            f"{folder} holds no truth of {Path(image).name}: neither GT_{name}.mat nor {name}.csv "
-            "or another file that --truth reads"
+            f"{folder} has no ground truth of {Path(image).name}: add GT_{name}.mat, {name}.csv or "
+            "another file that --truth reads"
         )
-    return found
+    return file
 
 
 def image_stem(path: Path) -> str:
-    """Return the name of the image that a file of truth belongs to."""
+    """Return the name of the image that a file of ground truth belongs to."""
     return path.stem.removeprefix("GT_").removesuffix(".labels").removesuffix(".truth")

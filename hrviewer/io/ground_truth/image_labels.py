@@ -1,4 +1,4 @@
-"""Labels of whole images: a table of names."""
+"""Image labels: a table with one class per image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["find_image_label", "read_image_labels"]
 
 
 def read_image_labels(path: str | Path) -> dict[str, str]:
-    """Return the label of each image, by its name.
+    """Read the label of each image, by image name.
 
     Parameters
     ----------
@@ -20,8 +20,8 @@ def read_image_labels(path: str | Path) -> dict[str, str]:
 
     Raises
     ------
-    UserError
-        Where it cannot be read, or has no such columns.
+    HrviewerError
+        If the file cannot be read or lacks these columns.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -34,17 +34,15 @@ def read_image_labels(path: str | Path) -> dict[str, str]:
 
 
 def find_image_label(image: str, labels: dict[str, str]) -> str:
-    """Return an image's label, whether it is named by its path, its file or without ending.
+    """Return the label of an image, listed by path, file name or stem.
 
     Raises
     ------
-    UserError
-        Where it has none.
+    HrviewerError
+        If the image is not listed.
     """
     path = Path(image)
     for name in (image, path.name, path.stem):
         if name in labels:
             return labels[name]
-    raise HrviewerError(
-        f"no label is given for {path.name}: add a row for it, or leave its run out"
-    )
+    raise HrviewerError(f"{path.name} has no label: add a row for it, or leave out its run")

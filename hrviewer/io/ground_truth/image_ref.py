@@ -1,4 +1,4 @@
-"""Whose truth is asked for."""
+"""Identity of the image whose ground truth is read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["ImageRef"]
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image, as a file of truths may know it.
+    """Name and size of an image, for finding it in a file of ground truth.
 
     Parameters
     ----------
     name : str
-        Its path or its name.
+        Path or file name.
     shape : tuple of int
         Height and width, level-0 pixels.
     """
@@ -27,42 +27,42 @@ class ImageRef:
     shape: tuple[int, int]
 
     def check_size(self, path: Path, h: float, w: float) -> None:
-        """Refuse the truth of an image of another size.
+        """Check that the annotated image has the same size.
 
         Raises
         ------
-        UserError
-            With both sizes.
+        HrviewerError
+            If it has another size; the message has both.
         """
         if (h, w) != self.shape:
-            mine = f"{self.shape[0]} × {self.shape[1]}"
+            expected = f"{self.shape[0]} × {self.shape[1]}"
             raise HrviewerError(
-                f"{path.name} is the truth of an image of {h:g} × {w:g} pixels, not of {mine}"
+                f"{path.name} is about an image of {h:g} × {w:g} pixels, not of {expected}"
             )
 
     def match(self, path: Path, names: Iterable[str]) -> str:
-        """Return the one of `names` that means this image.
+        """Return the one of `names` that refers to this image.
 
         Raises
         ------
-        UserError
+        HrviewerError
             If none does.
         """
         known = list(dict.fromkeys(names))
-        mine = file_name(self.name)
-        for fits in (file_name, file_stem):
+        wanted = file_name(self.name)
+        for simplify in (file_name, file_stem):
             for name in known:
-                if fits(name) == fits(mine):
+                if simplify(name) == simplify(wanted):
                     return name
         some = ", ".join(map(repr, known[:3])) + (", …" if len(known) > 3 else "")
-        raise HrviewerError(f"{path.name} holds the truth of {some or 'no image'}, not of {mine!r}")
+        raise HrviewerError(f"{path.name} is about {some or 'no image'}, not about {wanted!r}")
 
 
 def file_name(name: str) -> str:
-    """Return a path's last part, whichever system wrote it."""
+    """Return the last part of a POSIX or Windows path."""
     return PurePosixPath(name.replace("\\", "/")).name
 
 
 def file_stem(name: str) -> str:
-    """Return it without its ending."""
+    """Return the file name without its suffix."""
     return PurePosixPath(file_name(name)).stem

@@ -1,4 +1,4 @@
-"""Label maps: TIFF or OME-Zarr images whose pixels hold an object's number; 0 is none."""
+"""Label maps: TIFF or OME-Zarr images whose pixels hold object ids; 0 is background."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hrviewer.pyramid import Pyramid, open_pyramid
 __all__ = ["is_label_map", "iter_windows", "open_labels", "read_labels"]
 
 WINDOW = 2048
-"""Pixels that are looked at together, per side."""
+"""Side of the windows that are read at once, in pixels."""
 
 
 def is_label_map(path: str | Path) -> bool:
-    """Whether a file's name is that of a label map."""
+    """Return whether a file is named like a label map."""
     return Path(path).suffix.lower() in (".tif", ".tiff", ".zarr")
 
 
@@ -30,15 +30,15 @@ def open_labels(path: Path, image: ImageRef) -> Pyramid:
 
     Raises
     ------
-    UserError
-        If it has several channels, no whole numbers, or another size.
+    HrviewerError
+        If it has several channels, is not of an integer type, or has another size.
     """
     labels = open_pyramid(find_label_array(path))
     if labels.channels != 1 or labels.dtype.kind not in "ui":
         labels.close()
         raise HrviewerError(
-            f"{path.name} is no label map: it holds {labels.channels} × {labels.dtype}, not one "
-            "whole number per pixel"
+            f"{path.name} is not a label map: it has {labels.channels} × {labels.dtype} per pixel, "
+            "not one integer"
         )
     try:
         image.check_size(path, *labels.shape)
@@ -49,7 +49,7 @@ def open_labels(path: Path, image: ImageRef) -> Pyramid:
 
 
 def find_label_array(path: Path) -> str:
-    """Return the labels that an OME-Zarr image holds, or the image itself."""
+    """Return the path of the labels in an OME-Zarr image, or of the image itself."""
     inner = path / "labels"
     if inner.is_dir():
         named = sorted(child for child in inner.iterdir() if child.is_dir())
@@ -59,23 +59,23 @@ def find_label_array(path: Path) -> str:
 
 
 def iter_windows(shape: tuple[int, int], step: int = WINDOW) -> Iterator[Rect]:
-    """Yield what to read one after the other."""
-    whole = Rect(0, 0, *shape)
+    """Yield windows that cover an image."""
+    bounds = Rect(0, 0, *shape)
     for y in range(0, shape[0], step):
         for x in range(0, shape[1], step):
-            yield Rect(y, x, step, step) & whole
+            yield Rect(y, x, step, step) & bounds
 
 
 def read_labels(path: Path, image: ImageRef) -> GroundTruth:
-    """Read every object's centroid by area and its box, a window at a time."""
+    """Read every object's centroid and box, a window at a time."""
     parts: list[NDArray[np.float64]] = []
     with open_labels(path, image) as labels:
         for rect in iter_windows(labels.shape):
-            found = measure_objects(
+            rows = measure_objects(
                 labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0], rect
             )
-            if len(found):
-                parts.append(found)
+            if len(rows):
+                parts.append(rows)
             if len(parts) > 64:
                 parts = [merge_measurements(parts)]
     if not parts:
@@ -87,12 +87,12 @@ def read_labels(path: Path, image: ImageRef) -> GroundTruth:
 
 
 def measure_objects(values: NDArray[np.integer], rect: Rect) -> NDArray[np.float64]:
-    """Return what a window holds of each object.
+    """Measure the part of each object in a window.
 
     Returns
     -------
     ndarray, shape (n, 8)
-        Its number, area, sums of y and of x over its pixels' centres, and corners y0, x0, y1, x1.
+        Object id, area, sums of y and of x over pixel centres, and corners y0, x0, y1, x1.
     """
     y, x = np.nonzero(values)
     numbers, index = np.unique(values[y, x], return_inverse=True)
@@ -109,7 +109,7 @@ def measure_objects(values: NDArray[np.integer], rect: Rect) -> NDArray[np.float
 
 
 def merge_measurements(parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Put together what several windows hold of each object."""
+    """Merge the measurements of objects in several windows."""
     rows = np.concatenate(parts)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     starts = np.flatnonzero(np.diff(rows[:, 0], prepend=np.nan) != 0)

@@ -1,4 +1,4 @@
-"""Points: tables, GeoJSON, and the ``.mat`` files of the crowd counting data sets."""
+"""Ground truth as points: tables, GeoJSON, and the ``.mat`` files of crowd counting datasets."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ POINT_COLUMNS = (
     ("row", "column"),
     ("axis-0", "axis-1"),
 )
-"""Names of the columns that say where a point is; the last are napari's."""
+"""Column names of points; the last are napari's."""
 
 CORNER_COLUMNS = (("ymin", "xmin", "ymax", "xmax"), ("y0", "x0", "y1", "x1"))
-"""Of a box's corners."""
+"""Column names of the corners of boxes."""
 
 SIZE_COLUMNS = (("y", "x", "h", "w"), ("y", "x", "height", "width"))
-"""Of a box's first corner and its size."""
+"""Column names of the first corner and size of boxes."""
 
 IMAGE_COLUMNS = ("image_path", "image", "filename", "file")
 
 
 def read_csv(path: Path, image: ImageRef) -> GroundTruth:
-    """Read a table of points or boxes, with the names of its columns in the first row.
+    """Read a table of points or boxes with column names in the first row.
 
     Points are ``y, x`` (or row and col, axis-0 and axis-1), boxes ``xmin, ymin, xmax, ymax``
-    (points may stand beside them) or ``y, x, h, w``. A column ``label`` or ``class`` names the
-    classes; one called ``image`` or ``image_path`` tells whose the row is.
+    (optionally with points) or ``y, x, h, w``. A column ``label`` or ``class`` has the classes, a
+    column ``image`` or ``image_path`` the image that a row belongs to.
     """
     import pandas as pd
 
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HrviewerError(f"{path.name} is no readable table: {error}") from None
+        raise HrviewerError(f"{path.name} is not a readable table: {error}") from None
     table.columns = [str(column).strip().lower() for column in table.columns]
-    whose = first_column(table, IMAGE_COLUMNS)
-    if whose and len(table):
-        names = table[whose].astype(str)
+    image_column = first_column(table, IMAGE_COLUMNS)
+    if image_column and len(table):
+        names = table[image_column].astype(str)
         table = table[names == image.match(path, names)]
-    kinds = first_column(table, CLASS_KEYS)
-    labels = table[kinds].astype(str).tolist() if kinds else ["object"] * len(table)
+    class_column = first_column(table, CLASS_KEYS)
+    labels = table[class_column].astype(str).tolist() if class_column else ["object"] * len(table)
 
     def numbers(columns: Sequence[str]) -> NDArray[np.float64]:
         return table[list(columns)].to_numpy(np.float64)
@@ -74,61 +74,61 @@ def read_csv(path: Path, image: ImageRef) -> GroundTruth:
     if points:
         return ground_truth_from_labels(labels, points=numbers(points))
     raise HrviewerError(
-        f"{path.name} has the columns {', '.join(table.columns)}: name those of points y and x, "
-        "those of boxes xmin, ymin, xmax and ymax"
+        f"{path.name} has the columns {', '.join(table.columns)}: name the columns of points y and "
+        "x, those of boxes xmin, ymin, xmax and ymax"
     )
 
 
-def write_csv(truth: GroundTruth, path: Path) -> None:
-    """Write objects as the table that `read_csv` reads."""
+def write_csv(ground_truth: GroundTruth, path: Path) -> None:
+    """Write ground truth as a table for `read_csv`."""
     import pandas as pd
 
-    columns: dict[str, Any] = {"y": truth.points[:, 0], "x": truth.points[:, 1]}
-    columns["label"] = np.array(truth.classes)[truth.class_ids]
-    if truth.boxes is not None:
-        y, x, h, w = truth.boxes.T
+    columns: dict[str, Any] = {"y": ground_truth.points[:, 0], "x": ground_truth.points[:, 1]}
+    columns["label"] = np.array(ground_truth.classes)[ground_truth.class_ids]
+    if ground_truth.boxes is not None:
+        y, x, h, w = ground_truth.boxes.T
         columns |= {"ymin": y, "xmin": x, "ymax": y + h, "xmax": x + w}
     pd.DataFrame(columns).to_csv(path, index=False)
 
 
 def first_column(table: Any, names: Sequence[str]) -> str | None:
-    """Return the first of these columns that there is."""
+    """Return the first of these columns that a table has."""
     return next((name for name in names if name in table), None)
 
 
 def first_columns(table: Any, known: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Return the first of these sets of columns that there is."""
+    """Return the first of these sets of columns that a table has."""
     return next((names for names in known if set(names) <= set(table)), None)
 
 
 def read_mat(path: Path, image: ImageRef) -> GroundTruth:
-    """Read the clicks of ShanghaiTech (``image_info``) or UCF-QNRF (``annPoints``)."""
+    """Read the points of ShanghaiTech (``image_info``) or UCF-QNRF (``annPoints``)."""
     from scipy.io import loadmat
 
     try:
-        held = loadmat(path)
-    except Exception as error:  # a damaged file raises whatever
+        data = loadmat(path)
+    except Exception as error:  # scipy raises many kinds of errors for damaged files
         raise HrviewerError(
-            f"{path.name} is no MATLAB file of version 4 to 7.2, as ShanghaiTech's are: {error}"
+            f"{path.name} is not a readable MATLAB file of version 4 to 7.2: {error}"
         ) from None
-    if "image_info" in held:
-        clicks = held["image_info"][0, 0]["location"][0, 0]
-    elif "annPoints" in held:
-        clicks = held["annPoints"]
+    if "image_info" in data:
+        locations = data["image_info"][0, 0]["location"][0, 0]
+    elif "annPoints" in data:
+        locations = data["annPoints"]
     else:
         raise HrviewerError(
-            f"{path.name} holds neither image_info, as ShanghaiTech's, nor annPoints"
+            f"{path.name} has neither image_info (ShanghaiTech) nor annPoints (UCF-QNRF)"
         )
-    points = np.asarray(clicks, np.float64).reshape(-1, 2)[:, ::-1]
+    points = np.asarray(locations, np.float64).reshape(-1, 2)[:, ::-1]
     return ground_truth_from_labels(["person"] * len(points), points=points)
 
 
 def read_json(path: Path, image: ImageRef) -> GroundTruth:
-    """Read GeoJSON, as QuPath writes it, COCO, or the Digital Slide Archive's annotations."""
-    held = read_json_file(path)
-    if isinstance(held, dict) and "annotations" in held:
-        return read_coco(held, path, image)
-    features = list((read_dsa if is_dsa(held) else read_geojson)(held, path))
+    """Read GeoJSON, COCO, or annotations of the Digital Slide Archive."""
+    data = read_json_file(path)
+    if isinstance(data, dict) and "annotations" in data:
+        return read_coco(data, path, image)
+    features = list((read_dsa if is_dsa(data) else read_geojson)(data, path))
     return ground_truth_from_labels(
         [feature.label for feature in features],
         points=np.array([feature.center for feature in features]),

@@ -48,7 +48,7 @@ def export(
 
     Raises
     ------
-    UserError
+    HrviewerError
         If the format or an option is unknown, the path exists or cannot be written, or the run
         lacks the requested data.
     """

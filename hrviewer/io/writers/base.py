@@ -56,7 +56,7 @@ class RunWriter(ABC):
 
         Raises
         ------
-        UserError
+        HrviewerError
             If the run lacks the requested data.
         """
 
@@ -69,7 +69,7 @@ class RunWriter(ABC):
 
         Raises
         ------
-        UserError
+        HrviewerError
             If an option is unknown or out of range.
         """
         try:
@@ -101,7 +101,7 @@ def get_writer(name: str) -> RunWriter:
 
     Raises
     ------
-    UserError
+    HrviewerError
         If no format has this name, or its package cannot be loaded.
     """
     if name not in _installed():
@@ -122,7 +122,7 @@ def select_writer(path: Path, name: str | None = None) -> RunWriter:
 
     Raises
     ------
-    UserError
+    HrviewerError
         If there is none.
     """
     if name is not None:

@@ -1,4 +1,4 @@
-"""Figures and reports: they say what they must, and need nothing else."""
+"""Figures and reports: complete and self-contained."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hrviewer.pyramid import open_pyramid
 
 
 @pytest.mark.parametrize("name", ["output", "saliency", "cost"])
-def test_a_figure_has_the_dots_that_were_asked_for(made, tmp_path, name):
+def test_figure_has_the_requested_resolution(made, tmp_path, name):
     path = export(made(), tmp_path / "a.png", map=name, dpi=100, inches=4, channel=0)
     with Image.open(path) as picture:
         assert picture.width == 400
@@ -25,7 +25,7 @@ def test_a_figure_has_the_dots_that_were_asked_for(made, tmp_path, name):
         assert len(picture.convert("RGB").getcolors(10**6)) > 100
 
 
-def test_what_is_shown_is_the_map(made):
+def test_figure_data_is_the_map(made):
     plane = blobs((100, 120), (30, 40, 10))
     plane[80:] = np.nan
     shown = load_figure_data(made(output=plane[None]), "output", -1, 120)
@@ -36,7 +36,7 @@ def test_what_is_shown_is_the_map(made):
     assert shown.grayscale is None
 
 
-def test_the_image_shows_beneath(made):
+def test_image_is_the_background(made):
     run = made(geo=True)
     with open_pyramid(run.header["image"]["path"]) as pyramid:
         run.header["image"]["fingerprint"] = pyramid.fingerprint
@@ -45,7 +45,7 @@ def test_the_image_shows_beneath(made):
     assert shown.grayscale.shape == shown.values.shape
 
 
-def test_one_class_and_all_of_them(made):
+def test_one_class_and_the_sum(made):
     output = np.stack([blobs((50, 50), (10, 10, 5)), 2 * blobs((50, 50), (10, 10, 5))])
     run = made(output=output)
     assert np.nanmax(load_figure_data(run, "output", -1, 50).values) == 3
@@ -57,21 +57,21 @@ def test_one_class_and_all_of_them(made):
 
 
 @pytest.mark.parametrize(("width", "bar"), [(100, 20), (199, 20), (200, 50), (8, 2), (0.4, 0.1)])
-def test_scale_bars_are_round_and_no_more_than_a_quarter(width, bar):
+def test_scale_bars_are_round_and_at_most_a_quarter(width, bar):
     assert bar_length(width) == pytest.approx(bar)
 
 
-def test_a_caption_says_what_was_run(made):
+def test_default_caption_describes_the_run(made):
     run = made()
-    said = make_caption(run)
-    assert "a.svs: toy, patches" in said
-    assert "count 3.5" in said
+    caption = make_caption(run)
+    assert "a.svs: toy, patches" in caption
+    assert "count 3.5" in caption
     run.header["complete"] = False
     assert "unfinished" in make_caption(run)
     assert make_caption(run, "mine $x_1$") == "mine $x_1$"
 
 
-def test_dollars_in_a_caption_are_dollars(made, tmp_path):
+def test_dollar_signs_in_captions_are_literal(made, tmp_path):
     export(made(), tmp_path / "a.png", caption="costs $5 per $\\frac slide", dpi=50)
 
 
@@ -90,7 +90,7 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_a_report_is_one_file_that_tells_all(made, tmp_path):
+def test_report_is_complete_and_self_contained(made, tmp_path):
     run = made()
     run.header["image"]["path"] = "<b>.svs"
     run.header["estimate"]["ci95"] = [2.5, 4.5]
@@ -101,7 +101,7 @@ def test_a_report_is_one_file_that_tells_all(made, tmp_path):
     assert len(page.needs) == 3
     assert all(need.startswith("data:image/png;base64,") for need in page.needs)
     assert not re.search(r"https?://|url\(", text)
-    for said in ("<b>.svs", "toy", "patches", '{"tile": 64}', "count 3.5", "2.5 – 4.5", "a note",
+    for expected in ("<b>.svs", "toy", "patches", '{"tile": 64}', "count 3.5", "2.5 – 4.5", "a note",
                  "1.2.3", "FLOPs", "f00d"):  # fmt: skip
-        assert said in words
+        assert expected in words
     assert "unfinished" not in words

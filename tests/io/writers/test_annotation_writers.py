@@ -1,4 +1,4 @@
-"""GeoJSON, COCO and the archive's annotations of the same run, read by others and by us."""
+"""GeoJSON, COCO and DSA exports of one run, read by other packages and by hrviewer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_geopandas_reads_every_feature(run, tmp_path):
     assert table["id"].is_unique
 
 
-def test_contours_carry_their_measurements(run, tmp_path):
+def test_contours_have_measurements(run, tmp_path):
     path = export(run, tmp_path / "a.geojson", patches=False, annotations=False, contours=True)
     features = json.loads(path.read_text())["features"]
     for feature in features:
@@ -105,7 +105,7 @@ def test_pycocotools_reads_every_annotation(run, tmp_path):
         assert drawn == pytest.approx(outer, rel=0.03)
 
 
-def archives_schema() -> dict:
+def dsa_schema() -> dict:
     """Return what the archive checks, from its package; that needs a server to be imported."""
     spec = find_spec("girder_large_image_annotation")
     if spec is None or not spec.submodule_search_locations:
@@ -118,29 +118,29 @@ def archives_schema() -> dict:
     return names["AnnotationSchema"].annotationSchema
 
 
-def test_the_archives_schema_finds_it_valid(run, tmp_path):
+def test_valid_for_the_dsa_schema(run, tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
-    schema = archives_schema()
-    held = json.loads(export(run, tmp_path / "a.dsa.json", **ALL).read_text())
-    jsonschema.Draft6Validator(schema).validate(held)
-    assert len(held["elements"]) == sum(counts(run).values())
-    assert len({element["id"] for element in held["elements"]}) == len(held["elements"])
-    held["elements"][0]["type"] = "blob"
+    schema = dsa_schema()
+    document = json.loads(export(run, tmp_path / "a.dsa.json", **ALL).read_text())
+    jsonschema.Draft6Validator(schema).validate(document)
+    assert len(document["elements"]) == sum(counts(run).values())
+    assert len({element["id"] for element in document["elements"]}) == len(document["elements"])
+    document["elements"][0]["type"] = "blob"
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.Draft6Validator(schema).validate(held)
+        jsonschema.Draft6Validator(schema).validate(document)
 
 
 @pytest.mark.parametrize("suffix", [".geojson", ".dsa.json", ".coco.json"])
-def test_what_was_exported_is_truth_again(run, tmp_path, suffix):
+def test_exports_can_be_used_as_ground_truth(run, tmp_path, suffix):
     path = export(run, tmp_path / f"a{suffix}", patches=False, points=True, spacing=64)
-    truth = read_ground_truth(path, "a.svs", SHAPE)
+    ground_truth = read_ground_truth(path, "a.svs", SHAPE)
     what = FeatureSelection(patches=False, points=True, spacing=64)
     expected = [feature.center for feature in iter_features(run, what)]
-    np.testing.assert_allclose(truth.points, expected, rtol=1e-12)
-    assert set(truth.classes) == {"cell", "tumour", "mitosis"}
+    np.testing.assert_allclose(ground_truth.points, expected, rtol=1e-12)
+    assert set(ground_truth.classes) == {"cell", "tumour", "mitosis"}
 
 
-def test_annotations_are_kept_with_who_and_when(run):
+def test_annotations_are_saved_with_author_and_time(run):
     first, second = read_annotations(run.path)
     assert (first.label, first.name, first.metadata["author"]) == ("tumour", "mine", "Ada")
     assert first.metadata["time"] == "2026-01-01T00:00:00+00:00"
@@ -190,22 +190,22 @@ NAMES = id_namespace(type("Run", (), {"header": {"image": {"fingerprint": 1}, "s
 
 
 @given(features())
-def test_geojson_comes_back_as_it_went(feature):
-    held = json.loads(json.dumps(as_geojson(feature, NAMES), allow_nan=False))
-    (read,) = read_geojson([held], Path("a"))
+def test_geojson_round_trip(feature):
+    document = json.loads(json.dumps(as_geojson(feature, NAMES), allow_nan=False))
+    (read,) = read_geojson([document], Path("a"))
     same(feature, read)
 
 
 @given(features())
-def test_the_archives_annotation_comes_back_as_it_went(feature):
-    held = json.loads(json.dumps({"elements": list(as_elements(feature, NAMES))}))
-    read = list(read_dsa(held, Path("a")))
+def test_dsa_round_trip(feature):
+    document = json.loads(json.dumps({"elements": list(as_elements(feature, NAMES))}))
+    read = list(read_dsa(document, Path("a")))
     # Of several parts it makes several elements.
     parts = tuple(part for element in read for part in element.polygons)
     same(feature, replace(read[0], polygons=parts))
 
 
-def test_turned_rectangles_and_ellipses_of_the_archive():
+def test_rotated_dsa_rectangles_and_ellipses():
     turn = np.pi / 6
     boxed = {"type": "rectangle", "center": [10, 20, 0], "width": 4, "height": 2, "rotation": turn}
     round_ = {"type": "ellipse", "center": [10, 20, 0], "width": 40, "height": 20, "rotation": turn}

@@ -1,4 +1,4 @@
-"""GeoJSON: places and numbers as in the table, in bounded memory."""
+"""GeoJSON export: geometry and measurements as in the patch table, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def strict(text: str) -> dict:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_places_and_numbers_are_the_tables(made, tmp_path):
+def test_geometry_and_measurements_match_the_patch_table(made, tmp_path):
     run = made()
     rows = pd.read_parquet(run.path / "patches.parquet")
     found = strict(export(run, tmp_path / "a.geojson").read_text("utf-8"))
@@ -46,7 +46,7 @@ def test_places_and_numbers_are_the_tables(made, tmp_path):
         assert feature["properties"]["metadata"] == {"status": row.status}
 
 
-def test_it_is_what_qupath_reads(made, tmp_path):
+def test_qupath_format(made, tmp_path):
     found = strict(export(made(), tmp_path / "a.geojson").read_text("utf-8"))
     classes = set()
     for feature in found["features"]:
@@ -63,7 +63,7 @@ def test_it_is_what_qupath_reads(made, tmp_path):
     assert {name for name, *_ in classes} == {"main", "scout"}
 
 
-def test_names_are_unique_and_the_same_every_time(made, tmp_path):
+def test_ids_are_unique_and_reproducible(made, tmp_path):
     run = made()
     first, second = (
         [f["id"] for f in strict(export(run, tmp_path / name).read_text("utf-8"))["features"]]
@@ -83,7 +83,7 @@ def test_a_run_without_patches(made, tmp_path):
     assert found["hrviewer"]["estimate"]["value"] == 3.5
 
 
-def test_memory_is_bounded_whatever_the_number(made, tmp_path):
+def test_memory_is_bounded(made, tmp_path):
     run = made(table(16_000))
     export(run, tmp_path / "warm.geojson")
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""OME-Zarr: valid by everyone's measure, aligned with the image, in bounded memory."""
+"""OME-Zarr export: valid for several validators, aligned with the image, in bounded memory."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def stores(made, real, tmp_path):
     return [one, two, *(path / name for path in (one, two, real.path) for name in MAPS)]
 
 
-def test_yaozarrs_finds_it_valid(stores):
+def test_valid_for_yaozarrs(stores):
     yaozarrs = pytest.importorskip("yaozarrs")
     for path in stores:
         assert yaozarrs.validate_zarr_store(str(path)) is not None
 
 
-def test_ome_zarr_models_finds_it_valid(stores):
+def test_valid_for_ome_zarr_models(stores):
     models = pytest.importorskip("ome_zarr_models")
     for path in stores:
         found = models.open_ome_zarr(zarr.open_group(path, mode="r"), version="0.5")
@@ -78,13 +78,13 @@ def validators(shared: Path, version: str):
         (schema["$id"], DRAFT202012.create_resource(schema)) for schema in schemas.values()
     )
 
-    def check(name: str, held: dict) -> None:
-        jsonschema.Draft202012Validator(schemas[name], registry=registry).validate(held)
+    def check(name: str, document: dict) -> None:
+        jsonschema.Draft202012Validator(schemas[name], registry=registry).validate(document)
 
     return check
 
 
-def test_the_official_schemas_find_it_valid(stores, shared):
+def test_valid_for_the_official_schemas(stores, shared):
     import jsonschema
 
     check = validators(shared, "0.5")
@@ -109,14 +109,14 @@ def classes(request, made, tmp_path):
     return request.param, path, run
 
 
-def told(version: str, path: Path) -> dict:
+def ome_attributes(version: str, path: Path) -> dict:
     """Return what the schemas check."""
     if version == "0.5":
         return attributes(path)
     return json.loads((path / ".zattrs").read_text("utf-8"))
 
 
-def test_both_versions_are_valid_by_all(classes, shared):
+def test_both_versions_are_valid(classes, shared):
     import ome_zarr_models
     import yaozarrs
 
@@ -128,15 +128,15 @@ def test_both_versions_are_valid_by_all(classes, shared):
         assert group.metadata.zarr_format == {"0.5": 3, "0.4": 2}[version]
         assert type(ome_zarr_models.open_ome_zarr(group, version=version)).__name__ == "Image"
         yaozarrs.validate_zarr_store(str(image))
-        schemas("strict_image.schema", told(version, image))
-    schemas("bf2raw.schema", told(version, path))
-    schemas("ome.schema", told(version, path / "OME"))
+        schemas("strict_image.schema", ome_attributes(version, image))
+    schemas("bf2raw.schema", ome_attributes(version, path))
+    schemas("ome.schema", ome_attributes(version, path / "OME"))
     labels = path / "output" / "labels"
     yaozarrs.validate_zarr_store(str(labels / "classes"))
-    schemas("strict_label.schema", told(version, labels / "classes"))
+    schemas("strict_label.schema", ome_attributes(version, labels / "classes"))
 
 
-def test_classes_are_the_likeliest(classes):
+def test_labels_are_the_most_probable_classes(classes):
     _, path, run = classes
     output = zarr.open_array(run.path / "output" / "0")[:]
     expected = np.where(np.isnan(output[0]), 0, 1 + (output[1] > output[0]))
@@ -158,7 +158,7 @@ def test_napari_ome_zarr_opens_both_versions(classes):
     assert total == pytest.approx(np.nansum(zarr.open_array(run.path / "output" / "0")[:]), 1e-6)
 
 
-def test_the_image_comes_with_it(classes):
+def test_image_is_included_on_request(classes):
     _, path, run = classes
     with open_pyramid(path / "image") as image, open_pyramid(run.header["image"]["path"]) as base:
         assert image.shape == base.shape == (2800, 2400)
@@ -166,7 +166,7 @@ def test_the_image_comes_with_it(classes):
         np.testing.assert_array_equal(image.read(image.rect, 8.0), base.read(base.rect, 8.0))
 
 
-def test_another_image_is_not_put_beside(made, tmp_path):
+def test_changed_image_is_rejected(made, tmp_path):
     with pytest.raises(HrviewerError, match="has changed since"):
         export(made(geo=True), tmp_path / "a.ome.zarr", image=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["geo", "made.run.zarr"]
@@ -220,7 +220,7 @@ def test_levels_are_means_down_to_the_coarsest(made, tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, (0.25, 0.5)])
-def test_every_level_lies_where_the_image_does(made, tmp_path, size):
+def test_every_level_is_aligned_with_the_image(made, tmp_path, size):
     path = export(made(pixel_size=size), tmp_path / "a.ome.zarr")
     multiscale = attributes(path / "output")["ome"]["multiscales"][0]
     units = [axis.get("unit") for axis in multiscale["axes"]]
@@ -234,7 +234,7 @@ def test_every_level_lies_where_the_image_does(made, tmp_path, size):
             assert start - step / 2 == pytest.approx(-pixel / 2)
 
 
-def test_channels_say_what_they_are(made, tmp_path):
+def test_channels_are_named(made, tmp_path):
     run = made()
     path = export(run, tmp_path / "a.ome.zarr")
     output = attributes(path / "output")["ome"]["omero"]["channels"]
@@ -246,7 +246,7 @@ def test_channels_say_what_they_are(made, tmp_path):
         assert (window["start"], window["end"]) == (np.nanmin(plane), np.nanmax(plane))
 
 
-def test_what_it_came_from_is_told(made, real, tmp_path):
+def test_provenance_is_recorded(made, real, tmp_path):
     run = made()
     assert attributes(export(run, tmp_path / "a.ome.zarr"))["hrviewer"] == run.header
     costs = attributes(export(real, tmp_path / "b.ome.zarr") / "cost")["hrviewer"]
@@ -254,7 +254,7 @@ def test_what_it_came_from_is_told(made, real, tmp_path):
     assert costs["quantities"][0] == "flops"
 
 
-def test_a_map_never_painted_is_exported_too(tmp_path):
+def test_empty_map_is_exported(tmp_path):
     path = tmp_path / "output"
     create_image(path, (1, 30, 40), name="output", cell=4, pixel_size=None, labels=["a"])
     run = Made(tmp_path, {"estimate": None})
@@ -264,14 +264,14 @@ def test_a_map_never_painted_is_exported_too(tmp_path):
     assert window == {"min": 0, "max": 1, "start": 0, "end": 1}
 
 
-def test_halving_leaves_out_what_was_not_seen():
+def test_downsampling_ignores_unprocessed_cells():
     nan = np.nan
     cells = np.array([[1, 3, nan, nan, 5], [nan, nan, nan, nan, 7], [2, 4, nan, 8, nan]])
     expected = np.array([[2, nan, 6], [3, 8, nan]])
     np.testing.assert_array_equal(mean_2x2(cells), expected)
 
 
-def test_memory_is_bounded_whatever_the_map(tmp_path):
+def test_memory_is_bounded(tmp_path):
     side = 4096
     array = create_image(
         tmp_path / "output", (1, side, side), name="output", cell=4, pixel_size=None, labels=["a"]

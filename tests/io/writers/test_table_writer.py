@@ -1,4 +1,4 @@
-"""Tables: as many rows as the run has, the same numbers, units where they belong."""
+"""Table export: all rows, equal values, correct units."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written(request, tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, (0.25, 0.5)])
-def test_patches_are_the_runs(made, written, size):
+def test_patch_rows_match_the_run(made, written, size):
     run = made(table(5000), pixel_size=size)
     found, rows = written(run), pd.read_parquet(run.path / "patches.parquet")
     assert len(found) == 5000
@@ -52,7 +52,7 @@ def test_a_run_without_patches_has_a_header(made, written):
     assert "y_px" in found
 
 
-def test_parquet_tells_units_and_where_it_comes_from(made, tmp_path):
+def test_parquet_has_units_and_provenance(made, tmp_path):
     schema = pyarrow.parquet.read_schema(export(made(), tmp_path / "a.parquet"))
     units = {field.name: (field.metadata or {}).get(b"unit", b"").decode() for field in schema}
     assert units["y_px"] == "level-0 px"
@@ -77,15 +77,15 @@ def test_points_contours_and_annotations(made, written, tmp_path):
     assert found.loc[0, ["label", "author", "y_px"]].tolist() == ["odd", "Ada", 1.5]
 
 
-def test_exported_points_are_truth_again(made, tmp_path):
+def test_exported_points_can_be_used_as_ground_truth(made, tmp_path):
     plane = np.zeros((1, 30, 40), np.float32)
     plane[0, 3, 4], plane[0, 20, 30] = 1, 1
     path = export(made(output=plane), tmp_path / "a.csv", rows="points")
-    truth = read_ground_truth(path, "a.svs", (120, 160))
-    np.testing.assert_array_equal(truth.points, [[14, 18], [82, 122]])
-    assert truth.classes == ("cell",)
+    ground_truth = read_ground_truth(path, "a.svs", (120, 160))
+    np.testing.assert_array_equal(ground_truth.points, [[14, 18], [82, 122]])
+    assert ground_truth.classes == ("cell",)
 
 
-def test_an_unknown_table_is_refused(made, tmp_path):
+def test_unknown_rows_are_rejected(made, tmp_path):
     with pytest.raises(HrviewerError, match=r"^csv: rows: .*'patches'"):
         export(made(), tmp_path / "a.csv", rows="pixels")

@@ -1,4 +1,4 @@
-"""OME-TIFF and GeoTIFF, read by GDAL, tifffile and ome-types: sums, places, levels, units."""
+"""OME-TIFF and GeoTIFF, read by GDAL, tifffile and ome-types: sums, positions, levels, units."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cells(run, name="output"):
 
 
 @pytest.mark.parametrize("name", ["output", "saliency", "cost"])
-def test_ometiff_holds_the_map(made, tmp_path, name):
+def test_ometiff_contains_the_map(made, tmp_path, name):
     run = made()
     path = export(run, tmp_path / "a.ome.tif", map=name)
     with tifffile.TiffFile(path) as tiff:
@@ -52,7 +52,7 @@ def test_gdal_reads_the_same_counts_from_ometiff(made, tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, (0.25, 0.5)])
-def test_ometiff_tells_sizes_places_and_names(made, tmp_path, size):
+def test_ometiff_metadata(made, tmp_path, size):
     path = export(made(pixel_size=size), tmp_path / "a.ome.tif")
     pixels = ome_types.from_tiff(path).images[0].pixels
     step = size or (1, 1)
@@ -71,7 +71,7 @@ def test_hrviewer_opens_the_ometiff(made, tmp_path):
         pyramid.check()
 
 
-def test_geotiff_lies_where_the_image_does(made, tmp_path):
+def test_geotiff_is_aligned_with_the_image(made, tmp_path):
     run = made(geo=True)
     path = export(run, tmp_path / "a.tif")
     with rasterio.open(path) as found, rasterio.open(run.header["image"]["path"]) as image:
@@ -86,7 +86,7 @@ def test_geotiff_lies_where_the_image_does(made, tmp_path):
         assert found.profile["tiled"]
 
 
-def test_only_what_is_on_earth_becomes_a_geotiff(made, tmp_path):
+def test_geotiff_needs_a_georeference(made, tmp_path):
     run = made(geo=True)
     path = run.header["image"]["path"]
     run.header["image"]["shape"] = [10, 10]
@@ -99,7 +99,7 @@ def test_only_what_is_on_earth_becomes_a_geotiff(made, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["cog.tif", "OSBS_029.tif", "RGB.byte.tif"])
-def test_real_images_keep_their_place(shared, made, tmp_path, file):
+def test_real_images_keep_their_georeference(shared, made, tmp_path, file):
     path = shared / "data" / "aerial" / file
     with rasterio.open(path) as image:
         run = made(output=np.ones((1, -(-image.height // 4), -(-image.width // 4)), np.float32))

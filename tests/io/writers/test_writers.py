@@ -1,4 +1,4 @@
-"""What holds for every format: whole or not at all, and never over something else."""
+"""Properties of every writer: complete files or none, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hrviewer.io import export, get_writer, writer_names
 
 @pytest.mark.parametrize("name", writer_names())
 @pytest.mark.parametrize("named", [True, False])
-def test_every_format_by_name_and_by_ending(made, tmp_path, name, named):
+def test_every_format_by_name_and_by_suffix(made, tmp_path, name, named):
     path = tmp_path / ("a.b" if named else f"a{get_writer(name).suffixes[0]}")
     assert export(made(geo=True), str(path), name if named else None) == path
     assert path.exists()
@@ -34,22 +34,22 @@ def test_nothing_is_overwritten(made, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("path", "to", "said"),
+    ("path", "to", "message"),
     [
         ("a.docx", None, "known suffix"),
         ("a.geojson", "docx", "no format 'docx'"),
         ("none/a.geojson", None, "no folder"),
     ],
 )
-def test_what_cannot_be_written_is_said(made, tmp_path, path, to, said):
-    with pytest.raises(HrviewerError, match=said):
+def test_errors_are_one_line(made, tmp_path, path, to, message):
+    with pytest.raises(HrviewerError, match=message):
         export(made(), tmp_path / path, to)
     assert os.listdir(tmp_path) == ["made.run.zarr"]
 
 
 @pytest.mark.parametrize("name", writer_names())
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), ValueError("?")])
-def test_nothing_half_written_stays(made, tmp_path, monkeypatch, name, error):
+def test_no_partial_file_remains(made, tmp_path, monkeypatch, name, error):
     def torn(self, run, target: Path, settings, progress):
         if name == "ome-zarr":
             target.mkdir()
@@ -63,18 +63,18 @@ def test_nothing_half_written_stays(made, tmp_path, monkeypatch, name, error):
     assert sorted(os.listdir(tmp_path)) == ["geo", "made.run.zarr"]
 
 
-def test_an_empty_run_says_what_is_missing(made, tmp_path):
+def test_missing_data_is_reported(made, tmp_path):
     run = made()
     (run.path / "patches.parquet").unlink()
-    with pytest.raises(HrviewerError, match="no readable patches"):
+    with pytest.raises(HrviewerError, match="no readable patch table"):
         export(run, tmp_path / "a.geojson")
     (run.path / "patches.parquet").write_text("torn")
-    with pytest.raises(HrviewerError, match="no readable patches"):
+    with pytest.raises(HrviewerError, match="no readable patch table"):
         export(run, tmp_path / "a.geojson")
     for name in ("output", "saliency", "cost"):
         (run.path / name / "zarr.json").unlink()
-    for name, said in (("a.ome.zarr", "no maps"), ("a.png", "no output map")):
-        with pytest.raises(HrviewerError, match=said):
+    for name, message in (("a.ome.zarr", "no maps"), ("a.png", "no output map")):
+        with pytest.raises(HrviewerError, match=message):
             export(run, tmp_path / name)
 
 
@@ -88,8 +88,8 @@ def test_options_are_checked_in_one_line(made, tmp_path, to, key):
 
 
 @pytest.mark.parametrize("name", writer_names())
-def test_progress_is_told(made, tmp_path, name):
-    told: list[tuple[int, int]] = []
-    export(made(geo=True), tmp_path / "a", name, lambda *now: told.append(now))
-    assert told
-    assert all(0 <= done <= total for done, total in told)
+def test_progress_is_reported(made, tmp_path, name):
+    calls: list[tuple[int, int]] = []
+    export(made(geo=True), tmp_path / "a", name, lambda *now: calls.append(now))
+    assert calls
+    assert all(0 <= done <= total for done, total in calls)
