@@ -101,7 +101,7 @@ def test_report_is_complete_and_self_contained(made, tmp_path):
     assert len(page.needs) == 3
     assert all(need.startswith("data:image/png;base64,") for need in page.needs)
     assert not re.search(r"https?://|url\(", text)
-    for expected in ("<b>.svs", "toy", "patches", '{"tile": 64}', "count 3.5", "2.5 – 4.5", "a note",
+    for part in ("<b>.svs", "toy", "patches", '{"tile": 64}', "count 3.5", "2.5 – 4.5", "a note",
                  "1.2.3", "FLOPs", "f00d"):  # fmt: skip
-        assert expected in words
+        assert part in words
     assert "unfinished" not in words
