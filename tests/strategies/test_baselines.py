@@ -50,7 +50,7 @@ class Fake:
         return self.value[:, None, None].astype(np.float32)
 
 
-def role(**changes) -> ModelInfo:
+def model_info(**changes) -> ModelInfo:
     made = card("net")
     inputs = made.input.model_copy(update=changes)
     return ModelInfo(
@@ -61,38 +61,44 @@ def role(**changes) -> ModelInfo:
     )
 
 
-def scene(h=1000, w=1300, region=None, budget=math.inf, native=1.0, **changes) -> PlanContext:
+def context(h=1000, w=1300, region=None, budget=math.inf, native=1.0, **changes) -> PlanContext:
     return PlanContext(
-        (h, w), (1.0,), None, region or Rect(0, 0, h, w), native, {"main": role(**changes)}, budget
+        (h, w),
+        (1.0,),
+        None,
+        region or Rect(0, 0, h, w),
+        native,
+        {"main": model_info(**changes)},
+        budget,
     )
 
 
-def follow(strategy_id: str, scene: PlanContext, **params):
+def follow(strategy_id: str, context: PlanContext, **params):
     """Respond to a policy with fakes; return its requests, publications and estimate."""
     strategy = get_strategy(strategy_id)
-    plan = strategy.plan(scene, strategy.Params(**params))
-    looks, shows, result = [], [], None
+    plan = strategy.plan(context, strategy.Params(**params))
+    requests, published, response = [], [], None
     spent = 0.0
     while True:
         try:
-            request = next(plan) if result is None else plan.send(result)
+            request = next(plan) if response is None else plan.send(response)
         except StopIteration as end:
-            return looks, shows, end.value
+            return requests, published, end.value
         if isinstance(request, Publish):
-            shows.append(request)
-            result = Response()
+            published.append(request)
+            response = Response()
             continue
         assert isinstance(request, PatchRequest)
-        looks.append(request)
-        handles = []
+        requests.append(request)
+        results = []
         for patch in request.patches:
-            cost = scene.main.flops(*input_shape(scene.main, patch, scene.rect))
-            if spent + cost > scene.budget:
+            cost = context.main.flops(*input_shape(context.main, patch, context.rect))
+            if spent + cost > context.budget:
                 break
             spent += cost
-            handles.append(Fake(patch))
-        result = Response(
-            tuple(handles), spent, scene.budget - spent, len(handles) < len(request.patches)
+            results.append(Fake(patch))
+        response = Response(
+            tuple(results), spent, context.budget - spent, len(results) < len(request.patches)
         )
 
 
@@ -103,7 +109,7 @@ regions = st.builds(
 
 @given(regions, st.sampled_from([1.0, 2.0, 2.1875, 3.1875, 7.5]), st.integers(0, 100))
 def test_tiles_cover_a_region_once_on_the_lattice(region, scale, tile):
-    main = role()
+    main = model_info()
     image = Rect(0, 0, 1300, 1300)
     patches = tiles(main, region, scale, tile=tile or None)
     assert sum(patch.core.area for patch in patches) == region.area
@@ -120,60 +126,60 @@ def test_tiles_cover_a_region_once_on_the_lattice(region, scale, tile):
 
 @pytest.mark.parametrize("params", [{}, {"tile": 100}, {"grid": "3x4"}, {"halo": 8, "tile": 64}])
 def test_patches_process_every_pixel_once(params):
-    looks, shows, answer = follow("patches", scene(), **params)
-    assert sum(p.core.area for look in looks for p in look.patches) == 1000 * 1300
-    assert answer.values[0] == 1000 * 1300
-    assert all(len(look.patches) <= 256 for look in looks)
-    assert all(look.target == "output" for look in looks)
-    assert any(show.kind == "estimate" for show in shows)
-    np.testing.assert_allclose(shows[-2].map[np.isfinite(shows[-2].map)], 1.0)
+    requests, published, estimate = follow("patches", context(), **params)
+    assert sum(p.core.area for request in requests for p in request.patches) == 1000 * 1300
+    assert estimate.values[0] == 1000 * 1300
+    assert all(len(request.patches) <= 256 for request in requests)
+    assert all(request.target == "output" for request in requests)
+    assert any(publication.kind == "estimate" for publication in published)
+    np.testing.assert_allclose(published[-2].map[np.isfinite(published[-2].map)], 1.0)
 
 
 def test_patches_within_a_budget_give_a_partial_estimate():
-    looks, _, answer = follow("patches", scene(budget=FLOPS * 64 * 64 * 3.5))
-    assert len(looks) == 1
-    assert answer.values[0] == 3 * 64 * 64
-    assert "3 of" in answer.note
+    requests, _, estimate = follow("patches", context(budget=FLOPS * 64 * 64 * 3.5))
+    assert len(requests) == 1
+    assert estimate.values[0] == 3 * 64 * 64
+    assert "3 of" in estimate.note
 
 
 def test_patches_have_native_scale():
-    looks, _, _ = follow("patches", scene(native=2.0))
-    assert {patch.scale for patch in looks[0].patches} == {2.0}
+    requests, _, _ = follow("patches", context(native=2.0))
+    assert {patch.scale for patch in requests[0].patches} == {2.0}
 
 
 @pytest.mark.parametrize("fraction", [0.5, 0.1, 0.01, 0.001])
 def test_uniform_takes_the_smallest_scale_within_the_budget(fraction):
     full = 1000 * 1300 * FLOPS
-    looks, shows, answer = follow("uniform", scene(budget=fraction * full))
-    patches = [patch for look in looks for patch in look.patches]
+    requests, published, estimate = follow("uniform", context(budget=fraction * full))
+    patches = [patch for request in requests for patch in request.patches]
     (scale,) = {patch.scale for patch in patches}
-    main = scene().main
+    main = context().main
     cost = total_flops(main, patches, Rect(0, 0, 1000, 1300))
     assert cost <= fraction * full
     assert len(patches) == 1
     sharper = tiles(main, Rect(0, 0, 1000, 1300), snap_scale(scale / 1.1), tile=2048)
     assert total_flops(main, sharper, Rect(0, 0, 1000, 1300)) > fraction * full
-    assert answer.values[0] == 1000 * 1300
-    assert shows[-1].kind == "saliency"
-    assert f"by {scale:g}" in answer.note
+    assert estimate.values[0] == 1000 * 1300
+    assert published[-1].kind == "saliency"
+    assert f"by {scale:g}" in estimate.note
     # A budget of exactly that cost is enough.
-    (look,), *_ = follow("uniform", scene(budget=cost))
-    assert look.patches == tuple(patches)
+    (request,), *_ = follow("uniform", context(budget=cost))
+    assert request.patches == tuple(patches)
 
 
 def test_uniform_at_a_scale_beyond_its_budget_notes_it():
-    looks, _, answer = follow("uniform", scene(budget=FLOPS * 5000), scale=4)
-    assert {patch.scale for patch in looks[0].patches} == {4.0}
-    assert "raise scale" in answer.note
+    requests, _, estimate = follow("uniform", context(budget=FLOPS * 5000), scale=4)
+    assert {patch.scale for patch in requests[0].patches} == {4.0}
+    assert "raise scale" in estimate.note
 
 
 def test_a_budget_below_one_input_is_refused():
     with pytest.raises(HrviewerError, match="raise the budget"):
-        follow("uniform", scene(budget=3.0))
+        follow("uniform", context(budget=3.0))
 
 
 def test_models_of_fixed_size_have_the_halo_inside_their_tile():
-    main = role(fixed=True)
+    main = model_info(fixed=True)
     patch = tiles(main, Rect(0, 0, 200, 200), 2.0, halo=8)[0]
     assert (patch.core.h, patch.core.w) == (96, 96)
     assert input_rect(main, patch, Rect(0, 0, 200, 200)) == Rect(-16, -16, 128, 128)
@@ -181,29 +187,29 @@ def test_models_of_fixed_size_have_the_halo_inside_their_tile():
 
 
 def test_aggregate_by_task():
-    handles = [Fake(Patch(Rect(0, 0, 2, 2))), Fake(Patch(Rect(0, 2, 4, 2)))]
-    main = role()
-    assert aggregate(main, handles)[0] == 12
+    results = [Fake(Patch(Rect(0, 0, 2, 2))), Fake(Patch(Rect(0, 2, 4, 2)))]
+    main = model_info()
+    assert aggregate(main, results)[0] == 12
     assert aggregate(main, []) is None
     voting = ModelInfo(card("c", task="classification"), 4, 0, main.flops)
-    assert aggregate(voting, handles)[0] == pytest.approx((4 * 4 + 8 * 8) / 12)
+    assert aggregate(voting, results)[0] == pytest.approx((4 * 4 + 8 * 8) / 12)
     coding = ModelInfo(card("e", task="embedding", classes=[], width=1), 4, 0, main.flops)
-    assert aggregate(coding, handles) is None
+    assert aggregate(coding, results) is None
 
 
 def test_activation_map_is_aligned_with_its_patches():
-    main = role()
+    main = model_info()
     region = Rect(100, 30, 300, 200)
     patches = tiles(main, region, 1.0)
-    show = activation_map([Fake(p) for p in patches[1:]], patches)
-    rows, columns = show.map.shape
-    cell = show.rect.h // rows
-    assert cell == show.rect.w // columns == 64
-    assert np.isnan(show.map[0, 0])
-    assert np.isfinite(show.map).sum() == len(patches) - 1
+    publication = activation_map([Fake(p) for p in patches[1:]], patches)
+    rows, columns = publication.map.shape
+    cell = publication.rect.h // rows
+    assert cell == publication.rect.w // columns == 64
+    assert np.isnan(publication.map[0, 0])
+    assert np.isfinite(publication.map).sum() == len(patches) - 1
     # The grid continues the whole tiles' edges, also above and left of a cut one.
-    assert (patches[-1].core.y - show.rect.y) % cell == 0
-    assert (patches[-1].core.x - show.rect.x) % cell == 0
+    assert (patches[-1].core.y - publication.rect.y) % cell == 0
+    assert (patches[-1].core.x - publication.rect.x) % cell == 0
 
 
 def test_batches_keep_the_order():
@@ -234,9 +240,9 @@ def test_strategies_import_neither_torch_nor_readers():
 
 @pytest.mark.parametrize(("enough", "taken"), [(None, 64), (16, 16), (96, 64), (0, 0)])
 def test_cells_are_measured_with_sufficient_context(enough, taken):
-    main = replace(role(), halo=64)
+    main = replace(model_info(), halo=64)
     output = main.card.output.model_copy(update={"context": enough})
     main = replace(main, card=main.card.model_copy(update={"output": output}))
-    there = replace(scene(), models={"main": main})
+    there = replace(context(), models={"main": main})
     assert {patch.halo for patch in build_grid(there, 128, math.inf).patches} == {taken}
     assert {patch.halo for patch in build_grid(there, 128, math.inf, 8).patches} == {8}

@@ -28,36 +28,36 @@ CODES = 100 * 130
 
 
 def policy(**params: Any) -> Callable[[PlanContext], Plan]:
-    def compress(scene: PlanContext) -> Plan:
-        return Compression().plan(scene, CompressionParams(**params))
+    def compress(context: PlanContext) -> Plan:
+        return Compression().plan(context, CompressionParams(**params))
 
     return compress
 
 
-def pack(**networks: Bright) -> ToyBundle:
+def toy_pack(**networks: Bright) -> ToyBundle:
     parts: dict[str, Bright] = {"main": Bright(), "encoder": Encoder(), "head": Head("head")}
     return ToyBundle(**parts | networks)
 
 
 def ask(toys: ToyBundle, **how: Any) -> tuple[Estimate, RunRecord]:
     with Workbench(IMAGE, toys) as bench:
-        answer, record, _ = bench.run(policy(), **how)
-    assert answer is not None
-    return answer, record
+        estimate, record, _ = bench.run(policy(), **how)
+    assert estimate is not None
+    return estimate, record
 
 
 def test_the_head_counts_from_embeddings() -> None:
-    answer, record = ask(pack())
-    assert answer.values == pytest.approx([RED.sum()], rel=1e-4)  # codes are rounded, to halves
+    estimate, record = ask(toy_pack())
+    assert estimate.values == pytest.approx([RED.sum()], rel=1e-4)  # codes are rounded, to halves
     blocks = RED.reshape(100, 4, 130, 4).sum((1, 3))
     np.testing.assert_allclose(record.output.values[0], blocks, rtol=1e-3)
     roles = [row.role for row in record.patches]
     assert (roles.count("encoder"), roles.count("head")) == (TILES, 4)
-    assert answer.interval is None
+    assert estimate.interval is None
 
 
 def test_the_cost_map_adds_up() -> None:
-    _, record = ask(pack())
+    _, record = ask(toy_pack())
     ledger = record.cost_map
     placed = ledger.values.sum(axis=(1, 2)) + np.array(astuple(ledger.unattributed))
     np.testing.assert_allclose(placed, astuple(ledger.total), rtol=1e-9)
@@ -66,41 +66,43 @@ def test_the_cost_map_adds_up() -> None:
 
 
 def test_cached_embeddings_cost_the_head_alone() -> None:
-    cache, toys = ResultCache(), pack()
+    cache, toys = ResultCache(), toy_pack()
     ask(toys, cache=cache)
     assert toys.networks["encoder"].looked == TILES
     # The same run; another region, not on tile borders; and another head.
     _, again = ask(toys, cache=cache)
     assert again.cost_map.spent.flops == 0
     region = Rect(37, 101, 210, 333)
-    answer, part = ask(toys, cache=cache, region=region)
-    codes = (248 // 4 - 36 // 4) * (436 // 4 - 100 // 4)
-    assert part.cost_map.spent.flops == 2.0 * 3 * codes
+    estimate, part = ask(toys, cache=cache, region=region)
+    embeddings = (248 // 4 - 36 // 4) * (436 // 4 - 100 // 4)
+    assert part.cost_map.spent.flops == 2.0 * 3 * embeddings
     inside = RED[37:247, 101:434].sum()
-    assert answer.values == pytest.approx([inside], rel=2e-3)  # cells count by their part inside
-    assert np.nansum(part.output.values) == pytest.approx(answer.values[0], rel=1e-5)
+    assert estimate.values == pytest.approx([inside], rel=2e-3)  # cells count by their part inside
+    assert np.nansum(part.output.values) == pytest.approx(estimate.values[0], rel=1e-5)
 
     class Half(Head):
         def run_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
             return 8 * features[:1]
 
-    answer, other = ask(pack(encoder=toys.networks["encoder"], head=Half("half")), cache=cache)
-    assert answer.values == pytest.approx([RED.sum() / 2], rel=1e-4)
+    estimate, other = ask(
+        toy_pack(encoder=toys.networks["encoder"], head=Half("half")), cache=cache
+    )
+    assert estimate.values == pytest.approx([RED.sum() / 2], rel=1e-4)
     assert other.cost_map.spent.flops == 2.0 * 3 * CODES
     assert toys.networks["encoder"].looked == TILES
 
 
 def test_a_run_stores_embeddings_and_notes_their_size(tmp_path) -> None:
-    toys = pack()
+    toys = toy_pack()
     run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
-    codes, cell = run.map("embeddings")
-    assert (codes.dtype, codes.shape, cell) == (np.float16, (3, 100, 130), 4.0)
+    embeddings, cell = run.map("embeddings")
+    assert (embeddings.dtype, embeddings.shape, cell) == (np.float16, (3, 100, 130), 4.0)
     means = RED.reshape(100, 4, 130, 4).mean((1, 3))
-    np.testing.assert_allclose(codes[0], means, atol=5e-4)
+    np.testing.assert_allclose(embeddings[0], means, atol=5e-4)
     import zarr
 
-    said = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
-    assert said["encoder"] == toys.networks["encoder"].digest
+    about = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
+    assert about["encoder"] == toys.networks["encoder"].digest
     # 2 bytes for each of 3 numbers, against 48 bytes of pixels.
     assert "1/8 of the image's pixels" in run.header["notes"][-1]
     assert not (run.path / "journal").exists()
@@ -115,19 +117,21 @@ def test_a_stopped_run_resumes_with_the_same_encoder_only(tmp_path) -> None:
         if sum(isinstance(update, InferenceResult) for update in seen) == 20:
             control.stop()
 
-    part = hrviewer.runs.run(IMAGE, pack(), "compression", **how, control=control, on_event=watch)
+    part = hrviewer.runs.run(
+        IMAGE, toy_pack(), "compression", **how, control=control, on_event=watch
+    )
     assert not part.complete
     assert "main" not in part.header["networks"]
-    other = pack(encoder=Encoder("other"))
-    with pytest.raises(HrviewerError, match="another network as encoder"):
+    other = toy_pack(encoder=Encoder("other"))
+    with pytest.raises(HrviewerError, match="another model as encoder"):
         hrviewer.runs.run(IMAGE, other, "compression", **how, resume=True)
-    done = hrviewer.runs.run(IMAGE, pack(), "compression", **how, resume=True)
+    done = hrviewer.runs.run(IMAGE, toy_pack(), "compression", **how, resume=True)
     whole = hrviewer.run(
-        IMAGE, pack(), "compression", cache="off", tile=64, out=tmp_path / "b.run.zarr"
+        IMAGE, toy_pack(), "compression", cache="off", tile=64, out=tmp_path / "b.run.zarr"
     )
     assert done.complete
     assert done.estimate == whole.estimate
-    again = hrviewer.runs.run(IMAGE, pack(), "compression", **how, resume=True)
+    again = hrviewer.runs.run(IMAGE, toy_pack(), "compression", **how, resume=True)
     assert again.estimate == whole.estimate
 
 
@@ -142,12 +146,12 @@ def test_without_a_head_there_are_embeddings_and_no_estimate(tmp_path) -> None:
 
 def test_a_budget_pays_for_whole_rows_of_tiles() -> None:
     row = FLOPS * 64 * 520 + 2.0 * 3 * (16 + 2) * (130 + 2)
-    answer, record = ask(pack(), budget=4.5 * row)
+    estimate, record = ask(toy_pack(), budget=4.5 * row)
     assert record.cost_map.total.flops <= 4.5 * row
-    assert f"after 36 of {TILES} tiles" in answer.note
-    assert answer.values == pytest.approx([RED[: 4 * 64].sum()], rel=1e-4)
-    answer, record = ask(pack(), budget=row / 2)
-    assert (answer.values, record.patches) == (None, [])
+    assert f"after 36 of {TILES} tiles" in estimate.note
+    assert estimate.values == pytest.approx([RED[: 4 * 64].sum()], rel=1e-4)
+    estimate, record = ask(toy_pack(), budget=row / 2)
+    assert (estimate.values, record.patches) == (None, [])
 
 
 def test_failed_tiles_are_left_out() -> None:
@@ -159,19 +163,19 @@ def test_failed_tiles_are_left_out() -> None:
             raise ValueError("too bright")
 
     encoder.before = fails
-    with Workbench(image, pack(encoder=encoder)) as bench:
-        answer, record, _ = bench.run(policy())
+    with Workbench(image, toy_pack(encoder=encoder)) as bench:
+        estimate, record, _ = bench.run(policy())
     rest = RED.sum() - RED[64:128, 128:192].sum()
-    assert answer.values == pytest.approx([rest], rel=1e-4)
-    assert "failed on 1 " in answer.note
+    assert estimate.values == pytest.approx([rest], rel=1e-4)
+    assert "failed on 1 " in estimate.note
     blank = np.isnan(record.output.values[0])
     assert blank[16:32, 32:48].all()
     assert blank.sum() == 16 * 16
 
 
 def test_saliency_is_the_norm_of_embeddings() -> None:
-    answer, record = ask(pack())
-    assert "has no attribution" in answer.note  # a head without a gradient
+    estimate, record = ask(toy_pack())
+    assert "has no attribution" in estimate.note  # a head without a gradient
     seen: Any = record.saliency.values[0]
     means = IMAGE.reshape(100, 4, 130, 4, 3).mean((1, 3)) / 255
     away = np.sqrt((means**2).mean(-1)).reshape(25, 4, 130, 4 // 4).mean((1, 3))
@@ -220,9 +224,9 @@ def learned(tmp_path_factory) -> ToyBundle:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HRVIEWER_BACKEND", "torch")  # the quickest is not asked for here
             networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
-    pack = ToyBundle(**networks)
-    pack.modules = made  # type: ignore[attr-defined]
-    return pack
+    toy_pack = ToyBundle(**networks)
+    toy_pack.modules = made  # type: ignore[attr-defined]
+    return toy_pack
 
 
 def test_tiled_embeddings_and_estimate_equal_those_of_the_whole_image(learned, tmp_path) -> None:
@@ -232,10 +236,10 @@ def test_tiled_embeddings_and_estimate_equal_those_of_the_whole_image(learned, t
     run = hrviewer.run(image, learned, "compression", cache="off", out=tmp_path / "a.run.zarr")
     with torch.inference_mode():
         pixels = (torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.25
-        codes = learned.modules["encoder"](pixels)
-        counts = learned.modules["head"](codes)[0]
+        embeddings = learned.modules["encoder"](pixels)
+        counts = learned.modules["head"](embeddings)[0]
     found = np.asarray(run.map("embeddings")[0][:], np.float32)
-    np.testing.assert_allclose(found, codes[0].numpy(), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(found, embeddings[0].numpy(), rtol=2e-3, atol=2e-3)
     assert (run.patches["role"] == "head").sum() > 1  # bands that need each other's rows
     each = run.output[0].reshape(19, 4, 23, 4).sum((1, 3))
     np.testing.assert_allclose(each, counts[0].numpy(), rtol=1e-2, atol=1e-2)
@@ -260,14 +264,14 @@ def test_saliency_is_the_attribution_of_the_head(learned, tmp_path) -> None:
     image = picture(19 * 16, 23 * 16, seed=3)
     ask = {"cache": "off"}
     run = hrviewer.run(image, learned, "compression", out=tmp_path / "a.run.zarr", **ask)
-    codes = torch.from_numpy(np.asarray(run.map("embeddings")[0][:], np.float32))[
+    embeddings = torch.from_numpy(np.asarray(run.map("embeddings")[0][:], np.float32))[
         None
     ].requires_grad_()
-    counts = learned.modules["head"](codes)
-    (slope,) = torch.autograd.grad(counts.sum(), codes)
-    want = (slope * codes).sum(1)[0].abs().detach().numpy()
+    counts = learned.modules["head"](embeddings)
+    (slope,) = torch.autograd.grad(counts.sum(), embeddings)
+    want = (slope * embeddings).sum(1)[0].abs().detach().numpy()
     # The head has context across bands of tiles.
-    found = learned.networks["head"].attribution(codes.detach()[0].numpy())
+    found = learned.networks["head"].attribution(embeddings.detach()[0].numpy())
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
     shown = np.asarray(run.saliency)
     close = np.isclose(shown, want, rtol=1e-3, atol=1e-3)
@@ -314,14 +318,16 @@ def test_tiled_attention_pooling_equals_pooling_all_embeddings_at_once(learned, 
     run = hrviewer.run(image, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     assert (run.patches["role"] == "head").sum() > 1  # in parts
     with torch.inference_mode():
-        codes = torch.from_numpy(np.asarray(run.map("embeddings")[0][:], np.float32)).flatten(1).T
+        embeddings = (
+            torch.from_numpy(np.asarray(run.map("embeddings")[0][:], np.float32)).flatten(1).T
+        )
         seen = module.projection.weight.flatten(1), module.gate.weight.flatten(1)
-        look = (codes @ seen[0].T + module.projection.bias).tanh()
-        score = (look * (codes @ seen[1].T + module.gate.bias).sigmoid()) @ module.score.weight[
-            0, :, 0, 0
-        ]
+        request = (embeddings @ seen[0].T + module.projection.bias).tanh()
+        score = (
+            request * (embeddings @ seen[1].T + module.gate.bias).sigmoid()
+        ) @ module.score.weight[0, :, 0, 0]
         part = score.softmax(0)
-        pooled = part @ codes  # one vector, of which the answer is made
+        pooled = part @ embeddings  # one vector, of which the answer is made
         want = (module.head.weight.flatten(1) @ pooled + module.head.bias).softmax(0).numpy()
     np.testing.assert_allclose(list(run.estimate["per_class"].values()), want, atol=1e-5)
     assert run.estimate["kind"] == "probabilities"
@@ -332,7 +338,7 @@ def test_tiled_attention_pooling_equals_pooling_all_embeddings_at_once(learned, 
 
 
 def test_a_head_of_another_encoder_is_refused_without_cost(learned) -> None:
-    mixed = pack(head=learned.networks["head"])
+    mixed = toy_pack(head=learned.networks["head"])
     with pytest.raises(HrviewerError, match="takes embeddings of 6 values, not 3"):
         ask(mixed)
     assert mixed.networks["encoder"].looked == 0
@@ -379,9 +385,9 @@ def resizing(tmp_path_factory) -> ToyBundle:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HRVIEWER_BACKEND", "torch")
             networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
-    pack = ToyBundle(**networks)
-    pack.modules = made  # type: ignore[attr-defined]
-    return pack
+    toy_pack = ToyBundle(**networks)
+    toy_pack.modules = made  # type: ignore[attr-defined]
+    return toy_pack
 
 
 def test_main_on_resized_tiles_equals_main_on_the_whole_resized_image(resizing, tmp_path) -> None:
@@ -395,9 +401,9 @@ def test_main_on_resized_tiles_equals_main_on_the_whole_resized_image(resizing, 
         small = resizing.modules["resizer"](pixels)
         counts = resizing.modules["main"](small)[0, 0].numpy()
     assert small.shape[2:] == (13 * 16, 18 * 16)
-    codes, cell = run.map("embeddings")
-    assert (codes.shape, cell) == ((3, 13 * 16, 18 * 16), 2.0)
-    np.testing.assert_allclose(codes[:], small[0], rtol=2e-3, atol=2e-3)
+    embeddings, cell = run.map("embeddings")
+    assert (embeddings.shape, cell) == ((3, 13 * 16, 18 * 16), 2.0)
+    np.testing.assert_allclose(embeddings[:], small[0], rtol=2e-3, atol=2e-3)
     roles = list(run.patches["role"])
     assert roles.count("main") > 1  # bands that need each other's rows
     each = run.output[0].reshape(13 * 4, 2, 18 * 4, 2).sum((1, 3))
@@ -414,7 +420,7 @@ def test_main_on_resized_tiles_equals_main_on_the_whole_resized_image(resizing, 
 
 def test_a_resizer_needs_a_main_model_that_reads_it(resizing) -> None:
     with (
-        Workbench(IMAGE, pack()) as bench,
+        Workbench(IMAGE, toy_pack()) as bench,
         pytest.raises(HrviewerError, match="the model bundle has no resizer"),
     ):
         bench.run(policy(encoder="resizer"))
@@ -435,7 +441,7 @@ def test_live_cells_share_embeddings() -> None:
 
     from hrviewer.engine import LiveSession
 
-    with Workbench(picture(900, 1100), pack()) as bench:
+    with Workbench(picture(900, 1100), toy_pack()) as bench:
         found: list[Any] = []
         session = LiveSession(
             bench.pyramid, bench.networks, Compression(), CompressionParams(), on_cell=found.append
@@ -450,13 +456,13 @@ def test_live_cells_share_embeddings() -> None:
         finally:
             session.close()
     encoded = [
-        look
+        result
         for cell in found
-        for request, looks in cell.results
-        for look in looks
-        if isinstance(look, InferenceResult) and look.role == "encoder"
+        for _, results in cell.results
+        for result in results
+        if isinstance(result, InferenceResult) and result.role == "encoder"
     ]
-    assert bench.pack.networks["encoder"].looked == len({look.patch.core for look in encoded})
+    assert bench.pack.networks["encoder"].looked == len({result.patch.core for result in encoded})
     total = sum(float(cell.estimate.values[0]) for cell in found)
     assert total == pytest.approx(picture(900, 1100)[..., 0].sum() / 255, rel=1e-4)
 

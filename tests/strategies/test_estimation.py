@@ -21,25 +21,25 @@ from hrviewer.strategies.estimation.sampling import (
 from hrviewer.strategies.estimation.two_phase import batch_size
 from hrviewer.strategies.tiling import BATCH_SIZE
 
-HELD = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])
-GUESS = np.array([[2.0, 1.0], [0.5, 0.0], [4.0, 0.5], [1.0, 1.0], [6.0, 0.2]])
+EXACT = np.array([[3.0, 0.5], [0.0, 0.0], [7.0, 1.0], [1.0, 2.0], [4.0, 0.0]])
+PREDICTION = np.array([[2.0, 1.0], [0.5, 0.0], [4.0, 0.5], [1.0, 1.0], [6.0, 0.2]])
 SPREAD = np.array([1.0, 0.2, 2.0, 0.5, 1.5])
 
 
-def survey(draws, seed=0, **more):
-    return SamplingEstimator(GUESS, SPREAD, draws, np.random.default_rng(seed), **more)
+def estimator_of(draws, seed=0, **more):
+    return SamplingEstimator(PREDICTION, SPREAD, draws, np.random.default_rng(seed), **more)
 
 
-def answered(order, rounds=1, **more):
+def estimator_after(order, rounds=1, **more):
     """Return an estimator with draws in a given order."""
-    made = survey(len(order), **more)
-    made.order = np.array(order)
+    estimator = estimator_of(len(order), **more)
+    estimator.order = np.array(order)
     for i in range(0, len(order), rounds):
-        made.add(HELD[made.order[i : i + rounds]])
-    return made
+        estimator.add(EXACT[estimator.order[i : i + rounds]])
+    return estimator
 
 
-def chance(order, p):
+def order_probability(order, p):
     """Return the probability of an order of draws without replacement."""
     left, total = 1.0, 1.0
     for place in order:
@@ -48,48 +48,54 @@ def chance(order, p):
     return total
 
 
-@pytest.mark.parametrize("counts", [True, False])
+@pytest.mark.parametrize("calibrated", [True, False])
 @pytest.mark.parametrize("rounds", [1, 2])
-def test_unbiased_over_all_orders(counts, rounds):
+def test_unbiased_over_all_orders(calibrated, rounds):
     orders = list(itertools.permutations(range(5), 3))
-    p = survey(3).p
-    chances = np.array([chance(order, p) for order in orders])
+    p = estimator_of(3).p
+    chances = np.array([order_probability(order, p) for order in orders])
     assert chances.sum() == pytest.approx(1)
-    found = np.array([answered(order, rounds, calibrated=counts).estimate for order in orders])
-    np.testing.assert_allclose(chances @ found, HELD.sum(axis=0), rtol=1e-12)
+    found = np.array(
+        [estimator_after(order, rounds, calibrated=calibrated).estimate for order in orders]
+    )
+    np.testing.assert_allclose(chances @ found, EXACT.sum(axis=0), rtol=1e-12)
     # Single draws are unbiased, too, also with a known part.
     known = np.array([10.0, 20.0])
     found = np.array(
-        [answered(order[:1], calibrated=counts, known=known).estimate for order in orders]
+        [
+            estimator_after(order[:1], calibrated=calibrated, known=known).estimate
+            for order in orders
+        ]
     )
-    np.testing.assert_allclose(chances @ found, HELD.sum(axis=0) + known, rtol=1e-12)
+    np.testing.assert_allclose(chances @ found, EXACT.sum(axis=0) + known, rtol=1e-12)
 
 
 def test_the_plain_mean_of_draws_without_replacement_is_biased():
-    p = survey(3).p
-    attended = p @ HELD[:, 0]
+    p = estimator_of(3).p
+    attended = p @ EXACT[:, 0]
     orders = list(itertools.permutations(range(5), 3))
-    plain = sum(chance(order, p) * HELD[list(order), 0].mean() for order in orders)
+    plain = sum(order_probability(order, p) * EXACT[list(order), 0].mean() for order in orders)
     assert abs(plain / attended - 1) > 0.05
     weighted = sum(
-        chance(order, p) * (HELD[list(order), 0] / p[list(order)]).mean() for order in orders
+        order_probability(order, p) * (EXACT[list(order), 0] / p[list(order)]).mean()
+        for order in orders
     )
-    assert abs(weighted / HELD[:, 0].sum() - 1) > 0.05
+    assert abs(weighted / EXACT[:, 0].sum() - 1) > 0.05
 
 
 def test_unbiased_with_replacement():
     orders = list(itertools.product(range(5), repeat=3))
-    p = survey(3).p
+    p = estimator_of(3).p
     chances = np.array([np.prod(p[list(order)]) for order in orders])
-    found = np.array([answered(order, replace=True).estimate for order in orders])
-    np.testing.assert_allclose(chances @ found, HELD.sum(axis=0), rtol=1e-12)
+    found = np.array([estimator_after(order, replace=True).estimate for order in orders])
+    np.testing.assert_allclose(chances @ found, EXACT.sum(axis=0), rtol=1e-12)
 
 
 def test_draws_have_their_probabilities():
     p, rng, n = np.array([0.6, 0.3, 0.1]), np.random.default_rng(0), 20_000
     orders = [tuple(draw(p, 2, rng)) for _ in range(n)]
     for order in itertools.permutations(range(3), 2):
-        expected = chance(order, p)
+        expected = order_probability(order, p)
         error = math.sqrt(expected * (1 - expected) / n)
         assert orders.count(order) / n == pytest.approx(expected, abs=4 * error)
 
@@ -112,32 +118,36 @@ def test_weights_are_fixed_beforehand_and_grow():
 
 @pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
 def test_measuring_all_cells_gives_certainty(bound):
-    made = answered(range(5), 2, upper_bounds=bound)
-    assert made.complete
-    np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
-    assert made.fixed_interval == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
+    estimator = estimator_after(range(5), 2, upper_bounds=bound)
+    assert estimator.complete
+    np.testing.assert_allclose(estimator.estimate, EXACT.sum(axis=0), rtol=1e-12)
+    assert (
+        estimator.fixed_interval
+        == estimator.anytime_interval
+        == pytest.approx((EXACT.sum(), EXACT.sum()))
+    )
 
 
 def test_a_right_prediction_gives_the_total_at_once():
-    made = SamplingEstimator(HELD, SPREAD, 3, np.random.default_rng(0))
-    made.add(HELD[made.order])
-    np.testing.assert_allclose(made.estimate, HELD.sum(axis=0))
-    np.testing.assert_allclose(made.factor, 1)
-    low, high = made.fixed_interval
+    estimator = SamplingEstimator(EXACT, SPREAD, 3, np.random.default_rng(0))
+    estimator.add(EXACT[estimator.order])
+    np.testing.assert_allclose(estimator.estimate, EXACT.sum(axis=0))
+    np.testing.assert_allclose(estimator.factor, 1)
+    low, high = estimator.fixed_interval
     assert high - low < 1e-9
 
 
 def test_the_factor_of_scores_is_estimated():
-    made = SamplingEstimator(HELD / 7, SPREAD, 4, np.random.default_rng(0), calibrated=False)
-    made.add(HELD[made.order])
-    np.testing.assert_allclose(made.factor, 7)
+    estimator = SamplingEstimator(EXACT / 7, SPREAD, 4, np.random.default_rng(0), calibrated=False)
+    estimator.add(EXACT[estimator.order])
+    np.testing.assert_allclose(estimator.factor, 7)
 
 
 def test_without_draws_the_estimate_is_the_prediction():
-    made = survey(3)
-    np.testing.assert_allclose(made.estimate, GUESS.sum(axis=0))
-    assert made.fixed_interval is None
-    assert made.anytime_interval is None
+    estimator = estimator_of(3)
+    np.testing.assert_allclose(estimator.estimate, PREDICTION.sum(axis=0))
+    assert estimator.fixed_interval is None
+    assert estimator.anytime_interval is None
 
 
 # Strata.
@@ -158,70 +168,74 @@ def test_strata_are_neighbours_of_the_same_probability():
     assert stratify(np.array([0.98, 0.01, 0.01]), ROW[:3], 2).tolist() == [0, 1, 1]
 
 
-@pytest.mark.parametrize("bites", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("replace", [False, True])
-def test_unbiased_over_all_rounds(bites, replace):
-    made = survey(4, positions=ROW, strata=2, replace=replace)
-    parts = [np.flatnonzero(made._stratum_of == h) for h in (0, 1)]
+def test_unbiased_over_all_rounds(batch, replace):
+    estimator = estimator_of(4, positions=ROW, strata=2, replace=replace)
+    parts = [np.flatnonzero(estimator._stratum_of == h) for h in (0, 1)]
     assert [len(part) for part in parts] == [3, 2]
     pick = (lambda part: itertools.product(part, repeat=2)) if replace else (
         lambda part: itertools.permutations(part, 2)
     )  # fmt: skip
     total, mean = 0.0, np.zeros(2)
     for one, other in itertools.product(pick(parts[0]), pick(parts[1])):
-        likely = 1.0
+        probability = 1.0
         for own, part in ((one, parts[0]), (other, parts[1])):
             p = np.zeros(5)
-            p[part] = made.p[part] / made.p[part].sum()
-            likely *= np.prod(p[list(own)]) if replace else chance(own, p)
-        fresh = survey(4, positions=ROW, strata=2, replace=replace)
-        assert fresh._ends == [2, 4]
-        fresh.order = np.array([one[0], other[0], one[1], other[1]])
-        for i in range(0, 4, bites):
-            fresh.add(HELD[fresh.order[i : i + bites]])
-        total, mean = total + likely, mean + likely * fresh.estimate
+            p[part] = estimator.p[part] / estimator.p[part].sum()
+            probability *= np.prod(p[list(own)]) if replace else order_probability(own, p)
+        other_estimator = estimator_of(4, positions=ROW, strata=2, replace=replace)
+        assert other_estimator._ends == [2, 4]
+        other_estimator.order = np.array([one[0], other[0], one[1], other[1]])
+        for i in range(0, 4, batch):
+            other_estimator.add(EXACT[other_estimator.order[i : i + batch]])
+        total, mean = total + probability, mean + probability * other_estimator.estimate
     assert total == pytest.approx(1)
-    np.testing.assert_allclose(mean, HELD.sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(mean, EXACT.sum(axis=0), rtol=1e-12)
 
 
 @pytest.mark.parametrize("bound", [None, np.full(5, 10.0)])
 def test_measuring_all_strata_gives_certainty(bound):
-    made = survey(5, positions=ROW, strata=2, upper_bounds=bound)
-    assert sorted(made.order) == list(range(5))
+    estimator = estimator_of(5, positions=ROW, strata=2, upper_bounds=bound)
+    assert sorted(estimator.order) == list(range(5))
     for i in range(5):
-        made.add(HELD[made.order[i : i + 1]])
+        estimator.add(EXACT[estimator.order[i : i + 1]])
         assert (
-            made.anytime_interval is None
-            or made.anytime_interval[0] <= HELD.sum() <= made.anytime_interval[1]
+            estimator.anytime_interval is None
+            or estimator.anytime_interval[0] <= EXACT.sum() <= estimator.anytime_interval[1]
         )
-    assert made.complete
-    np.testing.assert_allclose(made.estimate, HELD.sum(axis=0), rtol=1e-12)
-    assert made.fixed_interval == made.anytime_interval == pytest.approx((HELD.sum(), HELD.sum()))
+    assert estimator.complete
+    np.testing.assert_allclose(estimator.estimate, EXACT.sum(axis=0), rtol=1e-12)
+    assert (
+        estimator.fixed_interval
+        == estimator.anytime_interval
+        == pytest.approx((EXACT.sum(), EXACT.sum()))
+    )
 
 
 def test_strata_reduce_the_effect_of_local_errors():
     rng = np.random.default_rng(3)
     where = np.argwhere(np.ones((20, 30)))
-    guess = rng.gamma(2, 4, len(where))
+    prediction = rng.gamma(2, 4, len(where))
     # Half the count on one side, too many on the other, and random errors.
     wrong = np.where(where[:, 1] < 15, 2.0, 0.7) * np.exp(0.1 * rng.standard_normal(len(where)))
-    held = rng.poisson(guess * wrong).astype(float)
-    spread, runs, found, covered = np.sqrt(0.2 * guess**2 + guess), 400, {}, 0
+    exact = rng.poisson(prediction * wrong).astype(float)
+    spread, runs, found, covered = np.sqrt(0.2 * prediction**2 + prediction), 400, {}, 0
     for parts in (1, 4):
         estimates = []
         for seed in range(runs):
-            made = SamplingEstimator(
-                guess[:, None], spread, 96, np.random.default_rng([9, seed]),
+            estimator = SamplingEstimator(
+                prediction[:, None], spread, 96, np.random.default_rng([9, seed]),
                 positions=where, strata=parts,
             )  # fmt: skip
-            assert len(made.order) == 96
-            made.add(held[made.order, None])
-            estimates.append(made.estimate[0])
-            low, high = made.fixed_interval
-            covered += parts == 4 and low <= held.sum() <= high
+            assert len(estimator.order) == 96
+            estimator.add(exact[estimator.order, None])
+            estimates.append(estimator.estimate[0])
+            low, high = estimator.fixed_interval
+            covered += parts == 4 and low <= exact.sum() <= high
         found[parts] = np.array(estimates)
     assert found[4].std() < 0.85 * found[1].std()
-    assert abs(found[4].mean() - held.sum()) < 4 * found[4].std() / math.sqrt(runs)
+    assert abs(found[4].mean() - exact.sum()) < 4 * found[4].std() / math.sqrt(runs)
     assert 0.92 <= covered / runs <= 0.98
 
 
@@ -271,28 +285,36 @@ def population(n=600):
     """Return clustered counts, 85 % of cells nearly empty, a prediction and its spread."""
     rng = np.random.default_rng(1)
     rate = np.where(rng.random(n) < 0.15, rng.gamma(1.2, 12, n), 0.0)
-    held = rng.poisson(rate) + 0.05 * np.abs(rng.standard_normal(n))
-    guess = held * np.exp(0.35 * rng.standard_normal(n)) + 0.3 * np.abs(rng.standard_normal(n))
-    spread = np.sqrt((0.4 * guess) ** 2 + 0.3 * guess + 0.05)
-    return held, guess, spread
+    exact = rng.poisson(rate) + 0.05 * np.abs(rng.standard_normal(n))
+    prediction = exact * np.exp(0.35 * rng.standard_normal(n)) + 0.3 * np.abs(
+        rng.standard_normal(n)
+    )
+    spread = np.sqrt((0.4 * prediction) ** 2 + 0.3 * prediction + 0.05)
+    return exact, prediction, spread
 
 
-@pytest.mark.parametrize(("draws", "counts"), [(30, True), (60, False)])
-def test_intervals_have_their_coverage(draws, counts):
-    held, guess, spread = population()
-    total, runs = held.sum(), 2000
+@pytest.mark.parametrize(("draws", "calibrated"), [(30, True), (60, False)])
+def test_intervals_have_their_coverage(draws, calibrated):
+    exact, prediction, spread = population()
+    total, runs = exact.sum(), 2000
     errors, halves, covered, always = [], [], 0, 0
     for seed in range(runs):
-        made = SamplingEstimator(
-            guess[:, None], spread, draws, np.random.default_rng([7, seed]), calibrated=counts
+        estimator = SamplingEstimator(
+            prediction[:, None],
+            spread,
+            draws,
+            np.random.default_rng([7, seed]),
+            calibrated=calibrated,
         )
         held_all_along = True
         for i in range(0, draws, 10):
-            made.add(held[made.order[i : i + 10], None])
-            if made.anytime_interval is not None:
-                held_all_along &= made.anytime_interval[0] <= total <= made.anytime_interval[1]
-        low, high = made.fixed_interval
-        errors.append(made.estimate[0] - total)
+            estimator.add(exact[estimator.order[i : i + 10], None])
+            if estimator.anytime_interval is not None:
+                held_all_along &= (
+                    estimator.anytime_interval[0] <= total <= estimator.anytime_interval[1]
+                )
+        low, high = estimator.fixed_interval
+        errors.append(estimator.estimate[0] - total)
         halves.append((high - low) / 2)
         covered += low <= total <= high
         always += held_all_along
@@ -304,24 +326,24 @@ def test_intervals_have_their_coverage(draws, counts):
 
 
 def test_the_bounded_interval_covers_at_all_times():
-    held, guess, spread = population(120)
-    total, runs, draws = held.sum(), 2000, 36
+    exact, prediction, spread = population(120)
+    total, runs, draws = exact.sum(), 2000, 36
     always, narrower = 0, 0
     for seed in range(runs):
-        made = SamplingEstimator(
-            guess[:, None],
+        estimator = SamplingEstimator(
+            prediction[:, None],
             spread,
             draws,
             np.random.default_rng([8, seed]),
             upper_bounds=np.full(120, 60.0),
             floor=0.3,
         )
-        seen = []
+        intervals = []
         for i in range(0, draws, 12):
-            made.add(held[made.order[i : i + 12], None])
-            seen.append(made.anytime_interval)
-        always += all(low <= total <= high for low, high in seen)
-        widths = [high - low for low, high in seen]
+            estimator.add(exact[estimator.order[i : i + 12], None])
+            intervals.append(estimator.anytime_interval)
+        always += all(low <= total <= high for low, high in intervals)
+        widths = [high - low for low, high in intervals]
         assert widths == sorted(widths, reverse=True)
         narrower += widths[-1] < widths[0]
     assert always / runs >= 0.95

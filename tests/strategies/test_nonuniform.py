@@ -69,28 +69,28 @@ def dots(n=1024, many=700, few=20, seed=0):
     return np.repeat(image.clip(0, 255)[..., None], 3, axis=2).astype(np.uint8), points
 
 
-def run(image, pack=None, name="nonuniform", *, share=0.1, region=None, hints=None, **params):
+def run(image, bundle=None, name="nonuniform", *, share=0.1, region=None, priors=None, **params):
     """Run a strategy; return its estimate, record and requests."""
-    asked = []
+    events = []
     strategy = get_strategy(name)
-    with Workbench(image, pack) as bench:
+    with Workbench(image, bundle) as bench:
         area = (region or bench.pyramid.rect).area
-        scene, _, _ = build_context(
+        context, _, _ = build_context(
             bench.pyramid,
             bench.networks,
             strategy,
             region=region,
             budget=Budget(share * area * FLOPS, "flops"),
-            priors=hints,
+            priors=priors,
         )
-        sink = RecordingSink(empty_record(bench.pyramid, bench.networks, scene.native_scale))
-        looker = InferencePipeline(bench.pyramid, bench.networks, bench.device, scene.region)
-        plan = strategy.plan(scene, strategy.Params(**params))
-        answer = run_plan(plan, looker, sink, budget=scene.budget, on_event=asked.append)
+        sink = RecordingSink(empty_record(bench.pyramid, bench.networks, context.native_scale))
+        pipeline = InferencePipeline(bench.pyramid, bench.networks, bench.device, context.region)
+        plan = strategy.plan(context, strategy.Params(**params))
+        estimate = run_plan(plan, pipeline, sink, budget=context.budget, on_event=events.append)
     requests = [
-        update for update in asked if isinstance(update, PatchRequest | WarpRequest | Publish)
+        update for update in events if isinstance(update, PatchRequest | WarpRequest | Publish)
     ]
-    return answer, sink.record, requests
+    return estimate, sink.record, requests
 
 
 def pixels(request):
@@ -111,12 +111,12 @@ def test_it_counts_what_uniform_downsampling_loses():
     image, points = dots()
     errors = {}
     for name in ("uniform", "nonuniform"):
-        answer, record, _ = run(image, ToyBundle(main=Blobs()), name)
+        estimate, record, _ = run(image, ToyBundle(main=Blobs()), name)
         assert record.cost_map.total.flops <= 0.1 * image[..., 0].size * FLOPS * (1 + 1e-9)
         map_ = np.nan_to_num(record.output.values[0]).reshape(8, 32, 8, 32).sum((1, 3))
         truth = np.histogramdd(points, [np.linspace(0, 1024, 9)] * 2)[0]
-        errors[name] = abs(answer.values[0] - len(points)), abs(map_ - truth).sum()
-        assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-3)
+        errors[name] = abs(estimate.values[0] - len(points)), abs(map_ - truth).sum()
+        assert np.nansum(record.output.values) == pytest.approx(estimate.values[0], rel=1e-3)
     assert errors["nonuniform"][0] < 0.5 * errors["uniform"][0]
     assert errors["nonuniform"][1] < 0.5 * errors["uniform"][1]
 
@@ -143,8 +143,8 @@ def test_a_scout_runs_at_its_scale_and_decides(variance):
     image = np.full((1024, 1536, 3), 20, np.uint8)
     image[600:700, 1000:1150] = 250
     _, record, requests = run(image, ToyBundle(main=Bright(), scout=Scout(variance)))
-    scouted = [r for r in requests if getattr(r, "role", "") == "scout"]
-    assert {patch.scale for r in scouted for patch in r.patches} == {8.0}
+    scout_requests = [r for r in requests if getattr(r, "role", "") == "scout"]
+    assert {patch.scale for r in scout_requests for patch in r.patches} == {8.0}
     cost = record.cost_map.values[0] / record.cost_map.cell**2
     assert cost[38:43, 64:70].mean() > 0.5 * FLOPS
     assert np.median(cost) < 0.1 * FLOPS
@@ -173,10 +173,10 @@ def test_built_in_importance(name):
 
 def test_prior_maps_have_priority():
     image = picture(1024, 1024)
-    hint = np.zeros((64, 64))
-    hint[8:16, 40:48] = 2.0
+    prior = np.zeros((64, 64))
+    prior[8:16, 40:48] = 2.0
     for name in ("saliency", "density"):
-        _, record, requests = run(image, ToyBundle(main=Bright()), hints={name: hint})
+        _, record, requests = run(image, ToyBundle(main=Bright()), priors={name: prior})
         assert all(getattr(r, "role", "main") == "main" for r in requests)
         cost = record.cost_map.values[0]
         assert cost[9:15, 41:47].mean() > 5 * cost[32:].mean()
@@ -188,7 +188,7 @@ def test_prior_maps_have_priority():
 @pytest.mark.parametrize("share", [0.1, 0.4, 2.0])
 def test_the_region_is_covered_once_within_the_budget(region, share):
     image = picture(800, 700)
-    answer, record, requests = run(image, share=share, region=region)
+    estimate, record, requests = run(image, share=share, region=region)
     area = region or Rect(0, 0, 800, 700)
     found = [core for core, _ in cores(requests)]
     assert sum((core & area).area for core in found) == area.area
@@ -197,7 +197,7 @@ def test_the_region_is_covered_once_within_the_budget(region, share):
     assert record.cost_map.total.flops <= share * area.area * FLOPS * (1 + 1e-9)
     want = image[area.y : area.y1, area.x : area.x1, 0].sum() / 255
     if share == 2.0 and area.h > 40:  # at full resolution
-        assert answer.values[0] == pytest.approx(want, rel=0.03)
+        assert estimate.values[0] == pytest.approx(want, rel=0.03)
     shown = [r for r in requests if isinstance(r, Publish) and r.kind == "saliency"]
     assert len(shown) == 1
     assert shown[0].map.max() == pytest.approx(1)
@@ -226,11 +226,11 @@ def test_a_model_of_fixed_size_always_has_it():
         update={"input": main.card.input.model_copy(update={"fixed": True})}
     )
     image, _ = dots()
-    answer, _, requests = run(image, ToyBundle(main=main), context=4)
+    estimate, _, requests = run(image, ToyBundle(main=main), context=4)
     shapes = {r.shape for r in requests if isinstance(r, WarpRequest)}
     assert shapes == {(64, 64)}
     assert sum(core.area for core, _ in cores(requests)) == 1024 * 1024
-    assert np.isfinite(answer.values).all()
+    assert np.isfinite(estimate.values).all()
 
 
 # Failures.
@@ -238,17 +238,17 @@ def test_a_model_of_fixed_size_always_has_it():
 
 def test_too_small_a_budget_is_refused():
     with pytest.raises(HrviewerError, match="raise the budget"):
-        run(picture(64, 64), ToyBundle(main=Bright()), share=1e-4, hints={"saliency": np.eye(8)})
+        run(picture(64, 64), ToyBundle(main=Bright()), share=1e-4, priors={"saliency": np.eye(8)})
 
 
 def test_the_end_of_the_budget_is_noted():
     strategy = get_strategy("nonuniform")
     role = ModelInfo(card("net"), 4, 0, lambda h, w: FLOPS * h * w)
-    scene = PlanContext(
+    context = PlanContext(
         (900, 900), (1.0,), None, Rect(0, 0, 900, 900), 1.0, {"main": role}, 5e6,
         priors={"saliency": np.eye(30)},
     )  # fmt: skip
-    plan = strategy.plan(scene, strategy.Params())
+    plan = strategy.plan(context, strategy.Params())
     assert isinstance(next(plan), Publish)
     request = plan.send(Response())
     assert isinstance(request, PatchRequest | WarpRequest)
@@ -308,9 +308,9 @@ def test_failed_patches_leave_a_gap():
 
 def test_a_kernel_density_is_a_sum_of_gaussians():
     image = Rect(0, 0, 640, 640)
-    hint = np.zeros((40, 40))
-    hint[20, 12] = hint[20, 28] = 1
-    found = kernel_density(prior_importance(hint, image, image, 16), 48.0).values
+    prior = np.zeros((40, 40))
+    prior[20, 12] = prior[20, 28] = 1
+    found = kernel_density(prior_importance(prior, image, image, 16), 48.0).values
     at = np.arange(40)
     bump = sum(
         np.exp(-((at[:, None] - 20) ** 2 + (at[None, :] - x) ** 2) / (2 * 3.0**2)) for x in (12, 28)
@@ -319,6 +319,6 @@ def test_a_kernel_density_is_a_sum_of_gaussians():
 
 
 def test_prior_maps_cover_the_whole_image():
-    hint = np.arange(16.0).reshape(4, 4)
-    part = prior_importance(hint, Rect(0, 0, 400, 400), Rect(200, 100, 200, 200), 100)
-    np.testing.assert_allclose(part.values, hint[2:, 1:3] / hint[2:, 1:3].max())
+    prior = np.arange(16.0).reshape(4, 4)
+    part = prior_importance(prior, Rect(0, 0, 400, 400), Rect(200, 100, 200, 200), 100)
+    np.testing.assert_allclose(part.values, prior[2:, 1:3] / prior[2:, 1:3].max())

@@ -27,9 +27,9 @@ def test_inclusion_probabilities() -> None:
     often = np.zeros(40)
     for _ in range(8000):
         often[draw(p, 12, rng)] += 1 / 8000
-    likely = inclusion_probabilities(p, 12)
-    assert likely.sum() == pytest.approx(12, rel=1e-9)
-    np.testing.assert_allclose(likely, often, atol=0.025)
+    expected = inclusion_probabilities(p, 12)
+    assert expected.sum() == pytest.approx(12, rel=1e-9)
+    np.testing.assert_allclose(expected, often, atol=0.025)
     assert (inclusion_probabilities(p, 40) == 1).all()
     assert (inclusion_probabilities(p, 0) == 0).all()
 
@@ -42,8 +42,8 @@ def test_without_measurements_the_factor_is_the_prior() -> None:
 
 
 def test_prior_and_ratio_are_weighted_by_precision() -> None:
-    guess, values = column(2, 4), column(6, 8)
-    found = calibrate(guess, values, np.array([1.0, 1.0]), np.array([3.0, 4.0]))
+    prediction, values = column(2, 4), column(6, 8)
+    found = calibrate(prediction, values, np.array([1.0, 1.0]), np.array([3.0, 4.0]))
     # The ratio is 14 / 6; its variance from the predictions', 25, exceeds that of the residuals.
     ratio, variance = 14 / 6, 25 / 36
     rests = 2 * ((6 - 2 * ratio) ** 2 + (8 - 4 * ratio) ** 2)
@@ -69,41 +69,43 @@ def test_precise_measurements_outweigh_the_prior() -> None:
 
 
 def test_the_interval_is_that_of_a_sum() -> None:
-    known, guess, spread = 10.0, column(3, 5), np.array([1.0, 2.0])
-    low, high = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(known, guess, spread)
+    known, prediction, spread = 10.0, column(3, 5), np.array([1.0, 2.0])
+    low, high = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(
+        known, prediction, spread
+    )
     half = 1.959964 * math.sqrt((8 * 0.1) ** 2 + 5)
     assert (low + high) / 2 == pytest.approx(10 + 7.2)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-5)
     # Measurements with less context than needed may be wrong by 1 %.
     wider = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(
-        known, guess, spread, context_error(32, 96)
+        known, prediction, spread, context_error(32, 96)
     )
     assert wider == pytest.approx((low - 0.1, high + 0.1))
     assert context_error(96, 96) == 0
     # The total is at least what was measured.
     assert (
-        CalibrationFactor(np.array([0.0]), np.array([1.0])).interval(known, guess, spread)[0]
+        CalibrationFactor(np.array([0.0]), np.array([1.0])).interval(known, prediction, spread)[0]
         == known
     )
 
 
-@pytest.mark.parametrize("worth", [0.5, 1.0, 1.6])
-def test_over_many_runs_the_factor_is_right_and_covered(worth: float) -> None:
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.6])
+def test_over_many_runs_the_factor_is_right_and_covered(factor: float) -> None:
     rng = np.random.default_rng(1)
-    guess = rng.gamma(0.3, 2.0, size=(600, 1))
-    spread = np.sqrt(0.3 * guess[:, 0] + 0.05)
+    prediction = rng.gamma(0.3, 2.0, size=(600, 1))
+    spread = np.sqrt(0.3 * prediction[:, 0] + 0.05)
     p = probabilities(spread, 0.1)
     off, covered, runs = [], 0, 400
     for _ in range(runs):
-        values = np.maximum(worth * guess + spread[:, None] * rng.normal(size=(600, 1)), 0)
+        values = np.maximum(factor * prediction + spread[:, None] * rng.normal(size=(600, 1)), 0)
         drawn = draw(p, 60, rng)
         found = calibrate(
-            guess[drawn], values[drawn], inclusion_probabilities(p, 60)[drawn], spread[drawn]
+            prediction[drawn], values[drawn], inclusion_probabilities(p, 60)[drawn], spread[drawn]
         )
         rest = np.setdiff1d(np.arange(600), drawn)
         known, total = float(values[drawn].sum()), float(values.sum())
-        off.append(known + float(guess[rest].sum() * found.value[0]) - total)
-        low, high = found.interval(known, guess[rest], spread[rest])
+        off.append(known + float(prediction[rest].sum() * found.value[0]) - total)
+        low, high = found.interval(known, prediction[rest], spread[rest])
         covered += low <= total <= high
     assert abs(np.mean(off)) < 0.08 * abs(total)
     assert covered >= 0.9 * runs

@@ -34,8 +34,8 @@ class Unsure(Bright):
 
 
 def policy(**params: Any) -> Callable[[PlanContext], Plan]:
-    def scan(scene: PlanContext) -> Plan:
-        return Scanner().plan(scene, ScannerParams(**params))
+    def scan(context: PlanContext) -> Plan:
+        return Scanner().plan(context, ScannerParams(**params))
 
     return scan
 
@@ -44,15 +44,17 @@ def scan(
     image: NDArray[Any], scanner: Bright, budget: float = float("inf"), **params: Any
 ) -> tuple[Estimate, list[PatchRequest], Any, Bright]:
     main = Bright()
-    asked: list[PatchRequest] = []
+    requests: list[PatchRequest] = []
     with Workbench(image, ToyBundle(main=main, scanner=scanner)) as bench:
-        answer, record, _ = bench.run(
+        estimate, record, _ = bench.run(
             policy(**params),
             budget=budget,
-            watch=lambda update: asked.append(update) if isinstance(update, PatchRequest) else None,
+            watch=lambda update: (
+                requests.append(update) if isinstance(update, PatchRequest) else None
+            ),
         )
-    assert answer is not None
-    return answer, asked, record, main
+    assert estimate is not None
+    return estimate, requests, record, main
 
 
 def total(image: NDArray[Any]) -> float:
@@ -61,24 +63,26 @@ def total(image: NDArray[Any]) -> float:
 
 def test_a_scanner_that_is_right_gives_the_exhaustive_count() -> None:
     image = picture(192, 256)
-    answer, asked, record, main = scan(image, Bright("scanner"), share=0.25, sample=4)
-    assert answer.values == pytest.approx([total(image)], rel=1e-6)
+    estimate, requests, record, main = scan(image, Bright("scanner"), share=0.25, sample=4)
+    assert estimate.values == pytest.approx([total(image)], rel=1e-6)
     # It predicts no variances: counts are assumed to be Poisson.
     seen = [row.value for row in record.patches if row.role == "main"]
-    rest, drawn = total(image) - sum(seen), sum(seen[3:])
-    low, high = answer.interval
-    assert high - low == pytest.approx(2 * 1.96 * np.sqrt(rest * (1 + rest / drawn)), rel=0.05)
-    assert [look.role for look in asked] == ["scanner", "main", "main"]
+    rest, seeded_context = total(image) - sum(seen), sum(seen[3:])
+    low, high = estimate.interval
+    assert high - low == pytest.approx(
+        2 * 1.96 * np.sqrt(rest * (1 + rest / seeded_context)), rel=0.05
+    )
+    assert [request.role for request in requests] == ["scanner", "main", "main"]
     assert main.looked == 3 + 4  # a quarter of twelve tiles, and the random ones
 
 
 def test_the_highest_predictions_are_flagged() -> None:
     image = picture(192, 256)
     image[64:128, 128:192] = 255
-    _, asked, record, _ = scan(image, Dim("scanner"), share=1 / 12, sample=0)
-    [flagged] = asked[1].patches
+    _, requests, record, _ = scan(image, Dim("scanner"), share=1 / 12, sample=0)
+    [flagged] = requests[1].patches
     assert flagged.core.astuple() == (64, 128, 64, 64)
-    assert asked[1].scores == (pytest.approx(np.sqrt(64 * 64 / 2), rel=1e-6),)
+    assert requests[1].scores == (pytest.approx(np.sqrt(64 * 64 / 2), rel=1e-6),)
     # There the map is that of main, elsewhere that of the scanner.
     assert record.output.values[0, 16:32, 32:48].sum() == pytest.approx(4096, rel=1e-6)
 
@@ -87,16 +91,16 @@ def test_the_most_uncertain_cells_are_flagged() -> None:
     image = picture(192, 256)
     image[0:64, 64:128] = 0
     dark = (0, 64, 64, 64)
-    _, asked, _, _ = scan(image, Unsure(), share=1 / 12, sample=0)
-    assert [patch.core.astuple() for patch in asked[1].patches] == [dark]
-    _, asked, _, _ = scan(image, Unsure(), share=1 / 12, sample=0, flag="score")
-    assert dark not in [patch.core.astuple() for patch in asked[1].patches]
+    _, requests, _, _ = scan(image, Unsure(), share=1 / 12, sample=0)
+    assert [patch.core.astuple() for patch in requests[1].patches] == [dark]
+    _, requests, _, _ = scan(image, Unsure(), share=1 / 12, sample=0, flag="score")
+    assert dark not in [patch.core.astuple() for patch in requests[1].patches]
 
 
 def test_measuring_all_cells_equals_patches() -> None:
     image = picture(200, 260)
-    answer, _, _, _ = scan(image, Dim("scanner"), share=1, sample=0)
-    assert answer.values == pytest.approx([total(image)], rel=1e-6)
+    estimate, _, _, _ = scan(image, Dim("scanner"), share=1, sample=0)
+    assert estimate.values == pytest.approx([total(image)], rel=1e-6)
 
 
 def test_random_samples_correct_a_wrong_scanner_without_bias() -> None:
@@ -104,60 +108,62 @@ def test_random_samples_correct_a_wrong_scanner_without_bias() -> None:
     image[:64] = image[:64] // 8
     with Workbench(image, ToyBundle(main=Bright(), scanner=Dim("scanner"))) as bench:
         found, covered = [], 0
-        scene, _, _ = build_context(bench.pyramid, bench.networks, get_strategy("scanner"))
+        context, _, _ = build_context(bench.pyramid, bench.networks, get_strategy("scanner"))
         for seed in range(120):
 
-            def seeded(scene: PlanContext, seed: int = seed) -> Plan:
-                drawn = type(scene)(
-                    scene.shape, scene.downsamples, scene.pixel_size, scene.region,
-                    scene.native_scale, scene.models, scene.budget, seed,
+            def seeded(context: PlanContext, seed: int = seed) -> Plan:
+                seeded_context = type(context)(
+                    context.shape, context.downsamples, context.pixel_size, context.region,
+                    context.native_scale, context.models, context.budget, seed,
                 )  # fmt: skip
-                return Scanner().plan(drawn, ScannerParams(share=0.1, sample=6))
+                return Scanner().plan(seeded_context, ScannerParams(share=0.1, sample=6))
 
-            answer, _, _ = bench.run(seeded)
-            assert answer is not None
-            assert answer.values is not None
-            assert answer.interval is not None
-            found.append(float(answer.values[0]))
-            covered += answer.interval[0] <= total(image) <= answer.interval[1]
+            estimate, _, _ = bench.run(seeded)
+            assert estimate is not None
+            assert estimate.values is not None
+            assert estimate.interval is not None
+            found.append(float(estimate.values[0]))
+            covered += estimate.interval[0] <= total(image) <= estimate.interval[1]
     # It predicts half the count; the prior factor of 1 has little influence.
     assert np.mean(found) == pytest.approx(total(image), rel=2e-3)
     assert np.std(found) < 0.01 * total(image)
     assert covered >= 0.88 * len(found)
-    assert scene.seed == 0
+    assert context.seed == 0
 
 
 def test_background_is_not_scanned_and_no_count_is_lost() -> None:
     image = np.full((16384, 1024, 3), 255, np.uint8)
     image[:1024] = (150, 60, 120)
-    answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
-    scanned = [patch.core for look in asked if look.role == "scanner" for patch in look.patches]
+    estimate, requests, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
+    scanned = [
+        patch.core for request in requests if request.role == "scanner" for patch in request.patches
+    ]
     # The thumbnail is downsampled by 32: the tile below the border may have some foreground.
     assert {core.y for core in scanned} >= {*range(0, 1024, 64)}
     assert max(core.y for core in scanned) <= 1024
     skipped = 16 * 256 - len(scanned)
     assert skipped >= 239 * 16
-    assert f"{skipped} tiles of background skipped" in answer.note
-    assert answer.values == pytest.approx([1024 * 1024 * 150 / 255], rel=1e-5)
-    assert asked[0].role == "@foreground"
+    assert f"{skipped} tiles of background skipped" in estimate.note
+    assert estimate.values == pytest.approx([1024 * 1024 * 150 / 255], rel=1e-5)
+    assert requests[0].role == "@foreground"
 
 
 def test_the_background_of_a_photo_is_scanned() -> None:
     image = np.full((128, 128, 3), 255, np.uint8)
-    _, asked, _, _ = scan(image, Bright("scanner"), share=0, sample=0)
-    assert [look.role for look in asked] == ["scanner"]
+    _, requests, _, _ = scan(image, Bright("scanner"), share=0, sample=0)
+    assert [request.role for request in requests] == ["scanner"]
 
 
 def test_a_budget_pays_for_random_samples_first() -> None:
     image = picture(192, 256)
     tile = 100.0 * 64 * 64
-    answer, asked, _, main = scan(image, Bright("scanner"), (12 + 6) * tile, share=1, sample=3)
+    estimate, requests, _, main = scan(image, Bright("scanner"), (12 + 6) * tile, share=1, sample=3)
     assert main.looked == 6
-    assert [len(look.patches) for look in asked] == [12, 3, 3]
-    assert answer.interval is not None
-    answer, asked, _, main = scan(image, Bright("scanner"), 7 * tile)
-    assert (main.looked, len(asked)) == (0, 1)
-    assert "7 of 12 tiles were scanned" in answer.note
+    assert [len(request.patches) for request in requests] == [12, 3, 3]
+    assert estimate.interval is not None
+    estimate, requests, _, main = scan(image, Bright("scanner"), 7 * tile)
+    assert (main.looked, len(requests)) == (0, 1)
+    assert "7 of 12 tiles were scanned" in estimate.note
 
 
 class SamePadding(Blurred):
@@ -178,20 +184,20 @@ def test_a_zero_padding_scanner_is_cropped_at_the_border() -> None:
     assert np.abs(record.output.values - whole).max() > 0.1
     validate_network(scanner)  # as every network is, when it is loaded
     assert scanner.halo == 16
-    answer, _, record, _ = scan(image, scanner, **params)
+    estimate, _, record, _ = scan(image, scanner, **params)
     np.testing.assert_allclose(record.output.values, whole, atol=1e-5)
-    assert answer.values == pytest.approx([whole.sum()], rel=1e-6)
+    assert estimate.values == pytest.approx([whole.sum()], rel=1e-6)
 
 
 def test_denser_is_the_mean_of_the_shifts() -> None:
     image = picture(200, 260)
-    answer, asked, record, _ = scan(image, Bright("scanner"), denser=2, share=0, sample=0)
-    assert [look.role for look in asked] == ["scanner/2"]
+    estimate, requests, record, _ = scan(image, Bright("scanner"), denser=2, share=0, sample=0)
+    assert [request.role for request in requests] == ["scanner/2"]
     around = np.pad(image[..., 0].astype(float) / 255, 1, mode="reflect")
     wide = np.lib.stride_tricks.sliding_window_view(around, (4, 4))[::2, ::2].sum((2, 3)) / 4
     expected = wide.reshape(50, 2, 65, 2).sum((1, 3))  # main's cells are twice as wide
     np.testing.assert_allclose(record.output.values[0], expected, rtol=1e-5)
-    assert answer.values == pytest.approx([wide.sum()], rel=1e-5)
+    assert estimate.values == pytest.approx([wide.sum()], rel=1e-5)
 
 
 def test_a_failed_thumbnail_is_not_background(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +206,6 @@ def test_a_failed_thumbnail_is_not_background(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(builtin("@foreground"), "saliency", fail)
     image = np.full((192, 256, 3), 255, np.uint8)
-    answer, asked, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
-    assert [len(look.patches) for look in asked if look.role == "scanner"] == [12]
-    assert answer.values == pytest.approx([192 * 256], rel=1e-6)
+    estimate, requests, _, _ = scan(image, Bright("scanner"), skip="always", share=0, sample=0)
+    assert [len(request.patches) for request in requests if request.role == "scanner"] == [12]
+    assert estimate.values == pytest.approx([192 * 256], rel=1e-6)

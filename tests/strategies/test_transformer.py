@@ -61,13 +61,13 @@ def red(image: NDArray[np.uint8], rect: Rect | None = None) -> float:
 
 
 def policy(**params: Any) -> Callable[[PlanContext], Plan]:
-    def look(scene: PlanContext) -> Plan:
-        return Transformer().plan(scene, TransformerParams(**params))
+    def request(context: PlanContext) -> Plan:
+        return Transformer().plan(context, TransformerParams(**params))
 
-    return look
+    return request
 
 
-def pack(**roles: Any) -> ToyBundle:
+def toy_pack(**roles: Any) -> ToyBundle:
     return ToyBundle(**{"main": Bright(), "scout": Glance(), "transformer": Counter()} | roles)
 
 
@@ -75,26 +75,28 @@ def run(
     image: NDArray[Any], toys: ToyBundle | None = None, region: Rect | None = None,
     budget: float = float("inf"), **params: Any,
 ) -> tuple[Estimate, list[PatchRequest], Any]:  # fmt: skip
-    asked: list[PatchRequest] = []
-    with Workbench(image, toys or pack()) as bench:
-        answer, record, _ = bench.run(
+    requests: list[PatchRequest] = []
+    with Workbench(image, toys or toy_pack()) as bench:
+        estimate, record, _ = bench.run(
             policy(**params),
             budget=budget,
             region=region,
-            watch=lambda update: asked.append(update) if isinstance(update, PatchRequest) else None,
+            watch=lambda update: (
+                requests.append(update) if isinstance(update, PatchRequest) else None
+            ),
         )
-    assert answer is not None
-    return answer, asked, record
+    assert estimate is not None
+    return estimate, requests, record
 
 
-def tokens(asked: list[PatchRequest]) -> list[Any]:
-    looks = [look for look in asked if look.role == "transformer"]
-    return [patch for look in looks for patch in look.patches if not patch.core.empty]
+def tokens(requests: list[PatchRequest]) -> list[Any]:
+    looks = [request for request in requests if request.role == "transformer"]
+    return [patch for request in looks for patch in request.patches if not patch.core.empty]
 
 
-def leaves(asked: list[PatchRequest]) -> list[Rect]:
+def leaves(requests: list[PatchRequest]) -> list[Rect]:
     """Return the requested tokens, except those that were split afterwards."""
-    cores = {patch.core for patch in tokens(asked)}
+    cores = {patch.core for patch in tokens(requests)}
 
     def split(core: Rect) -> bool:
         half = core.h // 2
@@ -110,8 +112,8 @@ def leaves(asked: list[PatchRequest]) -> list[Rect]:
 @pytest.mark.parametrize("unit", [1.0, 1.25])
 @pytest.mark.parametrize("threshold", [0.02, 0.3, 1e9])
 def test_tokens_tile_the_region_once(unit: float, threshold: float) -> None:
-    asked = Rect(37, 301, 900, 1207)
-    mosaic = TokenGrid(asked, unit)
+    requests = Rect(37, 301, 900, 1207)
+    mosaic = TokenGrid(requests, unit)
     rng = np.random.default_rng(0)
     shape = tuple(len(edges) - 1 for edges in mosaic.edges(32))
     scores = rng.exponential(0.1, shape) ** 2 * (mosaic.areas(32) > 0)
@@ -124,11 +126,11 @@ def test_tokens_tile_the_region_once(unit: float, threshold: float) -> None:
         for square in squares:
             assert square.rect in rect
             assert square.rect.y % square.rect.h == square.rect.x % square.rect.w == 0
-            part = square.rect & asked
+            part = square.rect & requests
             covered[part.y : part.y1, part.x : part.x1] += 1
             sides.add(square.rect.h / unit)
             n += 1
-    assert covered.sum() == asked.area
+    assert covered.sum() == requests.area
     assert covered.max() == 1
     assert sides == {128} if threshold > 1e6 else len(sides) > 2
     assert n <= forest.counts(threshold).sum()
@@ -166,14 +168,14 @@ def test_the_highest_scores_are_split_up_to_the_limit() -> None:
 @pytest.mark.parametrize("region", [None, Rect(100, 52, 700, 613)])
 def test_predictions_of_tokens_add_up(params: dict[str, Any], region: Rect | None) -> None:
     image = tiles(960, 1088)
-    answer, asked, record = run(image, region=region, **params)
+    estimate, requests, record = run(image, region=region, **params)
     whole = region or Rect(0, 0, 960, 1088)
     # A cell cut by the region counts by its part, so it is exact there, too.
-    assert answer.values == pytest.approx([red(image, region)], rel=1e-5)
-    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-4)
+    assert estimate.values == pytest.approx([red(image, region)], rel=1e-5)
+    assert np.nansum(record.output.values) == pytest.approx(estimate.values[0], rel=1e-4)
     covered = np.zeros((1200, 1200), int)
-    assert len(tokens(asked)) == len({patch.core for patch in tokens(asked)})
-    for core in leaves(asked):
+    assert len(tokens(requests)) == len({patch.core for patch in tokens(requests)})
+    for core in leaves(requests):
         part = core & whole
         covered[part.y : part.y1, part.x : part.x1] += 1
     assert covered.sum() == whole.area
@@ -186,36 +188,36 @@ def test_predictions_of_tokens_add_up(params: dict[str, Any], region: Rect | Non
     assert np.isfinite(
         record.saliency.values[0][int(ys.start) : int(ys.stop), int(xs.start) : int(xs.stop)]
     ).all()
-    assert len(record.patches) >= len(tokens(asked))
+    assert len(record.patches) >= len(tokens(requests))
     assert all(row.h and row.w for row in record.patches)
     placed = record.cost_map.values.sum(axis=(1, 2)) + np.array(
         astuple(record.cost_map.unattributed)
     )
     np.testing.assert_allclose(placed, astuple(record.cost_map.total), rtol=1e-9)
     assert record.cost_map.total.flops >= sum(
-        10.0 * n + n * n for n in _sizes(asked)
+        10.0 * n + n * n for n in _sizes(requests)
     ) * (1 - 1e-9)  # fmt: skip
 
 
-def _sizes(asked: list[PatchRequest]) -> list[int]:
+def _sizes(requests: list[PatchRequest]) -> list[int]:
     return [
-        look.group.count(number)
-        for look in asked
-        if look.group is not None
-        for number in set(look.group)
+        request.group.count(number)
+        for request in requests
+        if request.group is not None
+        for number in set(request.group)
     ]
 
 
 def test_tokens_are_small_where_there_are_objects() -> None:
     image = np.zeros((1024, 1024, 3), np.uint8)
     image[600:700, 100:200] = 255
-    _, asked, record = run(image, threshold=50)
-    for patch in tokens(asked):
+    _, requests, record = run(image, threshold=50)
+    for patch in tokens(requests):
         side = 2 * patch.core.h
         whole = Rect(patch.core.y // side * side, patch.core.x // side * side, side, side)
         assert side > 128 or not (whole & Rect(576, 96, 128, 128)).empty
-    assert {p.core.h for p in tokens(asked)} == {16, 32, 64, 128}
-    fine = [p.core for p in tokens(asked) if p.core.h == 16]
+    assert {p.core.h for p in tokens(requests)} == {16, 32, 64, 128}
+    fine = [p.core for p in tokens(requests) if p.core.h == 16]
     assert sum((core & Rect(600, 100, 100, 100)).area for core in fine) == 100 * 100
     # The saliency is the scout's density.
     seen = record.saliency.values[0]
@@ -233,27 +235,27 @@ def test_higher_predictions_than_expected_split_tokens_afterwards() -> None:
         def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
             return super().see(batch) * (super().see(batch) > 10)
 
-    answer, asked, record = run(image, pack(scout=Blind()))
-    _, *later = [look for look in asked if look.role == "transformer"]
+    estimate, requests, record = run(image, toy_pack(scout=Blind()))
+    _, *later = [request for request in requests if request.role == "transformer"]
     # All tokens with objects are of the finest size at the end.
     for y, x in ((40, 40), (900, 900), (600, 100), (699, 199)):
-        (leaf,) = [c for c in leaves(asked) if not (c & Rect(y, x, 1, 1)).empty]
+        (leaf,) = [c for c in leaves(requests) if not (c & Rect(y, x, 1, 1)).empty]
         assert leaf.h == 16
-    assert answer.values == pytest.approx([100 * 100 + 2], rel=1e-5)
+    assert estimate.values == pytest.approx([100 * 100 + 2], rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(100 * 100 + 2, rel=1e-5)
     # This took three requests, in which the earlier tokens are context.
-    sides = [[p.core.h for p in look.patches if not p.core.empty] for look in later]
+    sides = [[p.core.h for p in request.patches if not p.core.empty] for request in later]
     assert [set(of_one) for of_one in sides] == [{64}, {32}, {16}]
-    for look in later:
-        for number in set(look.group or ()):
-            rects = [p.rect for g, p in zip(look.group or (), look.patches, strict=True)
+    for request in later:
+        for number in set(request.group or ()):
+            rects = [p.rect for g, p in zip(request.group or (), request.patches, strict=True)
                      if g == number and p.rect.h <= 128]  # fmt: skip
             assert sum(rect.area for rect in rects) == 512 * 512
     scores = [s for s in later[0].scores or () if not np.isnan(s)]
     assert scores == pytest.approx(np.ones(8), abs=0.01)  # bytes are averaged to bytes
     # The user's threshold applies to the refinement, too.
-    _, asked, _ = run(image, pack(scout=Blind()), threshold=2)
-    assert {p.core.h for p in tokens(asked) if not (p.core & Rect(40, 40, 1, 1)).empty} == {128}
+    _, requests, _ = run(image, toy_pack(scout=Blind()), threshold=2)
+    assert {p.core.h for p in tokens(requests) if not (p.core & Rect(40, 40, 1, 1)).empty} == {128}
 
 
 def test_a_failed_refinement_keeps_the_earlier_prediction() -> None:
@@ -276,18 +278,18 @@ def test_a_failed_refinement_keeps_the_earlier_prediction() -> None:
                 raise RuntimeError("out of luck")
             return super().run_tokens(tokens, boxes, lengths, merge)
 
-    answer, _, record = run(image, pack(scout=Blind(), transformer=Brittle()))
-    assert answer.values == pytest.approx([100 * 100 + 1], abs=0.05)
-    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], abs=0.01)
-    assert "4 failed: their earlier prediction is kept" in answer.note
+    estimate, _, record = run(image, toy_pack(scout=Blind(), transformer=Brittle()))
+    assert estimate.values == pytest.approx([100 * 100 + 1], abs=0.05)
+    assert np.nansum(record.output.values) == pytest.approx(estimate.values[0], abs=0.01)
+    assert "4 failed: their earlier prediction is kept" in estimate.note
 
 
 def test_the_number_of_tokens_is_limited() -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     for share in (0.1, 0.4):
-        answer, asked, _ = run(image, detail="entropy", tokens=share)
-        assert 0.9 * share * 4096 < len(tokens(asked)) <= share * 4096
-        assert "a uniform grid has 4,096" in answer.note
+        estimate, requests, _ = run(image, detail="entropy", tokens=share)
+        assert 0.9 * share * 4096 < len(tokens(requests)) <= share * 4096
+        assert "a uniform grid has 4,096" in estimate.note
 
 
 def test_a_budget_gives_coarser_tokens_for_the_whole_region() -> None:
@@ -297,24 +299,24 @@ def test_a_budget_gives_coarser_tokens_for_the_whole_region() -> None:
     assert len(tokens(free)) == 4096
     whole = record.cost_map.total.flops
     budget = scout + 0.1 * (whole - scout)
-    answer, asked, record = run(image, tokens=1.0, budget=budget)
+    estimate, requests, record = run(image, tokens=1.0, budget=budget)
     assert 0.7 * budget < record.cost_map.total.flops <= budget
-    assert answer.values == pytest.approx([red(image)], rel=1e-5)
-    assert 64 < len(tokens(asked)) < 4096
+    assert estimate.values == pytest.approx([red(image)], rel=1e-5)
+    assert 64 < len(tokens(requests)) < 4096
     # If it does not pay for the coarsest ones, a part of the region is processed.
-    answer, asked, _ = run(image, budget=scout + 700)
-    assert "the rest of the region was not processed" in answer.note
-    assert len(tokens(asked)) == 16
-    answer, _, _ = run(image, budget=scout / 2)
-    assert answer.values is None
+    estimate, requests, _ = run(image, budget=scout + 700)
+    assert "the rest of the region was not processed" in estimate.note
+    assert len(tokens(requests)) == 16
+    estimate, _, _ = run(image, budget=scout / 2)
+    assert estimate.values is None
 
 
 def test_context_is_within_the_image_and_not_listed() -> None:
     image = tiles(1536, 1536)
-    _, asked, record = run(image, detail="uniform", finest=128, context=2)
-    (look,) = asked
-    assert look.group is not None
-    context = [(g, p) for g, p in zip(look.group, look.patches, strict=True) if p.core.empty]
+    _, requests, record = run(image, detail="uniform", finest=128, context=2)
+    (request,) = requests
+    assert request.group is not None
+    context = [(g, p) for g, p in zip(request.group, request.patches, strict=True) if p.core.empty]
     # Each of 3 × 3 regions has its neighbours; wider rings are inside only for the middle one.
     assert [sum(g == i for g, _ in context) for i in range(9)] == [3, 5, 3, 5, 8, 5, 3, 5, 3]
     assert {p.rect.astuple() for g, p in context if g == 0} == {
@@ -329,9 +331,9 @@ def test_a_transformer_of_other_classes_is_refused() -> None:
     other = Counter()
     other.card = card("other", classes=["else"], tile=16)
     with pytest.raises(HrviewerError, match="choose another model bundle"):
-        run(tiles(64, 64), pack(transformer=other))
+        run(tiles(64, 64), toy_pack(transformer=other))
     with pytest.raises(HrviewerError, match="choose another model bundle"):
-        run(tiles(64, 64), pack(transformer=Bright("plain")))
+        run(tiles(64, 64), toy_pack(transformer=Bright("plain")))
 
 
 def test_a_size_may_be_a_string_of_the_command_line() -> None:
@@ -354,23 +356,25 @@ def network() -> TorchNetwork:
 def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 0.1, "context": 1, "merge": 0.1}
-    whole, asked, record = run(image, pack(transformer=network), **params)
-    assert len([look for look in asked if look.role == "transformer"]) == 1
+    whole, requests, record = run(image, toy_pack(transformer=network), **params)
+    assert len([request for request in requests if request.role == "transformer"]) == 1
     threshold = min(
         score
-        for look in asked
-        if look.role == "transformer" and look.scores is not None
-        for patch, score in zip(look.patches, look.scores, strict=True)
+        for request in requests
+        if request.role == "transformer" and request.scores is not None
+        for patch, score in zip(request.patches, request.scores, strict=True)
         if patch.core.h == 16 or not np.isnan(score)
     )
     assert threshold > 0
     # At a fixed threshold the tokens of a region do not depend on others.
     params |= {"tokens": 1.0, "threshold": 7.05}
-    whole, _, record = run(image, pack(transformer=network), **params)
+    whole, _, record = run(image, toy_pack(transformer=network), **params)
     parts = []
     for y in (0, 512):
         for x in (0, 512):
-            part, _, alone = run(image, pack(transformer=network), Rect(y, x, 512, 512), **params)
+            part, _, alone = run(
+                image, toy_pack(transformer=network), Rect(y, x, 512, 512), **params
+            )
             parts.append(part.values)
             block = np.s_[:, y // 4 : y // 4 + 128, x // 4 : x // 4 + 128]
             np.testing.assert_allclose(
@@ -382,8 +386,8 @@ def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
 def test_live_cells_equal_the_whole_image(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 1.0, "threshold": 7.05}
-    _, _, record = run(image, pack(transformer=network), **params)
-    with Workbench(image, pack(transformer=network)) as bench:
+    _, _, record = run(image, toy_pack(transformer=network), **params)
+    with Workbench(image, toy_pack(transformer=network)) as bench:
         session = LiveSession(
             bench.pyramid, bench.networks, Transformer(), TransformerParams(**params)
         )

@@ -39,10 +39,10 @@ class Scout(Bright):
     def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         count = 64 * super().see(batch)
         wave = np.sin(count * 12.9898 + 0.5)
-        seen = count * (1 + self.error * wave)
+        finite = count * (1 + self.error * wave)
         if not self.card.output.variance:
-            return seen.astype(np.float32)
-        return np.concatenate([seen, (self.error * count) ** 2 + 0.01], axis=1).astype(np.float32)
+            return finite.astype(np.float32)
+        return np.concatenate([finite, (self.error * count) ** 2 + 0.01], axis=1).astype(np.float32)
 
     def _count(self, h: int, w: int) -> float:
         return FLOPS / 4 * h * w
@@ -71,7 +71,7 @@ class Wants(Bright):
         return h * w
 
 
-def choosy(scout: Scout | None = None, *, shy: bool = False) -> ToyBundle:
+def with_policy(scout: Scout | None = None, *, shy: bool = False) -> ToyBundle:
     return ToyBundle(main=Bright(), scout=scout or Scout(error=0.5), policy=Wants(shy=shy))
 
 
@@ -92,7 +92,7 @@ WHOLE = FLOPS * IMAGE.shape[0] * IMAGE.shape[1]
 
 def run(
     image: NDArray[Any] = IMAGE,
-    pack: ToyBundle | None = None,
+    bundle: ToyBundle | None = None,
     *,
     seed: int = 0,
     region: Rect | None = None,
@@ -105,10 +105,10 @@ def run(
     from hrviewer.engine import InferencePipeline, build_context, empty_record, run_plan
     from hrviewer.engine.budget import Budget
 
-    pack = pack or ToyBundle(main=Bright(), scout=Scout(error=0.5))
-    strategy, shown = Zoom(), []
-    with Workbench(image, pack) as bench:
-        scene, _, _ = build_context(
+    bundle = bundle or ToyBundle(main=Bright(), scout=Scout(error=0.5))
+    strategy, published = Zoom(), []
+    with Workbench(image, bundle) as bench:
+        context, _, _ = build_context(
             bench.pyramid,
             bench.networks,
             strategy,
@@ -117,19 +117,23 @@ def run(
             seed=seed,
         )
         sink = sink or RecordingSink(
-            empty_record(bench.pyramid, bench.networks, scene.native_scale)
+            empty_record(bench.pyramid, bench.networks, context.native_scale)
         )
-        looker = InferencePipeline(
-            bench.pyramid, bench.networks, bench.device, scene.region, cache=cache
+        pipeline = InferencePipeline(
+            bench.pyramid, bench.networks, bench.device, context.region, cache=cache
         )
-        answer = run_plan(
-            strategy.plan(scene, ZoomParams(**params)),
-            looker,
+        estimate = run_plan(
+            strategy.plan(context, ZoomParams(**params)),
+            pipeline,
             sink,
-            budget=scene.budget,
-            on_event=shown.append,
+            budget=context.budget,
+            on_event=published.append,
         )
-    return answer, sink.record, [show for show in shown if getattr(show, "kind", "")]
+    return (
+        estimate,
+        sink.record,
+        [publication for publication in published if getattr(publication, "kind", "")],
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -139,18 +143,18 @@ def run(
     ids=["sure", "count", "none"],
 )
 def test_accurate_at_a_tenth_of_the_cost(method, scout):
-    pack = ToyBundle(main=Bright()) if scout is None else ToyBundle(main=Bright(), scout=scout)
-    answer, record, _ = run(pack=pack, method=method)
+    bundle = ToyBundle(main=Bright()) if scout is None else ToyBundle(main=Bright(), scout=scout)
+    estimate, record, _ = run(bundle=bundle, method=method)
     assert record.cost_map.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
     # A threshold may select fewer cells than the budget pays for.
     assert record.cost_map.total.flops > (0.05 if method == "threshold" else 0.08) * WHOLE
-    assert answer.values[0] == pytest.approx(COUNT, rel=0.25)
-    low, high = answer.interval
-    assert low <= answer.values[0] <= high
+    assert estimate.values[0] == pytest.approx(COUNT, rel=0.25)
+    low, high = estimate.interval
+    assert low <= estimate.values[0] <= high
     # A quadtree's pilot samples calibrate scores to counts.
     trusts = method != "sampling" and (scout or method == "quadtree")
-    assert ("at random" if trusts else "asymptotic") in answer.note
-    assert "cells" in answer.note
+    assert ("at random" if trusts else "asymptotic") in estimate.note
+    assert "cells" in estimate.note
     chosen = [row for row in record.patches if row.role == "main" and row.scale == 1]
     assert len({(row.y, row.x) for row in chosen}) == len(chosen)
     # Scores are recorded, except for the quadtree's pilot samples and coarser nodes.
@@ -161,34 +165,38 @@ def test_accurate_at_a_tenth_of_the_cost(method, scout):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_perfect_scout_gives_the_right_estimate(method):
-    answer, _, _ = run(pack=ToyBundle(main=Bright(), scout=Scout()), method=method)
+    estimate, _, _ = run(bundle=ToyBundle(main=Bright(), scout=Scout()), method=method)
     # Except for the rounding of downsampled pixels.
-    assert answer.values[0] == pytest.approx(COUNT, rel=1e-3)
-    low, high = answer.interval
+    assert estimate.values[0] == pytest.approx(COUNT, rel=1e-3)
+    low, high = estimate.interval
     # The scout's predicted variances count, too, if cells were selected.
     assert high - low < (1e-2 if method == "sampling" else 0.05) * COUNT
 
 
 def test_sampling_is_unbiased_and_covers():
     answers = [run(seed=seed, method="sampling")[0] for seed in range(60)]
-    found = np.array([answer.values[0] for answer in answers])
+    found = np.array([estimate.values[0] for estimate in answers])
     assert abs(found.mean() - COUNT) < 3.5 * found.std() / math.sqrt(60)
-    covered = sum(answer.interval[0] <= COUNT <= answer.interval[1] for answer in answers)
+    covered = sum(estimate.interval[0] <= COUNT <= estimate.interval[1] for estimate in answers)
     assert covered >= 53
     assert len(set(found)) > 50
 
 
 def test_measuring_all_cells_equals_patches():
-    answer, record, _ = run(budget=3 * WHOLE, method="sampling")
-    assert answer.values[0] == pytest.approx(COUNT, rel=1e-6)
-    assert answer.interval == pytest.approx((COUNT, COUNT), rel=1e-6)
+    estimate, record, _ = run(budget=3 * WHOLE, method="sampling")
+    assert estimate.values[0] == pytest.approx(COUNT, rel=1e-6)
+    assert estimate.interval == pytest.approx((COUNT, COUNT), rel=1e-6)
     np.testing.assert_allclose(np.nansum(record.output.values), COUNT, rtol=1e-6)
-    assert "asymptotic" not in answer.note
+    assert "asymptotic" not in estimate.note
 
 
 def test_the_interval_shrinks_during_the_run():
-    _, _, shown = run(budget=0.5 * WHOLE, method="sampling")
-    widths = [show.interval[1] - show.interval[0] for show in shown if show.interval]
+    _, _, published = run(budget=0.5 * WHOLE, method="sampling")
+    widths = [
+        publication.interval[1] - publication.interval[0]
+        for publication in published
+        if publication.interval
+    ]
     assert len(widths) > 4
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] < widths[0] / 2
@@ -196,22 +204,25 @@ def test_the_interval_shrinks_during_the_run():
 
 def test_with_a_bound_the_interval_is_not_asymptotic():
     most = 64.0 * 64
-    pack = ToyBundle(main=Bright(bound=most), scout=Scout(error=0.5))
-    answer, _, shown = run(pack=pack, budget=0.5 * WHOLE, method="sampling")
-    assert "asymptotic" not in answer.note
-    intervals = [show.interval for show in shown if show.interval]
+    bundle = ToyBundle(main=Bright(bound=most), scout=Scout(error=0.5))
+    estimate, _, published = run(bundle=bundle, budget=0.5 * WHOLE, method="sampling")
+    assert "asymptotic" not in estimate.note
+    intervals = [publication.interval for publication in published if publication.interval]
     assert len(intervals) > 4
     for low, high in intervals:
         assert 0 <= low <= COUNT * (1 + 1e-6) <= high * (1 + 2e-6)
 
 
 def test_it_stops_at_the_wanted_width():
-    answer, record, shown = run(budget=0.8 * WHOLE, width=10, method="sampling")
-    assert "wanted width" in answer.note
+    estimate, record, published = run(budget=0.8 * WHOLE, width=10, method="sampling")
+    assert "wanted width" in estimate.note
     assert record.cost_map.total.flops < 0.8 * WHOLE
-    assert answer.interval == [show.interval for show in shown if show.kind == "estimate"][-1]
-    low, high = answer.interval
-    assert (high - low) / 2 <= 0.1 * answer.values[0]
+    assert (
+        estimate.interval
+        == [publication.interval for publication in published if publication.kind == "estimate"][-1]
+    )
+    low, high = estimate.interval
+    assert (high - low) / 2 <= 0.1 * estimate.values[0]
 
 
 def test_measurements_replace_the_scouts_density():
@@ -225,22 +236,22 @@ def test_measurements_replace_the_scouts_density():
     exact = IMAGE[..., 0].reshape(256, 4, 384, 4).sum((1, 3)) / 255
     np.testing.assert_allclose(output.values[0][sharp], exact[sharp], rtol=1e-5)
     # The values in the table are counts, without the variances.
-    scouted = [row.value for row in record.patches if row.role == "scout"]
-    assert sum(scouted) == pytest.approx(COUNT, rel=0.4)
+    scout_values = [row.value for row in record.patches if row.role == "scout"]
+    assert sum(scout_values) == pytest.approx(COUNT, rel=0.4)
 
 
 def test_scores_are_not_painted_as_output():
-    _, record, _ = run(pack=ToyBundle(main=Bright()), method="topk")
-    seen = np.isfinite(record.output.values[0])
-    looked = sum(row.h * row.w for row in record.patches if row.role == "main")
-    assert seen.sum() * 16 == looked
+    _, record, _ = run(bundle=ToyBundle(main=Bright()), method="topk")
+    finite = np.isfinite(record.output.values[0])
+    calls = sum(row.h * row.w for row in record.patches if row.role == "main")
+    assert finite.sum() * 16 == calls
     assert np.isfinite(record.saliency.values).all()
 
 
 def test_a_scout_predicts_counts_if_trained_on_them_at_low_resolution():
     def counts(scout, main=None):
-        scene = SimpleNamespace(main=main or Bright(), models={"scout": scout})
-        return scout_predicts_counts(scene)
+        context = SimpleNamespace(main=main or Bright(), models={"scout": scout})
+        return scout_predicts_counts(context)
 
     assert counts(Scout())
     near, other, scores = Scout(), Scout(), Scout(variance=False)
@@ -256,7 +267,7 @@ def test_a_scout_predicts_counts_if_trained_on_them_at_low_resolution():
 
 def test_topk_measures_the_best_cells():
     _, record, _ = run(
-        pack=ToyBundle(main=Bright(), scout=Scout(error=0.5)), method="topk", share=0
+        bundle=ToyBundle(main=Bright(), scout=Scout(error=0.5)), method="topk", share=0
     )
     rows = [row for row in record.patches if row.role == "main"]
     counts = (IMAGE[..., 0].reshape(16, 64, 24, 64).sum((1, 3)) / 255).ravel()
@@ -275,7 +286,7 @@ def test_k_and_threshold_select():
 
 
 def test_a_policy_selects():
-    answer, record, shown = run(pack=choosy(), method="policy", budget=0.5 * WHOLE)
+    estimate, record, published = run(bundle=with_policy(), method="policy", budget=0.5 * WHOLE)
     rows = [row for row in record.patches if row.role == "main"]
     chosen = [row for row in rows if row.score == 1]
     # All tiles that the policy selects, in cells of 64 pixels, and random others.
@@ -284,24 +295,27 @@ def test_a_policy_selects():
     assert {(row.y // 128, row.x // 128) for row in chosen} == wanted
     assert len(chosen) == 4 * len(wanted)
     assert 0 < len(rows) - len(chosen) <= math.ceil(len(chosen) / 3)
-    low, high = answer.interval
+    low, high = estimate.interval
     assert low <= COUNT * (1 + 1e-6) <= high * (1 + 2e-6)
-    assert any(show.kind == "saliency" and set(np.unique(show.map)) <= {0, 1} for show in shown)
+    assert any(
+        publication.kind == "saliency" and set(np.unique(publication.map)) <= {0, 1}
+        for publication in published
+    )
 
 
 def test_a_policy_that_selects_nothing_gets_random_draws():
-    answer, record, _ = run(pack=choosy(shy=True), method="policy")
+    estimate, record, _ = run(bundle=with_policy(shy=True), method="policy")
     assert sum(row.role == "main" for row in record.patches) == 4
-    assert answer.interval is not None
+    assert estimate.interval is not None
 
 
 def test_a_policy_keeps_its_budget():
-    _, record, _ = run(pack=choosy(), method="policy")
+    _, record, _ = run(bundle=with_policy(), method="policy")
     assert 0.08 * WHOLE < record.cost_map.total.flops <= 0.1 * WHOLE * (1 + 1e-9)
     for fraction in (1e-6, 0.003, 0.0033, 0.012):
-        answer, record, _ = run(pack=choosy(), method="policy", budget=fraction * WHOLE)
+        estimate, record, _ = run(bundle=with_policy(), method="policy", budget=fraction * WHOLE)
         assert record.cost_map.total.flops <= fraction * WHOLE * (1 + 1e-9)
-        assert answer.note
+        assert estimate.note
 
 
 def test_a_bundle_without_a_policy_is_refused():
@@ -310,17 +324,17 @@ def test_a_bundle_without_a_policy_is_refused():
 
 
 def test_without_random_draws_the_prediction_is_not_corrected():
-    answer, record, _ = run(method="topk", share=0)
-    assert answer.interval is None
-    assert "not corrected" in answer.note
-    assert answer.values[0] == pytest.approx(float(np.nansum(record.output.values)), rel=1e-5)
+    estimate, record, _ = run(method="topk", share=0)
+    assert estimate.interval is None
+    assert "not corrected" in estimate.note
+    assert estimate.values[0] == pytest.approx(float(np.nansum(record.output.values)), rel=1e-5)
 
 
 def test_with_replacement_no_cell_is_measured_twice():
-    answer, record, _ = run(replace=True, budget=0.4 * WHOLE, method="sampling")
+    estimate, record, _ = run(replace=True, budget=0.4 * WHOLE, method="sampling")
     rows = [(row.y, row.x) for row in record.patches if row.role == "main"]
     assert len(set(rows)) == len(rows)
-    assert answer.values[0] == pytest.approx(COUNT, rel=0.15)
+    assert estimate.values[0] == pytest.approx(COUNT, rel=0.15)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -338,43 +352,43 @@ def test_runs_are_reproducible(method):
 @pytest.mark.parametrize("scout", [True, False])
 def test_any_region(method, region, scout):
     networks = {"scout": Scout(error=0.3)} if scout else {}
-    pack = ToyBundle(main=Blurred(), **networks)
-    answer, record, _ = run(pack=pack, method=method, region=region, budget=5 * WHOLE)
-    with Workbench(IMAGE, pack) as bench:
+    bundle = ToyBundle(main=Blurred(), **networks)
+    estimate, record, _ = run(bundle=bundle, method=method, region=region, budget=5 * WHOLE)
+    with Workbench(IMAGE, bundle) as bench:
         main = bench.networks["main"]
         assert main.halo == 16
     y, x = slice(region.y, region.y1), slice(region.x, region.x1)
     exact = np.nansum(record.output.values)
-    if answer.interval is not None and method == "sampling":
-        assert answer.values[0] == pytest.approx(exact, rel=1e-5, abs=1e-6)
-    seen = np.isfinite(record.output.values[0])
-    assert seen.any() or answer.values is None
+    if estimate.interval is not None and method == "sampling":
+        assert estimate.values[0] == pytest.approx(exact, rel=1e-5, abs=1e-6)
+    finite = np.isfinite(record.output.values[0])
+    assert finite.any() or estimate.values is None
     assert IMAGE[y, x].size > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("fraction", [1e-6, 0.003, 0.012, 0.03])
 def test_any_budget(method, fraction):
-    for pack in (None, ToyBundle(main=Bright())):
-        answer, record, _ = run(pack=pack, method=method, budget=fraction * WHOLE)
+    for bundle in (None, ToyBundle(main=Bright())):
+        estimate, record, _ = run(bundle=bundle, method=method, budget=fraction * WHOLE)
         assert record.cost_map.total.flops <= fraction * WHOLE * (1 + 1e-9)
-        assert answer.note
+        assert estimate.note
 
 
 def test_failed_measurements_count_as_predicted():
     main = Bright()
-    looked = []
+    calls = []
 
     def break_down(batch):
-        looked.append(1)
-        if len(looked) == 3:
+        calls.append(1)
+        if len(calls) == 3:
             raise ValueError("broken")
 
     main.before = break_down
-    answer, record, _ = run(pack=ToyBundle(main=main, scout=Scout(error=0.2)))
+    estimate, record, _ = run(bundle=ToyBundle(main=main, scout=Scout(error=0.2)))
     assert sum(row.status == "failed" for row in record.patches) == 1
-    assert "1 measurements failed" in answer.note
-    assert np.isfinite(answer.values).all()
+    assert "1 measurements failed" in estimate.note
+    assert np.isfinite(estimate.values).all()
 
 
 def test_a_killed_run_resumes_to_the_same_result():
@@ -396,7 +410,7 @@ def test_embeddings_are_refused():
     from toys import Encoder
 
     with pytest.raises(HrviewerError, match="choose another strategy"):
-        run(pack=ToyBundle(main=Encoder()))
+        run(bundle=ToyBundle(main=Encoder()))
 
 
 @pytest.mark.parametrize("task", ["segmentation", "classification"])
@@ -410,12 +424,12 @@ def test_areas_and_probabilities(task, method):
         return both if task == "segmentation" else both.mean((2, 3), keepdims=True)
 
     main.see = see
-    answer, _, _ = run(pack=ToyBundle(main=main), method=method, budget=WHOLE / 2)
+    estimate, _, _ = run(bundle=ToyBundle(main=main), method=method, budget=WHOLE / 2)
     shares = IMAGE[..., 0].reshape(256, 4, 384, 4).mean((1, 3)) / 255
     exact = 16 * (shares > 0.5).sum() if task == "segmentation" else shares.mean()
-    found = answer.values[0]
+    found = estimate.values[0]
     assert found == pytest.approx(exact, rel=0.4)
-    assert (answer.interval is None) == (task == "classification")
+    assert (estimate.interval is None) == (task == "classification")
 
 
 def test_zoom_is_registered():
@@ -429,10 +443,10 @@ def test_the_default_budget_pays_for_a_few_cells_of_a_small_region():
     with Workbench(IMAGE, ToyBundle(main=Bright(), scout=Scout(error=0.5))) as bench:
 
         def default(side):
-            scene, _, _ = build_context(
+            context, _, _ = build_context(
                 bench.pyramid, bench.networks, Zoom(), region=Rect(0, 0, side, side)
             )
-            return scene.budget
+            return context.budget
 
         tile = bench.networks["main"].card.input.tile
         looks = 0.5 * FLOPS * tile**2

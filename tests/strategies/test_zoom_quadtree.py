@@ -40,24 +40,24 @@ def best_of_all(variance, costs, price, level, row, column):
 @pytest.mark.parametrize("price", [0.05, 0.5, 2.0])
 def test_pruning_finds_the_optimal_tree(seed, price):
     variance, first, remains, costs = tree_of(seed)
-    looks, value = prune(variance, first, remains, costs, price)
+    selected, value = prune(variance, first, remains, costs, price)
     assert value == pytest.approx(best_of_all(variance, costs, price, 2, 0, 0))
     # The tree has the returned value, and no node is below another.
     covered, kept = np.zeros((4, 4), int), variance.copy()
-    for level, looked in enumerate(looks):
-        wide = np.kron(looked, np.ones((2**level, 2**level), int))
+    for level, nodes in enumerate(selected):
+        wide = np.kron(nodes, np.ones((2**level, 2**level), int))
         covered += wide
         kept = np.where(wide > 0, remains[level] * variance, kept)
     assert covered.max() <= 1
-    assert kept.sum() + price * tree_cost(looks, costs) == pytest.approx(value)
+    assert kept.sum() + price * tree_cost(selected, costs) == pytest.approx(value)
 
 
 def test_nodes_are_on_the_images_lattice():
     assert blocks(5, 3, 1).tolist() == [0, 1, 1, 2, 2]
     assert blocks(5, 3, 2).tolist() == [0, 1, 1, 1, 1]
     variance, first, remains, costs = tree_of(0, (5, 6), (3, 2))
-    looks, value = prune(variance, first, remains, costs, 0.0)
-    assert looks[0].all()
+    selected, value = prune(variance, first, remains, costs, 0.0)
+    assert selected[0].all()
     assert value == 0
 
 
@@ -65,11 +65,11 @@ def test_growing_finds_the_optimal_tree_within_the_budget():
     variance, first, remains, costs = tree_of(3, (8, 8))
     left = []
     for budget in (0.0, 4.0, 12.0, 1e9):
-        looks = grow(variance, first, remains, costs, budget)
-        assert tree_cost(looks, costs) <= budget
+        selected = grow(variance, first, remains, costs, budget)
+        assert tree_cost(selected, costs) <= budget
         kept = variance.copy()
-        for level, looked in enumerate(looks):
-            wide = np.kron(looked, np.ones((2**level, 2**level), int)) > 0
+        for level, nodes in enumerate(selected):
+            wide = np.kron(nodes, np.ones((2**level, 2**level), int)) > 0
             kept = np.where(wide, remains[level] * variance, kept)
         left.append(kept.sum())
     assert left == sorted(left, reverse=True)
@@ -79,15 +79,15 @@ def test_growing_finds_the_optimal_tree_within_the_budget():
 
 def test_of_equal_nodes_as_many_as_affordable():
     costs = [np.ones((4, 4)), np.full((2, 2), 10.0)]
-    looks = grow(np.ones((4, 4)), (0, 0), [0.0, 1.0], costs, 7.5)
-    assert looks[0].sum() == 7
-    assert not looks[1].any()
+    selected = grow(np.ones((4, 4)), (0, 0), [0.0, 1.0], costs, 7.5)
+    assert selected[0].sum() == 7
+    assert not selected[1].any()
 
 
 def test_without_variance_nothing_is_measured():
     _, first, remains, costs = tree_of(0)
-    looks = grow(np.zeros((4, 4)), first, remains, costs, 5.0)
-    assert not any(looked.any() for looked in looks)
+    selected = grow(np.zeros((4, 4)), first, remains, costs, 5.0)
+    assert not any(selected.any() for selected in selected)
 
 
 def test_level_factors_are_weighted_by_inverse_probability():
