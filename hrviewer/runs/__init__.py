@@ -1,10 +1,10 @@
-"""What was seen and spent: running, writing, reading runs.
+"""Runs: inference with a strategy on an image, run folders, comparisons and evaluation.
 
-`execute` carries a job out, `writer` is the engine's sink, `run` reads a folder, `estimate` says
-what an answer means, `judge` measures it against the truth by `metrics`;
-`compare` and `experiment` run many, `resolution` measures a network at every size, `published`
-writes what came of it, `shelf` finds the runs of an image; `fitting` makes heads for the codes that
-a run kept.
+`runner` runs inference and `writer` writes the run folder that `run` reads; `estimates` defines
+and formats estimates, `evaluation` compares them with ground truth by `metrics`; `compare` and
+`survey_experiment` run many strategies, `scaling` measures a model by input size,
+`comparison_report` writes tables, plots and reports, `run_index` lists the runs of an image;
+`heads` fits heads to the embeddings of a run.
 """
 
 from hrviewer.runs.compare import compare

@@ -1,4 +1,4 @@
-"""What a comparison or an experiment leaves in its folder: tables, a plot, a report."""
+"""Files of a comparison, an experiment or a measurement: tables, plots and reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hrviewer.io.figures.html_report import (
 from hrviewer.io.figures.plots import AxisLabel, plot_cost_by_side, plot_error_by_cost
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs.compare import MATCHED_MARK
-from hrviewer.runs.estimates import format_estimate, format_evaluation
+from hrviewer.runs.estimates import format_estimate, format_evaluation, pluralize
 from hrviewer.runs.run import Run
 from hrviewer.runs.scaling import Scaling
 
@@ -41,23 +41,23 @@ COST_AXES = {
     "seconds": AxisLabel("time per image", "s"),
 }
 MAX_RUNS_SHOWN = 24
-"""Runs that are shown in pictures."""
+"""Runs with pictures in a report."""
 
 
 def write_comparison_report(table: pd.DataFrame, images: dict[str, object]) -> dict[str, str]:
-    """Write a comparison's files.
+    """Write the files of a comparison.
 
     Parameters
     ----------
     table : DataFrame
-        From `compare`.
+        Result of `compare`.
     images : dict
-        Whatever `open_pyramid` takes, by the name in the table's column ``image``.
+        Inputs of `open_pyramid` by the name in the column ``image``; by default the name itself.
 
     Returns
     -------
     dict
-        Their paths: ``csv``, ``parquet``, ``report`` and, where errors are known, ``plot``.
+        Paths: ``csv``, ``parquet``, ``report`` and, where errors are known, ``plot``.
     """
     plain = table.assign(params=[format_params(params) for params in table["params"]])
     plots: list[CaptionedImage] = []
@@ -67,7 +67,7 @@ def write_comparison_report(table: pd.DataFrame, images: dict[str, object]) -> d
         points["error"] = points["error"].astype(float).abs()
         mean = points.groupby(keys, dropna=False, sort=False)[["error", "flops", "wall_s"]]
         points = mean.mean().reset_index().rename(columns={"wall_s": "seconds"})
-        # What matches another's cost stands under or over it: its name would say nothing more.
+        # A row that is matched to another's cost is drawn below or above it, without a label.
         points["label"] = [
             ""
             if isinstance(row["budget"], str) and MATCHED_MARK in row["budget"]
@@ -75,36 +75,34 @@ def write_comparison_report(table: pd.DataFrame, images: dict[str, object]) -> d
             for row in points.to_dict("records")
         ]
         drawn = plot_error_by_cost(points, COST_AXES, "mean absolute error")
-        plots = [
-            ("Error against cost. Dashed: the Pareto front, what no other beats in both.", drawn)
-        ]
+        plots = [("Error against cost. Dashed: the Pareto front.", drawn)]
     about = [
         *shared_values(plain),
-        ("errors are measured against", str(table.attrs["reference"])),
+        ("reference of the errors", str(table.attrs["reference"])),
         NOMINAL_NOTE,
     ]
     notes = [f"{row_label(row)}: {row['note']}" for row in plain.to_dict("records") if row["note"]]
     several = plain["image"].nunique() > 1
     html = render_page(
-        "Strategies compared",
+        "Comparison of strategies",
         about,
         mean_table(plain) if several else display_table(plain),
         plots,
         run_sections(plain, images),
         list(dict.fromkeys(notes)),
-        [("Every run", display_table(plain))] if several else [],
+        [("All runs", display_table(plain))] if several else [],
     )
     return write_files(Path(table.attrs["folder"]), plain, html, plots)
 
 
 def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section]:
-    """Return pictures of the runs, image by image; colours mean the same for all of an image."""
+    """Return pictures of the runs by image; the runs of an image share their colour scales."""
     from matplotlib.ticker import EngFormatter
 
     eng = EngFormatter(unit="FLOP", places=1)
     found: list[Section] = []
-    told = table.dropna(subset=["run"]).head(MAX_RUNS_SHOWN)
-    for name, rows in told.groupby("image", sort=False):
+    rows_shown = table.dropna(subset=["run"]).head(MAX_RUNS_SHOWN)
+    for name, rows in rows_shown.groupby("image", sort=False):
         runs = [Run(path) for path in rows["run"]]
         region = runs[0].region
         with open_pyramid(images.get(str(name), str(name))) as pyramid:
@@ -120,18 +118,19 @@ def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section
         }
         for run, shown, row in zip(runs, maps, rows.to_dict("records"), strict=True):
             cost = run.cost
-            looks = run.header["patches"]["done"] + run.header["patches"]["cached"]
-            spent = (
-                f"{eng(cost['flops'])}, {cost['wall_s']:.1f} s, {looks:,} look{'s'[: looks != 1]}"
+            patches = run.header["patches"]["done"] + run.header["patches"]["cached"]
+            spent = f"{eng(cost['flops'])}, {cost['wall_s']:.1f} s"
+            spent += f", {patches:,} {pluralize('patch', patches)}"
+            evaluation = (
+                f" (ground truth: {format_evaluation(run.evaluation)})" if run.evaluation else ""
             )
-            truth = f" (truth: {format_evaluation(run.evaluation)})" if run.evaluation else ""
-            words = f"{format_estimate(run.estimate)}{truth}; {spent}"
-            found.append((row_label(row), words, with_overlays(shown, tops, photo, run)))
+            caption = f"{format_estimate(run.estimate)}{evaluation}; {spent}"
+            found.append((row_label(row), caption, with_overlays(shown, tops, photo, run)))
     return found
 
 
 def write_experiment_report(table: pd.DataFrame, title: str) -> dict[str, str]:
-    """Write an experiment's files; see `publish_comparison`."""
+    """Write the files of an experiment; see `write_comparison_report`."""
     plots: list[CaptionedImage] = []
     points = table.dropna(subset=["mae"]).copy()
     if len(points):
@@ -140,7 +139,7 @@ def write_experiment_report(table: pd.DataFrame, title: str) -> dict[str, str]:
         plots = [("Mean absolute error with its 95 % bootstrap interval, against cost.", drawn)]
     about = [("images", str(table.attrs["images"])), NOMINAL_NOTE]
     shown = table[["name", "mae", "ci95", "rmse", "bias", "images"]].rename(
-        columns={"name": "cell", "mae": "MAE", "ci95": "95 %", "rmse": "RMSE"}
+        columns={"name": "condition", "mae": "MAE", "ci95": "95 %", "rmse": "RMSE"}
     )
     shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["seconds"]
     notes = [f"{row['name']}: {row['note']}" for row in table.to_dict("records") if row["note"]]
@@ -149,7 +148,7 @@ def write_experiment_report(table: pd.DataFrame, title: str) -> dict[str, str]:
 
 
 def write_scaling_report(scaling: Scaling, folder: Path) -> dict[str, str]:
-    """Write what a network takes at every size: ``cost.json`` and ``cost.png``; return where."""
+    """Write ``cost.json`` and ``cost.png`` of a model; return their paths."""
     files = {"json": folder / "cost.json", "plot": folder / "cost.png"}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,11 +159,11 @@ def write_scaling_report(scaling: Scaling, folder: Path) -> dict[str, str]:
     return {name: str(path) for name, path in files.items()}
 
 
-NOMINAL_NOTE = ("costs are", "nominal: what a run costs by itself, whatever came from a cache")
+NOMINAL_NOTE = ("costs", "nominal: of the run without any cache")
 
 
 def shared_values(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return what all rows share, which their table then need not say."""
+    """Return the columns with one value in all rows, which the table leaves out."""
     return [
         (name, str(table[name].iloc[0]))
         for name in ("image", "model", "seed")
@@ -173,12 +172,12 @@ def shared_values(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def mean_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over the images, for each strategy as it was asked for."""
-    wanted = table["reference"].astype(float).abs()
+    """Return the means over the images, by strategy, parameters and budget."""
+    reference = table["reference"].astype(float).abs()
     each = table.assign(
         error=table["error"].astype(float).abs(),
-        off=100 * table["error"].astype(float).abs() / wanted,
-        game=100 * table["game4"].astype(float) / wanted,
+        off=100 * table["error"].astype(float).abs() / reference,
+        game=100 * table["game4"].astype(float) / reference,
         gflop=table["flops"] / 1e9,
         read=table["pixels_read"] / 1e6,
     )
@@ -187,7 +186,7 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         for name in ("strategy", "params", "budget", "model")
         if name == "strategy" or table[name].nunique(dropna=False) > 1
     ]
-    headed = {
+    headings = {
         "error": "mean absolute error",
         "off": "error, %",
         "game": "GAME(4), %",
@@ -196,22 +195,22 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         "read": "MP read",
     }
     groups = each.groupby(keys, dropna=False, sort=False)
-    found = groups[[*headed]].mean().dropna(axis=1, how="all").rename(columns=headed)
+    found = groups[[*headings]].mean().dropna(axis=1, how="all").rename(columns=headings)
     found.insert(0, "images", groups["image"].nunique().astype(object))
     return found.reset_index().rename(columns={"params": "parameters"})
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a comparison's table as a person reads it."""
+    """Return a comparison's table with readable columns."""
     shared = {name for name, _ in shared_values(table)}
     columns = ["strategy", "params", "budget", "image", "model", "seed"]
-    told = [
+    varying = [
         name
         for name in columns
         if name not in shared and (table[name].notna() & (table[name] != "")).any()
     ]
-    shown = table[told].copy()
-    shown["answer"], shown["reference"] = table["estimate"], table["reference"]
+    shown = table[varying].copy()
+    shown["estimate"], shown["reference"] = table["estimate"], table["reference"]
     shown["error"] = table["error"]
     if table["game4"].notna().any():
         shown["GAME(4)"] = table["game4"]
@@ -224,7 +223,7 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
 def write_files(
     folder: Path, table: pd.DataFrame, html: str, plots: list[CaptionedImage]
 ) -> dict[str, str]:
-    """Write what there is; return where."""
+    """Write the tables, the plot and the report; return their paths."""
     files = {"csv": folder / "table.csv", "parquet": folder / "table.parquet"}
     try:
         table.to_csv(files["csv"], index=False)
@@ -242,13 +241,13 @@ def write_files(
 
 
 def format_params(params: Any) -> str:
-    """Return parameters as text."""
+    """Return parameters as JSON text."""
     return json.dumps(dict(params), sort_keys=True) if params else ""
 
 
 def row_label(row: Mapping[Any, Any]) -> str:
-    """Return what a row is called beside its point."""
+    """Return the label of a row's point."""
     budget = row["budget"] if isinstance(row["budget"], str) else ""
-    asked = json.loads(row["params"]) if row["params"] else {}
-    params = " ".join(f"{name}={value}" for name, value in asked.items())
+    values = json.loads(row["params"]) if row["params"] else {}
+    params = " ".join(f"{name}={value}" for name, value in values.items())
     return " ".join(filter(None, [row["strategy"], params, budget]))

@@ -1,4 +1,4 @@
-"""How far answers are from the truth."""
+"""Errors of estimates against ground truth."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ GAME_LEVELS = (0, 2, 4)
 Floats = NDArray[np.float64]
 
 BAND = 512
-"""Rows of a map that are searched at once."""
+"""Rows of a map that are read at once."""
 
 MAX_CANDIDATES = 8
-"""Objects about a point that it may find."""
+"""Nearest objects of a point that it is matched with."""
 
 
 # Counts on one image.
@@ -57,57 +57,57 @@ def game(
     Parameters
     ----------
     cells : array-like, shape (k, rows, columns)
-        The density; NaN, never looked at, counts nothing. Read a band of rows at a time.
+        The density; NaN counts as zero. Read in bands of rows.
     cell : float
         Side of its cells, level-0 pixels.
     points : ndarray, shape (n, 2)
-        The truth, ``(y, x)``.
+        The ground truth, ``(y, x)``.
     region : Rect
-        What is compared; what a cell on its border holds lies inside.
+        The compared area; the value of a cell on its border lies inside.
     levels : sequence of int
-        Which L.
+        The levels L.
     """
     n = 2 ** max(levels)
     ys, xs = grid_edges(region, n)
-    told, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(ys, xs))
-    return grid_errors(grid_counts(cells, cell, region, n), told, levels)
+    expected, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(ys, xs))
+    return grid_errors(grid_counts(cells, cell, region, n), expected, levels)
 
 
 def grid_errors(predicted: Floats, expected: Floats, levels: Sequence[int]) -> dict[int, float]:
-    """Return the sums of absolute differences over ever finer grids, from the finest's counts."""
+    """Return the sums of absolute differences over grids, from the counts of the finest."""
     n = len(predicted)
-    off = predicted - expected
+    errors = predicted - expected
 
     def total(level: int) -> float:
-        sums = off.reshape(2**level, n >> level, 2**level, n >> level).sum(axis=(1, 3))
+        sums = errors.reshape(2**level, n >> level, 2**level, n >> level).sum(axis=(1, 3))
         return float(np.abs(sums).sum())
 
     return {level: total(level) for level in levels}
 
 
 def grid_edges(region: Rect, n: int) -> tuple[Floats, Floats]:
-    """Return where a region is cut into n × n equal parts."""
+    """Return the edges of n × n equal parts of a region."""
     steps = np.arange(n + 1, dtype=np.float64)
     return region.y + steps * (region.h / n), region.x + steps * (region.w / n)
 
 
 def grid_counts(cells: Any, cell: float, region: Rect, n: int) -> Floats:
-    """Return what a density says of each of n × n equal parts of a region; see `game`."""
+    """Return the counts of a density in n × n equal parts of a region; see `game`."""
     ys, xs = grid_edges(region, n)
     _, rows, columns = cells.shape
     first, last = int(region.y / cell), min(rows, int(np.ceil(region.y1 / cell)))
     left, right = int(region.x / cell), min(columns, int(np.ceil(region.x1 / cell)))
-    # A cell across the region's border says what it says of the inside alone.
+    # The value of a cell across the region's border lies inside.
     wx = overlap(np.clip(np.arange(left, right + 1) * cell, region.x, region.x1), xs, -1, np.inf)
-    said = np.zeros((n, n))
+    counts = np.zeros((n, n))
     # ~64 MB at a time, in whole chunks.
     band = max(512, (1 << 23) // max(1, right - left) // 512 * 512)
     for start in range(first, last, band):
         stop = min(start + band, last)
         density = np.nansum(cells[:, start:stop, left:right], axis=0, dtype=np.float64)
         edges = np.clip(np.arange(start, stop + 1) * cell, region.y, region.y1)
-        said += overlap(edges, ys, -1, np.inf) @ density @ wx.T
-    return said
+        counts += overlap(edges, ys, -1, np.inf) @ density @ wx.T
+    return counts
 
 
 # Counts on many images.
@@ -124,7 +124,7 @@ def rmse(errors: Floats, axis: int = -1) -> Any:
 
 
 def bias(errors: Floats, axis: int = -1) -> Any:
-    """Return the mean error: positive where too much was counted."""
+    """Return the mean error; positive where counts are too high."""
     return np.mean(errors, axis=axis)
 
 
@@ -140,12 +140,12 @@ def ci95(
     metric : callable
         `mae`, `rmse` or `bias`.
     resamples : int
-        How often images are drawn anew; always the same draws.
+        Number of bootstrap samples; always the same ones.
 
     Returns
     -------
     tuple of float or None
-        None of a single image.
+        None for a single image.
     """
     from scipy.stats import bootstrap
 
@@ -163,12 +163,12 @@ def ci95(
 
 @dataclass
 class DiceAccumulator:
-    """How far two class maps agree, gathered from parts.
+    """Dice coefficients of two class maps, accumulated over parts.
 
     Parameters
     ----------
     class_count : int
-        How many classes.
+        Number of classes.
     """
 
     class_count: int
@@ -180,7 +180,7 @@ class DiceAccumulator:
         self.sizes = np.zeros(self.class_count, np.int64)
 
     def add(self, predicted: NDArray[np.int64], expected: NDArray[np.int64]) -> None:
-        """Count a part's pixels; what is not 0 to k - 1 is of no class."""
+        """Count the pixels of a part; values other than 0 to k − 1 are of no class."""
         for values in (predicted, expected):
             self.sizes += self._count(values)
         self.intersections += self._count(predicted[predicted == expected])
@@ -190,33 +190,33 @@ class DiceAccumulator:
         return np.bincount(known, minlength=self.class_count)
 
     def dice(self) -> Floats:
-        """Return twice the common part over the sum of both, ``(k,)``; 1 where both are empty."""
+        """Return twice the intersection over the sum of both, ``(k,)``; 1 where both are empty."""
         return np.where(self.sizes > 0, 2 * self.intersections / np.maximum(self.sizes, 1), 1.0)
 
 
-# Places of things.
+# Localisation.
 
 
 def peaks(cells: Any, cell: float, region: Rect, max_peaks: int) -> tuple[Floats, Floats]:
-    """Return where a density is highest: cells above zero that none of their neighbours tops.
+    """Return the local maxima of a density above zero.
 
     Parameters
     ----------
     cells : array-like, shape (k, rows, columns)
-        The density; NaN, never looked at, is zero. Read a band of rows at a time.
+        The density; NaN counts as zero. Read in bands of rows.
     cell : float
         Side of its cells, level-0 pixels.
     region : Rect
-        Peaks lie in it.
+        Peaks outside it are left out.
     max_peaks : int
-        The highest so many.
+        Largest number of peaks; the highest are returned.
 
     Returns
     -------
     points : ndarray, shape (m, 2)
         The cells' centres, ``(y, x)``, the highest first.
     heights : ndarray, shape (m,)
-        What is in them.
+        Their values.
     """
     from scipy.ndimage import maximum_filter
 
@@ -239,14 +239,14 @@ def peaks(cells: Any, cell: float, region: Rect, max_peaks: int) -> tuple[Floats
 
 
 def match_points(points: Floats, boxes: Floats) -> NDArray[np.bool_]:
-    """Return which points find an object that none before them found: they lie in its box.
+    """Return which points lie in the box of an object that no earlier point was matched with.
 
     Parameters
     ----------
     points : ndarray, shape (m, 2)
-        ``(y, x)``, the surest first.
+        ``(y, x)``, the most confident first.
     boxes : ndarray, shape (n, 4)
-        The objects, ``(y, x, h, w)``. Of several the one with the nearest centre is found.
+        The objects, ``(y, x, h, w)``. A point in several is matched with the nearest centre.
     """
     from scipy.spatial import cKDTree
 
@@ -271,16 +271,16 @@ def average_precision(hit: NDArray[np.bool_], scores: Floats, objects: int) -> f
     Parameters
     ----------
     hit : ndarray of bool, shape (m,)
-        What is right, of one image or of many together; see `finds`.
+        Whether each prediction is right, of one image or of many together; see `match_points`.
     scores : ndarray, shape (m,)
-        How sure each is.
+        Confidence of each.
     objects : int
-        How many there are to find.
+        Number of objects.
 
     Returns
     -------
     float
-        NaN where there is nothing to find.
+        NaN without objects.
     """
     if not objects:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Hints from files: what another run saw, or a picture of where to look."""
+"""Prior maps from files: the predictions of another run, or an image."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from hrviewer.runs.run import Run
 __all__ = ["as_priors", "predicted_density"]
 
 MAX_SIDE = 1024
-"""Cells along the longer side of a hint that is made of something larger."""
+"""Cells along the longer side of a prior map that is made of a larger one."""
 
 
 def as_priors(values: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
-    """Return hints as arrays.
+    """Return prior maps as arrays.
 
     Parameters
     ----------
     values : mapping
-        Arrays ``(rows, columns)`` over the whole image; runs, or their folders, for what they saw;
-        images, or their paths, for how bright they are.
+        By name: arrays ``(rows, columns)`` over the whole image; runs or their folders, for their
+        predictions; images or their paths, for their brightness.
 
     Raises
     ------
-    UserError
+    HrviewerError
         If a file cannot be read.
     """
     return {name: _as_prior(value) for name, value in values.items()}
@@ -50,7 +50,7 @@ def _as_prior(value: Any) -> NDArray[np.floating]:
 
 
 def predicted_density(run: Run) -> NDArray[np.float32]:
-    """Return what a run saw, over all classes, in cells coarse enough for a hint."""
+    """Return the predictions of a run, over all classes, in at most `MAX_SIDE` cells a side."""
     array, _ = run.map("output")
     _, rows, columns = array.shape
     n = max(1, math.ceil(max(rows, columns) / MAX_SIDE))

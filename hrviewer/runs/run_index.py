@@ -1,4 +1,4 @@
-"""The runs of one image that lie in folders, each with what it came to."""
+"""The runs of an image in some folders, with their errors."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ __all__ = ["RunEntry", "list_runs"]
 
 @dataclass(frozen=True, eq=False)
 class RunEntry:
-    """A run on the shelf.
+    """A run of the index.
 
     Parameters
     ----------
     run : Run
-        Its folder.
+        The run.
     row : dict
-        As in a comparison's table: ``estimate``, ``reference``, ``error``, ``flops``, ``wall_s``…
+        Columns of a comparison's table, as ``estimate``, ``error`` and ``flops``.
     reference_source : {"truth", "patches", ""}
-        What its error is measured against; nothing where nobody knows.
+        Reference of the error; empty without one.
     """
 
     run: Run
@@ -42,12 +42,12 @@ class RunEntry:
 
     @property
     def strategy(self) -> str:
-        """Where the network looked."""
+        """The strategy's id."""
         return str(self.run.header["strategy"])
 
     @property
     def settings(self) -> str:
-        """What was asked for besides: parameters that are not the defaults, and the budget."""
+        """Parameters that differ from the defaults, and the budget."""
         header = self.run.header
         params = [f"{name}={value}" for name, value in header["params"].items()]
         budget = header["budget"]
@@ -55,7 +55,7 @@ class RunEntry:
 
     @property
     def title(self) -> str:
-        """The strategy, and what was asked for."""
+        """The strategy and its settings."""
         return f"{self.strategy} {self.settings}".rstrip()
 
 
@@ -64,18 +64,18 @@ def list_runs(
 ) -> list[RunEntry]:
     """Return the finished runs of an image, the earliest first.
 
-    Errors are measured against the truth if it is given; else against an exhaustive ``patches``
-    run with the same network on the same region, if there is one; else they are what the run
-    itself was measured by.
+    Errors are relative to the ground truth if it is given; else to an exhaustive ``patches`` run
+    with the same model on the same region, if there is one; else they are those recorded in the
+    run.
 
     Parameters
     ----------
     fingerprint : str
-        The image's.
+        Fingerprint of the image.
     folders : iterable of Path
-        Where runs lie; what is no run is passed over.
+        Folders of runs; other files are ignored.
     truth : Truth, optional
-        The objects on the image.
+        The objects in the image.
     """
     found: dict[Path, Run] = {}
     for folder in folders:
@@ -91,10 +91,10 @@ def list_runs(
 
 
 def make_entry(run: Run, runs: Iterable[Run], truth: GroundTruth | None) -> RunEntry:
-    """Return a run with its error; see `shelf`."""
+    """Return a run with its error; see `list_runs`."""
     estimate = run.estimate
     if truth is not None and estimate is not None and estimate["kind"] == "count":
-        # Kept in memory only: the run's folder says what it was measured against when it was made.
+        # In memory only: the run folder keeps the evaluation that was made with the run.
         run.header["truth"] = evaluate_count(run, select_classes(truth, estimate["per_class"]))
         return RunEntry(run, summarize(run, None), "truth")
     reference = next(
@@ -106,12 +106,12 @@ def make_entry(run: Run, runs: Iterable[Run], truth: GroundTruth | None) -> RunE
 
 
 def is_exhaustive(run: Run) -> bool:
-    """Tell whether a run looked at everything as it is."""
+    """Return whether a run processed the whole region at native scale."""
     header = run.header
     return header["strategy"] == "patches" and not header["params"] and not header["budget"]
 
 
 def is_comparable(run: Run, other: Run) -> bool:
-    """Tell whether two runs ask the same network about the same region."""
+    """Return whether two runs have the same model, region and prior maps."""
     same = ("model", "region", "priors")
     return all(run.header.get(name) == other.header.get(name) for name in same)

@@ -204,34 +204,38 @@ class RunWriter:
         number: int,
         name: str,
         request: PatchRequest | WarpRequest | FeatureRequest,
-        seen: Sequence[InferenceResult],
+        results: Sequence[InferenceResult],
     ) -> None:
         """Journal, then paint."""
         with reporting_disk_errors(self.path):
             new = self.journal / "new"
             try:
-                new.write_bytes(serialize(seen))
+                new.write_bytes(serialize(results))
                 os.replace(new, self.journal / f"{number:06d}-{name}.npz")
             except OSError:
                 new.unlink(missing_ok=True)
                 raise
-            self.record.add(request, seen)
+            self.record.add(request, results)
             if time.monotonic() - self._saved > 5:
                 self.save()
 
     def restore(
-        self, request: PatchRequest | WarpRequest | FeatureRequest, seen: Sequence[InferenceResult]
+        self,
+        request: PatchRequest | WarpRequest | FeatureRequest,
+        results: Sequence[InferenceResult],
     ) -> None:
         """Paint results of an earlier session."""
         with reporting_disk_errors(self.path):
-            self.record.add(request, seen, replayed=True)
+            self.record.add(request, results, replayed=True)
 
     def record_partial(
-        self, request: PatchRequest | WarpRequest | FeatureRequest, seen: Sequence[InferenceResult]
+        self,
+        request: PatchRequest | WarpRequest | FeatureRequest,
+        results: Sequence[InferenceResult],
     ) -> None:
         """Paint results of a request that was stopped; they are not journaled."""
         with reporting_disk_errors(self.path):
-            self.record.add(request, seen)
+            self.record.add(request, results)
 
     def publish(self, publication: Publish) -> None:
         """Record a map or an estimate that the strategy published."""

@@ -29,7 +29,7 @@ def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
     kinds = tmp_path / "kinds"
     said = call("fit", run, "--truth", table, "--task", "segmentation", "-o", kinds).stdout
     assert "4 cells: 2 a, 2 b" in said
-    assert "told wrongly" in said
+    assert "error rate" in said
 
 
 def test_a_head_is_fitted_to_a_label_of_each_image(image, toys, tmp_path):
@@ -46,7 +46,7 @@ def test_a_head_is_fitted_to_a_label_of_each_image(image, toys, tmp_path):
     ]
     table.write_text("\n".join(["image,label", *rows]))
     asked = ("fit", *runs, "--truth", table, "--task", "classification", "-o", head)
-    assert "6 images of" in call(*asked).stdout
+    assert "6 images, " in call(*asked).stdout
     card = json.loads((head / "bundle.json").read_text())["roles"]["head"]["card"]
     assert card["output"]["classes"] == ["day", "night"]
     assert card["metrics"]["error"] <= 0.5

@@ -86,14 +86,14 @@ def test_what_cannot_be_fitted_is_told(scene, encoded: Run, tmp_path: Path) -> N
     image, truth = scene
     with pytest.raises(HrviewerError, match="too few"):
         fit_head(encoded, truth, tmp_path / "a", region=Rect(0, 0, 40, 40))
-    with pytest.raises(HrviewerError, match="no 'stone'"):
+    with pytest.raises(HrviewerError, match="no class 'stone'"):
         fit_head(encoded, truth, tmp_path / "a", class_name="stone")
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine").write_text("")
     with pytest.raises(HrviewerError, match="exists"):
         fit_head(encoded, truth, tmp_path / "there")
     run = hrviewer.run(image, ToyBundle(main=Bright()), "patches", out=tmp_path / "c.run.zarr")
-    with pytest.raises(HrviewerError, match="holds no codes"):
+    with pytest.raises(HrviewerError, match="has no embeddings"):
         fit_head(run, truth, tmp_path / "a")
 
 
@@ -173,14 +173,14 @@ def test_a_few_labels_make_a_head_whose_error_is_not_known(
     ]
     fitted = fit_place_classifier(read_embeddings(encoded), few, tmp_path / "few")
     assert fitted.error is None
-    assert "not known" in fitted.validation_summary
+    assert "unknown" in fitted.validation_summary
     with pytest.raises(
-        HrviewerError, match="two classes must be labelled where codes are known, not b"
+        HrviewerError, match="at least two classes where there are embeddings, not b"
     ):
         fit_place_classifier(
             read_embeddings(encoded), few, tmp_path / "one", region=Rect(4, 4, 100, 100)
         )
-    with pytest.raises(HrviewerError, match="a map of classes has all"):
+    with pytest.raises(HrviewerError, match="a segmentation head predicts all"):
         fit_head(encoded, scene[1], tmp_path / "c", task="segmentation", class_name="bead")
 
 

@@ -241,7 +241,7 @@ def test_regions_and_parameters_are_checked(out):
         run(IMAGE, toy_bundle(), tiles=3, out=out)
     with pytest.raises(HrviewerError, match="patches: tile"):
         run(IMAGE, toy_bundle(), tile=-3, out=out)
-    with pytest.raises(HrviewerError, match="no strategy 'best'"):
+    with pytest.raises(HrviewerError, match="unknown strategy 'best'"):
         run(IMAGE, toy_bundle(), "best", out=out)
     with pytest.raises(HrviewerError, match="does not pay for a single input"):
         run(IMAGE, toy_bundle(), "uniform", budget="1FLOP", out=out)

@@ -163,7 +163,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     labelling.fit()
     fitted()
     assert labelling.head.error == 0
-    assert "left out: 0.0% told wrongly" in told[-1]
+    assert "error rate 0.0%" in told[-1]
     # Chosen, its classes are the answer; what was encoded is not encoded again.
     encoder = controller.model.networks["encoder"]
     looked = encoder.looked

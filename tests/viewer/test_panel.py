@@ -162,7 +162,7 @@ def test_labels_are_given_while_there_are_codes(docked, qtbot):
     form.fit.click()
     assert not form.fit.isEnabled()
     qtbot.waitUntil(form.use.isEnabled, timeout=60_000)
-    assert "told wrongly" in form.words.text()
+    assert "error rate" in form.words.text()
     form.use.click()
     assert controller.model.name.startswith("toys-labels+toys")
     assert docked.run_settings.model.currentText() == controller.model.name

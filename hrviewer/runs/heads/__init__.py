@@ -1,9 +1,9 @@
-"""Heads for codes of any encoder, fitted in seconds to what a person gives.
+"""Heads on the embeddings of any encoder, fitted in seconds to a user's annotations.
 
-`kept` is what a head is fitted to; `counts` learns how many objects there are, from truth, by
-ridge regression; `classes` what a place is, from labels, by logistic regression; `images` what a
-whole image is, from one label for each of several, by attention; `writing` makes a pack of a head.
-All say how wrong they are where they were not fitted.
+`counting_head` predicts counts, from ground truth, by ridge regression; `place_classifier` the
+class of a place, from labels, by logistic regression; `image_classifier` the class of an image,
+from one label per image, by attention pooling. All are cross-validated. `embeddings` reads the
+embeddings of a run, `save_bundle` writes a head as a model bundle.
 """
 
 from __future__ import annotations
@@ -48,44 +48,47 @@ def fit_head(
     region: Rect | None = None,
     class_name: str | None = None,
 ) -> FittedHead:
-    """Fit a head to the codes that a run kept, and write it as a pack.
+    """Fit a head to the embeddings of a run, and write it as a model bundle.
 
     Parameters
     ----------
     run : Run
-        Of the strategy ``compression``, with or without a head.
-    truth : str, Path or Truth
-        ``auto`` for a scene's own, a file of points, boxes or outlines, or the objects.
+        A run of the strategy ``compression``, with or without a head.
+    truth : str, Path or GroundTruth
+        Ground truth: ``auto`` for that of a synthetic image, a file of points, boxes or outlines,
+        or the objects.
     out : Path
-        The pack's folder; nothing may be there yet.
+        Folder of the model bundle; it must not exist.
     task : {"density", "segmentation"}
-        How many objects there are, or what a place is: then the truth labels places, by points
-        or outlines, and may leave others out.
+        Counts of objects, or classes of places: then the ground truth labels some places, by
+        points or outlines.
     region : Rect, optional
-        Where the truth is known, in level-0 pixels; the run's region by default.
+        The annotated area, in level-0 pixels; the run's region by default.
     class_name : str, optional
-        The class that is counted; all objects by default.
+        The class to count; all objects by default.
 
     Raises
     ------
-    UserError
-        If the run kept no codes, there is nothing to fit to, or scikit-learn is missing.
+    HrviewerError
+        If the run has no embeddings, there is too little to fit to, or scikit-learn is missing.
     """
-    kept = read_embeddings(run)
-    where = run.region if region is None else region & run.region
+    embeddings = read_embeddings(run)
+    annotated = run.region if region is None else region & run.region
     if task == "segmentation":
         if class_name is not None:
-            raise HrviewerError("a class is chosen to be counted: a map of classes has all of them")
-        return fit_place_classifier(kept, read_labels(run, truth), out, region=where)
+            raise HrviewerError(
+                "class_name is for counts: a segmentation head predicts all classes"
+            )
+        return fit_place_classifier(embeddings, read_labels(run, truth), out, region=annotated)
     objects = truth
     if not isinstance(objects, GroundTruth):
         with open_pyramid(run.header["image"]["path"]) as pyramid:
             objects = load_ground_truth(objects, pyramid)
-    return fit_counting_head(kept, objects, out, region=where, class_name=class_name)
+    return fit_counting_head(embeddings, objects, out, region=annotated, class_name=class_name)
 
 
 def read_labels(run: Run, truth: str | Path | GroundTruth) -> list[Feature]:
-    """Return what is labelled, with its outlines where they are told."""
+    """Return labelled points and outlines."""
     if not isinstance(truth, GroundTruth) and str(truth) != "auto":
         return read_features(truth, run.header["image"]["path"], run.image_shape)
     if not isinstance(truth, GroundTruth):

@@ -1,4 +1,4 @@
-"""The codes that a head is fitted to: those of a run, or of the screen."""
+"""Embeddings that heads are fitted to, of a run or of a live session."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["BLOCK", "FOLDS", "Embeddings", "Floats", "read_embeddings"]
 
 FOLDS = 5
 BLOCK = 8
-"""Side, in cells, of the blocks that are left out together: neighbours are alike."""
+"""Side, in cells, of the blocks of cross-validation: neighbouring cells are correlated."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
-    """Codes of an image.
+    """Embeddings of an image.
 
     Parameters
     ----------
     values : array-like, shape (d, rows, columns)
-        NaN where nothing was encoded.
+        NaN outside the encoded patches.
     cell : float
-        Side of what a code stands for, level-0 pixels.
+        Side of the cell of an embedding, level-0 pixels.
     encoder : str
-        What made them.
+        Digest of the encoder.
     """
 
     values: Any
@@ -40,11 +40,11 @@ class Embeddings:
 
 
 def read_embeddings(run: Run) -> Embeddings:
-    """Return a run's codes; `UserError` where it kept none."""
+    """Return the embeddings of a run; an error if it has none."""
     import zarr
 
     if not (run.path / "embeddings" / "zarr.json").is_file():
-        raise HrviewerError(f"{run.path} holds no codes: run the strategy compression first")
-    codes, cell = run.map("embeddings")
-    about: Any = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
-    return Embeddings(codes, cell, str(about["encoder"]))
+        raise HrviewerError(f"{run.path} has no embeddings: run the strategy compression first")
+    values, cell = run.map("embeddings")
+    attributes: Any = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
+    return Embeddings(values, cell, str(attributes["encoder"]))

@@ -1,9 +1,9 @@
-"""What a whole image is, learned from one label for each of several.
+"""Classifier of images, fitted to one label per image.
 
-Attention pooling over the codes of each image, and a linear function under a softmax (Ilse, Tomczak
-and Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018): which places tell is
-learned together with what they tell. All weights are kept small, with one strength that nobody
-chooses, so what is said of images that were left out is fair.
+Attention pooling over the embeddings of each image, and a linear classifier with a softmax (Ilse,
+Tomczak and Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018): the weights of
+places are fitted together with their classes. The regularisation is fixed, not selected on the
+validation data, so the cross-validated error is unbiased.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from hrviewer.runs.run import Run
 __all__ = ["ImageClassifier", "fit_image_classifier"]
 
 MAX_EMBEDDINGS = 32_768
-"""Codes of all images together; of more, as many are drawn from each."""
+"""Largest number of embeddings of all images; of more, equally many are drawn from each."""
 HIDDEN_WIDTH = 8
-"""Numbers that a place's score is made of."""
+"""Width of the hidden layer of the attention scores."""
 L2_PENALTY = 0.1
-"""How much a weight's square counts beside the logarithmic likelihood of an image."""
+"""Weight of the squared weights, relative to the log likelihood of an image."""
 MAX_ITERATIONS = 200
 
 Bags = Sequence[Floats]
@@ -39,17 +39,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ImageClassifier(FittedHead):
-    """A head that says what images are.
+    """A head that predicts the class of an image.
 
     Parameters
     ----------
     path, cells
-        See `Fitted`.
+        See `FittedHead`.
     error : float or None
-        Part of the images that are told wrongly by heads that were not fitted to them, the mean
-        over the classes; None where some class has a single image.
+        Cross-validated error rate, the mean over the classes; None where some class has a single
+        image.
     classes : tuple of str
-        What it tells apart.
+        The classes.
     images_per_class : tuple of int
         Images of each class.
     """
@@ -59,31 +59,31 @@ class ImageClassifier(FittedHead):
 
     @property
     def training_summary(self) -> str:
-        """What it was fitted to, in words."""
-        named = zip(self.images_per_class, self.classes, strict=True)
-        said = ", ".join(f"{n:,} {name}" for n, name in named)
-        return f"{sum(self.images_per_class):,} images of {self.cells:,} codes: {said}"
+        """The training data, as text."""
+        pairs = zip(self.images_per_class, self.classes, strict=True)
+        classes = ", ".join(f"{n:,} {name}" for n, name in pairs)
+        return f"{sum(self.images_per_class):,} images, {self.cells:,} embeddings: {classes}"
 
     @property
     def validation_summary(self) -> str:
-        """How good it is on what it was not fitted to, in words."""
+        """The cross-validated errors, as text."""
         if self.error is None:
-            return "not known: give two images of every class, or more"
+            return "unknown: give at least two images of each class"
         chance = 1 - 1 / len(self.classes)
-        return f"{self.error:.1%} told wrongly, the mean over classes (by chance {chance:.0%})"
+        return f"error rate {self.error:.1%}, the mean over classes (by chance {chance:.0%})"
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The same in numbers, for its card."""
+        """The cross-validated errors, for its card."""
         return {
-            "what": "of images that were left out: part told wrongly, mean over the classes",
+            "what": "cross-validation over images: error rate, mean over the classes",
             "error": None if self.error is None else round(self.error, 4),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class _PoolingWeights:
-    """Weights: of the classes, of what a score is made of and of its gate, and of the score."""
+    """Weights of the classifier, and of projection, gate and output of the attention scores."""
 
     head: Floats
     projection: Floats
@@ -92,7 +92,7 @@ class _PoolingWeights:
 
     @classmethod
     def from_vector(cls, vector: Floats, d: int, k: int) -> _PoolingWeights:
-        """Return it of as many numbers, in this order; each row ends in its bias."""
+        """Return the weights from one vector, in this order; each row ends in its bias."""
         ends = np.cumsum([k * (d + 1), HIDDEN_WIDTH * (d + 1), HIDDEN_WIDTH * (d + 1)])
         head, projection, gate, score = np.split(vector, ends)
         head, projection, gate = (part.reshape(-1, d + 1) for part in (head, projection, gate))
@@ -100,46 +100,46 @@ class _PoolingWeights:
 
 
 def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) -> ImageClassifier:
-    """Fit a head that says what images are, and write it as a pack.
+    """Fit a classifier of images, and write it as a model bundle.
 
     Parameters
     ----------
     runs : sequence of Run
-        One of each image, of the strategy ``compression``, by one encoder.
+        One run per image, of the strategy ``compression`` with the same encoder.
     labels : sequence of str
-        What each image is.
+        Class of counts image.
     out : Path
-        The pack's folder; nothing may be there yet.
+        Folder of the model bundle; it must not exist.
 
     Raises
     ------
-    UserError
-        If fewer than two classes are given, a run kept no codes or those of another encoder, or
+    HrviewerError
+        If there are fewer than two classes, a run has no embeddings or another encoder, or
         scikit-learn is missing.
     """
     check_unused(out)
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
-        raise HrviewerError(f"images of two classes are needed, not only {', '.join(classes)}")
-    kinds = np.array([classes.index(label) for label in labels])
+        raise HrviewerError(f"give images of at least two classes, not only {', '.join(classes)}")
+    class_ids = np.array([classes.index(label) for label in labels])
     encoder = read_embeddings(runs[0]).encoder
     bags = [_sample_embeddings(run, encoder, MAX_EMBEDDINGS // len(runs)) for run in runs]
-    together = np.concatenate(bags)
-    mean, spread = together.mean(axis=0), together.std(axis=0)
+    inputs = np.concatenate(bags)
+    mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
     spread[spread == 0] = 1
     bags = [(bag - mean) / spread for bag in bags]
-    each = Counter(kinds.tolist())
-    fitted = ImageClassifier(
+    counts = Counter(class_ids.tolist())
+    head = ImageClassifier(
         out,
-        len(together),
-        cross_validated_error(bags, kinds),
+        len(inputs),
+        cross_validated_error(bags, class_ids),
         classes,
-        tuple(each[k] for k in range(len(classes))),
+        tuple(counts[k] for k in range(len(classes))),
     )
-    learned = fit_attention_pooling(bags, kinds)
-    layers: dict[str, tuple[Floats, Floats | None]] = {"score": (learned.score[None], None)}
+    pooling = fit_attention_pooling(bags, class_ids)
+    layers: dict[str, tuple[Floats, Floats | None]] = {"score": (pooling.score[None], None)}
     for name in ("head", "projection", "gate"):
-        weights: Floats = getattr(learned, name)
+        weights: Floats = getattr(pooling, name)
         scaled = weights[:, :-1] / spread
         layers[name] = scaled, weights[:, -1] - scaled @ mean
     card = {
@@ -157,35 +157,39 @@ def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) 
             "attention": True,
         },
     }
-    made = {"encoder": encoder, "images": dict(zip(classes, fitted.images_per_class, strict=True))}
-    write_head(fitted, layers, card, made)
-    return fitted
+    provenance = {
+        "encoder": encoder,
+        "images": dict(zip(classes, head.images_per_class, strict=True)),
+    }
+    write_head(head, layers, card, provenance)
+    return head
 
 
-def fit_attention_pooling(bags: Bags, kinds: Ints) -> _PoolingWeights:
-    """Return the head of least loss; all classes weigh the same."""
+def fit_attention_pooling(bags: Bags, class_ids: Ints) -> _PoolingWeights:
+    """Return the weights of least loss; all classes have the same weight."""
     from scipy.optimize import minimize
 
-    d, k = bags[0].shape[1], int(kinds.max()) + 1
-    chance = np.random.default_rng(0)
+    d, k = bags[0].shape[1], int(class_ids.max()) + 1
+    rng = np.random.default_rng(0)
     sizes = k * (d + 1), 2 * HIDDEN_WIDTH * (d + 1), HIDDEN_WIDTH
     start = np.concatenate(
         [
             np.zeros(sizes[0]),
-            chance.normal(0, d**-0.5, sizes[1]),
-            chance.normal(0, HIDDEN_WIDTH**-0.5, sizes[2]),
+            rng.normal(0, d**-0.5, sizes[1]),
+            rng.normal(0, HIDDEN_WIDTH**-0.5, sizes[2]),
         ]
     )
     lengths = [len(bag) for bag in bags]
     starts, owner = np.cumsum([0, *lengths[:-1]]), np.repeat(np.arange(len(bags)), lengths)
     inputs = np.concatenate(bags)
     inputs = np.column_stack([inputs, np.ones(len(inputs))])
-    truth = np.eye(k)[kinds]
-    weigh = (len(kinds) / k / np.bincount(kinds, minlength=k).clip(1))[kinds, None]
+    targets = np.eye(k)[class_ids]
+    counts = np.bincount(class_ids, minlength=k).clip(1)
+    class_weights = (len(class_ids) / k / counts)[class_ids, None]
 
-    def loss(numbers: Floats) -> tuple[float, Floats]:
-        head = _PoolingWeights.from_vector(numbers, d, k)
-        # There …
+    def loss(vector: Floats) -> tuple[float, Floats]:
+        head = _PoolingWeights.from_vector(vector, d, k)
+        # Forward.
         projected, gate = (
             np.tanh(inputs @ head.projection.T),
             1 / (1 + np.exp(-inputs @ head.gate.T)),
@@ -196,22 +200,23 @@ def fit_attention_pooling(bags: Bags, kinds: Ints) -> _PoolingWeights:
         pooled = np.add.reduceat(part[:, None] * inputs, starts)
         logits = pooled @ head.head.T
         logits -= logits.max(axis=1, keepdims=True)
-        likely = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        # … and back.
-        off = weigh * (np.exp(likely) - truth)
-        by_part = (inputs * (off @ head.head)[owner]).sum(axis=1)
+        log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        # Backward.
+        errors = class_weights * (np.exp(log_probabilities) - targets)
+        by_part = (inputs * (errors @ head.head)[owner]).sum(axis=1)
         by_score = part * (by_part - np.add.reduceat(part * by_part, starts)[owner])
         inner = by_score[:, None] * head.score
-        slope = np.concatenate(
+        gradient = np.concatenate(
             [
-                (off.T @ pooled).ravel(),
+                (errors.T @ pooled).ravel(),
                 ((inner * gate * (1 - projected**2)).T @ inputs).ravel(),
                 ((inner * projected * gate * (1 - gate)).T @ inputs).ravel(),
                 (projected * gate).T @ by_score,
             ]
         )
-        total = -(weigh * truth * likely).sum() + L2_PENALTY / 2 * (numbers @ numbers)
-        return float(total), slope + L2_PENALTY * numbers
+        likelihood = (class_weights * targets * log_probabilities).sum()
+        penalty = L2_PENALTY / 2 * (vector @ vector)
+        return float(penalty - likelihood), gradient + L2_PENALTY * vector
 
     best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": MAX_ITERATIONS})
     return _PoolingWeights.from_vector(np.asarray(best.x, np.float64), d, k)
@@ -226,41 +231,46 @@ def predict_class(weights: _PoolingWeights, bag: Floats) -> int:
     return int((weights.head @ (part @ inputs)).argmax())
 
 
-def cross_validated_error(bags: Bags, kinds: Ints) -> float | None:
-    """Return the part that heads tell wrongly of images that they were not fitted to."""
+def cross_validated_error(bags: Bags, class_ids: Ints) -> float | None:
+    """Return the error rate of heads on images that they were not fitted to."""
     try:
         from sklearn.model_selection import StratifiedKFold
     except ImportError:
         raise HrviewerError(NO_SKLEARN) from None
-    counts = np.bincount(kinds)
+    counts = np.bincount(class_ids)
     folds = min(FOLDS, int(counts.min()))
     if folds < 2:
         return None
-    said = np.empty_like(kinds)
+    predicted = np.empty_like(class_ids)
     split = StratifiedKFold(folds, shuffle=True, random_state=0)
-    for learned, asked in split.split(kinds[:, None], kinds):
-        head = fit_attention_pooling([bags[i] for i in learned], kinds[learned])
-        said[asked] = [predict_class(head, bags[i]) for i in asked]
-    return float(np.mean([(said[kinds == kind] != kind).mean() for kind in range(len(counts))]))
+    for train, test in split.split(class_ids[:, None], class_ids):
+        weights = fit_attention_pooling([bags[i] for i in train], class_ids[train])
+        predicted[test] = [predict_class(weights, bags[i]) for i in test]
+    rates = [(predicted[class_ids == k] != k).mean() for k in range(len(counts))]
+    return float(np.mean(rates))
 
 
 def _sample_embeddings(run: Run, encoder: str, limit: int) -> Floats:
-    """Return codes of a run, ``(n, d)``, drawn at random where there are more."""
-    kept = read_embeddings(run)
-    if kept.encoder != encoder:
-        raise HrviewerError(f"{run.path} was encoded by another encoder: run all with the same one")
-    region, cell = run.region, kept.cell
+    """Return at most `limit` embeddings of a run, ``(n, d)``, drawn at random."""
+    embeddings = read_embeddings(run)
+    if embeddings.encoder != encoder:
+        raise HrviewerError(
+            f"{run.path} has embeddings of another encoder: run all images with the same one"
+        )
+    region, cell = run.region, embeddings.cell
     rows, columns = (
         np.arange(int(start // cell), min(end, int(-(-stop // cell))))
         for start, stop, end in (
-            (region.y, region.y1, kept.values.shape[1]),
-            (region.x, region.x1, kept.values.shape[2]),
+            (region.y, region.y1, embeddings.values.shape[1]),
+            (region.x, region.x1, embeddings.values.shape[2]),
         )
     )
     n = len(rows) * len(columns)
     drawn = np.sort(np.random.default_rng(0).choice(n, min(n, limit), replace=False))
     at = np.column_stack([rows[drawn // len(columns)], columns[drawn % len(columns)]])
-    codes, _ = read_cells(kept, at.astype(np.int64))
-    if not len(codes):
-        raise HrviewerError(f"{run.path} holds no codes: run the strategy compression to its end")
-    return codes
+    values, _ = read_cells(embeddings, at.astype(np.int64))
+    if not len(values):
+        raise HrviewerError(
+            f"{run.path} has no embeddings: finish its run of the strategy compression"
+        )
+    return values

@@ -1,8 +1,8 @@
-"""What a place is, learned from a few labels.
+"""Classifier of places, fitted to a few labels.
 
-Logistic regression of the labels of codes: a linear head under a softmax. Labels are put where
-somebody thought of it, so how often each was given says nothing: all classes weigh the same, and
-so they do in the error, which is measured on blocks of cells that were left out.
+Logistic regression on embeddings: a linear head with a softmax. The number of labels of a class
+reflects the user's attention and not its frequency: all classes have the same weight, also in the
+error, which is measured by cross-validation over blocks of cells.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from hrviewer.runs.heads.save_bundle import NO_SKLEARN, FittedHead, check_unused
 __all__ = ["PlaceClassifier", "fit_place_classifier"]
 
 MAX_CELLS_PER_CLASS = 4_000
-"""Cells of a class that are fitted to; of more, some are drawn at random."""
+"""Largest number of training cells of a class; of more, some are drawn at random."""
 SAMPLED_ROWS = 16
-"""Rows of codes that say how much codes usually differ."""
+"""Rows of embeddings from which their mean and spread are estimated."""
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceClassifier(FittedHead):
-    """A head that says what places are.
+    """A head that predicts the class of a place.
 
     Parameters
     ----------
     path, cells
-        See `Fitted`.
+        See `FittedHead`.
     error : float or None
-        Part of the cells that are told wrongly by heads that were not fitted to their block, the
-        mean over the classes; None where some class was labelled in a single block.
+        Cross-validated error rate on cells of left-out blocks, the mean over the classes; None
+        where some class was labelled in a single block.
     classes : tuple of str
-        What it tells apart.
+        The classes.
     cells_per_class : tuple of int
         Cells of each class.
     """
@@ -55,25 +55,25 @@ class PlaceClassifier(FittedHead):
 
     @property
     def training_summary(self) -> str:
-        """What it was fitted to, in words."""
-        named = zip(self.cells_per_class, self.classes, strict=True)
-        return f"{self.cells:,} cells: " + ", ".join(f"{n:,} {name}" for n, name in named)
+        """The training data, as text."""
+        pairs = zip(self.cells_per_class, self.classes, strict=True)
+        return f"{self.cells:,} cells: " + ", ".join(f"{n:,} {name}" for n, name in pairs)
 
     @property
     def validation_summary(self) -> str:
-        """How good it is on what it was not fitted to, in words."""
+        """The cross-validated errors, as text."""
         if self.error is None:
             side = f"{BLOCK} × {BLOCK} cells"
-            return f"not known: label every class in two places, blocks of {side} apart"
+            return f"unknown: label each class in at least two blocks of {side}"
         chance = 1 - 1 / len(self.classes)
-        return f"{self.error:.1%} told wrongly, the mean over classes (by chance {chance:.0%})"
+        return f"error rate {self.error:.1%}, the mean over classes (by chance {chance:.0%})"
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The same in numbers, for its card."""
+        """The cross-validated errors, for its card."""
         return {
-            "what": f"of cells in blocks of {BLOCK} x {BLOCK} that were left out: part that is "
-            "told wrongly, mean over the classes",
+            "what": f"cross-validation over blocks of {BLOCK} x {BLOCK} cells: error rate, mean "
+            "over the classes",
             "error": None if self.error is None else round(self.error, 4),
         }
 
@@ -85,51 +85,53 @@ def fit_place_classifier(
     *,
     region: Rect | None = None,
 ) -> PlaceClassifier:
-    """Fit a head that says what places are, and write it as a pack.
+    """Fit a classifier of places, and write it as a model bundle.
 
     Parameters
     ----------
-    embeddings : Kept
-        The codes.
+    embeddings : Embeddings
+        The inputs.
     labels : sequence of Feature
-        Points, each of which labels the cell that it lies in, and outlines, which label the cells
-        whose centres lie inside. Of several labels of a cell the last one counts.
+        Points, which label the cell around them, and outlines, which label the cells whose centres
+        lie inside. Of several labels of a cell the last one counts.
     out : Path
-        The pack's folder; nothing may be there yet.
+        Folder of the model bundle; it must not exist.
     region : Rect, optional
-        Labels elsewhere are left out.
+        Labels outside it are ignored.
 
     Raises
     ------
-    UserError
-        If fewer than two classes are labelled where codes are known, or scikit-learn is missing.
+    HrviewerError
+        If fewer than two classes are labelled on embeddings, or scikit-learn is missing.
     """
     check_unused(out)
     classes = tuple(sorted({label.label for label in labels}))
-    at, kinds = labelled_cells(embeddings, labels, classes, region)
-    inputs, found = read_cells(embeddings, at)
-    at, kinds = at[found], kinds[found]
-    if len(np.unique(kinds)) < 2:
-        known = ", ".join(classes[k] for k in np.unique(kinds)) or "none"
-        raise HrviewerError(f"two classes must be labelled where codes are known, not {known}")
-    # A class of which no code is known is none.
-    there, kinds = np.unique(kinds, return_inverse=True)
-    classes = tuple(classes[k] for k in there)
+    at, class_ids = labelled_cells(embeddings, labels, classes, region)
+    inputs, known = read_cells(embeddings, at)
+    at, class_ids = at[known], class_ids[known]
+    if len(np.unique(class_ids)) < 2:
+        labelled = ", ".join(classes[k] for k in np.unique(class_ids)) or "none"
+        raise HrviewerError(
+            f"label at least two classes where there are embeddings, not {labelled}"
+        )
+    # Classes without embeddings are dropped.
+    present, class_ids = np.unique(class_ids, return_inverse=True)
+    classes = tuple(classes[k] for k in present)
     mean, spread = mean_and_spread(embeddings)
     inputs = (inputs - mean) / spread
     blocks = at[:, 0] // BLOCK * embeddings.values.shape[2] + at[:, 1] // BLOCK
-    weights, bias = fit_logistic(inputs, kinds)
-    each = Counter(kinds.tolist())
-    fitted = PlaceClassifier(
+    weights, bias = fit_logistic(inputs, class_ids)
+    counts = Counter(class_ids.tolist())
+    head = PlaceClassifier(
         out,
-        len(kinds),
-        cross_validated_error(inputs, kinds, blocks),
+        len(class_ids),
+        cross_validated_error(inputs, class_ids, blocks),
         classes,
-        tuple(each[k] for k in range(len(classes))),
+        tuple(counts[k] for k in range(len(classes))),
     )
     weights = weights / spread
     card = {
-        "title": f"{', '.join(classes)}: fitted to codes",
+        "title": f"{', '.join(classes)}: fitted to embeddings",
         "task": "segmentation",
         "architecture": {
             "name": "embedding-classifier",
@@ -137,12 +139,12 @@ def fit_place_classifier(
         },
         "output": {"stride": 1, "halo": 0, "classes": classes, "activation": "softmax"},
     }
-    made = {
+    provenance = {
         "encoder": embeddings.encoder,
-        "labels": dict(zip(classes, fitted.cells_per_class, strict=True)),
+        "labels": dict(zip(classes, head.cells_per_class, strict=True)),
     }
-    write_head(fitted, {"head": (weights, bias - weights @ mean)}, card, made)
-    return fitted
+    write_head(head, {"head": (weights, bias - weights @ mean)}, card, provenance)
+    return head
 
 
 def labelled_cells(
@@ -162,22 +164,22 @@ def labelled_cells(
             if label.point
             else cells_in_outline(label, embeddings.cell)
         )
-        number = classes.index(label.label)
-        parts.append(np.column_stack([at, np.full(len(at), number)]).astype(np.int64))
-    every = np.concatenate([np.empty((0, 3), np.int64), *parts])[::-1]
+        class_id = classes.index(label.label)
+        parts.append(np.column_stack([at, np.full(len(at), class_id)]).astype(np.int64))
+    rows = np.concatenate([np.empty((0, 3), np.int64), *parts])[::-1]
     low, high = np.array([inside.y, inside.x]), np.array([inside.y1, inside.x1])
-    every = every[((every[:, :2] >= low) & (every[:, :2] < high)).all(axis=1)]
+    rows = rows[((rows[:, :2] >= low) & (rows[:, :2] < high)).all(axis=1)]
     # The last label of a cell stands first now, and is the one that `unique` finds.
-    _, first = np.unique(every[:, 0] * shape[1] + every[:, 1], return_index=True)
-    every = every[first]
-    chance = np.random.default_rng(0)
-    some = [np.flatnonzero(every[:, 2] == kind) for kind in range(len(classes))]
+    _, first = np.unique(rows[:, 0] * shape[1] + rows[:, 1], return_index=True)
+    rows = rows[first]
+    rng = np.random.default_rng(0)
+    cells = [np.flatnonzero(rows[:, 2] == class_id) for class_id in range(len(classes))]
     drawn = [
-        chance.choice(w, MAX_CELLS_PER_CLASS, replace=False) if len(w) > MAX_CELLS_PER_CLASS else w
-        for w in some
+        rng.choice(w, MAX_CELLS_PER_CLASS, replace=False) if len(w) > MAX_CELLS_PER_CLASS else w
+        for w in cells
     ]
-    every = every[np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))]
-    return every[:, :2], every[:, 2]
+    rows = rows[np.sort(np.concatenate([np.empty(0, np.int64), *drawn]))]
+    return rows[:, :2], rows[:, 2]
 
 
 def cells_in_outline(label: Feature, cell: float) -> Ints:
@@ -187,14 +189,14 @@ def cells_in_outline(label: Feature, cell: float) -> Ints:
     shape = int((y + h) // cell) + 1 - top, int((x + w) // cell) + 1 - left
     mask = np.zeros(shape, bool)
     for polygon in label.polygons:
-        for ring in polygon:  # a hole, too, turns what it holds
+        for ring in polygon:  # a hole inverts the cells inside
             mask ^= polygon2mask(shape, ring / cell - (top, left) - 0.5)
     found: Ints = np.argwhere(mask) + np.array([top, left])
     return found
 
 
 def read_cells(embeddings: Embeddings, at: Ints) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return the codes of those cells ``(n, 2)`` that are known, ``(m, d)``, and which they are."""
+    """Return the known embeddings ``(m, d)`` of cells ``(n, 2)``, and a mask of these cells."""
     found = np.full((len(at), embeddings.values.shape[0]), np.nan)
     bands = at[:, 0] // 64
     for band in np.unique(bands):
@@ -207,48 +209,50 @@ def read_cells(embeddings: Embeddings, at: Ints) -> tuple[Floats, NDArray[np.boo
 
 
 def mean_and_spread(embeddings: Embeddings) -> tuple[Floats, Floats]:
-    """Return mean and spread of codes in general: a few labels would not tell."""
+    """Return mean and standard deviation of embeddings: a few labelled ones would not do."""
     rows = np.unique(np.linspace(0, embeddings.values.shape[1] - 1, SAMPLED_ROWS).astype(int))
-    some = [np.asarray(embeddings.values[:, row], np.float64) for row in rows]
-    codes = np.concatenate(some, axis=1)
-    codes = codes[:, np.isfinite(codes).all(axis=0)]
-    if codes.shape[1] < 2:
-        return np.zeros(len(codes)), np.ones(len(codes))
-    spread = codes.std(axis=1)
-    return codes.mean(axis=1), np.where(spread > 0, spread, 1)
+    sample = [np.asarray(embeddings.values[:, row], np.float64) for row in rows]
+    values = np.concatenate(sample, axis=1)
+    values = values[:, np.isfinite(values).all(axis=0)]
+    if values.shape[1] < 2:
+        return np.zeros(len(values)), np.ones(len(values))
+    spread = values.std(axis=1)
+    return values.mean(axis=1), np.where(spread > 0, spread, 1)
 
 
-def fit_logistic(inputs: Floats, kinds: Ints) -> tuple[Floats, Floats]:
+def fit_logistic(inputs: Floats, class_ids: Ints) -> tuple[Floats, Floats]:
     """Return the weights ``(k, d)`` and the bias ``(k,)`` of a softmax over linear functions.
 
-    The strength is scikit-learn's own: nothing is chosen, so what is left out is judged fairly.
+    The regularisation is scikit-learn's default: it is not selected on the validation data.
     """
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         raise HrviewerError(NO_SKLEARN) from None
-    model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(inputs, kinds)
+    model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(inputs, class_ids)
     weights, bias = (np.asarray(x, np.float64) for x in (model.coef_, model.intercept_))
     if len(weights) == 1:
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     return weights, bias
 
 
-def cross_validated_error(inputs: Floats, kinds: Ints, blocks: Ints) -> float | None:
-    """Return the part that heads tell wrongly of blocks that they were not fitted to."""
+def cross_validated_error(inputs: Floats, class_ids: Ints, blocks: Ints) -> float | None:
+    """Return the error rate of heads on blocks that they were not fitted to."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    classes = np.unique(kinds)
-    folds = min(FOLDS, *(len(np.unique(blocks[kinds == kind])) for kind in classes))
+    classes = np.unique(class_ids)
+    folds = min(FOLDS, *(len(np.unique(blocks[class_ids == class_id])) for class_id in classes))
     if folds < 2:
         return None
-    said = np.full(len(kinds), -1)
+    predicted = np.full(len(class_ids), -1)
     split = StratifiedGroupKFold(folds, shuffle=True, random_state=0)
-    for learned, asked in split.split(inputs, kinds, blocks):
-        known = np.unique(kinds[learned])
-        if len(known) < 2:  # all that is left is of one class
-            said[asked] = known[0]
+    for train, test in split.split(inputs, class_ids, blocks):
+        known = np.unique(class_ids[train])
+        if len(known) < 2:  # all training cells are of one class
+            predicted[test] = known[0]
             continue
-        weights, bias = fit_logistic(inputs[learned], kinds[learned])
-        said[asked] = known[(inputs[asked] @ weights.T + bias).argmax(axis=1)]
-    return float(np.mean([(said[kinds == kind] != kind).mean() for kind in classes]))
+        weights, bias = fit_logistic(inputs[train], class_ids[train])
+        predicted[test] = known[(inputs[test] @ weights.T + bias).argmax(axis=1)]
+    return float(
+        np.mean([(predicted[class_ids == class_id] != class_id).mean() for class_id in classes])
+    )

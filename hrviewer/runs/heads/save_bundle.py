@@ -1,4 +1,4 @@
-"""A fitted head as a pack of its own."""
+"""Fitted heads, written as model bundles."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from hrviewer.runs.heads.embeddings import Floats
 
 __all__ = ["NO_SKLEARN", "FittedHead", "check_unused", "write_head"]
 
-NO_SKLEARN = 'a head is fitted by scikit-learn: pip install "hrviewer[fit]"'
+NO_SKLEARN = 'fitting a head needs scikit-learn: pip install "hrviewer[fit]"'
 
 
 @dataclass(frozen=True, slots=True)
 class FittedHead(ABC):
-    """A head that was fitted.
+    """A fitted head.
 
     Parameters
     ----------
     path : Path
-        Its pack: a folder with the role ``head`` alone.
+        Its model bundle: a folder with the role ``head`` alone.
     cells : int
-        How many codes it was fitted to.
+        Number of embeddings that it was fitted to.
     error : float or None
-        How wrong it is on what it was not fitted to, 0 to 1; None where that is not known.
+        Cross-validated error, 0 to 1; None where the annotations are too few to measure it.
     """
 
     path: Path
@@ -43,23 +43,23 @@ class FittedHead(ABC):
     @property
     @abstractmethod
     def training_summary(self) -> str:
-        """What it was fitted to, in words."""
+        """The training data, as text."""
 
     @property
     @abstractmethod
     def validation_summary(self) -> str:
-        """How good it is on what it was not fitted to, in words."""
+        """The cross-validated errors, as text."""
 
     @property
     @abstractmethod
     def metrics(self) -> dict[str, Any]:
-        """The same in numbers, for its card."""
+        """The cross-validated errors, for its card."""
 
 
 def check_unused(out: Path) -> None:
-    """Raise `UserError` where a pack cannot be written."""
+    """Raise an error if a model bundle exists already."""
     if not is_vacant(out):
-        raise HrviewerError(f"{out} exists: choose another place for the head")
+        raise HrviewerError(f"{out} exists: choose another folder for the head")
 
 
 def write_head(
@@ -68,24 +68,24 @@ def write_head(
     card: dict[str, Any],
     provenance: dict[str, Any],
 ) -> None:
-    """Write a head as a pack.
+    """Write a head as a model bundle.
 
     Parameters
     ----------
-    head : Fitted
-        Where, and what it is worth.
+    head : FittedHead
+        The head: its folder and its errors.
     layers : mapping of str to pairs of ndarray
         Weights ``(outputs, inputs)`` and bias ``(outputs,)``, if any, of each layer by its name.
     card : dict
         The card's title, task, architecture and output.
     provenance : dict
-        What it was made of.
+        Sources of the training data.
     """
     from safetensors.numpy import save
 
     numbers = {}
     for name, (weights, bias) in layers.items():
-        # In C's order, which safetensors takes for granted.
+        # In C order, which safetensors assumes.
         numbers[f"{name}.weight"] = np.ascontiguousarray(weights, np.float32)[:, :, None, None]
         if bias is not None:
             numbers[f"{name}.bias"] = bias.astype(np.float32)
@@ -105,8 +105,8 @@ def write_head(
         "weights": "head.safetensors",
         "card": written.model_dump(mode="json", exclude_defaults=True),
     }
-    pack = {"name": head.path.name, "title": written.title, "roles": {"head": role}}
+    bundle = {"name": head.path.name, "title": written.title, "roles": {"head": role}}
     head.path.mkdir(parents=True, exist_ok=True)
     (head.path / "head.safetensors").write_bytes(data)
-    text = json.dumps(pack, indent=2, ensure_ascii=False)
+    text = json.dumps(bundle, indent=2, ensure_ascii=False)
     (head.path / "bundle.json").write_text(text + "\n", encoding="utf-8")
