@@ -1,6 +1,6 @@
-"""What looks: cards, packs, and networks that run the same whatever their back end.
+"""Models: cards, bundles, and networks that run alike on every back end.
 
-Importing this loads no back end. Weights are read when a pack's role is loaded.
+Importing this loads no back end. Weights are read when a bundle's role is loaded.
 """
 
 from hrviewer.callable_package import make_callable

@@ -1,7 +1,7 @@
-"""Networks that weights in safetensors files name: ``{"name": "density-unet", "params": {…}}``.
+"""Built-in architectures, named by cards: ``{"name": "density-unet", "params": {…}}``.
 
-A safetensors file holds numbers only, so that opening one never runs a stranger's code.
-What the numbers are weights *of* is one of these.
+A safetensors file holds numbers only, so opening one never runs foreign code. The card names one
+of these architectures for them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def _conv_block(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation (to be folded) and ReLU, with the border filled up."""
+    """Return a padded convolution, batch normalisation (to be folded) and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),
         nn.BatchNorm2d(outputs),
@@ -44,25 +44,25 @@ def _conv_block(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn
 
 
 class DensityUNet(nn.Module):
-    """A small fully convolutional network that counts: its output sums to the number of things.
+    """A small fully convolutional counting network: its density sums to the number of objects.
 
     The encoder goes down to a sixteenth of the input's side, the decoder back up to a quarter,
-    adding what the encoder saw at each size. There is no global operation: what a pixel of the
+    adding the encoder's features at each size. There is no global operation: what a pixel of the
     output depends on is bounded by `halo`.
 
     Parameters
     ----------
     classes
-        Kinds of things to count, one channel of density each.
+        Number of classes to count, one density channel each.
     widths
         Channels at strides 2, 4, 8 and 16.
     blocks
-        Convolutions at strides 4, 8 and 16, after the one that shrinks.
+        Number of convolutions at strides 4, 8 and 16, after the strided one.
     variance
-        Whether it also says how sure it is: after the densities come as many channels with the
-        variances of the counts in each cell, as logarithms inside.
+        Whether to predict the uncertainty too: the densities are followed by as many channels of
+        variances of the counts in each cell (logarithms internally).
     unit
-        What the last layer's 1 stands for, as a count in a cell: about what is usual there.
+        Count in a cell that corresponds to 1 in the last layer: about the usual count.
     """
 
     def __init__(
@@ -83,11 +83,11 @@ class DensityUNet(nn.Module):
         self.lift = nn.ModuleList(_conv_block(b, a, 1) for a, b in pairwise(wide))
         self.up = nn.ModuleList(_conv_block(a, a) for a in wide[:-1])
         self.head = CountHead(wide[0], classes, variance, unit)
-        # How far an output pixel sees: what each convolution reaches, and the corner of the coarse
-        # pixel that it is read from on the way up.
+        # Radius of the receptive field: that of each convolution, plus the corner of the coarse
+        # pixel that is upsampled.
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2] + 8 + 8 + 4 + 4
         self.halo = -(-reach // 16) * 16
-        """Input pixels around a tile with which it comes out as it would from the whole image."""
+        """Input pixels around a tile with which predictions equal those from the whole image."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the density ``(n, classes, h/4, w/4)`` of images ``(n, 3, h, w)``.
@@ -95,19 +95,19 @@ class DensityUNet(nn.Module):
         With `variance` there are twice as many channels.
         """
         x = self.stem(x)
-        seen = [x := down(x) for down in self.down]
-        for skip, lift, up in zip(seen[-2::-1], self.lift[::-1], self.up[::-1], strict=True):
+        features = [x := down(x) for down in self.down]
+        for skip, lift, up in zip(features[-2::-1], self.lift[::-1], self.up[::-1], strict=True):
             x = up(skip + F.interpolate(lift(x), scale_factor=2.0, mode="nearest"))
         out: Tensor = self.head(x)
         return out
 
     def rescale(self, counts: float, variances: float = 1.0) -> None:
-        """Multiply the densities, and the variances, that it gives by constants."""
+        """Multiply the predicted densities and variances by constants."""
         self.head.rescale(counts, variances)
 
 
 def _valid_conv_block(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without padding, batch normalisation (to be folded) and ReLU."""
+    """Return an unpadded convolution, batch normalisation (to be folded) and ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride, bias=False),
         nn.BatchNorm2d(outputs),
@@ -116,16 +116,16 @@ def _valid_conv_block(inputs: int, outputs: int, size: int, stride: int = 1) -> 
 
 
 class DensityScanner(nn.Module):
-    """A light network that counts, to be run over every pixel: some 1.3 kFLOP each.
+    """A light counting network for exhaustive inference: about 1.3 kFLOP per pixel.
 
-    Its convolutions are valid ones, so that its output over a large picture is exactly what it
-    says of each window of 56 × 56 pixels by itself, every 8 pixels (Lin et al., ScanNet, WACV
-    2018). An output speaks of the 8 × 8 pixels in the middle of its window.
+    Its convolutions are unpadded, so that its output over a large image equals its predictions for
+    each window of 56 × 56 pixels alone, every 8 pixels (Lin et al., ScanNet, WACV 2018). A
+    prediction covers the central 8 × 8 pixels of its window.
 
     Parameters
     ----------
     classes
-        Kinds of things to count, one channel of density each.
+        Number of classes to count, one density channel each.
     widths
         Channels at strides 2, 4 and 8.
     variance, unit
@@ -159,24 +159,24 @@ class DensityScanner(nn.Module):
         return out
 
     def rescale(self, counts: float, variances: float = 1.0) -> None:
-        """Multiply the densities, and the variances, that it gives by constants."""
+        """Multiply the predicted densities and variances by constants."""
         self.head.rescale(counts, variances)
 
 
 class EmbeddingHead(nn.Module):
-    """What reads a grid of codes, and counts: a few hundred operations for each code.
+    """A counting head on a grid of embeddings: a few hundred operations per embedding.
 
     Parameters
     ----------
-    codes
-        Numbers in a code.
+    embedding_dim
+        Size of an embedding.
     classes
-        Kinds of things to count, one channel of density each.
+        Number of classes to count, one density channel each.
     widths
-        Channels of the layers between; without any it is linear, but for what is below 0.
+        Channels of the hidden layers; without any it is linear, clipped at 0.
     size
-        Side, in codes, of what its first layer looks at; codes see around themselves, so 1 will
-        mostly do.
+        Kernel size of the first layer, in embeddings; these have context already, so 1 usually
+        suffices.
     variance, unit
         As in `DensityUNet`.
     """
@@ -200,22 +200,22 @@ class EmbeddingHead(nn.Module):
         self.halo = size // 2 if widths else 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the counts ``(n, k, h, w)`` of what codes ``(n, d, h, w)`` stand for."""
+        """Return the counts ``(n, k, h, w)`` for embeddings ``(n, d, h, w)``."""
         out: Tensor = self.head(self.body(x))
         return out
 
     def rescale(self, counts: float, variances: float = 1.0) -> None:
-        """Multiply the counts, and the variances, that it gives by constants."""
+        """Multiply the predicted counts and variances by constants."""
         self.head.rescale(counts, variances)
 
 
 class EmbeddingClassifier(nn.Module):
-    """What says of each code of which class its place is: a linear function, in logits.
+    """A linear classifier of each embedding of a grid; its outputs are logits.
 
     Parameters
     ----------
-    codes, classes
-        Numbers in a code, and classes to tell apart.
+    embedding_dim, classes
+        Size of an embedding, and number of classes.
     """
 
     halo = 0
@@ -225,25 +225,25 @@ class EmbeddingClassifier(nn.Module):
         self.head = nn.Conv2d(embedding_dim, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits ``(n, k, h, w)`` of codes ``(n, d, h, w)``."""
+        """Return the logits ``(n, k, h, w)`` for embeddings ``(n, d, h, w)``."""
         out: Tensor = self.head(x)
         return out
 
 
 class AttentionHead(nn.Module):
-    """What says of a whole image of which class it is, and which places tell.
+    """A classifier of whole images by attention over their embeddings.
 
     Gated attention (Ilse, Tomczak and Welling, *Attention-based Deep Multiple Instance Learning*,
-    ICML 2018) before a linear function, which may as well be asked at each place: the answer is
-    the softmax of the average of what it says, weighted by the exponentials of the scores
+    ICML 2018) before a linear function, which can equally be applied at each place: the prediction
+    is the softmax of its average, weighted by the exponentials of the scores
     (`hrviewer.models.attention_pooling`).
 
     Parameters
     ----------
-    codes, classes
-        Numbers in a code, and classes to tell apart.
+    embedding_dim, classes
+        Size of an embedding, and number of classes.
     width
-        Numbers that a place's score is made of.
+        Number of hidden features of the attention score.
     """
 
     halo = 0
@@ -256,32 +256,31 @@ class AttentionHead(nn.Module):
         self.score = nn.Conv2d(width, 1, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits and a score ``(n, k + 1, h, w)`` of codes ``(n, d, h, w)``."""
+        """Return logits and a score ``(n, k + 1, h, w)`` for embeddings ``(n, d, h, w)``."""
         score = self.score(self.projection(x).tanh() * self.gate(x).sigmoid())
         return torch.cat((self.head(x), score), dim=1)
 
 
 class DensityEncoder(nn.Module):
-    """What a `DensityUNet` sees on its way down, in a few numbers for every 16 × 16 pixels.
+    """The encoder of a `DensityUNet`, with one small embedding per 16 × 16 pixels.
 
-    It goes down as `DensityUNet` does, so that it may begin with what such a network has learned,
-    and ends in a code whose numbers have mean 0 and variance 1 over what it learned from.
+    Its layers are those of `DensityUNet`, so that it can be initialised from a trained one. It ends
+    in an embedding whose values have mean 0 and variance 1 over the training data.
 
     Parameters
     ----------
-    codes
-        Numbers in a code.
+    embedding_dim
+        Size of an embedding.
     classes
-        Kinds of things that its own head counts.
+        Number of classes that its auxiliary head counts.
     widths, blocks
         As in `DensityUNet`.
 
     Attributes
     ----------
     guide, picture
-        What it is taught with, and no part of the answer: a head that counts, and a linear one
-        that says what the pixels look like at a quarter of the size. What matters to neither is
-        left out of the code.
+        Auxiliary heads for training only: one counts, a linear one reconstructs the pixels at a
+        quarter of the size. The embedding keeps only what these need.
     """
 
     def __init__(
@@ -305,10 +304,10 @@ class DensityEncoder(nn.Module):
         self.picture = nn.Conv2d(embedding_dim, 3 * 4 * 4, 1)
         reach = 2 + 2 + 4 * blocks[0] + 4 + 8 * blocks[1] + 8 + 16 * blocks[2]
         self.halo = -(-reach // 16) * 16
-        """Input pixels around a tile with which its codes come out as from the whole image."""
+        """Input pixels around a tile with which embeddings equal those from the whole image."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the codes ``(n, codes, h/16, w/16)`` of images ``(n, 3, h, w)``."""
+        """Return the embeddings ``(n, embedding_dim, h/16, w/16)`` of images ``(n, 3, h, w)``."""
         x = self.stem(x)
         for down in self.down:
             x = down(x)
@@ -316,24 +315,24 @@ class DensityEncoder(nn.Module):
         return out
 
     def rescale(self, counts: float, variances: float = 1.0) -> None:
-        """Multiply the counts, and the variances, that its own head gives by constants."""
+        """Multiply the counts and variances of its auxiliary head by constants."""
         self.guide.rescale(counts, variances)
 
 
 class LearnedResizer(nn.Module):
-    """What makes a picture smaller so that a network still sees in it what it looks for.
+    """Learned downsampling that preserves what the next network needs.
 
-    A plain resize, to which a small residual network adds what that would lose (Talebi and
-    Milanfar, *Learning to Resize Images for Computer Vision Tasks*, ICCV 2021). There the network
-    starts at full size; here its first layer shrinks at once, for every pixel would cost as much
-    as the network it stands before.
+    A plain resize, to which a small residual network adds what would be lost (Talebi and Milanfar,
+    *Learning to Resize Images for Computer Vision Tasks*, ICCV 2021). There the network starts at
+    full size; here its first layer downsamples, since full resolution would cost as much as the
+    network that follows.
 
     Parameters
     ----------
     shrink
-        By how much sides become smaller.
+        Downsampling factor per side.
     width, blocks
-        Channels, and residual blocks, of the network beside.
+        Channels and number of blocks of the residual network.
     """
 
     def __init__(self, shrink: int = 2, width: int = 16, blocks: int = 1) -> None:
@@ -349,30 +348,30 @@ class LearnedResizer(nn.Module):
             for _ in range(blocks)
         )
         self.last = nn.Conv2d(width, 3, 3, padding=1)
-        # It begins as the plain resize.
+        # Initially it equals the plain resize.
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         self.halo = shrink * (2 + 2 * blocks)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return pictures ``(n, 3, h/shrink, w/shrink)`` of pictures ``(n, 3, h, w)``."""
-        seen = self.first(x)
+        """Downsample images ``(n, 3, h, w)`` to ``(n, 3, h/shrink, w/shrink)``."""
+        features = self.first(x)
         for block in self.blocks:
-            seen = seen + block(seen)
-        # Of a shrink of 2 this is the bilinear resize; of more it leaves out no pixel.
-        out: Tensor = F.avg_pool2d(x, self.shrink) + self.last(seen)
+            features = features + block(features)
+        # For a factor of 2 this equals the bilinear resize; for larger ones every pixel counts.
+        out: Tensor = F.avg_pool2d(x, self.shrink) + self.last(features)
         return out
 
 
 class TilePolicy(nn.Module):
-    """A small network that says of each tile of a shrunk picture whether to look closer.
+    """A small policy network that predicts which tiles of a downsampled image to process.
 
     Parameters
     ----------
     widths
         Channels at strides 2, 4, 8 and 16.
     chance
-        How likely it is, before it has learned anything, to look at a tile.
+        Initial probability of processing a tile.
     """
 
     halo = 32
@@ -409,4 +408,4 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "timm-vit": TimmViT,
     "token-transformer": TokenTransformer,
 }
-"""What builds each architecture from a card's ``params``."""
+"""Architectures by name; each is built from a card's ``params``."""

@@ -1,12 +1,12 @@
-"""One answer of many places: attention pooling, put together from parts.
+"""Attention pooling: one prediction per image from predictions at many places, part by part.
 
-Each place says of which class the image is, and how much it is to matter: a score, whose
-exponential is its weight (Ilse, Tomczak and Welling, *Attention-based Deep Multiple Instance
-Learning*, ICML 2018). There the codes are averaged by weight, and a linear function and a softmax
-follow; that is the softmax of the average of what the linear function says of each code. And since
-a softmax takes no notice of what is added to all classes, probabilities tell as much as what they
-were made of. So the answer is a ratio of sums over places, which parts of an image can be asked for
-one after another: what is kept of a part is its average, and the logarithm of its weight.
+Each place predicts the class of the image, and a score whose exponential is its weight (Ilse,
+Tomczak and Welling, *Attention-based Deep Multiple Instance Learning*, ICML 2018). There the
+embeddings are averaged by weight, followed by a linear function and a softmax, which equals the
+softmax of the weighted average of the logits. Since a softmax is invariant to a constant added to
+all classes, log-probabilities serve as logits. So the prediction is a ratio of sums over places,
+and can be accumulated over parts of an image: of each part, the average and the logarithm of the
+weight are stored.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _MIN_PROBABILITY = 1e-38
 
 
 def pool(predictions: NDArray[np.floating], areas: NDArray[np.float64]) -> Floats:
-    """Return what a part of an image says.
+    """Pool the predictions in one part of an image.
 
     Parameters
     ----------
     predictions : ndarray, shape (k + 1, n)
-        The probabilities of classes at each place, and its score; NaN where nothing is known.
+        Class probabilities at each place, then its score; NaN where there is no prediction.
     areas : ndarray, shape (n,)
-        How much of each place lies in the part.
+        Area of each place inside the part.
 
     Returns
     -------
     ndarray, shape (k + 1,)
-        The average of the logarithms of the probabilities, and the logarithm of the weight. NaN
-        where nothing is known.
+        The average log-probabilities, and the logarithm of the weight. NaN if there is no
+        prediction.
     """
     known = (areas > 0) & np.isfinite(predictions).all(axis=0)
     values = np.log(np.maximum(predictions[:-1, known].astype(np.float64), _MIN_PROBABILITY))
@@ -42,14 +42,14 @@ def pool(predictions: NDArray[np.floating], areas: NDArray[np.float64]) -> Float
 
 
 def combine_parts(parts: Floats) -> Floats:
-    """Return the probabilities ``(k,)`` of what parts of an image say, ``(m, k + 1)``."""
+    """Return the class probabilities ``(k,)`` of an image from its pooled parts, ``(m, k + 1)``."""
     mean = _weighted_average(parts[:, :-1], parts[:, -1])[:-1]
     weights = np.exp(mean - mean.max())
     return np.asarray(weights / weights.sum())
 
 
 def _weighted_average(values: Floats, scores: Floats) -> Floats:
-    """Average ``(n, k)`` by the exponentials of `scores`; their logarithmic sum comes last."""
+    """Average ``(n, k)`` weighted by exp(scores); append the log-sum-exp of the scores."""
     if not len(scores):
         return np.full(values.shape[1] + 1, np.nan)
     top = scores.max()  # taken out, so that nothing overflows

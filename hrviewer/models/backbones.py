@@ -1,6 +1,6 @@
-"""Backbones of timm (Wightman, *PyTorch Image Models*): its code, and weights from a file here.
+"""Backbones of timm (Wightman, *PyTorch Image Models*), with weights from a local file.
 
-Nothing is ever downloaded: a card names the model, and its weights lie beside the card.
+Nothing is ever downloaded: a card names the model, and its weights are a file next to the card.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ DOWNLOAD_OPTIONS = (
     "pretrained_cfg",
     "pretrained_cfg_overlay",
 )
-"""What would make timm read weights from elsewhere, maybe pickled ones."""
+"""Arguments that would make timm load weights from elsewhere, possibly pickles."""
 
 _STUB_LIBRARIES: list[Any] = []
-"""What stands for operators of torchvision, as long as the process lives."""
+"""Stubs of torchvision operators, kept alive for the lifetime of the process."""
 
 
 class Backbone(nn.Module):
@@ -34,10 +34,10 @@ class Backbone(nn.Module):
     Parameters
     ----------
     model : torch.nn.Module
-        As timm made it; its weights have timm's names.
+        As created by timm; its weights have timm's names.
     stage : int, optional
-        Whose features are given, as a map: 0 is the first, -1 the last. By default the answer is
-        that of the whole model: one for each picture.
+        Stage whose feature map is the output: 0 is the first, -1 the last. By default the output is
+        that of the whole model, one per image.
     """
 
     def __init__(self, model: nn.Module, stage: int | None = None) -> None:
@@ -45,7 +45,7 @@ class Backbone(nn.Module):
         self.model, self.stage = model, stage
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the answers ``(n, k)``, or a stage's features ``(n, k, h/stride, w/stride)``."""
+        """Return the outputs ``(n, k)``, or a stage's features ``(n, k, h/stride, w/stride)``."""
         if self.stage is None:
             out: Tensor = self.model(x)
             return out
@@ -57,78 +57,78 @@ class Backbone(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Take weights by timm's names; those of a classifier that is not here are left out."""
-        about: Any = self.model.default_cfg
-        names = about.get("classifier") or ()
+        """Load weights by timm's names; those of a removed classifier are ignored."""
+        config: Any = self.model.default_cfg
+        names = config.get("classifier") or ()
         layers = [names] if isinstance(names, str) else names
-        own = self.model.state_dict()
-        taken = {
+        known = self.model.state_dict()
+        loaded = {
             name: value
             for name, value in state_dict.items()
-            if name in own or not any(name.startswith(f"{layer}.") for layer in layers)
+            if name in known or not any(name.startswith(f"{layer}.") for layer in layers)
         }
-        return self.model.load_state_dict(taken, strict=strict, assign=assign)
+        return self.model.load_state_dict(loaded, strict=strict, assign=assign)
 
 
 def timm_backbone(model: str, stage: int | None = None, **params: Any) -> Backbone:
-    """Return a model of timm, of random weights.
+    """Return a backbone of timm with random weights.
 
     Parameters
     ----------
     model
-        Its name, as ``timm.list_models()`` has it.
+        Its name in ``timm.list_models()``.
     stage
         See `Backbone`.
     **params
-        As ``timm.create_model`` takes them; ``num_classes`` is 0 by default: an embedding.
+        Arguments of ``timm.create_model``; ``num_classes`` is 0 by default, for an embedding.
 
     Raises
     ------
-    UserError
-        If timm is missing or has no such model, or would be told to fetch weights.
+    HrviewerError
+        If timm is missing or has no such model, or the parameters would download weights.
     """
     return Backbone(create_timm_model(model, {"num_classes": 0} | params), stage)
 
 
 def create_timm_model(model: str, params: Mapping[str, Any]) -> nn.Module:
-    """Return timm's model of a name, of random weights.
+    """Return a model of timm with random weights.
 
     Raises
     ------
-    UserError
-        As `timm_model`.
+    HrviewerError
+        As in `timm_backbone`.
     """
     timm = import_timm()
-    fetches = [name for name in DOWNLOAD_OPTIONS if name in params]
-    if fetches:
+    downloads = [name for name in DOWNLOAD_OPTIONS if name in params]
+    if downloads:
         raise HrviewerError(
-            f"architecture.params {', '.join(fetches)} would have timm fetch weights: leave it "
-            "out, the weights are those of the file"
+            f"architecture.params {', '.join(downloads)} would make timm download weights: "
+            "remove it, the weights come from the file"
         )
     if not timm.is_model(model):
         raise HrviewerError(f"timm {timm.__version__} has no model {model!r}: correct the card")
-    made: nn.Module = timm.create_model(model, pretrained=False, **params)
-    return made
+    created: nn.Module = timm.create_model(model, pretrained=False, **params)
+    return created
 
 
 def import_timm() -> Any:
-    """Import timm, also beside a torchvision that was built for another torch.
+    """Import timm, even with a torchvision that was built for another torch.
 
     timm imports torchvision, which then lacks two operators; no network here needs them.
 
     Raises
     ------
-    UserError
+    HrviewerError
         If it is missing or broken.
     """
     try:
         import timm
     except ImportError:
-        raise HrviewerError('this network needs timm: pip install "hrviewer[timm]"') from None
+        raise HrviewerError('this model needs timm: pip install "hrviewer[timm]"') from None
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise HrviewerError(
-                f"timm does not import ({short_message(error)}): install it again"
+                f"timm cannot be imported ({short_message(error)}): reinstall it"
             ) from None
         library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for name in ("nms", "qnms"):

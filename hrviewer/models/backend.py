@@ -1,8 +1,8 @@
-"""What runs a network on a CPU: the quickest that says what plain torch says.
+"""Choice of the back end on a CPU: the fastest whose predictions equal those of plain torch.
 
-Measured when a network is first loaded, and remembered for its digest, the versions and the
-machine. ``HRVIEWER_BACKEND`` names one instead: ``torch``, or ``onnxruntime`` or ``openvino``
-(where it is installed and agrees).
+Measured when a network is first loaded, and cached by its digest, the versions and the machine.
+``HRVIEWER_BACKEND`` selects one instead: ``torch``, ``onnxruntime`` or ``openvino`` (used where it
+is installed and its predictions agree).
 """
 
 from __future__ import annotations
@@ -41,69 +41,69 @@ __all__ = [
 ]
 
 OUTPUT_TOLERANCE = 1e-4
-"""The largest difference, as a part of the output's greatest value, between equal answers."""
+"""Largest difference between equal predictions, relative to the output's maximum."""
 BFLOAT16_TOLERANCE = 0.1
-"""The largest root mean square difference of bfloat16, as a part of the output's spread."""
+"""Largest root mean square error of bfloat16, relative to the output's standard deviation."""
 _REQUIRED_GAIN = 0.95
-"""A back end must take less than this part of torch's time to be taken instead."""
+"""A back end replaces torch only if it takes less than this fraction of torch's time."""
 _TIMING_ROUNDS = 3
 _TIMED_TILES = 3
 _EXPORTED_BACKENDS = ("onnxruntime", "openvino")
 _BACKEND_NAMES = ("auto", "torch", *_EXPORTED_BACKENDS)
-_choices: dict[str, str] = {}  # so that one process keeps to one choice, whatever the disk says
+_choices: dict[str, str] = {}  # one choice per process, even if the file changes
 
 
 def select_backend(loaded: TorchNetwork, threads: int | None = None) -> Network:
-    """Return the network that runs: `loaded`, or the same exported.
+    """Return the network to run: `loaded`, or the same network exported.
 
     Parameters
     ----------
     loaded
-        Settled.
+        Validated.
     threads
         All cores by default.
 
     Raises
     ------
-    UserError
-        Where ``HRVIEWER_BACKEND`` names none that there is.
+    HrviewerError
+        If ``HRVIEWER_BACKEND`` is not a known back end.
     """
-    wish = os.environ.get("HRVIEWER_BACKEND") or "auto"
-    if wish not in _BACKEND_NAMES:
+    requested = os.environ.get("HRVIEWER_BACKEND") or "auto"
+    if requested not in _BACKEND_NAMES:
         raise HrviewerError(
-            f"HRVIEWER_BACKEND is {wish!r}: choose one of {', '.join(_BACKEND_NAMES)}"
+            f"HRVIEWER_BACKEND is {requested!r}: choose one of {', '.join(_BACKEND_NAMES)}"
         )
     if loaded.accepts_tokens or loaded.device != "cpu":
         loaded.select_module()
         return loaded
     key = backend_key(loaded, threads)
-    before = wish if wish != "auto" else load_choice(key)
-    if before in ("torch", "unfolded"):
-        loaded.select_module(folded=before == "torch")
+    previous = requested if requested != "auto" else load_choice(key)
+    if previous in ("torch", "unfolded"):
+        loaded.select_module(folded=previous == "torch")
         return loaded
     if wish == "auto" and before is None:
         announce(MEASURING)
     tile, *small = _test_inputs(loaded)
-    if wish == "auto" and before is not None:
-        # All agreed when it was chosen; but the architecture's code may be new.
-        other = _try_export(loaded, before, threads)
+    if requested == "auto" and previous is not None:
+        # All agreed when it was chosen, but the architecture's code may have changed.
+        other = _try_export(loaded, previous, threads)
         if other is not None and _matches_reference(other, loaded, small[0]):
             loaded.select_module()
             return other
         names: tuple[str, ...] = ()
     else:
-        names = _EXPORTED_BACKENDS if wish == "auto" else (wish,)
+        names = _EXPORTED_BACKENDS if requested == "auto" else (requested,)
     others = {
         name: other
         for name in names
         if (other := _try_export(loaded, name, threads)) is not None
         and all(_matches_reference(other, loaded, inputs) for inputs in [*small, tile])
     }
-    folds = _matches_reference(loaded, loaded, tile)
-    loaded.select_module(folded=folds)
-    if wish != "auto":
-        return others.get(wish, loaded)
-    plain = "torch" if folds else "unfolded"
+    folding_agrees = _matches_reference(loaded, loaded, tile)
+    loaded.select_module(folded=folding_agrees)
+    if requested != "auto":
+        return others.get(requested, loaded)
+    plain = "torch" if folding_agrees else "unfolded"
     candidates: dict[str, Network] = {plain: loaded, **others}
     chosen = fastest_backend(candidates, tile) if others else plain
     store_choice(key, chosen)
@@ -111,17 +111,18 @@ def select_backend(loaded: TorchNetwork, threads: int | None = None) -> Network:
 
 
 def to_bfloat16(loaded: TorchNetwork) -> TorchNetwork:
-    """Return the network in bfloat16, if it says about what it says in float32.
+    """Return the network in bfloat16, if its predictions are close to those in float32.
 
     Parameters
     ----------
     loaded
-        Settled.
+        Validated.
 
     Raises
     ------
-    UserError
-        Where it differs by more than `TOLERATED` on a tile of noise, or cannot run so here.
+    HrviewerError
+        If they deviate by more than `BFLOAT16_TOLERANCE` on a tile of noise, or the device does not
+        support it.
     """
     name = loaded.card.name
     if loaded.accepts_tokens or loaded.device.partition(":")[0] not in ("cpu", "cuda"):
@@ -131,18 +132,18 @@ def to_bfloat16(loaded: TorchNetwork) -> TorchNetwork:
     loaded.precision = "bfloat16"
     for one, other in zip(exact, _run_or_nothing(loaded, tile), strict=False):
         spread = float(one.std()) or float(np.abs(one).max()) or 1.0
-        off = float(np.sqrt(np.mean((one - other) ** 2))) / spread
-        if not off <= BFLOAT16_TOLERANCE:  # NaN is too much, too
+        deviation = float(np.sqrt(np.mean((one - other) ** 2))) / spread
+        if not deviation <= BFLOAT16_TOLERANCE:  # also refuses NaN
             raise HrviewerError(
-                f"{name} in bfloat16 is off by {off:.0%} of its output's spread, more than the "
-                f"{BFLOAT16_TOLERANCE:.0%} that is tolerated: choose --precision float32"
+                f"{name} in bfloat16 deviates by {deviation:.0%} of its output's standard "
+                f"deviation (limit {BFLOAT16_TOLERANCE:.0%}): choose --precision float32"
             )
     loaded.select_module()
     return loaded
 
 
 def outputs_agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:
-    """Whether two back ends gave the same outputs, to `AGREES` of each output's greatest value."""
+    """Whether two back ends gave the same outputs, up to `OUTPUT_TOLERANCE` of each maximum."""
     return len(one) == len(two) and all(
         a.shape == b.shape
         and bool(np.abs(a - b).max(initial=0.0) <= OUTPUT_TOLERANCE * np.abs(a).max(initial=0.0))
@@ -153,11 +154,11 @@ def outputs_agree(one: Sequence[Floats], two: Sequence[Floats]) -> bool:
 def fastest_backend(
     candidates: Mapping[str, Network], tile: Floats, rounds: int = _TIMING_ROUNDS
 ) -> str:
-    """Return the name of the one that runs tiles in the least time; the first where in doubt.
+    """Return the name of the fastest candidate; the first unless another is clearly faster.
 
-    Several tiles are run at once, each with its part of the cores, as runs do it. They take turns,
-    and the best of each counts. A turn is several tiles, of which the first only warms up: the
-    threads of the one before may still spin, and would be in the way.
+    Several tiles are run at once, each with its share of the cores, as in a run. The candidates
+    take turns, and the best turn of each counts. A turn begins with a warm-up tile, since the
+    threads of the candidate before may still be spinning.
     """
     best = dict.fromkeys(candidates, np.inf)
     streams = recommended_streams()
@@ -180,7 +181,7 @@ def fastest_backend(
 
 
 def backend_key(network: Network, threads: int | None) -> str:
-    """Return what a choice depends on, as one string."""
+    """Return the cache key of a choice."""
     parts = (
         network.digest,
         network.halo,
@@ -193,7 +194,7 @@ def backend_key(network: Network, threads: int | None) -> str:
 
 
 def load_choice(key: str) -> str | None:
-    """Return the back end that was chosen for this key, if one was."""
+    """Return the back end chosen for this key, or None."""
     if key not in _choices:
         found = load_measurement("backends", key)
         if found not in ("torch", "unfolded", *_EXPORTED_BACKENDS):
@@ -203,7 +204,7 @@ def load_choice(key: str) -> str | None:
 
 
 def store_choice(key: str, backend: str) -> None:
-    """Keep a choice; where the folder cannot be written, as long as the process lives."""
+    """Cache a choice; if the folder cannot be written, for the lifetime of the process."""
     _choices[key] = backend
     store_measurement("backends", key, backend)
 
@@ -220,7 +221,7 @@ def _versions() -> tuple[str, ...]:
 
 @cache
 def _machine() -> tuple[object, ...]:
-    """Return what makes one machine's times unlike another's."""
+    """Return what identifies this kind of machine."""
     model = platform.processor()
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -229,17 +230,17 @@ def _machine() -> tuple[object, ...]:
 
 
 def _try_export(loaded: TorchNetwork, name: str, threads: int | None) -> Network | None:
-    """Return the network exported, or None where that cannot be."""
+    """Return the exported network, or None if the export fails."""
     try:
         from hrviewer.models.loaders.exported import EXPORTED_NETWORKS
 
         return EXPORTED_NETWORKS[name](loaded, threads)
-    except Exception:  # ImportError, and the exporter's many: torch runs it as well
+    except Exception:  # exporters raise many kinds; torch runs it instead
         return None
 
 
 def _test_inputs(loaded: TorchNetwork) -> list[Floats]:
-    """Return prepared noise: a real tile first, then small inputs of other sizes."""
+    """Return prepared noise: one full-size tile, then small inputs of other sizes."""
     card = loaded.card
     it, step = card.input, card.step
     rng = np.random.default_rng(0)
@@ -267,7 +268,7 @@ def _matches_reference(network: Network, loaded: TorchNetwork, batch: Floats) ->
 
 
 def _run_or_nothing(network: Network, batch: Floats) -> Sequence[Floats]:
-    """Return what a back end gives, before it is settled; nothing where it fails."""
+    """Return the outputs of a back end that is not validated yet; none if it fails."""
     try:
         return network._run(batch)
     except Exception:

@@ -1,6 +1,6 @@
-"""Networks that need no weights: the built-in roles, for where a pack has no scout.
+"""Built-in saliency: models without weights, used where a bundle has no scout.
 
-Each takes RGB of 0–255 and gives one channel of saliency. What a pixel costs is stated, in
+Each takes RGB of 0–255 and predicts one channel of saliency. Its cost per pixel is stated in
 elementary operations, and counted as FLOPs like any network's.
 """
 
@@ -19,16 +19,16 @@ from hrviewer.models.network import Floats, Network
 __all__ = ["BUILTINS", "builtin"]
 
 _VERSION = 1
-"""Raised whenever an answer changes: it is these networks' only weight."""
+"""Incremented whenever a prediction changes: it stands for the weights in the digest."""
 
 
 class _BuiltinSaliency(Network):
-    """A saliency computed with NumPy and SciPy.
+    """Saliency computed with NumPy and SciPy.
 
     Attributes
     ----------
     per_pixel
-        Operations for one input pixel.
+        Operations per input pixel.
     """
 
     title: str
@@ -62,9 +62,9 @@ class _BuiltinSaliency(Network):
 
 
 class Thumbnail(_BuiltinSaliency):
-    """The grey level itself, 0–255: three multiplications and two additions a pixel."""
+    """Grey level, 0–255: three multiplications and two additions per pixel."""
 
-    title = "How bright it is"
+    title = "Brightness"
     flops_per_pixel = 5.0
 
     def saliency(self, rgb: Floats) -> Floats:
@@ -73,18 +73,18 @@ class Thumbnail(_BuiltinSaliency):
 
 
 class Gradient(_BuiltinSaliency):
-    """How steep the grey level is at a Gaussian scale of 1 px, in grey levels per pixel.
+    """Gradient magnitude of the grey level at a Gaussian scale of 1 px, in grey levels per pixel.
 
     Luma (5), two derivatives by two passes of nine taps each (72), their length (4), the mean (1).
     """
 
-    title = "How much detail there is"
+    title = "Amount of detail (gradient)"
     output_stride = 4
     output_halo = 4  # the Gaussian is cut off at four sigma
     flops_per_pixel = 82.0
 
     def saliency(self, rgb: Floats) -> Floats:
-        """Return the mean length of the gradient on blocks of 4 × 4."""
+        """Return the mean gradient magnitude of blocks of 4 × 4."""
         from scipy.ndimage import gaussian_filter  # slow to import, and every command loads this
 
         gray = _gray(rgb)
@@ -101,7 +101,7 @@ class Entropy(_BuiltinSaliency):
     Luma (5), the histogram (1), and p·log p of 256 levels over 256 pixels (3).
     """
 
-    title = "How varied it is"
+    title = "Variety of grey levels (entropy)"
     output_stride = 16
     flops_per_pixel = 9.0
 
@@ -126,12 +126,12 @@ class Foreground(_BuiltinSaliency):
     saturation (6), two logistic curves and their union (10), the mean over the block (1).
     """
 
-    title = "Where there is tissue, or anything but background"
+    title = "Tissue, or other foreground"
     output_stride = 4
     flops_per_pixel = 26.0
 
     def saliency(self, rgb: Floats) -> Floats:
-        """Return the mean probability on blocks of 4 × 4."""
+        """Return the mean probability of blocks of 4 × 4."""
         x = np.clip(rgb, 1, 255)
         density = -np.log10(x / 255).mean(axis=1)
         high = x.max(axis=1)
@@ -151,7 +151,7 @@ def _block_mean(x: Floats, s: int) -> Floats:
 
 
 def _logistic_below(x: Floats, middle: float, width: float) -> Floats:
-    """A logistic curve, written with tanh so that it cannot overflow."""
+    """Return a falling logistic curve, written with tanh so that it cannot overflow."""
     return np.asarray((1 - np.tanh((x - middle) / (2 * width))) / 2, np.float32)
 
 
@@ -162,12 +162,14 @@ _CLASSES: dict[str, type[_BuiltinSaliency]] = {
     "@foreground": Foreground,
 }
 BUILTINS: dict[str, str] = {role: kind.title for role, kind in _CLASSES.items()}
-"""The built-in roles, each with a line for a person."""
+"""The built-in roles, each with a title."""
 
 
 @cache
 def builtin(role: str) -> Network:
-    """Return a built-in role's network; `UserError` where there is none of that name."""
+    """Return the network of a built-in role; raise `HrviewerError` for an unknown name."""
     if role not in _CLASSES:
-        raise HrviewerError(f"no role {role!r} is built in: choose {', '.join(_CLASSES)}")
+        raise HrviewerError(
+            f"there is no built-in role {role!r}: choose one of {', '.join(_CLASSES)}"
+        )
     return _CLASSES[role](role)

@@ -1,6 +1,6 @@
-"""Packs: the networks for one job, by role, found by name, by folder or by file.
+"""Model bundles: the networks for one task, by role, opened by name, folder or file.
 
-A pack is opened without reading weights, and without importing what runs them.
+Opening a bundle reads no weights and imports no back end.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP = "hrviewer.models"
-"""Entry points whose value is a pack's folder, or a function that returns it."""
+"""Entry points of bundle folders, or of functions that return one."""
 
 
 class _BundleRole(BaseModel):
@@ -40,7 +40,7 @@ class _BundleRole(BaseModel):
 
 
 class _BundleIndex(BaseModel):
-    """What ``bundle.json`` holds."""
+    """Contents of ``bundle.json``."""
 
     model_config = ConfigDict(extra="forbid")
     name: str
@@ -50,14 +50,15 @@ class _BundleIndex(BaseModel):
 
 
 class ModelBundle:
-    """The networks for one job.
+    """The networks for one task.
 
     Attributes
     ----------
     name, title, description : str
-        A short identifier, and what a person reads.
-    roles : Mapping[str, Card]
-        What it has: ``main``, ``scout``, ``scanner``, ``encoder``, ``head``, ``transformer``.
+        A short identifier, and texts for the user.
+    roles : Mapping[str, ModelCard]
+        The card of each role: ``main``, ``scout``, ``scanner``, ``encoder``, ``head``,
+        ``transformer``, ``policy``, ``resizer``.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class ModelBundle:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Pack {self.name}: {', '.join(self.roles)}>"
+        return f"<ModelBundle {self.name}: {', '.join(self.roles)}>"
 
     def load(
         self,
@@ -86,7 +87,7 @@ class ModelBundle:
         precision: str = "float32",
         samples: Sequence[Floats] = (),
     ) -> Network:
-        """Return a role's network, loaded once for each device and precision.
+        """Return the network of a role, loaded once for each device and precision.
 
         Parameters
         ----------
@@ -95,17 +96,17 @@ class ModelBundle:
         device
             ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         threads
-            On a CPU, when it is first loaded; by default all cores.
+            Number of threads on a CPU, set when the network is first loaded; all cores by default.
         precision
-            ``float32``, ``bfloat16`` or ``int8``; what is in the last is not kept here, since it
-            belongs to the image that it was calibrated on.
+            ``float32``, ``bfloat16`` or ``int8``. An int8 network is not kept here, since it is
+            calibrated on one image.
         samples
-            Inputs to calibrate on, see `hrviewer.models.loaders.load`.
+            Calibration inputs; see `hrviewer.models.loaders.load`.
 
         Raises
         ------
-        UserError
-            Where the pack has no such role, or as `hrviewer.models.loaders.load` does.
+        HrviewerError
+            If the bundle has no such role, or as in `hrviewer.models.loaders.load`.
         """
         if role.startswith("@"):
             return builtin(role)
@@ -130,23 +131,23 @@ class ModelBundle:
             return self._loaded[key]
 
     def weights(self, role: str) -> Path:
-        """Return the file of a role's network; `UserError` where the pack has no such role."""
+        """Return the weights file of a role; raise `HrviewerError` if there is no such role."""
         self._require_role(role)
         return self._weights[role]
 
     def _require_role(self, role: str) -> None:
         if role not in self.roles:
             raise HrviewerError(
-                f"the pack {self.name} has no {role!r}, only {', '.join(self.roles)}: "
-                "choose another pack, or a strategy that does without"
+                f"the model {self.name} has no role {role!r}, only {', '.join(self.roles)}: "
+                "choose another model, or a strategy that does not need it"
             )
 
     @classmethod
     def read(cls, folder: Path) -> ModelBundle:
-        """Return the pack in a folder; `UserError` where its ``bundle.json`` is wrong."""
+        """Return the bundle in a folder; raise `HrviewerError` if ``bundle.json`` is invalid."""
         file = folder / "bundle.json"
         if not file.is_file():
-            raise HrviewerError(f"{folder} is no pack: there is no bundle.json in it")
+            raise HrviewerError(f"{folder} is not a model bundle: it contains no bundle.json")
         try:
             index = _BundleIndex.model_validate(read_json(file))
         except ValidationError as error:
@@ -155,12 +156,12 @@ class ModelBundle:
         for role, entry in index.roles.items():
             if role.startswith("@"):
                 raise HrviewerError(
-                    f"{file}: {role}: roles with @ are built in; choose another name"
+                    f"{file}: {role}: names with @ are reserved for built-in roles; choose another"
                 )
             weights = (folder / entry.weights).resolve()
             if not weights.is_relative_to(folder.resolve()):
                 raise HrviewerError(
-                    f"{file}: roles.{role}.weights lie outside the pack; move them in"
+                    f"{file}: roles.{role}.weights lie outside the bundle; move them into it"
                 )
             loaders.check_weights_format(weights)
             networks[role] = weights, ModelCard.from_dict(entry.card, f"{file}, roles.{role}.card")
@@ -169,34 +170,34 @@ class ModelBundle:
 
 @dataclass(frozen=True)
 class InstalledBundle:
-    """A pack that an installed plug-in offers; nothing of it is imported before `load`."""
+    """A bundle of an installed plug-in, which is not imported before `load`."""
 
     entry: EntryPoint
 
     @property
     def name(self) -> str:
-        """What `open_pack` takes."""
+        """Name for `open_bundle`."""
         return self.entry.name
 
     @property
     def folder(self) -> Path:
-        """Where it lies; `UserError` where the plug-in is broken."""
+        """Folder of the bundle; raises `HrviewerError` if the plug-in is broken."""
         try:
             folder = self.entry.load()
             return Path(folder() if callable(folder) else folder)
         except Exception as error:
             raise HrviewerError(
-                f"the pack {self.name} ({self.entry.value}) does not import "
-                f"({short_message(error)}): install its plug-in again"
+                f"the model {self.name} ({self.entry.value}) cannot be imported "
+                f"({short_message(error)}): reinstall its plug-in"
             ) from error
 
     def load(self) -> ModelBundle:
-        """Return the pack; `UserError` where the plug-in is broken."""
+        """Return the bundle; raise `HrviewerError` if the plug-in is broken."""
         return ModelBundle.read(self.folder)
 
 
 def installed_bundles() -> dict[str, InstalledBundle]:
-    """Return the packs of installed plug-ins, by name, in order."""
+    """Return the bundles of installed plug-ins by name, sorted."""
     return {
         entry.name: InstalledBundle(entry)
         for entry in sorted(entry_points(group=ENTRY_POINT_GROUP))
@@ -204,21 +205,22 @@ def installed_bundles() -> dict[str, InstalledBundle]:
 
 
 def open_bundle(spec: str | Path) -> ModelBundle:
-    """Open a pack.
+    """Open a model bundle.
 
     Parameters
     ----------
     spec
-        An installed pack's name; a folder with ``bundle.json``; or an ``.onnx`` or ``.safetensors``
-        file with its card, ``NAME.json``, beside it: a pack with only ``main``, or of an
-        embedding with ``main`` and ``encoder``. Several of these joined by ``+`` are one pack:
-        each adds the roles that those before it lack. A head reads the codes of its own pack's
-        encoder, or of one that comes after it; an embedding is ``main`` if nothing else is.
+        Name of an installed bundle; a folder with ``bundle.json``; or an ``.onnx`` or
+        ``.safetensors`` file with its card, ``NAME.json``, in the same folder: a bundle with only
+        ``main``, or ``main`` and ``encoder`` if its task is embedding. Several of these joined by
+        ``+`` are combined: each adds the roles that those before it lack. A head takes the
+        embeddings of its own bundle's encoder, or of a later one; an embedding network becomes
+        ``main`` only if there is no other.
 
     Raises
     ------
-    UserError
-        Where there is no such pack, its description is wrong, or its weights are pickles.
+    HrviewerError
+        If there is no such bundle, its description is invalid, or its weights are pickles.
     """
     installed = installed_bundles()
     if isinstance(spec, str) and spec in installed:
@@ -233,7 +235,7 @@ def open_bundle(spec: str | Path) -> ModelBundle:
     ):
         known = ", ".join(installed) or "none"
         raise HrviewerError(
-            f"no pack is named {str(spec)!r} (installed: {known}): choose one, "
+            f"no model is named {str(spec)!r} (installed: {known}): choose one, "
             "or give a folder with bundle.json, an .onnx or a .safetensors file"
         )
     loaders.check_weights_format(path)
@@ -243,25 +245,26 @@ def open_bundle(spec: str | Path) -> ModelBundle:
 
 
 class CombinedBundle(ModelBundle):
-    """One pack of the roles of several: what one of them has loaded is not loaded again.
+    """The roles of several bundles combined; networks that one has loaded are shared.
 
     Parameters
     ----------
-    bundles : sequence of Pack
-        The first that has a role gives it; see `open_pack`.
+    bundles : sequence of ModelBundle
+        The first bundle with a role provides it; see `open_bundle`.
 
     Attributes
     ----------
-    bundles : tuple of Pack
+    bundles : tuple of ModelBundle
         The same.
     """
 
     def __init__(self, bundles: Sequence[ModelBundle]) -> None:
         self.bundles = tuple(bundles)
         self._owners = role_owners(bundles)
-        name = "+".join(pack.name for pack in bundles)
+        name = "+".join(bundle.name for bundle in bundles)
         networks = {
-            role: (pack._weights[role], pack.roles[role]) for role, pack in self._owners.items()
+            role: (bundle._weights[role], bundle.roles[role])
+            for role, bundle in self._owners.items()
         }
         super().__init__(name, networks, description=bundles[0].description)
 
@@ -273,22 +276,23 @@ class CombinedBundle(ModelBundle):
         precision: str,
         samples: Sequence[Floats],
     ) -> Network:
-        if precision == "float32":  # a pack of one's own need not know of others
+        if precision == "float32":  # custom bundles need not know other precisions
             return self._owners[role].load(role, device, threads)
-        more = [samples] if samples else []
-        return self._owners[role].load(role, device, threads, precision, *more)
+        extra = [samples] if samples else []
+        return self._owners[role].load(role, device, threads, precision, *extra)
 
 
 def role_owners(bundles: Sequence[ModelBundle]) -> dict[str, ModelBundle]:
-    """Return which of several packs gives each role."""
+    """Return the bundle that provides each role."""
     found: dict[str, ModelBundle] = {}
-    # What only encodes answers nothing, where another one does.
-    answers = any(p.roles["main"].task != "embedding" for p in bundles if "main" in p.roles)
-    for pack in bundles:
-        read = "encoder" in found  # a head that comes after an encoder reads another one's codes
-        for role, card in pack.roles.items():
+    # A network of embeddings is `main` only where no other bundle makes predictions.
+    predicts = any(p.roles["main"].task != "embedding" for p in bundles if "main" in p.roles)
+    for bundle in bundles:
+        # A head after an encoder takes the embeddings of another one.
+        has_encoder = "encoder" in found
+        for role, card in bundle.roles.items():
             encodes = role == "main" and card.task == "embedding"
-            if (encodes and answers) or (role == "head" and read):
+            if (encodes and predicts) or (role == "head" and has_encoder):
                 continue
-            found.setdefault(role, pack)
+            found.setdefault(role, bundle)
     return found

@@ -1,8 +1,8 @@
-"""The card: what goes into a network and what comes out, in words a person can write.
+"""Model cards: inputs and outputs of a network, as JSON that users can write.
 
-A card is data, never code. What it says of pixels (`Card.prepare`) is done here, in one place, so
-that a network sees the same numbers from the window, the notebook and the command line. Nothing
-here loads weights; whether the card tells the truth is found out when its network is loaded.
+A card is data, never code. Its preprocessing (`ModelCard.prepare`) is implemented here only, so a
+network gets the same numbers in the window, a notebook and on the command line. Nothing here loads
+weights; a card is validated when its network is loaded.
 """
 
 from __future__ import annotations
@@ -45,35 +45,35 @@ _CLASS_SETS = {
 
 
 class _CardSection(BaseModel):
-    """Frozen, finite, and a field that nobody knows is an error: a typo must not pass silently."""
+    """Frozen and finite; unknown fields are errors, so that no typo passes silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelInput(_CardSection):
-    """What the network takes.
+    """Inputs of a network.
 
     Attributes
     ----------
     channels
-        ``"gray"``, ``"rgb"``, ``"bgr"``, or how many channels the image must have.
+        ``"gray"``, ``"rgb"``, ``"bgr"``, or the number of channels.
     scale, mean, std
         Pixels of 0–255 become ``(x · scale − mean) / std``; `mean` and `std` are one number or one
         per channel.
     tile
-        The side at which the network is meant to run, in pixels; the only one if `fixed`.
+        Side of an input, in pixels; the only size if `fixed`.
     multiple_of
         Sides must be a multiple of this.
     fixed
-        Whether the network runs at ``tile × tile`` only.
+        Whether the network takes ``tile × tile`` only.
     pixel_size
-        The side of a pixel in µm that the network learned from, if that matters.
+        Side of a pixel of the training data in µm, if that matters.
     letterbox
-        What fills the rest of a tile that the picture does not (0–255), where the network was
-        taught so; otherwise the picture is reflected.
+        Fill value (0–255) outside the image, if the network was trained so; otherwise the image is
+        reflected.
     downsample
-        By how much what it learned from was shrunk, where that is meant so: a scout of 8 sees
-        pixels eight times as wide as ``main`` does.
+        Downsampling of the training data relative to ``main``, for a scout for example: at 8 its
+        pixels are eight times as wide.
     """
 
     channels: Literal["gray", "rgb", "bgr"] | PositiveInt
@@ -89,7 +89,7 @@ class ModelInput(_CardSection):
 
     @property
     def channel_count(self) -> int:
-        """How many channels the network takes."""
+        """Number of input channels."""
         return {"gray": 1, "rgb": 3, "bgr": 3}.get(str(self.channels)) or int(self.channels)
 
     @model_validator(mode="after")
@@ -105,37 +105,37 @@ class ModelInput(_CardSection):
 
 
 class ModelOutput(_CardSection):
-    """What the network gives.
+    """Outputs of a network.
 
     Attributes
     ----------
     stride
         Input pixels per output value; a half where the network doubles the size (its output is
-        then pooled to 1); the tile's side for one answer per tile; a list for a detector's heads.
+        then pooled to 1); the tile's side for one prediction per tile; a list for a detector.
     halo
-        Input pixels of context around a tile with which it comes out as it would from the whole
-        image. Measured where it is missing.
+        Input pixels of context around a tile with which its predictions equal those from the whole
+        image. Measured if missing.
     context
-        Input pixels of context with which an answer about a tile is nearly right, where fewer than
-        `halo` are enough: for looks at places drawn at random, whose own error is larger.
+        Input pixels of context with which predictions are nearly exact, if fewer than `halo`
+        suffice: used for patches sampled at random, where the sampling error is larger.
     classes
-        What each output channel means, or a named set (``"coco80"``).
+        Name of the class of each output channel, or a named set (``"coco80"``).
     activation
-        What is still to be applied to the network's output, over its channels.
+        Activation to apply to the network's output, over its channels.
     decode
-        How a detector's raw output is read.
+        Format of a detector's raw output.
     width
-        An embedding's number of values.
+        Number of values of an embedding.
     bound
-        The largest count that a patch can have, for intervals.
+        Maximum count of a patch, for confidence intervals.
     margin
-        Input pixels that the output leaves out on every side (a network without padding).
+        Input pixels without output on every side (of a network without padding).
     variance
-        Whether a density network says how sure it is: after the classes' densities come as many
-        channels with the variances of the counts in each cell, which add up as counts do.
+        Whether a density network predicts its uncertainty: the densities of the classes are
+        followed by as many channels of variances of the counts in each cell, which add up.
     attention
-        Whether a head gives one answer for all places: after the classes of each comes how much
-        it is to matter, as a score (`hrviewer.models.attention_pooling`).
+        Whether a head makes one prediction for all places together: the classes of each are
+        followed by its attention score (`hrviewer.models.attention_pooling`).
     """
 
     stride: PositiveInt | PositiveFloat | tuple[PositiveInt, ...]
@@ -171,28 +171,28 @@ class ModelOutput(_CardSection):
 
 
 class Architecture(_CardSection):
-    """What the numbers in a safetensors file are weights of: a registered name and parameters."""
+    """Architecture of safetensors weights: a registered name and its parameters."""
 
     name: str
     params: dict[str, Any] = {}
 
 
 class ModelCard(_CardSection):
-    """What a network takes and gives, who made it, and under which licence.
+    """Inputs, outputs, origin and licence of a network.
 
     Attributes
     ----------
     name, title
-        A short identifier, and what a person reads.
+        A short identifier, and a title for the user.
     task
         ``density`` sums to a count, ``segmentation`` and ``detection`` are per class,
-        ``classification`` and ``embedding`` speak of a whole tile; ``saliency`` of interest.
+        ``classification`` and ``embedding`` are per tile; ``saliency`` selects patches.
     architecture
         For safetensors weights only.
     sha256
-        Of the weights file; verified when it is there.
+        Hash of the weights file; verified if given.
     training, metrics
-        Anything worth knowing; never read.
+        Free documentation; never read.
     """
 
     name: str
@@ -222,24 +222,24 @@ class ModelCard(_CardSection):
             raise ValueError("output.variance is for density only")
         pooled = self.task == "classification" and self.output.activation == "softmax"
         if self.output.attention and not (pooled and isinstance(self.input.channels, int)):
-            raise ValueError("output.attention is for classification of codes, by softmax")
+            raise ValueError("output.attention is for classification of embeddings, by softmax")
         return self
 
     @classmethod
     def from_dict(cls, fields: object, source: str | Path) -> ModelCard:
-        """Return the card made of `fields`, as parsed from JSON.
+        """Return the card with `fields`, as parsed from JSON.
 
         Parameters
         ----------
         fields
             A dictionary.
         where
-            What to call it when it is wrong.
+            Name of the card in error messages.
 
         Raises
         ------
-        UserError
-            Where a field is missing, unknown or impossible.
+        HrviewerError
+            If a field is missing, unknown or invalid.
         """
         try:
             return cls.model_validate(fields)
@@ -250,56 +250,56 @@ class ModelCard(_CardSection):
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
-        """Return the card in a JSON file; `UserError` where there is none or it is wrong."""
+        """Return the card in a JSON file; raise `HrviewerError` if it is missing or invalid."""
         return cls.from_dict(read_json(path), path)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What each output channel means; empty for an embedding."""
+        """Class of each output channel; empty for an embedding."""
         return self.output.classes
 
     @property
     def prediction_channels(self) -> int:
-        """Output channels that answer: ``k``."""
+        """Number of prediction channels, ``k``: without variances and scores."""
         return self.output.width or len(self.output.classes) or 1
 
     @property
     def output_channels(self) -> int:
-        """Output channels: ``k``, and as many variances or one score, where there are such."""
+        """Number of output channels: ``k``, plus as many variances or one score, if any."""
         return self.prediction_channels * (1 + self.output.variance) + self.output.attention
 
     @property
     def stride(self) -> int:
         """Input pixels per output value of `Network.__call__`, at least 1.
 
-        A detector's is its coarsest head's.
+        For a detector, that of its coarsest head.
         """
         stride = self.output.stride
         return max(stride) if isinstance(stride, tuple) else max(1, int(stride))
 
     @property
     def step(self) -> int:
-        """Where tiles may be cut without shifting the output: multiples of this, in pixels."""
+        """Alignment of tiles, in pixels: at multiples of this the output is not shifted."""
         return math.lcm(self.stride, self.input.multiple_of)
 
     @property
     def cache_key(self) -> str:
-        """What of the card changes the network's answer, in one line: part of every cache key."""
+        """All fields that change the predictions, in one line: part of every cache key."""
         return self.model_dump_json(include={"task", "input", "output", "architecture"})
 
     def prepare(
         self, pixels: NDArray[Any], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Return pixels as the network takes them.
+        """Preprocess pixels for the network.
 
         Parameters
         ----------
         pixels
-            ``(h, w, c)`` or ``(h, w)``. Unsigned integers are brought to 0–255 (``uint16 / 257``),
-            booleans to 0 and 255; floats and signed integers are taken as they are. What is not
-            finite becomes 0. An alpha channel is left out.
+            ``(h, w, c)`` or ``(h, w)``. Unsigned integers are scaled to 0–255 (``uint16 / 257``),
+            booleans to 0 and 255; floats and signed integers are used unchanged. Values that are
+            not finite become 0. An alpha channel is dropped.
         out
-            Where to write them, ``(C, h, w)``; a new array by default.
+            Output array, ``(C, h, w)``; a new one by default.
 
         Returns
         -------
@@ -309,8 +309,8 @@ class ModelCard(_CardSection):
 
         Raises
         ------
-        UserError
-            Where the image has too few channels, or not exactly as many as the card asks for.
+        HrviewerError
+            If the image does not have the number of channels that the card requires.
         """
         x = self._select_channels(pixels[..., None] if pixels.ndim == 2 else pixels)
         if out is None:
@@ -331,42 +331,43 @@ class ModelCard(_CardSection):
         return out
 
     def _select_channels(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Return ``(h, w, C)``, in the image's own numbers."""
-        have, want = pixels.shape[-1], self.input.channels
-        if isinstance(want, int):
-            if have != want:
+        """Return ``(h, w, C)``, with the image's values and dtype."""
+        available, required = pixels.shape[-1], self.input.channels
+        if isinstance(required, int):
+            if available != required:
                 raise HrviewerError(
-                    f"{self.name} takes {want} channels, the image has {have}: choose the channels"
+                    f"{self.name} takes {required} channels, but the image has {available}: "
+                    "choose the channels"
                 )
             return pixels
-        if have < 3:  # gray, with or without alpha
+        if available < 3:  # gray, with or without alpha
             gray = pixels[..., :1]
-            return gray if want == "gray" else np.repeat(gray, 3, axis=-1)
+            return gray if required == "gray" else np.repeat(gray, 3, axis=-1)
         rgb = pixels[..., :3]
-        if want == "gray":
+        if required == "gray":
             return _luma(rgb)[..., None]
-        return rgb[..., ::-1] if want == "bgr" else rgb
+        return rgb[..., ::-1] if required == "bgr" else rgb
 
 
 def _luma(rgb: NDArray[Any]) -> NDArray[Any]:
-    """ITU-R 601 luma; integers of 8 bits are rounded as Pillow does, to stay what it gives."""
+    """Return ITU-R 601 luma; 8-bit integers are rounded exactly as in Pillow."""
     weights = 19595, 38470, 7471
     if rgb.dtype != np.uint8:
-        # A boolean is 0 or 1 here, and the luma between them: bring it to 0-255 with the rest.
+        # Booleans are 0 or 1 and their luma lies between: scale to 0-255 like the others.
         full = np.float64(255 if rgb.dtype == bool else 1)
         if rgb.dtype.kind == "u":
             full = np.float64(255 / np.iinfo(rgb.dtype).max)
         r, g, b = (rgb[..., c] * (full * w / 65536) for c, w in enumerate(weights))
         return np.asarray(r + g + b)
-    whole = sum(rgb[..., c].astype(np.uint32) * np.uint32(w) for c, w in enumerate(weights))
-    return np.asarray((whole + np.uint32(0x8000)) >> np.uint32(16), np.uint8)
+    weighted = sum(rgb[..., c].astype(np.uint32) * np.uint32(w) for c, w in enumerate(weights))
+    return np.asarray((weighted + np.uint32(0x8000)) >> np.uint32(16), np.uint8)
 
 
 def read_json(path: Path) -> object:
-    """Return what a JSON file holds; `UserError` where it is missing or is not JSON."""
+    """Return the contents of a JSON file; raise `HrviewerError` if missing or not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise HrviewerError(f"{path} is missing: write the network's card there") from None
+        raise HrviewerError(f"{path} is missing: write the model card there") from None
     except (ValueError, OSError) as error:
         raise HrviewerError(f"{path} cannot be read as JSON ({error}): correct it") from None

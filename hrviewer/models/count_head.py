@@ -1,4 +1,4 @@
-"""The last layer of networks that count."""
+"""The last layer of counting networks."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.nn import functional as F
 __all__ = ["CountHead"]
 
 _MAX_LOG_VARIANCE = 8.0
-"""The largest logarithm of a variance, so that its exponential stays finite."""
+"""Maximum logarithm of a variance, so that its exponential stays finite."""
 
 
 class CountHead(nn.Conv2d):
-    """How many of each class in each cell, at least 0, and how surely.
+    """Predicted count of each class in each cell, at least 0, and its variance.
 
     Parameters
     ----------
     inputs, classes
-        Channels of what comes in, and kinds of things.
+        Number of input channels, and of classes.
     variance
-        Whether the variances of the counts follow them, as logarithms inside.
+        Whether to predict variances too (as logarithms internally); they follow the counts.
     unit
-        What a 1 inside stands for.
+        Count that corresponds to an internal value of 1.
     """
 
     def __init__(self, inputs: int, classes: int, variance: bool, unit: float) -> None:
@@ -37,20 +37,20 @@ class CountHead(nn.Conv2d):
         x = super().forward(x)
         if not self.variance:
             return self._density(x)
-        x, doubt = x[:, : self.classes], x[:, self.classes :]
+        x, log_variance = x[:, : self.classes], x[:, self.classes :]
         return torch.cat(
-            (self._density(x), self.unit * doubt.clamp(max=_MAX_LOG_VARIANCE).exp()), dim=1
+            (self._density(x), self.unit * log_variance.clamp(max=_MAX_LOG_VARIANCE).exp()), dim=1
         )
 
     def _density(self, x: Tensor) -> Tensor:
         x = self.unit * x
         y = F.relu(x)
-        # In training a trace of slope below zero keeps the gradient alive; the value is the same.
+        # In training a small slope below zero keeps the gradient alive; the value is the same.
         return y + 0.02 * ((x - y) - (x - y).detach()) if self.training else y
 
     @torch.no_grad()
     def rescale(self, counts: float, variances: float) -> None:
-        """Multiply the counts, and the variances, by constants."""
+        """Multiply the predicted counts and variances by constants."""
         assert self.bias is not None
         self.weight[: self.classes] *= counts
         self.bias[: self.classes] *= counts

@@ -1,4 +1,4 @@
-"""From a detector's raw output to boxes, and from boxes to a count per cell."""
+"""Detection: decode raw outputs to boxes, suppress duplicates, count boxes per cell."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = [
 ]
 
 SCORE_THRESHOLD = 0.3
-"""The score below which a box is not kept."""
+"""Minimum score of a box."""
 IOU_THRESHOLD = 0.45
-"""The intersection over union above which two boxes of a class are one thing."""
+"""Intersection over union above which two boxes of a class are the same object."""
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """What was found in one input, best first.
+    """Boxes predicted in one input, best first.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Detections:
     scores : NDArray[np.float32]
         ``(m,)``, 0 to 1.
     classes : NDArray[np.int64]
-        ``(m,)``, into the card's classes.
+        ``(m,)``, indices into the card's classes.
     """
 
     boxes: Floats
@@ -58,7 +58,7 @@ def decode(
     score_threshold: float = SCORE_THRESHOLD,
     iou_threshold: float = IOU_THRESHOLD,
 ) -> list[Detections]:
-    """Return what YOLOX's raw output ``(n, anchors, 5 + classes)`` says.
+    """Decode YOLOX's raw output ``(n, anchors, 5 + classes)``.
 
     Parameters
     ----------
@@ -66,26 +66,26 @@ def decode(
         For every cell of every head: centre and logarithm of the size in strides, objectness,
         and the classes' scores (both already 0 to 1).
     card
-        Says the heads' strides, the tile and the classes.
+        Gives the heads' strides, the tile and the classes.
     size
-        ``h, w`` of the picture in the tile's top left; boxes are clipped to it, and those whose
-        centre is outside are dropped.
+        ``h, w`` of the image in the top left of the tile; boxes are clipped to it, and those
+        whose centre is outside are dropped.
     score, overlap
-        What is kept.
+        Minimum score, and maximum intersection over union.
 
     Raises
     ------
-    UserError
-        Where the output is not as long as the card's strides and classes make it.
+    HrviewerError
+        If the output's shape does not match the card's strides and classes.
     """
     strides = card.output.stride
     strides = strides if isinstance(strides, tuple) else (int(strides),)
     cells = [_cells(card.input.tile, stride) for stride in strides]
     grid = np.concatenate(cells)
-    want = len(grid), 5 + len(card.classes)
-    if raw.ndim != 3 or raw.shape[1:] != want:
+    expected = len(grid), 5 + len(card.classes)
+    if raw.ndim != 3 or raw.shape[1:] != expected:
         raise HrviewerError(
-            f"{card.name}: output.stride, output.classes and input.tile make {want} numbers, "
+            f"{card.name}: output.stride, output.classes and input.tile make {expected} numbers, "
             f"but the network gives {raw.shape[1:]}: correct the card"
         )
     step = np.repeat(strides, [len(c) for c in cells]).astype(np.float32)[:, None]
@@ -93,7 +93,7 @@ def decode(
 
 
 def _cells(tile: int, stride: int) -> Floats:
-    """Corners ``(x, y)`` of a head's cells, in strides, in reading order."""
+    """Return the corners ``(x, y)`` of a head's cells, in strides, in reading order."""
     y, x = np.mgrid[: tile // stride, : tile // stride]
     return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
 
@@ -115,14 +115,14 @@ def _decode_one(
     boxes = np.concatenate([center - half, center + half], axis=1)[inside]
     boxes = np.clip(boxes, 0, [*size, *size]).astype(np.float32)
     scores, classes = scores[inside], classes[inside]
-    kept = non_max_suppression(boxes, scores, classes, iou_threshold)
-    return Detections(boxes[kept], scores[kept], classes[kept])
+    keep = non_max_suppression(boxes, scores, classes, iou_threshold)
+    return Detections(boxes[keep], scores[keep], classes[keep])
 
 
 def non_max_suppression(
     boxes: Floats, scores: Floats, classes: NDArray[np.int64], iou_threshold: float = IOU_THRESHOLD
 ) -> NDArray[np.int64]:
-    """Return which boxes stay when, of each class, those that overlap a better one go.
+    """Return the indices of boxes that overlap no better box of their class.
 
     Parameters
     ----------
@@ -131,58 +131,58 @@ def non_max_suppression(
     scores, classes
         ``(m,)``.
     overlap
-        Intersection over union above which two are one thing.
+        Intersection over union above which two boxes are the same object.
 
     Returns
     -------
     NDArray[np.int64]
-        Indices, best first; of equal scores the first.
+        Indices, best first; ties keep their order.
     """
-    left = np.argsort(-scores, kind="stable")
+    remaining = np.argsort(-scores, kind="stable")
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    kept = []
-    while left.size:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[left, :2])
-        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
+    keep = []
+    while remaining.size:
+        best, remaining = remaining[0], remaining[1:]
+        keep.append(best)
+        low = np.maximum(boxes[best, :2], boxes[remaining, :2])
+        high = np.minimum(boxes[best, 2:], boxes[remaining, 2:])
         common = np.clip(high - low, 0, None).prod(axis=1)
-        same = common > iou_threshold * (area[best] + area[left] - common)
-        left = left[~(same & (classes[left] == classes[best]))]
-    return np.array(kept, np.int64)
+        same = common > iou_threshold * (area[best] + area[remaining] - common)
+        remaining = remaining[~(same & (classes[remaining] == classes[best]))]
+    return np.array(keep, np.int64)
 
 
 def count_map(detections: Sequence[Detections], card: ModelCard, size: tuple[int, int]) -> Floats:
-    """Return ``(n, k, h / stride, w / stride)``: how many centres of each class lie in each cell.
+    """Count the box centres of each class in each cell, ``(n, k, h / stride, w / stride)``.
 
-    So a detector answers the question that a density answers: its map sums to a count.
+    A detector's predictions are thereby comparable to a density: the map sums to a count.
     """
     stride = card.stride
     shape = -(-size[0] // stride), -(-size[1] // stride)
     out = np.zeros((len(detections), card.output_channels, *shape), np.float32)
-    for one, things in zip(out, detections, strict=True):
-        center = (things.boxes[:, :2] + things.boxes[:, 2:]) / 2 // stride
+    for one, found in zip(out, detections, strict=True):
+        center = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 // stride
         y, x = np.minimum(center.astype(np.int64), np.array(shape) - 1).T
-        np.add.at(one, (things.classes, y, x), 1)
+        np.add.at(one, (found.classes, y, x), 1)
     return out
 
 
 def letterbox(pixels: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], float]:
-    """Shrink or enlarge a picture to the card's tile, keeping its shape, and fill the rest.
+    """Resize an image to fit the card's tile, keeping its aspect ratio, and fill the rest.
 
     Parameters
     ----------
     pixels
         ``(h, w, c)``.
     card
-        Says the tile and what fills it (``input.letterbox``).
+        Gives the tile and the fill value (``input.letterbox``).
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(tile, tile, c)``, the picture in the top left.
+        ``(tile, tile, c)``, the image in the top left.
     float
-        Tile pixels per picture pixel: divide boxes by it.
+        Tile pixels per image pixel: divide boxes by it.
     """
     from PIL import Image
 

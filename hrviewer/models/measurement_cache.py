@@ -1,6 +1,6 @@
-"""What was measured of networks once, kept in the cache folder as one JSON file of each kind.
+"""Cache of measurements of networks: one JSON file per kind, in the cache folder.
 
-A file that is damaged, or a folder that cannot be written, is no obstacle: it is measured again.
+If a file is damaged or the folder cannot be written, the measurement is simply repeated.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ __all__ = ["load_measurement", "store_measurement"]
 
 
 def load_measurement(kind: str, key: str) -> Any:
-    """Return what was kept, whatever it is now; None if nothing was."""
+    """Return a cached value, unchecked, or None if there is none."""
     return _read(_path(kind)).get(key)
 
 
 def store_measurement(kind: str, key: str, value: Any) -> None:
-    """Keep a value that JSON can write."""
+    """Cache a value that JSON can represent."""
     path = _path(kind)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {**_read(path), key: value}
+        values = {**_read(path), key: value}
         with tempfile.NamedTemporaryFile(
             "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
         ) as file:
-            json.dump(kept, file, indent=1)
+            json.dump(values, file, indent=1)
         os.replace(file.name, path)
 
 
@@ -41,7 +41,7 @@ def _path(kind: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return values if isinstance(values, dict) else {}

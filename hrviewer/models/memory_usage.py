@@ -1,4 +1,4 @@
-"""How much memory this process has needed at most, on the host and on a device."""
+"""Peak memory of this process on the host and on CUDA devices, and memory still available."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = [
 ]
 
 USABLE_FRACTION = 0.8
-"""Of the memory that is free, what may be taken without asking."""
+"""Fraction of the free memory that may be used without asking."""
 
 
 def peak_memory() -> int | None:
-    """Return the process's largest resident size, in bytes; None where nobody counts it."""
-    # On Linux `getrusage` counts what this process's parent held, too: it outlives `exec`.
+    """Return the process's peak resident size in bytes, or None where it is not available."""
+    # On Linux `getrusage` includes the parent's peak, since it survives `exec`.
     with suppress(OSError, KeyError):
         return _read_sizes("/proc/self/status")["VmHWM"] * 1024
     try:
@@ -32,19 +32,19 @@ def peak_memory() -> int | None:
 
 
 def _read_sizes(path: str) -> dict[str, int]:
-    """Return the sizes that a file of the system's tells, a line each: ``Name:  123 kB``."""
+    """Return the sizes in a file of ``/proc`` with lines such as ``Name:  123 kB``."""
     lines = [line.split() for line in Path(path).read_text("utf-8").splitlines()]
     return {line[0].rstrip(":"): int(line[1]) for line in lines if line[2:] == ["kB"]}
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory` begin anew, where the system can."""
+    """Reset `peak_memory`, where the system supports it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def available_memory() -> int:
-    """Return how many bytes may be taken: most of what is free, also inside a container."""
+    """Return how many bytes may be used: most of the free memory, container limits included."""
     import os
 
     free = []
@@ -60,14 +60,14 @@ def available_memory() -> int:
 
 
 def peak_device_memory(device: str, *, reset: bool = False) -> int | None:
-    """Return the most bytes that were ever taken on a CUDA device at once; None for others.
+    """Return the peak number of bytes allocated on a CUDA device, or None for other devices.
 
     Parameters
     ----------
     device : str
-        As a network says it.
+        Name of the device, as in `Network.device`.
     reset : bool
-        Whether to begin anew first.
+        Whether to reset the peak first.
     """
     if not device.startswith("cuda"):
         return None
@@ -80,7 +80,7 @@ def peak_device_memory(device: str, *, reset: bool = False) -> int | None:
 
 
 def limit_device_memory(device: str, limit: int) -> None:
-    """Let this process take no more than so many bytes on a CUDA device."""
+    """Limit the bytes that this process may allocate on a CUDA device."""
     import torch
 
     total = torch.cuda.get_device_properties(device).total_memory

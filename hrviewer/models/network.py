@@ -1,12 +1,11 @@
-"""A loaded network, whatever runs it.
+"""Base class of loaded networks, independent of the back end.
 
-A back end says only how to run a batch (`_run`) and what a size costs (`_count`); sizes, output
-shapes and activations are settled here, so that every network behaves alike:
+A back end only implements inference on a batch (`_run`) and the FLOPs of a size (`_count`). Sizes,
+output shapes and activations are handled here, so that every network behaves alike:
 
 - input ``(n, C, h, w)`` and output ``(n, k, oh, ow)``, float32, contiguous;
-- one output cell speaks of ``stride × stride`` input pixels, the first of the first ones;
-- a size that the network cannot take is filled at the bottom and the right, and what was filled
-  is cut off the output again.
+- one output cell covers ``stride × stride`` input pixels, beginning at the top left;
+- an input of an unsupported size is padded at the bottom and the right, and its output is cropped.
 """
 
 from __future__ import annotations
@@ -32,35 +31,35 @@ Floats = NDArray[np.float32]
 
 
 class Network(ABC):
-    """One network, ready to run.
+    """A network ready for inference.
 
     Attributes
     ----------
-    card : Card
-        What it takes and gives.
+    card : ModelCard
+        Its inputs and outputs.
     digest : str
-        Changes with the weights and with whatever in the card changes the answer.
+        Hash of the weights and of all card fields that change the predictions.
     backend, device, precision : str
-        What runs it (with its version), where, and in which numbers.
+        The back end with its version, the device, and the number format.
     stride : int
         Input pixels per output value.
     halo : int
         Input pixels of context, a multiple of `stride` and of ``multiple_of``.
     period : int
-        Where an input may begin, in pixels of the image: at multiples of this its output is that
-        of the whole, moved. Measured, since a network may shrink inside by more than it says.
+        Alignment of inputs, in pixels: if an input begins at a multiple of this, its output is the
+        shifted output of the whole image. Measured, since a network may downsample internally by
+        more than its stride.
     accepts_any_size : bool
-        Whether it takes sizes that are not a multiple of ``multiple_of``. Its output is then
-        ``h / stride`` rounded down or up, as the network does.
+        Whether it accepts sizes that are not a multiple of ``multiple_of``. The output size is then
+        ``h / stride``, rounded down or up by the network.
     max_batch : int or None
-        The most inputs that the network takes at once, where it is limited; `__call__` takes any
-        number.
+        Maximum number of inputs at once, if the network limits it; `__call__` accepts any number.
     accepts_tokens : bool
-        Whether it looks at many patches together (`run_tokens`).
+        Whether it takes many patches as tokens of one input (`run_tokens`).
     has_attention : bool
-        Whether it tells which of them look where (`attention`).
+        Whether it provides the attention between tokens (`attention`).
     has_attribution : bool
-        Whether it tells which codes mattered (`attribution`).
+        Whether it provides the attribution of a prediction to embeddings (`attribution`).
     """
 
     accepts_tokens = has_attention = has_attribution = False
@@ -85,17 +84,16 @@ class Network(ABC):
 
     @abstractmethod
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        """Run a batch of a size that the network takes; every output as it comes."""
+        """Run inference on a batch of a supported size; return the raw outputs."""
 
     @abstractmethod
     def _count(self, h: int, w: int) -> float:
-        """Nominal FLOPs of one input of a size that the network takes."""
+        """Return the nominal FLOPs of one input of a supported size."""
 
     def flops(self, h: int, w: int) -> float:
-        """Return what one input ``(C, h, w)`` costs, in FLOPs.
+        """Return the FLOPs of one input ``(C, h, w)``.
 
-        A multiplication with its addition is 2. Filling up to a size that the network takes
-        is counted.
+        A multiply-add counts as 2. Padding to a supported size is included.
         """
         size = self._padded_size(h, w)
         if size not in self._flops:
@@ -107,11 +105,11 @@ class Network(ABC):
 
     @cached_property
     def _flops_formula(self) -> Callable[[int, int], float] | None:
-        """What inputs of whole steps cost by their size; None where that has no closed form.
+        """FLOPs as a function of size, for multiples of the step; None without a closed form.
 
-        Convolutions cost by area, and their edges and what comes after pooling in proportion to
-        a side or not at all: four sizes tell all of it, and two others whether it is so. Counting
-        each size takes far longer.
+        Convolutions cost in proportion to the area, borders to a side, and layers after global
+        pooling are constant: four sizes determine the function, and two more verify it. Counting
+        every size takes far longer.
         """
         step, tile = self.card.step, self.card.input.tile // self.card.step
         if self.card.input.fixed or tile < 4:
@@ -120,7 +118,7 @@ class Network(ABC):
         try:
             corner, down, right, both = (self._count(h, w) for w in (a, b) for h in (a, b))
             others = {size: self._count(*size) for size in ((large, small), (small, large))}
-        except HrviewerError:  # there are sizes that it does not take
+        except HrviewerError:  # some sizes are not supported
             return None
         slope, side, twist = down - corner, right - corner, both - down - right + corner
 
@@ -131,28 +129,28 @@ class Network(ABC):
         return cost if all(cost(*size) == count for size, count in others.items()) else None
 
     def __call__(self, batch: Floats) -> Floats:
-        """Run the network.
+        """Run inference.
 
         Parameters
         ----------
         batch
-            ``(n, C, h, w)``, prepared by the card. If the network is not `elastic` and ``h`` or
-            ``w`` is not a multiple of ``multiple_of`` (or, with a fixed size, less than the
-            tile), the input is reflected at the bottom and the right, or filled with the card's
-            letterbox.
+            ``(n, C, h, w)``, prepared by the card. Unless `accepts_any_size`, an input whose ``h``
+            or ``w`` is not a multiple of ``multiple_of`` (or, with a fixed size, less than the
+            tile) is padded at the bottom and the right, by reflection or with the card's
+            letterbox value.
 
         Returns
         -------
         NDArray[np.float32]
-            ``(n, k, oh, ow)``, activation applied. Where the input was filled, ``oh`` is
-            ``h / stride`` rounded up. A detector counts the things whose centre is in each cell.
+            Predictions ``(n, k, oh, ow)``, after the activation. If the input was padded, ``oh`` is
+            ``h / stride`` rounded up. A detector counts the boxes centred in each cell.
 
         Raises
         ------
-        UserError
-            Where the number of channels is wrong, or a fixed size is exceeded.
+        HrviewerError
+            If the number of channels is wrong, or a fixed size is exceeded.
         MemoryError
-            Where the device has not enough memory for this batch.
+            If the device has not enough memory for this batch.
         """
         n, _, h, w = batch.shape
         if n == 0:
@@ -167,17 +165,23 @@ class Network(ABC):
             out = self._to_stride(_concatenate_outputs(outputs), ph, pw)
             k = (
                 self.card.prediction_channels if self.card.output.attention else None
-            )  # a score stays
-            said = activate(out[:, :k], self.card.output.activation)
-            out = said if k is None else np.concatenate([said, out[:, k:]], axis=1)
+            )  # scores have no activation
+            activated = activate(out[:, :k], self.card.output.activation)
+            out = activated if k is None else np.concatenate([activated, out[:, k:]], axis=1)
         if (ph, pw) != (h, w):
             out = out[:, :, : -(-h // self.stride), : -(-w // self.stride)]
         return np.ascontiguousarray(out, np.float32)
 
     def detect(self, batch: Floats) -> list[Detections]:
-        """Return what a detector finds in each of ``(n, C, h, w)``; `UserError` for any other."""
+        """Return a detector's predictions for each input of ``(n, C, h, w)``.
+
+        Raises
+        ------
+        HrviewerError
+            If the network is not a detector.
+        """
         if self.card.output.decode is None:
-            raise HrviewerError(f"{self.card.name} is no detector: its task is {self.card.task}")
+            raise HrviewerError(f"{self.card.name} is not a detector: its task is {self.card.task}")
         return self._decode(self._run_padded(batch)[0], (batch.shape[2], batch.shape[3]))
 
     def run_tokens(
@@ -187,89 +191,89 @@ class Network(ABC):
         lengths: Sequence[int] | None = None,
         merge: float = 0.0,
     ) -> Floats:
-        """Run on many patches together.
+        """Run inference on many patches as tokens of one input.
 
         Parameters
         ----------
         tokens
             ``(n, C, p, p)``, prepared.
         boxes
-            ``(n, 4)``: where each lies, ``y, x, h, w`` in the network's own pixels.
+            ``(n, 4)``: the position of each, ``y, x, h, w`` in the network's pixels.
         lengths
-            How many tokens each of several groups has, one after another, which know nothing of
-            each other; all are one group by default.
+            Number of tokens of each of several consecutive, independent groups; one group by
+            default.
         merge
-            Which part of its tokens every layer merges.
+            Fraction of tokens merged in every layer.
 
         Returns
         -------
         NDArray[np.float32]
             ``(n, k, rows, columns)``.
         """
-        raise self._unsupported("look at many patches together", "transformer")
+        raise self._unsupported("take many patches as tokens", "transformer")
 
     def token_flops(self, n: int, merge: float = 0.0) -> float:
-        """Return what `join` costs for a group of `n` patches, in FLOPs."""
-        raise self._unsupported("look at many patches together", "transformer")
+        """Return the FLOPs of `run_tokens` for a group of `n` patches."""
+        raise self._unsupported("take many patches as tokens", "transformer")
 
     def attention(
         self, tokens: Floats, boxes: NDArray[Any], merge: float = 0.0
     ) -> tuple[Floats, NDArray[np.int64]]:
-        """Return where each patch of one group looks, and which became one.
+        """Return the attention between the patches of one group, and which were merged.
 
         Parameters
         ----------
         tokens, boxes, merge
-            As in `join`.
+            As in `run_tokens`.
 
         Returns
         -------
         weights : NDArray[np.float32]
-            ``(n, n)``: the part of what patch *i* takes that it takes from *j*, in the last layer.
+            ``(n, n)``: attention of patch *i* to patch *j* in the last layer; rows sum to 1.
         owner : NDArray[np.int64]
-            ``(n,)``: patches of one number were merged.
+            ``(n,)``: patches with the same number were merged.
         """
-        raise self._unsupported("tell where patches look", "transformer")
+        raise self._unsupported("provide attention between patches", "transformer")
 
     def run_features(self, features: Floats) -> Floats:
-        """Run on a grid of codes ``(d, gh, gw)`` and return ``(k, oh, ow)``.
+        """Run inference on a grid of features ``(d, gh, gw)`` and return ``(k, oh, ow)``.
 
-        A head is a network whose card takes ``d`` channels, and whose pixels are codes; so is one
-        that takes pictures, where codes are a picture as it takes them.
+        A head is a network whose card has ``d`` input channels and whose pixels are embeddings. A
+        network for images runs on features that are a prepared image.
         """
         self._check_feature_width(features.shape[0])
         out: Floats = self(np.ascontiguousarray(features[None], np.float32))[0]
         return out
 
     def feature_flops(self, d: int, gh: int, gw: int) -> float:
-        """Return what `think` costs, in FLOPs."""
+        """Return the FLOPs of `run_features`."""
         self._check_feature_width(d)
         return self.flops(gh, gw)
 
     def attribution(self, features: Floats) -> Floats:
-        """Return how much each of a grid of codes ``(d, gh, gw)`` mattered: ``(gh, gw)``.
+        """Return the attribution of the prediction to features ``(d, gh, gw)``, as ``(gh, gw)``.
 
-        Gradient times input: how much of the answer would be lost, to first order, if a code were
-        0. Of several classes the answer is by how much the likeliest stands out from their mean.
+        Gradient times input: the loss of the prediction, to first order, if a feature vector were
+        0. For several classes the prediction is the margin of the largest over their mean.
         """
-        raise self._unsupported("tell which codes mattered", "head of torch")
+        raise self._unsupported("attribute its prediction to embeddings", "head of torch")
 
     def attribution_flops(self, d: int, gh: int, gw: int) -> float:
-        """Return what `explain` costs: the way there, and back to the codes, which is as long."""
+        """Return the FLOPs of `attribution`: a forward and a backward pass, of equal cost."""
         return 2 * self.feature_flops(d, gh, gw)
 
     def _check_feature_width(self, d: int) -> None:
         if self.card.input.channel_count != d:
             raise HrviewerError(
-                f"{self.card.name} takes codes of {self.card.input.channel_count} values, not {d}: "
-                "use the encoder it was trained with"
+                f"{self.card.name} takes embeddings of {self.card.input.channel_count} values, "
+                f"not {d}: use the encoder it was trained with"
             )
 
-    def _unsupported(self, what: str, role: str) -> HrviewerError:
-        return HrviewerError(f"{self.card.name} cannot {what}: choose a pack with a {role}")
+    def _unsupported(self, task: str, role: str) -> HrviewerError:
+        return HrviewerError(f"{self.card.name} cannot {task}: choose a model with a {role}")
 
     def _padded_size(self, h: int, w: int) -> tuple[int, int]:
-        """Return the size at which an input is run."""
+        """Return the size to which an input is padded."""
         it = self.card.input
         if it.fixed:
             if max(h, w) > it.tile:
@@ -281,7 +285,7 @@ class Network(ABC):
         return -(-h // m) * m, -(-w // m) * m
 
     def _run_padded(self, batch: Floats) -> tuple[list[Floats], tuple[int, int]]:
-        """Fill, run in parts that the network takes, and return with the size that was run."""
+        """Pad, run inference in supported batches, and return the outputs with the padded size."""
         n, c, h, w = batch.shape
         if c != self.card.input.channel_count:
             raise HrviewerError(
@@ -308,16 +312,16 @@ class Network(ABC):
         return out
 
     def _to_stride(self, out: Floats, h: int, w: int) -> Floats:
-        """Bring an output that leaves out a margin, or is finer than its input, to the stride."""
+        """Resample an output that has a margin, or is finer than its input, to the stride."""
         margin, finer = self.card.output.margin, self.card.output.stride
         if isinstance(finer, float) and finer < 1:
             f = round(1 / finer)
             n, k, oh, ow = out.shape
             cells = out[:, :, : oh // f * f, : ow // f * f].reshape(n, k, oh // f, f, ow // f, f)
-            # A density keeps its sum, everything else its level.
+            # A density keeps its sum, everything else its mean.
             out = cells.sum((3, 5)) if self.card.task == "density" else cells.mean((3, 5))
         if margin:
-            # The halo is never answered for, and covers the margin: what stands there is no matter.
+            # The halo is never part of a result and covers the margin: its values do not matter.
             gap = [
                 max(0, side // self.stride - o)
                 for side, o in zip((h, w), out.shape[2:], strict=True)
@@ -332,7 +336,7 @@ class Network(ABC):
 
 
 def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
-    """Bring outputs of two, three and four axes to ``(n, k, oh, ow)``, one after another."""
+    """Concatenate outputs of two, three and four axes into ``(n, k, oh, ow)``."""
     maps = []
     for out in outputs:
         if out.ndim == 2:
@@ -341,7 +345,7 @@ def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
             out = out[:, None]
         elif out.ndim != 4:
             raise HrviewerError(
-                f"an output with {out.ndim} axes {out.shape}: 2, 3 or 4 can be read"
+                f"an output has {out.ndim} axes {out.shape}: export it with 2, 3 or 4"
             )
         maps.append(out)
     sizes = {out.shape[2:] for out in maps}

@@ -1,4 +1,4 @@
-"""Choosing the k best so that it can be learned: a top-k whose gradient is not zero everywhere.
+"""Differentiable top-k: a top-k selection whose gradient is not zero everywhere.
 
 Cordonnier et al., *Differentiable Patch Selection for Image Recognition* (CVPR 2021), after
 Berthet et al., *Learning with Differentiable Perturbed Optimizers* (NeurIPS 2020). The Jacobian is
@@ -17,16 +17,16 @@ __all__ = ["PerturbedTopK"]
 
 
 class PerturbedTopK(torch.nn.Module):
-    """The expected indicators of the k largest of noisy scores; the plain top k in eval mode.
+    """Expected indicators of the k largest noisy scores; in eval mode the plain top-k.
 
     Parameters
     ----------
     k : int
-        How many to choose.
+        Number of scores to select.
     samples : int
-        Of noise, for each row of scores.
+        Number of noise samples for each row of scores.
     sigma : float
-        The noise's standard deviation, in the scores' unit.
+        Standard deviation of the noise, in the unit of the scores.
     """
 
     def __init__(self, k: int, samples: int = 500, sigma: float = 0.05) -> None:

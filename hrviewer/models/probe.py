@@ -1,8 +1,8 @@
-"""What a network really does, measured once when it is loaded.
+"""Validation of model cards by inference, once when a network is loaded.
 
-A card that lies is caught here, with the field that lies and what was found. What the card leaves
-out is measured: whether inputs can be batched, whether any size will do, how far an output sees
-(`measure_halo`), and where inputs may begin (`measure_period`).
+A mismatch is reported with the card field and the measured value. Properties that the card leaves
+out are measured: whether inputs can be batched, whether any size is accepted, the receptive field
+(`measure_halo`), and the alignment of inputs (`measure_period`).
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from hrviewer.models.network import Floats, Network
 __all__ = ["measure_exact_halo", "measure_halo", "measure_period", "validate_network"]
 
 _HALO_TOLERANCE = 1e-6
-"""The part of the output's greatest value below which a change is rounding, not sight."""
+"""A smaller change, relative to the output's maximum, is rounding and not receptive field."""
 _BATCH_TOLERANCE = 1e-4
-"""The same, below which a network run on two inputs says what it says of each."""
+"""Largest relative difference between inference on a batch of two and on each alone."""
 _SHIFT_TOLERANCE = 1e-5
-"""The same, below which an output is that of a larger input, moved."""
+"""Largest relative difference between an output and the shifted output of a larger input."""
 _OCTAVES = 7
-"""Sizes of blots in noise: from 1 pixel, each twice the one before."""
+"""Number of scales of the noise: from 1 pixel, each twice the one before."""
 _CANDIDATE_PERIODS = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32
-"""What is tried as a network's period, in multiples of its card's step."""
+"""Candidate periods, in multiples of the card's step."""
 
 
 def validate_network(network: Network, tile: Floats | None = None) -> None:
-    """Check a network's card by running it, and measure what the card leaves out.
+    """Validate a network against its card, and measure what the card leaves out.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
 
     Raises
     ------
-    UserError
-        Where the network does not run on such a tile, or what comes out is not what the card says.
+    HrviewerError
+        If inference on such a tile fails, or the output does not match the card.
     """
     side = network.card.input.tile
     one = _noise(network, 0, side) if tile is None else tile[None]
@@ -49,15 +49,15 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
         _check_tokens(network, one)
         network.token_flops(2)
         return
-    it, out = network.card.input, network.card.output
+    inputs, out = network.card.input, network.card.output
     if out.margin and network.halo < out.margin:
         raise _card_mismatch(network, "output.halo", f"is less than output.margin, {out.margin}")
-    found = _run_checked(network, one)
-    _check_output(network, found, side)
-    network.flops(side, side)  # what cannot be counted is not run either
-    network.max_batch = network.max_batch or _measure_max_batch(network, one, found)
-    if not it.fixed:
-        other = -(-side // 2 // it.multiple_of) * it.multiple_of
+    output = _run_checked(network, one)
+    _check_output(network, output, side)
+    network.flops(side, side)  # a network whose FLOPs cannot be counted is refused
+    network.max_batch = network.max_batch or _measure_max_batch(network, one, output)
+    if not inputs.fixed:
+        other = -(-side // 2 // inputs.multiple_of) * inputs.multiple_of
         if other != side:
             _check_output(network, _run_checked(network, one[:, :, :other, :other]), other)
         network.accepts_any_size = _runs_at_any_size(network, one)
@@ -68,7 +68,7 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
 
 
 def measure_exact_halo(network: Network) -> int:
-    """Measure the context with which tiles, joined, equal one look at an image of any size.
+    """Measure the context with which stitched tiles equal inference on the whole image.
 
     Returns
     -------
@@ -77,23 +77,21 @@ def measure_exact_halo(network: Network) -> int:
 
     Raises
     ------
-    UserError
-        Where there is no such look, or no such context.
+    HrviewerError
+        If the network cannot take a whole image, or there is no such context.
     """
     card = network.card
     if network.accepts_tokens or card.task in ("classification", "detection", "embedding"):
-        raise _no_exact_tiling(network, f"its task, {card.task}, has an answer for each tile")
+        raise _no_exact_tiling(network, f"its task, {card.task}, has one prediction per tile")
     if card.input.fixed:
         raise _no_exact_tiling(network, f"it takes tiles of {card.input.tile} pixels only")
     if measure_period(network) is None:
-        raise _no_exact_tiling(
-            network, "what it says depends on where a tile begins, wherever that is"
-        )
+        raise _no_exact_tiling(network, "its predictions depend on where a tile begins")
     return max(network.halo, measure_halo(network))
 
 
 def measure_period(network: Network) -> int | None:
-    """Measure where an input may begin so that its output is that of a larger one, moved.
+    """Measure the alignment at which an input's output is the shifted output of a larger input.
 
     Parameters
     ----------
@@ -106,8 +104,8 @@ def measure_period(network: Network) -> int | None:
         Input pixels, a multiple of the card's step; None if there is none within a tile.
     """
     step, tile = network.card.step, network.card.input.tile
-    # Cells near the edge where the two inputs begin see more in one than in the other; how much
-    # nearer than this the card may be wrong about.
+    # Cells near the edge where the two inputs begin have more context in one than in the other.
+    # The card's halo may be wrong, so half a tile is left out at least.
     near = -(-max(network.halo, tile // 2) // step) * step
     side = near + 4 * step
     for period in (n * step for n in _CANDIDATE_PERIODS if n * step < tile):
@@ -116,7 +114,7 @@ def measure_period(network: Network) -> int | None:
             whole, part = network(larger), network(larger[:, :, period:, period:])
         except MemoryError:
             raise
-        except Exception:  # a size that it does not take is none to begin at
+        except Exception:  # an unsupported size is no candidate
             continue
         first, moved = near // network.stride, (near + period) // network.stride
         there, here = whole[:, :, moved:, moved:], part[:, :, first:, first:]
@@ -127,28 +125,28 @@ def measure_period(network: Network) -> int | None:
 
 
 def measure_halo(network: Network, seeds: int = 3) -> int:
-    """Measure how far an output sees, in input pixels.
+    """Measure the radius of the receptive field, in input pixels.
 
-    Strips along two sides of a tile are replaced by other noise, and how far from them the output
-    changes is how far it sees: so all four sides, several times.
+    Strips along two sides of a tile are replaced by other noise; the distance to which the output
+    changes is the radius. All four sides are tested, several times.
 
     Parameters
     ----------
     network
-        Not of a fixed size; its `period` is known: what is read of an image ends on it.
+        Not of a fixed size; its `period` is known, since tiles end on it.
     seeds
-        How many noises.
+        Number of noise images.
 
     Returns
     -------
     int
-        The greatest reach, rounded up to a multiple of the network's period.
+        The largest radius, rounded up to a multiple of the network's period.
 
     Raises
     ------
-    UserError
-        Where the output changes throughout the tile (the network sees all of it), or hardly
-        changes even where the noise does.
+    HrviewerError
+        If the output changes throughout the tile (a global receptive field), or hardly changes
+        even in the strips.
     """
     card, step = network.card, network.period
     tile = max(step, card.input.tile // step * step)
@@ -159,28 +157,28 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
         if reach < side - strip and responds >= 0.5:
             break
     if responds < 0.5:
-        # A network that is silent on noise hides how far it sees.
+        # A network that does not respond to noise hides its receptive field.
         raise HrviewerError(
-            f"{card.name} hardly answers to noise, so how far it sees cannot be measured: "
-            "give the card output.halo"
+            f"{card.name} hardly responds to noise, so its receptive field cannot be measured: "
+            "set output.halo in the model card"
         )
     if reach >= side - strip:
         raise HrviewerError(
-            f"{card.name} sees the whole of a {side}-pixel tile, so tiles cannot be joined "
-            "exactly: give the card output.halo, or set input.fixed true"
+            f"{card.name} has a receptive field of more than {side} pixels, so tiles cannot be "
+            "stitched exactly: set output.halo in the model card, or input.fixed to true"
         )
     return -(-reach // step) * step
 
 
 def _measure_reach(network: Network, side: int, strip: int, seeds: int) -> tuple[int, float]:
-    """Return how far from strips of other noise outputs change, and how much of the strips' do."""
+    """Return how far outside the strips outputs change, and the fraction that changes inside."""
     reach, responds = 0, 0.0
     for seed in range(seeds):
         base, other = _noise(network, seed, side), _noise(network, seed + 1000, side)
         first = network(base)
         scale = float(np.abs(first).max()) or 1.0
         for turn in 1, -1:
-            # Above and to the left; then, turned by half, below and to the right.
+            # Top and left; then, rotated by 180°, bottom and right.
             changed = base.copy()
             there, here = changed[:, :, ::turn, ::turn], other[:, :, ::turn, ::turn]
             there[:, :, :strip], there[:, :, :, :strip] = here[:, :, :strip], here[:, :, :, :strip]
@@ -196,11 +194,10 @@ def _measure_reach(network: Network, side: int, strip: int, seeds: int) -> tuple
 
 
 def _noise(network: Network, seed: int, side: int) -> Floats:
-    """A prepared tile ``(1, C, side, side)`` of noise: pixels, or codes for a head.
+    """Return a prepared tile ``(1, C, side, side)`` of noise: pixels, or embeddings for a head.
 
-    As pictures are, it is as strong at every size of blots, grey for the most part, and here and
-    there nearly black or white: of other noise many a network sees nothing, and hides how far it
-    sees.
+    As in photographs, it is equally strong at every scale, mostly grey, and in places nearly black
+    or white: many networks do not respond to other noise, which would hide their receptive field.
     """
     rng = np.random.default_rng(seed)
     card = network.card
@@ -233,7 +230,7 @@ def _run_checked(network: Network, batch: Floats) -> Floats:
     except Exception as error:
         size = " × ".join(map(str, batch.shape))
         raise HrviewerError(
-            f"{network.card.name} does not run on an input of {size} ({short_message(error)}): "
+            f"{network.card.name}: inference on an input of {size} fails ({short_message(error)}): "
             "correct the card's input (channels, tile, multiple_of, fixed)"
         ) from None
 
@@ -244,20 +241,22 @@ def _check_output(network: Network, output: Floats, side: int) -> None:
     if output.shape[1] != card.output_channels:
         field = "output.width" if card.output.width else "output.classes"
         raise _card_mismatch(
-            network, field, f"gives {card.output_channels}, but the network {output.shape[1]}"
+            network,
+            field,
+            f"gives {card.output_channels} channels, but the network has {output.shape[1]}",
         )
-    want = max(1, side // network.stride)
-    if output.shape[2:] != (want, want):
+    expected = max(1, side // network.stride)
+    if output.shape[2:] != (expected, expected):
         oh, ow = output.shape[2:]
         raise _card_mismatch(
             network,
             "output.stride",
-            f"{card.output.stride} makes {want} × {want} of {side} pixels, but the network "
+            f"{card.output.stride} makes {expected} × {expected} of {side} pixels, but the network "
             f"makes {oh} × {ow}",
         )
     if not np.isfinite(output).all():
         raise _card_mismatch(
-            network, "input", "(scale, mean, std) leads to values that are not finite"
+            network, "input", "(scale, mean, std) leads to outputs that are not finite"
         )
 
 
@@ -265,25 +264,25 @@ def _check_tokens(network: Network, one: Floats) -> None:
     side = network.card.input.tile
     boxes = np.array([[0, 0, side, side], [0, side, side, side]], np.float32)
     try:
-        found = network.run_tokens(np.concatenate([one, one]), boxes)
+        output = network.run_tokens(np.concatenate([one, one]), boxes)
     except Exception as error:
         raise HrviewerError(
-            f"{network.card.name} does not join two tokens of {side} pixels "
+            f"{network.card.name}: inference on two tokens of {side} pixels fails "
             f"({short_message(error)}): correct the card's input"
         ) from None
     cells = max(1, side // network.stride)
-    want = 2, network.card.output_channels, cells, cells
-    if found.shape != want:
-        raise _card_mismatch(network, "output", f"gives {want}, not {found.shape}")
-    if not np.isfinite(found).all():
+    expected = 2, network.card.output_channels, cells, cells
+    if output.shape != expected:
+        raise _card_mismatch(network, "output", f"gives {expected}, not {output.shape}")
+    if not np.isfinite(output).all():
         raise _card_mismatch(
-            network, "input", "(scale, mean, std) leads to values that are not finite"
+            network, "input", "(scale, mean, std) leads to outputs that are not finite"
         )
 
 
 def _no_exact_tiling(network: Network, reason: str) -> HrviewerError:
     return HrviewerError(
-        f"{network.card.name}: no tiles can equal one look at everything, since {reason}: "
+        f"{network.card.name}: tiles cannot equal inference on the whole image, since {reason}: "
         "choose mode=tiles"
     )
 
@@ -293,7 +292,7 @@ def _card_mismatch(network: Network, field: str, problem: str) -> HrviewerError:
 
 
 def _measure_max_batch(network: Network, one: Floats, output: Floats) -> int | None:
-    """Return 1 where a network run on two inputs does not say what it says of each."""
+    """Return 1 if inference on a batch of two differs from inference on each, otherwise None."""
     two = np.concatenate([one[..., ::-1] / 2, one])
     try:
         both = network(two)
@@ -307,9 +306,9 @@ def _measure_max_batch(network: Network, one: Floats, output: Floats) -> int | N
 
 
 def _runs_at_any_size(network: Network, one: Floats) -> bool:
-    """Whether sizes that are no multiple run, and come out no smaller than they should."""
+    """Whether sizes that are not a multiple are accepted, with outputs of full size."""
     m, tile = network.card.input.multiple_of, one.shape[2]
-    network.accepts_any_size = True  # so that it is not filled
+    network.accepts_any_size = True  # so that inputs are not padded
     try:
         return all(
             _has_full_size(network, one[:, :, : tile - n, : tile - n]) for n in {1, m // 2, m - 1}

@@ -1,6 +1,6 @@
-"""Architectures by name: hrviewer's own, a plug-in's, and those registered by hand.
+"""Architectures by name: built in, from plug-ins, or registered in this process.
 
-A name is resolved when weights are loaded, so that listing packs imports no torch.
+A name is resolved when weights are loaded, so listing bundles imports no torch.
 """
 
 from __future__ import annotations
@@ -14,44 +14,51 @@ from hrviewer.errors import HrviewerError, short_message
 __all__ = ["ENTRY_POINT_GROUP", "get_architecture", "register_architecture"]
 
 ENTRY_POINT_GROUP = "hrviewer.architectures"
-"""Entry points whose value is a function that takes a card's ``params`` and returns a module."""
+"""Entry points of functions that take a card's ``params`` and return a module."""
 
 _REGISTERED: dict[str, Callable[..., Any]] = {}
 
 
 def register_architecture(name: str, build: Callable[..., Any]) -> None:
-    """Make an architecture known in this process, from a notebook for example.
+    """Register an architecture in this process, for example from a notebook.
 
     Parameters
     ----------
     name
-        What a card's ``architecture.name`` says.
+        The value of a card's ``architecture.name``.
     build
-        Takes the card's ``architecture.params`` as keywords, returns a ``torch.nn.Module``.
+        A function that takes the card's ``architecture.params`` as keywords and returns a
+        ``torch.nn.Module``.
     """
     _REGISTERED[name] = build
 
 
 def get_architecture(name: str) -> Callable[..., Any]:
-    """Return what builds the architecture `name`; `UserError` that lists those known."""
+    """Return the function that builds the architecture `name`.
+
+    Raises
+    ------
+    HrviewerError
+        If none has this name; the message lists the known ones.
+    """
     if name in _REGISTERED:
         return _REGISTERED[name]
     from hrviewer.models.architectures import ARCHITECTURES  # imports torch
 
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    plugged = entry_points(group=ENTRY_POINT_GROUP)
-    for entry in plugged.select(name=name):
+    from_plugins = entry_points(group=ENTRY_POINT_GROUP)
+    for entry in from_plugins.select(name=name):
         try:
             build: Callable[..., Any] = entry.load()
         except Exception as error:
             raise HrviewerError(
-                f"the architecture {name} of {entry.value} does not import "
-                f"({short_message(error)}): install that plug-in again"
+                f"the architecture {name} ({entry.value}) cannot be imported "
+                f"({short_message(error)}): reinstall that plug-in"
             ) from error
         return build
-    known = sorted({*_REGISTERED, *ARCHITECTURES, *plugged.names})
+    known = sorted({*_REGISTERED, *ARCHITECTURES, *from_plugins.names})
     raise HrviewerError(
         f"no architecture is named {name!r} (known: {', '.join(known)}): "
-        "install the plug-in that has it, or correct the card"
+        "install the plug-in that provides it, or correct the card"
     )

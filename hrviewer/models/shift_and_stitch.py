@@ -1,9 +1,9 @@
-"""A network's answer at a finer step than its stride: shift and interleave.
+"""Shift-and-stitch: dense predictions at a finer step than a network's stride.
 
-A fully convolutional network of stride s answers every s pixels. Run on k² shifted inputs, whose
-outputs are interleaved, it answers every s/k pixels, and says there what it would say of the window
-about that very place (Giusti et al., *Fast image scanning with deep max-pooling convolutional
-neural networks*, ICIP 2013; Lin et al., *ScanNet*, WACV 2018).
+A fully convolutional network of stride s predicts every s pixels. Run on k² shifted inputs, whose
+outputs are interleaved, it predicts every s/k pixels, each from the window centred there
+(Giusti et al., *Fast image scanning with deep max-pooling convolutional neural networks*, ICIP
+2013; Lin et al., *ScanNet*, WACV 2018).
 """
 
 from __future__ import annotations
@@ -20,36 +20,35 @@ __all__ = ["ShiftAndStitch"]
 
 
 class ShiftAndStitch(Network):
-    """A network run on k² shifted inputs.
+    """Inference on k² shifted inputs with interleaved outputs.
 
-    Each cell of its output, ``s/k`` pixels wide, holds what the network says of the window whose
-    answer, of s × s pixels, has the cell in its middle. Densities, and their variances, are over
-    k²: they sum to the mean of the shifts' counts.
+    Each output cell, ``s/k`` pixels wide, holds the prediction for the s × s pixels centred on it.
+    Densities and their variances are divided by k²: they sum to the mean count over the shifts.
 
     Parameters
     ----------
     network : Network
-        Settled, fully convolutional.
+        Validated, fully convolutional.
     k : int
-        How many shifts along each axis, at least 2.
+        Number of shifts along each axis, at least 2.
 
     Raises
     ------
-    UserError
-        Where its answers cannot be interleaved, or the cells would not lie on pixels.
+    HrviewerError
+        If its outputs cannot be interleaved, or the cells would not lie on whole pixels.
     """
 
     def __init__(self, network: Network, k: int) -> None:
         card, s = network.card, network.stride
         if card.input.fixed or card.task not in ("density", "segmentation", "saliency"):
             raise HrviewerError(
-                f"{card.name} cannot answer {k} times denser: only a fully convolutional network "
-                "of any size that gives a map can; choose denser=1"
+                f"{card.name} cannot predict {k} times denser: only fully convolutional models "
+                "that output a map can; choose denser=1"
             )
         if s % k or (s - s // k) % 2:
             raise HrviewerError(
-                f"{card.name} answers every {s} pixels, which {k} does not divide so that its "
-                "windows' middles lie on pixels: choose another number for denser"
+                f"{card.name} predicts every {s} pixels, which {k} does not divide so that window "
+                "centres lie on pixels: choose another value for denser"
             )
         multiple = math.lcm(card.input.multiple_of, network.period)
         tile = -(-card.input.tile // multiple) * multiple
@@ -60,7 +59,7 @@ class ShiftAndStitch(Network):
                     update={
                         "stride": s // k,
                         "halo": network.halo + s,
-                        # Beyond the image it is shown a reflection, to shift into.
+                        # Beyond the border the image is reflected, to shift into.
                         "margin": card.output.margin + s,
                     }
                 ),
@@ -77,7 +76,7 @@ class ShiftAndStitch(Network):
         self.period, self.max_batch = math.lcm(multiple, s), network.max_batch
 
     def __call__(self, batch: Floats) -> Floats:
-        """Run the network on every shift of ``(n, C, h, w)``; sides are multiples of `period`."""
+        """Run inference on every shift of ``(n, C, h, w)``; sides are multiples of `period`."""
         k, s = self.k, self.network.stride
         h, w = batch.shape[2:]
         n, rows, columns = len(batch), h // s - 2, w // s - 2
@@ -88,11 +87,11 @@ class ShiftAndStitch(Network):
                 out[:, :, i::k, j::k] = self.network(np.ascontiguousarray(part))
         if self.card.task == "density":
             out /= k * k
-        # What was shifted into is never answered for.
+        # The border that was shifted into is never part of a result.
         return np.pad(out, [(0, 0), (0, 0), (k, k), (k, k)], mode="edge")
 
     def _shift_offsets(self) -> list[int]:
-        """Return where the shifted inputs begin, in pixels."""
+        """Return the offsets of the shifted inputs, in pixels."""
         s, fine = self.network.stride, self.network.stride // self.k
         return [s + i * fine - (s - fine) // 2 for i in range(self.k)]
 

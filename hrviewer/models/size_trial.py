@@ -1,10 +1,10 @@
-"""``python -m hrviewer.models.size_trial``: run a network at sizes that may be too large.
+"""``python -m hrviewer.models.size_trial``: benchmark a network at sizes that may not fit.
 
-A process of its own, so that whoever asks survives. The network's card comes in on standard
-input, then sides, one a line; a line of JSON goes out for each, and one before them that says what
-was loaded. On a CPU a thread watches the memory and ends the process with `TOO_MUCH` before it
-takes more than it may; on a CUDA device the allocator refuses. Whoever asks takes any other end
-for too much, too: where the system itself runs out of memory, it kills.
+A separate process, so that the caller survives. The model card comes in on standard input, then
+sides, one per line; one line of JSON goes out for each, after a first one that describes the
+loaded network. On a CPU a thread monitors memory and ends the process with `TOO_MUCH` before it
+exceeds the limit; on a CUDA device the allocator refuses. The caller treats any other death of
+this process as out of memory, too: the system kills processes when it runs out.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ __all__ = ["EXIT_OUT_OF_MEMORY", "main", "measure_size"]
 
 EXIT_OUT_OF_MEMORY = 77
 POLL_SECONDS = 0.002
-"""Seconds between looks at the memory."""
+"""Interval between memory checks, in seconds."""
 REPEAT_BELOW_SECONDS = 3.0
-"""Seconds; what takes less is run a second time, without what the first one had to make ready."""
+"""Runs shorter than this are repeated, to exclude warm-up; in seconds."""
 
 
 TOKEN_COUNTS = 64, 128, 256, 1000
-"""Tokens of the joint inputs whose FLOPs are told."""
+"""Numbers of tokens for which FLOPs are reported."""
 
 
 def measure_size(network: Network, side: int) -> dict[str, Any]:
-    """Run a network once on a square; a joint one on all of its tokens, as one group.
+    """Run inference once on a square; a token network takes all of its tokens as one group.
 
     Returns
     -------
     dict
-        ``side``, ``flops``, ``seconds`` and ``peak_bytes``: of the process on a CPU, of what was
-        allocated on a CUDA device; ``fits`` is False, and nothing else known, where there was not
-        enough memory.
+        ``side``, ``flops``, ``seconds`` and ``peak_bytes`` (of the process on a CPU, of the
+        allocator on a CUDA device). If memory did not suffice, only ``side`` and ``fits``, which
+        is False.
     """
     rng = np.random.default_rng(0)
     reset_peak_memory()
@@ -86,28 +86,28 @@ def measure_size(network: Network, side: int) -> dict[str, Any]:
 
 
 def enforce_memory_limit(limit: int) -> None:
-    """End the process when it takes more than `limit` bytes."""
+    """End the process as soon as it uses more than `limit` bytes."""
     while True:
         exit_if_over_limit(limit)
         time.sleep(POLL_SECONDS)
 
 
 def exit_if_over_limit(limit: int) -> None:
-    """End the process if it has taken more than `limit` bytes."""
+    """End the process if it has used more than `limit` bytes."""
     if (peak_memory() or 0) > limit:
         os._exit(EXIT_OUT_OF_MEMORY)
 
 
 def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
-    """Serve sides from standard input, after a card."""
+    """Read a card and then sides from standard input; write a JSON line for each."""
 
-    def say(told: dict[str, Any]) -> None:
-        print(json.dumps(told), file=out, flush=True)
+    def write(record: dict[str, Any]) -> None:
+        print(json.dumps(record), file=out, flush=True)
 
     try:
         network = load(weights, ModelCard.model_validate_json(sys.stdin.readline()), device)
     except HrviewerError as error:
-        say({"error": str(error)})
+        write({"error": str(error)})
         return
     card = network.card
     if network.device.startswith("cuda"):
@@ -115,18 +115,18 @@ def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
     else:
         exit_if_over_limit(limit)
         threading.Thread(target=enforce_memory_limit, args=(limit,), daemon=True).start()
-    say({
+    write({
         "name": card.name, "device": network.device, "backend": network.backend,
         "step": card.step, "fixed": card.input.fixed, "tile": card.input.tile,
         "token_flops": {n: network.token_flops(n) for n in TOKEN_COUNTS if network.accepts_tokens},
         "idle_bytes": peak_device_memory(network.device) or peak_memory(),
     })  # fmt: skip
     for line in sys.stdin:
-        say(measure_size(network, int(line)))
+        write(measure_size(network, int(line)))
 
 
 if __name__ == "__main__":
-    # What libraries print goes to standard error: standard output is for answers.
-    with os.fdopen(os.dup(1), "w") as answers:
+    # Redirect what libraries print to standard error: standard output is for results.
+    with os.fdopen(os.dup(1), "w") as results:
         os.dup2(2, 1)
-        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), answers)
+        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), results)

@@ -1,7 +1,7 @@
-"""How many threads a network may take: all cores, or its part where several are run at once.
+"""Threads per network: all cores, or an equal share of them where several run at once.
 
-What a convolution says depends, in its last bits, on how many threads share it. So the number
-follows from how a network is run, never from what else happens to run at the time.
+The last bits of a convolution's output depend on the number of threads that share it. So the
+number follows from how a network is run, never from the current load.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ __all__ = [
 ]
 
 MAX_STREAMS = 4
-"""The most inputs that are run at once on a CPU."""
+"""Maximum number of inputs that are run at once on a CPU."""
 
 _thread_state = threading.local()
 _T = TypeVar("_T")
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def recommended_streams() -> int:
-    """Return how many inputs are best run at once on this machine's cores."""
+    """Return the recommended number of inputs to run at once on this machine's cores."""
     return min(MAX_STREAMS, available_cores())
 
 
 @contextmanager
 def share_cores(parts: int) -> Iterator[None]:
-    """Have what this thread runs take one of `parts` equal parts of the cores."""
+    """Give the networks run by this thread one of `parts` equal shares of the cores."""
     before = getattr(_thread_state, "parts", None)
     _thread_state.parts = parts
     try:
@@ -51,20 +51,20 @@ def share_cores(parts: int) -> Iterator[None]:
 
 
 def thread_limit() -> int | None:
-    """Return how many threads what this thread runs may take; None where nobody has said."""
+    """Return the number of threads for networks run by this thread; None if it is not limited."""
     parts: int | None = getattr(_thread_state, "parts", None)
     return None if parts is None else max(1, available_cores() // parts)
 
 
 class PerThreadCount(Generic[_T]):
-    """What is made for a fixed number of threads: one for each number that is asked for.
+    """Objects built for a fixed number of threads: one for each number that is requested.
 
     Parameters
     ----------
     make : callable
-        Makes one, from the number of threads.
+        Builds one for a number of threads.
     thread_count : int, optional
-        The number that all callers take, whatever their part of the cores.
+        A fixed number for all callers, regardless of their share of the cores.
     """
 
     def __init__(self, make: Callable[[int], _T], thread_count: int | None = None) -> None:
@@ -73,7 +73,7 @@ class PerThreadCount(Generic[_T]):
         self._lock = threading.Lock()
 
     def get(self) -> _T:
-        """Return the one for the calling thread's part of the cores."""
+        """Return the object for the calling thread's share of the cores."""
         count = self._thread_count or thread_limit() or available_cores()
         with self._lock:
             if count not in self._instances:

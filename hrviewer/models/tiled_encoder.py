@@ -1,8 +1,8 @@
-"""A network that takes one small tile and gives one code, run on many tiles at once.
+"""An encoder of small tiles, one embedding each, run on many tiles at once.
 
-Published encoders see 64 or 128 pixels a side and say one thing of them. Reading, keeping and
-booking each such tile by itself would take longer than the network does; cut out of one larger
-input, they cost what they cost.
+Published encoders take tiles of 64 or 128 pixels and give one embedding. Reading, storing and
+accounting for each such tile by itself would take longer than inference; cut from one larger
+input, the overhead vanishes.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from hrviewer.models.network import Floats, Network
 __all__ = ["TiledEncoder", "is_tile_encoder"]
 
 TARGET_SIDE = 512
-"""About the side of an input, in pixels."""
+"""Approximate side of an input, in pixels."""
 
 
 def is_tile_encoder(card: ModelCard) -> bool:
-    """Tell whether a network makes one code of each tile of a fixed size, and knows no other."""
+    """Whether a network gives one embedding per tile of a single fixed size, without context."""
     fits = card.stride == card.input.tile and not card.output.halo
     return card.task == "embedding" and card.input.fixed and fits
 
 
 class TiledEncoder(Network):
-    """The same network for inputs of any number of its tiles; a grid of codes comes out.
+    """An encoder applied to inputs of any number of tiles; its output is a grid of embeddings.
 
     Parameters
     ----------
     network
-        Settled; `is_one_to_one` of its card.
+        Validated; `is_tile_encoder` is true of its card.
     """
 
     def __init__(self, network: Network) -> None:
         tile = network.card.input.tile
-        whole = {"tile": tile * max(1, TARGET_SIDE // tile), "multiple_of": tile, "fixed": False}
+        sizes = {"tile": tile * max(1, TARGET_SIDE // tile), "multiple_of": tile, "fixed": False}
         card = network.card.model_copy(
             update={
-                "input": network.card.input.model_copy(update=whole),
+                "input": network.card.input.model_copy(update=sizes),
                 "output": network.card.output.model_copy(update={"halo": 0}),
             }
         )
@@ -53,8 +53,8 @@ class TiledEncoder(Network):
         tile = self._tile
         rows, columns = h // tile, w // tile
         cut = batch.reshape(n, c, rows, tile, columns, tile).transpose(0, 2, 4, 1, 3, 5)
-        codes = self._network(np.ascontiguousarray(cut.reshape(-1, c, tile, tile)))
-        return [codes.reshape(n, rows, columns, -1).transpose(0, 3, 1, 2)]
+        embeddings = self._network(np.ascontiguousarray(cut.reshape(-1, c, tile, tile)))
+        return [embeddings.reshape(n, rows, columns, -1).transpose(0, 3, 1, 2)]
 
     def _count(self, h: int, w: int) -> float:
         each = self._network.flops(self._tile, self._tile)

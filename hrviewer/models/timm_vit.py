@@ -1,4 +1,4 @@
-"""Plain vision transformers of timm, whose tokens may have any size and be merged."""
+"""Plain vision transformers of timm, with tokens of several sizes and token merging."""
 
 from __future__ import annotations
 
@@ -21,32 +21,31 @@ __all__ = ["TimmViT"]
 class TimmViT(TokenNetwork):
     """A plain vision transformer of timm that counts in squares of 16 pixels and more.
 
-    Its blocks are timm's own. Its positions, learned on a grid of one size, are stretched over a
-    region by bicubic interpolation, as timm does for larger images; a larger token has the mean
-    of those that it covers, one of the context that of the nearest. Class and register tokens
-    come before each group, and are never merged. A new layer tells what a token's 4 × 4 cells
-    hold.
+    The blocks are timm's. Position embeddings, learned on a grid of one size, are resampled to a
+    region by bicubic interpolation, as timm does for larger images; a larger token has the mean of
+    those that it covers, a context token that of the nearest. Class and register tokens precede
+    each group, and are never merged. A new layer predicts the counts in a token's 4 × 4 cells.
 
-    Nothing is downloaded: weights come from a file, with timm's names behind ``vit.``. Positions
-    of another grid in it are interpolated.
+    Nothing is downloaded: weights come from a file, with timm's names after ``vit.``. Position
+    embeddings of another grid are interpolated.
 
     Parameters
     ----------
     name
-        As timm has it, ``vit_small_patch16_224``.
+        timm's name, for example ``vit_small_patch16_224``.
     width
-        Channels of what is known of a cell.
+        Number of features of a cell.
     classes, region, variance, unit
         As in `TokenNetwork`.
     options
-        What else timm's own function takes, as ``depth`` or ``img_size``.
+        Other arguments of ``timm.create_model``, for example ``depth`` or ``img_size``.
 
     Raises
     ------
-    UserError
-        If timm is missing or has no such model, or would be told to fetch weights.
+    HrviewerError
+        If timm is missing or has no such model, or the options would download weights.
     ValueError
-        If that is no plain vision transformer with positions of its own.
+        If the model is not a plain vision transformer with learned position embeddings.
     """
 
     def __init__(
@@ -71,48 +70,48 @@ class TimmViT(TokenNetwork):
         lengths: Sequence[int] | None = None,
         merge: float = 0.0,
     ) -> Tensor:
-        """Return how much each token holds; see `TokenNetwork`."""
+        """Predict the counts in each token; see `TokenNetwork`."""
         lengths = (len(tokens),) if lengths is None else tuple(lengths)
-        joined = self._embed_tokens(tokens, boxes, lengths)
+        merged = self._embed_tokens(tokens, boxes, lengths)
         for block in self.vit.blocks:
-            joined = self._run_block(block, joined, merge)
-        told = self.spread(self.vit.norm(self._without_prefix(joined.unmerge(), lengths)))
-        return self._predict_counts(F.gelu(told).view(len(tokens), -1, CELLS, CELLS), boxes)
+            merged = self._run_block(block, merged, merge)
+        features = self.spread(self.vit.norm(self._without_prefix(merged.unmerge(), lengths)))
+        return self._predict_counts(F.gelu(features).view(len(tokens), -1, CELLS, CELLS), boxes)
 
     def attention(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Return where each token of one group looks in the last layer, and what became one.
+        """Return the attention between the tokens of one group, and which were merged.
 
-        See `TokenTransformer.attend`; what is taken from class and register tokens is left out.
+        See `TokenTransformer.attention`; class and register tokens are left out.
         """
-        joined = self._embed_tokens(tokens, boxes, (len(tokens),))
+        merged = self._embed_tokens(tokens, boxes, (len(tokens),))
         for block in self.vit.blocks[:-1]:
-            joined = self._run_block(block, joined, merge)
+            merged = self._run_block(block, merged, merge)
         last = self.vit.blocks[-1]
-        q, k, _ = _project(last, joined)
+        q, k, _ = _project(last, merged)
         first = self.vit.num_prefix_tokens
-        taken = joined.attention(q, k, last.attn.scale)[first:, first:]
-        return taken, self._run_block(last, joined, merge).owner[first:]
+        weights = merged.attention(q, k, last.attn.scale)[first:, first:]
+        return weights, self._run_block(last, merged, merge).owner[first:]
 
     def _embed_tokens(self, tokens: Tensor, boxes: Tensor, lengths: Sequence[int]) -> MergedTokens:
-        """Return tokens before the first layer, those of the class before each group's own."""
+        """Return the tokens before the first layer, with prefix tokens before each group."""
         vit = self.vit
         embed = vit.patch_embed
         x = embed.norm(embed.proj(tokens).flatten(1)) + self._position_embeddings(boxes, lengths)
-        before = [part[0] for part in (vit.cls_token, vit.reg_token) if part is not None]
-        if before:
-            first = torch.cat(before)
+        prefix = [part[0] for part in (vit.cls_token, vit.reg_token) if part is not None]
+        if prefix:
+            first = torch.cat(prefix)
             if not vit.no_embed_class:
                 first = first + vit.pos_embed[0, : len(first)]
             x = torch.cat([part for own in x.split(list(lengths)) for part in (first, own)])
-        more = vit.num_prefix_tokens
-        return MergedTokens.from_tokens(vit.norm_pre(x), [n + more for n in lengths])
+        prefix_count = vit.num_prefix_tokens
+        return MergedTokens.from_tokens(vit.norm_pre(x), [n + prefix_count for n in lengths])
 
     def _position_embeddings(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return what tells tokens where they lie in their region, ``(n, dim)``."""
+        """Return the position embeddings of tokens in their region, ``(n, dim)``."""
         vit = self.vit
-        known = vit.pos_embed[:, 0 if vit.no_embed_class else vit.num_prefix_tokens :]
+        learned = vit.pos_embed[:, 0 if vit.no_embed_class else vit.num_prefix_tokens :]
         down, across = vit.patch_embed.grid_size
-        grid = known.transpose(1, 2).view(1, -1, down, across)
+        grid = learned.transpose(1, 2).view(1, -1, down, across)
         n = self.region // PATCH
         finest = F.interpolate(grid, size=(n, n), mode="bicubic", antialias=True)
         sizes = int(math.log2(n)) + 1
@@ -128,24 +127,24 @@ class TimmViT(TokenNetwork):
         return torch.cat(tables)[starts[size] + at[:, 0] * (n // side) + at[:, 1]]
 
     def _run_block(self, block: Any, tokens: MergedTokens, merge: float) -> MergedTokens:
-        """Return what becomes of tokens in a block, with merging between its two halves."""
+        """Apply a block, with token merging between its two halves."""
         q, k, v = _project(block, tokens)
-        seen = grouped_attention(q, k, v, tokens.lengths, tokens.bias).flatten(1)
-        seen = block.ls1(block.attn.proj(block.attn.norm(seen)))
-        tokens = tokens.with_values(tokens.x + seen).merge(
+        attended = grouped_attention(q, k, v, tokens.lengths, tokens.bias).flatten(1)
+        attended = block.ls1(block.attn.proj(block.attn.norm(attended)))
+        tokens = tokens.with_values(tokens.x + attended).merge(
             k.mean(1), merge, self.vit.num_prefix_tokens
         )
         return tokens.with_values(tokens.x + block.ls2(block.mlp(block.norm2(tokens.x))))
 
     def _without_prefix(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return groups without the tokens of the class."""
+        """Return the groups without prefix tokens."""
         first = self.vit.num_prefix_tokens
         bounds = accumulate((n + first for n in lengths), initial=0)
         return torch.cat([x[i + first : j] for i, j in pairwise(bounds)])
 
 
 def _project(block: Any, tokens: MergedTokens) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what tokens ask for, offer and tell, each ``(m, heads, e)``."""
+    """Return queries, keys and values, each ``(m, heads, e)``."""
     attn = block.attn
     parts = attn.qkv(block.norm1(tokens.x)).view(len(tokens.x), 3, attn.num_heads, -1)
     q, k, v = parts.unbind(1)
@@ -155,7 +154,7 @@ def _project(block: Any, tokens: MergedTokens) -> tuple[Tensor, Tensor, Tensor]:
 def _resize_position_embeddings(
     network: TimmViT, state: dict[str, Any], prefix: str, *rest: object
 ) -> None:
-    """Stretch positions of another grid to this network's."""
+    """Resample position embeddings of another grid to this network's."""
     vit, name = network.vit, f"{prefix}vit.pos_embed"
     found = state.get(name)
     if found is None or found.shape == vit.pos_embed.shape:
@@ -167,7 +166,7 @@ def _resize_position_embeddings(
 
 
 def _create_plain_vit(name: str, options: dict[str, Any]) -> Any:
-    """Return timm's transformer, untaught; ValueError if it has other parts than these."""
+    """Return an untrained transformer of timm; raise `ValueError` if its parts are not plain."""
     vit: Any = create_timm_model(name, {"num_classes": 0} | options)
     from timm.layers import Attention
     from timm.models.vision_transformer import Block, VisionTransformer
@@ -181,5 +180,7 @@ def _create_plain_vit(name: str, options: dict[str, Any]) -> Any:
         )
     )
     if not plain:
-        raise ValueError(f"{name} is no plain vision transformer with positions of its own")
+        raise ValueError(
+            f"{name} is not a plain vision transformer with learned position embeddings"
+        )
     return vit

@@ -1,4 +1,4 @@
-"""A transformer whose tokens are squares of the image, of any size, and say how much they hold."""
+"""A counting transformer whose tokens are squares of the image, of several sizes."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ __all__ = [
 ]
 
 PATCH = 16
-"""Side at which a token's square is seen, in pixels."""
+"""Side to which each square is resampled, in pixels."""
 CELLS = 4
-"""Rows and columns of what a token says it holds."""
+"""Rows and columns of a token's predictions."""
 STRIDE = PATCH // CELLS
 WIDTHS = 24, 40
-"""Channels of the convolutions that see a square, at strides 2 and 4."""
+"""Channels of the convolutions over a square, at strides 2 and 4."""
 OCTAVES = 12
-"""Of the waves that tell where a token is: the shortest is two patches long."""
+"""Octaves of the sinusoidal position features: the shortest period is two patches."""
 SIZES = 4
-"""Sizes of tokens with a gain of their own: 16, 32, 64 and 128 px; larger ones have the last."""
+"""Number of token sizes with a separate gain: 16, 32, 64 and 128 px; larger ones use the last."""
 MAX_TOKENS = 4096
-"""Tokens that a whole picture is seen by at a time."""
+"""Maximum number of tokens per pass of inference on a whole image."""
 
 
 class TokenNetwork(nn.Module):
-    """What counts in squares of several sizes, all seen at one, and tells each its group's others.
+    """Base class of networks that count in squares of several sizes, related by attention.
 
     Parameters
     ----------
     width
-        Channels of what is known of each of a token's 4 × 4 cells.
+        Number of features of each of a token's 4 × 4 cells.
     classes, variance, unit
         As in `DensityUNet`.
     region
-        Side of the squares of a lattice within which tokens know their place, in pixels.
+        Side of the regions within which tokens have positions, in pixels.
     """
 
     halo = 0
@@ -58,7 +58,7 @@ class TokenNetwork(nn.Module):
         super().__init__()
         self.region, self.classes = region, classes
         self.head = CountHead(width, classes, variance, unit)
-        # Of the logarithm: a square twice as wide holds, at first, twice as much.
+        # Logarithms: initially, a square twice as wide is predicted to hold twice as much.
         self.gains = nn.Parameter(math.log(2) * torch.arange(SIZES))
 
     def run_tokens(
@@ -68,26 +68,26 @@ class TokenNetwork(nn.Module):
         lengths: Sequence[int] | None = None,
         merge: float = 0.0,
     ) -> Tensor:
-        """Return how much each token holds, ``(n, k, 4, 4)``.
+        """Predict the counts in each token, ``(n, k, 4, 4)``.
 
         Parameters
         ----------
         tokens
             ``(n, 3, p, p)``.
         boxes
-            ``(n, 4)``: y, x, h, w in the network's own pixels.
+            ``(n, 4)``: y, x, h, w in the network's pixels.
         lengths
-            Tokens of each group; all of them are one by default.
+            Number of tokens of each group; a single group by default.
         merge
-            Which part of the tokens there are every layer merges; see `Merged`.
+            Fraction of tokens merged in every layer; see `MergedTokens`.
         """
         raise NotImplementedError
 
     def forward(self, images: Tensor, side: int = 2 * PATCH) -> Tensor:
         """Return the density ``(n, k, h/4, w/4)`` of images ``(n, 3, h, w)``.
 
-        All tokens are of one size, `side`, of which the images' sides are multiples; each region
-        is a group of its own.
+        All tokens have one size, `side`, of which the images' sides are multiples; each region is
+        a separate group.
         """
         n, (h, w) = len(images), images.shape[2:]
         rows, columns = h // side, w // side
@@ -100,15 +100,17 @@ class TokenNetwork(nn.Module):
         at = boxes[:, :2] // self.region
         region = (image * down + at[:, 0]) * across + at[:, 1]
         order = region.argsort(stable=True)
-        said = torch.empty_like(tokens[:, :1, :CELLS, :CELLS]).repeat(
+        predictions = torch.empty_like(tokens[:, :1, :CELLS, :CELLS]).repeat(
             1, self.classes * (1 + self.head.variance), 1, 1
         )
         start = 0
         for lengths in _group_batches(region.bincount().tolist()):
             part = order[start : (start := start + sum(lengths))]
-            said[part] = self.run_tokens(tokens[part], boxes[part].float(), lengths).to(said.dtype)
+            predictions[part] = self.run_tokens(tokens[part], boxes[part].float(), lengths).to(
+                predictions.dtype
+            )
         finer = side // PATCH
-        grid = said.view(n, rows, columns, -1, CELLS, CELLS).permute(0, 3, 1, 4, 2, 5)
+        grid = predictions.view(n, rows, columns, -1, CELLS, CELLS).permute(0, 3, 1, 4, 2, 5)
         cells = grid.reshape(n, -1, rows * CELLS, columns * CELLS) / finer**2
         return cells.repeat_interleave(finer, 2).repeat_interleave(finer, 3)
 
@@ -117,19 +119,19 @@ class TokenNetwork(nn.Module):
         """Multiply the densities, of each size or of all, and the variances by constants."""
         factors = torch.as_tensor(counts, dtype=self.gains.dtype, device=self.gains.device)
         self.gains.add_(factors.log())
-        # The gains are the variances', too, squared.
+        # The squared gains apply to the variances.
         self.head.rescale(1.0, variances)
 
     def _predict_counts(self, cells: Tensor, boxes: Tensor) -> Tensor:
-        """Return how much is in cells of which so much is known, ``(n, width, 4, 4)``."""
+        """Predict the counts in cells from their features, ``(n, width, 4, 4)``."""
         out = self.head(cells)
         size = size_octave(boxes).round().long().clamp(0, SIZES - 1)
         gain = self.gains[size].exp()[:, None, None, None]
         return torch.cat((out[:, : self.classes] * gain, out[:, self.classes :] * gain**2), dim=1)
 
     def _region_origins(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return the corner of the region that each token's group speaks of, ``(n, 2)``."""
-        # The smallest token is no context, which may lie anywhere.
+        """Return the corner of the region of each token's group, ``(n, 2)``."""
+        # The smallest token lies in the region; larger ones may be context outside.
         groups = [boxes[i:j] for i, j in pairwise(accumulate(lengths, initial=0))]
         corners = [
             group[group[:, 2].argmin().view(1), :2].expand(len(group), 2) for group in groups
@@ -140,19 +142,19 @@ class TokenNetwork(nn.Module):
 class TokenTransformer(TokenNetwork):
     """A small vision transformer that counts in squares of 16, 32, 64 and 128 pixels.
 
-    Every square is shrunk to 16 × 16 pixels; what it is and where, and how large, is told to the
-    others of its group by attention; out of that, and of its own pixels again, it says how much
-    is in each of its 4 × 4 cells. Groups may be packed one after another: attention stays within
+    Every square is downsampled to 16 × 16 pixels. Its content, position and size are shared with
+    the other tokens of its group by attention; from that and from its own pixels the counts in
+    its 4 × 4 cells are predicted. Groups may be packed one after another: attention stays within
     each.
 
     Parameters
     ----------
     classes
-        Kinds of things to count.
+        Number of classes to count.
     dim, depth, heads
-        Of the blocks.
+        Width, number and attention heads of the blocks.
     region
-        Side of the squares of a lattice within which tokens know their place, in pixels.
+        Side of the regions within which tokens have positions, in pixels.
     variance, unit
         As in `DensityUNet`.
     """
@@ -191,54 +193,54 @@ class TokenTransformer(TokenNetwork):
         lengths: Sequence[int] | None = None,
         merge: float = 0.0,
     ) -> Tensor:
-        """Return how much each token holds; see `TokenNetwork`."""
+        """Predict the counts in each token; see `TokenNetwork`."""
         lengths = (len(tokens),) if lengths is None else tuple(lengths)
         own = self.stem(tokens)
-        joined = self._embed_tokens(own, boxes, lengths)
+        merged = self._embed_tokens(own, boxes, lengths)
         for block in self.blocks:
-            joined = block(joined, merge)
-        told = self.spread(self.norm(joined.unmerge())).view_as(own)
-        return self._predict_counts(F.gelu(own + told), boxes)
+            merged = block(merged, merge)
+        update = self.spread(self.norm(merged.unmerge())).view_as(own)
+        return self._predict_counts(F.gelu(own + update), boxes)
 
     def attention(self, tokens: Tensor, boxes: Tensor, merge: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Return where each token of one group looks in the last layer, and what became one.
+        """Return the attention between the tokens of one group, and which were merged.
 
         Parameters
         ----------
         tokens, boxes, merge
-            As in `join`.
+            As in `run_tokens`.
 
         Returns
         -------
         weights : Tensor
-            ``(n, n)``: of what token *i* takes, the part that it takes from *j*, as the mean of
-            the heads. Tokens that were joined before share evenly.
+            ``(n, n)``: attention of token *i* to *j* in the last layer, mean of the heads. Tokens
+            merged before share it evenly.
         owner : Tensor
-            ``(n,)``: tokens of one number were one in the end.
+            ``(n,)``: tokens with the same number were merged in the end.
         """
         lengths = (len(tokens),)
-        joined = self._embed_tokens(self.stem(tokens), boxes, lengths)
+        merged = self._embed_tokens(self.stem(tokens), boxes, lengths)
         last: Any = self.blocks[-1]
         for block in self.blocks[:-1]:
-            joined = block(joined, merge)
-        q, k, _ = last.project(joined)
-        taken = joined.attention(q, k, 1 / math.sqrt(q.shape[-1]))
-        final: MergedTokens = last(joined, merge)
-        return taken, final.owner
+            merged = block(merged, merge)
+        q, k, _ = last.project(merged)
+        weights = merged.attention(q, k, 1 / math.sqrt(q.shape[-1]))
+        final: MergedTokens = last(merged, merge)
+        return weights, final.owner
 
     def _embed_tokens(self, own: Tensor, boxes: Tensor, lengths: Sequence[int]) -> MergedTokens:
-        """Return tokens before the first layer, of what their pixels are and where they lie."""
+        """Return the tokens before the first layer, from their pixels and positions."""
         x = self.embed(own.flatten(1)) + self.place(self._position_features(boxes, lengths))
         return MergedTokens.from_tokens(x, lengths)
 
     def _position_features(self, boxes: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Return how large each token is and where, from the corner of its group's region."""
+        """Return each token's size and position relative to its group's region, as features."""
         centres = (boxes[:, :2] + boxes[:, 2:] / 2 - self._region_origins(boxes, lengths)) / PATCH
         octaves = torch.arange(OCTAVES, device=boxes.device)
         angles = (centres[:, :, None] * (math.pi * 0.5**octaves)).flatten(1)
         size = size_octave(boxes)[:, None]
-        near = (1 - (size - torch.arange(SIZES, device=boxes.device)).abs()).clamp(min=0)
-        return torch.cat((angles.sin(), angles.cos(), near, size / SIZES), dim=1)
+        size_weights = (1 - (size - torch.arange(SIZES, device=boxes.device)).abs()).clamp(min=0)
+        return torch.cat((angles.sin(), angles.cos(), size_weights, size / SIZES), dim=1)
 
 
 def _conv_gelu(inputs: int, outputs: int, side: int = 3, step: int = 1) -> list[nn.Module]:
@@ -246,7 +248,7 @@ def _conv_gelu(inputs: int, outputs: int, side: int = 3, step: int = 1) -> list[
 
 
 class _TransformerBlock(nn.Module):
-    """Attention and a perceptron, with merging between."""
+    """Attention and a perceptron, with token merging in between."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -256,7 +258,7 @@ class _TransformerBlock(nn.Module):
         self.perceptron = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def project(self, tokens: MergedTokens) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what tokens ask for, offer and tell, each ``(m, heads, e)``."""
+        """Return queries, keys and values, each ``(m, heads, e)``."""
         m, dim = tokens.x.shape
         parts = self.qkv(self.before(tokens.x)).view(m, 3, self.heads, dim // self.heads)
         q, k, v = parts.unbind(1)
@@ -264,21 +266,21 @@ class _TransformerBlock(nn.Module):
 
     def forward(self, tokens: MergedTokens, merge: float) -> MergedTokens:
         q, k, v = self.project(tokens)
-        seen = grouped_attention(q, k, v, tokens.lengths, tokens.bias).flatten(1)
-        tokens = tokens.with_values(tokens.x + self.out(seen)).merge(k.mean(1), merge)
+        attended = grouped_attention(q, k, v, tokens.lengths, tokens.bias).flatten(1)
+        tokens = tokens.with_values(tokens.x + self.out(attended)).merge(k.mean(1), merge)
         return tokens.with_values(tokens.x + self.perceptron(self.after(tokens.x)))
 
 
 def grouped_attention(
     q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], bias: Tensor | None
 ) -> Tensor:
-    """Let tokens ``(m, heads, e)`` of each group see one another, and nobody else."""
-    groups, most = len(lengths), max(lengths)
-    if min(lengths) == most:  # as one batch
-        q, k, v = (x.view(groups, most, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
-        mask = None if bias is None else bias.to(q.dtype).view(groups, 1, 1, most)
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return seen.transpose(1, 2).flatten(0, 1)
+    """Apply attention within each group of tokens ``(m, heads, e)``."""
+    groups, longest = len(lengths), max(lengths)
+    if min(lengths) == longest:  # as one batch
+        q, k, v = (x.view(groups, longest, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
+        mask = None if bias is None else bias.to(q.dtype).view(groups, 1, 1, longest)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return attended.transpose(1, 2).flatten(0, 1)
     bounds = list(accumulate(lengths, initial=0))
     return torch.cat(
         [
@@ -302,15 +304,15 @@ def extract_squares(images: Tensor, side: int, patch: int = PATCH) -> Tensor:
 
 
 def size_octave(boxes: Tensor) -> Tensor:
-    """Return the tokens' sizes: 0 for a patch at full resolution, 1 for one twice as wide."""
+    """Return the octave of each token's size: 0 at full resolution, 1 if twice as wide."""
     return (boxes[:, 2] / PATCH).log2()
 
 
 def _group_batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Put groups together until they are `AT_ONCE` tokens."""
-    packs: list[list[int]] = [[]]
+    """Batch groups of up to `MAX_TOKENS` tokens."""
+    batches: list[list[int]] = [[]]
     for n in lengths:
-        if packs[-1] and sum(packs[-1]) + n > MAX_TOKENS:
-            packs.append([])
-        packs[-1].append(n)
-    return packs
+        if batches[-1] and sum(batches[-1]) + n > MAX_TOKENS:
+            batches.append([])
+        batches[-1].append(n)
+    return batches

@@ -1,4 +1,4 @@
-"""Reading a weights file once, and being sure that it is the one that the card describes."""
+"""Weights files: read once, and verified against the card's SHA-256."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ __all__ = ["read_weights"]
 
 
 def read_weights(path: Path, card: ModelCard) -> tuple[bytes, str]:
-    """Return the file's bytes and their SHA-256; `UserError` where the card says another.
+    """Return the file's bytes and their SHA-256.
 
-    What was hashed is what gets loaded: the file is not opened a second time.
+    The bytes that were hashed are the bytes that are loaded: the file is opened only once.
+
+    Raises
+    ------
+    HrviewerError
+        If the file cannot be read, or its hash differs from the card's.
     """
     try:
         data = path.read_bytes()

@@ -39,7 +39,7 @@ def test_what_cannot_be_run_is_said_in_one_line(image, toys, more, said):
     ("model", "said"),
     [
         ("unheard-of", "unheard-of"),
-        ("weights.pth", "run any code"),
+        ("weights.pth", "run arbitrary code"),
         ("missing.onnx", "does not exist"),
         ("lonely.onnx", "lonely.json"),
         ("torn.onnx", "torn"),

@@ -314,7 +314,7 @@ def fixed() -> Network:
     [
         (fixed(), "takes tiles of 64 pixels only"),
         (Bright(task="classification"), "its task, classification"),
-        (Everything(), "sees the whole of a 64-pixel tile|depends on where a tile begins"),
+        (Everything(), "receptive field of more than 64 pixels|depends on where a tile begins"),
         (Ramp(), "depends on where a tile begins"),
     ],
 )

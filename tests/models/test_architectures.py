@@ -1,4 +1,4 @@
-"""What hrviewer's own architectures promise."""
+"""Invariants of the built-in architectures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_variances_come_after_the_densities_and_are_positive(image):
     assert (out[:, 2:] > 0).all()
 
 
-def test_the_unit_is_what_the_last_layers_one_stands_for(image):
+def test_the_unit_scales_the_last_layer(image):
     outputs = []
     for unit in (1 / 16, 1.0):
         torch.manual_seed(0)
@@ -42,7 +42,7 @@ def test_rescaling_multiplies_counts_and_variances_by_constants(image):
     torch.testing.assert_close(after[:, 2:], 0.3 * before[:, 2:])
 
 
-def test_an_encoder_sees_no_further_than_its_halo():
+def test_the_receptive_field_of_an_encoder_is_within_its_halo():
     torch.manual_seed(0)
     encoder = DensityEncoder(embedding_dim=3, widths=(4, 6, 8, 8), blocks=(1, 2, 1)).double().eval()
     whole = torch.rand(1, 3, 256, 256, dtype=torch.float64)

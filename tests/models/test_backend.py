@@ -1,4 +1,4 @@
-"""Which back end runs a network: the quickest that agrees, remembered."""
+"""The choice of the back end: the fastest that agrees, cached."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Doubling(nn.Module):
 
 
 class Fake(Network):
-    """Says the reference's answer times `says`, after `seconds`."""
+    """Predicts `factor` times the reference, after `seconds`."""
 
-    def __init__(self, seconds: float, says: float = 1.0, fails: bool = False) -> None:
+    def __init__(self, seconds: float, factor: float = 1.0, fails: bool = False) -> None:
         super().__init__(ModelCard.from_dict(card_fields(), "a test"), "weights", "fake", "cpu")
-        self.seconds, self.says, self.fails = seconds, says, fails
+        self.seconds, self.factor, self.fails = seconds, factor, fails
         self.runs, self.folded = 0, True
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
@@ -47,7 +47,7 @@ class Fake(Network):
         if self.fails:
             raise RuntimeError("cannot")
         time.sleep(self.seconds)
-        return [self.says * batch[:, :1]]
+        return [self.factor * batch[:, :1]]
 
     def _count(self, h: int, w: int) -> float:
         return 1.0
@@ -68,7 +68,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network | None], list[int]]:
-    """Let this be what the export gives; returns a list that grows with each export."""
+    """Replace the export's result; returns a list that grows with each export."""
 
     def give(other: Network | None) -> list[int]:
         asked: list[int] = []
@@ -85,7 +85,7 @@ def offer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Network | None], list[in
     return give
 
 
-def quickest(loaded: Fake) -> Network:
+def select(loaded: Fake) -> Network:
     return backend.select_backend(loaded)  # type: ignore[arg-type]
 
 
@@ -109,7 +109,7 @@ def file(tmp_path: Path) -> Path:
         (0.05, 1.0, False, False),  # agrees, but is slower
     ],
 )
-def test_the_quicker_one_that_agrees_runs(
+def test_the_fastest_that_agrees_runs(
     offer: Callable[[Network | None], list[int]],
     seconds: float,
     says: float,
@@ -118,51 +118,51 @@ def test_the_quicker_one_that_agrees_runs(
 ) -> None:
     loaded, other = Fake(0.02), Fake(seconds, says, fails)
     offer(other)
-    assert quickest(loaded) is (other if taken else loaded)
+    assert select(loaded) is (other if taken else loaded)
 
 
-def test_a_folding_that_changes_the_answer_is_undone_each_time(
+def test_a_folding_that_changes_outputs_is_undone_each_time(
     offer: Callable[[Network | None], list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offer(None)
     for again in range(2):
-        loaded = Fake(0.0, says=1.01)
-        assert quickest(loaded) is loaded
+        loaded = Fake(0.0, factor=1.01)
+        assert select(loaded) is loaded
         assert not loaded.folded
         assert (loaded.runs == 0) == bool(again)
         monkeypatch.setattr(backend, "_choices", {})
 
 
 @pytest.mark.parametrize("quick", [True, False])
-def test_a_choice_is_remembered_on_disk(
+def test_a_choice_is_cached_on_disk(
     offer: Callable[[Network | None], list[int]], monkeypatch: pytest.MonkeyPatch, quick: bool
 ) -> None:
     offer(Fake(0.0 if quick else 0.05))
-    first = quickest(Fake(0.02))
+    first = select(Fake(0.02))
     monkeypatch.setattr(backend, "_choices", {})
     monkeypatch.setattr(backend, "fastest_backend", lambda *_: pytest.fail("measured again"))
     other = Fake(1.0 if quick else 0.0)
     asked = offer(other)
     loaded = Fake(0.0)
-    assert (quickest(loaded) is other) == quick == (first.seconds == 0.0)
+    assert (select(loaded) is other) == quick == (first.seconds == 0.0)
     assert len(asked) == quick
     # Another number of threads is another question.
     with pytest.raises(pytest.fail.Exception, match="measured again"):
         backend.select_backend(Fake(0.0), threads=1)  # type: ignore[arg-type]
 
 
-def test_a_remembered_one_that_no_longer_agrees_does_not_run(
+def test_a_cached_choice_that_no_longer_agrees_does_not_run(
     offer: Callable[[Network | None], list[int]],
 ) -> None:
     offer(Fake(0.0))
-    assert quickest(Fake(0.02)).seconds == 0.0
-    offer(Fake(0.0, says=2.0))
+    assert select(Fake(0.02)).seconds == 0.0
+    offer(Fake(0.0, factor=2.0))
     loaded = Fake(0.02)
-    assert quickest(loaded) is loaded
+    assert select(loaded) is loaded
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"KEY": "magic"}', '{"KEY": ["torch"]}'])
-def test_a_damaged_memory_is_forgotten(text: str, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_ignored(text: str, tmp_path: Path) -> None:
     path = cache_folder() / "backends.json"
     path.parent.mkdir(parents=True)
     path.write_text(text.replace("KEY", "k"))
@@ -187,12 +187,12 @@ def test_the_environment_chooses(
     loaded, other = Fake(0.0), Fake(0.05)
     offer(other)
     monkeypatch.setenv("HRVIEWER_BACKEND", "onnxruntime")
-    assert quickest(loaded) is other
+    assert select(loaded) is other
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
-    assert quickest(loaded) is loaded
+    assert select(loaded) is loaded
     monkeypatch.setenv("HRVIEWER_BACKEND", "magic")
     with pytest.raises(HrviewerError, match="choose one of auto, torch, onnxruntime"):
-        quickest(loaded)
+        select(loaded)
     assert not (cache_folder() / "backends.json").exists()
 
 
@@ -210,7 +210,9 @@ def test_without_anything_else_torch_runs(file: Path, monkeypatch: pytest.Monkey
     assert open_bundle(file).load("main", "cpu").backend == f"torch {torch.__version__}"
 
 
-def test_what_cannot_be_exported_runs_in_torch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_cannot_be_exported_run_in_torch(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("unsupported")
 
@@ -219,7 +221,7 @@ def test_what_cannot_be_exported_runs_in_torch(file: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
-def test_the_exported_one_says_and_costs_the_same(
+def test_exported_networks_have_equal_outputs_and_flops(
     runs: str, file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip(runs)
@@ -247,7 +249,7 @@ def test_the_exported_one_says_and_costs_the_same(
 
 
 @pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
-def test_the_nuclei_pack_agrees(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nuclei_model_agrees(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip(runs)
     histology = pytest.importorskip("hrviewer_histology")
     said = []
@@ -260,7 +262,7 @@ def test_the_nuclei_pack_agrees(runs: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert backend.outputs_agree(*said)
 
 
-def test_bfloat16_says_about_the_same_and_is_another_precision(file: Path) -> None:
+def test_bfloat16_is_close_and_another_precision(file: Path) -> None:
     pack = open_bundle(file)
     exact, rough = pack.load(device="cpu"), pack.load(device="cpu", precision="bfloat16")
     assert (exact.precision, rough.precision) == ("float32", "bfloat16")
@@ -273,7 +275,7 @@ def test_bfloat16_says_about_the_same_and_is_another_precision(file: Path) -> No
     assert np.abs(one - other).max() > 0
 
 
-def test_bfloat16_that_says_something_else_is_refused(
+def test_too_large_errors_of_bfloat16_are_refused(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "BFLOAT16_TOLERANCE", 1e-6)

@@ -16,7 +16,7 @@ from hrviewer.models.weights import read_weights
 
 @pytest.fixture
 def folder(shared: Path, tmp_path: Path) -> Path:
-    """A pack of two networks."""
+    """A bundle of two networks."""
     roles = {}
     for role, name in (("main", "mcnn_shtechA_660"), ("scout", "mcnn_shtechB_110")):
         shutil.copy(shared / f"models/{name}.onnx", tmp_path / f"{role}.onnx")
@@ -30,27 +30,27 @@ def write(folder: Path, index: Any) -> None:
     (folder / "bundle.json").write_text(json.dumps(index))
 
 
-def test_a_pack_in_a_folder(folder: Path) -> None:
+def test_a_bundle_in_a_folder(folder: Path) -> None:
     pack = open_bundle(folder)
     assert (pack.name, pack.title, pack.description) == ("people", "People", "…")
     assert list(pack.roles) == ["main", "scout"]
-    assert repr(pack) == "<Pack people: main, scout>"
+    assert repr(pack) == "<ModelBundle people: main, scout>"
     net = pack.load("scout", "cpu", threads=1)
     assert net is pack.load("scout", "cpu")
     assert net.card.name == "mcnn-shanghaitech-b"
     assert pack.load("@gradient") is builtin("@gradient")
-    with pytest.raises(HrviewerError, match="has no 'head', only main, scout"):
+    with pytest.raises(HrviewerError, match="has no role 'head', only main, scout"):
         pack.load("head")
 
 
-def test_a_file_with_its_card_is_a_pack(shared: Path) -> None:
+def test_a_file_with_its_card_is_a_bundle(shared: Path) -> None:
     pack = open_bundle(str(shared / "models/nic_bigan.onnx"))
     assert list(pack.roles) == ["main", "encoder"]
     assert pack.name == "nic-bigan"
     assert list(open_bundle(shared / "models/mcnn_shtechB_110.onnx").roles) == ["main"]
 
 
-def test_an_encoder_comes_with_the_head_in_front_of_it(folder: Path, shared: Path) -> None:
+def test_a_head_uses_the_encoder_of_its_bundle(folder: Path, shared: Path) -> None:
     index = json.loads((folder / "bundle.json").read_text())
     index["roles"]["encoder"] = index["roles"]["head"] = index["roles"]["scout"]
     write(folder, index)
@@ -69,7 +69,7 @@ def test_an_encoder_comes_with_the_head_in_front_of_it(folder: Path, shared: Pat
     assert open_bundle(f"{nic}+{nic}").roles["main"].name == "nic-bigan"
 
 
-def test_an_encoder_of_one_tile_looks_at_many(shared: Path) -> None:
+def test_an_encoder_of_single_tiles_runs_on_many(shared: Path) -> None:
     import numpy as np
 
     nic = open_bundle(shared / "models/nic_bigan.onnx").load("encoder", "cpu")
@@ -83,7 +83,7 @@ def test_an_encoder_of_one_tile_looks_at_many(shared: Path) -> None:
     assert nic.flops(128, 192) == 6 * nic.flops(64, 64)
 
 
-def test_packs_are_joined_and_the_first_that_has_a_role_gives_it(
+def test_combined_bundles_take_each_role_from_the_first_that_has_it(
     folder: Path, shared: Path
 ) -> None:
     pack = open_bundle(f"{shared / 'models/mcnn_shtechB_110.onnx'}+{folder}")
@@ -103,13 +103,16 @@ def test_packs_are_joined_and_the_first_that_has_a_role_gives_it(
         ({"name": "a", "roles": {}, "extra": 3}, "extra"),
         ({"name": "a", "roles": {"main": {"weights": "../a.onnx", "card": {}}}}, "lie outside"),
         ({"name": "a", "roles": {"main": {"weights": "no.onnx", "card": {}}}}, "does not exist"),
-        ({"name": "a", "roles": {"main": {"weights": "a.pth", "card": {}}}}, "run any code"),
-        ({"name": "a", "roles": {"@main": {"weights": "a.onnx", "card": {}}}}, "built in"),
+        ({"name": "a", "roles": {"main": {"weights": "a.pth", "card": {}}}}, "run arbitrary code"),
+        (
+            {"name": "a", "roles": {"@main": {"weights": "a.onnx", "card": {}}}},
+            "reserved for built-in roles",
+        ),
         ({"name": "a", "roles": {"main": {"weights": "a.onnx", "card": {}}}}, "roles.main.card"),
         ([], "bundle.json"),
     ],
 )
-def test_a_wrong_index_is_one_line(tmp_path: Path, index: Any, message: str) -> None:
+def test_an_invalid_index_is_reported_in_one_line(tmp_path: Path, index: Any, message: str) -> None:
     (tmp_path / "a.onnx").touch()
     write(tmp_path, index)
     with pytest.raises(HrviewerError, match=message) as told:
@@ -117,17 +120,19 @@ def test_a_wrong_index_is_one_line(tmp_path: Path, index: Any, message: str) -> 
     assert "\n" not in str(told.value)
 
 
-def test_what_is_no_pack(tmp_path: Path) -> None:
-    with pytest.raises(HrviewerError, match=r"no bundle\.json in it"):
+def test_invalid_bundles_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HrviewerError, match=r"contains no bundle\.json"):
         open_bundle(tmp_path)
-    with pytest.raises(HrviewerError, match="no pack is named 'people-of-mars' \\(installed: "):
+    with pytest.raises(HrviewerError, match="no model is named 'people-of-mars' \\(installed: "):
         open_bundle("people-of-mars")
     with pytest.raises(HrviewerError, match="does not exist"):
         open_bundle(tmp_path / "a.onnx")
     for suffix in ".pt", ".pth", ".pkl", ".bin", ".ckpt", ".PT":
         path = tmp_path / f"net{suffix}"
         path.touch()
-        with pytest.raises(HrviewerError, match=r"can run any code.*export the network to ONNX"):
+        with pytest.raises(
+            HrviewerError, match=r"can run arbitrary code.*export the model to ONNX"
+        ):
             open_bundle(path)
     (tmp_path / "net.h5").touch()
     with pytest.raises(HrviewerError, match=r"\.onnx or \.safetensors files, not '\.h5'"):
@@ -140,7 +145,7 @@ def test_what_is_no_pack(tmp_path: Path) -> None:
 
 
 class Entry(importlib.metadata.EntryPoint):
-    """A plug-in's pack: its value is a path, a function that returns one, or broken."""
+    """A plug-in's bundle: its value is a path, a function that returns one, or broken."""
 
     def load(self) -> Any:
         if self.group == "broken":
@@ -148,7 +153,7 @@ class Entry(importlib.metadata.EntryPoint):
         return Path(self.value) if self.group == "path" else lambda: self.value
 
 
-def test_installed_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_bundles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = importlib.metadata.EntryPoints(
         [Entry(kind, str(folder), kind) for kind in ("path", "function", "broken")]
     )
@@ -156,7 +161,7 @@ def test_installed_packs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(installed_bundles()) == ["broken", "function", "path"]
     assert installed_bundles()["path"].name == "path"
     assert open_bundle("path").name == open_bundle("function").name == "people"
-    with pytest.raises(HrviewerError, match=r"the pack broken .* does not import") as told:
+    with pytest.raises(HrviewerError, match=r"the model broken .* cannot be imported") as told:
         open_bundle("broken")
     assert "\n" not in str(told.value)
     with pytest.raises(HrviewerError, match="installed: broken, function, path"):

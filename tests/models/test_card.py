@@ -58,13 +58,13 @@ def test_every_shared_card_is_read(shared: Path) -> None:
         ({"task": "guessing"}, "task"),
     ],
 )
-def test_a_wrong_card_is_one_line_with_the_field(changes: dict[str, Any], field: str) -> None:
+def test_an_invalid_card_is_reported_with_its_field(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(HrviewerError, match=field) as told:
         make_card(**changes)
     assert "\n" not in str(told.value)
 
 
-def test_a_card_that_is_missing_or_no_json(tmp_path: Path) -> None:
+def test_a_missing_card_and_invalid_json(tmp_path: Path) -> None:
     with pytest.raises(HrviewerError, match="is missing"):
         ModelCard.read(tmp_path / "a.json")
     (tmp_path / "b.json").write_text("{")
@@ -75,7 +75,7 @@ def test_a_card_that_is_missing_or_no_json(tmp_path: Path) -> None:
         ModelCard.read(tmp_path / "c.json")
 
 
-def test_gray_is_pillows(rng: np.random.Generator) -> None:
+def test_gray_equals_pillow(rng: np.random.Generator) -> None:
     rgb = rng.integers(0, 256, (64, 65, 3), np.uint8)
     want = np.asarray(Image.fromarray(rgb).convert("L"), np.float32)
     np.testing.assert_array_equal(gray().prepare(rgb)[0], want)
@@ -95,7 +95,7 @@ def test_channels(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(gray().prepare(rgb[..., :2]), [one])
     many = make_card(input={"channels": 3})
     assert many.prepare(rgb).flags.c_contiguous
-    with pytest.raises(HrviewerError, match="takes 3 channels, the image has 4"):
+    with pytest.raises(HrviewerError, match="takes 3 channels, but the image has 4"):
         many.prepare(np.zeros((2, 2, 4)))
 
 
@@ -126,7 +126,7 @@ def test_normalisation_is_per_channel() -> None:
     np.testing.assert_allclose(got.ravel(), [4, 1.5, 0.5])
 
 
-def test_meaning_is_what_changes_the_answer() -> None:
+def test_the_cache_key_has_all_fields_that_change_predictions() -> None:
     one = make_card()
     assert make_card(title="another", metrics={"mae": 3}, licence="MIT").cache_key == one.cache_key
     assert make_card(input={"scale": 0.5}).cache_key != one.cache_key

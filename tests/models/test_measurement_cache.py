@@ -1,4 +1,4 @@
-"""What is kept of networks on disk: bounded harm from damage, and costs that are counted once."""
+"""The cache of measurements: robust to damage, and FLOPs are counted once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hrviewer.models.measurement_cache import load_measurement, store_measuremen
 from hrviewer.paths import cache_folder
 
 
-def test_what_is_kept_comes_back() -> None:
+def test_values_are_cached() -> None:
     assert load_measurement("things", "a") is None
     store_measurement("things", "a", [1, 2])
     store_measurement("things", "b", "x")
@@ -26,7 +26,7 @@ def test_what_is_kept_comes_back() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
-def test_damage_is_forgotten(text: str) -> None:
+def test_a_damaged_file_is_ignored(text: str) -> None:
     store_measurement("things", "a", 1)
     (cache_folder() / "things.json").write_text(text)
     assert load_measurement("things", "a") is None
@@ -71,7 +71,7 @@ def test_a_cost_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
         cost(1, 8)
 
 
-def test_a_cost_is_counted_anew_where_the_code_is_another(
+def test_a_cost_is_counted_again_if_the_code_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     module = Layers().to("meta")

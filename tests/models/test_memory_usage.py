@@ -1,4 +1,4 @@
-"""How much memory a process has needed, and nobody else's."""
+"""Peak memory of a process, without its parent's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MB = 1_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others cannot begin anew")
-def test_the_peak_is_what_was_held_and_can_begin_anew():
+def test_the_peak_can_be_reset():
     reset_peak_memory()
     before = peak_memory()
     held = np.ones(300 * MB, np.uint8)
@@ -33,5 +33,5 @@ def test_a_child_does_not_count_its_parent():
     assert 5 * MB < int(said.stdout) < held.nbytes
 
 
-def test_there_is_room():
+def test_memory_is_available():
     assert available_memory() > 100 * MB

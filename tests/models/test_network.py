@@ -1,4 +1,4 @@
-"""What every network does, whatever runs it; on networks written in NumPy."""
+"""Behaviour common to all networks, tested on networks in NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hrviewer.models.probe import measure_halo, validate_network
 
 
 class Toy(Network):
-    """Runs a function of ``(n, C, h, w)``, and remembers the sizes that it saw."""
+    """Runs a function of ``(n, C, h, w)``, and records the sizes of its inputs."""
 
     def __init__(self, run: Callable[[Floats], Any], **changes: Any) -> None:
         super().__init__(make_card(**changes), "toy", "numpy", "cpu")
@@ -51,7 +51,7 @@ def four(**more: Any) -> dict[str, Any]:
     return {"input": {"multiple_of": 4, **more}, "output": {"stride": 4, "halo": 0}}
 
 
-def test_a_size_that_is_no_multiple_is_reflected_and_cut() -> None:
+def test_other_sizes_are_padded_by_reflection_and_cropped() -> None:
     net = Toy(mean(4), **four())
     x = np.arange(6, dtype=np.float32)[None, None, None].repeat(3, 1).repeat(5, 2)
     out = net(x)
@@ -75,7 +75,7 @@ def test_a_size_that_is_no_multiple_is_reflected_and_cut() -> None:
         lambda h, w: h * w + 100 * (w < 8),
     ],
 )
-def test_what_a_size_costs(cost: Callable[[int, int], int]) -> None:
+def test_flops_of_sizes(cost: Callable[[int, int], int]) -> None:
     net = Toy(mean(4), **four(tile=64))
     net.cost = cost
     for size in ((64, 64), (8, 200), (76, 12), (4, 4), (72, 4)):
@@ -83,7 +83,7 @@ def test_what_a_size_costs(cost: Callable[[int, int], int]) -> None:
     assert net.flops(5, 61) == cost(8, 64)
 
 
-def test_sizes_that_cannot_be_counted_are_told() -> None:
+def test_sizes_that_cannot_be_counted_are_reported() -> None:
     net = Toy(mean(4), **four(tile=64))
 
     def cost(h: int, w: int) -> float:
@@ -111,7 +111,7 @@ def test_a_fixed_size_is_filled_with_the_letterbox() -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_elastic_is_measured(strict: bool) -> None:
+def test_accepting_any_size_is_measured(strict: bool) -> None:
     net = Toy(mean(4, strict), **four())
     validate_network(net)
     assert net.accepts_any_size is not strict
@@ -119,7 +119,7 @@ def test_elastic_is_measured(strict: bool) -> None:
     assert shape == ((1, 1, 3, 3) if strict else (1, 1, 2, 2))
 
 
-def test_batches_are_cut_to_what_the_network_takes() -> None:
+def test_batches_are_split_to_the_supported_size() -> None:
     def one(x: Floats) -> Floats:
         if len(x) > 1:
             raise ValueError("one at a time")
@@ -138,7 +138,7 @@ def test_a_network_that_mixes_its_batch_is_given_one_at_a_time() -> None:
     assert net.max_batch == 1
 
 
-def test_a_margin_is_filled_and_never_answered_for() -> None:
+def test_a_margin_is_padded() -> None:
     net = Toy(
         lambda x: x[:, :1, 4:-4, 4:-4],
         input={"channels": "gray"},
@@ -170,7 +170,7 @@ def test_activations_do_not_overflow() -> None:
     assert activate(x, "none") is x
 
 
-def test_what_a_network_cannot_do() -> None:
+def test_unsupported_operations_are_refused() -> None:
     net = Toy(mean(4), **four())
     one = np.zeros((1, 3, 8, 8), np.float32)
     for call in (
@@ -186,15 +186,15 @@ def test_what_a_network_cannot_do() -> None:
     assert "Toy net on numpy, cpu" in repr(net)
 
 
-def test_a_head_is_a_network_whose_pixels_are_codes() -> None:
+def test_a_head_is_a_network_on_embeddings() -> None:
     head = Toy(lambda x: x[:, :2] * 2, input={"channels": 5}, output={"classes": ["a", "b"]})
     validate_network(head)
-    codes = np.random.default_rng(0).standard_normal((5, 7, 9))
+    features = np.random.default_rng(0).standard_normal((5, 7, 9))
     np.testing.assert_allclose(
-        head.run_features(codes.astype(np.float32)), 2 * codes[:2], rtol=1e-6
+        head.run_features(features.astype(np.float32)), 2 * features[:2], rtol=1e-6
     )
     assert head.feature_flops(5, 7, 9) == 126
-    with pytest.raises(HrviewerError, match="codes of 5 values, not 6"):
+    with pytest.raises(HrviewerError, match="embeddings of 5 values, not 6"):
         head.feature_flops(6, 7, 9)
 
 
@@ -207,27 +207,27 @@ def reach(radius: int) -> Callable[[Floats], Floats]:
 
 
 @pytest.mark.parametrize("radius", [0, 1, 3, 7])
-def test_the_halo_of_a_known_reach(radius: int) -> None:
+def test_the_halo_of_a_known_receptive_field(radius: int) -> None:
     assert measure_halo(Toy(reach(radius))) == radius
     net = Toy(reach(radius), input={"multiple_of": 4})
     validate_network(net)
     assert net.halo == -(-radius // 4) * 4
 
 
-def test_a_lopsided_reach_is_seen() -> None:
+def test_an_asymmetric_receptive_field_is_measured() -> None:
     net = Toy(lambda x: np.roll(x, 5, axis=2)[:, :1] + x[:, :1])
     net.run = lambda x: x[:, :1] + np.pad(x[:, :1], [(0, 0), (0, 0), (5, 0), (0, 0)])[:, :, :-5]
     assert measure_halo(net) == 5
 
 
-def test_a_network_that_sees_everything_is_refused() -> None:
+def test_a_global_receptive_field_is_refused() -> None:
     net = Toy(lambda x: x[:, :1] - x.mean(axis=(2, 3), keepdims=True)[:, :1])
-    with pytest.raises(HrviewerError, match=r"give the card output\.halo, or set input\.fixed"):
+    with pytest.raises(HrviewerError, match=r"set output\.halo in the model card, or input\.fixed"):
         validate_network(net)
 
 
-def test_a_network_that_is_silent_on_noise_is_not_taken_for_a_narrow_one() -> None:
-    with pytest.raises(HrviewerError, match="hardly answers to noise"):
+def test_a_network_that_does_not_respond_to_noise_is_refused() -> None:
+    with pytest.raises(HrviewerError, match="hardly responds to noise"):
         validate_network(Toy(lambda x: np.maximum(reach(5)(x) - 1e6, 0)))
 
 
@@ -246,7 +246,7 @@ def test_mcnn_s_measured_halo_makes_tiles_equal_the_whole(shared: Any) -> None:
     )
 
 
-def test_memory_that_runs_out_while_loading_is_not_a_lie() -> None:
+def test_running_out_of_memory_while_loading_is_no_card_mismatch() -> None:
     def full(x: Floats) -> Floats:
         raise MemoryError
 
@@ -254,11 +254,11 @@ def test_memory_that_runs_out_while_loading_is_not_a_lie() -> None:
         validate_network(Toy(full))
 
 
-def test_a_network_of_one_size_only_must_say_so() -> None:
+def test_a_fixed_size_must_be_in_the_card() -> None:
     def run(x: Floats) -> Floats:
         if x.shape[2] != 64:
             raise ValueError("64 only")
         return x[:, :1]
 
-    with pytest.raises(HrviewerError, match=r"32 × 32 \(64 only\).*fixed"):
+    with pytest.raises(HrviewerError, match=r"32 × 32 fails \(64 only\).*fixed"):
         validate_network(Toy(run))

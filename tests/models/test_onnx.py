@@ -54,7 +54,7 @@ def torch_mcnn() -> Any:
     return MCNN().eval()
 
 
-def test_mcnn_is_what_its_card_says(shared: Path, rng: np.random.Generator) -> None:
+def test_mcnn_matches_its_card(shared: Path, rng: np.random.Generator) -> None:
     net = mcnn(shared)
     assert (net.stride, net.halo, net.accepts_any_size, net.max_batch) == (4, 40, True, None)
     assert net.backend.startswith("onnxruntime ")
@@ -141,7 +141,7 @@ NIC = ("nic_bigan", "nic_multitask-4")
 
 
 @pytest.mark.parametrize("name", NIC)
-def test_encoders_give_finite_codes(shared: Path, name: str, rng: np.random.Generator) -> None:
+def test_encoders_give_finite_embeddings(shared: Path, name: str, rng: np.random.Generator) -> None:
     net = open_bundle(shared / f"models/{name}.onnx").load("main", "cpu")
     pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
     codes = net(np.stack([net.card.prepare(pixels)] * 3))
@@ -227,13 +227,13 @@ def write_card(path: Path, source: Path, **changes: Any) -> Path:
     return path
 
 
-def test_damaged_files_are_one_line(shared: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_reported_in_one_line(shared: Path, tmp_path: Path) -> None:
     source = shared / "models/mcnn_shtechA_660.onnx"
     whole = source.read_bytes()
     for data in whole[: len(whole) // 2], b"not a network\n", b"":
         path = write_card(tmp_path / "bad.onnx", source, sha256=None)
         path.write_bytes(data)
-        with pytest.raises(HrviewerError, match="not an ONNX file, or is cut short") as told:
+        with pytest.raises(HrviewerError, match="not an ONNX file, or is truncated") as told:
             open_bundle(path).load()
         assert "\n" not in str(told.value)
 
@@ -246,7 +246,7 @@ def test_another_file_than_the_card_describes(shared: Path, tmp_path: Path) -> N
         open_bundle(path).load()
 
 
-def test_digest_follows_weights_and_meaning(shared: Path, tmp_path: Path) -> None:
+def test_digest_depends_on_weights_and_card(shared: Path, tmp_path: Path) -> None:
     source = shared / "models/mcnn_shtechA_660.onnx"
     path = write_card(tmp_path / "a.onnx", source, title="another title")
     path.write_bytes(source.read_bytes())
@@ -261,20 +261,20 @@ def test_digest_follows_weights_and_meaning(shared: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"input": {"channels": "gray"}}, "input.channels says gray"),
+        ({"input": {"channels": "gray"}}, "input.channels is gray"),
         ({"output": {"classes": ["a"]}}, "output.classes"),
         ({"output": {"stride": 4, "classes": ["a", "b", "c"]}}, "output.stride"),
         ({"input": {"tile": 64}, "output": {"classes": ["a", "b", "c"], "margin": 4}}, "halo"),
     ],
 )
-def test_a_lying_card(save: Save, changes: dict[str, Any], field: str) -> None:
+def test_card_mismatches_are_reported(save: Save, changes: dict[str, Any], field: str) -> None:
     path = save([node("Identity", ["x"], ["y"])], **changes)
     with pytest.raises(HrviewerError, match=field) as told:
         open_bundle(path).load()
     assert "\n" not in str(told.value)
 
 
-def test_a_graph_of_another_size_than_the_card_says(save: Save) -> None:
+def test_a_graph_of_another_size_than_its_card(save: Save) -> None:
     path = save([node("Identity", ["x"], ["y"])], shape=("n", 3, 32, 32))
     with pytest.raises(HrviewerError, match=r"input\.tile 32 and input\.fixed true"):
         open_bundle(path).load()
@@ -295,9 +295,11 @@ def test_values_that_are_not_finite(save: Save) -> None:
         open_bundle(path).load()
 
 
-def test_a_graph_that_does_not_run(save: Save) -> None:
+def test_failing_inference_is_reported(save: Save) -> None:
     path = save([node("Reshape", ["x", "s"], ["y"])], {"s": np.array([1, 1, 1, 5])})
-    with pytest.raises(HrviewerError, match="does not run on an input of 1 × 3 × 64 × 64") as told:
+    with pytest.raises(
+        HrviewerError, match="inference on an input of 1 × 3 × 64 × 64 fails"
+    ) as told:
         open_bundle(path).load()
     assert "\n" not in str(told.value)
 
@@ -348,7 +350,7 @@ def external(save: Save, tmp_path: Path, location: str) -> Path:
     return path
 
 
-def test_weights_beside_the_graph(save: Save, tmp_path: Path) -> None:
+def test_external_weights(save: Save, tmp_path: Path) -> None:
     net = open_bundle(external(save, tmp_path, "w.bin")).load()
     np.testing.assert_allclose(net(np.ones((1, 3, 8, 8), np.float32)), 3)
     assert net.flops(8, 8) == 2 * 64 * 3
@@ -360,7 +362,7 @@ def test_weights_outside_the_folder_are_not_read(save: Save, tmp_path: Path) -> 
     for location in "../secret", "/etc/hostname":
         with pytest.raises(HrviewerError, match="outside its folder"):
             open_bundle(external(save, tmp_path, location)).load()
-    with pytest.raises(HrviewerError, match="needs 'gone' beside it"):
+    with pytest.raises(HrviewerError, match="needs 'gone' in the same folder"):
         open_bundle(external(save, tmp_path, "gone")).load()
 
 

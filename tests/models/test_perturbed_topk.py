@@ -1,4 +1,4 @@
-"""The learnable top-k against its definition and against finite differences."""
+"""The differentiable top-k against its definition and finite differences."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def test_the_jacobian_agrees_with_finite_differences():
     samples, sigma, step = 150_000, 0.3, 0.05
     chooser = PerturbedTopK(2, samples, sigma)
 
-    def see(scores):
+    def expected(scores):
         return chooser(scores, torch.Generator().manual_seed(0))
 
-    jacobian = torch.autograd.functional.jacobian(see, SCORES)[0, :, :, 0]
+    jacobian = torch.autograd.functional.jacobian(expected, SCORES)[0, :, :, 0]
     numeric = torch.zeros_like(jacobian)
     for i in range(SCORES.shape[1]):
         shift = torch.zeros_like(SCORES)
         shift[0, i] = step
-        numeric[:, :, i] = (see(SCORES + shift) - see(SCORES - shift))[0] / (2 * step)
+        numeric[:, :, i] = (expected(SCORES + shift) - expected(SCORES - shift))[0] / (2 * step)
     cosine = torch.cosine_similarity(jacobian.flatten(), numeric.flatten(), dim=0)
     assert cosine > 0.999
     assert jacobian.norm() == pytest.approx(float(numeric.norm()), rel=0.02)
@@ -36,7 +36,7 @@ def test_the_jacobian_agrees_with_finite_differences():
     assert jacobian.sum(1).abs().max() < 0.02
 
 
-def test_it_learns_to_choose():
+def test_it_learns_to_select():
     scores = torch.zeros(1, 6, requires_grad=True)
     chooser, optimizer = PerturbedTopK(2, 200, 0.1), torch.optim.SGD([scores], lr=0.1)
     worth = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])

@@ -1,4 +1,4 @@
-"""Networks in eight bits: how near they come, and what is refused."""
+"""Networks in int8: error bounds, and what is refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "graph.onnx"
 
 
-def test_eight_bits_are_off_by_their_rounding_at_most(file: Path) -> None:
+def test_the_error_of_int8_is_bounded_by_rounding(file: Path) -> None:
     pack = open_bundle(file)
     exact, rough = (
         pack.load(device="cpu"),
@@ -79,7 +79,7 @@ def test_eight_bits_are_off_by_their_rounding_at_most(file: Path) -> None:
     assert 0 < np.abs(one - other).max() <= 1.05 * worst
 
 
-def test_what_is_calibrated_on_other_inputs_is_another_network(file: Path) -> None:
+def test_another_calibration_is_another_network(file: Path) -> None:
     pack = open_bundle(file)
     one, same, other = (
         pack.load(device="cpu", precision="int8", samples=samples)
@@ -89,20 +89,20 @@ def test_what_is_calibrated_on_other_inputs_is_another_network(file: Path) -> No
     assert len({one.digest, other.digest, pack.load(device="cpu").digest}) == 3
 
 
-def test_an_input_of_a_size_that_must_be_filled_calibrates_too(tmp_path: Path) -> None:
+def test_inputs_that_must_be_padded_calibrate_too(tmp_path: Path) -> None:
     path = written(tmp_path, input={"multiple_of": 32})
     uneven = [RNG.random((3, 40, 64), np.float32)]
     network = open_bundle(path).load(device="cpu", precision="int8", samples=uneven)
     assert network(uneven[0][None]).shape == (1, 1, 40, 64)
 
 
-def test_too_far_off_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_errors_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "INT8_TOLERANCE", 1e-6)
-    with pytest.raises(HrviewerError, match="of its output's spread"):
+    with pytest.raises(HrviewerError, match="of its output's standard deviation"):
         open_bundle(file).load(device="cpu", precision="int8", samples=SAMPLES)
 
 
-def test_without_an_image_or_onnxruntime_it_says_so(
+def test_a_missing_image_or_onnxruntime_is_reported(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(HrviewerError, match="calibrated on an image"):
@@ -112,9 +112,9 @@ def test_without_an_image_or_onnxruntime_it_says_so(
         open_bundle(file).load(device="cpu", precision="int8", samples=SAMPLES)
 
 
-def test_codes_are_refused(tmp_path: Path) -> None:
+def test_embeddings_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, task="embedding", output={"stride": 1, "classes": []})
-    with pytest.raises(HrviewerError, match="codes"):
+    with pytest.raises(HrviewerError, match="embeddings"):
         open_bundle(path).load(device="cpu", precision="int8", samples=SAMPLES)
 
 

@@ -45,7 +45,7 @@ def card(**output: object) -> ModelCard:
 
 
 @torch.inference_mode()
-def test_a_dense_output_is_what_it_says_window_by_window() -> None:
+def test_a_dense_output_equals_predictions_window_by_window() -> None:
     made, image = network(variance=True), torch.rand(1, 3, WINDOW + 8 * 5, WINDOW + 8 * 3)
     dense = made(image)
     assert dense.shape == (1, 2, 6, 4)
@@ -89,7 +89,7 @@ def test_tiles_meet_exactly_and_the_border_is_reflected(tmp_path) -> None:
 
 
 def by_window(made: torch.nn.Module, image: np.ndarray, k: int) -> np.ndarray:
-    """Ask about every window by itself: those whose answer has a cell of 8 / k in its middle."""
+    """Predict every window by itself: those whose prediction is centred on a cell of 8 / k."""
     fine = 8 // k
     rows, columns = image.shape[0] // fine, image.shape[1] // fine
     reach = (WINDOW - fine) // 2
@@ -107,7 +107,7 @@ def by_window(made: torch.nn.Module, image: np.ndarray, k: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("k", [2, 4])
-def test_a_denser_map_is_what_it_says_of_every_window_by_itself(tmp_path, k: int) -> None:
+def test_a_denser_map_equals_predictions_of_every_window(tmp_path, k: int) -> None:
     made = network(variance=True)
     loaded = as_loaded(made, tmp_path, variance=True)
     image = np.random.default_rng(0).integers(0, 255, (96, 136, 3), np.uint8)
@@ -123,10 +123,10 @@ def test_a_denser_map_is_what_it_says_of_every_window_by_itself(tmp_path, k: int
     assert {row.role for row in record.patches} == {f"scanner/{k}"}
 
 
-def test_what_cannot_be_denser_is_refused(tmp_path) -> None:
+def test_unsupported_denser_values_are_refused(tmp_path) -> None:
     loaded = as_loaded(network(), tmp_path)
     for k in 3, 8:
-        with pytest.raises(HrviewerError, match="answers every 8 pixels"):
+        with pytest.raises(HrviewerError, match="predicts every 8 pixels"):
             ShiftAndStitch(loaded, k)
     with pytest.raises(HrviewerError, match="choose denser=1"):
         ShiftAndStitch(Bright(task="classification"), 2)

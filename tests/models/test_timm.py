@@ -110,12 +110,12 @@ def test_a_classifier_keeps_its_last_layer(model, write):
     [
         ({"model": "nobody"}, "has no model 'nobody'"),
         ({"model": "hf-hub:timm/resnet18"}, "has no model"),
-        ({"pretrained": True}, "fetch weights"),
-        ({"checkpoint_path": "x.pth"}, "fetch weights"),
-        ({"colour": 3}, "do not suit timm"),
+        ({"pretrained": True}, "download weights"),
+        ({"checkpoint_path": "x.pth"}, "download weights"),
+        ({"colour": 3}, "do not fit timm"),
         ({"model": "test_vit"}, "does not fit the architecture timm"),
     ],
 )
-def test_nothing_is_fetched_and_what_is_wrong_is_told(write, params, told):
+def test_nothing_is_downloaded_and_errors_are_reported(write, params, told):
     with pytest.raises(HrviewerError, match=told):
         open_bundle(write(params=params)).load("encoder", "cpu")

@@ -82,7 +82,7 @@ def test_positions_are_those_of_the_region_and_larger_tokens_have_their_mean(net
 
 
 @torch.no_grad()
-def test_attention_is_told_without_the_tokens_of_the_class(network):
+def test_attention_leaves_out_prefix_tokens(network):
     tokens, boxes = torch.randn(64, 3, 16, 16), grid(16, 128)
     for merge in (0.0, 0.25):
         weights, owner = network.attention(tokens, boxes, merge)
@@ -155,13 +155,13 @@ def test_the_strategy_runs_it_with_adaptive_tokens_that_are_merged(kept):
     ("params", "words"),
     [
         ({"name": "vit_nowhere"}, "has no model 'vit_nowhere'"),
-        ({"checkpoint_path": "x.pth"}, "fetch weights"),
-        ({"name": "resnet18", "img_size": None}, "do not suit"),
+        ({"checkpoint_path": "x.pth"}, "download weights"),
+        ({"name": "resnet18", "img_size": None}, "do not fit"),
         ({"embed_dim": 36}, "does not fit the architecture"),
-        ({"pos_embed": "none"}, "no plain vision transformer"),
+        ({"pos_embed": "none"}, "not a plain vision transformer"),
     ],
 )
-def test_what_does_not_suit_is_said(kept, params, words):
+def test_unsupported_models_are_reported(kept, params, words):
     path, _ = kept(**params)
     with pytest.raises(HrviewerError, match=words):
         open_bundle(path).load("main", "cpu")

@@ -39,7 +39,7 @@ class Small(nn.Module):
 
 
 class Attention(nn.Module):
-    """Looks at all patches together."""
+    """Attention between all patches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Attention(nn.Module):
 
 
 class Uncounted(nn.Module):
-    """Reads its input's numbers, which a count does not have."""
+    """Uses the values of its input, which do not exist on the meta device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def small(**more: Any) -> dict[str, Any]:
     return {"input": {"multiple_of": 2}, "output": {"stride": 2} | more}
 
 
-def test_it_says_what_the_module_says(keep: Callable[..., Path]) -> None:
+def test_outputs_equal_those_of_the_module(keep: Callable[..., Path]) -> None:
     net = load(keep("small", {}, **small()), threads=1)
     assert torch.get_num_threads() == 1
     assert net.backend == f"torch {torch.__version__}"
@@ -141,13 +141,13 @@ def test_batch_normalisation_is_folded_and_its_source_left_alone() -> None:
     assert isinstance(module.body[1], nn.BatchNorm2d)
 
 
-def test_halves_are_brought_up(keep: Callable[..., Path]) -> None:
+def test_half_precision_is_converted(keep: Callable[..., Path]) -> None:
     net = load(keep("small", {}, half=True, **small(halo=8)))
     assert net.precision == "float32"
     assert all(p.dtype == torch.float32 for p in net._module.parameters())  # type: ignore[attr-defined]
 
 
-def test_joint_networks_and_their_attention_is_counted(keep: Callable[..., Path]) -> None:
+def test_flops_of_token_networks_include_attention(keep: Callable[..., Path]) -> None:
     net = load(
         keep("attention", {}, input={"tile": 8}, output={"stride": 8, "classes": ["a", "b"]})
     )
@@ -161,12 +161,12 @@ def test_joint_networks_and_their_attention_is_counted(keep: Callable[..., Path]
     assert net.token_flops(1234) == 1234 * linear / 5 + attention * 1234**2 / 25
     plain = load(keep("small", {}, **small(halo=8)))
     for call in (lambda: plain.run_tokens(tokens, boxes), lambda: plain.token_flops(2)):
-        with pytest.raises(HrviewerError, match="cannot look at many patches"):
+        with pytest.raises(HrviewerError, match="cannot take many patches"):
             call()
 
 
 class Filled(nn.Module):
-    """Fills its tokens up to whole windows of 50, so that its cost grows in steps."""
+    """Pads its tokens to whole windows of 50, so that its FLOPs grow in steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Filled(nn.Module):
         return (filled @ self.weight)[:n]
 
 
-def test_what_is_no_parabola_is_counted_for_every_number_of_tokens() -> None:
+def test_other_flops_than_a_parabola_are_counted_for_every_number_of_tokens() -> None:
     card = ModelCard.model_validate(
         {"name": "filled", "task": "density", "input": {"channels": "rgb", "tile": 2},
          "output": {"stride": 2, "classes": ["a"]}}
@@ -192,7 +192,9 @@ def test_what_is_no_parabola_is_counted_for_every_number_of_tokens() -> None:
 @pytest.mark.parametrize(
     ("how", "message"), [("raise", "cannot"), ("short", r"\(2, 1, 1, 1\)"), ("nan", "not finite")]
 )
-def test_joint_networks_that_lie(keep: Callable[..., Path], how: str, message: str) -> None:
+def test_card_mismatches_of_token_networks_are_reported(
+    keep: Callable[..., Path], how: str, message: str
+) -> None:
     path = keep("broken", {"how": how}, output={"stride": 64, "classes": ["a", "b"]})
     with pytest.raises(HrviewerError, match=message):
         load(path)
@@ -238,14 +240,16 @@ def test_our_own_architecture_in_both_forms(keep: Callable[..., Path]) -> None:
     [
         ({"architecture": None}, "need the card's architecture"),
         ({"architecture": {"name": "smaller"}}, "no architecture is named 'smaller'.*density-unet"),
-        ({"architecture": {"name": "small", "params": {"size": 3}}}, "params do not suit small"),
+        ({"architecture": {"name": "small", "params": {"size": 3}}}, "params do not fit small"),
         ({"architecture": {"name": "small", "params": {"classes": 2}}}, "does not fit"),
         ({"output": {"stride": 4}}, "output.stride"),
-        ({"input": {"channels": "gray"}}, "does not run on an input of 1 × 1 × 64 × 64"),
+        ({"input": {"channels": "gray"}}, "inference on an input of 1 × 1 × 64 × 64 fails"),
         ({"sha256": "1" * 64}, "is not the file"),
     ],
 )
-def test_cards_that_lie(keep: Callable[..., Path], changes: dict[str, Any], message: str) -> None:
+def test_card_mismatches_are_reported(
+    keep: Callable[..., Path], changes: dict[str, Any], message: str
+) -> None:
     path = keep("small", {}, **(small() | changes))
     with pytest.raises(HrviewerError, match=message) as told:
         load(path)
@@ -253,14 +257,14 @@ def test_cards_that_lie(keep: Callable[..., Path], changes: dict[str, Any], mess
 
 
 def test_a_cost_that_cannot_be_counted(keep: Callable[..., Path]) -> None:
-    with pytest.raises(HrviewerError, match="the cost of Uncounted cannot be counted"):
+    with pytest.raises(HrviewerError, match="the FLOPs of Uncounted cannot be counted"):
         load(keep("uncounted", {}))
 
 
-def test_a_file_cut_short(keep: Callable[..., Path]) -> None:
+def test_a_truncated_file(keep: Callable[..., Path]) -> None:
     path = keep("small", {}, **small())
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(HrviewerError, match="not a safetensors file, or is cut short"):
+    with pytest.raises(HrviewerError, match="not a safetensors file, or is truncated"):
         load(path)
 
 
@@ -305,5 +309,5 @@ def test_a_plug_in_s_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr("hrviewer.models.registry.entry_points", lambda group: entries)
     assert get_architecture("plugged") is Small
-    with pytest.raises(HrviewerError, match="torn of broken does not import"):
+    with pytest.raises(HrviewerError, match=r"torn \(broken\) cannot be imported"):
         get_architecture("torn")

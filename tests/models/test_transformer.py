@@ -1,4 +1,4 @@
-"""The token transformer, against a plain one, closed forms and its own promises."""
+"""The token transformer, against a plain one, closed forms and its invariants."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_merging_keeps_the_mass():
     assert int(tokens.owner[:40].max()) < 13 <= int(tokens.owner[40:].min())
 
 
-def test_the_most_alike_are_merged():
+def test_the_most_similar_tokens_are_merged():
     alike = torch.eye(8)
     alike[5] = alike[2] * 3  # the same direction
     tokens = MergedTokens.from_tokens(torch.arange(8.0)[:, None], [8]).merge(alike, 1 / 8)
@@ -131,7 +131,7 @@ def test_the_most_alike_are_merged():
 
 
 @torch.no_grad()
-def test_a_merged_token_counts_as_often_as_it_stands_for(network):
+def test_attention_to_a_merged_token_is_proportional_to_its_size(network):
     # Of two equal tokens joined, the others take the same as of the two.
     block = network.blocks[0]
     x = torch.randn(6, 24)
@@ -143,7 +143,7 @@ def test_a_merged_token_counts_as_often_as_it_stands_for(network):
 
 
 @torch.no_grad()
-def test_the_attention_that_is_told_is_that_of_the_last_layer(network):
+def test_attention_is_that_of_the_last_layer(network):
     tokens, boxes = region(30, 4)
     weights, owner = network.attention(tokens, boxes)
     assert owner.tolist() == list(range(30))
@@ -196,7 +196,7 @@ def test_merging_saves_flops():
 
 
 @torch.no_grad()
-def test_a_whole_picture_is_its_regions_and_keeps_its_counts(network):
+def test_a_whole_image_is_its_regions_and_keeps_its_counts(network):
     images = torch.randn(2, 3, 640, 1024)
     found = network(images, 64)
     assert found.shape == (2, 2, 160, 256)

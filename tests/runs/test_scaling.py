@@ -132,7 +132,7 @@ def test_too_little_memory_and_other_mistakes(network):
         cost(network, memory="lots")
     with pytest.raises(HrviewerError, match="does not exist"):
         cost(network.with_name("nowhere.onnx"))
-    with pytest.raises(HrviewerError, match="has no 'scout'"):
+    with pytest.raises(HrviewerError, match="has no role 'scout'"):
         cost(network, role="scout")
     stopped = RunControl()
     stopped.stop()

@@ -1,4 +1,4 @@
-"""One file per kind of weights. Each imports its back end only when something is loaded."""
+"""Loaders of weights, one file per format; a back end is imported only when it loads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PICKLE_FORMATS = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".
 
 
 def check_weights_format(path: Path) -> None:
-    """Raise `UserError` where weights are of a kind that cannot be loaded, or not safely."""
+    """Raise `HrviewerError` for weights of a format that cannot be loaded, or not safely."""
     suffix = path.suffix.lower()
     if suffix in _PICKLE_FORMATS:
         raise HrviewerError(
-            f"{path}: {suffix} files can run any code when opened, and are not loaded: "
-            "export the network to ONNX, or save its weights as safetensors"
+            f"{path}: {suffix} files can run arbitrary code when opened, and are not loaded: "
+            "export the model to ONNX, or save its weights as safetensors"
         )
     if suffix not in WEIGHTS_FORMATS:
         raise HrviewerError(
@@ -41,29 +41,29 @@ def load(
     precision: str = "float32",
     samples: Sequence[Floats] = (),
 ) -> Network:
-    """Load weights, verify them, and check what the card says by running a tile.
+    """Load weights, verify them, and validate the card by inference on a tile.
 
     Parameters
     ----------
     path
         An ``.onnx`` or ``.safetensors`` file.
     card
-        What it takes and gives.
+        Its model card.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
     threads
-        On a CPU; by default all of its cores.
+        Number of threads on a CPU; all cores by default.
     precision
-        ``float32``; or, quicker and less exact, ``bfloat16`` for safetensors on a CPU or CUDA, and
+        ``float32``; or, faster and less exact, ``bfloat16`` for safetensors on a CPU or CUDA, and
         ``int8`` on a CPU.
     samples
-        Prepared inputs ``(C, h, w)`` of the image at hand, on which ``int8`` is calibrated.
+        Prepared inputs ``(C, h, w)`` of the current image, for the calibration of ``int8``.
 
     Raises
     ------
-    UserError
-        Where the file is of the wrong kind, damaged or not the one that the card describes, where
-        the device or the back end is missing, or where the card lies.
+    HrviewerError
+        If the file has the wrong format, is damaged or is not the one that the card describes, if
+        the device or the back end is missing, or if the network does not match its card.
     """
     from hrviewer.models.probe import validate_network
 
@@ -80,7 +80,7 @@ def load(
     if path.suffix.lower() == ".onnx":
         if precision != "float32":
             raise HrviewerError(
-                f"{card.name} is in ONNX and runs in the numbers it was exported with: "
+                f"{card.name} is an ONNX model and runs in the precision it was exported with: "
                 "choose --precision float32 or int8"
             )
         from hrviewer.models.loaders.onnx import OnnxNetwork

@@ -1,7 +1,7 @@
-"""A torch network run by onnxruntime or OpenVINO: exported when it is loaded, in memory.
+"""Torch networks run by onnxruntime or OpenVINO: exported in memory when loaded.
 
-It is exported anew each time, and not kept on disk: what an architecture's code says today is what
-runs. Costs are counted by torch as before, so they do not depend on what runs it.
+The export is repeated on every load and not stored, so that changes to an architecture's code take
+effect. FLOPs are counted by torch, so they do not depend on the back end.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ _OPSET = 17
 
 
 class ExportedNetwork(Network):
-    """What a `TorchNetwork` computes, by something else on the CPU.
+    """A `TorchNetwork` run by another back end on the CPU.
 
     Parameters
     ----------
     loaded : TorchNetwork
-        Settled; sizes, batch and halo are taken from it.
+        Validated; sizes, batch and halo are copied from it.
     threads : int, optional
         All cores by default.
 
     Raises
     ------
     Exception
-        Of whatever kind, where it cannot be exported or what is to run it is missing.
+        Of any kind, if the export fails or the back end is missing.
     """
 
     def __init__(self, loaded: TorchNetwork, threads: int | None) -> None:
-        runs = self._open(export_onnx(loaded), threads)
-        how = f"{runs}, exported by torch {torch.__version__}"
-        super().__init__(loaded.card, "", how, loaded.device, loaded.precision)
+        back_end = self._open(export_onnx(loaded), threads)
+        description = f"{back_end}, exported by torch {torch.__version__}"
+        super().__init__(loaded.card, "", description, loaded.device, loaded.precision)
         self.digest = loaded.digest
         self.halo, self.period = loaded.halo, loaded.period
         self.accepts_any_size, self.max_batch = loaded.accepts_any_size, loaded.max_batch
@@ -60,14 +60,14 @@ class ExportedNetwork(Network):
         self.has_attribution = loaded.has_attribution
         self._attribution_network = (
             loaded if loaded.has_attribution else None
-        )  # of which a graph has none
+        )  # an ONNX graph has no gradients
 
     @abstractmethod
     def _open(self, graph: bytes, threads: int | None) -> str:
-        """Make ready to run an ONNX graph; return what runs it, with its version."""
+        """Prepare inference of an ONNX graph; return the back end's name and version."""
 
     def attribution(self, features: Floats) -> Floats:
-        """Ask torch."""
+        """Compute the attribution with torch."""
         return (
             self._attribution_network.attribution(features)
             if self._attribution_network
@@ -79,16 +79,16 @@ class ExportedNetwork(Network):
 
 
 class OnnxruntimeNetwork(ExportedNetwork):
-    """By onnxruntime."""
+    """A `TorchNetwork` run by onnxruntime."""
 
     def _open(self, graph: bytes, threads: int | None) -> str:
         import onnxruntime
 
-        def opened(count: int) -> Any:
+        def create_session(count: int) -> Any:
             options = session_options(onnxruntime, count)
             return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
-        self._sessions = PerThreadCount(opened, threads)
+        self._sessions = PerThreadCount(create_session, threads)
         self._sessions.get()
         return f"onnxruntime {onnxruntime.__version__}"
 
@@ -97,7 +97,7 @@ class OnnxruntimeNetwork(ExportedNetwork):
 
 
 class OpenVinoNetwork(ExportedNetwork):
-    """By OpenVINO."""
+    """A `TorchNetwork` run by OpenVINO."""
 
     def _open(self, graph: bytes, threads: int | None) -> str:
         import openvino
@@ -107,7 +107,7 @@ class OpenVinoNetwork(ExportedNetwork):
         def compiled(count: int) -> Any:
             streams = 1 if threads else max(1, available_cores() // count)
             settings = {
-                # Where the hardware has bfloat16, OpenVINO takes it unless told not to.
+                # Otherwise OpenVINO uses bfloat16 where the hardware supports it.
                 "INFERENCE_PRECISION_HINT": "f32",
                 "INFERENCE_NUM_THREADS": count * streams,
                 "NUM_STREAMS": streams,
@@ -120,7 +120,7 @@ class OpenVinoNetwork(ExportedNetwork):
         return f"openvino {version('openvino')}"
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        # A request serves one thread, and keeps its outputs to write the next ones into.
+        # A request serves one thread, and reuses its output buffers.
         model, requests = self._models.get(), vars(self._thread_state).setdefault("requests", {})
         if model not in requests:
             requests[model] = model.create_infer_request()
@@ -132,24 +132,24 @@ EXPORTED_NETWORKS: dict[str, type[ExportedNetwork]] = {
     "onnxruntime": OnnxruntimeNetwork,
     "openvino": OpenVinoNetwork,
 }
-"""By the name that chooses it."""
+"""Classes by the name of the back end."""
 
 
 def export_onnx(loaded: TorchNetwork) -> bytes:
-    """Return what a network computes as a graph in ONNX, whose input is ``x``."""
+    """Export a network to an ONNX graph with the input ``x``."""
     card = loaded.card
     side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
     example = torch.zeros(1, card.input.channel_count, side, side)
     file = io.BytesIO()
     axes = {0: "n"} if card.input.fixed else {0: "n", 2: "h", 3: "w"}
     with warnings.catch_warnings(), torch.inference_mode():
-        # The exporter warns of itself (it is the one that needs no other package) and of
-        # sizes taken for constants; the latter is what the comparison afterwards is for.
+        # The legacy exporter (which needs no other package) warns of its deprecation and of
+        # constant sizes; the comparison of outputs afterwards detects the latter.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             loaded.module,
             (example,),
-            file,  # type: ignore[arg-type]  # buffers are taken, though no longer declared
+            file,  # type: ignore[arg-type]  # buffers are accepted, though no longer declared
             dynamo=False,
             input_names=["x"],
             dynamic_axes={"x": axes},

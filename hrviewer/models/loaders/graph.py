@@ -1,8 +1,7 @@
-"""What an ONNX graph costs: a walk over its nodes, exact for each input size.
+"""FLOPs of an ONNX graph: a sum over its nodes, exact for each input size.
 
-Only convolutions, matrix products and what is made of them are counted, as torch's FlopCounterMode
-does; one multiplication with its addition is 2 FLOPs. An operation that multiplies matrices and is
-not known here is refused: a cost that leaves it out would be a lie.
+Only convolutions and matrix products are counted, as in torch's FlopCounterMode; a multiply-add is
+2 FLOPs. Unknown operations that multiply matrices are refused, since the cost would be too low.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["OnnxGraph"]
 Shape = tuple[int, ...]
 
 _WEIGHT_BYTES = 4096
-"""Bytes above which a tensor's numbers are weights, and not a shape that inference reads."""
+"""Larger tensors, in bytes, are weights and irrelevant to shape inference."""
 
 
 def _conv(node: Any, ins: Sequence[Shape], out: Shape) -> float:
@@ -64,33 +63,33 @@ _UNSUPPORTED_OPS = {
 
 
 class OnnxGraph:
-    """The nodes of a model, without its weights.
+    """Nodes of a model, without its weights.
 
     Parameters
     ----------
     model
-        An ``onnx.ModelProto``; its weights are taken out of it.
+        An ``onnx.ModelProto``; its weights are removed.
     name
-        What to call it when it cannot be counted.
+        Name in error messages.
 
     Raises
     ------
-    UserError
-        Where it has operations whose cost is not known.
+    HrviewerError
+        If the FLOPs of an operation are unknown.
     """
 
     def __init__(self, model: Any, name: str) -> None:
         unknown = sorted({n.op_type for n in model.graph.node} & _UNSUPPORTED_OPS)
         if unknown:
             raise HrviewerError(
-                f"{name}: the cost of {', '.join(unknown)} cannot be counted: "
+                f"{name}: the FLOPs of {', '.join(unknown)} cannot be counted: "
                 "export it without fused, quantised or branching operations"
             )
         self._name = name
         self._model = _without_weights(model)
 
     def flops(self, input_name: str, shape: Shape) -> float:
-        """Return what the graph costs when its input named `input_name` has `shape`."""
+        """Return the FLOPs of the graph for an input of a shape."""
         shapes = self._shapes(input_name, shape)
         total = 0.0
         for node in self._model.graph.node:
@@ -101,7 +100,7 @@ class OnnxGraph:
                 except KeyError:
                     raise HrviewerError(
                         f"{self._name}: the size of {node.output[0]!r} depends on the image, "
-                        "so its cost is unknown: export it with static shapes or simplify it"
+                        "so its FLOPs are unknown: export it with static shapes or simplify it"
                     ) from None
         return total
 
@@ -114,7 +113,7 @@ class OnnxGraph:
         for value in graph.input:
             if value.name == input_name:
                 _set_shape(value, shape)
-        # What was inferred for another size must not be believed.
+        # Remove shapes inferred for another size.
         del graph.value_info[:]
         for value in graph.output:
             value.type.tensor_type.ClearField("shape")
@@ -128,7 +127,7 @@ class OnnxGraph:
 
 
 def _without_weights(model: Any) -> Any:
-    """Replace large tensors by inputs of their shape, so that inference copies no weights."""
+    """Replace large tensors by inputs of their shape, so that shape inference copies none."""
     import onnx
 
     graph = model.graph
@@ -140,9 +139,9 @@ def _without_weights(model: Any) -> Any:
             graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
-    kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in small]
+    constants = [onnx.TensorProto.FromString(t.SerializeToString()) for t in small]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(constants)
     return model
 
 

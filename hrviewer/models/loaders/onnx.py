@@ -1,4 +1,4 @@
-"""Networks in ONNX, through onnxruntime: the fastest float32 on a CPU, and no torch to import."""
+"""Networks in ONNX, run by onnxruntime: fast float32 inference on a CPU without torch."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class OnnxNetwork(Network):
     ) -> None:
         import onnxruntime
 
-        (taken,) = sessions.get().get_inputs()
+        (model_input,) = sessions.get().get_inputs()
         super().__init__(card, sha256, f"onnxruntime {onnxruntime.__version__}", device)
         self._sessions, self._graph = sessions, graph
-        self._input_name, self._input_type = taken.name, _TYPES[taken.type]
+        self._input_name, self._input_type = model_input.name, _TYPES[model_input.type]
         if self._input_type == np.float16:
             self.precision = "float16"
-        n = taken.shape[0]
+        n = model_input.shape[0]
         self.max_batch = n if isinstance(n, int) else None
 
     @classmethod
     def load(cls, path: Path, card: ModelCard, device: str, threads: int | None) -> OnnxNetwork:
-        """Load an ``.onnx`` file; `UserError` where it is damaged, too large or unfit."""
+        """Load an ``.onnx`` file; raise `HrviewerError` if damaged or not supported."""
         try:
             import onnx
             import onnxruntime
         except ImportError:
             raise HrviewerError(
-                'networks in ONNX need onnxruntime: pip install "hrviewer[onnx]"'
+                'ONNX models need onnxruntime: pip install "hrviewer[onnx]"'
             ) from None
         if path.stat().st_size >= _MAX_BYTES:
             raise HrviewerError(f"{path} is larger than 2 GB: save its weights as safetensors")
@@ -64,31 +64,31 @@ class OnnxNetwork(Network):
             model = onnx.ModelProto()
         if not model.graph.node:
             raise HrviewerError(
-                f"{path} is not an ONNX file, or is cut short: download or export it again"
+                f"{path} is not an ONNX file, or is truncated: download or export it again"
             )
-        outside = [_resolve_external(path, name) for name in sorted(set(_external_files(model)))]
-        for file in outside:
+        external = [_resolve_external(path, name) for name in sorted(set(_external_files(model)))]
+        for file in external:
             sha256 += read_weights(file, card.model_copy(update={"sha256": None}))[1]
-        providers, placed = _providers(onnxruntime, device)
+        providers, target = _providers(onnxruntime, device)
 
-        def opened(count: int) -> Any:
+        def create_session(count: int) -> Any:
             options = session_options(onnxruntime, count)
             return onnxruntime.InferenceSession(
-                str(path) if outside else data, options, providers=providers
+                str(path) if external else data, options, providers=providers
             )
 
-        # On a GPU, threads of the CPU make no difference.
+        # On a GPU the number of CPU threads is irrelevant.
         sessions = PerThreadCount(
-            opened, threads or (None if placed == "cpu" else available_cores())
+            create_session, threads or (None if target == "cpu" else available_cores())
         )
         try:
             session = sessions.get()
         except Exception as error:
             raise HrviewerError(
-                f"{path} is refused by onnxruntime ({short_message(error)}): export it again"
+                f"onnxruntime rejects {path} ({short_message(error)}): export it again"
             ) from None
         _check_input(path, card, session)
-        return cls(card, sha256, sessions, OnnxGraph(model, str(path)), placed)
+        return cls(card, sha256, sessions, OnnxGraph(model, str(path)), target)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         return run_session(
@@ -100,18 +100,18 @@ class OnnxNetwork(Network):
 
 
 def session_options(onnxruntime: Any, threads: int) -> Any:
-    """Return how every session runs: optimised, on so many threads, and quietly."""
+    """Return options of a session: optimised, with a number of threads, quiet."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
-    # A worker that spins while it waits takes the core from the window.
+    # Workers that spin while waiting would take cores from the window.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 4  # errors are raised; sizes are tried that may fail
+    options.log_severity_level = 4  # errors are raised; some trial sizes are expected to fail
     return options
 
 
 def run_session(session: Any, name: str, batch: NDArray[Any]) -> list[Floats]:
-    """Return a session's outputs; `MemoryError` where there is not enough memory for them."""
+    """Run a session; raise `MemoryError` if memory does not suffice."""
     try:
         outputs = session.run(None, {name: batch})
     except Exception as error:
@@ -122,7 +122,7 @@ def run_session(session: Any, name: str, batch: NDArray[Any]) -> list[Floats]:
 
 
 def _check_input(path: Path, card: ModelCard, session: Any) -> None:
-    """Compare what the graph declares with the card, field by field."""
+    """Compare the graph's declared input with the card, field by field."""
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
         found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
@@ -132,37 +132,35 @@ def _check_input(path: Path, card: ModelCard, session: Any) -> None:
     _, c, *sides = inputs[0].shape
     if isinstance(c, int) and c != card.input.channel_count:
         raise HrviewerError(
-            f"{card.name}: the card's input.channels says {card.input.channels} "
+            f"{card.name}: the card's input.channels is {card.input.channels} "
             f"({card.input.channel_count}), but the network takes {c}: correct the card"
         )
     for side in sides:
         if isinstance(side, int) and (side != card.input.tile or not card.input.fixed):
             raise HrviewerError(
-                f"{card.name}: the network takes {side} pixels a side and no other: "
+                f"{card.name}: the network takes {side} pixels per side only: "
                 f"the card needs input.tile {side} and input.fixed true"
             )
 
 
 def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:
-    """Return onnxruntime's providers for a device, and the device in our words."""
+    """Return onnxruntime's providers for a device, and hrviewer's name of the device."""
     cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cpu" or (device == "auto" and not cuda):
         return ["CPUExecutionProvider"], "cpu"
     if device != "auto" and not device.startswith("cuda"):
-        raise HrviewerError(
-            f"networks in ONNX run on cpu or cuda, not on {device}: choose one of them"
-        )
+        raise HrviewerError(f"ONNX models run on cpu or cuda, not on {device}: choose one of them")
     if not cuda:
         raise HrviewerError(
             "this onnxruntime cannot use CUDA: install onnxruntime-gpu, or choose --device cpu"
         )
     number = device.partition(":")[2] or "0"
-    # TF32 would be another precision under float32's name.
+    # TF32 is a lower precision than float32.
     return [("CUDAExecutionProvider", {"device_id": number, "use_tf32": "0"})], f"cuda:{number}"
 
 
 def _external_files(message: Any) -> Iterator[str]:
-    """Yield the files beside the graph that tensors, at any depth, name."""
+    """Yield the names of external data files of tensors at any depth."""
     for field, value in message.ListFields():
         if field.name == "external_data":
             yield from (entry.value for entry in value if entry.key == "location")
@@ -174,11 +172,11 @@ def _external_files(message: Any) -> Iterator[str]:
 
 
 def _resolve_external(path: Path, name: str) -> Path:
-    """Return the file that a graph names; `UserError` where it lies outside the graph's folder."""
+    """Return an external data file; raise `HrviewerError` if outside the graph's folder."""
     folder = path.parent.resolve()
     file = (folder / name).resolve()
     if not file.is_relative_to(folder):
         raise HrviewerError(f"{path} reads {name!r}, outside its folder: export it into one file")
     if not file.is_file():
-        raise HrviewerError(f"{path} needs {name!r} beside it: copy it there")
+        raise HrviewerError(f"{path} needs {name!r} in the same folder: copy it there")
     return file

@@ -1,9 +1,9 @@
-"""A network in eight bits on the CPU: quantised by onnxruntime to the image that it will look at.
+"""Networks in int8 on the CPU: quantised by onnxruntime, calibrated on the current image.
 
-Weights are rounded per channel, and what passes between layers to the ranges that it has on
-prepared inputs (Jacob et al., *Quantization and training of neural networks for efficient
-integer-arithmetic-only inference*, CVPR 2018). The first product, which reads pixels, and what
-follows the last one stay in float32.
+Weights are rounded per channel, and activations to their ranges on calibration inputs
+(Jacob et al., *Quantization and training of neural networks for efficient integer-arithmetic-only
+inference*, CVPR 2018). The first product, which takes pixels, and the layers after the last one
+stay in float32.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from hrviewer.models.threads import PerThreadCount
 __all__ = ["QuantisedNetwork", "load_quantised"]
 
 INT8_TOLERANCE = 0.25
-"""The largest root mean square difference, as a part of the output's spread."""
+"""Largest root mean square error, relative to the output's standard deviation."""
 _OPSET = 13
-"""The first in which each channel can have a range of its own."""
+"""The first operator set with a range per channel."""
 _PRODUCT_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MISSING_PACKAGE = (
     'int8 needs onnxruntime: pip install "hrviewer[onnx]", or choose --precision float32'
@@ -35,18 +35,18 @@ _MISSING_PACKAGE = (
 
 
 class QuantisedNetwork(Network):
-    """What another network computes, in eight bits.
+    """A quantised network in int8.
 
-    Two calibrations are two networks: the digest changes with the quantised graph.
+    The digest includes the quantised graph, so each calibration is a different network.
 
     Parameters
     ----------
     exact : Network
-        The same in float32, settled.
+        The network in float32, validated.
     graph : bytes
-        In ONNX, quantised.
+        The quantised ONNX graph.
     input_name : str
-        The graph's input.
+        Name of the graph's input.
     threads : int, optional
         All cores by default.
     """
@@ -63,11 +63,11 @@ class QuantisedNetwork(Network):
         self.accepts_any_size, self.max_batch = exact.accepts_any_size, exact.max_batch
         self._exact, self._input_name = exact, input_name
 
-        def opened(count: int) -> Any:
+        def create_session(count: int) -> Any:
             options = session_options(onnxruntime, count)
             return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
 
-        self._sessions = PerThreadCount(opened, threads)
+        self._sessions = PerThreadCount(create_session, threads)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         from hrviewer.models.loaders.onnx import run_session
@@ -83,29 +83,29 @@ class QuantisedNetwork(Network):
 def load_quantised(
     path: Path, card: ModelCard, device: str, threads: int | None, samples: Sequence[Floats]
 ) -> QuantisedNetwork:
-    """Load a network and quantise it, in memory and in a folder that is gone afterwards.
+    """Load a network and quantise it, in memory and a temporary folder.
 
     Parameters
     ----------
     path, card, device, threads
         As for `hrviewer.models.loaders.load`.
     samples : sequence of ndarray of float32, shape (C, h, w)
-        Prepared inputs on which the ranges are measured.
+        Prepared inputs for the calibration.
 
     Raises
     ------
-    UserError
-        Where onnxruntime is missing, the network is not on a CPU or cannot be quantised, or says
-        something else by more than `TOLERATED` on these very inputs.
+    HrviewerError
+        If onnxruntime is missing, the network is not on a CPU or cannot be quantised, or its
+        predictions on these inputs deviate by more than `INT8_TOLERANCE`.
     """
     if card.task == "embedding":
         raise HrviewerError(
-            f"{card.name} makes codes, which are kept for networks that read them in float32: "
+            f"{card.name} computes embeddings, which are stored for heads in float32: "
             "choose --precision float32"
         )
     if not samples:
         raise HrviewerError(
-            f"{card.name} in int8 is calibrated on an image: give some of its inputs as samples"
+            f"{card.name} in int8 is calibrated on an image: pass some of its inputs as samples"
         )
     try:
         import onnx
@@ -119,16 +119,16 @@ def load_quantised(
         with tempfile.TemporaryDirectory(prefix="hrviewer-int8-") as folder:
             graph = _quantise(model, taken, batches, Path(folder))
         network = QuantisedNetwork(exact, graph, taken, threads)
-        off = _relative_deviation(exact, network, batches)
-    except Exception as error:  # onnx and onnxruntime raise a dozen kinds
+        deviation = _relative_deviation(exact, network, batches)
+    except Exception as error:  # onnx and onnxruntime raise many kinds
         raise HrviewerError(
             f"{card.name} cannot be quantised to int8 ({short_message(error)}): choose "
             "--precision float32"
         ) from None
-    if not off <= INT8_TOLERANCE:  # NaN is too much, too
+    if not deviation <= INT8_TOLERANCE:  # also refuses NaN
         raise HrviewerError(
-            f"{card.name} in int8 is off by {off:.0%} of its output's spread, more than the "
-            f"{INT8_TOLERANCE:.0%} that is tolerated: choose --precision float32"
+            f"{card.name} in int8 deviates by {deviation:.0%} of its output's standard deviation "
+            f"(limit {INT8_TOLERANCE:.0%}): choose --precision float32"
         )
     return network
 
@@ -136,7 +136,7 @@ def load_quantised(
 def _load_float32(
     path: Path, card: ModelCard, device: str, threads: int | None, onnx: Any
 ) -> tuple[Network, Any]:
-    """Return the network in float32 on a CPU, and its graph."""
+    """Return the network in float32 on a CPU, and its ONNX model."""
     exact: Network
     if path.suffix.lower() == ".onnx":
         from hrviewer.models.loaders.onnx import OnnxNetwork
@@ -169,12 +169,12 @@ def _check_supported(exact: Network) -> None:
             "--precision"
         )
     if exact.accepts_tokens or exact.precision != "float32":
-        why = "looks at patches together" if exact.accepts_tokens else f"is in {exact.precision}"
-        raise HrviewerError(f"{name} {why} and cannot run in int8: choose --precision float32")
+        reason = "takes patches as tokens" if exact.accepts_tokens else f"is in {exact.precision}"
+        raise HrviewerError(f"{name} {reason} and cannot run in int8: choose --precision float32")
 
 
 def _padded(exact: Network, batch: Floats) -> Floats:
-    """Return an input at a size that the network takes."""
+    """Pad an input to a size that the network accepts."""
     h, w = batch.shape[2:]
     rows, columns = exact._padded_size(h, w)
     full = batch if (rows, columns) == (h, w) else exact._pad(batch, rows - h, columns - w)
@@ -182,7 +182,7 @@ def _padded(exact: Network, batch: Floats) -> Floats:
 
 
 def _quantise(model: Any, input_name: str, batches: Sequence[Floats], folder: Path) -> bytes:
-    """Return the graph in eight bits, with ranges as these inputs have them."""
+    """Return the graph in int8, with the ranges measured on these inputs."""
     import onnx.version_converter
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -214,7 +214,7 @@ def _quantise(model: Any, input_name: str, batches: Sequence[Floats], folder: Pa
         Inputs(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        # On x86 the quickest pair: unsigned by signed.
+        # The fastest pair on x86: unsigned activations, signed weights.
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         nodes_to_exclude=_unquantised_nodes(ready.graph.node),
@@ -223,7 +223,7 @@ def _quantise(model: Any, input_name: str, batches: Sequence[Floats], folder: Pa
 
 
 def _unquantised_nodes(nodes: Sequence[Any]) -> list[str]:
-    """Return the names of the first product and of what no product follows."""
+    """Return the names of the first product and of all nodes after the last one."""
     products = [node for node in nodes if node.op_type in _PRODUCT_OPS]
     found, needed = [node.name for node in products[:1]], set[str]()
     for node in reversed(nodes):
@@ -235,7 +235,7 @@ def _unquantised_nodes(nodes: Sequence[Any]) -> list[str]:
 
 
 def _relative_deviation(exact: Network, network: Network, batches: Sequence[Floats]) -> float:
-    """Return the root mean square difference on inputs, as a part of the output's spread."""
+    """Return the root mean square error relative to the output's standard deviation."""
     one, two = (
         np.concatenate([net(batch).ravel() for batch in batches]) for net in (exact, network)
     )

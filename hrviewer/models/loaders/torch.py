@@ -1,4 +1,4 @@
-"""Weights in safetensors, run by a registered architecture in torch."""
+"""Networks in torch: safetensors weights of a registered architecture."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ __all__ = ["TorchNetwork", "count_flops", "fold_batch_norm"]
 _FOLDING_TOLERANCE = 1e-4
 _HASHED_TYPES = (int, float, str, tuple)
 _STRIP_CELLS = 1 << 16
-"""Codes that are gone back to at a time."""
+"""Number of embeddings per backward pass."""
 
 
 class TorchNetwork(Network):
     """A torch module that takes ``(n, C, h, w)``.
 
-    A module with a method ``join(tokens, boxes, lengths, merge)``, as in `Network`, is a joint
-    network: that is what runs. One with ``attend(tokens, boxes, merge)`` tells its attention.
+    A module with a method ``run_tokens(tokens, boxes, lengths, merge)``, as in `Network`, takes
+    tokens: inference runs that method. A method ``attention(tokens, boxes, merge)`` provides its
+    attention.
     """
 
     def __init__(
@@ -54,12 +55,12 @@ class TorchNetwork(Network):
         super().__init__(card, sha256, f"torch {torch.__version__}", str(device))
         self.accepts_tokens = callable(getattr(module, "run_tokens", None))
         self.has_attention = callable(getattr(module, "attention", None))
-        # What has a cell for every code, and does not say itself which matter.
+        # Heads with one cell per embedding and without attention scores of their own.
         sizes = card.input.multiple_of == 1 and not card.input.fixed
         self.has_attribution = (
             card.stride == 1 and sizes and not (self.accepts_tokens or card.output.attention)
         )
-        self._meta_module = copy.deepcopy(module).to("meta")  # no weights, to count with
+        self._meta_module = copy.deepcopy(module).to("meta")  # without weights, for counting FLOPs
         self._device = device
         if device.type == "cuda":
             _disable_tf32()
@@ -74,7 +75,7 @@ class TorchNetwork(Network):
     def load(
         cls, path: Path, card: ModelCard, device: str, max_threads: int | None
     ) -> TorchNetwork:
-        """Load a ``.safetensors`` file; `UserError` where it does not fit the architecture."""
+        """Load a ``.safetensors`` file; raise `HrviewerError` if it does not fit."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
@@ -82,33 +83,33 @@ class TorchNetwork(Network):
             raise HrviewerError(
                 f"{card.name}: safetensors weights need the card's architecture (name and params)"
             )
-        placed = _resolve_device(device)
-        if max_threads and placed.type == "cpu":
+        target = _resolve_device(device)
+        if max_threads and target.type == "cpu":
             torch.set_num_threads(max_threads)
         data, sha256 = read_weights(path, card)
         try:
             weights: dict[str, Tensor] = load(data)
         except SafetensorError:
             raise HrviewerError(
-                f"{path} is not a safetensors file, or is cut short: download or save it again"
+                f"{path} is not a safetensors file, or is truncated: download or save it again"
             ) from None
         name, params = card.architecture.name, card.architecture.params
         try:
             module: nn.Module = get_architecture(name)(**params)
         except (TypeError, ValueError) as error:
             raise HrviewerError(
-                f"{card.name}: architecture.params do not suit {name} ({short_message(error)}): "
+                f"{card.name}: architecture.params do not fit {name} ({short_message(error)}): "
                 "correct the card"
             ) from None
         try:
-            # Copying into the module's own parameters brings halves up to float32.
+            # Copying into the module's parameters converts half precision to float32.
             module.load_state_dict(weights, strict=True)
         except RuntimeError as error:
             raise HrviewerError(
                 f"{path} does not fit the architecture {name} ({short_message(error)}): correct "
                 "the card"
             ) from None
-        return cls(card, sha256, module.eval().requires_grad_(False), placed, max_threads)
+        return cls(card, sha256, module.eval().requires_grad_(False), target, max_threads)
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         def run() -> Any:
@@ -119,14 +120,14 @@ class TorchNetwork(Network):
             return _to_arrays(self._call(run))
 
     def _to_device(self, batch: NDArray[Any]) -> Tensor:
-        """Bring an array to the device; to a GPU while it still computes something else."""
+        """Copy an array to the device; to a GPU asynchronously."""
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32))
         if self._device.type != "cuda":
             return x.to(self._device)
         return x.pin_memory().to(self._device, non_blocking=True)
 
     def _stream(self) -> AbstractContextManager[Any]:
-        """Return the context of this thread's own queue on a GPU."""
+        """Return the context of this thread's CUDA stream."""
         if self._device.type != "cuda":
             return nullcontext()
         if not hasattr(self._thread_state, "stream"):
@@ -135,29 +136,29 @@ class TorchNetwork(Network):
         return stream
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which convolutions and products are computed."""
+        """Return the autocast context for convolutions and matrix products."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self._device.type, torch.bfloat16)
 
     def reference(self, batch: Floats) -> list[Floats]:
-        """Return what the network says as it was written: not folded, in the usual layout."""
+        """Run inference with the original module: not folded, in the default memory layout."""
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
         module = self.unfolded or self._module
         return _to_arrays(self._call(lambda: module(x)))
 
     @property
     def module(self) -> nn.Module:
-        """What runs."""
+        """Module used for inference."""
         return self._module
 
     @property
     def meta_module(self) -> nn.Module:
-        """The same without weights, to count with."""
+        """The module without weights, for counting FLOPs."""
         return self._meta_module
 
     def select_module(self, *, folded: bool = True) -> None:
-        """Keep the module that runs and let the other go."""
+        """Select the folded or the original module for inference, and release the other."""
         if not folded and self.unfolded is not None:
             self._module = self.unfolded
         self.unfolded = None
@@ -169,21 +170,21 @@ class TorchNetwork(Network):
         lengths: Sequence[int] | None = None,
         merge: float = 0.0,
     ) -> Floats:
-        """Run the module's own ``run_tokens``."""
+        """Run the module's ``run_tokens``."""
         if not self.accepts_tokens:
             return super().run_tokens(tokens, boxes, lengths, merge)
         x, where = self._to_device(tokens), self._to_device(boxes)
         run: Callable[..., Tensor] = self._module.run_tokens  # type: ignore[assignment]
         with self._autocast():
             out = self._call(lambda: run(x, where, lengths, merge)).float().cpu().numpy()
-        if out.ndim == 2:  # a number for each token
+        if out.ndim == 2:  # one value per token
             out = out[:, :, None, None]
         return activate(out, self.card.output.activation)
 
     def attention(
         self, tokens: Floats, boxes: NDArray[Any], merge: float = 0.0
     ) -> tuple[Floats, NDArray[np.int64]]:
-        """Run the module's own ``attention``."""
+        """Run the module's ``attention``."""
         if not self.has_attention:
             return super().attention(tokens, boxes, merge)
         x, where = self._to_device(tokens), self._to_device(boxes)
@@ -193,7 +194,7 @@ class TorchNetwork(Network):
         return weights.float().cpu().numpy(), owner.cpu().numpy()
 
     def attribution(self, features: Floats) -> Floats:
-        """Go back through the module, a strip of rows at a time: memory is bounded."""
+        """Backpropagate through the module in strips of rows, so that memory is bounded."""
         self._check_feature_width(features.shape[0])
         _, rows, columns = features.shape
         strip, reach = max(1, _STRIP_CELLS // columns), 2 * self.halo
@@ -203,18 +204,18 @@ class TorchNetwork(Network):
             x = self._to_device(features[None, :, first : stop + reach]).requires_grad_()
             with self._autocast():
                 (slope,) = self._call(partial(self._gradient, x), torch.enable_grad)
-            mattered = (slope * x.detach()).sum(1)[0].abs().float().cpu().numpy()
-            found[start:stop] = mattered[start - first : stop - first]
+            attribution = (slope * x.detach()).sum(1)[0].abs().float().cpu().numpy()
+            found[start:stop] = attribution[start - first : stop - first]
         return found
 
     def _gradient(self, x: Tensor) -> tuple[Tensor, ...]:
-        said = self._module(x)[:, : self.card.prediction_channels]
+        outputs = self._module(x)[:, : self.card.prediction_channels]
         if self.card.task != "density":
-            said = said.amax(1) - said.mean(1)
-        return torch.autograd.grad(said.sum(), x)
+            outputs = outputs.amax(1) - outputs.mean(1)
+        return torch.autograd.grad(outputs.sum(), x)
 
     def token_flops(self, n: int, merge: float = 0.0) -> float:
-        """Count the module's own ``run_tokens``."""
+        """Count the FLOPs of the module's ``run_tokens``."""
         if not self.accepts_tokens:
             return super().token_flops(n, merge)
         if (n, merge) not in self._flops:
@@ -224,9 +225,9 @@ class TorchNetwork(Network):
 
     @cached_property
     def _token_flops_formula(self) -> Callable[[int], float] | None:
-        """What ``run_tokens`` costs by the number of tokens, unmerged: counting takes far longer.
+        """FLOPs of ``run_tokens`` by the number of tokens, without merging, in closed form.
 
-        None if it is no parabola, as where tokens are filled up to a whole number of windows.
+        None if it is not a parabola, for example if tokens are padded to whole windows.
         """
         first, step = 64, 61
         counts = [self._count_tokens(first + i * step, 0.0) for i in range(3)]
@@ -256,7 +257,7 @@ class TorchNetwork(Network):
         if part is not None and self._device.type == "cpu":
             part = min(part, self._max_threads or part)
             if torch.get_num_threads() != part:
-                torch.set_num_threads(part)  # of the thread that this is
+                torch.set_num_threads(part)  # of the current thread
         try:
             with mode():
                 return run()
@@ -274,16 +275,16 @@ def _to_arrays(out: Any) -> list[Floats]:
 
 
 def _disable_tf32() -> None:
-    """Keep TF32 out of a GPU's convolutions: it is another precision under float32's name.
+    """Disable TF32 in convolutions on GPUs, which is a lower precision than float32.
 
-    For the whole process, since two threads run networks at once.
+    For the whole process, since several threads run inference at once.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True
 
 
 def _resolve_device(device: str) -> torch.device:
-    """Return torch's device; `UserError` where this machine has none such."""
+    """Return a torch device; raise `HrviewerError` if this machine does not have it."""
     mps = torch.backends.mps.is_available()
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "mps" if mps else "cpu")
@@ -298,9 +299,9 @@ def _resolve_device(device: str) -> torch.device:
 
 
 def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """Return a copy in which batch normalisation after a convolution is part of it.
+    """Return a copy with batch normalisation folded into the preceding convolutions.
 
-    Only inside ``nn.Sequential``, where what follows what is certain.
+    Only inside ``nn.Sequential``, where the order of layers is certain.
     """
     module = copy.deepcopy(module)
     for part in module.modules():
@@ -316,7 +317,7 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 
 def _fold_if_equal(module: nn.Module, card: ModelCard, device: torch.device) -> nn.Module:
-    """Return the module folded, or as it is where that changes what it says."""
+    """Return the folded module, or the original if folding changes its outputs."""
     side = card.input.tile if card.input.fixed else min(card.input.tile, 4 * card.step)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, card.input.channel_count, side, side, generator=generator).to(device)
@@ -327,7 +328,7 @@ def _fold_if_equal(module: nn.Module, card: ModelCard, device: torch.device) -> 
         agrees = torch.allclose(
             one, two, rtol=_FOLDING_TOLERANCE, atol=_FOLDING_TOLERANCE * float(one.abs().max())
         )
-    except Exception:  # whatever is wrong with it is told when the card is checked
+    except Exception:  # reported when the card is validated
         return module
     return folded if agrees else module
 
@@ -335,11 +336,10 @@ def _fold_if_equal(module: nn.Module, card: ModelCard, device: torch.device) -> 
 def count_flops(
     module: nn.Module, method: str, *shapes: tuple[int, ...], options: Sequence[Any] = ()
 ) -> float:
-    """Count a module on the meta device, without computing: inputs of these shapes, then options.
+    """Count a module's FLOPs on the meta device, for inputs of these shapes and then options.
 
-    What was counted once is remembered, for as long as the module's layers and its code are the
-    same: torch takes a second to make ready for counting. Attention is not to be fused here: it
-    would be counted as nothing.
+    Counts are cached until the module's layers or its code change: torch takes a second to prepare
+    counting. Attention must not be fused here, since it would count as 0.
     """
     key = _cost_key(module, method, shapes, tuple(options))
     known = load_measurement("costs", key)
@@ -362,14 +362,14 @@ def _count_on_meta(
             getattr(module, method)(*inputs, *options)
     except Exception as error:
         raise HrviewerError(
-            f"the cost of {type(module).__name__} cannot be counted ({short_message(error)}): "
-            "let it make its tensors on its input's device, of sizes that follow from the input's"
+            f"the FLOPs of {type(module).__name__} cannot be counted ({short_message(error)}): "
+            "create its tensors on the input's device, with sizes that follow from the input's"
         ) from None
     return float(counter.get_total_flops())
 
 
-def _cost_key(module: nn.Module, *asked: object) -> str:
-    """Return what a cost depends on: layers, the code they are of, and what is asked."""
+def _cost_key(module: nn.Module, *request: object) -> str:
+    """Return the cache key of a count: layers, their source code, and the request."""
     layers = [
         (
             name,
@@ -379,7 +379,7 @@ def _cost_key(module: nn.Module, *asked: object) -> str:
         )
         for name, part in module.named_modules()
     ]
-    digest = hashlib.sha256(f"{torch.__version__}\n{layers}\n{asked}".encode())
+    digest = hashlib.sha256(f"{torch.__version__}\n{layers}\n{request}".encode())
     for name in sorted({type(part).__module__ for part in module.modules()}):
         file = getattr(sys.modules.get(name), "__file__", None)
         if not name.startswith("torch."):
