@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import ModelError, short_message
 
 __all__ = ["Backbone", "create_timm_model", "import_timm", "timm_backbone"]
 
@@ -84,7 +84,7 @@ def timm_backbone(model: str, stage: int | None = None, **params: Any) -> Backbo
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If timm is missing or has no such model, or the parameters would download weights.
     """
     return Backbone(create_timm_model(model, {"num_classes": 0} | params), stage)
@@ -95,18 +95,18 @@ def create_timm_model(model: str, params: Mapping[str, Any]) -> nn.Module:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         As in `timm_backbone`.
     """
     timm = import_timm()
     downloads = [name for name in DOWNLOAD_OPTIONS if name in params]
     if downloads:
-        raise HrviewerError(
+        raise ModelError(
             f"architecture.params {', '.join(downloads)} would make timm download weights: "
             "remove it, the weights come from the file"
         )
     if not timm.is_model(model):
-        raise HrviewerError(f"timm {timm.__version__} has no model {model!r}: correct the card")
+        raise ModelError(f"timm {timm.__version__} has no model {model!r}: correct the card")
     created: nn.Module = timm.create_model(model, pretrained=False, **params)
     return created
 
@@ -118,16 +118,16 @@ def import_timm() -> Any:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If it is missing or broken.
     """
     try:
         import timm
     except ImportError:
-        raise HrviewerError('this model needs timm: pip install "hrviewer[timm]"') from None
+        raise ModelError('this model needs timm: pip install "hrviewer[timm]"') from None
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
-            raise HrviewerError(
+            raise ModelError(
                 f"timm cannot be imported ({short_message(error)}): reinstall it"
             ) from None
         library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError, ParameterError
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import recommended_streams, share_cores
@@ -65,12 +65,12 @@ def select_backend(loaded: TorchNetwork, threads: int | None = None) -> Network:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If ``HRVIEWER_BACKEND`` is not a known back end.
     """
     requested = os.environ.get("HRVIEWER_BACKEND") or "auto"
     if requested not in _BACKEND_NAMES:
-        raise HrviewerError(
+        raise ParameterError(
             f"HRVIEWER_BACKEND is {requested!r}: choose one of {', '.join(_BACKEND_NAMES)}"
         )
     if loaded.accepts_tokens or loaded.device != "cpu":
@@ -81,7 +81,7 @@ def select_backend(loaded: TorchNetwork, threads: int | None = None) -> Network:
     if previous in ("torch", "unfolded"):
         loaded.select_module(folded=previous == "torch")
         return loaded
-    if wish == "auto" and before is None:
+    if requested == "auto" and previous is None:
         announce(MEASURING)
     tile, *small = _test_inputs(loaded)
     if requested == "auto" and previous is not None:
@@ -120,13 +120,13 @@ def to_bfloat16(loaded: TorchNetwork) -> TorchNetwork:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If they deviate by more than `BFLOAT16_TOLERANCE` on a tile of noise, or the device does not
         support it.
     """
     name = loaded.card.name
     if loaded.accepts_tokens or loaded.device.partition(":")[0] not in ("cpu", "cuda"):
-        raise HrviewerError(f"{name} cannot run in bfloat16 here: choose --precision float32")
+        raise ModelError(f"{name} cannot run in bfloat16 here: choose --precision float32")
     tile = _test_inputs(loaded)[0]
     exact = loaded.reference(tile)
     loaded.precision = "bfloat16"
@@ -134,7 +134,7 @@ def to_bfloat16(loaded: TorchNetwork) -> TorchNetwork:
         spread = float(one.std()) or float(np.abs(one).max()) or 1.0
         deviation = float(np.sqrt(np.mean((one - other) ** 2))) / spread
         if not deviation <= BFLOAT16_TOLERANCE:  # also refuses NaN
-            raise HrviewerError(
+            raise ModelError(
                 f"{name} in bfloat16 deviates by {deviation:.0%} of its output's standard "
                 f"deviation (limit {BFLOAT16_TOLERANCE:.0%}): choose --precision float32"
             )

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.models.card import ModelCard, ModelInput, ModelOutput
 from hrviewer.models.network import Floats, Network
 
@@ -167,9 +167,7 @@ BUILTINS: dict[str, str] = {role: kind.title for role, kind in _CLASSES.items()}
 
 @cache
 def builtin(role: str) -> Network:
-    """Return the network of a built-in role; raise `HrviewerError` for an unknown name."""
+    """Return the network of a built-in role; raise `ModelError` for an unknown name."""
     if role not in _CLASSES:
-        raise HrviewerError(
-            f"there is no built-in role {role!r}: choose one of {', '.join(_CLASSES)}"
-        )
+        raise ModelError(f"there is no built-in role {role!r}: choose one of {', '.join(_CLASSES)}")
     return _CLASSES[role](role)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hrviewer.errors import HrviewerError, ModelError, short_message, validation_error
+from hrviewer.errors import ModelError, short_message, validation_error
 from hrviewer.models import loaders
 from hrviewer.models.builtin_saliency import builtin
 from hrviewer.models.card import ModelCard, read_json
@@ -105,7 +105,7 @@ class ModelBundle:
 
         Raises
         ------
-        HrviewerError
+        ModelError
             If the bundle has no such role, or as in `hrviewer.models.loaders.load`.
         """
         if role.startswith("@"):
@@ -131,23 +131,23 @@ class ModelBundle:
             return self._loaded[key]
 
     def weights(self, role: str) -> Path:
-        """Return the weights file of a role; raise `HrviewerError` if there is no such role."""
+        """Return the weights file of a role; raise `ModelError` if there is no such role."""
         self._require_role(role)
         return self._weights[role]
 
     def _require_role(self, role: str) -> None:
         if role not in self.roles:
-            raise HrviewerError(
+            raise ModelError(
                 f"the model {self.name} has no role {role!r}, only {', '.join(self.roles)}: "
                 "choose another model, or a strategy that does not need it"
             )
 
     @classmethod
     def read(cls, folder: Path) -> ModelBundle:
-        """Return the bundle in a folder; raise `HrviewerError` if ``bundle.json`` is invalid."""
+        """Return the bundle in a folder; raise `ModelError` if ``bundle.json`` is invalid."""
         file = folder / "bundle.json"
         if not file.is_file():
-            raise HrviewerError(f"{folder} is not a model bundle: it contains no bundle.json")
+            raise ModelError(f"{folder} is not a model bundle: it contains no bundle.json")
         try:
             index = _BundleIndex.model_validate(read_json(file))
         except ValidationError as error:
@@ -155,12 +155,12 @@ class ModelBundle:
         networks = {}
         for role, entry in index.roles.items():
             if role.startswith("@"):
-                raise HrviewerError(
+                raise ModelError(
                     f"{file}: {role}: names with @ are reserved for built-in roles; choose another"
                 )
             weights = (folder / entry.weights).resolve()
             if not weights.is_relative_to(folder.resolve()):
-                raise HrviewerError(
+                raise ModelError(
                     f"{file}: roles.{role}.weights lie outside the bundle; move them into it"
                 )
             loaders.check_weights_format(weights)
@@ -181,18 +181,18 @@ class InstalledBundle:
 
     @property
     def folder(self) -> Path:
-        """Folder of the bundle; raises `HrviewerError` if the plug-in is broken."""
+        """Folder of the bundle; raises `ModelError` if the plug-in is broken."""
         try:
             folder = self.entry.load()
             return Path(folder() if callable(folder) else folder)
         except Exception as error:
-            raise HrviewerError(
+            raise ModelError(
                 f"the model {self.name} ({self.entry.value}) cannot be imported "
                 f"({short_message(error)}): reinstall its plug-in"
             ) from error
 
     def load(self) -> ModelBundle:
-        """Return the bundle; raise `HrviewerError` if the plug-in is broken."""
+        """Return the bundle; raise `ModelError` if the plug-in is broken."""
         return ModelBundle.read(self.folder)
 
 
@@ -219,7 +219,7 @@ def open_bundle(spec: str | Path) -> ModelBundle:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If there is no such bundle, its description is invalid, or its weights are pickles.
     """
     installed = installed_bundles()
@@ -234,7 +234,7 @@ def open_bundle(spec: str | Path) -> ModelBundle:
         not path.exists() and path.suffix.lower() not in loaders.WEIGHTS_FORMATS
     ):
         known = ", ".join(installed) or "none"
-        raise HrviewerError(
+        raise ModelError(
             f"no model is named {str(spec)!r} (installed: {known}): choose one, "
             "or give a folder with bundle.json, an .onnx or a .safetensors file"
         )

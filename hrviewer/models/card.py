@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from hrviewer.errors import HrviewerError, ModelError, validation_error
+from hrviewer.errors import ModelError, validation_error
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
@@ -238,7 +238,7 @@ class ModelCard(_CardSection):
 
         Raises
         ------
-        HrviewerError
+        ModelError
             If a field is missing, unknown or invalid.
         """
         try:
@@ -250,7 +250,7 @@ class ModelCard(_CardSection):
 
     @classmethod
     def read(cls, path: Path) -> ModelCard:
-        """Return the card in a JSON file; raise `HrviewerError` if it is missing or invalid."""
+        """Return the card in a JSON file; raise `ModelError` if it is missing or invalid."""
         return cls.from_dict(read_json(path), path)
 
     @property
@@ -309,7 +309,7 @@ class ModelCard(_CardSection):
 
         Raises
         ------
-        HrviewerError
+        ModelError
             If the image does not have the number of channels that the card requires.
         """
         x = self._select_channels(pixels[..., None] if pixels.ndim == 2 else pixels)
@@ -335,7 +335,7 @@ class ModelCard(_CardSection):
         available, required = pixels.shape[-1], self.input.channels
         if isinstance(required, int):
             if available != required:
-                raise HrviewerError(
+                raise ModelError(
                     f"{self.name} takes {required} channels, but the image has {available}: "
                     "choose the channels"
                 )
@@ -364,10 +364,10 @@ def _luma(rgb: NDArray[Any]) -> NDArray[Any]:
 
 
 def read_json(path: Path) -> object:
-    """Return the contents of a JSON file; raise `HrviewerError` if missing or not JSON."""
+    """Return the contents of a JSON file; raise `ModelError` if missing or not JSON."""
     try:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise HrviewerError(f"{path} is missing: write the model card there") from None
+        raise ModelError(f"{path} is missing: write the model card there") from None
     except (ValueError, OSError) as error:
-        raise HrviewerError(f"{path} cannot be read as JSON ({error}): correct it") from None
+        raise ModelError(f"{path} cannot be read as JSON ({error}): correct it") from None

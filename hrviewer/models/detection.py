@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.models.card import ModelCard
 
 __all__ = [
@@ -75,7 +75,7 @@ def decode(
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If the output's shape does not match the card's strides and classes.
     """
     strides = card.output.stride
@@ -84,7 +84,7 @@ def decode(
     grid = np.concatenate(cells)
     expected = len(grid), 5 + len(card.classes)
     if raw.ndim != 3 or raw.shape[1:] != expected:
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name}: output.stride, output.classes and input.tile make {expected} numbers, "
             f"but the network gives {raw.shape[1:]}: correct the card"
         )

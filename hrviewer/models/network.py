@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ModelError
 from hrviewer.models.card import Activation, ModelCard
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Network(ABC):
 
         Raises
         ------
-        HrviewerError
+        ModelError
             If the number of channels is wrong, or a fixed size is exceeded.
         MemoryError
             If the device has not enough memory for this batch.
@@ -177,11 +177,11 @@ class Network(ABC):
 
         Raises
         ------
-        HrviewerError
+        ModelError
             If the network is not a detector.
         """
         if self.card.output.decode is None:
-            raise HrviewerError(f"{self.card.name} is not a detector: its task is {self.card.task}")
+            raise ModelError(f"{self.card.name} is not a detector: its task is {self.card.task}")
         return self._decode(self._run_padded(batch)[0], (batch.shape[2], batch.shape[3]))
 
     def run_tokens(
@@ -264,22 +264,20 @@ class Network(ABC):
 
     def _check_feature_width(self, d: int) -> None:
         if self.card.input.channel_count != d:
-            raise HrviewerError(
+            raise ModelError(
                 f"{self.card.name} takes embeddings of {self.card.input.channel_count} values, "
                 f"not {d}: use the encoder it was trained with"
             )
 
-    def _unsupported(self, task: str, role: str) -> HrviewerError:
-        return HrviewerError(f"{self.card.name} cannot {task}: choose a model with a {role}")
+    def _unsupported(self, task: str, role: str) -> ModelError:
+        return ModelError(f"{self.card.name} cannot {task}: choose a model with a {role}")
 
     def _padded_size(self, h: int, w: int) -> tuple[int, int]:
         """Return the size to which an input is padded."""
         it = self.card.input
         if it.fixed:
             if max(h, w) > it.tile:
-                raise HrviewerError(
-                    f"{self.card.name} takes {it.tile} pixels a side, not {h} × {w}"
-                )
+                raise ModelError(f"{self.card.name} takes {it.tile} pixels a side, not {h} × {w}")
             return it.tile, it.tile
         m = 1 if self.accepts_any_size else it.multiple_of
         return -(-h // m) * m, -(-w // m) * m
@@ -288,7 +286,7 @@ class Network(ABC):
         """Pad, run inference in supported batches, and return the outputs with the padded size."""
         n, c, h, w = batch.shape
         if c != self.card.input.channel_count:
-            raise HrviewerError(
+            raise ModelError(
                 f"{self.card.name} takes {self.card.input.channel_count} channels, not {c}"
             )
         ph, pw = self._padded_size(h, w)
@@ -344,13 +342,11 @@ def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
         elif out.ndim == 3:
             out = out[:, None]
         elif out.ndim != 4:
-            raise HrviewerError(
-                f"an output has {out.ndim} axes {out.shape}: export it with 2, 3 or 4"
-            )
+            raise ModelError(f"an output has {out.ndim} axes {out.shape}: export it with 2, 3 or 4")
         maps.append(out)
     sizes = {out.shape[2:] for out in maps}
     if len(sizes) > 1:
-        raise HrviewerError(f"outputs of several sizes {sorted(sizes)}: export one of them")
+        raise ModelError(f"outputs of several sizes {sorted(sizes)}: export one of them")
     return maps[0] if len(maps) == 1 else np.concatenate(maps, axis=1)
 
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import HrviewerError, ModelError, short_message
 from hrviewer.models.network import Floats, Network
 
 __all__ = ["measure_exact_halo", "measure_halo", "measure_period", "validate_network"]
@@ -40,7 +40,7 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If inference on such a tile fails, or the output does not match the card.
     """
     side = network.card.input.tile
@@ -77,7 +77,7 @@ def measure_exact_halo(network: Network) -> int:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If the network cannot take a whole image, or there is no such context.
     """
     card = network.card
@@ -144,7 +144,7 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If the output changes throughout the tile (a global receptive field), or hardly changes
         even in the strips.
     """
@@ -158,12 +158,12 @@ def measure_halo(network: Network, seeds: int = 3) -> int:
             break
     if responds < 0.5:
         # A network that does not respond to noise hides its receptive field.
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} hardly responds to noise, so its receptive field cannot be measured: "
             "set output.halo in the model card"
         )
     if reach >= side - strip:
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} has a receptive field of more than {side} pixels, so tiles cannot be "
             "stitched exactly: set output.halo in the model card, or input.fixed to true"
         )
@@ -226,10 +226,10 @@ def _run_checked(network: Network, batch: Floats) -> Floats:
     except (MemoryError, HrviewerError) as error:
         if isinstance(error, MemoryError):
             raise
-        raise HrviewerError(f"{network.card.name}: {error}") from None
+        raise ModelError(f"{network.card.name}: {error}") from None
     except Exception as error:
         size = " × ".join(map(str, batch.shape))
-        raise HrviewerError(
+        raise ModelError(
             f"{network.card.name}: inference on an input of {size} fails ({short_message(error)}): "
             "correct the card's input (channels, tile, multiple_of, fixed)"
         ) from None
@@ -266,7 +266,7 @@ def _check_tokens(network: Network, one: Floats) -> None:
     try:
         output = network.run_tokens(np.concatenate([one, one]), boxes)
     except Exception as error:
-        raise HrviewerError(
+        raise ModelError(
             f"{network.card.name}: inference on two tokens of {side} pixels fails "
             f"({short_message(error)}): correct the card's input"
         ) from None
@@ -280,15 +280,15 @@ def _check_tokens(network: Network, one: Floats) -> None:
         )
 
 
-def _no_exact_tiling(network: Network, reason: str) -> HrviewerError:
-    return HrviewerError(
+def _no_exact_tiling(network: Network, reason: str) -> ModelError:
+    return ModelError(
         f"{network.card.name}: tiles cannot equal inference on the whole image, since {reason}: "
         "choose mode=tiles"
     )
 
 
-def _card_mismatch(network: Network, field: str, problem: str) -> HrviewerError:
-    return HrviewerError(f"{network.card.name}: the card's {field} {problem}: correct the card")
+def _card_mismatch(network: Network, field: str, problem: str) -> ModelError:
+    return ModelError(f"{network.card.name}: the card's {field} {problem}: correct the card")
 
 
 def _measure_max_batch(network: Network, one: Floats, output: Floats) -> int | None:

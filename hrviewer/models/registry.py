@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import ModelError, short_message
 
 __all__ = ["ENTRY_POINT_GROUP", "get_architecture", "register_architecture"]
 
@@ -38,7 +38,7 @@ def get_architecture(name: str) -> Callable[..., Any]:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If none has this name; the message lists the known ones.
     """
     if name in _REGISTERED:
@@ -52,13 +52,13 @@ def get_architecture(name: str) -> Callable[..., Any]:
         try:
             build: Callable[..., Any] = entry.load()
         except Exception as error:
-            raise HrviewerError(
+            raise ModelError(
                 f"the architecture {name} ({entry.value}) cannot be imported "
                 f"({short_message(error)}): reinstall that plug-in"
             ) from error
         return build
     known = sorted({*_REGISTERED, *ARCHITECTURES, *from_plugins.names})
-    raise HrviewerError(
+    raise ModelError(
         f"no architecture is named {name!r} (known: {', '.join(known)}): "
         "install the plug-in that provides it, or correct the card"
     )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.models.network import Floats, Network
 
 __all__ = ["ShiftAndStitch"]
@@ -34,19 +34,19 @@ class ShiftAndStitch(Network):
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If its outputs cannot be interleaved, or the cells would not lie on whole pixels.
     """
 
     def __init__(self, network: Network, k: int) -> None:
         card, s = network.card, network.stride
         if card.input.fixed or card.task not in ("density", "segmentation", "saliency"):
-            raise HrviewerError(
+            raise ModelError(
                 f"{card.name} cannot predict {k} times denser: only fully convolutional models "
                 "that output a map can; choose denser=1"
             )
         if s % k or (s - s // k) % 2:
-            raise HrviewerError(
+            raise ModelError(
                 f"{card.name} predicts every {s} pixels, which {k} does not divide so that window "
                 "centres lie on pixels: choose another value for denser"
             )

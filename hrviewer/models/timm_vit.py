@@ -42,7 +42,7 @@ class TimmViT(TokenNetwork):
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If timm is missing or has no such model, or the options would download weights.
     ValueError
         If the model is not a plain vision transformer with learned position embeddings.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError, ParameterError
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.tiled_encoder import TiledEncoder, is_tile_encoder
@@ -18,19 +18,19 @@ _PICKLE_FORMATS = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".
 
 
 def check_weights_format(path: Path) -> None:
-    """Raise `HrviewerError` for weights of a format that cannot be loaded, or not safely."""
+    """Raise `ModelError` for weights of a format that cannot be loaded, or not safely."""
     suffix = path.suffix.lower()
     if suffix in _PICKLE_FORMATS:
-        raise HrviewerError(
+        raise ModelError(
             f"{path}: {suffix} files can run arbitrary code when opened, and are not loaded: "
             "export the model to ONNX, or save its weights as safetensors"
         )
     if suffix not in WEIGHTS_FORMATS:
-        raise HrviewerError(
+        raise ModelError(
             f"{path}: weights are {' or '.join(WEIGHTS_FORMATS)} files, not {suffix!r}"
         )
     if not path.is_file():
-        raise HrviewerError(f"{path} does not exist: check the path")
+        raise ModelError(f"{path} does not exist: check the path")
 
 
 def load(
@@ -61,7 +61,7 @@ def load(
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If the file has the wrong format, is damaged or is not the one that the card describes, if
         the device or the back end is missing, or if the network does not match its card.
     """
@@ -69,7 +69,7 @@ def load(
 
     check_weights_format(path)
     if precision not in PRECISIONS:
-        raise HrviewerError(
+        raise ParameterError(
             f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}"
         )
     if precision == "int8":
@@ -79,7 +79,7 @@ def load(
     network: Network
     if path.suffix.lower() == ".onnx":
         if precision != "float32":
-            raise HrviewerError(
+            raise ModelError(
                 f"{card.name} is an ONNX model and runs in the precision it was exported with: "
                 "choose --precision float32 or int8"
             )

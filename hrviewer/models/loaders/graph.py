@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 
 __all__ = ["OnnxGraph"]
 
@@ -74,14 +74,14 @@ class OnnxGraph:
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If the FLOPs of an operation are unknown.
     """
 
     def __init__(self, model: Any, name: str) -> None:
         unknown = sorted({n.op_type for n in model.graph.node} & _UNSUPPORTED_OPS)
         if unknown:
-            raise HrviewerError(
+            raise ModelError(
                 f"{name}: the FLOPs of {', '.join(unknown)} cannot be counted: "
                 "export it without fused, quantised or branching operations"
             )
@@ -98,7 +98,7 @@ class OnnxGraph:
                     ins = [shapes[name] for name in node.input if name]
                     total += cost(node, ins, shapes[node.output[0]])
                 except KeyError:
-                    raise HrviewerError(
+                    raise ModelError(
                         f"{self._name}: the size of {node.output[0]!r} depends on the image, "
                         "so its FLOPs are unknown: export it with static shapes or simplify it"
                     ) from None

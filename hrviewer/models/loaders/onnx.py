@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import ModelError, ParameterError, short_message
 from hrviewer.models.card import ModelCard
 from hrviewer.models.loaders.graph import OnnxGraph
 from hrviewer.models.network import Floats, Network
@@ -47,23 +47,21 @@ class OnnxNetwork(Network):
 
     @classmethod
     def load(cls, path: Path, card: ModelCard, device: str, threads: int | None) -> OnnxNetwork:
-        """Load an ``.onnx`` file; raise `HrviewerError` if damaged or not supported."""
+        """Load an ``.onnx`` file; raise `ModelError` if damaged or not supported."""
         try:
             import onnx
             import onnxruntime
         except ImportError:
-            raise HrviewerError(
-                'ONNX models need onnxruntime: pip install "hrviewer[onnx]"'
-            ) from None
+            raise ModelError('ONNX models need onnxruntime: pip install "hrviewer[onnx]"') from None
         if path.stat().st_size >= _MAX_BYTES:
-            raise HrviewerError(f"{path} is larger than 2 GB: save its weights as safetensors")
+            raise ModelError(f"{path} is larger than 2 GB: save its weights as safetensors")
         data, sha256 = read_weights(path, card)
         try:
             model = onnx.load_model_from_string(data)
         except Exception:  # protobuf raises a dozen kinds
             model = onnx.ModelProto()
         if not model.graph.node:
-            raise HrviewerError(
+            raise ModelError(
                 f"{path} is not an ONNX file, or is truncated: download or export it again"
             )
         external = [_resolve_external(path, name) for name in sorted(set(_external_files(model)))]
@@ -84,7 +82,7 @@ class OnnxNetwork(Network):
         try:
             session = sessions.get()
         except Exception as error:
-            raise HrviewerError(
+            raise ModelError(
                 f"onnxruntime rejects {path} ({short_message(error)}): export it again"
             ) from None
         _check_input(path, card, session)
@@ -126,18 +124,18 @@ def _check_input(path: Path, card: ModelCard, session: Any) -> None:
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
         found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
-        raise HrviewerError(
+        raise ModelError(
             f"{path} takes {found}: export it with one float input (n, channels, h, w)"
         )
     _, c, *sides = inputs[0].shape
     if isinstance(c, int) and c != card.input.channel_count:
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name}: the card's input.channels is {card.input.channels} "
             f"({card.input.channel_count}), but the network takes {c}: correct the card"
         )
     for side in sides:
         if isinstance(side, int) and (side != card.input.tile or not card.input.fixed):
-            raise HrviewerError(
+            raise ModelError(
                 f"{card.name}: the network takes {side} pixels per side only: "
                 f"the card needs input.tile {side} and input.fixed true"
             )
@@ -149,9 +147,9 @@ def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:
     if device == "cpu" or (device == "auto" and not cuda):
         return ["CPUExecutionProvider"], "cpu"
     if device != "auto" and not device.startswith("cuda"):
-        raise HrviewerError(f"ONNX models run on cpu or cuda, not on {device}: choose one of them")
+        raise ParameterError(f"ONNX models run on cpu or cuda, not on {device}: choose one of them")
     if not cuda:
-        raise HrviewerError(
+        raise ParameterError(
             "this onnxruntime cannot use CUDA: install onnxruntime-gpu, or choose --device cpu"
         )
     number = device.partition(":")[2] or "0"
@@ -172,11 +170,11 @@ def _external_files(message: Any) -> Iterator[str]:
 
 
 def _resolve_external(path: Path, name: str) -> Path:
-    """Return an external data file; raise `HrviewerError` if outside the graph's folder."""
+    """Return an external data file; raise `ModelError` if outside the graph's folder."""
     folder = path.parent.resolve()
     file = (folder / name).resolve()
     if not file.is_relative_to(folder):
-        raise HrviewerError(f"{path} reads {name!r}, outside its folder: export it into one file")
+        raise ModelError(f"{path} reads {name!r}, outside its folder: export it into one file")
     if not file.is_file():
-        raise HrviewerError(f"{path} needs {name!r} in the same folder: copy it there")
+        raise ModelError(f"{path} needs {name!r} in the same folder: copy it there")
     return file

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import ModelError, short_message
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.probe import validate_network
@@ -94,24 +94,24 @@ def load_quantised(
 
     Raises
     ------
-    HrviewerError
+    ModelError
         If onnxruntime is missing, the network is not on a CPU or cannot be quantised, or its
         predictions on these inputs deviate by more than `INT8_TOLERANCE`.
     """
     if card.task == "embedding":
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} computes embeddings, which are stored for heads in float32: "
             "choose --precision float32"
         )
     if not samples:
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} in int8 is calibrated on an image: pass some of its inputs as samples"
         )
     try:
         import onnx
         import onnxruntime.quantization  # noqa: F401
     except ImportError:
-        raise HrviewerError(_MISSING_PACKAGE) from None
+        raise ModelError(_MISSING_PACKAGE) from None
     exact, model = _load_float32(path, card, device, threads, onnx)
     batches = [_padded(exact, sample[None]) for sample in samples]
     taken = model.graph.input[0].name
@@ -121,12 +121,12 @@ def load_quantised(
         network = QuantisedNetwork(exact, graph, taken, threads)
         deviation = _relative_deviation(exact, network, batches)
     except Exception as error:  # onnx and onnxruntime raise many kinds
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} cannot be quantised to int8 ({short_message(error)}): choose "
             "--precision float32"
         ) from None
     if not deviation <= INT8_TOLERANCE:  # also refuses NaN
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} in int8 deviates by {deviation:.0%} of its output's standard deviation "
             f"(limit {INT8_TOLERANCE:.0%}): choose --precision float32"
         )
@@ -155,7 +155,7 @@ def _load_float32(
     try:
         return exact, onnx.load_model_from_string(export_onnx(loaded))
     except Exception as error:
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} cannot be exported to be quantised ({short_message(error)}): "
             "choose --precision float32"
         ) from None
@@ -164,13 +164,13 @@ def _load_float32(
 def _check_supported(exact: Network) -> None:
     name = exact.card.name
     if exact.device != "cpu":
-        raise HrviewerError(
+        raise ModelError(
             f"int8 runs on a CPU only, not on {exact.device}: choose --device cpu, or another "
             "--precision"
         )
     if exact.accepts_tokens or exact.precision != "float32":
         reason = "takes patches as tokens" if exact.accepts_tokens else f"is in {exact.precision}"
-        raise HrviewerError(f"{name} {reason} and cannot run in int8: choose --precision float32")
+        raise ModelError(f"{name} {reason} and cannot run in int8: choose --precision float32")
 
 
 def _padded(exact: Network, batch: Floats) -> Floats:

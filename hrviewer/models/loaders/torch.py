@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import ModelError, ParameterError, short_message
 from hrviewer.models.card import ModelCard
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
 from hrviewer.models.network import Floats, Network, activate
@@ -75,12 +75,12 @@ class TorchNetwork(Network):
     def load(
         cls, path: Path, card: ModelCard, device: str, max_threads: int | None
     ) -> TorchNetwork:
-        """Load a ``.safetensors`` file; raise `HrviewerError` if it does not fit."""
+        """Load a ``.safetensors`` file; raise `ModelError` if it does not fit."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         if card.architecture is None:
-            raise HrviewerError(
+            raise ModelError(
                 f"{card.name}: safetensors weights need the card's architecture (name and params)"
             )
         target = _resolve_device(device)
@@ -90,14 +90,14 @@ class TorchNetwork(Network):
         try:
             weights: dict[str, Tensor] = load(data)
         except SafetensorError:
-            raise HrviewerError(
+            raise ModelError(
                 f"{path} is not a safetensors file, or is truncated: download or save it again"
             ) from None
         name, params = card.architecture.name, card.architecture.params
         try:
             module: nn.Module = get_architecture(name)(**params)
         except (TypeError, ValueError) as error:
-            raise HrviewerError(
+            raise ModelError(
                 f"{card.name}: architecture.params do not fit {name} ({short_message(error)}): "
                 "correct the card"
             ) from None
@@ -105,7 +105,7 @@ class TorchNetwork(Network):
             # Copying into the module's parameters converts half precision to float32.
             module.load_state_dict(weights, strict=True)
         except RuntimeError as error:
-            raise HrviewerError(
+            raise ModelError(
                 f"{path} does not fit the architecture {name} ({short_message(error)}): correct "
                 "the card"
             ) from None
@@ -284,7 +284,7 @@ def _disable_tf32() -> None:
 
 
 def _resolve_device(device: str) -> torch.device:
-    """Return a torch device; raise `HrviewerError` if this machine does not have it."""
+    """Return a torch device; raise `ModelError` if this machine does not have it."""
     mps = torch.backends.mps.is_available()
     if device == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "mps" if mps else "cpu")
@@ -292,7 +292,7 @@ def _resolve_device(device: str) -> torch.device:
     have = {"cpu": 1, "mps": int(mps), "cuda": torch.cuda.device_count()}
     if kind not in have or not (number or "0").isdigit() or int(number or 0) >= have[kind]:
         found = [f"{k}:{i}" if k == "cuda" else k for k, n in have.items() for i in range(n)]
-        raise HrviewerError(
+        raise ParameterError(
             f"there is no device {device!r} here: choose auto or {', '.join(found)}"
         )
     return torch.device("cuda", int(number or 0)) if kind == "cuda" else torch.device(kind)
@@ -361,7 +361,7 @@ def _count_on_meta(
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             getattr(module, method)(*inputs, *options)
     except Exception as error:
-        raise HrviewerError(
+        raise ModelError(
             f"the FLOPs of {type(module).__name__} cannot be counted ({short_message(error)}): "
             "create its tensors on the input's device, with sizes that follow from the input's"
         ) from None
