@@ -27,7 +27,7 @@ from hrviewer.engine import (
     RunControl,
     recommended_streams,
 )
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ModelError, ParameterError, WriteError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
@@ -89,12 +89,12 @@ class StrategySpec:
 
         Raises
         ------
-        UserError
+        HrviewerError
             If there is no such strategy or parameter.
         """
         name, *items = text.split(":")
         if not all("=" in item for item in items):
-            raise HrviewerError(f"write a strategy's parameters as {name}:key=value, not {text!r}")
+            raise ParameterError(f"write a strategy's parameters as {name}:key=value, not {text!r}")
         return cls(name, dict(item.split("=", 1) for item in items)).validated()
 
     def validated(self) -> StrategySpec:
@@ -148,7 +148,7 @@ class BatchRunner:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HrviewerError(f"{folder} cannot be created: {error}") from None
+            raise WriteError(f"{folder} cannot be created: {error}") from None
 
     def close(self) -> None:
         """End the device's threads."""
@@ -295,7 +295,7 @@ def compare(
     -------
     DataFrame
         A row per run. ``attrs["reference"]`` names the reference of the errors,
-        ``attrs["complete"]`` tells whether all rows are there, ``attrs["folder"]`` is the folder.
+        ``attrs["complete"]`` is False if it was stopped, ``attrs["folder"]`` is the folder.
 
         ================================= ========================================================
         column                            meaning
@@ -375,7 +375,7 @@ def check_same_task(strategy: str, bundle: ModelBundle) -> None:
         bundle.roles.get(r) for r in ("main", get_strategy(strategy).answering_role(bundle.roles))
     )
     if main is not None and card is not None and main.task != card.task:
-        raise HrviewerError(
+        raise ModelError(
             f"{card.name} has the task {card.task}, {main.name} {main.task}: their estimates "
             "cannot be compared"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import WriteError
 from hrviewer.io.figures.html_report import (
     CaptionedImage,
     Section,
@@ -155,7 +155,7 @@ def write_scaling_report(scaling: Scaling, folder: Path) -> dict[str, str]:
         files["json"].write_text(json.dumps(scaling.to_dict(), indent=2) + "\n", "utf-8")
         files["plot"].write_bytes(plot_cost_by_side(scaling.curves(), scaling.largest))
     except OSError as error:
-        raise HrviewerError(f"{folder} cannot be written to: {error}") from None
+        raise WriteError(f"{folder} cannot be written to: {error}") from None
     return {name: str(path) for name, path in files.items()}
 
 
@@ -236,7 +236,7 @@ def write_files(
         files["report"] = folder / "report.html"
         files["report"].write_text(html, "utf-8")
     except OSError as error:
-        raise HrviewerError(f"{folder} cannot be written to: {error}") from None
+        raise WriteError(f"{folder} cannot be written to: {error}") from None
     return {name: str(path) for name, path in files.items()}
 
 

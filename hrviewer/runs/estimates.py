@@ -41,7 +41,7 @@ PLURALS = {
     "sheep": "sheep",
     "woman": "women",
 }
-"""Of class names that follow no rule."""
+"""Irregular plurals of class names."""
 
 
 class EstimateDict(TypedDict):
@@ -54,13 +54,13 @@ class EstimateDict(TypedDict):
     """95 % interval of the value; None where the strategy gives none."""
     per_class: dict[str, float]
     per_mm2: NotRequired[float]
-    """Of counts where the pixel size is known."""
+    """Density of counts, where the pixel size is known."""
     fraction: NotRequired[dict[str, float]]
-    """Of areas: part of the region by class."""
+    """Area fraction of the region by class, of a segmentation."""
     per_class_mm2: NotRequired[dict[str, float]]
-    """Of areas where the pixel size is known."""
+    """Areas in mm² by class, of a segmentation where the pixel size is known."""
     vote: NotRequired[str]
-    """Of probabilities: the most likely class."""
+    """The most likely class, of a classification."""
 
 
 class CostDict(TypedDict):

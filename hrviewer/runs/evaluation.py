@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import ImageRef, is_label_map, read_ground_truth
@@ -63,7 +63,7 @@ def make_evaluator(
     if card.task == "segmentation":
         return make_dice_evaluator(truth, pyramid, card)
     if card.task not in ("density", "detection"):
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{card.name} neither counts nor segments: its runs cannot be evaluated; leave out the "
             "ground truth"
         )
@@ -93,7 +93,7 @@ def load_ground_truth(truth: str | Path | GroundTruth, pyramid: Pyramid) -> Grou
     if str(truth) == "auto":
         known = pyramid.ground_truth(pyramid.rect)
         if known is None:
-            raise HrviewerError(
+            raise GroundTruthError(
                 f"{pyramid.name} has no ground truth of its own, only synthetic images (sample:…) "
                 "have: give a file"
             )
@@ -149,13 +149,13 @@ def make_dice_evaluator(
 ) -> Evaluator:
     """Return a function that evaluates segmentations against a label map."""
     if isinstance(truth, GroundTruth) or not is_label_map(truth):
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{card.name} segments: its ground truth is a label map of class numbers, a TIFF or "
             "OME-Zarr"
         )
     path = Path(truth).expanduser()
     if not path.exists():
-        raise HrviewerError(f"there is no ground truth in {path}: no such file or folder")
+        raise GroundTruthError(f"there is no ground truth in {path}: no such file or folder")
     image_ref = ImageRef(pyramid.path or pyramid.name, pyramid.shape)
     open_labels(path, image_ref).close()
     names = list(card.output.classes) or [f"class {i}" for i in range(card.output_channels)]

@@ -10,7 +10,7 @@ import numpy as np
 
 from hrviewer.engine import InferenceResult
 from hrviewer.engine.cost import Cost
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.patch_tables import PatchTable, read_patch_table
@@ -53,7 +53,7 @@ def import_run(file: str | Path, image: object, out: str | Path) -> Run:
     """
     path = require_new_path(out)
     if not path.name.endswith(".run.zarr"):
-        raise HrviewerError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
+        raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
     table = read_patch_table(file)
     with open_pyramid(image) as pyramid:
         check_same_image(table, pyramid, Path(file).name)
@@ -79,11 +79,11 @@ def check_same_image(table: PatchTable, pyramid: Pyramid, name: str) -> None:
     h, w = pyramid.shape
     if table.shape is not None and table.shape != (h, w):
         other = f"{table.shape[0]} × {table.shape[1]}"
-        raise HrviewerError(f"{name} is of an image of {other} pixels, not of {h} × {w}")
+        raise RunError(f"{name} is of an image of {other} pixels, not of {h} × {w}")
     y, x = table.rects[:, 0], table.rects[:, 1]
     out = (y < 0) | (x < 0) | (y >= h) | (x >= w)
     if out.any():
-        raise HrviewerError(
+        raise RunError(
             f"{name} is of another image: {out.sum()} of {len(out)} patches begin outside "
             f"{h} × {w} pixels"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.geometry import Rect
 from hrviewer.runs.estimates import (
     CostDict,
@@ -173,7 +173,7 @@ class Run:
             array = group["0"]
             cell = group.attrs["hrviewer"]["cell"]  # type: ignore[index,call-overload]
         except (OSError, KeyError, ValueError) as error:
-            raise HrviewerError(f"{self.path} has no readable {name} map: {error}") from None
+            raise RunError(f"{self.path} has no readable {name} map: {error}") from None
         return array, float(cell)  # type: ignore[arg-type]
 
     @property

@@ -35,7 +35,7 @@ from hrviewer.engine import (
     run_plan,
     validate_priors,
 )
-from hrviewer.errors import HrviewerError, validation_error
+from hrviewer.errors import HrviewerError, ParameterError, RunError, validation_error
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import read_region
@@ -183,7 +183,9 @@ def merge_params(
     """
     twice = sorted({*(params or {})} & {*more_params})
     if twice:
-        raise HrviewerError(f"{', '.join(twice)}: give a parameter once, in params or as a keyword")
+        raise ParameterError(
+            f"{', '.join(twice)}: give a parameter once, in params or as a keyword"
+        )
     return {**(params or {}), **more_params}
 
 
@@ -242,7 +244,7 @@ class RunSpec:
         """Run inference and return the run; see `run`."""
         path = out or self.default_path()
         if not path.name.endswith(".run.zarr"):
-            raise HrviewerError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
+            raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
         earlier = self._existing_header(path, resume)
         models = models.for_image(self.pyramid)
         if earlier is not None and earlier["complete"]:
@@ -351,14 +353,14 @@ class RunSpec:
     def _existing_header(self, path: Path, resume: bool) -> dict[str, Any] | None:
         if is_vacant(path):
             if resume and not path.exists():
-                raise HrviewerError(f"there is no run to resume in {path}; run without --resume")
+                raise RunError(f"there is no run to resume in {path}; run without --resume")
             if resume:
-                raise HrviewerError(f"{path} is not a run folder; choose another --out")
+                raise RunError(f"{path} is not a run folder; choose another --out")
             return None
         if not resume:
-            raise HrviewerError(f"{path} exists: resume it with --resume, or choose another --out")
+            raise RunError(f"{path} exists: resume it with --resume, or choose another --out")
         if not (path / "run.json").exists() and not (path / "journal").exists():
-            raise HrviewerError(f"{path} is not a run folder; choose another --out")
+            raise RunError(f"{path} is not a run folder; choose another --out")
         if not (path / "run.json").exists():
             # Killed before the header was written: there are no results.
             shutil.rmtree(path)
@@ -396,7 +398,7 @@ class RunSpec:
             checks["engine"] = (header["engine"], engine_settings(pipeline))
         for name, (was, now) in checks.items():
             if was != now:
-                raise HrviewerError(
+                raise RunError(
                     f"{path} was started with another {name} ({was}, now {now}): choose another "
                     "--out for a new run"
                 )

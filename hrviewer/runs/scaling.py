@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hrviewer.engine import RunControl
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError, ParameterError, RunError
 from hrviewer.io.figures.plots import AxisLabel, CostCurve, plot_cost_by_side
 from hrviewer.models import ModelBundle, open_bundle
 from hrviewer.models.memory_usage import available_memory
@@ -211,7 +211,7 @@ def cost(
         info = trials.info
         joined = {int(n): flops for n, flops in info["token_flops"].items()}
         if card.input.fixed and not joined:
-            raise HrviewerError(
+            raise ModelError(
                 f"{card.name} has a fixed input of {card.input.tile} pixels a side: choose a model "
                 "of variable input size"
             )
@@ -244,8 +244,8 @@ def cost(
             best = failed = None
         if not points:
             if trials.stopped:
-                raise HrviewerError("stopped before the first measurement")
-            raise HrviewerError(
+                raise RunError("stopped before the first measurement")
+            raise ModelError(
                 f"{failed} × {failed} pixels do not fit into {limit / 1e9:.2g} GB: allow more "
                 "memory"
             )
@@ -356,7 +356,7 @@ def parse_bytes(memory: str | int) -> int:
     except (ValueError, OverflowError):
         found = 0
     if found <= 0:
-        raise HrviewerError(f"{memory!r} is no amount of memory: write it as 500MB or 4GB")
+        raise ParameterError(f"{memory!r} is no amount of memory: write it as 500MB or 4GB")
     return found
 
 

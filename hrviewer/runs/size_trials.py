@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.engine import RunControl
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError, RunError
 from hrviewer.models import ModelCard
 
 __all__ = ["Measurement", "SizeTrials"]
@@ -99,11 +99,11 @@ class SizeTrials:
         if info is None:
             self._stop()
             if self.stopped:
-                raise HrviewerError("stopped before the model was loaded")
-            raise HrviewerError("the model alone does not fit into the memory: allow more")
+                raise RunError("stopped before the model was loaded")
+            raise ModelError("the model alone does not fit into the memory: allow more")
         if "error" in info:
             self._stop()
-            raise HrviewerError(info["error"])
+            raise ModelError(info["error"])
         self.info = info
 
     def _write(self, line: str) -> None:

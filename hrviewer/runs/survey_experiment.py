@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hrviewer.engine import Budget, Callback, RunControl, native_scale
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ModelError
 from hrviewer.io.ground_truth.datasets import pair_images
 from hrviewer.models import ModelBundle, ModelCard
 from hrviewer.pyramid import Pyramid, open_pyramid
@@ -166,7 +166,7 @@ def experiment(
     ):
         card = runner.load(model).bundle.roles["main"]
         if card.task not in ("density", "detection"):
-            raise HrviewerError(f"{card.name} does not count: the experiment compares counts")
+            raise ModelError(f"{card.name} does not count: the experiment compares counts")
         for image, truth in pairs:
             with open_pyramid(image) as pyramid:
                 evaluator = make_evaluator(truth, pyramid, card)

@@ -32,7 +32,7 @@ from hrviewer.engine import (
     serialize,
 )
 from hrviewer.engine.cost import QUANTITIES
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError, WriteError
 from hrviewer.geometry import Rect
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
@@ -66,12 +66,12 @@ def read_header(path: Path) -> dict[str, Any]:
         if "strategy" not in header:
             raise ValueError("it names no strategy")
     except FileNotFoundError:
-        raise HrviewerError(f"{path} is not a run folder: it has no run.json") from None
+        raise RunError(f"{path} is not a run folder: it has no run.json") from None
     except (OSError, ValueError) as error:
-        raise HrviewerError(f"{path} is not a readable run folder: {error}") from None
+        raise RunError(f"{path} is not a readable run folder: {error}") from None
     version = header.get("format_version")
     if version != FORMAT_VERSION:
-        raise HrviewerError(
+        raise RunError(
             f"{path} has the run format {version or 0}, and this hrviewer reads {FORMAT_VERSION}: "
             "run it again, or open it with the hrviewer that wrote it"
         )
@@ -93,11 +93,11 @@ def reporting_disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise HrviewerError(
+            raise WriteError(
                 f"the disk is full: the run was stopped and its results are saved in {path}; free "
                 "some space and resume it"
             ) from error
-        raise HrviewerError(f"the run cannot be written to {path}: {error}") from error
+        raise WriteError(f"the run cannot be written to {path}: {error}") from error
 
 
 class RunWriter:
@@ -193,7 +193,7 @@ class RunWriter:
         if file is None:
             return None
         if file.stem.split("-")[1] != name:
-            raise HrviewerError(
+            raise RunError(
                 f"request {number} of the run in {self.path} differs: it was made with another "
                 "version; start a new run with another --out"
             )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.features import Feature
@@ -76,7 +76,7 @@ def fit_head(
     annotated = run.region if region is None else region & run.region
     if task == "segmentation":
         if class_name is not None:
-            raise HrviewerError(
+            raise ParameterError(
                 "class_name is for counts: a segmentation head predicts all classes"
             )
         return fit_place_classifier(embeddings, read_labels(run, truth), out, region=annotated)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError, ModelError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Embeddings, Floats
@@ -105,14 +105,14 @@ def fit_counting_head(
     check_unused(out)
     if class_name is not None:
         if class_name not in objects.classes:
-            raise HrviewerError(
+            raise GroundTruthError(
                 f"the ground truth has no class {class_name!r}; it has: "
                 f"{', '.join(objects.classes)}"
             )
         objects = objects.select(objects.class_ids == objects.classes.index(class_name))
     inputs, counts, blocks = sample_cells(embeddings.values, embeddings.cell, region, objects)
     if len(np.unique(blocks)) < FOLDS or not counts.any():
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{counts.sum():.0f} objects in {len(counts)} cells are too few to fit a head to: "
             "annotate more objects, or choose a larger region"
         )
@@ -177,7 +177,7 @@ def fit_ridge(inputs: Floats, counts: Floats) -> tuple[Floats, float]:
     try:
         from sklearn.linear_model import RidgeCV
     except ImportError:
-        raise HrviewerError(NO_SKLEARN) from None
+        raise ModelError(NO_SKLEARN) from None
     mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
     spread[spread == 0] = 1
     model = RidgeCV(ALPHAS).fit((inputs - mean) / spread, counts)

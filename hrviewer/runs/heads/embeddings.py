@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.runs.run import Run
 
 __all__ = ["BLOCK", "FOLDS", "Embeddings", "Floats", "read_embeddings"]
@@ -44,7 +44,7 @@ def read_embeddings(run: Run) -> Embeddings:
     import zarr
 
     if not (run.path / "embeddings" / "zarr.json").is_file():
-        raise HrviewerError(f"{run.path} has no embeddings: run the strategy compression first")
+        raise RunError(f"{run.path} has no embeddings: run the strategy compression first")
     values, cell = run.map("embeddings")
     attributes: Any = zarr.open_group(run.path / "embeddings", mode="r").attrs["hrviewer"]
     return Embeddings(values, cell, str(attributes["encoder"]))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError, ModelError, RunError
 from hrviewer.runs.heads.embeddings import FOLDS, Floats, read_embeddings
 from hrviewer.runs.heads.place_classifier import read_cells
 from hrviewer.runs.heads.save_bundle import NO_SKLEARN, FittedHead, check_unused, write_head
@@ -120,7 +120,9 @@ def fit_image_classifier(runs: Sequence[Run], labels: Sequence[str], out: Path) 
     check_unused(out)
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
-        raise HrviewerError(f"give images of at least two classes, not only {', '.join(classes)}")
+        raise GroundTruthError(
+            f"give images of at least two classes, not only {', '.join(classes)}"
+        )
     class_ids = np.array([classes.index(label) for label in labels])
     encoder = read_embeddings(runs[0]).encoder
     bags = [_sample_embeddings(run, encoder, MAX_EMBEDDINGS // len(runs)) for run in runs]
@@ -236,7 +238,7 @@ def cross_validated_error(bags: Bags, class_ids: Ints) -> float | None:
     try:
         from sklearn.model_selection import StratifiedKFold
     except ImportError:
-        raise HrviewerError(NO_SKLEARN) from None
+        raise ModelError(NO_SKLEARN) from None
     counts = np.bincount(class_ids)
     folds = min(FOLDS, int(counts.min()))
     if folds < 2:
@@ -254,7 +256,7 @@ def _sample_embeddings(run: Run, encoder: str, limit: int) -> Floats:
     """Return at most `limit` embeddings of a run, ``(n, d)``, drawn at random."""
     embeddings = read_embeddings(run)
     if embeddings.encoder != encoder:
-        raise HrviewerError(
+        raise RunError(
             f"{run.path} has embeddings of another encoder: run all images with the same one"
         )
     region, cell = run.region, embeddings.cell
@@ -270,7 +272,5 @@ def _sample_embeddings(run: Run, encoder: str, limit: int) -> Floats:
     at = np.column_stack([rows[drawn // len(columns)], columns[drawn % len(columns)]])
     values, _ = read_cells(embeddings, at.astype(np.int64))
     if not len(values):
-        raise HrviewerError(
-            f"{run.path} has no embeddings: finish its run of the strategy compression"
-        )
+        raise RunError(f"{run.path} has no embeddings: finish its run of the strategy compression")
     return values

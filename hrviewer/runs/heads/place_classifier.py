@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError, ModelError
 from hrviewer.geometry import Rect
 from hrviewer.io.features import Feature
 from hrviewer.runs.heads.embeddings import BLOCK, FOLDS, Embeddings, Floats
@@ -111,7 +111,7 @@ def fit_place_classifier(
     at, class_ids = at[known], class_ids[known]
     if len(np.unique(class_ids)) < 2:
         labelled = ", ".join(classes[k] for k in np.unique(class_ids)) or "none"
-        raise HrviewerError(
+        raise GroundTruthError(
             f"label at least two classes where there are embeddings, not {labelled}"
         )
     # Classes without embeddings are dropped.
@@ -228,7 +228,7 @@ def fit_logistic(inputs: Floats, class_ids: Ints) -> tuple[Floats, Floats]:
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:
-        raise HrviewerError(NO_SKLEARN) from None
+        raise ModelError(NO_SKLEARN) from None
     model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(inputs, class_ids)
     weights, bias = (np.asarray(x, np.float64) for x in (model.coef_, model.intercept_))
     if len(weights) == 1:

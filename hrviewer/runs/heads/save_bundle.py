@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import WriteError
 from hrviewer.models import ModelCard
 from hrviewer.paths import is_vacant
 from hrviewer.runs.heads.embeddings import Floats
@@ -59,7 +59,7 @@ class FittedHead(ABC):
 def check_unused(out: Path) -> None:
     """Raise an error if a model bundle exists already."""
     if not is_vacant(out):
-        raise HrviewerError(f"{out} exists: choose another folder for the head")
+        raise WriteError(f"{out} exists: choose another folder for the head")
 
 
 def write_head(
