@@ -73,8 +73,10 @@ def check(net: Network, shape: tuple[int, int], tile: int = 96, **params: Any) -
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Network]:
-    """Load networks of packs in plain torch, without looking for what is quicker."""
-    monkeypatch.setattr("hrviewer.models.backend.select_backend", lambda network, threads: network)
+    """Load networks of model bundles in plain torch, without measuring back ends."""
+    monkeypatch.setattr(
+        "hrviewer.models.loaders.backend.select_backend", lambda network, threads: network
+    )
     return find
 
 

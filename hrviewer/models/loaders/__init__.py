@@ -88,7 +88,7 @@ def load(
         network = OnnxNetwork.load(path, card, device, threads)
         validate_network(network)
     else:
-        from hrviewer.models.backend import select_backend, to_bfloat16
+        from hrviewer.models.loaders.backend import select_backend, to_bfloat16
         from hrviewer.models.loaders.torch import TorchNetwork
 
         loaded = TorchNetwork.load(path, card, device, threads)
