@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hrviewer.errors import HrviewerError
-from hrviewer.models import Network, backend, open_bundle
+from hrviewer.models import Network, open_bundle
 from hrviewer.models.card import ModelCard
+from hrviewer.models.loaders import backend
 from hrviewer.models.network import Floats
 from hrviewer.models.registry import register_architecture
 from hrviewer.paths import cache_folder
