@@ -6,6 +6,8 @@ BIN := .venv/bin
 HEADLESS := scripts/headless.sh
 PYTEST := $(HEADLESS) $(BIN)/python -m pytest
 ARGS ?=
+# An image of yours for the demo: make demo SLIDE=path
+SLIDE ?=
 
 .PHONY: help demo test coverage test-slow soak lint format bench clean
 .DEFAULT_GOAL := help
@@ -27,7 +29,7 @@ help:
 	@touch $@
 
 demo: .venv/.ready
-	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo.demo
+	$(HEADLESS) $(BIN)/python -m hrviewer.viewer.demo.demo $(if $(SLIDE),"$(SLIDE)")
 
 test: .venv/.ready
 	$(PYTEST) -n 2 --dist loadfile $(COVERAGE) $(ARGS)

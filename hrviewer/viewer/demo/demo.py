@@ -1,96 +1,399 @@
-"""``python -m hrviewer.viewer.demo.demo``: two strategies on one image, in a real window.
+"""Demonstration: every strategy on a gigapixel image, in a real window, in three minutes.
 
-Pictures, runs and exports go to ``demo/`` in the current folder. On a screen with a person before
-it the window stays open.
+    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--out demo]
+
+Without an image it takes a synthetic slide of 1.07 gigapixels, which needs no file and has exact
+ground truth. Steps: Live while the camera zooms and pans; all strategies in turn on a region, with
+their four overlays; the Compare tab; the exports of a run. Pictures of each, a film, the runs and
+the exports go to ``demo/``; a table of estimates, errors and costs is printed. On a screen the
+window stays open.
 """
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from hrviewer.app.maps.result_maps import MAPS
 from hrviewer.errors import HrviewerError
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import Pyramid
+from hrviewer.runs import Run
+from hrviewer.strategies import get_strategy, strategy_ids
+from hrviewer.viewer.demo.film import Film
 from hrviewer.viewer.demo.window_driver import (
-    demo_image,
+    grab,
     is_headless,
-    screenshot,
+    move_camera,
+    process_events_for,
     set_up_window,
     wait_until,
 )
+from hrviewer.viewer.image.image_layer import pyramid_of
+from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.view import View, view
 
-__all__ = ["main", "run_demo"]
+__all__ = ["Demo", "Row", "busiest_region", "main"]
+
+IMAGE = "sample:tissue?size=32768&seed=10003"
+REGION = 4096
+"""Side of the region of the strategies, level-0 pixels, at most."""
+
+FRAME_SECONDS = 0.35
+"""Between frames of the film."""
 
 
-def run_demo(window: View, strategy: str, out: Path) -> list[Path]:
-    """Run a strategy; return what it left: two pictures, a run and its exports."""
-    from hrviewer.io import get_writer, writer_names
+@dataclass(frozen=True)
+class Row:
+    """A strategy's result, a row of the printed table."""
 
-    controller = window.controller
-    controller.set_strategy(strategy)
-    run = out / f"{strategy}.run.zarr"
-    exports = {name: out / f"{strategy}{get_writer(name).suffixes[0]}" for name in writer_names()}
-    for old in (run, *exports.values()):
-        if old.is_dir():
-            shutil.rmtree(old)
-        old.unlink(missing_ok=True)
-    controller.start(out=run)
-    wait_until(lambda: controller.state != "starting")
-    bar = window.panel.run_controls.progress_bar
-    wait_until(lambda: bar.value() > 0.45 * bar.maximum() or controller.state == "idle")
-    screenshot(window, out / f"{strategy}-running.png")
-    wait_until(lambda: controller.state == "idle")
-    if controller.run is None:
-        raise HrviewerError("the run failed; the window says why")
-    base = controller.image_layer
-    if base is not None:
-        controller.inspect_patch(
-            base.data_to_world([side / 2 for side in controller.run.image_shape])
+    strategy: str
+    estimate: float
+    interval: tuple[float, float] | None
+    flops: float
+    seconds: float
+    read: float
+
+
+class Demo:
+    """The steps of the demonstration.
+
+    Parameters
+    ----------
+    window : View
+        With the image and the model.
+    out : Path
+        Folder of pictures, runs and exports.
+    """
+
+    def __init__(self, window: View, out: Path) -> None:
+        self.window, self.out, self.film = window, out, Film()
+        self.controller = window.controller
+        self.made: list[Path] = []
+        self.rows: list[Row] = []
+        layer = self.controller.image_layer
+        assert layer is not None
+        self.pyramid: Pyramid = pyramid_of(layer)
+        self.region = busiest_region(self.pyramid)
+        self._framed = 0.0
+
+    # Pictures.
+
+    def frame(self, seconds: float = FRAME_SECONDS) -> None:
+        """Append the window to the film."""
+        self.film.add(grab(self.window), seconds)
+        self._framed = time.monotonic()
+
+    def frame_sometimes(self) -> None:
+        """Append the window to the film, if the last frame is old enough."""
+        if time.monotonic() - self._framed > FRAME_SECONDS:
+            self.frame()
+
+    def picture(self, name: str, seconds: float = 1.0) -> None:
+        """Save the window as a picture, and show it in the film."""
+        process_events_for(0.3)
+        pixels = grab(self.window)
+        path = self.out / f"{name}.png"
+        Image.fromarray(pixels[..., :3]).save(path)
+        self.made.append(path)
+        self.film.add(pixels, seconds)
+
+    # Steps.
+
+    def overview(self) -> None:
+        """Show the whole image."""
+        self.window.viewer.reset_view()
+        process_events_for(1.0)
+        self.picture("1-overview")
+
+    def live(self) -> None:
+        """Run inference on the visible region while the camera zooms in and pans."""
+        controller, live = self.controller, self.controller.live
+        controller.set_strategy("patches")
+        whole = max(self.pyramid.shape) / 900
+        for centre, pixel in zoom_path(self.pyramid.rect, self.region, whole, 4.0, 8):
+            move_camera(self.window, centre, pixel)
+            process_events_for(0.1)
+            self.frame(0.15)
+        live.set_enabled(True)
+        wait_until(lambda: live.session is not None or not live.enabled, 60)
+        y, x = self.region.y + self.region.h / 2, self.region.x + self.region.w / 2
+        self._settle(6)
+        for step in range(6):  # pan
+            move_camera(self.window, (y, x + 150 * step), 2.0)
+            process_events_for(0.25)
+            self.frame(0.2)
+        self._settle(8)
+        for pixel in (1.6, 1.3, 1.0):
+            move_camera(self.window, (y, x + 750), pixel)
+            process_events_for(0.2)
+            self.frame(0.2)
+        self._settle(6)
+        self.picture("2-live")
+        live.set_enabled(False)
+
+    def _settle(self, seconds: float) -> None:
+        """Wait until the view is complete, or for some seconds."""
+        session, end = self.controller.live.session, time.monotonic() + seconds
+        process_events_for(0.3)
+        wait_until(
+            lambda: session is None or not session.pending or time.monotonic() > end,
+            seconds + 5,
+            self.frame_sometimes,
         )
-        wait_until(lambda: not controller.has_pending_work)
-    screenshot(window, out / f"{strategy}-window.png")
-    # A slide has no georeference: not every format fits every run.
-    fitting = {
-        name: path
-        for name, path in exports.items()
-        if get_writer(name).unsupported_reason(controller.run) is None
-    }
-    for name, path in fitting.items():
-        controller.export(path, name)
-        wait_until(lambda: not controller.has_pending_work)
-    shots = (out / f"{strategy}-{moment}.png" for moment in ("running", "window"))
-    return [*shots, run, *fitting.values()]
+        process_events_for(0.3)
+        self.frame()
+
+    def select_region(self) -> None:
+        """Draw the region, and fit it into the view."""
+        controller, region = self.controller, self.region
+        controller.draw_region()
+        shapes = controller.region_layer()
+        assert shapes is not None
+        y, x, y1, x1 = (v - 0.5 for v in (region.y, region.x, region.y1, region.x1))
+        shapes.add(np.array([(y, x), (y, x1), (y1, x1), (y1, x)]), shape_type="rectangle")
+        shapes.mode = "pan_zoom"
+        self.window.viewer.layers.selection.active = controller.image_layer
+        box = self.window.panel.run_settings.region
+        box.setCurrentIndex(box.findData("drawn"))
+        controller.region = "drawn"
+        self._fit()
+
+    def _fit(self) -> None:
+        region = self.region
+        height = self.window.viewer.canvas.size[0]
+        centre = region.y + region.h / 2, region.x + region.w / 2
+        move_camera(self.window, centre, 1.08 * region.h / height)
+        process_events_for(0.3)
+
+    def run_strategy(self, name: str) -> Run:
+        """Run a strategy on the region; its picture shows the four overlays."""
+        controller = self.controller
+        controller.set_strategy(name)
+        path = self.out / f"{name}.run.zarr"
+        controller.start(out=path)
+        wait_until(lambda: controller.state != "idle" or controller.run is not None, 10)
+        wait_until(lambda: controller.state == "idle", 300, self.frame_sometimes)
+        run = controller.run
+        if run is None or run.estimate is None:
+            raise HrviewerError(f"{name} failed; the window shows the reason")
+        self.made.append(path)
+        process_events_for(0.3)
+        self.frame(1.0)
+        interval = run.estimate["ci95"]
+        self.rows.append(
+            Row(
+                name,
+                float(run.estimate["value"]),
+                None if interval is None else (float(interval[0]), float(interval[1])),
+                float(run.cost["flops"]),
+                float(run.cost["wall_s"]),
+                float(run.cost["pixels_read"]),
+            )
+        )
+        self._picture_of_overlays(name)
+        return run
+
+    def _picture_of_overlays(self, name: str) -> None:
+        """Save the four overlays of the run, side by side."""
+        overlays = self.controller.overlays
+        assert overlays is not None
+        before = {other: overlays.is_visible(other) for other in MAPS}
+        shots = {}
+        for kind in MAPS:
+            for other in MAPS:
+                overlays.set_visible(other, other == kind)
+            process_events_for(0.15)
+            shots[OVERLAY_STYLES[kind].title] = grab(self.window, canvas=True)
+        for other, visible in before.items():
+            overlays.set_visible(other, visible)
+        path = self.out / f"3-{name}.png"
+        row = self.rows[-1]
+        title = (
+            f"{get_strategy(name).title}: {row.estimate:,.0f} objects, "
+            f"{row.flops / 1e9:,.0f} GFLOP, {row.seconds:.1f} s"
+        )
+        contact_sheet(shots, title).save(path)
+        self.made.append(path)
+
+    def compare(self) -> None:
+        """Show the runs in the Compare tab: table, plot and four of them side by side."""
+        panel, service = self.window.panel, self.controller.compare_service
+        tab = next(i for i in range(panel.count()) if panel.tabText(i) == "Compare")
+        panel.setCurrentIndex(tab)
+        service.add_folder(self.out)
+        wait_until(lambda: service.is_ready and not service.is_running, 60)
+        self.picture("4-compare")
+        runs = {entry.strategy: entry for entry in service.entries}
+        chosen = [name for name in ("patches", "zoom", "scanner", "transformer") if name in runs]
+        for i, name in enumerate(chosen):
+            panel.compare_tab.select_run(runs[name], add=bool(i))
+        panel.compare_tab.grid_button.click()
+        wait_until(lambda: service.grid is not None and service.grid.is_ready, 60)
+        self._fit()
+        process_events_for(0.5)
+        self.picture("5-side-by-side", 1.5)
+        service.close_grid()
+        panel.setCurrentIndex(0)
+
+    def export(self, name: str) -> None:
+        """Export a run in every format that fits it."""
+        from hrviewer.io import get_writer, writer_names
+
+        controller = self.controller
+        run = Run(self.out / f"{name}.run.zarr")
+        controller.open_run(run.path)
+        wait_until(lambda: not controller.has_pending_work, 60)
+        for form in writer_names():
+            writer = get_writer(form)
+            if writer.unsupported_reason(run) is not None:
+                continue
+            path = self.out / f"{name}{writer.suffixes[0]}"
+            controller.export(path, form)
+            wait_until(lambda: not controller.has_pending_work, 120)
+            if path.exists():
+                self.made.append(path)
+
+    def save_film(self) -> Path:
+        """Write the film."""
+        path = self.out / "film.webp"
+        self.film.save(path)
+        self.made.append(path)
+        return path
 
 
-def main(out: Path | None = None) -> int:
+def busiest_region(pyramid: Pyramid, side: int = REGION) -> Rect:
+    """Return the square with most contrast, found on a thumbnail; level-0 pixels."""
+    from scipy.ndimage import gaussian_gradient_magnitude, uniform_filter
+
+    h, w = pyramid.shape
+    side = min(side, h, w) // 16 * 16
+    scale = max(1.0, max(h, w) / 512)
+    thumbnail = pyramid.read(pyramid.rect, scale).astype(np.float32).mean(axis=2)
+    detail: NDArray[np.float32] = gaussian_gradient_magnitude(thumbnail, 1.0)
+    size = max(1, round(side / scale))
+    score = uniform_filter(np.minimum(detail, np.percentile(detail, 99.5)), size, mode="constant")
+    y, x = np.unravel_index(int(score.argmax()), score.shape)
+    top = int(min(max(0, (y + 0.5) * scale - side / 2), h - side)) // 16 * 16
+    left = int(min(max(0, (x + 0.5) * scale - side / 2), w - side)) // 16 * 16
+    return Rect(top, left, side, side)
+
+
+def zoom_path(
+    image: Rect, region: Rect, start: float, end: float, steps: int
+) -> Iterator[tuple[tuple[float, float], float]]:
+    """Yield camera positions (centre, level-0 pixels per screen pixel) from all to a region."""
+    for t in np.linspace(0, 1, steps) ** 0.7:
+        pixel = start * (end / start) ** t
+        # The centre moves with the logarithm of the scale's rest, so that the region stays in view.
+        part = 1 - (pixel - end) / max(start - end, 1e-9)
+        y = image.h / 2 + part * (region.y + region.h / 2 - image.h / 2)
+        x = image.w / 2 + part * (region.x + region.w / 2 - image.w / 2)
+        yield (float(y), float(x)), float(pixel)
+
+
+def contact_sheet(shots: dict[str, NDArray[np.uint8]], title: str) -> Image.Image:
+    """Return screenshots with their titles, two in a row, under a common title."""
+    tiles = [Image.fromarray(pixels[..., :3]) for pixels in shots.values()]
+    width = 640
+    height = round(tiles[0].height * width / tiles[0].width)
+    head, caption, gap = 34, 22, 8
+    columns = 2
+    rows = -(-len(tiles) // columns)
+    sheet = Image.new(
+        "RGB",
+        (columns * width + (columns + 1) * gap, head + rows * (height + caption) + gap),
+        "#20252d",
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.text((gap, 7), title, fill="white", font=ImageFont.load_default(18))
+    for i, (name, tile) in enumerate(zip(shots, tiles, strict=True)):
+        x = gap + (i % columns) * (width + gap)
+        y = head + (i // columns) * (height + caption)
+        draw.text((x, y + 3), name, fill="#c8ccd4", font=ImageFont.load_default(14))
+        sheet.paste(tile.resize((width, height), Image.Resampling.LANCZOS), (x, y + caption))
+    return sheet
+
+
+def table(rows: Sequence[Row], count: float | None) -> str:
+    """Return the strategies' results as a table.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        One of each strategy.
+    count : float, optional
+        Objects in the ground truth; without one, errors are relative to `patches`.
+    """
+    exhaustive = next((row.estimate for row in rows if row.strategy == "patches"), None)
+    reference = exhaustive if count is None else count
+    against = "patches" if count is None else "ground truth"
+    lines = [f"{'strategy':<13}{'estimate':>9}{'95 % interval':>19}{f'off {against}':>18}"
+             f"{'GFLOP':>8}{'seconds':>9}{'Mpx read':>10}"]  # fmt: skip
+    for row in rows:
+        interval = "" if row.interval is None else "{:,.0f} – {:,.0f}".format(*row.interval)
+        error = "" if not reference else f"{100 * (row.estimate / reference - 1):+.1f} %"
+        lines.append(
+            f"{row.strategy:<13}{row.estimate:>9,.0f}{interval:>19}{error:>18}"
+            f"{row.flops / 1e9:>8,.0f}{row.seconds:>9.1f}{row.read / 1e6:>10,.1f}"
+        )
+    if count is not None:
+        lines.append(f"{'ground truth':<13}{count:>9,.0f}")
+    return "\n".join(lines)
+
+
+def main(
+    image: str | Path = IMAGE, out: Path = Path("demo"), model: str = "nuclei", **options: Any
+) -> int:
     """Run the demonstration; return the exit status."""
     from hrviewer.engine import ResultCache
-    from hrviewer.runs import format_estimate
 
-    out = out or Path("demo")
+    started = time.monotonic()
     try:
-        out.mkdir(exist_ok=True)
-        opened = view(demo_image(), "nuclei", "patches")
-        controller = opened.controller
-        # Nothing from earlier runs, and no giving way: this is to be watched.
-        controller.cache, controller.low_priority = ResultCache(), False
-        set_up_window(opened)
-        for strategy in ("patches", "uniform"):
-            made = run_demo(opened, strategy, out)
-            if controller.run is not None:
-                cost = controller.run.cost
-                print(
-                    f"{strategy}: {format_estimate(controller.run.estimate)}, "
-                    f"{cost['flops'] / 1e9:,.0f} GFLOP, {cost['wall_s']:.1f} s"
-                )
-            for path in made:
-                print(f"  {path}")
+        shutil.rmtree(out, ignore_errors=True) if is_demo_folder(out) else None
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".hrviewer-demo").touch()
+        print(f"opening {image}")
+        window = view(image, model, "patches")
+        controller = window.controller
+        # Nothing from earlier runs, so that the seconds are those of this machine.
+        controller.cache, controller.run_folder = ResultCache(), out
+        controller.low_priority = False
+        set_up_window(window)
+        demo = Demo(window, out)
+        print(f"Live: zooming and panning over {demo.pyramid.rect.area / 1e9:.2f} gigapixels")
+        demo.overview()
+        demo.live()
+        side = demo.region.h
+        print(f"{len(strategy_ids())} strategies on a region of {side:,} × {side:,} pixels")
+        demo.select_region()
+        names = ["patches", *(name for name in strategy_ids() if name != "patches")]
+        for name in names:
+            demo.run_strategy(name)
+        truth = demo.pyramid.ground_truth(demo.region)
+        print(f"\n{table(demo.rows, None if truth is None else len(truth))}\n")
+        print("comparing and exporting")
+        demo.compare()
+        demo.export("zoom")
+        demo.save_film()
+        for path in demo.made:
+            print(f"  {path}")
+        print(f"{time.monotonic() - started:.0f} s")
     except HrviewerError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     if is_headless():
-        opened.close()
+        window.close()
     else:
         import napari
 
@@ -98,5 +401,14 @@ def main(out: Path | None = None) -> int:
     return 0
 
 
+def is_demo_folder(path: Path) -> bool:
+    """Whether a folder was made by an earlier demonstration, and may be replaced."""
+    return (path / ".hrviewer-demo").is_file()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("image", nargs="?", default=IMAGE)
+    parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--out", type=Path, default=Path("demo"))
+    sys.exit(main(**vars(parser.parse_args())))

@@ -1,4 +1,4 @@
-"""Driving a real window from a script: waiting without freezing it, and taking its picture."""
+"""Driver of a real window for scripts: waiting without freezing it, its camera, its screenshots."""
 
 from __future__ import annotations
 
@@ -6,60 +6,73 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError
-from hrviewer.viewer.contributions.sample_data import sample_path
 
 if TYPE_CHECKING:
     from hrviewer.viewer.view import View
 
-__all__ = ["demo_image", "is_headless", "screenshot", "set_up_window", "wait_until"]
-
-DEMO_SLIDE = Path("data/wsi/CMU-1-Small-Region.svs")
-
-
-def demo_image() -> Path:
-    """Return a slide from the shared data, where it is there; else a photograph that always is."""
-    checkout = Path(__file__).resolve().parents[2]
-    shared = Path(os.environ.get("HRVIEWER_SHARED") or checkout.parent / "shared")
-    return shared / DEMO_SLIDE if (shared / DEMO_SLIDE).is_file() else sample_path("ihc.png")
+__all__ = [
+    "grab",
+    "is_headless",
+    "move_camera",
+    "process_events_for",
+    "screenshot",
+    "set_up_window",
+    "wait_until",
+]
 
 
 def is_headless() -> bool:
-    """Tell whether nobody sits before the screen: it is a virtual one."""
-    return bool(os.environ.get("HRVIEWER_HEADLESS")) or "xvfb-run" in os.environ.get(
-        "XAUTHORITY", ""
-    )
+    """Whether the screen is a virtual one (`scripts/headless.sh` sets ``HRVIEWER_HEADLESS``)."""
+    return bool(os.environ.get("HRVIEWER_HEADLESS"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Let the window live until something is true.
+def wait_until(
+    condition: Callable[[], bool],
+    seconds: float = 120.0,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> None:
+    """Process events until a condition holds.
+
+    Parameters
+    ----------
+    condition : callable
+        Checked about 100 times a second.
+    seconds : float
+        Time limit.
+    meanwhile : callable
+        Called after each check.
 
     Raises
     ------
-    UserError
-        If it never is.
+    HrviewerError
+        If the time limit is exceeded.
     """
     from qtpy.QtCore import QCoreApplication, QEvent, QEventLoop
 
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise HrviewerError(f"the window did not get there in {seconds:.0f} s")
+            raise HrviewerError(f"the window was not ready within {seconds:.0f} s")
         QCoreApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
         QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         time.sleep(0.005)
+        meanwhile()
 
 
 def process_events_for(seconds: float) -> None:
-    """Let the window live for a while."""
+    """Process events for a while."""
     end = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() > end, seconds + 1)
 
 
 def set_up_window(view: View, width: int = 1600, height: int = 1000) -> None:
-    """Give the window a size, the image its place, and wait until both are drawn."""
+    """Resize the window, fit the image, and wait until both are drawn."""
     view.viewer.window.resize(width, height)
     process_events_for(0.5)
     view.viewer.canvas.overlays.scale_bar.visible = view.controller.image_layer is not None and (
@@ -69,8 +82,36 @@ def set_up_window(view: View, width: int = 1600, height: int = 1000) -> None:
     process_events_for(0.3)
 
 
+def move_camera(view: View, centre: tuple[float, float], pixel: float) -> None:
+    """Centre the camera on a pixel of the image.
+
+    Parameters
+    ----------
+    view : View
+        The window.
+    centre : tuple of float
+        Level-0 pixels, ``(y, x)``.
+    pixel : float
+        Level-0 pixels per screen pixel.
+    """
+    layer = view.controller.image_layer
+    assert layer is not None
+    camera = view.viewer.scene.camera
+    camera.center = tuple(layer.data_to_world(centre))[-2:]
+    camera.zoom = 1 / (pixel * abs(layer.scale[-1]))
+
+
+def grab(view: View, *, canvas: bool = False) -> NDArray[np.uint8]:
+    """Return a screenshot of the window, or of its canvas, ``(h, w, 4)``."""
+    if canvas:
+        pixels: Any = view.viewer.screenshot(canvas_only=True, flash=False)
+    else:
+        pixels = view.viewer.window.screenshot(canvas_only=False, flash=False)
+    return np.asarray(pixels, np.uint8)
+
+
 def screenshot(view: View, path: Path) -> None:
-    """Save a picture of the whole window."""
+    """Save a screenshot of the whole window."""
     process_events_for(0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     view.viewer.window.screenshot(str(path), canvas_only=False, flash=False)
