@@ -1,4 +1,7 @@
-"""``python -m hrviewer.viewer.demo.screenshot OUT.png``: the picture in the README, made anew."""
+"""Screenshot of the window after a run: the picture in the README.
+
+python -m hrviewer.viewer.demo.screenshot OUT.png [IMAGE]
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hrviewer.viewer.demo.window_driver import demo_image, screenshot, set_up_window, wait_until
+from hrviewer.viewer.contributions.sample_data import sample_path
+from hrviewer.viewer.demo.window_driver import screenshot, set_up_window, wait_until
 from hrviewer.viewer.view import view
 
 __all__ = ["main"]
@@ -14,16 +18,17 @@ __all__ = ["main"]
 
 def main(
     out: Path,
+    image: str | Path | None = None,
     *,
     width: int = 1600,
     height: int = 1000,
     theme: str = "dark",
     strategy: str = "patches",
 ) -> None:
-    """Run a strategy on the best image at hand, and take the window's picture."""
+    """Run a strategy on an image, by default a photograph, and save a screenshot of the window."""
     from hrviewer.engine import ResultCache
 
-    opened = view(demo_image(), "nuclei", strategy)
+    opened = view(sample_path("ihc.png") if image is None else image, "nuclei", strategy)
     opened.viewer.theme = theme
     controller = opened.controller
     controller.cache, controller.low_priority = ResultCache(), False
@@ -31,10 +36,10 @@ def main(
         set_up_window(opened, width, height)
         controller.start(out=Path(folder) / "picture.run.zarr")
         wait_until(lambda: controller.state == "idle")
-        base = controller.image_layer
-        if base is not None and controller.run is not None:
+        layer = controller.image_layer
+        if layer is not None and controller.run is not None:
             shape = controller.run.image_shape
-            controller.inspect_patch(base.data_to_world([shape[0] * 0.38, shape[1] * 0.5]))
+            controller.inspect_patch(layer.data_to_world([shape[0] * 0.38, shape[1] * 0.5]))
             wait_until(lambda: not controller.has_pending_work)
         opened.viewer.reset_view()
         screenshot(opened, out)
@@ -42,6 +47,6 @@ def main(
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m hrviewer.viewer.demo.screenshot OUT.png")
-    main(Path(sys.argv[1]))
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m hrviewer.viewer.demo.screenshot OUT.png [IMAGE]")
+    main(Path(sys.argv[1]), *sys.argv[2:])
