@@ -16,6 +16,8 @@ import tokenize
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +40,7 @@ class Rule:
     instead: str
     where: frozenset[str]
     allow: tuple[re.Pattern[str], ...] = ()
+    skip: tuple[str, ...] = ()
 
 
 @dataclass
@@ -62,6 +65,7 @@ def read_vocabulary(path: Path = ROOT / "scripts" / "words.toml") -> Vocabulary:
             rule["instead"],
             frozenset(rule.get("where", ("identifiers", "text"))),
             tuple(re.compile(pattern) for pattern in rule.get("allow", ())),
+            tuple(rule.get("skip", ())),
         )
         for rule in table["rule"]
     ]
@@ -92,10 +96,12 @@ def pieces_of(path: Path) -> Iterator[tuple[int, str, str]]:
 def findings(path: Path, vocabulary: Vocabulary) -> Iterator[tuple[int, str, str]]:
     """Yield line number, word and replacement for every word of a file that has one."""
     lines = path.read_text("utf-8").splitlines()
+    name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    rules = [rule for rule in vocabulary.rules if not any(map(partial(fnmatch, name), rule.skip))]
     known: set[tuple[int, str]] = set()
     for number, kind, piece in pieces_of(path):
         line = lines[number - 1] if path.suffix != ".ipynb" and number <= len(lines) else piece
-        for rule in vocabulary.rules:
+        for rule in rules:
             found = rule.pattern.search(piece) if kind in rule.where else None
             if found is None or any(pattern.search(line) for pattern in rule.allow):
                 continue

@@ -1,1 +1,1 @@
-"""Scenes that are rendered where they are looked at; each file is one recipe."""
+"""Synthetic images that are rendered on demand; one folder each."""

@@ -1,6 +1,6 @@
 """Shapes with soft edges, drawn at any scale so that their area is kept.
 
-A canvas is a float32 array ``(h, w, 3)`` whose first pixel is pixel ``(oy, ox)`` of the scene at
+A canvas is a float32 array ``(h, w, 3)`` whose first pixel is pixel ``(oy, ox)`` of the image at
 scale `s`, a power of two. Shapes are given in level-0 pixels. What a pixel gets depends on its own
 place alone, so canvases that overlap agree bit for bit. A shape thinner than a pixel is widened
 to one and paled by as much.

@@ -1,6 +1,8 @@
-"""Draw a scene at five scales, side by side: ``python -m hrviewer_samples.figures NAME OUT``.
+"""Figure of a synthetic image at five scales, side by side.
 
-Each panel looks closer at the middle of the one before; the last is full resolution.
+    python -m hrviewer_samples.figures NAME OUT
+
+Each panel magnifies the centre of the previous one; the last is full resolution.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ __all__ = ["panels"]
 
 SIDE = 512
 IMAGES = {"crowd": (65_536, 2), "tissue": (65_536, 6)}
-"""The size and the seed of each scene's picture."""
+"""Size and seed of each image's figure."""
 
 
 def densest_square(image: SyntheticImage, side: int) -> tuple[int, int]:
-    """Return the middle of the square that holds most objects, in the scene's lower half."""
+    """Return the centre of the square with most objects, in the image's lower half."""
     whole = Rect(image.size // 2, 0, image.size // 2, image.size)
     points = image.ground_truth(whole).points
     cells = (points // side).astype(int)
@@ -32,7 +34,7 @@ def densest_square(image: SyntheticImage, side: int) -> tuple[int, int]:
 
 
 def panels(image: SyntheticImage) -> NDArray[np.uint8]:
-    """Return the whole scene, and it at 1/64, 1/16, 1/4 and 1/1 around its busiest place."""
+    """Return the whole image, and it at 1/64, 1/16, 1/4 and 1/1 around its busiest place."""
     y, x = densest_square(image, SIDE)
     pictures = []
     scales = [image.size // SIDE, 64, 16, 4, 1]

@@ -1,8 +1,8 @@
 """Randomness that depends on where one is, and on nothing else.
 
-Numbers are hashes of a seed and lattice coordinates, so that any part of a scene can be made
+Numbers are hashes of a seed and lattice coordinates, so that any part of an image can be made
 without the rest. (Numba keeps compiled code by the file of the outermost function: after a
-change here, touch the recipes or remove their ``__pycache__``.)
+change here, touch the files that use it or remove their ``__pycache__``.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["between", "compiled", "damped", "mix", "uniform", "value_noise"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 compiled: Callable[[F], F] = njit(cache=True, nogil=True, error_model="numpy")
-"""Compiles a function when it is first called; a division by zero is not looked for."""
+"""Compiles a function when it is first called; division by zero is not checked."""
 
 
 @compiled

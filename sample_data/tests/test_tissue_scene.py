@@ -31,7 +31,7 @@ def shrunk(image: np.ndarray, by: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [1, 2, 8, 64])
-def test_a_part_is_the_same_whatever_it_is_asked_with(scene: Tissue, scale: int) -> None:
+def test_a_part_does_not_depend_on_the_request(scene: Tissue, scale: int) -> None:
     whole = busiest(scene)
     side = 512 if scale < 64 else 0
     rect = whole if side else Rect(0, 0, SIZE, SIZE)
@@ -124,7 +124,7 @@ def test_stain_lies_where_the_labels_are(monkeypatch: pytest.MonkeyPatch) -> Non
     labels = scene.labels(rect.pad(8)) > 0  # rims of what lies beyond the edge are soft, too
     near = ndimage.binary_dilation(labels, iterations=2)[8:-8, 8:-8]
     core = ndimage.binary_erosion(labels)[8:-8, 8:-8]
-    monkeypatch.setattr("hrviewer_samples.tissue.recipe.stain", lambda *args: None)
+    monkeypatch.setattr("hrviewer_samples.tissue.image.stain", lambda *args: None)
     changed = (with_nuclei != scene.render(rect, 1)).any(-1)
     assert not (changed & ~near).any()
     assert changed[core].mean() > 0.99

@@ -1,4 +1,4 @@
-"""Networks for crowds, as packs that hrviewer finds by their entry points."""
+"""Model bundle for crowds, found by hrviewer through its entry point."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["crowd"]
 
 
 def crowd() -> Path:
-    """Return the folder of the pack that counts people."""
+    """Return the folder of the model bundle that counts people."""
     return Path(__file__).parent / "packs" / "crowd"

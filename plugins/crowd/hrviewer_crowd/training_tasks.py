@@ -1,6 +1,6 @@
-"""What the networks of the pack ``crowd`` learn: ``hrviewer-train crowd ROLE``.
+"""Training tasks of the model bundle ``crowd``: ``hrviewer-train crowd ROLE``.
 
-All from the scene ``crowd``, whose truth is known; nothing has to be fetched.
+The training data are synthetic images ``crowd`` with exact ground truth; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = ["TASKS"]
 ARCHITECTURE = Architecture(
     name="density-unet", params={"classes": 1, "widths": [24, 48, 72, 96], "blocks": [1, 2, 2]}
 )
-SOURCES = {"data": f"scenes `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
+SOURCES = {"data": f"synthetic images `crowd` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}"}
 CROP_SIDE = 192
-"""Of the pieces that it learns from, in pixels."""
+"""Side of the training crops, in pixels."""
 CROPS = partial(CropStream, "crowd", size_gradient=10, density_exponent=0.5)
 """The nearest people are ten times as large as the farthest ones."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
 """Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
 TEST_SIDE, DISTILLATION_SIDE = 8192, 4096
-"""Of the scenes that main, and its students, are judged by."""
+"""Side of the test images of main, and of the distilled roles."""
 
 
-def main(data: Path | None, pack: Path) -> DensityTask:
+def main(data: Path | None, bundle: Path) -> DensityTask:
     """Count people."""
     card = ModelCard(
         name="crowd-density",
@@ -65,7 +65,7 @@ def main(data: Path | None, pack: Path) -> DensityTask:
         output=ModelOutput(stride=4, halo=halo(ARCHITECTURE), context=32, classes=("person",)),
         architecture=ARCHITECTURE,
         licence="BSD-3-Clause",
-        citation="Trained on procedural scenes; hrviewer, https://pypi.org/project/hrviewer/",
+        citation="Trained on synthetic images; hrviewer, https://pypi.org/project/hrviewer/",
     )
     return DensityTask(
         card,
@@ -90,68 +90,68 @@ def main(data: Path | None, pack: Path) -> DensityTask:
     )
 
 
-def scout(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess from half the size what ``main`` counts: from farther, people cannot be seen."""
-    return _distillation_task("scout", pack, partial(CROPS, side=512, batch=4), downsample=2)
+def scout(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil ``main``'s counts at half the size: people vanish at lower resolutions."""
+    return _distillation_task("scout", bundle, partial(CROPS, side=512, batch=4), downsample=2)
 
 
-def topk_scout(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess the same, and doubt most where a look would correct most."""
+def topk_scout(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil the same, with the highest uncertainty where ``main`` would correct most."""
     pieces = partial(CROPS, side=512, batch=4)
-    return _distillation_task("scout", pack, pieces, TopKScout, downsample=2)
+    return _distillation_task("scout", bundle, pieces, TopKScout, downsample=2)
 
 
-def scanner(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
-    return _distillation_task("scanner", pack, partial(CROPS, side=256, batch=8))
+def scanner(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil ``main``'s counts from every pixel, at a tenth of the FLOPs."""
+    return _distillation_task("scanner", bundle, partial(CROPS, side=256, batch=8))
 
 
-def encoder(data: Path | None, pack: Path) -> DistilledScout:
-    """Say in a few numbers what ``main`` counts, and what it looks like."""
-    return _distillation_task("encoder", pack, partial(CROPS, side=256, batch=8), EncoderTask)
+def encoder(data: Path | None, bundle: Path) -> DistilledScout:
+    """Train embeddings of ``main``'s counts and of the appearance."""
+    return _distillation_task("encoder", bundle, partial(CROPS, side=256, batch=8), EncoderTask)
 
 
-def unsupervised_encoder(data: Path | None, pack: Path) -> DistilledScout:
-    """Say in a few numbers what a place looks like, without knowing what is to be counted."""
+def unsupervised_encoder(data: Path | None, bundle: Path) -> DistilledScout:
+    """Train embeddings of the appearance alone, without counts."""
     pieces = partial(CROPS, side=256, batch=8)
-    return _distillation_task("encoder", pack, pieces, DenoisingTask)
+    return _distillation_task("encoder", bundle, pieces, DenoisingTask)
 
 
-def head(data: Path | None, pack: Path) -> DistilledScout:
-    """Read from codes what ``main`` counts."""
-    return _distillation_task("head", pack, partial(CROPS, side=256, batch=8), HeadTask)
+def head(data: Path | None, bundle: Path) -> DistilledScout:
+    """Predict ``main``'s counts from embeddings."""
+    return _distillation_task("head", bundle, partial(CROPS, side=256, batch=8), HeadTask)
 
 
-def resizer(data: Path | None, pack: Path) -> DistilledScout:
+def resizer(data: Path | None, bundle: Path) -> DistilledScout:
     """Make pictures smaller so that ``main`` still counts in them."""
-    return _distillation_task("resizer", pack, partial(CROPS, side=256, batch=8), ResizerTask)
+    return _distillation_task("resizer", bundle, partial(CROPS, side=256, batch=8), ResizerTask)
 
 
-def policy(data: Path | None, pack: Path) -> DistilledScout:
-    """Learn by reward where ``main`` is worth a look, given the scout's guess.
+def policy(data: Path | None, bundle: Path) -> DistilledScout:
+    """Select by reward the tiles for ``main``, given the scout's predictions.
 
-    It sees a quarter of the size, where the scout sees half: it shares a budget with the scout.
+    Its input has a quarter of the size, where the scout's has half: they share a budget.
     """
     return _distillation_task(
-        "policy", pack, partial(CROPS, side=512, batch=4), PolicyTask, downsample=4, steps=2000
+        "policy", bundle, partial(CROPS, side=512, batch=4), PolicyTask, downsample=4, steps=2000
     )
 
 
-def transformer(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess, from squares of several sizes, what ``main`` counts."""
+def transformer(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil ``main``'s counts from squares of several sizes."""
     pieces = partial(CROPS, side=512, batch=4, rings=3)
-    return _distillation_task("transformer", pack, pieces, TransformerTask)
+    return _distillation_task("transformer", bundle, pieces, TransformerTask)
 
 
 def _distillation_task(
     role: str,
-    pack: Path,
+    bundle: Path,
     crops: Callable[[int, int], CropStream],
     task: type[DistilledScout] = DistilledScout,
     **how: Any,
 ) -> DistilledScout:
     return task.from_bundle(
-        pack,
+        bundle,
         SOURCES,
         crops,
         role=role,
@@ -163,7 +163,7 @@ def _distillation_task(
 
 TASKS = TaskSet(
     "People from above",
-    "Counts people in scenes seen obliquely from above.",
+    "Counts people viewed obliquely from above.",
     {
         "main": main,
         "scout": scout,

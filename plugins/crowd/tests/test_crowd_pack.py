@@ -1,4 +1,4 @@
-"""The pack that counts people: whole, small, and found by its entry point."""
+"""The model bundle that counts people: complete, small, found by its entry point."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hrviewer_crowd import crowd  # noqa: E402
 
 @pytest.fixture(scope="module")
 def roles() -> dict[str, Any]:
-    pack: dict[str, Any] = json.loads((crowd() / "bundle.json").read_text(encoding="utf-8"))
-    assert pack["name"] == "crowd"
-    return pack["roles"]
+    bundle: dict[str, Any] = json.loads((crowd() / "bundle.json").read_text(encoding="utf-8"))
+    assert bundle["name"] == "crowd"
+    return bundle["roles"]
 
 
 def test_the_pack_is_found_by_its_entry_point() -> None:
@@ -40,7 +40,7 @@ def test_the_weights_are_those_of_the_cards_and_small(roles: dict[str, Any]) -> 
         assert len(data) < 2_000_000
 
 
-def test_people_are_told_from_an_empty_square() -> None:
+def test_people_are_counted_and_an_empty_square_is_not() -> None:
     pytest.importorskip("hrviewer_samples")
     scene = make_synthetic_image("crowd", 4096, 10_001)
     main = ModelBundle.read(crowd()).load("main", "cpu")

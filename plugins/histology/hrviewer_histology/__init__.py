@@ -1,4 +1,4 @@
-"""Networks for histology, as packs that hrviewer finds by their entry points."""
+"""Model bundle for histology, found by hrviewer through its entry point."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["nuclei"]
 
 
 def nuclei() -> Path:
-    """Return the folder of the pack that counts nuclei."""
+    """Return the folder of the model bundle that counts nuclei."""
     return Path(__file__).parent / "packs" / "nuclei"

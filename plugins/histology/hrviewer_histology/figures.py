@@ -1,7 +1,9 @@
-"""Draw what the network does: ``python -m hrviewer_histology.figures DATA_FOLDER SLIDE --out DIR``.
+"""Figures of the network's accuracy.
+
+    python -m hrviewer_histology.figures DATA_FOLDER SLIDE --out DIR
 
 Two pictures: estimated against labelled counts of the val photos, and random fields of a slide
-that the network has never seen, each beside its density and with its count.
+that were not used for training, each beside its density and with its count.
 """
 
 from __future__ import annotations
@@ -88,7 +90,7 @@ def plot_fields(network: Network, slide: Tensor, path: Path, side: int, seed: in
 
 
 def measure_speed(network: Network, side: int = 512, rounds: int = 20) -> str:
-    """Say what a pixel costs, and how many million a second go through."""
+    """Print the FLOPs of a pixel, and the throughput in million pixels per second."""
     image = torch.rand(3, side, side)
     predict_density(network, image)
     started = time.perf_counter()
@@ -109,12 +111,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder with index.csv, photos and labels")
     parser.add_argument("slide", type=Path, help="a slide that tifffile reads, at about 0.5 µm/px")
     parser.add_argument("--out", type=Path, default=Path())
-    parser.add_argument("--pack", type=Path, default=nuclei())
+    parser.add_argument("--bundle", type=Path, default=nuclei())
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
 
-    network = open_bundle(args.pack).load("main", "cpu")
+    network = open_bundle(args.bundle).load("main", "cpu")
     slide = torch.from_numpy(tifffile.imread(args.slide, key=0)).permute(2, 0, 1).float() / 255
     plot_counts(network, args.data, args.out / "nuclei_val.png")
     plot_fields(network, slide, args.out / "nuclei_fields.png", args.side, args.seed)

@@ -1,4 +1,4 @@
-"""A real H&E slide, of which a few fields were marked by eye: what no photo's stain can teach."""
+"""Annotated fields of a real H&E slide, a stain that no photo has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["AnnotatedField", "AnnotatedFields", "read_annotated_fields"]
 ANNOTATIONS_FILE = "cmu_1.json"
 MARGIN, SHIFT, BORDER = 16, 16, 4
 """Pixels about a field that are shown with it, by how many it is moved about in them, and how
-many at its own border are not learned from: what stands outside, unmarked, reaches in."""
+many at its own border are ignored: unmarked nuclei outside reach in."""
 NUCLEUS_SIDE = 20.0
 """Side of the box that stands for a nucleus, in pixels: marks are some pixels off its middle."""
 
@@ -82,7 +82,7 @@ class AnnotatedFields(Dataset[tuple[Tensor, Tensor]]):
     steps, seed, batch
         As of `Fields`.
     side
-        Of what is cut out about a field, in pixels.
+        Side of the crop around a field, in pixels.
     """
 
     def __init__(
@@ -119,8 +119,11 @@ class AnnotatedFields(Dataset[tuple[Tensor, Tensor]]):
         y, x = (4 * int(rng.integers(room // 4 + 1)) for _ in range(2))
         rect = Rect(y, x, self.side, self.side)
         there = density_map(field.truth, rect, 4)
-        seen = field.annotated_rect & rect
+        visible = field.annotated_rect & rect
         known = torch.zeros(there.shape[1:], dtype=torch.bool)
-        known[(seen.y - y) // 4 : (seen.y1 - y) // 4, (seen.x - x) // 4 : (seen.x1 - x) // 4] = True
+        known[
+            (visible.y - y) // 4 : (visible.y1 - y) // 4,
+            (visible.x - x) // 4 : (visible.x1 - x) // 4,
+        ] = True
         image = field.rgb[:, y : y + self.side, x : x + self.side]
         return image, torch.where(known, there, torch.nan)

@@ -1,4 +1,4 @@
-"""The labelled photos that the network learns from: pixels, and where the nuclei are."""
+"""Labelled training photos: pixels and nuclei."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Photo", "read_photos", "shrink"]
 
 
 MIN_VISIBLE_MASS = 0.01
-"""Of a nucleus less than this part of its mass is not in sight."""
+"""Fraction of its mass from which a nucleus counts as visible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +33,23 @@ class Photo:
     layers: Tensor
     """``(5, h, w)``: red, green, blue from 0 to 1, the density, and the mask of all nuclei.
 
-    The mask fades towards each nucleus' own rim: where two touch, the seam must stay in sight.
+    The mask fades towards each nucleus' own rim: where two touch, the seam must stay visible.
     """
     labels: Tensor
     """``(h, w)``: which nucleus, from 1; 0 between them."""
 
     def crop(self, y: int, x: int, h: int, w: int) -> Tensor:
-        """Return the layers of a piece ``(5, h, w)``, in which every nucleus in sight counts 1.
+        """Return the layers of a crop ``(5, h, w)``, in which every visible nucleus counts 1.
 
-        As in the whole photo: what its border cuts is labelled, and counted, like any other. So
-        the network learns that what an image's border cuts is a whole one.
+        As in the whole photo: a nucleus cut by the border is labelled, and counted, like any other,
+        so the network counts it as one.
         """
         piece = self.layers[:, y : y + h, x : x + w].clone()
         labels = self.labels[y : y + h, x : x + w]
-        seen = torch.bincount(labels.ravel(), piece[3].ravel(), self.count + 1)
-        piece[3] *= torch.where(seen > MIN_VISIBLE_MASS, 1 / seen.clamp(min=MIN_VISIBLE_MASS), 0)[
-            labels
-        ]
+        visible = torch.bincount(labels.ravel(), piece[3].ravel(), self.count + 1)
+        piece[3] *= torch.where(
+            visible > MIN_VISIBLE_MASS, 1 / visible.clamp(min=MIN_VISIBLE_MASS), 0
+        )[labels]
         return piece
 
 
@@ -84,7 +84,7 @@ def _read_photo(folder: Path, name: str, count: int) -> Photo:
             areas.append(inside.sum())
             numbers[window][inside[1:-1, 1:-1]] = len(areas)
     if len(areas) != count:
-        raise ValueError(f"{name}: {len(areas)} nuclei are labelled, the index says {count}")
+        raise ValueError(f"{name}: {len(areas)} nuclei are labelled, but the index has {count}")
     layers = np.stack([*np.moveaxis(rgb, -1, 0), mass, mask])
     diameter = float(np.sqrt(4 / np.pi * np.median(areas)))
     return Photo(name, count, diameter, torch.from_numpy(layers), torch.from_numpy(numbers))

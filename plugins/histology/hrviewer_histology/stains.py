@@ -1,9 +1,9 @@
-"""From few photos in one stain to many fields in any: what makes the network travel.
+"""Stain augmentation: from few photos in one stain to many fields in any.
 
 The photos are violet on lilac or white; slides are blue on pink, with fibres, folds, keratin,
 blood and ink. So each field is taken apart in optical density, where stains add up, into nuclei
-and what lies between them. Both are stained anew, independently, and laid into tissue that is
-made from filtered noise: streaks, sheets and gaps. Some of it holds no nuclei but looks as if it
+and what lies between them. Both are restained, independently, and laid into tissue that is
+made from filtered noise: streaks, sheets and gaps. Some of it holds no nuclei but appears as if it
 might.
 """
 
@@ -24,9 +24,9 @@ from hrviewer_histology.photos import Photo
 __all__ = ["PhotoFields", "UnlabelledPhotos", "augment_stain", "make_textures", "simulate_camera"]
 
 NUCLEAR_STAINS = ((0.75, 0.60, 0.28), (0.65, 0.70, 0.29), (0.52, 0.76, 0.38), (0.60, 0.62, 0.50))
-"""Optical density, red, green and blue, of what stains nuclei: from blue to violet and black."""
+"""Optical density, red, green and blue, of nuclear stains: from blue to violet and black."""
 TISSUE_STAINS = ((0.12, 0.93, 0.34), (0.25, 0.88, 0.40), (0.42, 0.82, 0.38), (0.46, 0.72, 0.45))
-"""Of what stains the rest: from pink and red to lilac and violet."""
+"""Optical density of the other stains: from pink and red to lilac and violet."""
 OTHER_STAINS = (
     (0.03, 0.75, 0.66),
     (0.25, 0.55, 0.80),
@@ -34,7 +34,7 @@ OTHER_STAINS = (
     (0.94, 0.20, 0.26),
     (0.45, 0.85, 0.25),
 )
-"""Of what is neither: blood, pigment, ink, folds."""
+"""Optical density of blood, pigment, ink and folds."""
 BANK, LONG = 96, 3
 """Textures, and which share of them, the first, is long enough not to be taken for nuclei."""
 
@@ -64,7 +64,7 @@ class PhotoFields(Dataset[tuple[Tensor, Tensor]]):
         self.batch = batch
         self.side = side
         self.seed = seed
-        # A large photo is drawn more often, but not as often as its area says.
+        # A large photo is drawn more often, but not in proportion to its area.
         weight = np.array([p.layers[0].numel() ** 0.5 for p in photos])
         self.photo_weights = weight / weight.sum()
         self.textures = make_textures(np.random.default_rng(seed), BANK, max(256, side))
@@ -116,14 +116,14 @@ class PhotoFields(Dataset[tuple[Tensor, Tensor]]):
             out = F.interpolate(piece, (h, w), mode="area")[0]
         else:
             out = F.interpolate(piece, (h, w), mode="bilinear", antialias=True)[0]
-        # Resampling keeps the mean; the mass is what must stay.
+        # Resampling keeps the mean; the mass must stay.
         out[3] *= piece[0, 3].sum() / out[3].sum().clamp(min=1e-6)
         out = out.flip([d for d in (1, 2) if rng.random() < 0.5])
         return out.transpose(1, 2) if turn else out
 
 
 class UnlabelledPhotos(Dataset[tuple[Tensor]]):
-    """Batches of pictures without truth, large enough to be shrunk: ``(n, 3, side, side)``."""
+    """Batches of unlabelled images, large enough to be downsampled: ``(n, 3, side, side)``."""
 
     def __init__(
         self, photos: Sequence[Photo], steps: int, seed: int = 0, *, batch: int = 4, side: int = 512
@@ -169,7 +169,7 @@ def make_textures(rng: np.random.Generator, count: int, side: int = 256) -> Tens
 
 
 def augment_stain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Turn pieces of photos ``(n, 5, h, w)`` into stained images and what they now count."""
+    """Turn crops of photos ``(n, 5, h, w)`` into stained images and their counts."""
     rgb, mass, mask = layers[:, :3], layers[:, 3:4], layers[:, 4:]
     n = len(rgb)
     kind = rng.choice(3, n, p=(0.38, 0.5, 0.12))
@@ -184,7 +184,7 @@ def augment_stain(layers: Tensor, bank: Tensor, rng: np.random.Generator) -> tup
 def _synthesize_tissue(
     rgb: Tensor, mask: Tensor, keep: Tensor, bank: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Stain nuclei and tissue anew; return the image and where its nuclei were kept."""
+    """Restain nuclei and tissue; return the image and the mask of kept nuclei."""
     n, _, h, w = rgb.shape
 
     def some(low: float, high: float) -> Tensor:

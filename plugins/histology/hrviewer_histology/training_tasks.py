@@ -1,7 +1,7 @@
-"""What the networks of the pack ``nuclei`` learn: ``hrviewer-train nuclei ROLE --data FOLDER``.
+"""Training tasks of the model bundle ``nuclei``: ``hrviewer-train nuclei ROLE --data FOLDER``.
 
-FOLDER holds ``index.csv``, photos and labels. The train split is learned from; the val split is
-for choosing and, there being no other, for the card's figures.
+FOLDER holds ``index.csv``, photos and labels. The train split is for training; the val split is
+for validation and, there being no other, for the card's figures.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ INPUT = ModelInput(
 COARSE_WINDOWS = ((1, 1.0, 0.03), (4, 0.5, 0.15), (10, 1.5, 0.4), (40, 0.3, 1.5))
 """Windows where marks are some pixels off: counts of tens of pixels weigh more than places."""
 TEST_SIDE, DISTILLATION_SIDE = 8192, 4096
-"""Sides of the procedural slides that main, and its students, are judged by."""
+"""Sides of the synthetic test slides of main, and of the distilled roles."""
 SCALES = (1, 2, 4)
-"""By how much val photos are shrunk before they are counted."""
+"""Downsampling factors of the val photos."""
 
 
-def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> DensityTask:
-    """Count nuclei; of twelve fields learn some from `tissue`, and others from a marked slide."""
-    photos, judges = _read_split(data, "train"), _read_split(data, "val")
+def main(data: Path | None, bundle: Path, *, tissue: int = 0, marked: int = 0) -> DensityTask:
+    """Count nuclei; of twelve fields some may be of `tissue`, others of an annotated slide."""
+    photos, validation = _read_split(data, "train"), _read_split(data, "val")
     fields = read_annotated_fields(data) if data and marked else []
     card = ModelCard(
         name="nuclei-density",
@@ -79,7 +79,7 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
         citation="Trained on the histology photos of the 2018 Data Science Bowl (BBBC038, CC0): "
         "Caicedo et al., Nucleus segmentation across imaging experiments, Nature Methods 2019.",
     )
-    lots = {f"val_{k}": count_samples(judges, k) for k in SCALES}
+    lots = {f"val_{k}": count_samples(validation, k) for k in SCALES}
 
     def pictures(steps: int, seed: int) -> Dataset[Batch]:
         cut = PhotoFields(photos, steps, seed, batch=12 - tissue)
@@ -104,66 +104,68 @@ def main(data: Path | None, pack: Path, *, tissue: int = 0, marked: int = 0) -> 
     )
 
 
-def scout(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess from an eighth of the size what ``main`` counts."""
-    return _distillation_task("scout", data, pack, side=512, photos_per_batch=1, crops_per_batch=3)
-
-
-def topk_scout(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess the same, and doubt most where a look would correct most."""
+def scout(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil ``main``'s counts at an eighth of the size."""
     return _distillation_task(
-        "scout", data, pack, side=512, photos_per_batch=1, crops_per_batch=3, task=TopKScout
+        "scout", data, bundle, side=512, photos_per_batch=1, crops_per_batch=3
     )
 
 
-def scanner(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess from every pixel, with a tenth of the work, what ``main`` counts."""
+def topk_scout(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil the same, with the highest uncertainty where ``main`` would correct most."""
     return _distillation_task(
-        "scanner", data, pack, side=256, photos_per_batch=2, crops_per_batch=6
+        "scout", data, bundle, side=512, photos_per_batch=1, crops_per_batch=3, task=TopKScout
     )
 
 
-def encoder(data: Path | None, pack: Path) -> DistilledScout:
-    """Say in a few numbers what ``main`` counts, and what it looks like."""
+def scanner(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil ``main``'s counts from every pixel, at a tenth of the FLOPs."""
     return _distillation_task(
-        "encoder", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=EncoderTask
+        "scanner", data, bundle, side=256, photos_per_batch=2, crops_per_batch=6
     )
 
 
-def unsupervised_encoder(data: Path | None, pack: Path) -> DistilledScout:
-    """Say in a few numbers what a place looks like, without knowing what is to be counted."""
+def encoder(data: Path | None, bundle: Path) -> DistilledScout:
+    """Train embeddings of ``main``'s counts and of the appearance."""
     return _distillation_task(
-        "encoder", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=DenoisingTask
+        "encoder", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=EncoderTask
     )
 
 
-def head(data: Path | None, pack: Path) -> DistilledScout:
-    """Read from codes what ``main`` counts."""
+def unsupervised_encoder(data: Path | None, bundle: Path) -> DistilledScout:
+    """Train embeddings of the appearance alone, without counts."""
     return _distillation_task(
-        "head", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=HeadTask
+        "encoder", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=DenoisingTask
     )
 
 
-def resizer(data: Path | None, pack: Path) -> DistilledScout:
+def head(data: Path | None, bundle: Path) -> DistilledScout:
+    """Predict ``main``'s counts from embeddings."""
+    return _distillation_task(
+        "head", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=HeadTask
+    )
+
+
+def resizer(data: Path | None, bundle: Path) -> DistilledScout:
     """Make pictures smaller so that ``main`` still counts in them."""
     return _distillation_task(
-        "resizer", data, pack, side=256, photos_per_batch=3, crops_per_batch=5, task=ResizerTask
+        "resizer", data, bundle, side=256, photos_per_batch=3, crops_per_batch=5, task=ResizerTask
     )
 
 
-def policy(data: Path | None, pack: Path) -> DistilledScout:
-    """Learn by reward where ``main`` is worth a look, given the scout's guess."""
+def policy(data: Path | None, bundle: Path) -> DistilledScout:
+    """Select by reward the tiles for ``main``, given the scout's predictions."""
     return _distillation_task(
-        "policy", data, pack, side=512, photos_per_batch=1, crops_per_batch=3, task=PolicyTask
+        "policy", data, bundle, side=512, photos_per_batch=1, crops_per_batch=3, task=PolicyTask
     )
 
 
-def transformer(data: Path | None, pack: Path) -> DistilledScout:
-    """Guess, from squares of several sizes, what ``main`` counts."""
+def transformer(data: Path | None, bundle: Path) -> DistilledScout:
+    """Distil ``main``'s counts from squares of several sizes."""
     return _distillation_task(
         "transformer",
         data,
-        pack,
+        bundle,
         side=512,
         photos_per_batch=1,
         crops_per_batch=3,
@@ -175,7 +177,7 @@ def transformer(data: Path | None, pack: Path) -> DistilledScout:
 def _distillation_task(
     role: str,
     data: Path | None,
-    pack: Path,
+    bundle: Path,
     *,
     side: int,
     photos_per_batch: int,
@@ -195,7 +197,7 @@ def _distillation_task(
         )
 
     return task.from_bundle(
-        pack,
+        bundle,
         _photo_and_synthetic_provenance(photos),
         pictures,
         role=role,
@@ -232,9 +234,7 @@ def count_samples(photos: list[Photo], factor: int = 1) -> list[CountedImage]:
 
 def _read_split(data: Path | None, split: str) -> list[Photo]:
     if data is None:
-        raise HrviewerError(
-            "nuclei are learned from labelled photos: give their folder with --data"
-        )
+        raise HrviewerError("training needs labelled photos: give their folder with --data")
     return read_photos(data, split)
 
 

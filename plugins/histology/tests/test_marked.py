@@ -1,4 +1,4 @@
-"""The marked fields of a real slide: they lie where the slide does, and teach what was marked."""
+"""Annotated fields of a real slide: their positions, and the loss on annotated areas only."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_the_density_of_a_field_is_its_marks() -> None:
         assert (known >= 24 * 24).all()
 
 
-def test_without_the_slide_it_is_said(tmp_path: Path) -> None:
+def test_a_missing_slide_is_reported(tmp_path: Path) -> None:
     with pytest.raises(HrviewerError, match=r"CMU-1.*put it there"):
         read_annotated_fields(tmp_path)
     with pytest.raises(HrviewerError, match=r"no index\.csv"):

@@ -1,4 +1,4 @@
-"""The pack that counts nuclei: whole, honest, small, and as good as its card says."""
+"""The model bundle that counts nuclei: complete, small, and as accurate as its card states."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ DATA = SHARED / "data" / "nuclei"
 
 @pytest.fixture(scope="module")
 def card() -> dict[str, Any]:
-    pack = json.loads((nuclei() / "bundle.json").read_text(encoding="utf-8"))
-    assert pack["name"] == "nuclei"
-    return pack["roles"]["main"]["card"]
+    bundle = json.loads((nuclei() / "bundle.json").read_text(encoding="utf-8"))
+    assert bundle["name"] == "nuclei"
+    return bundle["roles"]["main"]["card"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_the_weights_are_those_of_the_card_and_small(card: dict[str, Any]) -> No
     assert len(data) < 2_000_000
 
 
-def test_the_card_tells_the_truth(card: dict[str, Any], network: torch.nn.Module) -> None:
+def test_the_card_matches_the_network(card: dict[str, Any], network: torch.nn.Module) -> None:
     assert card["task"] == "density"
     step, stride = card["input"]["multiple_of"], card["output"]["stride"]
     assert card["input"]["tile"] % step == 0
@@ -116,7 +116,7 @@ def test_every_nucleus_has_mass_one(photos: list[Photo]) -> None:
         assert float(photo.layers[3].sum()) == pytest.approx(photo.count, rel=1e-4)
 
 
-def test_in_a_piece_every_nucleus_in_sight_counts_one(photos: list[Photo]) -> None:
+def test_every_visible_nucleus_of_a_crop_counts_one(photos: list[Photo]) -> None:
     photo = photos[0]
     h, w = photo.labels.shape
     torch.testing.assert_close(photo.crop(0, 0, h, w), photo.layers)
@@ -126,7 +126,7 @@ def test_in_a_piece_every_nucleus_in_sight_counts_one(photos: list[Photo]) -> No
         for n in labels.unique().tolist()
         if n and n <= photo.count
     ]
-    # Slivers are not in sight; whatever is counts one, however much of it is cut off.
+    # Slivers are not visible; every visible nucleus counts one, even if most of it is cut off.
     assert all(
         mass == pytest.approx(0, abs=1e-6) or mass == pytest.approx(1, rel=1e-4) for mass in whole
     )

@@ -1,4 +1,4 @@
-"""A plug-in of hrviewer to copy: a pack, its lessons, a strategy and a scene."""
+"""An hrviewer plug-in to copy: a model bundle, its training task, a strategy, a synthetic image."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["pack"]
 
 
 def pack() -> Path:
-    """Return the folder of the pack ``dots``."""
+    """Return the folder of the model bundle ``dots``."""
     return Path(__file__).parent / "pack"

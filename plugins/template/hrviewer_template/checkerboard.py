@@ -1,4 +1,4 @@
-"""The strategy ``checkerboard``: look at every other tile, and take the rest to be alike."""
+"""The strategy ``checkerboard``: inference on every other tile, extrapolated to the rest."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ __all__ = ["Checkerboard", "CheckerboardParams"]
 class CheckerboardParams(Params):
     """Parameters of `Checkerboard`: each makes a widget and an option of the command."""
 
-    every: int = Field(2, ge=1, le=64, title="Every", description="Look at one tile in so many")
+    every: int = Field(2, ge=1, le=64, title="Every", description="Process one tile in so many")
 
 
 class Checkerboard(Strategy):
-    """Look at one tile in `every`, spread evenly; counts are scaled up by the area not seen."""
+    """Run inference on one tile in `every`, spread evenly; counts are scaled up by area."""
 
     id: ClassVar[str] = "checkerboard"
     title: ClassVar[str] = "Checkerboard"
     family: ClassVar[str] = "baseline CIP"
-    when: ClassVar[str] = "A first guess at half the price, where things are spread evenly"
+    when: ClassVar[str] = "A first estimate at half the cost, where objects are spread evenly"
     Params: ClassVar[type[Params]] = CheckerboardParams
 
     def plan(self, context: PlanContext, params: CheckerboardParams) -> Plan:
@@ -49,16 +49,16 @@ class Checkerboard(Strategy):
             for patch in patches
             if (row[patch.core.y] + column[patch.core.x]) % params.every == 0
         ]
-        handles = []
+        results = []
         for asked in batches(chosen):
             result = yield PatchRequest("main", asked, target="output")
-            handles += result.results
-            yield activation_map(handles, patches)
+            results += result.results
+            yield activation_map(results, patches)
             if result.stop:
                 break
-        estimate = aggregate(context.main, handles)
+        estimate = aggregate(context.main, results)
         if estimate is not None and context.main.card.task != "classification":
-            # What failed was not seen either.
-            seen = sum(h.patch.core.area for h in handles if not np.isnan(h.value).any())
-            estimate = estimate * (context.region.area / seen)
-        return Estimate(estimate, note=f"{len(handles)} of {len(patches)} tiles were seen")
+            # Failed tiles have no prediction either.
+            covered = sum(h.patch.core.area for h in results if not np.isnan(h.value).any())
+            estimate = estimate * (context.region.area / covered)
+        return Estimate(estimate, note=f"{len(results)} of {len(patches)} tiles were processed")

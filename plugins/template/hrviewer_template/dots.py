@@ -1,4 +1,4 @@
-"""The scene ``dots``: dark dots on a pale ground, in some places many, in most none."""
+"""The synthetic image ``dots``: dark dots on a pale ground, in some places many, in most none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 __all__ = ["Dots"]
 
 CELL, RADIUS = 16, 3
-"""Of each cell's pixels at most one dot's; it lies wholly inside."""
+"""Side of a cell, in pixels; it has at most one dot, wholly inside."""
 MAX_BLOCK_PIXELS = 1 << 22
-"""Pixels rendered at once where the scene is shrunk."""
+"""Pixels rendered at once for lower resolutions."""
 
 
 class Dots(SyntheticImage):
@@ -26,7 +26,7 @@ class Dots(SyntheticImage):
     version: ClassVar[int] = 1
 
     def render(self, rect: Rect, scale: int) -> NDArray[np.uint8]:
-        """Return full resolution, averaged: right for a template, slow for a whole large scene."""
+        """Return full resolution, averaged: right for a template, slow for a large image."""
         rows = max(1, MAX_BLOCK_PIXELS // (rect.w * scale)) * scale
         bands = [
             self._downsampled(Rect(y, rect.x, min(rows, rect.y1 - y), rect.w), scale)
@@ -35,7 +35,7 @@ class Dots(SyntheticImage):
         return np.repeat(np.concatenate(bands)[..., None], 3, axis=-1)
 
     def ground_truth(self, rect: Rect) -> GroundTruth:
-        """Return the dots whose middle lies in `rect`."""
+        """Return the dots whose centre is in `rect`."""
         cells = Rect(rect.y // CELL, rect.x // CELL, 0, 0)
         rows = np.arange(cells.y, -(-rect.y1 // CELL))
         columns = np.arange(cells.x, -(-rect.x1 // CELL))
@@ -47,7 +47,7 @@ class Dots(SyntheticImage):
         return GroundTruth(points, self.classes, boxes=boxes, source=url).clip(rect)
 
     def labels(self, rect: Rect) -> NDArray[np.int32]:
-        """Return which dot each pixel belongs to, numbered as in `truth`."""
+        """Return the instance map, numbered as in `ground_truth`."""
         around = rect.pad(RADIUS + 1)
         points = self.ground_truth(
             Rect(max(0, around.y), max(0, around.x), around.h, around.w)

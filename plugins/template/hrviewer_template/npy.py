@@ -1,4 +1,4 @@
-"""The image format ``.npy``: an array of NumPy's on disk, read where it is looked at."""
+"""Reader of the image format ``.npy``: a NumPy array on disk, read lazily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pack's network learns: ``hrviewer-train dots main``."""
+"""Training task of the model bundle: ``hrviewer-train dots main``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ARCHITECTURE = Architecture(
 )
 
 
-def main(data: Path | None, pack: Path) -> DensityTask:
+def main(data: Path | None, bundle: Path) -> DensityTask:
     """Count dots."""
     card = ModelCard(
         name="dots-density",
@@ -38,7 +38,7 @@ def main(data: Path | None, pack: Path) -> DensityTask:
     )
     return DensityTask(
         card,
-        {"data": "scenes of dots, seeds 0–9999"},
+        {"data": "synthetic dots, seeds 0–9999"},
         partial(CropStream, "dots", size=4096, side=160, stride=4),
         validation={"validation": [counted_image("dots", 1024, seed) for seed in VALIDATION[:4]]},
         test={"test": [counted_image("dots", 1024, seed) for seed in TEST[:10]]},
@@ -47,4 +47,4 @@ def main(data: Path | None, pack: Path) -> DensityTask:
     )
 
 
-TASKS = TaskSet("Dots", "Counts dots: a pack to copy.", {"main": main})
+TASKS = TaskSet("Dots", "Counts dots: a model bundle to copy.", {"main": main})

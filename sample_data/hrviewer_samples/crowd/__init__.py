@@ -1,5 +1,5 @@
-"""The scene `crowd`: a city square and its streets, with its people."""
+"""The synthetic image `crowd`: a city square and its streets, with its people."""
 
-from hrviewer_samples.crowd.recipe import Crowd
+from hrviewer_samples.crowd.image import Crowd
 
 __all__ = ["Crowd"]

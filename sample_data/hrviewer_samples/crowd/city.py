@@ -1,4 +1,4 @@
-"""The plan of the crowd scene's city: its camera, its blocks and what stands in its streets.
+"""City plan of the crowd image: its camera, its blocks and its street furniture.
 
 The ground is measured in metres: ``X`` to the right of the middle, ``Z`` away from the image's
 lower edge. A person is 1.7 m tall and appears ``tall(y)`` pixels tall, which grows linearly with
@@ -59,7 +59,7 @@ FLAT = 0.6
 
 PERSON_HEIGHT = 1.7
 FAR, NEAR = 6.0, 60.0
-"""Pixels that a person is tall at the image's upper and lower edge."""
+"""Height of a person in pixels, at the image's upper and lower edge."""
 
 PITCH_X, PITCH_Z, STREET = 96.0, 76.0, 16.0
 """Metres from one street to the next, and its width."""
@@ -75,7 +75,7 @@ FURNITURE = 6.0
 
 
 class World(NamedTuple):
-    """What a scene's size and seed decide."""
+    """Everything that follows from an image's size and seed."""
 
     size: float
     seed: int
@@ -94,7 +94,7 @@ class World(NamedTuple):
 
 
 def make_world(size: int, seed: int) -> World:
-    """Draw a scene's light, weather, ground and density."""
+    """Draw an image's light, weather, ground and density."""
     draw = np.random.default_rng([seed, 20])
     weather = int(draw.choice(5, p=[0.42, 0.2, 0.16, 0.12, 0.1]))
     angle = draw.uniform(-0.9, 0.9) + (math.pi if draw.random() < 0.5 else 0.0)
@@ -122,19 +122,19 @@ def scale_at(w: Any, y: Any) -> Any:
 
 @compiled
 def person_pixels(w: Any, y: Any) -> Any:
-    """Return how many pixels tall a person is whose feet are at a row."""
+    """Return the height in pixels of a person whose feet are at a row."""
     return PERSON_HEIGHT * scale_at(w, y)
 
 
 @compiled
 def z_of(w: Any, y: Any) -> Any:
-    """Return the depth of the ground seen at a row."""
+    """Return the depth of the ground at a row."""
     return -math.log(scale_at(w, y) * PERSON_HEIGHT / NEAR) / (FLAT * w.slope)
 
 
 @compiled
 def row_of(w: Any, z: Any) -> Any:
-    """Return the row where the ground at a depth is seen."""
+    """Return the row of the ground at a depth."""
     return (NEAR / PERSON_HEIGHT * math.exp(-FLAT * w.slope * z) - w.far) / w.slope
 
 
@@ -152,7 +152,7 @@ def _cell(v: Any, pitch: Any) -> Any:
 
 @compiled
 def kind_at(w: Any, x: Any, z: Any) -> Any:
-    """Return what the ground is at a place."""
+    """Return the kind of ground at a place."""
     # The middle of the lower edge is the middle of a square.
     x, z = x + PITCH_X + 0.5 * STREET, z + 0.3 * PITCH_Z
     bx, fx = _cell(x, PITCH_X)
@@ -217,7 +217,7 @@ def height_of(w: Any, x: Any, z: Any) -> Any:
 
 @compiled
 def furniture(w: Any, i: Any, j: Any) -> Any:
-    """Return what stands in a cell of the furniture lattice: its kind, ``Z`` and ``X``."""
+    """Return the object in a cell of the furniture lattice: its kind, ``Z`` and ``X``."""
     h = mix(w.seed, i, j, 5)
     u = uniform(h, 0, 0, 0)
     if u > 0.62:
@@ -271,7 +271,7 @@ def furniture(w: Any, i: Any, j: Any) -> Any:
 
 @compiled
 def _silhouette(kind: Any) -> Any:
-    """Return how high a piece reaches and half its width, in metres; 0 if it hides nobody."""
+    """Return how high a piece reaches and half its width, in metres; 0 if it hides no one."""
     if kind == TREE:
         return 7.4, 2.6
     if kind == STALL:

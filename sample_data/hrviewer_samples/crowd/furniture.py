@@ -77,7 +77,7 @@ def draw_small(
     w: Any, c: Any, oy: Any, ox: Any, s: Any, y: Any, x: Any, p: Any, h: Any, kind: Any
 ) -> None:
     """Draw a bench, bin, bollard, lamp, parasol, stall or statue."""
-    """Draw what stands about, much of it as tall and narrow as a person."""
+    """Draw street furniture, much of it as tall and narrow as a person."""
     if kind == LAMP:
         stroke(c, oy, ox, s, y, x, y - 4.6 * p, x, 0.07 * p, 52.0, 56.0, 58.0, 1.0)
         ellipse(c, oy, ox, s, y - 0.1 * p, x, 0.12 * p, 0.2 * p, 46.0, 48.0, 52.0, 1.0)

@@ -1,4 +1,4 @@
-"""The ground of the crowd scene: asphalt, paving, lawns and markings, a row at a time."""
+"""The ground of the crowd image: asphalt, paving, lawns and markings, a row at a time."""
 
 from __future__ import annotations
 

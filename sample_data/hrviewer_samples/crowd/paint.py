@@ -1,6 +1,6 @@
-"""A scene painted from back to front: the ground, what casts shadows on it, then what stands there.
+"""Renderer of the crowd image, from back to front: ground, shadows, then objects.
 
-All of it is found anew for each rectangle, so no list of a whole scene is ever made.
+All of it is computed again for each rectangle, so no list of a whole image is ever made.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ BLANK = -1e6
 
 @compiled
 def _collect_objects(w: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any, people: Any) -> Any:
-    """Return what may be seen in a rectangle, from back to front.
+    """Return the objects that may be visible in a rectangle, from back to front.
 
     Columns: its row and column, its kind, and its lattice place (a house's with its lot) or, for
     people, also whether an umbrella is up; shadows fall within the same margin.
@@ -230,7 +230,7 @@ def _is_visible(w: Any, thing: Any, y0: Any, x0: Any, y1: Any, x1: Any, s: Any) 
 
 @compiled
 def render(w: Any, y0: Any, x0: Any, height: Any, width: Any, s: Any, people: Any) -> Any:
-    """Return what is seen of a rectangle at a scale, ``(height, width, 3)`` of uint8."""
+    """Return the pixels of a rectangle at a scale, ``(height, width, 3)`` of uint8."""
     canvas = np.empty((height, width, 3), np.float32)
     oy, ox = y0 // s, x0 // s
     y1, x1 = y0 + height * s, x0 + width * s
@@ -257,7 +257,7 @@ def render(w: Any, y0: Any, x0: Any, height: Any, width: Any, s: Any, people: An
 
 @compiled
 def instances(w: Any, y0: Any, x0: Any, height: Any, width: Any) -> Any:
-    """Return whose pixel each is: 0, or 1 + the number of a person in the list also returned."""
+    """Return an instance map: 0, or 1 + the number of a person in the list also returned."""
     out = np.zeros((height, width), np.int32)
     y1, x1 = y0 + height, x0 + width
     things = _collect_objects(w, y0, x0, y1, x1, 1, True)

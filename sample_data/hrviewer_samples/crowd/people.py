@@ -1,8 +1,8 @@
-"""Who stands where in the crowd scene.
+"""Positions of the people in the crowd image.
 
 Groups belong to cells of the image, so that their number goes with its area; the people of a
-group stand on a lattice of the ground, half a metre and more apart, so that nobody's head is
-behind another's. Nobody stands where a house, a tree or a stall would hide them.
+group stand on a lattice of the ground, half a metre and more apart, so that no head is
+behind another. No one stands where a house, a tree or a stall would hide them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CELL = 512
 """Pixels; the side of a cell of groups."""
 
 REACH = 300
-"""Pixels; nobody stands farther from the group's centre."""
+"""Pixels; the largest distance from the group's centre."""
 
 SLOTS = 2
 ACROSS, DEEP = 0.75, 0.95
@@ -70,7 +70,7 @@ def _lattice_position(w: Any, i: Any, j: Any) -> Any:
 
 @compiled
 def _add_person(w: Any, out: Any, n: Any, i: Any, j: Any, umbrella: Any, area: Any) -> Any:
-    """Add whoever stands at a lattice place, if the place is in `area` and can be stood on."""
+    """Add the person at a lattice place, if the place is in `area` and can be stood on."""
     y, x = _lattice_position(w, i, j)
     if not (area[0] <= y < area[2] and area[1] <= x < area[3]):
         return out, n
@@ -101,7 +101,7 @@ def people_in(w: Any, y0: Any, x0: Any, y1: Any, x1: Any) -> Any:
                 if uniform(h, 0, 0, 0) > w.busy * here:
                     continue
                 y, x = 0.0, 0.0
-                for k in range(6):  # a place that one can see
+                for k in range(6):  # a visible place
                     y = (gy + uniform(h, 10 + k, 0, 0)) * CELL
                     x = (gx + uniform(h, 20 + k, 0, 0)) * CELL
                     if _is_walkable(w, y, x) and not covered(w, y, x):

@@ -1,7 +1,7 @@
-"""What tissue is made of, seen through the microscope: tiles of texture that repeat, and stains.
+"""Materials of tissue under the microscope: tiles of texture that repeat, and stains.
 
-A tile's texture is the same in every scene; its colours are the scene's stains. Each tile comes
-box-filtered to every scale at which it is looked at.
+A tile's texture is the same in every image; its colours are the image's stains. Each tile is
+box-filtered to every scale that is rendered.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Floats = NDArray[np.float32]
 
 
 class Palette(NamedTuple):
-    """A scene's colours."""
+    """An image's colours."""
 
     tiles: Floats
     """``(8, side, side, 3)``, from 0 to 255, at one scale."""
     grain: Floats
     """``(side, side)`` from 0 to 1 at full resolution: chromatin, torn edges."""
     nuclear: Floats
-    """``(256, 3)``: what light passes nuclear stain, by its amount in 1/64."""
+    """``(256, 3)``: light that passes nuclear stain, by its amount in 1/64."""
     glass: Floats
     ink: Floats
     pen: Floats
@@ -135,7 +135,7 @@ def grain() -> Floats:
 
 
 def make_palette(seed: int, scale: int) -> Palette:
-    """Stain the tiles for a scene and shrink them by `scale`."""
+    """Stain the tiles for an image and downsample them by `scale`."""
     draw = np.random.default_rng([seed, 32])
     mix = draw.uniform(0, 1)
     blue = (1 - mix) * np.array([0.70, 0.84, 0.46]) + mix * np.array([0.86, 0.80, 0.34])

@@ -1,7 +1,7 @@
-"""Where nuclei are, how they are shaped, and the amount of stain they hold.
+"""Positions, shapes and stain of nuclei.
 
 Candidates stand on two jittered lattices, a fine one for crowded cells and a coarse one for the
-rest; the slide's fields decide which of them exist and as what. Nobody keeps a list of them all.
+rest; the slide's fields decide which of them exist and as what. There is no list of them all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FINE, COARSE = 13.5, 22.0
 """Pitches of the lattices in pixels."""
 
 REACH = 40
-"""No nucleus is seen farther than this from the place on the lattice that it belongs to."""
+"""Largest distance of a nucleus from its place on the lattice."""
 
 COLUMNS = 12
 Y, X, LONG, SHORT, COS, SIN, BEND, LOBE, DARK, OPEN, SHARP, NUMBER = range(COLUMNS)
@@ -63,7 +63,7 @@ def place(
 ) -> Any:
     """Return the nuclei of a surveyed area, one row of `COLUMNS` each.
 
-    Of the lattices only every so many rows and columns are looked at; a nucleus then stands for
+    Only one in `every` rows and columns of the lattices is used; a nucleus then stands for
     its neighbours, and is as much larger.
 
     Those whose lattice place is nearer than `REACH` to its border may be missing others beyond.
@@ -86,7 +86,7 @@ def place(
                 math.floor((ox + w * step) / pitch) + 1,
                 every,
             ):
-                # Cheap look first: most of a slide is glass.
+                # A cheap test first: most of a slide is glass.
                 ci = math.floor(((p + 0.5) * pitch - oy) / step)
                 cj = math.floor(((q + 0.5) * pitch - ox) / step)
                 if ci < 0 or cj < 0 or ci >= h or cj >= w or not cells[ci, cj]:

@@ -1,4 +1,4 @@
-"""The map of the slide: what kind of tissue is where, as smooth fields on a grid.
+"""Tissue map of the slide, as smooth fields on a grid.
 
 Fields are distances in level-0 pixels, positive inside, so that everything else (edges, nuclei
 along a membrane, textures that follow a surface) can be read off them. A node's values depend on
@@ -65,7 +65,7 @@ SKIN, GLANDS, TUMOUR, NODE = range(4)
 
 
 class Slide(NamedTuple):
-    """What a scene's size and seed decide."""
+    """Everything that follows from an image's size and seed."""
 
     size: int
     seed: int
@@ -82,7 +82,7 @@ class Slide(NamedTuple):
 
 
 def make_slide(size: int, seed: int) -> Slide:
-    """Draw where a slide's pieces of tissue lie, and what it shows."""
+    """Draw the positions and kinds of a slide's pieces of tissue."""
     draw = np.random.default_rng([seed, 31])
     organ = int(draw.choice(4, p=[0.4, 0.26, 0.26, 0.08]))
     area = float(np.clip(draw.lognormal(-2.75, 0.55), 0.022, 0.145)) * size**2

@@ -1,6 +1,6 @@
-"""A city square and its streets, seen obliquely from above; its people are counted.
+"""The synthetic image `crowd`: a city square and its streets, viewed obliquely from above.
 
-Everything stands on the ground's plan (`city`), people on places of their own (`people`).
+Everything stands on the ground's plan (`city`), people on their own lattice (`people`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Crowd(SyntheticImage):
         self._world = make_world(size, seed)
 
     def render(self, rect: Rect, scale: int) -> NDArray[np.uint8]:
-        """Return what is seen in a rectangle."""
+        """Return the pixels of a rectangle."""
         # Coarse pixels are means of finer ones: shapes far below a pixel are hard to weigh.
         fine = 1 if scale == 1 else (2 if scale < 16 else 4)
         height, width = -(-rect.h // scale) * fine, -(-rect.w // scale) * fine
@@ -52,7 +52,7 @@ class Crowd(SyntheticImage):
         return self._ground_truth(found).clip(rect)
 
     def labels(self, rect: Rect) -> NDArray[np.int32]:
-        """Return whose pixel each is; shadows are nobody's."""
+        """Return the instance map; shadows have no instance."""
         owner, found = paint.instances(self._world, rect.y, rect.x, rect.h, rect.w)
         points = self._ground_truth(found).points
         low, high = (rect.y, rect.x), (rect.y1, rect.x1)
@@ -62,7 +62,7 @@ class Crowd(SyntheticImage):
         return numbers[owner]
 
     def _ground_truth(self, found: NDArray[np.float64]) -> GroundTruth:
-        """Return people as truth."""
+        """Return people as ground truth."""
         y, x = found[:, 0], found[:, 1]
         height = 1.7 * (self._world.far + self._world.slope * y)
         points = np.stack([y - HEAD * height, x], axis=1)

@@ -1,4 +1,4 @@
-"""The `tissue` scene: renders and answers for any rectangle of it."""
+"""The synthetic image `tissue`: pixels and ground truth of any rectangle."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ STEP = 8
 """Level-0 pixels from one node of the map to the next where it matters."""
 
 BLOCK = 1024
-"""Most pixels along the side of what is made at once, before it is shrunk."""
+"""Largest side of a block that is rendered at once, before downsampling."""
 
 BLUR_RADIUS = 3
-"""Radius of what is out of focus, in level-0 pixels."""
+"""Radius of the blur out of focus, in level-0 pixels."""
 
 Bytes = NDArray[np.uint8]
 
@@ -49,7 +49,7 @@ class Tissue(SyntheticImage):
     version: ClassVar[int] = 1
 
     def render(self, rect: Rect, scale: int) -> Bytes:
-        """Return what is seen in `rect`; see `Recipe.render`."""
+        """Return the pixels of `rect`; see `SyntheticImage.render`."""
         # Up to 4 every pixel of the full resolution is made; then every 4th in each direction.
         pixel = max(1, scale // 4)
         many = scale // pixel
@@ -132,7 +132,7 @@ class Tissue(SyntheticImage):
         return nuclei[np.lexsort((nuclei[:, 1], nuclei[:, 0]))]
 
     def ground_truth(self, rect: Rect) -> GroundTruth:
-        """Return the nuclei whose centre lies in `rect`; see `Recipe.truth`."""
+        """Return the nuclei whose centre lies in `rect`; see `SyntheticImage.ground_truth`."""
         nuclei = _select_inside(self._nuclei(rect), rect)
         boxes = masks(nuclei, rect.y, rect.x, np.empty((0, 0), np.int32))
         return GroundTruth(
@@ -141,7 +141,7 @@ class Tissue(SyntheticImage):
         )  # fmt: skip
 
     def labels(self, rect: Rect) -> NDArray[np.int32]:
-        """Return the nuclei's instance map; see `Recipe.labels`."""
+        """Return the nuclei's instance map; see `SyntheticImage.labels`."""
         nuclei = self._nuclei(rect)
         here = _is_inside(nuclei, rect)
         nuclei = np.concatenate([nuclei[here], nuclei[~here]])
