@@ -246,3 +246,16 @@ def test_cells_are_measured_with_sufficient_context(enough, taken):
     there = replace(context(), models={"main": main})
     assert {patch.halo for patch in build_grid(there, 128, math.inf).patches} == {taken}
     assert {patch.halo for patch in build_grid(there, 128, math.inf, 8).patches} == {8}
+
+
+@given(regions, st.sampled_from([0, 64, 100]))
+def test_maps_of_cells_are_aligned_with_the_cells(region, side):
+    grid = build_grid(context(1300, 1300, region), side, 1e9)
+    values, rect = grid.as_map(np.arange(len(grid.patches), dtype=float))
+    assert values.shape == grid.shape
+    for number, patch in enumerate(grid.patches):
+        y, x = patch.core.center
+        row, column = int((y - rect.y) // grid.cell), int((x - rect.x) // grid.cell)
+        assert values[row, column] == number
+        cell = Rect(rect.y + row * grid.cell, rect.x + column * grid.cell, grid.cell, grid.cell)
+        assert patch.core.area - (patch.core & cell).area <= 4 * (patch.core.h + patch.core.w)

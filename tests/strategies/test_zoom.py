@@ -285,6 +285,28 @@ def test_k_and_threshold_select():
     assert 0 < few < sum(row.role == "main" for row in record.patches)
 
 
+@pytest.mark.parametrize(
+    ("region", "cells"), [(Rect(0, 0, 136, 200), 12), (Rect(50, 30, 100, 200), 8)]
+)
+def test_a_threshold_applies_to_the_density_of_cells_cut_by_the_border(region, cells):
+    # Full cells have 64 pixels per side; the region's border cuts some to slivers with an eighth
+    # of the count of a full cell, but all cells have the same density.
+    image = np.full((256, 384, 3), 100, np.uint8)
+    bundle = ToyBundle(main=Bright(), scout=Scout())
+    options: dict[str, Any] = {"method": "threshold", "tile": 64, "share": 0, "region": region}
+    estimate, record, _ = run(image, bundle, threshold=0.7, budget=5 * WHOLE, **options)
+    rows = [row for row in record.patches if row.role == "main"]
+    assert min(row.h * row.w for row in rows) < 0.3 * 64**2
+    assert len(rows) == cells
+    assert sum(row.h * row.w for row in rows) == region.area
+    assert estimate.values == pytest.approx([region.area * 100 / 255])
+    # The slivers become the densest cells: they alone exceed a high threshold.
+    sliver = max(row.x for row in rows)
+    image[:, sliver:] = 255
+    _, record, _ = run(image, bundle, threshold=0.9, budget=5 * WHOLE, **options)
+    assert {row.x for row in record.patches if row.role == "main"} == {sliver}
+
+
 def test_a_policy_selects():
     estimate, record, published = run(bundle=with_policy(), method="policy", budget=0.5 * WHOLE)
     rows = [row for row in record.patches if row.role == "main"]

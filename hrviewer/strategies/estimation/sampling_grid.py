@@ -1,7 +1,7 @@
 """The grid of cells that ``main`` may measure, and coarser predictions resampled onto it.
 
-Cells lie on a lattice that starts at the image's corner for all regions, and the lattice of half
-the side is nested in it: neighbouring regions have the same cells.
+The edges of cells are on the model's lattice (`tiling.alignment_step`); the first cell begins at
+the region's corner, and the region's border cuts the outer ones.
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ class SamplingGrid:
     def as_map(self, values: Floats) -> tuple[Floats, Rect]:
         """Return values of cells ``(n,)`` as a map of full cells, and its extent."""
         rows, columns = self.shape
-        y, x = (int(edges[0] // self.cell * self.cell) for edges in (self.ys, self.xs))
+        # The region may cut the first cell; the next one starts where a full one would have ended.
+        y, x = (
+            int(edges[1] - self.cell if len(edges) > 2 else edges[0])
+            for edges in (self.ys, self.xs)
+        )
         rect = Rect(y, x, rows * self.cell, columns * self.cell)
         return values.reshape(rows, columns), rect
 
