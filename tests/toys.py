@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
 from hrviewer.engine import (
+    Canvas,
     DeviceScheduler,
     InferencePipeline,
     InferenceResult,
     LoadedModels,
     RunControl,
     RunRecord,
-    empty_record,
+    ViewportCell,
+    build_context,
+    map_kind,
 )
-from hrviewer.engine.plan_setup import build_context
 from hrviewer.geometry import Grid, Patch, Rect
 from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid, open_pyramid
@@ -317,6 +319,34 @@ POLICIES = [
 
 
 # A run in memory.
+
+
+def empty_record(pyramid: Pyramid, models: LoadedModels, native_scale: float) -> RunRecord:
+    """Return a record in memory."""
+    main = models["main"]
+    canvas = Canvas.in_memory(
+        pyramid.rect, main.stride * native_scale, main.card.prediction_channels, map_kind(main.card)
+    )
+    return RunRecord(pyramid.rect, canvas)
+
+
+def paint_cell(cell: ViewportCell, record: RunRecord) -> None:
+    """Add a finished cell to a record of the whole image."""
+    for request, results in cell.results:
+        record.add(request, results)
+    for publication in cell.published:
+        if publication.kind == "saliency":
+            record.publish(publication)
+
+
+def collect_cells(cells: list[ViewportCell]) -> Callable[[int, Rect, Any], None]:
+    """Return an `on_update` that appends the finished cells to a list."""
+
+    def on_update(number: int, rect: Rect, update: Any) -> None:
+        if isinstance(update, ViewportCell):
+            cells.append(update)
+
+    return on_update
 
 
 class RecordingSink:

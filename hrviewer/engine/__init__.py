@@ -1,37 +1,33 @@
-"""The looking: read, batch, infer, meter, cache, cancel, resume.
+"""The inference engine: read, batch, infer, measure, cache, cancel, resume.
 
-`driver` carries a strategy's plan out; `looker` does the looking through `device`, the one thread
-that runs networks; `charge` and `canvas` say where on the image costs and answers fall; `record`
-holds what was seen and spent; `live` follows a viewport, cut into `cells`. The
-engine writes through a `Sink`.
+`plan_runner` runs a strategy's plan through a `pipeline`, whose networks run on the threads of a
+`device_scheduler`. `cost` and `canvas` attribute costs and predictions to places in the image,
+`record` holds the maps, patches and estimates of a run, and `cache` the results of inference.
+`live_session` runs a strategy on the `viewport_cells` of a view. The engine writes to a `Sink`.
 """
 
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.canvas import Canvas
-from hrviewer.engine.cost import Cost, CostMap
+from hrviewer.engine.cost import QUANTITIES, Cost, CostMap
 from hrviewer.engine.device_scheduler import DeviceScheduler, Priority, recommended_streams
+from hrviewer.engine.inference_result import InferenceResult, deserialize, serialize
 from hrviewer.engine.live_session import LiveSession
-from hrviewer.engine.patch_result import InferenceResult, deserialize, serialize
-from hrviewer.engine.pipeline import InferencePipeline, model_info
+from hrviewer.engine.loaded_models import LoadedModels, answering_network
+from hrviewer.engine.model_infos import model_info, native_scale
+from hrviewer.engine.pipeline import InferencePipeline, InferenceRequest
 from hrviewer.engine.plan_runner import Callback, Progress, Sink, Update, run_plan
-from hrviewer.engine.plan_setup import LoadedModels, answering_network, build_context
+from hrviewer.engine.plan_setup import build_context
 from hrviewer.engine.postprocess import map_kind
 from hrviewer.engine.precision import PrecisionDeviation, measure_deviation
 from hrviewer.engine.priors import Priors, prior_fingerprints, validate_priors
 from hrviewer.engine.record import PatchRow, PublishedEstimate, RunRecord, map_cell_side
-from hrviewer.engine.roles import native_scale
 from hrviewer.engine.run_control import RunControl, RunStopped
 from hrviewer.engine.token_inference import TokenAttention, token_attention
-from hrviewer.engine.viewport_cells import (
-    ViewportCell,
-    empty_record,
-    neighbours,
-    paint_cell,
-    visible_cells,
-)
+from hrviewer.engine.viewport_cells import ViewportCell, neighbours, visible_cells
 
 __all__ = [
+    "QUANTITIES",
     "Budget",
     "Callback",
     "Canvas",
@@ -39,6 +35,7 @@ __all__ = [
     "CostMap",
     "DeviceScheduler",
     "InferencePipeline",
+    "InferenceRequest",
     "InferenceResult",
     "LiveSession",
     "LoadedModels",
@@ -59,14 +56,12 @@ __all__ = [
     "answering_network",
     "build_context",
     "deserialize",
-    "empty_record",
     "map_cell_side",
     "map_kind",
     "measure_deviation",
     "model_info",
     "native_scale",
     "neighbours",
-    "paint_cell",
     "prior_fingerprints",
     "recommended_streams",
     "run_plan",

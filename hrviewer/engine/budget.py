@@ -1,4 +1,4 @@
-"""What a run may spend, in the unit that the person thinks in."""
+"""Budgets in FLOPs, seconds, patches or percent of the exhaustive cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import BudgetError
 from hrviewer.strategies import ModelInfo
 from hrviewer.units import format_si
 
@@ -19,18 +19,22 @@ PATTERN = re.compile(r"^\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(FLOPs?|s|patch(?
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """An amount and its unit, for all roles together."""
+    """An amount and its unit, for all roles together.
+
+    >>> Budget.parse("2TFLOP").label
+    '2 TFLOP'
+    """
 
     amount: float
     unit: Literal["flops", "seconds", "patches", "share"]
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read ``2TFLOP``, ``30s``, ``500patches`` or ``10%``.
+        """Parse ``2TFLOP``, ``30s``, ``500patches`` or ``10%``.
 
         Raises
         ------
-        UserError
+        BudgetError
             If `text` is none of these.
         """
         match = PATTERN.match(text)
@@ -40,8 +44,8 @@ class Budget:
             if amount <= 0 or (prefix and not unit.lower().startswith("flop")):
                 raise ValueError
         except (AttributeError, ValueError, KeyError):
-            raise HrviewerError(
-                f"a budget reads 2TFLOP, 30s, 500patches or 10%, not {text!r}"
+            raise BudgetError(
+                f"{text!r} is not a budget: write it as 2TFLOP, 30s, 500patches or 10%"
             ) from None
         kind = unit.lower()
         if kind == "%":
@@ -58,13 +62,13 @@ class Budget:
 
     @property
     def label(self) -> str:
-        """As a person reads it, rounded: ``1.8 TFLOP``."""
+        """Rounded amount with its unit, as ``1.8 TFLOP``."""
         if self.unit == "flops":
             return format_si(self.amount, "FLOP")
         return str(replace(self, amount=float(f"{self.amount:.3g}")))
 
     def scaled(self, fraction: float) -> Budget:
-        """Return what falls on a part of the region; a share of it stays the same share."""
+        """Return the budget for a fraction of the area; a percentage stays the same."""
         return self if self.unit == "share" else replace(self, amount=self.amount * fraction)
 
     def flops(self, main: ModelInfo, rate: Callable[[], float], full_flops: float) -> float:
@@ -73,12 +77,12 @@ class Budget:
         Parameters
         ----------
         main : Role
-            A patch is one of its tiles.
+            Description of the main network; a patch is one of its tiles.
         rate : callable
-            Measures how many FLOPs a second the device does; asked for seconds only.
+            Measures FLOPs per second on the device; called for budgets in seconds only.
         full_flops : float
-            FLOPs of looking at every pixel of the region at native scale, without halos; what a
-            share is of.
+            FLOPs of inference on every pixel of the region at native scale, without halos: the
+            reference of percentages.
         """
         if self.unit == "flops":
             return self.amount

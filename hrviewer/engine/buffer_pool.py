@@ -1,7 +1,7 @@
-"""Arrays that are written into again and again.
+"""Reusable buffers for network inputs.
 
-Memory that the system has just handed out is dear: touching a large input's pages for the first
-time can take longer than filling them.
+Fresh memory is expensive: touching a large array's pages for the first time can take longer than
+filling them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 __all__ = ["BufferPool"]
 
 MAX_BYTES = 64 << 20
-"""The most bytes that lie ready."""
+"""Default bound of the free buffers."""
 
 
 class BufferPool:
-    """What inputs are prepared in.
+    """A pool of float32 buffers in which inputs are prepared; thread-safe.
 
     Parameters
     ----------
     max_bytes : int
-        Bytes that lie ready at most; what is given back beyond that is let go.
+        Bound of the free buffers, in bytes; those released beyond it are dropped.
     """
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
@@ -34,7 +34,7 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def acquire(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return a contiguous array that holds anything."""
+        """Return a contiguous array with arbitrary content."""
         size = math.prod(shape)
         with self._lock:
             fits = [i for i, flat in enumerate(self._free) if flat.size >= size]
@@ -45,7 +45,7 @@ class BufferPool:
         return flat[:size].reshape(shape)
 
     def release(self, array: NDArray[np.float32]) -> None:
-        """Take back what `take` returned, when nobody reads it any more."""
+        """Return an array from `acquire` to the pool when it is no longer used."""
         flat = cast(NDArray[np.float32], array.base)
         with self._lock:
             if flat.nbytes + sum(each.nbytes for each in self._free) <= self._max_bytes:

@@ -1,11 +1,12 @@
-"""Results that need not be computed again: in memory, then on disk.
+"""Cache of inference results, in memory and on disk.
 
 Keys hash everything that a result depends on, so an entry never goes stale. The disk tier is one
-SQLite file that drops what was used longest ago.
+SQLite file that evicts the least recently used results.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -15,19 +16,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from hrviewer.engine.patch_result import InferenceResult, deserialize, serialize
+from hrviewer.engine.inference_result import InferenceResult, deserialize, serialize
 from hrviewer.engine.run_control import RunControl, RunStopped
 
 __all__ = ["ResultCache"]
 
+log = logging.getLogger(__name__)
+
 
 class ResultCache:
-    """A byte-bounded store of looks.
+    """Cache of inference results, bounded in bytes.
 
     Parameters
     ----------
     path : Path, optional
-        The file; None keeps results in memory only.
+        The SQLite file; None caches in memory only.
     memory_bytes, disk_bytes : int
         Bounds in bytes.
     """
@@ -43,8 +46,8 @@ class ResultCache:
         self._file: sqlite3.Connection | None = None
         self._writes = 0
         if path is not None:
-            # A cache that cannot be opened (no space, read-only) is a cache that is empty.
-            with suppress(OSError, sqlite3.Error):
+            # A cache that cannot be opened (no space, read-only) behaves like an empty one.
+            try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
                 file.execute("PRAGMA journal_mode=WAL")
@@ -54,6 +57,9 @@ class ResultCache:
                     "(key TEXT PRIMARY KEY, used REAL, data BLOB)"
                 )
                 self._file = file
+                log.debug("result cache: %s", path)
+            except (OSError, sqlite3.Error) as error:
+                log.warning("the result cache %s cannot be opened: %s", path, error)
 
     def get(self, key: str) -> list[InferenceResult] | None:
         """Return what was stored under `key`, marked as cached, or None."""
@@ -72,17 +78,17 @@ class ResultCache:
                         self._file.execute(
                             "UPDATE results SET used = ? WHERE key = ?", (time.time(), key)
                         )
-        return None if data is None else [look.as_cached() for look in deserialize(data)]
+        return None if data is None else [result.as_cached() for result in deserialize(data)]
 
     def put(self, key: str, results: Sequence[InferenceResult]) -> None:
-        """Store looks, unless one of them failed."""
-        if any(look.status == "failed" for look in results):
+        """Store results, unless one of them failed."""
+        if any(result.status == "failed" for result in results):
             return
         data = serialize(results)
         with self._lock:
             self._store_in_memory(key, data)
             if self._file is not None:
-                # A full disk costs the next run some time, not this one its results.
+                # With a full disk the next run computes again, and this one keeps its results.
                 with suppress(sqlite3.Error):
                     self._file.execute(
                         "INSERT OR REPLACE INTO results VALUES (?, ?, ?)", (key, time.time(), data)
@@ -93,22 +99,22 @@ class ResultCache:
 
     @contextmanager
     def single_flight(self, key: str, control: RunControl) -> Iterator[None]:
-        """Let one run at a time compute something; the next ones then find it here.
+        """Let one run at a time compute a result; the others then get it from the cache.
 
         Raises
         ------
-        Stopped
+        RunStopped
             If the run is stopped while it waits.
         """
         with self._lock:
-            turn = self._in_flight.setdefault(key, threading.Lock())
-        while not turn.acquire(timeout=0.02):
+            lock = self._in_flight.setdefault(key, threading.Lock())
+        while not lock.acquire(timeout=0.02):
             if control.stopped:
                 raise RunStopped
         try:
             yield
         finally:
-            turn.release()
+            lock.release()
 
     def close(self) -> None:
         """Close the file."""
@@ -126,6 +132,7 @@ class ResultCache:
     def _prune(self, file: sqlite3.Connection) -> None:
         (size,) = file.execute("SELECT COALESCE(SUM(LENGTH(data)), 0) FROM results").fetchone()
         if size > self._disk_bytes:
+            log.info("the result cache has %.1f GB: the oldest quarter is deleted", size / 1e9)
             file.execute(
                 "DELETE FROM results WHERE key IN (SELECT key FROM results ORDER BY used "
                 "LIMIT (SELECT COUNT(*) / 4 + 1 FROM results))"

@@ -1,6 +1,6 @@
-"""Painting what patches said onto one map of the image, aligned to the pixel.
+"""Stitching the maps of patches into one map of the image, aligned to the pixel.
 
-Maps of *mass* (densities: their sum is a count) are moved so that the sum is kept; maps of
+Maps of *mass* (densities: their sum is a count) are resampled so that the sum is kept; maps of
 *intensity* (probabilities, saliencies) so that the mean is. Where source and target cells
 coincide the values are copied bit for bit.
 """
@@ -31,18 +31,18 @@ Box = tuple[float, float, float, float]
 """``(y, x, h, w)`` in level-0 pixels; maps of fractional cells need fractions."""
 
 PatchMap = tuple[NDArray[np.floating[Any]], Box, Rect, float]
-"""A map, what it covers, the core that it answers for, and the scale at which was looked."""
+"""A patch's map, its box, its core, and the scale of inference."""
 
 MAX_WINDOW = 1 << 22
-"""Numbers that are held at once to paint looks that lie near each other, unless one has more."""
+"""Values held in memory at once to paint neighbouring patches, unless one has more."""
 
 MapKind = Literal["mass", "intensity"]
 
 
 def cell_edges(start: float, length: float, n: int, limit: float) -> NDArray[np.float64]:
-    """Return the edges of `n` equal cells; the image's end cuts the last ones short.
+    """Return the edges of `n` equal cells, clipped to the image.
 
-    A look ends at the image's border, so what its last cell says, it says of the image alone.
+    Inference ends at the image's border, so the last cell predicts the image's part alone.
     """
     edges = start + np.arange(n + 1, dtype=np.float64) * (length / n)
     return np.clip(edges, 0, limit)
@@ -58,7 +58,7 @@ def overlap(
     source, target : ndarray, shape (n + 1,) and (m + 1,)
         Edges of the cells, ascending.
     low, high : float
-        Only this part counts.
+        Only the part between them counts.
 
     Returns
     -------
@@ -106,27 +106,27 @@ def resample(
     cell: float,
     kind: MapKind,
 ) -> tuple[NDArray[np.float32], int, int]:
-    """Move a patch's map onto the canvas's cells.
+    """Resample a patch's map onto the canvas's cells.
 
     Parameters
     ----------
     values : ndarray, shape (k, rows, columns)
         The map.
     box : tuple of float
-        What it covers: ``(y, x, h, w)`` in level-0 pixels.
+        Extent of the map: ``(y, x, h, w)`` in level-0 pixels.
     core, image : Rect
         Only the core is painted; it lies in the image.
     cell : float
         Side of the canvas's cells, level-0 pixels.
     kind : {"mass", "intensity"}
-        What is kept: the sum or the mean.
+        Whether the sum or the mean is preserved.
 
     Returns
     -------
     block : ndarray of float32, shape (k, rows, columns)
-        What to paint.
+        Values to paint.
     row, column : int
-        Where it starts on the canvas.
+        Its first cell on the canvas.
     """
     _, rows, columns = values.shape
     shape = Canvas.shape(image, cell)
@@ -143,7 +143,7 @@ def resample(
     wy = overlap(cell_edges(y, h, rows, image.h), ys, core.y, core.y1)
     wx = overlap(cell_edges(x, w, columns, image.w), xs, core.x, core.x1)
     whole = np.outer(wy.sum(1), wx.sum(1))
-    # What is not known of some cells must not spread over all rows and columns that they lie in.
+    # NaN of some cells must not spread over all rows and columns that they lie in.
     known = np.isfinite(values)
     covered = whole if known.all() else wy @ known.astype(np.float64) @ wx.T
     block = wy @ np.where(known, values, 0).astype(np.float64) @ wx.T
@@ -155,20 +155,20 @@ def resample(
 
 
 class Canvas:
-    """A map of the image that finer looks refine.
+    """A map of the image that inference at finer scales refines.
 
     Parameters
     ----------
     image : Rect
-        What the canvas covers.
+        Extent of the canvas.
     cell : float
         Side of its cells, level-0 pixels.
     values : array-like, shape (k, rows, columns), float32
-        Where the map lives, NaN where nothing was looked at: a NumPy or a zarr array.
+        The map, a NumPy or zarr array; NaN where nothing was predicted.
     scales : array-like, shape (rows, columns), float32
-        The scale at which each cell was seen; NaN where it was not.
+        Scale of the inference that each cell comes from; NaN where there is none.
     kind : {"mass", "intensity"}
-        What painting keeps.
+        Whether painting preserves the sum or the mean.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Canvas:
 
     @staticmethod
     def shape(image: Rect, cell: float) -> tuple[int, int]:
-        """Rows and columns that cover `image`."""
+        """Rows and columns of a canvas that covers `image`."""
         return math.ceil(image.h / cell - 1e-9), math.ceil(image.w / cell - 1e-9)
 
     @classmethod
@@ -206,19 +206,19 @@ class Canvas:
         core: Rect,
         scale: float,
     ) -> Rect | None:
-        """Paint a patch's map where nothing finer was seen.
+        """Paint a patch's map where nothing finer has been painted.
 
         Parameters
         ----------
         values, box, core
             See `resample`.
         scale : float
-            The scale at which was looked.
+            Scale of the inference.
 
         Returns
         -------
         Rect or None
-            What changed, in canvas cells; None if nothing did.
+            The cells that changed; None if none did.
         """
         where = self._cells_in(core)
         if where is not None:
@@ -231,22 +231,22 @@ class Canvas:
         The arrays are read and written once for neighbours: a file's cost is by the access.
         """
         window: Rect | None = None
-        some: list[PatchMap] = []
-        for look in patch_maps:
-            where = self._cells_in(look[2])
+        batch: list[PatchMap] = []
+        for patch_map in patch_maps:
+            where = self._cells_in(patch_map[2])
             if where is None:
                 continue
             joined = where if window is None else window | where
             if window is not None and joined.area * self.values.shape[0] > MAX_WINDOW:
-                self._paint_window(window, some)
-                joined, some = where, []
+                self._paint_window(window, batch)
+                joined, batch = where, []
             window = joined
-            some.append(look)
+            batch.append(patch_map)
         if window is not None:
-            self._paint_window(window, some)
+            self._paint_window(window, batch)
 
     def _cells_in(self, core: Rect) -> Rect | None:
-        """Return the cells that a core meets; None if there are none."""
+        """Return the cells that overlap a core; None if there are none."""
         core = core & self.image
         if core.empty:
             return None
@@ -259,7 +259,7 @@ class Canvas:
         return None if found.empty else found
 
     def _paint_window(self, window: Rect, patch_maps: Iterable[PatchMap]) -> None:
-        """Paint looks whose cells lie in a window of cells."""
+        """Paint maps whose cells lie in a window of cells."""
         at = np.s_[window.y : window.y1, window.x : window.x1]
         everything = np.array(self.values[(slice(None), *at)])
         detail = np.array(self.scales[at])
@@ -269,7 +269,7 @@ class Canvas:
             )
             rows = slice(row - window.y, row - window.y + block.shape[1])
             columns = slice(column - window.x, column - window.x + block.shape[2])
-            # NaN compares false: unseen cells are painted.
+            # NaN compares false: empty cells are painted.
             new = ~(detail[rows, columns] < scale)
             np.copyto(everything[:, rows, columns], block, where=new, casting="same_kind")
             detail[rows, columns][new] = scale

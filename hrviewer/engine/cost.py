@@ -1,8 +1,8 @@
-"""What a look cost, and where on the image the cost falls.
+"""Cost of inference, and its map over the image.
 
-The ledger's invariant: its map and what could not be placed add up to the totals, for every
-quantity. Costs are *nominal*: a result served from the cache counts what it cost when it was
-computed; `Ledger.spent` counts only what this run paid.
+Invariant of the cost map: for every quantity, the map and the cost outside the image add up to the
+total. Costs are *nominal*: a cached result counts as much as when it was computed; `CostMap.spent`
+counts only what this run computed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["QUANTITIES", "Cost", "CostMap"]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one look cost.
+    """Cost of inference on one patch.
 
     Parameters
     ----------
     flops : float
         Nominal floating-point operations; one multiply-accumulate is two.
     bytes, pixels : float
-        Read from storage and decoded, each stored tile paid by the first look that needed it.
+        Read from storage and decoded; each stored tile counts for the first patch that needs it.
     read_s, prepare_s, infer_s, post_s : float
         Seconds in each stage.
     """
@@ -49,20 +49,20 @@ class Cost:
 
     @property
     def amounts(self) -> tuple[float, ...]:
-        """All of it, in the order of `QUANTITIES`."""
+        """All quantities, in the order of `QUANTITIES`."""
         amounts: tuple[float, ...] = _AMOUNTS(self)
         return amounts
 
     @property
     def seconds(self) -> float:
-        """All stages together."""
+        """Sum over the stages."""
         return self.read_s + self.prepare_s + self.infer_s + self.post_s
 
 
 QUANTITIES = tuple(field.name for field in fields(Cost))
-"""The planes of a ledger's map, in order."""
+"""Names of the planes of a cost map, in order."""
 
-_AMOUNTS = attrgetter(*QUANTITIES)  # `astuple` copies deeply, which many small looks would feel
+_AMOUNTS = attrgetter(*QUANTITIES)  # `astuple` copies deeply, which is slow for many small patches
 
 
 class CostMap:
@@ -71,16 +71,16 @@ class CostMap:
     Parameters
     ----------
     image : Rect
-        What the map covers.
+        Extent of the map.
     cell : int
         Side of the map's cells, level-0 pixels.
 
     Attributes
     ----------
     values : ndarray of float, shape (7, rows, columns)
-        Per cell, the quantities of `Charge` in their order.
-    total, spent, unattributed : Charge
-        Everything; what was paid in this run; what fell on no pixel of the image.
+        Per cell, the quantities of `Cost` in their order.
+    total, spent, unattributed : Cost
+        All of it; the part that this run computed; the part outside the image.
     """
 
     def __init__(self, image: Rect, cell: int) -> None:
@@ -97,18 +97,19 @@ class CostMap:
         spent: bool,
         weights: NDArray[np.float64] | None = None,
     ) -> None:
-        """Book a charge.
+        """Attribute a cost to a core.
 
         Parameters
         ----------
-        cost : Charge
-            What it cost.
+        cost : Cost
+            The cost of inference on one patch.
         core : Rect
-            The core that it falls on, evenly, clipped to the image.
+            The patch's core; it is clipped to the image and the cost distributed evenly over it.
         spent : bool
-            Whether this run paid for it.
+            Whether this run computed the result, rather than reusing it.
         weights : ndarray, optional
-            How it is spread over `core` instead, ``(rows, columns)``; sums to 1.
+            Distribution over `core` instead, ``(rows, columns)``, summing to 1; the part outside
+            the image is distributed over the rest.
         """
         self.total += cost
         if spent:
@@ -117,7 +118,7 @@ class CostMap:
         if clipped.empty:
             self.unattributed += cost
             return
-        # Even charges fall on the clipped core; spread ones where their samples were taken.
+        # Without weights the cost is even over the clipped core; else it follows the samples.
         if weights is None:
             (row, column), (last, end) = (
                 (at[0] // self.cell, at[1] // self.cell)
@@ -131,15 +132,15 @@ class CostMap:
         x, xs = target_cells(clipped.x, clipped.x1, self.cell, self.values.shape[2])
         rows = np.linspace(core.y, core.y1, weights.shape[0] + 1)
         columns = np.linspace(core.x, core.x1, weights.shape[1] + 1)
-        share = (
+        shares = (
             overlap(rows, ys, clipped.y, clipped.y1)
             @ weights
             @ overlap(columns, xs, clipped.x, clipped.x1).T
         )
-        placed = share.sum()
-        if placed <= 0:
+        inside = shares.sum()
+        if inside <= 0:
             self.unattributed += cost
             return
-        share /= placed
-        block = self.values[:, y : y + share.shape[0], x : x + share.shape[1]]
-        block += np.array(cost.amounts)[:, None, None] * share
+        shares /= inside
+        block = self.values[:, y : y + shares.shape[0], x : x + shares.shape[1]]
+        block += np.array(cost.amounts)[:, None, None] * shares

@@ -1,14 +1,15 @@
-"""The threads that run networks.
+"""Scheduler of inference on one device: priority queues, batches and threads.
 
-Jobs are taken by priority, oldest first, and jobs of one network and one input shape travel as a
-batch. Networks are also loaded on these threads, so that whatever threads they start inherit their
-scheduling. On a GPU two batches are in flight: while one computes, the other is copied. On a CPU
-every stream has its part of the cores: two inputs that take one core each never wait for each
-other, as one input's two halves do whenever something else takes a core for a moment.
+Jobs are taken by priority, oldest first, and jobs of one network and one input shape form a batch.
+Networks are also loaded on these threads, so that the threads they start inherit the scheduling.
+On a GPU two batches are in flight: while one computes, the other is copied. On a CPU every stream
+has its share of the cores: two inputs on one core each never wait for each other, as two halves of
+one input do when another process takes a core for a moment.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -29,17 +30,18 @@ from hrviewer.models.threads import recommended_streams, share_cores
 
 __all__ = ["DeviceScheduler", "Priority", "TimedOutput", "is_out_of_memory", "recommended_streams"]
 
+log = logging.getLogger(__name__)
 
 NICENESS = 10
-"""How much a polite device gives way."""
+"""Niceness of the threads of a scheduler of low priority."""
 MAX_BATCH = 64
-"""The most inputs in a batch."""
+"""Most inputs in a batch."""
 MIN_SPEEDUP = 1.05
-"""By how much a GPU must be quicker with twice the batch."""
+"""Speed-up by which a GPU must profit from twice the batch."""
 
 
 class Priority(IntEnum):
-    """Who goes first."""
+    """Priority of jobs, the most urgent first."""
 
     LIVE = 0
     RUN = 1
@@ -54,7 +56,7 @@ class TimedOutput:
     seconds: float
 
 
-@dataclass(slots=True, eq=False)  # arrays have no one equality to find a job by
+@dataclass(slots=True, eq=False)  # compared by identity, since arrays have no single truth value
 class _Job:
     network: Network | None
     work: Any
@@ -63,29 +65,29 @@ class _Job:
 
     @property
     def batch_key(self) -> object:
-        """Jobs of one kind fit one batch."""
+        """Jobs of the same key fit one batch."""
         fits = self.network is not None and not self.exclusive
         return (id(self.network), self.work.shape) if fits else id(self)
 
 
 class _SharedClock:
-    """Splits the time in which anything runs evenly among what runs."""
+    """A clock that splits the time evenly among the jobs that run at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running, self._elapsed, self._since = 0, 0.0, 0.0
 
     def start(self) -> float:
-        """Return when a job begins, to be handed to `stop`."""
+        """Begin a job; return the value to pass to `stop`."""
         return self._tick(1)
 
     def stop(self, start: float) -> float:
-        """Return a job's seconds: what passed, over how many there were, moment by moment."""
+        """End a job; return its seconds: elapsed time over the number of jobs at each moment."""
         return self._tick(-1) - start
 
     @property
     def running(self) -> int:
-        """How many jobs run now."""
+        """Number of running jobs."""
         return self._running
 
     def _tick(self, more: int) -> float:
@@ -98,7 +100,7 @@ class _SharedClock:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether a back end failed for want of memory; each has a way of its own to say so."""
+    """Return whether a back end ran out of memory; each reports it in a different way."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()
@@ -106,33 +108,33 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def lower_priority() -> None:
-    """Let the calling thread, and those it starts, give way to the window.
+    """Lower the scheduling priority of the calling thread, and of those it starts (Linux).
 
-    Niceness, not ``SCHED_IDLE``: that gives the smoother window, but beside any other busy
-    process nothing is looked at any more, and an unprivileged thread cannot leave it again.
+    By niceness, not ``SCHED_IDLE``: that keeps the window smoother, but next to any other busy
+    process inference stops, and an unprivileged thread cannot leave it again.
     """
-    if sys.platform == "linux":  # elsewhere niceness is of the whole process
+    if sys.platform == "linux":  # elsewhere niceness applies to the whole process
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class DeviceScheduler:
-    """A device's queue and thread.
+    """Queues and threads of one device.
 
     Parameters
     ----------
     batch : int
-        Inputs per call, until `autotune_batch` finds what a GPU does best with. One is best for
-        the tiles of a CPU, and makes results independent of who shared the batch; larger batches
-        are filled up with zeros for the same reason.
+        Inputs per call, until `autotune_batch` finds the fastest for a GPU. One is best for tiles
+        on a CPU, and makes results independent of the other inputs in a batch; larger batches are
+        padded with zeros for the same reason.
     low_priority : bool
-        Give way to everything else on the machine, for use beside a window (Linux).
+        Run below other processes, for use beside a window (Linux).
     streams : int
-        How many batches are run at once, each by a thread and with its part of the cores.
+        Number of batches that run at once, each on a thread with its share of the cores.
 
     Attributes
     ----------
-    buffers : Spares
-        Where inputs may be prepared.
+    buffers : BufferPool
+        Buffers in which inputs may be prepared.
     """
 
     def __init__(self, batch: int = 1, *, low_priority: bool = False, streams: int = 1) -> None:
@@ -156,23 +158,23 @@ class DeviceScheduler:
     ) -> Future[TimedOutput]:
         """Queue one input, ``(C, h, w)``; the future gives its output, ``(k, rows, columns)``.
 
-        One that is waited for `exclusive` has all cores, and no batch.
+        An `exclusive` input gets all cores and is not batched.
         """
         return self._enqueue(_Job(network, array, Future(), exclusive), priority)
 
     def call(
         self, work: Callable[[], Any], priority: Priority = Priority.RUN
     ) -> Future[TimedOutput]:
-        """Queue anything else that belongs on these threads; it has all cores."""
+        """Queue any other work for these threads; it gets all cores."""
         return self._enqueue(_Job(None, work, Future()), priority)
 
     @property
     def running(self) -> int:
-        """How many batches, and other jobs, run now."""
+        """Number of running batches and other jobs."""
         return self._clock.running
 
     def close(self) -> None:
-        """Finish what runs, drop what waits, end the thread."""
+        """Finish running jobs, cancel waiting ones, end the threads."""
         with self._wake:
             self._closed = True
             for queue in self._queues.values():
@@ -184,21 +186,21 @@ class DeviceScheduler:
                 thread.join()
 
     def autotune_batch(self, network: Network) -> None:
-        """Find the batch that suits a network's tiles on a GPU, where none was found before.
+        """Find the fastest batch size for a network's tiles on a GPU, once per scheduler.
 
-        On the device's own thread. It is doubled as long as that pays and there is memory.
+        Called on one of its threads. The size is doubled while that is faster and fits in memory.
         """
         if not network.device.startswith("cuda") or self._autotuned:
             return
         self._autotuned = True
         self._start_threads(2)
-        it = network.card.input
-        side = it.tile if it.fixed else it.tile + 2 * network.halo
+        card = network.card.input
+        side = card.tile if card.fixed else card.tile + 2 * network.halo
         best = 0.0
         for batch in (2**k for k in range(MAX_BATCH.bit_length())):
             if batch > (network.max_batch or MAX_BATCH):
                 break
-            inputs = np.zeros((batch, it.channel_count, side, side), np.float32)
+            inputs = np.zeros((batch, card.channel_count, side, side), np.float32)
             try:
                 network(inputs)  # warms up
                 start = time.perf_counter()
@@ -209,9 +211,10 @@ class DeviceScheduler:
             if rate < MIN_SPEEDUP * best:
                 break
             self.batch, best = batch, rate
+        log.info("batches of %d inputs on %s", self.batch, network.device)
 
     def _start_threads(self, count: int) -> None:
-        """Have at least so many threads."""
+        """Start threads until there are `count`."""
         while len(self._threads) < count:
             thread = threading.Thread(target=self._run_jobs, name="hrviewer-device", daemon=True)
             self._threads.append(thread)
@@ -226,7 +229,7 @@ class DeviceScheduler:
         return job.future
 
     def _next_batch(self) -> list[_Job]:
-        """Wait for work; return a batch of one kind, empty when closed."""
+        """Wait for work; return jobs of the same batch key, none when closed."""
         with self._wake:
             while True:
                 for queue in self._queues.values():
@@ -257,20 +260,21 @@ class DeviceScheduler:
             return
         start = self._clock.start()
         try:
-            network, whole = jobs[0].network, jobs[0].network is None or jobs[0].exclusive
-            with share_cores(1 if whole else self.streams):
+            network, alone = jobs[0].network, jobs[0].network is None or jobs[0].exclusive
+            with share_cores(1 if alone else self.streams):
                 if network is None:
                     outputs: Any = [jobs[0].work()]
                 else:
-                    batch = 1 if whole else self.batch
+                    batch = 1 if alone else self.batch
                     outputs = self._infer(network, [job.work for job in jobs], batch)
         except BaseException as error:
             self._clock.stop(start)
             if is_out_of_memory(error) and jobs[0].network is not None and self.batch > 1:
                 self.batch //= 2
+                log.warning("out of memory: batches of %d inputs from now on", self.batch)
                 self._run_split(jobs, self.batch)
             elif len(jobs) > 1:
-                self._run_split(jobs, 1)  # one of them is at fault
+                self._run_split(jobs, 1)  # find the one at fault
             else:
                 jobs[0].future.set_exception(error)
             return

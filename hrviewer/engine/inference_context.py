@@ -1,4 +1,4 @@
-"""What everything that looks shares: the image, the networks, where they run, who pays."""
+"""Shared state of all inference in one run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ __all__ = ["InferenceContext"]
 
 
 class InferenceContext:
-    """What one run looks with.
+    """Image, networks and device of one run, and the meter of its reads.
 
     Parameters
     ----------
     pyramid : Pyramid
-        What is looked at.
+        The image.
     models : mapping of str to Network
-        Who looks, by role.
-    device : Device
-        Where networks run.
+        Networks by role.
+    device : DeviceScheduler
+        Runs the networks.
     region : Rect
-        Cores of what answers are clipped to it; other looks may lie anywhere.
+        Region of interest: cores that count for the estimate are clipped to it; other patches may
+        lie anywhere.
     priority : Priority
-        Who goes first on the device.
+        Of all jobs on the device.
 
     Attributes
     ----------
-    meter : Meter
-        What reading cost so far.
+    meter : ReadMeter
+        Cost of reading so far.
     """
 
     def __init__(

@@ -1,16 +1,17 @@
-"""Following a viewport: small runs on the cells of a fixed lattice.
+"""Live inference on the viewport: small runs on the cells of a fixed lattice.
 
-A few cells are under way at once, so that reading one overlaps with inferring another and the
-device's batches are formed across them; the one nearest to the view's centre begins first. A newer
-view drops what the older one still waited for. When nothing in view is left to do, the cells next
-to it are looked at, one after another, behind everything else on the device.
+A few cells run at once, so that reading one overlaps with inference on another and the device's
+batches are formed across them; the one nearest to the view's center begins first. A newer view
+cancels the cells that only the older one needed. When all cells in view are finished, those around
+it are prefetched one after another, at the lowest priority on the device.
 
-Invariants: the lock is never held while anything is read, computed or told, so `look_at`, `switch`
-and `rest` return at once; only whole cells are kept, under everything that they depend on.
+Invariants: the lock is never held during reading, inference or callbacks, so `follow_view`,
+`select` and `idle_now` return at once; only complete cells are cached, by all that they depend on.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from typing import Any
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.cache import ResultCache
 from hrviewer.engine.device_scheduler import Priority
-from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.loaded_models import LoadedModels
 from hrviewer.engine.pipeline import InferencePipeline
 from hrviewer.engine.plan_runner import Update, run_plan
-from hrviewer.engine.plan_setup import LoadedModels, build_context
+from hrviewer.engine.plan_setup import build_context
 from hrviewer.engine.priors import Priors, prior_fingerprints
 from hrviewer.engine.run_control import RunControl
 from hrviewer.engine.viewport_cells import (
@@ -39,18 +41,20 @@ from hrviewer.strategies import Params, PlanContext, Strategy
 
 __all__ = ["LiveSession"]
 
+log = logging.getLogger(__name__)
+
 CONCURRENT_CELLS = 2
-"""Cells in view that are under way at once."""
+"""Cells in view that run at once."""
 
 SHARED_CACHE_BYTES = 64 << 20
-"""Bytes of looks that cells share, where no cache was given."""
+"""Size of the cache through which cells share results, where none is given."""
 
 OnUpdate = Callable[[int, Rect, "Update | ViewportCell | None"], None]
 
 
 @dataclass(slots=True, eq=False)
 class _Selection:
-    """How to look, and what that is called in keys; nobody knows before networks are loaded."""
+    """Selected models, strategy and settings, with their keys once networks are loaded."""
 
     number: int
     models: LoadedModels
@@ -67,7 +71,7 @@ class _Selection:
 
 @dataclass(slots=True, eq=False)
 class _CellJob:
-    """A cell under way."""
+    """The run of a cell, in progress."""
 
     selection: _Selection
     rect: Rect
@@ -77,47 +81,44 @@ class _CellJob:
 
     @property
     def prefetching(self) -> bool:
-        """Whether nobody sees it yet."""
+        """Whether the cell is outside the view."""
         return self.priority is Priority.PREFETCH
 
     def promote(self) -> None:
-        """Come into view."""
+        """Raise the priority when the cell comes into view."""
         self.priority = Priority.LIVE
         if self.pipeline is not None:
             self.pipeline.priority = Priority.LIVE
 
 
 class LiveSession:
-    """Follows a viewport with one strategy at a time.
+    """Runs one strategy at a time on the cells of a viewport.
 
     Parameters
     ----------
-    pyramid, networks
-        What is looked at, and with what.
-    strategy, params
-        How.
+    pyramid, models, strategy, params
+        Image, loaded models, strategy and its parameters.
     budget : Budget, optional
-        For the whole image: a cell has its share by area. The strategy's default otherwise.
+        Of the whole image: a cell gets its share by area. The strategy's default otherwise.
     cache : ResultCache, optional
-        Looks of whole-image runs are found there too, and those of cells left half done. Looks
-        that several cells ask for (a scout's at the whole image) are shared through it.
-    on_cell : callable, optional
-        Told of every finished cell in view, on a thread of the session.
+        Also serves results of runs on the whole image and of cells left half done. Results that
+        several cells request (as a scout's on the whole image) are shared through it.
     on_update : callable, optional
-        Told, on such a thread, the number of the choice, a cell's place, and: None when it is
-        begun, updates as they come, and the `Cell` when it is finished. Cells that are looked at
-        ahead are heard of when they come into view.
+        Called on a thread of the session with the number of the selection, a cell's rectangle,
+        and: None when the cell begins, updates as they arrive, and the `ViewportCell` when it is
+        finished. For prefetched cells it is called once they come into view.
     on_error : callable, optional
-        Told why nothing can be looked at; the session then waits for another choice or view.
+        Called with the reason why inference fails; the session then waits for another selection
+        or view.
     max_bytes : int
-        How many bytes of finished cells are kept, about.
+        Approximate bound of the finished cells, in bytes.
     prefetch : bool
-        Whether cells next to the view are looked at when there is nothing else to do.
+        Whether cells around the view are run when there is nothing else to do.
 
     Attributes
     ----------
     computed : int
-        Looks at cells in view that were neither kept nor in the cache.
+        Results in view that were computed, not reused.
     error : Exception or None
         The last one.
     """
@@ -129,7 +130,6 @@ class LiveSession:
         strategy: Strategy,
         params: Params,
         *,
-        on_cell: Callable[[ViewportCell], None] = lambda cell: None,
         on_update: OnUpdate = lambda number, rect, update: None,
         on_error: Callable[[Exception], None] = lambda error: None,
         budget: Budget | None = None,
@@ -138,7 +138,7 @@ class LiveSession:
         prefetch: bool = False,
     ) -> None:
         self.pyramid = pyramid
-        self._on_cell, self._on_update, self._on_error = on_cell, on_update, on_error
+        self._on_update, self._on_error = on_update, on_error
         self._cache = ResultCache(memory_bytes=SHARED_CACHE_BYTES) if cache is None else cache
         self._prefetch = prefetch
         self._cells = CellCache(max_bytes)
@@ -163,26 +163,26 @@ class LiveSession:
             thread.start()
 
     def follow_view(self, view: Rect, scale: float) -> list[ViewportCell]:
-        """Follow a new view; return the cells of it that are already there."""
+        """Run on the cells of a new view; return those that are already finished."""
         wanted = visible_cells(view, scale, self.pyramid.rect)
         near = neighbours(view, scale, self.pyramid.rect) if self._prefetch else []
-        there = []
+        finished = []
         with self._condition:
             self._view_center = view.center
             self._queue = []
             for rect in wanted:
                 cell = self._cells.get(self._selection.key(rect))
-                under_way = self._job_for(rect)
+                job = self._job_for(rect)
                 if cell is not None:
-                    there.append(cell)
-                elif under_way is not None:
-                    under_way.promote()
+                    finished.append(cell)
+                elif job is not None:
+                    job.promote()
                 else:
                     self._queue.append(rect)
-            stay = {*wanted} if self._queue else {*wanted, *near}
-            for under_way in self._jobs:
-                if under_way.rect not in stay:
-                    under_way.control.stop()
+            needed = {*wanted} if self._queue else {*wanted, *near}
+            for job in self._jobs:
+                if job.rect not in needed:
+                    job.control.stop()
             self._prefetch_queue = [
                 rect
                 for rect in near
@@ -190,7 +190,7 @@ class LiveSession:
                 and self._job_for(rect) is None
             ]
             self._condition.notify_all()
-        return there
+        return finished
 
     def select(
         self,
@@ -200,9 +200,9 @@ class LiveSession:
         models: LoadedModels | None = None,
         priors: Priors | None = None,
     ) -> int:
-        """Look differently from now on, and wait for a view; return the choice's number.
+        """Select another strategy, and wait for a view; return the selection's number.
 
-        Finished cells of other choices are kept, under the digests of their networks.
+        Finished cells of other selections stay in the cache, by the digests of their networks.
         """
         with self._condition:
             if models is not None and models is not self._selection.models:
@@ -212,28 +212,29 @@ class LiveSession:
             self._selection = _make_selection(number, models, strategy, params, budget, priors)
             self._selection.model_keys = self._model_keys.get(required_roles(strategy))
             self._cancel_jobs()
-            return self._selection.number
+            log.debug("selection %d: %s", number, strategy.id)
+            return number
 
     def idle_now(self) -> None:
-        """Do nothing until there is a new view."""
+        """Cancel everything until there is a new view."""
         with self._condition:
             self._cancel_jobs()
 
     @property
     def pending(self) -> int:
-        """How many cells in view are not finished."""
+        """Number of unfinished cells in view."""
         with self._condition:
             return len(self._queue) + sum(
-                not drive.prefetching and not drive.control.stopped for drive in self._jobs
+                not job.prefetching and not job.control.stopped for job in self._jobs
             )
 
     def is_idle(self) -> bool:
-        """Tell whether nothing is left to do, in view or next to it, and nothing runs."""
+        """Return whether nothing runs or is queued, in view or around it."""
         with self._condition:
             return not (self._queue or self._prefetch_queue or self._jobs)
 
     def close(self, *, wait: bool = True) -> None:
-        """Stop at the next batch."""
+        """Stop after the current batch."""
         with self._condition:
             self._closed = True
             self._cancel_jobs()
@@ -246,27 +247,25 @@ class LiveSession:
 
     def _cancel_jobs(self) -> None:
         self._queue, self._prefetch_queue = [], []
-        for under_way in self._jobs:
-            under_way.control.stop()
+        for job in self._jobs:
+            job.control.stop()
 
     def _job_for(self, rect: Rect) -> _CellJob | None:
-        """Return what is under way to a cell."""
+        """Return the running job of a cell, if any."""
         return next(
             (
-                found
-                for found in self._jobs
-                if found.selection is self._selection
-                and found.rect == rect
-                and not found.control.stopped
+                job
+                for job in self._jobs
+                if job.selection is self._selection and job.rect == rect and not job.control.stopped
             ),
             None,
         )
 
     def _next(self, priority: Priority) -> Rect | None:
-        """Take the next cell out of its queue; what is ahead waits until the view is done."""
+        """Take the next cell out of its queue; prefetching waits until the view is finished."""
         if priority is Priority.LIVE:
             return self._queue.pop(0) if self._queue else None
-        busy = self._queue or any(not drive.prefetching for drive in self._jobs)
+        busy = self._queue or any(not job.prefetching for job in self._jobs)
         return None if busy or not self._prefetch_queue else self._prefetch_queue.pop(0)
 
     # On the session's threads.
@@ -278,37 +277,37 @@ class LiveSession:
                     self._condition.wait()
                 if rect is None or self._closed:
                     return
-                drive = _CellJob(self._selection, rect, priority)
-                self._jobs.append(drive)
+                job = _CellJob(self._selection, rect, priority)
+                self._jobs.append(job)
             cell: ViewportCell | None = None
             try:
-                cell = self._process(drive)
-            except Exception as error:  # whatever it is, the session must go on serving
-                self._report_error(drive, error)
+                cell = self._process(job)
+            except Exception as error:  # the session goes on after any error
+                self._report_error(job, error)
             with self._condition:
-                self._jobs.remove(drive)
+                self._jobs.remove(job)
                 if cell is not None:
-                    self._cells.put(drive.selection.key(rect), cell)
+                    self._cells.put(job.selection.key(rect), cell)
                 self._condition.notify_all()
-            if cell is not None and not drive.prefetching:
-                self._on_update(drive.selection.number, rect, cell)
-                self._on_cell(cell)
+            if cell is not None and not job.prefetching:
+                self._on_update(job.selection.number, rect, cell)
 
     def _report_error(self, job: _CellJob, error: Exception) -> None:
-        """Wait for another choice or view; cells under way would only fail for the same reason."""
+        """Cancel the other cells, which would fail for the same reason, and report the error."""
         with self._condition:
-            tell = (
+            report = (
                 not job.control.stopped and job.selection is self._selection and not job.prefetching
             )
             if not job.control.stopped:
                 self.error = error
             if job.selection is self._selection:
                 self._cancel_jobs()
-        if tell:
+        log.debug("cell %s failed", job.rect, exc_info=error)
+        if report:
             self._on_error(error)
 
     def _load_models(self, selection: _Selection) -> None:
-        """Load what a choice needs, and so learn the digests that its cells are kept under."""
+        """Load the networks of a selection, whose digests are part of its cells' keys."""
         if selection.model_keys is None:
             roles = required_roles(selection.strategy)
             needed = {role: _network_key(selection.models[role]) for role in roles}
@@ -317,91 +316,88 @@ class LiveSession:
                 for role, card in selection.models.bundle.roles.items()
                 if role not in needed
             }
-            digests = tuple(f"{role} {name}" for role, name in sorted((needed | others).items()))
+            keys = tuple(f"{role} {name}" for role, name in sorted((needed | others).items()))
             with self._condition:
-                selection.model_keys = digests
+                selection.model_keys = keys
                 if selection.models is self._selection.models:
-                    self._model_keys[roles] = digests
+                    self._model_keys[roles] = keys
 
     def _process(self, job: _CellJob) -> ViewportCell | None:
-        """See to a cell; None if it was stopped."""
+        """Return the finished cell, from the cache or by running it; None if it was stopped."""
         with self._load_lock:  # networks are loaded, and rates measured, once
             self._load_models(job.selection)
             with self._condition:
-                kept = self._cells.get(job.selection.key(job.rect))
-            if kept is not None or job.control.stopped:
-                return kept
-            scene = self._build_context(job)
-            looker = self._build_pipeline(job)
-        return self._run_cell(job, scene, looker)
+                cached = self._cells.get(job.selection.key(job.rect))
+            if cached is not None or job.control.stopped:
+                return cached
+            context = self._build_context(job)
+            pipeline = self._build_pipeline(job)
+        return self._run_cell(job, context, pipeline)
 
     def _build_context(self, job: _CellJob) -> PlanContext:
-        choice, budget, rate = job.selection, job.selection.budget, None
+        selection, budget, rate = job.selection, job.selection.budget, None
         if budget is not None:
-            part = job.rect.area / self.pyramid.rect.area
-            budget = budget.scaled(part)
-            rate = self._flops_rates.get(choice.model_keys or ())
-        scene, _, rate = build_context(
+            budget = budget.scaled(job.rect.area / self.pyramid.rect.area)
+            rate = self._flops_rates.get(selection.model_keys or ())
+        context, _, rate = build_context(
             self.pyramid,
-            choice.models,
-            choice.strategy,
+            selection.models,
+            selection.strategy,
             region=job.rect,
             budget=budget,
             rate=rate,
-            priors=choice.priors,
+            priors=selection.priors,
         )
         if rate is not None:
-            self._flops_rates[choice.model_keys or ()] = rate
-        return scene
+            self._flops_rates[selection.model_keys or ()] = rate
+        return context
 
     def _build_pipeline(self, job: _CellJob) -> InferencePipeline:
-        networks = job.selection.models
-        looker = InferencePipeline(
+        models = job.selection.models
+        pipeline = InferencePipeline(
             self.pyramid,
-            networks,
-            networks.device,
+            models,
+            models.device,
             job.rect,
             cache=self._cache,
             control=job.control,
             focus=lambda: self._view_center,
         )
         with self._condition:
-            job.pipeline, looker.priority = looker, job.priority
-        return looker
+            job.pipeline, pipeline.priority = pipeline, job.priority
+        return pipeline
 
     def _run_cell(
         self, job: _CellJob, context: PlanContext, pipeline: InferencePipeline
     ) -> ViewportCell | None:
-        choice, rect = job.selection, job.rect
+        selection, rect = job.selection, job.rect
 
-        def tell(update: Update) -> None:
+        def on_event(update: Update) -> None:
             if job.prefetching:
                 return
             if isinstance(update, InferenceResult) and update.status == "done":
                 with self._condition:
                     self.computed += 1
             if not job.control.stopped:
-                self._on_update(choice.number, rect, update)
+                self._on_update(selection.number, rect, update)
 
         sink = CellCollector()
         if not job.prefetching:
-            self._on_update(choice.number, rect, None)
-        plan = choice.strategy.plan(context, choice.params)
-        answer = run_plan(plan, pipeline, sink, budget=context.budget, on_event=tell)
-        return (
-            None
-            if answer is None
-            else ViewportCell(rect, tuple(sink.results), tuple(sink.published), answer)
-        )
+            self._on_update(selection.number, rect, None)
+        plan = selection.strategy.plan(context, selection.params)
+        estimate = run_plan(plan, pipeline, sink, budget=context.budget, on_event=on_event)
+        if estimate is None:
+            return None
+        return ViewportCell(rect, tuple(sink.results), tuple(sink.published), estimate)
 
 
 def _network_key(network: Network) -> str:
-    """Return what a network's answers depend on."""
+    """Return a key of all that a network's predictions depend on."""
     return f"{network.digest} {network.backend} {network.device} {network.precision}"
 
 
 def required_roles(strategy: Strategy) -> tuple[str, ...]:
-    """Return the roles that a strategy cannot do without."""
+    """Return the roles that a strategy always needs, sorted."""
     return tuple(sorted({"main", *strategy.roles}))
 
 
@@ -413,6 +409,6 @@ def _make_selection(
     budget: Budget | None,
     priors: Priors | None = None,
 ) -> _Selection:
-    told = str(prior_fingerprints(priors or {}))
-    name = strategy.id, params.model_dump_json(), str(budget), told
-    return _Selection(number, models, strategy, params, budget, name, priors or {})
+    fingerprints = str(prior_fingerprints(priors or {}))
+    key = strategy.id, params.model_dump_json(), str(budget), fingerprints
+    return _Selection(number, models, strategy, params, budget, key, priors or {})

@@ -1,12 +1,14 @@
-"""Looking: read, prepare, infer, and what comes out.
+"""The inference pipeline: read, prepare, infer, postprocess.
 
-One reader thread decodes and prepares ahead of the device, a few batches at most; results are
-finished on the caller's thread as they come. A look that fails is reported and left blank.
+One reader thread decodes and prepares at most a few batches ahead of the device; results are
+postprocessed on the caller's thread as they arrive. A patch whose inference fails is reported and
+left blank.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import threading
 import time
@@ -28,7 +30,8 @@ from hrviewer.engine.cost import Cost
 from hrviewer.engine.device_scheduler import DeviceScheduler, Priority, TimedOutput
 from hrviewer.engine.feature_inference import feature_flops, feature_grid, run_on_features
 from hrviewer.engine.inference_context import InferenceContext
-from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.model_infos import model_info
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
 from hrviewer.engine.run_control import RunControl, RunStopped
 from hrviewer.engine.token_inference import batch_groups, infer_tokens
@@ -36,20 +39,24 @@ from hrviewer.engine.warp_inference import infer_warped
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import FeatureRequest, ModelInfo, PatchRequest, WarpRequest, input_rect
+from hrviewer.strategies import FeatureRequest, PatchRequest, WarpRequest, input_rect
 
-__all__ = ["InferencePipeline", "model_info"]
+__all__ = ["InferencePipeline", "InferenceRequest", "request_digest"]
+
+InferenceRequest = PatchRequest | WarpRequest | FeatureRequest
+
+log = logging.getLogger(__name__)
 
 RESULT_VERSION = 6
-"""Raised when the same request would give another result."""
+"""Incremented when the same request would give another result."""
 
 REGION_INDEPENDENT = (None, "embeddings")
-"""What a look paints that is not the run's answer: it is the same whatever the region."""
+"""Targets whose results do not depend on the region: they are not part of the estimate."""
 
 
 @dataclass(frozen=True, slots=True)
 class _QueuedPatch:
-    """A patch on its way through the pipeline."""
+    """A patch in the pipeline, with its input's rectangle and its cache key."""
 
     index: int
     patch: Patch
@@ -59,7 +66,7 @@ class _QueuedPatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ProcessedPatch:
-    """What became of it: what the network said, or why it was not asked."""
+    """A patch after reading, with the pending output or the error."""
 
     queued: _QueuedPatch
     cost: Cost
@@ -68,18 +75,18 @@ class _ProcessedPatch:
 
 
 class InferencePipeline(InferenceContext):
-    """The eyes of one run.
+    """Runs the requests of a plan on one image.
 
     Parameters
     ----------
-    pyramid, networks, device, region, priority
-        See `Sight`.
+    pyramid, models, device, region, priority
+        See `InferenceContext`.
     cache : ResultCache, optional
-        What was seen before.
-    control : Control
-        Pause and stop.
+        Results of earlier inference.
+    control : RunControl
+        Pauses and stops the run.
     focus : callable, optional
-        The view's centre, ``(y, x)``; patches nearest to it are looked at first.
+        Returns the view's centre, ``(y, x)``; the patches nearest to it are processed first.
     """
 
     def __init__(
@@ -97,13 +104,13 @@ class InferencePipeline(InferenceContext):
         super().__init__(pyramid, models, device, region, priority)
         self.cache, self.control, self.focus = cache, control or RunControl(), focus
 
-    # What a request costs, before it is paid.
+    # Cost of a request, before it is run.
 
-    def flops(self, request: PatchRequest | WarpRequest | FeatureRequest) -> list[float]:
-        """Return the nominal FLOPs of a request's parts, which can be paid one by one.
+    def flops(self, request: InferenceRequest) -> list[float]:
+        """Return the nominal FLOPs of each of a request's parts.
 
-        Patches of a look are parts, unless they are tokens of one input: then the part that
-        holds the group's last token carries the cost.
+        The parts of a `PatchRequest` are its patches; tokens share their group's FLOPs evenly. Any
+        other request is one part.
         """
         network = self.models[request.role]
         if isinstance(request, WarpRequest):
@@ -121,37 +128,36 @@ class InferencePipeline(InferenceContext):
             for patch in self._clip(request)
         ]
 
-    def run(
-        self, request: PatchRequest | WarpRequest | FeatureRequest
-    ) -> Iterator[tuple[int, InferenceResult]]:
-        """Carry a request out.
+    def run(self, request: InferenceRequest) -> Iterator[tuple[int, InferenceResult]]:
+        """Run inference for a request.
 
         Yields
         ------
         index : int
-            Which patch, in the order asked.
-        seen : Seen
-            What it gave; as it comes, or as prefixes for ``order="given"``.
+            Index of the patch in the request.
+        result : InferenceResult
+            Its result; in order of arrival, or in the given order for ``order="given"``.
 
         Raises
         ------
-        Stopped
-            If the person stopped the run.
+        RunStopped
+            If the user stopped the run.
         """
         if not isinstance(request, PatchRequest):
             return self._run_jointly([[[0]]], request)
         if request.group is not None:
             return self._run_jointly(batch_groups(request), request)
-        seen = self._run_patches(request.role, self._clip(request))
+        results = self._run_patches(request.role, self._clip(request))
         if request.target in REGION_INDEPENDENT and self.cache is not None:
-            # What is no answer may be what other runs ask for, too: it is computed once.
+            # Other runs may make the same request: it is computed once.
             key = self._hash(self.models[request.role], request.role, request_digest(request))
-            seen = self._run_once(self.cache, key, seen)
-        # Several are run at once; but for a view, whose middle comes first, they come as asked.
-        return release_in_order(seen) if request.order == "given" or self.focus is None else seen
+            results = self._run_once(self.cache, key, results)
+        # Several patches run at once; only for a view are results released as they arrive.
+        in_order = request.order == "given" or self.focus is None
+        return release_in_order(results) if in_order else results
 
     def mark_as_read(self, result: InferenceResult) -> None:
-        """Remember that a look of an earlier session has already paid for its tiles."""
+        """Count the tiles of a result that needs no reading as already read."""
         if result.role in self.models:
             rect = self._input_rect(result.role, result.patch) & self.pyramid.rect
             if not rect.empty:
@@ -164,11 +170,11 @@ class InferencePipeline(InferenceContext):
             yield from results
 
     def _clip(self, request: PatchRequest) -> list[Patch]:
-        """Return patches with the cores that are answered for: what answers, in the region."""
+        """Return the patches with their cores clipped: to the region, if they count for it."""
         within = self.pyramid.rect if request.target in REGION_INDEPENDENT else self.region
         return [replace(patch, core=patch.core & within) for patch in request.patches]
 
-    # One round of patches, each an input of its own.
+    # Patches that are separate inputs.
 
     def _run_patches(
         self, role: str, patches: Sequence[Patch]
@@ -177,16 +183,16 @@ class InferencePipeline(InferenceContext):
         todo: list[_QueuedPatch] = []
         for index, patch in enumerate(patches):
             rect = self._input_rect(role, patch)
-            asked = _QueuedPatch(index, patch, rect, self._cache_key(network, role, patch, rect))
-            found = self.cache.get(asked.key) if self.cache else None
-            if found:
-                self.mark_as_read(found[0])
-                yield index, found[0]
+            queued = _QueuedPatch(index, patch, rect, self._cache_key(network, role, patch, rect))
+            cached = self.cache.get(queued.key) if self.cache else None
+            if cached:
+                self.mark_as_read(cached[0])
+                yield index, cached[0]
             else:
-                todo.append(asked)
+                todo.append(queued)
         centre = self.focus() if self.focus else None
         if centre is not None:
-            todo.sort(key=lambda asked: math.dist(asked.patch.core.center, centre))
+            todo.sort(key=lambda queued: math.dist(queued.patch.core.center, centre))
         abandoned = threading.Event()
         ready: SimpleQueue[_ProcessedPatch] = SimpleQueue()
         room = threading.Semaphore(2 * self.device.batch * self.device.streams + 2)
@@ -199,14 +205,14 @@ class InferencePipeline(InferenceContext):
         reader.start()
         try:
             for _ in todo:
-                looked = ready.get()
-                if isinstance(looked.outcome, RunStopped):
-                    raise looked.outcome
-                seen = self._collect(network, role, looked)
+                processed = ready.get()
+                if isinstance(processed.outcome, RunStopped):
+                    raise processed.outcome
+                result = self._collect(network, role, processed)
                 room.release()
                 if self.cache:
-                    self.cache.put(looked.queued.key, [seen])
-                yield looked.queued.index, seen
+                    self.cache.put(processed.queued.key, [result])
+                yield processed.queued.index, result
                 if not self.control.wait():
                     raise RunStopped
         finally:
@@ -214,9 +220,9 @@ class InferencePipeline(InferenceContext):
             room.release(len(todo) + 1)
             reader.join()
             while not ready.empty():
-                left = ready.get().outcome
-                if isinstance(left, Future):
-                    left.cancel()
+                pending = ready.get().outcome
+                if isinstance(pending, Future):
+                    pending.cancel()
 
     def _read_ahead(
         self,
@@ -226,31 +232,31 @@ class InferencePipeline(InferenceContext):
         room: threading.Semaphore,
         abandoned: threading.Event,
     ) -> None:
-        """Read and prepare, ahead of the device by a few batches."""
-        for asked in todo:
+        """Read and prepare inputs, a few batches ahead of the device."""
+        for queued in todo:
             room.acquire()
             if abandoned.is_set() or not self.control.wait():
-                ready.put(_ProcessedPatch(asked, Cost(), RunStopped()))
+                ready.put(_ProcessedPatch(queued, Cost(), RunStopped()))
                 return
-            charge = Cost()
+            cost = Cost()
             try:
                 start = time.perf_counter()
                 with self.meter.measure() as reading:
-                    pixels = self._read(network, asked)
-                charge = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
+                    pixels = self._read(network, queued)
+                cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
                 start = time.perf_counter()
                 shape = network.card.input.channel_count, *pixels.shape[:2]
                 array = network.card.prepare(pixels, self.device.buffers.acquire(shape))
-                charge = replace(charge, prepare_s=time.perf_counter() - start)
+                cost = replace(cost, prepare_s=time.perf_counter() - start)
                 future = self.device.submit(network, array, self.priority)
             except Exception as error:
-                ready.put(_ProcessedPatch(asked, charge, error))
+                ready.put(_ProcessedPatch(queued, cost, error))
                 continue
-            charge = replace(charge, flops=network.flops(*array.shape[1:]))
-            future.add_done_callback(partial(_enqueue_result, ready, asked, charge, array))
+            cost = replace(cost, flops=network.flops(*array.shape[1:]))
+            future.add_done_callback(partial(_enqueue_result, ready, queued, cost, array))
 
     def _read(self, network: Network, queued: _QueuedPatch) -> NDArray[Any]:
-        """Read a patch's input; what a fixed size asks for beyond the image is reflected."""
+        """Read a patch's input, reflected at the image's border for networks of fixed size."""
         fill: Literal["reflect"] | None = None if queued.rect in self.pyramid.rect else "reflect"
         pixels: NDArray[Any] = self.pyramid.read(
             queued.rect,
@@ -268,34 +274,35 @@ class InferencePipeline(InferenceContext):
         role: str,
         processed: _ProcessedPatch,
     ) -> InferenceResult:
-        """Turn an output into what the core was seen to hold."""
-        asked, charge = processed.queued, processed.cost
+        """Postprocess an output into a patch's result."""
+        queued, cost = processed.queued, processed.cost
         try:
             if isinstance(processed.outcome, BaseException):
                 raise processed.outcome
-            result = processed.outcome.result()
+            timed = processed.outcome.result()
             start = time.perf_counter()
-            charge = replace(charge, infer_s=result.seconds)
-            output, box = self._crop_output(network, asked, np.asarray(result.output, np.float32))
+            cost = replace(cost, infer_s=timed.seconds)
+            output, box = self._crop_output(network, queued, np.asarray(timed.output, np.float32))
             if processed.array is not None and not np.may_share_memory(output, processed.array):
                 self.device.buffers.release(processed.array)
             if network.card.task == "embedding":
-                # Fresh or kept, the same: rounded before anything is made of them.
+                # Rounded first, so that fresh and stored embeddings give the same results.
                 output = output.astype(np.float16)
-            value = summarize_core(network.card, output, box, asked.patch.core, self.pyramid.rect)
+            value = summarize_core(network.card, output, box, queued.patch.core, self.pyramid.rect)
             if not np.isfinite(value).all():
                 raise ValueError("the network's output is not finite here")
         except CancelledError:
             raise RunStopped from None
         except Exception as error:
-            return failed_result(asked.patch, role, charge, network.card.output_channels, error)
-        charge = replace(charge, post_s=time.perf_counter() - start)
-        return InferenceResult(asked.patch, role, value, output, box, charge)
+            log.debug("inference failed at %s", queued.patch.core, exc_info=True)
+            return failed_result(queued.patch, role, cost, network.card.output_channels, error)
+        cost = replace(cost, post_s=time.perf_counter() - start)
+        return InferenceResult(queued.patch, role, value, output, box, cost)
 
     def _crop_output(
         self, network: Network, queued: _QueuedPatch, output: NDArray[np.float32]
     ) -> tuple[NDArray[np.floating[Any]], Box]:
-        """Return the part of an output that speaks of the core, and what it covers."""
+        """Return the part of an output that covers the core, and its box."""
         _, rows, columns = output.shape
         if rows == columns == 1 and network.card.task in ("classification", "embedding"):
             box = as_box(queued.rect)
@@ -305,29 +312,29 @@ class InferencePipeline(InferenceContext):
         kind = map_kind(network.card)
         return crop(output, box, queued.patch.core, self.pyramid.rect, kind)
 
-    # Requests whose parts belong together.
+    # Requests whose parts are one input or one batch.
 
     def _run_jointly(
-        self, batches: list[list[list[int]]], request: PatchRequest | WarpRequest | FeatureRequest
+        self, batches: list[list[list[int]]], request: InferenceRequest
     ) -> Iterator[tuple[int, InferenceResult]]:
         network = self.models[request.role]
         for groups in batches:
             key = self._hash(network, request.role, self.region, request_digest(request), groups)
-            found = self.cache.get(key) if self.cache else None
-            if found is None:
+            results = self.cache.get(key) if self.cache else None
+            if results is None:
                 if isinstance(request, PatchRequest):
-                    found = infer_tokens(self, network, request, groups)
+                    results = infer_tokens(self, network, request, groups)
                 elif isinstance(request, WarpRequest):
-                    found = infer_warped(self, network, request)
+                    results = infer_warped(self, network, request)
                 else:
-                    found = run_on_features(self, network, request)
+                    results = run_on_features(self, network, request)
                 if self.cache:
-                    self.cache.put(key, found)
-            yield from zip(chain.from_iterable(groups), found, strict=True)
+                    self.cache.put(key, results)
+            yield from zip(chain.from_iterable(groups), results, strict=True)
             if not self.control.wait():
                 raise RunStopped
 
-    # Names of results.
+    # Keys of results in the cache.
 
     def _input_rect(self, role: str, patch: Patch) -> Rect:
         return input_rect(model_info(self.models[role]), patch, self.pyramid.rect)
@@ -368,45 +375,32 @@ def _enqueue_result(
     ready.put(_ProcessedPatch(queued, cost, done, array))
 
 
-def model_info(network: Network) -> ModelInfo:
-    """Return what a policy may know of a network."""
-    return ModelInfo(
-        network.card,
-        network.stride,
-        network.halo,
-        network.flops,
-        network.period,
-        token_flops=network.token_flops if network.accepts_tokens else None,
-        has_attribution=network.has_attribution,
-    )
-
-
 def release_in_order(
     results: Iterator[tuple[int, InferenceResult]],
 ) -> Iterator[tuple[int, InferenceResult]]:
-    """Hold results back until all before them have come."""
+    """Yield results in the order of the request, each as soon as all before it are there."""
     waiting: dict[int, InferenceResult] = {}
-    following = 0
-    for index, look in results:
-        waiting[index] = look
-        while following in waiting:
-            yield following, waiting.pop(following)
-            following += 1
+    next_index = 0
+    for index, result in results:
+        waiting[index] = result
+        while next_index in waiting:
+            yield next_index, waiting.pop(next_index)
+            next_index += 1
 
 
-def request_digest(request: PatchRequest | WarpRequest | FeatureRequest) -> str:
-    """Return a hash of what is asked."""
+def request_digest(request: InferenceRequest) -> str:
+    """Return a hash of a request."""
     hasher = hashlib.blake2b(digest_size=16)
     if isinstance(request, PatchRequest):
         hasher.update(repr(request).encode())
     elif isinstance(request, WarpRequest):
-        where = request.rect, request.core, request.shape, request.grid.shape
-        parts = (request.role, *where, request.target)
+        geometry = request.rect, request.core, request.shape, request.grid.shape
+        parts = (request.role, *geometry, request.target)
         hasher.update(repr(parts).encode() + np.ascontiguousarray(request.grid).tobytes())
     else:
-        places = [(handle.patch, *map(float, handle.box)) for handle in request.results]
-        how = request.region, request.target, request.attribution
-        hasher.update(repr((request.role, places, how)).encode())
-        for handle in request.results:
-            hasher.update(np.ascontiguousarray(handle.map).tobytes())
+        boxes = [(result.patch, *map(float, result.box)) for result in request.results]
+        options = request.region, request.target, request.attribution
+        hasher.update(repr((request.role, boxes, options)).encode())
+        for result in request.results:
+            hasher.update(np.ascontiguousarray(result.map).tobytes())
     return hasher.hexdigest()

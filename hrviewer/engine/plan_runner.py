@@ -1,37 +1,31 @@
-"""Carrying a plan out: budget, replay, recording, stopping."""
+"""Running a plan: budget, replay, recording, stopping."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from hrviewer.engine.patch_result import InferenceResult
-from hrviewer.engine.pipeline import InferencePipeline, request_digest
+from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.pipeline import InferencePipeline, InferenceRequest, request_digest
 from hrviewer.engine.run_control import RunStopped
 from hrviewer.phases import Phase
-from hrviewer.strategies import (
-    Estimate,
-    FeatureRequest,
-    PatchRequest,
-    Plan,
-    Publish,
-    Request,
-    Response,
-    WarpRequest,
-)
+from hrviewer.strategies import Estimate, PatchRequest, Plan, Publish, Request, Response
 
 __all__ = ["Callback", "Progress", "Sink", "Update", "run_plan"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run has come.
+    """Progress of a run.
 
     Parameters
     ----------
     done, requested : int
-        Looks finished, and asked for so far.
+        Patches finished, and requested so far.
     flops : float
         Nominal FLOPs so far.
     """
@@ -43,48 +37,37 @@ class Progress:
 
 T = TypeVar("T")
 
-Update = PatchRequest | WarpRequest | FeatureRequest | InferenceResult | Publish | Progress | Phase
+Update = InferenceRequest | InferenceResult | Publish | Progress | Phase
 Callback = Callable[[Update], None]
 
 
 class Sink(Protocol):
-    """Where a run is written."""
+    """Destination of a run: a folder, or memory."""
 
     def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
-        """Return what request `number` gave in an earlier session, None if it was not finished.
+        """Return the results of request `number` from an earlier session, None if unfinished.
 
-        `name` is the request's digest; UserError if that session asked something else.
+        `name` is the request's digest; a `HrviewerError` is raised if that session made another
+        request.
         """
         ...
 
     def commit(
-        self,
-        number: int,
-        name: str,
-        request: PatchRequest | WarpRequest | FeatureRequest,
-        results: Sequence[InferenceResult],
+        self, number: int, name: str, request: InferenceRequest, results: Sequence[InferenceResult]
     ) -> None:
-        """Keep one finished request."""
+        """Store one finished request."""
         ...
 
-    def restore(
-        self,
-        request: PatchRequest | WarpRequest | FeatureRequest,
-        results: Sequence[InferenceResult],
-    ) -> None:
+    def restore(self, request: InferenceRequest, results: Sequence[InferenceResult]) -> None:
         """Record a replayed request."""
         ...
 
-    def record_partial(
-        self,
-        request: PatchRequest | WarpRequest | FeatureRequest,
-        results: Sequence[InferenceResult],
-    ) -> None:
-        """Record what came of a request that was stopped; it will be asked again."""
+    def record_partial(self, request: InferenceRequest, results: Sequence[InferenceResult]) -> None:
+        """Record the results of a request that was stopped; a resumed run makes it again."""
         ...
 
     def publish(self, publication: Publish) -> None:
-        """Record what the strategy published."""
+        """Record a saliency map or an estimate that the strategy published."""
         ...
 
 
@@ -96,116 +79,117 @@ def run_plan(
     budget: float = float("inf"),
     on_event: Callback | None = None,
 ) -> Estimate | None:
-    """Carry a plan out.
+    """Run a plan to its end, or until it is stopped.
 
     Parameters
     ----------
     plan : generator
         The strategy's policy.
-    pipeline : Looker
-        Does the looking.
+    pipeline : InferencePipeline
+        Runs inference.
     sink : Sink
-        Where it is written; finished requests are replayed from it.
+        Destination of the run; finished requests are replayed from it.
     budget : float
-        FLOPs for everything; a look that passes it is answered as a prefix, with ``stop``.
+        FLOPs in total; of a request that exceeds it only a prefix is run, and ``stop`` is set.
     on_event : callable, optional
-        Told of every request, then of its looks as they come, of what is shown, and of progress;
-        on this thread.
+        Called on this thread with every request, its results as they arrive, what is published,
+        and the progress.
 
     Returns
     -------
-    Answer or None
-        None if the person stopped the run.
+    Estimate or None
+        None if the user stopped the run.
     """
-    tell = on_event or (lambda update: None)
-    spent, number, done, asked, stop = 0.0, 0, 0, 0, False
-    result: Response | None = None
+    emit = on_event or (lambda update: None)
+    spent, number, done, requested, stop = 0.0, 0, 0, 0, False
+    response: Response | None = None
     request: Request | None = None
-    found: dict[int, InferenceResult] = {}
+    arrived: dict[int, InferenceResult] = {}
     try:
         while True:
             try:
-                request = next(plan) if result is None else plan.send(result)
+                request = next(plan) if response is None else plan.send(response)
             except StopIteration as end:
-                answer: Estimate = end.value
-                return answer
+                estimate: Estimate = end.value
+                return estimate
             if isinstance(request, Publish):
                 sink.publish(request)
-                tell(request)
-                result = Response((), spent, budget - spent, stop)
+                emit(request)
+                response = Response((), spent, budget - spent, stop)
                 continue
             if not pipeline.control.wait():
                 raise RunStopped
             costs = pipeline.flops(request)
-            paid = 0 if stop else affordable_prefix(request, costs, budget - spent)
-            if paid < len(costs):
+            count = 0 if stop else affordable_prefix(request, costs, budget - spent)
+            if count < len(costs):
+                log.info("the budget of %.3g FLOP ends the run after request %d", budget, number)
                 stop = True
-                if not isinstance(request, PatchRequest) or paid == 0:
-                    result = Response((), spent, budget - spent, stop)
+                if not isinstance(request, PatchRequest) or count == 0:
+                    response = Response((), spent, budget - spent, stop)
                     continue
-                request = subset(request, range(paid))
-            asked += paid
+                request = subset(request, range(count))
+            requested += count
             name = request_digest(request)
-            tell(request)
-            kept = sink.replay(number, name)
-            if kept is not None:
-                for look in kept:
-                    pipeline.mark_as_read(look)
-                    tell(look)
-                sink.restore(request, kept)
-                seen = list(kept)
-                done += len(seen)
+            log.debug("request %d: %s %s, %d parts", number, type(request).__name__, name, count)
+            emit(request)
+            replayed = sink.replay(number, name)
+            if replayed is not None:
+                for result in replayed:
+                    pipeline.mark_as_read(result)
+                    emit(result)
+                sink.restore(request, replayed)
+                results = list(replayed)
+                done += len(results)
             else:
-                reached = spent
-                for index, look in pipeline.run(request):
-                    found[index] = look
-                    tell(look)
+                flops = spent
+                for index, result in pipeline.run(request):
+                    arrived[index] = result
+                    emit(result)
                     done += 1
-                    reached += costs[index]
-                    tell(Progress(done, asked, reached))
-                seen = [found[i] for i in range(paid)]
-                found = {}
-                sink.commit(number, name, request, seen)
+                    flops += costs[index]
+                    emit(Progress(done, requested, flops))
+                results = [arrived[i] for i in range(count)]
+                arrived = {}
+                sink.commit(number, name, request, results)
             number += 1
-            spent += sum(costs[:paid])
-            tell(Progress(done, asked, spent))
-            result = Response(tuple(seen), spent, budget - spent, stop)
+            spent += sum(costs[:count])
+            emit(Progress(done, requested, spent))
+            response = Response(tuple(results), spent, budget - spent, stop)
     except RunStopped:
-        if found and request is not None and not isinstance(request, Publish):
-            which = sorted(found)
-            part = subset(request, which) if isinstance(request, PatchRequest) else request
-            sink.record_partial(part, [found[i] for i in which])
+        log.info("stopped in request %d, after %d patches", number, done)
+        if arrived and request is not None and not isinstance(request, Publish):
+            indices = sorted(arrived)
+            part = subset(request, indices) if isinstance(request, PatchRequest) else request
+            sink.record_partial(part, [arrived[i] for i in indices])
         return None
     finally:
         plan.close()
 
 
-def affordable_prefix(
-    request: PatchRequest | WarpRequest | FeatureRequest, costs: Sequence[float], budget: float
-) -> int:
-    """Return how many of a request's parts, from the first, `budget` FLOPs pay for."""
+def affordable_prefix(request: InferenceRequest, costs: Sequence[float], budget: float) -> int:
+    """Return how many of a request's parts, from the first, fit into `budget` FLOPs."""
     group = request.group if isinstance(request, PatchRequest) else None
-    paid, total = 0, 0.0
+    count, total = 0, 0.0
     for i, cost in enumerate(costs):
         total += cost
         # Rounding must not cut off the last patch of an exact budget.
         if total > budget * (1 + 1e-9):
             break
-        # Tokens of one input are paid together.
+        # Tokens of one input are run together.
         if group is None or i + 1 == len(costs) or group[i + 1] != group[i]:
-            paid = i + 1
-    return paid
+            count = i + 1
+    return count
 
 
 def subset(request: PatchRequest, indices: Sequence[int]) -> PatchRequest:
-    """Return some of a look's patches, by their indices."""
+    """Return a request for some of a request's patches."""
 
-    def chosen(items: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    def select(items: tuple[T, ...] | None) -> tuple[T, ...] | None:
         return tuple(items[i] for i in indices) if items else None
 
     return replace(
         request,
         patches=tuple(request.patches[i] for i in indices),
-        group=chosen(request.group),
-        scores=chosen(request.scores),
+        group=select(request.group),
+        scores=select(request.scores),
     )

@@ -1,4 +1,4 @@
-"""What a network's output says of a patch's core."""
+"""Postprocessing: from a network's output map to the prediction for a patch's core."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hrviewer.engine.canvas import Box, MapKind, core_coverage
 from hrviewer.engine.cost import Cost
-from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import ModelCard
 from hrviewer.models.attention_pooling import pool
@@ -18,21 +18,21 @@ __all__ = ["as_box", "crop", "failed_result", "map_kind", "summarize_core"]
 
 
 def as_box(rect: Rect) -> Box:
-    """Return a rectangle as what a map covers."""
+    """Return a rectangle as a `Box`."""
     return float(rect.y), float(rect.x), float(rect.h), float(rect.w)
 
 
 def map_kind(card: ModelCard) -> MapKind:
-    """Return what moving this network's map from grid to grid must keep."""
+    """Return what resampling a map of this model must preserve: its sum or its mean."""
     return "mass" if card.task in ("density", "detection") else "intensity"
 
 
 def summarize_core(
     card: ModelCard, values: NDArray[np.floating[Any]], box: Box, core: Rect, image: Rect
 ) -> NDArray[np.float64]:
-    """Return what a map says of a core, ``(k,)``: counts, areas, probabilities, a code.
+    """Return the prediction for a core, ``(k,)``: counts, areas, probabilities or an embedding.
 
-    Of a head that attends it is what `pool` returns, to be joined with what others say.
+    For a head with attention pooling it is a partial result of `pool`, which `join_parts` combines.
     """
     rows, columns = core_coverage(box, (values.shape[1], values.shape[2]), core, image)
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
@@ -45,7 +45,7 @@ def summarize_core(
         best = part.argmax(axis=0) if len(part) > 1 else np.where(part[0] > 0.5, 0, -1)
         part = cell * (np.arange(len(part))[:, None, None] == best)
     total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
-    # Counts and areas add up; everything else is a mean.
+    # Counts and areas are sums; everything else is a mean.
     additive = map_kind(card) == "mass" or card.task == "segmentation"
     return total if additive else total / max(float(weights.sum()), 1e-12)
 
@@ -53,10 +53,10 @@ def summarize_core(
 def crop(
     output: NDArray[np.float32], box: Box, core: Rect, image: Rect, kind: MapKind
 ) -> tuple[NDArray[np.float32], Box]:
-    """Return the part of a map that touches the core.
+    """Return the part of a map that overlaps the core.
 
-    Cells that hang over the image's border hold what was filled in there; of their mass only the
-    image's part counts.
+    Cells that extend over the image's border also cover padding; only the image's share of their
+    mass counts.
     """
     _, rows, columns = output.shape
     if not rows or not columns:
@@ -82,7 +82,7 @@ def crop(
 def failed_result(
     patch: Patch, role: str, cost: Cost, k: int, error: BaseException
 ) -> InferenceResult:
-    """Return a look that gave nothing."""
+    """Return the result of an inference that failed: NaN, with the error."""
     return InferenceResult(
         patch,
         role,

@@ -1,7 +1,7 @@
-"""What a run has seen and spent so far: the maps, the ledger, the patches, the estimate.
+"""Record of a run in progress: maps, cost, patches and estimates.
 
-A record is only ever added to by requests, in the order of the plan, so that a replayed run
-paints the same maps bit for bit, whatever order results came in.
+Requests are added to a record in the order of the plan only, so that a replayed run paints the same
+maps bit for bit, in whichever order its results arrived.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from numpy.typing import NDArray
 
 from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.cost import CostMap
-from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.geometry import Rect
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
 __all__ = ["MAP_SIDE", "PatchRow", "PublishedEstimate", "RunRecord", "map_cell_side"]
 
 MAP_SIDE = 1024
-"""Cells along the longer side of the saliency and cost maps, at most."""
+"""Most cells along the longer side of the saliency and cost maps."""
 
 
 def map_cell_side(image: Rect) -> int:
-    """Return the side of the overview maps' cells: a power of two of at least 16 pixels."""
+    """Return the cell side of saliency and cost maps: a power of two of at least 16 pixels."""
     octave = math.ceil(math.log2(max(image.h, image.w, 1) / MAP_SIDE))
     return 1 << max(4, octave)
 
 
 @dataclass(frozen=True, slots=True)
 class PatchRow:
-    """A row of the table of patches."""
+    """A row of the table of patches; lengths in level-0 pixels, times in seconds."""
 
     id: int
     y: int
@@ -60,7 +60,7 @@ class PatchRow:
 
 @dataclass(frozen=True, slots=True)
 class PublishedEstimate:
-    """An estimate that a strategy published: its sum over classes, after how many FLOPs."""
+    """A published estimate: its sum over classes, and the FLOPs spent until then."""
 
     flops: float
     value: float
@@ -68,36 +68,36 @@ class PublishedEstimate:
 
 
 class RunRecord:
-    """What a run has seen and spent.
+    """Maps, cost, patches and estimates of a run so far.
 
     Parameters
     ----------
     image : Rect
         The whole image.
     output : Canvas
-        Where ``main``'s answers are painted.
+        Map that predictions of ``main`` are painted on.
     region : Rect, optional
         Nothing is painted outside; the image by default.
     create_embeddings : callable, optional
-        Makes the map that a role's codes are kept in, of its name, their width and the side of
-        their cells in level-0 pixels. Without it they are not kept.
+        Makes the map of a role's embeddings, from the role, their dimension and the side of their
+        cells in level-0 pixels. Without it embeddings are not stored.
 
     Attributes
     ----------
-    cost_map : Ledger
+    cost_map : CostMap
         Totals and the cost map.
     saliency : Canvas
-        One plane; what the strategy found worth a look.
+        One plane: the saliency that the strategy selects patches by.
     patches : list of PatchRow
-        Every look, in the order of the plan.
+        All patches, in the order of the plan.
     estimate : ndarray or None
-        The last one shown.
+        The last one published, per class.
     interval : tuple of float or None
         Its 95 % interval.
-    published : list of Published
-        All of them, in order.
+    published : list of PublishedEstimate
+        All published estimates, in order.
     embeddings : Canvas or None
-        What was encoded, where it is kept.
+        Map of the embeddings, if they are stored.
     """
 
     def __init__(
@@ -125,37 +125,36 @@ class RunRecord:
         *,
         replayed: bool = False,
     ) -> None:
-        """Book, list and paint one request's looks.
+        """Add a request's results to patches, cost map and maps.
 
         Parameters
         ----------
-        request : Look, Warp or Think
-            What was asked.
-        results : sequence of Seen
-            What came, in the order asked.
+        request : PatchRequest, WarpRequest or FeatureRequest
+            The request.
+        results : sequence of InferenceResult
+            Its results, in the order of the request.
         replayed : bool
-            Whether an earlier session paid for them.
+            Whether an earlier session computed them.
         """
         scores = request.scores if isinstance(request, PatchRequest) else None
-        # A network that says how sure it is gives its variances after its answers.
-        answers = slice(self.output.values.shape[0] if request.target == "output" else None)
-        for i, look in enumerate(results):
-            if look.patch.core.empty:  # context: what it was context of bears its cost
+        # A network that predicts variances gives them after its predictions.
+        predictions = slice(self.output.values.shape[0] if request.target == "output" else None)
+        for i, result in enumerate(results):
+            core, cost = result.patch.core, result.cost
+            if core.empty:  # context: its cost is attributed to the tokens that it is context of
                 continue
-            paid = look.status != "cached" and not replayed
-            self.cost_map.add(look.cost, look.patch.core, spent=paid, weights=look.cost_weights)
-            core = look.patch.core
+            spent = result.status != "cached" and not replayed
+            self.cost_map.add(cost, core, spent=spent, weights=result.cost_weights)
             number = len(self.patches)
-            cost = look.cost
             self.patches.append(
                 PatchRow(
                     number,
                     *core.astuple(),
-                    look.patch.scale,
-                    look.role,
+                    result.patch.scale,
+                    result.role,
                     number,
                     scores[i] if scores else math.nan,
-                    float(look.value[answers].sum()),
+                    float(result.value[predictions].sum()),
                     cost.flops,
                     cost.read_s,
                     cost.prepare_s,
@@ -163,19 +162,19 @@ class RunRecord:
                     cost.post_s,
                     cost.bytes,
                     cost.pixels,
-                    look.status,
-                    look.error,
+                    result.status,
+                    result.error,
                 )
             )
-        there = [look for look in results if look.status != "failed" and not look.patch.core.empty]
-        if not there:
+        painted = [r for r in results if r.status != "failed" and not r.patch.core.empty]
+        if not painted:
             return
         if (
             request.target == "embeddings"
             and self._create_embeddings is not None
             and self.embeddings is None
         ):
-            first = there[0]
+            first = painted[0]
             cell = first.box[2] / first.map.shape[1]
             self.embeddings = self._create_embeddings(first.role, len(first.map), cell)
         canvases = {"output": self.output, "saliency": self.saliency, "embeddings": self.embeddings}
@@ -183,17 +182,18 @@ class RunRecord:
         if canvas is None:
             return
 
-        def plane(look: InferenceResult) -> NDArray[np.floating[Any]]:
-            return look.map.mean(axis=0, keepdims=True) if canvas is self.saliency else look.map
+        def planes(result: InferenceResult) -> NDArray[np.floating[Any]]:
+            saliency = canvas is self.saliency
+            return result.map.mean(axis=0, keepdims=True) if saliency else result.map
 
-        # Coarse first, so that one request's finer looks lie on top.
-        there.sort(key=lambda look: -look.patch.scale)
+        # Coarse first, so that finer results of the same request replace them.
+        painted.sort(key=lambda result: -result.patch.scale)
         canvas.paint_all(
-            (plane(look)[answers], look.box, look.patch.core, look.patch.scale) for look in there
+            (planes(r)[predictions], r.box, r.patch.core, r.patch.scale) for r in painted
         )
 
     def publish(self, publication: Publish) -> None:
-        """Take what the strategy published."""
+        """Record a saliency map or an estimate that the strategy published."""
         if publication.kind == "estimate":
             self.estimate, self.interval = np.asarray(publication.map, float), publication.interval
             total, flops = float(self.estimate.sum()), self.cost_map.total.flops
@@ -204,7 +204,7 @@ class RunRecord:
         self.saliency.paint(np.asarray(publication.map, np.float32)[None], box, core, 0.0)
 
     def counts(self) -> dict[str, int]:
-        """Return how many looks were done, served from the cache, failed."""
+        """Return the numbers of patches by status."""
         states = Counter(row.status for row in self.patches)
         return {
             "planned": len(self.patches),

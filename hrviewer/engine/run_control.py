@@ -8,11 +8,11 @@ __all__ = ["RunControl", "RunStopped"]
 
 
 class RunStopped(Exception):
-    """The person stopped the run; what was seen stays."""
+    """The user stopped the run; results so far are kept."""
 
 
 class RunControl:
-    """What the screen holds of a run at work."""
+    """Handle by which another thread pauses, resumes and stops a run."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -20,29 +20,29 @@ class RunControl:
         self._running.set()
 
     def stop(self) -> None:
-        """End the run within one batch; it can be resumed."""
+        """Stop after the current batch; the run can be resumed."""
         self._stop.set()
         self._running.set()
 
     def pause(self) -> None:
-        """Hold the run after the batch in flight."""
+        """Pause after the current batch."""
         self._running.clear()
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Continue after a pause."""
         self._running.set()
 
     @property
     def stopped(self) -> bool:
-        """Whether the run was asked to end."""
+        """Whether `stop` was called."""
         return self._stop.is_set()
 
     @property
     def paused(self) -> bool:
-        """Whether the run is held."""
+        """Whether the run is paused."""
         return not self._running.is_set()
 
     def wait(self) -> bool:
-        """Wait while paused; return whether to go on."""
+        """Wait while paused; return False if the run was stopped."""
         self._running.wait()
         return not self.stopped

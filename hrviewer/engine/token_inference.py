@@ -1,4 +1,4 @@
-"""Tokens: patches that are one joint input of a transformer, which share what it costs evenly."""
+"""Inference on tokens: patches that form one joint input of a transformer and share its cost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.inference_context import InferenceContext
-from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.model_infos import native_scale
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
-from hrviewer.engine.roles import native_scale
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.models.network import Floats
@@ -21,28 +21,28 @@ from hrviewer.strategies import PatchRequest
 __all__ = ["TokenAttention", "batch_groups", "infer_tokens", "token_attention"]
 
 MAX_BATCH_TOKENS = 2048
-"""Tokens that run at a time, unless one group has more."""
+"""Most tokens in a batch of groups, unless one group has more."""
 
 MAX_READ_RATIO = 4
-"""How much more than its tokens may be read to read them all at once."""
+"""Largest area, relative to the tokens', that is read to read them all at once."""
 
 
 @dataclass(frozen=True)
 class _TokenGroup:
-    """The tokens of one joint input, read.
+    """Tokens of one joint input, read and prepared.
 
     Attributes
     ----------
     patches : list of Patch
-        As asked, with the cores that are answered for.
+        The requested patches, with their cores clipped to the region.
     rects : list of Rect
-        What each token sees.
+        Rectangle that each token covers.
     tokens : ndarray, shape (n, C, p, p)
-        Prepared; none if they could not be read.
-    cost : Charge
-        What reading and preparing them cost.
+        Prepared inputs; undefined after an error.
+    cost : Cost
+        Cost of reading and preparing.
     error : Exception or None
-        Why they could not be read.
+        The error, if they could not be read.
     """
 
     patches: list[Patch]
@@ -53,87 +53,88 @@ class _TokenGroup:
 
 
 def batch_groups(request: PatchRequest) -> list[list[list[int]]]:
-    """Return a look's groups, as many together as run well at a time.
+    """Return the indices of a request's patches by group, in batches of groups.
 
-    They follow from the request alone, so that the same request gives the same bits.
+    Batches depend on the request alone, so that the same request gives the same bits.
     """
     assert request.group is not None
     groups: dict[int, list[int]] = {}
     for index, group in enumerate(request.group):
         groups.setdefault(group, []).append(index)
-    found: list[list[list[int]]] = []
+    batches: list[list[list[int]]] = []
     room = 0
     for members in groups.values():
         if len(members) > room:
-            found.append([])
+            batches.append([])
             room = MAX_BATCH_TOKENS
-        found[-1].append(members)
+        batches[-1].append(members)
         room -= len(members)
-    return found
+    return batches
 
 
 def infer_tokens(
     context: InferenceContext, network: Network, request: PatchRequest, groups: list[list[int]]
 ) -> list[InferenceResult]:
-    """Joint inputs of many patches each, packed into one; every token bears its equal share.
+    """Run inference on groups of tokens in one batch; every token gets an equal share of the cost.
 
-    What is context bears nothing: its cost falls on the others of its group.
+    Context tokens get none: their cost is attributed to the others of their group.
     """
     inputs = [_read_tokens(context, network, request, members) for members in groups]
-    whole = [group for group in inputs if group.error is None]
+    complete = [group for group in inputs if group.error is None]
     native, _ = native_scale(network.card, context.pyramid)
-    boxes = np.array([r.astuple() for group in whole for r in group.rects], np.float64) / native
-    lengths = [len(group.rects) for group in whole]
+    boxes = np.array([r.astuple() for group in complete for r in group.rects], np.float64) / native
+    lengths = [len(group.rects) for group in complete]
     error: Exception | None = None
     output, seconds = np.zeros((0, 1, 1, 1), np.float32), 0.0
-    if whole:
-        tokens = np.concatenate([group.tokens for group in whole])
+    if complete:
+        tokens = np.concatenate([group.tokens for group in complete])
         try:
             done = context.device.call(
                 lambda: network.run_tokens(tokens, boxes, lengths, request.merge), context.priority
             ).result()
             output, seconds = np.asarray(done.output, np.float32), done.seconds
-        except Exception as failure:
-            error = failure
+        except Exception as raised:
+            error = raised
     flops = [network.token_flops(n, request.merge) for n in lengths]
-    seen: list[InferenceResult] = []
-    place, number = 0, 0
+    results: list[InferenceResult] = []
+    first, number = 0, 0
     for group in inputs:
-        charge, wrong = group.cost, group.error or error
-        answering = sum(not patch.core.empty for patch in group.patches)
-        if wrong is None:
+        cost, group_error = group.cost, group.error or error
+        predicting = sum(not patch.core.empty for patch in group.patches)
+        if group_error is None:
             part = flops[number]
-            charge += Cost(flops=part, infer_s=seconds * part / sum(flops))
-        share = charge * (1 / max(1, answering))
+            cost += Cost(flops=part, infer_s=seconds * part / sum(flops))
+        share = cost * (1 / max(1, predicting))
         for i, (patch, rect) in enumerate(zip(group.patches, group.rects, strict=True)):
-            paid = Cost() if patch.core.empty else share
-            if wrong is not None:
+            token_cost = Cost() if patch.core.empty else share
+            if group_error is not None:
                 outputs = network.card.output_channels
-                seen.append(failed_result(patch, request.role, paid, outputs, wrong))
+                failed = failed_result(patch, request.role, token_cost, outputs, group_error)
+                results.append(failed)
             else:
-                values = output[place + i]
-                seen.append(
-                    _token_result(context, network, patch, rect, values, request.role, paid)
+                values = output[first + i]
+                results.append(
+                    _token_result(context, network, patch, rect, values, request.role, token_cost)
                 )
         if group.error is None:
-            place, number = place + len(group.rects), number + 1
-    return seen
+            first, number = first + len(group.rects), number + 1
+    return results
 
 
 @dataclass(frozen=True, eq=False)
 class TokenAttention:
-    """Which tokens of a group looked where.
+    """Attention between the tokens of a group.
 
     Attributes
     ----------
     token_rects : list of Rect
-        What each token sees, level-0 pixels.
+        Rectangle of each token, level-0 pixels.
     predicted : ndarray of bool, shape (n,)
-        Those that are no context.
+        Whether a prediction is made for the token; False for context.
     weights : ndarray, shape (n, n)
-        Of what token *i* takes in the last layer, the part that it takes from *j*.
+        Attention of token *i* to token *j* in the last layer; rows sum to 1.
     merge_group : ndarray, shape (n,)
-        Tokens of one number were merged.
+        Tokens of the same number were merged.
     """
 
     token_rects: list[Rect]
@@ -145,28 +146,28 @@ class TokenAttention:
 def token_attention(
     context: InferenceContext, request: PatchRequest, group_id: int
 ) -> TokenAttention | None:
-    """Return where the tokens of one of a look's groups looked; None if nobody can tell.
+    """Return the attention between the tokens of a group; None if the network does not provide it.
 
-    They are read and run once more: it is for a person who asks, and no run is charged for it.
+    The tokens are read and run once more; that cost belongs to no run.
     """
     network = context.models[request.role]
-    members = [i for i, group in enumerate(request.group or ()) if group == group_id]
+    members = [i for i, number in enumerate(request.group or ()) if number == group_id]
     if not network.has_attention or not members:
         return None
-    read = _read_tokens(context, network, request, members)
-    if read.error is not None:
-        raise read.error
+    group = _read_tokens(context, network, request, members)
+    if group.error is not None:
+        raise group.error
     native, _ = native_scale(network.card, context.pyramid)
-    boxes = np.array([rect.astuple() for rect in read.rects], np.float64) / native
-    weights, owner = (
+    boxes = np.array([rect.astuple() for rect in group.rects], np.float64) / native
+    weights, merge_group = (
         context.device.call(
-            lambda: network.attention(read.tokens, boxes, request.merge), context.priority
+            lambda: network.attention(group.tokens, boxes, request.merge), context.priority
         )
         .result()
         .output
     )
-    answers = np.array([not patch.core.empty for patch in read.patches])
-    return TokenAttention(read.rects, answers, weights, owner)
+    predicted = np.array([not patch.core.empty for patch in group.patches])
+    return TokenAttention(group.rects, predicted, weights, merge_group)
 
 
 def _token_result(
@@ -178,13 +179,13 @@ def _token_result(
     role: str,
     cost: Cost,
 ) -> InferenceResult:
-    """Return what a token said of its core."""
+    """Return the result for one token."""
     image, card = context.pyramid.rect, network.card
     box = as_box(rect)
     if patch.core.empty:
         return InferenceResult(patch, role, np.zeros(card.output_channels), values, box, cost)
     if patch.core == rect and rect in image and map_kind(card) == "mass":
-        value = values.sum((1, 2), dtype=np.float64)  # which is most of them
+        value = values.sum((1, 2), dtype=np.float64)  # the usual case
         return InferenceResult(patch, role, value, values, box, cost)
     values, box = crop(values, box, patch.core, image, map_kind(card))
     value = summarize_core(card, values, box, patch.core, image)
@@ -194,18 +195,18 @@ def _token_result(
 def _read_tokens(
     context: InferenceContext, network: Network, request: PatchRequest, members: list[int]
 ) -> _TokenGroup:
-    """Read a group's tokens: neighbours of one scale together."""
-    asked = [request.patches[i] for i in members]
-    patches = [replace(patch, core=patch.core & context.region) for patch in asked]
+    """Read a group's tokens, neighbours of one scale together."""
+    requested = [request.patches[i] for i in members]
+    patches = [replace(patch, core=patch.core & context.region) for patch in requested]
     side = network.card.input.tile
-    rects = [patch.rect for patch in asked]
-    tokens = np.empty((len(asked), network.card.input.channel_count, side, side), np.float32)
-    charge = Cost()
+    rects = [patch.rect for patch in requested]
+    tokens = np.empty((len(requested), network.card.input.channel_count, side, side), np.float32)
+    cost = Cost()
     try:
-        for scale in sorted({patch.scale for patch in asked}):
-            same = [i for i, patch in enumerate(asked) if patch.scale == scale]
-            for some in _group_reads([rects[i] for i in same]):
-                inside = [same[i] for i in some]
+        for scale in sorted({patch.scale for patch in requested}):
+            same = [i for i, patch in enumerate(requested) if patch.scale == scale]
+            for members_read in _group_reads([rects[i] for i in same]):
+                inside = [same[i] for i in members_read]
                 corner = Rect(
                     min(rects[i].y for i in inside), min(rects[i].x for i in inside), 0, 0
                 )
@@ -218,26 +219,26 @@ def _read_tokens(
                 with context.meter.measure() as reading:
                     pixels = context.pyramid.read(block, scale, fill="reflect", meter=context.meter)
                 start = time.perf_counter()
-                ready = network.card.prepare(pixels)
+                prepared = network.card.prepare(pixels)
                 for i in inside:
                     y, x = (
-                        round((at - first) / scale)
-                        for at, first in ((rects[i].y, block.y), (rects[i].x, block.x))
+                        round((position - origin) / scale)
+                        for position, origin in ((rects[i].y, block.y), (rects[i].x, block.x))
                     )
-                    tokens[i] = ready[:, y : y + side, x : x + side]
-                charge += Cost(
+                    tokens[i] = prepared[:, y : y + side, x : x + side]
+                cost += Cost(
                     bytes=reading.bytes,
                     pixels=reading.pixels,
                     read_s=reading.seconds,
                     prepare_s=time.perf_counter() - start,
                 )
     except Exception as error:
-        return _TokenGroup(patches, rects, tokens, charge, error)
-    return _TokenGroup(patches, rects, tokens, charge)
+        return _TokenGroup(patches, rects, tokens, cost, error)
+    return _TokenGroup(patches, rects, tokens, cost)
 
 
 def _group_reads(rects: list[Rect]) -> list[list[int]]:
-    """Return which rectangles to read at once: all that lie on one lattice, if they fill it."""
+    """Return which rectangles to read at once: all, if they fill most of a common lattice."""
     y, x = min(r.y for r in rects), min(r.x for r in rects)
     h, w = max(r.y1 for r in rects) - y, max(r.x1 for r in rects) - x
     first = rects[0]

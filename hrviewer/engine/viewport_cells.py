@@ -1,6 +1,6 @@
-"""Cells: the parts of a fixed lattice that a view is covered with, each a run of its own.
+"""Viewport cells: squares of a fixed lattice that cover the view, each a separate small run.
 
-Panning never changes a cell, so what was seen in one is never computed again.
+Panning never changes a cell, so its results are never computed again.
 """
 
 from __future__ import annotations
@@ -13,23 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.engine.canvas import Canvas
-from hrviewer.engine.patch_result import InferenceResult
-from hrviewer.engine.plan_setup import LoadedModels
-from hrviewer.engine.postprocess import map_kind
-from hrviewer.engine.record import RunRecord
+from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.pipeline import InferenceRequest
 from hrviewer.geometry import Rect
-from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Estimate, FeatureRequest, PatchRequest, Publish, WarpRequest
+from hrviewer.strategies import Estimate, Publish
 
 __all__ = [
     "CELL_PX",
     "CellCache",
     "CellCollector",
     "ViewportCell",
-    "empty_record",
     "neighbours",
-    "paint_cell",
     "visible_cells",
 ]
 
@@ -37,20 +31,20 @@ CELL_PX = 512
 """Side of a cell on the screen, in pixels, within a factor of √2."""
 
 RESULT_OVERHEAD = 2048
-"""Bytes of a look, about, beside its map."""
+"""Approximate bytes of a result besides its map."""
 
 
 def visible_cells(view: Rect, scale: float, image: Rect) -> list[Rect]:
-    """Return the cells that cover a view, the one nearest to its centre first.
+    """Return the cells that cover a view, the one nearest to its center first.
 
     Parameters
     ----------
     view : Rect
-        What is visible, level-0 pixels.
+        The visible rectangle, level-0 pixels.
     scale : float
         Level-0 pixels per screen pixel.
     image : Rect
-        Cells beyond it are left out; those at its border are cut.
+        Cells are clipped to it; those outside are left out.
     """
     side = cell_side(scale)
     visible = view & image
@@ -63,7 +57,7 @@ def visible_cells(view: Rect, scale: float, image: Rect) -> list[Rect]:
 
 
 def neighbours(view: Rect, scale: float, image: Rect) -> list[Rect]:
-    """Return the ring of cells next to those that cover a view, the nearest first."""
+    """Return the ring of cells around those that cover a view, the nearest to its center first."""
     covered = visible_cells(view, scale, image)
     if not covered:
         return []
@@ -76,35 +70,34 @@ def neighbours(view: Rect, scale: float, image: Rect) -> list[Rect]:
 
 
 def cell_side(scale: float) -> int:
-    """Return a cell's side in level-0 pixels, of which `scale` make a screen pixel."""
+    """Return the side of cells in level-0 pixels, at `scale` level-0 pixels per screen pixel."""
     return int(CELL_PX * 2 ** max(0, round(math.log2(max(scale, 1e-6)))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewportCell:
-    """A finished cell: its looks, what was published, its answer."""
+    """A finished cell: its results by request, what was published, and its estimate."""
 
     rect: Rect
-    results: tuple[
-        tuple[PatchRequest | WarpRequest | FeatureRequest, tuple[InferenceResult, ...]], ...
-    ]
+    results: tuple[tuple[InferenceRequest, tuple[InferenceResult, ...]], ...]
     published: tuple[Publish, ...]
     estimate: Estimate
 
     @property
     def nbytes(self) -> int:
-        """About how much memory it takes."""
-        maps = sum(RESULT_OVERHEAD + look.map.nbytes for _, looks in self.results for look in looks)
-        return maps + sum(np.asarray(show.map).nbytes for show in self.published)
+        """Approximate memory, in bytes."""
+        results = (result for _, results in self.results for result in results)
+        maps = sum(RESULT_OVERHEAD + result.map.nbytes for result in results)
+        return maps + sum(np.asarray(each.map).nbytes for each in self.published)
 
 
 class CellCache:
-    """Finished cells, under everything that they depend on; those used longest ago are dropped.
+    """Finished cells, by all that they depend on; the least recently used are evicted.
 
     Parameters
     ----------
     max_bytes : int
-        How many bytes are kept, about.
+        Approximate bound in bytes.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -115,14 +108,14 @@ class CellCache:
         return len(self._cells)
 
     def get(self, key: tuple[Any, ...] | None) -> ViewportCell | None:
-        """Return a cell, if it is kept; what has no key yet is not."""
+        """Return a cell, or None; without a key there is none."""
         if key is None or key not in self._cells:
             return None
         self._cells.move_to_end(key)
         return self._cells[key]
 
     def put(self, key: tuple[Any, ...] | None, cell: ViewportCell) -> None:
-        """Keep a cell."""
+        """Store a cell, if it has a key."""
         if key is None or key in self._cells:
             return
         self._cells[key] = cell
@@ -132,12 +125,10 @@ class CellCache:
 
 
 class CellCollector:
-    """A sink that keeps what came, to be painted on the screen's own maps."""
+    """A sink that collects results, to be painted on the maps of the view."""
 
     def __init__(self) -> None:
-        self.results: list[
-            tuple[PatchRequest | WarpRequest | FeatureRequest, tuple[InferenceResult, ...]]
-        ] = []
+        self.results: list[tuple[InferenceRequest, tuple[InferenceResult, ...]]] = []
         self.published: list[Publish] = []
 
     def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
@@ -148,15 +139,15 @@ class CellCollector:
         self,
         number: int,
         name: str,
-        request: PatchRequest | WarpRequest | FeatureRequest,
+        request: InferenceRequest,
         results: Sequence[InferenceResult],
     ) -> None:
-        """Keep a request and what it gave."""
+        """Collect a request's results."""
         self.results.append((request, tuple(results)))
 
     def restore(
         self,
-        request: PatchRequest | WarpRequest | FeatureRequest,
+        request: InferenceRequest,
         results: Sequence[InferenceResult],
     ) -> None:
         """Fail."""
@@ -164,30 +155,11 @@ class CellCollector:
 
     def record_partial(
         self,
-        request: PatchRequest | WarpRequest | FeatureRequest,
+        request: InferenceRequest,
         results: Sequence[InferenceResult],
     ) -> None:
-        """Let it go: a cell that was stopped is not kept."""
+        """Discard them: a stopped cell is not kept."""
 
     def publish(self, publication: Publish) -> None:
-        """Keep what was published."""
+        """Collect a publication."""
         self.published.append(publication)
-
-
-def paint_cell(cell: ViewportCell, record: RunRecord) -> None:
-    """Add a cell to a record of the whole image."""
-    for request, seen in cell.results:
-        record.add(request, seen)
-    for show in cell.published:
-        if show.kind == "saliency":
-            record.publish(show)
-
-
-def empty_record(pyramid: Pyramid, models: LoadedModels, native: float) -> RunRecord:
-    """Return a record in memory on which cells are painted."""
-    main = models["main"]
-    cell = main.stride * native
-    canvas = Canvas.in_memory(
-        pyramid.rect, cell, main.card.prediction_channels, map_kind(main.card)
-    )
-    return RunRecord(pyramid.rect, canvas)

@@ -1,4 +1,4 @@
-"""Looking through a warp: one input, whose charge falls where its samples were taken."""
+"""Inference on a warped input; its cost is attributed to where the samples were taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.inference_context import InferenceContext
-from hrviewer.engine.patch_result import InferenceResult
+from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.postprocess import as_box, failed_result, map_kind, summarize_core
 from hrviewer.engine.warp_sampling import finest_scale, sample, sample_density, unwarp
 from hrviewer.geometry import Grid, Patch
@@ -25,31 +25,31 @@ __all__ = ["infer_warped"]
 def infer_warped(
     context: InferenceContext, network: Network, request: WarpRequest
 ) -> list[InferenceResult]:
-    """One warped input; its charge falls where its samples were taken."""
+    """Sample, run and un-warp one input."""
     rect = request.rect & context.pyramid.rect
     core = (rect if request.core is None else request.core & rect) & context.region
     scale = math.sqrt(rect.area / (request.shape[0] * request.shape[1]))
     patch = Patch(core, scale)
-    charge = Cost()
+    cost = Cost()
     try:
         with context.meter.measure() as reading:
-            picture = sample(context.pyramid, rect, request.grid, request.shape, context.meter)
-        charge = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
+            pixels = sample(context.pyramid, rect, request.grid, request.shape, context.meter)
+        cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
         start = time.perf_counter()
-        array = network.card.prepare(round_to_dtype(picture, context.pyramid.dtype))
-        charge = replace(charge, prepare_s=time.perf_counter() - start)
+        array = network.card.prepare(round_to_dtype(pixels, context.pyramid.dtype))
+        cost = replace(cost, prepare_s=time.perf_counter() - start)
         done = context.device.submit(network, array, context.priority, exclusive=True).result()
     except Exception as error:
-        return [failed_result(patch, request.role, charge, network.card.output_channels, error)]
+        return [failed_result(patch, request.role, cost, network.card.output_channels, error)]
     start = time.perf_counter()
-    # An octave finer than it was seen anywhere: coarse warps need no fine maps.
+    # An octave finer than the finest samples: coarse warps need no fine maps.
     octave = math.floor(math.log2(max(1.0, finest_scale(rect, request.grid, request.shape))) + 1e-6)
     shape = Grid(rect, max(1, network.stride * 2**octave // 2)).shape
     values = unwarp(done.output, request.grid, shape, map_kind(network.card))
     box = as_box(rect)
     value = summarize_core(network.card, values, box, core, context.pyramid.rect)
-    charge = replace(
-        charge,
+    cost = replace(
+        cost,
         flops=network.flops(*request.shape),
         infer_s=done.seconds,
         post_s=time.perf_counter() - start,
@@ -61,14 +61,14 @@ def infer_warped(
             value,
             values,
             box,
-            charge,
+            cost,
             cost_weights=sample_density(request.grid, rect, core),
         )
     ]
 
 
 def round_to_dtype(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Round to the image's own type, as every other read does."""
+    """Round to the image's data type, as `Pyramid.read` does."""
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         return np.clip(np.floor(pixels + 0.5), info.min, info.max).astype(dtype)

@@ -1,9 +1,9 @@
-"""Sampling a rectangle through a non-uniform grid, and taking the answer back.
+"""Sampling a rectangle through a non-uniform grid, and un-warping the prediction.
 
-The canvas's nodes say where in the rectangle they look (see `strategies.Warp`). Every canvas pixel
-is sampled between the two octaves of the pyramid around its local reduction, so nothing aliases
-however much a place is shrunk. The way back is the grid's exact inverse: what is counted keeps its
-mass through the Jacobian, everything else is interpolated.
+The grid's nodes are positions in the rectangle (see `strategies.WarpRequest`). Every canvas pixel
+interpolates between the two octaves of the pyramid around its local reduction, so nothing aliases
+at any reduction. Un-warping uses the grid's exact inverse: maps of mass keep their mass through the
+Jacobian, everything else is interpolated.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from hrviewer.strategies.nonuniform.grid_sampler import forward, inverse
 __all__ = ["finest_scale", "sample", "sample_density", "unwarp"]
 
 BLOCK_SIDE = 256
-"""Side of the part of the canvas that is sampled at once: what bounds the memory."""
+"""Side of the part of the canvas that is sampled at once, which bounds the memory."""
 
 Floats = NDArray[np.float64]
 
 
 def grid_positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
-    """Return where in 0..1 the canvas looks at rows `at` and columns `bt`, ``(2, m, n)``."""
-    # As `forward` does it, first along one axis, then along the other.
+    """Return the positions in 0..1 of canvas rows `at` and columns `bt`, ``(2, m, n)``."""
+    # As in `forward`, first along one axis, then along the other.
     g = len(grid) - 1
     y, x = (np.clip(axis, 0, 1) * g for axis in (at, bt))
     i, j = (np.minimum(axis.astype(np.intp), g - 1) for axis in (y, x))
@@ -42,7 +42,7 @@ def grid_positions(grid: Floats, at: Floats, bt: Floats) -> Floats:
 
 
 def finest_scale(rect: Rect, grid: Floats, shape: tuple[int, int]) -> float:
-    """Return the level-0 pixels per canvas pixel where the warp looks closest."""
+    """Return the level-0 pixels per canvas pixel where the warp is finest."""
     g = len(grid) - 1
     dy = float(np.diff(grid[..., 0], axis=0).min()) * g * rect.h / shape[0]
     dx = float(np.diff(grid[..., 1], axis=1).min()) * g * rect.w / shape[1]
@@ -56,20 +56,20 @@ def sample(
     shape: tuple[int, int],
     meter: ReadMeter | None = None,
 ) -> NDArray[np.float32]:
-    """Return the warped picture, ``shape + (c,)``, in the image's range.
+    """Return the warped pixels, ``shape + (c,)``, in the image's range.
 
     Parameters
     ----------
     pyramid : Pyramid
-        What is sampled.
+        The image.
     rect : Rect
-        Which part, within the image.
+        The rectangle to sample, within the image.
     grid : ndarray, shape (g, g, 2)
         The warp.
     shape : tuple of int
         The canvas.
     meter : Meter, optional
-        Who is charged for the tiles.
+        Counts the cost of reading.
     """
     out: NDArray[np.float32] | None = None
     for top in range(0, shape[0], BLOCK_SIDE):
@@ -114,13 +114,13 @@ def _sample_block(
         low_y, low_x = (math.floor(v.min() / step - 1) * step for v in (ys, xs))
         high_y, high_x = (math.ceil(v.max() / step + 1) * step for v in (ys, xs))
         wanted = Rect(low_y, low_x, high_y - low_y, high_x - low_x) & pyramid.rect
-        picture = pyramid.read(wanted, scale, meter=meter).astype(np.float32)
+        pixels = pyramid.read(wanted, scale, meter=meter).astype(np.float32)
         if out is None:
-            out = np.zeros((len(rows), len(columns), picture.shape[2]), np.float32)
+            out = np.zeros((len(rows), len(columns), pixels.shape[2]), np.float32)
         where = [(ys - wanted.y) / scale - 0.5, (xs - wanted.x) / scale - 0.5]
-        for c in range(picture.shape[2]):
-            seen = map_coordinates(picture[..., c], where, order=1, mode="nearest")
-            out[here, c] += share[here] * seen
+        for c in range(pixels.shape[2]):
+            sampled = map_coordinates(pixels[..., c], where, order=1, mode="nearest")
+            out[here, c] += share[here] * sampled
     assert out is not None
     return out
 
@@ -128,7 +128,7 @@ def _sample_block(
 def unwarp(
     values: NDArray[np.floating[Any]], grid: Floats, shape: tuple[int, int], kind: MapKind
 ) -> NDArray[np.float32]:
-    """Take a map on the canvas back to the rectangle.
+    """Resample a map on the canvas onto the rectangle.
 
     Parameters
     ----------
@@ -139,12 +139,12 @@ def unwarp(
     shape : tuple of int
         Rows and columns to cut the rectangle into.
     kind : {"mass", "intensity"}
-        What is kept: each cell's sum, spread over where it was sampled, or its value.
+        Whether each cell's sum is preserved, distributed over where it was sampled, or its value.
 
     Returns
     -------
     ndarray of float32, shape (k,) + shape
-        For intensities NaN where the grid does not reach.
+        For intensities NaN outside the grid.
     """
     _, rows, columns = values.shape
     places, areas = _invert_grid(grid, shape)
@@ -177,7 +177,7 @@ def unwarp(
 
 
 def sample_density(grid: Floats, rect: Rect, core: Rect, side: int = 64) -> Floats:
-    """Return which share of a core's samples fell where, ``(side, side)``, summing to 1."""
+    """Return the distribution of a core's samples, ``(side, side)``, summing to 1."""
     ys = (core.y + (np.arange(side) + 0.5) / side * core.h - rect.y) / rect.h
     xs = (core.x + (np.arange(side) + 0.5) / side * core.w - rect.x) / rect.w
     _, areas = inverse(grid, ys, xs)

@@ -13,6 +13,7 @@ from toys import (
     Toy,
     ToyBundle,
     Workbench,
+    collect_cells,
     many_patches,
     overview_then_chosen,
     picture,
@@ -22,12 +23,12 @@ from hrviewer.engine import (
     Budget,
     InferenceResult,
     LiveSession,
+    LoadedModels,
     ResultCache,
     ViewportCell,
     neighbours,
     visible_cells,
 )
-from hrviewer.engine.plan_setup import LoadedModels
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies import Estimate, Params, PatchRequest
@@ -148,7 +149,7 @@ def test_choices_and_back(bench, follow):
     assert session.computed == other + computed
     session.select(Toy(many_patches), Params(), None, LoadedModels(bench.pack, bench.device))
     ready = []
-    session._on_cell = ready.append
+    session._on_update = collect_cells(ready)
     session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.computed == other + computed
@@ -158,7 +159,7 @@ def test_choices_and_back(bench, follow):
 def test_a_budget_is_shared_out_by_area(follow):
     whole = FLOPS * 1024 * 1024
     found = []
-    session = follow(budget=Budget(0.5 * whole, "flops"), on_cell=found.append)
+    session = follow(budget=Budget(0.5 * whole, "flops"), on_update=collect_cells(found))
     session.follow_view(VIEW, 1.0)
     wait(session)
     spent = [sum(look.cost.flops for _, looks in cell.results for look in looks) for cell in found]
@@ -394,10 +395,15 @@ def test_cells_share_a_look_at_the_whole_image(bench, follow, given):
     gate = threading.Event()
     scout.before = lambda batch: gate.wait(20)
     found, begun = [], []
+
+    def on_update(number, rect, update):
+        collect_cells(found)(number, rect, update)
+        if update is None:
+            begun.append(rect)
+
     session = follow(
-        on_cell=found.append,
         cache=ResultCache() if given else None,
-        on_update=lambda number, rect, update: begun.append(rect) if update is None else None,
+        on_update=on_update,
     )
     session.select(Toy(scouted), Params())
     session.follow_view(VIEW, 1.0)

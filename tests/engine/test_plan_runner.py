@@ -12,9 +12,12 @@ from toys import (
     RecordingSink,
     Toy,
     Workbench,
+    collect_cells,
+    empty_record,
     features_then_head,
     many_patches,
     overview_then_chosen,
+    paint_cell,
     picture,
     scan_then_heavy,
     threads,
@@ -29,8 +32,6 @@ from hrviewer.engine import (
     Progress,
     ResultCache,
     RunControl,
-    empty_record,
-    paint_cell,
 )
 from hrviewer.geometry import Rect
 from hrviewer.strategies import Params, PlanContext
@@ -146,7 +147,7 @@ def test_live_cells_compute_nothing_twice(policy):
     with Workbench(picture(900, 1100)) as bench:
         ready: list[object] = []
         session = LiveSession(
-            bench.pyramid, bench.networks, Toy(policy), Params(), on_cell=ready.append
+            bench.pyramid, bench.networks, Toy(policy), Params(), on_update=collect_cells(ready)
         )
         try:
             view = Rect(300, 300, 500, 600)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import RecordingSink, Workbench, picture
+from toys import RecordingSink, Workbench, empty_record, picture
 
-from hrviewer.engine import empty_record
 from hrviewer.engine.warp_inference import round_to_dtype
 from hrviewer.engine.warp_sampling import finest_scale, sample, sample_density, unwarp
 from hrviewer.geometry import Rect

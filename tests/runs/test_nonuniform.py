@@ -61,7 +61,7 @@ def test_hints_are_part_of_a_run(tmp_path):
         go("a", priors={"saliency": hint.T}, resume=True)
     with pytest.raises(HrviewerError, match="rows, columns"):
         go("e", priors={"saliency": hint[0]})
-    with pytest.raises(HrviewerError, match="no hint 'colour'"):
+    with pytest.raises(HrviewerError, match="no prior map 'colour'"):
         go("f", priors={"colour": hint})
     with pytest.raises(HrviewerError, match="takes: none"):
         hrviewer.run(image, pack, "patches", priors={"saliency": hint})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import FLOPS, Bright, Encoder, Head, ToyBundle, Workbench, picture
+from toys import FLOPS, Bright, Encoder, Head, ToyBundle, Workbench, collect_cells, picture
 
 import hrviewer
 import hrviewer.runs
@@ -444,7 +444,11 @@ def test_live_cells_share_embeddings() -> None:
     with Workbench(picture(900, 1100), toy_pack()) as bench:
         found: list[Any] = []
         session = LiveSession(
-            bench.pyramid, bench.networks, Compression(), CompressionParams(), on_cell=found.append
+            bench.pyramid,
+            bench.networks,
+            Compression(),
+            CompressionParams(),
+            on_update=collect_cells(found),
         )
         try:
             session.follow_view(Rect(0, 0, 900, 1100), 1.0)

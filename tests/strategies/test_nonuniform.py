@@ -9,9 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, maximum_filter
-from toys import FLOPS, Bright, RecordingSink, ToyBundle, Workbench, blocks, card, picture
+from toys import (
+    FLOPS,
+    Bright,
+    RecordingSink,
+    ToyBundle,
+    Workbench,
+    blocks,
+    card,
+    empty_record,
+    picture,
+)
 
-from hrviewer.engine import Budget, InferencePipeline, build_context, empty_record, run_plan
+from hrviewer.engine import Budget, InferencePipeline, build_context, run_plan
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies import (

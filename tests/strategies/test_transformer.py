@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from toys import FLOPS, Bright, Joint, ToyBundle, Workbench, card
+from toys import FLOPS, Bright, Joint, ToyBundle, Workbench, card, empty_record, paint_cell
 
-from hrviewer.engine import LiveSession, empty_record, paint_cell
+from hrviewer.engine import LiveSession
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.models.loaders.torch import TorchNetwork

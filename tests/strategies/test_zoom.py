@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import FLOPS, Blurred, Bright, RecordingSink, ToyBundle, Workbench
+from toys import FLOPS, Blurred, Bright, RecordingSink, ToyBundle, Workbench, empty_record
 
 from hrviewer.engine import ResultCache
 from hrviewer.errors import HrviewerError
@@ -102,7 +102,7 @@ def run(
     **params: Any,
 ):
     """Run `zoom` and return its estimate, the record and the published maps and estimates."""
-    from hrviewer.engine import InferencePipeline, build_context, empty_record, run_plan
+    from hrviewer.engine import InferencePipeline, build_context, run_plan
     from hrviewer.engine.budget import Budget
 
     bundle = bundle or ToyBundle(main=Bright(), scout=Scout(error=0.5))
@@ -414,7 +414,6 @@ def test_failed_measurements_count_as_predicted():
 
 
 def test_a_killed_run_resumes_to_the_same_result():
-    from hrviewer.engine import empty_record
 
     whole, record, _ = run(method="sampling")
     with Workbench(IMAGE, ToyBundle(main=Bright(), scout=Scout(error=0.5))) as bench:

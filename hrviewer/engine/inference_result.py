@@ -1,7 +1,7 @@
-"""What one look gave, and how it is written down.
+"""Result of inference on one patch, and its serialization.
 
-A `Seen` is the unit of everything that is kept: the cache stores it under the hash of what was
-asked, a run's journal stores a request's worth of them, overlays are painted from it.
+An `InferenceResult` is the unit of everything that is stored: the cache keeps it under the hash of
+its request, a run's journal keeps all results of a request, overlays are painted from it.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ __all__ = ["InferenceResult", "deserialize", "serialize"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferenceResult:
-    """What one look gave. It serves policies as their `Handle`.
+    """Result of inference on one patch, with its cost; policies get it as `PatchResult`.
 
     Parameters
     ----------
     patch : Patch
-        Where was looked.
+        The patch, its core clipped to the region.
     role : str
-        With which network.
+        Role of the network.
     value : ndarray of float64, shape (k,)
-        The core's answer; NaN if the look failed.
+        Prediction for the core; NaN if inference failed.
     map : ndarray of float32, shape (k, rows, columns)
-        The output over `box`; one NaN cell if the look failed. Codes are in float16.
+        Output over `box`; one NaN cell if inference failed. Embeddings are in float16.
     box : tuple of float
-        What `map` covers, ``(y, x, h, w)`` in level-0 pixels; at least the core.
-    cost : Charge
-        What it cost when it was computed.
+        Extent of `map`, ``(y, x, h, w)`` in level-0 pixels; at least the core.
+    cost : Cost
+        Cost of the inference, also where the result is reused.
     status : {"done", "cached", "failed"}
-        How it came.
+        Whether it was computed, reused, or failed.
     error : str
-        Why it failed.
+        Message of the failure, one line.
     cost_weights : ndarray, optional
-        How the charge falls over the core, ``(rows, columns)``, summing to 1; evenly if None.
+        Distribution of the cost over the core, ``(rows, columns)``, summing to 1; evenly if None.
     """
 
     patch: Patch
@@ -60,32 +60,33 @@ class InferenceResult:
     cost_weights: NDArray[np.float64] | None = field(default=None)
 
     def as_cached(self) -> InferenceResult:
-        """Return it as something that need not be computed again."""
+        """Return the result with the status ``"cached"``, unless it failed."""
         return self if self.status == "failed" else replace(self, status="cached")
 
 
 def serialize(results: Sequence[InferenceResult]) -> bytes:
-    """Write looks as one ``.npz``, without pickles.
+    """Return results as the bytes of one ``.npz`` file, without pickles.
 
-    Their arrays lie one after another, as a member for each type of number: thousands of tokens
-    would be thousands of members.
+    Arrays of one data type are concatenated into one member: thousands of tokens would be thousands
+    of members.
     """
     rows: list[dict[str, Any]] = []
     numbers: dict[str, list[NDArray[Any]]] = {}
-    for look in results:
-        arrays = [look.value, look.map, *([] if look.cost_weights is None else [look.cost_weights])]
+    for result in results:
+        weights = [] if result.cost_weights is None else [result.cost_weights]
+        arrays = [result.value, result.map, *weights]
         for array in arrays:
             numbers.setdefault(array.dtype.char, []).append(array.ravel())
         rows.append(
             {
-                "core": look.patch.core.astuple(),
-                "scale": look.patch.scale,
-                "halo": look.patch.halo,
-                "role": look.role,
-                "box": look.box,
-                "cost": look.cost.amounts,
-                "status": look.status,
-                "error": look.error,
+                "core": result.patch.core.astuple(),
+                "scale": result.patch.scale,
+                "halo": result.patch.halo,
+                "role": result.role,
+                "box": result.box,
+                "cost": result.cost.amounts,
+                "status": result.status,
+                "error": result.error,
                 "arrays": [(array.dtype.char, array.shape) for array in arrays],
             }
         )
@@ -97,7 +98,7 @@ def serialize(results: Sequence[InferenceResult]) -> bytes:
 
 
 def deserialize(data: bytes) -> list[InferenceResult]:
-    """Read what `pack_seen` wrote."""
+    """Return the results in bytes from `serialize`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         members: dict[str, NDArray[Any]] = dict(file)
     rows = json.loads(members.pop("rows").tobytes())
@@ -108,10 +109,10 @@ def deserialize(data: bytes) -> list[InferenceResult]:
         found: NDArray[Any] = members[name][first : read[name]].reshape(shape)
         return found
 
-    seen = []
+    results = []
     for row in rows:
-        value, plane, *spread = (array(*about) for about in row["arrays"])
-        seen.append(
+        value, plane, *weights = (array(*dtype_and_shape) for dtype_and_shape in row["arrays"])
+        results.append(
             InferenceResult(
                 patch=Patch(Rect(*row["core"]), row["scale"], row["halo"]),
                 role=row["role"],
@@ -121,7 +122,7 @@ def deserialize(data: bytes) -> list[InferenceResult]:
                 cost=Cost(*row["cost"]),
                 status=row["status"],
                 error=row["error"],
-                cost_weights=spread[0] if spread else None,
+                cost_weights=weights[0] if weights else None,
             )
         )
-    return seen
+    return results

@@ -1,0 +1,51 @@
+"""Facts about loaded networks that policies and the engine use: scale, stride, halo, FLOPs."""
+
+from __future__ import annotations
+
+import math
+
+from hrviewer.geometry import snap_scale
+from hrviewer.models import ModelCard, Network
+from hrviewer.pyramid import Pyramid
+from hrviewer.strategies import ModelInfo
+
+__all__ = ["model_info", "native_scale"]
+
+PIXEL_SIZE_TOLERANCE = 0.10
+"""Pixel sizes that differ by less are treated as equal."""
+
+
+def model_info(network: Network) -> ModelInfo:
+    """Return the description of a network that a policy gets."""
+    return ModelInfo(
+        network.card,
+        network.stride,
+        network.halo,
+        network.flops,
+        network.period,
+        token_flops=network.token_flops if network.accepts_tokens else None,
+        has_attribution=network.has_attribution,
+    )
+
+
+def native_scale(card: ModelCard, pyramid: Pyramid) -> tuple[float, str]:
+    """Return the scale at which pixels have the size the model was trained on, and a note.
+
+    The note is for the user; it is empty where nothing is assumed or resampled.
+    """
+    wanted, actual = card.input.pixel_size, pyramid.pixel_size
+    if wanted is None:
+        return 1.0, ""
+    if actual is None:
+        return 1.0, (
+            f"the image's pixel size is unknown and {card.name!r} expects {wanted:g} µm: "
+            "full resolution is used"
+        )
+    scale = wanted / math.sqrt(actual[0] * actual[1])
+    if abs(scale - 1) <= PIXEL_SIZE_TOLERANCE:
+        return 1.0, ""
+    snapped = snap_scale(scale)
+    return snapped, (
+        f"the image has {actual[0]:.3g} µm pixels and {card.name!r} expects {wanted:g} µm: "
+        f"patches are resampled by {snapped:g}"
+    )
