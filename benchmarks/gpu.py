@@ -91,7 +91,7 @@ def center_tile(pyramid: Pyramid, network: Network) -> Floats:
     """Return a tile in the middle of the image, prepared, ``(1, C, h, w)``."""
     it = network.card.input
     side = it.tile if it.fixed else it.tile + 2 * network.halo
-    y, x = (length // 2 - side // 2 for length in pyramid.shape[:2])
+    y, x = (length // 2 - side // 2 for length in pyramid.plane_shape)
     pixels = pyramid.read(Rect(y, x, side, side), 1, fill="reflect")
     return np.ascontiguousarray(network.card.prepare(pixels)[None])
 
@@ -194,7 +194,7 @@ def measure_run(pyramid: Pyramid, model: str | Path, name: str) -> dict[str, Any
             run = job.run(networks, out=Path(folder) / "a.run.zarr")
             seconds = time.perf_counter() - start
             failed = int(run.patches["status"].ne("done").sum())
-        h, w = pyramid.shape[:2]
+        h, w = pyramid.plane_shape
         return {
             "batch": worker.batch,
             "mp_s": round(h * w / seconds / 1e6, 2),
@@ -225,7 +225,7 @@ def measure_first_overlay(pyramid: Pyramid, model: str | Path, name: str) -> lis
                 time.sleep(1.0)
                 heard.clear()
                 start = time.perf_counter()
-                h, w = pyramid.shape[:2]
+                h, w = pyramid.plane_shape
                 session.follow_view(
                     Rect(h // 2, i * w // 5, min(900, h // 2), min(1500, w // 5)), 1.0
                 )

@@ -94,14 +94,15 @@ def measure(
     import napari
 
     from hrviewer.pyramid import open_pyramid
+    from hrviewer.pyramid.zarr_store import as_dask
     from hrviewer.strategies import strategy_ids
     from hrviewer.viewer.view import view
     from hrviewer.viewer.widgets.dock import PANEL_WIDTH
 
     set_thread_policy(thread_policy)
     with tempfile.TemporaryDirectory() as folder, open_pyramid(image) as pyramid:
-        scripts = [camera_moves(pyramid.shape, turn, rounds) for turn in range(rounds)]
-        levels = [level.dask for level in pyramid.levels]
+        scripts = [camera_moves(pyramid.plane_shape, turn, rounds) for turn in range(rounds)]
+        levels = [as_dask(level) for level in pyramid.levels]
         rgb, many = pyramid.channels == 3, len(levels) > 1
         levels = levels if rgb else [level[..., 0] for level in levels]
         log("plain napari")
@@ -131,7 +132,7 @@ def measure(
             ways["live"].append(play_moves(ours.viewer, script, bench.is_pending))
             bench.set_live(False)
         bench.set_live(True)
-        places = sample_places(pyramid.shape, 5)
+        places = sample_places(pyramid.plane_shape, 5)
         found = {
             **{f"{way}_p95_ms": ms(median(s.p95 for s in each)) for way, each in ways.items()},
             "ratio": round(
@@ -165,7 +166,9 @@ def measure(
             median(bench.switch_and_back(strategy, others[:1]) for _ in range(3))
         )
         batch = bench.batch_seconds  # while the looks are still on the picture
-        stops = [bench.time_stop(place) for place in sample_places(pyramid.shape, 3, offset=0.17)]
+        stops = [
+            bench.time_stop(place) for place in sample_places(pyramid.plane_shape, 3, offset=0.17)
+        ]
         found |= {
             "stop_ms": ms(median(stops)),
             "stops_ms": [ms(s) for s in stops],

@@ -156,7 +156,7 @@ def measure_one(gigapixels: float, patches: int) -> dict[str, Any]:
     imported = peak_memory()
     with open_pyramid(make_levels(gigapixels)) as pyramid, tempfile.TemporaryDirectory() as folder:
         opened = peak_memory()
-        for rect, scale in iter_views(pyramid.shape):
+        for rect, scale in iter_views(pyramid.plane_shape):
             pyramid.read(rect, scale)
         panned = peak_memory()
         device = DeviceScheduler()

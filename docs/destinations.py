@@ -105,7 +105,7 @@ def main(slide: str, geotiff: str) -> None:
         2, 3, figsize=(15, 11), layout="constrained"
     )
     with tempfile.TemporaryDirectory() as name, hrviewer.open(slide) as pyramid:
-        folder, side = Path(name), pyramid.shape
+        folder, side = Path(name), pyramid.plane_shape
         run = hrviewer.run(slide, "nuclei", "patches", out=folder / "slide.run.zarr")
         picture = pyramid.read(pyramid.rect, max(side) / 1000)
 

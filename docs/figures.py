@@ -108,7 +108,7 @@ def main(slide: str, *names: str) -> None:
     """Run strategies and draw them."""
     images = Path(__file__).parent / "images"
     with hrviewer.open(slide) as pyramid, tempfile.TemporaryDirectory() as folder:
-        scale = max(pyramid.shape) / 1200
+        scale = max(pyramid.plane_shape) / 1200
         picture = pyramid.read(pyramid.rect, scale)
         for name in names or strategy_ids():
             run = hrviewer.run(slide, "nuclei", name, out=Path(folder) / f"{name}.run.zarr")

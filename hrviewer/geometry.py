@@ -7,10 +7,22 @@ files, networks or screens.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import index
 
-__all__ = ["SCALE_STEPS", "Grid", "Patch", "Rect", "context_rings", "snap_scale"]
+from hrviewer.errors import ParameterError
+
+__all__ = [
+    "SCALE_STEPS",
+    "Grid",
+    "Patch",
+    "Rect",
+    "RectLike",
+    "as_rect",
+    "context_rings",
+    "snap_scale",
+]
 
 SCALE_STEPS = 16
 """Scales are multiples of 1/16: tiles whose side is a multiple of 16 end on whole pixels."""
@@ -87,6 +99,34 @@ class Rect:
     def astuple(self) -> tuple[int, int, int, int]:
         """``(y, x, h, w)``."""
         return self.y, self.x, self.h, self.w
+
+
+RectLike = Rect | Sequence[int]
+"""A rectangle, or its ``(y, x, h, w)``."""
+
+
+def as_rect(rect: RectLike) -> Rect:
+    """Return a rectangle given as such or as ``(y, x, h, w)``.
+
+    Raises
+    ------
+    HrviewerError
+        If it is neither, or a number is not whole.
+
+    Examples
+    --------
+    >>> as_rect((0, 512, 256, 256))
+    Rect(y=0, x=512, h=256, w=256)
+    """
+    if isinstance(rect, Rect):
+        return rect
+    try:
+        y, x, h, w = (index(side) for side in rect)
+        return Rect(y, x, h, w)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"{rect!r} is no rectangle: pass (y, x, height, width) in whole pixels, or a Rect"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

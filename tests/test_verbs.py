@@ -50,7 +50,7 @@ def test_packages_are_functions_too():
 def test_from_image_to_file(tmp_path):
     image = picture(200, 260)
     with hrviewer.open(image) as pyramid:
-        assert pyramid.shape == (200, 260)
+        assert pyramid.plane_shape == (200, 260)
         out = tmp_path / "a.run.zarr"
         done = hrviewer.run(
             pyramid, toy_bundle(), "patches", region=(0, 0, 128, 128), tile=64, out=out

@@ -114,7 +114,7 @@ def describe_image(pyramid: Pyramid) -> dict[str, Any]:
     return {
         "path": pyramid.path,
         "name": pyramid.name,
-        "shape": list(pyramid.shape),
+        "shape": list(pyramid.plane_shape),
         "channels": pyramid.channels,
         "dtype": str(pyramid.dtype),
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),

@@ -92,7 +92,7 @@ def build_context(
     if clipped.empty:
         raise ParameterError(
             f"the region {region.astuple() if region else ()} (y, x, h, w) lies outside the image "
-            f"of {pyramid.shape[0]} × {pyramid.shape[1]} pixels"
+            f"of {pyramid.plane_shape[0]} × {pyramid.plane_shape[1]} pixels"
         )
     for role in strategy.roles:
         models[role]
@@ -117,7 +117,7 @@ def build_context(
     else:
         flops = math.inf
     context = PlanContext(
-        shape=pyramid.shape,
+        shape=pyramid.plane_shape,
         downsamples=tuple(level.downsample[0] for level in pyramid.levels),
         pixel_size=pyramid.pixel_size,
         region=clipped,

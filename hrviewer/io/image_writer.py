@@ -194,7 +194,7 @@ def write_synthetic_image(
 
             plan = ImagePlan(
                 "objects",
-                (1, *pyramid.shape),
+                (1, *pyramid.plane_shape),
                 np.dtype(np.int32),
                 pyramid.pixel_size,
                 read,
@@ -221,7 +221,7 @@ def plan_image(pyramid: Pyramid) -> ImagePlan:
     def read(rect: Rect) -> Pixels:
         return level.read(rect.y, rect.y1, rect.x, rect.x1).transpose(2, 0, 1)
 
-    shape = (pyramid.channels, *pyramid.shape)
+    shape = (pyramid.channels, *pyramid.plane_shape)
     return ImagePlan(
         pyramid.name,
         shape,

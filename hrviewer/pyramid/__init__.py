@@ -1,12 +1,12 @@
-"""What is looked at: images as pyramids of levels, read lazily in bounded memory.
+"""Gigapixel images as pyramids of levels, read lazily in bounded memory.
 
-`open_pyramid` takes anything that is an image. A `Pyramid` reads any rectangle at any scale from
-its `Level` objects, whose tiles all come through one `TileCache`; a `Meter` says what each look
-paid.
+`open_pyramid` opens files, URLs and arrays. A `Pyramid` reads any rectangle at any scale from its
+`Level` objects, whose tiles all come through one `TileCache`; a `ReadMeter` adds up what reading
+costs.
 """
 
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.opening import open_pyramid
+from hrviewer.pyramid.opening import open_pyramid, reopen_pyramid
 from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
 from hrviewer.pyramid.tile_cache import TileCache, TileKey, tile_cache
@@ -19,5 +19,6 @@ __all__ = [
     "TileCache",
     "TileKey",
     "open_pyramid",
+    "reopen_pyramid",
     "tile_cache",
 ]

@@ -1,24 +1,21 @@
 """One level of a pyramid: a grid of stored tiles that reads as an array ``(h, w, c)``.
 
-Invariants: pixels come only through tiles, so every look is metered the same way; tiles lie on
-a regular grid, of which the first row and column may be cut by `lead` (a flipped image's are).
+Invariants: pixels come only through tiles, so every read is metered in the same way; tiles lie on
+a regular grid, whose first row and column may be cut by `tile_offset` (a flipped image's are).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import HrviewerError, ImageReadError, short_message
+from hrviewer.pyramid.indexing import array_from, index_window
 from hrviewer.pyramid.read_cost import ReadMeter
 from hrviewer.pyramid.tile_cache import DecodedTile, Tile, TileKey, tile_cache
-
-if TYPE_CHECKING:
-    import zarr
 
 __all__ = ["Level"]
 
@@ -27,30 +24,38 @@ MAX_CHUNK_SIDE = 2048
 
 
 class Level:
-    """One level, read through its tiles.
+    """One level, read through its tiles; indexed like a NumPy array ``(h, w, c)``.
 
     Parameters
     ----------
     image_key : str
-        What the tiles are filed under in the cache.
+        Key of the image in the tile cache.
     name : str
-        The image's name, for messages.
+        Name of the image, for messages.
     index : int
         0 is full resolution.
     shape : tuple of int
         ``(h, w, c)``.
     tile : tuple of int
-        A stored tile's ``(h, w)``.
+        Stored tile size ``(h, w)``.
     downsample : tuple of float
         Level-0 pixels per pixel of this level, ``(y, x)``.
     dtype : numpy.dtype
-        Of the pixels.
+        Pixel type.
     decode : callable
         Takes a tile's row and column and returns its pixels, clipped to the level.
     tile_offset : tuple of int
         Rows and columns by which the first tiles are cut.
     in_memory : bool
-        Decoding is a mere slice: the cache is left to others.
+        Decoding is a mere slice, so the tile cache is bypassed.
+
+    Examples
+    --------
+    >>> level = open_pyramid("slide.svs").levels[1]
+    >>> level.shape
+    (8192, 6144, 3)
+    >>> level[1024:1280, 512:768].shape
+    (256, 256, 3)
     """
 
     def __init__(
@@ -83,6 +88,11 @@ class Level:
         return f"<Level {self.index}: {height} × {width} × {channels}, {self.dtype}>"
 
     @property
+    def ndim(self) -> int:
+        """Number of axes: 3."""
+        return 3
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of tiles."""
         (h, w, _), (th, tw), (ly, lx) = self.shape, self.tile, self.tile_offset
@@ -90,14 +100,25 @@ class Level:
 
     @property
     def chunks(self) -> tuple[int, int, int]:
-        """How zarr and dask cut this level, ``(h, w, c)``."""
+        """Chunk shape ``(h, w, c)`` for zarr and dask."""
         th, tw = self.tile
         if tw > MAX_CHUNK_SIDE or th > MAX_CHUNK_SIDE:
             th, tw = min(th, 512), min(tw, 512)
         return th, tw, self.shape[2]
 
+    def __getitem__(self, key: Any) -> np.ndarray[Any, np.dtype[Any]]:
+        """Read the window that a NumPy index covers: integers, slices and ``...``."""
+        (y0, y1, x0, x1), inner = index_window(key, self.shape)
+        return np.asarray(self.read(y0, y1, x0, x1)[inner])
+
+    def __array__(
+        self, dtype: Any = None, copy: bool | None = None
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        """Read the whole level, up to `MAX_ARRAY_PIXELS`."""
+        return array_from(self, dtype, copy, "levels[-1]")
+
     def tile_bounds(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """Return what a tile covers, ``(y0, y1, x0, x1)`` in this level's pixels."""
+        """Return the bounds of a tile, ``(y0, y1, x0, x1)`` in this level's pixels."""
         (h, w, _), (th, tw), (ly, lx) = self.shape, self.tile, self.tile_offset
         y, x = row * th - ly, column * tw - lx
         return max(y, 0), min(y + th, h), max(x, 0), min(x + tw, w)
@@ -118,8 +139,8 @@ class Level:
         ----------
         y0, y1, x0, x1 : int
             The window; it must lie inside the level.
-        meter : Meter, optional
-            Who is charged.
+        meter : ReadMeter, optional
+            Adds up what the tiles cost.
 
         Returns
         -------
@@ -130,7 +151,7 @@ class Level:
         ------
         ValueError
             If the window leaves the level.
-        UserError
+        ImageReadError
             If a tile cannot be decoded.
         """
         h, w, c = self.shape
@@ -169,40 +190,20 @@ class Level:
         except HrviewerError:
             raise
         except Exception as error:
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{self.name}: tile ({key.row}, {key.column}) of level {self.index} cannot be "
                 f"decoded: {short_message(error)}; the file is damaged"
             ) from error
         if meter is not None:
             height, width, _ = tile.pixels.shape
-            took = time.perf_counter() - start
-            meter.charge(key, tile.seconds, tile.bytes, height * width, took)
+            elapsed = time.perf_counter() - start
+            meter.charge(key, tile.seconds, tile.bytes, height * width, elapsed)
         return tile.pixels
 
     def cached_tile(self, key: TileKey) -> np.ndarray[Any, np.dtype[Any]] | None:
-        """Return one tile's pixels if they are there without decoding or waiting."""
+        """Return one tile's pixels if they are available without decoding or waiting."""
         if not self._in_memory:
             tile = tile_cache().get_cached(key)
             return None if tile is None else tile.pixels
-        # A picture is decoded as a whole when first looked at; from then on this is a slice.
+        # An image without tiles is decoded as a whole by its first read; then this is a slice.
         return self.read_tile(key) if self._decoded else None
-
-    @cached_property
-    def zarr(self) -> zarr.Array[Any]:
-        """The level as a read-only zarr array ``(h, w, c)``, fed by the tile cache."""
-        from hrviewer.pyramid.zarr_store import open_level
-
-        return open_level(self)
-
-    @cached_property
-    def dask(self) -> Any:
-        """The level as a dask array ``(h, w, c)``, fed by the tile cache."""
-        import dask.array as da
-
-        # A few tiles to a task: dask's cost per task is that of decoding a small tile.
-        th, tw, c = self.chunks
-        rows, columns = max(1, 1024 // th), max(1, 1024 // tw)
-        chunks = (th * rows, tw * columns, c)
-        return da.from_array(
-            self.zarr, chunks=chunks, name=f"level-{self.image_key}-{self.index}", meta=np.empty(0)
-        )

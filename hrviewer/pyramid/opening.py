@@ -1,14 +1,17 @@
-"""From anything that is an image to a pyramid."""
+"""Opening: from a path, URL, array or layer to a pyramid."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
+from numbers import Real
 from pathlib import Path
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ImageReadError, ParameterError
 from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.readers.array import ArrayReader, find_level
 from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat
@@ -18,7 +21,7 @@ from hrviewer.pyramid.readers.pillow import PillowReader
 from hrviewer.pyramid.readers.synthetic import SyntheticReader
 from hrviewer.pyramid.readers.tiff import TiffReader
 
-__all__ = ["installed_readers", "open_pyramid"]
+__all__ = ["installed_readers", "open_pyramid", "reopen_pyramid"]
 
 GROUP = "hrviewer.readers"
 BUILT_IN_READERS: tuple[type[Reader], ...] = (
@@ -34,9 +37,9 @@ _open_pyramids: WeakValueDictionary[str, Pyramid] = WeakValueDictionary()
 
 
 def installed_readers() -> list[type[Reader]]:
-    """Return every source, the one to be asked first in front."""
-    plugged: list[type[Reader]] = [entry.load() for entry in entry_points(group=GROUP)]
-    return sorted([*plugged, *BUILT_IN_READERS], key=lambda source: -source.priority)
+    """Return all readers in the order in which they are tried."""
+    plugins: list[type[Reader]] = [entry.load() for entry in entry_points(group=GROUP)]
+    return sorted([*plugins, *BUILT_IN_READERS], key=lambda reader: -reader.priority)
 
 
 def open_pyramid(
@@ -44,64 +47,133 @@ def open_pyramid(
     *,
     plane: Mapping[str, int] | None = None,
     channels: Sequence[int] | None = None,
+    pixel_size: float | Sequence[float] | None = None,
 ) -> Pyramid:
-    """Open an image.
+    """Open an image as a lazily read pyramid.
 
     Parameters
     ----------
     source : object
-        A path; the URL of an OME-Zarr; a scene, ``sample:NAME?size=8192&seed=0``; a NumPy, dask
-        or zarr array ``(h, w)``, ``(h, w, c)`` or with further axes in front, or a list of them,
-        finest first; a napari image layer; a pyramid, which is returned as it is.
+        A path; the URL of an OME-Zarr; a synthetic image, ``sample:NAME?size=8192&seed=0``; a
+        NumPy, dask or zarr array ``(h, w)``, ``(h, w, c)`` or with further axes in front, or a
+        list of them, finest first; an xarray.DataArray, whose dims name its axes; a napari image
+        layer; a pyramid, which is returned as it is.
     plane : mapping of str to int, optional
-        Which index of each further axis to show, as ``{"z": 3}``; 0 where nothing is said.
+        Index on each axis beyond y, x and channel, as ``{"z": 3}``; 0 by default.
     channels : sequence of int, optional
-        Which channels to show, and in which order; all if not given.
+        Channels to read, in this order; all by default.
+    pixel_size : float or (float, float), optional
+        Micrometres per pixel of level 0, one number or ``(y, x)``; overrides the file's.
 
     Returns
     -------
     Pyramid
-        Nothing but metadata has been read; `Pyramid.notes` says what was assumed.
+        Only metadata has been read. `Pyramid.notes` lists the assumptions made.
 
     Raises
     ------
-    UserError
-        If it cannot be opened; says in one line why, and what to do.
+    ImageReadError
+        If the image cannot be opened; one line says why, and what to do.
+    ParameterError
+        If it has no such plane or channel, or the pixel size is not positive.
+
+    Examples
+    --------
+    >>> with hrviewer.open("slide.svs") as image:
+    ...     image.shape, image.pixel_size
+    ((46000, 32914, 3), (0.499, 0.499))
+    >>> stack = hrviewer.open("stack.ome.tif", plane={"z": 3}, channels=[0], pixel_size=0.25)
     """
-    if isinstance(source, Pyramid):
-        return source
-    behind = find_level(source)
-    if behind is not None and behind.image_key in _open_pyramids:
-        return _open_pyramids[behind.image_key]
+    size = _parse_pixel_size(pixel_size)
+    known = source if isinstance(source, Pyramid) else None
+    level = find_level(source) if known is None else None
+    if level is not None:
+        known = _open_pyramids.get(level.image_key)
+    if known is not None:
+        _check_options(known, plane, channels, size)
+        return known
     if isinstance(source, (str, os.PathLike)):
         source = os.fspath(source)
-    refusal: UnsupportedFormat | None = None
-    for kind in installed_readers():
-        if not kind.supports(source):
+    unsupported: UnsupportedFormat | None = None
+    for reader in installed_readers():
+        if not reader.supports(source):
             continue
         try:
-            pyramid = Pyramid(kind.open(source, plane=plane or {}, channels=channels))
-        except (
-            UnsupportedFormat
-        ) as error:  # if no other source reads it, the first reason is the best
-            refusal = refusal or error
+            opened = reader.open(source, plane=plane or {}, channels=channels)
+        except UnsupportedFormat as error:  # if no other reader opens it, the first reason is best
+            unsupported = unsupported or error
         else:
+            pyramid = Pyramid(opened, size)
             _open_pyramids[pyramid.levels[0].image_key] = pyramid
             return pyramid
-    raise refusal or _unsupported_error(source)
+    raise unsupported or _unsupported_error(source)
 
 
-def _unsupported_error(source: object) -> HrviewerError:
+def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:
+    """Open an image with the plane, channels and pixel size that a run recorded.
+
+    Parameters
+    ----------
+    record : mapping
+        The entry ``image`` of a run's ``run.json``.
+    """
+    return open_pyramid(
+        record["path"],
+        plane=record.get("plane") or None,
+        channels=record.get("channels"),
+        pixel_size=record.get("pixel_size"),
+    )
+
+
+def _parse_pixel_size(value: float | Sequence[float] | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    try:
+        y, x = (
+            (float(value),) * 2
+            if isinstance(value, Real)
+            else map(float, cast(Sequence[float], value))
+        )
+    except (TypeError, ValueError):
+        y = x = math.nan
+    if not (0 < y < math.inf and 0 < x < math.inf):
+        raise ParameterError(
+            f"pixel_size is micrometres per pixel, a positive number or (y, x), not {value!r}"
+        )
+    return y, x
+
+
+def _check_options(
+    pyramid: Pyramid,
+    plane: Mapping[str, int] | None,
+    channels: Sequence[int] | None,
+    pixel_size: tuple[float, float] | None,
+) -> None:
+    """Refuse options that differ from those with which a pyramid was opened."""
+    selected = pyramid.selected_channels or tuple(range(pyramid.channels))
+    asked: dict[str, tuple[object, object]] = {
+        "plane": ({**pyramid.plane, **(plane or {})}, pyramid.plane),
+        "channels": (selected if channels is None else tuple(channels), selected),
+        "pixel_size": (pixel_size or pyramid.pixel_size, pyramid.pixel_size),
+    }
+    for name, (wanted, present) in asked.items():
+        if wanted != present:
+            raise ParameterError(
+                f"{pyramid.name} is open with {name}={present}: pass {name} when it is opened"
+            )
+
+
+def _unsupported_error(source: object) -> ImageReadError:
     if not isinstance(source, str):
-        return HrviewerError(
+        return ImageReadError(
             f"cannot open {type(source).__name__} as an image: pass a path or an array"
         )
     if "://" in source:
-        return HrviewerError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
+        return ImageReadError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
     path = Path(source)
     if not path.exists():
-        return HrviewerError(f"{source}: there is no such file or folder")
-    return HrviewerError(
+        return ImageReadError(f"{source}: there is no such file or folder")
+    return ImageReadError(
         f"{path.name} is not an image in a format that hrviewer reads, or it is damaged; "
         "convert it to a tiled TIFF or OME-Zarr"
     )

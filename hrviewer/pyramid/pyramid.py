@@ -1,4 +1,4 @@
-"""One image as levels, read lazily.
+"""A gigapixel image as a pyramid of levels, read lazily.
 
 Invariants: every public coordinate is a level-0 pixel, ``(y, x)``, half-open; a read never
 holds more than a bounded part of a level; reads may come from any thread.
@@ -6,17 +6,22 @@ holds more than a bounded part of a level; reads may come from any thread.
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html import escape
 from itertools import product
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from hrviewer.geometry import Rect
+from hrviewer.errors import HrviewerError
+from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
+from hrviewer.pyramid.indexing import array_from
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.overviews import Overviews
 from hrviewer.pyramid.read_cost import ReadMeter
@@ -29,6 +34,7 @@ from hrviewer.pyramid.resample import (
     edges,
 )
 from hrviewer.pyramid.tile_cache import TileKey
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
 if TYPE_CHECKING:
     from hrviewer.pyramid.readers.base import Reader
@@ -39,85 +45,165 @@ BLOCK_PIXELS = 2_000_000
 """Source pixels that are averaged at once: as floats they still fit a processor's cache."""
 
 SCALE_TOLERANCE = 1e-3
-"""A level that is coarser than the scale by this part still serves it."""
+"""A level that is coarser than the scale by this fraction still serves it."""
+
+THUMBNAIL_SIDE = 256
+MAX_THUMBNAIL_SOURCE = 4096 * 4096
+"""Pixels; a notebook shows no thumbnail of an image whose coarsest level is larger."""
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 class Pyramid:
-    """One image as levels, read lazily and from any thread.
+    """A gigapixel image as levels, read lazily and from any thread.
 
-    Made by `open_pyramid`; a context manager that closes the file.
+    Made by `open_pyramid` (``hrviewer.open``); a context manager that closes the file. It is
+    indexed like a NumPy array ``(h, w, c)`` at full resolution, and reads only what is indexed.
 
     Attributes
     ----------
     name : str
-        What a person calls it.
+        Short name, for messages and titles.
     path : str or None
-        Where it is stored, None for arrays.
+        File, folder or URL; None for arrays.
     levels : tuple of Level
-        Level 0 first, the coarsest last.
+        Level 0 (full resolution) first, the coarsest last.
     pixel_size : tuple of float or None
-        Micrometres ``(y, x)``, None where unknown.
+        Micrometres per pixel of level 0, ``(y, x)``; None where unknown.
     nodata : float or None
-        The value that stands for "nothing was measured here".
+        Pixel value that stands for "not measured".
     fingerprint : str
-        Names the image's content. For arrays of 256 MB or more and lazy ones it is a random
-        token: what is kept under it is not found again in another session.
+        Identifies the image's content. Arrays of 256 MB or more and lazy arrays get a random
+        token: results cached under it are not found again in another session.
     plane : dict
-        Which index of each axis beyond y, x and channel is shown.
+        Selected index of each axis beyond y, x and channel.
     selected_channels : tuple of int or None
-        Which of the stored channels are shown; None for all.
+        Selected channels, in their order; None for all.
     notes : list of str
-        What the person should know about how the image was read.
-    synthetic_image : Recipe or None
-        What renders it, if it is a procedural scene.
+        Assumptions made when the image was opened, for the user.
+    synthetic_image : SyntheticImage or None
+        The generator of a synthetic image, which knows its ground truth.
+
+    Examples
+    --------
+    >>> image = hrviewer.open("sample:crowd?size=8192&seed=3")
+    >>> image.shape
+    (8192, 8192, 3)
+    >>> image[4096:4352, :256].shape
+    (256, 256, 3)
+    >>> image.read((0, 0, 8192, 8192), scale=16).shape
+    (512, 512, 3)
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, pixel_size: tuple[float, float] | None = None) -> None:
         self._reader = reader
         self.name = reader.name
         self.path = reader.path
-        self.pixel_size = reader.pixel_size
+        self.pixel_size = pixel_size or reader.pixel_size
         self.nodata = reader.nodata
         self.fingerprint = reader.fingerprint
         self.plane = dict(reader.plane)
         self.selected_channels = reader.selected_channels
         self.notes = list(reader.notes)
+        if pixel_size is not None:
+            self.notes = [note for note in self.notes if note != UNKNOWN_PIXEL_SIZE]
         self.synthetic_image = reader.synthetic_image
         self._overviews = Overviews(reader)
         self.levels: tuple[Level, ...] = (*reader.levels, *self._overviews.available_levels())
 
     def __repr__(self) -> str:
-        height, width = self.shape
-        return (
-            f"<Pyramid {self.name}: {height} × {width} × {self.channels}, {self.dtype}, "
-            f"{len(self.levels)} levels>"
-        )
+        return f"<Pyramid {self.name}: {self._summary()}>"
+
+    def _summary(self) -> str:
+        height, width, channels = self.shape
+        return f"{height} × {width} × {channels}, {self.dtype}, {len(self.levels)} levels"
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of level 0."""
+        return self.levels[0].shape
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
         """Height and width of level 0."""
         return self.levels[0].shape[:2]
 
     @property
+    def ndim(self) -> int:
+        """Number of axes: 3."""
+        return 3
+
+    @property
     def rect(self) -> Rect:
         """The whole image."""
-        return Rect(0, 0, *self.shape)
+        return Rect(0, 0, *self.plane_shape)
 
     @property
     def channels(self) -> int:
-        """Colour bands; transparency is not one."""
+        """Number of channels; transparency is not one."""
         return self.levels[0].shape[2]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
+        """Pixel type."""
         return self.levels[0].dtype
+
+    def __len__(self) -> int:
+        """Return the number of rows, as for an array."""
+        return self.levels[0].shape[0]
+
+    def __getitem__(self, key: Any) -> Pixels:
+        """Read what a NumPy index covers at full resolution; `levels` are indexed likewise."""
+        return self.levels[0][key]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Pixels:
+        """Read the whole image; one of more than 64 megapixels is refused."""
+        return array_from(self, dtype, copy, "levels[-1]")
+
+    def thumbnail(self, side: int = THUMBNAIL_SIDE) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return a small version for display.
+
+        Parameters
+        ----------
+        side : int
+            Longer side in pixels, at most.
+
+        Returns
+        -------
+        numpy.ndarray
+            ``(h, w)`` in grey or ``(h, w, 3)`` in RGB, uint8. Other types than uint8 are
+            stretched between their 1st and 99.8th percentile; of two or more than three
+            channels the first is shown.
+        """
+        pixels = self.read(self.rect, max(1.0, max(self.plane_shape) / side))
+        pixels = pixels if self.channels == 3 else pixels[..., 0]
+        if pixels.dtype == np.uint8:
+            return pixels
+        values = pixels.astype(np.float64)
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, (1, 99.8)) if finite.size else (0.0, 1.0)
+        stretched = (values - low) / max(high - low, np.finfo(np.float64).tiny)
+        return (np.nan_to_num(stretched).clip(0, 1) * 255).round().astype(np.uint8)
+
+    def _repr_html_(self) -> str:
+        """Return a thumbnail and the main facts, for notebooks."""
+        facts = [self._summary()]
+        if self.pixel_size is not None:
+            facts.append(f"{self.pixel_size[0]:.4g} × {self.pixel_size[1]:.4g} µm per pixel")
+        caption = f"<b>{escape(self.name)}</b><br>{escape(', '.join(facts))}"
+        picture = ""
+        if math.prod(self.levels[-1].shape[:2]) <= MAX_THUMBNAIL_SOURCE:
+            try:
+                png = _png(self.thumbnail())
+            except HrviewerError as error:
+                caption += f"<br>{escape(str(error))}"
+            else:
+                picture = f'<img src="data:image/png;base64,{png}" style="max-height:256px"><br>'
+        return f"<div>{picture}{caption}</div>"
 
     def read(
         self,
-        rect: Rect,
+        rect: RectLike,
         scale: float = 1.0,
         *,
         fill: Fill | None = None,
@@ -132,31 +218,39 @@ class Pyramid:
 
         Parameters
         ----------
-        rect : Rect
-            What to read; clipped to the image unless `fill` is given.
+        rect : Rect or tuple of int
+            ``(y, x, h, w)`` in level-0 pixels; clipped to the image unless `fill` is given.
         scale : float
             Level-0 pixels per output pixel.
         fill : "reflect", "edge" or a number, optional
-            What stands beyond the image's border. "reflect" is NumPy's: the border pixel is
-            not repeated.
-        meter : Meter, optional
-            Who is charged for the tiles.
+            Padding beyond the image's border, as in `numpy.pad`; "reflect" does not repeat the
+            border pixel.
+        meter : ReadMeter, optional
+            Adds up what the tiles cost.
 
         Returns
         -------
         numpy.ndarray
-            ``(ceil(h / scale), ceil(w / scale), c)`` in the image's dtype, for the clipped
-            rectangle's ``h`` and ``w``, or the whole one's with `fill`. Integers are rounded
-            half up. NaN is left out of means.
+            ``(ceil(h / scale), ceil(w / scale), c)`` in the image's dtype, where ``h`` and ``w``
+            are the clipped rectangle's, or the given one's with `fill`. Integers are rounded
+            half up; NaN is left out of means.
 
         Raises
         ------
         ValueError
             If no part of the rectangle lies in the image (without `fill`), the scale is not
             positive, or the constant does not fit the dtype.
-        UserError
+        ImageReadError
             If the file is damaged there.
+
+        Examples
+        --------
+        >>> image.read((1024, 2048, 512, 512)).shape  # full resolution
+        (512, 512, 3)
+        >>> image.read(image.rect, scale=32).shape  # an overview
+        (256, 256, 3)
         """
+        rect = as_rect(rect)
         if not (scale > 0 and math.isfinite(scale)):
             raise ValueError(f"a scale must be positive, not {scale}")
         if fill is None:
@@ -178,7 +272,7 @@ class Pyramid:
             out[rows, columns] = self._read_block(rect, scale, level, rows, columns, fill, meter)
         return out
 
-    def tiles(self, rect: Rect, scale: float = 1.0) -> list[TileKey]:
+    def tiles(self, rect: RectLike, scale: float = 1.0) -> list[TileKey]:
         """Return the stored tiles that reading the clipped rectangle touches."""
         rect = self._clip(rect)
         level = self.level_for(scale)
@@ -193,18 +287,18 @@ class Pyramid:
         fine = [level for level in self.levels if max(level.downsample) <= limit]
         return fine[-1] if fine else self.levels[0]
 
-    def ground_truth(self, rect: Rect) -> GroundTruth | None:
-        """Return what is really there, where the image itself knows: scenes do.
+    def ground_truth(self, rect: RectLike) -> GroundTruth | None:
+        """Return the ground truth of a synthetic image.
 
         Parameters
         ----------
-        rect : Rect
-            Clipped to the image.
+        rect : Rect or tuple of int
+            ``(y, x, h, w)``, clipped to the image.
 
         Returns
         -------
-        Truth or None
-            The objects whose point lies in the rectangle; None if nobody knows.
+        GroundTruth or None
+            Objects whose point lies in the rectangle; None for an image that is not synthetic.
         """
         if self.synthetic_image is None:
             return None
@@ -213,11 +307,11 @@ class Pyramid:
         )
 
     def check(self) -> None:
-        """Decode one tile of every level, the middle one.
+        """Decode the middle tile of every level.
 
         Raises
         ------
-        UserError
+        ImageReadError
             If one cannot be decoded; names the file and the level.
         """
         for level in self.levels:
@@ -225,12 +319,12 @@ class Pyramid:
             level.read_tile(TileKey(level.image_key, level.index, rows // 2, columns // 2))
 
     def missing_levels(self) -> int:
-        """Return how many coarse levels would have to be built for a quick overview."""
+        """Return the number of coarse levels to build for a fast overview."""
         return self._overviews.missing_count(self.levels)
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Every level's ``(h, w, c)``; last, those that `build_overviews` would add."""
+        """Shape ``(h, w, c)`` of every level, then of those that `build_overviews` would add."""
         return [level.shape for level in self.levels] + self._overviews.shapes(self.levels)
 
     def build_overviews(
@@ -238,22 +332,22 @@ class Pyramid:
         progress: Callable[[float], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
-        """Build the missing coarse levels, once: they are kept and found again.
+        """Build the missing coarse levels once, and cache them on disk.
 
-        Reads go on meanwhile from what is there. Safe to call from a background thread.
+        Reads continue meanwhile from the existing levels. Safe to call from a background thread.
 
         Parameters
         ----------
         progress : callable, optional
-            Is told the part done, 0 to 1.
+            Called with the fraction done, 0 to 1.
         cancelled : callable, optional
-            Is asked between blocks; if true, nothing is kept.
+            Called between blocks; when it returns true, building stops and nothing is kept.
         """
         built = self._overviews.build(self.levels, progress, cancelled)
         self.levels = (*self.levels, *built)
 
     def close(self) -> None:
-        """Close the file; the pyramid cannot be read any more."""
+        """Close the file; the pyramid cannot be read after that."""
         self._reader.close()
         self._overviews.close()
 
@@ -268,8 +362,8 @@ class Pyramid:
     ) -> None:
         self.close()
 
-    def _clip(self, rect: Rect) -> Rect:
-        inside = rect & self.rect
+    def _clip(self, rect: RectLike) -> Rect:
+        inside = as_rect(rect) & self.rect
         if inside.empty:
             raise ValueError(f"{rect} has no pixel inside {self.name}, {self.rect}")
         return inside
@@ -277,7 +371,7 @@ class Pyramid:
     def _blocks(
         self, height: int, width: int, scale: float, level: Level
     ) -> Iterator[tuple[slice, slice]]:
-        """Cut an output so that each part's source is small."""
+        """Yield blocks of an output array whose source is small."""
         per_row, per_column = (scale / d for d in level.downsample)
         columns = _block_length(width, math.sqrt(2 * BLOCK_PIXELS) / per_column)
         rows = _block_length(height, BLOCK_PIXELS / (columns * per_column * per_row))
@@ -293,7 +387,7 @@ class Pyramid:
         fill: Fill | None,
         meter: ReadMeter | None,
     ) -> Pixels:
-        """Return one part of an output."""
+        """Return one block of an output array."""
         (dy, dx), (h, w, _) = level.downsample, level.shape
         ys = edges(rect.y, rect.y1, scale, rows.start, rows.stop) / dy
         xs = edges(rect.x, rect.x1, scale, columns.start, columns.stop) / dx
@@ -313,7 +407,7 @@ class Pyramid:
         wx = area_weights(xs, x0, x1)
         total: Any = 0.0
         area: Any = 0.0
-        # One output pixel may cover more than a block: its source is summed in bands.
+        # One output pixel may cover more than a block, so its source is summed in bands.
         for a, b in _spans(y0, y1, max(1, BLOCK_PIXELS // (x1 - x0))):
             wy = area_weights(ys, a, b)
             pixels = source(a, b)
@@ -326,6 +420,15 @@ class Pyramid:
                 area = area + (wy.sum(axis=1)[:, None] * wx.sum(axis=1)[None, :])[..., None]
         with np.errstate(invalid="ignore"):
             return cast_rounded(total / np.where(area > 0, area, np.nan), self.dtype)
+
+
+def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
+    """Return an image as base64-encoded PNG."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode("ascii")
 
 
 def _output_length(length: int, scale: float) -> int:
@@ -345,14 +448,14 @@ def _slices(length: int, step: int) -> list[slice]:
 
 
 def _pixel_range(low: float, high: float, size: int | None) -> tuple[int, int]:
-    """Return the whole pixels that an interval touches, within `size`."""
+    """Return the range of whole pixels that an interval touches, within `size`."""
     first, last = math.floor(low + 1e-7), math.ceil(high - 1e-7)
     last = max(last, first + 1)
     return (first, last) if size is None else (min(max(first, 0), size - 1), min(last, size))
 
 
 def _weighted_sum(wy: Any, pixels: Pixels, wx: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Sum with weights along rows, then along columns."""
+    """Return the weighted sum along rows, then along columns."""
     h, w, c = pixels.shape
     rows = wy @ pixels.reshape(h, w * c).astype(np.float64)
     columns = rows.reshape(-1, w, c).transpose(1, 0, 2).reshape(w, -1)
@@ -363,7 +466,7 @@ def _weighted_sum(wy: Any, pixels: Pixels, wx: Any) -> np.ndarray[Any, np.dtype[
 def _read_with_fill(
     level: Level, window: tuple[int, int, int, int], fill: Fill, meter: ReadMeter | None
 ) -> Pixels:
-    """Return a window of a level that may hang over its border."""
+    """Return a window of a level, filled where it lies beyond the border."""
     y0, y1, x0, x1 = window
     h, w, c = level.shape
     if min(y0, x0) >= 0 and y1 <= h and x1 <= w:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 
@@ -117,19 +117,19 @@ def make_synthetic_image(name: str, size: int = 8192, seed: int = 0) -> Syntheti
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
         there = ", ".join(sorted(found)) or "none is installed; install hrviewer-samples"
-        raise HrviewerError(f"there is no scene {name!r}; there are: {there}")
+        raise ParameterError(f"there is no scene {name!r}; there are: {there}")
     low, high = SIZE_RANGE
     if not low <= size <= high or size % SIZE_STEP:
-        raise HrviewerError(
+        raise ParameterError(
             f"a scene's size is a multiple of {SIZE_STEP} from {low} to {high}, not {size}"
         )
     if not 0 <= seed < SEED_COUNT:
-        raise HrviewerError(
+        raise ParameterError(
             f"there is no seed {seed}: 0 to 9999 are for training, 10000 to 10999 for choosing, "
             "11000 to 11999 for testing"
         )
     try:
         kind: type[SyntheticImage] = found[name].load()
     except Exception as error:
-        raise HrviewerError(f"the scene {name!r} cannot be loaded: {error}") from error
+        raise ParameterError(f"the scene {name!r} cannot be loaded: {error}") from error
     return kind(size, seed)

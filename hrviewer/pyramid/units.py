@@ -1,11 +1,14 @@
-"""Lengths as files name them, in micrometres."""
+"""Units of length in files, converted to micrometres."""
 
 from __future__ import annotations
 
-__all__ = ["PLAUSIBLE", "micrometres", "plausible"]
+__all__ = ["PLAUSIBLE", "UNKNOWN_PIXEL_SIZE", "micrometres", "plausible"]
+
+UNKNOWN_PIXEL_SIZE = "pixel size unknown"
+"""Note of an image without a pixel size."""
 
 PLAUSIBLE = 0.01, 100.0
-"""Micrometres; a pixel size outside is a printer's resolution or a mistake."""
+"""Micrometres; a pixel size outside this range is a printer's resolution or a mistake."""
 
 _UNITS = {
     "angstrom": 1e-4,
@@ -34,13 +37,13 @@ _UNITS = {
 
 
 def micrometres(length: float, unit: str | None) -> float | None:
-    """Return a length in µm, None if the unit is not one of length."""
+    """Return a length in µm; None if the unit is not a length."""
     # ImageJ writes its µ as an escape.
     factor = _UNITS.get((unit or "").strip().lower().replace("\\u00b5", "µ"))
     return None if factor is None else length * factor
 
 
 def plausible(size: tuple[float, float]) -> bool:
-    """Whether a pixel could be of this size in µm."""
+    """Whether a pixel size in µm is plausible."""
     low, high = PLAUSIBLE
     return all(low <= side <= high for side in size)

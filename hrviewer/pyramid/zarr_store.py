@@ -1,8 +1,8 @@
-"""A read-only zarr store over a level's tiles.
+"""Levels of a pyramid as read-only zarr and dask arrays.
 
-The store holds one array, ``(h, w, c)``, in zarr format 3 with uncompressed chunks, whatever
-the file's own format. Nothing is copied beforehand: a chunk is made when it is asked for, from
-tiles that come through the shared cache.
+The store holds one array, ``(h, w, c)``, in zarr format 3 with uncompressed chunks, independent of
+the file's format. Nothing is copied beforehand: a chunk is made on request from tiles that come
+through the shared tile cache.
 """
 
 from __future__ import annotations
@@ -28,22 +28,46 @@ if TYPE_CHECKING:
 
     from hrviewer.pyramid.level import Level
 
-__all__ = ["LevelStore", "open_level"]
+__all__ = ["LevelStore", "as_dask", "as_zarr"]
 
 METADATA = "zarr.json"
 MAX_THREADS = 8
-"""Chunks of a level that are made at once, at most."""
+"""Chunks of a level that are decoded at the same time, at most."""
 
 
-def open_level(level: Level) -> zarr.Array[Any]:
-    """Return a level as a read-only zarr array."""
+def as_zarr(level: Level) -> zarr.Array[Any]:
+    """Return a level as a read-only zarr array ``(h, w, c)``.
+
+    Examples
+    --------
+    >>> as_zarr(image.levels[0])[:256, :256].shape
+    (256, 256, 3)
+    """
     import zarr
 
     return zarr.open_array(LevelStore(level), mode="r")
 
 
+def as_dask(level: Level) -> Any:
+    """Return a level as a lazy dask array ``(h, w, c)``.
+
+    Examples
+    --------
+    >>> as_dask(image.levels[2]).mean().compute()
+    181.3
+    """
+    import dask.array as da
+
+    # A few tiles to a task: dask's overhead per task is that of decoding a small tile.
+    th, tw, c = level.chunks
+    rows, columns = max(1, 1024 // th), max(1, 1024 // tw)
+    chunks = (th * rows, tw * columns, c)
+    name = f"level-{level.image_key}-{level.index}"
+    return da.from_array(as_zarr(level), chunks=chunks, name=name, meta=np.empty(0))
+
+
 class LevelStore(Store):
-    """What zarr sees of a level."""
+    """Read-only zarr store of one level."""
 
     supports_writes = False
     supports_deletes = False
@@ -53,8 +77,8 @@ class LevelStore(Store):
     def __init__(self, level: Level) -> None:
         super().__init__(read_only=True)
         self.level = level
-        # Not the event loop's own threads: a level of a zarr array asks that loop for its pixels,
-        # and would wait for a thread for ever once all of them wait so.
+        # Not the event loop's own threads: a level that is stored in zarr needs that loop for its
+        # pixels, and would deadlock once all of them wait for it.
         self._threads = ThreadPoolExecutor(MAX_THREADS, "hrviewer-chunk")
 
     def __eq__(self, other: object) -> bool:
@@ -66,7 +90,7 @@ class LevelStore(Store):
     def with_read_only(self, read_only: bool = False) -> LevelStore:
         """Return a store over the same level; it cannot be written."""
         if not read_only:
-            raise ValueError("an image is never written to")
+            raise ValueError("an image is read-only")
         return LevelStore(self.level)
 
     def _metadata(self) -> bytes:
@@ -93,9 +117,9 @@ class LevelStore(Store):
             return None
         pixels = self.level.read(y, min(y + th, h), x, min(x + tw, w))
         if pixels.shape[:2] != (th, tw):  # zarr stores chunks at the border in full
-            whole = np.zeros((th, tw, c), pixels.dtype)
-            whole[: pixels.shape[0], : pixels.shape[1]] = pixels
-            pixels = whole
+            padded = np.zeros((th, tw, c), pixels.dtype)
+            padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+            pixels = padded
         return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
 
     def _value(self, key: str) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
@@ -110,7 +134,7 @@ class LevelStore(Store):
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """Return the metadata or a chunk; decoding happens off zarr's event loop."""
+        """Return the metadata or a chunk; it is decoded off zarr's event loop."""
         loop = asyncio.get_running_loop()
         value = await loop.run_in_executor(self._threads, self._value, key)
         if value is None:
@@ -133,7 +157,7 @@ class LevelStore(Store):
         return [await self.get(key, prototype, part) for key, part in key_ranges]
 
     async def exists(self, key: str) -> bool:
-        """Whether there is such a value."""
+        """Whether a key exists."""
         return key in list(self._iter_keys())
 
     def _iter_keys(self) -> Iterable[str]:
@@ -149,22 +173,22 @@ class LevelStore(Store):
             yield key
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Yield every key that begins so."""
+        """Yield every key with a prefix."""
         for key in self._iter_keys():
             if key.startswith(prefix):
                 yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Yield what lies directly under a prefix."""
+        """Yield the names directly below a prefix."""
         prefix = f"{prefix.rstrip('/')}/" if prefix else ""
         below = (key[len(prefix) :] for key in self._iter_keys() if key.startswith(prefix))
         for name in dict.fromkeys(key.split("/")[0] for key in below):
             yield name
 
     async def set(self, key: str, value: Buffer) -> None:
-        """Refuse: an image is never written to."""
+        """Raise: an image is read-only."""
         self._check_writable()
 
     async def delete(self, key: str) -> None:
-        """Refuse: an image is never written to."""
+        """Raise: an image is read-only."""
         self._check_writable()

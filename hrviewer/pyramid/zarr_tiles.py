@@ -1,8 +1,8 @@
-"""Tiles out of zarr arrays of any axes, with the bytes that the store gave for them."""
+"""Tiles of zarr arrays with any axes, and their stored bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,16 @@ from hrviewer.pyramid.tile_cache import DecodedTile
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["ZarrTiles"]
+__all__ = ["ZarrTiles", "plane_selection", "to_yxc"]
 
 MIN_TILE_SIDE = 256
-"""Chunks that are smaller are read together: each costs zarr about a millisecond."""
+"""Pixels; smaller chunks are read together, since each takes zarr about a millisecond."""
 
-# zarr works on its own event loop, but in the context of the thread that asks. So what a thread
-# reads is counted apart from what others read at the same time.
+SPATIAL = ("y", "x", "c")
+"""Axes of a tile, in their order."""
+
+# zarr works on its own event loop, but in the context of the calling thread: so the bytes of each
+# thread are counted separately.
 _byte_counter: ContextVar[list[int] | None] = ContextVar("hrviewer_stored_bytes", default=None)
 
 
@@ -29,7 +32,7 @@ def _counting_store() -> Any:
     from zarr.storage import WrapperStore
 
     class CountingStore(WrapperStore[Any]):
-        """Adds up the bytes that it passes on."""
+        """Store that adds up the bytes read through it."""
 
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             value = await super().get(key, prototype, byte_range)
@@ -48,18 +51,18 @@ class ZarrTiles:
     ----------
     array : zarr.Array
         Any order of axes.
-    axes : str
-        One letter for each of the array's axes; ``y`` and ``x`` are among them, ``c`` may be.
+    axes : sequence of str
+        Name of each of the array's axes; ``y`` and ``x`` are among them, ``c`` may be.
     plane : mapping
-        The index for every other axis.
+        Index on every other axis.
     channels : tuple of int, optional
-        Which channels; all if not given.
+        Channels to read; all by default.
     """
 
     def __init__(
         self,
         array: zarr.Array[Any],
-        axes: str,
+        axes: Sequence[str],
         plane: Mapping[str, int],
         channels: tuple[int, ...] | None = None,
     ) -> None:
@@ -80,19 +83,34 @@ class ZarrTiles:
         return chunk * max(1, MIN_TILE_SIDE // chunk)
 
     def read(self, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
-        """Return a window and the bytes that were stored for it."""
-        window = {"y": slice(y0, y1), "x": slice(x0, x1), "c": slice(None)}
-        selection = tuple(window.get(axis, self._plane.get(axis, 0)) for axis in self._axes)
+        """Return a window and its stored bytes."""
+        selection = plane_selection(self._axes, self._plane, (y0, y1, x0, x1))
         counter: list[int] = []
         token = _byte_counter.set(counter)
         try:
             pixels = np.asarray(self._array[selection])
         finally:
             _byte_counter.reset(token)
-        left = "".join(axis for axis in self._axes if axis in "yxc")
-        if "c" not in left:
-            pixels, left = pixels[..., None], left + "c"
-        pixels = pixels.transpose([left.index(axis) for axis in "yxc"])
-        if self._channels is not None:
-            pixels = pixels[..., list(self._channels)]
-        return DecodedTile(pixels, sum(counter))
+        return DecodedTile(to_yxc(pixels, self._axes, self._channels), sum(counter))
+
+
+def plane_selection(
+    axes: Sequence[str], plane: Mapping[str, int], window: tuple[int, int, int, int]
+) -> tuple[int | slice, ...]:
+    """Return the index of a window ``(y0, y1, x0, x1)`` of one plane of an array."""
+    y0, y1, x0, x1 = window
+    slices = {"y": slice(y0, y1), "x": slice(x0, x1), "c": slice(None)}
+    return tuple(slices[axis] if axis in slices else plane.get(axis, 0) for axis in axes)
+
+
+def to_yxc(
+    pixels: np.ndarray[Any, np.dtype[Any]],
+    axes: Sequence[str],
+    channels: tuple[int, ...] | None,
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return the pixels of a `plane_selection` as ``(h, w, c)``, with the given channels."""
+    order = [axis for axis in axes if axis in SPATIAL]
+    if "c" not in order:
+        pixels, order = pixels[..., None], [*order, "c"]
+    pixels = pixels.transpose([order.index(axis) for axis in SPATIAL])
+    return pixels if channels is None else pixels[..., list(channels)]

@@ -98,7 +98,7 @@ def load_ground_truth(truth: str | Path | GroundTruth, pyramid: Pyramid) -> Grou
                 "have: give a file"
             )
         return known
-    return read_ground_truth(truth, pyramid.path or pyramid.name, pyramid.shape)
+    return read_ground_truth(truth, pyramid.path or pyramid.name, pyramid.plane_shape)
 
 
 def select_classes(truth: GroundTruth, known: Container[str]) -> GroundTruth:
@@ -156,7 +156,7 @@ def make_dice_evaluator(
     path = Path(truth).expanduser()
     if not path.exists():
         raise GroundTruthError(f"there is no ground truth in {path}: no such file or folder")
-    image_ref = ImageRef(pyramid.path or pyramid.name, pyramid.shape)
+    image_ref = ImageRef(pyramid.path or pyramid.name, pyramid.plane_shape)
     open_labels(path, image_ref).close()
     names = list(card.output.classes) or [f"class {i}" for i in range(card.output_channels)]
     return lambda run: evaluate_dice(run, path, image_ref, names)
@@ -171,7 +171,7 @@ def evaluate_dice(run: Run, path: Path, image_ref: ImageRef, names: list[str]) -
     cells, cell = run.map("output")
     scores = DiceAccumulator(len(names))
     with open_labels(path, image_ref) as labels:
-        for window in iter_windows(labels.shape):
+        for window in iter_windows(labels.plane_shape):
             rect = window & run.region
             if rect.empty:
                 continue

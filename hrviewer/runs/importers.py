@@ -76,7 +76,7 @@ def import_run(file: str | Path, image: object, out: str | Path) -> Run:
 
 def check_same_image(table: PatchTable, pyramid: Pyramid, name: str) -> None:
     """Raise an error for patches of another image."""
-    h, w = pyramid.shape
+    h, w = pyramid.plane_shape
     if table.shape is not None and table.shape != (h, w):
         other = f"{table.shape[0]} × {table.shape[1]}"
         raise RunError(f"{name} is of an image of {other} pixels, not of {h} × {w}")

@@ -43,7 +43,7 @@ def _as_prior(value: Any) -> NDArray[np.floating]:
         return predicted_density(value)
     if isinstance(value, str | Path):
         with open_pyramid(str(value)) as pyramid:
-            scale = max(1.0, max(pyramid.shape) / MAX_SIDE)
+            scale = max(1.0, max(pyramid.plane_shape) / MAX_SIDE)
             pixels = pyramid.read(pyramid.rect, scale)[..., :3].astype(np.float32)
         return np.asarray(pixels.mean(axis=2))
     return np.asarray(value)

@@ -167,7 +167,7 @@ def resolve_region(
 ) -> Rect | None:
     """Return a region as a rectangle: as given, or around the shapes in a file."""
     if isinstance(region, str | Path):
-        return read_region(region, pyramid.path or pyramid.name, pyramid.shape)
+        return read_region(region, pyramid.path or pyramid.name, pyramid.plane_shape)
     return region if region is None or isinstance(region, Rect) else Rect(*region)
 
 
@@ -446,7 +446,7 @@ def image_info(pyramid: Pyramid) -> dict[str, Any]:
     """Return the header entries of an image."""
     return {
         "path": pyramid.path or pyramid.name,
-        "shape": list(pyramid.shape),
+        "shape": list(pyramid.plane_shape),
         "levels": len(pyramid.levels),
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
         "fingerprint": pyramid.fingerprint,

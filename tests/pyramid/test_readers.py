@@ -23,6 +23,7 @@ from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid, ReadMeter, open_pyramid, tile_cache
 from hrviewer.pyramid.readers.base import Reader
 from hrviewer.pyramid.tile_cache import DecodedTile
+from hrviewer.pyramid.zarr_store import as_zarr
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -84,7 +85,7 @@ def test_omezarr_of_any_axes(
         pyramid.check()
         assert pyramid.pixel_size == (0.25, 0.25)
         np.testing.assert_array_equal(whole(pyramid), shown)
-        np.testing.assert_array_equal(np.asarray(pyramid.levels[0].zarr), shown)
+        np.testing.assert_array_equal(np.asarray(as_zarr(pyramid.levels[0])), shown)
     if "c" in axes:
         with open_pyramid(path, plane=plane, channels=[2, 1]) as pyramid:
             np.testing.assert_array_equal(whole(pyramid), shown[..., [2, 1]])
@@ -117,7 +118,7 @@ def test_many_chunks_of_an_omezarr_at_once(tmp_path: Path, rng: np.random.Genera
     image = rng.integers(0, 255, (2048, 4096), np.uint8)
     path = write_ome(tmp_path / "i.zarr", [image], "yx", shards=(512, 512))
     with open_pyramid(path) as pyramid, ThreadPoolExecutor(1) as pool:
-        level = pyramid.levels[0].zarr
+        level = as_zarr(pyramid.levels[0])
         asked = pool.submit(lambda: level[:])
         np.testing.assert_array_equal(asked.result(timeout=60)[..., 0], image)
 
@@ -370,7 +371,7 @@ def test_pillows_guard_does_not_stop_large_pictures(
 ) -> None:
     Image.new("L", (300, 300)).save(tmp_path / "p.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    assert open_pyramid(tmp_path / "p.png").shape == (300, 300)
+    assert open_pyramid(tmp_path / "p.png").plane_shape == (300, 300)
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
@@ -470,13 +471,13 @@ def test_layers(rng: np.random.Generator) -> None:
     pyramid = open_pyramid(several)
     assert (pyramid.channels, len(pyramid.levels)) == (3, 2)
     narrow = rng.integers(0, 255, (40, 50, 3), np.uint8)
-    assert open_pyramid(Layer(narrow)).shape == (50, 3)  # not RGB: z, y, x
+    assert open_pyramid(Layer(narrow)).plane_shape == (50, 3)  # not RGB: z, y, x
 
 
 def test_a_view_leads_back_to_its_pyramid(tcga: Path) -> None:
     with open_pyramid(tcga) as pyramid:
         assert open_pyramid(pyramid) is pyramid
-        views = [level.zarr for level in pyramid.levels]
+        views = [as_zarr(level) for level in pyramid.levels]
         assert open_pyramid(views) is pyramid
         assert open_pyramid(Layer(views, rgb=True, multiscale=True)) is pyramid
 
@@ -494,7 +495,7 @@ def test_all_good_files_open_and_check(shared: Path) -> None:
             pyramid.check()
             assert pyramid.name == path.name
             assert pyramid.path == str(path)
-            assert f"{pyramid.shape[0]} × {pyramid.shape[1]}" in repr(pyramid)
+            assert f"{pyramid.plane_shape[0]} × {pyramid.plane_shape[1]}" in repr(pyramid)
 
 
 @pytest.mark.parametrize(

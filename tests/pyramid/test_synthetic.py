@@ -102,7 +102,7 @@ def test_channels_can_be_chosen() -> None:
         ("sample:slope?size=", "size is a whole number, not ''"),
         ("sample:slope?seed=-1", "seed is a whole number, not '-1'"),
         ("sample:slope?seed=12000", "0 to 9999 are for training, 10000 to 10999 for choosing"),
-        ("sample:slope?weather=rain", "a scene has a size and a seed, not 'weather'"),
+        ("sample:slope?weather=rain", "a synthetic image has a size and a seed, not 'weather'"),
     ],
 )
 def test_a_wrong_url_is_told_in_one_line(url: str, says: str) -> None:

@@ -14,6 +14,7 @@ import tifffile
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import ReadMeter, open_pyramid
+from hrviewer.pyramid.zarr_store import as_zarr
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -22,7 +23,7 @@ def whole(path: Path, **options: Any) -> Pixels:
     with open_pyramid(path, **options) as pyramid:
         pyramid.check()
         pixels = pyramid.read(pyramid.rect)
-        part = Rect(*(side // 3 for side in pyramid.shape), 50, 40) & pyramid.rect
+        part = Rect(*(side // 3 for side in pyramid.plane_shape), 50, 40) & pyramid.rect
         np.testing.assert_array_equal(
             pyramid.read(part), pixels[part.y : part.y1, part.x : part.x1]
         )
@@ -237,7 +238,7 @@ def test_planes_and_channels(tmp_path: Path, ome: bool, compression: str | None)
     )
     with open_pyramid(path) as pyramid:
         assert pyramid.channels == 3
-        assert {"showing plane t=0 of 2", "showing plane z=0 of 4"} <= set(pyramid.notes)
+        assert {"plane t=0 of 2", "plane z=0 of 4"} <= set(pyramid.notes)
     for wrong in ({"plane": {"q": 0}}, {"plane": {"z": 4}}, {"channels": [3]}, {"channels": []}):
         with pytest.raises(HrviewerError, match=r"has (no|channels)"):
             open_pyramid(path, **wrong)  # type: ignore[arg-type]
@@ -313,7 +314,7 @@ def test_orientation(shared: Path, tag: int) -> None:
         np.testing.assert_array_equal(pyramid.read(pyramid.rect)[..., 0], upright)
         rect = Rect(40, 30, 50, 60)
         np.testing.assert_array_equal(pyramid.read(rect)[..., 0], upright[40:90, 30:90])
-        np.testing.assert_array_equal(np.asarray(pyramid.levels[0].zarr)[..., 0], upright)
+        np.testing.assert_array_equal(np.asarray(as_zarr(pyramid.levels[0]))[..., 0], upright)
         meter = ReadMeter()
         pyramid.read(pyramid.rect, meter=meter)
         assert meter.total.pixels == raw.size

@@ -73,7 +73,7 @@ class AnnotationService:
         with controller.reporting_errors():
             pyramid = pyramid_of(controller.require_image_layer())
             name = pyramid.path or pyramid.name
-            read = controller.read_executor.submit(read_features, path, name, pyramid.shape)
+            read = controller.read_executor.submit(read_features, path, name, pyramid.plane_shape)
             self._importing = path, read
 
     def load(self, run: Run) -> None:

@@ -57,7 +57,7 @@ def ground_truth_lookup(pyramid: Pyramid, path: Path | None) -> GroundTruthLooku
 
     @cache
     def whole() -> GroundTruth:
-        return read_ground_truth(path, pyramid.path or pyramid.name, pyramid.shape)
+        return read_ground_truth(path, pyramid.path or pyramid.name, pyramid.plane_shape)
 
     return lambda rect: whole().clip(rect)
 

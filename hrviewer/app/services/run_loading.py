@@ -135,7 +135,7 @@ class RunLoader:
                 notes.append(
                     f"{pyramid.name} has changed since this run: the overlays may not fit it"
                 )
-            if pyramid.shape == run.image_shape:
+            if pyramid.plane_shape == run.image_shape:
                 return self._controller.add_image_layer(
                     *image_layer_data(pyramid, load_coarsest=False)
                 )

@@ -41,7 +41,7 @@ def open_labels(path: Path, image: ImageRef) -> Pyramid:
             "not one integer"
         )
     try:
-        image.check_size(path, *labels.shape)
+        image.check_size(path, *labels.plane_shape)
     except HrviewerError:
         labels.close()
         raise
@@ -70,7 +70,7 @@ def read_labels(path: Path, image: ImageRef) -> GroundTruth:
     """Read every object's centroid and box, a window at a time."""
     parts: list[NDArray[np.float64]] = []
     with open_labels(path, image) as labels:
-        for rect in iter_windows(labels.shape):
+        for rect in iter_windows(labels.plane_shape):
             rows = measure_objects(
                 labels.levels[0].read(rect.y, rect.y1, rect.x, rect.x1)[..., 0], rect
             )

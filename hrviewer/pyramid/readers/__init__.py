@@ -1,1 +1,1 @@
-"""One module for each family of formats; each says what it supports and opens it."""
+"""Image readers, one module per family of formats."""

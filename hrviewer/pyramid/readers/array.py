@@ -1,33 +1,41 @@
-"""Arrays in memory and lazy ones: NumPy, dask, zarr, lists of them, napari's image layers.
+"""NumPy, dask and zarr arrays, lists of them, xarray.DataArray, and napari image layers.
 
-Axes: the last two are y and x, or y, x and channel where the last is no longer than 4 (or a
-layer says it is RGB). Axes in front choose a plane; they are called t, z, or by the layer's
-one-letter labels.
+Axes: an xarray.DataArray's dims and a zarr array's dimension names are taken as they are; else the
+last two axes are y and x, or y, x and channel where the last is no longer than 4 (or the layer is
+RGB). The other axes select a plane; they are named t, z, or by the layer's one-letter labels.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ImageReadError, ParameterError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
 from hrviewer.pyramid.tile_cache import DecodedTile
-from hrviewer.pyramid.units import micrometres
-from hrviewer.pyramid.zarr_tiles import ZarrTiles
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
+from hrviewer.pyramid.zarr_tiles import SPATIAL, ZarrTiles, plane_selection, to_yxc
 
 __all__ = ["ArrayReader", "find_level"]
 
 TILE = 512
 MAX_COLOUR_CHANNELS = 4
 
+DIM_NAMES = {
+    **dict.fromkeys(("y", "row", "rows", "height", "lat", "latitude"), "y"),
+    **dict.fromkeys(("x", "column", "columns", "col", "width", "lon", "longitude"), "x"),
+    **dict.fromkeys(("c", "channel", "channels", "band", "bands", "rgb"), "c"),
+}
+"""Axes by the names that dims usually have."""
+
 
 def _arrays(obj: object) -> list[Any]:
-    """Return the levels of whatever it is, finest first; none if it is not made of arrays."""
+    """Return the levels of an object, finest first; none if it is not made of arrays."""
     if _is_layer(obj):
         obj = cast(Any, obj).data
     if _is_array(obj):
@@ -49,8 +57,28 @@ def _is_layer(obj: object) -> bool:
     return all(hasattr(obj, name) for name in ("data", "multiscale", "rgb", "scale"))
 
 
+def _dims(array: Any) -> tuple[str, ...] | None:
+    """Return an array's dimension names, if it has them."""
+    names = getattr(array, "dims", None)
+    if names is None:
+        names = getattr(getattr(array, "metadata", None), "dimension_names", None)
+    if not isinstance(names, tuple) or len(names) != array.ndim or None in names:
+        return None
+    return tuple(map(str, names))
+
+
+def _unwrap(array: Any) -> Any:
+    """Return the array inside an xarray.DataArray, unless that would load a file."""
+    if not hasattr(array, "dims") or not hasattr(array, "variable"):
+        return array
+    lazy_file = array.chunks is None and "source" in array.encoding
+    return array if lazy_file else array.data
+
+
 def find_level(obj: object) -> Level | None:
-    """Return the level whose zarr view this is, or is a layer or list of."""
+    """Return the level behind a zarr view, or behind a layer or list of such views."""
+    if isinstance(obj, Level):
+        return obj
     arrays = _arrays(obj)
     store = getattr(arrays[0], "store", None) if arrays else None
     level = getattr(store, "level", None)
@@ -58,7 +86,7 @@ def find_level(obj: object) -> Level | None:
 
 
 class ArrayReader(Reader):
-    """A picture that somebody holds already."""
+    """Arrays in memory or lazy."""
 
     priority = 10
 
@@ -75,15 +103,16 @@ class ArrayReader(Reader):
     def __init__(
         self, obj: object, plane: Mapping[str, int], channels: Sequence[int] | None
     ) -> None:
-        arrays = _arrays(obj)
+        wrapped = _arrays(obj)
         layer: Any = obj if _is_layer(obj) else None
-        self.name = str(layer.name) if layer is not None and hasattr(layer, "name") else "array"
+        self.name = str(getattr(wrapped[0] if layer is None else layer, "name", None) or "array")
         self.notes = []
-        axes = self._axes(arrays[0], layer)
+        axes = self._axes(wrapped[0], layer, plane)
+        arrays = [_unwrap(array) for array in wrapped]
         if any(array.ndim != len(axes) for array in arrays):
-            raise HrviewerError(f"{self.name}: the levels do not have the same number of axes")
+            raise ImageReadError(f"{self.name}: the levels do not have the same number of axes")
         sizes = dict(zip(axes, arrays[0].shape, strict=True))
-        choices = {axis: size for axis, size in sizes.items() if axis not in "yxc"}
+        choices = {axis: size for axis, size in sizes.items() if axis not in SPATIAL}
         self.plane = select_plane(self.name, choices, plane, self.notes)
         self.selected_channels = select_channels(self.name, sizes.get("c", 1), channels)
         self.dtype = native_dtype(self.name, np.dtype(arrays[0].dtype))
@@ -91,40 +120,70 @@ class ArrayReader(Reader):
         content = fingerprint.of_array(arrays[0]) if self.in_memory else None
         self.persistent = content is not None
         self.fingerprint = content or fingerprint.random_token()
+        if content is not None and axes[-2:] != ("y", "x") and axes[-3:] != SPATIAL:
+            # The same numbers in another order of axes are another image.
+            self.fingerprint = fingerprint.of_text(content, *axes)
         if not self.persistent:
             self.notes.append("results are not kept for another session")
         self.pixel_size = _layer_pixel_size(layer)
         if self.pixel_size is None:
-            self.notes.append("pixel size unknown")
+            self.notes.append(UNKNOWN_PIXEL_SIZE)
         self._views = [self._make_view(array, axes) for array in arrays]
         self.set_levels([(view.shape, view.tile) for view in self._views])
 
-    def _axes(self, array: Any, layer: Any) -> str:
+    def _axes(self, array: Any, layer: Any, plane: Mapping[str, int]) -> tuple[str, ...]:
+        """Return the names of an array's axes."""
+        dims = _dims(array) if layer is None else None
+        if dims is not None:
+            return self._named_axes(dims)
         ndim = array.ndim
         if layer is not None:
             colour = bool(layer.rgb)
         else:
             colour = ndim > 2 and array.shape[-1] <= MAX_COLOUR_CHANNELS
-        ahead = ndim - 2 - colour
-        if ahead < 0:
-            raise HrviewerError(f"{self.name} has {ndim} axes; an image has at least y and x")
-        labels = tuple(getattr(layer, "axis_labels", ()) or ())[:ahead]
+        leading = ndim - 2 - colour
+        if leading < 0:
+            raise ImageReadError(f"{self.name} has {ndim} axes; an image has at least y and x")
+        labels = tuple(getattr(layer, "axis_labels", ()) or ())[:leading]
         single = [label.lower() for label in labels if len(label) == 1]
-        if len(single) == ahead and len({*single, "y", "x", "c"} - {"c"}) == ahead + 2:
+        if len(single) == leading and len({*single, "y", "x", "c"} - {"c"}) == leading + 2:
             names = "".join(single).replace("c", "k")
-        elif ahead <= 6:
-            names = "uvwstz"[6 - ahead :]
+        elif leading <= 6:
+            names = "uvwstz"[6 - leading :]
         else:
-            raise HrviewerError(f"{self.name} has {ndim} axes; at most 8 are read")
-        return f"{names}yx{'c' if colour else ''}"
+            raise ImageReadError(f"{self.name} has {ndim} axes; at most 8 are read")
+        if layer is None and leading and not colour and names[-1] not in plane:
+            self._warn_if_ambiguous(array.shape, names[-1])
+        return (*names, "y", "x", *("c" * colour))
 
-    def _make_view(self, array: Any, axes: str) -> Any:
+    def _named_axes(self, dims: tuple[str, ...]) -> tuple[str, ...]:
+        axes = tuple(DIM_NAMES.get(name.lower(), name) for name in dims)
+        if len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
+            raise ParameterError(
+                f"{self.name} has the dimensions {', '.join(dims)}: rename them so that there is "
+                "one y and one x, and at most one channel"
+            )
+        return axes
+
+    def _warn_if_ambiguous(self, shape: tuple[int, ...], axis: str) -> None:
+        """Warn about an array that may have its channels first."""
+        count = shape[-3]
+        if not 1 < count <= MAX_COLOUR_CHANNELS:
+            return
+        message = (
+            f"an array of shape {tuple(map(int, shape))} is read as {count} planes along "
+            f"{axis!r}, of which {axis}=0 is used; if the axis holds channels, pass "
+            "np.moveaxis(array, -3, -1), or an xarray.DataArray with dims (c, y, x)"
+        )
+        warnings.warn(message, stacklevel=5)  # the caller of open_pyramid
+
+    def _make_view(self, array: Any, axes: tuple[str, ...]) -> Any:
         if hasattr(array, "store") and hasattr(array, "metadata"):
             return ZarrTiles(array, axes, self.plane, self.selected_channels)
         return _ArrayView(array, axes, self.plane, self.selected_channels)
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
-        """Cut a tile out of an array."""
+        """Slice a tile out of an array."""
         view = self._views[level]
         (h, w, _), (th, tw) = view.shape, view.tile
         y, x = row * th, column * tw
@@ -135,13 +194,18 @@ class ArrayReader(Reader):
 
 
 class _ArrayView:
-    """A plane of anything that is indexed like NumPy, as ``(h, w, c)`` in virtual tiles."""
+    """A plane of an array that is indexed like NumPy's, as ``(h, w, c)`` in virtual tiles."""
 
     def __init__(
-        self, array: Any, axes: str, plane: Mapping[str, int], channels: tuple[int, ...] | None
+        self,
+        array: Any,
+        axes: tuple[str, ...],
+        plane: Mapping[str, int],
+        channels: tuple[int, ...] | None,
     ) -> None:
         self._array = array
-        self._plane_index = tuple(plane[axis] for axis in axes if axis not in "yxc")
+        self._axes = axes
+        self._plane = plane
         self._channels = channels
         size = dict(zip(axes, array.shape, strict=True))
         count = size.get("c", 1) if channels is None else len(channels)
@@ -150,15 +214,11 @@ class _ArrayView:
 
     def read(self, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
         """Return a window."""
-        window = self._array[(*self._plane_index, slice(y0, y1), slice(x0, x1))]
+        window = self._array[plane_selection(self._axes, self._plane, (y0, y1, x0, x1))]
         if hasattr(window, "compute"):
             # Tiles are read from many threads already; dask's own pool would only add to them.
             window = window.compute(scheduler="synchronous")
-        pixels = np.asarray(window)
-        if pixels.ndim == 2:
-            pixels = pixels[..., None]
-        if self._channels is not None:
-            pixels = pixels[..., list(self._channels)]
+        pixels = to_yxc(np.asarray(window), self._axes, self._channels)
         return DecodedTile(pixels, pixels.nbytes)
 
 

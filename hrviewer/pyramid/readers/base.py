@@ -1,7 +1,7 @@
-"""What a source must offer.
+"""Base class of the image readers.
 
-A source is one opened image: it knows its levels and decodes their tiles. It says nothing about
-resampling, caching or metering, which are the same for all.
+A reader is one opened image: it has levels and decodes their tiles. Resampling, caching and
+metering are the same for all readers, and done elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ImageReadError, ParameterError
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.synthetic import SyntheticImage
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -30,15 +30,15 @@ __all__ = [
 ]
 
 MAX_TILE_PIXELS = 64_000_000
-"""Pixels; an image whose smallest readable part is larger cannot be read in bounded memory."""
+"""Pixels; an image whose smallest readable unit is larger cannot be read in bounded memory."""
 
 
-class UnsupportedFormat(HrviewerError):
-    """A source cannot make sense of it; the next one is asked."""
+class UnsupportedFormat(ImageReadError):
+    """A reader does not support the image; the next reader is tried."""
 
 
 LevelLayout = tuple[tuple[int, int, int], tuple[int, int]]
-"""A level's shape ``(h, w, c)`` and its tiles' ``(h, w)``."""
+"""Shape ``(h, w, c)`` of a level and ``(h, w)`` of its tiles."""
 
 
 class Reader(ABC):
@@ -46,36 +46,36 @@ class Reader(ABC):
 
     Subclasses set the attributes below and call `set_levels` when they are opened. They are found
     through the entry point group ``hrviewer.readers``; of those that support an object, the one
-    with the highest priority is asked first.
+    with the highest priority is tried first.
 
     Attributes
     ----------
     priority : int
-        Who is asked first.
+        Readers with a higher priority are tried first.
     in_memory : bool
-        Whether pixels are at hand once they were asked for: tiles of it need no cache of their own.
+        Whether pixels stay in memory after the first read, so that the tile cache is not needed.
     persistent : bool
-        Whether the same fingerprint will mean the same pixels tomorrow.
+        Whether the fingerprint identifies the pixels in later sessions, too.
     name, path : str
-        What it is called, and its file; None where it lies in none.
+        Short name, and file, folder or URL; the path is None for arrays.
     levels : tuple of Level
         Made by `set_levels`, the finest first.
     dtype : dtype
-        Of the pixels that `decode` gives; see `plain_dtype`.
+        Type of the pixels that `decode` returns; see `native_dtype`.
     pixel_size : tuple of float, optional
-        µm per pixel, ``(y, x)``, of the first level.
+        µm per pixel of the first level, ``(y, x)``.
     nodata : float, optional
-        The value that stands for nothing.
+        Pixel value that stands for "not measured".
     fingerprint : str
-        Changes with what it holds, and cheap to take: see `hrviewer.pyramid.fingerprint`.
+        Identifies the content, and is quick to compute; see `hrviewer.pyramid.fingerprint`.
     plane : mapping
-        Which index was taken on every axis beyond y, x and channel; see `pick_plane`.
+        Selected index on every axis beyond y, x and channel; see `select_plane`.
     selected_channels : tuple of int, optional
-        Which channels were; see `pick_channels`.
+        Selected channels; see `select_channels`.
     notes : list of str
-        What a person should know.
-    synthetic_image : Recipe, optional
-        Of a scene whose truth is known.
+        Assumptions made when the image was opened, for the user.
+    synthetic_image : SyntheticImage, optional
+        Generator of a synthetic image.
     """
 
     priority: ClassVar[int] = 0
@@ -97,26 +97,26 @@ class Reader(ABC):
     @classmethod
     @abstractmethod
     def supports(cls, obj: object) -> bool:
-        """Whether this source would try to open `obj`; looks at its beginning at most."""
+        """Whether this reader may open `obj`; reads no more than a file's first bytes."""
 
     @classmethod
     @abstractmethod
     def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
-        """Open `obj`, or raise a UserError that says in one line why not.
+        """Open `obj`, or raise an error that gives the reason in one line.
 
-        A `Refusal` passes it on to the next source; any other UserError is final.
+        `UnsupportedFormat` lets the next reader try; any other `HrviewerError` is final.
         """
 
     @abstractmethod
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
-        """Return a tile, clipped to the level; any exception is told as damage to the file."""
+        """Return a tile, clipped to the level; any exception is reported as a damaged file."""
 
-    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
-        """Let go of files."""
+    def close(self) -> None:  # noqa: B027 - most readers hold nothing open
+        """Close the files."""
 
     @property
     def image_key(self) -> str:
-        """What the tiles are filed under: the image, its plane and its channels."""
+        """Key of the image in the tile cache: fingerprint, plane and channels."""
         plane = "".join(f",{axis}={index}" for axis, index in sorted(self.plane.items()))
         channels = (
             ""
@@ -130,35 +130,35 @@ class Reader(ABC):
     ) -> None:
         """Make the levels; called last, when all other attributes are set.
 
-        Levels after the first that cannot belong to the same picture are left out.
+        Levels after the first whose shape does not fit the image are left out.
         """
         (height, width, bands), _ = layouts[0]
         levels: list[Level] = []
         for index, ((h, w, c), (th, tw)) in enumerate(layouts):
             if h < 1 or w < 1 or c < 1 or th < 1 or tw < 1:
-                raise HrviewerError(f"{self.name} has no pixels ({h} × {w}); the file is damaged")
+                raise ImageReadError(f"{self.name} has no pixels ({h} × {w}); the file is damaged")
             if th * tw > MAX_TILE_PIXELS:
-                raise HrviewerError(
-                    f"{self.name} is stored in pieces of {th * tw / 1e6:.0f} megapixels; "
+                raise ImageReadError(
+                    f"{self.name} is stored in tiles of {th * tw / 1e6:.0f} megapixels; "
                     "convert it to a tiled TIFF or OME-Zarr"
                 )
             smaller = not levels or (h <= levels[-1].shape[0] and w < levels[-1].shape[1])
-            alike = abs(height * w / width - h) <= 2 or abs(width * h / height - w) <= 2
-            if c != bands or not smaller or not alike:
+            similar = abs(height * w / width - h) <= 2 or abs(width * h / height - w) <= 2
+            if c != bands or not smaller or not similar:
                 self.notes.append(f"stored level {index} ({h} × {w}) does not fit and is left out")
                 continue
-            lead = tile_offsets[index] if tile_offsets else (0, 0)
+            offset = tile_offsets[index] if tile_offsets else (0, 0)
             levels.append(
                 Level(
                     image_key=self.image_key,
                     name=self.name,
                     index=len(levels),
                     shape=(h, w, c),
-                    tile=(min(th, h + lead[0]), min(tw, w + lead[1])),
+                    tile=(min(th, h + offset[0]), min(tw, w + offset[1])),
                     downsample=(height / h, width / w),
                     dtype=self.dtype,
                     decode=partial(self.decode, index),
-                    tile_offset=lead,
+                    tile_offset=offset,
                     in_memory=self.in_memory,
                 )
             )
@@ -166,42 +166,42 @@ class Reader(ABC):
 
 
 def native_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which pixels are handed out: native byte order, bool as 0 and 255."""
+    """Return the dtype of decoded pixels: native byte order, bool as 0 and 255."""
     if dtype.kind == "b":
         return np.dtype(np.uint8)
     if dtype.kind not in "uif" or dtype.itemsize > 8:
-        raise HrviewerError(f"{name} holds {dtype} values; only whole and real numbers are read")
+        raise ImageReadError(f"{name} holds {dtype} values; only whole and real numbers are read")
     return dtype.newbyteorder("=")
 
 
 def select_plane(
     name: str, sizes: Mapping[str, int], wanted: Mapping[str, int], notes: list[str]
 ) -> dict[str, int]:
-    """Return an index for every axis beyond y, x and channel, and note which plane is shown."""
+    """Return the index on every axis beyond y, x and channel, and note the selected plane."""
     for axis in wanted:
         if axis not in sizes:
             have = ", ".join(sizes) or "none"
-            raise HrviewerError(
-                f"{name} has no axis {axis!r} to choose a plane from (it has: {have})"
+            raise ParameterError(
+                f"{name} has no axis {axis!r} to select a plane on (it has: {have})"
             )
     plane = {}
     for axis, size in sizes.items():
         index = wanted.get(axis, 0)
         if not 0 <= index < size:
-            raise HrviewerError(
-                f"{name} has no plane {axis}={index}; {axis} goes from 0 to {size - 1}"
-            )
+            raise ParameterError(f"{name} has no plane {axis}={index}: {axis} is 0 to {size - 1}")
         plane[axis] = int(index)
         if size > 1:
-            notes.append(f"showing plane {axis}={index} of {size}")
+            notes.append(f"plane {axis}={index} of {size}")
     return plane
 
 
 def select_channels(name: str, count: int, wanted: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return the channels chosen, None for all of them."""
+    """Return the selected channels, None for all of them."""
     if wanted is None or tuple(wanted) == tuple(range(count)):
         return None
-    wrong = [index for index in wanted if not 0 <= index < count]
-    if wrong or not wanted:
-        raise HrviewerError(f"{name} has channels 0 to {count - 1}, not {wrong or 'none at all'}")
+    invalid = [index for index in wanted if not 0 <= index < count]
+    if invalid or not wanted:
+        raise ParameterError(
+            f"{name} has channels 0 to {count - 1}, not {invalid or 'none at all'}"
+        )
     return tuple(int(index) for index in wanted)

@@ -1,8 +1,8 @@
 """OME-Zarr 0.4 (zarr format 2) and 0.5 (format 3), in a folder or behind a URL.
 
-Everything that the metadata promises is checked when the image is opened: what is shown can be
-read. Of a plate the first field that has an image is shown, of a bioformats2raw collection the
-first image; both are noted.
+All metadata is validated when the image is opened, so that an opened image can be read. A plate
+opens as its first field that has an image, a bioformats2raw collection as its first image; both
+are noted.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
 from hrviewer.pyramid.tile_cache import DecodedTile
-from hrviewer.pyramid.units import micrometres
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
 from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
 __all__ = ["OmeZarrReader"]
 
 METADATA_FILES = (".zgroup", ".zattrs", ".zarray", "zarr.json")
 UNNAMED_AXES = "tczyx"
-"""Before version 0.3 the axes were not named; these are they."""
+"""Axes before version 0.3, which did not name them."""
 
 
 class OmeZarrReader(Reader):
@@ -35,7 +35,7 @@ class OmeZarrReader(Reader):
 
     @classmethod
     def supports(cls, obj: object) -> bool:
-        """Whether it is a URL, or a folder that zarr has written."""
+        """Whether it is a URL or folder of a zarr."""
         if not isinstance(obj, str):
             return False
         if "://" in obj:
@@ -47,38 +47,38 @@ class OmeZarrReader(Reader):
         """Open a folder or URL."""
         import zarr
 
-        where = str(obj).rstrip("/")
-        name = where.rsplit("/", 1)[-1] if "://" in where else Path(where).name
+        path = str(obj).rstrip("/")
+        name = path.rsplit("/", 1)[-1] if "://" in path else Path(path).name
         if name.endswith(".run.zarr"):
-            raise HrviewerError(f"{name} is a run of hrviewer, not an image; open it as a run")
+            raise ImageReadError(f"{name} is a run of hrviewer, not an image; open it as a run")
         try:
-            group = zarr.open(where, mode="r")
+            group = zarr.open(path, mode="r")
             if not isinstance(group, zarr.Group):
-                raise HrviewerError(
+                raise ImageReadError(
                     f"{name} is a Zarr array without OME metadata; "
                     "open it with zarr in Python and pass the array"
                 )
-            return cls(where, name, group, plane, channels)
+            return cls(path, name, group, plane, channels)
         except HrviewerError:
             raise
         except ImportError as error:
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{name} needs a package for its URL: {short_message(error)}"
             ) from error
         except Exception as error:
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{name} is not a readable OME-Zarr: {short_message(error)}"
             ) from error
 
     def __init__(
         self,
-        where: str,
+        path: str,
         name: str,
         group: Any,
         plane: Mapping[str, int],
         channels: Sequence[int] | None,
     ) -> None:
-        self.name, self.path = name, where
+        self.name, self.path = name, path
         self.notes = []
         image = self._image_group(group)
         multiscale = _multiscales(image)[0]
@@ -91,11 +91,11 @@ class OmeZarrReader(Reader):
         self.dtype = native_dtype(name, arrays[0].dtype)
         self.pixel_size = _pixel_size(multiscale, axes, units)
         if self.pixel_size is None:
-            self.notes.append("pixel size unknown")
+            self.notes.append(UNKNOWN_PIXEL_SIZE)
         self.fingerprint = fingerprint.of_text(
             *(str(array.metadata.to_dict()) for array in arrays),
             str(multiscale),
-            *_modification_times(where, image.path),
+            *_modification_times(path, image.path),
         )
         self._tiles = [
             ZarrTiles(array, axes, self.plane, self.selected_channels) for array in arrays
@@ -121,16 +121,16 @@ class OmeZarrReader(Reader):
                 if field is not None and _multiscales(field):
                     self.notes.append(f"plate: field {path}")
                     return field
-            raise HrviewerError(f"{self.name} is a plate without a field that can be read")
+            raise ImageReadError(f"{self.name} is a plate without a field that can be read")
         if "bioformats2raw.layout" in attributes and not _multiscales(group):
             image = _child(group, "0")
             if image is not None and _multiscales(image):
                 self.notes.append("collection: image 0")
                 return image
         if "multiscales" not in attributes:
-            raise HrviewerError(f"{self.name} holds no image: its metadata lacks 'multiscales'")
+            raise ImageReadError(f"{self.name} holds no image: its metadata lacks 'multiscales'")
         if not _multiscales(group):
-            raise HrviewerError(f"{self.name} holds no image: its list of 'multiscales' is empty")
+            raise ImageReadError(f"{self.name} holds no image: its list of 'multiscales' is empty")
         return group
 
     def _axes(self, multiscale: Mapping[str, Any]) -> tuple[str, dict[str, str | None]]:
@@ -142,21 +142,21 @@ class OmeZarrReader(Reader):
         axes = "".join(str(axis.get("name", "?")).lower() for axis in named)
         if len(axes) != len(named) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
             names = ", ".join(str(axis.get("name")) for axis in named)
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{self.name} has the axes {names}; each of t, c, z, y, x once is read"
             )
         return axes, {axis: entry.get("unit") for axis, entry in zip(axes, named, strict=True)}
 
     def _arrays(self, image: Any, multiscale: Mapping[str, Any], axes: str) -> list[Any]:
-        """Return the levels' arrays, all of one kind."""
+        """Return the levels' arrays, all of one dtype."""
         arrays: list[Any] = []
         for index, dataset in enumerate(multiscale.get("datasets", ())):
             path = str(dataset.get("path", ""))
             array = _child(image, path)
             if array is None or not hasattr(array, "shape"):
-                raise HrviewerError(f"{self.name} lacks the array of level {index} ({path!r})")
+                raise ImageReadError(f"{self.name} lacks the array of level {index} ({path!r})")
             if array.ndim != len(axes):
-                raise HrviewerError(
+                raise ImageReadError(
                     f"{self.name}: level {index} has {array.ndim} axes, "
                     f"the metadata names {len(axes)} ({', '.join(axes)})"
                 )
@@ -168,12 +168,12 @@ class OmeZarrReader(Reader):
                 continue
             arrays.append(array)
         if not arrays:
-            raise HrviewerError(f"{self.name} holds no image: its list of 'datasets' is empty")
+            raise ImageReadError(f"{self.name} holds no image: its list of 'datasets' is empty")
         return arrays
 
 
 def _ome_attributes(group: Any) -> dict[str, Any]:
-    """Return the OME attributes, which version 0.5 keeps under a key of their own."""
+    """Return the OME attributes, which version 0.5 stores under the key ``ome``."""
     attributes = dict(group.attrs)
     ome = attributes.get("ome")
     return ome if isinstance(ome, dict) else attributes
@@ -185,7 +185,7 @@ def _multiscales(group: Any) -> list[dict[str, Any]]:
 
 
 def _child(group: Any, path: str) -> Any:
-    """Return what lies at a path, None if nothing does."""
+    """Return the node at a path, None if there is none."""
     if not path:
         return None
     try:
@@ -208,7 +208,7 @@ def _field_paths(group: Any, plate: Mapping[str, Any]) -> Iterator[str]:
 def _pixel_size(
     multiscale: Mapping[str, Any], axes: str, units: Mapping[str, str | None]
 ) -> tuple[float, float] | None:
-    """Return µm per pixel ``(y, x)``: the first level's scale times the whole image's."""
+    """Return µm per pixel ``(y, x)``: the first level's scale times the multiscale's."""
     total = dict.fromkeys(axes, 1.0)
     known = False
     for part in (multiscale.get("datasets", [{}])[0], multiscale):
@@ -225,11 +225,11 @@ def _pixel_size(
     return None
 
 
-def _modification_times(where: str, path: str) -> list[str]:
-    """Return when a local image's metadata and first level were last changed."""
-    folder = Path(where) / path
-    if "://" in where or not folder.is_dir():
-        return [where]
+def _modification_times(root: str, path: str) -> list[str]:
+    """Return the modification times of a local image's metadata and levels."""
+    folder = Path(root) / path
+    if "://" in root or not folder.is_dir():
+        return [root]
     entries = [folder, *sorted(folder.iterdir())]
     entries += [entry / mark for entry in entries if entry.is_dir() for mark in METADATA_FILES]
     return [f"{entry.name} {entry.stat().st_mtime_ns}" for entry in entries if entry.exists()]

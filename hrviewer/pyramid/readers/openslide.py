@@ -1,7 +1,7 @@
-"""Slides that only OpenSlide reads: MRXS, DICOM and others, and TIFFs that tifffile refuses.
+"""Slides read by OpenSlide: MRXS, DICOM and others, and TIFFs that tifffile cannot open.
 
-OpenSlide does not say how many bytes a tile takes in the file, so each tile is charged its
-share, by pixels, of the files' size.
+OpenSlide does not report the stored bytes of a tile, so each tile gets its share, by pixels, of the
+files' size.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat, select_channels, select_plane
 from hrviewer.pyramid.tile_cache import DecodedTile
-from hrviewer.pyramid.units import plausible
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, plausible
 
 __all__ = ["OpenSlideReader"]
 
@@ -26,13 +26,13 @@ ALSO_READ_BY_TIFFFILE = {".svs", ".ndpi", ".scn", ".tif", ".tiff"}
 
 
 class OpenSlideReader(Reader):
-    """One slide, by OpenSlide."""
+    """One slide, read by OpenSlide."""
 
     priority: ClassVar[int] = 30
 
     @classmethod
     def supports(cls, obj: object) -> bool:
-        """Whether it is a file of a slide's kind, or a folder of DICOM files."""
+        """Whether it is a file with a slide's suffix, or a folder of DICOM files."""
         if not isinstance(obj, str):
             return False
         path = Path(obj)
@@ -47,11 +47,11 @@ class OpenSlideReader(Reader):
         try:
             import openslide
         except ImportError as error:
-            raise HrviewerError(
+            raise ImageReadError(
                 f'{path.name} is read by OpenSlide: pip install "hrviewer[slides]"'
             ) from error
-        reason = "OpenSlide does not know the format"
-        # A folder of DICOM also holds the label and the like, which are no slides by themselves.
+        reason = "OpenSlide does not support the format"
+        # A DICOM folder also holds label and thumbnail files, which do not open as slides.
         for file in sorted(path.glob("*.dcm")) if path.is_dir() else [path]:
             try:
                 slide = openslide.OpenSlide(file)
@@ -59,7 +59,7 @@ class OpenSlideReader(Reader):
                 reason = short_message(error)
                 continue
             return cls(path, file, slide, plane, channels)
-        raise UnsupportedFormat(f"{path.name} is not a slide that can be read: {reason}")
+        raise UnsupportedFormat(f"{path.name} cannot be opened as a slide: {reason}")
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class OpenSlideReader(Reader):
         self.selected_channels = select_channels(self.name, 3, channels)
         self.pixel_size = _pixel_size(properties)
         if self.pixel_size is None:
-            self.notes.append("pixel size unknown")
+            self.notes.append(UNKNOWN_PIXEL_SIZE)
         files = _slide_files(file)
         self.fingerprint = fingerprint.of_files(files)
         pixels = sum(width * height for width, height in slide.level_dimensions)
@@ -110,7 +110,7 @@ class OpenSlideReader(Reader):
 
 
 def _slide_files(file: Path) -> list[Path]:
-    """Return the files a slide is made of: DICOM's siblings, or a folder of the same name."""
+    """Return all files of a slide: DICOM siblings, or those in a folder of the same name."""
     if file.suffix.lower() == ".dcm":
         return sorted(file.parent.glob("*.dcm"))
     folder = file.with_suffix("")

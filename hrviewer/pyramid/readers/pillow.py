@@ -1,7 +1,7 @@
-"""Pictures without random access (PNG, JPEG and the like), by Pillow.
+"""Images without random access (PNG, JPEG and others), read by Pillow.
 
-A picture is decoded once, as a whole, when its first pixel is asked for: in memory up to 64
-megapixels, else into a temporary file. What that cost is shared out over its tiles.
+An image is decoded once, as a whole, by its first read: in memory up to 64 megapixels, else into a
+temporary file. The cost of that is divided over its tiles.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import Reader, select_channels, select_plane
 from hrviewer.pyramid.tile_cache import DecodedTile
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
 __all__ = ["PillowReader"]
 
 TILE = 512
 IN_MEMORY_LIMIT = 64_000_000
 MAX_PIXELS = 500_000_000
-"""Pixels; decoding more takes gigabytes at once."""
+"""Pixels; decoding more would take gigabytes of memory."""
 
 EXIF_ORIENTATION = 274
 NATIVE_MODES = {
@@ -38,14 +39,14 @@ NATIVE_MODES = {
     "I": "i4",
     "F": "f4",
 }
-"""Pillow's modes whose values are handed out as they are, with their type."""
+"""Pillow's modes that are read without conversion, and their types."""
 
-# Pillow's own guard against huge pictures is a global; ours is LARGEST.
+# Pillow's own guard against huge images is a global variable; ours is MAX_PIXELS.
 _pillow_limit_lock = threading.Lock()
 
 
 def _open_header(path: str) -> Any:
-    """Read a picture's header."""
+    """Read an image's header."""
     from PIL import Image
 
     with _pillow_limit_lock:
@@ -57,52 +58,52 @@ def _open_header(path: str) -> Any:
 
 
 class PillowReader(Reader):
-    """One picture."""
+    """One image file, read by Pillow."""
 
     priority = 20
     in_memory = True
 
     @classmethod
     def supports(cls, obj: object) -> bool:
-        """Whether Pillow knows the file's beginning; TIFF is left to others."""
+        """Whether Pillow recognises the file; TIFF is left to other readers."""
         if not isinstance(obj, str) or not os.path.isfile(obj):
             return False
         try:
-            with _open_header(obj) as picture:
-                return bool(picture.format != "TIFF")
+            with _open_header(obj) as image:
+                return bool(image.format != "TIFF")
         except Exception:
             return False
 
     @classmethod
     def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
-        """Read a picture's header."""
+        """Read an image's header."""
         path = Path(str(obj))
         try:
-            with _open_header(str(path)) as picture:
-                return cls(path, picture, plane, channels)
+            with _open_header(str(path)) as image:
+                return cls(path, image, plane, channels)
         except HrviewerError:
             raise
         except Exception as error:
-            raise HrviewerError(f"{path.name} cannot be read: {short_message(error)}") from error
+            raise ImageReadError(f"{path.name} cannot be read: {short_message(error)}") from error
 
     def __init__(
-        self, path: Path, picture: Any, plane: Mapping[str, int], channels: Sequence[int] | None
+        self, path: Path, image: Any, plane: Mapping[str, int], channels: Sequence[int] | None
     ) -> None:
         self.name, self.path = path.name, str(path)
-        self.notes = ["pixel size unknown"]
-        width, height = picture.size
+        self.notes = [UNKNOWN_PIXEL_SIZE]
+        width, height = image.size
         if width * height > MAX_PIXELS:
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{path.name} has {width * height / 1e6:.0f} megapixels, too many for a format "
                 "without tiles; convert it to a tiled TIFF or OME-Zarr"
             )
         self.fingerprint = fingerprint.of_files([path])
         self.plane = select_plane(self.name, {}, plane, self.notes)
-        self._mode = _output_mode(picture.mode)
+        self._mode = _output_mode(image.mode)
         bands = 3 if self._mode == "RGB" else 1
         self.dtype = np.dtype(NATIVE_MODES[self._mode])
         self.selected_channels = select_channels(self.name, bands, channels)
-        if picture.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
+        if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
         self._shape = height, width, bands
         self._lock = threading.Lock()
@@ -112,9 +113,9 @@ class PillowReader(Reader):
         self.set_levels([((height, width, shown), (TILE, TILE))])
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
-        """Cut a tile out of the picture, and charge its share of decoding the whole."""
+        """Slice a tile out of the image, at its share of the cost of decoding."""
         start = time.perf_counter()
-        pixels, mine = self._decode_image()
+        pixels, decoded_now = self._decode_image()
         y, x = row * TILE, column * TILE
         tile = pixels[y : y + TILE, x : x + TILE]
         h, w, _ = tile.shape
@@ -125,42 +126,42 @@ class PillowReader(Reader):
         before = y * self._shape[1] + x * h
         size = os.path.getsize(str(self.path))
         stored = (before + h * w) * size // area - before * size // area
-        cutting = 0.0 if mine else time.perf_counter() - start
+        cutting = 0.0 if decoded_now else time.perf_counter() - start
         return DecodedTile(tile, stored, self._seconds * h * w / area + cutting)
 
     def _decode_image(self) -> tuple[np.ndarray[Any, np.dtype[Any]], bool]:
-        """Return the whole picture, and whether it was decoded just now."""
+        """Return the whole image, and whether this call decoded it."""
         with self._lock:
             if self._decoded is not None:
                 return self._decoded, False
             start = time.perf_counter()
             from PIL import ImageOps
 
-            with _open_header(str(self.path)) as picture:
-                upright = ImageOps.exif_transpose(picture)
+            with _open_header(str(self.path)) as image:
+                upright = ImageOps.exif_transpose(image)
                 pixels = np.asarray(_convert(upright, self._mode), self.dtype)
             pixels = pixels.reshape(self._shape)
             if pixels.shape[0] * pixels.shape[1] > IN_MEMORY_LIMIT:
                 with tempfile.TemporaryFile() as file:  # the mapping outlives it
-                    spilt = np.memmap(file, pixels.dtype, "w+", shape=pixels.shape)
-                spilt[...] = pixels
-                pixels = spilt
+                    spilled = np.memmap(file, pixels.dtype, "w+", shape=pixels.shape)
+                spilled[...] = pixels
+                pixels = spilled
             self._decoded = pixels
             self._seconds = time.perf_counter() - start
             return pixels, True
 
     def close(self) -> None:
-        """Forget the pixels."""
+        """Release the pixels."""
         with self._lock:
             self._decoded = None
 
 
 def _output_mode(mode: str) -> str:
-    """Return the mode in which a picture is handed out."""
+    """Return the mode to which an image is converted."""
     if mode in NATIVE_MODES:
         return mode
     return "L" if mode in ("1", "LA", "La") else "RGB"
 
 
-def _convert(picture: Any, mode: str) -> Any:
-    return picture if picture.mode == mode else picture.convert(mode)
+def _convert(image: Any, mode: str) -> Any:
+    return image if image.mode == mode else image.convert(mode)

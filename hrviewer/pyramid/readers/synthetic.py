@@ -1,6 +1,6 @@
-"""Procedural scenes as images: ``sample:NAME?size=131072&seed=3``.
+"""Synthetic images: ``sample:NAME?size=131072&seed=3``.
 
-Every level is rendered where it is looked at; nothing is stored.
+Every level is rendered tile by tile on request; nothing is stored.
 """
 
 from __future__ import annotations
@@ -13,52 +13,53 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import Reader, select_channels, select_plane
 from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
 from hrviewer.pyramid.tile_cache import DecodedTile
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
 __all__ = ["SyntheticReader"]
 
 SCHEME = "sample:"
 TILE = 512
 MAX_COARSEST_SIDE = 1024
-"""Pixels; the side of the last level is at most this."""
+"""Pixels; the largest side of the last level."""
 
 
 class SyntheticReader(Reader):
-    """One scene."""
+    """One synthetic image."""
 
     priority = 90
 
     @classmethod
     def supports(cls, obj: object) -> bool:
-        """Whether it is a scene's URL."""
+        """Whether it is the URL of a synthetic image."""
         return isinstance(obj, str) and obj.startswith(SCHEME)
 
     @classmethod
     def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
-        """Make the scene that a URL names."""
+        """Make the synthetic image that a URL names."""
         return cls(str(obj), plane, channels)
 
     def __init__(self, url: str, plane: Mapping[str, int], channels: Sequence[int] | None) -> None:
-        scene, numbers = _parse_url(url)
-        recipe = self.synthetic_image = self._image = make_synthetic_image(scene, **numbers)
-        self.path = f"{SCHEME}{scene}?size={recipe.size}&seed={recipe.seed}"
-        self.name = f"{scene}-{recipe.size}-{recipe.seed}"
+        name, numbers = _parse_url(url)
+        image = self.synthetic_image = self._image = make_synthetic_image(name, **numbers)
+        self.path = f"{SCHEME}{name}?size={image.size}&seed={image.seed}"
+        self.name = f"{name}-{image.size}-{image.seed}"
         self.notes = []
-        self.fingerprint = fingerprint.of_text(self.path, str(recipe.version))
+        self.fingerprint = fingerprint.of_text(self.path, str(image.version))
         self.plane = select_plane(self.name, {}, plane, self.notes)
         self.selected_channels = select_channels(self.name, 3, channels)
         self.dtype = np.dtype(np.uint8)
-        if recipe.pixel_size is None:
-            self.notes.append("pixel size unknown")
+        if image.pixel_size is None:
+            self.notes.append(UNKNOWN_PIXEL_SIZE)
         else:
-            self.pixel_size = recipe.pixel_size, recipe.pixel_size
+            self.pixel_size = image.pixel_size, image.pixel_size
         bands = 3 if self.selected_channels is None else len(self.selected_channels)
-        sides = [recipe.size]
+        sides = [image.size]
         while sides[-1] > MAX_COARSEST_SIDE:
             sides.append(-(-sides[-1] // 2))
         self.set_levels([((side, side, bands), (TILE, TILE)) for side in sides])
@@ -69,8 +70,8 @@ class SyntheticReader(Reader):
         start = time.perf_counter()
         scale = 2**level
         side = TILE * scale
-        whole = Rect(0, 0, self._image.size, self._image.size)
-        pixels = self._image.render(Rect(row * side, column * side, side, side) & whole, scale)
+        bounds = Rect(0, 0, self._image.size, self._image.size)
+        pixels = self._image.render(Rect(row * side, column * side, side, side) & bounds, scale)
         if self.selected_channels is not None:
             pixels = pixels[..., list(self.selected_channels)]
         return DecodedTile(pixels, pixels.nbytes, time.perf_counter() - start)
@@ -78,18 +79,18 @@ class SyntheticReader(Reader):
 
 @cache
 def _warm_up(kind: type[SyntheticImage]) -> None:
-    """Let a scene's code be compiled or loaded: no tile's price holds that."""
+    """Compile or load an image's code, so that no tile's cost includes that."""
     kind(1024, 0).render(Rect(0, 0, 1, 1), 1)
 
 
 def _parse_url(url: str) -> tuple[str, dict[str, int]]:
-    """Return a scene's name, and what its URL says of size and seed."""
-    scene, _, query = url.removeprefix(SCHEME).partition("?")
+    """Return the name in a URL, and its size and seed."""
+    name, _, query = url.removeprefix(SCHEME).partition("?")
     numbers: dict[str, int] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key not in ("size", "seed"):
-            raise HrviewerError(f"{url}: a scene has a size and a seed, not {key!r}")
+            raise ParameterError(f"{url}: a synthetic image has a size and a seed, not {key!r}")
         if not value.isdecimal():
-            raise HrviewerError(f"{url}: {key} is a whole number, not {value!r}")
+            raise ParameterError(f"{url}: {key} is a whole number, not {value!r}")
         numbers[key] = int(value)
-    return scene, numbers
+    return name, numbers

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import (
     MAX_TILE_PIXELS,
@@ -34,7 +34,7 @@ from hrviewer.pyramid.readers.base import (
     select_plane,
 )
 from hrviewer.pyramid.tile_cache import DecodedTile
-from hrviewer.pyramid.units import micrometres, plausible
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres, plausible
 
 __all__ = ["TiffReader"]
 
@@ -203,7 +203,7 @@ class TiffReader(Reader):
         self.nodata = _nodata(key)
         self.pixel_size = _pixel_size(tiff, key)
         if self.pixel_size is None:
-            self.notes.append("pixel size unknown")
+            self.notes.append(UNKNOWN_PIXEL_SIZE)
         elif self._orientation[0]:
             self.pixel_size = self.pixel_size[::-1]
         which = [*self.plane.items()]
@@ -225,7 +225,7 @@ class TiffReader(Reader):
         ]
         pictures = [entry for entry in candidates if entry.dtype != bool]
         if not candidates:
-            raise HrviewerError(f"{self.name} holds no image: it may be cut short, copy it again")
+            raise ImageReadError(f"{self.name} holds no image: it may be cut short, copy it again")
         return (pictures or candidates)[0]
 
     def _find_colour_samples(self, key: Any) -> list[int]:
@@ -233,16 +233,18 @@ class TiffReader(Reader):
         import tifffile
 
         if key.dtype is None:
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{self.name} stores pixels as {key.bitspersample} bits; convert it"
             )
         if 0 in key.shaped:
-            raise HrviewerError(f"{self.name} has no pixels (one side is 0); the file is damaged")
+            raise ImageReadError(f"{self.name} has no pixels (one side is 0); the file is damaged")
         if key.shaped[1] != 1:
-            raise HrviewerError(f"{self.name} stores volumes within a page; convert it to OME-TIFF")
+            raise ImageReadError(
+                f"{self.name} stores volumes within a page; convert it to OME-TIFF"
+            )
         if key.photometric not in (0, 1, 2, 3, 4, 6):
             kind = getattr(key.photometric, "name", key.photometric)
-            raise HrviewerError(f"{self.name} has {kind} colours; convert it to RGB")
+            raise ImageReadError(f"{self.name} has {kind} colours; convert it to RGB")
         alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
         first = key.samplesperpixel - len(key.extrasamples)
         transparent = {first + at for at, kind in enumerate(key.extrasamples) if kind in alpha}
@@ -280,7 +282,7 @@ class TiffReader(Reader):
             pages = (_Page.from_tifffile(level[0]),) * len(wanted)
             raw = tuple(level.dataoffset + index * size for index in wanted)
         else:
-            raise HrviewerError(f"{self.name} lacks planes that it announces; the file is damaged")
+            raise ImageReadError(f"{self.name} lacks planes that it announces; the file is damaged")
         if raw is not None and len(raw) < len(pages):
             raw = None
         if raw is not None:
@@ -290,14 +292,14 @@ class TiffReader(Reader):
         else:
             segment = min(key.rowsperstrip, height), width
         if min(segment) < 1 or segment[0] * segment[1] * contiguous > 4 * MAX_TILE_PIXELS:
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{self.name} is stored in pieces of {segment[0]} × {segment[1]} pixels; "
                 "convert it to a tiled TIFF or OME-Zarr"
             )
         count = -(-height // segment[0]) * -(-width // segment[1]) * separate
         for page in pages:
             if raw is None and page and len(page.offsets) < count:
-                raise HrviewerError(
+                raise ImageReadError(
                     f"{self.name} lists fewer pieces than it has; the file is damaged"
                 )
         group = 1
@@ -430,7 +432,7 @@ class TiffReader(Reader):
         """Return the file in which a page lies: OME-TIFF may spread over several."""
         with self._lock:
             if not self._finalize.alive:
-                raise HrviewerError(f"{self.name} was closed; open it again")
+                raise ImageReadError(f"{self.name} was closed; open it again")
             if page.path not in self._files:
                 self._files[page.path] = _ByteReader(page.path)
             return self._files[page.path]

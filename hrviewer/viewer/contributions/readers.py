@@ -42,7 +42,7 @@ def read_image(path: str | list[str]) -> LayerReader | None:
 
 def should_read(pyramid: Pyramid, suffix: str) -> bool:
     """Tell whether an image is better read by us: too large, or colours cut into channels."""
-    large = math.prod(pyramid.shape) > MAX_NAPARI_PIXELS
+    large = math.prod(pyramid.plane_shape) > MAX_NAPARI_PIXELS
     if suffix == ".zarr":
         return large or pyramid.channels == 3
     return large or len(pyramid.levels) > 1

@@ -64,8 +64,8 @@ def levels_of(pyramid: Pyramid, load_coarsest: bool) -> list[Any]:
     shapes = [] if one else pyramid.shapes
     scale = 1.0
     if not one:
-        scale = max(a / b for a, b in zip(pyramid.shape, shapes[-1], strict=False))
-        while math.prod(pyramid.shape) / scale**2 > MAX_COARSEST_PIXELS:
+        scale = max(a / b for a, b in zip(pyramid.plane_shape, shapes[-1], strict=False))
+        while math.prod(pyramid.plane_shape) / scale**2 > MAX_COARSEST_PIXELS:
             scale *= 2
     fetcher = TileLoader(pyramid, scale)
     fetcher.progressive = not load_coarsest

@@ -70,7 +70,7 @@ class TileLoader:
 
     def __init__(self, pyramid: Pyramid, scale: float) -> None:
         self.pyramid, self.scale = pyramid, scale
-        h, w = (math.ceil(side / scale - 1e-9) for side in pyramid.shape)
+        h, w = (math.ceil(side / scale - 1e-9) for side in pyramid.plane_shape)
         self.shapes = pyramid.shapes
         self.coarsest = np.zeros((h, w, pyramid.channels), pyramid.dtype)
         self.coarsest_loaded = False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.fingerprint import of_files
 from hrviewer.pyramid.readers.base import DecodedTile, Reader, native_dtype, select_channels
 
@@ -33,9 +33,9 @@ class NpyReader(Reader):
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise HrviewerError(f"{path.name} is no array of NumPy's: {error}") from error
+            raise ImageReadError(f"{path.name} is no array of NumPy's: {error}") from error
         if array.ndim not in (2, 3):
-            raise HrviewerError(
+            raise ImageReadError(
                 f"{path.name} has {array.ndim} axes; (y, x) or (y, x, channel) are read"
             )
         return cls(path, array if array.ndim == 3 else array[..., None], channels)

@@ -196,7 +196,7 @@ def test_napari_ome_zarr_opens_every_map(made, tmp_path):
 
 def test_hrviewer_opens_its_own_export(made, tmp_path):
     with open_pyramid(export(made(), tmp_path / "a.ome.zarr")) as pyramid:
-        assert pyramid.shape == (700, 1100)
+        assert pyramid.plane_shape == (700, 1100)
         assert pyramid.channels == 2
         assert pyramid.pixel_size == pytest.approx((1.0, 2.0))
         pyramid.check()

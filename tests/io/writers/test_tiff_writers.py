@@ -66,7 +66,7 @@ def test_ometiff_metadata(made, tmp_path, size):
 
 def test_hrviewer_opens_the_ometiff(made, tmp_path):
     with open_pyramid(export(made(), tmp_path / "a.ome.tif")) as pyramid:
-        assert pyramid.shape == (700, 1100)
+        assert pyramid.plane_shape == (700, 1100)
         assert pyramid.pixel_size == pytest.approx((1.0, 2.0))
         pyramid.check()
 
