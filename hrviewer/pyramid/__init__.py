@@ -6,7 +6,7 @@ costs.
 """
 
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.opening import open_pyramid, reopen_pyramid
+from hrviewer.pyramid.opening import open_pyramid, reopen_pyramid, using_pyramid
 from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
 from hrviewer.pyramid.tile_cache import TileCache, TileKey, tile_cache
@@ -21,4 +21,5 @@ __all__ = [
     "open_pyramid",
     "reopen_pyramid",
     "tile_cache",
+    "using_pyramid",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from numbers import Real
 from pathlib import Path
@@ -21,7 +22,7 @@ from hrviewer.pyramid.readers.pillow import PillowReader
 from hrviewer.pyramid.readers.synthetic import SyntheticReader
 from hrviewer.pyramid.readers.tiff import TiffReader
 
-__all__ = ["installed_readers", "open_pyramid", "reopen_pyramid"]
+__all__ = ["installed_readers", "open_pyramid", "reopen_pyramid", "using_pyramid"]
 
 GROUP = "hrviewer.readers"
 BUILT_IN_READERS: tuple[type[Reader], ...] = (
@@ -107,6 +108,27 @@ def open_pyramid(
             _open_pyramids[pyramid.levels[0].image_key] = pyramid
             return pyramid
     raise unsupported or _unsupported_error(source)
+
+
+@contextmanager
+def using_pyramid(
+    source: object,
+    *,
+    plane: Mapping[str, int] | None = None,
+    channels: Sequence[int] | None = None,
+    pixel_size: float | Sequence[float] | None = None,
+) -> Iterator[Pyramid]:
+    """Open an image for a ``with`` block; a pyramid that was open before stays open.
+
+    The parameters are those of `open_pyramid`.
+    """
+    pyramid = open_pyramid(source, plane=plane, channels=channels, pixel_size=pixel_size)
+    shared = isinstance(source, Pyramid) or find_level(source) is not None
+    try:
+        yield pyramid
+    finally:
+        if not shared:
+            pyramid.close()
 
 
 def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:

@@ -28,13 +28,13 @@ from hrviewer.engine import (
     recommended_streams,
 )
 from hrviewer.errors import HrviewerError, ModelError, ParameterError, WriteError
-from hrviewer.geometry import Rect
+from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
 from hrviewer.models import ModelBundle, open_bundle
 from hrviewer.paths import data_folder, unused_path
 from hrviewer.phases import Phase
-from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.estimates import EstimateDict
 from hrviewer.runs.evaluation import Evaluator, make_evaluator
 from hrviewer.runs.metrics import grid_counts, grid_errors
@@ -227,7 +227,8 @@ class BatchRunner:
     ) -> str:
         """Return the name of a run folder: the same for the same settings."""
         weights = {role: card.sha256 for role, card in bundle.roles.items()}
-        settings = [pyramid.fingerprint, bundle.name, weights, spec.strategy, dict(spec.params),
+        image = [pyramid.levels[0].image_key, pyramid.pixel_size]
+        settings = [*image, bundle.name, weights, spec.strategy, dict(spec.params),
                     str(budget), seed, region and region.astuple()]  # fmt: skip
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
@@ -253,7 +254,10 @@ def compare(
     budgets: str | Sequence[str | None] | None = None,
     matched: bool = False,
     seeds: Sequence[int] = (0,),
-    region: Rect | Sequence[int] | None = None,
+    plane: Mapping[str, int] | None = None,
+    channels: Sequence[int] | None = None,
+    pixel_size: float | Sequence[float] | None = None,
+    region: RectLike | None = None,
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
     out: str | Path | None = None,
@@ -282,6 +286,8 @@ def compare(
         seconds, at the measured rate. The budget of such a row reads ``FLOPs of zoom``.
     seeds : sequence of int
         Random seeds of the strategies.
+    plane, channels, pixel_size
+        Plane, channels and micrometres per pixel of the images, as `hrviewer.open` takes them.
     region : Rect or sequence of int, optional
         ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
     device, cache
@@ -328,7 +334,7 @@ def compare(
 
     specs = parse_specs(strategies)
     sweep = parse_budgets(budgets)
-    area = region if region is None or isinstance(region, Rect) else Rect(*region)
+    area = None if region is None else as_rect(region)
     folder = Path(out).expanduser() if out else default_folder("comparisons")
     several = [models] if isinstance(models, (str, Path, ModelBundle)) else list(models)
     rows: list[dict[str, Any]] = []
@@ -340,7 +346,9 @@ def compare(
         ) as runner,
     ):
         for image in iter_images(images):
-            with open_pyramid(image) as pyramid:
+            with using_pyramid(
+                image, plane=plane, channels=channels, pixel_size=pixel_size
+            ) as pyramid:
                 for model, name in zip(several, runner.display_names(several), strict=True):
                     for row in iter_rows(
                         runner, pyramid, model, specs, sweep, seeds, area, truth, matched=matched

@@ -15,7 +15,7 @@ from hrviewer.geometry import Patch, Rect
 from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.patch_tables import PatchTable, read_patch_table
 from hrviewer.models import ModelCard
-from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import image_info, versions
@@ -55,7 +55,7 @@ def import_run(file: str | Path, image: object, out: str | Path) -> Run:
     if not path.name.endswith(".run.zarr"):
         raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
     table = read_patch_table(file)
-    with open_pyramid(image) as pyramid:
+    with using_pyramid(image) as pyramid:
         check_same_image(table, pyramid, Path(file).name)
         card = make_card(table)
         writer = RunWriter(path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: "")

@@ -36,14 +36,14 @@ from hrviewer.engine import (
     validate_priors,
 )
 from hrviewer.errors import HrviewerError, ParameterError, RunError, validation_error
-from hrviewer.geometry import Rect
+from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import read_region
 from hrviewer.models import ModelBundle, ModelCard, open_bundle
 from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
 from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
 from hrviewer.phases import Phase
-from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.estimates import estimate_to_dict
 from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.priors import as_priors
@@ -60,7 +60,10 @@ def run(
     model: str | Path | ModelBundle = "nuclei",
     strategy: str | Strategy = "patches",
     *,
-    region: Rect | Sequence[int] | str | Path | None = None,
+    plane: Mapping[str, int] | None = None,
+    channels: Sequence[int] | None = None,
+    pixel_size: float | Sequence[float] | None = None,
+    region: RectLike | str | Path | None = None,
     budget: str | Budget | None = None,
     seed: int = 0,
     priors: Mapping[str, Any] | None = None,
@@ -86,6 +89,8 @@ def run(
         Name or folder of a model bundle, or a model file with its card next to it.
     strategy : str or Strategy
         A strategy's id; `hrviewer.strategies` lists them.
+    plane, channels, pixel_size
+        Plane, channels and micrometres per pixel of the image, as `hrviewer.open` takes them.
     region : Rect, sequence of int, or path, optional
         ``(y, x, h, w)`` in level-0 pixels, or a file of shapes whose bounding box is the region;
         the whole image by default.
@@ -129,7 +134,7 @@ def run(
     HrviewerError
         If an input is invalid or the run cannot be carried out; the message names the remedy.
     """
-    with open_pyramid(image) as pyramid:
+    with using_pyramid(image, plane=plane, channels=channels, pixel_size=pixel_size) as pyramid:
         bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         card = bundle.roles.get(chosen.answering_role(bundle.roles))
@@ -162,13 +167,11 @@ def run(
         return done
 
 
-def resolve_region(
-    pyramid: Pyramid, region: Rect | Sequence[int] | str | Path | None
-) -> Rect | None:
+def resolve_region(pyramid: Pyramid, region: RectLike | str | Path | None) -> Rect | None:
     """Return a region as a rectangle: as given, or around the shapes in a file."""
     if isinstance(region, str | Path):
         return read_region(region, pyramid.path or pyramid.name, pyramid.plane_shape)
-    return region if region is None or isinstance(region, Rect) else Rect(*region)
+    return None if region is None else as_rect(region)
 
 
 def merge_params(
@@ -382,6 +385,10 @@ class RunSpec:
             "channels": (
                 header["image"]["channels"],
                 self.pyramid.selected_channels and list(self.pyramid.selected_channels),
+            ),
+            "pixel size": (
+                header["image"]["pixel_size"],
+                self.pyramid.pixel_size and list(self.pyramid.pixel_size),
             ),
             "region": (header["region"], list(region.astuple())),
             "strategy": (header["strategy"], self.strategy.id),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from toys import Bright, Encoder, ToyBundle, picture, toy_bundle
 
 from hrviewer.engine import InferenceResult, RunControl
@@ -126,6 +127,32 @@ def test_only_the_same_run_is_resumed(out, changed, name):
         how.pop("tile")
     with pytest.raises(HrviewerError, match=f"another {name}"):
         run(**(how | changed), resume=True, cache="off")
+
+
+def test_plane_channels_and_pixel_size_are_passed_recorded_and_checked(out):
+    stack = np.stack([IMAGE, IMAGE[::-1]])
+    options = {"plane": {"z": 1}, "channels": [0, 0, 0], "pixel_size": (0.5, 0.25)}
+    result = run(stack, toy_bundle(), "patches", tile=64, out=out, cache="off", **options)
+    image = result.header["image"]
+    assert (image["plane"], image["channels"]) == ({"z": 1}, [0, 0, 0])
+    assert image["pixel_size"] == [0.5, 0.25]
+    expected = IMAGE[::-1, :, 0].sum() / 255
+    assert result.estimate["value"] == pytest.approx(expected, rel=1e-5)
+    again = {**options, "out": out, "resume": True, "tile": 64}
+    assert run(stack, toy_bundle(), "patches", **again).estimate == result.estimate
+    with pytest.raises(HrviewerError, match="another pixel size"):
+        run(stack, toy_bundle(), "patches", **{**again, "pixel_size": 0.5})
+    with pytest.raises(HrviewerError, match="another channels"):
+        run(stack, toy_bundle(), "patches", **{**again, "channels": None})
+
+
+def test_the_callers_pyramid_stays_open(tmp_path):
+    file = tmp_path / "image.png"
+    Image.fromarray(picture(128, 128)).save(file)
+    with open_pyramid(file) as pyramid:
+        for name in ("a", "b"):
+            run(pyramid, toy_bundle(), tile=64, out=tmp_path / f"{name}.run.zarr", cache="off")
+        assert pyramid[:4, :4].shape == (4, 4, 3)
 
 
 @pytest.mark.parametrize("small", [0, writer_module.MAX_IN_MEMORY])

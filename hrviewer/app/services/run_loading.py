@@ -16,7 +16,7 @@ from napari.layers import Image, Layer
 
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.errors import HrviewerError
-from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid import Pyramid, reopen_pyramid
 from hrviewer.runs import Run
 from hrviewer.viewer.image.image_layer import (
     METADATA_KEY,
@@ -70,7 +70,7 @@ def load_run(path: Path, open_fingerprints: Collection[str | None]) -> LoadedRun
     pyramid = None
     if wanted["fingerprint"] not in open_fingerprints:
         with suppress(HrviewerError):
-            pyramid = open_pyramid(wanted["path"])
+            pyramid = reopen_pyramid(wanted)
     return LoadedRun(run, ResultMaps.from_run(run), pyramid)
 
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
-from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid import Pyramid, reopen_pyramid
 from hrviewer.pyramid.resample import Pixels
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def render_gallery(run: Exportable) -> str:
     """Render the maps of a run over its image for a notebook; empty without the image."""
     image = run.header["image"]
     try:
-        with open_pyramid(image["path"]) as pyramid:
+        with reopen_pyramid(image) as pyramid:
             if pyramid.fingerprint != image["fingerprint"]:
                 return ""
             photo = thumbnail(pyramid, Rect(*run.header["region"]))

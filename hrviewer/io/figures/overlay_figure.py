@@ -16,7 +16,7 @@ from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid import reopen_pyramid
 
 __all__ = ["FigureData", "bar_length", "draw_figure", "load_figure_data", "make_caption"]
 
@@ -98,7 +98,7 @@ def load_background(
 ) -> NDArray[np.uint8] | None:
     """Load the image in gray at the size of a figure; None if it is missing or has changed."""
     try:
-        with open_pyramid(run.header["image"]["path"]) as pyramid:
+        with reopen_pyramid(run.header["image"]) as pyramid:
             if pyramid.fingerprint != run.header["image"]["fingerprint"]:
                 return None
             rgb = to_uint8(pyramid.read(region, scale)[..., :3])

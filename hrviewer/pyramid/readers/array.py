@@ -67,9 +67,14 @@ def _dims(array: Any) -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
+def _is_labelled(obj: object) -> bool:
+    """Whether it is an xarray.DataArray; xarray need not be installed."""
+    return all(hasattr(obj, name) for name in ("dims", "variable", "encoding", "chunks", "data"))
+
+
 def _unwrap(array: Any) -> Any:
     """Return the array inside an xarray.DataArray, unless that would load a file."""
-    if not hasattr(array, "dims") or not hasattr(array, "variable"):
+    if not _is_labelled(array):
         return array
     lazy_file = array.chunks is None and "source" in array.encoding
     return array if lazy_file else array.data
@@ -105,7 +110,8 @@ class ArrayReader(Reader):
     ) -> None:
         wrapped = _arrays(obj)
         layer: Any = obj if _is_layer(obj) else None
-        self.name = str(getattr(wrapped[0] if layer is None else layer, "name", None) or "array")
+        named = layer if layer is not None else wrapped[0] if _is_labelled(wrapped[0]) else None
+        self.name = str(getattr(named, "name", None) or "array")
         self.notes = []
         axes = self._axes(wrapped[0], layer, plane)
         arrays = [_unwrap(array) for array in wrapped]
@@ -175,7 +181,7 @@ class ArrayReader(Reader):
             f"{axis!r}, of which {axis}=0 is used; if the axis holds channels, pass "
             "np.moveaxis(array, -3, -1), or an xarray.DataArray with dims (c, y, x)"
         )
-        warnings.warn(message, stacklevel=5)  # the caller of open_pyramid
+        warnings.warn(message, stacklevel=6)  # the caller of open_pyramid
 
     def _make_view(self, array: Any, axes: tuple[str, ...]) -> Any:
         if hasattr(array, "store") and hasattr(array, "metadata"):

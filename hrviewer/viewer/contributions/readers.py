@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import HrviewerError
-from hrviewer.pyramid import Pyramid, open_pyramid
+from hrviewer.pyramid import Pyramid, open_pyramid, reopen_pyramid
 
 __all__ = ["read_image", "read_run"]
 
@@ -89,7 +89,7 @@ def read_run_layers(path: str | list[str]) -> list[LayerDataTuple]:
     size = run.pixel_size
     place = {} if size is None else {"scale": size, "units": ("um", "um")}
     try:
-        pyramid = open_pyramid(image["path"])
+        pyramid = reopen_pyramid(image)
         if pyramid.fingerprint != image["fingerprint"]:
             show_warning(f"{pyramid.name} has changed since this run: its overlays may not fit it")
         layers.append(deferred_layer(pyramid))
