@@ -120,7 +120,7 @@ class Demo:
         """Run inference on the visible region while the camera zooms in and pans."""
         controller, live = self.controller, self.controller.live
         controller.set_strategy("patches")
-        whole = max(self.pyramid.shape) / 900
+        whole = max(self.pyramid.plane_shape) / 900
         for centre, pixel in zoom_path(self.pyramid.rect, self.region, whole, 4.0, 8):
             move_camera(self.window, centre, pixel)
             process_events_for(0.1)
@@ -276,7 +276,7 @@ def busiest_region(pyramid: Pyramid, side: int = REGION) -> Rect:
     """Return the square with most contrast, found on a thumbnail; level-0 pixels."""
     from scipy.ndimage import gaussian_gradient_magnitude, uniform_filter
 
-    h, w = pyramid.shape
+    h, w = pyramid.plane_shape
     side = min(side, h, w) // 16 * 16
     scale = max(1.0, max(h, w) / 512)
     thumbnail = pyramid.read(pyramid.rect, scale).astype(np.float32).mean(axis=2)
