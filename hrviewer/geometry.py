@@ -1,7 +1,6 @@
-"""Rectangles on the image: the one language that every other part speaks.
+"""Geometry on the image: rectangles, patches and grids, used by all other packages.
 
-All coordinates are level-0 pixels, ``(y, x)``, half-open. Nothing here knows of
-files, networks or screens.
+All coordinates are level-0 pixels, ``(y, x)``, half-open.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class Rect:
 
     @property
     def empty(self) -> bool:
-        """Whether there is no pixel inside."""
+        """Whether it contains no pixel."""
         return self.h == 0 or self.w == 0
 
     @property
@@ -72,18 +71,18 @@ class Rect:
         return self.y + self.h / 2, self.x + self.w / 2
 
     def __and__(self, other: Rect) -> Rect:
-        """The common part; empty (0 × 0) where the two do not meet."""
+        """Return the intersection; empty (0 × 0) if the two are disjoint."""
         y, x = max(self.y, other.y), max(self.x, other.x)
         h, w = min(self.y1, other.y1) - y, min(self.x1, other.x1) - x
         return Rect(y, x, h, w) if h > 0 and w > 0 else Rect(y, x, 0, 0)
 
     def __or__(self, other: Rect) -> Rect:
-        """Return the smallest rectangle that holds both."""
+        """Return the smallest rectangle that contains both."""
         y, x = min(self.y, other.y), min(self.x, other.x)
         return Rect(y, x, max(self.y1, other.y1) - y, max(self.x1, other.x1) - x)
 
     def __contains__(self, other: Rect) -> bool:
-        """Whether `other` lies wholly inside."""
+        """Return whether `other` lies entirely inside."""
         return (
             other.y >= self.y and other.x >= self.x and other.y1 <= self.y1 and other.x1 <= self.x1
         )
@@ -131,16 +130,16 @@ def as_rect(rect: RectLike) -> Rect:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A rectangle to look at, with the scale at which to look.
+    """A rectangle for inference, with its scale and halo.
 
     Parameters
     ----------
     core : Rect
-        What the look answers for, in level-0 pixels.
+        Rectangle of the prediction, in level-0 pixels.
     scale : float
         Level-0 pixels per network pixel: 1 is full resolution, 8 an eighth per side.
     halo : int
-        How much is read around the core, in *network* pixels; it is context, not answered for.
+        Context read around the core, in *network* pixels; nothing is predicted for it.
     """
 
     core: Rect
@@ -160,12 +159,12 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A rectangle cut into cells of one size; those at the far edges may be smaller.
+    """A rectangle divided into square cells; those at the far edges may be smaller.
 
     Parameters
     ----------
     region : Rect
-        What is cut.
+        The rectangle that is divided.
     cell : int
         The cells' side, in level-0 pixels.
     """
@@ -195,16 +194,16 @@ class Grid:
         )
 
     def __iter__(self) -> Iterator[Rect]:
-        """Cells in reading order."""
+        """Yield the cells in reading order."""
         rows, columns = self.shape
         return (self[row, column] for row in range(rows) for column in range(columns))
 
 
 def context_rings(rect: Rect, rings: int) -> list[Rect]:
-    """Return the squares around a square, eight in each ring.
+    """Return the squares in rings around a square, eight in each ring.
 
-    The first are its neighbours; the next those of all nine together, and so on: few rings reach
-    far.
+    The first ring has its neighbours, the next those of all nine together, three times as wide, and
+    so on.
     """
     found = []
     for _ in range(rings):

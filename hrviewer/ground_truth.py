@@ -1,6 +1,6 @@
-"""What is really there: the objects that an answer is measured against.
+"""Ground truth: the annotated objects that a run is evaluated against.
 
-Scenes know their truth, files hold it (`hrviewer.io` reads them), runs are judged by it.
+Synthetic images come with it, files hold it (`hrviewer.io.ground_truth` reads them).
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ __all__ = ["GroundTruth", "ground_truth_from_labels"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroundTruth:
-    """Objects on an image.
+    """Annotated objects on an image.
 
     Parameters
     ----------
     points : ndarray of float, shape (n, 2)
-        One ``(y, x)`` per object, level-0 pixels: its centre, or where a person clicked.
+        One ``(y, x)`` per object, level-0 pixels: its center, or the annotated point.
     classes : tuple of str
-        The classes' names.
+        Names of the classes.
     class_ids : ndarray of int, shape (n,), optional
-        Index into `classes` of each object; all of the first by default.
+        Index into `classes` of each object; all of the first class by default.
     boxes : ndarray of float, shape (n, 4), optional
         ``(y, x, h, w)`` of each object.
     source : str
-        Where it comes from: a file's name, or a scene's URL.
+        Name of the file, or URL of the synthetic image.
     is_annotated : bool
-        Whether the source names the image, so that no objects mean that there are none.
+        Whether the source lists the image, so that it is known to contain no other objects.
     """
 
     points: NDArray[np.float64]
@@ -45,10 +45,10 @@ class GroundTruth:
 
     def __post_init__(self) -> None:
         points = np.asarray(self.points, np.float64).reshape(-1, 2)
-        kinds = np.asarray(self.class_ids, np.int64)
+        class_ids = np.asarray(self.class_ids, np.int64)
         object.__setattr__(self, "points", points)
         object.__setattr__(
-            self, "class_ids", kinds if len(kinds) else np.zeros(len(points), np.int64)
+            self, "class_ids", class_ids if len(class_ids) else np.zeros(len(points), np.int64)
         )
         if len(self.class_ids) != len(points):
             raise ValueError(f"{len(points)} points have {len(self.class_ids)} classes")
@@ -60,7 +60,7 @@ class GroundTruth:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """Objects of each class, ``(k,)``."""
+        """Number of objects of each class, ``(k,)``."""
         return np.bincount(self.class_ids, minlength=len(self.classes))
 
     def clip(self, rect: Rect) -> GroundTruth:
@@ -70,12 +70,12 @@ class GroundTruth:
         return self.select(np.asarray(inside.all(axis=1)))
 
     def select(self, mask: NDArray[np.bool_]) -> GroundTruth:
-        """Return some of the objects; `mask` has one value per object."""
+        """Return the objects selected by `mask`, which has one value per object."""
         boxes = None if self.boxes is None else self.boxes[mask]
         return replace(self, points=self.points[mask], class_ids=self.class_ids[mask], boxes=boxes)
 
     def with_points(self, points: NDArray[np.float64], source: str) -> GroundTruth:
-        """Return the same objects at other points, told by `source`."""
+        """Return the same objects at other points, from `source`."""
         return replace(self, points=points, source=source)
 
 
@@ -86,20 +86,20 @@ def ground_truth_from_labels(
     boxes: NDArray[np.float64] | None = None,
     is_annotated: bool = False,
 ) -> GroundTruth:
-    """Return objects whose classes are told by name.
+    """Return objects from the names of their classes.
 
     Parameters
     ----------
     labels : sequence of str
-        Of each object; the classes are in alphabetical order.
+        Class of each object; classes are sorted alphabetically.
     points : ndarray, shape (n, 2), optional
-        ``(y, x)``; the boxes' centres if not given.
+        ``(y, x)``; the centers of the boxes if not given.
     boxes : ndarray, shape (n, 4), optional
         ``(y, x, h, w)``.
     is_annotated : bool
         See `Truth`.
     """
-    classes, kinds = np.unique(np.array(labels, str), return_inverse=True)
+    classes, class_ids = np.unique(np.array(labels, str), return_inverse=True)
     if boxes is not None:
         boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     if points is None:
@@ -107,7 +107,7 @@ def ground_truth_from_labels(
     return GroundTruth(
         points,
         tuple(map(str, classes)) or ("object",),
-        kinds,
+        class_ids,
         boxes=boxes,
         is_annotated=is_annotated,
     )

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them: SI prefixes, durations, round ends of a scale."""
+"""Formatting of numbers: SI prefixes, durations, round ends of a scale."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def format_si(value: float, unit: str = "", digits: int = 3) -> str:
 
 
 def format_signed(value: float) -> str:
-    """Return ``+1.23 k`` for 1230: by how much something is off."""
+    """Return ``+1.23 k`` for 1230: a number with its sign."""
     return "+" * (value > 0) + format_si(value)
 
 
@@ -28,12 +28,12 @@ def format_duration(seconds: float) -> str:
     """Return ``0.4 s``, ``42 s``, ``3 min 05 s`` or ``2 h 10 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60:02d} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60:02d} min"
 
 
 def nice_ceiling(value: float) -> float:

@@ -284,6 +284,10 @@ def test_the_ring_around_a_view():
     ring = neighbours(view, 1.0, image)
     assert len(ring) == 12
     assert all((cell & other).empty for cell in ring for other in visible_cells(view, 1.0, image))
+    # The nearest to the center of the view first, here off the middle of the covered cells.
+    distances = [np.hypot(*np.subtract(cell.center, view.center)) for cell in ring]
+    assert distances == sorted(distances)
+    assert distances[0] < distances[-1]
     assert neighbours(Rect(0, 0, 100, 100), 1.0, Rect(0, 0, 512, 512)) == []
     assert neighbours(Rect(9000, 0, 10, 10), 1.0, image) == []
 
