@@ -71,6 +71,10 @@ class GroundTruthError(HrviewerError):
     """Annotations or ground truth that cannot be read, or do not fit the image."""
 
 
+class DisplayError(HrviewerError):
+    """A window that cannot be opened: no Qt binding or no display."""
+
+
 class WriteError(HrviewerError, OSError):
     """A file or folder that cannot be written."""
 

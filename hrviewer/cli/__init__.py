@@ -1,7 +1,7 @@
-"""The command `hrviewer`: answers on standard output, all else on standard error.
+"""Command line `hrviewer`: results on standard output, messages on standard error.
 
-One module per group of commands, each registering its own; `plumbing` is what they share. Nothing
-heavy is imported before a command needs it.
+Each module registers its commands; `common` is shared. Heavy packages are imported only by the
+commands that need them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import typer
 
-# Imported for what they register, in the order of the help.
+# These modules register commands, in the order of the help.
 # isort: off
-from hrviewer.cli import view, run, compare, fit, export, listing  # noqa: F401
+from hrviewer.cli import view, run, compare, fit, export, listing, doctor  # noqa: F401
 
 # isort: on
 from hrviewer.cli.common import app

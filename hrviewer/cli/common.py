@@ -1,7 +1,7 @@
-"""What all commands share: how they are registered, how they end, what they print.
+"""Common parts of all commands: registration, errors, logging, options and output.
 
-Nothing heavy is imported before a command needs it, so that help comes at once. What a person can
-mend ends in one line and status 1, wrong usage in status 2, Ctrl-C in 130.
+Heavy packages are imported only by the commands that need them, so that help is fast. Exit status:
+1 for errors, reported in one line; 2 for wrong usage; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import inspect
 import json
 import logging
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, write_error
 from hrviewer.geometry import Rect
 
 if TYPE_CHECKING:
@@ -50,43 +52,47 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Run deep networks on gigapixel images: choose where the network looks, see what it saw "
-    "and what every region cost.",
-    epilog="Without a command, napari opens with the panel docked.",
+    help="Efficient inference on gigapixel images: run a model with a strategy, and view its "
+    "predictions and the compute cost of every region.",
+    epilog="Without a command, napari opens with the panel.",
 )
 
 
 def command(group: typer.Typer, name: str | None = None, **settings: Any) -> Callable[..., Any]:
-    """Register a function as a command that takes ``--debug`` and ends as the module says.
+    """Register a function as a command with ``--debug``, ``--verbose`` and ``--log``.
 
     Parameters
     ----------
     group : typer.Typer
-        Where it belongs.
+        Group of the command.
     name : str, optional
-        What it is called; empty for the group itself.
+        Name of the command; empty for the group itself.
     **settings
-        Typer's.
+        Passed to typer.
     """
-    option = typer.Option("--debug", help="Show the whole traceback of an error.")
-    extra = {"context": typer.Context, "debug": Annotated[bool, option]}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def guarded(context: typer.Context, debug: bool, **kwargs: Any) -> None:
+        def guarded(
+            context: typer.Context, debug: bool, verbose: bool, log: Path | None, **kwargs: Any
+        ) -> None:
+            # The options are accepted before and after the command's name.
             root = context.find_root()
-            root.obj = root.obj or debug  # before or after the command's name
-            with report_errors(root.obj):
-                # What stands for a group is done where no command of it is given.
+            earlier: Diagnostics = root.obj or Diagnostics()
+            root.obj = diagnostics = Diagnostics(
+                earlier.debug or debug, earlier.verbose or verbose, log or earlier.log
+            )
+            with report_errors(diagnostics.debug), logging_to(diagnostics.verbose, diagnostics.log):
+                # A group's own function runs only without a command of the group.
                 if context.invoked_subcommand is None:
                     function(**kwargs)
 
         signature = inspect.signature(function, eval_str=True)
         added = [
             inspect.Parameter(
-                key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
+                key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
             )
-            for key, annotation in extra.items()
+            for key, (annotation, default) in COMMON_OPTIONS.items()
         ]
         guarded.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[*signature.parameters.values(), *added]
@@ -100,9 +106,99 @@ def command(group: typer.Typer, name: str | None = None, **settings: Any) -> Cal
     return register
 
 
+class Diagnostics(NamedTuple):
+    """Options of every command."""
+
+    debug: bool = False
+    verbose: bool = False
+    log: Path | None = None
+
+
+COMMON_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "context": (typer.Context, None),
+    "debug": (
+        Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+        False,
+    ),
+    "verbose": (
+        Annotated[bool, typer.Option("--verbose", help="Print log messages to standard error.")],
+        False,
+    ),
+    "log": (
+        Annotated[
+            Path | None,
+            typer.Option("--log", metavar="FILE", help="Append detailed log messages to a file."),
+        ],
+        None,
+    ),
+}
+
+
+class StderrHandler(logging.StreamHandler[Any]):
+    """Log handler for the current standard error, which progress bars replace."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        """The current standard error."""
+        return sys.stderr
+
+
+@contextmanager
+def logging_to(verbose: bool, log: Path | None) -> Iterator[None]:
+    """Send log messages of hrviewer to standard error, a file, both or neither.
+
+    Parameters
+    ----------
+    verbose : bool
+        Print messages from level INFO to standard error.
+    log : Path, optional
+        File to which messages from level DEBUG are appended.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written.
+    """
+    logger = logging.getLogger("hrviewer")
+    handlers: list[logging.Handler] = []
+    if verbose:
+        handlers.append(StderrHandler())
+        handlers[-1].setLevel(logging.INFO)
+    if log is not None:
+        try:
+            handlers.append(logging.FileHandler(log.expanduser(), encoding="utf-8"))
+        except OSError as error:
+            raise write_error(log, error) from None
+    if not handlers:
+        yield
+        return
+    level = logger.level
+    logger.setLevel(logging.DEBUG if log is not None else logging.INFO)
+    form = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in handlers:
+        handler.setFormatter(form)
+        logger.addHandler(handler)
+    logger.info("hrviewer %s: %s", version("hrviewer"), " ".join(sys.argv[1:]))
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception:
+        logger.exception("the command failed")
+        raise
+    finally:
+        logger.setLevel(level)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
 @contextmanager
 def report_errors(debug: bool) -> Iterator[None]:
-    """Turn errors into one line; let libraries be quiet."""
+    """Report errors in one line; silence warnings and logs of other packages."""
     if debug:
         yield
         return
@@ -119,24 +215,24 @@ def report_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except Exception as error:
-        fail(f"{type(error).__name__}: {error} (not foreseen; --debug shows where)")
+        fail(f"{type(error).__name__}: {error} (unexpected: --debug shows the traceback)")
     finally:
         logging.getLogger().removeHandler(silent)
 
 
 def print_message(message: str) -> None:
-    """Print one line to standard error."""
+    """Print a message to standard error on one line."""
     typer.echo("hrviewer: " + " ".join(message.split()), err=True)
 
 
 def fail(message: str) -> None:
-    """Say in one line why, and end with status 1."""
+    """Print an error on one line and exit with status 1."""
     print_message(message)
     raise typer.Exit(1) from None
 
 
 def print_rows(*lines: tuple[str, str]) -> None:
-    """Print named lines to standard output, aligned."""
+    """Print names and values to standard output, aligned."""
     width = max(len(name) for name, _ in lines)
     for name, text in lines:
         typer.echo(f"{name:{width}}  {text}".rstrip())
@@ -148,23 +244,23 @@ def print_json(value: Any) -> None:
 
 
 def parse_region(text: str) -> Rect:
-    """Read ``y,x,h,w``."""
+    """Parse ``y,x,h,w``."""
     try:
         region = Rect(*map(int, text.split(",")))
     except (TypeError, ValueError):
         raise typer.BadParameter(f"{text!r} is not y,x,h,w in level-0 pixels") from None
     if region.empty:
-        raise typer.BadParameter(f"{text!r} has no pixels")
+        raise typer.BadParameter(f"{text!r} is empty: its height and width must be positive")
     return region
 
 
 def parse_region_or_file(text: str) -> Rect | Path:
-    """Read ``y,x,h,w``, or the name of a file that marks it, which is read with the image."""
+    """Parse ``y,x,h,w`` or the path of a file of shapes, which is read when the image is open."""
     return Path(text) if Path(text).suffix and "," not in text else parse_region(text)
 
 
 def check_budget(text: str | None) -> str | None:
-    """Check the form of a budget."""
+    """Validate a budget."""
     if text is not None:
         from hrviewer.engine import Budget
 
@@ -176,7 +272,7 @@ def check_budget(text: str | None) -> str | None:
 
 
 def check_settings(items: list[str] | None) -> list[str]:
-    """Check that all are ``key=value``."""
+    """Check that all items are ``key=value``."""
     for item in items or []:
         if not item.partition("=")[0].isidentifier() or "=" not in item:
             raise typer.BadParameter(f"{item!r} is not key=value")
@@ -185,7 +281,7 @@ def check_settings(items: list[str] | None) -> list[str]:
 
 @contextmanager
 def interruptible() -> Iterator[RunControl]:
-    """Let the first Ctrl-C stop a run in good order, and the second one at once."""
+    """Stop a run after the current batch at the first Ctrl-C, and at once at the second."""
     from hrviewer.engine import RunControl
 
     control = RunControl()
@@ -202,20 +298,21 @@ def interruptible() -> Iterator[RunControl]:
 
 
 class CacheMode(StrEnum):
-    """Whether results of earlier runs are served."""
+    """Use of cached predictions."""
 
     use = "use"
     off = "off"
 
 
-CacheOption = Annotated[CacheMode, typer.Option(help="Whether results of earlier runs are served.")]
+CacheOption = Annotated[
+    CacheMode, typer.Option(help="Whether to reuse predictions of earlier runs.")
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelOption = Annotated[
     str,
     typer.Option(
-        help="A pack's name, its folder, or an .onnx or .safetensors file; several joined by +."
+        help="Name or folder of a model, or an .onnx or .safetensors file; several joined by +."
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Of what is drawn at random.")]
-Chosen = Annotated[str | None, typer.Option(help="As `run` takes it; chosen in the panel.")]
+SeedOption = Annotated[int, typer.Option(help="Random seed.")]

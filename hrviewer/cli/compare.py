@@ -1,4 +1,4 @@
-"""Comparing strategies."""
+"""Commands ``compare``, ``experiment`` and ``cost``: error and cost of strategies and models."""
 
 from __future__ import annotations
 
@@ -30,36 +30,35 @@ __all__ = ["compare", "cost", "experiment"]
 
 
 def check_sides(text: str | None) -> str | None:
-    """Check that all are whole numbers."""
+    """Check that all sides are integers."""
     if text is not None and not all(side.strip().isdecimal() for side in text.split(",")):
         raise typer.BadParameter(f"{text!r} is not a list of sides, as 256,512")
     return text
 
 
 OutOption = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where; what is there is not run again.")
+    Path | None, typer.Option(metavar="DIR", help="Folder of the runs; existing runs are reused.")
 ]
 
 
 @command(app)
 def compare(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    model: Annotated[list[str], typer.Option(help="As `run` takes it; may be given again.")],
-    strategies: Annotated[
-        str, typer.Option(help="As a,b:key=value, or all that are installed.")
-    ] = "all",
+    model: Annotated[list[str], typer.Option(help="A model as for `run`; may be repeated.")],
+    strategies: Annotated[str, typer.Option(help="Strategies as a,b:key=value, or all.")] = "all",
     truth: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE|DIR|auto", help="What is really there; an exhaustive run if not."
+            metavar="FILE|DIR|auto",
+            help="Ground truth; an exhaustive run is the reference otherwise.",
         ),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="2TFLOP, 30s, 500patches, 10% for all alike; several to sweep: 5%,10%."),
+        typer.Option(help="Budget of each run: 2TFLOP, 30s, 500patches, 10%; a sweep: 5%,10%."),
     ] = None,
     matched: Annotated[
-        bool, typer.Option(help="`uniform` at the FLOPs, and at the seconds, of every other, too.")
+        bool, typer.Option(help="Add `uniform` with the FLOPs and with the time of every other.")
     ] = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -67,7 +66,7 @@ def compare(
     out: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run strategies side by side: error against cost."""
+    """Compare strategies: error by cost."""
     from hrviewer import runs
     from hrviewer.io.figures.plots import require_matplotlib
     from hrviewer.runs.comparison_report import write_comparison_report
@@ -105,7 +104,7 @@ def compare(
 
 @command(app)
 def experiment(
-    folder: Annotated[Path, typer.Argument(help="Images and their truth.")],
+    folder: Annotated[Path, typer.Argument(help="Images and their ground truth.")],
     model: ModelOption,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
@@ -140,90 +139,92 @@ def experiment(
 @command(app)
 def cost(
     model: ModelOption,
-    role: Annotated[str, typer.Option(help="Which of its networks.")] = "main",
+    role: Annotated[str, typer.Option(help="Role of the model.")] = "main",
     device: DeviceOption = "auto",
     memory: Annotated[
         str | None,
-        typer.Option(help="What it may take, as 4GB; most of what is free if not given."),
+        typer.Option(help="Memory limit, as 4GB; most of the free memory by default."),
     ] = None,
     sides: Annotated[
         str | None,
         typer.Option(
-            callback=check_sides, help="Squares to measure, as 256,512; growing ones if not given."
+            callback=check_sides,
+            help="Input sizes to measure, as 256,512; increasing ones by default.",
         ),
     ] = None,
     search: Annotated[
-        bool, typer.Option(help="Whether the largest that fits is looked for.")
+        bool, typer.Option(help="Whether to search for the largest input that fits.")
     ] = True,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the plot goes.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the plot.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what a network takes at every size, and what fits."""
+    """Benchmark a model's FLOPs, time and memory by input size; find the largest that fits."""
     from hrviewer.io.figures.plots import require_matplotlib
     from hrviewer.runs import cost as measure
     from hrviewer.runs.compare import default_folder
     from hrviewer.runs.comparison_report import write_scaling_report
 
     require_matplotlib()
-    asked = None if sides is None else [int(side) for side in sides.split(",")]
+    chosen_sides = None if sides is None else [int(side) for side in sides.split(",")]
     with interruptible() as control:
-        found = measure(
+        scaling = measure(
             model,
             role=role,
             device=device,
             memory=memory,
-            sides=asked,
+            sides=chosen_sides,
             search=search,
             control=control,
         )
-    files = write_scaling_report(found, out or default_folder("costs"))
-    told = found.to_dict()
+    files = write_scaling_report(scaling, out or default_folder("costs"))
+    report = scaling.to_dict()
     if as_json:
-        print_json({**told, "files": files})
+        print_json({**report, "files": files})
         return
     from rich.console import Console
     from rich.table import Table
 
-    made = Table("side", "FLOPs", "seconds", "peak memory", "", box=None, pad_edge=False)
-    rows = [(vars(point), "") for point in found.points]
-    rows += [(row, "extrapolated") for row in told["extrapolated"]]
+    table = Table("side", "FLOPs", "seconds", "peak memory", "", box=None, pad_edge=False)
+    rows = [(vars(point), "") for point in scaling.points]
+    rows += [(row, "extrapolated") for row in report["extrapolated"]]
     for row, note in rows:
         flops, memory_used = format_si(row["flops"]), format_si(row["peak_bytes"], "B")
-        made.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
-    Console().print(made)
-    for name, line in found.fits.items():
-        said = f"{line.constant:.3g} + {line.per_pixel:.3g} · side²"
+        table.add_row(f"{row['side']:,}", flops, f"{row['seconds']:.3g}", memory_used, note)
+    Console().print(table)
+    for name, line in scaling.fits.items():
+        formula = f"{line.constant:.3g} + {line.per_pixel:.3g} · side²"
         if line.per_pair:
-            said += f" + {line.per_pair:.3g} · side⁴"
-        typer.echo(f"{name} = {said}, within {line.max_deviation:.0%}")
-    if found.attention is not None:
-        ways = Table("side", *(f"{way} FLOPs" for way in found.attention.by_pattern), box=None)
-        for row in told["attention"]["flops"]:
+            formula += f" + {line.per_pair:.3g} · side⁴"
+        typer.echo(f"{name} = {formula}, within {line.max_deviation:.0%}")
+    if scaling.attention is not None:
+        patterns = (f"{pattern} FLOPs" for pattern in scaling.attention.by_pattern)
+        attention = Table("side", *patterns, box=None)
+        for row in report["attention"]["flops"]:
             side = row.pop("side")
-            ways.add_row(f"{side:,}", *(format_si(flops) for flops in row.values()))
-        Console().print(ways)
-    if found.largest is not None:
-        limit = format_si(found.limit_bytes, "B")
-        typer.echo(f"largest: {found.largest:,} × {found.largest:,} pixels within {limit}")
+            attention.add_row(f"{side:,}", *(format_si(flops) for flops in row.values()))
+        Console().print(attention)
+    if scaling.largest is not None:
+        limit = format_si(scaling.limit_bytes, "B")
+        typer.echo(f"largest: {scaling.largest:,} × {scaling.largest:,} pixels within {limit}")
     print_rows(*files.items())
 
 
 def exit_if_stopped(table: pd.DataFrame) -> None:
-    """End here if it was stopped: the same command goes on."""
+    """Exit after an interrupted comparison, which the same command resumes."""
     if not table.attrs["complete"]:
-        print_message(f"stopped; the same with --out {table.attrs['folder']} goes on")
+        print_message(f"stopped: run it again with --out {table.attrs['folder']} to resume")
         raise typer.Exit(130)
 
 
 def to_records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return rows in which what is not known is None."""
-    bare = table.astype(object)
-    rows = bare.where(bare.notna(), None).to_dict("records")
+    """Return the rows of a table, with None for missing values."""
+    objects = table.astype(object)
+    rows = objects.where(objects.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def nest_costs(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with its costs together."""
+    """Return a row with its costs in one dictionary."""
     from hrviewer.runs.compare import COST_COLUMNS
 
     cost = {name: row.pop(name) for name in COST_COLUMNS}
@@ -231,20 +232,22 @@ def nest_costs(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, str]) -> None:
-    """Print a table, and where the files are."""
+    """Print a table and the paths of its files."""
     from rich.console import Console
     from rich.table import Table
 
     seconds = "wall_s" if "wall_s" in table else "seconds"
-    made = Table(box=None, pad_edge=False)
+    printed = Table(box=None, pad_edge=False)
     for name in (*columns, "FLOPs", "seconds"):
-        made.add_column(name, justify="left" if name in ("image", "strategy", "name") else "right")
+        printed.add_column(
+            name, justify="left" if name in ("image", "strategy", "name") else "right"
+        )
     rows = to_records(table)
     for row in rows:
         flops = "–" if row["flops"] is None else format_si(row["flops"])
-        took = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
-        made.add_row(*(format_value(row[name]) for name in columns), flops, took)
-    Console().print(made)
+        duration = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
+        printed.add_row(*(format_value(row[name]) for name in columns), flops, duration)
+    Console().print(printed)
     for row in rows:
         if row["note"] and row["flops"] is None:
             print_message(f"{row['strategy']}: {row['note']}")
@@ -252,7 +255,7 @@ def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, 
 
 
 def format_value(value: Any) -> str:
-    """Return a value as a table shows it."""
+    """Format a value for a table."""
     if value is None or value == {}:
         return "–"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Files out: runs, images and scenes as other tools read them."""
+"""Commands ``export``, ``import``, ``convert`` and ``sample``: runs and images as files."""
 
 from __future__ import annotations
 
@@ -22,41 +22,44 @@ __all__ = ["convert", "export", "import_", "sample"]
 @command(app)
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN.run.zarr")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where; nothing may be there yet.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New file; it must not exist.")],
     to: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(writer_names())}; by the file's suffix otherwise."),
+        typer.Option(help=f"Format: {', '.join(writer_names())}; by the file's suffix otherwise."),
     ] = None,
     options: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="A format's option.", callback=check_settings
+            "--set",
+            metavar="KEY=VALUE",
+            help="An option of the format; may be repeated.",
+            callback=check_settings,
         ),
     ] = None,
 ) -> None:
-    """Write a run for other programs: maps, outlines, tables."""
+    """Export a run to another format: maps, outlines, tables, figures."""
     from hrviewer.io import export
     from hrviewer.runs import Run
 
-    chosen = dict(item.split("=", 1) for item in options or [])
+    settings = dict(item.split("=", 1) for item in options or [])
     with writing_progress() as progress:
-        typer.echo(export(Run(run), out, to, progress, **chosen))
+        typer.echo(export(Run(run), out, to, progress, **settings))
 
 
 @command(app, "import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="WSInfer's CSV, TRIDENT's or CLAM's HDF5.")],
-    image: Annotated[str, typer.Argument(help="The image that it speaks of.")],
+    file: Annotated[Path, typer.Argument(help="CSV of WSInfer, or HDF5 of TRIDENT or CLAM.")],
+    image: Annotated[str, typer.Argument(help="Image that the file belongs to.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.run.zarr")],
 ) -> None:
-    """Make a run of what another tool found, to compare with."""
+    """Import the patches of another tool as a run, for comparison."""
     from hrviewer.runs.importers import import_run
 
     typer.echo(import_run(file, image, out).path)
 
 
 def check_version(text: str) -> str:
-    """Check that it is one of OME-Zarr's."""
+    """Check that a version is one of OME-Zarr's."""
     if text not in ("0.5", "0.4"):
         raise typer.BadParameter(f"{text!r} is neither 0.5 nor 0.4")
     return text
@@ -69,11 +72,11 @@ def convert(
     version: Annotated[
         str,
         typer.Option(
-            help="Of OME-Zarr: 0.5, or 0.4 for readers of zarr 2.", callback=check_version
+            help="OME-Zarr version: 0.5, or 0.4 for readers of zarr 2.", callback=check_version
         ),
     ] = "0.5",
 ) -> None:
-    """Write an image as OME-Zarr; what was broken off goes on."""
+    """Convert an image to OME-Zarr; resumes an interrupted conversion."""
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
@@ -83,15 +86,15 @@ def convert(
 
 @command(app)
 def sample(
-    name: Annotated[str, typer.Argument(help="Of the scene, as crowd.")],
+    name: Annotated[str, typer.Argument(help="Kind of synthetic image, as crowd.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.ome.zarr")],
     size: Annotated[int, typer.Option(help="Side in pixels.")] = 32768,
-    seed: Annotated[int, typer.Option(help="Which scene.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     labels: Annotated[
-        bool, typer.Option("--labels", help="With the map of its objects, too.")
+        bool, typer.Option("--labels", help="Include a label map of the objects.")
     ] = False,
 ) -> None:
-    """Write a scene as sharded OME-Zarr, and its truth beside it."""
+    """Write a synthetic image as sharded OME-Zarr, and its ground truth as CSV."""
     from hrviewer.io.image_writer import write_synthetic_image
     from hrviewer.pyramid import open_pyramid
 
@@ -105,7 +108,7 @@ def sample(
 
 @contextmanager
 def writing_progress() -> Iterator[ProgressCallback | None]:
-    """Show on a terminal how much of an image is written."""
+    """Show a progress bar for written files on a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

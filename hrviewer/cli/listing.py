@@ -1,4 +1,4 @@
-"""What there is to choose from: strategies and networks."""
+"""Commands ``strategies`` and ``models``: what is installed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 __all__ = ["check_models", "list_models", "show_model", "strategies"]
 
-models = typer.Typer(help="The networks: list what is installed, show a pack, check one.")
+models = typer.Typer(help="List the installed models, show one, or validate its cards.")
 app.add_typer(models, name="models")
 
 
 @command(app)
 def strategies(as_json: JsonOption = False) -> None:
-    """List the strategies: where a network can look."""
+    """List the installed inference strategies and their parameters."""
     from hrviewer.strategies import get_strategy, strategy_ids
 
-    found = [get_strategy(name) for name in strategy_ids()]
+    installed = [get_strategy(name) for name in strategy_ids()]
     if as_json:
         print_json(
             [
@@ -37,11 +37,11 @@ def strategies(as_json: JsonOption = False) -> None:
                     "default_budget": strategy.default_budget,
                     "params": strategy.Params.model_json_schema(),
                 }
-                for strategy in found
+                for strategy in installed
             ]
         )
         return
-    for strategy in found:
+    for strategy in installed:
         typer.echo(f"{strategy.id}  {strategy.title} ({strategy.family})\n    {strategy.when}")
         for name, field in strategy.Params.model_fields.items():
             typer.echo(f"    --set {name}={field.default}  {field.description or ''}")
@@ -50,72 +50,76 @@ def strategies(as_json: JsonOption = False) -> None:
 @command(models, "")
 @command(models, "list")
 def list_models() -> None:
-    """List the installed packs and their roles."""
+    """List the installed models and their roles."""
     from hrviewer.models import installed_bundles
 
-    packs = installed_bundles()
-    for name, installed in packs.items():
+    installed = installed_bundles()
+    for name, entry in installed.items():
         try:
-            pack = installed.load()
+            bundle = entry.load()
         except HrviewerError as error:
             print_message(str(error))
             continue
-        typer.echo(f"{name}  {pack.title} ({', '.join(pack.roles)})")
-    if not packs:
+        typer.echo(f"{name}  {bundle.title} ({', '.join(bundle.roles)})")
+    if not installed:
         print_message(
-            "no pack is installed: install a plug-in that brings one, or give a network's file"
+            "no model is installed: install one, as pip install 'hrviewer[histology]', or use a "
+            "model file"
         )
 
 
 @command(models, "show")
 def show_model(model: Annotated[str, typer.Argument(metavar="M")]) -> None:
-    """Show a pack's networks: what goes in, what comes out, whose they are."""
+    """Show the cards of a model: task, input, output, licence and citation of each role."""
     from hrviewer.models import open_bundle
 
-    pack = open_bundle(model)
-    print_rows(("pack", pack.name), ("title", pack.title), ("about", pack.description))
-    for role, card in pack.roles.items():
+    bundle = open_bundle(model)
+    print_rows(("model", bundle.name), ("title", bundle.title), ("about", bundle.description))
+    for role, card in bundle.roles.items():
         typer.echo()
         print_rows(("role", role), *card_rows(card))
 
 
 def card_rows(card: ModelCard) -> list[tuple[str, str]]:
-    """Return a card in lines."""
-    it, out = card.input, card.output
-    size = f", pixels of {it.pixel_size:g} µm" if it.pixel_size else ""
+    """Return names and values of a model card."""
+    source, out = card.input, card.output
+    size = f", pixels of {source.pixel_size:g} µm" if source.pixel_size else ""
     width = f"{out.width} values" if out.width else ", ".join(out.classes)
     return [
         ("name", card.name),
         ("title", card.title),
         ("task", card.task),
-        ("takes", f"{it.channels}, tiles of {it.tile}{' only' if it.fixed else ''}{size}"),
-        ("gives", f"{width}; a value per {out.stride} pixels"),
-        ("licence", card.licence or "not said"),
-        ("citation", card.citation or "not said"),
+        (
+            "input",
+            f"{source.channels}, tiles of {source.tile}{' only' if source.fixed else ''}{size}",
+        ),
+        ("output", f"{width}; one per {out.stride} pixels"),
+        ("licence", card.licence or "unknown"),
+        ("citation", card.citation or "unknown"),
     ]
 
 
 @command(models, "check")
 def check_models(path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
-    """Load every network of a pack and see whether its card tells the truth."""
+    """Load every role of a model, and compare its card with measured values."""
     from hrviewer.models import open_bundle
 
-    pack = open_bundle(path)
-    lies = 0
-    for role in pack.roles:
+    bundle = open_bundle(path)
+    mismatches = 0
+    for role in bundle.roles:
         try:
-            network = pack.load(role)
+            network = bundle.load(role)
         except HrviewerError as error:
             print_message(f"{role}: {error}")
-            lies += 1
+            mismatches += 1
         else:
             typer.echo(f"{role}: {describe_model(network)}")
-    if lies:
+    if mismatches:
         raise typer.Exit(1)
 
 
 def describe_model(network: Network) -> str:
-    """Return what was found out about a network."""
+    """Return the measured properties of a loaded model."""
     tile = network.card.input.tile
     flops = network.token_flops(1) if network.accepts_tokens else network.flops(tile, tile)
     return (

@@ -1,4 +1,4 @@
-"""Running a strategy on an image."""
+"""Command ``run``: inference on an image with a strategy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hrviewer.cli.common import (
     print_message,
     print_rows,
 )
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError, RunError
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ __all__ = ["run"]
 
 
 class Precision(StrEnum):
-    """Numbers that networks compute in."""
+    """Number format of inference."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -46,75 +46,79 @@ class Precision(StrEnum):
 def run(
     image: str,
     model: ModelOption,
-    strategy: Annotated[str, typer.Option(help="Where to look; see `hrviewer strategies`.")],
+    strategy: Annotated[
+        str, typer.Option(help="Inference strategy; `hrviewer strategies` lists them.")
+    ],
     settings: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
             callback=check_settings,
-            help="A parameter of the strategy; may be given again.",
+            help="A parameter of the strategy; may be repeated.",
         ),
     ] = None,
     region: Annotated[
-        Any,  # a rectangle or a path: typer knows no unions
+        Any,  # a rectangle or a path: typer does not support unions
         typer.Option(
             parser=parse_region_or_file,
             metavar="Y,X,H,W|FILE",
-            help="Only this part, level-0 pixels; or what a file's shapes lie in.",
+            help="Region of interest in level-0 pixels, or a file of shapes around it.",
         ),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            callback=check_budget, help="What may be spent: 2TFLOP, 30s, 500patches or 10%."
-        ),
+        typer.Option(callback=check_budget, help="Compute budget: 2TFLOP, 30s, 500patches or 10%."),
     ] = None,
     seed: SeedOption = 0,
     priors: Annotated[
         list[str] | None,
         typer.Option(
-            "--hint",
+            "--prior",
             metavar="NAME=FILE",
             callback=check_settings,
-            help="What the strategy is told: saliency=IMAGE or density=RUN.run.zarr.",
+            help="A prior map for the strategy: saliency=IMAGE or density=RUN.run.zarr.",
         ),
     ] = None,
     truth: Annotated[
         str | None,
-        typer.Option(metavar="FILE|DIR|auto", help="What is really there; auto is a scene's own."),
+        typer.Option(
+            metavar="FILE|DIR|auto", help="Ground truth file, or auto for synthetic images."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     precision: Annotated[
         Precision,
-        typer.Option(help="Fewer digits are quicker and less exact: the run says how much."),
+        typer.Option(help="Lower precision is faster; its error on this image is reported."),
     ] = Precision.float32,
     cache: CacheOption = CacheMode.use,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="RUN.run.zarr", help="Where to keep it; the data folder otherwise."),
+        typer.Option(
+            metavar="RUN.run.zarr", help="Folder of the run; in the data folder by default."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a strategy on an image; Ctrl-C stops it, and it can be resumed."""
+    """Run inference on an image; Ctrl-C stops it, --resume continues it."""
     from hrviewer import runs
     from hrviewer.strategies import get_strategy
 
     if resume and out is None:
-        raise HrviewerError("--resume needs --out: say which run to go on with")
+        raise ParameterError("--resume needs --out: name the run to resume")
     values = dict(item.split("=", 1) for item in settings or [])
     chosen = get_strategy(strategy)
     params = runs.parse_params(chosen, values).model_dump()
     with interruptible() as control:
-        done = runs.run(
+        result = runs.run(
             image,
             model,
             chosen,
             region=region,
             budget=budget,
             seed=seed,
-            priors=dict(hint.split("=", 1) for hint in priors or []),
+            priors=dict(item.split("=", 1) for item in priors or []),
             device=device,
             precision=precision.value,
             cache=cache.value,
@@ -125,48 +129,51 @@ def run(
             params=params,
         )
     if as_json:
-        print_json(done.header)
+        print_json(result.header)
     else:
-        print_summary(done)
-    looks = done.header["patches"]
-    if not done.complete:
+        print_summary(result)
+    patches = result.header["patches"]
+    if not result.complete:
         print_message(
-            f"stopped; what was seen is kept: the same with --out {done.path} --resume goes on"
+            f"stopped; partial results are saved: resume with --out {result.path} --resume"
         )
         raise typer.Exit(130)
-    if looks["failed"] and looks["failed"] == looks["planned"]:
-        raise HrviewerError(f"every look failed, the first: {first_patch_error(done)}")
+    if patches["failed"] and patches["failed"] == patches["planned"]:
+        raise RunError(f"inference failed on every patch, the first: {first_patch_error(result)}")
 
 
-def print_summary(done: Run) -> None:
-    """Print what a run came to."""
+def print_summary(run: Run) -> None:
+    """Print the estimate and the cost of a run."""
     from hrviewer.runs import format_estimate, format_evaluation
 
-    header, cost, looks = done.header, done.header["cost"], done.header["patches"]
+    header, cost, patches = run.header, run.header["cost"], run.header["patches"]
     stages = ("read", "prepare", "infer", "post")
-    seen = f"{looks['done'] + looks['cached']} of {looks['planned']}"
-    if looks["cached"]:
-        seen += f", {looks['cached']} of them by earlier runs"
-    if looks["failed"]:
-        seen += f", {looks['failed']} failed, the first: {first_patch_error(done)}"
-    read = f"{format_si(cost['bytes_read'], 'B')}, {format_si(cost['pixels_read'], 'px')}"
+    progress = f"{patches['done'] + patches['cached']:,} of {patches['planned']:,}"
+    if patches["cached"]:
+        progress += f", {patches['cached']:,} of them cached"
+    if patches["failed"]:
+        progress += f", {patches['failed']:,} failed, the first: {first_patch_error(run)}"
     memory = cost["peak_rss_bytes"]
     print_rows(
         ("image", header["image"]["path"]),
-        ("how", f"{header['strategy']} with {header['model']} on {header['device']}"),
-        ("answer", format_estimate(done.estimate)),
-        *([("truth", format_evaluation(done.evaluation))] if done.evaluation else []),
+        ("strategy", header["strategy"]),
+        ("model", f"{header['model']} on {header['device']}"),
+        ("estimate", format_estimate(run.estimate)),
+        *([("ground truth", format_evaluation(run.evaluation))] if run.evaluation else []),
         ("cost", f"{format_si(cost['flops'], 'FLOP')} in {cost['wall_s']:.2f} s"),
-        ("stages", " · ".join(f"{stage} {cost[f'{stage}_s']:.2f} s" for stage in stages)),
-        ("read", read),
-        ("memory", f"{format_si(memory, 'B')} at most" if memory else "not known"),
-        ("patches", seen),
+        ("time", " · ".join(f"{stage} {cost[f'{stage}_s']:.2f} s" for stage in stages)),
+        (
+            "read",
+            f"{format_si(cost['bytes_read'], 'B')}, {format_si(cost['pixels_read'], 'px')}",
+        ),
+        ("memory", f"peak {format_si(memory, 'B')}" if memory else "unknown"),
+        ("patches", progress),
         *(("note", note) for note in header["notes"]),
-        ("run", str(done.path)),
+        ("run", str(run.path)),
     )
 
 
-def first_patch_error(done: Run) -> str:
-    """Return why the first look failed that did."""
-    patches = done.patches
+def first_patch_error(run: Run) -> str:
+    """Return the error of the first failed patch."""
+    patches = run.patches
     return str(patches.loc[patches["status"] == "failed", "error"].iloc[0])

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.viewer.contributions.commands import panel_of
-from hrviewer.viewer.image.image_layer import fits_single_array, image_layer_data
+from hrviewer.viewer.display import require_display
 
 if TYPE_CHECKING:
     import napari
@@ -83,11 +82,15 @@ def view(
     Raises
     ------
     UserError
-        If the image cannot be opened.
+        If the image or a window cannot be opened.
     """
+    if viewer is None:
+        require_display()
     import napari
     from napari.layers import Layer
 
+    from hrviewer.viewer.contributions.commands import panel_of
+    from hrviewer.viewer.image.image_layer import fits_single_array, image_layer_data
     from hrviewer.viewer.image.layer_refresh import auto_refresh
 
     pyramids: list[Pyramid] = []

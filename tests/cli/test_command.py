@@ -1,7 +1,8 @@
-"""The command as a whole: its help, and how it ends when something is wrong."""
+"""The command line as a whole: help, errors and logging."""
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +16,25 @@ from .calling import RUN, call, refused, started
 HEAVY = {"torch", "napari", "qtpy", "PyQt6", "pandas", "zarr", "dask", "numpy", "onnxruntime"}
 
 
-def test_help_lists_what_works_and_no_more():
+def test_help_lists_the_commands():
     text = call("--help").stdout
     listed = {line.split()[1] for line in text.splitlines() if line.startswith("│ ")}
     commands = {
         "info", "run", "view", "compare", "convert", "cost", "experiment", "export", "fit",
-        "import", "sample",
+        "import", "sample", "doctor",
         "models", "strategies",
     }  # fmt: skip
-    assert listed == commands | {"--version", "--debug", "--help"} | (listed & {"resumed."})
+    options = {"--version", "--debug", "--verbose", "--log", "--help"}
+    assert commands | options <= listed
     for name in [*commands, "models list", "models show", "models check"]:
         text = call(*name.split(), "--help").stdout
         assert "--debug" in text
+        assert "--log" in text
         assert ("--live" in text) is (name == "view")
         assert ("--truth" in text) is (name in ("run", "compare", "fit"))
 
 
-def test_strategies_are_listed_without_what_only_runs_need():
+def test_listing_strategies_imports_no_heavy_package():
     slow = HEAVY - {"numpy"} | {"scipy", "skimage"}
     listed = started(
         "import sys",
@@ -40,8 +43,8 @@ def test_strategies_are_listed_without_what_only_runs_need():
         "except SystemExit: pass",
         f"assert not {slow!r} & sys.modules.keys(), {slow!r} & sys.modules.keys()",
     )
-    told, error = listed.communicate()
-    assert "zoom" in told
+    output, error = listed.communicate()
+    assert "zoom" in output
     assert error == ""
 
 
@@ -56,8 +59,8 @@ def test_help_and_import_are_light():
         "except SystemExit: pass",
         check,
     )
-    told, error = helped.communicate()
-    assert "Usage" in told
+    output, error = helped.communicate()
+    assert "Usage" in output
     assert error == ""
 
 
@@ -65,7 +68,7 @@ def test_version():
     assert call("--version").stdout.strip()[0].isdigit()
 
 
-def test_the_installed_command_is_this_one():
+def test_installed_command():
     done = subprocess.run(
         [Path(sys.executable).with_name("hrviewer"), "info", "nowhere.png"],
         capture_output=True,
@@ -105,7 +108,7 @@ def test_wrong_usage_is_status_2(args):
     assert "Usage:" in result.stderr
 
 
-def test_what_is_not_foreseen_is_named(image, monkeypatch):
+def test_unexpected_errors_are_named(image, monkeypatch):
     def broken(image: object) -> None:
         raise ZeroDivisionError("a\nsurprise")
 
@@ -133,6 +136,30 @@ def test_libraries_are_quiet(image, monkeypatch):
 
     monkeypatch.setattr("hrviewer.pyramid.open_pyramid", noisy)
     assert refused("info", image) == "hrviewer: enough"
+
+
+def test_verbose_and_log_record_messages(image, tmp_path, monkeypatch):
+    logger = logging.getLogger("hrviewer.test")
+
+    def logged(image: object) -> None:
+        logger.debug("detail")
+        logger.info("opening")
+        raise HrviewerError("enough")
+
+    monkeypatch.setattr("hrviewer.pyramid.open_pyramid", logged)
+    assert call("info", image, status=1).stderr == "hrviewer: enough\n"
+    for args in (("--verbose", "info", image), ("info", image, "--verbose")):
+        lines = call(*args, status=1).stderr
+        assert "INFO hrviewer.test: opening" in lines
+        assert "detail" not in lines
+        assert lines.endswith("hrviewer: enough\n")
+    log = tmp_path / "a.log"
+    for _ in range(2):
+        assert call("info", image, "--log", log, status=1).stderr == "hrviewer: enough\n"
+    text = log.read_text("utf-8")
+    assert text.count("DEBUG hrviewer.test: detail") == text.count("Traceback") == 2
+    assert logging.getLogger("hrviewer").level == logging.NOTSET
+    assert "cannot be written" in refused("info", image, "--log", tmp_path / "no" / "a.log")
 
 
 def test_ctrl_c_is_status_130_anywhere(image, monkeypatch):

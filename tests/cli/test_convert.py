@@ -29,5 +29,5 @@ def test_convert_writes_either_version(tmp_path):
     assert call("convert", "a.png", "b.zarr", "--version", "1", status=2).exit_code == 2
 
 
-def test_sample_of_an_unknown_scene(tmp_path):
+def test_unknown_synthetic_image(tmp_path):
     assert "nowhere" in refused("sample", "nowhere", tmp_path / "a.ome.zarr")

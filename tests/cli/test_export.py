@@ -19,7 +19,7 @@ def test_export(run, tmp_path):
         assert (tmp_path / f"b-{form}").exists()
 
 
-def test_export_takes_a_formats_options(run, tmp_path):
+def test_options_of_a_format(run, tmp_path):
     few, many = tmp_path / "few.geojson", tmp_path / "many.geojson"
     call("export", run, "-o", few, "--set", "patches=false")
     call("export", run, "-o", many)
@@ -29,7 +29,7 @@ def test_export_takes_a_formats_options(run, tmp_path):
     assert "not georeferenced" in refused("export", run, "-o", tmp_path / "a.tif")
 
 
-def test_export_refuses_in_one_line(run, tmp_path):
+def test_export_errors_are_one_line(run, tmp_path):
     taken = tmp_path / "taken.geojson"
     taken.write_text("mine")
     assert "not a run folder" in refused("export", tmp_path, "-o", tmp_path / "a.geojson")

@@ -11,7 +11,7 @@ from skimage.io import imsave
 from .calling import IMAGE, call, refused
 
 
-def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
+def test_head_is_fitted_to_the_embeddings_of_a_run(image, toys, tmp_path):
     pytest.importorskip("sklearn")
     run, table = tmp_path / "a.run.zarr", tmp_path / "truth.csv"
     call("run", image, "--model", "toy", "--strategy", "compression", "--out", run)
@@ -19,20 +19,20 @@ def test_a_head_is_fitted_to_the_codes_of_a_run(image, toys, tmp_path):
     red = IMAGE[..., 0].reshape(75, 4, 100, 4).sum((1, 3)).astype(int) // 1000
     points = 4 * np.argwhere(red).repeat(red[red > 0], axis=0)
     np.savetxt(table, points, "%d", ",", header="y,x", comments="")
-    said = call("fit", run, "--truth", table, "--out", tmp_path / "head").stdout
-    assert f"{len(points):,} objects in 7,500 cells" in said
-    assert f"--model {tmp_path / 'head'}+MODEL" in said
-    told = json.loads(call("fit", run, "--truth", table, "-o", tmp_path / "b", "--json").stdout)
-    assert told["correlation"] > 0.9
+    output = call("fit", run, "--truth", table, "--out", tmp_path / "head").stdout
+    assert f"{len(points):,} objects in 7,500 cells" in output
+    assert f"--model {tmp_path / 'head'}+MODEL" in output
+    result = json.loads(call("fit", run, "--truth", table, "-o", tmp_path / "b", "--json").stdout)
+    assert result["correlation"] > 0.9
     assert "exists" in refused("fit", run, "--truth", table, "--out", tmp_path / "head")
     table.write_text("y,x,class\n30,30,a\n200,40,b\n30,200,a\n220,220,b\n")
     kinds = tmp_path / "kinds"
-    said = call("fit", run, "--truth", table, "--task", "segmentation", "-o", kinds).stdout
-    assert "4 cells: 2 a, 2 b" in said
-    assert "error rate" in said
+    output = call("fit", run, "--truth", table, "--task", "segmentation", "-o", kinds).stdout
+    assert "4 cells: 2 a, 2 b" in output
+    assert "error rate" in output
 
 
-def test_a_head_is_fitted_to_a_label_of_each_image(image, toys, tmp_path):
+def test_head_is_fitted_to_one_label_per_image(image, toys, tmp_path):
     pytest.importorskip("sklearn")
     runs = []
     for i in range(6):
@@ -51,6 +51,6 @@ def test_a_head_is_fitted_to_a_label_of_each_image(image, toys, tmp_path):
     assert card["output"]["classes"] == ["day", "night"]
     assert card["metrics"]["error"] <= 0.5
     table.write_text("image,label\nday 1.png,day\n")
-    assert "no label is given for night 0.png" in refused(*asked[:-1], tmp_path / "b")
+    assert "night 0.png has no label" in refused(*asked[:-1], tmp_path / "b")
     assert "region" in refused(*asked[:-1], tmp_path / "b", "--region", "0,0,64,64")
-    assert "give one" in refused("fit", *runs, "--truth", table, "-o", tmp_path / "b")
+    assert "name one run" in refused("fit", *runs, "--truth", table, "-o", tmp_path / "b")

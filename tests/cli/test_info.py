@@ -17,16 +17,16 @@ def test_info(image):
     text = call("info", image).stdout
     assert "300 × 400 pixels" in text
     assert "3 × uint8" in text
-    found = json.loads(call("info", image, "--json").stdout)
-    assert found["shape"] == [300, 400]
-    assert found["channels"] == 3
-    assert found["dtype"] == "uint8"
-    assert found["pixel_size"] is None
-    assert found["levels"][0] == {"shape": [300, 400], "downsample": [1, 1], "tile": [64, 64]}
-    assert found["fingerprint"] in text
+    properties = json.loads(call("info", image, "--json").stdout)
+    assert properties["shape"] == [300, 400]
+    assert properties["channels"] == 3
+    assert properties["dtype"] == "uint8"
+    assert properties["pixel_size"] is None
+    assert properties["levels"][0] == {"shape": [300, 400], "downsample": [1, 1], "tile": [64, 64]}
+    assert properties["fingerprint"] in text
 
 
-def test_info_gives_strict_json_where_nodata_is_nan(monkeypatch):
+def test_json_of_info_is_strict_with_nan_nodata(monkeypatch):
     level = SimpleNamespace(shape=(2, 3, 1), downsample=(1.0, 1.0), tile=(2, 3))
     pyramid = SimpleNamespace(
         path=None,
@@ -40,12 +40,12 @@ def test_info_gives_strict_json_where_nodata_is_nan(monkeypatch):
         fingerprint="f",
         notes=[],
     )
-    found = view.describe_image(pyramid)
-    assert found["nodata"] == "nan"
-    json.dumps(found, allow_nan=False)
+    properties = view.describe_image(pyramid)
+    assert properties["nodata"] == "nan"
+    json.dumps(properties, allow_nan=False)
 
 
-def test_what_is_no_image_is_said_in_one_line(tmp_path):
+def test_unreadable_images_are_one_line(tmp_path):
     (tmp_path / "torn.tif").write_bytes(b"II*\0torn")
     assert "nothing.tif" in refused("info", tmp_path / "nothing.tif")
     assert "torn.tif" in refused("info", tmp_path / "torn.tif")
@@ -57,14 +57,14 @@ GOOD = ("wsi/*", "aerial/*.tif", "aerial/*.png", "aerial/*.jp*", "nuclei/0*.png"
 
 
 @pytest.mark.parametrize("pattern", GOOD)
-def test_every_good_file_answers(shared, pattern):
+def test_valid_files_are_opened(shared, pattern):
     for path in sorted((shared / "data").glob(pattern)):
-        found = json.loads(call("info", path, "--json").stdout)
-        assert min(found["shape"]) > 0, path
+        properties = json.loads(call("info", path, "--json").stdout)
+        assert min(properties["shape"]) > 0, path
 
 
 @pytest.mark.parametrize("pattern", ["bad/*", "omezarr/invalid/*"])
-def test_every_bad_file_is_refused_in_one_line(shared, pattern):
+def test_invalid_files_are_one_line(shared, pattern):
     for path in sorted((shared / "data").glob(pattern)):
         process = started(f"from hrviewer.cli import app; app(['info', {str(path)!r}])")
         out, err = process.communicate()

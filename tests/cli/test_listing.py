@@ -27,18 +27,18 @@ def test_strategies():
 class Installed:
     """What `installed_packs` gives."""
 
-    def __init__(self, pack: ToyBundle | None) -> None:
-        self.pack = pack
+    def __init__(self, bundle: ToyBundle | None) -> None:
+        self.bundle = bundle
 
     def load(self) -> ToyBundle:
-        if self.pack is None:
-            raise HrviewerError("the pack torn does not import: install its plug-in again")
-        return self.pack
+        if self.bundle is None:
+            raise HrviewerError("the bundle torn does not import: install its plug-in again")
+        return self.bundle
 
 
 def test_models_list(monkeypatch):
-    packs = {"toy": Installed(toy_bundle()), "torn": Installed(None)}
-    monkeypatch.setattr("hrviewer.models.installed_bundles", lambda: packs)
+    bundles = {"toy": Installed(toy_bundle()), "torn": Installed(None)}
+    monkeypatch.setattr("hrviewer.models.installed_bundles", lambda: bundles)
     for args in (["models"], ["models", "list"]):
         result = call(*args)
         (line,) = result.stdout.splitlines()
@@ -46,18 +46,18 @@ def test_models_list(monkeypatch):
         assert "main" in line
         assert "torn does not import" in result.stderr
     monkeypatch.setattr("hrviewer.models.installed_bundles", dict)
-    assert "no pack is installed" in call("models").stderr
+    assert "no model is installed" in call("models").stderr
 
 
 def test_models_show_and_check(monkeypatch):
-    pack = toy_bundle()
-    monkeypatch.setattr("hrviewer.models.open_bundle", lambda spec: pack)
+    bundle = toy_bundle()
+    monkeypatch.setattr("hrviewer.models.open_bundle", lambda spec: bundle)
     text = call("models", "show", "toy").stdout
-    for role, card in pack.roles.items():
+    for role, card in bundle.roles.items():
         assert f"role      {role}" in text
         assert card.name in text
     result = call("models", "check", "toy")
-    assert len(result.stdout.splitlines()) == len(pack.roles)
+    assert len(result.stdout.splitlines()) == len(bundle.roles)
     assert "main: bright, stride 4, halo 0, " in result.stdout
 
     def lying(role: str) -> Network:
@@ -65,13 +65,13 @@ def test_models_show_and_check(monkeypatch):
             "the card's output.stride is not what the network does: correct the card"
         )
 
-    monkeypatch.setattr(pack, "load", lying)
+    monkeypatch.setattr(bundle, "load", lying)
     result = call("models", "check", "toy", status=1)
-    assert len(result.stderr.splitlines()) == len(pack.roles)
+    assert len(result.stderr.splitlines()) == len(bundle.roles)
     assert "output.stride" in result.stderr
 
 
-def test_models_check_catches_a_card_that_lies(shared, tmp_path):
+def test_models_check_reports_a_card_mismatch(shared, tmp_path):
     source = shared / "models" / "mcnn_shtechB_110.onnx"
     assert "stride 4, halo 40, 42.1 kFLOP per pixel" in call("models", "check", source).stdout
     card = json.loads(source.with_suffix(".json").read_text())

@@ -1,4 +1,4 @@
-"""`run`: what it prints, keeps and refuses."""
+"""`run`: output, run folders and errors."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from .calling import IMAGE, RUN, call, refused, started
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (["--set", "wings=2"], "no parameter 'wings'"),
         (["--set", "tile=big"], "tile"),
         (["--set", "tile=-4"], "tile"),
         (["--set", "seed=4"], "no parameter 'seed'"),
-        (["--strategy", "luck"], "no strategy 'luck'"),
+        (["--strategy", "luck"], "strategy 'luck'"),
         (["--region", "900,900,10,10"], "outside the image"),
         (["--out", "x.zarr"], "NAME.run.zarr"),
         (["--out", "none.run.zarr", "--resume"], "no run to resume"),
         (["--resume"], "needs --out"),
     ],
 )
-def test_what_cannot_be_run_is_said_in_one_line(image, toys, more, said):
-    assert said in refused("run", image, *RUN, *more)
+def test_invalid_arguments_are_one_line(image, toys, more, message):
+    assert message in refused("run", image, *RUN, *more)
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("unheard-of", "unheard-of"),
         ("weights.pth", "run arbitrary code"),
@@ -46,18 +46,18 @@ def test_what_cannot_be_run_is_said_in_one_line(image, toys, more, said):
         (".", "bundle.json"),
     ],
 )
-def test_a_wrong_model_is_said_in_one_line(image, tmp_path, monkeypatch, model, said):
+def test_invalid_model_is_one_line(image, tmp_path, monkeypatch, model, message):
     monkeypatch.chdir(tmp_path)
     card = toy_bundle().roles["main"].model_dump_json()
     for name in ("weights.pth", "lonely.onnx", "torn.onnx"):
         (tmp_path / name).write_bytes(b"torn")
     (tmp_path / "torn.json").write_text(card)
     args = ("run", image, "--model", model, "--strategy", "patches")
-    assert said in refused(*args)
-    assert said in refused("models", "check", model)
+    assert message in refused(*args)
+    assert message in refused("models", "check", model)
 
 
-def test_an_unknown_device_is_said_in_one_line(image, shared):
+def test_unknown_device_is_one_line(image, shared):
     model = shared / "models" / "mcnn_shtechB_110.onnx"
     assert "abacus" in refused("run", image, "--model", model, *RUN[2:], "--device", "abacus")
 
@@ -68,7 +68,7 @@ def test_run_prints_a_summary(image, toys, tmp_path):
     assert result.stderr == ""
     lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
     count = IMAGE[..., 0].sum() / 255
-    assert lines["answer"].strip() == f"{count:,.0f} things"
+    assert lines["estimate"].strip() == f"{count:,.0f} things"
     assert "35 of 35" in lines["patches"]
     assert lines["run"].strip() == str(out)
 
@@ -76,49 +76,49 @@ def test_run_prints_a_summary(image, toys, tmp_path):
 def test_run_prints_one_json_object(image, toys, tmp_path):
     out = tmp_path / "a.run.zarr"
     result = call("run", image, *RUN, "--json", "--out", out, "--region", "64,0,128,400")
-    said = json.loads(result.stdout)
+    header = json.loads(result.stdout)
     assert result.stderr == ""
-    assert said.keys() >= {
+    assert header.keys() >= {
         "image", "region", "model", "strategy", "params", "seed", "device", "run", "complete",
         "estimate", "truth", "cost", "spent", "setup_s", "patches",
     }  # fmt: skip
-    assert said["image"].keys() >= {"path", "shape", "levels", "fingerprint"}
-    assert said["estimate"].keys() >= {"kind", "value", "ci95", "per_class"}
-    assert said["cost"].keys() == {
+    assert header["image"].keys() >= {"path", "shape", "levels", "fingerprint"}
+    assert header["estimate"].keys() >= {"kind", "value", "ci95", "per_class"}
+    assert header["cost"].keys() == {
         "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
         "peak_rss_bytes", "peak_device_bytes",
     }  # fmt: skip
-    assert said["spent"].keys() == {"flops", "wall_s"}
-    assert said["patches"].keys() == {"planned", "done", "cached", "failed"}
-    assert said["complete"] is True
-    assert said["truth"] is None
-    assert said["region"] == [64, 0, 128, 400]
-    assert said["params"] == {"tile": 64}
-    assert said["estimate"]["value"] == pytest.approx(IMAGE[64:192, :, 0].sum() / 255, rel=1e-5)
-    assert said == Run(out).header
+    assert header["spent"].keys() == {"flops", "wall_s"}
+    assert header["patches"].keys() == {"planned", "done", "cached", "failed"}
+    assert header["complete"] is True
+    assert header["truth"] is None
+    assert header["region"] == [64, 0, 128, 400]
+    assert header["params"] == {"tile": 64}
+    assert header["estimate"]["value"] == pytest.approx(IMAGE[64:192, :, 0].sum() / 255, rel=1e-5)
+    assert header == Run(out).header
 
 
-def test_run_says_how_far_it_is_from_the_truth(image, toys, tmp_path):
+def test_run_is_evaluated_against_ground_truth(image, toys, tmp_path):
     table = tmp_path / "truth.csv"
     table.write_text("y,x\n10,20\n30,40\n")
     out = tmp_path / "a.run.zarr"
-    said = json.loads(call("run", image, *RUN, "--json", "--truth", table, "--out", out).stdout)
+    header = json.loads(call("run", image, *RUN, "--json", "--truth", table, "--out", out).stdout)
     count = IMAGE[..., 0].sum() / 255
-    assert said["truth"]["value"] == 2
-    assert said["truth"]["error"] == pytest.approx(count - 2, rel=1e-5)
-    assert said["truth"]["game"].keys() == {"0", "2", "4"}
-    assert said["truth"]["game"]["0"] == pytest.approx(count - 2, rel=1e-5)
+    assert header["truth"]["value"] == 2
+    assert header["truth"]["error"] == pytest.approx(count - 2, rel=1e-5)
+    assert header["truth"]["game"].keys() == {"0", "2", "4"}
+    assert header["truth"]["game"]["0"] == pytest.approx(count - 2, rel=1e-5)
     lines = call("run", image, *RUN, "--truth", table, "--out", tmp_path / "b.run.zarr").stdout
-    assert "\ntruth" in lines
+    assert "\nground truth" in lines
     assert "no such file" in refused("run", image, *RUN, "--truth", tmp_path / "none.csv")
     assert "has no ground truth of its own" in refused("run", image, *RUN, "--truth", "auto")
 
 
 def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):
     monkeypatch.setenv("HRVIEWER_DATA", str(tmp_path / "data"))
-    said = json.loads(call("run", image, *RUN, "--json").stdout)
-    assert Path(said["run"]).is_relative_to(tmp_path / "data")
-    assert Path(said["run"]).is_dir()
+    header = json.loads(call("run", image, *RUN, "--json").stdout)
+    assert Path(header["run"]).is_relative_to(tmp_path / "data")
+    assert Path(header["run"]).is_dir()
 
 
 def test_a_run_is_not_overwritten_but_resumed(image, run):
@@ -129,22 +129,22 @@ def test_a_run_is_not_overwritten_but_resumed(image, run):
     assert "seed" in refused("run", image, *RUN, "--out", run, "--resume", "--seed", "1")
 
 
-def test_the_cache_serves_what_was_seen(image, toys):
+def test_cached_predictions_are_reused(image, toys):
     args = ("run", image, *RUN[:-2], "--json")
     first, second = (json.loads(call(*args).stdout) for _ in range(2))
     assert first["patches"]["done"] == second["patches"]["cached"] == 35
-    assert "35 of them by earlier runs" in call(*args[:-1]).stdout
+    assert "35 of them cached" in call(*args[:-1]).stdout
 
 
-def test_failed_looks_are_told(image, monkeypatch):
+def test_failed_patches_are_reported(image, monkeypatch):
     class Failing(type(toy_bundle().load("main"))):
         def see(self, batch):
             raise RuntimeError("out of ink")
 
-    pack = ToyBundle(main=Failing())
-    monkeypatch.setattr("hrviewer.runs.runner.open_bundle", lambda spec: pack)
+    bundle = ToyBundle(main=Failing())
+    monkeypatch.setattr("hrviewer.runs.runner.open_bundle", lambda spec: bundle)
     result = call("run", image, *RUN, status=1)
-    assert "every look failed" in result.stderr
+    assert "inference failed on every patch" in result.stderr
     assert "out of ink" in result.stderr
     assert "35 failed" in result.stdout
 
@@ -164,7 +164,7 @@ SLOW = (
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is no signal there")
-def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(image, toys, tmp_path):
+def test_ctrl_c_stops_a_run_that_can_be_resumed(image, toys, tmp_path):
     whole = tmp_path / "whole.run.zarr"
     call("run", image, *RUN, "--out", whole)
     out = tmp_path / "cut.run.zarr"
@@ -175,9 +175,9 @@ def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(image, toys, tmp_path):
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     stdout, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - asked < 3  # of seven seconds
+    assert time.monotonic() - interrupted < 3  # of seven seconds
     assert process.returncode == 130, stderr
     (line,) = stderr.splitlines()
     assert f"--out {out} --resume" in line
@@ -189,7 +189,7 @@ def test_ctrl_c_stops_in_good_order_and_the_run_goes_on(image, toys, tmp_path):
     np.testing.assert_array_equal(Run(out).output, Run(whole).output)
 
 
-def test_a_published_network_counts_as_by_itself(shared, tmp_path):
+def test_published_model_counts_as_without_hrviewer(shared, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     from PIL import Image
 
@@ -202,6 +202,6 @@ def test_a_published_network_counts_as_by_itself(shared, tmp_path):
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     whole = float(session.run(None, {session.get_inputs()[0].name: gray})[0].sum())
     args = ("run", path, "--model", model, "--strategy", "patches", "--set", "tile=256")
-    said = json.loads(call(*args, "--json", "--out", tmp_path / "p.run.zarr").stdout)
-    assert said["patches"]["done"] == 12
-    assert said["estimate"]["value"] == pytest.approx(whole, rel=1e-3)
+    header = json.loads(call(*args, "--json", "--out", tmp_path / "p.run.zarr").stdout)
+    assert header["patches"]["done"] == 12
+    assert header["estimate"]["value"] == pytest.approx(whole, rel=1e-3)
