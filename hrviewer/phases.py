@@ -1,4 +1,4 @@
-"""Phases of a run, announced to whoever displays progress: loading, measuring, inference."""
+"""Phases of a run, announced to displays of progress: loading, measuring, inference."""
 
 from __future__ import annotations
 

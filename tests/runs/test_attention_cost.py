@@ -1,4 +1,4 @@
-"""What attending costs in closed form is what the strategy spends."""
+"""The closed form of attention cost is the cost of the strategy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hrviewer.runs.size_trials import Measurement
 from hrviewer.strategies.transformer import Transformer, TransformerParams
 
 
-def test_the_parabola_through_counts_is_that_of_the_network():
+def test_the_parabola_through_counts_is_that_of_the_model():
     hollow = TokenTransformer(depth=3).to("meta")
 
     def count(n):
@@ -34,7 +34,7 @@ def test_the_parabola_through_counts_is_that_of_the_network():
     assert AttentionCost.from_counts({n: -(-n // 49) * 49.0 for n in TOKEN_COUNTS}, 16) is None
 
 
-def test_how_the_ways_grow():
+def test_growth_of_the_attention_patterns():
     found = AttentionCost(16, 0.0, 10.0, 1.0)
     one = found.joint_input(1024)
     assert found.quadratic(512) == found.windowed(512) == found.nested(512) == one
@@ -54,11 +54,11 @@ def test_how_the_ways_grow():
 
 
 @pytest.mark.parametrize(("side", "rings"), [(1024, 1), (2048, 2)])
-def test_nested_is_what_the_strategy_spends(side, rings):
-    pack = ToyBundle(main=Bright(), transformer=Joint("transformer", tile=16))
+def test_nested_is_the_cost_of_the_strategy(side, rings):
+    bundle = ToyBundle(main=Bright(), transformer=Joint("transformer", tile=16))
     params = TransformerParams(detail="uniform", finest=64, context=rings)
-    with Workbench(np.zeros((side, side, 3), np.uint8), pack) as bench:
-        _, record, _ = bench.run(lambda scene: Transformer().plan(scene, params))
+    with Workbench(np.zeros((side, side, 3), np.uint8), bundle) as bench:
+        _, record, _ = bench.run(lambda context: Transformer().plan(context, params))
     # The toy's cost is 10 n + n²; a grid of 64 px has 64 tokens in a region.
     found = AttentionCost(64, 0.0, 10.0, 1.0)
     assert record.cost_map.total.flops == pytest.approx(found.nested(side))
@@ -74,7 +74,7 @@ def test_a_fit_of_a_parabola_is_that_parabola():
     assert fit(areas, 40.0 * areas).per_pair == 0
 
 
-def test_lines_are_drawn_of_flops_alone():
+def test_only_the_curve_of_flops_has_lines():
     even = Fit(0.0, 1.0, 0.0)
     point = Measurement(64, 1.0, 1.0, 1.0)
     names = ("flops", "seconds", "peak_bytes")
@@ -99,18 +99,18 @@ def test_the_command_on_a_transformer(tmp_path):
     about["input"]["fixed"] = True
     about["architecture"] = {"name": "token-transformer", "params": params}
     path.with_suffix(".json").write_text(json.dumps(about))
-    asked = ["cost", "--model", str(path), "--device", "cpu", "--sides", "64,128,256"]
-    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out"), "--json"])
-    assert said.exit_code == 0, said.output
-    told = json.loads(said.stdout)
-    assert [row["side"] for row in told["attention"]["flops"]] == list(SIDES)
+    arguments = ["cost", "--model", str(path), "--device", "cpu", "--sides", "64,128,256"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 0, result.output
+    output = json.loads(result.stdout)
+    assert [row["side"] for row in output["attention"]["flops"]] == list(SIDES)
     hollow = TokenTransformer(**params).to("meta")
     whole = count_flops(hollow, "run_tokens", (1024, 3, 16, 16), (1024, 4))
-    first = told["attention"]["flops"][0]
+    first = output["attention"]["flops"][0]
     assert [first[way] for way in ("quadratic", "windowed", "nested")] == pytest.approx([whole] * 3)
-    assert told["points"][-1]["flops"] == count_flops(
+    assert output["points"][-1]["flops"] == count_flops(
         hollow, "run_tokens", (256, 3, 16, 16), (256, 4)
     )
-    assert told["fits"]["flops"]["per_pair"] > 0
-    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")])
-    assert "nested FLOPs" in said.stdout
+    assert output["fits"]["flops"]["per_pair"] > 0
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert "nested FLOPs" in result.stdout

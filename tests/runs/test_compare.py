@@ -1,4 +1,4 @@
-"""Strategies side by side: costs that nothing changes, errors that are known."""
+"""Comparison of strategies: nominal costs, and errors that are known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def photo(tmp_path):
     return path
 
 
-def test_every_strategy_costs_what_its_own_run_costs(photo, tmp_path):
+def test_costs_depend_neither_on_the_order_nor_on_the_cache(photo, tmp_path):
     own = {
         name: run(photo, toy_bundle(), name, cache="off", out=tmp_path / f"{name}.run.zarr")
         for name in strategy_ids()
@@ -48,7 +48,7 @@ def test_every_strategy_costs_what_its_own_run_costs(photo, tmp_path):
                 assert table.loc[name, "estimate"] == own[name].estimate["value"]
 
 
-def test_packs_of_one_name_are_told_apart(photo, tmp_path):
+def test_models_of_one_name_are_distinguished(photo, tmp_path):
     one, other = toy_bundle(), toy_bundle()
     other.roles = {
         **other.roles,
@@ -63,7 +63,7 @@ def test_packs_of_one_name_are_told_apart(photo, tmp_path):
     assert alone["run"].item() == table["run"][0]
 
 
-def test_errors_against_an_exhaustive_run_and_against_the_truth(photo, tmp_path):
+def test_errors_against_an_exhaustive_run_and_against_ground_truth(photo, tmp_path):
     table = compare(photo, toy_bundle(), "all", out=tmp_path / "a").set_index("strategy")
     assert set(table.index) == set(strategy_ids())
     assert table.attrs["reference"] == "patches"
@@ -74,7 +74,7 @@ def test_errors_against_an_exhaustive_run_and_against_the_truth(photo, tmp_path)
     table = compare(photo, toy_bundle(), "patches", truth=truth, out=tmp_path / "a")
     assert table["error"].item() == pytest.approx(COUNT - 7, rel=1e-5)
     assert table.attrs["reference"] == "seven"
-    # What an earlier comparison was measured against does not stay.
+    # The reference of an earlier comparison does not stay.
     again = compare(photo, toy_bundle(), "patches", out=tmp_path / "a")
     assert again["error"].item() == 0
 
@@ -116,13 +116,13 @@ def test_total_variation_of_class_shares():
     assert total_variation(a, a) == 0
 
 
-def test_nothing_is_run_twice(photo, tmp_path):
-    pack = toy_bundle()
-    compare(photo, pack, "patches", cache="off", out=tmp_path / "a")
-    looked = pack.networks["main"].looked
-    compare(photo, pack, ["patches", "patches:tile=128"], cache="off", out=tmp_path / "a")
-    again = pack.networks["main"].looked - looked
-    assert 0 < again < looked  # the new one alone
+def test_existing_runs_are_reused(photo, tmp_path):
+    bundle = toy_bundle()
+    compare(photo, bundle, "patches", cache="off", out=tmp_path / "a")
+    inferred = bundle.networks["main"].looked
+    compare(photo, bundle, ["patches", "patches:tile=128"], cache="off", out=tmp_path / "a")
+    again = bundle.networks["main"].looked - inferred
+    assert 0 < again < inferred  # the new run alone
 
 
 def test_a_sweep_spends_within_its_budgets(photo, tmp_path):
@@ -133,23 +133,23 @@ def test_a_sweep_spends_within_its_budgets(photo, tmp_path):
     assert table["flops"].is_monotonic_increasing
 
 
-def test_uniform_is_held_against_every_other_at_its_cost(photo, tmp_path):
+def test_uniform_is_run_at_the_cost_of_every_other(photo, tmp_path):
     table = compare(
         photo, toy_bundle(), ["zoom", "uniform"], budgets="20%", matched=True, out=tmp_path / "a"
     )
-    told = table.set_index("budget")
-    assert [*told.index] == ["20%", "FLOPs of zoom at 20%", "seconds of zoom at 20%", "20%"]
-    assert [*told["strategy"]] == ["zoom", "uniform", "uniform", "uniform"]
-    spent = told.loc["FLOPs of zoom at 20%", "flops"]
+    rows = table.set_index("budget")
+    assert [*rows.index] == ["20%", "FLOPs of zoom at 20%", "seconds of zoom at 20%", "20%"]
+    assert [*rows["strategy"]] == ["zoom", "uniform", "uniform", "uniform"]
+    spent = rows.loc["FLOPs of zoom at 20%", "flops"]
     assert 0.5 * table["flops"][0] < spent <= table["flops"][0]
-    assert told["error"].notna().all()
+    assert rows["error"].notna().all()
     nothing = compare(
         photo, toy_bundle(), "patches", budgets="1FLOP", matched=True, out=tmp_path / "b"
     )
     assert [*nothing["budget"]] == ["1FLOP"]
 
 
-def test_a_folder_and_what_is_refused(photo, tmp_path):
+def test_a_folder_of_images_and_invalid_strategies(photo, tmp_path):
     Image.fromarray(IMAGE[:128]).save(tmp_path / "b.png")
     table = compare(str(tmp_path), toy_bundle(), "patches", out=tmp_path / "a")
     assert [name.rsplit("/")[-1] for name in table["image"]] == ["b.png", "photo.png"]
@@ -164,26 +164,26 @@ def test_a_folder_and_what_is_refused(photo, tmp_path):
     assert np.isnan(table["flops"].item())
 
 
-def test_choices():
+def test_specs_are_parsed():
     assert parse_specs("patches:tile=64,patches:tile=64") == [StrategySpec("patches", {"tile": 64})]
-    assert [choice.strategy for choice in parse_specs("all")] == strategy_ids()
+    assert [spec.strategy for spec in parse_specs("all")] == strategy_ids()
     assert str(StrategySpec.parse("patches:tile=64")) == "patches:tile=64"
 
 
-def test_every_choice_of_every_parameter_can_be_written():
+def test_every_value_of_every_enumerated_parameter_can_be_written():
     from typing import Literal, get_args, get_origin
 
     from hrviewer.strategies import get_strategy, strategy_ids
 
-    seen = 0
+    values = 0
     for name in strategy_ids():
         for field, about in get_strategy(name).Params.model_fields.items():
             if get_origin(about.annotation) is Literal:
                 for choice in get_args(about.annotation):
-                    seen += 1
+                    values += 1
                     asked = StrategySpec.parse(f"{name}:{field}={choice}")
                     assert asked.params == ({} if choice == about.default else {field: choice})
-    assert seen > 10
+    assert values > 10
 
 
 def test_pareto():
@@ -195,26 +195,25 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
     module = sys.modules["hrviewer.runs.compare"]
     monkeypatch.setattr(module, "open_bundle", lambda spec: toy_bundle())
     out = tmp_path / "out"
-    said = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["compare", str(photo), "--model", "toy", "--out", str(out), "--json"]
     )
-    assert said.exit_code == 0, said.output
-    told = json.loads(said.stdout)
-    assert told.keys() == {"image", "reference", "rows", "files"}
-    for row in told["rows"]:
+    assert result.exit_code == 0, result.output
+    output = json.loads(result.stdout)
+    assert output.keys() == {"image", "reference", "rows", "files"}
+    for row in output["rows"]:
         assert row.keys() >= {
             "image", "strategy", "model", "params", "seed", "estimate", "error", "game4", "cost",
         }  # fmt: skip
         assert row["cost"]["flops"] > 0
-    assert len(pd.read_parquet(told["files"]["parquet"])) == len(strategy_ids())
+    assert len(pd.read_parquet(output["files"]["parquet"])) == len(strategy_ids())
     page = (out / "report.html").read_text("utf-8")
-    # The plot, the image, and of each run what was said and spent, and what seemed worth a look
-    # where not everything seemed alike; all inside.
+    # The plot, the image, and output and cost of each run, and saliency where it varies.
     assert page.count("data:image/png;base64,") == 1
     pictures = page.count("data:image/jpeg;base64,") - 1
     assert 2 * len(strategy_ids()) <= pictures <= 3 * len(strategy_ids())
     assert "http" not in page
-    with Image.open(told["files"]["plot"]) as plot:
+    with Image.open(output["files"]["plot"]) as plot:
         assert plot.width > 500
 
 
@@ -223,7 +222,7 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
 
 @pytest.mark.parametrize("shape", [(96, 128), (97, 131)])
 @pytest.mark.parametrize("scale", [2, 4])
-def test_shrinking_is_pillows_box(shape, scale):
+def test_downsampling_is_pillows_box_filter(shape, scale):
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     picture = Image.fromarray(pixels)
     with open_pyramid(pixels) as pyramid:
@@ -238,7 +237,7 @@ def test_shrinking_is_pillows_box(shape, scale):
 
 
 def onnx(path):
-    """Return a network of onnxruntime as a function."""
+    """Return a model of onnxruntime as a function."""
     runtime = pytest.importorskip("onnxruntime")
     session = runtime.InferenceSession(str(path))
     name = session.get_inputs()[0].name
@@ -259,16 +258,16 @@ def test_the_baselines_are_those_of_the_reference_loop(shared, tmp_path):
             (tmp_path / "ground-truth" / f"GT_IMG_{i}.csv").write_text(
                 "y,x\n" + "\n".join(f"{y},{x}" for y, x in points)
             )
-            errors.append([said - 30 for said in counts(network, cut.convert("RGB")).values()])
+            errors.append([count - 30 for count in counts(network, cut.convert("RGB")).values()])
     table = experiment(tmp_path, model, out=tmp_path / "out", cache="off").set_index("name")
-    told = np.array(errors)
-    for name, column in zip(CELLS, told.T, strict=True):
+    by_condition = np.array(errors)
+    for name, column in zip(CELLS, by_condition.T, strict=True):
         assert table.loc[name, "mae"] == pytest.approx(np.abs(column).mean(), rel=0.01)
         assert table.loc[name, "rmse"] == pytest.approx(np.sqrt((column**2).mean()), rel=0.01)
         assert table.loc[name, "images"] == 2
     assert table.attrs == {"images": 2, "complete": True, "folder": str(tmp_path / "out")}
 
 
-def test_an_image_without_truth_is_named(photo, tmp_path):
-    with pytest.raises(HrviewerError, match=r"photo\.png has no truth"):
+def test_an_image_without_ground_truth_is_named(photo, tmp_path):
+    with pytest.raises(HrviewerError, match=r"photo\.png has no ground truth"):
         experiment(tmp_path, toy_bundle(), out=tmp_path / "out")

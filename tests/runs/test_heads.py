@@ -1,4 +1,4 @@
-"""A head fitted to codes: exact where counts follow from them, honest where they do not."""
+"""Heads on embeddings: exact where targets follow from them, with honest errors elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDE = 256
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[np.ndarray, GroundTruth]:
+def beads_image() -> tuple[np.ndarray, GroundTruth]:
     """Cells of 4 pixels: as many objects in each as it is red, in steps of 50; blue is noise."""
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.6, (SIDE // 4, SIDE // 4)).clip(max=5)
@@ -39,16 +39,16 @@ def scene() -> tuple[np.ndarray, GroundTruth]:
 
 
 @pytest.fixture(scope="module")
-def encoded(scene, tmp_path_factory) -> Run:
-    pack = ToyBundle(main=Bright(), encoder=Encoder())
+def encoded(beads_image, tmp_path_factory) -> Run:
+    bundle = ToyBundle(main=Bright(), encoder=Encoder())
     out = tmp_path_factory.mktemp("runs") / "a.run.zarr"
-    return hrviewer.run(scene[0], pack, "compression", cache="off", out=out)
+    return hrviewer.run(beads_image[0], bundle, "compression", cache="off", out=out)
 
 
-def test_counts_that_follow_from_the_codes_are_learned_exactly(
-    scene, encoded: Run, tmp_path: Path
+def test_counts_that_follow_from_the_embeddings_are_fitted_exactly(
+    beads_image, encoded: Run, tmp_path: Path
 ) -> None:
-    image, truth = scene
+    image, truth = beads_image
     fitted = fit_head(encoded, truth, tmp_path / "beads")
     assert (fitted.cells, fitted.objects) == (64 * 64, len(truth))
     assert fitted.error < 0.01
@@ -56,13 +56,15 @@ def test_counts_that_follow_from_the_codes_are_learned_exactly(
     assert fitted.correlation > 0.999
     head = open_bundle(tmp_path / "beads").load("head", "cpu")
     assert head.card.metrics["error"] == round(fitted.error, 4)
-    pack = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
-    run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "b.run.zarr")
+    bundle = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
+    run = hrviewer.run(image, bundle, "compression", cache="off", out=tmp_path / "b.run.zarr")
     assert run.estimate["value"] == pytest.approx(len(truth), rel=2e-3)
 
 
-def test_where_codes_say_nothing_the_error_says_so(scene, encoded: Run, tmp_path: Path) -> None:
-    truth = scene[1]
+def test_the_error_is_large_where_embeddings_are_uninformative(
+    beads_image, encoded: Run, tmp_path: Path
+) -> None:
+    truth = beads_image[1]
     rng = np.random.default_rng(1)
     elsewhere = truth.with_points(rng.uniform(0, SIDE, truth.points.shape), "chance")
     fitted = fit_head(encoded, elsewhere, tmp_path / "chance")
@@ -71,10 +73,12 @@ def test_where_codes_say_nothing_the_error_says_so(scene, encoded: Run, tmp_path
     assert abs(fitted.bias) < 0.05
 
 
-def test_truth_may_be_known_in_a_part_and_of_one_class(scene, encoded: Run, tmp_path: Path) -> None:
-    truth = scene[1]
-    kinds = np.arange(len(truth)) % 2
-    both = GroundTruth(truth.points, ("bead", "pearl"), kinds)
+def test_ground_truth_of_a_region_and_of_one_class(
+    beads_image, encoded: Run, tmp_path: Path
+) -> None:
+    truth = beads_image[1]
+    class_ids = np.arange(len(truth)) % 2
+    both = GroundTruth(truth.points, ("bead", "pearl"), class_ids)
     region = Rect(3, 0, 161, 200)  # the first and the last row of cells are not whole
     fitted = fit_head(encoded, both, tmp_path / "part", region=region, class_name="pearl")
     inside = both.clip(Rect(4, 0, 160, 200))
@@ -82,8 +86,8 @@ def test_truth_may_be_known_in_a_part_and_of_one_class(scene, encoded: Run, tmp_
     assert open_bundle(tmp_path / "part").roles["head"].classes == ("pearl",)
 
 
-def test_what_cannot_be_fitted_is_told(scene, encoded: Run, tmp_path: Path) -> None:
-    image, truth = scene
+def test_what_cannot_be_fitted_is_reported(beads_image, encoded: Run, tmp_path: Path) -> None:
+    image, truth = beads_image
     with pytest.raises(HrviewerError, match="too few"):
         fit_head(encoded, truth, tmp_path / "a", region=Rect(0, 0, 40, 40))
     with pytest.raises(HrviewerError, match="no class 'stone'"):
@@ -97,12 +101,12 @@ def test_what_cannot_be_fitted_is_told(scene, encoded: Run, tmp_path: Path) -> N
         fit_head(run, truth, tmp_path / "a")
 
 
-# What a place is, from labels.
+# Classes of places.
 
 
-def beads(scene, count: int) -> list[Feature]:
+def beads(beads_image, count: int) -> list[Feature]:
     """Label some cells by how many beads are in them."""
-    red = scene[0][::4, ::4, 0] // 50
+    red = beads_image[0][::4, ::4, 0] // 50
     cells = np.random.default_rng(2).permutation(np.argwhere(red < 3))[:count]
     names = ("none", "one", "two")
     return [
@@ -111,40 +115,46 @@ def beads(scene, count: int) -> list[Feature]:
     ]
 
 
-def test_classes_that_follow_from_the_codes_are_told(scene, encoded: Run, tmp_path: Path) -> None:
-    fitted = fit_place_classifier(read_embeddings(encoded), beads(scene, 400), tmp_path / "kinds")
+def test_classes_that_follow_from_the_embeddings_are_predicted(
+    beads_image, encoded: Run, tmp_path: Path
+) -> None:
+    fitted = fit_place_classifier(
+        read_embeddings(encoded), beads(beads_image, 400), tmp_path / "class_ids"
+    )
     assert (fitted.classes, sum(fitted.cells_per_class)) == (("none", "one", "two"), 400)
     assert fitted.error is not None
     assert fitted.error < 0.02
-    head = open_bundle(tmp_path / "kinds").load("head", "cpu")
+    head = open_bundle(tmp_path / "class_ids").load("head", "cpu")
     assert head.card.metrics["error"] == round(fitted.error, 4)
-    # The head's question is another one than main's: its classes are the run's, in areas.
-    pack = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
-    run = hrviewer.run(scene[0], pack, "compression", cache="off", out=tmp_path / "b.run.zarr")
-    red = scene[0][::4, ::4, 0] // 50
+    # The head's task is another one than main's: its classes are the run's, in areas.
+    bundle = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
+    run = hrviewer.run(
+        beads_image[0], bundle, "compression", cache="off", out=tmp_path / "b.run.zarr"
+    )
+    red = beads_image[0][::4, ::4, 0] // 50
     assert run.estimate["kind"] == "area"
     assert run.estimate["per_class"]["none"] == pytest.approx(16 * (red == 0).sum(), rel=0.02)
-    said = run.map("output")[0][:]
-    assert said.shape[0] == 3
-    np.testing.assert_allclose(said.sum(axis=0), 1, atol=1e-5)
-    assert ((said.argmax(axis=0) == red) | (red > 2)).mean() > 0.99
+    output = run.map("output")[0][:]
+    assert output.shape[0] == 3
+    np.testing.assert_allclose(output.sum(axis=0), 1, atol=1e-5)
+    assert ((output.argmax(axis=0) == red) | (red > 2)).mean() > 0.99
 
 
-def test_where_codes_say_nothing_classes_are_told_by_chance(
-    scene, encoded: Run, tmp_path: Path
+def test_uninformative_embeddings_give_the_error_of_chance(
+    beads_image, encoded: Run, tmp_path: Path
 ) -> None:
-    labels = [replace(b, label="ab"[i % 2]) for i, b in enumerate(beads(scene, 400))]
+    labels = [replace(b, label="ab"[i % 2]) for i, b in enumerate(beads(beads_image, 400))]
     fitted = fit_place_classifier(read_embeddings(encoded), labels, tmp_path / "chance")
     assert fitted.error == pytest.approx(0.5, abs=0.08)
 
 
-def test_outlines_label_the_cells_inside(scene, encoded: Run, tmp_path: Path) -> None:
-    image = scene[0].copy()
+def test_outlines_label_the_cells_inside(beads_image, encoded: Run, tmp_path: Path) -> None:
+    image = beads_image[0].copy()
     image[:, 100:] = 255 - image[:, 100:]
     whole = rectangle(0, 104, 256, 152)
     hole = np.array([[40.0, 140], [40, 180], [80, 180], [80, 140]])
-    pack = ToyBundle(main=Bright(), encoder=Encoder())
-    run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    bundle = ToyBundle(main=Bright(), encoder=Encoder())
+    run = hrviewer.run(image, bundle, "compression", cache="off", out=tmp_path / "a.run.zarr")
     labels = [
         Feature("annotation", "dark", (rectangle(0, 0, 256, 80),)),
         Feature("annotation", "bright", ((*whole, hole),)),
@@ -164,8 +174,8 @@ def test_outlines_label_the_cells_inside(scene, encoded: Run, tmp_path: Path) ->
     assert (part.classes, part.cells_per_class) == (("bright", "dark"), (16 * 9, 16 * 10))
 
 
-def test_a_few_labels_make_a_head_whose_error_is_not_known(
-    scene, encoded: Run, tmp_path: Path
+def test_too_few_labels_make_a_head_of_unknown_error(
+    beads_image, encoded: Run, tmp_path: Path
 ) -> None:
     few = [
         Feature("point", "a", point=(2.0, 2.0)),
@@ -181,15 +191,15 @@ def test_a_few_labels_make_a_head_whose_error_is_not_known(
             read_embeddings(encoded), few, tmp_path / "one", region=Rect(4, 4, 100, 100)
         )
     with pytest.raises(HrviewerError, match="a segmentation head predicts all"):
-        fit_head(encoded, scene[1], tmp_path / "c", task="segmentation", class_name="bead")
+        fit_head(encoded, beads_image[1], tmp_path / "c", task="segmentation", class_name="bead")
 
 
-# What an image is, from one label each.
+# Classes of images.
 
 
-def test_images_are_told_by_the_few_places_that_tell(tmp_path: Path) -> None:
+def test_images_are_classified_by_a_few_informative_places(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    pack = ToyBundle(main=Bright(), encoder=Encoder())
+    bundle = ToyBundle(main=Bright(), encoder=Encoder())
     images, labels, runs = [], [], []
     for i in range(16):
         cells = rng.integers(0, 256, (16, 16, 3))
@@ -199,8 +209,8 @@ def test_images_are_told_by_the_few_places_that_tell(tmp_path: Path) -> None:
         images.append(cells.repeat(4, 0).repeat(4, 1).astype(np.uint8))
         labels.append("ill" if i % 2 else "well")
         out = tmp_path / f"{i}.run.zarr"
-        runs.append(hrviewer.run(images[-1], pack, "compression", cache="off", out=out))
-    fitted = fit_image_classifier(runs, labels, tmp_path / "kinds")
+        runs.append(hrviewer.run(images[-1], bundle, "compression", cache="off", out=out))
+    fitted = fit_image_classifier(runs, labels, tmp_path / "class_ids")
     assert (fitted.classes, fitted.images_per_class, fitted.cells) == (
         ("ill", "well"),
         (8, 8),
@@ -208,9 +218,11 @@ def test_images_are_told_by_the_few_places_that_tell(tmp_path: Path) -> None:
     )
     assert fitted.error is not None
     assert fitted.error < 0.2
-    head = open_bundle(tmp_path / "kinds").load("head", "cpu")
-    asked = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
-    run = hrviewer.run(images[1], asked, "compression", cache="off", out=tmp_path / "x.run.zarr")
+    head = open_bundle(tmp_path / "class_ids").load("head", "cpu")
+    fitted_bundle = ToyBundle(main=Bright(), encoder=Encoder(), head=head)
+    run = hrviewer.run(
+        images[1], fitted_bundle, "compression", cache="off", out=tmp_path / "x.run.zarr"
+    )
     assert run.estimate["vote"] == "ill"
     with pytest.raises(HrviewerError, match="two classes"):
         fit_image_classifier(runs, ["well"] * 16, tmp_path / "one")

@@ -1,4 +1,4 @@
-"""Runs of other tools: their patches, their probabilities, and what they may not be."""
+"""Import of other tools' results: patches, probabilities, and invalid files."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ RECTS = [(0, 0, 64, 64), (64, 128, 64, 64), (192, 320, 64, 64)]
 
 def test_wsinfer_becomes_a_run(image, tmp_path):
     tumour = [0.9, 0.2, 0.4]
-    said = {"notumor": [1 - p for p in tumour], "tumor": tumour}
-    path = wsinfer(tmp_path / "slide.csv", RECTS, said)
+    probabilities = {"notumor": [1 - p for p in tumour], "tumor": tumour}
+    path = wsinfer(tmp_path / "slide.csv", RECTS, probabilities)
     made = import_run(path, image, tmp_path / "a.run.zarr")
     assert made.complete
     assert made.estimate["kind"] == "probabilities"
@@ -107,22 +107,22 @@ def broken(path, kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "match"),
     [
-        ("no prob", "no result of WSInfer"),
-        ("no hdf5", "no readable HDF5"),
-        ("no coords", "no coords"),
-        ("no size", "patches' size"),
+        ("no prob", "not a result of WSInfer"),
+        ("no hdf5", "not a readable HDF5"),
+        ("no coords", "no dataset coords"),
+        ("no size", "no patch size"),
         ("elsewhere", "another image: 1 of 1"),
         ("empty", "no patch"),
         ("missing", "no file"),
     ],
 )
-def test_what_is_no_tiling_is_refused_in_one_line(image, tmp_path, kind, said):
+def test_invalid_files_are_refused_in_one_line(image, tmp_path, kind, match):
     path = broken(tmp_path / "a.h5", kind)
-    with pytest.raises(HrviewerError, match=said) as told:
+    with pytest.raises(HrviewerError, match=match) as raised:
         import_run(path, image, tmp_path / "a.run.zarr")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "a.run.zarr").exists()
 
 
@@ -133,5 +133,5 @@ def test_a_file_marks_the_region(image, tmp_path):
                cache="off")  # fmt: skip
     assert done.region == Rect(64, 64, 127, 128)
     path.write_text("y,x\n64,64\n")
-    with pytest.raises(HrviewerError, match="marks no part"):
+    with pytest.raises(HrviewerError, match="marks no area"):
         run(image, toy_bundle(), "patches", region=path, cache="off")

@@ -1,4 +1,4 @@
-"""Metrics against closed forms, slow obvious references and other people's programs."""
+"""Metrics against closed forms, slow references and published programs."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def slow_game(cells, cell, points, region, level):
         for j in range(n):
             y0, y1 = (region.y + region.h * k / n for k in (i, i + 1))
             x0, x1 = (region.x + region.w * k / n for k in (j, j + 1))
-            said = 0.0
+            predicted = 0.0
             for r, c in np.ndindex(cells.shape[1:]):
                 top, bottom = max(r * cell, region.y), min((r + 1) * cell, region.y1)
                 left, right = max(c * cell, region.x), min((c + 1) * cell, region.x1)
                 h, w = min(bottom, y1) - max(top, y0), min(right, x1) - max(left, x0)
                 if h > 0 and w > 0:
                     share = h * w / (bottom - top) / (right - left)
-                    said += share * np.nansum(cells[:, r, c])
-            told = sum(y0 <= y < y1 and x0 <= x < x1 for y, x in points)
-            total += abs(said - told)
+                    predicted += share * np.nansum(cells[:, r, c])
+            expected = sum(y0 <= y < y1 and x0 <= x < x1 for y, x in points)
+            total += abs(predicted - expected)
     return total
 
 
@@ -61,7 +61,7 @@ def test_game(region, cell):
 
 
 def test_game_in_closed_form():
-    """Everything said in one corner, everything there in the other."""
+    """All predictions in one corner, all objects in the other."""
     cells = np.zeros((1, 16, 16))
     cells[0, 0, 0] = 3
     points = np.array([[63.0, 63.0]] * 3)
@@ -95,14 +95,14 @@ def test_intervals():
 
 
 def test_dice():
-    said = np.array([[0, 0, 1, -1], [1, 1, 2, 2]])
-    told = np.array([[0, 1, 1, 0], [1, 1, 9, 2]])
+    predicted = np.array([[0, 0, 1, -1], [1, 1, 2, 2]])
+    expected = np.array([[0, 1, 1, 0], [1, 1, 9, 2]])
     whole = metrics.DiceAccumulator(4)
-    whole.add(said, told)
+    whole.add(predicted, expected)
     assert_allclose(whole.dice(), [2 / 4, 6 / 7, 2 / 3, 1])
     parts = metrics.DiceAccumulator(4)
     for row in range(2):
-        parts.add(said[row], told[row])
+        parts.add(predicted[row], expected[row])
     assert_allclose(parts.dice(), whole.dice())
 
 
@@ -110,22 +110,22 @@ def coco_precision(boxes, scores, truth):
     """The published program's average precision at an overlap of one half."""
     area = {"area": 1, "iscrowd": 0, "category_id": 1, "image_id": 1}
     with contextlib.redirect_stdout(io.StringIO()):
-        told = COCO()
-        told.dataset = {
+        expected = COCO()
+        expected.dataset = {
             "images": [{"id": 1}],
             "categories": [{"id": 1}],
             "annotations": [
                 {**area, "id": i + 1, "bbox": [x, y, w, h]} for i, (y, x, h, w) in enumerate(truth)
             ],
         }
-        told.createIndex()
-        said = told.loadRes(
+        expected.createIndex()
+        predicted = expected.loadRes(
             [
                 {"image_id": 1, "category_id": 1, "bbox": [x, y, w, h], "score": score}
                 for (y, x, h, w), score in zip(boxes.tolist(), scores.tolist(), strict=True)
             ]
         )
-        found = COCOeval(told, said, "bbox")
+        found = COCOeval(expected, predicted, "bbox")
         found.params.iouThrs = np.array([0.5])
         found.params.maxDets = [1000]
         found.params.areaRng, found.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -135,7 +135,7 @@ def coco_precision(boxes, scores, truth):
 
 
 def overlapping(boxes, scores, truth):
-    """Which boxes overlap by half, better ones first, an object that is still free."""
+    """Match boxes, the most confident first, with free objects that they overlap by half."""
     low = np.maximum(boxes[:, None, :2], truth[None, :, :2])
     ends = (both[:, :2] + both[:, 2:] for both in (boxes, truth))
     high = np.minimum(next(ends)[:, None], next(ends)[None])
@@ -181,7 +181,7 @@ def test_peaks_are_the_highest_of_their_neighbours(monkeypatch):
     assert len(peaks(density * 0, 4.0, Rect(0, 0, 28, 36), 2)[0]) == 0
 
 
-def test_each_object_is_found_once():
+def test_each_object_is_matched_once():
     boxes = np.array([[0, 0, 10, 10], [6, 6, 10, 10], [40, 40, 2, 2]], float)
     points = np.array([[8, 8], [9, 9], [7, 7], [41, 43], [40, 40]], float)
     # The first is nearer to the second box's centre; then only the first is free.

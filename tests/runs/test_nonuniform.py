@@ -1,4 +1,4 @@
-"""Non-uniform downsampling from the notebook: published networks, real pictures, hints."""
+"""Non-uniform downsampling from the notebook: published models, real images, prior maps."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ def test_nuclei_on_a_region_of_a_slide(shared, tmp_path):
     run = hrviewer.run(slide, "nuclei", "nonuniform", region=region, cache="off", out=out)
     output, cell = run.map("output")
     assert np.nansum(output[:]) == pytest.approx(run.estimate["value"], rel=1e-3)
-    seen = np.argwhere(np.isfinite(output[:].sum(0))) * cell
-    assert (seen.min(0) >= np.array(region[:2]) - cell).all()
-    assert (seen.max(0) < np.array(region[:2]) + region[2:]).all()
+    cells = np.argwhere(np.isfinite(output[:].sum(0))) * cell
+    assert (cells.min(0) >= np.array(region[:2]) - cell).all()
+    assert (cells.max(0) < np.array(region[:2]) + region[2:]).all()
 
 
-def test_hints_are_part_of_a_run(tmp_path):
-    image, pack = picture(400, 400), ToyBundle(main=Bright())
-    hint = np.zeros((20, 20))
-    hint[3:6, 12:15] = 1
+def test_prior_maps_are_part_of_a_run(tmp_path):
+    image, bundle = picture(400, 400), ToyBundle(main=Bright())
+    prior = np.zeros((20, 20))
+    prior[3:6, 12:15] = 1
 
     def go(name, **changes):
         out = tmp_path / f"{name}.run.zarr"
-        return hrviewer.run(image, pack, "nonuniform", out=out, cache="off", **changes)
+        return hrviewer.run(image, bundle, "nonuniform", out=out, cache="off", **changes)
 
-    run = go("a", priors={"saliency": hint})
+    run = go("a", priors={"saliency": prior})
     cost = run.cost_map()
     assert cost[4:7, 16:18].mean() > 2 * cost[12:].mean()
     (name,) = run.header["priors"].values()
-    assert name != go("b", priors={"saliency": hint.T}).header["priors"]["saliency"]
+    assert name != go("b", priors={"saliency": prior.T}).header["priors"]["saliency"]
     assert go("c", priors={"density": run}).header["priors"].keys() == {"density"}
     again = go("d", priors={"density": str(tmp_path / "a.run.zarr")})
     np.testing.assert_array_equal(again.cost_map(), Run(tmp_path / "c.run.zarr").cost_map())
     with pytest.raises(HrviewerError, match="another prior"):
-        go("a", priors={"saliency": hint.T}, resume=True)
+        go("a", priors={"saliency": prior.T}, resume=True)
     with pytest.raises(HrviewerError, match="rows, columns"):
-        go("e", priors={"saliency": hint[0]})
-    with pytest.raises(HrviewerError, match="no prior map 'colour'"):
-        go("f", priors={"colour": hint})
+        go("e", priors={"saliency": prior[0]})
+    with pytest.raises(HrviewerError, match="takes no .*'colour'"):
+        go("f", priors={"colour": prior})
     with pytest.raises(HrviewerError, match="takes: none"):
-        hrviewer.run(image, pack, "patches", priors={"saliency": hint})
+        hrviewer.run(image, bundle, "patches", priors={"saliency": prior})

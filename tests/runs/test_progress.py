@@ -76,7 +76,7 @@ def test_phases_are_named(bar):
     assert len(bar.updates) == 4
 
 
-def test_a_run_tells_its_phases(bar, tmp_path):
+def test_a_run_announces_its_phases(bar, tmp_path):
     run(picture(300, 400), toy_bundle(), tile=64, out=tmp_path / "a.run.zarr", cache="off")
     names = [description for description, _, _ in bar.updates]
     assert names[:2] == ["loading", "inference"]
@@ -95,10 +95,10 @@ def test_a_comparison_names_its_runs(bar, tmp_path):
 
 
 def test_messages(bar):
-    said = []
-    with progress_messages(True, said.append) as report:
+    messages = []
+    with progress_messages(True, messages.append) as report:
         report("128 × 128 pixels")
-    assert [description for description, _, _ in bar.updates] == said == ["128 × 128 pixels"]
+    assert [description for description, _, _ in bar.updates] == messages == ["128 × 128 pixels"]
     assert bar.closed
 
 

@@ -40,7 +40,7 @@ def out(tmp_path) -> Path:
     return tmp_path / "x.run.zarr"
 
 
-def test_a_run_says_everything(out):
+def test_a_run_records_everything(out):
     result = run(IMAGE, toy_bundle(), "patches", tile=64, out=out, cache="off")
     header = json.loads((out / "run.json").read_text("utf-8"))
     assert header.keys() >= KEYS
@@ -74,7 +74,7 @@ def test_seconds_are_nominal_though_tiles_come_from_memory(tmp_path):
             assert 100 * tiles <= cost["wall_s"] < 100 * tiles + 60
 
 
-def test_nothing_is_painted_outside_the_region(out):
+def test_maps_are_empty_outside_the_region(out):
     region = Rect(70, 101, 90, 130)
     result = run(IMAGE, toy_bundle(), "patches", tile=32, region=region, out=out, cache="off")
     for values, cell in ((result.output[0], 4), (result.saliency, 16), (result.cost_map(), 16)):
@@ -85,7 +85,7 @@ def test_nothing_is_painted_outside_the_region(out):
         assert columns.max() <= (region.x1 - 1) // cell
 
 
-def test_uniform_spends_a_tenth(out):
+def test_uniform_costs_a_tenth(out):
     whole = run(IMAGE, toy_bundle(), "patches", cache="off", out=out)
     shrunk = run(IMAGE, toy_bundle(), "uniform", cache="off", out=out.with_name("u.run.zarr"))
     ratio = shrunk.cost["flops"] / whole.cost["flops"]
@@ -157,18 +157,18 @@ def test_the_callers_pyramid_stays_open(tmp_path):
 
 @pytest.mark.parametrize("small", [0, writer_module.MAX_IN_MEMORY])
 @pytest.mark.parametrize("after", [60, 300])
-def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small, after):
+def test_a_stopped_run_keeps_its_results_and_resumes(out, monkeypatch, small, after):
     """Also of the request in flight, and whether maps are painted in memory or on disk."""
     monkeypatch.setattr(writer_module, "MAX_IN_MEMORY", small)
     image = picture(1200, 1200)  # more than one request
     whole = run(image, toy_bundle(), tile=64, cache="off", out=out.with_name("w.run.zarr"))
     control = RunControl()
-    seen: list[InferenceResult] = []
+    results: list[InferenceResult] = []
 
     def watch(update):
         if isinstance(update, InferenceResult):
-            seen.append(update)
-        if len(seen) == after:
+            results.append(update)
+        if len(results) == after:
             control.stop()
 
     part = run(image, toy_bundle(), tile=64, out=out, cache="off", control=control, on_event=watch)
@@ -187,15 +187,15 @@ def test_a_stopped_run_keeps_what_it_saw_and_resumes(out, monkeypatch, small, af
     np.testing.assert_array_equal(done.output, whole.output)
 
 
-def test_what_is_refused_before_a_look_leaves_nothing_behind(out):
-    pack = ToyBundle(main=Bright(), encoder=Encoder())
+def test_a_run_refused_before_inference_leaves_no_folder(out):
+    bundle = ToyBundle(main=Bright(), encoder=Encoder())
     with pytest.raises(HrviewerError, match="no resizer"):
-        run(IMAGE, pack, "compression", encoder="resizer", out=out)
+        run(IMAGE, bundle, "compression", encoder="resizer", out=out)
     assert not out.exists()
-    assert run(IMAGE, pack, "compression", out=out).complete
+    assert run(IMAGE, bundle, "compression", out=out).complete
 
 
-def test_pausing_holds_and_going_on_finishes(out):
+def test_a_paused_run_waits_and_finishes_when_resumed(out):
     import threading
 
     control = RunControl()
@@ -213,8 +213,8 @@ def test_pausing_holds_and_going_on_finishes(out):
     assert results[0].complete
 
 
-def test_a_full_disk_stops_the_run_with_what_was_seen_intact(out, monkeypatch):
-    pack = toy_bundle()
+def test_a_full_disk_stops_the_run_with_its_results_intact(out, monkeypatch):
+    bundle = toy_bundle()
     real = os.replace
     commits: list[str] = []
 
@@ -228,18 +228,18 @@ def test_a_full_disk_stops_the_run_with_what_was_seen_intact(out, monkeypatch):
     image = picture(1200, 1200)
     monkeypatch.setattr(writer_module.os, "replace", full)
     with pytest.raises(HrviewerError, match=r"disk is full.*resume"):
-        run(image, pack, tile=64, out=out, cache="off")
+        run(image, bundle, tile=64, out=out, cache="off")
     monkeypatch.setattr(writer_module.os, "replace", real)
-    kept = Run(out)
-    assert not kept.complete
-    assert len(kept.patches) == 256
-    done = run(image, pack, tile=64, out=out, cache="off", resume=True)
+    part = Run(out)
+    assert not part.complete
+    assert len(part.patches) == 256
+    done = run(image, bundle, tile=64, out=out, cache="off", resume=True)
     assert done.complete
     assert done.header["spent"]["flops"] < done.cost["flops"]
     assert done.estimate["value"] == pytest.approx(image[..., 0].sum() / 255, rel=1e-5)
 
 
-def test_folders_that_are_no_runs(tmp_path):
+def test_invalid_run_folders(tmp_path):
     with pytest.raises(HrviewerError, match=r"no run\.json"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text("{]")

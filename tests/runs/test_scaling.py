@@ -1,4 +1,4 @@
-"""Cost against resolution: closed forms, and a bisection whose answer is known."""
+"""Cost by input size: closed forms, and a bisection whose result is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_fit_of_a_line_is_that_line():
     assert found.per_pixel == pytest.approx(40)
     assert found.max_deviation < 1e-9
     assert found.predict(2048) == pytest.approx(3e6 + 40 * 2048**2)
-    # Neither term is negative, and what it misses is known.
+    # Neither coefficient is negative, and the deviation is known.
     bent = fit(areas, areas.astype(float) ** 2)
     assert bent.constant == 0
     assert bent.max_deviation > 0.5
@@ -42,7 +42,7 @@ def test_flops_grow_with_the_area():
     assert all(point["fits"] and point["seconds"] > 0 for point in points)
 
 
-def test_what_does_not_fit_is_said():
+def test_an_input_that_does_not_fit_is_reported():
     network = Bright()
 
     def refuse(batch):
@@ -56,17 +56,17 @@ def test_what_does_not_fit_is_said():
 @pytest.mark.parametrize("limit", [200, 1000, 3333])
 @pytest.mark.parametrize("begun", [False, True])
 def test_the_largest_is_found_by_bisection(step, limit, begun):
-    asked = []
+    sides = []
 
     def ask(side):
-        asked.append(side)
+        sides.append(side)
         assert side % step == 0
         return Measurement(side, 0, 0, 0) if side <= limit else None
 
     points, side, fails = find_largest(ask, 160, 160 * 40 if begun else None, step)
     assert side <= limit < fails
     assert fails - side <= max(step, BISECTION_TOLERANCE * side) + step
-    assert len(asked) == len(set(asked)) <= 20
+    assert len(sides) == len(set(sides)) <= 20
     assert side == max((160, *(point.side for point in points)))
 
 
@@ -102,27 +102,27 @@ def network(tmp_path):
     return path
 
 
-def test_the_largest_that_this_machine_takes(network, monkeypatch):
+def test_the_largest_input_within_a_memory_limit(network, monkeypatch):
     idle = cost(network, device="cpu", sides=[64], search=False).points[0].peak_bytes
     limit = int(idle) + 250 * MB
-    said = []
-    found = cost(network, device="cpu", memory=limit, sides=[256, 512], on_progress=said.append)
+    messages = []
+    found = cost(network, device="cpu", memory=limit, sides=[256, 512], on_progress=messages.append)
     assert found.limit_bytes == limit
     assert (
         found.largest
         < found.failed
         <= found.largest * (1 + BISECTION_TOLERANCE) + found.fits["flops"].max_deviation + 4
     )
-    # 32 maps of float32 must be held at least, once; the process began anew after each failure.
+    # 32 maps of float32 must be held at least once; the process is restarted after each failure.
     assert 64 * found.largest**2 < 250 * MB < 1000 * found.failed**2
     assert max(point.peak_bytes for point in found.points) <= limit
     # Two convolutions of 32 weights, 2 FLOPs each, and nothing that does not grow.
     assert found.fits["flops"].per_pixel == pytest.approx(2 * 64, rel=0.02)
     assert found.fits["flops"].constant == pytest.approx(0, abs=1e3)
-    assert said[0] == "256 × 256 pixels"
-    told = json.loads(json.dumps(found.to_dict()))
-    assert told["largest"] == found.largest
-    assert told["extrapolated"][0]["flops"] == pytest.approx(128 * 4096**2, rel=0.02)
+    assert messages[0] == "256 × 256 pixels"
+    output = json.loads(json.dumps(found.to_dict()))
+    assert output["largest"] == found.largest
+    assert output["extrapolated"][0]["flops"] == pytest.approx(128 * 4096**2, rel=0.02)
 
 
 def test_too_little_memory_and_other_mistakes(network):
@@ -147,15 +147,15 @@ def test_amounts_of_memory():
 
 
 def test_the_command(network, tmp_path):
-    asked = ["cost", "--model", str(network), "--sides", "64,128,256", "--no-search"]
-    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out"), "--json"])
-    assert said.exit_code == 0, said.output
-    told = json.loads(said.stdout)
-    assert [point["side"] for point in told["points"]] == [64, 128, 256]
-    assert told["largest"] is None
-    assert told["fits"].keys() == {"flops", "seconds", "peak_bytes"}
-    with Image.open(told["files"]["plot"]) as plot:
+    arguments = ["cost", "--model", str(network), "--sides", "64,128,256", "--no-search"]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 0, result.output
+    output = json.loads(result.stdout)
+    assert [point["side"] for point in output["points"]] == [64, 128, 256]
+    assert output["largest"] is None
+    assert output["fits"].keys() == {"flops", "seconds", "peak_bytes"}
+    with Image.open(output["files"]["plot"]) as plot:
         assert plot.width > 1000
-    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "out")])
-    assert "extrapolated" in said.stdout
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
+    assert "extrapolated" in result.stdout
     assert CliRunner().invoke(app, ["cost", "--model", "x", "--sides", "a"]).exit_code == 2
