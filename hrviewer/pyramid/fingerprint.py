@@ -1,4 +1,4 @@
-"""Names for what an image holds, cheap enough to take whenever one is opened."""
+"""Fingerprints of images, quick enough to compute whenever one is opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_HASHED_BYTES = 256_000_000
 
 
 def of_files(paths: Iterable[Path]) -> str:
-    """Hash each file's size, time of change, head and tail."""
+    """Hash each file's size, modification time, head and tail."""
     digest = hashlib.sha256()
     for path in paths:
         status = path.stat()
@@ -36,7 +36,7 @@ def of_text(*texts: str) -> str:
 
 
 def of_array(array: np.ndarray[Any, np.dtype[Any]]) -> str | None:
-    """Hash an array's type, shape and content; None if it is too large for that."""
+    """Hash an array's type, shape and content; return None if it is too large."""
     if array.nbytes >= MAX_HASHED_BYTES:
         return None
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
@@ -45,5 +45,5 @@ def of_array(array: np.ndarray[Any, np.dtype[Any]]) -> str | None:
 
 
 def random_token() -> str:
-    """Return a token that no other image has, nor this one in another session."""
+    """Return a token that is unique to this image and session."""
     return secrets.token_hex(16)

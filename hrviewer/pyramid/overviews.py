@@ -1,8 +1,8 @@
-"""The coarse levels that a file lacks.
+"""Coarse levels that a file lacks.
 
 Without them an overview reads the whole image, and the viewer loads its coarsest level at once.
-They are box-filtered from the coarsest stored level, each from the one before, block by block,
-and kept in the cache folder under the image's key; a folder there is complete, because it gets
+They are box-filtered from the coarsest stored level, each from the previous one, block by block,
+and stored in the cache folder under the image's key. A folder there is complete, because it gets
 its name only when it is finished.
 """
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 __all__ = ["MAX_COARSEST_SIDE", "TARGET_COARSEST_SIDE", "Overviews"]
 
 MAX_COARSEST_SIDE = 2048
-"""Pixels; a coarsest level whose longer side is larger calls for more levels."""
+"""Pixels; coarser levels are added if the longer side of the coarsest one is larger."""
 
 TARGET_COARSEST_SIDE = 1024
-"""Pixels; the longer side of the last level built is at most this."""
+"""Pixels; maximum of the longer side of the last added level."""
 
 IN_MEMORY_LIMIT = 64_000_000
-"""Pixels; the levels of a picture in memory are made there, up to this size."""
+"""Pixels; an image in memory up to this size gets its coarse levels in memory."""
 
 TILE = 512
 BLOCK = 8 * TILE
 
 
 def missing_level_count(shape: tuple[int, int, int]) -> int:
-    """Return how many times a level is to be halved."""
+    """Return the number of halvings that a level of this shape needs."""
     longest = max(shape[:2])
     if longest <= MAX_COARSEST_SIDE:
         return 0
@@ -54,13 +54,13 @@ def missing_level_count(shape: tuple[int, int, int]) -> int:
 
 
 def halved_shape(shape: tuple[int, int, int], times: int) -> tuple[int, int, int]:
-    """Return a level's shape after some halvings; odd sides are rounded up."""
+    """Return a level's shape after a number of halvings; odd sides are rounded up."""
     h, w, c = shape
     return -(-h // 2**times), -(-w // 2**times), c
 
 
 class Overviews:
-    """The added levels of one image."""
+    """Added coarse levels of one image."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -70,7 +70,7 @@ class Overviews:
         self._cleanup: Callable[[], object] = lambda: None
 
     def missing_count(self, levels: Sequence[Level]) -> int:
-        """Return how many levels `levels` lacks."""
+        """Return the number of levels that `levels` lacks."""
         return missing_level_count(levels[-1].shape)
 
     def shapes(self, levels: Sequence[Level]) -> list[tuple[int, int, int]]:
@@ -80,7 +80,7 @@ class Overviews:
         ]
 
     def available_levels(self) -> list[Level]:
-        """Return the added levels that are there without work."""
+        """Return the added levels that need not be built."""
         h, w, _ = self._base_level.shape
         if missing_level_count(self._base_level.shape) == 0:
             return []
@@ -98,8 +98,8 @@ class Overviews:
         with self._lock:
             if self.missing_count(levels) == 0:
                 return []
-            if self._reader.persistent and (kept := self._stored_levels()):
-                return kept
+            if self._reader.persistent and (stored := self._stored_levels()):
+                return stored
             if not self._reader.persistent:
                 self._folder = Path(tempfile.mkdtemp(prefix="hrviewer-")) / "overviews"
                 self._cleanup = weakref.finalize(
@@ -119,7 +119,7 @@ class Overviews:
             return self._stored_levels()
 
     def close(self) -> None:
-        """Remove what was built for an image that cannot be found again."""
+        """Remove the levels of an image without a persistent fingerprint."""
         self._cleanup()
 
     def _make_level(
@@ -144,14 +144,14 @@ class Overviews:
         return level
 
     def _in_memory_levels(self) -> list[Level]:
-        makers = _LazyHalvings(self._base_level)
+        halvings = _LazyHalvings(self._base_level)
         return [
-            self._make_level(times, (TILE, TILE), partial(makers.read, times))
+            self._make_level(times, (TILE, TILE), partial(halvings.read, times))
             for times in range(1, missing_level_count(self._base_level.shape) + 1)
         ]
 
     def _stored_levels(self) -> list[Level]:
-        """Return the kept levels, none if they are not there or not whole."""
+        """Return the stored levels; none if they are missing or incomplete."""
         if not self._folder.is_dir():
             return []
         import zarr
@@ -190,7 +190,7 @@ class Overviews:
         group = zarr.open_group(folder, mode="w")
         read: Callable[[int, int, int, int], Any] = base.read
         count = missing_level_count(base.shape)
-        whole = sum(4.0**-times for times in range(count))
+        total = sum(4.0**-times for times in range(count))
         done = 0.0
         for times in range(1, count + 1):
             (h, w, c), above = halved_shape(base.shape, times), halved_shape(base.shape, times - 1)
@@ -205,7 +205,7 @@ class Overviews:
                 array[y:y1, x:x1] = block_mean(pixels, 2)
                 done += 4.0 ** (1 - times) * (y1 - y) * (x1 - x) / (h * w)
                 if progress is not None:
-                    progress(min(1.0, done / whole))
+                    progress(min(1.0, done / total))
             read = partial(_read_window, array)
         return True
 
@@ -219,9 +219,9 @@ def _read_window(array: Any, y0: int, y1: int, x0: int, x1: int) -> Any:
 
 
 class _LazyHalvings:
-    """The coarse levels of a picture in memory, made when one is first looked at.
+    """Coarse levels of an image in memory, computed by the first read of one.
 
-    Making them means looking at the whole picture; a tile is charged its share of that.
+    That reads the whole image; each tile is charged its share of the cost.
     """
 
     def __init__(self, base: Level) -> None:
@@ -236,15 +236,15 @@ class _LazyHalvings:
         start = time.perf_counter()
         for _ in range(missing_level_count(self._base_level.shape)):
             levels.append(block_mean(levels[-1], 2))
-        paid = meter.total
-        paid.seconds += time.perf_counter() - start
-        return levels[1:], paid
+        cost = meter.total
+        cost.seconds += time.perf_counter() - start
+        return levels[1:], cost
 
     def read(self, times: int, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
-        """Return a window of the picture after some halvings."""
+        """Return a window after a number of halvings."""
         with self._lock:
-            levels, paid = self._computed
+            levels, cost = self._computed
         pixels = levels[times - 1]
         window = pixels[y0:y1, x0:x1].copy()
         share = window.size / pixels.size
-        return DecodedTile(window, round(paid.bytes * share), paid.seconds * share)
+        return DecodedTile(window, round(cost.bytes * share), cost.seconds * share)

@@ -1,8 +1,8 @@
-"""What reading costs.
+"""Cost of reading: seconds, bytes and pixels of the tiles that a run reads.
 
-Invariants: within one meter a tile is paid for once, by the first read that touches it; its
-price is what it cost when it was decoded, also when it now comes from memory. So the costs are
-nominal, and the sum of all readings is the meter's total.
+Invariants: within one meter a tile is charged once, to the first read that touches it, at the cost
+of its first decoding, also when it comes from the cache now. So costs are nominal, and the sum of
+all measurements is the meter's total.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ReadCost", "ReadMeter"]
 
 @dataclass(slots=True)
 class ReadCost:
-    """What one look paid.
+    """Cost of reading some tiles.
 
     Attributes
     ----------
@@ -36,18 +36,22 @@ class ReadCost:
     pixels: int = 0
 
     def add(self, seconds: float, stored: int, pixels: int) -> None:
-        """Add the price of one tile."""
+        """Add the cost of one tile."""
         self.seconds += seconds
         self.bytes += stored
         self.pixels += pixels
 
 
 class ReadMeter:
-    """Counts what a run reads; safe to share between threads.
+    """Adds up what a run reads; safe to share between threads.
 
-    >>> with meter.reading() as paid:
-    ...     pyramid.read(rect, scale, meter=meter)
-    >>> paid.bytes
+    Examples
+    --------
+    >>> meter = ReadMeter()
+    >>> with meter.measure() as cost:
+    ...     pixels = image.read((0, 0, 512, 512), meter=meter)
+    >>> cost.pixels
+    262144
     """
 
     def __init__(self) -> None:
@@ -59,22 +63,22 @@ class ReadMeter:
 
     @property
     def total(self) -> ReadCost:
-        """What all reads paid together."""
+        """Cost of all reads."""
         with self._lock:
             return ReadCost(self._total.seconds, self._total.bytes, self._total.pixels)
 
     @property
     def seconds_saved(self) -> float:
-        """Seconds that tiles cost more than fetching them took: what came from memory.
+        """Nominal seconds minus the seconds that reading took: the gain from the tile cache.
 
-        Less than nothing where something had to be made ready first that no tile's price holds.
+        Negative if reading included set-up that is part of no tile's cost.
         """
         with self._lock:
             return self._seconds_saved
 
     @contextmanager
     def measure(self) -> Iterator[ReadCost]:
-        """Collect what this thread's reads pay inside the ``with`` block."""
+        """Measure the cost of this thread's reads inside the ``with`` block."""
         outer: ReadCost | None = getattr(self._local, "cost", None)
         self._local.cost = inner = ReadCost()
         try:
@@ -85,23 +89,23 @@ class ReadMeter:
                 outer.add(inner.seconds, inner.bytes, inner.pixels)
 
     def mark_paid(self, tiles: Iterable[TileKey]) -> None:
-        """Mark tiles as paid already, as when a run is taken up again."""
+        """Mark tiles as charged already, for a run that is resumed."""
         with self._lock:
             self._paid.update(tiles)
 
     def charge(
         self, tile: TileKey, seconds: float, stored: int, pixels: int, elapsed: float | None = None
     ) -> None:
-        """Charge a tile to this thread's reading, unless it was paid before.
+        """Charge a tile to this thread's measurement, unless it was charged before.
 
         Parameters
         ----------
         tile : TileKey
-            Which.
+            The tile.
         seconds, stored, pixels
-            Its price: what it took to decode, its bytes and pixels.
+            Its nominal cost: seconds to decode it, stored bytes and pixels.
         elapsed : float, optional
-            Seconds that fetching it took now; as long as decoding if not given.
+            Seconds that reading it took now; `seconds` by default.
         """
         with self._lock:
             if tile in self._paid:
@@ -109,6 +113,6 @@ class ReadMeter:
             self._paid.add(tile)
             self._total.add(seconds, stored, pixels)
             self._seconds_saved += 0.0 if elapsed is None else seconds - elapsed
-        reading: ReadCost | None = getattr(self._local, "cost", None)
-        if reading is not None:
-            reading.add(seconds, stored, pixels)
+        cost: ReadCost | None = getattr(self._local, "cost", None)
+        if cost is not None:
+            cost.add(seconds, stored, pixels)

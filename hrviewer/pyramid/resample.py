@@ -1,8 +1,8 @@
-"""Averaging over areas, and what lies beyond an image's border.
+"""Area averaging, and padding beyond an image's border.
 
 Output pixel *i* is the mean of the source over ``[edge[i], edge[i + 1])``; a source pixel that
-lies partly inside counts by the part. Integers are rounded half up; NaN is left out of a mean,
-and is the mean where nothing else is there.
+is partly inside counts in part. Integers are rounded half up; NaN is left out of a mean, and is the
+result where all values are NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 __all__ = ["Fill", "area_weights", "block_mean", "border_indices", "cast_rounded", "edges"]
 
 Fill = Literal["reflect", "edge"] | float
-"""What lies beyond the border: its mirror image, its last pixel, or a constant."""
+"""Padding beyond the border: reflected, the last pixel, or a constant."""
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Integers = np.ndarray[Any, np.dtype[np.intp]]
@@ -31,14 +31,14 @@ def edges(start: float, stop: float, step: float, first: int, last: int) -> Floa
 
 
 def area_weights(bounds: Floats, low: int, high: int) -> Any:
-    """Return how much of source pixel ``low + j`` lies in output pixel *i*.
+    """Return the part of source pixel ``low + j`` that lies in output pixel *i*.
 
     Parameters
     ----------
     bounds : numpy.ndarray
         The ``n + 1`` bounds of *n* output pixels, in source pixels, ascending.
     low, high : int
-        Which source pixels.
+        Range of source pixels.
 
     Returns
     -------
@@ -49,8 +49,8 @@ def area_weights(bounds: Floats, low: int, high: int) -> Any:
 
     # Bounds are sums and quotients of floats; one that is a whole number but for its last
     # digits must not touch the next pixel.
-    whole = np.round(bounds)
-    bounds = np.where(np.abs(bounds - whole) < 1e-7, whole, bounds)
+    rounded = np.round(bounds)
+    bounds = np.where(np.abs(bounds - rounded) < 1e-7, rounded, bounds)
     start, stop = bounds[:-1], bounds[1:]
     first = np.clip(np.floor(start).astype(np.intp), low, high)
     last = np.clip(np.ceil(stop).astype(np.intp), first, high)
@@ -63,7 +63,7 @@ def area_weights(bounds: Floats, low: int, high: int) -> Any:
 
 
 def block_mean(pixels: Pixels, size: int) -> Pixels:
-    """Return the means of whole ``size × size`` blocks; those at the far edges may be smaller.
+    """Return the means of ``size × size`` blocks; those at the far edges may be smaller.
 
     Exact for integers, and about as fast as memory allows.
     """
@@ -120,7 +120,7 @@ def cast_rounded(means: Floats, dtype: np.dtype[Any]) -> Pixels:
 
 
 def border_indices(low: int, high: int, size: int, fill: str) -> Integers:
-    """Return which of `size` source pixels stands at each place from `low` to `high`."""
+    """Return the index of the source pixel, of `size`, at each position from `low` to `high`."""
     at = np.arange(low, high)
     if fill == "edge" or size == 1:
         return np.clip(at, 0, size - 1)

@@ -1,4 +1,4 @@
-"""Procedural scenes: images that are computed where they are looked at, and know their truth."""
+"""Synthetic images: rendered on request at any scale, with exact ground truth."""
 
 from __future__ import annotations
 
@@ -16,41 +16,40 @@ from hrviewer.ground_truth import GroundTruth
 __all__ = ["GROUP", "SyntheticImage", "make_synthetic_image", "synthetic_image_names"]
 
 GROUP = "hrviewer.samples"
-"""Entry points whose value is a `Recipe`; their name is what ``sample:NAME`` asks for."""
+"""Entry points whose value is a `SyntheticImage`, and whose name is that in ``sample:NAME``."""
 
 SIZE_RANGE = (1024, 262_144)
-"""The smallest and the largest side of a scene."""
+"""Smallest and largest side in pixels."""
 
 SIZE_STEP = 256
-"""A side is a multiple of this, so that halving it to an overview leaves no remainder."""
+"""The side is a multiple of this, so that halving it to an overview leaves no remainder."""
 
 SEED_COUNT = 12_000
 
 
 class SyntheticImage(ABC):
-    """One scene.
+    """One synthetic image.
 
-    Subclasses take ``(size, seed)``, cost next to nothing to make, and are thread-safe. Every
-    pixel and every object depends on `size`, `seed` and `version` only, never on what was asked
-    for before.
+    Subclasses take ``(size, seed)``, are made in no time, and are thread-safe. Every pixel and
+    every object depends on `size`, `seed` and `version` only, never on earlier requests.
 
     Parameters
     ----------
     size : int
         Side in level-0 pixels.
     seed : int
-        0–9999 train, 10000–10999 choose, 11000–11999 test.
+        0–9999 for training, 10000–10999 for validation, 11000–11999 for testing.
 
     Attributes
     ----------
     title : str
-        What a person reads.
+        Title for the user.
     classes : tuple of str
-        Of its objects.
+        Classes of the objects.
     pixel_size : float or None
         µm per pixel.
     version : int
-        Raised whenever a pixel or an object changes: part of the fingerprint.
+        Incremented whenever a pixel or an object changes; part of the fingerprint.
     """
 
     title: ClassVar[str]
@@ -63,20 +62,20 @@ class SyntheticImage(ABC):
 
     @abstractmethod
     def render(self, rect: Rect, scale: int) -> NDArray[np.uint8]:
-        """Return what is seen in a rectangle.
+        """Return the pixels of a rectangle.
 
         Parameters
         ----------
         rect : Rect
-            Inside the scene; its corner is a multiple of `scale`.
+            Inside the image; its corner is a multiple of `scale`.
         scale : int
             A power of two: level-0 pixels per pixel.
 
         Returns
         -------
         ndarray of uint8, shape (h, w, 3)
-            ``ceil(rect.h / scale)`` rows; what a box filter makes of the full resolution, within
-            2 grey levels on average.
+            ``ceil(rect.h / scale)`` rows: the box-filtered full resolution, within 2 grey levels
+            on average.
         """
 
     @abstractmethod
@@ -85,25 +84,25 @@ class SyntheticImage(ABC):
 
     @abstractmethod
     def labels(self, rect: Rect) -> NDArray[np.int32]:
-        """Return the objects' instance map at full resolution, ``(h, w)``: 0, or 1 + an index.
+        """Return the instance map at full resolution, ``(h, w)``: 0, or 1 + an object's index.
 
-        The index is that of ``truth(rect)`` where the object's point lies in `rect`; parts of
-        objects whose point lies outside get numbers beyond ``len(truth(rect))``.
+        The index is that in ``ground_truth(rect)`` if the object's point lies in `rect`; parts of
+        other objects get numbers beyond ``len(ground_truth(rect))``.
         """
 
 
 def synthetic_image_names() -> list[str]:
-    """Return the scenes that are installed."""
+    """Return the names of the installed synthetic images."""
     return sorted({entry.name for entry in entry_points(group=GROUP)})
 
 
 def make_synthetic_image(name: str, size: int = 8192, seed: int = 0) -> SyntheticImage:
-    """Make a scene.
+    """Make a synthetic image.
 
     Parameters
     ----------
     name : str
-        One of `recipe_names`.
+        One of `synthetic_image_names`.
     size : int
         Side in pixels, a multiple of 256 from 1024 to 262144.
     seed : int
@@ -111,25 +110,32 @@ def make_synthetic_image(name: str, size: int = 8192, seed: int = 0) -> Syntheti
 
     Raises
     ------
-    UserError
-        If there is no such scene, size or seed.
+    ParameterError
+        If there is no such image, size or seed.
+
+    Examples
+    --------
+    >>> image = make_synthetic_image("crowd", size=4096, seed=3)
+    >>> len(image.ground_truth(Rect(0, 0, 4096, 4096)))
+    1118
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if name not in found:
-        there = ", ".join(sorted(found)) or "none is installed; install hrviewer-samples"
-        raise ParameterError(f"there is no scene {name!r}; there are: {there}")
+    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in installed:
+        names = ", ".join(sorted(installed)) or "none; install hrviewer-samples"
+        raise ParameterError(f"there is no synthetic image {name!r}; installed: {names}")
     low, high = SIZE_RANGE
     if not low <= size <= high or size % SIZE_STEP:
         raise ParameterError(
-            f"a scene's size is a multiple of {SIZE_STEP} from {low} to {high}, not {size}"
+            f"the size of a synthetic image is a multiple of {SIZE_STEP} from {low} to {high}, "
+            f"not {size}"
         )
     if not 0 <= seed < SEED_COUNT:
         raise ParameterError(
-            f"there is no seed {seed}: 0 to 9999 are for training, 10000 to 10999 for choosing, "
+            f"there is no seed {seed}: 0 to 9999 are for training, 10000 to 10999 for validation, "
             "11000 to 11999 for testing"
         )
     try:
-        kind: type[SyntheticImage] = found[name].load()
+        kind: type[SyntheticImage] = installed[name].load()
     except Exception as error:
-        raise ParameterError(f"the scene {name!r} cannot be loaded: {error}") from error
+        raise ParameterError(f"the synthetic image {name!r} cannot be loaded: {error}") from error
     return kind(size, seed)

@@ -1,7 +1,7 @@
-"""Decoded tiles, kept within a bound of bytes and shared by everything that reads.
+"""Cache of decoded tiles, bounded in bytes and shared by all readers of the process.
 
-Invariants: the tiles held never exceed `limit` bytes together; a tile that several threads
-miss at the same time is decoded once; pixels handed out are read-only, because they are shared.
+Invariants: the cached tiles never exceed `limit` bytes; a tile that several threads miss at the
+same time is decoded once; returned pixels are read-only, because they are shared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GIB = 1 << 30
 
 
 class TileKey(NamedTuple):
-    """Which stored tile: of which image (with its plane and channels), level, row and column."""
+    """Key of a stored tile: image (with its plane and channels), level, row and column."""
 
     image: str
     level: int
@@ -32,10 +32,10 @@ class TileKey(NamedTuple):
 
 
 class DecodedTile(NamedTuple):
-    """What a source returns for one tile.
+    """One tile as a reader decodes it.
 
-    `pixels` is ``(h, w, c)``, clipped to the level; `bytes` is what was stored for it;
-    `seconds` replaces the measured time where one decode served many tiles.
+    `pixels` is ``(h, w, c)``, clipped to the level; `bytes` are its stored bytes; `seconds`
+    replaces the measured time where one decoding serves many tiles.
     """
 
     pixels: np.ndarray[Any, np.dtype[Any]]
@@ -45,7 +45,7 @@ class DecodedTile(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A decoded tile and what it cost when it was decoded."""
+    """A decoded tile and the cost of its decoding."""
 
     pixels: np.ndarray[Any, np.dtype[Any]]
     bytes: int
@@ -53,7 +53,7 @@ class Tile:
 
     @classmethod
     def load(cls, decode: Callable[[], DecodedTile]) -> Tile:
-        """Decode, and take the time."""
+        """Decode a tile and measure the time."""
         start = time.perf_counter()
         pixels, stored, seconds = decode()
         elapsed = time.perf_counter() - start
@@ -63,12 +63,12 @@ class Tile:
 
 
 class TileCache:
-    """A thread-safe least-recently-used cache of tiles, bounded in bytes.
+    """Thread-safe least-recently-used cache of tiles, bounded in bytes.
 
     Parameters
     ----------
     limit : int
-        The most bytes of pixels that are held at any time.
+        Maximum bytes of cached pixels.
     """
 
     def __init__(self, limit: int) -> None:
@@ -79,17 +79,17 @@ class TileCache:
         self._lock = threading.Lock()
 
     def get(self, key: TileKey, decode: Callable[[], DecodedTile]) -> Tile:
-        """Return the tile, decoding it if it is not held; errors of `decode` pass through."""
+        """Return the tile, decoded if it is not cached; errors of `decode` pass through."""
         with self._lock:
             tile = self._tiles.get(key)
             if tile is not None:
                 self._tiles.move_to_end(key)
                 return tile
             future = self._pending.get(key)
-            mine = future is None
+            decode_here = future is None
             if future is None:
                 future = self._pending[key] = Future()
-        if not mine:
+        if not decode_here:
             return future.result()
         try:
             tile = Tile.load(lambda: _copy_if_view(decode()))
@@ -108,7 +108,7 @@ class TileCache:
         return tile
 
     def get_cached(self, key: TileKey) -> Tile | None:
-        """Return the tile if it is held; never decodes, and waits for nobody who does."""
+        """Return the tile if it is cached; neither decodes nor waits for a decoding."""
         with self._lock:
             tile = self._tiles.get(key)
             if tile is not None:
@@ -116,19 +116,19 @@ class TileCache:
             return tile
 
     def clear(self) -> None:
-        """Forget every tile."""
+        """Remove every tile."""
         with self._lock:
             self._tiles.clear()
             self._nbytes = 0
 
     @property
     def nbytes(self) -> int:
-        """Bytes of pixels held now."""
+        """Bytes of cached pixels."""
         return self._nbytes
 
     @property
     def limit(self) -> int:
-        """The most bytes held; setting it lower forgets the tiles used longest ago."""
+        """Maximum bytes; a lower limit evicts the least recently used tiles."""
         return self._limit
 
     @limit.setter
@@ -150,21 +150,21 @@ class TileCache:
 
 
 def _copy_if_view(decoded: DecodedTile) -> DecodedTile:
-    """Copy pixels that are a part of something larger, which would be kept along with them."""
+    """Copy pixels that are a view of a larger array, which would be kept alive by them."""
     root = decoded.pixels
     while isinstance(root.base, np.ndarray):
         root = root.base
     if root.nbytes <= decoded.pixels.nbytes and decoded.pixels.flags.c_contiguous:
         return decoded
     pixels = np.empty(decoded.pixels.shape, decoded.pixels.dtype)
-    # Channel by channel: of planes that is three times as quick as all at once.
+    # Channel by channel: three times as fast as all at once for separate planes.
     for channel in range(pixels.shape[-1]):
         pixels[..., channel] = decoded.pixels[..., channel]
     return decoded._replace(pixels=pixels)
 
 
 def default_limit() -> int:
-    """1 GiB, or an eighth of the machine's memory where that is less."""
+    """Return 1 GiB, or an eighth of the machine's memory if that is less."""
     try:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # not on Windows
@@ -176,5 +176,5 @@ _cache = TileCache(default_limit())
 
 
 def tile_cache() -> TileCache:
-    """Return the process's one tile cache; set its `limit` to change how much it holds."""
+    """Return the tile cache of the process; its `limit` may be set."""
     return _cache

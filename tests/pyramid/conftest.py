@@ -11,7 +11,7 @@ from hrviewer.pyramid import tile_cache
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep nothing in the person's own cache folder, and start with no tile in memory."""
+    """Keep nothing in the user's own cache folder, and start with no tile in memory."""
     monkeypatch.setenv("HRVIEWER_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 

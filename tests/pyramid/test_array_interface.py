@@ -79,7 +79,7 @@ def test_indexing_reads_only_the_tiles_of_the_window(tmp_path: Path) -> None:
         assert meter.total.pixels == 256 * 256
 
 
-def test_what_is_too_large_is_no_array() -> None:
+def test_large_images_are_not_converted_to_arrays() -> None:
     pyramid = open_pyramid(da.zeros((9000, 9000), chunks=1000, dtype=np.uint8))
     with pytest.raises(HrviewerError, match=r"9,000 × 9,000 pixels are too many"):
         np.asarray(pyramid)
@@ -125,7 +125,7 @@ def test_tuples_are_rectangles() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(1, 2, 3), (0, 0, 1.5, 2), "abcd", 5, (0, 0, -1, 4), None])
-def test_what_is_no_rectangle_is_refused(wrong: Any) -> None:
+def test_invalid_rectangles_are_refused(wrong: Any) -> None:
     with pytest.raises(ParameterError, match=r"pass \(y, x, height, width\)"):
         as_rect(wrong)
 

@@ -32,10 +32,10 @@ def test_overviews_are_built_once_and_found_again(svs: Path) -> None:
     with open_pyramid(svs) as pyramid:
         assert (pyramid.missing_levels(), len(pyramid.levels)) == (2, 1)
         before = pyramid.read(pyramid.rect, 2)
-        told: list[float] = []
-        pyramid.build_overviews(told.append)
-        assert told == sorted(told)
-        assert told[-1] == pytest.approx(1)
+        fractions: list[float] = []
+        pyramid.build_overviews(fractions.append)
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == pytest.approx(1)
         assert pyramid.missing_levels() == 0
         assert [level.shape for level in pyramid.levels] == [
             (2967, 2220, 3), (1484, 1110, 3), (742, 555, 3)]  # fmt: skip
@@ -54,7 +54,7 @@ def test_overviews_are_built_once_and_found_again(svs: Path) -> None:
     assert [entry.name for entry in folder.iterdir()] == [again.fingerprint]
 
 
-def test_reads_use_what_is_there_when_another_process_built(svs: Path) -> None:
+def test_levels_built_by_another_process_are_used(svs: Path) -> None:
     first, second = open_pyramid(svs), open_pyramid(svs)
     first.build_overviews()
     assert len(second.levels) == 1
@@ -70,7 +70,7 @@ def test_cancelled_building_keeps_nothing(svs: Path) -> None:
     assert list((cache_folder() / "overviews").iterdir()) == []
 
 
-def test_what_does_not_fit_is_not_used(svs: Path) -> None:
+def test_stored_levels_of_another_shape_are_ignored(svs: Path) -> None:
     with open_pyramid(svs) as pyramid:
         pyramid.build_overviews()
     folder = cache_folder() / "overviews" / pyramid.fingerprint

@@ -52,10 +52,10 @@ def test_full_resolution_equals_tifffile_and_openslide(
 ) -> None:
     openslide = pytest.importorskip("openslide")
     path: Path = request.getfixturevalue(which)
-    truth = tifffile.imread(path, series=0, level=0)
+    expected = tifffile.imread(path, series=0, level=0)
     with open_pyramid(path) as pyramid, openslide.OpenSlide(path) as slide:
-        assert pyramid.plane_shape == truth.shape[:2]
-        np.testing.assert_array_equal(pyramid.read(pyramid.rect), truth)
+        assert pyramid.plane_shape == expected.shape[:2]
+        np.testing.assert_array_equal(pyramid.read(pyramid.rect), expected)
         for rect in (Rect(0, 0, 300, 301), Rect(1234, 777, 513, 258), Rect(2900, 2100, 67, 120)):
             region = slide.read_region((rect.x, rect.y), 0, (rect.w, rect.h)).convert("RGB")
             np.testing.assert_array_equal(pyramid.read(rect), np.asarray(region))
@@ -127,7 +127,7 @@ def test_without_fill_the_rectangle_is_clipped() -> None:
 @pytest.mark.parametrize(
     ("scale", "fill"), [(0, None), (-1, None), (math.inf, None), (1, 300), (1, 0.5), (1, "wrap")]
 )
-def test_nonsense_is_refused(scale: float, fill: object) -> None:
+def test_invalid_scales_and_fills_are_refused(scale: float, fill: object) -> None:
     with pytest.raises(ValueError, match=r"scale|fit|fill"):
         open_pyramid(SMALL).read(Rect(-1, 0, 5, 5), scale, fill=fill)  # type: ignore[arg-type]
 

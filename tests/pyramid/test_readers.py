@@ -173,13 +173,13 @@ def test_plate_and_collection(shared: Path, tmp_path: Path) -> None:
         (4, "level 1 has 2 axes, the metadata names 3"),
     ],
 )
-def test_invalid_conformance_stores_say_why(shared: Path, number: int, reason: str) -> None:
+def test_invalid_conformance_stores_are_refused(shared: Path, number: int, reason: str) -> None:
     with pytest.raises(HrviewerError, match=reason) as caught:
         open_pyramid(shared / "data" / "omezarr" / "invalid" / f"image-0{number}.zarr")
     assert "\n" not in str(caught.value)
 
 
-def test_other_stores_say_why(tmp_path: Path) -> None:
+def test_other_stores_are_refused(tmp_path: Path) -> None:
     run = zarr.open_group(tmp_path / "x.run.zarr", mode="w")
     bare = zarr.open_array(tmp_path / "a.zarr", mode="w", shape=(5, 5), dtype="u1")
     del run, bare
@@ -289,23 +289,23 @@ def test_transparent_parts_show_the_background() -> None:
     [("RGB", "png"), ("RGBA", "png"), ("P", "png"), ("L", "png"), ("LA", "png"), ("1", "png"),
      ("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "bmp"), ("RGB", "webp")],
 )  # fmt: skip
-def test_picture_is_pillows_rgb(
+def test_pixels_equal_pillows_rgb(
     tmp_path: Path, rng: np.random.Generator, mode: str, suffix: str
 ) -> None:
     path = tmp_path / f"p.{suffix}"
     noise = Image.fromarray(rng.integers(0, 255, (700, 900, 4), np.uint8), "RGBA")
     noise.convert("RGB").convert(mode).save(path)
-    truth = np.asarray(Image.open(path).convert("RGB"))
+    expected = np.asarray(Image.open(path).convert("RGB"))
     with open_pyramid(path) as pyramid:
         pixels = whole(pyramid)
         assert pyramid.channels == (1 if mode in ("L", "LA", "1") else 3)
-        np.testing.assert_array_equal(np.broadcast_to(pixels, truth.shape), truth)
+        np.testing.assert_array_equal(np.broadcast_to(pixels, expected.shape), expected)
         np.testing.assert_array_equal(
             pyramid.read(Rect(500, 500, 30, 20)), pixels[500:530, 500:520]
         )
 
 
-def test_sixteen_bit_gray_is_kept(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_sixteen_bit_gray_is_not_converted(tmp_path: Path, rng: np.random.Generator) -> None:
     image = rng.integers(0, 65535, (60, 70), np.uint16)
     Image.fromarray(image).save(tmp_path / "g.png")
     pyramid = open_pyramid(tmp_path / "g.png")
@@ -324,7 +324,7 @@ def test_exif_orientation(tmp_path: Path, tag: int) -> None:
     np.testing.assert_array_equal(whole(pyramid)[..., 0], np.rot90(np.asarray(image), turns))
 
 
-def test_picture_pays_for_its_file_once(shared: Path) -> None:
+def test_tiles_share_the_cost_of_the_file(shared: Path) -> None:
     path = shared / "data" / "aerial" / "terrain1.jpg"
     with open_pyramid(path) as pyramid:
         meter = ReadMeter()
@@ -334,7 +334,9 @@ def test_picture_pays_for_its_file_once(shared: Path) -> None:
         assert meter.total.seconds > 0
 
 
-def test_picture_gets_coarse_levels_at_once(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_images_in_memory_have_coarse_levels_at_once(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
     image = rng.integers(0, 255, (2100, 1500, 3), np.uint8)
     path = tmp_path / "p.png"
     Image.fromarray(image).save(path, compress_level=0)
@@ -351,7 +353,7 @@ def test_picture_gets_coarse_levels_at_once(tmp_path: Path, rng: np.random.Gener
         assert meter.total.seconds > 0
 
 
-def test_large_pictures_are_spilt_and_huge_ones_refused(
+def test_large_images_use_a_temporary_file_and_huge_ones_are_refused(
     tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = rng.integers(0, 255, (90, 80), np.uint8)
@@ -366,7 +368,7 @@ def test_large_pictures_are_spilt_and_huge_ones_refused(
         open_pyramid(path)
 
 
-def test_pillows_guard_does_not_stop_large_pictures(
+def test_pillows_limit_does_not_stop_large_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("L", (300, 300)).save(tmp_path / "p.png")
@@ -375,7 +377,7 @@ def test_pillows_guard_does_not_stop_large_pictures(
     assert Image.MAX_IMAGE_PIXELS == 100
 
 
-def test_truncated_picture(tmp_path: Path, shared: Path) -> None:
+def test_truncated_image(tmp_path: Path, shared: Path) -> None:
     path = tmp_path / "t.png"
     source = shared / "data" / "aerial" / "2019_YELL_2_541000_4977000_image_crop.png"
     path.write_bytes(source.read_bytes()[:50_000])
@@ -409,7 +411,7 @@ def test_array_shapes(rng: np.random.Generator) -> None:
             open_pyramid(wrong)
 
 
-def test_lists_are_levels_and_strangers_are_left_out(rng: np.random.Generator) -> None:
+def test_lists_are_levels_and_other_shapes_are_left_out(rng: np.random.Generator) -> None:
     image = rng.integers(0, 255, (64, 96, 3), np.uint8)
     pyramid = open_pyramid([image, image[::2, ::2], image[:5, :40], image[::4, ::4]])
     assert [level.shape[0] for level in pyramid.levels] == [64, 32, 16]
@@ -528,7 +530,7 @@ def test_headers_cut_anywhere_never_end_in_another_error(tmp_path: Path, svs: Pa
         assert "\n" not in str(caught.value)
 
 
-def test_what_is_no_image_says_so(tmp_path: Path) -> None:
+def test_other_objects_are_refused(tmp_path: Path) -> None:
     for thing, reason in (
         (tmp_path / "none.tif", "no such file"),
         (tmp_path, "not an image in a format"),
@@ -571,7 +573,7 @@ class Sketch(Reader):
         return DecodedTile(np.full((bottom - top, right - left, 1), row * 3 + column, np.uint8), 1)
 
 
-def test_plugins_bring_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_add_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = SimpleNamespace(load=lambda: Sketch)
     monkeypatch.setattr("hrviewer.pyramid.opening.entry_points", lambda group: [entry])
     with open_pyramid("sketch:1") as pyramid:

@@ -49,7 +49,7 @@ def _slope(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "entry_points", lambda group: [Entry])
 
 
-def test_a_scene_is_a_pyramid_down_to_an_overview() -> None:
+def test_a_synthetic_image_has_levels_down_to_an_overview() -> None:
     with open_pyramid("sample:slope?size=131072&seed=3") as pyramid:
         assert [level.shape[0] for level in pyramid.levels] == [131072 >> k for k in range(8)]
         assert pyramid.missing_levels() == 0
@@ -65,7 +65,7 @@ def test_tiles_at_the_border_are_clipped() -> None:
         np.testing.assert_array_equal(got, Slope(1280, 0).render(Rect(1000, 1000, 280, 280), 1))
 
 
-def test_the_same_scene_has_one_name_however_it_is_written() -> None:
+def test_equivalent_urls_have_one_name() -> None:
     plain = open_pyramid("sample:slope")
     assert plain.path == "sample:slope?size=8192&seed=0"
     for url in ("sample:slope?seed=0&size=8192", "sample:slope?size=08192", str(plain.path)):
@@ -79,12 +79,12 @@ def test_a_new_version_is_another_image(monkeypatch: pytest.MonkeyPatch) -> None
     assert open_pyramid("sample:slope").fingerprint != before
 
 
-def test_the_truth_comes_with_the_image() -> None:
+def test_the_ground_truth_of_an_image() -> None:
     pyramid = open_pyramid("sample:slope?size=1024")
-    truth = pyramid.ground_truth(Rect(0, 0, 200, 100))
-    assert truth is not None
-    np.testing.assert_array_equal(truth.points, [[50, 50], [150, 50]])
-    assert truth.source == "sample:slope?size=1024&seed=0"
+    ground_truth = pyramid.ground_truth(Rect(0, 0, 200, 100))
+    assert ground_truth is not None
+    np.testing.assert_array_equal(ground_truth.points, [[50, 50], [150, 50]])
+    assert ground_truth.source == "sample:slope?size=1024&seed=0"
     assert open_pyramid(np.zeros((9, 9), np.uint8)).ground_truth(Rect(0, 0, 9, 9)) is None
 
 
@@ -95,24 +95,24 @@ def test_channels_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("sample:slopes", "there is no scene 'slopes'; there are: slope"),
+        ("sample:slopes", "there is no synthetic image 'slopes'; installed: slope"),
         ("sample:slope?size=1000", "a multiple of 256 from 1024 to 262144, not 1000"),
         ("sample:slope?size=524288", "a multiple of 256 from 1024 to 262144"),
         ("sample:slope?size=big", "size is a whole number, not 'big'"),
         ("sample:slope?size=", "size is a whole number, not ''"),
         ("sample:slope?seed=-1", "seed is a whole number, not '-1'"),
-        ("sample:slope?seed=12000", "0 to 9999 are for training, 10000 to 10999 for choosing"),
+        ("sample:slope?seed=12000", "0 to 9999 are for training, 10000 to 10999 for validation"),
         ("sample:slope?weather=rain", "a synthetic image has a size and a seed, not 'weather'"),
     ],
 )
-def test_a_wrong_url_is_told_in_one_line(url: str, says: str) -> None:
+def test_invalid_urls_are_refused_in_one_line(url: str, says: str) -> None:
     with pytest.raises(HrviewerError) as caught:
         open_pyramid(url)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_recipe_is_made_by_name() -> None:
+def test_a_synthetic_image_is_made_by_name() -> None:
     made = make_synthetic_image("slope", size=2048, seed=10_500)
     assert isinstance(made, Slope)
     assert (made.size, made.seed) == (2048, 10_500)

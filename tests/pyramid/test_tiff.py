@@ -97,7 +97,7 @@ def test_strips_are_grouped_and_decoded_once(tmp_path: Path) -> None:
             assert meter.total.bytes == sum(tiff.pages[0].databytecounts)
 
 
-def test_one_huge_bare_strip_is_read_by_rows(tmp_path: Path) -> None:
+def test_one_large_uncompressed_strip_is_read_by_rows(tmp_path: Path) -> None:
     image = smooth((5000, 2000))
     path = tmp_path / "bare.tif"
     tifffile.imwrite(path, image, rowsperstrip=5000)
@@ -110,7 +110,7 @@ def test_one_huge_bare_strip_is_read_by_rows(tmp_path: Path) -> None:
         assert meter.total.bytes == 4_000_000
 
 
-def test_pieces_that_are_too_large_are_refused(tmp_path: Path) -> None:
+def test_tiles_that_are_too_large_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.tif"
     tifffile.imwrite(path, np.zeros((16, 16), np.uint8), compression="zlib", tile=(16, 16))
     data = bytearray(path.read_bytes())
@@ -122,7 +122,7 @@ def test_pieces_that_are_too_large_are_refused(tmp_path: Path) -> None:
             value = 1 << 15 if code == "<H" else 1 << 17
             struct.pack_into(code, data, tag.valueoffset, value)
     path.write_bytes(data)
-    with pytest.raises(HrviewerError, match=r"pieces|damaged"):
+    with pytest.raises(HrviewerError, match=r"tiles|damaged"):
         open_pyramid(path)
 
 
@@ -170,9 +170,9 @@ def test_aperios_jpeg_2000_colours_are_openslides(tmp_path: Path, compression: i
         subsampling=(1, 1), metadata=None, description="Aperio Image Library v11.0.37\r\n300x300",
     )  # fmt: skip
     with openslide.OpenSlide(path) as slide:
-        truth = np.asarray(slide.read_region((0, 0), 0, (300, 300)).convert("RGB"))
+        expected = np.asarray(slide.read_region((0, 0), 0, (300, 300)).convert("RGB"))
     # The conversion from YCbCr is rounded, in OpenSlide through tables.
-    assert np.abs(whole(path).astype(int) - truth).max() <= (1 if compression == 33003 else 0)
+    assert np.abs(whole(path).astype(int) - expected).max() <= (1 if compression == 33003 else 0)
 
 
 def test_other_colours_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_stack_behind_one_page(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(path, plane={"z": 3})[..., 0], stack[3])
 
 
-def test_planes_and_channels_have_keys_of_their_own(tmp_path: Path) -> None:
+def test_planes_and_channels_have_different_keys(tmp_path: Path) -> None:
     path = tmp_path / "s.ome.tif"
     tifffile.imwrite(path, np.zeros((2, 3, 30, 40), np.uint8), metadata={"axes": "ZCYX"})
     keys = {
@@ -275,7 +275,7 @@ def test_imagej_pixel_size(tmp_path: Path) -> None:
     ("per_cm", "unit", "wanted"),
     [(20000, "centimeter", 0.5), (28.35, "centimeter", None), (50800, "inch", None)],
 )
-def test_resolution_tags_are_believed_if_plausible(
+def test_resolution_tags_are_used_if_plausible(
     tmp_path: Path, per_cm: float, unit: str, wanted: float | None
 ) -> None:
     path = tmp_path / "r.tif"
@@ -286,7 +286,7 @@ def test_resolution_tags_are_believed_if_plausible(
     assert size == (None if wanted is None else pytest.approx((wanted, wanted)))
 
 
-def test_svs_says_its_pixel_size(svs: Path) -> None:
+def test_svs_has_a_pixel_size(svs: Path) -> None:
     with open_pyramid(svs) as pyramid:
         assert pyramid.pixel_size == (0.499, 0.499)
 
@@ -384,7 +384,7 @@ def test_tifffiles_warnings_stay_off_the_terminal(
     assert capfd.readouterr().err == ""
 
 
-def test_closed_files_say_so(svs: Path) -> None:
+def test_closed_files_raise_an_error(svs: Path) -> None:
     pyramid = open_pyramid(svs)
     pyramid.close()
     with pytest.raises(HrviewerError, match="closed; open it again"):

@@ -34,7 +34,7 @@ def test_never_holds_more_than_its_limit(requests: list[tuple[int, int]]) -> Non
         assert cache.nbytes == sum(entry.pixels.nbytes for entry in cache._tiles.values()) <= 100
 
 
-def test_what_was_used_last_is_kept() -> None:
+def test_least_recently_used_tiles_are_evicted() -> None:
     cache = TileCache(30)
     for index in (0, 1, 2, 0, 3):
         cache.get(key(index), lambda: tile(10))
@@ -139,7 +139,7 @@ def test_costs_are_nominal_when_the_cache_is_warm(svs: Path) -> None:
     assert cold.total == warm.total
 
 
-def test_what_memory_saved_is_known() -> None:
+def test_seconds_saved_by_the_cache() -> None:
     meter = ReadMeter()
     for column, took in enumerate((2.0, 0.5, 3.0, None)):
         meter.charge(TileKey("x", 0, 0, column), 2.0, 1, 1, took)
@@ -148,7 +148,7 @@ def test_what_memory_saved_is_known() -> None:
     assert meter.seconds_saved == 0.0 + 1.5 - 1.0
 
 
-def test_seen_tiles_are_paid(svs: Path) -> None:
+def test_marked_tiles_are_not_charged(svs: Path) -> None:
     rect = Rect(0, 0, 300, 300)
     with open_pyramid(svs) as pyramid:
         tiles = pyramid.tiles(rect)
@@ -170,18 +170,18 @@ def test_tiles_are_those_that_reading_touches(tcga: Path, scale: float) -> None:
         assert meter._paid == set(pyramid.tiles(rect, scale))
 
 
-def test_readings_are_per_thread_and_nest(svs: Path) -> None:
+def test_measurements_are_per_thread_and_nest(svs: Path) -> None:
     with open_pyramid(svs) as pyramid:
         meter = ReadMeter()
         cells = list(Grid(pyramid.rect, 480))  # two tiles wide: no tile is shared
 
-        def look(cell: Rect) -> int:
+        def read_cell(cell: Rect) -> int:
             with meter.measure() as paid:
                 pyramid.read(cell, meter=meter)
             return paid.pixels
 
         with ThreadPoolExecutor(2) as pool:
-            assert list(pool.map(look, cells)) == [cell.area for cell in cells]
+            assert list(pool.map(read_cell, cells)) == [cell.area for cell in cells]
         other = ReadMeter()
         with other.measure() as outer:
             with other.measure() as inner:

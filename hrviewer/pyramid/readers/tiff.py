@@ -1,10 +1,9 @@
 """TIFF and its dialects, by tifffile: SVS, NDPI, OME-TIFF, COG, strips, tiles.
 
-Invariants: tifffile reads the structure once, when the file is opened, this module the pixels,
+Invariants: tifffile reads the structure once, when the file is opened; this module reads pixels,
 one stored segment (tile or strip) at a time, straight from the file's bytes; no size in a header
-is trusted before it is checked. Segments that are thin (strips, NDPI's) are grouped into tiles of
-up to 4 megapixels. The tag Orientation is applied to tiles, so everything else sees an upright
-image.
+is trusted before it is checked. Thin segments (strips, those of NDPI) are grouped into tiles of up
+to 4 megapixels. The tag Orientation is applied to tiles, so all other code gets an upright image.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_GROUPED_PIXELS = 4_000_000
-"""Pixels that a tile made of thin segments has at most."""
+"""Maximum pixels of a tile made of thin segments."""
 
 JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
-APERIO_YCBCR, APERIO_RGB = 33003, 33005  # whatever the tag Photometric says
+APERIO_YCBCR, APERIO_RGB = 33003, 33005  # independent of the tag Photometric
 AUXILIARY_SERIES = {"thumbnail", "label", "macro"}
 
 # Orientation tag -> whether to transpose, then to flip rows, then columns.
@@ -65,13 +64,13 @@ Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 def list_series(tiff: Any) -> list[Any]:
-    """Return the file's series; later versions of tifffile want a call."""
+    """Return the file's series; later versions of tifffile have a method for it."""
     series = tiff.series
     return list(series() if callable(series) else series)
 
 
 class _ByteReader:
-    """Reads spans of bytes, from any thread."""
+    """Reads byte ranges of a file, from any thread."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - lives as long as the image
@@ -93,7 +92,7 @@ class _ByteReader:
 
 @dataclass(frozen=True)
 class _Page:
-    """What decoding needs of a page, read while the file's structure is at hand."""
+    """Data of a page that decoding needs, read while the file's structure is open."""
 
     path: str
     offsets: Sequence[int]
@@ -102,7 +101,7 @@ class _Page:
 
     @classmethod
     def from_tifffile(cls, page: Any) -> Self | None:
-        """Take it from tifffile's page; files may lack one."""
+        """Return the data of tifffile's page; None for a page that the file lacks."""
         if page is None:
             return None
         path = page.parent.filehandle.path
@@ -111,14 +110,14 @@ class _Page:
 
 @dataclass(frozen=True)
 class _StoredLevel:
-    """How one level lies in the file, before orientation."""
+    """Layout of one level in the file, before orientation."""
 
     pages: tuple[_Page | None, ...]
-    """Those of the chosen plane: one, or one for each channel."""
+    """Pages of the selected plane: one, or one for each channel."""
     keyframe: Any
-    """The page that describes them all."""
+    """The page whose tags hold for all pages."""
     raw_offsets: tuple[int, ...] | None
-    """Where each page's pixels begin, if they lie there bare, row by row."""
+    """Offset of each page's pixels, if they are stored uncompressed, row by row."""
     height: int
     width: int
     segment: tuple[int, int]
@@ -137,7 +136,7 @@ class TiffReader(Reader):
 
     @classmethod
     def supports(cls, obj: object) -> bool:
-        """Whether it is a file that begins as a TIFF does."""
+        """Whether it is a file with a TIFF signature."""
         if not isinstance(obj, str) or not os.path.isfile(obj):
             return False
         with open(obj, "rb") as file:
@@ -167,7 +166,7 @@ class TiffReader(Reader):
         self.notes = []
         self._files: dict[str, _ByteReader] = {}
         self._lock = threading.Lock()
-        # The levels' arrays may outlive the pyramid, so files are closed with the source.
+        # The levels' arrays may outlive the pyramid, so files are closed with the reader.
         self._finalize = weakref.finalize(self, _close_files, self._files)
         series = self._main_series(list_series(tiff))
         key = series.keyframe
@@ -217,7 +216,7 @@ class TiffReader(Reader):
         self.set_levels(layouts, leads)
 
     def _main_series(self, series: list[Any]) -> Any:
-        """Return the image itself: no mask, no thumbnail, no photograph of the label."""
+        """Return the main image: no mask, thumbnail or label."""
         candidates = [
             entry
             for entry in series
@@ -229,7 +228,7 @@ class TiffReader(Reader):
         return (pictures or candidates)[0]
 
     def _find_colour_samples(self, key: Any) -> list[int]:
-        """Return which samples are colours, and refuse what would need colour management."""
+        """Return the colour samples; refuse what would need colour management."""
         import tifffile
 
         if key.dtype is None:
@@ -259,9 +258,9 @@ class TiffReader(Reader):
     def _inspect_level(
         self, level: Any, plane: Mapping[str, int], sizes: Mapping[str, int]
     ) -> _StoredLevel:
-        """Find one level's pages and check that what the header says of them can be."""
+        """Find one level's pages and validate their headers."""
         key = level.keyframe
-        # tifffile makes these when they are first asked for, which may need the file.
+        # tifffile computes these on first access, which may need the file.
         _ = key.decode, key.jpegheader, key.nodata
         separate, _, height, width, contiguous = key.shaped
         bare = bool(key.is_contiguous and key.fillorder == 1 and not key.is_tiled)
@@ -277,12 +276,14 @@ class TiffReader(Reader):
             pages = tuple(_Page.from_tifffile(level[index]) for index in wanted)
             raw = tuple(page.offsets[0] for page in pages if page) if bare else None
         elif bare and level.dataoffset is not None:
-            # ImageJ and tifffile store large stacks behind their first page alone.
+            # ImageJ and tifffile store large stacks after a single page.
             size = math.prod(key.shaped) * key.dtype.itemsize
             pages = (_Page.from_tifffile(level[0]),) * len(wanted)
             raw = tuple(level.dataoffset + index * size for index in wanted)
         else:
-            raise ImageReadError(f"{self.name} lacks planes that it announces; the file is damaged")
+            raise ImageReadError(
+                f"{self.name} lacks planes that its header lists; the file is damaged"
+            )
         if raw is not None and len(raw) < len(pages):
             raw = None
         if raw is not None:
@@ -293,14 +294,14 @@ class TiffReader(Reader):
             segment = min(key.rowsperstrip, height), width
         if min(segment) < 1 or segment[0] * segment[1] * contiguous > 4 * MAX_TILE_PIXELS:
             raise ImageReadError(
-                f"{self.name} is stored in pieces of {segment[0]} × {segment[1]} pixels; "
+                f"{self.name} is stored in tiles of {segment[0]} × {segment[1]} pixels; "
                 "convert it to a tiled TIFF or OME-Zarr"
             )
         count = -(-height // segment[0]) * -(-width // segment[1]) * separate
         for page in pages:
             if raw is None and page and len(page.offsets) < count:
                 raise ImageReadError(
-                    f"{self.name} lists fewer pieces than it has; the file is damaged"
+                    f"{self.name} lists fewer tiles than it has; the file is damaged"
                 )
         group = 1
         if segment[1] > 8 * segment[0] or not key.is_tiled:
@@ -353,7 +354,7 @@ class TiffReader(Reader):
         return DecodedTile(pixels, sum(sizes))
 
     def _read_rows(self, stored: _StoredLevel, index: int, y0: int, y1: int) -> tuple[Pixels, int]:
-        """Read rows that lie bare in the file."""
+        """Read rows that are stored uncompressed."""
         assert stored.raw_offsets is not None
         key = stored.keyframe
         separate, _, height, width, contiguous = key.shaped
@@ -409,7 +410,7 @@ class TiffReader(Reader):
         return native
 
     def _to_output(self, key: Any, pixels: Pixels) -> Pixels:
-        """Return what is shown of a tile's samples."""
+        """Convert a tile's samples to the selected channels."""
         if self._is_palette(key):
             table = np.asarray(key.colormap) >> 8
             return (
@@ -429,7 +430,7 @@ class TiffReader(Reader):
         return pixels.astype(self.dtype, copy=False)
 
     def _file_of(self, page: _Page) -> _ByteReader:
-        """Return the file in which a page lies: OME-TIFF may spread over several."""
+        """Return the file of a page; OME-TIFF may have several."""
         with self._lock:
             if not self._finalize.alive:
                 raise ImageReadError(f"{self.name} was closed; open it again")
@@ -470,7 +471,7 @@ def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:
 
 
 def _pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
-    """Return micrometres per pixel ``(y, x)``, if the file says so believably."""
+    """Return micrometres per pixel ``(y, x)``, if the file has a plausible value."""
     size = _ome_pixel_size(tiff) if tiff.is_ome else None
     if size is None and (found := re.search(r"\bMPP *= *([0-9.]+)", key.description)):
         size = float(found[1]), float(found[1])
@@ -501,7 +502,7 @@ def _ome_pixel_size(tiff: Any) -> tuple[float, float] | None:
 
 
 def _resolution_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
-    """Believe the resolution tags in centimetres (scanners) and with ImageJ's own unit."""
+    """Use the resolution tags in centimetres (scanners) or in ImageJ's own unit."""
     unit = "cm" if _tag(key, "ResolutionUnit") == 3 else None
     if tiff.is_imagej:
         unit = str((tiff.imagej_metadata or {}).get("unit", ""))
