@@ -39,7 +39,8 @@ from hrviewer.models import Network, open_bundle
 from hrviewer.models.network import Floats
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.tile_cache import tile_cache
-from hrviewer.runs.runner import RunSpec, parse_params
+from hrviewer.runs.runner import RunSpec
+from hrviewer.runs.settings import parse_params
 from hrviewer.strategies import get_strategy
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)

@@ -33,7 +33,8 @@ from hrviewer.models.threads import available_cores
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.pyramid.tile_cache import tile_cache
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import RunSpec, parse_params
+from hrviewer.runs.runner import RunSpec
+from hrviewer.runs.settings import parse_params
 from hrviewer.strategies import PlanContext, get_strategy
 from hrviewer.strategies.tiling import input_rect, tiles
 

@@ -25,21 +25,31 @@ if TYPE_CHECKING:
     from hrviewer import models as models
     from hrviewer import strategies as strategies
     from hrviewer.engine.budget import Budget as Budget
+    from hrviewer.errors import BudgetError as BudgetError
+    from hrviewer.errors import GroundTruthError as GroundTruthError
     from hrviewer.errors import HrviewerError as HrviewerError
+    from hrviewer.errors import ImageReadError as ImageReadError
+    from hrviewer.errors import ModelError as ModelError
+    from hrviewer.errors import ParameterError as ParameterError
+    from hrviewer.errors import RunError as RunError
+    from hrviewer.errors import WriteError as WriteError
     from hrviewer.geometry import Patch as Patch
     from hrviewer.geometry import Rect as Rect
     from hrviewer.pyramid import Pyramid as Pyramid
     from hrviewer.pyramid import open_pyramid as open  # noqa: A004, F401 - read as hrviewer.open
+    from hrviewer.runs import Model as Model
     from hrviewer.runs import Run as Run
     from hrviewer.runs import compare as compare
     from hrviewer.runs import cost as cost
     from hrviewer.runs import export as export
+    from hrviewer.runs import load as load
     from hrviewer.runs import run as run
     from hrviewer.strategies import Strategy as Strategy
     from hrviewer.viewer.view import view as view
 
 _HOMES = {
     "open": "hrviewer.pyramid:open_pyramid",
+    "load": "hrviewer.runs:load",
     "run": "hrviewer.runs:run",
     "compare": "hrviewer.runs:compare",
     "cost": "hrviewer.runs:cost",
@@ -48,12 +58,20 @@ _HOMES = {
     "models": "hrviewer.models",
     "strategies": "hrviewer.strategies",
     "Budget": "hrviewer.engine.budget:Budget",
+    "BudgetError": "hrviewer.errors:BudgetError",
+    "GroundTruthError": "hrviewer.errors:GroundTruthError",
     "HrviewerError": "hrviewer.errors:HrviewerError",
+    "ImageReadError": "hrviewer.errors:ImageReadError",
+    "Model": "hrviewer.runs:Model",
+    "ModelError": "hrviewer.errors:ModelError",
+    "ParameterError": "hrviewer.errors:ParameterError",
     "Patch": "hrviewer.geometry:Patch",
     "Pyramid": "hrviewer.pyramid:Pyramid",
     "Rect": "hrviewer.geometry:Rect",
     "Run": "hrviewer.runs:Run",
+    "RunError": "hrviewer.errors:RunError",
     "Strategy": "hrviewer.strategies:Strategy",
+    "WriteError": "hrviewer.errors:WriteError",
 }
 """Where each public name lives; its signature and docstring are written there alone."""
 

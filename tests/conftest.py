@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ def own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
     monkeypatch.setenv("HRVIEWER_CACHE", str(home / "cache" / "hrviewer"))
     monkeypatch.setenv("HRVIEWER_DATA", str(home / "data" / "hrviewer"))
+
+
+@pytest.fixture(autouse=True)
+def no_shared_networks():
+    """Load networks anew in each test."""
+    yield
+    if "hrviewer.models.network_cache" in sys.modules:
+        sys.modules["hrviewer.models.network_cache"].clear_networks()
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,20 @@ from toys import picture, toy_bundle
 import hrviewer
 from hrviewer.errors import HrviewerError
 
-FUNCTIONS = ("open", "run", "compare", "cost", "view", "export", "models", "strategies")
-TYPES = ("Budget", "HrviewerError", "Patch", "Pyramid", "Rect", "Run", "Strategy")
+FUNCTIONS = ("open", "load", "run", "compare", "cost", "view", "export", "models", "strategies")
+TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Run", "Strategy")
+ERRORS = (
+    "BudgetError", "GroundTruthError", "HrviewerError", "ImageReadError", "ModelError",
+    "ParameterError", "RunError", "WriteError",
+)  # fmt: skip
 
 
 def test_all_that_is_promised_is_there():
-    assert set(hrviewer.__all__) == {*FUNCTIONS, *TYPES, "__version__"}
+    assert set(hrviewer.__all__) == {*FUNCTIONS, *TYPES, *ERRORS, "__version__"}
     assert dir(hrviewer) == sorted(hrviewer.__all__)
     assert hrviewer.__version__[0].isdigit()
     assert all(isinstance(getattr(hrviewer, name), type) for name in TYPES)
+    assert all(issubclass(getattr(hrviewer, name), HrviewerError) for name in ERRORS)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         hrviewer.nonsense  # noqa: B018
 

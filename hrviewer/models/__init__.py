@@ -5,7 +5,13 @@ Importing this loads no back end. Weights are read when a bundle's role is loade
 
 from hrviewer.callable_package import make_callable
 from hrviewer.models.builtin_saliency import BUILTINS, builtin
-from hrviewer.models.bundle import CombinedBundle, ModelBundle, installed_bundles, open_bundle
+from hrviewer.models.bundle import (
+    CombinedBundle,
+    ModelBundle,
+    installed_bundles,
+    no_model_error,
+    open_bundle,
+)
 from hrviewer.models.card import ModelCard
 from hrviewer.models.listing import list_models
 from hrviewer.models.network import Network
@@ -19,6 +25,7 @@ __all__ = [
     "builtin",
     "installed_bundles",
     "list_models",
+    "no_model_error",
     "open_bundle",
 ]
 

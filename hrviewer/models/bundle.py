@@ -19,6 +19,7 @@ from hrviewer.models import loaders
 from hrviewer.models.builtin_saliency import builtin
 from hrviewer.models.card import ModelCard, read_json
 from hrviewer.models.network import Floats, Network
+from hrviewer.models.network_cache import load_network, release_networks
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -26,11 +27,15 @@ __all__ = [
     "InstalledBundle",
     "ModelBundle",
     "installed_bundles",
+    "no_model_error",
     "open_bundle",
 ]
 
 ENTRY_POINT_GROUP = "hrviewer.models"
 """Entry points of bundle folders, or of functions that return one."""
+
+PACKAGES = {"nuclei": "hrviewer[histology]", "crowd": "hrviewer[crowd]"}
+"""Packages of models, by the name of the model."""
 
 
 class _BundleRole(BaseModel):
@@ -87,7 +92,7 @@ class ModelBundle:
         precision: str = "float32",
         samples: Sequence[Floats] = (),
     ) -> Network:
-        """Return the network of a role, loaded once for each device and precision.
+        """Return the network of a role, loaded once per process, device and precision.
 
         Parameters
         ----------
@@ -98,8 +103,7 @@ class ModelBundle:
         threads
             Number of threads on a CPU, set when the network is first loaded; all cores by default.
         precision
-            ``float32``, ``bfloat16`` or ``int8``. An int8 network is not kept here, since it is
-            calibrated on one image.
+            ``float32``, ``bfloat16`` or ``int8``; an int8 network is calibrated on one image.
         samples
             Calibration inputs; see `hrviewer.models.loaders.load`.
 
@@ -124,11 +128,17 @@ class ModelBundle:
         with self._lock:
             weights, card = self._weights[role], self.roles[role]
             if precision == "int8":
-                return loaders.load(weights, card, device, threads, precision, samples)
+                return load_network(weights, card, device, threads, precision, samples)
             key = role, device, precision
             if key not in self._loaded:
-                self._loaded[key] = loaders.load(weights, card, device, threads, precision)
+                self._loaded[key] = load_network(weights, card, device, threads, precision)
             return self._loaded[key]
+
+    def release(self) -> None:
+        """Release the loaded networks; a later `load` loads them again."""
+        with self._lock:
+            release_networks(self._loaded.values())
+            self._loaded.clear()
 
     def weights(self, role: str) -> Path:
         """Return the weights file of a role; raise `ModelError` if there is no such role."""
@@ -234,14 +244,27 @@ def open_bundle(spec: str | Path) -> ModelBundle:
         not path.exists() and path.suffix.lower() not in loaders.WEIGHTS_FORMATS
     ):
         known = ", ".join(installed) or "none"
-        raise ModelError(
-            f"no model is named {str(spec)!r} (installed: {known}): choose one, "
-            "or give a folder with bundle.json, an .onnx or a .safetensors file"
+        package = PACKAGES.get(str(spec))
+        advice = (
+            f'pip install "{package}"'
+            if package
+            else "choose one, or give a folder with bundle.json, an .onnx or a .safetensors file"
         )
+        raise ModelError(f"no model is named {str(spec)!r} (installed: {known}): {advice}")
     loaders.check_weights_format(path)
     card = ModelCard.read(path.with_suffix(".json"))
     roles = ["main", "encoder"] if card.task == "embedding" else ["main"]
     return ModelBundle(card.name, dict.fromkeys(roles, (path, card)), card.title)
+
+
+def no_model_error() -> ModelError:
+    """Return the error for a missing model, with those installed and the packages of others."""
+    installed = list(installed_bundles())
+    missing = {name: package for name, package in PACKAGES.items() if name not in installed}
+    choices = [f"give one of the installed models ({', '.join(installed)})"] if installed else []
+    choices += [f'pip install "{package}" for {name}' for name, package in missing.items()]
+    choices.append("give a folder with bundle.json, an .onnx or a .safetensors file")
+    return ModelError(f"no model is given: {', or '.join(choices)}")
 
 
 class CombinedBundle(ModelBundle):
@@ -280,6 +303,11 @@ class CombinedBundle(ModelBundle):
             return self._owners[role].load(role, device, threads)
         extra = [samples] if samples else []
         return self._owners[role].load(role, device, threads, precision, *extra)
+
+    def release(self) -> None:
+        """Release the loaded networks of all bundles."""
+        for bundle in self.bundles:
+            bundle.release()
 
 
 def role_owners(bundles: Sequence[ModelBundle]) -> dict[str, ModelBundle]:

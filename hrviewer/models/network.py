@@ -14,6 +14,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,6 +55,10 @@ class Network(ABC):
         ``h / stride``, rounded down or up by the network.
     max_batch : int or None
         Maximum number of inputs at once, if the network limits it; `__call__` accepts any number.
+    external_files : tuple of Path
+        Files that its weights file refers to.
+    measurements : dict
+        Measurements by the engine, kept with the network: its exact halo, its best batch size.
     accepts_tokens : bool
         Whether it takes many patches as tokens of one input (`run_tokens`).
     has_attention : bool
@@ -77,6 +82,8 @@ class Network(ABC):
         self.period = card.step
         self.accepts_any_size = False
         self.max_batch: int | None = None
+        self.external_files: tuple[Path, ...] = ()
+        self.measurements: dict[str, int] = {}
         self._flops: dict[tuple[float, ...], float] = {}
 
     def __repr__(self) -> str:

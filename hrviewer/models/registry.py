@@ -11,7 +11,7 @@ from typing import Any
 
 from hrviewer.errors import ModelError, short_message
 
-__all__ = ["ENTRY_POINT_GROUP", "get_architecture", "register_architecture"]
+__all__ = ["ENTRY_POINT_GROUP", "get_architecture", "register_architecture", "registered"]
 
 ENTRY_POINT_GROUP = "hrviewer.architectures"
 """Entry points of functions that take a card's ``params`` and return a module."""
@@ -31,6 +31,11 @@ def register_architecture(name: str, build: Callable[..., Any]) -> None:
         ``torch.nn.Module``.
     """
     _REGISTERED[name] = build
+
+
+def registered(name: str) -> Callable[..., Any] | None:
+    """Return the function registered in this process for an architecture, if any."""
+    return _REGISTERED.get(name)
 
 
 def get_architecture(name: str) -> Callable[..., Any]:

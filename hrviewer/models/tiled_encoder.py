@@ -45,7 +45,7 @@ class TiledEncoder(Network):
             }
         )
         super().__init__(card, "", network.backend, network.device, network.precision)
-        self.digest = network.digest
+        self.digest, self.external_files = network.digest, network.external_files
         self._network, self._tile = network, tile
 
     def _run(self, batch: Floats) -> Sequence[Floats]:

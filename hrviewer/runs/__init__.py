@@ -11,13 +11,16 @@ from hrviewer.runs.compare import compare
 from hrviewer.runs.estimates import estimate_to_dict, format_estimate, format_evaluation
 from hrviewer.runs.exporting import export
 from hrviewer.runs.heads import FittedHead, fit_head, fit_image_classifier
+from hrviewer.runs.model import Model, load, run
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import RunSpec, parse_params, run
+from hrviewer.runs.runner import RunSpec
 from hrviewer.runs.scaling import Scaling, cost
+from hrviewer.runs.settings import parse_params
 from hrviewer.runs.survey_experiment import experiment
 
 __all__ = [
     "FittedHead",
+    "Model",
     "Run",
     "RunSpec",
     "Scaling",
@@ -30,6 +33,7 @@ __all__ = [
     "fit_image_classifier",
     "format_estimate",
     "format_evaluation",
+    "load",
     "parse_params",
     "run",
 ]

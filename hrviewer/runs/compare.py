@@ -31,16 +31,18 @@ from hrviewer.errors import HrviewerError, ModelError, ParameterError, WriteErro
 from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
-from hrviewer.models import ModelBundle, open_bundle
+from hrviewer.models import ModelBundle, no_model_error
 from hrviewer.paths import data_folder, unused_path
 from hrviewer.phases import Phase
 from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.estimates import EstimateDict
 from hrviewer.runs.evaluation import Evaluator, make_evaluator
 from hrviewer.runs.metrics import grid_counts, grid_errors
+from hrviewer.runs.model import Model, ModelLike, as_bundle, device_settings
 from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import RunSpec, parse_params, result_cache
+from hrviewer.runs.runner import RunSpec, result_cache
+from hrviewer.runs.settings import parse_params
 from hrviewer.strategies import get_strategy, strategy_ids
 
 if TYPE_CHECKING:
@@ -144,7 +146,7 @@ class BatchRunner:
         self._device_name, self._on_event, self._control = device, on_event, control
         self._cache = result_cache() if cache == "use" else None
         self._scheduler = DeviceScheduler(streams=recommended_streams())
-        self._models: dict[str | ModelBundle, LoadedModels] = {}
+        self._models: dict[str | ModelBundle | Model, LoadedModels] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -154,19 +156,20 @@ class BatchRunner:
         """End the device's threads."""
         self._scheduler.close()
 
-    def load(self, model: str | Path | ModelBundle) -> LoadedModels:
+    def load(self, model: ModelLike) -> LoadedModels:
         """Return a model's networks, loaded once."""
-        key = model if isinstance(model, ModelBundle) else str(model)
+        key = str(model) if isinstance(model, Path) else model
         if key not in self._models:
-            bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
-            self._models[key] = LoadedModels(bundle, self._scheduler, self._device_name)
+            settings = device_settings(model, self._device_name, "float32")
+            self._models[key] = LoadedModels(as_bundle(model), self._scheduler, *settings)
         return self._models[key]
 
-    def display_names(self, models: Sequence[str | Path | ModelBundle]) -> list[str]:
+    def display_names(self, models: Sequence[ModelLike]) -> list[str]:
         """Return the names of models; those that share a name with their path or number, too."""
         names = [self.load(model).bundle.name for model in models]
         places = (
-            i if isinstance(m, ModelBundle) else str(m) for i, m in enumerate(models, start=1)
+            i if isinstance(m, ModelBundle | Model) else str(m)
+            for i, m in enumerate(models, start=1)
         )
         return [
             name if names.count(name) == 1 or name == str(place) else f"{name} ({place})"
@@ -181,7 +184,7 @@ class BatchRunner:
     def run(
         self,
         pyramid: Pyramid,
-        model: str | Path | ModelBundle,
+        model: ModelLike,
         spec: StrategySpec,
         *,
         budget: Budget | None = None,
@@ -247,7 +250,7 @@ def batch_runner(*args: Any, **settings: Any) -> Iterator[BatchRunner]:
 
 def compare(
     images: object,
-    models: str | Path | ModelBundle | Sequence[str | Path | ModelBundle] = "nuclei",
+    models: ModelLike | Sequence[ModelLike] | None = None,
     strategies: str | Sequence[str | StrategySpec] = "all",
     *,
     truth: str | Path | GroundTruth | None = None,
@@ -271,8 +274,8 @@ def compare(
     ----------
     images : object
         Any input of `hrviewer.open`, a folder of images, or a list of them.
-    models : str, Path or ModelBundle, or a sequence
-        One or several models of `run`.
+    models : str, Path, Model or ModelBundle, or a sequence
+        One or several models of `run`. There is no default.
     strategies : str or sequence
         Ids, optionally with parameters as ``zoom:k=32``; ``all`` for the installed ones.
     truth : str, Path or GroundTruth, optional
@@ -332,11 +335,13 @@ def compare(
     """
     import pandas as pd
 
+    if models is None:
+        raise no_model_error()
     specs = parse_specs(strategies)
     sweep = parse_budgets(budgets)
     area = None if region is None else as_rect(region)
     folder = Path(out).expanduser() if out else default_folder("comparisons")
-    several = [models] if isinstance(models, (str, Path, ModelBundle)) else list(models)
+    several = [models] if isinstance(models, str | Path | ModelBundle | Model) else list(models)
     rows: list[dict[str, Any]] = []
     complete = True
     with (
@@ -392,7 +397,7 @@ def check_same_task(strategy: str, bundle: ModelBundle) -> None:
 def iter_rows(
     runner: BatchRunner,
     pyramid: Pyramid,
-    model: str | Path | ModelBundle,
+    model: ModelLike,
     specs: Sequence[StrategySpec],
     budgets: Sequence[Budget | None],
     seeds: Sequence[int],

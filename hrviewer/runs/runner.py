@@ -6,21 +6,17 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import ValidationError
+from typing import Any
 
 from hrviewer.engine import (
     Budget,
     Callback,
-    DeviceScheduler,
     InferencePipeline,
     LoadedModels,
     Priors,
@@ -31,180 +27,21 @@ from hrviewer.engine import (
     build_context,
     measure_deviation,
     prior_fingerprints,
-    recommended_streams,
     run_plan,
-    validate_priors,
 )
-from hrviewer.errors import HrviewerError, ParameterError, RunError, validation_error
-from hrviewer.geometry import Rect, RectLike, as_rect
-from hrviewer.ground_truth import GroundTruth
-from hrviewer.io.ground_truth import read_region
-from hrviewer.models import ModelBundle, ModelCard, open_bundle
+from hrviewer.errors import HrviewerError, RunError
+from hrviewer.geometry import Rect
+from hrviewer.models import ModelBundle, ModelCard
 from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
 from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
 from hrviewer.phases import Phase
-from hrviewer.pyramid import Pyramid, using_pyramid
+from hrviewer.pyramid import Pyramid
 from hrviewer.runs.estimates import estimate_to_dict
-from hrviewer.runs.evaluation import make_evaluator
-from hrviewer.runs.priors import as_priors
-from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunWriter, engine_settings, read_header, write_header
-from hrviewer.strategies import Estimate, Params, PlanContext, Strategy, get_strategy
+from hrviewer.strategies import Estimate, Params, PlanContext, Strategy
 
-__all__ = ["RunSpec", "parse_params", "run"]
-
-
-def run(
-    image: object,
-    model: str | Path | ModelBundle = "nuclei",
-    strategy: str | Strategy = "patches",
-    *,
-    plane: Mapping[str, int] | None = None,
-    channels: Sequence[int] | None = None,
-    pixel_size: float | Sequence[float] | None = None,
-    region: RectLike | str | Path | None = None,
-    budget: str | Budget | None = None,
-    seed: int = 0,
-    priors: Mapping[str, Any] | None = None,
-    device: str = "auto",
-    precision: str = "float32",
-    cache: Literal["use", "off"] = "use",
-    out: str | Path | None = None,
-    resume: bool = False,
-    truth: str | Path | GroundTruth | None = None,
-    progress: bool = True,
-    on_event: Callback | None = None,
-    control: RunControl | None = None,
-    params: Mapping[str, Any] | None = None,
-    **more_params: Any,
-) -> Run:
-    """Run inference on an image with a strategy.
-
-    Parameters
-    ----------
-    image : object
-        Any input of `hrviewer.open`: a path, a URL, an array or a pyramid.
-    model : str, Path or ModelBundle
-        Name or folder of a model bundle, or a model file with its card next to it.
-    strategy : str or Strategy
-        A strategy's id; `hrviewer.strategies` lists them.
-    plane, channels, pixel_size
-        Plane, channels and micrometres per pixel of the image, as `hrviewer.open` takes them.
-    region : Rect, sequence of int, or path, optional
-        ``(y, x, h, w)`` in level-0 pixels, or a file of shapes whose bounding box is the region;
-        the whole image by default.
-    budget : str, optional
-        ``2TFLOP``, ``30s`` or ``500patches``; the strategy's own default otherwise.
-    seed : int
-        Random seed of the strategy.
-    priors : mapping, optional
-        Prior maps by name; see `as_priors`.
-    device : str
-        ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
-    precision : {"float32", "bfloat16", "int8"}
-        Precision of inference. The deviation of bfloat16 and int8 from float32 is measured on
-        this image and noted in the run.
-    cache : {"use", "off"}
-        Whether results of earlier runs are reused.
-    out : path, optional
-        The run folder, ``NAME.run.zarr``; in the user's data folder by default.
-    resume : bool
-        Continue the run in `out`.
-    truth : str, Path or GroundTruth, optional
-        Ground truth to evaluate the estimate against: a file, a folder, or ``auto`` for that of a
-        synthetic image; see `hrviewer.io.ground_truth`.
-    progress : bool
-        Whether to show a progress bar, in a terminal or a notebook.
-    on_event : callable, optional
-        Called on this thread with phases, requests, results, maps and progress as they come.
-    control : RunControl, optional
-        Pauses and stops the run from another thread.
-    params : mapping, optional
-        Parameters of the strategy, by name.
-    **more_params
-        The same as keywords, where no argument above has their name.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    HrviewerError
-        If an input is invalid or the run cannot be carried out; the message names the remedy.
-    """
-    with using_pyramid(image, plane=plane, channels=channels, pixel_size=pixel_size) as pyramid:
-        bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
-        chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
-        card = bundle.roles.get(chosen.answering_role(bundle.roles))
-        evaluator = make_evaluator(truth, pyramid, card)
-        spec = RunSpec(
-            pyramid,
-            bundle,
-            chosen,
-            parse_params(chosen, merge_params(params, more_params)),
-            region=resolve_region(pyramid, region),
-            budget=Budget.parse(budget) if isinstance(budget, str) else budget,
-            seed=seed,
-            priors=validate_priors(chosen, as_priors(priors or {})),
-        )
-        scheduler = DeviceScheduler(streams=recommended_streams())
-        try:
-            with with_progress(progress, on_event) as on_event:
-                done = spec.run(
-                    LoadedModels(bundle, scheduler, device, precision),
-                    out=Path(out) if out else None,
-                    resume=resume,
-                    cache=result_cache() if cache == "use" else None,
-                    on_event=on_event,
-                    control=control,
-                )
-        finally:
-            scheduler.close()
-        if evaluator is not None:
-            done.set_evaluation(evaluator(done))
-        return done
-
-
-def resolve_region(pyramid: Pyramid, region: RectLike | str | Path | None) -> Rect | None:
-    """Return a region as a rectangle: as given, or around the shapes in a file."""
-    if isinstance(region, str | Path):
-        return read_region(region, pyramid.path or pyramid.name, pyramid.plane_shape)
-    return None if region is None else as_rect(region)
-
-
-def merge_params(
-    params: Mapping[str, Any] | None, more_params: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the parameters of a mapping and of keywords together.
-
-    Raises
-    ------
-    HrviewerError
-        If a parameter is given in both.
-    """
-    twice = sorted({*(params or {})} & {*more_params})
-    if twice:
-        raise ParameterError(
-            f"{', '.join(twice)}: give a parameter once, in params or as a keyword"
-        )
-    return {**(params or {}), **more_params}
-
-
-def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
-    """Validate the parameters of a strategy.
-
-    Raises
-    ------
-    HrviewerError
-        If a parameter is unknown or out of range.
-    """
-    try:
-        return strategy.Params(**values)
-    except ValidationError as error:
-        known = strategy.Params.model_fields
-        raise validation_error(error, strategy.id, known=known) from None
+__all__ = ["RunSpec", "image_info", "result_cache", "versions"]
 
 
 @cache
@@ -249,7 +86,10 @@ class RunSpec:
         if not path.name.endswith(".run.zarr"):
             raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
         earlier = self._existing_header(path, resume)
+        start, generic = time.perf_counter(), models
         models = models.for_image(self.pyramid)
+        calibration_s = 0.0 if models is generic else time.perf_counter() - start
+        setup_s = models.setup_s - calibration_s  # before this run
         if earlier is not None and earlier["complete"]:
             self._check_matches(earlier, path, models, None)
             return Run(path)
@@ -308,7 +148,10 @@ class RunSpec:
             on_event(Phase("inference"))
         reset_peak_memory()
         start = time.perf_counter()
-        partial = {**header, **self._summary(writer.record, None, context, card, models, 0.0)}
+        partial = {
+            **header,
+            **self._summary(writer.record, None, context, card, models, setup_s, 0.0),
+        }
         write_header(path, {**partial, "complete": False})
         estimate: Estimate | None = None
         try:
@@ -322,7 +165,9 @@ class RunSpec:
         finally:
             elapsed = time.perf_counter() - start
             saved = pipeline.meter.seconds_saved
-            result = self._summary(writer.record, estimate, context, card, models, elapsed, saved)
+            result = self._summary(
+                writer.record, estimate, context, card, models, setup_s, elapsed, saved
+            )
             header["networks"] = {
                 role: models[role].digest for role in {row.role for row in writer.record.patches}
             } or header["networks"]
@@ -417,6 +262,7 @@ class RunSpec:
         context: PlanContext,
         card: ModelCard,
         models: LoadedModels,
+        setup_s: float,
         wall: float,
         saved: float = 0.0,
     ) -> dict[str, Any]:
@@ -444,7 +290,7 @@ class RunSpec:
                 "peak_device_bytes": None,
             },
             "spent": {"flops": costs.spent.flops, "wall_s": wall},
-            "setup_s": models.setup_s,
+            "setup_s": max(0.0, models.setup_s - setup_s),
             "patches": record.counts(),
         }
 

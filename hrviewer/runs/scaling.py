@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +18,9 @@ import numpy as np
 from hrviewer.engine import RunControl
 from hrviewer.errors import ModelError, ParameterError, RunError
 from hrviewer.io.figures.plots import AxisLabel, CostCurve, plot_cost_by_side
-from hrviewer.models import ModelBundle, open_bundle
 from hrviewer.models.memory_usage import available_memory
 from hrviewer.runs.attention_cost import SIDES, AttentionCost
+from hrviewer.runs.model import ModelLike, as_bundle
 from hrviewer.runs.progress import progress_messages
 from hrviewer.runs.size_trials import Measurement, SizeTrials
 
@@ -156,7 +155,7 @@ class Prober(Protocol):
 
 
 def cost(
-    model: str | Path | ModelBundle,
+    model: ModelLike,
     *,
     role: str = "main",
     device: str = "auto",
@@ -171,7 +170,7 @@ def cost(
 
     Parameters
     ----------
-    model : str, Path or ModelBundle
+    model : str, Path, Model or ModelBundle
         A model of `run`.
     role : str
         Role in the model bundle.
@@ -202,7 +201,7 @@ def cost(
         If there is no such role, its input size is fixed, or nothing fits.
     """
     limit = available_memory() if memory is None else parse_bytes(memory)
-    bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
+    bundle = as_bundle(model)
     weights, card = bundle.weights(role), bundle.roles[role]
     with (
         progress_messages(progress, on_progress) as report,

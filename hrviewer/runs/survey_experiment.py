@@ -17,11 +17,12 @@ import numpy as np
 from hrviewer.engine import Budget, Callback, RunControl, native_scale
 from hrviewer.errors import HrviewerError, ModelError
 from hrviewer.io.ground_truth.datasets import pair_images
-from hrviewer.models import ModelBundle, ModelCard
+from hrviewer.models import ModelCard, no_model_error
 from hrviewer.pyramid import Pyramid, open_pyramid
 from hrviewer.runs.compare import BatchRunner, StrategySpec, batch_runner, default_folder
 from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.metrics import bias, ci95, mae, rmse
+from hrviewer.runs.model import ModelLike
 from hrviewer.runs.progress import with_progress
 from hrviewer.strategies import strategy_ids
 
@@ -112,7 +113,7 @@ def conditions() -> list[Condition]:
 
 def experiment(
     folder: str | Path,
-    model: str | Path | ModelBundle = "nuclei",
+    model: ModelLike | None = None,
     *,
     seed: int = 0,
     device: str = "auto",
@@ -128,7 +129,7 @@ def experiment(
     ----------
     folder : str or Path
         Images and their ground truth; see `hrviewer.io.ground_truth.datasets.pair_images`.
-    model : str, Path or ModelBundle
+    model : str, Path, Model or ModelBundle
         A model that counts.
     seed : int
         Random seed of the strategies.
@@ -154,6 +155,8 @@ def experiment(
     """
     import pandas as pd
 
+    if model is None:
+        raise no_model_error()
     pairs = pair_images(Path(folder).expanduser())
     root = Path(out).expanduser() if out else default_folder("experiments")
     rows = conditions()
@@ -186,7 +189,7 @@ def experiment(
 
 def run_conditions(
     runner: BatchRunner,
-    model: str | Path | ModelBundle,
+    model: ModelLike,
     pyramid: Pyramid,
     evaluator: Any,
     selected: Sequence[Condition],

@@ -21,7 +21,7 @@ def image(tmp_path) -> Path:
 @pytest.fixture
 def toys(monkeypatch):
     """Make every pack the toy one, whose answer is known."""
-    monkeypatch.setattr("hrviewer.runs.runner.open_bundle", lambda spec: toy_bundle())
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: toy_bundle())
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_failed_patches_are_reported(image, monkeypatch):
             raise RuntimeError("out of ink")
 
     bundle = ToyBundle(main=Failing())
-    monkeypatch.setattr("hrviewer.runs.runner.open_bundle", lambda spec: bundle)
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: bundle)
     result = call("run", image, *RUN, status=1)
     assert "inference failed on every patch" in result.stderr
     assert "out of ink" in result.stderr
@@ -152,12 +152,12 @@ def test_failed_patches_are_reported(image, monkeypatch):
 SLOW = (
     "import sys, time",
     "from toys import Bright, ToyBundle",
-    "import hrviewer.runs.runner as runner",
+    "import hrviewer.runs.model as model",
     "class Slow(Bright):",
     "    def see(self, batch):",
     "        time.sleep(0.2)",
     "        return super().see(batch)",
-    "runner.open_bundle = lambda spec: ToyBundle(main=Slow())",
+    "model.open_bundle = lambda spec: ToyBundle(main=Slow())",
     "from hrviewer.cli import app",
     "app(sys.argv[1:])",
 )

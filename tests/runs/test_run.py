@@ -275,7 +275,7 @@ def test_regions_and_parameters_are_checked(out):
 
 
 def test_seconds_are_budgeted_by_the_measured_rate(out, monkeypatch):
-    monkeypatch.setattr("hrviewer.runs.runner.recommended_streams", lambda: 1)
+    monkeypatch.setattr("hrviewer.runs.model.recommended_streams", lambda: 1)
     slow = Bright()
     slow.before = lambda batch: time.sleep(0.02)
     result = run(IMAGE, ToyBundle(main=slow), budget="0.2s", tile=64, cache="off", out=out)

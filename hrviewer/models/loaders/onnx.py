@@ -86,7 +86,9 @@ class OnnxNetwork(Network):
                 f"onnxruntime rejects {path} ({short_message(error)}): export it again"
             ) from None
         _check_input(path, card, session)
-        return cls(card, sha256, sessions, OnnxGraph(model, str(path)), target)
+        network = cls(card, sha256, sessions, OnnxGraph(model, str(path)), target)
+        network.external_files = tuple(external)
+        return network
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
         return run_session(

@@ -61,6 +61,7 @@ class QuantisedNetwork(Network):
         self.digest = hashlib.sha256(exact.digest.encode() + graph).hexdigest()
         self.halo, self.period = exact.halo, exact.period
         self.accepts_any_size, self.max_batch = exact.accepts_any_size, exact.max_batch
+        self.external_files = exact.external_files
         self._exact, self._input_name = exact, input_name
 
         def create_session(count: int) -> Any:

@@ -1,0 +1,57 @@
+"""Settings of runs as users give them: parameters of strategies, and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hrviewer.errors import ParameterError, validation_error
+from hrviewer.geometry import Rect, RectLike, as_rect
+from hrviewer.io.ground_truth import read_region
+from hrviewer.pyramid import Pyramid
+from hrviewer.strategies import Params, Strategy
+
+__all__ = ["merge_params", "parse_params", "resolve_region"]
+
+
+def resolve_region(pyramid: Pyramid, region: RectLike | str | Path | None) -> Rect | None:
+    """Return a region as a rectangle: as given, or around the shapes in a file."""
+    if isinstance(region, str | Path):
+        return read_region(region, pyramid.path or pyramid.name, pyramid.plane_shape)
+    return None if region is None else as_rect(region)
+
+
+def merge_params(
+    params: Mapping[str, Any] | None, more_params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the parameters of a mapping and of keywords together.
+
+    Raises
+    ------
+    HrviewerError
+        If a parameter is given in both.
+    """
+    twice = sorted({*(params or {})} & {*more_params})
+    if twice:
+        raise ParameterError(
+            f"{', '.join(twice)}: give a parameter once, in params or as a keyword"
+        )
+    return {**(params or {}), **more_params}
+
+
+def parse_params(strategy: Strategy, values: Mapping[str, Any]) -> Params:
+    """Validate the parameters of a strategy.
+
+    Raises
+    ------
+    HrviewerError
+        If a parameter is unknown or out of range.
+    """
+    try:
+        return strategy.Params(**values)
+    except ValidationError as error:
+        known = strategy.Params.model_fields
+        raise validation_error(error, strategy.id, known=known) from None
