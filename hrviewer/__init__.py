@@ -17,6 +17,7 @@ Importing this loads neither torch, pandas nor Qt: each name is imported when it
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,8 @@ _HOMES = {
 """Where each public name lives; its signature and docstring are written there alone."""
 
 __all__ = ["__version__", *_HOMES]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

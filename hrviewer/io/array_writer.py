@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import WriteError
 from hrviewer.io.downsampling import mean_2x2
 
 __all__ = ["WritableImage", "axis_aligned", "name_axes", "write_array", "write_arrays"]
@@ -73,7 +73,7 @@ def name_axes(labels: Sequence[str], ndim: int) -> str:
         If there are fewer than two, or more than five.
     """
     if not 2 <= ndim <= 5:
-        raise HrviewerError(f"an OME-Zarr has two to five axes, not {ndim}")
+        raise WriteError(f"an OME-Zarr has two to five axes, not {ndim}")
     names = "".join(label.lower() for label in labels[: ndim - 2])
     valid = len(names) == ndim - 2 and names == "".join(axis for axis in "tcz" if axis in names)
     return (names if valid else DEFAULT_AXES[ndim - 2]) + "yx"
@@ -184,7 +184,7 @@ def write_array(source: WritableImage, folder: Path, *, nested: bool = False) ->
     data = da.asarray(source.data)
     dtype = np.dtype(np.uint8) if data.dtype == bool else data.dtype
     if dtype.kind not in "uif":
-        raise HrviewerError(f"{source.name} has type {dtype}: convert it to integers or floats")
+        raise WriteError(f"{source.name} has type {dtype}: convert it to integers or floats")
     shapes = [data.shape]
     while max(shapes[-1][-2:]) > COARSEST:
         *lead, h, w = shapes[-1]

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.io.features import Feature, Ring, rectangle
 from hrviewer.io.geojson import class_color
 
@@ -71,7 +71,7 @@ def read_dsa(data: Any, path: Path) -> Iterator[Feature]:
             try:
                 point, ring, holes = element_geometry(element)
             except (KeyError, TypeError, ValueError, IndexError):
-                raise HrviewerError(
+                raise GroundTruthError(
                     f"{path.name}: element {number + 1} ({element.get('type')}) has no valid "
                     "geometry: correct or remove it"
                 ) from None

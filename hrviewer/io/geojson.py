@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.io.features import Feature, Ring, signed_area
 
 __all__ = [
@@ -106,7 +106,7 @@ def read_json_file(path: Path) -> Any:
     try:
         return json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise HrviewerError(f"{path.name} is not valid JSON: {error}") from None
+        raise GroundTruthError(f"{path.name} is not valid JSON: {error}") from None
 
 
 def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
@@ -121,10 +121,10 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
     if isinstance(data, dict):
         features = data["features"] if data.get("type") == "FeatureCollection" else [data]
     if not isinstance(features, list):
-        raise HrviewerError(f"{path.name} is {NOT_ANNOTATIONS}")
+        raise GroundTruthError(f"{path.name} is {NOT_ANNOTATIONS}")
     for number, feature in enumerate(features):
         if not isinstance(feature, dict) or feature.get("type") != "Feature":
-            raise HrviewerError(f"{path.name} is {NOT_ANNOTATIONS}")
+            raise GroundTruthError(f"{path.name} is {NOT_ANNOTATIONS}")
         properties = feature.get("properties") or {}
         place = feature.get("geometry")
         if place is None:
@@ -145,7 +145,7 @@ def read_geojson(data: Any, path: Path) -> Iterator[Feature]:
             polygons = tuple(tuple(map(open_ring, part)) for part in parts)
             yield Feature("annotation", polygons=polygons, **common)
         else:
-            raise HrviewerError(
+            raise GroundTruthError(
                 f"{path.name} contains a {kind}: only points and polygons are supported"
             )
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError, write_error
+from hrviewer.errors import HrviewerError, ParameterError, WriteError, write_error
 from hrviewer.geometry import Grid, Rect
 from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.exportable import ProgressCallback
@@ -173,10 +173,10 @@ def write_synthetic_image(
     path = require_zarr_path(path)
     ground_truth = pyramid.ground_truth(pyramid.rect)
     if ground_truth is None or pyramid.synthetic_image is None:
-        raise HrviewerError(f"{pyramid.name} is not a synthetic image: open sample:NAME instead")
+        raise ParameterError(f"{pyramid.name} is not a synthetic image: open sample:NAME instead")
     table = ground_truth_path(path)
     if os.path.lexists(table):
-        raise HrviewerError(f"{table} exists: choose another name, or remove it first")
+        raise WriteError(f"{table} exists: choose another name, or remove it first")
     with ResumableFolder(path, f"{pyramid.fingerprint} labels={labels}") as part:
         write_levels(part, plan_image(pyramid), progress)
         if labels:
@@ -257,7 +257,7 @@ def point_keys(points: NDArray[np.float64]) -> NDArray[np.complex128]:
 def require_zarr_path(path: str | Path) -> Path:
     """Check that a path is new and ends in ``.zarr``."""
     if Path(path).suffix != ".zarr":
-        raise HrviewerError(
+        raise WriteError(
             f"the name of an OME-Zarr ends in .zarr, not {Path(path).name!r}: use NAME.ome.zarr"
         )
     return require_new_path(path)
@@ -296,8 +296,8 @@ class ResumableFolder:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError):
-            raise HrviewerError(
+        if isinstance(error, OSError) and not isinstance(error, HrviewerError):
+            raise WriteError(
                 f"{write_error(self.path, error)}; partial results are kept; run the same "
                 "command again to resume"
             ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, RunError
 
 __all__ = ["SUFFIXES", "PatchTable", "read_patch_table"]
 
@@ -63,17 +63,17 @@ def read_patch_table(path: str | Path) -> PatchTable:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise HrviewerError(f"there is no file {path}")
+        raise RunError(f"there is no file {path}")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise HrviewerError(
+        raise RunError(
             f"{path.name} is not a patch table: choose a file ending in {', '.join(SUFFIXES)}"
         )
     found = read_wsinfer(path) if suffix == ".csv" else read_hdf5(path)
     if not len(found.rects):
-        raise HrviewerError(f"{path.name} contains no patches")
+        raise RunError(f"{path.name} contains no patches")
     if (found.rects[:, 2:] < 1).any():
-        raise HrviewerError(f"{path.name} contains patches of size 0")
+        raise RunError(f"{path.name} contains patches of size 0")
     return found
 
 
@@ -84,10 +84,10 @@ def read_wsinfer(path: Path) -> PatchTable:
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HrviewerError(f"{path.name} is not a readable table: {error}") from None
+        raise RunError(f"{path.name} is not a readable table: {error}") from None
     named = [column for column in table if str(column).startswith(PROBABILITY_PREFIX)]
     if not set(RECT_COLUMNS) <= set(table) or not named:
-        raise HrviewerError(
+        raise RunError(
             f"{path.name} is not a result of WSInfer: it needs the columns "
             f"{', '.join(RECT_COLUMNS)} and prob_CLASS"
         )
@@ -95,9 +95,9 @@ def read_wsinfer(path: Path) -> PatchTable:
         places = table[list(RECT_COLUMNS)].to_numpy(np.float64)
         values = table[named].to_numpy(np.float64)
     except ValueError as error:
-        raise HrviewerError(f"{path.name} contains a value that is not a number: {error}") from None
+        raise RunError(f"{path.name} contains a value that is not a number: {error}") from None
     if not np.isfinite(places).all():
-        raise HrviewerError(f"{path.name} contains coordinates that are not numbers")
+        raise RunError(f"{path.name} contains coordinates that are not numbers")
     rects = np.rint(places[:, [1, 0, 3, 2]]).astype(np.int64)
     classes = tuple(str(name).removeprefix(PROBABILITY_PREFIX) for name in named)
     return PatchTable("wsinfer", rects, classes, values)
@@ -112,11 +112,11 @@ def read_hdf5(path: Path) -> PatchTable:
     try:
         with h5py.File(path, "r") as file:
             if "coords" not in file:
-                raise HrviewerError(f"{path.name} has no dataset coords, as TRIDENT and CLAM write")
+                raise RunError(f"{path.name} has no dataset coords, as TRIDENT and CLAM write")
             coords = np.asarray(file["coords"][()])
             about: dict[str, Any] = dict(file["coords"].attrs)
     except OSError as error:
-        raise HrviewerError(f"{path.name} is not a readable HDF5 file: {error}") from None
+        raise RunError(f"{path.name} is not a readable HDF5 file: {error}") from None
     # TRIDENT's feature files have one more axis.
     coords = coords.reshape(-1, 2)
     trident = "patch_size_level0" in about
@@ -125,9 +125,7 @@ def read_hdf5(path: Path) -> PatchTable:
     elif "patch_size" in about:
         side = float(about["patch_size"]) * float(np.max(about.get("downsample", 1.0)))
     else:
-        raise HrviewerError(
-            f"{path.name} has no patch size: choose TRIDENT's or CLAM's coordinates"
-        )
+        raise RunError(f"{path.name} has no patch size: choose TRIDENT's or CLAM's coordinates")
     sides = np.full((len(coords), 2), round(side))
     shape = None
     if trident and "level0_height" in about and "level0_width" in about:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError, RunError
 from hrviewer.io.annotations import read_annotations
 from hrviewer.io.exportable import Exportable, WriterSettings
 from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_area
@@ -101,7 +101,7 @@ def patch_rows(table: Path) -> Iterator[dict[str, Any]]:
     try:
         file = pyarrow.parquet.ParquetFile(table)
     except (OSError, ValueError) as error:
-        raise HrviewerError(f"{table.parent} has no readable patch table: {error}") from None
+        raise RunError(f"{table.parent} has no readable patch table: {error}") from None
     with file:
         for batch in file.iter_batches(batch_size=4096):
             yield from batch.to_pylist()
@@ -230,7 +230,7 @@ def iter_points(run: Exportable, spacing: float) -> Iterator[Feature]:
     """
     run_map = open_map(run, "output")
     if not run_map.additive:
-        raise HrviewerError("this run does not count objects: choose contours instead of points")
+        raise ParameterError("this run does not count objects: choose contours instead of points")
     integers, maximum = scan_output(run_map)
     numbers = count()
     for label, at, mass in (

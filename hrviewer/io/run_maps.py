@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.io.exportable import Exportable
 
 __all__ = ["MAP_NAMES", "MapName", "RunMap", "coarsen", "open_map", "open_maps"]
@@ -70,7 +70,7 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
         about: Any = group.attrs["hrviewer"]
         ome: Any = group.attrs["ome"]
     except (OSError, KeyError, ValueError):
-        raise HrviewerError(f"{run.path} has no {name} map: resume the run first") from None
+        raise RunError(f"{run.path} has no {name} map: resume the run first") from None
     named = tuple(str(channel["label"]) for channel in ome.get("omero", {}).get("channels", ()))
     estimate = run.header.get("estimate") or {}
     counts = estimate.get("kind") == "count"
@@ -96,7 +96,7 @@ def open_maps(run: Exportable) -> list[RunMap]:
     """
     found = [open_map(run, name) for name in MAP_NAMES if (run.path / name / "zarr.json").is_file()]
     if not found:
-        raise HrviewerError(f"{run.path} has no maps: resume the run first")
+        raise RunError(f"{run.path} has no maps: resume the run first")
     return found
 
 

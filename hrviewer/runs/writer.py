@@ -32,7 +32,7 @@ from hrviewer.engine import (
     serialize,
 )
 from hrviewer.engine.cost import QUANTITIES
-from hrviewer.errors import RunError, WriteError
+from hrviewer.errors import HrviewerError, RunError, WriteError
 from hrviewer.geometry import Rect
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
@@ -91,6 +91,8 @@ def reporting_disk_errors(path: Path) -> Iterator[None]:
     """Report a full or vanished disk as an error of one line."""
     try:
         yield
+    except HrviewerError:
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise WriteError(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
@@ -69,7 +69,7 @@ def load_figure_data(run: Exportable, name: MapName, channel: int, side: int) ->
     n = len(run_map.labels)
     if not -1 <= channel < n:
         known = ", ".join(f"{i} {label}" for i, label in enumerate(run_map.labels))
-        raise HrviewerError(f"the {name} map has no channel {channel}; it has: {known}")
+        raise ParameterError(f"the {name} map has no channel {channel}; it has: {known}")
     region = Rect(*run.header["region"]) if "region" in run.header else image_rect(run)
     scale = max(1.0, max(region.h, region.w) / side)
     shape = max(1, round(region.h / scale)), max(1, round(region.w / scale))

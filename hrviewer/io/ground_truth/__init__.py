@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError, HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.dsa import is_dsa, read_dsa
@@ -83,23 +83,23 @@ def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> G
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise HrviewerError(f"there is no ground truth at {path}: no such file or folder")
+        raise GroundTruthError(f"there is no ground truth at {path}: no such file or folder")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(SUFFIXES)
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{path.name} is not a known format of ground truth; use one of: {known}"
         )
     if path.is_file() and os.path.getsize(path) == 0:
-        raise HrviewerError(f"{path.name} is empty: choose another file as ground truth")
+        raise GroundTruthError(f"{path.name} is empty: choose another file as ground truth")
     try:
         ground_truth = reader(path, ImageRef(image, shape))
     except HrviewerError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise HrviewerError(f"{path.name} cannot be read as ground truth: {error}") from None
+        raise GroundTruthError(f"{path.name} cannot be read as ground truth: {error}") from None
     if not len(ground_truth) and not ground_truth.is_annotated:
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{path.name} contains no annotations, so it cannot be used as ground truth"
         )
     return snap_to_image(ground_truth, path, shape)
@@ -109,13 +109,13 @@ def snap_to_image(ground_truth: GroundTruth, path: Path, shape: tuple[int, int])
     """Move points just beyond the border onto it; raise an error for points farther out."""
     points = ground_truth.points
     if not np.isfinite(points).all():
-        raise HrviewerError(f"{path.name} contains coordinates that are not numbers")
+        raise GroundTruthError(f"{path.name} contains coordinates that are not numbers")
     sides = np.array(shape, float)
     slack = np.maximum(1.0, BORDER_TOLERANCE * sides)
     out = ((points < -slack) | (points > sides + slack)).any(axis=1)
     if out.any():
         y, x = points[out][0]
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{path.name} is about another image: {out.sum()} of {len(points)} objects lie "
             f"outside {shape[0]} × {shape[1]} pixels, the first at ({y:.6g}, {x:.6g})"
         )
@@ -144,7 +144,7 @@ def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
     (y, x), (y1, x1) = np.floor(low).astype(int).tolist(), np.ceil(high).astype(int).tolist()
     region = Rect(y, x, y1 - y, x1 - x) & Rect(0, 0, *shape)
     if region.empty:
-        raise HrviewerError(f"{Path(path).name} marks no area of the image: draw a shape")
+        raise GroundTruthError(f"{Path(path).name} marks no area of the image: draw a shape")
     return region
 
 

@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
 from hrviewer.io.ground_truth.image_ref import ImageRef
 
@@ -41,7 +41,7 @@ def read_voc(path: Path, image: ImageRef) -> GroundTruth:
         reject_doctype(data, path)
         root = ElementTree.fromstring(data)
     except (expat.ExpatError, ElementTree.ParseError) as error:
-        raise HrviewerError(f"{path.name} is not valid XML: {error}") from None
+        raise GroundTruthError(f"{path.name} is not valid XML: {error}") from None
     size = root.find("size")
     if size is not None:
         image.check_size(
@@ -51,7 +51,7 @@ def read_voc(path: Path, image: ImageRef) -> GroundTruth:
     for entry in root.iter("object"):
         box = entry.find("bndbox")
         if box is None:
-            raise HrviewerError(f"{path.name} has an object without a bndbox")
+            raise GroundTruthError(f"{path.name} has an object without a bndbox")
         x0, y0, x1, y1 = (
             float(required_text(box, key)) for key in ("xmin", "ymin", "xmax", "ymax")
         )
@@ -64,7 +64,7 @@ def reject_doctype(data: bytes, path: Path) -> None:
     """Reject a document type declaration: its entities could expand without bound."""
 
     def refuse(*_: object) -> None:
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{path.name} declares a document type, which is unsafe: remove the declaration"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.io.ground_truth import READERS
 
 __all__ = ["IMAGE_SUFFIXES", "find_ground_truth", "is_image_file", "pair_images"]
@@ -33,7 +33,7 @@ def list_images(folder: Path) -> list[Path]:
     """
     images = [entry for entry in sorted(folder.iterdir()) if is_image_file(entry)]
     if not images:
-        raise HrviewerError(f"there is no image in {folder}: choose another folder")
+        raise GroundTruthError(f"there is no image in {folder}: choose another folder")
     return images
 
 
@@ -49,7 +49,7 @@ def pair_images(folder: Path) -> list[tuple[Path, Path]]:
         If the folder is missing, has no image, or an image has no ground truth.
     """
     if not folder.is_dir():
-        raise HrviewerError(f"there is no folder {folder}: check the path")
+        raise GroundTruthError(f"there is no folder {folder}: check the path")
     inner = folder / "images"
     images = list_images(inner if inner.is_dir() else folder)
     by_name = list_ground_truth(folder)
@@ -59,7 +59,7 @@ def pair_images(folder: Path) -> list[tuple[Path, Path]]:
     for image in images:
         file = by_name.get(image.stem) or common
         if file is None:
-            raise HrviewerError(
+            raise GroundTruthError(
                 f"{image.name} has no ground truth: add ground-truth/GT_{image.stem}.mat, "
                 f"{image.stem}.csv or another file that --truth reads to {folder}"
             )
@@ -94,7 +94,7 @@ def find_ground_truth(folder: Path, image: str) -> Path:
     name = Path(image).stem
     file = list_ground_truth(folder).get(name)
     if file is None:
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{folder} has no ground truth of {Path(image).name}: add GT_{name}.mat, {name}.csv or "
             "another file that --truth reads"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 
 __all__ = ["find_image_label", "read_image_labels"]
 
@@ -27,9 +27,13 @@ def read_image_labels(path: str | Path) -> dict[str, str]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise HrviewerError(f"{path} cannot be read as CSV ({error}): give another file") from None
+        raise GroundTruthError(
+            f"{path} cannot be read as CSV ({error}): give another file"
+        ) from None
     if not rows or not {"image", "label"} <= rows[0].keys():
-        raise HrviewerError(f"{path} needs the columns image and label, and a row for each image")
+        raise GroundTruthError(
+            f"{path} needs the columns image and label, and a row for each image"
+        )
     return {row["image"]: row["label"] for row in rows if row["image"] and row["label"]}
 
 
@@ -45,4 +49,4 @@ def find_image_label(image: str, labels: dict[str, str]) -> str:
     for name in (image, path.name, path.stem):
         if name in labels:
             return labels[name]
-    raise HrviewerError(f"{path.name} has no label: add a row for it, or leave out its run")
+    raise GroundTruthError(f"{path.name} has no label: add a row for it, or leave out its run")

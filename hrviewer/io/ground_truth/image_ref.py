@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 
 __all__ = ["ImageRef"]
 
@@ -36,7 +36,7 @@ class ImageRef:
         """
         if (h, w) != self.shape:
             expected = f"{self.shape[0]} × {self.shape[1]}"
-            raise HrviewerError(
+            raise GroundTruthError(
                 f"{path.name} is about an image of {h:g} × {w:g} pixels, not of {expected}"
             )
 
@@ -55,7 +55,7 @@ class ImageRef:
                 if simplify(name) == simplify(wanted):
                     return name
         some = ", ".join(map(repr, known[:3])) + (", …" if len(known) > 3 else "")
-        raise HrviewerError(f"{path.name} is about {some or 'no image'}, not about {wanted!r}")
+        raise GroundTruthError(f"{path.name} is about {some or 'no image'}, not about {wanted!r}")
 
 
 def file_name(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError, HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
 from hrviewer.io.ground_truth.image_ref import ImageRef
@@ -36,7 +36,7 @@ def open_labels(path: Path, image: ImageRef) -> Pyramid:
     labels = open_pyramid(find_label_array(path))
     if labels.channels != 1 or labels.dtype.kind not in "ui":
         labels.close()
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{path.name} is not a label map: it has {labels.channels} × {labels.dtype} per pixel, "
             "not one integer"
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.ground_truth import GroundTruth, ground_truth_from_labels
 from hrviewer.io.dsa import is_dsa, read_dsa
 from hrviewer.io.geojson import CLASS_KEYS, read_geojson, read_json_file
@@ -48,7 +48,7 @@ def read_csv(path: Path, image: ImageRef) -> GroundTruth:
     try:
         table = pd.read_csv(path)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise HrviewerError(f"{path.name} is not a readable table: {error}") from None
+        raise GroundTruthError(f"{path.name} is not a readable table: {error}") from None
     table.columns = [str(column).strip().lower() for column in table.columns]
     image_column = first_column(table, IMAGE_COLUMNS)
     if image_column and len(table):
@@ -73,7 +73,7 @@ def read_csv(path: Path, image: ImageRef) -> GroundTruth:
         return ground_truth_from_labels(labels, boxes=numbers(sizes))
     if points:
         return ground_truth_from_labels(labels, points=numbers(points))
-    raise HrviewerError(
+    raise GroundTruthError(
         f"{path.name} has the columns {', '.join(table.columns)}: name the columns of points y and "
         "x, those of boxes xmin, ymin, xmax and ymax"
     )
@@ -108,7 +108,7 @@ def read_mat(path: Path, image: ImageRef) -> GroundTruth:
     try:
         data = loadmat(path)
     except Exception as error:  # scipy raises many kinds of errors for damaged files
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{path.name} is not a readable MATLAB file of version 4 to 7.2: {error}"
         ) from None
     if "image_info" in data:
@@ -116,7 +116,7 @@ def read_mat(path: Path, image: ImageRef) -> GroundTruth:
     elif "annPoints" in data:
         locations = data["annPoints"]
     else:
-        raise HrviewerError(
+        raise GroundTruthError(
             f"{path.name} has neither image_info (ShanghaiTech) nor annPoints (UCF-QNRF)"
         )
     points = np.asarray(locations, np.float64).reshape(-1, 2)[:, ::-1]

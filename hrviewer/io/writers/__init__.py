@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.io.atomic_write import atomic_path
 from hrviewer.io.exportable import Exportable, ProgressCallback
 from hrviewer.io.writers.base import GROUP, RunWriter, get_writer, select_writer, writer_names
@@ -57,7 +57,7 @@ def export(
     settings = writer.parse_settings(options)
     reason = writer.unsupported_reason(run)
     if reason is not None:
-        raise HrviewerError(reason)
+        raise RunError(reason)
     with atomic_path(path) as part:
         writer.write(run, part, settings, progress or _ignore_progress)
     return path

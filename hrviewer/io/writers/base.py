@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from hrviewer.errors import HrviewerError, validation_error
+from hrviewer.errors import HrviewerError, ParameterError, validation_error
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 
 __all__ = ["GROUP", "RunWriter", "get_writer", "select_writer", "writer_names"]
@@ -105,7 +105,7 @@ def get_writer(name: str) -> RunWriter:
         If no format has this name, or its package cannot be loaded.
     """
     if name not in _installed():
-        raise HrviewerError(
+        raise ParameterError(
             f"there is no format {name!r}; choose one of: {', '.join(writer_names())}"
         )
     try:
@@ -138,7 +138,7 @@ def select_writer(path: Path, name: str | None = None) -> RunWriter:
             if file_name.endswith(suffix) and (best is None or len(suffix) > best[0]):
                 best = len(suffix), writer
     if best is None:
-        raise HrviewerError(
+        raise ParameterError(
             f"{path.name} ends in no known suffix: choose a format with --to or to=, one of "
             f"{', '.join(writer_names())}"
         )

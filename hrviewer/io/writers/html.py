@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.figures.html_report import CaptionedImage, render_page
 from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data
@@ -114,7 +114,7 @@ def cost_rows(header: dict[str, Any]) -> list[tuple[str, float, str]]:
     """Return the rows of the cost table: name, amount, unit."""
     cost = header.get("cost")
     if not cost:
-        raise HrviewerError("this run has no cost yet: resume it first")
+        raise RunError("this run has no cost yet: resume it first")
     rows = [("FLOPs", float(cost["flops"]), "FLOP"), ("time", float(cost["wall_s"]), "s")]
     rows += [(f"  {stage}", float(cost[f"{stage}_s"]), "s") for stage in STAGES]
     rows += [

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.io.downsampling import mean_2x2
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.geojson import class_color
@@ -87,9 +87,7 @@ class OmeZarrWriter(RunWriter):
             path = run.header["image"]["path"]
             with open_pyramid(path) as pyramid:
                 if pyramid.fingerprint != run.header["image"]["fingerprint"]:
-                    raise HrviewerError(
-                        f"{path} has changed since this run: export without the image"
-                    )
+                    raise RunError(f"{path} has changed since this run: export without the image")
                 arrays["image"] = write_image_into(pyramid, target / "image", progress, version)
             names.append("image")
         first = multiscales(
