@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ from hrviewer.pyramid.readers.synthetic import SyntheticReader
 from hrviewer.pyramid.readers.tiff import TiffReader
 
 __all__ = ["installed_readers", "open_pyramid", "reopen_pyramid", "using_pyramid"]
+
+log = logging.getLogger(__name__)
 
 GROUP = "hrviewer.readers"
 BUILT_IN_READERS: tuple[type[Reader], ...] = (
@@ -106,6 +109,13 @@ def open_pyramid(
         else:
             pyramid = Pyramid(opened, size)
             _open_pyramids[pyramid.levels[0].image_key] = pyramid
+            log.info(
+                "opened %s with %s: %d × %d pixels, %d levels",
+                pyramid.name,
+                reader.__name__,
+                *pyramid.plane_shape,
+                len(pyramid.levels),
+            )
             return pyramid
     raise unsupported or _unsupported_error(source)
 

@@ -8,6 +8,7 @@ its name only when it is finished.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import threading
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from hrviewer.pyramid.readers.base import Reader
 
 __all__ = ["MAX_COARSEST_SIDE", "TARGET_COARSEST_SIDE", "Overviews"]
+
+log = logging.getLogger(__name__)
 
 MAX_COARSEST_SIDE = 2048
 """Pixels; coarser levels are added if the longer side of the coarsest one is larger."""
@@ -105,10 +108,12 @@ class Overviews:
                 self._cleanup = weakref.finalize(
                     self, shutil.rmtree, self._folder.parent, ignore_errors=True
                 )
+            log.info("building %d overview levels in %s", self.missing_count(levels), self._folder)
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self._folder.parent))
             try:
                 if not self._write(unfinished, progress, cancelled):
+                    log.info("building overviews was cancelled")
                     return []
                 shutil.rmtree(self._folder, ignore_errors=True)
                 # Another process may have finished the same levels in the meantime.

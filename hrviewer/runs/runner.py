@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import shutil
 import sys
@@ -42,6 +43,8 @@ from hrviewer.runs.writer import RunWriter, engine_settings, read_header, write_
 from hrviewer.strategies import Estimate, Params, PlanContext, Strategy
 
 __all__ = ["RunSpec", "image_info", "result_cache", "versions"]
+
+log = logging.getLogger(__name__)
 
 
 @cache
@@ -92,6 +95,7 @@ class RunSpec:
         setup_s = models.setup_s - calibration_s  # before this run
         if earlier is not None and earlier["complete"]:
             self._check_matches(earlier, path, models, None)
+            log.info("%s is complete: nothing to resume", path)
             return Run(path)
         if on_event is not None:
             on_event(Phase("loading"))
@@ -146,6 +150,19 @@ class RunSpec:
         }
         if on_event is not None:
             on_event(Phase("inference"))
+        log.info(
+            "%s %s: %s on %s with %s, region %s, budget %.3g FLOP, on %s",
+            "resuming" if earlier else "running",
+            path,
+            self.strategy.id,
+            self.pyramid.name,
+            self.bundle.name,
+            context.region.astuple(),
+            context.budget,
+            main.device,
+        )
+        for note in notes:
+            log.info("note: %s", note)
         reset_peak_memory()
         start = time.perf_counter()
         partial = {
@@ -174,6 +191,9 @@ class RunSpec:
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
+            counts = writer.record.counts()
+            state = "finished" if estimate else "stopped or failed"
+            log.info("%s %s after %.1f s: %s", state, path, elapsed, counts)
             if sys.exc_info()[0] is None:
                 writer.finish({**header, **result})
             else:

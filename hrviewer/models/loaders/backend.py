@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import platform
 import time
@@ -39,6 +40,8 @@ __all__ = [
     "store_choice",
     "to_bfloat16",
 ]
+
+log = logging.getLogger(__name__)
 
 OUTPUT_TOLERANCE = 1e-4
 """Largest difference between equal predictions, relative to the output's maximum."""
@@ -106,6 +109,7 @@ def select_backend(loaded: TorchNetwork, threads: int | None = None) -> Network:
     plain = "torch" if folding_agrees else "unfolded"
     candidates: dict[str, Network] = {plain: loaded, **others}
     chosen = fastest_backend(candidates, tile) if others else plain
+    log.info("%s: measured %s, chose %s", loaded.card.name, ", ".join(candidates), chosen)
     store_choice(key, chosen)
     return candidates[chosen]
 
@@ -175,6 +179,8 @@ def fastest_backend(
                     start = time.perf_counter()
                     list(pool.map(run, [network] * streams, [times] * streams))
                 best[name] = min(best[name], (time.perf_counter() - start) / _TIMED_TILES)
+    for name, seconds in best.items():
+        log.debug("back end %s: %.4f s for a tile of %s", name, seconds, tile.shape)
     first = next(iter(candidates))
     chosen = min(best, key=lambda name: best[name])
     return chosen if best[chosen] < _REQUIRED_GAIN * best[first] else first
