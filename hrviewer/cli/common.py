@@ -31,14 +31,18 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheMode",
     "CacheOption",
+    "ChannelsOption",
     "DeviceOption",
     "JsonOption",
     "ModelOption",
+    "PixelSizeOption",
+    "PlaneOption",
     "SeedOption",
     "app",
     "check_budget",
     "check_settings",
     "command",
+    "image_options",
     "interruptible",
     "parse_region",
     "parse_region_or_file",
@@ -279,6 +283,43 @@ def check_settings(items: list[str] | None) -> list[str]:
     return items or []
 
 
+def parse_plane(text: str) -> tuple[str, int]:
+    """Parse ``axis=index``."""
+    axis, _, index = text.partition("=")
+    if not axis.isidentifier() or not index.strip().isdecimal():
+        raise typer.BadParameter(f"{text!r} is not axis=index, as z=3")
+    return axis, int(index)
+
+
+def parse_channels(text: str) -> list[int]:
+    """Parse indices separated by commas."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a list of channels, as 0,2")
+    return [int(part) for part in parts]
+
+
+def parse_pixel_size(text: str) -> tuple[float, float]:
+    """Parse micrometres per pixel, one number or ``y,x``."""
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if len(sizes) not in (1, 2) or not all(0 < size < float("inf") for size in sizes):
+        raise typer.BadParameter(f"{text!r} is not a pixel size in µm, as 0.25 or 0.25,0.5")
+    return sizes[0], sizes[-1]
+
+
+def image_options(
+    plane: list[tuple[str, int]] | None,
+    channels: list[int] | None,
+    pixel_size: tuple[float, float] | None,
+) -> dict[str, Any]:
+    """Return the given options of an image as keywords of `hrviewer.open`."""
+    options = {"plane": dict(plane or []), "channels": channels, "pixel_size": pixel_size}
+    return {name: value for name, value in options.items() if value}
+
+
 @contextmanager
 def interruptible() -> Iterator[RunControl]:
     """Stop a run after the current batch at the first Ctrl-C, and at once at the second."""
@@ -313,6 +354,33 @@ ModelOption = Annotated[
     str,
     typer.Option(
         help="Name or folder of a model, or an .onnx or .safetensors file; several joined by +."
+    ),
+]
+PlaneOption = Annotated[
+    list[Any] | None,  # pairs: typer does not support them in lists
+    typer.Option(
+        "--plane",
+        metavar="AXIS=INDEX",
+        parser=parse_plane,
+        help="Index along a further axis of the image, as z=3; may be repeated.",
+    ),
+]
+ChannelsOption = Annotated[
+    Any,
+    typer.Option(
+        "--channels",
+        metavar="I,J,…",
+        parser=parse_channels,
+        help="Channels to use, in this order; all by default.",
+    ),
+]
+PixelSizeOption = Annotated[
+    Any,
+    typer.Option(
+        "--pixel-size",
+        metavar="UM|Y,X",
+        parser=parse_pixel_size,
+        help="Pixel size in µm, instead of the file's.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Random seed.")]

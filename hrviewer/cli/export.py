@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrviewer.cli.common import app, check_settings, command
+from hrviewer.cli.common import (
+    ChannelsOption,
+    PixelSizeOption,
+    PlaneOption,
+    app,
+    check_settings,
+    command,
+    image_options,
+)
 from hrviewer.io import writer_names
 
 if TYPE_CHECKING:
@@ -75,12 +83,16 @@ def convert(
             help="OME-Zarr version: 0.5, or 0.4 for readers of zarr 2.", callback=check_version
         ),
     ] = "0.5",
+    plane: PlaneOption = None,
+    channels: ChannelsOption = None,
+    pixel_size: PixelSizeOption = None,
 ) -> None:
     """Convert an image to OME-Zarr; resumes an interrupted conversion."""
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
-    with open_pyramid(image) as pyramid, writing_progress() as progress:
+    options = image_options(plane, channels, pixel_size)
+    with open_pyramid(image, **options) as pyramid, writing_progress() as progress:
         typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hrviewer.cli.common import JsonOption, app, command, print_json, print_rows
+from hrviewer.cli.common import (
+    ChannelsOption,
+    JsonOption,
+    PixelSizeOption,
+    PlaneOption,
+    app,
+    command,
+    image_options,
+    print_json,
+    print_rows,
+)
 
 if TYPE_CHECKING:
     from hrviewer.pyramid import Pyramid
@@ -45,19 +56,32 @@ def view(
         bool,
         typer.Option("--live", help="Run the model on the visible region as you pan and zoom."),
     ] = False,
+    plane: PlaneOption = None,
+    channels: ChannelsOption = None,
+    pixel_size: PixelSizeOption = None,
 ) -> None:
     """Open images in napari with the panel."""
-    open_viewer(images, model, strategy, live=live)
+    options = image_options(plane, channels, pixel_size)
+    open_viewer(images, model, strategy, live=live, options=options)
 
 
 def open_viewer(
-    images: list[str], model: str | None, strategy: str | None, *, live: bool = False
+    images: list[str],
+    model: str | None,
+    strategy: str | None,
+    *,
+    live: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
-    """Open a window and wait until it is closed."""
+    """Open a window and wait until it is closed; `options` apply to every image."""
     from hrviewer.pyramid import open_pyramid
     from hrviewer.viewer.view import view
 
-    window = view(images[0] if images else None, model=model, strategy=strategy, live=live)
+    options = options or {}
+    first: object = images[0] if images else None
+    if images and options:
+        first = open_pyramid(images[0], **options)
+    window = view(first, model=model, strategy=strategy, live=live)
     # Heavy, and impossible without a display, which `view` checks.
     import napari
     from napari.layers import Layer
@@ -65,16 +89,22 @@ def open_viewer(
     from hrviewer.viewer.image.image_layer import image_layer_data
 
     for image in images[1:]:
-        window.viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
+        window.viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image, **options))))
     napari.run()
 
 
 @command(app)
-def info(image: str, as_json: JsonOption = False) -> None:
+def info(
+    image: str,
+    plane: PlaneOption = None,
+    channels: ChannelsOption = None,
+    pixel_size: PixelSizeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show the properties of an image, and check that it can be read."""
     from hrviewer.pyramid import open_pyramid
 
-    with open_pyramid(image) as pyramid:
+    with open_pyramid(image, **image_options(plane, channels, pixel_size)) as pyramid:
         pyramid.check()
         properties = describe_image(pyramid)
     if as_json:

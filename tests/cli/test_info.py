@@ -7,8 +7,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tifffile
 
 from hrviewer.cli import view
+from hrviewer.pyramid import open_pyramid
 
 from .calling import RUN, call, refused, started
 
@@ -31,7 +33,7 @@ def test_json_of_info_is_strict_with_nan_nodata(monkeypatch):
     pyramid = SimpleNamespace(
         path=None,
         name="a",
-        shape=(2, 3),
+        plane_shape=(2, 3),
         channels=1,
         dtype=np.dtype("f4"),
         pixel_size=(1, 2),
@@ -69,3 +71,44 @@ def test_invalid_files_are_one_line(shared, pattern):
         process = started(f"from hrviewer.cli import app; app(['info', {str(path)!r}])")
         out, err = process.communicate()
         assert (process.returncode, out, len(err.splitlines())) == (1, "", 1), (path, err)
+
+
+@pytest.fixture
+def stack(tmp_path):
+    """A z stack of four channels whose pixels are ``10 z + c``."""
+    values = np.arange(3)[:, None, None, None] * 10 + np.arange(4)[None, :, None, None]
+    path = tmp_path / "stack.ome.tif"
+    pixels = np.broadcast_to(values, (3, 4, 64, 80)).astype(np.uint8)
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "ZCYX"}, photometric="minisblack")
+    return path
+
+
+OPTIONS = ("--plane", "z=2", "--channels", "3,1", "--pixel-size", "0.5,0.25")
+
+
+def test_plane_channels_and_pixel_size(stack, tmp_path):
+    properties = json.loads(call("info", stack, *OPTIONS, "--json").stdout)
+    assert properties["channels"] == 2
+    assert properties["pixel_size"] == [0.5, 0.25]
+    out = tmp_path / "a.ome.zarr"
+    call("convert", stack, out, *OPTIONS)
+    with open_pyramid(out) as pyramid:
+        assert pyramid.pixel_size == pytest.approx((0.5, 0.25))
+        np.testing.assert_array_equal(np.unique(pyramid.read(pyramid.rect)[..., 0]), [23])
+        np.testing.assert_array_equal(np.unique(pyramid.read(pyramid.rect)[..., 1]), [21])
+    assert json.loads(call("info", stack, "--pixel-size", "0.5", "--json").stdout)[
+        "pixel_size"
+    ] == [0.5, 0.5]
+    assert "z" in refused("info", stack, "--plane", "z=9")
+    assert "channel" in refused("info", stack, "--channels", "9")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--plane", "z"), ("--plane", "z=top"), ("--channels", "red"), ("--channels", ""),
+     ("--pixel-size", "small"), ("--pixel-size", "0"), ("--pixel-size", "1,2,3"),
+     ("--pixel-size", "nan")],
+)  # fmt: skip
+def test_invalid_image_options_are_wrong_usage(option, value):
+    for command in (["info", "a.tif"], ["run", "a.tif", *RUN], ["convert", "a.tif", "b.ome.zarr"]):
+        assert option in call(*command, option, value, status=2).stderr

@@ -114,6 +114,15 @@ def test_run_is_evaluated_against_ground_truth(image, toys, tmp_path):
     assert "has no ground truth of its own" in refused("run", image, *RUN, "--truth", "auto")
 
 
+def test_channels_and_pixel_size_are_recorded(image, toys, tmp_path):
+    out = tmp_path / "a.run.zarr"
+    options = ("--channels", "2,1,0", "--pixel-size", "0.5")
+    header = json.loads(call("run", image, *RUN, *options, "--json", "--out", out).stdout)
+    assert header["image"]["channels"] == [2, 1, 0]
+    assert header["image"]["pixel_size"] == [0.5, 0.5]
+    assert "pixel" in refused("run", image, *RUN, "--out", out, "--resume", "--pixel-size", "1")
+
+
 def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):
     monkeypatch.setenv("HRVIEWER_DATA", str(tmp_path / "data"))
     header = json.loads(call("run", image, *RUN, "--json").stdout)

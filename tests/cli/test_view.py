@@ -54,6 +54,10 @@ def test_view(window, image):
     assert layers == [("scene.tif",)]
     call("view", image, "--live")
     assert calls[2] == (str(image), None, None, True)
+    call("view", image, "--pixel-size", "0.5")
+    pyramid = calls[4][0]
+    with pyramid:
+        assert pyramid.pixel_size == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("name", ["photo.png", "run", "sample:crowd?size=1024", "nowhere.svs"])

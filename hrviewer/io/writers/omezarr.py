@@ -33,7 +33,7 @@ from hrviewer.io.ome_metadata import (
 )
 from hrviewer.io.run_maps import RunMap, open_maps
 from hrviewer.io.writers.base import RunWriter
-from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid import reopen_pyramid
 
 if TYPE_CHECKING:
     import zarr
@@ -85,7 +85,7 @@ class OmeZarrWriter(RunWriter):
             write_classes(maps[0], target / "output", pixel_size, version)
         if settings.image:
             path = run.header["image"]["path"]
-            with open_pyramid(path) as pyramid:
+            with reopen_pyramid(run.header["image"]) as pyramid:
                 if pyramid.fingerprint != run.header["image"]["fingerprint"]:
                     raise RunError(f"{path} has changed since this run: export without the image")
                 arrays["image"] = write_image_into(pyramid, target / "image", progress, version)
