@@ -1,19 +1,19 @@
-"""What a GPU does with a network: ``python -m benchmarks.gpu [IMAGE] [--model M]``.
+"""Throughput and agreement of a network on a GPU: ``python -m benchmarks.gpu [IMAGE] [--model M]``.
 
-One JSON object goes to standard output; where there is no CUDA device, it says so.
+One JSON object is printed; without a CUDA device it gives the reason.
 
 ``rates``
     For each precision and batch: ``mp_s``, millions of input pixels per second through the
     product's own network, copies to and from the GPU included; ``tflop_s``; ``of_limit``, the
     latter over the GPU's own limit, which is measured with products of large matrices in the same
-    numbers; ``utilisation``, the part of the time in which the GPU computed, as its driver says.
+    numbers; ``utilisation``, the fraction of time in which the GPU computed, from its driver.
 ``agreement``
     For each precision: the largest difference from the CPU's float32 output over that output's
     greatest value, and the relative difference of the sums, on one tile of the image.
 ``run``
     A whole `patches` run: its batch, image pixels per second, the GPU's utilisation.
 ``first_overlay_ms``
-    From asking for a view of a session that has loaded its network to its first finished look.
+    From setting the view of a session with loaded models to its first inference result.
 """
 
 from __future__ import annotations
@@ -52,15 +52,17 @@ MEASURE_SECONDS = 2.0
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("image", nargs="?", default="sample:tissue?size=16384&seed=11000")
-    parser.add_argument("--model", default="nuclei", help="a pack, its folder or a network's file")
+    parser.add_argument(
+        "--model", default="nuclei", help="a model bundle, its folder or a weights file"
+    )
     parser.add_argument("--device", default="cuda:0")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     import torch
 
     if not torch.cuda.is_available():
         print(json.dumps({"device": None, "why": "torch finds no CUDA device here"}))
         return
-    print(json.dumps(measure(asked.image, asked.model, asked.device), indent=1))
+    print(json.dumps(measure(options.image, options.model, options.device), indent=1))
 
 
 def measure(image: object, model: str | Path, device: str) -> dict[str, Any]:
@@ -71,11 +73,11 @@ def measure(image: object, model: str | Path, device: str) -> dict[str, Any]:
     with open_pyramid(image) as pyramid:
         exact = open_bundle(model).load("main", "cpu")
         tile = center_tile(pyramid, exact)
-        said = exact(tile)
+        exact_output = exact(tile)
         for precision in PRECISIONS:
             network = open_bundle(model).load("main", device, precision=precision)
             limit = measure_limit(device, precision)
-            agreement[precision] = output_difference(said, network(tile))
+            agreement[precision] = output_difference(exact_output, network(tile))
             rates += [measure_rate(network, tile, batch, limit, device) for batch in BATCHES]
         return {
             "device": torch.cuda.get_device_name(device),
@@ -90,8 +92,8 @@ def measure(image: object, model: str | Path, device: str) -> dict[str, Any]:
 
 def center_tile(pyramid: Pyramid, network: Network) -> Floats:
     """Return a tile in the middle of the image, prepared, ``(1, C, h, w)``."""
-    it = network.card.input
-    side = it.tile if it.fixed else it.tile + 2 * network.halo
+    card = network.card.input
+    side = card.tile if card.fixed else card.tile + 2 * network.halo
     y, x = (length // 2 - side // 2 for length in pyramid.plane_shape)
     pixels = pyramid.read(Rect(y, x, side, side), 1, fill="reflect")
     return np.ascontiguousarray(network.card.prepare(pixels)[None])
@@ -158,11 +160,11 @@ def measure_rate(
 
 @contextmanager
 def utilisation(device: str) -> Iterator[Any]:
-    """Ask the driver, again and again, how busy the GPU is; None where it does not say."""
+    """Poll the driver for the GPU's utilisation; None where it is not available."""
     number = device.partition(":")[2] or "0"
     command = ["nvidia-smi", "-i", number, "--query-gpu=utilization.gpu", "-lms", "100"]
     try:
-        asked = subprocess.Popen(
+        process = subprocess.Popen(
             [*command, "--format=csv,noheader,nounits"], stdout=subprocess.PIPE, text=True
         )
     except OSError:
@@ -177,8 +179,8 @@ def utilisation(device: str) -> Iterator[Any]:
     try:
         yield used
     finally:
-        asked.terminate()
-        lines += asked.communicate()[0].splitlines()
+        process.terminate()
+        lines += process.communicate()[0].splitlines()
 
 
 def measure_run(pyramid: Pyramid, model: str | Path, name: str) -> dict[str, Any]:
@@ -186,13 +188,13 @@ def measure_run(pyramid: Pyramid, model: str | Path, name: str) -> dict[str, Any
     strategy = get_strategy("patches")
     worker = DeviceScheduler()
     try:
-        networks = LoadedModels(open_bundle(model), worker, name)
-        networks["main"]
-        job = RunSpec(pyramid, networks.bundle, strategy, parse_params(strategy, {}))
+        models = LoadedModels(open_bundle(model), worker, name)
+        models["main"]
+        job = RunSpec(pyramid, models.bundle, strategy, parse_params(strategy, {}))
         tile_cache().clear()
         with tempfile.TemporaryDirectory() as folder, utilisation(name) as used:
             start = time.perf_counter()
-            run = job.run(networks, out=Path(folder) / "a.run.zarr")
+            run = job.run(models, out=Path(folder) / "a.run.zarr")
             seconds = time.perf_counter() - start
             failed = int(run.patches["status"].ne("done").sum())
         h, w = pyramid.plane_shape
@@ -207,31 +209,31 @@ def measure_run(pyramid: Pyramid, model: str | Path, name: str) -> dict[str, Any
 
 
 def measure_first_overlay(pyramid: Pyramid, model: str | Path, name: str) -> list[float]:
-    """Return the milliseconds to the first look of each of five views never seen before."""
+    """Return the milliseconds to the first result of each of five new views."""
     strategy = get_strategy("patches")
     worker = DeviceScheduler()
-    heard = threading.Event()
+    arrived = threading.Event()
 
-    def hear(choice: int, rect: Rect, update: object) -> None:
+    def on_update(number: int, rect: Rect, update: object) -> None:
         if isinstance(update, InferenceResult):
-            heard.set()
+            arrived.set()
 
     took = []
     try:
-        networks = LoadedModels(open_bundle(model), worker, name)
-        networks["main"]
-        session = LiveSession(pyramid, networks, strategy, strategy.Params(), on_update=hear)
+        models = LoadedModels(open_bundle(model), worker, name)
+        models["main"]
+        session = LiveSession(pyramid, models, strategy, strategy.Params(), on_update=on_update)
         try:
             for i in range(5):
                 time.sleep(1.0)
-                heard.clear()
+                arrived.clear()
                 start = time.perf_counter()
                 h, w = pyramid.plane_shape
                 session.follow_view(
                     Rect(h // 2, i * w // 5, min(900, h // 2), min(1500, w // 5)), 1.0
                 )
-                if not heard.wait(60):
-                    sys.exit("benchmarks.gpu: no look within a minute")
+                if not arrived.wait(60):
+                    sys.exit("benchmarks.gpu: no result within a minute")
                 took.append(round((time.perf_counter() - start) * 1000, 1))
                 session.idle_now()
         finally:

@@ -1,6 +1,6 @@
-"""How smooth the window is with Live on, and how soon it answers: ``python -m benchmarks.live``.
+"""Smoothness and latency of the window with Live on: ``python -m benchmarks.live``.
 
-One JSON object goes to standard output. A real window is opened (on a virtual screen where there
+One JSON object is printed. A real window is opened (on a virtual screen where there
 is none) and a script moves its camera as a hand would: pans at full resolution, zooms out and in,
 rests. The script is played three ways, from an empty tile cache: once in plain napari with the
 levels as dask arrays; and in turns, each on another part of the image, on our layer with Live off
@@ -16,18 +16,18 @@ and on. Only the last two may be compared. Results are cached nowhere but in the
     The longest stall with Live on, moving or at rest; ``idle_max_stall_ms`` and
     ``napari_max_stall_ms`` for comparison.
 ``busy``
-    The part of the moves, with Live on, in which the session had something to look at.
+    The fraction of moves, with Live on, in which the session had cells to run.
 ``first_overlay_ms``
-    From the camera's last move, to a part of the image not seen before, to the end of the first
+    From the camera's last move, to a new part of the image, to the end of the first
     drawing of the canvas that shows something of the output there; waiting for rest included.
 ``full_view_ms``
-    From the same moment to the end of the drawing after which nothing is left to look at or draw.
+    From the same moment to the end of the drawing after which nothing is left to run or draw.
 ``recomputed_on_revisit``
-    Looks computed when the camera goes back to a part that was seen.
+    Results computed when the camera returns to an earlier view.
 ``stop_ms``, ``batch_ms``
-    From switching Live off amid looking until no network runs; and the median time of a batch.
+    From switching Live off during inference until no network runs; and the median time of a batch.
 ``toggle_back_ms``
-    From choosing a strategy that was shown before, to the end of the drawing that shows its maps.
+    From selecting an earlier strategy again to the end of the drawing that shows its maps.
 
 Numbers of one moment are medians; the lists are given too. Nothing says how other processes
 disturbed it but ``load``.
@@ -59,8 +59,10 @@ THREAD_POLICIES = ("asis", "idle", "nice", "rude")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
-    parser.add_argument("image", help="whatever hrviewer opens")
-    parser.add_argument("--model", default="nuclei", help="a pack, its folder or a network's file")
+    parser.add_argument("image", help="any image that hrviewer opens")
+    parser.add_argument(
+        "--model", default="nuclei", help="a model bundle, its folder or a weights file"
+    )
     parser.add_argument("--strategy", default="patches")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--canvas", default="1600x1000", help="the window's size, WIDTHxHEIGHT")
@@ -68,16 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--thread-policy",
         default="asis",
         choices=THREAD_POLICIES,
-        help="how the device's thread gives way: as the product has it, or another way to compare",
+        help="scheduling of the device's threads: as in the product, or another one to compare",
     )
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         screen = Path(__file__).parents[1] / "scripts" / "headless.sh"
         again = [sys.executable, "-m", "benchmarks.live", *(arguments or sys.argv[1:])]
         os.execv(screen, [str(screen), *again])
-    size = tuple(map(int, asked.canvas.split("x")))
+    size = tuple(map(int, options.canvas.split("x")))
     found = measure(
-        asked.image, asked.model, asked.strategy, asked.rounds, size, asked.thread_policy
+        options.image, options.model, options.strategy, options.rounds, size, options.thread_policy
     )
     print(json.dumps(found, indent=1))
 
@@ -109,7 +111,7 @@ def measure(
         plain = napari.Viewer(title="plain napari")
         data = levels if many else levels[0]
         plain.add_image(data, multiscale=many, rgb=rgb, contrast_limits=(0, 255))
-        # As wide as the panel leaves it beside ours.
+        # As wide as our canvas next to the panel.
         plain.window.resize(size[0] - PANEL_WIDTH, size[1])
         process_events(1.0)
         ways: dict[str, list[Stalls]] = {
@@ -147,7 +149,7 @@ def measure(
             "napari_max_stall_ms": ms(max(s.longest for s in ways["napari"])),
             "busy": round(median(s.busy for s in ways["live"]), 3),
         }
-        log("places not seen before")
+        log("new views")
         bench.clear_results()
         visits = [bench.visit(place) for place in places]
         found |= {
@@ -165,7 +167,7 @@ def measure(
         found["toggle_back_ms"] = ms(
             median(bench.switch_and_back(strategy, others[:1]) for _ in range(3))
         )
-        batch = bench.batch_seconds  # while the looks are still on the picture
+        batch = bench.batch_seconds  # while the results are on the map
         stops = [
             bench.time_stop(place) for place in sample_places(pyramid.plane_shape, 3, offset=0.17)
         ]
@@ -185,7 +187,7 @@ def measure(
 
 
 def set_thread_policy(thread_policy: str) -> None:
-    """Let the device's thread behave in another way than the product's own."""
+    """Schedule the device's threads in another way than the product."""
     from hrviewer.engine import device_scheduler
 
     def idle() -> None:
@@ -357,7 +359,7 @@ def move_camera(viewer: Any, to: CameraMove) -> None:
 
 
 class LiveBenchmark:
-    """A window, its ticks, and what is asked of it."""
+    """A window with its timers, and the actions that are measured."""
 
     def __init__(self, opened: Any, folder: Path) -> None:
         from hrviewer.engine import ResultCache
@@ -383,11 +385,11 @@ class LiveBenchmark:
             wait_until(self._idle_check())
 
     def is_pending(self) -> bool:
-        """Tell whether there is something to look at."""
+        """Return whether cells in view are unfinished."""
         return bool(self.controller.live.session.pending)
 
     def _is_settled(self) -> bool:
-        """Tell whether nothing is left to look at or to draw."""
+        """Return whether nothing is left to run or to draw."""
         live = self.controller.live
         if live.session is None or live._renderer is None or live._moving or live._updates:
             return False
@@ -402,30 +404,30 @@ class LiveBenchmark:
         )
 
     def _idle_check(self) -> Callable[[], bool]:
-        """Return what tells whether the session is idle and the device has nothing left."""
+        """Return a check that session and device are idle."""
         from hrviewer.engine import Priority
 
-        session, device_scheduler = self.controller.live.session, self.controller._device
-        if device_scheduler is None:
+        session, scheduler = self.controller.live.session, self.controller._device
+        if scheduler is None:
             return lambda: True
-        last = device_scheduler.call(lambda: None, Priority.PREFETCH)
+        last = scheduler.call(lambda: None, Priority.PREFETCH)
         return lambda: (
-            last.done() and not device_scheduler.running and (session is None or session.is_idle())
+            last.done() and not scheduler.running and (session is None or session.is_idle())
         )
 
     @property
     def computed_results(self) -> int:
-        """Looks so far."""
+        """Results computed so far."""
         return int(self.controller.live.session.computed)
 
     @property
     def backend(self) -> str:
-        """What runs the network."""
-        return str(self.controller._networks["main"].backend)
+        """Back end of the main network."""
+        return str(self.controller._models["main"].backend)
 
     @property
     def batch_seconds(self) -> float:
-        """The median seconds of a batch, of the looks that are on the picture."""
+        """Median seconds of a batch, of the results on the map."""
         rows = self.controller.overlays.picture.record.patches
         return median(row.infer_s for row in rows) * int(self.controller._device.batch)
 
@@ -468,9 +470,9 @@ class LiveBenchmark:
         return first - start, self._drawn - start
 
     def revisit(self, place: CameraMove) -> None:
-        """Go somewhere and stay until nothing is left to look at."""
+        """Move the camera and wait until all cells in view are finished."""
         move_camera(self.viewer, place)
-        process_events(0.4)  # as long as it takes to be seen as at rest
+        process_events(0.4)  # until the camera counts as at rest
         wait_until(self._is_settled)
 
     def _on_refresh(self, event: Any = None) -> None:
@@ -501,14 +503,14 @@ class LiveBenchmark:
         return self._drawn - start
 
     def clear_results(self) -> None:
-        """Have everything to be looked at again: a small image may have been seen as a whole."""
-        session, painter = self.controller.live.session, self.controller.live._renderer
+        """Discard all results: a small image may be finished as a whole."""
+        session, renderer = self.controller.live.session, self.controller.live._renderer
         with session._condition:
             session._cells = type(session._cells)(session._cells._max_bytes)
-        painter._executor.submit(painter._clear).result()
+        renderer._executor.submit(renderer._clear).result()
 
     def time_stop(self, place: CameraMove) -> float:
-        """Switch Live off while it looks; return the seconds until no network runs."""
+        """Switch Live off during inference; return the seconds until no network runs."""
         session = self.controller.live.session
         self.clear_results()
         computed = session.computed

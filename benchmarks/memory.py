@@ -1,7 +1,7 @@
-"""What opening, panning and looking hold in memory: ``python -m benchmarks.memory``.
+"""Memory of opening, panning and inference: ``python -m benchmarks.memory``.
 
 Each size is measured in a process of its own, on an array that repeats one tile and is made as it
-is read, so nothing of the image exists but what was asked for. The cache of tiles is given the
+is read, so only the requested parts of the image exist. The cache of tiles is given the
 same bound for all sizes, and the work is the same: a pan, then 2,000 patches spread evenly.
 """
 
@@ -67,7 +67,7 @@ class Bright(Network):
 
 
 class TinyBundle(ModelBundle):
-    """A pack of one network that has no file."""
+    """A model bundle of one network without a file."""
 
     def __init__(self) -> None:
         card = ModelCard.model_validate(
@@ -117,8 +117,8 @@ class EvenGrid(Strategy):
             for i in range(params.patches)
         ]
         handles = []
-        for asked in batches(patches):
-            result = yield PatchRequest("main", asked, target="output")
+        for batch in batches(patches):
+            result = yield PatchRequest("main", batch, target="output")
             handles += result.results
         return Estimate(aggregate(context.main, handles))
 
@@ -161,9 +161,9 @@ def measure_one(gigapixels: float, patches: int) -> dict[str, Any]:
         panned = peak_memory()
         device = DeviceScheduler()
         try:
-            pack = TinyBundle()
-            job = RunSpec(pyramid, pack, EvenGrid(), EvenGridParams(patches=patches))
-            run = job.run(LoadedModels(pack, device), out=Path(folder) / "a.run.zarr")
+            bundle = TinyBundle()
+            spec = RunSpec(pyramid, bundle, EvenGrid(), EvenGridParams(patches=patches))
+            run = spec.run(LoadedModels(bundle, device), out=Path(folder) / "a.run.zarr")
             counts = dict(run.patches["status"].value_counts())
         finally:
             device.close()
@@ -203,11 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--gigapixels", type=float, nargs="+", default=[1, 4, 16])
     parser.add_argument("--patches", type=int, default=2000)
     parser.add_argument("--one", type=float, help=argparse.SUPPRESS)
-    asked = parser.parse_args(arguments)
-    if asked.one is not None:
-        print(json.dumps(measure_one(asked.one, asked.patches)))
+    options = parser.parse_args(arguments)
+    if options.one is not None:
+        print(json.dumps(measure_one(options.one, options.patches)))
     else:
-        print(json.dumps(measure(sorted(asked.gigapixels), asked.patches), indent=1))
+        print(json.dumps(measure(sorted(options.gigapixels), options.patches), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How long the overlays of many patches take: ``python -m benchmarks.overlays --patches 100000``.
+"""Time to draw the overlays of many patches: ``python -m benchmarks.overlays --patches 100000``.
 
-One JSON object goes to standard output. A picture is filled with that many patches, on a grid over
+One JSON object is printed. Result maps are filled with that many patches, on a grid over
 an image of as many tiles, as a run fills it (this is ``draw_s``, on the run's thread, not the
 window's). Then, in a window without a screen's drawing:
 
@@ -9,7 +9,7 @@ window's). Then, in a window without a screen's drawing:
 ``update_s``
     One refresh of all of them after the last patch has come, with all of the image in view.
 ``outlines_s``, ``outlined``
-    Following the view to a place at full resolution: outlines of what is visible there.
+    Moving the view to full resolution: outlines of the visible patches.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def measure(patches: int) -> dict[str, Any]:
     across = math.ceil(math.sqrt(patches))
     side = across * TILE_SIDE
     image = Rect(0, 0, side, side)
-    picture = ResultMaps(image, CELL, "mass", ["thing"])
+    maps = ResultMaps(image, CELL, "mass", ["thing"])
     cells = TILE_SIDE // CELL
     values = np.ones((1, cells, cells), np.float32)
 
@@ -56,10 +56,8 @@ def measure(patches: int) -> dict[str, Any]:
         patch = Patch(core, 1.0, 0)
         box = (float(core.y), float(core.x), float(TILE_SIDE), float(TILE_SIDE))
         charge = Cost(flops=1e9, infer_s=1e-3)
-        picture.update(PatchRequest("main", (patch,), target="output"))
-        picture.update(
-            InferenceResult(patch, "main", np.array([values.sum()]), values, box, charge)
-        )
+        maps.update(PatchRequest("main", (patch,), target="output"))
+        maps.update(InferenceResult(patch, "main", np.array([values.sum()]), values, box, charge))
 
     start = time.perf_counter()
     for i in range(patches - 1):
@@ -72,7 +70,7 @@ def measure(patches: int) -> dict[str, Any]:
 
     def create() -> None:
         nonlocal overlays
-        overlays = Overlays(viewer, base, picture)
+        overlays = Overlays(viewer, base, maps)
         for name in MAPS:
             overlays.set_visible(name, True)
         overlays.refresh()
@@ -81,7 +79,7 @@ def measure(patches: int) -> dict[str, Any]:
     create_s = time_call(create)
     assert overlays is not None
     take(patches - 1)
-    for drawn in picture.rasters.values():
+    for drawn in maps.rasters.values():
         drawn.changed = True
 
     def update() -> None:
@@ -92,7 +90,7 @@ def measure(patches: int) -> dict[str, Any]:
     middle = Rect(side // 2, side // 2, 1000, 1000)
     outlines_s = time_call(lambda: overlays.follow_view(middle, 1.0))
     return {
-        "patches": len(picture.record.patches),
+        "patches": len(maps.record.patches),
         "image": [side, side],
         "create_s": round(create_s, 4),
         "update_s": round(update_s, 4),

@@ -1,6 +1,6 @@
-"""How near a whole-image run comes to the bare network: ``python -m benchmarks.throughput IMAGE``.
+"""Throughput of a run relative to the bare network: ``python -m benchmarks.throughput IMAGE``.
 
-One JSON object goes to standard output. The bare network is fed from memory with inputs of the
+One JSON object is printed. The bare network is fed from memory with inputs of the
 same image; the run reads, prepares, infers, finishes and writes. Both take turns, so that their
 ratio is of one stretch of time; results are not cached, and tiles are forgotten between turns.
 """
@@ -60,8 +60,10 @@ class BareSetup:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
-    parser.add_argument("image", help="whatever hrviewer opens")
-    parser.add_argument("--model", default="nuclei", help="a pack, its folder or a network's file")
+    parser.add_argument("image", help="any image that hrviewer opens")
+    parser.add_argument(
+        "--model", default="nuclei", help="a model bundle, its folder or a weights file"
+    )
     parser.add_argument("--region", help="Y,X,H,W in pixels; the whole image by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -71,9 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         choices=PRECISIONS[1:],
         help="precisions that take their turns, too",
     )
-    asked = parser.parse_args(arguments)
-    region = Rect(*map(int, asked.region.split(","))) if asked.region else None
-    found = measure(asked.image, asked.model, region, asked.rounds, precisions=asked.precisions)
+    options = parser.parse_args(arguments)
+    region = Rect(*map(int, options.region.split(","))) if options.region else None
+    found = measure(
+        options.image, options.model, region, options.rounds, precisions=options.precisions
+    )
     print(json.dumps(found, indent=1))
 
 
@@ -89,38 +93,38 @@ def measure(
     with open_pyramid(image) as pyramid, loaded_models(model, "auto") as chosen:
         network = chosen["main"]
         onnx_only = chosen.bundle._weights["main"].suffix.lower() == ".onnx"
-        scene, _, _ = build_context(pyramid, chosen, get_strategy("patches"), region=region)
-        patches = tiles(scene.main, scene.region, scene.native_scale)
-        shapes = [input_shape(scene, patch) for patch in patches]
-        inputs = read_inputs(pyramid, network, scene, patches, shapes)
+        context, _, _ = build_context(pyramid, chosen, get_strategy("patches"), region=region)
+        patches = tiles(context.main, context.region, context.native_scale)
+        shapes = [input_shape(context, patch) for patch in patches]
+        inputs = read_inputs(pyramid, network, context, patches, shapes)
         with ExitStack() as stack:
             plain = stack.enter_context(loaded_models(model, "torch"))
             others = {
                 name: stack.enter_context(loaded_models(model, "auto", name)).for_image(pyramid)
                 for name in precisions
             }
-            told: dict[str, Any] = {}
+            deviations: dict[str, Any] = {}
             makers = {"onnxruntime": onnx_runner} if onnx_only else {"torch": torch_runner}
             best, bare = find_fastest(chosen.bundle, inputs, batches, *makers.popitem())
             in_torch = not onnx_only and not network.backend.startswith("torch")
             pixels = sum(h * w for h, w in shapes)
-            useful = scene.region.area
+            useful = context.region.area
             turns: list[dict[str, float]] = []
             shares: list[dict[str, float]] = []
-            time_run(pyramid, chosen, scene.region)  # warms up, as `search` does the bare one
+            time_run(pyramid, chosen, context.region)  # warms up, as `search` does the bare one
             for _ in range(rounds):
                 turn = {"bare": measure_rate(bare, inputs, best)}
-                seconds, ran = time_run(pyramid, chosen, scene.region)
+                seconds, ran = time_run(pyramid, chosen, context.region)
                 turn["run"] = pixels / seconds / 1e6
                 turn["useful"] = useful / seconds / 1e6
                 shares.append(stage_shares(ran, seconds))
                 for name, networks in others.items():
                     # The error is measured before the clock of `spent` starts.
-                    _, other = time_run(pyramid, networks, scene.region)
+                    _, other = time_run(pyramid, networks, context.region)
                     turn[name] = run_seconds(ran) / run_seconds(other)
-                    told[name] = other.header["precision"]
+                    deviations[name] = other.header["precision"]
                 if in_torch:
-                    turn["torch"] = pixels / time_run(pyramid, plain, scene.region)[0] / 1e6
+                    turn["torch"] = pixels / time_run(pyramid, plain, context.region)[0] / 1e6
                 else:
                     turn["torch"] = turn["run"]
                 turns.append(turn)
@@ -138,7 +142,8 @@ def measure(
         else median(lambda turn: turn["torch"] / turn["bare"]),
         "ratios": [round(turn["run"] / turn["bare"], 4) for turn in turns],
         "precisions": {
-            name: {"over_float32": median(itemgetter(name)), **told[name]} for name in precisions
+            name: {"over_float32": median(itemgetter(name)), **deviations[name]}
+            for name in precisions
         },
         "backend": network.backend,
         "bare": vars(best) | {"input": list(inputs[0].shape), "inputs": len(inputs)},
@@ -157,7 +162,7 @@ def measure(
 def loaded_models(
     model: str | Path, backend: str, precision: str = "float32"
 ) -> Iterator[LoadedModels]:
-    """Load a pack's network with this back end, and give its device back afterwards."""
+    """Load a bundle's network with this back end, and close its device afterwards."""
     before = os.environ.get("HRVIEWER_BACKEND")
     device = DeviceScheduler(streams=recommended_streams())
     try:
@@ -177,7 +182,7 @@ def loaded_models(
 
 
 def input_shape(context: PlanContext, patch: Patch) -> tuple[int, int]:
-    """Return the size of what a patch puts into the network."""
+    """Return the size of a patch's input."""
     rect = input_rect(context.main, patch, context.rect)
     return round(rect.h / patch.scale), round(rect.w / patch.scale)
 
@@ -203,13 +208,13 @@ def read_inputs(
     return inputs
 
 
-def torch_runner(pack: ModelBundle, threads: int, layout: str) -> tuple[RunBatch, str]:
-    """Return the network as it was written, in torch: nothing folded, nothing exported."""
+def torch_runner(bundle: ModelBundle, threads: int, layout: str) -> tuple[RunBatch, str]:
+    """Return the original network in torch: nothing folded, nothing exported."""
     import torch
 
     from hrviewer.models.loaders.torch import TorchNetwork
 
-    loaded = TorchNetwork.load(pack._weights["main"], pack.roles["main"], "cpu", None)
+    loaded = TorchNetwork.load(bundle._weights["main"], bundle.roles["main"], "cpu", None)
     module = loaded.unfolded or loaded.module
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     module = module.to(memory_format=form)  # type: ignore[call-overload]
@@ -225,16 +230,16 @@ def torch_runner(pack: ModelBundle, threads: int, layout: str) -> tuple[RunBatch
     return run, f"torch {torch.__version__}, eager float32"
 
 
-def onnx_runner(pack: ModelBundle, threads: int, layout: str) -> tuple[RunBatch, str]:
+def onnx_runner(bundle: ModelBundle, threads: int, layout: str) -> tuple[RunBatch, str]:
     """Return the network of an ONNX file."""
     from hrviewer.models.loaders.onnx import OnnxNetwork
 
-    loaded = OnnxNetwork.load(pack._weights["main"], pack.roles["main"], "cpu", threads)
+    loaded = OnnxNetwork.load(bundle._weights["main"], bundle.roles["main"], "cpu", threads)
     return loaded._run, loaded.backend
 
 
 def find_fastest(
-    pack: ModelBundle,
+    bundle: ModelBundle,
     inputs: Sequence[Floats],
     batches: Sequence[int],
     kind: str,
@@ -255,10 +260,10 @@ def find_fastest(
     )
     for layout in layouts:
         for count in threads:
-            run, backend = make(pack, count, layout)
+            run, backend = make(bundle, count, layout)
             top, slower = 0.0, 0
             for batch in batches:
-                if batch > len(inputs) or (batch > 1 and max_batch(pack) == 1) or slower == 2:
+                if batch > len(inputs) or (batch > 1 and max_batch(bundle) == 1) or slower == 2:
                     break
                 part = np.stack(inputs[:batch])
                 rate = max(measure_pixel_rate(run, part) for _ in range(3))
@@ -269,9 +274,9 @@ def find_fastest(
     return max((each[1:] for each in some), key=lambda each: measure_rate(each[1], inputs, each[0]))
 
 
-def max_batch(pack: ModelBundle) -> int | None:
-    """Return how many inputs the network takes at once, where that is limited."""
-    return pack.load("main", "cpu").max_batch
+def max_batch(bundle: ModelBundle) -> int | None:
+    """Return the most inputs that the network takes at once, if there is a limit."""
+    return bundle.load("main", "cpu").max_batch
 
 
 def measure_pixel_rate(run: RunBatch, batch: Floats) -> float:
@@ -296,10 +301,10 @@ def time_run(pyramid: Pyramid, models: LoadedModels, region: Rect) -> tuple[floa
     """Return the seconds that a run takes, from planning to its folder, and the run."""
     tile_cache().clear()
     strategy = get_strategy("patches")
-    job = RunSpec(pyramid, models.bundle, strategy, parse_params(strategy, {}), region=region)
+    spec = RunSpec(pyramid, models.bundle, strategy, parse_params(strategy, {}), region=region)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = job.run(models, out=Path(folder) / "a.run.zarr")
+        run = spec.run(models, out=Path(folder) / "a.run.zarr")
         seconds = time.perf_counter() - start
         failed = run.patches["status"].ne("done").sum()
         assert not failed, f"{failed} patches failed"
@@ -307,7 +312,7 @@ def time_run(pyramid: Pyramid, models: LoadedModels, region: Rect) -> tuple[floa
 
 
 def run_seconds(run: Run) -> float:
-    """Return the seconds from the first look to the last."""
+    """Return the seconds of the run's inference."""
     return float(run.header["spent"]["wall_s"])
 
 

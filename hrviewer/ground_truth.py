@@ -97,7 +97,7 @@ def ground_truth_from_labels(
     boxes : ndarray, shape (n, 4), optional
         ``(y, x, h, w)``.
     is_annotated : bool
-        See `Truth`.
+        See `GroundTruth`.
     """
     classes, class_ids = np.unique(np.array(labels, str), return_inverse=True)
     if boxes is not None:

@@ -1,7 +1,7 @@
-"""How fast scenes are rendered, per core: ``python -m benchmarks.scenes [NAME …] [--size N]``.
+"""Rendering rate of synthetic images: ``python -m benchmarks.synthetic_images [NAME …]``.
 
-One JSON object goes to standard output. Rates are by the processor time of the one thread that
-renders, over tiles of 512 pixels spread evenly over scenes of several seeds; opening is the wall
+One JSON object is printed. Rates are by the processor time of the one thread that
+renders, over tiles of 512 pixels spread evenly over images of several seeds; opening is the wall
 time until the coarsest level has been read, with everything compiled.
 """
 
@@ -26,19 +26,19 @@ def render_rate(name: str, size: int, scale: int, side: int = 5) -> float:
     pixels, seconds = 0, 0.0
     length = TILE * scale
     for seed in SEEDS:
-        scene = make_synthetic_image(name, size, seed)
+        image = make_synthetic_image(name, size, seed)
         corners = [k * (size - length) // (side - 1) // scale * scale for k in range(side)]
         for y in corners:
             for x in corners:
                 start = time.thread_time()
-                scene.render(Rect(y, x, length, length), scale)
+                image.render(Rect(y, x, length, length), scale)
                 seconds += time.thread_time() - start
                 pixels += TILE * TILE
     return pixels / seconds / 1e6
 
 
 def open_seconds(name: str, size: int) -> float:
-    """Return the seconds from a URL to a picture of the whole scene."""
+    """Return the seconds from a URL to the coarsest level of the image."""
     tile_cache().clear()
     start = time.perf_counter()
     with open_pyramid(f"sample:{name}?size={size}&seed=5") as pyramid:
@@ -49,7 +49,9 @@ def open_seconds(name: str, size: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="scenes; all that are installed by default")
+    parser.add_argument(
+        "names", nargs="*", help="synthetic images; all that are installed by default"
+    )
     parser.add_argument("--size", type=int, default=32_768)
     options = parser.parse_args()
     found = {}
