@@ -31,24 +31,47 @@ class LayerStyle:
 
     Parameters
     ----------
-    colormap : str
-        A perceptually uniform colormap, by napari's name.
+    name : str
+        A perceptually uniform colormap.
+    colours : str
+        Nine of its colours, in hexadecimal.
+    low_alpha, high_alpha : float
+        Opacity at both ends: low values stay nearly transparent; half of the range is opaque.
     opacity : float
-        Of the layer.
+        Opacity of the layer.
     visible : bool
         Whether the layer is shown at first.
     """
 
-    colormap: str
+    name: str
+    colours: str
+    low_alpha: float
+    high_alpha: float
     opacity: float
     visible: bool = False
 
+    @property
+    def colormap(self) -> dict[str, Any]:
+        """The keywords of napari's `Colormap`."""
+        rgb = np.array([[*bytes.fromhex(colour)] for colour in self.colours.split()]) / 255
+        steps = np.linspace(0, 1, len(rgb))
+        rise = np.minimum(1, 2 * steps)
+        alpha = self.low_alpha + (self.high_alpha - self.low_alpha) * rise
+        colours = np.column_stack([rgb, alpha]).astype(np.float32)
+        return {"colors": colours, "name": f"hrviewer run {self.name}"}
+
+
+CIVIDIS = "00224e 1a386f 434e6c 61656f 7d7c78 9b9476 bcae6c dec958 fee838"
+INFERNO = "160b39 470b6a 751b6e a32c61 cc4248 ec6726 fb9906 f7d13d fcffa4"
+MAGMA = "140e36 400f74 6e1e81 9c2e7f ca3e72 f05f5e fd9467 feca8d fcfdbf"
+VIRIDIS = "355f8d 2b758e 238a8d 1fa088 2fb47c 56c667 8bd646 c5e021 fde725"
+"""Without their darkest parts, which resemble shadows on an image."""
 
 STYLES = {
-    "cost": LayerStyle("cividis", 0.6),
-    "saliency": LayerStyle("inferno", 0.6),
-    "patches": LayerStyle("magma", 0.8),
-    "output": LayerStyle("viridis", 0.85, visible=True),
+    "cost": LayerStyle("cividis", CIVIDIS, 0.3, 1.0, 0.6),
+    "saliency": LayerStyle("inferno", INFERNO, 0.2, 1.0, 0.6),
+    "patches": LayerStyle("magma", MAGMA, 0.5, 0.9, 0.8),
+    "output": LayerStyle("viridis", VIRIDIS, 0.0, 1.0, 0.85, visible=True),
 }
 """In the order of drawing, the top layer last."""
 

@@ -36,23 +36,29 @@ class TerminalBar:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as RichProgress
 
         self._progress = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[steps]}"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._progress.add_task("", total=None)
+        self._task = self._progress.add_task("", total=None, steps="")
         self._progress.start()
 
     def update(self, description: str, done: int, total: int | None) -> None:
         """Show `done` of `total` steps."""
-        self._progress.update(self._task, description=description, completed=done, total=total)
+        self._progress.update(
+            self._task,
+            description=description,
+            completed=done,
+            total=total,
+            steps=format_steps(done, total),
+        )
 
     def close(self) -> None:
         """Remove the bar."""
@@ -75,18 +81,22 @@ class NotebookBar:
         if description == self._description and now < self._shown + REFRESH_SECONDS:
             return
         self._shown, self._description = now, description
-        steps = "" if total is None else f"{done:,} of {total:,} · "
         value = "" if total is None else f' value="{done}" max="{max(1, total)}"'
         self._handle.update(
             self._html(
                 f"{html.escape(description)} <progress{value}></progress> "
-                f"{steps}{now - self._start:.0f} s"
+                f"{format_steps(done, total)} {now - self._start:.0f} s"
             )
         )
 
     def close(self) -> None:
         """Remove the bar."""
         self._handle.update(self._html(""))
+
+
+def format_steps(done: int, total: int | None) -> str:
+    """Return ``3 of 12``; an empty text where the total is not known."""
+    return "" if total is None else f"{done:,} of {total:,}"
 
 
 def make_bar() -> ProgressBar | None:

@@ -48,7 +48,7 @@ def test_a_terminal_has_a_bar_and_a_log_file_has_none(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with with_progress(True, None) as on_event:
         on_event(Progress(3, 12, 5e12))
-    assert "3/12" in sys.stderr.getvalue()
+    assert "3 of 12" in sys.stderr.getvalue()
     assert "5 TFLOP" in sys.stderr.getvalue()
     with with_progress(False, None) as on_event:
         assert on_event is None

@@ -10,7 +10,7 @@ from hrviewer.app.maps.result_maps import MAPS, ResultMaps
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.image.image_layer import image_layer_data
-from hrviewer.viewer.layers.overlays import Overlays, overlay_tuples
+from hrviewer.viewer.layers.overlays import Overlays
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 
 CELL = 16
@@ -165,15 +165,6 @@ def test_another_picture_is_shown_in_the_layers_that_are_there(make_napari_viewe
     fourth = Overlays(viewer, base, drawn(image), previous=third)
     assert not {*fourth} & {*third}
     assert fourth.is_intact
-
-
-def test_a_reader_gets_maps_of_a_sensible_size(image):
-    base = Layer.create(*image_layer_data(open_pyramid(image)))
-    picture = ResultMaps(Rect(0, 0, 256, 320), 2, "mass", ["thing"])
-    for data, settings, kind in overlay_tuples(picture, base):
-        layer = Layer.create(data, settings, kind)
-        assert max(layer.data.shape) <= 1024
-        assert layer.metadata["hrviewer"]["overlay"] in MAPS
 
 
 @pytest.mark.parametrize("name", MAPS)

@@ -75,19 +75,13 @@ def read_run(path: str | list[str]) -> LayerReader | None:
 
 def read_run_layers(path: str | list[str]) -> list[LayerDataTuple]:
     """Return a run's overlays, on top of its image if that is still there."""
-    import numpy as np
-    from napari.layers import Image
     from napari.utils.notifications import show_warning
 
-    from hrviewer.app.maps.result_maps import ResultMaps
     from hrviewer.runs import Run
-    from hrviewer.viewer.layers.overlays import overlay_tuples
 
     run = Run(path[0] if isinstance(path, list) else path)
     image = run.header["image"]
     layers: list[LayerDataTuple] = []
-    size = run.pixel_size
-    place = {} if size is None else {"scale": size, "units": ("um", "um")}
     try:
         pyramid = reopen_pyramid(image)
         if pyramid.fingerprint != image["fingerprint"]:
@@ -95,5 +89,4 @@ def read_run_layers(path: str | list[str]) -> list[LayerDataTuple]:
         layers.append(deferred_layer(pyramid))
     except HrviewerError as error:
         show_warning(f"the overlays come without their image: {error}")
-    base = Image(np.zeros((1, 1)), **place)
-    return [*layers, *overlay_tuples(ResultMaps.from_run(run), base)]
+    return [*layers, *run.layers()]

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-__all__ = ["Overlays", "overlay_tuples"]
-
-MAX_STATIC_CELLS = 1024
-"""Cells along the longer side of a map that does not follow the view."""
+__all__ = ["Overlays"]
 
 MIN_CELL_PX = 3.0
 """Screen pixels per side of a drawn cell, at least: finer ones would flicker as the view moves."""
@@ -290,20 +287,3 @@ def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion)
         "blending": "translucent_no_depth",
         "metadata": {METADATA_KEY: {"overlay": name, "unit": raster.unit, "course": completion}},
     }
-
-
-def overlay_tuples(maps: ResultMaps, image_layer: Image) -> list[tuple[Any, dict[str, Any], str]]:
-    """Return a picture as napari's layer tuples, for a reader.
-
-    Nothing follows the view then: maps are drawn at a size that suits a whole image on a screen,
-    and the raster of patches stands for their outlines.
-    """
-    tuples: list[tuple[Any, dict[str, Any], str]] = []
-    for name in ("cost", "saliency", "patches", "output"):
-        drawn = maps.rasters[name]
-        level = drawn.level_for(max(maps.image.h, maps.image.w) / MAX_STATIC_CELLS)
-        drawn.autoscale(level)
-        place = placement(image_layer, drawn.cell * 2**level)
-        look = layer_settings(name, drawn, maps.completion) | {"visible": name == "output"}
-        tuples.append((drawn.levels[level], look | place, "image"))
-    return tuples
