@@ -194,8 +194,8 @@ class DeviceScheduler:
             return
         self._autotuned = True
         self._start_threads(2)
-        if "batch" in network.measurements:
-            self.batch = network.measurements["batch"]
+        if ("batch",) in network.measurements:
+            self.batch = network.measurements["batch",]
             return
         card = network.card.input
         side = card.tile if card.fixed else card.tile + 2 * network.halo
@@ -214,7 +214,7 @@ class DeviceScheduler:
             if rate < MIN_SPEEDUP * best:
                 break
             self.batch, best = batch, rate
-        network.measurements["batch"] = self.batch
+        network.measurements["batch",] = self.batch
         log.info("batches of %d inputs on %s", self.batch, network.device)
 
     def _start_threads(self, count: int) -> None:

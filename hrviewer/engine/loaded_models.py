@@ -140,10 +140,11 @@ class LoadedModels(Mapping[str, Network]):
             from hrviewer.models.probe import measure_exact_halo
 
             start, network = time.perf_counter(), self[role]
-            if "exact_halo" not in network.measurements:
+            key = "exact_halo", network.halo
+            if key not in network.measurements:
                 job = self.device.call(partial(measure_exact_halo, network), Priority.LIVE)
-                network.measurements["exact_halo"] = job.result().output
-            halo = self._exact_halos[role] = network.measurements["exact_halo"]
+                network.measurements[key] = job.result().output
+            halo = self._exact_halos[role] = network.measurements[key]
             seconds = time.perf_counter() - start
             self.setup_s += seconds
             log.info("measured an exact halo of %d pixels for %s in %.2f s", halo, role, seconds)

@@ -83,7 +83,7 @@ class Network(ABC):
         self.accepts_any_size = False
         self.max_batch: int | None = None
         self.external_files: tuple[Path, ...] = ()
-        self.measurements: dict[str, int] = {}
+        self.measurements: dict[tuple[object, ...], int] = {}
         self._flops: dict[tuple[float, ...], float] = {}
 
     def __repr__(self) -> str:

@@ -316,8 +316,11 @@ def fixed() -> Network:
     [
         (fixed(), "takes tiles of 64 pixels only"),
         (Bright(task="classification"), "its task, classification"),
-        (Everything(), "receptive field of more than 64 pixels|depends on where a tile begins"),
-        (Ramp(), "depends on where a tile begins"),
+        (
+            Everything(),
+            "receptive field of more than 64 pixels|predictions depend on where a tile begins",
+        ),
+        (Ramp(), "predictions depend on where a tile begins"),
     ],
 )
 def test_what_cannot_be_joined_is_refused(net: Network, why: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
@@ -191,9 +190,7 @@ def test_pareto():
 
 
 def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeypatch):
-    # The package's own name `compare` is the function.
-    module = sys.modules["hrviewer.runs.compare"]
-    monkeypatch.setattr(module, "open_bundle", lambda spec: toy_bundle())
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: toy_bundle())
     out = tmp_path / "out"
     result = CliRunner().invoke(
         app, ["compare", str(photo), "--model", "toy", "--out", str(out), "--json"]
