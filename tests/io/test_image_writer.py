@@ -154,13 +154,13 @@ def test_synthetic_image_is_written_with_its_ground_truth(tmp_path, small, synth
     image = synthetic.synthetic_image
     with open_pyramid(out) as again:
         assert_array_equal(again.read(again.rect), image.render(synthetic.rect, 1))
-    ground_truth = read_ground_truth(table, out.name, synthetic.shape)
+    ground_truth = read_ground_truth(table, out.name, synthetic.plane_shape)
     assert_array_equal(ground_truth.points, image.ground_truth(synthetic.rect).points)
     assert_array_equal(ground_truth.boxes, image.ground_truth(synthetic.rect).boxes)
     # Every object has one number, across shards, and its centroid is its point.
     with open_pyramid(out / "labels" / "objects") as numbers:
         assert_array_equal(numbers.read(numbers.rect)[..., 0], image.labels(synthetic.rect))
-    by_labels = read_ground_truth(out, "s", synthetic.shape)
+    by_labels = read_ground_truth(out, "s", synthetic.plane_shape)
     assert_array_equal(by_labels.points, ground_truth.points)
     assert_array_equal(by_labels.boxes, ground_truth.boxes)
 

@@ -161,7 +161,7 @@ def test_napari_ome_zarr_opens_both_versions(classes):
 def test_image_is_included_on_request(classes):
     _, path, run = classes
     with open_pyramid(path / "image") as image, open_pyramid(run.header["image"]["path"]) as base:
-        assert image.shape == base.shape == (2800, 2400)
+        assert image.plane_shape == base.plane_shape == (2800, 2400)
         assert len(image.levels) == 4
         np.testing.assert_array_equal(image.read(image.rect, 8.0), base.read(base.rect, 8.0))
 
