@@ -1,7 +1,7 @@
 """Command ``doctor``: a report on the installation, for bug reports.
 
-Whatever can crash or hang, as drivers do, is probed in processes of its own; a section that fails
-reports its error and does not affect the others.
+Drivers, which can crash or hang, are probed in separate processes; a section that fails reports
+its error and does not affect the others.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Feature:
     Parameters
     ----------
     kind : {"patch", "contour", "point", "annotation"}
-        Origin: a patch of the run, the output map, a detected object, a user.
+        Origin: a patch on which inference ran, the predictions, a predicted object, a user.
     label : str
         Class.
     polygons : tuple of Polygon

@@ -21,7 +21,7 @@ PROBABILITY_PREFIX = "prob_"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchTable:
-    """Patches, and optionally predictions, of another tool.
+    """Patches, and optionally predictions, of another inference tool.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Features of a run: patches, contours and objects of the output map, annotations.
+"""Features of a run: patches, contours and objects of the predictions, annotations.
 
 Patches and objects are yielded while they are read, in bounded memory. Contours are traced on the
 complete map, coarsened to at most `MAX_TRACED_CELLS` cells.
@@ -44,7 +44,7 @@ BAND = 256
 
 
 class FeatureOptions(WriterSettings):
-    """Options for detecting contours and points in the output map."""
+    """Options for extracting contours and points from the predictions."""
 
     threshold: float = Field(
         0.5,
@@ -61,9 +61,9 @@ class FeatureOptions(WriterSettings):
 class FeatureSelection(FeatureOptions):
     """Kinds of features to export."""
 
-    patches: bool = Field(True, title="Patches", description="Processed patches")
+    patches: bool = Field(True, title="Patches", description="Patches with their predictions")
     contours: bool = Field(
-        False, title="Contours", description="Outlines of areas above the threshold"
+        False, title="Contours", description="Outlines of predictions above the threshold"
     )
     points: bool = Field(
         False, title="Points", description="Objects: peaks of a density, or detections"
@@ -137,7 +137,7 @@ def patch_feature(row: dict[str, Any]) -> Feature:
 
 
 def iter_contours(run: Exportable, threshold: float) -> Iterator[Feature]:
-    """Yield outlines of the areas in which a class's output reaches the threshold.
+    """Yield outlines of the areas in which a class's prediction reaches the threshold.
 
     One feature per 4-connected component, with holes, by scikit-image's marching squares (Lorensen
     and Cline) between the cells' centres.
@@ -214,7 +214,7 @@ def inside_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int
 
 
 def detected_objects(run: Exportable) -> list[Feature]:
-    """Return the objects detected in a run, with the model as author."""
+    """Return the predicted objects of a run, with the model as author."""
     metadata = {"author": run.header["model"], "time": run.header["started"]}
     return [
         replace(point, metadata=metadata) for point in iter_points(run, FeatureOptions().spacing)
@@ -242,7 +242,7 @@ def iter_points(run: Exportable, spacing: float) -> Iterator[Feature]:
 
 
 def scan_output(run_map: RunMap) -> tuple[bool, float]:
-    """Return whether all values are integers, and their maximum."""
+    """Return whether all predictions are integers, and their maximum."""
     integers, maximum = True, 0.0
     for _, band in run_map.bands():
         values = np.nan_to_num(band)
@@ -255,7 +255,7 @@ ObjectPoint = tuple[str, tuple[float, float], float]
 
 
 def iter_counted_objects(run_map: RunMap) -> Iterator[ObjectPoint]:
-    """Yield one point per object counted in each cell."""
+    """Yield one point per predicted object of each cell."""
     for start, band in run_map.bands(BAND):
         values = np.nan_to_num(band).astype(int)
         for k, y, x in np.argwhere(values > 0).tolist():
@@ -265,7 +265,7 @@ def iter_counted_objects(run_map: RunMap) -> Iterator[ObjectPoint]:
 
 
 def iter_peaks(run_map: RunMap, spacing: float, minimum: float) -> Iterator[ObjectPoint]:
-    """Yield the peaks of a density map."""
+    """Yield the peaks of a predicted density."""
     from scipy.ndimage import maximum_filter, uniform_filter
 
     if minimum <= 0:

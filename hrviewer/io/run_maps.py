@@ -25,9 +25,9 @@ class RunMap:
     Parameters
     ----------
     name : str
-        ``output``, ``saliency``, ``cost`` or ``codes``.
+        ``output``, ``saliency``, ``cost`` or ``embeddings``.
     cells : zarr.Array
-        ``(channels, rows, columns)``; NaN where no patch was processed.
+        ``(channels, rows, columns)``; NaN where no inference ran.
     cell : float
         Side of the cells, level-0 pixels.
     labels : tuple of str

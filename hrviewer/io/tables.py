@@ -1,4 +1,4 @@
-"""Tables of a run's patches, points, contours or annotations.
+"""Tables of a run's patches with their predictions, points, contours or annotations.
 
 Units are part of the column names: ``_px`` for level-0 pixels, ``_um`` where the pixel size is
 known, ``_s`` for seconds. Rows are produced a few thousand at a time.
@@ -67,7 +67,7 @@ class TableSettings(FeatureOptions):
     rows: Literal["patches", "points", "contours", "annotations"] = Field(
         "patches",
         title="Rows",
-        description="Processed patches, objects, outlines of the output, or annotations",
+        description="Patches with predictions, objects, outlines, or annotations",
     )
 
 

@@ -20,8 +20,8 @@ def test_a_second_ctrl_c_ends_at_once():
         "    signal.raise_signal(signal.SIGINT)",
         "    print('still here')",
     )
-    told, error = process.communicate()
-    assert told == "True\n"
+    output, error = process.communicate()
+    assert output == "True\n"
     assert error.rstrip().endswith("KeyboardInterrupt")
 
 

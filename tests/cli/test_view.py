@@ -69,7 +69,7 @@ def test_an_image_instead_of_a_command_is_viewed(window, monkeypatch, tmp_path, 
     with pytest.raises(SystemExit) as end:
         main()
     calls, _ = window
-    # A command is a command, whatever lies there; and what does not exist is neither.
+    # The name of a command is a command even if such a file exists.
     viewed = name in ("photo.png", "sample:crowd?size=1024")
     assert calls == ([(name, None, None, True), "waited"] if viewed else [])
     assert end.value.code == (0 if viewed else 2)

@@ -183,7 +183,7 @@ class Overlay:
     colormap : str
         Name of a matplotlib colormap.
     values : ndarray, shape (rows, columns)
-        NaN where no patch was processed.
+        NaN where no inference ran.
     """
 
     title: str
@@ -236,7 +236,7 @@ def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]
             attributes: Any = group.attrs["hrviewer"]
         except (OSError, KeyError):
             continue
-        # The first cost channel is FLOPs; of probabilities the last class is drawn.
+        # The first cost channel is FLOPs; of predicted probabilities the last class is drawn.
         plane = 0 if name == "cost" else None if name == "output" and counts else -1
         coarse = tuple(-(-side // CELL_PX) for side in shape)
         values = resample_map(group["0"], float(attributes["cell"]), region, coarse, plane)
@@ -367,7 +367,7 @@ def blend_overlay(
     display_max: float,
     boxes: Sequence[tuple[float, ...]] = (),
 ) -> bytes:
-    """Draw a map over an image as JPEG; unprocessed areas are pale gray."""
+    """Draw a map over an image as JPEG; areas without inference are pale gray."""
     from matplotlib import colormaps
 
     valid = np.isfinite(overlay.values)

@@ -30,7 +30,7 @@ class FigureData:
     grayscale : ndarray of uint8, shape (rows, columns), optional
         The image; None if it is missing.
     values : ndarray, shape (rows, columns)
-        The map; NaN where no patch was processed.
+        The map; NaN where no inference ran.
     label : str
         Name and unit of the values.
     pixel_size : tuple of float

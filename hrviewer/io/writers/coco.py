@@ -1,4 +1,4 @@
-"""COCO: patches, contours and points of a run as boxes and outlines; ids start at 1."""
+"""COCO: patches and predictions of a run as boxes and outlines; ids start at 1."""
 
 from __future__ import annotations
 

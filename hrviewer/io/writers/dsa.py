@@ -1,4 +1,4 @@
-"""Digital Slide Archive annotation: the features of a run as its elements."""
+"""Digital Slide Archive annotation: patches and predictions of a run as its elements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GeoJSON: the features of a run in QuPath's form."""
+"""GeoJSON: patches and predictions of a run in QuPath's form."""
 
 from __future__ import annotations
 

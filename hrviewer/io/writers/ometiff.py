@@ -39,8 +39,8 @@ class OmeTiffWriter(RunWriter):
     ) -> None:
         """Write a map, one plane per channel, each coarser level the means of 2 × 2 cells.
 
-        Unprocessed cells are NaN. The levels are computed in a temporary folder first, in bounded
-        memory.
+        Cells without inference are NaN. The levels are computed in a temporary folder first, in
+        bounded memory.
         """
         import tifffile
         import zarr

@@ -65,7 +65,7 @@ class OmeZarrWriter(RunWriter):
     def write(
         self, run: Exportable, target: Path, settings: OmeZarrSettings, progress: ProgressCallback
     ) -> None:
-        """Write all maps of a run, and the classes of a segmentation as labels.
+        """Write all maps of a run, and the predicted classes of a segmentation as labels.
 
         Progress counts map cells, then pixels of the image.
         """
@@ -167,7 +167,7 @@ def copy_map(
 def write_classes(
     run_map: RunMap, image: Path, pixel_size: tuple[float, float] | None, version: Version
 ) -> None:
-    """Write the classes of a segmentation as labels of its image; 0 is none or unprocessed."""
+    """Write the predicted classes as labels of the image; 0 is none, or no prediction."""
     import zarr
 
     labels = zarr.open_group(image / "labels", mode="w", zarr_format=ZARR_FORMATS[version])
@@ -199,7 +199,7 @@ def write_classes(
 
 
 def classify(probabilities: NDArray[Any]) -> NDArray[np.int32]:
-    """Return the most probable class, from 1; a single class needs more than 0.5; 0 for NaN."""
+    """Return the predicted class, from 1; a single class needs more than 0.5; 0 for NaN."""
     if len(probabilities) > 1:
         best = probabilities.argmax(axis=0) + 1
     else:
