@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError, ParameterError
+from hrviewer.formatting import format_estimate
 from hrviewer.geometry import Rect
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
@@ -126,12 +127,10 @@ def make_caption(run: Exportable, text: str = "") -> str:
     if text:
         return text
     header = run.header
-    estimate, cost = header.get("estimate") or {}, header.get("cost") or {}
+    cost = header.get("cost")
     parts = [f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}"]
-    if estimate.get("kind") == "count":
-        interval = estimate.get("ci95")
-        spread = f" ({interval[0]:,.0f} – {interval[1]:,.0f})" if interval else ""
-        parts.append(f"count {estimate['value']:,.1f}{spread}")
+    if header.get("estimate"):
+        parts.append(format_estimate(header["estimate"]))
     if cost:
         parts.append(f"{cost['flops']:.3g} FLOP, {cost['wall_s']:.1f} s")
     if not header.get("complete", True):

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from hrviewer.errors import RunError
+from hrviewer.formatting import format_estimate, format_evaluation
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.figures.html_report import CaptionedImage, render_page
 from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data
@@ -83,9 +84,13 @@ def describe_run(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "parameters", json.dumps(header["params"]) if header["params"] else "defaults"
     if header.get("budget"):
         yield "budget", header["budget"]
-    yield from describe_estimate(header.get("estimate"))
+    estimate = header.get("estimate")
+    yield "estimate", format_estimate(estimate)
+    if estimate and len(estimate["per_class"]) > 1:
+        for name, value in estimate["per_class"].items():
+            yield name, f"{value:,.6g}"
     if header.get("truth"):
-        yield "ground truth", json.dumps(header["truth"], ensure_ascii=False)
+        yield "ground truth", format_evaluation(header["truth"])
     if not header["complete"]:
         yield "state", "unfinished: partial results"
     for key in ("seed", "device", "started", "fingerprint"):
@@ -93,21 +98,6 @@ def describe_run(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if value is not None:
             yield key, str(value)
     yield from header.get("versions", {}).items()
-
-
-def describe_estimate(estimate: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-    """Yield the estimate, its values per class and its confidence interval."""
-    if not estimate:
-        yield "estimate", "none"
-        return
-    yield "estimate", f"{estimate['kind']} {estimate['value']:,.6g}"
-    for name, value in estimate["per_class"].items():
-        yield name, f"{value:,.6g}"
-    if estimate.get("ci95"):
-        low, high = estimate["ci95"]
-        yield "95 % interval", f"{low:,.6g} – {high:,.6g}"
-    if "per_mm2" in estimate:
-        yield "per mm²", f"{estimate['per_mm2']:,.6g}"
 
 
 def cost_rows(header: dict[str, Any]) -> list[tuple[str, float, str]]:

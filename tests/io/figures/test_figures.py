@@ -65,7 +65,7 @@ def test_default_caption_describes_the_run(made):
     run = made()
     caption = make_caption(run)
     assert "a.svs: toy, patches" in caption
-    assert "count 3.5" in caption
+    assert "3.5 cells" in caption
     run.header["complete"] = False
     assert "unfinished" in make_caption(run)
     assert make_caption(run, "mine $x_1$") == "mine $x_1$"
@@ -93,7 +93,8 @@ class Page(HTMLParser):
 def test_report_is_complete_and_self_contained(made, tmp_path):
     run = made()
     run.header["image"]["path"] = "<b>.svs"
-    run.header["estimate"]["ci95"] = [2.5, 4.5]
+    run.header["estimate"]["ci95"] = [2.4, 4.4]
+    run.header["truth"] = {"value": 4, "error": -0.5, "game": {"0": 0.5}}
     page = Page()
     text = export(run, tmp_path / "a.html").read_text("utf-8")
     page.feed(text)
@@ -101,7 +102,7 @@ def test_report_is_complete_and_self_contained(made, tmp_path):
     assert len(page.needs) == 3
     assert all(need.startswith("data:image/png;base64,") for need in page.needs)
     assert not re.search(r"https?://|url\(", text)
-    for part in ("<b>.svs", "toy", "patches", '{"tile": 64}', "count 3.5", "2.5 – 4.5", "a note",
-                 "1.2.3", "FLOPs", "f00d"):  # fmt: skip
+    for part in ("<b>.svs", "toy", "patches", '{"tile": 64}', "3.5 cells (95 %: 2 – 4)", "a note",
+                 "1.2.3", "FLOPs", "f00d", "4, error -0.5"):  # fmt: skip
         assert part in words
     assert "unfinished" not in words
