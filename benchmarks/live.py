@@ -354,8 +354,8 @@ def move_camera(viewer: Any, to: CameraMove) -> None:
     base = viewer.layers[0]
     scale = base.scale[-2:]
     centre = np.asarray(to.center) * scale + base.translate[-2:]
-    viewer.context.camera.center = (0.0, *centre)
-    viewer.context.camera.zoom = to.zoom / scale[-1]
+    viewer.scene.camera.center = (0.0, *centre)
+    viewer.scene.camera.zoom = to.zoom / scale[-1]
 
 
 class LiveBenchmark:
@@ -366,7 +366,7 @@ class LiveBenchmark:
 
         self.opened, self.viewer = opened, opened.viewer
         self.controller = opened.controller
-        self.controller.cache = ResultCache(memory_bytes=0)
+        self.controller.resources.cache = ResultCache(memory_bytes=0)
         self.controller.folder = folder
         self._drawn = self._refreshed = 0.0
         canvas = self.viewer.window._qt_viewer.canvas._scene_canvas
@@ -433,7 +433,7 @@ class LiveBenchmark:
 
     def visit(self, place: CameraMove) -> tuple[float, float]:
         """Go somewhere; return the seconds to the first overlay and to the full view."""
-        from hrviewer.app.maps.result_maps import cell_slices
+        from hrviewer.app.maps.raster import cell_slices
         from hrviewer.viewer.image.geometry import visible_rect
 
         layer = self.controller.overlays.layers["output"]
@@ -481,7 +481,7 @@ class LiveBenchmark:
     def switch_and_back(self, strategy: str, others: Sequence[str]) -> float:
         """Choose another strategy and then this one again; return the seconds until it is back."""
         for other in others:
-            self.controller.set_strategy(other)
+            self.controller.state.set_strategy(other)
             process_events(0.2)
             wait_until(self._is_settled)
         layer = self.controller.overlays.layers["output"]
@@ -489,7 +489,7 @@ class LiveBenchmark:
         layer.events.set_data.connect(self._on_refresh)
         start = time.perf_counter()
         choice = self.controller.live._choice
-        self.controller.set_strategy(strategy)
+        self.controller.state.set_strategy(strategy)
         try:
             wait_until(
                 lambda: (

@@ -38,7 +38,9 @@ def measure(patches: int) -> dict[str, Any]:
     from napari.components import ViewerModel
     from napari.layers import Image
 
-    from hrviewer.app.maps.result_maps import MAPS, ResultMaps
+    from hrviewer.app.image_session import Viewport
+    from hrviewer.app.maps.raster import MAPS
+    from hrviewer.app.maps.result_maps import ResultMaps
     from hrviewer.engine import Cost, InferenceResult
     from hrviewer.geometry import Patch, Rect
     from hrviewer.strategies import PatchRequest
@@ -74,7 +76,7 @@ def measure(patches: int) -> dict[str, Any]:
         for name in MAPS:
             overlays.set_visible(name, True)
         overlays.refresh()
-        overlays.follow_view(image, side / 1000)
+        overlays.follow_view(Viewport(image, (side / 1000,) * 2))
 
     create_s = time_call(create)
     assert overlays is not None
@@ -84,11 +86,11 @@ def measure(patches: int) -> dict[str, Any]:
 
     def update() -> None:
         overlays.refresh()
-        overlays.follow_view(image, side / 1000)
+        overlays.follow_view(Viewport(image, (side / 1000,) * 2))
 
     update_s = time_call(update)
     middle = Rect(side // 2, side // 2, 1000, 1000)
-    outlines_s = time_call(lambda: overlays.follow_view(middle, 1.0))
+    outlines_s = time_call(lambda: overlays.follow_view(Viewport(middle)))
     return {
         "patches": len(maps.record.patches),
         "image": [side, side],

@@ -21,7 +21,7 @@ def main(image: str, model: str, folder: str, *names: str) -> None:
     controller, panel = opened.controller, opened.panel
     comparison = controller.compare_service
     with tempfile.TemporaryDirectory() as empty:
-        controller.run_folder = Path(empty)
+        controller.resources.run_folder = Path(empty)
         set_up_window(opened, 1600, 1000)
         tab = next(i for i in range(panel.count()) if panel.tabText(i) == "Compare")
         panel.setCurrentIndex(tab)

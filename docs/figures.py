@@ -19,9 +19,10 @@ from matplotlib.patches import Rectangle
 
 import hrviewer
 from hrviewer import runs
+from hrviewer.app.maps.patch_preview import warp_preview
 from hrviewer.runs import Run, format_estimate
 from hrviewer.strategies import WarpRequest, get_strategy, strategy_ids
-from hrviewer.viewer.layers.warp_grid import grid_lines, warp_preview
+from hrviewer.viewer.layers.warp_grid import grid_lines
 
 mpl.use("agg")
 

@@ -19,10 +19,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import hrviewer
+from hrviewer.app.maps.raster import MAPS
 from hrviewer.geometry import Rect
 from hrviewer.runs import format_estimate
 from hrviewer.strategies import get_strategy, strategy_ids
-from hrviewer.app.maps.result_maps import MAPS
 from hrviewer.viewer.demo.window_driver import process_events_for, set_up_window, wait_until
 from hrviewer.viewer.view import View, view
 
@@ -40,12 +40,12 @@ def run(
 ) -> None:
     """Run the current settings; `on_progress` gets the finished fraction repeatedly."""
     controller, bar = opened.controller, opened.panel.run_controls.progress_bar
-    controller.start(out=folder / "a.run.zarr")
-    wait_until(lambda: controller.state != "starting", 600)
+    controller.run_service.start(out=folder / "a.run.zarr")
+    wait_until(lambda: controller.state.run_state != "starting", 600)
 
     def over() -> bool:
         on_progress(bar.value() / max(1, bar.maximum()))
-        return controller.state == "idle"
+        return controller.state.run_state == "idle"
 
     wait_until(over, 1800)
 
@@ -67,7 +67,7 @@ def overlays() -> None:
             axis.imshow(crop_to_image(opened.viewer.screenshot(canvas_only=True, flash=False)))
             axis.set_title(name, fontsize=16)
             axis.set_axis_off()
-        answer = format_estimate(opened.controller.run.estimate) if opened.controller.run else ""
+        answer = format_estimate(opened.controller.state.run.estimate) if opened.controller.state.run else ""
         panels.suptitle(f"1.07 gigapixels, zoom: {answer}", fontsize=18)
         panels.savefig(IMAGES / "overlays.png", dpi=80)
         plt.close(panels)
@@ -86,7 +86,7 @@ def interval() -> None:
         opened = view(SQUARE, "crowd", "zoom")
         controller = opened.controller
         set_up_window(opened)
-        controller.params = {"method": "sampling"}
+        controller.state.settings.params = {"method": "sampling"}
         wanted, cut = [0.75, 0.87, 2.0], []
         panel = opened.panel
 

@@ -25,11 +25,11 @@ class View:
     Attributes
     ----------
     viewer : napari.Viewer
-        napari's own.
+        napari's viewer.
     panel : Panel
         The docked panel.
     controller : Controller
-        What the panel's buttons call.
+        State, services and layers.
     """
 
     def __init__(self, viewer: napari.Viewer, panel: Panel) -> None:
@@ -37,16 +37,16 @@ class View:
 
     @property
     def controller(self) -> Controller:
-        """What the panel's buttons call."""
+        """State, services and layers."""
         return self.panel.controller
 
     @property
     def session(self) -> LiveSession | None:
-        """What follows the view, once Live has been switched on and networks are loaded."""
+        """The engine's session that follows the view, once Live is on and models are loaded."""
         return self.controller.live.session
 
     def close(self) -> None:
-        """End what runs and close the window."""
+        """End the run and close the window."""
         self.panel.shut_down()
         self.viewer.close()
 
@@ -66,13 +66,13 @@ def view(
     image : object, optional
         Whatever `hrviewer.open` takes.
     model : str, Path or Pack, optional
-        Which networks look.
+        Model to select.
     strategy : str, optional
-        Where they look.
+        Strategy to select.
     live : bool
-        Whether they look at what is visible as it changes.
+        Whether to switch Live on.
     viewer : napari.Viewer, optional
-        A window that is open already.
+        An open viewer.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def view(
 
     Raises
     ------
-    UserError
+    HrviewerError
         If the image or a window cannot be opened.
     """
     if viewer is None:
@@ -107,11 +107,11 @@ def view(
         )
     opened = View(window, panel_of(window))
     if viewer is None:
-        opened.controller.image_loader.fit()
+        opened.controller.view_fit.request()
     if model is not None:
-        opened.controller.set_model(model)
+        opened.controller.state.set_model(model)
     if strategy is not None:
-        opened.controller.set_strategy(strategy)
+        opened.controller.state.set_strategy(strategy)
     if live:
         opened.controller.live.set_enabled(True)
     return opened

@@ -1,4 +1,4 @@
-"""A network whose answer is known, windows and controllers, without the user's own folders."""
+"""A network with a known prediction, viewers and controllers, without the user's own folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def photo():
 
 @pytest.fixture
 def count(photo):
-    """What the toy network counts on the whole photo."""
+    """The toy network's count on the whole photo."""
     return photo[..., 0].sum(dtype=np.float64) / 255
 
 
@@ -47,8 +47,8 @@ def finish():
 
     def until(controller, state="idle", seconds=30):
         end = time.monotonic() + seconds
-        while controller.state != state:
-            assert time.monotonic() < end, controller.state
+        while controller.state.run_state != state:
+            assert time.monotonic() < end, controller.state.run_state
             controller.tick()
             time.sleep(0.005)
         controller.tick()
@@ -78,31 +78,40 @@ def model():
     return ViewerModel()
 
 
+SIGNALS = (
+    "error_raised",
+    "estimate_changed",
+    "notes_changed",
+    "progress_changed",
+    "run_state_changed",
+    "annotations_saved",
+)
+
+
 @pytest.fixture
 def controller(model, toys, tmp_path):
-    """A controller without a window, that remembers what it told the person."""
+    """A controller without a window, and what its state emitted."""
     made = Controller(model, cache=ResultCache(), run_folder=tmp_path / "runs", low_priority=False)
-    made.told = {"failed": [], "answered": [], "noted": [], "progressed": [], "state_changed": [],
-                 "annotated": []}  # fmt: skip
-    for name, heard in made.told.items():
-        getattr(made, name).connect(lambda *words, heard=heard: heard.append(words))
-    made.set_model(toys)
-    made.set_strategy("patches")
+    made.emitted = {name: [] for name in SIGNALS}
+    for name, values in made.emitted.items():
+        getattr(made.state, name).connect(lambda *args, values=values: values.append(args))
+    made.state.set_model(toys)
+    made.state.set_strategy("patches")
     yield made
     made.close()
 
 
 def until_quiet(controller, seconds=60):
-    """Tick until nothing is opened, written, read or asked."""
+    """Tick until nothing is opened, written, read or inspected."""
     end = time.monotonic() + seconds
     controller.tick()
     while controller.has_pending_work:
         assert time.monotonic() < end
-        time.sleep(0.005)  # who only ticks lets the other threads wait
+        time.sleep(0.005)  # other threads need their time
         controller.tick()
     controller.tick()
 
 
 def errors(controller):
-    """What the person was told went wrong."""
-    return [message for (message,) in controller.told["failed"] if message]
+    """The reported errors."""
+    return [message for (message,) in controller.emitted["error_raised"] if message]

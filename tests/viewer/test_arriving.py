@@ -70,8 +70,8 @@ def add(viewer, slow):
 
 
 def look(viewer, centre, zoom=2.0):
-    viewer.context.camera.center = centre
-    viewer.context.camera.zoom = zoom
+    viewer.scene.camera.center = centre
+    viewer.scene.camera.zoom = zoom
 
 
 def seen(viewer):

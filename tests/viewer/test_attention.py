@@ -68,9 +68,9 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
     image = picture(300, 420)
     image[256:272, 64:80] = (255, 0, 0)
     add(model, image)
-    controller.set_strategy("transformer")
-    controller.params = {"detail": "uniform", "finest": 16, "context": 0}
-    controller.start()
+    controller.state.set_strategy("transformer")
+    controller.state.settings.params = {"detail": "uniform", "finest": 16, "context": 0}
+    controller.run_service.start()
     finish(controller)
     assert errors(controller) == []
 
@@ -81,40 +81,42 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
     assert controller.overlays.attention_layers is None
     click(30, 200)
     shown = controller.overlays.attention_layers
-    assert [layer.name for layer in shown] == ["merged", "attended", "attention"]
+    assert [layer.name for layer in shown] == ["merged", "attention received", "attention"]
     names = [layer.name for layer in model.layers]
     assert names.index("attention") < names.index("output")
-    assert not shown.asked
-    looks = shown.attention.looks
+    assert not shown.any_visible
+    looks = shown.attention.weights
     assert looks[16, 4] == 1
     assert looks[1, 12] == pytest.approx(0.5)
     assert np.count_nonzero(looks) == 2
     assert shown.attention.attention_received[16, 4] == 1
     click(100, 100)  # nobody looks
     assert looks[6, 6] == 0
-    shown.looks.visible = True
+    shown.weights.visible = True
     click(100, 100)
     assert looks[6, 6] == pytest.approx(0.5)
     assert looks[1, 12] == 0
     controller.overlays.set_hidden(True)
-    assert not shown.asked
+    assert not shown.any_visible
     controller.overlays.set_hidden(False)
-    assert shown.looks.visible
+    assert shown.weights.visible
     # They go with the run that they are of.
-    controller.set_strategy("patches")
-    controller.start()
+    controller.state.set_strategy("patches")
+    controller.run_service.start()
     finish(controller)
-    assert not {"attention", "attended", "merged"} & {layer.name for layer in model.layers}
+    assert not {"attention", "attention received", "merged"} & {
+        layer.name for layer in model.layers
+    }
 
 
 def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monkeypatch):
     add(model, picture(300, 420))
-    controller.set_strategy("transformer")
-    controller.params = {"detail": "uniform", "finest": 16, "context": 0}
-    controller.start()
+    controller.state.set_strategy("transformer")
+    controller.state.settings.params = {"detail": "uniform", "finest": 16, "context": 0}
+    controller.run_service.start()
     finish(controller)
     seen = []
-    controller.patch_inspected.connect(seen.append)
+    controller.state.patch_inspected.connect(seen.append)
 
     def click():
         controller.inspect_patch((30, 200))
@@ -126,10 +128,10 @@ def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monk
     monkeypatch.setattr(Attentive, "attention", broken)
     click()
     (said,) = errors(controller)
-    assert said == "where this token looked cannot be shown: RuntimeError: out of ink"
+    assert said == "the attention of this token cannot be shown: RuntimeError: out of ink"
     assert [look.pixels is None for look in seen] == [True, False]  # and what it cost, all the same
     monkeypatch.undo()
     monkeypatch.setattr("hrviewer.app.services.patch_inspection.patch_preview", broken)
     click()
-    assert errors(controller)[1:] == ["what was seen here cannot be read: RuntimeError: out of ink"]
+    assert errors(controller)[1:] == ["the patch cannot be read: RuntimeError: out of ink"]
     assert len(seen) == 3

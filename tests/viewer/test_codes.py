@@ -80,13 +80,13 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
     image = picture(300, 420)
     image[:64, :64] = image[128:192, 256:320] = (200, 20, 90)
     add(model, image)
-    controller.set_strategy("compression")
-    controller.start()
+    controller.state.set_strategy("compression")
+    controller.run_service.start()
     finish(controller)
     assert errors(controller) == []
     coded = controller.overlays.embedding_layers
     names = [layer.name for layer in model.layers]
-    assert names.index("embeddings") < names.index("alike") < names.index("output")
+    assert names.index("embeddings") < names.index("similarity") < names.index("output")
     assert not coded.colours.visible
     assert (coded.embeddings.colours[..., 3] == 255).all()
 
@@ -106,13 +106,13 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
     # The patch that was clicked is the tile, not the thought about all of them.
     assert controller.overlays.maps.patch_at(30, 30).role == "encoder"
     # A run that is opened again shows them, too; another strategy has none.
-    again = ResultMaps.from_run(controller.run).embeddings
+    again = ResultMaps.from_run(controller.state.run).embeddings
     np.testing.assert_array_equal(again.colours[..., 3], coded.embeddings.colours[..., 3])
-    controller.set_strategy("patches")
-    controller.start()
+    controller.state.set_strategy("patches")
+    controller.run_service.start()
     finish(controller)
     assert controller.overlays.embedding_layers is None
-    assert not {"embeddings", "alike"} & {layer.name for layer in model.layers}
+    assert not {"embeddings", "similarity"} & {layer.name for layer in model.layers}
 
 
 def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, add, finish):
@@ -121,13 +121,13 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     image = rng.integers(0, 60, (300, 420, 3)).astype(np.uint8)
     image[:, 200:] += 120
     base = add(model, image)
-    controller.set_strategy("compression")
+    controller.state.set_strategy("compression")
     labelling = controller.head_trainer
     heard = []
     labelling.availability_changed.connect(heard.append)
     labelling.fit()
-    assert "no codes to fit" in errors(controller)[-1]
-    controller.start()
+    assert "no embeddings to fit" in errors(controller)[-1]
+    controller.run_service.start()
     finish(controller)
     controller.tick()
     assert heard == [True]
@@ -157,7 +157,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     assert not coded.similarity.visible  # a click says one thing at a time
     assert Counter(label.label for label in labelling.labels()) == {"left": 4, "right": 4}
     assert model.layers.selection.active == base
-    assert len(np.unique(labelling.layer.face_color, axis=0)) == 2
+    assert len(np.unique(controller.labels.layer.face_color, axis=0)) == 2
     told = []
     labelling.message_changed.connect(told.append)
     labelling.fit()
@@ -165,19 +165,21 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     assert labelling.head.error == 0
     assert "error rate 0.0%" in told[-1]
     # Chosen, its classes are the answer; what was encoded is not encoded again.
-    encoder = controller.model.networks["encoder"]
+    encoder = controller.state.settings.model.networks["encoder"]
     looked = encoder.looked
     labelling.use_head()
-    controller.model.load("head", "cpu")  # which takes as long as importing torch does
-    assert list(controller.model.roles["head"].classes) == ["left", "right"]
-    assert controller.state != "idle"
+    controller.state.settings.model.load(
+        "head", "cpu"
+    )  # which takes as long as importing torch does
+    assert list(controller.state.settings.model.roles["head"].classes) == ["left", "right"]
+    assert controller.state.run_state != "idle"
     finish(controller)
     assert encoder.looked == looked
-    assert controller.run.estimate["per_class"]["left"] == pytest.approx(300 * 200)
+    assert controller.state.run.estimate["per_class"]["left"] == pytest.approx(300 * 200)
     # Live, maps are of the classes that the chosen strategy speaks of.
     controller.live.set_enabled(True)
     for strategy, planes in (("compression", 2), ("patches", 1), ("compression", 2)):
-        controller.set_strategy(strategy)
+        controller.state.set_strategy(strategy)
         end = time.monotonic() + 60
         while controller.overlays.maps.record.output.values.shape[0] != planes:
             assert time.monotonic() < end
@@ -191,6 +193,6 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     labelling.fit()
     fitted()
     labelling.use_head()
-    assert len(controller.model.packs) == 2
-    model.layers.remove(labelling.layer)
+    assert len(controller.state.settings.model.bundles) == 2
+    model.layers.remove(controller.labels.layer)
     assert labelling.labels() == []

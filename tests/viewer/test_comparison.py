@@ -13,6 +13,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
 from toys import picture
 
+from hrviewer.app.maps.difference import subtract_maps
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.engine import ResultCache
 from hrviewer.geometry import Rect
@@ -23,7 +24,6 @@ from hrviewer.runs.run_index import list_runs
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.image.image_layer import image_layer_data
-from hrviewer.viewer.layers.difference import subtract_maps
 
 ASKED = (("patches", {}), ("patches", {"tile": 32}), ("uniform", {}), ("zoom", {}))
 """The runs on the shelf."""
@@ -43,7 +43,11 @@ def runs(toys, photo, tmp_path):
 
 def wait(controller):
     end = time.monotonic() + 60
-    while controller.has_pending_work or controller.compare_service.is_running:
+    while (
+        controller.has_pending_work
+        or controller.compare_service.is_running
+        or controller.comparison.is_building
+    ):
         assert time.monotonic() < end
         controller.tick()
         time.sleep(0.005)
@@ -99,14 +103,14 @@ def test_a_difference_is_that_of_the_densities(cell):
 
 
 def test_the_difference_of_two_runs_is_a_layer(compared, model):
-    comparison, told = compared.comparison, []
+    comparison, told = compared.compare_service, []
     comparison.message_changed.connect(told.append)
     comparison.show_run(comparison.entries[0])
     wait(compared)
     single = compared.overlays.layers["output"]
     comparison.show_difference(comparison.entries[2], comparison.entries[0])
     wait(compared)
-    layer = comparison.difference
+    layer = compared.comparison.difference
     assert layer in model.layers
     a, b = (ResultMaps.from_run(comparison.entries[i].run) for i in (2, 0))
     np.testing.assert_allclose(layer.data, subtract_maps(a, b).values)
@@ -119,11 +123,11 @@ def test_the_difference_of_two_runs_is_a_layer(compared, model):
 
 
 def test_runs_stand_side_by_side_and_go_again(compared, model):
-    comparison, grid = compared.comparison, model.canvas.grid
+    comparison, grid = compared.compare_service, model.canvas.grid
     comparison.show_run(comparison.entries[0])
     wait(compared)
     before = [(layer.name, layer.visible) for layer in model.layers]
-    view = model.context.camera.zoom
+    view = model.scene.camera.zoom
     comparison.show_grid(comparison.entries[:3])
     wait(compared)
     assert grid.enabled
@@ -139,70 +143,72 @@ def test_runs_stand_side_by_side_and_go_again(compared, model):
         assert drawn.startswith(name)
         assert drawn.endswith("output")
     # Colours mean the same in all pictures.
-    limits = {tuple(group.drawn.contrast_limits) for group in comparison.grid.runs}
+    limits = {tuple(group.map_layer.contrast_limits) for group in compared.comparison.grid.runs}
     assert len(limits) == 1
     comparison.set_map("cost")
-    for group in comparison.grid.runs:
-        values = group.picture.rasters["cost"].levels[max(group.level, 0)]
-        np.testing.assert_array_equal(group.drawn.data, values)
+    for group in compared.comparison.grid.runs:
+        values = group.maps.rasters["cost"].levels[max(group.level, 0)]
+        np.testing.assert_array_equal(group.map_layer.data, values)
     comparison.close_grid()
     assert not grid.enabled
     assert [(layer.name, layer.visible) for layer in model.layers] == before
-    assert model.context.camera.zoom == view
+    assert model.scene.camera.zoom == view
 
 
 def test_what_comes_meanwhile_waits_below(compared, model):
-    comparison = compared.comparison
+    comparison = compared.compare_service
     comparison.show_grid(comparison.entries[:2])
     wait(compared)
     late = model.add_layer(
         Image(np.zeros((30, 30)), name="late", metadata={"hrviewer": {"overlay": "x"}})
     )
     assert not late.visible
-    assert model.layers.index(late) < model.layers.index(comparison.grid.runs[1].image_layer)
+    assert model.layers.index(late) < model.layers.index(
+        compared.comparison.grid.runs[1].image_layer
+    )
     # A run that is shown ends it.
     comparison.show_run(comparison.entries[2])
     wait(compared)
-    assert comparison.grid is None
+    assert compared.comparison.grid is None
     assert late.visible
 
 
 def test_the_truth_stands_in_every_picture(compared, model, tmp_path):
-    comparison = compared.comparison
+    comparison = compared.compare_service
     comparison.show_grid(comparison.entries[:2])
     wait(compared)
     path = tmp_path / "points.csv"
     path.write_text("y,x\n10.5,20.5\n100.5,200.5\n")
-    compared.show_ground_truth(path)
+    compared.ground_truth_service.show(path)
     wait(compared)
     end = time.monotonic() + 30
     # The truth follows the view first, its mirrors what it shows.
-    while any(len(group.truth.data) != 2 for group in comparison.grid.runs):
+    while any(len(group.ground_truth.data) != 2 for group in compared.comparison.grid.runs):
         assert time.monotonic() < end
         compared.tick()
         time.sleep(0.005)
-    for group in comparison.grid.runs:
-        assert group.truth.visible
-        np.testing.assert_allclose(group.truth.data, [[10, 20], [100, 200]])
-    assert not compared.truth.layer.visible
+    for group in compared.comparison.grid.runs:
+        assert group.ground_truth.visible
+        np.testing.assert_allclose(group.ground_truth.data, [[10, 20], [100, 200]])
+    assert not compared.ground_truth.layer.visible
     comparison.refresh()
     wait(compared)
     assert comparison.entries[0].reference_source == "truth"
-    compared.hide_ground_truth()
+    compared.ground_truth_service.hide()
     compared.tick()
-    assert not any(group.truth.visible for group in comparison.grid.runs)
+    assert not any(group.ground_truth.visible for group in compared.comparison.grid.runs)
 
 
 def test_another_image_begins_anew(compared, model, add):
-    comparison = compared.comparison
+    comparison = compared.compare_service
     comparison.show_grid(comparison.entries[:2])
     wait(compared)
     add(model, picture(200, 200, seed=4))
     model.layers.selection.active = next(
         la for la in model.layers if la.data.shape[:2] == (200, 200)
     )
-    assert compared.base.data.shape[:2] == (200, 200)
-    assert comparison.grid is None
+    assert compared.image_layer.data.shape[:2] == (200, 200)
+    assert compared.comparison.grid is None
     assert comparison.entries == []
     assert not model.canvas.grid.enabled
 
@@ -217,8 +223,12 @@ def tab(make_napari_viewer, photo, toys, runs, qtbot):
     viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(photo))))
     panel = panel_of(viewer)
     controller = panel.controller
-    controller.cache, controller.run_folder, controller.low_priority = ResultCache(), runs, False
-    controller.set_model(toys)
+    (
+        controller.resources.cache,
+        controller.resources.run_folder,
+        controller.resources.low_priority,
+    ) = ResultCache(), runs, False
+    controller.state.set_model(toys)
     panel.setCurrentWidget(panel.compare_tab)
     qtbot.waitUntil(lambda: panel.compare_tab.table.rowCount() == 4, timeout=20_000)
     yield panel.compare_tab
@@ -240,7 +250,7 @@ def test_a_click_on_a_point_shows_its_run(tab, qtbot):
     tab.plot.on_mouse_press(at)
     assert [chosen.path for chosen in tab.selected_runs()] == [entry.path]
     qtbot.waitUntil(lambda: tab.controller.overlays is not None, timeout=20_000)
-    assert tab.controller.run.path == entry.path
+    assert tab.controller.state.run.path == entry.path
     tab.plot.on_mouse_move(SimpleNamespace(x=x + 500, y=y, key=None, guiEvent=None))
     assert tab.plot.canvas.toolTip() == ""
 
@@ -255,14 +265,17 @@ def test_the_tab_stands_runs_side_by_side(tab, qtbot):
     assert not tab.difference_button.isEnabled()
     tab.grid_button.click()
     qtbot.waitUntil(
-        lambda: tab.service.grid is not None and tab.service.grid.is_ready, timeout=60_000
+        lambda: (
+            tab.controller.comparison.grid is not None and tab.controller.comparison.grid.is_ready
+        ),
+        timeout=60_000,
     )
     viewer = tab.controller.viewer
     assert viewer.canvas.grid.actual_shape(viewer.layers) == (2, 2)
     assert tab.grid_button.isChecked()
     tab.map_box.setCurrentIndex(tab.map_box.findData("saliency"))
     tab.map_box.activated.emit(tab.map_box.currentIndex())
-    assert tab.service.grid.map_name == "saliency"
+    assert tab.controller.comparison.grid.map_name == "saliency"
     tab.grid_button.click()
     assert not viewer.canvas.grid.enabled
     assert not tab.grid_button.isChecked()
@@ -275,7 +288,7 @@ def test_two_runs_differ(tab, qtbot):
     tab.difference_button.click()
     qtbot.waitUntil(lambda: tab.service.difference is not None, timeout=20_000)
     assert tab.difference_button.isChecked()
-    assert "says more" in tab.message.text()
+    assert "higher" in tab.message.text()
     tab.difference_button.click()
     assert tab.service.difference is None
 
@@ -291,9 +304,9 @@ def test_the_others_are_run(tab, qtbot):
     """Each strategy that the pack has networks for, once; the chosen one as it is chosen."""
     controller = tab.controller
     there = {entry.strategy for entry in tab.service.entries}
-    controller.set_strategy("nonuniform")
-    controller.params = {"contrast": 2.0}
-    controller.budget = "1TFLOP"
+    controller.state.set_strategy("nonuniform")
+    controller.state.settings.params = {"contrast": 2.0}
+    controller.state.settings.budget = "1TFLOP"
     tab.run_missing_button.click()
     assert tab.run_missing_button.text() == "Stop"
     assert "1 of" in tab.message.text()
@@ -307,11 +320,11 @@ def test_the_others_are_run(tab, qtbot):
         assert header["params"] == ({"contrast": 2.0} if entry.strategy == "nonuniform" else {})
         assert header["budget"] == "1e+12FLOP"
     assert (tab.run_missing_button.text(), tab.controller.run_queue.message) == (
-        "Run the others",
+        "Run missing strategies",
         "",
     )
     said = []
-    controller.error_raised.connect(said.append)
+    controller.state.error_raised.connect(said.append)
     tab.run_missing_button.click()
     assert "every strategy" in said[-1]
     assert not controller.run_queue.is_running
@@ -322,7 +335,7 @@ def test_others_are_stopped(tab, qtbot):
     tab.run_missing_button.click()
     qtbot.waitUntil(lambda: not tab.controller.run_queue.is_running, timeout=60_000)
     qtbot.waitUntil(quiet(tab), timeout=20_000)
-    assert tab.controller.state == "idle"
+    assert tab.controller.state.run_state == "idle"
     assert tab.table.rowCount() <= 5
 
 
@@ -332,7 +345,7 @@ def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, 
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(more))
     tab.add_runs_button.click()
     qtbot.waitUntil(lambda: tab.table.rowCount() == 5, timeout=20_000)
-    assert "5 runs of this image · errors against patches" in tab.words.text()
+    assert "5 runs of this image · errors against patches" in tab.summary.text()
 
 
 def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
@@ -351,9 +364,9 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     }
     asked = []
 
-    def measure(pack, *, role, device, memory, watch, control):
+    def measure(pack, *, role, device, memory, on_progress, control):
         asked.append((pack, role, device, memory))
-        watch("128 × 128 pixels")
+        on_progress("128 × 128 pixels")
         return Scaling("toys", "main", "cpu", "toy", 10**9, points, fits, 4000, 4064)
 
     monkeypatch.setattr(scaling_window, "cost", measure)
@@ -361,12 +374,12 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     window = tab.scaling_window
     window.memory.setText("1GB")
     window.measure_button.click()
-    qtbot.waitUntil(lambda: window.found is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: window.scaling is not None, timeout=20_000)
     roles = [window.role.itemText(i) for i in range(window.role.count())]
-    assert roles == list(tab.controller.model.roles)
-    assert asked == [(tab.controller.model, "main", "auto", "1GB")]
-    assert "4,000 × 4,000" in window.words.text()
-    panels = window.plot.panel.figure.axes
+    assert roles == list(tab.controller.state.settings.model.roles)
+    assert asked == [(tab.controller.state.settings.model, "main", "auto", "1GB")]
+    assert "4,000 × 4,000" in window.message.text()
+    panels = window.plot.axes.figure.axes
     assert len(panels) == 3
     np.testing.assert_allclose(panels[0].lines[1].get_xdata(), sides)
     np.testing.assert_allclose(panels[0].lines[1].get_ydata(), [9.0 * side**2 for side in sides])
@@ -374,6 +387,6 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     monkeypatch.undo()
     window.measure_button.click()
     assert window.measure_button.text() == "Stop"
-    qtbot.waitUntil(lambda: not window.busy, timeout=60_000)
-    assert "main" in window.words.text()
+    qtbot.waitUntil(lambda: not window.is_running, timeout=60_000)
+    assert "main" in window.message.text()
     window.close()

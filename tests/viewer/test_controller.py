@@ -10,11 +10,11 @@ import tifffile
 from napari.layers import Image, Labels, Shapes
 
 from hrviewer.app.maps.patch_preview import patch_preview
-from hrviewer.app.maps.result_maps import MAPS
+from hrviewer.app.maps.raster import MAPS
 from hrviewer.geometry import Rect
 from hrviewer.runs import Run
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.image.image_layer import is_image_layer, shape_of
+from hrviewer.viewer.image.geometry import is_image_layer, shape_of
 from hrviewer.viewer.layers.overlays import Overlays
 
 from .conftest import errors, until_quiet
@@ -33,8 +33,8 @@ def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
     path = tmp_path / "strips.tif"
     tifffile.imwrite(path, np.arange(5000 * 4000, dtype=np.uint16).reshape(5000, 4000))
     told = []
-    controller.progress_changed.connect(told.append)
-    controller.open_image(path)
+    controller.state.progress_changed.connect(told.append)
+    controller.image_loader.open(path)
     assert controller.has_pending_work
     assert controller.image_layer is None
     until_quiet(controller)
@@ -43,14 +43,14 @@ def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
         (5000 // 2**i, 4000 // 2**i) for i in range(len(controller.image_layer.data))
     ]
     assert len(controller.image_layer.data) > 2
-    assert "opening strips.tif" in {status.words for status in told}
+    assert "opening strips.tif" in {status.message for status in told}
 
 
 def test_an_image_given_up_is_not_shown(model, controller, tmp_path, photo):
     path = tmp_path / "photo.tif"
     tifffile.imwrite(path, photo)
-    controller.open_image("/nowhere/at-all.svs")
-    controller.open_image(path)
+    controller.image_loader.open("/nowhere/at-all.svs")
+    controller.image_loader.open(path)
     until_quiet(controller)
     assert [layer.name for layer in model.layers] == ["photo.tif"]
     assert not errors(controller)
@@ -84,39 +84,39 @@ def test_layers_that_are_there_already_are_found(model, photo, add):
 
 def test_a_run_fills_four_overlays(model, controller, photo, add, finish, count):
     base = add(model, photo)
-    controller.start()
-    assert controller.state == "starting"
+    controller.run_service.start()
+    assert controller.state.run_state == "starting"
     finish(controller)
     assert errors(controller) == []
-    assert controller.run.complete
-    assert controller.run.estimate["value"] == pytest.approx(count, rel=1e-5)
+    assert controller.state.run.complete
+    assert controller.state.run.estimate["value"] == pytest.approx(count, rel=1e-5)
     assert set(controller.overlays.layers) == set(MAPS)
     for layer in controller.overlays.layers.values():
         assert np.isfinite(layer.data).all()
         assert not is_image_layer(layer)
-    assert controller.overlays.outlines.count == len(controller.run.patches)
+    assert controller.overlays.outlines.count == len(controller.state.run.patches)
     assert model.layers.selection.active is base
-    states = [state for (state,) in controller.told["state_changed"]]
+    states = [state for (state,) in controller.emitted["run_state_changed"]]
     assert states[0] == "starting"
     assert states[-1] == "idle"
-    fractions = [status.fraction for (status,) in controller.told["progressed"]]
+    fractions = [status.fraction for (status,) in controller.emitted["progress_changed"]]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
-    assert f"{count:,.1f} × thing" in controller.told["answered"][-1][0]
-    assert "FLOP" in controller.told["answered"][-1][1]
+    assert f"{count:,.1f} × thing" in controller.emitted["estimate_changed"][-1][0]
+    assert "FLOP" in controller.emitted["estimate_changed"][-1][1]
 
 
 def test_a_second_run_takes_the_place_of_the_first(model, controller, photo, add, finish):
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller)
     controller.overlays.set_visible("cost", True)
     controller.overlays.set_opacity("cost", 0.3)
-    first = controller.run.path
-    controller.params = {"tile": 32}
-    controller.start()
+    first = controller.state.run.path
+    controller.state.settings.params = {"tile": 32}
+    controller.run_service.start()
     finish(controller)
-    assert controller.run.path != first
+    assert controller.state.run.path != first
     assert len(model.layers) == 1 + len(MAPS) + 1
     assert controller.overlays.is_visible("cost")
     assert controller.overlays.layers["cost"].opacity == 0.3
@@ -124,24 +124,24 @@ def test_a_second_run_takes_the_place_of_the_first(model, controller, photo, add
 
 def test_pause_resume_and_stop(model, controller, photo, add, finish, held):
     add(model, photo)
-    controller.start()
-    controller.start()  # a second one is not begun
+    controller.run_service.start()
+    controller.run_service.start()  # a second one is not begun
     finish(controller, "running")
-    controller.pause()
-    assert controller.state == "paused"
-    controller.pause()
+    controller.run_service.pause()
+    assert controller.state.run_state == "paused"
+    controller.run_service.pause()
     controller.tick()
-    controller.resume()
-    assert controller.state == "running"
-    controller.resume()
-    controller.stop()
-    assert controller.state == "stopping"
+    controller.run_service.resume()
+    assert controller.state.run_state == "running"
+    controller.run_service.resume()
+    controller.run_service.stop()
+    assert controller.state.run_state == "stopping"
     held.set()
     finish(controller)
-    assert not controller.run.complete
-    assert "stopped" in controller.told["noted"][-1][0][-1]
-    controller.stop()
-    controller.pause()
+    assert not controller.state.run.complete
+    assert "stopped" in controller.emitted["notes_changed"][-1][0][-1]
+    controller.run_service.stop()
+    controller.run_service.pause()
 
 
 def test_a_run_can_be_stopped_before_it_begins(model, controller, photo, add, finish, toys):
@@ -149,17 +149,17 @@ def test_a_run_can_be_stopped_before_it_begins(model, controller, photo, add, fi
     network = toys.networks["main"]
     toys.load = lambda *args, **kwargs: (gate.wait(20), network)[1]
     add(model, photo)
-    controller.start()
-    controller.stop()
+    controller.run_service.start()
+    controller.run_service.stop()
     gate.set()
     finish(controller)
-    assert controller.run is None
+    assert controller.state.run is None
     assert controller.overlays is None
 
 
 def test_removing_the_image_ends_its_run(model, controller, photo, add, finish, held):
     base = add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller, "running")
     model.layers.remove(base)
     held.set()
@@ -171,69 +171,69 @@ def test_removing_the_image_ends_its_run(model, controller, photo, add, finish, 
 
 def test_closing_ends_threads_and_connections(model, controller, photo, add, finish, held):
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller, "running")
     held.set()
     controller.close()
     controller.close()
     names = {thread.name for thread in threading.enumerate()}
     assert not {"hrviewer-run", "hrviewer-device", "hrviewer-reader", "hrviewer-close"} & names
-    assert controller.patch_inspector.on_mouse not in model.mouse_drag_callbacks
+    assert controller.clicks.on_mouse not in model.mouse_drag_callbacks
     add(model, photo)
     assert controller.image_layer is None
 
 
 def test_regions(model, controller, photo, add, finish):
-    controller.region = "visible"
-    controller.start()
+    controller.state.settings.region = "visible"
+    controller.run_service.start()
     assert errors(controller) == ["open an image first"]
     add(model, photo, (0.5, 0.5))
     model.canvas.size = (100, 120)
-    model.context.camera.zoom = 2.0
-    model.context.camera.center = (0, 0)
+    model.scene.camera.zoom = 2.0
+    model.scene.camera.center = (0, 0)
     # 50 × 60 µm around the corner.
-    assert controller.selected_rect() == Rect(0, 0, 51, 61)
-    model.context.camera.center = (1e5, 0)
-    controller.start()
-    assert "out of sight" in errors(controller)[-1]
-    controller.region = "drawn"
-    controller.start()
+    assert controller.state.selected_rect() == Rect(0, 0, 51, 61)
+    model.scene.camera.center = (1e5, 0)
+    controller.run_service.start()
+    assert "out of view" in errors(controller)[-1]
+    controller.state.settings.region = "drawn"
+    controller.run_service.start()
     assert "no shape" in errors(controller)[-1]
-    model.context.camera.center = (0, 0)
+    model.scene.camera.center = (0, 0)
     controller.draw_region()
     shapes = controller.region_layer()
     assert shapes.mode == "add_rectangle"
     shapes.add_rectangles(np.array([[19.5, 39.5], [99.5, 119.5]]))
-    assert controller.selected_rect() == Rect(20, 40, 80, 80)
+    assert controller.state.selected_rect() == Rect(20, 40, 80, 80)
     controller.draw_region()
     assert sum(isinstance(layer, Shapes) for layer in model.layers) == 1
-    controller.start()
+    controller.run_service.start()
     finish(controller)
-    assert controller.run.region == Rect(20, 40, 80, 80)
+    assert controller.state.run.region == Rect(20, 40, 80, 80)
     assert np.isnan(controller.overlays.maps.rasters["output"].values[0, 0])
 
 
 def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
-    controller.open_image("/nowhere/at-all.svs")
+    controller.image_loader.open("/nowhere/at-all.svs")
     until_quiet(controller)
-    controller.set_model("no such pack")
-    controller.set_strategy("telepathy")
+    controller.state.set_model("no such pack")
+    controller.state.set_strategy("telepathy")
     add(model, photo)
-    controller.budget = "much"
-    controller.start()
-    controller.budget = ""
-    controller.params = {"tile": -5}
-    controller.start()
-    controller.params = {}
-    controller.open_run("/nowhere/x.run.zarr")
+    controller.state.settings.budget = "much"
+    controller.run_service.start()
+    controller.state.settings.budget = ""
+    controller.state.settings.params = {"tile": -5}
+    controller.run_service.start()
+    controller.state.settings.params = {}
+    controller.run_loader.open("/nowhere/x.run.zarr")
     until_quiet(controller)
-    controller.export("/nowhere/x.geojson", "geojson")
+    controller.export_service.export("/nowhere/x.geojson", "geojson")
     said = errors(controller)
     assert len(said) == 7
     assert all("\n" not in line for line in said)
-    assert controller.state == "idle"
-    controller.model = None
-    controller.start()
+    assert controller.state.run_state == "idle"
+    controller.state.settings.model = None
+    controller.run_service.start()
     assert errors(controller)[-1] == "choose a model first"
 
 
@@ -243,38 +243,38 @@ def test_a_network_that_cannot_be_loaded(model, controller, photo, add, finish, 
 
     toys.load = fail
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller)
     assert "RuntimeError" in errors(controller)[-1]
-    assert controller.state == "idle"
+    assert controller.state.run_state == "idle"
 
 
 @pytest.mark.parametrize("budget", ["1MFLOP", "3patches", "5s"])
 def test_budgets(model, controller, photo, add, finish, budget):
     add(model, photo)
-    controller.budget = budget
-    controller.start()
+    controller.state.settings.budget = budget
+    controller.run_service.start()
     finish(controller)
-    assert controller.run.header["budget"] is not None
+    assert controller.state.run.header["budget"] is not None
     if budget == "3patches":
-        assert len(controller.run.patches) == 3
+        assert len(controller.state.run.patches) == 3
 
 
 def test_a_layer_that_is_not_ours(model, controller, photo, finish, count):
     model.add_layer(Image(photo, rgb=True, scale=(2, 2)))
-    controller.start()
+    controller.run_service.start()
     finish(controller)
-    assert controller.run.estimate["value"] == pytest.approx(count, rel=1e-5)
+    assert controller.state.run.estimate["value"] == pytest.approx(count, rel=1e-5)
     assert controller.overlays.layers["output"].scale.tolist() == [8, 8]
 
 
 def test_a_click_says_what_a_patch_cost(model, controller, photo, add, finish):
     base = add(model, photo)
     looks = []
-    controller.patch_inspected.connect(looks.append)
     controller.inspect_patch((5, 5))
-    controller.start()
+    controller.run_service.start()
     finish(controller)
+    controller.state.patch_inspected.connect(looks.append)
     controller.inspect_patch((-50, -50))
     assert looks == []
     controller.inspect_patch(base.data_to_world((100, 100)))
@@ -287,10 +287,10 @@ def test_a_click_says_what_a_patch_cost(model, controller, photo, add, finish):
 
 def test_a_drag_is_no_click(model, controller, photo, add, finish):
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller)
     looks = []
-    controller.patch_inspected.connect(looks.append)
+    controller.state.patch_inspected.connect(looks.append)
 
     class Event:
         type = "mouse_press"
@@ -299,7 +299,7 @@ def test_a_drag_is_no_click(model, controller, photo, add, finish):
 
     for end, heard in (((40, 40), 0), ((11, 10), 1)):
         event = Event()
-        moves = controller.patch_inspector.on_mouse(model, event)
+        moves = controller.clicks.on_mouse(model, event)
         next(moves)
         event.type, event.pos = "mouse_move", end
         next(moves)
@@ -326,11 +326,11 @@ def test_what_a_grey_network_saw(photo, toys):
 
 def test_a_run_comes_back_on_its_image(model, controller, photo, add, finish):
     base = add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller)
-    path, drawn = controller.run.path, controller.overlays.maps.rasters
+    path, drawn = controller.state.run.path, controller.overlays.maps.rasters
     controller.overlays.remove()
-    controller.open_run(path)
+    controller.run_loader.open(path)
     until_quiet(controller)
     assert controller.overlays.image_layer is base
     for name, layer in controller.overlays.maps.rasters.items():
@@ -345,49 +345,49 @@ def test_a_run_finds_its_image_or_says_so(model, controller, photo, finish, tmp_
     file = tmp_path / "photo.png"
     imsave(file, photo, check_contrast=False)
     made = run(file, toys, out=tmp_path / "x.run.zarr", cache="off")
-    controller.open_run(made.path)
+    controller.run_loader.open(made.path)
     until_quiet(controller)
     assert errors(controller) == []
     assert controller.overlays.image_layer.name == "photo.png"
 
     imsave(file, 255 - photo, check_contrast=False)
     model.layers.clear()
-    controller.open_run(made.path)
+    controller.run_loader.open(made.path)
     until_quiet(controller)
-    assert any("has changed" in note for note in controller.told["noted"][-1][0])
+    assert any("has changed" in note for note in controller.emitted["notes_changed"][-1][0])
 
     file.unlink()
     model.layers.clear()
-    controller.open_run(made.path)
+    controller.run_loader.open(made.path)
     until_quiet(controller)
     assert "open the image" in errors(controller)[-1]
     model.add_layer(Image(photo, rgb=True))
-    controller.open_run(made.path)
+    controller.run_loader.open(made.path)
     until_quiet(controller)
-    assert any("shown on" in note for note in controller.told["noted"][-1][0])
+    assert any("shown on" in note for note in controller.emitted["notes_changed"][-1][0])
 
 
 def test_no_run_is_opened_over_one_at_work(model, controller, photo, add, finish, held, tmp_path):
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller, "running")
-    controller.open_run(tmp_path)
+    controller.run_loader.open(tmp_path)
     assert "stop it" in errors(controller)[-1]
-    controller.stop()
+    controller.run_service.stop()
     held.set()
     finish(controller)
 
 
 def test_export(model, controller, photo, add, finish, tmp_path):
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller)
     for name, suffix in (("geojson", ".geojson"), ("ome-zarr", ".ome.zarr")):
-        controller.export(tmp_path / f"x{suffix}", name)
+        controller.export_service.export(tmp_path / f"x{suffix}", name)
         until_quiet(controller)
         assert (tmp_path / f"x{suffix}").exists()
-    assert "exported" in controller.told["noted"][-1][0][0]
-    controller.export(tmp_path / "x.geojson", "geojson")
+    assert "exported" in controller.emitted["notes_changed"][-1][0][0]
+    controller.export_service.export(tmp_path / "x.geojson", "geojson")
     until_quiet(controller)
     assert "exists" in errors(controller)[-1]
 
@@ -399,10 +399,10 @@ def test_shapes_of_layers():
 
 def test_a_stopped_run_is_still_a_run(model, controller, photo, add, finish, held):
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller, "running")
-    controller.stop()
+    controller.run_service.stop()
     held.set()
     finish(controller)
-    assert not Run(controller.run.path).complete
+    assert not Run(controller.state.run.path).complete
     assert isinstance(controller.overlays, Overlays)

@@ -143,7 +143,7 @@ def test_from_the_command_line(run, tmp_path):
 
 
 def test_from_the_window(run, controller, finish, qtbot, tmp_path):
-    controller.open_run(run.path)
+    controller.run_loader.open(run.path)
     until_quiet(controller)
     tab = ExportTab(controller)
     qtbot.addWidget(tab)

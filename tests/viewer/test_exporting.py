@@ -9,6 +9,7 @@ import geopandas
 import numpy as np
 import pytest
 
+from hrviewer.app.services import annotation_service
 from hrviewer.io import export, get_writer, writer_names
 from hrviewer.io.annotations import ANNOTATIONS_FILE, read_annotations, write_annotations
 from hrviewer.io.features import Feature, rectangle
@@ -22,14 +23,14 @@ from .conftest import errors, until_quiet
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Edits are written at once."""
-    monkeypatch.setattr(annotation_layers, "SAVE_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(annotation_service, "SAVE_DELAY_SECONDS", 0.0)
 
 
 @pytest.fixture
 def done(model, controller, photo, add, finish):
     """A controller with a finished run."""
     add(model, photo)
-    controller.start()
+    controller.run_service.start()
     finish(controller)
     return controller
 
@@ -46,32 +47,32 @@ def test_every_format_has_its_options(tab):
         tab.format.setCurrentText(name)
         assert set(tab.options.fields) == set(get_writer(name).Settings.model_fields)
         assert tab.path.text().endswith(get_writer(name).suffixes[0])
-        assert tab.export.isEnabled()
+        assert tab.export_button.isEnabled()
 
 
 def test_export_from_the_tab(tab, done):
     tab.format.setCurrentText("geojson")
     tab.options.fields["patches"].value = False
     path = tab.path.text()
-    tab.export.click()
-    assert not tab.export.isEnabled()
-    assert tab.stop.isEnabled()
+    tab.export_button.click()
+    assert not tab.export_button.isEnabled()
+    assert tab.stop_button.isEnabled()
     until_quiet(done)
-    assert tab.summary.text() == f"written: {path}"
-    assert tab.bar.value() == 1000
+    assert tab.status.text() == f"written: {path}"
+    assert tab.progress_bar.value() == 1000
     with open(path, encoding="utf-8") as file:
         assert json.load(file)["features"] == []
     # The next one is given a name of its own.
     assert tab.path.text() != path
-    assert tab.export.isEnabled()
+    assert tab.export_button.isEnabled()
 
 
 def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
     tab.format.setCurrentText("geotiff")
     tab.path.setText(str(tmp_path / "a.tif"))
-    tab.export.click()
+    tab.export_button.click()
     until_quiet(done)
-    assert "not georeferenced" in tab.summary.text()
+    assert "not georeferenced" in tab.status.text()
     assert "not georeferenced" in errors(done)[-1]
 
 
@@ -85,18 +86,18 @@ def test_an_export_can_be_stopped(tab, done, monkeypatch):
 
     monkeypatch.setattr("hrviewer.io.writers.table.TableWriter.write", slow)
     tab.format.setCurrentText("csv")
-    folder = done.run.path.parent
+    folder = done.state.run.path.parent
     before = sorted(folder.iterdir())
-    tab.export.click()
-    tab.stop.click()
+    tab.export_button.click()
+    tab.stop_button.click()
     gate.set()
     until_quiet(done)
-    assert "stopped" in tab.summary.text()
+    assert "stopped" in tab.status.text()
     assert sorted(folder.iterdir()) == before
 
 
 def drawn(controller):
-    assert controller.annotations is not None
+    assert controller.annotations.layers is not None
     shapes, points = controller.annotations.layers
     return shapes, points
 
@@ -104,7 +105,7 @@ def drawn(controller):
 def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
     monkeypatch.setattr(annotation_layers, "current_user", lambda: "Ada")
     monkeypatch.setattr(annotation_layers, "timestamp", lambda: "2026-01-01T00:00:00+00:00")
-    done.annotate("shapes", "tumour")
+    done.annotation_service.annotate("shapes", "tumour")
     until_quiet(done)
     shapes, points = drawn(done)
     assert done.viewer.layers.selection.active == shapes
@@ -112,78 +113,79 @@ def test_what_is_drawn_is_kept_with_who_and_when(done, monkeypatch):
     shapes.add_polygons(np.array([[9.5, 19.5], [9.5, 29.5], [29.5, 29.5]]))
     points.add([[4.5, 5.5]])
     until_quiet(done)
-    first, second = read_annotations(done.run.path)
+    first, second = read_annotations(done.state.run.path)
     assert (first.label, first.metadata) == (
         "tumour", {"author": "Ada", "time": "2026-01-01T00:00:00+00:00"}
     )  # fmt: skip
     assert sorted(map(tuple, first.polygons[0][0].tolist())) == [(10, 20), (10, 30), (30, 30)]
     assert (second.label, second.point) == ("tumour", (5, 6))
-    assert "2 annotations kept" in done.told["annotated"][-1][0]
+    assert "2 annotations saved" in done.emitted["annotations_saved"][-1][0]
 
 
 def test_a_change_bears_who_made_it(done, monkeypatch):
     old = {"author": "Bob", "time": "then"}
-    write_annotations(done.run.path, [
+    write_annotations(done.state.run.path, [
         Feature("annotation", "a", point=(10, 10), metadata=old),
         Feature("annotation", "b", point=(20, 20), metadata=old, number=1),
     ])  # fmt: skip
     monkeypatch.setattr(annotation_layers, "current_user", lambda: "Ada")
-    done.annotate("points", "c")
+    done.annotation_service.annotate("points", "c")
     until_quiet(done)
     _, points = drawn(done)
     points.selected_data = {1}
     points._move([1], [40.0, 40.0])
     points.events.data(value=points.data, action="changed", data_indices=(1,), vertex_indices=((),))
     until_quiet(done)
-    first, second = read_annotations(done.run.path)
+    first, second = read_annotations(done.state.run.path)
     assert (first.metadata["author"], second.metadata["author"]) == ("Bob", "Ada")
     assert (first.label, second.label) == ("a", "b")
 
 
 def test_what_a_layer_cannot_hold_is_kept(done):
     outer, hole = rectangle(10, 10, 50, 50)[0], rectangle(20, 20, 5, 5)[0]
-    write_annotations(done.run.path, [Feature("annotation", "ring", ((outer, hole),))])
-    done.annotate("points", "c")
+    write_annotations(done.state.run.path, [Feature("annotation", "ring", ((outer, hole),))])
+    done.annotation_service.annotate("points", "c")
     until_quiet(done)
     drawn(done)[1].add([[1.0, 2.0]])
     until_quiet(done)
-    ring, _ = read_annotations(done.run.path)
+    ring, _ = read_annotations(done.state.run.path)
     assert ring.label == "ring"
     assert len(ring.polygons[0]) == 2
 
 
 def test_a_reopened_run_brings_them_back(done, finish):
-    write_annotations(done.run.path, [Feature("annotation", "a", point=(10, 10))])
-    done.open_run(done.run.path)
+    write_annotations(done.state.run.path, [Feature("annotation", "a", point=(10, 10))])
+    done.run_loader.open(done.state.run.path)
     until_quiet(done)
     assert len(drawn(done)[1].data) == 1
-    done.start()
+    done.run_service.start()
     finish(done)
-    assert done.annotations is None
+    assert done.annotations.layers is None
     assert not any("annotations" in layer.name for layer in done.viewer.layers)
 
 
 def test_closing_the_window_keeps_the_last_edit(done, monkeypatch):
-    monkeypatch.setattr(annotation_layers, "SAVE_DELAY_SECONDS", 100.0)
-    done.annotate("points", "c")
+    monkeypatch.setattr(annotation_service, "SAVE_DELAY_SECONDS", 100.0)
+    done.annotation_service.annotate("points", "c")
     while done.annotations.layers is None:
         done.tick()
     drawn(done)[1].add([[1.0, 2.0]])
+    path = done.state.run.path
     done.close()
-    assert len(read_annotations(done.run.path)) == 1
+    assert len(read_annotations(path)) == 1
 
 
 def test_the_networks_points_can_be_corrected(done):
-    done.annotate("points", "c", correct=True)
+    done.annotation_service.annotate("points", "c", from_predictions=True)
     until_quiet(done)
-    kept = read_annotations(done.run.path)
+    kept = read_annotations(done.state.run.path)
     assert kept
-    assert {feature.metadata["author"] for feature in kept} == {done.run.header["model"]}
+    assert {feature.metadata["author"] for feature in kept} == {done.state.run.header["model"]}
 
 
 def test_annotations_are_exported_beside_the_networks(done, tmp_path):
-    write_annotations(done.run.path, [Feature("annotation", "mine", point=(10, 10))])
-    run = Run(done.run.path)
+    write_annotations(done.state.run.path, [Feature("annotation", "mine", point=(10, 10))])
+    run = Run(done.state.run.path)
     table = geopandas.read_file(export(run, tmp_path / "a.geojson"))
     assert len(table) == len(run.patches) + 1
     assert (run.path / ANNOTATIONS_FILE).is_file()
@@ -192,20 +194,20 @@ def test_annotations_are_exported_beside_the_networks(done, tmp_path):
 def test_a_file_is_brought_in_as_layers(done, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("ymin,xmin,ymax,xmax,label\n10,20,30,40,tumour\n")
-    done.bring_in(path)
+    done.annotation_service.import_file(path)
     until_quiet(done)
     (layer,) = [layer for layer in done.viewer.layers if layer.name == "mine"]
     assert layer.features["label"].tolist() == ["tumour"]
     np.testing.assert_array_equal(layer.data[0].min(axis=0), [9.5, 19.5])
-    done.region = "drawn"
+    done.state.settings.region = "drawn"
     done.viewer.layers.selection.active = layer
-    assert done.rect().astuple() == (10, 20, 20, 20)
-    done.bring_in(tmp_path / "none.csv")
+    assert done.state.selected_rect().astuple() == (10, 20, 20, 20)
+    done.annotation_service.import_file(tmp_path / "none.csv")
     until_quiet(done)
     assert "no such file" in errors(done)[-1]
 
 
 def test_without_a_run_nothing_can_be_annotated(model, controller, photo, add):
     add(model, photo)
-    controller.annotate("points")
-    assert "kept in a run" in errors(controller)[-1]
+    controller.annotation_service.annotate("points")
+    assert "saved in a run" in errors(controller)[-1]

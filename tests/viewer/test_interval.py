@@ -49,10 +49,10 @@ def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
     qtbot.addWidget(widget)
     assert widget.isHidden()
     add(model, photo)
-    controller.set_strategy("zoom")
-    controller.params = {"method": "sampling"}
-    controller.budget = "8MFLOP"
-    controller.start()
+    controller.state.set_strategy("zoom")
+    controller.state.settings.params = {"method": "sampling"}
+    controller.state.settings.budget = "8MFLOP"
+    controller.run_service.start()
     finish(controller)
     published = controller.overlays.maps.record.published
     said = [one for one in published if one.interval]
@@ -61,8 +61,8 @@ def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
     assert not widget.isHidden()
     assert widget.plot.count == len(said)
     assert widget.caption.text().startswith("95 % so far")
-    controller.set_strategy("patches")
-    controller.budget = ""
-    controller.start()
+    controller.state.set_strategy("patches")
+    controller.state.settings.budget = ""
+    controller.run_service.start()
     finish(controller)
     assert widget.isHidden()

@@ -6,12 +6,8 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer.image.image_layer import (
-    contrast_limits,
-    image_layer_data,
-    placement,
-    pyramid_of,
-)
+from hrviewer.viewer.image.geometry import placement, pyramid_of
+from hrviewer.viewer.image.image_layer import contrast_limits, image_layer_data
 from hrviewer.viewer.image.lazy_level import CoarsestLevel, LazyLevel
 from hrviewer.viewer.image.tile_loader import TileLoader
 

@@ -31,15 +31,15 @@ def shown(model, controller, add):
     """A controller with an image of several cells, all of it in view."""
     add(model, PHOTO)
     look(model, (750, 950), 0.42)
-    controller.told["live_told"] = told = []
-    controller.live_status_changed.connect(told.append)
+    controller.emitted["live_status_changed"] = told = []
+    controller.state.live_status_changed.connect(told.append)
     return controller
 
 
 def look(model, centre, zoom):
     """Move the camera."""
-    model.context.camera.center = centre
-    model.context.camera.zoom = zoom
+    model.scene.camera.center = centre
+    model.scene.camera.zoom = zoom
 
 
 def live(controller):
@@ -67,10 +67,10 @@ def rest(controller, seconds=30):
 def test_the_answer_in_view_and_the_overlays(shown, model):
     live(shown)
     assert errors(shown) == []
-    answers = [answer for answer, _ in shown.told["answered"] if answer]
+    answers = [answer for answer, _ in shown.emitted["estimate_changed"] if answer]
     assert f"{COUNT:,.1f} × thing" in answers[-1]
     assert answers[-1].endswith("in view")
-    assert "up to date" in shown.told["live_told"][-1]
+    assert "up to date" in shown.emitted["live_status_changed"][-1]
     assert model.canvas.overlays.text.visible
     assert np.isfinite(shown.overlays.layers["output"].data).all()
     assert np.nansum(shown.overlays.maps.record.output.values) == pytest.approx(COUNT, rel=1e-5)
@@ -108,8 +108,8 @@ def test_what_a_turned_layer_shows_on_the_screen_is_looked_at(
 
 @pytest.mark.parametrize("name", strategy_ids())
 def test_a_view_already_seen_computes_nothing(shown, model, name):
-    shown.cache = ResultCache(memory_bytes=0)
-    shown.set_strategy(name)
+    shown.resources.cache = ResultCache(memory_bytes=0)
+    shown.state.set_strategy(name)
     look(model, (300, 300), 1.0)
     live(shown)
     session = shown.live.session
@@ -126,17 +126,17 @@ def test_a_view_already_seen_computes_nothing(shown, model, name):
     assert session.computed == there
     # Another strategy and back again.
     other = next(i for i in [*strategy_ids(), name] if i != name)
-    shown.set_strategy(other)
+    shown.state.set_strategy(other)
     rest(shown)
     between = session.computed
-    shown.set_strategy(name)
+    shown.state.set_strategy(name)
     rest(shown)
     assert session.computed == between
     assert np.isfinite(shown.overlays.maps.record.output.values).any()
 
 
 def test_codes_come_live_and_keep_their_colours(shown, model):
-    shown.set_strategy("compression")
+    shown.state.set_strategy("compression")
     look(model, (300, 300), 1.0)
     live(shown)
     codes = shown.overlays.embedding_layers.embeddings
@@ -148,7 +148,7 @@ def test_codes_come_live_and_keep_their_colours(shown, model):
     known = before[..., 3] > 0
     np.testing.assert_array_equal(codes.colours[known], before[known])
     assert shown.overlays.embedding_layers.colours in model.layers
-    shown.set_strategy("patches")
+    shown.state.set_strategy("patches")
     rest(shown)
     assert shown.overlays.embedding_layers is None
 
@@ -159,12 +159,12 @@ def test_another_network_and_back(shown, toys):
     first = np.nansum(shown.overlays.maps.record.output.values)
     other = Bright("other")
     other.see = lambda batch: 2 * Bright.see(other, batch)
-    shown.set_model(ToyBundle(main=other))
+    shown.state.set_model(ToyBundle(main=other))
     rest(shown)
     assert shown.live.session is session
     assert np.nansum(shown.overlays.maps.record.output.values) == pytest.approx(2 * first)
     computed, looked = session.computed, toys.networks["main"].looked
-    shown.set_model(toys)
+    shown.state.set_model(toys)
     rest(shown)
     assert session.computed == computed
     assert toys.networks["main"].looked == looked
@@ -222,23 +222,23 @@ def test_a_newer_view_drops_the_older(shown, model, network):
 
 def test_a_run_takes_over(shown, finish):
     live(shown)
-    shown.start()
+    shown.run_service.start()
     assert not shown.live.enabled
     shown.live.set_enabled(True)
     assert "a run is at work" in errors(shown)[-1]
     finish(shown)
-    assert shown.run.complete
-    assert shown.run.header["patches"]["done"] == 0  # all of it was seen live
+    assert shown.state.run.complete
+    assert shown.state.run.header["patches"]["done"] == 0  # all of it was seen live
     answered = shown.overlays.maps
     live(shown)
     assert shown.overlays.maps is not answered
-    shown.open_run(shown.run.path)
+    shown.run_loader.open(shown.state.run.path)
     until_quiet(shown)
     assert not shown.live.enabled
 
 
 def test_what_makes_no_sense_is_said_and_waited_for(shown):
-    shown.budget = "lots"
+    shown.state.settings.budget = "lots"
     shown.live.set_enabled(True)
     end = time.monotonic() + 20
     while not errors(shown):
@@ -246,7 +246,7 @@ def test_what_makes_no_sense_is_said_and_waited_for(shown):
         shown.tick()
         time.sleep(0.005)
     assert "budget" in errors(shown)[-1]
-    shown.budget = "1GFLOP"
+    shown.state.settings.budget = "1GFLOP"
     rest(shown)
     assert 0 < shown.overlays.maps.record.cost_map.total.flops <= 1e9
 
@@ -256,7 +256,7 @@ def test_live_needs_an_image_and_a_model(controller, model, add):
     assert not controller.live.enabled
     assert "image" in errors(controller)[-1]
     add(model, PHOTO)
-    controller.model = None
+    controller.state.settings.model = None
     controller.live.set_enabled(True)
     assert "model" in errors(controller)[-1]
 
@@ -287,10 +287,10 @@ def docked(make_napari_viewer, toys):
     viewer = make_napari_viewer(show=True)
     viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(PHOTO))))
     panel = panel_of(viewer)
-    panel.controller.cache, panel.controller.low_priority = ResultCache(), False
-    panel.controller.set_model(toys)
-    panel.controller.set_strategy("patches")
-    panel.controller.params = {"tile": 256}
+    panel.controller.resources.cache, panel.controller.resources.low_priority = ResultCache(), False
+    panel.controller.state.set_model(toys)
+    panel.controller.state.set_strategy("patches")
+    panel.controller.state.settings.params = {"tile": 256}
     yield panel
     if panel.parent() is not None:
         viewer.window.remove_dock_widget(panel)
@@ -310,7 +310,7 @@ def test_the_switch_in_the_panel(docked, qtbot):
     docked.run_controls.run_button.click()
     assert not docked.live_toggle.checkbox.isChecked()
     assert not docked.live_toggle.checkbox.isEnabled()
-    qtbot.waitUntil(lambda: docked.controller.state == "idle", timeout=20_000)
+    qtbot.waitUntil(lambda: docked.controller.state.run_state == "idle", timeout=20_000)
     assert docked.live_toggle.checkbox.isEnabled()
 
 
@@ -334,8 +334,8 @@ def test_nothing_survives_the_window(make_napari_viewer, toys, network, qtbot):
     viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(PHOTO))))
     panel = panel_of(viewer)
     controller = panel.controller
-    controller.cache, controller.low_priority = ResultCache(), False
-    controller.set_model(toys)
+    controller.resources.cache, controller.resources.low_priority = ResultCache(), False
+    controller.state.set_model(toys)
     network.before = lambda batch: time.sleep(0.02)
     controller.live.set_enabled(True)
     qtbot.waitUntil(lambda: network.calls > 3, timeout=20_000)
@@ -366,13 +366,13 @@ def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):
     assert errors(controller) == []
     # A whole-image run looks at it, too.
     model.dims.set_current_step(0, 1)
-    controller.start()
+    controller.run_service.start()
     end = time.monotonic() + 20
-    while controller.state != "idle":
+    while controller.state.run_state != "idle":
         assert time.monotonic() < end
         controller.tick()
         time.sleep(0.005)
-    assert controller.run.estimate["value"] == pytest.approx(counts[1], rel=1e-5)
+    assert controller.state.run.estimate["value"] == pytest.approx(counts[1], rel=1e-5)
 
 
 def test_cells_are_drawn_in_turns_and_share_what_they_share():
@@ -459,7 +459,7 @@ def test_another_choice_begins_on_an_empty_picture(cells):
 
 
 def test_the_head_up_line_is_broken_where_the_canvas_ends():
-    from hrviewer.app.services.live_service import wrap_text
+    from hrviewer.app.maps.live_summary import wrap_text
 
     words = "12 tiles/s · 3 MP/s · 5 cells to go"
     assert wrap_text(words, 100) == words

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
+from hrviewer.app.image_session import Viewport
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Grid, Rect
 from hrviewer.viewer.layers.patch_outlines import MAX_OUTLINES, PatchOutlines, outline_segments
@@ -68,14 +69,14 @@ def outlines():
 
 def test_only_what_is_near_the_view_is_outlined(outlines):
     rows = patches(4096, 64)
-    assert outlines.draw(rows, Rect(0, 0, 256, 256), 1.0)
+    assert outlines.draw(rows, Viewport(Rect(0, 0, 256, 256), (1.0, 1.0)))
     # The view and half of it around: 6 × 6 patches.
     assert outlines.count == 36
     assert len(outlines.layer.data) == 7 + 7
     data = outlines.layer.data
-    assert outlines.draw(rows, Rect(10, 10, 256, 256), 1.1)
+    assert outlines.draw(rows, Viewport(Rect(10, 10, 256, 256), (1.1, 1.1)))
     assert outlines.layer.data is data
-    assert outlines.draw(rows, Rect(2000, 2000, 256, 256), 4.0)
+    assert outlines.draw(rows, Viewport(Rect(2000, 2000, 256, 256), (4.0, 4.0)))
     assert outlines.layer.data is not data
     assert outlines.layer.edge_width == pytest.approx(8)
 
@@ -83,17 +84,17 @@ def test_only_what_is_near_the_view_is_outlined(outlines):
 def test_new_patches_are_outlined(outlines):
     rows = patches(256, 64)
     view = Rect(0, 0, 256, 256)
-    outlines.draw(rows[:3], view, 1.0)
+    outlines.draw(rows[:3], Viewport(view, (1.0, 1.0)))
     assert len(outlines.layer.data) == 2 + 4
-    outlines.draw(rows, view, 1.0)
+    outlines.draw(rows, Viewport(view, (1.0, 1.0)))
     assert len(outlines.layer.data) == 5 + 5
 
 
 def test_a_hundred_thousand_patches(outlines):
     rows = patches(4096, 13)
     assert len(rows) > 99_000
-    assert not outlines.draw(rows, Rect(0, 0, 4096, 4096), 4.0)
+    assert not outlines.draw(rows, Viewport(Rect(0, 0, 4096, 4096), (4.0, 4.0)))
     assert not len(outlines.layer.data)
-    assert outlines.draw(rows, Rect(100, 100, 200, 200), 0.3)
+    assert outlines.draw(rows, Viewport(Rect(100, 100, 200, 200), (0.3, 0.3)))
     assert 0 < outlines.count <= MAX_OUTLINES
     assert 0 < len(outlines.layer.data) <= 4 * MAX_OUTLINES

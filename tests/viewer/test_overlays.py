@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from napari.layers import Layer
 
-from hrviewer.app.maps.result_maps import MAPS, ResultMaps
+from hrviewer.app.image_session import Viewport
+from hrviewer.app.maps.raster import MAPS
+from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.image.image_layer import image_layer_data
@@ -58,9 +60,9 @@ def test_an_overlay_covers_the_pixels_that_it_speaks_of(
     overlays = Overlays(viewer, base, drawn(image))
     overlays.set_visible("patches", False)
     size = 1.0 if scale is None else scale[0]
-    viewer.context.camera.center = tuple(base.data_to_world((95.5, 127.5)))
+    viewer.scene.camera.center = tuple(base.data_to_world((95.5, 127.5)))
     for zoom in (0.5, 1.0, 2.0, 5.0):
-        viewer.context.camera.zoom = zoom / size
+        viewer.scene.camera.zoom = zoom / size
         overlays.set_visible("output", True)
         alone = viewer.screenshot(flash=False)[..., :3].astype(int)
         overlays.set_visible("output", False)
@@ -82,7 +84,7 @@ def test_levels_lie_on_each_other(make_napari_viewer_proxy, image):
     layer = overlays.layers["output"]
     extents = []
     for pixel in (0.5, 1.0, 2.0, 3.0):
-        overlays.follow_view(Rect(0, 0, 256, 320), pixel)
+        overlays.follow_view(Viewport(Rect(0, 0, 256, 320), (pixel, pixel)))
         extents.append(
             (layer.extent.world + np.array([-layer.scale / 2, layer.scale / 2])).tolist()
         )
@@ -116,10 +118,10 @@ def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monke
     base = viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image))))
     overlays = Overlays(viewer, base, drawn(image))
     overlays.maps.record.patches.extend(patches(256, 16))
-    overlays.follow_view(Rect(0, 0, 256, 320), 1.0)
+    overlays.follow_view(Viewport(Rect(0, 0, 256, 320), (1.0, 1.0)))
     assert overlays.layers["patches"].visible
     assert not overlays.outlines.layer.visible
-    overlays.follow_view(Rect(0, 0, 8, 8), 0.1)
+    overlays.follow_view(Viewport(Rect(0, 0, 8, 8), (0.1, 0.1)))
     assert not overlays.layers["patches"].visible
     assert overlays.outlines.layer.visible
     overlays.set_visible("patches", False)

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 from toys import threads
 
-from hrviewer.app.maps.result_maps import MAPS
+from hrviewer.app.maps.raster import MAPS
 from hrviewer.engine import ResultCache
 from hrviewer.pyramid import open_pyramid
 from hrviewer.viewer.contributions.commands import panel_of
@@ -38,10 +38,10 @@ def docked(make_napari_viewer, photo, toys, tmp_path):
     panel = panel_of(viewer)
     assert isinstance(panel.controller.viewer, PublicOnlyProxy)
     controller = panel.controller
-    controller.cache, controller.run_folder = ResultCache(), tmp_path / "runs"
-    controller.low_priority = False
-    controller.set_model(toys)
-    controller.set_strategy("patches")
+    controller.resources.cache, controller.resources.run_folder = ResultCache(), tmp_path / "runs"
+    controller.resources.low_priority = False
+    controller.state.set_model(toys)
+    controller.state.set_strategy("patches")
     yield panel
     if panel.parent() is not None:
         viewer.window.remove_dock_widget(panel)
@@ -55,7 +55,7 @@ def settle():
 
 
 def idle(panel):
-    return lambda: panel.controller.state == "idle"
+    return lambda: panel.controller.state.run_state == "idle"
 
 
 def test_a_whole_run_from_the_buttons(docked, qtbot, count):
@@ -68,8 +68,8 @@ def test_a_whole_run_from_the_buttons(docked, qtbot, count):
     assert docked.run_controls.estimate.text() == f"{count:,.1f} × thing"
     assert "FLOP" in docked.run_controls.cost.text()
     assert docked.run_controls.progress_bar.value() == 1000
-    assert docked.controller.run.header["params"] == {"tile": 32}
-    assert docked.controller.run.header["patches"]["done"] == 10 * 14
+    assert docked.controller.state.run.header["params"] == {"tile": 32}
+    assert docked.controller.state.run.header["patches"]["done"] == 10 * 14
     for layer in docked.controller.overlays.layers.values():
         assert np.isfinite(layer.data).any()
     assert docked.overlay_legend.rows["output"].unit.text() == "thing per megapixel"
@@ -94,7 +94,7 @@ def test_pause_and_stop_from_the_buttons(docked, qtbot, network):
     gate = threading.Event()
     network.before = lambda batch: gate.wait(20)
     docked.run_controls.run_button.click()
-    qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
+    qtbot.waitUntil(lambda: docked.controller.state.run_state == "running", timeout=20_000)
     docked.run_controls.pause_button.click()
     assert docked.run_controls.pause_button.text() == "Resume"
     docked.run_controls.pause_button.click()
@@ -104,14 +104,14 @@ def test_pause_and_stop_from_the_buttons(docked, qtbot, network):
     gate.set()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     assert "stopped" in docked.run_controls.notes.text()
-    stopped = docked.controller.run
+    stopped = docked.controller.state.run
     assert not stopped.complete
     assert docked.run_controls.pause_button.isEnabled()
     assert docked.run_controls.pause_button.text() == "Resume"
     docked.run_controls.pause_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    assert docked.controller.run.path == stopped.path
-    assert docked.controller.run.complete
+    assert docked.controller.state.run.path == stopped.path
+    assert docked.controller.state.run.complete
     assert docked.run_controls.pause_button.text() == "Pause"
     assert not docked.run_controls.pause_button.isEnabled()
 
@@ -146,7 +146,7 @@ def test_labels_are_given_while_there_are_codes(docked, qtbot):
     pytest.importorskip("sklearn")
     form, controller = docked.head_form, docked.controller
     assert form.isHidden()
-    controller.set_strategy("compression")
+    controller.state.set_strategy("compression")
     docked.run_controls.run_button.click()
     qtbot.waitUntil(lambda: idle(docked)() and not form.isHidden(), timeout=20_000)
     assert not form.use.isEnabled()
@@ -164,10 +164,10 @@ def test_labels_are_given_while_there_are_codes(docked, qtbot):
     qtbot.waitUntil(form.use.isEnabled, timeout=60_000)
     assert "error rate" in form.words.text()
     form.use.click()
-    assert controller.model.name.startswith("toys-labels+toys")
-    assert docked.run_settings.model.currentText() == controller.model.name
+    assert controller.state.settings.model.name.startswith("toys-labels+toys")
+    assert docked.run_settings.model.currentText() == controller.state.settings.model.name
     qtbot.waitUntil(idle(docked), timeout=60_000)
-    assert controller.run.estimate["per_class"].keys() == {"sea", "sky"}
+    assert controller.state.run.estimate["per_class"].keys() == {"sea", "sky"}
 
 
 @pytest.mark.parametrize("seconds", [0.04, 9.94, 9.96, 99.6, 3599.0, 123_456.0])
@@ -210,7 +210,7 @@ def test_removing_the_image_ends_the_run(docked, qtbot, network):
 def test_closing_the_dock_ends_the_run(docked, qtbot, network):
     network.before = lambda batch: threading.Event().wait(0.05)
     docked.run_controls.run_button.click()
-    qtbot.waitUntil(lambda: docked.controller.state == "running", timeout=20_000)
+    qtbot.waitUntil(lambda: docked.controller.state.run_state == "running", timeout=20_000)
     docked.parent().destroyOnClose()
     settle()
     assert not threads()
@@ -224,7 +224,7 @@ def test_an_error_is_a_line_in_the_panel(docked):
     assert not docked.run_controls.error.isHidden()
     docked.run_settings.budget.setText("")
     docked.run_settings.budget.textEdited.emit("")
-    docked.controller.set_strategy("uniform")
+    docked.controller.state.set_strategy("uniform")
     assert docked.run_controls.error.isHidden()
 
 
@@ -232,14 +232,14 @@ def test_choices_reach_the_controller(docked):
     choice, controller = docked.run_settings, docked.controller
     choice.strategy.setCurrentIndex(choice.strategy.findData("uniform"))
     choice._set_strategy()
-    assert controller.strategy.id == "uniform"
-    assert choice.when.text() == controller.strategy.when
+    assert controller.state.settings.strategy.id == "uniform"
+    assert choice.when.text() == controller.state.settings.strategy.when
     choice.budget.setText("30")
     choice.unit.setCurrentText("seconds")
     choice._set_budget()
-    assert controller.budget == "30s"
+    assert controller.state.settings.budget == "30s"
     choice.draw.click()
-    assert controller.region == "drawn"
+    assert controller.state.settings.region == "drawn"
     assert controller.region_layer() is not None
     controller.viewer.layers.clear()
     assert choice.image.text() == "none is open"
@@ -250,7 +250,7 @@ def test_a_click_fills_the_patch(docked, qtbot):
     docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     docked.controller.inspect_patch((100.0, 100.0))
-    assert "main · look" in docked.patch_inspector.words.text()
+    assert "main · look" in docked.patch_inspector.details.text()
     qtbot.waitUntil(lambda: not docked.controller.has_pending_work, timeout=5_000)
     assert not docked.patch_inspector.preview.pixmap().isNull()
 
@@ -260,7 +260,7 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
 
     docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    run = docked.controller.run.path
+    run = docked.controller.state.run.path
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: str(run))
     docked.open_run_button.button.click()
     qtbot.waitUntil(lambda: not docked.controller.has_pending_work, timeout=10_000)
@@ -300,7 +300,7 @@ def test_nothing_is_clipped_sideways(docked, qtbot, theme):
 
 
 def is_running(controller):
-    return controller.state == "running"
+    return controller.state.run_state == "running"
 
 
 @pytest.mark.parametrize("running", [False, True])
@@ -311,12 +311,12 @@ def test_nothing_survives_the_window(
     viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(photo))))
     panel = panel_of(viewer)
     controller = panel.controller
-    controller.cache, controller.run_folder = ResultCache(), tmp_path
-    controller.low_priority = False
-    controller.set_model(toys)
+    controller.resources.cache, controller.resources.run_folder = ResultCache(), tmp_path
+    controller.resources.low_priority = False
+    controller.state.set_model(toys)
     if running:
         network.before = lambda batch: threading.Event().wait(0.05)
-        controller.start()
+        controller.run_service.start()
         qtbot.waitUntil(partial(is_running, controller), timeout=20_000)
     gone = [weakref.ref(it) for it in (panel, controller, panel.run_settings, panel.overlay_legend)]
     del panel, controller
@@ -330,18 +330,18 @@ def test_nothing_survives_the_window(
 
 def test_keys_do_what_the_buttons_do(docked, qtbot, count):
     keys, controller = docked.shortcuts.keys, docked.controller
-    chosen = controller.strategy.id
+    chosen = controller.state.settings.strategy.id
     keys["next"].activated.emit()
-    assert controller.strategy.id != chosen
+    assert controller.state.settings.strategy.id != chosen
     keys["before"].activated.emit()
-    assert controller.strategy.id == chosen
+    assert controller.state.settings.strategy.id == chosen
     keys["live"].activated.emit()
     assert docked.live_toggle.checkbox.isChecked()
     keys["live"].activated.emit()
     assert not controller.live.enabled
     keys["stop"].activated.emit()  # nothing runs: nothing happens
     keys["hold"].activated.emit()
-    assert controller.state == "idle"
+    assert controller.state.run_state == "idle"
     keys["run"].activated.emit()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     assert docked.run_controls.estimate.text() == f"{count:,.1f} × thing"

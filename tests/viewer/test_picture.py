@@ -7,7 +7,8 @@ import pytest
 from toys import STRIDE
 
 from hrviewer.app.maps import result_maps as module
-from hrviewer.app.maps.result_maps import COST_QUANTITIES, ResultMaps, coarsen
+from hrviewer.app.maps.raster import COST_QUANTITIES, coarsen
+from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.engine import InferenceResult
 from hrviewer.engine.cost import Cost
 from hrviewer.geometry import Patch, Rect
@@ -64,7 +65,7 @@ def test_what_is_context_is_not_drawn():
         )
     )
     picture.update(seen(token))
-    picture.update(replace(seen(token), patch=Patch(around, 8, 8), charge=Cost()))
+    picture.update(replace(seen(token), patch=Patch(around, 8, 8), cost=Cost()))
     assert [(row.y, row.x) for row in picture.record.patches] == [(64, 128)]
     assert np.isfinite(picture.rasters["output"].values).sum() == 16
     assert np.isfinite(picture.rasters["patches"].values).sum() == 1
@@ -153,7 +154,7 @@ def test_a_huge_image_is_drawn_with_coarser_cells(monkeypatch):
 def test_a_run_folder_is_drawn_as_the_run_was(photo, toys, tmp_path, monkeypatch, largest):
     monkeypatch.setattr(module, "MAX_CELLS", largest)
     live = a_picture()
-    done = run(photo, toys, tile=64, out=tmp_path / "x.run.zarr", cache="off", on_event=live.take)
+    done = run(photo, toys, tile=64, out=tmp_path / "x.run.zarr", cache="off", on_event=live.update)
     kept = ResultMaps.from_run(done)
     for name, drawn in live.rasters.items():
         np.testing.assert_allclose(drawn.values, kept.rasters[name].values, rtol=1e-5)
@@ -174,7 +175,7 @@ def test_the_cost_map_shows_what_is_asked_for():
     core = Rect(0, 0, 32, 32)
     charge = Cost(flops=1e5, bytes=2048.0, read_s=0.001, infer_s=0.003)
     picture.update(PatchRequest("main", (Patch(core),), target="output"))
-    picture.update(replace(seen(core), charge=charge))
+    picture.update(replace(seen(core), cost=charge))
     cost = picture.rasters["cost"]
     expected = {
         "FLOPs": (1e5 / 1024, "FLOP per pixel"),
@@ -194,5 +195,5 @@ def test_the_cost_map_shows_what_is_asked_for():
     picture.set_cost_quantity("bytes")
     other = Rect(64, 64, 32, 32)
     picture.update(PatchRequest("main", (Patch(other),), target="output"))
-    picture.update(replace(seen(other), charge=Cost(flops=1.0)))
+    picture.update(replace(seen(other), cost=Cost(flops=1.0)))
     assert (cost.values[4:6, 4:6] == 0).all()

@@ -5,10 +5,10 @@ import pytest
 import tifffile
 from skimage.io import imsave
 
-from hrviewer.app.maps.result_maps import MAPS
+from hrviewer.app.maps.raster import MAPS
 from hrviewer.runs import run
 from hrviewer.viewer.contributions import readers, sample_data
-from hrviewer.viewer.image.image_layer import pyramid_of
+from hrviewer.viewer.image.geometry import pyramid_of
 
 PATTERNS = ["svs", "ndpi", "mrxs", "scn", "vms", "bif", "dcm"]
 

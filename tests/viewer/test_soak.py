@@ -13,7 +13,7 @@ import pytest
 from napari.components import ViewerModel
 from toys import Bright, ToyBundle, picture, threads
 
-from hrviewer.app.maps.result_maps import cell_slices
+from hrviewer.app.maps.raster import cell_slices
 from hrviewer.engine import ResultCache
 from hrviewer.strategies import strategy_ids
 from hrviewer.viewer.controller import Controller
@@ -40,8 +40,8 @@ def begin(model, add, pack, strategy, folder):
     made = Controller(
         model, cache=ResultCache(memory_bytes=0), run_folder=folder, low_priority=False
     )
-    made.set_model(pack)
-    made.set_strategy(strategy)
+    made.state.set_model(pack)
+    made.state.set_strategy(strategy)
     made.live.set_enabled(True)
     return made
 
@@ -75,10 +75,10 @@ def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tm
         look(model, centre, 2 ** chance.uniform(-1.5, 2))
         if chance.random() < 0.2:
             chosen["strategy"] = chance.choice(strategies)
-            controller.set_strategy(chosen["strategy"])
+            controller.state.set_strategy(chosen["strategy"])
         if chance.random() < 0.2:
             chosen["pack"] = chance.choice(packs)
-            controller.set_model(chosen["pack"])
+            controller.state.set_model(chosen["pack"])
         # Now and then long enough for a cell or for all of them, mostly not.
         end = time.monotonic() + chance.choice([0.0, 0.02, 0.1, 0.3])
         controller.tick()
@@ -91,7 +91,7 @@ def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tm
             running.append(len(threads()))
     rest(controller, 120)
     now = shown(controller)
-    camera = model.context.camera
+    camera = model.scene.camera
     again = ViewerModel()
     again.canvas.size = model.canvas.size
     look(again, camera.center[-2:], camera.zoom)

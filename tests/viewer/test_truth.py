@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 from synthetic_squares import install
 
-from hrviewer.app.services import ground_truth_service as module
+from hrviewer.app.maps import ground_truth_points as module
+from hrviewer.viewer.image.geometry import METADATA_KEY
 
 from .conftest import errors, until_quiet
 
@@ -26,21 +27,21 @@ def table(tmp_path) -> Path:
 @pytest.fixture
 def told(controller):
     heard = []
-    controller.ground_truth_status_changed.connect(heard.append)
+    controller.state.ground_truth_status_changed.connect(heard.append)
     return heard
 
 
 def test_a_file_is_shown_at_its_place_and_hidden(model, controller, add, photo, table, told):
     base = add(model, photo)
-    assert not controller.has_ground_truth
-    controller.show_ground_truth(table)
+    assert not controller.ground_truth_service.is_available
+    controller.ground_truth_service.show(table)
     until_quiet(controller)
-    layer = controller.ground_truth_points.layer
+    layer = controller.ground_truth.layer
     points = np.loadtxt(table, delimiter=",", skiprows=1)
     assert_allclose(layer.data, points - 0.5)
     assert "500 objects" in told[-1]
     assert model.layers.selection.active == base == controller.image_layer
-    controller.hide_ground_truth()
+    controller.ground_truth_service.hide()
     assert layer not in model.layers
     assert told[-1] == ""
 
@@ -48,25 +49,25 @@ def test_a_file_is_shown_at_its_place_and_hidden(model, controller, add, photo, 
 def test_more_than_can_be_drawn(model, controller, add, photo, table, told, monkeypatch):
     monkeypatch.setattr(module, "MAX_POINTS", 100)
     add(model, photo)
-    controller.show_ground_truth(table)
+    controller.ground_truth_service.show(table)
     until_quiet(controller)
-    assert len(controller.ground_truth_points.layer.data) == 100
-    assert "every 5th" in told[-1]
+    assert len(controller.ground_truth.layer.data) == 100
+    assert "1 in 5" in told[-1]
 
 
 def test_a_scene_is_asked_for_what_is_in_view(model, controller, told, monkeypatch):
     install(monkeypatch)
-    controller.open_image("sample:squares?size=2048&seed=0")
+    controller.image_loader.open("sample:squares?size=2048&seed=0")
     until_quiet(controller)
-    assert controller.has_ground_truth
-    controller.show_ground_truth()
-    model.context.camera.center = (1000, 1000)
-    model.context.camera.zoom = 4.0
+    assert controller.ground_truth_service.is_available
+    controller.ground_truth_service.show()
+    model.scene.camera.center = (1000, 1000)
+    model.scene.camera.zoom = 4.0
     until_quiet(controller)
-    recipe = controller.image_layer.metadata[module.METADATA_KEY]["pyramid"].synthetic_image
-    covered = controller.ground_truth_points._covered
+    recipe = controller.image_layer.metadata[METADATA_KEY]["pyramid"].synthetic_image
+    covered = controller.state.image.ground_truth.covered
     assert covered.area < 2048**2 / 4
-    assert len(controller.ground_truth_points.layer.data) == len(recipe.ground_truth(covered))
+    assert len(controller.ground_truth.layer.data) == len(recipe.ground_truth(covered))
     assert f"{len(recipe.ground_truth(covered)):,} objects" in told[-1]
 
 
@@ -74,25 +75,25 @@ def test_wrong_truth_is_said_and_taken_away(model, controller, add, photo, tmp_p
     path = tmp_path / "truth.csv"
     path.write_text("y,x\n9999,1\n")
     add(model, photo)
-    controller.show_ground_truth(path)
+    controller.ground_truth_service.show(path)
     until_quiet(controller)
-    assert controller.ground_truth_points is None
+    assert controller.ground_truth.layer is None
     assert [layer.name for layer in model.layers] == [controller.image_layer.name]
     assert "another image" in errors(controller)[-1]
 
 
 def test_truth_goes_with_its_image(model, controller, add, photo, table):
     base = add(model, photo)
-    controller.show_ground_truth(table)
+    controller.ground_truth_service.show(table)
     until_quiet(controller)
     model.layers.remove(base)
-    assert controller.ground_truth_points is None
+    assert controller.ground_truth.layer is None
     assert len(model.layers) == 0
 
 
 def test_truth_can_be_removed_by_hand(model, controller, add, photo, table):
     add(model, photo)
-    controller.show_ground_truth(table)
+    controller.ground_truth_service.show(table)
     until_quiet(controller)
-    model.layers.remove(controller.ground_truth_points.layer)
-    assert controller.ground_truth_points is None
+    model.layers.remove(controller.ground_truth.layer)
+    assert controller.ground_truth.layer is None

@@ -10,10 +10,10 @@ import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, QRect
 from qtpy.QtGui import QGuiApplication
 
-from hrviewer.app.services.loading import camera_state
 from hrviewer.errors import HrviewerError
 from hrviewer.viewer.contributions import commands
 from hrviewer.viewer.demo import window_driver
+from hrviewer.viewer.image.view_fit import camera_state
 from hrviewer.viewer.view import set_window_size, view
 from hrviewer.viewer.widgets.run_settings import getting_started, join_names
 
@@ -29,8 +29,8 @@ def test_a_view_of_an_array(window, photo, toys):
     opened = view(photo, toys, "uniform", viewer=window)
     assert opened.viewer is window
     assert opened.controller.image_layer == window.layers[0]
-    assert opened.controller.model is toys
-    assert opened.controller.strategy.id == "uniform"
+    assert opened.controller.state.settings.model is toys
+    assert opened.controller.state.settings.strategy.id == "uniform"
     opened.panel.shut_down()
 
 
@@ -70,7 +70,7 @@ def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
     choice.image_summary.linkActivated.emit("a slide")
     window_driver.wait_until(lambda: panel.controller.image_layer is not None)
     assert panel.controller.image_layer.name == "tissue-8192-0"
-    assert panel.controller.model.name == "nuclei"
+    assert panel.controller.state.settings.model.name == "nuclei"
     assert panel.controller.live.enabled
     assert choice.image_summary.text().startswith("8,192 × 8,192 px")
     panel.shut_down()
@@ -83,9 +83,9 @@ def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
 def test_an_image_is_seen_whole_once_the_window_has_its_size(window, photo, toys, moved):
     opened = view(photo, toys, viewer=window)
     whole = camera_state(window)
-    opened.controller.image_loader.fit()
+    opened.controller.view_fit.request()
     if moved:
-        window.context.camera.zoom *= 3
+        window.scene.camera.zoom *= 3
     before = camera_state(window)
     window.window.resize(1100, 500)
     resets = []
@@ -101,7 +101,7 @@ def test_the_palette_docks_the_panel(window, monkeypatch):
     commands.show_panel(window)
     panel = commands.panel_of(window)
     asked = []
-    monkeypatch.setattr(type(panel.open_run_button), "ask_run", lambda self: asked.append(self))
+    monkeypatch.setattr(type(panel.open_run_button), "choose_run", lambda self: asked.append(self))
     commands.open_run(window)
     assert asked == [panel.open_run_button]
 

@@ -7,6 +7,7 @@ import pytest
 from napari.layers import Image, Labels, Shapes
 from toys import picture
 
+from hrviewer.app.maps.patch_preview import warp_preview
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
@@ -14,7 +15,7 @@ from hrviewer.strategies import WarpRequest
 from hrviewer.strategies.nonuniform.grid_sampler import forward, grid_from_saliency
 from hrviewer.viewer.contributions.commands import panel_of
 from hrviewer.viewer.layers.prior_map import can_be_prior, rasterize_layer
-from hrviewer.viewer.layers.warp_grid import MAX_LINES, WarpGrid, grid_lines, warp_preview
+from hrviewer.viewer.layers.warp_grid import MAX_LINES, WarpGrid, grid_lines
 
 from .conftest import errors, until_quiet
 
@@ -80,10 +81,10 @@ def spotted():
 
 def test_a_run_shows_its_grid_and_a_click_both_pictures(controller, model, add, finish, spotted):
     add(model, spotted)
-    controller.set_strategy("nonuniform")
+    controller.state.set_strategy("nonuniform")
     looks = []
-    controller.patch_inspected.connect(looks.append)
-    controller.start()
+    controller.state.patch_inspected.connect(looks.append)
+    controller.run_service.start()
     finish(controller)
     assert errors(controller) == []
     grids = controller.overlays.warp_grid
@@ -96,8 +97,8 @@ def test_a_run_shows_its_grid_and_a_click_both_pictures(controller, model, add, 
     controller.overlays.set_visible("patches", False)
     assert not grids.layer.visible
     # Another run brings another grid, or none.
-    controller.set_strategy("patches")
-    controller.start()
+    controller.state.set_strategy("patches")
+    controller.run_service.start()
     finish(controller)
     assert grids.layer not in model.layers
     controller.inspect_patch((130, 540))
@@ -130,27 +131,27 @@ def test_drawn_layers_become_maps(model, add):
 
 def test_what_was_drawn_leads_the_run(controller, model, add, finish, spotted):
     add(model, spotted)
-    controller.set_strategy("nonuniform")
+    controller.state.set_strategy("nonuniform")
     labels = model.add_labels(np.zeros((600, 800), int))
     labels.data[400:460, 100:180] = 3
-    controller.prior = labels
-    controller.start()
+    controller.state.settings.prior = labels
+    controller.run_service.start()
     finish(controller)
     assert errors(controller) == []
-    assert controller.run.header["priors"].keys() == {"saliency"}
-    cost = controller.run.cost_map()
+    assert controller.state.run.header["priors"].keys() == {"saliency"}
+    cost = controller.state.run.cost_map()
     assert cost[26:28, 7:10].mean() > 2 * cost[:10].mean()
     # What that run saw leads the next.
-    controller.prior = "run"
-    controller.start()
+    controller.state.settings.prior = "run"
+    controller.run_service.start()
     finish(controller)
-    assert controller.run.header["priors"].keys() == {"density"}
+    assert controller.state.run.header["priors"].keys() == {"density"}
     # Strategies that take no hints are not told.
-    controller.set_strategy("uniform")
-    controller.start()
+    controller.state.set_strategy("uniform")
+    controller.run_service.start()
     finish(controller)
     assert errors(controller) == []
-    assert controller.run.header["priors"] == {}
+    assert controller.state.run.header["priors"] == {}
 
 
 def test_the_panel_offers_hints(make_napari_viewer, toys, qtbot, spotted):
@@ -162,14 +163,14 @@ def test_the_panel_offers_hints(make_napari_viewer, toys, qtbot, spotted):
     viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(spotted))))
     panel = panel_of(viewer)
     form = panel.run_settings.prior_form
-    panel.controller.set_strategy("uniform")
+    panel.controller.state.set_strategy("uniform")
     assert form.isHidden()
-    panel.controller.set_strategy("nonuniform")
+    panel.controller.state.set_strategy("nonuniform")
     assert not form.isHidden()
     assert [form.box.itemText(i) for i in range(form.box.count())] == ["none"]
     labels = viewer.add_labels(np.ones((600, 800), int), name="mine")
     assert [form.box.itemText(i) for i in range(form.box.count())] == ["none", "mine"]
     form.box.setCurrentIndex(1)
     form.box.activated.emit(1)
-    assert panel.controller.prior == labels
+    assert panel.controller.state.settings.prior == labels
     panel.shut_down()

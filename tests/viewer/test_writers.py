@@ -145,7 +145,7 @@ def test_what_is_turned_is_said(tmp_path, monkeypatch):
 
 def test_a_run_at_work_is_saved_as_far_as_it_came(tmp_path, monkeypatch):
     from hrviewer.app.maps.result_maps import Completion
-    from hrviewer.viewer.image.image_layer import METADATA_KEY
+    from hrviewer.viewer.image.geometry import METADATA_KEY
 
     said: list[str] = []
     monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)

@@ -1,7 +1,6 @@
-"""Where tokens look: what one that was clicked attends to, what is attended to, what was merged.
+"""Attention of tokens: of a clicked one, received by each, and merged tokens.
 
-Nothing here knows of napari or Qt; `show` is called beside the window's thread, and writes into
-arrays that are never replaced.
+`update` is called on a worker thread and writes into arrays that are never replaced.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ MIN_CELL = 16
 """Side of a cell, level-0 pixels: that of the smallest tokens."""
 
 MAX_CELLS = 1 << 22
-"""Cells, at most; of a larger image, one stands for several tokens."""
+"""Cells, at most; in a larger image, each covers several tokens."""
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
 class AttentionMap:
-    """The attention of one image's tokens, as far as it was asked for.
+    """Attention of one image's tokens, as far as tokens were clicked.
 
     Parameters
     ----------
@@ -39,15 +38,15 @@ class AttentionMap:
     cell : float
         Side of a cell of the maps, level-0 pixels.
     weights : ndarray of float32, shape (rows, columns)
-        How much the token that was clicked takes from each place, over the most that it takes
-        from any; NaN where it does not look.
+        Attention of the clicked token to each place, relative to its maximum; NaN where it attends
+        to nothing.
     attention_received : ndarray of float32, shape (rows, columns)
-        How much tokens' last layer takes from each place, over the most of its region: what the
-        network finds salient. NaN where nobody has asked.
+        Mean attention that each place receives in the last layer, relative to the maximum of its
+        region: the network's own saliency. NaN where no token was clicked.
     merged : ndarray of uint8, shape (rows, columns, 4)
-        Tokens that became one have one colour, those that stayed alone none.
+        Merged tokens share a colour; others are transparent.
     changed : bool
-        Whether there is something new to show.
+        Whether it changed since it was displayed.
     """
 
     def __init__(self, image: Rect) -> None:
@@ -74,7 +73,7 @@ class AttentionMap:
         own = np.flatnonzero(found.predicted)
         colours = token_colours(found.merge_group)
         self.weights[:] = np.nan
-        # What is wider lies below: rings of context hold those within them, and the tokens.
+        # Wider squares are drawn first: rings of context contain those within them, and the tokens.
         for i in sorted(range(len(found.token_rects)), key=lambda i: -found.token_rects[i].h):
             at = self._cells_in(found.token_rects[i])
             self.weights[at] = looks[i] / looks.max()
@@ -86,14 +85,14 @@ class AttentionMap:
         self.changed = True
 
     def clear(self, rect: Rect) -> None:
-        """Forget what is known of a rectangle of level-0 pixels."""
+        """Remove the attention in a rectangle of level-0 pixels."""
         at = self._cells_in(rect)
         self.weights[at] = self.attention_received[at] = np.nan
         self.merged[at] = 0
         self.changed = True
 
     def _cells_in(self, rect: Rect) -> tuple[slice, slice]:
-        """Return the cells whose middle lies in a rectangle, and one at least."""
+        """Return the cells whose centre is in a rectangle, at least one."""
         rect = rect & self.image
         spans = []
         for low, high in ((rect.y, rect.y1), (rect.x, rect.x1)):
@@ -105,7 +104,7 @@ class AttentionMap:
 
 
 def token_colours(owner: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return a colour for each token, ``(n, 4)``: see-through where it is alone."""
+    """Return a colour for each token, ``(n, 4)``: transparent where it was not merged."""
     of, counts = np.unique(owner, return_inverse=True, return_counts=True)[1:]
     hues = (np.arange(len(counts)) * GOLDEN_RATIO) % 1  # neighbours in number are far apart in hue
     palette = np.array([[*colorsys.hsv_to_rgb(hue, 0.75, 1.0), 1.0] for hue in hues])

@@ -1,9 +1,9 @@
-"""What was encoded, as colours, and what looks like a place that was clicked.
+"""Embeddings of an image as colours, and their similarity to a selected location.
 
-The three directions in which codes differ most become red, green and blue. They are fitted to the
-first codes of an image and then stay, so that nothing changes its colour while the view moves.
-Nothing here knows of napari or Qt; `take` is called on the run's thread, `find` beside the
-window's, and both write single numbers into arrays that are never replaced.
+The three principal axes of the embeddings become red, green and blue. They are fitted to the first
+embeddings of an image and then stay, so that no colour changes while the view moves. `update` is
+called on the run's thread, `find_similar` on a worker thread; both write single numbers into arrays
+that are never replaced.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from hrviewer.geometry import Rect
 __all__ = ["EmbeddingMap", "principal_axes"]
 
 MAX_CELLS = 1 << 20
-"""Cells that are kept; of a larger image, they stand for several codes each."""
+"""Cells, at most; in a larger image, each is the mean of several embeddings."""
 
 FIT_PATCHES = 16
-"""Looks to which the colours are fitted."""
+"""Patches to which the colours are fitted."""
 
 COLOUR_RANGE = 2.5
-"""Standard deviations on either side of the mean that colours tell apart."""
+"""Standard deviations on either side of the mean that the colours span."""
 
 FloatArray = NDArray[np.float32]
 
 
 def principal_axes(embeddings: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the mean of codes ``(n, d)`` and the directions ``(d, 3)`` in which they differ most.
+    """Return the mean of embeddings ``(n, d)`` and their principal axes ``(d, 3)``.
 
-    Each direction is over its standard deviation, and its largest number is positive.
+    Each axis is divided by its standard deviation, and its largest component is positive.
     """
     mean = embeddings.mean(axis=0)
     variances, vectors = np.linalg.eigh(
@@ -49,28 +49,28 @@ def principal_axes(embeddings: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 class EmbeddingMap:
-    """The codes of one image, as far as they are known.
+    """Embeddings of one image, as far as they are known.
 
     Parameters
     ----------
     image : Rect
         The whole image.
     width : int
-        Numbers in a code.
+        Dimension of an embedding.
     cell : float
-        Side of what a code stands for, level-0 pixels.
+        Side of the square that an embedding describes, level-0 pixels.
 
     Attributes
     ----------
     cell : float
         Side of a cell of the maps, level-0 pixels.
     colours : ndarray of uint8, shape (rows, columns, 4)
-        See-through where nothing is known.
+        Transparent where there is no embedding.
     similarity : ndarray of float32, shape (rows, columns)
-        How much places are like the one that was asked for: 1 the same, 0 no more than half of
-        what was known then; NaN where nothing is known, or nothing was asked for.
+        Similarity to the selected location: 1 for equal embeddings, 0 for the median distance and
+        beyond; NaN where there is no embedding, or no location was selected.
     changed, similarity_changed : bool
-        Whether there is something new to show, and whether that is what looks alike.
+        Whether something changed since it was displayed, and whether that is the similarity.
     """
 
     def __init__(self, image: Rect, width: int, cell: float) -> None:
@@ -90,28 +90,28 @@ class EmbeddingMap:
 
     @classmethod
     def from_array(cls, image: Rect, array: Any, cell: float) -> EmbeddingMap:
-        """Return the codes that a run kept, ``(d, rows, columns)``."""
-        codes = cls(image, array.shape[0], cell)
-        n = round(codes.cell / cell)
+        """Return the embeddings of a finished run, ``(d, rows, columns)``."""
+        embeddings = cls(image, array.shape[0], cell)
+        n = round(embeddings.cell / cell)
         rows = 64 * n
         for row in range(0, array.shape[1], rows):
             strip = np.asarray(array[:, row : row + rows], np.float32)
             box = row * cell, 0.0, strip.shape[1] * cell, strip.shape[2] * cell
             core = Rect(*map(round, box)) & image
-            codes._canvas.paint(strip, box, core, 1.0)
-        whole = Rect(0, 0, *codes.similarity.shape)
-        codes._fit_colours([whole])
-        codes._fitted_places = [whole] * FIT_PATCHES
-        return codes
+            embeddings._canvas.paint(strip, box, core, 1.0)
+        whole = Rect(0, 0, *embeddings.similarity.shape)
+        embeddings._fit_colours([whole])
+        embeddings._fitted_places = [whole] * FIT_PATCHES
+        return embeddings
 
     @property
     def values(self) -> NDArray[np.float16]:
-        """The codes themselves, ``(d, rows, columns)``; NaN where nothing is known."""
+        """The embeddings, ``(d, rows, columns)``; NaN where there is none."""
         values: NDArray[np.float16] = self._canvas.values
         return values
 
     def update(self, result: InferenceResult) -> None:
-        """Draw what a look encoded."""
+        """Draw the embeddings of a patch."""
         where = self._canvas.paint(result.map, result.box, result.patch.core, result.patch.scale)
         if where is None:
             return
@@ -125,7 +125,7 @@ class EmbeddingMap:
         self.changed = True
 
     def clear(self, rect: Rect) -> None:
-        """Forget what is known of a rectangle of level-0 pixels."""
+        """Remove the embeddings in a rectangle of level-0 pixels."""
         rows = slice(int(rect.y // self.cell), math.ceil(rect.y1 / self.cell))
         columns = slice(int(rect.x // self.cell), math.ceil(rect.x1 / self.cell))
         self._canvas.values[:, rows, columns] = np.nan
@@ -135,46 +135,46 @@ class EmbeddingMap:
         self.changed = True
 
     def find_similar(self, y: float, x: float) -> bool:
-        """Draw what looks like a place, in level-0 pixels; False where no code is known there."""
+        """Draw the similarity to a location, in level-0 pixels; False if it has no embedding."""
         row, column = int(y // self.cell), int(x // self.cell)
         if not (0 <= row < self.similarity.shape[0] and 0 <= column < self.similarity.shape[1]):
             return False
-        asked = self._canvas.values[:, row, column].astype(np.float32)
-        if not np.isfinite(asked).all():
+        query = self._canvas.values[:, row, column].astype(np.float32)
+        if not np.isfinite(query).all():
             return False
         whole = Rect(0, 0, *self.similarity.shape)
-        self._update_similarity(whole, asked, 0.0)
+        self._update_similarity(whole, query, 0.0)
         far = float(np.nanmedian(self.similarity))
         np.subtract(1, self.similarity / max(far, 1e-6), out=self.similarity)
         np.maximum(self.similarity, 0, out=self.similarity)
-        self._query = asked, max(far, 1e-6)
+        self._query = query, max(far, 1e-6)
         self.changed = self.similarity_changed = True
         return True
 
     def _update_similarity(self, where: Rect, query: FloatArray, distance_scale: float) -> None:
-        """Draw how much codes are like one; with no distance to measure by, the distance itself."""
+        """Draw the similarity to an embedding; without a distance scale, the distance itself."""
         for row in range(where.y, where.y1, 64):
             rows, columns = slice(row, min(row + 64, where.y1)), slice(where.x, where.x1)
-            codes = self._canvas.values[:, rows, columns].astype(np.float32)
-            away = np.sqrt(((codes - query[:, None, None]) ** 2).mean(axis=0))
+            embeddings = self._canvas.values[:, rows, columns].astype(np.float32)
+            away = np.sqrt(((embeddings - query[:, None, None]) ** 2).mean(axis=0))
             self.similarity[rows, columns] = (
                 np.maximum(0, 1 - away / distance_scale) if distance_scale else away
             )
 
     def _fit_colours(self, places: list[Rect]) -> None:
         some = [self._values_at(place).reshape(len(self._mean), -1).T for place in places]
-        codes = np.concatenate(some)
-        codes = codes[np.isfinite(codes).all(axis=1)]
-        if len(codes) > 1:
-            self._mean, self._axes = principal_axes(codes.astype(np.float32))
+        embeddings = np.concatenate(some)
+        embeddings = embeddings[np.isfinite(embeddings).all(axis=1)]
+        if len(embeddings) > 1:
+            self._mean, self._axes = principal_axes(embeddings.astype(np.float32))
         for place in places:
             self._update_colours(place)
 
     def _update_colours(self, place: Rect) -> None:
-        codes = self._values_at(place).astype(np.float32)
-        known = np.asarray(np.isfinite(codes).all(axis=0))
+        embeddings = self._values_at(place).astype(np.float32)
+        known = np.asarray(np.isfinite(embeddings).all(axis=0))
         along = np.einsum(
-            "dyx,dc->yxc", np.nan_to_num(codes) - self._mean[:, None, None], self._axes
+            "dyx,dc->yxc", np.nan_to_num(embeddings) - self._mean[:, None, None], self._axes
         )
         shade = np.clip(127.5 + along * (127.5 / COLOUR_RANGE), 0, 255).astype(np.uint8)
         target = self.colours[place.y : place.y1, place.x : place.x1]

@@ -1,4 +1,4 @@
-"""A patch that the person asked about: what it cost, and what the network saw there."""
+"""Preview of a patch: the pixels that a network received as its input."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine import LoadedModels, PatchRow, model_info
+from hrviewer.engine.warp_sampling import sample
 from hrviewer.geometry import Patch, Rect
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import input_rect
+from hrviewer.strategies import WarpRequest, input_rect
 
-__all__ = ["PatchInspection", "patch_preview"]
+__all__ = ["PatchInspection", "patch_preview", "warp_preview"]
 
 PREVIEW_PX = 320
-"""Longest side of the picture of a patch, in pixels."""
+"""Longest side of a preview, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class PatchInspection:
-    """A patch that the person asked about, and what the network saw there, once it is read.
+    """An inspected patch, with its preview once that is read.
 
-    For a warp `uniform_pixels` is what evenly shrinking to as many pixels would have shown.
+    For a warp `uniform_pixels` is the same rectangle, uniformly sampled to as many pixels.
     """
 
     row: PatchRow
@@ -33,7 +34,7 @@ class PatchInspection:
 def patch_preview(
     pyramid: Pyramid, row: PatchRow, models: LoadedModels | None
 ) -> NDArray[np.uint8]:
-    """Return what a network saw at a patch, small enough to show, ``(h, w, 3)``."""
+    """Return a network's input at a patch, small enough to display, ``(h, w, 3)``."""
     core = Rect(row.y, row.x, row.h, row.w)
     rect, grey = core, False
     if models is not None and row.role in models:
@@ -52,3 +53,38 @@ def patch_preview(
         low, high = np.percentile(pixels, (0.5, 99.5))
         pixels = (pixels - low) * (255 / max(high - low, 1e-9))
     return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def warp_preview(
+    pyramid: Pyramid, warp: WarpRequest, max_side: int = 384
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a network's warped input, and a uniformly sampled picture of the same size.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The image.
+    warp : WarpRequest
+        The warp.
+    max_side : int
+        Longest side of the pictures; larger inputs are shrunk.
+
+    Returns
+    -------
+    warped, uniform : ndarray of uint8, shape (h, w, 3)
+    """
+    shrink = max(1.0, max(warp.shape) / max_side)
+    shape = max(1, round(warp.shape[0] / shrink)), max(1, round(warp.shape[1] / shrink))
+    nodes = np.linspace(0, 1, 2)
+    uniform = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
+    rect = warp.rect & pyramid.rect
+    samples = [sample(pyramid, rect, grid, shape) for grid in (warp.grid, uniform)]
+    low, high = 0.0, 255.0
+    if pyramid.dtype != np.uint8:
+        low, high = map(float, np.percentile(samples[1], (0.5, 99.5)))
+    previews = []
+    for picture in samples:
+        picture = picture if picture.shape[2] >= 3 else np.repeat(picture[..., :1], 3, axis=2)
+        scaled = (picture[..., :3] - low) * (255 / max(high - low, 1e-9))
+        previews.append(np.clip(scaled, 0, 255).astype(np.uint8))
+    return previews[0], previews[1]

@@ -1,9 +1,9 @@
-"""What is drawn over an image: four maps that grow while a run goes on.
+"""Result maps over an image: four rasters that fill while inference goes on.
 
-Invariants: every map is a plain ``float32`` array over the whole image, NaN where nothing was
-looked at, and is written in place, so that a layer made from it never has to be replaced. `take`
-is called on the run's thread, everything else on the window's; writes are of single numbers, so
-the worst that a screen can catch is a patch half drawn. Nothing here knows of napari or Qt.
+Invariants: every raster is a plain ``float32`` array over the whole image, NaN where there is no
+prediction, and is written in place, so that a layer made from it never has to be replaced. `update`
+is called on the run's thread, everything else on the front end's; single numbers are written, so
+the worst that a screen can show is half a patch.
 """
 
 from __future__ import annotations
@@ -11,131 +11,53 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hrviewer.app.maps.attention_map import AttentionMap
 from hrviewer.app.maps.embedding_map import EmbeddingMap
-from hrviewer.engine import Canvas, InferenceResult, PatchRow, RunRecord, Update
+from hrviewer.app.maps.raster import (
+    COST_QUANTITIES,
+    MapName,
+    PyramidRaster,
+    cell_areas,
+    cell_slices,
+    coarsen,
+    empty_levels,
+    empty_raster,
+)
+from hrviewer.engine import (
+    Canvas,
+    InferenceResult,
+    PatchRow,
+    RunRecord,
+    Update,
+    map_kind,
+    native_scale,
+)
 from hrviewer.engine.canvas import MapKind
 from hrviewer.engine.cost import QUANTITIES
 from hrviewer.geometry import Rect
+from hrviewer.models import ModelCard, Network
+from hrviewer.pyramid import Pyramid
 from hrviewer.runs import Run
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
-from hrviewer.units import nice_ceiling
 
-__all__ = ["COST_QUANTITIES", "MAPS", "CostQuantity", "MapName", "PyramidRaster", "ResultMaps"]
-
-MapName = Literal["output", "saliency", "patches", "cost"]
-MAPS: tuple[MapName, ...] = ("output", "saliency", "patches", "cost")
-
-
-@dataclass(frozen=True)
-class CostQuantity:
-    """Something that looks cost, as the cost map draws it.
-
-    Parameters
-    ----------
-    unit : str
-        As the legend writes it.
-    parts : tuple of str
-        Of `Charge`, which add up to it.
-    per_pixel : float
-        Units per pixel of the image that one of these is.
-    """
-
-    unit: str
-    parts: tuple[str, ...]
-    per_pixel: float = 1.0
-
-
-COST_QUANTITIES: dict[str, CostQuantity] = {
-    "FLOPs": CostQuantity("FLOP per pixel", ("flops",)),
-    "time": CostQuantity("ms per megapixel", ("read_s", "prepare_s", "infer_s", "post_s"), 1e9),
-    "bytes": CostQuantity("bytes per pixel", ("bytes",)),
-}
-"""What the cost map can show, by name."""
+__all__ = ["Completion", "ResultMaps", "empty_result_maps"]
 
 MAX_CELLS = 4096**2
-"""Cells of the output map, over all classes; a larger one is drawn with coarser cells."""
-
-
-@dataclass(eq=False)
-class PyramidRaster:
-    """One map.
-
-    Parameters
-    ----------
-    levels : list of ndarray of float32, shape (rows, columns)
-        The map, then its means over 2 × 2, 4 × 4, … cells, for a screen that shows less; NaN
-        where nothing was looked at.
-    cell : float
-        Side of the finest level's cells, level-0 pixels.
-    unit : str
-        Of the values, as the legend writes it.
-    limits : tuple of float
-        What the ends of the colour scale stand for.
-    fixed_limits : bool
-        Whether the limits are known beforehand; otherwise they follow in round steps.
-    changed : bool
-        Whether there is something new to show.
-    """
-
-    levels: list[NDArray[np.float32]]
-    cell: float
-    unit: str
-    limits: tuple[float, float] = (0.0, 1.0)
-    fixed_limits: bool = False
-    changed: bool = False
-
-    @property
-    def values(self) -> NDArray[np.float32]:
-        """The finest level."""
-        return self.levels[0]
-
-    def level_for(self, side: float) -> int:
-        """Return the finest level whose cells are not smaller than `side` level-0 pixels."""
-        wanted = math.ceil(math.log2(max(side / self.cell, 1.0)) - 1e-9)
-        return min(wanted, len(self.levels) - 1)
-
-    def autoscale(self, level: int = 0) -> bool:
-        """Let the limits follow a level's values, in round steps; return whether they moved."""
-        if self.fixed_limits:
-            return False
-        values = self.levels[level]
-        step = max(1, math.isqrt(values.size // 250_000))
-        some = values[::step, ::step]
-        some = some[np.isfinite(some) & (some > 0)]
-        if not some.size:
-            return False
-        limits = (0.0, nice_ceiling(float(np.percentile(some, 99.5))))
-        if limits == self.limits:
-            return False
-        self.limits = limits
-        return True
-
-    def update_coarser(self, rect: Rect) -> None:
-        """Bring the coarser levels up to date inside a rectangle of level-0 pixels."""
-        for i in range(1, len(self.levels)):
-            rows, columns = cell_slices(rect, self.cell * 2**i)
-            part = self.levels[i - 1][
-                2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop
-            ]
-            target = self.levels[i][rows, columns]
-            target[:] = coarsen(part[None], 2, "intensity")[0][: target.shape[0], : target.shape[1]]
+"""Cells of the output map, over all classes; a larger map has coarser cells."""
 
 
 @dataclass
 class Completion:
-    """Whether a run is over: its layers know, and say so when they are saved before that."""
+    """Whether a run has ended; its layers warn when they are saved before that."""
 
     is_final: bool = False
 
 
 class ResultMaps:
-    """The maps of one run, and what was spent and found so far.
+    """The maps of one run or of Live, with the cost and the estimate so far.
 
     Parameters
     ----------
@@ -144,34 +66,34 @@ class ResultMaps:
     cell : float
         Side of the network's output cells, level-0 pixels.
     kind : {"mass", "intensity"}
-        Whether the output is counted or is a probability.
+        Whether predictions are counts or probabilities.
     classes : sequence of str
-        What the network's outputs mean.
+        Names of the output channels.
     pixel_size : tuple of float, optional
         µm per level-0 pixel.
     region : Rect, optional
-        What the run answers for.
+        Region of the run.
 
     Attributes
     ----------
-    record : Record
-        Totals, patches and maps in the engine's own terms.
-    rasters : dict of str to Map
-        What is drawn, by name.
+    record : RunRecord
+        Totals, patches and maps as the engine has them.
+    rasters : dict of str to PyramidRaster
+        The displayed maps by name.
     downsampling : int
-        Output cells per drawn cell and side.
+        Output cells per displayed cell and side.
     class_index : int or None
-        The class that is drawn; None for all of them together.
-    warps : dict of Rect to Warp
-        Through which grids was looked, by what the looks answer for; replaced, never changed.
+        The displayed class; None for all of them together.
+    warps : dict of Rect to WarpRequest
+        Warps by the core that they predict; replaced, never changed.
     cost_quantity : str
-        Of `COSTS`, what the cost map shows.
-    embeddings : Codes or None
-        What was encoded; replaced where a run or a choice begins anew.
-    token_groups : dict of Rect to (Look, int)
-        Which look's group tokens were part of, by what they answer for.
-    attention : Attention or None
-        What tokens attended to; there once somebody has asked.
+        Quantity of `COST_QUANTITIES` that the cost map shows.
+    embeddings : EmbeddingMap or None
+        Embeddings; replaced when a run or a selection begins.
+    token_groups : dict of Rect to (PatchRequest, int)
+        Request and group of each token, by its core.
+    attention : AttentionMap or None
+        Attention of tokens, once a token was clicked.
     """
 
     def __init__(
@@ -215,9 +137,11 @@ class ResultMaps:
                 empty_levels(canvas.values.shape[1:]), cell, unit, fixed_limits=kind != "mass"
             ),
             "saliency": PyramidRaster(
-                [record.saliency.values[0]], record.saliency.cell, "interest"
+                [record.saliency.values[0]], record.saliency.cell, "saliency"
             ),
-            "patches": PyramidRaster([empty_raster(grid)], record.cost_map.cell, "order of looks"),
+            "patches": PyramidRaster(
+                [empty_raster(grid)], record.cost_map.cell, "order of patches"
+            ),
             "cost": PyramidRaster(
                 [empty_raster(grid)], record.cost_map.cell, COST_QUANTITIES[self.cost_quantity].unit
             ),
@@ -232,8 +156,8 @@ class ResultMaps:
         names = list(estimate["per_class"]) if estimate else []
         names = names if len(names) == array.shape[0] else [f"{i}" for i in range(array.shape[0])]
         image = Rect(0, 0, *run.image_shape)
-        picture = cls(image, cell, kind, names, run.pixel_size, run.region)
-        record, n = picture.record, picture.downsampling
+        maps = cls(image, cell, kind, names, run.pixel_size, run.region)
+        record, n = maps.record, maps.downsampling
         canvas = record.output.values
         for row in range(0, canvas.shape[1], 512):
             strip = np.asarray(array[:, row * n : (row + 512) * n])
@@ -247,7 +171,7 @@ class ResultMaps:
             for row in run.patches.to_dict("records")
         )
         if (run.path / "embeddings").is_dir():
-            picture.embeddings = EmbeddingMap.from_array(image, *run.map("embeddings"))
+            maps.embeddings = EmbeddingMap.from_array(image, *run.map("embeddings"))
         spent = run.cost
         record.cost_map.total = replace(
             record.cost_map.total,
@@ -257,16 +181,16 @@ class ResultMaps:
             **{name: spent[name] for name in ("read_s", "prepare_s", "infer_s", "post_s")},
         )
         for patch in record.patches:
-            picture._mark_patch(patch)
-        picture._redraw(image)
-        picture.completion.is_final = True
-        for drawn in picture.rasters.values():
+            maps._mark_patch(patch)
+        maps._redraw(image)
+        maps.completion.is_final = True
+        for drawn in maps.rasters.values():
             drawn.changed = True
             drawn.autoscale()
-        return picture
+        return maps
 
     def update(self, update: Update) -> None:
-        """Draw what a run says of itself; on the run's thread."""
+        """Draw an update of the run; on the run's thread."""
         if isinstance(update, PatchRequest | WarpRequest | FeatureRequest):
             self._current_request = update
             self._scores = {}
@@ -279,14 +203,14 @@ class ResultMaps:
                 for patch, number in zip(update.patches, update.group, strict=True):
                     self.token_groups[patch.core & self.region] = update, number
         elif isinstance(update, InferenceResult) and self._current_request is not None:
-            if not update.patch.core.empty:  # else it is context, and answers for nothing
+            if not update.patch.core.empty:  # else it is context without a prediction
                 self._add(self._current_request, update)
         elif isinstance(update, Publish):
             self.record.publish(update)
             self.rasters["saliency"].changed = True
 
     def clear(self, rect: Rect) -> None:
-        """Draw nothing in a rectangle, as if it had not been looked at; totals stay."""
+        """Remove the predictions in a rectangle; totals stay."""
         record = self.record
         for canvas in (record.output, record.saliency):
             rows, columns = cell_slices(rect, canvas.cell)
@@ -300,14 +224,14 @@ class ResultMaps:
                 drawn.update_coarser(rect)
             drawn.changed = True
         warps = {core: warp for core, warp in self.warps.items() if (core & rect).empty}
-        if len(warps) < len(self.warps):  # another mapping is drawn anew
+        if len(warps) < len(self.warps):  # another mapping is redrawn
             self.warps = warps
         if rect == self.image:
             self.embeddings = self.attention = None
             self.token_groups = {}
-        for kept in (self.embeddings, self.attention):
-            if kept is not None:
-                kept.clear(rect)
+        for feature_map in (self.embeddings, self.attention):
+            if feature_map is not None:
+                feature_map.clear(rect)
         left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
         if len(left) < len(record.patches):
             record.patches = left
@@ -319,14 +243,14 @@ class ResultMaps:
         self.rasters["output"].changed = True
 
     def set_cost_quantity(self, quantity: str) -> None:
-        """Draw another cost, of `COSTS`."""
+        """Draw another quantity of `COST_QUANTITIES`."""
         self.cost_quantity = quantity
         drawn = self.rasters["cost"]
         drawn.unit, drawn.changed = COST_QUANTITIES[quantity].unit, True
         self._redraw_cost(self.image)
 
     def patch_at(self, y: float, x: float) -> PatchRow | None:
-        """Return the finest look whose core holds a point; of these the smallest, then the last."""
+        """Return the finest patch whose core has a point; of these the smallest, then the last."""
         found = [
             row
             for row in self.record.patches
@@ -362,7 +286,7 @@ class ResultMaps:
         drawn.changed = True
 
     def _redraw(self, rect: Rect) -> None:
-        """Bring the drawn output and cost up to date inside `rect`."""
+        """Update the displayed output and cost inside `rect`."""
         canvas, drawn = self.record.output, self.rasters["output"]
         where = cell_slices(rect, canvas.cell)
         values = np.asarray(canvas.values[:, where[0], where[1]])
@@ -375,61 +299,37 @@ class ResultMaps:
         self._redraw_cost(rect)
 
     def _redraw_cost(self, rect: Rect) -> None:
-        ledger, drawn, quantity = (
+        costs, drawn, quantity = (
             self.record.cost_map,
             self.rasters["cost"],
             COST_QUANTITIES[self.cost_quantity],
         )
-        rows, columns = cell_slices(rect, ledger.cell)
-        # The same place is seen whatever is shown: where looks were cheap, too.
-        seen = ledger.values[0, rows, columns] > 0
-        amount = sum(
-            ledger.values[QUANTITIES.index(part), rows, columns] for part in quantity.parts
-        )
+        rows, columns = cell_slices(rect, costs.cell)
+        # The same cells have a value for every quantity, also where a patch cost none of it.
+        known = costs.values[0, rows, columns] > 0
+        amount = sum(costs.values[QUANTITIES.index(part), rows, columns] for part in quantity.parts)
         per_pixel = amount * quantity.per_pixel / self._cost_areas[rows, columns]
-        drawn.values[rows, columns] = np.where(seen, per_pixel, np.nan)
+        drawn.values[rows, columns] = np.where(known, per_pixel, np.nan)
         drawn.changed = True
 
 
-def empty_raster(shape: Sequence[int]) -> NDArray[np.float32]:
-    """Return a map of nothing."""
-    return np.full(tuple(shape), np.nan, np.float32)
+def empty_result_maps(
+    pyramid: Pyramid, main: Network, card: ModelCard, region: Rect | None = None
+) -> ResultMaps:
+    """Return empty maps for predictions that mean what a card says.
 
-
-def empty_levels(shape: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Return maps of nothing, each half the one before, down to a few cells."""
-    levels = [empty_raster(shape)]
-    while max(levels[-1].shape) > 32:
-        levels.append(empty_raster([-(-n // 2) for n in levels[-1].shape]))
-    return levels
-
-
-def cell_slices(rect: Rect, cell: float) -> tuple[slice, slice]:
-    """Return the cells that a rectangle touches."""
-    return (
-        slice(max(0, math.floor(rect.y / cell + 1e-9)), math.ceil(rect.y1 / cell - 1e-9)),
-        slice(max(0, math.floor(rect.x / cell + 1e-9)), math.ceil(rect.x1 / cell - 1e-9)),
-    )
-
-
-def cell_areas(image: Rect, cell: float, shape: Sequence[int]) -> NDArray[np.float32]:
-    """Return how many pixels of the image each cell covers; its border cuts the last ones."""
-    sides = [
-        np.diff(np.minimum(np.arange(n + 1) * cell, length))
-        for n, length in zip(shape, (image.h, image.w), strict=True)
-    ]
-    return np.asarray(np.outer(*sides), np.float32)
-
-
-def coarsen(values: NDArray[np.floating], n: int, kind: MapKind) -> NDArray[np.float32]:
-    """Join cells, n × n, keeping the sum or the mean; NaN where none of them was seen."""
-    if n == 1:
-        return np.asarray(values, np.float32)
-    k, rows, columns = values.shape
-    grown = np.full((k, -(-rows // n) * n, -(-columns // n) * n), np.nan, np.float32)
-    grown[:, :rows, :columns] = values
-    cells = grown.reshape(k, grown.shape[1] // n, n, grown.shape[2] // n, n)
-    seen = np.isfinite(cells).sum(axis=(2, 4))
-    total = np.nansum(cells, axis=(2, 4))
-    joined = total if kind == "mass" else total / np.maximum(seen, 1)
-    return np.where(seen > 0, joined, np.nan).astype(np.float32)
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The image.
+    main : Network
+        The network whose output cells the maps have.
+    card : ModelCard
+        Card of the network whose predictions are the estimate.
+    region : Rect, optional
+        The region of the run.
+    """
+    native, _ = native_scale(main.card, pyramid)
+    names = card.output.classes or [f"{i}" for i in range(card.prediction_channels)]
+    cell, kind = main.stride * native, map_kind(card)
+    return ResultMaps(pyramid.rect, cell, kind, names, pyramid.pixel_size, region)

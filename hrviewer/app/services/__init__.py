@@ -1,1 +1,5 @@
-"""Work beside the window: loading, runs, Live, comparison, export."""
+"""Services: each does one kind of work and knows the state, not the front end.
+
+They announce through the state's signals what others must react to (`run_starting`, `run_shown`,
+`overlays_replaced`, `patch_clicked`); results of other threads arrive through `background`.
+"""

@@ -1,258 +1,253 @@
-"""Of one image the runs: which there are, two to four side by side, and what two differ in.
+"""Comparison of one image's runs: their list, two to four side by side, the difference of two.
 
-`Comparison` is told to `tick` with the controller, on the window's thread; folders are read, truth
-is found and maps are made on a thread of its own. What was asked for last is what comes.
+Folders are read, ground truth is loaded and maps are read on a worker thread; the last request
+counts. A front end displays `grid` and `difference` when they change.
 
-Invariants: nothing here waits; while runs stand side by side no other layer is shown; whatever is
-drawn anew on the image ends that.
+Invariants: nothing here waits; when other results are displayed, or another image, the comparison
+ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
 
-from hrviewer.app.maps.result_maps import MapName, ResultMaps
+from hrviewer.app.image_session import ImageSession
+from hrviewer.app.maps.difference import subtract_maps
+from hrviewer.app.maps.raster import MapName, PyramidRaster
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.app.resources import Resources
+from hrviewer.app.services.background import Background, Task
+from hrviewer.app.services.loading import RunLoader
+from hrviewer.app.state import AppState
 from hrviewer.errors import HrviewerError
-from hrviewer.paths import runs_folder
 from hrviewer.runs.evaluation import load_ground_truth
 from hrviewer.runs.run_index import RunEntry, list_runs
 from hrviewer.units import format_si
-from hrviewer.viewer.image.image_layer import plane_of, pyramid_of, shape_of
-from hrviewer.viewer.layers.comparison_grid import MAX_RUNS, ComparisonGrid
-from hrviewer.viewer.layers.difference import difference_layer, subtract_maps
 
-if TYPE_CHECKING:
-    from napari.layers import Image
+__all__ = ["MAX_RUNS", "CompareService", "Difference"]
 
-    from hrviewer.viewer.controller import Controller
+MAX_RUNS = 4
+"""Runs side by side, at most."""
 
-__all__ = ["CompareService"]
+NamedMaps = list[tuple[str, ResultMaps]]
 
 
-class CompareService:
-    """What the Compare tab calls.
+@dataclass(frozen=True, eq=False)
+class Difference:
+    """Difference of two runs.
 
     Parameters
     ----------
-    controller : Controller
-        Has the image, and shows single runs.
+    title : str
+        Names of both.
+    raster : PyramidRaster
+        The first one's output minus the second one's.
+    """
+
+    title: str
+    raster: PyramidRaster
+
+
+class CompareService:
+    """Lists and compares the runs of the current image.
+
+    Parameters
+    ----------
+    state : AppState
+        Has the image.
+    background : Background
+        Reads.
+    resources : Resources
+        The folder of runs.
+    loader : RunLoader
+        Displays a single run.
 
     Attributes
     ----------
-    entries : list of Entry
-        This image's runs, the earliest first.
-    grid : Side or None
-        What stands side by side.
+    grid : list of (str, ResultMaps) or None
+        Names and maps of the runs that are displayed side by side.
+    difference : Difference or None
+        The displayed difference.
     map_name : MapName
-        Which map is shown there.
+        The map that is displayed side by side.
     folders : list of Path
-        Where else runs are looked for.
+        Further folders of runs.
     is_ready : bool
-        Whether anything was looked for yet; then what plots need is loaded.
+        Whether runs were listed, and the plots' library is imported.
+    preload : callable
+        Imports that library on the worker thread.
     """
 
     runs_listed = Signal()
     grid_changed = Signal()
+    map_changed = Signal()
+    difference_changed = Signal()
     message_changed = Signal(str)
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self.entries: list[RunEntry] = []
+    def __init__(
+        self, state: AppState, background: Background, resources: Resources, loader: RunLoader
+    ) -> None:
+        self._state, self._background = state, background
+        self._resources, self._loader = resources, loader
         self.is_ready = False
+        self.preload = preload_matplotlib
         self.folders: list[Path] = []
-        self.grid: ComparisonGrid | None = None
+        self.grid: NamedMaps | None = None
+        self.difference: Difference | None = None
         self.map_name: MapName = "output"
-        self._executor = ThreadPoolExecutor(1, "hrviewer-compare")
-        self._listing: Future[list[RunEntry]] | None = None
-        self._loading: tuple[Image, Future[list[tuple[str, ResultMaps]]], bool] | None = None
-        self._difference: Image | None = None
-        self._closed = False
-        controller.image_layer_changed.connect(self.reset)
+        self._listing: Task[list[RunEntry]] | None = None
+        self._loading: Task[NamedMaps] | None = None
+        state.image_changed.connect(self.reset)
+        state.overlays_replaced.connect(self._end)
 
     @property
     def is_running(self) -> bool:
-        """Whether something that was asked for has not come yet."""
-        building = self.grid is not None and not self.grid.is_ready
-        return building or self._listing is not None or self._loading is not None
+        """Whether something that was requested has not come yet."""
+        return any(task is not None and task.is_pending for task in (self._listing, self._loading))
 
-    # What there is.
+    @property
+    def entries(self) -> list[RunEntry]:
+        """Runs of the current image, the earliest first."""
+        return [] if self._state.image is None else self._state.image.runs
 
     def refresh(self) -> None:
-        """Look anew which runs of this image there are."""
-        controller = self._controller
-        base = controller.image_layer
-        if base is None or self._closed:
+        """List the runs of the current image again."""
+        image = self._state.image
+        if image is None:
             self.reset()
             return
-        plane, asked = plane_of(controller.viewer, base), controller.ground_truth_path
-        homes = [controller.run_folder or runs_folder()]
-        if controller.run is not None:
-            homes.append(controller.run.path.parent)
-        folders = dict.fromkeys([*homes, *self.folders])
+        plane = image.source.plane()
+        truth_path = None if image.ground_truth is None else image.ground_truth.path
+        folders = [self._resources.runs()]
+        if image.run is not None:
+            folders.append(image.run.path.parent)
+        wanted = dict.fromkeys([*folders, *self.folders])
 
-        def look() -> list[RunEntry]:
-            preload_matplotlib()
-            pyramid = pyramid_of(base, plane)
+        def read(task: Task[list[RunEntry]]) -> list[RunEntry]:
+            self.preload()
+            pyramid = image.source.pyramid(plane)
             truth = None
-            with suppress(HrviewerError):  # what cannot be read is told where it was asked for
-                if asked is not None or pyramid.synthetic_image is not None:
-                    truth = load_ground_truth(asked or "auto", pyramid)
-            return list_runs(pyramid.fingerprint, folders, truth)
+            with suppress(HrviewerError):  # reported where the user selected it
+                if truth_path is not None or pyramid.synthetic_image is not None:
+                    truth = load_ground_truth(truth_path or "auto", pyramid)
+            return list_runs(pyramid.fingerprint, wanted, truth)
 
-        self._listing = self._executor.submit(look)
+        if self._listing is not None:
+            self._listing.cancel()
+        self._listing = self._background.submit(
+            "compare", read, partial(self._set_runs, image), owner=image
+        )
 
     def add_folder(self, folder: Path) -> None:
-        """Look for runs in another folder, too: one of runs, or a comparison's."""
+        """Include another folder: one of runs, or a comparison's."""
         self.folders += [folder, folder / "runs"]
         self.refresh()
 
     def reset(self) -> None:
-        """Another image is chosen: begin anew."""
-        self.close_grid()
-        self._listing = self._loading = None
-        self.clear_difference()
-        self.entries = []
+        """Begin again with another image."""
+        for task in (self._listing, self._loading):
+            if task is not None:
+                task.cancel()
+        self._end()
         self.runs_listed.emit()
 
-    def find_entry(self, path: Path) -> RunEntry | None:
-        """Return the run in a folder."""
-        return next((entry for entry in self.entries if entry.path == path), None)
-
-    # What is done with them.
-
     def show_run(self, entry: RunEntry) -> None:
-        """Show one run's overlays."""
+        """Display the overlays of one run."""
         self.close_grid()
-        self._controller.open_run(entry.path)
+        self._loader.open(entry.path)
 
     def show_grid(self, entries: Sequence[RunEntry]) -> None:
-        """Show two to four runs side by side."""
+        """Display two to four runs side by side."""
         if 2 <= len(entries) <= MAX_RUNS:
-            self._request(entries, as_difference=False)
+            self._request([(run_label(entry), entry) for entry in entries], as_difference=False)
 
     def show_difference(self, one: RunEntry, other: RunEntry) -> None:
-        """Show what one run said more than another."""
-        self._request([one, other], as_difference=True)
+        """Display the output of one run minus that of another."""
+        self._request([(entry.title, entry) for entry in (one, other)], as_difference=True)
 
     def set_map(self, name: MapName) -> None:
-        """Choose which map is shown side by side."""
+        """Select the map that is displayed side by side."""
         self.map_name = name
-        if self.grid is not None:
-            self.grid.set_map(name)
+        self.map_changed.emit()
 
     def close_grid(self) -> None:
-        """No longer show runs side by side."""
+        """End the display side by side."""
         if self.grid is not None:
-            side, self.grid = self.grid, None
-            side.close()
-            self._set_overlays_hidden(False)
+            self.grid = None
             self.grid_changed.emit()
 
     def clear_difference(self) -> None:
-        """Take the difference away."""
-        layer, self._difference = self._difference, None
-        if layer is not None:
-            if layer in self._controller.viewer.layers:
-                self._controller.viewer.layers.remove(layer)
-            self._set_overlays_hidden(False)
+        """End the display of the difference."""
+        if self.difference is not None:
+            self.difference = None
+            self.difference_changed.emit()
         self.message_changed.emit("")
 
-    def tick(self) -> None:
-        """Take in what came."""
-        if self._listing is not None and self._listing.done():
-            listing, self._listing = self._listing, None
-            with self._controller.reporting_errors():
-                self.entries, self.is_ready = listing.result(), True
-                self.runs_listed.emit()
-        if self._loading is not None and self._loading[1].done():
-            (base, drawing, apart), self._loading = self._loading, None
-            with self._controller.reporting_errors():
-                self._show_result(base, drawing.result(), apart)
-        if self.grid is not None:
-            was = self.grid.is_ready
-            truth = self._controller.ground_truth_points
-            points = None if truth is None else truth.layer
-            if points is not self.grid.points:
-                self.grid.mirror_points(points)
-            if self.grid.tick() and not was:
-                self.grid_changed.emit()
-
     def close(self) -> None:
-        """End what goes on; the layers stay."""
-        self._closed = True
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        self._listing = self._loading = None
-        self.grid = None
-        self.entries = []
+        """End without a change on the screen: layers stay."""
+        self.grid = self.difference = None
 
-    def _request(self, entries: Sequence[RunEntry], *, as_difference: bool) -> None:
-        base = self._controller.image_layer
-        if base is None or self._closed:
-            return
-        asked = [
-            (entry.title if as_difference else run_label(entry), entry.run) for entry in entries
-        ]
-
-        def read() -> list[tuple[str, ResultMaps]]:
-            return [(title, ResultMaps.from_run(run)) for title, run in asked]
-
-        self._loading = base, self._executor.submit(read), as_difference
-
-    def _show_result(
-        self, image_layer: Any, runs: list[tuple[str, ResultMaps]], as_difference: bool
-    ) -> None:
-        controller = self._controller
-        if image_layer != controller.image_layer:
-            return
-        if any((picture.image.h, picture.image.w) != shape_of(image_layer) for _, picture in runs):
-            raise HrviewerError("these runs looked at an image of another size")
+    def _end(self) -> None:
         self.close_grid()
         self.clear_difference()
-        controller.live.set_enabled(False)
-        self._set_overlays_hidden(True)
+
+    def _set_runs(self, image: ImageSession, entries: list[RunEntry]) -> None:
+        image.runs, self.is_ready = entries, True
+        if image is self._state.image:
+            self.runs_listed.emit()
+
+    def _request(self, wanted: list[tuple[str, RunEntry]], *, as_difference: bool) -> None:
+        image = self._state.image
+        if image is None:
+            return
+        if self._loading is not None:
+            self._loading.cancel()
+
+        def read(task: Task[NamedMaps]) -> NamedMaps:
+            return [(title, ResultMaps.from_run(entry.run)) for title, entry in wanted]
+
+        self._loading = self._background.submit(
+            "compare", read, partial(self._show, image, as_difference), owner=image
+        )
+
+    def _show(self, image: ImageSession, as_difference: bool, runs: NamedMaps) -> None:
+        state = self._state
+        if image is not state.image:
+            return
+        if any((maps.image.h, maps.image.w) != image.source.shape for _, maps in runs):
+            raise HrviewerError("these runs were made on an image of another size")
+        self._end()
+        state.run_starting.emit()
         if not as_difference:
-            self.grid = ComparisonGrid(controller.viewer, image_layer, runs, self.map_name)
+            self.grid = runs
+            self.grid_changed.emit()
             return
         (one, a), (other, b) = runs
-        drawn = subtract_maps(a, b)
-        layer = difference_layer(drawn, image_layer, f"{one} − {other}")
-        controller.viewer.add_layer(layer)
-        controller.viewer.layers.selection.active = image_layer
-        self._difference = layer
-        top = f"{drawn.limits[1]:,.3g} {drawn.unit}"
-        words = f"orange: {one} says more; blue: {other} does; up to {top}"
-        seen = drawn.values[np.isfinite(drawn.values)]
-        if not seen.any():
-            words = f"{one} and {other} say the same wherever both looked"
-        self.message_changed.emit(words if seen.size else "there is no place that both looked at")
-
-    def _set_overlays_hidden(self, hidden: bool) -> None:
-        """Take a single run's overlays out of sight, or bring them back."""
-        if self._controller.overlays is not None:
-            self._controller.overlays.set_hidden(hidden)
-
-    @property
-    def difference(self) -> Image | None:
-        """The layer of the difference that is shown."""
-        layer = self._difference
-        return layer if layer is not None and layer in self._controller.viewer.layers else None
+        raster = subtract_maps(a, b)
+        self.difference = Difference(f"{one} − {other}", raster)
+        self.difference_changed.emit()
+        top = f"{raster.limits[1]:,.3g} {raster.unit}"
+        message = f"orange: {one} higher; blue: {other} higher; up to {top}"
+        known = raster.values[np.isfinite(raster.values)]
+        if not known.any():
+            message = f"{one} and {other}: no difference in the shared area"
+        self.message_changed.emit(message if known.size else "the runs share no area")
 
 
 def run_label(entry: RunEntry) -> str:
-    """Return a run's name in the grid: the strategy, and what it said."""
-    answer = entry.row["estimate"]
-    return entry.title if answer is None else f"{entry.title}: {format_si(answer)}"
+    """Return a run's name in the grid: the strategy and its estimate."""
+    estimate = entry.row["estimate"]
+    return entry.title if estimate is None else f"{entry.title}: {format_si(estimate)}"
 
 
 def preload_matplotlib() -> None:
-    """Load what plots are drawn with, if it is installed: the first time it may take seconds."""
+    """Import matplotlib, if it is installed: the first import may take seconds."""
     with suppress(ImportError):
-        import matplotlib.backends.backend_qtagg
         import matplotlib.figure  # noqa: F401

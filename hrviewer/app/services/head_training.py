@@ -1,190 +1,161 @@
-"""A few labels put on codes by clicks, and the head that is fitted to them.
+"""Training of a head on labelled embeddings.
 
-While a class is picked, a click where codes are shown labels the code there, instead of asking
-what looks like it. Labels are a layer of points, from which the person may take some away again.
+While a class is selected, a click where embeddings are displayed labels the embedding there
+instead of comparing it with the others. A few labels suffice: a linear head is fitted to them.
 
-Invariants: fitting happens beside the window's thread; a head is fitted to the codes on the
-screen, so also live, before any run; what it makes is a pack like any other.
+Invariants: the head is fitted on a worker thread; it is fitted to the displayed embeddings, so
+also live, before any run; the fitted head is a model bundle like any other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-from napari.layers import Image, Points
 from psygnal import Signal
 
-from hrviewer.errors import HrviewerError
+from hrviewer.app.resources import Resources
+from hrviewer.app.services.background import Background, Task
+from hrviewer.app.services.run_service import RunService
+from hrviewer.app.state import AppState, PatchClick
+from hrviewer.errors import HrviewerError, format_error
 from hrviewer.io.features import Feature
-from hrviewer.io.geojson import OKABE_ITO
 from hrviewer.models import CombinedBundle, ModelBundle
-from hrviewer.paths import data_folder, unused_path
+from hrviewer.paths import unused_path
 from hrviewer.runs.heads import Embeddings, FittedHead, fit_place_classifier
-from hrviewer.viewer.image.geometry import screen_pixel
-from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
-from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
-from hrviewer.viewer.layers.layer_list import keep_selection
-
-if TYPE_CHECKING:
-    from hrviewer.viewer.controller import Controller
 
 __all__ = ["HeadTrainer"]
 
-LABEL_SIZE = 10.0
-"""Of a label, in screen pixels when it is put."""
-
 
 class HeadTrainer:
-    """What the part of the panel about labels calls.
+    """Collects labels, fits a head and selects it.
 
     Parameters
     ----------
-    controller : Controller
-        Has the image and the codes on it, and shows what was fitted.
+    state : AppState
+        Has the image with its embeddings and labels, and emits clicks.
+    background : Background
+        Fits.
+    resources : Resources
+        The folder of heads.
+    runs : RunService
+        Runs the fitted head.
 
     Attributes
     ----------
-    label : str
-        The class that a click gives; with none, clicks give no labels.
-    layer : Points or None
-        The labels.
-    head : Fitted or None
-        What was fitted last.
+    head : FittedHead or None
+        The head that was fitted last.
     """
 
     availability_changed = Signal(bool)
     message_changed = Signal(str)
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self.label = ""
-        self.layer: Points | None = None
+    def __init__(
+        self, state: AppState, background: Background, resources: Resources, runs: RunService
+    ) -> None:
+        self._state, self._background = state, background
+        self._resources, self._runs = resources, runs
         self.head: FittedHead | None = None
-        self._image_layer: Image | None = None
-        self._colours: dict[str, str] = {}
         self._available = False
-        self._executor = ThreadPoolExecutor(1, "hrviewer-fit")
-        self._fitting: Future[FittedHead] | None = None
+        self._task: Task[FittedHead] | None = None
+        state.patch_clicked.connect(self._on_click)
+        state.labels_changed.connect(self._report_counts)
 
     @property
     def is_running(self) -> bool:
         """Whether a head is being fitted."""
-        return self._fitting is not None
+        return self._task is not None and self._task.is_pending
 
     @property
-    def embedding_layers(self) -> EmbeddingLayers | None:
-        """The layers of codes, where there are any."""
-        overlays = self._controller.overlays
-        return None if overlays is None else overlays.embedding_layers
+    def label(self) -> str:
+        """Class that a click assigns; empty where clicks assign none."""
+        return self._state.label
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the current image has embeddings."""
+        maps = self._state.maps
+        return maps is not None and maps.embeddings is not None
 
     def set_label(self, label: str) -> None:
-        """Give labels of a class from now on, on codes that are shown; or none any more."""
-        self.label = label.strip()
-        if self.label and self.embedding_layers is not None:
-            self.embedding_layers.colours.visible = True
-
-    def add_label(self, image_layer: Image, point: tuple[float, float]) -> None:
-        """Label a place, in level-0 pixels."""
-        layer = self._layer_on(image_layer)
-        tones = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in OKABE_ITO]
-        colour = self._colours.setdefault(self.label, tones[len(self._colours) % len(tones)])
-        layer.selected_data = set()
-        layer.feature_defaults = pd.DataFrame([{"label": self.label}])
-        layer.current_face_color = colour
-        layer.current_size = LABEL_SIZE * screen_pixel(self._controller.viewer, image_layer)
-        layer.add(np.array([point]) - 0.5)
-        layer.selected_data = set()
-        self._report_counts()
+        """Assign a class from now on, on displayed embeddings; none if it is empty."""
+        self._state.label = label.strip()
+        if self._state.label and self.is_available:
+            self._state.embeddings_requested.emit()
 
     def labels(self) -> list[Feature]:
-        """Return what was labelled, in the order in which it was."""
-        if self.layer is None:
-            return []
-        named = self.layer.features["label"]
-        return [
-            Feature("annotation", str(label), point=(float(y) + 0.5, float(x) + 0.5))
-            for (y, x), label in zip(self.layer.data, named, strict=True)
-        ]
+        """Return the labels of the current image, in the order in which they were assigned."""
+        return [] if self._state.image is None else self._state.image.labels
+
+    def set_labels(self, labels: Sequence[Feature]) -> None:
+        """Replace the labels of the current image, as after the user removed some."""
+        if self._state.image is not None:
+            self._state.image.labels = [*labels]
+            self._state.labels_changed.emit()
 
     def fit(self) -> None:
-        """Fit a head to the labels; `told` says what it is worth."""
-        with self._controller.reporting_errors():
-            coded, pack, labels = self.embedding_layers, self._controller.model, self.labels()
-            if self._fitting is not None:
+        """Fit a head to the labels; `message_changed` reports its accuracy."""
+        with self._state.reporting_errors():
+            maps, model = self._state.maps, self._state.settings.model
+            if self.is_running:
                 return
-            if coded is None or pack is None:
-                raise HrviewerError("there are no codes to fit a head to: run compression first")
-            codes, out = coded.embeddings, self._new_head_path(coded, pack)
-            by = pack.roles["encoder"].name if "encoder" in pack.roles else ""
-            kept = Embeddings(codes.values, codes.cell, by)
-            self._fitting = self._executor.submit(fit_place_classifier, kept, labels, out)
+            if maps is None or maps.embeddings is None or model is None:
+                raise HrviewerError(
+                    "there are no embeddings to fit a head to: run compression first"
+                )
+            encoder = model.roles["encoder"].name if "encoder" in model.roles else ""
+            found = Embeddings(maps.embeddings.values, maps.embeddings.cell, encoder)
+            labels, out = self.labels(), self._new_head_path(model)
+            self._task = self._background.submit(
+                "fit",
+                lambda task: fit_place_classifier(found, labels, out),
+                self._set_head,
+                failed=self._fail,
+            )
             self.message_changed.emit("fitting…")
 
     def use_head(self) -> None:
-        """Choose what was fitted, the pack that encoded with this head, and ask it."""
-        with self._controller.reporting_errors():
-            head, pack = self.head, self._controller.model
-            if head is None or pack is None:
+        """Select the fitted head together with the bundle that encoded, and run it."""
+        with self._state.reporting_errors():
+            head, model = self.head, self._state.settings.model
+            if head is None or model is None:
                 raise HrviewerError("fit a head first")
-            parts = pack.bundles if isinstance(pack, CombinedBundle) else (pack,)
-            # Heads that were put in front before make room.
+            parts = model.bundles if isinstance(model, CombinedBundle) else (model,)
+            # An earlier fitted head makes room.
             rest = [part for part in parts if set(part.roles) != {"head"}]
-            self._controller.set_model(CombinedBundle([ModelBundle.read(head.path), *rest]))
-            if self._controller.strategy.id == "compression" and not self._controller.live.enabled:
-                self._controller.start()  # Live asks by itself
+            self._state.set_model(CombinedBundle([ModelBundle.read(head.path), *rest]))
+            live = self._state.live.enabled  # Live updates without a run
+            if self._state.settings.strategy.id == "compression" and not live:
+                self._runs.start()
 
     def tick(self) -> None:
-        """Take in what was fitted, and whether there are codes; on the window's thread."""
-        offered = self.embedding_layers is not None
-        if offered != self._available:
-            self._available = offered
-            self.availability_changed.emit(offered)
-        if self._fitting is not None and self._fitting.done():
-            fitting, self._fitting = self._fitting, None
-            self._report_counts()
-            with self._controller.reporting_errors():
-                self.head = fitting.result()
-                self.message_changed.emit(
-                    f"{self.head.training_summary}\nleft out: {self.head.validation_summary}"
-                )
+        """Report whether there are embeddings."""
+        available = self.is_available
+        if available != self._available:
+            self._available = available
+            self.availability_changed.emit(available)
 
-    def on_layer_removed(self, layer: Any) -> None:
-        """Have no labels any more, if they or their image were taken away."""
-        if self.layer is not None and layer in (self.layer, self._image_layer):
-            labels, self.layer, self._image_layer = self.layer, None, None
-            if labels in self._controller.viewer.layers:
-                self._controller.viewer.layers.remove(labels)
-            self._report_counts()
+    def _on_click(self, click: PatchClick) -> None:
+        image = self._state.image
+        if image is None or image.maps is None or not self.label or not click.embeddings_visible:
+            return
+        if image.maps.patch_at(*click.point) is not None:
+            image.labels = [*image.labels, Feature("annotation", self.label, point=click.point)]
+            self._state.labels_changed.emit()
 
-    def close(self) -> None:
-        """End the thread."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+    def _set_head(self, head: FittedHead) -> None:
+        self.head = head
+        self._report_counts()
+        self.message_changed.emit(f"{head.training_summary}\nleft out: {head.validation_summary}")
 
-    def _layer_on(self, image_layer: Image) -> Points:
-        if self.layer is None or self._image_layer != image_layer:
-            self.on_layer_removed(self.layer)
-            self._image_layer = image_layer
-            self.layer = Points(
-                ndim=2,
-                name="labels",
-                features=pd.DataFrame({"label": np.empty(0, object)}),
-                border_color="black",
-                metadata={METADATA_KEY: {"overlay": "labels"}},
-                **placement(image_layer, 1.0),
-            )
-            with keep_selection(self._controller.viewer):
-                self._controller.viewer.add_layer(self.layer)
-        return self.layer
+    def _fail(self, error: Exception) -> None:
+        self._report_counts()
+        self._state.report_error(format_error(error))
 
-    def _new_head_path(self, embedding_layers: EmbeddingLayers, model: ModelBundle) -> Path:
+    def _new_head_path(self, model: ModelBundle) -> Path:
         """Claim a new folder for a head."""
-        home = self._controller.run_folder or data_folder()
-        return unused_path(home / "heads", f"{model.name}-labels")
+        return unused_path(self._resources.heads(), f"{model.name}-labels")
 
     def _report_counts(self) -> None:
         counts = Counter(label.label for label in self.labels())

@@ -1,8 +1,8 @@
-"""Drawing what a live session says.
+"""Drawing of a live session's updates into result maps.
 
-Cells of different sizes may lie over each other after a zoom: what a cell says takes the place of
-all that was drawn there before, so every pixel shows, and is charged with, one cell's looks. Of a
-look that cells share, each draws and bears its own part.
+Cells of different sizes may overlap after a zoom: the predictions of a cell take the place of all
+that was drawn there before, so every pixel shows, and bears the cost of, one cell's patches. Of a
+patch that cells share, each cell draws and bears its own part.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _PartialCell:
-    """A cell that is drawn while it is under way."""
+    """A cell that is drawn while inference on it goes on."""
 
     request: PatchRequest | WarpRequest | FeatureRequest | None = None
     untouched: bool = True
 
 
 class LiveRenderer:
-    """Draws what a session says into a picture, on a thread of its own.
+    """Draws a session's updates into result maps, on one thread.
 
     Parameters
     ----------
-    maps : Picture
-        What is drawn into.
+    maps : ResultMaps
+        Maps that are drawn.
     """
 
     def __init__(self, maps: ResultMaps) -> None:
@@ -50,36 +50,36 @@ class LiveRenderer:
 
     @property
     def is_done(self) -> bool:
-        """Whether all that was taken is drawn."""
+        """Whether every update is drawn."""
         return self._last_task is None or self._last_task.done()
 
     def select(self, selection: int) -> None:
-        """Draw this choice from now on, on an empty picture."""
+        """Draw a selection from now on, into empty maps."""
         self._selection = selection
         self._last_task = self._executor.submit(self._clear)
 
     def enqueue(self, selection: int, rect: Rect, update: ViewportCell | Update | None) -> None:
-        """Draw a cell, or what comes of one; from any thread."""
+        """Draw a cell or an update of one; from any thread."""
         try:
             self._last_task = self._executor.submit(self._draw, selection, rect, update)
         except RuntimeError:  # closed in the meantime
-            log.debug("nobody draws any more")
+            log.debug("an update after the end")
 
     def close(self) -> None:
-        """Draw no more."""
+        """End the thread."""
         self._selection = -1
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _clear(self) -> None:
-        # Of a large image only what was drawn on: all of it takes as long as several cells.
-        image, touched = self.maps.image, self._drawn_rects
-        if sum(rect.area for rect in touched) < image.area / 4:
-            for rect in touched:
+        # Of a large image only what was drawn: all of it takes as long as several cells.
+        image, drawn = self.maps.image, self._drawn_rects
+        if sum(rect.area for rect in drawn) < image.area / 4:
+            for rect in drawn:
                 self.maps.clear(rect)
             self.maps.embeddings = None
         else:
             self.maps.clear(image)
-        touched.clear()
+        drawn.clear()
         self._complete_cells.clear()
         self._partial_cells.clear()
         self._current = None
@@ -101,7 +101,7 @@ class LiveRenderer:
         if isinstance(update, PatchRequest | WarpRequest | FeatureRequest):
             part.request = update
         elif isinstance(update, InferenceResult | Publish):
-            # What was there before stays until there is something to put in its place.
+            # Earlier predictions stay until there are new ones.
             if part.untouched:
                 self._clear_rect(rect)
                 part.untouched = False
@@ -113,13 +113,13 @@ class LiveRenderer:
         part = self._partial_cells.pop(cell.rect, None)
         if part is None or part.untouched:
             self._clear_rect(cell.rect)
-            for request, seen in cell.results:
-                for look in seen:
+            for request, results in cell.results:
+                for result in results:
                     if selection != self._selection:
                         return
-                    self._apply(cell.rect, request, look)
-            for show in cell.published:
-                self._apply(cell.rect, None, show)
+                    self._apply(cell.rect, request, result)
+            for published in cell.published:
+                self._apply(cell.rect, None, published)
         self._complete_cells.add(cell.rect)
 
     def _apply(
@@ -144,19 +144,19 @@ class LiveRenderer:
     def _clear_rect(self, rect: Rect) -> None:
         self.maps.clear(rect)
         self._complete_cells = {other for other in self._complete_cells if (other & rect).empty}
-        # A cell of another size that was stopped half-way has been wiped out with the rest.
+        # A cell of another size that was stopped half-way has been cleared with the rest.
         for other in [other for other in self._partial_cells if other != rect]:
             if not (other & rect).empty:
                 del self._partial_cells[other]
 
 
 def cell_share(result: InferenceResult, rect: Rect) -> InferenceResult | None:
-    """Return a cell's part of a look; None if it lies elsewhere."""
+    """Return a cell's part of a result; None if it is elsewhere."""
     core = result.patch.core
     if core in rect:
         return result
     inside = core & rect
     if inside.empty:
         return None
-    charge = result.cost * (inside.area / core.area)
-    return replace(result, patch=replace(result.patch, core=inside), cost=charge)
+    cost = result.cost * (inside.area / core.area)
+    return replace(result, patch=replace(result.patch, core=inside), cost=cost)

@@ -1,88 +1,70 @@
 """Live: the strategy follows the view.
 
-`Live` is told to `tick` with the controller, on the window's thread: there it sees that the view
-has come to rest, or that something else was chosen, and asks the engine's session. What the
-session has to say waits in a deque until the next tick; it is drawn into the picture's arrays by
-`painter.Painter`, on a thread of its own, so that the window neither computes nor draws maps.
-Overlays stand still while the view moves, and are refreshed at most ten times a second. Of a stack
-the plane on the screen is looked at.
+`tick` notices that the view has come to rest or that other settings were selected, and asks the
+engine's session. The session's updates arrive through `Background`; `LiveRenderer` draws them into
+the result maps on a thread, so that the front end neither computes nor draws maps. Overlays stand
+still while the view moves (`AppState.live`). Of a stack the displayed plane is used.
 
-Invariants: nothing is looked at while Live is off, the window is hidden or a run is at work; what
-is drawn belongs to one choice; what a newer choice left behind is dropped, whoever says it.
+Invariants: no inference while Live is off, the window is hidden or a run is in progress; the maps
+belong to one selection; updates of an earlier selection are dropped.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.app.image_session import ImageSession, Status, Viewport
+from hrviewer.app.maps.live_summary import combine_cells
+from hrviewer.app.maps.result_maps import ResultMaps, empty_result_maps
+from hrviewer.app.resources import Resources
+from hrviewer.app.services.background import Background, Task
 from hrviewer.app.services.live_renderer import LiveRenderer
-from hrviewer.app.services.run_worker import Status
+from hrviewer.app.settings import ResolvedRun
+from hrviewer.app.state import AppState
 from hrviewer.engine import (
-    Budget,
     InferenceResult,
     LiveSession,
     LoadedModels,
     Priority,
-    Priors,
     Update,
     ViewportCell,
     answering_network,
     build_context,
     map_kind,
     measure_deviation,
-    native_scale,
     visible_cells,
 )
 from hrviewer.errors import HrviewerError, format_error
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.runs import estimate_to_dict, format_estimate, parse_params
-from hrviewer.strategies import Params, Strategy, get_strategy
+from hrviewer.runs import estimate_to_dict, format_estimate
+from hrviewer.strategies import get_strategy
 from hrviewer.units import format_si
-from hrviewer.viewer.image.geometry import screen_pixel, visible_rect
-from hrviewer.viewer.image.image_layer import plane_of, pyramid_of
-
-if TYPE_CHECKING:
-    from napari.layers import Image
-
-    from hrviewer.viewer.controller import Controller
 
 __all__ = ["LiveService"]
 
-log = logging.getLogger(__name__)
-
 SETTLE_SECONDS = 0.05
-"""Seconds without a change until a view counts as at rest; with the ticks, about 100 ms."""
-
-REFRESH_SECONDS = 0.1
-"""Seconds between refreshes of the overlays, at least."""
+"""Seconds without a change until a view is at rest; with the ticks, about 100 ms."""
 
 CACHED_WAIT_SECONDS = 0.08
-"""Seconds for which what is drawn of a new choice is waited for: what was kept comes at once."""
+"""Seconds for which maps of another selection are awaited: cached cells are drawn at once."""
 
-CHARACTER_WIDTH = 1.0
-"""Width of a letter of the head-up line, per size of its font, about; screen pixels."""
+REPORT_SECONDS = 0.25
+"""Seconds between reports, at least."""
 
 RATE_SECONDS = 3.0
 """Seconds over which rates are measured."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _LoadedLive:
-    """Everything is loaded."""
+    """Models that are loaded for an image, and its maps."""
 
-    image_layer: Image
+    image: ImageSession
     plane: tuple[int, ...]
     pyramid: Pyramid
     loaded_models: LoadedModels
@@ -94,67 +76,86 @@ class _LoadedLive:
 
 
 class LiveService:
-    """Follows the view with what is chosen.
+    """Runs inference on the view with the selected settings.
 
     Parameters
     ----------
-    controller : Controller
-        Knows what is chosen, and tells the person.
+    state : AppState
+        Has settings and image, and gets maps and estimate.
+    background : Background
+        Loads models and brings the session's updates.
+    resources : Resources
+        Models and cache.
+
+    Attributes
+    ----------
+    session : LiveSession or None
+        The engine's session.
+    suspended : bool
+        Whether nothing is done because the front end is hidden.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self.enabled = False
+    def __init__(self, state: AppState, background: Background, resources: Resources) -> None:
+        self._state, self._background, self._resources = state, background, resources
         self.suspended = False
         self.session: LiveSession | None = None
-        self._executor = ThreadPoolExecutor(1, "hrviewer-load")
-        self._loading: Future[_LoadedLive] | None = None
+        self._task: Task[_LoadedLive] | None = None
         self._loaded: _LoadedLive | None = None
-        self._image_layer: Image | None = None
-        self._plane: tuple[int, ...] = ()
+        self._place: tuple[ImageSession, tuple[int, ...]] | None = None
         self._renderer: LiveRenderer | None = None
-        self._updates: deque[tuple[int, Rect, Any]] = deque()
         self._selection = -1
-        self._settings: tuple[object, ...] | None = None
-        self._view: tuple[Rect, float] | None = None
+        self._settings_changed = True
+        self._view: Viewport | None = None
         self._moved_at = 0.0
         self._moving = False
         self._cells_in_view: list[Rect] = []
         self._cells_done: dict[Rect, ViewportCell] = {}
-        self._refreshed_at = 0.0
+        self._new_cells = False
         self._switched_at = 0.0
         self._reported_at = 0.0
         self._recent: deque[tuple[float, float, float]] = deque()
         self._patch_count = self._cached_count = 0
         self._was_running = False
+        state.settings.events.connect(self._on_settings)
+        state.strategy_changed.connect(self.tick)  # cached cells are displayed at once
+        state.run_starting.connect(self._turn_off)
+        state.image_closed.connect(self._on_image_closed)
 
-    # What the person does.
+    @property
+    def enabled(self) -> bool:
+        """Whether Live follows the view."""
+        return self._state.live.enabled
+
+    @property
+    def switching(self) -> bool:
+        """Whether other settings were selected a moment ago, and may be displayed at once."""
+        return self.enabled and time.perf_counter() - self._switched_at < CACHED_WAIT_SECONDS
 
     def set_enabled(self, enabled: bool) -> None:
-        """Begin or cease to follow."""
+        """Switch Live on or off."""
+        state = self._state
         if enabled == self.enabled:
             return
-        controller = self._controller
         if enabled:
-            with controller.reporting_errors():
-                if controller.state != "idle":
-                    raise HrviewerError("a run is at work: stop it before switching Live on")
-                controller.require_image_layer()
-                self._require_model()
-                self.enabled = True
-                overlays, ready = controller.overlays, self._loaded
-                if overlays is None or ready is None or overlays.maps is not ready.maps:
+            with state.reporting_errors():
+                if state.run_state != "idle":
+                    raise HrviewerError("a run is in progress: stop it before switching Live on")
+                image = state.require_image()
+                state.settings.require_model()
+                state.live.enabled = True
+                if self._loaded is None or image.maps is not self._loaded.maps:
                     self._loaded = None
         else:
-            self.enabled = False
+            state.live.enabled = False
             self._idle_session()
-            self._show_hud("")
-            controller.live_status_changed.emit("")
-        self._settings = self._view = None
-        controller.live_changed.emit(self.enabled)
+            for image in state.images:
+                if image.live_status:
+                    state.set_live_status(image, "")
+        self._settings_changed, self._view = True, None
+        state.live_changed.emit(self.enabled)
 
     def set_suspended(self, suspended: bool) -> None:
-        """Do nothing while nobody can see it."""
+        """Do nothing while the front end is hidden."""
         if suspended != self.suspended:
             self.suspended = suspended
             self._view = None
@@ -162,101 +163,92 @@ class LiveService:
                 self._idle_session()
 
     def tick(self) -> None:
-        """Follow; on the window's thread, a few milliseconds at most."""
+        """Follow settings and view; a few milliseconds at most."""
+        state, settings, loaded = self._state, self._state.settings, self._loaded
         if not self.enabled or self.suspended:
             return
-        controller = self._controller
-        ready = self._loaded
-        if self._loading is not None:
-            self._finish_loading()
-        elif controller.image_layer is None or controller.model is None:
+        image, model = state.image, settings.model
+        if self._task is not None and self._task.is_pending:
+            return
+        if image is None or model is None:
             self.set_enabled(False)
         elif (
-            ready is None
-            or ready.image_layer != controller.image_layer
-            or ready.plane != plane_of(controller.viewer, controller.image_layer)
-            or ready.loaded_models is not controller.loaded_models_for(controller.model)
-            or not same_output(ready.card, self._answering_card(controller.model))
+            loaded is None
+            or loaded.image is not image
+            or loaded.plane != image.source.plane()
+            or loaded.loaded_models
+            is not self._resources.models_for(model, settings.device, settings.precision)
+            or not same_output(loaded.card, self._answering_card(model))
         ):
-            self._load(controller.image_layer, controller.model)
-        elif controller.overlays is None or controller.overlays.maps is not ready.maps:
-            self.set_enabled(False)  # other overlays have taken over
+            self._load(image, model)
+        elif image.maps is not loaded.maps:
+            self.set_enabled(False)  # other results have taken over
         else:
-            self._sync_settings()
-            self._follow_view(ready)
-            self._process_updates(ready)
-
-    @property
-    def switching(self) -> bool:
-        """Whether another choice was made a moment ago, and may be on the screen at once."""
-        return self.enabled and time.perf_counter() - self._switched_at < CACHED_WAIT_SECONDS
+            self._sync_settings(loaded)
+            self._follow_view(loaded)
+            self._update_state(loaded)
 
     def close(self) -> None:
         """End the threads; they stop at the next batch and nobody waits for them."""
-        self.enabled = False
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._state.live.enabled = False
         self._close_session()
 
     # Beginning.
 
-    def _require_model(self) -> ModelBundle:
-        pack = self._controller.model
-        if pack is None:
-            raise HrviewerError("choose a model first")
-        return pack
+    def _on_settings(self) -> None:
+        self._settings_changed = True
+
+    def _turn_off(self) -> None:
+        self.set_enabled(False)
+
+    def _on_image_closed(self, image: ImageSession) -> None:
+        if self._place is not None and self._place[0] is image:
+            self._close_session()
 
     def _answering_card(self, model: ModelBundle) -> ModelCard:
-        return model.roles[self._controller.strategy.answering_role(model.roles)]
+        return model.roles[self._state.settings.strategy.answering_role(model.roles)]
 
-    def _load(self, image_layer: Image, model: ModelBundle) -> None:
-        """Open and load on a thread, for it takes its time."""
-        plane = plane_of(self._controller.viewer, image_layer)
-        if (self._image_layer, self._plane) != (image_layer, plane):
+    def _load(self, image: ImageSession, model: ModelBundle) -> None:
+        """Open the image and load the models on a worker thread."""
+        settings, plane = self._state.settings, image.source.plane()
+        if self._place != (image, plane):
             self._close_session()
         self._idle_session()
-        self._image_layer, self._plane = image_layer, plane
-        networks, strategy = self._controller.loaded_models_for(model), self._controller.strategy
+        self._place, self._loaded = (image, plane), None
+        models = self._resources.models_for(model, settings.device, settings.precision)
+        strategy = settings.strategy
 
-        def load() -> _LoadedLive:
-            pyramid = pyramid_of(image_layer, plane)
-            here = networks.for_image(pyramid)
-            scene, _, _ = build_context(pyramid, here, get_strategy("patches"))
-            off = measure_deviation(pyramid, here, scene, Priority.LIVE)
-            main, card, note = (
-                here["main"],
-                answering_network(here, strategy).card,
-                str(off) if off else "",
-            )
-            picture = empty_result_maps(pyramid, main, card)
-            return _LoadedLive(
-                image_layer, plane, pyramid, networks, here, main, card, picture, note
-            )
+        def load(task: Task[_LoadedLive]) -> _LoadedLive:
+            pyramid = image.source.pyramid(plane)
+            here = models.for_image(pyramid)
+            context, _, _ = build_context(pyramid, here, get_strategy("patches"))
+            deviation = measure_deviation(pyramid, here, context, Priority.LIVE)
+            main, card = here["main"], answering_network(here, strategy).card
+            maps, note = empty_result_maps(pyramid, main, card), str(deviation or "")
+            return _LoadedLive(image, plane, pyramid, models, here, main, card, maps, note)
 
-        self._loaded = None
-        self._loading = self._executor.submit(load)
-        self._controller.live_status_changed.emit("loading the network")
+        self._task = self._background.submit(
+            "load", load, self._show_empty_maps, failed=self._fail_loading, owner=image
+        )
+        self._state.set_live_status(image, "loading the model")
 
-    def _finish_loading(self) -> None:
-        assert self._loading is not None
-        if not self._loading.done():
-            return
-        loading, self._loading = self._loading, None
-        try:
-            self._loaded = loading.result()
-        except Exception as error:
+    def _fail_loading(self, error: Exception) -> None:
+        if self.enabled:
             self.set_enabled(False)
-            self._controller.report_error(format_error(error))
-            return
-        self._show_empty_maps(self._loaded)
+            self._state.report_error(format_error(error))
 
-    def _show_empty_maps(self, ready: _LoadedLive) -> None:
-        """Lay an empty picture over the image, and have a session."""
+    def _show_empty_maps(self, loaded: _LoadedLive) -> None:
+        """Put empty maps on the image."""
+        self._loaded = loaded
         if self._renderer is not None:
             self._renderer.close()
-        self._renderer = LiveRenderer(ready.maps)
-        self._controller.show_overlays(ready.image_layer, ready.maps)
-        self._controller.notes_changed.emit([ready.note] if ready.note else [])
-        self._settings = self._view = None
+        self._renderer = LiveRenderer(loaded.maps)
+        if not self.enabled or loaded.image is not self._state.image:
+            return
+        self._state.show_results(loaded.image, loaded.maps)
+        self._state.set_estimate(loaded.image, "", "")
+        self._state.set_notes(loaded.image, [loaded.note] if loaded.note else [])
+        self._settings_changed, self._view = True, None
         self._recent.clear()
         self._patch_count = self._cached_count = 0
 
@@ -270,240 +262,165 @@ class LiveService:
             session.close(wait=False)
         if self._renderer is not None:
             self._renderer.close()
-        self._renderer = self._loaded = self._image_layer = None
+        self._renderer = self._loaded = self._place = None
 
     # Following.
 
-    def _sync_settings(self) -> None:
-        controller = self._controller
-        chosen = (
-            controller.model,
-            controller.strategy.id,
-            dict(controller.params),
-            controller.budget,
-            controller.prior,
-        )
-        if chosen == self._settings:
+    def _sync_settings(self, loaded: _LoadedLive) -> None:
+        if not self._settings_changed:
             return
-        self._settings = chosen
+        self._settings_changed = False
         self._idle_session()
         self._cells_in_view, self._view = [], None
         self._cells_done.clear()
-        controller.error_raised.emit("")
+        self._state.error_raised.emit("")
         try:
-            params = parse_params(controller.strategy, controller.params)
-            budget = Budget.parse(controller.budget) if controller.budget.strip() else None
-            hints = controller.prior_maps()
+            resolved = self._state.resolve(whole=True)
         except HrviewerError as error:
-            # Half of a number is no budget: that is said in the panel only, and waited for.
+            # A half typed number is no budget yet: reported in the panel only, and waited for.
             self._selection = -1
-            controller.error_raised.emit(str(error))
+            self._state.error_raised.emit(str(error))
             return
-        self._apply_settings(controller.strategy, params, budget, hints)
+        self._apply_settings(loaded, resolved)
 
-    def _apply_settings(
-        self, strategy: Strategy, params: Params, budget: Budget | None, priors: Priors
-    ) -> None:
-        assert self._loaded is not None
+    def _apply_settings(self, loaded: _LoadedLive, resolved: ResolvedRun) -> None:
         assert self._renderer is not None
-        networks = self._loaded.models
+        strategy, params, budget = resolved.strategy, resolved.params, resolved.budget
         if self.session is None:
             self.session = LiveSession(
-                self._loaded.pyramid,
-                networks,
+                loaded.pyramid,
+                loaded.models,
                 strategy,
                 params,
                 budget=budget,
-                cache=self._controller.get_cache(),
+                cache=self._resources.result_cache(),
                 on_update=self._on_update,
                 on_error=self._on_error,
                 prefetch=True,
             )
-        self._selection = self.session.select(strategy, params, budget, networks, priors)
+        self._selection = self.session.select(
+            strategy, params, budget, loaded.models, resolved.priors
+        )
         self._renderer.select(self._selection)
         self._switched_at = time.perf_counter()
-        self._updates.clear()
         self._was_running = True
 
-    def _follow_view(self, ready: _LoadedLive) -> None:
+    def _follow_view(self, loaded: _LoadedLive) -> None:
         if self.session is None or self._selection < 0:
             return
-        viewer, base = self._controller.viewer, ready.image_layer
-        view = visible_rect(viewer, base, ready.pyramid.rect), screen_pixel(viewer, base)
-        now = time.perf_counter()
-        first = self._view is None
+        view, now, first = loaded.image.source.viewport(), time.perf_counter(), self._view is None
         if view != self._view:
             self._view, self._moved_at, self._moving = view, now, True
         if self._moving and (first or now - self._moved_at >= SETTLE_SECONDS):
             self._moving = False
-            self._request_view(*view)
+            self._request_view(self.session, view)
 
-    def _request_view(self, view: Rect, pixel: float) -> None:
-        assert self.session is not None
+    def _request_view(self, session: LiveSession, view: Viewport) -> None:
         assert self._renderer is not None
-        self._cells_in_view = visible_cells(view, pixel, self.session.pyramid.rect)
+        self._cells_in_view = visible_cells(view.rect, view.side, session.pyramid.rect)
         wanted = set(self._cells_in_view)
         self._cells_done = {rect: cell for rect, cell in self._cells_done.items() if rect in wanted}
-        for cell in self.session.follow_view(view, pixel):
+        for cell in session.follow_view(view.rect, view.side):
             self._cells_done[cell.rect] = cell
             self._renderer.enqueue(self._selection, cell.rect, cell)
-        self._refreshed_at = 0.0
+        self._state.live.request += 1
         self._was_running = True
 
-    # News.
+    # Updates.
 
     def _on_update(self, selection: int, rect: Rect, update: ViewportCell | Update | None) -> None:
-        """Keep what the session says; on its thread."""
+        """Draw an update of the session and post it; on its thread."""
         if isinstance(update, InferenceResult | ViewportCell):
-            self._updates.append((selection, rect, update))
-        painter = self._renderer
-        if painter is not None:
-            painter.enqueue(selection, rect, update)
+            self._background.post(partial(self._process_update, selection, rect, update))
+        renderer = self._renderer
+        if renderer is not None:
+            renderer.enqueue(selection, rect, update)
 
     def _on_error(self, error: Exception) -> None:
-        self._updates.append((self._selection, Rect(0, 0, 0, 0), error))
+        self._background.post(partial(self._process_error, self._selection, error))
 
-    def _process_updates(self, ready: _LoadedLive) -> None:
-        controller, session = self._controller, self.session
-        now = time.perf_counter()
-        wanted = set(self._cells_in_view)
-        fresh = False
-        while self._updates:
-            choice, rect, news = self._updates.popleft()
-            if choice != self._selection:
-                continue
-            if isinstance(news, InferenceResult):
-                self._count_patch(news, now)
-            elif isinstance(news, ViewportCell):
-                fresh = True
-                if rect in wanted:
-                    self._cells_done[rect] = news
-            elif isinstance(news, Exception):
-                controller.error_raised.emit(format_error(news))
-        if self._moving or session is None or controller.overlays is None:
-            return
-        if self.switching and not (self._renderer is None or self._renderer.is_done):
-            return
-        waiting = session.pending
-        busy = bool(waiting) or fresh
-        if now - self._refreshed_at >= REFRESH_SECONDS:
-            changed = any(
-                drawn.changed and controller.overlays.layers[name].visible
-                for name, drawn in controller.overlays.maps.rasters.items()
-            )
-            if changed:
-                self._refreshed_at = now
-            controller.overlays.refresh(hidden=not busy)
-            if self._view is not None and not self._view[0].empty:
-                controller.overlays.follow_view(*self._view)
-        if now - self._reported_at >= 0.25 and (busy or self._was_running):
-            self._reported_at, self._was_running = now, busy
-            self._report(ready, waiting, now)
+    def _process_error(self, selection: int, error: Exception) -> None:
+        if selection == self._selection and self.enabled:
+            self._state.error_raised.emit(format_error(error))
 
-    def _count_patch(self, result: InferenceResult, now: float) -> None:
+    def _process_update(
+        self, selection: int, rect: Rect, update: InferenceResult | ViewportCell
+    ) -> None:
+        if selection != self._selection:
+            return
+        if isinstance(update, InferenceResult):
+            self._count_patch(update)
+        else:
+            self._new_cells = True
+            if rect in self._cells_in_view:
+                self._cells_done[rect] = update
+
+    def _update_state(self, loaded: _LoadedLive) -> None:
+        """Let overlays be redrawn, and report."""
+        live, now = self._state.live, time.perf_counter()
+        drawn = self._renderer is None or self._renderer.is_done
+        live.held = self._moving or self.session is None or (self.switching and not drawn)
+        if live.held or self.session is None:
+            return
+        pending, self._new_cells, new = self.session.pending, False, self._new_cells
+        live.updating = bool(pending) or new
+        if now - self._reported_at >= REPORT_SECONDS and (live.updating or self._was_running):
+            self._reported_at, self._was_running = now, live.updating
+            self._report(loaded, pending, now)
+
+    def _count_patch(self, result: InferenceResult) -> None:
         self._patch_count += 1
         if result.status == "cached":
             self._cached_count += 1
         elif result.status == "done":
             pixels = result.patch.core.area / max(result.patch.scale, 1e-9) ** 2
-            self._recent.append((now, pixels, result.cost.flops))
+            self._recent.append((time.perf_counter(), pixels, result.cost.flops))
 
-    def _report(self, ready: _LoadedLive, waiting: int, now: float) -> None:
-        """Tell the answer in view, what it covers, and how fast it goes."""
-        controller = self._controller
+    def _report(self, loaded: _LoadedLive, pending: int, now: float) -> None:
+        """Report the estimate in view, its extent, and the speed."""
+        state, image, card = self._state, loaded.image, loaded.card
         done = [self._cells_done[rect] for rect in self._cells_in_view if rect in self._cells_done]
         total = len(self._cells_in_view)
-        card = ready.card
-        estimate, interval = combine_cells(
-            done, map_kind(card) == "mass" or card.task == "segmentation"
-        )
+        additive = map_kind(card) == "mass" or card.task == "segmentation"
         covered = Rect(0, 0, 1, max(1, sum(cell.rect.area for cell in done)))
-        found = estimate_to_dict(card, estimate, interval, covered, ready.pyramid.pixel_size)
-        covers = "in view"
+        found = estimate_to_dict(
+            card, *combine_cells(done, additive), covered, loaded.pyramid.pixel_size
+        )
+        extent = "in view"
         if len(done) < total:
-            covers += f" so far ({len(done)} of {total} cell{'s'[: total != 1]})"
-        answer = "…" if found is None else format_estimate(found)
-        controller.estimate_changed.emit(f"{answer}  ·  {covers}", "")
-        flops = sum(look.cost.flops for cell in done for _, looks in cell.results for look in looks)
-        n = sum(len(looks) for cell in done for _, looks in cell.results)
-        controller.estimate_changed.emit("", f"{format_si(flops, 'FLOP')} · {n:,} looks in view")
-        part = len(done) / total if total else 0.0
-        controller.progress_changed.emit(Status(part, ""))
-        speed, rest = self._rates(ready, waiting, now)
-        controller.live_status_changed.emit(f"{speed} · {rest}")
-        self._show_hud(speed)
+            extent += f" so far ({len(done)} of {total} area{'s'[: total != 1]})"
+        estimate = "…" if found is None else format_estimate(found)
+        results = [result for cell in done for _, group in cell.results for result in group]
+        flops = format_si(sum(result.cost.flops for result in results), "FLOP")
+        cost = f"{flops} · {len(results):,} patches in view"
+        state.set_estimate(image, f"{estimate}  ·  {extent}", cost)
+        state.set_status(image, Status(len(done) / total if total else 0.0, ""))
+        speed, rest = self._rates(loaded, pending, now)
+        state.set_live_status(image, f"{speed} · {rest}", speed)
 
-    def _rates(self, ready: _LoadedLive, waiting: int, now: float) -> tuple[str, str]:
-        """Return how fast it goes and what is left to do; and the rest."""
+    def _rates(self, loaded: _LoadedLive, pending: int, now: float) -> tuple[str, str]:
+        """Return the speed with what is pending, and the back end with the share of the cache."""
         while self._recent and self._recent[0][0] < now - RATE_SECONDS:
             self._recent.popleft()
-        backend = ready.main.backend.split()[0]
-        if ready.main.precision != "float32":
-            backend += f" in {ready.main.precision}"
-        served = f"{self._cached_count:,} of {self._patch_count:,} looks from the cache"
-        rest = f"{backend} on {ready.main.device} · {served}"
-        if not waiting:
+        backend = loaded.main.backend.split()[0]
+        if loaded.main.precision != "float32":
+            backend += f" in {loaded.main.precision}"
+        cached = f"{self._cached_count:,} of {self._patch_count:,} patches from the cache"
+        rest = f"{backend} on {loaded.main.device} · {cached}"
+        if not pending:
             return "up to date", rest
-        words = f"{waiting} cell{'s' * (waiting != 1)} to go"
+        speed = f"{pending} area{'s' * (pending != 1)} pending"
         if self._recent:
             seconds = max(now - self._recent[0][0], 0.5)
             pixels, flops = (sum(row[i] for row in self._recent) / seconds for i in (1, 2))
             tiles = len(self._recent) / seconds
-            rates = f"{tiles:.3g} tiles/s · {pixels / 1e6:.3g} MP/s · {format_si(flops, 'FLOP')}/s"
-            words = f"{rates} · {words}"
-        return words, rest
-
-    def _show_hud(self, words: str) -> None:
-        canvas = self._controller.viewer.canvas
-        text = canvas.overlays.text
-        if words:
-            text.text = wrap_text(words, int(canvas.size[1] / (CHARACTER_WIDTH * text.font_size)))
-            text.position = "top_left"
-        text.visible = bool(words)
-
-
-def wrap_text(text: str, width: int) -> str:
-    """Break a line between its parts, where it would be longer than `width` letters."""
-    lines: list[str] = []
-    for part in text.split(" · "):
-        if lines and len(lines[-1]) + len(part) + 3 <= width:
-            lines[-1] += f" · {part}"
-        else:
-            lines.append(part)
-    return "\n".join(lines)
+            speed = (
+                f"{tiles:.3g} tiles/s · {pixels / 1e6:.3g} MP/s · "
+                f"{format_si(flops, 'FLOP')}/s · {speed}"
+            )
+        return speed, rest
 
 
 def same_output(one: ModelCard, other: ModelCard) -> bool:
-    """Whether the answers of two networks mean the same, and so go on the same maps."""
+    """Whether predictions of two networks mean the same, and so go on the same maps."""
     return (one.task, one.classes) == (other.task, other.classes)
-
-
-def empty_result_maps(pyramid: Pyramid, main: Network, card: ModelCard) -> ResultMaps:
-    """Return a picture of nothing yet, for answers that mean what a card says."""
-    native, _ = native_scale(main.card, pyramid)
-    names = card.output.classes or [f"{i}" for i in range(card.prediction_channels)]
-    return ResultMaps(pyramid.rect, main.stride * native, map_kind(card), names, pyramid.pixel_size)
-
-
-def combine_cells(
-    found: list[ViewportCell], additive: bool
-) -> tuple[NDArray[np.float64] | None, tuple[float, float] | None]:
-    """Return the answer of cells together, and its 95 % interval where all of them have one.
-
-    Counts and areas add up, all else is a mean by area; errors of cells are taken as independent.
-    """
-    known = [cell for cell in found if cell.estimate.values is not None]
-    if not known:
-        return None, None
-    values = np.array([np.asarray(cell.estimate.values, float) for cell in known])
-    if additive:
-        total: NDArray[np.float64] = values.sum(axis=0)
-    else:
-        total = np.average(values, axis=0, weights=[cell.rect.area for cell in known])
-    intervals = [cell.estimate.interval for cell in known]
-    if not additive or any(interval is None for interval in intervals):
-        return total, None
-    halves = [(high - low) / 2 for low, high in filter(None, intervals)]
-    middle = sum((high + low) / 2 for low, high in filter(None, intervals))
-    half = math.hypot(*halves)
-    return total, (middle - half, middle + half)

@@ -1,131 +1,215 @@
-"""Opening an image beside the event loop.
+"""Loading of images and runs beside the front end's thread.
 
-Whatever takes long is done on a thread: reading the header, building the coarse levels that an
-image lacks (once: they are kept), reading the coarsest. The window's thread only adds the layer.
+Reading a header, building the coarse levels that an image lacks (once: they are cached), reading
+the coarsest level and reading a run's maps all happen on a worker thread; the front end's thread
+only displays what was prepared.
 """
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hrviewer.app.services.run_worker import Status
-from hrviewer.pyramid import open_pyramid
-from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.app.image_session import IDLE, ImageSession, Status
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.app.services.background import Background, Task
+from hrviewer.app.services.run_service import report_run
+from hrviewer.app.state import AppState
+from hrviewer.errors import HrviewerError
+from hrviewer.pyramid import Pyramid, open_pyramid, reopen_pyramid
+from hrviewer.runs import Run
 
-if TYPE_CHECKING:
-    from napari.components import ViewerModel
-
-    from hrviewer.viewer.controller import Controller
-
-__all__ = ["ImageLoad", "ImageLoader"]
-
-
-class ImageLoad:
-    """An image on its way into the window.
-
-    Parameters
-    ----------
-    path : str or Path
-        What to open.
-    pool : ThreadPoolExecutor
-        Where it is done.
-
-    Attributes
-    ----------
-    fraction : float
-        How much of the coarse levels is built.
-    layer_data : Future
-        Gives napari's layer tuple; raises UserError if the image cannot be opened.
-    """
-
-    def __init__(self, path: str | Path, pool: ThreadPoolExecutor) -> None:
-        self.path = str(path)
-        self.fraction = 0.0
-        self._cancelled = threading.Event()
-        self.layer_data: Future[tuple[Any, dict[str, Any], str]] = pool.submit(self._open)
-
-    def cancel(self) -> None:
-        """Give up; levels that are half built are thrown away."""
-        self._cancelled.set()
-        self.layer_data.cancel()
-
-    def _open(self) -> tuple[Any, dict[str, Any], str]:
-        pyramid = open_pyramid(self.path)
-        try:
-            if pyramid.missing_levels():
-                pyramid.build_overviews(self._set_fraction, self._cancelled.is_set)
-            return image_layer_data(pyramid, load_coarsest=True)
-        except BaseException:
-            pyramid.close()
-            raise
-
-    def _set_fraction(self, fraction: float) -> None:
-        self.fraction = fraction
+__all__ = ["ImageDisplay", "ImageLoader", "LoadedRun", "RunLoader"]
 
 
-SETTLE_TICKS = 3
-"""Ticks after which a window has its size."""
+class ImageDisplay(ABC):
+    """The part of a front end that displays images."""
+
+    @abstractmethod
+    def prepare(self, pyramid: Pyramid, *, load_coarsest: bool) -> Any:
+        """Return what `show` needs; called on a worker thread, where it may read."""
+
+    @abstractmethod
+    def show(self, prepared: Any) -> ImageSession:
+        """Display an image and make it the current one."""
 
 
 class ImageLoader:
-    """Opens images, one at a time: a newer one is wanted instead of an older.
+    """Opens images, one at a time: a newer one takes the place of an older one.
 
     Parameters
     ----------
-    controller : Controller
-        Shows them, and tells the person.
+    state : AppState
+        Gets the image and the progress.
+    background : Background
+        Reads.
+    display : ImageDisplay
+        Displays the image.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self._loading: ImageLoad | None = None
-        self._ticks_to_fit, self._camera = 0, camera_state(controller.viewer)
+    def __init__(self, state: AppState, background: Background, display: ImageDisplay) -> None:
+        self._state, self._background, self._display = state, background, display
+        self._task: Task[Any] | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether an image is being opened."""
-        return self._loading is not None
+        return self._task is not None and self._task.is_pending
 
     def open(self, path: str | Path) -> None:
-        """Begin to open an image."""
+        """Begin to open an image, on top of those there are; it comes with a later tick."""
         self.cancel()
-        self._loading = ImageLoad(path, self._controller.read_executor)
+        name = Path(path).name
+        self._report(name, 0.0)
+        self._task = self._background.submit(
+            "read",
+            partial(self._read, path),
+            self._show,
+            failed=self._fail,
+            progress=partial(self._report, name),
+        )
 
     def cancel(self) -> None:
-        """Give up what is being opened."""
-        if self._loading is not None:
-            self._loading.cancel()
+        """Give up what is being opened; levels that are half built are thrown away."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._state.progress_changed.emit(IDLE)
 
-    def fit(self) -> None:
-        """Show all of the image when what stands beside it has its room, unless it was moved."""
-        self._ticks_to_fit, self._camera = SETTLE_TICKS, camera_state(self._controller.viewer)
+    def _read(self, path: str | Path, task: Task[Any]) -> Any:
+        pyramid = open_pyramid(str(path))
+        try:
+            if pyramid.missing_levels():
+                pyramid.build_overviews(task.report, lambda: task.cancelled)
+            return self._display.prepare(pyramid, load_coarsest=True)
+        except BaseException:
+            pyramid.close()
+            raise
 
-    def tick(self) -> None:
-        """Say how far it is, or show it."""
-        controller, opening = self._controller, self._loading
-        if self._ticks_to_fit:
-            self._ticks_to_fit -= 1
-            still = camera_state(controller.viewer) == self._camera
-            if not self._ticks_to_fit and still and controller.image_layer is not None:
-                controller.viewer.reset_view(layers=[controller.image_layer])
-        if opening is None:
-            return
-        if not opening.layer_data.done():
-            name = Path(opening.path).name
-            controller.progress_changed.emit(Status(opening.fraction, f"opening {name}"))
-            return
-        self._loading = None
-        controller.progress_changed.emit(Status(0.0, ""))
-        if not opening.layer_data.cancelled():
-            with controller.reporting_errors():
-                controller.add_image_layer(*opening.layer_data.result())
-                controller.viewer.reset_view(layers=[controller.image_layer])
-                self.fit()
+    def _report(self, name: str, fraction: float) -> None:
+        self._state.progress_changed.emit(Status(fraction, f"opening {name}"))
+
+    def _show(self, prepared: Any) -> None:
+        self._task = None
+        self._state.progress_changed.emit(IDLE)
+        self._display.show(prepared)
+
+    def _fail(self, error: Exception) -> None:
+        self._task = None
+        with self._state.reporting_errors():
+            raise error
 
 
-def camera_state(viewer: ViewerModel) -> tuple[float, ...]:
-    """Return where the camera stands, and how near."""
-    return (*viewer.scene.camera.center, viewer.scene.camera.zoom)
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A run read from its folder.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    maps : ResultMaps
+        Its maps.
+    pyramid : Pyramid or None
+        The image at the run's path; None if it is open already, or gone.
+    prepared : object
+        What the display needs to show `pyramid`.
+    """
+
+    run: Run
+    maps: ResultMaps
+    pyramid: Pyramid | None
+    prepared: Any
+
+
+class RunLoader:
+    """Displays finished runs again, on their images.
+
+    Parameters
+    ----------
+    state : AppState
+        Gets the results.
+    background : Background
+        Reads.
+    display : ImageDisplay
+        Displays the run's image if it is not open.
+    """
+
+    def __init__(self, state: AppState, background: Background, display: ImageDisplay) -> None:
+        self._state, self._background, self._display = state, background, display
+        self._task: Task[LoadedRun] | None = None
+        state.run_starting.connect(self.cancel)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a run is being read."""
+        return self._task is not None and self._task.is_pending
+
+    def open(self, path: str | Path) -> None:
+        """Begin to read a run's folder; its overlays come with a later tick."""
+        state = self._state
+        with state.reporting_errors():
+            if state.run_state != "idle":
+                raise HrviewerError("a run is in progress: stop it before opening another")
+            state.run_starting.emit()
+            known = {session.source.fingerprint for session in state.images}
+            self._task = self._background.submit(
+                "read", partial(self._read, Path(path), known), self._show, failed=self._fail
+            )
+
+    def cancel(self) -> None:
+        """Give up what is being read."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _read(self, path: Path, known: set[str | None], task: Task[LoadedRun]) -> LoadedRun:
+        run = Run(path)
+        image = run.header["image"]
+        pyramid, prepared = None, None
+        if image["fingerprint"] not in known:
+            with suppress(HrviewerError):
+                pyramid = reopen_pyramid(image)
+        if pyramid is not None and pyramid.plane_shape == run.image_shape:
+            prepared = self._display.prepare(pyramid, load_coarsest=False)
+        return LoadedRun(run, ResultMaps.from_run(run), pyramid, prepared)
+
+    def _show(self, loaded: LoadedRun) -> None:
+        self._task = None
+        notes = [*loaded.run.header["notes"]]
+        session = self._find_image(loaded, notes)
+        self._state.show_results(session, loaded.maps, loaded.run)
+        report_run(self._state, session, loaded.run, notes)
+
+    def _fail(self, error: Exception) -> None:
+        self._task = None
+        with self._state.reporting_errors():
+            raise error
+
+    def _find_image(self, loaded: LoadedRun, notes: list[str]) -> ImageSession:
+        """Return the image that the run was made on, as it is open or can be opened."""
+        state, run, pyramid = self._state, loaded.run, loaded.pyramid
+        wanted = run.header["image"]
+        current = [] if state.image is None else [state.image]
+        for session in [*current, *state.images]:
+            if session.source.fingerprint == wanted["fingerprint"]:
+                state.select_image(session)
+                return session
+        if pyramid is not None:
+            if pyramid.fingerprint != wanted["fingerprint"]:
+                notes.append(
+                    f"{pyramid.name} has changed since this run: the overlays may not fit it"
+                )
+            if loaded.prepared is not None:
+                return self._display.show(loaded.prepared)
+        path = wanted["path"]
+        if state.image is not None and state.image.source.shape == run.image_shape:
+            notes.append(
+                f"shown on {state.image.name}: the run was made on {path}, which is another image"
+            )
+            return state.image
+        raise HrviewerError(f"open the image of this run first: {path} does not exist any more")

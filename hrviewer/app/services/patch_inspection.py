@@ -1,27 +1,21 @@
-"""A click on the image: what the patch there cost, what was seen, and where its token looked."""
+"""Inspection of a clicked patch: its cost, the network's input, and the attention of its token."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
-import numpy as np
-
+from hrviewer.app.image_session import ImageSession
 from hrviewer.app.maps.attention_map import AttentionMap
-from hrviewer.app.maps.patch_preview import PatchInspection, patch_preview
+from hrviewer.app.maps.patch_preview import PatchInspection, patch_preview, warp_preview
 from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.app.resources import Resources
+from hrviewer.app.services.background import Background, Task
+from hrviewer.app.state import AppState, PatchClick
 from hrviewer.engine import InferencePipeline, LoadedModels, PatchRow, Priority, token_attention
 from hrviewer.errors import format_error
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
-from hrviewer.viewer.image.geometry import pixel_at
-from hrviewer.viewer.image.image_layer import plane_of, pyramid_of
-from hrviewer.viewer.layers.warp_grid import warp_preview
-
-if TYPE_CHECKING:
-    from hrviewer.viewer.controller import Controller
 
 __all__ = ["PatchInspector"]
 
@@ -29,89 +23,79 @@ log = logging.getLogger(__name__)
 
 
 class PatchInspector:
-    """Answers clicks; `Controller.looked` tells at once what is known, and again what was read.
+    """Inspects the patch under every click, and again when its pixels are read.
 
     Parameters
     ----------
-    controller : Controller
-        Has the overlays, and tells the person.
+    state : AppState
+        Emits clicks and gets the inspection.
+    background : Background
+        Reads.
+    resources : Resources
+        Has the loaded models.
     """
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self._reading: Future[tuple[PatchInspection, str]] | None = None
+    def __init__(self, state: AppState, background: Background, resources: Resources) -> None:
+        self._state, self._background, self._resources = state, background, resources
+        self._task: Task[tuple[PatchInspection, str]] | None = None
+        state.patch_clicked.connect(self._inspect)
 
     @property
     def is_running(self) -> bool:
         """Whether a patch is being read."""
-        return self._reading is not None
+        return self._task is not None and self._task.is_pending
 
-    def on_mouse(self, viewer: Any, event: Any) -> Generator[None, None, None]:
-        """Tell a click from a drag."""
-        start = np.asarray(event.pos)
-        yield
-        while event.type == "mouse_move":
-            yield
-        if np.abs(np.asarray(event.pos) - start).max() <= 3:
-            self.inspect(event.position)
-
-    def inspect(self, position: Any) -> None:
-        """Say what the patch at a position of the world cost, and read what was seen there."""
-        controller, overlays = self._controller, self._controller.overlays
-        if overlays is None:
+    def _inspect(self, click: PatchClick) -> None:
+        image, maps = self._state.image, self._state.maps
+        if image is None or maps is None:
             return
-        point = pixel_at(overlays.image_layer, position)
-        row = overlays.maps.patch_at(*point)
+        row = maps.patch_at(*click.point)
         if row is None:
             return
-        controller.patch_inspected.emit(PatchInspection(row))
-        if self._reading is not None:
-            self._reading.cancel()
-        base, networks = overlays.image_layer, controller.loaded_models
-        warp = overlays.maps.warps.get(Rect(row.y, row.x, row.h, row.w))
-        plane = plane_of(controller.viewer, base)
-        coded = overlays.embedding_layers
-        codes = coded.embeddings if coded is not None and coded.colours.visible else None
-        if codes is not None and controller.head_trainer.label:
-            controller.head_trainer.add_label(base, point)
-            codes = None
-        # The first token that is clicked brings the layers; from then on, who looks at them asks.
-        wanted = overlays.attention_layers is None or overlays.attention_layers.any_visible
+        self._state.set_inspection(image, PatchInspection(row))
+        if self._task is not None:
+            self._task.cancel()
+        plane, models = image.source.plane(), self._resources.loaded_models
+        # A click that labels an embedding does not compare it with the others.
+        compare = click.embeddings_visible and not self._state.label
+        embeddings = maps.embeddings if compare else None
+        warp = maps.warps.get(Rect(row.y, row.x, row.h, row.w))
 
-        def read() -> tuple[PatchInspection, str]:
-            if codes is not None:
-                codes.find_similar(*point)
-            pyramid, wrong = pyramid_of(base, plane), ""
-            if wanted and networks is not None:
+        def read(task: Task[tuple[PatchInspection, str]]) -> tuple[PatchInspection, str]:
+            if embeddings is not None:
+                embeddings.find_similar(*click.point)
+            pyramid, problem = image.source.pyramid(plane), ""
+            if click.attention_wanted and models is not None:
                 try:
-                    update_attention(overlays.maps, pyramid, networks, row, point)
-                except Exception as error:  # what the patch cost is told all the same
-                    log.exception("the attention at %s cannot be shown", point)
-                    wrong = f"where this token looked cannot be shown: {format_error(error)}"
+                    update_attention(maps, pyramid, models, row, click.point)
+                except Exception as error:  # the cost is shown all the same
+                    log.exception("the attention at %s cannot be shown", click.point)
+                    problem = f"the attention of this token cannot be shown: {format_error(error)}"
             if warp is not None and warp.role == row.role:
-                return PatchInspection(row, *warp_preview(pyramid, warp)), wrong
-            here = None if networks is None else networks.for_image(pyramid)
-            return PatchInspection(row, patch_preview(pyramid, row, here)), wrong
+                return PatchInspection(row, *warp_preview(pyramid, warp)), problem
+            here = None if models is None else models.for_image(pyramid)
+            return PatchInspection(row, patch_preview(pyramid, row, here)), problem
 
-        self._reading = controller.read_executor.submit(read)
+        self._task = self._background.submit(
+            "read",
+            read,
+            partial(self._show, image),
+            failed=self._fail,
+            owner=image,
+            clear_errors=False,
+        )
 
-    def tick(self) -> None:
-        """Take in what was read, or say why it was not."""
-        if self._reading is None or not self._reading.done():
-            return
-        reading, self._reading = self._reading, None
-        if reading.cancelled():
-            return
-        error = reading.exception()
-        if error is not None:
-            self._controller.report_error(
-                f"what was seen here cannot be read: {format_error(error)}"
-            )
-            return
-        look, wrong = reading.result()
-        self._controller.patch_inspected.emit(look)
-        if wrong:
-            self._controller.report_error(wrong)
+    def _show(self, image: ImageSession, result: tuple[PatchInspection, str]) -> None:
+        self._task = None
+        inspection, problem = result
+        if image.maps is not None:
+            self._state.set_inspection(image, inspection)
+        if problem:
+            self._state.report_error(problem)
+
+    def _fail(self, error: Exception) -> None:
+        self._task = None
+        self._state.report_error(f"the patch cannot be read: {format_error(error)}")
 
 
 def update_attention(
@@ -121,14 +105,16 @@ def update_attention(
     row: PatchRow,
     point: tuple[float, float],
 ) -> None:
-    """Draw where a token looked, if it is one whose network tells; beside the window."""
+    """Draw a token's attention if its network gives any; on a worker thread."""
     core = Rect(row.y, row.x, row.h, row.w)
-    look, number = maps.token_groups.get(core, (None, 0))
-    if look is None or look.role not in models:
+    request, group = maps.token_groups.get(core, (None, 0))
+    if request is None or request.role not in models:
         return
-    looker = InferencePipeline(pyramid, models, models.device, pyramid.rect, priority=Priority.LIVE)
-    found = token_attention(looker, look, number)
+    pipeline = InferencePipeline(
+        pyramid, models, models.device, pyramid.rect, priority=Priority.LIVE
+    )
+    found = token_attention(pipeline, request, group)
     if found is not None:
-        kept = maps.attention or AttentionMap(maps.image)
-        kept.update(found, *point)
-        maps.attention = kept
+        attention = maps.attention or AttentionMap(maps.image)
+        attention.update(found, *point)
+        maps.attention = attention

@@ -1,65 +1,68 @@
-"""Running one strategy after another, to compare them."""
+"""Queue of runs: one strategy after another, for comparison."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 from psygnal import Signal
 
+from hrviewer.app.resources import Resources
+from hrviewer.app.services.run_service import RunService
+from hrviewer.app.state import AppState
 from hrviewer.errors import HrviewerError
 from hrviewer.strategies import get_strategy, strategy_ids
-
-if TYPE_CHECKING:
-    from hrviewer.viewer.controller import Controller
 
 __all__ = ["RunQueue"]
 
 
 class RunQueue:
-    """Runs strategies in turn: the chosen one as it is chosen, the others as they are by default.
+    """Runs strategies in turn: the selected one as selected, the others with their defaults.
 
-    Model, region and budget are those that are chosen when each begins. What fails is told, and
-    the next one begins.
+    Model, region and budget are those that are selected when each begins. An error is reported,
+    and the next run begins.
 
     Parameters
     ----------
-    controller : Controller
-        Knows what is chosen, and runs.
+    state : AppState
+        Has the settings.
+    resources : Resources
+        Which roles the model has.
+    runs : RunService
+        Runs each.
 
     Attributes
     ----------
     message : str
-        Which one is at work; nothing where none is.
+        The run in progress; empty where there is none.
     """
 
     message_changed = Signal(str)
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, state: AppState, resources: Resources, runs: RunService) -> None:
+        self._state, self._resources, self._runs = state, resources, runs
         self._pending: deque[str] = deque()
         self._total = 0
         self.message = ""
+        runs.stop_requested.connect(self.clear)
+        state.image_changed.connect(self.clear)
 
     @property
     def is_running(self) -> bool:
-        """Whether there is one to come, or at work."""
+        """Whether a run of the queue is pending or in progress."""
         return self._total > 0
 
     def start(self, exclude: Collection[str] = ()) -> None:
-        """Start all strategies that the model has the roles for, without those in `exclude`."""
-        controller = self._controller
-        with controller.reporting_errors():
-            controller.require_image_layer()
-            if controller.model is None:
-                raise HrviewerError("choose a model first")
-            networks = controller.loaded_models_for(controller.model)
+        """Queue the strategies that the model has networks for, without those in `exclude`."""
+        state, settings = self._state, self._state.settings
+        with state.reporting_errors():
+            state.require_image()
+            model = settings.require_model()
+            roles = self._resources.models_for(model, settings.device, settings.precision)
             self._pending = deque(
                 name
                 for name in strategy_ids()
-                if name not in exclude
-                and all(role in networks for role in get_strategy(name).roles)
+                if name not in exclude and all(role in roles for role in get_strategy(name).roles)
             )
             if not self._pending:
                 raise HrviewerError(
@@ -69,13 +72,12 @@ class RunQueue:
             self.tick()
 
     def clear(self) -> None:
-        """Begin no other one."""
+        """Begin no other run."""
         self._pending.clear()
 
     def tick(self) -> None:
-        """Begin the next one when the last is over."""
-        controller = self._controller
-        if not self.is_running or controller.state != "idle":
+        """Begin the next run when the last one has ended."""
+        if not self.is_running or self._state.run_state != "idle":
             return
         if not self._pending:
             self._total = 0
@@ -83,9 +85,9 @@ class RunQueue:
             return
         name = self._pending.popleft()
         self._set_message(f"{self._total - len(self._pending)} of {self._total}: {name}")
-        chosen = controller.strategy.id
-        controller.run_service.start(None, None if name == chosen else get_strategy(name))
+        selected = self._state.settings.strategy.id
+        self._runs.start(strategy=None if name == selected else get_strategy(name))
 
-    def _set_message(self, words: str) -> None:
-        self.message = words
-        self.message_changed.emit(words)
+    def _set_message(self, message: str) -> None:
+        self.message = message
+        self.message_changed.emit(message)

@@ -1,4 +1,4 @@
-"""What the command palette and the menus offer."""
+"""Commands of the palette and the menus."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ if TYPE_CHECKING:
 
 __all__ = ["open_run", "panel_of", "show_panel"]
 
+PANEL_TITLE = "High-resolution inference (hrviewer)"
+"""Name of the widget in the manifest."""
+
 
 def panel_of(viewer: napari.viewer.Viewer) -> Panel:
-    """Return the window's panel, docked if it was not."""
-    _, panel = viewer.window.add_plugin_dock_widget("hrviewer", "Where the network looks")
+    """Return the window's panel; it is docked if it was not."""
+    _, panel = viewer.window.add_plugin_dock_widget("hrviewer", PANEL_TITLE)
     return panel  # type: ignore[no-any-return]
 
 
@@ -24,5 +27,5 @@ def show_panel(viewer: napari.viewer.Viewer) -> None:
 
 
 def open_run(viewer: napari.viewer.Viewer) -> None:
-    """Let the person choose a run's folder, and bring its overlays back."""
+    """Let the user choose a run's folder, and show its overlays."""
     panel_of(viewer).open_run_button.choose_run()

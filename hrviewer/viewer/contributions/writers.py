@@ -8,9 +8,9 @@ OME-Zarr, with what is no image in its folder ``geometry``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
@@ -24,16 +24,11 @@ from hrviewer.io.array_writer import (
     write_arrays,
 )
 from hrviewer.io.atomic_write import atomic_path
-from hrviewer.io.features import Feature
 from hrviewer.io.geojson import as_geojson
-from hrviewer.viewer.image.image_layer import METADATA_KEY
-
-if TYPE_CHECKING:
-    import pandas as pd
+from hrviewer.viewer.image.geometry import METADATA_KEY
+from hrviewer.viewer.layers.layer_features import LayerData, features_of, shape_type
 
 __all__ = [
-    "features_of",
-    "outline_of",
     "write_image",
     "write_labels",
     "write_layers",
@@ -43,11 +38,7 @@ __all__ = [
     "write_vectors",
 ]
 
-LayerData = tuple[Any, dict[str, Any], str]
-
 SUFFIXES = {"points": ".geojson", "shapes": ".geojson", "vectors": ".csv", "surface": ".obj"}
-ELLIPSE_VERTICES = 64
-"""Corners of what stands for an ellipse."""
 
 
 def write_image(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
@@ -91,9 +82,9 @@ def write_layers(path: str, layers: list[LayerData]) -> list[str]:
     from napari.utils.notifications import show_warning
 
     for _, settings, _ in layers:
-        course = settings.get("metadata", {}).get(METADATA_KEY, {}).get("course")
-        if course is not None and not course.over:
-            show_warning(f"{settings['name']} belongs to a run at work: saved as far as it came")
+        completion = settings.get("metadata", {}).get(METADATA_KEY, {}).get("completion")
+        if completion is not None and not completion.is_final:
+            show_warning(f"{settings['name']} belongs to a run in progress: saved as it is now")
     images = [layer for layer in layers if layer[2] in ("image", "labels")]
     others = [layer for layer in layers if layer[2] not in ("image", "labels")]
     with atomic_path(path) as part:
@@ -176,58 +167,6 @@ def layer_to_world(settings: dict[str, Any]) -> tuple[NDArray[np.float64], NDArr
 
 
 # What is no image.
-
-
-def features_of(layer: LayerData) -> Iterator[Feature]:
-    """Yield a layer of points or shapes as features, in level-0 pixels of its own.
-
-    A pixel's centre lies at a whole number in a layer, at a half in level-0 pixels. Lines have
-    no area: they come as outlines of no area, see `as_collection`.
-    """
-    data, settings, kind = layer
-    table = settings.get("features")
-    for i, where in enumerate(data):
-        label, name, measured, about = feature_attributes(table, i, settings["name"])
-        common: dict[str, Any] = {"name": name, "number": i, "measurements": measured,
-                                  "metadata": about}  # fmt: skip
-        if kind == "points":
-            y, x = (np.asarray(where, float)[-2:] + 0.5).tolist()
-            yield Feature("annotation", label, point=(y, x), **common)
-        else:
-            outline = outline_of(where, shape_type(settings, i)) + 0.5
-            yield Feature("annotation", label, ((outline,),), **common)
-
-
-def feature_attributes(
-    table: pd.DataFrame | None, i: int, name: str
-) -> tuple[str, str, dict[str, float], Any]:
-    """Return what a layer's table says of one row: label, name, numbers, words."""
-    row = {} if table is None or not len(table.columns) else table.iloc[i].to_dict()
-    numbers = {
-        str(k): float(v)
-        for k, v in row.items()
-        if isinstance(v, int | float | np.number) and np.isfinite(v)
-    }
-    words = {str(k): str(v) for k, v in row.items() if isinstance(v, str)}
-    label = words.pop("label", None) or words.pop("class", None) or name
-    return label, words.pop("name", ""), numbers, words
-
-
-def shape_type(settings: dict[str, Any], i: int) -> str:
-    """Return what one of a layer's shapes is."""
-    known = settings["shape_type"]
-    return known if isinstance(known, str) else str(known[i])
-
-
-def outline_of(corners: Any, kind: str) -> NDArray[np.float64]:
-    """Return a shape's outline ``(n, 2)`` in its layer's pixels; of an ellipse a polygon."""
-    outline = np.asarray(corners, np.float64)[:, -2:]
-    if kind != "ellipse":
-        return outline
-    turn = np.linspace(0, 2 * np.pi, ELLIPSE_VERTICES, endpoint=False)[:, None]
-    a, b = (outline[1] - outline[0]) / 2, (outline[3] - outline[0]) / 2
-    found: NDArray[np.float64] = outline.mean(axis=0) + np.cos(turn) * a + np.sin(turn) * b
-    return found
 
 
 def write_feature_collection(layer: LayerData, target: Path) -> None:

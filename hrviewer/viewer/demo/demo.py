@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from hrviewer.app.maps.result_maps import MAPS
+from hrviewer.app.maps.raster import MAPS
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
@@ -39,7 +39,7 @@ from hrviewer.viewer.demo.window_driver import (
     set_up_window,
     wait_until,
 )
-from hrviewer.viewer.image.image_layer import pyramid_of
+from hrviewer.viewer.image.geometry import pyramid_of
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.view import View, view
 
@@ -119,7 +119,7 @@ class Demo:
     def live(self) -> None:
         """Run inference on the visible region while the camera zooms in and pans."""
         controller, live = self.controller, self.controller.live
-        controller.set_strategy("patches")
+        controller.state.set_strategy("patches")
         whole = max(self.pyramid.plane_shape) / 900
         for centre, pixel in zoom_path(self.pyramid.rect, self.region, whole, 4.0, 8):
             move_camera(self.window, centre, pixel)
@@ -166,7 +166,7 @@ class Demo:
         self.window.viewer.layers.selection.active = controller.image_layer
         box = self.window.panel.run_settings.region
         box.setCurrentIndex(box.findData("drawn"))
-        controller.region = "drawn"
+        controller.state.settings.region = "drawn"
         self._fit()
 
     def _fit(self) -> None:
@@ -179,12 +179,14 @@ class Demo:
     def run_strategy(self, name: str) -> Run:
         """Run a strategy on the region; its picture shows the four overlays."""
         controller = self.controller
-        controller.set_strategy(name)
+        controller.state.set_strategy(name)
         path = self.out / f"{name}.run.zarr"
-        controller.start(out=path)
-        wait_until(lambda: controller.state != "idle" or controller.run is not None, 10)
-        wait_until(lambda: controller.state == "idle", 300, self.frame_sometimes)
-        run = controller.run
+        controller.run_service.start(out=path)
+        wait_until(
+            lambda: controller.state.run_state != "idle" or controller.state.run is not None, 10
+        )
+        wait_until(lambda: controller.state.run_state == "idle", 300, self.frame_sometimes)
+        run = controller.state.run
         if run is None or run.estimate is None:
             raise HrviewerError(f"{name} failed; the window shows the reason")
         self.made.append(path)
@@ -252,14 +254,14 @@ class Demo:
 
         controller = self.controller
         run = Run(self.out / f"{name}.run.zarr")
-        controller.open_run(run.path)
+        controller.run_loader.open(run.path)
         wait_until(lambda: not controller.has_pending_work, 60)
         for form in writer_names():
             writer = get_writer(form)
             if writer.unsupported_reason(run) is not None:
                 continue
             path = self.out / f"{name}{writer.suffixes[0]}"
-            controller.export(path, form)
+            controller.export_service.export(path, form)
             wait_until(lambda: not controller.has_pending_work, 120)
             if path.exists():
                 self.made.append(path)
@@ -367,8 +369,8 @@ def main(
         window = view(image, model, "patches")
         controller = window.controller
         # Nothing from earlier runs, so that the seconds are those of this machine.
-        controller.cache, controller.run_folder = ResultCache(), out
-        controller.low_priority = False
+        controller.resources.cache, controller.resources.run_folder = ResultCache(), out
+        controller.resources.low_priority = False
         set_up_window(window)
         demo = Demo(window, out)
         print(f"Live: zooming and panning over {demo.pyramid.rect.area / 1e9:.2f} gigapixels")

@@ -31,14 +31,14 @@ def main(
     opened = view(sample_path("ihc.png") if image is None else image, "nuclei", strategy)
     opened.viewer.theme = theme
     controller = opened.controller
-    controller.cache, controller.low_priority = ResultCache(), False
+    controller.resources.cache, controller.resources.low_priority = ResultCache(), False
     with tempfile.TemporaryDirectory() as folder:
         set_up_window(opened, width, height)
-        controller.start(out=Path(folder) / "picture.run.zarr")
-        wait_until(lambda: controller.state == "idle")
+        controller.run_service.start(out=Path(folder) / "picture.run.zarr")
+        wait_until(lambda: controller.state.run_state == "idle")
         layer = controller.image_layer
-        if layer is not None and controller.run is not None:
-            shape = controller.run.image_shape
+        if layer is not None and controller.state.run is not None:
+            shape = controller.state.run.image_shape
             controller.inspect_patch(layer.data_to_world([shape[0] * 0.38, shape[1] * 0.5]))
             wait_until(lambda: not controller.has_pending_work)
         opened.viewer.reset_view()

@@ -1,21 +1,51 @@
-"""Where things are: from the screen and from drawn shapes to pixels of the image."""
+"""Geometry of image layers: from the screen and from drawn shapes to pixels, and back to layers.
+
+Pixels of the image are level-0 pixels counted from their corners; a napari layer counts from their
+centres.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.app.image_session import Viewport
 from hrviewer.geometry import Rect
+from hrviewer.pyramid import Pyramid, open_pyramid
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Shapes
+    from napari.layers import Image, Layer, Shapes
 
-__all__ = ["pixel_at", "screen_pixel", "shapes_rect", "visible_rect"]
+__all__ = [
+    "METADATA_KEY",
+    "is_aligned",
+    "is_image_layer",
+    "isotropic_placement",
+    "pixel_at",
+    "placement",
+    "plane_of",
+    "pyramid_of",
+    "screen_pixel",
+    "shape_of",
+    "shapes_rect",
+    "viewport_of",
+    "visible_rect",
+]
+
+METADATA_KEY = "hrviewer"
+"""Key of a layer's metadata under which hrviewer keeps its own."""
+
+
+def viewport_of(viewer: ViewerModel, image_layer: Image) -> Viewport:
+    """Return the visible part of an image, and the size of a screen pixel on it."""
+    image = Rect(0, 0, *shape_of(image_layer))
+    return Viewport(visible_rect(viewer, image_layer, image), screen_pixel(viewer, image_layer))
 
 
 def visible_rect(viewer: ViewerModel, image_layer: Image, image: Rect) -> Rect:
@@ -26,9 +56,16 @@ def visible_rect(viewer: ViewerModel, image_layer: Image, image: Rect) -> Rect:
     return _bounds(viewer, image_layer, corners) & image
 
 
-def screen_pixel(viewer: ViewerModel, image_layer: Image) -> float:
-    """Return the side of a screen pixel in pixels of the image."""
-    return float(1 / viewer.scene.camera.zoom / abs(image_layer.scale[-1]))
+def screen_pixel(viewer: ViewerModel, image_layer: Image) -> tuple[float, float]:
+    """Return how many pixels of the image a screen pixel spans along y and along x.
+
+    They differ where pixels have unequal sides.
+    """
+    origin = np.asarray(image_layer.data_to_world(np.zeros(image_layer.ndim)))
+    steps = np.eye(image_layer.ndim)[-2:]
+    sides = [np.linalg.norm(np.asarray(image_layer.data_to_world(s)) - origin) for s in steps]
+    y, x = (float(1 / viewer.scene.camera.zoom / max(side, 1e-12)) for side in sides)
+    return y, x
 
 
 def shapes_rect(viewer: ViewerModel, image_layer: Image, shapes: Shapes, image: Rect) -> Rect:
@@ -45,9 +82,101 @@ def shapes_rect(viewer: ViewerModel, image_layer: Image, shapes: Shapes, image: 
 
 
 def pixel_at(image_layer: Image, position: Any) -> tuple[float, float]:
-    """Return the pixel under a position of the world, ``(y, x)``, counted from corners."""
+    """Return the pixel at a world position, ``(y, x)``, counted from corners."""
     y, x = np.asarray(image_layer.world_to_data(position))[-2:]
     return float(y) + 0.5, float(x) + 0.5
+
+
+def plane_of(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
+    """Return which plane of a layer with further axes (t, z) is on the screen.
+
+    None of ours has any: channels are all looked at, whichever is shown.
+    """
+    if "pyramid" in layer.metadata.get(METADATA_KEY, {}) or layer.ndim == 2:
+        return ()
+    first = layer.data[0] if layer.multiscale else layer.data
+    point = np.round(np.asarray(layer.world_to_data(viewer.dims.point))[:-2])
+    return tuple(int(min(max(i, 0), n - 1)) for i, n in zip(point, first.shape, strict=False))
+
+
+def pyramid_of(layer: Image, plane: Sequence[int] = ()) -> Pyramid:
+    """Return the pyramid behind a layer, opening one on its data if it is not ours.
+
+    Parameters
+    ----------
+    layer : Image
+        Ours or anybody's.
+    plane : sequence of int
+        Which plane of further axes; the first if not given.
+
+    Raises
+    ------
+    UserError
+        If the layer's data cannot be looked at.
+    """
+    kept: Pyramid | None = layer.metadata.get(METADATA_KEY, {}).get("pyramid")
+    if kept is not None:
+        return kept
+    first = open_pyramid(layer)
+    wanted = dict(zip(first.plane, plane, strict=False))
+    return first if wanted in ({}, first.plane) else open_pyramid(layer, plane=wanted)
+
+
+def is_image_layer(layer: Any) -> bool:
+    """Tell whether a layer is an image to look at, and no overlay of ours."""
+    from napari.layers import Image
+
+    return isinstance(layer, Image) and "overlay" not in layer.metadata.get(METADATA_KEY, {})
+
+
+def shape_of(image_layer: Image) -> tuple[int, int]:
+    """Return the height and width of a layer's finest level."""
+    data = image_layer.data[0] if image_layer.multiscale else image_layer.data
+    shape = data.shape[:-1] if image_layer.rgb else data.shape
+    return int(shape[-2]), int(shape[-1])
+
+
+def placement(image_layer: Image, cell: float) -> dict[str, Any]:
+    """Return where a map of `cell` pixels of a layer lies, as keywords of a layer on top of it.
+
+    The centre of the map's first cell is ``(cell - 1) / 2`` pixels from the centre of the
+    layer's first pixel.
+    """
+    from napari.utils.transforms import Affine
+
+    scale, shear, rotate = image_layer.scale[-2:], image_layer.shear, image_layer.rotate
+    flat = image_layer.ndim == 2
+    matrix = np.diag(scale)
+    if flat:
+        matrix = Affine(scale=scale, shear=shear, rotate=rotate).linear_matrix
+    offset = matrix @ np.full(2, (cell - 1) / 2)
+    place: dict[str, Any] = {
+        "scale": scale * cell,
+        "translate": image_layer.translate[-2:] + offset,
+        "units": image_layer.units[-2:],
+        "axis_labels": image_layer.axis_labels[-2:],
+    }
+    if flat:
+        place |= {"shear": shear, "rotate": rotate, "affine": image_layer.affine}
+    return place
+
+
+def isotropic_placement(image_layer: Image) -> tuple[dict[str, Any], NDArray[np.float64]]:
+    """Return where a layer lies whose units have equal sides, and its units per pixel ``(y, x)``.
+
+    Lines have one width on such a layer, whatever the sides of the image's pixels. Coordinates of
+    pixels are multiplied by the units per pixel.
+    """
+    place = placement(image_layer, 1.0)
+    scale = np.asarray(place["scale"], float)
+    unit = float(np.sqrt(np.abs(scale).prod()))
+    return place | {"scale": (unit, unit)}, scale / unit
+
+
+def is_aligned(layer: Layer, image_layer: Image) -> bool:
+    """Return whether a layer that was placed by `isotropic_placement` is still on its image."""
+    place, _ = isotropic_placement(image_layer)
+    return all(np.array_equal(getattr(layer, key), value) for key, value in place.items())
 
 
 def _bounds(viewer: ViewerModel, image_layer: Image, corners: list[NDArray[np.floating]]) -> Rect:

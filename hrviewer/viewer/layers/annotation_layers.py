@@ -1,35 +1,31 @@
-"""What a person draws over a run: two layers that can be edited, kept in the run's folder.
+"""Layers of a run's annotations: shapes and points that the user can edit.
 
-Invariants: files are read and written beside the window's thread, a second after the last edit
-and when it ends; whatever is changed bears who changed it and when. What a layer cannot hold
-(holes, several parts) is kept as it is, and not shown.
+Invariants: every change bears its author and time; what a layer cannot hold (holes, several parts)
+is saved as it is, and not displayed.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.components import ViewerModel
-from napari.layers import Image, Points, Shapes
+from napari.layers import Points, Shapes
 
-from hrviewer.io.annotations import current_user, read_annotations, timestamp, write_annotations
+from hrviewer.app.services.annotation_service import AnnotationService
+from hrviewer.app.state import AppState
+from hrviewer.io.annotations import current_user, timestamp
 from hrviewer.io.features import Feature
-from hrviewer.viewer.contributions.writers import features_of
-from hrviewer.viewer.image.image_layer import placement
-from hrviewer.viewer.layers.layer_list import remove_layers
+from hrviewer.viewer.image.geometry import placement
+from hrviewer.viewer.layers.image_tracker import layer_of
+from hrviewer.viewer.layers.layer_features import features_of
+from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
 
-__all__ = ["AnnotationLayers", "AnnotationTool", "annotation_layers"]
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
 
-AnnotationTool = Literal["shapes", "points"]
-
-SAVE_DELAY_SECONDS = 1.0
-"""Seconds without an edit before it is written."""
+__all__ = ["AnnotationLayers", "annotation_layers"]
 
 ANNOTATION_COLOUR = "#ffd54f"
 FEATURE_COLUMNS = ("label", "author", "time", "name")
@@ -38,7 +34,7 @@ FEATURE_COLUMNS = ("label", "author", "time", "name")
 def annotation_layers(
     features: Sequence[Feature], transform: dict[str, Any], name: str
 ) -> tuple[Shapes, Points]:
-    """Return features as layers that can be edited: those with one plain outline, and points."""
+    """Return features as editable layers: those with one simple outline, and points."""
     outlined = [feature for feature in features if is_simple_polygon(feature)]
     marked = [feature for feature in features if feature.point is not None]
     shapes = Shapes(
@@ -66,12 +62,12 @@ def annotation_layers(
 
 
 def is_simple_polygon(feature: Feature) -> bool:
-    """Whether a layer can hold its outline."""
+    """Return whether a layer can hold a feature's outline."""
     return len(feature.polygons) == 1 and len(feature.polygons[0]) == 1
 
 
 def feature_table(features: Sequence[Feature]) -> pd.DataFrame:
-    """Return what is known of features, a row each."""
+    """Return the table of features, a row each."""
     rows = [
         {
             "label": f.label,
@@ -85,83 +81,36 @@ def feature_table(features: Sequence[Feature]) -> pd.DataFrame:
 
 
 class AnnotationLayers:
-    """A run's annotations in a window.
+    """Editable layers of the annotations that `AnnotationService` has open.
 
     Parameters
     ----------
     viewer : ViewerModel
-        Where they are shown.
-    image_layer : Image
-        What they lie on.
-    run_path : Path
-        The run's folder.
-    executor : Executor
-        What reads and writes.
+        The viewer.
+    state : AppState
+        Has the image.
+    service : AnnotationService
+        Reads and writes.
+
+    Attributes
+    ----------
+    layers : (Shapes, Points) or None
+        The layers; None where no annotations are open.
     """
 
-    def __init__(
-        self, viewer: ViewerModel, image_layer: Image, run_path: Path, executor: Executor
-    ) -> None:
-        self.viewer, self.base, self.run_path = viewer, image_layer, run_path
+    def __init__(self, viewer: ViewerModel, state: AppState, service: AnnotationService) -> None:
+        self._viewer, self._state, self._service = viewer, state, service
         self.layers: tuple[Shapes, Points] | None = None
-        self.label = "object"
-        self._executor = executor
         self._not_displayable: list[Feature] = []
-        self._edited_at: float | None = None
-        self._requested_tool: AnnotationTool | None = None
         self._stamping_paused = False
-        self._loading: Future[list[Feature]] | None = executor.submit(read_annotations, run_path)
-        self._importing: Future[list[Feature]] | None = None
-        self._saving: Future[None] | None = None
-
-    @property
-    def has_pending_io(self) -> bool:
-        """Whether something is being read or written, or waits to be."""
-        return any((self._loading, self._importing, self._saving, self._edited_at))
-
-    def add_when_ready(self, loading: Future[list[Feature]]) -> None:
-        """Show further features as soon as they are there."""
-        self._importing = loading
-
-    def start_drawing(self, tool: AnnotationTool, label: str) -> None:
-        """Let the person draw shapes, or mark points, of a class."""
-        self._requested_tool, self.label = tool, label or "object"
-        self._activate_tool()
-
-    def tick(self) -> str | None:
-        """Take in what was read, write what was edited; return what to say of it.
-
-        Raises
-        ------
-        UserError
-            If it cannot be read or written.
-        """
-        if self._loading is not None and self._loading.done():
-            coming, self._loading = self._loading, None
-            self._show_layers(coming.result())
-        if self._importing is not None and self.layers is not None and self._importing.done():
-            further, self._importing = self._importing, None
-            self._append(further.result())
-        if self._saving is not None and self._saving.done():
-            written, self._saving = self._saving, None
-            written.result()
-            return self.summary
-        quiet = (
-            self._edited_at is not None and time.monotonic() - self._edited_at > SAVE_DELAY_SECONDS
-        )
-        if quiet and self._saving is None:
-            self._edited_at = None
-            self._saving = self._executor.submit(write_annotations, self.run_path, self.features())
-        return None
-
-    @property
-    def summary(self) -> str:
-        """How many are kept."""
-        count = len(self.features())
-        return f"{count:,} annotation{'s' * (count != 1)} kept in {self.run_path.name}"
+        service.loaded.connect(self._show)
+        service.added.connect(self._append)
+        service.tool_requested.connect(self._activate_tool)
+        service.closed.connect(self._remove)
+        service.imported.connect(self._show_imported)
 
     def features(self) -> list[Feature]:
-        """Return everything, numbered anew."""
+        """Return all annotations, renumbered."""
         drawn = list(self._not_displayable)
         for layer in self.layers or ():
             drawn += features_of(layer.as_layer_data_tuple())
@@ -170,73 +119,67 @@ class AnnotationLayers:
             for i, f in enumerate(drawn)
         ]
 
-    def close(self, *, wait: bool = False) -> None:
-        """Write what is not written yet, and take the layers away.
+    def _show(self, features: list[Feature]) -> None:
+        image_layer = layer_of(self._state.image)
+        if image_layer is None:
+            return
+        self._not_displayable = [
+            f for f in features if f.point is None and not is_simple_polygon(f)
+        ]
+        self.layers = annotation_layers(features, placement(image_layer, 1.0), "annotations")
+        with keep_selection(self._viewer):
+            for layer in self.layers:
+                self._viewer.add_layer(layer)
+                layer.events.data.connect(self._on_data)
 
-        Parameters
-        ----------
-        wait : bool
-            Whether to wait for it: the window is closing.
+    def _show_imported(self, features: list[Feature], name: str) -> None:
+        image_layer = layer_of(self._state.image)
+        if image_layer is None:
+            return
+        for layer in annotation_layers(features, placement(image_layer, 1.0), name):
+            if len(layer.data):
+                self._viewer.add_layer(layer)
 
-        Raises
-        ------
-        UserError
-            If it cannot be written, and was waited for.
-        """
-        if self._edited_at is not None:
-            self._edited_at = None
-            # One after the other: the worker is a single thread.
-            writing = self._executor.submit(write_annotations, self.run_path, self.features())
-            if wait:
-                writing.result(timeout=5)
-        layers, self.layers = self.layers, None
-        for layer in layers or ():
-            layer.events.data.disconnect(self._on_data)
-        remove_layers(self.viewer, layers or ())
-
-    def _show_layers(self, drawn: list[Feature]) -> None:
-        self._not_displayable = [f for f in drawn if f.point is None and not is_simple_polygon(f)]
-        self.layers = annotation_layers(drawn, placement(self.base, 1.0), "annotations")
-        active = self.viewer.layers.selection.active
-        for layer in self.layers:
-            self.viewer.add_layer(layer)
-            layer.events.data.connect(self._on_data)
-        self.viewer.layers.selection.active = active
-        self._activate_tool()
-
-    def _append(self, drawn: list[Feature]) -> None:
-        if self.layers is None or not drawn:
+    def _append(self, features: list[Feature]) -> None:
+        marked = [feature for feature in features if feature.point is not None]
+        if self.layers is None or not marked:
             return
         _, points = self.layers
         before = points.features
-        marked = [feature for feature in drawn if feature.point is not None]
         self._stamping_paused = True
         points.add(np.array([feature.point for feature in marked], float) - 0.5)
         points.features = pd.concat([before, feature_table(marked)], ignore_index=True)
         points.selected_data = set()
         self._stamping_paused = False
-        self._edited_at = time.monotonic()
+        self._service.mark_edited(self.features)
+
+    def _remove(self) -> None:
+        layers, self.layers = self.layers, None
+        for layer in layers or ():
+            layer.events.data.disconnect(self._on_data)
+        remove_layers(self._viewer, layers or ())
 
     def _activate_tool(self) -> None:
-        if self.layers is None or self._requested_tool is None:
+        if self.layers is None:
             return
-        wanted, self._requested_tool = self._requested_tool, None
         shapes, points = self.layers
-        chosen = shapes if wanted == "shapes" else points
+        drawing = self._service.tool == "shapes"
+        chosen = shapes if drawing else points
         for layer in (shapes, points):
             layer.feature_defaults = pd.DataFrame([self._stamp()])
-        self.viewer.layers.selection.active = chosen
-        chosen.mode = "add_polygon" if wanted == "shapes" else "add"
+        self._viewer.layers.selection.active = chosen
+        chosen.mode = "add_polygon" if drawing else "add"
 
     def _stamp(self) -> dict[str, str]:
-        return {"label": self.label, "author": current_user(), "time": timestamp(), "name": ""}
+        label = self._service.label
+        return {"label": label, "author": current_user(), "time": timestamp(), "name": ""}
 
     def _on_data(self, event: Any) -> None:
-        """Stamp what was drawn or changed."""
+        """Stamp what was drawn or changed with the user and the time."""
         action = str(getattr(event, "action", "")).rsplit(".", 1)[-1].lower()
         if self._stamping_paused or action not in ("added", "changed", "removed"):
             return
-        self._edited_at = time.monotonic()
+        self._service.mark_edited(self.features)
         if action == "removed":
             return
         layer = event.source

@@ -1,6 +1,6 @@
-"""Attention on the screen: three layers, hidden at first.
+"""Layers of attention, hidden at first.
 
-Where one of them is shown, a click on a token shows its attention, and that of its region.
+Where one of them is visible, a click on a token shows its attention, and that of its region.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from napari.layers import Image
 from numpy.typing import NDArray
 
 from hrviewer.app.maps.attention_map import AttentionMap
-from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
+from hrviewer.viewer.image.geometry import METADATA_KEY, placement
 from hrviewer.viewer.layers.feature_layers import LayerGroup
 
 __all__ = ["AttentionLayers"]
 
 
 class AttentionLayers(LayerGroup):
-    """The layers of an image's attention.
+    """Layers of an image's attention.
 
     Parameters
     ----------
     image_layer : Image
-        What was looked at.
-    attention : Attention
-        What is shown.
-    previous : Attending, optional
-        Those before them: what was shown stays shown.
+        The image.
+    attention : AttentionMap
+        The displayed attention.
+    previous : AttentionLayers, optional
+        Earlier layers: visible ones stay visible.
     """
 
     def __init__(
@@ -37,15 +37,14 @@ class AttentionLayers(LayerGroup):
         super().__init__()
         self.attention, self._image_layer = attention, image_layer
         before = [layer.visible for layer in previous or ()] or [False] * 3
-        said = "%s, over the most"
         self.merged = self._make_layer(
-            "merged", attention.merged, "one colour: one token", before[0]
+            "merged", attention.merged, "merged tokens share a colour", before[0]
         )
         self.attention_received = self._make_layer(
-            "attended", attention.attention_received, said % "taken by all", before[1]
+            "attention received", attention.attention_received, "relative to its maximum", before[1]
         )
         self.weights = self._make_layer(
-            "attention", attention.weights, said % "taken by the token clicked", before[2]
+            "attention", attention.weights, "of the clicked token, relative", before[2]
         )
 
     def _make_layer(self, name: str, data: NDArray[Any], unit: str, visible: bool) -> Image:
@@ -71,11 +70,11 @@ class AttentionLayers(LayerGroup):
 
     @property
     def any_visible(self) -> bool:
-        """Whether somebody looks at one of them."""
+        """Whether one of them is visible."""
         return any(layer.visible for layer in self)
 
     def refresh(self) -> None:
-        """Bring onto the screen what is new."""
+        """Display what changed."""
         if not self.attention.changed:
             return
         self.attention.changed = False

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Layer, Points
 
-from hrviewer.app.maps.result_maps import MapName, PyramidRaster, ResultMaps
-from hrviewer.viewer.image.geometry import screen_pixel
-from hrviewer.viewer.image.image_layer import METADATA_KEY, image_layer_data, placement, pyramid_of
+from hrviewer.app.maps.raster import MapName, PyramidRaster
+from hrviewer.app.maps.result_maps import ResultMaps
+from hrviewer.viewer.image.geometry import METADATA_KEY, placement, pyramid_of, screen_pixel
+from hrviewer.viewer.image.image_layer import image_layer_data
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
 from hrviewer.viewer.layers.overlays import MIN_CELL_PX, layer_settings
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
@@ -28,9 +29,8 @@ from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-__all__ = ["MAX_RUNS", "ComparisonGrid"]
+__all__ = ["ComparisonGrid"]
 
-MAX_RUNS = 4
 GRID_SPACING = 3
 """Between the pictures, in screen pixels."""
 
@@ -136,9 +136,9 @@ class ComparisonGrid:
         layer = Image(drawn.values, **style, **placement(self.image_layer, drawn.cell))
         truth = Points(
             np.zeros((0, 2)),
-            name=f"{title}: truth",
+            name=f"{title}: ground truth",
             visible=False,
-            metadata={METADATA_KEY: {"overlay": "truth"}},
+            metadata={METADATA_KEY: {"overlay": "ground_truth"}},
             **placement(self.image_layer, 1.0),
         )
         return RunLayers(maps, clone_image_layer(self.image_layer, title), layer, truth)
@@ -166,8 +166,8 @@ class ComparisonGrid:
         viewer.fit_to_view(layers=[self.runs[0].image_layer])
 
     def _follow_view(self) -> None:
-        """Draw maps as coarse as the screen is; bring the truth up to date."""
-        pixel = screen_pixel(self.viewer, self.image_layer)
+        """Draw maps as coarse as the screen is; update the ground truth."""
+        pixel = max(screen_pixel(self.viewer, self.image_layer))
         before = [group.level for group in self.runs]
         for group in self.runs:
             drawn = group.maps.rasters[self.map_name]

@@ -1,6 +1,6 @@
-"""Codes on the screen: their colours, and what looks like a place that was clicked.
+"""Layers of embeddings: their colours, and their similarity to a selected location.
 
-Both layers are hidden at first. Where the colours are shown, a click shows what looks like there.
+Both are hidden at first. Where the colours are visible, a click selects a location.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from collections.abc import Iterator
 from napari.layers import Image
 
 from hrviewer.app.maps.embedding_map import EmbeddingMap
-from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
+from hrviewer.viewer.image.geometry import METADATA_KEY, placement
 from hrviewer.viewer.layers.feature_layers import LayerGroup
 
 __all__ = ["EmbeddingLayers"]
 
 
 class EmbeddingLayers(LayerGroup):
-    """The layers of an image's codes.
+    """Layers of an image's embeddings.
 
     Parameters
     ----------
     image_layer : Image
-        What was encoded.
-    embeddings : Codes
-        What is shown.
-    previous : Coded, optional
-        Those before them: what was shown stays shown.
+        The image.
+    embeddings : EmbeddingMap
+        The displayed embeddings.
+    previous : EmbeddingLayers, optional
+        Earlier layers: visible ones stay visible.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class EmbeddingLayers(LayerGroup):
         )
         self.similarity: Image = Image(
             embeddings.similarity,
-            name="alike",
+            name="similarity",
             visible=False,
             colormap="viridis",
             contrast_limits=(0.0, 1.0),
@@ -56,7 +56,10 @@ class EmbeddingLayers(LayerGroup):
             interpolation2d="nearest",
             blending="translucent_no_depth",
             metadata={
-                METADATA_KEY: {"overlay": "alike", "unit": "likeness to the place that was clicked"}
+                METADATA_KEY: {
+                    "overlay": "similarity",
+                    "unit": "similarity to the selected location",
+                }
             },
             **place,
         )
@@ -67,7 +70,7 @@ class EmbeddingLayers(LayerGroup):
         yield self.similarity
 
     def refresh(self) -> None:
-        """Bring onto the screen what is new."""
+        """Display what changed."""
         if not self.embeddings.changed:
             return
         self.embeddings.changed = False

@@ -1,4 +1,4 @@
-"""Layers that come with what a run left beside its maps."""
+"""Groups of layers that display the features of a run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class LayerGroup(ABC):
 
     @abstractmethod
     def refresh(self) -> None:
-        """Bring onto the screen what is new."""
+        """Display what changed."""
 
     def set_hidden(self, hidden: bool) -> None:
-        """Take all out of sight for a while, or bring back what was shown."""
+        """Hide all layers for a while, or show those that were visible."""
         if hidden:
             self._hidden_layers += [layer for layer in self if layer.visible]
         for layer in self._hidden_layers:
@@ -34,7 +34,7 @@ class LayerGroup(ABC):
             self._hidden_layers.clear()
 
     def _redraw_visible(self) -> None:
-        """Draw what is visible anew."""
+        """Redraw the visible layers."""
         for layer in self:
             if layer.visible:
                 layer.set_view_slice()

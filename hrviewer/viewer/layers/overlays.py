@@ -1,9 +1,8 @@
-"""The maps of a run as layers on top of the image.
+"""Layers of result maps on top of an image.
 
-Invariants: every layer has the base layer's units, scale and place, whatever its own resolution;
-limits of the colours are always explicit; one run after another is shown in the same layers;
-`refresh` and `follow` are called on the window's thread, cost no more than a few milliseconds and
-wait for nothing.
+Invariants: every layer has the image layer's units, scale and place, at any resolution of its own;
+contrast limits are always explicit; one run after another is shown in the same layers; `refresh`
+and `follow_view` take no more than a few milliseconds and wait for nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image, Layer
 from psygnal import Signal
 
-from hrviewer.app.maps.result_maps import MAPS, Completion, MapName, PyramidRaster, ResultMaps
-from hrviewer.geometry import Rect
-from hrviewer.viewer.image.image_layer import METADATA_KEY, is_aligned, placement
+from hrviewer.app.image_session import Viewport
+from hrviewer.app.maps.raster import MAPS, MapName, PyramidRaster
+from hrviewer.app.maps.result_maps import Completion, ResultMaps
+from hrviewer.viewer.image.geometry import METADATA_KEY, is_aligned, placement
 from hrviewer.viewer.layers.attention_layers import AttentionLayers
 from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
@@ -40,18 +40,18 @@ class Overlays:
     Parameters
     ----------
     viewer : ViewerModel
-        Where they are shown.
+        The viewer.
     image_layer : Image
-        What they lie on.
-    maps : Picture
-        What they show.
+        The image below them.
+    maps : ResultMaps
+        The displayed maps.
     previous : Overlays, optional
-        Those before them, whose settings are kept, and whose layers are where they lie on the same
-        image: napari takes seconds to let layers go and to make others.
+        Earlier overlays, whose settings are kept, and whose layers are reused on the same image:
+        napari takes seconds to remove layers and to make others.
     """
 
     limits_changed = Signal(str)
-    """An overlay's colours mean something else now; its name."""
+    """Emitted with an overlay's name when its contrast limits change."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Overlays:
         self._apply_visibility()
 
     def _add_layers(self, previous: Overlays | None) -> None:
-        """Make layers, in place of those before them."""
+        """Make layers, in place of earlier ones."""
         self.layers = {
             name: Image(
                 drawn.values,
@@ -102,7 +102,7 @@ class Overlays:
             self.viewer.add_layer(self.outlines.layer)
 
     def _reuse_layers(self, previous: Overlays) -> None:
-        """Show another picture in the layers that are there."""
+        """Show other maps in the layers that exist."""
         self.layers, self.outlines = previous.layers, previous.outlines
         self.embedding_layers, self.attention_layers = (
             previous.embedding_layers,
@@ -118,7 +118,7 @@ class Overlays:
 
     @property
     def is_intact(self) -> bool:
-        """Whether all layers are there, and where the image is."""
+        """Whether all layers exist, and are placed on the image."""
         return all(layer in self.viewer.layers for layer in self) and is_aligned(
             self.outlines.layer, self.image_layer
         )
@@ -129,21 +129,21 @@ class Overlays:
         yield self.outlines.layer
         if self.warp_grid is not None:
             yield self.warp_grid.layer
-        for companion in self._layer_groups():
-            yield from companion
+        for group in self._layer_groups():
+            yield from group
 
     def _layer_groups(self) -> list[EmbeddingLayers | AttentionLayers]:
         return [
-            shown for shown in (self.embedding_layers, self.attention_layers) if shown is not None
+            group for group in (self.embedding_layers, self.attention_layers) if group is not None
         ]
 
     def refresh(self, *, hidden: bool = True) -> None:
-        """Bring onto the screen what was drawn since the last time.
+        """Display what was drawn since the last time.
 
         Parameters
         ----------
         hidden : bool
-            Whether the colours of what is not visible are kept up to date, too.
+            Whether contrast limits of invisible layers are updated, too.
         """
         for name, layer in self.layers.items():
             drawn = self.maps.rasters[name]
@@ -156,37 +156,35 @@ class Overlays:
                 layer.events.set_data()
         self._refresh_layer_groups()
 
-    def follow_view(self, view: Rect, pixel: float) -> None:
-        """Outline what is visible, and draw maps as coarse as the screen is.
+    def follow_view(self, viewport: Viewport) -> None:
+        """Outline the visible patches, and draw maps as coarse as the screen is.
 
         Parameters
         ----------
-        view : Rect
-            What is visible, level-0 pixels.
-        pixel : float
-            A screen pixel's side, level-0 pixels.
+        viewport : Viewport
+            Visible part of the image.
         """
         for name, drawn in self.maps.rasters.items():
-            level = drawn.level_for(MIN_CELL_PX * pixel)
+            level = drawn.level_for(MIN_CELL_PX * viewport.coarsest)
             if level != self._levels[name]:
                 self._levels[name] = level
                 self._set_level(name)
         if not self._visibility["patches"]:
             return
-        self._draw_warp_grid(view, pixel)
-        few = self.outlines.draw(self.maps.record.patches, view, pixel)
+        self._draw_warp_grid(viewport)
+        few = self.outlines.draw(self.maps.record.patches, viewport)
         if few == self._too_many_outlines:
             self._too_many_outlines = not few
             self._apply_visibility()
 
     def _refresh_layer_groups(self) -> None:
-        """Bring codes and attention onto the screen; their layers come with the first of them."""
-        codes, attention = self.maps.embeddings, self.maps.attention
-        if codes is not (self.embedding_layers and self.embedding_layers.embeddings):
+        """Display embeddings and attention; their layers are made with the first of them."""
+        embeddings, attention = self.maps.embeddings, self.maps.attention
+        if embeddings is not (self.embedding_layers and self.embedding_layers.embeddings):
             new = (
                 None
-                if codes is None
-                else EmbeddingLayers(self.image_layer, codes, self.embedding_layers)
+                if embeddings is None
+                else EmbeddingLayers(self.image_layer, embeddings, self.embedding_layers)
             )
             self._replace(self.embedding_layers, new)
             self.embedding_layers = new
@@ -198,8 +196,8 @@ class Overlays:
             )
             self._replace(self.attention_layers, fresh)
             self.attention_layers = fresh
-        for companion in self._layer_groups():
-            companion.refresh()
+        for group in self._layer_groups():
+            group.refresh()
 
     def _replace(self, old: Iterable[Layer] | None, new: Iterable[Layer] | None) -> None:
         """Put layers in the place of others, below the maps."""
@@ -208,15 +206,15 @@ class Overlays:
             for layer in new or ():
                 self.viewer.layers.insert(self.viewer.layers.index(self.layers["cost"]), layer)
 
-    def _draw_warp_grid(self, view: Rect, pixel: float) -> None:
-        """Draw the grids of warps; the layer comes with the first of them."""
+    def _draw_warp_grid(self, viewport: Viewport) -> None:
+        """Draw the grids of warps; the layer is made with the first of them."""
         warps = self.maps.warps
         if self.warp_grid is None and warps:
             self.warp_grid = WarpGrid(self.image_layer)
             with keep_selection(self.viewer):
                 self.viewer.add_layer(self.warp_grid.layer)
         if self.warp_grid is not None:
-            self.warp_grid.draw(warps, view, pixel)
+            self.warp_grid.draw(warps, viewport)
 
     def set_visible(self, name: MapName, visible: bool) -> None:
         """Show or hide an overlay."""
@@ -224,24 +222,29 @@ class Overlays:
         self._apply_visibility()
 
     def set_hidden(self, hidden: bool) -> None:
-        """Take all of them out of sight for a while, or bring them back."""
+        """Hide all overlays for a while, or show them again."""
         self._hidden = hidden
         self._apply_visibility()
-        for companion in self._layer_groups():
-            companion.set_hidden(hidden)
+        for group in self._layer_groups():
+            group.set_hidden(hidden)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether all overlays are hidden for a while."""
+        return self._hidden
 
     def is_visible(self, name: MapName) -> bool:
-        """Tell whether an overlay is shown."""
+        """Return whether an overlay is shown."""
         return self._visibility[name]
 
     def set_opacity(self, name: MapName, opacity: float) -> None:
-        """Make an overlay more or less see-through."""
+        """Set the opacity of an overlay."""
         self.layers[name].opacity = opacity
         if name == "patches":
             self.outlines.layer.opacity = opacity
 
     def remove(self) -> None:
-        """Take the layers away."""
+        """Remove the layers."""
         remove_layers(self.viewer, self)
 
     def _set_level(self, name: MapName) -> None:
@@ -273,10 +276,10 @@ class Overlays:
 
 
 def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion) -> dict[str, Any]:
-    """Return how a map's layer looks."""
+    """Return the settings of a map's layer."""
     style = OVERLAY_STYLES[name]
     return {
-        "name": "patches from afar" if name == "patches" else name,
+        "name": "patches (raster)" if name == "patches" else name,
         "rgb": False,
         "multiscale": False,
         "colormap": style.colormap,
@@ -285,5 +288,7 @@ def layer_settings(name: MapName, raster: PyramidRaster, completion: Completion)
         "visible": style.visible,
         "interpolation2d": "nearest",
         "blending": "translucent_no_depth",
-        "metadata": {METADATA_KEY: {"overlay": name, "unit": raster.unit, "course": completion}},
+        "metadata": {
+            METADATA_KEY: {"overlay": name, "unit": raster.unit, "completion": completion}
+        },
     }

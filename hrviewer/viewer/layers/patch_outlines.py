@@ -13,9 +13,10 @@ import numpy as np
 from napari.layers import Image, Vectors
 from numpy.typing import NDArray
 
+from hrviewer.app.image_session import Viewport
 from hrviewer.engine import PatchRow
 from hrviewer.geometry import Rect
-from hrviewer.viewer.image.image_layer import METADATA_KEY, placement
+from hrviewer.viewer.image.geometry import METADATA_KEY, isotropic_placement
 from hrviewer.viewer.layers.styles import OUTLINE_COLOUR, OVERLAY_STYLES
 
 __all__ = ["MAX_OUTLINES", "PatchOutlines", "outline_segments"]
@@ -40,6 +41,7 @@ class PatchOutlines:
     """
 
     def __init__(self, image_layer: Image) -> None:
+        place, self._units = isotropic_placement(image_layer)
         self.layer = Vectors(
             np.zeros((0, 2, 2)),
             name="patches",
@@ -49,7 +51,7 @@ class PatchOutlines:
             opacity=OVERLAY_STYLES["patches"].opacity,
             blending="translucent_no_depth",
             metadata={METADATA_KEY: {"overlay": "patches"}},
-            **placement(image_layer, 1.0),
+            **place,
         )
         self._image_layer = image_layer
         self.count = 0
@@ -57,17 +59,15 @@ class PatchOutlines:
         self._drawn_view: tuple[int, Rect, float] | None = None
         self._patches: Sequence[PatchRow] = ()
 
-    def draw(self, patches: Sequence[PatchRow], view: Rect, pixel: float) -> bool:
+    def draw(self, patches: Sequence[PatchRow], viewport: Viewport) -> bool:
         """Outline the patches in view.
 
         Parameters
         ----------
         patches : sequence of PatchRow
-            All of them. A list only ever grows; where patches were taken away it is another one.
-        view : Rect
-            What is visible, level-0 pixels.
-        pixel : float
-            Level-0 pixels per screen pixel.
+            All of them. A list only grows; after patches were removed it is another list.
+        viewport : Viewport
+            Visible part of the image.
 
         Returns
         -------
@@ -76,7 +76,7 @@ class PatchOutlines:
         """
         if patches is not self._patches:
             self._patches, self._rects, self._drawn_view = patches, np.zeros((0, 4)), None
-        n = len(patches)
+        n, view, pixel = len(patches), viewport.rect, viewport.side
         if abs(self.layer.edge_width / (LINE_WIDTH * pixel) - 1) > 0.01:
             self.layer.edge_width = LINE_WIDTH * pixel
         if self._drawn_view is not None:
@@ -91,7 +91,8 @@ class PatchOutlines:
         self._drawn_view = n, covered, pixel
         few = len(rects) <= MAX_OUTLINES
         self.count = len(rects) if few else 0
-        self.layer.data = outline_segments(rects[: self.count])
+        segments = outline_segments(rects[: self.count])
+        self.layer.data = segments * self._units
         return few
 
     def _visible(self, view: Rect) -> NDArray[np.float64]:

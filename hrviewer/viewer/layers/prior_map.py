@@ -1,4 +1,4 @@
-"""What a person drew as a map over the image: a layer of shapes, of labels, or an image."""
+"""Prior maps from layers: drawn shapes, labels, or an image."""
 
 from __future__ import annotations
 
@@ -9,20 +9,55 @@ from napari.layers import Image, Labels, Shapes
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
+from hrviewer.app.image_session import ImageSource
 from hrviewer.errors import HrviewerError
-from hrviewer.viewer.image.image_layer import METADATA_KEY, shape_of
+from hrviewer.viewer.image.geometry import METADATA_KEY, shape_of
+from hrviewer.viewer.layers.image_tracker import LayerImage
+from hrviewer.viewer.layers.layer_features import outline_of
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Layer
 
-__all__ = ["can_be_prior", "rasterize_layer"]
+__all__ = ["LayerPrior", "can_be_prior", "rasterize_layer"]
 
 MAX_CELLS = 512
 """Cells along the longer side of the map."""
 
 
+class LayerPrior:
+    """A layer as the settings' prior map.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        The viewer.
+    layer : Layer
+        The layer.
+    """
+
+    def __init__(self, viewer: ViewerModel, layer: Layer) -> None:
+        self._viewer, self.layer = viewer, layer
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LayerPrior) and bool(other.layer == self.layer)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    @property
+    def available(self) -> bool:
+        """Whether the layer still exists."""
+        return self.layer in self._viewer.layers
+
+    def map_on(self, source: ImageSource) -> NDArray[np.floating]:
+        """Return the layer as a map over an image."""
+        assert isinstance(source, LayerImage)
+        return rasterize_layer(self.layer, source.layer)
+
+
 def can_be_prior(layer: Layer, image_layer: Image | None) -> bool:
-    """Tell whether a layer may say where to look: none of ours, and not the image itself."""
+    """Return whether a layer can be a prior map: no overlay of hrviewer, and not the image."""
     own = "overlay" in layer.metadata.get(METADATA_KEY, {})
     return isinstance(layer, Image | Labels | Shapes) and not own and layer != image_layer
 
@@ -30,12 +65,12 @@ def can_be_prior(layer: Layer, image_layer: Image | None) -> bool:
 def rasterize_layer(layer: Layer, image_layer: Image) -> NDArray[np.float32]:
     """Return a layer as a map over the whole of `image_layer`, ``(rows, columns)``.
 
-    Shapes are 1 inside, labels where there is one; an image is how bright it is.
+    Shapes are 1 inside, labels where there is one; an image gives its brightness.
 
     Raises
     ------
-    UserError
-        If nothing of it lies on the image.
+    HrviewerError
+        If nothing of it is on the image.
     """
     height, width = shape_of(image_layer)
     step = max(1.0, max(height, width) / MAX_CELLS)
@@ -46,7 +81,7 @@ def rasterize_layer(layer: Layer, image_layer: Image) -> NDArray[np.float32]:
         found = _sample_pixels(layer, image_layer, shape)
     if not found.max() > 0:
         raise HrviewerError(
-            f"nothing in {layer.name!r} lies on the image: draw there, or choose another"
+            f"nothing in {layer.name!r} is on the image: draw there, or choose another"
         )
     return found
 
@@ -57,12 +92,7 @@ def _rasterize_shapes(
     found = np.zeros(shape, bool)
     scale = np.array(shape) / shape_of(image_layer)
     for corners, kind in zip(layer.data, layer.shape_type, strict=True):
-        outline = np.asarray(corners)[:, -2:]
-        if kind == "ellipse":
-            turn = np.linspace(0, 2 * np.pi, 64, endpoint=False)[:, None]
-            centre = outline.mean(axis=0)
-            a, b = (outline[1] - outline[0]) / 2, (outline[3] - outline[0]) / 2
-            outline = centre + np.cos(turn) * a + np.sin(turn) * b
+        outline = outline_of(corners, kind)
         world = [
             np.asarray(layer.data_to_world(pad_point(point, layer.ndim)))[-2:] for point in outline
         ]
@@ -84,7 +114,7 @@ def _sample_pixels(layer: Any, image_layer: Image, shape: tuple[int, int]) -> ND
     plane = plane[..., :3].mean(axis=-1) if rgb else plane
     if isinstance(layer, Labels):
         plane = plane > 0
-    # The way from the map to the layer is affine: three corners say all of it.
+    # The transform from the map to the layer is affine: three corners determine it.
     height, width = shape_of(image_layer)
 
     def into(point: tuple[float, float]) -> NDArray[np.float64]:

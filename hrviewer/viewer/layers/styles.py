@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.app.maps.result_maps import MapName
+from hrviewer.app.maps.raster import MapName
 
 if TYPE_CHECKING:
     from napari.utils import Colormap

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from qtpy.QtCore import QRectF, QSize, Qt
-from qtpy.QtGui import QBrush, QColor, QLinearGradient, QPainter, QPainterPath, QPaintEvent
+from qtpy.QtGui import (
+    QBrush,
+    QColor,
+    QImage,
+    QLinearGradient,
+    QPainter,
+    QPainterPath,
+    QPaintEvent,
+    QPixmap,
+)
 from qtpy.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
@@ -15,7 +26,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-__all__ = ["LABEL_WIDTH", "Bar", "Form", "heading", "label", "row", "style_sheet"]
+__all__ = ["LABEL_WIDTH", "Bar", "Form", "heading", "label", "row", "show_pixels", "style_sheet"]
 
 LABEL_WIDTH = 82
 """Width of the column of labels, in pixels: the same in all parts."""
@@ -32,28 +43,28 @@ def style_sheet(text: str, muted: str, line: str, box: str, accent: str = "#4a62
         Colours of what is read, of what explains it, of thin lines, of fields, of what to press.
     """
     return f"""
-        QLabel[voice="muted"] {{ color: {muted}; font-size: 8.5pt; }}
-        QLabel[voice="field"] {{ color: {muted}; }}
-        QLabel[voice="covering"] {{ color: {muted}; background: {box}; }}
-        QLabel[voice="heading"] {{ color: {text}; font-weight: 600; padding-top: 2px; }}
-        QLabel[voice="answer"] {{ color: {text}; font-size: 15pt; font-weight: 600; }}
-        QLabel[voice="error"] {{ color: #ffffff; background: #b3403a; border-radius: 4px;
+        QLabel[role="secondary"] {{ color: {muted}; font-size: 8.5pt; }}
+        QLabel[role="field"] {{ color: {muted}; }}
+        QLabel[role="overlay"] {{ color: {muted}; background: {box}; }}
+        QLabel[role="heading"] {{ color: {text}; font-weight: 600; padding-top: 2px; }}
+        QLabel[role="estimate"] {{ color: {text}; font-size: 15pt; font-weight: 600; }}
+        QLabel[role="error"] {{ color: #ffffff; background: #b3403a; border-radius: 4px;
                                  padding: 5px 7px; }}
-        QPushButton[voice="first"]:enabled {{ background: {accent}; color: white;
+        QPushButton[role="primary"]:enabled {{ background: {accent}; color: white;
                                              font-weight: 600; }}
-        QPushButton[voice="first"]:enabled:hover {{ border: 1px solid {text}; }}
+        QPushButton[role="primary"]:enabled:hover {{ border: 1px solid {text}; }}
         QToolButton {{ background: {line}; border-radius: 3px; min-height: 20px; }}
         QToolButton:hover {{ background: {accent}; color: white; }}
         QProgressBar {{ background: {line}; border: none; border-radius: 3px; }}
         QProgressBar::chunk {{ background: {accent}; border-radius: 3px; }}
-        QFrame[voice="line"] {{ background: {line}; max-height: 1px; border: none; }}
+        QFrame[role="line"] {{ background: {line}; max-height: 1px; border: none; }}
     """
 
 
 def label(text: str = "", role: str = "plain", *, wrap: bool = False) -> QLabel:
     """Return a label; `role` is its role in the style sheet."""
     made = QLabel(text)
-    made.setProperty("voice", role)
+    made.setProperty("role", role)
     made.setWordWrap(wrap)
     made.setIndent(0)
     made.setTextFormat(Qt.TextFormat.PlainText)
@@ -163,3 +174,17 @@ class Bar(QWidget):
             painter.fillRect(QRectF(x, 0, width, frame.height()), colour)
             x += width
         painter.end()
+
+
+def show_pixels(target: QLabel, pixels: NDArray[np.uint8], side: int) -> None:
+    """Show a picture ``(h, w, 3)`` in a label, its longer side `side` screen pixels."""
+    height, width, _ = pixels.shape
+    image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
+    target.setPixmap(
+        QPixmap.fromImage(image).scaled(
+            side,
+            side,
+            Qt.AspectRatioMode.KeepAspectRatio,
+            Qt.TransformationMode.SmoothTransformation,
+        )
+    )

@@ -138,7 +138,7 @@ class ComparePlot(MplWidget):
             if entry in selected:
                 ring = {"ms": 14, "mfc": "none", "mew": 1.6, "mec": ink.text}
                 self.axes.plot(x, y, "o", **ring, zorder=4)
-        self.axes.set_ylabel("absolute error" if judged else "answer")
+        self.axes.set_ylabel("absolute error" if judged else "estimate")
         if not shown:
             self.axes.set(xticks=[], yticks=[])
         self.canvas.draw_idle()

@@ -1,10 +1,11 @@
-"""The Compare tab: this image's runs in a table and a plot, side by side, and what they differ in.
+"""The Compare tab: this image's runs in a table and a plot, side by side, and their difference.
 
-Invariant: it asks `Comparison` and draws what that says; a row's colour is its point's.
+Invariant: it displays what `CompareService` has; a row's colour is its point's.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from hrviewer.app.maps.result_maps import MAPS
+from hrviewer.app.maps.raster import MAPS
+from hrviewer.app.services.compare_service import MAX_RUNS
 from hrviewer.io.figures.plots import color_and_marker
 from hrviewer.runs.run_index import RunEntry
 from hrviewer.units import format_si, format_signed
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.layers.comparison_grid import MAX_RUNS
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.widgets.common import label, row
 from hrviewer.viewer.widgets.compare_plot import ComparePlot, run_tooltip
@@ -37,13 +38,13 @@ from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 
 __all__ = ["CompareTab"]
 
-COLUMNS = ("strategy", "answer", "error", "FLOP", "time")
-RUN_MISSING = "Run the others"
+COLUMNS = ("strategy", "estimate", "error", "FLOP", "time")
+RUN_MISSING = "Run missing strategies"
 HELP = "choose two to four runs for side by side, two for their difference"
 
 
 class NumberItem(QTableWidgetItem):
-    """A cell that is sorted by its number, whatever it says."""
+    """A table cell that is sorted by its number."""
 
     def __init__(self, text: str, number: float | None) -> None:
         super().__init__(text)
@@ -60,14 +61,14 @@ class CompareTab(QWidget):
     Parameters
     ----------
     controller : Controller
-        Has the image and its comparison.
+        Has the runs and their comparison.
     """
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
         self.service = controller.compare_service
-        self.summary = label("", "muted", wrap=True)
+        self.summary = label("", "secondary", wrap=True)
         self.table = QTableWidget(0, len(COLUMNS))
         self.plot = ComparePlot(controller.viewer, self.select_run)
         self.grid_button = QPushButton("Side by side")
@@ -76,17 +77,17 @@ class CompareTab(QWidget):
         self.difference_button = QPushButton("Difference")
         self.difference_button.setCheckable(True)
         self.difference_button.setToolTip(
-            "Where the first of two runs says more, and where the second does"
+            "Where the first of two runs predicts more, and where the second does"
         )
         self.map_box = QComboBox()
         for name in MAPS:
             self.map_box.addItem(OVERLAY_STYLES[name].title, name)
-        self.map_box.setToolTip("What is shown side by side")
+        self.map_box.setToolTip("Map that is shown side by side")
         self.ground_truth = GroundTruthToggle(controller)
         self.run_missing_button = QPushButton(RUN_MISSING)
         self.run_missing_button.setToolTip(
             "Every strategy that has no run here, one after another, with the model, region and "
-            "budget of the Look tab"
+            "budget of the Run tab"
         )
         self.add_runs_button = QPushButton("Add runs…")
         self.add_runs_button.setToolTip(
@@ -94,10 +95,10 @@ class CompareTab(QWidget):
         )
         self.scaling_button = QPushButton("Cost…")
         self.scaling_button.setToolTip(
-            "What the network takes at every size, and the largest that fits"
+            "Cost of inference at every image size, and the largest that fits"
         )
         self.scaling_window: ScalingWindow | None = None
-        self.message = label(HELP, "muted", wrap=True)
+        self.message = label(HELP, "secondary", wrap=True)
         self._strategy_names: list[str] = []
         self._filling = False
         self._set_up_table()
@@ -126,22 +127,25 @@ class CompareTab(QWidget):
         self.add_runs_button.clicked.connect(self.choose_folder)
         self.scaling_button.clicked.connect(self.show_scaling)
         self.service.runs_listed.connect(self._fill)
+        self.service.preload = preload_plots
         self.service.grid_changed.connect(self._update_buttons)
+        self.service.difference_changed.connect(self._update_buttons)
+        controller.comparison.grid_ready.connect(self._update_buttons)
         self.service.message_changed.connect(self._show_message)
         controller.run_queue.message_changed.connect(self._show_message)
-        controller.state_changed.connect(self._on_state)
-        controller.image_layer_changed.connect(self._refresh)
-        controller.ground_truth_status_changed.connect(self._refresh)
+        controller.state.run_state_changed.connect(self._on_state)
+        controller.state.image_changed.connect(self._refresh)
+        controller.state.ground_truth_status_changed.connect(self._refresh)
         controller.viewer.events.theme.connect(self._draw_plot)
         self._fill()
 
     def selected_runs(self) -> list[RunEntry]:
-        """Return the chosen runs, in the table's order."""
+        """Return the selected runs, in the table's order."""
         rows = sorted({index.row() for index in self.table.selectedIndexes()})
         return [self._entry_at(row) for row in rows]
 
     def select_run(self, entry: RunEntry, add: bool) -> None:
-        """Choose a run, as a click on its point does; `add` adds it to those chosen."""
+        """Select a run, as a click on its point does; with `add`, together with those selected."""
         for index in range(self.table.rowCount()):
             if self._entry_at(index).path == entry.path:
                 kind = QItemSelectionModel.SelectionFlag
@@ -151,7 +155,7 @@ class CompareTab(QWidget):
                 self.table.scrollTo(at)
 
     def choose_folder(self) -> None:
-        """Let the person choose where else runs lie."""
+        """Let the user choose another folder of runs."""
         path = QFileDialog.getExistingDirectory(self, "A folder of runs, or a comparison's")
         if path:
             self.service.add_folder(Path(path))
@@ -164,7 +168,7 @@ class CompareTab(QWidget):
         self.scaling_window.raise_()
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Look which runs there are, whenever the tab comes up."""
+        """List the runs whenever the tab is shown."""
         super().showEvent(event)
         self.service.refresh()
 
@@ -190,7 +194,7 @@ class CompareTab(QWidget):
         table.verticalHeader().setDefaultSectionSize(24)
         header = table.horizontalHeader()
         header.setMinimumSectionSize(30)
-        # What was asked may be long, and is told in full where the pointer rests.
+        # Parameters may be long; the tooltip has them in full.
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
@@ -212,7 +216,7 @@ class CompareTab(QWidget):
         return entry
 
     def _fill(self) -> None:
-        """Draw what `Comparison` lists; what was chosen stays so."""
+        """List the runs; those that were selected stay so."""
         kept = {entry.path for entry in self.selected_runs()}
         entries = self.service.entries
         self._strategy_names = list(dict.fromkeys(entry.strategy for entry in entries))
@@ -230,7 +234,9 @@ class CompareTab(QWidget):
                 self.select_run(entry, add=True)
         self._filling = False
         against = {entry.reference_source for entry in entries}
-        known = "the truth" if "truth" in against else "patches" if "patches" in against else ""
+        known = (
+            "the ground truth" if "truth" in against else "patches" if "patches" in against else ""
+        )
         what = f"{len(entries)} run{'s'[: len(entries) != 1]} of this image"
         none = "no finished run of this image yet: run strategies, or add a folder of runs"
         more = f" · errors against {known}" if known else ""
@@ -242,10 +248,10 @@ class CompareTab(QWidget):
         row = entry.row
         name = QTableWidgetItem(self._colour_icon(entry.strategy), entry.title)
         name.setData(Qt.ItemDataRole.UserRole, entry)
-        answer, error = row["estimate"], row["error"]
+        estimate, error = row["estimate"], row["error"]
         return [
             name,
-            NumberItem("–" if answer is None else format_si(answer), answer),
+            NumberItem("–" if estimate is None else format_si(estimate), estimate),
             NumberItem(
                 "–" if error is None else format_signed(error),
                 None if error is None else abs(error),
@@ -269,12 +275,12 @@ class CompareTab(QWidget):
         chosen = self.selected_runs()
         self._draw_plot()
         self._update_buttons()
-        if len(chosen) == 1 and self.controller.state == "idle":
+        if len(chosen) == 1 and self.controller.state.run_state == "idle":
             self.service.show_run(chosen[0])
 
     def _update_buttons(self) -> None:
         n, side = len(self.selected_runs()), self.service.grid is not None
-        idle = self.controller.state == "idle"
+        idle = self.controller.state.run_state == "idle"
         apart = self.service.difference is not None
         self.run_missing_button.setText(RUN_MISSING if idle else "Stop")
         self.grid_button.setEnabled(side or (idle and 2 <= n <= MAX_RUNS))
@@ -297,14 +303,21 @@ class CompareTab(QWidget):
         self._update_buttons()
 
     def _run_missing(self) -> None:
-        if self.controller.state != "idle":
-            self.controller.stop()
+        if self.controller.state.run_state != "idle":
+            self.controller.run_service.stop()
         else:
             self.controller.run_queue.start([entry.strategy for entry in self.service.entries])
 
     def _set_map(self) -> None:
         self.service.set_map(self.map_box.currentData())
 
-    def _show_message(self, words: str) -> None:
-        self.message.setText(words or self.controller.run_queue.message or HELP)
+    def _show_message(self, message: str) -> None:
+        self.message.setText(message or self.controller.run_queue.message or HELP)
         self._update_buttons()
+
+
+def preload_plots() -> None:
+    """Import matplotlib with its Qt back end, if it is installed; on a worker thread."""
+    with suppress(ImportError):
+        import matplotlib.backends.backend_qtagg
+        import matplotlib.figure  # noqa: F401

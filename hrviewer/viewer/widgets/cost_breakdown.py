@@ -1,4 +1,4 @@
-"""Where the time went: read, prepare, infer, post."""
+"""Breakdown of a run's time: reading, preparation, inference, post-processing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hrviewer.viewer.widgets.common import Bar, label
 __all__ = ["TimeBreakdown"]
 
 STAGE_COLOURS = {"read": "#0072b2", "prepare": "#56b4e9", "infer": "#e69f00", "post": "#009e73"}
-"""Okabe and Ito's colours, told apart by everybody."""
+"""Okabe and Ito's colours, distinct for colour-blind users."""
 
 
 class TimeBreakdown(QWidget):
@@ -20,14 +20,14 @@ class TimeBreakdown(QWidget):
     Parameters
     ----------
     controller : Controller
-        Has the ledger.
+        Has the result maps.
     """
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
         self.bar = Bar(12)
-        self.stage_labels = {stage: label("", "muted") for stage in STAGE_COLOURS}
+        self.stage_labels = {stage: label("", "secondary") for stage in STAGE_COLOURS}
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(3)
@@ -43,16 +43,16 @@ class TimeBreakdown(QWidget):
         layout.setSpacing(4)
         layout.addWidget(self.bar)
         layout.addLayout(grid)
-        controller.progress_changed.connect(self.refresh)
-        controller.overlays_changed.connect(self.refresh)
+        controller.state.progress_changed.connect(self.refresh)
+        controller.state.overlays_replaced.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the ledger as it stands."""
-        overlays = self.controller.overlays
+        """Show the time so far."""
+        maps = self.controller.state.maps
         seconds = dict.fromkeys(STAGE_COLOURS, 0.0)
-        if overlays is not None:
-            total = overlays.maps.record.cost_map.total
+        if maps is not None:
+            total = maps.record.cost_map.total
             seconds = {stage: getattr(total, f"{stage}_s") for stage in STAGE_COLOURS}
         self.bar.set_parts([(seconds[stage], colour) for stage, colour in STAGE_COLOURS.items()])
         for stage, word in self.stage_labels.items():

@@ -1,6 +1,6 @@
-"""The panel as napari docks it: parts below each other in a column that scrolls, and a second tab.
+"""The panel that napari docks: the tabs Run, Compare and Export.
 
-Invariant: the panel owns its controller and the timer that wakes it, and ends both when it is
+Invariant: the panel owns its controller and ticks it by the clock; it ends both when it is
 destroyed, closed with its window, or told to.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import (
     QFrame,
     QScrollArea,
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.image.layer_refresh import auto_refresh, clock
 from hrviewer.viewer.widgets.common import heading, style_sheet
 from hrviewer.viewer.widgets.compare_tab import CompareTab
 from hrviewer.viewer.widgets.cost_breakdown import TimeBreakdown
@@ -42,23 +43,24 @@ if TYPE_CHECKING:
 __all__ = ["Panel"]
 
 TICK_MS, FAST_TICK_MS = 60, 8
-"""Milliseconds between looks at what other threads did; and right after another choice."""
+"""Milliseconds between ticks; and right after other settings were selected in Live."""
 
 PANEL_WIDTH = 384
 
 
 class Panel(QTabWidget):
-    """hrviewer's panel: one tab to look, one to compare, one to export.
+    """hrviewer's panel, with a tab to run, one to compare and one to export.
 
     Parameters
     ----------
     napari_viewer : napari.viewer.Viewer
-        The window's.
+        The viewer.
     """
 
     def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         avoid_llvmpipe_crash()
+        auto_refresh(napari_viewer)
         self.controller = controller = Controller(napari_viewer)
         self.run_settings = RunSettingsForm(controller)
         self.live_toggle = LiveToggle(controller)
@@ -87,7 +89,7 @@ class Panel(QTabWidget):
         layout.addWidget(self.ground_truth)
         layout.addWidget(self.head_form)
         layout.addWidget(separator())
-        layout.addWidget(heading("Where the time went, in seconds"))
+        layout.addWidget(heading("Time in seconds"))
         layout.addWidget(self.time_breakdown)
         layout.addWidget(separator())
         layout.addWidget(heading("Patch"))
@@ -96,7 +98,7 @@ class Panel(QTabWidget):
         layout.addStretch(1)
         layout.addWidget(self.open_run_button)
         self.compare_tab = CompareTab(controller)
-        self.addTab(scroll_area(body), "Look")
+        self.addTab(scroll_area(body), "Run")
         self.export_tab = ExportTab(controller)
         self.addTab(self.compare_tab, "Compare")
         self.addTab(scroll_area(self.export_tab), "Export")
@@ -105,17 +107,15 @@ class Panel(QTabWidget):
 
         napari_viewer.events.theme.connect(self._restyle)
         self._restyle()
-        self._timer = QTimer(self)
-        self._timer.timeout.connect(self._tick)
-        self._timer.start(TICK_MS)
-        controller.strategy_changed.connect(self._tick_now)
+        clock().start(self._tick, TICK_MS)
+        controller.state.strategy_changed.connect(self._tick_now)
         self.shortcuts = Shortcuts(self, controller)
         # The last resort, when only Qt's side of the panel goes.
         self.destroyed.connect(controller.close)
 
     def shut_down(self) -> None:
-        """End the run and the timer; may be called twice."""
-        self._timer.stop()
+        """End the run and the ticks; may be called twice."""
+        clock().stop(self._tick)
         if self.compare_tab.scaling_window is not None:
             self.compare_tab.scaling_window.stop()
         self.controller.close()
@@ -134,16 +134,13 @@ class Panel(QTabWidget):
 
     def _tick(self) -> None:
         window = self.window()
-        self.controller.live.set_suspended(
-            window is None or not window.isVisible() or window.isMinimized()
-        )
+        live = self.controller.live
+        live.set_suspended(window is None or not window.isVisible() or window.isMinimized())
         self.controller.tick()
-        pause = FAST_TICK_MS if self.controller.live.switching else TICK_MS
-        if self._timer.interval() != pause:  # setting it begins it anew
-            self._timer.setInterval(pause)
+        clock().set_interval(self._tick, FAST_TICK_MS if live.switching else TICK_MS)
 
     def _tick_now(self) -> None:
-        self._timer.start(0)
+        clock().start(self._tick, TICK_MS, at_once=True)
 
     def _restyle(self) -> None:
         theme = get_theme(self.controller.viewer.theme)
@@ -173,6 +170,6 @@ def scroll_area(body: QWidget) -> QScrollArea:
 def separator() -> QFrame:
     """Return a thin line between parts."""
     made = QFrame()
-    made.setProperty("voice", "line")
+    made.setProperty("role", "line")
     made.setFixedHeight(1)
     return made

@@ -1,4 +1,4 @@
-"""The Export tab: a run for other programs, and what a person draws over it."""
+"""The Export tab: export of a run, and annotations."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ class ExportTab(QWidget):
         self.format = QComboBox()
         self.format.addItems(writer_names())
         self.format.setCurrentText("geojson")
-        self.description = label("", "muted", wrap=True)
+        self.description = label("", "secondary", wrap=True)
         self.path = QLineEdit()
         self.path.setPlaceholderText("where")
         self.browse_button = QPushButton("…")
         self.browse_button.setFixedWidth(32)
         self.export_button = QPushButton("Export")
-        self.export_button.setProperty("voice", "first")
+        self.export_button.setProperty("role", "primary")
         self.stop_button = QPushButton("Stop")
         self.progress_bar = QProgressBar()
         self.progress_bar.setRange(0, 1000)
         self.progress_bar.setTextVisible(False)
         self.progress_bar.setFixedHeight(6)
-        self.status = label("", "muted", wrap=True)
+        self.status = label("", "secondary", wrap=True)
         self.options: ParamsForm | None = None
         self._option_values: dict[str, Any] = {}
 
@@ -66,20 +66,20 @@ class ExportTab(QWidget):
         self.class_field = QLineEdit("object")
         self.shapes_button = QPushButton("Draw shapes")
         self.points_button = QPushButton("Mark points")
-        self.correct_button = QPushButton("Correct the network's points")
-        self.correct_button.setToolTip("Make annotations of the objects that the network found")
-        self.import_button = QPushButton("Bring in a file…")
+        self.correct_button = QPushButton("Correct the predicted points")
+        self.correct_button.setToolTip("Make annotations of the detected objects")
+        self.import_button = QPushButton("Import a file…")
         self.import_button.setToolTip(
             "Shapes and points of QuPath, COCO, the Digital Slide Archive, …"
         )
-        self.annotation_status = label("", "muted", wrap=True)
+        self.annotation_status = label("", "secondary", wrap=True)
         drawing = Form()
         drawing.add("Class", self.class_field)
 
         layout = QVBoxLayout(self)
         layout.setContentsMargins(10, 8, 10, 10)
         layout.setSpacing(7)
-        layout.addWidget(heading("This run for other programs"))
+        layout.addWidget(heading("Export this run"))
         layout.addWidget(form)
         layout.addLayout(self._options_layout)
         layout.addWidget(place)
@@ -102,22 +102,22 @@ class ExportTab(QWidget):
         self.points_button.clicked.connect(self._mark_points)
         self.correct_button.clicked.connect(self._correct_predictions)
         self.import_button.clicked.connect(self.choose_annotations)
-        controller.overlays_changed.connect(self.refresh)
-        controller.state_changed.connect(self._on_state)
-        controller.export_progress_changed.connect(self._on_progress)
-        controller.annotations_saved.connect(self._on_annotations_saved)
+        controller.state.overlays_replaced.connect(self.refresh)
+        controller.state.run_state_changed.connect(self._on_state)
+        controller.state.export_progress_changed.connect(self._on_progress)
+        controller.state.annotations_saved.connect(self._on_annotations_saved)
         self._use_format(self.format.currentText())
 
     def refresh(self) -> None:
-        """Offer what can be done now."""
-        run, idle = self.controller.run, self.controller.state == "idle"
-        at_work = self.controller.is_exporting
+        """Enable what can be done."""
+        run, idle = self.controller.state.run, self.controller.state.run_state == "idle"
+        exporting = self.controller.export_service.is_running
         ready = run is not None and idle
-        self.export_button.setEnabled(ready and not at_work)
-        self.stop_button.setEnabled(at_work)
+        self.export_button.setEnabled(ready and not exporting)
+        self.stop_button.setEnabled(exporting)
         for button in (self.shapes_button, self.points_button, self.correct_button):
             button.setEnabled(ready)
-        if not at_work:
+        if not exporting:
             self._propose_path()
         if run is None:
             self.status.setText("Run a strategy, or open a run: then it can be exported")
@@ -125,8 +125,8 @@ class ExportTab(QWidget):
             self.status.setText("")
 
     def choose_target(self) -> None:
-        """Let the person choose where to export to."""
-        # Nothing is ever overwritten: Qt need not ask.
+        """Let the user choose the target of the export."""
+        # Exports overwrite nothing: Qt need not ask.
         path, _ = QFileDialog.getSaveFileName(
             self, "Export as", self.path.text(),
             options=QFileDialog.Option.DontConfirmOverwrite,
@@ -135,11 +135,11 @@ class ExportTab(QWidget):
             self.path.setText(path)
 
     def choose_annotations(self) -> None:
-        """Let the person choose a file of shapes and points."""
+        """Let the user choose a file of shapes and points."""
         known = " ".join(f"*{suffix}" for suffix in SUFFIXES)
         path, _ = QFileDialog.getOpenFileName(self, "Shapes and points of this image", "", known)
         if path:
-            self.controller.import_annotations(Path(path))
+            self.controller.annotation_service.import_file(Path(path))
 
     def _use_format(self, name: str) -> None:
         writer = get_writer(name)
@@ -157,8 +157,8 @@ class ExportTab(QWidget):
         self._option_values = values
 
     def _propose_path(self) -> None:
-        """Name a file beside the run that is not there yet, unless the person named one."""
-        run = self.controller.run
+        """Propose a new file beside the run, unless the user named one."""
+        run = self.controller.state.run
         if run is None or (self.path.text() and self.path.isModified()):
             return
         suffix = get_writer(self.format.currentText()).suffixes[0]
@@ -168,32 +168,33 @@ class ExportTab(QWidget):
 
     def _export(self) -> None:
         if self.path.text():
-            self.controller.export(
+            self.controller.export_service.export(
                 self.path.text(), self.format.currentText(), **self._option_values
             )
             self.refresh()
 
     def _stop(self) -> None:
-        self.controller.stop_export()
+        self.controller.export_service.stop()
 
     def _on_state(self, state: str) -> None:
         self.refresh()
 
-    def _on_progress(self, fraction: float, words: str) -> None:
+    def _on_progress(self, fraction: float, message: str) -> None:
         self.progress_bar.setValue(round(1000 * fraction))
-        self.status.setText(words)
-        if not self.controller.is_exporting:
+        self.status.setText(message)
+        if not self.controller.export_service.is_running:
             self.path.clear()
             self.refresh()
 
-    def _on_annotations_saved(self, words: str) -> None:
-        self.annotation_status.setText(words)
+    def _on_annotations_saved(self, message: str) -> None:
+        self.annotation_status.setText(message)
 
     def _draw_shapes(self) -> None:
-        self.controller.annotate("shapes", self.class_field.text())
+        self.controller.annotation_service.annotate("shapes", self.class_field.text())
 
     def _mark_points(self) -> None:
-        self.controller.annotate("points", self.class_field.text())
+        self.controller.annotation_service.annotate("points", self.class_field.text())
 
     def _correct_predictions(self) -> None:
-        self.controller.annotate("points", self.class_field.text(), from_predictions=True)
+        service = self.controller.annotation_service
+        service.annotate("points", self.class_field.text(), from_predictions=True)

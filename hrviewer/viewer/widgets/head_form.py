@@ -1,4 +1,4 @@
-"""Labels on codes: the class that a click gives, and the head that is fitted to them."""
+"""Labels of embeddings, and the head that is fitted to them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["HeadForm"]
 
 
 class HeadForm(QWidget):
-    """A part of the panel that is there while there are codes.
+    """A part of the panel that is shown while there are embeddings.
 
     Parameters
     ----------
     controller : Controller
-        Takes the labels, and fits.
+        Has the trainer.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -29,18 +29,18 @@ class HeadForm(QWidget):
         self.class_box.lineEdit().setPlaceholderText("a class: tumour, lawn, …")
         self.label_button = QPushButton("Label")
         self.label_button.setCheckable(True)
-        self.label_button.setToolTip("Clicks on the image label the code there")
+        self.label_button.setToolTip("Clicks on the image label the embedding there")
         self.fit_button = QPushButton("Fit")
-        self.fit_button.setToolTip("Fit a head that tells the labelled classes apart")
+        self.fit_button.setToolTip("Fit a head that classifies the labelled classes")
         self.use_button = QPushButton("Use")
         self.use_button.setToolTip(
-            "Ask the head that was fitted: the codes are there, it costs little"
+            "Run the fitted head: embeddings are computed, so it costs little"
         )
-        self.message = label("", "muted", wrap=True)
+        self.message = label("", "secondary", wrap=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
-        layout.addWidget(heading("Labels on codes"))
+        layout.addWidget(heading("Labels of embeddings"))
         layout.addLayout(row(self.class_box, self.label_button))
         layout.addLayout(row(self.fit_button, self.use_button, stretch=None))
         layout.addWidget(self.message)
@@ -61,8 +61,8 @@ class HeadForm(QWidget):
     def _set_available(self, available: bool) -> None:
         self.setVisible(available)
 
-    def _show_message(self, words: str) -> None:
-        self.message.setText(words)
+    def _show_message(self, message: str) -> None:
+        self.message.setText(message)
         for feature in self.trainer.labels():
             if self.class_box.findText(feature.label) < 0:
                 self.class_box.addItem(feature.label)

@@ -1,4 +1,4 @@
-"""Live: a switch, and what comes of it in one line."""
+"""Switch of Live, with its status in one line."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from hrviewer.viewer.widgets.common import label
 
 __all__ = ["LiveToggle"]
 
-HELP = "looks at what is visible as you pan and zoom; a run switches it off"
+HELP = "inference on the view as you pan and zoom; a run switches it off"
 
 
 class LiveToggle(QWidget):
-    """The part of the panel between what is chosen and what is run.
+    """The part of the panel between the settings and the run.
 
     Parameters
     ----------
     controller : Controller
-        Follows the view.
+        Has Live.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -26,19 +26,19 @@ class LiveToggle(QWidget):
         self.controller = controller
         self.checkbox = QCheckBox("Live")
         self.checkbox.setToolTip(
-            "Follow the view: cells in the middle come first, what was seen is kept, the budget "
-            "is that of the whole image, shared out by area (F8)"
+            "Inference follows the view: its middle comes first, results are cached, the budget of "
+            "the whole image is divided by area (F8)"
         )
-        self.status = label(HELP, "muted", wrap=True)
+        self.status = label(HELP, "secondary", wrap=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(3)
         layout.addWidget(self.checkbox)
         layout.addWidget(self.status)
         self.checkbox.clicked.connect(self._toggle)
-        controller.live_changed.connect(self._show)
-        controller.live_status_changed.connect(self._show_status)
-        controller.state_changed.connect(self._show_state)
+        controller.state.live_changed.connect(self._show)
+        controller.state.live_status_changed.connect(self._show_status)
+        controller.state.run_state_changed.connect(self._show_state)
         self._show(controller.live.enabled)
 
     def _toggle(self) -> None:
@@ -51,5 +51,5 @@ class LiveToggle(QWidget):
     def _show_state(self, state: str) -> None:
         self.checkbox.setEnabled(state == "idle")
 
-    def _show_status(self, words: str) -> None:
-        self.status.setText(words or HELP)
+    def _show_status(self, status: str) -> None:
+        self.status.setText(status or HELP)

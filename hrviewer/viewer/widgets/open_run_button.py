@@ -1,4 +1,4 @@
-"""Runs as files: opening one."""
+"""Button that opens a finished run."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ __all__ = ["OpenRunButton"]
 
 
 class OpenRunButton(QWidget):
-    """The lowest part of the panel.
+    """The last part of the panel.
 
     Parameters
     ----------
     controller : Controller
-        Opens it.
+        Opens the run.
     """
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
         self.button = QPushButton("Open run…")
-        self.button.setToolTip("Bring a run's overlays back")
+        self.button.setToolTip("Show the overlays of a finished run")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row(self.button, stretch=None))
         self.button.clicked.connect(self.choose_run)
-        controller.overlays_changed.connect(self.refresh)
-        controller.state_changed.connect(self.refresh)
+        controller.state.overlays_replaced.connect(self.refresh)
+        controller.state.run_state_changed.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """Offer what can be done now."""
-        self.button.setEnabled(self.controller.state == "idle")
+        """Enable the button while no run is in progress."""
+        self.button.setEnabled(self.controller.state.run_state == "idle")
 
     def choose_run(self) -> None:
-        """Let the person choose a run's folder."""
+        """Let the user choose a run's folder."""
         path = QFileDialog.getExistingDirectory(self, "Open a run, NAME.run.zarr")
         if path:
-            self.controller.open_run(Path(path))
+            self.controller.run_loader.open(Path(path))

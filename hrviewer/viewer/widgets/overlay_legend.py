@@ -1,11 +1,11 @@
-"""The overlays: what their colours mean, whether they are shown, how see-through they are."""
+"""Legend of the overlays: colour scales with units, visibility and opacity."""
 
 from __future__ import annotations
 
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QSlider, QWidget
 
-from hrviewer.app.maps.result_maps import COST_QUANTITIES, MAPS, MapName
+from hrviewer.app.maps.raster import COST_QUANTITIES, MAPS, MapName
 from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.layers.overlays import Overlays
@@ -28,7 +28,7 @@ class OverlayRow:
         self.colour_bar = Bar(10)
         self.colour_bar.set_gradient([(*colour[:3], 1.0) for colour in style.gradient()])
         self.colour_bar.setToolTip(style.tooltip)
-        self.low, self.unit, self.high = (label("", "muted") for _ in range(3))
+        self.low, self.unit, self.high = (label("", "secondary") for _ in range(3))
         self.unit.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         self.high.setAlignment(Qt.AlignmentFlag.AlignRight)
         self.opacity = QSlider(Qt.Orientation.Horizontal)
@@ -53,10 +53,10 @@ class OverlayLegend(QWidget):
         self._overlays: Overlays | None = None
         self.rows = {name: OverlayRow(name) for name in MAPS}
         self.class_box = QComboBox()
-        self.class_box.setToolTip("Which class the output shows")
+        self.class_box.setToolTip("Class that the output shows")
         self.cost_box = QComboBox()
         self.cost_box.addItems(list(COST_QUANTITIES))
-        self.cost_box.setToolTip("Which cost is shown")
+        self.cost_box.setToolTip("Cost that is shown")
         for chooser in (self.class_box, self.cost_box):
             chooser.setFixedWidth(LABEL_WIDTH + 12)
         grid = QGridLayout(self)
@@ -64,22 +64,24 @@ class OverlayLegend(QWidget):
         grid.setHorizontalSpacing(6)
         grid.setVerticalSpacing(1)
         grid.setColumnStretch(1, 1)
-        for i, entry in enumerate(self.rows.values()):
+        for i, overlay_row in enumerate(self.rows.values()):
             top = 3 * i
-            grid.addWidget(entry.checkbox, top, 0)
-            grid.addWidget(entry.colour_bar, top, 1)
-            grid.addWidget(entry.opacity, top, 2)
-            grid.addLayout(row(entry.low, entry.unit, entry.high, stretch=1), top + 1, 1)
+            grid.addWidget(overlay_row.checkbox, top, 0)
+            grid.addWidget(overlay_row.colour_bar, top, 1)
+            grid.addWidget(overlay_row.opacity, top, 2)
+            grid.addLayout(
+                row(overlay_row.low, overlay_row.unit, overlay_row.high, stretch=1), top + 1, 1
+            )
             grid.setRowMinimumHeight(top + 2, 4)
-            entry.checkbox.toggled.connect(self._toggle)
-            entry.opacity.valueChanged.connect(self._set_opacity)
-            if entry.name == "cost":
+            overlay_row.checkbox.toggled.connect(self._toggle)
+            overlay_row.opacity.valueChanged.connect(self._set_opacity)
+            if overlay_row.name == "cost":
                 grid.addWidget(self.cost_box, top + 1, 0)
-            if entry.name == "output":
+            if overlay_row.name == "output":
                 grid.addWidget(self.class_box, top + 1, 0)
         self.class_box.activated.connect(self._set_class)
         self.cost_box.activated.connect(self._set_cost_quantity)
-        controller.overlays_changed.connect(self._sync)
+        controller.state.overlays_replaced.connect(self._sync)
         self._sync()
 
     def sizeHint(self) -> QSize:
@@ -87,9 +89,9 @@ class OverlayLegend(QWidget):
         return self.layout().sizeHint()
 
     def _sync(self) -> None:
-        overlays = self.controller.overlays
+        overlays = None if self.controller.state.maps is None else self.controller.overlays
         if overlays is not None and overlays is not self._overlays:
-            overlays.limits_changed.connect(self._show_limits)
+            overlays.limits_changed.connect(self._show_limits, unique=True)
             classes = overlays.maps.classes
             self.class_box.clear()
             if overlays.maps.class_index is None:
@@ -101,32 +103,33 @@ class OverlayLegend(QWidget):
         if overlays is not None and overlays.maps.cost_quantity != self.cost_box.currentText():
             overlays.maps.set_cost_quantity(self.cost_box.currentText())
         self.class_box.setVisible(overlays is not None and len(overlays.maps.classes) > 1)
+        self._toggle()
         for name in MAPS:
             self._show_limits(name)
 
     def _show_limits(self, name: MapName) -> None:
-        entry = self.rows[name]
+        overlay_row = self.rows[name]
         if self._overlays is None:
-            entry.low.setText("")
-            entry.high.setText("")
-            entry.unit.setText("")
+            overlay_row.low.setText("")
+            overlay_row.high.setText("")
+            overlay_row.unit.setText("")
             return
         drawn = self._overlays.maps.rasters[name]
         low, high = drawn.limits
-        entry.low.setText("first" if name == "patches" else f"{low:g}")
-        entry.high.setText("last" if name == "patches" else format_si(high))
-        entry.unit.setText(drawn.unit)
+        overlay_row.low.setText("first" if name == "patches" else f"{low:g}")
+        overlay_row.high.setText("last" if name == "patches" else format_si(high))
+        overlay_row.unit.setText(drawn.unit)
 
     def _toggle(self) -> None:
         if self._overlays is not None:
-            for name, entry in self.rows.items():
-                if self._overlays.is_visible(name) != entry.checkbox.isChecked():
-                    self._overlays.set_visible(name, entry.checkbox.isChecked())
+            for name, overlay_row in self.rows.items():
+                if self._overlays.is_visible(name) != overlay_row.checkbox.isChecked():
+                    self._overlays.set_visible(name, overlay_row.checkbox.isChecked())
 
     def _set_opacity(self) -> None:
         if self._overlays is not None:
-            for name, entry in self.rows.items():
-                self._overlays.set_opacity(name, entry.opacity.value() / 100)
+            for name, overlay_row in self.rows.items():
+                self._overlays.set_opacity(name, overlay_row.opacity.value() / 100)
 
     def _set_class(self) -> None:
         if self._overlays is not None:

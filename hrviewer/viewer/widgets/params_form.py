@@ -1,18 +1,13 @@
-"""A strategy's parameters as widgets.
-
-The only file that uses what magicgui keeps private: `get_ui_fields`, which reads titles, bounds
-and descriptions from the pydantic model. A test holds it to the installed version. magicgui's own
-`build_widget` would do the rest, but its container outlives the fields that are taken out of it.
-"""
+"""Form of a strategy's parameters or an export's options, from their pydantic model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from magicgui.schema._ui_field import get_ui_fields
-from magicgui.widgets import CheckBox
+from magicgui.widgets import CheckBox, create_widget
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractSpinBox, QHBoxLayout, QLabel, QLineEdit
 
@@ -23,7 +18,7 @@ __all__ = ["ParamsForm"]
 
 
 class ParamsForm(Form):
-    """Fields for every parameter of a model, those that say nothing now left out.
+    """Fields for every parameter of a model; those without an effect now are hidden.
 
     Parameters
     ----------
@@ -31,7 +26,7 @@ class ParamsForm(Form):
         A strategy's parameters, or a format's options.
         Its fields' titles become labels, their descriptions tooltips, their bounds the widgets'.
     on_change : callable
-        Told of the parameters that are not at their default, whenever one changes.
+        Called with the parameters that are not at their default, whenever one changes.
 
     Attributes
     ----------
@@ -43,26 +38,23 @@ class ParamsForm(Form):
         super().__init__()
         self._defaults = model().model_dump()
         self._visible_if = model.visible_if if issubclass(model, Params) else {}
-        self._special_values = model.special_value_text if issubclass(model, Params) else {}
+        special = model.special_value_text if issubclass(model, Params) else {}
         self._special_labels: dict[str, QLabel] = {}
         self._labels: dict[str, QLabel] = {}
         self._on_change = on_change
         self.fields: dict[str, Any] = {}
-        for about in get_ui_fields(model):
-            field = about.create_widget()
-            # What magicgui makes of a default below zero is not the default.
-            field.value = self._defaults[about.name]
-            if about.name in self._special_values and isinstance(field.native, QLineEdit):
-                field.native.setPlaceholderText(self._special_values[about.name])
-            elif about.name in self._special_values:
-                self._special_labels[about.name] = overlay_text(
-                    field.native, self._special_values[about.name]
-                )
+        for name, about in model.model_fields.items():
+            field = make_field(about, self._defaults[name])
+            if name in special and isinstance(field.native, QLineEdit):
+                field.native.setPlaceholderText(special[name])
+            elif name in special:
+                self._special_labels[name] = overlay_text(field.native, special[name])
             if isinstance(field, CheckBox):
-                field.text = ""  # it has its name beside it
-            self.fields[about.name] = field
-            title, tip = about.title or about.name, about.description or ""
-            self._labels[about.name] = self.add(title, field.native, tip)
+                field.text = ""  # its label is in the form's first column
+            self.fields[name] = field
+            self._labels[name] = self.add(
+                about.title or name, field.native, about.description or ""
+            )
             field.changed.connect(self._on_field_changed)
         self._update_visibility()
 
@@ -76,20 +68,41 @@ class ParamsForm(Form):
         self._on_change(self.values())
 
     def _update_visibility(self) -> None:
-        """Show what says something now."""
+        """Hide the parameters that have no effect."""
         for name, (other, choices) in self._visible_if.items():
-            shown = self.fields[other].value in choices
-            self.fields[name].native.setVisible(shown)
-            self._labels[name].setVisible(shown)
-        for name, words in self._special_labels.items():
-            words.setVisible(self.fields[name].value == self.fields[name].min)
+            visible = self.fields[other].value in choices
+            self.fields[name].native.setVisible(visible)
+            self._labels[name].setVisible(visible)
+        for name, text in self._special_labels.items():
+            text.setVisible(self.fields[name].value == self.fields[name].min)
+
+
+def make_field(about: FieldInfo, value: Any) -> Any:
+    """Return magicgui's widget for a field, with the field's bounds."""
+    return create_widget(value=value, annotation=about.annotation, options=bounds_of(about))
+
+
+def bounds_of(about: FieldInfo) -> dict[str, Any]:
+    """Return a field's bounds as options of magicgui's widgets."""
+    options: dict[str, Any] = {}
+    for constraint in about.metadata:
+        for option, names in (
+            ("min", ("ge", "gt")),
+            ("max", ("le", "lt")),
+            ("step", ("multiple_of",)),
+        ):
+            for name in names:
+                bound = getattr(constraint, name, None)
+                if bound is not None:
+                    options[option] = bound
+    return options
 
 
 def overlay_text(box: QAbstractSpinBox, text: str) -> QLabel:
-    """Lay words over a box's number, for superqt's boxes have no special value's text of Qt's."""
+    """Lay text over a box's number, for superqt's boxes have no special value text of Qt's."""
     line = box.lineEdit()
     assert line is not None
-    made = label(text, "covering")
+    made = label(text, "overlay")
     made.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
     over = QHBoxLayout(line)
     over.setContentsMargins(0, 0, 0, 0)

@@ -1,30 +1,30 @@
-"""A patch that was clicked on: what it cost, and what the network saw there."""
+"""Inspector of a clicked patch: its cost, and the network's input there."""
 
 from __future__ import annotations
 
 import math
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QHBoxLayout, QWidget
 
 from hrviewer.app.maps.patch_preview import PatchInspection
 from hrviewer.units import format_si
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import label
+from hrviewer.viewer.widgets.common import label, show_pixels
 
 __all__ = ["PatchInspectorWidget"]
 
 PREVIEW_PX = 116
+HELP = "Click on the image for the cost of a patch."
 
 
 class PatchInspectorWidget(QWidget):
-    """A small picture, and words beside it.
+    """A preview with details beside it.
 
     Parameters
     ----------
     controller : Controller
-        Is asked by clicks on the image.
+        Emits inspections.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -32,8 +32,8 @@ class PatchInspectorWidget(QWidget):
         self.preview = label()
         self.preview.setFixedSize(PREVIEW_PX, PREVIEW_PX)
         self.preview.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self.preview.setToolTip("What the network saw, with the context around the patch")
-        self.details = label("Click on the image to see what a patch cost.", "muted", wrap=True)
+        self.preview.setToolTip("The network's input, with the context around the patch")
+        self.details = label(HELP, "secondary", wrap=True)
         self.details.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -41,17 +41,21 @@ class PatchInspectorWidget(QWidget):
         layout.addWidget(self.preview)
         layout.addWidget(self.details, 1)
         self.preview.hide()
-        controller.patch_inspected.connect(self._show)
+        controller.state.patch_inspected.connect(self._show)
 
-    def _show(self, inspection: PatchInspection) -> None:
+    def _show(self, inspection: PatchInspection | None) -> None:
+        if inspection is None:
+            self.details.setText(HELP)
+            self.preview.hide()
+            return
         row = inspection.row
-        said = [] if row.role == "encoder" else [f"said {row.value:.4g}"]  # codes say no number
-        said += [] if math.isnan(row.score) else [f"score {row.score:.3g}"]
+        numbers = [] if row.role == "encoder" else [f"prediction {row.value:.4g}"]
+        numbers += [] if math.isnan(row.score) else [f"score {row.score:.3g}"]
         lines = [
-            f"{row.role} · look {row.order + 1:,} · {row.status}",
+            f"{row.role} · patch {row.order + 1:,} · {row.status}",
             f"y {row.y:,}  x {row.x:,}",
             f"{row.h:,} × {row.w:,} px" + (f" at 1/{row.scale:g}" if row.scale != 1 else ""),
-            *([" · ".join(said)] if said else []),
+            *([" · ".join(numbers)] if numbers else []),
             f"{format_si(row.flops, 'FLOP')} · {format_si(row.bytes, 'B')}",
             f"read {1000 * row.read_s:.1f} · infer {1000 * row.infer_s:.1f} ms",
         ]
@@ -61,16 +65,5 @@ class PatchInspectorWidget(QWidget):
         self.preview.show()
         if inspection.pixels is None:
             self.preview.clear()
-            return
-        height, width, _ = inspection.pixels.shape
-        image = QImage(
-            inspection.pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888
-        )
-        self.preview.setPixmap(
-            QPixmap.fromImage(image).scaled(
-                PREVIEW_PX,
-                PREVIEW_PX,
-                Qt.AspectRatioMode.KeepAspectRatio,
-                Qt.TransformationMode.SmoothTransformation,
-            )
-        )
+        else:
+            show_pixels(self.preview, inspection.pixels, PREVIEW_PX)

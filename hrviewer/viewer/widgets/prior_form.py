@@ -1,25 +1,25 @@
-"""What the strategy is told beforehand, where it takes that: a drawn layer, or the last run."""
+"""Selection of a prior map, for strategies that accept one: a drawn layer, or the last run."""
 
 from __future__ import annotations
 
 from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.layers.prior_map import can_be_prior
+from hrviewer.viewer.layers.prior_map import LayerPrior, can_be_prior
 from hrviewer.viewer.widgets.common import Form
 
 __all__ = ["PriorForm"]
 
-LAST_RUN = "the last run's output"
+LAST_RUN = "last run's density"
 
 
 class PriorForm(Form):
-    """A row that is there while the strategy takes hints.
+    """A row that is shown while the strategy accepts prior maps.
 
     Parameters
     ----------
     controller : Controller
-        Is told what was chosen.
+        Has the layers and the settings.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -27,7 +27,8 @@ class PriorForm(Form):
         self.controller = controller
         self.box = QComboBox()
         self.box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.add("Hint", self.box, "A layer that you drew, or what was seen before: look there")
+        tip = "Prior map: a layer you drew, or a previous run's density"
+        self.add("Prior map", self.box, tip)
         self.box.activated.connect(self._select)
         layers = controller.viewer.layers
         self._layer_events = [
@@ -37,33 +38,34 @@ class PriorForm(Form):
         ]
         for source in self._layer_events:
             source.connect(self._fill)
-        controller.strategy_changed.connect(self._fill)
-        controller.image_layer_changed.connect(self._fill)
-        controller.state_changed.connect(self._fill)
+        controller.state.strategy_changed.connect(self._fill)
+        controller.state.image_changed.connect(self._fill)
+        controller.state.run_state_changed.connect(self._fill)
         self.destroyed.connect(self.disconnect_layers)
         self._fill()
 
     def disconnect_layers(self) -> None:
-        """Hear no more of layers."""
+        """Follow the layer list no more."""
         for source in self._layer_events:
             source.disconnect(self._fill)
         self._layer_events = []
 
     def _fill(self, event: object = None) -> None:
         controller = self.controller
-        takes = controller.strategy.priors
-        self.setVisible(bool(takes))
+        settings = controller.state.settings
+        accepted = settings.strategy.priors
+        self.setVisible(bool(accepted))
         self.box.clear()
         self.box.addItem("none", None)
-        if "density" in takes and controller.run is not None:
+        if "density" in accepted and controller.state.run is not None:
             self.box.addItem(LAST_RUN, "run")
-        if "saliency" in takes:
+        if "saliency" in accepted:
             for layer in controller.viewer.layers:
                 if can_be_prior(layer, controller.image_layer):
-                    self.box.addItem(layer.name, layer)
-        chosen = range(self.box.count())
-        at = next((i for i in chosen if self.box.itemData(i) == controller.prior), 0)
+                    self.box.addItem(layer.name, LayerPrior(controller.viewer, layer))
+        rows = range(self.box.count())
+        at = next((i for i in rows if self.box.itemData(i) == settings.prior), 0)
         self.box.setCurrentIndex(at)
 
     def _select(self) -> None:
-        self.controller.prior = self.box.currentData()
+        self.controller.state.settings.prior = self.box.currentData()

@@ -1,10 +1,11 @@
-"""Run, Pause, Stop; how far it has come; the answer and what it cost."""
+"""Run, Pause and Stop; progress, estimate, cost and notes."""
 
 from __future__ import annotations
 
 from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from hrviewer.viewer.controller import Controller, Status
+from hrviewer.app.state import Status
+from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label, row
 
 __all__ = ["RunControls"]
@@ -16,7 +17,7 @@ class RunControls(QWidget):
     Parameters
     ----------
     controller : Controller
-        Runs, and says what comes of it.
+        Runs, and has the results.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -25,23 +26,23 @@ class RunControls(QWidget):
         self.run_button = QPushButton("Run")
         self.pause_button = QPushButton("Pause")
         self.stop_button = QPushButton("Stop")
-        self.run_button.setProperty("voice", "first")
+        self.run_button.setProperty("role", "primary")
         self.run_button.setToolTip("Run the strategy on the region (F5)")
         self.pause_button.setToolTip(
-            "Hold after the batch in flight; go on with what was held or stopped (F6)"
+            "Pause after the current batch; resume a paused or stopped run (F6)"
         )
         self.stop_button.setToolTip(
-            "End after the batch in flight; what was seen is kept (Shift+F5)"
+            "Stop after the current batch; results so far are kept (Shift+F5)"
         )
         self.progress_bar = QProgressBar()
         self.progress_bar.setRange(0, 1000)
         self.progress_bar.setTextVisible(False)
         self.progress_bar.setFixedHeight(6)
-        self.progress_text = label("", "muted")
-        self.estimate = label("", "answer", wrap=True)
+        self.progress_text = label("", "secondary")
+        self.estimate = label("", "estimate", wrap=True)
         self.estimate_details = label("", "field", wrap=True)
-        self.cost = label("", "muted", wrap=True)
-        self.notes = label("", "muted", wrap=True)
+        self.cost = label("", "secondary", wrap=True)
+        self.notes = label("", "secondary", wrap=True)
         self.error = label("", "error", wrap=True)
 
         layout = QVBoxLayout(self)
@@ -62,58 +63,57 @@ class RunControls(QWidget):
         self.run_button.clicked.connect(self._run)
         self.pause_button.clicked.connect(self._pause_or_resume)
         self.stop_button.clicked.connect(self._stop)
-        controller.state_changed.connect(self._show_state)
-        controller.progress_changed.connect(self._show_progress)
-        controller.estimate_changed.connect(self._show_estimate)
-        controller.notes_changed.connect(self._show_notes)
-        controller.error_raised.connect(self._show_error)
-        self._show_state(controller.state)
+        controller.state.run_state_changed.connect(self._show_state)
+        controller.state.image_changed.connect(self._refresh_state)
+        controller.state.progress_changed.connect(self._show_progress)
+        controller.state.estimate_changed.connect(self._show_estimate)
+        controller.state.notes_changed.connect(self._show_notes)
+        controller.state.error_raised.connect(self._show_error)
+        self._show_state(controller.state.run_state)
         for widget in (self.estimate, self.estimate_details, self.cost, self.notes, self.error):
             widget.hide()
 
     def _run(self) -> None:
-        self.controller.start()
+        self.controller.run_service.start()
 
     def _pause_or_resume(self) -> None:
-        if self.controller.state == "running":
-            self.controller.pause()
+        if self.controller.state.run_state == "running":
+            self.controller.run_service.pause()
         else:
-            self.controller.resume()
+            self.controller.run_service.resume()
 
     def _stop(self) -> None:
-        self.controller.stop()
+        self.controller.run_service.stop()
+
+    def _refresh_state(self) -> None:
+        self._show_state(self.controller.state.run_state)
 
     def _show_state(self, state: str) -> None:
         self.run_button.setEnabled(state == "idle")
-        held = state == "paused" or (state == "idle" and self.controller.resumable_run is not None)
+        resumable = state == "idle" and self.controller.state.resumable_run is not None
+        held = state == "paused" or resumable
         self.pause_button.setEnabled(state == "running" or held)
         self.pause_button.setText("Resume" if held else "Pause")
         self.stop_button.setEnabled(state in ("starting", "running", "paused"))
         if state == "stopping":
             self.progress_text.setText("stopping after this batch")
         elif state == "starting":
-            # Nobody knows how long loading takes.
-            self.progress_bar.setRange(0, 0)
-            self._set_text(self.estimate, "")
-            self._set_text(self.estimate_details, "")
-            self._set_text(self.cost, "")
+            self.progress_bar.setRange(0, 0)  # loading takes an unknown time
         if state != "starting":
             self.progress_bar.setRange(0, 1000)
 
     def _show_progress(self, status: Status) -> None:
-        # It would draw itself at once, and the window with it, instead of with the rest.
+        # Else the bar repaints at once, and the window with it, instead of with the rest.
         self.progress_bar.setUpdatesEnabled(False)
         self.progress_bar.setValue(round(1000 * status.fraction))
         self.progress_bar.setUpdatesEnabled(True)
         self.progress_text.setText(status.message)
 
     def _show_estimate(self, estimate: str, cost: str) -> None:
-        if estimate:
-            first, *rest = estimate.split("  ")
-            self._set_text(self.estimate, first)
-            self._set_text(self.estimate_details, " ".join(rest).strip(" ·"))
-        if cost:
-            self._set_text(self.cost, cost)
+        first, *rest = estimate.split("  ")
+        self._set_text(self.estimate, first)
+        self._set_text(self.estimate_details, " ".join(rest).strip(" ·"))
+        self._set_text(self.cost, cost)
 
     def _show_notes(self, notes: list[str]) -> None:
         self._set_text(self.notes, "\n".join(f"· {note}" for note in notes))

@@ -1,4 +1,4 @@
-"""What to run: image, model, strategy and its parameters, region, budget."""
+"""Settings of a run: image, model, strategy and its parameters, region, budget."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hrviewer.models.loaders import PRECISIONS, WEIGHTS_FORMATS
 from hrviewer.pyramid.synthetic import synthetic_image_names
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.image.image_layer import shape_of
+from hrviewer.viewer.image.geometry import shape_of
 from hrviewer.viewer.widgets.common import Form, label, row
 from hrviewer.viewer.widgets.params_form import ParamsForm
 from hrviewer.viewer.widgets.prior_form import PriorForm
@@ -32,7 +32,7 @@ __all__ = ["RunSettingsForm"]
 
 REGIONS = {"Whole image": "whole", "What is visible": "visible", "Drawn shape": "drawn"}
 SAMPLE_IMAGES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
-"""What a newcomer may try, where it is installed: a scene, and a pack."""
+"""What a newcomer may try, where it is installed: a scene, and a model."""
 
 LINK_COLOUR = "#7d93f0"
 
@@ -45,7 +45,7 @@ class RunSettingsForm(QWidget):
     Parameters
     ----------
     controller : Controller
-        Is told what was chosen.
+        Gets the settings.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -54,12 +54,12 @@ class RunSettingsForm(QWidget):
         self.image = QElidingLabel()
         self.image.setIndent(0)
         self.image.setElideMode(Qt.TextElideMode.ElideMiddle)
-        self.image_summary = label("", "muted", wrap=True)
+        self.image_summary = label("", "secondary", wrap=True)
         self.image_summary.linkActivated.connect(self._open_sample)
         self.model = make_combo_box()
-        self.model_summary = label("", "muted", wrap=True)
+        self.model_summary = label("", "secondary", wrap=True)
         self.strategy = make_combo_box()
-        self.strategy_summary = label("", "muted", wrap=True)
+        self.strategy_summary = label("", "secondary", wrap=True)
         self.region = make_combo_box()
         self.device = make_combo_box()
         self.precision = make_combo_box()
@@ -76,24 +76,33 @@ class RunSettingsForm(QWidget):
         upper.add("", self.image_summary)
         upper.add(
             "Model",
-            row(self.model, self._make_button("…", "Open a pack or a network", self.choose_model)),
+            row(
+                self.model,
+                self._make_button("…", "Open a model bundle or a network", self.choose_model),
+            ),
         )
         upper.add("", self.model_summary)
-        upper.add("Strategy", self.strategy, "Where the network looks (F9 takes the next one)")
+        upper.add("Strategy", self.strategy, "Inference strategy (F9 selects the next one)")
         upper.add("", self.strategy_summary)
         self._params_layout = QVBoxLayout()
         lower = Form()
-        self.draw_button = self._make_button("✎", "Draw a rectangle on the image", self._draw)
-        lower.add("Region", row(self.region, self.draw_button), "What the answer speaks of")
+        self.draw_button = self._make_button(
+            "✎", "Draw a rectangle on the image", self._draw_region
+        )
+        lower.add(
+            "Region",
+            row(self.region, self.draw_button),
+            "Region of interest: the estimate covers this area only",
+        )
         lower.add(
             "Budget",
             row(self.budget, self.unit),
-            "What the run may spend, for all networks together; empty for the strategy's default",
+            "Limit of the run's cost, for all networks together; empty for the strategy's default",
         )
         lower.add(
             "Device",
             row(self.device, self.precision, stretch=None),
-            "Fewer digits are quicker and less exact: how much is measured on this image, and told",
+            "Lower precision is faster; its error on this image is measured and reported",
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -111,34 +120,36 @@ class RunSettingsForm(QWidget):
         self.region.activated.connect(self._set_region)
         self.unit.activated.connect(self._set_budget)
         self.budget.textEdited.connect(self._set_budget)
-        controller.image_layer_changed.connect(self._show_image)
-        controller.model_changed.connect(self._show_model)
-        controller.strategy_changed.connect(self._show_strategy)
+        controller.state.image_changed.connect(self._show_image)
+        controller.state.model_changed.connect(self._show_model)
+        controller.state.strategy_changed.connect(self._show_strategy)
         self._show_image()
         self._show_strategy()
-        if controller.model is None and self.model.count():
+        if controller.state.settings.model is None and self.model.count():
             self._set_model()
         else:
             self._show_model()
 
     def choose_image(self) -> None:
-        """Let the person choose an image."""
+        """Let the user choose an image."""
         path, _ = QFileDialog.getOpenFileName(self, "Open an image")
         if path:
-            self.controller.open_image(path)
+            self.controller.image_loader.open(path)
 
     def choose_model(self) -> None:
-        """Let the person choose a network's file, or a pack's description."""
+        """Let the user choose a network's file, or a model bundle."""
         kinds = " ".join(f"*{suffix}" for suffix in sorted(WEIGHTS_FORMATS))
         path, _ = QFileDialog.getOpenFileName(
-            self, "Open a network, or a pack's bundle.json", "", f"Networks ({kinds} bundle.json)"
+            self, "Open a network, or a bundle.json", "", f"Networks ({kinds} bundle.json)"
         )
         if path:
             chosen = Path(path)
-            self.controller.set_model(chosen.parent if chosen.name == "bundle.json" else chosen)
+            self.controller.state.set_model(
+                chosen.parent if chosen.name == "bundle.json" else chosen
+            )
 
     def _fill(self) -> None:
-        for name in self.controller.installed_models():
+        for name in self.controller.state.installed_models():
             self.model.addItem(name, name)
         self.model.setPlaceholderText("press … to open one")
         for name in strategy_ids():
@@ -173,67 +184,74 @@ class RunSettingsForm(QWidget):
     def _set_model(self) -> None:
         spec = self.model.currentData()
         if spec is not None:
-            self.controller.set_model(spec)
+            self.controller.state.set_model(spec)
 
     def _set_strategy(self) -> None:
-        self.controller.set_strategy(self.strategy.currentData())
+        self.controller.state.set_strategy(self.strategy.currentData())
 
     def _set_region(self) -> None:
-        self.controller.region = self.region.currentData()
+        self.controller.state.settings.region = self.region.currentData()
 
     def _set_device(self) -> None:
-        self.controller.device = self.device.currentData()
-        self.controller.precision = self.precision.currentData()
+        self.controller.state.settings.device = self.device.currentData()
+        self.controller.state.settings.precision = self.precision.currentData()
 
     def _set_budget(self) -> None:
         amount = self.budget.text().strip()
-        self.controller.budget = f"{amount}{self.unit.currentData()}" if amount else ""
+        self.controller.state.settings.budget = (
+            f"{amount}{self.unit.currentData()}" if amount else ""
+        )
 
     def _set_params(self, values: dict[str, Any]) -> None:
-        self.controller.params = values
+        self.controller.state.settings.params = values
 
     def _show_image(self) -> None:
-        base = self.controller.image_layer
-        self.image.setText("none is open" if base is None else base.name)
-        self.image.setToolTip("" if base is None else base.name)
-        if base is None:
+        layer = self.controller.image_layer
+        self.image.setText("none is open" if layer is None else layer.name)
+        self.image.setToolTip("" if layer is None else layer.name)
+        if layer is None:
             self.image_summary.setTextFormat(Qt.TextFormat.RichText)
-            self.image_summary.setText(getting_started(self.controller.installed_models()))
+            self.image_summary.setText(getting_started(self.controller.state.installed_models()))
             return
         self.image_summary.setTextFormat(Qt.TextFormat.PlainText)
-        height, width = shape_of(base)
-        words = f"{height:,} × {width:,} px · {height * width / 1e6:,.1f} MP"
-        if str(base.units[-1]) in ("micrometer", "um", "µm"):
-            words += f" · {base.scale[-1]:.3g} µm/px"
-        self.image_summary.setText(words)
+        height, width = shape_of(layer)
+        summary = f"{height:,} × {width:,} px · {height * width / 1e6:,.1f} MP"
+        if str(layer.units[-1]) in ("micrometer", "um", "µm"):
+            sizes = dict.fromkeys(f"{side:.3g}" for side in layer.scale[-2:])
+            summary += f" · {' × '.join(sizes)} µm/px"
+        self.image_summary.setText(summary)
         if self._live_after_open:
             self._live_after_open = False
             self.controller.live.set_enabled(True)
 
     def _open_sample(self, title: str) -> None:
-        scene, pack = SAMPLE_IMAGES[title]
-        self.controller.set_model(pack)
-        self.controller.set_strategy("zoom")
-        self.controller.open_image(f"sample:{scene}?size=8192&seed=0")
+        image, model = SAMPLE_IMAGES[title]
+        self.controller.state.set_model(model)
+        self.controller.state.set_strategy("zoom")
+        self.controller.image_loader.open(f"sample:{image}?size=8192&seed=0")
         self._live_after_open = True
 
     def _show_model(self) -> None:
-        pack = self.controller.model
-        if pack is None:
+        model = self.controller.state.settings.model
+        if model is None:
             self.model.setCurrentIndex(-1)
             self.model_summary.setText("no model is installed: press … to open a network")
             return
-        at = next((i for i in range(self.model.count()) if self.model.itemText(i) == pack.name), -1)
+        at = next(
+            (i for i in range(self.model.count()) if self.model.itemText(i) == model.name), -1
+        )
         if at < 0:
-            self.model.addItem(pack.name, pack)
+            self.model.addItem(model.name, model)
             at = self.model.count() - 1
         self.model.setCurrentIndex(at)
-        card = pack.roles.get("main")
-        what = f"{card.task}: {join_names(card.classes)}" if card is not None else ""
-        self.model_summary.setText(f"{pack.title} · {what}" if pack.title != pack.name else what)
+        card = model.roles.get("main")
+        summary = f"{card.task}: {join_names(card.classes)}" if card is not None else ""
+        if model.title != model.name:
+            summary = f"{model.title} · {summary}"
+        self.model_summary.setText(summary)
 
     def _show_strategy(self) -> None:
-        strategy = self.controller.strategy
+        strategy = self.controller.state.settings.strategy
         self.strategy.setCurrentIndex(self.strategy.findData(strategy.id))
         self.strategy_summary.setText(strategy.when)
         if self.params is not None:
@@ -251,18 +269,18 @@ def join_names(names: Sequence[str], limit: int = 4) -> str:
 
 
 def getting_started(models: Collection[str]) -> str:
-    """Tell what to do where no image is open; a scene that can be tried is a link."""
-    there = [
+    """Return instructions for a window without an image, with links to synthetic images."""
+    links = [
         f'<a href="{title}" style="color: {LINK_COLOUR}">{title.replace(" ", "&nbsp;")}</a>'
-        for title, (scene, pack) in SAMPLE_IMAGES.items()
-        if scene in synthetic_image_names() and pack in models
+        for title, (image, model) in SAMPLE_IMAGES.items()
+        if image in synthetic_image_names() and model in models
     ]
-    words = "drop one on the window"
-    return f"{words}, or try {' or '.join(there)}" if there else f"{words}, or open one"
+    first = "drop one on the window"
+    return f"{first}, or try {' or '.join(links)}" if links else f"{first}, or open one"
 
 
 def make_combo_box() -> QComboBox:
-    """Return a box that never makes the panel wider than it is."""
+    """Return a combo box that does not widen the panel."""
     made = QComboBox()
     made.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     made.setMinimumContentsLength(8)

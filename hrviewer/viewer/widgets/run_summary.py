@@ -1,4 +1,4 @@
-"""The answer and its 95 % interval against what was spent: how it narrows while a run goes on."""
+"""Plot of the estimate and its 95 % interval against cost, as it narrows during a run."""
 
 from __future__ import annotations
 
@@ -16,48 +16,46 @@ from hrviewer.viewer.widgets.common import label
 __all__ = ["IntervalPlot", "IntervalWidget", "interval_of"]
 
 BAND_COLOUR, ESTIMATE_COLOUR = QColor(86, 180, 233, 110), QColor("#e69f00")
-"""Okabe and Ito's colours, told apart by everybody."""
+"""Okabe and Ito's colours, distinct for colour-blind users."""
 
 HEIGHT = 64
 MARGIN = 3.0
 
 
 class IntervalWidget(QWidget):
-    """A small plot, hidden where an answer has no interval.
+    """A small plot, hidden where an estimate has no interval.
 
     Parameters
     ----------
     controller : Controller
-        Has the record.
+        Has the result maps.
     """
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
-        self.plot, self.caption = IntervalPlot(), label("", "muted", wrap=True)
+        self.plot, self.caption = IntervalPlot(), label("", "secondary", wrap=True)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(2)
         layout.addWidget(self.plot)
         layout.addWidget(self.caption)
-        controller.progress_changed.connect(self.refresh)
-        controller.overlays_changed.connect(self.refresh)
+        controller.state.progress_changed.connect(self.refresh)
+        controller.state.overlays_replaced.connect(self.refresh)
         self.refresh()
 
     def refresh(self) -> None:
-        """Draw what was published so far."""
-        overlays = self.controller.overlays
-        # Live, each cell publishes its own.
-        told: Sequence[PublishedEstimate] = ()
-        if overlays is not None and not self.controller.live.enabled:
-            told = overlays.maps.record.published
-        said = [one for one in told if one.interval is not None]
-        self.setVisible(bool(said))
-        if not said:
-            return
-        self.plot.set_estimates(said)
-        low, high = interval_of(said[-1])
-        self.caption.setText(f"95 % so far: {low:,.0f} – {high:,.0f}")
+        """Draw the estimates that were published so far."""
+        state = self.controller.state
+        published: Sequence[PublishedEstimate] = ()
+        if state.maps is not None and not state.live.enabled:  # in Live each cell has its own
+            published = state.maps.record.published
+        known = [estimate for estimate in published if estimate.interval is not None]
+        self.setVisible(bool(known))
+        if known:
+            self.plot.set_estimates(known)
+            low, high = interval_of(known[-1])
+            self.caption.setText(f"95 % so far: {low:,.0f} – {high:,.0f}")
 
 
 class IntervalPlot(QWidget):

@@ -1,20 +1,17 @@
-"""Cost against resolution in a window of its own: measured elsewhere, drawn as it comes to an end.
+"""Cost against image size in a window: measured in another process, drawn at its end.
 
-Invariant: another process measures, a thread waits for it, a timer asks the thread; closing the
-window ends all three.
+Invariant: another process measures and a worker thread waits for it; closing the window ends both.
 """
 
 from __future__ import annotations
 
-import threading
-from typing import Any
-
-from qtpy.QtCore import QSize, QTimer
+from qtpy.QtCore import QSize
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QComboBox, QDialog, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
+from hrviewer.app.services.background import Task
 from hrviewer.engine import RunControl
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import format_error
 from hrviewer.io.figures.plots import plot_curves, style_axes
 from hrviewer.models.memory_usage import available_memory
 from hrviewer.runs import Scaling, cost
@@ -24,15 +21,12 @@ from hrviewer.viewer.widgets.compare_plot import MplWidget, plot_theme
 
 __all__ = ["ScalingWindow"]
 
-POLL_MS = 100
-"""Milliseconds between looks at the thread."""
-
 
 class ScalingPlot(MplWidget):
     """Three panels: FLOPs, seconds and memory against the side of a square input."""
 
     def show_scaling(self, scaling: Scaling) -> None:
-        """Draw what was found."""
+        """Draw a measurement."""
         if self.prepare_axes() is None:
             return
         ink, figure = plot_theme(self.viewer), self.axes.figure
@@ -50,14 +44,14 @@ class ScalingPlot(MplWidget):
 
 
 class ScalingWindow(QDialog):
-    """What the chosen network takes at every size, and the largest that this machine takes.
+    """Cost of the selected model at every image size, and the largest size that fits.
 
     Parameters
     ----------
     controller : Controller
-        Has the chosen network.
+        Has the selected model.
     parent : QWidget, optional
-        Above which the window opens.
+        The widget above which the window opens.
     """
 
     def __init__(self, controller: Controller, parent: QWidget | None = None) -> None:
@@ -66,11 +60,12 @@ class ScalingWindow(QDialog):
         self.setWindowTitle("Cost against resolution")
         self.message = label("", "plain", wrap=True)
         self.memory = QLineEdit(f"{available_memory() / 1e9:.1f}GB")
-        self.memory.setToolTip("What it may take at most, as 4GB")
+        self.memory.setToolTip("Limit of memory, as 4GB")
         self.memory.setMaximumWidth(90)
         self.role = QComboBox()
-        self.role.setToolTip("Which of the model's networks")
-        self.role.addItems(list(controller.model.roles) if controller.model else ["main"])
+        self.role.setToolTip("Role of the measured network")
+        model = controller.state.settings.model
+        self.role.addItems(list(model.roles) if model else ["main"])
         self.measure_button = QPushButton("Measure")
         self.plot = ScalingPlot(controller.viewer)
         layout = QVBoxLayout(self)
@@ -87,20 +82,18 @@ class ScalingWindow(QDialog):
         layout.addWidget(self.plot, 1)
         self.scaling: Scaling | None = None
         self._control: RunControl | None = None
-        self._messages: list[str] = []
-        self._results: list[Scaling | str] = []
+        self._task: Task[Scaling] | None = None
+        self._size = ""
         self.measure_button.clicked.connect(self._start_or_stop)
-        self._timer = QTimer(self)
-        self._timer.timeout.connect(self._tick)
         self._show_message()
 
     @property
     def is_running(self) -> bool:
-        """Whether something is measured."""
-        return self._control is not None
+        """Whether a measurement is in progress."""
+        return self._task is not None and self._task.is_pending
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
-        """End what is measured."""
+        """End the measurement."""
         self.stop()
         super().closeEvent(event)
 
@@ -110,63 +103,57 @@ class ScalingWindow(QDialog):
             self._control.stop()
 
     def _start_or_stop(self) -> None:
-        if self._control is not None:
+        if self.is_running:
             self.stop()
             return
-        pack = self.controller.model
-        if pack is None:
+        settings = self.controller.state.settings
+        model = settings.model
+        if model is None:
             self.message.setText("choose a model first")
             return
-        memory, device = self.memory.text(), self.controller.device
-        role = self.role.currentText()
-        self._control = control = RunControl()
-        self._messages.clear()
-        self._results.clear()
-        said, ended = self._messages, self._results
+        memory, role, device = self.memory.text(), self.role.currentText(), settings.device
+        self._control, self._size = RunControl(), ""
+        control = self._control
 
-        def measure() -> None:
-            try:
-                ended.append(
-                    cost(
-                        pack,
-                        role=role,
-                        device=device,
-                        memory=memory,
-                        on_progress=said.append,
-                        control=control,
-                    )
-                )
-            except HrviewerError as error:
-                ended.append(str(error))
+        def measure(task: Task[Scaling]) -> Scaling:
+            return cost(
+                model,
+                role=role,
+                device=device,
+                memory=memory,
+                on_progress=task.report,
+                control=control,
+            )
 
-        threading.Thread(target=measure, name="hrviewer-cost", daemon=True).start()
-        self._timer.start(POLL_MS)
+        self._task = self.controller.background.submit(
+            "cost", measure, self._show_scaling, failed=self._show_error, progress=self._show_size
+        )
         self._show_message()
 
-    def _tick(self) -> None:
-        if not self._results:
-            self._show_message()
-            return
-        self._timer.stop()
-        self._control = None
-        ended: Any = self._results.pop()
-        if isinstance(ended, Scaling):
-            self.scaling = ended
-            self.plot.show_scaling(ended)
-        self._show_message("" if isinstance(ended, Scaling) else ended)
+    def _show_size(self, size: str) -> None:
+        self._size = size
+        self._show_message()
 
-    def _show_message(self, words: str = "") -> None:
+    def _show_scaling(self, scaling: Scaling) -> None:
+        self.scaling = scaling
+        self.plot.show_scaling(scaling)
+        self._show_message()
+
+    def _show_error(self, error: Exception) -> None:
+        self._show_message(format_error(error))
+
+    def _show_message(self, message: str = "") -> None:
         self.measure_button.setText("Stop" if self.is_running else "Measure")
         found = self.scaling
-        if words:
-            pass
-        elif self.is_running:
-            words = f"measuring {self._messages[-1]}" if self._messages else "loading the network"
-        elif found is not None and found.largest is not None:
-            words = (
+        if not message and self.is_running:
+            message = f"measuring {self._size}" if self._size else "loading the model"
+        elif not message and found is not None and found.largest is not None:
+            message = (
                 f"the largest input is {found.largest:,} × {found.largest:,} pixels; "
-                "all beyond is extrapolated"
+                "larger sizes are extrapolated"
             )
-        elif found is None:
-            words = "runs the network at growing sizes, elsewhere, until one does not fit"
-        self.message.setText(words)
+        elif not message and found is None:
+            message = (
+                "runs the network at growing sizes, in another process, until one is too large"
+            )
+        self.message.setText(message)

@@ -1,16 +1,15 @@
-"""What a network saw through a warp, beside an even picture of the same size."""
+"""A network's warped input, beside a uniformly sampled picture of the same size."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
+
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QImage, QPixmap
-from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QGridLayout, QWidget
 
 from hrviewer.app.maps.patch_preview import PatchInspection
 from hrviewer.viewer.controller import Controller
-from hrviewer.viewer.widgets.common import label
+from hrviewer.viewer.widgets.common import label, show_pixels
 
 __all__ = ["WarpPreview"]
 
@@ -18,12 +17,12 @@ PREVIEW_PX = 168
 
 
 class WarpPreview(QWidget):
-    """Two pictures, shown while a warp is asked about.
+    """Two previews, shown while a warp is inspected.
 
     Parameters
     ----------
     controller : Controller
-        Is asked by clicks on the image.
+        Emits inspections.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -33,30 +32,18 @@ class WarpPreview(QWidget):
         layout.setHorizontalSpacing(8)
         layout.setVerticalSpacing(2)
         self.previews = label(), label()
-        captions = "what the network saw", "evenly, as many pixels"
+        captions = "the network's input", "uniform, as many pixels"
         for column, (picture, caption) in enumerate(zip(self.previews, captions, strict=True)):
             layout.addWidget(picture, 0, column, Qt.AlignmentFlag.AlignCenter)
-            layout.addWidget(label(caption, "muted"), 1, column, Qt.AlignmentFlag.AlignCenter)
+            layout.addWidget(label(caption, "secondary"), 1, column, Qt.AlignmentFlag.AlignCenter)
         self.hide()
-        controller.patch_inspected.connect(self._show)
+        controller.state.patch_inspected.connect(self._show)
 
-    def _show(self, inspection: PatchInspection) -> None:
-        pair = inspection.pixels, inspection.uniform_pixels
-        for label_, pixels in zip(self.previews, pair, strict=True):
+    def _show(self, inspection: PatchInspection | None) -> None:
+        pair: tuple[Any, Any] = (None, None)
+        if inspection is not None:
+            pair = inspection.pixels, inspection.uniform_pixels
+        for preview, pixels in zip(self.previews, pair, strict=True):
             if pixels is not None:
-                show_pixels(label_, pixels)
+                show_pixels(preview, pixels, PREVIEW_PX)
         self.setVisible(all(pixels is not None for pixels in pair))
-
-
-def show_pixels(target: QLabel, pixels: NDArray[np.uint8]) -> None:
-    """Show a picture, ``(h, w, 3)``, as large as there is room."""
-    height, width, _ = pixels.shape
-    image = QImage(pixels.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888)
-    target.setPixmap(
-        QPixmap.fromImage(image).scaled(
-            PREVIEW_PX,
-            PREVIEW_PX,
-            Qt.AspectRatioMode.KeepAspectRatio,
-            Qt.TransformationMode.SmoothTransformation,
-        )
-    )

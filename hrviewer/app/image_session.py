@@ -1,0 +1,238 @@
+"""An open image: its source in the front end, and everything that belongs to it.
+
+Invariant: estimate, cost, notes, progress, result maps, run, inspected patch, ground truth, labels
+and listed runs are attributes of one `ImageSession`, so they end with their image and cannot stand
+beside another one.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import Pyramid
+
+if TYPE_CHECKING:
+    from hrviewer.app.maps.ground_truth_points import GroundTruthPoints
+    from hrviewer.app.maps.patch_preview import PatchInspection
+    from hrviewer.app.maps.result_maps import ResultMaps
+    from hrviewer.io.features import Feature
+    from hrviewer.runs import Run
+    from hrviewer.runs.run_index import RunEntry
+
+__all__ = ["ImageSession", "ImageSource", "PyramidImage", "Status", "Viewport"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """Progress of a run: a fraction of 0 to 1, and a message."""
+
+    fraction: float
+    message: str
+
+
+IDLE = Status(0.0, "")
+
+
+@dataclass(frozen=True)
+class Viewport:
+    """Visible part of an image.
+
+    Parameters
+    ----------
+    rect : Rect
+        Level-0 pixels; empty if the image is out of view.
+    pixel : tuple of float
+        Level-0 pixels per screen pixel, ``(y, x)``; they differ where pixels have unequal sides.
+    """
+
+    rect: Rect
+    pixel: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def side(self) -> float:
+        """Side of a square of level-0 pixels that covers as much as one screen pixel."""
+        return math.sqrt(self.pixel[0] * self.pixel[1])
+
+    @property
+    def coarsest(self) -> float:
+        """Level-0 pixels per screen pixel along the axis that is shown smaller."""
+        return max(self.pixel)
+
+
+class ImageSource(ABC):
+    """An image as a front end shows it.
+
+    `pyramid` is called on worker threads, everything else on the front end's thread.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Title of the image."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Height and width, level-0 pixels."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str | None:
+        """Digest of the image; None if it is not known without reading."""
+
+    @property
+    @abstractmethod
+    def has_ground_truth(self) -> bool:
+        """Whether the image has its own ground truth, as synthetic images do."""
+
+    @abstractmethod
+    def plane(self) -> tuple[int, ...]:
+        """Return the displayed plane of the axes beyond y and x."""
+
+    @abstractmethod
+    def pyramid(self, plane: Sequence[int] = ()) -> Pyramid:
+        """Return the pyramid of a plane; it may read."""
+
+    @abstractmethod
+    def viewport(self) -> Viewport:
+        """Return the visible part."""
+
+    @abstractmethod
+    def drawn_region(self) -> Rect:
+        """Return the bounds of the selected shapes; empty if none is drawn on the image."""
+
+    @property
+    def rect(self) -> Rect:
+        """The whole image."""
+        return Rect(0, 0, *self.shape)
+
+
+class PyramidImage(ImageSource):
+    """A pyramid without a front end: the view and the drawn region are set by hand.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        The image.
+    view : Viewport, optional
+        The whole image by default.
+    """
+
+    def __init__(self, pyramid: Pyramid, view: Viewport | None = None) -> None:
+        self._pyramid = pyramid
+        self.view = view or Viewport(pyramid.rect)
+        self.region = Rect(0, 0, 0, 0)
+
+    @property
+    def name(self) -> str:
+        """Title of the image."""
+        return self._pyramid.name
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width, level-0 pixels."""
+        rect = self._pyramid.rect
+        return rect.h, rect.w
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Digest of the image."""
+        return self._pyramid.fingerprint
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether the image is synthetic."""
+        return self._pyramid.synthetic_image is not None
+
+    def plane(self) -> tuple[int, ...]:
+        """Return no plane: a pyramid is one."""
+        return ()
+
+    def pyramid(self, plane: Sequence[int] = ()) -> Pyramid:
+        """Return the pyramid."""
+        return self._pyramid
+
+    def viewport(self) -> Viewport:
+        """Return the view that was set."""
+        return self.view
+
+    def drawn_region(self) -> Rect:
+        """Return the region that was set."""
+        return self.region
+
+
+@dataclass(eq=False)
+class ImageSession:
+    """One image and everything that belongs to it.
+
+    Parameters
+    ----------
+    source : ImageSource
+        The image.
+
+    Attributes
+    ----------
+    maps : ResultMaps or None
+        Result maps over the image, of a run or of Live.
+    run : Run or None
+        The finished or reopened run that `maps` show.
+    status : Status
+        Progress of the run on this image.
+    estimate, cost : str
+        Of the run or of the view, as the front end displays them.
+    notes : list of str
+        Remarks on the run.
+    inspection : PatchInspection or None
+        The patch that was clicked last.
+    live_status, hud : str
+        Speed and progress of Live, in the panel and on the canvas.
+    ground_truth : GroundTruthPoints or None
+        What is displayed of the ground truth.
+    ground_truth_status : str
+        Number of displayed objects.
+    labels : list of Feature
+        Labelled places that a head is fitted to.
+    runs : list of RunEntry
+        Runs of this image in the known folders.
+    closed : bool
+        Whether the image is gone.
+    """
+
+    source: ImageSource
+    maps: ResultMaps | None = None
+    run: Run | None = None
+    status: Status = IDLE
+    estimate: str = ""
+    cost: str = ""
+    notes: list[str] = field(default_factory=list)
+    inspection: PatchInspection | None = None
+    live_status: str = ""
+    hud: str = ""
+    ground_truth: GroundTruthPoints | None = None
+    ground_truth_status: str = ""
+    labels: list[Feature] = field(default_factory=list)
+    runs: list[RunEntry] = field(default_factory=list)
+    closed: bool = False
+
+    @property
+    def name(self) -> str:
+        """Title of the image."""
+        return self.source.name
+
+    def clear_results(self) -> None:
+        """Forget the results of the run or of Live."""
+        self.maps = self.run = self.inspection = None
+        self.status, self.estimate, self.cost, self.notes = IDLE, "", "", []
+
+    def close(self) -> None:
+        """End with the image."""
+        self.closed = True
+        self.clear_results()
+        self.live_status = self.hud = self.ground_truth_status = ""
+        self.ground_truth = None
+        self.labels, self.runs = [], []

@@ -1,0 +1,49 @@
+"""Summary of the cells in view: one estimate and its interval, and the line on the canvas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.engine import ViewportCell
+
+__all__ = ["combine_cells", "wrap_text"]
+
+
+def combine_cells(
+    cells: Sequence[ViewportCell], additive: bool
+) -> tuple[NDArray[np.float64] | None, tuple[float, float] | None]:
+    """Return the estimate of cells together, and its 95 % interval where all of them have one.
+
+    Counts and areas add up, everything else is a mean by area; errors of cells are independent, so
+    that half-widths add up by the root of their squares.
+    """
+    known = [cell for cell in cells if cell.estimate.values is not None]
+    if not known:
+        return None, None
+    values = np.array([np.asarray(cell.estimate.values, float) for cell in known])
+    if additive:
+        total: NDArray[np.float64] = values.sum(axis=0)
+    else:
+        total = np.average(values, axis=0, weights=[cell.rect.area for cell in known])
+    intervals = [cell.estimate.interval for cell in known]
+    if not additive or any(interval is None for interval in intervals):
+        return total, None
+    halves = [(high - low) / 2 for low, high in filter(None, intervals)]
+    middle = sum((high + low) / 2 for low, high in filter(None, intervals))
+    half = math.hypot(*halves)
+    return total, (middle - half, middle + half)
+
+
+def wrap_text(text: str, width: int) -> str:
+    """Break a line between its parts, where it would be longer than `width` characters."""
+    lines: list[str] = []
+    for part in text.split(" · "):
+        if lines and len(lines[-1]) + len(part) + 3 <= width:
+            lines[-1] += f" · {part}"
+        else:
+            lines.append(part)
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Rasters over an image, and their coarser levels for screens that show less."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.engine.canvas import MapKind
+from hrviewer.geometry import Rect
+from hrviewer.units import nice_ceiling
+
+__all__ = [
+    "COST_QUANTITIES",
+    "MAPS",
+    "CostQuantity",
+    "MapName",
+    "PyramidRaster",
+    "cell_areas",
+    "cell_slices",
+    "coarsen",
+    "empty_levels",
+    "empty_raster",
+]
+
+MapName = Literal["output", "saliency", "patches", "cost"]
+MAPS: tuple[MapName, ...] = ("output", "saliency", "patches", "cost")
+
+
+@dataclass(frozen=True)
+class CostQuantity:
+    """A quantity that the cost map can show.
+
+    Parameters
+    ----------
+    unit : str
+        Unit in the legend.
+    parts : tuple of str
+        Attributes of `Cost` that add up to it.
+    per_pixel : float
+        Units per image pixel that one of these is.
+    """
+
+    unit: str
+    parts: tuple[str, ...]
+    per_pixel: float = 1.0
+
+
+COST_QUANTITIES: dict[str, CostQuantity] = {
+    "FLOPs": CostQuantity("FLOP per pixel", ("flops",)),
+    "time": CostQuantity("ms per megapixel", ("read_s", "prepare_s", "infer_s", "post_s"), 1e9),
+    "bytes": CostQuantity("bytes per pixel", ("bytes",)),
+}
+"""Quantities of the cost map, by name."""
+
+
+@dataclass(eq=False)
+class PyramidRaster:
+    """A map with its coarser levels.
+
+    Parameters
+    ----------
+    levels : list of ndarray of float32, shape (rows, columns)
+        The map, then its means over 2 × 2, 4 × 4, … cells, for a screen that shows less; NaN
+        where there is no prediction.
+    cell : float
+        Side of the finest level's cells, level-0 pixels.
+    unit : str
+        Unit of the values in the legend.
+    limits : tuple of float
+        Values at the ends of the colour scale.
+    fixed_limits : bool
+        Whether the limits stay; otherwise they follow the values in round steps.
+    changed : bool
+        Whether it changed since it was displayed.
+    """
+
+    levels: list[NDArray[np.float32]]
+    cell: float
+    unit: str
+    limits: tuple[float, float] = (0.0, 1.0)
+    fixed_limits: bool = False
+    changed: bool = False
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The finest level."""
+        return self.levels[0]
+
+    def level_for(self, side: float) -> int:
+        """Return the finest level whose cells are not smaller than `side` level-0 pixels."""
+        wanted = math.ceil(math.log2(max(side / self.cell, 1.0)) - 1e-9)
+        return min(wanted, len(self.levels) - 1)
+
+    def autoscale(self, level: int = 0) -> bool:
+        """Let the limits follow a level's values, in round steps; return whether they moved."""
+        if self.fixed_limits:
+            return False
+        values = self.levels[level]
+        step = max(1, math.isqrt(values.size // 250_000))
+        some = values[::step, ::step]
+        some = some[np.isfinite(some) & (some > 0)]
+        if not some.size:
+            return False
+        limits = (0.0, nice_ceiling(float(np.percentile(some, 99.5))))
+        if limits == self.limits:
+            return False
+        self.limits = limits
+        return True
+
+    def update_coarser(self, rect: Rect) -> None:
+        """Bring the coarser levels up to date inside a rectangle of level-0 pixels."""
+        for i in range(1, len(self.levels)):
+            rows, columns = cell_slices(rect, self.cell * 2**i)
+            part = self.levels[i - 1][
+                2 * rows.start : 2 * rows.stop, 2 * columns.start : 2 * columns.stop
+            ]
+            target = self.levels[i][rows, columns]
+            target[:] = coarsen(part[None], 2, "intensity")[0][: target.shape[0], : target.shape[1]]
+
+
+def empty_raster(shape: Sequence[int]) -> NDArray[np.float32]:
+    """Return a raster of NaN."""
+    return np.full(tuple(shape), np.nan, np.float32)
+
+
+def empty_levels(shape: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Return rasters of NaN, each half the size of the one before, down to a few cells."""
+    levels = [empty_raster(shape)]
+    while max(levels[-1].shape) > 32:
+        levels.append(empty_raster([-(-n // 2) for n in levels[-1].shape]))
+    return levels
+
+
+def cell_slices(rect: Rect, cell: float) -> tuple[slice, slice]:
+    """Return the cells that a rectangle touches."""
+    return (
+        slice(max(0, math.floor(rect.y / cell + 1e-9)), math.ceil(rect.y1 / cell - 1e-9)),
+        slice(max(0, math.floor(rect.x / cell + 1e-9)), math.ceil(rect.x1 / cell - 1e-9)),
+    )
+
+
+def cell_areas(image: Rect, cell: float, shape: Sequence[int]) -> NDArray[np.float32]:
+    """Return the number of image pixels in each cell; the image's border cuts the last ones."""
+    sides = [
+        np.diff(np.minimum(np.arange(n + 1) * cell, length))
+        for n, length in zip(shape, (image.h, image.w), strict=True)
+    ]
+    return np.asarray(np.outer(*sides), np.float32)
+
+
+def coarsen(values: NDArray[np.floating], n: int, kind: MapKind) -> NDArray[np.float32]:
+    """Join cells, n × n, keeping the sum or the mean; NaN where none of them has a value."""
+    if n == 1:
+        return np.asarray(values, np.float32)
+    k, rows, columns = values.shape
+    grown = np.full((k, -(-rows // n) * n, -(-columns // n) * n), np.nan, np.float32)
+    grown[:, :rows, :columns] = values
+    cells = grown.reshape(k, grown.shape[1] // n, n, grown.shape[2] // n, n)
+    known = np.isfinite(cells).sum(axis=(2, 4))
+    total = np.nansum(cells, axis=(2, 4))
+    joined = total if kind == "mass" else total / np.maximum(known, 1)
+    return np.where(known > 0, joined, np.nan).astype(np.float32)

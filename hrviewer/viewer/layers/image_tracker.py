@@ -1,0 +1,191 @@
+"""Images of the layer list as the application's images.
+
+`ImageTracker` opens an `ImageSession` for every image layer that is no overlay, makes the active
+one current and closes it when the layer is removed. Image layers are recognised by what they are,
+never by name, and are compared with ``==``, for plugins are handed proxies of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Layer
+
+from hrviewer.app.image_session import ImageSession, ImageSource, Viewport
+from hrviewer.app.services.loading import ImageDisplay
+from hrviewer.app.state import AppState
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import Pyramid
+from hrviewer.viewer.image.geometry import (
+    METADATA_KEY,
+    is_image_layer,
+    plane_of,
+    pyramid_of,
+    shape_of,
+    shapes_rect,
+    viewport_of,
+)
+from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.layers.roi import region_layer
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+__all__ = ["ImageTracker", "LayerDisplay", "LayerImage", "layer_of"]
+
+
+class LayerImage(ImageSource):
+    """An image layer of napari, opened by hrviewer or not.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        The viewer.
+    layer : Image
+        The layer.
+    """
+
+    def __init__(self, viewer: ViewerModel, layer: Image) -> None:
+        self._viewer, self.layer = viewer, layer
+
+    @property
+    def name(self) -> str:
+        """Name of the layer."""
+        return str(self.layer.name)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the finest level."""
+        return shape_of(self.layer)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Digest of the image; None if hrviewer did not open it."""
+        pyramid: Pyramid | None = self.layer.metadata.get(METADATA_KEY, {}).get("pyramid")
+        return None if pyramid is None else pyramid.fingerprint
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether the image is synthetic."""
+        return pyramid_of(self.layer).synthetic_image is not None
+
+    def plane(self) -> tuple[int, ...]:
+        """Return the displayed plane of the axes beyond y and x."""
+        return plane_of(self._viewer, self.layer)
+
+    def pyramid(self, plane: Sequence[int] = ()) -> Pyramid:
+        """Return the pyramid of a plane."""
+        return pyramid_of(self.layer, plane)
+
+    def viewport(self) -> Viewport:
+        """Return the visible part."""
+        return viewport_of(self._viewer, self.layer)
+
+    def drawn_region(self) -> Rect:
+        """Return the bounds of the selected shapes."""
+        shapes = region_layer(self._viewer)
+        if shapes is None:
+            return Rect(0, 0, 0, 0)
+        return shapes_rect(self._viewer, self.layer, shapes, self.rect)
+
+
+def layer_of(session: ImageSession | None) -> Image | None:
+    """Return the layer that displays an image."""
+    source = None if session is None else session.source
+    return source.layer if isinstance(source, LayerImage) else None
+
+
+class ImageTracker:
+    """Keeps the application's images those of the layer list.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        The viewer.
+    state : AppState
+        Gets the images.
+    """
+
+    def __init__(self, viewer: ViewerModel, state: AppState) -> None:
+        self._viewer, self._state = viewer, state
+        layers = viewer.layers
+        self._connections: list[tuple[Any, Any]] = [
+            (layers.selection.events.active, self._on_active),
+            (layers.events.inserted, self._on_inserted),
+            (layers.events.removed, self._on_removed),
+        ]
+        for emitter, callback in self._connections:
+            emitter.connect(callback)
+        for layer in layers:
+            self._open(layer)
+        self._on_active()
+        self._select_any()
+
+    def session_of(self, layer: Layer | None) -> ImageSession | None:
+        """Return the session of an image layer."""
+        if layer is None:
+            return None
+        return next((s for s in self._state.images if layer_of(s) == layer), None)
+
+    def close(self) -> None:
+        """Follow the layer list no more."""
+        for emitter, callback in self._connections:
+            emitter.disconnect(callback)
+        self._connections.clear()
+
+    def _open(self, layer: Layer) -> None:
+        if is_image_layer(layer) and self.session_of(layer) is None:
+            self._state.add_image(LayerImage(self._viewer, layer))
+
+    def _select_any(self) -> None:
+        """Make the topmost image current where there is none."""
+        if self._state.image is None:
+            found = filter(None, map(self.session_of, reversed(self._viewer.layers)))
+            self._state.select_image(next(found, None))
+
+    def _on_active(self, event: Any = None) -> None:
+        session = self.session_of(self._viewer.layers.selection.active)
+        if session is not None:
+            self._state.select_image(session)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._open(event.value)
+        self._select_any()
+
+    def _on_removed(self, event: Any) -> None:
+        session = self.session_of(event.value)
+        if session is not None:
+            self._state.close_image(session)
+            self._select_any()
+
+
+class LayerDisplay(ImageDisplay):
+    """Displays images as layers.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        The viewer.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self.tracker: ImageTracker
+        self.fit: Any = lambda: None
+
+    def prepare(self, pyramid: Pyramid, *, load_coarsest: bool) -> Any:
+        """Return the data of a layer."""
+        return image_layer_data(pyramid, load_coarsest=load_coarsest), load_coarsest
+
+    def show(self, prepared: Any) -> ImageSession:
+        """Add the layer, make it active and, if it was opened for itself, fit it to the view."""
+        data, is_new = prepared
+        layer = self._viewer.add_layer(Layer.create(*data))
+        self._viewer.layers.selection.active = layer
+        session = self.tracker.session_of(layer)
+        assert session is not None
+        if is_new:
+            self._viewer.reset_view(layers=[layer])
+            self.fit()
+        return session
