@@ -92,6 +92,7 @@ def view(
     from hrviewer.viewer.contributions.commands import panel_of
     from hrviewer.viewer.image.image_layer import fits_single_array, image_layer_data
     from hrviewer.viewer.image.layer_refresh import auto_refresh
+    from hrviewer.viewer.widgets.window import set_window_size
 
     pyramids: list[Pyramid] = []
     if image is not None:
@@ -115,17 +116,3 @@ def view(
     if live:
         opened.controller.live.set_enabled(True)
     return opened
-
-
-def set_window_size(viewer: napari.Viewer) -> None:
-    """Give a window that was never sized by hand room for an image beside the panel."""
-    from napari.settings import get_settings
-    from qtpy.QtCore import QRect
-    from qtpy.QtGui import QGuiApplication
-
-    screen = QGuiApplication.primaryScreen()
-    if get_settings().application.window_size is None and screen is not None:
-        free = screen.availableGeometry()
-        here = QRect(0, 0, min(1600, free.width() * 9 // 10), min(1000, free.height() * 9 // 10))
-        here.moveCenter(free.center())
-        viewer.window.set_geometry(*here.getRect())

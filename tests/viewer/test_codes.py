@@ -149,7 +149,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
         click(*place)
     labelling.fit()
     fitted()
-    assert "two classes must be labelled" in errors(controller)[-1]
+    assert "at least two classes" in errors(controller)[-1]
     assert labelling.head is None
     labelling.set_label("right ")
     for place in ((30, 230), (30, 400), (170, 300), (250, 350)):

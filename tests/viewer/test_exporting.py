@@ -72,8 +72,8 @@ def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
     tab.path.setText(str(tmp_path / "a.tif"))
     tab.export_button.click()
     until_quiet(done)
-    assert "not georeferenced" in tab.status.text()
-    assert "not georeferenced" in errors(done)[-1]
+    assert "georeference" in tab.status.text()
+    assert "georeference" in errors(done)[-1]
 
 
 def test_an_export_can_be_stopped(tab, done, monkeypatch):

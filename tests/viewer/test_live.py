@@ -68,7 +68,7 @@ def test_the_answer_in_view_and_the_overlays(shown, model):
     live(shown)
     assert errors(shown) == []
     answers = [answer for answer, _ in shown.emitted["estimate_changed"] if answer]
-    assert f"{COUNT:,.1f} × thing" in answers[-1]
+    assert f"{COUNT:,.0f} things" in answers[-1]
     assert answers[-1].endswith("in view")
     assert "up to date" in shown.emitted["live_status_changed"][-1]
     assert model.canvas.overlays.text.visible

@@ -65,7 +65,7 @@ def test_a_whole_run_from_the_buttons(docked, qtbot, count):
     docked.run_controls.run_button.click()
     assert not docked.run_controls.run_button.isEnabled()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    assert docked.run_controls.estimate.text() == f"{count:,.1f} × thing"
+    assert docked.run_controls.estimate.text() == f"{count:,.0f} things"
     assert "FLOP" in docked.run_controls.cost.text()
     assert docked.run_controls.progress_bar.value() == 1000
     assert docked.controller.state.run.header["params"] == {"tile": 32}
@@ -122,8 +122,8 @@ def test_the_legend_rules_the_layers(docked, qtbot):
     overlays = docked.controller.overlays
     for name in MAPS:
         entry = docked.overlay_legend.rows[name]
-        entry.shown.setChecked(not entry.shown.isChecked())
-        assert overlays.is_visible(name) is entry.shown.isChecked()
+        entry.checkbox.setChecked(not entry.checkbox.isChecked())
+        assert overlays.is_visible(name) is entry.checkbox.isChecked()
         entry.opacity.setValue(33)
         assert overlays.layers[name].opacity == 0.33
     assert docked.overlay_legend.class_box.isHidden()
@@ -149,21 +149,21 @@ def test_labels_are_given_while_there_are_codes(docked, qtbot):
     controller.state.set_strategy("compression")
     docked.run_controls.run_button.click()
     qtbot.waitUntil(lambda: idle(docked)() and not form.isHidden(), timeout=20_000)
-    assert not form.use.isEnabled()
+    assert not form.use_button.isEnabled()
     form.label_button.setChecked(True)
     for name, y in (("sky", 20), ("sea", 200)):
-        form.box.setEditText(name)
+        form.class_box.setEditText(name)
         for x in (30, 330):
             controller.inspect_patch((y, x))
-    assert form.words.text() == "2 sky, 2 sea"
-    assert [form.box.itemText(i) for i in range(form.box.count())] == ["sky", "sea"]
+    assert form.message.text() == "2 sky, 2 sea"
+    assert [form.class_box.itemText(i) for i in range(form.class_box.count())] == ["sky", "sea"]
     form.label_button.setChecked(False)
     assert controller.head_trainer.label == ""
-    form.fit.click()
-    assert not form.fit.isEnabled()
-    qtbot.waitUntil(form.use.isEnabled, timeout=60_000)
-    assert "error rate" in form.words.text()
-    form.use.click()
+    form.fit_button.click()
+    assert not form.fit_button.isEnabled()
+    qtbot.waitUntil(form.use_button.isEnabled, timeout=60_000)
+    assert "error rate" in form.message.text()
+    form.use_button.click()
     assert controller.state.settings.model.name.startswith("toys-labels+toys")
     assert docked.run_settings.model.currentText() == controller.state.settings.model.name
     qtbot.waitUntil(idle(docked), timeout=60_000)
@@ -186,7 +186,8 @@ def test_classes_to_choose_from(docked):
     from hrviewer.geometry import Rect
 
     picture = ResultMaps(Rect(0, 0, 300, 420), 4, "mass", ["cat", "dog"])
-    docked.controller.show_overlays(docked.controller.image_layer, picture)
+    state = docked.controller.state
+    state.show_results(state.image, picture)
     plane = docked.overlay_legend.class_box
     assert not plane.isHidden()
     assert [plane.itemText(i) for i in range(plane.count())] == ["all classes", "cat", "dog"]
@@ -233,24 +234,24 @@ def test_choices_reach_the_controller(docked):
     choice.strategy.setCurrentIndex(choice.strategy.findData("uniform"))
     choice._set_strategy()
     assert controller.state.settings.strategy.id == "uniform"
-    assert choice.when.text() == controller.state.settings.strategy.when
+    assert choice.strategy_summary.text() == controller.state.settings.strategy.when
     choice.budget.setText("30")
     choice.unit.setCurrentText("seconds")
     choice._set_budget()
     assert controller.state.settings.budget == "30s"
-    choice.draw.click()
+    choice.draw_button.click()
     assert controller.state.settings.region == "drawn"
     assert controller.region_layer() is not None
     controller.viewer.layers.clear()
     assert choice.image.text() == "none is open"
-    choice.draw.click()
+    choice.draw_button.click()
 
 
 def test_a_click_fills_the_patch(docked, qtbot):
     docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
     docked.controller.inspect_patch((100.0, 100.0))
-    assert "main · look" in docked.patch_inspector.details.text()
+    assert "main · patch" in docked.patch_inspector.details.text()
     qtbot.waitUntil(lambda: not docked.controller.has_pending_work, timeout=5_000)
     assert not docked.patch_inspector.preview.pixmap().isNull()
 
@@ -333,16 +334,16 @@ def test_keys_do_what_the_buttons_do(docked, qtbot, count):
     chosen = controller.state.settings.strategy.id
     keys["next"].activated.emit()
     assert controller.state.settings.strategy.id != chosen
-    keys["before"].activated.emit()
+    keys["previous"].activated.emit()
     assert controller.state.settings.strategy.id == chosen
     keys["live"].activated.emit()
     assert docked.live_toggle.checkbox.isChecked()
     keys["live"].activated.emit()
     assert not controller.live.enabled
     keys["stop"].activated.emit()  # nothing runs: nothing happens
-    keys["hold"].activated.emit()
+    keys["pause"].activated.emit()
     assert controller.state.run_state == "idle"
     keys["run"].activated.emit()
     qtbot.waitUntil(idle(docked), timeout=20_000)
-    assert docked.run_controls.estimate.text() == f"{count:,.1f} × thing"
+    assert docked.run_controls.estimate.text() == f"{count:,.0f} things"
     assert docked.run_controls.run_button.toolTip().endswith(f"({keys['run'].key().toString()})")

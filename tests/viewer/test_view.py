@@ -14,8 +14,9 @@ from hrviewer.errors import HrviewerError
 from hrviewer.viewer.contributions import commands
 from hrviewer.viewer.demo import window_driver
 from hrviewer.viewer.image.view_fit import camera_state
-from hrviewer.viewer.view import set_window_size, view
+from hrviewer.viewer.view import view
 from hrviewer.viewer.widgets.run_settings import getting_started, join_names
+from hrviewer.viewer.widgets.window import set_window_size
 
 
 @pytest.fixture

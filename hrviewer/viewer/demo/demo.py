@@ -241,7 +241,8 @@ class Demo:
         for i, name in enumerate(chosen):
             panel.compare_tab.select_run(runs[name], add=bool(i))
         panel.compare_tab.grid_button.click()
-        wait_until(lambda: service.grid is not None and service.grid.is_ready, 60)
+        layers = self.controller.comparison
+        wait_until(lambda: layers.grid is not None and layers.grid.is_ready, 60)
         self._fit()
         process_events_for(0.5)
         self.picture("5-side-by-side", 1.5)

@@ -53,14 +53,13 @@ def wait_until(
     HrviewerError
         If the time limit is exceeded.
     """
-    from qtpy.QtCore import QCoreApplication, QEvent, QEventLoop
+    from hrviewer.viewer.widgets.window import process_events
 
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise HrviewerError(f"the window was not ready within {seconds:.0f} s")
-        QCoreApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, 20)
-        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        process_events()
         time.sleep(0.005)
         meanwhile()
 

@@ -6,6 +6,7 @@ destroyed, closed with its window, or told to.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.utils.theme import get_theme
@@ -111,6 +112,7 @@ class Panel(QTabWidget):
         controller.state.strategy_changed.connect(self._tick_now)
         self.shortcuts = Shortcuts(self, controller)
         # The last resort, when only Qt's side of the panel goes.
+        self.destroyed.connect(partial(clock().stop, self._tick))
         self.destroyed.connect(controller.close)
 
     def shut_down(self) -> None:

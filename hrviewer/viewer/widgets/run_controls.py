@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from hrviewer.app.state import Status
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label, row
 
-__all__ = ["RunControls"]
+__all__ = ["RunControls", "split_estimate"]
+
+DETAILS = re.compile(r"(?= \(95 %)|(?=, [\d.,]+ per )|(?=  )")
+"""Beginning of an estimate's details."""
 
 
 class RunControls(QWidget):
@@ -110,9 +115,9 @@ class RunControls(QWidget):
         self.progress_text.setText(status.message)
 
     def _show_estimate(self, estimate: str, cost: str) -> None:
-        first, *rest = estimate.split("  ")
+        first, details = split_estimate(estimate)
         self._set_text(self.estimate, first)
-        self._set_text(self.estimate_details, " ".join(rest).strip(" ·"))
+        self._set_text(self.estimate_details, details)
         self._set_text(self.cost, cost)
 
     def _show_notes(self, notes: list[str]) -> None:
@@ -125,3 +130,10 @@ class RunControls(QWidget):
     def _set_text(widget: QWidget, text: str) -> None:
         widget.setText(text)
         widget.setVisible(bool(text))
+
+
+def split_estimate(estimate: str) -> tuple[str, str]:
+    """Return an estimate's amount, and its interval, density and extent."""
+    first, *rest = DETAILS.split(estimate, maxsplit=1)
+    details = re.sub(r"  +", " ", "".join(rest)).strip(" ·,")
+    return first, details
