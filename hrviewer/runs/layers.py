@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_maps import MapName, coarsen, open_map
 from hrviewer.units import nice_ceiling
-
-if TYPE_CHECKING:
-    from hrviewer.runs.run import Run
 
 __all__ = ["LayerDataTuple", "layer_tuples"]
 
@@ -23,6 +21,22 @@ MAX_SIDE = 1024
 """Cells along the longer side of a layer; finer maps are coarsened."""
 
 Plane = NDArray[np.float32]
+
+
+class DisplayableRun(Exportable, Protocol):
+    """A run with what its layers need."""
+
+    @property
+    def pixel_size(self) -> tuple[float, float] | None:
+        """µm per level-0 pixel, ``(y, x)``."""
+
+    @property
+    def estimate(self) -> Any:
+        """The estimate; None where there is none."""
+
+    @property
+    def patches(self) -> Any:
+        """Table of patches."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ STYLES = {
 """In the order of drawing, the top layer last."""
 
 
-def layer_tuples(run: Run) -> list[LayerDataTuple]:
+def layer_tuples(run: DisplayableRun) -> list[LayerDataTuple]:
     """Return cost, saliency, patches and output as image layers over the run's image.
 
     Returns
@@ -85,7 +99,7 @@ def layer_tuples(run: Run) -> list[LayerDataTuple]:
         ``(data, settings, "image")``: data is a float32 array of at most 1024 cells per side, NaN
         outside the processed patches; settings hold scale, translate and units of napari's layer.
     """
-    planes: dict[str, Callable[[Run], tuple[Plane, float, str]]] = {
+    planes: dict[str, Callable[[DisplayableRun], tuple[Plane, float, str]]] = {
         "cost": cost_plane,
         "saliency": saliency_plane,
         "patches": patch_plane,
@@ -122,7 +136,7 @@ def upper_limit(plane: Plane) -> float:
     return nice_ceiling(float(np.percentile(positive, 99.5))) if positive.size else 1.0
 
 
-def read_map(run: Run, name: MapName) -> tuple[Plane, float, bool]:
+def read_map(run: DisplayableRun, name: MapName) -> tuple[Plane, float, bool]:
     """Return a map of at most `MAX_SIDE` cells a side, its cell, and whether its cells add up."""
     found = open_map(run, name)
     _, rows, columns = found.cells.shape
@@ -134,7 +148,7 @@ def read_map(run: Run, name: MapName) -> tuple[Plane, float, bool]:
     return values, cell, found.additive
 
 
-def output_plane(run: Run) -> tuple[Plane, float, str]:
+def output_plane(run: DisplayableRun) -> tuple[Plane, float, str]:
     """Return the density of all objects, or the probability of the last class."""
     values, cell, additive = read_map(run, "output")
     if not additive:
@@ -146,19 +160,19 @@ def output_plane(run: Run) -> tuple[Plane, float, str]:
     return values.sum(axis=0) * (1e6 / (cell**2 * per)), cell, unit
 
 
-def saliency_plane(run: Run) -> tuple[Plane, float, str]:
+def saliency_plane(run: DisplayableRun) -> tuple[Plane, float, str]:
     """Return the saliency that the strategy selected patches by."""
     values, cell, _ = read_map(run, "saliency")
     return values[0], cell, "saliency"
 
 
-def cost_plane(run: Run) -> tuple[Plane, float, str]:
+def cost_plane(run: DisplayableRun) -> tuple[Plane, float, str]:
     """Return FLOPs per pixel, NaN where there are none."""
     values, cell, _ = read_map(run, "cost")
     return np.where(values[0] > 0, values[0] / cell**2, np.nan), cell, "FLOP per pixel"
 
 
-def patch_plane(run: Run) -> tuple[Plane, float, str]:
+def patch_plane(run: DisplayableRun) -> tuple[Plane, float, str]:
     """Return the order in which patches were processed, on the grid of the cost map."""
     values, cell, _ = read_map(run, "cost")
     plane = np.full(values.shape[1:], np.nan, np.float32)
