@@ -332,6 +332,16 @@ def compare(
     ------
     HrviewerError
         If an image, a model, a strategy or the ground truth cannot be used.
+
+    Examples
+    --------
+    >>> table = hrviewer.compare(
+    ...     image, model, ["patches", "uniform"], region=(0, 0, 1024, 1024), progress=False
+    ... )
+    >>> table["strategy"].tolist(), table.attrs["reference"]
+    (['patches', 'uniform'], 'patches')
+    >>> table["flops"].is_monotonic_decreasing
+    True
     """
     import pandas as pd
 

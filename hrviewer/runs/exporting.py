@@ -46,5 +46,11 @@ def export(
     HrviewerError
         If the format or an option is unknown, the path exists or cannot be written, or the run
         has no map that the format needs.
+
+    Examples
+    --------
+    >>> run = hrviewer.run(image, model, region=(0, 0, 512, 512), progress=False)
+    >>> hrviewer.export(run, "patches.csv").name
+    'patches.csv'
     """
     return export_run(run if isinstance(run, Run) else Run(run), path, to, progress, **options)

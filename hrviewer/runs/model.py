@@ -250,6 +250,14 @@ def run(
     ------
     HrviewerError
         If an input is invalid or the run cannot be carried out; the message names the remedy.
+
+    Examples
+    --------
+    >>> run = hrviewer.run(image, model, "uniform", region=(0, 0, 1024, 1024), progress=False)
+    >>> run.complete, run.estimate["kind"]
+    (True, 'count')
+    >>> run.maps["output"].shape == run.output.shape  # channels, rows, columns
+    True
     """
     bundle = as_bundle(model)
     device, precision = device_settings(model, device, precision)

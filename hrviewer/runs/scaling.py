@@ -199,6 +199,14 @@ def cost(
     ------
     HrviewerError
         If there is no such role, its input size is fixed, or nothing fits.
+
+    Examples
+    --------
+    >>> scaling = hrviewer.cost("nuclei", memory="4GB")  # doctest: +SKIP
+    >>> scaling.largest  # pixels a side  # doctest: +SKIP
+    4864
+    >>> scaling.fits["seconds"].predict(10_000)  # doctest: +SKIP
+    61.2
     """
     limit = available_memory() if memory is None else parse_bytes(memory)
     bundle = as_bundle(model)
