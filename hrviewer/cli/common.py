@@ -40,6 +40,7 @@ __all__ = [
     "SeedOption",
     "app",
     "check_budget",
+    "check_model",
     "check_settings",
     "command",
     "image_options",
@@ -275,6 +276,15 @@ def check_budget(text: str | None) -> str | None:
     return text
 
 
+def check_model(model: Any) -> Any:
+    """Report a missing model, with the installed ones."""
+    if not model:
+        from hrviewer.models import no_model_error
+
+        raise typer.BadParameter(str(no_model_error()))
+    return model
+
+
 def check_settings(items: list[str] | None) -> list[str]:
     """Check that all items are ``key=value``."""
     for item in items or []:
@@ -351,9 +361,10 @@ CacheOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda[:n] or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 ModelOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Name or folder of a model, or an .onnx or .safetensors file; several joined by +."
+        callback=check_model,
+        help="Name or folder of a model, or an .onnx or .safetensors file; several joined by +.",
     ),
 ]
 PlaneOption = Annotated[

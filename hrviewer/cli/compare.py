@@ -18,6 +18,7 @@ from hrviewer.cli.common import (
     PlaneOption,
     SeedOption,
     app,
+    check_model,
     command,
     image_options,
     interruptible,
@@ -48,7 +49,10 @@ OutOption = Annotated[
 @command(app)
 def compare(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    model: Annotated[list[str], typer.Option(help="A model as for `run`; may be repeated.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(callback=check_model, help="A model as for `run`; may be repeated."),
+    ] = None,
     strategies: Annotated[str, typer.Option(help="Strategies as a,b:key=value, or all.")] = "all",
     truth: Annotated[
         str | None,
@@ -113,7 +117,7 @@ def compare(
 @command(app)
 def experiment(
     folder: Annotated[Path, typer.Argument(help="Images and their ground truth.")],
-    model: ModelOption,
+    model: ModelOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     cache: CacheOption = CacheMode.use,
@@ -146,7 +150,7 @@ def experiment(
 
 @command(app)
 def cost(
-    model: ModelOption,
+    model: ModelOption = None,
     role: Annotated[str, typer.Option(help="Role of the model.")] = "main",
     device: DeviceOption = "auto",
     memory: Annotated[

@@ -49,10 +49,10 @@ class Precision(StrEnum):
 @command(app)
 def run(
     image: str,
-    model: ModelOption,
     strategy: Annotated[
         str, typer.Option(help="Inference strategy; `hrviewer strategies` lists them.")
     ],
+    model: ModelOption = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(

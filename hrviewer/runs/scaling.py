@@ -155,7 +155,7 @@ class Prober(Protocol):
 
 
 def cost(
-    model: ModelLike,
+    model: ModelLike | None = None,
     *,
     role: str = "main",
     device: str = "auto",

@@ -214,3 +214,13 @@ def test_published_model_counts_as_without_hrviewer(shared, tmp_path):
     header = json.loads(call(*args, "--json", "--out", tmp_path / "p.run.zarr").stdout)
     assert header["patches"]["done"] == 12
     assert header["estimate"]["value"] == pytest.approx(whole, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "words", [("run", "a.png", "--strategy", "patches"), ("compare", "a.png"), ("cost",)]
+)
+def test_a_missing_model_lists_the_installed_ones_and_packages(words, monkeypatch):
+    monkeypatch.setattr("hrviewer.models.bundle.installed_bundles", lambda: {"nuclei": None})
+    message = " ".join(call(*words, status=2).stderr.replace("│", " ").split())
+    assert "no model is given: give one of the installed models (nuclei)" in message
+    assert 'pip install "hrviewer[crowd]" for crowd' in message
