@@ -1,4 +1,4 @@
-"""A scene whose pixels and objects are obvious."""
+"""A synthetic image whose pixels and objects are obvious."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Squares", "install"]
 
 
 class Squares(SyntheticImage):
-    """A square of 6 pixels, never cut by the scene's border, about every 40 pixels."""
+    """A square of 6 pixels, never cut by the image's border, about every 40 pixels."""
 
     title = "squares"
     classes = ("square", "other")
@@ -53,6 +53,6 @@ class Squares(SyntheticImage):
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make ``sample:squares`` the only scene that is installed."""
+    """Make ``sample:squares`` the only installed synthetic image."""
     entry = SimpleNamespace(name="squares", load=lambda: Squares)
     monkeypatch.setattr("hrviewer.pyramid.synthetic.entry_points", lambda group: [entry])

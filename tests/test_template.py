@@ -24,32 +24,32 @@ from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.training import installed_task_sets
 import numpy as np
 
-scene = make_synthetic_image("dots", 1024, 11000)
+image = make_synthetic_image("dots", 1024, 11000)
 whole = Rect(0, 0, 1024, 1024)
-pixels = scene.render(whole, 1)
+pixels = image.render(whole, 1)
 network = open_bundle("dots").load("main", "cpu")
 density = network(network.card.prepare(pixels)[None])
 picture = np.random.default_rng(0).integers(0, 256, (1100, 700, 4), np.uint8)
 np.save("picture.npy", picture)
 mapped = open_pyramid("picture.npy")
 rect = Rect(500, 300, 80, 400)
-alike = np.array_equal(mapped.read(rect, 1), picture[500:580, 300:700])
+equal = np.array_equal(mapped.read(rect, 1), picture[500:580, 300:700])
 two = open_pyramid("picture.npy", channels=(2, 0))
-alike = alike and np.array_equal(two.read(rect, 1), picture[500:580, 300:700][..., [2, 0]])
+equal = equal and np.array_equal(two.read(rect, 1), picture[500:580, 300:700][..., [2, 0]])
 print(json.dumps({
-    "alike": alike,
+    "equal": equal,
     "opened": open_pyramid("sample:dots?size=1024&seed=11000").shape,
-    "packs": [*installed_bundles()],
+    "bundles": [*installed_bundles()],
     "strategies": strategy_ids(),
     "strategy": get_strategy("checkerboard").title,
     "roles": [*installed_task_sets()["dots"]().tasks],
     "where": str(installed_bundles()["dots"].folder),
     "found": float(density.sum()),
-    "truth": len(scene.ground_truth(whole)),
-    "labels": [int(n) for n in np.unique(scene.labels(Rect(0, 0, 300, 300)))],
-    "truth_there": len(scene.ground_truth(Rect(0, 0, 300, 300))),
+    "truth": len(image.ground_truth(whole)),
+    "labels": [int(n) for n in np.unique(image.labels(Rect(0, 0, 300, 300)))],
+    "part_truth": len(image.ground_truth(Rect(0, 0, 300, 300))),
     "shrunk": float(np.abs(
-        pixels[..., 0].reshape(64, 16, 64, 16).mean((1, 3)) - scene.render(whole, 16)[..., 0]
+        pixels[..., 0].reshape(64, 16, 64, 16).mean((1, 3)) - image.render(whole, 16)[..., 0]
     ).max()),
 }))
 """
@@ -62,8 +62,8 @@ def fresh(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=False, symlinks=os.name != "nt")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    say = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = subprocess.run([python, "-c", say], capture_output=True, text=True, check=True)
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     outer = [path for path in sys.path if path.endswith("site-packages")]
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in outer)
     Path(site.stdout.strip(), "outer.pth").write_text(lines)
@@ -79,17 +79,17 @@ def test_pack_strategy_and_sample_are_found(fresh, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert "dots" in found["packs"]
+    assert "dots" in found["bundles"]
     assert found["opened"] == [1024, 1024]
-    assert found["alike"] is True
+    assert found["equal"] is True
     assert {"checkerboard", "patches", "uniform"} <= set(found["strategies"])
     assert found["strategy"] == "Checkerboard"
     assert found["roles"] == ["main"]
     # Not the source tree's, but what was installed.
     assert str(fresh.parents[1]) in found["where"]
-    # The network counts the scene's dots, the scene numbers them, and its levels agree.
+    # The network counts the image's dots, the image labels them, and its levels agree.
     assert found["found"] == pytest.approx(found["truth"], rel=0.03)
-    assert len(found["labels"]) > found["truth_there"]
+    assert len(found["labels"]) > found["part_truth"]
     assert found["shrunk"] <= 0.5
 
 

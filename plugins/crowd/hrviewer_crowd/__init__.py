@@ -9,4 +9,4 @@ __all__ = ["crowd"]
 
 def crowd() -> Path:
     """Return the folder of the model bundle that counts people."""
-    return Path(__file__).parent / "packs" / "crowd"
+    return Path(__file__).parent / "bundles" / "crowd"

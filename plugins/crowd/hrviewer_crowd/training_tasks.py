@@ -43,7 +43,7 @@ CROP_SIDE = 192
 CROPS = partial(CropStream, "crowd", size_gradient=10, density_exponent=0.5)
 """The nearest people are ten times as large as the farthest ones."""
 WINDOWS = ((1, 2.0, 0.01), (4, 0.5, 0.03), (10, 0.4, 0.06), (40, 0.3, 0.15))
-"""Little is added to a count: most of a scene is empty, and a trace everywhere would add up."""
+"""Little is added to a count: most of an image is empty, and a trace everywhere would add up."""
 TEST_SIDE, DISTILLATION_SIDE = 8192, 4096
 """Side of the test images of main, and of the distilled roles."""
 

@@ -9,4 +9,4 @@ __all__ = ["nuclei"]
 
 def nuclei() -> Path:
     """Return the folder of the model bundle that counts nuclei."""
-    return Path(__file__).parent / "packs" / "nuclei"
+    return Path(__file__).parent / "bundles" / "nuclei"

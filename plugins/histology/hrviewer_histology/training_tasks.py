@@ -248,7 +248,7 @@ def _photo_provenance(photos: list[Photo]) -> dict[str, Any]:
 def _photo_and_synthetic_provenance(photos: list[Photo]) -> dict[str, Any]:
     return {
         **_photo_provenance(photos),
-        "scenes": f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
+        "synthetic images": f"`tissue` of 8192 px, seeds {TRAIN[0]}–{TRAIN[-1]}",
     }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["pack"]
+__all__ = ["bundle"]
 
 
-def pack() -> Path:
+def bundle() -> Path:
     """Return the folder of the model bundle ``dots``."""
-    return Path(__file__).parent / "pack"
+    return Path(__file__).parent / "bundle"

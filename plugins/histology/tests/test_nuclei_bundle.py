@@ -47,7 +47,7 @@ def photos() -> list[Photo]:
     return read_photos(DATA, "val")
 
 
-def test_the_pack_is_found_by_its_entry_point() -> None:
+def test_the_bundle_is_found_by_its_entry_point() -> None:
     found = [e for e in entry_points(group="hrviewer.models") if e.name == "nuclei"]
     if not found:
         pytest.skip("hrviewer-histology is not installed")

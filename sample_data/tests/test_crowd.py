@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from hrviewer_samples.crowd import Crowd
 
 SIZE = 8192
-SCENE = Crowd(SIZE, 8)
+IMAGE = Crowd(SIZE, 8)
 WHOLE = Rect(0, 0, SIZE, SIZE)
 
 
-def crowded(side: int, scene: Crowd = SCENE) -> Rect:
+def crowded(side: int, city: Crowd = IMAGE) -> Rect:
     """Return the square that holds most people."""
-    cells = (scene.ground_truth(WHOLE).points // side).astype(int)
+    cells = (city.ground_truth(WHOLE).points // side).astype(int)
     places, counts = np.unique(cells, axis=0, return_counts=True)
     y, x = places[counts.argmax()] * side
     return Rect(int(y), int(x), side, side)
@@ -28,10 +28,10 @@ def crowded(side: int, scene: Crowd = SCENE) -> Rect:
 def test_it_opens_by_its_url() -> None:
     pyramid = open_pyramid(f"sample:crowd?size={SIZE}&seed=8")
     rect = Rect(4000, 4000, 300, 200)
-    np.testing.assert_array_equal(pyramid.read(rect), SCENE.render(rect, 1))
+    np.testing.assert_array_equal(pyramid.read(rect), IMAGE.render(rect, 1))
     truth = pyramid.ground_truth(pyramid.rect)
     assert truth is not None
-    assert len(truth) == len(SCENE.ground_truth(WHOLE)) > 0
+    assert len(truth) == len(IMAGE.ground_truth(WHOLE)) > 0
 
 
 @settings(max_examples=25, deadline=None)
@@ -43,15 +43,15 @@ def test_rectangles_that_overlap_agree_bit_for_bit(
     y: int, x: int, dy: int, dx: int, h: int, w: int, power: int, seed: int
 ) -> None:
     scale = 2**power
-    scene = Crowd(SIZE, seed)
-    large = scene.render(Rect(y * 64, x * 64, 1024, 1024), scale)
-    small = scene.render(Rect((y + dy) * 64, (x + dx) * 64, h * 64, w * 64), scale)
+    city = Crowd(SIZE, seed)
+    large = city.render(Rect(y * 64, x * 64, 1024, 1024), scale)
+    small = city.render(Rect((y + dy) * 64, (x + dx) * 64, h * 64, w * 64), scale)
     top, left = dy * 64 // scale, dx * 64 // scale
     part = large[top : top + small.shape[0], left : left + small.shape[1]]
     np.testing.assert_array_equal(part, small)
 
 
-def test_what_was_asked_before_changes_nothing() -> None:
+def test_earlier_requests_change_nothing() -> None:
     rect = Rect(6016, 2048, 256, 256)
     first = Crowd(SIZE, 5).render(rect, 2)
     other = Crowd(SIZE, 5)
@@ -64,34 +64,34 @@ def test_what_was_asked_before_changes_nothing() -> None:
 @pytest.mark.parametrize("seed", [0, 3, 8, 13])
 @pytest.mark.parametrize("scale", [2, 4, 8, 16, 32, 64])
 def test_a_level_is_the_mean_of_the_finer_one(seed: int, scale: int) -> None:
-    scene = Crowd(SIZE, seed)
+    city = Crowd(SIZE, seed)
     side = max(512, 32 * scale)
     off = []
     for y, x in ((0, 0), (2048, 4096), (4096, 1024), (SIZE - side, SIZE - side)):
         rect = Rect(y, x, side, side)
-        coarse = scene.render(rect, scale).astype(float)
-        off.append(np.abs(coarse - block_mean(scene.render(rect, scale // 2), 2)).mean())
+        coarse = city.render(rect, scale).astype(float)
+        off.append(np.abs(coarse - block_mean(city.render(rect, scale // 2), 2)).mean())
     assert np.mean(off) < 2
 
 
 @pytest.mark.parametrize("scale", [4, 16])
 def test_an_overview_is_the_mean_of_full_resolution(scale: int) -> None:
     rect = Rect(4096, 3072, 1024, 1024)
-    direct = SCENE.render(rect, scale).astype(float)
-    assert np.abs(direct - block_mean(SCENE.render(rect, 1), scale)).mean() < 2
+    direct = IMAGE.render(rect, scale).astype(float)
+    assert np.abs(direct - block_mean(IMAGE.render(rect, 1), scale)).mean() < 2
 
 
-def test_a_huge_scene_has_the_same_kind_of_overview() -> None:
+def test_a_huge_image_has_the_same_kind_of_overview() -> None:
     huge = Crowd(131_072, 3)
     got = huge.render(Rect(32_768, 0, 32_768, 32_768), 128).astype(float)
     finer = block_mean(huge.render(Rect(32_768, 0, 32_768, 32_768), 64), 2)
     assert np.abs(got - finer).mean() < 2
 
 
-def test_the_truth_of_parts_is_the_truth_of_the_whole() -> None:
-    whole = SCENE.ground_truth(WHOLE)
+def test_ground_truth_of_parts_adds_up() -> None:
+    whole = IMAGE.ground_truth(WHOLE)
     parts = [
-        SCENE.ground_truth(Rect(y, x, 1000, 700) & WHOLE)
+        IMAGE.ground_truth(Rect(y, x, 1000, 700) & WHOLE)
         for y in range(0, SIZE, 1000)
         for x in range(0, SIZE, 700)
     ]
@@ -139,9 +139,9 @@ def test_only_the_counted_people_are_drawn() -> None:
     assert not (changed & ~near).any()
 
 
-def test_labels_are_the_truths_people() -> None:
+def test_labels_match_the_ground_truth() -> None:
     rect = crowded(512)
-    truth, labels = SCENE.ground_truth(rect), SCENE.labels(rect)
+    truth, labels = IMAGE.ground_truth(rect), IMAGE.labels(rect)
     assert labels.shape == (512, 512)
     assert labels.dtype == np.int32
     assert truth.boxes is not None
@@ -158,21 +158,21 @@ def test_labels_are_the_truths_people() -> None:
 
 
 def test_labels_cover_what_people_change() -> None:
-    """Where somebody stands, the picture is not that of the empty city (save for dark edges)."""
+    """Where people stand, the image differs from the empty city (save for dark edges)."""
     rect = crowded(512)
-    labels = SCENE.labels(rect)
+    labels = IMAGE.labels(rect)
     bare = Empty(SIZE, 8).render(rect, 1).astype(int)
-    changed = np.abs(SCENE.render(rect, 1) - bare).sum(axis=2) > 0
+    changed = np.abs(IMAGE.render(rect, 1) - bare).sum(axis=2) > 0
     assert changed[labels > 0].mean() > 0.98
 
 
-def test_heads_are_seen() -> None:
+def test_heads_are_visible() -> None:
     """At most one head in thirty is mostly hidden by another person or a thing."""
     hidden = total = 0
     for seed in (2, 5, 8):
-        scene = Crowd(SIZE, seed)
-        rect = crowded(512, scene)
-        truth, labels = scene.ground_truth(rect), scene.labels(rect)
+        city = Crowd(SIZE, seed)
+        rect = crowded(512, city)
+        truth, labels = city.ground_truth(rect), city.labels(rect)
         for k, (y, x) in enumerate(truth.points, 1):
             i, j = int(y) - rect.y, int(x) - rect.x
             if 3 <= i < 509 and 3 <= j < 509:
@@ -182,7 +182,7 @@ def test_heads_are_seen() -> None:
     assert hidden <= total / 30
 
 
-def test_counts_vary_and_most_tiles_hold_nobody() -> None:
+def test_counts_vary_and_most_tiles_are_empty() -> None:
     counts, empty = [], []
     for seed in range(60):
         points = Crowd(SIZE, seed).ground_truth(WHOLE).points
@@ -195,6 +195,6 @@ def test_counts_vary_and_most_tiles_hold_nobody() -> None:
     assert max(empty) <= 0.95
 
 
-def test_a_larger_scene_is_a_larger_place() -> None:
+def test_a_larger_image_is_a_larger_place() -> None:
     small, large = (len(Crowd(n, 0).ground_truth(Rect(0, 0, n, n))) for n in (4096, 16_384))
     assert large > 6 * small

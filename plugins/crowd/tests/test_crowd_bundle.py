@@ -26,7 +26,7 @@ def roles() -> dict[str, Any]:
     return bundle["roles"]
 
 
-def test_the_pack_is_found_by_its_entry_point() -> None:
+def test_the_bundle_is_found_by_its_entry_point() -> None:
     found = [e for e in entry_points(group="hrviewer.models") if e.name == "crowd"]
     if not found:
         pytest.skip("hrviewer-crowd is not installed")
@@ -42,14 +42,14 @@ def test_the_weights_are_those_of_the_cards_and_small(roles: dict[str, Any]) -> 
 
 def test_people_are_counted_and_an_empty_square_is_not() -> None:
     pytest.importorskip("hrviewer_samples")
-    scene = make_synthetic_image("crowd", 4096, 10_001)
+    image = make_synthetic_image("crowd", 4096, 10_001)
     main = ModelBundle.read(crowd()).load("main", "cpu")
     whole = Rect(0, 0, 4096, 4096)
-    points = scene.ground_truth(whole).points
+    points = image.ground_truth(whole).points
     counts, ys, xs = np.histogram2d(*points.T, bins=8, range=[[0, 4096]] * 2)
 
     def estimate(row: int, column: int) -> float:
-        pixels = scene.render(Rect(int(ys[row]), int(xs[column]), 512, 512), 1)
+        pixels = image.render(Rect(int(ys[row]), int(xs[column]), 512, 512), 1)
         return float(main(main.card.prepare(pixels)[None]).sum())
 
     full = np.unravel_index(counts.argmax(), counts.shape)
