@@ -111,13 +111,13 @@ class StrategySpec:
 def parse_specs(specs: str | Sequence[str | StrategySpec]) -> list[StrategySpec]:
     """Parse strategies; ``all`` stands for the installed ones."""
     items = specs.split(",") if isinstance(specs, str) else specs
-    found: list[StrategySpec] = []
+    parsed: list[StrategySpec] = []
     for item in items:
         if item == "all":
-            found += [StrategySpec(name) for name in strategy_ids()]
+            parsed += [StrategySpec(name) for name in strategy_ids()]
         else:
-            found.append(StrategySpec.parse(item) if isinstance(item, str) else item.validated())
-    return list({str(spec): spec for spec in found}.values())
+            parsed.append(StrategySpec.parse(item) if isinstance(item, str) else item.validated())
+    return list({str(spec): spec for spec in parsed}.values())
 
 
 class BatchRunner:

@@ -100,7 +100,7 @@ def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section
     from matplotlib.ticker import EngFormatter
 
     eng = EngFormatter(unit="FLOP", places=1)
-    found: list[Section] = []
+    sections: list[Section] = []
     rows_shown = table.dropna(subset=["run"]).head(MAX_RUNS_SHOWN)
     for name, rows in rows_shown.groupby("image", sort=False):
         runs = [Run(path) for path in rows["run"]]
@@ -109,7 +109,7 @@ def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section
             photo = thumbnail(pyramid, region)
         out = io.BytesIO()
         Image.fromarray(photo).save(out, "JPEG", quality=88)
-        found.append((Path(str(name)).name, "", [("the image", out.getvalue())]))
+        sections.append((Path(str(name)).name, "", [("the image", out.getvalue())]))
         maps = [load_overlays(run, photo.shape[:2]) for run in runs]
         tops = {
             kind: max(shown[kind].display_max for shown in maps if kind in shown)
@@ -125,8 +125,8 @@ def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section
                 f" (ground truth: {format_evaluation(run.evaluation)})" if run.evaluation else ""
             )
             caption = f"{format_estimate(run.estimate)}{evaluation}; {spent}"
-            found.append((row_label(row), caption, with_overlays(shown, tops, photo, run)))
-    return found
+            sections.append((row_label(row), caption, with_overlays(shown, tops, photo, run)))
+    return sections
 
 
 def write_experiment_report(table: pd.DataFrame, title: str) -> dict[str, str]:
@@ -195,9 +195,9 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         "read": "MP read",
     }
     groups = each.groupby(keys, dropna=False, sort=False)
-    found = groups[[*headings]].mean().dropna(axis=1, how="all").rename(columns=headings)
-    found.insert(0, "images", groups["image"].nunique().astype(object))
-    return found.reset_index().rename(columns={"params": "parameters"})
+    means = groups[[*headings]].mean().dropna(axis=1, how="all").rename(columns=headings)
+    means.insert(0, "images", groups["image"].nunique().astype(object))
+    return means.reset_index().rename(columns={"params": "parameters"})
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:

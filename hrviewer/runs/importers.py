@@ -19,7 +19,7 @@ from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import image_info, versions
-from hrviewer.runs.writer import RunWriter
+from hrviewer.runs.writer import RunFolderWriter
 from hrviewer.strategies import PatchRequest
 
 __all__ = ["import_run"]
@@ -58,7 +58,9 @@ def import_run(file: str | Path, image: object, out: str | Path) -> Run:
     with using_pyramid(image) as pyramid:
         check_same_image(table, pyramid, Path(file).name)
         card = make_card(table)
-        writer = RunWriter(path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: "")
+        writer = RunFolderWriter(
+            path, pyramid, card, card.input.tile, 1.0, pyramid.rect, lambda role: ""
+        )
         for start in range(0, len(table.rects), BATCH):
             part = slice(start, start + BATCH)
             results = [
@@ -112,7 +114,7 @@ def as_patch_result(table: PatchTable, i: int, pyramid: Pyramid) -> InferenceRes
     return InferenceResult(Patch(rect & pyramid.rect), "main", values, cells, box, Cost())  # type: ignore[arg-type]
 
 
-def compute_estimate(table: PatchTable, writer: RunWriter) -> Any:
+def compute_estimate(table: PatchTable, writer: RunFolderWriter) -> Any:
     """Return the means of the probabilities, or the pixels that the patches cover."""
     if table.values is not None:
         return np.nanmean(table.values, axis=0)
@@ -133,7 +135,7 @@ def make_header(
     file: Path,
     path: Path,
     estimate: EstimateDict | None,
-    writer: RunWriter,
+    writer: RunFolderWriter,
 ) -> dict[str, Any]:
     """Return the run's ``run.json``."""
     costs = ("flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s")

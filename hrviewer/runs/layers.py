@@ -138,14 +138,14 @@ def upper_limit(plane: Plane) -> float:
 
 def read_map(run: DisplayableRun, name: MapName) -> tuple[Plane, float, bool]:
     """Return a map of at most `MAX_SIDE` cells a side, its cell, and whether its cells add up."""
-    found = open_map(run, name)
-    _, rows, columns = found.cells.shape
+    run_map = open_map(run, name)
+    _, rows, columns = run_map.cells.shape
     longer, shorter = max(rows, columns), min(rows, columns)
     n = 1
     while -(-longer // n) > MAX_SIDE:
         n *= 2
-    values, cell = coarsen(found, -(-longer // n) * -(-shorter // n))
-    return values, cell, found.additive
+    values, cell = coarsen(run_map, -(-longer // n) * -(-shorter // n))
+    return values, cell, run_map.additive
 
 
 def output_plane(run: DisplayableRun) -> tuple[Plane, float, str]:

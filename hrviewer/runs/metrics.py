@@ -227,11 +227,11 @@ def peaks(cells: Any, cell: float, region: Rect, max_peaks: int) -> tuple[Floats
         top = max(0, start - 1)
         density: Floats = np.asarray(np.nansum(cells[:, top : stop + 1], axis=0, dtype=np.float64))
         highest = (density > 0) & (density == maximum_filter(density, 3, mode="constant"))
-        found = np.argwhere(highest[start - top : stop - top]) + np.array([start, 0])
-        at = (found + 0.5) * cell
+        positions = np.argwhere(highest[start - top : stop - top]) + np.array([start, 0])
+        at = (positions + 0.5) * cell
         inside = ((at >= (region.y, region.x)) & (at < (region.y1, region.x1))).all(axis=1)
         points = np.concatenate([points, at[inside]])
-        values = density[found[inside, 0] - top, found[inside, 1]]
+        values = density[positions[inside, 0] - top, positions[inside, 1]]
         heights = np.concatenate([heights, values])
         best = np.argsort(-heights, kind="stable")[:max_peaks]
         points, heights = points[best], heights[best]

@@ -54,11 +54,11 @@ def predicted_density(run: Run) -> NDArray[np.float32]:
     array, _ = run.map("output")
     _, rows, columns = array.shape
     n = max(1, math.ceil(max(rows, columns) / MAX_SIDE))
-    found = np.zeros((-(-rows // n), -(-columns // n)), np.float32)
-    wide = np.zeros((n, found.shape[1] * n), np.float32)
-    for i in range(len(found)):
+    density = np.zeros((-(-rows // n), -(-columns // n)), np.float32)
+    wide = np.zeros((n, density.shape[1] * n), np.float32)
+    for i in range(len(density)):
         strip = np.nan_to_num(np.asarray(array[:, i * n : (i + 1) * n])).sum(axis=0)
         wide[:] = 0
         wide[: strip.shape[0], :columns] = strip
-        found[i] = wide.reshape(n, -1, n).sum(axis=(0, 2))
-    return found
+        density[i] = wide.reshape(n, -1, n).sum(axis=(0, 2))
+    return density

@@ -77,7 +77,7 @@ def list_runs(
     truth : Truth, optional
         The objects in the image.
     """
-    found: dict[Path, Run] = {}
+    by_path: dict[Path, Run] = {}
     for folder in folders:
         for path in folder.glob("*.run.zarr"):
             try:
@@ -85,8 +85,8 @@ def list_runs(
             except HrviewerError:
                 continue
             if run.complete and run.header["image"]["fingerprint"] == fingerprint:
-                found[path.resolve()] = run
-    runs = sorted(found.values(), key=lambda run: str(run.header["started"]))
+                by_path[path.resolve()] = run
+    runs = sorted(by_path.values(), key=lambda run: str(run.header["started"]))
     return [make_entry(run, runs, truth) for run in runs]
 
 

@@ -39,7 +39,7 @@ from hrviewer.phases import Phase
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs.estimates import estimate_to_dict
 from hrviewer.runs.run import Run
-from hrviewer.runs.writer import RunWriter, engine_settings, read_header, write_header
+from hrviewer.runs.writer import RunFolderWriter, engine_settings, read_header, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Strategy
 
 __all__ = ["RunSpec", "image_info", "result_cache", "versions"]
@@ -126,7 +126,7 @@ class RunSpec:
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
         notes = [*notes, *([str(deviation)] if deviation else [])]
-        writer = RunWriter(
+        writer = RunFolderWriter(
             path,
             self.pyramid,
             card,

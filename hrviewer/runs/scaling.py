@@ -337,9 +337,9 @@ def fit(areas: Sequence[float], values: Sequence[float], *, pairs: bool = False)
     top = x.max()
     terms = np.column_stack([(x / top) ** power for power in range(3 if pairs else 2)])
     factors, _ = nnls(terms / y[:, None], np.ones_like(y))
-    off = float(np.abs(terms @ factors / y - 1).max())
-    constant, slope, *bend = (float(f / top**power) for power, f in enumerate(factors))
-    return Fit(constant, slope, off, *bend)
+    deviation = float(np.abs(terms @ factors / y - 1).max())
+    constant, slope, *curvature = (float(f / top**power) for power, f in enumerate(factors))
+    return Fit(constant, slope, deviation, *curvature)
 
 
 def parse_bytes(memory: str | int) -> int:
@@ -359,12 +359,12 @@ def parse_bytes(memory: str | int) -> int:
     else:
         factor = 1
     try:
-        found = int(float(text) * factor)
+        amount = int(float(text) * factor)
     except (ValueError, OverflowError):
-        found = 0
-    if found <= 0:
-        raise ParameterError(f"{memory!r} is no amount of memory: write it as 500MB or 4GB")
-    return found
+        amount = 0
+    if amount <= 0:
+        raise ParameterError(f"{memory!r} is not an amount of memory: write it as 500MB or 4GB")
+    return amount
 
 
 def _growing_sides(step: int) -> Iterator[int]:

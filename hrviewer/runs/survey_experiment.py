@@ -95,7 +95,7 @@ class Condition:
 
 def conditions() -> list[Condition]:
     """Return the five baseline conditions, and two for every other installed strategy."""
-    found = [
+    rows = [
         Condition("full", "patches"),
         # The scale sets their cost; the default budget would end them early.
         Condition("uniform/4", "uniform", downsample=2, budget=Budget(1.0, "share")),
@@ -105,10 +105,8 @@ def conditions() -> list[Condition]:
     ]
     for name in strategy_ids():
         if name not in ("uniform", "patches"):
-            found += [
-                Condition(f"{name}/{n}", name, budget=Budget(1 / n, "share")) for n in (4, 16)
-            ]
-    return found
+            rows += [Condition(f"{name}/{n}", name, budget=Budget(1 / n, "share")) for n in (4, 16)]
+    return rows
 
 
 def experiment(

@@ -39,7 +39,7 @@ from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
-__all__ = ["RunWriter", "read_header", "write_header"]
+__all__ = ["RunFolderWriter", "read_header", "write_header"]
 
 EMBEDDING_CHUNK = 64
 """Side of the chunks of the embeddings map, in cells; all numbers of a cell are in one chunk."""
@@ -102,7 +102,7 @@ def reporting_disk_errors(path: Path) -> Iterator[None]:
         raise WriteError(f"the run cannot be written to {path}: {error}") from error
 
 
-class RunWriter:
+class RunFolderWriter:
     """The sink of one run; see `engine.Sink`.
 
     Parameters

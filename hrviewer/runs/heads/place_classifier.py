@@ -191,21 +191,21 @@ def cells_in_outline(label: Feature, cell: float) -> Ints:
     for polygon in label.polygons:
         for ring in polygon:  # a hole inverts the cells inside
             mask ^= polygon2mask(shape, ring / cell - (top, left) - 0.5)
-    found: Ints = np.argwhere(mask) + np.array([top, left])
-    return found
+    cells: Ints = np.argwhere(mask) + np.array([top, left])
+    return cells
 
 
 def read_cells(embeddings: Embeddings, at: Ints) -> tuple[Floats, NDArray[np.bool_]]:
     """Return the known embeddings ``(m, d)`` of cells ``(n, 2)``, and a mask of these cells."""
-    found = np.full((len(at), embeddings.values.shape[0]), np.nan)
+    values = np.full((len(at), embeddings.values.shape[0]), np.nan)
     bands = at[:, 0] // 64
     for band in np.unique(bands):
-        some = np.flatnonzero(bands == band)
-        (top, left), (bottom, right) = at[some].min(axis=0), at[some].max(axis=0) + 1
+        members = np.flatnonzero(bands == band)
+        (top, left), (bottom, right) = at[members].min(axis=0), at[members].max(axis=0) + 1
         strip = np.asarray(embeddings.values[:, top:bottom, left:right], np.float64)
-        found[some] = strip[:, at[some, 0] - top, at[some, 1] - left].T
-    known = np.asarray(np.isfinite(found).all(axis=1))
-    return found[known], known
+        values[members] = strip[:, at[members, 0] - top, at[members, 1] - left].T
+    known = np.asarray(np.isfinite(values).all(axis=1))
+    return values[known], known
 
 
 def mean_and_spread(embeddings: Embeddings) -> tuple[Floats, Floats]:
