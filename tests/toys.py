@@ -1,7 +1,7 @@
-"""Networks whose answers are known in closed form, and toy policies of the seven families' shapes.
+"""Networks whose predictions are known in closed form, and toy policies of the seven families.
 
 `Bright` counts: its density is the sum of red over each 4 × 4 block, over 255, so the count of any
-rectangle is the sum of its pixels. `Blurred` sees 16 pixels around each block, so halos matter.
+rectangle is the sum of its pixels. `Blurred` needs 16 pixels around each block, so halos matter.
 """
 
 from __future__ import annotations
@@ -69,29 +69,29 @@ def card(name: str, **output: Any) -> ModelCard:
 
 
 def blocks(x: NDArray[Any]) -> NDArray[np.float32]:
-    """Sum red over 4 × 4 blocks; rows and columns that fill no block are dropped."""
+    """Sum red over 4 × 4 blocks; incomplete rows and columns are dropped."""
     n, _, h, w = x.shape
     red = x[:, :1, : h // 4 * 4, : w // 4 * 4].astype(np.float64)
     return red.reshape(n, 1, h // 4, 4, w // 4, 4).sum((3, 5)).astype(np.float32)
 
 
 class Bright(Network):
-    """Counts brightness; can be made to fail, to wait, or to lack memory."""
+    """Predicts brightness; can be made to fail, to wait, or to run out of memory."""
 
     def __init__(self, name: str = "bright", **output: Any) -> None:
         super().__init__(card(name, **output), name, "toy", "cpu")
         self.accepts_any_size = True
         self.calls = 0
-        self.looked = 0
+        self.inferred = 0
         self.before: Callable[[NDArray[Any]], None] = lambda batch: None
 
     def _run(self, batch: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
         self.calls += 1
-        self.looked += len(batch)
+        self.inferred += len(batch)
         self.before(batch)
-        return [self.see(batch)]
+        return [self.predict(batch)]
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return blocks(batch)
 
     def _count(self, h: int, w: int) -> float:
@@ -104,12 +104,12 @@ class Blurred(Bright):
     def __init__(self, name: str = "blurred") -> None:
         super().__init__(name, halo=16)
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return blocks(uniform_filter(batch.astype(np.float64), (0, 0, 33, 33), mode="constant"))
 
 
 class Joint(Bright):
-    """Says of each token its own sum and its share of the group's."""
+    """Predicts for each token the mean of its sum and of the group's mean."""
 
     accepts_tokens = True
 
@@ -120,7 +120,7 @@ class Joint(Bright):
         lengths: Sequence[int] | None = None,
         merge: float = 0.0,
     ) -> NDArray[np.float32]:
-        self.looked += len(tokens)
+        self.inferred += len(tokens)
         own = tokens[:, 0].sum((1, 2))
         groups = np.split(own, np.cumsum(lengths or len(own))[:-1])
         shared = np.concatenate([0.5 * group + 0.5 * group.mean() for group in groups])
@@ -131,24 +131,24 @@ class Joint(Bright):
 
 
 class Encoder(Bright):
-    """Three numbers for every 4 × 4 pixels: means of the colours."""
+    """An embedding of every 4 × 4 pixels: the means of the colours."""
 
     def __init__(self, name: str = "encoder") -> None:
         super().__init__(name, task="embedding", classes=[], width=3)
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([blocks(batch[:, i : i + 1]) / 16 for i in range(3)], axis=1)
 
 
 class Head(Bright):
-    """A density from codes, one cell each: red's sum."""
+    """A density from embeddings, one cell each: the sum of red."""
 
     def __init__(self, name: str = "head") -> None:
         super().__init__(name, stride=1)
         self.period = 1
 
     def run_features(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.looked += 1
+        self.inferred += 1
         return 16 * features[:1]
 
     def feature_flops(self, d: int, gh: int, gw: int) -> float:
@@ -156,7 +156,7 @@ class Head(Bright):
 
 
 class ToyBundle(ModelBundle):
-    """A pack of networks that are already there."""
+    """A model bundle of given networks."""
 
     def __init__(self, **networks: Network) -> None:
         super().__init__("toys", {role: (Path(role), net.card) for role, net in networks.items()})
@@ -167,7 +167,7 @@ class ToyBundle(ModelBundle):
 
 
 def toy_bundle(main: Network | None = None) -> ToyBundle:
-    """Return a pack with every role."""
+    """Return a model bundle with every role."""
     return ToyBundle(
         main=main or Bright(),
         scout=Bright("scout"),
@@ -178,11 +178,11 @@ def toy_bundle(main: Network | None = None) -> ToyBundle:
     )
 
 
-# One policy for each family's shape.
+# One policy for each family.
 
 
 class Toy(Strategy):
-    """A strategy made of a function."""
+    """A strategy from a policy function."""
 
     family: ClassVar[str] = "toy"
     when: ClassVar[str] = "in tests"
@@ -196,115 +196,117 @@ class Toy(Strategy):
         return self.policy(context)
 
 
-def many_patches(scene: PlanContext) -> Plan:
-    """Cutting into patches: rounds of many."""
-    seen: list[Any] = []
-    for asked in batches(tiles(scene.main, scene.region, 1.0, tile=32), 7):
-        result = yield PatchRequest("main", asked, target="output")
-        seen += result.results
-        if result.stop:
+def many_patches(context: PlanContext) -> Plan:
+    """Cutting into patches: batches of many."""
+    results: list[Any] = []
+    for batch in batches(tiles(context.main, context.region, 1.0, tile=32), 7):
+        response = yield PatchRequest("main", batch, target="output")
+        results += response.results
+        if response.stop:
             break
-        yield Publish("estimate", aggregate(scene.main, seen), scene.region)
-    return Estimate(aggregate(scene.main, seen))
+        yield Publish("estimate", aggregate(context.main, results), context.region)
+    return Estimate(aggregate(context.main, results))
 
 
-def overview_then_chosen(scene: PlanContext) -> Plan:
+def overview_then_chosen(context: PlanContext) -> Plan:
     """Selective zooming: a scout's overview, then its best patches in order, stopping early."""
-    cells = tiles(scene.models["scout"], scene.region, 8.0, tile=8)
+    cells = tiles(context.models["scout"], context.region, 8.0, tile=8)
     scout = yield PatchRequest("scout", tuple(cells), target="saliency")
-    best = sorted(scout.results, key=lambda handle: -handle.value[0])[:6]
-    total, values = 0.0, [float(handle.value[0]) for handle in best]
-    chosen = tuple(Patch(handle.patch.core, 1.0) for handle in best)
+    best = sorted(scout.results, key=lambda result: -result.value[0])[:6]
+    total, values = 0.0, [float(result.value[0]) for result in best]
+    chosen = tuple(Patch(result.patch.core, 1.0) for result in best)
     for patch, score in zip(chosen, values, strict=True):
-        result = yield PatchRequest(
+        response = yield PatchRequest(
             "main", (patch,), target="output", order="given", scores=(score,)
         )
-        if result.stop or total > 1e3:
+        if response.stop or total > 1e3:
             break
-        total += float(np.nansum([handle.value for handle in result.results]))
+        total += float(np.nansum([result.value for result in response.results]))
     return Estimate(np.array([total]), interval=(total - 1, total + 1))
 
 
-def quadtree(scene: PlanContext) -> Plan:
+def quadtree(context: PlanContext) -> Plan:
     """Recursive zooming on the entropy of each node."""
-    nodes = [(scene.region, 4.0)]
+    nodes = [(context.region, 4.0)]
     total = 0.0
     while nodes:
-        result = yield PatchRequest(
+        response = yield PatchRequest(
             "@entropy", tuple(Patch(r, s) for r, s in nodes), target="saliency"
         )
-        if result.stop:
+        if response.stop:
             break
         deeper = [
             (child, s / 2)
-            for (r, s), handle in zip(nodes, result.results, strict=True)
-            if s > 1 and handle.value[0] > 1
+            for (r, s), result in zip(nodes, response.results, strict=True)
+            if s > 1 and result.value[0] > 1
             for child in Grid(r, max(16, -(-max(r.h, r.w) // 2 // 16) * 16))
         ]
         leaves = tuple(Patch(r, s) for r, s in nodes if not deeper)
         nodes = deeper
         if leaves:
-            done = yield PatchRequest("main", leaves, target="output")
-            total += float(np.nansum([handle.value for handle in done.results]))
+            leaf_response = yield PatchRequest("main", leaves, target="output")
+            total += float(np.nansum([result.value for result in leaf_response.results]))
     return Estimate(np.array([total]))
 
 
-def warped(scene: PlanContext) -> Plan:
+def warped(context: PlanContext) -> Plan:
     """Non-uniform downsampling: one warp that magnifies the middle."""
     t = np.linspace(0, 1, 9)
     bent = t + 0.1 * np.sin(2 * np.pi * t)
     grid = np.stack(np.meshgrid(bent, bent, indexing="ij"), axis=-1)
-    result = yield WarpRequest("main", scene.region, grid, (64, 64), target="output")
-    if result.stop:
-        return Estimate(None, note="too dear")
-    return Estimate(result.results[0].value)
+    response = yield WarpRequest("main", context.region, grid, (64, 64), target="output")
+    if response.stop:
+        return Estimate(None, note="too expensive")
+    return Estimate(response.results[0].value)
 
 
-def tokens(scene: PlanContext) -> Plan:
+def tokens(context: PlanContext) -> Plan:
     """High-resolution transformers: joint groups of tokens of two sizes."""
-    cells = list(Grid(scene.region, 64))
+    cells = list(Grid(context.region, 64))
     small = [
         (i, Patch(c, c.h / 16))
         for i, r in enumerate(cells)
         for c in Grid(r, 32)
         if r.h == r.w == 64
     ]
-    result = yield PatchRequest(
+    response = yield PatchRequest(
         "transformer",
         tuple(patch for _, patch in small),
         target="output",
         group=tuple(group for group, _ in small),
     )
-    return Estimate(np.array([np.nansum([handle.value for handle in result.results])]))
+    return Estimate(np.array([np.nansum([result.value for result in response.results])]))
 
 
-def features_then_head(scene: PlanContext) -> Plan:
-    """Task-oriented compression: encode every patch, then think twice about the codes."""
-    result = yield PatchRequest(
-        "encoder", tuple(tiles(scene.models["encoder"], scene.region, 1.0, tile=32))
+def features_then_head(context: PlanContext) -> Plan:
+    """Task-oriented compression: encode every patch, then run the head twice on the embeddings."""
+    response = yield PatchRequest(
+        "encoder", tuple(tiles(context.models["encoder"], context.region, 1.0, tile=32))
     )
-    if result.stop or not result.results:
+    if response.stop or not response.results:
         return Estimate(None)
-    thought = yield FeatureRequest("head", result.results, scene.region, target="output")
-    if thought.stop:
+    first = yield FeatureRequest("head", response.results, context.region, target="output")
+    if first.stop:
         return Estimate(None)
-    again = yield FeatureRequest("head", result.results, scene.region, target="saliency")
-    return Estimate(thought.results[0].value if not again.stop else None)
+    second = yield FeatureRequest("head", response.results, context.region, target="saliency")
+    return Estimate(first.results[0].value if not second.stop else None)
 
 
-def scan_then_heavy(scene: PlanContext) -> Plan:
+def scan_then_heavy(context: PlanContext) -> Plan:
     """Scanner networks: every pixel cheaply, the heavy network where flagged."""
-    result = yield PatchRequest(
+    response = yield PatchRequest(
         "scanner",
-        tuple(tiles(scene.models["scanner"], scene.region, 2.0, tile=32)),
+        tuple(tiles(context.models["scanner"], context.region, 2.0, tile=32)),
         target="output",
     )
-    flagged = [h.patch.core for h in result.results if not h.value[0] < 100]
-    if not flagged or result.stop:
-        return Estimate(aggregate(scene.main, result.results))
+    flagged = [h.patch.core for h in response.results if not h.value[0] < 100]
+    if not flagged or response.stop:
+        return Estimate(aggregate(context.main, response.results))
     heavy = yield PatchRequest("main", tuple(Patch(core, 1.0) for core in flagged), target="output")
-    better = {handle.patch.core: handle for handle in heavy.results}
-    return Estimate(aggregate(scene.main, [better.get(h.patch.core, h) for h in result.results]))
+    better = {result.patch.core: result for result in heavy.results}
+    return Estimate(
+        aggregate(context.main, [better.get(h.patch.core, h) for h in response.results])
+    )
 
 
 POLICIES = [
@@ -350,7 +352,7 @@ def collect_cells(cells: list[ViewportCell]) -> Callable[[int, Rect, Any], None]
 
 
 class RecordingSink:
-    """A sink that records, and replays what it was given; it can pull the plug."""
+    """A sink in memory that records and replays requests; it can interrupt the run."""
 
     def __init__(
         self, record: RunRecord, journal: dict[int, tuple[str, list[InferenceResult]]] | None = None
@@ -386,15 +388,15 @@ class RecordingSink:
 
 
 class Workbench:
-    """Everything around a policy: an image, a pack, a device."""
+    """An image, a model bundle and a device to run policies with."""
 
     def __init__(
-        self, image: NDArray[Any] | Pyramid, pack: ModelBundle | None = None, batch: int = 1
+        self, image: NDArray[Any] | Pyramid, bundle: ModelBundle | None = None, batch: int = 1
     ) -> None:
         self.pyramid = image if isinstance(image, Pyramid) else open_pyramid(image)
-        self.pack = pack or toy_bundle()
+        self.bundle = bundle or toy_bundle()
         self.device = DeviceScheduler(batch)
-        self.networks = LoadedModels(self.pack, self.device)
+        self.models = LoadedModels(self.bundle, self.device)
 
     def __enter__(self) -> Workbench:
         return self
@@ -410,41 +412,41 @@ class Workbench:
         budget: float = float("inf"),
         region: Rect | None = None,
         control: RunControl | None = None,
-        watch: Any = None,
+        on_event: Any = None,
         cache: Any = None,
         focus: Any = None,
     ) -> tuple[Estimate | None, RunRecord, InferencePipeline]:
-        """Carry a policy out and return its answer, what was recorded, and the looker."""
+        """Run a policy; return its estimate, the record and the pipeline."""
         from hrviewer.engine import run_plan
 
-        scene, _, _ = build_context(self.pyramid, self.networks, Toy(policy), region=region)
-        looker = InferencePipeline(
+        context, _, _ = build_context(self.pyramid, self.models, Toy(policy), region=region)
+        pipeline = InferencePipeline(
             self.pyramid,
-            self.networks,
+            self.models,
             self.device,
-            scene.region,
+            context.region,
             cache=cache,
             control=control,
             focus=focus,
         )
-        sink = sink or RecordingSink(empty_record(self.pyramid, self.networks, scene.native_scale))
-        scene = type(scene)(
-            scene.shape,
-            scene.downsamples,
-            scene.pixel_size,
-            scene.region,
-            scene.native_scale,
-            scene.models,
+        sink = sink or RecordingSink(empty_record(self.pyramid, self.models, context.native_scale))
+        context = type(context)(
+            context.shape,
+            context.downsamples,
+            context.pixel_size,
+            context.region,
+            context.native_scale,
+            context.models,
             budget,
         )
-        answer = run_plan(policy(scene), looker, sink, budget=budget, on_event=watch)
-        return answer, sink.record, looker
+        estimate = run_plan(policy(context), pipeline, sink, budget=budget, on_event=on_event)
+        return estimate, sink.record, pipeline
 
 
 def threads() -> set[str]:
     """Return the names of hrviewer's threads that are alive.
 
-    Those of an array are left out: it may be another test's, that nobody has collected yet.
+    Those of an array are left out: they may belong to another test's, not yet collected.
     """
     names = {thread.name for thread in threading.enumerate()}
     return {name for name in names if name.startswith("hrviewer") and "-chunk" not in name}

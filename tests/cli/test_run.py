@@ -147,7 +147,7 @@ def test_cached_predictions_are_reused(image, toys):
 
 def test_failed_patches_are_reported(image, monkeypatch):
     class Failing(type(toy_bundle().load("main"))):
-        def see(self, batch):
+        def predict(self, batch):
             raise RuntimeError("out of ink")
 
     bundle = ToyBundle(main=Failing())
@@ -163,9 +163,9 @@ SLOW = (
     "from toys import Bright, ToyBundle",
     "import hrviewer.runs.model as model",
     "class Slow(Bright):",
-    "    def see(self, batch):",
+    "    def predict(self, batch):",
     "        time.sleep(0.2)",
-    "        return super().see(batch)",
+    "        return super().predict(batch)",
     "model.open_bundle = lambda spec: ToyBundle(main=Slow())",
     "from hrviewer.cli import app",
     "app(sys.argv[1:])",

@@ -1,4 +1,4 @@
-"""Budgets as people write them."""
+"""Parsing, formatting and conversion of budgets."""
 
 import pytest
 from toys import Bright
@@ -19,13 +19,13 @@ from hrviewer.errors import HrviewerError
         ("12.5%", 0.125, "share"),
     ],
 )
-def test_reads(text, amount, unit):
+def test_parses(text, amount, unit):
     budget = Budget.parse(text)
     assert (budget.amount, budget.unit) == (amount, unit)
     assert Budget.parse(str(budget)) == budget
 
 
-def test_words_are_rounded():
+def test_labels_are_rounded():
     words = [Budget.parse(text).label for text in ("1799118864380FLOP", "7.01025s", "12.5%")]
     assert words == ["1.8 TFLOP", "7.01s", "12.5%"]
 
@@ -38,7 +38,7 @@ def test_refuses(text):
         Budget.parse(text)
 
 
-def test_becomes_flops():
+def test_converts_to_flops():
     main = model_info(Bright())
     assert Budget(5, "flops").flops(main, lambda: 1.0, 9.0) == 5
     assert Budget(3, "seconds").flops(main, lambda: 7.0, 9.0) == 21

@@ -1,4 +1,4 @@
-"""Arrays that are written into again: never two owners, never more than the bound."""
+"""The buffer pool: one owner per buffer, bounded memory."""
 
 import numpy as np
 from toys import Bright, ToyBundle, Workbench, many_patches, picture
@@ -6,7 +6,7 @@ from toys import Bright, ToyBundle, Workbench, many_patches, picture
 from hrviewer.engine.buffer_pool import BufferPool
 
 
-def test_what_is_given_back_is_lent_again_and_to_one_at_a_time():
+def test_released_buffers_are_reused_by_one_owner_at_a_time():
     spares = BufferPool()
     first = spares.acquire((3, 8, 8))
     assert not np.may_share_memory(first, spares.acquire((3, 8, 8)))
@@ -18,7 +18,7 @@ def test_what_is_given_back_is_lent_again_and_to_one_at_a_time():
     assert not np.may_share_memory(first, spares.acquire((3, 4, 5)))
 
 
-def test_the_smallest_that_fits_is_taken():
+def test_the_smallest_fitting_buffer_is_acquired():
     spares = BufferPool()
     large, small = spares.acquire((100,)), spares.acquire((10,))
     spares.release(large)
@@ -27,7 +27,7 @@ def test_the_smallest_that_fits_is_taken():
     assert np.may_share_memory(spares.acquire((9,)), large)
 
 
-def test_no_more_than_the_bound_lies_ready():
+def test_free_buffers_are_bounded():
     spares = BufferPool(max_bytes=100 * 4)
     both = [spares.acquire((60,)) for _ in range(2)]
     for array in both:

@@ -1,4 +1,4 @@
-"""Painting: mass and means are kept, aligned maps are copied bit for bit, finer looks win."""
+"""Stitching maps: mass and means are kept, aligned maps are copied, finer scales win."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def fine(values, box, image):
     st.sampled_from([1.0, 2.5, 4.0, 6.375]),
     st.sampled_from([4.0, 5.0, 8.75]),
 )
-def test_mass_is_moved_exactly(y, x, rows, columns, step, cell):
+def test_mass_is_resampled_exactly(y, x, rows, columns, step, cell):
     rng = np.random.default_rng(0)
     values = rng.random((2, rows, columns))
     box = (float(y), float(x), rows * step, columns * step)
@@ -96,8 +96,8 @@ def test_means_stay_means():
 
 
 @pytest.mark.parametrize("kind", ["mass", "intensity"])
-def test_what_is_not_known_spreads_no_further(kind):
-    """Of a map that reaches beyond the image and has a hole, in cells of another size."""
+def test_nan_does_not_spread(kind):
+    """A map that extends beyond the image and has a hole, on cells of another size."""
     values = np.full((1, 6, 8), 2.0, np.float32)
     values[0, :, 7] = values[0, 5] = values[0, 1, 2] = np.nan
     whole = Rect(0, 0, 100, 130)
@@ -112,22 +112,22 @@ def test_what_is_not_known_spreads_no_further(kind):
     np.testing.assert_allclose(block[0][~hole], expected[~hole])
 
 
-def test_the_images_border_keeps_all_mass():
-    """A coarse look's last cell hangs over the border; what it says is said of the image."""
+def test_mass_is_kept_at_the_images_border():
+    """The last cell of a coarse map extends over the border; its mass belongs to the image."""
     values = np.ones((1, 4, 6))
     box = (0.0, 0.0, 4 * 25.5, 6 * 25.5)
     block, _, _ = resample(values, box, IMAGE, IMAGE, 4.0, "mass")
     assert block.sum() == pytest.approx(24, rel=1e-6)
 
 
-def test_finer_looks_win_whatever_comes_first():
+def test_finer_maps_replace_coarser_ones_in_any_order():
     coarse = (np.full((1, 2, 2), 1.0), (0.0, 0.0, 64.0, 64.0), Rect(0, 0, 64, 64), 8.0)
     sharp = (np.full((1, 8, 8), 5.0), (0.0, 0.0, 32.0, 32.0), Rect(0, 0, 32, 32), 1.0)
     results = []
     for order in ((coarse, sharp), (sharp, coarse)):
         canvas = Canvas.in_memory(IMAGE, 4, 1, "intensity")
-        for look in order:
-            canvas.paint(*look)
+        for patch_map in order:
+            canvas.paint(*patch_map)
         results.append(canvas.values)
     np.testing.assert_array_equal(results[0], results[1])
     assert results[0][0, 0, 0] == 5
@@ -159,19 +159,19 @@ class Counted:
 def test_painting_together_is_painting_one_by_one(monkeypatch, window):
     monkeypatch.setattr("hrviewer.engine.canvas.MAX_WINDOW", window)
     rng = np.random.default_rng(0)
-    looks = [(np.ones((2, 1, 1)), (200.0, 0.0, 4.0, 4.0), Rect(200, 0, 4, 4), 1.0)]
+    patch_maps = [(np.ones((2, 1, 1)), (200.0, 0.0, 4.0, 4.0), Rect(200, 0, 4, 4), 1.0)]
     for _ in range(60):
         scale = float(rng.choice([1.0, 1.25, 2.0, 8.0]))
         y, x = (float(at) for at in rng.integers(0, 100, 2))
         values = rng.random((2, *rng.integers(1, 5, 2)))
         box = (y, x, values.shape[1] * 4 * scale, values.shape[2] * 4 * scale)
-        looks.append((values, box, Rect(int(y), int(x), int(box[2]), int(box[3])), scale))
+        patch_maps.append((values, box, Rect(int(y), int(x), int(box[2]), int(box[3])), scale))
     one = Canvas.in_memory(IMAGE, 5, 2, "mass")
-    for look in looks:
-        one.paint(*look)
+    for patch_map in patch_maps:
+        one.paint(*patch_map)
     both = Canvas.in_memory(IMAGE, 5, 2, "mass")
     values, detail = Counted(both.values), Counted(both.scales)
-    Canvas(IMAGE, 5, values, detail, "mass").paint_all(iter(looks))
+    Canvas(IMAGE, 5, values, detail, "mass").paint_all(iter(patch_maps))
     np.testing.assert_array_equal(both.values, one.values)
     np.testing.assert_array_equal(both.scales, one.scales)
     assert values.written == detail.written

@@ -1,4 +1,4 @@
-"""The device: priorities, batches, memory, failure."""
+"""The device scheduler: priorities, batches, memory, failures."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def arrays(n, side=8):
     return [np.full((3, side, side), i, np.float32) for i in range(n)]
 
 
-def test_jobs_of_one_shape_travel_as_a_batch(device):
+def test_jobs_of_one_shape_form_a_batch(device):
     net = Bright()
     sizes: list[int] = []
     net.before = lambda batch: sizes.append(len(batch))
@@ -55,8 +55,8 @@ def test_jobs_of_one_shape_travel_as_a_batch(device):
         np.testing.assert_allclose(output, 16 * i)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is of the whole process")
-def test_beside_a_window_its_threads_give_way():
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness of threads is Linux's")
+def test_threads_of_low_priority_are_nice():
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     for polite in (True, False):
         device = DeviceScheduler(low_priority=polite)
@@ -93,7 +93,7 @@ def test_live_goes_before_runs_and_runs_before_prefetch(device):
     assert order == ["live", "run", "prefetch"]
 
 
-def test_lack_of_memory_leaves_one_at_a_time():
+def test_out_of_memory_ends_at_single_inputs():
     net = Bright()
 
     def before(batch):
@@ -113,7 +113,7 @@ def test_lack_of_memory_leaves_one_at_a_time():
         device.close()
 
 
-def test_lack_of_memory_halves_the_batch(device):
+def test_out_of_memory_halves_the_batch(device):
     net = Bright()
 
     def lack(batch):
@@ -172,7 +172,7 @@ def test_one_bad_input_fails_alone(device):
     assert device.batch == 4
 
 
-def test_closing_drops_what_waits_and_ends_the_thread():
+def test_closing_cancels_waiting_jobs_and_ends_the_thread():
     device = DeviceScheduler()
     go = gate(device)
     waiting = device.submit(Bright(), arrays(1)[0])
@@ -187,14 +187,14 @@ def test_closing_drops_what_waits_and_ends_the_thread():
         device.call(lambda: None)
 
 
-def test_back_ends_ways_to_lack_memory():
+def test_out_of_memory_errors_of_back_ends():
     assert is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("[ONNXRuntimeError] Failed to allocate memory for 1"))
     assert not is_out_of_memory(ValueError("shape"))
 
 
 @pytest.mark.parametrize(("holds", "found"), [(64, 8), (4, 4), (1, 1)])
-def test_a_gpu_gets_the_batch_that_pays_and_two_threads(monkeypatch, holds, found):
+def test_a_gpu_gets_its_fastest_batch_and_two_threads(monkeypatch, holds, found):
     now = [0.0]
     monkeypatch.setattr("hrviewer.engine.device_scheduler.time.perf_counter", lambda: now[0])
     net = Bright()
@@ -223,7 +223,7 @@ def test_a_cpu_keeps_its_batch(device):
     assert device.batch == 4
 
 
-def test_what_is_made_for_a_number_of_threads_is_made_once_for_each(monkeypatch):
+def test_objects_per_thread_count_are_made_once(monkeypatch):
     monkeypatch.setattr("hrviewer.models.threads.available_cores", lambda: 8)
     made = []
     by = PerThreadCount(lambda count: made.append(count) or count)

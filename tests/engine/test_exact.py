@@ -24,7 +24,7 @@ SHAPES = [(333, 431), (384, 320), (129, 515)]
 
 
 def blots(h: int, w: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Return a picture with something at every scale."""
+    """Return an image with structure at every scale."""
     rng = np.random.default_rng(seed)
     noise = sum(gaussian_filter(rng.normal(size=(h, w, 3)), (s, s, 0)) * s for s in (1, 3, 9))
     return np.clip(128 + 90 * noise, 0, 255).astype(np.uint8)
@@ -33,42 +33,42 @@ def blots(h: int, w: int, seed: int = 0) -> NDArray[np.uint8]:
 def exact(**params: Any) -> Callable[[PlanContext], Plan]:
     strategy = get_strategy("patches")
 
-    def policy(scene: PlanContext) -> Plan:
-        return strategy.plan(scene, strategy.Params(**{"mode": "exact", **params}))
+    def policy(context: PlanContext) -> Plan:
+        return strategy.plan(context, strategy.Params(**{"mode": "exact", **params}))
 
     return policy
 
 
 def whole(net: Network, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what the network says of the image in one pass."""
+    """Return the network's prediction for the image in one pass."""
     halo, (h, w) = net.halo, image.shape[:2]
     if not net.card.output.margin:
         return net(net.card.prepare(image)[None])[0]
-    # Without padding of its own, it sees a reflection beyond the border.
+    # Without padding in the network, the image is reflected beyond the border.
     ends = ((halo, halo + -side % net.card.step) for side in (h, w))
-    seen = net(net.card.prepare(np.pad(image, [*ends, (0, 0)], mode="reflect"))[None])[0]
+    output = net(net.card.prepare(np.pad(image, [*ends, (0, 0)], mode="reflect"))[None])[0]
     edge = halo // net.stride
-    return seen[:, edge:-edge, edge:-edge]
+    return output[:, edge:-edge, edge:-edge]
 
 
 def check(net: Network, shape: tuple[int, int], tile: int = 96, **params: Any) -> str:
-    """Compare tiles with the whole, cell by cell; return what the answer says of itself."""
+    """Compare tiles with the whole image, cell by cell; return the estimate's note."""
     image = blots(*shape)
     there = whole(net, image)
     largest = float(np.abs(there).max())
     assert largest > 0
     with Workbench(image, ToyBundle(main=net)) as bench:
-        answer, record, _ = bench.run(exact(tile=tile, **params))
-    assert answer is not None
-    assert answer.values is not None
+        estimate, record, _ = bench.run(exact(tile=tile, **params))
+    assert estimate is not None
+    assert estimate.values is not None
     # Cells that the image's border cuts hold the image's part of them.
     rows, columns = (side // net.stride for side in shape)
     found = record.output.values[:, :rows, :columns]
     expected = there[: len(found), :rows, :columns]
     np.testing.assert_allclose(found, expected, atol=2e-5 * largest)
-    assert "is not exact" not in answer.note
+    assert "is not exact" not in estimate.note
     assert record.counts()["failed"] == 0
-    return answer.note
+    return estimate.note
 
 
 @pytest.fixture
@@ -80,21 +80,23 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Network]:
     return find
 
 
-def find(pack: str, role: str) -> Network:
-    if pack not in installed_bundles():
-        pytest.skip(f"the pack {pack} is not installed")
-    networks = open_bundle(pack)
+def find(bundle: str, role: str) -> Network:
+    if bundle not in installed_bundles():
+        pytest.skip(f"the bundle {bundle} is not installed")
+    networks = open_bundle(bundle)
     if role not in networks.roles:
-        pytest.skip(f"the pack {pack} has no {role} yet")
+        pytest.skip(f"the bundle {bundle} has no {role} yet")
     return networks.load(role, "cpu")
 
 
-BUNDLED = [(pack, role) for pack in ("crowd", "nuclei") for role in ("main", "scout", "scanner")]
+BUNDLED = [
+    (bundle, role) for bundle in ("crowd", "nuclei") for role in ("main", "scout", "scanner")
+]
 
 
-@pytest.mark.parametrize(("pack", "role"), BUNDLED)
-def test_bundled_networks(loaded: Callable[[str, str], Network], pack: str, role: str) -> None:
-    net = loaded(pack, role)
+@pytest.mark.parametrize(("bundle", "role"), BUNDLED)
+def test_bundled_networks(loaded: Callable[[str, str], Network], bundle: str, role: str) -> None:
+    net = loaded(bundle, role)
     note = check(net, SHAPES[0], tile=192)
     assert f"exact, with {net.halo} pixels" in note
     assert "2 tiles verified" in note
@@ -150,7 +152,7 @@ BUILDS = {
     ),
     "by three": (lambda: [nn.Conv2d(3, 4, 3, 3, 0), nn.ReLU(), nn.Conv2d(4, 1, 3, 1, 1)], 3, 3),
     "decoder": (lambda: [Decoder()], 2, 8),
-    # Shrinks by 8 inside, and its card says that any multiple of 2 will do.
+    # Shrinks by 8 inside, and its card claims that any multiple of 2 is enough.
     "hidden stride": (lambda: [nn.ReflectionPad2d(0), Decoder()], 2, 2),
 }  # fmt: skip
 
@@ -201,9 +203,9 @@ def test_every_build(built: Callable[..., Network], build: str, halo: int | None
 
 
 class Whorls(Bright):
-    """Sees the mean of each 16 × 16 block, and says it of each cell: cells meet every 16 pixels."""
+    """Predicts the mean of each 16 × 16 block for each of its cells: its period is 16 pixels."""
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         n, _, h, w = batch.shape
         found = np.zeros((n, 1, h // 4, w // 4), np.float32)
         for y in range(0, h, 16):
@@ -223,13 +225,13 @@ def test_a_hidden_stride_is_measured_and_met(mode: str) -> None:
         with Workbench(image, ToyBundle(main=net)) as bench:
             _, record, _ = bench.run(exact(mode=mode, tile=36), region=region)
         there = whole(net, image)[0]
-        seen = np.isfinite(record.output.values[0])
-        assert seen.sum() == (50 * 67 if region is None else 31 * 42)
+        output = np.isfinite(record.output.values[0])
+        assert output.sum() == (50 * 67 if region is None else 31 * 42)
         inside = slice(10, 39), slice(13, 53)  # of cells that the region does not cut
         np.testing.assert_allclose(record.output.values[0][inside], there[inside], rtol=1e-6)
 
 
-def test_a_card_that_claims_too_little_is_not_believed() -> None:
+def test_a_halo_too_small_in_the_card_is_corrected() -> None:
     net = Blurred()
     net.halo = 4
     image = blots(*SHAPES[0])
@@ -237,13 +239,13 @@ def test_a_card_that_claims_too_little_is_not_believed() -> None:
     with Workbench(image, ToyBundle(main=net)) as bench:
         _, record, _ = bench.run(exact(mode="tiles", tile=64))
         assert np.abs(record.output.values[:, :83, :107] - there).max() > 0.05
-        answer, record, _ = bench.run(exact(tile=64))
+        estimate, record, _ = bench.run(exact(tile=64))
         np.testing.assert_allclose(record.output.values[:, :83, :107], there, atol=1e-5)
-    assert answer is not None
-    assert "exact, with 16 pixels" in answer.note
+    assert estimate is not None
+    assert "exact, with 16 pixels" in estimate.note
 
 
-def test_cuts_of_ones_own_and_resampled_looks_are_exact_too() -> None:
+def test_custom_tiles_and_resampled_patches_are_exact() -> None:
     net = Blurred()
     image = blots(*SHAPES[0])
     with Workbench(image, ToyBundle(main=net)) as bench:
@@ -251,8 +253,8 @@ def test_cuts_of_ones_own_and_resampled_looks_are_exact_too() -> None:
         np.testing.assert_allclose(record.output.values[:, :83, :107], whole(net, image), atol=1e-5)
 
         # Two pixels of the image to one of the network's.
-        def shrunk(scene: PlanContext) -> Plan:
-            return exact(tile=48)(replace(scene, native_scale=2.0))
+        def shrunk(context: PlanContext) -> Plan:
+            return exact(tile=48)(replace(context, native_scale=2.0))
 
         _, record, _ = bench.run(shrunk)
         half = bench.pyramid.read(bench.pyramid.rect, 2.0)
@@ -261,45 +263,45 @@ def test_cuts_of_ones_own_and_resampled_looks_are_exact_too() -> None:
         np.testing.assert_allclose(found, there[:41, :53], rtol=1e-5, atol=1e-5)
 
 
-def test_too_little_context_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_context_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hrviewer.models.probe.measure_exact_halo", lambda network: 4)
     with Workbench(blots(*SHAPES[0]), ToyBundle(main=Blurred())) as bench:
-        answer, _, _ = bench.run(exact(tile=64, verify=3))
-        assert answer is not None
-        assert "3 tiles verified with 12" in answer.note
-        assert "more than by rounding: the output is not exact" in answer.note
-        answer, record, _ = bench.run(exact(tile=64, verify=0))
-        assert answer is not None
-        assert "verified" not in answer.note
+        estimate, _, _ = bench.run(exact(tile=64, verify=3))
+        assert estimate is not None
+        assert "3 tiles verified with 12" in estimate.note
+        assert "more than by rounding: the output is not exact" in estimate.note
+        estimate, record, _ = bench.run(exact(tile=64, verify=0))
+        assert estimate is not None
+        assert "verified" not in estimate.note
         assert len(record.patches) == 6 * 7
 
 
 def test_a_budget_ends_before_the_test() -> None:
     with Workbench(blots(128, 128), ToyBundle(main=Bright())) as bench:
-        answer, _, _ = bench.run(exact(), budget=100.0 * 128 * 128)
-    assert answer is not None
-    assert "the budget ended before this was verified" in answer.note
+        estimate, _, _ = bench.run(exact(), budget=100.0 * 128 * 128)
+    assert estimate is not None
+    assert "the budget ended before this was verified" in estimate.note
 
 
-def test_the_answer_is_the_same_whoever_asks_again() -> None:
+def test_the_estimate_is_reproducible() -> None:
     notes = set()
     for _ in range(2):
         with Workbench(blots(192, 192), ToyBundle(main=Blurred())) as bench:
-            answer, record, _ = bench.run(exact())
-            assert answer is not None
-            notes.add((answer.note, tuple((row.y, row.x) for row in record.patches)))
+            estimate, record, _ = bench.run(exact())
+            assert estimate is not None
+            notes.add((estimate.note, tuple((row.y, row.x) for row in record.patches)))
     assert len(notes) == 1
 
 
 class Everything(Bright):
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return blocks(batch) - batch[:, :1].mean((2, 3), keepdims=True)
 
 
 class Ramp(Bright):
-    """Says something else of the same thing elsewhere, as a network that knows positions does."""
+    """Predicts by position, as a network with position embeddings does."""
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         found = blocks(batch)
         return found + np.arange(found.shape[2], dtype=np.float32)[:, None]
 
@@ -323,7 +325,7 @@ def fixed() -> Network:
         (Ramp(), "predictions depend on where a tile begins"),
     ],
 )
-def test_what_cannot_be_joined_is_refused(net: Network, why: str) -> None:
+def test_networks_without_an_exact_halo_are_refused(net: Network, why: str) -> None:
     with pytest.raises(HrviewerError, match=why):
         measure_exact_halo(net)
     with (
@@ -333,7 +335,7 @@ def test_what_cannot_be_joined_is_refused(net: Network, why: str) -> None:
         bench.run(exact())
 
 
-def test_a_halo_of_ones_own_is_refused() -> None:
+def test_a_custom_halo_is_refused() -> None:
     with (
         Workbench(blots(128, 128), ToyBundle(main=Blurred())) as bench,
         pytest.raises(HrviewerError, match="leave halo out"),

@@ -1,4 +1,4 @@
-"""The live session: what is kept, what is dropped, what is said."""
+"""The live session: caching, cancelling, prefetching and updates of viewport cells."""
 
 from __future__ import annotations
 
@@ -45,13 +45,11 @@ def bench():
 
 @pytest.fixture
 def follow(bench):
-    """Begin sessions that are closed at the end."""
+    """Start sessions that are closed at the end."""
     begun = []
 
     def begin(**settings):
-        session = LiveSession(
-            bench.pyramid, bench.networks, Toy(many_patches), Params(), **settings
-        )
+        session = LiveSession(bench.pyramid, bench.models, Toy(many_patches), Params(), **settings)
         begun.append(session)
         return session
 
@@ -77,29 +75,29 @@ def test_cells_in_the_middle_come_first():
     assert border == Rect(4096, 4096, 904, 904)
 
 
-def test_what_is_heard_of_a_cell(follow):
-    said: dict[Rect, list[object]] = {}
+def test_updates_of_a_cell(follow):
+    updates_by_cell: dict[Rect, list[object]] = {}
     session = follow(
-        on_update=lambda number, rect, update: said.setdefault(rect, []).append(update)
+        on_update=lambda number, rect, update: updates_by_cell.setdefault(rect, []).append(update)
     )
     session.follow_view(VIEW, 1.0)
     wait(session)
-    assert len(said) == 4
-    for rect, updates in said.items():
+    assert len(updates_by_cell) == 4
+    for rect, updates in updates_by_cell.items():
         assert updates[0] is None
         assert isinstance(updates[-1], ViewportCell)
         assert updates[-1].rect == rect
-        looks = [update for update in updates if isinstance(update, InferenceResult)]
-        assert len(looks) == 16 * 16
-        assert all(look.patch.core in rect for look in looks)
+        results = [update for update in updates if isinstance(update, InferenceResult)]
+        assert len(results) == 16 * 16
+        assert all(result.patch.core in rect for result in results)
 
 
-def test_a_cell_left_half_done_goes_on_where_it_stopped(bench, follow):
-    network = bench.pack.networks["main"]
+def test_an_unfinished_cell_continues_from_the_cache(bench, follow):
+    network = bench.bundle.networks["main"]
     reached = threading.Event()
 
     def count(batch):
-        if network.looked == 100:
+        if network.inferred == 100:
             reached.set()
 
     network.before = count
@@ -112,22 +110,22 @@ def test_a_cell_left_half_done_goes_on_where_it_stopped(bench, follow):
     network.before = lambda batch: None
     session.follow_view(Rect(0, 0, 500, 500), 1.0)
     wait(session)
-    # Only what was in flight when it stopped may have been seen twice.
-    assert 256 <= network.looked <= 256 + 4
+    # Only the patches in flight when it stopped may have been run twice.
+    assert 256 <= network.inferred <= 256 + 4
 
 
-def test_the_same_view_again_does_not_begin_a_cell_again(bench, follow):
-    network = bench.pack.networks["main"]
+def test_a_moving_view_does_not_restart_its_cells(bench, follow):
+    network = bench.bundle.networks["main"]
     network.before = lambda batch: time.sleep(0.001)
     session = follow()
     for i in range(20):
         session.follow_view(Rect(i, i, 400, 400), 1.0)
         time.sleep(0.01)
     wait(session)
-    assert network.looked == session.computed == 256
+    assert network.inferred == session.computed == 256
 
 
-def test_choices_and_back(bench, follow):
+def test_selecting_another_strategy_and_back(bench, follow):
     session = follow()
     session.follow_view(VIEW, 1.0)
     wait(session)
@@ -141,13 +139,13 @@ def test_choices_and_back(bench, follow):
     assert len(session.follow_view(VIEW, 1.0)) == 4
     wait(session)
     assert session.computed == other
-    # Another network, under the same names; then the first one, loaded anew.
-    twin = ToyBundle(**{**bench.pack.networks, "main": Bright("another")})
+    # Another network under the same names; then the first one, loaded again.
+    twin = ToyBundle(**{**bench.bundle.networks, "main": Bright("another")})
     session.select(Toy(many_patches), Params(), None, LoadedModels(twin, bench.device))
     session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.computed == other + computed
-    session.select(Toy(many_patches), Params(), None, LoadedModels(bench.pack, bench.device))
+    session.select(Toy(many_patches), Params(), None, LoadedModels(bench.bundle, bench.device))
     ready = []
     session._on_update = collect_cells(ready)
     session.follow_view(VIEW, 1.0)
@@ -156,13 +154,16 @@ def test_choices_and_back(bench, follow):
     assert len(ready) == 4
 
 
-def test_a_budget_is_shared_out_by_area(follow):
+def test_a_budget_is_divided_by_area(follow):
     whole = FLOPS * 1024 * 1024
     found = []
     session = follow(budget=Budget(0.5 * whole, "flops"), on_update=collect_cells(found))
     session.follow_view(VIEW, 1.0)
     wait(session)
-    spent = [sum(look.cost.flops for _, looks in cell.results for look in looks) for cell in found]
+    spent = [
+        sum(result.cost.flops for _, results in cell.results for result in results)
+        for cell in found
+    ]
     assert spent == pytest.approx([whole / 8] * 4, rel=0.02)
     session.select(Toy(many_patches), Params(), Budget(1e-9, "seconds"))
     session.follow_view(VIEW, 1.0)
@@ -171,7 +172,7 @@ def test_a_budget_is_shared_out_by_area(follow):
     assert len(session._flops_rates) == 1
 
 
-def test_what_is_kept_is_bounded(follow):
+def test_finished_cells_are_bounded(follow):
     session = follow(max_bytes=1_000_000)
     session.follow_view(VIEW, 1.0)
     wait(session)
@@ -179,27 +180,27 @@ def test_what_is_kept_is_bounded(follow):
     assert session._cells.nbytes <= 1_000_000
 
 
-def test_errors_are_told_and_do_not_end_it(bench, follow):
-    told = []
-    session = follow(on_error=told.append)
+def test_errors_are_reported_and_do_not_end_the_session(bench, follow):
+    errors = []
+    session = follow(on_error=errors.append)
 
-    def refuses(scene):
+    def refuses(context):
         raise HrviewerError("not here")
         yield
 
     session.select(Toy(refuses), Params())
     session.follow_view(VIEW, 1.0)
     wait(session)
-    assert [str(error) for error in told] == ["not here"]
+    assert [str(error) for error in errors] == ["not here"]
     session.select(Toy(many_patches), Params())
     session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.computed > 0
 
 
-def test_nothing_waits_for_what_is_computed(bench, follow):
+def test_no_call_waits_for_inference(bench, follow):
     gate, done = threading.Event(), []
-    network = bench.pack.networks["main"]
+    network = bench.bundle.networks["main"]
     network.before = lambda batch: done.append(gate.wait(60))
     session = follow()
     session.follow_view(VIEW, 1.0)
@@ -225,28 +226,28 @@ def until(true, seconds=20):
 
 HALVES = np.zeros((512, 1024, 3), np.uint8)
 HALVES[:, :512], HALVES[:, 512:] = 10, 200
-"""Two cells that can be told apart by their pixels."""
+"""Two cells that differ in their pixels."""
 
 
 def halves(batch):
-    """Return which cells a batch holds, by the patches that are no filling."""
+    """Return which cells a batch contains, ignoring its padding."""
     return {round(float(one.max()) * 255) for one in batch} - {0}
 
 
-def test_cells_are_under_way_together_and_share_batches():
+def test_cells_run_together_and_share_batches():
     with Workbench(HALVES, batch=16) as bench:
-        network, gate, begun, mixed = bench.pack.networks["main"], threading.Event(), [], []
+        network, gate, begun, mixed = bench.bundle.networks["main"], threading.Event(), [], []
         network.before = lambda batch: (gate.wait(20), mixed.append(halves(batch)))
         session = LiveSession(
             bench.pyramid,
-            bench.networks,
+            bench.models,
             Toy(many_patches),
             Params(),
             on_update=lambda number, rect, update: begun.append(rect) if update is None else None,
         )
         session.follow_view(Rect(0, 0, 512, 1024), 1.0)
         until(lambda: len(begun) == 2)
-        # Until both have asked for as much as they may at once.
+        # Until both have queued as much as they may at once.
         sizes = [-1, 0]
         while sizes[-1] != sizes[-2]:
             time.sleep(0.3)
@@ -255,12 +256,12 @@ def test_cells_are_under_way_together_and_share_batches():
         wait(session)
         session.close()
         assert {10, 200} in mixed
-        assert network.looked >= 2 * 256
+        assert network.inferred >= 2 * 256
         assert session.computed == 2 * 256
 
 
-def test_what_left_the_view_is_not_read(bench, follow):
-    network, gate = bench.pack.networks["main"], threading.Event()
+def test_cells_outside_the_view_are_not_read(bench, follow):
+    network, gate = bench.bundle.networks["main"], threading.Event()
     network.before = lambda batch: gate.wait(20)
     begun = []
     session = follow(
@@ -275,7 +276,7 @@ def test_what_left_the_view_is_not_read(bench, follow):
     assert len(session._cells) == 1
 
 
-# Ahead.
+# Prefetching.
 
 
 def test_the_ring_around_a_view():
@@ -292,24 +293,24 @@ def test_the_ring_around_a_view():
     assert neighbours(Rect(9000, 0, 10, 10), 1.0, image) == []
 
 
-def test_what_is_next_to_the_view_is_seen_ahead(bench, follow):
-    heard = []
-    session = follow(prefetch=True, on_update=lambda number, rect, update: heard.append(rect))
+def test_cells_around_the_view_are_prefetched(bench, follow):
+    updated = []
+    session = follow(prefetch=True, on_update=lambda number, rect, update: updated.append(rect))
     session.follow_view(Rect(0, 0, 500, 500), 1.0)
     wait(session)
     assert len(session._cells) == 4
-    assert set(heard) == {Rect(0, 0, 512, 512)}
+    assert set(updated) == {Rect(0, 0, 512, 512)}
     assert session.computed == 256
-    assert bench.pack.networks["main"].looked == 4 * 256
-    # There at once, though it was not in view before.
+    assert bench.bundle.networks["main"].inferred == 4 * 256
+    # Finished at once, though it was not in view before.
     assert len(session.follow_view(VIEW, 1.0)) == 4
     assert session.is_idle()
     assert session.computed == 256
 
 
-def test_a_view_comes_before_what_is_ahead():
+def test_the_view_has_priority_over_prefetching():
     with Workbench(HALVES) as bench:
-        network, order = bench.pack.networks["main"], []
+        network, order = bench.bundle.networks["main"], []
         step = threading.Semaphore(256 + 20)  # the cell in view, and some of the other
 
         def before(batch):
@@ -317,19 +318,19 @@ def test_a_view_comes_before_what_is_ahead():
             order.extend(halves(batch))
 
         network.before = before
-        heard = []
+        updated = []
         session = LiveSession(
             bench.pyramid,
-            bench.networks,
+            bench.models,
             Toy(many_patches),
             Params(),
             prefetch=True,
-            on_update=lambda number, rect, update: heard.append(rect),
+            on_update=lambda number, rect, update: updated.append(rect),
         )
         session.follow_view(Rect(0, 0, 512, 500), 1.0)
         until(lambda: len(order) == 256 + 20)
         assert order[-1] == 200
-        # Another strategy: what is under way ahead is dropped after the batch in flight.
+        # Another strategy: prefetching is cancelled after the current batch.
         session.select(Toy(in_view_only), Params())
         session.follow_view(Rect(0, 0, 512, 500), 1.0)
         until(lambda: len(bench.device._queues[0]) > 0)
@@ -338,18 +339,18 @@ def test_a_view_comes_before_what_is_ahead():
         assert order[256 + 20 :].index(10) <= 1
         session.idle_now()
         wait(session)
-        looked = network.looked
+        count = network.inferred
         time.sleep(0.05)
-        assert network.looked == looked
+        assert network.inferred == count
         session.close()
 
 
-def test_what_comes_into_view_goes_on_where_it_is(bench, follow):
-    network, gate = bench.pack.networks["main"], threading.Event()
+def test_a_prefetched_cell_continues_when_it_comes_into_view(bench, follow):
+    network, gate = bench.bundle.networks["main"], threading.Event()
     inside = threading.Event()
 
     def before(batch):
-        if network.looked > 300:
+        if network.inferred > 300:
             inside.set()
             gate.wait(20)
 
@@ -361,12 +362,12 @@ def test_what_comes_into_view_goes_on_where_it_is(bench, follow):
     assert session.pending == 3
     gate.set()
     wait(session)
-    assert network.looked == 4 * 256
+    assert network.inferred == 4 * 256
 
 
-def in_view_only(scene):
-    """Look at the cell in patches of another size."""
-    patches = tuple(Patch(core, 1.0) for core in grid(scene.region, 64))
+def in_view_only(context):
+    """Run inference on the cell in patches of another size."""
+    patches = tuple(Patch(core, 1.0) for core in grid(context.region, 64))
     yield PatchRequest("main", patches, target="output")
     return Estimate(None)
 
@@ -382,20 +383,20 @@ def grid(rect, side):
 # What cells share.
 
 
-def scouted(scene):
+def scouted(context):
     """Selective zooming with one saliency for the whole image."""
-    whole = Rect(0, 0, *scene.shape)
+    whole = Rect(0, 0, *context.shape)
     scout = yield PatchRequest("scout", (Patch(whole, 16.0),))
     (overview,) = scout.results
     assert overview.patch.core == whole
-    result = yield PatchRequest("main", (Patch(scene.region, 1.0),), target="output")
+    result = yield PatchRequest("main", (Patch(context.region, 1.0),), target="output")
     share = float(result.results[0].value[0])
     return Estimate(np.array([share, float(overview.value[0])]))
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_cells_share_a_look_at_the_whole_image(bench, follow, given):
-    scout = bench.pack.networks["scout"]
+def test_cells_share_inference_on_the_whole_image(bench, follow, given):
+    scout = bench.bundle.networks["scout"]
     gate = threading.Event()
     scout.before = lambda batch: gate.wait(20)
     found, begun = [], []
@@ -417,8 +418,8 @@ def test_cells_share_a_look_at_the_whole_image(bench, follow, given):
     assert session.error is None
     assert scout.calls == 1
     overviews = [cell.results[0][1][0] for cell in found]
-    assert sorted(look.status for look in overviews) == ["cached"] * 3 + ["done"]
-    assert {look.cost.flops for look in overviews} == {FLOPS * 64 * 64}
+    assert sorted(result.status for result in overviews) == ["cached"] * 3 + ["done"]
+    assert {result.cost.flops for result in overviews} == {FLOPS * 64 * 64}
     assert len({cell.estimate.values[1] for cell in found}) == 1
     counted = sum(cell.estimate.values[0] for cell in found)
     assert counted == pytest.approx(IMAGE[..., 0].sum(dtype=float) / 255, rel=1e-5)

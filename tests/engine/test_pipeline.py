@@ -1,4 +1,4 @@
-"""Looking: failures, order, halos, and the untiled output as the known answer."""
+"""The inference pipeline: failures, order, halos, and the untiled output as reference."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def cut(**how):
     strategy = get_strategy("patches")
     params = strategy.Params(**how)
 
-    def policy(scene: PlanContext):
-        return strategy.plan(scene, params)
+    def policy(context: PlanContext):
+        return strategy.plan(context, params)
 
     return policy
 
@@ -28,10 +28,10 @@ def test_tiles_with_the_cards_halo_equal_the_whole_image(tile):
     net = Blurred()
     with Workbench(IMAGE, ToyBundle(main=net)) as bench:
         whole = net(net.card.prepare(IMAGE)[None])[0]
-        answer, record, _ = bench.run(cut(tile=tile))
+        estimate, record, _ = bench.run(cut(tile=tile))
         rows, columns = whole.shape[1:]
         np.testing.assert_allclose(record.output.values[:, :rows, :columns], whole, atol=1e-5)
-        assert answer.values[0] == pytest.approx(whole.sum(), rel=1e-6)
+        assert estimate.values[0] == pytest.approx(whole.sum(), rel=1e-6)
 
 
 def test_without_halo_they_do_not():
@@ -44,38 +44,38 @@ def test_without_halo_they_do_not():
 
 def test_the_patch_nearest_to_the_views_centre_comes_first():
     with Workbench(IMAGE) as bench:
-        seen: list[InferenceResult] = []
+        results: list[InferenceResult] = []
         bench.run(
             many_patches,
-            watch=lambda update: (
-                seen.append(update) if isinstance(update, InferenceResult) else None
+            on_event=lambda update: (
+                results.append(update) if isinstance(update, InferenceResult) else None
             ),
             focus=lambda: (100.0, 144.0),
         )
-        first = [np.hypot(*np.subtract(s.patch.core.center, (100, 144))) for s in seen[:7]]
+        first = [np.hypot(*np.subtract(s.patch.core.center, (100, 144))) for s in results[:7]]
         assert first == sorted(first)
 
 
 def test_given_order_is_released_as_prefixes():
     patches = tuple(Patch(Rect(y, 0, 32, 32), 1.0) for y in range(160, -1, -32))
 
-    def policy(scene: PlanContext):
+    def policy(context: PlanContext):
         result = yield PatchRequest("main", patches, order="given")
-        return Estimate(aggregate(scene.main, result.results))
+        return Estimate(aggregate(context.main, result.results))
 
     with Workbench(IMAGE) as bench:
-        seen: list[InferenceResult] = []
+        results: list[InferenceResult] = []
         bench.run(
             policy,
-            watch=lambda update: (
-                seen.append(update) if isinstance(update, InferenceResult) else None
+            on_event=lambda update: (
+                results.append(update) if isinstance(update, InferenceResult) else None
             ),
             focus=lambda: (0.0, 0.0),
         )
-        assert [s.patch.core for s in seen] == [patch.core for patch in patches]
+        assert [s.patch.core for s in results] == [patch.core for patch in patches]
 
 
-def test_a_failing_patch_is_reported_charged_and_left_blank():
+def test_a_failed_patch_is_reported_has_its_cost_and_is_left_blank():
     net = Bright()
 
     def refuse(batch):
@@ -84,7 +84,7 @@ def test_a_failing_patch_is_reported_charged_and_left_blank():
 
     net.before = refuse
     with Workbench(IMAGE, ToyBundle(main=net)) as bench:
-        answer, record, _ = bench.run(many_patches)
+        estimate, record, _ = bench.run(many_patches)
         (failed,) = [row for row in record.patches if row.status == "failed"]
         assert failed.error == "RuntimeError: cosmic ray"
         assert np.isnan(failed.value)
@@ -99,21 +99,21 @@ def test_a_failing_patch_is_reported_charged_and_left_blank():
         assert np.isnan(core).all()
         red = IMAGE[:208, :268, 0].astype(float) / 255
         lost = red[failed.y : failed.y + failed.h, failed.x : failed.x + failed.w].sum()
-        assert answer.values[0] == pytest.approx(red.sum() - lost, rel=1e-5)
+        assert estimate.values[0] == pytest.approx(red.sum() - lost, rel=1e-5)
 
 
 def test_output_that_is_not_finite_is_a_failure():
     class Broken(Bright):
-        def see(self, batch):
-            return super().see(batch) * np.nan
+        def predict(self, batch):
+            return super().predict(batch) * np.nan
 
     with Workbench(IMAGE, ToyBundle(main=Broken())) as bench:
-        answer, record, _ = bench.run(many_patches)
-        assert answer.values is None
+        estimate, record, _ = bench.run(many_patches)
+        assert estimate.values is None
         assert {row.status for row in record.patches} == {"failed"}
 
 
-def test_lack_of_memory_halves_the_batch_and_goes_on():
+def test_out_of_memory_halves_the_batch_and_continues():
     net = Bright()
 
     def lack(batch):
@@ -122,13 +122,13 @@ def test_lack_of_memory_halves_the_batch_and_goes_on():
 
     net.before = lack
     with Workbench(IMAGE, ToyBundle(main=net), batch=8) as bench:
-        answer, record, _ = bench.run(many_patches)
+        estimate, record, _ = bench.run(many_patches)
         assert bench.device.batch == 2
         assert record.counts()["failed"] == 0
-        assert answer.values[0] == pytest.approx(IMAGE[:208, :268, 0].sum() / 255, rel=1e-5)
+        assert estimate.values[0] == pytest.approx(IMAGE[:208, :268, 0].sum() / 255, rel=1e-5)
 
 
-def test_fixed_networks_are_fed_their_tile_reflected_at_the_border():
+def test_inputs_of_fixed_networks_are_reflected_at_the_border():
     class Fixed(Bright):
         def _run(self, batch):
             assert batch.shape[2:] == (64, 64)
@@ -139,15 +139,15 @@ def test_fixed_networks_are_fed_their_tile_reflected_at_the_border():
     net.card = net.card.model_copy(update={"input": fixed})
     net.accepts_any_size = False
     with Workbench(IMAGE, ToyBundle(main=net)) as bench:
-        answer, record, _ = bench.run(cut())
+        estimate, record, _ = bench.run(cut())
         assert record.counts()["failed"] == 0
         # 210 and 270 are no multiples of the stride: the last blocks are half reflection.
-        assert answer.values[0] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=0.01)
+        assert estimate.values[0] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=0.01)
 
 
-def test_tiles_meet_the_lattice_wherever_the_region_starts():
+def test_tiles_are_aligned_for_any_region():
     with Workbench(IMAGE) as bench:
-        role = bench.networks
+        role = bench.models
         from hrviewer.engine import model_info
         from hrviewer.strategies import input_rect
 
@@ -179,9 +179,9 @@ def test_mcnn_tiled_equals_the_whole_photo(shared, shape):
     whole = session.run(None, {session.get_inputs()[0].name: gray})[0][0]
     with Workbench(photo, open_bundle(path)) as bench:
         for how in ({"tile": 256}, {"tile": 512}, {"tile": 128}):
-            answer, record, _ = bench.run(cut(**how))
+            estimate, record, _ = bench.run(cut(**how))
             rows, columns = whole.shape[1:]
             np.testing.assert_allclose(record.output.values[:, :rows, :columns], whole, atol=1e-5)
-            assert answer.values[0] == pytest.approx(whole.sum(), rel=1e-4)
+            assert estimate.values[0] == pytest.approx(whole.sum(), rel=1e-4)
         _, record, _ = bench.run(cut(tile=256, halo=0))
         assert np.abs(record.output.values[:, :rows, :columns] - whole).max() > 1e-3

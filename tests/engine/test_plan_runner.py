@@ -1,4 +1,4 @@
-"""Each family's shape goes through engine, charges, budget, cancellation, replay and live cells."""
+"""Policies of each family through engine, costs, budget, cancellation, replay and live cells."""
 
 from __future__ import annotations
 
@@ -49,72 +49,72 @@ def bench():
 
 
 @each
-def test_cost_map_and_unplaced_equal_the_totals(bench, policy):
+def test_cost_map_and_unattributed_cost_equal_the_totals(bench, policy):
     _, record, _ = bench.run(policy)
-    ledger = record.cost_map
-    placed = ledger.values.sum(axis=(1, 2)) + np.array(astuple(ledger.unattributed))
-    np.testing.assert_allclose(placed, astuple(ledger.total), rtol=1e-9)
-    assert ledger.total.flops > 0
-    assert ledger.total.pixels > 0
-    assert sum(row.flops for row in record.patches) == pytest.approx(ledger.total.flops, rel=1e-9)
+    cost_map = record.cost_map
+    placed = cost_map.values.sum(axis=(1, 2)) + np.array(astuple(cost_map.unattributed))
+    np.testing.assert_allclose(placed, astuple(cost_map.total), rtol=1e-9)
+    assert cost_map.total.flops > 0
+    assert cost_map.total.pixels > 0
+    assert sum(row.flops for row in record.patches) == pytest.approx(cost_map.total.flops, rel=1e-9)
 
 
 @each
 def test_every_policy_fills_the_output(bench, policy):
-    answer, record, _ = bench.run(policy)
-    assert answer is not None
+    estimate, record, _ = bench.run(policy)
+    assert estimate is not None
     assert np.isfinite(record.output.values).any()
-    assert answer.values is not None
-    assert np.isfinite(answer.values).all()
+    assert estimate.values is not None
+    assert np.isfinite(estimate.values).all()
 
 
 @each
-def test_budget_is_never_passed(bench, policy):
+def test_budget_is_never_exceeded(bench, policy):
     _, full, _ = bench.run(policy)
     budget = 0.4 * full.cost_map.total.flops
-    answer, record, _ = bench.run(policy, budget=budget)
-    assert answer is not None
+    estimate, record, _ = bench.run(policy, budget=budget)
+    assert estimate is not None
     assert record.cost_map.total.flops <= budget * (1 + 1e-9)
 
 
 @each
-def test_stopping_ends_without_an_answer_and_without_threads(policy):
+def test_stopping_leaves_no_estimate_and_no_threads(policy):
     with Workbench(IMAGE) as bench:
         control = RunControl()
-        seen: list[InferenceResult] = []
+        results: list[InferenceResult] = []
 
-        def watch(update: object) -> None:
+        def on_event(update: object) -> None:
             if isinstance(update, InferenceResult):
-                seen.append(update)
+                results.append(update)
                 control.stop()
 
         before = threads()
-        answer, record, _ = bench.run(policy, control=control, watch=watch)
+        estimate, record, _ = bench.run(policy, control=control, on_event=on_event)
         assert threads() == before
         if policy is warped:
-            assert len(seen) == 1  # its only look: there was nothing left to stop
+            assert len(results) == 1  # its only patch: there was nothing left to stop
         else:
-            assert answer is None
-            assert len(record.patches) <= len(seen)
+            assert estimate is None
+            assert len(record.patches) <= len(results)
 
 
 @each
-def test_a_run_cut_anywhere_replays_to_the_same_bits(bench, policy):
-    answer, whole, _ = bench.run(policy)
+def test_an_interrupted_run_replays_to_the_same_bits(bench, policy):
+    estimate, whole, _ = bench.run(policy)
     requests = max(1, RecordingSink(whole).commits)
-    sink = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0))
+    sink = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0))
     bench.run(policy, sink=sink)
     requests = sink.commits
     for cut in range(requests):
         journal: dict = {}
-        first = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0), journal)
+        first = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0), journal)
         first.die_after = cut
         with pytest.raises(KeyboardInterrupt):
             bench.run(policy, sink=first)
-        second = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0), journal)
+        second = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0), journal)
         again, record, _ = bench.run(policy, sink=second)
-        assert second.commits == requests - cut  # what was finished is not looked at again
-        np.testing.assert_array_equal(again.values, answer.values)
+        assert second.commits == requests - cut  # finished requests are not run again
+        np.testing.assert_array_equal(again.values, estimate.values)
         np.testing.assert_array_equal(record.output.values, whole.output.values)
         np.testing.assert_array_equal(record.saliency.values, whole.saliency.values)
         for name in ("flops", "bytes", "pixels"):
@@ -126,13 +126,13 @@ def test_a_run_cut_anywhere_replays_to_the_same_bits(bench, policy):
 
 
 @each
-def test_the_cache_changes_what_is_spent_and_nothing_else(bench, policy, tmp_path):
+def test_the_cache_changes_the_spent_cost_only(bench, policy, tmp_path):
     cache = ResultCache(tmp_path / "results.sqlite")
-    cold_answer, cold, _ = bench.run(policy, cache=cache)
-    looked = sum(net.looked for net in bench.pack.networks.values())
-    warm_answer, warm, _ = bench.run(policy, cache=ResultCache(tmp_path / "results.sqlite"))
-    assert sum(net.looked for net in bench.pack.networks.values()) == looked
-    np.testing.assert_array_equal(warm_answer.values, cold_answer.values)
+    cold_estimate, cold, _ = bench.run(policy, cache=cache)
+    inferred = sum(net.inferred for net in bench.bundle.networks.values())
+    warm_estimate, warm, _ = bench.run(policy, cache=ResultCache(tmp_path / "results.sqlite"))
+    assert sum(net.inferred for net in bench.bundle.networks.values()) == inferred
+    np.testing.assert_array_equal(warm_estimate.values, cold_estimate.values)
     np.testing.assert_array_equal(warm.output.values, cold.output.values)
     np.testing.assert_allclose(
         astuple(warm.cost_map.total), astuple(cold.cost_map.total), rtol=1e-12
@@ -143,11 +143,11 @@ def test_the_cache_changes_what_is_spent_and_nothing_else(bench, policy, tmp_pat
 
 
 @each
-def test_live_cells_compute_nothing_twice(policy):
+def test_live_cells_are_computed_once(policy):
     with Workbench(picture(900, 1100)) as bench:
         ready: list[object] = []
         session = LiveSession(
-            bench.pyramid, bench.networks, Toy(policy), Params(), on_update=collect_cells(ready)
+            bench.pyramid, bench.models, Toy(policy), Params(), on_update=collect_cells(ready)
         )
         try:
             view = Rect(300, 300, 500, 600)
@@ -161,8 +161,8 @@ def test_live_cells_compute_nothing_twice(policy):
             there = session.follow_view(view, 1.0)
             wait(session)
             assert len(there) == 4
-            assert session.computed == computed  # the corner belongs to a cell already seen
-            record = empty_record(bench.pyramid, bench.networks, 1.0)
+            assert session.computed == computed  # the corner belongs to a finished cell
+            record = empty_record(bench.pyramid, bench.models, 1.0)
             for cell in there:
                 paint_cell(cell, record)
             assert np.isfinite(record.output.values).any()
@@ -182,20 +182,22 @@ def wait(session: LiveSession, seconds: float = 30) -> None:
     assert session.error is None
 
 
-# Known answers.
+# Known predictions.
 
 
 def test_patches_count_every_whole_block(bench):
-    answer, record, _ = bench.run(many_patches)
-    assert answer.values[0] == pytest.approx(RED.sum(), rel=1e-6)
+    estimate, record, _ = bench.run(many_patches)
+    assert estimate.values[0] == pytest.approx(RED.sum(), rel=1e-6)
     assert np.nansum(record.output.values) == pytest.approx(RED.sum(), rel=1e-6)
     assert record.cost_map.total.flops == FLOPS * IMAGE.shape[0] * IMAGE.shape[1]
     assert record.cost_map.total.pixels == IMAGE.shape[0] * IMAGE.shape[1]
 
 
-def test_codes_keep_what_the_head_needs(bench):
-    answer, record, _ = bench.run(features_then_head)
-    assert answer.values[0] == pytest.approx(RED.sum(), rel=1e-5)  # codes are rounded, to halves
+def test_embeddings_suffice_for_the_head(bench):
+    estimate, record, _ = bench.run(features_then_head)
+    assert estimate.values[0] == pytest.approx(
+        RED.sum(), rel=1e-5
+    )  # embeddings are rounded to float16
     thoughts = [row for row in record.patches if row.role == "head"]
     assert [row.flops for row in thoughts] == [2.0 * 3 * 50 * 65] * 2
 
@@ -205,7 +207,7 @@ def test_tokens_share_their_groups_cost_evenly(bench):
     assert {row.flops for row in record.patches} == {(10.0 * 4 + 16) / 4}
 
 
-def test_a_finer_look_replaces_a_coarser_one_on_its_core(bench):
+def test_finer_predictions_replace_coarser_ones_on_their_core(bench):
     _, record, _ = bench.run(scan_then_heavy)
     heavy = [row for row in record.patches if row.role == "main"]
     assert heavy
@@ -218,9 +220,9 @@ def test_a_finer_look_replaces_a_coarser_one_on_its_core(bench):
         )
 
 
-def test_a_warp_keeps_its_mass_on_the_way_back(bench):
-    answer, record, _ = bench.run(warped)
-    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-5)
+def test_unwarping_keeps_the_mass(bench):
+    estimate, record, _ = bench.run(warped)
+    assert np.nansum(record.output.values) == pytest.approx(estimate.values[0], rel=1e-5)
     # The middle is magnified, so it holds more than its share of the samples, and of the cost.
     cost = record.cost_map.values[0]
     middle = cost[4:9, 5:12].sum() / cost.sum()
@@ -234,25 +236,25 @@ def test_scores_are_listed_with_their_patches(bench):
     assert np.isfinite(scores).all()
 
 
-def test_progress_comes_to_everything_asked(bench):
+def test_progress_ends_at_all_requested_patches(bench):
     updates: list[Progress] = []
 
-    def watch(update: object) -> None:
+    def on_event(update: object) -> None:
         if isinstance(update, Progress):
             updates.append(update)
 
-    _, record, _ = bench.run(many_patches, watch=watch)
+    _, record, _ = bench.run(many_patches, on_event=on_event)
     assert updates[-1] == Progress(63, 63, record.cost_map.total.flops)
     assert [u.done for u in updates] == sorted(u.done for u in updates)
 
 
-def test_region_bounds_the_answer(bench):
+def test_the_region_bounds_the_estimate(bench):
     region = Rect(37, 50, 90, 101)
-    answer, record, _ = bench.run(many_patches, region=region)
+    estimate, record, _ = bench.run(many_patches, region=region)
     inside = RED[37:127, 50:151].sum()
     # Blocks that the region cuts count by the part that lies inside.
-    assert answer.values[0] == pytest.approx(inside, rel=0.02)
-    assert np.nansum(record.output.values) == pytest.approx(answer.values[0], rel=1e-5)
+    assert estimate.values[0] == pytest.approx(inside, rel=0.02)
+    assert np.nansum(record.output.values) == pytest.approx(estimate.values[0], rel=1e-5)
     cell = record.cost_map.cell
     rows, columns = np.nonzero(record.cost_map.values[0])
     assert rows.min() == 37 // cell
@@ -264,8 +266,8 @@ def test_unknown_roles_are_refused_by_name():
 
     from hrviewer.errors import HrviewerError
 
-    def needs_scanner(scene: PlanContext):
-        yield scan_then_heavy(scene).send(None)
+    def needs_scanner(context: PlanContext):
+        yield scan_then_heavy(context).send(None)
 
     with (
         Workbench(IMAGE, ToyBundle(main=Bright())) as bench,

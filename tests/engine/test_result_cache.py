@@ -29,7 +29,7 @@ def same(a, b):
     assert (a.cost_weights is None) == (b.cost_weights is None)
 
 
-def test_what_is_packed_comes_back():
+def test_serialized_results_are_restored():
     looks = [look(1.0), look(2.0), look(np.nan, "failed")]
     for before, after in zip(looks, deserialize(serialize(looks)), strict=True):
         same(before, after)
@@ -48,7 +48,7 @@ def test_survives_on_disk(tmp_path):
     second.close()
 
 
-def test_failures_are_not_kept():
+def test_failures_are_not_cached():
     cache = ResultCache()
     cache.put("k", [look(np.nan, "failed")])
     assert cache.get("k") is None
@@ -75,7 +75,7 @@ def test_disk_is_bounded(tmp_path):
     assert 0 < count < 1000
 
 
-def test_an_unwritable_place_is_an_empty_cache(tmp_path):
+def test_an_unwritable_file_is_an_empty_cache(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     cache = ResultCache(blocked / "results.sqlite")

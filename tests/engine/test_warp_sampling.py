@@ -1,4 +1,4 @@
-"""Warped looks: nothing aliases or is lost on the way back, and costs fall where samples do."""
+"""Warps: no aliasing, no lost mass, and costs where the samples are."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_mass_is_kept(y, x, shape):
     np.testing.assert_allclose(back.sum((1, 2)), values.sum((1, 2)), rtol=1e-5)
 
 
-def test_mass_returns_to_where_it_was_sampled():
+def test_mass_is_unwarped_to_where_it_was_sampled():
     grid = bent()
     values = np.zeros((1, 64, 64), np.float32)
     values[0, 40, 21] = 3.0
@@ -45,7 +45,7 @@ def test_mass_returns_to_where_it_was_sampled():
     assert np.ptp(xs) < 10
 
 
-def test_what_is_magnified_beyond_the_map_falls_where_it_was_seen():
+def test_mass_magnified_beyond_the_map_stays_in_its_place():
     grid, alone = bent(), 0
     for row, column in [(12, 45), (15, 50), (18, 47), (20, 52), (16, 44)]:
         values = np.zeros((1, 64, 64), np.float32)
@@ -59,7 +59,7 @@ def test_what_is_magnified_beyond_the_map_falls_where_it_was_seen():
     assert alone > 2
 
 
-def test_an_even_density_comes_back_as_the_jacobian():
+def test_an_even_density_is_unwarped_to_the_jacobian():
     grid = bent()
     back = unwarp(np.ones((1, 128, 128), np.float32), grid, (128, 128), "mass")[0]
     share = sample_density(grid, Rect(0, 0, 128, 128), Rect(0, 0, 128, 128), 128)
@@ -79,29 +79,29 @@ def test_intensities_are_interpolated_by_the_exact_inverse():
     np.testing.assert_allclose(back[1, 5:-5, 5:-5], np.tile(want[None, 5:-5], (50, 1)), atol=0.01)
 
 
-def test_no_warp_is_plain_shrinking():
+def test_an_identity_warp_is_plain_downsampling():
     image = picture(256, 320)
     pyramid = open_pyramid(image)
-    seen = sample(pyramid, pyramid.rect, EVEN, (64, 80))
-    np.testing.assert_allclose(seen, pyramid.read(pyramid.rect, 4.0), atol=0.51)
+    sampled = sample(pyramid, pyramid.rect, EVEN, (64, 80))
+    np.testing.assert_allclose(sampled, pyramid.read(pyramid.rect, 4.0), atol=0.51)
     whole = sample(pyramid, pyramid.rect, EVEN, (256, 320))
     np.testing.assert_allclose(whole, image, atol=1e-6)
 
 
 def chirp(n=1024):
-    """Stripes of 3 pixels: on a canvas that shrinks more than 1.5 times they must turn grey."""
+    """Stripes of 3 pixels: downsampled by more than 1.5 they must turn grey."""
     stripes = 127.5 + 127.5 * np.cos(2 * np.pi * np.arange(n) / 3)
     return np.repeat(np.tile(stripes, (n, 1))[..., None], 3, axis=2).astype(np.uint8)
 
 
-def test_nothing_aliases_where_it_is_shrunk():
+def test_downsampling_does_not_alias():
     pyramid = open_pyramid(chirp())
     grid = bent(13, 13)
     shape = (256, 256)
-    seen = sample(pyramid, pyramid.rect, grid, shape)[..., 0]
+    sampled = sample(pyramid, pyramid.rect, grid, shape)[..., 0]
     columns = forward(grid, np.stack([np.full(257, 0.5), np.arange(257) / 256], axis=-1))[:, 1]
     shrunk = np.diff(columns) * 1024
-    middle = seen[128]
+    middle = sampled[128]
     far = shrunk > 4
     assert far.sum() > 50
     naive = chirp()[512, (np.cumsum(shrunk) - shrunk / 2).astype(int).clip(0, 1023), 0]
@@ -114,17 +114,17 @@ def test_nothing_aliases_where_it_is_shrunk():
     assert np.std(middle[near]) > 40
 
 
-def test_warped_pixels_are_of_the_images_own_type():
-    seen = np.array([-0.4, 0.4, 0.5, 1.6, 254.6, 300.0])
-    assert round_to_dtype(seen, np.dtype(np.uint8)).tolist() == [0, 0, 1, 2, 255, 255]
-    assert round_to_dtype(seen, np.dtype(np.uint8)).dtype == np.uint8
-    assert round_to_dtype(seen, np.dtype(np.int16)).tolist() == [0, 0, 1, 2, 255, 300]
-    floats = round_to_dtype(seen, np.dtype(np.float32))
+def test_warped_pixels_have_the_images_data_type():
+    sampled = np.array([-0.4, 0.4, 0.5, 1.6, 254.6, 300.0])
+    assert round_to_dtype(sampled, np.dtype(np.uint8)).tolist() == [0, 0, 1, 2, 255, 255]
+    assert round_to_dtype(sampled, np.dtype(np.uint8)).dtype == np.uint8
+    assert round_to_dtype(sampled, np.dtype(np.int16)).tolist() == [0, 0, 1, 2, 255, 300]
+    floats = round_to_dtype(sampled, np.dtype(np.float32))
     assert floats.dtype == np.float32
-    np.testing.assert_allclose(floats, seen, rtol=1e-6)
+    np.testing.assert_allclose(floats, sampled, rtol=1e-6)
 
 
-def test_only_what_is_needed_is_read():
+def test_only_the_needed_pixels_are_read():
     image = picture(1024, 1024)
     pyramid = open_pyramid(image)
     part = Rect(256, 512, 200, 160)
@@ -138,29 +138,29 @@ def test_only_what_is_needed_is_read():
     )
 
 
-def test_where_it_looks_closest():
+def test_the_finest_scale_of_a_warp():
     assert finest_scale(Rect(0, 0, 600, 300), EVEN, (100, 100)) == pytest.approx(3)
     assert finest_scale(Rect(0, 0, 300, 300), bent(), (100, 100)) < 1.5
 
 
 def run(policy, image, region=None):
     with Workbench(image) as bench:
-        sink = RecordingSink(empty_record(bench.pyramid, bench.networks, 1.0))
-        answer, record, _ = bench.run(policy, sink=sink, region=region)
-        return answer, record
+        sink = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0))
+        estimate, record, _ = bench.run(policy, sink=sink, region=region)
+        return estimate, record
 
 
-def test_a_warp_answers_for_its_core_alone():
+def test_a_warp_predicts_its_core_alone():
     image = np.full((256, 256, 3), 51, np.uint8)
     core = Rect(64, 96, 100, 80)
 
-    def policy(scene):
+    def policy(context):
         rect = Rect(40, 60, 160, 160)
         done = yield WarpRequest("main", rect, EVEN, (80, 160), target="output", core=core)
         return Estimate(done.results[0].value)
 
-    answer, record = run(policy, image)
-    assert answer.values[0] == pytest.approx(0.2 * core.area / 2, rel=1e-5)
+    estimate, record = run(policy, image)
+    assert estimate.values[0] == pytest.approx(0.2 * core.area / 2, rel=1e-5)
     (row,) = record.patches
     assert row.scale == pytest.approx(2**0.5)  # 160 × 160 pixels on 80 × 160
     painted = np.argwhere(np.isfinite(record.output.values[0])) * 4
@@ -175,25 +175,25 @@ def test_a_warp_beyond_the_region_keeps_its_shape():
     image = picture(256, 256)
     region = Rect(0, 0, 128, 256)
 
-    def policy(scene):
+    def policy(context):
         rect = Rect(0, 0, 256, 256)
         done = yield WarpRequest("main", rect, EVEN, (256, 256), target="output", core=region)
         return Estimate(done.results[0].value)
 
-    answer, record = run(policy, image, region)
+    estimate, record = run(policy, image, region)
     want = image[:128, :, 0].sum() / 255
-    assert answer.values[0] == pytest.approx(want, rel=1e-5)
+    assert estimate.values[0] == pytest.approx(want, rel=1e-5)
     assert np.nansum(record.output.values) == pytest.approx(want, rel=1e-5)
 
 
-@pytest.mark.parametrize(("seen", "cells"), [(256, 128), (128, 64), (64, 32), (100, 64)])
-def test_a_warps_map_is_an_octave_finer_than_it_was_seen(seen, cells):
-    """Of 256 pixels, by a network that answers for 4 × 4 of its own."""
+@pytest.mark.parametrize(("side", "cells"), [(256, 128), (128, 64), (64, 32), (100, 64)])
+def test_an_unwarped_map_is_an_octave_finer_than_the_samples(side, cells):
+    """For 256 pixels, by a network with stride 4."""
 
-    def policy(scene):
-        done = yield WarpRequest("main", Rect(0, 0, 256, 256), EVEN, (seen, seen), target="output")
+    def policy(context):
+        done = yield WarpRequest("main", Rect(0, 0, 256, 256), EVEN, (side, side), target="output")
         assert done.results[0].map.shape == (1, cells, cells)
         return Estimate(done.results[0].value)
 
-    answer, _ = run(policy, np.full((256, 256, 3), 51, np.uint8))
-    assert answer.values[0] == pytest.approx(0.2 * seen**2, rel=1e-5)
+    estimate, _ = run(policy, np.full((256, 256, 3), 51, np.uint8))
+    assert estimate.values[0] == pytest.approx(0.2 * side**2, rel=1e-5)

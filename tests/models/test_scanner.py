@@ -117,7 +117,7 @@ def test_a_denser_map_equals_predictions_of_every_window(tmp_path, k: int) -> No
         params = ScannerParams(denser=k, share=0, sample=0, tile=64)
         answer, record, _ = bench.run(lambda scene: Scanner().plan(scene, params))
         plain = ShiftAndStitch(loaded, k)
-        assert bench.networks["scanner"].flops(64, 64) * k**2 == plain.flops(80, 80)
+        assert bench.models["scanner"].flops(64, 64) * k**2 == plain.flops(80, 80)
     np.testing.assert_allclose(record.output.values, there[:1], rtol=1e-4, atol=1e-7)
     assert answer.values[0] == pytest.approx(there[0].sum(), rel=1e-4)
     assert {row.role for row in record.patches} == {f"scanner/{k}"}

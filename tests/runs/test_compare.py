@@ -84,7 +84,7 @@ class Halves(Bright):
     def __init__(self) -> None:
         super().__init__("halves", task="segmentation", classes=["dark", "bright"])
 
-    def see(self, batch):
+    def predict(self, batch):
         share = blocks(batch) / 16
         return np.concatenate([1 - share, share], axis=1)
 
@@ -118,9 +118,9 @@ def test_total_variation_of_class_shares():
 def test_existing_runs_are_reused(photo, tmp_path):
     bundle = toy_bundle()
     compare(photo, bundle, "patches", cache="off", out=tmp_path / "a")
-    inferred = bundle.networks["main"].looked
+    inferred = bundle.networks["main"].inferred
     compare(photo, bundle, ["patches", "patches:tile=128"], cache="off", out=tmp_path / "a")
-    again = bundle.networks["main"].looked - inferred
+    again = bundle.networks["main"].inferred - inferred
     assert 0 < again < inferred  # the new run alone
 
 

@@ -135,7 +135,7 @@ class Halves(Bright):
     def __init__(self) -> None:
         super().__init__("halves", task="segmentation", classes=["dark", "bright"])
 
-    def see(self, batch):
+    def predict(self, batch):
         share = blocks(batch) / 16
         return np.concatenate([1 - share, share], axis=1)
 
@@ -170,8 +170,8 @@ def test_dice_of_a_model_with_one_class(tmp_path):
             output = self.card.output.model_copy(update={"classes": ("bright",)})
             self.card = self.card.model_copy(update={"output": output})
 
-        def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-            return super().see(batch)[:, 1:]
+        def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().predict(batch)[:, 1:]
 
     bright = np.kron(np.random.default_rng(3).integers(0, 2, (64, 80)), np.ones((4, 4), int))
     image = np.zeros((256, 320, 3), np.uint8)
@@ -199,9 +199,9 @@ def test_evaluation_needs_no_inference(tmp_path):
     bundle = ToyBundle(main=network)
     with open_pyramid(dots(POINTS)) as pyramid:
         run(pyramid, bundle, truth=GroundTruth(POINTS), cache="off", out=tmp_path / "a.run.zarr")
-    inferred = network.looked
+    inferred = network.inferred
     run(dots(POINTS), bundle, cache="off", out=tmp_path / "b.run.zarr")
-    assert network.looked == 2 * inferred
+    assert network.inferred == 2 * inferred
 
 
 def test_a_real_photo_against_its_boxes(shared, tmp_path):

@@ -68,7 +68,7 @@ def test_the_cost_map_adds_up() -> None:
 def test_cached_embeddings_cost_the_head_alone() -> None:
     cache, toys = ResultCache(), toy_pack()
     ask(toys, cache=cache)
-    assert toys.networks["encoder"].looked == TILES
+    assert toys.networks["encoder"].inferred == TILES
     # The same run; another region, not on tile borders; and another head.
     _, again = ask(toys, cache=cache)
     assert again.cost_map.spent.flops == 0
@@ -89,7 +89,7 @@ def test_cached_embeddings_cost_the_head_alone() -> None:
     )
     assert estimate.values == pytest.approx([RED.sum() / 2], rel=1e-4)
     assert other.cost_map.spent.flops == 2.0 * 3 * CODES
-    assert toys.networks["encoder"].looked == TILES
+    assert toys.networks["encoder"].inferred == TILES
 
 
 def test_a_run_stores_embeddings_and_notes_their_size(tmp_path) -> None:
@@ -341,7 +341,7 @@ def test_a_head_of_another_encoder_is_refused_without_cost(learned) -> None:
     mixed = toy_pack(head=learned.networks["head"])
     with pytest.raises(HrviewerError, match="takes embeddings of 6 values, not 3"):
         ask(mixed)
-    assert mixed.networks["encoder"].looked == 0
+    assert mixed.networks["encoder"].inferred == 0
 
 
 @pytest.fixture(scope="module")
@@ -445,7 +445,7 @@ def test_live_cells_share_embeddings() -> None:
         found: list[Any] = []
         session = LiveSession(
             bench.pyramid,
-            bench.networks,
+            bench.models,
             Compression(),
             CompressionParams(),
             on_update=collect_cells(found),
@@ -466,7 +466,9 @@ def test_live_cells_share_embeddings() -> None:
         for result in results
         if isinstance(result, InferenceResult) and result.role == "encoder"
     ]
-    assert bench.pack.networks["encoder"].looked == len({result.patch.core for result in encoded})
+    assert bench.bundle.networks["encoder"].inferred == len(
+        {result.patch.core for result in encoded}
+    )
     total = sum(float(cell.estimate.values[0]) for cell in found)
     assert total == pytest.approx(picture(900, 1100)[..., 0].sum() / 255, rel=1e-4)
 

@@ -47,7 +47,7 @@ class Blobs(Bright):
     def __init__(self):
         super().__init__("blobs", halo=8)
 
-    def see(self, batch):
+    def predict(self, batch):
         gray = batch.mean(1)
         smooth, around = (gaussian_filter(gray, (0, s, s)) for s in (0.7, 3))
         dots = (smooth == maximum_filter(smooth, (0, 3, 3))) & (smooth - around > 0.08)
@@ -63,7 +63,7 @@ class Scout(Bright):
         output = self.card.output.model_copy(update={"variance": variance})
         self.card = self.card.model_copy(update={"input": inputs, "output": output})
 
-    def see(self, batch):
+    def predict(self, batch):
         density = np.maximum(blocks(batch) - 5, 0)
         return np.concatenate([density, density], 1) if self.card.output.variance else density
 
@@ -87,14 +87,14 @@ def run(image, bundle=None, name="nonuniform", *, share=0.1, region=None, priors
         area = (region or bench.pyramid.rect).area
         context, _, _ = build_context(
             bench.pyramid,
-            bench.networks,
+            bench.models,
             strategy,
             region=region,
             budget=Budget(share * area * FLOPS, "flops"),
             priors=priors,
         )
-        sink = RecordingSink(empty_record(bench.pyramid, bench.networks, context.native_scale))
-        pipeline = InferencePipeline(bench.pyramid, bench.networks, bench.device, context.region)
+        sink = RecordingSink(empty_record(bench.pyramid, bench.models, context.native_scale))
+        pipeline = InferencePipeline(bench.pyramid, bench.models, bench.device, context.region)
         plan = strategy.plan(context, strategy.Params(**params))
         estimate = run_plan(plan, pipeline, sink, budget=context.budget, on_event=events.append)
     requests = [

@@ -18,7 +18,7 @@ from hrviewer.strategies.scanner import Scanner, ScannerParams
 class Dim(Bright):
     """Predicts half the count."""
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return blocks(batch) / 2
 
 
@@ -28,7 +28,7 @@ class Unsure(Bright):
     def __init__(self) -> None:
         super().__init__("scanner", variance=True)
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         found = blocks(batch)
         return np.concatenate([found, 16 - found], axis=1)
 
@@ -49,7 +49,7 @@ def scan(
         estimate, record, _ = bench.run(
             policy(**params),
             budget=budget,
-            watch=lambda update: (
+            on_event=lambda update: (
                 requests.append(update) if isinstance(update, PatchRequest) else None
             ),
         )
@@ -73,7 +73,7 @@ def test_a_scanner_that_is_right_gives_the_exhaustive_count() -> None:
         2 * 1.96 * np.sqrt(rest * (1 + rest / seeded_context)), rel=0.05
     )
     assert [request.role for request in requests] == ["scanner", "main", "main"]
-    assert main.looked == 3 + 4  # a quarter of twelve tiles, and the random ones
+    assert main.inferred == 3 + 4  # a quarter of twelve tiles, and the random ones
 
 
 def test_the_highest_predictions_are_flagged() -> None:
@@ -108,7 +108,7 @@ def test_random_samples_correct_a_wrong_scanner_without_bias() -> None:
     image[:64] = image[:64] // 8
     with Workbench(image, ToyBundle(main=Bright(), scanner=Dim("scanner"))) as bench:
         found, covered = [], 0
-        context, _, _ = build_context(bench.pyramid, bench.networks, get_strategy("scanner"))
+        context, _, _ = build_context(bench.pyramid, bench.models, get_strategy("scanner"))
         for seed in range(120):
 
             def seeded(context: PlanContext, seed: int = seed) -> Plan:
@@ -158,11 +158,11 @@ def test_a_budget_pays_for_random_samples_first() -> None:
     image = picture(192, 256)
     tile = 100.0 * 64 * 64
     estimate, requests, _, main = scan(image, Bright("scanner"), (12 + 6) * tile, share=1, sample=3)
-    assert main.looked == 6
+    assert main.inferred == 6
     assert [len(request.patches) for request in requests] == [12, 3, 3]
     assert estimate.interval is not None
     estimate, requests, _, main = scan(image, Bright("scanner"), 7 * tile)
-    assert (main.looked, len(requests)) == (0, 1)
+    assert (main.inferred, len(requests)) == (0, 1)
     assert "7 of 12 tiles were scanned" in estimate.note
 
 

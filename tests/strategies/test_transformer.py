@@ -31,7 +31,7 @@ class Counter(Joint):
         self.lengths: list[int] = []
 
     def run_tokens(self, tokens: Any, boxes: Any, lengths: Any = None, merge: float = 0.0) -> Any:
-        self.looked += len(tokens)
+        self.inferred += len(tokens)
         self.lengths += list(lengths or [len(tokens)])
         cells = tokens[:, 0].reshape(-1, 4, 4, 4, 4).sum((2, 4))
         return (cells * (boxes[:, 2] * boxes[:, 3] / 256)[:, None, None])[:, None]
@@ -45,8 +45,8 @@ class Glance(Bright):
         small = self.card.input.model_copy(update={"downsample": 8.0})
         self.card = self.card.model_copy(update={"input": small})
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return super().see(batch) * 64
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        return super().predict(batch) * 64
 
 
 def tiles(h: int, w: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -81,7 +81,7 @@ def run(
             policy(**params),
             budget=budget,
             region=region,
-            watch=lambda update: (
+            on_event=lambda update: (
                 requests.append(update) if isinstance(update, PatchRequest) else None
             ),
         )
@@ -232,8 +232,8 @@ def test_higher_predictions_than_expected_split_tokens_afterwards() -> None:
     class Blind(Glance):
         """Misses single objects."""
 
-        def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-            return super().see(batch) * (super().see(batch) > 10)
+        def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().predict(batch) * (super().predict(batch) > 10)
 
     estimate, requests, record = run(image, toy_pack(scout=Blind()))
     _, *later = [request for request in requests if request.role == "transformer"]
@@ -265,8 +265,8 @@ def test_a_failed_refinement_keeps_the_earlier_prediction() -> None:
     class Blind(Glance):
         """Misses single objects."""
 
-        def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-            return super().see(batch) * (super().see(batch) > 10)
+        def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().predict(batch) * (super().predict(batch) > 10)
 
     class Brittle(Counter):
         """Fails on the second request for a corner."""
@@ -389,7 +389,7 @@ def test_live_cells_equal_the_whole_image(network: TorchNetwork) -> None:
     _, _, record = run(image, toy_pack(transformer=network), **params)
     with Workbench(image, toy_pack(transformer=network)) as bench:
         session = LiveSession(
-            bench.pyramid, bench.networks, Transformer(), TransformerParams(**params)
+            bench.pyramid, bench.models, Transformer(), TransformerParams(**params)
         )
         try:
             view = Rect(0, 0, 1024, 1024)
@@ -403,7 +403,7 @@ def test_live_cells_equal_the_whole_image(network: TorchNetwork) -> None:
             cells = session.follow_view(view, 1.0)
             assert len(cells) == 4
             assert session.computed == computed
-            live = empty_record(bench.pyramid, bench.networks, 1.0)
+            live = empty_record(bench.pyramid, bench.models, 1.0)
             for cell in cells:
                 paint_cell(cell, live)
         finally:

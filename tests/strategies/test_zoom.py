@@ -36,8 +36,8 @@ class Scout(Bright):
         self.card = ModelCard.model_validate(fields)
         self.error = error
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        count = 64 * super().see(batch)
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        count = 64 * super().predict(batch)
         wave = np.sin(count * 12.9898 + 0.5)
         finite = count * (1 + self.error * wave)
         if not self.card.output.variance:
@@ -61,7 +61,7 @@ class Wants(Bright):
         self.card = ModelCard.model_validate(fields)
         self.stride, self.period, self.shy = 16, 16, shy
 
-    def see(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         n, _, h, w = batch.shape
         h, w = h // 16 * 16, w // 16 * 16
         tiles = batch[:, :1, :h, :w].reshape(n, 1, h // 16, 16, w // 16, 16).mean((3, 5))
@@ -110,17 +110,17 @@ def run(
     with Workbench(image, bundle) as bench:
         context, _, _ = build_context(
             bench.pyramid,
-            bench.networks,
+            bench.models,
             strategy,
             region=region,
             budget=Budget(budget, "flops") if budget else None,
             seed=seed,
         )
         sink = sink or RecordingSink(
-            empty_record(bench.pyramid, bench.networks, context.native_scale)
+            empty_record(bench.pyramid, bench.models, context.native_scale)
         )
         pipeline = InferencePipeline(
-            bench.pyramid, bench.networks, bench.device, context.region, cache=cache
+            bench.pyramid, bench.models, bench.device, context.region, cache=cache
         )
         estimate = run_plan(
             strategy.plan(context, ZoomParams(**params)),
@@ -377,7 +377,7 @@ def test_any_region(method, region, scout):
     bundle = ToyBundle(main=Blurred(), **networks)
     estimate, record, _ = run(bundle=bundle, method=method, region=region, budget=5 * WHOLE)
     with Workbench(IMAGE, bundle) as bench:
-        main = bench.networks["main"]
+        main = bench.models["main"]
         assert main.halo == 16
     y, x = slice(region.y, region.y1), slice(region.x, region.x1)
     exact = np.nansum(record.output.values)
@@ -417,7 +417,7 @@ def test_a_killed_run_resumes_to_the_same_result():
 
     whole, record, _ = run(method="sampling")
     with Workbench(IMAGE, ToyBundle(main=Bright(), scout=Scout(error=0.5))) as bench:
-        first, second = (empty_record(bench.pyramid, bench.networks, 1.0) for _ in range(2))
+        first, second = (empty_record(bench.pyramid, bench.models, 1.0) for _ in range(2))
     killed = RecordingSink(first)
     killed.die_after = 4
     with pytest.raises(KeyboardInterrupt):
@@ -439,12 +439,12 @@ def test_embeddings_are_refused():
 def test_areas_and_probabilities(task, method):
     main = Bright(task=task, classes=["a", "b"])
 
-    def see(batch):
-        a = Bright.see(main, batch) / 16
+    def predict(batch):
+        a = Bright.predict(main, batch) / 16
         both = np.concatenate([a, 1 - a], axis=1)
         return both if task == "segmentation" else both.mean((2, 3), keepdims=True)
 
-    main.see = see
+    main.predict = predict
     estimate, _, _ = run(bundle=ToyBundle(main=main), method=method, budget=WHOLE / 2)
     shares = IMAGE[..., 0].reshape(256, 4, 384, 4).mean((1, 3)) / 255
     exact = 16 * (shares > 0.5).sum() if task == "segmentation" else shares.mean()
@@ -465,11 +465,11 @@ def test_the_default_budget_pays_for_a_few_cells_of_a_small_region():
 
         def default(side):
             context, _, _ = build_context(
-                bench.pyramid, bench.networks, Zoom(), region=Rect(0, 0, side, side)
+                bench.pyramid, bench.models, Zoom(), region=Rect(0, 0, side, side)
             )
             return context.budget
 
-        tile = bench.networks["main"].card.input.tile
+        tile = bench.models["main"].card.input.tile
         looks = 0.5 * FLOPS * tile**2
         assert default(16) == FLOPS * 16**2 < looks
         assert default(2 * tile) == pytest.approx(max(looks, 0.1 * FLOPS * (2 * tile) ** 2))

@@ -166,7 +166,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     assert "error rate 0.0%" in told[-1]
     # Chosen, its classes are the answer; what was encoded is not encoded again.
     encoder = controller.state.settings.model.networks["encoder"]
-    looked = encoder.looked
+    looked = encoder.inferred
     labelling.use_head()
     controller.state.settings.model.load(
         "head", "cpu"
@@ -174,7 +174,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     assert list(controller.state.settings.model.roles["head"].classes) == ["left", "right"]
     assert controller.state.run_state != "idle"
     finish(controller)
-    assert encoder.looked == looked
+    assert encoder.inferred == looked
     assert controller.state.run.estimate["per_class"]["left"] == pytest.approx(300 * 200)
     # Live, maps are of the classes that the chosen strategy speaks of.
     controller.live.set_enabled(True)

@@ -158,16 +158,16 @@ def test_another_network_and_back(shown, toys):
     session = shown.live.session
     first = np.nansum(shown.overlays.maps.record.output.values)
     other = Bright("other")
-    other.see = lambda batch: 2 * Bright.see(other, batch)
+    other.predict = lambda batch: 2 * Bright.predict(other, batch)
     shown.state.set_model(ToyBundle(main=other))
     rest(shown)
     assert shown.live.session is session
     assert np.nansum(shown.overlays.maps.record.output.values) == pytest.approx(2 * first)
-    computed, looked = session.computed, toys.networks["main"].looked
+    computed, looked = session.computed, toys.networks["main"].inferred
     shown.state.set_model(toys)
     rest(shown)
     assert session.computed == computed
-    assert toys.networks["main"].looked == looked
+    assert toys.networks["main"].inferred == looked
     assert np.nansum(shown.overlays.maps.record.output.values) == pytest.approx(first)
 
 
