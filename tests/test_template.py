@@ -73,14 +73,14 @@ def fresh(tmp_path_factory) -> Path:
     return python
 
 
-def test_pack_strategy_and_sample_are_found(fresh, tmp_path):
+def test_model_strategy_and_synthetic_image_are_found(fresh, tmp_path):
     done = subprocess.run(
         [fresh, "-c", FOUND], capture_output=True, text=True, cwd=tmp_path, timeout=120
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert "dots" in found["bundles"]
-    assert found["opened"] == [1024, 1024]
+    assert found["opened"] == [1024, 1024, 3]
     assert found["equal"] is True
     assert {"checkerboard", "patches", "uniform"} <= set(found["strategies"])
     assert found["strategy"] == "Checkerboard"
