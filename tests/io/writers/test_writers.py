@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from hrviewer.errors import HrviewerError
-from hrviewer.io import export, get_writer, writer_names
+from hrviewer.io import RunWriter, export, get_writer, writer_names
+from hrviewer.io.writers import base
 
 
 @pytest.mark.parametrize("name", writer_names())
@@ -93,3 +97,53 @@ def test_progress_is_reported(made, tmp_path, name):
     export(made(geo=True), tmp_path / "a", name, lambda *now: calls.append(now))
     assert calls
     assert all(0 <= done <= total for done, total in calls)
+
+
+class LineWriter(RunWriter):
+    """A writer as a plug-in would have it."""
+
+    suffixes = (".line.csv",)
+    description = "one line"
+
+    def write(self, run, target, settings, progress):
+        target.write_text(run.header["model"])
+        progress(1, 1)
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """Two more entry points: a writer, and one whose package is broken."""
+    more = {
+        "line": EntryPoint("line", f"{__name__}:LineWriter", base.GROUP),
+        "broken": EntryPoint("broken", "no_such_package:Writer", base.GROUP),
+    }
+    entries = dict(base._installed()) | more
+    monkeypatch.setattr(base, "_installed", lambda: entries)
+    yield
+    base._load.cache_clear()
+
+
+def test_writers_of_plugins_are_found_by_name_and_suffix(made, tmp_path, plugins):
+    assert "line" in writer_names()
+    run = made()
+    # The longest suffix decides, so .csv does not claim it.
+    assert export(run, tmp_path / "a.line.csv").read_text() == "toy"
+    assert export(run, tmp_path / "b", "line").read_text() == "toy"
+    with pytest.raises(HrviewerError, match="color"):
+        export(run, tmp_path / "c", "line", color="red")
+
+
+def test_broken_writer_affects_no_other(made, tmp_path, plugins):
+    run = made()
+    assert export(run, tmp_path / "a.geojson").is_file()
+    with pytest.raises(HrviewerError, match=r"broken cannot be loaded .*no_such_package"):
+        export(run, tmp_path / "b", "broken")
+
+
+def test_listing_formats_imports_no_writer():
+    code = (
+        "import sys, hrviewer.io as io; assert 'geojson' in io.writer_names(); "
+        "print([m for m in sys.modules if m.startswith('hrviewer.io.writers.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['hrviewer.io.writers.base']"
