@@ -18,6 +18,7 @@ from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
 from hrviewer.io.run_maps import MapName, open_map
 from hrviewer.pyramid import reopen_pyramid
+from hrviewer.units import format_si
 
 __all__ = ["FigureData", "bar_length", "draw_figure", "load_figure_data", "make_caption"]
 
@@ -132,7 +133,7 @@ def make_caption(run: Exportable, text: str = "") -> str:
     if header.get("estimate"):
         parts.append(format_estimate(header["estimate"]))
     if cost:
-        parts.append(f"{cost['flops']:.3g} FLOP, {cost['wall_s']:.1f} s")
+        parts.append(f"{format_si(cost['flops'], 'FLOP')}, {cost['wall_s']:.1f} s")
     if not header.get("complete", True):
         parts.append("unfinished")
     return " · ".join(parts)
@@ -170,7 +171,9 @@ def draw_figure(data: FigureData, caption: str, target: Path, *, dpi: int, inche
         if data.grayscale is not None:
             axes.imshow(data.grayscale, cmap="gray", vmin=0, vmax=255, extent=extent)
         valid = data.values[~np.isnan(data.values)]
-        top = float(np.percentile(valid, 99.5)) if valid.size else 1.0
+        # Of positive values: most of a map may be empty.
+        positive = valid[valid > 0]
+        top = float(np.percentile(positive, 99.5)) if positive.size else 1.0
         low = min(0.0, float(valid.min())) if valid.size else 0.0
         alpha = None
         if data.grayscale is not None:

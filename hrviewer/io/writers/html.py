@@ -18,6 +18,7 @@ from hrviewer.io.figures.overlay_figure import draw_figure, load_figure_data
 from hrviewer.io.figures.plots import matplotlib_missing_reason
 from hrviewer.io.run_maps import open_maps
 from hrviewer.io.writers.base import RunWriter
+from hrviewer.units import format_si
 
 __all__ = ["HtmlSettings", "HtmlWriter"]
 
@@ -60,7 +61,7 @@ class HtmlWriter(RunWriter):
         page = render_page(
             f"{Path(header['image']['path']).name}: {header['model']}, {header['strategy']}",
             list(describe_run(header)),
-            pd.DataFrame(cost_rows(header), columns=["cost", "amount", "unit"]),
+            pd.DataFrame(cost_rows(header), columns=["cost", "amount"]),
             plots=[],
             sections=[("Maps", "", pictures)],
             notes=header.get("notes", ()),
@@ -100,16 +101,17 @@ def describe_run(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from header.get("versions", {}).items()
 
 
-def cost_rows(header: dict[str, Any]) -> list[tuple[str, float, str]]:
-    """Return the rows of the cost table: name, amount, unit."""
+def cost_rows(header: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the rows of the cost table: names and amounts."""
     cost = header.get("cost")
     if not cost:
         raise RunError("this run has no cost yet: resume it first")
-    rows = [("FLOPs", float(cost["flops"]), "FLOP"), ("time", float(cost["wall_s"]), "s")]
-    rows += [(f"  {stage}", float(cost[f"{stage}_s"]), "s") for stage in STAGES]
-    rows += [
-        ("read", float(cost["bytes_read"]), "byte"),
-        ("pixels read", float(cost["pixels_read"]), "px"),
-    ]
     patches = header.get("patches", {})
-    return rows + [(f"patches {state}", float(n), "") for state, n in patches.items()]
+    return [
+        ("FLOPs", format_si(cost["flops"], "FLOP")),
+        ("time", f"{cost['wall_s']:,.1f} s"),
+        *((f"{stage} time", f"{cost[f'{stage}_s']:,.1f} s") for stage in STAGES),
+        ("data read", format_si(cost["bytes_read"], "B")),
+        ("pixels read", format_si(cost["pixels_read"], "px")),
+        *((f"patches {state}", f"{n:,}") for state, n in patches.items()),
+    ]
