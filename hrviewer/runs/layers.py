@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_maps import MapName, coarsen, open_map
+from hrviewer.runs.estimates import pluralize
 from hrviewer.units import nice_ceiling
 
 __all__ = ["LayerDataTuple", "layer_tuples"]
@@ -156,7 +157,7 @@ def output_plane(run: DisplayableRun) -> tuple[Plane, float, str]:
     size = run.pixel_size
     per, area = (1.0, "megapixel") if size is None else (size[0] * size[1], "mm²")
     names = list(run.estimate["per_class"]) if run.estimate else []
-    unit = f"{names[0] if len(names) == 1 else 'objects'} per {area}"
+    unit = f"{pluralize(names[0]) if len(names) == 1 else 'objects'} per {area}"
     return values.sum(axis=0) * (1e6 / (cell**2 * per)), cell, unit
 
 

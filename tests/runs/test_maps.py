@@ -103,7 +103,7 @@ def test_layers_lie_on_the_image(tmp_path, size):
     assert np.nansum(output) * area == pytest.approx(np.nansum(found.output), rel=1e-5)
     assert (
         layers[-1][1]["metadata"]["hrviewer"]["unit"]
-        == f"thing per {'mm²' if size else 'megapixel'}"
+        == f"things per {'mm²' if size else 'megapixel'}"
     )
 
 
