@@ -25,7 +25,7 @@ def list_strategies() -> pd.DataFrame:
     --------
     >>> import hrviewer
     >>> hrviewer.strategies().loc["patches", "family"]
-    'baseline'
+    'baseline CIP'
     """
     import pandas as pd
 
