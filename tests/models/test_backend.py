@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -249,18 +250,19 @@ def test_exported_networks_have_equal_outputs_and_flops(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("runs", ["onnxruntime", "openvino"])
-def test_the_nuclei_model_agrees(runs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip(runs)
+def test_the_nuclei_model_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     histology = pytest.importorskip("hrviewer_histology")
-    said = []
+    runtimes = [name for name in ("onnxruntime", "openvino") if find_spec(name)]
+    if not runtimes:
+        pytest.skip("neither onnxruntime nor openvino is installed")
+    outputs = []
     x = np.random.default_rng(0).standard_normal((1, 3, 304, 256)).astype(np.float32)
-    for name in ("torch", runs):
+    for name in ("torch", *runtimes):
         monkeypatch.setenv("HRVIEWER_BACKEND", name)
         network = open_bundle(histology.nuclei()).load("main", "cpu")
         assert network.backend.startswith(name)
-        said.append([network(x)])
-    assert backend.outputs_agree(*said)
+        outputs.append([network(x)])
+    assert all(backend.outputs_agree(outputs[0], other) for other in outputs[1:])
 
 
 def test_bfloat16_is_close_and_another_precision(file: Path) -> None:

@@ -249,9 +249,9 @@ def test_the_baselines_are_those_of_the_reference_loop(shared, tmp_path):
     network, errors = onnx(model), []
     with Image.open(shared / "data" / "aerial" / "terrain1.jpg") as whole:
         for i, corner in enumerate([(0, 0), (900, 600)]):
-            cut = whole.crop((*corner, corner[0] + 512, corner[1] + 384))
+            cut = whole.crop((*corner, corner[0] + 256, corner[1] + 192))
             cut.save(tmp_path / "images" / f"IMG_{i}.png")
-            points = rng.random((30, 2)) * (384, 512)
+            points = rng.random((30, 2)) * (192, 256)
             (tmp_path / "ground-truth" / f"GT_IMG_{i}.csv").write_text(
                 "y,x\n" + "\n".join(f"{y},{x}" for y, x in points)
             )
