@@ -2,7 +2,7 @@
 
 A network is found by its weights file, model card, device, precision and calibration inputs. A file
 that has changed since is loaded again. The least recently used networks are dropped beyond a total
-size of weights; whoever still uses one keeps it.
+size of weights; objects in use stay alive.
 """
 
 from __future__ import annotations

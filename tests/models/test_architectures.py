@@ -48,9 +48,9 @@ def test_the_receptive_field_of_an_encoder_is_within_its_halo():
     whole = torch.rand(1, 3, 256, 256, dtype=torch.float64)
     halo, core = encoder.halo, slice(96, 160)
     part = whole[..., 96 - halo : 160 + halo, 96 - halo : 160 + halo]
-    codes = encoder(whole)[..., 96 // 16 : 160 // 16, 96 // 16 : 160 // 16]
+    embeddings = encoder(whole)[..., 96 // 16 : 160 // 16, 96 // 16 : 160 // 16]
     cells = slice(halo // 16, (halo + core.stop - core.start) // 16)
-    torch.testing.assert_close(encoder(part)[..., cells, cells], codes, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(encoder(part)[..., cells, cells], embeddings, rtol=1e-12, atol=1e-12)
     changed = whole.clone()
     changed[..., :16] += 1  # and no nearer than it must
     assert not torch.equal(encoder(changed)[..., 16 // 16 + 1], encoder(whole)[..., 16 // 16 + 1])
@@ -71,8 +71,8 @@ def test_an_encoder_costs_half_of_main_and_a_head_next_to_nothing():
 def test_a_head_without_layers_is_linear_above_zero():
     torch.manual_seed(0)
     head = EmbeddingHead(3, widths=()).eval()
-    codes = torch.randn(1, 3, 4, 5)
+    embeddings = torch.randn(1, 3, 4, 5)
     weight, bias = head.head.weight[0, :, 0, 0], head.head.bias
-    wanted = ((codes[0] * weight[:, None, None]).sum(0) + bias).clamp(min=0)
-    torch.testing.assert_close(head(codes)[0, 0], wanted)
+    wanted = ((embeddings[0] * weight[:, None, None]).sum(0) + bias).clamp(min=0)
+    torch.testing.assert_close(head(embeddings)[0, 0], wanted)
     assert (head.halo, EmbeddingHead(3, size=3).halo) == (0, 1)

@@ -101,11 +101,11 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "says", "fails", "taken"),
+    ("seconds", "factor", "fails", "taken"),
     [
         (0.0, 1.0, False, True),
         (0.0, 1.0 + 2e-5, False, True),
-        (0.0, 1.0 + 1e-3, False, False),  # quicker, but says something else
+        (0.0, 1.0 + 1e-3, False, False),  # faster, but its predictions differ
         (0.0, float("nan"), False, False),
         (0.0, 1.0, True, False),
         (0.05, 1.0, False, False),  # agrees, but is slower
@@ -114,11 +114,11 @@ def file(tmp_path: Path) -> Path:
 def test_the_fastest_that_agrees_runs(
     offer: Callable[[Network | None], list[int]],
     seconds: float,
-    says: float,
+    factor: float,
     fails: bool,
     taken: bool,
 ) -> None:
-    loaded, other = Fake(0.02), Fake(seconds, says, fails)
+    loaded, other = Fake(0.02), Fake(seconds, factor, fails)
     offer(other)
     assert select(loaded) is (other if taken else loaded)
 

@@ -115,9 +115,9 @@ def test_combined_bundles_take_each_role_from_the_first_that_has_it(
 def test_an_invalid_index_is_reported_in_one_line(tmp_path: Path, index: Any, message: str) -> None:
     (tmp_path / "a.onnx").touch()
     write(tmp_path, index)
-    with pytest.raises(HrviewerError, match=message) as told:
+    with pytest.raises(HrviewerError, match=message) as raised:
         open_bundle(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_invalid_bundles_are_refused(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_installed_bundles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(installed_bundles()) == ["broken", "function", "path"]
     assert installed_bundles()["path"].name == "path"
     assert open_bundle("path").name == open_bundle("function").name == "people"
-    with pytest.raises(HrviewerError, match=r"the model broken .* cannot be imported") as told:
+    with pytest.raises(HrviewerError, match=r"the model broken .* cannot be imported") as raised:
         open_bundle("broken")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     with pytest.raises(HrviewerError, match="installed: broken, function, path"):
         open_bundle("other")
 

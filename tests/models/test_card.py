@@ -59,9 +59,9 @@ def test_every_shared_card_is_read(shared: Path) -> None:
     ],
 )
 def test_an_invalid_card_is_reported_with_its_field(changes: dict[str, Any], field: str) -> None:
-    with pytest.raises(HrviewerError, match=field) as told:
+    with pytest.raises(HrviewerError, match=field) as raised:
         make_card(**changes)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_missing_card_and_invalid_json(tmp_path: Path) -> None:

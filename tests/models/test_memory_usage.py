@@ -13,7 +13,7 @@ from hrviewer.models.memory_usage import available_memory, peak_memory, reset_pe
 MB = 1_000_000
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="others cannot begin anew")
+@pytest.mark.skipif(sys.platform != "linux", reason="others cannot reset it")
 def test_the_peak_can_be_reset():
     reset_peak_memory()
     before = peak_memory()
@@ -29,8 +29,8 @@ def test_the_peak_can_be_reset():
 def test_a_child_does_not_count_its_parent():
     held = np.ones(300 * MB, np.uint8)
     ask = "from hrviewer.models.memory_usage import peak_memory; print(peak_memory())"
-    said = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
-    assert 5 * MB < int(said.stdout) < held.nbytes
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert 5 * MB < int(done.stdout) < held.nbytes
 
 
 def test_memory_is_available():

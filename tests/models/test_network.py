@@ -21,16 +21,16 @@ class Toy(Network):
 
     def __init__(self, run: Callable[[Floats], Any], **changes: Any) -> None:
         super().__init__(make_card(**changes), "toy", "numpy", "cpu")
-        self.run, self.seen = run, list[tuple[int, ...]]()
+        self.run, self.sizes = run, list[tuple[int, ...]]()
         self.cost: Callable[[int, int], float] = lambda h, w: 2.0 * h * w
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        self.seen.append(batch.shape)
+        self.sizes.append(batch.shape)
         out = self.run(batch)
         return out if isinstance(out, list) else [np.asarray(out, np.float32)]
 
     def _count(self, h: int, w: int) -> float:
-        self.seen.append((h, w))
+        self.sizes.append((h, w))
         return self.cost(h, w)
 
 
@@ -55,14 +55,14 @@ def test_other_sizes_are_padded_by_reflection_and_cropped() -> None:
     net = Toy(mean(4), **four())
     x = np.arange(6, dtype=np.float32)[None, None, None].repeat(3, 1).repeat(5, 2)
     out = net(x)
-    assert net.seen[-1] == (1, 3, 8, 8)
+    assert net.sizes[-1] == (1, 3, 8, 8)
     # 0 1 2 3 | 4 5 4 3
     np.testing.assert_allclose(out, [[[[1.5, 4], [1.5, 4]]]])
     assert net.flops(5, 6) == 2 * 8 * 8
     assert net.flops(8, 7) == 2 * 8 * 8
-    counted = len(net.seen)
+    counted = len(net.sizes)
     assert net.flops(64, 1000) == 2 * 64 * 1000
-    assert len(net.seen) == counted  # what costs by its sides is told without counting
+    assert len(net.sizes) == counted  # FLOPs in closed form need no counting
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_a_fixed_size_is_filled_with_the_letterbox() -> None:
         input={"tile": 4, "fixed": True, "letterbox": 114, "scale": 0.5, "mean": [7], "std": [2]},
         output={"classes": ["r", "g", "b"]},
     )
-    seen: list[Floats] = []
-    net.run = lambda x: seen.append(x) or x  # type: ignore[func-returns-value]
+    inputs: list[Floats] = []
+    net.run = lambda x: inputs.append(x) or x  # type: ignore[func-returns-value]
     assert net(np.zeros((1, 3, 2, 3), np.float32)).shape == (1, 3, 2, 3)
-    assert seen[0][0, 0, 3, 3] == 25
-    assert seen[0][0, 0, :2, :3].max() == 0
+    assert inputs[0][0, 0, 3, 3] == 25
+    assert inputs[0][0, 0, :2, :3].max() == 0
 
 
 @pytest.mark.parametrize("strict", [False, True])

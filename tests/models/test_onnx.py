@@ -144,16 +144,16 @@ NIC = ("nic_bigan", "nic_multitask-4")
 def test_encoders_give_finite_embeddings(shared: Path, name: str, rng: np.random.Generator) -> None:
     net = open_bundle(shared / f"models/{name}.onnx").load("main", "cpu")
     pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
-    codes = net(np.stack([net.card.prepare(pixels)] * 3))
-    assert codes.shape == (3, 128, 1, 1)
-    assert np.isfinite(codes).all()
+    embeddings = net(np.stack([net.card.prepare(pixels)] * 3))
+    assert embeddings.shape == (3, 128, 1, 1)
+    assert np.isfinite(embeddings).all()
     assert (net.halo, net.stride, net.accepts_any_size) == (0, 64, False)
     # It takes one tile and no other; more of them are cut.
     assert net(np.zeros((1, 3, 64, 65), np.float32)).shape == (1, 128, 1, 2)
 
 
 CONFORMANCE = [
-    # file, side, what the card says of the output, channels, batches freely
+    # file, side, output in the card, channels, batches freely
     ("dummy_recognition_model", 224, {"stride": 224, "width": 224}, True),
     ("dummy_regression_models_dummy_regression_model", 512, {}, False),
     ("dummy_regression_models_dummy_regression_model_batched", 512, {}, True),
@@ -184,24 +184,24 @@ def test_every_conformance_graph_is_listed(shared: Path) -> None:
     assert files == {name for name, *_ in CONFORMANCE}
 
 
-@pytest.mark.parametrize(("name", "side", "says", "batches"), CONFORMANCE)
+@pytest.mark.parametrize(("name", "side", "output", "batches"), CONFORMANCE)
 def test_conformance(
     shared: Path,
     name: str,
     side: int,
-    says: dict[str, Any],
+    output: dict[str, Any],
     batches: bool,
     rng: np.random.Generator,
 ) -> None:
     import onnxruntime
 
     path = shared / f"models/adapter-conformance/{name}.onnx"
-    says = dict(says)
-    classes = [f"class {i}" for i in range(says.pop("k", 1))]
+    output = dict(output)
+    classes = [f"class {i}" for i in range(output.pop("k", 1))]
     card = make_card(
-        task="embedding" if "width" in says else "segmentation",
+        task="embedding" if "width" in output else "segmentation",
         input={"tile": side, "fixed": True, "scale": 1 / 255},
-        output={"classes": classes} | says,
+        output={"classes": classes} | output,
     )
     net = load(path, card, "cpu")
     assert (net.max_batch is None) is batches
@@ -233,9 +233,9 @@ def test_damaged_files_are_reported_in_one_line(shared: Path, tmp_path: Path) ->
     for data in whole[: len(whole) // 2], b"not a network\n", b"":
         path = write_card(tmp_path / "bad.onnx", source, sha256=None)
         path.write_bytes(data)
-        with pytest.raises(HrviewerError, match="not an ONNX file, or is truncated") as told:
+        with pytest.raises(HrviewerError, match="not an ONNX file, or is truncated") as raised:
             open_bundle(path).load()
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)
 
 
 def test_another_file_than_the_card_describes(shared: Path, tmp_path: Path) -> None:
@@ -269,9 +269,9 @@ def test_digest_depends_on_weights_and_card(shared: Path, tmp_path: Path) -> Non
 )
 def test_card_mismatches_are_reported(save: Save, changes: dict[str, Any], field: str) -> None:
     path = save([node("Identity", ["x"], ["y"])], **changes)
-    with pytest.raises(HrviewerError, match=field) as told:
+    with pytest.raises(HrviewerError, match=field) as raised:
         open_bundle(path).load()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_graph_of_another_size_than_its_card(save: Save) -> None:
@@ -299,9 +299,9 @@ def test_failing_inference_is_reported(save: Save) -> None:
     path = save([node("Reshape", ["x", "s"], ["y"])], {"s": np.array([1, 1, 1, 5])})
     with pytest.raises(
         HrviewerError, match="inference on an input of 1 × 3 × 64 × 64 fails"
-    ) as told:
+    ) as raised:
         open_bundle(path).load()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,8 @@ def by_window(made: torch.nn.Module, image: np.ndarray, k: int) -> np.ndarray:
         ]
     )
     with torch.inference_mode():
-        said = made(torch.from_numpy(windows).permute(0, 3, 1, 2).float() / 255)
-    return said.reshape(rows, columns, -1).permute(2, 0, 1).numpy() / k**2
+        predictions = made(torch.from_numpy(windows).permute(0, 3, 1, 2).float() / 255)
+    return predictions.reshape(rows, columns, -1).permute(2, 0, 1).numpy() / k**2
 
 
 @pytest.mark.parametrize("k", [2, 4])

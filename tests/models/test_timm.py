@@ -67,12 +67,12 @@ def test_an_embedding_of_tiles_encodes(model, write, tmp_path):
     assert set(pack.roles) == {"main", "encoder"}
     image = np.random.default_rng(0).integers(0, 255, (128, 192, 3)).astype(np.uint8)
     run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "a.run.zarr")
-    codes, cell = run.map("embeddings")
-    assert (codes.shape, cell) == ((model.num_features, 2, 3), 64.0)
+    embeddings, cell = run.map("embeddings")
+    assert (embeddings.shape, cell) == ((model.num_features, 2, 3), 64.0)
     tile = torch.from_numpy(image[64:, 64:128]).permute(2, 0, 1)[None].float()
     with torch.inference_mode():
         wanted = model.forward_head(model.forward_features(tile), pre_logits=True)[0]
-    np.testing.assert_allclose(codes[:, 1, 1], wanted, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(embeddings[:, 1, 1], wanted, rtol=2e-3, atol=2e-3)
 
 
 def test_a_stage_gives_a_map(model, write):
@@ -106,7 +106,7 @@ def test_a_classifier_keeps_its_last_layer(model, write):
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({"model": "nobody"}, "has no model 'nobody'"),
         ({"model": "hf-hub:timm/resnet18"}, "has no model"),
@@ -116,6 +116,6 @@ def test_a_classifier_keeps_its_last_layer(model, write):
         ({"model": "test_vit"}, "does not fit the architecture timm"),
     ],
 )
-def test_nothing_is_downloaded_and_errors_are_reported(write, params, told):
-    with pytest.raises(HrviewerError, match=told):
+def test_nothing_is_downloaded_and_errors_are_reported(write, params, message):
+    with pytest.raises(HrviewerError, match=message):
         open_bundle(write(params=params)).load("encoder", "cpu")

@@ -44,12 +44,12 @@ def grid(side: int, of: int, corner: tuple[int, int] = (0, 0)) -> torch.Tensor:
 def test_on_a_uniform_grid_it_is_timms_own_with_interpolated_positions(network):
     image = torch.randn(1, 3, 256, 256)
     tokens = image.view(1, 3, 16, 16, 16, 16).permute(0, 2, 4, 1, 3, 5).reshape(-1, 3, 16, 16)
-    said = network.run_tokens(tokens, grid(16, 256))
+    predictions = network.run_tokens(tokens, grid(16, 256))
     network.vit.set_input_size(img_size=256)  # timm's own interpolation
     own = network.vit.forward_features(image)[0, network.vit.num_prefix_tokens :]
     cells = nn.functional.gelu(network.spread(own)).view(256, -1, 4, 4)
     assert own.std() > 0.1
-    torch.testing.assert_close(said, network.head(cells), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(predictions, network.head(cells), rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -60,9 +60,9 @@ def test_groups_of_mixed_sizes_do_not_leak_with_merging_too(network):
     for merge in (0.0, 0.25):
         packed = network.run_tokens(tokens, boxes, lengths, merge).split(lengths)
         parts = zip(tokens.split(lengths), boxes.split(lengths), packed, strict=True)
-        for some, where, said in parts:
+        for some, where, predictions in parts:
             alone = network.run_tokens(some, where, None, merge)
-            torch.testing.assert_close(said, alone, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(predictions, alone, rtol=1e-4, atol=1e-5)
     assert (network.run_tokens(tokens, boxes, lengths, 0.25) - torch.cat(packed)).abs().max() == 0
     assert (network.run_tokens(tokens, boxes, lengths) - torch.cat(packed)).abs().max() > 1e-5
 
@@ -120,8 +120,8 @@ def test_a_card_brings_local_weights_in(kept):
     assert network.accepts_tokens
     assert network.has_attention
     tokens, boxes = np.zeros((9, 3, 16, 16), np.float32), grid(16, 48).numpy()
-    said = network.run_tokens(tokens, boxes)
-    assert said.shape == (9, 1, 4, 4)
+    predictions = network.run_tokens(tokens, boxes)
+    assert predictions.shape == (9, 1, 4, 4)
     # The grid of 6 × 6 that the card asks for was interpolated from the file's 4 × 4.
     assert made.vit.pos_embed.shape[1] == 17
     d, n = 24, 400

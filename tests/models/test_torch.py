@@ -48,8 +48,8 @@ class Attention(nn.Module):
 
     def run_tokens(self, tokens: Tensor, boxes: Tensor, lengths: Any, merge: float) -> Tensor:
         q, k, v = self.qkv(tokens.flatten(1)).chunk(3, dim=-1)
-        seen = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
-        return self.out(seen + boxes[:, :1])
+        attended = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None])[0]
+        return self.out(attended + boxes[:, :1])
 
 
 class Uncounted(nn.Module):
@@ -251,9 +251,9 @@ def test_card_mismatches_are_reported(
     keep: Callable[..., Path], changes: dict[str, Any], message: str
 ) -> None:
     path = keep("small", {}, **(small() | changes))
-    with pytest.raises(HrviewerError, match=message) as told:
+    with pytest.raises(HrviewerError, match=message) as raised:
         load(path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_cost_that_cannot_be_counted(keep: Callable[..., Path]) -> None:

@@ -64,12 +64,12 @@ def test_packed_groups_do_not_leak_into_each_other(network, merge):
     packed = network.run_tokens(tokens, boxes, [40, 70, 9], merge)
     alone = torch.cat([network.run_tokens(*part, None, merge) for part in parts])
     torch.testing.assert_close(packed, alone, rtol=1e-5, atol=1e-6)
-    # Whatever is in one of them, the others come out the same; so they do in any order.
+    # The content of one group does not change the others.
     tokens[40:110] = 0
-    told = network.run_tokens(tokens, boxes, [40, 70, 9], merge)
-    torch.testing.assert_close(told[:40], alone[:40], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(told[110:], alone[110:], rtol=1e-5, atol=1e-6)
-    assert (told[40:110] - alone[40:110]).abs().max() > 1e-3
+    changed = network.run_tokens(tokens, boxes, [40, 70, 9], merge)
+    torch.testing.assert_close(changed[:40], alone[:40], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(changed[110:], alone[110:], rtol=1e-5, atol=1e-6)
+    assert (changed[40:110] - alone[40:110]).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -78,8 +78,10 @@ def test_groups_in_another_order_give_the_same_in_that_order(network):
     for order in ([2, 0, 1], [1, 0, 2]):
         tokens, boxes = (torch.cat([parts[i][j] for i in order]) for j in (0, 1))
         found = network.run_tokens(tokens, boxes, [30] * 3).split(30)
-        for i, said in zip(order, found, strict=True):
-            torch.testing.assert_close(said, network.run_tokens(*parts[i]), rtol=1e-5, atol=1e-6)
+        for i, predictions in zip(order, found, strict=True):
+            torch.testing.assert_close(
+                predictions, network.run_tokens(*parts[i]), rtol=1e-5, atol=1e-6
+            )
 
 
 @torch.no_grad()
@@ -190,9 +192,9 @@ def test_merging_saves_flops():
         shapes = (1024, 3, 16, 16), (1024, 4)
         return count_flops(hollow, "run_tokens", *shapes, options=(None, merge))
 
-    # Of the blocks: every token is seen, and answered for, whatever is merged between.
-    seen = flops(0, 0.0)
-    assert flops(4, 0.25) - seen < 0.6 * (flops(4, 0.0) - seen)
+    # Of the blocks alone: the layers before and after them run on every token.
+    fixed = flops(0, 0.0)
+    assert flops(4, 0.25) - fixed < 0.6 * (flops(4, 0.0) - fixed)
 
 
 @torch.no_grad()
@@ -201,7 +203,7 @@ def test_a_whole_image_is_its_regions_and_keeps_its_counts(network):
     found = network(images, 64)
     assert found.shape == (2, 2, 160, 256)
     one = network(images[1:, :, :512, 512:], 64)
-    # In the second column of regions, and told so by nothing but its own corner.
+    # In the second column of regions, known only by its corner.
     torch.testing.assert_close(found[1:, :, :128, 128:], one, rtol=1e-4, atol=1e-6)
     assert found[0, 0, :16, :16].sum() == pytest.approx(
         float(found[0, 0, ::4, ::4][:4, :4].sum() * 16), rel=1e-4
