@@ -154,13 +154,13 @@ def create_image(
     group = zarr.create_group(
         path, attributes=attrs, zarr_format=ZARR_FORMATS[version], overwrite=True
     )
-    made = []
+    arrays = []
     k, rows, columns = shape
     for i in paths:
         chunks = (depth, min(chunk, rows), min(chunk, columns))
-        made.append(create_level(group, i, (k, rows, columns), dtype, chunks=chunks, shard=shard))
+        arrays.append(create_level(group, i, (k, rows, columns), dtype, chunks=chunks, shard=shard))
         rows, columns = -(-rows // 2), -(-columns // 2)
-    return made[0]
+    return arrays[0]
 
 
 ZARR_FORMATS: dict[Version, Literal[2, 3]] = {"0.5": 3, "0.4": 2}

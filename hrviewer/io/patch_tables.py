@@ -69,12 +69,12 @@ def read_patch_table(path: str | Path) -> PatchTable:
         raise RunError(
             f"{path.name} is not a patch table: choose a file ending in {', '.join(SUFFIXES)}"
         )
-    found = read_wsinfer(path) if suffix == ".csv" else read_hdf5(path)
-    if not len(found.rects):
+    table = read_wsinfer(path) if suffix == ".csv" else read_hdf5(path)
+    if not len(table.rects):
         raise RunError(f"{path.name} contains no patches")
-    if (found.rects[:, 2:] < 1).any():
+    if (table.rects[:, 2:] < 1).any():
         raise RunError(f"{path.name} contains patches of size 0")
-    return found
+    return table
 
 
 def read_wsinfer(path: Path) -> PatchTable:

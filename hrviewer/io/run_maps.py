@@ -94,10 +94,10 @@ def open_maps(run: Exportable) -> list[RunMap]:
     HrviewerError
         If it has none.
     """
-    found = [open_map(run, name) for name in MAP_NAMES if (run.path / name / "zarr.json").is_file()]
-    if not found:
+    maps = [open_map(run, name) for name in MAP_NAMES if (run.path / name / "zarr.json").is_file()]
+    if not maps:
         raise RunError(f"{run.path} has no maps: resume the run first")
-    return found
+    return maps
 
 
 def coarsen(run_map: RunMap, max_cells: int) -> tuple[NDArray[np.float32], float]:

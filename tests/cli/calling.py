@@ -24,7 +24,7 @@ def call(*args: object, status: int = 0):
     return result
 
 
-def refused(*args: object) -> str:
+def error_of(*args: object) -> str:
     """Return the one line that a command ends with."""
     result = call(*args, status=1)
     assert result.stdout == ""

@@ -11,7 +11,7 @@ import pytest
 
 from hrviewer.errors import HrviewerError
 
-from .calling import RUN, call, refused, started
+from .calling import RUN, call, error_of, started
 
 HEAVY = {"torch", "napari", "qtpy", "PyQt6", "pandas", "zarr", "dask", "numpy", "onnxruntime"}
 
@@ -113,7 +113,7 @@ def test_unexpected_errors_are_named(image, monkeypatch):
         raise ZeroDivisionError("a\nsurprise")
 
     monkeypatch.setattr("hrviewer.pyramid.open_pyramid", broken)
-    line = refused("info", image)
+    line = error_of("info", image)
     assert "ZeroDivisionError: a surprise" in line
     assert "--debug" in line
     for args in (["--debug", "info", image], ["info", image, "--debug"]):
@@ -135,7 +135,7 @@ def test_libraries_are_quiet(image, monkeypatch):
         raise HrviewerError("enough")
 
     monkeypatch.setattr("hrviewer.pyramid.open_pyramid", noisy)
-    assert refused("info", image) == "hrviewer: enough"
+    assert error_of("info", image) == "hrviewer: enough"
 
 
 def test_verbose_and_log_record_messages(image, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_verbose_and_log_record_messages(image, tmp_path, monkeypatch):
     text = log.read_text("utf-8")
     assert text.count("DEBUG hrviewer.test: detail") == text.count("Traceback") == 2
     assert logging.getLogger("hrviewer").level == logging.NOTSET
-    assert "cannot be written" in refused("info", image, "--log", tmp_path / "no" / "a.log")
+    assert "cannot be written" in error_of("info", image, "--log", tmp_path / "no" / "a.log")
 
 
 def test_ctrl_c_is_status_130_anywhere(image, monkeypatch):

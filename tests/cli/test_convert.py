@@ -7,7 +7,7 @@ import tifffile
 
 from hrviewer.pyramid import open_pyramid
 
-from .calling import IMAGE, call, refused
+from .calling import IMAGE, call, error_of
 
 
 def test_convert(image, tmp_path):
@@ -17,7 +17,7 @@ def test_convert(image, tmp_path):
     assert result.stderr == ""
     with open_pyramid(out) as pyramid:
         assert (pyramid.read(pyramid.rect) == IMAGE).all()
-    assert "exists" in refused("convert", image, out)
+    assert "exists" in error_of("convert", image, out)
 
 
 def test_convert_writes_either_version(tmp_path):
@@ -30,4 +30,4 @@ def test_convert_writes_either_version(tmp_path):
 
 
 def test_unknown_synthetic_image(tmp_path):
-    assert "nowhere" in refused("sample", "nowhere", tmp_path / "a.ome.zarr")
+    assert "nowhere" in error_of("sample", "nowhere", tmp_path / "a.ome.zarr")

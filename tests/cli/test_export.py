@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .calling import call, refused
+from .calling import call, error_of
 
 
 def test_export(run, tmp_path):
@@ -25,16 +25,16 @@ def test_options_of_a_format(run, tmp_path):
     call("export", run, "-o", many)
     assert json.loads(few.read_text())["features"] == []
     assert len(json.loads(many.read_text())["features"]) > 0
-    assert "dpi" in refused("export", run, "-o", tmp_path / "a.png", "--set", "dpi=1")
-    assert "not georeferenced" in refused("export", run, "-o", tmp_path / "a.tif")
+    assert "dpi" in error_of("export", run, "-o", tmp_path / "a.png", "--set", "dpi=1")
+    assert "not georeferenced" in error_of("export", run, "-o", tmp_path / "a.tif")
 
 
 def test_export_errors_are_one_line(run, tmp_path):
     taken = tmp_path / "taken.geojson"
     taken.write_text("mine")
-    assert "not a run folder" in refused("export", tmp_path, "-o", tmp_path / "a.geojson")
-    assert "exists" in refused("export", run, "-o", taken)
-    assert "no folder" in refused("export", run, "-o", tmp_path / "no" / "a.geojson")
-    assert "no format 'docx'" in refused("export", run, "--to", "docx", "-o", tmp_path / "a.png")
-    assert "geojson" in refused("export", run, "-o", tmp_path / "a.docx")
+    assert "not a run folder" in error_of("export", tmp_path, "-o", tmp_path / "a.geojson")
+    assert "exists" in error_of("export", run, "-o", taken)
+    assert "no folder" in error_of("export", run, "-o", tmp_path / "no" / "a.geojson")
+    assert "no format 'docx'" in error_of("export", run, "--to", "docx", "-o", tmp_path / "a.png")
+    assert "geojson" in error_of("export", run, "-o", tmp_path / "a.docx")
     assert taken.read_text() == "mine"

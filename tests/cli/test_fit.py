@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.io import imsave
 
-from .calling import IMAGE, call, refused
+from .calling import IMAGE, call, error_of
 
 
 def test_head_is_fitted_to_the_embeddings_of_a_run(image, toys, tmp_path):
@@ -24,7 +24,7 @@ def test_head_is_fitted_to_the_embeddings_of_a_run(image, toys, tmp_path):
     assert f"--model {tmp_path / 'head'}+MODEL" in output
     result = json.loads(call("fit", run, "--truth", table, "-o", tmp_path / "b", "--json").stdout)
     assert result["correlation"] > 0.9
-    assert "exists" in refused("fit", run, "--truth", table, "--out", tmp_path / "head")
+    assert "exists" in error_of("fit", run, "--truth", table, "--out", tmp_path / "head")
     table.write_text("y,x,class\n30,30,a\n200,40,b\n30,200,a\n220,220,b\n")
     kinds = tmp_path / "kinds"
     output = call("fit", run, "--truth", table, "--task", "segmentation", "-o", kinds).stdout
@@ -45,12 +45,12 @@ def test_head_is_fitted_to_one_label_per_image(image, toys, tmp_path):
         f"{'day' if i % 2 else 'night'} {i}.png,{'day' if i % 2 else 'night'}" for i in range(6)
     ]
     table.write_text("\n".join(["image,label", *rows]))
-    asked = ("fit", *runs, "--truth", table, "--task", "classification", "-o", head)
-    assert "6 images, " in call(*asked).stdout
+    command = ("fit", *runs, "--truth", table, "--task", "classification", "-o", head)
+    assert "6 images, " in call(*command).stdout
     card = json.loads((head / "bundle.json").read_text())["roles"]["head"]["card"]
     assert card["output"]["classes"] == ["day", "night"]
     assert card["metrics"]["error"] <= 0.5
     table.write_text("image,label\nday 1.png,day\n")
-    assert "night 0.png has no label" in refused(*asked[:-1], tmp_path / "b")
-    assert "region" in refused(*asked[:-1], tmp_path / "b", "--region", "0,0,64,64")
-    assert "name one run" in refused("fit", *runs, "--truth", table, "-o", tmp_path / "b")
+    assert "night 0.png has no label" in error_of(*command[:-1], tmp_path / "b")
+    assert "region" in error_of(*command[:-1], tmp_path / "b", "--region", "0,0,64,64")
+    assert "name one run" in error_of("fit", *runs, "--truth", table, "-o", tmp_path / "b")

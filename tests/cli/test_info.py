@@ -12,7 +12,7 @@ import tifffile
 from hrviewer.cli import view
 from hrviewer.pyramid import open_pyramid
 
-from .calling import RUN, call, refused, started
+from .calling import RUN, call, error_of, started
 
 
 def test_info(image):
@@ -47,11 +47,11 @@ def test_json_of_info_is_strict_with_nan_nodata(monkeypatch):
     json.dumps(properties, allow_nan=False)
 
 
-def test_unreadable_images_are_one_line(tmp_path):
+def test_unreadable_images_are_one_line(toys, tmp_path):
     (tmp_path / "torn.tif").write_bytes(b"II*\0torn")
-    assert "nothing.tif" in refused("info", tmp_path / "nothing.tif")
-    assert "torn.tif" in refused("info", tmp_path / "torn.tif")
-    assert "torn.tif" in refused("run", tmp_path / "torn.tif", *RUN)
+    assert "nothing.tif" in error_of("info", tmp_path / "nothing.tif")
+    assert "torn.tif" in error_of("info", tmp_path / "torn.tif")
+    assert "torn.tif" in error_of("run", tmp_path / "torn.tif", *RUN)
 
 
 GOOD = ("wsi/*", "aerial/*.tif", "aerial/*.png", "aerial/*.jp*", "nuclei/0*.png",
@@ -99,8 +99,8 @@ def test_plane_channels_and_pixel_size(stack, tmp_path):
     assert json.loads(call("info", stack, "--pixel-size", "0.5", "--json").stdout)[
         "pixel_size"
     ] == [0.5, 0.5]
-    assert "z" in refused("info", stack, "--plane", "z=9")
-    assert "channel" in refused("info", stack, "--channels", "9")
+    assert "z" in error_of("info", stack, "--plane", "z=9")
+    assert "channel" in error_of("info", stack, "--channels", "9")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from toys import ToyBundle, toy_bundle
 from hrviewer.errors import HrviewerError
 from hrviewer.models import Network
 
-from .calling import call, refused
+from .calling import call, error_of
 
 
 def test_strategies():
@@ -78,4 +78,4 @@ def test_models_check_reports_a_card_mismatch(shared, tmp_path):
     card["output"]["stride"] = 8
     (tmp_path / "liar.onnx").write_bytes(source.read_bytes())
     (tmp_path / "liar.json").write_text(json.dumps(card))
-    assert "output.stride" in refused("models", "check", tmp_path / "liar.onnx")
+    assert "output.stride" in error_of("models", "check", tmp_path / "liar.onnx")

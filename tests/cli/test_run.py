@@ -14,7 +14,7 @@ from toys import ToyBundle, toy_bundle
 
 from hrviewer.runs import Run
 
-from .calling import IMAGE, RUN, call, refused, started
+from .calling import IMAGE, RUN, call, error_of, started
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from .calling import IMAGE, RUN, call, refused, started
     ],
 )
 def test_invalid_arguments_are_one_line(image, toys, more, message):
-    assert message in refused("run", image, *RUN, *more)
+    assert message in error_of("run", image, *RUN, *more)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_invalid_model_is_one_line(image, tmp_path, monkeypatch, model, message)
         (tmp_path / name).write_bytes(b"torn")
     (tmp_path / "torn.json").write_text(card)
     args = ("run", image, "--model", model, "--strategy", "patches")
-    assert message in refused(*args)
-    assert message in refused("models", "check", model)
+    assert message in error_of(*args)
+    assert message in error_of("models", "check", model)
 
 
 def test_unknown_device_is_one_line(image, shared):
     model = shared / "models" / "mcnn_shtechB_110.onnx"
-    assert "abacus" in refused("run", image, "--model", model, *RUN[2:], "--device", "abacus")
+    assert "abacus" in error_of("run", image, "--model", model, *RUN[2:], "--device", "abacus")
 
 
 def test_run_prints_a_summary(image, toys, tmp_path):
@@ -110,8 +110,8 @@ def test_run_is_evaluated_against_ground_truth(image, toys, tmp_path):
     assert header["truth"]["game"]["0"] == pytest.approx(count - 2, rel=1e-5)
     lines = call("run", image, *RUN, "--truth", table, "--out", tmp_path / "b.run.zarr").stdout
     assert "\nground truth" in lines
-    assert "no such file" in refused("run", image, *RUN, "--truth", tmp_path / "none.csv")
-    assert "has no ground truth of its own" in refused("run", image, *RUN, "--truth", "auto")
+    assert "no such file" in error_of("run", image, *RUN, "--truth", tmp_path / "none.csv")
+    assert "has no ground truth of its own" in error_of("run", image, *RUN, "--truth", "auto")
 
 
 def test_channels_and_pixel_size_are_recorded(image, toys, tmp_path):
@@ -120,7 +120,7 @@ def test_channels_and_pixel_size_are_recorded(image, toys, tmp_path):
     header = json.loads(call("run", image, *RUN, *options, "--json", "--out", out).stdout)
     assert header["image"]["channels"] == [2, 1, 0]
     assert header["image"]["pixel_size"] == [0.5, 0.5]
-    assert "pixel" in refused("run", image, *RUN, "--out", out, "--resume", "--pixel-size", "1")
+    assert "pixel" in error_of("run", image, *RUN, "--out", out, "--resume", "--pixel-size", "1")
 
 
 def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):
@@ -131,11 +131,11 @@ def test_runs_go_to_the_data_folder(image, toys, monkeypatch, tmp_path):
 
 
 def test_a_run_is_not_overwritten_but_resumed(image, run):
-    assert "--resume" in refused("run", image, *RUN, "--out", run)
+    assert "--resume" in error_of("run", image, *RUN, "--out", run)
     before = (run / "run.json").read_bytes()
     call("run", image, *RUN, "--out", run, "--resume")
     assert (run / "run.json").read_bytes() == before
-    assert "seed" in refused("run", image, *RUN, "--out", run, "--resume", "--seed", "1")
+    assert "seed" in error_of("run", image, *RUN, "--out", run, "--resume", "--seed", "1")
 
 
 def test_cached_predictions_are_reused(image, toys):

@@ -147,7 +147,7 @@ def test_coarser_cells_are_sums_or_means(additive):
 
 
 def test_large_maps_are_traced_coarser(made):
-    shown = open_map(made(), "output")
-    values, cell = coarsen(shown, 50_000)
+    run_map = open_map(made(), "output")
+    values, cell = coarsen(run_map, 50_000)
     assert (values.shape, cell) == ((2, 175, 275), 16)
-    assert np.nansum(values) == pytest.approx(np.nansum(shown.cells[:]), rel=1e-6)
+    assert np.nansum(values) == pytest.approx(np.nansum(run_map.cells[:]), rel=1e-6)

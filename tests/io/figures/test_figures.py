@@ -28,21 +28,21 @@ def test_figure_has_the_requested_resolution(made, tmp_path, name):
 def test_figure_data_is_the_map(made):
     plane = blobs((100, 120), (30, 40, 10))
     plane[80:] = np.nan
-    shown = load_figure_data(made(output=plane[None]), "output", -1, 120)
-    np.testing.assert_array_equal(shown.values, plane)
-    assert shown.label == "cell (count per 4 × 4 px)"
-    assert shown.unit == "µm"
-    assert shown.pixel_size == pytest.approx((4 * 0.25, 4 * 0.5))
-    assert shown.grayscale is None
+    data = load_figure_data(made(output=plane[None]), "output", -1, 120)
+    np.testing.assert_array_equal(data.values, plane)
+    assert data.label == "cell (count per 4 × 4 px)"
+    assert data.unit == "µm"
+    assert data.pixel_size == pytest.approx((4 * 0.25, 4 * 0.5))
+    assert data.grayscale is None
 
 
 def test_image_is_the_background(made):
     run = made(geo=True)
     with open_pyramid(run.header["image"]["path"]) as pyramid:
         run.header["image"]["fingerprint"] = pyramid.fingerprint
-    shown = load_figure_data(run, "saliency", -1, 200)
-    assert shown.grayscale is not None
-    assert shown.grayscale.shape == shown.values.shape
+    data = load_figure_data(run, "saliency", -1, 200)
+    assert data.grayscale is not None
+    assert data.grayscale.shape == data.values.shape
 
 
 def test_one_class_and_the_sum(made):
