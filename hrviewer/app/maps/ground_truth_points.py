@@ -91,4 +91,5 @@ class GroundTruthPoints:
         self.covered, self.every_nth = covered, -(-len(points) // MAX_POINTS) or 1
         self.points = points[:: self.every_nth]
         part = f", 1 in {self.every_nth} displayed" if self.every_nth > 1 else ""
-        return f"{len(points):,} objects in and around the view{part}"
+        objects = f"{len(points):,} object{'s' * (len(points) != 1)}"
+        return f"{objects} in and around the view{part}"

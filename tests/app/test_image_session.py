@@ -1,0 +1,224 @@
+"""What belongs to an image ends with it and never stands beside another one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toys import picture
+
+from hrviewer.app.image_session import Viewport
+from hrviewer.app.state import PatchClick
+from hrviewer.geometry import Rect
+
+from .headless import is_idle, is_live_done, look_at, open_image, run, wait
+
+
+@pytest.fixture
+def shown(app):
+    """The last value of every signal about the current image."""
+    values = {}
+
+    def follow(name):
+        getattr(app.state, name).connect(lambda *args: values.__setitem__(name, args))
+
+    for name in (
+        "estimate_changed",
+        "notes_changed",
+        "progress_changed",
+        "patch_inspected",
+        "live_status_changed",
+        "hud_changed",
+        "ground_truth_status_changed",
+    ):
+        follow(name)
+    return values
+
+
+def is_blank(shown):
+    return (
+        shown["estimate_changed"] == ("", "")
+        and shown["notes_changed"] == ([],)
+        and shown["progress_changed"][0].fraction == 0
+        and shown["patch_inspected"] == (None,)
+        and shown["hud_changed"] == ("",)
+    )
+
+
+def test_results_leave_with_their_image_and_come_back_with_it(app, two, shown):
+    first, second = two
+    run(app)
+    app.state.patch_clicked.emit(PatchClick((30.0, 30.0)))
+    wait(app, lambda: not app.has_pending_work)
+    estimate = shown["estimate_changed"]
+    assert "things" in estimate[0]
+    assert shown["patch_inspected"][0].pixels is not None
+    app.state.select_image(second)
+    assert is_blank(shown)
+    assert app.state.maps is None
+    assert app.state.run is None
+    app.state.select_image(first)
+    assert shown["estimate_changed"] == estimate
+    assert shown["patch_inspected"][0].pixels is not None
+    # The results of another image take the place of all others.
+    app.state.select_image(second)
+    run(app)
+    assert first.maps is None
+    assert first.estimate == ""
+    app.state.select_image(first)
+    assert is_blank(shown)
+
+
+def test_a_closed_image_takes_everything_along(app, two, shown):
+    first, second = two
+    run(app)
+    app.state.close_image(first)
+    assert app.state.image is None
+    assert is_blank(shown)
+    assert (first.maps, first.run, first.estimate, first.labels) == (None, None, "", [])
+    app.state.select_image(second)
+    assert app.state.images == [second]
+    assert is_blank(shown)
+
+
+def test_a_stopped_run_is_resumed_on_its_own_image_only(app, two, gate):
+    first, second = two
+    app.run_service.start()
+    wait(app, lambda: app.state.run_state == "running")
+    app.run_service.stop()
+    gate.set()
+    wait(app, lambda: is_idle(app))
+    stopped = app.state.resumable_run
+    assert stopped is not None
+    app.state.select_image(second)
+    assert app.state.resumable_run is None
+    app.run_service.resume()
+    assert is_idle(app)
+    app.state.select_image(first)
+    assert app.state.resumable_run is stopped
+    # Shown on another image of the same size, it cannot be resumed either.
+    app.state.show_results(second, first.maps, stopped)
+    app.state.select_image(second)
+    assert app.state.resumable_run is None
+    app.state.close_image(second)
+    assert app.state.resumable_run is None
+
+
+def test_a_run_draws_on_the_image_that_it_was_started_on(app, two, gate):
+    first, second = two
+    app.run_service.start()
+    app.state.select_image(second)
+    wait(app, lambda: app.state.run_state == "running")
+    assert first.maps is not None
+    assert second.maps is None
+    gate.set()
+    wait(app, lambda: is_idle(app))
+    assert first.run is not None
+    assert "things" in first.estimate
+    assert (second.estimate, second.cost, second.notes) == ("", "", [])
+
+
+@pytest.mark.parametrize("moment", ["starting", "running"])
+def test_a_run_ends_with_its_image(app, two, gate, moment):
+    first, second = two
+    app.run_service.start()
+    wait(app, lambda: app.state.run_state == moment)
+    app.state.select_image(second)
+    app.state.close_image(first)
+    assert app.state.run_state == "stopping"
+    gate.set()
+    wait(app, lambda: is_idle(app))
+    assert app.state.maps is None
+    assert app.state.run is None
+    assert (second.estimate, second.notes) == ("", [])
+    assert [message for message in app.errors if message] == []
+
+
+def test_live_shows_no_number_of_the_image_before(app, two, shown, network):
+    first, second = two
+    for session in two:
+        look_at(session, Rect(0, 0, 300, 420))
+    app.live.set_enabled(True)
+    wait(app, lambda: is_live_done(app))
+    wait(app, lambda: "in view" in first.estimate)
+    loading = []
+    # The number is gone before the model is loaded for the second image.
+    app.state.live_status_changed.connect(
+        lambda status: loading.append((status, shown["estimate_changed"], shown["hud_changed"]))
+    )
+    app.state.select_image(second)
+    assert shown["estimate_changed"] == ("", "")
+    wait(app, lambda: "in view" in second.estimate)
+    assert ("loading the model", ("", ""), ("",)) in loading
+    counts = [
+        picture(300, 420, seed=seed)[..., 0].sum(dtype=np.float64) / 255 for seed in (0, 1)
+    ]
+    wait(app, lambda: f"{counts[1]:,.0f} things" in second.estimate)
+    assert counts[0] != pytest.approx(counts[1])
+    assert first.maps is None
+
+
+def test_live_goes_off_with_its_image(app, shown):
+    session = open_image(app, picture(300, 420))
+    look_at(session, Rect(0, 0, 300, 420))
+    app.live.set_enabled(True)
+    wait(app, lambda: is_live_done(app))
+    app.state.close_image(session)
+    wait(app, lambda: not app.live.enabled)
+    assert is_blank(shown)
+    assert app.live.session is None
+
+
+def test_what_was_read_for_a_closed_image_is_dropped(app, two, shown):
+    first, second = two
+    run(app)
+    app.state.patch_clicked.emit(PatchClick((30.0, 30.0)))
+    app.state.close_image(first)
+    app.state.select_image(second)
+    wait(app, lambda: not app.has_pending_work)
+    assert shown["patch_inspected"] == (None,)
+
+
+def test_runs_and_ground_truth_are_those_of_the_current_image(app, two, tmp_path, shown):
+    first, second = two
+    run(app)
+    table = tmp_path / "truth.csv"
+    table.write_text("y,x\n10.5,20.5\n")
+    app.ground_truth_service.show(table)
+    app.compare_service.refresh()
+    wait(app, lambda: not (app.compare_service.is_running or app.ground_truth_service.is_running))
+    assert len(app.compare_service.entries) == 1
+    assert len(first.ground_truth.points) == 1
+    app.state.select_image(second)
+    assert app.compare_service.entries == []
+    assert app.ground_truth_service.path is None
+    assert shown["ground_truth_status_changed"] == ("",)
+    app.state.select_image(first)
+    assert app.ground_truth_service.path == table
+    assert "1 object in" in shown["ground_truth_status_changed"][0]
+    app.state.close_image(first)
+    assert first.ground_truth is None
+
+
+def test_a_comparison_ends_with_the_image(app, two):
+    run(app)
+    app.state.settings.params = {"tile": 32}
+    run(app)
+    app.compare_service.refresh()
+    wait(app, lambda: not app.compare_service.is_running)
+    app.compare_service.show_grid(app.compare_service.entries)
+    wait(app, lambda: app.compare_service.grid is not None)
+    app.state.select_image(two[1])
+    assert app.compare_service.grid is None
+    app.state.select_image(two[0])
+    app.compare_service.refresh()
+    wait(app, lambda: not app.compare_service.is_running)
+    app.compare_service.show_difference(*app.compare_service.entries)
+    wait(app, lambda: app.compare_service.difference is not None)
+    app.state.close_image(two[0])
+    assert app.compare_service.difference is None
+
+
+def test_a_viewport_of_unequal_pixels():
+    view = Viewport(Rect(0, 0, 10, 10), (0.25, 1.0))
+    assert view.side == 0.5
+    assert view.coarsest == 1.0
