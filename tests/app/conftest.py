@@ -11,6 +11,11 @@ from .headless import make_app, open_image
 
 
 @pytest.fixture
+def photo():
+    return picture(300, 420)
+
+
+@pytest.fixture
 def network():
     return Bright()
 

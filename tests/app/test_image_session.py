@@ -149,9 +149,7 @@ def test_live_shows_no_number_of_the_image_before(app, two, shown, network):
     assert shown["estimate_changed"] == ("", "")
     wait(app, lambda: "in view" in second.estimate)
     assert ("loading the model", ("", ""), ("",)) in loading
-    counts = [
-        picture(300, 420, seed=seed)[..., 0].sum(dtype=np.float64) / 255 for seed in (0, 1)
-    ]
+    counts = [picture(300, 420, seed=seed)[..., 0].sum(dtype=np.float64) / 255 for seed in (0, 1)]
     wait(app, lambda: f"{counts[1]:,.0f} things" in second.estimate)
     assert counts[0] != pytest.approx(counts[1])
     assert first.maps is None

@@ -41,6 +41,20 @@ def add():
     return show
 
 
+UNEQUAL = (2.0, 0.5)
+"""µm per pixel of the anisotropic image, ``(y, x)``."""
+
+
+@pytest.fixture
+def anisotropic(model, photo, add):
+    """A layer of the photo with pixels of unequal sides, all of it in view."""
+    layer = add(model, photo, UNEQUAL)
+    model.canvas.size = (600, 800)
+    model.scene.camera.center = tuple(np.array(UNEQUAL) * (np.array(SHAPE) - 1) / 2)
+    model.scene.camera.zoom = 1.0
+    return layer
+
+
 @pytest.fixture
 def finish():
     """Tick until a run has come to a state."""

@@ -108,15 +108,13 @@ def test_the_palette_docks_the_panel(window, monkeypatch):
 
 
 def test_the_stage(window, photo, toys, tmp_path, monkeypatch):
-    monkeypatch.setenv("HRVIEWER_SHARED", str(tmp_path))
-    assert window_driver.demo_image().name == "ihc.png"
     monkeypatch.setenv("HRVIEWER_HEADLESS", "1")
     assert window_driver.is_headless()
     opened = view(photo, toys, viewer=window)
     window_driver.set_up_window(opened, 1280, 800)
     window_driver.screenshot(opened, tmp_path / "pictures" / "x.png")
     assert (tmp_path / "pictures" / "x.png").stat().st_size > 1000
-    with pytest.raises(HrviewerError, match="did not get there"):
+    with pytest.raises(HrviewerError, match="was not ready"):
         window_driver.wait_until(lambda: False, 0.05)
     opened.panel.shut_down()
 

@@ -111,7 +111,7 @@ def test_what_is_drawn_later_is_seen(make_napari_viewer_proxy, image):
 def test_too_many_patches_become_a_raster(make_napari_viewer_proxy, image, monkeypatch):
     from hrviewer.viewer.layers import patch_outlines
 
-    from .test_outlines import patches
+    from .test_patch_outlines import patches
 
     monkeypatch.setattr(patch_outlines, "MAX_OUTLINES", 10)
     viewer = make_napari_viewer_proxy()

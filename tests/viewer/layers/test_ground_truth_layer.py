@@ -11,8 +11,7 @@ from synthetic_squares import install
 
 from hrviewer.app.maps import ground_truth_points as module
 from hrviewer.viewer.image.geometry import METADATA_KEY
-
-from .conftest import errors, until_quiet
+from viewer.conftest import errors, until_quiet
 
 
 @pytest.fixture

@@ -9,15 +9,15 @@ from toys import picture
 
 from hrviewer.app.maps.patch_preview import warp_preview
 from hrviewer.errors import HrviewerError
+from hrviewer.app.image_session import Viewport
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.strategies import WarpRequest
 from hrviewer.strategies.nonuniform.grid_sampler import forward, grid_from_saliency
 from hrviewer.viewer.contributions.commands import panel_of
-from hrviewer.viewer.layers.prior_map import can_be_prior, rasterize_layer
+from hrviewer.viewer.layers.prior_map import LayerPrior, can_be_prior, rasterize_layer
 from hrviewer.viewer.layers.warp_grid import MAX_LINES, WarpGrid, grid_lines
-
-from .conftest import errors, until_quiet
+from viewer.conftest import errors, until_quiet
 
 
 def bent():
@@ -49,13 +49,13 @@ def test_the_grid_follows_the_view(model, add, photo):
     grids = WarpGrid(base)
     rects = [Rect(0, 0, 300, 200), Rect(0, 200, 300, 220)]
     warps = {rect: warp(rect) for rect in rects}
-    grids.draw(warps, Rect(0, 0, 100, 100), 0.5)
+    grids.draw(warps, Viewport(Rect(0, 0, 100, 100), (0.5, 0.5)))
     near = len(grids.layer.data)
     assert 0 < near < MAX_LINES
     assert grids.layer.edge_width == pytest.approx(0.5)
-    grids.draw(warps, Rect(0, 0, 300, 420), 8.0)
+    grids.draw(warps, Viewport(Rect(0, 0, 300, 420), (8.0, 8.0)))
     assert 0 < len(grids.layer.data) < near
-    grids.draw({}, Rect(0, 0, 300, 420), 8.0)
+    grids.draw({}, Viewport(Rect(0, 0, 300, 420), (8.0, 8.0)))
     assert not len(grids.layer.data)
 
 
@@ -93,7 +93,7 @@ def test_a_run_shows_its_grid_and_a_click_both_pictures(controller, model, add, 
     assert len(grids.layer.data)
     controller.inspect_patch((130, 540))
     until_quiet(controller)
-    assert looks[-1].pixels.shape == looks[-1].even.shape
+    assert looks[-1].pixels.shape == looks[-1].uniform_pixels.shape
     controller.overlays.set_visible("patches", False)
     assert not grids.layer.visible
     # Another run brings another grid, or none.
@@ -103,7 +103,7 @@ def test_a_run_shows_its_grid_and_a_click_both_pictures(controller, model, add, 
     assert grids.layer not in model.layers
     controller.inspect_patch((130, 540))
     until_quiet(controller)
-    assert looks[-1].even is None
+    assert looks[-1].uniform_pixels is None
 
 
 def test_drawn_layers_become_maps(model, add):
@@ -134,7 +134,7 @@ def test_what_was_drawn_leads_the_run(controller, model, add, finish, spotted):
     controller.state.set_strategy("nonuniform")
     labels = model.add_labels(np.zeros((600, 800), int))
     labels.data[400:460, 100:180] = 3
-    controller.state.settings.prior = labels
+    controller.state.settings.prior = LayerPrior(model, labels)
     controller.run_service.start()
     finish(controller)
     assert errors(controller) == []
@@ -172,5 +172,5 @@ def test_the_panel_offers_hints(make_napari_viewer, toys, qtbot, spotted):
     assert [form.box.itemText(i) for i in range(form.box.count())] == ["none", "mine"]
     form.box.setCurrentIndex(1)
     form.box.activated.emit(1)
-    assert panel.controller.state.settings.prior == labels
+    assert panel.controller.state.settings.prior.layer == labels
     panel.shut_down()

@@ -16,8 +16,7 @@ from hrviewer.io.features import Feature, rectangle
 from hrviewer.runs import Run
 from hrviewer.viewer.layers import annotation_layers
 from hrviewer.viewer.widgets.export_tab import ExportTab
-
-from .conftest import errors, until_quiet
+from viewer.conftest import errors, until_quiet
 
 
 @pytest.fixture(autouse=True)
