@@ -441,7 +441,9 @@ class LiveBenchmark:
         image = self.controller.overlays.picture.image
         move_camera(self.viewer, place)
         start = time.perf_counter()
-        where = cell_slices(visible_rect(self.viewer, self.controller.image_layer, image), drawn.cell)
+        where = cell_slices(
+            visible_rect(self.viewer, self.controller.image_layer, image), drawn.cell
+        )
         published = 0.0
         first = full = 0.0
 

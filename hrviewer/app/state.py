@@ -213,14 +213,35 @@ class AppState:
         other = fingerprint is not None and fingerprint != run.header["image"]["fingerprint"]
         return None if run.complete or other else run
 
-    def show_results(self, session: ImageSession, maps: ResultMaps, run: Run | None = None) -> None:
-        """Put result maps on an image, in place of all others."""
+    def show_results(
+        self,
+        session: ImageSession,
+        maps: ResultMaps,
+        run: Run | None = None,
+        *,
+        keep_run: bool = False,
+    ) -> None:
+        """Put result maps on an image, in place of all others.
+
+        Parameters
+        ----------
+        session : ImageSession
+            The image.
+        maps : ResultMaps
+            Its maps.
+        run : Run, optional
+            The finished run that they show.
+        keep_run : bool
+            Whether the image's last run stays available, as under the maps of Live.
+        """
         if session.closed:
             return
         for other in self.images:
             if other is not session and other.maps is not None:
                 other.clear_results()
-        session.maps, session.run, session.inspection = maps, run, None
+        session.maps, session.inspection = maps, None
+        if not keep_run:
+            session.run = run
         self.overlays_replaced.emit()
         if session is self.image:
             self.patch_inspected.emit(None)

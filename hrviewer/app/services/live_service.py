@@ -245,7 +245,7 @@ class LiveService:
         self._renderer = LiveRenderer(loaded.maps)
         if not self.enabled or loaded.image is not self._state.image:
             return
-        self._state.show_results(loaded.image, loaded.maps)
+        self._state.show_results(loaded.image, loaded.maps, keep_run=True)
         self._state.set_estimate(loaded.image, "", "")
         self._state.set_notes(loaded.image, [loaded.note] if loaded.note else [])
         self._settings_changed, self._view = True, None
