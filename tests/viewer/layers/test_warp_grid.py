@@ -7,9 +7,9 @@ import pytest
 from napari.layers import Image, Labels, Shapes
 from toys import picture
 
+from hrviewer.app.image_session import Viewport
 from hrviewer.app.maps.patch_preview import warp_preview
 from hrviewer.errors import HrviewerError
-from hrviewer.app.image_session import Viewport
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import open_pyramid
 from hrviewer.strategies import WarpRequest
