@@ -51,9 +51,9 @@ class Level:
 
     Examples
     --------
-    >>> level = open_pyramid("slide.svs").levels[1]
+    >>> level = hrviewer.open("slide.tif").levels[0]
     >>> level.shape
-    (8192, 6144, 3)
+    (4096, 3072, 3)
     >>> level[1024:1280, 512:768].shape
     (256, 256, 3)
     """

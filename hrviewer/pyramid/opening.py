@@ -83,10 +83,12 @@ def open_pyramid(
 
     Examples
     --------
-    >>> with hrviewer.open("slide.svs") as image:
+    >>> with hrviewer.open("slide.tif") as image:
     ...     image.shape, image.pixel_size
-    ((46000, 32914, 3), (0.499, 0.499))
+    ((4096, 3072, 3), (0.5, 0.5))
     >>> stack = hrviewer.open("stack.ome.tif", plane={"z": 3}, channels=[0], pixel_size=0.25)
+    >>> stack.shape, stack.plane, stack.pixel_size
+    ((300, 400, 1), {'z': 3}, (0.25, 0.25))
     """
     size = _parse_pixel_size(pixel_size)
     known = source if isinstance(source, Pyramid) else None

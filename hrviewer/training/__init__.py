@@ -1,7 +1,7 @@
-"""How the networks of packs are taught: one program, ``hrviewer-train PACK ROLE``, for all of them.
+"""Training of the networks in model bundles: one program, ``hrviewer-train BUNDLE ROLE``.
 
-A plug-in says *what* is learned, this package *how*. What is learned is a `Lesson`, one per role;
-the lessons of a pack are its `Course`, found by an entry point that bears the pack's name::
+A plug-in defines *what* is learned, this package *how*. Each role has a `TrainingTask`; the tasks
+of a bundle are its `TaskSet`, found by an entry point with the bundle's name::
 
     [project.entry-points."hrviewer.models"]
     gulls = "hrviewer_gulls:folder"
@@ -9,41 +9,41 @@ the lessons of a pack are its `Course`, found by an entry point that bears the p
     [project.entry-points."hrviewer.training_tasks"]
     gulls = "hrviewer_gulls.training_tasks:TASKS"
 
-Lessons of the two commonest kinds are put together from parts. Where the pictures are scenes that
-the plug-in draws (``sample:beach``), ``hrviewer_gulls/training_tasks.py`` is no more than::
+Tasks of the two commonest kinds are assembled from parts. If the images are synthetic ones of the
+plug-in (``sample:beach``), ``hrviewer_gulls/training_tasks.py`` is no more than::
 
-    NETWORK = Architecture(name="density-unet", params={"widths": [24, 48, 72, 96]})
-    SOURCES = {"data": "scenes of beaches, seeds 0-9999"}
+    ARCHITECTURE = Architecture(name="density-unet", params={"widths": [24, 48, 72, 96]})
+    SOURCES = {"data": "synthetic images of beaches, seeds 0-9999"}
 
-    def main(data, pack):
-        card = Card(
-            name="gulls-density", title="Gulls", task="density", architecture=NETWORK,
-            input=Input(channels="rgb", scale=1 / 255, mean=[0.5], std=[0.25], tile=512,
-                        multiple_of=16),
-            output=Output(stride=4, halo=halo(NETWORK), classes=["gull"]),
+    def main(data, bundle):
+        card = ModelCard(
+            name="gulls-density", title="Gulls", task="density", architecture=ARCHITECTURE,
+            input=ModelInput(channels="rgb", scale=1 / 255, mean=[0.5], std=[0.25], tile=512,
+                             multiple_of=16),
+            output=ModelOutput(stride=4, halo=halo(ARCHITECTURE), classes=["gull"]),
         )
-        return Density(
-            card, SOURCES, partial(Pieces, "beach", side=256, stride=4),
-            validation={"validation": [counted("beach", 2048, seed) for seed in CHOOSE[:8]]},
-            test={"test": [counted("beach", 2048, seed) for seed in TEST[:10]]},
-        )
-
-    def scout(data, pack):  # learns from the pack's main: pictures are enough
-        return Student.of(
-            pack, SOURCES, partial(Pieces, "beach", side=512, batch=4), downsample=8,
-            validation=[picture("beach", 4096, seed) for seed in CHOOSE[:8]],
-            test=[picture("beach", 4096, seed) for seed in TEST[:10]],
+        return DensityTask(
+            card, SOURCES, partial(CropStream, "beach", side=256, stride=4),
+            validation={"validation": [counted_image("beach", 2048, s) for s in VALIDATION[:8]]},
+            test={"test": [counted_image("beach", 2048, s) for s in TEST[:10]]},
         )
 
-    TASKS = Course("Gulls", "Counts gulls from above.", {"main": main, "scout": scout})
+    def scout(data, bundle):  # distilled from the bundle's main: unlabelled images suffice
+        return DistilledScout.from_bundle(
+            bundle, SOURCES, partial(CropStream, "beach", side=512, batch=4), downsample=8,
+            validation=[full_image("beach", 4096, seed) for seed in VALIDATION[:8]],
+            test=[full_image("beach", 4096, seed) for seed in TEST[:10]],
+        )
 
-Other pictures come from a stream of one's own: a function of steps and seed that returns a
-``torch.utils.data.Dataset`` whose item ``i`` is batch ``i``, of the seed and ``i`` alone, here
-``(images (n, 3, h, w) from 0 to 1, densities (n, k, h/stride, w/stride))``. `Joined` puts several
-streams side by side.
+    TASKS = TaskSet("Gulls", "Counts gulls from above.", {"main": main, "scout": scout})
 
-Any other role offers an object of its own with what `Lesson` asks for. The loop (`train`) never
-looks into a batch or an output: both are the lesson's.
+Other images come from a data stream: a function of steps and seed that returns a
+``torch.utils.data.Dataset`` whose item ``i`` is batch ``i`` and depends on the seed and ``i``
+alone, here ``(images (n, 3, h, w) from 0 to 1, densities (n, k, h/stride, w/stride))``.
+`ZippedStreams` concatenates the batches of several streams.
+
+Any other role has a class of its own that implements `TrainingTask`. The loop (`train`) treats
+batches and predictions as opaque.
 """
 
 from hrviewer.training.data_streams import WithoutContext, ZippedStreams

@@ -1,4 +1,4 @@
-"""The command ``hrviewer-train PACK ROLE``."""
+"""The command ``hrviewer-train BUNDLE ROLE``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ModelError, ParameterError
 from hrviewer.models import ModelBundle, installed_bundles
 from hrviewer.training.loop import train
 from hrviewer.training.save_bundle import round_weights, write_role
@@ -26,66 +26,69 @@ from hrviewer.training.task import TaskSet, installed_task_sets
 __all__ = ["main"]
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's ``malloc.h``."""
+"""Constants of glibc's ``malloc.h``."""
 
 
 def train_model(
-    pack: Annotated[str, typer.Argument(help="The pack's name.")],
-    role: Annotated[str, typer.Argument(help="Which of its networks: main, scout, …")],
+    bundle: Annotated[str, typer.Argument(help="Name of the model bundle.")],
+    role: Annotated[str, typer.Argument(help="Role of the model: main, scout, …")],
     by: Annotated[
-        str | None, typer.Option(help="Another way to teach it, where there is one: topk.")
+        str | None, typer.Option(help="Variant of the training task, if there is one: topk.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of data, where the lesson needs one.")
+        Path | None, typer.Option(help="Data folder, if the training task needs one.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the pack is written; by default where it is.")
+        Path | None,
+        typer.Option(help="Folder of the bundle to write; by default the installed one."),
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="How many; by default the lesson's own number. 0 with --further only sets anew "
-            "what is set after learning, and examines.",
+            help="Number of steps; by default the task's own. 0 with --further only calibrates and "
+            "evaluates.",
         ),
     ] = None,
     further: Annotated[
-        bool, typer.Option(help="Go on from the weights that are there, at a third of the rate.")
+        bool, typer.Option(help="Start from the present weights, at a third of the learning rate.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="What all chance is drawn from.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Beside the process that makes batches.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of torch, next to the process that makes batches.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Where to go on from; by default beside the weights.")
+        Path | None, typer.Option(help="Checkpoint to resume from; by default next to the weights.")
     ] = None,
 ) -> None:
-    """Teach one network of a pack, and write it there with its card.
+    """Train one model of a model bundle, and save it there with its card.
 
-    Interrupted, the same command goes on where it was.
+    If it is interrupted, the same command resumes it.
     """
     _retain_freed_memory()
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    course = _load_task_set(pack)
+    task_set = _load_task_set(bundle)
     name = f"{role}/{by}" if by else role
-    if name not in course.tasks:
-        known = ", ".join(known.replace("/", " --by ") for known in course.tasks)
-        raise HrviewerError(f"{pack} has no lesson for {name!r}: choose one of {known}")
-    packs = installed_bundles()
-    if out is None and pack not in packs:
-        raise HrviewerError(f"no pack is named {pack!r}: install its plug-in, or give --out")
-    folder = out or packs[pack].folder
-    # What is written elsewhere, without a main of its own, learns from the one that is installed.
-    own = pack not in packs or (folder / "main.safetensors").exists()
-    source = folder if own else packs[pack].folder
-    lesson = course.tasks[name](data, source)
-    steps = lesson.steps if steps is None else steps
+    if name not in task_set.tasks:
+        known = ", ".join(known.replace("/", " --by ") for known in task_set.tasks)
+        raise ParameterError(f"{bundle} has no training task {name!r}: choose one of {known}")
+    installed = installed_bundles()
+    if out is None and bundle not in installed:
+        raise ModelError(f"there is no model bundle {bundle!r}: install its plug-in, or give --out")
+    folder = out or installed[bundle].folder
+    # A bundle in another folder, without a main of its own, is trained from the installed main.
+    has_main = bundle not in installed or (folder / "main.safetensors").exists()
+    source = folder if has_main else installed[bundle].folder
+    training_task = task_set.tasks[name](data, source)
+    steps = training_task.steps if steps is None else steps
     if not steps and not further:
-        raise HrviewerError("0 steps teach nothing: give --steps, or --further")
+        raise ParameterError("0 steps train nothing: give --steps, or --further")
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint or folder / f"{name.replace('/', '-')}.checkpoint"
-    learned, weights = _previous_training(folder, role) if further else (None, None)
+    previous, weights = _previous_training(folder, role) if further else (None, None)
 
     bar = Progress(
         TextColumn("{task.description}"),
@@ -97,63 +100,74 @@ def train_model(
         speed_estimate_period=300,
     )
     with bar:
-        task = bar.add_task(f"{pack} {name}", total=steps, loss=float("nan"))
+        task = bar.add_task(f"{bundle} {name}", total=steps, loss=float("nan"))
 
-        def watch(step: int, loss: float, figures: dict[str, float] | None) -> None:
+        def report_step(step: int, loss: float, validation: dict[str, float] | None) -> None:
             bar.update(task, completed=step, loss=loss)
-            if figures is not None:
-                said = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                line = f"step {step}/{steps}  loss {loss:.4f}  {said}"
+            if validation is not None:
+                numbers = "  ".join(f"{name} {value:.4g}" for name, value in validation.items())
+                line = f"step {step}/{steps}  loss {loss:.4f}  {numbers}"
                 bar.console.print(line, highlight=False, soft_wrap=True)
 
-        network, minutes = train(
-            lesson,
+        model, minutes = train(
+            training_task,
             checkpoint,
             steps=steps,
             seed=seed,
             device=device,
             initial_weights=weights,
-            on_step=watch,
+            on_step=report_step,
         )
-    set_by = lesson.calibrate(network)
-    round_weights(network)
-    metrics = {**lesson.evaluate(network), **set_by}
-    given = {
+    factors = training_task.calibrate(model)
+    round_weights(model)
+    metrics = {**training_task.evaluate(model), **factors}
+    options_by_name = {
         "--by": by,
         "--data": "DATA_FOLDER" if data else None,
         "--steps": steps,
         "--seed": seed,
     }
-    options = [f"{k} {v}" for k, v in given.items() if v is not None] + ["--further"] * further
+    options = [f"{k} {v}" for k, v in options_by_name.items() if v is not None] + [
+        "--further"
+    ] * further
     training = {
-        **lesson.sources,
+        **training_task.sources,
         "seed": seed,
         "steps": steps,
         "minutes": round(minutes, 1),
         "device": device,
         "threads": threads,
-        "command": shlex.join(["hrviewer-train", pack, role])
+        "command": shlex.join(["hrviewer-train", bundle, role])
         + f" {' '.join(options)} --threads {threads}",
-        **({"before": learned} if further else {}),
+        **({"before": previous} if further else {}),
     }
-    write_role(folder, pack, course, role, network, lesson.card, training=training, metrics=metrics)
+    write_role(
+        folder,
+        bundle,
+        task_set,
+        role,
+        model,
+        training_task.card,
+        training=training,
+        metrics=metrics,
+    )
     checkpoint.unlink(missing_ok=True)
     typer.echo(json.dumps(metrics, indent=2))
 
 
 def _previous_training(folder: Path, role: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
-    """Return what a pack says of how a role was taught, and its weights."""
+    """Return the card's record of a role's training, and its weights."""
     card = ModelBundle.read(folder).roles.get(role)
     if card is None:
-        raise HrviewerError(f"{folder} has no {role} to go on from: teach one without --further")
+        raise ModelError(f"{folder} has no {role} to start from: train one without --further")
     return card.training, load_file(folder / f"{role}.safetensors")
 
 
 def _retain_freed_memory() -> None:
-    """Have freed memory kept for the next step, where the C library is glibc.
+    """Keep freed memory for the next step, if the C library is glibc.
 
-    Otherwise each step's tensors are given back and fetched anew, page by page: in training that
-    took more time than the arithmetic.
+    Otherwise each step's tensors are returned to the system and allocated again, page by page,
+    which took more time in training than the arithmetic.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -162,18 +176,18 @@ def _retain_freed_memory() -> None:
             mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def _load_task_set(pack: str) -> TaskSet:
-    courses = installed_task_sets()
-    if pack not in courses:
-        known = ", ".join(courses) or "none"
-        raise HrviewerError(
-            f"no lessons are installed for {pack!r} (known: {known}): install its plug-in"
+def _load_task_set(bundle: str) -> TaskSet:
+    task_sets = installed_task_sets()
+    if bundle not in task_sets:
+        known = ", ".join(task_sets) or "none"
+        raise ModelError(
+            f"no training tasks are installed for {bundle!r} (known: {known}): install its plug-in"
         )
-    return courses[pack]()
+    return task_sets[bundle]()
 
 
 def main() -> None:
-    """Run the command; what a person can mend ends in one line and status 1."""
+    """Run the command; an error of the user is one line and exit status 1."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(train_model)
     try:

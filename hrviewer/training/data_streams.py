@@ -1,4 +1,4 @@
-"""Streams of batches, put together."""
+"""Combined streams of training batches."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["WithoutContext", "ZippedStreams"]
 
 
 class ZippedStreams(Dataset[Batch]):
-    """Several streams side by side: each batch holds a part from every one.
+    """Several streams as one: each batch concatenates a batch of every stream.
 
     Parameters
     ----------
     *streams
-        Of the same length, whose batches differ in their number of samples only.
+        Streams of the same length, whose batches differ only in their number of samples.
     """
 
     def __init__(self, *streams: Dataset[Batch]) -> None:
@@ -26,22 +26,22 @@ class ZippedStreams(Dataset[Batch]):
         return len(self.streams[0])  # type: ignore[arg-type]
 
     def __getitem__(self, step: int) -> Batch:
-        """Return the parts of this step, one after another."""
+        """Return the concatenated batches of this step."""
         parts = [stream[step] for stream in self.streams]
         return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
 class WithoutContext(Dataset[Batch]):
-    """Pictures of whose surroundings nothing is known, where others have theirs with them.
+    """Images without context, to be combined with streams that have it.
 
     Parameters
     ----------
     stream
-        Batches of images alone.
+        Batches of images only.
     rings
-        As in `Pieces`.
+        Number of context rings, as in `CropStream`.
     patch
-        Side of a square, in pixels.
+        Side of a context patch, in pixels.
     """
 
     def __init__(self, stream: Dataset[Batch], rings: int, patch: int = 16) -> None:
@@ -51,7 +51,7 @@ class WithoutContext(Dataset[Batch]):
         return len(self.stream)  # type: ignore[arg-type]
 
     def __getitem__(self, step: int) -> Batch:
-        """Return the images, and NaN for what is around them."""
+        """Return the images, and NaN as their context."""
         (images,) = self.stream[step]
         shape = len(images), 8 * self.rings, 3, self.patch, self.patch
         return images, torch.full(shape, torch.nan)

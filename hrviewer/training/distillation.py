@@ -1,8 +1,8 @@
-"""The lesson of a network that guesses, for less, what main would say, and how surely.
+"""Training of networks that predict, at less cost, the density of ``main`` and its uncertainty.
 
-Distilled from the pack's ``main``: pictures without any truth will do, since what is to be
-guessed is main's own answer. Its variance is a part of what it says, and is held to account on
-tiles of the size that strategies choose between.
+They are distilled from the bundle's ``main``, so unlabelled images suffice: the target is main's
+own prediction. The variance is part of the prediction, and evaluated on tiles of the size that
+strategies select.
 """
 
 from __future__ import annotations
@@ -39,24 +39,23 @@ __all__ = [
 
 
 SELECTED_FRACTION = 0.1
-"""Part of the tiles that a strategy looks at closer, about: by which choices are judged."""
+"""Fraction of the tiles that a strategy processes at full resolution, for the metrics."""
 
 
 @dataclass(frozen=True)
 class DistillationSpec:
-    """What the students of a role have in common.
+    """Settings that the distilled networks of a role share.
 
     Attributes
     ----------
     architecture, params
-        Of the network, but for its classes.
-    stride, down, multiple_of
-        Of its card: pixels per cell, by how much its pictures are shrunk, and what their sides
-        are multiples of.
+        Architecture of the network, without its classes.
+    stride, downsample, multiple_of
+        Of its card: pixels per cell, downsampling of its images, and the step of their sides.
     windows
-        As `density_loss` takes them.
+        Windows of `density_loss`.
     tile, fixed
-        Of its card, too: the side of its pictures, and whether there are no others.
+        Of its card: the side of its tiles, and whether it is the only one.
     """
 
     architecture: str
@@ -106,34 +105,36 @@ DISTILLATION_SPECS = {
         fixed=True,
     ),
 }
-"""A scout sees the picture shrunk: at half the size, for things too small to be seen from afar,
-with fewer channels, and in larger tiles, since it reads so much that their halos would cost a
-third of a budget. A scanner sees every pixel, and fills up no border; a transformer squares
-of several sizes (`TokenStudent`), whose windows are of the largest square's cells."""
+"""Settings by role, or by role and downsampling. A scout gets downsampled images; at half the size,
+for objects too small for more, it has fewer channels, and larger tiles, since their halos would
+otherwise cost a third of a budget. A scanner gets every pixel, and does not pad the border; a
+transformer gets squares of several sizes (`TransformerTask`), and its windows are in cells of the
+largest square.
+"""
 
 
 @dataclass(frozen=True)
 class DistilledScout:
-    """Learn to guess, for less, what main would count.
+    """Training of a network that predicts, at less cost, the counts of ``main``.
 
     Parameters
     ----------
     card, sources
-        See `Lesson`. The architecture has a method ``rescale`` as `DensityUNet` has.
+        See `TrainingTask`. The architecture has a method ``rescale`` as `DensityUNet` has.
     teacher
-        The pack's ``main``.
+        The bundle's ``main``.
     stream
         Takes steps and seed, returns batches of one tensor: images ``(n, 3, h, w)`` from 0 to 1
         at main's native scale, whose sides are multiples of the largest window (a scout's cell is
         32 of their pixels, a scanner's 8).
-    choose, test
-        Whole pictures ``(3, h, w)`` at main's native scale, from 0 to 1 or in bytes.
+    validation, test
+        Images ``(3, h, w)`` at main's native scale, from 0 to 1 or in bytes.
     windows
-        As `density_loss` takes them.
+        Windows of `density_loss`.
     tile
-        Side in native pixels of the tiles on which it is judged.
-    steps, rate
-        See `Lesson`.
+        Side in native pixels of the tiles on which the network is evaluated.
+    steps, learning_rate
+        See `TrainingTask`.
     """
 
     card: ModelCard
@@ -147,13 +148,13 @@ class DistilledScout:
     steps: int = 1500
     learning_rate: float = 3e-3
     _teacher_outputs: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
-    """What main says of whole pictures, which are asked about again and again."""
+    """Predictions of main on validation and test images, which are needed repeatedly."""
     ROLE: ClassVar[str] = "scout"
 
     @classmethod
     def from_bundle(
         cls,
-        pack: Path,
+        folder: Path,
         sources: dict[str, Any],
         stream: Callable[[int, int], Dataset[Batch]],
         *,
@@ -162,66 +163,74 @@ class DistilledScout:
         validation: Sequence[Tensor],
         test: Sequence[Tensor],
         device: str = "auto",
-        **rest: Any,
+        **fields: Any,
     ) -> Self:
-        """Return the lesson of a role, whose card follows from the networks of its pack.
+        """Return the task of a role, whose card follows from the networks of its bundle.
 
         Parameters
         ----------
-        pack
-            The pack's folder.
+        folder
+            The bundle's folder.
         sources
-            Of the pictures; whom it learns from is added.
-        stream, choose, test
+            Provenance of the images; that of the teacher is added.
+        stream, validation, test
             See the class.
         role
             The class's own by default.
-        down
-            By how much pictures are shrunk, where that is not the role's own.
+        downsample
+            Downsampling of the images, if it is not the role's own.
         device
-            Where the pack's networks run: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        **rest
+            Device of the bundle's networks: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        **fields
             Other attributes of the class.
 
         Raises
         ------
-        UserError
-            Where the pack lacks a network that is learned from, or has one that will not do.
+        ModelError
+            If the bundle lacks a network that the task needs, or has an unsuitable one.
         """
-        networks = ModelBundle.read(pack)
-        teacher = networks.load("main", device)
-        own = cls._derive(networks, teacher.card, role or cls.ROLE, downsample, device)
-        own |= {"teacher": teacher}
-        by = {name: model_reference(it.card) for name, it in own.items() if isinstance(it, Network)}
+        bundle = ModelBundle.read(folder)
+        teacher = bundle.load("main", device)
+        derived = cls._derive(bundle, teacher.card, role or cls.ROLE, downsample, device)
+        derived |= {"teacher": teacher}
+        references = {
+            name: model_reference(value.card)
+            for name, value in derived.items()
+            if isinstance(value, Network)
+        }
         return cls(
-            sources=sources | by, stream=stream, validation=validation, test=test, **{**own, **rest}
+            sources=sources | references,
+            stream=stream,
+            validation=validation,
+            test=test,
+            **{**derived, **fields},
         )
 
     @classmethod
     def _derive(
         cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        """Return those attributes of a lesson that follow from a pack: its card, and whose."""
-        kind = DISTILLATION_SPECS.get(f"{role}/{downsample}", DISTILLATION_SPECS[role])
-        what = Architecture(
-            name=kind.architecture, params={"classes": len(main.output.classes), **kind.params}
+        """Return the attributes of a task that follow from a bundle: card, windows and networks."""
+        spec = DISTILLATION_SPECS.get(f"{role}/{downsample}", DISTILLATION_SPECS[role])
+        architecture = Architecture(
+            name=spec.architecture, params={"classes": len(main.output.classes), **spec.params}
         )
         shape = {
-            "downsample": downsample or kind.downsample,
-            "multiple_of": kind.multiple_of,
-            "tile": kind.tile,
-            "fixed": kind.fixed,
+            "downsample": downsample or spec.downsample,
+            "multiple_of": spec.multiple_of,
+            "tile": spec.tile,
+            "fixed": spec.fixed,
         }
         card = derive_card(
             main,
             role,
-            what,
+            architecture,
             input=main.input.model_copy(update=shape),
             output=main.output.model_copy(
                 update={
-                    "stride": kind.stride,
-                    "halo": halo(what),
-                    "margin": int(getattr(build(what), "margin", 0)),
+                    "stride": spec.stride,
+                    "halo": halo(architecture),
+                    "margin": int(getattr(build(architecture), "margin", 0)),
                     "activation": "none",
                     "variance": True,
                     "bound": None,
@@ -229,37 +238,37 @@ class DistilledScout:
                 }
             ),
         )
-        return {"card": card, "windows": kind.windows}
+        return {"card": card, "windows": spec.windows}
 
     def create_model(self) -> nn.Module:
-        """Return a network of random weights."""
+        """Return a network with random weights."""
         return build(self.card.architecture)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
-        """Return the stream."""
+        """Return the data stream."""
         return self.stream(steps, seed)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Compare the counts in windows with main's; let the variance explain what is left."""
+        """Compare the counts in windows with main's; the variance models the remaining error."""
         (images,) = batch
         return self._prediction_loss(self._predict(model, images), images)
 
-    def _prediction_loss(self, said: Tensor, images: Tensor) -> Tensor:
-        """Return the loss of what was said of images."""
-        mean, variance = said.float().chunk(2, 1)
+    def _prediction_loss(self, predicted: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of a prediction on images."""
+        mean, variance = predicted.float().chunk(2, 1)
         target = self._teacher_density(images)
         return density_loss(mean, target, self.windows) + 0.1 * variance_loss(
             mean, variance, target
         )
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Return how well it does on the pictures to choose by."""
+        """Return the metrics on the validation images."""
         return _distillation_metrics(*self._tile_sums(model, self.validation))
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
-        """Make its counts as nearly main's as can be, then the spread of its errors as expected."""
-        tiles, pictures = self._tile_sums(model, self.validation)
-        gain = fit_gain(pictures[:, 0], pictures[:, 2])
+        """Scale the counts to main's, then the variance to the errors."""
+        tiles, images = self._tile_sums(model, self.validation)
+        gain = fit_gain(images[:, 0], images[:, 2])
         model.rescale(gain)  # type: ignore[operator]
         tiles, _ = self._tile_sums(model, self.validation)
         spread = _error_spread(tiles)
@@ -267,7 +276,7 @@ class DistilledScout:
         return {"gain": round(float(gain), 4), "error_spread_before": round(spread, 4)}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return how well it does on the pictures to test with, and what it costs."""
+        """Return the metrics on the test images, and the relative cost."""
         return {
             "description": f"against main, on {self.tile} px tiles of {len(self.test)} held-out "
             "images: error of the images' counts over their mean; correlation of the tiles' "
@@ -279,54 +288,54 @@ class DistilledScout:
         }
 
     def _relative_flops(self, model: nn.Module) -> float:
-        """Return the FLOPs of looking at an image, over those of main."""
-        how = self.card.input
-        hollow = copy.deepcopy(model).to("meta")
-        flops = count_flops(hollow, "forward", (1, how.channel_count, how.tile, how.tile))
-        whole, tile = how.tile * how.downsample, self.teacher.card.input.tile
-        return flops / (self.teacher.flops(tile, tile) * (whole / tile) ** 2)
+        """Return the FLOPs of inference on an image, over those of main."""
+        spec = self.card.input
+        meta_model = copy.deepcopy(model).to("meta")
+        flops = count_flops(meta_model, "forward", (1, spec.channel_count, spec.tile, spec.tile))
+        side, tile = spec.tile * spec.downsample, self.teacher.card.input.tile
+        return flops / (self.teacher.flops(tile, tile) * (side / tile) ** 2)
 
     @property
     def _cell_side(self) -> int:
-        """Side of what one number of its answer speaks of, in native pixels."""
+        """Side of a cell of the prediction, in native pixels."""
         return int(self.card.stride * self.card.input.downsample)
 
     def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return what it says ``(n, 2k, rows, columns)`` of images ``(n, 3, h, w)``."""
-        said: Tensor = model(normalise(self._model_input(images), self.card.input))
-        return said
+        """Return the prediction ``(n, 2k, rows, columns)`` for images ``(n, 3, h, w)``."""
+        predicted: Tensor = model(normalise(self._model_input(images), self.card.input))
+        return predicted
 
     def _model_input(self, images: Tensor) -> Tensor:
-        """Return what it sees of images: shrunk, and where it leaves out a margin, with one."""
+        """Return images as the network gets them: downsampled, padded by its margin."""
         small = F.avg_pool2d(images, int(self.card.input.downsample))
         return F.pad(small, [self.card.output.margin] * 4, mode="reflect")
 
     def _teacher_density(self, images: Tensor) -> Tensor:
-        """Return main's density of images ``(n, 3, h, w)``, summed over the student's cells."""
+        """Return main's density of images ``(n, 3, h, w)``, summed over the network's cells."""
         prepared = normalise(images, self.teacher.card.input).float().cpu().numpy()
         density = torch.from_numpy(self.teacher(prepared)).to(images.device)
         cell = self._cell_side // self.teacher.stride
         return F.avg_pool2d(density, cell) * cell * cell
 
-    def _cached_teacher_density(self, picture: Tensor, image: Tensor) -> Tensor:
-        """Return main's density of a picture, of which `image` is the part that is judged."""
-        if id(picture) not in self._teacher_outputs:
-            self._teacher_outputs[id(picture)] = self._teacher_density(image)[0]
-        return self._teacher_outputs[id(picture)]
+    def _cached_teacher_density(self, key_image: Tensor, image: Tensor) -> Tensor:
+        """Return main's density of an image, of which `image` is the part that is evaluated."""
+        if id(key_image) not in self._teacher_outputs:
+            self._teacher_outputs[id(key_image)] = self._teacher_density(image)[0]
+        return self._teacher_outputs[id(key_image)]
 
     def _tile_sums(
         self, model: nn.Module, images: Sequence[Tensor]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return count, variance and main's count, of each tile and of each picture: ``(n, 3)``."""
-        side, place = self.tile // self._cell_side, next(model.parameters()).device
+        """Return count, variance and main's count of each tile and of each image, ``(n, 3)``."""
+        side, device = self.tile // self._cell_side, next(model.parameters()).device
         tiles = []
-        for picture in images:
-            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = to_float(picture[None, :, :h, :w])
+        for full in images:
+            h, w = (length // self.tile * self.tile for length in full.shape[1:])
+            image = to_float(full[None, :, :h, :w])
             with torch.inference_mode():
-                said = self._predict(model.eval(), image.to(place))[0].float().cpu()
+                predicted = self._predict(model.eval(), image.to(device))[0].float().cpu()
             sums = [
-                x.sum(0) for x in (*said.chunk(2), self._cached_teacher_density(picture, image))
+                x.sum(0) for x in (*predicted.chunk(2), self._cached_teacher_density(full, image))
             ]
             maps = F.avg_pool2d(torch.stack(sums), side) * side * side
             tiles.append(maps.flatten(1).T.double().numpy())
@@ -334,12 +343,12 @@ class DistilledScout:
 
 
 def derive_card(main: ModelCard, role: str, architecture: Architecture, **fields: Any) -> ModelCard:
-    """Return the card of a network that learns from ``main``: main's, but for some fields.
+    """Return the card of a network trained from ``main``: main's card with some fields changed.
 
     Raises
     ------
-    UserError
-        Where they do not go together.
+    ModelError
+        If the fields are inconsistent.
     """
     changes = {
         "name": f"{main.name}-{role}",
@@ -354,39 +363,39 @@ def derive_card(main: ModelCard, role: str, architecture: Architecture, **fields
 
 
 def run_scout(scout: Network, images: Tensor) -> tuple[Tensor, int]:
-    """Return what a scout says ``(n, k, rows, columns)`` of images, and its cells' native side.
+    """Return a scout's prediction ``(n, k, rows, columns)`` on images, and its cells' native side.
 
     Images ``(n, 3, h, w)`` are from 0 to 1 at main's native scale.
     """
-    down = int(scout.card.input.downsample)
-    prepared = normalise(F.avg_pool2d(images, down), scout.card.input).float().cpu().numpy()
-    return torch.from_numpy(scout(prepared)), scout.stride * down
+    downsample = int(scout.card.input.downsample)
+    prepared = normalise(F.avg_pool2d(images, downsample), scout.card.input).float().cpu().numpy()
+    return torch.from_numpy(scout(prepared)), scout.stride * downsample
 
 
 def model_reference(card: ModelCard) -> dict[str, Any]:
-    """Return what tells a network from all others, for the cards of those that learn from it."""
+    """Return what identifies a network, for the cards of networks trained from it."""
     return {"name": card.name, "sha256": card.sha256}
 
 
 def _error_spread(tiles: NDArray[Any]) -> float:
-    """Return the root mean square of the errors over the standard deviations given for them."""
-    mean, variance, there = tiles.T
-    return float(np.sqrt(((mean - there) ** 2 / variance).mean()))
+    """Return the root mean square of the errors over their predicted standard deviations."""
+    mean, variance, expected = tiles.T
+    return float(np.sqrt(((mean - expected) ** 2 / variance).mean()))
 
 
 def _distillation_metrics(tiles: NDArray[Any], images: NDArray[Any]) -> dict[str, float]:
-    """Return what is reported of a student, from ``(n, 3)`` of tiles and of pictures."""
-    mean, variance, there = tiles.T
+    """Return the metrics of a distilled network, from ``(n, 3)`` of tiles and of images."""
+    mean, variance, expected = tiles.T
     n = max(1, round(SELECTED_FRACTION * len(mean)))
-    best, doubted = (np.argsort(-by, kind="stable")[:n] for by in (mean, variance))
-    off = np.abs(mean - there)
-    error = np.abs(images[:, 0] - images[:, 2]).mean() / images[:, 2].mean()
-    figures = {
-        "count_error": error,
-        "correlation": np.corrcoef(mean, there)[0, 1],
+    top, uncertain = (np.argsort(-key, kind="stable")[:n] for key in (mean, variance))
+    absolute = np.abs(mean - expected)
+    count_error = np.abs(images[:, 0] - images[:, 2]).mean() / images[:, 2].mean()
+    metrics = {
+        "count_error": count_error,
+        "correlation": np.corrcoef(mean, expected)[0, 1],
         "spread": _error_spread(tiles),
-        "coverage_95": (off <= 1.96 * np.sqrt(variance)).mean(),
-        "count_in_top_tenth": there[best].sum() / there.sum(),
-        "error_beyond_top_tenth": 1 - off[doubted].sum() / max(off.sum(), 1e-12),
+        "coverage_95": (absolute <= 1.96 * np.sqrt(variance)).mean(),
+        "count_in_top_tenth": expected[top].sum() / expected.sum(),
+        "error_beyond_top_tenth": 1 - absolute[uncertain].sum() / max(absolute.sum(), 1e-12),
     }
-    return {name: round(float(value), 4) for name, value in figures.items()}
+    return {name: round(float(value), 4) for name, value in metrics.items()}

@@ -1,8 +1,7 @@
-"""The lessons of compression: what makes codes of an image, and what reads them.
+"""Training tasks of compression: encoders that make embeddings of an image, and heads on them.
 
-An encoder goes the way down that ``main`` goes, beginning with what main has learned, and is
-taught to put into its codes what main counts there and what the place looks like. A head is then
-taught on codes that stay as they are.
+An encoder has the layers of ``main`` and starts with its weights; it learns to embed main's counts
+and the appearance of each place. A head is then trained on fixed embeddings.
 """
 
 from __future__ import annotations
@@ -27,25 +26,25 @@ from hrviewer.training.task import Batch
 __all__ = ["EncoderTask", "HeadTask"]
 
 EMBEDDING_WIDTH = 24
-"""Numbers in a code."""
+"""Numbers in an embedding."""
 STRIDE = 16
-"""Pixels a side that a code stands for."""
+"""Pixels per side that an embedding covers."""
 WINDOWS = ((1, 1.0, 0.02), (4, 0.5, 0.06), (8, 0.3, 0.15))
-"""As `density_loss` takes them, in codes."""
+"""Windows of `density_loss`, in cells of the embeddings."""
 RECONSTRUCTION_WEIGHT = 0.1
-"""How much the looks of a place matter beside what is counted there."""
+"""Weight of the appearance, next to the counts."""
 
 
 @dataclass(frozen=True)
 class EncoderTask(DistilledScout):
-    """Learn to encode what ``main`` counts, and what it looks like.
+    """Training of an encoder, whose embeddings predict the counts of ``main`` and the appearance.
 
     Parameters
     ----------
-    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
-        See `Student`.
-    start
-        Weights to begin with, by their names.
+    card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
+        See `DistilledScout`.
+    initial_weights
+        Initial weights, by their names.
     """
 
     learning_rate: float = 1e-3
@@ -56,15 +55,15 @@ class EncoderTask(DistilledScout):
     def _derive(
         cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        like = main.architecture
-        trunk = like.params if like is not None and like.name == "density-unet" else {}
+        source = main.architecture
+        trunk = source.params if source is not None and source.name == "density-unet" else {}
         widths, blocks = trunk.get("widths", (24, 48, 72)), trunk.get("blocks", (1, 2))
-        what = Architecture(
+        architecture = Architecture(
             name="density-encoder",
             params={
                 "embedding_dim": EMBEDDING_WIDTH,
                 "classes": len(main.classes),
-                # As main down to an eighth; what is below it is cheap, and there to be left out.
+                # The same as in main down to an eighth.
                 "widths": [*widths[:3], 2 * EMBEDDING_WIDTH],
                 "blocks": [*blocks[:2], 1],
             },
@@ -72,7 +71,7 @@ class EncoderTask(DistilledScout):
         card = derive_card(
             main,
             role,
-            what,
+            architecture,
             task="embedding",
             input=main.input.model_copy(
                 update={
@@ -82,52 +81,54 @@ class EncoderTask(DistilledScout):
                     "downsample": float(downsample or 1),
                 }
             ),
-            output=ModelOutput(stride=STRIDE, halo=halo(what), width=EMBEDDING_WIDTH),
+            output=ModelOutput(stride=STRIDE, halo=halo(architecture), width=EMBEDDING_WIDTH),
         )
-        # As much of main as fits is what it begins with.
         weights = load_file(bundle.weights("main")) if trunk else {}
         return {"card": card, "windows": WINDOWS, "initial_weights": weights}
 
     def create_model(self) -> nn.Module:
-        """Return a network that has main's weights wherever they fit."""
+        """Return a network with main's weights wherever they fit."""
         network = build(self.card.architecture)
         own = network.state_dict()
-        fits = {
-            k: v for k, v in self.initial_weights.items() if k in own and v.shape == own[k].shape
+        initial = {
+            name: value
+            for name, value in self.initial_weights.items()
+            if name in own and value.shape == own[name].shape
         }
-        network.load_state_dict(own | fits)
+        network.load_state_dict(own | initial)
         return network
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Ask its own two heads what is there, and what it looks like."""
+        """Compare the predictions of two heads with main's counts and with the image."""
         (images,) = batch
-        seen = normalise(self._model_input(images), self.card.input)
-        codes = model(seen)
-        small = F.pixel_unshuffle(F.avg_pool2d(seen, 4), STRIDE // 4)
-        looks = F.mse_loss(model.picture(codes).float(), small)  # type: ignore[operator]
-        return self._prediction_loss(model.guide(codes), images) + RECONSTRUCTION_WEIGHT * looks  # type: ignore[operator]
+        inputs = normalise(self._model_input(images), self.card.input)
+        embeddings = model(inputs)
+        target = F.pixel_unshuffle(F.avg_pool2d(inputs, 4), STRIDE // 4)
+        appearance_loss = F.mse_loss(model.picture(embeddings).float(), target)  # type: ignore[operator]
+        counts: Tensor = model.guide(embeddings)  # type: ignore[operator]
+        return self._prediction_loss(counts, images) + RECONSTRUCTION_WEIGHT * appearance_loss
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return how well its own head does, and how much smaller codes are than the image."""
-        figures = super().evaluate(model)
+        """Return the metrics of the encoder's own head, and the relative size of embeddings."""
+        metrics = super().evaluate(model)
         pixels = self._cell_side**2 * self.card.input.channel_count
-        return figures | {"embedding_ratio": round(2 * EMBEDDING_WIDTH / pixels, 5)}
+        return metrics | {"embedding_ratio": round(2 * EMBEDDING_WIDTH / pixels, 5)}
 
     def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        said: Tensor = model.guide(super()._predict(model, images))  # type: ignore[operator]
-        return said
+        predicted: Tensor = model.guide(super()._predict(model, images))  # type: ignore[operator]
+        return predicted
 
 
 @dataclass(frozen=True)
 class HeadTask(DistilledScout):
-    """Learn to read from codes, which stay as they are, what ``main`` counts.
+    """Training of a head, which predicts the counts of ``main`` from fixed embeddings.
 
     Parameters
     ----------
-    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
-        See `Student`.
+    card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
+        See `DistilledScout`.
     encoder
-        Whose codes are read.
+        Encoder that makes the embeddings.
     """
 
     steps: int = 800
@@ -140,16 +141,18 @@ class HeadTask(DistilledScout):
     ) -> dict[str, Any]:
         encoder = bundle.load("encoder", device)
         width = encoder.card.prediction_channels
-        what = Architecture(
+        architecture = Architecture(
             name="embedding-head",
             params={"embedding_dim": width, "classes": len(main.classes), "variance": True},
         )
         card = derive_card(
             main,
             role,
-            what,
+            architecture,
             input=ModelInput(channels=width, tile=32),
-            output=ModelOutput(stride=1, halo=halo(what), classes=main.classes, variance=True),
+            output=ModelOutput(
+                stride=1, halo=halo(architecture), classes=main.classes, variance=True
+            ),
         )
         return {"card": card, "windows": WINDOWS, "encoder": encoder}
 
@@ -158,15 +161,15 @@ class HeadTask(DistilledScout):
         return int(self.encoder.stride * self.encoder.card.input.downsample)
 
     def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        how = self.encoder.card.input
-        small = F.avg_pool2d(images, int(how.downsample))
-        codes = self.encoder(normalise(small, how).float().cpu().numpy())
-        # As they are kept.
-        said: Tensor = model(torch.from_numpy(codes).half().float().to(images.device))
-        return said
+        spec = self.encoder.card.input
+        small = F.avg_pool2d(images, int(spec.downsample))
+        embeddings = self.encoder(normalise(small, spec).float().cpu().numpy())
+        # In half precision, as embeddings are stored.
+        predicted: Tensor = model(torch.from_numpy(embeddings).half().float().to(images.device))
+        return predicted
 
     def _relative_flops(self, model: nn.Module) -> float:
         side, tile = self.card.input.tile, self.teacher.card.input.tile
-        hollow = build(self.card.architecture).to("meta")
-        flops = count_flops(hollow, "forward", (1, self.card.input.channel_count, side, side))
+        meta_model = build(self.card.architecture).to("meta")
+        flops = count_flops(meta_model, "forward", (1, self.card.input.channel_count, side, side))
         return flops / (self.teacher.flops(tile, tile) * (side * self._cell_side / tile) ** 2)

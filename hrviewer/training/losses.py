@@ -1,4 +1,4 @@
-"""What is to become small: errors of counts, and of what is said about their size."""
+"""Loss functions: errors of predicted counts, and of their predicted variance."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from torch.nn import functional as F
 __all__ = ["WINDOWS", "density_loss", "variance_loss"]
 
 WINDOWS = ((1, 2.0, 0.03), (4, 0.5, 0.15), (10, 0.4, 0.4), (40, 0.3, 1.5))
-"""Of a density of stride 4: side in cells, weight, and the little that is added to a count."""
+"""Windows for a density of stride 4: side in cells, weight, and the constant added to a count."""
 
 
 def density_loss(
     output: Tensor, target: Tensor, windows: Sequence[tuple[int, float, float]] = WINDOWS
 ) -> Tensor:
-    """Squared error of the counts in windows, each over what is expected there.
+    """Squared error of the counts in windows, each over the expected count.
 
-    A count of chance events varies as its mean, so an error is weighed by the count plus a little.
-    That is the estimate's own: weighed by the target's, doubt would pull every count down.
+    The variance of a count of random events is its mean, so an error is divided by the count plus a
+    constant: the predicted count, since division by the target's would bias uncertain counts down.
 
     Parameters
     ----------
     output, target
-        Densities ``(n, k, h, w)``. Where the target is NaN nothing is known; a window that holds
-        any of that teaches nothing.
+        Densities ``(n, k, h, w)``. NaN in the target means unknown; a window with any NaN has no
+        loss.
     windows
-        Side in cells (at most the density's own), weight, and the little, of each size of window.
+        Side in cells (at most the density's own), weight, and constant, of each size of window.
     """
     total = output.new_zeros(())
-    for side, weight, little in windows:
+    for side, weight, constant in windows:
         side = min(side, *output.shape[-2:])
         area = side * side
-        found, there = (F.avg_pool2d(x, side) * area for x in (output, target))
-        there = torch.where(there.isnan(), found.detach(), there)
-        total = total + weight * ((found - there) ** 2 / (found.detach() + little)).mean()
+        predicted, expected = (F.avg_pool2d(x, side) * area for x in (output, target))
+        expected = torch.where(expected.isnan(), predicted.detach(), expected)
+        total = (
+            total + weight * ((predicted - expected) ** 2 / (predicted.detach() + constant)).mean()
+        )
     return total
 
 
@@ -45,22 +47,24 @@ def variance_loss(
 ) -> Tensor:
     """Gaussian negative log-likelihood of the counts in windows, given their variances.
 
-    It teaches the variance only: through the mean its gradient vanishes where the network is
-    unsure, and hard places would never be learned (Seitzer et al., On the pitfalls of
-    heteroscedastic uncertainty estimation with probabilistic neural networks, ICLR 2022). The
-    mean has its own loss.
+    It trains the variance only: through the mean its gradient vanishes where the network is unsure,
+    so hard places would never be learned (Seitzer et al., On the pitfalls of heteroscedastic
+    uncertainty estimation with probabilistic neural networks, ICLR 2022). The mean has its own
+    loss.
 
     Parameters
     ----------
     mean, variance, target
-        Of the count in each cell, ``(n, k, h, w)``.
+        Predicted mean, predicted variance and target of the count in each cell, ``(n, k, h, w)``.
     sides
-        Of the windows, in cells.
+        Sides of the windows, in cells.
     """
     error = mean.detach() - target
     total = mean.new_zeros(())
     for side in sides:
         area = side * side
-        missed, spread = (F.avg_pool2d(x, side) * area for x in (error, variance))
-        total = total + F.gaussian_nll_loss(missed, missed.new_zeros(()).expand_as(missed), spread)
+        residual, spread = (F.avg_pool2d(x, side) * area for x in (error, variance))
+        total = total + F.gaussian_nll_loss(
+            residual, residual.new_zeros(()).expand_as(residual), spread
+        )
     return total / len(sides)

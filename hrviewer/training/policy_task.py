@@ -1,11 +1,11 @@
-"""The lesson of a policy: from afar, where is a closer look worth its price? Taught by reward.
+"""Training task of a policy, which selects the tiles that are worth full resolution.
 
-A policy says of each tile of a shrunk picture how likely it is to look there. Tiles are drawn by
-what it says; a look earns by how much it corrects the scout's count there and costs a price. What
-earned more than the policy's own best choice is made more likely: REINFORCE with a self-critical
-baseline, as Uzkent and Ermon, *Learning When and Where to Zoom with Deep Reinforcement Learning*
-(CVPR 2020), with a reward that adds up over tiles, as Uzkent, Yeh and Ermon, *Efficient Object
-Detection in Large Images Using Deep Reinforcement Learning* (WACV 2020).
+A policy predicts for each tile the probability of processing it. Tiles are sampled from these
+probabilities; a processed tile is rewarded for the correction of the scout's count there, minus a
+price. Tiles that earn more than the policy's own best selection become more probable: REINFORCE
+with a self-critical baseline, as Uzkent and Ermon, *Learning When and Where to Zoom with Deep
+Reinforcement Learning* (CVPR 2020), with a reward that adds up over tiles, as Uzkent, Yeh and
+Ermon, *Efficient Object Detection in Large Images Using Deep Reinforcement Learning* (WACV 2020).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import Architecture, ModelCard, ModelOutput
 from hrviewer.models.network import Network
@@ -32,31 +32,31 @@ from hrviewer.training.task import Batch
 __all__ = ["PolicyTask", "reinforce", "reward"]
 
 STRIDE = 16
-"""Of its card: shrunk pixels a side of the tile that is looked at or not."""
+"""Pixels of the downsampled image per side of a tile."""
 BANK_SIZE = 150
-"""Batches that are drawn; again and again, since asking main is what takes time."""
+"""Batches that are drawn and used repeatedly, since inference with main takes most of the time."""
 SAMPLES_PER_IMAGE = 16
-"""How often tiles are drawn for a picture, each step."""
+"""Samples of tiles per image and step."""
 EXPLORATION = 0.2
-"""How far chances are drawn to the middle, so that nothing is never tried."""
+"""Shrinkage of probabilities towards 0.5, so that every tile is tried."""
 MAX_REWARD = 10.0
-"""What a look earns at most, in prices: one that finds a crowd must not drown all the others."""
+"""Maximum reward of a tile, in prices: a crowd must not outweigh all other tiles."""
 TARGET_FRACTION = 0.1
-"""Part of the tiles that one who knew everything would look at: what sets the price."""
+"""Fraction of the tiles that an oracle would process: it sets the price."""
 
 
 @dataclass(frozen=True)
 class PolicyTargets:
-    """What is known of pictures.
+    """Input and rewards of a policy on some images.
 
     Attributes
     ----------
     model_input : Tensor
-        What the policy sees, ``(n, 3, h, w)``.
+        Input of the policy, ``(n, 3, h, w)``.
     gain : Tensor
-        By how much a look at each tile corrects the count there, ``(n, rows, columns)``.
+        Correction of the count by processing each tile, ``(n, rows, columns)``.
     uncertainty : Tensor
-        The standard deviation that the scout gives for its count there, likewise.
+        Standard deviation of the scout's count there, likewise.
     """
 
     model_input: Tensor
@@ -65,7 +65,7 @@ class PolicyTargets:
 
 
 class BatchIndices(Dataset[Batch]):
-    """The seed and the number of what is to be learned from, again and again."""
+    """Data set of the seed and the number of a batch, repeated."""
 
     def __init__(self, steps: int, seed: int, bank_size: int) -> None:
         self.steps, self.seed, self.bank_size = steps, seed, bank_size
@@ -80,18 +80,18 @@ class BatchIndices(Dataset[Batch]):
 
 @dataclass(frozen=True)
 class PolicyTask(DistilledScout):
-    """Learn where ``main`` is worth a look, given what the scout says.
+    """Training of a policy for ``main``, given the scout's prediction.
 
     Parameters
     ----------
-    card, sources, teacher, choose, test, rate
-        See `Student`.
+    card, sources, teacher, validation, test, learning_rate
+        See `DistilledScout`.
     stream
-        As a scout's. Of its batches `BANK` are drawn, and learned from many times.
+        As for a scout. `BANK_SIZE` of its batches are drawn, and used repeatedly.
     tile
-        Side in native pixels of what is looked at or not.
+        Side of a tile in native pixels.
     scout
-        Whose count stands where nobody looks.
+        Its count is used in tiles that are not processed.
     """
 
     steps: int = 600
@@ -108,152 +108,150 @@ class PolicyTask(DistilledScout):
         cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
         if "scout" not in bundle.roles:
-            raise HrviewerError(
-                f"the pack {bundle.name!r} has no scout, whose counts a policy is to better: "
-                "teach it first"
+            raise ModelError(
+                f"the model bundle {bundle.name!r} has no scout, which a policy needs: train the "
+                "scout first"
             )
         scout = bundle.load("scout", device)
-        seen = scout.card  # which is what the policy sees, too, where it is not told another scale
-        what = Architecture(name="tile-policy")
-        downsample = downsample or int(seen.input.downsample)
+        scout_card = scout.card  # the policy gets the same input, unless another scale is given
+        architecture = Architecture(name="tile-policy")
+        downsample = downsample or int(scout_card.input.downsample)
         shape = {"multiple_of": STRIDE, "tile": 512, "fixed": False, "downsample": downsample}
         card = derive_card(
             main,
             role,
-            what,
+            architecture,
             task="saliency",
-            input=seen.input.model_copy(update=shape),
+            input=scout_card.input.model_copy(update=shape),
             output=ModelOutput(
-                stride=STRIDE, halo=halo(what), classes=("process",), activation="sigmoid"
+                stride=STRIDE, halo=halo(architecture), classes=("process",), activation="sigmoid"
             ),
         )
         return {"card": card, "windows": (), "tile": STRIDE * downsample, "scout": scout}
 
     def create_model(self) -> nn.Module:
-        """Return a network that would look at a few tiles."""
+        """Return a network with random weights; it would process a few tiles."""
         return build(self.card.architecture)
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
-        """Return numbers: pictures are recalled by them."""
+        """Return indices of batches, whose images are cached."""
         return BatchIndices(steps, seed, BANK_SIZE)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Make likelier what earned more than the policy's own best choice."""
+        """Raise the probability of tiles that earn more than the policy's own best selection."""
         seed, number = map(int, batch[0])
         if (seed, number) not in self._batch_targets:
-            if seed not in self._streams:  # to make one may take longer than to draw from it
+            if seed not in self._streams:  # a stream may be slow to make
                 self._streams[seed] = self.stream(BANK_SIZE, seed)
             (images,) = self._streams[seed][number]
             self._batch_targets[seed, number] = self._measure_targets(images)
-        known, place = self._batch_targets[seed, number], batch[0].device
-        logits = model(normalise(known.model_input.to(place), self.card.input)).float()[:, 0]
-        return reinforce(logits, known.gain.to(place), self._patch_price())
+        targets, device = self._batch_targets[seed, number], batch[0].device
+        logits = model(normalise(targets.model_input.to(device), self.card.input)).float()[:, 0]
+        return reinforce(logits, targets.gain.to(device), self._patch_price())
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Return what it earns on the pictures to choose by, and how often it looks."""
-        figures = self._metrics(model, self.validation)
-        return {name: figures[name] for name in ("selected", "corrected", "reward")}
+        """Return the reward on the validation images, and the fraction of processed tiles."""
+        metrics = self._metrics(model, self.validation)
+        return {name: metrics[name] for name in ("selected", "corrected", "reward")}
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
-        """Set nothing; say the price of a look."""
+        """Return the price of a tile; nothing is scaled."""
         return {"price": round(self._patch_price(), 4)}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return what it earns on the pictures to test with, beside others that look as often."""
+        """Return the metrics on the test images, and those of other selections of as many tiles."""
         return {
-            "description": f"on tiles of {self.tile} px of {len(self.test)} pictures that were not "
-            "learned from: the share that it looks at; what part of the scout's absolute errors "
-            "that corrects; the same for as many looks at random, where the scout is least sure, "
-            "and where its errors are largest; the reward for each tile, in prices of a look",
+            "description": f"on {self.tile} px tiles of {len(self.test)} held-out images: the "
+            "fraction of processed tiles; the fraction of the scout's absolute errors that they "
+            "correct; the same for as many tiles selected at random, by the scout's uncertainty, "
+            "and by its true errors; the reward per tile, in prices of a tile",
             **self._metrics(model, self.test),
             "relative_flops": round(self._relative_flops(model), 5),
         }
 
     def _measure_targets(self, images: Tensor) -> PolicyTargets:
-        """Ask main and the scout about pictures ``(n, 3, h, w)``, from 0 to 1."""
-        view = self._model_input(images)
+        """Run main and the scout on images ``(n, 3, h, w)``, from 0 to 1."""
+        model_input = self._model_input(images)
         k = self.teacher.card.prediction_channels
-        said, cell = run_scout(self.scout, images)
+        predicted, cell = run_scout(self.scout, images)
         cells = self.tile // cell
-        tiles = F.avg_pool2d(said, cells) * cells**2
-        guess, variance = tiles[:, :k].sum(1), tiles[:, k:].sum(1)
-        there = self._teacher_density(images).cpu().sum(1)
-        doubt = (variance if said.shape[1] > k else guess).clamp(min=0).sqrt()
-        return PolicyTargets(view.cpu(), (there - guess).abs(), doubt)
+        tiles = F.avg_pool2d(predicted, cells) * cells**2
+        scout_count, variance = tiles[:, :k].sum(1), tiles[:, k:].sum(1)
+        main_count = self._teacher_density(images).cpu().sum(1)
+        uncertainty = (variance if predicted.shape[1] > k else scout_count).clamp(min=0).sqrt()
+        return PolicyTargets(model_input.cpu(), (main_count - scout_count).abs(), uncertainty)
 
     def _patch_price(self) -> float:
-        """Return what a look costs, in corrected counts: so much that few are worth it."""
-        gains = torch.cat([self._targets_of(p).gain.flatten() for p in self.validation])
+        """Return the price of processing a tile, in corrected counts: few tiles are worth it."""
+        gains = torch.cat([self._targets_of(image).gain.flatten() for image in self.validation])
         return max(float(torch.quantile(gains, 1 - TARGET_FRACTION)), 1e-6)
 
-    def _targets_of(self, picture: Tensor) -> PolicyTargets:
-        """Return what is known of a whole picture."""
-        if id(picture) not in self._image_targets:
-            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            self._image_targets[id(picture)] = self._measure_targets(
-                to_float(picture[None, :, :h, :w])
-            )
-        return self._image_targets[id(picture)]
+    def _targets_of(self, image: Tensor) -> PolicyTargets:
+        """Return the targets of a whole image."""
+        if id(image) not in self._image_targets:
+            h, w = (length // self.tile * self.tile for length in image.shape[1:])
+            self._image_targets[id(image)] = self._measure_targets(to_float(image[None, :, :h, :w]))
+        return self._image_targets[id(image)]
 
     def _metrics(self, model: nn.Module, images: Sequence[Tensor]) -> dict[str, float]:
-        place, price = next(model.parameters()).device, self._patch_price()
-        looked: list[NDArray[Any]] = []
-        gain, doubt = (
+        device, price = next(model.parameters()).device, self._patch_price()
+        selections: list[NDArray[Any]] = []
+        gain, uncertainty = (
             np.concatenate([getattr(self._targets_of(p), name).flatten().numpy() for p in images])
             for name in ("gain", "uncertainty")
         )
-        for picture in images:
-            view = normalise(self._targets_of(picture).model_input.to(place), self.card.input)
+        for image in images:
+            model_input = normalise(self._targets_of(image).model_input.to(device), self.card.input)
             with torch.inference_mode():
-                looked.append((model.eval()(view).float() > 0).flatten().cpu().numpy())
-        chosen = np.concatenate(looked)
-        n, whole = int(chosen.sum()), float(gain.sum()) or 1.0
+                selections.append((model.eval()(model_input).float() > 0).flatten().cpu().numpy())
+        selected = np.concatenate(selections)
+        n, total = int(selected.sum()), float(gain.sum()) or 1.0
 
-        def found(order: NDArray[Any]) -> float:
-            return round(float(gain[np.argsort(-order, kind="stable")[:n]].sum()) / whole, 4)
+        def corrected_by(order: NDArray[Any]) -> float:
+            return round(float(gain[np.argsort(-order, kind="stable")[:n]].sum()) / total, 4)
 
         return {
             "selected": round(n / len(gain), 4),
-            "corrected": round(float(gain[chosen].sum()) / whole, 4),
+            "corrected": round(float(gain[selected].sum()) / total, 4),
             "corrected_at_random": round(n / len(gain), 4),
-            "corrected_by_uncertainty": found(doubt),
-            "corrected_by_oracle": found(gain),
-            "reward": round(float((gain[chosen] / price - 1).sum()) / len(gain), 4),
+            "corrected_by_uncertainty": corrected_by(uncertainty),
+            "corrected_by_oracle": corrected_by(gain),
+            "reward": round(float((gain[selected] / price - 1).sum()) / len(gain), 4),
         }
 
 
 def reward(selected: Tensor, gain: Tensor, price: float) -> Tensor:
-    """Return what looks earn, tile by tile: what they correct, in prices, less their price.
+    """Return the reward of each tile: the correction in prices, minus the price.
 
     Parameters
     ----------
-    looks
-        1 where is looked and 0 where not, ``(…, rows, columns)``.
+    selected
+        1 for processed tiles and 0 for others, ``(…, rows, columns)``.
     gain
-        By how much a look corrects the count there, ``(…, rows, columns)``.
+        Correction of the count by processing a tile, ``(…, rows, columns)``.
     price
-        Of a look, in the unit of `gain`.
+        Price of a tile, in the unit of `gain`.
     """
     return selected * ((gain / price).clamp(max=MAX_REWARD) - 1)
 
 
 def reinforce(logits: Tensor, gain: Tensor, price: float) -> Tensor:
-    """Return a loss whose gradient is that of the expected reward, with its sign turned.
+    """Return a loss whose gradient is that of the negative expected reward.
 
     Parameters
     ----------
     logits
-        What the policy says of each tile, ``(n, rows, columns)``.
+        The policy's prediction for each tile, ``(n, rows, columns)``.
     gain, price
-        As `reward` takes them.
+        See `reward`.
     """
-    chance = torch.sigmoid(logits)
-    drawn_by = (1 - EXPLORATION) * chance + EXPLORATION * (1 - chance)
+    probability = torch.sigmoid(logits)
+    sampled_with = (1 - EXPLORATION) * probability + EXPLORATION * (1 - probability)
     shape = (SAMPLES_PER_IMAGE, *logits.shape)
-    looks = (torch.rand(shape, device=logits.device) < drawn_by.detach()).float()
-    best = (logits > 0).float()
-    # The reward is a sum over tiles, and each is drawn by itself: what others earn would only
-    # add noise to what a tile is credited with.
-    advantage = reward(looks, gain, price) - reward(best, gain, price)
-    log_chance = torch.where(looks > 0, drawn_by, 1 - drawn_by).clamp(min=1e-6).log()
-    return -(advantage.detach() * log_chance).mean()
+    sample = (torch.rand(shape, device=logits.device) < sampled_with.detach()).float()
+    greedy = (logits > 0).float()
+    # The reward is a sum over tiles, each sampled independently: the reward of other tiles would
+    # only add noise to a tile's credit.
+    advantage = reward(sample, gain, price) - reward(greedy, gain, price)
+    log_probability = torch.where(sample > 0, sampled_with, 1 - sampled_with).clamp(min=1e-6).log()
+    return -(advantage.detach() * log_probability).mean()

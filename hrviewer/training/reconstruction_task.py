@@ -1,4 +1,4 @@
-"""The lesson of an encoder that is shown pictures alone: neither counts nor labels."""
+"""Training task of an encoder on unlabelled images, by denoising."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from hrviewer.training.task import Batch
 __all__ = ["DenoisingTask"]
 
 NOISE_STD, TINT_STD = 0.05, 0.1
-"""Standard deviations of what is added to every pixel, and to each channel of a picture."""
+"""Standard deviations of the noise of each pixel, and of the tint of each channel."""
 RIDGE_STRENGTHS = np.logspace(-2, 4, 13)
-"""Between which a ridge regression chooses."""
+"""Regularisation strengths among which ridge regression selects."""
 
 
 @dataclass(frozen=True)
 class DenoisingTask(EncoderTask):
-    """Learn to encode what a place looks like, from spoiled pictures of it.
+    """Training of an encoder, whose embeddings reconstruct noisy images.
 
     As the autoencoder among the encoders of Neural Image Compression (Tellez et al., TPAMI 2019):
-    what is to be answered later is not known yet. The card tells what a linear head reads from
-    its codes, beside what the same head reads from those of the encoder that the pack has.
+    the later task is not known yet. The card has the metrics of a linear head on its embeddings,
+    next to those of the same head on the embeddings of the bundle's present encoder.
 
     Parameters
     ----------
-    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
-        See `Coder`; ``main`` is asked for the figures only.
-    rival
-        The pack's own encoder, where it has one.
+    card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
+        See `EncoderTask`; ``main`` is used for the metrics only.
+    reference_encoder
+        The bundle's present encoder, if it has one.
     """
 
     learning_rate: float = 3e-3
@@ -50,95 +50,106 @@ class DenoisingTask(EncoderTask):
     def _derive(
         cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        own = super()._derive(bundle, main, role, downsample, device)
-        rival = bundle.load("encoder", device) if "encoder" in bundle.roles else None
-        return own | {"initial_weights": {}, "reference_encoder": rival}
+        derived = super()._derive(bundle, main, role, downsample, device)
+        reference = bundle.load("encoder", device) if "encoder" in bundle.roles else None
+        return derived | {"initial_weights": {}, "reference_encoder": reference}
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Compare what was reconstructed with what was not spoiled."""
+        """Compare the reconstruction of noisy images with the images."""
         (images,) = batch
         return self._reconstruction_error(model, images, add_noise(images))
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Return the mean squared error of the pictures to choose by, as main sees them."""
+        """Return the mean squared error on the validation images, as main gets them."""
         model = model.eval()
-        place = next(model.parameters()).device
+        device = next(model.parameters()).device
         with torch.inference_mode():
-            off = [
+            errors = [
                 float(self._reconstruction_error(model, image, image))
-                for image in (to_float(picture[None]).to(place) for picture in self.validation)
+                for image in (to_float(full[None]).to(device) for full in self.validation)
             ]
-        return {"reconstruction_error": round(float(np.mean(off)), 4)}
+        return {"reconstruction_error": round(float(np.mean(errors)), 4)}
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
-        """Set nothing: codes have no unit."""
+        """Return nothing: embeddings have no unit."""
         return {}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return what a ridge regression from codes to main's counts is worth, of both encoders."""
-        place = next(model.parameters()).device
+        """Return the metrics of ridge regression from the embeddings of both encoders."""
+        device = next(model.parameters()).device
         model = model.eval()
 
-        def own(images: Tensor) -> Tensor:
-            codes: Tensor = model(normalise(self._model_input(images.to(place)), self.card.input))
-            return codes.float().cpu()
+        def encode(images: Tensor) -> Tensor:
+            embeddings: Tensor = model(
+                normalise(self._model_input(images.to(device)), self.card.input)
+            )
+            return embeddings.float().cpu()
 
-        told = {
+        metrics = {
             "description": "ridge regression from embeddings to main's counts, fitted on "
             f"{len(self.validation)} images, evaluated on {len(self.test)} held-out images: error "
             f"of the counts over their mean, correlation on {self.tile} px tiles; the same for "
             "the encoder trained on main's counts",
-            **self._ridge_metrics(own),
+            **self._ridge_metrics(encode),
         }
-        rival = self.reference_encoder
-        if rival is not None:
-            how = rival.card.input
+        reference = self.reference_encoder
+        if reference is not None:
+            spec = reference.card.input
 
-            def theirs(images: Tensor) -> Tensor:
-                return torch.from_numpy(rival(normalise(self._model_input(images), how).numpy()))
+            def encode_reference(images: Tensor) -> Tensor:
+                return torch.from_numpy(
+                    reference(normalise(self._model_input(images), spec).numpy())
+                )
 
-            told["supervised_encoder"] = self._ridge_metrics(theirs)
-        return told
+            metrics["supervised_encoder"] = self._ridge_metrics(encode_reference)
+        return metrics
 
-    def _reconstruction_error(self, model: nn.Module, images: Tensor, shown: Tensor) -> Tensor:
-        """Return the mean squared error of images at a quarter of the size, as `main` sees them."""
-        clean, seen = (normalise(self._model_input(x), self.card.input) for x in (images, shown))
-        small = F.pixel_unshuffle(F.avg_pool2d(clean, 4), STRIDE // 4)
-        return F.mse_loss(model.picture(model(seen)).float(), small)  # type: ignore[operator]
+    def _reconstruction_error(self, model: nn.Module, images: Tensor, noisy: Tensor) -> Tensor:
+        """Return the mean squared error of images at a quarter of the size, as `main` gets them."""
+        targets, inputs = (
+            normalise(self._model_input(batch), self.card.input) for batch in (images, noisy)
+        )
+        expected = F.pixel_unshuffle(F.avg_pool2d(targets, 4), STRIDE // 4)
+        return F.mse_loss(model.picture(model(inputs)).float(), expected)  # type: ignore[operator]
 
     def _ridge_metrics(self, encode: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """Fit a head to codes of the pictures to choose by; return how it does on the others."""
+        """Fit a head to embeddings of the validation images; return metrics on the test images."""
         try:
             from sklearn.linear_model import RidgeCV
         except ImportError:
             raise HrviewerError('scikit-learn is missing: pip install "hrviewer[fit]"') from None
 
-        def known(pictures: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        def pairs_of(images: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
             pairs = []
-            for picture in pictures:
-                h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-                image = to_float(picture[None, :, :h, :w])
+            for full in images:
+                h, w = (length // self.tile * self.tile for length in full.shape[1:])
+                image = to_float(full[None, :, :h, :w])
                 with torch.inference_mode():
                     pairs.append(
-                        (encode(image)[0], self._cached_teacher_density(picture, image).sum(0))
+                        (encode(image)[0], self._cached_teacher_density(full, image).sum(0))
                     )
             return pairs
 
-        learned = known(self.validation)
-        codes = torch.cat([c.flatten(1) for c, _ in learned], 1).T.numpy()
-        counts = torch.cat([n.flatten() for _, n in learned]).numpy()
-        head = RidgeCV(alphas=RIDGE_STRENGTHS).fit(codes, counts)
-        side, tiles, off, there = self.tile // self._cell_side, [], 0.0, 0.0
-        for c, n in known(self.test):
-            said = torch.from_numpy(head.predict(c.flatten(1).T.numpy())).reshape(n.shape)
-            both = torch.stack([said.float(), n])
+        fitted = pairs_of(self.validation)
+        embeddings = torch.cat([embedding.flatten(1) for embedding, _ in fitted], 1).T.numpy()
+        counts = torch.cat([expected.flatten() for _, expected in fitted]).numpy()
+        head = RidgeCV(alphas=RIDGE_STRENGTHS).fit(embeddings, counts)
+        side, tiles, error, total = self.tile // self._cell_side, [], 0.0, 0.0
+        for embedding, expected in pairs_of(self.test):
+            predicted = torch.from_numpy(head.predict(embedding.flatten(1).T.numpy())).reshape(
+                expected.shape
+            )
+            both = torch.stack([predicted.float(), expected])
             tiles.append(F.avg_pool2d(both, side).flatten(1))
-            off, there = off + float((said.sum() - n.sum()).abs()), there + float(n.sum())
+            error, total = (
+                error + float((predicted.sum() - expected.sum()).abs()),
+                total + float(expected.sum()),
+            )
         correlation = np.corrcoef(torch.cat(tiles, 1).numpy())[0, 1]
-        return {"count_error": round(off / there, 4), "correlation": round(float(correlation), 4)}
+        return {"count_error": round(error / total, 4), "correlation": round(float(correlation), 4)}
 
 
 def add_noise(images: Tensor) -> Tensor:
-    """Return images ``(n, 3, h, w)`` with noise and another tint."""
+    """Return images ``(n, 3, h, w)`` with noise and a random tint."""
     tint = TINT_STD * torch.randn(*images.shape[:2], 1, 1, device=images.device)
     return images + tint + NOISE_STD * torch.randn_like(images)

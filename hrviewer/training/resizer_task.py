@@ -1,9 +1,9 @@
-"""The lesson of a resizer: a smaller picture, in which ``main`` still counts what it counted.
+"""Training task of a resizer: smaller images, in which ``main`` counts the same.
 
-The resizer stands before ``main``, which stays as it is (Talebi and Milanfar, *Learning to Resize
-Images for Computer Vision Tasks*, ICCV 2021, teach both; here other strategies use main, too).
-Pictures without truth will do: what main counts in the small picture is to be what it counts in
-the whole one. It is judged beside the plain resize that it begins as.
+The resizer is applied before ``main``, which stays fixed (Talebi and Milanfar, *Learning to Resize
+Images for Computer Vision Tasks*, ICCV 2021, train both; here other strategies use main, too).
+Unlabelled images suffice: the target is main's count at full resolution. It is compared with plain
+resizing, as which it starts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError
 from hrviewer.models.bundle import ModelBundle
 from hrviewer.models.card import Architecture, ModelCard, ModelOutput
 from hrviewer.models.count_head import CountHead
@@ -33,22 +33,22 @@ __all__ = ["ResizerTask"]
 
 DEFAULT_SHRINK = 2
 WINDOWS = ((1, 1.0, 0.2), (4, 0.5, 1.0), (16, 0.3, 4.0))
-"""As `density_loss` takes them, in cells of what main says of the small picture.
+"""Windows of `density_loss`, in cells of main's prediction on the small image.
 
-Much is added to a count: main stays as it is, and cannot make up for being pulled upwards.
+The constants are large: main stays fixed, and cannot correct for an upward bias.
 """
 
 
 @dataclass(frozen=True)
 class ResizerTask(DistilledScout):
-    """Learn to make pictures smaller for ``main``.
+    """Training of a resizer, which makes images smaller for ``main``.
 
     Parameters
     ----------
-    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
-        See `Student`. The stream's sides are multiples of 16 of main's cells, shrunk.
-    reader
-        Main again, as something that gradients go through.
+    card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
+        See `DistilledScout`. The stream's sides are multiples of 16 of main's cells, downsampled.
+    frozen_main
+        A copy of main with gradients.
     """
 
     learning_rate: float = 1e-3
@@ -61,49 +61,49 @@ class ResizerTask(DistilledScout):
     ) -> dict[str, Any]:
         shrink = downsample or DEFAULT_SHRINK
         if main.architecture is None or main.input.fixed:
-            raise HrviewerError(f"no resizer can be taught before {main.name}: it is not in torch")
-        reader = build(main.architecture)
-        reader.load_state_dict(load_file(bundle.weights("main")))
-        reader.eval().requires_grad_(False)
-        for layer in reader.modules():
+            raise ModelError(f"no resizer can be trained for {main.name}: it is not a torch model")
+        frozen_main = build(main.architecture)
+        frozen_main.load_state_dict(load_file(bundle.weights("main")))
+        frozen_main.eval().requires_grad_(False)
+        for layer in frozen_main.modules():
             if isinstance(layer, CountHead):
-                layer.train()  # which keeps a trace of slope where nothing is counted
-        what = Architecture(name="learned-resizer", params={"shrink": shrink})
+                layer.train()  # keeps a small gradient where the count is 0
+        architecture = Architecture(name="learned-resizer", params={"shrink": shrink})
         size = main.input.multiple_of * shrink
-        how = {"multiple_of": size, "tile": -(-main.input.tile // size) * size}
+        shape = {"multiple_of": size, "tile": -(-main.input.tile // size) * size}
         card = derive_card(
             main,
             role,
-            what,
+            architecture,
             task="embedding",
-            input=main.input.model_copy(update=how),
-            output=ModelOutput(stride=shrink, halo=halo(what), width=3),
+            input=main.input.model_copy(update=shape),
+            output=ModelOutput(stride=shrink, halo=halo(architecture), width=3),
         )
-        return {"card": card, "windows": WINDOWS, "frozen_main": reader}
+        return {"card": card, "windows": WINDOWS, "frozen_main": frozen_main}
 
     @property
     def _cell_side(self) -> int:
         return int(self.card.stride * self.teacher.stride)
 
-    def _prediction_loss(self, said: Tensor, images: Tensor) -> Tensor:
-        return density_loss(said.float(), self._teacher_density(images), self.windows)
+    def _prediction_loss(self, predicted: Tensor, images: Tensor) -> Tensor:
+        return density_loss(predicted.float(), self._teacher_density(images), self.windows)
 
     def _predict(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return what main says ``(n, k, rows, columns)`` of images, made smaller."""
+        """Return main's prediction ``(n, k, rows, columns)`` on downsampled images."""
         small = model(normalise(images, self.card.input)).float()
-        said: Tensor = self.frozen_main.to(images.device)(small)
-        return said[:, : self.teacher.card.prediction_channels]
+        predicted: Tensor = self.frozen_main.to(images.device)(small)
+        return predicted[:, : self.teacher.card.prediction_channels]
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Return how well main counts in small pictures to choose by."""
+        """Return the metrics of main's counts in downsampled validation images."""
         return self._agreement_metrics(model, self.validation)
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
-        """Set nothing: what counts is main, which stays as it is."""
+        """Return nothing: the counts are those of main, which stays fixed."""
         return {}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return how well main counts in small pictures to test with, also plainly resized."""
+        """Return the metrics of main's counts in downsampled test images, and plainly resized."""
         plain = copy.deepcopy(self.create_model()).to(next(model.parameters()).device)
         return {
             "description": f"main's counts in images downsampled by {self.card.stride}, against "
@@ -116,31 +116,31 @@ class ResizerTask(DistilledScout):
         }
 
     def _agreement_metrics(self, model: nn.Module, images: Sequence[Tensor]) -> dict[str, float]:
-        side, place = self.tile // self._cell_side, next(model.parameters()).device
+        side, device = self.tile // self._cell_side, next(model.parameters()).device
         tiles: list[NDArray[Any]] = []
-        for picture in images:
-            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = to_float(picture[None, :, :h, :w])
+        for full in images:
+            h, w = (length // self.tile * self.tile for length in full.shape[1:])
+            image = to_float(full[None, :, :h, :w])
             with torch.inference_mode():
-                said = self._predict(model.eval(), image.to(place))[0].float().cpu()
+                predicted = self._predict(model.eval(), image.to(device))[0].float().cpu()
             maps = torch.stack(
-                [x.sum(0) for x in (said, self._cached_teacher_density(picture, image))]
+                [part.sum(0) for part in (predicted, self._cached_teacher_density(full, image))]
             )
             sums = F.avg_pool2d(maps, side) * side * side
             tiles.append(sums.flatten(1).T.double().numpy())
-        every, whole = np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
-        there = whole[:, 1].mean()
-        figures = {
-            "count_error": np.abs(whole[:, 0] - whole[:, 1]).mean() / there,
-            "bias": (whole[:, 0].mean() - there) / there,
-            "correlation": np.corrcoef(*every.T)[0, 1] if every.std(axis=0).all() else 0.0,
+        all_tiles, totals = np.concatenate(tiles), np.array([t.sum(0) for t in tiles])
+        mean_count = totals[:, 1].mean()
+        metrics = {
+            "count_error": np.abs(totals[:, 0] - totals[:, 1]).mean() / mean_count,
+            "bias": (totals[:, 0].mean() - mean_count) / mean_count,
+            "correlation": np.corrcoef(*all_tiles.T)[0, 1] if all_tiles.std(axis=0).all() else 0.0,
         }
-        return {name: round(float(value), 4) for name, value in figures.items()}
+        return {name: round(float(value), 4) for name, value in metrics.items()}
 
     def _relative_flops(self, model: nn.Module) -> float:
-        """Return the FLOPs of making smaller and of main after that, over those of main."""
+        """Return the FLOPs of resizing and of main after that, over those of main."""
         side = self.card.input.tile
-        hollow = copy.deepcopy(model).to("meta")
-        flops = count_flops(hollow, "forward", (1, self.card.input.channel_count, side, side))
+        meta_model = copy.deepcopy(model).to("meta")
+        flops = count_flops(meta_model, "forward", (1, self.card.input.channel_count, side, side))
         small = side // self.card.stride
         return (flops + self.teacher.flops(small, small)) / self.teacher.flops(side, side)

@@ -1,4 +1,4 @@
-"""A learned role goes into its pack; the pack's other roles stay as they are."""
+"""Saving a trained role in its model bundle; the bundle's other roles stay as they are."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["round_weights", "write_role"]
 
 @torch.no_grad()
 def round_weights(model: nn.Module) -> None:
-    """Round matrices and kernels to half precision, as they are written: half the size.
+    """Round matrices and kernels to half precision, as they are saved: half the size.
 
-    What is one number for each channel stays as it is, since variances may be tiny.
+    Vectors, with one number per channel, stay as they are, since variances may be tiny.
     """
     for weight in model.parameters():
         if weight.ndim > 1:
@@ -42,38 +42,40 @@ def write_role(
 ) -> None:
     """Write ``ROLE.safetensors`` and the role's entry of ``bundle.json``.
 
-    What `round_weights` rounds is written in half precision. The pack is then read, and the role
-    loaded, as anybody would.
+    What `round_weights` rounds is written in half precision. The saved role is then loaded, as a
+    check.
 
     Parameters
     ----------
-    folder, name, course
-        The pack.
-    role, network, card
-        What was learned, and its card as the lesson has it.
+    folder, name, task_set
+        The model bundle.
+    role, model, card
+        The trained model, and its card as the task has it.
     training, metrics
-        What the card says besides.
+        Further entries of the card.
 
     Raises
     ------
-    UserError
-        Where the pack cannot be read, or its card does not tell the truth.
+    ModelError
+        If the bundle cannot be read, or the model does not match its card.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, weights = folder / "bundle.json", folder / f"{role}.safetensors"
-    pack: Any = read_json(file) if file.exists() else {"roles": {}}
+    bundle: Any = read_json(file) if file.exists() else {"roles": {}}
     data = save({k: _as_stored(v) for k, v in model.state_dict().items()})
     sha256 = hashlib.sha256(data).hexdigest()
-    whole = card.model_copy(update={"sha256": sha256, "training": training, "metrics": metrics})
-    pack["roles"][role] = {
+    complete_card = card.model_copy(
+        update={"sha256": sha256, "training": training, "metrics": metrics}
+    )
+    bundle["roles"][role] = {
         "weights": weights.name,
-        "card": whole.model_dump(mode="json", exclude_defaults=True),
+        "card": complete_card.model_dump(mode="json", exclude_defaults=True),
     }
-    pack = {"name": name, "title": task_set.title, "description": task_set.description} | {
-        "roles": pack["roles"]
+    bundle = {"name": name, "title": task_set.title, "description": task_set.description} | {
+        "roles": bundle["roles"]
     }
     weights.write_bytes(data)
-    file.write_text(json.dumps(pack, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(bundle, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     ModelBundle.read(folder).load(role, "cpu")
 
 

@@ -1,9 +1,9 @@
-"""Another lesson of the scout: what it doubts is also to be what a look would correct.
+"""Training of a scout whose uncertainty selects the tiles with the largest errors.
 
-A distilled scout says how wrong it may be; which tiles a strategy then looks at follows from
-that, but is not what it was taught. Here it is: of a batch's tiles the ones with most doubt are
-chosen through a perturbed top-k, and the error that is left in the others is to become small
-(Cordonnier et al., *Differentiable Patch Selection for Image Recognition*, CVPR 2021).
+A distilled scout predicts its uncertainty; the tiles that a strategy selects follow from that, but
+the scout is not trained for it. Here it is: of a batch's tiles the most uncertain ones are selected
+through a perturbed top-k, and the error of the remaining tiles is minimised (Cordonnier et al.,
+*Differentiable Patch Selection for Image Recognition*, CVPR 2021).
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from hrviewer.training.task import Batch
 __all__ = ["TopKScout"]
 
 TILE_SIDE = 128
-"""Side of the tiles between which is chosen, native pixels."""
+"""Native pixels; side of the tiles that are selected."""
 SAMPLES, SIGMA = 200, 0.3
-"""Of the perturbed top-k; scores are logarithms of standard deviations."""
+"""Parameters of the perturbed top-k; scores are logarithms of standard deviations."""
 ERROR_WEIGHT = 0.5
-"""Of the error that is left, beside what a distilled scout learns."""
+"""Weight of the remaining error, next to the distillation loss."""
 
 
 @dataclass(frozen=True)
 class TopKScout(DistilledScout):
-    """Learn to guess what ``main`` would count, and to doubt where a look would correct most.
+    """Distillation of ``main``, with an uncertainty that selects the tiles to correct.
 
     Parameters
     ----------
-    card, sources, teacher, stream, choose, test, windows, tile, steps, rate
-        See `Student`.
-    distilled
-        The pack's scout as it was, to compare with.
+    card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
+        See `DistilledScout`.
+    baseline
+        The bundle's present scout, for comparison.
     """
 
     baseline: nn.Module | None = field(default=None, repr=False)
@@ -50,40 +50,44 @@ class TopKScout(DistilledScout):
     def _derive(
         cls, bundle: ModelBundle, main: ModelCard, role: str, downsample: int | None, device: str
     ) -> dict[str, Any]:
-        own = super()._derive(bundle, main, role, downsample, device)
+        derived = super()._derive(bundle, main, role, downsample, device)
         if role in bundle.roles:
-            before = build(own["card"].architecture)
-            before.load_state_dict(load_file(bundle.weights(role)))
-            own["baseline"] = before.eval()
-        return own
+            baseline = build(derived["card"].architecture)
+            baseline.load_state_dict(load_file(bundle.weights(role)))
+            derived["baseline"] = baseline.eval()
+        return derived
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Add to what a distilled scout learns the error that is left beyond its choice."""
+        """Add the error of the unselected tiles to the distillation loss."""
         (images,) = batch
-        said = self._predict(model, images).float()
-        mean, variance = (tile_sums(x, TILE_SIDE // self._cell_side) for x in said.chunk(2, 1))
+        predicted = self._predict(model, images).float()
+        mean, variance = (
+            tile_sums(part, TILE_SIDE // self._cell_side) for part in predicted.chunk(2, 1)
+        )
         error = (
             tile_sums(self._teacher_density(images), TILE_SIDE // self._cell_side) - mean
         ).abs()
-        return self._prediction_loss(said, images) + ERROR_WEIGHT * remaining_error(
+        return self._prediction_loss(predicted, images) + ERROR_WEIGHT * remaining_error(
             error.detach(), variance
         )
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return a scout's figures, and how the distilled one does."""
-        figures = super().evaluate(model)
+        """Return a scout's metrics, and those of the baseline."""
+        metrics = super().evaluate(model)
         if self.baseline is not None:
-            before = super().evaluate(self.baseline)
-            figures["baseline"] = {name: before[name] for name in before.keys() - {"description"}}
-        return figures
+            baseline = super().evaluate(self.baseline)
+            metrics["baseline"] = {
+                name: baseline[name] for name in baseline.keys() - {"description"}
+            }
+        return metrics
 
 
 def remaining_error(error: Tensor, variance: Tensor) -> Tensor:
-    """Return what part of the errors of tiles ``(m,)`` is left beyond the tenth with most doubt."""
-    chooser = PerturbedTopK(max(1, round(SELECTED_FRACTION * len(error))), SAMPLES, SIGMA)
-    chosen = chooser(0.5 * variance.log()[None]).sum(1)[0]
-    left: Tensor = (error * (1 - chosen)).sum() / error.sum().clamp(min=1e-6)
-    return left
+    """Return the fraction of the errors of tiles ``(m,)`` outside the most uncertain tenth."""
+    top_k = PerturbedTopK(max(1, round(SELECTED_FRACTION * len(error))), SAMPLES, SIGMA)
+    selected = top_k(0.5 * variance.log()[None]).sum(1)[0]
+    remaining: Tensor = (error * (1 - selected)).sum() / error.sum().clamp(min=1e-6)
+    return remaining
 
 
 def tile_sums(maps: Tensor, side: int) -> Tensor:

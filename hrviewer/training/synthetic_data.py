@@ -1,4 +1,4 @@
-"""Procedural scenes to learn from and to be judged by: random pieces, whole pictures."""
+"""Synthetic images for training, validation and testing: random crops, and whole images."""
 
 from __future__ import annotations
 
@@ -35,46 +35,47 @@ __all__ = [
 ]
 
 TRAIN, VALIDATION, TEST = range(10_000), range(10_000, 11_000), range(11_000, 12_000)
-"""Seeds of scenes to learn from, to choose between trainings by, and to test with. No others."""
+"""Seeds of synthetic images for training, validation and testing. No others."""
 
 DOWNSCALES = {2: 0.5, 4: 0.3, 8: 0.2}
-"""By how much pieces that are seen from farther are shrunk, and how often by each."""
+"""Downscaling factors of crops, and their probabilities."""
 
 
 @dataclass(frozen=True)
 class CropStream(Dataset[Batch]):
-    """Batches of pieces of scenes at full resolution, each of the seed and its number alone.
+    """Batches of crops of synthetic images, each a function of the seed and its number alone.
 
     Parameters
     ----------
     name : str
-        Of the scene.
+        Name of the synthetic image.
     steps, seed : int
-        How many batches, and what chance is drawn from. The pieces of a batch are of different
-        scenes; `batches_per_image` batches in a row are of the same ones, since a scene may take
-        longer to make than a piece of it to draw.
+        Number of batches, and random seed. The crops of a batch are from different images;
+        `batches_per_image` consecutive batches are from the same ones, since an image may take
+        longer to make than to render in part.
     size, side : int
-        Of the scenes, and of the pieces, in pixels.
+        Sides of the images and of the crops, in pixels.
     batch : int
-        Pieces in each.
+        Crops per batch.
     stride : int
-        Of the density that comes with the images, in pixels; 0 for images without it.
+        Stride of the density that comes with the images, in pixels; 0 for images without it.
     object_fraction : float
-        Which share of the pieces is laid about an object, somewhere in the piece; the others lie
-        anywhere. Most places are empty: without it, most of what is seen would say the same.
+        Fraction of the crops that contain a given object, at a random position; the others are
+        uniformly distributed. Most places are empty, so without it most crops would be.
     batches_per_image : int
         See `steps`.
     rings : int
-        How many rings of coarse squares around each piece come with it, see `surround`.
+        Rings of context around each crop, see `context_patches`.
     size_gradient : float
-        How many times as large things are at the scene's lower border as at its upper one: pieces
-        that may lie anywhere lie among things of every size as often.
+        Size of objects at the image's lower border over that at its upper border: uniform crops
+        then get objects of every size equally often.
     downscaled : int
-        How many of a batch's pieces are seen from farther, shrunk by 2, 4 or 8 a side (`FARTHER`
-        says how often each), so that what is learned holds for shrunk pictures, too.
+        Crops per batch that are downscaled by 2, 4 or 8 per side (see `DOWNSCALES`), so that the
+        network also works on downsampled images.
     density_exponent : float
-        A place about an object is as likely as this power of how many it holds: with 0 who stands
-        alone is seen as often as a crowd, with 1 each object as often as any other.
+        Objects are selected with a probability of this power of the number of objects around
+        them: with 0 isolated objects are as frequent as crowds, with 1 every object is equally
+        frequent.
     """
 
     name: str
@@ -97,47 +98,51 @@ class CropStream(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         """Return images ``(n, 3, h, w)`` from 0 to 1.
 
-        With a stride their densities follow, with rings what is around them.
+        With a stride, their densities follow; with rings, their context.
         """
         rng = np.random.default_rng((self.seed, step))
-        images, densities, around = [], [], []
-        scenes = np.random.default_rng((self.seed, step // self.batches_per_image)).choice(
+        images, densities, contexts = [], [], []
+        seeds = np.random.default_rng((self.seed, step // self.batches_per_image)).choice(
             TRAIN, self.batch
         )
-        for i, number in enumerate(scenes):
-            scene = _synthetic_image(self.name, self.size, int(number))
+        for i, image_seed in enumerate(seeds):
+            image = _synthetic_image(self.name, self.size, int(image_seed))
             scale = (
                 int(rng.choice([*DOWNSCALES], p=[*DOWNSCALES.values()]))
                 if i < self.downscaled
                 else 1
             )
-            rect = self._sample_rect(_object_points(self.name, self.size, int(number)), rng, scale)
-            images.append(_render(scene, rect, scale))
+            rect = self._sample_rect(
+                _object_points(self.name, self.size, int(image_seed)), rng, scale
+            )
+            images.append(_render(image, rect, scale))
             if self.stride:
-                # What stands outside reaches in, and the other way round.
-                near = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
-                densities.append(density_map(scene.ground_truth(near), rect, self.stride * scale))
+                # Objects outside reach in, and the other way round.
+                surroundings = rect.pad(rect.w // 4) & Rect(0, 0, self.size, self.size)
+                densities.append(
+                    density_map(image.ground_truth(surroundings), rect, self.stride * scale)
+                )
             if self.rings:
-                around.append(context_patches(scene, self.size, rect, self.rings))
+                contexts.append(context_patches(image, self.size, rect, self.rings))
         parts = [torch.stack(images).float() / 255]
-        parts += [torch.stack(some) for some in (densities, around) if some]
+        parts += [torch.stack(tensors) for tensors in (densities, contexts) if tensors]
         return tuple(parts)
 
     def _sample_rect(
         self, objects: NDArray[np.float64], rng: np.random.Generator, scale: int
     ) -> Rect:
-        """Choose a place, about one of the objects ``(n, 2)`` or anywhere."""
+        """Return a random rectangle, around one of the objects ``(n, 2)`` or anywhere."""
         side = self.side * scale
         last = self.size - side
         corner = rng.integers(last + 1, size=2)
         if len(objects) and rng.random() < self.object_fraction:
-            _, place, held = np.unique(
+            _, cell, counts = np.unique(
                 objects // side, axis=0, return_inverse=True, return_counts=True
             )
-            likely = held**self.density_exponent
-            chosen = rng.choice(len(held), p=likely / likely.sum())
-            there = np.flatnonzero(place.ravel() == chosen)
-            corner = objects[rng.choice(there)].astype(int) - corner % side
+            weights = counts**self.density_exponent
+            selected = rng.choice(len(counts), p=weights / weights.sum())
+            candidates = np.flatnonzero(cell.ravel() == selected)
+            corner = objects[rng.choice(candidates)].astype(int) - corner % side
         elif self.size_gradient > 1:
             corner[0] = last * (self.size_gradient ** rng.random() - 1) / (self.size_gradient - 1)
         y, x = np.clip(corner, 0, last) // scale * scale
@@ -151,27 +156,27 @@ def _synthetic_image(name: str, size: int, seed: int) -> SyntheticImage:
 
 @lru_cache(maxsize=64)
 def _object_points(name: str, size: int, seed: int) -> NDArray[np.float64]:
-    """Return where the objects of a scene are, ``(n, 2)``."""
+    """Return the points of an image's objects, ``(n, 2)``."""
     return _synthetic_image(name, size, seed).ground_truth(Rect(0, 0, size, size)).points
 
 
 def density_map(
     truth: GroundTruth, rect: Rect, stride: int, relative_spread: float = 0.15
 ) -> Tensor:
-    """Return the density of objects as a network of this stride is to say it.
+    """Return the density of objects, the target of a network of this stride.
 
-    Each object is a Gaussian of mass 1 about its point, of which `rect` gets what lies in it.
+    Each object is a Gaussian of mass 1 around its point; the map has the part of it inside `rect`.
 
     Parameters
     ----------
     truth
-        The objects in `rect` and about it.
+        Objects in `rect` and around it.
     rect
         Its sides are multiples of `stride`.
     stride
         Side of a cell, in pixels.
-    soft
-        Standard deviation, over the shorter side of an object's box; at least half a cell.
+    relative_spread
+        Standard deviation over the shorter side of an object's box; at least half a cell.
 
     Returns
     -------
@@ -182,15 +187,15 @@ def density_map(
     if truth.boxes is not None:
         spread = np.maximum(spread, relative_spread * truth.boxes[:, 2:].min(axis=1))
 
-    def share(at: NDArray[np.float64], start: int, length: int) -> NDArray[np.float64]:
+    def mass_per_cell(centers: NDArray[np.float64], start: int, length: int) -> NDArray[np.float64]:
         edges = np.arange(start, start + length + 1, stride)
-        return np.diff(ndtr((edges - at[:, None]) / spread[:, None]), axis=1)
+        return np.diff(ndtr((edges - centers[:, None]) / spread[:, None]), axis=1)
 
-    rows = share(truth.points[:, 0], rect.y, rect.h)
-    columns = share(truth.points[:, 1], rect.x, rect.w)
+    rows = mass_per_cell(truth.points[:, 0], rect.y, rect.h)
+    columns = mass_per_cell(truth.points[:, 1], rect.x, rect.w)
     maps = [
-        rows[truth.class_ids == kind].T @ columns[truth.class_ids == kind]
-        for kind in range(len(truth.classes))
+        rows[truth.class_ids == class_id].T @ columns[truth.class_ids == class_id]
+        for class_id in range(len(truth.classes))
     ]
     return torch.from_numpy(np.stack(maps)).float()
 
@@ -198,50 +203,50 @@ def density_map(
 def context_patches(
     image: SyntheticImage, size: int, rect: Rect, rings: int, patch: int = 16
 ) -> Tensor:
-    """Return the squares around a square piece, each shrunk to a patch.
+    """Return the context squares around a square crop, each downsampled to a patch.
 
     Returns
     -------
     Tensor
-        ``(8 · rings, 3, patch, patch)``, from 0 to 1, in the order of `surroundings`; NaN where a
-        square's middle lies outside the scene. What is beyond its border is reflected.
+        ``(8 · rings, 3, patch, patch)``, from 0 to 1, in the order of `context_rings`; NaN where a
+        square's centre is outside the image. Pixels beyond the border are reflected.
     """
-    whole, squares = Rect(0, 0, size, size), context_rings(rect, rings)
-    found = torch.full((len(squares), 3, patch, patch), torch.nan)
+    bounds, squares = Rect(0, 0, size, size), context_rings(rect, rings)
+    patches = torch.full((len(squares), 3, patch, patch), torch.nan)
     for i, square in enumerate(squares):
-        y, x = (int(at) for at in square.center)
-        if Rect(y, x, 1, 1) not in whole:
+        y, x = (int(coordinate) for coordinate in square.center)
+        if Rect(y, x, 1, 1) not in bounds:
             continue
         scale = 1 << max(0, int(math.log2(square.h / patch)))
-        inside = square & whole
-        # On the lattice of the scene's own overviews.
-        near = Rect(inside.y // scale * scale, inside.x // scale * scale, inside.h, inside.w)
-        pixels = image.render(near & whole, scale).astype(np.float32) / 255
+        inside = square & bounds
+        # On the lattice of the image's overviews.
+        aligned = Rect(inside.y // scale * scale, inside.x // scale * scale, inside.h, inside.w)
+        pixels = image.render(aligned & bounds, scale).astype(np.float32) / 255
         n = -(-square.h // scale)
-        before = [max(0, -at) // scale for at in (square.y, square.x)]
+        before = [max(0, -coordinate) // scale for coordinate in (square.y, square.x)]
         after = [max(0, n - pad - k) for pad, k in zip(before, pixels.shape, strict=False)]
         pad = [*zip(before, after, strict=True), (0, 0)]
         pixels = np.pad(pixels, pad, mode="reflect")[:n, :n]
         tile = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-        found[i] = F.interpolate(tile, (patch, patch), mode="area")[0]
-    return found
+        patches[i] = F.interpolate(tile, (patch, patch), mode="area")[0]
+    return patches
 
 
 def full_image(name: str, size: int, seed: int) -> Tensor:
-    """Return a whole scene in bytes, ``(3, size, size)``."""
+    """Return a whole synthetic image in bytes, ``(3, size, size)``."""
     return _render(make_synthetic_image(name, size, seed), Rect(0, 0, size, size))
 
 
 @dataclass(frozen=True)
 class FullImages(Sequence[CountedImage]):
-    """Whole scenes and how many objects are in each, made whenever they are asked for.
+    """Synthetic images and their counts, made on access.
 
     Parameters
     ----------
     name, size
-        Of the scenes.
+        Name and side of the images.
     seeds
-        One each.
+        Seed of each.
     """
 
     name: str
@@ -252,12 +257,12 @@ class FullImages(Sequence[CountedImage]):
         return len(self.seeds)
 
     def __getitem__(self, number: Any) -> Any:
-        """Return one scene."""
+        """Return one image and its count."""
         return counted_image(self.name, self.size, self.seeds[number])
 
 
 def counted_image(name: str, size: int, seed: int) -> CountedImage:
-    """Return a whole scene and how many objects are in it."""
+    """Return a synthetic image and its number of objects."""
     truth = make_synthetic_image(name, size, seed).ground_truth(Rect(0, 0, size, size))
     return CountedImage(full_image(name, size, seed), len(truth))
 

@@ -1,4 +1,4 @@
-"""What is learned: the lesson of a role, and where plug-ins offer theirs."""
+"""Training tasks: what a role of a model bundle learns, and where plug-ins register theirs."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from hrviewer.errors import HrviewerError, short_message
+from hrviewer.errors import ModelError, short_message
 from hrviewer.models.card import ModelCard
 
 __all__ = ["GROUP", "Batch", "TaskSet", "TrainingTask", "installed_task_sets"]
 
 GROUP = "hrviewer.training_tasks"
-"""Entry points whose name is a pack's and whose value is its `Course`."""
+"""Entry points whose name is a bundle's and whose value is its `TaskSet`."""
 
 Batch = Sequence[Tensor]
-"""What one step learns from; what is in it is between a lesson's `batches` and its `loss`."""
+"""Tensors of one training step; their meaning is between a task's `batches` and its `loss`."""
 
 
 class TrainingTask(Protocol):
-    """What one role's network is, what it learns from, and how it is judged.
+    """Model, data, loss and metrics of one role.
 
     Attributes
     ----------
-    card : Card
-        Of the network, with its architecture. The program adds `sha256`, `training` and `metrics`.
+    card : ModelCard
+        Card of the model, with its architecture. The program adds `sha256`, `training` and
+        `metrics`.
     sources : dict
-        What it learns from, in words and numbers; part of the card's `training`.
+        Provenance of the data, for the card's `training`.
     steps : int
-        How many are enough: under 20 minutes on two cores.
+        Default number of steps: under 20 minutes on two cores.
     learning_rate : float
-        The highest rate of learning.
+        Peak learning rate.
     """
 
     @property
@@ -55,49 +56,49 @@ class TrainingTask(Protocol):
         ...
 
     def create_model(self) -> nn.Module:
-        """Return the network as it is before the first step; chance is torch's, and seeded."""
+        """Return the model before the first step; torch's generator is seeded."""
         ...
 
     def batches(self, steps: int, seed: int) -> Dataset[Batch]:
         """Return the batches by their numbers, from 0 to ``steps - 1``.
 
-        Each is a function of the seed and its number alone, so that training can go on anywhere.
-        Made in another process: it must pickle.
+        Each depends on the seed and its number alone, so that training can resume anywhere. The
+        data set is pickled, because batches are made in another process.
         """
         ...
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return what is to become small, a single number.
+        """Return the loss, a single number.
 
-        The batch is on the network's device; what the network says may be in bfloat16.
+        The batch is on the model's device; predictions may be in bfloat16.
         """
         ...
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Return a few figures on the data for choosing, to be shown while it learns."""
+        """Return a few metrics on the validation data, shown during training."""
         ...
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
-        """Set, on the data for choosing, what one number can set; say which numbers."""
+        """Fit scale factors of the predictions on the validation data, and return them."""
         ...
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return the card's figures, on data that it was never shown."""
+        """Return the card's metrics, on held-out test data."""
         ...
 
 
 @dataclass(frozen=True)
 class TaskSet:
-    """The lessons of one pack.
+    """The training tasks of one model bundle.
 
     Parameters
     ----------
     title, description : str
-        The pack's, for a person to read.
+        Title and description of the bundle.
     tasks : mapping of role to function
-        Another way to teach a role has its name, too: ``scout/topk``, for ``--by topk``. Each
-        takes the folder of data (``--data``, or None) and the pack's folder, where networks
-        that were taught before lie, and returns the role's lesson.
+        A variant of a role has its own name: ``scout/topk``, for ``--by topk``. Each function
+        takes the data folder (``--data``, or None) and the bundle's folder, which holds the
+        networks trained before, and returns the task.
     """
 
     title: str
@@ -106,18 +107,18 @@ class TaskSet:
 
 
 def installed_task_sets() -> dict[str, Callable[[], TaskSet]]:
-    """Return what loads the course of each pack of the installed plug-ins, by the pack's name."""
+    """Return loaders of the task sets of all installed plug-ins, by the bundle's name."""
 
     def loader(entry: Any) -> Callable[[], TaskSet]:
         def load() -> TaskSet:
             try:
-                course: TaskSet = entry.load()
+                task_set: TaskSet = entry.load()
             except Exception as error:
-                raise HrviewerError(
-                    f"the lessons of {entry.name} ({entry.value}) do not import "
+                raise ModelError(
+                    f"the training tasks of {entry.name} ({entry.value}) cannot be imported "
                     f"({short_message(error)}): install its plug-in again"
                 ) from error
-            return course
+            return task_set
 
         return load
 

@@ -1,8 +1,8 @@
-"""The lesson of a transformer whose tokens are squares of the image, of several sizes.
+"""Training task of a transformer whose tokens are squares of the image, of several sizes.
 
-As every student it guesses what ``main`` would count. What it learns from is cut into squares at
-random: by chance alone, or as a quadtree that follows what is there, so that it meets the
-mixtures that a strategy will show it, and their surroundings, where they come with the pictures.
+Like all distilled networks it predicts the counts of ``main``. Its training images are cut into
+squares at random: by chance alone, or as a quadtree that follows the content, so that it gets the
+mixtures that a strategy sends, and their context, if the images have any.
 """
 
 from __future__ import annotations
@@ -34,34 +34,34 @@ __all__ = ["TransformerTask"]
 SIDES = tuple(PATCH << i for i in range(SIZES))
 """Sides of the squares, in pixels."""
 EVALUATION_SIDE = 32
-"""Side of the squares by which it is judged."""
+"""Pixels; side of the squares on which it is evaluated."""
 REGION = 512
-"""Side of the squares whose tokens attend to each other."""
+"""Pixels; side of the squares whose tokens attend to each other."""
 MIN_SPLIT_SIDE = 32
-"""Side of the smallest squares that are split."""
+"""Pixels; side of the smallest squares that are split."""
 SPLIT_THRESHOLD = 0.3
-"""How much a square holds, as far as one can guess, that is split where each size's sum is set."""
+"""Estimated count above which a square is split when the gain of each size is set."""
 
 Tokens = tuple[Tensor, Tensor, Tensor]
-"""Squares, their boxes, and whose they are, as `Cut` has them."""
+"""Squares, their boxes, and the index of their image, as in `TokenGroup`."""
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """Squares that tile pictures, of one size.
+    """Squares of one size, cut from images.
 
     Attributes
     ----------
     side : int
-        In pixels.
+        Side in pixels.
     tokens : Tensor
         ``(m, 3, 16, 16)``.
     boxes : Tensor
         ``(m, 4)``: y, x, h, w.
     owner : Tensor
-        Whose they are, ``(m,)``.
+        Index of their image, ``(m,)``.
     counts : Tensor
-        What is in them, ``(m, k, 4, 4)``.
+        Counts of main in them, ``(m, k, 4, 4)``.
     """
 
     side: int
@@ -73,10 +73,10 @@ class TokenGroup:
 
 @dataclass(frozen=True)
 class TransformerTask(DistilledScout):
-    """Learn to guess, square by square, what main would count.
+    """Training of a transformer, which predicts the counts of main in squares of several sizes.
 
-    The stream's batches are images, or images and what is around each (`surround`). Squares are
-    cut by what the pack's scout guesses, as a strategy cuts them, where there is one.
+    The stream's batches are images, or images and their context (`context_patches`). If the bundle
+    has a scout, squares are split by its prediction, as by a strategy.
     """
 
     scout: Network | None = field(default=None, kw_only=True)
@@ -90,182 +90,191 @@ class TransformerTask(DistilledScout):
         return {**super()._derive(bundle, main, role, downsample, device), "scout": scout}
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Compare the counts in the squares' cells with main's, all sizes alike, and their sum."""
-        images, *around = batch
+        """Compare the counts in the squares' cells, all sizes alike, and their sum with main's."""
+        images, *context_images = batch
         counts = self._teacher_density(images)
-        guess = self._estimate_content(images, counts)
-        cuts = self._make_tokens(normalise(images, self.card.input), counts, guess)
-        context = [self._context_tokens(around[0], images.shape[-1])] if around else []
+        content = self._estimate_content(images, counts)
+        groups = self._make_tokens(normalise(images, self.card.input), counts, content)
+        context = (
+            [self._context_tokens(context_images[0], images.shape[-1])] if context_images else []
+        )
         total, sums = images.new_zeros(()), images.new_zeros(2, len(images), len(self.card.classes))
-        for cut, said in zip(cuts, _run_tokens(model, cuts, context), strict=True):
-            if not len(said):
+        for group, predicted in zip(groups, _run_tokens(model, groups, context), strict=True):
+            if not len(predicted):
                 continue
-            mean, variance = said.chunk(2, 1)
-            # The smaller the square, the less is much.
-            share = cut.side / SIDES[-1]
-            windows = [(n, weight, little * share) for n, weight, little in self.windows]
-            loss = density_loss(mean, cut.counts, windows)
-            loss = loss + 0.1 * variance_loss(mean, variance, cut.counts, (1, 2, 4))
-            total = total + loss / len(cuts)
-            both = torch.stack((mean, cut.counts)).sum((3, 4))
-            sums = sums.index_add(1, cut.owner, both)
-        mine, there = sums[..., None, None]
-        whole: Tensor = total + 0.02 * density_loss(mine, there, ((1, 1.0, 1.0),))
-        return whole
+            mean, variance = predicted.chunk(2, 1)
+            # Smaller squares have smaller counts.
+            share = group.side / SIDES[-1]
+            windows = [(n, weight, constant * share) for n, weight, constant in self.windows]
+            loss = density_loss(mean, group.counts, windows)
+            loss = loss + 0.1 * variance_loss(mean, variance, group.counts, (1, 2, 4))
+            total = total + loss / len(groups)
+            both = torch.stack((mean, group.counts)).sum((3, 4))
+            sums = sums.index_add(1, group.owner, both)
+        own, expected = sums[..., None, None]
+        loss_value: Tensor = total + 0.02 * density_loss(own, expected, ((1, 1.0, 1.0),))
+        return loss_value
 
     def calibrate(self, model: nn.Module) -> dict[str, float]:
-        """Make the sums of its counts right for each size; then the spread of its errors.
+        """Scale the counts of each size to main's, then the variance to the errors.
 
-        Each size where it is used: small squares where there is something, large ones elsewhere.
+        Each size is scaled where it is used: small squares on objects, large ones elsewhere.
         """
         gains = self._gains(model)
         model.rescale(gains)  # type: ignore[operator]
         spread = self.validate(model)["spread"]
         model.rescale(1.0, spread**2)  # type: ignore[operator]
-        said = {f"gain_{s}": round(gain, 4) for s, gain in zip(SIDES, gains, strict=True)}
-        return {**said, "error_spread_before": spread}
+        factors = {f"gain_{side}": round(gain, 4) for side, gain in zip(SIDES, gains, strict=True)}
+        return {**factors, "error_spread_before": spread}
 
     def evaluate(self, model: nn.Module) -> dict[str, Any]:
-        """Return how well it does on the pictures to test with, by size, and what it costs."""
-        found = super().evaluate(model)
+        """Return the metrics on the test images, also by size, and the relative cost."""
+        metrics = super().evaluate(model)
         errors = {side: self._count_error(model, self.test, side) for side in SIDES}
-        found["description"] += (
+        metrics["description"] += (
             f"; tokens of {EVALUATION_SIDE} px. count_error_by_side: for the other token sizes. "
             "relative_flops: for the finest grid"
         )
-        return found | {"count_error_by_side": {str(k): round(v, 4) for k, v in errors.items()}}
+        return metrics | {"count_error_by_side": {str(k): round(v, 4) for k, v in errors.items()}}
 
     def _count_error(self, model: nn.Module, images: Sequence[Tensor], side: int) -> float:
-        """Return the error of the pictures' counts on a grid of one size, over their mean."""
+        """Return the error of the images' counts on a grid of one size, over their mean."""
         counts = []
-        place = next(model.parameters()).device
-        for picture in images:
-            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = to_float(picture[None, :, :h, :w])
+        device = next(model.parameters()).device
+        for full in images:
+            h, w = (length // self.tile * self.tile for length in full.shape[1:])
+            image = to_float(full[None, :, :h, :w])
             with torch.inference_mode():
-                mean, _ = self._predict(model.eval(), image.to(place), side)[0].chunk(2)
+                mean, _ = self._predict(model.eval(), image.to(device), side)[0].chunk(2)
             counts.append(
-                (float(mean.sum()), float(self._cached_teacher_density(picture, image).sum()))
+                (float(mean.sum()), float(self._cached_teacher_density(full, image).sum()))
             )
-        mine, there = np.array(counts).T
-        return float(np.abs(mine - there).mean() / there.mean())
+        own, expected = np.array(counts).T
+        return float(np.abs(own - expected).mean() / expected.mean())
 
     def _gains(self, model: nn.Module) -> list[float]:
-        """Return main's sums over its own, for squares of each size where those are used.
+        """Return main's sums over the network's, for squares of each size where those are used.
 
-        One object more on both sides: where there is nothing, nothing is learned.
+        One object is added to both, so that the gain of an unused size is about 1.
         """
-        place = next(model.parameters()).device
+        device = next(model.parameters()).device
         sums = torch.ones(len(SIDES), 2)
-        for picture in self.validation:
-            h, w = (length // self.tile * self.tile for length in picture.shape[1:])
-            image = to_float(picture[None, :, :h, :w])
+        for full in self.validation:
+            h, w = (length // self.tile * self.tile for length in full.shape[1:])
+            image = to_float(full[None, :, :h, :w])
             side = min(REGION, h, w)
             regions = extract_squares(image, side, side).flatten(0, 2)
-            there = self._cached_teacher_density(picture, image)[None]
-            counts = extract_squares(there, side // CELLS, side // CELLS).flatten(0, 2)
-            for some, inside in zip(torch.split(regions, 8), torch.split(counts, 8), strict=True):
-                guess = self._estimate_content(some, inside).to(place)
-                images = normalise(some.to(place), self.card.input)
-                cuts = self._make_tokens(images, inside.to(place), guess, SPLIT_THRESHOLD)
+            main_density = self._cached_teacher_density(full, image)[None]
+            counts = extract_squares(main_density, side // CELLS, side // CELLS).flatten(0, 2)
+            for part, part_counts in zip(
+                torch.split(regions, 8), torch.split(counts, 8), strict=True
+            ):
+                content = self._estimate_content(part, part_counts).to(device)
+                images = normalise(part.to(device), self.card.input)
+                groups = self._make_tokens(images, part_counts.to(device), content, SPLIT_THRESHOLD)
                 with torch.inference_mode():
-                    found = _run_tokens(model.eval(), cuts)
-                for cut, said in zip(cuts, found, strict=True):
-                    both = torch.stack([said.chunk(2, 1)[0].sum(), cut.counts.sum()])
-                    sums[SIDES.index(cut.side)] += both.cpu()
-        mine, main = sums.T
-        gains: list[float] = (main / mine).tolist()
+                    predictions = _run_tokens(model.eval(), groups)
+                for group, predicted in zip(groups, predictions, strict=True):
+                    both = torch.stack([predicted.chunk(2, 1)[0].sum(), group.counts.sum()])
+                    sums[SIDES.index(group.side)] += both.cpu()
+        own, main = sums.T
+        gains: list[float] = (main / own).tolist()
         return gains
 
     def _relative_flops(self, model: nn.Module) -> float:
         """Return the FLOPs of the finest grid over those of main."""
-        hollow = copy.deepcopy(model).to("meta")
+        meta_model = copy.deepcopy(model).to("meta")
         n = (REGION // PATCH) ** 2
         flops = count_flops(
-            hollow, "run_tokens", (n, self.card.input.channel_count, PATCH, PATCH), (n, 4)
+            meta_model, "run_tokens", (n, self.card.input.channel_count, PATCH, PATCH), (n, 4)
         )
         return flops / self.teacher.flops(REGION, REGION)
 
     def _predict(self, model: nn.Module, images: Tensor, side: int = EVALUATION_SIDE) -> Tensor:
-        said: Tensor = model(normalise(images, self.card.input), side)
-        return said
+        predicted: Tensor = model(normalise(images, self.card.input), side)
+        return predicted
 
     def _estimate_content(self, images: Tensor, counts: Tensor) -> Tensor:
-        """Return what is known of images' squares of `BASE` pixels, ``(n, rows, columns)``."""
-        if self.scout is None:  # main's counts, and how far off such a guess may be
-            cell, said = CELLS, counts * torch.randn(counts.shape).mul(0.5).exp().to(counts.device)
+        """Return estimated counts in squares of `MIN_SPLIT_SIDE` pixels, ``(n, rows, columns)``."""
+        if self.scout is None:  # main's counts, with the error of an estimate
+            cell, density = (
+                CELLS,
+                counts * torch.randn(counts.shape).mul(0.5).exp().to(counts.device),
+            )
         else:
-            said, cell = run_scout(self.scout, images)
+            density, cell = run_scout(self.scout, images)
         cells = MIN_SPLIT_SIDE // cell
         k = self.teacher.card.prediction_channels
-        known: Tensor = F.avg_pool2d(said[:, :k].sum(1).clamp(min=0), cells) * cells**2
-        return known.to(images.device)
+        content: Tensor = F.avg_pool2d(density[:, :k].sum(1).clamp(min=0), cells) * cells**2
+        return content.to(images.device)
 
     def _make_tokens(
-        self, images: Tensor, counts: Tensor, guess: Tensor, above: float | None = None
+        self, images: Tensor, counts: Tensor, content: Tensor, above: float | None = None
     ) -> list[TokenGroup]:
-        """Cut pictures ``(n, 3, h, w)``, whose cells hold `counts`, into squares.
+        """Cut images ``(n, 3, h, w)``, whose cells hold `counts`, into squares.
 
-        What holds more than `above` is split, as far as one can guess; at random by default.
+        Squares with an estimated content of more than `above` are split; random ones by default.
         """
         n, (h, w) = len(images), images.shape[2:]
-        place = images.device
+        device = images.device
         sides = [side for side in SIDES if h % side == w % side == 0]
-        # Half of them by chance; half where there is more than a threshold.
-        chance = torch.rand(n, 1, 1)
-        by_content = (torch.rand(n, 1, 1) < 0.5).to(place)
+        # Half of the images are split at random, half where the content exceeds a threshold.
+        probability = torch.rand(n, 1, 1)
+        by_content = (torch.rand(n, 1, 1) < 0.5).to(device)
         threshold = torch.exp(torch.empty(n, 1, 1).uniform_(math.log(0.02), math.log(2)))
         if above is not None:
             by_content, threshold = by_content.fill_(True), threshold.fill_(above)
-        alive = torch.ones(n, h // sides[-1], w // sides[-1], dtype=torch.bool, device=place)
-        cuts = []
+        uncut = torch.ones(n, h // sides[-1], w // sides[-1], dtype=torch.bool, device=device)
+        groups = []
         for side in reversed(sides):
             finer = side // PATCH
-            inside = extract_squares(counts, side // CELLS, CELLS) * finer**2
-            split = torch.zeros_like(alive)
+            cell_counts = extract_squares(counts, side // CELLS, CELLS) * finer**2
+            split = torch.zeros_like(uncut)
             if side > sides[0]:
                 cells = side // MIN_SPLIT_SIDE
-                much = F.avg_pool2d(guess, cells) * cells**2 > threshold.to(place)
-                lucky = (torch.rand(alive.shape) < chance).to(place)
-                split = alive & torch.where(by_content, much, lucky)
-            taken = alive & ~split
-            owner, rows, columns = taken.nonzero().T
+                large = F.avg_pool2d(content, cells) * cells**2 > threshold.to(device)
+                random_split = (torch.rand(uncut.shape) < probability).to(device)
+                split = uncut & torch.where(by_content, large, random_split)
+            kept = uncut & ~split
+            owner, rows, columns = kept.nonzero().T
             at = torch.stack((rows, columns, torch.ones_like(rows), torch.ones_like(rows)), 1)
-            cuts.append(
+            groups.append(
                 TokenGroup(
                     side,
-                    extract_squares(images, side)[taken],
+                    extract_squares(images, side)[kept],
                     (at * side).float(),
                     owner,
-                    inside[taken],
+                    cell_counts[kept],
                 )
             )
-            alive = split.repeat_interleave(2, 1).repeat_interleave(2, 2)
-        return cuts
+            uncut = split.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        return groups
 
-    def _context_tokens(self, around: Tensor, side: int) -> Tokens:
-        """Return the squares around pictures ``(n, 8 · rings, 3, 16, 16)``: a few rings of them."""
-        n, total = around.shape[:2]
+    def _context_tokens(self, context_images: Tensor, side: int) -> Tokens:
+        """Return the tokens of context ``(n, 8 · rings, 3, 16, 16)``: a random number of rings."""
+        n, total = context_images.shape[:2]
         rects = context_rings(Rect(0, 0, side, side), total // 8)
-        boxes = torch.tensor([rect.astuple() for rect in rects], device=around.device).float()
+        boxes = torch.tensor(
+            [rect.astuple() for rect in rects], device=context_images.device
+        ).float()
         rings = torch.randint(0, total // 8 + 1, (n, 1))
-        shown = (torch.arange(total) // 8 < rings).to(around.device)
-        shown &= ~around.flatten(2).isnan().any(2)
-        owner, which = shown.nonzero().T
-        return normalise(around[shown], self.card.input), boxes[which], owner
+        used = (torch.arange(total) // 8 < rings).to(context_images.device)
+        used &= ~context_images.flatten(2).isnan().any(2)
+        owner, index = used.nonzero().T
+        return normalise(context_images[used], self.card.input), boxes[index], owner
 
 
 def _run_tokens(
-    model: nn.Module, cuts: Sequence[TokenGroup], context: Sequence[Tokens] = ()
+    model: nn.Module, groups: Sequence[TokenGroup], context: Sequence[Tokens] = ()
 ) -> tuple[Tensor, ...]:
-    """Return what a network says of squares among each other, ``(m, 2k, 4, 4)`` of each cut."""
-    parts = [(cut.tokens, cut.boxes, cut.owner) for cut in cuts] + list(context)
-    tokens, boxes, owner = (torch.cat(some) for some in zip(*parts, strict=True))
+    """Return the predictions for squares among each other, ``(m, 2k, 4, 4)`` of each group."""
+    parts = [(group.tokens, group.boxes, group.owner) for group in groups] + list(context)
+    tokens, boxes, owner = (torch.cat(values) for values in zip(*parts, strict=True))
     order = owner.argsort(stable=True)
     packed = tokens[order].contiguous(memory_format=torch.channels_last)
-    said = torch.empty_like(order)
-    said[order] = torch.arange(len(order), device=order.device)
+    inverse = torch.empty_like(order)
+    inverse[order] = torch.arange(len(order), device=order.device)
     lengths = owner.bincount().tolist()
-    found = model.run_tokens(packed, boxes[order], lengths)[said].float()  # type: ignore[operator]
-    split: tuple[Tensor, ...] = torch.split(found, [len(part[0]) for part in parts])
-    return split[: len(cuts)]
+    predicted = model.run_tokens(packed, boxes[order], lengths)[inverse].float()  # type: ignore[operator]
+    split: tuple[Tensor, ...] = torch.split(predicted, [len(part[0]) for part in parts])
+    return split[: len(groups)]

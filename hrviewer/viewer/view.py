@@ -83,6 +83,11 @@ def view(
     ------
     HrviewerError
         If the image or a window cannot be opened.
+
+    Examples
+    --------
+    >>> view = hrviewer.view("slide.tif", "nuclei", "zoom", live=True)  # doctest: +SKIP
+    >>> view.close()  # doctest: +SKIP
     """
     if viewer is None:
         require_display()

@@ -1,4 +1,4 @@
-"""A toy lesson: count the white squares of a black picture."""
+"""A toy task: count the white squares of a black image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CARD = ModelCard(
 
 
 def squares(rng: np.random.Generator, side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a picture and its density: every square fills one cell of 4 pixels."""
+    """Return an image and its density: every square fills one cell of 4 pixels."""
     density = torch.from_numpy(rng.random((1, side // 4, side // 4)) < rng.uniform(0, 0.3)).float()
     image = density.repeat_interleave(4, 1).repeat_interleave(4, 2).expand(3, -1, -1)
     return image, density
@@ -47,7 +47,7 @@ class Squares(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 class Pictures(Squares):
-    """The same, large enough for a scout, without their truth."""
+    """The same, large enough for a scout, without labels."""
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor]:
         return (picture((self.seed, step), 64)[None],)

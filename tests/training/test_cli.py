@@ -18,8 +18,8 @@ TASKS = TaskSet(
     "Squares",
     "Counts squares.",
     {
-        "main": lambda data, pack: toy(steps=4),
-        "main/briefly": lambda data, pack: toy(steps=2),
+        "main": lambda data, bundle: toy(steps=4),
+        "main/briefly": lambda data, bundle: toy(steps=2),
     },
 )
 
@@ -40,49 +40,52 @@ def run(monkeypatch, capsys):
     torch.set_num_threads(threads)
 
 
-def test_a_role_is_taught_and_written_with_what_makes_it_again(run, tmp_path):
+def test_a_role_is_trained_and_saved_with_its_command(run, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     code, out, err = run("squares", "main", "--out", str(one), "--seed", "3", "--device", "cpu")
     assert code == 0, err
     assert "step 4/4" in err
-    pack = open_bundle(one)
-    card = pack.roles["main"]
+    bundle = open_bundle(one)
+    card = bundle.roles["main"]
     assert json.loads(out) == card.metrics
     assert card.metrics["gain"] > 0
-    said = card.training
-    assert (said["data"], said["seed"], said["steps"]) == ("squares", 3, 4)
+    predicted = card.training
+    assert (predicted["data"], predicted["seed"], predicted["steps"]) == ("squares", 3, 4)
     assert not (one / "main.checkpoint").exists()
 
-    words = shlex.split(said["command"])
+    words = shlex.split(predicted["command"])
     assert words[0] == "hrviewer-train"
     assert "--by" not in words
     assert run(*words[1:], "--out", str(two), "--device", "cpu")[0] == 0
     assert open_bundle(two).roles["main"].sha256 == card.sha256
 
 
-def test_a_role_may_be_taught_in_another_way(run, tmp_path):
+def test_a_variant_of_a_role_is_trained(run, tmp_path):
     words = "squares", "main", "--by", "briefly", "--out", str(tmp_path), "--device", "cpu"
     code, _, err = run(*words)
     assert code == 0, err
-    said = open_bundle(tmp_path).roles["main"].training
-    assert said["steps"] == 2
-    assert said["command"].startswith("hrviewer-train squares main --by briefly")
+    predicted = open_bundle(tmp_path).roles["main"].training
+    assert predicted["steps"] == 2
+    assert predicted["command"].startswith("hrviewer-train squares main --by briefly")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
-        (("gulls", "main"), "no lessons are installed for 'gulls' (known: squares)"),
+        (("gulls", "main"), "no training tasks are installed for 'gulls' (known: squares)"),
         (
             ("squares", "scout"),
-            "squares has no lesson for 'scout': choose one of main, main --by briefly",
+            "squares has no training task 'scout': choose one of main, main --by briefly",
         ),
-        (("squares", "main"), "no pack is named 'squares': install its plug-in, or give --out"),
+        (
+            ("squares", "main"),
+            "there is no model bundle 'squares': install its plug-in, or give --out",
+        ),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(run, words, told):
+def test_missing_inputs_are_reported_in_one_line(run, words, reported):
     code, out, err = run(*words)
     assert (code, out) == (1, "")
     assert err.startswith("hrviewer-train: ")
-    assert told in err
+    assert reported in err
     assert err.count("\n") == 1

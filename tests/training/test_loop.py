@@ -30,7 +30,7 @@ def same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
 
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 7)
-    whole, _ = train(toy(), tmp_path / "whole", steps=40, seed=3, workers=0)
+    full, _ = train(toy(), tmp_path / "whole", steps=40, seed=3, workers=0)
 
     def interrupt(step, loss, figures):
         if step == 25:
@@ -40,21 +40,21 @@ def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, monkeypa
         train(toy(), tmp_path / "parts", steps=40, seed=3, workers=0, on_step=interrupt)
     state = torch.load(tmp_path / "parts", weights_only=True)
     assert state["step"] == 21
-    torch.rand(5)  # chance has moved on meanwhile
-    seen: list[int] = []
+    torch.rand(5)  # the random state has changed in between
+    inputs: list[int] = []
     parts, _ = train(
         toy(),
         tmp_path / "parts",
         steps=40,
         seed=3,
         workers=0,
-        on_step=lambda step, loss, figures: seen.append(step),
+        on_step=lambda step, loss, figures: inputs.append(step),
     )
-    assert seen == list(range(22, 41))
-    assert same(whole, parts)
+    assert inputs == list(range(22, 41))
+    assert same(full, parts)
 
 
-def test_a_process_beside_makes_the_same_batches(tmp_path):
+def test_another_process_makes_the_same_batches(tmp_path):
     here, _ = train(toy(), tmp_path / "here", steps=3, workers=0)
     beside, _ = train(toy(), tmp_path / "beside", steps=3, workers=1)
     assert same(here, beside)
@@ -66,46 +66,46 @@ def test_another_seed_is_another_network(tmp_path):
     assert not same(one, two)
 
 
-def test_it_learns_to_count_and_says_so_on_the_way(tmp_path):
-    told: list[tuple[int, dict[str, float]]] = []
+def test_it_learns_to_count_and_reports_metrics(tmp_path):
+    reported: list[tuple[int, dict[str, float]]] = []
 
     def watch(step, loss, figures):
         if figures is not None:
-            told.append((step, figures))
+            reported.append((step, figures))
 
-    lesson = toy()
-    network, minutes = train(lesson, tmp_path / "c", steps=200, workers=0, on_step=watch)
-    assert [step for step, _ in told] == [50, 100, 150, 200]
+    task = toy()
+    network, minutes = train(task, tmp_path / "c", steps=200, workers=0, on_step=watch)
+    assert [step for step, _ in reported] == [50, 100, 150, 200]
     assert minutes > 0
-    gain = lesson.calibrate(network)["gain"]
-    figures = lesson.evaluate(network)
+    gain = task.calibrate(network)["gain"]
+    figures = task.evaluate(network)
     assert gain == pytest.approx(1, abs=0.2)
     assert figures["test"]["mae_over_mean"] < 0.15
-    # What the gain is set on is off by as small a part as can be.
-    how = lesson.card.input
-    found, there = np.array([
-        (predict_count(network, p.image, how), p.count) for p in lesson.validation["validation"]
+    # On the data of the gain the relative error is minimal.
+    spec = task.card.input
+    result, expected = np.array([
+        (predict_count(network, p.image, spec), p.count) for p in task.validation["validation"]
     ]).T  # fmt: skip
-    off = [np.abs(factor * found / there - 1).mean() for factor in (0.98, 1, 1.02)]
+    off = [np.abs(factor * result / expected - 1).mean() for factor in (0.98, 1, 1.02)]
     assert off[1] == min(off)
-    assert fit_gain(found, there) == pytest.approx(1, abs=1e-4)
+    assert fit_gain(result, expected) == pytest.approx(1, abs=1e-4)
 
 
-def test_the_best_gain_is_that_of_most():
-    found, there = np.array([10.0, 20, 30, 300]), np.array([20.0, 40, 60, 150])
+def test_the_gain_is_robust():
+    result, expected = np.array([10.0, 20, 30, 300]), np.array([20.0, 40, 60, 150])
     tried = np.linspace(0.2, 4, 20_001)
-    off = np.abs(tried[:, None] * found / there - 1).mean(1)
-    gain = fit_gain(found, there)
+    off = np.abs(tried[:, None] * result / expected - 1).mean(1)
+    gain = fit_gain(result, expected)
     assert gain == pytest.approx(tried[off.argmin()], abs=2e-4)
-    assert np.abs(gain * found / there - 1).mean() <= off.min() + 1e-9
+    assert np.abs(gain * result / expected - 1).mean() <= off.min() + 1e-9
 
 
-def test_the_gain_may_be_set_on_other_pictures(tmp_path):
+def test_the_gain_may_be_set_on_other_images(tmp_path):
     network, _ = train(toy(), tmp_path / "c", steps=20, workers=0)
     gauge = {"others": [counted(seed) for seed in range(300, 303)]}
-    told = toy(calibration=gauge).calibrate(copy.deepcopy(network))["gain"]
-    assert told != toy().calibrate(copy.deepcopy(network))["gain"]
-    assert told == toy(validation=gauge).calibrate(network)["gain"]
+    reported = toy(calibration=gauge).calibrate(copy.deepcopy(network))["gain"]
+    assert reported != toy().calibrate(copy.deepcopy(network))["gain"]
+    assert reported == toy(validation=gauge).calibrate(network)["gain"]
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):
@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
         train(Wild(), tmp_path / "c", steps=2, workers=0)
 
 
-def test_joined_streams_give_their_parts_in_order():
+def test_zipped_streams_concatenate_in_order():
     both = ZippedStreams(Squares(5, 0), Squares(5, 1))
     assert len(both) == 5
     images, densities = both[2]

@@ -11,23 +11,23 @@ from hrviewer.training import density_loss, variance_loss
 
 
 def test_density_loss_is_the_weighted_squared_error_of_the_windows():
-    found, there = torch.full((1, 1, 4, 4), 2.0), torch.full((1, 1, 4, 4), 3.0)
+    result, expected = torch.full((1, 1, 4, 4), 2.0), torch.full((1, 1, 4, 4), 3.0)
     # Windows of one cell: (2 - 3)² / (2 + 0.5); of four: (8 - 12)² / (8 + 1).
     windows = ((1, 1.0, 0.5), (2, 0.25, 1.0))
-    assert float(density_loss(found, there, windows)) == pytest.approx(1 / 2.5 + 0.25 * 16 / 9)
-    assert float(density_loss(there, there)) == 0
+    assert float(density_loss(result, expected, windows)) == pytest.approx(1 / 2.5 + 0.25 * 16 / 9)
+    assert float(density_loss(expected, expected)) == 0
 
 
 def test_no_window_is_larger_than_the_density():
-    found, there = torch.full((1, 1, 2, 2), 2.0), torch.full((1, 1, 2, 2), 3.0)
-    assert float(density_loss(found, there, ((40, 1.0, 1.0),))) == pytest.approx(16 / 9)
+    result, expected = torch.full((1, 1, 2, 2), 2.0), torch.full((1, 1, 2, 2), 3.0)
+    assert float(density_loss(result, expected, ((40, 1.0, 1.0),))) == pytest.approx(16 / 9)
 
 
-def test_what_an_error_is_weighed_by_does_not_pull_the_count():
+def test_the_divisor_of_an_error_does_not_bias_the_count():
     # d/df (f - t)² / const = 2 (f - t) / const: without the quotient's own derivative.
-    found = torch.full((1, 1, 1, 1), 2.0, requires_grad=True)
-    density_loss(found, torch.full((1, 1, 1, 1), 3.0), ((1, 1.0, 0.5),)).backward()
-    assert found.grad.item() == pytest.approx(-2 / 2.5)
+    result = torch.full((1, 1, 1, 1), 2.0, requires_grad=True)
+    density_loss(result, torch.full((1, 1, 1, 1), 3.0), ((1, 1.0, 0.5),)).backward()
+    assert result.grad.item() == pytest.approx(-2 / 2.5)
 
 
 def test_variance_loss_is_the_gaussian_log_likelihood_and_leaves_the_mean_alone():
@@ -53,15 +53,15 @@ def test_variance_loss_is_least_where_the_variance_is_that_of_the_errors():
     assert min(losses, key=losses.__getitem__) == 2.25
 
 
-def test_where_nothing_is_known_nothing_is_learned():
-    found = torch.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
-    there = torch.full((1, 1, 4, 4), 3.0)
-    there[..., :2, :2] = math.nan
-    density_loss(found, there, ((1, 1.0, 0.5), (2, 0.25, 1.0))).backward()
-    assert not found.grad[..., :2, :2].any()
-    assert found.grad[..., 2:, :].all()
-    some = density_loss(found[..., 2:], there[..., 2:], ((2, 1.0, 1.0),))
+def test_unknown_windows_have_no_loss():
+    result = torch.arange(16.0).reshape(1, 1, 4, 4).requires_grad_()
+    expected = torch.full((1, 1, 4, 4), 3.0)
+    expected[..., :2, :2] = math.nan
+    density_loss(result, expected, ((1, 1.0, 0.5), (2, 0.25, 1.0))).backward()
+    assert not result.grad[..., :2, :2].any()
+    assert result.grad[..., 2:, :].all()
+    some = density_loss(result[..., 2:], expected[..., 2:], ((2, 1.0, 1.0),))
     # Half of the windows of four, since the upper left one holds what is not known.
-    left = density_loss(found[..., 2:, :2], there[..., 2:, :2], ((2, 1.0, 1.0),))
-    whole = density_loss(found, there, ((2, 1.0, 1.0),))
+    left = density_loss(result[..., 2:, :2], expected[..., 2:, :2], ((2, 1.0, 1.0),))
+    whole = density_loss(result, expected, ((2, 1.0, 1.0),))
     assert whole.item() == pytest.approx((2 * some.item() + left.item()) / 4)

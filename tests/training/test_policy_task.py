@@ -1,4 +1,4 @@
-"""A policy learns by reward where main is worth a look."""
+"""A policy is trained by reward to select tiles for main."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .fixtures import CARD, Pictures, picture
 
 TASKS = TaskSet("Squares", "Counts squares.", {})
 SIDE = 64
-"""Of a tile: 16 pixels of a picture shrunk by 4."""
+"""Side of a tile: 16 pixels of an image downsampled by 4."""
 
 
 class Wide(Pictures):
-    """Pictures of four tiles."""
+    """Images of four tiles."""
 
     def __getitem__(self, step):
         return (picture((self.seed, step), 2 * SIDE)[None],)
@@ -32,33 +32,33 @@ def lots(start):
 
 
 @pytest.fixture
-def pack(tmp_path):
+def bundle(tmp_path):
     torch.manual_seed(0)
-    main, folder = build(CARD.architecture), tmp_path / "pack"
+    main, folder = build(CARD.architecture), tmp_path / "bundle"
     write_role(folder, "squares", TASKS, "main", main, CARD, training={}, metrics={})
     return folder
 
 
 @pytest.fixture
-def scouted(pack):
-    student = DistilledScout.from_bundle(
-        pack, {}, Wide, downsample=4, validation=[], test=[], device="cpu"
+def scouted(bundle):
+    scout_task = DistilledScout.from_bundle(
+        bundle, {}, Wide, downsample=4, validation=[], test=[], device="cpu"
     )
-    scout = student.create_model()
-    write_role(pack, "squares", TASKS, "scout", scout, student.card, training={}, metrics={})
-    return pack
+    scout = scout_task.create_model()
+    write_role(bundle, "squares", TASKS, "scout", scout, scout_task.card, training={}, metrics={})
+    return bundle
 
 
-def lesson(pack):
-    return PolicyTask.from_bundle(pack, {}, Wide, validation=lots(0), test=lots(3), device="cpu")
+def make_task(bundle):
+    return PolicyTask.from_bundle(bundle, {}, Wide, validation=lots(0), test=lots(3), device="cpu")
 
 
-def test_without_a_scout_there_is_nothing_to_better(pack):
+def test_a_policy_needs_a_scout(bundle):
     with pytest.raises(HrviewerError, match="no scout"):
-        lesson(pack)
+        make_task(bundle)
 
 
-def test_a_look_earns_what_it_corrects_less_its_price():
+def test_the_reward_is_the_correction_less_the_price():
     looks, gain = torch.tensor([1.0, 1, 0, 1]), torch.tensor([3.0, 1, 8, 400])
     assert reward(looks, gain, 2.0).tolist() == [0.5, -0.5, 0, policy_task.MAX_REWARD - 1]
 
@@ -75,7 +75,7 @@ def test_the_gradient_is_that_of_the_expected_reward(monkeypatch):
     torch.testing.assert_close(logits.grad, expected, rtol=0.05, atol=2e-4)
 
 
-def test_it_learns_to_look_where_that_pays():
+def test_it_learns_to_select_rewarding_tiles():
     torch.manual_seed(0)
     network = TilePolicy(widths=(4, 4, 8, 8))
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
@@ -95,33 +95,33 @@ def test_it_learns_to_look_where_that_pays():
     assert (looks == bright).float().mean() > 0.95
 
 
-def test_it_knows_what_main_would_correct(scouted):
-    made = lesson(scouted)
+def test_targets_are_the_corrections_by_main(scouted):
+    made = make_task(scouted)
     networks = open_bundle(scouted)
     main, scout = (networks.load(role, "cpu") for role in ("main", "scout"))
     image = picture(5, 2 * SIDE)
-    known = made._measure_targets(image[None])
+    targets = made._measure_targets(image[None])
     small = torch.nn.functional.avg_pool2d(image, 4)
-    assert known.model_input.shape == (1, 3, 32, 32)
+    assert targets.model_input.shape == (1, 3, 32, 32)
     there = main(main.card.prepare(image.permute(1, 2, 0).numpy() * 255)[None])
-    said = scout(scout.card.prepare(small.permute(1, 2, 0).numpy() * 255)[None])
-    tile = there[0, 0, 16:, :16].sum() - said[0, 0, 4:, :4].sum()
-    assert float(known.gain[0, 1, 0]) == pytest.approx(abs(tile), rel=1e-3)
-    assert float(known.uncertainty[0, 1, 0]) == pytest.approx(
-        np.sqrt(said[0, 1, 4:, :4].sum()), rel=1e-3
+    predicted = scout(scout.card.prepare(small.permute(1, 2, 0).numpy() * 255)[None])
+    tile = there[0, 0, 16:, :16].sum() - predicted[0, 0, 4:, :4].sum()
+    assert float(targets.gain[0, 1, 0]) == pytest.approx(abs(tile), rel=1e-3)
+    assert float(targets.uncertainty[0, 1, 0]) == pytest.approx(
+        np.sqrt(predicted[0, 1, 4:, :4].sum()), rel=1e-3
     )
 
 
-def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
+def test_trained_saved_and_loaded(scouted, tmp_path, monkeypatch):
     monkeypatch.setattr(policy_task, "BANK_SIZE", 2)
-    made = lesson(scouted)
+    made = make_task(scouted)
     card = made.card
     assert (card.task, card.stride, card.input.downsample) == ("saliency", 16, 4)
     network, _ = train(made, tmp_path / "checkpoint", steps=5, workers=0)
-    assert len(made._batch_targets) == 2  # main was asked about as many batches
-    said = made.calibrate(network)
+    assert len(made._batch_targets) == 2  # main ran on as many batches
+    predicted = made.calibrate(network)
     gains = torch.cat([made._targets_of(p).gain.flatten() for p in made.validation])
-    assert (gains > said["price"]).float().mean() == pytest.approx(
+    assert (gains > predicted["price"]).float().mean() == pytest.approx(
         policy_task.TARGET_FRACTION, abs=0.02
     )
     figures = made.evaluate(network)
@@ -139,14 +139,14 @@ def test_taught_written_and_loaded(scouted, tmp_path, monkeypatch):
 def test_the_same_whether_it_was_interrupted(scouted, tmp_path, monkeypatch):
     monkeypatch.setattr(policy_task, "BANK_SIZE", 2)
     monkeypatch.setattr("hrviewer.training.loop.CHECKPOINT_EVERY", 2)
-    whole, _ = train(lesson(scouted), tmp_path / "one", steps=4, workers=0)
+    full, _ = train(make_task(scouted), tmp_path / "one", steps=4, workers=0)
 
     def stop(step, loss, figures):
         if step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(lesson(scouted), tmp_path / "two", steps=4, workers=0, on_step=stop)
-    again, _ = train(lesson(scouted), tmp_path / "two", steps=4, workers=0)
-    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        train(make_task(scouted), tmp_path / "two", steps=4, workers=0, on_step=stop)
+    again, _ = train(make_task(scouted), tmp_path / "two", steps=4, workers=0)
+    for one, other in zip(full.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -1,4 +1,4 @@
-"""An encoder taught by pictures alone, beside one taught by main."""
+"""An encoder trained on unlabelled images, next to one trained on main's counts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def one_backend(monkeypatch):
     monkeypatch.setenv("HRVIEWER_BACKEND", "torch")
 
 
-def lesson(pack, kind: type[EncoderTask] = DenoisingTask) -> EncoderTask:
+def task(bundle, kind: type[EncoderTask] = DenoisingTask) -> EncoderTask:
     return kind.from_bundle(
-        pack,
+        bundle,
         {"data": "squares"},
         Pictures,
         validation=[picture(seed, 128) for seed in range(4)],
@@ -44,42 +44,42 @@ def written(folder, role, network, card):
     return folder
 
 
-def test_it_learns_what_places_look_like_and_says_what_that_is_worth(tmp_path):
+def test_it_learns_the_appearance_and_reports_metrics(tmp_path):
     torch.manual_seed(0)
-    pack = written(tmp_path / "pack", "main", build(NETWORK), MAIN)
-    blind = lesson(pack)
-    network, _ = train(blind, tmp_path / "checkpoint", steps=120, workers=0)
+    bundle = written(tmp_path / "bundle", "main", build(NETWORK), MAIN)
+    denoising = task(bundle)
+    network, _ = train(denoising, tmp_path / "checkpoint", steps=120, workers=0)
     assert (
-        blind.validate(network)["reconstruction_error"]
-        < 0.9 * blind.validate(blind.create_model())["reconstruction_error"]
+        denoising.validate(network)["reconstruction_error"]
+        < 0.9 * denoising.validate(denoising.create_model())["reconstruction_error"]
     )
-    told = blind.evaluate(network)
-    assert "supervised_encoder" not in told
-    assert -1 <= told["correlation"] <= 1
-    # Beside itself, it is as good as itself.
-    again = lesson(written(pack, "encoder", network, blind.card))
-    told = again.evaluate(network)
-    own = {name: told[name] for name in ("count_error", "correlation")}
-    assert told["supervised_encoder"] == pytest.approx(own, abs=0.02)
+    reported = denoising.evaluate(network)
+    assert "supervised_encoder" not in reported
+    assert -1 <= reported["correlation"] <= 1
+    # Compared with itself, it has the same metrics.
+    again = task(written(bundle, "encoder", network, denoising.card))
+    reported = again.evaluate(network)
+    own = {name: reported[name] for name in ("count_error", "correlation")}
+    assert reported["supervised_encoder"] == pytest.approx(own, abs=0.02)
 
 
-def test_a_head_reads_counts_that_are_linear_in_the_codes(tmp_path):
+def test_ridge_regression_finds_counts_that_are_linear_in_embeddings(tmp_path):
     torch.manual_seed(0)
-    blind = lesson(written(tmp_path / "pack", "main", build(NETWORK), MAIN))
-    # Codes that hold what main counts, and noise.
+    denoising = task(written(tmp_path / "bundle", "main", build(NETWORK), MAIN))
+    # Embeddings that hold main's counts, and noise.
     rng = np.random.default_rng(0)
 
     def encode(images):
-        counts = blind._teacher_density(images).sum(1, keepdim=True)
+        counts = denoising._teacher_density(images).sum(1, keepdim=True)
         noise = torch.from_numpy(rng.normal(size=(1, 3, *counts.shape[2:]))).float()
         return torch.cat([3 * counts + 1, noise], 1)
 
-    figures = blind._ridge_metrics(encode)
+    figures = denoising._ridge_metrics(encode)
     assert figures["count_error"] < 0.01
     assert figures["correlation"] > 0.99
 
 
-def test_spoiling_tints_and_adds_noise():
+def test_noise_and_tint_are_added():
     torch.manual_seed(0)
     off = add_noise(torch.zeros(64, 3, 32, 32))
     assert float(off.mean((2, 3)).std()) == pytest.approx(0.1, rel=0.2)

@@ -1,4 +1,4 @@
-"""A resizer begins as a plain resize, learns through main, and is written as an encoder."""
+"""A resizer starts as a plain resize, is trained through main, and saved as an encoder."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Wide(Pictures):
         return (picture((self.seed, step), 128)[None],)
 
 
-def lesson(pack) -> ResizerTask:
+def make_task(bundle) -> ResizerTask:
     return ResizerTask.from_bundle(
-        pack,
+        bundle,
         {"data": "squares"},
         Wide,
         validation=[picture(seed, 128) for seed in range(2)],
@@ -42,32 +42,32 @@ def lesson(pack) -> ResizerTask:
 
 
 @pytest.fixture(scope="module")
-def pack(tmp_path_factory):
+def bundle(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HRVIEWER_BACKEND", "torch")
         torch.manual_seed(0)
-        folder, network = tmp_path_factory.mktemp("packs") / "pack", build(NETWORK)
+        folder, network = tmp_path_factory.mktemp("bundles") / "bundle", build(NETWORK)
         write_role(folder, "squares", TASKS, "main", network, MAIN, training={}, metrics={})
         yield folder
 
 
-def test_it_begins_as_the_plain_resize(pack):
-    resizer = lesson(pack)
+def test_it_starts_as_the_plain_resize(bundle):
+    resizer = make_task(bundle)
     images = picture(7, 64)[None]
-    seen = normalise(images, MAIN.input)
+    inputs = normalise(images, MAIN.input)
     network = resizer.create_model().eval()
-    plain = F.interpolate(seen, scale_factor=0.5, mode="bilinear")
+    plain = F.interpolate(inputs, scale_factor=0.5, mode="bilinear")
     with torch.inference_mode():
-        torch.testing.assert_close(network(seen), plain, rtol=1e-4, atol=1e-5)
-        said = resizer._predict(network, images)
-        torch.testing.assert_close(said, resizer.frozen_main(plain), rtol=1e-4, atol=1e-5)
-    assert said.shape == (1, 1, 8, 8)
+        torch.testing.assert_close(network(inputs), plain, rtol=1e-4, atol=1e-5)
+        predicted = resizer._predict(network, images)
+        torch.testing.assert_close(predicted, resizer.frozen_main(plain), rtol=1e-4, atol=1e-5)
+    assert predicted.shape == (1, 1, 8, 8)
     figures = resizer.evaluate(network)
     assert figures["plain"]["count_error"] == figures["count_error"]
 
 
-def test_its_card_is_an_encoders_and_its_cost_has_mains(pack):
-    resizer = lesson(pack)
+def test_its_card_is_an_encoders_and_its_cost_has_mains(bundle):
+    resizer = make_task(bundle)
     card = resizer.card
     assert (card.task, card.stride, card.prediction_channels, card.input.multiple_of) == (
         "embedding",
@@ -76,15 +76,15 @@ def test_its_card_is_an_encoders_and_its_cost_has_mains(pack):
         32,
     )
     assert (card.output.halo, card.input.mean) == (8, MAIN.input.mean)
-    main = ModelBundle.read(pack).load("main", "cpu")
+    main = ModelBundle.read(bundle).load("main", "cpu")
     side = card.input.tile
     own = count_flops(build(card.architecture).to("meta"), "forward", (1, 3, side, side))
     cost = (own + main.flops(side // 2, side // 2)) / main.flops(side, side)
     assert resizer._relative_flops(resizer.create_model()) == pytest.approx(cost)
 
 
-def test_it_learns_and_main_does_not(pack, tmp_path):
-    resizer = lesson(pack)
+def test_it_learns_and_main_does_not(bundle, tmp_path):
+    resizer = make_task(bundle)
     before = {name: w.clone() for name, w in resizer.frozen_main.state_dict().items()}
     torch.manual_seed(0)
     network, batch = resizer.create_model(), [Wide(1, 0)[0][0]]
@@ -98,14 +98,14 @@ def test_it_learns_and_main_does_not(pack, tmp_path):
     assert all(torch.equal(w, before[name]) for name, w in resizer.frozen_main.state_dict().items())
     network, _ = train(resizer, tmp_path / "checkpoint", steps=2, workers=0)
     assert resizer.calibrate(network) == {}
-    folder = tmp_path / "pack"
-    main = ModelBundle.read(pack)
+    folder = tmp_path / "bundle"
+    main = ModelBundle.read(bundle)
     write_role(folder, "squares", TASKS, "main", resizer.frozen_main, MAIN, training={}, metrics={})
     write_role(folder, "squares", TASKS, "resizer", network, resizer.card, training={}, metrics={})
     assert ModelBundle.read(folder).load("resizer", "cpu").stride == 2
     assert set(main.roles) == {"main"}
 
 
-def test_before_a_network_that_is_not_in_torch_there_is_none(pack, tmp_path):
+def test_before_a_network_that_is_not_in_torch_there_is_none(bundle, tmp_path):
     with pytest.raises(HrviewerError, match="no pack"):
-        lesson(tmp_path)
+        make_task(tmp_path)

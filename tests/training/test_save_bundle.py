@@ -35,18 +35,21 @@ def test_other_roles_stay_as_they_are(tmp_path):
     assert after["roles"]["main"] == before["roles"]["main"]
     assert (tmp_path / "main.safetensors").read_bytes() == data
     assert after["roles"]["main"]["card"]["sha256"] == hashlib.sha256(data).hexdigest()
-    pack = open_bundle(tmp_path)
-    assert (pack.name, pack.title, pack.description) == (
+    bundle = open_bundle(tmp_path)
+    assert (bundle.name, bundle.title, bundle.description) == (
         "squares",
         TASKS.title,
         TASKS.description,
     )
-    assert pack.roles["main"].training == {"seed": 1}
-    assert pack.roles["scanner"].training == {"seed": 3}
+    assert bundle.roles["main"].training == {"seed": 1}
+    assert bundle.roles["scanner"].training == {"seed": 3}
     x = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(
-            torch.from_numpy(pack.load("main", "cpu")(x.numpy())), network(x), atol=1e-5, rtol=1e-4
+            torch.from_numpy(bundle.load("main", "cpu")(x.numpy())),
+            network(x),
+            atol=1e-5,
+            rtol=1e-4,
         )
 
 

@@ -1,4 +1,4 @@
-"""A scout that is also taught to doubt where a look would correct most."""
+"""A scout is trained so that its uncertainty selects the tiles with the largest errors."""
 
 from __future__ import annotations
 
@@ -42,34 +42,34 @@ def test_doubt_moves_to_where_the_errors_are():
     assert float(remaining_error(error, doubt.detach().exp())) < 0.35  # of 2.7, all but 2
 
 
-def test_both_figures_are_told(tmp_path, monkeypatch):
+def test_both_metrics_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(scout_tasks, "TILE_SIDE", 32)
     torch.manual_seed(0)
-    folder = tmp_path / "pack"
+    folder = tmp_path / "bundle"
     main = build(CARD.architecture)
     write_role(folder, "squares", TASKS, "main", main, CARD, training={}, metrics={})
 
-    def lesson():
-        judges = [picture(seed, 128) for seed in range(4)]
+    def task():
+        evaluated = [picture(seed, 128) for seed in range(4)]
         return TopKScout.from_bundle(
             folder,
             {},
             Wide,
             downsample=2,
-            validation=judges[:2],
-            test=judges[2:],
+            validation=evaluated[:2],
+            test=evaluated[2:],
             tile=32,
             device="cpu",
         )
 
-    first = lesson()
+    first = task()
     network, _ = train(first, tmp_path / "checkpoint", steps=3, workers=0)
     round_weights(network)
     figures = first.evaluate(network)
     assert "baseline" not in figures
     assert 0 <= figures["error_beyond_top_tenth"] <= 1
     write_role(folder, "squares", TASKS, "scout", network, first.card, training={}, metrics=figures)
-    again = lesson()
+    again = task()
     fresh = again.create_model()
     assert again.evaluate(fresh)["baseline"] == {
         k: v for k, v in figures.items() if k != "description"

@@ -39,11 +39,11 @@ def corner(monkeypatch):
 
 def test_every_object_has_mass_one_about_its_point():
     truth = GroundTruth(np.array([[50.0, 70.0], [90.0, 34.0]]), boxes=np.full((2, 4), 20.0))
-    there = density_map(truth, Rect(0, 0, 128, 160), 4)
-    assert there.shape == (1, 32, 40)
-    assert float(there.sum()) == pytest.approx(2, abs=1e-5)
+    expected = density_map(truth, Rect(0, 0, 128, 160), 4)
+    assert expected.shape == (1, 32, 40)
+    assert float(expected.sum()) == pytest.approx(2, abs=1e-5)
     # Standard deviation 3: the cells from 48 to 52 and 68 to 72 are within 2 / 3 of it, both ways.
-    assert float(there[0, 12, 17]) == pytest.approx(0.49501**2, abs=1e-4)
+    assert float(expected[0, 12, 17]) == pytest.approx(0.49501**2, abs=1e-4)
 
 
 def test_a_rectangle_gets_the_mass_that_lies_in_it():
@@ -65,20 +65,20 @@ def test_classes_are_apart():
 
 def test_pieces_are_of_training_scenes_and_of_seed_and_number_alone():
     one = CropStream("corner", 5, 3, size=1024, side=64, batch=3, stride=4)
-    images, there = one[2]
+    images, expected = one[2]
     assert images.shape == (3, 3, 64, 64)
-    assert there.shape == (3, 1, 16, 16)
+    assert expected.shape == (3, 1, 16, 16)
     assert 0 <= float(images.min()) <= float(images.max()) <= 1
     again = CropStream("corner", 9, 3, size=1024, side=64, batch=3, stride=4)[2]
-    assert all(torch.equal(a, b) for a, b in zip((images, there), again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip((images, expected), again, strict=True))
     assert not torch.equal(images, one[2 + one.batches_per_image][0])
     assert len(CropStream("corner", 5, 3, size=1024, side=64)[0]) == 1  # without densities
 
 
 def test_pieces_about_objects_hold_one_and_the_others_seldom_do():
-    def held(around: float) -> int:
+    def held(context: float) -> int:
         pieces = CropStream(
-            "corner", 20, 0, size=1024, side=128, batch=4, stride=4, object_fraction=around
+            "corner", 20, 0, size=1024, side=128, batch=4, stride=4, object_fraction=context
         )
         return sum(int(mass > 0.5) for step in range(20) for mass in pieces[step][1].sum((1, 2, 3)))
 
@@ -97,7 +97,7 @@ def test_who_stands_alone_is_as_likely_as_a_crowd(monkeypatch):
 
 
 @pytest.mark.parametrize(("density_exponent", "share"), [(0.5, 3 / 4), (1.0, 9 / 10)])
-def test_crowds_are_seen_more_often_by_a_power_of_what_they_hold(density_exponent, share):
+def test_crowds_are_drawn_by_a_power_of_their_count(density_exponent, share):
     points = np.array([[100.0, 100.0]] + [[500.0, 500.0]] * 9)
     pieces = CropStream(
         "corner", 0, 0, size=1024, side=64, object_fraction=1, density_exponent=density_exponent
@@ -113,10 +113,10 @@ def test_some_pieces_are_seen_from_farther():
     )
     counts, scales = [], set()
     for number in range(9):
-        images, there = pieces[number]
+        images, expected = pieces[number]
         assert images.shape == (6, 3, 32, 32)
-        assert there.shape == (6, 1, 8, 8)
-        counts.append(there.sum((1, 2, 3)).numpy())
+        assert expected.shape == (6, 1, 8, 8)
+        counts.append(expected.sum((1, 2, 3)).numpy())
     near, far = np.array(counts)[:, 4:].mean(), np.array(counts)[:, :4].mean()
     # An area of 4, 16 or 64 times as much holds more.
     assert far > 2 * near
