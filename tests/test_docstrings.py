@@ -49,6 +49,7 @@ def names(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict
     """Return what examples take for granted."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HRVIEWER_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HRVIEWER_BACKEND", "torch")  # none is measured
     image: Pyramid = open_pyramid("slide.tif")
     return {
         "hrviewer": hrviewer,
