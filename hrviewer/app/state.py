@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from psygnal import Signal
@@ -24,8 +23,9 @@ from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.app.settings import ResolvedRun, RunSettings
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.models import ModelBundle, installed_bundles, open_bundle
+from hrviewer.models import installed_bundles
 from hrviewer.runs import Run
+from hrviewer.runs.model import ModelLike, as_bundle
 from hrviewer.strategies import Strategy, get_strategy
 
 __all__ = ["AppState", "LiveState", "PatchClick", "RunState", "Status"]
@@ -165,11 +165,10 @@ class AppState:
 
     # Settings.
 
-    def set_model(self, model: str | Path | ModelBundle) -> None:
-        """Select a model: the name of a bundle, a folder or a file."""
+    def set_model(self, model: ModelLike) -> None:
+        """Select a model: the name of a bundle, a folder, a file or a loaded model."""
         with self.reporting_errors():
-            bundle = model if isinstance(model, ModelBundle) else open_bundle(model)
-            self.settings.model = bundle
+            self.settings.model = as_bundle(model)
             self.model_changed.emit()
 
     def set_strategy(self, name: str) -> None:

@@ -55,6 +55,11 @@ class Model:
     See Also
     --------
     hrviewer.load : load a model by its name or path.
+
+    Examples
+    --------
+    >>> with hrviewer.load("nuclei", device="cpu") as model:  # doctest: +SKIP
+    ...     run = model.run("slide.svs", "zoom")
     """
 
     def __init__(
@@ -96,6 +101,13 @@ class Model:
         ------
         HrviewerError
             As `hrviewer.run` does.
+
+        Examples
+        --------
+        >>> loaded = hrviewer.load(model, device="cpu")
+        >>> run = loaded.run(image, "patches", region=(0, 0, 512, 512), progress=False)
+        >>> run.complete
+        True
         """
         return run(image, self, strategy, **settings)
 
@@ -136,11 +148,10 @@ def load(
 
     Examples
     --------
-    >>> import hrviewer
-    >>> model = hrviewer.load("nuclei", device="cpu")
-    >>> model.card.task, model.card.classes
+    >>> nuclei = hrviewer.load("nuclei", device="cpu")  # doctest: +SKIP
+    >>> nuclei.card.task, nuclei.card.classes  # doctest: +SKIP
     ('density', ('nucleus',))
-    >>> run = model.run(image, "patches")  # doctest: +SKIP
+    >>> run = nuclei.run("slide.svs", "zoom")  # doctest: +SKIP
     """
     loaded = Model(as_bundle(model), device, precision)
     if "main" in loaded.roles:

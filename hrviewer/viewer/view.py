@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hrviewer.pyramid import Pyramid, open_pyramid
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     import napari
 
     from hrviewer.engine import LiveSession
-    from hrviewer.models import ModelBundle
+    from hrviewer.runs.model import ModelLike
     from hrviewer.viewer.controller import Controller
     from hrviewer.viewer.widgets import Panel
 
@@ -53,7 +52,7 @@ class View:
 
 def view(
     image: object | None = None,
-    model: str | Path | ModelBundle | None = None,
+    model: ModelLike | None = None,
     strategy: str | None = None,
     *,
     live: bool = False,
@@ -65,7 +64,7 @@ def view(
     ----------
     image : object, optional
         Whatever `hrviewer.open` takes.
-    model : str, Path or Pack, optional
+    model : str, Path, Model or ModelBundle, optional
         Model to select.
     strategy : str, optional
         Strategy to select.

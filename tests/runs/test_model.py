@@ -126,3 +126,11 @@ def test_a_bundle_without_main_has_the_card_of_its_first_role():
     from toys import ToyBundle
 
     assert Model(ToyBundle(scout=Bright("scout"))).card.name == "scout"
+
+
+def test_the_window_takes_a_loaded_model():
+    from hrviewer.app.state import AppState
+
+    model, state = Model(toy_bundle()), AppState()
+    state.set_model(model)
+    assert state.settings.model is model.bundle
