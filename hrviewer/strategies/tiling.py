@@ -190,7 +190,7 @@ def aggregate(
     if model.card.task == "classification":
         areas = np.array([result.patch.core.area for result in results], float)
         return np.average(values[valid], axis=0, weights=areas[valid])
-    # fsum: the same to the last bit whatever the order of the patches.
+    # fsum: identical bits for any order of the patches.
     return np.array([math.fsum(column) for column in values[valid].T])
 
 

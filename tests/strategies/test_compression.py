@@ -24,7 +24,7 @@ from hrviewer.strategies.compression import Compression, CompressionParams, _hea
 IMAGE = picture(400, 520)
 RED = IMAGE[..., 0].astype(float) / 255
 TILES = 7 * 9
-CODES = 100 * 130
+EMBEDDING_COUNT = 100 * 130
 
 
 def policy(**params: Any) -> Callable[[PlanContext], Plan]:
@@ -34,7 +34,7 @@ def policy(**params: Any) -> Callable[[PlanContext], Plan]:
     return compress
 
 
-def toy_pack(**networks: Bright) -> ToyBundle:
+def make_bundle(**networks: Bright) -> ToyBundle:
     parts: dict[str, Bright] = {"main": Bright(), "encoder": Encoder(), "head": Head("head")}
     return ToyBundle(**parts | networks)
 
@@ -47,8 +47,10 @@ def ask(toys: ToyBundle, **how: Any) -> tuple[Estimate, RunRecord]:
 
 
 def test_the_head_counts_from_embeddings() -> None:
-    estimate, record = ask(toy_pack())
-    assert estimate.values == pytest.approx([RED.sum()], rel=1e-4)  # codes are rounded, to halves
+    estimate, record = ask(make_bundle())
+    assert estimate.values == pytest.approx(
+        [RED.sum()], rel=1e-4
+    )  # embeddings are rounded to half precision
     blocks = RED.reshape(100, 4, 130, 4).sum((1, 3))
     np.testing.assert_allclose(record.output.values[0], blocks, rtol=1e-3)
     roles = [row.role for row in record.patches]
@@ -57,16 +59,16 @@ def test_the_head_counts_from_embeddings() -> None:
 
 
 def test_the_cost_map_adds_up() -> None:
-    _, record = ask(toy_pack())
-    ledger = record.cost_map
-    placed = ledger.values.sum(axis=(1, 2)) + np.array(astuple(ledger.unattributed))
-    np.testing.assert_allclose(placed, astuple(ledger.total), rtol=1e-9)
-    assert ledger.total.flops == FLOPS * 400 * 520 + 2.0 * 3 * CODES
-    assert ledger.total.pixels == 400 * 520
+    _, record = ask(make_bundle())
+    cost_map = record.cost_map
+    placed = cost_map.values.sum(axis=(1, 2)) + np.array(astuple(cost_map.unattributed))
+    np.testing.assert_allclose(placed, astuple(cost_map.total), rtol=1e-9)
+    assert cost_map.total.flops == FLOPS * 400 * 520 + 2.0 * 3 * EMBEDDING_COUNT
+    assert cost_map.total.pixels == 400 * 520
 
 
 def test_cached_embeddings_cost_the_head_alone() -> None:
-    cache, toys = ResultCache(), toy_pack()
+    cache, toys = ResultCache(), make_bundle()
     ask(toys, cache=cache)
     assert toys.networks["encoder"].inferred == TILES
     # The same run; another region, not on tile borders; and another head.
@@ -85,15 +87,15 @@ def test_cached_embeddings_cost_the_head_alone() -> None:
             return 8 * features[:1]
 
     estimate, other = ask(
-        toy_pack(encoder=toys.networks["encoder"], head=Half("half")), cache=cache
+        make_bundle(encoder=toys.networks["encoder"], head=Half("half")), cache=cache
     )
     assert estimate.values == pytest.approx([RED.sum() / 2], rel=1e-4)
-    assert other.cost_map.spent.flops == 2.0 * 3 * CODES
+    assert other.cost_map.spent.flops == 2.0 * 3 * EMBEDDING_COUNT
     assert toys.networks["encoder"].inferred == TILES
 
 
 def test_a_run_stores_embeddings_and_notes_their_size(tmp_path) -> None:
-    toys = toy_pack()
+    toys = make_bundle()
     run = hrviewer.run(IMAGE, toys, "compression", cache="off", out=tmp_path / "a.run.zarr")
     embeddings, cell = run.map("embeddings")
     assert (embeddings.dtype, embeddings.shape, cell) == (np.float16, (3, 100, 130), 4.0)
@@ -118,20 +120,20 @@ def test_a_stopped_run_resumes_with_the_same_encoder_only(tmp_path) -> None:
             control.stop()
 
     part = hrviewer.runs.run(
-        IMAGE, toy_pack(), "compression", **how, control=control, on_event=watch
+        IMAGE, make_bundle(), "compression", **how, control=control, on_event=watch
     )
     assert not part.complete
     assert "main" not in part.header["networks"]
-    other = toy_pack(encoder=Encoder("other"))
+    other = make_bundle(encoder=Encoder("other"))
     with pytest.raises(HrviewerError, match="another model as encoder"):
         hrviewer.runs.run(IMAGE, other, "compression", **how, resume=True)
-    done = hrviewer.runs.run(IMAGE, toy_pack(), "compression", **how, resume=True)
+    done = hrviewer.runs.run(IMAGE, make_bundle(), "compression", **how, resume=True)
     whole = hrviewer.run(
-        IMAGE, toy_pack(), "compression", cache="off", tile=64, out=tmp_path / "b.run.zarr"
+        IMAGE, make_bundle(), "compression", cache="off", tile=64, out=tmp_path / "b.run.zarr"
     )
     assert done.complete
     assert done.estimate == whole.estimate
-    again = hrviewer.runs.run(IMAGE, toy_pack(), "compression", **how, resume=True)
+    again = hrviewer.runs.run(IMAGE, make_bundle(), "compression", **how, resume=True)
     assert again.estimate == whole.estimate
 
 
@@ -146,11 +148,11 @@ def test_without_a_head_there_are_embeddings_and_no_estimate(tmp_path) -> None:
 
 def test_a_budget_pays_for_whole_rows_of_tiles() -> None:
     row = FLOPS * 64 * 520 + 2.0 * 3 * (16 + 2) * (130 + 2)
-    estimate, record = ask(toy_pack(), budget=4.5 * row)
+    estimate, record = ask(make_bundle(), budget=4.5 * row)
     assert record.cost_map.total.flops <= 4.5 * row
     assert f"after 36 of {TILES} tiles" in estimate.note
     assert estimate.values == pytest.approx([RED[: 4 * 64].sum()], rel=1e-4)
-    estimate, record = ask(toy_pack(), budget=row / 2)
+    estimate, record = ask(make_bundle(), budget=row / 2)
     assert (estimate.values, record.patches) == (None, [])
 
 
@@ -163,7 +165,7 @@ def test_failed_tiles_are_left_out() -> None:
             raise ValueError("too bright")
 
     encoder.before = fails
-    with Workbench(image, toy_pack(encoder=encoder)) as bench:
+    with Workbench(image, make_bundle(encoder=encoder)) as bench:
         estimate, record, _ = bench.run(policy())
     rest = RED.sum() - RED[64:128, 128:192].sum()
     assert estimate.values == pytest.approx([rest], rel=1e-4)
@@ -174,7 +176,7 @@ def test_failed_tiles_are_left_out() -> None:
 
 
 def test_saliency_is_the_norm_of_embeddings() -> None:
-    estimate, record = ask(toy_pack())
+    estimate, record = ask(make_bundle())
     assert "has no attribution" in estimate.note  # a head without a gradient
     seen: Any = record.saliency.values[0]
     means = IMAGE.reshape(100, 4, 130, 4, 3).mean((1, 3)) / 255
@@ -224,9 +226,9 @@ def learned(tmp_path_factory) -> ToyBundle:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HRVIEWER_BACKEND", "torch")  # the quickest is not asked for here
             networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
-    toy_pack = ToyBundle(**networks)
-    toy_pack.modules = made  # type: ignore[attr-defined]
-    return toy_pack
+    make_bundle = ToyBundle(**networks)
+    make_bundle.modules = made  # type: ignore[attr-defined]
+    return make_bundle
 
 
 def test_tiled_embeddings_and_estimate_equal_those_of_the_whole_image(learned, tmp_path) -> None:
@@ -338,7 +340,7 @@ def test_tiled_attention_pooling_equals_pooling_all_embeddings_at_once(learned, 
 
 
 def test_a_head_of_another_encoder_is_refused_without_cost(learned) -> None:
-    mixed = toy_pack(head=learned.networks["head"])
+    mixed = make_bundle(head=learned.networks["head"])
     with pytest.raises(HrviewerError, match="takes embeddings of 6 values, not 3"):
         ask(mixed)
     assert mixed.networks["encoder"].inferred == 0
@@ -385,9 +387,9 @@ def resizing(tmp_path_factory) -> ToyBundle:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HRVIEWER_BACKEND", "torch")
             networks[role] = load(folder / f"{role}.safetensors", card, "cpu")
-    toy_pack = ToyBundle(**networks)
-    toy_pack.modules = made  # type: ignore[attr-defined]
-    return toy_pack
+    make_bundle = ToyBundle(**networks)
+    make_bundle.modules = made  # type: ignore[attr-defined]
+    return make_bundle
 
 
 def test_main_on_resized_tiles_equals_main_on_the_whole_resized_image(resizing, tmp_path) -> None:
@@ -420,7 +422,7 @@ def test_main_on_resized_tiles_equals_main_on_the_whole_resized_image(resizing, 
 
 def test_a_resizer_needs_a_main_model_that_reads_it(resizing) -> None:
     with (
-        Workbench(IMAGE, toy_pack()) as bench,
+        Workbench(IMAGE, make_bundle()) as bench,
         pytest.raises(HrviewerError, match="the model bundle has no resizer"),
     ):
         bench.run(policy(encoder="resizer"))
@@ -441,7 +443,7 @@ def test_live_cells_share_embeddings() -> None:
 
     from hrviewer.engine import LiveSession
 
-    with Workbench(picture(900, 1100), toy_pack()) as bench:
+    with Workbench(picture(900, 1100), make_bundle()) as bench:
         found: list[Any] = []
         session = LiveSession(
             bench.pyramid,

@@ -67,7 +67,7 @@ def policy(**params: Any) -> Callable[[PlanContext], Plan]:
     return request
 
 
-def toy_pack(**roles: Any) -> ToyBundle:
+def make_bundle(**roles: Any) -> ToyBundle:
     return ToyBundle(**{"main": Bright(), "scout": Glance(), "transformer": Counter()} | roles)
 
 
@@ -76,7 +76,7 @@ def run(
     budget: float = float("inf"), **params: Any,
 ) -> tuple[Estimate, list[PatchRequest], Any]:  # fmt: skip
     requests: list[PatchRequest] = []
-    with Workbench(image, toys or toy_pack()) as bench:
+    with Workbench(image, toys or make_bundle()) as bench:
         estimate, record, _ = bench.run(
             policy(**params),
             budget=budget,
@@ -235,7 +235,7 @@ def test_higher_predictions_than_expected_split_tokens_afterwards() -> None:
         def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
             return super().predict(batch) * (super().predict(batch) > 10)
 
-    estimate, requests, record = run(image, toy_pack(scout=Blind()))
+    estimate, requests, record = run(image, make_bundle(scout=Blind()))
     _, *later = [request for request in requests if request.role == "transformer"]
     # All tokens with objects are of the finest size at the end.
     for y, x in ((40, 40), (900, 900), (600, 100), (699, 199)):
@@ -254,7 +254,7 @@ def test_higher_predictions_than_expected_split_tokens_afterwards() -> None:
     scores = [s for s in later[0].scores or () if not np.isnan(s)]
     assert scores == pytest.approx(np.ones(8), abs=0.01)  # bytes are averaged to bytes
     # The user's threshold applies to the refinement, too.
-    _, requests, _ = run(image, toy_pack(scout=Blind()), threshold=2)
+    _, requests, _ = run(image, make_bundle(scout=Blind()), threshold=2)
     assert {p.core.h for p in tokens(requests) if not (p.core & Rect(40, 40, 1, 1)).empty} == {128}
 
 
@@ -278,7 +278,7 @@ def test_a_failed_refinement_keeps_the_earlier_prediction() -> None:
                 raise RuntimeError("out of luck")
             return super().run_tokens(tokens, boxes, lengths, merge)
 
-    estimate, _, record = run(image, toy_pack(scout=Blind(), transformer=Brittle()))
+    estimate, _, record = run(image, make_bundle(scout=Blind(), transformer=Brittle()))
     assert estimate.values == pytest.approx([100 * 100 + 1], abs=0.05)
     assert np.nansum(record.output.values) == pytest.approx(estimate.values[0], abs=0.01)
     assert "4 failed: their earlier prediction is kept" in estimate.note
@@ -331,9 +331,9 @@ def test_a_transformer_of_other_classes_is_refused() -> None:
     other = Counter()
     other.card = card("other", classes=["else"], tile=16)
     with pytest.raises(HrviewerError, match="choose another model bundle"):
-        run(tiles(64, 64), toy_pack(transformer=other))
+        run(tiles(64, 64), make_bundle(transformer=other))
     with pytest.raises(HrviewerError, match="choose another model bundle"):
-        run(tiles(64, 64), toy_pack(transformer=Bright("plain")))
+        run(tiles(64, 64), make_bundle(transformer=Bright("plain")))
 
 
 def test_a_size_may_be_a_string_of_the_command_line() -> None:
@@ -356,7 +356,7 @@ def network() -> TorchNetwork:
 def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 0.1, "context": 1, "merge": 0.1}
-    whole, requests, record = run(image, toy_pack(transformer=network), **params)
+    whole, requests, record = run(image, make_bundle(transformer=network), **params)
     assert len([request for request in requests if request.role == "transformer"]) == 1
     threshold = min(
         score
@@ -368,12 +368,12 @@ def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
     assert threshold > 0
     # At a fixed threshold the tokens of a region do not depend on others.
     params |= {"tokens": 1.0, "threshold": 7.05}
-    whole, _, record = run(image, toy_pack(transformer=network), **params)
+    whole, _, record = run(image, make_bundle(transformer=network), **params)
     parts = []
     for y in (0, 512):
         for x in (0, 512):
             part, _, alone = run(
-                image, toy_pack(transformer=network), Rect(y, x, 512, 512), **params
+                image, make_bundle(transformer=network), Rect(y, x, 512, 512), **params
             )
             parts.append(part.values)
             block = np.s_[:, y // 4 : y // 4 + 128, x // 4 : x // 4 + 128]
@@ -386,8 +386,8 @@ def test_batched_regions_equal_single_ones(network: TorchNetwork) -> None:
 def test_live_cells_equal_the_whole_image(network: TorchNetwork) -> None:
     image = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), np.uint8)
     params: dict[str, Any] = {"detail": "entropy", "tokens": 1.0, "threshold": 7.05}
-    _, _, record = run(image, toy_pack(transformer=network), **params)
-    with Workbench(image, toy_pack(transformer=network)) as bench:
+    _, _, record = run(image, make_bundle(transformer=network), **params)
+    with Workbench(image, make_bundle(transformer=network)) as bench:
         session = LiveSession(
             bench.pyramid, bench.models, Transformer(), TransformerParams(**params)
         )
