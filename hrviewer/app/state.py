@@ -75,7 +75,7 @@ class PatchClick:
 
 
 class AppState:
-    """Evented state; see the module.
+    """Evented state of the application.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ class AppState:
         return list(installed_bundles())
 
     def resolve(self, *, strategy: Strategy | None = None, whole: bool = False) -> ResolvedRun:
-        """Return the settings for the current image, checked; see `RunSettings.resolve`."""
+        """Return the settings for the current image, checked, by `RunSettings.resolve`."""
         return self.settings.resolve(self.require_image(), strategy=strategy, whole=whole)
 
     def selected_rect(self) -> Rect | None:

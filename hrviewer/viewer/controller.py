@@ -40,7 +40,7 @@ class Controller(Application):
     viewer : ViewerModel
         The viewer.
     cache, run_folder, low_priority
-        See `Application`.
+        As of `Application`.
 
     Attributes
     ----------

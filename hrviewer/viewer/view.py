@@ -63,7 +63,7 @@ def view(
     Parameters
     ----------
     image : object, optional
-        Whatever `hrviewer.open` takes.
+        An argument of `hrviewer.open`.
     model : str, Path, Model or ModelBundle, optional
         Model to select.
     strategy : str, optional

@@ -68,7 +68,7 @@ class AttentionMap:
         ]
         if not inside:
             return
-        looks = found.weights[inside[0]]
+        weights = found.weights[inside[0]]
         taken = found.weights[found.predicted].mean(axis=0)
         own = np.flatnonzero(found.predicted)
         colours = token_colours(found.merge_group)
@@ -76,10 +76,10 @@ class AttentionMap:
         # Wider squares are drawn first: rings of context contain those within them, and the tokens.
         for i in sorted(range(len(found.token_rects)), key=lambda i: -found.token_rects[i].h):
             at = self._cells_in(found.token_rects[i])
-            self.weights[at] = looks[i] / looks.max()
+            self.weights[at] = weights[i] / weights.max()
         for token in own:
             at = self._cells_in(found.token_rects[token])
-            self.weights[at] = looks[token] / looks.max()
+            self.weights[at] = weights[token] / weights.max()
             self.attention_received[at] = taken[token] / taken[own].max()
             self.merged[at] = colours[token]
         self.changed = True

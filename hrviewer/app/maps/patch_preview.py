@@ -83,8 +83,8 @@ def warp_preview(
     if pyramid.dtype != np.uint8:
         low, high = map(float, np.percentile(samples[1], (0.5, 99.5)))
     previews = []
-    for picture in samples:
-        picture = picture if picture.shape[2] >= 3 else np.repeat(picture[..., :1], 3, axis=2)
-        scaled = (picture[..., :3] - low) * (255 / max(high - low, 1e-9))
+    for pixels in samples:
+        pixels = pixels if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+        scaled = (pixels[..., :3] - low) * (255 / max(high - low, 1e-9))
         previews.append(np.clip(scaled, 0, 255).astype(np.uint8))
     return previews[0], previews[1]

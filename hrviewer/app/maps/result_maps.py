@@ -316,7 +316,7 @@ class ResultMaps:
 def empty_result_maps(
     pyramid: Pyramid, main: Network, card: ModelCard, region: Rect | None = None
 ) -> ResultMaps:
-    """Return empty maps for predictions that mean what a card says.
+    """Return empty maps for the predictions that a card describes.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Work on other threads, whose results arrive in one place.
 
-A service submits work to a lane, a thread that takes one task after another, and says what is to
-be done with the result; `poll`, called once a tick on the front end's thread, does it. Messages
+A service submits work to a lane, a thread that takes one task after another, with a function for
+the result; `poll`, called once a tick on the front end's thread, calls it. Messages
 from other threads arrive the same way, by `post`. The result of a task that was cancelled, or
 whose image was closed in the meantime, is dropped.
 """

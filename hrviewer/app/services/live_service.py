@@ -189,7 +189,7 @@ class LiveService:
             self._update_state(loaded)
 
     def close(self) -> None:
-        """End the threads; they stop at the next batch and nobody waits for them."""
+        """End the threads; they stop at the next batch."""
         self._state.live.enabled = False
         self._close_session()
 

@@ -1,6 +1,6 @@
 """The run in progress: starting, pausing, resuming and stopping it, and its progress.
 
-A run keeps the settings and the image that it was started with, whatever is selected meanwhile;
+A run keeps the settings and the image that it was started with, also when others are selected;
 it ends with its image.
 """
 

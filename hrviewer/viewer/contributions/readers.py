@@ -41,7 +41,7 @@ def read_image(path: str | list[str]) -> LayerReader | None:
 
 
 def should_read(pyramid: Pyramid, suffix: str) -> bool:
-    """Tell whether an image is better read by us: too large, or colours cut into channels."""
+    """Return whether hrviewer reads an image better: it is large, or its colours are channels."""
     large = math.prod(pyramid.plane_shape) > MAX_NAPARI_PIXELS
     if suffix == ".zarr":
         return large or pyramid.channels == 3

@@ -1,4 +1,4 @@
-"""Sample images: scenes, and photographs that come with scikit-image, all read as pyramids."""
+"""Sample images: synthetic ones, and photographs of scikit-image, all read as pyramids."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def hubble_deep_field() -> list[LayerDataTuple]:
 
 
 def crowd() -> list[LayerDataTuple]:
-    """Return a scene: a city square and its streets, full of people, 32768 × 32768 pixels."""
+    """Return a synthetic city square with streets full of people, 32768 × 32768 pixels."""
     return _synthetic_image("crowd")
 
 
 def tissue() -> list[LayerDataTuple]:
-    """Return a scene: a slide in H&E with glands, tumour and stroma, 32768 × 32768 pixels."""
+    """Return a synthetic H&E slide with glands, tumour and stroma, 32768 × 32768 pixels."""
     return _synthetic_image("tissue")
 
 

@@ -1,8 +1,8 @@
-"""What napari asks when a person saves layers: ours or anybody's.
+"""Writers of layers, of hrviewer's and of any other.
 
-Images and labels become OME-Zarr, lying as they lie in the window; points and shapes GeoJSON in
-pixels of their layer; vectors a table; surfaces Wavefront's OBJ. Several layers go into one
-OME-Zarr, with what is no image in its folder ``geometry``.
+Images and labels become OME-Zarr, placed as in the window; points and shapes GeoJSON in pixels of
+their layer; vectors a table; surfaces Wavefront's OBJ. Several layers go into one OME-Zarr, with
+all but images and labels in its folder ``geometry``.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def write_surface(path: str, data: Any, settings: dict[str, Any]) -> list[str]:
 
 
 def write_layers(path: str, layers: list[LayerData]) -> list[str]:
-    """Write layers, in the format that the name's ending tells.
+    """Write layers, in the format of the name's suffix.
 
     Raises
     ------
-    UserError
-        If the place is taken or cannot be written to, or a layer cannot be written at all.
+    HrviewerError
+        If the target exists or cannot be written, or a layer cannot be written.
     """
     from napari.utils.notifications import show_warning
 
@@ -96,7 +96,7 @@ def write_layers(path: str, layers: list[LayerData]) -> list[str]:
 
 
 def write_omezarr(images: list[LayerData], others: list[LayerData], target: Path) -> None:
-    """Write an OME-Zarr, with what is no image in its folder ``geometry``."""
+    """Write an OME-Zarr, with all but images in its folder ``geometry``."""
     from napari.utils.notifications import show_warning
 
     pictures = []
@@ -130,7 +130,7 @@ def write_geometry(layer: LayerData, target: Path) -> None:
 
 
 def writable_image(layer: LayerData) -> tuple[WritableImage, bool]:
-    """Return an image or labels as they lie in the world, and whether that says all."""
+    """Return an image or labels placed in the world, and whether their transform is kept."""
     import dask.array as da
 
     data, settings, kind = layer
@@ -141,7 +141,7 @@ def writable_image(layer: LayerData) -> tuple[WritableImage, bool]:
     n = len(matrix)
     axes = name_axes(list(map(str, settings.get("axis_labels", ()))), n)
     if rgb:
-        # The colours are an axis of their own, before z, which the window does not count.
+        # Colours are an axis before z, which the window does not count.
         at = axes.index("z") if "z" in axes else n - 2
         array, axes = da.moveaxis(array, -1, at), f"{axes[:at]}c{axes[at:]}"
         matrix = np.insert(np.insert(matrix, at, 0, axis=0), at, 0, axis=1)
@@ -155,7 +155,7 @@ def writable_image(layer: LayerData) -> tuple[WritableImage, bool]:
 
 
 def layer_to_world(settings: dict[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a layer's way from pixels to the world: a matrix, and an offset."""
+    """Return a layer's transform from pixels to the world: a matrix and an offset."""
     from napari.utils.transforms import Affine
 
     own = Affine(
@@ -166,7 +166,7 @@ def layer_to_world(settings: dict[str, Any]) -> tuple[NDArray[np.float64], NDArr
     return whole[:-1, :-1], whole[:-1, -1]
 
 
-# What is no image.
+# Points, shapes, vectors and surfaces.
 
 
 def write_feature_collection(layer: LayerData, target: Path) -> None:
@@ -185,7 +185,7 @@ def write_feature_collection(layer: LayerData, target: Path) -> None:
 
 
 def write_vectors_csv(data: NDArray[np.float64], target: Path) -> None:
-    """Write vectors as a table: where each begins, and how far it goes, in pixels."""
+    """Write vectors as a table: start and extent, in pixels."""
     import pandas as pd
 
     names = axis_names(data.shape[2])

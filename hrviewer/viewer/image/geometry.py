@@ -88,9 +88,9 @@ def pixel_at(image_layer: Image, position: Any) -> tuple[float, float]:
 
 
 def plane_of(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
-    """Return which plane of a layer with further axes (t, z) is on the screen.
+    """Return the displayed plane of a layer with further axes (t, z).
 
-    None of ours has any: channels are all looked at, whichever is shown.
+    Layers of hrviewer have none: inference uses all channels, whichever is displayed.
     """
     if "pyramid" in layer.metadata.get(METADATA_KEY, {}) or layer.ndim == 2:
         return ()
@@ -100,19 +100,19 @@ def plane_of(viewer: ViewerModel, layer: Image) -> tuple[int, ...]:
 
 
 def pyramid_of(layer: Image, plane: Sequence[int] = ()) -> Pyramid:
-    """Return the pyramid behind a layer, opening one on its data if it is not ours.
+    """Return the pyramid of a layer; one is opened on its data if hrviewer did not open it.
 
     Parameters
     ----------
     layer : Image
-        Ours or anybody's.
+        Any image layer.
     plane : sequence of int
         Which plane of further axes; the first if not given.
 
     Raises
     ------
-    UserError
-        If the layer's data cannot be looked at.
+    HrviewerError
+        If the layer's data cannot be read.
     """
     kept: Pyramid | None = layer.metadata.get(METADATA_KEY, {}).get("pyramid")
     if kept is not None:
@@ -123,7 +123,7 @@ def pyramid_of(layer: Image, plane: Sequence[int] = ()) -> Pyramid:
 
 
 def is_image_layer(layer: Any) -> bool:
-    """Tell whether a layer is an image to look at, and no overlay of ours."""
+    """Return whether a layer is an image, and no overlay of hrviewer."""
     from napari.layers import Image
 
     return isinstance(layer, Image) and "overlay" not in layer.metadata.get(METADATA_KEY, {})
@@ -137,7 +137,7 @@ def shape_of(image_layer: Image) -> tuple[int, int]:
 
 
 def placement(image_layer: Image, cell: float) -> dict[str, Any]:
-    """Return where a map of `cell` pixels of a layer lies, as keywords of a layer on top of it.
+    """Return the placement of a map of `cell` pixels, as keywords of a layer on top of an image.
 
     The centre of the map's first cell is ``(cell - 1) / 2`` pixels from the centre of the
     layer's first pixel.
@@ -164,7 +164,7 @@ def placement(image_layer: Image, cell: float) -> dict[str, Any]:
 def isotropic_placement(image_layer: Image) -> tuple[dict[str, Any], NDArray[np.float64]]:
     """Return where a layer lies whose units have equal sides, and its units per pixel ``(y, x)``.
 
-    Lines have one width on such a layer, whatever the sides of the image's pixels. Coordinates of
+    Lines have one width on such a layer, also where pixels have unequal sides. Coordinates of
     pixels are multiplied by the units per pixel.
     """
     place = placement(image_layer, 1.0)

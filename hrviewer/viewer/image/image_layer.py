@@ -35,7 +35,7 @@ def axes_of(pyramid: Pyramid) -> Axes:
 
 
 def fits_single_array(pyramid: Pyramid) -> bool:
-    """Tell whether an image is one array for napari."""
+    """Return whether an image is one array for napari."""
     return math.prod(pyramid.levels[0].shape) <= MAX_SINGLE_ARRAY_VALUES
 
 
@@ -96,7 +96,7 @@ def image_layer_data(
 
 
 def dtype_limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return contrast limits for pixels that nobody has seen yet."""
+    """Return contrast limits for pixels that are not loaded yet."""
     if dtype.kind == "f":
         return 0, 1
     return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)

@@ -1,11 +1,11 @@
-"""A level as the array that a napari layer holds.
+"""A pyramid level as the array that a napari layer holds.
 
-Invariant: whoever indexes it or makes an array of it gets the image's own pixels, waiting for
-them. The one exception is napari's slicing of a layer that is refreshed (`arriving.follow`): it is
-given at once what there is, and asks again when there is more. napari hands its slicing the very
-object that plug-ins take from ``layer.data``, so the two are told apart by who calls, as napari
-itself does for its proxies; whoever is not recognised waits for the truth. The engine never reads
-from here: it has the pyramid.
+Invariant: indexing it or making an array of it returns the image's exact pixels, and waits for
+them. The one exception is napari's slicing of a layer that is refreshed
+(`layer_refresh.auto_refresh`): it gets at once what is loaded, and slices again when there is more.
+napari hands its slicing the very object that plugins take from ``layer.data``, so the two are
+distinguished by the calling module, as napari itself does for its proxies; an unknown caller gets
+exact pixels. The engine never reads from here: it has the pyramid.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class CoarsestLevel(LazyLevel):
 
 
 def called_by_napari_slicing() -> bool:
-    """Tell whether napari's slicing is what called the array's method."""
+    """Return whether napari's slicing called the array's method."""
     return str(sys._getframe(2).f_globals.get("__name__", "")).startswith(SLICING_MODULE)
 
 

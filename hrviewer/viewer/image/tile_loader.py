@@ -1,13 +1,13 @@
-"""What is on the screen of one image: what is there at once, and what is still to come.
+"""Loading of one image's tiles for the screen.
 
-Whoever must not wait takes `Fetcher.now`: stored tiles that are held, and elsewhere a coarser
-level enlarged; what was missing is then decoded on threads, nearest to the view's centre first,
-and a newer view drops what the older one still wanted. Whoever wants the pixels themselves takes
-`Fetcher.truth`, which waits.
+`TileLoader.read_available` returns at once: tiles that are in memory, and elsewhere a coarser
+level, upsampled; missing tiles are then decoded on threads, nearest to the view's centre first, and
+a newer view cancels what the older one still waited for. `TileLoader.read_exact` waits for the
+pixels.
 
-Invariants: `now` waits for no file and no decoding; tiles in view are held here as well as in the
-shared cache, so that others' reads cannot push them off the screen; threads live only as long as
-there is something to fetch. Nothing here knows of napari or Qt.
+Invariants: `read_available` waits for no file and no decoding; tiles in view are referenced here as
+well as in the shared cache, so that other reads cannot evict them; threads live only as long as
+there is something to load. Nothing here imports napari or Qt.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = ["TileLoader"]
 log = logging.getLogger(__name__)
 
 MAX_WORKERS = max(1, min(4, (os.cpu_count() or 2) // 2))
-"""Threads that decode for the screen: the event loop and the networks keep their share."""
+"""Threads that decode for the screen; the event loop and inference keep their share."""
 
 Window = tuple[int, int, int, int]
 """Rows and columns of a level, ``(y0, y1, x0, x1)``."""
 
 
 class TileLoader:
-    """Gives windows of levels at once, and sees to it that they get better.
+    """Returns windows of levels at once, and loads what is missing.
 
     Parameters
     ----------
@@ -58,12 +58,11 @@ class TileLoader:
     build_fraction : float or None
         How much of the missing levels is built, while they are.
     dirty : bool
-        Whether something came that was not asked for since; whoever refreshes unsets it.
+        Whether something was loaded since the last refresh, which unsets it.
     on_missing : callable
-        Told, on the thread of `read_available`, that something is missing and being fetched.
+        Called, on the thread of `read_available`, when something is missing and being loaded.
     progressive : bool
-        Whether somebody will refresh the screen when something comes; else nobody may be given
-        less than the truth.
+        Whether the layer is refreshed when something is loaded; otherwise every read is exact.
     failure : str
         The last thing that could not be read.
     """
@@ -102,7 +101,7 @@ class TileLoader:
     # For the screen.
 
     def read_available(self, index: int, window: Window) -> NDArray[Any]:
-        """Return a window of a level as well as it is known, ``(h, w, c)``; fetch the rest."""
+        """Return a window of a level as far as it is loaded, ``(h, w, c)``; load the rest."""
         y0, y1, x0, x1 = window
         out = np.empty((y1 - y0, x1 - x0, self.pyramid.channels), self.pyramid.dtype)
         level = self._level(index)
@@ -138,7 +137,7 @@ class TileLoader:
         self.on_missing()
 
     def cancel(self) -> None:
-        """Want nothing more; what is being decoded is thrown away."""
+        """Cancel all loading; what is being decoded is dropped."""
         with self._lock:
             self._queue.clear()
             self._pending.clear()
@@ -147,16 +146,16 @@ class TileLoader:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether nobody has looked since `rest`."""
+        """Whether nothing was read since `cancel`."""
         return self._cancelled.is_set()
 
     @property
     def is_loading(self) -> bool:
-        """Whether something is still to come."""
+        """Whether something is being loaded."""
         with self._lock:
             return bool(self._pending) or self._coarsest_thread is not None
 
-    # For everybody else.
+    # Exact pixels.
 
     def read_exact(self, index: int, window: Window) -> NDArray[Any]:
         """Return a window of a level, ``(h, w, c)``, waiting for it."""
@@ -214,7 +213,7 @@ class TileLoader:
         kept: dict[TileKey, NDArray[Any]],
         centre: tuple[float, float],
     ) -> None:
-        """Want these tiles, and no others any more."""
+        """Request these tiles, and no others."""
 
         def distance(key: TileKey) -> float:
             assert level is not None
@@ -224,7 +223,7 @@ class TileLoader:
         with self._lock:
             self._cancelled.clear()
             wanted = [key for key in missing if key not in self._failed]
-            # What is being decoded just now is not asked for twice.
+            # Tiles that are being decoded are not requested twice.
             decoding = self._pending.difference(self._queue)
             self._pending, self._in_view = set(wanted), kept
             self._queue = deque(

@@ -1,12 +1,12 @@
 """Two to four runs side by side, in napari's grid: one camera, so what moves moves everywhere.
 
 napari's grid takes layers by groups of equal size, counted from the top of the list where its
-stride is negative, and leaves out groups that are hidden. So each run has a group of its own
-(the image once more, one of its maps, the truth) above all other layers, which are hidden and
-come back in the end; the groups' order is reversed, for the topmost is drawn first.
+stride is negative, and leaves out hidden groups. So each run has a group (the image once more, one
+of its maps, the ground truth) above all other layers, which are hidden and come back in the end;
+the groups' order is reversed, for the topmost is drawn first.
 
-Invariants: adding a layer takes a while, so one is added with each `tick`; a layer that somebody
-adds meanwhile is put below, out of sight, and is shown when the grid ends.
+Invariants: adding a layer takes a while, so one is added with each `tick`; a layer that is added
+meanwhile is put below, hidden, and is shown when the grid ends.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ComparisonGrid:
         Where.
     image_layer : Image
         The image.
-    runs : sequence of (str, Picture)
+    runs : sequence of (str, ResultMaps)
         Names and maps of two to four runs.
     map_name : MapName
         Which map is shown.
@@ -72,7 +72,7 @@ class ComparisonGrid:
         map_name: MapName = "output",
     ) -> None:
         self.viewer, self.image_layer, self.map_name = viewer, image_layer, map_name
-        self.runs = [self._make_layers(title, picture) for title, picture in runs]
+        self.runs = [self._make_layers(title, maps) for title, maps in runs]
         self._pending_layers = [layer for group in reversed(self.runs) for layer in group]
         self._own_layers = list(self._pending_layers)
         self._hidden_layers = [layer for layer in viewer.layers if layer.visible]
@@ -109,7 +109,7 @@ class ComparisonGrid:
             self._follow_view()
 
     def mirror_points(self, points: Points | None) -> None:
-        """Show the truth in every picture as this layer has it, or no more."""
+        """Mirror a layer of points in every run's group; None for no points."""
         self.points, self._mirrored_points = points, None
         for group in self.runs:
             group.ground_truth.visible = self.is_ready and points is not None
@@ -134,14 +134,14 @@ class ComparisonGrid:
             "visible": False,
         }
         layer = Image(drawn.values, **style, **placement(self.image_layer, drawn.cell))
-        truth = Points(
+        points = Points(
             np.zeros((0, 2)),
             name=f"{title}: ground truth",
             visible=False,
             metadata={METADATA_KEY: {"overlay": "ground_truth"}},
             **placement(self.image_layer, 1.0),
         )
-        return RunLayers(maps, clone_image_layer(self.image_layer, title), layer, truth)
+        return RunLayers(maps, clone_image_layer(self.image_layer, title), layer, points)
 
     def _shared_limits(self) -> tuple[float, float]:
         """Return what the ends of the colours stand for: the same for all runs.
@@ -201,7 +201,7 @@ class ComparisonGrid:
 
     def _on_inserted(self, event: Any) -> None:
         layer, layers = event.value, self.viewer.layers
-        if any(layer == ours for ours in self._own_layers):
+        if any(layer == own for own in self._own_layers):
             return
         above = [i for i, other in enumerate(layers) if other in self._own_layers]
         if above:
@@ -212,14 +212,16 @@ class ComparisonGrid:
 
 
 def clone_image_layer(image_layer: Image, title: str) -> Image:
-    """Return a second layer of the same image; its name stands in its corner."""
+    """Return a second layer of the same image, with its name in a corner."""
     kept = image_layer.metadata.get(METADATA_KEY, {}).get("pyramid")
     data, kind = image_layer.data, {"multiscale": image_layer.multiscale, "rgb": image_layer.rgb}
     if kept is not None:
-        # What is shown of ours belongs to one layer: another one asks for itself.
+        # Loaded tiles belong to one layer: another one loads its own.
         data, about, _ = image_layer_data(pyramid_of(image_layer), load_coarsest=False)
         kind = {name: about[name] for name in ("multiscale", "rgb")}
-    look = {} if image_layer.rgb else {"colormap": image_layer.colormap, "gamma": image_layer.gamma}
+    style = (
+        {} if image_layer.rgb else {"colormap": image_layer.colormap, "gamma": image_layer.gamma}
+    )
     layer = Image(
         data,
         name=title,
@@ -231,7 +233,7 @@ def clone_image_layer(image_layer: Image, title: str) -> Image:
         units=image_layer.units,
         axis_labels=image_layer.axis_labels,
         **kind,
-        **look,
+        **style,
     )
     layer.name_overlay.visible = layer.name_overlay.box = True
     return layer

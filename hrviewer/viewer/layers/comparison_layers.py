@@ -35,7 +35,7 @@ class ComparisonLayers:
     results : ResultLayers
         Overlays of a single run.
     ground_truth : GroundTruthLayer
-        Is mirrored in every picture of the grid.
+        Is mirrored in every run of the grid.
 
     Attributes
     ----------

@@ -25,7 +25,7 @@ def features_of(layer: LayerData) -> Iterator[Feature]:
     """Yield a layer of points or shapes as features, in level-0 pixels of its own.
 
     A pixel's centre lies at a whole number in a layer, at a half in level-0 pixels. Lines have
-    no area: they come as outlines of no area, see `as_collection`.
+    no area: they become outlines without an area.
     """
     data, settings, kind = layer
     table = settings.get("features")
@@ -44,7 +44,7 @@ def features_of(layer: LayerData) -> Iterator[Feature]:
 def feature_attributes(
     table: pd.DataFrame | None, i: int, name: str
 ) -> tuple[str, str, dict[str, float], Any]:
-    """Return what a layer's table says of one row: label, name, numbers, words."""
+    """Return one row of a layer's table: label, name, measurements, metadata."""
     row = {} if table is None or not len(table.columns) else table.iloc[i].to_dict()
     numbers = {
         str(k): float(v)
@@ -57,7 +57,7 @@ def feature_attributes(
 
 
 def shape_type(settings: dict[str, Any], i: int) -> str:
-    """Return what one of a layer's shapes is."""
+    """Return the type of one of a layer's shapes."""
     known = settings["shape_type"]
     return known if isinstance(known, str) else str(known[i])
 

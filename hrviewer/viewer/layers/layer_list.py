@@ -1,4 +1,4 @@
-"""Changing the list of layers, gently."""
+"""Changes of the layer list that keep napari responsive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["keep_selection", "remove_layers"]
 
 
 def remove_layers(viewer: ViewerModel, layers: Iterable[Layer]) -> None:
-    """Remove layers that are still there; together, for napari collects garbage after each."""
+    """Remove layers that still exist; together, for napari collects garbage after each."""
     there = [layer for layer in layers if layer in viewer.layers]
     if there:
         with viewer.layers.batched_update():
@@ -24,7 +24,7 @@ def remove_layers(viewer: ViewerModel, layers: Iterable[Layer]) -> None:
 
 @contextmanager
 def keep_selection(viewer: ViewerModel) -> Iterator[None]:
-    """Leave selected what the person had selected."""
+    """Keep the active layer."""
     active = viewer.layers.selection.active
     yield
     if active is not None and active in viewer.layers:

@@ -1,8 +1,8 @@
-"""The borders of the patches in view, as thin lines of constant width on the screen.
+"""Outlines of the patches in view, as thin lines of constant width on the screen.
 
-Invariant: at most `MOST` patches are outlined, whatever the run's size, so that drawing them
-costs the same for a hundred patches and for a hundred thousand. Where more are in view they are
-too small for outlines, and `Outlines.draw` says so: the raster of patches is shown instead.
+Invariant: at most `MAX_OUTLINES` patches are outlined, so that drawing costs the same for a hundred
+patches and for a hundred thousand. Where more are in view they are too small for outlines, and
+`PatchOutlines.draw` returns False: the raster of patches is shown instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["MAX_OUTLINES", "PatchOutlines", "outline_segments"]
 
 MAX_OUTLINES = 2000
 LINE_WIDTH = 2.0
-"""Of a line, in screen pixels; a whole number, or some lines would be thicker than others."""
+"""Of a line, in screen pixels; a whole number, or lines would differ in thickness."""
 
 
 class PatchOutlines:
@@ -32,12 +32,12 @@ class PatchOutlines:
     Parameters
     ----------
     image_layer : Image
-        The layer that the patches lie on.
+        The image.
 
     Attributes
     ----------
     count : int
-        How many patches are.
+        Number of outlined patches.
     """
 
     def __init__(self, image_layer: Image) -> None:
@@ -104,9 +104,9 @@ class PatchOutlines:
 def outline_segments(rects: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return lines, ``(start, direction)``, along the borders of ``(y, x, h, w)``.
 
-    What lies on one line and touches is one line: neighbours share theirs, and a grid of n × m
-    patches is n + m + 2 lines. napari draws its thumbnail of vectors one by one, in Python, which
-    takes longer than all else when what was seen before is shown again.
+    Touching segments of one line are merged: neighbours share theirs, and a grid of n × m patches
+    is n + m + 2 lines. napari draws its thumbnail of vectors one by one, in Python, which takes
+    longer than all else when cached results are shown again.
 
     Pixel centres are at whole numbers, so a rectangle begins half a pixel before its first.
     """

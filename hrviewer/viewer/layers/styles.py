@@ -1,7 +1,7 @@
-"""The overlays' colours: perceptually uniform, and safe for colour-blind people.
+"""Styles of the overlays: perceptually uniform colormaps, safe for colour-blind users.
 
-Invariant: where there is little to see an overlay is see-through, and lightness rises with the
-value in every scale, so that it also reads in grey.
+Invariant: low values are transparent, and lightness rises with the value in every colormap, so that
+it also reads in grey.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 __all__ = ["OUTLINE_COLOUR", "OVERLAY_STYLES", "OverlayStyle"]
 
 OUTLINE_COLOUR = (0.0, 0.7, 1.0, 0.8)
-"""Of a looked-at patch: a blue that stands out from stained tissue."""
+"""Colour of outlines: a blue that stands out from stained tissue."""
 
 
 @dataclass(frozen=True)
 class OverlayStyle:
-    """How one overlay looks.
+    """Style of one overlay.
 
     Parameters
     ----------
     title, tooltip : str
-        The legend's words, and the tooltip's.
+        Texts of the legend and its tooltip.
     colormap_name : str
         A uniform colour scale, by napari's name.
     colormap_start : float
-        Where on that scale to begin: its darkest part would look like a shadow on the image.
+        Beginning on that scale: its darkest part would resemble a shadow on the image.
     low_alpha, high_alpha : float
-        Opacity at both ends: what was seen to be empty stays nearly clear.
+        Opacity at both ends: a prediction of nothing is nearly transparent.
     opacity : float
         Of the layer, at first.
     visible : bool
@@ -80,7 +80,7 @@ def _colormap(colormap_name: str, start: float, low: float, high: float) -> Colo
 OVERLAY_STYLES: dict[MapName, OverlayStyle] = {
     "output": OverlayStyle(
         "Output",
-        "What the network found, where it was looked at",
+        "Predictions of the network, where there are any",
         "viridis",
         0.3,
         0.0,
@@ -89,12 +89,12 @@ OVERLAY_STYLES: dict[MapName, OverlayStyle] = {
         True,
     ),
     "saliency": OverlayStyle(
-        "Saliency", "What the strategy found worth a look", "inferno", 0.1, 0.2, 1.0, 0.6, False
+        "Saliency", "Saliency used to select patches", "inferno", 0.1, 0.2, 1.0, 0.6, False
     ),
     "patches": OverlayStyle(
-        "Patches", "Where was looked; the shade is the order", "magma", 0.1, 0.5, 0.9, 0.8, True
+        "Patches", "Processed patches; shade = order", "magma", 0.1, 0.5, 0.9, 0.8, True
     ),
     "cost": OverlayStyle(
-        "Cost", "What each pixel cost to look at", "cividis", 0.0, 0.3, 1.0, 0.6, False
+        "Cost", "Cost of inference per pixel", "cividis", 0.0, 0.3, 1.0, 0.6, False
     ),
 }

@@ -1,11 +1,10 @@
-"""The docked panel: one file per part, each of which knows only the controller.
+"""The docked panel, a file for each part; parts know the controller and not each other.
 
-`docked` puts the parts below each other; `parts` has what they share; `choice` says what to run,
-`params` turns a strategy's parameters into widgets, `running` runs it, `interval` shows how the
-answer's interval narrows, `legend` toggles overlays,
-`labelling` takes labels on codes and fits a head to them,
-`breakdown` shows where the time went, `clicked` a patch that was clicked on,
-`files` opens and exports runs; `comparing` is the second tab, with a plot from `plotted`.
+`dock` arranges them; `common` has their labels, rows and bars. `run_settings` selects what is run,
+`params_form` makes widgets of a strategy's parameters, `run_controls` runs it, `run_summary` plots
+the interval, `overlay_legend` shows and hides overlays, `head_form` labels embeddings and fits a
+head, `cost_breakdown` splits the time, `patch_inspector` shows a clicked patch, `open_run_button`
+opens a run; `compare_tab` and `export_tab` are the other tabs.
 """
 
 from hrviewer.viewer.widgets.dock import Panel

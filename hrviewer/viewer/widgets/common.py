@@ -1,4 +1,4 @@
-"""What the panel's parts share: labels in three voices, rows on one grid, bars."""
+"""Labels, rows, forms and bars of the panel."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def style_sheet(text: str, muted: str, line: str, box: str, accent: str = "#4a62
     Parameters
     ----------
     text, muted, line, box, accent : str
-        Colours of what is read, of what explains it, of thin lines, of fields, of what to press.
+        Colours of text, of explanations, of thin lines, of fields and of buttons.
     """
     return f"""
         QLabel[role="secondary"] {{ color: {muted}; font-size: 8.5pt; }}
@@ -103,19 +103,19 @@ class Form(QWidget):
         self._grid.setColumnStretch(1, 1)
 
     def add(self, name: str, field: QWidget | QLayout, tip: str = "") -> QLabel:
-        """Append a row; return what names it."""
+        """Append a row; return the label of its name."""
         at = self._grid.rowCount()
-        said = label(name, "field", wrap=True)
-        said.setToolTip(tip)
+        name_label = label(name, "field", wrap=True)
+        name_label.setToolTip(tip)
         if name:
-            self._grid.addWidget(said, at, 0)
+            self._grid.addWidget(name_label, at, 0)
         if isinstance(field, QWidget):
             if tip:
                 field.setToolTip(tip)
             self._grid.addWidget(field, at, 1)
         else:
             self._grid.addLayout(field, at, 1)
-        return said
+        return name_label
 
 
 class Bar(QWidget):

@@ -34,7 +34,7 @@ PICK_RADIUS_PX = 12
 
 
 class MplWidget(QWidget):
-    """A figure of one panel that fills a widget, or a line that says what is missing for it."""
+    """A figure of one panel that fills a widget, or a line that names what is missing for it."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class ComparePlot(MplWidget):
     viewer : ViewerModel
         Whose colours are taken.
     on_select : callable
-        Told which entry was clicked, and whether it is to be added to those chosen.
+        Called with a clicked run, and whether to add it to the selection.
     """
 
     def __init__(self, viewer: ViewerModel, on_select: Callable[[RunEntry, bool], None]) -> None:
@@ -123,22 +123,22 @@ class ComparePlot(MplWidget):
         ink = self.prepare_axes()
         if ink is None:
             return
-        judged = any(entry.row["error"] is not None for entry in entries)
-        column = "error" if judged else "estimate"
+        has_errors = any(entry.row["error"] is not None for entry in entries)
+        column = "error" if has_errors else "estimate"
         shown = [entry for entry in entries if entry.row[column] is not None]
         self.entries = shown
         values = [float(entry.row[column]) for entry in shown]
-        heights = np.abs(values) if judged else np.array(values)
+        heights = np.abs(values) if has_errors else np.array(values)
         costs = np.array([float(entry.row["flops"]) for entry in shown])
         self._points = np.column_stack([costs, heights])
         kinds = [entry.strategy for entry in shown]
         plot_points(self.axes, costs, heights, kinds, AxisLabel("cost", "FLOP"), ink, names=names,
-                front=judged)  # fmt: skip
+                front=has_errors)  # fmt: skip
         for entry, (x, y) in zip(shown, self._points, strict=True):
             if entry in selected:
                 ring = {"ms": 14, "mfc": "none", "mew": 1.6, "mec": ink.text}
                 self.axes.plot(x, y, "o", **ring, zorder=4)
-        self.axes.set_ylabel("absolute error" if judged else "estimate")
+        self.axes.set_ylabel("absolute error" if has_errors else "estimate")
         if not shown:
             self.axes.set(xticks=[], yticks=[])
         self.canvas.draw_idle()
@@ -154,31 +154,31 @@ class ComparePlot(MplWidget):
         return self.entries[nearest] if away[nearest] <= reach else None
 
     def on_mouse_move(self, event: Any) -> None:
-        """Say which run lies under the mouse, with its parameters."""
+        """Show the tooltip of the run under the mouse."""
         entry = self.entry_under(event)
-        said = "" if entry is None else run_tooltip(entry)
-        self.canvas.setToolTip(said)
-        if said and event.guiEvent is not None:
-            QToolTip.showText(event.guiEvent.globalPosition().toPoint(), said, self.canvas)
-        elif not said:
+        tooltip = "" if entry is None else run_tooltip(entry)
+        self.canvas.setToolTip(tooltip)
+        if tooltip and event.guiEvent is not None:
+            QToolTip.showText(event.guiEvent.globalPosition().toPoint(), tooltip, self.canvas)
+        elif not tooltip:
             QToolTip.hideText()
 
     def on_mouse_press(self, event: Any) -> None:
-        """Choose the run under the mouse."""
+        """Select the run under the mouse."""
         entry = self.entry_under(event)
         if entry is not None:
             self._on_select(entry, event.key in ("control", "shift"))
 
 
 def run_tooltip(entry: RunEntry) -> str:
-    """Return what is to be known of a run, in lines."""
+    """Return the tooltip of a run: parameters, estimate, error, cost."""
     from hrviewer.runs import format_estimate
     from hrviewer.units import format_duration, format_si, format_signed
 
     header, row = entry.run.header, entry.row
     params = "\n".join(f"{name} = {value}" for name, value in header["params"].items())
     error = row["error"]
-    against = {"truth": "the truth", "patches": "the exhaustive run", "": ""}[
+    against = {"truth": "the ground truth", "patches": "the exhaustive run", "": ""}[
         entry.reference_source
     ]
     lines = [

@@ -1,7 +1,7 @@
 """The panel that napari docks: the tabs Run, Compare and Export.
 
 Invariant: the panel owns its controller and ticks it by the clock; it ends both when it is
-destroyed, closed with its window, or told to.
+destroyed, closed with its window, or shut down.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Panel(QTabWidget):
         self.controller.close()
 
     def sizeHint(self) -> QSize:
-        """Wide enough for every row, whatever the window's height."""
+        """Wide enough for every row, at any height of the window."""
         return QSize(PANEL_WIDTH, 800)
 
     def event(self, event: QEvent | None) -> bool:

@@ -1,6 +1,6 @@
-"""A crash of Mesa's software renderer, kept away.
+"""Workaround for a crash of Mesa's software renderer.
 
-With napari 0.9 on Mesa's llvmpipe (seen with 22.3, which screens without a GPU, remote ones and
+With napari 0.9 on Mesa's llvmpipe (22.3, which screens without a GPU, remote ones and
 virtual ones draw with): show images and a `Vectors` layer, remove them all, show another image, and
 the process ends in ``glDrawArrays``. It does not where no GL program is deleted.
 """

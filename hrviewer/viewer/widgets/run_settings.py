@@ -32,7 +32,7 @@ __all__ = ["RunSettingsForm"]
 
 REGIONS = {"Whole image": "whole", "What is visible": "visible", "Drawn shape": "drawn"}
 SAMPLE_IMAGES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
-"""What a newcomer may try, where it is installed: a scene, and a model."""
+"""Synthetic images to try, where they are installed, each with its model."""
 
 LINK_COLOUR = "#7d93f0"
 

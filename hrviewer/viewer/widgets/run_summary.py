@@ -100,13 +100,17 @@ class IntervalPlot(QWidget):
         The last interval takes half of the height, at least: an early one may be so wide that
         beside it the last would be a line. One that came at the end only goes all the way.
         """
-        told, first, last = self._estimates, self._estimates[0].flops, self._estimates[-1].flops
+        estimates, first, last = (
+            self._estimates,
+            self._estimates[0].flops,
+            self._estimates[-1].flops,
+        )
         if last > first:
-            across = [(one.flops - first) / (last - first) for one in told]
+            across = [(one.flops - first) / (last - first) for one in estimates]
         else:
-            told, across = [told[-1]] * 2, [0.0, 1.0]
-        ends = [interval_of(one) for one in told]
-        value, (low, high) = told[-1].value, ends[-1]
+            estimates, across = [estimates[-1]] * 2, [0.0, 1.0]
+        ends = [interval_of(one) for one in estimates]
+        value, (low, high) = estimates[-1].value, ends[-1]
         room = max(high - low for low, high in ends) / 2 if last > first else high - low
         half = max(min(room, high - low), abs(value) * 0.01, 1e-9)
         bottom, top = (low + high) / 2 - half, (low + high) / 2 + half
@@ -122,7 +126,7 @@ class IntervalPlot(QWidget):
         # draws may point beyond it.
         inside = [
             at(x, min(max(one.value, low), high))
-            for x, one, (low, high) in zip(across, told, ends, strict=True)
+            for x, one, (low, high) in zip(across, estimates, ends, strict=True)
         ]
         return upper, lower, inside
 

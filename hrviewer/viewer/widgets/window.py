@@ -14,7 +14,7 @@ __all__ = ["process_events", "set_window_size"]
 
 
 def process_events(milliseconds: int = 20) -> None:
-    """Process the window's events, and delete what Qt was told to delete later."""
+    """Process the window's events, and delete what is scheduled for deletion."""
     QCoreApplication.processEvents(QEventLoop.ProcessEventsFlag.AllEvents, milliseconds)
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
