@@ -7,7 +7,7 @@ import threading
 import pytest
 from toys import Bright, Encoder, ToyBundle, picture
 
-from .headless import make_app, open_image
+from app.headless import make_app, open_image
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from toys import picture
 
+from app.headless import is_idle, is_live_done, look_at, open_image, run, wait
 from hrviewer.app.image_session import Viewport
 from hrviewer.app.state import PatchClick
 from hrviewer.geometry import Rect
-
-from .headless import is_idle, is_live_done, look_at, open_image, run, wait
 
 
 @pytest.fixture

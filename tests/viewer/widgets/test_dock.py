@@ -347,3 +347,32 @@ def test_keys_do_what_the_buttons_do(docked, qtbot, count):
     qtbot.waitUntil(idle(docked), timeout=20_000)
     assert docked.run_controls.estimate.text() == f"{count:,.0f} things"
     assert docked.run_controls.run_button.toolTip().endswith(f"({keys['run'].key().toString()})")
+
+
+def test_no_number_of_one_image_stands_beside_another(docked, qtbot, photo):
+    docked.run_controls.run_button.click()
+    qtbot.waitUntil(idle(docked), timeout=20_000)
+    docked.controller.inspect_patch((100.0, 100.0))
+    qtbot.waitUntil(lambda: not docked.controller.has_pending_work, timeout=5_000)
+    estimate = docked.run_controls.estimate.text()
+    viewer = docked.controller.viewer
+    first = docked.controller.image_layer
+    other = viewer.add_layer(
+        Layer.create(*image_layer_data(open_pyramid(np.ascontiguousarray(photo[::-1]))))
+    )
+    assert docked.controller.image_layer == other
+    controls = docked.run_controls
+    shown = (controls.estimate, controls.estimate_details, controls.cost, controls.notes)
+    assert [label.text() for label in shown] == [""] * 4
+    assert controls.progress_bar.value() == 0
+    assert not controls.pause_button.isEnabled()
+    assert docked.patch_inspector.preview.isHidden()
+    assert "Click on the image" in docked.patch_inspector.details.text()
+    assert {row.high.text() for row in docked.overlay_legend.rows.values()} == {""}
+    assert docked.interval_widget.isHidden()
+    assert sum(part for part, _ in docked.time_breakdown.bar._parts) == 0
+    assert not docked.export_tab.export_button.isEnabled()
+    viewer.layers.selection.active = first
+    assert controls.estimate.text() == estimate
+    assert not docked.patch_inspector.preview.isHidden()
+    assert docked.overlay_legend.rows["cost"].high.text() == "100"
