@@ -134,7 +134,7 @@ class DensityTask:
     Parameters
     ----------
     card, sources
-        See `TrainingTask`. The architecture has a method ``rescale`` as `DensityUNet` has.
+        As in `TrainingTask`. The architecture has a method ``rescale`` as `DensityUNet` has.
     stream
         Takes steps and seed, returns batches of images ``(n, 3, h, w)`` from 0 to 1 and densities
         ``(n, k, h/stride, w/stride)``.
@@ -149,7 +149,7 @@ class DensityTask:
         (Sung and Poggio, Example-based learning for view-based human face detection, PAMI 1998).
         All by default.
     steps, learning_rate
-        See `TrainingTask`.
+        As in `TrainingTask`.
     """
 
     card: ModelCard

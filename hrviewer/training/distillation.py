@@ -120,7 +120,7 @@ class DistilledScout:
     Parameters
     ----------
     card, sources
-        See `TrainingTask`. The architecture has a method ``rescale`` as `DensityUNet` has.
+        As in `TrainingTask`. The architecture has a method ``rescale`` as `DensityUNet` has.
     teacher
         The bundle's ``main``.
     stream
@@ -134,7 +134,7 @@ class DistilledScout:
     tile
         Side in native pixels of the tiles on which the network is evaluated.
     steps, learning_rate
-        See `TrainingTask`.
+        As in `TrainingTask`.
     """
 
     card: ModelCard

@@ -42,7 +42,7 @@ class EncoderTask(DistilledScout):
     Parameters
     ----------
     card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
-        See `DistilledScout`.
+        As in `DistilledScout`.
     initial_weights
         Initial weights, by their names.
     """
@@ -126,7 +126,7 @@ class HeadTask(DistilledScout):
     Parameters
     ----------
     card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
-        See `DistilledScout`.
+        As in `DistilledScout`.
     encoder
         Encoder that makes the embeddings.
     """

@@ -85,7 +85,7 @@ class PolicyTask(DistilledScout):
     Parameters
     ----------
     card, sources, teacher, validation, test, learning_rate
-        See `DistilledScout`.
+        As in `DistilledScout`.
     stream
         As for a scout. `BANK_SIZE` of its batches are drawn, and used repeatedly.
     tile
@@ -243,7 +243,7 @@ def reinforce(logits: Tensor, gain: Tensor, price: float) -> Tensor:
     logits
         The policy's prediction for each tile, ``(n, rows, columns)``.
     gain, price
-        See `reward`.
+        As in `reward`.
     """
     probability = torch.sigmoid(logits)
     sampled_with = (1 - EXPLORATION) * probability + EXPLORATION * (1 - probability)

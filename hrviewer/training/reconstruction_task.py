@@ -38,7 +38,7 @@ class DenoisingTask(EncoderTask):
     Parameters
     ----------
     card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
-        See `EncoderTask`; ``main`` is used for the metrics only.
+        As in `EncoderTask`; ``main`` is used for the metrics only.
     reference_encoder
         The bundle's present encoder, if it has one.
     """

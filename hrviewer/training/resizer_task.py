@@ -46,7 +46,7 @@ class ResizerTask(DistilledScout):
     Parameters
     ----------
     card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
-        See `DistilledScout`. The stream's sides are multiples of 16 of main's cells, downsampled.
+        As in `DistilledScout`. The stream's sides are multiples of 16 of main's cells, downsampled.
     frozen_main
         A copy of main with gradients.
     """

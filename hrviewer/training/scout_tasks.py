@@ -39,7 +39,7 @@ class TopKScout(DistilledScout):
     Parameters
     ----------
     card, sources, teacher, stream, validation, test, windows, tile, steps, learning_rate
-        See `DistilledScout`.
+        As in `DistilledScout`.
     baseline
         The bundle's present scout, for comparison.
     """

@@ -63,7 +63,7 @@ class CropStream(Dataset[Batch]):
         Fraction of the crops that contain a given object, at a random position; the others are
         uniformly distributed. Most places are empty, so without it most crops would be.
     batches_per_image : int
-        See `steps`.
+        As in `steps`.
     rings : int
         Rings of context around each crop, see `context_patches`.
     size_gradient : float

@@ -110,7 +110,7 @@ def test_the_gain_may_be_set_on_other_images(tmp_path):
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path):
     train(toy(), tmp_path / "c", steps=2, workers=0)
-    with pytest.raises(HrviewerError, match="of another run: remove it"):
+    with pytest.raises(HrviewerError, match="of another training: remove it"):
         train(toy(), tmp_path / "c", steps=3, workers=0)
 
 

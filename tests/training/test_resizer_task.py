@@ -107,5 +107,5 @@ def test_it_learns_and_main_does_not(bundle, tmp_path):
 
 
 def test_before_a_network_that_is_not_in_torch_there_is_none(bundle, tmp_path):
-    with pytest.raises(HrviewerError, match="no pack"):
+    with pytest.raises(HrviewerError, match="not a model bundle"):
         make_task(tmp_path)

@@ -1,4 +1,4 @@
-"""A role goes into its pack beside the others."""
+"""A role is saved in its bundle, next to the others."""
 
 from __future__ import annotations
 

@@ -22,24 +22,24 @@ class Wide(Pictures):
         return (picture((self.seed, step), 64)[None],)
 
 
-def test_tiles_hold_what_their_cells_hold():
+def test_tiles_sum_their_cells():
     maps = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert tile_sums(torch.cat((maps, maps), 1), 2).tolist() == [20, 36, 84, 100]
 
 
-def test_doubt_moves_to_where_the_errors_are():
+def test_uncertainty_moves_to_the_errors():
     torch.manual_seed(0)
     error = torch.tensor([0.1, 0.0, 2.0, 0.1, 0.0, 0.3, 0.0, 0.1, 0.0, 0.1])
-    doubt = torch.zeros(10, requires_grad=True)
-    optimizer = torch.optim.Adam([doubt], 0.1)
-    before = float(remaining_error(error, doubt.detach().exp()))
+    uncertainty = torch.zeros(10, requires_grad=True)
+    optimizer = torch.optim.Adam([uncertainty], 0.1)
+    before = float(remaining_error(error, uncertainty.detach().exp()))
     for _ in range(40):
         optimizer.zero_grad()
-        remaining_error(error, doubt.exp()).backward()
+        remaining_error(error, uncertainty.exp()).backward()
         optimizer.step()
-    assert doubt.argmax() == 2
+    assert uncertainty.argmax() == 2
     assert before == pytest.approx(0.9, abs=0.1)  # one of ten, by chance
-    assert float(remaining_error(error, doubt.detach().exp())) < 0.35  # of 2.7, all but 2
+    assert float(remaining_error(error, uncertainty.detach().exp())) < 0.35  # of 2.7, all but 2
 
 
 def test_both_metrics_are_reported(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Scenes to learn from: their pieces, and the density of what is in them."""
+"""Synthetic images for training: crops, and the density of their objects."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_every_object_has_mass_one_about_its_point():
     assert float(expected[0, 12, 17]) == pytest.approx(0.49501**2, abs=1e-4)
 
 
-def test_a_rectangle_gets_the_mass_that_lies_in_it():
+def test_a_rectangle_gets_the_mass_inside():
     truth = GroundTruth(np.array([[64.0, 64.0]]))
     halves = [density_map(truth, Rect(0, x, 128, 64), 4) for x in (0, 64)]
     assert [float(half.sum()) for half in halves] == pytest.approx([0.5, 0.5])
@@ -54,7 +54,7 @@ def test_a_rectangle_gets_the_mass_that_lies_in_it():
     torch.testing.assert_close(torch.cat(halves, 2), whole)
 
 
-def test_classes_are_apart():
+def test_classes_have_separate_densities():
     truth = GroundTruth(
         np.array([[8.0, 8.0], [24.0, 24.0], [24.0, 8.0]]), ("a", "b"), np.array([0, 1, 1])
     )
@@ -63,7 +63,7 @@ def test_classes_are_apart():
     )
 
 
-def test_pieces_are_of_training_scenes_and_of_seed_and_number_alone():
+def test_crops_depend_on_seed_and_number_alone():
     one = CropStream("corner", 5, 3, size=1024, side=64, batch=3, stride=4)
     images, expected = one[2]
     assert images.shape == (3, 3, 64, 64)
@@ -75,45 +75,45 @@ def test_pieces_are_of_training_scenes_and_of_seed_and_number_alone():
     assert len(CropStream("corner", 5, 3, size=1024, side=64)[0]) == 1  # without densities
 
 
-def test_pieces_about_objects_hold_one_and_the_others_seldom_do():
-    def held(context: float) -> int:
-        pieces = CropStream(
-            "corner", 20, 0, size=1024, side=128, batch=4, stride=4, object_fraction=context
+def test_crops_around_objects_contain_one():
+    def held(fraction: float) -> int:
+        crops = CropStream(
+            "corner", 20, 0, size=1024, side=128, batch=4, stride=4, object_fraction=fraction
         )
-        return sum(int(mass > 0.5) for step in range(20) for mass in pieces[step][1].sum((1, 2, 3)))
+        return sum(int(mass > 0.5) for step in range(20) for mass in crops[step][1].sum((1, 2, 3)))
 
     assert held(1.0) >= 76
     assert 0 < held(0.0) < 40
 
 
-def test_who_stands_alone_is_as_likely_as_a_crowd(monkeypatch):
+def test_isolated_objects_are_as_likely_as_a_crowd(monkeypatch):
     crowd = np.random.default_rng(0).uniform(512, 576, (99, 2))
     points = np.vstack([crowd, [[100.0, 100.0]]])
     monkeypatch.setattr(Corner, "ground_truth", lambda self, rect: GroundTruth(points).clip(rect))
-    pieces = CropStream("corner", 0, 0, size=1024, side=64, object_fraction=1.0)
+    crops = CropStream("corner", 0, 0, size=1024, side=64, object_fraction=1.0)
     rng = np.random.default_rng(1)
-    alone = sum(pieces._sample_rect(points, rng, 1).y < 128 for _ in range(400))
+    alone = sum(crops._sample_rect(points, rng, 1).y < 128 for _ in range(400))
     assert 150 < alone < 250
 
 
 @pytest.mark.parametrize(("density_exponent", "share"), [(0.5, 3 / 4), (1.0, 9 / 10)])
 def test_crowds_are_drawn_by_a_power_of_their_count(density_exponent, share):
     points = np.array([[100.0, 100.0]] + [[500.0, 500.0]] * 9)
-    pieces = CropStream(
+    crops = CropStream(
         "corner", 0, 0, size=1024, side=64, object_fraction=1, density_exponent=density_exponent
     )
     rng = np.random.default_rng(0)
-    crowd = sum(pieces._sample_rect(points, rng, 1).y > 300 for _ in range(2000)) / 2000
+    crowd = sum(crops._sample_rect(points, rng, 1).y > 300 for _ in range(2000)) / 2000
     assert crowd == pytest.approx(share, abs=0.04)
 
 
 def test_some_pieces_are_seen_from_farther():
-    pieces = CropStream(
+    crops = CropStream(
         "corner", 9, 3, size=1024, side=32, batch=6, stride=4, object_fraction=1, downscaled=4
     )
     counts, scales = [], set()
     for number in range(9):
-        images, expected = pieces[number]
+        images, expected = crops[number]
         assert images.shape == (6, 3, 32, 32)
         assert expected.shape == (6, 1, 8, 8)
         counts.append(expected.sum((1, 2, 3)).numpy())
@@ -122,7 +122,7 @@ def test_some_pieces_are_seen_from_farther():
     assert far > 2 * near
     rng = np.random.default_rng(0)
     for scale in (1, 2, 8):
-        rect = pieces._sample_rect(np.array([[700.0, 900.0]]), rng, scale)
+        rect = crops._sample_rect(np.array([[700.0, 900.0]]), rng, scale)
         scales.add(rect.h // 32)
         assert rect.y % scale == rect.x % scale == 0
         assert rect in Rect(0, 0, 1024, 1024)
@@ -131,9 +131,9 @@ def test_some_pieces_are_seen_from_farther():
 
 
 def test_things_of_every_size_are_seen_as_often():
-    pieces = CropStream("corner", 0, 0, size=10_064, side=64, object_fraction=0, size_gradient=10)
+    crops = CropStream("corner", 0, 0, size=10_064, side=64, object_fraction=0, size_gradient=10)
     rng = np.random.default_rng(1)
-    tops = np.array([pieces._sample_rect(np.empty((0, 2)), rng, 1).y for _ in range(4000)])
+    tops = np.array([crops._sample_rect(np.empty((0, 2)), rng, 1).y for _ in range(4000)])
     # Sizes grow from 1 to 10 along the side: half of the places are above that of √10.
     assert np.median(tops) == pytest.approx(10_000 * (np.sqrt(10) - 1) / 9, rel=0.08)
     assert 0 <= tops.min() < tops.max() <= 10_000

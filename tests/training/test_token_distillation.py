@@ -174,7 +174,7 @@ def test_surroundings_that_are_not_known_are_left_out(task):
 
 
 class Ramp:
-    """A scene as bright as its row is low, in steps of 32 pixels."""
+    """An image whose brightness is its row, in steps of 32 pixels."""
 
     def render(self, rect, scale):
         rows = (rect.y + np.arange(-(-rect.h // scale)) * scale) // 32
@@ -183,14 +183,14 @@ class Ramp:
         )
 
 
-def test_what_is_around_a_piece():
+def test_context_of_a_crop():
     result = context_patches(Ramp(), 4096, Rect(512, 1024, 512, 512), 2) * 255
     assert result.shape == (16, 3, 16, 16)
     rows = torch.arange(16.0)
     torch.testing.assert_close(result[0, 0, :, 0], rows)  # the row of regions above
-    torch.testing.assert_close(result[3, 0, :, 7], 16 + rows)  # beside it
+    torch.testing.assert_close(result[3, 0, :, 7], 16 + rows)  # to the left
     torch.testing.assert_close(result[6, 2, :, 3], 32 + rows)  # below
-    # Thrice as wide: of 3 × 3 squares about the middle, these have theirs in the scene.
+    # Thrice as wide: of 3 × 3 squares about the middle, these have theirs in the image.
     inside = [i for i in range(8, 16) if not result[i].isnan().any()]
     assert inside == [12, 14, 15]  # right and below; all others lie beyond a border
     # 24 rows of the overview, 0, 2, 4, …, make 16, each of the two that it touches.
