@@ -367,7 +367,7 @@ class LiveBenchmark:
         self.opened, self.viewer = opened, opened.viewer
         self.controller = opened.controller
         self.controller.resources.cache = ResultCache(memory_bytes=0)
-        self.controller.folder = folder
+        self.controller.resources.run_folder = folder
         self._drawn = self._refreshed = 0.0
         canvas = self.viewer.window._qt_viewer.canvas._scene_canvas
         canvas.events.draw.connect(self._on_draw, position="last")
@@ -380,7 +380,7 @@ class LiveBenchmark:
         live = self.controller.live
         live.set_enabled(on)
         if on:
-            wait_until(lambda: live.session is not None and live._loading is None, 180)
+            wait_until(lambda: live.session is not None and not live._settings_changed, 180)
         else:
             wait_until(self._idle_check())
 
@@ -391,15 +391,17 @@ class LiveBenchmark:
     def _is_settled(self) -> bool:
         """Return whether nothing is left to run or to draw."""
         live = self.controller.live
-        if live.session is None or live._renderer is None or live._moving or live._updates:
+        if live.session is None or live._renderer is None or live._moving:
             return False
-        picture = live._renderer.maps
+        if live._background._inbox:
+            return False
+        maps = live._renderer.maps
         return (
             live.session.is_idle()
             and live._renderer._executor._work_queue.empty()
             and not any(
                 drawn.changed and self.controller.overlays.layers[name].visible
-                for name, drawn in picture.rasters.items()
+                for name, drawn in maps.rasters.items()
             )
         )
 
@@ -407,7 +409,7 @@ class LiveBenchmark:
         """Return a check that session and device are idle."""
         from hrviewer.engine import Priority
 
-        session, scheduler = self.controller.live.session, self.controller._device
+        session, scheduler = self.controller.live.session, self.controller.resources._scheduler
         if scheduler is None:
             return lambda: True
         last = scheduler.call(lambda: None, Priority.PREFETCH)
@@ -423,13 +425,13 @@ class LiveBenchmark:
     @property
     def backend(self) -> str:
         """Back end of the main network."""
-        return str(self.controller._models["main"].backend)
+        return str(self.controller.resources.loaded_models["main"].backend)
 
     @property
     def batch_seconds(self) -> float:
         """Median seconds of a batch, of the results on the map."""
-        rows = self.controller.overlays.picture.record.patches
-        return median(row.infer_s for row in rows) * int(self.controller._device.batch)
+        rows = self.controller.overlays.maps.record.patches
+        return median(row.infer_s for row in rows) * int(self.controller.resources._scheduler.batch)
 
     def visit(self, place: CameraMove) -> tuple[float, float]:
         """Go somewhere; return the seconds to the first overlay and to the full view."""
@@ -437,8 +439,8 @@ class LiveBenchmark:
         from hrviewer.viewer.image.geometry import visible_rect
 
         layer = self.controller.overlays.layers["output"]
-        drawn = self.controller.overlays.picture.rasters["output"]
-        image = self.controller.overlays.picture.image
+        drawn = self.controller.overlays.maps.rasters["output"]
+        image = self.controller.overlays.maps.image
         move_camera(self.viewer, place)
         start = time.perf_counter()
         where = cell_slices(
@@ -490,12 +492,12 @@ class LiveBenchmark:
         self._refreshed = 0.0
         layer.events.set_data.connect(self._on_refresh)
         start = time.perf_counter()
-        choice = self.controller.live._choice
+        choice = self.controller.live._selection
         self.controller.state.set_strategy(strategy)
         try:
             wait_until(
                 lambda: (
-                    self.controller.live._choice != choice
+                    self.controller.live._selection != choice
                     and self._is_settled()
                     and 0 < self._refreshed < self._drawn
                 )
@@ -519,7 +521,7 @@ class LiveBenchmark:
         move_camera(self.viewer, place)
         wait_until(lambda: session.computed > computed)
         start = time.perf_counter()
-        self.controller.live.turn(False)
+        self.controller.live.set_enabled(False)
         quiet, ended = self._idle_check(), []
 
         def watch() -> None:  # on a thread of its own: the window draws meanwhile
