@@ -100,7 +100,7 @@ class EvenGridParams(Params):
 
 
 class EvenGrid(Strategy):
-    """Looks at patches on an even grid over the whole image."""
+    """Runs inference on patches on an even grid over the whole image."""
 
     id: ClassVar[str] = "spread"
     title: ClassVar[str] = "Spread"

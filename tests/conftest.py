@@ -28,7 +28,7 @@ def own_folders(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_shared_networks():
-    """Load networks anew in each test."""
+    """Load networks again in each test."""
     yield
     if "hrviewer.models.network_cache" in sys.modules:
         sys.modules["hrviewer.models.network_cache"].clear_networks()

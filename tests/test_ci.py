@@ -1,4 +1,4 @@
-"""What `.ci/run` makes of failures: once more alone, flaky ones named, dead workers told."""
+"""Failures in `.ci/run`: run once more alone, flaky ones named, dead workers reported."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_flaky_test_is_named_and_passes(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dead_worker_is_told_with_its_last_test(tmp_path):
+def test_a_dead_worker_is_reported_with_its_last_test(tmp_path):
     status, lines = ci(tmp_path, passing=PASSING, deadly=DEADLY)
     assert status == 1
     assert any(line.endswith("died in test_deadly.py::test_deadly") for line in lines)

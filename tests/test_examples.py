@@ -53,5 +53,5 @@ def test_a_notebook_runs(name, tmp_path, monkeypatch):
     if name == "crowds":
         assert sum("image/png" in data for data in shown) == 2
     else:
-        told = json.loads(next(tmp_path.rglob("full.geojson")).read_text("utf-8"))
-        assert len(told["features"]) >= 1
+        raised = json.loads(next(tmp_path.rglob("full.geojson")).read_text("utf-8"))
+        assert len(raised["features"]) >= 1

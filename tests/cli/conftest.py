@@ -13,14 +13,14 @@ from .calling import IMAGE, RUN, call
 
 @pytest.fixture
 def image(tmp_path) -> Path:
-    path = tmp_path / "scene.tif"
+    path = tmp_path / "image.tif"
     tifffile.imwrite(path, IMAGE, tile=(64, 64), photometric="rgb")
     return path
 
 
 @pytest.fixture
 def toys(monkeypatch):
-    """Make every pack the toy one, whose answer is known."""
+    """Make every model bundle the toy one, whose predictions are known."""
     monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: toy_bundle())
 
 

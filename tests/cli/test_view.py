@@ -51,7 +51,7 @@ def test_view(window, image):
     calls, layers = window
     call("view", image, image, "--model", "toy", "--strategy", "uniform")
     assert calls == [(str(image), "toy", "uniform", False), "waited"]
-    assert layers == [("scene.tif",)]
+    assert layers == [("image.tif",)]
     call("view", image, "--live")
     assert calls[2] == (str(image), None, None, True)
     call("view", image, "--pixel-size", "0.5")

@@ -148,7 +148,7 @@ def test_streams_share_the_cores_and_split_the_time(monkeypatch):
         passed = time.perf_counter() - start
         assert 0.2 <= seconds <= passed
         device.submit(net, arrays(1)[0], exclusive=True).result(10)
-        # Whichever thread takes it, and whatever that ran before.
+        # For any thread, and after any earlier work.
         assert [device.call(thread_limit).result(10).output for _ in range(8)] == [8] * 8
     finally:
         device.close()

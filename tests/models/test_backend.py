@@ -266,8 +266,8 @@ def test_the_nuclei_model_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bfloat16_is_close_and_another_precision(file: Path) -> None:
-    pack = open_bundle(file)
-    exact, rough = pack.load(device="cpu"), pack.load(device="cpu", precision="bfloat16")
+    bundle = open_bundle(file)
+    exact, rough = bundle.load(device="cpu"), bundle.load(device="cpu", precision="bfloat16")
     assert (exact.precision, rough.precision) == ("float32", "bfloat16")
     assert exact.digest == rough.digest
     batch = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)

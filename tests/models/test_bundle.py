@@ -31,22 +31,22 @@ def write(folder: Path, index: Any) -> None:
 
 
 def test_a_bundle_in_a_folder(folder: Path) -> None:
-    pack = open_bundle(folder)
-    assert (pack.name, pack.title, pack.description) == ("people", "People", "…")
-    assert list(pack.roles) == ["main", "scout"]
-    assert repr(pack) == "<ModelBundle people: main, scout>"
-    net = pack.load("scout", "cpu", threads=1)
-    assert net is pack.load("scout", "cpu")
+    bundle = open_bundle(folder)
+    assert (bundle.name, bundle.title, bundle.description) == ("people", "People", "…")
+    assert list(bundle.roles) == ["main", "scout"]
+    assert repr(bundle) == "<ModelBundle people: main, scout>"
+    net = bundle.load("scout", "cpu", threads=1)
+    assert net is bundle.load("scout", "cpu")
     assert net.card.name == "mcnn-shanghaitech-b"
-    assert pack.load("@gradient") is builtin("@gradient")
+    assert bundle.load("@gradient") is builtin("@gradient")
     with pytest.raises(HrviewerError, match="has no role 'head', only main, scout"):
-        pack.load("head")
+        bundle.load("head")
 
 
 def test_a_file_with_its_card_is_a_bundle(shared: Path) -> None:
-    pack = open_bundle(str(shared / "models/nic_bigan.onnx"))
-    assert list(pack.roles) == ["main", "encoder"]
-    assert pack.name == "nic-bigan"
+    bundle = open_bundle(str(shared / "models/nic_bigan.onnx"))
+    assert list(bundle.roles) == ["main", "encoder"]
+    assert bundle.name == "nic-bigan"
     assert list(open_bundle(shared / "models/mcnn_shtechB_110.onnx").roles) == ["main"]
 
 
@@ -55,17 +55,17 @@ def test_a_head_uses_the_encoder_of_its_bundle(folder: Path, shared: Path) -> No
     index["roles"]["encoder"] = index["roles"]["head"] = index["roles"]["scout"]
     write(folder, index)
     nic = shared / "models/nic_bigan.onnx"
-    pack = open_bundle(f"{nic}+{folder}")
-    assert pack.roles["main"].name == "mcnn-shanghaitech-a"  # an embedding answers nothing
-    assert pack.roles["encoder"].name == "nic-bigan"
-    assert "head" not in pack.roles
+    bundle = open_bundle(f"{nic}+{folder}")
+    assert bundle.roles["main"].name == "mcnn-shanghaitech-a"  # an embedding answers nothing
+    assert bundle.roles["encoder"].name == "nic-bigan"
+    assert "head" not in bundle.roles
     index["roles"] = {"head": index["roles"]["head"]}
     (folder / "fitted").mkdir()
     shutil.copy(folder / "scout.onnx", folder / "fitted/scout.onnx")
     write(folder / "fitted", index)
-    pack = open_bundle(f"{folder / 'fitted'}+{nic}+{folder}")
-    assert {"head", "encoder", "main"} <= set(pack.roles)
-    assert pack.roles["encoder"].name == "nic-bigan"
+    bundle = open_bundle(f"{folder / 'fitted'}+{nic}+{folder}")
+    assert {"head", "encoder", "main"} <= set(bundle.roles)
+    assert bundle.roles["encoder"].name == "nic-bigan"
     assert open_bundle(f"{nic}+{nic}").roles["main"].name == "nic-bigan"
 
 
@@ -86,10 +86,10 @@ def test_an_encoder_of_single_tiles_runs_on_many(shared: Path) -> None:
 def test_combined_bundles_take_each_role_from_the_first_that_has_it(
     folder: Path, shared: Path
 ) -> None:
-    pack = open_bundle(f"{shared / 'models/mcnn_shtechB_110.onnx'}+{folder}")
-    assert pack.name == "mcnn-shanghaitech-b+people"
-    assert [card.name for card in pack.roles.values()] == ["mcnn-shanghaitech-b"] * 2
-    assert pack.load("main", "cpu").digest == open_bundle(folder).load("scout", "cpu").digest
+    bundle = open_bundle(f"{shared / 'models/mcnn_shtechB_110.onnx'}+{folder}")
+    assert bundle.name == "mcnn-shanghaitech-b+people"
+    assert [card.name for card in bundle.roles.values()] == ["mcnn-shanghaitech-b"] * 2
+    assert bundle.load("main", "cpu").digest == open_bundle(folder).load("scout", "cpu").digest
     assert open_bundle(f"{folder}+{shared / 'models/mcnn_shtechB_110.onnx'}").roles[
         "main"
     ].name == ("mcnn-shanghaitech-a")

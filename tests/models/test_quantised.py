@@ -58,10 +58,10 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_the_error_of_int8_is_bounded_by_rounding(file: Path) -> None:
-    pack = open_bundle(file)
+    bundle = open_bundle(file)
     exact, rough = (
-        pack.load(device="cpu"),
-        pack.load(device="cpu", precision="int8", samples=SAMPLES),
+        bundle.load(device="cpu"),
+        bundle.load(device="cpu", precision="int8", samples=SAMPLES),
     )
     assert (rough.precision, rough.device) == ("int8", "cpu")
     assert rough.flops(64, 64) == exact.flops(64, 64) == 2 * 64 * 64 * (3 * 8 + 8)
@@ -80,13 +80,13 @@ def test_the_error_of_int8_is_bounded_by_rounding(file: Path) -> None:
 
 
 def test_another_calibration_is_another_network(file: Path) -> None:
-    pack = open_bundle(file)
+    bundle = open_bundle(file)
     one, same, other = (
-        pack.load(device="cpu", precision="int8", samples=samples)
+        bundle.load(device="cpu", precision="int8", samples=samples)
         for samples in (SAMPLES, SAMPLES, [2 * x for x in SAMPLES])
     )
     assert one.digest == same.digest
-    assert len({one.digest, other.digest, pack.load(device="cpu").digest}) == 3
+    assert len({one.digest, other.digest, bundle.load(device="cpu").digest}) == 3
 
 
 def test_inputs_that_must_be_padded_calibrate_too(tmp_path: Path) -> None:
