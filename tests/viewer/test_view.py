@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, QRect
 from qtpy.QtGui import QGuiApplication
@@ -107,7 +103,7 @@ def test_the_palette_docks_the_panel(window, monkeypatch):
     assert asked == [panel.open_run_button]
 
 
-def test_the_stage(window, photo, toys, tmp_path, monkeypatch):
+def test_the_window_driver(window, photo, toys, tmp_path, monkeypatch):
     monkeypatch.setenv("HRVIEWER_HEADLESS", "1")
     assert window_driver.is_headless()
     opened = view(photo, toys, viewer=window)
@@ -117,26 +113,3 @@ def test_the_stage(window, photo, toys, tmp_path, monkeypatch):
     with pytest.raises(HrviewerError, match="was not ready"):
         window_driver.wait_until(lambda: False, 0.05)
     opened.panel.shut_down()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "arguments", "left"),
-    [
-        ("demo", [], ["demo/patches-window.png", "demo/patches.png", "demo/uniform.run.zarr"]),
-        ("screenshot", ["window.png"], ["window.png"]),
-    ],
-)
-def test_the_scripts(tmp_path, module, arguments, left):
-    done = subprocess.run(
-        [sys.executable, "-m", f"hrviewer.viewer.{module}", *arguments],
-        cwd=tmp_path,
-        check=True,
-        env={**os.environ, "HRVIEWER_HEADLESS": "1"},
-        timeout=300,
-        capture_output=True,
-        text=True,
-    )
-    assert "ERROR" not in done.stdout + done.stderr
-    for name in left:
-        assert (tmp_path / name).exists()

@@ -1,6 +1,6 @@
 """Demonstration: every strategy on a gigapixel image, in a real window, in three minutes.
 
-    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--out demo]
+    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 4096] [--out demo]
 
 Without an image it takes a synthetic slide of 1.07 gigapixels, which needs no file and has exact
 ground truth. Steps: Live while the camera zooms and pans; all strategies in turn on a region, with
@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +73,11 @@ class Demo:
         With the image and the model.
     out : Path
         Folder of pictures, runs and exports.
+    side : int
+        Largest side of the region of the strategies, level-0 pixels.
     """
 
-    def __init__(self, window: View, out: Path) -> None:
+    def __init__(self, window: View, out: Path, side: int = REGION) -> None:
         self.window, self.out, self.film = window, out, Film()
         self.controller = window.controller
         self.made: list[Path] = []
@@ -84,7 +85,7 @@ class Demo:
         layer = self.controller.image_layer
         assert layer is not None
         self.pyramid: Pyramid = pyramid_of(layer)
-        self.region = busiest_region(self.pyramid)
+        self.region = busiest_region(self.pyramid, side)
         self._framed = 0.0
 
     # Pictures.
@@ -129,13 +130,14 @@ class Demo:
         wait_until(lambda: live.session is not None or not live.enabled, 60)
         y, x = self.region.y + self.region.h / 2, self.region.x + self.region.w / 2
         self._settle(6)
-        for step in range(6):  # pan
-            move_camera(self.window, (y, x + 150 * step), 2.0)
+        reach = min(800.0, self.region.w / 4)
+        for step in np.linspace(0, 1, 6):  # pan
+            move_camera(self.window, (y + reach * step, x + reach * step), 2.0)
             process_events_for(0.25)
             self.frame(0.2)
         self._settle(8)
         for pixel in (1.6, 1.3, 1.0):
-            move_camera(self.window, (y, x + 750), pixel)
+            move_camera(self.window, (y + reach, x + reach), pixel)
             process_events_for(0.2)
             self.frame(0.2)
         self._settle(6)
@@ -169,11 +171,12 @@ class Demo:
         controller.state.settings.region = "drawn"
         self._fit()
 
-    def _fit(self) -> None:
-        region = self.region
-        height = self.window.viewer.canvas.size[0]
+    def _fit(self, parts: int = 1) -> None:
+        """Fit the region into the canvas, or into a grid's cells, so many along each side."""
+        region, (height, width) = self.region, self.window.viewer.canvas.size
         centre = region.y + region.h / 2, region.x + region.w / 2
-        move_camera(self.window, centre, 1.08 * region.h / height)
+        pixel = max(region.h / height, region.w / width)
+        move_camera(self.window, centre, 1.04 * parts * pixel)
         process_events_for(0.3)
 
     def run_strategy(self, name: str) -> Run:
@@ -217,6 +220,7 @@ class Demo:
                 overlays.set_visible(other, other == kind)
             process_events_for(0.15)
             shots[OVERLAY_STYLES[kind].title] = grab(self.window, canvas=True)
+            self.frame(0.5)
         for other, visible in before.items():
             overlays.set_visible(other, visible)
         path = self.out / f"3-{name}.png"
@@ -243,7 +247,7 @@ class Demo:
         panel.compare_tab.grid_button.click()
         layers = self.controller.comparison
         wait_until(lambda: layers.grid is not None and layers.grid.is_ready, 60)
-        self._fit()
+        self._fit(2)
         process_events_for(0.5)
         self.picture("5-side-by-side", 1.5)
         service.close_grid()
@@ -356,7 +360,10 @@ def table(rows: Sequence[Row], count: float | None) -> str:
 
 
 def main(
-    image: str | Path = IMAGE, out: Path = Path("demo"), model: str = "nuclei", **options: Any
+    image: str | Path = IMAGE,
+    out: Path = Path("demo"),
+    model: str = "nuclei",
+    side: int = REGION,
 ) -> int:
     """Run the demonstration; return the exit status."""
     from hrviewer.engine import ResultCache
@@ -368,21 +375,22 @@ def main(
         (out / ".hrviewer-demo").touch()
         print(f"opening {image}")
         window = view(image, model, "patches")
-        controller = window.controller
         # Nothing from earlier runs, so that the seconds are those of this machine.
-        controller.resources.cache, controller.resources.run_folder = ResultCache(), out
-        controller.resources.low_priority = False
+        resources = window.controller.resources
+        resources.cache, resources.run_folder = ResultCache(), out
+        resources.low_priority = False
         set_up_window(window)
-        demo = Demo(window, out)
+        demo = Demo(window, out, side)
         print(f"Live: zooming and panning over {demo.pyramid.rect.area / 1e9:.2f} gigapixels")
         demo.overview()
         demo.live()
-        side = demo.region.h
-        print(f"{len(strategy_ids())} strategies on a region of {side:,} × {side:,} pixels")
+        h, w = demo.region.h, demo.region.w
+        print(f"{len(strategy_ids())} strategies on a region of {h:,} × {w:,} pixels")
         demo.select_region()
         names = ["patches", *(name for name in strategy_ids() if name != "patches")]
         for name in names:
             demo.run_strategy(name)
+            print(f"  {name}: {demo.rows[-1].estimate:,.0f}, {time.monotonic() - started:.0f} s")
         truth = demo.pyramid.ground_truth(demo.region)
         print(f"\n{table(demo.rows, None if truth is None else len(truth))}\n")
         print("comparing and exporting")
@@ -413,5 +421,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("image", nargs="?", default=IMAGE)
     parser.add_argument("--model", default="nuclei")
+    parser.add_argument("--side", type=int, default=REGION, help="of the strategies' region")
     parser.add_argument("--out", type=Path, default=Path("demo"))
     sys.exit(main(**vars(parser.parse_args())))

@@ -14,7 +14,7 @@ WIDTH = 960
 """Pixels; frames are downsampled to it."""
 
 MAX_BYTES = 4_000_000
-QUALITIES = (70, 55, 40, 25, 10)
+QUALITIES = (55, 35, 15)
 
 
 class Film:
