@@ -15,7 +15,7 @@ from psygnal import SignalGroupDescriptor
 
 from hrviewer.app.image_session import ImageSession, ImageSource
 from hrviewer.engine import Budget, Priors
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ModelError, ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle
 from hrviewer.runs import Run, RunSpec, parse_params
@@ -122,7 +122,7 @@ class RunSettings:
             If none is selected.
         """
         if self.model is None:
-            raise HrviewerError("choose a model first")
+            raise ModelError("choose a model first")
         return self.model
 
     def resolve(
@@ -168,7 +168,7 @@ class RunSettings:
         """
         header = run.header
         if self.model is None:
-            raise HrviewerError(f"choose the model that the run was begun with: {header['model']}")
+            raise ModelError(f"choose the model that the run was begun with: {header['model']}")
         strategy = get_strategy(header["strategy"])
         return ResolvedRun(
             image,
@@ -197,13 +197,13 @@ class RunSettings:
         if self.region == "visible":
             rect = source.viewport().rect
             if rect.empty:
-                raise HrviewerError(
+                raise ParameterError(
                     "the image is out of view: bring it back, or choose another region"
                 )
             return rect
         rect = source.drawn_region()
         if rect.empty:
-            raise HrviewerError(
+            raise ParameterError(
                 "no shape is drawn on the image: draw a rectangle, or choose another region"
             )
         return rect

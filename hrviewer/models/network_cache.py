@@ -31,7 +31,7 @@ Stat = tuple[str, int, int]
 
 
 @dataclass
-class _Entry:
+class _CachedNetwork:
     """A network, once it is loaded, and the state of its files at that time."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,7 +43,7 @@ class _Entry:
         return sum(size for _, size, _ in self.files)
 
 
-_entries: OrderedDict[Hashable, _Entry] = OrderedDict()
+_entries: OrderedDict[Hashable, _CachedNetwork] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -61,7 +61,7 @@ def load_network(
     """
     key = _key(path, card, device, threads, precision, samples)
     with _lock:
-        entry = _entries.setdefault(key, _Entry())
+        entry = _entries.setdefault(key, _CachedNetwork())
         _entries.move_to_end(key)
     with entry.lock:
         if entry.network is None or entry.files != _stats(_files(path, entry.network)):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.training.task import TrainingTask
 
 __all__ = ["train"]
@@ -100,7 +100,7 @@ def train(
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=torch_device, weights_only=True)
         if state["run"] != run:
-            raise HrviewerError(
+            raise ParameterError(
                 f"{checkpoint} is of another training: remove it, or give another --checkpoint"
             )
         for name, part in parts.items():
@@ -135,7 +135,7 @@ def train(
         average.update_parameters(model)
         value = loss.item()
         if not math.isfinite(value):
-            raise HrviewerError(
+            raise ParameterError(
                 f"the loss is {value} at step {step}: lower the task's learning rate"
             )
         recent_loss += (value - recent_loss) * max(0.01, 1 / (step - start))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import read_ground_truth
@@ -46,7 +46,7 @@ def ground_truth_lookup(open_image: Callable[[], Pyramid], path: Path | None) ->
             return everything().clip(rect)
         pyramid = open_image()
         if pyramid.synthetic_image is None:
-            raise HrviewerError(f"{pyramid.name} has no ground truth: choose a file that has it")
+            raise GroundTruthError(f"{pyramid.name} has no ground truth: choose a file that has it")
         return pyramid.synthetic_image.ground_truth(rect)
 
     return lookup

@@ -18,7 +18,7 @@ from psygnal import Signal
 from hrviewer.app.image_session import ImageSession
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.state import AppState
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.io.annotations import ANNOTATIONS_FILE, read_annotations, write_annotations
 from hrviewer.io.features import Feature
 from hrviewer.io.ground_truth import read_features
@@ -97,7 +97,7 @@ class AnnotationService:
         with self._state.reporting_errors():
             image = self._state.require_image()
             if image.run is None:
-                raise HrviewerError("annotations are saved in a run: run a strategy, or open a run")
+                raise RunError("annotations are saved in a run: run a strategy, or open a run")
             run = image.run
             self._open(image, run)
             if from_predictions:

@@ -26,7 +26,7 @@ from hrviewer.app.resources import Resources
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.services.loading import RunLoader
 from hrviewer.app.state import AppState
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, RunError
 from hrviewer.runs.evaluation import load_ground_truth
 from hrviewer.runs.run_index import RunEntry, list_runs
 from hrviewer.units import format_si
@@ -222,7 +222,7 @@ class CompareService:
         if image is not state.image:
             return
         if any((maps.image.h, maps.image.w) != image.source.shape for _, maps in runs):
-            raise HrviewerError("these runs were made on an image of another size")
+            raise RunError("these runs were made on an image of another size")
         self._end()
         state.run_starting.emit()
         if not as_difference:

@@ -12,7 +12,7 @@ from typing import Any
 from hrviewer.app.image_session import ImageSession
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.state import AppState
-from hrviewer.errors import HrviewerError, format_error
+from hrviewer.errors import HrviewerError, RunError, format_error
 from hrviewer.io import Exportable, export
 
 __all__ = ["ExportService", "ExportStopped"]
@@ -48,9 +48,9 @@ class ExportService:
         with self._state.reporting_errors():
             image = self._state.image
             if image is None or image.run is None:
-                raise HrviewerError("there is no finished run to export")
+                raise RunError("there is no finished run to export")
             if self.is_running:
-                raise HrviewerError("an export is in progress: wait for it, or stop it")
+                raise RunError("an export is in progress: wait for it, or stop it")
             target = Path(path).expanduser()
             self._stopped = False
             self._task = self._background.submit(

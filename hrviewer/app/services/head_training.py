@@ -19,7 +19,7 @@ from hrviewer.app.resources import Resources
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.services.run_service import RunService
 from hrviewer.app.state import AppState, PatchClick
-from hrviewer.errors import HrviewerError, format_error
+from hrviewer.errors import RunError, format_error
 from hrviewer.io.features import Feature
 from hrviewer.models import CombinedBundle, ModelBundle
 from hrviewer.paths import unused_path
@@ -101,9 +101,7 @@ class HeadTrainer:
             if self.is_running:
                 return
             if maps is None or maps.embeddings is None or model is None:
-                raise HrviewerError(
-                    "there are no embeddings to fit a head to: run compression first"
-                )
+                raise RunError("there are no embeddings to fit a head to: run compression first")
             encoder = model.roles["encoder"].name if "encoder" in model.roles else ""
             found = Embeddings(maps.embeddings.values, maps.embeddings.cell, encoder)
             labels, out = self.labels(), self._new_head_path(model)
@@ -120,7 +118,7 @@ class HeadTrainer:
         with self._state.reporting_errors():
             head, model = self.head, self._state.settings.model
             if head is None or model is None:
-                raise HrviewerError("fit a head first")
+                raise RunError("fit a head first")
             parts = model.bundles if isinstance(model, CombinedBundle) else (model,)
             # An earlier fitted head makes room.
             rest = [part for part in parts if set(part.roles) != {"head"}]

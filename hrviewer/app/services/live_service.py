@@ -37,7 +37,7 @@ from hrviewer.engine import (
     measure_deviation,
     visible_cells,
 )
-from hrviewer.errors import HrviewerError, format_error
+from hrviewer.errors import HrviewerError, RunError, format_error
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid
@@ -139,7 +139,7 @@ class LiveService:
         if enabled:
             with state.reporting_errors():
                 if state.run_state != "idle":
-                    raise HrviewerError("a run is in progress: stop it before switching Live on")
+                    raise RunError("a run is in progress: stop it before switching Live on")
                 image = state.require_image()
                 state.settings.require_model()
                 state.live.enabled = True

@@ -19,7 +19,7 @@ from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.services.run_service import report_run
 from hrviewer.app.state import AppState
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import HrviewerError, ImageReadError, RunError
 from hrviewer.pyramid import Pyramid, open_pyramid, reopen_pyramid
 from hrviewer.runs import Run
 
@@ -154,7 +154,7 @@ class RunLoader:
         state = self._state
         with state.reporting_errors():
             if state.run_state != "idle":
-                raise HrviewerError("a run is in progress: stop it before opening another")
+                raise RunError("a run is in progress: stop it before opening another")
             state.run_starting.emit()
             known = {session.source.fingerprint for session in state.images}
             self._task = self._background.submit(
@@ -212,4 +212,4 @@ class RunLoader:
                 f"shown on {state.image.name}: the run was made on {path}, which is another image"
             )
             return state.image
-        raise HrviewerError(f"open the image of this run first: {path} does not exist any more")
+        raise ImageReadError(f"open the image of this run first: {path} does not exist any more")

@@ -10,7 +10,7 @@ from psygnal import Signal
 from hrviewer.app.resources import Resources
 from hrviewer.app.services.run_service import RunService
 from hrviewer.app.state import AppState
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import RunError
 from hrviewer.strategies import get_strategy, strategy_ids
 
 __all__ = ["RunQueue"]
@@ -65,9 +65,7 @@ class RunQueue:
                 if name not in exclude and all(role in roles for role in get_strategy(name).roles)
             )
             if not self._pending:
-                raise HrviewerError(
-                    "every strategy that this model has networks for has a run here"
-                )
+                raise RunError("every strategy that this model has networks for has a run here")
             self._total = len(self._pending)
             self.tick()
 

@@ -33,7 +33,7 @@ REFRESH_INTERVAL_MS = 100
 
 
 @dataclass
-class _Entry:
+class _Subscription:
     """A registered callback."""
 
     interval: float
@@ -45,7 +45,7 @@ class Clock(QObject):
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
-        self._entries: dict[Callable[[], None], _Entry] = {}
+        self._entries: dict[Callable[[], None], _Subscription] = {}
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._fire)
@@ -56,7 +56,7 @@ class Clock(QObject):
         """Call something every so many milliseconds from now on; at first at once if wanted."""
         interval = interval_ms / 1000
         due = time.monotonic() + (0 if at_once else interval)
-        self._entries[callback] = _Entry(interval, due)
+        self._entries[callback] = _Subscription(interval, due)
         self._schedule()
 
     def set_interval(self, callback: Callable[[], None], interval_ms: int) -> None:

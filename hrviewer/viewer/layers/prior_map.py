@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
 from hrviewer.app.image_session import ImageSource
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.viewer.image.geometry import METADATA_KEY, shape_of
 from hrviewer.viewer.layers.image_tracker import LayerImage
 from hrviewer.viewer.layers.layer_features import outline_of
@@ -80,7 +80,7 @@ def rasterize_layer(layer: Layer, image_layer: Image) -> NDArray[np.float32]:
     else:
         found = _sample_pixels(layer, image_layer, shape)
     if not found.max() > 0:
-        raise HrviewerError(
+        raise ParameterError(
             f"nothing in {layer.name!r} is on the image: draw there, or choose another"
         )
     return found

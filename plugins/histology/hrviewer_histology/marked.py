@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.training import density_map
@@ -53,7 +53,7 @@ def read_annotated_fields(data: Path) -> list[AnnotatedField]:
     name, side = marks["slide"], int(marks["side"])
     path = next((p for p in (data / name, data.parent / "wsi" / name) if p.is_file()), None)
     if path is None or hashlib.sha256(path.read_bytes()).hexdigest() != marks["sha256"]:
-        raise HrviewerError(f"{name}, whose fields were marked, is not in {data}: put it there")
+        raise GroundTruthError(f"{name}, whose fields were marked, is not in {data}: put it there")
     slide = tifffile.imread(path, key=0)
     pad = MARGIN + SHIFT
     fields = []

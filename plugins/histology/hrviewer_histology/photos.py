@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import torch
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import GroundTruthError
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
@@ -62,7 +62,9 @@ def read_photos(folder: Path, split: str) -> list[Photo]:
         Where there is no such list.
     """
     if not (folder / "index.csv").is_file():
-        raise HrviewerError(f"{folder} holds no index.csv: give the folder of the labelled photos")
+        raise GroundTruthError(
+            f"{folder} holds no index.csv: give the folder of the labelled photos"
+        )
     with (folder / "index.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
     return [_read_photo(folder, row["name"], int(row["nuclei"])) for row in rows]

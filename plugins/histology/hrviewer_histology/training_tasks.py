@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hrviewer.errors import HrviewerError
+from hrviewer.errors import ParameterError
 from hrviewer.models.card import Architecture, ModelCard, ModelInput, ModelOutput
 from hrviewer.training import (
     TEST,
@@ -234,7 +234,7 @@ def count_samples(photos: list[Photo], factor: int = 1) -> list[CountedImage]:
 
 def _read_split(data: Path | None, split: str) -> list[Photo]:
     if data is None:
-        raise HrviewerError("training needs labelled photos: give their folder with --data")
+        raise ParameterError("training needs labelled photos: give their folder with --data")
     return read_photos(data, split)
 
 
