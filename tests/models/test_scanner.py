@@ -112,8 +112,8 @@ def test_a_denser_map_equals_predictions_of_every_window(tmp_path, k: int) -> No
     loaded = as_loaded(made, tmp_path, variance=True)
     image = np.random.default_rng(0).integers(0, 255, (96, 136, 3), np.uint8)
     there = by_window(made, image, k)
-    pack = ToyBundle(main=Bright(stride=8 // k), scanner=loaded)
-    with Workbench(image, pack) as bench:
+    bundle = ToyBundle(main=Bright(stride=8 // k), scanner=loaded)
+    with Workbench(image, bundle) as bench:
         params = ScannerParams(denser=k, share=0, sample=0, tile=64)
         answer, record, _ = bench.run(lambda scene: Scanner().plan(scene, params))
         plain = ShiftAndStitch(loaded, k)

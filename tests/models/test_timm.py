@@ -63,10 +63,10 @@ def write(model, tmp_path):
 
 
 def test_an_embedding_of_tiles_encodes(model, write, tmp_path):
-    pack = open_bundle(write())
-    assert set(pack.roles) == {"main", "encoder"}
+    bundle = open_bundle(write())
+    assert set(bundle.roles) == {"main", "encoder"}
     image = np.random.default_rng(0).integers(0, 255, (128, 192, 3)).astype(np.uint8)
-    run = hrviewer.run(image, pack, "compression", cache="off", out=tmp_path / "a.run.zarr")
+    run = hrviewer.run(image, bundle, "compression", cache="off", out=tmp_path / "a.run.zarr")
     embeddings, cell = run.map("embeddings")
     assert (embeddings.shape, cell) == ((model.num_features, 2, 3), 64.0)
     tile = torch.from_numpy(image[64:, 64:128]).permute(2, 0, 1)[None].float()

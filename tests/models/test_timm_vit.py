@@ -136,11 +136,11 @@ def test_the_strategy_runs_it_with_adaptive_tokens_that_are_merged(kept):
     network = open_bundle(path).load("main", "cpu")
     image = np.zeros((512, 512, 3), np.uint8)
     image[:256, :128] = np.random.default_rng(0).integers(0, 256, (256, 128, 3))
-    pack = ToyBundle(main=Bright(), transformer=network)
+    bundle = ToyBundle(main=Bright(), transformer=network)
     found = []
     for merge in (0.0, 0.25):
         params = TransformerParams(detail="entropy", threshold=1.0, tokens=1.0, merge=merge)
-        with Workbench(image, pack) as bench:
+        with Workbench(image, bundle) as bench:
             answer, record, _ = bench.run(
                 lambda scene, params=params: Transformer().plan(scene, params)
             )
