@@ -12,20 +12,20 @@ from hrviewer.viewer.widgets import gl_workaround
 COME_AND_GO = """
 import napari
 import numpy as np
-from hrviewer.viewer.widgets.gl_workaround import keep_programs
-from hrviewer.viewer.demo.window_driver import rest
+from hrviewer.viewer.widgets.gl_workaround import avoid_llvmpipe_crash
+from hrviewer.viewer.demo.window_driver import process_events_for
 
-keep_programs()
+avoid_llvmpipe_crash()
 viewer = napari.Viewer()
 viewer.add_image(np.zeros((512, 512)))
-rest(1)
+process_events_for(1)
 for _ in range(3):
     layers = [viewer.add_image(np.zeros((64, 64)), visible=i == 0) for i in range(4)]
     layers.append(viewer.add_vectors(np.ones((5, 2, 2)), edge_width=3))
-    rest(0.3)
+    process_events_for(0.3)
     for layer in layers:
         viewer.layers.remove(layer)
-    rest(0.3)
+    process_events_for(0.3)
 viewer.close()
 print("still here")
 """
