@@ -94,13 +94,13 @@ class TinyBundle(ModelBundle):
 
 
 class EvenGridParams(Params):
-    """None but how many."""
+    """The number of patches."""
 
     patches: int = 2000
 
 
 class EvenGrid(Strategy):
-    """Runs inference on patches on an even grid over the whole image."""
+    """Inference on patches of an even grid over the whole image."""
 
     id: ClassVar[str] = "spread"
     title: ClassVar[str] = "Spread"
@@ -109,7 +109,7 @@ class EvenGrid(Strategy):
     Params: ClassVar[type[Params]] = EvenGridParams
 
     def plan(self, context: PlanContext, params: EvenGridParams) -> Plan:
-        """Look, add up."""
+        """Send requests for the patches; add their predictions up."""
         across = math.ceil(math.sqrt(params.patches))
         side = context.region.w // across // SIDE * SIDE
         patches = [

@@ -2,7 +2,7 @@
 
 Every error that hrviewer raises on purpose is an `HrviewerError`; its message is one line that says
 what is wrong and what to do. The command line prints it without a traceback, the window shows it as
-a notification. Subclasses tell programs what kind of input was at fault, and also derive from the
+a notification. Subclasses distinguish the kinds of invalid input, and also derive from the
 built-in exception that a caller would expect.
 """
 

@@ -56,7 +56,7 @@ def test_a_head_uses_the_encoder_of_its_bundle(folder: Path, shared: Path) -> No
     write(folder, index)
     nic = shared / "models/nic_bigan.onnx"
     bundle = open_bundle(f"{nic}+{folder}")
-    assert bundle.roles["main"].name == "mcnn-shanghaitech-a"  # an embedding answers nothing
+    assert bundle.roles["main"].name == "mcnn-shanghaitech-a"  # an embedding model has no output
     assert bundle.roles["encoder"].name == "nic-bigan"
     assert "head" not in bundle.roles
     index["roles"] = {"head": index["roles"]["head"]}

@@ -106,6 +106,6 @@ def test_it_learns_and_main_does_not(bundle, tmp_path):
     assert set(main.roles) == {"main"}
 
 
-def test_before_a_network_that_is_not_in_torch_there_is_none(bundle, tmp_path):
+def test_a_folder_without_a_bundle_is_refused(tmp_path):
     with pytest.raises(HrviewerError, match="not a model bundle"):
         make_task(tmp_path)

@@ -23,8 +23,8 @@ def test_other_roles_stay_as_they_are(tmp_path):
     network = build(CARD.architecture).eval()
     round_weights(network)
 
-    def write(role, **says):
-        write_role(tmp_path, "squares", TASKS, role, network, CARD, **says)
+    def write(role, **entries):
+        write_role(tmp_path, "squares", TASKS, role, network, CARD, **entries)
 
     write("main", training={"seed": 1}, metrics={"mae": 2.0})
     before = json.loads((tmp_path / "bundle.json").read_text())

@@ -22,7 +22,7 @@ from .conftest import errors, until_quiet
 
 @pytest.fixture
 def held(network):
-    """Let the network answer only when told to."""
+    """Hold inference until the gate opens."""
     gate = threading.Event()
     network.before = lambda batch: gate.wait(20)
     yield gate
@@ -32,8 +32,8 @@ def held(network):
 def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
     path = tmp_path / "strips.tif"
     tifffile.imwrite(path, np.arange(5000 * 4000, dtype=np.uint16).reshape(5000, 4000))
-    told = []
-    controller.state.progress_changed.connect(told.append)
+    statuses = []
+    controller.state.progress_changed.connect(statuses.append)
     controller.image_loader.open(path)
     assert controller.has_pending_work
     assert controller.image_layer is None
@@ -43,7 +43,7 @@ def test_an_image_is_opened_beside_the_event_loop(model, controller, tmp_path):
         (5000 // 2**i, 4000 // 2**i) for i in range(len(controller.image_layer.data))
     ]
     assert len(controller.image_layer.data) > 2
-    assert "opening strips.tif" in {status.message for status in told}
+    assert "opening strips.tif" in {status.message for status in statuses}
 
 
 def test_an_image_given_up_is_not_shown(model, controller, tmp_path, photo):
@@ -216,7 +216,7 @@ def test_regions(model, controller, photo, add, finish):
 def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, network):
     controller.image_loader.open("/nowhere/at-all.svs")
     until_quiet(controller)
-    controller.state.set_model("no such pack")
+    controller.state.set_model("no such model")
     controller.state.set_strategy("telepathy")
     add(model, photo)
     controller.state.settings.budget = "much"
@@ -228,9 +228,9 @@ def test_what_cannot_be_done_is_one_line(model, controller, photo, add, finish, 
     controller.run_loader.open("/nowhere/x.run.zarr")
     until_quiet(controller)
     controller.export_service.export("/nowhere/x.geojson", "geojson")
-    said = errors(controller)
-    assert len(said) == 7
-    assert all("\n" not in line for line in said)
+    messages = errors(controller)
+    assert len(messages) == 7
+    assert all("\n" not in line for line in messages)
     assert controller.state.run_state == "idle"
     controller.state.settings.model = None
     controller.run_service.start()

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 
 IMAGES = {
     "slide": ("data/wsi/CMU-1-Small-Region.svs", "nuclei", (512, 512, 1024, 1024)),
-    "scene": ("sample:crowd?size=2048&seed=10100", "crowd", (0, 0, 2048, 2048)),
+    "sample": ("sample:crowd?size=2048&seed=10100", "crowd", (0, 0, 2048, 2048)),
     "map": ("data/aerial/OSBS_029.tif", "crowd", (0, 0, 400, 400)),
 }
 
@@ -137,8 +137,8 @@ def test_from_python(run, tmp_path):
 def test_from_the_command_line(run, tmp_path):
     for name in formats(run):
         path = tmp_path / f"a{get_writer(name).suffixes[0]}"
-        said = CliRunner().invoke(app, ["export", str(run.path), "-o", str(path), "--to", name])
-        assert said.exit_code == 0, said.output
+        result = CliRunner().invoke(app, ["export", str(run.path), "-o", str(path), "--to", name])
+        assert result.exit_code == 0, result.output
         CHECKS[name](path, run)
 
 
@@ -174,10 +174,10 @@ def test_a_gigapixel_is_exported_in_two_gigabytes(tmp_path):
         "sample:crowd?size=32768&seed=10100", "crowd", "uniform", budget="1%", out=run, cache="off"
     )
     names = [name for name in writer_names() if name != "geotiff"]
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", WRITE, run, tmp_path, *names],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert int(said.stdout) < 2e9
+    assert int(process.stdout) < 2e9
     for name in names:
         CHECKS[name](tmp_path / f"a-{name}", made)

@@ -1,4 +1,4 @@
-"""Live: what is seen follows the view, and nothing is looked at twice."""
+"""Live: inference follows the view, and no patch is processed twice."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def shown(model, controller, add):
     """A controller with an image of several cells, all of it in view."""
     add(model, PHOTO)
     look(model, (750, 950), 0.42)
-    controller.emitted["live_status_changed"] = told = []
-    controller.state.live_status_changed.connect(told.append)
+    controller.emitted["live_status_changed"] = statuses = []
+    controller.state.live_status_changed.connect(statuses.append)
     return controller
 
 
@@ -80,7 +80,7 @@ def test_the_answer_in_view_and_the_overlays(shown, model):
 @pytest.mark.parametrize(
     ("turn", "scale", "translate"), [(30, (1, 1), (0, 0)), (30, (0.5, 0.5), (70, -40))]
 )
-def test_what_a_turned_layer_shows_on_the_screen_is_looked_at(
+def test_inference_covers_the_visible_part_of_a_rotated_layer(
     controller, model, add, turn, scale, translate
 ):
     base = add(model, PHOTO)
@@ -106,7 +106,7 @@ def test_what_a_turned_layer_shows_on_the_screen_is_looked_at(
 
 
 @pytest.mark.parametrize("name", strategy_ids())
-def test_a_view_already_seen_computes_nothing(shown, model, name):
+def test_a_view_already_processed_computes_nothing(shown, model, name):
     shown.resources.cache = ResultCache(memory_bytes=0)
     shown.state.set_strategy(name)
     look(model, (300, 300), 1.0)
@@ -134,18 +134,18 @@ def test_a_view_already_seen_computes_nothing(shown, model, name):
     assert np.isfinite(shown.overlays.maps.record.output.values).any()
 
 
-def test_codes_come_live_and_keep_their_colours(shown, model):
+def test_embeddings_come_live_and_keep_their_colours(shown, model):
     shown.state.set_strategy("compression")
     look(model, (300, 300), 1.0)
     live(shown)
-    codes = shown.overlays.embedding_layers.embeddings
-    before = codes.colours.copy()
+    embeddings = shown.overlays.embedding_layers.embeddings
+    before = embeddings.colours.copy()
     assert (before[..., 3] > 0).any()
     look(model, (310, 320), 1.0)
     rest(shown)
-    assert shown.overlays.embedding_layers.embeddings is codes
+    assert shown.overlays.embedding_layers.embeddings is embeddings
     known = before[..., 3] > 0
-    np.testing.assert_array_equal(codes.colours[known], before[known])
+    np.testing.assert_array_equal(embeddings.colours[known], before[known])
     assert shown.overlays.embedding_layers.colours in model.layers
     shown.state.set_strategy("patches")
     rest(shown)
@@ -236,7 +236,7 @@ def test_a_run_takes_over(shown, finish):
     assert not shown.live.enabled
 
 
-def test_what_makes_no_sense_is_said_and_waited_for(shown):
+def test_an_invalid_budget_is_reported_until_corrected(shown):
     shown.state.settings.budget = "lots"
     shown.live.set_enabled(True)
     end = time.monotonic() + 20
@@ -267,7 +267,7 @@ def test_removing_the_image_ends_it(shown, model):
     assert not shown.live.enabled
 
 
-def test_a_network_that_does_not_load_is_said(shown, toys):
+def test_a_network_that_does_not_load_is_reported(shown, toys):
     toys.load = lambda *args, **kwargs: 1 / 0
     shown.live.set_enabled(True)
     end = time.monotonic() + 20
@@ -314,7 +314,7 @@ def test_the_switch_in_the_panel(docked, qtbot):
 
 
 @pytest.mark.parametrize("hide", ["hide", "showMinimized"])
-def test_nothing_runs_while_nobody_sees_it(docked, qtbot, network, hide):
+def test_nothing_runs_while_it_is_hidden(docked, qtbot, network, hide):
     docked.live_toggle.checkbox.click()
     qtbot.waitUntil(lambda: network.calls > 0, timeout=20_000)
     network.before = lambda batch: time.sleep(0.01)
@@ -348,7 +348,7 @@ def test_nothing_survives_the_window(make_napari_viewer, toys, network, qtbot):
     assert not threads()
 
 
-def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):
+def test_inference_runs_on_the_plane_on_the_screen(controller, model):
     first, second = PHOTO[:600, :700, 0], PHOTO[900:, 1200:, 0]
     model.add_image(np.stack([first, second]), name="stack", axis_labels=("z", "y", "x"))
     look(model, (300, 350), 1.0)
@@ -363,7 +363,7 @@ def test_the_plane_on_the_screen_is_what_is_looked_at(controller, model):
         drawn = np.nansum(controller.overlays.maps.record.output.values)
         assert drawn == pytest.approx(counts[z], rel=1e-5)
     assert errors(controller) == []
-    # A whole-image run looks at it, too.
+    # A whole-image run processes it, too.
     model.dims.set_current_step(0, 1)
     controller.run_service.start()
     end = time.monotonic() + 20

@@ -28,19 +28,19 @@ GROWTH = 64 << 20
 
 
 class Doubled(Bright):
-    """Says twice as much."""
+    """Predictions twice as large."""
 
     def predict(self, batch):
         return 2 * super().predict(batch)
 
 
-def begin(model, add, pack, strategy, folder):
+def begin(model, add, bundle, strategy, folder):
     if not model.layers:
         add(model, PHOTO)
     made = Controller(
         model, cache=ResultCache(memory_bytes=0), run_folder=folder, low_priority=False
     )
-    made.state.set_model(pack)
+    made.state.set_model(bundle)
     made.state.set_strategy(strategy)
     made.live.set_enabled(True)
     return made
@@ -64,11 +64,11 @@ def shown(controller):
 @pytest.mark.soak
 def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tmp_path):
     chance = random.Random(0)
-    packs = ToyBundle(main=Bright("bright")), ToyBundle(main=Doubled("doubled"))
+    bundles = ToyBundle(main=Bright("bright")), ToyBundle(main=Doubled("doubled"))
     strategies = strategy_ids()
-    chosen = {"pack": packs[0], "strategy": strategies[0]}
+    chosen = {"bundle": bundles[0], "strategy": strategies[0]}
     look(model, (1500, 2000), 1.0)
-    controller = begin(model, add, chosen["pack"], chosen["strategy"], tmp_path)
+    controller = begin(model, add, chosen["bundle"], chosen["strategy"], tmp_path)
     process, sizes, running = psutil.Process(), [], []
     for i in range(VIEWS):
         centre = chance.uniform(0, PHOTO.shape[0]), chance.uniform(0, PHOTO.shape[1])
@@ -77,8 +77,8 @@ def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tm
             chosen["strategy"] = chance.choice(strategies)
             controller.state.set_strategy(chosen["strategy"])
         if chance.random() < 0.2:
-            chosen["pack"] = chance.choice(packs)
-            controller.state.set_model(chosen["pack"])
+            chosen["bundle"] = chance.choice(bundles)
+            controller.state.set_model(chosen["bundle"])
         # Now and then long enough for a cell or for all of them, mostly not.
         end = time.monotonic() + chance.choice([0.0, 0.02, 0.1, 0.3])
         controller.tick()
@@ -95,7 +95,7 @@ def test_hundreds_of_views_leave_nothing_stale_and_nothing_behind(model, add, tm
     again = ViewerModel()
     again.canvas.size = model.canvas.size
     look(again, camera.center[-2:], camera.zoom)
-    fresh = begin(again, add, chosen["pack"], chosen["strategy"], tmp_path)
+    fresh = begin(again, add, chosen["bundle"], chosen["strategy"], tmp_path)
     look(again, camera.center[-2:], camera.zoom)
     rest(fresh, 120)
     for name, values in shown(fresh).items():

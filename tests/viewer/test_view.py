@@ -60,7 +60,7 @@ def test_a_window_that_was_never_sized_has_room(window, monkeypatch, size):
     assert abs(set_to[0].center().x() - screen.center().x()) <= 1
 
 
-def test_an_empty_window_tells_what_to_do_and_offers_a_scene(window, toys):
+def test_an_empty_window_says_what_to_do_and_offers_a_sample(window, toys):
     panel = commands.panel_of(window)
     choice = panel.run_settings
     assert "drop one on the window, or try" in choice.image_summary.text()

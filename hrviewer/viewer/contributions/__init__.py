@@ -1,1 +1,1 @@
-"""What `napari.yaml` names: commands, readers, writers, sample data."""
+"""Contributions of `napari.yaml`: commands, readers, writers, sample data."""

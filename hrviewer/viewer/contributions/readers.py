@@ -1,6 +1,6 @@
-"""What napari asks when a file is dropped on the window.
+"""napari readers of files that are dropped on the window.
 
-A reader speaks only for what napari itself would load whole or not at all: slides, images too
+A reader accepts only files that napari itself would load whole or not at all: slides, images too
 large for memory, and runs. Nothing but metadata is read before napari asks for layers.
 """
 

@@ -25,7 +25,7 @@ __all__ = ["Axes", "CoarsestLevel", "LazyLevel", "transpose"]
 Axes = Literal["yx", "yxc", "cyx"]
 
 SLICING_MODULE = "napari.layers._scalar_field"
-"""Where napari slices image layers."""
+"""Modules in which napari slices image layers."""
 
 
 class LazyLevel:

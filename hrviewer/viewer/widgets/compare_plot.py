@@ -1,4 +1,4 @@
-"""A plot in the window: what runs lost against what they cost; points answer to the mouse.
+"""A plot in the window: error of runs against their cost, with tooltips and selection.
 
 matplotlib draws it, where it is installed; it was loaded beside the window's thread before.
 """
@@ -92,7 +92,7 @@ class MplWidget(QWidget):
 
 
 class ComparePlot(MplWidget):
-    """Error, or the answer where no error is known, against cost.
+    """Error, or the estimate where the error is unknown, against cost.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ class IntervalPlot(QWidget):
 
     @property
     def count(self) -> int:
-        """How many estimates are drawn."""
+        """Number of estimates drawn."""
         return len(self._estimates)
 
     def set_estimates(self, estimates: Sequence[PublishedEstimate]) -> None:

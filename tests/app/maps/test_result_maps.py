@@ -191,7 +191,7 @@ def test_the_cost_map_shows_what_is_asked_for():
         assert cost.unit == unit
         np.testing.assert_allclose(cost.values[:2, :2], value, rtol=1e-6)
         assert np.isnan(cost.values[2:]).all()
-    # What comes later is drawn in the same quantity, and nothing that was looked at disappears.
+    # Later results are drawn in the same quantity, and processed areas stay.
     picture.set_cost_quantity("bytes")
     other = Rect(64, 64, 32, 32)
     picture.update(PatchRequest("main", (Patch(other),), target="output"))

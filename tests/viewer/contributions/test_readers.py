@@ -92,20 +92,20 @@ def test_a_run_opens_with_its_image(make_napari_viewer_proxy, tmp_path, photo, t
     assert set(MAPS) == {layer.metadata["hrviewer"]["overlay"] for layer in layers[1:]}
 
 
-def test_a_run_without_its_image_says_so(tmp_path, photo, toys, capsys):
+def test_a_run_without_its_image_is_reported(tmp_path, photo, toys, capsys):
     file = tmp_path / "photo.png"
     imsave(file, photo, check_contrast=False)
     made = run(file, toys, out=tmp_path / "x.run.zarr", cache="off")
     imsave(file, 255 - photo, check_contrast=False)
-    with _said(capsys, "has changed"):
+    with _notification(capsys, "has changed"):
         assert len(readers.read_run(str(made.path))([str(made.path)])) == 5
     file.unlink()
-    with _said(capsys, "without their image"):
+    with _notification(capsys, "without their image"):
         assert len(readers.read_run_layers(str(made.path))) == 4
 
 
-class _said:
-    """What napari notifies on a terminal."""
+class _notification:
+    """Check napari's notification on a terminal."""
 
     def __init__(self, capsys, words):
         self.capsys, self.words = capsys, words

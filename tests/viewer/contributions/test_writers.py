@@ -136,23 +136,25 @@ def test_nothing_is_overwritten(layers, tmp_path):
     assert path.read_text() == "mine"
 
 
-def test_what_is_turned_is_said(tmp_path, monkeypatch):
-    said: list[str] = []
-    monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)
+def test_a_rotated_layer_is_reported(tmp_path, monkeypatch):
+    warnings: list[str] = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", warnings.append)
     save(tmp_path / "a.ome.zarr", Image(np.zeros((4, 5)), rotate=30, name="askew"))
-    assert "askew is turned" in said[0]
+    assert "askew is turned" in warnings[0]
 
 
-def test_a_run_at_work_is_saved_as_far_as_it_came(tmp_path, monkeypatch):
+def test_an_unfinished_run_is_saved_as_it_is(tmp_path, monkeypatch):
     from hrviewer.app.maps.result_maps import Completion
     from hrviewer.viewer.image.geometry import METADATA_KEY
 
-    said: list[str] = []
-    monkeypatch.setattr("napari.utils.notifications.show_warning", said.append)
-    course = Completion()
-    layer = Image(np.zeros((4, 5)), name="output", metadata={METADATA_KEY: {"course": course}})
+    warnings: list[str] = []
+    monkeypatch.setattr("napari.utils.notifications.show_warning", warnings.append)
+    completion = Completion()
+    layer = Image(
+        np.zeros((4, 5)), name="output", metadata={METADATA_KEY: {"completion": completion}}
+    )
     save(tmp_path / "a.ome.zarr", layer)
-    assert "as far as it came" in said[0]
-    course.is_final = True
+    assert "saved as it is now" in warnings[0]
+    completion.is_final = True
     save(tmp_path / "b.ome.zarr", layer)
-    assert len(said) == 1
+    assert len(warnings) == 1

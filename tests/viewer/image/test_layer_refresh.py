@@ -57,7 +57,7 @@ def viewer(request, make_napari_viewer, qtbot):
     get_settings().experimental.async_ = request.param
     auto_refresh(made)
     yield made
-    # A slice that is still under way holds the window, which then counts as leaked.
+    # A slice that is still in progress holds the window, which then counts as leaked.
     made._layer_slicer.wait_until_idle(10)
     qtbot.waitUntil(lambda: not threads(), timeout=10_000)
     qtbot.wait(50)
@@ -203,11 +203,11 @@ def test_others_get_the_pixels_themselves(viewer, slow, qtbot):
     qtbot.waitUntil(lambda: seen(viewer).min() > 0, timeout=10_000)
 
 
-def test_what_cannot_be_decoded_is_said_once(viewer, slow, qtbot, monkeypatch):
+def test_a_decoding_error_is_reported_once(viewer, slow, qtbot, monkeypatch):
     from hrviewer.viewer.image import layer_refresh
 
-    said = []
-    monkeypatch.setattr(layer_refresh, "show_warning", said.append)
+    warnings = []
+    monkeypatch.setattr(layer_refresh, "show_warning", warnings.append)
     fine, coarse = slow
     fine.broken = True
     coarse.gate.set()
@@ -215,10 +215,10 @@ def test_what_cannot_be_decoded_is_said_once(viewer, slow, qtbot, monkeypatch):
     _, fetcher = add(viewer, slow)
     qtbot.waitUntil(lambda: fetcher.coarsest_loaded, timeout=10_000)
     look(viewer, (256, 256), 4.0)
-    qtbot.waitUntil(lambda: bool(said), timeout=10_000)
+    qtbot.waitUntil(lambda: bool(warnings), timeout=10_000)
     qtbot.waitUntil(lambda: not fetcher.is_loading and not threads(), timeout=10_000)
     reads = len(fine.reads)
-    assert "bad sector" in said[0]
+    assert "bad sector" in warnings[0]
     qtbot.wait(250)
     assert len(fine.reads) == reads
     assert seen(viewer).std() < 8

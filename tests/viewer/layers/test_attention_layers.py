@@ -10,7 +10,7 @@ from viewer.conftest import errors, until_quiet
 
 
 class Attentive(Joint):
-    """All look at the reddest token, and at themselves half as much; the first two are one."""
+    """All tokens attend to the reddest, half as much to themselves; the first two are merged."""
 
     has_attention = True
 
@@ -72,7 +72,7 @@ def test_a_click_on_a_token_shows_where_it_looked(controller, model, add, finish
     }
 
 
-def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monkeypatch):
+def test_an_error_at_a_click_is_reported(controller, model, add, finish, monkeypatch):
     add(model, picture(300, 420))
     controller.state.set_strategy("transformer")
     controller.state.settings.params = {"detail": "uniform", "finest": 16, "context": 0}
@@ -90,8 +90,8 @@ def test_what_goes_wrong_at_a_click_is_told(controller, model, add, finish, monk
 
     monkeypatch.setattr(Attentive, "attention", broken)
     click()
-    (said,) = errors(controller)
-    assert said == "the attention of this token cannot be shown: RuntimeError: out of ink"
+    (message,) = errors(controller)
+    assert message == "the attention of this token cannot be shown: RuntimeError: out of ink"
     assert [look.pixels is None for look in seen] == [True, False]  # and what it cost, all the same
     monkeypatch.undo()
     monkeypatch.setattr("hrviewer.app.services.patch_inspection.patch_preview", broken)

@@ -1,4 +1,4 @@
-"""Codes on the screen: colours that stay, and what looks like a place that was clicked."""
+"""Embeddings on the screen: colours that stay, and similarity to a location that was clicked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hrviewer.app.maps.result_maps import ResultMaps
 from viewer.conftest import errors, until_quiet
 
 
-def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, add, finish):
+def test_a_run_shows_its_embeddings_and_a_click_their_similarity(controller, model, add, finish):
     image = picture(300, 420)
     image[:64, :64] = image[128:192, 256:320] = (200, 20, 90)
     add(model, image)
@@ -31,7 +31,7 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
         controller.inspect_patch((y, x))
         until_quiet(controller)
 
-    click(30, 30)  # nobody looks at codes
+    click(30, 30)  # the embeddings are hidden
     assert not coded.similarity.visible
     coded.colours.visible = True
     click(30, 30)
@@ -40,7 +40,7 @@ def test_a_run_shows_its_codes_and_a_click_what_looks_alike(controller, model, a
     assert alike[:16, :16].min() > 0.99
     assert alike[32:48, 64:80].min() > 0.99
     assert np.median(alike) < 0.05
-    # The patch that was clicked is the tile, not the thought about all of them.
+    # The patch that was clicked is the tile, not the request for the features of all.
     assert controller.overlays.maps.patch_at(30, 30).role == "encoder"
     # A run that is opened again shows them, too; another strategy has none.
     again = ResultMaps.from_run(controller.state.run).embeddings
@@ -91,16 +91,16 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     labelling.set_label("right ")
     for place in ((30, 230), (30, 400), (170, 300), (250, 350)):
         click(*place)
-    assert not coded.similarity.visible  # a click says one thing at a time
+    assert not coded.similarity.visible  # a click does one thing at a time
     assert Counter(label.label for label in labelling.labels()) == {"left": 4, "right": 4}
     assert model.layers.selection.active == base
     assert len(np.unique(controller.labels.layer.face_color, axis=0)) == 2
-    told = []
-    labelling.message_changed.connect(told.append)
+    messages = []
+    labelling.message_changed.connect(messages.append)
     labelling.fit()
     fitted()
     assert labelling.head.error == 0
-    assert "error rate 0.0%" in told[-1]
+    assert "error rate 0.0%" in messages[-1]
     # Chosen, its classes are the answer; what was encoded is not encoded again.
     encoder = controller.state.settings.model.networks["encoder"]
     looked = encoder.inferred
@@ -113,7 +113,7 @@ def test_a_few_clicks_make_a_head_that_can_be_chosen_at_once(controller, model, 
     finish(controller)
     assert encoder.inferred == looked
     assert controller.state.run.estimate["per_class"]["left"] == pytest.approx(300 * 200)
-    # Live, maps are of the classes that the chosen strategy speaks of.
+    # Live, maps are of the classes that the chosen strategy predicts.
     controller.live.set_enabled(True)
     for strategy, planes in (("compression", 2), ("patches", 1), ("compression", 2)):
         controller.state.set_strategy(strategy)

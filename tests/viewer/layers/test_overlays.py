@@ -1,4 +1,4 @@
-"""Overlays in a real window: aligned to the pixel, clear where nothing was looked at."""
+"""Overlays in a real window: aligned to the pixel, transparent outside processed patches."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def image():
     [(None, None, None), ((0.25, 0.25), (30, -70), ("um", "um")), ((2, 2), (0.5, 0.5), None)],
 )
 @pytest.mark.parametrize("lazy", [False, True])
-def test_an_overlay_covers_the_pixels_that_it_speaks_of(
+def test_an_overlay_covers_the_pixels_that_it_describes(
     make_napari_viewer_proxy, image, scale, translate, units, lazy, monkeypatch
 ):
     if lazy:
@@ -151,7 +151,7 @@ def test_another_picture_is_shown_in_the_layers_that_are_there(make_napari_viewe
         assert layer.metadata["hrviewer"]["unit"] == shown.unit
     assert not second.layers["output"].visible
     assert second.layers["cost"].opacity == 0.3
-    # What a person took away is made anew; the rest goes, in one go.
+    # A layer that the user removed is created again; the rest is removed in one batch.
     viewer.layers.remove(second.layers["cost"])
     batches = []
     viewer.layers.events.begin_batch.connect(batches.append)

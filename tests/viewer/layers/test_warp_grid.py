@@ -1,4 +1,4 @@
-"""Warps on the screen: their grid, what the network saw, and what leads them."""
+"""Warps on the screen: their grid, the resampled patch, and the prior maps that guide them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def warp(rect, core=None, shape=(64, 80)):
 
 def test_lines_join_the_grids_nodes():
     drawn = grid_lines(warp(Rect(100, 200, 310, 620)), Rect(100, 200, 310, 620), 1.0)
-    assert len(drawn) == 2 * 30 * 31 - 60  # the far border belongs to whoever is beyond it
+    assert len(drawn) == 2 * 30 * 31 - 60  # the far border belongs to the cell beyond it
     nodes = bent() * (310, 620) + (99.5, 199.5)
     starts = {tuple(start) for start in drawn[:, 0].round(6)}
     assert starts <= {tuple(node) for node in nodes.reshape(-1, 2).round(6)}
-    # Few lines from afar, and only in the core.
+    # Few lines at low zoom, and only in the core.
     core = Rect(200, 400, 100, 100)
     some = grid_lines(warp(Rect(100, 200, 310, 620), core), core, 60.0)
     assert 0 < len(some) < len(drawn) / 10
@@ -141,12 +141,12 @@ def test_what_was_drawn_leads_the_run(controller, model, add, finish, spotted):
     assert controller.state.run.header["priors"].keys() == {"saliency"}
     cost = controller.state.run.cost_map()
     assert cost[26:28, 7:10].mean() > 2 * cost[:10].mean()
-    # What that run saw leads the next.
+    # The estimate of that run guides the next.
     controller.state.settings.prior = "run"
     controller.run_service.start()
     finish(controller)
     assert controller.state.run.header["priors"].keys() == {"density"}
-    # Strategies that take no hints are not told.
+    # Strategies without prior maps get none.
     controller.state.set_strategy("uniform")
     controller.run_service.start()
     finish(controller)
@@ -154,7 +154,7 @@ def test_what_was_drawn_leads_the_run(controller, model, add, finish, spotted):
     assert controller.state.run.header["priors"] == {}
 
 
-def test_the_panel_offers_hints(make_napari_viewer, toys, qtbot, spotted):
+def test_the_panel_offers_prior_maps(make_napari_viewer, toys, qtbot, spotted):
     from napari.layers import Layer
 
     from hrviewer.viewer.image.image_layer import image_layer_data

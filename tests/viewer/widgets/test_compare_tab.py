@@ -62,7 +62,7 @@ def compared(controller, model, photo, add, runs):
     return controller
 
 
-def test_the_shelf_holds_this_images_runs(runs, photo, count):
+def test_the_index_holds_this_images_runs(runs, photo, count):
     fingerprint = open_pyramid(photo).fingerprint
     entries = list_runs(fingerprint, [runs, runs / "nowhere"])
     assert [(entry.strategy, entry.run.header["params"]) for entry in entries] == [*ASKED]
@@ -72,9 +72,9 @@ def test_the_shelf_holds_this_images_runs(runs, photo, count):
         off = entry.row["estimate"] - entries[0].row["estimate"]
         assert entry.row["error"] == pytest.approx(off)
         assert entry.row["flops"] == entry.run.cost["flops"]
-    told = list_runs(fingerprint, [runs], GroundTruth(np.full((7, 2), 5.0)))
-    assert told[0].row["error"] == pytest.approx(count - 7)
-    assert told[0].reference_source == "truth"
+    against_count = list_runs(fingerprint, [runs], GroundTruth(np.full((7, 2), 5.0)))
+    assert against_count[0].row["error"] == pytest.approx(count - 7)
+    assert against_count[0].reference_source == "truth"
     # What it was measured against here is not written down.
     assert json.loads((runs / "0.run.zarr" / "run.json").read_text("utf-8"))["truth"] is None
 
@@ -103,8 +103,8 @@ def test_a_difference_is_that_of_the_densities(cell):
 
 
 def test_the_difference_of_two_runs_is_a_layer(compared, model):
-    comparison, told = compared.compare_service, []
-    comparison.message_changed.connect(told.append)
+    comparison, messages = compared.compare_service, []
+    comparison.message_changed.connect(messages.append)
     comparison.show_run(comparison.entries[0])
     wait(compared)
     single = compared.overlays.layers["output"]
@@ -114,7 +114,7 @@ def test_the_difference_of_two_runs_is_a_layer(compared, model):
     assert layer in model.layers
     a, b = (ResultMaps.from_run(comparison.entries[i].run) for i in (2, 0))
     np.testing.assert_allclose(layer.data, subtract_maps(a, b).values)
-    assert "orange: uniform" in told[-1]
+    assert "orange: uniform" in messages[-1]
     assert not single.visible
     comparison.clear_difference()
     assert comparison.difference is None
@@ -199,7 +199,7 @@ def test_the_truth_stands_in_every_picture(compared, model, tmp_path):
     assert not any(group.ground_truth.visible for group in compared.comparison.grid.runs)
 
 
-def test_another_image_begins_anew(compared, model, add):
+def test_another_image_resets_the_comparison(compared, model, add):
     comparison = compared.compare_service
     comparison.show_grid(comparison.entries[:2])
     wait(compared)
@@ -301,7 +301,7 @@ def test_the_plot_stands_beside_the_table_where_there_is_room(tab):
 
 
 def test_the_others_are_run(tab, qtbot):
-    """Each strategy that the pack has networks for, once; the chosen one as it is chosen."""
+    """Each strategy that the model bundle has roles for, once; the chosen one as it is chosen."""
     controller = tab.controller
     there = {entry.strategy for entry in tab.service.entries}
     controller.state.set_strategy("nonuniform")
@@ -323,10 +323,10 @@ def test_the_others_are_run(tab, qtbot):
         "Run missing strategies",
         "",
     )
-    said = []
-    controller.state.error_raised.connect(said.append)
+    messages = []
+    controller.state.error_raised.connect(messages.append)
     tab.run_missing_button.click()
-    assert "every strategy" in said[-1]
+    assert "every strategy" in messages[-1]
     assert not controller.run_queue.is_running
 
 
@@ -364,8 +364,8 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     }
     asked = []
 
-    def measure(pack, *, role, device, memory, on_progress, control):
-        asked.append((pack, role, device, memory))
+    def measure(bundle, *, role, device, memory, on_progress, control):
+        asked.append((bundle, role, device, memory))
         on_progress("128 × 128 pixels")
         return Scaling("toys", "main", "cpu", "toy", 10**9, points, fits, 4000, 4064)
 
@@ -383,7 +383,7 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     assert len(panels) == 3
     np.testing.assert_allclose(panels[0].lines[1].get_xdata(), sides)
     np.testing.assert_allclose(panels[0].lines[1].get_ydata(), [9.0 * side**2 for side in sides])
-    # What cannot be measured is said; the toys have no files.
+    # A failed measurement is reported; the toys have no files.
     monkeypatch.undo()
     window.measure_button.click()
     assert window.measure_button.text() == "Stop"

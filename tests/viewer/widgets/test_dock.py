@@ -50,7 +50,7 @@ def docked(make_napari_viewer, photo, toys, tmp_path):
 
 
 def settle():
-    """Let Qt delete what it was told to delete later."""
+    """Let Qt process deferred deletions."""
     QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
 
 
@@ -79,7 +79,7 @@ def test_a_whole_run_from_the_buttons(docked, qtbot, count):
 
 
 @pytest.mark.parametrize("tab", [0, 1, 2])
-def test_whatever_can_be_chosen_or_pressed_can_be_seen(docked, qtbot, tab):
+def test_every_control_is_inside_the_window(docked, qtbot, tab):
     docked.setCurrentIndex(tab)
     qtbot.wait(50)
     kinds = (QComboBox, QLineEdit, QAbstractButton, QAbstractSpinBox)
@@ -142,7 +142,7 @@ def test_the_legend_rules_the_layers(docked, qtbot):
     assert docked.controller.overlays.maps.rasters["cost"].unit == "ms per megapixel"
 
 
-def test_labels_are_given_while_there_are_codes(docked, qtbot):
+def test_labels_are_given_while_there_are_embeddings(docked, qtbot):
     pytest.importorskip("sklearn")
     form, controller = docked.head_form, docked.controller
     assert form.isHidden()

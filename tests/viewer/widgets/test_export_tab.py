@@ -1,4 +1,4 @@
-"""The Export tab, and what a person draws over a run: kept with who and when."""
+"""The Export tab, and annotations over a run: kept with their author and time."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_export_from_the_tab(tab, done):
     assert tab.export_button.isEnabled()
 
 
-def test_what_cannot_be_written_is_said_in_the_tab(tab, done, tmp_path):
+def test_an_export_error_is_shown_in_the_tab(tab, done, tmp_path):
     tab.format.setCurrentText("geotiff")
     tab.path.setText(str(tmp_path / "a.tif"))
     tab.export_button.click()

@@ -44,6 +44,6 @@ def test_gpus_delete_and_llvmpipe_keeps(monkeypatch):
     monkeypatch.setattr(glir.GlirProgram, "delete", None)
     gl_workaround.avoid_llvmpipe_crash()
     for renderer in ("llvmpipe (LLVM 15.0.6, 256 bits)", "NVIDIA H200"):
-        monkeypatch.setattr(gl, "glGetParameter", lambda name, said=renderer: said)
+        monkeypatch.setattr(gl, "glGetParameter", lambda name, value=renderer: value)
         glir.GlirProgram.delete(renderer)
     assert gone == ["NVIDIA H200"]

@@ -32,7 +32,7 @@ def form(qtbot):
     return made
 
 
-def test_defaults_are_shown_and_not_told(form):
+def test_defaults_are_shown_and_not_emitted(form):
     assert form.values() == {}
     shown = {name: field.value for name, field in form.fields.items()}
     assert shown == Everything().model_dump()
@@ -48,7 +48,7 @@ def test_titles_bounds_and_descriptions(form):
     assert form.fields["method"].choices == ("top-k", "threshold")
 
 
-def test_changes_are_told(form):
+def test_changes_are_emitted(form):
     form.fields["share"].value = 0.5
     form.fields["method"].value = "top-k"
     assert form.heard == [{"share": 0.5}, {"share": 0.5, "method": "top-k"}]

@@ -1,4 +1,4 @@
-"""The plot of an answer and its interval."""
+"""The plot of an estimate and its interval."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hrviewer.viewer.widgets.run_summary import MARGIN, IntervalPlot, IntervalWi
 def test_the_band_narrows_around_the_estimate(qtbot):
     plot = IntervalPlot()
     qtbot.addWidget(plot)
-    told = [
+    estimates = [
         PublishedEstimate(10.0, 60.0, (0.0, 160.0)),
         PublishedEstimate(20.0, 95.0, (80.0, 120.0)),
         PublishedEstimate(30.0, 100.0, (90.0, 110.0)),
     ]
-    plot.set_estimates(told)
+    plot.set_estimates(estimates)
     upper, lower, middle = plot.polylines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
     assert [point.x() for point in middle] == pytest.approx([MARGIN, 50, 100 - MARGIN])
     # The last interval takes a quarter of the height on either side of the middle.
@@ -29,13 +29,13 @@ def test_the_band_narrows_around_the_estimate(qtbot):
     # What does not fit ends at the frame.
     assert (lower[0].y(), upper[0].y()) == pytest.approx((bottom, MARGIN))
     # An estimate beyond what is still possible is drawn at its end.
-    plot.set_estimates([*told, PublishedEstimate(40.0, 150.0, (90.0, 110.0))])
+    plot.set_estimates([*estimates, PublishedEstimate(40.0, 150.0, (90.0, 110.0))])
     upper, _, middle = plot.polylines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
     assert middle[-1].y() == pytest.approx(upper[-1].y())
     plot.resize(100, 46)
     assert not plot.grab().isNull()
     # One that is known at the end only is seen, too.
-    plot.set_estimates(told[-1:])
+    plot.set_estimates(estimates[-1:])
     upper, lower, middle = plot.polylines(QRectF(0, 0, 100, 40 + 2 * MARGIN))
     assert [point.x() for point in upper] == pytest.approx([MARGIN, 100 - MARGIN])
     assert [point.y() for point in lower] == pytest.approx([bottom - 10] * 2)
@@ -55,11 +55,11 @@ def test_it_shows_a_run_with_an_interval_and_hides_otherwise(
     controller.run_service.start()
     finish(controller)
     published = controller.overlays.maps.record.published
-    said = [one for one in published if one.interval]
-    assert len(said) > 2
-    assert [one.flops for one in said] == sorted(one.flops for one in said)
+    with_interval = [one for one in published if one.interval]
+    assert len(with_interval) > 2
+    assert [one.flops for one in with_interval] == sorted(one.flops for one in with_interval)
     assert not widget.isHidden()
-    assert widget.plot.count == len(said)
+    assert widget.plot.count == len(with_interval)
     assert widget.caption.text().startswith("95 % so far")
     controller.state.set_strategy("patches")
     controller.state.settings.budget = ""
