@@ -23,7 +23,7 @@ def check(tmp_path, image, model, region, scouted, **params):
     low, high = made.estimate["ci95"]
     assert 0 <= low <= made.estimate["value"] <= high
     assert low <= whole.estimate["value"] <= high
-    assert scouted != any("stands in" in note for note in made.header["notes"])
+    assert scouted != any("used instead" in note for note in made.header["notes"])
 
 
 def test_mcnn_on_a_photo(tmp_path, shared):
