@@ -134,3 +134,20 @@ def test_the_window_takes_a_loaded_model():
     model, state = Model(toy_bundle()), AppState()
     state.set_model(model)
     assert state.settings.model is model.bundle
+
+
+def test_an_exact_halo_is_measured_once_per_network(monkeypatch):
+    from hrviewer.engine import DeviceScheduler, LoadedModels
+
+    measured = []
+    monkeypatch.setattr(
+        "hrviewer.models.probe.measure_exact_halo", lambda network: measured.append(network) or 4
+    )
+    bundle = toy_bundle()
+    for _ in range(2):
+        scheduler = DeviceScheduler()
+        try:
+            assert LoadedModels(bundle, scheduler).exact_halo("main") == 4
+        finally:
+            scheduler.close()
+    assert measured == [bundle.networks["main"]]
