@@ -24,7 +24,6 @@ def test_a_run_and_live_need_no_front_end(tmp_path):
     assert f"{count:,.0f} things" in found["estimate"]
     assert f"{count:,.0f} things" in found["live"]
     assert found["finite"]
-    assert found["live_finite"]
     assert found["preview"] == [64, 64, 3]
     assert found["runs"] == 1
     assert found["exported"]

@@ -58,7 +58,8 @@ def main(folder: Path) -> None:
     wait(app, lambda: is_live_done(app))
     wait(app, lambda: "in view" in state.image.estimate)
     found["live"] = state.image.estimate
-    found["live_finite"] = bool(np.isfinite(state.maps.rasters["output"].values).all())
+    # Another thread draws what is reported.
+    wait(app, lambda: np.isfinite(state.maps.rasters["output"].values).all())
     app.close()
     found["errors"] = [message for message in errors if message]
     found["exported"] = (folder / "x.geojson").is_file()
