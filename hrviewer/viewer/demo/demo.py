@@ -1,6 +1,6 @@
 """Demonstration: every strategy on a gigapixel image, in a real window, in three minutes.
 
-    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 4096] [--out demo]
+    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 3072] [--out demo]
 
 Without an image it takes a synthetic slide of 1.07 gigapixels, which needs no file and has exact
 ground truth. Steps: Live while the camera zooms and pans; all strategies in turn on a region, with
@@ -45,7 +45,7 @@ from hrviewer.viewer.view import View, view
 __all__ = ["Demo", "Row", "busiest_region", "main"]
 
 IMAGE = "sample:tissue?size=32768&seed=10003"
-REGION = 4096
+REGION = 3072
 """Side of the region of the strategies, level-0 pixels, at most."""
 
 FRAME_SECONDS = 0.35
@@ -127,7 +127,7 @@ class Demo:
             process_events_for(0.1)
             self.frame(0.15)
         live.set_enabled(True)
-        wait_until(lambda: live.session is not None or not live.enabled, 60)
+        wait_until(lambda: live.session is not None or not live.enabled, 300)
         y, x = self.region.y + self.region.h / 2, self.region.x + self.region.w / 2
         self._settle(6)
         reach = min(800.0, self.region.w / 4)
@@ -186,9 +186,9 @@ class Demo:
         path = self.out / f"{name}.run.zarr"
         controller.run_service.start(out=path)
         wait_until(
-            lambda: controller.state.run_state != "idle" or controller.state.run is not None, 10
+            lambda: controller.state.run_state != "idle" or controller.state.run is not None, 60
         )
-        wait_until(lambda: controller.state.run_state == "idle", 300, self.frame_sometimes)
+        wait_until(lambda: controller.state.run_state == "idle", 600, self.frame_sometimes)
         run = controller.state.run
         if run is None or run.estimate is None:
             raise HrviewerError(f"{name} failed; the window shows the reason")
@@ -238,7 +238,7 @@ class Demo:
         tab = next(i for i in range(panel.count()) if panel.tabText(i) == "Compare")
         panel.setCurrentIndex(tab)
         service.add_folder(self.out)
-        wait_until(lambda: service.is_ready and not service.is_running, 60)
+        wait_until(lambda: service.is_ready and not service.is_running, 300)
         self.picture("4-compare")
         runs = {entry.strategy: entry for entry in service.entries}
         chosen = [name for name in ("patches", "zoom", "scanner", "transformer") if name in runs]
@@ -246,7 +246,7 @@ class Demo:
             panel.compare_tab.select_run(runs[name], add=bool(i))
         panel.compare_tab.grid_button.click()
         layers = self.controller.comparison
-        wait_until(lambda: layers.grid is not None and layers.grid.is_ready, 60)
+        wait_until(lambda: layers.grid is not None and layers.grid.is_ready, 300)
         self._fit(2)
         process_events_for(0.5)
         self.picture("5-side-by-side", 1.5)
@@ -260,14 +260,14 @@ class Demo:
         controller = self.controller
         run = Run(self.out / f"{name}.run.zarr")
         controller.run_loader.open(run.path)
-        wait_until(lambda: not controller.has_pending_work, 60)
+        wait_until(lambda: not controller.has_pending_work, 300)
         for form in writer_names():
             writer = get_writer(form)
             if writer.unsupported_reason(run) is not None:
                 continue
             path = self.out / f"{name}{writer.suffixes[0]}"
             controller.export_service.export(path, form)
-            wait_until(lambda: not controller.has_pending_work, 120)
+            wait_until(lambda: not controller.has_pending_work, 300)
             if path.exists():
                 self.made.append(path)
 
