@@ -31,7 +31,8 @@ def main(image: str, model: str, folder: str, *names: str) -> None:
         for i, name in enumerate(names or [*runs][:4]):
             panel.widget(tab).select_run(runs[name], add=bool(i))
         panel.widget(tab).grid_button.click()
-        wait_until(lambda: comparison.grid is not None and comparison.grid.is_ready)
+        layers = controller.comparison
+        wait_until(lambda: layers.grid is not None and layers.grid.is_ready)
         screenshot(opened, Path(__file__).parent / "images" / "compare_window.png")
         opened.close()
 
