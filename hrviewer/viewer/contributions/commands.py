@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["open_run", "panel_of", "show_panel"]
 
-PANEL_TITLE = "High-resolution inference (hrviewer)"
-"""Name of the widget in the manifest."""
+PANEL_TITLE = "High-resolution inference"
+"""Name of the widget in the manifest; napari appends the plugin's name."""
 
 
 def panel_of(viewer: napari.viewer.Viewer) -> Panel:
