@@ -296,7 +296,7 @@ def population(n=600):
 @pytest.mark.parametrize(("draws", "calibrated"), [(30, True), (60, False)])
 def test_intervals_have_their_coverage(draws, calibrated):
     exact, prediction, spread = population()
-    total, runs = exact.sum(), 1000
+    total, runs = exact.sum(), 2000
     errors, halves, covered, always = [], [], 0, 0
     for seed in range(runs):
         estimator = SamplingEstimator(
@@ -327,7 +327,7 @@ def test_intervals_have_their_coverage(draws, calibrated):
 
 def test_the_bounded_interval_covers_at_all_times():
     exact, prediction, spread = population(120)
-    total, runs, draws = exact.sum(), 1000, 36
+    total, runs, draws = exact.sum(), 2000, 36
     always, narrower = 0, 0
     for seed in range(runs):
         estimator = SamplingEstimator(
