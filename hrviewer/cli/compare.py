@@ -173,7 +173,7 @@ def cost(
     """Benchmark a model's FLOPs, time and memory by input size; find the largest that fits."""
     from hrviewer.io.figures.plots import require_matplotlib
     from hrviewer.runs import cost as measure
-    from hrviewer.runs.compare import default_folder
+    from hrviewer.runs.batch_runner import default_folder
     from hrviewer.runs.comparison_report import write_scaling_report
 
     require_matplotlib()

@@ -7,13 +7,7 @@ the order nor the cache changes them.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,40 +16,33 @@ import numpy as np
 from hrviewer.engine import (
     Budget,
     Callback,
-    DeviceScheduler,
-    LoadedModels,
     RunControl,
-    recommended_streams,
 )
-from hrviewer.errors import HrviewerError, ModelError, ParameterError, WriteError
+from hrviewer.errors import HrviewerError, ModelError
 from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
 from hrviewer.models import ModelBundle, no_model_error
-from hrviewer.paths import data_folder, unused_path
-from hrviewer.phases import Phase
 from hrviewer.pyramid import Pyramid, using_pyramid
+from hrviewer.runs.batch_runner import (
+    BatchRunner,
+    StrategySpec,
+    batch_runner,
+    default_folder,
+    parse_specs,
+)
 from hrviewer.runs.estimates import EstimateDict
-from hrviewer.runs.evaluation import Evaluator, make_evaluator
+from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.metrics import grid_counts, grid_errors
-from hrviewer.runs.model import Model, ModelLike, as_bundle, device_settings
+from hrviewer.runs.model import Model, ModelLike
 from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
-from hrviewer.runs.runner import RunSpec, result_cache
-from hrviewer.runs.settings import parse_params
-from hrviewer.strategies import get_strategy, strategy_ids
+from hrviewer.strategies import get_strategy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "BatchRunner",
-    "StrategySpec",
-    "batch_runner",
-    "compare",
-    "default_folder",
-    "parse_specs",
-]
+__all__ = ["COST_COLUMNS", "MATCHED_MARK", "compare", "summarize", "total_variation"]
 
 COST_COLUMNS = (
     "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
@@ -68,184 +55,6 @@ MATCHED_MARK = " of "
 
 BASELINE = "uniform"
 """The strategy that runs at any budget, to compare the others with at equal cost."""
-
-
-@dataclass(frozen=True)
-class StrategySpec:
-    """A strategy and its parameters.
-
-    Parameters
-    ----------
-    strategy : str
-        Its id.
-    params : mapping
-        Parameters that differ from the defaults.
-    """
-
-    strategy: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> StrategySpec:
-        """Parse ``zoom`` or ``zoom:k=32:method=topk``.
-
-        Raises
-        ------
-        HrviewerError
-            If there is no such strategy or parameter.
-        """
-        name, *items = text.split(":")
-        if not all("=" in item for item in items):
-            raise ParameterError(f"write a strategy's parameters as {name}:key=value, not {text!r}")
-        return cls(name, dict(item.split("=", 1) for item in items)).validated()
-
-    def validated(self) -> StrategySpec:
-        """Return the specification with validated parameters, as runs record them."""
-        params = parse_params(get_strategy(self.strategy), self.params)
-        return StrategySpec(self.strategy, params.model_dump(exclude_defaults=True))
-
-    def __str__(self) -> str:
-        return ":".join([self.strategy, *(f"{k}={v}" for k, v in self.params.items())])
-
-
-def parse_specs(specs: str | Sequence[str | StrategySpec]) -> list[StrategySpec]:
-    """Parse strategies; ``all`` stands for the installed ones."""
-    items = specs.split(",") if isinstance(specs, str) else specs
-    parsed: list[StrategySpec] = []
-    for item in items:
-        if item == "all":
-            parsed += [StrategySpec(name) for name in strategy_ids()]
-        else:
-            parsed.append(StrategySpec.parse(item) if isinstance(item, str) else item.validated())
-    return list({str(spec): spec for spec in parsed}.values())
-
-
-class BatchRunner:
-    """Runs strategies one after the other on one device; every model is loaded once.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the runs; those that exist are reused.
-    device, cache
-        See `hrviewer.run`.
-    on_event, control
-        As `run` takes them.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        device: str = "auto",
-        cache: Literal["use", "off"] = "use",
-        on_event: Callback | None = None,
-        control: RunControl | None = None,
-    ) -> None:
-        self.folder = folder
-        self._device_name, self._on_event, self._control = device, on_event, control
-        self._cache = result_cache() if cache == "use" else None
-        self._scheduler = DeviceScheduler(streams=recommended_streams())
-        self._models: dict[str | ModelBundle | Model, LoadedModels] = {}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WriteError(f"{folder} cannot be created: {error}") from None
-
-    def close(self) -> None:
-        """End the device's threads."""
-        self._scheduler.close()
-
-    def load(self, model: ModelLike) -> LoadedModels:
-        """Return a model's networks, loaded once."""
-        key = str(model) if isinstance(model, Path) else model
-        if key not in self._models:
-            settings = device_settings(model, self._device_name, "float32")
-            self._models[key] = LoadedModels(as_bundle(model), self._scheduler, *settings)
-        return self._models[key]
-
-    def display_names(self, models: Sequence[ModelLike]) -> list[str]:
-        """Return the names of models; those that share a name with their path or number, too."""
-        names = [self.load(model).bundle.name for model in models]
-        places = (
-            i if isinstance(m, ModelBundle | Model) else str(m)
-            for i, m in enumerate(models, start=1)
-        )
-        return [
-            name if names.count(name) == 1 or name == str(place) else f"{name} ({place})"
-            for name, place in zip(names, places, strict=True)
-        ]
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the user stopped the comparison."""
-        return self._control is not None and self._control.stopped
-
-    def run(
-        self,
-        pyramid: Pyramid,
-        model: ModelLike,
-        spec: StrategySpec,
-        *,
-        budget: Budget | None = None,
-        seed: int = 0,
-        region: Rect | None = None,
-        evaluator: Evaluator | None = None,
-    ) -> Run:
-        """Return a run: an existing one, resumed if it was stopped, or a new one.
-
-        Raises
-        ------
-        HrviewerError
-            If the strategy cannot run with this model or budget.
-        """
-        if self._on_event is not None:
-            self._on_event(Phase("loading", f"{spec} on {pyramid.name}"))
-        models = self.load(model)
-        bundle = models.bundle
-        strategy = get_strategy(spec.strategy)
-        params = parse_params(strategy, spec.params)
-        run_spec = RunSpec(pyramid, bundle, strategy, params, region, budget, seed)
-        path = self.folder / self._folder_name(pyramid, bundle, spec, budget, seed, region)
-        run = run_spec.run(
-            models,
-            out=path,
-            resume=path.exists(),
-            cache=self._cache,
-            on_event=self._on_event,
-            control=self._control,
-        )
-        if evaluator is not None and run.complete:
-            run.set_evaluation(evaluator(run))
-        return run
-
-    @staticmethod
-    def _folder_name(
-        pyramid: Pyramid,
-        bundle: ModelBundle,
-        spec: StrategySpec,
-        budget: Budget | None,
-        seed: int,
-        region: Rect | None,
-    ) -> str:
-        """Return the name of a run folder: the same for the same settings."""
-        weights = {role: card.sha256 for role, card in bundle.roles.items()}
-        image = [pyramid.levels[0].image_key, pyramid.pixel_size]
-        settings = [*image, bundle.name, weights, spec.strategy, dict(spec.params),
-                    str(budget), seed, region and region.astuple()]  # fmt: skip
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        stem = re.sub(r"[^\w.-]+", "_", Path(pyramid.name).stem)[:40] or "image"
-        return f"{stem}-{spec.strategy}-{digest.hexdigest()[:10]}.run.zarr"
-
-
-@contextmanager
-def batch_runner(*args: Any, **settings: Any) -> Iterator[BatchRunner]:
-    """Return a `BatchRunner` that is closed in the end."""
-    runner = BatchRunner(*args, **settings)
-    try:
-        yield runner
-    finally:
-        runner.close()
 
 
 def compare(
@@ -536,8 +345,3 @@ def iter_images(images: object) -> Iterator[object]:
             yield from map(str, datasets.list_images(path))
             return
     yield images
-
-
-def default_folder(kind: str) -> Path:
-    """Claim a new folder in the data folder."""
-    return unused_path(data_folder() / kind, f"{datetime.now(UTC):%Y%m%d-%H%M%S}")

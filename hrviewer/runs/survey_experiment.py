@@ -19,7 +19,7 @@ from hrviewer.errors import HrviewerError, ModelError
 from hrviewer.io.ground_truth.datasets import pair_images
 from hrviewer.models import ModelCard, no_model_error
 from hrviewer.pyramid import Pyramid, open_pyramid
-from hrviewer.runs.compare import BatchRunner, StrategySpec, batch_runner, default_folder
+from hrviewer.runs.batch_runner import BatchRunner, StrategySpec, batch_runner, default_folder
 from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.metrics import bias, ci95, mae, rmse
 from hrviewer.runs.model import ModelLike

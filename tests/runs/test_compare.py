@@ -17,7 +17,8 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.figures.plots import pareto_front
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, compare, experiment, run
-from hrviewer.runs.compare import StrategySpec, parse_specs, total_variation
+from hrviewer.runs.batch_runner import StrategySpec, parse_specs
+from hrviewer.runs.compare import total_variation
 from hrviewer.strategies import strategy_ids
 
 from .reference_loop import CELLS, counts
