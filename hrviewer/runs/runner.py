@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from hrviewer.engine import (
     prior_fingerprints,
     run_plan,
 )
+from hrviewer.engine.precision import PrecisionDeviation
 from hrviewer.errors import HrviewerError, RunError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard
@@ -137,32 +139,14 @@ class RunSpec:
         )
         header = {
             **self._identity(context),
-            "engine": engine_settings(pipeline),
-            "rate": rate,
-            "networks": {role: models[role].digest for role in self.strategy.roles},
+            **self._provenance(pipeline, models, rate, deviation),
             "notes": notes,
             "started": earlier["started"] if earlier else datetime.now(UTC).isoformat(),
-            "versions": versions(),
             "run": str(path),
-            "device": main.device,
-            "precision": deviation.to_dict() if deviation else None,
-            "truth": None,
         }
         if on_event is not None:
             on_event(Phase("inference"))
-        log.info(
-            "%s %s: %s on %s with %s, region %s, budget %.3g FLOP, on %s",
-            "resuming" if earlier else "running",
-            path,
-            self.strategy.id,
-            self.pyramid.name,
-            self.bundle.name,
-            context.region.astuple(),
-            context.budget,
-            main.device,
-        )
-        for note in notes:
-            log.info("note: %s", note)
+        self._log_start("resuming" if earlier else "running", path, context, main.device, notes)
         reset_peak_memory()
         start = time.perf_counter()
         partial = {
@@ -204,6 +188,42 @@ class RunSpec:
                 if refused and earlier is None:  # no patch was run: leave no folder behind
                     shutil.rmtree(path, ignore_errors=True)
         return Run(path)
+
+    def _provenance(
+        self,
+        pipeline: InferencePipeline,
+        models: LoadedModels,
+        rate: float | None,
+        deviation: PrecisionDeviation | None,
+    ) -> dict[str, Any]:
+        """Return what the run header records of software, device and networks."""
+        return {
+            "engine": engine_settings(pipeline),
+            "rate": rate,
+            "networks": {role: models[role].digest for role in self.strategy.roles},
+            "versions": versions(),
+            "device": models["main"].device,
+            "precision": deviation.to_dict() if deviation else None,
+            "truth": None,
+        }
+
+    def _log_start(
+        self, verb: str, path: Path, context: PlanContext, device: str, notes: Sequence[str]
+    ) -> None:
+        """Log what is run, and its notes."""
+        log.info(
+            "%s %s: %s on %s with %s, region %s, budget %.3g FLOP, on %s",
+            verb,
+            path,
+            self.strategy.id,
+            self.pyramid.name,
+            self.bundle.name,
+            context.region.astuple(),
+            context.budget,
+            device,
+        )
+        for note in notes:
+            log.info("note: %s", note)
 
     def _identity(self, context: PlanContext) -> dict[str, Any]:
         """Return the header entries that identify a run."""
