@@ -37,6 +37,7 @@ from hrviewer.engine import (
 )
 from hrviewer.engine.canvas import MapKind
 from hrviewer.engine.cost import QUANTITIES
+from hrviewer.formatting import pluralize
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard, Network
 from hrviewer.pyramid import Pyramid
@@ -128,7 +129,7 @@ class ResultMaps:
         self._cost_areas = cell_areas(image, record.cost_map.cell, record.cost_map.values.shape[1:])
         per = 1e6 if pixel_size is None else 1e6 / (pixel_size[0] * pixel_size[1])
         self._per_area = per if kind == "mass" else None
-        what = self.classes[0] if len(self.classes) == 1 else "objects"
+        what = pluralize(self.classes[0]) if len(self.classes) == 1 else "objects"
         area = "megapixel" if pixel_size is None else "mm²"
         unit = f"{what} per {area}" if kind == "mass" else "probability"
         grid = record.cost_map.values.shape[1:]

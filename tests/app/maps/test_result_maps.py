@@ -75,7 +75,7 @@ def test_density_is_per_square_millimetre_where_the_pixel_size_is_known():
     picture = a_picture(pixel_size=(0.5, 0.5))
     picture.update(PatchRequest("main", (Patch(IMAGE),), target="output"))
     picture.update(seen(IMAGE))
-    assert picture.rasters["output"].unit == "thing per mm²"
+    assert picture.rasters["output"].unit == "things per mm²"
     assert np.nanmedian(picture.rasters["output"].values) == pytest.approx(2 / (16 * 0.25e-6))
 
 
