@@ -94,7 +94,7 @@ def filled(cell, values, width=320, seen=True):
 def test_a_difference_is_that_of_the_densities(cell):
     a, b = filled(4, 3e-4), filled(cell, 1e-4, seen=False)
     drawn = subtract_maps(a, b)
-    assert drawn.unit == "thing per megapixel"
+    assert drawn.unit == "things per megapixel"
     left, right = np.array_split(drawn.values, 2, axis=1)
     assert np.isnan(left).all()
     np.testing.assert_allclose(right, 200, rtol=1e-5)

@@ -72,7 +72,7 @@ def test_a_whole_run_from_the_buttons(docked, qtbot, count):
     assert docked.controller.state.run.header["patches"]["done"] == 10 * 14
     for layer in docked.controller.overlays.layers.values():
         assert np.isfinite(layer.data).any()
-    assert docked.overlay_legend.rows["output"].unit.text() == "thing per megapixel"
+    assert docked.overlay_legend.rows["output"].unit.text() == "things per megapixel"
     assert docked.overlay_legend.rows["cost"].high.text() == "100"
     assert docked.export_tab.export_button.isEnabled()
     assert sum(part for part, _ in docked.time_breakdown.bar._parts) > 0
