@@ -47,10 +47,10 @@ class TiledArray:
         self.shape = side, side, 3
         self._tile = np.random.default_rng(0).integers(0, 256, (TILE, TILE, 3), np.uint8)
 
-    def __getitem__(self, window: tuple[slice, slice]) -> NDArray[np.uint8]:
+    def __getitem__(self, window: tuple[slice, ...]) -> NDArray[np.uint8]:
         rows, columns = (
             np.arange(*part.indices(length)) % TILE
-            for part, length in zip(window, self.shape, strict=False)
+            for part, length in zip(window[:2], self.shape[:2], strict=True)
         )
         return self._tile[rows[:, None], columns[None]]
 

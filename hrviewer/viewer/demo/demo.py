@@ -1,6 +1,6 @@
 """Demonstration: every strategy on a gigapixel image, in a real window, in three minutes.
 
-    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 3072] [--out demo]
+    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 2560] [--out demo]
 
 Without an image it takes a synthetic slide of 1.07 gigapixels, which needs no file and has exact
 ground truth. Steps: Live while the camera zooms and pans; all strategies in turn on a region, with
@@ -45,7 +45,7 @@ from hrviewer.viewer.view import View, view
 __all__ = ["Demo", "Row", "busiest_region", "main"]
 
 IMAGE = "sample:tissue?size=32768&seed=10003"
-REGION = 3072
+REGION = 2560
 """Side of the region of the strategies, level-0 pixels, at most."""
 
 FRAME_SECONDS = 0.35
