@@ -1,6 +1,6 @@
 """Demonstration: every strategy on a gigapixel image, in a real window, in three minutes.
 
-    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 2560] [--out demo]
+    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 3072] [--out demo]
 
 Without an image it takes a synthetic slide of 1.07 gigapixels, which needs no file and has exact
 ground truth. Steps: Live while the camera zooms and pans; all strategies in turn on a region, with
@@ -45,10 +45,10 @@ from hrviewer.viewer.view import View, view
 __all__ = ["Demo", "Row", "busiest_region", "main"]
 
 IMAGE = "sample:tissue?size=32768&seed=10003"
-REGION = 2560
+REGION = 3072
 """Side of the region of the strategies, level-0 pixels, at most."""
 
-FRAME_SECONDS = 0.35
+FRAME_SECONDS = 0.8
 """Between frames of the film."""
 
 
@@ -129,18 +129,18 @@ class Demo:
         live.set_enabled(True)
         wait_until(lambda: live.session is not None or not live.enabled, 300)
         y, x = self.region.y + self.region.h / 2, self.region.x + self.region.w / 2
-        self._settle(6)
+        self._settle(4)
         reach = min(800.0, self.region.w / 4)
         for step in np.linspace(0, 1, 6):  # pan
             move_camera(self.window, (y + reach * step, x + reach * step), 2.0)
             process_events_for(0.25)
             self.frame(0.2)
-        self._settle(8)
+        self._settle(5)
         for pixel in (1.6, 1.3, 1.0):
             move_camera(self.window, (y + reach, x + reach), pixel)
             process_events_for(0.2)
             self.frame(0.2)
-        self._settle(6)
+        self._settle(4)
         self.picture("2-live")
         live.set_enabled(False)
 
@@ -393,9 +393,10 @@ def main(
             print(f"  {name}: {demo.rows[-1].estimate:,.0f}, {time.monotonic() - started:.0f} s")
         truth = demo.pyramid.ground_truth(demo.region)
         print(f"\n{table(demo.rows, None if truth is None else len(truth))}\n")
-        print("comparing and exporting")
         demo.compare()
+        print(f"compared, {time.monotonic() - started:.0f} s", flush=True)
         demo.export("zoom")
+        print(f"exported, {time.monotonic() - started:.0f} s", flush=True)
         demo.save_film()
         for path in demo.made:
             print(f"  {path}")
