@@ -1,6 +1,6 @@
 """Demonstration: every strategy on a gigapixel image, in a real window, in three minutes.
 
-    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 3072] [--out demo]
+    python -m hrviewer.viewer.demo.demo [IMAGE] [--model nuclei] [--side 2048] [--out demo]
 
 Without an image it takes a synthetic slide of 1.07 gigapixels, which needs no file and has exact
 ground truth. Steps: Live while the camera zooms and pans; all strategies in turn on a region, with
@@ -45,7 +45,7 @@ from hrviewer.viewer.view import View, view
 __all__ = ["Demo", "Row", "busiest_region", "main"]
 
 IMAGE = "sample:tissue?size=32768&seed=10003"
-REGION = 3072
+REGION = 2048
 """Side of the region of the strategies, level-0 pixels, at most."""
 
 FRAME_SECONDS = 0.8
@@ -236,8 +236,7 @@ class Demo:
         """Show the runs in the Compare tab: table, plot and four of them side by side."""
         panel, service = self.window.panel, self.controller.compare_service
         tab = next(i for i in range(panel.count()) if panel.tabText(i) == "Compare")
-        panel.setCurrentIndex(tab)
-        service.add_folder(self.out)
+        panel.setCurrentIndex(tab)  # lists the runs of the folder of the last one
         wait_until(lambda: service.is_ready and not service.is_running, 300)
         self.picture("4-compare")
         runs = {entry.strategy: entry for entry in service.entries}
