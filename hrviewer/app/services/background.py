@@ -59,14 +59,13 @@ class Task(Generic[T]):
 
     def report(self, value: Any) -> None:
         """Report progress from the work's thread; of several reports in a tick the last counts."""
-        first = not self._latest
         self._latest.append(value)
-        if first:
-            self._background.post(self._deliver)
+        self._background.post(self._deliver)
 
     def _deliver(self) -> None:
-        value = self._latest.pop()
-        if self._progress is not None and not self.cancelled:
+        # An earlier message of the same tick may have delivered the latest value already.
+        value = self._latest.pop() if self._latest else None
+        if value is not None and self._progress is not None and not self.cancelled:
             self._progress(value)
 
 
