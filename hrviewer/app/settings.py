@@ -55,7 +55,9 @@ class ResolvedRun:
     region : Rect or None
         Level-0 pixels; None for the whole image.
     priors : dict of str to ndarray
-        Prior maps by name.
+        Drawn prior maps by name.
+    prior_run : Run or None
+        The run whose predicted density is a prior map; `load_priors` reads it.
     """
 
     image: ImageSession
@@ -68,7 +70,14 @@ class ResolvedRun:
     budget: Budget | None
     region: Rect | None = None
     priors: Priors = field(default_factory=dict)
+    prior_run: Run | None = None
     seed: int = 0
+
+    def load_priors(self) -> Priors:
+        """Return all prior maps by name; on a worker thread, for it may read."""
+        if self.prior_run is None:
+            return self.priors
+        return {**self.priors, "density": predicted_density(self.prior_run)}
 
     def spec(self) -> RunSpec:
         """Return the run's specification; on a worker thread, for it may read."""
@@ -80,7 +89,7 @@ class ResolvedRun:
             self.region,
             self.budget,
             self.seed,
-            self.priors,
+            self.load_priors(),
         )
 
 
@@ -155,7 +164,7 @@ class RunSettings:
             parse_params(chosen, {} if strategy else self.params),
             Budget.parse(self.budget) if self.budget.strip() else None,
             None if whole else self.selected_rect(image.source),
-            {} if strategy else self.priors(image),
+            *(({}, None) if strategy else self.priors(image, chosen)),
         )
 
     def resolve_resumed(self, image: ImageSession, run: Run) -> ResolvedRun:
@@ -180,8 +189,8 @@ class RunSettings:
             parse_params(strategy, header["params"]),
             Budget.parse(header["budget"]) if header["budget"] else None,
             run.region,
-            self.priors(image) if header.get("priors") else {},
-            header["seed"],
+            *(self.priors(image, strategy) if header.get("priors") else ({}, None)),
+            seed=header["seed"],
         )
 
     def selected_rect(self, source: ImageSource) -> Rect | None:
@@ -208,19 +217,17 @@ class RunSettings:
             )
         return rect
 
-    def priors(self, image: ImageSession) -> dict[str, NDArray[np.floating]]:
-        """Return the prior maps that the strategy accepts.
+    def priors(self, image: ImageSession, strategy: Strategy) -> tuple[Priors, Run | None]:
+        """Return the drawn prior maps that a strategy accepts, and the run that is one.
 
         Raises
         ------
         HrviewerError
             If the selected layer has nothing on the image.
         """
-        accepted, prior = self.strategy.priors, self.prior
+        accepted, prior = strategy.priors, self.prior
         if prior == "run":
-            if "density" not in accepted or image.run is None:
-                return {}
-            return {"density": predicted_density(image.run)}
+            return {}, image.run if "density" in accepted else None
         if prior is None or "saliency" not in accepted or not prior.available:
-            return {}
-        return {"saliency": prior.map_on(image.source)}
+            return {}, None
+        return {"saliency": prior.map_on(image.source)}, None

@@ -29,6 +29,7 @@ from hrviewer.engine import (
     LiveSession,
     LoadedModels,
     Priority,
+    Priors,
     Update,
     ViewportCell,
     answering_network,
@@ -100,6 +101,7 @@ class LiveService:
         self.suspended = False
         self.session: LiveSession | None = None
         self._task: Task[_LoadedLive] | None = None
+        self._prior_task: Task[Priors] | None = None
         self._loaded: _LoadedLive | None = None
         self._place: tuple[ImageSession, tuple[int, ...]] | None = None
         self._renderer: LiveRenderer | None = None
@@ -147,6 +149,7 @@ class LiveService:
                     self._loaded = None
         else:
             state.live.enabled = False
+            self._cancel_prior()
             self._idle_session()
             for image in state.images:
                 if image.live_status:
@@ -270,6 +273,7 @@ class LiveService:
         if not self._settings_changed:
             return
         self._settings_changed = False
+        self._cancel_prior()
         self._idle_session()
         self._cells_in_view, self._view = [], None
         self._cells_done.clear()
@@ -281,9 +285,25 @@ class LiveService:
             self._selection = -1
             self._state.error_raised.emit(str(error))
             return
-        self._apply_settings(loaded, resolved)
+        if resolved.prior_run is None:
+            self._apply_settings(loaded, resolved, resolved.priors)
+            return
+        self._selection = -1  # no cells before the prior map is read
+        self._prior_task = self._background.submit(
+            "live",
+            lambda task: resolved.load_priors(),
+            partial(self._apply_settings, loaded, resolved),
+            owner=loaded.image,
+        )
 
-    def _apply_settings(self, loaded: _LoadedLive, resolved: ResolvedRun) -> None:
+    def _cancel_prior(self) -> None:
+        if self._prior_task is not None:
+            self._prior_task.cancel()
+            self._prior_task = None
+
+    def _apply_settings(self, loaded: _LoadedLive, resolved: ResolvedRun, priors: Priors) -> None:
+        if loaded is not self._loaded or not self.enabled:
+            return
         assert self._renderer is not None
         strategy, params, budget = resolved.strategy, resolved.params, resolved.budget
         if self.session is None:
@@ -298,9 +318,7 @@ class LiveService:
                 on_error=self._on_error,
                 prefetch=True,
             )
-        self._selection = self.session.select(
-            strategy, params, budget, loaded.models, resolved.priors
-        )
+        self._selection = self.session.select(strategy, params, budget, loaded.models, priors)
         self._renderer.select(self._selection)
         self._switched_at = time.perf_counter()
         self._was_running = True
