@@ -83,7 +83,11 @@ def draw_warp(slide: str, target: Path) -> None:
     """Draw the largest warp of a run: its grid, and the network's input."""
     warps: list[WarpRequest] = []
     with tempfile.TemporaryDirectory() as folder, hrviewer.open(slide) as pyramid:
-        on_event = lambda update: warps.append(update) if isinstance(update, WarpRequest) else None  # noqa: E731
+
+        def on_event(update: object) -> None:
+            if isinstance(update, WarpRequest):
+                warps.append(update)
+
         out = Path(folder) / "a.run.zarr"
         runs.run(slide, "nuclei", "nonuniform", out=out, on_event=on_event)
         warp = max(warps, key=lambda warp: warp.shape[0] * warp.shape[1])

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from hrviewer.io.exportable import Exportable, ProgressCallback
+from hrviewer.io.feature_collection import write_feature_collection
 from hrviewer.io.geojson import as_geojson
-from hrviewer.io.run_features import (
-    FeatureSelection,
-    id_namespace,
-    iter_features,
-    planned_patches,
-    provenance,
-)
+from hrviewer.io.run_features import FeatureSelection, provenance
 from hrviewer.io.writers.base import RunWriter
 
 __all__ = ["GeojsonWriter"]
@@ -30,13 +24,12 @@ class GeojsonWriter(RunWriter):
         self, run: Exportable, target: Path, settings: FeatureSelection, progress: ProgressCallback
     ) -> None:
         """Write one feature per patch, contour, point and annotation, in bounded memory."""
-        namespace, total = id_namespace(run), planned_patches(run)
-        with target.open("w", encoding="utf-8") as out:
-            head = json.dumps(provenance(run))
-            out.write(f'{{"type": "FeatureCollection", "hrviewer": {head}, "features": [')
-            separator = "\n"
-            for done, feature in enumerate(iter_features(run, settings)):
-                out.write(separator + json.dumps(as_geojson(feature, namespace), allow_nan=False))
-                separator = ",\n"
-                progress(done, max(done, total))
-            out.write("\n]}\n")
+        write_feature_collection(
+            run,
+            target,
+            {"type": "FeatureCollection", "hrviewer": provenance(run)},
+            "features",
+            lambda feature, namespace: (as_geojson(feature, namespace),),
+            settings,
+            progress,
+        )
