@@ -15,8 +15,8 @@ from hrviewer.errors import HrviewerError
 FUNCTIONS = ("open", "load", "run", "compare", "cost", "view", "export", "models", "strategies")
 TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Run", "Strategy")
 ERRORS = (
-    "BudgetError", "GroundTruthError", "HrviewerError", "ImageReadError", "ModelError",
-    "ParameterError", "RunError", "WriteError",
+    "BudgetError", "DisplayError", "GroundTruthError", "HrviewerError", "ImageReadError",
+    "ModelError", "ParameterError", "RunError", "WriteError",
 )  # fmt: skip
 
 
