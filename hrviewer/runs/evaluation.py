@@ -48,7 +48,7 @@ def make_evaluator(
         or the objects; None without ground truth.
     pyramid : Pyramid
         The image.
-    card : Card, optional
+    card : ModelCard, optional
         Card of the answering model.
 
     Raises

@@ -74,7 +74,7 @@ def list_runs(
         Fingerprint of the image.
     folders : iterable of Path
         Folders of runs; other files are ignored.
-    truth : Truth, optional
+    truth : GroundTruth, optional
         The objects in the image.
     """
     by_path: dict[Path, Run] = {}

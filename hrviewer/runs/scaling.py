@@ -295,7 +295,7 @@ def find_largest(
     points : list of Measurement
         The measurements of the search.
     side : int
-        The largest that fitted, within `CLOSE` of one that did not.
+        The largest that fitted, within `BISECTION_TOLERANCE` of one that did not.
     failing_side : int or None
         The smallest side that did not fit; None if all did.
     """
