@@ -87,18 +87,17 @@ class RunSpec:
         control: RunControl | None = None,
     ) -> Run:
         """Run inference and return the run; see `run`."""
-        path = out or self.default_path()
-        if not path.name.endswith(".run.zarr"):
-            raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
-        earlier = self._existing_header(path, resume)
+        earlier = None if out is None else self._existing_header(out, resume)
+        if out is None and resume:
+            raise RunError("there is no run to resume: give its folder as out")
         start, generic = time.perf_counter(), models
         models = models.for_image(self.pyramid)
         calibration_s = 0.0 if models is generic else time.perf_counter() - start
         setup_s = models.setup_s - calibration_s  # before this run
-        if earlier is not None and earlier["complete"]:
-            self._check_matches(earlier, path, models, None)
-            log.info("%s is complete: nothing to resume", path)
-            return Run(path)
+        if out is not None and earlier is not None and earlier["complete"]:
+            self._check_matches(earlier, out, models, None)
+            log.info("%s is complete: nothing to resume", out)
+            return Run(out)
         if on_event is not None:
             on_event(Phase("loading"))
         rate = earlier["rate"] if earlier else None
@@ -123,11 +122,13 @@ class RunSpec:
             cache=cache,
             control=control,
         )
-        if earlier is not None:
-            self._check_matches(earlier, path, models, pipeline)
+        if out is not None and earlier is not None:
+            self._check_matches(earlier, out, models, pipeline)
         main, card = models["main"], answering_network(models, self.strategy).card
         deviation = measure_deviation(self.pyramid, models, context)
         notes = [*notes, *([str(deviation)] if deviation else [])]
+        # Claimed once nothing is left that could be refused: no empty folder stays behind.
+        path = out or self.default_path()
         writer = RunFolderWriter(
             path,
             self.pyramid,
@@ -239,6 +240,8 @@ class RunSpec:
         }
 
     def _existing_header(self, path: Path, resume: bool) -> dict[str, Any] | None:
+        if not path.name.endswith(".run.zarr"):
+            raise RunError(f"a run folder is named NAME.run.zarr, not {path.name!r}")
         if is_vacant(path):
             if resume and not path.exists():
                 raise RunError(f"there is no run to resume in {path}; run without --resume")

@@ -195,6 +195,16 @@ def test_a_run_refused_before_inference_leaves_no_folder(out):
     assert run(IMAGE, bundle, "compression", out=out).complete
 
 
+def test_a_run_refused_in_the_data_folder_leaves_none_there(monkeypatch, tmp_path):
+    monkeypatch.setenv("HRVIEWER_DATA", str(tmp_path))
+    with pytest.raises(HrviewerError, match="outside"):
+        run(IMAGE, toy_bundle(), region=(9000, 9000, 10, 10))
+    assert not [*tmp_path.rglob("*.run.zarr")]
+    with pytest.raises(HrviewerError, match="give its folder"):
+        run(IMAGE, toy_bundle(), resume=True)
+    assert run(IMAGE, toy_bundle()).path.parent == tmp_path / "runs"
+
+
 def test_a_paused_run_waits_and_finishes_when_resumed(out):
     import threading
 
