@@ -67,8 +67,9 @@ def overlays() -> None:
             axis.imshow(crop_to_image(opened.viewer.screenshot(canvas_only=True, flash=False)))
             axis.set_title(name, fontsize=16)
             axis.set_axis_off()
-        answer = format_estimate(opened.controller.state.run.estimate) if opened.controller.state.run else ""
-        panels.suptitle(f"1.07 gigapixels, zoom: {answer}", fontsize=18)
+        done = opened.controller.state.run
+        assert done is not None
+        panels.suptitle(f"1.07 gigapixels, zoom: {format_estimate(done.estimate)}", fontsize=18)
         panels.savefig(IMAGES / "overlays.png", dpi=80)
         plt.close(panels)
         opened.close()

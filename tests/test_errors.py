@@ -23,6 +23,7 @@ from hrviewer.errors import HrviewerError
         ("BudgetError", ValueError),
         ("RunError", Exception),
         ("GroundTruthError", Exception),
+        ("DisplayError", Exception),
         ("WriteError", OSError),
     ],
 )
