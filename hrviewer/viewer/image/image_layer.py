@@ -49,16 +49,16 @@ def levels_of(pyramid: Pyramid, load_coarsest: bool) -> list[Any]:
         scale = max(a / b for a, b in zip(pyramid.plane_shape, shapes[-1], strict=False))
         while math.prod(pyramid.plane_shape) / scale**2 > MAX_COARSEST_PIXELS:
             scale *= 2
-    fetcher = TileLoader(pyramid, scale)
-    fetcher.progressive = not load_coarsest
-    shown: list[Any] = [LazyLevel(fetcher, index, axes) for index in range(len(shapes))]
-    coarsest: Any = CoarsestLevel(fetcher, len(shapes), axes)
+    loader = TileLoader(pyramid, scale)
+    loader.progressive = not load_coarsest
+    shown: list[Any] = [LazyLevel(loader, index, axes) for index in range(len(shapes))]
+    coarsest: Any = CoarsestLevel(loader, len(shapes), axes)
     if shown and shown[-1].shape == coarsest.shape:
         shown.pop()
     if load_coarsest:
-        fetcher.load_coarsest()
-        fetcher.dirty = False
-        coarsest = transpose(fetcher.coarsest, axes)
+        loader.load_coarsest()
+        loader.dirty = False
+        coarsest = transpose(loader.coarsest, axes)
     return [*shown, coarsest]
 
 
@@ -74,7 +74,7 @@ def image_layer_data(
     load_coarsest : bool
         Whether to read the coarsest level now, building what it needs, which may take its time;
         otherwise nothing is read, and pixels come beside the event loop once the layer is in a
-        viewer that is followed (`arriving.follow`).
+        viewer that is followed (`layer_refresh.auto_refresh`).
     """
     levels, axes = levels_of(pyramid, load_coarsest), axes_of(pyramid)
     settings: dict[str, Any] = {

@@ -33,7 +33,7 @@ class LazyLevel:
 
     Parameters
     ----------
-    loader : Fetcher
+    loader : TileLoader
         Of the image.
     index : int
         Which level; it need not have been built yet.

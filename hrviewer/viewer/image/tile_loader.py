@@ -18,7 +18,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -278,7 +277,7 @@ class TileLoader:
             if self.pyramid.missing_levels():
                 self.build_fraction = 0.0
                 try:
-                    self.pyramid.build_overviews(partial(setattr, self, "fraction"), cancelled)
+                    self.pyramid.build_overviews(self._set_build_fraction, cancelled)
                 finally:
                     self.build_fraction = None
             if cancelled() and self.pyramid.missing_levels():
@@ -288,6 +287,9 @@ class TileLoader:
                 raise HrviewerError(f"{self.pyramid.name}: the coarsest level does not fit")
             self.coarsest[:] = pixels
             self.coarsest_loaded = self.dirty = True
+
+    def _set_build_fraction(self, fraction: float) -> None:
+        self.build_fraction = fraction
 
 
 def clip(span: Window, window: Window) -> Window:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,8 @@ __all__ = ["LABEL_WIDTH", "Bar", "Form", "heading", "label", "row", "show_pixels
 LABEL_WIDTH = 82
 """Width of the column of labels, in pixels: the same in all parts."""
 
-RGBA = tuple[float, float, float, float]
+Role = Literal["plain", "secondary", "field", "overlay", "heading", "estimate", "error"]
+"""Of a label, in the style sheet."""
 
 
 def style_sheet(text: str, muted: str, line: str, box: str, accent: str = "#4a62c9") -> str:
@@ -61,7 +63,7 @@ def style_sheet(text: str, muted: str, line: str, box: str, accent: str = "#4a62
     """
 
 
-def label(text: str = "", role: str = "plain", *, wrap: bool = False) -> QLabel:
+def label(text: str = "", role: Role = "plain", *, wrap: bool = False) -> QLabel:
     """Return a label; `role` is its role in the style sheet."""
     made = QLabel(text)
     made.setProperty("role", role)

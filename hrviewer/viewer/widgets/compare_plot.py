@@ -42,7 +42,7 @@ class MplWidget(QWidget):
         self.canvas: Any = None
         self.axes: Any = None
         self.message = label(
-            "plots need matplotlib: pip install 'hrviewer[plots]'", "muted", wrap=True
+            "plots need matplotlib: pip install 'hrviewer[plots]'", "secondary", wrap=True
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -115,7 +115,7 @@ class ComparePlot(MplWidget):
 
         Parameters
         ----------
-        entries, selected : sequence of Entry
+        entries, selected : sequence of RunEntry
             All, and those that are marked.
         names : list of str
             Strategies, in the order of their colours.

@@ -256,3 +256,29 @@ def test_a_dropped_file_is_not_read_in_the_window(viewer, tmp_path, monkeypatch,
     viewer.add_layer(Layer.create(data, settings, kind))
     qtbot.waitUntil(lambda: seen(viewer).min() == 120, timeout=20_000)
     qtbot.waitUntil(lambda: not threads(), timeout=10_000)
+
+
+def test_progress_of_building_overviews_is_reported(tmp_path, monkeypatch):
+    import tifffile
+
+    from hrviewer.pyramid import Pyramid
+
+    path = tmp_path / "flat.svs"
+    pixels = np.full((3000, 3000, 3), 120, np.uint8)
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb")
+    build, fractions = Pyramid.build_overviews, []
+    with open_pyramid(path) as pyramid:
+        loader = TileLoader(pyramid, 4.0)
+
+        def observed(self, progress, cancelled):
+            def report(fraction):
+                progress(fraction)
+                fractions.append(loader.build_fraction)
+
+            build(self, report, cancelled)
+
+        monkeypatch.setattr(Pyramid, "build_overviews", observed)
+        loader.load_coarsest()
+        assert fractions == sorted(fractions)
+        assert fractions[-1] == 1.0
+        assert loader.build_fraction is None
