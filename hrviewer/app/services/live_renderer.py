@@ -85,7 +85,7 @@ class LiveRenderer:
         self._current = None
 
     def _draw(self, selection: int, rect: Rect, update: ViewportCell | Update | None) -> None:
-        if selection != self._selection or isinstance(update, Progress):
+        if selection != self._selection or isinstance(update, Progress) or is_estimate(update):
             return
         try:
             if isinstance(update, ViewportCell):
@@ -119,7 +119,8 @@ class LiveRenderer:
                         return
                     self._apply(cell.rect, request, result)
             for published in cell.published:
-                self._apply(cell.rect, None, published)
+                if not is_estimate(published):
+                    self._apply(cell.rect, None, published)
         self._complete_cells.add(cell.rect)
 
     def _apply(
@@ -148,6 +149,11 @@ class LiveRenderer:
         for other in [other for other in self._partial_cells if other != rect]:
             if not (other & rect).empty:
                 del self._partial_cells[other]
+
+
+def is_estimate(update: object) -> bool:
+    """Whether an update is a published estimate: of a cell alone, so the maps have none of it."""
+    return isinstance(update, Publish) and update.kind == "estimate"
 
 
 def cell_share(result: InferenceResult, rect: Rect) -> InferenceResult | None:

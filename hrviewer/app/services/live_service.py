@@ -16,6 +16,8 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
+from psygnal import EmissionInfo
+
 from hrviewer.app.image_session import ImageSession, Status, Viewport
 from hrviewer.app.maps.live_summary import combine_cells
 from hrviewer.app.maps.result_maps import ResultMaps, empty_result_maps
@@ -198,8 +200,10 @@ class LiveService:
 
     # Beginning.
 
-    def _on_settings(self) -> None:
-        self._settings_changed = True
+    def _on_settings(self, change: EmissionInfo) -> None:
+        # Live follows the view, whatever region is selected for a run.
+        if change.signal.name != "region":
+            self._settings_changed = True
 
     def _turn_off(self) -> None:
         self.set_enabled(False)

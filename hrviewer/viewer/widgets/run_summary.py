@@ -46,10 +46,8 @@ class IntervalWidget(QWidget):
 
     def refresh(self) -> None:
         """Draw the estimates that were published so far."""
-        state = self.controller.state
-        published: Sequence[PublishedEstimate] = ()
-        if state.maps is not None and not state.live.enabled:  # in Live each cell has its own
-            published = state.maps.record.published
+        maps = self.controller.state.maps
+        published = [] if maps is None else maps.record.published
         known = [estimate for estimate in published if estimate.interval is not None]
         self.setVisible(bool(known))
         if known:

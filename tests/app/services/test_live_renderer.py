@@ -90,3 +90,24 @@ def test_another_choice_begins_on_an_empty_picture(cells):
     assert not record.cost_map.values.any()
     assert not np.isfinite(picture.rasters["output"].values).any()
     assert record.patches == []
+
+
+def test_estimates_of_single_cells_are_not_those_of_the_maps():
+    from hrviewer.app.maps.result_maps import ResultMaps
+    from hrviewer.app.services.live_renderer import LiveRenderer
+    from hrviewer.engine import ViewportCell
+    from hrviewer.strategies import Estimate, Publish
+
+    cells = [Rect(0, 0, 128, 128), Rect(0, 128, 128, 128)]
+    renderer = LiveRenderer(ResultMaps(Rect(0, 0, 128, 256), 4.0, "mass", ["thing"]))
+    renderer.select(1)
+    estimate = Publish("estimate", np.array([3.0]), cells[0], (2.0, 4.0))
+    saliency = Publish("saliency", np.ones((2, 2)), cells[1])
+    for update in (None, estimate):
+        renderer.enqueue(1, cells[0], update)
+    published = (estimate, saliency)
+    renderer.enqueue(1, cells[1], ViewportCell(cells[1], (), published, Estimate(None)))
+    renderer._executor.shutdown()
+    record = renderer.maps.record
+    assert record.published == []
+    assert np.isfinite(record.saliency.values).any()
