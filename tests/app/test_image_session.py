@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from toys import picture
 
 from app.headless import is_idle, is_live_done, look_at, open_image, run, wait
 from hrviewer.app.image_session import Viewport
+from hrviewer.app.settings import ResolvedRun
 from hrviewer.app.state import PatchClick
+from hrviewer.errors import ModelError
 from hrviewer.geometry import Rect
+from hrviewer.io.features import Feature
 
 
 @pytest.fixture
@@ -116,6 +121,20 @@ def test_a_run_draws_on_the_image_that_it_was_started_on(app, two, gate):
     assert (second.estimate, second.cost, second.notes) == ("", "", [])
 
 
+def test_a_run_that_cannot_begin_leaves_the_results_of_before(app, two, shown, monkeypatch):
+    run(app)
+    earlier, estimate = app.state.run, shown["estimate_changed"]
+
+    def fail(self):
+        raise ModelError("the weights are damaged")
+
+    monkeypatch.setattr(ResolvedRun, "spec", fail)
+    run(app)
+    assert app.errors[-1] == "the weights are damaged"
+    assert app.state.run is earlier
+    assert shown["estimate_changed"] == estimate
+
+
 @pytest.mark.parametrize("moment", ["starting", "running"])
 def test_a_run_ends_with_its_image(app, two, gate, moment):
     first, second = two
@@ -154,6 +173,18 @@ def test_live_shows_no_number_of_the_image_before(app, two, shown, network):
     wait(app, lambda: f"{counts[1]:,.0f} things" in second.estimate)
     assert counts[0] != pytest.approx(counts[1])
     assert first.maps is None
+
+
+def test_live_does_not_depend_on_the_region_of_runs(app, two):
+    look_at(two[0], Rect(0, 0, 300, 420))
+    app.live.set_enabled(True)
+    wait(app, lambda: is_live_done(app))
+    request = app.state.live.request
+    app.state.settings.region = "visible"
+    app.tick()
+    assert app.state.live.request == request
+    app.state.settings.budget = "1s"
+    wait(app, lambda: app.state.live.request > request)
 
 
 def test_live_goes_off_with_its_image(app, shown):
@@ -215,6 +246,31 @@ def test_a_comparison_ends_with_the_image(app, two):
     wait(app, lambda: app.compare_service.difference is not None)
     app.state.close_image(two[0])
     assert app.compare_service.difference is None
+
+
+def test_predicted_objects_are_added_to_the_annotations_of_their_own_run(app, two, monkeypatch):
+    second = two[1]
+    service, gate, added = app.annotation_service, threading.Event(), []
+    read = []
+
+    def detect(found):
+        read.append(found)
+        assert gate.wait(20)
+        return [Feature("point", "thing", point=(10.0, 10.0))]
+
+    monkeypatch.setattr("hrviewer.app.services.annotation_service.detected_objects", detect)
+    service.added.connect(added.append)
+    run(app)
+    service.annotate("points", from_predictions=True)
+    wait(app, lambda: bool(read))
+    # Another image, and its annotations, are selected before the objects are found.
+    app.state.select_image(second)
+    run(app)
+    service.annotate("points")
+    gate.set()
+    wait(app, lambda: not service.is_running)
+    assert service.run_path == second.run.path
+    assert added == []
 
 
 def test_a_viewport_of_unequal_pixels():

@@ -114,8 +114,6 @@ class RunService:
         models = self._resources.models_for(resolved.model, resolved.device, resolved.precision)
         cache = self._resources.result_cache()
         state.run_starting.emit()
-        state.set_notes(image, [])
-        state.set_estimate(image, "", "")
         state.set_status(image, Status(0.0, "loading the model"))
         self._image = image
         self._worker = RunWorker(
@@ -133,7 +131,10 @@ class RunService:
             return
         if isinstance(event, RunStarted):
             self._started = event
+            # Until here the results of before are displayed: a run that cannot begin leaves them.
             state.show_results(image, event.maps)
+            state.set_notes(image, [])
+            state.set_estimate(image, "", "")
             if state.run_state == "starting":
                 state.set_run_state("running")
             return
