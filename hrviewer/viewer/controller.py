@@ -120,8 +120,8 @@ class Controller(Application):
         self.tracker.close()
         self.clicks.close()
         super().close()
-        for layers in (self.ground_truth, self.labels, self.comparison):
-            layers.close()
+        for displayed in (self.ground_truth, self.labels, self.comparison, self.canvas_text):
+            displayed.close()
         self.results.overlays = None
         self.state.images, self.state.image = [], None
 

@@ -28,10 +28,17 @@ class CanvasText:
     """
 
     def __init__(self, viewer: ViewerModel, state: AppState) -> None:
-        self._viewer = viewer
+        self._viewer, self._shown = viewer, False
         state.hud_changed.connect(self._show)
 
+    def close(self) -> None:
+        """Take the text off the canvas."""
+        self._show("")
+
     def _show(self, line: str) -> None:
+        if not line and not self._shown:
+            return  # a text that is there is not ours
+        self._shown = bool(line)
         canvas = self._viewer.canvas
         text = canvas.overlays.text
         if line:
