@@ -18,7 +18,7 @@ from psygnal import Signal
 from hrviewer.app.image_session import ImageSession
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.state import AppState
-from hrviewer.errors import RunError
+from hrviewer.errors import RunError, WriteError
 from hrviewer.io.annotations import ANNOTATIONS_FILE, read_annotations, write_annotations
 from hrviewer.io.features import Feature
 from hrviewer.io.ground_truth import read_features
@@ -31,6 +31,9 @@ AnnotationTool = Literal["shapes", "points"]
 
 SAVE_DELAY_SECONDS = 1.0
 """Seconds without an edit before annotations are written."""
+
+CLOSE_SECONDS = 5.0
+"""Seconds that the end of the application waits for annotations to be written."""
 
 Features = list[Feature]
 
@@ -59,7 +62,7 @@ class AnnotationService:
     added = Signal(list)
     tool_requested = Signal()
     closed = Signal()
-    imported = Signal(list, str)
+    imported = Signal(object, list, str)
 
     def __init__(self, state: AppState, background: Background) -> None:
         self._state, self._background = state, background
@@ -101,7 +104,9 @@ class AnnotationService:
             run = image.run
             self._open(image, run)
             if from_predictions:
-                self._submit(image, lambda task: detected_objects(run), self._add)
+                self._submit(
+                    image, lambda task: detected_objects(run), partial(self._add, run.path)
+                )
             self.tool, self.label = tool, label or "object"
             if self._is_loaded:
                 self.tool_requested.emit()
@@ -115,7 +120,9 @@ class AnnotationService:
                 pyramid = image.source.pyramid()
                 return read_features(path, pyramid.path or pyramid.name, pyramid.plane_shape)
 
-            self._submit(image, read, lambda features: self.imported.emit(features, path.stem))
+            self._submit(
+                image, read, lambda features: self.imported.emit(image, features, path.stem)
+            )
 
     def mark_edited(self, collect: Callable[[], Features]) -> None:
         """Have the annotations written soon; `collect` returns them then."""
@@ -143,7 +150,7 @@ class AnnotationService:
             task = self._save()
             if wait and task is not None:
                 with self._state.reporting_errors():
-                    task.future.result(timeout=5)
+                    self._wait_for(task, self.run_path)
         self.run_path, self._collect, self.tool = None, None, None
         self._is_loaded, self._waiting = False, []
         self.closed.emit()
@@ -167,7 +174,9 @@ class AnnotationService:
         if self.tool is not None:
             self.tool_requested.emit()
 
-    def _add(self, features: Features) -> None:
+    def _add(self, path: Path, features: Features) -> None:
+        if path != self.run_path:
+            return
         if self._is_loaded:
             self.added.emit(features)
         else:
@@ -193,6 +202,13 @@ class AnnotationService:
         task = self._background.submit("read", write, report, clear_errors=False)
         self._tasks.append(task)
         return task
+
+    @staticmethod
+    def _wait_for(task: Task[None], path: Path) -> None:
+        try:
+            task.future.result(timeout=CLOSE_SECONDS)
+        except TimeoutError:
+            raise WriteError(f"the annotations in {path} could not be written in time") from None
 
     def _submit(
         self,

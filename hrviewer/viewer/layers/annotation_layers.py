@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from napari.layers import Points, Shapes
 
+from hrviewer.app.image_session import ImageSession
 from hrviewer.app.services.annotation_service import AnnotationService
 from hrviewer.app.state import AppState
 from hrviewer.io.annotations import current_user, timestamp
@@ -132,8 +133,8 @@ class AnnotationLayers:
                 self._viewer.add_layer(layer)
                 layer.events.data.connect(self._on_data)
 
-    def _show_imported(self, features: list[Feature], name: str) -> None:
-        image_layer = layer_of(self._state.image)
+    def _show_imported(self, image: ImageSession, features: list[Feature], name: str) -> None:
+        image_layer = layer_of(image)
         if image_layer is None:
             return
         for layer in annotation_layers(features, placement(image_layer, 1.0), name):

@@ -44,10 +44,9 @@ class GroundTruthToggle(QWidget):
             self.controller.ground_truth_service.show()
         else:
             path = self._choose_file()
-            if path is None:
-                self.checkbox.setChecked(False)
-            else:
+            if path is not None:
                 self.controller.ground_truth_service.show(path)
+        self._show_checked()
 
     def _choose_file(self) -> Path | None:
         known = " ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -55,6 +54,9 @@ class GroundTruthToggle(QWidget):
         return Path(chosen) if chosen else None
 
     def _show_status(self, status: str) -> None:
+        self._show_checked()
+        self.status.setText(status)
+
+    def _show_checked(self) -> None:
         image = self.controller.state.image
         self.checkbox.setChecked(image is not None and image.ground_truth is not None)
-        self.status.setText(status)

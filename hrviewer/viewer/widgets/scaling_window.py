@@ -64,8 +64,8 @@ class ScalingWindow(QDialog):
         self.memory.setMaximumWidth(90)
         self.role = QComboBox()
         self.role.setToolTip("Role of the measured network")
-        model = controller.state.settings.model
-        self.role.addItems(list(model.roles) if model else ["main"])
+        self._list_roles()
+        controller.state.model_changed.connect(self._list_roles)
         self.measure_button = QPushButton("Measure")
         self.plot = ScalingPlot(controller.viewer)
         layout = QVBoxLayout(self)
@@ -101,6 +101,13 @@ class ScalingWindow(QDialog):
         """Stop measuring."""
         if self._control is not None:
             self._control.stop()
+
+    def _list_roles(self) -> None:
+        """List the roles of the selected model; the selected role stays if it has it."""
+        model, selected = self.controller.state.settings.model, self.role.currentText()
+        self.role.clear()
+        self.role.addItems(list(model.roles) if model else ["main"])
+        self.role.setCurrentIndex(max(0, self.role.findText(selected)))
 
     def _start_or_stop(self) -> None:
         if self.is_running:

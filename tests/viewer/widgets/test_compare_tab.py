@@ -11,7 +11,7 @@ import pytest
 from napari.layers import Image, Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog
-from toys import picture
+from toys import Bright, Encoder, ToyBundle, picture
 
 from hrviewer.app.maps.difference import subtract_maps
 from hrviewer.app.maps.result_maps import ResultMaps
@@ -389,4 +389,10 @@ def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     assert window.measure_button.text() == "Stop"
     qtbot.waitUntil(lambda: not window.is_running, timeout=60_000)
     assert "main" in window.message.text()
+    # The roles are those of the selected model.
+    state = tab.controller.state
+    state.set_model(ToyBundle(encoder=Encoder(), main=Bright()))
+    roles = [window.role.itemText(i) for i in range(window.role.count())]
+    assert roles == list(state.settings.model.roles)
+    assert window.role.currentText() == "main"
     window.close()

@@ -349,6 +349,16 @@ def test_keys_do_what_the_buttons_do(docked, qtbot, count):
     assert docked.run_controls.run_button.toolTip().endswith(f"({keys['run'].key().toString()})")
 
 
+def test_ground_truth_without_an_image_is_refused(docked, tmp_path, monkeypatch):
+    docked.controller.viewer.layers.clear()
+    path = tmp_path / "points.csv"
+    path.write_text("y,x\n10.5,20.5\n")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(path), ""))
+    docked.ground_truth.checkbox.click()
+    assert "open an image" in docked.run_controls.error.text()
+    assert not docked.ground_truth.checkbox.isChecked()
+
+
 def test_no_number_of_one_image_stands_beside_another(docked, qtbot, photo):
     docked.run_controls.run_button.click()
     qtbot.waitUntil(idle(docked), timeout=20_000)
