@@ -140,6 +140,28 @@ def test_conversion_of_another_image_is_not_resumed(tmp_path, small):
         assert_array_equal(again.read(again.rect), pixels)
 
 
+@pytest.mark.parametrize("options", [{"plane": {"z": 1}}, {"channels": [1, 0, 2]}])
+def test_conversion_of_another_plane_is_not_resumed(tmp_path, small, monkeypatch, options):
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 300, 300, 3), np.uint8)
+    out = tmp_path / "a.ome.zarr"
+    with open_pyramid(pixels) as first:
+        level, reads = first.levels[0], iter(range(8))
+        whole = level.read
+
+        def full_disk(*window, **settings):
+            if next(reads, None) is None:
+                raise OSError(28, "No space left on device")
+            return whole(*window, **settings)
+
+        monkeypatch.setattr(level, "read", full_disk)
+        with pytest.raises(HrviewerError, match="same command again"):
+            write_image(first, out)
+    with open_pyramid(pixels, **options) as second:
+        write_image(second, out)
+        with open_pyramid(out) as again:
+            assert_array_equal(again[...], second[...])
+
+
 @pytest.mark.parametrize("name", ["a.tif", "taken.zarr", "no/where.zarr"])
 def test_invalid_paths_are_rejected(tmp_path, name):
     (tmp_path / "taken.zarr").mkdir()
