@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from numbers import Real
+from operator import index
 from pathlib import Path
 from typing import Any, cast
 from weakref import WeakValueDictionary
@@ -79,7 +80,8 @@ def open_pyramid(
     ImageReadError
         If the image cannot be opened; one line says why, and what to do.
     ParameterError
-        If it has no such plane or channel, or the pixel size is not positive.
+        If it has no such plane or channel, or the pixel size is not positive; and if one of them
+        has another form than above.
 
     Examples
     --------
@@ -90,6 +92,7 @@ def open_pyramid(
     >>> stack.shape, stack.plane, stack.pixel_size
     ((300, 400, 1), {'z': 3}, (0.25, 0.25))
     """
+    plane, channels = _parse_plane(plane), _parse_channels(channels)
     size = _parse_pixel_size(pixel_size)
     known = source if isinstance(source, Pyramid) else None
     level = find_level(source) if known is None else None
@@ -105,7 +108,7 @@ def open_pyramid(
         if not reader.supports(source):
             continue
         try:
-            opened = reader.open(source, plane=plane or {}, channels=channels)
+            opened = reader.open(source, plane=plane, channels=channels)
         except UnsupportedFormat as error:  # if no other reader opens it, the first reason is best
             unsupported = unsupported or error
         else:
@@ -159,15 +162,30 @@ def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:
     )
 
 
+def _parse_plane(value: Mapping[str, int] | None) -> dict[str, int]:
+    try:
+        return {axis: index(at) for axis, at in (value or {}).items()}
+    except (AttributeError, TypeError):
+        raise ParameterError(
+            f"plane is the index on each further axis, as {{'z': 3}}, not {value!r}"
+        ) from None
+
+
+def _parse_channels(value: Sequence[int] | None) -> tuple[int, ...] | None:
+    try:
+        return None if value is None else tuple(map(index, value))
+    except TypeError:
+        raise ParameterError(
+            f"channels is a sequence of whole numbers, as [0, 2], not {value!r}"
+        ) from None
+
+
 def _parse_pixel_size(value: float | Sequence[float] | None) -> tuple[float, float] | None:
     if value is None:
         return None
     try:
-        y, x = (
-            (float(value),) * 2
-            if isinstance(value, Real)
-            else map(float, cast(Sequence[float], value))
-        )
+        sides = (value, value) if isinstance(value, Real) else cast(Sequence[float], value)
+        y, x = map(float, () if isinstance(value, str) else sides)
     except (TypeError, ValueError):
         y = x = math.nan
     if not (0 < y < math.inf and 0 < x < math.inf):
@@ -179,15 +197,15 @@ def _parse_pixel_size(value: float | Sequence[float] | None) -> tuple[float, flo
 
 def _check_options(
     pyramid: Pyramid,
-    plane: Mapping[str, int] | None,
-    channels: Sequence[int] | None,
+    plane: Mapping[str, int],
+    channels: tuple[int, ...] | None,
     pixel_size: tuple[float, float] | None,
 ) -> None:
     """Refuse options that differ from those with which a pyramid was opened."""
     selected = pyramid.selected_channels or tuple(range(pyramid.channels))
     asked: dict[str, tuple[object, object]] = {
-        "plane": ({**pyramid.plane, **(plane or {})}, pyramid.plane),
-        "channels": (selected if channels is None else tuple(channels), selected),
+        "plane": ({**pyramid.plane, **plane}, pyramid.plane),
+        "channels": (selected if channels is None else channels, selected),
         "pixel_size": (pixel_size or pyramid.pixel_size, pyramid.pixel_size),
     }
     for name, (wanted, present) in asked.items():

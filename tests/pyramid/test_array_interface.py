@@ -140,10 +140,26 @@ def test_the_pixel_size_may_be_given(given: Any, size: tuple[float, float]) -> N
     assert "pixel size unknown" not in pyramid.notes
 
 
-@pytest.mark.parametrize("given", [0, -1.0, (1, 2, 3), "big", float("nan"), (1, float("inf"))])
+@pytest.mark.parametrize("given", [0, -1.0, (1, 2, 3), "big", "12", float("nan"), (1, float("inf"))])
 def test_a_pixel_size_is_positive(given: Any) -> None:
     with pytest.raises(ParameterError, match="micrometres per pixel"):
         open_pyramid(ARRAY, pixel_size=given)
+
+
+@pytest.mark.parametrize("given", [1, "0", [0.5], ["0"], [None]])
+def test_channels_are_whole_numbers(given: Any, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ARRAY[..., 0])
+    for source in (ARRAY, open_pyramid(ARRAY), tmp_path / "a.tif"):
+        with pytest.raises(ParameterError, match=r"channels is a sequence of whole numbers"):
+            open_pyramid(source, channels=given)
+
+
+@pytest.mark.parametrize("given", [3, "z", {"z": "1"}, {"z": 1.0}, [("z", 1)]])
+def test_a_plane_is_an_index_on_each_axis(given: Any, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ARRAY[..., 0])
+    for source in (ARRAY, open_pyramid(ARRAY), tmp_path / "a.tif"):
+        with pytest.raises(ParameterError, match="plane is the index on each further axis"):
+            open_pyramid(source, plane=given)
 
 
 def test_options_of_an_open_pyramid_cannot_change() -> None:
