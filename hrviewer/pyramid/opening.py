@@ -15,6 +15,7 @@ from typing import Any, cast
 from weakref import WeakValueDictionary
 
 from hrviewer.errors import ImageReadError, ParameterError
+from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.readers.array import ArrayReader, find_level
 from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat
@@ -38,7 +39,8 @@ BUILT_IN_READERS: tuple[type[Reader], ...] = (
     SyntheticReader,
 )
 
-_open_pyramids: WeakValueDictionary[str, Pyramid] = WeakValueDictionary()
+_open_pyramids: WeakValueDictionary[Level, Pyramid] = WeakValueDictionary()
+"""Pyramids by their level 0: one image may be open more than once, with other pixel sizes."""
 
 
 def installed_readers() -> list[type[Reader]]:
@@ -97,7 +99,7 @@ def open_pyramid(
     known = source if isinstance(source, Pyramid) else None
     level = find_level(source) if known is None else None
     if level is not None:
-        known = _open_pyramids.get(level.image_key)
+        known = _open_pyramids.get(level)
     if known is not None:
         _check_options(known, plane, channels, size)
         return known
@@ -113,7 +115,7 @@ def open_pyramid(
             unsupported = unsupported or error
         else:
             pyramid = Pyramid(opened, size)
-            _open_pyramids[pyramid.levels[0].image_key] = pyramid
+            _open_pyramids[pyramid.levels[0]] = pyramid
             log.info(
                 "opened %s with %s: %d × %d pixels, %d levels",
                 pyramid.name,

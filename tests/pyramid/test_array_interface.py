@@ -25,6 +25,7 @@ from hrviewer.pyramid import (
     using_pyramid,
 )
 from hrviewer.pyramid.indexing import index_window
+from hrviewer.pyramid.zarr_store import as_zarr
 
 SHAPE = (40, 30, 3)
 ARRAY = np.arange(np.prod(SHAPE), dtype=np.uint16).reshape(SHAPE)
@@ -199,6 +200,17 @@ def test_a_pyramid_of_the_callers_stays_open(tmp_path: Path) -> None:
         pass
     with pytest.raises(HrviewerError, match="was closed"):
         other[...]
+
+
+def test_a_view_belongs_to_the_pyramid_that_it_was_made_of(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", ARRAY[..., 0])
+    with open_pyramid(tmp_path / "a.tif", pixel_size=0.5) as first:
+        view = as_zarr(first.levels[0])
+        with open_pyramid(tmp_path / "a.tif", pixel_size=2):
+            assert open_pyramid(view) is first
+        with using_pyramid(view, pixel_size=0.5) as same:
+            assert same is first
+        assert first[0, 0, 0] == ARRAY[0, 0, 0]
 
 
 # Axes
