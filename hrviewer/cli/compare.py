@@ -99,7 +99,7 @@ def compare(
             control=control,
         )
     exit_if_stopped(table)
-    files = write_comparison_report(table, {})
+    files = write_comparison_report(table)
     if as_json:
         print_json(
             {

@@ -20,7 +20,7 @@ from hrviewer.io.figures.html_report import (
     with_overlays,
 )
 from hrviewer.io.figures.plots import AxisLabel, plot_cost_by_side, plot_error_by_cost
-from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid import reopen_pyramid
 from hrviewer.runs.compare import MATCHED_MARK
 from hrviewer.runs.estimates import format_estimate, format_evaluation, pluralize
 from hrviewer.runs.run import Run
@@ -44,15 +44,13 @@ MAX_RUNS_SHOWN = 24
 """Runs with pictures in a report."""
 
 
-def write_comparison_report(table: pd.DataFrame, images: dict[str, object]) -> dict[str, str]:
+def write_comparison_report(table: pd.DataFrame) -> dict[str, str]:
     """Write the files of a comparison.
 
     Parameters
     ----------
     table : DataFrame
         Result of `compare`.
-    images : dict
-        Inputs of `open_pyramid` by the name in the column ``image``; by default the name itself.
 
     Returns
     -------
@@ -88,14 +86,14 @@ def write_comparison_report(table: pd.DataFrame, images: dict[str, object]) -> d
         about,
         mean_table(plain) if several else display_table(plain),
         plots,
-        run_sections(plain, images),
+        run_sections(plain),
         list(dict.fromkeys(notes)),
         [("All runs", display_table(plain))] if several else [],
     )
     return write_files(Path(table.attrs["folder"]), plain, html, plots)
 
 
-def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section]:
+def run_sections(table: pd.DataFrame) -> list[Section]:
     """Return pictures of the runs by image; the runs of an image share their colour scales."""
     from matplotlib.ticker import EngFormatter
 
@@ -105,7 +103,7 @@ def run_sections(table: pd.DataFrame, images: dict[str, object]) -> list[Section
     for name, rows in rows_shown.groupby("image", sort=False):
         runs = [Run(path) for path in rows["run"]]
         region = runs[0].region
-        with open_pyramid(images.get(str(name), str(name))) as pyramid:
+        with reopen_pyramid(runs[0].header["image"]) as pyramid:
             photo = thumbnail(pyramid, region)
         out = io.BytesIO()
         Image.fromarray(photo).save(out, "JPEG", quality=88)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 from toys import Bright, ToyBundle, blocks, picture, toy_bundle
 from typer.testing import CliRunner
@@ -19,6 +21,7 @@ from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, compare, experiment, run
 from hrviewer.runs.batch_runner import StrategySpec, parse_specs
 from hrviewer.runs.compare import total_variation
+from hrviewer.runs.comparison_report import run_sections
 from hrviewer.strategies import strategy_ids
 
 from .reference_loop import CELLS, counts
@@ -188,6 +191,16 @@ def test_every_value_of_every_enumerated_parameter_can_be_written():
 
 def test_pareto():
     assert pareto_front([1, 2, 3, 4, 2], [5, 3, 4, 1, 9]) == [0, 1, 3]
+
+
+def test_a_report_shows_the_compared_plane(tmp_path):
+    stack = np.stack([np.zeros_like(IMAGE), IMAGE])
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, stack, photometric="rgb", metadata={"axes": "ZYXS"})
+    table = compare(path, toy_bundle(), "patches", plane={"z": 1}, out=tmp_path / "a")
+    (_, _, ((_, data),)), *_ = run_sections(table)
+    shown = np.asarray(Image.open(io.BytesIO(data)))
+    assert shown.mean() == pytest.approx(IMAGE.mean(), rel=0.1)
 
 
 def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.features import Feature
 from hrviewer.io.ground_truth import read_features
-from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid import reopen_pyramid
 from hrviewer.runs.evaluation import load_ground_truth
 from hrviewer.runs.heads.counting_head import fit_counting_head
 from hrviewer.runs.heads.embeddings import Embeddings, read_embeddings
@@ -82,7 +82,7 @@ def fit_head(
         return fit_place_classifier(embeddings, read_labels(run, truth), out, region=annotated)
     objects = truth
     if not isinstance(objects, GroundTruth):
-        with open_pyramid(run.header["image"]["path"]) as pyramid:
+        with reopen_pyramid(run.header["image"]) as pyramid:
             objects = load_ground_truth(objects, pyramid)
     return fit_counting_head(embeddings, objects, out, region=annotated, class_name=class_name)
 
@@ -92,7 +92,7 @@ def read_labels(run: Run, truth: str | Path | GroundTruth) -> list[Feature]:
     if not isinstance(truth, GroundTruth) and str(truth) != "auto":
         return read_features(truth, run.header["image"]["path"], run.image_shape)
     if not isinstance(truth, GroundTruth):
-        with open_pyramid(run.header["image"]["path"]) as pyramid:
+        with reopen_pyramid(run.header["image"]) as pyramid:
             truth = load_ground_truth(truth, pyramid)
     points: list[list[float]] = truth.points.tolist()
     return [
