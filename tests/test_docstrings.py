@@ -1,7 +1,8 @@
-"""Examples in docstrings run as they are written."""
+"""Docstrings: examples run as they are written, and parameters have the signature's names."""
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 import re
@@ -73,3 +74,23 @@ def test_examples(module: str, names: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", FRONT_DOOR)
 def test_the_front_door_has_examples(name: str) -> None:
     assert ">>> " in (inspect.getdoc(getattr(hrviewer, name)) or "")
+
+
+def documented(docstring: str) -> list[str]:
+    """Return the names in a docstring's section of parameters."""
+    _, _, section = docstring.partition("Parameters\n----------\n")
+    section = re.split(r"\n\n\w[^\n]*\n---", section)[0]
+    heads = re.findall(r"^(\S[^\n]*)$", section, re.MULTILINE)
+    return [name.strip(" *") for head in heads for name in head.split(" :")[0].split(",")]
+
+
+def test_documented_parameters_are_those_of_the_signature() -> None:
+    unknown = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                names = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
+                for name in documented(ast.get_docstring(node) or ""):
+                    if name not in names:
+                        unknown.append(f"{path.relative_to(PACKAGE)}: {node.name} has no {name!r}")
+    assert not unknown, "\n".join(unknown)

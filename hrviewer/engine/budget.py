@@ -76,7 +76,7 @@ class Budget:
 
         Parameters
         ----------
-        main : Role
+        main : ModelInfo
             Description of the main network; a patch is one of its tiles.
         rate : callable
             Measures FLOPs per second on the device; called for budgets in seconds only.

@@ -32,7 +32,8 @@ def summarize_core(
 ) -> NDArray[np.float64]:
     """Return the prediction for a core, ``(k,)``: counts, areas, probabilities or an embedding.
 
-    For a head with attention pooling it is a partial result of `pool`, which `join_parts` combines.
+    For a head with attention pooling it is a partial result of `pool`, which `combine_parts`
+    combines.
     """
     rows, columns = core_coverage(box, (values.shape[1], values.shape[2]), core, image)
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)

@@ -370,7 +370,7 @@ class TilePolicy(nn.Module):
     ----------
     widths
         Channels at strides 2, 4, 8 and 16.
-    chance
+    initial_probability
         Initial probability of processing a tile.
     """
 

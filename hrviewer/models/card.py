@@ -233,8 +233,8 @@ class ModelCard(_CardSection):
         ----------
         fields
             A dictionary.
-        where
-            Name of the card in error messages.
+        source
+            Name of the card in error messages, as its file.
 
         Raises
         ------

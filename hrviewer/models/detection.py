@@ -70,7 +70,7 @@ def decode(
     size
         ``h, w`` of the image in the top left of the tile; boxes are clipped to it, and those
         whose centre is outside are dropped.
-    score, overlap
+    score_threshold, iou_threshold
         Minimum score, and maximum intersection over union.
 
     Raises
@@ -130,7 +130,7 @@ def non_max_suppression(
         ``(m, 4)``: y0, x0, y1, x1.
     scores, classes
         ``(m,)``.
-    overlap
+    iou_threshold
         Intersection over union above which two boxes are the same object.
 
     Returns

@@ -34,7 +34,7 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
     Parameters
     ----------
     network
-        Just loaded; its `batch`, `elastic`, `halo` and `period` are set.
+        Just loaded; its `max_batch`, `accepts_any_size`, `halo` and `period` are set.
     tile
         A prepared tile ``(C, tile, tile)``; noise if there is none.
 

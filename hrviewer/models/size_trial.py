@@ -2,9 +2,9 @@
 
 A separate process, so that the caller survives. The model card comes in on standard input, then
 sides, one per line; one line of JSON goes out for each, after a first one that describes the
-loaded network. On a CPU a thread monitors memory and ends the process with `TOO_MUCH` before it
-exceeds the limit; on a CUDA device the allocator refuses. The caller treats any other death of
-this process as out of memory, too: the system kills processes when it runs out.
+loaded network. On a CPU a thread monitors memory and ends the process with `EXIT_OUT_OF_MEMORY`
+before it exceeds the limit; on a CUDA device the allocator refuses. The caller treats any other
+death of this process as out of memory, too: the system kills processes when it runs out.
 """
 
 from __future__ import annotations

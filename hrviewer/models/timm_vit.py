@@ -37,7 +37,7 @@ class TimmViT(TokenNetwork):
         Number of features of a cell.
     classes, region, variance, unit
         As in `TokenNetwork`.
-    options
+    **options
         Other arguments of ``timm.create_model``, for example ``depth`` or ``img_size``.
 
     Raises

@@ -25,7 +25,7 @@ def test_strategies():
 
 
 class Installed:
-    """What `installed_packs` gives."""
+    """An entry of `installed_bundles`."""
 
     def __init__(self, bundle: ToyBundle | None) -> None:
         self.bundle = bundle

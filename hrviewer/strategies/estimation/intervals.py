@@ -79,7 +79,7 @@ def asymptotic(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval | N
     Returns
     -------
     tuple of float or None
-        None before `LEAST` draws, or the planned number if that is less.
+        None before `MIN_DRAWS` draws, or the planned number if that is less.
     """
     k, n = len(x), len(weights)
     if k < min(MIN_DRAWS, n) or k < 2:
