@@ -72,7 +72,7 @@ def format_number(number: float) -> str:
     """Return a count or density: one decimal below ten, whole numbers above."""
     if abs(number) < 9.95 and round(number, 1) % 1:
         return f"{number:.1f}"
-    return f"{number:,.0f}"
+    return f"{number:z,.0f}"
 
 
 def format_count(name: str, count: float) -> str:
@@ -84,16 +84,19 @@ def format_count(name: str, count: float) -> str:
 
 
 def pluralize(name: str, count: float = 0) -> str:
-    """Return the plural of a class name; the name itself if `count` is 1.
+    """Return the plural of a class name; the name itself if `count` is 1 or it is a plural.
 
     Examples
     --------
     >>> pluralize("nucleus"), pluralize("tumour cell"), pluralize("mitosis"), pluralize("bus")
     ('nuclei', 'tumour cells', 'mitoses', 'buses')
+    >>> pluralize("cells"), pluralize("nuclei")
+    ('cells', 'nuclei')
     """
     first, _, last = name.rpartition(" ")
     key = last.lower()
-    if count == 1 or not last:
+    plain_s = key.endswith("s") and not key.endswith(("ss", "us", "is"))
+    if count == 1 or not last or plain_s or key in PLURALS.values():
         return name
     if key in PLURALS:
         plural = last[0] + PLURALS[key][1:]
