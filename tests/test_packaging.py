@@ -24,7 +24,7 @@ def test_links_of_pages_on_pypi_are_absolute_and_lead_to_files(page):
     for link in LINK.findall((ROOT / page).read_text("utf-8")):
         assert link.startswith("https://"), link
         for base in (f"{HOME}/blob/main/", raw):
-            if link.startswith(base) and (PICTURES or not link.endswith(".png")):
+            if link.startswith(base) and (PICTURES or not link.endswith((".png", ".webp"))):
                 assert (ROOT / link.removeprefix(base).partition("#")[0]).exists(), link
 
 
@@ -33,7 +33,7 @@ def test_links_of_pages_on_pypi_are_absolute_and_lead_to_files(page):
 )
 def test_links_between_pages_lead_to_headings(page):
     for link in LINK.findall((ROOT / page).read_text("utf-8")):
-        if "://" in link or (link.endswith(".png") and not PICTURES):
+        if "://" in link or (link.endswith((".png", ".webp")) and not PICTURES):
             continue
         name, _, anchor = link.partition("#")
         target = (ROOT / page).parent / name if name else ROOT / page

@@ -10,6 +10,7 @@ import pytest
 from toys import picture, toy_bundle
 
 import hrviewer
+from hrviewer import errors
 from hrviewer.errors import HrviewerError
 
 FUNCTIONS = ("open", "load", "run", "compare", "cost", "view", "export", "models", "strategies")
@@ -23,6 +24,7 @@ ERRORS = (
 def test_all_that_is_promised_is_there():
     assert set(hrviewer.__all__) == {*FUNCTIONS, *TYPES, *ERRORS, "__version__"}
     assert dir(hrviewer) == sorted(hrviewer.__all__)
+    assert {name for name in errors.__all__ if name.endswith("Error")} == set(ERRORS)
     assert hrviewer.__version__[0].isdigit()
     assert all(isinstance(getattr(hrviewer, name), type) for name in TYPES)
     assert all(issubclass(getattr(hrviewer, name), HrviewerError) for name in ERRORS)

@@ -201,7 +201,7 @@ class LiveService:
     # Beginning.
 
     def _on_settings(self, change: EmissionInfo) -> None:
-        # Live follows the view, whatever region is selected for a run.
+        # Live follows the view, not the region that is selected for a run.
         if change.signal.name != "region":
             self._settings_changed = True
 
