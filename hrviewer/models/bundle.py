@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hrviewer.errors import ModelError, short_message, validation_error
 from hrviewer.models import loaders
@@ -51,7 +51,7 @@ class _BundleIndex(BaseModel):
     name: str
     title: str = ""
     description: str = ""
-    roles: dict[str, _BundleRole]
+    roles: dict[str, _BundleRole] = Field(min_length=1)
 
 
 class ModelBundle:
@@ -83,6 +83,11 @@ class ModelBundle:
 
     def __repr__(self) -> str:
         return f"<ModelBundle {self.name}: {', '.join(self.roles)}>"
+
+    @property
+    def card(self) -> ModelCard:
+        """The card of the main network, or of the first if there is none."""
+        return self.roles["main" if "main" in self.roles else next(iter(self.roles))]
 
     def load(
         self,

@@ -20,7 +20,8 @@ def list_models() -> pd.DataFrame:
     -------
     DataFrame
         A row per model bundle, by ``name``: its ``title``, the ``task`` and ``classes`` of its main
-        model, and its ``roles``. A bundle that cannot be read has its error as ``title``.
+        model (or its first, if it has no ``main``), and its ``roles``. A bundle that cannot be read
+        has its error as ``title``.
 
     Examples
     --------
@@ -37,7 +38,7 @@ def list_models() -> pd.DataFrame:
         except HrviewerError as error:
             rows.append((name, str(error), "", [], []))
             continue
-        card = bundle.roles["main"]
-        rows.append((name, bundle.title, card.task, card.output.classes, [*bundle.roles]))
+        card = bundle.card
+        rows.append((name, bundle.title, card.task, card.classes, [*bundle.roles]))
     columns = ["name", "title", "task", "classes", "roles"]
     return pd.DataFrame(rows, columns=columns).set_index("name")

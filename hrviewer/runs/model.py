@@ -81,7 +81,7 @@ class Model:
     @property
     def card(self) -> ModelCard:
         """The card of the main network, or of the first if there is none."""
-        return self.roles["main" if "main" in self.roles else next(iter(self.roles))]
+        return self.bundle.card
 
     def run(self, image: object, strategy: str | Strategy = "patches", **settings: Any) -> Run:
         """Run inference on an image with a strategy.

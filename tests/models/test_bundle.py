@@ -10,7 +10,7 @@ import pytest
 from model_cards import card_fields, make_card
 
 from hrviewer.errors import HrviewerError
-from hrviewer.models import ModelBundle, builtin, installed_bundles, open_bundle
+from hrviewer.models import ModelBundle, builtin, installed_bundles, list_models, open_bundle
 from hrviewer.models.weights import read_weights
 
 
@@ -100,7 +100,8 @@ def test_combined_bundles_take_each_role_from_the_first_that_has_it(
     [
         ({"name": "a"}, "roles: Field required"),
         ({"name": "a", "roles": {}, "title": 3}, "title"),
-        ({"name": "a", "roles": {}, "extra": 3}, "extra"),
+        ({"name": "a", "roles": {}}, "roles: .* at least 1 item"),
+        ({"name": "a", "roles": {"main": {"weights": "", "card": {}}}, "extra": 3}, "extra"),
         ({"name": "a", "roles": {"main": {"weights": "../a.onnx", "card": {}}}}, "lie outside"),
         ({"name": "a", "roles": {"main": {"weights": "no.onnx", "card": {}}}}, "does not exist"),
         ({"name": "a", "roles": {"main": {"weights": "a.pth", "card": {}}}}, "run arbitrary code"),
@@ -166,6 +167,20 @@ def test_installed_bundles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\n" not in str(raised.value)
     with pytest.raises(HrviewerError, match="installed: broken, function, path"):
         open_bundle("other")
+
+
+def test_the_table_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.onnx").touch()
+    fields = card_fields(task="embedding", output={"stride": 16, "width": 8, "classes": []})
+    role = {"weights": "a.onnx", "card": fields}
+    write(tmp_path, {"name": "a", "title": "Codes", "roles": {"encoder": role}})
+    entries = importlib.metadata.EntryPoints(
+        [Entry("a", str(tmp_path), "path"), Entry("b", "", "broken")]
+    )
+    monkeypatch.setattr("hrviewer.models.bundle.entry_points", lambda group: entries)
+    table = list_models()
+    assert [*table.loc["a"]] == ["Codes", "embedding", (), ["encoder"]]
+    assert "cannot be imported" in table.loc["b", "title"]
 
 
 def test_weights_that_cannot_be_read(tmp_path: Path) -> None:
