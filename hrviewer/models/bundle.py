@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
+from weakref import WeakSet
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -79,6 +80,7 @@ class ModelBundle:
         )
         self._weights = {role: path for role, (path, _) in networks.items()}
         self._loaded: dict[tuple[str, str, str], Network] = {}
+        self._calibrated: WeakSet[Network] = WeakSet()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -133,7 +135,9 @@ class ModelBundle:
         with self._lock:
             weights, card = self._weights[role], self.roles[role]
             if precision == "int8":
-                return load_network(weights, card, device, threads, precision, samples)
+                network = load_network(weights, card, device, threads, precision, samples)
+                self._calibrated.add(network)
+                return network
             key = role, device, precision
             if key not in self._loaded:
                 self._loaded[key] = load_network(weights, card, device, threads, precision)
@@ -142,8 +146,9 @@ class ModelBundle:
     def release(self) -> None:
         """Release the loaded networks; a later `load` loads them again."""
         with self._lock:
-            release_networks(self._loaded.values())
+            release_networks([*self._loaded.values(), *self._calibrated])
             self._loaded.clear()
+            self._calibrated.clear()
 
     def weights(self, role: str) -> Path:
         """Return the weights file of a role; raise `ModelError` if there is no such role."""

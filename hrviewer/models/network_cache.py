@@ -27,7 +27,7 @@ MAX_BYTES = 4 << 30
 MAX_NETWORKS = 32
 """Maximum number of cached networks."""
 
-Stat = tuple[str, int, int]
+Stat = tuple[int, int]
 
 
 @dataclass
@@ -40,7 +40,7 @@ class _CachedNetwork:
 
     @property
     def size(self) -> int:
-        return sum(size for _, size, _ in self.files)
+        return sum(size for size, _ in self.files)
 
 
 _entries: OrderedDict[Hashable, _CachedNetwork] = OrderedDict()
@@ -104,7 +104,7 @@ def _key(
     for sample in samples:
         calibration.update(repr(sample.shape).encode() + sample.tobytes())
     return (
-        path.resolve(),
+        path.absolute(),
         card.model_dump_json(),
         device,
         threads,
@@ -120,14 +120,14 @@ def _files(path: Path, network: Network) -> list[Path]:
 
 
 def _stats(files: Iterable[Path]) -> tuple[Stat, ...]:
-    """Return path, size and time of files; a missing one has size -1."""
+    """Return size and time of files; a missing one has size -1."""
     found = []
     for file in files:
         try:
             stat = file.stat()
-            found.append((str(file), stat.st_size, stat.st_mtime_ns))
+            found.append((stat.st_size, stat.st_mtime_ns))
         except OSError:
-            found.append((str(file), -1, 0))
+            found.append((-1, 0))
     return tuple(found)
 
 

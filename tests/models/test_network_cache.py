@@ -153,3 +153,24 @@ def test_another_back_end_is_another_network(
     first = load(path)
     monkeypatch.setenv("HRVIEWER_BACKEND", "auto")
     assert load(path) is not first
+
+
+def test_a_relative_path_finds_the_same_network(
+    tmp_path: Path, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    first = load(path)
+    assert load(Path(path.name)) is first
+    assert load(path) is first
+    assert len(loads) == 1
+
+
+def test_a_calibrated_network_is_released_with_its_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    samples = [np.full((3, 8, 8), value, np.float32) for value in (0, 100, 255)]
+    bundle = open_bundle(write(tmp_path))
+    first = bundle.load("main", "cpu", precision="int8", samples=samples)
+    assert load(tmp_path / "net.safetensors", precision="int8", samples=samples) is first
+    bundle.release()
+    assert not network_cache._entries
