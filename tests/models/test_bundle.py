@@ -173,13 +173,13 @@ def test_the_table_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "a.onnx").touch()
     fields = card_fields(task="embedding", output={"stride": 16, "width": 8, "classes": []})
     role = {"weights": "a.onnx", "card": fields}
-    write(tmp_path, {"name": "a", "title": "Codes", "roles": {"encoder": role}})
+    write(tmp_path, {"name": "a", "title": "Embeddings", "roles": {"encoder": role}})
     entries = importlib.metadata.EntryPoints(
         [Entry("a", str(tmp_path), "path"), Entry("b", "", "broken")]
     )
     monkeypatch.setattr("hrviewer.models.bundle.entry_points", lambda group: entries)
     table = list_models()
-    assert [*table.loc["a"]] == ["Codes", "embedding", (), ["encoder"]]
+    assert [*table.loc["a"]] == ["Embeddings", "embedding", (), ["encoder"]]
     assert "cannot be imported" in table.loc["b", "title"]
 
 
