@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -32,8 +31,14 @@ from hrviewer.pyramid.readers.base import (
     select_channels,
     select_plane,
 )
+from hrviewer.pyramid.readers.tiff_tags import (
+    ORIENTATIONS,
+    read_nodata,
+    read_pixel_size,
+    read_tag,
+)
 from hrviewer.pyramid.tile_cache import DecodedTile
-from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres, plausible
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
 __all__ = ["TiffReader"]
 
@@ -47,18 +52,6 @@ MAX_GROUPED_PIXELS = 4_000_000
 JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
 APERIO_YCBCR, APERIO_RGB = 33003, 33005  # independent of the tag Photometric
 AUXILIARY_SERIES = {"thumbnail", "label", "macro"}
-
-# Orientation tag -> whether to transpose, then to flip rows, then columns.
-ORIENTATIONS = {
-    1: (False, False, False),
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -171,7 +164,7 @@ class TiffReader(Reader):
         series = self._main_series(list_series(tiff))
         key = series.keyframe
         self._colour_samples = self._find_colour_samples(key)
-        self._orientation = ORIENTATIONS.get(_tag(key, "Orientation"), ORIENTATIONS[1])
+        self._orientation = ORIENTATIONS.get(read_tag(key, "Orientation"), ORIENTATIONS[1])
         sizes = {
             axis.lower(): size
             for axis, size in zip(series.axes, series.shape, strict=True)
@@ -199,8 +192,8 @@ class TiffReader(Reader):
         self.dtype = (
             np.dtype(np.uint8) if self._is_palette(key) else native_dtype(self.name, key.dtype)
         )
-        self.nodata = _nodata(key)
-        self.pixel_size = _pixel_size(tiff, key)
+        self.nodata = read_nodata(key)
+        self.pixel_size = read_pixel_size(tiff, key)
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)
         elif self._orientation[0]:
@@ -449,69 +442,9 @@ def _close_files(files: dict[str, _ByteReader]) -> None:
         file.close()
 
 
-def _tag(page: Any, name: str) -> Any:
-    tag = page.tags.get(name)
-    return None if tag is None else tag.value
-
-
-def _nodata(key: Any) -> float | None:
-    value = _tag(key, "GDAL_NODATA")
-    try:
-        return None if value is None else float(str(value).strip("\0 "))
-    except ValueError:
-        return None
-
-
 def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:
     """Turn full-range YCbCr (ITU-R 601, as in JPEG) into RGB."""
     y, cb, cr = np.moveaxis(pixels.astype(np.float32), 2, 0)
     cb, cr = cb - 128, cr - 128
     rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
     return np.clip(np.floor(rgb + 0.5), 0, 255).astype(pixels.dtype)
-
-
-def _pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
-    """Return micrometres per pixel ``(y, x)``, if the file has a plausible value."""
-    size = _ome_pixel_size(tiff) if tiff.is_ome else None
-    if size is None and (found := re.search(r"\bMPP *= *([0-9.]+)", key.description)):
-        size = float(found[1]), float(found[1])
-    if size is None:
-        size = _resolution_pixel_size(tiff, key)
-    return size if size is not None and plausible(size) else None
-
-
-def _ome_pixel_size(tiff: Any) -> tuple[float, float] | None:
-    from xml.etree import ElementTree
-
-    try:
-        root = ElementTree.fromstring(tiff.ome_metadata)
-    except ElementTree.ParseError:
-        return None
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None:
-        return None
-    sides = [
-        micrometres(float(value), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        for axis in "YX"
-        if (value := pixels.get(f"PhysicalSize{axis}"))
-    ]
-    match sides:
-        case [float(y), float(x)]:
-            return y, x
-    return None
-
-
-def _resolution_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
-    """Use the resolution tags in centimetres (scanners) or in ImageJ's own unit."""
-    unit = "cm" if _tag(key, "ResolutionUnit") == 3 else None
-    if tiff.is_imagej:
-        unit = str((tiff.imagej_metadata or {}).get("unit", ""))
-    sides = []
-    for name in ("YResolution", "XResolution"):
-        match _tag(key, name):
-            case (int(count), int(per)) if count > 0:
-                sides.append(micrometres(per / count, unit))
-    match sides:
-        case [float(y), float(x)]:
-            return y, x
-    return None

@@ -1,0 +1,84 @@
+"""Tags of TIFF files: orientation, no-data value, pixel size."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hrviewer.pyramid.units import micrometres, plausible
+
+__all__ = ["ORIENTATIONS", "read_nodata", "read_pixel_size", "read_tag"]
+
+# Orientation tag -> whether to transpose, then to flip rows, then columns.
+ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def read_tag(page: Any, name: str) -> Any:
+    """Return the value of a page's tag; None if the page lacks it."""
+    tag = page.tags.get(name)
+    return None if tag is None else tag.value
+
+
+def read_nodata(key: Any) -> float | None:
+    """Return the value of pixels without data, as GDAL writes it."""
+    value = read_tag(key, "GDAL_NODATA")
+    try:
+        return None if value is None else float(str(value).strip("\0 "))
+    except ValueError:
+        return None
+
+
+def read_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
+    """Return micrometres per pixel ``(y, x)``, if the file has a plausible value."""
+    size = _ome_pixel_size(tiff) if tiff.is_ome else None
+    if size is None and (found := re.search(r"\bMPP *= *([0-9.]+)", key.description)):
+        size = float(found[1]), float(found[1])
+    if size is None:
+        size = _resolution_pixel_size(tiff, key)
+    return size if size is not None and plausible(size) else None
+
+
+def _ome_pixel_size(tiff: Any) -> tuple[float, float] | None:
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata)
+    except ElementTree.ParseError:
+        return None
+    pixels = root.find(".//{*}Pixels")
+    if pixels is None:
+        return None
+    sides = [
+        micrometres(float(value), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        for axis in "YX"
+        if (value := pixels.get(f"PhysicalSize{axis}"))
+    ]
+    match sides:
+        case [float(y), float(x)]:
+            return y, x
+    return None
+
+
+def _resolution_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
+    """Use the resolution tags in centimetres (scanners) or in ImageJ's own unit."""
+    unit = "cm" if read_tag(key, "ResolutionUnit") == 3 else None
+    if tiff.is_imagej:
+        unit = str((tiff.imagej_metadata or {}).get("unit", ""))
+    sides = []
+    for name in ("YResolution", "XResolution"):
+        match read_tag(key, name):
+            case (int(count), int(per)) if count > 0:
+                sides.append(micrometres(per / count, unit))
+    match sides:
+        case [float(y), float(x)]:
+            return y, x
+    return None
