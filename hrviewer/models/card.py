@@ -15,8 +15,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -26,6 +24,8 @@ from pydantic import (
 )
 
 from hrviewer.errors import ModelError, validation_error
+from hrviewer.models.accuracy import ModelAccuracy
+from hrviewer.models.card_section import CardSection
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
@@ -44,13 +44,7 @@ _CLASS_SETS = {
 }
 
 
-class _CardSection(BaseModel):
-    """Frozen and finite; unknown fields are errors, so that no typo passes silently."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ModelInput(_CardSection):
+class ModelInput(CardSection):
     """Inputs of a network.
 
     Attributes
@@ -104,7 +98,7 @@ class ModelInput(_CardSection):
         return self
 
 
-class ModelOutput(_CardSection):
+class ModelOutput(CardSection):
     """Outputs of a network.
 
     Attributes
@@ -170,14 +164,14 @@ class ModelOutput(_CardSection):
         return value
 
 
-class Architecture(_CardSection):
+class Architecture(CardSection):
     """Architecture of safetensors weights: a registered name and its parameters."""
 
     name: str
-    params: dict[str, Any] = {}
+    params: dict[str, Any] = Field(default_factory=dict)
 
 
-class ModelCard(_CardSection):
+class ModelCard(CardSection):
     """Inputs, outputs, origin and licence of a network.
 
     Attributes
@@ -191,6 +185,8 @@ class ModelCard(_CardSection):
         For safetensors weights only.
     sha256
         Hash of the weights file; verified if given.
+    accuracy
+        Measured accuracy, from which the intervals of estimates are made.
     training, metrics
         Free documentation; never read.
     """
@@ -204,8 +200,9 @@ class ModelCard(_CardSection):
     licence: str = ""
     citation: str = ""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    training: dict[str, Any] = {}
-    metrics: dict[str, Any] = {}
+    accuracy: ModelAccuracy = ModelAccuracy()
+    training: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ModelCard:

@@ -142,3 +142,36 @@ def test_sizes() -> None:
 def test_variances_come_after_the_densities() -> None:
     card = make_card(task="density", output={"classes": ["a", "b"], "variance": True})
     assert (card.classes, card.output_channels) == (("a", "b"), 4)
+
+
+def test_measured_accuracy_is_read_by_domain() -> None:
+    measured = {"domain": "images", "images": 3, "data": "seeds 0-2", "command": "measure"}
+    card = make_card(
+        accuracy={
+            "count_error": [
+                {**measured, "synthetic": "dots", "per_object": 0.5, "relative": 0.1,
+                 "constant": 2.0, "counts": [0, 100]}
+            ],
+            "scale_curve": [{**measured, "points": [{"scale": 1, "gain": 1}]}],
+        }
+    )  # fmt: skip
+    error = card.accuracy.count_error_for("dots")
+    assert error is not None
+    assert error.deviation(100) == pytest.approx((2**2 + 0.5 * 100 + 10**2) ** 0.5)
+    assert card.accuracy.count_error_for(None) is None
+    assert card.accuracy.scale_curve_for(None) is not None
+    assert make_card().accuracy.count_error == ()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"count_error": [{"quantiles": [1, 2], "counts": [0, 1]}]}, "negative and a positive"),
+        ({"scale_curve": [{"points": [{"scale": 2, "gain": 1}, {"scale": 1, "gain": 1}]}]}, "rise"),
+    ],
+)
+def test_an_impossible_accuracy_is_refused(section: dict[str, Any], message: str) -> None:
+    measured = {"domain": "images", "images": 3, "data": "seeds 0-2", "command": "measure"}
+    section = {name: [{**measured, **one} for one in entries] for name, entries in section.items()}
+    with pytest.raises(HrviewerError, match=message):
+        ModelCard.from_dict(card_fields(accuracy=section), "a card")
