@@ -82,8 +82,8 @@ class ImageSource(ABC):
 
     @property
     @abstractmethod
-    def fingerprint(self) -> str | None:
-        """Digest of the image; None if it is not known without reading."""
+    def image_key(self) -> str | None:
+        """See `Pyramid.image_key`; None if it is not known without reading."""
 
     @property
     @abstractmethod
@@ -140,9 +140,9 @@ class PyramidImage(ImageSource):
         return rect.h, rect.w
 
     @property
-    def fingerprint(self) -> str | None:
-        """Digest of the image."""
-        return self._pyramid.fingerprint
+    def image_key(self) -> str | None:
+        """See `Pyramid.image_key`."""
+        return self._pyramid.image_key
 
     @property
     def has_ground_truth(self) -> bool:

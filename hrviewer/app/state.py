@@ -208,9 +208,8 @@ class AppState:
         """The run on the current image, if it was stopped before its end and can be resumed."""
         if self.run_state != "idle" or self.image is None or self.image.run is None:
             return None
-        run, fingerprint = self.image.run, self.image.source.fingerprint
-        other = fingerprint is not None and fingerprint != run.header["image"]["fingerprint"]
-        return None if run.complete or other else run
+        run, key = self.image.run, self.image.source.image_key
+        return None if run.complete or key not in (None, run.image_key) else run
 
     def show_results(
         self,

@@ -353,7 +353,7 @@ class InferencePipeline(InferenceContext):
     def _hash(self, network: Network, *parts: object) -> str:
         everything = (
             RESULT_VERSION,
-            self.pyramid.levels[0].image_key,
+            self.pyramid.image_key,
             network.digest,
             network.backend,
             network.device,

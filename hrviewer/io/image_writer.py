@@ -125,7 +125,7 @@ def write_image(
         If the path exists or cannot be written, or the image is damaged.
     """
     path = require_zarr_path(path)
-    with ResumableFolder(path, f"{pyramid.levels[0].image_key} {version}") as part:
+    with ResumableFolder(path, f"{pyramid.image_key} {version}") as part:
         write_levels(part, plan_image(pyramid), progress, version)
         return part.commit()
 

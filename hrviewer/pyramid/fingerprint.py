@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["of_array", "of_files", "of_text", "random_token"]
+__all__ = ["image_key", "of_array", "of_files", "of_text", "random_token"]
 
 END_BYTES = 64 * 1024
 MAX_HASHED_BYTES = 256_000_000
@@ -42,6 +42,12 @@ def of_array(array: np.ndarray[Any, np.dtype[Any]]) -> str | None:
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]
+
+
+def image_key(fingerprint: str, plane: Mapping[str, int], channels: Sequence[int] | None) -> str:
+    """Return what identifies the pixels that are read: fingerprint, plane and channels."""
+    axes = "".join(f",{axis}={index}" for axis, index in sorted(plane.items()))
+    return f"{fingerprint}{axes}" + (f",c={'+'.join(map(str, channels))}" if channels else "")
 
 
 def random_token() -> str:

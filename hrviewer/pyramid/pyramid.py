@@ -148,6 +148,11 @@ class Pyramid:
         """Pixel type."""
         return self.levels[0].dtype
 
+    @property
+    def image_key(self) -> str:
+        """What identifies the pixels that are read: fingerprint, plane and channels."""
+        return self.levels[0].image_key
+
     def __len__(self) -> int:
         """Return the number of rows, as for an array."""
         return self.levels[0].shape[0]

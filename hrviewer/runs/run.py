@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import RunError
 from hrviewer.geometry import Rect
+from hrviewer.pyramid.fingerprint import image_key
 from hrviewer.runs.estimates import (
     CostDict,
     EstimateDict,
@@ -106,6 +107,12 @@ class Run:
         """µm per level-0 pixel, ``(y, x)``."""
         size = self.header["image"]["pixel_size"]
         return None if size is None else (size[0], size[1])
+
+    @property
+    def image_key(self) -> str:
+        """What identifies the image's pixels: fingerprint, plane and channels; see `Pyramid`."""
+        image = self.header["image"]
+        return image_key(image["fingerprint"], image.get("plane", {}), image.get("channels"))
 
     @cached_property
     def patches(self) -> pd.DataFrame:

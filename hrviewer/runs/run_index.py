@@ -60,7 +60,7 @@ class RunEntry:
 
 
 def list_runs(
-    fingerprint: str, folders: Iterable[Path], truth: GroundTruth | None = None
+    image_key: str, folders: Iterable[Path], truth: GroundTruth | None = None
 ) -> list[RunEntry]:
     """Return the finished runs of an image, the earliest first.
 
@@ -70,8 +70,8 @@ def list_runs(
 
     Parameters
     ----------
-    fingerprint : str
-        Fingerprint of the image.
+    image_key : str
+        `Pyramid.image_key`: runs on other planes or channels of the file are left out.
     folders : iterable of Path
         Folders of runs; other files are ignored.
     truth : GroundTruth, optional
@@ -84,7 +84,7 @@ def list_runs(
                 run = Run(path)
             except HrviewerError:
                 continue
-            if run.complete and run.header["image"]["fingerprint"] == fingerprint:
+            if run.complete and run.image_key == image_key:
                 by_path[path.resolve()] = run
     runs = sorted(by_path.values(), key=lambda run: str(run.header["started"]))
     return [make_entry(run, runs, truth) for run in runs]

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+import tifffile
 from toys import picture
 
 from app.headless import is_idle, is_live_done, look_at, open_image, run, wait
@@ -15,6 +16,7 @@ from hrviewer.app.state import PatchClick
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Rect
 from hrviewer.io.features import Feature
+from hrviewer.pyramid import open_pyramid
 
 
 @pytest.fixture
@@ -227,6 +229,49 @@ def test_runs_and_ground_truth_are_those_of_the_current_image(app, two, tmp_path
     assert "1 object in" in shown["ground_truth_status_changed"][0]
     app.state.close_image(first)
     assert first.ground_truth is None
+
+
+def test_a_run_of_another_plane_or_channels_belongs_to_another_image(app, tmp_path, gate):
+    path = tmp_path / "stack.ome.tif"
+    stack = np.stack([picture(300, 420, seed=seed) for seed in (0, 1)])
+    tifffile.imwrite(path, stack, photometric="rgb", metadata={"axes": "ZYXS"})
+    first = open_image(app, str(path))
+    gate.set()
+    run(app)
+    gate.clear()
+    second = open_image(app, open_pyramid(path, plane={"z": 1}))
+    reversed_channels = open_image(app, open_pyramid(path, channels=[2, 1, 0]))
+    app.state.select_image(second)
+    app.run_service.start()
+    wait(app, lambda: app.state.run_state == "running")
+    app.run_service.stop()
+    gate.set()
+    wait(app, lambda: is_idle(app))
+    stopped = app.state.resumable_run
+    # Shown on another plane, a stopped run cannot be resumed there.
+    app.state.show_results(first, second.maps, stopped)
+    app.state.select_image(first)
+    assert app.state.resumable_run is None
+    app.state.select_image(second)
+    run(app)
+    # Each plane lists and opens its own run, and other channels have none.
+    for session, listed in ((first, 1), (second, 1), (reversed_channels, 0)):
+        app.state.select_image(session)
+        app.compare_service.refresh()
+        wait(app, lambda: not app.compare_service.is_running)
+        assert len(app.compare_service.entries) == listed
+    opened = second.runs[0]
+    assert opened.run.header["image"]["plane"] == {"z": 1}
+    app.compare_service.show_run(opened)
+    wait(app, lambda: app.state.run is not None)
+    assert app.state.image is second
+    # A plane that is not open is opened; another plane of the same size does not take its place.
+    app.state.close_image(second)
+    app.state.select_image(first)
+    app.run_loader.open(opened.path)
+    wait(app, lambda: app.state.image not in (first, reversed_channels))
+    assert app.state.image.source.pyramid().plane == {"z": 1}
+    assert app.state.run.path == opened.path
 
 
 def test_a_comparison_ends_with_the_image(app, two):

@@ -137,7 +137,7 @@ class CompareService:
             with suppress(HrviewerError):  # reported where the user selected it
                 if truth_path is not None or pyramid.synthetic_image is not None:
                     truth = load_ground_truth(truth_path or "auto", pyramid)
-            return list_runs(pyramid.fingerprint, wanted, truth)
+            return list_runs(pyramid.image_key, wanted, truth)
 
         if self._listing is not None:
             self._listing.cancel()

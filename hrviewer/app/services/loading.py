@@ -156,7 +156,7 @@ class RunLoader:
             if state.run_state != "idle":
                 raise RunError("a run is in progress: stop it before opening another")
             state.run_starting.emit()
-            known = {session.source.fingerprint for session in state.images}
+            known = {session.source.image_key for session in state.images}
             self._task = self._background.submit(
                 "read", partial(self._read, Path(path), known), self._show, failed=self._fail
             )
@@ -171,7 +171,7 @@ class RunLoader:
         run = Run(path)
         image = run.header["image"]
         pyramid, prepared = None, None
-        if image["fingerprint"] not in known:
+        if run.image_key not in known:
             with suppress(HrviewerError):
                 pyramid = reopen_pyramid(image)
         if pyramid is not None and pyramid.plane_shape == run.image_shape:
@@ -196,7 +196,7 @@ class RunLoader:
         wanted = run.header["image"]
         current = [] if state.image is None else [state.image]
         for session in [*current, *state.images]:
-            if session.source.fingerprint == wanted["fingerprint"]:
+            if session.source.image_key == run.image_key:
                 state.select_image(session)
                 return session
         if pyramid is not None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from hrviewer.errors import ImageReadError, ParameterError
+from hrviewer.pyramid.fingerprint import image_key
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.synthetic import SyntheticImage
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -117,13 +118,7 @@ class Reader(ABC):
     @property
     def image_key(self) -> str:
         """Key of the image in the tile cache: fingerprint, plane and channels."""
-        plane = "".join(f",{axis}={index}" for axis, index in sorted(self.plane.items()))
-        channels = (
-            ""
-            if self.selected_channels is None
-            else f",c={'+'.join(map(str, self.selected_channels))}"
-        )
-        return f"{self.fingerprint}{plane}{channels}"
+        return image_key(self.fingerprint, self.plane, self.selected_channels)
 
     def set_levels(
         self, layouts: Sequence[LevelLayout], tile_offsets: Sequence[tuple[int, int]] | None = None

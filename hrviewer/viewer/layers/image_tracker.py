@@ -60,10 +60,10 @@ class LayerImage(ImageSource):
         return shape_of(self.layer)
 
     @property
-    def fingerprint(self) -> str | None:
-        """Digest of the image; None if hrviewer did not open it."""
+    def image_key(self) -> str | None:
+        """See `Pyramid.image_key`; None if hrviewer did not open the image."""
         pyramid: Pyramid | None = self.layer.metadata.get(METADATA_KEY, {}).get("pyramid")
-        return None if pyramid is None else pyramid.fingerprint
+        return None if pyramid is None else pyramid.image_key
 
     @property
     def has_ground_truth(self) -> bool:

@@ -63,8 +63,8 @@ def compared(controller, model, photo, add, runs):
 
 
 def test_the_index_holds_this_images_runs(runs, photo, count):
-    fingerprint = open_pyramid(photo).fingerprint
-    entries = list_runs(fingerprint, [runs, runs / "nowhere"])
+    key = open_pyramid(photo).image_key
+    entries = list_runs(key, [runs, runs / "nowhere"])
     assert [(entry.strategy, entry.run.header["params"]) for entry in entries] == [*ASKED]
     assert [entry.title for entry in entries] == ["patches", "patches tile=32", "uniform", "zoom"]
     assert {entry.reference_source for entry in entries} == {"patches"}
@@ -72,7 +72,7 @@ def test_the_index_holds_this_images_runs(runs, photo, count):
         off = entry.row["estimate"] - entries[0].row["estimate"]
         assert entry.row["error"] == pytest.approx(off)
         assert entry.row["flops"] == entry.run.cost["flops"]
-    against_count = list_runs(fingerprint, [runs], GroundTruth(np.full((7, 2), 5.0)))
+    against_count = list_runs(key, [runs], GroundTruth(np.full((7, 2), 5.0)))
     assert against_count[0].row["error"] == pytest.approx(count - 7)
     assert against_count[0].reference_source == "truth"
     # What it was measured against here is not written down.
