@@ -17,7 +17,7 @@ from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
 
 if TYPE_CHECKING:
-    from hrviewer.app.maps.ground_truth_points import GroundTruthPoints
+    from hrviewer.app.maps.ground_truth_points import GroundTruthPoints, GroundTruthSource
     from hrviewer.app.maps.patch_preview import PatchInspection
     from hrviewer.app.maps.result_maps import ResultMaps
     from hrviewer.io.features import Feature
@@ -193,6 +193,8 @@ class ImageSession:
         Speed and progress of Live, in the panel and on the canvas.
     ground_truth : GroundTruthPoints or None
         What is displayed of the ground truth.
+    ground_truth_source : GroundTruthSource or None
+        Ground truth that runs are compared with: what is displayed, or a synthetic image's own.
     ground_truth_status : str
         Number of displayed objects.
     labels : list of Feature
@@ -214,6 +216,7 @@ class ImageSession:
     live_status: str = ""
     hud: str = ""
     ground_truth: GroundTruthPoints | None = None
+    ground_truth_source: GroundTruthSource | None = None
     ground_truth_status: str = ""
     labels: list[Feature] = field(default_factory=list)
     runs: list[RunEntry] = field(default_factory=list)
@@ -234,5 +237,5 @@ class ImageSession:
         self.closed = True
         self.clear_results()
         self.live_status = self.hud = self.ground_truth_status = ""
-        self.ground_truth = None
+        self.ground_truth = self.ground_truth_source = None
         self.labels, self.runs = [], []

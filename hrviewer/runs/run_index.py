@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hrviewer.engine import Budget
 from hrviewer.errors import HrviewerError
+from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.runs.compare import summarize
 from hrviewer.runs.evaluation import evaluate_count, select_classes
@@ -60,11 +61,13 @@ class RunEntry:
 
 
 def list_runs(
-    image_key: str, folders: Iterable[Path], truth: GroundTruth | None = None
+    image_key: str,
+    folders: Iterable[Path],
+    find_objects: Callable[[Rect], GroundTruth] | None = None,
 ) -> list[RunEntry]:
     """Return the finished runs of an image, the earliest first.
 
-    Errors are relative to the ground truth if it is given; else to an exhaustive ``patches`` run
+    Errors are relative to the ground truth if there is any; else to an exhaustive ``patches`` run
     with the same model on the same region, if there is one; else they are those recorded in the
     run.
 
@@ -74,8 +77,8 @@ def list_runs(
         `Pyramid.image_key`: runs on other planes or channels of the file are left out.
     folders : iterable of Path
         Folders of runs; other files are ignored.
-    truth : GroundTruth, optional
-        The objects in the image.
+    find_objects : callable, optional
+        Returns the ground truth in a rectangle; called with the region of every run.
     """
     by_path: dict[Path, Run] = {}
     for folder in folders:
@@ -87,15 +90,18 @@ def list_runs(
             if run.complete and run.image_key == image_key:
                 by_path[path.resolve()] = run
     runs = sorted(by_path.values(), key=lambda run: str(run.header["started"]))
-    return [make_entry(run, runs, truth) for run in runs]
+    return [make_entry(run, runs, find_objects) for run in runs]
 
 
-def make_entry(run: Run, runs: Iterable[Run], truth: GroundTruth | None) -> RunEntry:
+def make_entry(
+    run: Run, runs: Iterable[Run], find_objects: Callable[[Rect], GroundTruth] | None
+) -> RunEntry:
     """Return a run with its error; see `list_runs`."""
     estimate = run.estimate
-    if truth is not None and estimate is not None and estimate["kind"] == "count":
+    if find_objects is not None and estimate is not None and estimate["kind"] == "count":
+        objects = select_classes(find_objects(run.region), estimate["per_class"])
         # In memory only: the run folder keeps the evaluation that was made with the run.
-        run.header["truth"] = evaluate_count(run, select_classes(truth, estimate["per_class"]))
+        run.header["truth"] = evaluate_count(run, objects)
         return RunEntry(run, summarize(run, None), "truth")
     reference = next(
         (other for other in runs if is_exhaustive(other) and is_comparable(run, other)), None

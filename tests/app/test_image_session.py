@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 import tifffile
+from synthetic_squares import Squares, install
 from toys import picture
 
 from app.headless import is_idle, is_live_done, look_at, open_image, run, wait
@@ -272,6 +274,40 @@ def test_a_run_of_another_plane_or_channels_belongs_to_another_image(app, tmp_pa
     wait(app, lambda: app.state.image not in (first, reversed_channels))
     assert app.state.image.source.pyramid().plane == {"z": 1}
     assert app.state.run.path == opened.path
+
+
+def test_runs_are_compared_with_the_ground_truth_of_their_regions(app, tmp_path, monkeypatch):
+    install(monkeypatch)
+    rendered = []
+    find = Squares.ground_truth
+    monkeypatch.setattr(
+        Squares, "ground_truth", lambda self, rect: rendered.append(rect) or find(self, rect)
+    )
+    image = open_image(app, "sample:squares?size=1024&seed=0")
+    image.source.region = region = Rect(64, 128, 256, 320)
+    app.state.settings.region = "drawn"
+    run(app)
+    rendered.clear()
+    service = app.compare_service
+    for _ in range(2):
+        service.refresh()
+        wait(app, lambda: not service.is_running)
+    assert rendered == [region]  # neither the whole image, nor twice
+    entry = service.entries[0]
+    objects = find(Squares(1024, 0), region)
+    assert entry.reference_source == "truth"
+    assert entry.row["error"] == pytest.approx(entry.run.estimate["value"] - len(objects))
+    # The displayed file takes its place, and ends with its display.
+    assert not service.is_outdated
+    table = tmp_path / "truth.csv"
+    table.write_text("y,x\n100.5,200.5\n10.5,20.5\n")  # one of them in the region
+    for show, expected in ((partial(app.ground_truth_service.show, table), 1),
+                           (app.ground_truth_service.hide, len(objects))):  # fmt: skip
+        show()
+        assert service.is_outdated
+        service.refresh()
+        wait(app, lambda: not (service.is_running or app.ground_truth_service.is_running))
+        assert service.entries[0].run.evaluation["value"] == expected
 
 
 def test_a_comparison_ends_with_the_image(app, two):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,40 +16,72 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import read_ground_truth
 from hrviewer.pyramid import Pyramid
 
-__all__ = ["GroundTruthPoints", "ground_truth_lookup"]
+__all__ = ["GroundTruthPoints", "GroundTruthSource"]
 
 MAX_POINTS = 2000
 """Displayed objects; of more, every n-th is displayed."""
 
-GroundTruthLookup = Callable[[Rect], GroundTruth]
+MAX_REGIONS = 8
+"""Regions of runs whose objects are kept: a synthetic image renders to find them."""
 
 
-def ground_truth_lookup(open_image: Callable[[], Pyramid], path: Path | None) -> GroundTruthLookup:
-    """Return a function that finds the objects in a rectangle; it is called on a worker thread.
+class GroundTruthSource:
+    """Where the ground truth of an image comes from: a file, or a synthetic image itself.
+
+    Everything but `path` is for worker threads: files are read, images rendered.
 
     Parameters
     ----------
     open_image : callable
-        Returns the image; called on the worker thread.
+        Returns the image.
     path : Path, optional
         File with the objects; None asks a synthetic image itself.
+
+    Attributes
+    ----------
+    in_region : callable
+        As `find`, for the few regions that runs have: their objects are found once.
     """
 
-    @cache
-    def everything() -> GroundTruth:
-        assert path is not None
-        pyramid = open_image()
-        return read_ground_truth(path, pyramid.path or pyramid.name, pyramid.plane_shape)
+    def __init__(self, open_image: Callable[[], Pyramid], path: Path | None) -> None:
+        self._open_image, self.path = open_image, path
+        self._read = cache(self._read_file)
+        self.in_region = lru_cache(MAX_REGIONS)(self.find)
 
-    def lookup(rect: Rect) -> GroundTruth:
-        if path is not None:
-            return everything().clip(rect)
-        pyramid = open_image()
-        if pyramid.synthetic_image is None:
+    def is_available(self) -> bool:
+        """Return whether there is any ground truth; a file is read.
+
+        Raises
+        ------
+        HrviewerError
+            If the file cannot be read, or belongs to another image.
+        """
+        if self.path is None:
+            return self._open_image().synthetic_image is not None
+        self._read()
+        return True
+
+    def find(self, rect: Rect) -> GroundTruth:
+        """Return the objects in a rectangle.
+
+        Raises
+        ------
+        HrviewerError
+            If the file cannot be read or belongs to another image, or the image has no ground
+            truth.
+        """
+        if self.path is not None:
+            return self._read().clip(rect)
+        pyramid = self._open_image()
+        found = pyramid.ground_truth(rect)
+        if found is None:
             raise GroundTruthError(f"{pyramid.name} has no ground truth: choose a file that has it")
-        return pyramid.synthetic_image.ground_truth(rect)
+        return found
 
-    return lookup
+    def _read_file(self) -> GroundTruth:
+        assert self.path is not None
+        pyramid = self._open_image()
+        return read_ground_truth(self.path, pyramid.path or pyramid.name, pyramid.plane_shape)
 
 
 @dataclass(eq=False)
@@ -58,10 +90,8 @@ class GroundTruthPoints:
 
     Parameters
     ----------
-    lookup : callable
-        See `ground_truth_lookup`.
-    path : Path or None
-        Its file; None for a synthetic image's own.
+    source : GroundTruthSource
+        Where it comes from.
 
     Attributes
     ----------
@@ -73,8 +103,7 @@ class GroundTruthPoints:
         One object in so many is displayed.
     """
 
-    lookup: GroundTruthLookup
-    path: Path | None
+    source: GroundTruthSource
     points: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     covered: Rect | None = None
     every_nth: int = 1

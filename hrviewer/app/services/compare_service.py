@@ -20,6 +20,7 @@ from psygnal import Signal
 
 from hrviewer.app.image_session import ImageSession
 from hrviewer.app.maps.difference import subtract_maps
+from hrviewer.app.maps.ground_truth_points import GroundTruthSource
 from hrviewer.app.maps.raster import MapName, PyramidRaster
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.app.resources import Resources
@@ -27,7 +28,6 @@ from hrviewer.app.services.background import Background, Task
 from hrviewer.app.services.loading import RunLoader
 from hrviewer.app.state import AppState
 from hrviewer.errors import HrviewerError, RunError
-from hrviewer.runs.evaluation import load_ground_truth
 from hrviewer.runs.run_index import RunEntry, list_runs
 from hrviewer.units import format_si
 
@@ -103,6 +103,7 @@ class CompareService:
         self.difference: Difference | None = None
         self.map_name: MapName = "output"
         self._listing: Task[list[RunEntry]] | None = None
+        self._listed_source: GroundTruthSource | None = None
         self._loading: Task[NamedMaps] | None = None
         state.image_changed.connect(self.reset)
         state.overlays_replaced.connect(self._end)
@@ -117,6 +118,12 @@ class CompareService:
         """Runs of the current image, the earliest first."""
         return [] if self._state.image is None else self._state.image.runs
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the current image has another ground truth than when its runs were listed."""
+        image = self._state.image
+        return image is not None and image.ground_truth_source is not self._listed_source
+
     def refresh(self) -> None:
         """List the runs of the current image again."""
         image = self._state.image
@@ -124,7 +131,9 @@ class CompareService:
             self.reset()
             return
         plane = image.source.plane()
-        truth_path = None if image.ground_truth is None else image.ground_truth.path
+        if image.ground_truth_source is None:
+            image.ground_truth_source = GroundTruthSource(image.source.pyramid, None)
+        self._listed_source = source = image.ground_truth_source
         folders = [self._resources.runs()]
         if image.run is not None:
             folders.append(image.run.path.parent)
@@ -133,11 +142,10 @@ class CompareService:
         def read(task: Task[list[RunEntry]]) -> list[RunEntry]:
             self.preload()
             pyramid = image.source.pyramid(plane)
-            truth = None
+            find_objects = None
             with suppress(HrviewerError):  # reported where the user selected it
-                if truth_path is not None or pyramid.synthetic_image is not None:
-                    truth = load_ground_truth(truth_path or "auto", pyramid)
-            return list_runs(pyramid.image_key, wanted, truth)
+                find_objects = source.in_region if source.is_available() else None
+            return list_runs(pyramid.image_key, wanted, find_objects)
 
         if self._listing is not None:
             self._listing.cancel()

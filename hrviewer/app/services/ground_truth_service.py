@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from hrviewer.app.image_session import ImageSession
-from hrviewer.app.maps.ground_truth_points import GroundTruthPoints, ground_truth_lookup
+from hrviewer.app.maps.ground_truth_points import GroundTruthPoints, GroundTruthSource
 from hrviewer.app.services.background import Background, Task
 from hrviewer.app.state import AppState
 from hrviewer.errors import format_error
@@ -49,16 +49,18 @@ class GroundTruthService:
     def path(self) -> Path | None:
         """File of the displayed ground truth; None for an image's own."""
         image = self._state.image
-        return None if image is None or image.ground_truth is None else image.ground_truth.path
+        shown = None if image is None else image.ground_truth
+        return None if shown is None else shown.source.path
 
     def show(self, path: Path | None = None) -> None:
         """Show the image's own ground truth, or that of a file."""
         self.hide()
         with self._state.reporting_errors():
             image = self._state.require_image()
-            image.ground_truth = GroundTruthPoints(
-                ground_truth_lookup(image.source.pyramid, path), path
-            )
+            source = image.ground_truth_source
+            if source is None or path is not None:
+                image.ground_truth_source = source = GroundTruthSource(image.source.pyramid, path)
+            image.ground_truth = GroundTruthPoints(source)
             self._state.set_ground_truth_status(image, "loading…")
             self._state.ground_truth_changed.emit()
             self.tick()
@@ -69,7 +71,7 @@ class GroundTruthService:
         if self._task is not None:
             self._task.cancel()
         if image is not None and image.ground_truth is not None:
-            image.ground_truth = None
+            self._remove(image)
             self._state.set_ground_truth_status(image, "")
             self._state.ground_truth_changed.emit()
 
@@ -84,7 +86,7 @@ class GroundTruthService:
         covered = view.pad(max(view.h, view.w) // 2) & image.source.rect
         self._task = self._background.submit(
             "read",
-            lambda task: shown.lookup(covered),
+            lambda task: shown.source.find(covered),
             partial(self._update, image, shown, covered),
             failed=partial(self._fail, image, shown),
             owner=image,
@@ -101,7 +103,13 @@ class GroundTruthService:
 
     def _fail(self, image: ImageSession, shown: GroundTruthPoints, error: Exception) -> None:
         if image.ground_truth is shown:
-            image.ground_truth = None
+            self._remove(image)
             self._state.set_ground_truth_status(image, "")
             self._state.ground_truth_changed.emit()
             self._state.report_error(format_error(error))
+
+    def _remove(self, image: ImageSession) -> None:
+        image.ground_truth = None
+        source = image.ground_truth_source
+        if source is not None and source.path is not None:  # what was rendered is kept
+            image.ground_truth_source = None

@@ -135,7 +135,7 @@ class CompareTab(QWidget):
         controller.run_queue.message_changed.connect(self._show_message)
         controller.state.run_state_changed.connect(self._on_state)
         controller.state.image_changed.connect(self._refresh)
-        controller.state.ground_truth_status_changed.connect(self._refresh)
+        controller.state.ground_truth_changed.connect(self._on_ground_truth)
         controller.viewer.events.theme.connect(self._draw_plot)
         self._fill()
 
@@ -205,6 +205,10 @@ class CompareTab(QWidget):
     def _refresh(self, *_: object) -> None:
         if self.isVisible():
             self.service.refresh()
+
+    def _on_ground_truth(self) -> None:
+        if self.service.is_outdated:  # not when only the view has moved
+            self._refresh()
 
     def _on_state(self, state: str) -> None:
         if state == "idle":
