@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hrviewer.engine.model_infos import model_info, native_scale
+from hrviewer.engine.preprocess import read_input
 from hrviewer.geometry import Patch
 from hrviewer.models import Network
 from hrviewer.models.network import Floats
@@ -51,10 +52,7 @@ def highest_contrast(
 def prepare_patch(pyramid: Pyramid, network: Network, patch: Patch) -> Floats:
     """Read and prepare the network's input for a patch, ``(C, h, w)``."""
     card, rect = network.card, input_rect(model_info(network), patch, pyramid.rect)
-    pixels = pyramid.read(rect, patch.scale, fill=None if rect in pyramid.rect else "reflect")
-    if card.input.fixed:
-        pixels = pixels[: card.input.tile, : card.input.tile]
-    array: Floats = card.prepare(pixels)
+    array: Floats = card.prepare(read_input(pyramid, card, rect, patch.scale))
     return array
 
 

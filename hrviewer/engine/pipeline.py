@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +33,11 @@ from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.model_infos import model_info
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
+from hrviewer.engine.preprocess import read_input
 from hrviewer.engine.run_control import RunControl, RunStopped
 from hrviewer.engine.token_inference import batch_groups, infer_tokens
 from hrviewer.engine.warp_inference import infer_warped
+from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid
@@ -47,7 +49,7 @@ InferenceRequest = PatchRequest | WarpRequest | FeatureRequest
 
 log = logging.getLogger(__name__)
 
-RESULT_VERSION = 6
+RESULT_VERSION = 7
 """Incremented when the same request would give another result."""
 
 REGION_INDEPENDENT = (None, "embeddings")
@@ -170,9 +172,21 @@ class InferencePipeline(InferenceContext):
             yield from results
 
     def _clip(self, request: PatchRequest) -> list[Patch]:
-        """Return the patches with their cores clipped: to the region, if they count for it."""
+        """Return the patches with their cores clipped: to the region, if they count for it.
+
+        A core that does not fit an input of a fixed size is refused: no pixel is left out.
+        """
         within = self.pyramid.rect if request.target in REGION_INDEPENDENT else self.region
-        return [replace(patch, core=patch.core & within) for patch in request.patches]
+        patches = [replace(patch, core=patch.core & within) for patch in request.patches]
+        card = self.models[request.role].card
+        for patch in patches if card.input.fixed else ():
+            if patch.core not in self._input_rect(request.role, patch):
+                raise ParameterError(
+                    f"{card.name} takes {card.input.tile} pixels a side only, but a patch has "
+                    f"{patch.core.h} × {patch.core.w} at a scale of {patch.scale:g} with a halo "
+                    f"of {patch.halo}: choose a smaller halo, or smaller patches"
+                )
+        return patches
 
     # Patches that are separate inputs.
 
@@ -242,7 +256,9 @@ class InferencePipeline(InferenceContext):
             try:
                 start = time.perf_counter()
                 with self.meter.measure() as reading:
-                    pixels = self._read(network, queued)
+                    pixels = read_input(
+                        self.pyramid, network.card, queued.rect, queued.patch.scale, self.meter
+                    )
                 cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
                 start = time.perf_counter()
                 shape = network.card.input.channel_count, *pixels.shape[:2]
@@ -254,19 +270,6 @@ class InferencePipeline(InferenceContext):
                 continue
             cost = replace(cost, flops=network.flops(*array.shape[1:]))
             future.add_done_callback(partial(_enqueue_result, ready, queued, cost, array))
-
-    def _read(self, network: Network, queued: _QueuedPatch) -> NDArray[Any]:
-        """Read a patch's input, reflected at the image's border for networks of fixed size."""
-        fill: Literal["reflect"] | None = None if queued.rect in self.pyramid.rect else "reflect"
-        pixels: NDArray[Any] = self.pyramid.read(
-            queued.rect,
-            queued.patch.scale,
-            fill=fill,
-            meter=self.meter,
-        )
-        if network.card.input.fixed:
-            pixels = pixels[: network.card.input.tile, : network.card.input.tile]
-        return pixels
 
     def _collect(
         self,

@@ -97,6 +97,7 @@ def build_context(
     for role in strategy.roles:
         models[role]
     main = model_info(models["main"])
+    main.card.check_channels(pyramid.channels)
     scale, note = native_scale(main.card, pyramid)
     notes = [*pyramid.notes, *models.notes, *([note] if note else [])]
 

@@ -86,6 +86,17 @@ class ModelInput(CardSection):
         """Number of input channels."""
         return {"gray": 1, "rgb": 3, "bgr": 3}.get(str(self.channels)) or int(self.channels)
 
+    def border_fill(self, dtype: np.dtype[Any]) -> float | Literal["reflect"]:
+        """Return what lies beyond an image's border: `letterbox` in its data type, if given."""
+        if self.letterbox is None:
+            return "reflect"
+        if dtype.kind == "b":
+            return float(self.letterbox > 127)
+        if dtype.kind == "f":
+            return self.letterbox
+        full = np.iinfo(dtype).max if dtype.kind == "u" else 255
+        return float(round(self.letterbox * (full // 255)))
+
     @model_validator(mode="after")
     def _check_consistency(self) -> ModelInput:
         for name, values in ("mean", self.mean), ("std", self.std):
@@ -280,6 +291,13 @@ class ModelCard(CardSection):
         return math.lcm(self.stride, self.input.multiple_of)
 
     @property
+    def halo_step(self) -> int:
+        """Pixels of which a halo is a multiple; 1 for one prediction per tile of fixed size."""
+        if not self.input.fixed:
+            return self.step
+        return self.stride if self.stride < self.input.tile else 1
+
+    @property
     def cache_key(self) -> str:
         """All fields that change the predictions, in one line: part of every cache key."""
         return self.model_dump_json(include={"task", "input", "output", "architecture"})
@@ -327,15 +345,20 @@ class ModelCard(CardSection):
             out /= np.asarray(self.input.std, np.float32)[:, None, None]
         return out
 
+    def check_channels(self, available: int) -> None:
+        """Raise `ModelError` if an image of so many channels cannot be prepared."""
+        required = self.input.channels
+        if isinstance(required, int) and available != required:
+            raise ModelError(
+                f"{self.name} takes {required} channels, but the image has {available}: choose "
+                f"{required} of them with the option channels, or another model"
+            )
+
     def _select_channels(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Return ``(h, w, C)``, with the image's values and dtype."""
         available, required = pixels.shape[-1], self.input.channels
         if isinstance(required, int):
-            if available != required:
-                raise ModelError(
-                    f"{self.name} takes {required} channels, but the image has {available}: "
-                    "choose the channels"
-                )
+            self.check_channels(available)
             return pixels
         if available < 3:  # gray, with or without alpha
             gray = pixels[..., :1]

@@ -78,7 +78,7 @@ class Network(ABC):
         self.device = device
         self.precision = precision
         self.stride = card.stride
-        self.halo = -(-(card.output.halo or 0) // card.step) * card.step
+        self.halo = -(-(card.output.halo or 0) // card.halo_step) * card.halo_step
         self.period = card.step
         self.accepts_any_size = False
         self.max_batch: int | None = None

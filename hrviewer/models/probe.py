@@ -52,6 +52,12 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
     inputs, out = network.card.input, network.card.output
     if out.margin and network.halo < out.margin:
         raise _card_mismatch(network, "output.halo", f"is less than output.margin, {out.margin}")
+    if inputs.fixed and 2 * network.halo >= side:
+        raise _card_mismatch(
+            network,
+            "output.halo",
+            f"is {network.halo} pixels, which leave nothing of an input of {side}",
+        )
     output = _run_checked(network, one)
     _check_output(network, output, side)
     network.flops(side, side)  # a network whose FLOPs cannot be counted is refused

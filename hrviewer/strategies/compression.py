@@ -23,7 +23,14 @@ from hrviewer.strategies.protocol import (
     PlanContext,
     Publish,
 )
-from hrviewer.strategies.tiling import PatchTotal, aggregate, batches, tiles, total_flops
+from hrviewer.strategies.tiling import (
+    PatchTotal,
+    aggregate,
+    batches,
+    tile_option,
+    tiles,
+    total_flops,
+)
 
 __all__ = ["Compression", "CompressionParams"]
 
@@ -98,7 +105,8 @@ class Compression(Strategy):
         cell = encoder.stride * scale
         margin = math.ceil(_head_context(head) * cell) if head else 0
         extent = context.region.pad(margin) & context.rect
-        patches = tiles(encoder, extent, scale, tile=params.tile or None, extent=context.rect)
+        tile = tile_option(encoder, params.tile)
+        patches = tiles(encoder, extent, scale, tile=tile, extent=context.rect)
 
         encoded: list[PatchResult] = []
         totals: list[PatchTotal] = []

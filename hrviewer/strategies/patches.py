@@ -38,6 +38,8 @@ from hrviewer.strategies.tiling import (
     aggregate,
     alignment_step,
     batches,
+    cell_side,
+    tile_option,
     tiles,
 )
 
@@ -144,8 +146,11 @@ def _halo(context: PlanContext, params: PatchesParams) -> int | None:
 
 def _cut(context: PlanContext, params: PatchesParams, halo: int | None) -> list[Patch]:
     scale = snap_scale(context.native_scale)
+    tile = tile_option(context.main, params.tile)
     if not params.grid:
-        return tiles(context.main, context.region, scale, tile=params.tile or None, halo=halo)
+        return tiles(context.main, context.region, scale, tile=tile, halo=halo)
+    if tile:
+        raise ParameterError("grid and tile both cut the region: give one of them")
     rows, columns = map(int, params.grid.split("x"))
     region, step = context.region, alignment_step(context.main, scale)
 
@@ -154,6 +159,13 @@ def _cut(context: PlanContext, params: PatchesParams, halo: int | None) -> list[
         return [start, *(at for at in inner if start < at < start + length), start + length]
 
     ys, xs = lines(region.y, region.h, rows), lines(region.x, region.w, columns)
+    if context.main.card.input.fixed:
+        h, w = (max(b - a for a, b in pairwise(edges)) for edges in (ys, xs))
+        if max(h, w) > cell_side(context.main, scale, halo=halo or 0):
+            raise ParameterError(
+                f"{context.main.card.name} takes {context.main.card.input.tile} pixels a side "
+                f"only, but grid={params.grid} makes parts of {h} × {w}: leave grid out"
+            )
     return [
         Patch(Rect(y, x, y1 - y, x1 - x), scale, halo or 0)
         for y, y1 in pairwise(ys)

@@ -41,6 +41,7 @@ from hrviewer.strategies.tiling import (
     activation_map,
     aggregate,
     batches,
+    tile_option,
     tiles,
 )
 
@@ -210,7 +211,7 @@ def _scan(
 ) -> Generator[Request, Response, _Scan | Estimate]:
     """Run the scanner on every tile that is not background."""
     tiling = build_grid(context, context.main.card.input.tile, math.inf)
-    side = params.tile or min(SAMPLE_TILE, context.main.card.input.tile)
+    side = tile_option(context.main, params.tile) or min(SAMPLE_TILE, context.main.card.input.tile)
     grid = build_grid(context, side, math.inf)
     patches, k = tiling.patches, len(context.main.card.classes) or 1
     selected = np.ones(len(patches), bool)

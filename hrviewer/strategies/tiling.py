@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models.attention_pooling import combine_parts
 from hrviewer.strategies.protocol import ModelInfo, PatchResult, Publish
@@ -25,6 +26,7 @@ __all__ = [
     "cell_side",
     "input_rect",
     "input_shape",
+    "tile_option",
     "tiles",
     "total_flops",
 ]
@@ -37,12 +39,13 @@ def alignment_step(model: ModelInfo, scale: float) -> int:
     """Return the step, in level-0 pixels, to which a patch's corner must be aligned.
 
     Aligned tiles are stitched as if the whole image had been one input: the step is a multiple of
-    the output cells, of the model's required multiple, of its period, and of level-0 pixels.
+    the output cells, of the model's required multiple, of its period, and of level-0 pixels. An
+    input of a fixed size has the required multiple wherever it begins.
     """
     fraction = Fraction(scale).limit_denominator(4096)
     card = model.card.input
-    step = math.lcm(model.stride, card.multiple_of, model.period, fraction.denominator)
-    return int(step * fraction)
+    size = 1 if card.fixed else math.lcm(card.multiple_of, model.period)
+    return int(math.lcm(model.stride, size, fraction.denominator) * fraction)
 
 
 def tiles(
@@ -94,13 +97,46 @@ def tiles(
 def cell_side(
     model: ModelInfo, scale: float, *, tile: int | None = None, halo: int | None = None
 ) -> int:
-    """Return the side, in level-0 pixels, of a full core as cut by `tiles`."""
-    card = model.card.input
-    side = tile or card.tile
-    if card.fixed:
-        side = card.tile - 2 * (model.halo if halo is None else halo)
-    step = alignment_step(model, scale)
-    return max(step, round(side * scale / step) * step)
+    """Return the side, in level-0 pixels, of a full core as cut by `tiles`.
+
+    Raises
+    ------
+    ParameterError
+        If the halo leaves nothing of an input of a fixed size.
+    """
+    card, step = model.card.input, alignment_step(model, scale)
+    if not card.fixed:
+        return max(step, round((tile or card.tile) * scale / step) * step)
+    halo = model.halo if halo is None else halo
+    margin, side = math.ceil(halo * scale), round(card.tile * scale)
+    aligned = (side - 2 * (-(-margin // step) * step)) // step * step
+    # Cores off the lattice, where none fits on it, as of a model with one prediction per tile.
+    core = aligned if aligned > 0 else side - 2 * margin
+    if core < 1:
+        raise ParameterError(
+            f"{model.card.name} takes {card.tile} pixels a side only, of which a halo of {halo} "
+            f"leaves nothing: choose a halo below {card.tile // 2}"
+        )
+    return core
+
+
+def tile_option(model: ModelInfo, tile: int) -> int | None:
+    """Return a strategy's parameter ``tile`` as `tiles` takes it: None for 0, the card's.
+
+    Raises
+    ------
+    ParameterError
+        If the model's input size is fixed, so that the parameter would have no effect.
+    """
+    if tile and model.card.input.fixed:
+        side = model.card.input.tile
+        advice = (
+            f"for cores of {tile}, choose halo={(side - tile) // 2}"
+            if tile < side
+            else "leave tile out"
+        )
+        raise ParameterError(f"{model.card.name} takes {side} pixels a side only: {advice}")
+    return tile or None
 
 
 def tile_edges(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> list[int]:
@@ -109,8 +145,8 @@ def tile_edges(start: int, end: int, step: int, cell: int, *, fixed: bool = Fals
     The lattice starts at the image's corner for all regions. A sliver at the end, too thin for an
     output cell, is added to the tile before it (unless the model's input size is fixed).
     """
-    aligned = start // step * step
-    inner = list(range(aligned + cell, end, cell))
+    lattice = cell if cell % step else step
+    inner = list(range(start // lattice * lattice + cell, end, cell))
     if inner and end - inner[-1] < step and not fixed:
         inner.pop()
     return [start, *inner, end]
@@ -130,14 +166,17 @@ def input_rect(model: ModelInfo, patch: Patch, image: Rect) -> Rect:
     """Return the rectangle to read for a patch: core and halo, grown to the lattice.
 
     It ends at the image's border, unless the model's input size is fixed or its output has a
-    margin (no padding inside): then the image is continued by reflection.
+    margin (no padding inside): then the image is continued, as the card's letterbox says.
     """
-    card = model.card.input
+    card, wanted = model.card.input, patch.rect
+    step = alignment_step(model, patch.scale)
     if card.fixed:
         side = round(card.tile * patch.scale)
-        return Rect(patch.core.y - patch.margin, patch.core.x - patch.margin, side, side)
-    step = alignment_step(model, patch.scale)
-    wanted = patch.rect
+        y, x = (
+            aligned if (aligned := start // step * step) + side >= end else start
+            for start, end in ((wanted.y, wanted.y1), (wanted.x, wanted.x1))
+        )
+        return Rect(y, x, side, side)
     y, x = wanted.y // step * step, wanted.x // step * step
     y1, x1 = -(-wanted.y1 // step) * step, -(-wanted.x1 // step) * step
     grown = Rect(y, x, y1 - y, x1 - x)

@@ -145,6 +145,20 @@ def test_inputs_of_fixed_networks_are_reflected_at_the_border():
         assert estimate.values[0] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=0.01)
 
 
+@pytest.mark.parametrize("letterbox", [0, 255])
+def test_the_cards_letterbox_is_beyond_the_border(letterbox):
+    net = Bright()
+    changes = {"fixed": True, "letterbox": letterbox}
+    net.card = net.card.model_copy(update={"input": net.card.input.model_copy(update=changes)})
+    net.accepts_any_size = False
+    with Workbench(IMAGE, ToyBundle(main=net)) as bench:
+        estimate, _, _ = bench.run(cut())
+    # 210 and 270 are no multiples of the stride, 4: half of the last blocks is letterbox.
+    filled = np.pad(IMAGE[..., 0], ((0, 2), (0, 2)), constant_values=letterbox) / 255
+    inside = np.outer(*(np.r_[np.ones(n), np.full(4, 0.5)] for n in (208, 268)))
+    assert estimate.values[0] == pytest.approx((filled * inside).sum(), rel=1e-6)
+
+
 def test_tiles_are_aligned_for_any_region():
     with Workbench(IMAGE) as bench:
         role = bench.models

@@ -186,6 +186,48 @@ def test_models_of_fixed_size_have_the_halo_inside_their_tile():
     assert input_shape(main, patch, Rect(0, 0, 200, 200)) == (64, 64)
 
 
+@given(
+    tile=st.integers(16, 450),
+    stride=st.sampled_from([1, 4, 32, 1000]),
+    multiple=st.sampled_from([1, 32]),
+    halo=st.integers(0, 100),
+    scale=st.floats(0.5, 3),
+    region=st.tuples(*[st.integers(0, 900)] * 2, *[st.integers(1, 700)] * 2),
+)
+def test_models_of_fixed_size_miss_no_pixel(tile, stride, multiple, halo, scale, region):
+    """Cores divide the region, and every input covers its core with the halo, or all is refused."""
+    scale, region = snap_scale(scale), Rect(*region)
+    main = replace(
+        model_info(fixed=True, tile=tile * multiple, multiple_of=multiple),
+        stride=min(stride, tile * multiple),
+    )
+    if 2 * math.ceil(halo * scale) >= round(tile * multiple * scale):
+        with pytest.raises(HrviewerError, match="choose a halo below"):
+            tiles(main, region, scale, halo=halo)
+        return
+    patches = tiles(main, region, scale, halo=halo)
+    assert sum(patch.core.area for patch in patches) == region.area
+    assert all(patch.core in region for patch in patches)
+    for patch in patches:
+        assert patch.rect in input_rect(main, patch, Rect(0, 0, 1600, 1600))
+
+
+def test_parameters_without_effect_on_a_fixed_size_are_refused():
+    small, tile = context(h=60, w=64, fixed=True), {"fixed": True}
+    with pytest.raises(
+        HrviewerError, match="64 pixels a side only: for cores of 32, choose halo=16"
+    ):
+        follow("patches", context(**tile), tile=32)
+    with pytest.raises(HrviewerError, match=r"grid=2x2 makes parts of 500 × 652: leave grid out"):
+        follow("patches", context(**tile), grid="2x2")
+    with pytest.raises(HrviewerError, match="give one of them"):
+        follow("patches", context(), grid="2x2", tile=32)
+    with pytest.raises(HrviewerError, match="leave tile out"):
+        follow("zoom", context(**tile), tile=512)
+    requests, *_ = follow("patches", small, grid="1x1")
+    assert [patch.core for patch in requests[0].patches] == [Rect(0, 0, 60, 64)]
+
+
 def test_aggregate_by_task():
     results = [Fake(Patch(Rect(0, 0, 2, 2))), Fake(Patch(Rect(0, 2, 4, 2)))]
     main = model_info()

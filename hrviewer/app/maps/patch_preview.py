@@ -36,17 +36,18 @@ def patch_preview(
 ) -> NDArray[np.uint8]:
     """Return a network's input at a patch, small enough to display, ``(h, w, 3)``."""
     core = Rect(row.y, row.x, row.h, row.w)
-    rect, grey = core, False
+    card, rect = None, core
     if models is not None and row.role in models:
         role = model_info(models[row.role])
-        grey = role.card.input.channels == "gray"
+        card = role.card.input
         rect = input_rect(role, Patch(core, row.scale, role.halo), pyramid.rect)
     scale = max(row.scale, max(rect.h, rect.w) / PREVIEW_PX)
-    pixels = pyramid.read(rect, scale, fill="reflect").astype(np.float32)
+    fill = "reflect" if card is None else card.border_fill(pyramid.dtype)
+    pixels = pyramid.read(rect, scale, fill=fill).astype(np.float32)
     if pixels.shape[2] < 3:
         pixels = np.repeat(pixels[..., :1], 3, axis=2)
     pixels = pixels[..., :3]
-    if grey:
+    if card is not None and card.channels == "gray":
         luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
         pixels = np.repeat(luma[..., None], 3, axis=2)
     if pyramid.dtype != np.uint8:

@@ -26,6 +26,7 @@ from hrviewer.strategies.estimation.two_phase import (
     regression_estimate,
 )
 from hrviewer.strategies.protocol import Estimate, Plan, PlanContext, Publish
+from hrviewer.strategies.tiling import tile_option
 from hrviewer.strategies.zoom.params import ZoomParams
 from hrviewer.strategies.zoom.selection import SELECTORS
 
@@ -60,8 +61,9 @@ class Zoom(Strategy):
                 "method=policy needs a model of the role 'policy', which the model bundle lacks: "
                 "choose another method, or a bundle that has it"
             )
+        tile = tile_option(context.main, params.tile)
         coarse = yield from run_scout(context, params.shrink)
-        grid = build_grid(context, params.tile, coarse.remaining, params.halo)
+        grid = build_grid(context, tile or 0, coarse.remaining, params.halo)
         prediction = predict_cells(context, coarse, grid)
         region = context.region
         rng = np.random.default_rng([context.seed, region.y, region.x, region.h, region.w])
