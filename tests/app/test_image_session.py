@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from functools import partial
 
@@ -17,6 +18,7 @@ from hrviewer.app.settings import ResolvedRun
 from hrviewer.app.state import PatchClick
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Rect
+from hrviewer.io.annotations import read_annotations
 from hrviewer.io.features import Feature
 from hrviewer.pyramid import open_pyramid
 
@@ -352,6 +354,30 @@ def test_predicted_objects_are_added_to_the_annotations_of_their_own_run(app, tw
     wait(app, lambda: not service.is_running)
     assert service.run_path == second.run.path
     assert added == []
+
+
+def test_the_last_annotations_are_written_at_the_end(app, two, gate):
+    gate.set()
+    run(app)
+    gate.clear()
+    path = app.state.run.path
+    app.annotation_service.annotate("points")
+    wait(app, lambda: not app.annotation_service.is_running)
+    app.background.submit("read", lambda task: gate.wait(20), lambda result: None)
+    app.annotation_service.mark_edited(lambda: [Feature("annotation", "a", point=(10.0, 10.0))])
+    app.close()  # does not wait for what is being read
+    assert [feature.label for feature in read_annotations(path)] == ["a"]
+    assert app.errors[-1] == ""
+
+
+def test_annotations_that_cannot_be_written_at_the_end_are_reported(app, two):
+    run(app)
+    app.annotation_service.annotate("points")
+    wait(app, lambda: not app.annotation_service.is_running)
+    shutil.rmtree(app.state.run.path)
+    app.annotation_service.mark_edited(lambda: [Feature("annotation", "a", point=(10.0, 10.0))])
+    app.close()
+    assert "annotations.geojson" in app.errors[-1]
 
 
 def test_a_viewport_of_unequal_pixels():

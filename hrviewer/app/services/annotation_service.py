@@ -32,6 +32,9 @@ AnnotationTool = Literal["shapes", "points"]
 SAVE_DELAY_SECONDS = 1.0
 """Seconds without an edit before annotations are written."""
 
+LANE = "annotations"
+"""Files of annotations wait for no image that is being read."""
+
 CLOSE_SECONDS = 5.0
 """Seconds that the end of the application waits for annotations to be written."""
 
@@ -161,7 +164,9 @@ class AnnotationService:
             return
         self.save_and_close()
         self.run_path = run.path
-        self._submit(image, lambda task: read_annotations(run.path), partial(self._load, run.path))
+        self._submit(
+            image, lambda task: read_annotations(run.path), partial(self._load, run.path), LANE
+        )
 
     def _load(self, path: Path, features: Features) -> None:
         if path != self.run_path:
@@ -199,7 +204,7 @@ class AnnotationService:
                     f"{count:,} annotation{plural} saved in {path.name}"
                 )
 
-        task = self._background.submit("read", write, report, clear_errors=False)
+        task = self._background.submit(LANE, write, report, clear_errors=False)
         self._tasks.append(task)
         return task
 
@@ -215,8 +220,9 @@ class AnnotationService:
         image: ImageSession,
         work: Callable[[Task[Features]], Features],
         done: Callable[[Features], None],
+        lane: str = "read",
     ) -> None:
-        task = self._background.submit("read", work, done, owner=image)
+        task = self._background.submit(lane, work, done, owner=image)
         self._tasks.append(task)
 
     def _on_run_shown(self, run: Run) -> None:
