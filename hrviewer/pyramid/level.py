@@ -6,6 +6,7 @@ a regular grid, whose first row and column may be cut by `tile_offset` (a flippe
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,12 @@ from hrviewer.pyramid.indexing import array_from, index_window
 from hrviewer.pyramid.read_cost import ReadMeter
 from hrviewer.pyramid.tile_cache import DecodedTile, Tile, TileKey, tile_cache
 
-__all__ = ["Level"]
+__all__ = ["Level", "Mask", "Pixels"]
+
+Pixels = np.ndarray[Any, np.dtype[Any]]
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+"""``(h, w, c)``, or ``(h, w, 1)`` for all channels; False where there are no data."""
 
 MAX_CHUNK_SIDE = 2048
 """Stored tiles wider than this (strips) are offered to zarr and dask as chunks of 512."""
@@ -48,6 +54,16 @@ class Level:
         Rows and columns by which the first tiles are cut.
     in_memory : bool
         Decoding is a mere slice, so the tile cache is bypassed.
+    nodata : float, optional
+        Pixel value that stands for "not measured", besides NaN.
+    is_rgb : bool
+        Whether the first three channels are red, green and blue: then a pixel has no data where
+        all its channels have the value `nodata`, otherwise each channel counts for itself.
+
+    Attributes
+    ----------
+    missing_value : float
+        Value of pixels without data: `nodata`, else NaN in floats, white in colours, and 0.
 
     Examples
     --------
@@ -70,6 +86,8 @@ class Level:
         decode: Callable[[int, int], DecodedTile],
         tile_offset: tuple[int, int] = (0, 0),
         in_memory: bool = False,
+        nodata: float | None = None,
+        is_rgb: bool = False,
     ) -> None:
         self.image_key = image_key
         self.name = name
@@ -82,6 +100,9 @@ class Level:
         self._decode = decode
         self._in_memory = in_memory
         self._decoded = False
+        self.is_rgb = is_rgb
+        self.nodata = nodata if nodata is not None and _fits(nodata, dtype) else None
+        self.missing_value = _missing_value(self.nodata, dtype, is_rgb)
 
     def __repr__(self) -> str:
         height, width, channels = self.shape
@@ -154,26 +175,75 @@ class Level:
         ImageReadError
             If a tile cannot be decoded.
         """
+        return self.read_as_tile(y0, y1, x0, x1, meter=meter).pixels
+
+    def read_masked(
+        self, y0: int, y1: int, x0: int, x1: int, *, meter: ReadMeter | None = None
+    ) -> tuple[Pixels, Mask | None]:
+        """Return a window and where it has data.
+
+        Parameters
+        ----------
+        y0, y1, x0, x1, meter
+            See `read`.
+
+        Returns
+        -------
+        pixels : numpy.ndarray
+            As from `read`.
+        mask : numpy.ndarray of bool or None
+            ``(h, w, c)``, or ``(h, w, 1)`` for all channels; None if there are data everywhere.
+        """
+        window = self.read_as_tile(y0, y1, x0, x1, meter=meter)
+        return window.pixels, self.mask_of(window.pixels, window.valid)
+
+    def mask_of(
+        self, pixels: Pixels, valid: np.ndarray[Any, np.dtype[np.bool_]] | None
+    ) -> Mask | None:
+        """Return where pixels ``(h, w, c)`` have data, given the mask of their tiles."""
+        mask: Mask | None = None if valid is None else valid[..., None]
+        if self.nodata is not None:
+            measured = pixels != self.dtype.type(self.nodata)
+            if self.is_rgb:
+                measured = measured.any(axis=2, keepdims=True)
+            mask = measured if mask is None else mask & measured
+        if self.dtype.kind == "f":
+            unknown = np.isnan(pixels)
+            if unknown.any():
+                mask = ~unknown if mask is None else mask & ~unknown
+        return None if mask is None or mask.all() else mask
+
+    def read_as_tile(
+        self, y0: int, y1: int, x0: int, x1: int, *, meter: ReadMeter | None = None
+    ) -> DecodedTile:
+        """Return a window in the form of one tile, with the mask of its tiles, ``(h, w)``.
+
+        Pixels of the value `nodata` and NaN are not marked; `mask_of` adds them.
+        """
         h, w, c = self.shape
         if not (0 <= y0 <= y1 <= h and 0 <= x0 <= x1 <= w):
             raise ValueError(
                 f"rows {y0}:{y1}, columns {x0}:{x1} leave level {self.index}, {h} × {w}"
             )
         out = np.empty((y1 - y0, x1 - x0, c), self.dtype)
+        valid: np.ndarray[Any, np.dtype[np.bool_]] | None = None
         if out.size == 0:
-            return out
+            return DecodedTile(out, 0)
         for key in self.tiles(y0, y1, x0, x1):
-            pixels = self.read_tile(key, meter)
+            tile = self.load_tile(key, meter)
             top, bottom, left, right = self.tile_bounds(key.row, key.column)
             a, b, c0, c1 = max(top, y0), min(bottom, y1), max(left, x0), min(right, x1)
-            part = pixels[a - top : b - top, c0 - left : c1 - left]
-            out[a - y0 : b - y0, c0 - x0 : c1 - x0] = part
-        return out
+            inside = np.s_[a - top : b - top, c0 - left : c1 - left]
+            at = np.s_[a - y0 : b - y0, c0 - x0 : c1 - x0]
+            out[at] = tile.pixels[inside]
+            if tile.valid is not None:
+                if valid is None:
+                    valid = np.ones(out.shape[:2], bool)
+                valid[at] = tile.valid[inside]
+        return DecodedTile(out, 0, valid=valid)
 
-    def read_tile(
-        self, key: TileKey, meter: ReadMeter | None = None
-    ) -> np.ndarray[Any, np.dtype[Any]]:
-        """Return one tile's pixels, read-only and clipped to the level."""
+    def load_tile(self, key: TileKey, meter: ReadMeter | None = None) -> Tile:
+        """Return one tile, read-only and clipped to the level."""
 
         def decode() -> DecodedTile:
             top, bottom, left, right = self.tile_bounds(key.row, key.column)
@@ -181,7 +251,11 @@ class Level:
             expected = (bottom - top, right - left, self.shape[2])
             if decoded.pixels.shape != expected:
                 raise ValueError(f"it holds {decoded.pixels.shape} pixels instead of {expected}")
-            return decoded
+            if decoded.valid is None or decoded.valid.all():
+                return decoded
+            known = decoded.valid[..., None]
+            pixels = np.where(known, decoded.pixels, self.dtype.type(self.missing_value))
+            return decoded._replace(pixels=pixels)
 
         start = time.perf_counter()
         try:
@@ -198,12 +272,27 @@ class Level:
             height, width, _ = tile.pixels.shape
             elapsed = time.perf_counter() - start
             meter.charge(key, tile.seconds, tile.bytes, height * width, elapsed)
-        return tile.pixels
+        return tile
 
-    def cached_tile(self, key: TileKey) -> np.ndarray[Any, np.dtype[Any]] | None:
-        """Return one tile's pixels if they are available without decoding or waiting."""
+    def cached_tile(self, key: TileKey) -> Tile | None:
+        """Return one tile if it is available without decoding or waiting."""
         if not self._in_memory:
-            tile = tile_cache().get_cached(key)
-            return None if tile is None else tile.pixels
+            return tile_cache().get_cached(key)
         # An image without tiles is decoded as a whole by its first read; then this is a slice.
-        return self.read_tile(key) if self._decoded else None
+        return self.load_tile(key) if self._decoded else None
+
+
+def _fits(value: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a pixel may have a value; NaN is no value of its own."""
+    if dtype.kind not in "ui":
+        return not math.isnan(value)
+    limits = np.iinfo(dtype)
+    return bool(limits.min <= value <= limits.max and value == int(value))
+
+
+def _missing_value(nodata: float | None, dtype: np.dtype[Any], is_rgb: bool) -> float:
+    if nodata is not None:
+        return nodata
+    if dtype.kind == "f":
+        return math.nan
+    return float(np.iinfo(dtype).max) if is_rgb and dtype.kind == "u" else 0.0

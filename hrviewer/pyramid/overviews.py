@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hrviewer.paths import cache_folder
-from hrviewer.pyramid.level import Level
+from hrviewer.pyramid.level import Level, Pixels
 from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
-from hrviewer.pyramid.resample import block_mean
+from hrviewer.pyramid.resample import block_mean, masked_block_mean
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.zarr_tiles import ZarrTiles
 
@@ -43,6 +43,8 @@ TARGET_COARSEST_SIDE = 1024
 
 IN_MEMORY_LIMIT = 64_000_000
 """Pixels; an image in memory up to this size gets its coarse levels in memory."""
+
+Valid = np.ndarray[Any, np.dtype[np.bool_]]
 
 TILE = 512
 BLOCK = 8 * TILE
@@ -69,7 +71,9 @@ class Overviews:
         self._reader = reader
         self._base_level = reader.levels[-1]
         self._lock = threading.Lock()
-        self._folder = cache_folder() / "overviews" / reader.image_key
+        # Earlier versions averaged pixels without data, under the image's key alone.
+        gaps = "-masked" if reader.has_mask or reader.nodata is not None else ""
+        self._folder = cache_folder() / "overviews" / f"{reader.image_key}{gaps}"
         self._cleanup: Callable[[], object] = lambda: None
 
     def missing_count(self, levels: Sequence[Level]) -> int:
@@ -145,6 +149,8 @@ class Overviews:
             downsample=(base.downsample[0] * 2**times, base.downsample[1] * 2**times),
             dtype=dtype,
             decode=decode,
+            nodata=base.nodata,
+            is_rgb=base.is_rgb,
         )
         return level
 
@@ -178,7 +184,10 @@ class Overviews:
                 or array.dtype != self._base_level.dtype
             ):
                 return []
-            tiles = ZarrTiles(array, "yxc", {})
+            mask = group.get(_mask_name(times))
+            if self._reader.has_mask and not isinstance(mask, zarr.Array):
+                return []
+            tiles = _StoredTiles(array, mask)
             levels.append(self._make_level(times, tiles.tile, tiles.read))
         return levels
 
@@ -193,7 +202,7 @@ class Overviews:
 
         base = self._base_level
         group = zarr.open_group(folder, mode="w")
-        read: Callable[[int, int, int, int], Any] = base.read
+        read: Callable[[int, int, int, int], DecodedTile] = base.read_as_tile
         count = missing_level_count(base.shape)
         total = sum(4.0**-times for times in range(count))
         done = 0.0
@@ -202,16 +211,23 @@ class Overviews:
             array = group.create_array(
                 str(times), shape=(h, w, c), dtype=base.dtype, chunks=(TILE, TILE, c)
             )
+            mask = None
+            if self._reader.has_mask:
+                mask = group.create_array(
+                    _mask_name(times), shape=(h, w, 1), dtype=bool, chunks=(TILE, TILE, 1)
+                )
             for y, x in _block_corners(h, w):
                 if cancelled is not None and cancelled():
                     return False
                 y1, x1 = min(y + TILE, h), min(x + BLOCK, w)
-                pixels = read(2 * y, min(2 * y1, above[0]), 2 * x, min(2 * x1, above[1]))
-                array[y:y1, x:x1] = block_mean(pixels, 2)
+                tile = read(2 * y, min(2 * y1, above[0]), 2 * x, min(2 * x1, above[1]))
+                array[y:y1, x:x1], valid = halve(base, tile)
+                if mask is not None:
+                    mask[y:y1, x:x1] = True if valid is None else valid[..., None]
                 done += 4.0 ** (1 - times) * (y1 - y) * (x1 - x) / (h * w)
                 if progress is not None:
                     progress(min(1.0, done / total))
-            read = partial(_read_window, array)
+            read = _StoredTiles(array, mask).read
         return True
 
 
@@ -219,8 +235,34 @@ def _block_corners(h: int, w: int) -> Iterator[tuple[int, int]]:
     return ((y, x) for y in range(0, h, TILE) for x in range(0, w, BLOCK))
 
 
-def _read_window(array: Any, y0: int, y1: int, x0: int, x1: int) -> Any:
-    return array[y0:y1, x0:x1]
+def halve(level: Level, tile: DecodedTile) -> tuple[Pixels, Valid | None]:
+    """Return the 2 × 2 means of a window of a level or its halvings, and where they have data."""
+    mask = level.mask_of(tile.pixels, tile.valid)
+    if mask is None:
+        return block_mean(tile.pixels, 2), None
+    means, coverage = masked_block_mean(tile.pixels, mask, 2, level.missing_value)
+    return means, None if tile.valid is None else coverage > 0
+
+
+def _mask_name(times: int) -> str:
+    return f"mask-{times}"
+
+
+class _StoredTiles:
+    """A stored level and its mask."""
+
+    def __init__(self, array: Any, mask: Any | None) -> None:
+        self._pixels = ZarrTiles(array, "yxc", {})
+        self._mask = None if mask is None else ZarrTiles(mask, "yxc", {})
+        self.tile = self._pixels.tile
+
+    def read(self, y0: int, y1: int, x0: int, x1: int) -> DecodedTile:
+        """Return a window."""
+        decoded = self._pixels.read(y0, y1, x0, x1)
+        if self._mask is None:
+            return decoded
+        valid, size, *_ = self._mask.read(y0, y1, x0, x1)
+        return decoded._replace(bytes=decoded.bytes + size, valid=valid[..., 0])
 
 
 class _LazyHalvings:
@@ -234,13 +276,15 @@ class _LazyHalvings:
         self._lock = threading.Lock()
 
     @cached_property
-    def _computed(self) -> tuple[list[np.ndarray[Any, np.dtype[Any]]], ReadCost]:
+    def _computed(self) -> tuple[list[tuple[Pixels, Valid | None]], ReadCost]:
         h, w, _ = self._base_level.shape
         meter = ReadMeter()
-        levels = [self._base_level.read(0, h, 0, w, meter=meter)]
+        whole = self._base_level.read_as_tile(0, h, 0, w, meter=meter)
+        levels: list[tuple[Pixels, Valid | None]] = [(whole.pixels, whole.valid)]
         start = time.perf_counter()
         for _ in range(missing_level_count(self._base_level.shape)):
-            levels.append(block_mean(levels[-1], 2))
+            pixels, valid = levels[-1]
+            levels.append(halve(self._base_level, DecodedTile(pixels, 0, valid=valid)))
         cost = meter.total
         cost.seconds += time.perf_counter() - start
         return levels[1:], cost
@@ -249,7 +293,8 @@ class _LazyHalvings:
         """Return a window after a number of halvings."""
         with self._lock:
             levels, cost = self._computed
-        pixels = levels[times - 1]
+        pixels, valid = levels[times - 1]
         window = pixels[y0:y1, x0:x1].copy()
         share = window.size / pixels.size
-        return DecodedTile(window, round(cost.bytes * share), cost.seconds * share)
+        known = None if valid is None else valid[y0:y1, x0:x1].copy()
+        return DecodedTile(window, round(cost.bytes * share), cost.seconds * share, known)

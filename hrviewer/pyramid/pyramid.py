@@ -9,30 +9,23 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html import escape
-from itertools import product
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from hrviewer.errors import HrviewerError
-from hrviewer.geometry import Rect, RectLike, as_rect
+from hrviewer.geometry import Grid, Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
+from hrviewer.pyramid.area_read import Coverage, pixel_range, read_area
 from hrviewer.pyramid.indexing import array_from
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.overviews import Overviews
 from hrviewer.pyramid.read_cost import ReadMeter
-from hrviewer.pyramid.resample import (
-    Fill,
-    area_weights,
-    block_mean,
-    border_indices,
-    cast_rounded,
-    edges,
-)
+from hrviewer.pyramid.resample import Fill
 from hrviewer.pyramid.tile_cache import TileKey
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
@@ -41,15 +34,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Pyramid"]
 
-BLOCK_PIXELS = 2_000_000
-"""Source pixels that are averaged at once: as floats they still fit a processor's cache."""
-
 SCALE_TOLERANCE = 1e-3
 """A level that is coarser than the scale by this fraction still serves it."""
 
 THUMBNAIL_SIDE = 256
 MAX_THUMBNAIL_SOURCE = 4096 * 4096
 """Pixels; a notebook shows no thumbnail of an image whose coarsest level is larger."""
+
+MAX_AREA_SOURCE = 16_000_000
+"""Pixels; in a larger rectangle the area with data is measured on a coarser level."""
+
+AREA_WINDOW, AREA_WINDOWS = 512, 256
+"""Side and number of the windows on which it is measured where there is no coarser level."""
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -238,7 +234,8 @@ class Pyramid:
         numpy.ndarray
             ``(ceil(h / scale), ceil(w / scale), c)`` in the image's dtype, where ``h`` and ``w``
             are the clipped rectangle's, or the given one's with `fill`. Integers are rounded
-            half up; NaN is left out of means.
+            half up. Pixels without data (`nodata`, NaN, alpha 0, masked, or not in the file) are
+            left out of means.
 
         Raises
         ------
@@ -255,6 +252,31 @@ class Pyramid:
         >>> image.read(image.rect, scale=32).shape  # an overview
         (128, 96, 3)
         """
+        return self.read_with_coverage(rect, scale, fill=fill, meter=meter)[0]
+
+    def read_with_coverage(
+        self,
+        rect: RectLike,
+        scale: float = 1.0,
+        *,
+        fill: Fill | None = None,
+        meter: ReadMeter | None = None,
+    ) -> tuple[Pixels, Coverage | None]:
+        """Return a rectangle at a scale, and which part of each pixel has data.
+
+        Parameters
+        ----------
+        rect, scale, fill, meter
+            See `read`.
+
+        Returns
+        -------
+        pixels : numpy.ndarray
+            As from `read`.
+        coverage : numpy.ndarray of float32 or None
+            ``(h, w)``, 0 where there are no data in any channel, 1 where there are data
+            everywhere; None if that is so in the whole rectangle.
+        """
         rect = as_rect(rect)
         if not (scale > 0 and math.isfinite(scale)):
             raise ValueError(f"a scale must be positive, not {scale}")
@@ -266,24 +288,56 @@ class Pyramid:
             raise ValueError(f"fill is 'reflect', 'edge' or a number, not {fill!r}")
         elif rect in self.rect:
             fill = None
-        level = self.level_for(scale)
-        if scale == 1 and level.index == 0 and fill is None:
-            return level.read(rect.y, rect.y1, rect.x, rect.x1, meter=meter)
-        out = np.empty(
-            (_output_length(rect.h, scale), _output_length(rect.w, scale), self.channels),
-            self.dtype,
-        )
-        for rows, columns in self._blocks(out.shape[0], out.shape[1], scale, level):
-            out[rows, columns] = self._read_block(rect, scale, level, rows, columns, fill, meter)
-        return out
+        return read_area(self.level_for(scale), rect, scale, fill, meter)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some pixels may have no data."""
+        level = self.levels[0]
+        return self._reader.has_mask or level.nodata is not None or level.dtype.kind == "f"
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the first three channels are red, green and blue."""
+        return self.levels[0].is_rgb
+
+    def data_area(self, rect: RectLike) -> float:
+        """Return the area that has data, in level-0 pixels.
+
+        Parameters
+        ----------
+        rect : Rect or tuple of int
+            ``(y, x, h, w)``; clipped to the image.
+
+        Returns
+        -------
+        float
+            Exact for up to `MAX_AREA_SOURCE` pixels. In a larger rectangle it is measured on a
+            coarser level if there is one, otherwise on evenly spaced windows.
+        """
+        rect = self._clip(rect)
+        if not self.has_gaps:
+            return float(rect.area)
+        level = self.level_for(2 * max(0.5, math.sqrt(rect.area / MAX_AREA_SOURCE)))
+        if rect.area / math.prod(level.downsample) <= 4 * MAX_AREA_SOURCE:
+            windows, scale = [rect], max(level.downsample)
+        else:
+            grid = Grid(rect, AREA_WINDOW)
+            chosen = np.linspace(0, len(grid) - 1, AREA_WINDOWS).round().astype(int)
+            windows, scale = [grid[divmod(int(i), grid.shape[1])] for i in chosen], 1.0
+        covered = 0.0
+        for window in windows:
+            _, coverage = self.read_with_coverage(window, scale)
+            covered += window.area * (1.0 if coverage is None else float(coverage.mean()))
+        return rect.area * covered / sum(window.area for window in windows)
 
     def tiles(self, rect: RectLike, scale: float = 1.0) -> list[TileKey]:
         """Return the stored tiles that reading the clipped rectangle touches."""
         rect = self._clip(rect)
         level = self.level_for(scale)
         (dy, dx), (h, w, _) = level.downsample, level.shape
-        y0, y1 = _pixel_range(rect.y / dy, rect.y1 / dy, h)
-        x0, x1 = _pixel_range(rect.x / dx, rect.x1 / dx, w)
+        y0, y1 = pixel_range(rect.y / dy, rect.y1 / dy, h)
+        x0, x1 = pixel_range(rect.x / dx, rect.x1 / dx, w)
         return list(level.tiles(y0, y1, x0, x1))
 
     def level_for(self, scale: float) -> Level:
@@ -321,7 +375,7 @@ class Pyramid:
         """
         for level in self.levels:
             rows, columns = level.grid
-            level.read_tile(TileKey(level.image_key, level.index, rows // 2, columns // 2))
+            level.load_tile(TileKey(level.image_key, level.index, rows // 2, columns // 2))
 
     def missing_levels(self) -> int:
         """Return the number of coarse levels to build for a fast overview."""
@@ -373,59 +427,6 @@ class Pyramid:
             raise ValueError(f"{rect} has no pixel inside {self.name}, {self.rect}")
         return inside
 
-    def _blocks(
-        self, height: int, width: int, scale: float, level: Level
-    ) -> Iterator[tuple[slice, slice]]:
-        """Yield blocks of an output array whose source is small."""
-        per_row, per_column = (scale / d for d in level.downsample)
-        columns = _block_length(width, math.sqrt(2 * BLOCK_PIXELS) / per_column)
-        rows = _block_length(height, BLOCK_PIXELS / (columns * per_column * per_row))
-        return product(_slices(height, rows), _slices(width, columns))
-
-    def _read_block(
-        self,
-        rect: Rect,
-        scale: float,
-        level: Level,
-        rows: slice,
-        columns: slice,
-        fill: Fill | None,
-        meter: ReadMeter | None,
-    ) -> Pixels:
-        """Return one block of an output array."""
-        (dy, dx), (h, w, _) = level.downsample, level.shape
-        ys = edges(rect.y, rect.y1, scale, rows.start, rows.stop) / dy
-        xs = edges(rect.x, rect.x1, scale, columns.start, columns.stop) / dx
-        y0, y1 = _pixel_range(ys[0], ys[-1], h if fill is None else None)
-        x0, x1 = _pixel_range(xs[0], xs[-1], w if fill is None else None)
-
-        def source(a: int, b: int) -> Pixels:
-            if fill is None:
-                return level.read(a, b, x0, x1, meter=meter)
-            return _read_with_fill(level, (a, b, x0, x1), fill, meter)
-
-        block = scale if dy == dx == 1 else scale / dy
-        exact = dy == dx and y0 == ys[0] and x0 == xs[0] and block == round(block)
-        small = (y1 - y0) * (x1 - x0) <= 2 * BLOCK_PIXELS
-        if exact and small and (block == 1 or dy == 1):
-            return block_mean(source(y0, y1), round(block))
-        wx = area_weights(xs, x0, x1)
-        total: Any = 0.0
-        area: Any = 0.0
-        # One output pixel may cover more than a block, so its source is summed in bands.
-        for a, b in _spans(y0, y1, max(1, BLOCK_PIXELS // (x1 - x0))):
-            wy = area_weights(ys, a, b)
-            pixels = source(a, b)
-            if pixels.dtype.kind == "f" and np.isnan(pixels).any():
-                valid = ~np.isnan(pixels)
-                total = total + _weighted_sum(wy, np.where(valid, pixels, 0), wx)
-                area = area + _weighted_sum(wy, valid, wx)
-            else:
-                total = total + _weighted_sum(wy, pixels, wx)
-                area = area + (wy.sum(axis=1)[:, None] * wx.sum(axis=1)[None, :])[..., None]
-        with np.errstate(invalid="ignore"):
-            return cast_rounded(total / np.where(area > 0, area, np.nan), self.dtype)
-
 
 def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
     """Return an image as base64-encoded PNG."""
@@ -434,60 +435,3 @@ def _png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _output_length(length: int, scale: float) -> int:
-    return max(1, math.ceil(length / scale - 1e-9))
-
-
-def _block_length(length: int, wanted: float) -> int:
-    return min(length, max(1, int(wanted)))
-
-
-def _spans(start: int, stop: int, step: int) -> Iterator[tuple[int, int]]:
-    return ((a, min(a + step, stop)) for a in range(start, stop, step))
-
-
-def _slices(length: int, step: int) -> list[slice]:
-    return [slice(a, b) for a, b in _spans(0, length, step)]
-
-
-def _pixel_range(low: float, high: float, size: int | None) -> tuple[int, int]:
-    """Return the range of whole pixels that an interval touches, within `size`."""
-    first, last = math.floor(low + 1e-7), math.ceil(high - 1e-7)
-    last = max(last, first + 1)
-    return (first, last) if size is None else (min(max(first, 0), size - 1), min(last, size))
-
-
-def _weighted_sum(wy: Any, pixels: Pixels, wx: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the weighted sum along rows, then along columns."""
-    h, w, c = pixels.shape
-    rows = wy @ pixels.reshape(h, w * c).astype(np.float64)
-    columns = rows.reshape(-1, w, c).transpose(1, 0, 2).reshape(w, -1)
-    result = (wx @ columns).reshape(-1, wy.shape[0], c).transpose(1, 0, 2)
-    return np.asarray(result)
-
-
-def _read_with_fill(
-    level: Level, window: tuple[int, int, int, int], fill: Fill, meter: ReadMeter | None
-) -> Pixels:
-    """Return a window of a level, filled where it lies beyond the border."""
-    y0, y1, x0, x1 = window
-    h, w, c = level.shape
-    if min(y0, x0) >= 0 and y1 <= h and x1 <= w:
-        return level.read(*window, meter=meter)
-    if isinstance(fill, str):
-        rows, columns = border_indices(y0, y1, h, fill), border_indices(x0, x1, w, fill)
-        top, left = int(rows.min()), int(columns.min())
-        pixels = level.read(top, int(rows.max()) + 1, left, int(columns.max()) + 1, meter=meter)
-        return pixels[rows - top][:, columns - left]
-    if level.dtype.kind in "ui" and not (
-        float(fill).is_integer() and np.iinfo(level.dtype).min <= fill <= np.iinfo(level.dtype).max
-    ):
-        raise ValueError(f"{fill} does not fit {level.dtype}")
-    out = np.full((y1 - y0, x1 - x0, c), fill, level.dtype)
-    a, b, left, right = max(y0, 0), min(y1, h), max(x0, 0), min(x1, w)
-    if a < b and left < right:
-        pixels = level.read(a, b, left, right, meter=meter)
-        out[a - y0 : b - y0, left - x0 : right - x0] = pixels
-    return out

@@ -11,7 +11,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Fill", "area_weights", "block_mean", "border_indices", "cast_rounded", "edges"]
+__all__ = [
+    "Fill",
+    "area_weights",
+    "block_mean",
+    "border_indices",
+    "cast_rounded",
+    "edges",
+    "finish_means",
+    "masked_block_mean",
+]
 
 Fill = Literal["reflect", "edge"] | float
 """Padding beyond the border: reflected, the last pixel, or a constant."""
@@ -89,6 +98,50 @@ def block_mean(pixels: Pixels, size: int) -> Pixels:
     sums += counts
     sums //= 2 * counts
     return sums.astype(pixels.dtype)
+
+
+def masked_block_mean(
+    pixels: Pixels, mask: np.ndarray[Any, np.dtype[np.bool_]], size: int, missing: float
+) -> tuple[Pixels, np.ndarray[Any, np.dtype[np.float32]]]:
+    """Return the means of ``size × size`` blocks over the pixels that have data.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        ``(h, w, c)``.
+    mask : numpy.ndarray of bool
+        ``(h, w, c)`` or ``(h, w, 1)``, False where there are no data.
+    size : int
+        Side of a block.
+    missing : float
+        Mean of a block without data.
+
+    Returns
+    -------
+    means : numpy.ndarray
+        In the dtype of `pixels`.
+    coverage : numpy.ndarray of float32
+        ``(h, w)`` of the means: the part of each block with data in any channel.
+    """
+    known = np.asarray(mask.any(axis=2, keepdims=True), np.float32)
+    coverage = block_mean(known, size)[..., 0]
+    if size == 1:
+        return pixels, coverage
+    means = block_mean(np.where(mask, pixels, np.nan).astype(np.float64), size)
+    return finish_means(means, pixels.dtype, missing), coverage
+
+
+def finish_means(means: Floats, dtype: np.dtype[Any], missing: float) -> Pixels:
+    """Return means as `dtype`: NaN becomes `missing`, which no other mean may be."""
+    unknown = np.isnan(means)
+    if dtype.kind not in "ui":
+        return np.where(unknown, missing, means).astype(dtype)
+    rounded = cast_rounded(np.where(unknown, 0, means), dtype)
+    if unknown.any():
+        nearest = int(missing) + (1 if missing < np.iinfo(dtype).max else -1)
+        rounded[rounded == missing] = nearest
+        rounded[unknown] = missing
+    return rounded
 
 
 def _sum_runs(pixels: Pixels, size: int, axis: int, total: Any) -> Pixels:

@@ -35,12 +35,14 @@ class DecodedTile(NamedTuple):
     """One tile as a reader decodes it.
 
     `pixels` is ``(h, w, c)``, clipped to the level; `bytes` are its stored bytes; `seconds`
-    replaces the measured time where one decoding serves many tiles.
+    replaces the measured time where one decoding serves many tiles; `valid`, ``(h, w)``, is False
+    where there are no data, and None where there are data everywhere.
     """
 
     pixels: np.ndarray[Any, np.dtype[Any]]
     bytes: int
     seconds: float | None = None
+    valid: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +52,24 @@ class Tile:
     pixels: np.ndarray[Any, np.dtype[Any]]
     bytes: int
     seconds: float
+    valid: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.pixels.nbytes + (0 if self.valid is None else self.valid.nbytes)
 
     @classmethod
     def load(cls, decode: Callable[[], DecodedTile]) -> Tile:
         """Decode a tile and measure the time."""
         start = time.perf_counter()
-        pixels, stored, seconds = decode()
+        pixels, stored, seconds, valid = decode()
         elapsed = time.perf_counter() - start
         pixels = pixels.view()
         pixels.flags.writeable = False
-        return cls(pixels, stored, elapsed if seconds is None else seconds)
+        if valid is not None and valid.all():
+            valid = None
+        return cls(pixels, stored, elapsed if seconds is None else seconds, valid)
 
 
 class TileCache:
@@ -100,9 +110,9 @@ class TileCache:
             raise
         with self._lock:
             del self._pending[key]
-            if tile.pixels.nbytes <= self._limit:
+            if tile.nbytes <= self._limit:
                 self._tiles[key] = tile
-                self._nbytes += tile.pixels.nbytes
+                self._nbytes += tile.nbytes
                 self._evict()
         future.set_result(tile)
         return tile
@@ -146,7 +156,7 @@ class TileCache:
     def _evict(self) -> None:
         while self._nbytes > self._limit:
             _, tile = self._tiles.popitem(last=False)
-            self._nbytes -= tile.pixels.nbytes
+            self._nbytes -= tile.nbytes
 
 
 def _copy_if_view(decoded: DecodedTile) -> DecodedTile:

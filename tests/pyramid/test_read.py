@@ -164,14 +164,14 @@ def test_large_reads_are_cut_into_parts(monkeypatch: pytest.MonkeyPatch) -> None
     wanted = {scale: pyramid.read(rect, scale) for scale in (2, 2.5, 100, 600.5)}
     read: list[int] = []
     level = pyramid.levels[0]
-    original = level.read
+    original = level.read_as_tile
 
     def watched(*window: int, **options: object) -> np.ndarray:
         read.append((window[1] - window[0]) * (window[3] - window[2]))
         return original(*window, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(level, "read", watched)
-    monkeypatch.setattr("hrviewer.pyramid.pyramid.BLOCK_PIXELS", 5000)
+    monkeypatch.setattr(level, "read_as_tile", watched)
+    monkeypatch.setattr("hrviewer.pyramid.area_read.BLOCK_PIXELS", 5000)
     for scale, whole in wanted.items():
         np.testing.assert_array_equal(pyramid.read(rect, scale), whole)
     assert max(read) <= 10_000

@@ -272,7 +272,7 @@ def test_transparent_parts_show_the_background() -> None:
         level_downsamples=[1.0],
         read_region=lambda at, level, size: clear.crop((*at, at[0] + size[0], at[1] + size[1])),
     )
-    pixels, stored, _ = source.decode(0, 0, 1)
+    pixels, stored, *_ = source.decode(0, 0, 1)
     assert pixels.shape == (30, 88, 3)
     assert stored == 30 * 88 // 2
     assert (pixels[:15] == (10, 20, 30)).all()

@@ -193,7 +193,7 @@ class ArrayReader(Reader):
         view = self._views[level]
         (h, w, _), (th, tw) = view.shape, view.tile
         y, x = row * th, column * tw
-        pixels, size, _ = view.read(y, min(y + th, h), x, min(x + tw, w))
+        pixels, size, *_ = view.read(y, min(y + th, h), x, min(x + tw, w))
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
         return DecodedTile(pixels.astype(self.dtype, copy=False), size)

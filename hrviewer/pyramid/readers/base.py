@@ -67,6 +67,11 @@ class Reader(ABC):
         µm per pixel of the first level, ``(y, x)``.
     nodata : float, optional
         Pixel value that stands for "not measured".
+    has_mask : bool
+        Whether `DecodedTile.valid` is given for some tiles: alpha, masks, tiles that are not in
+        the file.
+    is_rgb : bool
+        Whether the first three channels are red, green and blue.
     fingerprint : str
         Identifies the content, and is quick to compute; see `hrviewer.pyramid.fingerprint`.
     plane : mapping
@@ -89,6 +94,8 @@ class Reader(ABC):
     dtype: np.dtype[Any]
     pixel_size: tuple[float, float] | None = None
     nodata: float | None = None
+    has_mask: bool = False
+    is_rgb: bool = False
     fingerprint: str
     plane: Mapping[str, int]
     selected_channels: tuple[int, ...] | None = None
@@ -155,6 +162,8 @@ class Reader(ABC):
                     decode=partial(self.decode, index),
                     tile_offset=offset,
                     in_memory=self.in_memory,
+                    nodata=self.nodata,
+                    is_rgb=self.is_rgb,
                 )
             )
         self.levels = tuple(levels)

@@ -107,7 +107,7 @@ class OmeZarrReader(Reader):
         tiles = self._tiles[level]
         (h, w, _), (th, tw) = tiles.shape, tiles.tile
         y, x = row * th, column * tw
-        pixels, size, _ = tiles.read(y, min(y + th, h), x, min(x + tw, w))
+        pixels, size, *_ = tiles.read(y, min(y + th, h), x, min(x + tw, w))
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
         return DecodedTile(pixels.astype(self.dtype, copy=False), size)

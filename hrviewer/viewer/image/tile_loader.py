@@ -176,7 +176,10 @@ class TileLoader:
 
     def _cached(self, level: Level, key: TileKey) -> NDArray[Any] | None:
         kept = self._in_view.get(key)
-        return level.cached_tile(key) if kept is None else kept
+        if kept is not None:
+            return kept
+        tile = level.cached_tile(key)
+        return None if tile is None else tile.pixels
 
     def _upsample(self, out: NDArray[Any], index: int, window: Window, part: Window) -> None:
         """Fill a part of a window from the finest coarser level that is held there."""
@@ -246,7 +249,7 @@ class TileLoader:
                 key = self._queue.popleft()
             pixels = None
             try:
-                pixels = self.pyramid.levels[key.level].read_tile(key)
+                pixels = self.pyramid.levels[key.level].load_tile(key).pixels
             except Exception as error:
                 log.debug("a tile for the screen", exc_info=error)
                 with self._lock:

@@ -243,13 +243,13 @@ def test_a_dropped_file_is_not_read_in_the_window(viewer, tmp_path, monkeypatch,
     pixels = np.full((3000, 3000, 3), 120, np.uint8)
     path = tmp_path / "flat.svs"
     tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb")
-    fetch = Level.read_tile
+    fetch = Level.load_tile
 
     def elsewhere(self, key, meter=None):
         assert threading.current_thread() is not threading.main_thread()
         return fetch(self, key, meter)
 
-    monkeypatch.setattr(Level, "read_tile", elsewhere)
+    monkeypatch.setattr(Level, "load_tile", elsewhere)
     [(data, settings, kind)] = read_image_layers(str(path))
     # One stored level: the others are built beside the event loop.
     assert [level.shape[0] for level in data] == [3000, 1500, 750]

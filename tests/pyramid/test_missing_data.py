@@ -1,0 +1,104 @@
+"""Pixels without data: no-data values, NaN, alpha, masks, tiles that are not in the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
+
+Pixels = np.ndarray[Any, np.dtype[Any]]
+
+
+def masked_means(values: Pixels, valid: Pixels, size: int) -> tuple[Pixels, Pixels]:
+    """Means over the valid pixels of blocks, by loops, and the part of each that is valid."""
+    h, w = (-(-side // size) for side in values.shape)
+    means, parts = np.full((h, w), np.nan), np.zeros((h, w))
+    for i in range(h):
+        for j in range(w):
+            at = np.s_[i * size : (i + 1) * size, j * size : (j + 1) * size]
+            parts[i, j] = valid[at].mean()
+            if valid[at].any():
+                means[i, j] = values[at][valid[at]].mean()
+    return means, parts
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("f4", -9999), ("i2", -9999), ("u2", 0), ("u1", 255)]
+)
+@pytest.mark.parametrize("scale", [2, 3, 8])
+def test_nodata_is_never_averaged(tmp_path: Path, dtype: str, nodata: int, scale: int) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(1, 250, (61, 53)).astype(dtype)
+    valid = rng.random((61, 53)) > 0.4
+    valid[:24, :24] = False
+    image = np.where(valid, values, nodata).astype(dtype)
+    path = tmp_path / "dem.tif"
+    tifffile.imwrite(path, image, extratags=[(42113, 2, 0, str(nodata), True)])
+    with open_pyramid(path) as pyramid:
+        assert pyramid.nodata == nodata
+        assert pyramid.has_gaps
+        means, parts = masked_means(values.astype(float), valid, scale)
+        got, coverage = pyramid.read_with_coverage(pyramid.rect, scale)
+        assert coverage is not None
+        np.testing.assert_allclose(coverage, parts, atol=1e-6)
+        known = parts > 0
+        assert (got[~known, 0] == nodata).all()
+        assert (got[known, 0] != nodata).all()
+        rounded = means if dtype == "f4" else np.floor(means + 0.5)
+        # A mean that happens to be the no-data value is moved by one.
+        off = np.abs(got[..., 0].astype(float) - rounded)[known]
+        assert off.max() <= (1e-3 if dtype == "f4" else 1)
+        assert (off > 1e-3).sum() == (rounded[known] == nodata).sum()
+        # A scale that is no whole number takes the general way.
+        odd, part = pyramid.read_with_coverage(Rect(1, 1, 60, 52), scale + 0.5)
+        assert part is not None
+        data = odd[part > 0].astype(float)
+        assert values.min() <= data.min() <= data.max() <= values.max()
+        assert pyramid.data_area(pyramid.rect) == pytest.approx(valid.sum(), rel=1e-6)
+        assert pyramid.data_area(Rect(0, 0, 24, 24)) == 0
+
+
+def test_overviews_leave_out_nodata(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(100, 200, (2300, 40)).astype("u2")
+    valid = rng.random(values.shape) > 0.7
+    path = tmp_path / "flat.tif"
+    tifffile.imwrite(
+        path, np.where(valid, values, 0).astype("u2"), extratags=[(42113, 2, 0, "0", True)]
+    )
+    with open_pyramid(path) as pyramid:
+        pyramid.build_overviews()
+        built = pyramid.levels[-1].read(0, 575, 0, 10)[..., 0]
+        halves, _ = masked_means(values.astype(float), valid, 2)
+        halves = np.floor(halves + 0.5)
+        quarters, _ = masked_means(halves, ~np.isnan(halves), 2)
+        np.testing.assert_array_equal(built, np.nan_to_num(np.floor(quarters + 0.5)))
+
+
+def test_a_colour_has_no_data_where_all_its_channels_lack_them(tmp_path: Path) -> None:
+    image = np.full((20, 20, 3), (0, 90, 120), np.uint8)
+    image[:10] = 0
+    path = tmp_path / "rgb.tif"
+    tifffile.imwrite(path, image, photometric="rgb", extratags=[(42113, 2, 0, "0", True)])
+    with open_pyramid(path) as pyramid:
+        got, coverage = pyramid.read_with_coverage(pyramid.rect, 20)
+        assert got.tolist() == [[[1, 90, 120]]] or got.tolist() == [[[0, 90, 120]]]
+        assert coverage is not None
+        assert coverage.item() == 0.5
+
+
+def test_cases_of_a_terrain_model(shared: Path) -> None:
+    with open_pyramid(shared / "cases" / "formats" / "dem_nodata.tif") as pyramid:
+        for scale in (1, 2, 3, 4, 8, 1.5, 100):
+            pixels, coverage = pyramid.read_with_coverage(pyramid.rect, scale)
+            assert coverage is not None
+            data = pixels[coverage > 0]
+            assert data.min() >= 349.99
+            assert data.max() <= 650
+            assert (pixels[coverage == 0] == -9999).all()
