@@ -38,6 +38,7 @@ __all__ = [
     "PixelSizeOption",
     "PlaneOption",
     "SeedOption",
+    "SeriesOption",
     "app",
     "check_budget",
     "check_model",
@@ -321,12 +322,18 @@ def parse_pixel_size(text: str) -> tuple[float, float]:
 
 
 def image_options(
+    series: str | None,
     plane: list[tuple[str, int]] | None,
     channels: list[int] | None,
     pixel_size: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Return the given options of an image as keywords of `hrviewer.open`."""
-    options = {"plane": dict(plane or []), "channels": channels, "pixel_size": pixel_size}
+    options = {
+        "series": series,
+        "plane": dict(plane or []),
+        "channels": channels,
+        "pixel_size": pixel_size,
+    }
     return {name: value for name, value in options.items() if value}
 
 
@@ -365,6 +372,13 @@ ModelOption = Annotated[
     typer.Option(
         callback=check_model,
         help="Name or folder of a model, or an .onnx or .safetensors file; several joined by +.",
+    ),
+]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ID|NAME",
+        help="Which image of a file or folder with several; `hrviewer info` lists them.",
     ),
 ]
 PlaneOption = Annotated[

@@ -14,6 +14,7 @@ from hrviewer.cli.common import (
     ChannelsOption,
     PixelSizeOption,
     PlaneOption,
+    SeriesOption,
     app,
     check_settings,
     command,
@@ -83,6 +84,7 @@ def convert(
             help="OME-Zarr version: 0.5, or 0.4 for readers of zarr 2.", callback=check_version
         ),
     ] = "0.5",
+    series: SeriesOption = None,
     plane: PlaneOption = None,
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
@@ -91,7 +93,7 @@ def convert(
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
-    options = image_options(plane, channels, pixel_size)
+    options = image_options(series, plane, channels, pixel_size)
     with open_pyramid(image, **options) as pyramid, writing_progress() as progress:
         typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
 

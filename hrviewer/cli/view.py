@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ from hrviewer.cli.common import (
     JsonOption,
     PixelSizeOption,
     PlaneOption,
+    SeriesOption,
     app,
     command,
     image_options,
@@ -56,12 +58,13 @@ def view(
         bool,
         typer.Option("--live", help="Run the model on the visible region as you pan and zoom."),
     ] = False,
+    series: SeriesOption = None,
     plane: PlaneOption = None,
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
 ) -> None:
     """Open images in napari with the panel."""
-    options = image_options(plane, channels, pixel_size)
+    options = image_options(series, plane, channels, pixel_size)
     open_viewer(images, model, strategy, live=live, options=options)
 
 
@@ -96,6 +99,7 @@ def open_viewer(
 @command(app)
 def info(
     image: str,
+    series: SeriesOption = None,
     plane: PlaneOption = None,
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
@@ -104,9 +108,10 @@ def info(
     """Show the properties of an image, and check that it can be read."""
     from hrviewer.pyramid import open_pyramid
 
-    with open_pyramid(image, **image_options(plane, channels, pixel_size)) as pyramid:
+    with open_pyramid(image, **image_options(series, plane, channels, pixel_size)) as pyramid:
         pyramid.check()
         properties = describe_image(pyramid)
+        pyramid_series = pyramid.series
     if as_json:
         print_json(properties)
         return
@@ -118,6 +123,11 @@ def info(
     ]
     print_rows(
         ("image", properties["path"] or properties["name"]),
+        *(
+            (("series", str(series)) for series in pyramid_series)
+            if len(pyramid_series) > 1
+            else ()
+        ),
         ("size", f"{height} × {width} pixels (height × width), {height * width / 1e6:,.1f} MP"),
         ("pixels", f"{properties['channels']} × {properties['dtype']}"),
         ("pixel size", "unknown" if size is None else f"{size[0]:.4g} × {size[1]:.4g} µm"),
@@ -134,6 +144,8 @@ def describe_image(pyramid: Pyramid) -> dict[str, Any]:
     return {
         "path": pyramid.path,
         "name": pyramid.name,
+        "series": [asdict(series) for series in pyramid.series],
+        "selected_series": pyramid.selected_series,
         "shape": list(pyramid.plane_shape),
         "channels": pyramid.channels,
         "dtype": str(pyramid.dtype),

@@ -20,10 +20,11 @@ from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.readers.array import ArrayReader, find_level
 from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat
 from hrviewer.pyramid.readers.omezarr import OmeZarrReader
-from hrviewer.pyramid.readers.openslide import OpenSlideReader
+from hrviewer.pyramid.readers.openslide import OpenSlideFallback, OpenSlideReader
 from hrviewer.pyramid.readers.pillow import PillowReader
 from hrviewer.pyramid.readers.synthetic import SyntheticReader
 from hrviewer.pyramid.readers.tiff import TiffReader
+from hrviewer.pyramid.series import choose_series
 
 __all__ = ["installed_readers", "open_pyramid", "reopen_pyramid", "using_pyramid"]
 
@@ -31,9 +32,10 @@ log = logging.getLogger(__name__)
 
 GROUP = "hrviewer.readers"
 BUILT_IN_READERS: tuple[type[Reader], ...] = (
+    OpenSlideReader,
     TiffReader,
     OmeZarrReader,
-    OpenSlideReader,
+    OpenSlideFallback,
     PillowReader,
     ArrayReader,
     SyntheticReader,
@@ -52,6 +54,7 @@ def installed_readers() -> list[type[Reader]]:
 def open_pyramid(
     source: object,
     *,
+    series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
     channels: Sequence[int] | None = None,
     pixel_size: float | Sequence[float] | None = None,
@@ -65,6 +68,10 @@ def open_pyramid(
         NumPy, dask or zarr array ``(h, w)``, ``(h, w, c)`` or with further axes in front, or a
         list of them, finest first; an xarray.DataArray, whose dims name its axes; a napari image
         layer; a pyramid, which is returned as it is.
+    series : str or int, optional
+        The image to open of a file or folder with several: its id, name or index;
+        `Pyramid.series` lists them. By default the largest; never a label, macro, thumbnail or
+        mask.
     plane : mapping of str to int, optional
         Index on each axis beyond y, x and channel, as ``{"z": 3}``; 0 by default.
     channels : sequence of int, optional
@@ -82,8 +89,8 @@ def open_pyramid(
     ImageReadError
         If the image cannot be opened; one line says why, and what to do.
     ParameterError
-        If it has no such plane or channel, or the pixel size is not positive; and if one of them
-        has another form than above.
+        If it has no such series, plane or channel, or the pixel size is not positive; and if one
+        of them has another form than above.
 
     Examples
     --------
@@ -101,7 +108,7 @@ def open_pyramid(
     if level is not None:
         known = _open_pyramids.get(level)
     if known is not None:
-        _check_options(known, plane, channels, size)
+        _check_options(known, series, plane, channels, size)
         return known
     if isinstance(source, (str, os.PathLike)):
         source = os.fspath(source)
@@ -110,11 +117,13 @@ def open_pyramid(
         if not reader.supports(source):
             continue
         try:
-            opened = reader.open(source, plane=plane, channels=channels)
+            opened = reader.open(source, plane=plane, channels=channels, series=series)
         except UnsupportedFormat as error:  # if no other reader opens it, the first reason is best
             unsupported = unsupported or error
         else:
             pyramid = Pyramid(opened, size)
+            if series is not None and not opened.series:  # a reader that knows of none
+                _series_id(pyramid, series)
             _open_pyramids[pyramid.levels[0]] = pyramid
             log.info(
                 "opened %s with %s: %d × %d pixels, %d levels",
@@ -131,6 +140,7 @@ def open_pyramid(
 def using_pyramid(
     source: object,
     *,
+    series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
     channels: Sequence[int] | None = None,
     pixel_size: float | Sequence[float] | None = None,
@@ -139,7 +149,9 @@ def using_pyramid(
 
     The parameters are those of `open_pyramid`.
     """
-    pyramid = open_pyramid(source, plane=plane, channels=channels, pixel_size=pixel_size)
+    pyramid = open_pyramid(
+        source, series=series, plane=plane, channels=channels, pixel_size=pixel_size
+    )
     shared = isinstance(source, Pyramid) or find_level(source) is not None
     try:
         yield pyramid
@@ -149,7 +161,7 @@ def using_pyramid(
 
 
 def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:
-    """Open an image with the plane, channels and pixel size that a run recorded.
+    """Open an image with the series, plane, channels and pixel size that a run recorded.
 
     Parameters
     ----------
@@ -158,6 +170,7 @@ def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:
     """
     return open_pyramid(
         record["path"],
+        series=record.get("series"),
         plane=record.get("plane") or None,
         channels=record.get("channels"),
         pixel_size=record.get("pixel_size"),
@@ -199,13 +212,16 @@ def _parse_pixel_size(value: float | Sequence[float] | None) -> tuple[float, flo
 
 def _check_options(
     pyramid: Pyramid,
+    series: str | int | None,
     plane: Mapping[str, int],
     channels: tuple[int, ...] | None,
     pixel_size: tuple[float, float] | None,
 ) -> None:
     """Refuse options that differ from those with which a pyramid was opened."""
     selected = pyramid.selected_channels or tuple(range(pyramid.channels))
+    opened = pyramid.selected_series or pyramid.series[0].id
     asked: dict[str, tuple[object, object]] = {
+        "series": (opened if series is None else _series_id(pyramid, series), opened),
         "plane": ({**pyramid.plane, **plane}, pyramid.plane),
         "channels": (selected if channels is None else channels, selected),
         "pixel_size": (pixel_size or pyramid.pixel_size, pyramid.pixel_size),
@@ -215,6 +231,11 @@ def _check_options(
             raise ParameterError(
                 f"{pyramid.name} is open with {name}={present}: pass {name} when it is opened"
             )
+
+
+def _series_id(pyramid: Pyramid, series: str | int) -> str:
+    """Return the id of the series that a user names; refuse one that is not there."""
+    return pyramid.series[choose_series(pyramid.name, pyramid.series, series, [])].id
 
 
 def _unsupported_error(source: object) -> ImageReadError:

@@ -26,6 +26,7 @@ from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.overviews import Overviews
 from hrviewer.pyramid.read_cost import ReadMeter
 from hrviewer.pyramid.resample import Fill
+from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import TileKey
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
@@ -75,6 +76,8 @@ class Pyramid:
         Selected index of each axis beyond y, x and channel.
     selected_channels : tuple of int or None
         Selected channels, in their order; None for all.
+    selected_series : str or None
+        Id of the opened series of the file; None if it holds one image only.
     notes : list of str
         Assumptions made when the image was opened, for the user.
     synthetic_image : SyntheticImage or None
@@ -100,6 +103,7 @@ class Pyramid:
         self.fingerprint = reader.fingerprint
         self.plane = dict(reader.plane)
         self.selected_channels = reader.selected_channels
+        self.selected_series = reader.selected_series
         self.notes = list(reader.notes)
         if pixel_size is not None:
             self.notes = [note for note in self.notes if note != UNKNOWN_PIXEL_SIZE]
@@ -113,6 +117,11 @@ class Pyramid:
     def _summary(self) -> str:
         height, width, channels = self.shape
         return f"{height} × {width} × {channels}, {self.dtype}, {len(self.levels)} levels"
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """The images that the file holds; see `hrviewer.pyramid.series.Series`."""
+        return self._reader.list_series() or (Series("0", shape=self.plane_shape),)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -66,6 +66,7 @@ def compare(
     budgets: str | Sequence[str | None] | None = None,
     matched: bool = False,
     seeds: Sequence[int] = (0,),
+    series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
     channels: Sequence[int] | None = None,
     pixel_size: float | Sequence[float] | None = None,
@@ -98,8 +99,9 @@ def compare(
         seconds, at the measured rate. The budget of such a row reads ``FLOPs of zoom``.
     seeds : sequence of int
         Random seeds of the strategies.
-    plane, channels, pixel_size
-        Plane, channels and micrometres per pixel of the images, as `hrviewer.open` takes them.
+    series, plane, channels, pixel_size
+        Series, plane, channels and micrometres per pixel of the images, as `hrviewer.open` takes
+        them.
     region : Rect or sequence of int, optional
         ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
     device, cache
@@ -171,7 +173,7 @@ def compare(
     ):
         for image in iter_images(images):
             with using_pyramid(
-                image, plane=plane, channels=channels, pixel_size=pixel_size
+                image, series=series, plane=plane, channels=channels, pixel_size=pixel_size
             ) as pyramid:
                 for model, name in zip(several, runner.display_names(several), strict=True):
                     for row in iter_rows(

@@ -187,6 +187,7 @@ def run(
     model: ModelLike | None = None,
     strategy: str | Strategy = "patches",
     *,
+    series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
     channels: Sequence[int] | None = None,
     pixel_size: float | Sequence[float] | None = None,
@@ -217,8 +218,9 @@ def run(
         `hrviewer.load`, with its device and precision. There is no default.
     strategy : str or Strategy
         A strategy's id; `hrviewer.strategies` lists them.
-    plane, channels, pixel_size
-        Plane, channels and micrometres per pixel of the image, as `hrviewer.open` takes them.
+    series, plane, channels, pixel_size
+        Series, plane, channels and micrometres per pixel of the image, as `hrviewer.open` takes
+        them.
     region : Rect, sequence of int, or path, optional
         ``(y, x, h, w)`` in level-0 pixels, or a file of shapes whose bounding box is the region;
         the whole image by default.
@@ -272,7 +274,9 @@ def run(
     """
     bundle = as_bundle(model)
     device, precision = device_settings(model, device, precision)
-    with using_pyramid(image, plane=plane, channels=channels, pixel_size=pixel_size) as pyramid:
+    with using_pyramid(
+        image, series=series, plane=plane, channels=channels, pixel_size=pixel_size
+    ) as pyramid:
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         card = bundle.roles.get(chosen.answering_role(bundle.roles))
         evaluator = make_evaluator(truth, pyramid, card)

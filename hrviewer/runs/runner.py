@@ -269,6 +269,7 @@ class RunSpec:
         region = self.region & self.pyramid.rect if self.region else self.pyramid.rect
         checks: dict[str, tuple[Any, Any]] = {
             "image": (header["image"]["fingerprint"], self.pyramid.fingerprint),
+            "series": (header["image"].get("series"), self.pyramid.selected_series),
             "plane": (header["image"]["plane"], self.pyramid.plane),
             "channels": (
                 header["image"]["channels"],
@@ -346,6 +347,7 @@ def image_info(pyramid: Pyramid) -> dict[str, Any]:
         "levels": len(pyramid.levels),
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
         "fingerprint": pyramid.fingerprint,
+        "series": pyramid.selected_series,
         "plane": pyramid.plane,
         "channels": pyramid.selected_channels and list(pyramid.selected_channels),
     }

@@ -40,6 +40,8 @@ def test_json_of_info_is_strict_with_nan_nodata(monkeypatch):
         nodata=float("nan"),
         levels=[level],
         fingerprint="f",
+        series=(),
+        selected_series=None,
         notes=[],
     )
     properties = view.describe_image(pyramid)
@@ -112,3 +114,15 @@ def test_plane_channels_and_pixel_size(stack, tmp_path):
 def test_invalid_image_options_are_wrong_usage(option, value):
     for command in (["info", "a.tif"], ["run", "a.tif", *RUN], ["convert", "a.tif", "b.ome.zarr"]):
         assert option in call(*command, option, value, status=2).stderr
+
+
+def test_series_are_listed_and_selected(tmp_path):
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(np.zeros((40, 50), np.uint8))
+        tiff.write(np.zeros((20, 30), np.uint8))
+    printed = call("info", str(path)).stdout
+    assert "series       0 (40 × 50)" in printed
+    assert "series       1 (20 × 30)" in printed
+    assert "size         20 × 30" in call("info", str(path), "--series", "1").stdout
+    assert "has no series '2'" in error_of("info", path, "--series", "2")

@@ -150,18 +150,26 @@ def test_valid_conformance_stores_open(shared: Path) -> None:
 
 def test_plate_and_collection(shared: Path, tmp_path: Path) -> None:
     with open_pyramid(shared / "data" / "omezarr" / "valid" / "plate-01.zarr") as pyramid:
-        assert "plate: field A/1/0" in pyramid.notes
+        assert any(note.startswith("plate: field A/1/0") for note in pyramid.notes)
+        assert pyramid.selected_series == "A/1/0" in [entry.id for entry in pyramid.series]
     folder = tmp_path / "c.zarr"
     zarr.open_group(folder, mode="w").attrs["ome"] = {"bioformats2raw.layout": 3}
-    write_ome(folder / "0", [np.ones((20, 20), np.uint8)], "yx")
-    assert "collection: image 0" in open_pyramid(folder).notes
+    zarr.open_group(folder / "OME", mode="w").attrs["ome"] = {"series": ["macro", "1", "2"]}
+    for name, side in ("macro", 20), ("1", 40), ("2", 30):
+        write_ome(folder / name, [np.full((side, side), side, np.uint8)], "yx")
+    image = open_pyramid(folder)
+    assert (image.selected_series, image.plane_shape) == ("1", (40, 40))
+    assert any(note.startswith("series 1 (40 × 40) of 3 is opened") for note in image.notes)
+    other = open_pyramid(folder, series="2")  # an id goes before an index
+    assert other.plane_shape == (30, 30)
+    assert other.fingerprint != image.fingerprint
     plate = zarr.open_group(tmp_path / "p.zarr", mode="w")
     plate.attrs["ome"] = {"plate": {"wells": [{"path": "A/9"}, {"path": "A/1"}]}}
     plate.create_group("A/1")
     with pytest.raises(HrviewerError, match="without a field"):
         open_pyramid(tmp_path / "p.zarr")
     write_ome(tmp_path / "p.zarr" / "A" / "1" / "0", [np.ones((20, 20), np.uint8)], "yx")
-    assert "plate: field A/1/0" in open_pyramid(tmp_path / "p.zarr").notes
+    assert open_pyramid(tmp_path / "p.zarr").selected_series == "A/1/0"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hrviewer.errors import ImageReadError, ParameterError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
+from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
 from hrviewer.pyramid.zarr_tiles import SPATIAL, ZarrTiles, plane_selection, to_yxc
@@ -101,12 +102,23 @@ class ArrayReader(Reader):
         return bool(_arrays(obj))
 
     @classmethod
-    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> Self:
         """Wrap arrays."""
-        return cls(obj, plane, channels)
+        return cls(obj, plane, channels, series)
 
     def __init__(
-        self, obj: object, plane: Mapping[str, int], channels: Sequence[int] | None
+        self,
+        obj: object,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
     ) -> None:
         wrapped = _arrays(obj)
         layer: Any = obj if _is_layer(obj) else None
@@ -129,6 +141,7 @@ class ArrayReader(Reader):
         if content is not None and axes[-2:] != ("y", "x") and axes[-3:] != SPATIAL:
             # The same numbers in another order of axes are another image.
             self.fingerprint = fingerprint.of_text(content, *axes)
+        self.set_series([Series("0", shape=(int(sizes["y"]), int(sizes["x"])))], series)
         if not self.persistent:
             self.notes.append("results are not kept for another session")
         self.pixel_size = _layer_pixel_size(layer)

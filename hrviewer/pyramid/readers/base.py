@@ -14,13 +14,15 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from hrviewer.errors import ImageReadError, ParameterError
-from hrviewer.pyramid.fingerprint import image_key
+from hrviewer.pyramid.fingerprint import image_key, of_text
 from hrviewer.pyramid.level import Level
+from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.synthetic import SyntheticImage
 from hrviewer.pyramid.tile_cache import DecodedTile
 
 __all__ = [
     "MAX_TILE_PIXELS",
+    "PREVIEW_ONLY",
     "DecodedTile",
     "LevelLayout",
     "Reader",
@@ -32,6 +34,10 @@ __all__ = [
 
 MAX_TILE_PIXELS = 64_000_000
 """Pixels; an image whose smallest readable unit is larger cannot be read in bounded memory."""
+
+
+PREVIEW_ONLY = {".vsi", ".mrxs"}
+"""Suffixes of formats whose file holds a preview as TIFF or JPEG, and its folder the slide."""
 
 
 class UnsupportedFormat(ImageReadError):
@@ -78,6 +84,10 @@ class Reader(ABC):
         Selected index on every axis beyond y, x and channel; see `select_plane`.
     selected_channels : tuple of int, optional
         Selected channels; see `select_channels`.
+    series : tuple of Series
+        The images in the file; see `set_series`.
+    selected_series : str, optional
+        Id of the opened one; None if the file holds one image only.
     notes : list of str
         Assumptions made when the image was opened, for the user.
     synthetic_image : SyntheticImage, optional
@@ -99,6 +109,8 @@ class Reader(ABC):
     fingerprint: str
     plane: Mapping[str, int]
     selected_channels: tuple[int, ...] | None = None
+    series: tuple[Series, ...] = ()
+    selected_series: str | None = None
     notes: list[str]
     synthetic_image: SyntheticImage | None = None
 
@@ -109,7 +121,14 @@ class Reader(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> Self:
         """Open `obj`, or raise an error that gives the reason in one line.
 
         `UnsupportedFormat` lets the next reader try; any other `HrviewerError` is final.
@@ -126,6 +145,25 @@ class Reader(ABC):
     def image_key(self) -> str:
         """Key of the image in the tile cache: fingerprint, plane and channels."""
         return image_key(self.fingerprint, self.plane, self.selected_channels)
+
+    def list_series(self) -> tuple[Series, ...]:
+        """Return the images in the file; a reader may find them only now."""
+        return self.series
+
+    def set_series(self, series: Sequence[Series], wanted: str | int | None) -> int:
+        """Choose one of the file's images, and return its index; see `choose_series`.
+
+        The name and the fingerprint must be set. Images of one file get different fingerprints;
+        that of a file's only image does not depend on what is stored besides.
+        """
+        index = choose_series(self.name, series, wanted, self.notes)
+        self.series = tuple(series)
+        chosen = self.series[index]
+        if len(series) > 1:
+            self.selected_series = chosen.id
+        if [entry.kind for entry in series].count("image") > 1 or chosen.kind != "image":
+            self.fingerprint = of_text(self.fingerprint, "series", chosen.id)
+        return index
 
     def set_levels(
         self, layouts: Sequence[LevelLayout], tile_offsets: Sequence[tuple[int, int]] | None = None

@@ -1,14 +1,14 @@
 """OME-Zarr 0.4 (zarr format 2) and 0.5 (format 3), in a folder or behind a URL.
 
 All metadata is validated when the image is opened, so that an opened image can be read. A plate
-opens as its first field that has an image, a bioformats2raw collection as its first image; both
-are noted.
+opens as its first field that has an image; of several images, the largest is opened; both are
+noted.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +17,14 @@ import numpy as np
 from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
+from hrviewer.pyramid.readers.omezarr_series import (
+    child,
+    find_images,
+    iter_fields,
+    multiscales,
+    ome_attributes,
+)
+from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
 from hrviewer.pyramid.zarr_tiles import ZarrTiles
@@ -43,7 +51,14 @@ class OmeZarrReader(Reader):
         return any(os.path.exists(os.path.join(obj, mark)) for mark in METADATA_FILES)
 
     @classmethod
-    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> Self:
         """Open a folder or URL."""
         import zarr
 
@@ -58,7 +73,7 @@ class OmeZarrReader(Reader):
                     f"{name} is a Zarr array without OME metadata; "
                     "open it with zarr in Python and pass the array"
                 )
-            return cls(path, name, group, plane, channels)
+            return cls(path, name, group, plane, channels, series)
         except HrviewerError:
             raise
         except ImportError as error:
@@ -77,11 +92,12 @@ class OmeZarrReader(Reader):
         group: Any,
         plane: Mapping[str, int],
         channels: Sequence[int] | None,
+        series: str | int | None,
     ) -> None:
         self.name, self.path = name, path
         self.notes = []
-        image = self._image_group(group)
-        multiscale = _multiscales(image)[0]
+        self._root = group
+        image, multiscale = self._choose_image(series)
         axes, units = self._axes(multiscale)
         arrays = self._arrays(image, multiscale, axes)
         sizes = dict(zip(axes, arrays[0].shape, strict=True))
@@ -96,6 +112,7 @@ class OmeZarrReader(Reader):
             *(str(array.metadata.to_dict()) for array in arrays),
             str(multiscale),
             *_modification_times(path, image.path),
+            *([image.path] if image.path else []),
         )
         self._tiles = [
             ZarrTiles(array, axes, self.plane, self.selected_channels) for array in arrays
@@ -112,26 +129,45 @@ class OmeZarrReader(Reader):
             pixels = pixels.astype(np.uint8) * 255
         return DecodedTile(pixels.astype(self.dtype, copy=False), size)
 
-    def _image_group(self, group: Any) -> Any:
-        """Return the group that holds the image itself."""
-        attributes = _ome_attributes(group)
+    def list_series(self) -> tuple[Series, ...]:
+        """Return the images in the store; for a plate all its fields."""
+        if "plate" in ome_attributes(self._root) and not self.series:
+            self.series = tuple(Series(path) for path in iter_fields(self._root))
+        return self.series
+
+    def _choose_image(self, wanted: str | int | None) -> tuple[Any, Mapping[str, Any]]:
+        """Return the group of the image to open, and its multiscale."""
+        attributes = ome_attributes(self._root)
         if "plate" in attributes:
-            for path in _field_paths(group, attributes["plate"]):
-                field = _child(group, path)
-                if field is not None and _multiscales(field):
-                    self.notes.append(f"plate: field {path}")
-                    return field
-            raise ImageReadError(f"{self.name} is a plate without a field that can be read")
-        if "bioformats2raw.layout" in attributes and not _multiscales(group):
-            image = _child(group, "0")
-            if image is not None and _multiscales(image):
-                self.notes.append("collection: image 0")
-                return image
-        if "multiscales" not in attributes:
-            raise ImageReadError(f"{self.name} holds no image: its metadata lacks 'multiscales'")
-        if not _multiscales(group):
+            return self._choose_field(wanted)
+        images = find_images(self._root)
+        if not images and "multiscales" in attributes:
             raise ImageReadError(f"{self.name} holds no image: its list of 'multiscales' is empty")
-        return group
+        if not images:
+            raise ImageReadError(f"{self.name} holds no image: its metadata lacks 'multiscales'")
+        self.series = tuple(image.series for image in images)
+        index = choose_series(self.name, self.series, wanted, self.notes)
+        if len(images) > 1:
+            self.selected_series = self.series[index].id
+        return images[index].group, images[index].multiscale
+
+    def _choose_field(self, wanted: str | int | None) -> tuple[Any, Mapping[str, Any]]:
+        """Return a plate's field: the first that has an image, or the one that is asked for."""
+        paths = iter_fields(self._root)
+        if wanted is not None:
+            path = str(wanted).strip("/")
+            if child(self._root, path) is None:
+                listed = self.list_series()
+                path = listed[choose_series(self.name, listed, wanted, [])].id
+            paths = iter([path])
+        for path in paths:
+            node = child(self._root, path)
+            if node is not None and multiscales(node):
+                if wanted is None:
+                    self.notes.append(f"plate: field {path} is opened; choose another with series")
+                self.selected_series = path
+                return node, multiscales(node)[0]
+        raise ImageReadError(f"{self.name} is a plate without a field that can be read")
 
     def _axes(self, multiscale: Mapping[str, Any]) -> tuple[str, dict[str, str | None]]:
         """Return the axes' letters and units."""
@@ -152,7 +188,7 @@ class OmeZarrReader(Reader):
         arrays: list[Any] = []
         for index, dataset in enumerate(multiscale.get("datasets", ())):
             path = str(dataset.get("path", ""))
-            array = _child(image, path)
+            array = child(image, path)
             if array is None or not hasattr(array, "shape"):
                 raise ImageReadError(f"{self.name} lacks the array of level {index} ({path!r})")
             if array.ndim != len(axes):
@@ -170,39 +206,6 @@ class OmeZarrReader(Reader):
         if not arrays:
             raise ImageReadError(f"{self.name} holds no image: its list of 'datasets' is empty")
         return arrays
-
-
-def _ome_attributes(group: Any) -> dict[str, Any]:
-    """Return the OME attributes, which version 0.5 stores under the key ``ome``."""
-    attributes = dict(group.attrs)
-    ome = attributes.get("ome")
-    return ome if isinstance(ome, dict) else attributes
-
-
-def _multiscales(group: Any) -> list[dict[str, Any]]:
-    entries = _ome_attributes(group).get("multiscales", [])
-    return entries if isinstance(entries, list) else []
-
-
-def _child(group: Any, path: str) -> Any:
-    """Return the node at a path, None if there is none."""
-    if not path:
-        return None
-    try:
-        return group[path]
-    except (KeyError, FileNotFoundError):
-        return None
-
-
-def _field_paths(group: Any, plate: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the paths of a plate's fields; a well that does not list any may have a field 0."""
-    for well in plate.get("wells", ()):
-        path = str(well.get("path", ""))
-        node = _child(group, path)
-        if node is None:
-            continue
-        images = _ome_attributes(node).get("well", {}).get("images", [{"path": "0"}])
-        yield from (f"{path}/{image.get('path')}" for image in images)
 
 
 def _pixel_size(

@@ -18,7 +18,8 @@ import numpy as np
 
 from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import Reader, select_channels, select_plane
+from hrviewer.pyramid.readers.base import PREVIEW_ONLY, Reader, select_channels, select_plane
+from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 
@@ -68,6 +69,8 @@ class PillowReader(Reader):
         """Whether Pillow recognises the file; TIFF is left to other readers."""
         if not isinstance(obj, str) or not os.path.isfile(obj):
             return False
+        if Path(obj).suffix.lower() in PREVIEW_ONLY:
+            return False
         try:
             with _open_header(obj) as image:
                 return bool(image.format != "TIFF")
@@ -75,19 +78,31 @@ class PillowReader(Reader):
             return False
 
     @classmethod
-    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> Self:
         """Read an image's header."""
         path = Path(str(obj))
         try:
             with _open_header(str(path)) as image:
-                return cls(path, image, plane, channels)
+                return cls(path, image, plane, channels, series)
         except HrviewerError:
             raise
         except Exception as error:
             raise ImageReadError(f"{path.name} cannot be read: {short_message(error)}") from error
 
     def __init__(
-        self, path: Path, image: Any, plane: Mapping[str, int], channels: Sequence[int] | None
+        self,
+        path: Path,
+        image: Any,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
     ) -> None:
         self.name, self.path = path.name, str(path)
         self.notes = [UNKNOWN_PIXEL_SIZE]
@@ -106,6 +121,7 @@ class PillowReader(Reader):
         if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
         self._shape = height, width, bands
+        self.set_series([Series("0", shape=(height, width))], series)
         self._lock = threading.Lock()
         self._decoded: np.ndarray[Any, np.dtype[Any]] | None = None
         self._seconds = 0.0

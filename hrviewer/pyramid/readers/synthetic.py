@@ -17,6 +17,7 @@ from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import Reader, select_channels, select_plane
+from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
@@ -40,17 +41,31 @@ class SyntheticReader(Reader):
         return isinstance(obj, str) and obj.startswith(SCHEME)
 
     @classmethod
-    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> Self:
         """Make the synthetic image that a URL names."""
-        return cls(str(obj), plane, channels)
+        return cls(str(obj), plane, channels, series)
 
-    def __init__(self, url: str, plane: Mapping[str, int], channels: Sequence[int] | None) -> None:
+    def __init__(
+        self,
+        url: str,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> None:
         name, numbers = _parse_url(url)
         image = self.synthetic_image = self._image = make_synthetic_image(name, **numbers)
         self.path = f"{SCHEME}{name}?size={image.size}&seed={image.seed}"
         self.name = f"{name}-{image.size}-{image.seed}"
         self.notes = []
         self.fingerprint = fingerprint.of_text(self.path, str(image.version))
+        self.set_series([Series("0", shape=(image.size, image.size))], series)
         self.plane = select_plane(self.name, {}, plane, self.notes)
         self.selected_channels = select_channels(self.name, 3, channels)
         self.dtype = np.dtype(np.uint8)

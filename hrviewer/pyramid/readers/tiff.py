@@ -24,12 +24,19 @@ from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import (
     MAX_TILE_PIXELS,
+    PREVIEW_ONLY,
     LevelLayout,
     Reader,
     UnsupportedFormat,
     native_dtype,
     select_channels,
     select_plane,
+)
+from hrviewer.pyramid.readers.tiff_series import (
+    describe_series,
+    is_companion,
+    list_series,
+    open_tiff,
 )
 from hrviewer.pyramid.readers.tiff_tags import (
     ORIENTATIONS,
@@ -51,15 +58,8 @@ MAX_GROUPED_PIXELS = 4_000_000
 
 JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
 APERIO_YCBCR, APERIO_RGB = 33003, 33005  # independent of the tag Photometric
-AUXILIARY_SERIES = {"thumbnail", "label", "macro"}
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
-
-
-def list_series(tiff: Any) -> list[Any]:
-    """Return the file's series; later versions of tifffile have a method for it."""
-    series = tiff.series
-    return list(series() if callable(series) else series)
 
 
 class _ByteReader:
@@ -129,21 +129,33 @@ class TiffReader(Reader):
 
     @classmethod
     def supports(cls, obj: object) -> bool:
-        """Whether it is a file with a TIFF signature."""
+        """Whether it is a file with a TIFF signature, or the metadata of several."""
         if not isinstance(obj, str) or not os.path.isfile(obj):
             return False
+        if is_companion(Path(obj)):
+            return True
         with open(obj, "rb") as file:
             return file.read(4).startswith(MAGIC)
 
     @classmethod
-    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> Self:
         """Open a file."""
-        import tifffile
-
         path = Path(str(obj))
+        if path.suffix.lower() in PREVIEW_ONLY:
+            raise UnsupportedFormat(
+                f"{path.name} holds a preview only, and the slide lies in the .ets files of its "
+                "folder: convert the slide with bioformats2raw, which makes an OME-Zarr"
+            )
         try:
-            with tifffile.TiffFile(path) as tiff:
-                return cls(path, tiff, plane, channels)
+            with open_tiff(path) as tiff:
+                return cls(path, tiff, plane, channels, series)
         except HrviewerError:
             raise
         except Exception as error:
@@ -152,7 +164,12 @@ class TiffReader(Reader):
             ) from error
 
     def __init__(
-        self, path: Path, tiff: Any, plane: Mapping[str, int], channels: Sequence[int] | None
+        self,
+        path: Path,
+        tiff: Any,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        wanted: str | int | None,
     ) -> None:
         self.name, self.path = path.name, str(path)
         self.fingerprint = fingerprint.of_files([path])
@@ -161,7 +178,8 @@ class TiffReader(Reader):
         self._lock = threading.Lock()
         # The levels' arrays may outlive the pyramid, so files are closed with the reader.
         self._finalize = weakref.finalize(self, _close_files, self._files)
-        series = self._main_series(list_series(tiff))
+        entries = list_series(tiff)
+        series = entries[self.set_series(describe_series(entries), wanted)]
         key = series.keyframe
         self._colour_samples = self._find_colour_samples(key)
         self._orientation = ORIENTATIONS.get(read_tag(key, "Orientation"), ORIENTATIONS[1])
@@ -193,7 +211,7 @@ class TiffReader(Reader):
             np.dtype(np.uint8) if self._is_palette(key) else native_dtype(self.name, key.dtype)
         )
         self.nodata = read_nodata(key)
-        self.pixel_size = read_pixel_size(tiff, key)
+        self.pixel_size = read_pixel_size(tiff, series)
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)
         elif self._orientation[0]:
@@ -207,18 +225,6 @@ class TiffReader(Reader):
         ]
         layouts, leads = zip(*(self._layout(stored) for stored in self._levels), strict=True)
         self.set_levels(layouts, leads)
-
-    def _main_series(self, series: list[Any]) -> Any:
-        """Return the main image: no mask, thumbnail or label."""
-        candidates = [
-            entry
-            for entry in series
-            if entry.name.strip().lower() not in AUXILIARY_SERIES and entry.keyframe is not None
-        ]
-        pictures = [entry for entry in candidates if entry.dtype != bool]
-        if not candidates:
-            raise ImageReadError(f"{self.name} holds no image: it may be cut short, copy it again")
-        return (pictures or candidates)[0]
 
     def _find_colour_samples(self, key: Any) -> list[int]:
         """Return the colour samples; refuse what would need colour management."""

@@ -37,9 +37,10 @@ def read_nodata(key: Any) -> float | None:
         return None
 
 
-def read_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
-    """Return micrometres per pixel ``(y, x)``, if the file has a plausible value."""
-    size = _ome_pixel_size(tiff) if tiff.is_ome else None
+def read_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
+    """Return micrometres per pixel ``(y, x)`` of a series, if the file has a plausible value."""
+    key = series.keyframe
+    size = _ome_pixel_size(tiff, series) if tiff.is_ome else None
     if size is None and (found := re.search(r"\bMPP *= *([0-9.]+)", key.description)):
         size = float(found[1]), float(found[1])
     if size is None:
@@ -47,16 +48,24 @@ def read_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
     return size if size is not None and plausible(size) else None
 
 
-def _ome_pixel_size(tiff: Any) -> tuple[float, float] | None:
+def _ome_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
+    """Return the pixel size of the image that has a series' name and size."""
     from xml.etree import ElementTree
 
     try:
         root = ElementTree.fromstring(tiff.ome_metadata)
     except ElementTree.ParseError:
         return None
-    pixels = root.find(".//{*}Pixels")
-    if pixels is None:
+    sizes = dict(zip(series.axes, map(str, series.shape), strict=True))
+    found = [
+        (image.get("Name", "") == series.name, pixels)
+        for image in root.iterfind("{*}Image")
+        if (pixels := image.find("{*}Pixels")) is not None
+        and (pixels.get("SizeY"), pixels.get("SizeX")) == (sizes["Y"], sizes["X"])
+    ]
+    if not found:
         return None
+    pixels = max(found, key=lambda entry: entry[0])[1]
     sides = [
         micrometres(float(value), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "YX"

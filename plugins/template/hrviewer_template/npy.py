@@ -27,7 +27,14 @@ class NpyReader(Reader):
         return isinstance(obj, str) and obj.endswith(".npy") and Path(obj).is_file()
 
     @classmethod
-    def open(cls, obj: object, *, plane: Mapping[str, int], channels: Sequence[int] | None) -> Self:
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: Sequence[int] | None,
+        series: str | int | None,
+    ) -> Self:
         """Map the file; nothing of it is read yet."""
         path = Path(str(obj))
         try:

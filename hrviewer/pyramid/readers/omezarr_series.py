@@ -1,0 +1,109 @@
+"""Images of an OME-Zarr: fields of a plate, a collection's images, several multiscales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hrviewer.pyramid.series import Series, kind_by_name
+
+__all__ = ["ZarrImage", "child", "find_images", "iter_fields", "multiscales", "ome_attributes"]
+
+MAX_DEPTH = 3
+"""Depth to which a store without OME metadata of its own is searched for images."""
+
+
+@dataclass(frozen=True)
+class ZarrImage:
+    """One multiscale image: its group, its metadata, and how it is listed."""
+
+    group: Any
+    multiscale: Mapping[str, Any]
+    series: Series
+
+
+def ome_attributes(group: Any) -> dict[str, Any]:
+    """Return the OME attributes, which version 0.5 stores under the key ``ome``."""
+    attributes = dict(group.attrs)
+    ome = attributes.get("ome")
+    return ome if isinstance(ome, dict) else attributes
+
+
+def multiscales(group: Any) -> list[dict[str, Any]]:
+    """Return the multiscales of a group; none if it is not an image."""
+    entries = ome_attributes(group).get("multiscales", []) if hasattr(group, "attrs") else []
+    return [entry for entry in entries if isinstance(entry, dict)] if entries else []
+
+
+def child(group: Any, path: str) -> Any:
+    """Return the node at a path, None if there is none."""
+    if not path:
+        return None
+    try:
+        return group[path]
+    except (KeyError, FileNotFoundError):
+        return None
+
+
+def find_images(group: Any) -> list[ZarrImage]:
+    """Return the images of a group that is no plate, in the order that its metadata gives."""
+    own = multiscales(group)
+    if own:
+        return [
+            ZarrImage(group, entry, _series(group, entry, str(i))) for i, entry in enumerate(own)
+        ]
+    if "bioformats2raw.layout" in ome_attributes(group):
+        found = [(path, child(group, path)) for path in _collection_paths(group)]
+    else:
+        found = list(_search(group, "", MAX_DEPTH))
+    return [
+        ZarrImage(node, entries[0], _series(node, entries[0], path))
+        for path, node in found
+        if node is not None and (entries := multiscales(node))
+    ]
+
+
+def iter_fields(group: Any) -> Iterator[str]:
+    """Yield the paths of a plate's fields; a well that does not list any may have a field 0."""
+    for well in ome_attributes(group)["plate"].get("wells", ()):
+        path = str(well.get("path", ""))
+        node = child(group, path)
+        if node is None:
+            continue
+        images = ome_attributes(node).get("well", {}).get("images", [{"path": "0"}])
+        yield from (f"{path}/{image.get('path')}" for image in images)
+
+
+def _collection_paths(group: Any) -> list[str]:
+    """Return the paths of a collection's images: as its metadata lists them, or numbered."""
+    metadata = child(group, "OME")
+    listed = [] if metadata is None else ome_attributes(metadata).get("series", [])
+    if isinstance(listed, list) and listed:
+        return [str(path) for path in listed]
+    paths: list[str] = []
+    while child(group, str(len(paths))) is not None:
+        paths.append(str(len(paths)))
+    return paths
+
+
+def _search(group: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield the images below a group of a local store, but no label images."""
+    for name, node in sorted(group.groups()) if depth else ():
+        if multiscales(node):
+            yield f"{prefix}{name}", node
+        elif name != "labels":
+            yield from _search(node, f"{prefix}{name}/", depth - 1)
+
+
+def _series(group: Any, multiscale: Mapping[str, Any], identity: str) -> Series:
+    datasets = multiscale.get("datasets") or [{}]
+    array = child(group, str(datasets[0].get("path", "")))
+    axes = [axis.get("name") if isinstance(axis, dict) else axis for axis in
+            multiscale.get("axes", "tczyx")]  # fmt: skip
+    shape = getattr(array, "shape", ())
+    sizes = dict(zip(axes, shape, strict=False)) if len(axes) == len(shape) else {}
+    name = str(multiscale.get("name") or "")
+    title = name if name not in ("", "/") else ""
+    size = (int(sizes["y"]), int(sizes["x"])) if {"y", "x"} <= sizes.keys() else None
+    return Series(identity, title, size, kind_by_name(title))
