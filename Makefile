@@ -18,7 +18,7 @@ help:
 	@echo "make coverage   the same, with the lines that no test covers"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make soak       hundreds of random views with Live on: nothing stale, leaked or growing"
-	@echo "make lint       ruff, mypy, import contracts, words, the napari manifest"
+	@echo "make lint       ruff, mypy, import contracts, words, structure, the napari manifest"
 	@echo "make format     let ruff fix what it can"
 	@echo "make bench      list the benchmarks, each with its command"
 	@echo "make clean      remove all build products and .venv"
@@ -50,6 +50,7 @@ lint: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_words.py
+	$(BIN)/python scripts/check_structure.py
 	$(BIN)/npe2 validate hrviewer
 
 format: .venv/.ready

@@ -22,7 +22,7 @@ from hrviewer.models.memory_usage import available_memory
 from hrviewer.runs.attention_cost import SIDES, AttentionCost
 from hrviewer.runs.model import ModelLike, as_bundle
 from hrviewer.runs.progress import progress_messages
-from hrviewer.runs.size_trials import Measurement, SizeTrials
+from hrviewer.runs.size_trials import SquareCost, SizeTrials
 
 __all__ = ["Fit", "Scaling", "cost", "find_largest", "fit", "parse_bytes"]
 
@@ -73,7 +73,7 @@ class Scaling:
         The model, and where it ran.
     limit_bytes : int
         Memory limit.
-    points : tuple of Measurement
+    points : tuple of SquareCost
         The measurements, by side.
     fits : dict of str to Fit
         Of ``flops``, ``seconds`` and ``peak_bytes``.
@@ -91,7 +91,7 @@ class Scaling:
     device: str
     backend: str
     limit_bytes: int
-    points: tuple[Measurement, ...]
+    points: tuple[SquareCost, ...]
     fits: dict[str, Fit]
     largest: int | None
     failed: int | None
@@ -150,7 +150,7 @@ class Scaling:
 class Prober(Protocol):
     """Runs squares: `SizeTrials`, or a substitute in tests."""
 
-    def __call__(self, side: int) -> Measurement | None:
+    def __call__(self, side: int) -> SquareCost | None:
         """Run a square of `side` pixels; return None if it did not fit."""
 
 
@@ -226,11 +226,11 @@ def cost(
         if joined:  # time limits these long before memory does
             search = False
 
-        def measure(side: int) -> Measurement | None:
+        def measure(side: int) -> SquareCost | None:
             report(f"{side:,} × {side:,} pixels")
             return trials(side)
 
-        points: list[Measurement] = []
+        points: list[SquareCost] = []
         best: int | None = None
         failed: int | None = None
         widest = MAX_ATTENTION_SIDE if joined and sides is None else MAX_SIDE
@@ -274,7 +274,7 @@ def find_largest(
     failing_side: int | None,
     step: int,
     should_continue: Callable[[], bool] = lambda: True,
-) -> tuple[list[Measurement], int, int | None]:
+) -> tuple[list[SquareCost], int, int | None]:
     """Find the largest square that fits: grow until one does not, then bisect.
 
     Parameters
@@ -292,14 +292,14 @@ def find_largest(
 
     Returns
     -------
-    points : list of Measurement
+    points : list of SquareCost
         The measurements of the search.
     side : int
         The largest that fitted, within `BISECTION_TOLERANCE` of one that did not.
     failing_side : int or None
         The smallest side that did not fit; None if all did.
     """
-    points: list[Measurement] = []
+    points: list[SquareCost] = []
     while should_continue() and (
         failing_side is None
         or failing_side - fitting_side > max(step, BISECTION_TOLERANCE * fitting_side)

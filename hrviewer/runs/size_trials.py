@@ -16,11 +16,11 @@ from hrviewer.engine import RunControl
 from hrviewer.errors import ModelError, RunError
 from hrviewer.models import ModelCard
 
-__all__ = ["Measurement", "SizeTrials"]
+__all__ = ["SquareCost", "SizeTrials"]
 
 
 @dataclass(frozen=True)
-class Measurement:
+class SquareCost:
     """Cost of inference on one square."""
 
     side: int
@@ -69,7 +69,7 @@ class SizeTrials:
         """Return whether to go on."""
         return not self.stopped
 
-    def __call__(self, side: int) -> Measurement | None:
+    def __call__(self, side: int) -> SquareCost | None:
         """Run a square; None if it did not fit."""
         if self._process is None:
             self._start()
@@ -80,7 +80,7 @@ class SizeTrials:
             return None
         if not reply.pop("fits"):
             return None
-        return Measurement(**reply)
+        return SquareCost(**reply)
 
     def _start(self) -> None:
         self._replies = queue.SimpleQueue()

@@ -6,7 +6,8 @@ import ctypes
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from hrviewer.errors import HrviewerError, ModelError, ParameterError
 from hrviewer.models import ModelBundle, installed_bundles
-from hrviewer.training.loop import train
+from hrviewer.training.loop import StepCallback, train
 from hrviewer.training.save_bundle import round_weights, write_role
 from hrviewer.training.task import TaskSet, installed_task_sets
 
@@ -90,25 +91,7 @@ def train_model(
     checkpoint = checkpoint or folder / f"{name.replace('/', '-')}.checkpoint"
     previous, weights = _previous_training(folder, role) if further else (None, None)
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        console=Console(stderr=True),
-        speed_estimate_period=300,
-    )
-    with bar:
-        task = bar.add_task(f"{bundle} {name}", total=steps, loss=float("nan"))
-
-        def report_step(step: int, loss: float, validation: dict[str, float] | None) -> None:
-            bar.update(task, completed=step, loss=loss)
-            if validation is not None:
-                numbers = "  ".join(f"{name} {value:.4g}" for name, value in validation.items())
-                line = f"step {step}/{steps}  loss {loss:.4f}  {numbers}"
-                bar.console.print(line, highlight=False, soft_wrap=True)
-
+    with _step_progress(f"{bundle} {name}", steps) as report_step:
         model, minutes = train(
             training_task,
             checkpoint,
@@ -153,6 +136,31 @@ def train_model(
     )
     checkpoint.unlink(missing_ok=True)
     typer.echo(json.dumps(metrics, indent=2))
+
+
+@contextmanager
+def _step_progress(title: str, steps: int) -> Iterator[StepCallback]:
+    """Show a progress bar, and a line with the numbers of each validation."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        console=Console(stderr=True),
+        speed_estimate_period=300,
+    )
+    with bar:
+        task = bar.add_task(title, total=steps, loss=float("nan"))
+
+        def report_step(step: int, loss: float, validation: dict[str, float] | None) -> None:
+            bar.update(task, completed=step, loss=loss)
+            if validation is not None:
+                numbers = "  ".join(f"{name} {value:.4g}" for name, value in validation.items())
+                line = f"step {step}/{steps}  loss {loss:.4f}  {numbers}"
+                bar.console.print(line, highlight=False, soft_wrap=True)
+
+        yield report_step
 
 
 def _previous_training(folder: Path, role: str) -> tuple[dict[str, Any], Mapping[str, Tensor]]:

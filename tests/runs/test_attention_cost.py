@@ -17,7 +17,7 @@ from hrviewer.models.size_trial import TOKEN_COUNTS
 from hrviewer.models.transformer import TokenTransformer
 from hrviewer.runs.attention_cost import SIDES, AttentionCost
 from hrviewer.runs.scaling import Fit, Scaling, fit
-from hrviewer.runs.size_trials import Measurement
+from hrviewer.runs.size_trials import SquareCost
 from hrviewer.strategies.transformer import Transformer, TransformerParams
 
 
@@ -76,7 +76,7 @@ def test_a_fit_of_a_parabola_is_that_parabola():
 
 def test_only_the_curve_of_flops_has_lines():
     even = Fit(0.0, 1.0, 0.0)
-    point = Measurement(64, 1.0, 1.0, 1.0)
+    point = SquareCost(64, 1.0, 1.0, 1.0)
     names = ("flops", "seconds", "peak_bytes")
     found = Scaling(
         "m", "transformer", "cpu", "torch", 9, (point,), dict.fromkeys(names, even), None, None,

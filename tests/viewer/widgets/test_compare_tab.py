@@ -351,12 +351,12 @@ def test_runs_are_added_from_a_folder(tab, qtbot, monkeypatch, tmp_path, photo, 
 def test_cost_against_resolution_in_the_window(tab, qtbot, monkeypatch):
     pytest.importorskip("matplotlib")
     from hrviewer.runs.scaling import Scaling, fit
-    from hrviewer.runs.size_trials import Measurement
+    from hrviewer.runs.size_trials import SquareCost
     from hrviewer.viewer.widgets import scaling_window
 
     sides = [128, 256, 512]
     points = tuple(
-        Measurement(side, 9.0 * side**2, 1e-6 * side**2, 1e8 + 50 * side**2) for side in sides
+        SquareCost(side, 9.0 * side**2, 1e-6 * side**2, 1e8 + 50 * side**2) for side in sides
     )
     fits = {
         name: fit([side**2 for side in sides], [getattr(point, name) for point in points])
