@@ -22,7 +22,7 @@ from hrviewer.models.memory_usage import available_memory
 from hrviewer.runs.attention_cost import SIDES, AttentionCost
 from hrviewer.runs.model import ModelLike, as_bundle
 from hrviewer.runs.progress import progress_messages
-from hrviewer.runs.size_trials import SquareCost, SizeTrials
+from hrviewer.runs.size_trials import SizeTrials, SquareCost
 
 __all__ = ["Fit", "Scaling", "cost", "find_largest", "fit", "parse_bytes"]
 

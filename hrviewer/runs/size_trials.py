@@ -16,7 +16,7 @@ from hrviewer.engine import RunControl
 from hrviewer.errors import ModelError, RunError
 from hrviewer.models import ModelCard
 
-__all__ = ["SquareCost", "SizeTrials"]
+__all__ = ["SizeTrials", "SquareCost"]
 
 
 @dataclass(frozen=True)

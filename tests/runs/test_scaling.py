@@ -16,7 +16,7 @@ from hrviewer.errors import HrviewerError
 from hrviewer.models.size_trial import measure_size
 from hrviewer.runs import cost
 from hrviewer.runs.scaling import BISECTION_TOLERANCE, find_largest, fit, parse_bytes
-from hrviewer.runs.size_trials import Measurement
+from hrviewer.runs.size_trials import SquareCost
 
 MB = 1_000_000
 
@@ -61,7 +61,7 @@ def test_the_largest_is_found_by_bisection(step, limit, begun):
     def ask(side):
         sides.append(side)
         assert side % step == 0
-        return Measurement(side, 0, 0, 0) if side <= limit else None
+        return SquareCost(side, 0, 0, 0) if side <= limit else None
 
     points, side, fails = find_largest(ask, 160, 160 * 40 if begun else None, step)
     assert side <= limit < fails
@@ -71,7 +71,7 @@ def test_the_largest_is_found_by_bisection(step, limit, begun):
 
 
 def test_it_ends_when_all_fits():
-    points, side, fails = find_largest(lambda side: Measurement(side, 0, 0, 0), 1000, None, 1)
+    points, side, fails = find_largest(lambda side: SquareCost(side, 0, 0, 0), 1000, None, 1)
     assert fails is None
     assert side == points[-1].side > 90_000
 
