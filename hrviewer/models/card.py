@@ -31,6 +31,19 @@ __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput
 
 Task = Literal["density", "segmentation", "classification", "detection", "embedding", "saliency"]
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
+Decode = Literal[
+    "yolox",
+    "yolov8",
+    "yolov8-seg",
+    "yolov8-obb",
+    "end2end",
+    "end2end-seg",
+    "end2end-obb",
+    "detr",
+    "rtdetr",
+]
+
+_RELATIVE_DECODES = ("yolox", "yolov8-seg", "end2end-seg", "detr", "rtdetr")
 
 _CLASS_SETS = {
     "coco80": """person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,
@@ -128,7 +141,7 @@ class ModelOutput(CardSection):
     activation
         Activation to apply to the network's output, over its channels.
     decode
-        Format of a detector's raw output.
+        Format of a detector's raw output; see `hrviewer.models.decoders`.
     width
         Number of values of an embedding.
     bound
@@ -148,7 +161,7 @@ class ModelOutput(CardSection):
     context: Annotated[int, Field(ge=0)] | None = None
     classes: tuple[str, ...] = ()
     activation: Activation = "none"
-    decode: Literal["yolox"] | None = None
+    decode: Decode | None = None
     width: PositiveInt | None = None
     bound: PositiveFloat | None = None
     margin: Annotated[int, Field(ge=0)] = 0
@@ -224,6 +237,11 @@ class ModelCard(CardSection):
             raise ValueError(f"a {self.task} network needs output.classes")
         if self.task == "detection" and self.output.decode is None:
             raise ValueError("a detection network needs output.decode")
+        if self.output.decode in _RELATIVE_DECODES and not self.input.fixed:
+            raise ValueError(
+                f"output.decode {self.output.decode!r} needs input.fixed true: its positions are "
+                "relative to the tile"
+            )
         if isinstance(self.output.stride, tuple) and self.task != "detection":
             raise ValueError("output.stride is a list for detection only")
         if self.output.variance and self.task != "density":

@@ -1,4 +1,4 @@
-"""Detection: decode raw outputs to boxes, suppress duplicates, count boxes per cell."""
+"""Detection: objects in an input, from candidates that a decoder finds, and their counts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.errors import ModelError
 from hrviewer.models.card import ModelCard
+from hrviewer.models.decoders import DECODERS, Candidates
 
 __all__ = [
     "IOU_THRESHOLD",
@@ -25,6 +25,8 @@ SCORE_THRESHOLD = 0.3
 """Minimum score of a box."""
 IOU_THRESHOLD = 0.45
 """Intersection over union above which two boxes of a class are the same object."""
+MAX_OBJECTS = 1000
+"""Most objects of one input, the best."""
 
 Floats = NDArray[np.float32]
 
@@ -41,32 +43,35 @@ class Detections:
         ``(m,)``, 0 to 1.
     classes : NDArray[np.int64]
         ``(m,)``, indices into the card's classes.
+    outlines : tuple of NDArray
+        Corners ``(y, x)`` of each object in input pixels, where it is no upright box: of an
+        oriented box or an instance. Empty for boxes.
     """
 
     boxes: Floats
     scores: Floats
     classes: NDArray[np.int64]
+    outlines: tuple[NDArray[np.floating], ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
 
 
 def decode(
-    raw: Floats,
+    outputs: Sequence[Floats],
     card: ModelCard,
     size: tuple[int, int],
     score_threshold: float = SCORE_THRESHOLD,
     iou_threshold: float = IOU_THRESHOLD,
 ) -> list[Detections]:
-    """Decode YOLOX's raw output ``(n, anchors, 5 + classes)``.
+    """Decode a detector's raw outputs by the card's ``output.decode``.
 
     Parameters
     ----------
-    raw
-        For every cell of every head: centre and logarithm of the size in strides, objectness,
-        and the classes' scores (both already 0 to 1).
+    outputs
+        The outputs for a batch; see `hrviewer.models.decoders`.
     card
-        Gives the heads' strides, the tile and the classes.
+        Gives the format, the tile and the classes.
     size
         ``h, w`` of the image in the top left of the tile; boxes are clipped to it, and those
         whose centre is outside are dropped.
@@ -76,47 +81,27 @@ def decode(
     Raises
     ------
     ModelError
-        If the output's shape does not match the card's strides and classes.
+        If the outputs' shapes do not match the card.
     """
-    strides = card.output.stride
-    strides = strides if isinstance(strides, tuple) else (int(strides),)
-    cells = [_cells(card.input.tile, stride) for stride in strides]
-    grid = np.concatenate(cells)
-    expected = len(grid), 5 + len(card.classes)
-    if raw.ndim != 3 or raw.shape[1:] != expected:
-        raise ModelError(
-            f"{card.name}: output.stride, output.classes and input.tile make {expected} numbers, "
-            f"but the network gives {raw.shape[1:]}: correct the card"
-        )
-    step = np.repeat(strides, [len(c) for c in cells]).astype(np.float32)[:, None]
-    return [_decode_one(one, grid, step, size, score_threshold, iou_threshold) for one in raw]
+    decoder = DECODERS[str(card.output.decode)]
+    overlap = iou_threshold if decoder.duplicates else 1.0
+    return [
+        _select(candidates, size, overlap)
+        for candidates in decoder.decode(outputs, card, score_threshold)
+    ]
 
 
-def _cells(tile: int, stride: int) -> Floats:
-    """Return the corners ``(x, y)`` of a head's cells, in strides, in reading order."""
-    y, x = np.mgrid[: tile // stride, : tile // stride]
-    return np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
-
-
-def _decode_one(
-    raw: Floats,
-    grid: Floats,
-    step: Floats,
-    size: tuple[int, int],
-    score_threshold: float,
-    iou_threshold: float,
-) -> Detections:
-    scores = raw[:, 4:5] * raw[:, 5:]
-    anchor, classes = np.nonzero(scores >= score_threshold)
-    scores = scores[anchor, classes]
-    center = ((raw[anchor, :2] + grid[anchor]) * step[anchor])[:, ::-1]
-    half = (np.exp(raw[anchor, 2:4]) * step[anchor] / 2)[:, ::-1]
-    inside = ((center >= 0) & (center < size)).all(axis=1)
-    boxes = np.concatenate([center - half, center + half], axis=1)[inside]
-    boxes = np.clip(boxes, 0, [*size, *size]).astype(np.float32)
-    scores, classes = scores[inside], classes[inside]
-    keep = non_max_suppression(boxes, scores, classes, iou_threshold)
-    return Detections(boxes[keep], scores[keep], classes[keep])
+def _select(candidates: Candidates, size: tuple[int, int], overlap: float) -> Detections:
+    """Return the objects of an input, from its candidates."""
+    boxes = candidates.boxes.reshape(-1, 4)
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = np.flatnonzero(((center >= 0) & (center < size)).all(axis=1))
+    boxes = np.clip(boxes, 0, [*size, *size]).astype(np.float32)[inside]
+    scores, classes = candidates.scores[inside], candidates.classes[inside]
+    keep = non_max_suppression(boxes, scores, classes, overlap)[:MAX_OBJECTS]
+    outline = candidates.outline
+    outlines = () if outline is None else tuple(outline(int(i)) for i in inside[keep])
+    return Detections(boxes[keep], scores[keep], classes[keep], outlines)
 
 
 def non_max_suppression(

@@ -337,7 +337,7 @@ class Network(ABC):
     def _decode(self, outputs: Sequence[Floats], size: tuple[int, int]) -> list[Detections]:
         from hrviewer.models import detection
 
-        return detection.decode(outputs[0], self.card, size)
+        return detection.decode(outputs, self.card, size)
 
 
 def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:

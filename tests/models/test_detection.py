@@ -37,22 +37,22 @@ def raw(*things: tuple[int, float, float, float, float, float, float]) -> np.nda
 def test_decode_puts_boxes_where_they_are() -> None:
     # Anchor 6 is row 1, column 2 of the first head; 17 is row 0, column 1 of the second.
     first, second = (6, 0.5, 0.25, 1, 0.5, 0, 0.9), (17, 0.5, 0.5, 1, 1, 0.5, 0.1)
-    (found,) = decode(raw(first, second), small(), (32, 32))
+    (found,) = decode([raw(first, second)], small(), (32, 32))
     np.testing.assert_allclose(found.boxes, [[8, 16, 12, 24], [0, 16, 16, 32]])
     np.testing.assert_allclose(found.scores, [0.9, 0.5])
     assert found.classes.tolist() == [1, 0]
     # Only what has its centre in the picture, clipped to it.
-    (found,) = decode(raw(first, second), small(), (32, 22))
+    (found,) = decode([raw(first, second)], small(), (32, 22))
     np.testing.assert_allclose(found.boxes, [[8, 16, 12, 22]])
     counts = count_map([found], small(), (32, 32))
     assert counts.shape == (1, 2, 2, 2)
     assert counts[0, 1, 0, 1] == counts.sum() == 1
-    assert len(decode(raw(), small(), (32, 32))[0]) == 0
+    assert len(decode([raw()], small(), (32, 32))[0]) == 0
 
 
 def test_an_output_of_another_length() -> None:
     with pytest.raises(HrviewerError, match=r"\(20, 7\).*\(21, 7\)"):
-        decode(np.zeros((1, 21, 7), np.float32), small(), (32, 32))
+        decode([np.zeros((1, 21, 7), np.float32)], small(), (32, 32))
 
 
 def test_of_boxes_that_overlap_the_best_of_each_class_stays() -> None:
