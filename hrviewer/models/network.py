@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError, ModelError
-from hrviewer.models.card import Activation, ModelCard
+from hrviewer.models.activations import activate
+from hrviewer.models.card import ModelCard
 
 if TYPE_CHECKING:
     from hrviewer.models.detection import Detections
@@ -355,15 +356,3 @@ def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
     if len(sizes) > 1:
         raise ModelError(f"outputs of several sizes {sorted(sizes)}: export one of them")
     return maps[0] if len(maps) == 1 else np.concatenate(maps, axis=1)
-
-
-def activate(x: Floats, activation: Activation) -> Floats:
-    """Apply an activation to ``(n, k, …)``, over ``k``, without overflow."""
-    if activation == "relu":
-        return np.maximum(x, 0)
-    if activation == "sigmoid":
-        return np.asarray((1 + np.tanh(x / 2)) / 2, np.float32)
-    if activation == "softmax":
-        e = np.exp(x - x.max(axis=1, keepdims=True))
-        return np.asarray(e / e.sum(axis=1, keepdims=True), np.float32)
-    return x

@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from hrviewer.errors import HrviewerError
 from hrviewer.models import Network, open_bundle
-from hrviewer.models.network import Floats, activate
+from hrviewer.models.activations import activate
+from hrviewer.models.network import Floats
 from hrviewer.models.probe import measure_halo, validate_network
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.models.activations import activate
 from hrviewer.models.card import ModelCard
 from hrviewer.models.decoders.base import Candidates, Decoder, boxes_from_centers
 
@@ -65,7 +66,7 @@ class RtDetr(Decoder):
             logits, split = split_queries(outputs, k)
             if logits is None or split is None:
                 raise self.mismatch(card, f"(queries, {k}) and (queries, 4)", outputs)
-            boxes, scores = split, (1 + np.tanh(logits / 2)) / 2
+            boxes, scores = split, activate(logits, "sigmoid")
         found = []
         for one, xywh in zip(scores, boxes, strict=True):
             queries, classes = np.nonzero(one >= score_threshold)

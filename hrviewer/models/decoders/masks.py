@@ -57,4 +57,4 @@ def mask_outline(
     longest = max(contours, key=len)[:-1]
     # Contours pass through cells' centres; the padding moved them by one cell.
     points = (longest - 0.5 + (top, left)) * cell
-    return np.clip(points, (y0, x0), (y1, x1))
+    return np.asarray(np.clip(points, (y0, x0), (y1, x1)))

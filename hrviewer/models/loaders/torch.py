@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hrviewer.errors import ModelError, ParameterError, short_message
+from hrviewer.models.activations import activate
 from hrviewer.models.card import ModelCard
 from hrviewer.models.measurement_cache import load_measurement, store_measurement
-from hrviewer.models.network import Floats, Network, activate
+from hrviewer.models.network import Floats, Network
 from hrviewer.models.registry import get_architecture
 from hrviewer.models.threads import thread_limit
 from hrviewer.models.weights import read_weights
