@@ -19,7 +19,7 @@ from hrviewer.errors import ModelError, ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle
 from hrviewer.runs import Run, RunSpec, parse_params
-from hrviewer.runs.priors import predicted_density
+from hrviewer.runs.priors import as_priors, prior_sources
 from hrviewer.strategies import Params, Strategy, get_strategy, strategy_ids
 
 __all__ = ["PriorSource", "RegionKind", "ResolvedRun", "RunSettings"]
@@ -56,8 +56,8 @@ class ResolvedRun:
         Level-0 pixels; None for the whole image.
     priors : dict of str to ndarray
         Drawn prior maps by name.
-    prior_run : Run or None
-        The run whose predicted density is a prior map; `load_priors` reads it.
+    prior_sources : dict of str to str
+        Where `load_priors` reads others: the run whose predictions are one.
     """
 
     image: ImageSession
@@ -70,14 +70,12 @@ class ResolvedRun:
     budget: Budget | None
     region: Rect | None = None
     priors: Priors = field(default_factory=dict)
-    prior_run: Run | None = None
+    prior_sources: dict[str, str] = field(default_factory=dict)
     seed: int = 0
 
     def load_priors(self) -> Priors:
         """Return all prior maps by name; on a worker thread, for it may read."""
-        if self.prior_run is None:
-            return self.priors
-        return {**self.priors, "density": predicted_density(self.prior_run)}
+        return {**self.priors, **as_priors(self.prior_sources)}
 
     def spec(self) -> RunSpec:
         """Return the run's specification; on a worker thread, for it may read."""
@@ -90,6 +88,7 @@ class ResolvedRun:
             self.budget,
             self.seed,
             self.load_priors(),
+            self.prior_sources,
         )
 
 
@@ -164,11 +163,13 @@ class RunSettings:
             parse_params(chosen, {} if strategy else self.params),
             Budget.parse(self.budget) if self.budget.strip() else None,
             None if whole else self.selected_rect(image.source),
-            *(({}, None) if strategy else self.priors(image, chosen)),
+            *(({}, {}) if strategy else self.priors(image, chosen)),
         )
 
     def resolve_resumed(self, image: ImageSession, run: Run) -> ResolvedRun:
         """Return what a stopped run was begun with; model and device are those selected now.
+
+        Prior maps that were read are read again where they were; drawn ones are those drawn now.
 
         Raises
         ------
@@ -179,6 +180,8 @@ class RunSettings:
         if self.model is None:
             raise ModelError(f"choose the model that the run was begun with: {header['model']}")
         strategy = get_strategy(header["strategy"])
+        sources: dict[str, str] = header.get("prior_sources", {})
+        are_drawn = bool(header.get("priors", {}).keys() - sources.keys())
         return ResolvedRun(
             image,
             image.source.plane(),
@@ -189,7 +192,8 @@ class RunSettings:
             parse_params(strategy, header["params"]),
             Budget.parse(header["budget"]) if header["budget"] else None,
             run.region,
-            *(self.priors(image, strategy) if header.get("priors") else ({}, None)),
+            self.priors(image, strategy)[0] if are_drawn else {},
+            sources,
             seed=header["seed"],
         )
 
@@ -217,8 +221,8 @@ class RunSettings:
             )
         return rect
 
-    def priors(self, image: ImageSession, strategy: Strategy) -> tuple[Priors, Run | None]:
-        """Return the drawn prior maps that a strategy accepts, and the run that is one.
+    def priors(self, image: ImageSession, strategy: Strategy) -> tuple[Priors, dict[str, str]]:
+        """Return the drawn prior maps that a strategy accepts, and where others are read.
 
         Raises
         ------
@@ -227,7 +231,8 @@ class RunSettings:
         """
         accepted, prior = strategy.priors, self.prior
         if prior == "run":
-            return {}, image.run if "density" in accepted else None
+            is_prior = image.run is not None and "density" in accepted
+            return {}, prior_sources({"density": image.run}) if is_prior else {}
         if prior is None or "saliency" not in accepted or not prior.available:
-            return {}, None
-        return {"saliency": prior.map_on(image.source)}, None
+            return {}, {}
+        return {"saliency": prior.map_on(image.source)}, {}

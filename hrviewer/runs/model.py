@@ -19,9 +19,10 @@ from hrviewer.errors import ParameterError
 from hrviewer.geometry import RectLike
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.models import ModelBundle, ModelCard, no_model_error, open_bundle
+from hrviewer.phases import Phase
 from hrviewer.pyramid import using_pyramid
 from hrviewer.runs.evaluation import make_evaluator
-from hrviewer.runs.priors import as_priors
+from hrviewer.runs.priors import as_priors, prior_sources
 from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import RunSpec, result_cache
@@ -120,7 +121,11 @@ ModelLike = str | Path | ModelBundle | Model
 
 
 def load(
-    model: ModelLike | None = None, *, device: str = "auto", precision: str = "float32"
+    model: ModelLike | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    progress: bool = True,
 ) -> Model:
     """Load a model, once for many runs.
 
@@ -136,6 +141,8 @@ def load(
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
     precision : {"float32", "bfloat16", "int8"}
         Precision of inference. In int8 the model is calibrated on each image, at its first run.
+    progress : bool
+        Whether to show the phases of loading in a terminal or a notebook.
 
     Returns
     -------
@@ -157,11 +164,14 @@ def load(
     if "main" in loaded.roles:
         scheduler = DeviceScheduler(streams=recommended_streams())
         try:
-            models = LoadedModels(loaded.bundle, scheduler, device, precision)
-            if precision == "int8":
-                models.in_float32()  # calibrated when there is an image
-            else:
-                models["main"]
+            with with_progress(progress, None) as on_event:
+                if on_event is not None:
+                    on_event(Phase("loading", loaded.name))
+                models = LoadedModels(loaded.bundle, scheduler, device, precision)
+                if precision == "int8":
+                    models.in_float32()  # calibrated when there is an image
+                else:
+                    models["main"]
         finally:
             scheduler.close()
     return loaded
@@ -289,6 +299,7 @@ def run(
             budget=Budget.parse(budget) if isinstance(budget, str) else budget,
             seed=seed,
             priors=validate_priors(chosen, as_priors(priors or {})),
+            prior_sources=prior_sources(priors or {}),
         )
         scheduler = DeviceScheduler(streams=recommended_streams())
         try:

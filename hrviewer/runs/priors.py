@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs.run import Run
 
-__all__ = ["as_priors", "predicted_density"]
+__all__ = ["as_priors", "predicted_density", "prior_sources"]
 
 MAX_SIDE = 1024
 """Cells along the longer side of a prior map that is made of a larger one."""
@@ -34,6 +34,20 @@ def as_priors(values: Mapping[str, Any]) -> dict[str, NDArray[np.floating]]:
         If a file cannot be read.
     """
     return {name: _as_prior(value) for name, value in values.items()}
+
+
+def prior_sources(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the places of those prior maps that `as_priors` reads from files, by name."""
+    return {
+        name: _absolute(value.path if isinstance(value, Run) else value)
+        for name, value in values.items()
+        if isinstance(value, str | Path | Run)
+    }
+
+
+def _absolute(place: str | Path) -> str:
+    path = Path(place).expanduser()
+    return str(path.resolve()) if path.exists() else str(place)  # a URL stays as it is
 
 
 def _as_prior(value: Any) -> NDArray[np.floating]:

@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -60,6 +60,7 @@ class RunSpec:
     """Specification of a run: image, model bundle, strategy and settings.
 
     The viewer makes it on the main thread and runs it on another; `run` does both at once.
+    `prior_sources` records where prior maps were read, so that a stopped run can be resumed.
     """
 
     pyramid: Pyramid
@@ -70,6 +71,7 @@ class RunSpec:
     budget: Budget | None = None
     seed: int = 0
     priors: Priors = field(default_factory=dict)
+    prior_sources: Mapping[str, str] = field(default_factory=dict)
 
     def default_path(self) -> Path:
         """Claim a new folder among the user's runs."""
@@ -236,6 +238,7 @@ class RunSpec:
             "params": self.params.model_dump(exclude_defaults=True),
             "seed": self.seed,
             "priors": prior_fingerprints(self.priors),
+            "prior_sources": dict(self.prior_sources),
             "budget": str(self.budget) if self.budget else None,
         }
 

@@ -56,6 +56,8 @@ def test_prior_maps_are_part_of_a_run(tmp_path):
     assert name != go("b", priors={"saliency": prior.T}).header["priors"]["saliency"]
     assert go("c", priors={"density": run}).header["priors"].keys() == {"density"}
     again = go("d", priors={"density": str(tmp_path / "a.run.zarr")})
+    assert again.header["prior_sources"] == {"density": str(run.path.resolve())}
+    assert run.header["prior_sources"] == {}
     np.testing.assert_array_equal(again.cost_map(), Run(tmp_path / "c.run.zarr").cost_map())
     with pytest.raises(HrviewerError, match="another prior"):
         go("a", priors={"saliency": prior.T}, resume=True)

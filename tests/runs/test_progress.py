@@ -76,6 +76,16 @@ def test_phases_are_named(bar):
     assert len(bar.updates) == 4
 
 
+def test_loading_has_a_bar(bar):
+    bundle = toy_bundle()
+    hrviewer.load(bundle, device="cpu")
+    assert bar.updates == [(f"{bundle.name} · loading", 0, None)]
+    assert bar.closed
+    bar.updates.clear()
+    hrviewer.load(bundle, device="cpu", progress=False)
+    assert bar.updates == []
+
+
 def test_a_run_announces_its_phases(bar, tmp_path):
     run(picture(300, 400), toy_bundle(), tile=64, out=tmp_path / "a.run.zarr", cache="off")
     names = [description for description, _, _ in bar.updates]

@@ -289,7 +289,7 @@ class LiveService:
             self._selection = -1
             self._state.error_raised.emit(str(error))
             return
-        if resolved.prior_run is None:
+        if not resolved.prior_sources:
             self._apply_settings(loaded, resolved, resolved.priors)
             return
         self._selection = -1  # no cells before the prior map is read
