@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -22,23 +22,23 @@ from hrviewer.strategies.base import (
     halo_field,
     tile_field,
 )
+from hrviewer.strategies.estimation.sampling_grid import best_side
+from hrviewer.strategies.estimation.tile_sample import TileSample
 from hrviewer.strategies.protocol import (
-    Estimate,
     PatchRequest,
     PatchResult,
     Plan,
     PlanContext,
-    Publish,
     Request,
     Response,
 )
 from hrviewer.strategies.tiling import (
     PatchTotal,
     activation_map,
-    aggregate,
     alignment_step,
     batches,
     cell_side,
+    patch_flops,
     tile_option,
     tiles,
 )
@@ -108,7 +108,8 @@ class Patches(Strategy):
     def plan(self, context: PlanContext, params: PatchesParams) -> Plan:
         """Cut, run inference on every tile, aggregate."""
         halo = _halo(context, params)
-        patches = _cut(context, params, halo)
+        sample = _sample(context, params, halo)
+        patches, in_reading_order = sample.tiles, sample.in_reading_order
         exact = params.mode == "exact"
         references = _tiles_to_verify(context, patches, params.verify) if exact else {}
         totals: list[PatchTotal] = []
@@ -118,21 +119,28 @@ class Patches(Strategy):
                 if index in references:
                     references[index] = result.map
             totals += PatchTotal.from_results(response.results)
-            yield activation_map(totals, patches)
-            estimate = aggregate(context.main, totals)
+            yield activation_map(totals, in_reading_order)
             if response.stop:
-                return Estimate(
-                    estimate,
-                    note=f"the budget ended after {len(totals)} of {len(patches)} patches: "
-                    "the rest of the region was not processed",
-                )
-            if estimate is not None:
-                yield Publish("estimate", estimate, context.region)
-        note = ""
-        if exact:
-            note = f"exact, with {patches[0].halo} pixels of context, as measured"
-            note += yield from _verify(context, patches, references)
-        return Estimate(aggregate(context.main, totals), note=note)
+                return sample.estimate(context.main, totals)
+            yield from sample.publish(context.main, totals)
+        estimate = sample.estimate(context.main, totals)
+        if not exact:
+            return estimate
+        note = f"exact, with {patches[0].halo} pixels of context, as measured"
+        note += yield from _verify(context, patches, references)
+        return replace(estimate, note=note)
+
+
+def _sample(context: PlanContext, params: PatchesParams, halo: int | None) -> TileSample:
+    """Cut the region into tiles; into smaller ones if the budget pays only for some of them."""
+    tiles = _cut(context, params, halo)
+    sample = TileSample(context, tiles, patch_flops(context.main, tiles, context.rect))
+    chosen = params.tile or params.grid or params.mode == "exact"
+    if sample.whole or chosen or context.main.card.input.fixed:
+        return sample
+    side = best_side(context, context.main.halo if halo is None else halo, context.budget)
+    tiles = _cut(context, params.model_copy(update={"tile": side}), halo)
+    return TileSample(context, tiles, patch_flops(context.main, tiles, context.rect))
 
 
 def _halo(context: PlanContext, params: PatchesParams) -> int | None:
@@ -177,7 +185,9 @@ def _cut(context: PlanContext, params: PatchesParams, halo: int | None) -> list[
 # Verification of mode ``exact``.
 
 
-def _tiles_to_verify(context: PlanContext, patches: list[Patch], n: int) -> dict[int, Map | None]:
+def _tiles_to_verify(
+    context: PlanContext, patches: Sequence[Patch], n: int
+) -> dict[int, Map | None]:
     """Return tiles to verify: the last one, whose size may be odd, and random ones."""
     if not n or len(patches) == 1:
         return {}
@@ -187,7 +197,7 @@ def _tiles_to_verify(context: PlanContext, patches: list[Patch], n: int) -> dict
 
 
 def _verify(
-    context: PlanContext, patches: list[Patch], references: dict[int, Map | None]
+    context: PlanContext, patches: Sequence[Patch], references: dict[int, Map | None]
 ) -> Generator[Request, Response, str]:
     """Process tiles again with more context and another offset; return a note on the difference.
 

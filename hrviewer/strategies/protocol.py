@@ -216,14 +216,18 @@ class Estimate:
     values : ndarray of float, shape (k,), optional
         Per class: counts, areas in level-0 pixels, or probabilities. None for embeddings.
     interval : tuple of float, optional
-        95 % interval of the estimate's sum over classes.
+        95 % interval of the estimate's sum over classes; of probabilities, of the largest.
     note : str
         One line for the user, or empty.
+    coverage : float, optional
+        Fraction of the region that the estimate rests on; by default that in which a model of the
+        bundle was run.
     """
 
     values: NDArray[np.float64] | None
     interval: tuple[float, float] | None = None
     note: str = ""
+    coverage: float | None = None
 
 
 Plan = Generator[Request, Response, Estimate]
@@ -296,7 +300,10 @@ class PlanContext:
     models : mapping of str to ModelInfo
         The bundle's models and the built-in ones, by role.
     budget : float
-        FLOPs for all models together; infinite without a limit.
+        FLOPs for all models together; infinite without a limit. Of a limit of seconds, the FLOPs
+        that it is expected to pay for.
+    seconds : float
+        Limit of wall time, infinite without one; the clock may end the run before the FLOPs.
     seed : int
         Random seed.
     priors : mapping of str to ndarray
@@ -312,6 +319,7 @@ class PlanContext:
     native_scale: float
     models: Mapping[str, ModelInfo]
     budget: float = float("inf")
+    seconds: float = float("inf")
     seed: int = 0
     priors: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     pixel_bytes: int = 3

@@ -157,9 +157,14 @@ def batches(patches: Sequence[Patch], size: int = BATCH_SIZE) -> Iterator[tuple[
     return (tuple(patches[i : i + size]) for i in range(0, len(patches), size))
 
 
+def patch_flops(model: ModelInfo, patches: Sequence[Patch], image: Rect) -> list[float]:
+    """Return the nominal FLOPs of inference on each of `patches`."""
+    return [model.flops(*input_shape(model, patch, image)) for patch in patches]
+
+
 def total_flops(model: ModelInfo, patches: Sequence[Patch], image: Rect) -> float:
     """Return the nominal FLOPs of inference on all of `patches`."""
-    return sum(model.flops(*input_shape(model, patch, image)) for patch in patches)
+    return sum(patch_flops(model, patches, image))
 
 
 def input_rect(model: ModelInfo, patch: Patch, image: Rect) -> Rect:

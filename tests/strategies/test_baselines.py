@@ -135,11 +135,36 @@ def test_patches_process_every_pixel_once(params):
     np.testing.assert_allclose(published[-2].map[np.isfinite(published[-2].map)], 1.0)
 
 
-def test_patches_within_a_budget_give_a_partial_estimate():
-    requests, _, estimate = follow("patches", context(budget=FLOPS * 64 * 64 * 3.5))
-    assert len(requests) == 1
-    assert estimate.values[0] == 3 * 64 * 64
-    assert "3 of" in estimate.note
+def test_patches_within_a_budget_are_a_random_sample_that_estimates_the_whole():
+    tile = FLOPS * 64 * 64
+    requests, published, estimate = follow("patches", context(budget=tile * 40.5))
+    done = [p.core for r in requests for p in r.patches][: round(40.5)]
+    # All parts of the region, in another order for another seed, the same for the same one.
+    assert len({(core.y // 500, core.x // 433) for core in done}) == 6
+    again, *_ = follow("patches", context(budget=tile * 40.5))
+    assert again[0].patches == requests[0].patches
+    other, *_ = follow("patches", replace(context(budget=tile * 40.5), seed=1))
+    assert other[0].patches != requests[0].patches
+    # The fake counts areas, so there is no sampling error.
+    assert estimate.values == pytest.approx([1000 * 1300])
+    assert estimate.interval == pytest.approx((1000 * 1300,) * 2)
+    assert "of 336 tiles were processed, drawn at random" in estimate.note
+    assert {p.kind for p in published} == {"saliency"}
+
+
+def test_patches_within_a_small_budget_give_no_estimate():
+    for tiles_paid in (0.5, 3.5):
+        *_, estimate = follow("patches", context(budget=FLOPS * 64 * 64 * tiles_paid))
+        assert estimate.values is None
+        assert "too few for an estimate" in estimate.note
+
+
+def test_a_budget_for_all_tiles_changes_nothing():
+    requests, published, estimate = follow("patches", context(budget=FLOPS * 1000 * 1300))
+    plain, published_plain, whole = follow("patches", context())
+    assert [r.patches for r in requests] == [r.patches for r in plain]
+    assert (estimate.values, estimate.interval, estimate.note) == (whole.values, None, "")
+    assert len(published) == len(published_plain)
 
 
 def test_patches_have_native_scale():

@@ -33,6 +33,9 @@ Floats = NDArray[np.float64]
 PLACES_PER_STRATUM = 3
 """Places drawn from each stratum: two give too few degrees of freedom for skewed counts."""
 
+MAX_STRATA = 256
+"""Maximum number of strata: more improve the estimate little, and slow its updates."""
+
 MIN_PLACES = 8
 """Minimum number of measured places for an interval."""
 
@@ -81,7 +84,7 @@ def stratified_order(
     [0, 1, 2, 3]
     """
     n = len(positions)
-    strata = max(1, min(planned, n) // PLACES_PER_STRATUM)
+    strata = max(1, min(MAX_STRATA, min(planned, n) // PLACES_PER_STRATUM))
     stratum = stratify(np.full(n, 1 / n), positions, strata)
     shuffled = rng.permutation(n)
     shuffled = shuffled[np.argsort(stratum[shuffled], kind="stable")]
@@ -126,7 +129,7 @@ class StratifiedEstimator:
         sizes: Floats,
         stratum: NDArray[np.intp],
     ) -> None:
-        self.measured = np.isfinite(values).all(axis=1)
+        self.measured: NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
         self._size = float(sizes.sum())
         self._population = np.bincount(stratum)
         # Along the strata, for blocks of neighbours.
@@ -151,11 +154,14 @@ class StratifiedEstimator:
         """
         groups: list[tuple[int, NDArray[np.intp]]] = []
         population, places = 0, np.zeros(0, np.intp)
+        # Measurements are sorted by stratum.
+        edges = np.searchsorted(self._stratum, np.arange(len(self._population) + 1))
+        failed = set(self._failed_strata.tolist())
         for h, size in enumerate(self._population):
-            if h in self._failed_strata:
+            if h in failed:
                 continue
             population += int(size)
-            places = np.append(places, np.flatnonzero(self._stratum == h))
+            places = np.append(places, np.arange(edges[h], edges[h + 1]))
             if len(places) >= 2:
                 groups.append((population, places))
                 population, places = 0, np.zeros(0, np.intp)
