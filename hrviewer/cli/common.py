@@ -294,20 +294,23 @@ def check_settings(items: list[str] | None) -> list[str]:
     return items or []
 
 
-def parse_plane(text: str) -> tuple[str, int]:
-    """Parse ``axis=index``."""
-    axis, _, index = text.partition("=")
-    if not axis.isidentifier() or not index.strip().isdecimal():
-        raise typer.BadParameter(f"{text!r} is not axis=index, as z=3")
-    return axis, int(index)
+def parse_plane(text: str) -> dict[str, int]:
+    """Parse ``axis=index``, several separated by commas."""
+    plane = {}
+    for part in text.split(","):
+        axis, _, index = part.strip().partition("=")
+        if not axis.isidentifier() or not index.strip().isdecimal():
+            raise typer.BadParameter(f"{text!r} is not axis=index, as z=3 or z=3,t=0")
+        plane[axis] = int(index)
+    return plane
 
 
-def parse_channels(text: str) -> list[int]:
-    """Parse indices separated by commas."""
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a list of channels, as 0,2")
-    return [int(part) for part in parts]
+def parse_channels(text: str) -> list[str]:
+    """Parse names and indices separated by commas."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise typer.BadParameter(f"{text!r} is not a list of channels, as DAPI,Cy5 or 0,2")
+    return parts
 
 
 def parse_pixel_size(text: str) -> tuple[float, float]:
@@ -323,14 +326,14 @@ def parse_pixel_size(text: str) -> tuple[float, float]:
 
 def image_options(
     series: str | None,
-    plane: list[tuple[str, int]] | None,
-    channels: list[int] | None,
+    plane: list[dict[str, int]] | None,
+    channels: list[str] | None,
     pixel_size: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Return the given options of an image as keywords of `hrviewer.open`."""
     options = {
         "series": series,
-        "plane": dict(plane or []),
+        "plane": {axis: index for part in plane or [] for axis, index in part.items()},
         "channels": channels,
         "pixel_size": pixel_size,
     }
@@ -382,21 +385,21 @@ SeriesOption = Annotated[
     ),
 ]
 PlaneOption = Annotated[
-    list[Any] | None,  # pairs: typer does not support them in lists
+    list[Any] | None,  # mappings: typer does not support them in lists
     typer.Option(
         "--plane",
-        metavar="AXIS=INDEX",
+        metavar="AXIS=INDEX,…",
         parser=parse_plane,
-        help="Index along a further axis of the image, as z=3; may be repeated.",
+        help="Index along further axes of the image, as z=3,t=0; may be repeated.",
     ),
 ]
 ChannelsOption = Annotated[
     Any,
     typer.Option(
         "--channels",
-        metavar="I,J,…",
+        metavar="NAME|INDEX,…",
         parser=parse_channels,
-        help="Channels to use, in this order; all by default.",
+        help="Channels to use, in this order, as DAPI,Cy5 or 0,2; all by default.",
     ),
 ]
 PixelSizeOption = Annotated[

@@ -23,6 +23,7 @@ from hrviewer.cli.common import (
 
 if TYPE_CHECKING:
     from hrviewer.pyramid import Pyramid
+    from hrviewer.pyramid.channels import ChannelInfo
 
 __all__ = ["info", "open_napari", "view"]
 
@@ -112,6 +113,9 @@ def info(
         pyramid.check()
         properties = describe_image(pyramid)
         pyramid_series = pyramid.series
+        named = any(info.name for info in pyramid.available_channels) and not pyramid.is_rgb
+        channel_info = pyramid.available_channels if named else ()
+        axes = [f"{axis}: {size}" for axis, size in pyramid.plane_sizes.items() if size > 1]
     if as_json:
         print_json(properties)
         return
@@ -130,12 +134,21 @@ def info(
         ),
         ("size", f"{height} × {width} pixels (height × width), {height * width / 1e6:,.1f} MP"),
         ("pixels", f"{properties['channels']} × {properties['dtype']}"),
+        *(("channel", format_channel(i, info)) for i, info in enumerate(channel_info)),
+        *(("axis", axis) for axis in axes),
         ("pixel size", "unknown" if size is None else f"{size[0]:.4g} × {size[1]:.4g} µm"),
         ("no data", "none" if properties["nodata"] is None else f"{properties['nodata']}"),
         *((f"level {i}", level) for i, level in enumerate(levels)),
         ("fingerprint", properties["fingerprint"]),
         *(("note", note) for note in properties["notes"]),
     )
+
+
+def format_channel(index: int, info: ChannelInfo) -> str:
+    """Return a channel's number, name, colour and display window."""
+    window = "" if info.window is None else f"{info.window[0]:g} to {info.window[1]:g}"
+    details = ", ".join(filter(None, [info.color and f"#{info.color}", window]))
+    return f"{index} {info.name}" + (f" ({details})" if details else "")
 
 
 def describe_image(pyramid: Pyramid) -> dict[str, Any]:
@@ -148,6 +161,9 @@ def describe_image(pyramid: Pyramid) -> dict[str, Any]:
         "selected_series": pyramid.selected_series,
         "shape": list(pyramid.plane_shape),
         "channels": pyramid.channels,
+        "available_channels": [asdict(info) for info in pyramid.available_channels],
+        "axes": pyramid.plane_sizes,
+        "plane": pyramid.plane,
         "dtype": str(pyramid.dtype),
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
         # JSON has no NaN.

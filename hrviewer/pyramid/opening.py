@@ -15,6 +15,7 @@ from typing import Any, cast
 from weakref import WeakValueDictionary
 
 from hrviewer.errors import ImageReadError, ParameterError
+from hrviewer.pyramid.channels import ChannelSelection, select_channels
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.readers.array import ArrayReader, find_level
@@ -56,7 +57,7 @@ def open_pyramid(
     *,
     series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
-    channels: Sequence[int] | None = None,
+    channels: ChannelSelection | None = None,
     pixel_size: float | Sequence[float] | None = None,
 ) -> Pyramid:
     """Open an image as a lazily read pyramid.
@@ -74,8 +75,8 @@ def open_pyramid(
         mask.
     plane : mapping of str to int, optional
         Index on each axis beyond y, x and channel, as ``{"z": 3}``; 0 by default.
-    channels : sequence of int, optional
-        Channels to read, in this order; all by default.
+    channels : sequence of int or str, optional
+        Channels to read, in this order, by index or name; all by default, but transparency.
     pixel_size : float or (float, float), optional
         Micrometres per pixel of level 0, one number or ``(y, x)``; overrides the file's.
 
@@ -142,7 +143,7 @@ def using_pyramid(
     *,
     series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
-    channels: Sequence[int] | None = None,
+    channels: ChannelSelection | None = None,
     pixel_size: float | Sequence[float] | None = None,
 ) -> Iterator[Pyramid]:
     """Open an image for a ``with`` block; a pyramid that was open before stays open.
@@ -186,12 +187,18 @@ def _parse_plane(value: Mapping[str, int] | None) -> dict[str, int]:
         ) from None
 
 
-def _parse_channels(value: Sequence[int] | None) -> tuple[int, ...] | None:
+def _parse_channels(value: ChannelSelection | None) -> tuple[int | str, ...] | None:
     try:
-        return None if value is None else tuple(map(index, value))
+        if isinstance(value, str):
+            raise TypeError
+        return (
+            None
+            if value is None
+            else tuple(entry if isinstance(entry, str) else index(entry) for entry in value)
+        )
     except TypeError:
         raise ParameterError(
-            f"channels is a sequence of whole numbers, as [0, 2], not {value!r}"
+            f"channels is a sequence of names and numbers, as ['DAPI', 2], not {value!r}"
         ) from None
 
 
@@ -214,16 +221,22 @@ def _check_options(
     pyramid: Pyramid,
     series: str | int | None,
     plane: Mapping[str, int],
-    channels: tuple[int, ...] | None,
+    channels: tuple[int | str, ...] | None,
     pixel_size: tuple[float, float] | None,
 ) -> None:
     """Refuse options that differ from those with which a pyramid was opened."""
-    selected = pyramid.selected_channels or tuple(range(pyramid.channels))
+    selected = pyramid.selected_channels
+    wanted_channels = selected
+    if channels is not None:
+        default = tuple(range(pyramid.channels)) if selected is None else None
+        wanted_channels = select_channels(
+            pyramid.name, pyramid.available_channels, channels, default
+        )
     opened = pyramid.selected_series or pyramid.series[0].id
     asked: dict[str, tuple[object, object]] = {
         "series": (opened if series is None else _series_id(pyramid, series), opened),
         "plane": ({**pyramid.plane, **plane}, pyramid.plane),
-        "channels": (selected if channels is None else channels, selected),
+        "channels": (wanted_channels, selected),
         "pixel_size": (pixel_size or pyramid.pixel_size, pyramid.pixel_size),
     }
     for name, (wanted, present) in asked.items():

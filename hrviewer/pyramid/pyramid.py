@@ -78,6 +78,12 @@ class Pyramid:
         Selected channels, in their order; None for all.
     selected_series : str or None
         Id of the opened series of the file; None if it holds one image only.
+    channel_info : tuple of ChannelInfo
+        Name, colour and display window of each channel that is read.
+    available_channels : tuple of ChannelInfo
+        All channels of the file.
+    plane_sizes : dict
+        Length of each axis beyond y, x and channel.
     notes : list of str
         Assumptions made when the image was opened, for the user.
     synthetic_image : SyntheticImage or None
@@ -103,6 +109,9 @@ class Pyramid:
         self.fingerprint = reader.fingerprint
         self.plane = dict(reader.plane)
         self.selected_channels = reader.selected_channels
+        self.channel_info = reader.channel_info
+        self.available_channels = reader.available_channels
+        self.plane_sizes = dict(reader.plane_sizes)
         self.selected_series = reader.selected_series
         self.notes = list(reader.notes)
         if pixel_size is not None:

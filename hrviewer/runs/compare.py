@@ -68,7 +68,7 @@ def compare(
     seeds: Sequence[int] = (0,),
     series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
-    channels: Sequence[int] | None = None,
+    channels: Sequence[int | str] | None = None,
     pixel_size: float | Sequence[float] | None = None,
     region: RectLike | None = None,
     device: str = "auto",

@@ -199,7 +199,7 @@ def run(
     *,
     series: str | int | None = None,
     plane: Mapping[str, int] | None = None,
-    channels: Sequence[int] | None = None,
+    channels: Sequence[int | str] | None = None,
     pixel_size: float | Sequence[float] | None = None,
     region: RectLike | str | Path | None = None,
     budget: str | Budget | None = None,

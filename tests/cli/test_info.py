@@ -42,6 +42,9 @@ def test_json_of_info_is_strict_with_nan_nodata(monkeypatch):
         fingerprint="f",
         series=(),
         selected_series=None,
+        available_channels=(),
+        plane_sizes={},
+        plane={},
         notes=[],
     )
     properties = view.describe_image(pyramid)
@@ -107,7 +110,8 @@ def test_plane_channels_and_pixel_size(stack, tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--plane", "z"), ("--plane", "z=top"), ("--channels", "red"), ("--channels", ""),
+    [("--plane", "z"), ("--plane", "z=top"), ("--plane", "z=1,t"), ("--channels", "red,"),
+     ("--channels", ""),
      ("--pixel-size", "small"), ("--pixel-size", "0"), ("--pixel-size", "1,2,3"),
      ("--pixel-size", "nan")],
 )  # fmt: skip

@@ -147,11 +147,11 @@ def test_a_pixel_size_is_positive(given: Any) -> None:
         open_pyramid(ARRAY, pixel_size=given)
 
 
-@pytest.mark.parametrize("given", [1, "0", [0.5], ["0"], [None]])
-def test_channels_are_whole_numbers(given: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [1, "0", [0.5], [None]])
+def test_channels_are_names_and_numbers(given: Any, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", ARRAY[..., 0])
     for source in (ARRAY, open_pyramid(ARRAY), tmp_path / "a.tif"):
-        with pytest.raises(ParameterError, match=r"channels is a sequence of whole numbers"):
+        with pytest.raises(ParameterError, match=r"channels is a sequence of names and numbers"):
             open_pyramid(source, channels=given)
 
 

@@ -128,17 +128,25 @@ def test_tiles_that_are_too_large_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("extra", ["unassalpha", "assocalpha"])
 @pytest.mark.parametrize("colours", [1, 3])
-def test_alpha_is_dropped_and_noted(tmp_path: Path, extra: str, colours: int) -> None:
-    image = smooth((60, 70, colours + 1))
+def test_where_alpha_is_0_there_are_no_data(tmp_path: Path, extra: str, colours: int) -> None:
+    image = smooth((60, 70, colours + 1)) | 1
+    image[:20, :30, -1] = 0
     path = tmp_path / "alpha.tif"
     photometric = "rgb" if colours == 3 else "minisblack"
     tifffile.imwrite(
         path, image, photometric=photometric, extrasamples=[extra], planarconfig="contig"
     )
-    np.testing.assert_array_equal(whole(path), image[..., :colours])
+    expected = image[..., :colours].copy()
+    expected[:20, :30] = 255 if colours == 3 else 0
+    np.testing.assert_array_equal(whole(path), expected)
     with open_pyramid(path) as pyramid:
         assert pyramid.channels == colours
-        assert "transparency is not shown" in pyramid.notes
+        _, coverage = pyramid.read_with_coverage(pyramid.rect)
+        np.testing.assert_array_equal(coverage, image[..., -1] > 0)
+    # The band can be had as any other; then it is no mask.
+    with open_pyramid(path, channels=[0, colours]) as pyramid:
+        np.testing.assert_array_equal(pyramid[...], image[..., [0, colours]])
+        assert not pyramid.has_gaps
 
 
 def test_palette_white_is_zero_and_bilevel_become_plain(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ RGB). The other axes select a plane; they are named t, z, or by the layer's one-
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from hrviewer.errors import ImageReadError, ParameterError
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
+from hrviewer.pyramid.readers.base import ChannelSelection, Reader, native_dtype
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
@@ -107,7 +107,7 @@ class ArrayReader(Reader):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Wrap arrays."""
@@ -117,7 +117,7 @@ class ArrayReader(Reader):
         self,
         obj: object,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> None:
         wrapped = _arrays(obj)
@@ -131,8 +131,11 @@ class ArrayReader(Reader):
             raise ImageReadError(f"{self.name}: the levels do not have the same number of axes")
         sizes = dict(zip(axes, arrays[0].shape, strict=True))
         choices = {axis: size for axis, size in sizes.items() if axis not in SPATIAL}
-        self.plane = select_plane(self.name, choices, plane, self.notes)
-        self.selected_channels = select_channels(self.name, sizes.get("c", 1), channels)
+        self.set_plane(choices, plane)
+        is_rgb = sizes.get("c") == 3 and np.dtype(arrays[0].dtype) == np.uint8
+        self.set_channels(
+            sizes.get("c", 1), channels, is_rgb=is_rgb or bool(getattr(layer, "rgb", False))
+        )
         self.dtype = native_dtype(self.name, np.dtype(arrays[0].dtype))
         self.in_memory = all(isinstance(array, np.ndarray) for array in arrays)
         content = fingerprint.of_array(arrays[0]) if self.in_memory else None

@@ -9,11 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from hrviewer.errors import ImageReadError, ParameterError
+from hrviewer.pyramid.channels import (
+    ChannelInfo,
+    ChannelSelection,
+    name_channels,
+    select_channels,
+)
 from hrviewer.pyramid.fingerprint import image_key, of_text
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.series import Series, choose_series
@@ -23,6 +30,8 @@ from hrviewer.pyramid.tile_cache import DecodedTile
 __all__ = [
     "MAX_TILE_PIXELS",
     "PREVIEW_ONLY",
+    "ChannelInfo",
+    "ChannelSelection",
     "DecodedTile",
     "LevelLayout",
     "Reader",
@@ -78,6 +87,12 @@ class Reader(ABC):
         the file.
     is_rgb : bool
         Whether the first three channels are red, green and blue.
+    available_channels : tuple of ChannelInfo
+        All channels that may be selected.
+    channel_info : tuple of ChannelInfo
+        The channels that are read; made by `set_channels`.
+    plane_sizes : mapping
+        Length of every axis beyond y, x and channel.
     fingerprint : str
         Identifies the content, and is quick to compute; see `hrviewer.pyramid.fingerprint`.
     plane : mapping
@@ -106,6 +121,9 @@ class Reader(ABC):
     nodata: float | None = None
     has_mask: bool = False
     is_rgb: bool = False
+    available_channels: tuple[ChannelInfo, ...] = ()
+    channel_info: tuple[ChannelInfo, ...] = ()
+    plane_sizes: Mapping[str, int] = MappingProxyType({})
     fingerprint: str
     plane: Mapping[str, int]
     selected_channels: tuple[int, ...] | None = None
@@ -126,7 +144,7 @@ class Reader(ABC):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Open `obj`, or raise an error that gives the reason in one line.
@@ -165,6 +183,45 @@ class Reader(ABC):
             self.fingerprint = of_text(self.fingerprint, "series", chosen.id)
         return index
 
+    def set_channels(
+        self,
+        channels: int | Sequence[ChannelInfo],
+        wanted: ChannelSelection | None,
+        default: Sequence[int] | None = None,
+        *,
+        is_rgb: bool = False,
+    ) -> tuple[int, ...]:
+        """Select channels, and return their indices.
+
+        Parameters
+        ----------
+        channels : int or sequence of ChannelInfo
+            All channels, or their number.
+        wanted, default
+            See `select_channels`.
+        is_rgb : bool
+            Whether the first three of all channels are red, green and blue.
+        """
+        infos = [ChannelInfo()] * channels if isinstance(channels, int) else channels
+        self.available_channels = name_channels(infos, len(infos), is_rgb=is_rgb)
+        self.selected_channels = select_channels(
+            self.name, self.available_channels, wanted, default
+        )
+        shown = self.selected_channels or tuple(default or range(len(infos)))
+        self.channel_info = tuple(self.available_channels[index] for index in shown)
+        self.is_rgb = is_rgb and shown[:3] == (0, 1, 2)
+        return shown
+
+    def set_plane(
+        self,
+        sizes: Mapping[str, int],
+        wanted: Mapping[str, int],
+        default: Mapping[str, int] | None = None,
+    ) -> None:
+        """Select a plane; see `select_plane`."""
+        self.plane_sizes = dict(sizes)
+        self.plane = select_plane(self.name, sizes, wanted, self.notes, default)
+
     def set_levels(
         self, layouts: Sequence[LevelLayout], tile_offsets: Sequence[tuple[int, int]] | None = None
     ) -> None:
@@ -173,6 +230,8 @@ class Reader(ABC):
         Levels after the first whose shape does not fit the image are left out.
         """
         (height, width, bands), _ = layouts[0]
+        self.channel_info = name_channels(self.channel_info, bands, is_rgb=self.is_rgb)
+        self.available_channels = self.available_channels or self.channel_info
         levels: list[Level] = []
         for index, ((h, w, c), (th, tw)) in enumerate(layouts):
             if h < 1 or w < 1 or c < 1 or th < 1 or tw < 1:
@@ -217,9 +276,27 @@ def native_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def select_plane(
-    name: str, sizes: Mapping[str, int], wanted: Mapping[str, int], notes: list[str]
+    name: str,
+    sizes: Mapping[str, int],
+    wanted: Mapping[str, int],
+    notes: list[str],
+    default: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """Return the index on every axis beyond y, x and channel, and note the selected plane."""
+    """Return the index on every axis beyond y, x and channel, and note the selected plane.
+
+    Parameters
+    ----------
+    name : str
+        Name of the image, for messages.
+    sizes : mapping
+        Length of every such axis.
+    wanted : mapping
+        The indices that the user gives.
+    notes : list of str
+        Gets the selected plane.
+    default : mapping, optional
+        The indices that the file displays first; 0 for axes that are not named.
+    """
     for axis in wanted:
         if axis not in sizes:
             have = ", ".join(sizes) or "none"
@@ -228,22 +305,10 @@ def select_plane(
             )
     plane = {}
     for axis, size in sizes.items():
-        index = wanted.get(axis, 0)
+        index = wanted.get(axis, min((default or {}).get(axis, 0), size - 1))
         if not 0 <= index < size:
             raise ParameterError(f"{name} has no plane {axis}={index}: {axis} is 0 to {size - 1}")
         plane[axis] = int(index)
         if size > 1:
             notes.append(f"plane {axis}={index} of {size}")
     return plane
-
-
-def select_channels(name: str, count: int, wanted: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return the selected channels, None for all of them."""
-    if wanted is None or tuple(wanted) == tuple(range(count)):
-        return None
-    invalid = [index for index in wanted if not 0 <= index < count]
-    if invalid or not wanted:
-        raise ParameterError(
-            f"{name} has channels 0 to {count - 1}, not {invalid or 'none at all'}"
-        )
-    return tuple(int(index) for index in wanted)

@@ -8,7 +8,7 @@ noted.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,12 @@ import numpy as np
 
 from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import Reader, native_dtype, select_channels, select_plane
+from hrviewer.pyramid.readers.base import ChannelSelection, Reader, native_dtype
+from hrviewer.pyramid.readers.omezarr_channels import (
+    are_colours,
+    read_channels,
+    read_default_plane,
+)
 from hrviewer.pyramid.readers.omezarr_series import (
     child,
     find_images,
@@ -56,7 +61,7 @@ class OmeZarrReader(Reader):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Open a folder or URL."""
@@ -91,7 +96,7 @@ class OmeZarrReader(Reader):
         name: str,
         group: Any,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> None:
         self.name, self.path = name, path
@@ -102,9 +107,13 @@ class OmeZarrReader(Reader):
         arrays = self._arrays(image, multiscale, axes)
         sizes = dict(zip(axes, arrays[0].shape, strict=True))
         choices = {axis: size for axis, size in sizes.items() if axis not in "yxc"}
-        self.plane = select_plane(name, choices, plane, self.notes)
-        self.selected_channels = select_channels(name, sizes.get("c", 1), channels)
         self.dtype = native_dtype(name, arrays[0].dtype)
+        count = sizes.get("c", 1)
+        omero = ome_attributes(image).get("omero")
+        described = omero if isinstance(omero, dict) else {}
+        infos = read_channels(described, count)
+        self.set_plane(choices, plane, read_default_plane(described))
+        self.set_channels(infos, channels, is_rgb=are_colours(infos, self.dtype))
         self.pixel_size = _pixel_size(multiscale, axes, units)
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)

@@ -16,7 +16,7 @@ import numpy as np
 
 from hrviewer.errors import ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat, select_channels, select_plane
+from hrviewer.pyramid.readers.base import ChannelSelection, Reader, UnsupportedFormat
 from hrviewer.pyramid.series import Series, kind_by_name
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, plausible
@@ -60,7 +60,7 @@ class OpenSlideReader(Reader):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Open a slide, or one of its associated images."""
@@ -90,14 +90,15 @@ class OpenSlideReader(Reader):
         path: Path,
         slides: Sequence[tuple[Path, Any]],
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> None:
         self.name, self.path = path.name, str(path)
         self.notes = []
         self.dtype = np.dtype(np.uint8)
-        self.plane = select_plane(self.name, {}, plane, self.notes)
-        self.selected_channels = select_channels(self.name, 3, channels)
+        self.set_plane({}, plane)
+        self.set_channels(3, channels, is_rgb=True)
+        self.has_mask = True
         self._slides = [slide for _, slide in slides]
         files = _slide_files(slides[0][0])
         self.fingerprint = fingerprint.of_files(files)
@@ -142,7 +143,8 @@ class OpenSlideReader(Reader):
         pixels = np.asarray(flat)
         if self.selected_channels is not None:
             pixels = pixels[..., list(self.selected_channels)]
-        return DecodedTile(pixels, round(h * w * self._bytes_per_pixel))
+        valid = np.asarray(region.getchannel("A")) > 0
+        return DecodedTile(pixels, round(h * w * self._bytes_per_pixel), valid=valid)
 
     def close(self) -> None:
         """Close the slides."""

@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import PREVIEW_ONLY, Reader, select_channels, select_plane
+from hrviewer.pyramid.readers.base import PREVIEW_ONLY, ChannelInfo, ChannelSelection, Reader
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
@@ -33,7 +33,9 @@ MAX_PIXELS = 500_000_000
 EXIF_ORIENTATION = 274
 NATIVE_MODES = {
     "L": "u1",
+    "LA": "u1",
     "RGB": "u1",
+    "RGBA": "u1",
     "I;16": "u2",
     "I;16B": "u2",
     "I;16L": "u2",
@@ -83,7 +85,7 @@ class PillowReader(Reader):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Read an image's header."""
@@ -101,7 +103,7 @@ class PillowReader(Reader):
         path: Path,
         image: Any,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> None:
         self.name, self.path = path.name, str(path)
@@ -113,11 +115,19 @@ class PillowReader(Reader):
                 "without tiles; convert it to a tiled TIFF or OME-Zarr"
             )
         self.fingerprint = fingerprint.of_files([path])
-        self.plane = select_plane(self.name, {}, plane, self.notes)
-        self._mode = _output_mode(image.mode)
-        bands = 3 if self._mode == "RGB" else 1
+        self.set_plane({}, plane)
+        self._mode = _output_mode(image.mode, "transparency" in image.info)
+        bands = len(self._mode) if self._mode in ("LA", "RGB", "RGBA") else 1
         self.dtype = np.dtype(NATIVE_MODES[self._mode])
-        self.selected_channels = select_channels(self.name, bands, channels)
+        self._alpha = bands - 1 if self._mode.endswith("A") else None
+        infos = [ChannelInfo()] * bands
+        default = tuple(range(bands))
+        if self._alpha is not None:
+            infos[-1], default = ChannelInfo("alpha"), default[:-1]
+        self._channels = self.set_channels(infos, channels, default, is_rgb=bands >= 3)
+        if self._alpha in self._channels:
+            self._alpha = None  # a channel like the others
+        self.has_mask = self._alpha is not None
         if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
             width, height = height, width
         self._shape = height, width, bands
@@ -125,8 +135,7 @@ class PillowReader(Reader):
         self._lock = threading.Lock()
         self._decoded: np.ndarray[Any, np.dtype[Any]] | None = None
         self._seconds = 0.0
-        shown = bands if self.selected_channels is None else len(self.selected_channels)
-        self.set_levels([((height, width, shown), (TILE, TILE))])
+        self.set_levels([((height, width, len(self._channels)), (TILE, TILE))])
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Slice a tile out of the image, at its share of the cost of decoding."""
@@ -135,15 +144,16 @@ class PillowReader(Reader):
         y, x = row * TILE, column * TILE
         tile = pixels[y : y + TILE, x : x + TILE]
         h, w, _ = tile.shape
-        if self.selected_channels is not None:
-            tile = tile[..., list(self.selected_channels)]
+        valid = None if self._alpha is None else tile[..., self._alpha] > 0
+        if len(self._channels) < self._shape[2] or self.selected_channels is not None:
+            tile = tile[..., list(self._channels)]
         area = self._shape[0] * self._shape[1]
         # Shares are differences of running sums, so that they add up to the file's size.
         before = y * self._shape[1] + x * h
         size = os.path.getsize(str(self.path))
         stored = (before + h * w) * size // area - before * size // area
         cutting = 0.0 if decoded_now else time.perf_counter() - start
-        return DecodedTile(tile, stored, self._seconds * h * w / area + cutting)
+        return DecodedTile(tile, stored, self._seconds * h * w / area + cutting, valid)
 
     def _decode_image(self) -> tuple[np.ndarray[Any, np.dtype[Any]], bool]:
         """Return the whole image, and whether this call decoded it."""
@@ -172,11 +182,13 @@ class PillowReader(Reader):
             self._decoded = None
 
 
-def _output_mode(mode: str) -> str:
+def _output_mode(mode: str, transparent: bool) -> str:
     """Return the mode to which an image is converted."""
+    if mode in ("LA", "La", "RGBA", "RGBa", "PA") or (transparent and mode in ("L", "RGB", "P")):
+        return "LA" if mode.startswith("L") else "RGBA"
     if mode in NATIVE_MODES:
         return mode
-    return "L" if mode in ("1", "LA", "La") else "RGB"
+    return "L" if mode == "1" else "RGB"
 
 
 def _convert(image: Any, mode: str) -> Any:

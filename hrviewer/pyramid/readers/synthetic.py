@@ -6,7 +6,7 @@ Every level is rendered tile by tile on request; nothing is stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Self
 from urllib.parse import parse_qsl
@@ -16,7 +16,7 @@ import numpy as np
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import Reader, select_channels, select_plane
+from hrviewer.pyramid.readers.base import ChannelSelection, Reader
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.synthetic import SyntheticImage, make_synthetic_image
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -46,7 +46,7 @@ class SyntheticReader(Reader):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Make the synthetic image that a URL names."""
@@ -56,7 +56,7 @@ class SyntheticReader(Reader):
         self,
         url: str,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> None:
         name, numbers = _parse_url(url)
@@ -66,8 +66,8 @@ class SyntheticReader(Reader):
         self.notes = []
         self.fingerprint = fingerprint.of_text(self.path, str(image.version))
         self.set_series([Series("0", shape=(image.size, image.size))], series)
-        self.plane = select_plane(self.name, {}, plane, self.notes)
-        self.selected_channels = select_channels(self.name, 3, channels)
+        self.set_plane({}, plane)
+        self.set_channels(3, channels, is_rgb=True)
         self.dtype = np.dtype(np.uint8)
         if image.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)

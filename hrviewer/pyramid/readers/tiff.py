@@ -13,25 +13,27 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
 from hrviewer.pyramid.readers.base import (
     MAX_TILE_PIXELS,
     PREVIEW_ONLY,
+    ChannelSelection,
     LevelLayout,
     Reader,
     UnsupportedFormat,
     native_dtype,
-    select_channels,
-    select_plane,
 )
+from hrviewer.pyramid.readers.byte_reader import ByteReader
+from hrviewer.pyramid.readers.tiff_channels import has_rgb_samples, mask_pages, read_channels
+from hrviewer.pyramid.readers.tiff_layout import SinglePage, StoredLevel, StoredPage, is_sparse
 from hrviewer.pyramid.readers.tiff_series import (
     describe_series,
     is_companion,
@@ -62,66 +64,6 @@ APERIO_YCBCR, APERIO_RGB = 33003, 33005  # independent of the tag Photometric
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
-class _ByteReader:
-    """Reads byte ranges of a file, from any thread."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 - lives as long as the image
-        self._lock = threading.Lock()
-        self.size = os.fstat(self._file.fileno()).st_size
-
-    def read(self, offset: int, count: int) -> bytes:
-        if not 0 <= offset <= offset + count <= self.size:
-            raise ValueError(f"its bytes {offset} to {offset + count} lie outside the file")
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), count, offset)
-        with self._lock:
-            self._file.seek(offset)
-            return self._file.read(count)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-@dataclass(frozen=True)
-class _Page:
-    """Data of a page that decoding needs, read while the file's structure is open."""
-
-    path: str
-    offsets: Sequence[int]
-    counts: Sequence[int]
-    tables: bytes | None
-
-    @classmethod
-    def from_tifffile(cls, page: Any) -> Self | None:
-        """Return the data of tifffile's page; None for a page that the file lacks."""
-        if page is None:
-            return None
-        path = page.parent.filehandle.path
-        return cls(path, page.dataoffsets, page.databytecounts, page.jpegtables)
-
-
-@dataclass(frozen=True)
-class _StoredLevel:
-    """Layout of one level in the file, before orientation."""
-
-    pages: tuple[_Page | None, ...]
-    """Pages of the selected plane: one, or one for each channel."""
-    keyframe: Any
-    """The page whose tags hold for all pages."""
-    raw_offsets: tuple[int, ...] | None
-    """Offset of each page's pixels, if they are stored uncompressed, row by row."""
-    height: int
-    width: int
-    segment: tuple[int, int]
-    segment_rows: int
-    """Rows of segments in a tile."""
-
-    @property
-    def tile(self) -> tuple[int, int]:
-        return self.segment[0] * self.segment_rows, self.segment[1]
-
-
 class TiffReader(Reader):
     """One image of a TIFF file."""
 
@@ -143,7 +85,7 @@ class TiffReader(Reader):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Open a file."""
@@ -168,14 +110,16 @@ class TiffReader(Reader):
         path: Path,
         tiff: Any,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         wanted: str | int | None,
     ) -> None:
         self.name, self.path = path.name, str(path)
         self.fingerprint = fingerprint.of_files([path])
         self.notes = []
-        self._files: dict[str, _ByteReader] = {}
+        self._files: dict[str, ByteReader] = {}
         self._lock = threading.Lock()
+        self._alpha: int | None = None
+        self._masks: dict[int, StoredLevel] = {}
         # The levels' arrays may outlive the pyramid, so files are closed with the reader.
         self._finalize = weakref.finalize(self, _close_files, self._files)
         entries = list_series(tiff)
@@ -194,19 +138,21 @@ class TiffReader(Reader):
         choices = {
             axis: size for axis, size in sizes.items() if axis != "c" or not self._channels_in_pages
         }
-        self.plane = select_plane(self.name, choices, plane, self.notes)
-        count = (
-            sizes["c"]
-            if self._channels_in_pages
-            else 3
-            if self._is_palette(key)
-            else len(self._colour_samples)
+        self.set_plane(choices, plane)
+        palette = self._is_palette(key)
+        if palette or self._channels_in_pages:
+            default = tuple(range(3 if palette else sizes["c"]))
+            count = len(default)
+        else:
+            default, count = tuple(self._colour_samples), key.samplesperpixel
+        is_rgb = palette or (not self._channels_in_pages and has_rgb_samples(key))
+        self._channels = self.set_channels(
+            3 if palette else read_channels(tiff, series, count), channels, default, is_rgb=is_rgb
         )
-        self.selected_channels = select_channels(self.name, count, channels)
-        shown = self.selected_channels or tuple(range(count))
-        if not self._channels_in_pages and not self._is_palette(key):
-            self._colour_samples = [self._colour_samples[index] for index in shown]
-        self._channels = shown
+        if not self._channels_in_pages and not palette:
+            self._colour_samples = list(self._channels)
+            if self._alpha in self._channels:
+                self._alpha = None  # a band like the others
         self.dtype = (
             np.dtype(np.uint8) if self._is_palette(key) else native_dtype(self.name, key.dtype)
         )
@@ -223,6 +169,14 @@ class TiffReader(Reader):
             if level.keyframe.dtype == key.dtype
             and level.keyframe.samplesperpixel == key.samplesperpixel
         ]
+        masks = mask_pages(tiff)
+        for i, stored in enumerate(self._levels):
+            page = masks.get((stored.height, stored.width))
+            if page is not None:
+                self._masks[i] = self._inspect_level(SinglePage(page), {}, {})
+        self.has_mask = bool(
+            self._masks or self._alpha is not None or any(map(is_sparse, self._levels))
+        )
         layouts, leads = zip(*(self._layout(stored) for stored in self._levels), strict=True)
         self.set_levels(layouts, leads)
 
@@ -246,8 +200,7 @@ class TiffReader(Reader):
         alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
         first = key.samplesperpixel - len(key.extrasamples)
         transparent = {first + at for at, kind in enumerate(key.extrasamples) if kind in alpha}
-        if transparent:
-            self.notes.append("transparency is not shown")
+        self._alpha = min(transparent, default=None)
         return [band for band in range(key.samplesperpixel) if band not in transparent]
 
     @staticmethod
@@ -256,7 +209,7 @@ class TiffReader(Reader):
 
     def _inspect_level(
         self, level: Any, plane: Mapping[str, int], sizes: Mapping[str, int]
-    ) -> _StoredLevel:
+    ) -> StoredLevel:
         """Find one level's pages and validate their headers."""
         key = level.keyframe
         # tifffile computes these on first access, which may need the file.
@@ -272,12 +225,12 @@ class TiffReader(Reader):
             ]
             wanted.append(int(np.ravel_multi_index(at, extent)) if at else 0)
         if len(level) >= math.prod(extent):
-            pages = tuple(_Page.from_tifffile(level[index]) for index in wanted)
+            pages = tuple(StoredPage.from_tifffile(level[index]) for index in wanted)
             raw = tuple(page.offsets[0] for page in pages if page) if bare else None
         elif bare and level.dataoffset is not None:
             # ImageJ and tifffile store large stacks after a single page.
             size = math.prod(key.shaped) * key.dtype.itemsize
-            pages = (_Page.from_tifffile(level[0]),) * len(wanted)
+            pages = (StoredPage.from_tifffile(level[0]),) * len(wanted)
             raw = tuple(level.dataoffset + index * size for index in wanted)
         else:
             raise ImageReadError(
@@ -309,9 +262,9 @@ class TiffReader(Reader):
             )
             if key.is_tiled:
                 group = max(1, min(group, 512 // segment[0]))
-        return _StoredLevel(pages, key, raw, height, width, segment, group)
+        return StoredLevel(pages, key, raw, height, width, segment, group)
 
-    def _layout(self, stored: _StoredLevel) -> tuple[LevelLayout, tuple[int, int]]:
+    def _layout(self, stored: StoredLevel) -> tuple[LevelLayout, tuple[int, int]]:
         transpose, *flips = self._orientation
         shape, tile = (stored.height, stored.width), stored.tile
         if transpose:
@@ -335,24 +288,74 @@ class TiffReader(Reader):
             row, column = column, row
         y0, y1 = row * th, min(row * th + th, h)
         x0, x1 = column * tw, min(column * tw + tw, w)
-        parts, sizes = [], []
-        for index in range(len(stored.pages)):
-            if stored.raw_offsets is not None:
-                pixels, size = self._read_rows(stored, index, y0, y1)
-            else:
-                pixels, size = self._decode_segments(stored, index, row, column, (y0, y1, x0, x1))
-            parts.append(self._to_output(stored.keyframe, pixels))
+        pages = [
+            self._decode_page(stored, index, row, column, (y0, y1, x0, x1))
+            for index in range(len(stored.pages))
+        ]
+        parts, sizes, masks = map(list, zip(*pages, strict=True))
+        # A pixel has data if one of the channels has them.
+        complete = any(mask is None for mask in masks)
+        valid = None if complete else np.logical_or.reduce(masks)
+        if level in self._masks:
+            inside, size = self._read_mask(level, (y0, y1, x0, x1))
+            valid = inside if valid is None else valid & inside
             sizes.append(size)
         pixels = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         if transpose:
             pixels = pixels.swapaxes(0, 1)
+            valid = None if valid is None else valid.T
         if flip_rows:
             pixels = pixels[::-1]
+            valid = None if valid is None else valid[::-1]
         if flip_columns:
             pixels = pixels[:, ::-1]
-        return DecodedTile(pixels, sum(sizes))
+            valid = None if valid is None else valid[:, ::-1]
+        return DecodedTile(pixels, sum(sizes), valid=valid)
 
-    def _read_rows(self, stored: _StoredLevel, index: int, y0: int, y1: int) -> tuple[Pixels, int]:
+    def _decode_page(
+        self,
+        stored: StoredLevel,
+        index: int,
+        row: int,
+        column: int,
+        window: tuple[int, int, int, int],
+    ) -> tuple[Pixels, int, NDArray[np.bool_] | None]:
+        """Return a page's part of a tile, its stored bytes, and where it has data."""
+        if stored.raw_offsets is not None:
+            pixels, size = self._read_rows(stored, index, *window[:2])
+            valid = None
+        else:
+            pixels, size, valid = self._decode_segments(stored, index, row, column, window)
+        if self._alpha is not None:
+            opaque = pixels[..., self._alpha] > 0
+            valid = opaque if valid is None else opaque & valid
+        return self._to_output(stored.keyframe, pixels), size, valid
+
+    def _read_mask(
+        self, level: int, window: tuple[int, int, int, int]
+    ) -> tuple[NDArray[np.bool_], int]:
+        """Decode a window of a level's mask page."""
+        stored = self._masks[level]
+        (y0, y1, x0, x1), (th, tw) = window, stored.tile
+        out = np.zeros((y1 - y0, x1 - x0), bool)
+        size = 0
+        for row in range(y0 // th, -(-y1 // th)):
+            for column in range(x0 // tw, -(-x1 // tw)):
+                top, left = row * th, column * tw
+                bottom, right = min(top + th, stored.height), min(left + tw, stored.width)
+                if stored.raw_offsets is not None:
+                    pixels, count = self._read_rows(stored, 0, top, bottom)
+                else:
+                    pixels, count, _ = self._decode_segments(
+                        stored, 0, row, column, (top, bottom, left, right)
+                    )
+                a, b, c, d = max(top, y0), min(bottom, y1), max(left, x0), min(right, x1)
+                part = pixels[a - top : b - top, c - left : d - left, 0] != 0
+                out[a - y0 : b - y0, c - x0 : d - x0] = part
+                size += count
+        return out, size
+
+    def _read_rows(self, stored: StoredLevel, index: int, y0: int, y1: int) -> tuple[Pixels, int]:
         """Read rows that are stored uncompressed."""
         assert stored.raw_offsets is not None
         key = stored.keyframe
@@ -372,19 +375,20 @@ class TiffReader(Reader):
 
     def _decode_segments(
         self,
-        stored: _StoredLevel,
+        stored: StoredLevel,
         index: int,
         row: int,
         column: int,
         window: tuple[int, int, int, int],
-    ) -> tuple[Pixels, int]:
-        """Decode the segments that make up a tile."""
+    ) -> tuple[Pixels, int, NDArray[np.bool_] | None]:
+        """Decode the segments that make up a tile; also return which of them the file has."""
         key, page = stored.keyframe, stored.pages[index]
         separate, _, height, width, _ = key.shaped
         (sh, sw), (y0, y1, x0, x1) = stored.segment, window
         down, across = -(-height // sh), -(-width // sw)
         pixels = np.empty((y1 - y0, x1 - x0, key.samplesperpixel), self._native_dtype(key))
         size = 0
+        valid: NDArray[np.bool_] | None = None
         for sample in range(separate):
             bands = slice(sample, sample + 1) if separate > 1 else slice(None)
             for at in range(row * stored.segment_rows, min((row + 1) * stored.segment_rows, down)):
@@ -399,9 +403,11 @@ class TiffReader(Reader):
                 decoded = key.decode(data, number, jpegtables=tables, jpegheader=key.jpegheader)[0]
                 if decoded is None:  # sparse files leave out what is empty
                     target[...] = key.nodata
+                    valid = np.ones(pixels.shape[:2], bool) if valid is None else valid
+                    valid[top : top + sh] = False
                 else:
                     target[...] = decoded[0, : target.shape[0], : target.shape[1]]
-        return pixels, size
+        return pixels, size, valid
 
     @staticmethod
     def _native_dtype(key: Any) -> np.dtype[Any]:
@@ -428,13 +434,13 @@ class TiffReader(Reader):
             pixels = np.iinfo(pixels.dtype).max - pixels
         return pixels.astype(self.dtype, copy=False)
 
-    def _file_of(self, page: _Page) -> _ByteReader:
+    def _file_of(self, page: StoredPage) -> ByteReader:
         """Return the file of a page; OME-TIFF may have several."""
         with self._lock:
             if not self._finalize.alive:
                 raise ImageReadError(f"{self.name} was closed; open it again")
             if page.path not in self._files:
-                self._files[page.path] = _ByteReader(page.path)
+                self._files[page.path] = ByteReader(page.path)
             return self._files[page.path]
 
     def close(self) -> None:
@@ -443,7 +449,7 @@ class TiffReader(Reader):
             self._finalize()
 
 
-def _close_files(files: dict[str, _ByteReader]) -> None:
+def _close_files(files: dict[str, ByteReader]) -> None:
     for file in files.values():
         file.close()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hrviewer.pyramid.units import micrometres, plausible
 
-__all__ = ["ORIENTATIONS", "read_nodata", "read_pixel_size", "read_tag"]
+__all__ = ["ORIENTATIONS", "ome_pixels", "read_nodata", "read_pixel_size", "read_tag"]
 
 # Orientation tag -> whether to transpose, then to flip rows, then columns.
 ORIENTATIONS = {
@@ -48,8 +48,8 @@ def read_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
     return size if size is not None and plausible(size) else None
 
 
-def _ome_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
-    """Return the pixel size of the image that has a series' name and size."""
+def ome_pixels(tiff: Any, series: Any) -> Any | None:
+    """Return the OME-XML element Pixels of the image that has a series' name and size."""
     from xml.etree import ElementTree
 
     try:
@@ -63,9 +63,13 @@ def _ome_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
         if (pixels := image.find("{*}Pixels")) is not None
         and (pixels.get("SizeY"), pixels.get("SizeX")) == (sizes["Y"], sizes["X"])
     ]
-    if not found:
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def _ome_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
+    pixels = ome_pixels(tiff, series)
+    if pixels is None:
         return None
-    pixels = max(found, key=lambda entry: entry[0])[1]
     sides = [
         micrometres(float(value), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "YX"

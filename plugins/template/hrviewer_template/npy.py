@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.fingerprint import of_files
-from hrviewer.pyramid.readers.base import DecodedTile, Reader, native_dtype, select_channels
+from hrviewer.pyramid.readers.base import ChannelSelection, DecodedTile, Reader, native_dtype
 
 __all__ = ["NpyReader"]
 
@@ -32,7 +32,7 @@ class NpyReader(Reader):
         obj: object,
         *,
         plane: Mapping[str, int],
-        channels: Sequence[int] | None,
+        channels: ChannelSelection | None,
         series: str | int | None,
     ) -> Self:
         """Map the file; nothing of it is read yet."""
@@ -48,16 +48,16 @@ class NpyReader(Reader):
         return cls(path, array if array.ndim == 3 else array[..., None], channels)
 
     def __init__(
-        self, path: Path, array: np.ndarray[Any, np.dtype[Any]], channels: Sequence[int] | None
+        self, path: Path, array: np.ndarray[Any, np.dtype[Any]], channels: ChannelSelection | None
     ) -> None:
         self.name, self.path = path.name, str(path)
         self.dtype = native_dtype(self.name, array.dtype)
         self.fingerprint = of_files([path])
         self.plane, self.notes = {}, ["pixel size unknown"]
-        self.selected_channels = select_channels(self.name, array.shape[2], channels)
+        bands = len(self.set_channels(array.shape[2], channels))
         self._array = array
-        h, w, c = array.shape
-        self.set_levels([((h, w, len(self.selected_channels or range(c))), (TILE, TILE))])
+        h, w, _ = array.shape
+        self.set_levels([((h, w, bands), (TILE, TILE))])
 
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Read a tile."""
