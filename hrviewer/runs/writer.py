@@ -32,6 +32,7 @@ from hrviewer.engine import (
     serialize,
 )
 from hrviewer.engine.cost import QUANTITIES
+from hrviewer.engine.preprocess import value_range
 from hrviewer.errors import HrviewerError, RunError, WriteError
 from hrviewer.geometry import Rect
 from hrviewer.io.ome_metadata import create_image
@@ -312,4 +313,5 @@ def engine_settings(pipeline: InferencePipeline) -> dict[str, Any]:
         "precision": main.precision,
         "batch": pipeline.device.batch,
         "streams": pipeline.device.streams,
+        "value_range": list(value_range(main.card, pipeline.pyramid)),
     }
