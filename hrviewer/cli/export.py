@@ -93,7 +93,7 @@ def convert(
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
-    options = image_options(series, plane, channels, pixel_size, None)
+    options = image_options(series, plane, channels, pixel_size)
     with open_pyramid(image, **options) as pyramid, writing_progress() as progress:
         typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
 

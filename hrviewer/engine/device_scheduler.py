@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from hrviewer.engine.buffer_pool import BufferPool
 from hrviewer.models import Network
 from hrviewer.models.threads import recommended_streams, share_cores
+from hrviewer.objects import CANDIDATE_SCORE
 
 __all__ = ["DeviceScheduler", "Priority", "TimedOutput", "is_out_of_memory", "recommended_streams"]
 
@@ -157,6 +158,8 @@ class DeviceScheduler:
         exclusive: bool = False,
     ) -> Future[TimedOutput]:
         """Queue one input, ``(C, h, w)``; the future gives its output, ``(k, rows, columns)``.
+
+        The output of a detector is its `Detections`, all down to a low score.
 
         An `exclusive` input gets all cores and is not batched.
         """
@@ -292,8 +295,15 @@ class DeviceScheduler:
 
     def _infer(self, network: Network, arrays: list[NDArray[np.float32]], batch: int) -> Any:
         if batch == 1:
-            return network(arrays[0][None])  # a tile need not be copied
+            return predict(network, arrays[0][None])  # a tile need not be copied
         full = np.zeros((batch, *arrays[0].shape), np.float32)
         for row, array in zip(full, arrays, strict=False):
             row[:] = array
-        return network(full)[: len(arrays)]
+        return predict(network, full)[: len(arrays)]
+
+
+def predict(network: Network, batch: NDArray[np.float32]) -> Any:
+    """Return the output map of each input, or a detector's candidates for objects."""
+    if network.card.task == "detection":
+        return network.detect(batch, CANDIDATE_SCORE, overlap=1.0)
+    return network(batch)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hrviewer.engine.canvas import Box
 from hrviewer.engine.cost import Cost
 from hrviewer.geometry import Patch, Rect
+from hrviewer.objects import DetectedObjects
 
 __all__ = ["InferenceResult", "deserialize", "serialize"]
 
@@ -47,6 +48,8 @@ class InferenceResult:
         Message of the failure, one line.
     cost_weights : ndarray, optional
         Distribution of the cost over the core, ``(rows, columns)``, summing to 1; evenly if None.
+    objects : DetectedObjects, optional
+        Of a detector, all candidates for objects in the input, the halo included.
     """
 
     patch: Patch
@@ -58,6 +61,7 @@ class InferenceResult:
     status: Literal["done", "cached", "failed"] = "done"
     error: str = ""
     cost_weights: NDArray[np.float64] | None = field(default=None)
+    objects: DetectedObjects | None = field(default=None)
 
     def as_cached(self) -> InferenceResult:
         """Return the result with the status ``"cached"``, unless it failed."""
@@ -74,7 +78,8 @@ def serialize(results: Sequence[InferenceResult]) -> bytes:
     numbers: dict[str, list[NDArray[Any]]] = {}
     for result in results:
         weights = [] if result.cost_weights is None else [result.cost_weights]
-        arrays = [result.value, result.map, *weights]
+        columns = () if result.objects is None else result.objects.columns
+        arrays = [result.value, result.map, *columns, *weights]
         for array in arrays:
             numbers.setdefault(array.dtype.char, []).append(array.ravel())
         rows.append(
@@ -87,6 +92,7 @@ def serialize(results: Sequence[InferenceResult]) -> bytes:
                 "cost": result.cost.amounts,
                 "status": result.status,
                 "error": result.error,
+                "columns": len(columns),
                 "arrays": [(array.dtype.char, array.shape) for array in arrays],
             }
         )
@@ -111,7 +117,8 @@ def deserialize(data: bytes) -> list[InferenceResult]:
 
     results = []
     for row in rows:
-        value, plane, *weights = (array(*dtype_and_shape) for dtype_and_shape in row["arrays"])
+        value, plane, *more = (array(*dtype_and_shape) for dtype_and_shape in row["arrays"])
+        columns, weights = more[: row["columns"]], more[row["columns"] :]
         results.append(
             InferenceResult(
                 patch=Patch(Rect(*row["core"]), row["scale"], row["halo"]),
@@ -123,6 +130,7 @@ def deserialize(data: bytes) -> list[InferenceResult]:
                 status=row["status"],
                 error=row["error"],
                 cost_weights=weights[0] if weights else None,
+                objects=DetectedObjects.from_columns(columns) if columns else None,
             )
         )
     return results

@@ -32,14 +32,16 @@ from hrviewer.engine.feature_inference import feature_flops, feature_grid, run_o
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.model_infos import model_info
+from hrviewer.engine.object_inference import object_result, shift_and_scale
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
-from hrviewer.engine.preprocess import prepare_input, read_input, value_range
+from hrviewer.engine.preprocess import read_input
 from hrviewer.engine.run_control import RunControl, RunStopped
 from hrviewer.engine.token_inference import batch_groups, infer_tokens
 from hrviewer.engine.warp_inference import infer_warped
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
+from hrviewer.models.detection import Detections
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import FeatureRequest, PatchRequest, WarpRequest, input_rect
 
@@ -49,7 +51,7 @@ InferenceRequest = PatchRequest | WarpRequest | FeatureRequest
 
 log = logging.getLogger(__name__)
 
-RESULT_VERSION = 7
+RESULT_VERSION = 8
 """Incremented when the same request would give another result."""
 
 REGION_INDEPENDENT = (None, "embeddings")
@@ -262,9 +264,7 @@ class InferencePipeline(InferenceContext):
                 cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
                 start = time.perf_counter()
                 shape = network.card.input.channel_count, *pixels.shape[:2]
-                array = prepare_input(
-                    self.pyramid, network.card, pixels, self.device.buffers.acquire(shape)
-                )
+                array = network.card.prepare(pixels, self.device.buffers.acquire(shape))
                 cost = replace(cost, prepare_s=time.perf_counter() - start)
                 future = self.device.submit(network, array, self.priority)
             except Exception as error:
@@ -287,6 +287,18 @@ class InferencePipeline(InferenceContext):
             timed = processed.outcome.result()
             start = time.perf_counter()
             cost = replace(cost, infer_s=timed.seconds)
+            if isinstance(timed.output, Detections):
+                result = object_result(
+                    timed.output,
+                    shift_and_scale(queued.rect, queued.patch.scale),
+                    as_box(queued.rect),
+                    network.stride * queued.patch.scale,
+                    queued.patch,
+                    role,
+                    network.card.prediction_channels,
+                    self.pyramid.rect,
+                )
+                return replace(result, cost=replace(cost, post_s=time.perf_counter() - start))
             output, box = self._crop_output(network, queued, np.asarray(timed.output, np.float32))
             if processed.array is not None and not np.may_share_memory(output, processed.array):
                 self.device.buffers.release(processed.array)
@@ -309,7 +321,7 @@ class InferencePipeline(InferenceContext):
     ) -> tuple[NDArray[np.floating[Any]], Box]:
         """Return the part of an output that covers the core, and its box."""
         _, rows, columns = output.shape
-        if rows == columns == 1 and (network.card.averaged or network.card.task == "embedding"):
+        if rows == columns == 1 and network.card.task in ("classification", "embedding"):
             box = as_box(queued.rect)
         else:
             cell = network.stride * queued.patch.scale
@@ -363,7 +375,6 @@ class InferencePipeline(InferenceContext):
             network.backend,
             network.device,
             network.precision,
-            value_range(network.card, self.pyramid),
             self.device.batch,
             self.device.streams,
             *parts,

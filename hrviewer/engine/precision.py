@@ -6,10 +6,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrviewer.engine.device_scheduler import Priority
 from hrviewer.engine.int8_calibration import highest_contrast, prepare_patch
 from hrviewer.engine.loaded_models import LoadedModels
+from hrviewer.models import ModelCard
+from hrviewer.models.detection import SCORE_THRESHOLD, Detections, non_max_suppression
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import PlanContext, tiles
 
@@ -83,7 +86,7 @@ def measure_deviation(
     for patch in highest_contrast(pyramid, main, fresh or all_tiles):
         array = prepare_patch(pyramid, main, patch)
         pair = [models.device.submit(network, array, priority) for network in (float32, main)]
-        pairs.append([np.asarray(future.result().output, float).ravel() for future in pair])
+        pairs.append([flatten(main.card, future.result().output) for future in pair])
     exact, approximate = (np.concatenate(side) for side in zip(*pairs, strict=True))
     magnitude = float(np.abs(exact.sum())) or 1.0
     deviation = float(exact.std()) or float(np.abs(exact).max()) or 1.0
@@ -91,3 +94,15 @@ def measure_deviation(
     total = float(approximate.sum() - exact.sum()) / magnitude
     calibrated = 0 if fresh or not models.calibrated else len(pairs)
     return PrecisionDeviation(main.precision, len(pairs), total, rms / deviation, calibrated)
+
+
+def flatten(card: ModelCard, output: Any) -> NDArray[np.float64]:
+    """Return the numbers of an output: of a detector, the objects of each class."""
+    if isinstance(output, Detections):
+        confident = output.scores >= SCORE_THRESHOLD
+        kept = non_max_suppression(
+            output.boxes[confident], output.scores[confident], output.classes[confident]
+        )
+        classes = output.classes[confident][kept]
+        return np.bincount(classes, minlength=card.prediction_channels).astype(np.float64)
+    return np.asarray(output, np.float64).ravel()

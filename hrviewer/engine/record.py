@@ -19,6 +19,7 @@ from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.cost import CostMap
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.geometry import Rect
+from hrviewer.objects import DetectedObjects, drop_refined
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
 __all__ = ["MAP_SIDE", "PatchRow", "PublishedEstimate", "RunRecord", "map_cell_side"]
@@ -81,6 +82,8 @@ class RunRecord:
     create_embeddings : callable, optional
         Makes the map of a role's embeddings, from the role, their dimension and the side of their
         cells in level-0 pixels. Without it embeddings are not stored.
+    keep_objects : bool
+        Whether the candidates of detectors are kept, for `candidates`.
 
     Attributes
     ----------
@@ -106,10 +109,15 @@ class RunRecord:
         output: Canvas,
         region: Rect | None = None,
         create_embeddings: Callable[[str, int, float], Canvas] | None = None,
+        *,
+        keep_objects: bool = False,
     ) -> None:
         self.image, self.output, self.region = image, output, region or image
         self.embeddings: Canvas | None = None
         self._create_embeddings = create_embeddings
+        self._keep_objects = keep_objects
+        self._objects: list[DetectedObjects] = []
+        self._object_patches: list[int] = []
         cell = map_cell_side(image)
         self.cost_map = CostMap(image, cell)
         self.saliency = Canvas.in_memory(image, cell, 1, "intensity")
@@ -146,6 +154,9 @@ class RunRecord:
             spent = result.status != "cached" and not replayed
             self.cost_map.add(cost, core, spent=spent, weights=result.cost_weights)
             number = len(self.patches)
+            if self._keep_objects and request.target == "output" and result.objects is not None:
+                self._objects.append(result.objects.with_patch(number))
+                self._object_patches.append(number)
             self.patches.append(
                 PatchRow(
                     number,
@@ -202,6 +213,22 @@ class RunRecord:
         box: Any = tuple(map(float, publication.rect.astuple()))
         core = publication.rect & self.region
         self.saliency.paint(np.asarray(publication.map, np.float32)[None], box, core, 0.0)
+
+    @property
+    def candidates(self) -> DetectedObjects:
+        """Candidates for objects so far, in the order of the plan.
+
+        Where a finer patch ran inference again, those of the coarser one are left out.
+        """
+        objects = DetectedObjects.concatenate(self._objects)
+        rows = [self.patches[number] for number in self._object_patches]
+        if len({row.scale for row in rows}) < 2:
+            return objects
+        cores = np.zeros((len(self.patches), 4))
+        scales = np.full(len(self.patches), np.inf)
+        cores[self._object_patches] = [(row.y, row.x, row.h, row.w) for row in rows]
+        scales[self._object_patches] = [row.scale for row in rows]
+        return drop_refined(objects, cores, scales)
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of patches by status."""

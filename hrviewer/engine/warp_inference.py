@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.object_inference import PixelMapping, object_result
 from hrviewer.engine.postprocess import as_box, failed_result, map_kind, summarize_core
-from hrviewer.engine.preprocess import prepare_input
 from hrviewer.engine.warp_sampling import finest_scale, sample, sample_density, unwarp
-from hrviewer.geometry import Grid, Patch
+from hrviewer.geometry import Grid, Patch, Rect
 from hrviewer.models import Network
+from hrviewer.models.detection import Detections
 from hrviewer.strategies import WarpRequest
+from hrviewer.strategies.nonuniform.grid_sampler import forward
 
 __all__ = ["infer_warped"]
 
@@ -37,14 +39,27 @@ def infer_warped(
             pixels = sample(context.pyramid, rect, request.grid, request.shape, context.meter)
         cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
         start = time.perf_counter()
-        array = prepare_input(
-            context.pyramid, network.card, round_to_dtype(pixels, context.pyramid.dtype)
-        )
+        array = network.card.prepare(round_to_dtype(pixels, context.pyramid.dtype))
         cost = replace(cost, prepare_s=time.perf_counter() - start)
         done = context.device.submit(network, array, context.priority, exclusive=True).result()
     except Exception as error:
         return [failed_result(patch, request.role, cost, network.card.output_channels, error)]
     start = time.perf_counter()
+    weights = sample_density(request.grid, rect, core)
+    if isinstance(done.output, Detections):
+        result = object_result(
+            done.output,
+            unwarping(request, rect),
+            as_box(rect),
+            network.stride,
+            patch,
+            request.role,
+            network.card.prediction_channels,
+            context.pyramid.rect,
+        )
+        flops, post_s = network.flops(*request.shape), time.perf_counter() - start
+        cost = replace(cost, flops=flops, infer_s=done.seconds, post_s=post_s)
+        return [replace(result, cost=cost, cost_weights=weights)]
     # An octave finer than the finest samples: coarse warps need no fine maps.
     octave = math.floor(math.log2(max(1.0, finest_scale(rect, request.grid, request.shape))) + 1e-6)
     shape = Grid(rect, max(1, network.stride * 2**octave // 2)).shape
@@ -65,9 +80,21 @@ def infer_warped(
             values,
             box,
             cost,
-            cost_weights=sample_density(request.grid, rect, core),
+            cost_weights=weights,
         )
     ]
+
+
+def unwarping(request: WarpRequest, rect: Rect) -> PixelMapping:
+    """Return the mapping from the canvas of a warp to level-0 pixels."""
+
+    def place(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        inside = np.clip(points / request.shape, 0, 1)
+        sides, corner = np.array([rect.h, rect.w]), np.array([rect.y, rect.x])
+        placed: NDArray[np.float64] = forward(request.grid, inside) * sides + corner
+        return placed
+
+    return place
 
 
 def round_to_dtype(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

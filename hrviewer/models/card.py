@@ -29,16 +29,7 @@ from hrviewer.models.card_section import CardSection
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
-Task = Literal[
-    "density",
-    "segmentation",
-    "classification",
-    "multi-label",
-    "regression",
-    "detection",
-    "embedding",
-    "saliency",
-]
+Task = Literal["density", "segmentation", "classification", "detection", "embedding", "saliency"]
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
 Decode = Literal[
     "yolox",
@@ -82,9 +73,6 @@ class ModelInput(CardSection):
         Sides must be a multiple of this.
     fixed
         Whether the network takes ``tile × tile`` only.
-    value_range
-        Pixel values that are 0 and 255 for the network, as ``[0, 10000]`` for reflectances;
-        ``[0, 255]`` leaves all numbers as they are. The image's own by default.
     pixel_size
         Side of a pixel of the training data in µm, if that matters.
     letterbox
@@ -102,7 +90,6 @@ class ModelInput(CardSection):
     tile: PositiveInt
     multiple_of: PositiveInt = 1
     fixed: bool = False
-    value_range: tuple[float, float] | None = None
     pixel_size: PositiveFloat | None = None
     letterbox: float | None = None
     downsample: PositiveFloat = 1.0
@@ -112,18 +99,16 @@ class ModelInput(CardSection):
         """Number of input channels."""
         return {"gray": 1, "rgb": 3, "bgr": 3}.get(str(self.channels)) or int(self.channels)
 
-    def border_fill(
-        self, dtype: np.dtype[Any], value_range: tuple[float, float]
-    ) -> float | Literal["reflect"]:
-        """Return what lies beyond an image's border: `letterbox` as a pixel value, if given."""
+    def border_fill(self, dtype: np.dtype[Any]) -> float | Literal["reflect"]:
+        """Return what lies beyond an image's border: `letterbox` in its data type, if given."""
         if self.letterbox is None:
             return "reflect"
-        low, high = value_range
-        fill = low + self.letterbox * (high - low) / 255
+        if dtype.kind == "b":
+            return float(self.letterbox > 127)
         if dtype.kind == "f":
-            return fill
-        info = np.iinfo(dtype)
-        return float(min(max(round(fill), int(info.min)), int(info.max)))
+            return self.letterbox
+        full = np.iinfo(dtype).max if dtype.kind == "u" else 255
+        return float(round(self.letterbox * (full // 255)))
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ModelInput:
@@ -132,8 +117,6 @@ class ModelInput(CardSection):
                 raise ValueError(
                     f"{name} has {len(values)} numbers for {self.channel_count} channels"
                 )
-        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
-            raise ValueError(f"value_range {self.value_range} does not ascend")
         if self.tile % self.multiple_of:
             raise ValueError(f"tile {self.tile} is not a multiple of {self.multiple_of}")
         return self
@@ -154,12 +137,7 @@ class ModelOutput(CardSection):
         Input pixels of context with which predictions are nearly exact, if fewer than `halo`
         suffice: used for patches sampled at random, where the sampling error is larger.
     classes
-        Name of the class, or for regression of the quantity, of each output channel; or a named
-        set (``"coco80"``).
-    names
-        Names of the outputs of an ONNX graph that are used, in this order; all by default.
-    units, range
-        Of regression: the unit of each quantity (or one for all), and the least and largest value.
+        Name of the class of each output channel, or a named set (``"coco80"``).
     activation
         Activation to apply to the network's output, over its channels.
     decode
@@ -182,9 +160,6 @@ class ModelOutput(CardSection):
     halo: Annotated[int, Field(ge=0)] | None = None
     context: Annotated[int, Field(ge=0)] | None = None
     classes: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    units: tuple[str, ...] = ()
-    range: tuple[float, float] | None = None
     activation: Activation = "none"
     decode: Decode | None = None
     width: PositiveInt | None = None
@@ -229,8 +204,7 @@ class ModelCard(CardSection):
         A short identifier, and a title for the user.
     task
         ``density`` sums to a count, ``segmentation`` and ``detection`` are per class,
-        ``classification`` (classes exclude one another), ``multi-label`` (they do not),
-        ``regression`` (quantities) and ``embedding`` are per tile; ``saliency`` selects patches.
+        ``classification`` and ``embedding`` are per tile; ``saliency`` selects patches.
     architecture
         For safetensors weights only.
     sha256
@@ -270,19 +244,6 @@ class ModelCard(CardSection):
             )
         if isinstance(self.output.stride, tuple) and self.task != "detection":
             raise ValueError("output.stride is a list for detection only")
-        if (self.output.units or self.output.range) and self.task != "regression":
-            raise ValueError("output.units and output.range are for regression only")
-        if len(self.output.units) not in (0, 1, len(self.output.classes)):
-            raise ValueError(
-                f"output.units has {len(self.output.units)} units for "
-                f"{len(self.output.classes)} quantities"
-            )
-        if self.output.activation == "softmax" and len(self.output.classes) == 1:
-            raise ValueError(
-                "the softmax of one class is always 1: output.activation must be sigmoid"
-            )
-        if self.output.activation == "softmax" and self.task in ("multi-label", "regression"):
-            raise ValueError(f"output.activation softmax does not fit the task {self.task}")
         if self.output.variance and self.task != "density":
             raise ValueError("output.variance is for density only")
         pooled = self.task == "classification" and self.output.activation == "softmax"
@@ -324,16 +285,6 @@ class ModelCard(CardSection):
         return self.output.classes
 
     @property
-    def averaged(self) -> bool:
-        """Whether an estimate is the mean over tiles, and a tile has one prediction."""
-        return self.task in ("classification", "multi-label", "regression")
-
-    def unit(self, channel: int) -> str:
-        """Return the unit of a quantity; empty without one."""
-        units = self.output.units
-        return units[min(channel, len(units) - 1)] if units else ""
-
-    @property
     def prediction_channels(self) -> int:
         """Number of prediction channels, ``k``: without variances and scores."""
         return self.output.width or len(self.output.classes) or 1
@@ -358,6 +309,19 @@ class ModelCard(CardSection):
         return math.lcm(self.stride, self.input.multiple_of)
 
     @property
+    def object_overlap(self) -> int:
+        """Context, in pixels, for objects on the border of two tiles to be seen whole in one.
+
+        Half of the overlap of neighbouring tiles, at least a quarter of the tile together; 0 for
+        models that do not detect objects.
+        """
+        if self.task != "detection":
+            return 0
+        tile, step = self.input.tile, self.halo_step
+        core = max(step, tile * 3 // 4 // step * step)
+        return max(0, (tile - core) // 2)
+
+    @property
     def halo_step(self) -> int:
         """Pixels of which a halo is a multiple; 1 for one prediction per tile of fixed size."""
         if not self.input.fixed:
@@ -370,23 +334,18 @@ class ModelCard(CardSection):
         return self.model_dump_json(include={"task", "input", "output", "architecture"})
 
     def prepare(
-        self,
-        pixels: NDArray[Any],
-        out: NDArray[np.float32] | None = None,
-        value_range: tuple[float, float] | None = None,
+        self, pixels: NDArray[Any], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Preprocess pixels for the network.
 
         Parameters
         ----------
         pixels
-            ``(h, w, c)`` or ``(h, w)``. Values that are not finite become 0. An alpha channel is
-            dropped.
+            ``(h, w, c)`` or ``(h, w)``. Unsigned integers are scaled to 0–255 (``uint16 / 257``),
+            booleans to 0 and 255; floats and signed integers are used unchanged. Values that are
+            not finite become 0. An alpha channel is dropped.
         out
             Output array, ``(C, h, w)``; a new one by default.
-        value_range
-            Pixel values that become 0 and 255. By default those of the card, else the whole range
-            of unsigned integers and booleans; floats and signed integers are used unchanged.
 
         Returns
         -------
@@ -403,12 +362,11 @@ class ModelCard(CardSection):
         if out is None:
             out = np.empty((x.shape[-1], *x.shape[:2]), np.float32)
         np.copyto(out, np.moveaxis(x, -1, 0), casting="unsafe")
-        low, high = value_range or self.input.value_range or _full_range(pixels.dtype)
-        if low:
-            out -= np.float32(low)
-        if high - low != 255:
-            out /= np.float32((high - low) / 255)
-        if x.dtype.kind == "f":
+        if x.dtype == bool:
+            out *= 255
+        elif x.dtype.kind == "u" and x.dtype.itemsize > 1:
+            out /= np.float32(np.iinfo(x.dtype).max / 255)
+        elif x.dtype.kind == "f":
             np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         if self.input.scale != 1:
             out *= np.float32(self.input.scale)
@@ -442,18 +400,15 @@ class ModelCard(CardSection):
         return rgb[..., ::-1] if required == "bgr" else rgb
 
 
-def _full_range(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return the range of unsigned integers and booleans; of other types none is known."""
-    if dtype.kind == "b":
-        return 0.0, 1.0
-    return 0.0, float(np.iinfo(dtype).max) if dtype.kind == "u" else 255.0
-
-
 def _luma(rgb: NDArray[Any]) -> NDArray[Any]:
     """Return ITU-R 601 luma; 8-bit integers are rounded exactly as in Pillow."""
     weights = 19595, 38470, 7471
     if rgb.dtype != np.uint8:
-        r, g, b = (rgb[..., c] * np.float64(w / 65536) for c, w in enumerate(weights))
+        # Booleans are 0 or 1 and their luma lies between: scale to 0-255 like the others.
+        full = np.float64(255 if rgb.dtype == bool else 1)
+        if rgb.dtype.kind == "u":
+            full = np.float64(255 / np.iinfo(rgb.dtype).max)
+        r, g, b = (rgb[..., c] * (full * w / 65536) for c, w in enumerate(weights))
         return np.asarray(r + g + b)
     weighted = sum(rgb[..., c].astype(np.uint32) * np.uint32(w) for c, w in enumerate(weights))
     return np.asarray((weighted + np.uint32(0x8000)) >> np.uint32(16), np.uint8)

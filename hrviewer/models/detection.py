@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hrviewer.models.card import ModelCard
 from hrviewer.models.decoders import DECODERS, Candidates
+from hrviewer.objects import MAX_CANDIDATES, DetectedObjects, MergeSettings, suppress
 
 __all__ = [
     "IOU_THRESHOLD",
@@ -21,13 +22,10 @@ __all__ = [
     "non_max_suppression",
 ]
 
-SCORE_THRESHOLD = 0.3
+SCORE_THRESHOLD: float = MergeSettings().score
 """Minimum score of a box."""
-IOU_THRESHOLD = 0.45
+IOU_THRESHOLD: float = MergeSettings().overlap
 """Intersection over union above which two boxes of a class are the same object."""
-MAX_OBJECTS = 1000
-"""Most objects of one input, the best."""
-
 Floats = NDArray[np.float32]
 
 
@@ -76,7 +74,7 @@ def decode(
         ``h, w`` of the image in the top left of the tile; boxes are clipped to it, and those
         whose centre is outside are dropped.
     score_threshold, iou_threshold
-        Minimum score, and maximum intersection over union.
+        Minimum score, and maximum intersection over union: 1 suppresses nothing.
 
     Raises
     ------
@@ -98,7 +96,7 @@ def _select(candidates: Candidates, size: tuple[int, int], overlap: float) -> De
     inside = np.flatnonzero(((center >= 0) & (center < size)).all(axis=1))
     boxes = np.clip(boxes, 0, [*size, *size]).astype(np.float32)[inside]
     scores, classes = candidates.scores[inside], candidates.classes[inside]
-    keep = non_max_suppression(boxes, scores, classes, overlap)[:MAX_OBJECTS]
+    keep = non_max_suppression(boxes, scores, classes, overlap)[:MAX_CANDIDATES]
     outline = candidates.outline
     outlines = () if outline is None else tuple(outline(int(i)) for i in inside[keep])
     return Detections(boxes[keep], scores[keep], classes[keep], outlines)
@@ -123,18 +121,13 @@ def non_max_suppression(
     NDArray[np.int64]
         Indices, best first; ties keep their order.
     """
-    remaining = np.argsort(-scores, kind="stable")
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    keep = []
-    while remaining.size:
-        best, remaining = remaining[0], remaining[1:]
-        keep.append(best)
-        low = np.maximum(boxes[best, :2], boxes[remaining, :2])
-        high = np.minimum(boxes[best, 2:], boxes[remaining, 2:])
-        common = np.clip(high - low, 0, None).prod(axis=1)
-        same = common > iou_threshold * (area[best] + area[remaining] - common)
-        remaining = remaining[~(same & (classes[remaining] == classes[best]))]
-    return np.array(keep, np.int64)
+    order = np.argsort(-scores, kind="stable")
+    if iou_threshold >= 1:
+        return order
+    y0, x0, y1, x1 = boxes.astype(np.float64).T
+    objects = DetectedObjects(np.stack([y0, x0, y1 - y0, x1 - x0], axis=1), scores, classes)
+    kept = suppress(objects, classes, iou_threshold) == np.arange(len(objects))
+    return np.asarray(order[kept[order]], np.int64)
 
 
 def count_map(detections: Sequence[Detections], card: ModelCard, size: tuple[int, int]) -> Floats:

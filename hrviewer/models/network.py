@@ -27,7 +27,7 @@ from hrviewer.models.card import ModelCard
 if TYPE_CHECKING:
     from hrviewer.models.detection import Detections
 
-__all__ = ["Floats", "Network", "concatenate_outputs"]
+__all__ = ["Floats", "Network"]
 
 Floats = NDArray[np.float32]
 
@@ -46,7 +46,8 @@ class Network(ABC):
     stride : int
         Input pixels per output value.
     halo : int
-        Input pixels of context, a multiple of `stride` and of ``multiple_of``.
+        Input pixels of context, a multiple of `stride` and of ``multiple_of``; of a detector at
+        least the overlap that its objects need (`ModelCard.object_overlap`).
     period : int
         Alignment of inputs, in pixels: if an input begins at a multiple of this, its output is the
         shifted output of the whole image. Measured, since a network may downsample internally by
@@ -58,8 +59,6 @@ class Network(ABC):
         Maximum number of inputs at once, if the network limits it; `__call__` accepts any number.
     external_files : tuple of Path
         Files that its weights file refers to.
-    final_operations : frozenset of str
-        Operations of ONNX that make the outputs; empty where they are not known.
     measurements : dict
         Measurements by the engine, kept with the network: its exact halo, its best batch size.
     accepts_tokens : bool
@@ -81,12 +80,12 @@ class Network(ABC):
         self.device = device
         self.precision = precision
         self.stride = card.stride
-        self.halo = -(-(card.output.halo or 0) // card.halo_step) * card.halo_step
+        step = card.halo_step
+        self.halo = max(-(-(card.output.halo or 0) // step) * step, card.object_overlap)
         self.period = card.step
         self.accepts_any_size = False
         self.max_batch: int | None = None
         self.external_files: tuple[Path, ...] = ()
-        self.final_operations: frozenset[str] = frozenset()
         self.measurements: dict[tuple[object, ...], int] = {}
         self._flops: dict[tuple[float, ...], float] = {}
 
@@ -173,7 +172,7 @@ class Network(ABC):
 
             out = detection.count_map(self._decode(outputs, (h, w)), self.card, (ph, pw))
         else:
-            out = self._to_stride(concatenate_outputs(outputs), ph, pw)
+            out = self._to_stride(_concatenate_outputs(outputs), ph, pw)
             k = (
                 self.card.prediction_channels if self.card.output.attention else None
             )  # scores have no activation
@@ -183,8 +182,18 @@ class Network(ABC):
             out = out[:, :, : -(-h // self.stride), : -(-w // self.stride)]
         return np.ascontiguousarray(out, np.float32)
 
-    def detect(self, batch: Floats) -> list[Detections]:
+    def detect(
+        self, batch: Floats, score: float | None = None, overlap: float | None = None
+    ) -> list[Detections]:
         """Return a detector's predictions for each input of ``(n, C, h, w)``.
+
+        Parameters
+        ----------
+        batch
+            As of `__call__`.
+        score, overlap
+            Least score, and the overlap (intersection over union) above which two boxes of a class
+            are one object; 1 keeps all. The usual thresholds by default.
 
         Raises
         ------
@@ -193,7 +202,8 @@ class Network(ABC):
         """
         if self.card.output.decode is None:
             raise ModelError(f"{self.card.name} is not a detector: its task is {self.card.task}")
-        return self._decode(self._run_padded(batch)[0], (batch.shape[2], batch.shape[3]))
+        size = batch.shape[2], batch.shape[3]
+        return self._decode(self._run_padded(batch)[0], size, score, overlap)
 
     def run_tokens(
         self,
@@ -283,10 +293,6 @@ class Network(ABC):
     def _unsupported(self, task: str, role: str) -> ModelError:
         return ModelError(f"{self.card.name} cannot {task}: choose a model with a {role}")
 
-    def run_raw(self, batch: Floats) -> list[Floats]:
-        """Return the raw outputs for a batch, padded as by `__call__`, before any activation."""
-        return self._run_padded(batch)[0]
-
     def _padded_size(self, h: int, w: int) -> tuple[int, int]:
         """Return the size to which an input is padded."""
         it = self.card.input
@@ -342,30 +348,32 @@ class Network(ABC):
             out = np.pad(out, [(0, 0), (0, 0), *((g // 2, g - g // 2) for g in gap)], mode="edge")
         return out
 
-    def _decode(self, outputs: Sequence[Floats], size: tuple[int, int]) -> list[Detections]:
+    def _decode(
+        self,
+        outputs: Sequence[Floats],
+        size: tuple[int, int],
+        score: float | None = None,
+        overlap: float | None = None,
+    ) -> list[Detections]:
         from hrviewer.models import detection
 
-        return detection.decode(outputs, self.card, size)
+        score = detection.SCORE_THRESHOLD if score is None else score
+        overlap = detection.IOU_THRESHOLD if overlap is None else overlap
+        return detection.decode(outputs, self.card, size, score, overlap)
 
 
-def concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
-    """Concatenate outputs of one to four axes into ``(n, k, oh, ow)``."""
+def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
+    """Concatenate outputs of two, three and four axes into ``(n, k, oh, ow)``."""
     maps = []
     for out in outputs:
-        if out.ndim == 1:
-            out = out[:, None, None, None]
-        elif out.ndim == 2:
+        if out.ndim == 2:
             out = out[:, :, None, None]
         elif out.ndim == 3:
             out = out[:, None]
         elif out.ndim != 4:
-            raise ModelError(f"an output has {out.ndim} axes {out.shape}: export it with 1 to 4")
+            raise ModelError(f"an output has {out.ndim} axes {out.shape}: export it with 2, 3 or 4")
         maps.append(out)
     sizes = {out.shape[2:] for out in maps}
     if len(sizes) > 1:
-        shapes = ", ".join(str(out.shape[1:]) for out in outputs)
-        raise ModelError(
-            f"outputs of several sizes ({shapes}) are no one map: name those that belong together "
-            "in the card's output.names"
-        )
+        raise ModelError(f"outputs of several sizes {sorted(sizes)}: export one of them")
     return maps[0] if len(maps) == 1 else np.concatenate(maps, axis=1)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import RunError
 from hrviewer.geometry import Rect
+from hrviewer.io.object_table import object_frame, read_objects
 from hrviewer.pyramid.fingerprint import image_key
 from hrviewer.runs.estimates import (
     CostDict,
@@ -137,6 +138,47 @@ class Run:
         ============================================ =============================================
         """
         return pd.read_parquet(self.path / "patches.parquet")
+
+    def objects(
+        self,
+        score: float | None = None,
+        overlap: float | None = None,
+        merging: str | None = None,
+    ) -> pd.DataFrame:
+        """Return the detected objects, a row each, the most confident first.
+
+        The run keeps all candidates down to a score of 0.05, so other thresholds need no inference.
+
+        Parameters
+        ----------
+        score : float, optional
+            Least score; the run's, 0.3, by default.
+        overlap : float, optional
+            Two objects of one class that overlap by more (intersection over union) are one; the
+            run's, 0.45, by default.
+        merging : {"core", "all", "union"}, optional
+            How objects on the borders of tiles are merged: each belongs to the tile in whose core
+            its center lies; or the best prediction of all tiles that see it stays; or what tiles
+            see of it is united.
+
+        Returns
+        -------
+        DataFrame
+            Columns ``id``, ``patch``, ``label``, ``score``; the box ``y``, ``x``, ``h``, ``w``,
+            ``center_y``, ``center_x`` and ``area`` in level-0 pixels; ``outline`` as WKB, null
+            where it is the box. Ids are the same at all thresholds.
+
+        Raises
+        ------
+        HrviewerError
+            If the model detects no objects, or a threshold is out of range.
+
+        Examples
+        --------
+        >>> run.objects(score=0.5)["label"].value_counts()  # doctest: +SKIP
+        """
+        ids, objects, classes = read_objects(self, score=score, overlap=overlap, merging=merging)
+        return object_frame(objects, ids, classes)
 
     @property
     def maps(self) -> RunMaps:

@@ -177,6 +177,7 @@ class RunSpec:
             } or header["networks"]
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
+            notes += writer.object_notes(estimate.values if estimate else None)
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
             counts = writer.record.counts()
             state = "finished" if estimate else "stopped or failed"
@@ -278,10 +279,6 @@ class RunSpec:
                 header["image"]["channels"],
                 self.pyramid.selected_channels and list(self.pyramid.selected_channels),
             ),
-            "value range": (
-                header["image"].get("value_range"),
-                self.pyramid.given_range and list(self.pyramid.given_range),
-            ),
             "pixel size": (
                 header["image"]["pixel_size"],
                 self.pyramid.pixel_size and list(self.pyramid.pixel_size),
@@ -357,7 +354,6 @@ def image_info(pyramid: Pyramid) -> dict[str, Any]:
         "series": pyramid.selected_series,
         "plane": pyramid.plane,
         "channels": pyramid.selected_channels and list(pyramid.selected_channels),
-        "value_range": pyramid.given_range and list(pyramid.given_range),
     }
 
 

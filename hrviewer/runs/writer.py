@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hrviewer.engine import (
     Canvas,
@@ -32,11 +33,12 @@ from hrviewer.engine import (
     serialize,
 )
 from hrviewer.engine.cost import QUANTITIES
-from hrviewer.engine.preprocess import value_range
 from hrviewer.errors import HrviewerError, RunError, WriteError
 from hrviewer.geometry import Rect
+from hrviewer.io.object_table import write_candidates
 from hrviewer.io.ome_metadata import create_image
 from hrviewer.models import ModelCard
+from hrviewer.objects import MergeSettings, merge_objects, tile_duplicates
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
 
@@ -166,7 +168,14 @@ class RunFolderWriter:
                     self.journal / "detail", (1, rows, columns), name="detail", **common
                 )
                 canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind)
-        self.record = RunRecord(pyramid.rect, canvas, region, self._create_embeddings)
+        self._classes = card.output.classes if card.task == "detection" else None
+        self.record = RunRecord(
+            pyramid.rect,
+            canvas,
+            region,
+            self._create_embeddings,
+            keep_objects=self._classes is not None,
+        )
         self._saved = time.monotonic()
 
     def _create_embeddings(self, role: str, width: int, cell: float) -> Canvas:
@@ -280,15 +289,39 @@ class RunFolderWriter:
             new = self.path / "patches.parquet.new"
             table.to_parquet(new, index=False)
             os.replace(new, self.path / "patches.parquet")
+            if self._classes is not None:
+                write_candidates(
+                    self.path, record.candidates, self._classes, MergeSettings(), record.region
+                )
         self._saved = time.monotonic()
 
     def finish(self, header: dict[str, Any]) -> None:
         """Write everything; the journal of a complete run is deleted."""
+        if self._classes is not None:
+            self._uncount_duplicates()
         self.save()
         with reporting_disk_errors(self.path):
             write_header(self.path, header)
             if header["complete"]:
                 shutil.rmtree(self.journal)
+
+    def object_notes(self, estimate: NDArray[np.float64] | None) -> list[str]:
+        """Return a note where the estimate is of more objects than were found."""
+        if self._classes is None or estimate is None:
+            return []
+        found = len(merge_objects(self.record.candidates, region=self.record.region))
+        total = float(estimate.sum())
+        if abs(total - found) < 0.5:
+            return []
+        listed = f"{found:,} objects were found where inference ran, and are listed"
+        return [f"{listed}; the estimate of {total:,.1f} is for the whole region"]
+
+    def _uncount_duplicates(self) -> None:
+        """Take objects that two neighbouring tiles counted off the map once."""
+        canvas, twice = self.record.output, tile_duplicates(self.record.candidates)
+        rows, columns = np.floor(twice.centers / canvas.cell).astype(np.intp).T
+        for at in zip(twice.class_ids.tolist(), rows.tolist(), columns.tolist(), strict=True):
+            canvas.values[at] -= 1
 
 
 class _Plane:
@@ -313,5 +346,4 @@ def engine_settings(pipeline: InferencePipeline) -> dict[str, Any]:
         "precision": main.precision,
         "batch": pipeline.device.batch,
         "streams": pipeline.device.streams,
-        "value_range": list(value_range(main.card, pipeline.pyramid)),
     }

@@ -38,6 +38,7 @@ from hrviewer.strategies.tiling import (
     alignment_step,
     batches,
     cell_side,
+    overlap_note,
     patch_flops,
     tile_option,
     tiles,
@@ -125,7 +126,8 @@ class Patches(Strategy):
             yield from sample.publish(context.main, totals)
         estimate = sample.estimate(context.main, totals)
         if not exact:
-            return estimate
+            notes = estimate.note, overlap_note(context.main, patches)
+            return replace(estimate, note="; ".join(filter(None, notes)))
         note = f"exact, with {patches[0].halo} pixels of context, as measured"
         note += yield from _verify(context, patches, references)
         return replace(estimate, note=note)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import ModelCard
+from hrviewer.objects import DetectedObjects
 
 __all__ = [
     "Estimate",
@@ -68,6 +69,11 @@ class PatchResult(Protocol):
 
         In float32; embeddings in float16, as they are stored.
         """
+        ...
+
+    @property
+    def objects(self) -> DetectedObjects | None:
+        """Of a detector, all candidates for objects in the patch and its halo; else None."""
         ...
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models.attention_pooling import combine_parts
+from hrviewer.objects import DetectedObjects, count_classes, merge_objects
 from hrviewer.strategies.protocol import ModelInfo, PatchResult, Publish
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "cell_side",
     "input_rect",
     "input_shape",
+    "overlap_note",
     "tile_option",
     "tiles",
     "total_flops",
@@ -202,11 +204,12 @@ class PatchTotal:
 
     patch: Patch
     value: NDArray[np.float64]
+    objects: DetectedObjects | None = None
 
     @classmethod
     def from_results(cls, results: Iterable[PatchResult]) -> list[PatchTotal]:
-        """Return the totals of results."""
-        return [cls(result.patch, result.value) for result in results]
+        """Return the totals of results; of a detector with the objects of the cores."""
+        return [cls(result.patch, result.value, found_objects(result)) for result in results]
 
 
 def aggregate(
@@ -215,7 +218,7 @@ def aggregate(
     """Aggregate the predictions of patches that do not overlap.
 
     Counts and areas are summed; probabilities are averaged by area, or by the model's attention
-    weights. Failed patches are left out.
+    weights. Objects that two neighbouring patches detected count once. Failed patches are left out.
 
     Returns
     -------
@@ -231,11 +234,34 @@ def aggregate(
     if model.card.output.attention:
         return combine_parts(values[valid])
     values = values[:, : model.card.prediction_channels]
-    if model.card.averaged:
+    if model.card.task == "classification":
         areas = np.array([result.patch.core.area for result in results], float)
         return np.average(values[valid], axis=0, weights=areas[valid])
+    found = [found_objects(results[int(i)]) for i in np.flatnonzero(valid)]
+    objects = [part for part in found if part is not None]
+    if objects:
+        together = DetectedObjects.concatenate(objects)
+        return count_classes(together.take(merge_objects(together)), values.shape[1])
     # fsum: identical bits for any order of the patches.
     return np.array([math.fsum(column) for column in values[valid].T])
+
+
+def overlap_note(model: ModelInfo, patches: Sequence[Patch]) -> str:
+    """Return a note on the overlap of a detector's tiles; empty for other models."""
+    if model.card.task != "detection" or len(patches) < 2:
+        return ""
+    pixels = round(2 * patches[0].halo)
+    if not pixels:
+        return "tiles do not overlap (halo=0): objects on their borders may be missed or cut"
+    return f"neighbouring tiles share {pixels} px: objects on their borders are whole in one"
+
+
+def found_objects(result: PatchResult | PatchTotal) -> DetectedObjects | None:
+    """Return the objects with their center in a patch's core; None if the model is no detector."""
+    objects = result.objects
+    if objects is None or isinstance(result, PatchTotal):
+        return objects
+    return objects.take(merge_objects(objects))
 
 
 def activation_map(

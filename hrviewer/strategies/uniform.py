@@ -16,6 +16,7 @@ from hrviewer.strategies.tiling import (
     activation_map,
     aggregate,
     batches,
+    overlap_note,
     tiles,
     total_flops,
 )
@@ -69,6 +70,7 @@ class Uniform(Strategy):
                     note="the budget ended before the whole region was processed: raise scale",
                 )
         note = f"downsampled by {patches[0].scale:g} per side"
+        note = "; ".join(filter(None, [note, overlap_note(context.main, patches)]))
         return Estimate(aggregate(context.main, totals), note=note)
 
     @staticmethod

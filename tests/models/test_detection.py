@@ -82,7 +82,7 @@ def test_cars(shared: Path, yolox: Network) -> None:
     assert len(found) == 6  # and one more at the usual 0.3
     assert (found.boxes[:, 2:] / ratio <= [picture.height + 1, picture.width + 1]).all()
     # As a map it answers what a density answers.
-    assert (yolox.stride, yolox.halo) == (32, 0)
+    assert (yolox.stride, yolox.halo) == (32, 64)
     counts = yolox(batch)
     assert counts.shape == (1, 80, 13, 13)
     assert counts[0, 2].sum() == counts.sum() == 6

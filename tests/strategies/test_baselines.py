@@ -40,6 +40,7 @@ class Fake:
     """A result whose value is the area of its core in level-0 pixels."""
 
     patch: Patch
+    objects = None
 
     @property
     def value(self):

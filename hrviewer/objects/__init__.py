@@ -1,0 +1,28 @@
+"""Detected objects: boxes and outlines with class and score, merged over the borders of tiles."""
+
+from hrviewer.objects.detected_objects import DetectedObjects
+from hrviewer.objects.merging import (
+    CANDIDATE_SCORE,
+    MAX_CANDIDATES,
+    MergeSettings,
+    count_classes,
+    drop_refined,
+    merge_objects,
+    tile_duplicates,
+    unite_objects,
+)
+from hrviewer.objects.suppression import overlapping_pairs, suppress
+
+__all__ = [
+    "CANDIDATE_SCORE",
+    "MAX_CANDIDATES",
+    "DetectedObjects",
+    "MergeSettings",
+    "count_classes",
+    "drop_refined",
+    "merge_objects",
+    "overlapping_pairs",
+    "suppress",
+    "tile_duplicates",
+    "unite_objects",
+]
