@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-__all__ = ["format_count", "format_estimate", "format_evaluation", "pluralize"]
+__all__ = [
+    "EstimateText",
+    "describe_estimate",
+    "format_count",
+    "format_estimate",
+    "format_evaluation",
+    "format_number",
+    "format_part",
+    "format_range",
+    "pluralize",
+]
 
 MAX_LISTED = 4
 """Classes that are always listed; of more, the largest non-zero ones."""
@@ -29,28 +42,139 @@ PLURALS = {
 """Irregular plurals of class names."""
 
 
+@dataclass(frozen=True, slots=True)
+class EstimateText:
+    """The parts of an estimate's line, each empty where there is nothing to report.
+
+    Attributes
+    ----------
+    amount
+        Value and unit: ``"2,418 nuclei"``.
+    density
+        ``"1,474 per mm²"``.
+    certainty
+        ``"exhaustive"``, if the model ran everywhere; ``"rough"`` without an interval.
+    model_interval
+        Range of what exhaustive inference with this model would give.
+    true_interval
+        Range of the true value.
+    coverage
+        Part of the region that the estimate is made from.
+    """
+
+    amount: str
+    density: str = ""
+    certainty: str = ""
+    model_interval: str = ""
+    true_interval: str = ""
+    coverage: str = ""
+
+    @property
+    def intervals(self) -> str:
+        """The intervals, and what each covers."""
+        parts = [text for text in (self.model_interval, self.true_interval) if text]
+        return f"95 % {pluralize('interval', len(parts))}: {', '.join(parts)}" if parts else ""
+
+    @property
+    def details(self) -> str:
+        """Everything but the amount."""
+        parts = (self.certainty, self.density, self.intervals, self.coverage)
+        return "; ".join(text for text in parts if text)
+
+    def __str__(self) -> str:
+        amount = f"{self.amount} ({self.certainty})" if self.certainty else self.amount
+        amount += f", {self.density}" if self.density else ""
+        return "; ".join(text for text in (amount, self.intervals, self.coverage) if text)
+
+
+def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
+    """Return the parts of an estimate's line.
+
+    Parameters
+    ----------
+    estimate
+        ``Run.estimate``.
+
+    Examples
+    --------
+    >>> people = {"kind": "count", "value": 12.4, "per_class": {"person": 12.4}}
+    >>> text = describe_estimate(people | {"ci95": [10.2, 13.1], "ci95_truth": [7.9, 16.3]})
+    >>> text.amount, text.model_interval
+    ('12 people', '10 – 14 for exhaustive inference')
+    """
+    if estimate is None:
+        return EstimateText("no estimate")
+    coverage = estimate.get("coverage")
+    covered = "" if coverage is None or coverage >= 1 else f"{format_part(coverage)} of the region"
+    exhaustive = bool(estimate.get("exhaustive"))
+    certainty = "exhaustive" if exhaustive else ""
+    interval, true_interval = estimate.get("ci95"), estimate.get("ci95_truth")
+    if estimate["kind"] == "probabilities":
+        amount, format_ends = (
+            f"{estimate['vote']} {estimate['value']:.1%}",
+            partial(format_percentages, unit=100.0),
+        )
+    elif estimate["kind"] == "area":
+        amount = format_amounts(estimate["fraction"], lambda name, part: f"{name} {part:.1%}")
+        unit = sum(estimate["fraction"].values()) / estimate["value"] if estimate["value"] else 0.0
+        format_ends = partial(format_percentages, unit=100 * unit)
+        if len(estimate["fraction"]) > 1:  # the intervals are of the sum over classes
+            return EstimateText(amount, certainty=certainty or "rough", coverage=covered)
+    else:
+        amount = format_amounts(estimate["per_class"], format_count)
+        format_ends = partial(format_range, value=estimate["value"])
+    model = (
+        "" if exhaustive or not interval else f"{format_ends(interval)} for exhaustive inference"
+    )
+    truth = f"{format_ends(true_interval)} for the true {estimate['kind']}" if true_interval else ""
+    if exhaustive and not truth and estimate["kind"] != "probabilities":
+        certainty += f"; rough as a true {estimate['kind']}"
+    density = f"{format_number(estimate['per_mm2'])} per mm²" if "per_mm2" in estimate else ""
+    rough = "" if exhaustive or model or truth else "rough"
+    return EstimateText(amount, density, certainty or rough, model, truth, covered)
+
+
 def format_estimate(estimate: Mapping[str, Any] | None) -> str:
     """Return an estimate as text, for a label or a terminal.
 
     Examples
     --------
-    >>> nuclei = {"kind": "count", "ci95": None, "per_class": {"nucleus": 2418.1}}
+    >>> nuclei = {"kind": "count", "value": 2418.1, "per_class": {"nucleus": 2418.1}}
     >>> format_estimate(nuclei | {"per_mm2": 1473.6})
-    '2,418 nuclei, 1,474 per mm²'
+    '2,418 nuclei (rough), 1,474 per mm²'
+    >>> format_estimate(nuclei | {"ci95": [2301.4, 2535.2], "ci95_truth": [2188.0, 2651.5]})
+    '2,418 nuclei; 95 % intervals: 2,301 – 2,536 for exhaustive inference, 2,188 – 2,652 for the \
+true count'
     """
-    if estimate is None:
-        return "no estimate"
-    if estimate["kind"] == "count":
-        parts = [format_amounts(estimate["per_class"], format_count)]
-        if estimate["ci95"]:
-            low, high = estimate["ci95"]
-            parts[0] += f" (95 %: {low:,.0f} – {high:,.0f})"
-        if "per_mm2" in estimate:
-            parts.append(f"{format_number(estimate['per_mm2'])} per mm²")
-        return ", ".join(parts)
-    if estimate["kind"] == "area":
-        return format_amounts(estimate["fraction"], lambda name, part: f"{name} {part:.1%}")
-    return f"{estimate['vote']} {estimate['value']:.1%}"
+    return str(describe_estimate(estimate))
+
+
+def format_range(ends: Sequence[float], value: float) -> str:
+    """Return an interval as text, rounded outward: it holds the value as `format_number` shows it.
+
+    Examples
+    --------
+    >>> format_range([0.62, 1.24], 0.81), format_range([98.7, 130.2], 112.6)
+    ('0.6 – 1.3', '98 – 131')
+    """
+    places = 1 if abs(value) < 9.95 else 0
+    unit = 10.0**-places
+    # Binary fractions: 0.3 / 0.1 is less than 3.
+    low = math.floor(min(ends[0], value) / unit + 1e-9) * unit
+    high = math.ceil(max(ends[1], value) / unit - 1e-9) * unit
+    return " – ".join(f"{end:z,.{places if round(end, places) % 1 else 0}f}" for end in (low, high))
+
+
+def format_percentages(ends: Sequence[float], unit: float) -> str:
+    """Return an interval of an area in per cent, rounded outward; `unit` per cent are one pixel."""
+    low, high = math.floor(ends[0] * unit * 10 + 1e-9), math.ceil(ends[1] * unit * 10 - 1e-9)
+    return f"{low / 10:.1f} – {high / 10:.1f} %"
+
+
+def format_part(part: float) -> str:
+    """Return a part of the whole in per cent, rounded down: only the whole is 100 %."""
+    percent = 100 * part
+    return f"{math.floor(percent):.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
 
 def format_amounts(amounts: Mapping[str, float], format_amount: Callable[[str, float], str]) -> str:

@@ -364,6 +364,13 @@ class Pyramid:
         fine = [level for level in self.levels if max(level.downsample) <= limit]
         return fine[-1] if fine else self.levels[0]
 
+    @property
+    def synthetic_name(self) -> str | None:
+        """Name of a synthetic image, as in ``sample:NAME``; None for any other image."""
+        if self.synthetic_image is None:
+            return None
+        return (self.path or "").partition(":")[2].partition("?")[0]
+
     def ground_truth(self, rect: RectLike) -> GroundTruth | None:
         """Return the ground truth of a synthetic image.
 

@@ -8,7 +8,12 @@ and formats estimates, `evaluation` compares them with ground truth by `metrics`
 """
 
 from hrviewer.runs.compare import compare
-from hrviewer.runs.estimates import estimate_to_dict, format_estimate, format_evaluation
+from hrviewer.runs.estimates import (
+    describe_estimate,
+    estimate_to_dict,
+    format_estimate,
+    format_evaluation,
+)
 from hrviewer.runs.exporting import export
 from hrviewer.runs.heads import FittedHead, fit_head, fit_image_classifier
 from hrviewer.runs.model import Model, load, run
@@ -26,6 +31,7 @@ __all__ = [
     "Scaling",
     "compare",
     "cost",
+    "describe_estimate",
     "estimate_to_dict",
     "experiment",
     "export",

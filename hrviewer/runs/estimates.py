@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.formatting import format_count, format_estimate, format_evaluation, pluralize
+from hrviewer.formatting import (
+    EstimateText,
+    describe_estimate,
+    format_count,
+    format_estimate,
+    format_evaluation,
+    pluralize,
+)
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard
+from hrviewer.models.accuracy import CountError
 
 __all__ = [
     "CostDict",
     "EstimateDict",
+    "EstimateText",
     "EvaluationDict",
+    "describe_estimate",
     "estimate_to_dict",
     "format_count",
     "format_estimate",
     "format_evaluation",
     "pluralize",
+    "true_interval",
 ]
+
+Interval = tuple[float, float]
 
 
 class EstimateDict(TypedDict):
@@ -30,8 +44,23 @@ class EstimateDict(TypedDict):
     value: float
     """Count, area in level-0 pixels, or the probability of the most likely class."""
     ci95: list[float] | None
-    """95 % interval of the value; None where the strategy gives none."""
+    """95 % interval of what exhaustive inference with this model would give.
+
+    Its ends are equal if inference was exhaustive; None where the strategy gives none.
+    """
+    ci95_truth: list[float] | None
+    """95 % interval of the true value: `ci95`, widened by the model's measured error.
+
+    None without `ci95`, or if the model's card has no measured error for this kind of image.
+    """
+    exhaustive: bool
+    """Whether the model ran on every pixel of the region, at its native scale."""
     per_class: dict[str, float]
+    coverage: NotRequired[float]
+    """Part of the region that the estimate is made from, where that is not all of it."""
+    map_sum: NotRequired[float]
+    """Sum of the map `output` over the region, of counts. It differs from the value if that was
+    corrected by measurements of other places."""
     per_mm2: NotRequired[float]
     """Density of counts, where the pixel size is known."""
     fraction: NotRequired[dict[str, float]]
@@ -83,9 +112,12 @@ class EvaluationDict(TypedDict):
 def estimate_to_dict(
     card: ModelCard,
     estimate: NDArray[np.float64] | None,
-    interval: tuple[float, float] | None,
+    interval: Interval | None,
     region: Rect,
     pixel_size: tuple[float, float] | None,
+    *,
+    exhaustive: bool = False,
+    synthetic: str | None = None,
 ) -> EstimateDict | None:
     """Return an estimate as it is recorded in a run.
 
@@ -96,11 +128,16 @@ def estimate_to_dict(
     estimate : ndarray, shape (k,), optional
         Per class: counts, areas in level-0 pixels, or probabilities.
     interval : tuple of float, optional
-        95 % interval of the sum.
+        95 % interval of the sum that exhaustive inference with this model would give, or of the
+        largest probability.
     region : Rect
         The area that the estimate covers.
     pixel_size : tuple of float, optional
         µm per pixel, ``(y, x)``.
+    exhaustive : bool
+        Whether inference was exhaustive.
+    synthetic : str, optional
+        Name of the synthetic image, as in ``sample:NAME``: the model's error depends on it.
 
     Returns
     -------
@@ -112,34 +149,78 @@ def estimate_to_dict(
     names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
     per_class = dict(zip(names, map(float, estimate), strict=False))
     total = float(np.sum(estimate))
-    ci95 = None if interval is None else list(map(float, interval))
     mm2 = None if pixel_size is None else pixel_size[0] * pixel_size[1] / 1e6
-    if card.task in ("density", "detection"):
-        count: EstimateDict = {
-            "kind": "count",
-            "value": total,
-            "ci95": ci95,
+    if card.task not in ("density", "detection", "segmentation"):
+        best = int(np.argmax(estimate))
+        value = float(estimate[best])
+        if exhaustive:
+            interval = value, value
+        return {
+            "kind": "probabilities",
+            "value": value,
+            "ci95": None if interval is None else [*interval],
+            "ci95_truth": None,
+            "exhaustive": exhaustive,
             "per_class": per_class,
+            "vote": names[best],
         }
-        if mm2:
-            count["per_mm2"] = total / (region.area * mm2)
-        return count
+    if exhaustive:
+        interval = total, total
+    # A confidence sequence may exclude the last estimate.
+    ends = None if interval is None else (min(interval[0], total), max(interval[1], total))
     if card.task == "segmentation":
         area: EstimateDict = {
             "kind": "area",
             "value": total,
-            "ci95": ci95,
+            "ci95": None if ends is None else [*ends],
+            "ci95_truth": None,
+            "exhaustive": exhaustive,
             "per_class": per_class,
             "fraction": {name: value / region.area for name, value in per_class.items()},
         }
         if mm2:
             area["per_class_mm2"] = {name: value * mm2 for name, value in per_class.items()}
         return area
-    best = int(np.argmax(estimate))
-    return {
-        "kind": "probabilities",
-        "value": float(estimate[best]),
-        "ci95": ci95,
+    error = card.accuracy.count_error_for(synthetic)
+    count: EstimateDict = {
+        "kind": "count",
+        "value": total,
+        "ci95": None if ends is None else [*ends],
+        "ci95_truth": (
+            None if ends is None or error is None else [*true_interval(total, ends, error)]
+        ),
+        "exhaustive": exhaustive,
         "per_class": per_class,
-        "vote": names[best],
     }
+    if mm2:
+        count["per_mm2"] = total / (region.area * mm2)
+    return count
+
+
+def true_interval(count: float, interval: Interval, error: CountError) -> Interval:
+    """Return the 95 % interval of the true count.
+
+    The error of the estimate and that of the model are independent: distances to the ends add up
+    by their squares. If the model is biased, the interval is shifted, but still holds the estimate.
+
+    Parameters
+    ----------
+    count : float
+        The estimate.
+    interval : tuple of float
+        95 % interval of what exhaustive inference would give; it holds the estimate.
+    error : CountError
+        Measured error of the model.
+
+    Examples
+    --------
+    >>> figures = {"domain": "a test", "images": 9, "data": "", "command": ""}
+    >>> error = CountError(relative=0.1, quantiles=(-2, 2), counts=(0, 500), **figures)
+    >>> true_interval(100.0, (85.0, 115.0), error)
+    (75.0, 125.0)
+    """
+    corrected = max(count, 0.0) / (1 + error.bias)
+    deviation = error.deviation(corrected)
+    low = corrected - math.hypot(count - interval[0], error.quantiles[0] * deviation)
+    high = corrected + math.hypot(interval[1] - count, error.quantiles[1] * deviation)
+    return max(min(low, count), 0.0), max(high, count)

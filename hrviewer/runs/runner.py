@@ -318,11 +318,17 @@ class RunSpec:
         costs = record.cost_map
         estimate = final_estimate.values if final_estimate else record.estimate
         interval = final_estimate.interval if final_estimate else record.interval
-        total = costs.total
+        total, failed = costs.total, record.counts()["failed"]
         return {
             "complete": final_estimate is not None,
             "estimate": estimate_to_dict(
-                card, estimate, interval, context.region, context.pixel_size
+                card,
+                estimate,
+                interval,
+                context.region,
+                context.pixel_size,
+                exhaustive=bool(final_estimate and final_estimate.exhaustive and not failed),
+                synthetic=self.pyramid.synthetic_name,
             ),
             "cost": {
                 "flops": total.flops,

@@ -160,7 +160,11 @@ class Compression(Strategy):
             note += "; the model bundle has no head to read them"
         elif from_head and not (has_attention or attribution):
             note += "; the head has no attribution: the saliency is the norm of the embeddings"
-        return Estimate(aggregate(head, totals) if head else None, note=note)
+        return Estimate(
+            aggregate(head, totals) if head else None,
+            note=note,
+            exhaustive=processed == len(patches) and not failed,
+        )
 
 
 def bands(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:

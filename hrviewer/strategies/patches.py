@@ -124,7 +124,8 @@ class Patches(Strategy):
             if response.stop:
                 return sample.estimate(context.main, totals)
             yield from sample.publish(context.main, totals)
-        estimate = sample.estimate(context.main, totals)
+        enough = len(patches) == 1 or patches[0].halo >= context.main.context
+        estimate = replace(sample.estimate(context.main, totals), exhaustive=enough)
         if not exact:
             notes = estimate.note, overlap_note(context.main, patches)
             return replace(estimate, note="; ".join(filter(None, notes)))

@@ -222,18 +222,23 @@ class Estimate:
     values : ndarray of float, shape (k,), optional
         Per class: counts, areas in level-0 pixels, or probabilities. None for embeddings.
     interval : tuple of float, optional
-        95 % interval of the estimate's sum over classes; of probabilities, of the largest.
+        95 % interval of the sum over classes that exhaustive inference would give; of
+        probabilities, of the largest.
     note : str
         One line for the user, or empty.
     coverage : float, optional
         Fraction of the region that the estimate rests on; by default that in which a model of the
         bundle was run.
+    exhaustive : bool
+        Whether the answering model ran on the whole region at its native scale, with enough
+        context: no interval is needed.
     """
 
     values: NDArray[np.float64] | None
     interval: tuple[float, float] | None = None
     note: str = ""
     coverage: float | None = None
+    exhaustive: bool = False
 
 
 Plan = Generator[Request, Response, Estimate]

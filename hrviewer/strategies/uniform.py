@@ -71,7 +71,8 @@ class Uniform(Strategy):
                 )
         note = f"downsampled by {patches[0].scale:g} per side"
         note = "; ".join(filter(None, [note, overlap_note(context.main, patches)]))
-        return Estimate(aggregate(context.main, totals), note=note)
+        native = patches[0].scale == snap_scale(context.native_scale)
+        return Estimate(aggregate(context.main, totals), note=note, exhaustive=native)
 
     @staticmethod
     def _cut(context: PlanContext, scale: float) -> list[Patch]:

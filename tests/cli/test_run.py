@@ -68,7 +68,7 @@ def test_run_prints_a_summary(image, toys, tmp_path):
     assert result.stderr == ""
     lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
     count = IMAGE[..., 0].sum() / 255
-    assert lines["estimate"].strip() == f"{count:,.0f} things"
+    assert lines["estimate"].strip() == (f"{count:,.0f} things (exhaustive; rough as a true count)")
     assert "35 of 35" in lines["patches"]
     assert lines["run"].strip() == str(out)
 
@@ -83,7 +83,7 @@ def test_run_prints_one_json_object(image, toys, tmp_path):
         "estimate", "truth", "cost", "spent", "setup_s", "patches",
     }  # fmt: skip
     assert header["image"].keys() >= {"path", "shape", "levels", "fingerprint"}
-    assert header["estimate"].keys() >= {"kind", "value", "ci95", "per_class"}
+    assert header["estimate"].keys() >= {"kind", "value", "ci95", "ci95_truth", "exhaustive"}
     assert header["cost"].keys() == {
         "flops", "wall_s", "read_s", "prepare_s", "infer_s", "post_s", "bytes_read", "pixels_read",
         "peak_rss_bytes", "peak_device_bytes",

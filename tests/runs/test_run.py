@@ -18,10 +18,13 @@ from toys import Bright, Encoder, ToyBundle, picture, toy_bundle
 
 from hrviewer.engine import InferenceResult, RunControl
 from hrviewer.errors import HrviewerError
+from hrviewer.formatting import describe_estimate, format_number, format_range
 from hrviewer.geometry import Rect
+from hrviewer.models.accuracy import CountError, ModelAccuracy
 from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, estimate_to_dict, format_estimate, run
 from hrviewer.runs import writer as writer_module
+from hrviewer.runs.estimates import true_interval
 
 IMAGE = picture(300, 400)
 KEYS = {
@@ -414,13 +417,16 @@ def test_estimates_by_task(task, estimate, expected):
     )
     for key, value in expected.items():
         assert described[key] == pytest.approx(value)
-    assert described["ci95"] == [1.0, 2.0]
+    low, high = described["ci95"] or (0, 9)
+    if task != "classification":
+        assert low <= sum(estimate) <= high  # an interval is never beside its estimate
     assert described["per_class"] == {"a": estimate[0], "b": estimate[1]}
     assert format_estimate(described)
 
 
 def counts(per_class: dict[str, float], **more: object) -> str:
-    return format_estimate({"kind": "count", "ci95": None, "per_class": per_class, **more})
+    value = sum(per_class.values())
+    return format_estimate({"kind": "count", "value": value, "per_class": per_class, **more})
 
 
 @pytest.mark.parametrize(
@@ -443,25 +449,101 @@ def counts(per_class: dict[str, float], **more: object) -> str:
     ],
 )
 def test_counts_read_as_people_write_them(name, count, text):
-    assert counts({name: count}) == text
+    assert counts({name: count}) == f"{text} (rough)"
 
 
-def test_a_count_has_its_interval_and_its_density():
-    text = counts({"nucleus": 2418.1}, ci95=[2301.4, 2535.2], per_mm2=1473.6)
-    assert text == "2,418 nuclei (95 %: 2,301 – 2,535), 1,474 per mm²"
-    assert counts({"nucleus": 24.0}, per_mm2=1.46) == "24 nuclei, 1.5 per mm²"
+def test_a_count_says_what_its_intervals_cover():
+    found, density = {"nucleus": 2418.1}, {"per_mm2": 1473.6}
+    both = {"ci95": [2301.4, 2535.2], "ci95_truth": [2100.0, 2699.5]}
+    text = counts(found, **density, **both)
+    assert text == (
+        "2,418 nuclei, 1,474 per mm²; 95 % intervals: 2,301 – 2,536 for exhaustive inference, "
+        "2,100 – 2,700 for the true count"
+    )
+    assert counts(found, ci95=both["ci95"], ci95_truth=None) == (
+        "2,418 nuclei; 95 % interval: 2,301 – 2,536 for exhaustive inference"
+    )
+    exhaustive = {"ci95": [2418.1, 2418.1], "exhaustive": True}
+    assert counts(found, **exhaustive, ci95_truth=both["ci95_truth"]) == (
+        "2,418 nuclei (exhaustive); 95 % interval: 2,100 – 2,700 for the true count"
+    )
+    assert counts(found, **exhaustive) == ("2,418 nuclei (exhaustive; rough as a true count)")
+    assert counts({"nucleus": 24.0}, per_mm2=1.46) == "24 nuclei (rough), 1.5 per mm²"
+    assert counts(found, coverage=0.5797) == "2,418 nuclei (rough); 57 % of the region"
+    parts = describe_estimate({"kind": "count", "value": 2418.1, "per_class": found, **both})
+    assert (parts.amount, parts.true_interval) == (
+        "2,418 nuclei",
+        "2,100 – 2,700 for the true count",
+    )
+
+
+def test_a_printed_range_holds_the_printed_number():
+    rng = np.random.default_rng(0)
+    for value in [0.0, 0.04, 0.8, 9.94, 9.96, 12.5, *np.exp(rng.uniform(-3, 10, 300))]:
+        low, high = value - rng.exponential(value + 0.01), value + rng.exponential(value + 0.01)
+        ends = [
+            float(end.replace(",", "")) for end in format_range([low, high], value).split(" – ")
+        ]
+        printed = float(format_number(value).replace(",", ""))
+        assert ends[0] <= min(low, printed) + 1e-6
+        assert ends[1] >= max(high, printed) - 1e-6
+    assert format_range([1.0, 2.0], 0.8) == "0.8 – 2"  # also one that does not hold it itself
+
+
+def test_the_interval_of_the_true_count_adds_the_models_own_error():
+    figures = {"domain": "x", "images": 9, "data": "", "command": "", "counts": (0, 500)}
+    error = CountError(relative=0.1, quantiles=(-2, 2), **figures)
+    # Exhaustive inference has the model's error alone; a sample's is added by squares.
+    assert true_interval(100.0, (100.0, 100.0), error) == (80.0, 120.0)
+    assert true_interval(100.0, (85.0, 115.0), error) == (75.0, 125.0)
+    # A bias shifts the interval, which still holds the estimate; no count is negative.
+    biased = error.model_copy(update={"bias": 0.25, "constant": 30.0})
+    low, high = true_interval(100.0, (100.0, 100.0), biased)
+    assert (low + high) / 2 == pytest.approx(80)
+    assert (
+        true_interval(1000.0, (1000.0, 1000.0), biased.model_copy(update={"bias": 1.0}))[1] == 1000
+    )
+    assert true_interval(0.0, (0.0, 0.0), biased) == (0.0, 60.0)
+
+
+def test_the_error_is_that_of_the_kind_of_image():
+    from toys import card
+
+    figures = {"domain": "x", "images": 9, "data": "", "command": "", "counts": (0, 500)}
+    accuracy = ModelAccuracy(
+        count_error=(
+            CountError(relative=0.1, synthetic="dots", quantiles=(-2, 2), **figures),
+            CountError(relative=0.2, quantiles=(-2, 2), **figures),
+        )
+    )
+    measured = card("x").model_copy(update={"accuracy": accuracy})
+
+    def found(one, **known):
+        count = np.array([100.0])
+        return estimate_to_dict(one, count, None, Rect(0, 0, 9, 9), None, **known)["ci95_truth"]
+
+    assert found(measured, exhaustive=True, synthetic="dots") == [80, 120]
+    assert found(measured, exhaustive=True) == [60, 140]
+    assert found(measured, exhaustive=True, synthetic="lines") is None
+    assert found(measured) is None  # a rough estimate's error is not known
+    assert found(card("x"), exhaustive=True) is None
 
 
 def test_of_many_classes_the_largest_are_listed():
     def text(**found):
-        return counts(dict.fromkeys("abcdefgh", 0.0) | found)
+        return counts(dict.fromkeys("abcdefgh", 0.0) | found).removesuffix(" (rough)")
 
     assert text() == "none of 8 classes"
     assert text(c=2.0, g=9.5) == "9.5 × g, 2 × c"
     assert text(b=2.0, c=3.0, d=4.0, e=5.0, f=6.0) == ("6 × f, 5 × e, 4 × d, 3 × c, 1 more class")
     assert text(a=1.0, b=2.0, c=3.0, d=4.0, e=5.0, f=6.0).endswith(", 2 more classes")
-    two = {"kind": "area", "ci95": None, "fraction": {"a": 0.25, "b": 0.0}}
-    assert format_estimate(two) == "a 25.0%, b 0.0%"
+    two = {"kind": "area", "value": 5.0, "ci95": None, "fraction": {"a": 0.25, "b": 0.0}}
+    assert format_estimate(two) == "a 25.0%, b 0.0% (rough)"
+
+    one = {"kind": "area", "value": 50.0, "ci95": [44.4, 55.0], "fraction": {"a": 0.25}}
+    assert format_estimate(one) == (
+        "a 25.0%; 95 % interval: 22.2 – 27.5 % for exhaustive inference"
+    )
 
 
 def test_no_prediction_is_no_estimate():

@@ -406,7 +406,12 @@ class LiveService:
         additive = map_kind(card) == "mass" or card.task == "segmentation"
         covered = Rect(0, 0, 1, max(1, sum(cell.rect.area for cell in done)))
         found = estimate_to_dict(
-            card, *combine_cells(done, additive), covered, loaded.pyramid.pixel_size
+            card,
+            *combine_cells(done, additive),
+            covered,
+            loaded.pyramid.pixel_size,
+            exhaustive=all(cell.estimate.exhaustive for cell in done),
+            synthetic=loaded.pyramid.synthetic_name,
         )
         extent = "in view"
         if len(done) < total:

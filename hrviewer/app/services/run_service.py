@@ -183,6 +183,7 @@ class RunService:
                 record.interval,
                 started.maps.region,
                 started.spec.pyramid.pixel_size,
+                synthetic=started.spec.pyramid.synthetic_name,
             )
             estimate = f"{format_estimate(found)} so far"
         total = record.cost_map.total

@@ -12,7 +12,7 @@ from hrviewer.viewer.widgets.common import label, row
 
 __all__ = ["RunControls", "split_estimate"]
 
-DETAILS = re.compile(r"(?= \(95 %)|(?=, [\d.,]+ per )|(?=  )")
+DETAILS = re.compile(r"(?=; )|(?= \((?:exhaustive|rough))|(?=, [\d.,]+ per )|(?=  )")
 """Beginning of an estimate's details."""
 
 
@@ -135,5 +135,5 @@ class RunControls(QWidget):
 def split_estimate(estimate: str) -> tuple[str, str]:
     """Return an estimate's amount, and its interval, density and extent."""
     first, *rest = DETAILS.split(estimate, maxsplit=1)
-    details = re.sub(r"  +", " ", "".join(rest)).strip(" ·,")
+    details = re.sub(r"  +", " ", "".join(rest)).strip(" ·,;")
     return first, details

@@ -10,6 +10,7 @@ from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from hrviewer.engine import PublishedEstimate
+from hrviewer.formatting import format_range
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label
 
@@ -52,8 +53,8 @@ class IntervalWidget(QWidget):
         self.setVisible(bool(known))
         if known:
             self.plot.set_estimates(known)
-            low, high = interval_of(known[-1])
-            self.caption.setText(f"95 % so far: {low:,.0f} – {high:,.0f}")
+            ends = format_range(interval_of(known[-1]), known[-1].value)
+            self.caption.setText(f"95 % so far, for exhaustive inference: {ends}")
 
 
 class IntervalPlot(QWidget):

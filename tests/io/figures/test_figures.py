@@ -102,7 +102,8 @@ def test_report_is_complete_and_self_contained(made, tmp_path):
     assert len(page.needs) == 3
     assert all(need.startswith("data:image/png;base64,") for need in page.needs)
     assert not re.search(r"https?://|url\(", text)
-    for part in ("<b>.svs", "toy", "patches", '{"tile": 64}', "3.5 cells (95 %: 2 – 4)", "a note",
-                 "1.2.3", "FLOPs", "f00d", "4, error -0.5"):  # fmt: skip
+    for part in ("<b>.svs", "toy", "patches", '{"tile": 64}', "a note", "1.2.3",
+                 "3.5 cells; 95 % interval: 2.4 – 4.4 for exhaustive inference",
+                 "FLOPs", "f00d", "4, error -0.5"):  # fmt: skip
         assert part in words
     assert "unfinished" not in words

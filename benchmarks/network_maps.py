@@ -1,0 +1,162 @@
+"""Outputs of a bundle's networks over whole images, computed once and kept on disk.
+
+Measurements over many scenes share them: the error of counts, their curve by scale, and the
+predictions of a scout or scanner against those of ``main``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.engine import (
+    DeviceScheduler,
+    InferencePipeline,
+    InferenceRequest,
+    LoadedModels,
+    build_context,
+    recommended_streams,
+    run_plan,
+)
+from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.models import open_bundle
+from hrviewer.paths import cache_folder
+from hrviewer.pyramid import Pyramid
+from hrviewer.strategies import Estimate, PatchRequest, Publish, Request, Response, get_strategy
+from hrviewer.strategies.estimation.sampling_grid import resample_onto
+from hrviewer.strategies.tiling import batches, tiles
+
+__all__ = ["NetworkMap", "NetworkMaps", "sum_blocks", "true_counts"]
+
+Floats = NDArray[np.float64]
+
+TILE = 1024
+"""Side of the tiles, in model pixels: their predictions are those from the whole image."""
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkMap:
+    """A network's output over an image.
+
+    Attributes
+    ----------
+    values : ndarray of float, shape (k, rows, columns)
+        Sums in cells; with variances where the network predicts them.
+    cell : int
+        Side of a cell, level-0 pixels; the image's border cuts the last ones.
+    """
+
+    values: Floats
+    cell: int
+
+
+class NetworkMaps:
+    """The networks of a bundle, and their outputs, kept in a folder.
+
+    Parameters
+    ----------
+    model : str
+        The bundle.
+    folder : Path, optional
+        Where outputs are kept; in the cache by default.
+    """
+
+    def __init__(self, model: str, folder: Path | None = None) -> None:
+        self.model = model
+        self.folder = folder or cache_folder() / "network-maps"
+        self.device = DeviceScheduler(streams=recommended_streams())
+        self.networks = LoadedModels(open_bundle(model), self.device, "cpu")
+
+    @classmethod
+    @contextmanager
+    def open(cls, model: str, folder: Path | None = None) -> Iterator[NetworkMaps]:
+        """Load a bundle's networks, and close their device afterwards."""
+        maps = cls(model, folder)
+        try:
+            yield maps
+        finally:
+            maps.device.close()
+
+    def of(self, pyramid: Pyramid, role: str = "main", scale: float = 1.0) -> NetworkMap:
+        """Return a role's output over an image, in cells of its output or of 16 pixels.
+
+        Parameters
+        ----------
+        pyramid : Pyramid
+            The image.
+        role : str
+            The network.
+        scale : float
+            Factor to the scale of its training.
+        """
+        network = self.networks[role]
+        key = f"{pyramid.fingerprint} {network.digest} {role} {scale:g}"
+        path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+        if path.exists():
+            with np.load(path) as stored:
+                return NetworkMap(stored["values"].astype(float), int(stored["cell"]))
+        found = self._compute(pyramid, role, scale)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez_compressed(partial, values=found.values.astype(np.float32), cell=found.cell)
+        partial.replace(path)
+        return found
+
+    def _compute(self, pyramid: Pyramid, role: str, scale: float) -> NetworkMap:
+        context, _, _ = build_context(pyramid, self.networks, get_strategy("patches"))
+        model, scale = context.models[role], context.scale_of(role) * scale
+        cell = max(16, round(model.stride * scale))
+        height, width = pyramid.plane_shape
+        ys, xs = (np.array([*range(0, side, cell), side]) for side in (height, width))
+        total = np.zeros((model.card.output_channels, len(ys) - 1, len(xs) - 1))
+
+        def plan() -> Generator[Request, Response, Estimate]:
+            tile = model.card.input.tile if model.card.input.fixed else TILE
+            for batch in batches(tiles(model, context.region, scale, tile=tile), 16):
+                response = yield PatchRequest(role, batch)
+                total[:] += resample_onto(response.results, ys, xs, context.rect)
+            return Estimate(None)
+
+        pipeline = InferencePipeline(pyramid, self.networks, self.device, context.region)
+        run_plan(plan(), pipeline, _NoSink())
+        return NetworkMap(total, cell)
+
+
+class _NoSink:
+    """Keeps nothing."""
+
+    def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
+        return None
+
+    def commit(
+        self, number: int, name: str, request: InferenceRequest, results: Sequence[InferenceResult]
+    ) -> None:
+        """Keep nothing."""
+
+    restore = record_partial = lambda self, request, results: None
+
+    def publish(self, publication: Publish) -> None:
+        """Keep nothing."""
+
+
+def true_counts(pyramid: Pyramid, cell: int) -> Floats:
+    """Return the true counts in cells of a synthetic image, ``(rows, columns)``."""
+    truth = pyramid.ground_truth(pyramid.rect)
+    assert truth is not None, f"{pyramid.name} has no ground truth"
+    rows, columns = (-(-side // cell) for side in pyramid.plane_shape)
+    index = (truth.points // cell).astype(int)
+    counts = np.zeros((rows, columns))
+    np.add.at(counts, (index[:, 0].clip(0, rows - 1), index[:, 1].clip(0, columns - 1)), 1)
+    return counts
+
+
+def sum_blocks(values: Floats, factor: int) -> Floats:
+    """Sum a map over blocks of `factor` × `factor` cells; a smaller block may end each axis."""
+    down = np.add.reduceat(values, np.arange(0, values.shape[-2], factor), axis=-2)
+    return np.asarray(np.add.reduceat(down, np.arange(0, down.shape[-1], factor), axis=-1))
