@@ -1,6 +1,6 @@
 """Outputs of a bundle's networks over whole images, computed once and kept on disk.
 
-Measurements over many scenes share them: the error of counts, their curve by scale, and the
+Measurements over many images share them: the error of counts, their curve by scale, and the
 predictions of a scout or scanner against those of ``main``.
 """
 
@@ -139,7 +139,10 @@ class _NoSink:
     ) -> None:
         """Keep nothing."""
 
-    restore = record_partial = lambda self, request, results: None
+    def restore(self, request: InferenceRequest, results: Sequence[InferenceResult]) -> None:
+        """Keep nothing."""
+
+    record_partial = restore
 
     def publish(self, publication: Publish) -> None:
         """Keep nothing."""
