@@ -9,7 +9,7 @@ ARGS ?=
 # An image of yours for the demo: make demo SLIDE=path
 SLIDE ?=
 
-.PHONY: help demo test coverage test-slow soak lint format bench clean
+.PHONY: help demo test coverage test-slow test-timm soak lint format bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make test       the tests"
 	@echo "make coverage   the same, with the lines that no test covers"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make test-timm  the tests of timm's networks, with timm in build/timm"
 	@echo "make soak       hundreds of random views with Live on: nothing stale, leaked or growing"
 	@echo "make lint       ruff, mypy, import contracts, words, structure, the napari manifest"
 	@echo "make format     let ruff fix what it can"
@@ -40,6 +41,15 @@ coverage: test
 
 test-slow: .venv/.ready
 	$(PYTEST) -m slow $(ARGS)
+
+# timm asks for torchvision, and pip has it for CUDA's torch only: both stay out of .venv.
+build/timm: constraints.txt | .venv/.ready
+	rm -rf $@
+	$(BIN)/python -m pip install -qq --no-deps -c constraints.txt --target $@ timm torchvision
+	@touch $@
+
+test-timm: build/timm
+	PYTHONPATH="$(CURDIR)/build/timm:$$PYTHONPATH" $(BIN)/python -m pytest tests/models/test_timm.py tests/models/test_timm_vit.py $(ARGS)
 
 soak: .venv/.ready
 	$(PYTEST) -m soak $(ARGS)
