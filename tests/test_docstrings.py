@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from toys import toy_bundle
+from toys import toy_bundle, write_thin_model
 
 import hrviewer
 from hrviewer.pyramid import Pyramid, open_pyramid
@@ -30,7 +30,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the images that examples open."""
+    """Return a folder with the images and the model that examples open."""
     folder = tmp_path_factory.mktemp("docstrings")
     tifffile.imwrite(
         folder / "slide.tif",
@@ -42,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     stack = np.zeros((5, 2, 300, 400), np.uint16)
     tifffile.imwrite(folder / "stack.ome.tif", stack, metadata={"axes": "ZCYX"})
+    write_thin_model(folder / "model.onnx")
     return folder
 
 

@@ -6,6 +6,7 @@ rectangle is the sum of its pixels. `Blurred` needs 16 pixels around each block,
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -462,3 +463,29 @@ def picture(h: int = 200, w: int = 260, seed: int = 0) -> NDArray[np.uint8]:
 def flatten(groups: Iterable[Iterable[Any]]) -> list[Any]:
     """Return the items of all groups."""
     return [item for group in groups for item in group]
+
+
+def write_thin_model(path: Path) -> Path:
+    """Write a 1 × 1 convolution to 32 maps and their sum, whose memory grows faster than its work.
+
+    Its card is written next to it.
+    """
+    from onnx import helper, numpy_helper, save_model
+
+    weights = {"a": np.ones((32, 1, 1, 1), np.float32), "b": np.ones((1, 32, 1, 1), np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "a"], ["m"]),
+            helper.make_node("Relu", ["m"], ["r"]),
+            helper.make_node("Conv", ["r", "b"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", 1, ("n", 1, "h", "w"))],
+        [helper.make_tensor_value_info("y", 1, ("n", 1, "h", "w"))],
+        [numpy_helper.from_array(w, name) for name, w in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 17)]
+    save_model(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    about = card("thin", channels="gray", stride=1).model_dump(mode="json", exclude_none=True)
+    path.with_suffix(".json").write_text(json.dumps(about))
+    return path

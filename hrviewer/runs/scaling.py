@@ -202,11 +202,14 @@ def cost(
 
     Examples
     --------
-    >>> scaling = hrviewer.cost("nuclei", memory="4GB")  # doctest: +SKIP
-    >>> scaling.largest  # pixels a side  # doctest: +SKIP
-    4864
-    >>> scaling.fits["seconds"].predict(10_000)  # doctest: +SKIP
-    61.2
+    >>> scaling = hrviewer.cost("model.onnx", sides=[64, 128], search=False, progress=False)
+    >>> small, large = scaling.points
+    >>> small.side, large.side  # pixels; `largest` is known after a search
+    (64, 128)
+    >>> round(large.flops / small.flops)
+    4
+    >>> scaling.fits["flops"].predict(10_000) / scaling.fits["flops"].predict(1_000)
+    100.0
     """
     limit = available_memory() if memory is None else parse_bytes(memory)
     bundle = as_bundle(model)

@@ -85,7 +85,7 @@ def view(
 
     Examples
     --------
-    >>> view = hrviewer.view("slide.tif", "nuclei", "zoom", live=True)  # doctest: +SKIP
+    >>> view = hrviewer.view(image, model, "zoom", live=True)  # doctest: +SKIP
     >>> view.close()  # doctest: +SKIP
     """
     if viewer is None:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from toys import FLOPS, Bright, card
+from toys import FLOPS, Bright, write_thin_model
 from typer.testing import CliRunner
 
 from hrviewer.cli import app
@@ -78,28 +78,8 @@ def test_it_ends_when_all_fits():
 
 @pytest.fixture
 def network(tmp_path):
-    """A 1 × 1 convolution to 32 maps and their sum: its memory grows faster than its work."""
     pytest.importorskip("onnxruntime")
-    from onnx import helper, numpy_helper, save_model
-
-    weights = {"a": np.ones((32, 1, 1, 1), np.float32), "b": np.ones((1, 32, 1, 1), np.float32)}
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["x", "a"], ["m"]),
-            helper.make_node("Relu", ["m"], ["r"]),
-            helper.make_node("Conv", ["r", "b"], ["y"]),
-        ],
-        "g",
-        [helper.make_tensor_value_info("x", 1, ("n", 1, "h", "w"))],
-        [helper.make_tensor_value_info("y", 1, ("n", 1, "h", "w"))],
-        [numpy_helper.from_array(w, name) for name, w in weights.items()],
-    )
-    opset = [helper.make_opsetid("", 17)]
-    path = tmp_path / "net.onnx"
-    save_model(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
-    about = card("thin", channels="gray", stride=1).model_dump(mode="json", exclude_none=True)
-    path.with_suffix(".json").write_text(json.dumps(about))
-    return path
+    return write_thin_model(tmp_path / "net.onnx")
 
 
 def test_the_largest_input_within_a_memory_limit(network, monkeypatch):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 from qtpy.QtCore import QCoreApplication, QEvent, QRect
 from qtpy.QtGui import QGuiApplication
 
+import hrviewer
 from hrviewer.errors import HrviewerError
 from hrviewer.viewer.contributions import commands
 from hrviewer.viewer.demo import window_driver
@@ -36,6 +39,16 @@ def test_live_from_the_beginning(window, photo, toys):
     assert opened.controller.live.enabled
     assert opened.session is None  # nothing is loaded before the window shows
     opened.panel.shut_down()
+
+
+def test_the_example_of_the_docstring(window, photo, toys, monkeypatch):
+    monkeypatch.setattr("napari.Viewer", lambda **options: window)
+    (test,) = doctest.DocTestFinder().find(view)
+    test.globs = {"hrviewer": hrviewer, "image": photo, "model": toys}
+    for example in test.examples:
+        example.options.clear()  # skipped where there is no window
+    assert doctest.DocTestRunner().run(test, clear_globs=False) == (0, 2)
+    assert test.globs["view"].viewer is window
 
 
 def test_what_is_no_image(window):
