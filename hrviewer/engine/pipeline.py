@@ -321,7 +321,7 @@ class InferencePipeline(InferenceContext):
     ) -> tuple[NDArray[np.floating[Any]], Box]:
         """Return the part of an output that covers the core, and its box."""
         _, rows, columns = output.shape
-        if rows == columns == 1 and network.card.task in ("classification", "embedding"):
+        if rows == columns == 1 and (network.card.averaged or network.card.task == "embedding"):
             box = as_box(queued.rect)
         else:
             cell = network.stride * queued.patch.scale

@@ -29,7 +29,16 @@ from hrviewer.models.card_section import CardSection
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
-Task = Literal["density", "segmentation", "classification", "detection", "embedding", "saliency"]
+Task = Literal[
+    "density",
+    "segmentation",
+    "classification",
+    "multi-label",
+    "regression",
+    "detection",
+    "embedding",
+    "saliency",
+]
 Activation = Literal["none", "sigmoid", "softmax", "relu"]
 Decode = Literal[
     "yolox",
@@ -137,7 +146,12 @@ class ModelOutput(CardSection):
         Input pixels of context with which predictions are nearly exact, if fewer than `halo`
         suffice: used for patches sampled at random, where the sampling error is larger.
     classes
-        Name of the class of each output channel, or a named set (``"coco80"``).
+        Name of the class, or for regression of the quantity, of each output channel; or a named
+        set (``"coco80"``).
+    names
+        Names of the outputs of an ONNX graph that are used, in this order; all by default.
+    units, range
+        Of regression: the unit of each quantity (or one for all), and the least and largest value.
     activation
         Activation to apply to the network's output, over its channels.
     decode
@@ -160,6 +174,9 @@ class ModelOutput(CardSection):
     halo: Annotated[int, Field(ge=0)] | None = None
     context: Annotated[int, Field(ge=0)] | None = None
     classes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
     activation: Activation = "none"
     decode: Decode | None = None
     width: PositiveInt | None = None
@@ -204,7 +221,8 @@ class ModelCard(CardSection):
         A short identifier, and a title for the user.
     task
         ``density`` sums to a count, ``segmentation`` and ``detection`` are per class,
-        ``classification`` and ``embedding`` are per tile; ``saliency`` selects patches.
+        ``classification`` (classes exclude one another), ``multi-label`` (they do not),
+        ``regression`` (quantities) and ``embedding`` are per tile; ``saliency`` selects patches.
     architecture
         For safetensors weights only.
     sha256
@@ -244,6 +262,19 @@ class ModelCard(CardSection):
             )
         if isinstance(self.output.stride, tuple) and self.task != "detection":
             raise ValueError("output.stride is a list for detection only")
+        if (self.output.units or self.output.range) and self.task != "regression":
+            raise ValueError("output.units and output.range are for regression only")
+        if len(self.output.units) not in (0, 1, len(self.output.classes)):
+            raise ValueError(
+                f"output.units has {len(self.output.units)} units for "
+                f"{len(self.output.classes)} quantities"
+            )
+        if self.output.activation == "softmax" and len(self.output.classes) == 1:
+            raise ValueError(
+                "the softmax of one class is always 1: output.activation must be sigmoid"
+            )
+        if self.output.activation == "softmax" and self.task in ("multi-label", "regression"):
+            raise ValueError(f"output.activation softmax does not fit the task {self.task}")
         if self.output.variance and self.task != "density":
             raise ValueError("output.variance is for density only")
         pooled = self.task == "classification" and self.output.activation == "softmax"
@@ -283,6 +314,16 @@ class ModelCard(CardSection):
     def classes(self) -> tuple[str, ...]:
         """Class of each output channel; empty for an embedding."""
         return self.output.classes
+
+    @property
+    def averaged(self) -> bool:
+        """Whether an estimate is the mean over tiles, and a tile has one prediction."""
+        return self.task in ("classification", "multi-label", "regression")
+
+    def unit(self, channel: int) -> str:
+        """Return the unit of a quantity; empty without one."""
+        units = self.output.units
+        return units[min(channel, len(units) - 1)] if units else ""
 
     @property
     def prediction_channels(self) -> int:

@@ -27,7 +27,7 @@ from hrviewer.models.card import ModelCard
 if TYPE_CHECKING:
     from hrviewer.models.detection import Detections
 
-__all__ = ["Floats", "Network"]
+__all__ = ["Floats", "Network", "concatenate_outputs"]
 
 Floats = NDArray[np.float32]
 
@@ -59,6 +59,8 @@ class Network(ABC):
         Maximum number of inputs at once, if the network limits it; `__call__` accepts any number.
     external_files : tuple of Path
         Files that its weights file refers to.
+    final_operations : frozenset of str
+        Operations of ONNX that make the outputs; empty where they are not known.
     measurements : dict
         Measurements by the engine, kept with the network: its exact halo, its best batch size.
     accepts_tokens : bool
@@ -86,6 +88,7 @@ class Network(ABC):
         self.accepts_any_size = False
         self.max_batch: int | None = None
         self.external_files: tuple[Path, ...] = ()
+        self.final_operations: frozenset[str] = frozenset()
         self.measurements: dict[tuple[object, ...], int] = {}
         self._flops: dict[tuple[float, ...], float] = {}
 
@@ -172,7 +175,7 @@ class Network(ABC):
 
             out = detection.count_map(self._decode(outputs, (h, w)), self.card, (ph, pw))
         else:
-            out = self._to_stride(_concatenate_outputs(outputs), ph, pw)
+            out = self._to_stride(concatenate_outputs(outputs), ph, pw)
             k = (
                 self.card.prediction_channels if self.card.output.attention else None
             )  # scores have no activation
@@ -293,6 +296,10 @@ class Network(ABC):
     def _unsupported(self, task: str, role: str) -> ModelError:
         return ModelError(f"{self.card.name} cannot {task}: choose a model with a {role}")
 
+    def run_raw(self, batch: Floats) -> list[Floats]:
+        """Return the raw outputs for a batch, padded as by `__call__`, before any activation."""
+        return self._run_padded(batch)[0]
+
     def _padded_size(self, h: int, w: int) -> tuple[int, int]:
         """Return the size to which an input is padded."""
         it = self.card.input
@@ -362,18 +369,24 @@ class Network(ABC):
         return detection.decode(outputs, self.card, size, score, overlap)
 
 
-def _concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
-    """Concatenate outputs of two, three and four axes into ``(n, k, oh, ow)``."""
+def concatenate_outputs(outputs: Sequence[Floats]) -> Floats:
+    """Concatenate outputs of one to four axes into ``(n, k, oh, ow)``."""
     maps = []
     for out in outputs:
-        if out.ndim == 2:
+        if out.ndim == 1:
+            out = out[:, None, None, None]
+        elif out.ndim == 2:
             out = out[:, :, None, None]
         elif out.ndim == 3:
             out = out[:, None]
         elif out.ndim != 4:
-            raise ModelError(f"an output has {out.ndim} axes {out.shape}: export it with 2, 3 or 4")
+            raise ModelError(f"an output has {out.ndim} axes {out.shape}: export it with 1 to 4")
         maps.append(out)
     sizes = {out.shape[2:] for out in maps}
     if len(sizes) > 1:
-        raise ModelError(f"outputs of several sizes {sorted(sizes)}: export one of them")
+        shapes = ", ".join(str(out.shape[1:]) for out in outputs)
+        raise ModelError(
+            f"outputs of several sizes ({shapes}) are no one map: name those that belong together "
+            "in the card's output.names"
+        )
     return maps[0] if len(maps) == 1 else np.concatenate(maps, axis=1)

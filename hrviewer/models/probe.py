@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from hrviewer.errors import HrviewerError, ModelError, short_message
+from hrviewer.models.activation_check import check_activation
 from hrviewer.models.network import Floats, Network
 
 __all__ = ["measure_exact_halo", "measure_halo", "measure_period", "validate_network"]
@@ -60,6 +61,7 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
         )
     output = _run_checked(network, one)
     _check_output(network, output, side)
+    check_activation(network, one, output)
     network.flops(side, side)  # a network whose FLOPs cannot be counted is refused
     network.max_batch = network.max_batch or _measure_max_batch(network, one, output)
     if not inputs.fixed:
@@ -87,7 +89,8 @@ def measure_exact_halo(network: Network) -> int:
         If the network cannot take a whole image, or there is no such context.
     """
     card = network.card
-    if network.accepts_tokens or card.task in ("classification", "detection", "embedding"):
+    per_tile = "classification", "multi-label", "detection", "embedding"
+    if network.accepts_tokens or card.task in per_tile or card.stride >= card.input.tile:
         raise _no_exact_tiling(network, f"its task, {card.task}, has one prediction per tile")
     if card.input.fixed:
         raise _no_exact_tiling(network, f"it takes tiles of {card.input.tile} pixels only")
@@ -230,7 +233,7 @@ def _run_checked(network: Network, batch: Floats) -> Floats:
     try:
         return network(batch)
     except (MemoryError, HrviewerError) as error:
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError) or str(error).startswith(network.card.name):
             raise
         raise ModelError(f"{network.card.name}: {error}") from None
     except Exception as error:
@@ -244,6 +247,11 @@ def _run_checked(network: Network, batch: Floats) -> Floats:
 def _check_output(network: Network, output: Floats, side: int) -> None:
     """Compare an output with the card: channels, size, numbers."""
     card = network.card
+    if network.final_operations & {"ArgMax", "TopK"}:
+        raise ModelError(
+            f"{card.name}: the network gives the number of the best class (ArgMax), without "
+            "probabilities: export it without that last step, with one channel per class"
+        )
     if output.shape[1] != card.output_channels:
         field = "output.width" if card.output.width else "output.classes"
         raise _card_mismatch(

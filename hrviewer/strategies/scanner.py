@@ -192,7 +192,7 @@ class Scanner(Strategy):
 
 def _valid_interval(context: PlanContext, interval: Interval) -> Interval | None:
     """Return an interval, except for probabilities, whose sum is 1 for all draws."""
-    return None if context.main.card.task == "classification" else interval
+    return None if context.main.card.averaged else interval
 
 
 @dataclass

@@ -234,7 +234,7 @@ def aggregate(
     if model.card.output.attention:
         return combine_parts(values[valid])
     values = values[:, : model.card.prediction_channels]
-    if model.card.task == "classification":
+    if model.card.averaged:
         areas = np.array([result.patch.core.area for result in results], float)
         return np.average(values[valid], axis=0, weights=areas[valid])
     found = [found_objects(results[int(i)]) for i in np.flatnonzero(valid)]

@@ -198,8 +198,10 @@ def test_conformance(
     path = shared / f"models/adapter-conformance/{name}.onnx"
     output = dict(output)
     classes = [f"class {i}" for i in range(output.pop("k", 1))]
+    probabilities = "sigmoid" in name or "softmax" in name
+    task = "segmentation" if probabilities else "regression"
     card = make_card(
-        task="embedding" if "width" in output else "segmentation",
+        task="embedding" if "width" in output else task,
         input={"tile": side, "fixed": True, "scale": 1 / 255},
         output={"classes": classes} | output,
     )
@@ -282,7 +284,7 @@ def test_a_graph_of_another_size_than_its_card(save: Save) -> None:
 
 def test_a_graph_that_takes_something_else(save: Save) -> None:
     path = save([node("Identity", ["x"], ["y"])], shape=("n", "m"))
-    with pytest.raises(HrviewerError, match="one float input"):
+    with pytest.raises(HrviewerError, match="with one input"):
         open_bundle(path).load()
 
 
@@ -410,3 +412,68 @@ def test_memory_that_runs_out_is_a_memory_error(
     monkeypatch.setattr(net, "_sessions", PerThreadCount(lambda count: Full("another")))
     with pytest.raises(RuntimeError, match="another"):
         net(one)
+
+
+# Graphs of other layouts and types are read like the usual one.
+
+
+def test_channels_last_and_8_bit_pixels(save: Save, rng: np.random.Generator) -> None:
+    """The same convolution, channels first in float and channels last in 8 bits."""
+    weights = {"w": rng.standard_normal((2, 3, 3, 3)).astype(np.float32)}
+    conv = node("Conv", ["c", "w"], ["o"], pads=[1, 1, 1, 1])
+    cases = {
+        "first": ([node("Identity", ["x"], ["c"]), conv, node("Identity", ["o"], ["y"])], 1),
+        "last": (
+            [
+                node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+                node("Transpose", ["f"], ["c"], perm=[0, 3, 1, 2]),
+                conv,
+                node("Transpose", ["o"], ["y"], perm=[0, 2, 3, 1]),
+            ],
+            TensorProto.UINT8,
+        ),
+    }
+    pixels = rng.integers(0, 256, (64, 80, 3), np.uint8)
+    found, flops = {}, {}
+    for name, (nodes, kind) in cases.items():
+        shape = ("n", 3, "h", "w") if name == "first" else ("n", "h", "w", 3)
+        path = save(nodes, weights, shape, kind=kind, output={"classes": ["a", "b"]})
+        net = open_bundle(path).load("main", "cpu")
+        found[name] = net(net.card.prepare(pixels)[None])
+        flops[name], halo = net.flops(64, 80), net.halo
+        assert halo == 1
+    np.testing.assert_allclose(found["last"], found["first"], rtol=1e-5, atol=1e-3)
+    assert flops["last"] == flops["first"] == 2 * 9 * 3 * 2 * 64 * 80
+    path = save(nodes, weights, shape, kind=kind, input={"scale": 1 / 255})
+    with pytest.raises(HrviewerError, match="takes 8-bit pixels.* input.scale 1"):
+        open_bundle(path).load()
+
+
+def test_outputs_by_name(save: Save) -> None:
+    nodes = [
+        node("ReduceMean", ["x"], ["style"], axes=[2, 3], keepdims=0),
+        node("ReduceSum", ["x", "axis"], ["map"], keepdims=1),
+    ]
+    how = {"outputs": ("style", "map"), "weights": {"axis": np.array([1])}}
+    path = save(nodes, **how, output={"classes": ["a"]})
+    with pytest.raises(HrviewerError, match=r"\(3,\), \(1, 64, 64\)\).* output\.names"):
+        open_bundle(path).load()
+    path = save(nodes, **how, output={"names": ["map"]})
+    out = open_bundle(path).load("main", "cpu")(np.ones((1, 3, 64, 64), np.float32))
+    assert (out == 3).all()
+    path = save(nodes, **how, output={"names": ["mask"]})
+    with pytest.raises(HrviewerError, match="no output 'mask', but style, map"):
+        open_bundle(path).load()
+
+
+def test_one_number_per_tile(save: Save) -> None:
+    """An output of one axis, as of a regression."""
+    path = save(
+        [node("ReduceMean", ["x"], ["y"], axes=[1, 2, 3], keepdims=0)],
+        task="regression",
+        input={"fixed": True},
+        output={"stride": 64, "classes": ["age"], "units": ["years"], "range": [0, 120]},
+    )
+    net = open_bundle(path).load("main", "cpu")
+    assert net(np.full((2, 3, 64, 64), 7, np.float32)).tolist() == [[[[7]]], [[[7]]]]
+    assert net.card.unit(0) == "years"

@@ -62,6 +62,12 @@ _UNSUPPORTED_OPS = {
 }
 
 
+_TRIVIAL_OPS = {
+    *("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice"),
+}
+"""Operations that change no value."""
+
+
 class OnnxGraph:
     """Nodes of a model, without its weights.
 
@@ -103,6 +109,18 @@ class OnnxGraph:
                         "so its FLOPs are unknown: export it with static shapes or simplify it"
                     ) from None
         return total
+
+    def final_operations(self, names: Sequence[str] = ()) -> frozenset[str]:
+        """Return the operations that make the outputs, past reshapes, casts and the like."""
+        made = {name: node for node in self._model.graph.node for name in node.output}
+        found = set()
+        for name in names or [value.name for value in self._model.graph.output]:
+            node = made.get(name)
+            while node is not None and node.op_type in _TRIVIAL_OPS and node.input:
+                node = made.get(node.input[0])
+            if node is not None:
+                found.add(str(node.op_type))
+        return frozenset(found)
 
     def _shapes(self, input_name: str, shape: Shape) -> dict[str, Shape]:
         import onnx

@@ -19,12 +19,18 @@ from hrviewer.models.weights import read_weights
 __all__ = ["OnnxNetwork", "run_session", "session_options"]
 
 _MAX_BYTES = 2**31
-_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_TYPES: dict[str, Any] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+}
+_TYPE_NAMES = "float, half, double or uint8"
 _OUT_OF_MEMORY = ("allocate memory", "bad_alloc", "bad allocation", "out of memory")
 
 
 class OnnxNetwork(Network):
-    """An ONNX graph with one input ``(n, C, h, w)``."""
+    """An ONNX graph with one input ``(n, C, h, w)`` or ``(n, h, w, C)``."""
 
     def __init__(
         self,
@@ -36,7 +42,8 @@ class OnnxNetwork(Network):
     ) -> None:
         import onnxruntime
 
-        (model_input,) = sessions.get().get_inputs()
+        session = sessions.get()
+        (model_input,) = session.get_inputs()
         super().__init__(card, sha256, f"onnxruntime {onnxruntime.__version__}", device)
         self._sessions, self._graph = sessions, graph
         self._input_name, self._input_type = model_input.name, _TYPES[model_input.type]
@@ -44,6 +51,10 @@ class OnnxNetwork(Network):
             self.precision = "float16"
         n = model_input.shape[0]
         self.max_batch = n if isinstance(n, int) else None
+        self.channels_last = _is_channels_last(model_input.shape, card)
+        self.has_plain_input = not self.channels_last and self._input_type != np.uint8
+        self._output_names = list(card.output.names) or None
+        self.final_operations = graph.final_operations(card.output.names)
 
     @classmethod
     def load(cls, path: Path, card: ModelCard, device: str, threads: int | None) -> OnnxNetwork:
@@ -91,12 +102,24 @@ class OnnxNetwork(Network):
         return network
 
     def _run(self, batch: Floats) -> Sequence[Floats]:
-        return run_session(
-            self._sessions.get(), self._input_name, np.ascontiguousarray(batch, self._input_type)
+        if self.channels_last:
+            batch = batch.transpose(0, 2, 3, 1)
+        if self._input_type == np.uint8:
+            batch = np.clip(np.rint(batch), 0, 255)
+        outputs = run_session(
+            self._sessions.get(),
+            self._input_name,
+            np.ascontiguousarray(batch, self._input_type),
+            self._output_names,
         )
+        if not self.channels_last:
+            return outputs
+        return [out.transpose(0, 3, 1, 2) if out.ndim == 4 else out for out in outputs]
 
     def _count(self, h: int, w: int) -> float:
-        return self._graph.flops(self._input_name, (1, self.card.input.channel_count, h, w))
+        c = self.card.input.channel_count
+        shape = (1, h, w, c) if self.channels_last else (1, c, h, w)
+        return self._graph.flops(self._input_name, shape)
 
 
 def session_options(onnxruntime: Any, threads: int) -> Any:
@@ -110,37 +133,69 @@ def session_options(onnxruntime: Any, threads: int) -> Any:
     return options
 
 
-def run_session(session: Any, name: str, batch: NDArray[Any]) -> list[Floats]:
-    """Run a session; raise `MemoryError` if memory does not suffice."""
+def run_session(
+    session: Any, name: str, batch: NDArray[Any], outputs: Sequence[str] | None = None
+) -> list[Floats]:
+    """Run a session for these outputs, or all; raise `MemoryError` if memory does not suffice."""
     try:
-        outputs = session.run(None, {name: batch})
+        found = session.run(outputs, {name: batch})
     except Exception as error:
         if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
             raise MemoryError(short_message(error)) from None
         raise
-    return [np.asarray(out, np.float32) for out in outputs]
+    return [np.asarray(out, np.float32) for out in found]
 
 
 def _check_input(path: Path, card: ModelCard, session: Any) -> None:
-    """Compare the graph's declared input with the card, field by field."""
+    """Compare the graph's declared input and outputs with the card, field by field."""
     inputs = session.get_inputs()
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
-        found = ", ".join(f"{i.type} {i.shape}" for i in inputs)
+    found = ", ".join(f"{i.name} {i.type} {i.shape}" for i in inputs)
+    if len(inputs) != 1:
         raise ModelError(
-            f"{path} takes {found}: export it with one float input (n, channels, h, w)"
+            f"{path} takes {len(inputs)} inputs ({found}): export it with the image as its only "
+            "one, and the others as constants"
         )
-    _, c, *sides = inputs[0].shape
-    if isinstance(c, int) and c != card.input.channel_count:
+    if len(inputs[0].shape) != 4 or inputs[0].type not in _TYPES:
         raise ModelError(
-            f"{card.name}: the card's input.channels is {card.input.channels} "
-            f"({card.input.channel_count}), but the network takes {c}: correct the card"
+            f"{path} takes {found}: export it with one input (n, channels, h, w) of {_TYPE_NAMES}"
+        )
+    names = [output.name for output in session.get_outputs()]
+    if missing := [name for name in card.output.names if name not in names]:
+        raise ModelError(
+            f"{card.name}: the network has no output {missing[0]!r}, but {', '.join(names)}: "
+            "correct the card's output.names"
+        )
+    it, last = card.input, _is_channels_last(inputs[0].shape, card)
+    _, *dims = inputs[0].shape
+    c, *sides = [dims[2], dims[0], dims[1]] if last else dims
+    if isinstance(c, int) and c != it.channel_count:
+        raise ModelError(
+            f"{card.name}: the card's input.channels is {it.channels} "
+            f"({it.channel_count}), but the network takes {c}: correct the card"
+        )
+    plain = it.scale == 1 and not any(it.mean) and all(std == 1 for std in it.std)
+    if inputs[0].type == "tensor(uint8)" and not plain:
+        raise ModelError(
+            f"{card.name}: the network takes 8-bit pixels, which are not scaled: the card needs "
+            "input.scale 1, mean 0 and std 1"
+        )
+    if all(isinstance(side, int) for side in sides) and sides[0] != sides[1]:
+        raise ModelError(
+            f"{path} takes {sides[0]} × {sides[1]} pixels only, and tiles are square: export it "
+            "with free height and width, or for square inputs"
         )
     for side in sides:
-        if isinstance(side, int) and (side != card.input.tile or not card.input.fixed):
+        if isinstance(side, int) and (side != it.tile or not it.fixed):
             raise ModelError(
                 f"{card.name}: the network takes {side} pixels per side only: "
                 f"the card needs input.tile {side} and input.fixed true"
             )
+
+
+def _is_channels_last(shape: Sequence[Any], card: ModelCard) -> bool:
+    """Whether an input is ``(n, h, w, C)``: the card's channels are its last axis only."""
+    c = card.input.channel_count
+    return len(shape) == 4 and shape[3] == c and shape[1] != c
 
 
 def _providers(onnxruntime: Any, device: str) -> tuple[list[Any], str]:

@@ -164,6 +164,11 @@ def _load_float32(
 
 def _check_supported(exact: Network) -> None:
     name = exact.card.name
+    if not getattr(exact, "has_plain_input", True) or exact.card.output.names:
+        raise ModelError(
+            f"{name} takes 8-bit pixels or channels last, or not all of its outputs are used, and "
+            "it cannot run in int8: choose --precision float32"
+        )
     if exact.device != "cpu":
         raise ModelError(
             f"int8 runs on a CPU only, not on {exact.device}: choose --device cpu, or another "

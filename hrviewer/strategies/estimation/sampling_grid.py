@@ -207,7 +207,7 @@ def overlap_fractions(
 
 def cell_value(context: PlanContext, patch: Patch, value: Floats) -> Floats:
     """Return a patch's share of the region's total, ``(k,)``: probabilities by area."""
-    if context.main.card.task == "classification":
+    if context.main.card.averaged:
         return np.asarray(value * (patch.core.area / context.region.area))
     return np.asarray(value, float)
 
@@ -217,7 +217,7 @@ def upper_bounds(context: PlanContext, grid: SamplingGrid) -> Floats | None:
     card = context.main.card
     if card.task == "segmentation":
         return grid.areas
-    if card.task == "classification" or card.output.bound is None:
+    if card.averaged or card.output.bound is None:
         return None
     tile = card.input.tile * context.scale_of("main")
     down, across = (np.ceil(np.diff(edges) / tile) for edges in (grid.ys, grid.xs))

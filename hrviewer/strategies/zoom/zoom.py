@@ -162,7 +162,7 @@ def _estimate(
     """Return the estimate, with a note on the number of measurements."""
     measured, n = len(sampler.measured), len(sampler.grid.patches)
     note = [f"{measured:,} of {n:,} cells measured", *notes, *_failure_notes(sampler)]
-    if sampler.context.main.card.task == "classification":
+    if sampler.context.main.card.averaged:
         interval = None  # probabilities sum to 1 for all draws
     return Estimate(estimate, interval, "; ".join(note))
 

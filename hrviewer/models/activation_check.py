@@ -1,0 +1,62 @@
+"""Check that a card's activation turns the network's outputs into probabilities, once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hrviewer.errors import ModelError
+from hrviewer.models.network import Floats, Network, concatenate_outputs
+
+__all__ = ["check_activation"]
+
+_TOLERANCE = 5e-3
+"""Largest distance of a sum of probabilities in half precision from 1."""
+
+
+def check_activation(network: Network, tile: Floats, output: Floats) -> None:
+    """Raise `ModelError` if outputs are no probabilities, or an activation is applied twice.
+
+    Parameters
+    ----------
+    network
+        Its task has probabilities, or nothing is checked.
+    tile
+        A prepared tile, ``(1, C, h, w)``.
+    output
+        The prediction for it, after the activation.
+    """
+    card = network.card
+    tasks = "segmentation", "classification", "multi-label"
+    if card.task not in tasks or card.output.decode or card.output.attention:
+        return
+    activation, final = card.output.activation, network.final_operations
+    if activation == "none":
+        low, high = float(output.min()), float(output.max())
+        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+            advice = "sigmoid"
+            if card.task != "multi-label" and len(card.classes) > 1:
+                advice = "softmax, or sigmoid where classes do not exclude one another"
+            raise _mismatch(
+                network,
+                f"is none, but the outputs run from {low:.3g} to {high:.3g} and are no "
+                f"probabilities: set it to {advice}",
+            )
+        return
+    if activation not in ("softmax", "sigmoid"):
+        return
+    raw = concatenate_outputs(network.run_raw(tile))
+    distribution = raw.shape[1] > 1 and raw.min() >= 0 and np.ptp(raw) > 0
+    if distribution and np.abs(raw.sum(axis=1) - 1).max() <= _TOLERANCE:
+        raise _mismatch(
+            network,
+            f"is {activation}, but the network applies a softmax itself (its outputs sum to 1): "
+            "set it to none",
+        )
+    if final == {"Sigmoid"}:
+        raise _mismatch(
+            network, f"is {activation}, but the network applies a sigmoid itself: set it to none"
+        )
+
+
+def _mismatch(network: Network, problem: str) -> ModelError:
+    return ModelError(f"{network.card.name}: the card's output.activation {problem}")
