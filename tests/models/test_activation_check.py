@@ -34,7 +34,7 @@ ARGMAX = node("ArgMax", ["z"], ["y"], axis=1, keepdims=1)
     [
         ([SOFTMAX], "softmax", "is softmax, but the network applies a softmax itself .* to none"),
         ([SOFTMAX], "sigmoid", "is sigmoid, but the network applies a softmax itself"),
-        ([SIGMOID], "sigmoid", "is sigmoid, but the network applies a sigmoid itself .*to none"),
+        ([SIGMOID], "sigmoid", "is sigmoid, but the network applies a sigmoid itself: .* none"),
         ([SIGMOID], "softmax", "applies a sigmoid itself"),
         ([], "none", r"are no probabilities: set it to softmax, or sigmoid where"),
         ([ARGMAX], "none", "ArgMax.*export it without that last step"),
@@ -63,7 +63,7 @@ def test_activations_that_fit(save: Save, last: list[Any], activation: str) -> N
 
 
 def test_the_softmax_of_one_class() -> None:
-    with pytest.raises(HrviewerError, match="of one class is always 1: .* must be sigmoid"):
+    with pytest.raises(HrviewerError, match=r"of one class is always 1: .* must be sigmoid"):
         make_card(task="segmentation", output={"activation": "softmax"})
 
 

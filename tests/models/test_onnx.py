@@ -445,7 +445,7 @@ def test_channels_last_and_8_bit_pixels(save: Save, rng: np.random.Generator) ->
     np.testing.assert_allclose(found["last"], found["first"], rtol=1e-5, atol=1e-3)
     assert flops["last"] == flops["first"] == 2 * 9 * 3 * 2 * 64 * 80
     path = save(nodes, weights, shape, kind=kind, input={"scale": 1 / 255})
-    with pytest.raises(HrviewerError, match="takes 8-bit pixels.* input.scale 1"):
+    with pytest.raises(HrviewerError, match=r"takes 8-bit pixels.* input\.scale 1"):
         open_bundle(path).load()
 
 
