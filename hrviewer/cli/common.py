@@ -37,6 +37,7 @@ __all__ = [
     "ModelOption",
     "PixelSizeOption",
     "PlaneOption",
+    "RangeOption",
     "SeedOption",
     "SeriesOption",
     "app",
@@ -324,11 +325,23 @@ def parse_pixel_size(text: str) -> tuple[float, float]:
     return sizes[0], sizes[-1]
 
 
+def parse_range(text: str) -> tuple[float, float]:
+    """Parse the ends of a range, ``low,high``."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low = high = float("nan")
+    if not float("-inf") < low < high < float("inf"):
+        raise typer.BadParameter(f"{text!r} is not a range of pixel values, as 0,4095")
+    return low, high
+
+
 def image_options(
     series: str | None,
     plane: list[dict[str, int]] | None,
     channels: list[str] | None,
     pixel_size: tuple[float, float] | None,
+    value_range: tuple[float, float] | None,
 ) -> dict[str, Any]:
     """Return the given options of an image as keywords of `hrviewer.open`."""
     options = {
@@ -336,6 +349,7 @@ def image_options(
         "plane": {axis: index for part in plane or [] for axis, index in part.items()},
         "channels": channels,
         "pixel_size": pixel_size,
+        "value_range": value_range,
     }
     return {name: value for name, value in options.items() if value}
 
@@ -409,6 +423,16 @@ PixelSizeOption = Annotated[
         metavar="UM|Y,X",
         parser=parse_pixel_size,
         help="Pixel size in µm, instead of the file's.",
+    ),
+]
+RangeOption = Annotated[
+    Any,
+    typer.Option(
+        "--range",
+        metavar="LOW,HIGH",
+        parser=parse_range,
+        help="Pixel values that the model gets as 0 and 255, as 0,4095 for 12 bits; otherwise "
+        "the model's, the file's or those of a sample.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Random seed.")]

@@ -93,7 +93,7 @@ def convert(
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
-    options = image_options(series, plane, channels, pixel_size)
+    options = image_options(series, plane, channels, pixel_size, None)
     with open_pyramid(image, **options) as pyramid, writing_progress() as progress:
         typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
 

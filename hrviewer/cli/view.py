@@ -13,6 +13,7 @@ from hrviewer.cli.common import (
     JsonOption,
     PixelSizeOption,
     PlaneOption,
+    RangeOption,
     SeriesOption,
     app,
     command,
@@ -63,9 +64,10 @@ def view(
     plane: PlaneOption = None,
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
+    value_range: RangeOption = None,
 ) -> None:
     """Open images in napari with the panel."""
-    options = image_options(series, plane, channels, pixel_size)
+    options = image_options(series, plane, channels, pixel_size, value_range)
     open_viewer(images, model, strategy, live=live, options=options)
 
 
@@ -104,12 +106,15 @@ def info(
     plane: PlaneOption = None,
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
+    value_range: RangeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the properties of an image, and check that it can be read."""
     from hrviewer.pyramid import open_pyramid
 
-    with open_pyramid(image, **image_options(series, plane, channels, pixel_size)) as pyramid:
+    with open_pyramid(
+        image, **image_options(series, plane, channels, pixel_size, value_range)
+    ) as pyramid:
         pyramid.check()
         properties = describe_image(pyramid)
         pyramid_series = pyramid.series
@@ -136,6 +141,7 @@ def info(
         ("pixels", f"{properties['channels']} × {properties['dtype']}"),
         *(("channel", format_channel(i, info)) for i, info in enumerate(channel_info)),
         *(("axis", axis) for axis in axes),
+        ("values", "{low:g} to {high:g}, {source}".format(**properties["value_range"])),
         ("pixel size", "unknown" if size is None else f"{size[0]:.4g} × {size[1]:.4g} µm"),
         ("no data", "none" if properties["nodata"] is None else f"{properties['nodata']}"),
         *((f"level {i}", level) for i, level in enumerate(levels)),
@@ -165,6 +171,7 @@ def describe_image(pyramid: Pyramid) -> dict[str, Any]:
         "axes": pyramid.plane_sizes,
         "plane": pyramid.plane,
         "dtype": str(pyramid.dtype),
+        "value_range": asdict(pyramid.value_range),
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
         # JSON has no NaN.
         "nodata": str(nodata) if nodata != nodata else nodata,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hrviewer.engine.model_infos import model_info, native_scale
-from hrviewer.engine.preprocess import read_input
+from hrviewer.engine.preprocess import prepare_input, read_input
 from hrviewer.geometry import Patch
 from hrviewer.models import Network
 from hrviewer.models.network import Floats
@@ -52,7 +52,7 @@ def highest_contrast(
 def prepare_patch(pyramid: Pyramid, network: Network, patch: Patch) -> Floats:
     """Read and prepare the network's input for a patch, ``(C, h, w)``."""
     card, rect = network.card, input_rect(model_info(network), patch, pyramid.rect)
-    array: Floats = card.prepare(read_input(pyramid, card, rect, patch.scale))
+    array: Floats = prepare_input(pyramid, card, read_input(pyramid, card, rect, patch.scale))
     return array
 
 

@@ -110,7 +110,7 @@ class LoadedModels(Mapping[str, Network]):
 
         In other precisions these are the same for all images. The last image's are kept.
         """
-        image = pyramid.image_key
+        image = f"{pyramid.image_key} {pyramid.given_range}"
         if self.precision != "int8" or self._image_id == image:
             return self
         if self._calibrated is None or self._calibrated._image_id != image:
@@ -126,7 +126,7 @@ class LoadedModels(Mapping[str, Network]):
         samples = [prepare_patch(pyramid, float32, patch) for patch in patches]
         self._loaded["main"] = self._load_on_device("main", "int8", samples)
         self.calibrated = tuple(patch.core for patch in patches)
-        self._image_id = pyramid.image_key
+        self._image_id = f"{pyramid.image_key} {pyramid.given_range}"
         seconds = time.perf_counter() - start
         self.setup_s += seconds
         log.info("calibrated main for int8 on %d tiles in %.2f s", len(patches), seconds)

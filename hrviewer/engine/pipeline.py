@@ -34,7 +34,7 @@ from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.model_infos import model_info
 from hrviewer.engine.object_inference import object_result, shift_and_scale
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
-from hrviewer.engine.preprocess import read_input
+from hrviewer.engine.preprocess import prepare_input, read_input, value_range
 from hrviewer.engine.run_control import RunControl, RunStopped
 from hrviewer.engine.token_inference import batch_groups, infer_tokens
 from hrviewer.engine.warp_inference import infer_warped
@@ -264,7 +264,9 @@ class InferencePipeline(InferenceContext):
                 cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
                 start = time.perf_counter()
                 shape = network.card.input.channel_count, *pixels.shape[:2]
-                array = network.card.prepare(pixels, self.device.buffers.acquire(shape))
+                array = prepare_input(
+                    self.pyramid, network.card, pixels, self.device.buffers.acquire(shape)
+                )
                 cost = replace(cost, prepare_s=time.perf_counter() - start)
                 future = self.device.submit(network, array, self.priority)
             except Exception as error:
@@ -375,6 +377,7 @@ class InferencePipeline(InferenceContext):
             network.backend,
             network.device,
             network.precision,
+            value_range(network.card, self.pyramid),
             self.device.batch,
             self.device.streams,
             *parts,

@@ -14,6 +14,7 @@ from hrviewer.engine.budget import Budget
 from hrviewer.engine.device_scheduler import DeviceScheduler
 from hrviewer.engine.loaded_models import LoadedModels
 from hrviewer.engine.model_infos import model_info, native_scale
+from hrviewer.engine.preprocess import value_range
 from hrviewer.engine.priors import Priors, validate_priors
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
@@ -100,6 +101,8 @@ def build_context(
     main.card.check_channels(pyramid.channels)
     scale, note = native_scale(main.card, pyramid)
     notes = [*pyramid.notes, *models.notes, *([note] if note else [])]
+    if pyramid.value_range.note and value_range(main.card, pyramid) == pyramid.value_range.ends:
+        notes.append(pyramid.value_range.note)
 
     def measured_rate() -> float:
         nonlocal rate

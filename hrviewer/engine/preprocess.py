@@ -4,14 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.read_cost import ReadMeter
+from hrviewer.pyramid.resample import Fill
 
-__all__ = ["read_input"]
+__all__ = ["prepare_input", "read_input", "value_range"]
+
+
+def value_range(card: ModelCard, pyramid: Pyramid) -> tuple[float, float]:
+    """Return the pixel values that a network gets as 0 and 255.
+
+    They are the user's, else those of the model's card, else the image's.
+    """
+    return pyramid.given_range or card.input.value_range or pyramid.value_range.ends
+
+
+def prepare_input(
+    pyramid: Pyramid,
+    card: ModelCard,
+    pixels: NDArray[Any],
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
+    """Return an image's pixels as the network's input; see `ModelCard.prepare`."""
+    return card.prepare(pixels, out, value_range(card, pyramid))
+
+
+def _border_fill(pyramid: Pyramid, card: ModelCard) -> Fill:
+    return card.input.border_fill(pyramid.dtype, value_range(card, pyramid))
 
 
 def read_input(
@@ -40,6 +64,6 @@ def read_input(
     ndarray, shape (h, w, c)
         In the image's dtype; of the tile's size, for a network of fixed size.
     """
-    fill = None if rect in pyramid.rect else card.input.border_fill(pyramid.dtype)
+    fill = None if rect in pyramid.rect else _border_fill(pyramid, card)
     pixels: NDArray[Any] = pyramid.read(rect, scale, fill=fill, meter=meter)
     return pixels[: card.input.tile, : card.input.tile] if card.input.fixed else pixels

@@ -13,6 +13,7 @@ from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.model_infos import native_scale
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
+from hrviewer.engine.preprocess import prepare_input
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.models.network import Floats
@@ -219,7 +220,7 @@ def _read_tokens(
                 with context.meter.measure() as reading:
                     pixels = context.pyramid.read(block, scale, fill="reflect", meter=context.meter)
                 start = time.perf_counter()
-                prepared = network.card.prepare(pixels)
+                prepared = prepare_input(context.pyramid, network.card, pixels)
                 for i in inside:
                     y, x = (
                         round((position - origin) / scale)

@@ -15,6 +15,7 @@ from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.object_inference import PixelMapping, object_result
 from hrviewer.engine.postprocess import as_box, failed_result, map_kind, summarize_core
+from hrviewer.engine.preprocess import prepare_input
 from hrviewer.engine.warp_sampling import finest_scale, sample, sample_density, unwarp
 from hrviewer.geometry import Grid, Patch, Rect
 from hrviewer.models import Network
@@ -39,7 +40,9 @@ def infer_warped(
             pixels = sample(context.pyramid, rect, request.grid, request.shape, context.meter)
         cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
         start = time.perf_counter()
-        array = network.card.prepare(round_to_dtype(pixels, context.pyramid.dtype))
+        array = prepare_input(
+            context.pyramid, network.card, round_to_dtype(pixels, context.pyramid.dtype)
+        )
         cost = replace(cost, prepare_s=time.perf_counter() - start)
         done = context.device.submit(network, array, context.priority, exclusive=True).result()
     except Exception as error:

@@ -82,6 +82,9 @@ class ModelInput(CardSection):
         Sides must be a multiple of this.
     fixed
         Whether the network takes ``tile × tile`` only.
+    value_range
+        Pixel values that are 0 and 255 for the network, as ``[0, 10000]`` for reflectances;
+        ``[0, 255]`` leaves all numbers as they are. The image's own by default.
     pixel_size
         Side of a pixel of the training data in µm, if that matters.
     letterbox
@@ -99,6 +102,7 @@ class ModelInput(CardSection):
     tile: PositiveInt
     multiple_of: PositiveInt = 1
     fixed: bool = False
+    value_range: tuple[float, float] | None = None
     pixel_size: PositiveFloat | None = None
     letterbox: float | None = None
     downsample: PositiveFloat = 1.0
@@ -108,16 +112,18 @@ class ModelInput(CardSection):
         """Number of input channels."""
         return {"gray": 1, "rgb": 3, "bgr": 3}.get(str(self.channels)) or int(self.channels)
 
-    def border_fill(self, dtype: np.dtype[Any]) -> float | Literal["reflect"]:
-        """Return what lies beyond an image's border: `letterbox` in its data type, if given."""
+    def border_fill(
+        self, dtype: np.dtype[Any], value_range: tuple[float, float]
+    ) -> float | Literal["reflect"]:
+        """Return what lies beyond an image's border: `letterbox` as a pixel value, if given."""
         if self.letterbox is None:
             return "reflect"
-        if dtype.kind == "b":
-            return float(self.letterbox > 127)
+        low, high = value_range
+        fill = low + self.letterbox * (high - low) / 255
         if dtype.kind == "f":
-            return self.letterbox
-        full = np.iinfo(dtype).max if dtype.kind == "u" else 255
-        return float(round(self.letterbox * (full // 255)))
+            return fill
+        info = np.iinfo(dtype)
+        return float(min(max(round(fill), int(info.min)), int(info.max)))
 
     @model_validator(mode="after")
     def _check_consistency(self) -> ModelInput:
@@ -126,6 +132,8 @@ class ModelInput(CardSection):
                 raise ValueError(
                     f"{name} has {len(values)} numbers for {self.channel_count} channels"
                 )
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError(f"value_range {self.value_range} does not ascend")
         if self.tile % self.multiple_of:
             raise ValueError(f"tile {self.tile} is not a multiple of {self.multiple_of}")
         return self
@@ -375,18 +383,23 @@ class ModelCard(CardSection):
         return self.model_dump_json(include={"task", "input", "output", "architecture"})
 
     def prepare(
-        self, pixels: NDArray[Any], out: NDArray[np.float32] | None = None
+        self,
+        pixels: NDArray[Any],
+        out: NDArray[np.float32] | None = None,
+        value_range: tuple[float, float] | None = None,
     ) -> NDArray[np.float32]:
         """Preprocess pixels for the network.
 
         Parameters
         ----------
         pixels
-            ``(h, w, c)`` or ``(h, w)``. Unsigned integers are scaled to 0–255 (``uint16 / 257``),
-            booleans to 0 and 255; floats and signed integers are used unchanged. Values that are
-            not finite become 0. An alpha channel is dropped.
+            ``(h, w, c)`` or ``(h, w)``. Values that are not finite become 0. An alpha channel is
+            dropped.
         out
             Output array, ``(C, h, w)``; a new one by default.
+        value_range
+            Pixel values that become 0 and 255. By default those of the card, else the whole range
+            of unsigned integers and booleans; floats and signed integers are used unchanged.
 
         Returns
         -------
@@ -403,11 +416,12 @@ class ModelCard(CardSection):
         if out is None:
             out = np.empty((x.shape[-1], *x.shape[:2]), np.float32)
         np.copyto(out, np.moveaxis(x, -1, 0), casting="unsafe")
-        if x.dtype == bool:
-            out *= 255
-        elif x.dtype.kind == "u" and x.dtype.itemsize > 1:
-            out /= np.float32(np.iinfo(x.dtype).max / 255)
-        elif x.dtype.kind == "f":
+        low, high = value_range or self.input.value_range or _full_range(pixels.dtype)
+        if low:
+            out -= np.float32(low)
+        if high - low != 255:
+            out /= np.float32((high - low) / 255)
+        if x.dtype.kind == "f":
             np.nan_to_num(out, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
         if self.input.scale != 1:
             out *= np.float32(self.input.scale)
@@ -441,15 +455,18 @@ class ModelCard(CardSection):
         return rgb[..., ::-1] if required == "bgr" else rgb
 
 
+def _full_range(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """Return the range of unsigned integers and booleans; of other types none is known."""
+    if dtype.kind == "b":
+        return 0.0, 1.0
+    return 0.0, float(np.iinfo(dtype).max) if dtype.kind == "u" else 255.0
+
+
 def _luma(rgb: NDArray[Any]) -> NDArray[Any]:
     """Return ITU-R 601 luma; 8-bit integers are rounded exactly as in Pillow."""
     weights = 19595, 38470, 7471
     if rgb.dtype != np.uint8:
-        # Booleans are 0 or 1 and their luma lies between: scale to 0-255 like the others.
-        full = np.float64(255 if rgb.dtype == bool else 1)
-        if rgb.dtype.kind == "u":
-            full = np.float64(255 / np.iinfo(rgb.dtype).max)
-        r, g, b = (rgb[..., c] * (full * w / 65536) for c, w in enumerate(weights))
+        r, g, b = (rgb[..., c] * np.float64(w / 65536) for c, w in enumerate(weights))
         return np.asarray(r + g + b)
     weighted = sum(rgb[..., c].astype(np.uint32) * np.uint32(w) for c, w in enumerate(weights))
     return np.asarray((weighted + np.uint32(0x8000)) >> np.uint32(16), np.uint8)

@@ -59,6 +59,7 @@ def open_pyramid(
     plane: Mapping[str, int] | None = None,
     channels: ChannelSelection | None = None,
     pixel_size: float | Sequence[float] | None = None,
+    value_range: Sequence[float] | None = None,
 ) -> Pyramid:
     """Open an image as a lazily read pyramid.
 
@@ -79,6 +80,9 @@ def open_pyramid(
         Channels to read, in this order, by index or name; all by default, but transparency.
     pixel_size : float or (float, float), optional
         Micrometres per pixel of level 0, one number or ``(y, x)``; overrides the file's.
+    value_range : (float, float), optional
+        Pixel values that a model gets as 0 and as 255, as ``(0, 4095)`` for 12 bits; by default
+        those of the model's card, of the file's metadata, or the range of a sample.
 
     Returns
     -------
@@ -90,8 +94,8 @@ def open_pyramid(
     ImageReadError
         If the image cannot be opened; one line says why, and what to do.
     ParameterError
-        If it has no such series, plane or channel, or the pixel size is not positive; and if one
-        of them has another form than above.
+        If it has no such series, plane or channel, or the pixel size is not positive; and if an
+        option has another form than above.
 
     Examples
     --------
@@ -103,13 +107,13 @@ def open_pyramid(
     ((300, 400, 1), {'z': 3}, (0.25, 0.25))
     """
     plane, channels = _parse_plane(plane), _parse_channels(channels)
-    size = _parse_pixel_size(pixel_size)
+    size, ends = _parse_pixel_size(pixel_size), _parse_value_range(value_range)
     known = source if isinstance(source, Pyramid) else None
     level = find_level(source) if known is None else None
     if level is not None:
         known = _open_pyramids.get(level)
     if known is not None:
-        _check_options(known, series, plane, channels, size)
+        _check_options(known, series, plane, channels, size, ends)
         return known
     if isinstance(source, (str, os.PathLike)):
         source = os.fspath(source)
@@ -122,7 +126,7 @@ def open_pyramid(
         except UnsupportedFormat as error:  # if no other reader opens it, the first reason is best
             unsupported = unsupported or error
         else:
-            pyramid = Pyramid(opened, size)
+            pyramid = Pyramid(opened, size, ends)
             if series is not None and not opened.series:  # a reader that knows of none
                 _series_id(pyramid, series)
             _open_pyramids[pyramid.levels[0]] = pyramid
@@ -145,13 +149,19 @@ def using_pyramid(
     plane: Mapping[str, int] | None = None,
     channels: ChannelSelection | None = None,
     pixel_size: float | Sequence[float] | None = None,
+    value_range: Sequence[float] | None = None,
 ) -> Iterator[Pyramid]:
     """Open an image for a ``with`` block; a pyramid that was open before stays open.
 
     The parameters are those of `open_pyramid`.
     """
     pyramid = open_pyramid(
-        source, series=series, plane=plane, channels=channels, pixel_size=pixel_size
+        source,
+        series=series,
+        plane=plane,
+        channels=channels,
+        pixel_size=pixel_size,
+        value_range=value_range,
     )
     shared = isinstance(source, Pyramid) or find_level(source) is not None
     try:
@@ -162,7 +172,7 @@ def using_pyramid(
 
 
 def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:
-    """Open an image with the series, plane, channels and pixel size that a run recorded.
+    """Open an image with the options that a run recorded: series, plane, channels and others.
 
     Parameters
     ----------
@@ -175,6 +185,7 @@ def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:
         plane=record.get("plane") or None,
         channels=record.get("channels"),
         pixel_size=record.get("pixel_size"),
+        value_range=record.get("value_range"),
     )
 
 
@@ -217,12 +228,27 @@ def _parse_pixel_size(value: float | Sequence[float] | None) -> tuple[float, flo
     return y, x
 
 
+def _parse_value_range(value: Sequence[float] | None) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    try:
+        low, high = map(float, () if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (-math.inf < low < high < math.inf):
+        raise ParameterError(
+            f"value_range is two numbers, the pixel values of 0 and 255, not {value!r}"
+        )
+    return low, high
+
+
 def _check_options(
     pyramid: Pyramid,
     series: str | int | None,
     plane: Mapping[str, int],
     channels: tuple[int | str, ...] | None,
     pixel_size: tuple[float, float] | None,
+    value_range: tuple[float, float] | None,
 ) -> None:
     """Refuse options that differ from those with which a pyramid was opened."""
     selected = pyramid.selected_channels
@@ -238,6 +264,7 @@ def _check_options(
         "plane": ({**pyramid.plane, **plane}, pyramid.plane),
         "channels": (wanted_channels, selected),
         "pixel_size": (pixel_size or pyramid.pixel_size, pyramid.pixel_size),
+        "value_range": (value_range or pyramid.given_range, pyramid.given_range),
     }
     for name, (wanted, present) in asked.items():
         if wanted != present:

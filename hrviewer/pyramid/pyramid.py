@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from html import escape
@@ -29,6 +30,7 @@ from hrviewer.pyramid.resample import Fill
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import TileKey
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
+from hrviewer.pyramid.value_range import ValueRange, find_value_range
 
 if TYPE_CHECKING:
     from hrviewer.pyramid.readers.base import Reader
@@ -100,8 +102,15 @@ class Pyramid:
     (256, 192, 3)
     """
 
-    def __init__(self, reader: Reader, pixel_size: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        pixel_size: tuple[float, float] | None = None,
+        value_range: tuple[float, float] | None = None,
+    ) -> None:
         self._reader = reader
+        self._value_range = None if value_range is None else ValueRange(*value_range)
+        self._range_lock = threading.Lock()
         self.name = reader.name
         self.path = reader.path
         self.pixel_size = pixel_size or reader.pixel_size
@@ -161,6 +170,21 @@ class Pyramid:
     def dtype(self) -> np.dtype[Any]:
         """Pixel type."""
         return self.levels[0].dtype
+
+    @property
+    def value_range(self) -> ValueRange:
+        """The pixel values that a model gets as 0 and 255; a sample is read where needed."""
+        with self._range_lock:
+            if self._value_range is None:
+                reader = self._reader
+                self._value_range = find_value_range(reader.levels, reader.stored_range)
+            return self._value_range
+
+    @property
+    def given_range(self) -> tuple[float, float] | None:
+        """The value range that the user gave; None if it is the file's or measured."""
+        given = self._value_range
+        return given.ends if given is not None and given.source == "given" else None
 
     @property
     def image_key(self) -> str:

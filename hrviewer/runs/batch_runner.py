@@ -196,7 +196,7 @@ class BatchRunner:
     ) -> str:
         """Return the name of a run folder: the same for the same settings."""
         weights = {role: card.sha256 for role, card in bundle.roles.items()}
-        image = [pyramid.image_key, pyramid.pixel_size]
+        image = [pyramid.image_key, pyramid.pixel_size, pyramid.given_range]
         settings = [*image, bundle.name, weights, spec.strategy, dict(spec.params),
                     str(budget), seed, region and region.astuple()]  # fmt: skip
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())

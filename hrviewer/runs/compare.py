@@ -70,6 +70,7 @@ def compare(
     plane: Mapping[str, int] | None = None,
     channels: Sequence[int | str] | None = None,
     pixel_size: float | Sequence[float] | None = None,
+    value_range: Sequence[float] | None = None,
     region: RectLike | None = None,
     device: str = "auto",
     cache: Literal["use", "off"] = "use",
@@ -99,9 +100,8 @@ def compare(
         seconds, at the measured rate. The budget of such a row reads ``FLOPs of zoom``.
     seeds : sequence of int
         Random seeds of the strategies.
-    series, plane, channels, pixel_size
-        Series, plane, channels and micrometres per pixel of the images, as `hrviewer.open` takes
-        them.
+    series, plane, channels, pixel_size, value_range
+        Options of the images, as `hrviewer.open` takes them.
     region : Rect or sequence of int, optional
         ``(y, x, h, w)`` in level-0 pixels; the whole image by default.
     device, cache
@@ -173,7 +173,12 @@ def compare(
     ):
         for image in iter_images(images):
             with using_pyramid(
-                image, series=series, plane=plane, channels=channels, pixel_size=pixel_size
+                image,
+                series=series,
+                plane=plane,
+                channels=channels,
+                pixel_size=pixel_size,
+                value_range=value_range,
             ) as pyramid:
                 for model, name in zip(several, runner.display_names(several), strict=True):
                     for row in iter_rows(

@@ -201,6 +201,7 @@ def run(
     plane: Mapping[str, int] | None = None,
     channels: Sequence[int | str] | None = None,
     pixel_size: float | Sequence[float] | None = None,
+    value_range: Sequence[float] | None = None,
     region: RectLike | str | Path | None = None,
     budget: str | Budget | None = None,
     seed: int = 0,
@@ -228,9 +229,8 @@ def run(
         `hrviewer.load`, with its device and precision. There is no default.
     strategy : str or Strategy
         A strategy's id; `hrviewer.strategies` lists them.
-    series, plane, channels, pixel_size
-        Series, plane, channels and micrometres per pixel of the image, as `hrviewer.open` takes
-        them.
+    series, plane, channels, pixel_size, value_range
+        Options of the image, as `hrviewer.open` takes them.
     region : Rect, sequence of int, or path, optional
         ``(y, x, h, w)`` in level-0 pixels, or a file of shapes whose bounding box is the region;
         the whole image by default.
@@ -285,7 +285,12 @@ def run(
     bundle = as_bundle(model)
     device, precision = device_settings(model, device, precision)
     with using_pyramid(
-        image, series=series, plane=plane, channels=channels, pixel_size=pixel_size
+        image,
+        series=series,
+        plane=plane,
+        channels=channels,
+        pixel_size=pixel_size,
+        value_range=value_range,
     ) as pyramid:
         chosen = get_strategy(strategy) if isinstance(strategy, str) else strategy
         card = bundle.roles.get(chosen.answering_role(bundle.roles))

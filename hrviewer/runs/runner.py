@@ -279,6 +279,10 @@ class RunSpec:
                 header["image"]["channels"],
                 self.pyramid.selected_channels and list(self.pyramid.selected_channels),
             ),
+            "value range": (
+                header["image"].get("value_range"),
+                self.pyramid.given_range and list(self.pyramid.given_range),
+            ),
             "pixel size": (
                 header["image"]["pixel_size"],
                 self.pyramid.pixel_size and list(self.pyramid.pixel_size),
@@ -360,6 +364,7 @@ def image_info(pyramid: Pyramid) -> dict[str, Any]:
         "series": pyramid.selected_series,
         "plane": pyramid.plane,
         "channels": pyramid.selected_channels and list(pyramid.selected_channels),
+        "value_range": pyramid.given_range and list(pyramid.given_range),
     }
 
 

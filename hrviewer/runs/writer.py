@@ -33,6 +33,7 @@ from hrviewer.engine import (
     serialize,
 )
 from hrviewer.engine.cost import QUANTITIES
+from hrviewer.engine.preprocess import value_range
 from hrviewer.errors import HrviewerError, RunError, WriteError
 from hrviewer.geometry import Rect
 from hrviewer.io.object_table import write_candidates
@@ -346,4 +347,5 @@ def engine_settings(pipeline: InferencePipeline) -> dict[str, Any]:
         "precision": main.precision,
         "batch": pipeline.device.batch,
         "streams": pipeline.device.streams,
+        "value_range": list(value_range(main.card, pipeline.pyramid)),
     }

@@ -11,6 +11,7 @@ import tifffile
 
 from hrviewer.cli import view
 from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid.value_range import ValueRange
 
 from .calling import RUN, call, error_of, started
 
@@ -41,6 +42,7 @@ def test_json_of_info_is_strict_with_nan_nodata(monkeypatch):
         levels=[level],
         fingerprint="f",
         series=(),
+        value_range=ValueRange(0, 1),
         selected_series=None,
         available_channels=(),
         plane_sizes={},

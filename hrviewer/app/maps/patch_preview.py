@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine import LoadedModels, PatchRow, model_info
+from hrviewer.engine.preprocess import value_range
 from hrviewer.engine.warp_sampling import sample
 from hrviewer.geometry import Patch, Rect
 from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid.resample import Fill
 from hrviewer.strategies import WarpRequest, input_rect
 
 __all__ = ["PatchInspection", "patch_preview", "warp_preview"]
@@ -42,7 +44,11 @@ def patch_preview(
         card = role.card.input
         rect = input_rect(role, Patch(core, row.scale, role.halo), pyramid.rect)
     scale = max(row.scale, max(rect.h, rect.w) / PREVIEW_PX)
-    fill = "reflect" if card is None else card.border_fill(pyramid.dtype)
+    low, high = pyramid.value_range.ends
+    fill: Fill = "reflect"
+    if card is not None:
+        low, high = value_range(role.card, pyramid)
+        fill = card.border_fill(pyramid.dtype, (low, high))
     pixels = pyramid.read(rect, scale, fill=fill).astype(np.float32)
     if pixels.shape[2] < 3:
         pixels = np.repeat(pixels[..., :1], 3, axis=2)
@@ -50,9 +56,7 @@ def patch_preview(
     if card is not None and card.channels == "gray":
         luma = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
         pixels = np.repeat(luma[..., None], 3, axis=2)
-    if pyramid.dtype != np.uint8:
-        low, high = np.percentile(pixels, (0.5, 99.5))
-        pixels = (pixels - low) * (255 / max(high - low, 1e-9))
+    pixels = (pixels - low) * (255 / (high - low))
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
@@ -80,12 +84,10 @@ def warp_preview(
     uniform = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
     rect = warp.rect & pyramid.rect
     samples = [sample(pyramid, rect, grid, shape) for grid in (warp.grid, uniform)]
-    low, high = 0.0, 255.0
-    if pyramid.dtype != np.uint8:
-        low, high = map(float, np.percentile(samples[1], (0.5, 99.5)))
+    low, high = pyramid.value_range.ends
     previews = []
     for pixels in samples:
         pixels = pixels if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
-        scaled = (pixels[..., :3] - low) * (255 / max(high - low, 1e-9))
+        scaled = (pixels[..., :3] - low) * (255 / (high - low))
         previews.append(np.clip(scaled, 0, 255).astype(np.uint8))
     return previews[0], previews[1]

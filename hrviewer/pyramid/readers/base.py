@@ -80,6 +80,8 @@ class Reader(ABC):
         Type of the pixels that `decode` returns; see `native_dtype`.
     pixel_size : tuple of float, optional
         µm per pixel of the first level, ``(y, x)``.
+    stored_range : tuple of float, optional
+        Smallest and largest value that pixels may have, according to the file.
     nodata : float, optional
         Pixel value that stands for "not measured".
     has_mask : bool
@@ -118,6 +120,7 @@ class Reader(ABC):
     levels: tuple[Level, ...]
     dtype: np.dtype[Any]
     pixel_size: tuple[float, float] | None = None
+    stored_range: tuple[float, float] | None = None
     nodata: float | None = None
     has_mask: bool = False
     is_rgb: bool = False

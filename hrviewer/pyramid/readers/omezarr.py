@@ -28,6 +28,7 @@ from hrviewer.pyramid.readers.omezarr_series import (
     iter_fields,
     multiscales,
     ome_attributes,
+    read_windows,
 )
 from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -117,6 +118,7 @@ class OmeZarrReader(Reader):
         self.pixel_size = _pixel_size(multiscale, axes, units)
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)
+        self.stored_range = read_windows(image)
         self.fingerprint = fingerprint.of_text(
             *(str(array.metadata.to_dict()) for array in arrays),
             str(multiscale),

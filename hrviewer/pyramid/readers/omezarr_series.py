@@ -7,8 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hrviewer.pyramid.series import Series, kind_by_name
+from hrviewer.pyramid.value_range import stored_range
 
-__all__ = ["ZarrImage", "child", "find_images", "iter_fields", "multiscales", "ome_attributes"]
+__all__ = [
+    "ZarrImage",
+    "child",
+    "find_images",
+    "iter_fields",
+    "multiscales",
+    "ome_attributes",
+    "read_windows",
+]
 
 MAX_DEPTH = 3
 """Depth to which a store without OME metadata of its own is searched for images."""
@@ -44,6 +53,20 @@ def child(group: Any, path: str) -> Any:
         return group[path]
     except (KeyError, FileNotFoundError):
         return None
+
+
+def read_windows(group: Any) -> tuple[float, float] | None:
+    """Return the smallest and largest value of all channels, by an image's omero metadata."""
+    omero = ome_attributes(group).get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    try:
+        windows = [channel["window"] for channel in channels or ()]
+        ends = [(float(window["min"]), float(window["max"])) for window in windows]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (
+        stored_range(min(low for low, _ in ends), max(high for _, high in ends)) if ends else None
+    )
 
 
 def find_images(group: Any) -> list[ZarrImage]:

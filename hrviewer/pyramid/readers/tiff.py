@@ -44,6 +44,7 @@ from hrviewer.pyramid.readers.tiff_tags import (
     ORIENTATIONS,
     read_nodata,
     read_pixel_size,
+    read_stored_range,
     read_tag,
 )
 from hrviewer.pyramid.tile_cache import DecodedTile
@@ -157,6 +158,7 @@ class TiffReader(Reader):
             np.dtype(np.uint8) if self._is_palette(key) else native_dtype(self.name, key.dtype)
         )
         self.nodata = read_nodata(key)
+        self.stored_range = read_stored_range(tiff, series)
         self.pixel_size = read_pixel_size(tiff, series)
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)

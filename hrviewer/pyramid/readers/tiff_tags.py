@@ -1,4 +1,4 @@
-"""Tags of TIFF files: orientation, no-data value, pixel size."""
+"""Tags of TIFF files: orientation, no-data value, range of values, pixel size."""
 
 from __future__ import annotations
 
@@ -6,8 +6,16 @@ import re
 from typing import Any
 
 from hrviewer.pyramid.units import micrometres, plausible
+from hrviewer.pyramid.value_range import stored_range
 
-__all__ = ["ORIENTATIONS", "ome_pixels", "read_nodata", "read_pixel_size", "read_tag"]
+__all__ = [
+    "ORIENTATIONS",
+    "ome_pixels",
+    "read_nodata",
+    "read_pixel_size",
+    "read_stored_range",
+    "read_tag",
+]
 
 # Orientation tag -> whether to transpose, then to flip rows, then columns.
 ORIENTATIONS = {
@@ -34,6 +42,32 @@ def read_nodata(key: Any) -> float | None:
     try:
         return None if value is None else float(str(value).strip("\0 "))
     except ValueError:
+        return None
+
+
+def read_stored_range(tiff: Any, series: Any) -> tuple[float, float] | None:
+    """Return the range of the pixels by the metadata: significant bits, or smallest and largest."""
+    key = series.keyframe
+    if key.photometric == 3 or key.dtype.kind == "b":
+        return None
+    bits = key.bitspersample
+    pixels = ome_pixels(tiff, series) if tiff.is_ome else None
+    if pixels is not None and str(pixels.get("SignificantBits")).isdecimal():
+        bits = min(bits, int(pixels.get("SignificantBits")))
+    if key.dtype.kind == "u" and bits < 8 * key.dtype.itemsize:
+        return 0.0, 2.0**bits - 1
+    for prefix in ("S", ""):
+        low, high = (read_tag(key, f"{prefix}{end}SampleValue") for end in ("Min", "Max"))
+        if high is not None:
+            return stored_range(_number(low, min), _number(high, max))
+    return None
+
+
+def _number(value: Any, of: Any) -> float | None:
+    """Return a tag of one number, or of one for each sample."""
+    try:
+        return float(of(value) if isinstance(value, (tuple, list)) else value)
+    except (TypeError, ValueError):
         return None
 
 
