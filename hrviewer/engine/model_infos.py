@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from hrviewer.errors import ModelError
 from hrviewer.geometry import snap_scale
 from hrviewer.models import ModelCard, Network
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import ModelInfo
 
-__all__ = ["model_info", "native_scale"]
+__all__ = ["channel_note", "model_info", "native_scale"]
 
 PIXEL_SIZE_TOLERANCE = 0.10
 """Pixel sizes that differ by less are treated as equal."""
@@ -26,6 +27,34 @@ def model_info(network: Network) -> ModelInfo:
         token_flops=network.token_flops if network.accepts_tokens else None,
         has_attribution=network.has_attribution,
     )
+
+
+def channel_note(card: ModelCard, pyramid: Pyramid) -> str:
+    """Return which channels of an image a model for colour takes; empty for a colour image.
+
+    Raises
+    ------
+    ModelError
+        If the image has another number of channels than the model takes, or more than three of
+        which none is known to be red.
+    """
+    card.check_channels(pyramid.channels)
+    count, required = pyramid.channels, card.input.channels
+    if isinstance(required, int) or count == 1 or (count == 3 and pyramid.is_rgb):
+        return ""
+    names = [info.name for info in pyramid.channel_info]
+    if count > 3 and not pyramid.is_rgb and (count > 4 or any(names)):
+        listed = ", ".join(name or str(index) for index, name in enumerate(names))
+        raise ModelError(
+            f"{card.name!r} is for {'grey' if required == 'gray' else 'colour'} and {pyramid.name} "
+            f"has {count} channels ({listed}): select "
+            f"{'one' if required == 'gray' else 'red, green and blue'} with --channels"
+        )
+    taken = [name or f"channel {index}" for index, name in enumerate(names)][
+        : 1 if count < 3 else 3
+    ]
+    usage = "red, green and blue" if len(taken) == 3 else "grey"
+    return f"{card.name!r} takes {', '.join(taken)} of {count} channels as {usage}"
 
 
 def native_scale(card: ModelCard, pyramid: Pyramid) -> tuple[float, str]:

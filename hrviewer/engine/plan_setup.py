@@ -13,7 +13,7 @@ import numpy as np
 from hrviewer.engine.budget import Budget
 from hrviewer.engine.device_scheduler import DeviceScheduler
 from hrviewer.engine.loaded_models import LoadedModels
-from hrviewer.engine.model_infos import model_info, native_scale
+from hrviewer.engine.model_infos import channel_note, model_info, native_scale
 from hrviewer.engine.preprocess import value_range
 from hrviewer.engine.priors import Priors, validate_priors
 from hrviewer.errors import ParameterError
@@ -98,9 +98,9 @@ def build_context(
     for role in strategy.roles:
         models[role]
     main = model_info(models["main"])
-    main.card.check_channels(pyramid.channels)
+    channels = channel_note(main.card, pyramid)
     scale, note = native_scale(main.card, pyramid)
-    notes = [*pyramid.notes, *models.notes, *([note] if note else [])]
+    notes = [*pyramid.notes, *models.notes, *filter(None, (channels, note))]
     if pyramid.value_range.note and value_range(main.card, pyramid) == pyramid.value_range.ends:
         notes.append(pyramid.value_range.note)
 

@@ -117,3 +117,22 @@ def test_ranges_of_the_user_and_of_the_card(picture: Pixels, tmp_path: Path) -> 
     assert count(stated, "both", value_range=(0, 8160)) == pytest.approx(expected / 2, rel=1e-5)
     with pytest.raises(HrviewerError, match="another value range"):
         count(toy_bundle(), "given", value_range=(0, 4080), resume=True)
+
+
+def write_channels(path: Path, names: list[str] | None, count: int) -> Path:
+    pixels = np.full((count, 64, 64), 200, np.uint8)
+    metadata = {"axes": "CYX"} | ({"Channel": {"Name": names}} if names else {})
+    tifffile.imwrite(path, pixels, photometric="minisblack", metadata=metadata)
+    return path
+
+
+def test_a_model_for_colour_says_which_channels_it_takes(tmp_path: Path) -> None:
+    stains = write_channels(tmp_path / "a.ome.tif", ["DAPI", "CD8", "CD3", "FoxP3", "AF"], 5)
+    with pytest.raises(HrviewerError, match=r"is for colour and .* \(DAPI, CD8.* --channels"):
+        run(stains, toy_bundle(), "patches", progress=False)
+    three = run(stains, toy_bundle(), "patches", channels=["CD3", 0, 1], tile=64, progress=False,
+                out=tmp_path / "a.run.zarr")  # fmt: skip
+    assert any("takes CD3, DAPI, CD8 of 3 channels" in note for note in three.header["notes"])
+    grey = run(write_channels(tmp_path / "b.ome.tif", None, 2), toy_bundle(), "patches", tile=64,
+               progress=False, out=tmp_path / "b.run.zarr")  # fmt: skip
+    assert any("takes channel 0 of 2 channels as grey" in note for note in grey.header["notes"])
