@@ -10,6 +10,7 @@ one input do when another process takes a core for a moment.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -41,6 +42,10 @@ MIN_SPEEDUP = 1.05
 """Speed-up by which a GPU must profit from twice the batch."""
 
 
+LARGE_INPUT = 8 << 20
+"""Bytes of an input from which on it gets all cores of a CPU, one such input at a time."""
+
+
 class Priority(IntEnum):
     """Priority of jobs, the most urgent first."""
 
@@ -67,8 +72,18 @@ class _Job:
     @property
     def batch_key(self) -> object:
         """Jobs of the same key fit one batch."""
-        fits = self.network is not None and not self.exclusive
-        return (id(self.network), self.work.shape) if fits else id(self)
+        return id(self) if self.alone else (id(self.network), self.work.shape)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it gets all cores, and is not batched."""
+        return self.network is None or self.exclusive or self.large
+
+    @property
+    def large(self) -> bool:
+        """Whether the input is shared by all cores of a CPU, so that memory stays bounded."""
+        on_cpu = self.network is not None and self.network.device == "cpu"
+        return on_cpu and self.work.nbytes >= LARGE_INPUT
 
 
 class _SharedClock:
@@ -220,6 +235,15 @@ class DeviceScheduler:
         network.measurements["batch",] = self.batch
         log.info("batches of %d inputs on %s", self.batch, network.device)
 
+    def batch_for(self, network: Network | None, array: Any) -> int:
+        """Return the number of inputs in a batch: on a GPU, fewer than `batch` of large ones."""
+        if network is None:
+            return 1
+        if network.device == "cpu":
+            return self.batch
+        tile = network.card.input.tile + 2 * network.halo
+        return max(1, min(self.batch, self.batch * tile**2 // math.prod(array.shape[-2:])))
+
     def _start_threads(self, count: int) -> None:
         """Start threads until there are `count`."""
         while len(self._threads) < count:
@@ -232,7 +256,7 @@ class DeviceScheduler:
             if self._closed:
                 raise RuntimeError("the device is closed")
             self._queues[priority].append(job)
-            self._wake.notify()
+            self._wake.notify_all()  # not every thread takes every job
         return job.future
 
     def _next_batch(self) -> list[_Job]:
@@ -244,10 +268,12 @@ class DeviceScheduler:
                     for job in list(queue):
                         if jobs and job.batch_key != jobs[0].batch_key:
                             continue
+                        if job.large and threading.current_thread() is not self._threads[0]:
+                            continue  # one at a time, in the memory of one thread
                         queue.remove(job)
                         if job.future.set_running_or_notify_cancel():
                             jobs.append(job)
-                        if len(jobs) == self.batch:
+                        if jobs and len(jobs) >= self.batch_for(jobs[0].network, jobs[0].work):
                             break
                     if jobs:
                         return jobs
@@ -262,24 +288,24 @@ class DeviceScheduler:
             self._run_batch(jobs)
 
     def _run_batch(self, jobs: list[_Job]) -> None:
-        if len(jobs) > self.batch:
-            self._run_split(jobs, self.batch)
+        network, alone = jobs[0].network, jobs[0].alone
+        batch = 1 if alone else self.batch_for(network, jobs[0].work)
+        if len(jobs) > batch:
+            self._run_split(jobs, batch)
             return
         start = self._clock.start()
         try:
-            network, alone = jobs[0].network, jobs[0].network is None or jobs[0].exclusive
             with share_cores(1 if alone else self.streams):
                 if network is None:
                     outputs: Any = [jobs[0].work()]
                 else:
-                    batch = 1 if alone else self.batch
                     outputs = self._infer(network, [job.work for job in jobs], batch)
         except BaseException as error:
             self._clock.stop(start)
-            if is_out_of_memory(error) and jobs[0].network is not None and self.batch > 1:
+            if is_out_of_memory(error) and network is not None and batch > 1:
                 self.batch //= 2
-                log.warning("out of memory: batches of %d inputs from now on", self.batch)
-                self._run_split(jobs, self.batch)
+                log.warning("out of memory: batches of %d tiles from now on", self.batch)
+                self._run_split(jobs, max(1, batch // 2))
             elif len(jobs) > 1:
                 self._run_split(jobs, 1)  # find the one at fault
             else:

@@ -64,6 +64,7 @@ class _Selection:
     settings_key: tuple[str, ...]
     priors: Priors
     model_keys: tuple[str, ...] | None = None
+    whole: PlanContext | None = None
 
     def key(self, rect: Rect) -> tuple[Any, ...] | None:
         return None if self.model_keys is None else (rect, *self.settings_key, *self.model_keys)
@@ -330,20 +331,22 @@ class LiveSession:
                 cached = self._cells.get(job.selection.key(job.rect))
             if cached is not None or job.control.stopped:
                 return cached
-            context = self._build_context(job)
+            if job.selection.whole is None:
+                job.selection.whole = self._build_context(job.selection, self.pyramid.rect)
+            context = self._build_context(job.selection, job.rect)
             pipeline = self._build_pipeline(job)
-        return self._run_cell(job, context, pipeline)
+        return self._run_cell(job, context, job.selection.whole, pipeline)
 
-    def _build_context(self, job: _CellJob) -> PlanContext:
-        selection, budget, rate = job.selection, job.selection.budget, None
+    def _build_context(self, selection: _Selection, region: Rect) -> PlanContext:
+        budget, rate = selection.budget, None
         if budget is not None:
-            budget = budget.scaled(job.rect.area / self.pyramid.rect.area)
+            budget = budget.scaled(region.area / self.pyramid.rect.area)
             rate = self._flops_rates.get(selection.model_keys or ())
         context, _, rate = build_context(
             self.pyramid,
             selection.models,
             selection.strategy,
-            region=job.rect,
+            region=region,
             budget=budget,
             rate=rate,
             priors=selection.priors,
@@ -368,7 +371,11 @@ class LiveSession:
         return pipeline
 
     def _run_cell(
-        self, job: _CellJob, context: PlanContext, pipeline: InferencePipeline
+        self,
+        job: _CellJob,
+        context: PlanContext,
+        whole: PlanContext,
+        pipeline: InferencePipeline,
     ) -> ViewportCell | None:
         selection, rect = job.selection, job.rect
 
@@ -384,7 +391,8 @@ class LiveSession:
         sink = CellCollector()
         if not job.prefetching:
             self._on_update(selection.number, rect, None)
-        plan = selection.strategy.plan(context, selection.params)
+        context, params = selection.strategy.as_part(context, whole, selection.params)
+        plan = selection.strategy.plan(context, params)
         estimate = run_plan(plan, pipeline, sink, budget=context.budget, on_event=on_event)
         if estimate is None:
             return None

@@ -24,6 +24,7 @@ def model_info(network: Network) -> ModelInfo:
         network.halo,
         network.flops,
         network.period,
+        bytes_per_pixel=lambda: network.bytes_per_pixel,
         token_flops=network.token_flops if network.accepts_tokens else None,
         has_attribution=network.has_attribution,
     )

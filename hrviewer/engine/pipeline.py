@@ -54,6 +54,9 @@ log = logging.getLogger(__name__)
 RESULT_VERSION = 8
 """Incremented when the same request would give another result."""
 
+READ_AHEAD_BYTES = 64 << 20
+"""Bytes of inputs on a CPU that may be read before they are needed, unless two are larger."""
+
 REGION_INDEPENDENT = (None, "embeddings")
 """Targets whose results do not depend on the region: they are not part of the estimate."""
 
@@ -211,7 +214,7 @@ class InferencePipeline(InferenceContext):
             todo.sort(key=lambda queued: math.dist(queued.patch.core.center, centre))
         abandoned = threading.Event()
         ready: SimpleQueue[_ProcessedPatch] = SimpleQueue()
-        room = threading.Semaphore(2 * self.device.batch * self.device.streams + 2)
+        room = threading.Semaphore(self._read_ahead_count(role, todo))
         reader = threading.Thread(
             target=self._read_ahead,
             args=(network, todo, ready, room, abandoned),
@@ -239,6 +242,15 @@ class InferencePipeline(InferenceContext):
                 pending = ready.get().outcome
                 if isinstance(pending, Future):
                     pending.cancel()
+
+    def _read_ahead_count(self, role: str, todo: Sequence[_QueuedPatch]) -> int:
+        """Return how many inputs may be read before they are needed."""
+        count = 2 * self.device.batch * self.device.streams + 2
+        if self.models[role].device != "cpu" or not todo:
+            return count
+        pixels = max(math.prod(self._input_shape(role, each.rect, each.patch.scale)) for each in todo)
+        nbytes = 4 * self.models[role].card.input.channel_count * pixels
+        return max(2, min(count, READ_AHEAD_BYTES // nbytes))
 
     def _read_ahead(
         self,

@@ -31,6 +31,9 @@ __all__ = ["Floats", "Network", "concatenate_outputs"]
 
 Floats = NDArray[np.float32]
 
+_UNKNOWN_BYTES_PER_PIXEL = 1024.0
+"""Assumed memory of a network with unknown layers: 64 channels at full size, with room."""
+
 
 class Network(ABC):
     """A network ready for inference.
@@ -102,6 +105,26 @@ class Network(ABC):
     @abstractmethod
     def _count(self, h: int, w: int) -> float:
         """Return the nominal FLOPs of one input of a supported size."""
+
+    def _largest_layer_bytes(self, h: int, w: int) -> float | None:
+        """Return the bytes that one layer reads and writes, at most, for an input of this size.
+
+        None if the layers are unknown.
+        """
+        return None
+
+    @cached_property
+    def bytes_per_pixel(self) -> float:
+        """Approximate memory of inference on one input, in bytes per input pixel.
+
+        From the sizes of the layers alone, so it is the same on every device: the input and twice
+        what the largest layer reads and writes, as back ends were measured to take.
+        """
+        tile = self.card.input.tile
+        layer = self._largest_layer_bytes(tile, tile)
+        if layer is None:
+            return _UNKNOWN_BYTES_PER_PIXEL
+        return 4 * self.card.input.channel_count + 2 * layer / tile**2
 
     def flops(self, h: int, w: int) -> float:
         """Return the FLOPs of one input ``(C, h, w)``.

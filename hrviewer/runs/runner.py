@@ -113,6 +113,7 @@ class RunSpec:
             seed=self.seed,
             priors=self.priors,
         )
+        chosen = earlier.get("chosen", {}) if earlier else self._chosen(context)
         if earlier is not None:
             models.device.batch = earlier["engine"]["batch"]
             models.device.streams = earlier["engine"].get("streams", 1)
@@ -143,6 +144,7 @@ class RunSpec:
         header = {
             **self._identity(context),
             **self._provenance(pipeline, models, rate, deviation),
+            "chosen": chosen,
             "notes": notes,
             "started": earlier["started"] if earlier else datetime.now(UTC).isoformat(),
             "run": str(path),
@@ -160,7 +162,7 @@ class RunSpec:
         estimate: Estimate | None = None
         try:
             estimate = run_plan(
-                self.strategy.plan(context, self.params),
+                self.strategy.plan(context, self.params.model_copy(update=chosen)),
                 pipeline,
                 writer,
                 budget=context.budget,
@@ -192,6 +194,11 @@ class RunSpec:
                 if refused and earlier is None:  # no patch was run: leave no folder behind
                     shutil.rmtree(path, ignore_errors=True)
         return Run(path)
+
+    def _chosen(self, context: PlanContext) -> dict[str, Any]:
+        """Return the values that the strategy chose for automatic parameters."""
+        chosen = self.strategy.choose(context, self.params).model_dump()
+        return {k: v for k, v in chosen.items() if v != getattr(self.params, k)}
 
     def _provenance(
         self,

@@ -108,6 +108,23 @@ class Strategy(ABC):
         """Return the role whose model gives the estimate, and so the meaning of its classes."""
         return "main"
 
+    def choose(self, context: PlanContext, params: Any) -> Any:
+        """Return the parameters with values in place of automatic ones, as a run records them.
+
+        Without any inference: from the image, the models and the budget alone.
+        """
+        return params
+
+    def as_part(
+        self, context: PlanContext, whole: PlanContext, params: Any
+    ) -> tuple[PlanContext, Any]:
+        """Return context and parameters for a part of a region, such as a cell of a live view.
+
+        The parts of a region together give what the whole region gives: what is chosen for a
+        region as a whole, such as a scale, is chosen for `whole`.
+        """
+        return context, params
+
     @abstractmethod
     def plan(self, context: PlanContext, params: Any) -> Plan:
         """Yield requests, receive responses, return the estimate."""

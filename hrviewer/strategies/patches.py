@@ -38,6 +38,7 @@ from hrviewer.strategies.tiling import (
     alignment_step,
     batches,
     cell_side,
+    exhaustive_tile,
     overlap_note,
     patch_flops,
     tile_option,
@@ -57,11 +58,14 @@ class PatchesParams(Params):
 
     visible_if: ClassVar[VisibleIf] = {"verify": ("mode", ("exact",))}
     special_value_text: ClassVar[SpecialValueText] = {
-        "tile": "the card's",
+        "tile": "by the model",
         "halo": "the card's",
         "grid": "tiles",
     }
-    tile: int = tile_field("Side of a patch's core, in model pixels; 0 takes the card's")
+    tile: int = tile_field(
+        "Side of a patch's core, in model pixels; 0 chooses it by the model's halo and memory, so "
+        "that halos cost little: every tile gives the same output"
+    )
     halo: int = halo_field(
         "Context read around a core, in model pixels; -1 takes the card's, with which the stitched "
         "output equals that of the whole image"
@@ -106,10 +110,30 @@ class Patches(Strategy):
     when: ClassVar[str] = "The exhaustive prediction: every pixel at full resolution, at full cost"
     Params: ClassVar[type[Params]] = PatchesParams
 
+    def choose(self, context: PlanContext, params: PatchesParams) -> PatchesParams:
+        """Return the parameters with the side of tiles."""
+        if params.tile or params.grid or context.main.card.input.fixed:
+            return params
+        halo = _halo(context, params)
+        scale = snap_scale(context.native_scale)
+        large = exhaustive_tile(context.main, context.region, scale, halo=halo)
+        return _with_tile(context, params, large, halo)
+
+    def as_part(
+        self, context: PlanContext, whole: PlanContext, params: PatchesParams
+    ) -> tuple[PlanContext, PatchesParams]:
+        """Return small tiles, which fill a view step by step: every tile gives the same output."""
+        if params.tile or params.grid or context.main.card.input.fixed:
+            return context, params
+        small = context.main.card.input.tile
+        return context, _with_tile(context, params, small, _halo(context, params))
+
     def plan(self, context: PlanContext, params: PatchesParams) -> Plan:
         """Cut, run inference on every tile, aggregate."""
+        params = self.choose(context, params)
         halo = _halo(context, params)
-        sample = _sample(context, params, halo)
+        cut = _cut(context, params, halo)
+        sample = TileSample(context, cut, patch_flops(context.main, cut, context.rect))
         patches, in_reading_order = sample.tiles, sample.in_reading_order
         exact = params.mode == "exact"
         references = _tiles_to_verify(context, patches, params.verify) if exact else {}
@@ -134,16 +158,15 @@ class Patches(Strategy):
         return replace(estimate, note=note)
 
 
-def _sample(context: PlanContext, params: PatchesParams, halo: int | None) -> TileSample:
-    """Cut the region into tiles; into smaller ones if the budget pays only for some of them."""
-    tiles = _cut(context, params, halo)
-    sample = TileSample(context, tiles, patch_flops(context.main, tiles, context.rect))
-    chosen = params.tile or params.grid or params.mode == "exact"
-    if sample.whole or chosen or context.main.card.input.fixed:
-        return sample
-    side = best_side(context, context.main.halo if halo is None else halo, context.budget)
-    tiles = _cut(context, params.model_copy(update={"tile": side}), halo)
-    return TileSample(context, tiles, patch_flops(context.main, tiles, context.rect))
+def _with_tile(
+    context: PlanContext, params: PatchesParams, tile: int, halo: int | None
+) -> PatchesParams:
+    """Return the parameters with a tile; a smaller one if the budget pays only for a sample."""
+    patches = _cut(context, params.model_copy(update={"tile": tile}), halo)
+    sample = TileSample(context, patches, patch_flops(context.main, patches, context.rect))
+    if not sample.whole and params.mode == "tiles":
+        tile = best_side(context, context.main.halo if halo is None else halo, context.budget)
+    return params.model_copy(update={"tile": tile})
 
 
 def _halo(context: PlanContext, params: PatchesParams) -> int | None:

@@ -248,6 +248,10 @@ def _unmeasured() -> int:
     raise ModelError("the receptive field of this model cannot be measured: choose mode=tiles")
 
 
+def _unknown_memory() -> float:
+    return float("inf")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """Properties of a model that a policy may use free of cost.
@@ -262,6 +266,8 @@ class ModelInfo:
         Nominal FLOPs of one input of ``(h, w)`` model pixels.
     period : int
         Inputs must begin at multiples of this many model pixels for tiles to be stitched exactly.
+    bytes_per_pixel : callable
+        Returns the memory of inference on one input, in bytes per model pixel, about.
     measure_halo : callable
         Measures, once, the context in model pixels with which stitched tiles equal inference on
         the whole image; raises `ModelError` if no context is enough.
@@ -276,6 +282,7 @@ class ModelInfo:
     halo: int
     flops: Callable[[int, int], float]
     period: int = 1
+    bytes_per_pixel: Callable[[], float] = _unknown_memory
     measure_halo: Callable[[], int] = _unmeasured
     token_flops: Callable[[int, float], float] | None = None
     has_attribution: bool = False

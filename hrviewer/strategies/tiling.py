@@ -25,6 +25,7 @@ __all__ = [
     "alignment_step",
     "batches",
     "cell_side",
+    "exhaustive_tile",
     "input_rect",
     "input_shape",
     "overlap_note",
@@ -35,6 +36,12 @@ __all__ = [
 
 BATCH_SIZE = 256
 """Patches per request: a killed run loses at most so many results."""
+
+INPUT_MEMORY = 256 << 20
+"""Bytes that inference on one input may take, where its size is free to choose."""
+
+HALO_SHARE = 0.2
+"""Cost of the halos, over that of the cores, below which larger tiles are not worth their memory."""
 
 
 def alignment_step(model: ModelInfo, scale: float) -> int:
@@ -139,6 +146,48 @@ def tile_option(model: ModelInfo, tile: int) -> int | None:
         )
         raise ParameterError(f"{model.card.name} takes {side} pixels a side only: {advice}")
     return tile or None
+
+
+def exhaustive_tile(
+    model: ModelInfo, region: Rect, scale: float, *, halo: int | None = None
+) -> int:
+    """Return the side of tiles with which every pixel of a region is processed at little cost.
+
+    Halos are processed again for every tile, so large tiles cost less in all. The side follows from
+    the model's halo and its memory per pixel, never from a measurement of time: a run has the same
+    tiles on every device. Tiles are evenly distributed over the region's longer side.
+
+    Parameters
+    ----------
+    model : ModelInfo
+        The model that will run on the tiles.
+    region : Rect
+        The rectangle to cover, in level-0 pixels.
+    scale : float
+        Level-0 pixels per model pixel.
+    halo : int, optional
+        Context around a tile, in model pixels; the card's by default.
+
+    Returns
+    -------
+    int
+        Side of a core in model pixels. It is the card's for a model of fixed input size, without a
+        halo, with one prediction per tile, or whose cost grows faster than the area.
+    """
+    card, halo = model.card, model.halo if halo is None else halo
+    side = card.input.tile
+    if card.input.fixed or not halo or model.stride >= side:
+        return side
+    step = math.lcm(model.stride, card.input.multiple_of, model.period)
+    affordable = int(math.sqrt(INPUT_MEMORY / model.bytes_per_pixel())) - 2 * halo
+    largest = min(affordable, math.ceil(2 * halo / (math.sqrt(1 + HALO_SHARE) - 1)))
+    largest = largest // step * step
+    if largest <= side:
+        return side
+    length = max(region.h, region.w) / scale
+    even = math.ceil(length / math.ceil(length / largest) / step) * step
+    costs = [model.flops(n + 2 * halo, n + 2 * halo) / n**2 for n in (side, even)]
+    return even if even > side and costs[1] < costs[0] else side
 
 
 def tile_edges(start: int, end: int, step: int, cell: int, *, fixed: bool = False) -> list[int]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from hrviewer.models.loaders.onnx import run_session, session_options
-from hrviewer.models.loaders.torch import TorchNetwork, count_flops
+from hrviewer.models.loaders.torch import TorchNetwork, count_flops, largest_layer_bytes
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.threads import PerThreadCount, available_cores
 
@@ -77,6 +77,9 @@ class ExportedNetwork(Network):
     def _count(self, h: int, w: int) -> float:
         return count_flops(self._meta_module, "forward", (1, self.card.input.channel_count, h, w))
 
+    def _largest_layer_bytes(self, h: int, w: int) -> float | None:
+        return largest_layer_bytes(self._meta_module, (1, self.card.input.channel_count, h, w))
+
 
 class OnnxruntimeNetwork(ExportedNetwork):
     """A `TorchNetwork` run by onnxruntime."""
@@ -124,7 +127,7 @@ class OpenVinoNetwork(ExportedNetwork):
         model, requests = self._models.get(), vars(self._thread_state).setdefault("requests", {})
         if model not in requests:
             requests[model] = model.create_infer_request()
-        requests[model].infer([np.ascontiguousarray(batch, np.float32)])
+        requests[model].infer([np.ascontiguousarray(batch, np.float32)], share_inputs=True)
         return [np.array(out.data, np.float32) for out in requests[model].output_tensors]
 
 

@@ -122,6 +122,17 @@ class OnnxGraph:
                 found.add(str(node.op_type))
         return frozenset(found)
 
+    def largest_layer_bytes(self, input_name: str, shape: Shape) -> float | None:
+        """Return the bytes that one node reads and writes, at most; None if sizes are unknown."""
+        shapes = self._shapes(input_name, shape)
+        largest = 0
+        for node in self._model.graph.node:
+            names = {*filter(None, node.input), *filter(None, node.output)}
+            if not names <= shapes.keys():
+                return None
+            largest = max(largest, sum(math.prod(shapes[name]) for name in names))
+        return 4.0 * largest
+
     def _shapes(self, input_name: str, shape: Shape) -> dict[str, Shape]:
         import onnx
 

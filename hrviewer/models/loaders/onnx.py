@@ -121,6 +121,11 @@ class OnnxNetwork(Network):
         shape = (1, h, w, c) if self.channels_last else (1, c, h, w)
         return self._graph.flops(self._input_name, shape)
 
+    def _largest_layer_bytes(self, h: int, w: int) -> float | None:
+        return self._graph.largest_layer_bytes(
+            self._input_name, (1, self.card.input.channel_count, h, w)
+        )
+
 
 def session_options(onnxruntime: Any, threads: int) -> Any:
     """Return options of a session: optimised, with a number of threads, quiet."""

@@ -80,6 +80,9 @@ class QuantisedNetwork(Network):
     def _count(self, h: int, w: int) -> float:
         return self._exact.flops(h, w)
 
+    def _largest_layer_bytes(self, h: int, w: int) -> float | None:
+        return self._exact._largest_layer_bytes(h, w)
+
 
 def load_quantised(
     path: Path, card: ModelCard, device: str, threads: int | None, samples: Sequence[Floats]

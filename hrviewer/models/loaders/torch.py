@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from hrviewer.errors import ModelError, ParameterError, short_message
 from hrviewer.models.activations import activate
@@ -28,7 +30,7 @@ from hrviewer.models.registry import get_architecture
 from hrviewer.models.threads import thread_limit
 from hrviewer.models.weights import read_weights
 
-__all__ = ["TorchNetwork", "count_flops", "fold_batch_norm"]
+__all__ = ["TorchNetwork", "count_flops", "fold_batch_norm", "largest_layer_bytes"]
 
 _FOLDING_TOLERANCE = 1e-4
 _HASHED_TYPES = (int, float, str, tuple)
@@ -249,6 +251,9 @@ class TorchNetwork(Network):
     def _count(self, h: int, w: int) -> float:
         return count_flops(self._meta_module, "forward", (1, self.card.input.channel_count, h, w))
 
+    def _largest_layer_bytes(self, h: int, w: int) -> float | None:
+        return largest_layer_bytes(self._meta_module, (1, self.card.input.channel_count, h, w))
+
     def _call(
         self,
         run: Callable[[], Any],
@@ -367,6 +372,42 @@ def _count_on_meta(
             "create its tensors on the input's device, with sizes that follow from the input's"
         ) from None
     return float(counter.get_total_flops())
+
+
+def largest_layer_bytes(module: nn.Module, shape: tuple[int, ...]) -> float | None:
+    """Return the bytes that one operation of a module reads and writes, at most.
+
+    Found on the meta device for an input of this shape, and cached like FLOPs; None if the module
+    does not run there.
+    """
+    key = _cost_key(module, "largest layer", shape)
+    known = load_measurement("costs", key)
+    if not isinstance(known, int | float):
+        try:
+            with torch.no_grad(), _LargestOperation() as operations:
+                module(torch.empty(shape, device="meta"))
+        except Exception:  # reported when its FLOPs are counted
+            return None
+        known = operations.bytes
+        store_measurement("costs", key, known)
+    return float(known)
+
+
+class _LargestOperation(TorchDispatchMode):
+    """Records the most bytes that an operation reads and writes."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+        once = {leaf.untyped_storage()._cdata: leaf.nbytes for leaf in tensors}
+        self.bytes = max(self.bytes, sum(once.values()))
+        return out
 
 
 def _cost_key(module: nn.Module, *request: object) -> str:
