@@ -242,7 +242,8 @@ class DeviceScheduler:
         if network.device == "cpu":
             return self.batch
         tile = network.card.input.tile + 2 * network.halo
-        return max(1, min(self.batch, self.batch * tile**2 // math.prod(array.shape[-2:])))
+        pixels = int(math.prod(array.shape[-2:]))
+        return max(1, min(self.batch, self.batch * tile**2 // pixels))
 
     def _start_threads(self, count: int) -> None:
         """Start threads until there are `count`."""

@@ -248,8 +248,8 @@ class InferencePipeline(InferenceContext):
         count = 2 * self.device.batch * self.device.streams + 2
         if self.models[role].device != "cpu" or not todo:
             return count
-        pixels = max(math.prod(self._input_shape(role, each.rect, each.patch.scale)) for each in todo)
-        nbytes = 4 * self.models[role].card.input.channel_count * pixels
+        shapes = (self._input_shape(role, each.rect, each.patch.scale) for each in todo)
+        nbytes = 4 * self.models[role].card.input.channel_count * max(map(math.prod, shapes))
         return max(2, min(count, READ_AHEAD_BYTES // nbytes))
 
     def _read_ahead(

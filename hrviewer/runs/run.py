@@ -78,6 +78,12 @@ class Run:
         return self.header["cost"]  # type: ignore[no-any-return]
 
     @property
+    def of_once_per_pixel(self) -> float | None:
+        """Nominal FLOPs over those of ``main`` once on every pixel; None for an imported run."""
+        unit = self.header.get("once_per_pixel_flops")
+        return self.cost["flops"] / unit if unit else None
+
+    @property
     def evaluation(self) -> EvaluationDict | None:
         """The errors of the estimate against ground truth; None without ground truth."""
         return self.header["truth"]  # type: ignore[no-any-return]

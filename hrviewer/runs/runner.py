@@ -145,6 +145,7 @@ class RunSpec:
             **self._identity(context),
             **self._provenance(pipeline, models, rate, deviation),
             "chosen": chosen,
+            "once_per_pixel_flops": context.once_per_pixel,
             "notes": notes,
             "started": earlier["started"] if earlier else datetime.now(UTC).isoformat(),
             "run": str(path),

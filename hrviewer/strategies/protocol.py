@@ -348,6 +348,14 @@ class PlanContext:
         return Rect(0, 0, *self.shape)
 
     @property
+    def once_per_pixel(self) -> float:
+        """FLOPs of ``main`` once on every pixel of the region, at native scale, without halos.
+
+        The unit of budgets in percent, and of costs in tables.
+        """
+        return self.main.flops_per_pixel() * self.region.area / self.native_scale**2
+
+    @property
     def main(self) -> ModelInfo:
         """The model whose prediction is estimated."""
         return self.models["main"]

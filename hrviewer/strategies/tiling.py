@@ -37,11 +37,11 @@ __all__ = [
 BATCH_SIZE = 256
 """Patches per request: a killed run loses at most so many results."""
 
-INPUT_MEMORY = 256 << 20
+INPUT_MEMORY = 288 << 20
 """Bytes that inference on one input may take, where its size is free to choose."""
 
 HALO_SHARE = 0.2
-"""Cost of the halos, over that of the cores, below which larger tiles are not worth their memory."""
+"""Cost of halos, over that of cores, below which larger tiles are not worth their memory."""
 
 
 def alignment_step(model: ModelInfo, scale: float) -> int:

@@ -81,10 +81,8 @@ class Uniform(Strategy):
     def _fit(self, context: PlanContext) -> list[Patch]:
         """Return the tiling of the smallest scale whose FLOPs fit the budget."""
         main = context.main
-        native_flops = context.region.area / context.native_scale**2 * main.flops_per_pixel()
-        scale = snap_scale(
-            context.native_scale * max(1.0, math.sqrt(native_flops / context.budget))
-        )
+        shrink = math.sqrt(context.once_per_pixel / context.budget)
+        scale = snap_scale(context.native_scale * max(1.0, shrink))
         while True:
             patches = self._cut(context, scale)
             if total_flops(main, patches, context.rect) <= context.budget:

@@ -155,6 +155,34 @@ def test_streams_share_the_cores_and_split_the_time(monkeypatch):
     assert taken == [4, 4, 8]
 
 
+def test_large_inputs_of_a_cpu_get_all_cores_one_after_another(monkeypatch):
+    monkeypatch.setattr("hrviewer.engine.device_scheduler.LARGE_INPUT", 1024)
+    monkeypatch.setattr("hrviewer.models.threads.available_cores", lambda: 8)
+    taken: list[tuple[int, int | None, str]] = []
+    net = Bright()
+    net.before = lambda batch: taken.append(
+        (len(batch), thread_limit(), threading.current_thread().name)
+    )
+    device = DeviceScheduler(batch=4, streams=2)
+    try:
+        threads = {id(thread): thread.name for thread in threading.enumerate()}
+        assert [*threads.values()].count("hrviewer-device") == 2
+        futures = [device.submit(net, a) for a in arrays(3, 16)]
+        for i, future in enumerate(futures):
+            np.testing.assert_allclose(future.result(10).output, 16 * i)
+    finally:
+        device.close()
+    assert [(n, limit) for n, limit, _ in taken] == [(1, 8)] * 3
+
+
+def test_batches_of_a_gpu_have_fewer_large_inputs(device):
+    net = Bright()  # tiles of 64 pixels
+    net.device = "cuda:0"
+    sides = (32, 64, 128, 1024)
+    batches = [device.batch_for(net, np.zeros((3, side, side))) for side in sides]
+    assert batches == [4, 4, 1, 1]
+
+
 def test_one_bad_input_fails_alone(device):
     net = Bright()
 

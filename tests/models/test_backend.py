@@ -245,6 +245,7 @@ def test_exported_networks_have_equal_outputs_and_flops(
     ):
         assert getattr(other, name) == getattr(loaded, name)
     assert other.flops(33, 40) == loaded.flops(33, 40) > 0
+    assert other.bytes_per_pixel == loaded.bytes_per_pixel > 0
     x = np.random.default_rng(0).random((3, 3, 33, 40), np.float32)
     assert backend.outputs_agree([loaded(x)], [other(x)])
     assert capfd.readouterr() == ("", "")

@@ -107,7 +107,10 @@ def test_flops_of_every_counted_operation(save: Save, rng: np.random.Generator) 
     up = 2 * 3 * 64 * 4 * 4
     down = 2 * 4 * 64 * 2 * 4
     products = 2 * 4 * 64 * 5 + 2 * 5 * 5 * 4 + 2 * 25 * 7
-    assert open_bundle(path).load().flops(8, 8) == up + down + products
+    network = open_bundle(path).load()
+    assert network.flops(8, 8) == up + down + products
+    largest = 4 * (4 * 16 * 16 + 4 * 2 * 2 * 2 + 4 * 8 * 8)  # the convolution down
+    assert network._network.bytes_per_pixel == 4 * 3 + 2 * largest / 8**2
 
 
 def test_flops_of_an_operation_that_is_unknown(save: Save) -> None:

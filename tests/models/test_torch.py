@@ -132,6 +132,8 @@ def test_outputs_equal_those_of_the_module(keep: Callable[..., Path]) -> None:
     np.testing.assert_allclose(net(x.numpy()), want, rtol=1e-4, atol=1e-5)
     macs = 32 * 40 * 8 * 3 * 49 + 16 * 20 * (8 * 8 * 4 + 8 * 9)
     assert net.flops(32, 40) == 2 * macs
+    # The input, and twice the normalisation: from 8 channels to 8, in float32.
+    assert net.bytes_per_pixel == pytest.approx(4 * 3 + 2 * 4 * (8 + 8), rel=0.02)
 
 
 def test_batch_normalisation_is_folded_and_its_source_left_alone() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from toys import Bright, Encoder, ToyBundle, picture, toy_bundle
+from toys import Blurred, Bright, Encoder, ToyBundle, picture, toy_bundle
 
 from hrviewer.engine import InferenceResult, RunControl
 from hrviewer.errors import HrviewerError
@@ -25,6 +25,7 @@ from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, estimate_to_dict, format_estimate, run
 from hrviewer.runs import writer as writer_module
 from hrviewer.runs.estimates import true_interval
+from hrviewer.runs.writer import write_header
 
 IMAGE = picture(300, 400)
 KEYS = {
@@ -51,6 +52,7 @@ def test_a_run_records_everything(out):
     assert result.complete
     assert result.estimate["value"] == pytest.approx(IMAGE[..., 0].sum() / 255, rel=1e-5)
     assert result.cost["pixels_read"] == 300 * 400
+    assert result.of_once_per_pixel == 1  # no halos
     assert header["patches"] == {"planned": 35, "done": 35, "cached": 0, "failed": 0}
     assert len(result.patches) == 35
     assert result.patches["value"].sum() == pytest.approx(result.estimate["value"])
@@ -61,6 +63,25 @@ def test_a_run_records_everything(out):
     assert not (out / "journal").exists()
     assert "patches" in result._repr_html_()
     assert "patches" in repr(result)
+
+
+def test_every_tile_gives_the_same_answer_and_the_chosen_one_is_kept(tmp_path):
+    runs = {
+        tile: run(IMAGE, toy_bundle(Blurred()), "patches", tile=tile, cache="off",
+                  out=tmp_path / f"{tile}.run.zarr")
+        for tile in (0, 32, 64)
+    }  # fmt: skip
+    # Tiles of 336 pixels are enough for halos to cost 20 %: 400 pixels are two tiles of 200.
+    assert [runs[tile].header["chosen"] for tile in (0, 32)] == [{"tile": 200}, {}]
+    assert runs[0].cost["flops"] < runs[64].cost["flops"] < runs[32].cost["flops"]
+    for tile in (0, 32):
+        assert runs[tile].estimate["value"] == pytest.approx(runs[64].estimate["value"], rel=1e-6)
+        np.testing.assert_allclose(runs[tile].output, runs[64].output, rtol=1e-5)
+    header = json.loads((tmp_path / "0.run.zarr" / "run.json").read_text("utf-8"))
+    write_header(tmp_path / "0.run.zarr", {**header, "chosen": {"tile": 64}, "complete": False})
+    again = run(IMAGE, toy_bundle(Blurred()), "patches", cache="off", resume=True,
+                out=tmp_path / "0.run.zarr")  # fmt: skip
+    assert again.cost["flops"] == runs[64].cost["flops"]
 
 
 def test_seconds_are_nominal_though_tiles_come_from_memory(tmp_path):

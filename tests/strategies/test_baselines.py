@@ -25,6 +25,7 @@ from hrviewer.strategies import (
     aggregate,
     alignment_step,
     batches,
+    exhaustive_tile,
     get_strategy,
     input_rect,
     input_shape,
@@ -134,6 +135,46 @@ def test_patches_process_every_pixel_once(params):
     assert all(request.target == "output" for request in requests)
     assert any(publication.kind == "estimate" for publication in published)
     np.testing.assert_allclose(published[-2].map[np.isfinite(published[-2].map)], 1.0)
+
+
+def crowd_like(**changes) -> ModelInfo:
+    """A model of tiles of 512 with a halo of 96 that takes 108 bytes a pixel."""
+    made = card("net", tile=512, **changes)
+    return ModelInfo(made, 4, 96, lambda h, w: FLOPS * h * w, 16, bytes_per_pixel=lambda: 108.0)
+
+
+def test_the_exhaustive_tile_follows_from_halo_and_memory():
+    image = Rect(0, 0, 8192, 8192)
+    side = exhaustive_tile(crowd_like(), image, 1.0)
+    # Inputs of 288 MiB have 1672 pixels a side, so six tiles are needed along a side.
+    assert side == 1376
+    cost = total_flops(crowd_like(), tiles(crowd_like(), image, 1.0, tile=side), image)
+    assert cost / FLOPS / image.area == (8192 + 5 * 192) ** 2 / 8192**2 < 1.25
+    assert exhaustive_tile(crowd_like(), Rect(0, 0, 1000, 400), 1.0) == 1008
+    assert exhaustive_tile(crowd_like(), Rect(0, 0, 2000, 400), 2.0) == 1008
+    assert exhaustive_tile(crowd_like(), image, 1.0, halo=16) == 512  # within 20 % already
+    large = replace(crowd_like(), bytes_per_pixel=lambda: 1024.0)
+    assert exhaustive_tile(large, image, 1.0) == 512
+
+
+def test_a_tile_remains_the_cards_where_a_larger_one_saves_nothing():
+    image = Rect(0, 0, 8192, 8192)
+    assert exhaustive_tile(replace(crowd_like(), halo=0), image, 1.0) == 512
+    assert exhaustive_tile(replace(crowd_like(), flops=lambda h, w: h * h * w * w), image, 1) == 512
+    fixed = crowd_like().card
+    fixed = fixed.model_copy(update={"input": fixed.input.model_copy(update={"fixed": True})})
+    assert exhaustive_tile(replace(crowd_like(), card=fixed), image, 1.0) == 512
+
+
+def test_patches_records_its_tile_and_takes_small_ones_for_a_part_of_a_view():
+    whole = replace(context(8192, 8192), models={"main": crowd_like()})
+    strategy, params = get_strategy("patches"), get_strategy("patches").Params()
+    assert strategy.choose(whole, params).tile == 1376
+    assert strategy.choose(whole, strategy.Params(tile=64)).tile == 64
+    cell = replace(whole, region=Rect(0, 0, 2048, 2048))
+    assert strategy.as_part(cell, whole, params)[1].tile == 512
+    poor = replace(whole, budget=0.01 * FLOPS * whole.rect.area)
+    assert strategy.choose(poor, params).tile < 512  # many small places
 
 
 def test_patches_within_a_budget_are_a_random_sample_that_estimates_the_whole():

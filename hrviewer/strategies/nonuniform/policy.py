@@ -269,8 +269,7 @@ class NonUniform(Strategy):
         """Return the greatest pixel density that costs about `remaining` FLOPs."""
         main, native = context.main, context.native_scale
         per_pixel = main.flops_per_pixel()
-        full_flops = context.region.area / native**2 * per_pixel
-        floor = min(1 / params.coarsest**2, remaining / full_flops / 4)
+        floor = min(1 / params.coarsest**2, remaining / context.once_per_pixel / 4)
 
         def fits_budget(level: float, floor: float) -> bool:
             pixels = 0
