@@ -244,4 +244,8 @@ def format_evaluation(evaluation: Mapping[str, Any]) -> str:
         return "no estimate to evaluate"
     part = f" ({error / value:+.1%})" if value else ""
     grids = " · ".join(f"GAME({level}) {game:,.1f}" for level, game in levels.items())
-    return f"{value:,}, error {error:+,.1f}{part}  ·  {grids}"
+    text = f"{value:,}, error {error:+,.1f}{part}  ·  {grids}"
+    if "average_precision" in evaluation:
+        found = evaluation["average_precision"]
+        text += f" · AP {found['ap']:.3f}, AP50 {found['ap50']:.3f}"
+    return text

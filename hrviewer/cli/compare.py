@@ -114,8 +114,11 @@ def compare(
             }
         )
         return
-    columns = ("image", "strategy", "params", "budget", "estimate", "error", "game4")
-    print_table(table.assign(image=[Path(name).name for name in table["image"]]), columns, files)
+    columns = ["image", "strategy", "params", "budget", "estimate", "error", "game4"]
+    columns += ["ap50"] if table["ap50"].notna().any() else []
+    print_table(
+        table.assign(image=[Path(name).name for name in table["image"]]), tuple(columns), files
+    )
 
 
 @command(app)

@@ -25,7 +25,7 @@ __all__ = [
     "signed_area",
 ]
 
-Kind = Literal["patch", "contour", "point", "annotation"]
+Kind = Literal["patch", "contour", "point", "object", "annotation"]
 
 Ring = NDArray[np.float64]
 """Corners, ``(n, 2)``; the first is not repeated."""
@@ -40,8 +40,9 @@ class Feature:
 
     Parameters
     ----------
-    kind : {"patch", "contour", "point", "annotation"}
-        Origin: a patch on which inference ran, the predictions, a predicted object, a user.
+    kind : {"patch", "contour", "point", "object", "annotation"}
+        Origin: a patch on which inference ran, the predictions, a peak of them, a detected object,
+        a user.
     label : str
         Class.
     polygons : tuple of Polygon

@@ -40,6 +40,7 @@ QUPATH_TYPES = {
     "patch": "tile",
     "point": "detection",
     "contour": "annotation",
+    "object": "detection",
     "annotation": "annotation",
 }
 """QuPath's object type of each kind of feature."""

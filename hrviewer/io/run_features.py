@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
@@ -22,7 +22,10 @@ from hrviewer.errors import ParameterError, RunError
 from hrviewer.io.annotations import read_annotations
 from hrviewer.io.exportable import Exportable, WriterSettings
 from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_area
+from hrviewer.io.object_features import iter_objects
+from hrviewer.io.object_table import has_objects
 from hrviewer.io.run_maps import RunMap, coarsen, open_map
+from hrviewer.objects import CANDIDATE_SCORE
 
 __all__ = [
     "STAGE_COLUMNS",
@@ -56,6 +59,33 @@ class FeatureOptions(WriterSettings):
     spacing: float = Field(
         8.0, gt=0, le=4096, title="Spacing", description="For points: minimum px between objects"
     )
+    score: float | None = Field(
+        None, ge=CANDIDATE_SCORE, le=1, title="Score",
+        description="For objects: least score; that of the run by default",
+    )  # fmt: skip
+    overlap: float | None = Field(
+        None, ge=0, le=1, title="Overlap",
+        description="For objects: two of one class that overlap by more are one",
+    )  # fmt: skip
+    merging: Literal["core", "all", "union"] | None = Field(
+        None, title="Merging", description="For objects: how those on borders of tiles are merged"
+    )
+
+    def check_objects(self, run: Exportable) -> bool:
+        """Return whether a run has objects; refuse thresholds of objects for one without.
+
+        Raises
+        ------
+        ParameterError
+            If a threshold has no effect.
+        """
+        found = has_objects(run)
+        given = [n for n in ("score", "overlap", "merging") if getattr(self, n) is not None]
+        if given and not found:
+            raise ParameterError(
+                f"this run has no objects, so {', '.join(given)} has no effect: leave it out"
+            )
+        return found
 
 
 class FeatureSelection(FeatureOptions):
@@ -66,7 +96,10 @@ class FeatureSelection(FeatureOptions):
         False, title="Contours", description="Outlines of predictions above the threshold"
     )
     points: bool = Field(
-        False, title="Points", description="Objects: peaks of a density, or detections"
+        False, title="Points", description="Peaks of a density, or centers of objects"
+    )
+    objects: bool = Field(
+        True, title="Objects", description="Detected objects with class and score, if there are any"
     )
     annotations: bool = Field(
         True, title="Annotations", description="Shapes and points drawn by the user"
@@ -74,19 +107,22 @@ class FeatureSelection(FeatureOptions):
 
 
 def iter_features(run: Exportable, selection: FeatureSelection) -> Iterator[Feature]:
-    """Yield a run's patches, contours, points and annotations, in this order.
+    """Yield a run's patches, contours, points, objects and annotations, in this order.
 
     Raises
     ------
     HrviewerError
         If the run lacks the data.
     """
+    detected = selection.check_objects(run)
     if selection.patches:
         yield from map(patch_feature, patch_rows(run.path / "patches.parquet"))
     if selection.contours:
         yield from iter_contours(run, selection.threshold)
     if selection.points:
-        yield from iter_points(run, selection.spacing)
+        yield from iter_points(run, selection)
+    if selection.objects and detected:
+        yield from iter_objects(run, selection.score, selection.overlap, selection.merging)
     if selection.annotations:
         yield from read_annotations(run.path)
 
@@ -216,25 +252,29 @@ def inside_cell(at: NDArray[np.float64], inside: NDArray[np.bool_]) -> tuple[int
 def detected_objects(run: Exportable) -> list[Feature]:
     """Return the predicted objects of a run, with the model as author."""
     metadata = {"author": run.header["model"], "time": run.header["started"]}
-    return [
-        replace(point, metadata=metadata) for point in iter_points(run, FeatureOptions().spacing)
-    ]
+    return [replace(point, metadata=metadata) for point in iter_points(run, FeatureOptions())]
 
 
-def iter_points(run: Exportable, spacing: float) -> Iterator[Feature]:
-    """Yield the objects of a counting run.
+def iter_points(run: Exportable, options: FeatureOptions) -> Iterator[Feature]:
+    """Yield the objects of a counting run as points.
 
-    In a map of integers, as detectors write it, every object at its cell's centre. In a density
-    map its peaks: cells larger than all others within `spacing` and than a tenth of the maximum,
-    placed at the centre of mass of their surroundings.
+    Of a detector the centers of its objects. In a map of integers every object at its cell's
+    centre. In a density map its peaks: cells larger than all others within `spacing` and than a
+    tenth of the maximum, placed at the centre of mass of their surroundings.
     """
+    if has_objects(run):
+        for each in iter_objects(run, options.score, options.overlap, options.merging):
+            yield replace(each, kind="point", point=each.center, polygons=())
+        return
     run_map = open_map(run, "output")
     if not run_map.additive:
         raise ParameterError("this run does not count objects: choose contours instead of points")
     integers, maximum = scan_output(run_map)
     numbers = count()
     for label, at, mass in (
-        iter_counted_objects(run_map) if integers else iter_peaks(run_map, spacing, maximum / 10)
+        iter_counted_objects(run_map)
+        if integers
+        else iter_peaks(run_map, options.spacing, maximum / 10)
     ):
         number = next(numbers)
         yield Feature("point", label, point=at, name=f"{label} {number}", number=number,

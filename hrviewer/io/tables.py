@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from hrviewer.errors import ParameterError
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.features import Feature, area_of
 from hrviewer.io.run_features import (
@@ -56,6 +57,7 @@ FEATURE_COLUMNS = {
     "mean": ("float64", ""),
     "max": ("float64", ""),
     "mass": ("float64", "count"),
+    "score": ("float64", ""),
     "author": ("string", ""),
     "time": ("string", "ISO 8601"),
 }
@@ -64,10 +66,10 @@ FEATURE_COLUMNS = {
 class TableSettings(FeatureOptions):
     """Rows of the table."""
 
-    rows: Literal["patches", "points", "contours", "annotations"] = Field(
+    rows: Literal["patches", "points", "objects", "contours", "annotations"] = Field(
         "patches",
         title="Rows",
-        description="Patches with predictions, objects, outlines, or annotations",
+        description="Patches with predictions, points, detected objects, outlines, or annotations",
     )
 
 
@@ -110,10 +112,12 @@ def iter_rows(run: Exportable, settings: TableSettings) -> Iterator[dict[str, An
         yield from patch_rows(run.path / "patches.parquet")
         return
     kinds = {
-        kind: kind == settings.rows for kind in ("patches", "contours", "points", "annotations")
+        kind: kind == settings.rows
+        for kind in ("patches", "contours", "points", "objects", "annotations")
     }
-    kinds[settings.rows] = True
-    selection = FeatureSelection(threshold=settings.threshold, spacing=settings.spacing, **kinds)
+    selection = FeatureSelection(**settings.model_dump(exclude={"rows"}), **kinds)
+    if settings.rows == "objects" and not selection.check_objects(run):
+        raise ParameterError("this run has no objects: its model detects none")
     for feature in iter_features(run, selection):
         yield feature_row(feature)
 
@@ -127,7 +131,8 @@ def feature_row(feature: Feature) -> dict[str, Any]:
     }  # fmt: skip
     if feature.polygons:
         row["area_px2"] = area_of(feature.polygons)
-    known = {name: feature.measurements.get(name) for name in ("sum", "mean", "max", "mass")}
+    measured = ("sum", "mean", "max", "mass", "score")
+    known = {name: feature.measurements.get(name) for name in measured}
     return row | known | {name: feature.metadata.get(name) for name in ("author", "time")}
 
 

@@ -22,7 +22,9 @@ from hrviewer.errors import HrviewerError, ModelError
 from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import datasets
+from hrviewer.io.object_table import has_objects, read_objects
 from hrviewer.models import ModelBundle, no_model_error
+from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid, using_pyramid
 from hrviewer.runs.batch_runner import (
     BatchRunner,
@@ -32,9 +34,10 @@ from hrviewer.runs.batch_runner import (
     parse_specs,
 )
 from hrviewer.runs.estimates import EstimateDict
-from hrviewer.runs.evaluation import make_evaluator
-from hrviewer.runs.metrics import grid_counts, grid_errors
+from hrviewer.runs.evaluation import make_evaluator, run_counts
+from hrviewer.runs.metrics import grid_errors
 from hrviewer.runs.model import Model, ModelLike
+from hrviewer.runs.object_metrics import as_ground_truth, has_boxes, object_precision
 from hrviewer.runs.progress import with_progress
 from hrviewer.runs.run import Run
 from hrviewer.strategies import get_strategy
@@ -129,6 +132,8 @@ def compare(
                                           of class shares against a run, 1 − mean Dice against
                                           ground truth otherwise
         ``game4``                         grid average mean error of counts over 256 cells
+        ``ap50``                          average precision of detected boxes at an intersection
+                                          over union of 0.5
         ``flops``                         nominal FLOPs
         ``wall_s``                        nominal seconds in all
         ``read_s``, ``prepare_s``,        nominal seconds of each stage
@@ -199,7 +204,7 @@ def compare(
 
 COLUMNS = (
     "image", "strategy", "model", "params", "seed", "budget", "estimate", "reference", "error",
-    "game4", *COST_COLUMNS, "run", "note",
+    "game4", "ap50", *COST_COLUMNS, "run", "note",
 )  # fmt: skip
 
 
@@ -301,6 +306,7 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
         "reference": None,
         "error": None,
         "game4": None,
+        "ap50": None,
         **{name: costs[name] for name in COST_COLUMNS},
         "run": str(run.path),
         "note": "; ".join(run.header["notes"]),
@@ -310,19 +316,31 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
         row["reference"] = expected["value"]
         if estimate["kind"] == "count":
             row["error"] = estimate["value"] - expected["value"]
-            counts, expected_counts = (
-                grid_counts(*one.map("output"), one.region, 16) for one in (run, reference)
-            )
+            counts, expected_counts = (run_counts(one, 16) for one in (run, reference))
             row["game4"] = grid_errors(counts, expected_counts, [4])[4]
+            row["ap50"] = reference_precision(run, reference)
         else:
             row["error"] = total_variation(estimate, expected)
     elif reference is None and run.evaluation is not None:
         game = run.evaluation["game"]
         row |= {"reference": run.evaluation["value"], "error": run.evaluation["error"]}
         row["game4"] = game and game["4"]
+        row["ap50"] = run.evaluation.get("average_precision", {}).get("ap50")
         if "dice" in run.evaluation:
             row["error"] = 1 - float(np.mean(list(run.evaluation["dice"].values())))
     return row
+
+
+def reference_precision(run: Run, reference: Run) -> float | None:
+    """Return the average precision of a run's boxes against those of another, if both have any."""
+    if not (has_objects(run) and has_objects(reference)):
+        return None
+    _, found, classes = read_objects(reference)
+    expected = as_ground_truth(found, classes, reference.path.name)
+    if not has_boxes(expected):
+        return None
+    _, objects, classes = read_objects(run, score=CANDIDATE_SCORE)
+    return object_precision(objects, classes, expected)["ap50"]
 
 
 def total_variation(a: EstimateDict, b: EstimateDict) -> float:

@@ -176,6 +176,7 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         error=table["error"].astype(float).abs(),
         off=100 * table["error"].astype(float).abs() / reference,
         game=100 * table["game4"].astype(float) / reference,
+        ap50=table["ap50"].astype(float),
         gflop=table["flops"] / 1e9,
         read=table["pixels_read"] / 1e6,
     )
@@ -188,6 +189,7 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         "error": "mean absolute error",
         "off": "error, %",
         "game": "GAME(4), %",
+        "ap50": "AP50",
         "gflop": "GFLOP",
         "wall_s": "seconds",
         "read": "MP read",
@@ -212,6 +214,8 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     shown["error"] = table["error"]
     if table["game4"].notna().any():
         shown["GAME(4)"] = table["game4"]
+    if table["ap50"].notna().any():
+        shown["AP50"] = table["ap50"]
     shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["wall_s"]
     shown["MP read"] = table["pixels_read"] / 1e6
     shown["peak memory, MB"] = table["peak_rss_bytes"].astype(float) / 1e6

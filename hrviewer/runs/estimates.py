@@ -105,6 +105,8 @@ class EvaluationDict(TypedDict):
     source: str
     precision: NotRequired[float | None]
     """Average precision of a density's peaks, where the ground truth has boxes."""
+    average_precision: NotRequired[dict[str, float]]
+    """COCO's of detected boxes: ``ap``, ``ap50`` and ``ap75``, where the ground truth has boxes."""
     dice: NotRequired[dict[str, float]]
     """By class, of a segmentation."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrviewer.errors import GroundTruthError
 from hrviewer.geometry import Rect
@@ -14,20 +15,32 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.io.ground_truth import ImageRef, is_label_map, read_ground_truth
 from hrviewer.io.ground_truth.datasets import find_ground_truth
 from hrviewer.io.ground_truth.label_maps import iter_windows, open_labels
+from hrviewer.io.object_table import has_objects, read_objects
 from hrviewer.models import ModelCard
+from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs.estimates import EvaluationDict
 from hrviewer.runs.metrics import (
     GAME_LEVELS,
     DiceAccumulator,
     average_precision,
-    game,
+    grid_counts,
+    grid_errors,
     match_points,
     peaks,
+    point_counts,
 )
+from hrviewer.runs.object_metrics import has_boxes, object_precision
 from hrviewer.runs.run import Run
 
-__all__ = ["Evaluator", "evaluate_count", "load_ground_truth", "make_evaluator", "select_classes"]
+__all__ = [
+    "Evaluator",
+    "evaluate_count",
+    "load_ground_truth",
+    "make_evaluator",
+    "run_counts",
+    "select_classes",
+]
 
 PEAKS_PER_OBJECT = 20
 """Peaks per object that are ranked: a precision below 1 in 20 contributes nothing."""
@@ -110,27 +123,39 @@ def select_classes(truth: GroundTruth, known: Container[str]) -> GroundTruth:
 
 
 def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
-    """Return a count's error, its GAME over the run's region, and the precision of its peaks.
+    """Return a count's error, its GAME over the run's region, and its average precision.
 
-    Where the ground truth has boxes, the map's peaks, the highest first, count as detections, as
-    in the evaluation of crowd localisation (Idrees et al., *Composition Loss for Counting, Density
-    Map Estimation and Localization in Dense Crowds*, ECCV 2018).
+    Where the ground truth has boxes, it is COCO's of a detector's boxes. Of a density, its peaks
+    count as detections, the highest first, as in the evaluation of crowd localisation (Idrees et
+    al., *Composition Loss for Counting, Density Map Estimation and Localization in Dense Crowds*,
+    ECCV 2018).
     """
     inside = truth.clip(run.region)
     cells, cell = run.map("output")
     value = None if run.estimate is None else run.estimate["value"]
+    n = 2 ** max(GAME_LEVELS)
+    expected = point_counts(inside.points, run.region, n)
+    errors = grid_errors(run_counts(run, n), expected, GAME_LEVELS)
     evaluation: EvaluationDict = {
         "value": len(inside),
         "error": None if value is None else value - len(inside),
-        "game": {
-            str(level): error
-            for level, error in game(cells, cell, inside.points, run.region, GAME_LEVELS).items()
-        },
+        "game": {str(level): error for level, error in errors.items()},
         "source": truth.source,
     }
+    if has_objects(run) and has_boxes(inside):
+        _, objects, classes = read_objects(run, score=CANDIDATE_SCORE)
+        evaluation["average_precision"] = object_precision(objects, classes, inside)
+        return evaluation
     if inside.boxes is not None:
         evaluation["precision"] = localization_precision(cells, cell, run.region, inside)
     return evaluation
+
+
+def run_counts(run: Run, n: int) -> NDArray[np.float64]:
+    """Return the counts of a run in n × n equal parts of its region."""
+    if has_objects(run):
+        return point_counts(read_objects(run)[1].centers, run.region, n)
+    return grid_counts(*run.map("output"), run.region, n)
 
 
 def localization_precision(

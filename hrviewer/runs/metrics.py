@@ -18,12 +18,12 @@ __all__ = [
     "average_precision",
     "bias",
     "ci95",
-    "game",
     "grid_counts",
     "grid_errors",
     "mae",
     "match_points",
     "peaks",
+    "point_counts",
     "rmse",
 ]
 
@@ -42,39 +42,18 @@ MAX_CANDIDATES = 8
 # Counts on one image.
 
 
-def game(
-    cells: Any,
-    cell: float,
-    points: Floats,
-    region: Rect,
-    levels: Sequence[int] = GAME_LEVELS,
-) -> dict[int, float]:
-    """Return the grid average mean error of a density: sums over 4^L parts of a region.
-
-    Guerrero-Gómez-Olmedo et al., Extremely Overlapping Vehicle Counting, IbPRIA 2015. The region
-    is cut into 2^L × 2^L equal parts, by area where a part's edge runs through a cell.
-
-    Parameters
-    ----------
-    cells : array-like, shape (k, rows, columns)
-        The density; NaN counts as zero. Read in bands of rows.
-    cell : float
-        Side of its cells, level-0 pixels.
-    points : ndarray, shape (n, 2)
-        The ground truth, ``(y, x)``.
-    region : Rect
-        The compared area; the value of a cell on its border lies inside.
-    levels : sequence of int
-        The levels L.
-    """
-    n = 2 ** max(levels)
-    ys, xs = grid_edges(region, n)
-    expected, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=(ys, xs))
-    return grid_errors(grid_counts(cells, cell, region, n), expected, levels)
+def point_counts(points: Floats, region: Rect, n: int) -> Floats:
+    """Return the number of points ``(y, x)`` in n × n equal parts of a region."""
+    counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=grid_edges(region, n))
+    return np.asarray(counts, np.float64)
 
 
 def grid_errors(predicted: Floats, expected: Floats, levels: Sequence[int]) -> dict[int, float]:
-    """Return the sums of absolute differences over grids, from the counts of the finest."""
+    """Return grid average mean errors, from the counts of the finest grid.
+
+    The sums of absolute differences over 4^L equal parts of a region for each level L
+    (Guerrero-Gómez-Olmedo et al., Extremely Overlapping Vehicle Counting, IbPRIA 2015).
+    """
     n = len(predicted)
     errors = predicted - expected
 
@@ -92,7 +71,20 @@ def grid_edges(region: Rect, n: int) -> tuple[Floats, Floats]:
 
 
 def grid_counts(cells: Any, cell: float, region: Rect, n: int) -> Floats:
-    """Return the counts of a density in n × n equal parts of a region; see `game`."""
+    """Return the counts of a density in n × n equal parts of a region.
+
+    Parameters
+    ----------
+    cells : array-like, shape (k, rows, columns)
+        The density; NaN counts as zero. Read in bands of rows.
+    cell : float
+        Side of its cells, level-0 pixels. Where a part's edge runs through one, it is cut by area;
+        the value of one on the region's border lies inside.
+    region : Rect
+        The region.
+    n : int
+        Parts per side.
+    """
     ys, xs = grid_edges(region, n)
     _, rows, columns = cells.shape
     first, last = int(region.y / cell), min(rows, int(np.ceil(region.y1 / cell)))

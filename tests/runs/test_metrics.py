@@ -14,17 +14,26 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from hrviewer.geometry import Rect
-from hrviewer.runs import metrics
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.objects import DetectedObjects
+from hrviewer.runs import metrics, object_metrics
 from hrviewer.runs.metrics import (
     average_precision,
     bias,
     ci95,
-    game,
+    grid_counts,
+    grid_errors,
     mae,
     match_points,
     peaks,
+    point_counts,
     rmse,
 )
+
+
+def game(cells, cell, points, region, levels=(0, 2, 4)):
+    n = 2 ** max(levels)
+    return grid_errors(grid_counts(cells, cell, region, n), point_counts(points, region, n), levels)
 
 
 def slow_game(cells, cell, points, region, level):
@@ -188,3 +197,50 @@ def test_each_object_is_matched_once():
     assert match_points(points, boxes).tolist() == [True, True, False, False, True]
     assert not match_points(points, np.empty((0, 4))).any()
     assert not len(match_points(np.empty((0, 2)), boxes))
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "c"), ("x", "y")])
+def test_precision_of_boxes_in_groups_is_that_of_one_image(names, monkeypatch):
+    """The image is cut into groups of boxes that do not overlap; COCO's numbers stay."""
+    monkeypatch.setattr(object_metrics, "GROUP_BOXES", 7)
+    rng = np.random.default_rng(2)
+    real = np.c_[rng.integers(0, 300, (60, 2)), rng.integers(8, 30, (60, 2))].astype(float)
+    near = real[rng.permutation(60)[:50]] + rng.normal(0, 1.5, (50, 4))
+    boxes = np.concatenate([near, real[:9] + 60])
+    kinds = rng.integers(0, 2, 60)
+    found = DetectedObjects(
+        boxes, rng.random(len(boxes)).astype(np.float32), rng.integers(0, 2, len(boxes))
+    )
+    truth = GroundTruth(real[:, :2], ("a", "b"), kinds, boxes=real)
+    result = object_metrics.object_precision(found, names, truth)
+    # The same as one image, by the whole program.
+    known = {"a": 1, "b": 2, "c": 3}
+    shared = bool({"a", "b"} & set(names))
+    expected, predicted = COCO(), COCO()
+    for coco, rows, labels in (
+        (expected, real, kinds + 1 if shared else np.ones(60, int)),
+        (predicted, boxes, np.array([known.get(n, 9) for n in names])[found.class_ids]
+         if shared else np.ones(len(boxes), int)),
+    ):  # fmt: skip
+        coco.dataset = {
+            "images": [{"id": 1}],
+            "categories": [{"id": i} for i in ((1, 2) if shared else (1,))],
+            "annotations": [
+                {"id": i + 1, "image_id": 1, "category_id": int(labels[i]), "iscrowd": 0,
+                 "bbox": row[[1, 0, 3, 2]].tolist(), "area": row[2] * row[3],
+                 "score": float(found.scores[i]) if coco is predicted else 1}
+                for i, row in enumerate(rows)
+            ],
+        }  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):
+            coco.createIndex()
+    evaluation = COCOeval(expected, predicted, "bbox")
+    evaluation.params.maxDets = [1, 10, 1000]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, :, 0, 2]
+    assert_allclose(result["ap"], precision[precision >= 0].mean())
+    at50 = precision[0][precision[0] >= 0]
+    assert_allclose(result["ap50"], at50.mean())
+    assert 0 < result["ap"] < result["ap50"]

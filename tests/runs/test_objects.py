@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from pycocotools import coco as pycoco
 from toy_detectors import CLASSES, Finder, rectangles
 from toys import ToyBundle, toy_bundle
 
@@ -15,7 +19,8 @@ import hrviewer
 from hrviewer.engine import InferenceResult, RunControl, deserialize, serialize
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
-from hrviewer.runs import Run, run
+from hrviewer.ground_truth import GroundTruth
+from hrviewer.runs import Run, compare, format_evaluation, run
 
 IMAGE, RECTANGLES = rectangles(200, 260, 90)
 SCORES = RECTANGLES[:, 4] / 255
@@ -198,6 +203,70 @@ def test_runs_of_other_models_have_no_objects(tmp_path: Path) -> None:
     counted = run(IMAGE, toy_bundle(), out=tmp_path / "x.run.zarr")
     with pytest.raises(HrviewerError, match="detects none"):
         counted.objects()
+
+
+def test_boxes_are_evaluated_and_compared(tmp_path: Path) -> None:
+    """Against the image's rectangles the run is perfect; against it a coarse run is worse."""
+    boxes = RECTANGLES[:, :4].astype(float)
+    seen = SCORES >= 0.3
+    truth = GroundTruth(
+        boxes[:, :2] + boxes[:, 2:] / 2, CLASSES, RECTANGLES[:, 5], boxes=boxes, source="made"
+    ).select(seen)
+    found = run(IMAGE, finder(fixed=True), out=tmp_path / "x.run.zarr", truth=truth)
+    assert found.evaluation is not None
+    assert found.evaluation["average_precision"] == {"ap": 1.0, "ap50": 1.0, "ap75": 1.0}
+    assert found.evaluation["error"] == found.evaluation["game"]["4"] == 0  # type: ignore[index]
+    assert "AP50 1.000" in format_evaluation(found.evaluation)
+    for reference in (truth, None):
+        table = compare(IMAGE, finder(fixed=True), ["patches", "uniform:scale=2"],
+                        truth=reference, out=tmp_path / f"c{reference is None}")  # fmt: skip
+        patches, uniform = table["ap50"].tolist()
+        assert patches == 1
+        assert 0 <= uniform < 0.9
+
+
+EVERYTHING_ELSE = {"patches": False, "annotations": False}
+
+
+def test_objects_are_exported_to_every_format(result: Run, tmp_path: Path) -> None:
+    objects = result.objects(score=0.5)
+    options = EVERYTHING_ELSE | {"score": 0.5}
+    path = hrviewer.export(result, tmp_path / "a.geojson", **options)
+    features = json.loads(path.read_text("utf-8"))["features"]
+    assert [feature["properties"]["objectType"] for feature in features] == ["detection"] * len(
+        objects
+    )
+    for feature, row in zip(features, objects.itertuples(), strict=True):
+        expected = (row.x, row.y, row.x + row.w, row.y + row.h)
+        assert shapely.geometry.shape(feature["geometry"]).bounds == expected
+        assert feature["properties"]["classification"]["name"] == row.label
+        assert feature["properties"]["measurements"]["score"] == pytest.approx(row.score)
+    path = hrviewer.export(result, tmp_path / "a.coco.json", **options)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = pycoco.COCO(path)
+    found = [coco.anns[i] for i in sorted(coco.anns)]
+    assert [one["bbox"] for one in found] == objects[["x", "y", "w", "h"]].to_numpy().tolist()
+    assert [one["area"] for one in found] == objects["area"].tolist()
+    assert [one["score"] for one in found] == pytest.approx(objects["score"].tolist())
+    assert [coco.cats[one["category_id"]]["name"] for one in found] == objects["label"].tolist()
+    path = hrviewer.export(result, tmp_path / "a.dsa.json", **options)
+    elements = json.loads(path.read_text("utf-8"))["elements"]
+    assert [one["user"]["score"] for one in elements] == pytest.approx(objects["score"].tolist())
+    path = hrviewer.export(result, tmp_path / "a.csv", rows="objects", score=0.5)
+    table = pd.read_csv(path)
+    assert table["y_px"].tolist() == objects["center_y"].tolist()
+    assert table[["h_px", "w_px"]].to_numpy().tolist() == objects[["h", "w"]].to_numpy().tolist()
+    assert table["label"].tolist() == objects["label"].tolist()
+    path = hrviewer.export(result, tmp_path / "b.csv", rows="points")
+    assert len(pd.read_csv(path)) == len(result.objects())
+
+
+def test_thresholds_of_objects_are_refused_without_objects(tmp_path: Path) -> None:
+    counted = run(IMAGE, toy_bundle(), out=tmp_path / "x.run.zarr")
+    with pytest.raises(HrviewerError, match="score has no effect"):
+        hrviewer.export(counted, tmp_path / "a.geojson", score=0.5)
+    with pytest.raises(HrviewerError, match="no objects"):
+        hrviewer.export(counted, tmp_path / "a.csv", rows="objects")
 
 
 @pytest.mark.slow
