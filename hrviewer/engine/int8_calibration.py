@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hrviewer.engine.missing_data import fill_missing
 from hrviewer.engine.model_infos import model_info, native_scale
 from hrviewer.engine.preprocess import prepare_input, read_input
 from hrviewer.geometry import Patch
@@ -52,7 +53,9 @@ def highest_contrast(
 def prepare_patch(pyramid: Pyramid, network: Network, patch: Patch) -> Floats:
     """Read and prepare the network's input for a patch, ``(C, h, w)``."""
     card, rect = network.card, input_rect(model_info(network), patch, pyramid.rect)
-    array: Floats = prepare_input(pyramid, card, read_input(pyramid, card, rect, patch.scale))
+    pixels, coverage = read_input(pyramid, card, rect, patch.scale)
+    array: Floats = prepare_input(pyramid, card, pixels)
+    fill_missing(card, array, coverage)
     return array
 
 

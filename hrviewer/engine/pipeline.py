@@ -31,6 +31,12 @@ from hrviewer.engine.device_scheduler import DeviceScheduler, Priority, TimedOut
 from hrviewer.engine.feature_inference import feature_flops, feature_grid, run_on_features
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.missing_data import (
+    blank_missing,
+    fill_missing,
+    output_without_data,
+    with_data,
+)
 from hrviewer.engine.model_infos import model_info
 from hrviewer.engine.object_inference import object_result, shift_and_scale
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
@@ -43,6 +49,7 @@ from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.models.detection import Detections
 from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid.area_read import Coverage
 from hrviewer.strategies import FeatureRequest, PatchRequest, WarpRequest, input_rect
 
 __all__ = ["InferencePipeline", "InferenceRequest", "request_digest"]
@@ -51,7 +58,7 @@ InferenceRequest = PatchRequest | WarpRequest | FeatureRequest
 
 log = logging.getLogger(__name__)
 
-RESULT_VERSION = 8
+RESULT_VERSION = 9
 """Incremented when the same request would give another result."""
 
 READ_AHEAD_BYTES = 64 << 20
@@ -79,6 +86,7 @@ class _ProcessedPatch:
     cost: Cost
     outcome: Future[TimedOutput] | BaseException
     array: NDArray[np.float32] | None = None
+    coverage: Coverage | None = None
 
 
 class InferencePipeline(InferenceContext):
@@ -270,7 +278,7 @@ class InferencePipeline(InferenceContext):
             try:
                 start = time.perf_counter()
                 with self.meter.measure() as reading:
-                    pixels = read_input(
+                    pixels, coverage = read_input(
                         self.pyramid, network.card, queued.rect, queued.patch.scale, self.meter
                     )
                 cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
@@ -279,13 +287,20 @@ class InferencePipeline(InferenceContext):
                 array = prepare_input(
                     self.pyramid, network.card, pixels, self.device.buffers.acquire(shape)
                 )
+                fill_missing(network.card, array, coverage)
                 cost = replace(cost, prepare_s=time.perf_counter() - start)
+                if coverage is not None and not coverage.any():
+                    self.device.buffers.release(array)
+                    empty: Future[TimedOutput] = Future()
+                    empty.set_result(TimedOutput(output_without_data(network, shape[1:]), 0.0))
+                    ready.put(_ProcessedPatch(queued, cost, empty, None, coverage))
+                    continue
                 future = self.device.submit(network, array, self.priority)
             except Exception as error:
                 ready.put(_ProcessedPatch(queued, cost, error))
                 continue
             cost = replace(cost, flops=network.flops(*array.shape[1:]))
-            future.add_done_callback(partial(_enqueue_result, ready, queued, cost, array))
+            future.add_done_callback(partial(_enqueue_result, ready, queued, cost, array, coverage))
 
     def _collect(
         self,
@@ -302,18 +317,15 @@ class InferencePipeline(InferenceContext):
             start = time.perf_counter()
             cost = replace(cost, infer_s=timed.seconds)
             if isinstance(timed.output, Detections):
-                result = object_result(
-                    timed.output,
-                    shift_and_scale(queued.rect, queued.patch.scale),
-                    as_box(queued.rect),
-                    network.stride * queued.patch.scale,
-                    queued.patch,
-                    role,
-                    network.card.prediction_channels,
-                    self.pyramid.rect,
-                )
+                result = self._locate_objects(network, role, timed.output, processed)
                 return replace(result, cost=replace(cost, post_s=time.perf_counter() - start))
-            output, box = self._crop_output(network, queued, np.asarray(timed.output, np.float32))
+            whole = np.asarray(timed.output, np.float32)
+            output, box = self._crop_output(network, queued, whole)
+            if not np.isfinite(output).all():
+                raise ValueError("the network's output is not finite here")
+            if processed.coverage is not None:
+                whole = blank_missing(whole, processed.coverage, network.stride)
+                output, box = self._crop_output(network, queued, whole)
             if processed.array is not None and not np.may_share_memory(output, processed.array):
                 self.device.buffers.release(processed.array)
             if network.card.task == "embedding":
@@ -329,6 +341,30 @@ class InferencePipeline(InferenceContext):
             return failed_result(queued.patch, role, cost, network.card.output_channels, error)
         cost = replace(cost, post_s=time.perf_counter() - start)
         return InferenceResult(queued.patch, role, value, output, box, cost)
+
+    def _locate_objects(
+        self, network: Network, role: str, found: Detections, processed: _ProcessedPatch
+    ) -> InferenceResult:
+        """Return a detector's result; objects whose center has no data are left out."""
+        queued, coverage = processed.queued, processed.coverage
+        if coverage is not None:
+            found = with_data(found, coverage)
+        result = object_result(
+            found,
+            shift_and_scale(queued.rect, queued.patch.scale),
+            as_box(queued.rect),
+            network.stride * queued.patch.scale,
+            queued.patch,
+            role,
+            network.card.prediction_channels,
+            self.pyramid.rect,
+        )
+        if coverage is None:
+            return result
+        y, x = result.box[:2]
+        corner = (y - queued.rect.y) / queued.patch.scale, (x - queued.rect.x) / queued.patch.scale
+        counts = np.asarray(result.map, np.float32)
+        return replace(result, map=blank_missing(counts, coverage, network.stride, corner))
 
     def _crop_output(
         self, network: Network, queued: _QueuedPatch, output: NDArray[np.float32]
@@ -402,9 +438,10 @@ def _enqueue_result(
     queued: _QueuedPatch,
     cost: Cost,
     array: NDArray[np.float32],
+    coverage: Coverage | None,
     done: Future[TimedOutput],
 ) -> None:
-    ready.put(_ProcessedPatch(queued, cost, done, array))
+    ready.put(_ProcessedPatch(queued, cost, done, array, coverage))
 
 
 def release_in_order(

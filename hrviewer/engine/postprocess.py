@@ -33,7 +33,8 @@ def summarize_core(
     """Return the prediction for a core, ``(k,)``: counts, areas, probabilities or an embedding.
 
     For a head with attention pooling it is a partial result of `pool`, which `combine_parts`
-    combines.
+    combines. Cells without data, which are NaN, add nothing; their area is part of a mean's, which
+    is corrected once for the whole region.
     """
     rows, columns = core_coverage(box, (values.shape[1], values.shape[2]), core, image)
     inside = np.ix_(np.arange(len(values)), rows > 0, columns > 0)
@@ -41,10 +42,12 @@ def summarize_core(
     part = values[inside].astype(np.float64)
     if card.output.attention:
         return pool(part.reshape(len(part), -1), weights.ravel())
+    known = ~np.isnan(part).any(axis=0)  # cells without data add nothing
+    part = np.where(known, part, 0)
     if card.task == "segmentation":
         cell = (box[2] / values.shape[1]) * (box[3] / values.shape[2])
         best = part.argmax(axis=0) if len(part) > 1 else np.where(part[0] > 0.5, 0, -1)
-        part = cell * (np.arange(len(part))[:, None, None] == best)
+        part = cell * known * (np.arange(len(part))[:, None, None] == best)
     total: NDArray[np.float64] = (part * weights).sum(axis=(1, 2))
     # Counts and areas are sums; everything else is a mean.
     additive = map_kind(card) == "mass" or card.task == "segmentation"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid.area_read import Coverage
 from hrviewer.pyramid.read_cost import ReadMeter
 from hrviewer.pyramid.resample import Fill
 
@@ -40,8 +41,8 @@ def _border_fill(pyramid: Pyramid, card: ModelCard) -> Fill:
 
 def read_input(
     pyramid: Pyramid, card: ModelCard, rect: Rect, scale: float, meter: ReadMeter | None = None
-) -> NDArray[Any]:
-    """Return the pixels of an input, not yet prepared by the card.
+) -> tuple[NDArray[Any], Coverage | None]:
+    """Return the pixels of an input, not yet prepared by the card, and where they have data.
 
     Beyond the image's border they have the card's letterbox value, if it has one; otherwise the
     image is reflected.
@@ -61,9 +62,14 @@ def read_input(
 
     Returns
     -------
-    ndarray, shape (h, w, c)
+    pixels : ndarray, shape (h, w, c)
         In the image's dtype; of the tile's size, for a network of fixed size.
+    coverage : ndarray, shape (h, w), or None
+        The part of each pixel that has data; None if that is all of all.
     """
     fill = None if rect in pyramid.rect else _border_fill(pyramid, card)
-    pixels: NDArray[Any] = pyramid.read(rect, scale, fill=fill, meter=meter)
-    return pixels[: card.input.tile, : card.input.tile] if card.input.fixed else pixels
+    pixels, coverage = pyramid.read_with_coverage(rect, scale, fill=fill, meter=meter)
+    if card.input.fixed:
+        pixels = pixels[: card.input.tile, : card.input.tile]
+        coverage = None if coverage is None else coverage[: card.input.tile, : card.input.tile]
+    return pixels, coverage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.missing_data import blank_missing, fill_missing
 from hrviewer.engine.model_infos import native_scale
 from hrviewer.engine.postprocess import as_box, crop, failed_result, map_kind, summarize_core
 from hrviewer.engine.preprocess import prepare_input
 from hrviewer.geometry import Patch, Rect
 from hrviewer.models import Network
 from hrviewer.models.network import Floats
+from hrviewer.pyramid.area_read import Coverage
 from hrviewer.strategies import PatchRequest
 
 __all__ = ["TokenAttention", "batch_groups", "infer_tokens", "token_attention"]
@@ -44,6 +46,8 @@ class _TokenGroup:
         Cost of reading and preparing.
     error : Exception or None
         The error, if they could not be read.
+    coverage : dict of ndarray, shape (p, p)
+        Of tokens that have pixels without data, the part of each pixel that has them.
     """
 
     patches: list[Patch]
@@ -51,6 +55,7 @@ class _TokenGroup:
     tokens: Floats
     cost: Cost
     error: Exception | None = None
+    coverage: dict[int, Coverage] = field(default_factory=dict)
 
 
 def batch_groups(request: PatchRequest) -> list[list[list[int]]]:
@@ -114,6 +119,9 @@ def infer_tokens(
                 results.append(failed)
             else:
                 values = output[first + i]
+                if i in group.coverage:
+                    cell = max(1, network.card.input.tile // values.shape[1])
+                    values = blank_missing(values, group.coverage[i], cell)
                 results.append(
                     _token_result(context, network, patch, rect, values, request.role, token_cost)
                 )
@@ -186,7 +194,7 @@ def _token_result(
     if patch.core.empty:
         return InferenceResult(patch, role, np.zeros(card.output_channels), values, box, cost)
     if patch.core == rect and rect in image and map_kind(card) == "mass":
-        value = values.sum((1, 2), dtype=np.float64)  # the usual case
+        value = np.asarray(np.nansum(values, (1, 2), dtype=np.float64))  # the usual case
         return InferenceResult(patch, role, value, values, box, cost)
     values, box = crop(values, box, patch.core, image, map_kind(card))
     value = summarize_core(card, values, box, patch.core, image)
@@ -202,6 +210,7 @@ def _read_tokens(
     side = network.card.input.tile
     rects = [patch.rect for patch in requested]
     tokens = np.empty((len(requested), network.card.input.channel_count, side, side), np.float32)
+    coverage: dict[int, Coverage] = {}
     cost = Cost()
     try:
         for scale in sorted({patch.scale for patch in requested}):
@@ -218,15 +227,20 @@ def _read_tokens(
                     max(rects[i].x1 for i in inside) - corner.x,
                 )
                 with context.meter.measure() as reading:
-                    pixels = context.pyramid.read(block, scale, fill="reflect", meter=context.meter)
+                    pixels, parts = context.pyramid.read_with_coverage(
+                        block, scale, fill="reflect", meter=context.meter
+                    )
                 start = time.perf_counter()
                 prepared = prepare_input(context.pyramid, network.card, pixels)
+                fill_missing(network.card, prepared, parts)
                 for i in inside:
                     y, x = (
                         round((position - origin) / scale)
                         for position, origin in ((rects[i].y, block.y), (rects[i].x, block.x))
                     )
                     tokens[i] = prepared[:, y : y + side, x : x + side]
+                    if parts is not None:
+                        coverage[i] = parts[y : y + side, x : x + side]
                 cost += Cost(
                     bytes=reading.bytes,
                     pixels=reading.pixels,
@@ -235,7 +249,7 @@ def _read_tokens(
                 )
     except Exception as error:
         return _TokenGroup(patches, rects, tokens, cost, error)
-    return _TokenGroup(patches, rects, tokens, cost)
+    return _TokenGroup(patches, rects, tokens, cost, coverage=coverage)
 
 
 def _group_reads(rects: list[Rect]) -> list[list[int]]:

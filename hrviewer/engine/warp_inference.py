@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hrviewer.engine.cost import Cost
 from hrviewer.engine.inference_context import InferenceContext
 from hrviewer.engine.inference_result import InferenceResult
+from hrviewer.engine.missing_data import blank_missing, fill_missing, with_data
 from hrviewer.engine.object_inference import PixelMapping, object_result
 from hrviewer.engine.postprocess import as_box, failed_result, map_kind, summarize_core
 from hrviewer.engine.preprocess import prepare_input
@@ -20,6 +21,7 @@ from hrviewer.engine.warp_sampling import finest_scale, sample, sample_density, 
 from hrviewer.geometry import Grid, Patch, Rect
 from hrviewer.models import Network
 from hrviewer.models.detection import Detections
+from hrviewer.pyramid.area_read import Coverage
 from hrviewer.strategies import WarpRequest
 from hrviewer.strategies.nonuniform.grid_sampler import forward
 
@@ -37,12 +39,15 @@ def infer_warped(
     cost = Cost()
     try:
         with context.meter.measure() as reading:
-            pixels = sample(context.pyramid, rect, request.grid, request.shape, context.meter)
+            pixels, coverage = sample(
+                context.pyramid, rect, request.grid, request.shape, context.meter
+            )
         cost = Cost(bytes=reading.bytes, pixels=reading.pixels, read_s=reading.seconds)
         start = time.perf_counter()
         array = prepare_input(
             context.pyramid, network.card, round_to_dtype(pixels, context.pyramid.dtype)
         )
+        fill_missing(network.card, array, coverage)
         cost = replace(cost, prepare_s=time.perf_counter() - start)
         done = context.device.submit(network, array, context.priority, exclusive=True).result()
     except Exception as error:
@@ -50,8 +55,9 @@ def infer_warped(
     start = time.perf_counter()
     weights = sample_density(request.grid, rect, core)
     if isinstance(done.output, Detections):
+        found = done.output if coverage is None else with_data(done.output, coverage)
         result = object_result(
-            done.output,
+            found,
             unwarping(request, rect),
             as_box(rect),
             network.stride,
@@ -66,7 +72,7 @@ def infer_warped(
     # An octave finer than the finest samples: coarse warps need no fine maps.
     octave = math.floor(math.log2(max(1.0, finest_scale(rect, request.grid, request.shape))) + 1e-6)
     shape = Grid(rect, max(1, network.stride * 2**octave // 2)).shape
-    values = unwarp(done.output, request.grid, shape, map_kind(network.card))
+    values = _unwarp(network, request, done.output, coverage, shape)
     box = as_box(rect)
     value = summarize_core(network.card, values, box, core, context.pyramid.rect)
     cost = replace(
@@ -98,6 +104,25 @@ def unwarping(request: WarpRequest, rect: Rect) -> PixelMapping:
         return placed
 
     return place
+
+
+def _unwarp(
+    network: Network,
+    request: WarpRequest,
+    output: NDArray[np.float32],
+    coverage: Coverage | None,
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Resample an output onto the rectangle, with NaN in cells without data."""
+    kind = map_kind(network.card)
+    if coverage is None:
+        return unwarp(output, request.grid, shape, kind)
+    blanked = blank_missing(output, coverage, network.stride)
+    known = ~np.isnan(blanked).any(axis=0, keepdims=True)
+    values = unwarp(np.where(known, output, 0), request.grid, shape, kind)
+    share = unwarp(np.asarray(known, np.float32), request.grid, shape, "intensity")[0]
+    values[:, ~(share > 0)] = np.nan
+    return values
 
 
 def round_to_dtype(pixels: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

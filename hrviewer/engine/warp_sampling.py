@@ -18,6 +18,7 @@ from scipy.ndimage import map_coordinates
 from hrviewer.engine.canvas import MapKind
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid, ReadMeter
+from hrviewer.pyramid.area_read import Coverage
 from hrviewer.strategies.nonuniform.grid_sampler import forward, inverse
 
 __all__ = ["finest_scale", "sample", "sample_density", "unwarp"]
@@ -55,8 +56,8 @@ def sample(
     grid: Floats,
     shape: tuple[int, int],
     meter: ReadMeter | None = None,
-) -> NDArray[np.float32]:
-    """Return the warped pixels, ``shape + (c,)``, in the image's range.
+) -> tuple[NDArray[np.float32], Coverage | None]:
+    """Return the warped pixels, ``shape + (c,)``, in the image's range, and where they have data.
 
     Parameters
     ----------
@@ -70,18 +71,30 @@ def sample(
         The canvas.
     meter : Meter, optional
         Counts the cost of reading.
+
+    Returns
+    -------
+    pixels : ndarray of float32
+        0 where there are no data.
+    coverage : ndarray of float32, shape `shape`, or None
+        Part of each sample's weight that has data; None for all of all.
     """
     out: NDArray[np.float32] | None = None
+    coverage: Coverage | None = None
     for top in range(0, shape[0], BLOCK_SIDE):
         for left in range(0, shape[1], BLOCK_SIDE):
             rows = np.arange(top, min(top + BLOCK_SIDE, shape[0]))
             columns = np.arange(left, min(left + BLOCK_SIDE, shape[1]))
-            part = _sample_block(pyramid, rect, grid, shape, rows, columns, meter)
+            part, known = _sample_block(pyramid, rect, grid, shape, rows, columns, meter)
             if out is None:
                 out = np.empty((*shape, part.shape[2]), np.float32)
-            out[top : top + len(rows), left : left + len(columns)] = part
+            at = np.s_[top : top + len(rows), left : left + len(columns)]
+            out[at] = part
+            if known is not None:
+                coverage = np.ones(shape, np.float32) if coverage is None else coverage
+                coverage[at] = known
     assert out is not None
-    return out
+    return out, coverage
 
 
 def _sample_block(
@@ -92,7 +105,7 @@ def _sample_block(
     rows: NDArray[np.intp],
     columns: NDArray[np.intp],
     meter: ReadMeter | None,
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], Coverage | None]:
     h, w = shape
     at, bt = (rows + 0.5) / h, (columns + 0.5) / w
     y, x = grid_positions(grid, at, bt)
@@ -102,6 +115,8 @@ def _sample_block(
     local = np.maximum(np.diff(edges_y, axis=0) * rect.h, np.diff(edges_x, axis=1) * rect.w)
     octave = np.log2(np.maximum(local, 1.0))
     out: NDArray[np.float32] | None = None
+    known = np.zeros((len(rows), len(columns)), np.float32)
+    complete = True
     for level in range(math.floor(octave.min()), math.ceil(octave.max()) + 1):
         share = np.maximum(1 - np.abs(octave - level), 0)
         here = share > 0
@@ -114,15 +129,28 @@ def _sample_block(
         low_y, low_x = (math.floor(v.min() / step - 1) * step for v in (ys, xs))
         high_y, high_x = (math.ceil(v.max() / step + 1) * step for v in (ys, xs))
         wanted = Rect(low_y, low_x, high_y - low_y, high_x - low_x) & pyramid.rect
-        pixels = pyramid.read(wanted, scale, meter=meter).astype(np.float32)
+        read, coverage = pyramid.read_with_coverage(wanted, scale, meter=meter)
+        pixels = read.astype(np.float32)
         if out is None:
             out = np.zeros((len(rows), len(columns), pixels.shape[2]), np.float32)
         where = [(ys - wanted.y) / scale - 0.5, (xs - wanted.x) / scale - 0.5]
+        if coverage is None:
+            known[here] += share[here]
+        else:
+            complete = False
+            has_data = (coverage > 0).astype(np.float32)
+            pixels[coverage <= 0] = 0
+            known[here] += share[here] * map_coordinates(has_data, where, order=1, mode="nearest")
         for c in range(pixels.shape[2]):
             sampled = map_coordinates(pixels[..., c], where, order=1, mode="nearest")
             out[here, c] += share[here] * sampled
     assert out is not None
-    return out
+    if complete:
+        return out, None
+    # Only samples with data count: their weights add up to less than one.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out = np.where(known[..., None] > 0, out / known[..., None], 0)
+    return out.astype(np.float32), known
 
 
 def unwarp(

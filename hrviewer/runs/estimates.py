@@ -120,6 +120,7 @@ def estimate_to_dict(
     *,
     exhaustive: bool = False,
     synthetic: str | None = None,
+    data_area: float | None = None,
 ) -> EstimateDict | None:
     """Return an estimate as it is recorded in a run.
 
@@ -140,6 +141,9 @@ def estimate_to_dict(
         Whether inference was exhaustive.
     synthetic : str, optional
         Name of the synthetic image, as in ``sample:NAME``: the model's error depends on it.
+    data_area : float, optional
+        The part of the region in which the image has data, level-0 pixels; all by default. Only
+        this area counts for densities, fractions and mean probabilities.
 
     Returns
     -------
@@ -148,6 +152,11 @@ def estimate_to_dict(
     """
     if estimate is None:
         return None
+    whole = float(region.area)
+    counted = whole if data_area is None else data_area
+    mean = card.task == "classification" and card.output.activation == "softmax"
+    if counted < whole and mean and float(np.sum(estimate)) > 0:
+        estimate = estimate / np.sum(estimate)  # a mean in which missing places count as 0
     names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
     per_class = dict(zip(names, map(float, estimate), strict=False))
     total = float(np.sum(estimate))
@@ -178,7 +187,9 @@ def estimate_to_dict(
             "ci95_truth": None,
             "exhaustive": exhaustive,
             "per_class": per_class,
-            "fraction": {name: value / region.area for name, value in per_class.items()},
+            "fraction": {
+                name: value / counted if counted else 0.0 for name, value in per_class.items()
+            },
         }
         if mm2:
             area["per_class_mm2"] = {name: value * mm2 for name, value in per_class.items()}
@@ -195,7 +206,7 @@ def estimate_to_dict(
         "per_class": per_class,
     }
     if mm2:
-        count["per_mm2"] = total / (region.area * mm2)
+        count["per_mm2"] = total / (counted * mm2) if counted else 0.0
     return count
 
 

@@ -182,6 +182,12 @@ class RunSpec:
             notes += [note for note in models.notes if note not in notes]
             notes += writer.object_notes(estimate.values if estimate else None)
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
+            if result["data_area"] is not None and result["data_area"] < context.region.area:
+                missing = 1 - result["data_area"] / context.region.area
+                header["notes"] = [
+                    *header["notes"],
+                    f"{missing:.2%} of the region has no data: it is left out, also of densities",
+                ]
             counts = writer.record.counts()
             state = "finished" if estimate else "stopped or failed"
             log.info("%s %s after %.1f s: %s", state, path, elapsed, counts)
@@ -315,6 +321,12 @@ class RunSpec:
                     "--out for a new run"
                 )
 
+    def _measure_data(self, region: Rect) -> float | None:
+        """Return the area of the region that has data; None if it cannot be read."""
+        with suppress(HrviewerError):
+            return self.pyramid.data_area(region)
+        return None
+
     def _summary(
         self,
         record: RunRecord,
@@ -331,6 +343,7 @@ class RunSpec:
         estimate = final_estimate.values if final_estimate else record.estimate
         interval = final_estimate.interval if final_estimate else record.interval
         total, failed = costs.total, record.counts()["failed"]
+        data_area = self._measure_data(context.region) if final_estimate else None
         return {
             "complete": final_estimate is not None,
             "estimate": estimate_to_dict(
@@ -341,7 +354,9 @@ class RunSpec:
                 context.pixel_size,
                 exhaustive=bool(final_estimate and final_estimate.exhaustive and not failed),
                 synthetic=self.pyramid.synthetic_name,
+                data_area=data_area,
             ),
+            "data_area": data_area,
             "cost": {
                 "flops": total.flops,
                 # Results from memory, the cache or the journal count with their original cost.

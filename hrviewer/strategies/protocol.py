@@ -65,8 +65,10 @@ class PatchResult(Protocol):
 
     @property
     def map(self) -> NDArray[np.floating]:
-        """The model's output over the core, ``(k, rows, columns)``. NaN if inference failed.
+        """The model's output over the core, ``(k, rows, columns)``.
 
+        NaN if inference failed, and in cells in which the image has no data: these add nothing to
+        the value.
         In float32; embeddings in float16, as they are stored.
         """
         ...

@@ -83,7 +83,7 @@ def warp_preview(
     nodes = np.linspace(0, 1, 2)
     uniform = np.stack(np.meshgrid(nodes, nodes, indexing="ij"), axis=-1)
     rect = warp.rect & pyramid.rect
-    samples = [sample(pyramid, rect, grid, shape) for grid in (warp.grid, uniform)]
+    samples = [sample(pyramid, rect, grid, shape)[0] for grid in (warp.grid, uniform)]
     low, high = pyramid.value_range.ends
     previews = []
     for pixels in samples:

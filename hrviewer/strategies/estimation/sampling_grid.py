@@ -167,7 +167,7 @@ def resample_onto(
     for result in results:
         if np.isnan(result.value).any():
             continue
-        values = np.asarray(result.map, float)
+        values = np.nan_to_num(np.asarray(result.map, float), nan=0.0)  # no data, nothing there
         if len(total) < len(values):
             total = np.zeros((len(values), *total.shape[1:]))
         core, (y, x, h, w) = result.patch.core, result.box

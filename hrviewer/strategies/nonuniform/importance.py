@@ -76,9 +76,9 @@ def scout_importance(
     total, weight = np.zeros(shape), np.zeros(shape)
     additive = model.card.task in ("density", "detection")
     for result in results:
-        values = result.map.astype(np.float64)
-        if not np.isfinite(values).all():
+        if not np.isfinite(result.value).all():
             continue
+        values = np.nan_to_num(result.map.astype(np.float64), nan=0.0)  # where there are no data
         classes = max(1, len(model.card.classes))
         if model.card.output.variance:
             values = values[classes : 2 * classes]
