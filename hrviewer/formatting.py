@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from hrviewer.units import AREA_UNITS
+
 __all__ = [
     "EstimateText",
     "describe_estimate",
@@ -129,7 +131,11 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
     truth = f"{format_ends(true_interval)} for the true {estimate['kind']}" if true_interval else ""
     if exhaustive and not truth and estimate["kind"] != "probabilities":
         certainty += f"; rough as a true {estimate['kind']}"
-    density = f"{format_number(estimate['per_mm2'])} per mm²" if "per_mm2" in estimate else ""
+    per_area = [(f"per_{key}", unit) for key, (unit, _) in AREA_UNITS.items()]
+    density = next(
+        (f"{format_number(estimate[key])} per {unit}" for key, unit in per_area if key in estimate),
+        "",
+    )
     rough = "" if exhaustive or model or truth else "rough"
     return EstimateText(amount, density, certainty or rough, model, truth, covered)
 

@@ -4,9 +4,54 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["format_duration", "format_si", "format_signed", "nice_ceiling"]
+__all__ = [
+    "AREA_UNITS",
+    "area_unit",
+    "format_duration",
+    "format_length",
+    "format_si",
+    "format_signed",
+    "nice_ceiling",
+]
+
+AREA_UNITS = {"mm2": ("mm²", 1e6), "ha": ("ha", 1e16), "km2": ("km²", 1e18)}
+"""Units of area by their keys in a run's estimate: the symbol, and square micrometres."""
+
+MICROSCOPE_PIXEL, AERIAL_PIXEL = 1e3, 2e6
+"""Micrometres; largest pixels of microscopes, and of aerial images."""
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E")
+
+
+def area_unit(pixel_size: tuple[float, float]) -> str:
+    """Return the key of the unit in which areas of an image are stated; see `AREA_UNITS`.
+
+    Parameters
+    ----------
+    pixel_size : tuple of float
+        Micrometres per pixel, ``(y, x)``.
+
+    Examples
+    --------
+    >>> area_unit((0.5, 0.5)), area_unit((1e5, 1e5)), area_unit((1e7, 1e7))
+    ('mm2', 'ha', 'km2')
+    """
+    side = math.sqrt(pixel_size[0] * pixel_size[1])
+    return "mm2" if side < MICROSCOPE_PIXEL else "ha" if side < AERIAL_PIXEL else "km2"
+
+
+def format_length(micrometres: float) -> str:
+    """Return a length as text.
+
+    Examples
+    --------
+    >>> format_length(0.2518), format_length(84.667), format_length(1e5), format_length(3.1e9)
+    ('0.252 µm', '84.7 µm', '10 cm', '3.1 km')
+    """
+    for unit, size in ("km", 1e9), ("m", 1e6), ("cm", 1e4), ("mm", 1e3):
+        if micrometres >= size:
+            return f"{micrometres / size:.3g} {unit}"
+    return f"{micrometres:.3g} µm"
 
 
 def format_si(value: float, unit: str = "", digits: int = 3) -> str:

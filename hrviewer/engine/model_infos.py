@@ -9,8 +9,12 @@ from hrviewer.geometry import snap_scale
 from hrviewer.models import ModelCard, Network
 from hrviewer.pyramid import Pyramid
 from hrviewer.strategies import ModelInfo
+from hrviewer.units import format_length
 
 __all__ = ["channel_note", "model_info", "native_scale"]
+
+MAX_ENLARGEMENT = 8
+"""An image whose pixels are larger by more is of another kind than the training data."""
 
 PIXEL_SIZE_TOLERANCE = 0.10
 """Pixel sizes that differ by less are treated as equal."""
@@ -74,8 +78,11 @@ def native_scale(card: ModelCard, pyramid: Pyramid) -> tuple[float, str]:
     scale = wanted / math.sqrt(actual[0] * actual[1])
     if abs(scale - 1) <= PIXEL_SIZE_TOLERANCE:
         return 1.0, ""
-    snapped = snap_scale(scale)
-    return snapped, (
-        f"the image has {actual[0]:.3g} µm pixels and {card.name!r} expects {wanted:g} µm: "
-        f"patches are resampled by {snapped:g}"
+    sizes = (
+        f"the image has {format_length(actual[0])} pixels and {card.name!r} expects "
+        f"{format_length(wanted)}"
     )
+    if scale < 1 / MAX_ENLARGEMENT:
+        return 1.0, f"{sizes}, which no enlargement makes good: full resolution is used"
+    snapped = snap_scale(scale)
+    return snapped, f"{sizes}: patches are resampled by {snapped:g}"

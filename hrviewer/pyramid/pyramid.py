@@ -69,6 +69,8 @@ class Pyramid:
         Level 0 (full resolution) first, the coarsest last.
     pixel_size : tuple of float or None
         Micrometres per pixel of level 0, ``(y, x)``; None where unknown.
+    georeference : Georeference or None
+        Place on Earth; see `hrviewer.pyramid.georeference`.
     nodata : float or None
         Pixel value that stands for "not measured".
     fingerprint : str
@@ -114,6 +116,7 @@ class Pyramid:
         self.name = reader.name
         self.path = reader.path
         self.pixel_size = pixel_size or reader.pixel_size
+        self.georeference = reader.georeference
         self.nodata = reader.nodata
         self.fingerprint = reader.fingerprint
         self.plane = dict(reader.plane)

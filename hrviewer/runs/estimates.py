@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from hrviewer.formatting import (
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelCard
 from hrviewer.models.accuracy import CountError
+from hrviewer.units import AREA_UNITS, area_unit
 
 __all__ = [
     "CostDict",
@@ -62,11 +63,15 @@ class EstimateDict(TypedDict):
     """Sum of the map `output` over the region, of counts. It differs from the value if that was
     corrected by measurements of other places."""
     per_mm2: NotRequired[float]
-    """Density of counts, where the pixel size is known."""
+    per_ha: NotRequired[float]
+    per_km2: NotRequired[float]
+    """Density of counts, where the pixel size is known, in the unit that suits it."""
     fraction: NotRequired[dict[str, float]]
     """Area fraction of the region by class, of a segmentation."""
     per_class_mm2: NotRequired[dict[str, float]]
-    """Areas in mm² by class, of a segmentation where the pixel size is known."""
+    per_class_ha: NotRequired[dict[str, float]]
+    per_class_km2: NotRequired[dict[str, float]]
+    """Areas by class, of a segmentation where the pixel size is known, in the same unit."""
     vote: NotRequired[str]
     """The most likely class, of a classification."""
 
@@ -160,7 +165,8 @@ def estimate_to_dict(
     names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
     per_class = dict(zip(names, map(float, estimate), strict=False))
     total = float(np.sum(estimate))
-    mm2 = None if pixel_size is None else pixel_size[0] * pixel_size[1] / 1e6
+    unit = None if pixel_size is None else area_unit(pixel_size)
+    pixel = 0.0 if unit is None else math.prod(pixel_size or ()) / AREA_UNITS[unit][1]
     if card.task not in ("density", "detection", "segmentation"):
         best = int(np.argmax(estimate))
         value = float(estimate[best])
@@ -191,9 +197,10 @@ def estimate_to_dict(
                 name: value / counted if counted else 0.0 for name, value in per_class.items()
             },
         }
-        if mm2:
-            area["per_class_mm2"] = {name: value * mm2 for name, value in per_class.items()}
-        return area
+        if unit is None:
+            return area
+        areas = {name: value * pixel for name, value in per_class.items()}
+        return cast(EstimateDict, area | {f"per_class_{unit}": areas})
     error = card.accuracy.count_error_for(synthetic)
     count: EstimateDict = {
         "kind": "count",
@@ -205,9 +212,10 @@ def estimate_to_dict(
         "exhaustive": exhaustive,
         "per_class": per_class,
     }
-    if mm2:
-        count["per_mm2"] = total / (counted * mm2) if counted else 0.0
-    return count
+    if unit is None:
+        return count
+    density = total / (counted * pixel) if counted else 0.0
+    return cast(EstimateDict, count | {f"per_{unit}": density})
 
 
 def true_interval(count: float, interval: Interval, error: CountError) -> Interval:

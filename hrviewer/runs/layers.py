@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_maps import MapName, coarsen, open_map
 from hrviewer.runs.estimates import pluralize
-from hrviewer.units import nice_ceiling
+from hrviewer.units import AREA_UNITS, area_unit, nice_ceiling
 
 __all__ = ["LayerDataTuple", "layer_tuples"]
 
@@ -155,10 +155,13 @@ def output_plane(run: DisplayableRun) -> tuple[Plane, float, str]:
     if not additive:
         return values[-1], cell, "probability"
     size = run.pixel_size
-    per, area = (1.0, "megapixel") if size is None else (size[0] * size[1], "mm²")
+    area, per = "megapixel", 1e-6
+    if size is not None:
+        area, square = AREA_UNITS[area_unit(size)]
+        per = size[0] * size[1] / square
     names = list(run.estimate["per_class"]) if run.estimate else []
     unit = f"{pluralize(names[0]) if len(names) == 1 else 'objects'} per {area}"
-    return values.sum(axis=0) * (1e6 / (cell**2 * per)), cell, unit
+    return values.sum(axis=0) * (1 / (cell**2 * per)), cell, unit
 
 
 def saliency_plane(run: DisplayableRun) -> tuple[Plane, float, str]:

@@ -383,6 +383,7 @@ def image_info(pyramid: Pyramid) -> dict[str, Any]:
         "shape": list(pyramid.plane_shape),
         "levels": len(pyramid.levels),
         "pixel_size": pyramid.pixel_size and list(pyramid.pixel_size),
+        "georeference": pyramid.georeference and pyramid.georeference.to_record(),
         "fingerprint": pyramid.fingerprint,
         "series": pyramid.selected_series,
         "plane": pyramid.plane,

@@ -37,3 +37,11 @@ def svs(shared: Path) -> Path:
 @pytest.fixture
 def tcga(shared: Path) -> Path:
     return shared / "data" / "wsi" / "tcga-cr-7395-01a-01-ts1.svs"
+
+
+@pytest.fixture(scope="session")
+def cases(shared: Path) -> Path:
+    folder = shared / "cases" / "formats"
+    if not folder.is_dir():
+        pytest.skip(f"the files to test with are not in {folder}")
+    return folder

@@ -19,14 +19,6 @@ from hrviewer.pyramid import Pyramid, open_pyramid
 
 
 @pytest.fixture(scope="session")
-def cases(shared: Path) -> Path:
-    folder = shared / "cases" / "formats"
-    if not folder.is_dir():
-        pytest.skip(f"the files to test with are not in {folder}")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def right_values(cases: Path) -> Mapping[str, Any]:
     entries = json.loads((cases / "cases.json").read_text())
     return {entry["name"]: entry["right"] for entry in entries}

@@ -43,6 +43,7 @@ from hrviewer.models import ModelCard, Network
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import Run
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
+from hrviewer.units import AREA_UNITS, area_unit
 
 __all__ = ["Completion", "ResultMaps", "empty_result_maps"]
 
@@ -127,10 +128,12 @@ class ResultMaps:
         self.attention: AttentionMap | None = None
         self._areas = cell_areas(image, cell, canvas.values.shape[1:])
         self._cost_areas = cell_areas(image, record.cost_map.cell, record.cost_map.values.shape[1:])
-        per = 1e6 if pixel_size is None else 1e6 / (pixel_size[0] * pixel_size[1])
+        per, area = 1e6, "megapixel"
+        if pixel_size is not None:
+            area, unit_area = AREA_UNITS[area_unit(pixel_size)]
+            per = unit_area / (pixel_size[0] * pixel_size[1])
         self._per_area = per if kind == "mass" else None
         what = pluralize(self.classes[0]) if len(self.classes) == 1 else "objects"
-        area = "megapixel" if pixel_size is None else "mm²"
         unit = f"{what} per {area}" if kind == "mass" else "probability"
         grid = record.cost_map.values.shape[1:]
         self.rasters: dict[MapName, PyramidRaster] = {

@@ -14,6 +14,7 @@ from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.run_features import provenance
 from hrviewer.io.run_maps import MapName, open_map
 from hrviewer.io.writers.base import RunWriter
+from hrviewer.pyramid.georeference import Georeference
 
 __all__ = ["GeotiffSettings", "GeotiffWriter"]
 
@@ -40,12 +41,12 @@ class GeotiffWriter(RunWriter):
             import rasterio  # noqa: F401
         except ImportError:
             return "GeoTIFF needs rasterio: pip install 'hrviewer[geo]'"
+        if georeference_of(run) is not None:
+            return None
         path = run.header["image"]["path"]
         if not Path(path).exists():
-            return f"{path} is not there, and only the image holds its georeference: restore it"
-        if georeference_of(run) is None:
-            return f"{path} is not georeferenced: choose ome-tiff"
-        return None
+            return f"{path} is not there, and the run has no georeference: restore the image"
+        return f"{path} is not georeferenced: choose ome-tiff"
 
     def write(
         self, run: Exportable, target: Path, settings: GeotiffSettings, progress: ProgressCallback
@@ -89,10 +90,16 @@ class GeotiffWriter(RunWriter):
 
 
 def georeference_of(run: Exportable) -> tuple[Any, Any] | None:
-    """Return the affine transform and coordinate system of a run's image; None without one."""
+    """Return the affine transform and coordinate system of a run's image; None without one.
+
+    They are the run's; those of formats whose reader does not know them are read from the image.
+    """
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+    place = Georeference.from_record(run.header["image"].get("georeference"))
+    if place is not None and place.crs:
+        return rasterio.Affine(*place.transform), rasterio.crs.CRS.from_user_input(place.crs)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)

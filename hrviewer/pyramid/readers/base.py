@@ -22,6 +22,7 @@ from hrviewer.pyramid.channels import (
     select_channels,
 )
 from hrviewer.pyramid.fingerprint import image_key, of_text
+from hrviewer.pyramid.georeference import Georeference
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.synthetic import SyntheticImage
@@ -80,6 +81,8 @@ class Reader(ABC):
         Type of the pixels that `decode` returns; see `native_dtype`.
     pixel_size : tuple of float, optional
         µm per pixel of the first level, ``(y, x)``.
+    georeference : Georeference, optional
+        Place on Earth.
     stored_range : tuple of float, optional
         Smallest and largest value that pixels may have, according to the file.
     nodata : float, optional
@@ -120,6 +123,7 @@ class Reader(ABC):
     levels: tuple[Level, ...]
     dtype: np.dtype[Any]
     pixel_size: tuple[float, float] | None = None
+    georeference: Georeference | None = None
     stored_range: tuple[float, float] | None = None
     nodata: float | None = None
     has_mask: bool = False

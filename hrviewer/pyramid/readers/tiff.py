@@ -33,7 +33,9 @@ from hrviewer.pyramid.readers.base import (
 )
 from hrviewer.pyramid.readers.byte_reader import ByteReader
 from hrviewer.pyramid.readers.tiff_channels import has_rgb_samples, mask_pages, read_channels
+from hrviewer.pyramid.readers.tiff_geo import read_georeference
 from hrviewer.pyramid.readers.tiff_layout import SinglePage, StoredLevel, StoredPage, is_sparse
+from hrviewer.pyramid.readers.tiff_pixel_size import read_pixel_size
 from hrviewer.pyramid.readers.tiff_series import (
     describe_series,
     is_companion,
@@ -43,7 +45,6 @@ from hrviewer.pyramid.readers.tiff_series import (
 from hrviewer.pyramid.readers.tiff_tags import (
     ORIENTATIONS,
     read_nodata,
-    read_pixel_size,
     read_stored_range,
     read_tag,
 )
@@ -159,7 +160,11 @@ class TiffReader(Reader):
         )
         self.nodata = read_nodata(key)
         self.stored_range = read_stored_range(tiff, series)
+        if self._orientation == ORIENTATIONS[1]:
+            self.georeference = read_georeference(key)
         self.pixel_size = read_pixel_size(tiff, series)
+        if self.georeference is not None:
+            self.pixel_size = self.georeference.pixel_size(key.shaped[2:4])
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)
         elif self._orientation[0]:

@@ -1,18 +1,15 @@
-"""Tags of TIFF files: orientation, no-data value, range of values, pixel size."""
+"""Tags of TIFF files: orientation, no-data value, range of values."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from hrviewer.pyramid.units import micrometres, plausible
 from hrviewer.pyramid.value_range import stored_range
 
 __all__ = [
     "ORIENTATIONS",
     "ome_pixels",
     "read_nodata",
-    "read_pixel_size",
     "read_stored_range",
     "read_tag",
 ]
@@ -71,17 +68,6 @@ def _number(value: Any, of: Any) -> float | None:
         return None
 
 
-def read_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
-    """Return micrometres per pixel ``(y, x)`` of a series, if the file has a plausible value."""
-    key = series.keyframe
-    size = _ome_pixel_size(tiff, series) if tiff.is_ome else None
-    if size is None and (found := re.search(r"\bMPP *= *([0-9.]+)", key.description)):
-        size = float(found[1]), float(found[1])
-    if size is None:
-        size = _resolution_pixel_size(tiff, key)
-    return size if size is not None and plausible(size) else None
-
-
 def ome_pixels(tiff: Any, series: Any) -> Any | None:
     """Return the OME-XML element Pixels of the image that has a series' name and size."""
     from xml.etree import ElementTree
@@ -98,34 +84,3 @@ def ome_pixels(tiff: Any, series: Any) -> Any | None:
         and (pixels.get("SizeY"), pixels.get("SizeX")) == (sizes["Y"], sizes["X"])
     ]
     return max(found, key=lambda entry: entry[0])[1] if found else None
-
-
-def _ome_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
-    pixels = ome_pixels(tiff, series)
-    if pixels is None:
-        return None
-    sides = [
-        micrometres(float(value), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
-        for axis in "YX"
-        if (value := pixels.get(f"PhysicalSize{axis}"))
-    ]
-    match sides:
-        case [float(y), float(x)]:
-            return y, x
-    return None
-
-
-def _resolution_pixel_size(tiff: Any, key: Any) -> tuple[float, float] | None:
-    """Use the resolution tags in centimetres (scanners) or in ImageJ's own unit."""
-    unit = "cm" if read_tag(key, "ResolutionUnit") == 3 else None
-    if tiff.is_imagej:
-        unit = str((tiff.imagej_metadata or {}).get("unit", ""))
-    sides = []
-    for name in ("YResolution", "XResolution"):
-        match read_tag(key, name):
-            case (int(count), int(per)) if count > 0:
-                sides.append(micrometres(per / count, unit))
-    match sides:
-        case [float(y), float(x)]:
-            return y, x
-    return None
