@@ -11,6 +11,7 @@ from typing import Any
 from hrviewer.units import AREA_UNITS
 
 __all__ = [
+    "NO_ESTIMATE",
     "EstimateText",
     "describe_estimate",
     "format_count",
@@ -62,6 +63,8 @@ class EstimateText:
         Range of the true value.
     coverage
         Part of the region that the estimate is made from.
+    extent
+        What it is an estimate of, while a run or Live goes on: ``"so far"``, ``"in view"``.
     """
 
     amount: str
@@ -70,6 +73,7 @@ class EstimateText:
     model_interval: str = ""
     true_interval: str = ""
     coverage: str = ""
+    extent: str = ""
 
     @property
     def intervals(self) -> str:
@@ -80,13 +84,18 @@ class EstimateText:
     @property
     def details(self) -> str:
         """Everything but the amount."""
-        parts = (self.certainty, self.density, self.intervals, self.coverage)
+        parts = (self.certainty, self.density, self.intervals, self.coverage, self.extent)
         return "; ".join(text for text in parts if text)
 
     def __str__(self) -> str:
         amount = f"{self.amount} ({self.certainty})" if self.certainty else self.amount
         amount += f", {self.density}" if self.density else ""
-        return "; ".join(text for text in (amount, self.intervals, self.coverage) if text)
+        parts = (amount, self.intervals, self.coverage, self.extent)
+        return "; ".join(text for text in parts if text)
+
+
+NO_ESTIMATE = EstimateText("")
+"""Nothing to report."""
 
 
 def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:

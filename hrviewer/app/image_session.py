@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hrviewer.formatting import NO_ESTIMATE, EstimateText
 from hrviewer.geometry import Rect
 from hrviewer.pyramid import Pyramid
 
@@ -183,8 +184,10 @@ class ImageSession:
         The finished or reopened run that `maps` show.
     status : Status
         Progress of the run on this image.
-    estimate, cost : str
-        Of the run or of the view, as the front end displays them.
+    estimate : EstimateText
+        Of the run or of the view, as the front end displays it.
+    cost : str
+        What it cost.
     notes : list of str
         Remarks on the run.
     inspection : PatchInspection or None
@@ -209,7 +212,7 @@ class ImageSession:
     maps: ResultMaps | None = None
     run: Run | None = None
     status: Status = IDLE
-    estimate: str = ""
+    estimate: EstimateText = NO_ESTIMATE
     cost: str = ""
     notes: list[str] = field(default_factory=list)
     inspection: PatchInspection | None = None
@@ -230,7 +233,7 @@ class ImageSession:
     def clear_results(self) -> None:
         """Forget the results of the run or of Live."""
         self.maps = self.run = self.inspection = None
-        self.status, self.estimate, self.cost, self.notes = IDLE, "", "", []
+        self.status, self.estimate, self.cost, self.notes = IDLE, NO_ESTIMATE, "", []
 
     def close(self) -> None:
         """End with the image."""

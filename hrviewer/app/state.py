@@ -22,6 +22,7 @@ from hrviewer.app.maps.patch_preview import PatchInspection
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.app.settings import ResolvedRun, RunSettings
 from hrviewer.errors import HrviewerError
+from hrviewer.formatting import NO_ESTIMATE, EstimateText
 from hrviewer.geometry import Rect
 from hrviewer.models import installed_bundles
 from hrviewer.runs import Run
@@ -102,7 +103,7 @@ class AppState:
     run_shown = Signal(object)
     overlays_replaced = Signal()
     progress_changed = Signal(object)
-    estimate_changed = Signal(str, str)
+    estimate_changed = Signal(EstimateText, str)
     notes_changed = Signal(list)
     error_raised = Signal(str)
     error_notified = Signal(str)
@@ -257,7 +258,10 @@ class AppState:
             self.progress_changed.emit(status)
 
     def set_estimate(
-        self, session: ImageSession, estimate: str | None = None, cost: str | None = None
+        self,
+        session: ImageSession,
+        estimate: EstimateText | None = None,
+        cost: str | None = None,
     ) -> None:
         """Set the estimate on an image, or its cost; None leaves one as it is."""
         session.estimate = session.estimate if estimate is None else estimate
@@ -316,7 +320,9 @@ class AppState:
         image = self.image
         self.overlays_replaced.emit()
         self.progress_changed.emit(IDLE if image is None else image.status)
-        self.estimate_changed.emit(*(("", "") if image is None else (image.estimate, image.cost)))
+        self.estimate_changed.emit(
+            *((NO_ESTIMATE, "") if image is None else (image.estimate, image.cost))
+        )
         self.notes_changed.emit([] if image is None else image.notes)
         self.patch_inspected.emit(None if image is None else image.inspection)
         self.live_status_changed.emit("" if image is None else image.live_status)

@@ -17,10 +17,13 @@ from hrviewer.app.image_session import Viewport
 from hrviewer.app.settings import ResolvedRun
 from hrviewer.app.state import PatchClick
 from hrviewer.errors import ModelError
+from hrviewer.formatting import NO_ESTIMATE
 from hrviewer.geometry import Rect
 from hrviewer.io.annotations import read_annotations
 from hrviewer.io.features import Feature
 from hrviewer.pyramid import open_pyramid
+
+NOTHING = NO_ESTIMATE, ""
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def shown(app):
 
 def is_blank(shown):
     return (
-        shown["estimate_changed"] == ("", "")
+        shown["estimate_changed"] == NOTHING
         and shown["notes_changed"] == ([],)
         and shown["progress_changed"][0].fraction == 0
         and shown["patch_inspected"] == (None,)
@@ -60,7 +63,7 @@ def test_results_leave_with_their_image_and_come_back_with_it(app, two, shown):
     app.state.patch_clicked.emit(PatchClick((30.0, 30.0)))
     wait(app, lambda: not app.has_pending_work)
     estimate = shown["estimate_changed"]
-    assert "things" in estimate[0]
+    assert "things" in estimate[0].amount
     assert shown["patch_inspected"][0].pixels is not None
     app.state.select_image(second)
     assert is_blank(shown)
@@ -73,7 +76,7 @@ def test_results_leave_with_their_image_and_come_back_with_it(app, two, shown):
     app.state.select_image(second)
     run(app)
     assert first.maps is None
-    assert first.estimate == ""
+    assert first.estimate == NO_ESTIMATE
     app.state.select_image(first)
     assert is_blank(shown)
 
@@ -84,7 +87,12 @@ def test_a_closed_image_takes_everything_along(app, two, shown):
     app.state.close_image(first)
     assert app.state.image is None
     assert is_blank(shown)
-    assert (first.maps, first.run, first.estimate, first.labels) == (None, None, "", [])
+    assert (first.maps, first.run, first.estimate, first.labels) == (
+        None,
+        None,
+        NO_ESTIMATE,
+        [],
+    )
     app.state.select_image(second)
     assert app.state.images == [second]
     assert is_blank(shown)
@@ -123,8 +131,8 @@ def test_a_run_draws_on_the_image_that_it_was_started_on(app, two, gate):
     gate.set()
     wait(app, lambda: is_idle(app))
     assert first.run is not None
-    assert "things" in first.estimate
-    assert (second.estimate, second.cost, second.notes) == ("", "", [])
+    assert "things" in first.estimate.amount
+    assert (second.estimate, second.cost, second.notes) == (*NOTHING, [])
 
 
 def test_a_run_that_cannot_begin_leaves_the_results_of_before(app, two, shown, monkeypatch):
@@ -155,7 +163,7 @@ def test_a_run_ends_with_its_image(app, two, gate, moment):
     wait(app, lambda: is_idle(app))
     assert app.state.maps is None
     assert app.state.run is None
-    assert (second.estimate, second.notes) == ("", [])
+    assert (second.estimate, second.notes) == (NO_ESTIMATE, [])
     assert [message for message in app.errors if message] == []
 
 
@@ -165,18 +173,18 @@ def test_live_shows_no_number_of_the_image_before(app, two, shown, network):
         look_at(session, Rect(0, 0, 300, 420))
     app.live.set_enabled(True)
     wait(app, lambda: is_live_done(app))
-    wait(app, lambda: "in view" in first.estimate)
+    wait(app, lambda: "in view" in first.estimate.extent)
     loading = []
     # The number is gone before the model is loaded for the second image.
     app.state.live_status_changed.connect(
         lambda status: loading.append((status, shown["estimate_changed"], shown["hud_changed"]))
     )
     app.state.select_image(second)
-    assert shown["estimate_changed"] == ("", "")
-    wait(app, lambda: "in view" in second.estimate)
-    assert ("loading the model", ("", ""), ("",)) in loading
+    assert shown["estimate_changed"] == NOTHING
+    wait(app, lambda: "in view" in second.estimate.extent)
+    assert ("loading the model", NOTHING, ("",)) in loading
     counts = [picture(300, 420, seed=seed)[..., 0].sum(dtype=np.float64) / 255 for seed in (0, 1)]
-    wait(app, lambda: f"{counts[1]:,.0f} things" in second.estimate)
+    wait(app, lambda: f"{counts[1]:,.0f} things" == second.estimate.amount)
     assert counts[0] != pytest.approx(counts[1])
     assert first.maps is None
 

@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     state.set_model(ToyBundle(main=Bright(), encoder=Encoder()))
     state.set_strategy("patches")
     run(app)
-    found = {"count": state.run.estimate["value"], "estimate": state.image.estimate}
+    found = {"count": state.run.estimate["value"], "estimate": str(state.image.estimate)}
     found["finite"] = bool(np.isfinite(state.maps.rasters["output"].values).all())
     state.patch_clicked.emit(PatchClick((100.0, 100.0)))
     wait(app, lambda: not app.has_pending_work)
@@ -56,8 +56,8 @@ def main(folder: Path) -> None:
     look_at(state.image, Rect(0, 0, 600, 700))
     app.live.set_enabled(True)
     wait(app, lambda: is_live_done(app))
-    wait(app, lambda: "in view" in state.image.estimate)
-    found["live"] = state.image.estimate
+    wait(app, lambda: "in view" in state.image.estimate.extent)
+    found["live"] = str(state.image.estimate)
     # Another thread draws what is reported.
     wait(app, lambda: np.isfinite(state.maps.rasters["output"].values).all())
     app.close()

@@ -102,7 +102,7 @@ def test_a_run_fills_four_overlays(model, controller, photo, add, finish, count)
     fractions = [status.fraction for (status,) in controller.emitted["progress_changed"]]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
-    assert f"{count:,.0f} things" in controller.emitted["estimate_changed"][-1][0]
+    assert f"{count:,.0f} things" in controller.emitted["estimate_changed"][-1][0].amount
     assert "FLOP" in controller.emitted["estimate_changed"][-1][1]
 
 

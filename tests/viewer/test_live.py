@@ -66,9 +66,9 @@ def rest(controller, seconds=30):
 def test_the_answer_in_view_and_the_overlays(shown, model):
     live(shown)
     assert errors(shown) == []
-    answers = [answer for answer, _ in shown.emitted["estimate_changed"] if answer]
-    assert f"{COUNT:,.0f} things" in answers[-1]
-    assert answers[-1].endswith("in view")
+    answers = [answer for answer, _ in shown.emitted["estimate_changed"] if answer.amount]
+    assert answers[-1].amount == f"{COUNT:,.0f} things"
+    assert answers[-1].extent == "in view"
     assert "up to date" in shown.emitted["live_status_changed"][-1]
     assert model.canvas.overlays.text.visible
     assert np.isfinite(shown.overlays.layers["output"].data).all()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from psygnal import EmissionInfo
@@ -41,10 +41,11 @@ from hrviewer.engine import (
     visible_cells,
 )
 from hrviewer.errors import HrviewerError, RunError, format_error
+from hrviewer.formatting import NO_ESTIMATE, EstimateText, describe_estimate
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.runs import estimate_to_dict, format_estimate
+from hrviewer.runs import estimate_to_dict
 from hrviewer.strategies import get_strategy
 from hrviewer.units import format_si
 
@@ -253,7 +254,7 @@ class LiveService:
         if not self.enabled or loaded.image is not self._state.image:
             return
         self._state.show_results(loaded.image, loaded.maps, keep_run=True)
-        self._state.set_estimate(loaded.image, "", "")
+        self._state.set_estimate(loaded.image, NO_ESTIMATE, "")
         self._state.set_notes(loaded.image, [loaded.note] if loaded.note else [])
         self._settings_changed, self._view = True, None
         self._recent.clear()
@@ -416,11 +417,11 @@ class LiveService:
         extent = "in view"
         if len(done) < total:
             extent += f" so far ({len(done)} of {total} area{'s'[: total != 1]})"
-        estimate = "…" if found is None else format_estimate(found)
+        estimate = EstimateText("…") if found is None else describe_estimate(found)
         results = [result for cell in done for _, group in cell.results for result in group]
         flops = format_si(sum(result.cost.flops for result in results), "FLOP")
         cost = f"{flops} · {len(results):,} patches in view"
-        state.set_estimate(image, f"{estimate}  ·  {extent}", cost)
+        state.set_estimate(image, replace(estimate, extent=extent), cost)
         state.set_status(image, Status(len(done) / total if total else 0.0, ""))
         speed, rest = self._rates(loaded, pending, now)
         state.set_live_status(image, f"{speed} · {rest}", speed)

@@ -7,6 +7,7 @@ it ends with its image.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from hrviewer.app.services.background import Background
 from hrviewer.app.services.run_worker import RunEvent, RunFailed, RunFinished, RunStarted, RunWorker
 from hrviewer.app.settings import ResolvedRun
 from hrviewer.app.state import AppState
+from hrviewer.formatting import NO_ESTIMATE, describe_estimate
 from hrviewer.paths import unused_path
-from hrviewer.runs import Run, estimate_to_dict, format_estimate
+from hrviewer.runs import Run, estimate_to_dict
 from hrviewer.strategies import Strategy
 from hrviewer.units import format_duration, format_si
 
@@ -134,7 +136,7 @@ class RunService:
             # Until here the results of before are displayed: a run that cannot begin leaves them.
             state.show_results(image, event.maps)
             state.set_notes(image, [])
-            state.set_estimate(image, "", "")
+            state.set_estimate(image, NO_ESTIMATE, "")
             if state.run_state == "starting":
                 state.set_run_state("running")
             return
@@ -185,7 +187,7 @@ class RunService:
                 started.spec.pyramid.pixel_size,
                 synthetic=started.spec.pyramid.synthetic_name,
             )
-            estimate = f"{format_estimate(found)} so far"
+            estimate = replace(describe_estimate(found), extent="so far")
         total = record.cost_map.total
         state.set_estimate(image, estimate, format_cost(total.flops, seconds, total.pixels))
 
@@ -204,7 +206,7 @@ def report_run(state: AppState, image: ImageSession, run: Run, notes: list[str])
     state.set_status(image, Status(1.0, "done") if run.complete else Status(0.0, ""))
     state.set_estimate(
         image,
-        format_estimate(run.estimate),
+        describe_estimate(run.estimate),
         format_cost(cost["flops"], cost["wall_s"], cost["pixels_read"]),
     )
     state.set_notes(image, notes)

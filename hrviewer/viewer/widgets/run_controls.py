@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from hrviewer.app.state import Status
+from hrviewer.formatting import EstimateText
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.widgets.common import label, row
 
-__all__ = ["RunControls", "split_estimate"]
-
-DETAILS = re.compile(r"(?=; )|(?= \((?:exhaustive|rough))|(?=, [\d.,]+ per )|(?=  )")
-"""Beginning of an estimate's details."""
+__all__ = ["RunControls"]
 
 
 class RunControls(QWidget):
@@ -114,10 +110,9 @@ class RunControls(QWidget):
         self.progress_bar.setUpdatesEnabled(True)
         self.progress_text.setText(status.message)
 
-    def _show_estimate(self, estimate: str, cost: str) -> None:
-        first, details = split_estimate(estimate)
-        self._set_text(self.estimate, first)
-        self._set_text(self.estimate_details, details)
+    def _show_estimate(self, estimate: EstimateText, cost: str) -> None:
+        self._set_text(self.estimate, estimate.amount)
+        self._set_text(self.estimate_details, estimate.details)
         self._set_text(self.cost, cost)
 
     def _show_notes(self, notes: list[str]) -> None:
@@ -130,10 +125,3 @@ class RunControls(QWidget):
     def _set_text(widget: QWidget, text: str) -> None:
         widget.setText(text)
         widget.setVisible(bool(text))
-
-
-def split_estimate(estimate: str) -> tuple[str, str]:
-    """Return an estimate's amount, and its interval, density and extent."""
-    first, *rest = DETAILS.split(estimate, maxsplit=1)
-    details = re.sub(r"  +", " ", "".join(rest)).strip(" ·,;")
-    return first, details

@@ -90,7 +90,7 @@ def test_live_sees_the_view(model, controller, anisotropic, photo):
     rest(controller)
     assert errors(controller) == []
     count = photo[..., 0].sum(dtype=np.float64) / 255
-    assert f"{count:,.0f} things" in controller.state.image.estimate
+    assert f"{count:,.0f} things" in controller.state.image.estimate.amount
     assert np.isfinite(controller.overlays.maps.rasters["output"].values).all()
 
 
