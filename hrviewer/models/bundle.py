@@ -19,6 +19,7 @@ from hrviewer.errors import ModelError, short_message, validation_error
 from hrviewer.models import loaders
 from hrviewer.models.builtin_saliency import builtin
 from hrviewer.models.card import ModelCard, read_json
+from hrviewer.models.formats import open_model
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.network_cache import load_network, release_networks
 
@@ -34,6 +35,9 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "hrviewer.models"
 """Entry points of bundle folders, or of functions that return one."""
+
+ROLES = ("main", "scout", "scanner", "encoder", "head", "resizer", "transformer", "policy")
+"""Roles of the networks in a bundle."""
 
 PACKAGES = {"nuclei": "hrviewer[histology]", "crowd": "hrviewer[crowd]"}
 """Packages of models, by the name of the model."""
@@ -73,7 +77,9 @@ class ModelBundle:
         networks: Mapping[str, tuple[Path, ModelCard]],
         title: str = "",
         description: str = "",
+        trust: bool = False,
     ) -> None:
+        self._trust = trust
         self.name, self.title, self.description = name, title or name, description
         self.roles: Mapping[str, ModelCard] = MappingProxyType(
             {r: c for r, (_, c) in networks.items()}
@@ -135,12 +141,16 @@ class ModelBundle:
         with self._lock:
             weights, card = self._weights[role], self.roles[role]
             if precision == "int8":
-                network = load_network(weights, card, device, threads, precision, samples)
+                network = load_network(
+                    weights, card, device, threads, precision, samples, self._trust
+                )
                 self._calibrated.add(network)
                 return network
             key = role, device, precision
             if key not in self._loaded:
-                self._loaded[key] = load_network(weights, card, device, threads, precision)
+                self._loaded[key] = load_network(
+                    weights, card, device, threads, precision, trust=self._trust
+                )
             return self._loaded[key]
 
     def release(self) -> None:
@@ -163,7 +173,7 @@ class ModelBundle:
             )
 
     @classmethod
-    def read(cls, folder: Path) -> ModelBundle:
+    def read(cls, folder: Path, trust: bool = False) -> ModelBundle:
         """Return the bundle in a folder; raise `ModelError` if ``bundle.json`` is invalid."""
         file = folder / "bundle.json"
         if not file.is_file():
@@ -183,9 +193,9 @@ class ModelBundle:
                 raise ModelError(
                     f"{file}: roles.{role}.weights lie outside the bundle; move them into it"
                 )
-            loaders.check_weights_format(weights)
+            loaders.check_weights_format(weights, trust)
             networks[role] = weights, ModelCard.from_dict(entry.card, f"{file}, roles.{role}.card")
-        return cls(index.name, networks, index.title, index.description)
+        return cls(index.name, networks, index.title, index.description, trust)
 
 
 @dataclass(frozen=True)
@@ -224,47 +234,81 @@ def installed_bundles() -> dict[str, InstalledBundle]:
     }
 
 
-def open_bundle(spec: str | Path) -> ModelBundle:
+def open_bundle(spec: str | Path, trust: bool = False) -> ModelBundle:
     """Open a model bundle.
 
     Parameters
     ----------
     spec
-        Name of an installed bundle; a folder with ``bundle.json``; or an ``.onnx`` or
-        ``.safetensors`` file with its card, ``NAME.json``, in the same folder: a bundle with only
-        ``main``, or ``main`` and ``encoder`` if its task is embedding. Several of these joined by
-        ``+`` are combined: each adds the roles that those before it lack. A head takes the
-        embeddings of its own bundle's encoder, or of a later one; an embedding network becomes
-        ``main`` only if there is no other.
+        Name of an installed bundle; a folder with ``bundle.json``; a weights file with its card,
+        ``NAME.json``, in the same folder; or a file or folder of another tool that describes its
+        model (`hrviewer.models.formats`). A single model is a bundle with only ``main``, or
+        ``main`` and ``encoder`` if its task is embedding. ``main=a.onnx,scout=b.onnx`` gives
+        single models roles. Several bundles joined by ``+`` are combined: each adds the roles that
+        those before it lack. A head takes the embeddings of its own bundle's encoder, or of a later
+        one; an embedding network becomes ``main`` only if there is no other.
+    trust
+        Whether weights that can run code when opened (TorchScript, torch.export) are allowed.
 
     Raises
     ------
     ModelError
-        If there is no such bundle, its description is invalid, or its weights are pickles.
+        If there is no such bundle, its description is invalid, several have a role ``main``, or its
+        weights are pickles.
     """
     installed = installed_bundles()
     if isinstance(spec, str) and spec in installed:
         return installed[spec].load()
     path = Path(spec).expanduser()
-    if "+" in str(spec) and not path.exists():
-        return CombinedBundle([open_bundle(part) for part in str(spec).split("+")])
-    if path.is_dir():
-        return ModelBundle.read(path)
-    if not path.suffix or (
-        not path.exists() and path.suffix.lower() not in loaders.WEIGHTS_FORMATS
+    if not path.exists():
+        if roles := parse_roles(str(spec)):
+            return _bundle_of_roles(roles, trust)
+        if "+" in str(spec):
+            return CombinedBundle([open_bundle(part, trust) for part in str(spec).split("+")])
+    if (path / "bundle.json").is_file():
+        return ModelBundle.read(path, trust)
+    known = loaders.WEIGHTS_FORMATS + loaders.CODE_FORMATS
+    if not path.is_dir() and (
+        not path.suffix or (not path.exists() and path.suffix.lower() not in known)
     ):
-        known = ", ".join(installed) or "none"
+        names = ", ".join(installed) or "none"
         package = PACKAGES.get(str(spec))
         advice = (
             f'pip install "{package}"'
             if package
-            else "choose one, or give a folder with bundle.json, an .onnx or a .safetensors file"
+            else "choose one, or give the file or folder of a model"
         )
-        raise ModelError(f"no model is named {str(spec)!r} (installed: {known}): {advice}")
-    loaders.check_weights_format(path)
-    card = ModelCard.read(path.with_suffix(".json"))
-    roles = ["main", "encoder"] if card.task == "embedding" else ["main"]
-    return ModelBundle(card.name, dict.fromkeys(roles, (path, card)), card.title)
+        raise ModelError(f"no model is named {str(spec)!r} (installed: {names}): {advice}")
+    weights, card = open_model(path)
+    loaders.check_weights_format(weights, trust)
+    roles_of_it = ["main", "encoder"] if card.task == "embedding" else ["main"]
+    return ModelBundle(
+        card.name, dict.fromkeys(roles_of_it, (weights, card)), card.title, trust=trust
+    )
+
+
+def parse_roles(spec: str) -> list[tuple[str, str]]:
+    """Return the roles and models of ``main=a.onnx,scout=b.onnx``; none if it is something else."""
+    parts = [part.partition("=") for part in spec.split(",")]
+    if not all(equals and role.isidentifier() for role, equals, _ in parts):
+        return []
+    return [(role, model) for role, _, model in parts]
+
+
+def _bundle_of_roles(roles: Sequence[tuple[str, str]], trust: bool) -> ModelBundle:
+    """Return the bundle of single models with roles."""
+    networks: dict[str, tuple[Path, ModelCard]] = {}
+    bundles = []
+    for role, model in roles:
+        bundle = open_bundle(model, trust)
+        taken = role if role in bundle.roles else next(iter(bundle.roles))
+        if role in networks:
+            raise ModelError(f"two models have the role {role}: give each role once")
+        if role not in ROLES:
+            raise ModelError(f"no role is named {role!r}: choose one of {', '.join(ROLES)}")
+        networks[role] = bundle.weights(taken), bundle.roles[taken]
+        bundles.append(bundle)
+    return ModelBundle("+".join(bundle.name for bundle in bundles), networks, trust=trust)
 
 
 def no_model_error() -> ModelError:
@@ -273,7 +317,7 @@ def no_model_error() -> ModelError:
     missing = {name: package for name, package in PACKAGES.items() if name not in installed}
     choices = [f"give one of the installed models ({', '.join(installed)})"] if installed else []
     choices += [f'pip install "{package}" for {name}' for name, package in missing.items()]
-    choices.append("give a folder with bundle.json, an .onnx or a .safetensors file")
+    choices.append("give the file or folder of a model")
     return ModelError(f"no model is given: {', or '.join(choices)}")
 
 
@@ -294,6 +338,13 @@ class CombinedBundle(ModelBundle):
     def __init__(self, bundles: Sequence[ModelBundle]) -> None:
         self.bundles = tuple(bundles)
         self._owners = role_owners(bundles)
+        for bundle in bundles:
+            if bundle not in self._owners.values():
+                roles = " and ".join(bundle.roles)
+                raise ModelError(
+                    f"{bundle.name} adds nothing: its {roles} is left out, since a model before it "
+                    "has that role; give it another one, as main=A,scout=B"
+                )
         name = "+".join(bundle.name for bundle in bundles)
         networks = {
             role: (bundle._weights[role], bundle.roles[role])

@@ -26,6 +26,7 @@ from pydantic import (
 from hrviewer.errors import ModelError, validation_error
 from hrviewer.models.accuracy import ModelAccuracy
 from hrviewer.models.card_section import CardSection
+from hrviewer.models.class_sets import CLASS_SETS
 
 __all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
 
@@ -53,17 +54,6 @@ Decode = Literal[
 ]
 
 _RELATIVE_DECODES = ("yolox", "yolov8-seg", "end2end-seg", "detr", "rtdetr")
-
-_CLASS_SETS = {
-    "coco80": """person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,
-    fire hydrant,stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,
-    giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,
-    baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,cup,fork,
-    knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,
-    couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,
-    microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,
-    toothbrush"""
-}
 
 
 class ModelInput(CardSection):
@@ -198,9 +188,9 @@ class ModelOutput(CardSection):
     def _expand_class_set(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        if value not in _CLASS_SETS:
-            raise ValueError(f"no set of classes is named {value!r}; known: {[*_CLASS_SETS]}")
-        return [" ".join(name.split()) for name in _CLASS_SETS[value].split(",")]
+        if value not in CLASS_SETS:
+            raise ValueError(f"no set of classes is named {value!r}; known: {[*CLASS_SETS]}")
+        return [" ".join(name.split()) for name in CLASS_SETS[value].split(",")]
 
     @field_validator("stride")
     @classmethod

@@ -54,11 +54,13 @@ def load_network(
     threads: int | None = None,
     precision: str = "float32",
     samples: Sequence[Floats] = (),
+    trust: bool = False,
 ) -> Network:
     """Return a network, loaded once per process; see `hrviewer.models.loaders.load`.
 
     Threads that request the same network wait for one load; other networks load in parallel.
     """
+    loaders.check_weights_format(path, trust)
     key = _key(path, card, device, threads, precision, samples)
     with _lock:
         entry = _entries.setdefault(key, _CachedNetwork())
@@ -67,7 +69,7 @@ def load_network(
         if entry.network is None or entry.files != _stats(_files(path, entry.network)):
             before = _stats([path])  # a file replaced while it loads is loaded again next time
             try:
-                network = loaders.load(path, card, device, threads, precision, samples)
+                network = loaders.load(path, card, device, threads, precision, samples, trust)
             except BaseException:
                 with _lock:
                     if _entries.get(key) is entry:

@@ -66,7 +66,8 @@ def test_a_head_uses_the_encoder_of_its_bundle(folder: Path, shared: Path) -> No
     bundle = open_bundle(f"{folder / 'fitted'}+{nic}+{folder}")
     assert {"head", "encoder", "main"} <= set(bundle.roles)
     assert bundle.roles["encoder"].name == "nic-bigan"
-    assert open_bundle(f"{nic}+{nic}").roles["main"].name == "nic-bigan"
+    with pytest.raises(HrviewerError, match=r"nic-bigan adds nothing: .* as main=A,scout=B"):
+        open_bundle(f"{nic}+{nic}")
 
 
 def test_an_encoder_of_single_tiles_runs_on_many(shared: Path) -> None:

@@ -10,16 +10,31 @@ from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.tiled_encoder import TiledEncoder, is_tile_encoder
 
-__all__ = ["PRECISIONS", "WEIGHTS_FORMATS", "load"]
+__all__ = ["CODE_FORMATS", "PRECISIONS", "WEIGHTS_FORMATS", "load"]
 
 WEIGHTS_FORMATS = (".onnx", ".safetensors")
+CODE_FORMATS = (".pt", ".ts", ".pt2")
+"""Suffixes of TorchScript and of torch.export, which can run code when opened."""
 PRECISIONS = ("float32", "bfloat16", "int8")
-_PICKLE_FORMATS = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".joblib")
+_PICKLE_FORMATS = (".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 
 
-def check_weights_format(path: Path) -> None:
-    """Raise `ModelError` for weights of a format that cannot be loaded, or not safely."""
+def check_weights_format(path: Path, trust: bool = False) -> None:
+    """Raise `ModelError` for weights of a format that cannot be loaded, or not safely.
+
+    Files that can run code when opened are allowed with `trust` only.
+    """
     suffix = path.suffix.lower()
+    if suffix in CODE_FORMATS:
+        if not path.is_file():
+            raise ModelError(f"{path} does not exist: check the path")
+        if trust:
+            return
+        raise ModelError(
+            f"{path}: {suffix} files can run arbitrary code when opened: if you trust its source, "
+            "add --trust (in Python, hrviewer.load(model, trust=True)); otherwise export the model "
+            "to ONNX"
+        )
     if suffix in _PICKLE_FORMATS:
         raise ModelError(
             f"{path}: {suffix} files can run arbitrary code when opened, and are not loaded: "
@@ -40,13 +55,14 @@ def load(
     threads: int | None = None,
     precision: str = "float32",
     samples: Sequence[Floats] = (),
+    trust: bool = False,
 ) -> Network:
     """Load weights, verify them, and validate the card by inference on a tile.
 
     Parameters
     ----------
     path
-        An ``.onnx`` or ``.safetensors`` file.
+        An ``.onnx`` or ``.safetensors`` file; with `trust`, also TorchScript or torch.export.
     card
         Its model card.
     device
@@ -58,6 +74,8 @@ def load(
         ``int8`` on a CPU.
     samples
         Prepared inputs ``(C, h, w)`` of the current image, for the calibration of ``int8``.
+    trust
+        Whether files that can run code when opened are allowed.
 
     Raises
     ------
@@ -67,11 +85,22 @@ def load(
     """
     from hrviewer.models.probe import validate_network
 
-    check_weights_format(path)
+    check_weights_format(path, trust)
     if precision not in PRECISIONS:
         raise ParameterError(
             f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}"
         )
+    if path.suffix.lower() in CODE_FORMATS:
+        if precision != "float32":
+            raise ModelError(
+                f"{card.name} is a compiled program of torch and runs in the precision it was "
+                "exported with: choose --precision float32"
+            )
+        from hrviewer.models.loaders.torch_program import TorchProgramNetwork
+
+        program = TorchProgramNetwork.load(path, card, device, threads)
+        validate_network(program)
+        return TiledEncoder(program) if is_tile_encoder(card) else program
     if precision == "int8":
         from hrviewer.models.loaders.quantised import load_quantised
 

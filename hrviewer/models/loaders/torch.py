@@ -30,7 +30,14 @@ from hrviewer.models.registry import get_architecture
 from hrviewer.models.threads import thread_limit
 from hrviewer.models.weights import read_weights
 
-__all__ = ["TorchNetwork", "count_flops", "fold_batch_norm", "largest_layer_bytes"]
+__all__ = [
+    "TorchNetwork",
+    "count_flops",
+    "fold_batch_norm",
+    "largest_layer_bytes",
+    "resolve_device",
+    "to_arrays",
+]
 
 _FOLDING_TOLERANCE = 1e-4
 _HASHED_TYPES = (int, float, str, tuple)
@@ -86,7 +93,7 @@ class TorchNetwork(Network):
             raise ModelError(
                 f"{card.name}: safetensors weights need the card's architecture (name and params)"
             )
-        target = _resolve_device(device)
+        target = resolve_device(device)
         if max_threads and target.type == "cpu":
             torch.set_num_threads(max_threads)
         data, sha256 = read_weights(path, card)
@@ -120,7 +127,7 @@ class TorchNetwork(Network):
             return self._module(x)
 
         with self._stream(), self._autocast():
-            return _to_arrays(self._call(run))
+            return to_arrays(self._call(run))
 
     def _to_device(self, batch: NDArray[Any]) -> Tensor:
         """Copy an array to the device; to a GPU asynchronously."""
@@ -148,7 +155,7 @@ class TorchNetwork(Network):
         """Run inference with the original module: not folded, in the default memory layout."""
         x = torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._device)
         module = self.unfolded or self._module
-        return _to_arrays(self._call(lambda: module(x)))
+        return to_arrays(self._call(lambda: module(x)))
 
     @property
     def module(self) -> nn.Module:
@@ -275,7 +282,10 @@ class TorchNetwork(Network):
             raise
 
 
-def _to_arrays(out: Any) -> list[Floats]:
+def to_arrays(out: Any) -> list[Floats]:
+    """Return a module's outputs as arrays: a tensor, or several in a list, tuple or dictionary."""
+    if isinstance(out, dict):
+        out = list(out.values())
     outputs = out if isinstance(out, (list, tuple)) else [out]
     return [o.float().contiguous().cpu().numpy() for o in outputs]
 
@@ -289,7 +299,7 @@ def _disable_tf32() -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _resolve_device(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
     """Return a torch device; raise `ModelError` if this machine does not have it."""
     mps = torch.backends.mps.is_available()
     if device == "auto":
