@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hrviewer.errors import ModelError as ModelError
     from hrviewer.errors import ParameterError as ParameterError
     from hrviewer.errors import RunError as RunError
+    from hrviewer.errors import UntrustedModelError as UntrustedModelError
     from hrviewer.errors import WriteError as WriteError
     from hrviewer.geometry import Patch as Patch
     from hrviewer.geometry import Rect as Rect
@@ -74,6 +75,7 @@ _HOMES = {
     "Run": "hrviewer.runs:Run",
     "RunError": "hrviewer.errors:RunError",
     "Strategy": "hrviewer.strategies:Strategy",
+    "UntrustedModelError": "hrviewer.errors:UntrustedModelError",
     "WriteError": "hrviewer.errors:WriteError",
 }
 """Where each public name lives; its signature and docstring are written there alone."""

@@ -25,6 +25,7 @@ __all__ = [
     "ModelError",
     "ParameterError",
     "RunError",
+    "UntrustedModelError",
     "WriteError",
     "format_error",
     "short_message",
@@ -54,6 +55,10 @@ class ImageReadError(HrviewerError, OSError):
 
 class ModelError(HrviewerError):
     """A model bundle, model card or network that is missing, invalid or unsuitable."""
+
+
+class UntrustedModelError(ModelError):
+    """A model that can run code when opened, without the user's trust in its source."""
 
 
 class ParameterError(HrviewerError, ValueError):

@@ -19,6 +19,7 @@ from hrviewer.errors import HrviewerError
     [
         ("ImageReadError", OSError),
         ("ModelError", Exception),
+        ("UntrustedModelError", Exception),
         ("ParameterError", ValueError),
         ("BudgetError", ValueError),
         ("RunError", Exception),

@@ -40,6 +40,7 @@ __all__ = [
     "RangeOption",
     "SeedOption",
     "SeriesOption",
+    "TrustOption",
     "app",
     "check_budget",
     "check_model",
@@ -47,6 +48,7 @@ __all__ = [
     "command",
     "image_options",
     "interruptible",
+    "open_model",
     "parse_region",
     "parse_region_or_file",
     "print_json",
@@ -287,6 +289,15 @@ def check_model(model: Any) -> Any:
     return model
 
 
+def open_model(model: Any, trust: bool) -> Any:
+    """Return a model's bundle if the user trusts its code; its name otherwise, to open later."""
+    if not trust or model is None:
+        return model
+    from hrviewer.models import open_bundle
+
+    return open_bundle(model, trust=True)
+
+
 def check_settings(items: list[str] | None) -> list[str]:
     """Check that all items are ``key=value``."""
     for item in items or []:
@@ -388,7 +399,15 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         callback=check_model,
-        help="Name or folder of a model, or an .onnx or .safetensors file; several joined by +.",
+        help="Name, file or folder of a model; several as main=A,scout=B, or joined by +.",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Open models that can run code (TorchScript, torch.export); only from a source that "
+        "you trust.",
     ),
 ]
 SeriesOption = Annotated[

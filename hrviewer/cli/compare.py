@@ -19,11 +19,13 @@ from hrviewer.cli.common import (
     RangeOption,
     SeedOption,
     SeriesOption,
+    TrustOption,
     app,
     check_model,
     command,
     image_options,
     interruptible,
+    open_model,
     print_json,
     print_message,
     print_rows,
@@ -76,6 +78,7 @@ def compare(
         bool, typer.Option(help="Add `uniform` with the FLOPs and with the time of every other.")
     ] = False,
     seed: SeedOption = 0,
+    trust: TrustOption = False,
     device: DeviceOption = "auto",
     cache: CacheOption = CacheMode.use,
     out: OutOption = None,
@@ -90,7 +93,7 @@ def compare(
     with interruptible() as control:
         table = runs.compare(
             images,
-            model,
+            [open_model(one, trust) for one in model or []],
             strategies,
             **image_options(series, plane, channels, pixel_size, value_range),
             truth=truth,
@@ -125,6 +128,7 @@ def compare(
 def experiment(
     folder: Annotated[Path, typer.Argument(help="Images and their ground truth.")],
     model: ModelOption = None,
+    trust: TrustOption = False,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     cache: CacheOption = CacheMode.use,
@@ -140,7 +144,7 @@ def experiment(
     with interruptible() as control:
         table = runs.experiment(
             folder,
-            model,
+            open_model(model, trust),
             seed=seed,
             device=device,
             cache=cache.value,
@@ -158,6 +162,7 @@ def experiment(
 @command(app)
 def cost(
     model: ModelOption = None,
+    trust: TrustOption = False,
     role: Annotated[str, typer.Option(help="Role of the model.")] = "main",
     device: DeviceOption = "auto",
     memory: Annotated[
@@ -187,7 +192,7 @@ def cost(
     chosen_sides = None if sides is None else [int(side) for side in sides.split(",")]
     with interruptible() as control:
         scaling = measure(
-            model,
+            open_model(model, trust),
             role=role,
             device=device,
             memory=memory,

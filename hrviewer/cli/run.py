@@ -20,12 +20,14 @@ from hrviewer.cli.common import (
     RangeOption,
     SeedOption,
     SeriesOption,
+    TrustOption,
     app,
     check_budget,
     check_settings,
     command,
     image_options,
     interruptible,
+    open_model,
     parse_region_or_file,
     print_json,
     print_message,
@@ -55,6 +57,7 @@ def run(
         str, typer.Option(help="Inference strategy; `hrviewer strategies` lists them.")
     ],
     model: ModelOption = None,
+    trust: TrustOption = False,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,7 +127,7 @@ def run(
     with interruptible() as control:
         result = runs.run(
             image,
-            model,
+            open_model(model, trust),
             chosen,
             **image_options(series, plane, channels, pixel_size, value_range),
             region=region,

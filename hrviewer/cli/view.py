@@ -15,14 +15,17 @@ from hrviewer.cli.common import (
     PlaneOption,
     RangeOption,
     SeriesOption,
+    TrustOption,
     app,
     command,
     image_options,
+    open_model,
     print_json,
     print_rows,
 )
 
 if TYPE_CHECKING:
+    from hrviewer.models import ModelBundle
     from hrviewer.pyramid import Pyramid
     from hrviewer.pyramid.channels import ChannelInfo
 
@@ -55,6 +58,7 @@ def open_napari(
 def view(
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
     model: NameOption = None,
+    trust: TrustOption = False,
     strategy: NameOption = None,
     live: Annotated[
         bool,
@@ -68,12 +72,12 @@ def view(
 ) -> None:
     """Open images in napari with the panel."""
     options = image_options(series, plane, channels, pixel_size, value_range)
-    open_viewer(images, model, strategy, live=live, options=options)
+    open_viewer(images, open_model(model, trust), strategy, live=live, options=options)
 
 
 def open_viewer(
     images: list[str],
-    model: str | None,
+    model: str | ModelBundle | None,
     strategy: str | None,
     *,
     live: bool = False,

@@ -69,6 +69,8 @@ class ModelBundle:
     roles : Mapping[str, ModelCard]
         The card of each role: ``main``, ``scout``, ``scanner``, ``encoder``, ``head``,
         ``transformer``, ``policy``, ``resizer``.
+    trust : bool
+        Whether weights that can run code when opened are allowed.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class ModelBundle:
         description: str = "",
         trust: bool = False,
     ) -> None:
-        self._trust = trust
+        self.trust = trust
         self.name, self.title, self.description = name, title or name, description
         self.roles: Mapping[str, ModelCard] = MappingProxyType(
             {r: c for r, (_, c) in networks.items()}
@@ -142,14 +144,14 @@ class ModelBundle:
             weights, card = self._weights[role], self.roles[role]
             if precision == "int8":
                 network = load_network(
-                    weights, card, device, threads, precision, samples, self._trust
+                    weights, card, device, threads, precision, samples, self.trust
                 )
                 self._calibrated.add(network)
                 return network
             key = role, device, precision
             if key not in self._loaded:
                 self._loaded[key] = load_network(
-                    weights, card, device, threads, precision, trust=self._trust
+                    weights, card, device, threads, precision, trust=self.trust
                 )
             return self._loaded[key]
 
@@ -279,6 +281,8 @@ def open_bundle(spec: str | Path, trust: bool = False) -> ModelBundle:
             else "choose one, or give the file or folder of a model"
         )
         raise ModelError(f"no model is named {str(spec)!r} (installed: {names}): {advice}")
+    if path.suffix.lower() in loaders.CODE_FORMATS:
+        loaders.check_weights_format(path, trust)
     weights, card = open_model(path)
     loaders.check_weights_format(weights, trust)
     roles_of_it = ["main", "encoder"] if card.task == "embedding" else ["main"]

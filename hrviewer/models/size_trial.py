@@ -98,14 +98,15 @@ def exit_if_over_limit(limit: int) -> None:
         os._exit(EXIT_OUT_OF_MEMORY)
 
 
-def main(weights: Path, device: str, limit: int, out: TextIO) -> None:
+def main(weights: Path, device: str, limit: int, out: TextIO, trust: bool = False) -> None:
     """Read a card and then sides from standard input; write a JSON line for each."""
 
     def write(record: dict[str, Any]) -> None:
         print(json.dumps(record), file=out, flush=True)
 
     try:
-        network = load(weights, ModelCard.model_validate_json(sys.stdin.readline()), device)
+        card = ModelCard.model_validate_json(sys.stdin.readline())
+        network = load(weights, card, device, trust=trust)
     except HrviewerError as error:
         write({"error": str(error)})
         return
@@ -129,4 +130,5 @@ if __name__ == "__main__":
     # Redirect what libraries print to standard error: standard output is for results.
     with os.fdopen(os.dup(1), "w") as results:
         os.dup2(2, 1)
-        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), results)
+        trusted = sys.argv[4:] == ["trust"]
+        main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), results, trusted)

@@ -125,6 +125,7 @@ def load(
     *,
     device: str = "auto",
     precision: str = "float32",
+    trust: bool = False,
     progress: bool = True,
 ) -> Model:
     """Load a model, once for many runs.
@@ -135,12 +136,13 @@ def load(
     Parameters
     ----------
     model : str, Path or ModelBundle
-        Name or folder of a model bundle, or a model file with its card next to it; see
-        `hrviewer.models`.
+        Name, file or folder of a model; see `hrviewer.models.open_bundle`.
     device : str
         ``auto``, ``cpu``, ``cuda[:n]`` or ``mps``.
     precision : {"float32", "bfloat16", "int8"}
         Precision of inference. In int8 the model is calibrated on each image, at its first run.
+    trust : bool
+        Whether files that can run code when opened (TorchScript, torch.export) are allowed.
     progress : bool
         Whether to show the phases of loading in a terminal or a notebook.
 
@@ -160,7 +162,7 @@ def load(
     ('density', ('nucleus',))
     >>> run = nuclei.run("slide.svs", "zoom")  # doctest: +SKIP
     """
-    loaded = Model(as_bundle(model), device, precision)
+    loaded = Model(as_bundle(model, trust), device, precision)
     if "main" in loaded.roles:
         scheduler = DeviceScheduler(streams=recommended_streams())
         try:
@@ -177,8 +179,10 @@ def load(
     return loaded
 
 
-def as_bundle(model: ModelLike | None) -> ModelBundle:
+def as_bundle(model: ModelLike | None, trust: bool = False) -> ModelBundle:
     """Return the bundle of a model, opened if it is a name or a path.
+
+    With `trust`, its weights may be files that can run code when opened.
 
     Raises
     ------
@@ -189,7 +193,7 @@ def as_bundle(model: ModelLike | None) -> ModelBundle:
         raise no_model_error()
     if isinstance(model, Model):
         return model.bundle
-    return model if isinstance(model, ModelBundle) else open_bundle(model)
+    return model if isinstance(model, ModelBundle) else open_bundle(model, trust)
 
 
 def run(

@@ -216,7 +216,7 @@ def cost(
     weights, card = bundle.weights(role), bundle.roles[role]
     with (
         progress_messages(progress, on_progress) as report,
-        SizeTrials(weights, card, device, limit, control or RunControl()) as trials,
+        SizeTrials(weights, card, device, limit, control or RunControl(), bundle.trust) as trials,
     ):
         info = trials.info
         joined = {int(n): flops for n, flops in info["token_flops"].items()}

@@ -40,12 +40,20 @@ class SizeTrials:
         Memory limit, bytes.
     control : RunControl
         Stops the measurements.
+    trust : bool
+        Whether weights that can run code when opened are allowed.
     """
 
     def __init__(
-        self, weights: Path, card: ModelCard, device: str, limit: int, control: RunControl
+        self,
+        weights: Path,
+        card: ModelCard,
+        device: str,
+        limit: int,
+        control: RunControl,
+        trust: bool = False,
     ) -> None:
-        arguments = [str(weights), device, str(limit)]
+        arguments = [str(weights), device, str(limit), *["trust"] * trust]
         self._command = [sys.executable, "-m", "hrviewer.models.size_trial", *arguments]
         self._card = card.model_dump_json(exclude_none=True)
         self._control = control

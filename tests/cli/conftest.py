@@ -21,7 +21,7 @@ def image(tmp_path) -> Path:
 @pytest.fixture
 def toys(monkeypatch):
     """Make every model bundle the toy one, whose predictions are known."""
-    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: toy_bundle())
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda *_: toy_bundle())
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_models_list(monkeypatch):
 
 def test_models_show_and_check(monkeypatch):
     bundle = toy_bundle()
-    monkeypatch.setattr("hrviewer.models.open_bundle", lambda spec: bundle)
+    monkeypatch.setattr("hrviewer.models.open_bundle", lambda *_: bundle)
     text = call("models", "show", "toy").stdout
     for role, card in bundle.roles.items():
         assert f"role      {role}" in text

@@ -151,7 +151,7 @@ def test_failed_patches_are_reported(image, monkeypatch):
             raise RuntimeError("out of ink")
 
     bundle = ToyBundle(main=Failing())
-    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: bundle)
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda *_: bundle)
     result = call("run", image, *RUN, status=1)
     assert "inference failed on every patch" in result.stderr
     assert "out of ink" in result.stderr
@@ -166,7 +166,7 @@ SLOW = (
     "    def predict(self, batch):",
     "        time.sleep(0.2)",
     "        return super().predict(batch)",
-    "model.open_bundle = lambda spec: ToyBundle(main=Slow())",
+    "model.open_bundle = lambda *_: ToyBundle(main=Slow())",
     "from hrviewer.cli import app",
     "app(sys.argv[1:])",
 )

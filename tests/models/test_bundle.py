@@ -91,9 +91,8 @@ def test_combined_bundles_take_each_role_from_the_first_that_has_it(
     assert bundle.name == "mcnn-shanghaitech-b+people"
     assert [card.name for card in bundle.roles.values()] == ["mcnn-shanghaitech-b"] * 2
     assert bundle.load("main", "cpu").digest == open_bundle(folder).load("scout", "cpu").digest
-    assert open_bundle(f"{folder}+{shared / 'models/mcnn_shtechB_110.onnx'}").roles[
-        "main"
-    ].name == ("mcnn-shanghaitech-a")
+    with pytest.raises(HrviewerError, match="mcnn-shanghaitech-b adds nothing: its main is left"):
+        open_bundle(f"{folder}+{shared / 'models/mcnn_shtechB_110.onnx'}")
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def ultralytics(path: Path, kind: str) -> Path:
 def yolox(path: Path) -> Path:
     """An export of YOLOX's authors: undecoded, without metadata."""
     k = len(CLASSES)
-    nodes, weights = heads(5 + k, np.r_[np.zeros(4), np.full(1 + k, 0.5)])
+    nodes, weights = heads(5 + k, np.r_[np.zeros(4), np.full(1 + k, 4.0)])
     weights["parts"] = np.array([4, 1 + k])
     nodes += [
         node("Split", ["raw", "parts"], ["box", "z"], axis=1),

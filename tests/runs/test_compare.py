@@ -204,7 +204,7 @@ def test_a_report_shows_the_compared_plane(tmp_path):
 
 
 def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeypatch):
-    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: toy_bundle())
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda *_: toy_bundle())
     out = tmp_path / "out"
     result = CliRunner().invoke(
         app, ["compare", str(photo), "--model", "toy", "--out", str(out), "--json"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hrviewer.errors import ModelError, ParameterError
+from hrviewer.errors import ModelError, ParameterError, UntrustedModelError
 from hrviewer.models.card import ModelCard
 from hrviewer.models.network import Floats, Network
 from hrviewer.models.tiled_encoder import TiledEncoder, is_tile_encoder
@@ -30,7 +30,7 @@ def check_weights_format(path: Path, trust: bool = False) -> None:
             raise ModelError(f"{path} does not exist: check the path")
         if trust:
             return
-        raise ModelError(
+        raise UntrustedModelError(
             f"{path}: {suffix} files can run arbitrary code when opened: if you trust its source, "
             "add --trust (in Python, hrviewer.load(model, trust=True)); otherwise export the model "
             "to ONNX"

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QLineEdit,
+    QMessageBox,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -19,7 +20,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from hrviewer.models.loaders import PRECISIONS, WEIGHTS_FORMATS
+from hrviewer.errors import UntrustedModelError
+from hrviewer.models import open_bundle
+from hrviewer.models.loaders import CODE_FORMATS, PRECISIONS, WEIGHTS_FORMATS
 from hrviewer.pyramid.synthetic import synthetic_image_names
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.controller import Controller
@@ -33,6 +36,9 @@ __all__ = ["RunSettingsForm"]
 REGIONS = {"Whole image": "whole", "What is visible": "visible", "Drawn shape": "drawn"}
 SAMPLE_IMAGES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
 """Synthetic images to try, where they are installed, each with its model."""
+
+DESCRIPTIONS = {"bundle.json": 0, "config.json": 0, "rdf.yaml": 0, "metadata.json": 1}
+"""Files that describe a model's folder, by name: how many folders above their own it is."""
 
 LINK_COLOUR = "#7d93f0"
 
@@ -138,15 +144,36 @@ class RunSettingsForm(QWidget):
 
     def choose_model(self) -> None:
         """Let the user choose a network's file, or a model bundle."""
-        kinds = " ".join(f"*{suffix}" for suffix in sorted(WEIGHTS_FORMATS))
+        kinds = " ".join(f"*{suffix}" for suffix in sorted(WEIGHTS_FORMATS + CODE_FORMATS))
+        kinds += " " + " ".join(DESCRIPTIONS)
         path, _ = QFileDialog.getOpenFileName(
-            self, "Open a network, or a bundle.json", "", f"Networks ({kinds} bundle.json)"
+            self, "Open a network, or the description in its folder", "", f"Models ({kinds} *.zip)"
         )
         if path:
-            chosen = Path(path)
-            self.controller.state.set_model(
-                chosen.parent if chosen.name == "bundle.json" else chosen
-            )
+            self.open_model(Path(path))
+
+    def open_model(self, path: Path) -> None:
+        """Open a model file, or the folder of a description; ask before it may run code."""
+        folder = path.parents[DESCRIPTIONS[path.name]] if path.name in DESCRIPTIONS else path
+        state = self.controller.state
+        with state.reporting_errors():
+            try:
+                bundle = open_bundle(folder)
+            except UntrustedModelError:
+                if not self._confirm_trust(folder):
+                    return
+                bundle = open_bundle(folder, trust=True)
+            state.set_model(bundle)
+
+    def _confirm_trust(self, path: Path) -> bool:
+        """Ask whether a model may run code."""
+        answer = QMessageBox.question(
+            self,
+            "Does this model come from a source that you trust?",
+            f"{path.name} can run any code on this computer when it is opened. Open it only if "
+            "you trust its source.",
+        )
+        return bool(answer == QMessageBox.StandardButton.Yes)
 
     def _fill(self) -> None:
         for name in self.controller.state.installed_models():

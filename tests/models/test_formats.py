@@ -1,0 +1,317 @@
+"""Models in the formats of other tools: without a card, equal to a direct loop.
+
+The files are written by `tiny_models`, with the outputs and metadata of the tools that they are
+named after.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+from tiny_models import CLASSES, MEAN, SIDE, STD
+
+from hrviewer.errors import HrviewerError, UntrustedModelError
+from hrviewer.models import Network, open_bundle
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HRVIEWER_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def pixels(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+
+
+def load(path: Path) -> Network:
+    return open_bundle(path, trust=True).load("main", "cpu")
+
+
+def run_onnx(path: Path, batch: np.ndarray) -> list[np.ndarray]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {session.get_inputs()[0].name: batch})
+
+
+def first_axes(pixels: np.ndarray, mean: Any = 0, std: Any = 1) -> np.ndarray:
+    x = (pixels.astype(np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)
+
+
+# Detectors: object for object.
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    h = min(a[2], b[2]) - max(a[0], b[0])
+    w = min(a[3], b[3]) - max(a[1], b[1])
+    common = max(h, 0) * max(w, 0)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return common / max(sum(areas) - common, 1e-9)
+
+
+def reference(kind: str, outputs: list[np.ndarray]) -> list[tuple[float, int, list[float]]]:
+    """Score, class and box of each object, one anchor after another."""
+    k, found = len(CLASSES), []
+    if kind in ("detect", "segment"):
+        for column in outputs[0][0].T:
+            x, y, w, h = column[:4]
+            scores = column[4 : 4 + k]
+            box = [y - h / 2, x - w / 2, y + h / 2, x + w / 2]
+            found.append((float(scores.max()), int(scores.argmax()), box))
+    elif kind == "detect-nms":
+        for x0, y0, x1, y1, score, c in outputs[0][0]:
+            found.append((float(score), int(c), [y0, x0, y1, x1]))
+    elif kind == "rtdetr":
+        for row in outputs[0][0]:
+            x, y, w, h = row[:4] * SIDE
+            for c, score in enumerate(row[4:]):
+                found.append((float(score), c, [y - h / 2, x - w / 2, y + h / 2, x + w / 2]))
+    elif kind == "detr":
+        for logits, (x, y, w, h) in zip(outputs[0][0], outputs[1][0] * SIDE, strict=True):
+            scores = np.exp(logits) / np.exp(logits).sum()
+            c = int(scores[:-1].argmax())
+            found.append((float(scores[c]), c, [y - h / 2, x - w / 2, y + h / 2, x + w / 2]))
+    elif kind == "yolox":
+        centers, steps = tiny_models.cells()
+        for row, (x, y), s in zip(outputs[0][0], centers.T, steps, strict=True):
+            x, y = x - s / 2 + row[0] * s, y - s / 2 + row[1] * s
+            w, h = np.exp(row[2:4]) * s
+            for c, score in enumerate(row[4] * row[5:]):
+                found.append((float(score), c, [y - h / 2, x - w / 2, y + h / 2, x + w / 2]))
+    inside = [
+        (score, c, [min(max(v, 0), SIDE) for v in box])
+        for score, c, box in found
+        if score >= 0.3 and 0 <= (box[0] + box[2]) / 2 < SIDE and 0 <= (box[1] + box[3]) / 2 < SIDE
+    ]
+    kept: list[tuple[float, int, list[float]]] = []
+    for score, c, box in sorted(inside, key=lambda one: -one[0]):
+        duplicates = kind in ("detect", "segment", "yolox")
+        if not duplicates or all(c != d or overlap(box, other) <= 0.45 for _, d, other in kept):
+            kept.append((score, c, box))
+    return kept
+
+
+def write_yolox_card(path: Path) -> None:
+    card = {
+        "name": "yolox",
+        "task": "detection",
+        "input": {"channels": "rgb", "scale": 1 / 255, "tile": SIDE, "fixed": True},
+        "output": {"stride": [8, 16, 32], "classes": CLASSES, "decode": "yolox"},
+    }
+    path.with_suffix(".json").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize("kind", ["detect", "detect-nms", "segment", "rtdetr", "detr", "yolox"])
+def test_detectors_find_what_a_loop_finds(tmp_path: Path, kind: str, pixels: np.ndarray) -> None:
+    graph = path = tmp_path / f"{kind}.onnx"
+    batch = first_axes(pixels)
+    if kind == "detr":
+        path = tiny_models.transformers(tmp_path / "detr")
+        graph, batch = path / "model.onnx", first_axes(pixels, MEAN, STD)
+    elif kind == "yolox":
+        tiny_models.yolox(path)
+        write_yolox_card(path)
+    else:
+        tiny_models.ultralytics(path, kind)
+    net = load(path)
+    assert net.card.classes == CLASSES
+    (found,) = net.detect(net.card.prepare(pixels)[None])
+    wanted = reference(kind, run_onnx(graph, batch))
+    assert len(wanted) > 2
+    assert len(found) == len(wanted)
+    np.testing.assert_allclose(found.scores, [score for score, _, _ in wanted], atol=1e-4)
+    assert found.classes.tolist() == [c for _, c, _ in wanted]
+    np.testing.assert_allclose(found.boxes, [box for *_, box in wanted], atol=1e-3)
+    assert len(found.outlines) == (len(found) if kind == "segment" else 0)
+
+
+def test_oriented_boxes_of_ultralytics(tmp_path: Path, pixels: np.ndarray) -> None:
+    path = tiny_models.ultralytics(tmp_path / "obb.onnx", "obb")
+    net = load(path)
+    assert (net.card.output.decode, net.card.licence) == ("yolov8-obb", "AGPL-3.0")
+    (found,) = net.detect(net.card.prepare(pixels)[None])
+    assert len(found.outlines) == len(found) > 0
+    # The box is that of its corners, cut at the input's border.
+    for box, corners in zip(found.boxes, found.outlines, strict=True):
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        np.testing.assert_allclose(box, np.clip([*low, *high], 0, SIDE), atol=1e-3)
+
+
+# Classifiers and segmentation: to 1e-4.
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def run_module(x: np.ndarray, dense: bool = False) -> np.ndarray:
+    import torch
+
+    with torch.inference_mode():
+        return tiny_models.module(dense=dense)(torch.from_numpy(x)).numpy()
+
+
+@pytest.mark.parametrize(
+    "kind", ["classify", "transformers", "wsinfer", "monai", "monai-ts", "bio"]
+)
+def test_predictions_equal_a_direct_loop(tmp_path: Path, kind: str, pixels: np.ndarray) -> None:
+    x = first_axes(pixels)
+    if kind == "classify":
+        path = tiny_models.ultralytics(tmp_path / "cls.onnx", "classify")
+        wanted = run_onnx(path, x)[0]
+    elif kind == "transformers":
+        path = tiny_models.transformers(tmp_path / "vit", "classify")
+        wanted = softmax(run_onnx(path / "model.onnx", first_axes(pixels, MEAN, STD))[0])
+    elif kind == "wsinfer":
+        path = tiny_models.wsinfer(tmp_path / "zoo")
+        wanted = softmax(run_module(first_axes(pixels, MEAN, STD)))
+    elif kind == "bioimageio":
+        path = tiny_models.bioimageio(tmp_path / "bio")
+        wanted = run_onnx(path / "weights.onnx", x - 0.5)[0]
+    elif kind == "monai":
+        path = tiny_models.monai(tmp_path / "monai")
+        wanted = softmax(run_onnx(path / "models/model.onnx", 2 * x - 1)[0])
+    else:
+        path = tiny_models.monai(tmp_path / "monai", "ts")
+        wanted = softmax(run_module(2 * x - 1, dense=True))
+    net = load(path)
+    got = net(net.card.prepare(pixels)[None])
+    np.testing.assert_allclose(got.reshape(wanted.shape), wanted, atol=1e-4)
+
+
+def test_what_a_wsinfer_folder_says(tmp_path: Path) -> None:
+    """Patches of 96 pixels of 0.25 µm are read at the 64 pixels that the network takes."""
+    folder = tiny_models.wsinfer(tmp_path / "zoo")
+    with pytest.raises(UntrustedModelError, match=r"can run arbitrary code.*--trust.*trust=True"):
+        open_bundle(folder)
+    card = open_bundle(folder / "torchscript_model.pt", trust=True).card
+    assert (card.name, card.task, card.classes) == ("zoo", "classification", CLASSES)
+    assert (card.input.tile, card.input.fixed, card.stride) == (SIDE, True, SIDE)
+    assert card.input.pixel_size == pytest.approx(0.25 * 96 / 64)
+    config = json.loads((folder / "config.json").read_text())
+    config["transform"].append({"name": "Exec", "arguments": {}})
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HrviewerError, match="has the transform Exec"):
+        open_bundle(folder, trust=True)
+
+
+def test_packages_of_bioimageio(tmp_path: Path) -> None:
+    cards = [
+        open_bundle(tiny_models.bioimageio(tmp_path / name, zipped, version)).card
+        for name, zipped, version in (("a", False, "0.4"), ("b", True, "0.5"))
+    ]
+    for card in cards:
+        assert (card.input.tile, card.input.multiple_of, card.input.fixed) == (256, 16, False)
+        assert (card.output.halo, card.stride, card.task) == (16, 1, "segmentation")
+        assert card.citation == "Nobody et al. (2024)"
+    assert cards[0].classes == ("class 0", "class 1")
+    assert cards[1].classes == ("membrane", "cell")
+    rdf = tmp_path / "a/rdf.yaml"
+    rdf.write_text(rdf.read_text().replace("scale_linear", "scale_range"))
+    with pytest.raises(HrviewerError, match="scale_range, which depends on the whole image"):
+        open_bundle(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt", "a/../../outside.txt"])
+def test_a_package_does_not_leave_its_folder(tmp_path: Path, name: str) -> None:
+    package = tiny_models.bioimageio(tmp_path / "evil", zipped=True)
+    with zipfile.ZipFile(package, "a") as archive:
+        archive.writestr(name, "boo")
+    with pytest.raises(HrviewerError, match="leads out of its folder"):
+        open_bundle(package)
+    assert not list(tmp_path.rglob("outside.txt"))
+
+
+def test_a_package_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hrviewer.models.formats import package as module
+
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    with pytest.raises(HrviewerError, match="holds too much"):
+        open_bundle(tiny_models.bioimageio(tmp_path / "large", zipped=True))
+
+
+def test_folders_that_cannot_be_used_name_the_cause(tmp_path: Path) -> None:
+    folder = tiny_models.transformers(tmp_path / "vit", "classify")
+    (folder / "model.onnx").unlink()
+    with pytest.raises(HrviewerError, match=r"without model.onnx: export it with `optimum-cli"):
+        open_bundle(folder)
+    bundle = tiny_models.monai(tmp_path / "monai")
+    (bundle / "models/model.onnx").rename(bundle / "models/model.pth")
+    with pytest.raises(
+        HrviewerError, match=r"no models/model.onnx or models/model.ts.*ckpt_export"
+    ):
+        open_bundle(bundle)
+    path = tiny_models.ultralytics(tmp_path / "pose.onnx", "detect")
+    import onnx
+
+    model = onnx.load(path)
+    next(entry for entry in model.metadata_props if entry.key == "task").value = "pose"
+    onnx.save(model, path)
+    with pytest.raises(HrviewerError, match=r"has the task 'pose'.*choose a model of the task"):
+        open_bundle(path)
+
+
+def test_a_card_of_the_users_comes_first(tmp_path: Path) -> None:
+    folder = tiny_models.transformers(tmp_path / "vit", "classify")
+    fields = open_bundle(folder).card.model_dump(mode="json", exclude_defaults=True)
+    (folder / "card.json").write_text(json.dumps(fields | {"title": "Mine"}))
+    assert open_bundle(folder).card.title == "Mine"
+
+
+def test_programs_of_torch_need_trust(tmp_path: Path, pixels: np.ndarray) -> None:
+    card = {
+        "name": "net",
+        "task": "classification",
+        "input": {"channels": "rgb", "scale": 1 / 255, "tile": SIDE, "fixed": True},
+        "output": {"stride": SIDE, "classes": CLASSES, "activation": "softmax"},
+    }
+    x = first_axes(pixels)
+    wanted = softmax(run_module(x))
+    for path in (
+        tiny_models.torchscript(tmp_path / "script.pt"),
+        tiny_models.torch_export(tmp_path / "export.pt2"),
+    ):
+        path.with_suffix(".json").write_text(json.dumps(card))
+        with pytest.raises(UntrustedModelError):
+            open_bundle(path)
+        net = load(path)
+        np.testing.assert_allclose(net(x)[0, :, 0, 0], wanted[0], atol=1e-5)
+        assert net.flops(SIDE, SIDE) == 2 * (9 * 3 * 8 * SIDE**2 + 8 * 3)
+        path.write_bytes(path.read_bytes()[:500])
+        with pytest.raises(HrviewerError, match=r"neither TorchScript nor torch.export"):
+            load(path)
+    import torch
+
+    torch.save(tiny_models.module().state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "weights.json").write_text(json.dumps(card))
+    with pytest.raises(HrviewerError, match="pickled weights without a program"):
+        load(tmp_path / "weights.pt")
+
+
+# Roles from several files.
+
+
+def test_roles_from_several_files(tmp_path: Path) -> None:
+    one = tiny_models.ultralytics(tmp_path / "one.onnx", "classify")
+    two = tiny_models.ultralytics(tmp_path / "two.onnx", "classify")
+    bundle = open_bundle(f"main={one},scout={two}")
+    assert list(bundle.roles) == ["main", "scout"]
+    assert bundle.weights("scout") == two
+    assert bundle.name == "one+two"
+    for spec, message in (
+        (f"main={one},main={two}", "two models have the role main"),
+        (f"main={one},boss={two}", "no role is named 'boss': choose one of main, scout"),
+        (f"{one}+{two}", r"two adds nothing: its main .* as main=A,scout=B"),
+        (f"main={one},scout=missing.onnx", "does not exist"),
+    ):
+        with pytest.raises(HrviewerError, match=message):
+            open_bundle(spec)
