@@ -7,8 +7,9 @@ rectangle is the sum of its pixels. `Blurred` needs 16 pixels around each block,
 from __future__ import annotations
 
 import json
+import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,9 +20,11 @@ from scipy.ndimage import uniform_filter
 from hrviewer.engine import (
     Canvas,
     DeviceScheduler,
+    FinishedRequest,
     InferencePipeline,
     InferenceResult,
     LoadedModels,
+    RunClock,
     RunControl,
     RunRecord,
     ViewportCell,
@@ -356,30 +359,35 @@ class RecordingSink:
     """A sink in memory that records and replays requests; it can interrupt the run."""
 
     def __init__(
-        self, record: RunRecord, journal: dict[int, tuple[str, list[InferenceResult]]] | None = None
+        self, record: RunRecord, journal: dict[int, tuple[str, FinishedRequest]] | None = None
     ):
         self.record = record
         self.journal = {} if journal is None else journal
         self.commits = 0
         self.die_after: int | None = None
 
-    def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
+    def replay(self, number: int, name: str) -> FinishedRequest | None:
         if number not in self.journal:
             return None
         assert self.journal[number][0] == name, "the plan is not deterministic"
         return self.journal[number][1]
 
     def commit(
-        self, number: int, name: str, request: Any, results: Sequence[InferenceResult]
+        self,
+        number: int,
+        name: str,
+        request: Any,
+        finished: FinishedRequest,
+        replayed: Container[int] = (),
     ) -> None:
         if self.commits == self.die_after:
             raise KeyboardInterrupt
         self.commits += 1
-        self.journal[number] = name, list(results)
-        self.record.add(request, results)
+        self.journal[number] = name, finished
+        self.record.add(request, finished.results, replayed=replayed)
 
     def restore(self, request: Any, results: Sequence[InferenceResult]) -> None:
-        self.record.add(request, results, replayed=True)
+        self.record.add(request, results, replayed=range(len(results)))
 
     def record_partial(self, request: Any, results: Sequence[InferenceResult]) -> None:
         self.record.add(request, results)
@@ -416,6 +424,7 @@ class Workbench:
         on_event: Any = None,
         cache: Any = None,
         focus: Any = None,
+        clock: RunClock | None = None,
     ) -> tuple[Estimate | None, RunRecord, InferencePipeline]:
         """Run a policy; return its estimate, the record and the pipeline."""
         from hrviewer.engine import run_plan
@@ -439,8 +448,11 @@ class Workbench:
             context.native_scale,
             context.models,
             budget,
+            math.inf if clock is None else clock.limit,
         )
-        estimate = run_plan(policy(context), pipeline, sink, budget=budget, on_event=on_event)
+        estimate = run_plan(
+            policy(context), pipeline, sink, budget=budget, clock=clock, on_event=on_event
+        )
         return estimate, sink.record, pipeline
 
 

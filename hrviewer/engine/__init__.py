@@ -16,12 +16,20 @@ from hrviewer.engine.live_session import LiveSession
 from hrviewer.engine.loaded_models import LoadedModels, answering_network
 from hrviewer.engine.model_infos import model_info, native_scale
 from hrviewer.engine.pipeline import InferencePipeline, InferenceRequest
-from hrviewer.engine.plan_runner import Callback, Progress, Sink, Update, run_plan
+from hrviewer.engine.plan_runner import (
+    Callback,
+    FinishedRequest,
+    Progress,
+    Sink,
+    Update,
+    run_plan,
+)
 from hrviewer.engine.plan_setup import build_context
 from hrviewer.engine.postprocess import map_kind
 from hrviewer.engine.precision import PrecisionDeviation, measure_deviation
 from hrviewer.engine.priors import Priors, prior_fingerprints, validate_priors
 from hrviewer.engine.record import PatchRow, PublishedEstimate, RunRecord, map_cell_side
+from hrviewer.engine.run_clock import RunClock
 from hrviewer.engine.run_control import RunControl, RunStopped
 from hrviewer.engine.token_inference import TokenAttention, token_attention
 from hrviewer.engine.viewport_cells import ViewportCell, neighbours, visible_cells
@@ -34,6 +42,7 @@ __all__ = [
     "Cost",
     "CostMap",
     "DeviceScheduler",
+    "FinishedRequest",
     "InferencePipeline",
     "InferenceRequest",
     "InferenceResult",
@@ -46,6 +55,7 @@ __all__ = [
     "Progress",
     "PublishedEstimate",
     "ResultCache",
+    "RunClock",
     "RunControl",
     "RunRecord",
     "RunStopped",

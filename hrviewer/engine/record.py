@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hrviewer.engine.canvas import Canvas
 from hrviewer.engine.cost import CostMap
+from hrviewer.engine.coverage import union_area
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.geometry import Rect
 from hrviewer.objects import DetectedObjects, drop_refined
@@ -118,6 +119,7 @@ class RunRecord:
         self._keep_objects = keep_objects
         self._objects: list[DetectedObjects] = []
         self._object_patches: list[int] = []
+        self._covered: set[Rect] = set()
         cell = map_cell_side(image)
         self.cost_map = CostMap(image, cell)
         self.saliency = Canvas.in_memory(image, cell, 1, "intensity")
@@ -131,7 +133,7 @@ class RunRecord:
         request: PatchRequest | WarpRequest | FeatureRequest,
         results: Sequence[InferenceResult],
         *,
-        replayed: bool = False,
+        replayed: Container[int] = (),
     ) -> None:
         """Add a request's results to patches, cost map and maps.
 
@@ -141,8 +143,8 @@ class RunRecord:
             The request.
         results : sequence of InferenceResult
             Its results, in the order of the request.
-        replayed : bool
-            Whether an earlier session computed them.
+        replayed : container of int
+            Indices of those that an earlier session computed.
         """
         scores = request.scores if isinstance(request, PatchRequest) else None
         # A network that predicts variances gives them after its predictions.
@@ -151,7 +153,9 @@ class RunRecord:
             core, cost = result.patch.core, result.cost
             if core.empty:  # context: its cost is attributed to the tokens that it is context of
                 continue
-            spent = result.status != "cached" and not replayed
+            spent = result.status != "cached" and i not in replayed
+            if result.status != "failed" and not isinstance(request, FeatureRequest):
+                self._add_covered(result)
             self.cost_map.add(cost, core, spent=spent, weights=result.cost_weights)
             number = len(self.patches)
             if self._keep_objects and request.target == "output" and result.objects is not None:
@@ -229,6 +233,17 @@ class RunRecord:
         cores[self._object_patches] = [(row.y, row.x, row.h, row.w) for row in rows]
         scales[self._object_patches] = [row.scale for row in rows]
         return drop_refined(objects, cores, scales)
+
+    def _add_covered(self, result: InferenceResult) -> None:
+        """Count the core of a result as covered; built-in models only direct the others."""
+        core = result.patch.core & self.region
+        if not result.role.startswith("@") and not core.empty:
+            self._covered.add(core)
+
+    @property
+    def coverage(self) -> float:
+        """Fraction of the region in which a model of the bundle was run."""
+        return union_area(self._covered) / self.region.area
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of patches by status."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.engine.pipeline import InferenceRequest
+from hrviewer.engine.plan_runner import FinishedRequest
 from hrviewer.geometry import Rect
 from hrviewer.strategies import Estimate, Publish
 
@@ -131,7 +132,7 @@ class CellCollector:
         self.results: list[tuple[InferenceRequest, tuple[InferenceResult, ...]]] = []
         self.published: list[Publish] = []
 
-    def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
+    def replay(self, number: int, name: str) -> FinishedRequest | None:
         """Return None: a cell is never replayed."""
         return None
 
@@ -140,10 +141,11 @@ class CellCollector:
         number: int,
         name: str,
         request: InferenceRequest,
-        results: Sequence[InferenceResult],
+        finished: FinishedRequest,
+        replayed: Container[int] = (),
     ) -> None:
         """Collect a request's results."""
-        self.results.append((request, tuple(results)))
+        self.results.append((request, finished.results))
 
     def restore(
         self,

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from hrviewer.engine import (
     Canvas,
+    FinishedRequest,
     InferencePipeline,
     InferenceResult,
     PatchRow,
@@ -145,6 +146,7 @@ class RunFolderWriter:
         self.path, self.pyramid, self._digest = path, pyramid, digest
         self.journal = path / "journal"
         self._output: Any = None
+        self._replaced = False
         with reporting_disk_errors(path):
             self.journal.mkdir(parents=True, exist_ok=True)
             self._journaled = {
@@ -200,35 +202,45 @@ class RunFolderWriter:
 
     # engine.Sink
 
-    def replay(self, number: int, name: str) -> Sequence[InferenceResult] | None:
-        """Return a finished request's results."""
+    def replay(self, number: int, name: str) -> FinishedRequest | None:
+        """Return what was stored of a request."""
         file = self._journaled.get(number)
         if file is None:
             return None
-        if file.stem.split("-")[1] != name:
+        _, digest, *seconds = file.stem.split("-")
+        if digest != name:
+            if self._replaced:  # it followed from results that failed
+                file.unlink()
+                return None
             raise RunError(
                 f"request {number} of the run in {self.path} differs: it was made with another "
                 "version; start a new run with another --out"
             )
-        return deserialize(file.read_bytes())
+        results = tuple(deserialize(file.read_bytes()))
+        return FinishedRequest(results, int(seconds[0]) / 1000 if seconds else 0.0)
 
     def commit(
         self,
         number: int,
         name: str,
         request: PatchRequest | WarpRequest | FeatureRequest,
-        results: Sequence[InferenceResult],
+        finished: FinishedRequest,
+        replayed: Container[int] = (),
     ) -> None:
         """Journal, then paint."""
         with reporting_disk_errors(self.path):
-            new = self.journal / "new"
+            new, earlier = self.journal / "new", self._journaled.pop(number, None)
+            self._replaced |= earlier is not None
+            file = self.journal / f"{number:06d}-{name}-{round(1000 * finished.seconds)}.npz"
             try:
-                new.write_bytes(serialize(results))
-                os.replace(new, self.journal / f"{number:06d}-{name}.npz")
+                new.write_bytes(serialize(finished.results))
+                os.replace(new, file)
             except OSError:
                 new.unlink(missing_ok=True)
                 raise
-            self.record.add(request, results)
+            if earlier is not None and earlier != file:
+                earlier.unlink(missing_ok=True)
+            self.record.add(request, finished.results, replayed=replayed)
             if time.monotonic() - self._saved > 5:
                 self.save()
 
@@ -239,7 +251,7 @@ class RunFolderWriter:
     ) -> None:
         """Paint results of an earlier session."""
         with reporting_disk_errors(self.path):
-            self.record.add(request, results, replayed=True)
+            self.record.add(request, results, replayed=range(len(results)))
 
     def record_partial(
         self,

@@ -107,21 +107,15 @@ class RunWorker:
         self.progress = Progress(0, 0, 0.0)
         self._maps: ResultMaps | None = None
         self._started_at = 0.0
-        self._paused_seconds = 0.0
-        self._paused_at: float | None = None
         self.thread = threading.Thread(target=self._run, name="hrviewer-run", daemon=True)
         self.thread.start()
 
     def pause(self) -> None:
         """Pause after the current batch."""
         self.control.pause()
-        self._paused_at = time.perf_counter()
 
     def resume(self) -> None:
         """Resume after a pause."""
-        if self._paused_at is not None:
-            self._paused_seconds += time.perf_counter() - self._paused_at
-            self._paused_at = None
         self.control.resume()
 
     def stop(self) -> None:
@@ -133,8 +127,7 @@ class RunWorker:
         """Duration of the run, without pauses."""
         if not self._started_at:
             return 0.0
-        now = self._paused_at or time.perf_counter()
-        return now - self._started_at - self._paused_seconds
+        return time.perf_counter() - self._started_at - self.control.paused_seconds
 
     def _run(self) -> None:
         try:
