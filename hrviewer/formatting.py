@@ -255,11 +255,11 @@ def format_evaluation(evaluation: Mapping[str, Any]) -> str:
     if "dice" in evaluation:
         return "Dice " + ", ".join(f"{name} {d:.3f}" for name, d in evaluation["dice"].items())
     value, error, levels = evaluation["value"], evaluation["error"], evaluation["game"]
-    if value is None or error is None or levels is None:
+    if value is None or error is None:
         return "no estimate to evaluate"
     part = f" ({error / value:+.1%})" if value else ""
-    grids = " · ".join(f"GAME({level}) {game:,.1f}" for level, game in levels.items())
-    text = f"{value:,}, error {error:+,.1f}{part}  ·  {grids}"
+    grids = " · ".join(f"GAME({level}) {game:,.1f}" for level, game in (levels or {}).items())
+    text = f"{value:,}, error {error:+,.1f}{part}" + (f"  ·  {grids}" if grids else "")
     if "average_precision" in evaluation:
         found = evaluation["average_precision"]
         text += f" · AP {found['ap']:.3f}, AP50 {found['ap50']:.3f}"

@@ -448,7 +448,7 @@ class Workbench:
             context.native_scale,
             context.models,
             budget,
-            math.inf if clock is None else clock.limit,
+            seconds=math.inf if clock is None else clock.limit,
         )
         estimate = run_plan(
             policy(context), pipeline, sink, budget=budget, clock=clock, on_event=on_event

@@ -1,7 +1,7 @@
 """Common parts of all commands: registration, errors, logging, options and output.
 
 Heavy packages are imported only by the commands that need them, so that help is fast. Exit status:
-1 for errors, reported in one line; 2 for wrong usage; 130 after Ctrl-C.
+1 for errors, reported in one line; 2 for wrong usage; 3 for an incomplete run; 130 after Ctrl-C.
 """
 
 from __future__ import annotations

@@ -115,7 +115,10 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run inference on an image; Ctrl-C stops it, --resume continues it."""
+    """Run inference on an image; Ctrl-C stops it, --resume continues it.
+
+    The exit status is 3 if patches failed or the image changed: the result is incomplete.
+    """
     from hrviewer import runs
     from hrviewer.strategies import get_strategy
 
@@ -148,13 +151,17 @@ def run(
     else:
         print_summary(result)
     patches = result.header["patches"]
-    if not result.complete:
+    if result.complete:
+        return
+    if control.stopped:
         print_message(
             f"stopped; partial results are saved: resume with --out {result.path} --resume"
         )
         raise typer.Exit(130)
     if patches["failed"] and patches["failed"] == patches["planned"]:
         raise RunError(f"inference failed on every patch, the first: {first_patch_error(result)}")
+    print_message(f"incomplete: {result.incomplete}")
+    raise typer.Exit(3)
 
 
 def print_summary(run: Run) -> None:
@@ -167,13 +174,15 @@ def print_summary(run: Run) -> None:
     if patches["cached"]:
         progress += f", {patches['cached']:,} of them cached"
     if patches["failed"]:
-        progress += f", {patches['failed']:,} failed, the first: {first_patch_error(run)}"
+        progress += f", {patches['failed']:,} failed"
     memory = cost["peak_rss_bytes"]
     print_rows(
         ("image", header["image"]["path"]),
         ("strategy", header["strategy"]),
         ("model", f"{header['model']} on {header['device']}"),
         ("estimate", format_estimate(run.estimate)),
+        *([("incomplete", run.incomplete)] if run.incomplete else []),
+        *([("coverage", f"{run.coverage:g} % of the region")] if run.coverage < 100 else []),
         *([("ground truth", format_evaluation(run.evaluation))] if run.evaluation else []),
         ("cost", f"{format_si(cost['flops'], 'FLOP')} in {cost['wall_s']:.2f} s"),
         ("time", " · ".join(f"{stage} {cost[f'{stage}_s']:.2f} s" for stage in stages)),

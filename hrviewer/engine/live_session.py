@@ -37,7 +37,7 @@ from hrviewer.engine.viewport_cells import (
 from hrviewer.geometry import Rect
 from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Params, PlanContext, Strategy
+from hrviewer.strategies import Params, PlanContext, Rates, Strategy
 
 __all__ = ["LiveSession"]
 
@@ -144,7 +144,7 @@ class LiveSession:
         self._prefetch = prefetch
         self._cells = CellCache(max_bytes)
         self._model_keys: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._flops_rates: dict[tuple[str, ...], float] = {}
+        self._rates: dict[tuple[str, ...], Rates] = {}
         self._selection = _make_selection(0, models, strategy, params, budget)
         self._queue: list[Rect] = []
         self._prefetch_queue: list[Rect] = []
@@ -338,21 +338,21 @@ class LiveSession:
         return self._run_cell(job, context, job.selection.whole, pipeline)
 
     def _build_context(self, selection: _Selection, region: Rect) -> PlanContext:
-        budget, rate = selection.budget, None
+        budget, rates = selection.budget, None
         if budget is not None:
             budget = budget.scaled(region.area / self.pyramid.rect.area)
-            rate = self._flops_rates.get(selection.model_keys or ())
-        context, _, rate = build_context(
+            rates = self._rates.get(selection.model_keys or ())
+        context, _, rates = build_context(
             self.pyramid,
             selection.models,
             selection.strategy,
             region=region,
             budget=budget,
-            rate=rate,
+            rates=rates,
             priors=selection.priors,
         )
-        if rate is not None:
-            self._flops_rates[selection.model_keys or ()] = rate
+        if rates is not None:
+            self._rates[selection.model_keys or ()] = rates
         return context
 
     def _build_pipeline(self, job: _CellJob) -> InferencePipeline:

@@ -8,19 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
 from hrviewer.engine.budget import Budget
-from hrviewer.engine.device_scheduler import DeviceScheduler
 from hrviewer.engine.loaded_models import LoadedModels
 from hrviewer.engine.model_infos import channel_note, model_info, native_scale
 from hrviewer.engine.preprocess import value_range
 from hrviewer.engine.priors import Priors, validate_priors
+from hrviewer.engine.rate_probe import measure_rates
 from hrviewer.errors import ParameterError
 from hrviewer.geometry import Rect
-from hrviewer.models import Network
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import ModelInfo, PlanContext, Strategy
+from hrviewer.strategies import ModelInfo, PlanContext, Rates, Strategy
 
 __all__ = ["build_context"]
 
@@ -54,10 +51,11 @@ def build_context(
     *,
     region: Rect | None = None,
     budget: Budget | None = None,
-    rate: float | None = None,
+    rates: Rates | None = None,
+    timed: bool = False,
     seed: int = 0,
     priors: Priors | None = None,
-) -> tuple[PlanContext, list[str], float | None]:
+) -> tuple[PlanContext, list[str], Rates | None]:
     """Return the context that a policy plans in, and load the networks that it needs.
 
     Parameters
@@ -68,8 +66,10 @@ def build_context(
         Region of interest of the estimate; the whole image by default. Clipped to the image.
     budget : Budget, optional
         The strategy's default otherwise.
-    rate : float, optional
-        FLOPs per second, when resuming a run that measured it.
+    rates : Rates, optional
+        Measured rates, when resuming a run that measured them.
+    timed : bool
+        Whether a clock ends the run after a budget in seconds.
     seed : int
         Random seed of the policy.
     priors : mapping, optional
@@ -80,8 +80,8 @@ def build_context(
     context : PlanContext
     notes : list of str
         Assumptions and substitutions that the user should know of.
-    rate : float or None
-        FLOPs per second by which a budget in seconds was converted.
+    rates : Rates or None
+        Measured rates, by which a budget in seconds was converted.
 
     Raises
     ------
@@ -104,16 +104,13 @@ def build_context(
     if pyramid.value_range.note and value_range(main.card, pyramid) == pyramid.value_range.ends:
         notes.append(pyramid.value_range.note)
 
-    def measured_rate() -> float:
-        nonlocal rate
-        if rate is None:
-            rate = measure_flops_rate(models["main"], models.device)
-            log.info("main runs at %.3g FLOP/s", rate)
-        return rate
+    if budget is not None and budget.unit == "seconds" and rates is None:
+        rates = measure_rates(pyramid, models, clipped, scale)
+    per_second = rates.flops_per_second if rates else math.inf
 
     full_flops = main.flops_per_pixel() * clipped.area / scale**2
     if budget is not None:
-        flops = budget.flops(main, measured_rate, full_flops)
+        flops = budget.flops(main, lambda: per_second, full_flops)
     elif strategy.default_budget is not None:
         tile = main.card.input.tile
         minimum = strategy.default_tiles * main.flops(tile, tile)
@@ -128,22 +125,10 @@ def build_context(
         native_scale=scale,
         models=_ModelInfos(models),
         budget=flops,
+        seconds=budget.amount if timed and budget and budget.unit == "seconds" else math.inf,
+        rates=rates if timed else None,
         seed=seed,
         priors=validate_priors(strategy, priors),
         pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
     )
-    return context, notes, rate
-
-
-def measure_flops_rate(network: Network, device: DeviceScheduler, times: int = 3) -> float:
-    """Return the FLOPs per second of inference on tiles of this network."""
-    tile = network.card.input.tile
-    channels = {"gray": 1, "rgb": 3, "bgr": 3}.get(
-        str(network.card.input.channels), network.card.input.channels
-    )
-    array = np.zeros((int(channels), tile, tile), np.float32)
-    seconds = []
-    for _ in range(times + 1):
-        jobs = [device.submit(network, array) for _ in range(device.streams)]
-        seconds.append(sum(job.result().seconds for job in jobs) / device.streams)
-    return network.flops(tile, tile) / min(seconds[1:])
+    return context, notes, rates

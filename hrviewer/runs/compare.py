@@ -131,7 +131,9 @@ def compare(
         ``error``                         estimate − reference of counts; total variation distance
                                           of class shares against a run, 1 − mean Dice against
                                           ground truth otherwise
-        ``game4``                         grid average mean error of counts over 256 cells
+        ``game4``                         grid average mean error of counts over 256 cells; None
+                                          where only a part of the region was processed
+        ``coverage``                      part of the region that the estimate rests on, per cent
         ``ap50``                          average precision of detected boxes at an intersection
                                           over union of 0.5
         ``flops``                         nominal FLOPs
@@ -204,7 +206,7 @@ def compare(
 
 COLUMNS = (
     "image", "strategy", "model", "params", "seed", "budget", "estimate", "reference", "error",
-    "game4", "ap50", *COST_COLUMNS, "run", "note",
+    "game4", "ap50", "coverage", *COST_COLUMNS, "run", "note",
 )  # fmt: skip
 
 
@@ -270,11 +272,12 @@ def iter_rows(
                     # errors of the image or the ground truth were raised before.
                     yield {**settings, "note": str(error)}
                     continue
-                if not run.complete:
+                if not run.complete and runner.stopped:
                     continue
                 yield {**settings, **summarize(run, reference)}
-                # A run without cost cannot be matched.
-                if not matched or spec.strategy == BASELINE or not run.cost["flops"]:
+                # A run without cost, or of a part only by failure, cannot be matched.
+                matchable = matched and run.complete and run.cost["flops"]
+                if not matchable or spec.strategy == BASELINE:
                     continue
                 spent = {"FLOPs": Budget(run.cost["flops"], "flops"),
                          "seconds": Budget(run.cost["wall_s"], "seconds")}  # fmt: skip
@@ -293,7 +296,7 @@ def iter_rows(
                     except HrviewerError as error:
                         yield {**settings, **matching, "note": str(error)}
                         continue
-                    if run.complete:
+                    if run.complete or not runner.stopped:
                         yield {**settings, **matching, **summarize(run, reference)}
 
 
@@ -307,18 +310,23 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
         "error": None,
         "game4": None,
         "ap50": None,
+        "coverage": run.coverage,
         **{name: costs[name] for name in COST_COLUMNS},
         "run": str(run.path),
         "note": "; ".join(run.header["notes"]),
     }
+    for name, one in (("", run), ("the reference is ", reference)):
+        if one is not None and not one.complete:
+            return row | {"note": f"{name}incomplete: {one.incomplete}"}
     if reference is not None and reference.estimate is not None and estimate is not None:
         expected = reference.estimate
         row["reference"] = expected["value"]
         if estimate["kind"] == "count":
             row["error"] = estimate["value"] - expected["value"]
-            counts, expected_counts = (run_counts(one, 16) for one in (run, reference))
-            row["game4"] = grid_errors(counts, expected_counts, [4])[4]
-            row["ap50"] = reference_precision(run, reference)
+            if run.coverage >= 100:
+                counts, expected_counts = (run_counts(one, 16) for one in (run, reference))
+                row["game4"] = grid_errors(counts, expected_counts, [4])[4]
+                row["ap50"] = reference_precision(run, reference)
         else:
             row["error"] = total_variation(estimate, expected)
     elif reference is None and run.evaluation is not None:

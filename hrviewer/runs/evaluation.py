@@ -125,6 +125,8 @@ def select_classes(truth: GroundTruth, known: Container[str]) -> GroundTruth:
 def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
     """Return a count's error, its GAME over the run's region, and its average precision.
 
+    The last two are not given where only a part of the region was processed.
+
     Where the ground truth has boxes, it is COCO's of a detector's boxes. Of a density, its peaks
     count as detections, the highest first, as in the evaluation of crowd localisation (Idrees et
     al., *Composition Loss for Counting, Density Map Estimation and Localization in Dense Crowds*,
@@ -132,6 +134,7 @@ def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
     """
     inside = truth.clip(run.region)
     cells, cell = run.map("output")
+    whole = run.coverage >= 100  # elsewhere the map is empty
     value = None if run.estimate is None else run.estimate["value"]
     n = 2 ** max(GAME_LEVELS)
     expected = point_counts(inside.points, run.region, n)
@@ -139,14 +142,14 @@ def evaluate_count(run: Run, truth: GroundTruth) -> EvaluationDict:
     evaluation: EvaluationDict = {
         "value": len(inside),
         "error": None if value is None else value - len(inside),
-        "game": {str(level): error for level, error in errors.items()},
+        "game": {str(level): error for level, error in errors.items()} if whole else None,
         "source": truth.source,
     }
-    if has_objects(run) and has_boxes(inside):
+    if whole and has_objects(run) and has_boxes(inside):
         _, objects, classes = read_objects(run, score=CANDIDATE_SCORE)
         evaluation["average_precision"] = object_precision(objects, classes, inside)
         return evaluation
-    if inside.boxes is not None:
+    if whole and inside.boxes is not None:
         evaluation["precision"] = localization_precision(cells, cell, run.region, inside)
     return evaluation
 

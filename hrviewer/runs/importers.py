@@ -16,6 +16,7 @@ from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.patch_tables import PatchTable, read_patch_table
 from hrviewer.models import ModelCard
 from hrviewer.pyramid import Pyramid, using_pyramid
+from hrviewer.runs.completeness import coverage_percent
 from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
 from hrviewer.runs.run import Run
 from hrviewer.runs.runner import image_info, versions
@@ -150,7 +151,7 @@ def make_header(
         "priors": {},
         "budget": None,
         "engine": {},
-        "rate": None,
+        "rates": None,
         "networks": {},
         "notes": [f"imported from {table.tool}: its cost is not known"],
         "started": started,
@@ -160,6 +161,8 @@ def make_header(
         "precision": None,
         "truth": None,
         "complete": True,
+        "incomplete": None,
+        "coverage": coverage_percent(writer.record.coverage),
         "estimate": estimate,
         "cost": {
             **dict.fromkeys(costs, 0.0),

@@ -63,9 +63,9 @@ class Run:
         self.header = read_header(self.path)
 
     def __repr__(self) -> str:
-        return (
-            f"<Run {self.path.name}: {self.header['strategy']}, {format_estimate(self.estimate)}>"
-        )
+        estimate = format_estimate(self.estimate)
+        state = "" if self.complete else f"; incomplete: {self.incomplete or 'not finished'}"
+        return f"<Run {self.path.name}: {self.header['strategy']}, {estimate}{state}>"
 
     @property
     def estimate(self) -> EstimateDict | None:
@@ -95,8 +95,21 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the strategy finished."""
+        """Whether the strategy finished, no patch failed and the image stayed the same.
+
+        A run whose budget paid for a part of the region is complete if it came to its end.
+        """
         return bool(self.header["complete"])
+
+    @property
+    def incomplete(self) -> str | None:
+        """Why the run is not complete, in one line; None if it is."""
+        return self.header.get("incomplete")
+
+    @property
+    def coverage(self) -> float:
+        """Part of the region that the estimate rests on, in per cent."""
+        return float(self.header.get("coverage", 100.0))
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -257,6 +270,8 @@ class Run:
             "model": self.header["model"],
             "strategy": " ".join([self.header["strategy"], *params]),
             "estimate": format_estimate(self.estimate),
+            **({} if self.complete else {"incomplete": self.incomplete or "not finished"}),
+            **({"coverage": f"{self.coverage:g} % of the region"} if self.coverage < 100 else {}),
             **({"ground truth": format_evaluation(self.evaluation)} if self.evaluation else {}),
             "cost": f"{cost['flops'] / 1e9:,.4g} GFLOP · {cost['wall_s']:.2f} s · "
             f"{cost['pixels_read'] / 1e6:,.1f} MP read",

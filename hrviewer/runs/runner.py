@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -23,6 +23,7 @@ from hrviewer.engine import (
     LoadedModels,
     Priors,
     ResultCache,
+    RunClock,
     RunControl,
     RunRecord,
     answering_network,
@@ -39,10 +40,15 @@ from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
 from hrviewer.paths import cache_folder, is_vacant, runs_folder, unused_path
 from hrviewer.phases import Phase
 from hrviewer.pyramid import Pyramid
+from hrviewer.runs.completeness import (
+    coverage_percent,
+    describe_incomplete,
+    image_is_unchanged,
+)
 from hrviewer.runs.estimates import estimate_to_dict
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunFolderWriter, engine_settings, read_header, write_header
-from hrviewer.strategies import Estimate, Params, PlanContext, Strategy
+from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy
 
 __all__ = ["RunSpec", "image_info", "result_cache", "versions"]
 
@@ -102,14 +108,15 @@ class RunSpec:
             return Run(out)
         if on_event is not None:
             on_event(Phase("loading"))
-        rate = earlier["rate"] if earlier else None
-        context, notes, rate = build_context(
+        rates = Rates(**earlier["rates"]) if earlier and earlier.get("rates") else None
+        context, notes, rates = build_context(
             self.pyramid,
             models,
             self.strategy,
             region=self.region,
             budget=self.budget,
-            rate=rate,
+            rates=rates,
+            timed=True,
             seed=self.seed,
             priors=self.priors,
         )
@@ -143,7 +150,7 @@ class RunSpec:
         )
         header = {
             **self._identity(context),
-            **self._provenance(pipeline, models, rate, deviation),
+            **self._provenance(pipeline, models, rates, deviation),
             "chosen": chosen,
             "once_per_pixel_flops": context.once_per_pixel,
             "notes": notes,
@@ -154,12 +161,13 @@ class RunSpec:
             on_event(Phase("inference"))
         self._log_start("resuming" if earlier else "running", path, context, main.device, notes)
         reset_peak_memory()
-        start = time.perf_counter()
         partial = {
             **header,
             **self._summary(writer.record, None, context, card, models, setup_s, 0.0),
         }
-        write_header(path, {**partial, "complete": False})
+        write_header(path, partial)
+        clock = RunClock(context.seconds, pipeline.control)
+        start = time.perf_counter()
         estimate: Estimate | None = None
         try:
             estimate = run_plan(
@@ -167,6 +175,7 @@ class RunSpec:
                 pipeline,
                 writer,
                 budget=context.budget,
+                clock=clock,
                 on_event=on_event,
             )
         finally:
@@ -211,13 +220,13 @@ class RunSpec:
         self,
         pipeline: InferencePipeline,
         models: LoadedModels,
-        rate: float | None,
+        rates: Rates | None,
         deviation: PrecisionDeviation | None,
     ) -> dict[str, Any]:
         """Return what the run header records of software, device and networks."""
         return {
             "engine": engine_settings(pipeline),
-            "rate": rate,
+            "rates": asdict(rates) if rates else None,
             "networks": {role: models[role].digest for role in self.strategy.roles},
             "versions": versions(),
             "device": models["main"].device,
@@ -344,18 +353,28 @@ class RunSpec:
         interval = final_estimate.interval if final_estimate else record.interval
         total, failed = costs.total, record.counts()["failed"]
         data_area = self._measure_data(context.region) if final_estimate else None
+        # Before inference there is nothing to check.
+        unchanged = not wall or image_is_unchanged(self.pyramid, image_info(self.pyramid))
+        incomplete = describe_incomplete(final_estimate is not None, record.patches, unchanged)
+        covered = final_estimate.coverage if final_estimate else None
+        coverage = coverage_percent(record.coverage if covered is None else covered)
+        estimated = estimate_to_dict(
+            card,
+            estimate,
+            interval,
+            context.region,
+            context.pixel_size,
+            exhaustive=bool(final_estimate and final_estimate.exhaustive and not failed),
+            synthetic=self.pyramid.synthetic_name,
+            data_area=data_area,
+        )
+        if estimated is not None and coverage < 100:
+            estimated["coverage"] = coverage / 100
         return {
-            "complete": final_estimate is not None,
-            "estimate": estimate_to_dict(
-                card,
-                estimate,
-                interval,
-                context.region,
-                context.pixel_size,
-                exhaustive=bool(final_estimate and final_estimate.exhaustive and not failed),
-                synthetic=self.pyramid.synthetic_name,
-                data_area=data_area,
-            ),
+            "complete": incomplete is None,
+            "incomplete": incomplete,
+            "coverage": coverage,
+            "estimate": estimated,
             "data_area": data_area,
             "cost": {
                 "flops": total.flops,

@@ -212,6 +212,8 @@ def run_conditions(
                 raise
             condition.note = f"did not run: {error}"
             continue
+        if not run.complete and not runner.stopped:
+            condition.note = f"incomplete on {pyramid.name}: {run.incomplete}"
         if not run.complete or run.evaluation is None:
             continue
         if run.evaluation["error"] is None:

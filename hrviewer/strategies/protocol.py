@@ -31,6 +31,7 @@ __all__ = [
     "Plan",
     "PlanContext",
     "Publish",
+    "Rates",
     "Request",
     "Response",
     "Target",
@@ -302,6 +303,25 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """Wall time of inference on an image, as measured on a few tiles.
+
+    Parameters
+    ----------
+    per_flop : float
+        Seconds per FLOP of ``main``.
+    per_pixel : float
+        Seconds per pixel that is read and decoded.
+    flops_per_second : float
+        FLOPs per second at native scale, including reading.
+    """
+
+    per_flop: float
+    per_pixel: float
+    flops_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlanContext:
     """Properties of the image, models and budget that a policy may use free of cost.
 
@@ -322,14 +342,16 @@ class PlanContext:
     budget : float
         FLOPs for all models together; infinite without a limit. Of a limit of seconds, the FLOPs
         that it is expected to pay for.
-    seconds : float
-        Limit of wall time, infinite without one; the clock may end the run before the FLOPs.
     seed : int
         Random seed.
     priors : mapping of str to ndarray
         Prior maps by name: drawn by the user, or taken from earlier runs.
     pixel_bytes : int
         Bytes of one level-0 pixel, all channels together, uncompressed.
+    seconds : float
+        Limit of wall time, infinite without one; the clock may end the run before the FLOPs.
+    rates : Rates, optional
+        Of a limit of seconds, the measured rates.
     """
 
     shape: tuple[int, int]
@@ -339,10 +361,11 @@ class PlanContext:
     native_scale: float
     models: Mapping[str, ModelInfo]
     budget: float = float("inf")
-    seconds: float = float("inf")
     seed: int = 0
     priors: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     pixel_bytes: int = 3
+    seconds: float = float("inf")
+    rates: Rates | None = None
 
     @property
     def rect(self) -> Rect:
@@ -361,6 +384,14 @@ class PlanContext:
     def main(self) -> ModelInfo:
         """The model whose prediction is estimated."""
         return self.models["main"]
+
+    def expected_seconds(self, flops: float, scale: float) -> float:
+        """Return the wall time of inference on the region at a scale; 0 if it is not limited."""
+        if self.rates is None:
+            return 0.0
+        downsample = max((d for d in self.downsamples if d <= scale * (1 + 1e-3)), default=1.0)
+        pixels = self.region.area / downsample**2
+        return flops * self.rates.per_flop + pixels * self.rates.per_pixel
 
     def scale_of(self, role: str) -> float:
         """Return the scale at which a role's model gets the pixel size that it was trained on."""

@@ -158,6 +158,24 @@ def test_failed_patches_are_reported(image, monkeypatch):
     assert "35 failed" in result.stdout
 
 
+def test_a_run_that_lost_patches_is_incomplete(image, monkeypatch, tmp_path):
+    class Failing(type(toy_bundle().load("main"))):
+        def predict(self, batch):
+            if self.inferred % 5 == 0:
+                raise RuntimeError("out of ink")
+            return super().predict(batch)
+
+    bundle = ToyBundle(main=Failing())
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: bundle)
+    result = call("run", image, *RUN, "--out", tmp_path / "a.run.zarr", status=3)
+    line = "incomplete: 7 of 35 patches failed, the first: RuntimeError: out of ink"
+    assert result.stderr.splitlines() == [f"hrviewer: {line}"]
+    assert "incomplete  7 of 35 patches failed" in result.stdout
+    header = json.loads(call("run", image, *RUN, "--json", status=3).stdout)
+    assert header["complete"] is False
+    assert 75 < header["coverage"] < 85
+
+
 SLOW = (
     "import sys, time",
     "from toys import Bright, ToyBundle",

@@ -9,6 +9,7 @@ import pytest
 from toys import (
     FLOPS,
     POLICIES,
+    Bright,
     RecordingSink,
     Toy,
     Workbench,
@@ -31,6 +32,7 @@ from hrviewer.engine import (
     LiveSession,
     Progress,
     ResultCache,
+    RunClock,
     RunControl,
 )
 from hrviewer.geometry import Rect
@@ -123,6 +125,86 @@ def test_an_interrupted_run_replays_to_the_same_bits(bench, policy):
             )
         if cut:
             assert record.cost_map.spent.flops < record.cost_map.total.flops
+
+
+class Ticks:
+    """A clock that advances by a second whenever it is asked for the time."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+
+@each
+@pytest.mark.parametrize("limit", [0.5, 9, 30])
+def test_where_the_clock_ended_a_run_is_replayed_without_the_clock(bench, policy, limit):
+    sink = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0))
+    clock = RunClock(limit, now=Ticks())
+    estimate, record, _ = bench.run(policy, sink=sink, clock=clock)
+    assert estimate is not None
+    # Results come one by one: none is started after the limit.
+    assert len(record.patches) <= limit
+    for other in (RunClock(1e9), RunClock(limit, now=lambda: 0.0)):  # much faster
+        second = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0), dict(sink.journal))
+        again, replayed, _ = bench.run(policy, sink=second, clock=other)
+        assert second.commits == 0
+        np.testing.assert_array_equal(again.values, estimate.values)
+        np.testing.assert_array_equal(replayed.output.values, record.output.values)
+
+
+def test_a_resumed_run_has_the_seconds_left_that_it_had(bench):
+    journal: dict = {}
+    first = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0), journal)
+    first.die_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(many_patches, sink=first, clock=RunClock(40, now=Ticks()))
+    used = journal[1][1].seconds
+    assert 14 <= used < 40
+    second = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0), journal)
+    _, record, _ = bench.run(many_patches, sink=second, clock=RunClock(40, now=Ticks()))
+    assert 14 < len(record.patches) <= 14 + 40 - used
+
+
+def test_pauses_do_not_count(monkeypatch):
+    times = iter([100.0, 107.0])
+    monkeypatch.setattr("hrviewer.engine.run_control.time.perf_counter", lambda: next(times))
+    now = [0.0]
+    control = RunControl()
+    clock = RunClock(3.0, control, lambda: now[0])
+    clock.start()
+    control.pause()
+    now[0] = 9.0
+    control.resume()
+    assert (clock.elapsed, clock.expired) == (2.0, False)
+
+
+def test_patches_that_failed_are_run_again_when_a_run_is_resumed():
+    main = Bright()
+
+    def fail(batch):
+        if main.inferred in (3, 5, 20):
+            raise OSError("gone")
+
+    main.before = fail
+    with Workbench(IMAGE, toy_bundle(main=main)) as bench:
+        sink = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0))
+        _, part, _ = bench.run(many_patches, sink=sink)
+        assert part.counts()["failed"] == 3
+        assert 0.9 < part.coverage < 1
+        main.before = lambda batch: None
+        inferred = main.inferred
+        second = RecordingSink(empty_record(bench.pyramid, bench.models, 1.0), sink.journal)
+        estimate, whole, _ = bench.run(many_patches, sink=second)
+        assert main.inferred == inferred + 3
+        plain, record, _ = bench.run(many_patches)
+    assert (whole.counts()["failed"], whole.coverage) == (0, 1)
+    np.testing.assert_array_equal(estimate.values, plain.values)
+    np.testing.assert_array_equal(whole.output.values, record.output.values)
+    spent = whole.cost_map.spent.flops / whole.cost_map.total.flops
+    assert spent == pytest.approx(3 / len(whole.patches), rel=0.5)
 
 
 @each

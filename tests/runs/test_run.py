@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from toys import Blurred, Bright, Encoder, ToyBundle, picture, toy_bundle
+from toys import Blurred, Bright, Encoder, ToyBundle, Workbench, picture, toy_bundle
 
-from hrviewer.engine import InferenceResult, RunControl
+from hrviewer.engine import InferenceResult, RunClock, RunControl
+from hrviewer.engine.rate_probe import measure_rates
 from hrviewer.errors import HrviewerError
 from hrviewer.formatting import describe_estimate, format_number, format_range
 from hrviewer.geometry import Rect
@@ -26,6 +28,7 @@ from hrviewer.runs import Run, estimate_to_dict, format_estimate, run
 from hrviewer.runs import writer as writer_module
 from hrviewer.runs.estimates import true_interval
 from hrviewer.runs.writer import write_header
+from hrviewer.strategies import Rates
 
 IMAGE = picture(300, 400)
 KEYS = {
@@ -308,15 +311,29 @@ def test_regions_and_parameters_are_checked(out):
         run(IMAGE, toy_bundle(), "uniform", budget="1FLOP", out=out)
 
 
-def test_seconds_are_budgeted_by_the_measured_rate(out, monkeypatch):
-    monkeypatch.setattr("hrviewer.runs.model.recommended_streams", lambda: 1)
-    slow = Bright()
-    slow.before = lambda batch: time.sleep(0.02)
-    result = run(IMAGE, ToyBundle(main=slow), budget="0.2s", tile=64, cache="off", out=out)
-    # A 64-pixel tile takes about 20 ms: some ten of 35 patches, however busy the machine.
-    assert 1 <= len(result.patches) <= 20
-    assert "budget ended" in result.header["notes"][-1]
-    assert result.header["rate"] > 0
+def test_seconds_end_a_run_and_are_recorded(out, monkeypatch):
+    monkeypatch.setattr(
+        "hrviewer.engine.plan_setup.measure_rates", lambda *image: Rates(1e-9, 1e-9, 5e5)
+    )
+    ticks = iter(range(10_000))
+    monkeypatch.setattr("hrviewer.runs.runner.RunClock", partial(RunClock, now=lambda: next(ticks)))
+    result = run(IMAGE, ToyBundle(main=Bright()), budget="20s", tile=64, cache="off", out=out)
+    # A second passes with every result.
+    assert 15 <= len(result.patches) <= 20
+    assert result.complete
+    assert 40 < result.coverage < 60
+    assert "drawn at random" in result.header["notes"][-1]
+    assert result.header["rates"]["flops_per_second"] == 5e5
+
+
+def test_rates_are_measured_with_reading(tmp_path):
+    file = tmp_path / "image.png"
+    Image.fromarray(picture(640, 640)).save(file)
+    with open_pyramid(file) as pyramid, Workbench(pyramid, toy_bundle()) as bench:
+        rates = measure_rates(pyramid, bench.models, pyramid.rect, 1.0)
+    assert min(rates.per_flop, rates.per_pixel, rates.flops_per_second) > 0
+    # The parts add up to the rate at native scale; a tile is read once, at 100 FLOP per pixel.
+    assert 1 / rates.flops_per_second >= rates.per_flop
 
 
 def test_runs_go_to_the_users_folder_by_default():

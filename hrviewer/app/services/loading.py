@@ -17,7 +17,7 @@ from typing import Any
 from hrviewer.app.image_session import IDLE, ImageSession, Status
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.app.services.background import Background, Task
-from hrviewer.app.services.run_service import report_run
+from hrviewer.app.services.run_service import list_notes, report_run
 from hrviewer.app.state import AppState
 from hrviewer.errors import HrviewerError, ImageReadError, RunError
 from hrviewer.pyramid import Pyramid, open_pyramid, reopen_pyramid
@@ -180,7 +180,7 @@ class RunLoader:
 
     def _show(self, loaded: LoadedRun) -> None:
         self._task = None
-        notes = [*loaded.run.header["notes"]]
+        notes = list_notes(loaded.run)
         session = self._find_image(loaded, notes)
         self._state.show_results(session, loaded.maps, loaded.run)
         report_run(self._state, session, loaded.run, notes)

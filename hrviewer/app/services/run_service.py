@@ -25,7 +25,7 @@ from hrviewer.runs import Run, estimate_to_dict
 from hrviewer.strategies import Strategy
 from hrviewer.units import format_duration, format_si
 
-__all__ = ["RunService", "format_cost", "report_run"]
+__all__ = ["RunService", "format_cost", "list_notes", "report_run"]
 
 
 class RunService:
@@ -148,11 +148,8 @@ class RunService:
                 state.report_error(event.message)
                 state.set_status(image, Status(0.0, ""))
         elif isinstance(event, RunFinished) and event.run is not None and not image.closed:
-            notes = [*event.run.header["notes"]]
-            if not event.run.complete:
-                notes.append("stopped: partial results are saved; Resume continues")
             image.run = event.run
-            report_run(state, image, event.run, notes)
+            report_run(state, image, event.run, list_notes(event.run))
         elif not image.closed:
             state.set_status(image, Status(0.0, ""))
         state.set_run_state("idle")
@@ -198,6 +195,17 @@ class RunService:
             return None
         stem = f"{Path(resolved.image.name).stem}-{resolved.strategy.id}"
         return unused_path(folder, stem, ".run.zarr")
+
+
+def list_notes(run: Run) -> list[str]:
+    """Return the notes of a run, first why it is incomplete."""
+    notes = [*run.header["notes"]]
+    if not run.complete:
+        reason = run.incomplete or "not finished"
+        notes.insert(0, f"incomplete: {reason}; Resume continues")
+    if run.estimate is None and run.coverage < 100:
+        notes.insert(0, f"{run.coverage:g} % of the region were processed")
+    return notes
 
 
 def report_run(state: AppState, image: ImageSession, run: Run, notes: list[str]) -> None:

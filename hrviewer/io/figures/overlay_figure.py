@@ -135,7 +135,7 @@ def make_caption(run: Exportable, text: str = "") -> str:
     if cost:
         parts.append(f"{format_si(cost['flops'], 'FLOP')}, {cost['wall_s']:.1f} s")
     if not header.get("complete", True):
-        parts.append("unfinished")
+        parts.append("incomplete")
     return " · ".join(parts)
 
 

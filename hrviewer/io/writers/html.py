@@ -93,7 +93,9 @@ def describe_run(header: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if header.get("truth"):
         yield "ground truth", format_evaluation(header["truth"])
     if not header["complete"]:
-        yield "state", "unfinished: partial results"
+        yield "incomplete", header.get("incomplete") or "partial results"
+    if header.get("coverage", 100) < 100:
+        yield "coverage", f"{header['coverage']:g} % of the region"
     for key in ("seed", "device", "started", "fingerprint"):
         value = image.get(key, header.get(key))
         if value is not None:

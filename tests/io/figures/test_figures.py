@@ -67,7 +67,7 @@ def test_default_caption_describes_the_run(made):
     assert "a.svs: toy, patches" in caption
     assert "3.5 cells" in caption
     run.header["complete"] = False
-    assert "unfinished" in make_caption(run)
+    assert "incomplete" in make_caption(run)
     assert make_caption(run, "mine $x_1$") == "mine $x_1$"
 
 
@@ -106,4 +106,4 @@ def test_report_is_complete_and_self_contained(made, tmp_path):
                  "3.5 cells; 95 % interval: 2.4 – 4.4 for exhaustive inference",
                  "FLOPs", "f00d", "4, error -0.5"):  # fmt: skip
         assert part in words
-    assert "unfinished" not in words
+    assert "incomplete" not in words
