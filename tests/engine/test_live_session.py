@@ -169,7 +169,7 @@ def test_a_budget_is_divided_by_area(follow):
     session.follow_view(VIEW, 1.0)
     wait(session)
     assert session.error is None
-    assert len(session._flops_rates) == 1
+    assert len(session._rates) == 1
 
 
 def test_finished_cells_are_bounded(follow):
