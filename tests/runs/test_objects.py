@@ -218,8 +218,9 @@ def test_boxes_are_evaluated_and_compared(tmp_path: Path) -> None:
     assert found.evaluation["error"] == found.evaluation["game"]["4"] == 0  # type: ignore[index]
     assert "AP50 1.000" in format_evaluation(found.evaluation)
     for reference in (truth, None):
-        table = compare(IMAGE, finder(fixed=True), ["patches", "uniform:scale=2"],
-                        budgets="1000%", truth=reference, out=tmp_path / f"c{reference is None}")  # fmt: skip
+        table = compare(IMAGE, finder(fixed=True), ["patches", "uniform:scale=4"],
+                        budgets="1000%", truth=reference,
+                        out=tmp_path / f"c{reference is None}")  # fmt: skip
         patches, uniform = table["ap50"].tolist()
         assert patches == 1
         assert 0 <= uniform < 0.9
