@@ -7,7 +7,7 @@ predictions of a scout or scanner against those of ``main``.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,16 @@ from hrviewer.engine.inference_result import InferenceResult
 from hrviewer.models import open_bundle
 from hrviewer.paths import cache_folder
 from hrviewer.pyramid import Pyramid
-from hrviewer.strategies import Estimate, PatchRequest, Publish, Request, Response, get_strategy
+from hrviewer.strategies import (
+    Estimate,
+    FeatureRequest,
+    PatchRequest,
+    PlanContext,
+    Publish,
+    Request,
+    Response,
+    get_strategy,
+)
 from hrviewer.strategies.estimation.sampling_grid import resample_onto
 from hrviewer.strategies.tiling import batches, tiles
 
@@ -111,21 +120,43 @@ class NetworkMaps:
     def _compute(self, pyramid: Pyramid, role: str, scale: float) -> NetworkMap:
         context, _, _ = build_context(pyramid, self.networks, get_strategy("patches"))
         model, scale = context.models[role], context.scale_of(role) * scale
-        cell = max(16, round(model.stride * scale))
+        cell = 16 if role == "head" else max(16, round(model.stride * scale))
         height, width = pyramid.plane_shape
         ys, xs = (np.array([*range(0, side, cell), side]) for side in (height, width))
         total = np.zeros((model.card.output_channels, len(ys) - 1, len(xs) - 1))
 
         def plan() -> Generator[Request, Response, Estimate]:
+            if role == "head":
+                return (yield from self._head(context, add))
             tile = model.card.input.tile if model.card.input.fixed else TILE
             for batch in batches(tiles(model, context.region, scale, tile=tile), 16):
                 response = yield PatchRequest(role, batch)
-                total[:] += resample_onto(response.results, ys, xs, context.rect)
+                add(response)
             return Estimate(None)
+
+        def add(response: Response) -> None:
+            total[:] += resample_onto(response.results, ys, xs, context.rect)[: len(total)]
 
         pipeline = InferencePipeline(pyramid, self.networks, self.device, context.region)
         run_plan(plan(), pipeline, _NoSink())
         return NetworkMap(total, cell)
+
+    @staticmethod
+    def _head(
+        context: PlanContext, add: Callable[[Response], None]
+    ) -> Generator[Request, Response, Estimate]:
+        """Run `compression`, which has the embeddings that a head takes."""
+        strategy = get_strategy("compression")
+        plan = strategy.plan(context, strategy.Params())
+        request = next(plan)
+        while True:
+            response = yield request
+            if isinstance(request, FeatureRequest):
+                add(response)
+            try:
+                request = plan.send(response)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
 
 
 class _NoSink:

@@ -1,0 +1,283 @@
+"""Error of a network's counts by count and scale: ``python -m benchmarks.accuracy MODEL``.
+
+    python -m benchmarks.accuracy crowd --images crowd --write
+    python -m benchmarks.accuracy nuclei --images tissue --write
+    python -m benchmarks.accuracy nuclei --photos DATA_FOLDER --split val --write
+    python -m benchmarks.accuracy crowd --images crowd --scales 1.5,2,3,4,6,8 --write
+
+Measured on synthetic images with seeds of validation, or on labelled photos, and written into the
+card, from which the intervals of estimates are made. With ``--scales``, the counts of downsampled
+images are measured against those at native scale. One JSON object is printed; outputs of networks
+are kept on disk, so that a stopped measurement is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.network_maps import NetworkMaps, sum_blocks, true_counts
+from hrviewer.models import installed_bundles
+from hrviewer.models.accuracy import CountError, Measurement, ScaleCurve, ScalePoint
+from hrviewer.models.card import ModelCard, read_json
+from hrviewer.pyramid import open_pyramid
+
+__all__ = ["CountPairs", "fit_count_error", "fit_deviation", "main", "write_accuracy"]
+
+Floats = NDArray[np.float64]
+
+FIRST_SEED = 10_000
+SIZES = "2048x40,4096x30,8192x12"
+"""Synthetic images: sides, and how many of each."""
+
+MIN_REGION = 1024
+"""Smallest side of regions of images that are counted, too: a run may be of a region."""
+
+MIN_CONSTANT = 0.3
+"""Smallest standard deviation, in objects: a count of zero is not certain either."""
+
+MIN_PAIRS = 40
+"""Pairs from which quantiles are measured; with fewer the errors are taken as normal."""
+
+SAFE_QUANTILES = 0.01, 0.99
+"""Measured on few images, quantiles are uncertain: those of 98 % stand for 95 %."""
+
+
+@dataclass(frozen=True)
+class CountPairs:
+    """Counts of a network and true counts of images and their regions.
+
+    Attributes
+    ----------
+    predicted, true : ndarray, shape (n,)
+        The counts.
+    side : ndarray of int, shape (n,)
+        Side of the region, level-0 pixels; 0 of a whole photo.
+    """
+
+    predicted: Floats
+    true: Floats
+    side: NDArray[np.int64]
+
+
+def fit_deviation(predicted: Floats, true: Floats) -> tuple[float, float, float, float]:
+    """Return bias, constant, per_object and relative of `CountError`, by maximum likelihood."""
+    from scipy.optimize import minimize
+
+    def loss(x: Floats) -> float:
+        corrected = np.maximum(predicted, 0) / (1 + x[0])
+        variance = MIN_CONSTANT**2 + x[1] ** 2 + x[2] ** 2 * corrected + (x[3] * corrected) ** 2
+        return float((np.log(variance) + (true - corrected) ** 2 / variance).sum())
+
+    start = np.array([0.0, 0.3, 0.5, 0.05])
+    found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 8000, "fatol": 1e-6})
+    bias, constant, root, relative = found.x
+    return float(bias), math.hypot(MIN_CONSTANT, constant), float(root**2), abs(float(relative))
+
+
+def fit_count_error(pairs: CountPairs, measurement: Measurement) -> CountError:
+    """Return the error of counts, with quantiles that hold for each size of regions."""
+    bias, constant, per_object, relative = fit_deviation(pairs.predicted, pairs.true)
+    figures = measurement.model_dump()
+    fitted = CountError(
+        **figures,
+        bias=round(bias, 4),
+        constant=round(constant, 3),
+        per_object=round(per_object, 4),
+        relative=round(relative, 4),
+        counts=(round(float(pairs.true.min()), 1), round(float(pairs.true.max()), 1)),
+    )
+    corrected = np.maximum(pairs.predicted, 0) / (1 + fitted.bias)
+    scores = (pairs.true - corrected) / np.array([*map(fitted.deviation, corrected)])
+    ends = [fitted.quantiles]
+    for side in np.unique(pairs.side):
+        at = pairs.side == side
+        if at.sum() >= MIN_PAIRS:
+            ends.append(tuple(np.quantile(scores[at], SAFE_QUANTILES)))
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    return fitted.model_copy(update={"quantiles": (round(float(low), 2), round(float(high), 2))})
+
+
+def fit_scale_point(scale: float, counts: Floats, native: Floats) -> ScalePoint:
+    """Return gain and error of counts at a scale, against those at native scale."""
+    bias, _, per_object, relative = fit_deviation(counts, native)
+    return ScalePoint(
+        scale=scale,
+        gain=round(1 + bias, 4),
+        per_object=round(per_object, 4),
+        relative=round(relative, 4),
+    )
+
+
+def parse_sizes(text: str) -> Iterator[tuple[int, int]]:
+    """Yield side and seed of each synthetic image."""
+    seed = FIRST_SEED
+    for part in text.split(","):
+        side, _, count = part.partition("x")
+        for _ in range(int(count)):
+            yield int(side), seed
+            seed += 1
+
+
+def count_images(maps: NetworkMaps, name: str, sizes: str, role: str) -> CountPairs:
+    """Count synthetic images and their regions."""
+    rows: list[tuple[Floats, Floats, int]] = []
+    for side, seed in parse_sizes(sizes):
+        with open_pyramid(f"sample:{name}?size={side}&seed={seed}") as pyramid:
+            found = maps.of(pyramid, role)
+            true = true_counts(pyramid, found.cell)
+        predicted = found.values[0]
+        region = side
+        while region >= MIN_REGION:
+            block = max(1, region // found.cell)
+            rows.append((sum_blocks(predicted, block), sum_blocks(true, block), region))
+            region //= 2
+        print(f"{name} {side} {seed}: {predicted.sum():.1f} of {true.sum():.0f}", file=sys.stderr)
+    return CountPairs(
+        np.concatenate([predicted.ravel() for predicted, _, _ in rows]),
+        np.concatenate([true.ravel() for _, true, _ in rows]),
+        np.concatenate([np.full(true.size, region) for _, true, region in rows]),
+    )
+
+
+def count_photos(maps: NetworkMaps, folder: Path, split: str, role: str) -> CountPairs:
+    """Count the labelled photos that ``index.csv`` lists."""
+    with (folder / "index.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    predicted = []
+    for row in rows:
+        with open_pyramid(folder / f"{row['name']}.png") as pyramid:
+            predicted.append(float(maps.of(pyramid, role).values[0].sum()))
+        print(f"{row['name']}: {predicted[-1]:.1f} of {row['nuclei']}", file=sys.stderr)
+    true = np.array([float(row["nuclei"]) for row in rows])
+    return CountPairs(np.array(predicted), true, np.zeros(len(rows), np.int64))
+
+
+def measure_curve(
+    maps: NetworkMaps, name: str, sizes: str, scales: Sequence[float], measurement: Measurement
+) -> ScaleCurve:
+    """Return the counts of downsampled images, against those at native scale."""
+    counts: dict[float, list[float]] = {scale: [] for scale in [1.0, *scales]}
+    for side, seed in parse_sizes(sizes):
+        with open_pyramid(f"sample:{name}?size={side}&seed={seed}") as pyramid:
+            for scale in counts:
+                counts[scale].append(float(maps.of(pyramid, "main", scale).values[0].sum()))
+        print(f"{name} {side} {seed}", file=sys.stderr)
+    native = np.array(counts.pop(1.0))
+    points = [fit_scale_point(scale, np.array(found), native) for scale, found in counts.items()]
+    first = ScalePoint(scale=1, gain=1)
+    return ScaleCurve(**measurement.model_dump(), points=(first, *points))
+
+
+def write_accuracy(folder: Path, role: str, found: CountError | ScaleCurve) -> None:
+    """Write a figure into a role's card in ``bundle.json``, in place of that of the same domain."""
+    file = folder / "bundle.json"
+    bundle: Any = read_json(file)
+    entry = bundle["roles"][role]
+    card = ModelCard.from_dict(entry["card"], file)
+    section = "count_error" if isinstance(found, CountError) else "scale_curve"
+    kept = [one for one in getattr(card.accuracy, section) if one.synthetic != found.synthetic]
+    accuracy = card.accuracy.model_copy(update={section: (*kept, found)})
+    entry["card"] = card.model_copy(update={"accuracy": accuracy}).model_dump(
+        mode="json", exclude_defaults=True
+    )
+    file.write_text(json.dumps(bundle, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def describe(options: argparse.Namespace, images: int) -> Measurement:
+    """Return the origin of the measured figures."""
+    if options.photos:
+        domain, data = "photographs", f"{images} photos of the split `{options.split}`"
+        if options.split == "val":
+            data += ", by which trainings were chosen"
+        source = f"--photos DATA_FOLDER --split {options.split}"
+    else:
+        last = FIRST_SEED + images - 1
+        domain = f"synthetic images `{options.images}`"
+        data = f"sides and numbers of images {options.sizes}, seeds {FIRST_SEED}–{last}"
+        source = f"--images {options.images} --sizes {options.sizes}"
+        if options.scales:
+            source += f" --scales {options.scales}"
+    if options.role != "main":
+        source += f" --role {options.role}"
+    model = shlex.quote(options.model)
+    return Measurement(
+        domain=domain,
+        synthetic=options.images,
+        images=images,
+        data=data,
+        command=f"python -m benchmarks.accuracy {model} {source} --write",
+    )
+
+
+def coverage(pairs: CountPairs, error: CountError) -> dict[str, float]:
+    """Return the share of true counts in their intervals, by side of the region."""
+    from hrviewer.runs.estimates import true_interval
+
+    held = [
+        low <= true <= high
+        for (low, high), true in zip(
+            (true_interval(count, (count, count), error) for count in pairs.predicted),
+            pairs.true,
+            strict=True,
+        )
+    ]
+    return {
+        str(side): round(float(np.mean(np.array(held)[pairs.side == side])), 3)
+        for side in np.unique(pairs.side)
+    }
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="name of an installed model bundle")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", metavar="NAME", help="synthetic images, as in sample:NAME")
+    source.add_argument("--photos", metavar="FOLDER", type=Path, help="photos with index.csv")
+    parser.add_argument("--split", default="val", help="split of the photos")
+    parser.add_argument("--sizes", default=SIZES, help="sides and numbers of synthetic images")
+    parser.add_argument("--scales", default="", help="scales of a curve: 1.5,2,3")
+    parser.add_argument("--role", default="main", help="main, or head: of compression's counts")
+    parser.add_argument("--maps", type=Path, help="folder of outputs; in the cache by default")
+    parser.add_argument("--write", action="store_true", help="write into the card")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    found: CountError | ScaleCurve
+    report: dict[str, Any] = {}
+    with NetworkMaps.open(options.model, options.maps) as maps:
+        if options.scales:
+            scales = [float(part) for part in options.scales.split(",")]
+            images = len(list(parse_sizes(options.sizes)))
+            measurement = describe(options, images)
+            found = measure_curve(maps, options.images, options.sizes, scales, measurement)
+        else:
+            if options.photos:
+                pairs = count_photos(maps, options.photos, options.split, options.role)
+                images = len(pairs.true)
+            else:
+                pairs = count_images(maps, options.images, options.sizes, options.role)
+                images = len(list(parse_sizes(options.sizes)))
+            found = fit_count_error(pairs, describe(options, images))
+            whole = np.median(np.abs(pairs.true - pairs.predicted) / np.maximum(pairs.true, 1))
+            report = {"coverage": coverage(pairs, found), "median_error": round(float(whole), 4)}
+    if options.write:
+        write_accuracy(installed_bundles()[options.model].folder, options.role, found)
+    print(json.dumps(report | found.model_dump(), indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
