@@ -14,6 +14,7 @@ from hrviewer.app.services.ground_truth_service import GroundTruthService
 from hrviewer.app.services.head_training import HeadTrainer
 from hrviewer.app.services.live_service import LiveService
 from hrviewer.app.services.loading import ImageDisplay, ImageLoader, RunLoader
+from hrviewer.app.services.object_service import ObjectService
 from hrviewer.app.services.patch_inspection import PatchInspector
 from hrviewer.app.services.run_queue import RunQueue
 from hrviewer.app.services.run_service import RunService
@@ -66,6 +67,7 @@ class Application:
         self.patch_inspector = PatchInspector(state, background, resources)
         self.annotation_service = AnnotationService(state, background)
         self.ground_truth_service = GroundTruthService(state, background)
+        self.object_service = ObjectService(state, background)
         self.head_trainer = HeadTrainer(state, background, resources, self.run_service)
         self.compare_service = CompareService(state, background, resources, self.run_loader)
         self.export_service = ExportService(state, background)
@@ -81,6 +83,7 @@ class Application:
             self.patch_inspector,
             self.annotation_service,
             self.ground_truth_service,
+            self.object_service,
         )
         return any(service.is_running for service in services)
 
@@ -91,6 +94,7 @@ class Application:
         self.run_queue.tick()
         self.live.tick()
         self.ground_truth_service.tick()
+        self.object_service.tick()
         self.head_trainer.tick()
         self.annotation_service.tick()
 

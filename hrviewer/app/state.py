@@ -110,6 +110,7 @@ class AppState:
     patch_clicked = Signal(object)
     patch_inspected = Signal(object)
     embeddings_requested = Signal()
+    objects_drawn = Signal()
     live_changed = Signal(bool)
     live_status_changed = Signal(str)
     hud_changed = Signal(str)

@@ -25,12 +25,14 @@ PREVIEW_PX = 320
 class PatchInspection:
     """An inspected patch, with its preview once that is read.
 
-    For a warp `uniform_pixels` is the same rectangle, uniformly sampled to as many pixels.
+    For a warp `uniform_pixels` is the same rectangle, uniformly sampled to as many pixels. Of a
+    detector `found` is the object at the point: its class, score and size.
     """
 
     row: PatchRow
     pixels: NDArray[np.uint8] | None = None
     uniform_pixels: NDArray[np.uint8] | None = None
+    found: str = ""
 
 
 def patch_preview(

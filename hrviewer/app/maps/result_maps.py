@@ -16,6 +16,7 @@ import numpy as np
 
 from hrviewer.app.maps.attention_map import AttentionMap
 from hrviewer.app.maps.embedding_map import EmbeddingMap
+from hrviewer.app.maps.object_map import ObjectMap
 from hrviewer.app.maps.raster import (
     COST_QUANTITIES,
     MapName,
@@ -39,7 +40,9 @@ from hrviewer.engine.canvas import MapKind
 from hrviewer.engine.cost import QUANTITIES
 from hrviewer.formatting import pluralize
 from hrviewer.geometry import Rect
+from hrviewer.io.object_table import has_objects, read_objects
 from hrviewer.models import ModelCard, Network
+from hrviewer.objects import CANDIDATE_SCORE
 from hrviewer.pyramid import Pyramid
 from hrviewer.runs import Run
 from hrviewer.strategies import FeatureRequest, PatchRequest, Publish, WarpRequest
@@ -75,6 +78,8 @@ class ResultMaps:
         µm per level-0 pixel.
     region : Rect, optional
         Region of the run.
+    detects : bool
+        Whether the model detects objects.
 
     Attributes
     ----------
@@ -96,6 +101,8 @@ class ResultMaps:
         Request and group of each token, by its core.
     attention : AttentionMap or None
         Attention of tokens, once a token was clicked.
+    objects : ObjectMap or None
+        Detected objects; None if the model detects none.
     """
 
     def __init__(
@@ -106,7 +113,10 @@ class ResultMaps:
         classes: Sequence[str],
         pixel_size: tuple[float, float] | None = None,
         region: Rect | None = None,
+        *,
+        detects: bool = False,
     ) -> None:
+        self.objects = ObjectMap(image, classes) if detects else None
         self.image, self.region = image, region or image
         self.completion = Completion()
         self.classes = tuple(classes)
@@ -160,7 +170,9 @@ class ResultMaps:
         names = list(estimate["per_class"]) if estimate else []
         names = names if len(names) == array.shape[0] else [f"{i}" for i in range(array.shape[0])]
         image = Rect(0, 0, *run.image_shape)
-        maps = cls(image, cell, kind, names, run.pixel_size, run.region)
+        detects = has_objects(run)
+        maps = cls(image, cell, kind, names, run.pixel_size, run.region, detects=detects)
+        maps.load_objects(run)
         record, n = maps.record, maps.downsampling
         canvas = record.output.values
         for row in range(0, canvas.shape[1], 512):
@@ -233,12 +245,17 @@ class ResultMaps:
         if rect == self.image:
             self.embeddings = self.attention = None
             self.token_groups = {}
-        for feature_map in (self.embeddings, self.attention):
+        for feature_map in (self.embeddings, self.attention, self.objects):
             if feature_map is not None:
                 feature_map.clear(rect)
         left = [p for p in record.patches if (Rect(p.y, p.x, p.h, p.w) & rect).empty]
         if len(left) < len(record.patches):
             record.patches = left
+
+    def load_objects(self, run: Run) -> None:
+        """Display the objects of a run, merged over the borders of tiles; it reads."""
+        if self.objects is not None and has_objects(run):
+            self.objects.replace(read_objects(run, score=CANDIDATE_SCORE)[1])
 
     def set_class(self, class_index: int | None) -> None:
         """Draw another class, or all of them together."""
@@ -278,6 +295,8 @@ class ResultMaps:
                 width, rows, _ = result.map.shape
                 self.embeddings = EmbeddingMap(self.image, width, result.box[2] / rows)
             self.embeddings.update(result)
+        if self.objects is not None and request.target == "output":
+            self.objects.update(result)
         self._mark_patch(self.record.patches[-1])
         self._redraw(core)
         if request.target == "saliency":
@@ -336,4 +355,5 @@ def empty_result_maps(
     native, _ = native_scale(main.card, pyramid)
     names = card.output.classes or [f"{i}" for i in range(card.prediction_channels)]
     cell, kind = main.stride * native, map_kind(card)
-    return ResultMaps(pyramid.rect, cell, kind, names, pyramid.pixel_size, region)
+    detects = card.task == "detection"
+    return ResultMaps(pyramid.rect, cell, kind, names, pyramid.pixel_size, region, detects=detects)

@@ -64,6 +64,7 @@ class PatchInspector:
         def read(task: Task[tuple[PatchInspection, str]]) -> tuple[PatchInspection, str]:
             if embeddings is not None:
                 embeddings.find_similar(*click.point)
+            found = "" if maps.objects is None else maps.objects.describe(*click.point)
             pyramid, problem = image.source.pyramid(plane), ""
             if click.attention_wanted and models is not None:
                 try:
@@ -72,9 +73,9 @@ class PatchInspector:
                     log.exception("the attention at %s cannot be shown", click.point)
                     problem = f"the attention of this token cannot be shown: {format_error(error)}"
             if warp is not None and warp.role == row.role:
-                return PatchInspection(row, *warp_preview(pyramid, warp)), problem
+                return PatchInspection(row, *warp_preview(pyramid, warp), found), problem
             here = None if models is None else models.for_image(pyramid)
-            return PatchInspection(row, patch_preview(pyramid, row, here)), problem
+            return PatchInspection(row, patch_preview(pyramid, row, here), found=found), problem
 
         self._task = self._background.submit(
             "read",

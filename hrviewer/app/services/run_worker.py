@@ -150,7 +150,7 @@ class RunWorker:
         self._started_at = time.perf_counter()
         flops = expected_flops(spec, model_info(network), native)
         self._emit(RunStarted(spec, self._maps, card, flops))
-        return spec.run(
+        run = spec.run(
             models,
             out=self._out,
             resume=self._resume,
@@ -158,6 +158,8 @@ class RunWorker:
             on_event=self._on_update,
             control=self.control,
         )
+        self._maps.load_objects(run)
+        return run
 
     def _on_update(self, update: Update) -> None:
         if isinstance(update, Progress):

@@ -136,10 +136,14 @@ def shape_of(image_layer: Image) -> tuple[int, int]:
     return int(shape[-2]), int(shape[-1])
 
 
-def placement(image_layer: Image, cell: float) -> dict[str, Any]:
+def placement(
+    image_layer: Image,
+    cell: float | tuple[float, float],
+    origin: tuple[float, float] = (0.0, 0.0),
+) -> dict[str, Any]:
     """Return the placement of a map of `cell` pixels, as keywords of a layer on top of an image.
 
-    The centre of the map's first cell is ``(cell - 1) / 2`` pixels from the centre of the
+    The centre of the map's first cell is ``origin + (cell - 1) / 2`` pixels from the centre of the
     layer's first pixel.
     """
     from napari.utils.transforms import Affine
@@ -149,9 +153,10 @@ def placement(image_layer: Image, cell: float) -> dict[str, Any]:
     matrix = np.diag(scale)
     if flat:
         matrix = Affine(scale=scale, shear=shear, rotate=rotate).linear_matrix
-    offset = matrix @ np.full(2, (cell - 1) / 2)
+    cells = np.broadcast_to(np.asarray(cell, float), 2)
+    offset = matrix @ (np.asarray(origin, float) + (cells - 1) / 2)
     place: dict[str, Any] = {
-        "scale": scale * cell,
+        "scale": scale * cells,
         "translate": image_layer.translate[-2:] + offset,
         "units": image_layer.units[-2:],
         "axis_labels": image_layer.axis_labels[-2:],

@@ -19,6 +19,7 @@ from hrviewer.viewer.image.geometry import METADATA_KEY, is_aligned, placement
 from hrviewer.viewer.layers.attention_layers import AttentionLayers
 from hrviewer.viewer.layers.embedding_layers import EmbeddingLayers
 from hrviewer.viewer.layers.layer_list import keep_selection, remove_layers
+from hrviewer.viewer.layers.object_layers import ObjectLayers
 from hrviewer.viewer.layers.patch_outlines import PatchOutlines
 from hrviewer.viewer.layers.styles import OVERLAY_STYLES
 from hrviewer.viewer.layers.warp_grid import WarpGrid
@@ -72,6 +73,7 @@ class Overlays:
         self.warp_grid: WarpGrid | None = None
         self.embedding_layers: EmbeddingLayers | None = None
         self.attention_layers: AttentionLayers | None = None
+        self.object_layers: ObjectLayers | None = None
         if previous is not None and previous.image_layer is image_layer and previous.is_intact:
             self._reuse_layers(previous)
         else:
@@ -108,6 +110,7 @@ class Overlays:
             previous.embedding_layers,
             previous.attention_layers,
         )
+        self.object_layers = previous.object_layers
         if previous.warp_grid is not None:
             remove_layers(self.viewer, [previous.warp_grid.layer])
         for name, layer in self.layers.items():
@@ -132,10 +135,9 @@ class Overlays:
         for group in self._layer_groups():
             yield from group
 
-    def _layer_groups(self) -> list[EmbeddingLayers | AttentionLayers]:
-        return [
-            group for group in (self.embedding_layers, self.attention_layers) if group is not None
-        ]
+    def _layer_groups(self) -> list[EmbeddingLayers | AttentionLayers | ObjectLayers]:
+        groups = self.embedding_layers, self.attention_layers, self.object_layers
+        return [group for group in groups if group is not None]
 
     def refresh(self, *, hidden: bool = True) -> None:
         """Display what was drawn since the last time.
@@ -169,6 +171,8 @@ class Overlays:
             if level != self._levels[name]:
                 self._levels[name] = level
                 self._set_level(name)
+        if self.object_layers is not None:
+            self.object_layers.follow_view(viewport)
         if not self._visibility["patches"]:
             return
         self._draw_warp_grid(viewport)
@@ -196,6 +200,13 @@ class Overlays:
             )
             self._replace(self.attention_layers, fresh)
             self.attention_layers = fresh
+        if self.object_layers is None and self.maps.objects is not None:
+            self.object_layers = ObjectLayers(self.image_layer)
+            with keep_selection(self.viewer):
+                for layer in self.object_layers:
+                    self.viewer.add_layer(layer)
+        if self.object_layers is not None:
+            self.object_layers.objects = self.maps.objects
         for group in self._layer_groups():
             group.refresh()
 

@@ -29,6 +29,7 @@ from hrviewer.viewer.widgets.gl_workaround import avoid_llvmpipe_crash
 from hrviewer.viewer.widgets.ground_truth_toggle import GroundTruthToggle
 from hrviewer.viewer.widgets.head_form import HeadForm
 from hrviewer.viewer.widgets.live_toggle import LiveToggle
+from hrviewer.viewer.widgets.object_form import ObjectForm
 from hrviewer.viewer.widgets.open_run_button import OpenRunButton
 from hrviewer.viewer.widgets.overlay_legend import OverlayLegend
 from hrviewer.viewer.widgets.patch_inspector import PatchInspectorWidget
@@ -68,6 +69,7 @@ class Panel(QTabWidget):
         self.run_controls = RunControls(controller)
         self.interval_widget = IntervalWidget(controller)
         self.overlay_legend = OverlayLegend(controller)
+        self.object_form = ObjectForm(controller)
         self.head_form = HeadForm(controller)
         self.ground_truth = GroundTruthToggle(controller)
         self.time_breakdown = TimeBreakdown(controller)
@@ -87,6 +89,7 @@ class Panel(QTabWidget):
         layout.addWidget(separator())
         layout.addWidget(heading("Overlays"))
         layout.addWidget(self.overlay_legend)
+        layout.addWidget(self.object_form)
         layout.addWidget(self.ground_truth)
         layout.addWidget(self.head_form)
         layout.addWidget(separator())

@@ -51,6 +51,7 @@ class OverlayLegend(QWidget):
         super().__init__()
         self.controller = controller
         self._overlays: Overlays | None = None
+        self._detects = False
         self.rows = {name: OverlayRow(name) for name in MAPS}
         self.class_box = QComboBox()
         self.class_box.setToolTip("Class that the output shows")
@@ -91,6 +92,11 @@ class OverlayLegend(QWidget):
     def _sync(self) -> None:
         overlays = None if self.controller.state.maps is None else self.controller.overlays
         if overlays is not None and overlays is not self._overlays:
+            # Squares of counts would hide the objects; they are displayed on demand.
+            detects = overlays.maps.objects is not None
+            if detects != self._detects:
+                self._detects = detects
+                self.rows["output"].checkbox.setChecked(not detects)
             overlays.limits_changed.connect(self._show_limits, unique=True)
             classes = overlays.maps.classes
             self.class_box.clear()

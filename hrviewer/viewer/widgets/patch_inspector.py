@@ -52,6 +52,7 @@ class PatchInspectorWidget(QWidget):
         numbers = [] if row.role == "encoder" else [f"prediction {row.value:.4g}"]
         numbers += [] if math.isnan(row.score) else [f"score {row.score:.3g}"]
         lines = [
+            *([inspection.found] if inspection.found else []),
             f"{row.role} · patch {row.order + 1:,} · {row.status}",
             f"y {row.y:,}  x {row.x:,}",
             f"{row.h:,} × {row.w:,} px" + (f" at 1/{row.scale:g}" if row.scale != 1 else ""),
