@@ -41,7 +41,6 @@ def measure(n: int, per_object: int) -> dict[str, Any]:
     """Return what was measured, in seconds."""
     from napari.layers import Image
 
-    from hrviewer.app.image_session import Viewport
     from hrviewer.app.maps.object_map import ObjectMap
     from hrviewer.geometry import Rect
     from hrviewer.objects import DetectedObjects, MergeSettings, merge_objects
@@ -75,17 +74,17 @@ def measure(n: int, per_object: int) -> dict[str, Any]:
     layers = ObjectLayers(Image(np.zeros((64, 64))))
     layers.objects = objects
 
-    def show(viewport: Viewport) -> tuple[float, float]:
-        draw_s, objects.drawing = timed(lambda: objects.draw(viewport))
+    def show(view: Rect, pixel: float) -> tuple[float, float]:
+        draw_s, objects.drawing = timed(lambda: objects.draw(view, (pixel, pixel)))
         show_s, _ = timed(layers.refresh)
         return draw_s, show_s
 
     pixel = side / SCREEN[0]
-    found["draw_s"], found["show_s"] = show(Viewport(image, (pixel, pixel)))
+    found["draw_s"], found["show_s"] = show(image, pixel)
     objects.score = 0.5
-    found["score_s"] = sum(show(Viewport(image, (pixel, pixel))))
+    found["score_s"] = sum(show(image, pixel))
     near = Rect(side // 2, side // 2, *SCREEN) & image
-    found["lines_draw_s"], found["lines_show_s"] = show(Viewport(near))
+    found["lines_draw_s"], found["lines_show_s"] = show(near, 1.0)
     found["lines"] = len(layers.lines.data)
     return found
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.app.image_session import Viewport
 from hrviewer.engine import InferenceResult
 from hrviewer.geometry import Rect
 from hrviewer.io.geojson import class_color
@@ -145,14 +144,14 @@ class ObjectMap:
         if len(left) < len(objects):
             self.replace(left)
 
-    def covers(self, viewport: Viewport) -> bool:
-        """Return whether the last drawing is of all that is displayed in a view."""
+    def covers(self, view: Rect, pixel: tuple[float, float]) -> bool:
+        """Return whether the last drawing is of all that is displayed in a view; see `draw`."""
         drawing = self.drawing
         if drawing is None or drawing.key != self.key:
             return False
         finest, coarsest = (1 / 1.5, 1.5) if drawing.raster is not None else (0, 1e9)
-        ratio = viewport.pixel[0] / drawing.pixel[0]
-        return (viewport.rect & self.image) in drawing.covered and finest < ratio < coarsest
+        ratio = pixel[0] / drawing.pixel[0]
+        return (view & self.image) in drawing.covered and finest < ratio < coarsest
 
     def describe(self, y: float, x: float) -> str:
         """Return class, score and size of the smallest displayed object at a point, or nothing."""
@@ -175,10 +174,17 @@ class ObjectMap:
         confident = objects.class_ids[objects.scores >= np.float32(self.score)]
         return np.bincount(confident, minlength=len(self.classes))
 
-    def draw(self, viewport: Viewport) -> ObjectDrawing:
-        """Draw the objects in and around a view."""
+    def draw(self, view: Rect, pixel: tuple[float, float]) -> ObjectDrawing:
+        """Draw the objects in and around a view.
+
+        Parameters
+        ----------
+        view : Rect
+            Visible part of the image.
+        pixel : tuple of float
+            Level-0 pixels per screen pixel, ``(y, x)``.
+        """
         key, found = self.key, self.displayed
-        view = viewport.rect
         covered = view.pad(max(view.h, view.w) // 4) & self.image
         y, x, h, w = found.boxes.T
         inside = (y < covered.y1) & (y + h > covered.y) & (x < covered.x1) & (x + w > covered.x)
@@ -187,10 +193,10 @@ class ObjectMap:
         colors = self.colors[near.class_ids]
         if len(lines) <= MAX_LINES:
             rgba = np.c_[colors[owner] / 255, np.ones(len(owner))]
-            return ObjectDrawing(key, covered, viewport.pixel, len(found), lines, rgba)
-        raster = draw_raster(near, lines, owner, colors, covered, viewport.pixel)
+            return ObjectDrawing(key, covered, pixel, len(found), lines, rgba)
+        raster = draw_raster(near, lines, owner, colors, covered, pixel)
         nothing = np.zeros((0, 2, 2)), np.zeros((0, 4))
-        return ObjectDrawing(key, covered, viewport.pixel, len(found), *nothing, raster)
+        return ObjectDrawing(key, covered, pixel, len(found), *nothing, raster)
 
 
 def outlines_as_lines(

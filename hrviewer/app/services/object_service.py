@@ -59,11 +59,11 @@ class ObjectService:
         if image is None or objects is None or self.is_running:
             return
         viewport = image.source.viewport()
-        if viewport.rect.empty or objects.covers(viewport):
+        if viewport.rect.empty or objects.covers(viewport.rect, viewport.pixel):
             return
         self._task = self._background.submit(
             "draw",
-            lambda task: objects.draw(viewport),
+            lambda task: objects.draw(viewport.rect, viewport.pixel),
             partial(self._show, image, objects),
             owner=image,
             clear_errors=False,

@@ -7,7 +7,6 @@ import pytest
 from toy_detectors import CLASSES, Finder, rectangles
 from toys import ToyBundle
 
-from hrviewer.app.image_session import Viewport
 from hrviewer.app.maps import object_map
 from hrviewer.app.maps.object_map import ObjectMap, outlines_as_lines
 from hrviewer.app.maps.result_maps import ResultMaps
@@ -45,7 +44,7 @@ def test_a_point_has_the_smallest_object(objects: ObjectMap) -> None:
 
 
 def test_few_objects_are_lines_in_the_colours_of_their_classes(objects: ObjectMap) -> None:
-    drawing = objects.draw(Viewport(Rect(0, 0, 40, 40)))
+    drawing = objects.draw(Rect(0, 0, 40, 40), (1.0, 1.0))
     assert drawing.raster is None
     assert drawing.count == 2
     ends = np.stack([drawing.lines[:, 0], drawing.lines.sum(axis=1)], axis=1)
@@ -54,22 +53,22 @@ def test_few_objects_are_lines_in_the_colours_of_their_classes(objects: ObjectMa
     )
     assert np.allclose(drawing.colors[0, :3] * 255, objects.colors[0])
     # What is not in or near the view is not drawn.
-    assert not len(objects.draw(Viewport(Rect(60, 100, 4, 4))).lines)
+    assert not len(objects.draw(Rect(60, 100, 4, 4), (1.0, 1.0)).lines)
 
 
 def test_a_drawing_serves_views_inside_it_until_something_changes(objects: ObjectMap) -> None:
-    objects.drawing = objects.draw(Viewport(Rect(0, 0, 40, 40)))
-    assert objects.covers(Viewport(Rect(5, 5, 40, 40)))
-    assert not objects.covers(Viewport(Rect(50, 5, 40, 40)))
+    objects.drawing = objects.draw(Rect(0, 0, 40, 40), (1.0, 1.0))
+    assert objects.covers(Rect(5, 5, 40, 40), (1.0, 1.0))
+    assert not objects.covers(Rect(50, 5, 40, 40), (1.0, 1.0))
     objects.score = 0.5
-    assert not objects.covers(Viewport(Rect(5, 5, 40, 40)))
+    assert not objects.covers(Rect(5, 5, 40, 40), (1.0, 1.0))
 
 
 def test_many_objects_are_pixels_of_the_screen(
     objects: ObjectMap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(object_map, "MAX_LINES", 0)
-    raster = objects.draw(Viewport(IMAGE, (2.0, 4.0))).raster
+    raster = objects.draw(IMAGE, (2.0, 4.0)).raster
     assert raster is not None
     assert raster.shape == (50, 50, 4)
     assert raster.dtype == np.uint8
