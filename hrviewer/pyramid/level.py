@@ -264,9 +264,11 @@ class Level:
         except HrviewerError:
             raise
         except Exception as error:
+            unsupported = isinstance(error, (ImportError, NotImplementedError))
+            cause = "this coding is not supported" if unsupported else "the file is damaged"
             raise ImageReadError(
                 f"{self.name}: tile ({key.row}, {key.column}) of level {self.index} cannot be "
-                f"decoded: {short_message(error)}; the file is damaged"
+                f"decoded: {short_message(error)}; {cause}"
             ) from error
         if meter is not None:
             height, width, _ = tile.pixels.shape

@@ -22,10 +22,11 @@ from hrviewer.pyramid.readers.array import ArrayReader, find_level
 from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat
 from hrviewer.pyramid.readers.omezarr import OmeZarrReader
 from hrviewer.pyramid.readers.openslide import OpenSlideFallback, OpenSlideReader
-from hrviewer.pyramid.readers.pillow import PillowReader
+from hrviewer.pyramid.readers.pillow import PillowReader, PillowTiffReader
 from hrviewer.pyramid.readers.synthetic import SyntheticReader
 from hrviewer.pyramid.readers.tiff import TiffReader
 from hrviewer.pyramid.series import choose_series
+from hrviewer.pyramid.unreadable import check_content, explain_unreadable
 
 __all__ = ["installed_readers", "open_pyramid", "reopen_pyramid", "using_pyramid"]
 
@@ -38,6 +39,7 @@ BUILT_IN_READERS: tuple[type[Reader], ...] = (
     OmeZarrReader,
     OpenSlideFallback,
     PillowReader,
+    PillowTiffReader,
     ArrayReader,
     SyntheticReader,
 )
@@ -117,6 +119,8 @@ def open_pyramid(
         return known
     if isinstance(source, (str, os.PathLike)):
         source = os.fspath(source)
+        if reason := check_content(Path(source)):
+            raise ImageReadError(reason)
     unsupported: UnsupportedFormat | None = None
     for reader in installed_readers():
         if not reader.supports(source):
@@ -285,10 +289,4 @@ def _unsupported_error(source: object) -> ImageReadError:
         )
     if "://" in source:
         return ImageReadError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
-    path = Path(source)
-    if not path.exists():
-        return ImageReadError(f"{source}: there is no such file or folder")
-    return ImageReadError(
-        f"{path.name} is not an image in a format that hrviewer reads, or it is damaged; "
-        "convert it to a tiled TIFF or OME-Zarr"
-    )
+    return ImageReadError(explain_unreadable(Path(source)))

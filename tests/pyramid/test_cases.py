@@ -101,6 +101,56 @@ def test_the_image_that_is_meant_is_opened(
         image.check()
 
 
+def check_shape_and_size(image: Pyramid, right: Any) -> None:
+    assert image.plane_shape == tuple(right["shape"])
+    if "pixel_size" in right:
+        assert image.pixel_size == pytest.approx(right["pixel_size"])
+
+
+def check_two_colours(image: Pyramid, right: Any) -> None:
+    found = {tuple(map(int, colour)) for colour in image[...].reshape(-1, 3)}
+    assert found == {tuple(colour) for colour in right["colours"]}
+
+
+def check_range(image: Pyramid, right: Any) -> None:
+    assert image.value_range.ends == (0, 1)
+
+
+def check_metres(image: Pyramid, right: Any) -> None:
+    assert image.georeference is not None
+    assert image.georeference.crs == "EPSG:32633"
+    assert image.pixel_size == pytest.approx((200_000, 200_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        ("ome_decimal_comma.ome.tif", check_shape_and_size),
+        ("pillow_palette_1bit.tiff", check_shape_and_size),
+        ("landcover_1bit_palette.tif", check_two_colours),
+        ("he_f32_0to1.tif", check_range),
+        ("naip_4band.tif", check_metres),
+    ],
+)
+def test_numbers_and_sizes(
+    cases: Path,
+    right_values: Mapping[str, Any],
+    name: str,
+    check: Callable[[Pyramid, Any], None],
+) -> None:
+    with open_pyramid(cases / name) as image:
+        check(image, right_values[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("image.h5", "is HDF5"), ("mosaic.vrt", "gdal_translate")]
+)
+def test_what_is_not_read_is_called_so(cases: Path, name: str, message: str) -> None:
+    with pytest.raises(HrviewerError, match=message) as caught:
+        open_pyramid(cases / name)
+    assert "damaged" not in str(caught.value)
+
+
 def test_a_preview_is_not_opened_as_the_slide(cases: Path) -> None:
     with pytest.raises(HrviewerError, match="preview"):
         open_pyramid(cases / "vsi-ets-test-jpg2k.vsi")

@@ -260,7 +260,7 @@ def test_openslide_missing_names_the_extra(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openslide", None)
-    (tmp_path / "x.mrxs").touch()
+    (tmp_path / "x.mrxs").write_bytes(b"JPEG")
     for path in (tmp_path / "x.mrxs", shared / "data" / "wsi" / "CMU-1-Small-Region-dicom"):
         with pytest.raises(HrviewerError, match=r'pip install "hrviewer\[slides\]"'):
             open_pyramid(path)
@@ -541,7 +541,7 @@ def test_headers_cut_anywhere_never_end_in_another_error(tmp_path: Path, svs: Pa
 def test_other_objects_are_refused(tmp_path: Path) -> None:
     for thing, reason in (
         (tmp_path / "none.tif", "no such file"),
-        (tmp_path, "not an image in a format"),
+        (tmp_path, "a folder that is not an image"),
         (3, "int as an image"),
         ({"a": 1}, "dict as an image"),
         (["a"], "list as an image"),

@@ -27,6 +27,7 @@ from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.synthetic import SyntheticImage
 from hrviewer.pyramid.tile_cache import DecodedTile
+from hrviewer.pyramid.unreadable import TO_TILED_TIFF
 
 __all__ = [
     "MAX_TILE_PIXELS",
@@ -242,11 +243,11 @@ class Reader(ABC):
         levels: list[Level] = []
         for index, ((h, w, c), (th, tw)) in enumerate(layouts):
             if h < 1 or w < 1 or c < 1 or th < 1 or tw < 1:
-                raise ImageReadError(f"{self.name} has no pixels ({h} × {w}); the file is damaged")
+                raise ImageReadError(f"{self.name} has no pixels ({h} × {w})")
             if th * tw > MAX_TILE_PIXELS:
                 raise ImageReadError(
                     f"{self.name} is stored in tiles of {th * tw / 1e6:.0f} megapixels; "
-                    "convert it to a tiled TIFF or OME-Zarr"
+                    f"{TO_TILED_TIFF}"
                 )
             smaller = not levels or (h <= levels[-1].shape[0] and w < levels[-1].shape[1])
             similar = abs(height * w / width - h) <= 2 or abs(width * h / height - w) <= 2

@@ -18,12 +18,19 @@ import numpy as np
 
 from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
-from hrviewer.pyramid.readers.base import PREVIEW_ONLY, ChannelInfo, ChannelSelection, Reader
+from hrviewer.pyramid.readers.base import (
+    PREVIEW_ONLY,
+    ChannelInfo,
+    ChannelSelection,
+    Reader,
+    UnsupportedFormat,
+)
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
+from hrviewer.pyramid.unreadable import TO_TILED_TIFF
 
-__all__ = ["PillowReader"]
+__all__ = ["PillowReader", "PillowTiffReader"]
 
 TILE = 512
 IN_MEMORY_LIMIT = 64_000_000
@@ -71,13 +78,7 @@ class PillowReader(Reader):
         """Whether Pillow recognises the file; TIFF is left to other readers."""
         if not isinstance(obj, str) or not os.path.isfile(obj):
             return False
-        if Path(obj).suffix.lower() in PREVIEW_ONLY:
-            return False
-        try:
-            with _open_header(obj) as image:
-                return bool(image.format != "TIFF")
-        except Exception:
-            return False
+        return _format_of(obj) not in (None, "TIFF")
 
     @classmethod
     def open(
@@ -112,7 +113,7 @@ class PillowReader(Reader):
         if width * height > MAX_PIXELS:
             raise ImageReadError(
                 f"{path.name} has {width * height / 1e6:.0f} megapixels, too many for a format "
-                "without tiles; convert it to a tiled TIFF or OME-Zarr"
+                f"without tiles; {TO_TILED_TIFF}"
             )
         self.fingerprint = fingerprint.of_files([path])
         self.set_plane({}, plane)
@@ -180,6 +181,48 @@ class PillowReader(Reader):
         """Release the pixels."""
         with self._lock:
             self._decoded = None
+
+
+class PillowTiffReader(PillowReader):
+    """A TIFF in a coding that the other readers do not decode, as JPEG in the old style."""
+
+    priority = 15
+
+    @classmethod
+    def supports(cls, obj: object) -> bool:
+        """Whether it is a TIFF."""
+        return isinstance(obj, str) and os.path.isfile(obj) and _format_of(obj) == "TIFF"
+
+    @classmethod
+    def open(cls, obj: object, **options: Any) -> Self:
+        """Decode the image at once: where that fails, the other readers' reasons hold."""
+        try:
+            reader = super().open(obj, **options)
+            with _open_header(str(obj)) as image:
+                pages = getattr(image, "n_frames", 1)
+            if reader._shape[0] * reader._shape[1] > IN_MEMORY_LIMIT:
+                raise UnsupportedFormat(f"{reader.name} has too many pixels to decode as a whole")
+            reader._decode_image()
+        except Exception as error:
+            raise UnsupportedFormat(short_message(error)) from error
+        if pages > 1:
+            reader.notes.append(f"the first of {pages} pages is shown")
+        return reader
+
+
+def _format_of(path: str) -> str | None:
+    """Return the name of an image's format; None if Pillow does not decode it."""
+    from PIL import ImageFile
+
+    if Path(path).suffix.lower() in PREVIEW_ONLY:
+        return None
+    try:
+        with _open_header(path) as image:
+            # Stubs know a format's signature only: HDF5, GRIB and others.
+            stub = isinstance(image, ImageFile.StubImageFile)
+            return None if stub else str(image.format)
+    except Exception:
+        return None
 
 
 def _output_mode(mode: str, transparent: bool) -> str:

@@ -43,13 +43,16 @@ from hrviewer.pyramid.readers.tiff_series import (
     open_tiff,
 )
 from hrviewer.pyramid.readers.tiff_tags import (
+    JPEG_COMPRESSIONS,
     ORIENTATIONS,
     read_nodata,
     read_stored_range,
     read_tag,
+    unsupported_coding,
 )
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
+from hrviewer.pyramid.unreadable import TO_TILED_TIFF
 
 __all__ = ["TiffReader"]
 
@@ -60,7 +63,6 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 MAX_GROUPED_PIXELS = 4_000_000
 """Maximum pixels of a tile made of thin segments."""
 
-JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
 APERIO_YCBCR, APERIO_RGB = 33003, 33005  # independent of the tag Photometric
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
@@ -193,17 +195,23 @@ class TiffReader(Reader):
 
         if key.dtype is None:
             raise ImageReadError(
-                f"{self.name} stores pixels as {key.bitspersample} bits; convert it"
+                f"{self.name} stores pixels as {key.bitspersample} bits; {TO_TILED_TIFF}"
             )
         if 0 in key.shaped:
-            raise ImageReadError(f"{self.name} has no pixels (one side is 0); the file is damaged")
+            raise ImageReadError(f"{self.name} has no pixels (one side is 0)")
         if key.shaped[1] != 1:
             raise ImageReadError(
-                f"{self.name} stores volumes within a page; convert it to OME-TIFF"
+                f"{self.name} stores volumes within a page: convert it by `bfconvert IN "
+                "OUT.ome.tif`"
             )
         if key.photometric not in (0, 1, 2, 3, 4, 6):
             kind = getattr(key.photometric, "name", key.photometric)
-            raise ImageReadError(f"{self.name} has {kind} colours; convert it to RGB")
+            raise ImageReadError(
+                f"{self.name} has {kind} colours; convert it to RGB, for example by "
+                "`vips colourspace IN OUT.tif srgb`"
+            )
+        if reason := unsupported_coding(key):
+            raise UnsupportedFormat(f"{self.name} {reason}; {TO_TILED_TIFF}")
         alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
         first = key.samplesperpixel - len(key.extrasamples)
         transparent = {first + at for at, kind in enumerate(key.extrasamples) if kind in alpha}
@@ -254,7 +262,7 @@ class TiffReader(Reader):
         if min(segment) < 1 or segment[0] * segment[1] * contiguous > 4 * MAX_TILE_PIXELS:
             raise ImageReadError(
                 f"{self.name} is stored in tiles of {segment[0]} × {segment[1]} pixels; "
-                "convert it to a tiled TIFF or OME-Zarr"
+                f"{TO_TILED_TIFF}"
             )
         count = -(-height // segment[0]) * -(-width // segment[1]) * separate
         for page in pages:
@@ -425,9 +433,8 @@ class TiffReader(Reader):
         """Convert a tile's samples to the selected channels."""
         if self._is_palette(key):
             table = np.asarray(key.colormap) >> 8
-            return (
-                table[:, pixels[..., 0]].transpose(1, 2, 0)[..., list(self._channels)].astype("u1")
-            )
+            colours = table[:, pixels[..., 0].astype(np.intp)]  # one bit is read as bool
+            return colours.transpose(1, 2, 0)[..., list(self._channels)].astype("u1")
         ycbcr = key.photometric == 6 and key.compression not in JPEG_COMPRESSIONS | {APERIO_RGB}
         if (ycbcr or key.compression == APERIO_YCBCR) and pixels.shape[2] == 3:
             pixels = _ycbcr_to_rgb(pixels)

@@ -7,12 +7,17 @@ from typing import Any
 from hrviewer.pyramid.value_range import stored_range
 
 __all__ = [
+    "JPEG_COMPRESSIONS",
     "ORIENTATIONS",
     "ome_pixels",
     "read_nodata",
     "read_stored_range",
     "read_tag",
+    "unsupported_coding",
 ]
+
+JPEG_COMPRESSIONS = {6, 7, 34892, 33007}
+LOSSLESS_COMPRESSIONS = {1, 5, 8, 32773, 32946, 34925, 50000}
 
 # Orientation tag -> whether to transpose, then to flip rows, then columns.
 ORIENTATIONS = {
@@ -31,6 +36,24 @@ def read_tag(page: Any, name: str) -> Any:
     """Return the value of a page's tag; None if the page lacks it."""
     tag = page.tags.get(name)
     return None if tag is None else tag.value
+
+
+def unsupported_coding(key: Any) -> str | None:
+    """Return why tifffile cannot decode a page, which is known from its tags; None if it can."""
+    import tifffile
+
+    if key.compression == tifffile.COMPRESSION.OJPEG:
+        return "is compressed by JPEG in the old style, which is not supported"
+    try:
+        tifffile.TIFF.DECOMPRESSORS[key.compression]
+    except KeyError:
+        if key.compression != tifffile.COMPRESSION.NONE:
+            name = getattr(key.compression, "name", key.compression)
+            return f"is compressed by {name}, which is not supported"
+    subsampled = read_tag(key, "YCbCrSubSampling") not in (None, (1, 1))
+    if key.photometric == 6 and subsampled and key.compression in LOSSLESS_COMPRESSIONS:
+        return "stores colours at a lower resolution without JPEG, which is not supported"
+    return None
 
 
 def read_nodata(key: Any) -> float | None:

@@ -1,0 +1,90 @@
+"""Files that cannot be opened as images: what they are instead, and the next step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["TO_TILED_TIFF", "check_content", "explain_unreadable"]
+
+TO_TILED_TIFF = "convert it, for example by `vips tiffsave IN OUT.tif --tile --pyramid --bigtiff`"
+"""A next step for pictures that are read no other way."""
+
+HEAD_BYTES = 1024
+
+NOT_AN_IMAGE = (
+    (b"version https://git-lfs.github.com/", "is a pointer of Git LFS: run `git lfs pull`"),
+    (b"/annex/objects/", "is a pointer of git-annex: run `git annex get` on it"),
+    (b"<!doctype html", "is a web page: the download failed, or needs a log-in"),
+    (b"<html", "is a web page: the download failed, or needs a log-in"),
+)
+"""Beginnings of files that stand in for an image, in small letters."""
+
+BY_GDAL = "which is not read: convert it by `gdal_translate -of COG IN OUT.tif`"
+BY_TIFFCP = "is a TIFF that is not read: convert it by `tiffcp -t IN OUT.tif`"
+HDF5 = (
+    "is HDF5 (also Imaris and NetCDF 4), which is not read: convert an .ims by `bioformats2raw`, "
+    "or open an array with h5py in Python and pass it to hrviewer.open"
+)
+UNSUPPORTED = (
+    (b"\x89HDF\r\n\x1a\n", HDF5),
+    (b"CDF", f"is NetCDF, {BY_GDAL}"),
+    (b"<VRTDataset", f"is a virtual mosaic of GDAL, {BY_GDAL}"),
+    (b"SQLite format 3", f"is a database (MBTiles, GeoPackage), {BY_GDAL}"),
+    (b"PK\x03\x04", "is a zip archive: unpack it and open what is inside"),
+    (b"\x1f\x8b", "is compressed by gzip: unpack it and open what is inside"),
+    (b"%PDF", "is a PDF: save its picture, for example by `pdfimages -all`"),
+    (b"II*\0", BY_TIFFCP),
+    (b"MM\0*", BY_TIFFCP),
+)
+"""Beginnings of formats that are known but not read."""
+
+BY_SUFFIX = {
+    suffix: f"is in the format {name}, which is not read: convert it by `bioformats2raw`, which "
+    "makes an OME-Zarr"
+    for suffix, name in {
+        ".isyntax": "iSyntax", ".nd2": "ND2", ".lif": "LIF", ".czi": "CZI", ".oir": "OIR",
+        ".oib": "OIB", ".oif": "OIF", ".lsm": "LSM", ".vsi": "VSI", ".ets": "ETS", ".kfb": "KFB",
+        ".sdpc": "SDPC", ".stk": "STK", ".dv": "DeltaVision",
+    }.items()
+}  # fmt: skip
+
+
+def check_content(path: Path) -> str | None:
+    """Return why a file holds no image at all, before a reader is asked; None if it may.
+
+    It may be empty, or stand in for an image that was not downloaded.
+    """
+    if not path.is_file():
+        return None
+    if path.stat().st_size == 0:
+        return f"{path.name} is empty (0 bytes): copy or download it again"
+    head = _head(path)
+    for beginning, reason in NOT_AN_IMAGE:
+        if head.lstrip().lower().startswith(beginning):
+            return f"{path.name} {reason}"
+    if not any(head):
+        return f"{path.name} begins with zeros only, as after a broken copy: copy it again"
+    return None
+
+
+def explain_unreadable(path: Path) -> str:
+    """Return why no reader opens a file or folder, and what to do."""
+    if not path.exists():
+        return f"{path}: there is no such file or folder"
+    if path.is_dir():
+        return f"{path.name} is a folder that is not an image: name the file or OME-Zarr in it"
+    if path.suffix.lower() in BY_SUFFIX:
+        return f"{path.name} {BY_SUFFIX[path.suffix.lower()]}"
+    head = _head(path)
+    for beginning, reason in UNSUPPORTED:
+        if head.startswith(beginning):
+            return f"{path.name} {reason}"
+    return f"{path.name} is not an image in a format that hrviewer reads: {TO_TILED_TIFF}"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b"?"

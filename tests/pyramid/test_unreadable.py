@@ -1,0 +1,84 @@
+"""What files are called that are no images, or not read; and the next step."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from hrviewer.errors import HrviewerError
+from hrviewer.pyramid import open_pyramid
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.svs", b"", "is empty (0 bytes)"),
+        ("a.png", b"", "is empty (0 bytes)"),
+        ("a.tif", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "`git lfs pull`"),
+        ("a.svs", b"\n<!DOCTYPE html><html>", "is a web page: the download failed"),
+        ("a.jpg", bytes(4096), "begins with zeros only"),
+        ("a.ims", b"\x89HDF\r\n\x1a\n" + bytes(2048), "is HDF5 (also Imaris and NetCDF 4)"),
+        ("a.nc", b"CDF\x01" + bytes(64), "`gdal_translate -of COG IN OUT.tif`"),
+        ("a.vrt", b"<VRTDataset rasterXSize='1'>", "is a virtual mosaic of GDAL"),
+        ("a.isyntax", b"<DataObject>", "is in the format iSyntax, which is not read"),
+        ("a.pdf", b"%PDF-1.7", "is a PDF"),
+        ("a.txt", b"notes", "`vips tiffsave IN OUT.tif --tile --pyramid --bigtiff`"),
+    ],
+)
+def test_a_file_is_called_what_it_is(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(HrviewerError, match=re.escape(message)) as caught:
+        open_pyramid(path)
+    assert "damaged" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_and_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(HrviewerError, match="is a folder that is not an image"):
+        open_pyramid(tmp_path)
+    with pytest.raises(HrviewerError, match="there is no such file"):
+        open_pyramid(tmp_path / "gone.tif")
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_palette_of_two_colours(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    marks = np.arange(200).reshape(10, 20) % 3 == 0
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=20, height=10, count=1, dtype="uint8", nbits=1
+    ) as out:
+        out.write(marks.astype(np.uint8), 1)
+        out.write_colormap(1, {0: (0, 0, 200), 1: (30, 160, 30)})
+    with open_pyramid(path) as image:
+        assert (image[...][marks] == (30, 160, 30)).all()
+        assert (image[...][~marks] == (0, 0, 200)).all()
+
+
+def test_another_reader_is_asked_for_a_coding_that_is_not_supported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    Image.fromarray(pixels).save(path, compression="tiff_lzw")
+    monkeypatch.setattr(
+        "hrviewer.pyramid.readers.tiff.unsupported_coding", lambda key: "is in another coding"
+    )
+    with open_pyramid(path) as image:
+        np.testing.assert_array_equal(image[..., 0], pixels)
+    # What Pillow does not decode either is refused by the first reason.
+    with tifffile.TiffFile(path) as tiff:
+        at, count = tiff.pages[0].dataoffsets[0], tiff.pages[0].databytecounts[0]
+    content = bytearray(path.read_bytes())
+    content[at : at + count] = b"\xff" * count
+    path.write_bytes(content)
+    with pytest.raises(HrviewerError, match=r"a\.tif is in another coding"):
+        open_pyramid(path)
