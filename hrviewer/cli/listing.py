@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hrviewer.cli.common import JsonOption, app, command, print_json, print_message, print_rows
+from hrviewer.cli.common import (
+    JsonOption,
+    TrustOption,
+    app,
+    command,
+    print_json,
+    print_message,
+    print_rows,
+)
 from hrviewer.errors import HrviewerError
 from hrviewer.units import format_si
 
 if TYPE_CHECKING:
     from hrviewer.models import ModelCard, Network
 
-__all__ = ["check_models", "list_models", "show_model", "strategies"]
+__all__ = ["check_models", "describe_model", "list_models", "models", "show_model", "strategies"]
 
 models = typer.Typer(help="List the installed models, show one, or validate its cards.")
 app.add_typer(models, name="models")
@@ -69,11 +77,13 @@ def list_models() -> None:
 
 
 @command(models, "show")
-def show_model(model: Annotated[str, typer.Argument(metavar="M")]) -> None:
+def show_model(
+    model: Annotated[str, typer.Argument(metavar="M")], trust: TrustOption = False
+) -> None:
     """Show the cards of a model: task, input, output, licence and citation of each role."""
     from hrviewer.models import open_bundle
 
-    bundle = open_bundle(model)
+    bundle = open_bundle(model, trust)
     print_rows(("model", bundle.name), ("title", bundle.title), ("about", bundle.description))
     for role, card in bundle.roles.items():
         typer.echo()
@@ -100,11 +110,13 @@ def card_rows(card: ModelCard) -> list[tuple[str, str]]:
 
 
 @command(models, "check")
-def check_models(path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
+def check_models(
+    path: Annotated[str, typer.Argument(metavar="PATH")], trust: TrustOption = False
+) -> None:
     """Load every role of a model, and compare its card with measured values."""
     from hrviewer.models import open_bundle
 
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, trust)
     mismatches = 0
     for role in bundle.roles:
         try:
@@ -114,8 +126,31 @@ def check_models(path: Annotated[str, typer.Argument(metavar="PATH")]) -> None:
             mismatches += 1
         else:
             typer.echo(f"{role}: {describe_model(network)}")
+            if note := halo_note(network):
+                print_message(f"{role}: {note}")
     if mismatches:
         raise typer.Exit(1)
+
+
+def halo_note(network: Network) -> str:
+    """Return how a card's halo differs from the measured receptive field; empty if it does not."""
+    from hrviewer.models.probe import measure_halo
+
+    card = network.card
+    given = card.output.halo
+    dense = network.stride < card.input.tile and card.task not in ("detection", "embedding")
+    if given is None or card.input.fixed or network.accepts_tokens or not dense:
+        return ""
+    try:
+        needed = measure_halo(network)
+    except HrviewerError as error:
+        return f"tiles are not exact at any halo: {error}" if "receptive" in str(error) else ""
+    if needed <= network.halo:
+        return ""
+    return (
+        f"the card's halo is {given}, but outputs depend on pixels up to {needed} away: tiles "
+        f"differ at their edges; set output.halo to {needed} for exact ones"
+    )
 
 
 def describe_model(network: Network) -> str:

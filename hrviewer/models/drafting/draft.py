@@ -1,0 +1,225 @@
+"""Draft of a model card from a measurement and the user's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrviewer.errors import ModelError
+from hrviewer.models.class_sets import CLASS_SETS
+from hrviewer.models.drafting.measurement import Measurement
+from hrviewer.models.formats.base import CardDraft
+
+__all__ = ["CardAnswers", "draft_card"]
+
+
+MIN_VALUES = 1000
+"""Values between 0 and 1 that are taken to be probabilities."""
+
+
+@dataclass
+class CardAnswers:
+    """What only the user knows; None where nothing is given.
+
+    Attributes
+    ----------
+    name, title, task, channels, scale, mean, std, pixel_size, letterbox
+        As in a card.
+    classes, units, activation, decode, halo
+        As in a card's output.
+    """
+
+    name: str | None = None
+    title: str | None = None
+    task: str | None = None
+    channels: str | None = None
+    scale: float | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    pixel_size: float | None = None
+    letterbox: float | None = None
+    classes: Sequence[str] | None = None
+    units: Sequence[str] | None = None
+    activation: str | None = None
+    decode: str | None = None
+    halo: int | None = None
+
+
+def draft_card(path: Path, found: Measurement, answers: CardAnswers) -> CardDraft:
+    """Return the card of a network, with what is missing and what was assumed.
+
+    Parameters
+    ----------
+    path
+        The weights file.
+    found
+        Its measurement.
+    answers
+        What the user answered.
+
+    Raises
+    ------
+    ModelError
+        If the outputs fit no task.
+    """
+    notes: list[str] = []
+    missing = [] if answers.scale is not None or found.is_uint8 else ["scale"]
+    channels: object = answers.channels or {1: "gray", 3: "rgb"}.get(found.channels, found.channels)
+    if isinstance(channels, str) and channels.isdecimal():
+        channels = int(channels)
+    source: dict[str, Any] = {
+        "channels": channels,
+        "scale": 1.0 if found.is_uint8 else answers.scale or 1.0,
+        "tile": found.tile,
+        "multiple_of": found.multiple_of,
+        "fixed": found.fixed,
+    }
+    for name in "mean", "std", "pixel_size", "letterbox":
+        if getattr(answers, name) is not None:
+            source[name] = getattr(answers, name)
+    task, output, k = _output(path, found, answers, notes)
+    if task == "detection":
+        source["fixed"] = True
+    if output["stride"] == found.tile and task != "detection":
+        source |= {"fixed": True, "multiple_of": 1}
+    names = answers.classes
+    if isinstance(names, str) or (names and len(names) == 1 and names[0] in CLASS_SETS):
+        names = CLASS_SETS[names if isinstance(names, str) else names[0]].split(",")
+        names = [" ".join(name.split()) for name in names]
+    if task == "embedding":
+        output["width"] = k
+    elif task != "saliency":
+        if names is None:
+            missing.append("classes")
+            names = [f"class {i}" for i in range(k)]
+        if len(names) != k:
+            raise ModelError(
+                f"{path} has {k} channels of output, but {len(names)} classes are given: name each"
+            )
+        output["classes"] = list(names)
+    if answers.halo is not None:
+        output["halo"] = answers.halo
+    if answers.units is not None:
+        output["units"] = list(answers.units)
+    card = {
+        "name": answers.name or path.stem,
+        "title": answers.title or "",
+        "task": task,
+        "input": source,
+        "output": output,
+    }
+    return CardDraft(path, card, tuple(missing), tuple(notes))
+
+
+def _output(
+    path: Path, found: Measurement, answers: CardAnswers, notes: list[str]
+) -> tuple[str, dict[str, Any], int]:
+    """Return the task, the card's output without classes, and the number of channels."""
+    decode, k = _detector(found, answers)
+    if decode is not None:
+        notes.append(f"the outputs are those of a detector: decode {decode}")
+        stride: Any = [8, 16, 32] if decode == "yolox" else 32
+        return "detection", {"stride": stride, "decode": decode}, k
+    outputs = found.outputs
+    sizes = {out.shape[2:] for out in outputs}
+    chosen: list[str] = []
+    if len(sizes) > 1:
+        # The first output, and those of its size.
+        chosen = [
+            n
+            for n, o in zip(found.names, outputs, strict=False)
+            if o.shape[2:] == outputs[0].shape[2:]
+        ]
+        outputs = tuple(o for o in outputs if o.shape[2:] == outputs[0].shape[2:])
+        notes.append(f"outputs of other sizes than {', '.join(chosen)} are not used")
+    k = sum(1 if o.ndim in (1, 3) else o.shape[1] for o in outputs)
+    per_tile = outputs[0].ndim < 3 or outputs[0].shape[-1] == 1
+    task = answers.task
+    if task is None:
+        task = _guess_task(path, per_tile, k)
+        notes.append(f"the task is taken to be {task}")
+    stride = found.tile if per_tile else found.stride
+    output: dict[str, Any] = {"stride": int(stride) if stride >= 1 else stride}
+    if chosen:
+        output["names"] = chosen
+    if found.margin:
+        output["margin"] = found.margin
+        output["halo"] = found.margin
+    if answers.activation is not None:
+        output["activation"] = answers.activation
+    elif task in ("segmentation", "classification", "multi-label"):
+        output["activation"] = _activation(task, k, outputs, notes)
+    return task, output, k
+
+
+def _guess_task(path: Path, per_tile: bool, k: int) -> str:
+    """Return the usual task of such outputs; raise `ModelError` where there is none."""
+    if per_tile:
+        return "classification" if 1 < k <= 1024 else _ask_task(path, k, per_tile)
+    return "segmentation" if k > 1 else _ask_task(path, k, per_tile)
+
+
+def _ask_task(path: Path, k: int, per_tile: bool) -> str:
+    what = f"{k} value{'s' * (k > 1)} per tile" if per_tile else "one map"
+    tasks = (
+        "classification, multi-label, regression or embedding"
+        if per_tile
+        else ("density (its sum is a count), segmentation, regression or saliency")
+    )
+    raise ModelError(f"{path} gives {what}, which may be several things: give its --task, {tasks}")
+
+
+def _activation(task: str, k: int, outputs: Sequence[Any], notes: list[str]) -> str:
+    """Return the activation that is still to be applied to outputs for noise."""
+    values = np.concatenate([out.reshape(1, -1, *out.shape[2:]) for out in outputs], axis=1)
+    low, high = float(values.min()), float(values.max())
+    if k > 1 and low >= 0 and np.abs(values.sum(axis=1) - 1).max() < 5e-3:
+        notes.append("the outputs sum to 1: no activation is applied")
+        return "none"
+    # A few values lie between 0 and 1 by chance.
+    if low >= 0 and high <= 1 and (values.size >= MIN_VALUES or task == "multi-label"):
+        notes.append("the outputs lie between 0 and 1: no activation is applied")
+        return "none"
+    chosen = "softmax" if k > 1 and task != "multi-label" else "sigmoid"
+    notes.append(f"the outputs run from {low:.3g} to {high:.3g}: {chosen} is applied")
+    return chosen
+
+
+def _detector(found: Measurement, answers: CardAnswers) -> tuple[str | None, int]:
+    """Return the decoder of a detector's outputs and the number of classes; None for others."""
+    shapes = [out.shape[1:] for out in found.outputs]
+    if any(len(shape) != 2 for shape in shapes) or answers.task not in (None, "detection"):
+        if not (len(shapes) == 2 and len(shapes[0]) == 2 and len(shapes[1]) == 3):
+            return None, 0
+        rows, columns = shapes[0]
+        if columns == 38:
+            return "end2end-seg", len(answers.classes or ())
+        return ("yolov8-seg", rows - 36) if rows < columns else (None, 0)
+    anchors = sum((found.tile // stride) ** 2 for stride in (8, 16, 32))
+    rows, columns = shapes[0]
+    if len(shapes) > 1:
+        last = [shape[1] for shape in shapes]
+        k = max(last) if last.count(4) else 0
+        decode = answers.decode or "detr"
+        return (decode, k - (decode == "detr")) if 4 in last and k > 4 else (None, 0)
+    if answers.decode is not None:
+        extra = {"yolox": columns - 5, "rtdetr": columns - 4, "yolov8": rows - 4}
+        extra["yolov8-obb"] = rows - 5
+        return answers.decode, extra.get(answers.decode, len(answers.classes or ()))
+    if columns in (6, 7) and rows != anchors:
+        return ("end2end" if columns == 6 else "end2end-obb"), len(answers.classes or ())
+    if rows == anchors and columns > 5:
+        return "yolox", columns - 5
+    if columns == anchors and rows > 4:
+        return "yolov8", rows - 4
+    return None, 0
+
+
+def answered(answers: CardAnswers) -> dict[str, Any]:
+    """Return the answers that were given."""
+    given = {one.name: getattr(answers, one.name) for one in fields(answers)}
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,211 @@
+"""Measurement of an unknown network: sizes that it takes, and outputs that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hrviewer.errors import ModelError, short_message
+from hrviewer.models.formats.graph_summary import summarize_graph
+
+__all__ = ["Measurement", "measure_file"]
+
+Floats = NDArray[np.float32]
+Run = Callable[[Floats], Sequence[Floats]]
+
+MULTIPLES = 1, 2, 4, 8, 14, 16, 28, 32, 64
+"""Multiples of which the sides of an input may have to be."""
+SIDES = 224, 256, 512, 96
+"""Sides that are tried where an input of any size is declared, but not every one runs."""
+CHANNELS = 3, 1, 4
+"""Numbers of channels that are tried where none is declared."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a network takes and gives.
+
+    Attributes
+    ----------
+    channels, tile, multiple_of, fixed
+        As in a card's input. The tile is a size that runs, where any does.
+    names : tuple of str
+        Names of the outputs; numbers where they have none.
+    outputs : tuple of NDArray
+        Outputs for noise ``(1, C, tile, tile)`` of 0 to 1.
+    margin : int
+        Input pixels without output on every side.
+    stride : float
+        Input pixels per value of the first map; the tile where there is none.
+    is_uint8 : bool
+        Whether it takes 8-bit pixels, unscaled.
+    """
+
+    channels: int
+    tile: int
+    multiple_of: int
+    fixed: bool
+    names: tuple[str, ...]
+    outputs: tuple[Floats, ...]
+    margin: int = 0
+    stride: float = 0.0
+    is_uint8: bool = False
+
+
+def measure_file(path: Path, tile: int | None = None) -> Measurement:
+    """Measure the network in a file.
+
+    Parameters
+    ----------
+    path
+        An ``.onnx`` file, or a program of torch whose source the user trusts.
+    tile
+        Side of the inputs, where any size runs.
+
+    Raises
+    ------
+    ModelError
+        If the network takes no single image, or nothing runs.
+    """
+    if path.suffix.lower() == ".onnx":
+        run, shape, names, is_uint8 = _open_onnx(path)
+    else:
+        from hrviewer.models.loaders.torch import to_arrays
+        from hrviewer.models.loaders.torch_program import open_program
+
+        program, declared = open_program(path)
+
+        def run(batch: Floats) -> Sequence[Floats]:
+            import torch
+
+            with torch.inference_mode():
+                return to_arrays(program(torch.from_numpy(batch)))
+
+        shape, names, is_uint8 = declared or (None, None, None, None), (), False
+    c, h, w = shape[1:]
+    if h is not None and h != w:
+        raise ModelError(
+            f"{path} takes {h} × {w} pixels only, and tiles are square: export it for square inputs"
+        )
+    for channels in [c] if c else CHANNELS:
+        for side in [h] if h else [*([tile] if tile else []), *SIDES]:
+            outputs, error = _try(run, channels, side)
+            if outputs is not None:
+                found = Measurement(
+                    channels, side, 1, h is not None, names, tuple(outputs), is_uint8=is_uint8
+                )
+                return _measure_sizes(run, found, wanted=tile)
+    raise ModelError(
+        f"{path} runs on none of the sizes that were tried ({error}): give its --tile, or export "
+        "it again"
+    )
+
+
+def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...], bool]:
+    """Return a function that runs a graph, its input's shape and its outputs' names."""
+    import onnxruntime
+
+    from hrviewer.models.loaders.onnx import session_options
+
+    graph = summarize_graph(path)
+    inputs = ", ".join(map(str, graph.inputs))
+    if len(graph.inputs) != 1:
+        raise ModelError(
+            f"{path} takes {len(graph.inputs)} inputs ({inputs}): export it with the image as its "
+            "only one, and the others as constants"
+        )
+    (image,) = graph.inputs
+    dtypes = {
+        "float": np.float32, "float16": np.float16, "double": np.float64, "uint8": np.uint8,
+    }  # fmt: skip
+    if len(image.shape) != 4 or image.dtype not in dtypes:
+        raise ModelError(
+            f"{path} takes {inputs}: export it with one input (n, channels, h, w) of float, half, "
+            "double or uint8"
+        )
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), session_options(onnxruntime, 1), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise ModelError(
+            f"onnxruntime rejects {path} ({short_message(error)}): export it again"
+        ) from None
+    sides = [side if isinstance(side, int) else None for side in image.shape]
+    last = sides[3] in (1, 3, 4) and sides[1] not in (1, 3, 4)
+    if last:
+        sides = [sides[0], sides[3], sides[1], sides[2]]
+
+    def run(batch: Floats) -> Sequence[Floats]:
+        x: NDArray[Any] = batch.transpose(0, 2, 3, 1) if last else batch
+        x = np.rint(x * 255) if image.dtype == "uint8" else x
+        found = session.run(None, {image.name: np.ascontiguousarray(x, dtypes[image.dtype])})
+        outputs = [np.asarray(out, np.float32) for out in found]
+        if last:
+            outputs = [o.transpose(0, 3, 1, 2) if o.ndim == 4 else o for o in outputs]
+        return outputs
+
+    names = tuple(output.name for output in graph.outputs)
+    return run, tuple(sides), names, image.dtype == "uint8"
+
+
+def _try(run: Run, channels: int, side: int) -> tuple[Sequence[Floats] | None, str]:
+    """Return the outputs for noise, or None with the reason."""
+    rng = np.random.default_rng(0)
+    coarse = rng.random((1, channels, -(-side // 8), -(-side // 8)), np.float32)
+    fine = rng.random((1, channels, side, side), np.float32)
+    blocks = coarse.repeat(8, axis=2).repeat(8, axis=3)[..., :side, :side]
+    try:
+        outputs = run(np.ascontiguousarray((blocks + fine) / 2, np.float32))
+    except MemoryError:
+        raise
+    except Exception as error:  # an unsupported size; back ends raise many kinds
+        return None, short_message(error)
+    return outputs, ""
+
+
+def _measure_sizes(run: Run, found: Measurement, wanted: int | None) -> Measurement:
+    """Add the multiple of sides, the stride and the margin of a network of free size."""
+    maps = [out for out in found.outputs if out.ndim >= 3 and out.shape[-1] > 1]
+    boxes = bool(maps) and all(out.ndim == 3 for out in found.outputs)
+    side = found.tile
+    if not maps or boxes:  # one prediction per tile, or boxes
+        return replace(found, stride=float(side))
+    if found.fixed:
+        ratio = side / maps[0].shape[-1]
+        stride = float(2 ** round(np.log2(ratio)))
+        margin = max(0, round((side - maps[0].shape[-1] * stride) / 2))
+        return replace(found, stride=stride, margin=margin)
+    for multiple in MULTIPLES:
+        sizes = [multiple * (max(3, -(-least // multiple)) | 1) for least in (64, 112)]
+        results = [_try(run, found.channels, size)[0] for size in sizes]
+        if any(result is None for result in results) or sizes[0] == sizes[1]:
+            continue
+        small, large = (
+            next(o for o in result or [] if o.ndim == maps[0].ndim).shape[-1] for result in results
+        )
+        taken, given = sizes[1] - sizes[0], large - small
+        if given <= 0 or max(taken, given) % min(taken, given):
+            continue
+        stride = taken / given
+        margin = round((sizes[0] - small * stride) / 2)
+        if margin >= 0 and (stride < 1 or sizes[0] % stride == 0 or margin):
+            tile = wanted or 256
+            tile = max(multiple, tile // multiple * multiple)
+            outputs = _try(run, found.channels, tile)[0]
+            return replace(
+                found,
+                tile=tile if outputs is not None else side,
+                multiple_of=multiple if outputs is not None else 1,
+                fixed=outputs is None,
+                outputs=tuple(outputs or found.outputs),
+                stride=stride,
+                margin=margin,
+            )
+    ratio = side / maps[0].shape[-1]
+    return replace(found, fixed=True, stride=float(max(1, round(ratio))))

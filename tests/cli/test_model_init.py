@@ -1,0 +1,108 @@
+"""``models init`` writes a card with which the model runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+from hrviewer.models import open_bundle
+
+from .calling import call, error_of
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
+import tiny_models
+
+SCALE = ("--scale", "1/255")
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.with_suffix(".json").read_text())
+
+
+def test_what_cannot_be_measured_is_asked(tmp_path, monkeypatch):
+    path = tiny_models.segment(tmp_path / "net.onnx")
+    result = call("models", "init", path, status=1)
+    assert "net.onnx does not say its scale and classes: add --scale, --classes" in result.stderr
+    assert not path.with_suffix(".json").exists()
+    replies = {"Factor": "1/255", "Names": "stroma, tumour"}
+    monkeypatch.setattr("hrviewer.cli.model_init.is_terminal", lambda: True)
+    monkeypatch.setattr(typer, "prompt", lambda text: replies[text.split()[0]])
+    call("models", "init", path)
+    card = read(path)
+    assert card["input"]["scale"] == pytest.approx(1 / 255)
+    assert card["output"]["classes"] == ["stroma", "tumour"]
+
+
+def test_a_segmentation_network(tmp_path, image):
+    path = tiny_models.segment(tmp_path / "net.onnx")
+    picture = tmp_path / "tile.png"
+    options = (*SCALE, "--classes", "a,b", "--mean", "0.5", "--std", "0.25", "--pixel-size", "0.5")
+    result = call("models", "init", path, *options, "--image", image, "--out", picture)
+    assert "halo 2" in result.stdout
+    assert "softmax is applied" in result.stderr
+    card = read(path)
+    assert card["input"] | {"scale": 0} == {
+        "channels": "rgb",
+        "scale": 0,
+        "mean": [0.5],
+        "std": [0.25],
+        "tile": 256,
+        "pixel_size": 0.5,
+    }
+    assert card["output"] == {
+        "stride": 1,
+        "halo": 2,
+        "classes": ["a", "b"],
+        "activation": "softmax",
+    }
+    with Image.open(picture) as both:
+        assert both.size == (512, 256)
+    assert open_bundle(path).load("main", "cpu").halo == 2
+    assert "exists: add --force" in error_of("models", "init", path, *options)
+    # A halo that is too small is measured by check.
+    card["output"]["halo"] = 0
+    path.with_suffix(".json").write_text(json.dumps(card))
+    assert "up to 2 away" in call("models", "check", path).stderr
+
+
+def test_a_detector_and_a_classifier(tmp_path, image):
+    path = tiny_models.yolox(tmp_path / "yolox.onnx")
+    call("models", "init", path, *SCALE, "--classes", "a,b,c", "--channels", "bgr")
+    card = read(path)
+    assert (card["task"], card["output"]["decode"]) == ("detection", "yolox")
+    assert (card["output"]["stride"], card["input"]["channels"]) == ([8, 16, 32], "bgr")
+    path = tiny_models.classify(tmp_path / "classifier.onnx")
+    options = (*SCALE, "--classes", "a,b,c", "--image", image, "--out", tmp_path / "tile.png")
+    text = call("models", "init", path, *options).stdout
+    assert read(path)["output"]["activation"] == "softmax"
+    assert "prediction" in text
+    scripted = tiny_models.torchscript(tmp_path / "scripted.pt")
+    options = (*SCALE, "--classes", "a,b,c", "--tile", "96")
+    assert "can run arbitrary code" in error_of("models", "init", scripted, *options)
+    call("models", "init", scripted, *options, "--trust")
+    assert read(scripted)["input"]["tile"] == 96
+    assert "scripted, stride 96" in call("models", "check", scripted, "--trust").stdout
+
+
+def test_what_a_file_says_is_not_asked(tmp_path):
+    path = tiny_models.ultralytics(tmp_path / "yolo.onnx", "detect")
+    call("models", "init", path, "--pixel-size", "0.25")
+    card = read(path)
+    assert card["output"]["classes"] == list(tiny_models.CLASSES)
+    assert (card["output"]["decode"], card["input"]["pixel_size"]) == ("yolov8", 0.25)
+
+
+def test_ambiguous_outputs_need_their_task(tmp_path):
+    path = tiny_models.segment(tmp_path / "one.onnx", k=1)
+    options = (*SCALE, "--classes", "gull")
+    assert "give its --task, density" in error_of("models", "init", path, *options)
+    call("models", "init", path, *options, "--task", "regression", "--units", "m")
+    assert read(path)["output"]["units"] == ["m"]
+    out = open_bundle(path).load("main", "cpu")(np.zeros((1, 3, 64, 64), np.float32))
+    assert out.shape == (1, 1, 64, 64)
