@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image
+    from napari.layers import Image, Layer
 
-__all__ = ["ViewFit", "camera_state"]
+__all__ = ["ViewFit", "camera_state", "fit_layer"]
+
+MARGIN = 0.05
+"""Part of the canvas that stays blank around a layer."""
 
 SETTLE_TICKS = 3
 """Ticks after which a window has its size."""
@@ -37,7 +42,22 @@ class ViewFit:
             self._ticks -= 1
             still = camera_state(self._viewer) == self._camera
             if not self._ticks and still and image_layer is not None:
-                self._viewer.reset_view(layers=[image_layer])
+                fit_layer(self._viewer, image_layer)
+
+
+def fit_layer(viewer: ViewerModel, layer: Layer) -> None:
+    """Show all of a layer.
+
+    napari fits the view to layers that have all of the viewer's axes; an image without channels
+    above one with channels has fewer.
+    """
+    if layer.ndim >= viewer.dims.ndim or viewer.dims.ndisplay == 3:
+        viewer.reset_view(layers=[layer] if layer.ndim >= viewer.dims.ndim else None)
+        return
+    low, high = layer.extent.world[:, -2:]
+    viewer.scene.camera.center = tuple((low + high) / 2)
+    size = viewer.canvas.viewbox_size(viewer.layers)
+    viewer.scene.camera.zoom = (1 - MARGIN) * float(np.min(size / (high - low + layer.scale[-2:])))
 
 
 def camera_state(viewer: ViewerModel) -> tuple[float, ...]:

@@ -27,6 +27,7 @@ from hrviewer.viewer.image.geometry import (
     viewport_of,
 )
 from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.image.view_fit import fit_layer
 from hrviewer.viewer.layers.roi import region_layer
 
 if TYPE_CHECKING:
@@ -186,6 +187,6 @@ class LayerDisplay(ImageDisplay):
         session = self.tracker.session_of(layer)
         assert session is not None
         if is_new:
-            self._viewer.reset_view(layers=[layer])
+            fit_layer(self._viewer, layer)
             self.fit()
         return session
