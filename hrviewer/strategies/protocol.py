@@ -352,6 +352,8 @@ class PlanContext:
         Limit of wall time, infinite without one; the clock may end the run before the FLOPs.
     rates : Rates, optional
         Of a limit of seconds, the measured rates.
+    whole : PlanContext, optional
+        Context of the region that this one is a part of, for a cell of a live view.
     """
 
     shape: tuple[int, int]
