@@ -368,6 +368,7 @@ class PlanContext:
     pixel_bytes: int = 3
     seconds: float = float("inf")
     rates: Rates | None = None
+    whole: PlanContext | None = None
 
     @property
     def rect(self) -> Rect:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field
@@ -22,7 +23,6 @@ from hrviewer.strategies.tiling import (
 )
 
 __all__ = ["Uniform", "UniformParams"]
-
 
 MAX_INPUT = 2048
 """Regions that are no larger after downsampling, in model pixels per side, are one input."""
@@ -55,10 +55,26 @@ class Uniform(Strategy):
     Params: ClassVar[type[Params]] = UniformParams
     default_budget: ClassVar[float | None] = 0.1
 
+    def choose(self, context: PlanContext, params: UniformParams) -> UniformParams:
+        """Return the parameters with the scale that the budget pays for."""
+        if params.scale:
+            return params
+        return params.model_copy(update={"scale": self._fit(context)})
+
+    def as_part(
+        self, context: PlanContext, whole: PlanContext, params: UniformParams
+    ) -> tuple[PlanContext, UniformParams]:
+        """Return the scale of the whole region, at any cost of the part's halos."""
+        params = self.choose(whole, params)
+        patches = self._cut(whole, params.scale)
+        if total_flops(whole.main, patches, whole.rect) > whole.budget:
+            return context, params  # the given scale is too expensive for the whole, too
+        return replace(context, budget=math.inf), params
+
     def plan(self, context: PlanContext, params: UniformParams) -> Plan:
         """Downsample, run inference on all tiles, aggregate."""
-        scale = snap_scale(params.scale)
-        patches = self._cut(context, scale) if params.scale else self._fit(context)
+        params = self.choose(context, params)
+        patches = self._cut(context, snap_scale(params.scale))
         totals: list[PatchTotal] = []
         for batch in batches(patches):
             response = yield PatchRequest("main", batch, target="output")
@@ -78,15 +94,15 @@ class Uniform(Strategy):
     def _cut(context: PlanContext, scale: float) -> list[Patch]:
         return tiles(context.main, context.region, scale, tile=MAX_INPUT)
 
-    def _fit(self, context: PlanContext) -> list[Patch]:
-        """Return the tiling of the smallest scale whose FLOPs fit the budget."""
+    def _fit(self, context: PlanContext) -> float:
+        """Return the smallest scale whose FLOPs fit the budget."""
         main = context.main
         shrink = math.sqrt(context.once_per_pixel / context.budget)
         scale = snap_scale(context.native_scale * max(1.0, shrink))
         while True:
             patches = self._cut(context, scale)
             if total_flops(main, patches, context.rect) <= context.budget:
-                return patches
+                return scale
             if scale > max(context.region.h, context.region.w):
                 raise BudgetError(
                     f"a budget of {context.budget:.3g} FLOPs does not pay for a single input of "

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from toys import (
     FLOPS,
+    Blurred,
     Bright,
     Toy,
     ToyBundle,
@@ -17,21 +18,26 @@ from toys import (
     many_patches,
     overview_then_chosen,
     picture,
+    toy_bundle,
 )
 
 from hrviewer.engine import (
     Budget,
+    InferencePipeline,
     InferenceResult,
     LiveSession,
     LoadedModels,
     ResultCache,
     ViewportCell,
+    build_context,
     neighbours,
+    run_plan,
     visible_cells,
 )
+from hrviewer.engine.viewport_cells import CellCollector
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect
-from hrviewer.strategies import Estimate, Params, PatchRequest
+from hrviewer.strategies import Estimate, Params, PatchRequest, get_strategy
 
 IMAGE = picture(1024, 1024)
 VIEW = Rect(0, 0, 1024, 1024)
@@ -152,6 +158,26 @@ def test_selecting_another_strategy_and_back(bench, follow):
     wait(session)
     assert session.computed == other + computed
     assert len(ready) == 4
+
+
+@pytest.mark.parametrize("name", ["patches", "uniform"])
+@pytest.mark.parametrize("zoom", [1.0, 2.0])
+def test_the_cells_of_a_view_add_up_to_a_run(name, zoom):
+    strategy = get_strategy(name)
+    with Workbench(IMAGE, toy_bundle(Blurred())) as bench:
+        context, _, _ = build_context(bench.pyramid, bench.models, strategy)
+        pipeline = InferencePipeline(bench.pyramid, bench.models, bench.device, context.region)
+        plan = strategy.plan(context, strategy.Params())
+        estimate = run_plan(plan, pipeline, CellCollector(), budget=context.budget)
+        found: list[ViewportCell] = []
+        session = LiveSession(
+            bench.pyramid, bench.models, strategy, strategy.Params(), on_update=collect_cells(found)
+        )
+        session.follow_view(VIEW, zoom)
+        wait(session)
+        session.close()
+    total = sum(cell.estimate.values[0] for cell in found)
+    assert total == pytest.approx(estimate.values[0], rel=1e-6)
 
 
 def test_a_budget_is_divided_by_area(follow):

@@ -214,6 +214,23 @@ def test_patches_have_native_scale():
     assert {patch.scale for patch in requests[0].patches} == {2.0}
 
 
+@pytest.mark.parametrize("budget", [0.1, 0.5])
+def test_a_part_of_a_view_has_the_scale_of_the_whole_whatever_its_halo_costs(budget):
+    model = {"main": replace(model_info(), halo=32)}
+    whole = replace(context(1024, 1024), models=model, budget=budget * FLOPS * 1024**2)
+    strategy = get_strategy("uniform")
+    params = strategy.Params()
+    scale = strategy.choose(whole, params).scale
+    cell = Rect(256, 512, 256, 256)
+    part = replace(whole, region=cell, budget=whole.budget / 16)
+    assert strategy.choose(part, params).scale > scale  # as a run of the cell alone
+    context_, chosen = strategy.as_part(part, whole, params)
+    assert (chosen.scale, context_.budget) == (scale, math.inf)
+    # A scale that the user gave and that the budget does not pay for is cut short in both.
+    given = strategy.Params(scale=1.0)
+    assert strategy.as_part(part, whole, given) == (part, given)
+
+
 @pytest.mark.parametrize("fraction", [0.5, 0.1, 0.01, 0.001])
 def test_uniform_takes_the_smallest_scale_within_the_budget(fraction):
     full = 1000 * 1300 * FLOPS

@@ -39,6 +39,7 @@ from hrviewer.strategies.nonuniform.importance import (
     prior_importance,
     scout_importance,
 )
+from hrviewer.strategies.nonuniform.overview import choose_overview, sample_regions
 
 
 class Blobs(Bright):
@@ -292,20 +293,50 @@ class Given:
         self.patch, self.value = Patch(Rect(*map(int, box))), map_.sum((1, 2))
 
 
+def scouted(shape, budget):
+    models = {
+        name: ModelInfo(card(name), 4, 0, lambda h, w: FLOPS * h * w) for name in ("main", "scout")
+    }
+    return PlanContext(shape, (1.0,), None, Rect(0, 0, *shape), 1.0, models, budget)
+
+
+def test_squares_stand_for_a_large_region():
+    small, large = scouted((4096, 4096), math.inf), scouted((10_000, 20_000), math.inf)
+    overview = choose_overview(large, "auto")
+    assert (overview.role, overview.scale, overview.note) == ("scout", 1.0, "")
+    assert sample_regions(small, overview) == [small.region]
+    squares = sample_regions(large, overview)
+    assert len({*squares}) == len(squares) == 32
+    assert all(square in large.region for square in squares)
+    halves = [square.x >= 10_000 for square in squares]
+    assert 12 <= sum(halves) <= 20  # from all parts
+
+
+def test_a_scout_that_does_not_run_at_the_size_of_its_training_is_noted():
+    full = FLOPS * 1024 * 1024
+    notes = [choose_overview(scouted((1024, 1024), n * full), "scout").note for n in (4.1, 2, 1e-9)]
+    assert notes == [
+        "",
+        "the scout ran at 1/2 of the size of its training, as the budget allows",
+        "the budget does not pay for the scout: importance is the same everywhere",
+    ]
+
+
 def test_the_importance_of_a_density_is_its_deviation():
     role = ModelInfo(card("net", variance=True), 4, 0, lambda h, w: 1.0)
     both = np.stack([np.full((4, 4), 9.0), np.arange(16.0).reshape(4, 4)]).astype(np.float32)
     found = scout_importance(
         role, [Given((0.0, 0.0, 128.0, 128.0), both)], Rect(0, 0, 128, 128), 32
     )
-    np.testing.assert_allclose(found.values, np.sqrt(np.arange(16.0) / 15).reshape(4, 4))
+    expected = np.sqrt(np.arange(16.0) / 15).reshape(4, 4)
+    np.testing.assert_allclose(found.values / found.values.max(), expected)
     # Without variances, that of a Poisson distribution.
     role = ModelInfo(card("net"), 4, 0, lambda h, w: 1.0)
     found = scout_importance(
         role, [Given((0.0, 0.0, 128.0, 128.0), both[1:])], Rect(0, 0, 128, 128), 64
     )
     sums = both[1].reshape(2, 2, 2, 2).sum((1, 3))
-    np.testing.assert_allclose(found.values, np.sqrt(sums / sums.max()))
+    np.testing.assert_allclose(found.values / found.values.max(), np.sqrt(sums / sums.max()))
 
 
 def test_failed_patches_leave_a_gap():
@@ -313,7 +344,7 @@ def test_failed_patches_leave_a_gap():
     blank = Given((0.0, 0.0, 64.0, 64.0), np.full((1, 1, 1), np.nan, np.float32))
     seen = Given((0.0, 64.0, 64.0, 64.0), np.ones((1, 2, 2), np.float32))
     found = scout_importance(role, [blank, seen], Rect(0, 0, 64, 128), 32)
-    np.testing.assert_array_equal(found.values, [[0, 0, 1, 1], [0, 0, 1, 1]])
+    np.testing.assert_array_equal(found.values > 0, [[0, 0, 1, 1], [0, 0, 1, 1]])
 
 
 def test_a_kernel_density_is_a_sum_of_gaussians():

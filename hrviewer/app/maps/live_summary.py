@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.engine import ViewportCell
+from hrviewer.strategies import FeatureRequest
 
-__all__ = ["combine_cells", "wrap_text"]
+__all__ = ["combine_cells", "describe_scales", "wrap_text"]
 
 
 def combine_cells(
@@ -36,6 +37,24 @@ def combine_cells(
     middle = sum((high + low) / 2 for low, high in filter(None, intervals))
     half = math.hypot(*halves)
     return total, (middle - half, middle + half)
+
+
+def describe_scales(cells: Sequence[ViewportCell], native: float) -> str:
+    """Return the scales at which the main model ran on cells: ``at 1/3.25``."""
+    scales = [
+        result.patch.scale / native
+        for cell in cells
+        for request, results in cell.results
+        if not isinstance(request, FeatureRequest) and request.role == "main"
+        for result in results
+    ]
+    if not scales:
+        return ""
+    low, high = (
+        "full resolution" if scale <= 1 else f"1/{scale:.3g}"
+        for scale in (min(scales), max(scales))
+    )
+    return f"at {low}" if low == high else f"at {low} to {high}"
 
 
 def wrap_text(text: str, width: int) -> str:

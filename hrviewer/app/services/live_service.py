@@ -19,7 +19,7 @@ from functools import partial
 from psygnal import EmissionInfo
 
 from hrviewer.app.image_session import ImageSession, Status, Viewport
-from hrviewer.app.maps.live_summary import combine_cells
+from hrviewer.app.maps.live_summary import combine_cells, describe_scales
 from hrviewer.app.maps.result_maps import ResultMaps, empty_result_maps
 from hrviewer.app.resources import Resources
 from hrviewer.app.services.background import Background, Task
@@ -38,6 +38,7 @@ from hrviewer.engine import (
     build_context,
     map_kind,
     measure_deviation,
+    native_scale,
     visible_cells,
 )
 from hrviewer.errors import HrviewerError, RunError, format_error
@@ -419,8 +420,11 @@ class LiveService:
             extent += f" so far ({len(done)} of {total} area{'s'[: total != 1]})"
         estimate = EstimateText("…") if found is None else describe_estimate(found)
         results = [result for cell in done for _, group in cell.results for result in group]
-        flops = format_si(sum(result.cost.flops for result in results), "FLOP")
-        cost = f"{flops} · {len(results):,} patches in view"
+        # Cells share what they request of the whole image.
+        costs = {(result.role, result.patch): result.cost.flops for result in results}
+        cost = f"{format_si(sum(costs.values()), 'FLOP')} · {len(costs):,} patches in view"
+        scales = describe_scales(done, native_scale(loaded.main.card, loaded.pyramid)[0])
+        cost += f" · {scales}, as in a run" if scales else ""
         state.set_estimate(image, replace(estimate, extent=extent), cost)
         state.set_status(image, Status(len(done) / total if total else 0.0, ""))
         speed, rest = self._rates(loaded, pending, now)

@@ -79,7 +79,12 @@ def pixel_density(importance: ImportanceMap, level: float, floor: float) -> Pixe
 
 
 def partition(
-    density: PixelDensity, largest: int, smallest: float, widest: float, step: int
+    density: PixelDensity,
+    largest: int,
+    smallest: float,
+    widest: float,
+    step: int,
+    region: Rect | None = None,
 ) -> Iterator[Leaf]:
     """Cut a region into leaves whose sizes follow the pixel density.
 
@@ -97,8 +102,10 @@ def partition(
         times the density per side.
     step : int
         Cuts are at multiples of this, if that leaves two leaves.
+    region : Rect, optional
+        The region to cut, within that of `density`; all of it by default.
     """
-    region = density.region
+    region = region or density.region
     ys, xs = (
         edges(start, length, -(-length // largest), step)
         for start, length in ((region.y, region.h), (region.x, region.w))

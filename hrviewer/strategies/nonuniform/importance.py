@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class ImportanceMap:
     cell : int
         Side of its cells, level-0 pixels; the last ones may extend beyond the region.
     values : ndarray of float, shape (rows, columns)
-        Values in 0..1.
+        Not less than 0; as the allocation takes them, 1 is the maximum of the whole region.
     """
 
     region: Rect
@@ -44,6 +44,15 @@ class ImportanceMap:
         )
         return np.asarray(np.outer(*sides), float)
 
+    def scaled(self, top: float, contrast: float) -> ImportanceMap:
+        """Return the map relative to `top`, to the power of a contrast.
+
+        The same everywhere if nothing is important.
+        """
+        if not math.isfinite(top) or top <= 0:
+            return replace(self, values=np.ones_like(self.values))
+        return replace(self, values=(self.values / top) ** contrast)
+
     @property
     def rect(self) -> Rect:
         """Extent of the cells, including those beyond the region."""
@@ -54,7 +63,7 @@ class ImportanceMap:
 def scout_importance(
     model: ModelInfo, results: Sequence[PatchResult], region: Rect, cell: int
 ) -> ImportanceMap:
-    """Return the importance that follows from a scout's predictions.
+    """Return the importance that follows from a scout's predictions, not normalized.
 
     The importance of a density is the standard deviation of its count: the allocation that
     minimizes the error of the total is proportional to it (Neyman 1934). Without predicted
@@ -94,7 +103,7 @@ def scout_importance(
         np.add.at(total, cells, np.maximum(values.sum(axis=0), 0))
         np.add.at(weight, cells, h * w / (rows * columns) if additive else 1.0)
     mean = total / np.maximum(weight, 1e-12)
-    return ImportanceMap(region, cell, normalize(np.sqrt(mean) if additive else mean))
+    return ImportanceMap(region, cell, np.sqrt(mean) if additive else mean)
 
 
 def prior_importance(

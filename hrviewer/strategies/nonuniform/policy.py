@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from hrviewer.errors import BudgetError, ParameterError
+from hrviewer.errors import BudgetError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.strategies.base import Params, Strategy, VisibleIf
 from hrviewer.strategies.nonuniform.allocation import Leaf, PixelDensity, partition, pixel_density
@@ -20,11 +20,13 @@ from hrviewer.strategies.nonuniform.grid_sampler import (
     grid_from_saliency,
     limit_magnification,
 )
-from hrviewer.strategies.nonuniform.importance import (
-    ImportanceMap,
-    kernel_density,
-    prior_importance,
-    scout_importance,
+from hrviewer.strategies.nonuniform.importance import ImportanceMap
+from hrviewer.strategies.nonuniform.overview import (
+    ImportanceSource,
+    choose_overview,
+    map_importance,
+    overview_flops,
+    sample_regions,
 )
 from hrviewer.strategies.protocol import (
     Estimate,
@@ -34,8 +36,6 @@ from hrviewer.strategies.protocol import (
     Plan,
     PlanContext,
     Publish,
-    Request,
-    Response,
     WarpRequest,
 )
 from hrviewer.strategies.tiling import (
@@ -43,27 +43,15 @@ from hrviewer.strategies.tiling import (
     alignment_step,
     batches,
     input_shape,
-    tiles,
-    total_flops,
 )
 
 __all__ = ["NonUniform", "NonUniformParams"]
-
-MAX_MAP_CELLS = 2048
-"""Maximum number of cells along the longer side of an importance map."""
-
-SCOUT_SHARE = 0.25
-"""Maximum fraction of the budget that the importance map may cost."""
 
 MIN_SIDE = 128
 """Leaves with fewer model pixels per side are not halved: context would cost too much."""
 
 MAX_SIDE = 1024
 """Maximum model pixels per side of a leaf, which bounds the memory of inference."""
-
-ImportanceSource = Literal[
-    "auto", "scout", "gradient", "entropy", "foreground", "saliency", "density"
-]
 
 
 class NonUniformParams(Params):
@@ -135,7 +123,6 @@ class PlannedRequest:
     """The request for a leaf: a patch, or a warp."""
 
     request: Patch | WarpRequest
-    flops: float
     importance: float
 
 
@@ -157,16 +144,43 @@ class NonUniform(Strategy):
     default_budget: ClassVar[float | None] = 0.1
     priors: ClassVar[tuple[str, ...]] = ("saliency", "density")
 
+    def as_part(
+        self, context: PlanContext, whole: PlanContext, params: NonUniformParams
+    ) -> tuple[PlanContext, NonUniformParams]:
+        """Return a context in which pixels are allocated as in the whole region.
+
+        At any cost: where all important places are in one part, so is the budget.
+        """
+        return replace(context, budget=math.inf, whole=whole), params
+
     def plan(self, context: PlanContext, params: NonUniformParams) -> Plan:
         """Map the importance, allocate the budget, run inference, aggregate."""
-        importance, remaining = yield from self._importance(context, params)
-        if importance is None:
+        # In a part of a region, pixels are allocated as in the region.
+        whole = context.whole or context
+        overview = choose_overview(whole, params.importance)
+        regions = [whole.region] if context.whole is None else sample_regions(whole, overview)
+        bandwidth = params.bandwidth * context.native_scale
+        maps, remaining = yield from map_importance(context, overview, regions, bandwidth)
+        if maps is None:
             return Estimate(
                 None, note="the budget ended before the importance map was complete: raise it"
             )
-        importance = replace(importance, values=importance.values**params.contrast)
+        top = max(float(each.values.max(initial=0.0)) for each in maps)
+        if context.whole is not None:
+            share = sum(region.area for region in regions) / whole.region.area
+            remaining = whole.budget * share - overview_flops(whole, overview, regions)
+        scaled = [each.scaled(top, params.contrast) for each in maps]
+        level, floor = self._allocate(whole, params, scaled, remaining)
+        if regions != [whole.region]:
+            maps, _ = yield from map_importance(context, overview, [context.region], bandwidth)
+            assert maps is not None  # a part has no budget
+        importance = maps[0].scaled(top, params.contrast)
         yield Publish("saliency", importance.values.astype(np.float32), importance.rect)
-        requests = self._plan_requests(context, params, importance, remaining)
+        density = pixel_density(importance, level, floor)
+        requests = [
+            self._plan_leaf(context, params, density, leaf)
+            for leaf in self._partition(context, params, density, context.region)
+        ]
         results: list[PatchResult] = []
         patches = tuple(
             planned.request for planned in requests if isinstance(planned.request, Patch)
@@ -190,67 +204,40 @@ class NonUniform(Strategy):
             estimate = aggregate(context.main, results)
             if estimate is not None:
                 yield Publish("estimate", estimate, context.region)
-        note = f"{len(patches)} patches and {len(warps)} warps"
+        notes = [f"{len(patches)} patches and {len(warps)} warps"]
         if stop:
-            note = "the budget ended before the whole region was processed"
+            notes = ["the budget ended before the whole region was processed"]
+        note = "; ".join(filter(None, [*notes, overview.note]))
         return Estimate(aggregate(context.main, results), note=note)
-
-    # The importance map.
-
-    def _importance(
-        self, context: PlanContext, params: NonUniformParams
-    ) -> Generator[Request, Response, tuple[ImportanceMap | None, float]]:
-        """Return the importance map and the remaining budget."""
-        region, priors = context.region, context.priors
-        source = params.importance
-        if source == "auto":
-            source = next((name for name in ("saliency", "density") if name in priors), "scout")
-        if source in ("saliency", "density"):
-            if source not in priors:
-                raise ParameterError(
-                    f"importance={source} needs a prior map {source!r}, and none is given: "
-                    "add one, or choose another importance"
-                )
-            cell = max(16, math.ceil(max(region.h, region.w) / MAX_MAP_CELLS / 16) * 16)
-            cell = min(cell, max(1, max(region.h, region.w) // 16))
-            prior = prior_importance(priors[source], context.rect, region, cell)
-            if source == "density":
-                prior = kernel_density(prior, params.bandwidth * context.native_scale)
-            return prior, context.budget
-        name = "scout" if source == "scout" else f"@{source}"
-        model = context.models[name]
-        patches = overview_patches(context, name, model)
-        results: list[PatchResult] = []
-        remaining = context.budget
-        for batch in batches(patches):
-            response = yield PatchRequest(name, batch)
-            results += response.results
-            remaining = response.remaining
-            if response.stop:
-                return None, remaining
-        if not patches:
-            return ImportanceMap(region, max(region.h, region.w), np.ones((1, 1))), remaining
-        step = round(model.stride * patches[0].scale)
-        cell = step * max(1, -(-max(region.h, region.w) // (MAX_MAP_CELLS * step)))
-        return scout_importance(model, results, region, max(1, cell)), remaining
 
     # The allocation.
 
-    def _plan_requests(
+    def _allocate(
         self,
         context: PlanContext,
         params: NonUniformParams,
-        importance: ImportanceMap,
+        maps: Sequence[ImportanceMap],
         remaining: float,
-    ) -> list[PlannedRequest]:
-        """Return the requests of the greatest pixel density that the remaining FLOPs pay for."""
+    ) -> tuple[float, float]:
+        """Return the greatest level and floor that the remaining FLOPs pay for.
+
+        See `pixel_density`. The maps cover the region, or squares that stand for it with their
+        share of the budget.
+        """
+
+        def cost(level: float, floor: float) -> float:
+            densities = [pixel_density(each, level, floor) for each in maps]
+            return sum(
+                self._leaf_flops(context, params, leaf)
+                for density in densities
+                for leaf in self._partition(context, params, density, density.region)
+            )
+
         aim = remaining
         while True:
-            density = self._allocate(context, params, importance, aim)
-            leaves = self._partition(context, params, density)
-            requests = [self._plan_leaf(context, params, density, leaf) for leaf in leaves]
-            if sum(planned.flops for planned in requests) <= remaining * (1 + 1e-9):
-                return requests
+            level, floor = self._level_and_floor(context, params, maps, aim)
+            if cost(level, floor) <= remaining * (1 + 1e-9):
+                return level, floor
             # The exact cost is known only once the sizes are.
             aim *= 0.97
             if aim < remaining / 100:
@@ -259,37 +246,38 @@ class NonUniform(Strategy):
                     f"{context.main.card.name!r}; raise the budget"
                 )
 
-    def _allocate(
+    def _level_and_floor(
         self,
         context: PlanContext,
         params: NonUniformParams,
-        importance: ImportanceMap,
+        maps: Sequence[ImportanceMap],
         remaining: float,
-    ) -> PixelDensity:
-        """Return the greatest pixel density that costs about `remaining` FLOPs."""
+    ) -> tuple[float, float]:
+        """Return the greatest level and floor that cost about `remaining` FLOPs."""
         main, native = context.main, context.native_scale
-        per_pixel = main.flops_per_pixel()
-        floor = min(1 / params.coarsest**2, remaining / context.once_per_pixel / 4)
+        per_pixel, area = main.flops_per_pixel(), sum(each.region.area for each in maps)
+        floor = min(1 / params.coarsest**2, remaining / (per_pixel * area / native**2) / 4)
 
         def fits_budget(level: float, floor: float) -> bool:
             pixels = 0
-            for leaf in self._partition(context, params, pixel_density(importance, level, floor)):
-                scale = native / math.sqrt(leaf.density)
-                pixels += math.prod(
-                    canvas_shape(main, with_context(context, leaf, scale, params), scale)
-                )
+            for density in (pixel_density(each, level, floor) for each in maps):
+                for leaf in self._partition(context, params, density, density.region):
+                    scale = native / math.sqrt(leaf.density)
+                    pixels += math.prod(
+                        canvas_shape(main, with_context(context, leaf, scale, params), scale)
+                    )
             return pixels * per_pixel <= remaining
 
-        while not fits_budget(0.0, floor) and floor * context.region.area > 1:
+        while not fits_budget(0.0, floor) and floor * area > 1:
             floor /= 2
         level = largest_affordable(lambda level: fits_budget(level, floor), floor, 1e3 / floor)
         # Once all important places are at full resolution, the rest gets what remains.
         floor = largest_affordable(lambda floor: fits_budget(level, floor), floor, 1.0)
-        return pixel_density(importance, level, floor)
+        return level, floor
 
     @staticmethod
     def _partition(
-        context: PlanContext, params: NonUniformParams, density: PixelDensity
+        context: PlanContext, params: NonUniformParams, density: PixelDensity, region: Rect
     ) -> list[Leaf]:
         native, card = context.native_scale, context.main.card.input
         step = alignment_step(context.main, snap_scale(native))
@@ -299,20 +287,33 @@ class NonUniform(Strategy):
             widest = max(1, card.tile - 2 * params.context)
             side, smallest = math.ceil(card.tile * params.coarsest), math.inf
         side = max(step, round(side * native))
-        return list(partition(density, side, smallest * native, widest * native, step))
+        return list(partition(density, side, smallest * native, widest * native, step, region))
 
     @staticmethod
+    def _patch(context: PlanContext, params: NonUniformParams, leaf: Leaf) -> Patch | None:
+        """Return the patch for a leaf of uniform density; None if the leaf is warped."""
+        card = context.main.card.input
+        scale = snap_scale(context.native_scale / math.sqrt(leaf.density))
+        fits = max(leaf.rect.h, leaf.rect.w) / scale + 2 * params.context <= card.tile
+        if not leaf.uniform or (card.fixed and not fits):
+            return None
+        return Patch(leaf.rect, scale, leaf_halo(leaf, scale, params))
+
+    def _leaf_flops(self, context: PlanContext, params: NonUniformParams, leaf: Leaf) -> float:
+        """Return the FLOPs of a leaf."""
+        main, patch = context.main, self._patch(context, params, leaf)
+        if patch is not None:
+            return main.flops(*input_shape(main, patch, context.rect))
+        scale = context.native_scale / math.sqrt(leaf.density)
+        return main.flops(*canvas_shape(main, with_context(context, leaf, scale, params), scale))
+
     def _plan_leaf(
-        context: PlanContext, params: NonUniformParams, density: PixelDensity, leaf: Leaf
+        self, context: PlanContext, params: NonUniformParams, density: PixelDensity, leaf: Leaf
     ) -> PlannedRequest:
         main, native = context.main, context.native_scale
-        importance = leaf.density
-        scale = snap_scale(native / math.sqrt(leaf.density))
-        fits = max(leaf.rect.h, leaf.rect.w) / scale + 2 * params.context <= main.card.input.tile
-        if leaf.uniform and (fits or not main.card.input.fixed):
-            patch = Patch(leaf.rect, scale, leaf_halo(leaf, scale, params))
-            cost = main.flops(*input_shape(main, patch, context.rect))
-            return PlannedRequest(patch, cost, importance)
+        patch = self._patch(context, params, leaf)
+        if patch is not None:
+            return PlannedRequest(patch, leaf.density)
         scale = native / math.sqrt(leaf.density)
         rect = with_context(context, leaf, scale, params)
         shape = canvas_shape(main, rect, scale)
@@ -322,7 +323,7 @@ class NonUniform(Strategy):
         full_resolution = min(rect.h / native / shape[0], rect.w / native / shape[1])
         grid = limit_magnification(grid, max(1.0, full_resolution))
         warp = WarpRequest("main", rect, grid, shape, target="output", core=leaf.rect)
-        return PlannedRequest(warp, main.flops(*shape), importance)
+        return PlannedRequest(warp, leaf.density)
 
 
 def largest_affordable(fits_budget: Callable[[float], bool], low: float, high: float) -> float:
@@ -333,26 +334,6 @@ def largest_affordable(fits_budget: Callable[[float], bool], low: float, high: f
         middle = math.sqrt(low * high)
         low, high = (middle, high) if fits_budget(middle) else (low, middle)
     return low
-
-
-def overview_patches(context: PlanContext, name: str, model: ModelInfo) -> list[Patch]:
-    """Return the patches for the importance map, at the scale of the model's training.
-
-    Built-in models have no such scale: they get a thumbnail of some hundred cells per side. The
-    scale is doubled until the budget pays for it; without an affordable scale there are none.
-    """
-    side = max(context.region.h, context.region.w)
-    scale = context.scale_of(name)
-    if model.card.task == "saliency":
-        thumbnail = side / 256 / model.stride if model.stride > 4 else side / 1024
-        scale = max(thumbnail, min(8 * scale, side / 256), side / MAX_MAP_CELLS)
-        scale = 2.0 ** max(0, math.floor(math.log2(scale)))
-    while scale * model.stride <= side / 2:
-        patches = tiles(model, context.region, snap_scale(scale))
-        if total_flops(model, patches, context.rect) <= SCOUT_SHARE * context.budget:
-            return patches
-        scale *= 2
-    return []
 
 
 def with_context(context: PlanContext, leaf: Leaf, scale: float, params: NonUniformParams) -> Rect:
