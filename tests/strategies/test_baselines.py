@@ -215,7 +215,7 @@ def test_patches_have_native_scale():
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.5])
-def test_a_part_of_a_view_has_the_scale_of_the_whole_whatever_its_halo_costs(budget):
+def test_a_part_of_a_view_has_the_scale_of_the_whole_at_any_cost_of_its_halo(budget):
     model = {"main": replace(model_info(), halo=32)}
     whole = replace(context(1024, 1024), models=model, budget=budget * FLOPS * 1024**2)
     strategy = get_strategy("uniform")
