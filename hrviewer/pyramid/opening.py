@@ -287,6 +287,8 @@ def _unsupported_error(source: object) -> ImageReadError:
         return ImageReadError(
             f"cannot open {type(source).__name__} as an image: pass a path or an array"
         )
+    if not source:
+        return ImageReadError("'': there is no such file or folder")
     if "://" in source:
         return ImageReadError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
     return ImageReadError(explain_unreadable(Path(source)))

@@ -83,6 +83,8 @@ def parse_specs(specs: str | Sequence[str | StrategySpec]) -> list[StrategySpec]
             parsed += [StrategySpec(name) for name in strategy_ids()]
         else:
             parsed.append(StrategySpec.parse(item) if isinstance(item, str) else item.validated())
+    if not parsed:
+        raise ParameterError("no strategy is given: give one or several, or all")
     return list({str(spec): spec for spec in parsed}.values())
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -212,6 +213,8 @@ def cost(
     100.0
     """
     limit = available_memory() if memory is None else parse_bytes(memory)
+    if sides is not None and not (sides and all(isinstance(n, Integral) and n > 0 for n in sides)):
+        raise ParameterError(f"sides are positive whole numbers, as [256, 512], not {sides!r}")
     bundle = as_bundle(model)
     weights, card = bundle.weights(role), bundle.roles[role]
     with (

@@ -155,6 +155,12 @@ def test_channels_are_names_and_numbers(given: Any, tmp_path: Path) -> None:
             open_pyramid(source, channels=given)
 
 
+@pytest.mark.parametrize("given", ["", "nowhere.svs"])
+def test_an_image_that_is_not_there(given: str) -> None:
+    with pytest.raises(ImageReadError, match="there is no such file or folder"):
+        open_pyramid(given)
+
+
 @pytest.mark.parametrize("given", [3, "z", {"z": "1"}, {"z": 1.0}, [("z", 1)]])
 def test_a_plane_is_an_index_on_each_axis(given: Any, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", ARRAY[..., 0])

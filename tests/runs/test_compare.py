@@ -156,7 +156,7 @@ def test_a_folder_of_images_and_invalid_strategies(photo, tmp_path):
     Image.fromarray(IMAGE[:128]).save(tmp_path / "b.png")
     table = compare(str(tmp_path), toy_bundle(), "patches", out=tmp_path / "a")
     assert [name.rsplit("/")[-1] for name in table["image"]] == ["b.png", "photo.png"]
-    for asked in ("nothing", "patches:tile", "patches:colour=red"):
+    for asked in ("nothing", "patches:tile", "patches:colour=red", []):
         with pytest.raises(HrviewerError):
             compare(photo, toy_bundle(), asked, out=tmp_path / "a")
     nothing = GroundTruth(np.zeros((1, 2)))

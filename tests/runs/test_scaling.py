@@ -114,6 +114,9 @@ def test_too_little_memory_and_other_mistakes(network):
         cost(network.with_name("nowhere.onnx"))
     with pytest.raises(HrviewerError, match="has no role 'scout'"):
         cost(network, role="scout")
+    for sides in ([], [-1], [0, 64], ["64"]):
+        with pytest.raises(HrviewerError, match="sides are positive whole numbers"):
+            cost(network, sides=sides)
     stopped = RunControl()
     stopped.stop()
     with pytest.raises(HrviewerError, match="stopped"):
