@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from hrviewer.engine import (
     run_plan,
 )
 from hrviewer.engine.precision import PrecisionDeviation
-from hrviewer.errors import HrviewerError, RunError
+from hrviewer.errors import HrviewerError, ParameterError, RunError
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard
 from hrviewer.models.memory_usage import peak_memory, reset_peak_memory
@@ -78,6 +79,11 @@ class RunSpec:
     seed: int = 0
     priors: Priors = field(default_factory=dict)
     prior_sources: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise ParameterError(f"a seed is a whole number of 0 or more, not {self.seed!r}")
+        self.seed = int(self.seed)
 
     def default_path(self) -> Path:
         """Claim a new folder among the user's runs."""

@@ -14,7 +14,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hrviewer.errors import HrviewerError, ParameterError
+from hrviewer.errors import HrviewerError, ImageReadError, ParameterError
 from hrviewer.geometry import Rect, as_rect
 from hrviewer.pyramid import (
     Pyramid,

@@ -301,6 +301,11 @@ def make(path: Path) -> Path:
 def test_regions_and_parameters_are_checked(out):
     with pytest.raises(HrviewerError, match="outside the image"):
         run(IMAGE, toy_bundle(), region=Rect(1000, 0, 10, 10), out=out)
+    for seed in (-1, 0.5, "1"):
+        with pytest.raises(HrviewerError, match="a seed is a whole number of 0 or more"):
+            run(IMAGE, toy_bundle(), seed=seed, out=out)
+    with pytest.raises(HrviewerError, match="no annotations at nowhere"):
+        run(IMAGE, toy_bundle(), region="nowhere.geojson", out=out)
     with pytest.raises(HrviewerError, match="no parameter 'tiles'; it has: tile, halo, grid"):
         run(IMAGE, toy_bundle(), tiles=3, out=out)
     with pytest.raises(HrviewerError, match="patches: tile"):

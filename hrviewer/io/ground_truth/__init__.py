@@ -83,7 +83,7 @@ def read_ground_truth(path: str | Path, image: str, shape: tuple[int, int]) -> G
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise GroundTruthError(f"there is no ground truth at {path}: no such file or folder")
+        raise GroundTruthError(f"there are no annotations at {path}: no such file or folder")
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         known = ", ".join(SUFFIXES)
@@ -137,6 +137,9 @@ def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
         See `read_ground_truth`; or if the only annotation is a single point.
     """
     ground_truth = read_ground_truth(path, image, shape)
+    nothing = GroundTruthError(f"{Path(path).name} marks no area of the image: draw a shape")
+    if not len(ground_truth):
+        raise nothing
     low, high = ground_truth.points.min(axis=0), ground_truth.points.max(axis=0)
     if ground_truth.boxes is not None:
         low = np.minimum(low, ground_truth.boxes[:, :2].min(axis=0))
@@ -144,7 +147,7 @@ def read_region(path: str | Path, image: str, shape: tuple[int, int]) -> Rect:
     (y, x), (y1, x1) = np.floor(low).astype(int).tolist(), np.ceil(high).astype(int).tolist()
     region = Rect(y, x, y1 - y, x1 - x) & Rect(0, 0, *shape)
     if region.empty:
-        raise GroundTruthError(f"{Path(path).name} marks no area of the image: draw a shape")
+        raise nothing
     return region
 
 
