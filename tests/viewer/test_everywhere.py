@@ -59,6 +59,10 @@ def geojson(path: Path, run: Run) -> None:
     assert len(geopandas.read_file(path)) == len(run.patches)
 
 
+def geopackage(path: Path, run: Run) -> None:
+    assert len(geopandas.read_file(path, layer="patches")) == len(run.patches)
+
+
 def coco(path: Path, run: Run) -> None:
     from pycocotools.coco import COCO
 
@@ -113,9 +117,11 @@ def omezarr(path: Path, run: Run) -> None:
     assert total(group["0"][:]) == pytest.approx(total(run.map("output")[0][:]), rel=1e-3)
 
 
+ON_EARTH = {"geotiff", "geopackage"}
 CHECKS = {
     "geojson": geojson, "coco": coco, "dsa": dsa, "csv": csv, "parquet": parquet, "png": png,
-    "html": html, "ome-tiff": ometiff, "geotiff": geotiff, "ome-zarr": omezarr,
+    "html": html, "ome-tiff": ometiff, "geotiff": geotiff, "geopackage": geopackage,
+    "ome-zarr": omezarr,
 }  # fmt: skip
 
 
@@ -124,9 +130,9 @@ def test_no_format_is_forgotten():
 
 
 def formats(run: Run) -> list[str]:
-    """Return those that the run's image allows: only what is on Earth becomes a GeoTIFF."""
+    """Return those that the run's image allows: some only where it is on Earth."""
     aerial = "aerial" in str(run.header["image"])
-    return [name for name in writer_names() if name != "geotiff" or aerial]
+    return [name for name in writer_names() if aerial or name not in ON_EARTH]
 
 
 def test_from_python(run, tmp_path):
@@ -173,7 +179,7 @@ def test_a_gigapixel_is_exported_in_two_gigabytes(tmp_path):
     made = hrviewer.run(
         "sample:crowd?size=32768&seed=10100", "crowd", "uniform", budget="1%", out=run, cache="off"
     )
-    names = [name for name in writer_names() if name != "geotiff"]
+    names = [name for name in writer_names() if name not in ON_EARTH]
     process = subprocess.run(
         [sys.executable, "-c", WRITE, run, tmp_path, *names],
         capture_output=True, text=True, check=True,
