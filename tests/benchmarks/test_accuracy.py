@@ -56,6 +56,7 @@ def test_a_figure_replaces_that_of_its_domain(tmp_path) -> None:
         "output": {"stride": 1, "classes": ["thing"]},
     }
     roles = {"main": {"weights": "main.onnx", "card": card}}
+    (tmp_path / "main.onnx").touch()
     (tmp_path / "bundle.json").write_text(json.dumps({"name": "net", "roles": roles}))
     first = fit_count_error(population(50, 3), ORIGIN)
     photos = ORIGIN.model_copy(update={"synthetic": None, "domain": "photos"})
