@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.geometry import Patch, snap_scale
+from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy, tile_field
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling_grid import (
@@ -20,13 +20,16 @@ from hrviewer.strategies.estimation.sampling_grid import (
     cell_value,
     resample_onto,
 )
+from hrviewer.strategies.estimation.tile_sample import MIN_COVERAGE, TileSample
 from hrviewer.strategies.estimation.two_phase import (
     CoarsePrediction,
+    RegressionEstimate,
     TwoPhaseSampler,
     regression_estimate,
 )
 from hrviewer.strategies.protocol import (
     Estimate,
+    ModelInfo,
     PatchRequest,
     PatchResult,
     Plan,
@@ -39,8 +42,8 @@ from hrviewer.strategies.tiling import (
     BATCH_SIZE,
     PatchTotal,
     activation_map,
-    aggregate,
     batches,
+    patch_flops,
     tile_option,
     tiles,
 )
@@ -139,12 +142,12 @@ class Scanner(Strategy):
         if isinstance(scan, Estimate):
             return scan
         grid, prediction, n = scan.grid, scan.prediction, len(scan.grid.patches)
-        yield Publish("estimate", prediction.values.sum(axis=0), context.region)
+        yield from scan.publish(prediction.values)
 
         # Random measurements have priority in the remaining budget: without them the scanner's
         # error is unknown.
-        sampler = TwoPhaseSampler(context, grid, prediction, scan.remaining)
-        affordable = sampler.affordable
+        sampler = TwoPhaseSampler(context, grid, prediction, scan.remaining, scan.stop)
+        affordable = 0 if scan.stop else sampler.affordable
         sample = (
             min(params.sample, max(MIN_SAMPLES, n // PLACES_PER_SAMPLE), affordable)
             if params.sample
@@ -156,111 +159,266 @@ class Scanner(Strategy):
         selected = np.argsort(-score, kind="stable")[:flagged]
         for start in range(0, flagged, BATCH_SIZE):
             yield from sampler.measure(selected[start : start + BATCH_SIZE], score)
-            total = sampler.measured_total + prediction.values[sampler.unmeasured].sum(axis=0)
-            yield Publish("estimate", total, context.region)
+            yield from scan.publish(_cell_values(sampler))
             if sampler.stop:
                 break
-        estimate = None
+        corrected = None
         if sample and len(sampler.unmeasured) and not sampler.stop:
             # Where the scanner failed there is no prediction, and its uncertainty is unlimited.
             sampler.prediction = replace(prediction, spread=np.minimum(prediction.spread, 1e6))
             rng = np.random.default_rng(context.seed)
-            estimate = yield from regression_estimate(
-                sampler, sampler.prediction.spread, sample, rng, FLOOR
+            corrected = yield from regression_estimate(
+                sampler, sampler.prediction.spread, sample, rng, FLOOR, publish=scan.is_whole
             )
+        return _estimate(context, scan, sampler, corrected)
 
-        note = f"{len(sampler.measured)} of {n} cells measured"
-        if scan.skipped:
-            note += f", {scan.skipped} tiles of background skipped"
-        if scan.failed:
-            note += f"; the scanner failed on {scan.failed}"
-        if estimate is not None:
-            note += (
-                f"; {estimate.drawn} of the others at random, which correct the scanner's counts "
-                f"by a factor of {float(estimate.factor.value.mean()):.2f}"
-            )
-            return Estimate(estimate.values, _valid_interval(context, estimate.interval), note)
-        unmeasured, known = sampler.unmeasured, float(sampler.measured_total.sum())
-        error = sampler.context_error * known
-        interval = (
-            None if len(unmeasured) else _valid_interval(context, (known - error, known + error))
+
+def _cell_values(sampler: TwoPhaseSampler, factor: Floats | float = 1.0) -> Floats:
+    """Return the value of each cell, ``(n, k)``: measured, or predicted times a factor."""
+    values = sampler.prediction.values * factor
+    for cell, value in sampler.measured.items():
+        values[cell] = value
+    return values
+
+
+def _estimate(
+    context: PlanContext,
+    scan: _Scan,
+    sampler: TwoPhaseSampler,
+    corrected: RegressionEstimate | None,
+) -> Estimate:
+    """Return the estimate for the region, from all tiles or a sample of them."""
+    note = [f"{len(sampler.measured)} of {len(scan.grid.patches)} cells measured"]
+    if scan.skipped:
+        note[0] += f", {scan.skipped} tiles of background skipped"
+    if scan.failed:
+        note.append(f"the scanner failed on {scan.failed}")
+    if corrected is not None:
+        note.append(
+            f"{corrected.drawn} of the others at random, which correct the scanner's counts "
+            f"by a factor of {float(corrected.factor.value.mean()):.2f}"
         )
-        return Estimate(
-            sampler.measured_total + prediction.values[unmeasured].sum(axis=0), interval, note
+    unmeasured, known = sampler.unmeasured, float(sampler.measured_total.sum())
+    error = sampler.context_error * known
+    lost = unmeasured[np.isinf(scan.prediction.spread[unmeasured])]
+    interval: Interval | None = None
+    if scan.is_whole and not len(lost):
+        if corrected is not None:
+            values, interval = corrected.values, corrected.interval
+        else:
+            values = sampler.measured_total + scan.prediction.values[unmeasured].sum(axis=0)
+            interval = None if len(unmeasured) else (known - error, known + error)
+        interval = _valid_interval(context, interval)
+        return Estimate(values, interval, "; ".join(note), coverage=scan.coverage)
+    cells = _cell_values(sampler, 1.0 if corrected is None else corrected.factor.value)
+    cells[lost] = np.nan
+    if corrected is not None:
+        kept = np.setdiff1d(unmeasured, lost)
+        interval = corrected.factor.interval(
+            known, scan.prediction.values[kept], scan.prediction.spread[kept], sampler.context_error
         )
+    elif len(unmeasured) == len(lost):
+        interval = known - error, known + error
+    found, interval = scan.expand(cells, _valid_interval(context, interval))
+    note.append(scan.sample.note(scan.done, found))
+    return Estimate(found, interval, "; ".join(filter(None, note)), coverage=scan.coverage)
 
 
-def _valid_interval(context: PlanContext, interval: Interval) -> Interval | None:
+def _valid_interval(context: PlanContext, interval: Interval | None) -> Interval | None:
     """Return an interval, except for probabilities, whose sum is 1 for all draws."""
     return None if context.main.card.averaged else interval
 
 
 @dataclass
 class _Scan:
-    """The scanner's prediction for the cells."""
+    """The scanner's prediction for the cells of the scanned tiles.
 
+    Attributes
+    ----------
+    grid, prediction
+        The cells, and the prediction for each, with infinite spread where the scanner failed.
+    sample : TileSample
+        The tiles that are not background, in the order of scanning.
+    done : int
+        Number of scanned tiles.
+    tile_of : ndarray of int, shape (n,)
+        Number of the scanned tile that each cell lies in.
+    remaining, stop
+        The budget.
+    skipped, failed : int
+        Tiles of background, and tiles on which the scanner failed.
+    coverage : float
+        Fraction of the region that was scanned, or is background.
+    """
+
+    region: Rect
     grid: SamplingGrid
-    prediction: CoarsePrediction  # with infinite spread where the scanner failed
+    prediction: CoarsePrediction
+    sample: TileSample
+    done: int
+    tile_of: NDArray[np.intp]
     remaining: float
+    stop: bool
     skipped: int
     failed: int
+    coverage: float
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every tile was scanned."""
+        return self.done == len(self.sample.tiles)
+
+    def publish(self, cells: Floats) -> Generator[Request, Response, None]:
+        """Publish the estimate so far from the values of cells."""
+        values = cells.sum(axis=0) if self.is_whole else self.expand(cells, None)[0]
+        if values is not None:
+            yield Publish("estimate", values, self.region)
+
+    def expand(
+        self, cells: Floats, interval: Interval | None
+    ) -> tuple[Floats | None, Interval | None]:
+        """Return the estimate for the region from a sample of its tiles, with its interval.
+
+        Parameters
+        ----------
+        cells : ndarray, shape (n, k)
+            Values of the cells; NaN where one is missing.
+        interval : tuple of float, optional
+            95 % interval of their sum, due to cells that were not measured; it is independent of
+            the choice of the tiles.
+        """
+        totals = np.zeros((self.done, cells.shape[1]))
+        inside = self.tile_of >= 0  # others are background
+        np.add.at(totals, self.tile_of[inside], cells[inside])
+        estimator = self.sample.estimator(totals)
+        values, part = estimator.total, float(np.nansum(totals))
+        outer, total = estimator.total_interval(), float(values.sum())
+        if outer is None or interval is None or part <= 0:
+            return (None if estimator.coverage < MIN_COVERAGE else values), None
+        scale = total / part
+        below = math.hypot(total - outer[0], scale * max(part - interval[0], 0.0))
+        above = math.hypot(outer[1] - total, scale * max(interval[1] - part, 0.0))
+        return values, (max(total - below, 0.0), total + above)
 
 
 def _scan(
     context: PlanContext, params: ScannerParams
 ) -> Generator[Request, Response, _Scan | Estimate]:
-    """Run the scanner on every tile that is not background."""
+    """Run the scanner on every tile that is not background, or on a sample of them."""
     tiling = build_grid(context, context.main.card.input.tile, math.inf)
-    side = tile_option(context.main, params.tile) or min(SAMPLE_TILE, context.main.card.input.tile)
-    grid = build_grid(context, side, math.inf)
-    patches, k = tiling.patches, len(context.main.card.classes) or 1
-    selected = np.ones(len(patches), bool)
+    selected, remaining = np.ones(len(tiling.patches), bool), context.budget
     if _skips_background(context, params):
-        foreground_model = context.models["@foreground"]
-        response = Response()
-        results: list[PatchResult] = []
-        for batch in batches(
-            tiles(
-                foreground_model,
-                context.region,
-                snap_scale(context.native_scale * OVERVIEW_DOWNSAMPLE),
-            )
-        ):
-            response = yield PatchRequest("@foreground", batch)
-            results += response.results
-        if response.stop:
+        found = yield from _find_foreground(context, tiling, params.foreground)
+        if found is None:
             return Estimate(None, note="the budget ended before anything was scanned")
-        # A failed patch must not count as background.
-        any_failed = any(np.isnan(result.value).any() for result in results)
-        cell = (foreground_model.stride * context.native_scale * OVERVIEW_DOWNSAMPLE) ** 2
-        foreground = (
-            resample_onto(results, tiling.ys, tiling.xs, context.rect).sum(axis=0).ravel() * cell
-        )
-        selected = (foreground > params.foreground * tiling.areas) | any_failed
-
+        selected, remaining = found
     # The shifted scanner is another role.
     name = "scanner" if params.denser == 1 else f"scanner/{params.denser}"
     scanner, scale = context.models[name], context.scale_of("scanner")
+    k = len(context.main.card.classes) or 1
+    todo = [Patch(tiling.patches[i].core, scale, scanner.halo) for i in np.flatnonzero(selected)]
+    skipped = len(selected) - len(todo)
+    if not todo:
+        return Estimate(np.zeros(k), note=f"all {skipped} tiles are background", coverage=1.0)
+    side = tile_option(context.main, params.tile) or min(SAMPLE_TILE, context.main.card.input.tile)
+    grid = build_grid(context, side, math.inf)
+    sample, count = _sample_tiles(context, params, grid, todo, scanner, remaining)
+    if count < len(todo) and tiling.cell % grid.cell:
+        grid = tiling  # every cell lies in one tile
+
     prediction, spread = np.zeros((len(grid.patches), k)), np.zeros(len(grid.patches))
     scanned: list[PatchTotal] = []
     failed = 0
-    indices = np.flatnonzero(selected)
-    response = Response(remaining=context.budget)
-    for batch in batches([Patch(patches[i].core, scale, scanner.halo) for i in indices]):
+    response = Response(remaining=remaining)
+    for batch in batches(sample.tiles[:count]):
         response = yield PatchRequest(name, batch, target="output")
         failed += _accumulate(context, grid, response.results, prediction, spread)
         scanned += PatchTotal.from_results(response.results)
-        yield activation_map(scanned, patches)
+        yield activation_map(scanned, tiling.patches)
         if response.stop:
-            return Estimate(
-                aggregate(scanner, scanned),
-                note=f"the budget ended after {len(scanned)} of {len(indices)} tiles were "
-                "scanned: the rest of the region was not processed",
-            )
-    skipped = len(selected) - len(indices)
+            break
+    done = len(scanned)
+    tile_of = _tile_of_cells(grid, tiling, sample.tiles[:done])
+    area = sum(float(total.patch.core.area) for total in scanned if np.isfinite(total.value).all())
+    area += float(tiling.areas[~selected].sum())
+    if done < len(todo):
+        kept = np.flatnonzero(tile_of >= 0)
+        grid = replace(grid, patches=tuple(grid.patches[i] for i in kept))
+        prediction, spread, tile_of = prediction[kept], spread[kept], tile_of[kept]
     return _Scan(
-        grid, CoarsePrediction(prediction, np.sqrt(spread)), response.remaining, skipped, failed
+        context.region,
+        grid,
+        CoarsePrediction(prediction, np.sqrt(spread)),
+        sample,
+        done,
+        tile_of,
+        response.remaining,
+        response.stop,
+        skipped,
+        failed,
+        area / context.region.area,
     )
+
+
+def _find_foreground(
+    context: PlanContext, tiling: SamplingGrid, threshold: float
+) -> Generator[Request, Response, tuple[NDArray[np.bool_], float] | None]:
+    """Return which tiles are not background, and the FLOPs left; None if the budget ended."""
+    foreground_model = context.models["@foreground"]
+    scale = snap_scale(context.native_scale * OVERVIEW_DOWNSAMPLE)
+    response = Response()
+    results: list[PatchResult] = []
+    for batch in batches(tiles(foreground_model, context.region, scale)):
+        response = yield PatchRequest("@foreground", batch)
+        results += response.results
+    if response.stop:
+        return None
+    # A failed patch must not count as background.
+    any_failed = any(np.isnan(result.value).any() for result in results)
+    cell = (foreground_model.stride * context.native_scale * OVERVIEW_DOWNSAMPLE) ** 2
+    foreground = (
+        resample_onto(results, tiling.ys, tiling.xs, context.rect).sum(axis=0).ravel() * cell
+    )
+    selected: NDArray[np.bool_] = (foreground > threshold * tiling.areas) | any_failed
+    return selected, response.remaining
+
+
+def _sample_tiles(
+    context: PlanContext,
+    params: ScannerParams,
+    grid: SamplingGrid,
+    todo: Sequence[Patch],
+    scanner: ModelInfo,
+    remaining: float,
+) -> tuple[TileSample, int]:
+    """Return the tiles to scan, and how many of them.
+
+    A budget that does not pay for all tiles, and a few measurements, is spent on a random sample of
+    them: there, as much is scanned and measured as elsewhere without a budget.
+    """
+    costs = patch_flops(scanner, todo, context.rect)
+    reserve = MIN_SAMPLES * grid.max_cost if params.sample else 0.0
+    sample = TileSample(context, todo, costs, remaining - reserve)
+    if sample.whole:
+        return sample, len(todo)
+    share = min(1.0, params.share + (1 / PLACES_PER_SAMPLE if params.sample else 0.0))
+    measuring = share * grid.max_cost / grid.cell**2
+    full = [c + measuring * tile.core.area for c, tile in zip(costs, todo, strict=True)]
+    sample = TileSample(context, todo, full, min(remaining, math.fsum(full) * (1 - 1e-6)))
+    return sample, max(1, sample.planned)
+
+
+def _tile_of_cells(
+    grid: SamplingGrid, tiling: SamplingGrid, scanned: Sequence[Patch]
+) -> NDArray[np.intp]:
+    """Return the number of the scanned tile in which the middle of each cell lies; else -1."""
+    row, column = (
+        np.searchsorted(edges, (cells[:-1] + cells[1:]) // 2, "right") - 1
+        for cells, edges in ((grid.ys, tiling.ys), (grid.xs, tiling.xs))
+    )
+    numbers = {tile.core: number for number, tile in enumerate(scanned)}
+    number_of = np.array([numbers.get(tile.core, -1) for tile in tiling.patches])
+    return np.asarray(number_of[(row[:, None] * tiling.shape[1] + column).ravel()])
 
 
 def _accumulate(

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toys import Blurred, Bright, ToyBundle, Workbench, blocks, picture
+from toys import FLOPS, Blurred, Bright, ToyBundle, Workbench, blocks, picture
 
 from hrviewer.engine.plan_setup import build_context
 from hrviewer.models import builtin
@@ -162,8 +163,47 @@ def test_a_budget_pays_for_random_samples_first() -> None:
     assert [len(request.patches) for request in requests] == [12, 3, 3]
     assert estimate.interval is not None
     estimate, requests, _, main = scan(image, Bright("scanner"), 7 * tile)
-    assert (main.inferred, len(requests)) == (0, 1)
-    assert "7 of 12 tiles were scanned" in estimate.note
+    assert (main.inferred, [len(request.patches) for request in requests]) == (2, [5, 2])
+    assert "5 of 12 tiles were processed, drawn at random" in estimate.note
+    assert estimate.values is None
+
+
+@pytest.mark.parametrize("tile", [64, 32, 48])
+def test_a_budget_below_the_scan_is_spent_on_a_random_sample_of_tiles(tile: int) -> None:
+    image = picture(768, 1024)
+    image[:400, :500] = 0
+    budget = 0.3 * FLOPS * 768 * 1024
+    held = 0
+    with Workbench(image, ToyBundle(main=Bright(), scanner=Dim("scanner"))) as bench:
+        for seed in range(12):
+
+            def seeded(context: PlanContext, seed: int = seed) -> Plan:
+                return Scanner().plan(replace(context, seed=seed), ScannerParams(tile=tile))
+
+            estimate, record, _ = bench.run(seeded, budget=budget)
+            assert estimate is not None
+            assert 0.7 * budget < record.cost_map.total.flops <= budget
+            assert estimate.coverage == pytest.approx(0.24, abs=0.03)
+            assert estimate.values is not None
+            low, high = estimate.interval or (0, 0)
+            assert low < float(estimate.values[0]) < high
+            held += low <= total(image) <= high
+    assert held >= 10
+
+
+def test_tiles_on_which_the_scanner_failed_are_estimated_by_the_others() -> None:
+    image, scanner = picture(512, 512), Bright("scanner")
+
+    def fail(batch: NDArray[Any]) -> None:
+        if scanner.inferred % 3 == 0:
+            raise ValueError("no")
+
+    scanner.before = fail
+    estimate, _, record, _ = scan(image, scanner, sample=0, share=0.1)
+    assert record.counts()["failed"] > 15
+    assert estimate.values == pytest.approx([total(image)], rel=0.1)
+    assert estimate.coverage is not None
+    assert 0.5 < estimate.coverage < 0.8
 
 
 class SamePadding(Blurred):

@@ -32,7 +32,7 @@ from hrviewer.strategies.protocol import (
 )
 from hrviewer.strategies.tiling import PatchTotal, aggregate
 
-__all__ = ["TileSample"]
+__all__ = ["MIN_COVERAGE", "TileSample", "scaled_to_region"]
 
 Floats = NDArray[np.float64]
 
@@ -170,7 +170,7 @@ class TileSample:
         if card.output.attention:
             return self._pooled(values, valid)
         values = values[:, : card.prediction_channels]
-        if card.task == "classification":
+        if card.averaged:
             sample = self.estimator(values * self.sizes(len(values))[:, None])
             best = int(np.argmax(sample.ratio)) if valid.any() else 0
             return bearable(sample, sample.ratio, sample.share_interval(best))
@@ -198,9 +198,9 @@ def bearable(sample: StratifiedEstimator, values: Floats, interval: Interval | N
 
 
 def scaled_to_region(
-    values: Floats | None, task: str, covered: float, region: Rect
+    model: ModelInfo, values: Floats | None, covered: float, region: Rect
 ) -> Floats | None:
     """Return a total scaled from the covered area to the region; None if most of it is missing."""
     if values is None or covered < MIN_COVERAGE * region.area:
         return None
-    return values if task == "classification" else values * (region.area / covered)
+    return values if model.card.averaged else values * (region.area / covered)

@@ -194,7 +194,13 @@ class RegressionEstimate:
 
 
 def regression_estimate(
-    sampler: TwoPhaseSampler, weights: Floats, draws: int, rng: np.random.Generator, floor: float
+    sampler: TwoPhaseSampler,
+    weights: Floats,
+    draws: int,
+    rng: np.random.Generator,
+    floor: float,
+    *,
+    publish: bool = True,
 ) -> Generator[Request, Response, RegressionEstimate | None]:
     """Draw from the unmeasured cells, and correct the predictions by their measurements.
 
@@ -208,6 +214,8 @@ def regression_estimate(
         Number of draws.
     rng, floor
         See `probabilities`.
+    publish : bool
+        Whether to publish estimates: if the cells are the whole region.
 
     Returns
     -------
@@ -242,7 +250,8 @@ def regression_estimate(
             len(drawn),
             factor,
         )
-        yield Publish("estimate", estimate.values, sampler.context.region, estimate.interval)
+        if publish:
+            yield Publish("estimate", estimate.values, sampler.context.region, estimate.interval)
         if sampler.stop:
             break
     return estimate
