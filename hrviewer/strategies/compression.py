@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Patch, Rect
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy, VisibleIf
+from hrviewer.strategies.estimation.tile_sample import TileSample, affords, scaled_to_region
 from hrviewer.strategies.protocol import (
     Estimate,
     FeatureRequest,
@@ -22,11 +25,14 @@ from hrviewer.strategies.protocol import (
     Plan,
     PlanContext,
     Publish,
+    Request,
+    Response,
 )
 from hrviewer.strategies.tiling import (
     PatchTotal,
     aggregate,
     batches,
+    patch_flops,
     tile_option,
     tiles,
     total_flops,
@@ -91,80 +97,194 @@ class Compression(Strategy):
         return "head" if "head" in roles else "main"
 
     def plan(self, context: PlanContext, params: CompressionParams) -> Plan:
-        """Encode one band of tiles after another, and run the head on each."""
-        role, head_role = params.encoder, _head_role(context, params.encoder)
-        encoder = context.models[role]
+        """Encode tiles and run the head on them: in bands, or on a random sample of tiles."""
+        coder = _Coder(context, params)
+        if coder.affords_all():
+            return (yield from _encode_all(coder))
+        return (yield from _encode_sample(coder))
+
+
+class _Coder:
+    """Encoder, head and tiles of a run, and what was encoded so far."""
+
+    def __init__(self, context: PlanContext, params: CompressionParams) -> None:
+        self.context = context
+        self.role, self.head_role = params.encoder, _head_role(context, params.encoder)
+        encoder = self.encoder = context.models[self.role]
         # Without a head the image is still encoded, to train one.
-        head = context.models[head_role] if head_role in context.models else None  # noqa: SIM401
+        has_head = self.head_role in context.models
+        head = self.head = context.models[self.head_role] if has_head else None
         if head is not None:
             _check_head(encoder, head)
-        from_head = role == "encoder" and head is not None and params.saliency == "head"
-        has_attention = from_head and head is not None and head.card.output.attention
-        attribution = from_head and head is not None and head.has_attribution
-        scale = context.scale_of(role)
-        cell = encoder.stride * scale
-        margin = math.ceil(_head_context(head) * cell) if head else 0
-        extent = context.region.pad(margin) & context.rect
+        self.from_head = self.role == "encoder" and head is not None and params.saliency == "head"
+        self.has_attention = self.from_head and head is not None and head.card.output.attention
+        self.attribution = self.from_head and head is not None and head.has_attribution
+        scale = context.scale_of(self.role)
+        self.cell = encoder.stride * scale
+        self.margin = math.ceil(_head_context(head) * self.cell) if head else 0
+        extent = context.region.pad(self.margin) & context.rect
         tile = tile_option(encoder, params.tile)
-        patches = tiles(encoder, extent, scale, tile=tile, extent=context.rect)
+        self.patches = tiles(encoder, extent, scale, tile=tile, extent=context.rect)
+        self.totals: list[PatchTotal] = []
+        self.width = self.processed = self.failed = 0
 
-        encoded: list[PatchResult] = []
-        totals: list[PatchTotal] = []
-        width = processed = failed = 0
-        top, remaining = context.region.y, context.budget
-        for band in bands(patches):
+    def bands(self) -> Iterator[tuple[tuple[Patch, ...], Rect]]:
+        """Yield bands of tiles, and the part of the region that the head covers after each."""
+        region, top = self.context.region, self.context.region.y
+        for band in bands(self.patches):
             # The head needs the rows below its last ones, except at the end.
-            end = context.region.y1 if band[-1] is patches[-1] else band[-1].core.y1 - margin
-            covered = Rect(top, context.region.x, max(0, end - top), context.region.w)
-            cost = total_flops(encoder, band, context.rect) + _head_flops(
-                head, covered, cell, attribution
-            )
-            if cost > remaining * (1 + 1e-9):
-                break
-            for batch in batches(band):
-                response = yield PatchRequest(role, batch, target="embeddings")
-                encoded += response.results
-                if not (has_attention or attribution):
-                    for result in response.results:
-                        yield _embedding_distance(result)
-            remaining = response.remaining
-            processed += len(band)
-            width = len(encoded[-1].map)
-            failed += sum(bool(np.isnan(result.value).any()) for result in encoded[-len(band) :])
-            if head is not None and not covered.empty:
-                response = yield FeatureRequest(
-                    head_role, tuple(encoded), covered, target="output", attribution=attribution
-                )
-                remaining, top = response.remaining, covered.y1
-                totals += PatchTotal.from_results(response.results)
-                if has_attention or attribution:
-                    for result in response.results:
-                        yield _attribution_map(result, has_attention)
-                estimate = aggregate(head, totals)
-                if estimate is not None:
-                    yield Publish("estimate", estimate, context.region)
-            # Free the embeddings that the next run of the head does not need.
-            encoded = [result for result in encoded if head and result.patch.core.y1 > top - margin]
+            end = region.y1 if band[-1] is self.patches[-1] else band[-1].core.y1 - self.margin
+            covered = Rect(top, region.x, max(0, end - top), region.w)
+            yield band, covered
+            if self.head is not None and not covered.empty:
+                top = covered.y1
 
-        if not processed:
-            return Estimate(None, note="the budget does not pay for one row of tiles")
-        note = _size_note(context, width, cell)
-        if processed < len(patches):
-            note += (
-                f"; the budget ended after {processed} of {len(patches)} tiles: the rest of the "
-                "region was not processed"
-            )
-        if failed:
-            note += f"; the encoder failed on {failed} tiles, which are left out"
-        if head is None:
-            note += "; the model bundle has no head to read them"
-        elif from_head and not (has_attention or attribution):
-            note += "; the head has no attribution: the saliency is the norm of the embeddings"
-        return Estimate(
-            aggregate(head, totals) if head else None,
-            note=note,
-            exhaustive=processed == len(patches) and not failed,
+    def head_flops(self, covered: Rect) -> float:
+        """Return the maximum cost of the head on a rectangle."""
+        return _head_flops(self.head, covered, self.cell, self.attribution)
+
+    def affords_all(self) -> bool:
+        """Whether the budget pays for all tiles."""
+        encoding = total_flops(self.encoder, self.patches, self.context.rect)
+        return affords(
+            self.context, encoding + sum(self.head_flops(covered) for _, covered in self.bands())
         )
+
+    def encode(
+        self, batch: Sequence[Patch]
+    ) -> Generator[Request, Response, tuple[tuple[PatchResult, ...], bool]]:
+        """Encode tiles; return the results, and whether the budget ended."""
+        response = yield PatchRequest(self.role, tuple(batch), target="embeddings")
+        if not (self.has_attention or self.attribution):
+            for result in response.results:
+                yield _embedding_distance(result)
+        self.processed += len(response.results)
+        for result in response.results:
+            self.width = max(self.width, len(result.map))
+            self.failed += bool(np.isnan(result.value).any())
+        return response.results, response.stop
+
+    def predict(
+        self, encoded: Sequence[PatchResult], covered: Rect
+    ) -> Generator[Request, Response, bool]:
+        """Run the head on embeddings; return whether the budget ended."""
+        response = yield FeatureRequest(
+            self.head_role, tuple(encoded), covered, target="output", attribution=self.attribution
+        )
+        self.totals += PatchTotal.from_results(response.results)
+        if self.has_attention or self.attribution:
+            for result in response.results:
+                yield _attribution_map(result, self.has_attention)
+        return response.stop
+
+    def notes(self) -> list[str]:
+        """Return notes on the embeddings, failures and a missing head."""
+        if not self.processed:
+            return ["the budget does not pay for one tile"]
+        notes = [_size_note(self.context, self.width, self.cell)]
+        if self.failed:
+            notes.append(f"the encoder failed on {self.failed} tiles")
+        if self.head is None:
+            notes.append("the model bundle has no head to read them")
+        elif self.from_head and not (self.has_attention or self.attribution):
+            notes.append("the head has no attribution: the saliency is the norm of the embeddings")
+        return notes
+
+
+def _encode_all(coder: _Coder) -> Plan:
+    """Encode one band of tiles after another, and run the head on each."""
+    context, head, margin = coder.context, coder.head, coder.margin
+    encoded: list[PatchResult] = []
+    lost: list[Rect] = []
+    top, stop = context.region.y, False
+    for band, covered in coder.bands():
+        for batch in batches(band):
+            results, stop = yield from coder.encode(batch)
+            encoded += results
+            lost += [r.patch.core & context.region for r in results if np.isnan(r.value).any()]
+            if stop:
+                break
+        if stop:
+            break
+        if head is not None and not covered.empty:
+            stop = yield from coder.predict(encoded, covered)
+            if stop:
+                break
+            top = covered.y1
+            values = _scaled(coder, top, lost)
+            if values is not None:
+                yield Publish("estimate", values, context.region)
+        # Free the embeddings that the next run of the head does not need.
+        encoded = [result for result in encoded if head and result.patch.core.y1 > top - margin]
+    whole = coder.processed == len(coder.patches) and not stop
+    notes = coder.notes()
+    if not whole:
+        notes.append(f"{coder.processed} of {len(coder.patches)} tiles were processed")
+    return Estimate(
+        _scaled(coder, top, lost),
+        note="; ".join(notes),
+        exhaustive=whole and not coder.failed,
+    )
+
+
+def _scaled(coder: _Coder, top: int, lost: Sequence[Rect]) -> NDArray[np.float64] | None:
+    """Return the estimate for the region from the rows above `top`, without the lost tiles."""
+    if coder.head is None:
+        return None
+    region, values = coder.context.region, aggregate(coder.head, coder.totals)
+    covered = (top - region.y) * region.w - sum(rect.area for rect in lost)
+    if covered == region.area:
+        return values
+    return scaled_to_region(coder.head, values, covered, region)
+
+
+def _encode_sample(coder: _Coder) -> Plan:
+    """Encode a random sample of tiles, and run the head inside each.
+
+    A head with context is run on the part of a tile that has its context in the tile.
+    """
+    context, head, region = coder.context, coder.head, coder.context.region
+    patches = [patch for patch in coder.patches if not (patch.core & region).empty]
+    flops = patch_flops(coder.encoder, patches, context.rect)
+    costs = [c + coder.head_flops(p.core) for c, p in zip(flops, patches, strict=True)]
+    sample = TileSample(context, patches, costs)
+    todo = sample.tiles if math.isfinite(context.seconds) else sample.tiles[: sample.planned]
+    totals: list[PatchTotal] = []
+    for batch in batches(todo, MIN_BAND_TILES):
+        results, stop = yield from coder.encode(batch)
+        for result in results:
+            if head is None or stop:
+                break
+            covered = _without_border(result.patch.core, coder.margin, context.rect) & region
+            if covered.empty or np.isnan(result.value).any():
+                missing = np.full(head.card.output_channels, np.nan)
+                totals.append(PatchTotal(result.patch, missing))
+                continue
+            stop = yield from coder.predict([result], covered)
+            if not stop:
+                share = (
+                    1.0 if head.card.averaged else covered.area / (result.patch.core & region).area
+                )
+                totals.append(PatchTotal(result.patch, coder.totals[-1].value / share))
+        if head is not None:
+            yield from sample.publish(head, totals)
+        if stop:
+            break
+    notes = coder.notes()
+    if head is None:
+        return Estimate(None, note="; ".join([*notes, sample.note(coder.processed, None)]))
+    estimate = sample.estimate(head, totals)
+    return replace(estimate, note="; ".join(filter(None, [*notes, estimate.note])))
+
+
+def _without_border(core: Rect, margin: int, image: Rect) -> Rect:
+    """Return a rectangle without a margin, except along the image's border."""
+    y, x = (0 if start == 0 else start + margin for start in (core.y, core.x))
+    y1, x1 = (
+        end if end == last else end - margin
+        for end, last in ((core.y1, image.y1), (core.x1, image.x1))
+    )
+    return Rect(y, x, max(0, y1 - y), max(0, x1 - x))
 
 
 def bands(patches: Sequence[Patch]) -> Iterator[tuple[Patch, ...]]:

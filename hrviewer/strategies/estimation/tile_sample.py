@@ -32,7 +32,7 @@ from hrviewer.strategies.protocol import (
 )
 from hrviewer.strategies.tiling import PatchTotal, aggregate
 
-__all__ = ["MIN_COVERAGE", "TileSample", "scaled_to_region"]
+__all__ = ["MIN_COVERAGE", "TileSample", "affords", "scaled_to_region"]
 
 Floats = NDArray[np.float64]
 
@@ -49,6 +49,16 @@ class _Expanded:
 
     values: Floats | None
     interval: Interval | None = None
+
+
+def affords(context: PlanContext, flops: float, budget: float | None = None) -> bool:
+    """Return whether a budget, the context's by default, pays for so many FLOPs.
+
+    A limit of seconds pays for half of those that are expected: the clock may run faster.
+    """
+    timed = math.isfinite(context.seconds)
+    limit = context.budget if budget is None else budget
+    return flops <= limit * (MAX_PLANNED_SHARE if timed else 1) * (1 + 1e-9)
 
 
 class TileSample:
@@ -84,20 +94,21 @@ class TileSample:
     ) -> None:
         n, budget = len(tiles), context.budget if budget is None else budget
         total = math.fsum(costs)
-        timed = math.isfinite(context.seconds)
-        self.whole = total <= budget * (MAX_PLANNED_SHARE if timed else 1) * (1 + 1e-9)
-        self.planned = n if total <= budget else int(budget / total * n)
+        self.whole = affords(context, total, budget)
+        expected = n if total <= budget else int(budget / total * n)
         rows, columns = (
             np.unique(edges, return_inverse=True)[1]
             for edges in ([tile.core.y for tile in tiles], [tile.core.x for tile in tiles])
         )
         region = context.region
         rng = np.random.default_rng([context.seed, region.y, region.x, region.h, region.w])
-        drawn = stratified_order(np.stack([rows, columns], axis=1), self.planned, rng)
+        drawn = stratified_order(np.stack([rows, columns], axis=1), expected, rng)
         self._order = np.arange(n) if self.whole else drawn.order
         self._stratum, self._region = drawn.stratum, region
         self._sizes = np.array([float((tile.core & region).area) for tile in tiles])
         self.tiles = tuple(tiles[i] for i in self._order)
+        spent = np.cumsum(np.asarray(costs)[self._order])
+        self.planned = n if total <= budget else int(np.searchsorted(spent, budget * (1 + 1e-9)))
 
     @property
     def in_reading_order(self) -> list[Patch]:
