@@ -11,13 +11,14 @@ from pydantic import Field
 from hrviewer.errors import BudgetError
 from hrviewer.geometry import SCALE_STEPS, Patch, snap_scale
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy
-from hrviewer.strategies.protocol import Estimate, PatchRequest, Plan, PlanContext
+from hrviewer.strategies.estimation.tile_sample import TileSample
+from hrviewer.strategies.protocol import PatchRequest, Plan, PlanContext
 from hrviewer.strategies.tiling import (
     PatchTotal,
     activation_map,
-    aggregate,
     batches,
     overlap_note,
+    patch_flops,
     tiles,
     total_flops,
 )
@@ -26,6 +27,10 @@ __all__ = ["Uniform", "UniformParams"]
 
 MAX_INPUT = 2048
 """Regions that are no larger after downsampling, in model pixels per side, are one input."""
+
+
+PLANNED_SHARE = 0.95
+"""Share of a limit of seconds that the scale is planned for: the clock should not end the run."""
 
 
 class UniformParams(Params):
@@ -75,38 +80,51 @@ class Uniform(Strategy):
         """Downsample, run inference on all tiles, aggregate."""
         params = self.choose(context, params)
         patches = self._cut(context, snap_scale(params.scale))
+        # The scale fits the budget, unless it was given: then it may pay for a sample only.
+        sample = TileSample(context, patches, patch_flops(context.main, patches, context.rect))
         totals: list[PatchTotal] = []
-        for batch in batches(patches):
+        for batch in batches(sample.tiles):
             response = yield PatchRequest("main", batch, target="output")
             totals += PatchTotal.from_results(response.results)
             yield activation_map(totals, patches)
             if response.stop:
-                return Estimate(
-                    aggregate(context.main, totals),
-                    note="the budget ended before the whole region was processed: raise scale",
-                )
+                break
+            yield from sample.publish(context.main, totals)
+        estimate = sample.estimate(context.main, totals)
         note = f"downsampled by {patches[0].scale:g} per side"
-        note = "; ".join(filter(None, [note, overlap_note(context.main, patches)]))
+        notes = [note, overlap_note(context.main, patches), estimate.note]
         native = patches[0].scale == snap_scale(context.native_scale)
-        return Estimate(aggregate(context.main, totals), note=note, exhaustive=native)
+        return replace(
+            estimate,
+            note="; ".join(filter(None, notes)),
+            exhaustive=native and len(totals) == len(patches),
+        )
 
     @staticmethod
     def _cut(context: PlanContext, scale: float) -> list[Patch]:
         return tiles(context.main, context.region, scale, tile=MAX_INPUT)
 
     def _fit(self, context: PlanContext) -> float:
-        """Return the smallest scale whose FLOPs fit the budget."""
-        main = context.main
-        shrink = math.sqrt(context.once_per_pixel / context.budget)
+        """Return the smallest scale that fits the budget."""
+        timed = math.isfinite(context.seconds)  # then reading decides, too
+        shrink = 1.0 if timed else math.sqrt(context.once_per_pixel / context.budget)
         scale = snap_scale(context.native_scale * max(1.0, shrink))
         while True:
             patches = self._cut(context, scale)
-            if total_flops(main, patches, context.rect) <= context.budget:
+            if self._fits(context, patches, scale):
                 return scale
             if scale > max(context.region.h, context.region.w):
                 raise BudgetError(
                     f"a budget of {context.budget:.3g} FLOPs does not pay for a single input of "
-                    f"{main.card.name!r}; raise the budget"
+                    f"{context.main.card.name!r}; raise the budget"
                 )
             # Because of halos the cost falls a little more slowly than the area.
             scale = max(scale + 1 / SCALE_STEPS, snap_scale(scale * 1.01))
+
+    @staticmethod
+    def _fits(context: PlanContext, patches: list[Patch], scale: float) -> bool:
+        """Return whether the budget pays for a tiling; of seconds, with a margin for the rates."""
+        flops = total_flops(context.main, patches, context.rect)
+        if math.isfinite(context.seconds):
+            return context.expected_seconds(flops, scale) <= PLANNED_SHARE * context.seconds
+        return flops <= context.budget

@@ -63,6 +63,8 @@ class Zoom(Strategy):
             )
         tile = tile_option(context.main, params.tile)
         coarse = yield from run_scout(context, params.shrink)
+        if coarse.stop:  # the rest of the region has no prediction at all
+            return Estimate(None, note="the budget ended during the coarse pass: raise it")
         grid = build_grid(context, tile or 0, coarse.remaining, params.halo)
         prediction = predict_cells(context, coarse, grid)
         region = context.region
@@ -71,8 +73,6 @@ class Zoom(Strategy):
         if prediction.calibrated:
             yield Publish("saliency", *grid.as_map(prediction.priority / grid.areas))
             yield Publish("estimate", prediction.values.sum(axis=0), region)
-        if sampler.stop:
-            return _uncorrected(sampler, "the budget ended during the coarse pass: raise it")
         if sampler.affordable == 0:
             return _uncorrected(sampler, "the budget pays for no measurement: raise it")
         if params.method == "sampling":
