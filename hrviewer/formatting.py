@@ -120,11 +120,19 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
     exhaustive = bool(estimate.get("exhaustive"))
     certainty = "exhaustive" if exhaustive else ""
     interval, true_interval = estimate.get("ci95"), estimate.get("ci95_truth")
+    format_ends: Callable[[Sequence[float]], str]
     if estimate["kind"] == "probabilities":
-        amount, format_ends = (
-            f"{estimate['vote']} {estimate['value']:.1%}",
-            partial(format_percentages, unit=100.0),
+        votes = {estimate["vote"]: estimate["value"]} if "vote" in estimate else None
+        amount = format_amounts(
+            votes or estimate["per_class"], lambda name, part: f"{name} {part:.1%}"
         )
+        format_ends = partial(format_percentages, unit=100.0)
+    elif estimate["kind"] == "mean":
+        units = estimate["units"]
+        amount = "mean " + format_amounts(
+            estimate["per_class"], lambda name, mean: f"{name} {mean:.4g} {units[name]}".rstrip()
+        )
+        format_ends = format_plain_range
     elif estimate["kind"] == "area":
         amount = format_amounts(estimate["fraction"], lambda name, part: f"{name} {part:.1%}")
         unit = sum(estimate["fraction"].values()) / estimate["value"] if estimate["value"] else 0.0
@@ -138,7 +146,7 @@ def describe_estimate(estimate: Mapping[str, Any] | None) -> EstimateText:
         "" if exhaustive or not interval else f"{format_ends(interval)} for exhaustive inference"
     )
     truth = f"{format_ends(true_interval)} for the true {estimate['kind']}" if true_interval else ""
-    if exhaustive and not truth and estimate["kind"] != "probabilities":
+    if exhaustive and not truth and estimate["kind"] not in ("probabilities", "mean"):
         certainty += f"; rough as a true {estimate['kind']}"
     per_area = [(f"per_{key}", unit) for key, (unit, _) in AREA_UNITS.items()]
     density = next(
@@ -162,6 +170,11 @@ def format_estimate(estimate: Mapping[str, Any] | None) -> str:
 true count'
     """
     return str(describe_estimate(estimate))
+
+
+def format_plain_range(ends: Sequence[float]) -> str:
+    """Return an interval of quantities as text, to four digits."""
+    return f"{ends[0]:.4g} – {ends[1]:.4g}"
 
 
 def format_range(ends: Sequence[float], value: float) -> str:

@@ -20,6 +20,16 @@ __all__ = ["LoadedModels", "answering_network"]
 
 log = logging.getLogger(__name__)
 
+MISSING_ROLES = {
+    "scanner": "a light network that predicts on every pixel what main does",
+    "encoder": "which computes an embedding of each place",
+    "head": "which predicts from embeddings (`hrviewer fit` trains one)",
+    "transformer": "which takes patches as tokens",
+    "resizer": "which downsamples an image for main",
+    "policy": "which selects places",
+}
+"""What the networks of roles are for."""
+
 
 class LoadedModels(Mapping[str, Network]):
     """Networks by role: a bundle's and the built-in ones, each loaded when first used.
@@ -98,9 +108,12 @@ class LoadedModels(Mapping[str, Network]):
             self.notes.append(f"the model bundle has no scout: {substitute} is used instead")
             return builtin(substitute)
         if role not in self.bundle.roles:
+            what = MISSING_ROLES.get(role, "")
             raise ModelError(
-                f"the model bundle {self.bundle.name!r} has no network for the role {role!r}; it "
-                f"has: {', '.join(self.bundle.roles)}. Choose a strategy that needs only these"
+                f"the model bundle {self.bundle.name!r} has no network for the role {role!r}"
+                f"{what and f', {what}'}; it has: {', '.join(self.bundle.roles)}. Give one as "
+                f"main=MODEL,{role}=OTHER, train it (hrviewer-train, docs/training.md), or choose "
+                "patches, uniform, zoom or nonuniform, which need main alone"
             )
         other_in_int8 = self.precision == "int8" and role != "main"
         return self._load_on_device(role, "float32" if other_in_int8 else self.precision)

@@ -82,6 +82,8 @@ def open_map(run: Exportable, name: MapName) -> RunMap:
         units = tuple(COST_UNITS.get(label, "s") for label in labels)
     elif name == "output" and counts:
         units = ("count",) * n
+    elif name == "output" and len(estimate.get("units", ())) == n:
+        units = tuple(estimate["units"].values())
     additive = name == "cost" or (name == "output" and counts)
     return RunMap(name, cells, float(about["cell"]), labels, units, additive)
 

@@ -41,9 +41,10 @@ Interval = tuple[float, float]
 class EstimateDict(TypedDict):
     """The estimate of a run, ``Run.estimate``."""
 
-    kind: Literal["count", "area", "probabilities"]
+    kind: Literal["count", "area", "probabilities", "mean"]
     value: float
-    """Count, area in level-0 pixels, or the probability of the most likely class."""
+    """Count, area in level-0 pixels, probability of the most likely class, or the mean of the first
+    quantity of a regression."""
     ci95: list[float] | None
     """95 % interval of what exhaustive inference with this model would give.
 
@@ -73,7 +74,11 @@ class EstimateDict(TypedDict):
     per_class_km2: NotRequired[dict[str, float]]
     """Areas by class, of a segmentation where the pixel size is known, in the same unit."""
     vote: NotRequired[str]
-    """The most likely class, of a classification."""
+    """The most likely class, of a classification; with several labels there is none."""
+    units: NotRequired[dict[str, str]]
+    """Units of the quantities of a regression."""
+    range: NotRequired[list[float]]
+    """Least and largest value of the quantities of a regression, where its card gives them."""
 
 
 class CostDict(TypedDict):
@@ -159,8 +164,8 @@ def estimate_to_dict(
         return None
     whole = float(region.area)
     counted = whole if data_area is None else data_area
-    mean = card.task == "classification" and card.output.activation == "softmax"
-    if counted < whole and mean and float(np.sum(estimate)) > 0:
+    exclusive = card.task == "classification" and card.output.activation == "softmax"
+    if counted < whole and exclusive and float(np.sum(estimate)) > 0:
         estimate = estimate / np.sum(estimate)  # a mean in which missing places count as 0
     names = card.output.classes or [f"class {i}" for i in range(len(estimate))]
     per_class = dict(zip(names, map(float, estimate), strict=False))
@@ -168,19 +173,25 @@ def estimate_to_dict(
     unit = None if pixel_size is None else area_unit(pixel_size)
     pixel = 0.0 if unit is None else math.prod(pixel_size or ()) / AREA_UNITS[unit][1]
     if card.task not in ("density", "detection", "segmentation"):
-        best = int(np.argmax(estimate))
+        best = 0 if card.task == "regression" else int(np.argmax(estimate))
         value = float(estimate[best])
         if exhaustive:
             interval = value, value
-        return {
-            "kind": "probabilities",
+        mean: EstimateDict = {
+            "kind": "mean" if card.task == "regression" else "probabilities",
             "value": value,
             "ci95": None if interval is None else [*interval],
             "ci95_truth": None,
             "exhaustive": exhaustive,
             "per_class": per_class,
-            "vote": names[best],
         }
+        if card.task == "regression":
+            mean["units"] = {name: card.unit(i) for i, name in enumerate(per_class)}
+            if card.output.range is not None:
+                mean["range"] = [*card.output.range]
+        elif card.task != "multi-label":
+            mean["vote"] = names[best]
+        return mean
     if exhaustive:
         interval = total, total
     # A confidence sequence may exclude the last estimate.

@@ -111,8 +111,9 @@ def layer_tuples(run: DisplayableRun) -> list[LayerDataTuple]:
         plane, cell, unit = planes[name](run)
         size = run.pixel_size
         scale = (cell, cell) if size is None else (cell * size[0], cell * size[1])
-        probability = unit == "probability"
-        limits = (0.0, 1.0) if probability else (0.0, upper_limit(plane))
+        limits = (0.0, 1.0) if unit == "probability" else (0.0, upper_limit(plane))
+        if name == "output" and (run.estimate or {}).get("range"):
+            limits = tuple(run.estimate["range"])
         settings = {
             "name": name,
             "colormap": style.colormap,
@@ -150,10 +151,12 @@ def read_map(run: DisplayableRun, name: MapName) -> tuple[Plane, float, bool]:
 
 
 def output_plane(run: DisplayableRun) -> tuple[Plane, float, str]:
-    """Return the density of all objects, or the probability of the last class."""
+    """Return the density of all objects, or the probability or quantity of the last class."""
     values, cell, additive = read_map(run, "output")
     if not additive:
-        return values[-1], cell, "probability"
+        units = (run.estimate or {}).get("units") or {}
+        name, unit = list(units.items())[-1] if units else ("probability", "")
+        return values[-1], cell, f"{name} ({unit})" if unit else name
     size = run.pixel_size
     area, per = "megapixel", 1e-6
     if size is not None:

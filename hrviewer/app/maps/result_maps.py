@@ -9,8 +9,9 @@ the worst that a screen can show is half a patch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -115,6 +116,8 @@ class ResultMaps:
         region: Rect | None = None,
         *,
         detects: bool = False,
+        quantity: str = "probability",
+        limits: tuple[float, float] | None = (0.0, 1.0),
     ) -> None:
         self.objects = ObjectMap(image, classes) if detects else None
         self.image, self.region = image, region or image
@@ -144,11 +147,16 @@ class ResultMaps:
             per = unit_area / (pixel_size[0] * pixel_size[1])
         self._per_area = per if kind == "mass" else None
         what = pluralize(self.classes[0]) if len(self.classes) == 1 else "objects"
-        unit = f"{what} per {area}" if kind == "mass" else "probability"
+        unit = f"{what} per {area}" if kind == "mass" else quantity
+        fixed = kind != "mass" and limits is not None
         grid = record.cost_map.values.shape[1:]
         self.rasters: dict[MapName, PyramidRaster] = {
             "output": PyramidRaster(
-                empty_levels(canvas.values.shape[1:]), cell, unit, fixed_limits=kind != "mass"
+                empty_levels(canvas.values.shape[1:]),
+                cell,
+                unit,
+                limits or (0.0, 1.0),
+                fixed_limits=fixed,
             ),
             "saliency": PyramidRaster(
                 [record.saliency.values[0]], record.saliency.cell, "saliency"
@@ -171,7 +179,16 @@ class ResultMaps:
         names = names if len(names) == array.shape[0] else [f"{i}" for i in range(array.shape[0])]
         image = Rect(0, 0, *run.image_shape)
         detects = has_objects(run)
-        maps = cls(image, cell, kind, names, run.pixel_size, run.region, detects=detects)
+        maps = cls(
+            image,
+            cell,
+            kind,
+            names,
+            run.pixel_size,
+            run.region,
+            detects=detects,
+            **quantity_of(estimate),
+        )
         maps.load_objects(run)
         record, n = maps.record, maps.downsampling
         canvas = record.output.values
@@ -356,4 +373,24 @@ def empty_result_maps(
     names = card.output.classes or [f"{i}" for i in range(card.prediction_channels)]
     cell, kind = main.stride * native, map_kind(card)
     detects = card.task == "detection"
-    return ResultMaps(pyramid.rect, cell, kind, names, pyramid.pixel_size, region, detects=detects)
+    shown: dict[str, Any] = {}
+    if card.task == "regression":
+        unit = card.unit(len(names) - 1)
+        shown = quantity_of(
+            {"kind": "mean", "units": {names[-1]: unit}, "range": card.output.range}
+        )
+    return ResultMaps(
+        pyramid.rect, cell, kind, names, pyramid.pixel_size, region, detects=detects, **shown
+    )
+
+
+def quantity_of(estimate: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return name and limits of the values of an intensity map; of a regression, the last one's."""
+    if estimate is None or estimate["kind"] != "mean":
+        return {}
+    name, unit = list(estimate["units"].items())[-1]
+    limits = estimate.get("range")
+    return {
+        "quantity": f"{name} ({unit})" if unit else name,
+        "limits": None if limits is None else tuple(limits),
+    }

@@ -220,12 +220,14 @@ def load_overlays(run: Exportable, shape: tuple[int, int]) -> dict[str, Overlay]
     region = Rect(*run.header["region"])
     estimate = run.header["estimate"]
     counts = estimate is None or estimate["kind"] == "count"
+    units = (estimate or {}).get("units") or {}
+    quantities = [f"{name} ({unit})" if unit else name for name, unit in list(units.items())[-1:]]
     overlays: dict[str, Overlay] = {}
     for name, title, unit, colormap in (
         (
             "output",
             "Model output",
-            "per megapixel" if counts else "probability",
+            "per megapixel" if counts else ", ".join(quantities) or "probability",
             "viridis",
         ),
         ("saliency", "Saliency", "", "inferno"),

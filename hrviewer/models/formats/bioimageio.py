@@ -53,7 +53,7 @@ class BioimageioFormat(ModelFormat):
         smallest, step = axes["y"]
         tile = smallest if not step else smallest + max(0, -(-(256 - smallest) // step)) * step
         fields: dict[str, Any] = {
-            "name": str(about.get("id") or folder.name).replace("/", "-"),
+            "name": path.parent.name if path.name in NAMES else path.stem,
             "title": str(about.get("name", "")),
             "input": {
                 "channels": {1: "gray", 3: "rgb"}.get(channels, channels),
