@@ -23,11 +23,11 @@ def georeference_of(run: Exportable) -> Georeference | None:
     return Georeference.from_record(run.header["image"].get("georeference"))
 
 
-def not_georeferenced(run: Exportable) -> str | None:
-    """Return why a run has no map coordinates; None if it has them."""
+def not_georeferenced(run: Exportable, other: str = "geojson, in pixels") -> str | None:
+    """Return why a run has no map coordinates, naming another format; None if it has them."""
     if georeference_of(run) is not None:
         return None
-    return f"{run.header['image']['path']} is not georeferenced: choose geojson, in pixels"
+    return f"{run.header['image']['path']} is not georeferenced: choose {other}"
 
 
 def locate_feature(feature: Feature, place: Georeference) -> Feature:

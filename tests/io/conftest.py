@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import Made, on_earth, table
+from made_runs import PLACE, Made, on_earth, table
 
 from hrviewer.io.ome_metadata import create_image
 
@@ -47,11 +47,13 @@ def made(tmp_path):
             array[:] = output if name == "output" and output is not None else values
         size = None if pixel_size is None else list(pixel_size)
         image = tmp_path / "geo" / "a.tif" if geo else "a.svs"
+        place = None
         if geo:
             on_earth(image, (shape[1] * 4, shape[2] * 4))
+            place = {"crs": "EPSG:32618", "transform": list(PLACE), "metres": 1.0}
         header = {
             "image": {"path": str(image), "shape": [shape[1] * 4, shape[2] * 4], "levels": 1,
-                      "pixel_size": size, "fingerprint": "f00d"},
+                      "pixel_size": size, "fingerprint": "f00d", "georeference": place},
             "model": "toy", "strategy": "patches", "params": {"tile": 64}, "seed": 0,
             "started": "2026-01-01T00:00:00+00:00", "complete": True,
             "estimate": {"kind": answer, "value": 3.5, "ci95": None, "per_class": {"cell": 3.5}},
