@@ -331,6 +331,6 @@ class DeviceScheduler:
 
 def predict(network: Network, batch: NDArray[np.float32]) -> Any:
     """Return the output map of each input, or a detector's candidates for objects."""
-    if network.card.task == "detection":
+    if network.card.detects:
         return network.detect(batch, CANDIDATE_SCORE, overlap=1.0)
     return network(batch)

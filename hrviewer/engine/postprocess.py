@@ -24,7 +24,7 @@ def as_box(rect: Rect) -> Box:
 
 def map_kind(card: ModelCard) -> MapKind:
     """Return what resampling a map of this model must preserve: its sum or its mean."""
-    return "mass" if card.task in ("density", "detection") else "intensity"
+    return "mass" if card.counts else "intensity"
 
 
 def summarize_core(

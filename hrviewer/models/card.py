@@ -37,6 +37,7 @@ Task = Literal[
     "multi-label",
     "regression",
     "detection",
+    "instances",
     "embedding",
     "saliency",
 ]
@@ -51,8 +52,12 @@ Decode = Literal[
     "end2end-obb",
     "detr",
     "rtdetr",
+    "stardist",
+    "cellpose",
+    "hovernet",
 ]
 
+_DENSE_DECODES = ("stardist", "cellpose", "hovernet")
 _RELATIVE_DECODES = ("yolox", "yolov8-seg", "end2end-seg", "detr", "rtdetr")
 
 
@@ -251,8 +256,10 @@ class ModelCard(CardSection):
                 raise ValueError("an embedding needs output.width")
         elif not self.output.classes and self.task != "saliency":
             raise ValueError(f"a {self.task} network needs output.classes")
-        if self.task == "detection" and self.output.decode is None:
-            raise ValueError("a detection network needs output.decode")
+        if self.detects and self.output.decode is None:
+            raise ValueError(f"a network of the task {self.task} needs output.decode")
+        if self.output.decode in _DENSE_DECODES and self.task != "instances":
+            raise ValueError(f"output.decode {self.output.decode!r} needs the task instances")
         if self.output.decode in _RELATIVE_DECODES and not self.input.fixed:
             raise ValueError(
                 f"output.decode {self.output.decode!r} needs input.fixed true: its positions are "
@@ -337,10 +344,21 @@ class ModelCard(CardSection):
     def stride(self) -> int:
         """Input pixels per output value of `Network.__call__`, at least 1.
 
-        For a detector, that of its coarsest head.
+        For a detector, that of its coarsest head. Instances are counted in cells of 16 pixels.
         """
         stride = self.output.stride
-        return max(stride) if isinstance(stride, tuple) else max(1, int(stride))
+        coarsest = max(stride) if isinstance(stride, tuple) else max(1, int(stride))
+        return math.lcm(coarsest, 16) if self.task == "instances" else coarsest
+
+    @property
+    def detects(self) -> bool:
+        """Whether the network predicts objects: boxes or outlines."""
+        return self.task in ("detection", "instances")
+
+    @property
+    def counts(self) -> bool:
+        """Whether the estimate is a count: of a density, or of objects."""
+        return self.task == "density" or self.detects
 
     @property
     def step(self) -> int:
@@ -351,13 +369,13 @@ class ModelCard(CardSection):
     def object_overlap(self) -> int:
         """Context, in pixels, for objects on the border of two tiles to be seen whole in one.
 
-        Half of the overlap of neighbouring tiles, at least a quarter of the tile together; 0 for
-        models that do not detect objects.
+        Half of the overlap of neighbouring tiles, at least a quarter of the tile together, besides
+        the margin; 0 for models that do not detect objects.
         """
-        if self.task != "detection":
+        if not self.detects:
             return 0
         tile, step = self.input.tile, self.halo_step
-        core = max(step, tile * 3 // 4 // step * step)
+        core = max(step, (tile - 2 * self.output.margin) * 3 // 4 // step * step)
         return max(0, (tile - core) // 2)
 
     @property

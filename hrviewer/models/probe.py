@@ -69,7 +69,7 @@ def validate_network(network: Network, tile: Floats | None = None) -> None:
         if other != side:
             _check_output(network, _run_checked(network, one[:, :, :other, :other]), other)
         network.accepts_any_size = _runs_at_any_size(network, one)
-        if network.stride < side:
+        if network.stride < side and not network.card.detects:
             network.period = measure_period(network) or network.card.step
             if out.halo is None:
                 network.halo = measure_halo(network)
@@ -89,7 +89,7 @@ def measure_exact_halo(network: Network) -> int:
         If the network cannot take a whole image, or there is no such context.
     """
     card = network.card
-    per_tile = "classification", "multi-label", "detection", "embedding"
+    per_tile = "classification", "multi-label", "detection", "instances", "embedding"
     if network.accepts_tokens or card.task in per_tile or card.stride >= card.input.tile:
         raise _no_exact_tiling(network, f"its task, {card.task}, has one prediction per tile")
     if card.input.fixed:

@@ -32,7 +32,7 @@ __all__ = [
 CANDIDATE_SCORE = 0.05
 """Least score of the candidates that a run keeps."""
 
-MAX_CANDIDATES = 1000
+MAX_CANDIDATES = 20_000
 """Most candidates that are kept of a patch, the best."""
 
 

@@ -172,7 +172,7 @@ def estimate_to_dict(
     total = float(np.sum(estimate))
     unit = None if pixel_size is None else area_unit(pixel_size)
     pixel = 0.0 if unit is None else math.prod(pixel_size or ()) / AREA_UNITS[unit][1]
-    if card.task not in ("density", "detection", "segmentation"):
+    if not card.counts and card.task != "segmentation":
         best = 0 if card.task == "regression" else int(np.argmax(estimate))
         value = float(estimate[best])
         if exhaustive:

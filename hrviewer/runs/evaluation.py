@@ -75,7 +75,7 @@ def make_evaluator(
         truth = file_for_image(truth, pyramid)
     if card.task == "segmentation":
         return make_dice_evaluator(truth, pyramid, card)
-    if card.task not in ("density", "detection"):
+    if not card.counts:
         raise GroundTruthError(
             f"{card.name} neither counts nor segments: its runs cannot be evaluated; leave out the "
             "ground truth"

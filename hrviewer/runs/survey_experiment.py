@@ -166,7 +166,7 @@ def experiment(
         ) as runner,
     ):
         card = runner.load(model).bundle.roles["main"]
-        if card.task not in ("density", "detection"):
+        if not card.counts:
             raise ModelError(f"{card.name} does not count: the experiment compares counts")
         for image, truth in pairs:
             with open_pyramid(image) as pyramid:

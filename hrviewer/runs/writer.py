@@ -171,7 +171,7 @@ class RunFolderWriter:
                     self.journal / "detail", (1, rows, columns), name="detail", **common
                 )
                 canvas = Canvas(pyramid.rect, cell, values, _Plane(detail), kind)
-        self._classes = card.output.classes if card.task == "detection" else None
+        self._classes = card.output.classes if card.detects else None
         self.record = RunRecord(
             pyramid.rect,
             canvas,

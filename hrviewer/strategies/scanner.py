@@ -433,7 +433,7 @@ def _accumulate(
     Cells without a prediction are measured first: their variance is infinite.
     """
     k, failed = prediction.shape[1], 0
-    additive = context.main.card.task in ("density", "detection")
+    additive = context.main.card.counts
     if additive:
         sums = resample_onto(results, grid.ys, grid.xs, context.rect)
         sums = sums.reshape(len(sums), -1)

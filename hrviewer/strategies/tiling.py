@@ -297,7 +297,7 @@ def aggregate(
 
 def overlap_note(model: ModelInfo, patches: Sequence[Patch]) -> str:
     """Return a note on the overlap of a detector's tiles; empty for other models."""
-    if model.card.task != "detection" or len(patches) < 2:
+    if not model.card.detects or len(patches) < 2:
         return ""
     pixels = round(2 * patches[0].halo)
     if not pixels:

@@ -372,7 +372,7 @@ def empty_result_maps(
     native, _ = native_scale(main.card, pyramid)
     names = card.output.classes or [f"{i}" for i in range(card.prediction_channels)]
     cell, kind = main.stride * native, map_kind(card)
-    detects = card.task == "detection"
+    detects = card.detects
     shown: dict[str, Any] = {}
     if card.task == "regression":
         unit = card.unit(len(names) - 1)

@@ -23,6 +23,8 @@ from hrviewer.io.downsampling import mean_2x2
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.geojson import class_color
 from hrviewer.io.image_writer import write_image_into
+from hrviewer.io.object_labels import write_object_labels
+from hrviewer.io.object_table import has_objects
 from hrviewer.io.ome_metadata import (
     ZARR_FORMATS,
     Version,
@@ -65,7 +67,7 @@ class OmeZarrWriter(RunWriter):
     def write(
         self, run: Exportable, target: Path, settings: OmeZarrSettings, progress: ProgressCallback
     ) -> None:
-        """Write all maps of a run, and the predicted classes of a segmentation as labels.
+        """Write all maps of a run, and as labels the classes of a segmentation or the instances.
 
         Progress counts map cells, then pixels of the image.
         """
@@ -83,6 +85,9 @@ class OmeZarrWriter(RunWriter):
             arrays[run_map.name] = copy_map(run_map, folder, pixel_size, version, report)
         if (run.header["estimate"] or {}).get("kind") == "area" and "output" in arrays:
             write_classes(maps[0], target / "output", pixel_size, version)
+        if "output" in arrays and has_objects(run):
+            shape = (1, *run.header["image"]["shape"])
+            write_object_labels(run, target / "output", level_count(shape), version, fill_levels)
         if settings.image:
             path = run.header["image"]["path"]
             with reopen_pyramid(run.header["image"]) as pyramid:

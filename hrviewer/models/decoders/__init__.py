@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from hrviewer.models.decoders.base import Candidates, Decoder
+from hrviewer.models.decoders.cellpose import Cellpose
 from hrviewer.models.decoders.detr import Detr, RtDetr
 from hrviewer.models.decoders.end_to_end import EndToEnd, EndToEndMasks, EndToEndOriented
+from hrviewer.models.decoders.hovernet import HoverNet
+from hrviewer.models.decoders.stardist import StarDist
 from hrviewer.models.decoders.yolov8 import YoloV8, YoloV8Masks, YoloV8Oriented
 from hrviewer.models.decoders.yolox import YoloX
 
@@ -22,6 +25,9 @@ DECODERS: dict[str, Decoder] = {
         EndToEndOriented(),
         Detr(),
         RtDetr(),
+        StarDist(),
+        Cellpose(),
+        HoverNet(),
     )
 }
 """Decoders by name."""

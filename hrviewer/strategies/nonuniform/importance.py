@@ -83,7 +83,7 @@ def scout_importance(
     """
     shape = Grid(region, cell).shape
     total, weight = np.zeros(shape), np.zeros(shape)
-    additive = model.card.task in ("density", "detection")
+    additive = model.card.counts
     for result in results:
         if not np.isfinite(result.value).all():
             continue

@@ -149,7 +149,7 @@ def refine_prediction(
 ) -> None:
     """Update the prediction with measurements of coarser nodes."""
     grid, old = sampler.grid, sampler.prediction
-    k, additive = old.values.shape[1], sampler.context.main.card.task in ("density", "detection")
+    k, additive = old.values.shape[1], sampler.context.main.card.counts
     values, spread = old.values.copy(), old.spread.copy()
     sums = resample_onto(results, grid.ys, grid.xs, sampler.context.rect).reshape(-1, len(values))
     for result in results:
