@@ -96,10 +96,11 @@ def open_viewer(
     import napari
     from napari.layers import Layer
 
-    from hrviewer.viewer.image.image_layer import image_layer_data
+    from hrviewer.viewer.image.image_layer import image_layers_data
 
     for image in images[1:]:
-        window.viewer.add_layer(Layer.create(*image_layer_data(open_pyramid(image, **options))))
+        for data in image_layers_data(open_pyramid(image, **options)):
+            window.viewer.add_layer(Layer.create(*data))
     napari.run()
 
 

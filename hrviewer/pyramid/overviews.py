@@ -31,7 +31,13 @@ from hrviewer.pyramid.zarr_tiles import ZarrTiles
 if TYPE_CHECKING:
     from hrviewer.pyramid.readers.base import Reader
 
-__all__ = ["MAX_COARSEST_SIDE", "TARGET_COARSEST_SIDE", "Overviews"]
+__all__ = [
+    "MAX_COARSEST_SIDE",
+    "TARGET_COARSEST_SIDE",
+    "OverviewBlock",
+    "Overviews",
+    "halve",
+]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +51,9 @@ IN_MEMORY_LIMIT = 64_000_000
 """Pixels; an image in memory up to this size gets its coarse levels in memory."""
 
 Valid = np.ndarray[Any, np.dtype[np.bool_]]
+
+OverviewBlock = Callable[[int, int, DecodedTile], None]
+"""Takes the first row and column of a block of a level, and the block."""
 
 TILE = 512
 BLOCK = 8 * TILE
@@ -100,6 +109,7 @@ class Overviews:
         levels: Sequence[Level],
         progress: Callable[[float], None] | None,
         cancelled: Callable[[], bool] | None,
+        preview: OverviewBlock | None = None,
     ) -> list[Level]:
         """Build the levels that `levels` lacks; none if cancelled."""
         with self._lock:
@@ -116,7 +126,7 @@ class Overviews:
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=self._folder.parent))
             try:
-                if not self._write(unfinished, progress, cancelled):
+                if not self._write(unfinished, progress, cancelled, preview):
                     log.info("building overviews was cancelled")
                     return []
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -196,6 +206,7 @@ class Overviews:
         folder: Path,
         progress: Callable[[float], None] | None,
         cancelled: Callable[[], bool] | None,
+        preview: OverviewBlock | None,
     ) -> bool:
         """Write all levels; false if cancelled."""
         import zarr
@@ -221,7 +232,10 @@ class Overviews:
                     return False
                 y1, x1 = min(y + TILE, h), min(x + BLOCK, w)
                 tile = read(2 * y, min(2 * y1, above[0]), 2 * x, min(2 * x1, above[1]))
-                array[y:y1, x:x1], valid = halve(base, tile)
+                means, valid = halve(base, tile)
+                array[y:y1, x:x1] = means
+                if preview is not None and times == 1:
+                    preview(y, x, DecodedTile(means, 0, valid=valid))
                 if mask is not None:
                     mask[y:y1, x:x1] = True if valid is None else valid[..., None]
                 done += 4.0 ** (1 - times) * (y1 - y) * (x1 - x) / (h * w)

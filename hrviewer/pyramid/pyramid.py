@@ -24,7 +24,7 @@ from hrviewer.ground_truth import GroundTruth
 from hrviewer.pyramid.area_read import Coverage, pixel_range, read_area
 from hrviewer.pyramid.indexing import array_from
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.overviews import Overviews
+from hrviewer.pyramid.overviews import OverviewBlock, Overviews
 from hrviewer.pyramid.read_cost import ReadMeter
 from hrviewer.pyramid.resample import Fill
 from hrviewer.pyramid.series import Series
@@ -442,6 +442,7 @@ class Pyramid:
         self,
         progress: Callable[[float], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        preview: OverviewBlock | None = None,
     ) -> None:
         """Build the missing coarse levels once, and cache them on disk.
 
@@ -453,8 +454,11 @@ class Pyramid:
             Called with the fraction done, 0 to 1.
         cancelled : callable, optional
             Called between blocks; when it returns true, building stops and nothing is kept.
+        preview : callable, optional
+            Called with each block of the first missing level: its first row and column there, and
+            the tile.
         """
-        built = self._overviews.build(self.levels, progress, cancelled)
+        built = self._overviews.build(self.levels, progress, cancelled, preview)
         self.levels = (*self.levels, *built)
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ def view(
     from napari.layers import Layer
 
     from hrviewer.viewer.contributions.commands import panel_of
-    from hrviewer.viewer.image.image_layer import fits_single_array, image_layer_data
+    from hrviewer.viewer.image.image_layer import fits_single_array, image_layers_data
     from hrviewer.viewer.image.layer_refresh import auto_refresh
     from hrviewer.viewer.widgets.window import set_window_size
 
@@ -107,9 +107,8 @@ def view(
         set_window_size(window)
     auto_refresh(window)
     for pyramid in pyramids:
-        window.add_layer(
-            Layer.create(*image_layer_data(pyramid, load_coarsest=fits_single_array(pyramid)))
-        )
+        for data in image_layers_data(pyramid, load_coarsest=fits_single_array(pyramid)):
+            window.add_layer(Layer.create(*data))
     opened = View(window, panel_of(window))
     if viewer is None:
         opened.controller.view_fit.request()

@@ -19,7 +19,7 @@ class MemoryDisplay(ImageDisplay):
     def prepare(self, pyramid, *, load_coarsest):
         return pyramid
 
-    def show(self, prepared):
+    def show(self, prepared, *, replaced=None, fit=True):
         session = self.app.state.add_image(PyramidImage(prepared))
         self.app.state.select_image(session)
         return session

@@ -1,13 +1,14 @@
 """Loading of images and runs beside the front end's thread.
 
-Reading a header, building the coarse levels that an image lacks (once: they are cached), reading
-the coarsest level and reading a run's maps all happen on a worker thread; the front end's thread
-only displays what was prepared.
+Reading a header, reading the coarsest level and reading a run's maps all happen on a worker thread;
+the front end's thread only displays what was prepared. Coarse levels that an image lacks are built
+once, while it is displayed.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,8 +35,13 @@ class ImageDisplay(ABC):
         """Return what `show` needs; called on a worker thread, where it may read."""
 
     @abstractmethod
-    def show(self, prepared: Any) -> ImageSession:
-        """Display an image and make it the current one."""
+    def show(
+        self, prepared: Any, *, replaced: ImageSession | None = None, fit: bool = True
+    ) -> ImageSession:
+        """Display an image, in place of another one if given, and make it the current one.
+
+        With `fit` the view is fitted to it.
+        """
 
 
 class ImageLoader:
@@ -60,15 +66,31 @@ class ImageLoader:
         """Whether an image is being opened."""
         return self._task is not None and self._task.is_pending
 
-    def open(self, path: str | Path) -> None:
-        """Begin to open an image, on top of those there are; it comes with a later tick."""
+    def open(
+        self,
+        path: str | Path,
+        *,
+        replaced: ImageSession | None = None,
+        **options: Any,
+    ) -> None:
+        """Begin to open an image, on top of those there are; it comes with a later tick.
+
+        Parameters
+        ----------
+        path : str or Path
+            The image.
+        replaced : ImageSession, optional
+            The image that it replaces, as another plane of the same file.
+        **options
+            Series, plane and channels, as `hrviewer.open` takes them.
+        """
         self.cancel()
         name = Path(path).name
         self._report(name, 0.0)
         self._task = self._background.submit(
             "read",
-            partial(self._read, path),
-            self._show,
+            partial(self._read, path, options),
+            partial(self._show, replaced),
             failed=self._fail,
             progress=partial(self._report, name),
         )
@@ -80,12 +102,11 @@ class ImageLoader:
             self._task = None
             self._state.progress_changed.emit(IDLE)
 
-    def _read(self, path: str | Path, task: Task[Any]) -> Any:
-        pyramid = open_pyramid(str(path))
+    def _read(self, path: str | Path, options: Mapping[str, Any], task: Task[Any]) -> Any:
+        pyramid = open_pyramid(str(path), **options)
         try:
-            if pyramid.missing_levels():
-                pyramid.build_overviews(task.report, lambda: task.cancelled)
-            return self._display.prepare(pyramid, load_coarsest=True)
+            # Missing levels are built while the image is shown.
+            return self._display.prepare(pyramid, load_coarsest=not pyramid.missing_levels())
         except BaseException:
             pyramid.close()
             raise
@@ -93,10 +114,10 @@ class ImageLoader:
     def _report(self, name: str, fraction: float) -> None:
         self._state.progress_changed.emit(Status(fraction, f"opening {name}"))
 
-    def _show(self, prepared: Any) -> None:
+    def _show(self, replaced: ImageSession | None, prepared: Any) -> None:
         self._task = None
         self._state.progress_changed.emit(IDLE)
-        self._display.show(prepared)
+        self._display.show(prepared, replaced=replaced if replaced in self._state.images else None)
 
     def _fail(self, error: Exception) -> None:
         self._task = None
@@ -205,7 +226,7 @@ class RunLoader:
                     f"{pyramid.name} has changed since this run: the overlays may not fit it"
                 )
             if loaded.prepared is not None:
-                return self._display.show(loaded.prepared)
+                return self._display.show(loaded.prepared, fit=False)
         path = wanted["path"]
         if state.image is not None and state.image.source.shape == run.image_shape:
             notes.append(

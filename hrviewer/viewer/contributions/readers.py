@@ -50,20 +50,20 @@ def should_read(pyramid: Pyramid, suffix: str) -> bool:
 
 def read_image_layers(path: str | list[str]) -> list[LayerDataTuple]:
     """Return an image's layer; its pixels come beside the event loop."""
-    return [deferred_layer(open_pyramid(path[0] if isinstance(path, list) else path))]
+    return deferred_layers(open_pyramid(path[0] if isinstance(path, list) else path))
 
 
-def deferred_layer(pyramid: Pyramid) -> LayerDataTuple:
-    """Return a pyramid's layer, and have the window in front bring its pixels as they come."""
+def deferred_layers(pyramid: Pyramid) -> list[LayerDataTuple]:
+    """Return a pyramid's layers, and have the window in front bring its pixels as they come."""
     import napari
 
-    from hrviewer.viewer.image.image_layer import image_layer_data
+    from hrviewer.viewer.image.image_layer import image_layers_data
     from hrviewer.viewer.image.layer_refresh import auto_refresh
 
     viewer = napari.current_viewer()
     if viewer is not None:
         auto_refresh(viewer)
-    return image_layer_data(pyramid, load_coarsest=viewer is None)
+    return image_layers_data(pyramid, load_coarsest=viewer is None)
 
 
 def read_run(path: str | list[str]) -> LayerReader | None:
@@ -86,7 +86,7 @@ def read_run_layers(path: str | list[str]) -> list[LayerDataTuple]:
         pyramid = reopen_pyramid(image)
         if pyramid.fingerprint != image["fingerprint"]:
             show_warning(f"{pyramid.name} has changed since this run: its overlays may not fit it")
-        layers.append(deferred_layer(pyramid))
+        layers += deferred_layers(pyramid)
     except HrviewerError as error:
         show_warning(f"the overlays come without their image: {error}")
     return [*layers, *run.layers()]

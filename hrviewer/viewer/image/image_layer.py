@@ -1,4 +1,7 @@
-"""A pyramid as a napari image layer.
+"""A pyramid as napari image layers: one for colours, otherwise one for each channel.
+
+The layers of channels add up to a composite, each with its own colour and contrast. The first one
+stands for the image; the others go with it.
 
 Invariants: no level is ever loaded whole, except the coarsest, an array of a megapixel or two
 (napari keeps that one for its thumbnail and never asks for it again, so it is filled in place);
@@ -14,11 +17,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hrviewer.pyramid import Pyramid
+from hrviewer.pyramid.channels import ChannelInfo
 from hrviewer.viewer.image.geometry import METADATA_KEY
 from hrviewer.viewer.image.lazy_level import Axes, CoarsestLevel, LazyLevel, transpose
 from hrviewer.viewer.image.tile_loader import TileLoader
 
-__all__ = ["fits_single_array", "image_layer_data"]
+__all__ = [
+    "contrast_limits",
+    "fits_single_array",
+    "image_layer_data",
+    "image_layers_data",
+    "initial_limits",
+    "is_channel_of",
+]
+
+LayerData = tuple[Any, dict[str, Any], str]
 
 MAX_SINGLE_ARRAY_VALUES = 16_000_000
 """Values; an image of no more is handed to napari as one array."""
@@ -26,12 +39,17 @@ MAX_SINGLE_ARRAY_VALUES = 16_000_000
 MAX_COARSEST_PIXELS = 1_500_000
 """Pixels of the coarsest level, at most."""
 
+MAX_CHANNEL_LAYERS = 32
+MAX_COMPOSITE = 6
+"""Channels that are displayed at once, at first."""
+
+CHANNEL_COLORS = ("00FFFF", "FF00FF", "FFFF00", "00FF00", "FF0000", "0000FF")
+"""Colours of channels of which the file gives none."""
+
 
 def axes_of(pyramid: Pyramid) -> Axes:
-    """Return how an image is handed to napari: eight-bit triples are colours."""
-    if pyramid.channels == 1:
-        return "yx"
-    return "yxc" if pyramid.channels == 3 and pyramid.dtype == np.uint8 else "cyx"
+    """Return how an image's layer is handed to napari: colours in bytes, or one channel."""
+    return "yxc" if pyramid.is_rgb and pyramid.dtype == np.uint8 else "yx"
 
 
 def fits_single_array(pyramid: Pyramid) -> bool:
@@ -39,20 +57,25 @@ def fits_single_array(pyramid: Pyramid) -> bool:
     return math.prod(pyramid.levels[0].shape) <= MAX_SINGLE_ARRAY_VALUES
 
 
-def levels_of(pyramid: Pyramid, load_coarsest: bool) -> list[Any]:
-    """Return what napari slices, finest first; the coarsest a real array if it is to be read."""
-    axes = axes_of(pyramid)
-    one = fits_single_array(pyramid)
-    shapes = [] if one else pyramid.shapes
+def make_loader(pyramid: Pyramid, channel: int) -> TileLoader:
+    """Return the tile loader of a layer, with the scale of its coarsest array."""
     scale = 1.0
-    if not one:
-        scale = max(a / b for a, b in zip(pyramid.plane_shape, shapes[-1], strict=False))
+    if not fits_single_array(pyramid):
+        shape = pyramid.shapes[-1]
+        scale = max(a / b for a, b in zip(pyramid.plane_shape, shape, strict=False))
         while math.prod(pyramid.plane_shape) / scale**2 > MAX_COARSEST_PIXELS:
             scale *= 2
-    loader = TileLoader(pyramid, scale)
+    if axes_of(pyramid) == "yxc":
+        return TileLoader(pyramid, scale, (0, 1, 2), alpha=pyramid.has_gaps)
+    return TileLoader(pyramid, scale, (channel,))
+
+
+def levels_of(loader: TileLoader, axes: Axes, load_coarsest: bool) -> list[Any]:
+    """Return what napari slices, finest first; the coarsest a real array if it is to be read."""
     loader.progressive = not load_coarsest
-    shown: list[Any] = [LazyLevel(loader, index, axes) for index in range(len(shapes))]
-    coarsest: Any = CoarsestLevel(loader, len(shapes), axes)
+    count = 0 if fits_single_array(loader.pyramid) else len(loader.shapes)
+    shown: list[Any] = [LazyLevel(loader, index, axes) for index in range(count)]
+    coarsest: Any = CoarsestLevel(loader, count, axes)
     if shown and shown[-1].shape == coarsest.shape:
         shown.pop()
     if load_coarsest:
@@ -62,52 +85,129 @@ def levels_of(pyramid: Pyramid, load_coarsest: bool) -> list[Any]:
     return [*shown, coarsest]
 
 
+def image_layers_data(pyramid: Pyramid, *, load_coarsest: bool = True) -> list[LayerData]:
+    """Return a pyramid as napari's layer tuples, that of the image itself first.
+
+    Parameters
+    ----------
+    pyramid, load_coarsest
+        See `image_layer_data`.
+    """
+    if axes_of(pyramid) == "yxc":
+        return [image_layer_data(pyramid, load_coarsest=load_coarsest)]
+    count = min(pyramid.channels, MAX_CHANNEL_LAYERS)
+    return [image_layer_data(pyramid, i, load_coarsest=load_coarsest) for i in range(count)]
+
+
 def image_layer_data(
-    pyramid: Pyramid, *, load_coarsest: bool = True
-) -> tuple[Any, dict[str, Any], str]:
-    """Return a pyramid as napari's layer tuple; the layer's metadata holds the pyramid.
+    pyramid: Pyramid, channel: int = 0, *, load_coarsest: bool = True
+) -> LayerData:
+    """Return a pyramid, or one of its channels, as napari's layer tuple.
+
+    The metadata of the layer that stands for the image hold the pyramid.
 
     Parameters
     ----------
     pyramid : Pyramid
         The image.
+    channel : int
+        Which channel, unless the image is in colours.
     load_coarsest : bool
         Whether to read the coarsest level now, building what it needs, which may take its time;
         otherwise nothing is read, and pixels come beside the event loop once the layer is in a
         viewer that is followed (`layer_refresh.auto_refresh`).
     """
-    levels, axes = levels_of(pyramid, load_coarsest), axes_of(pyramid)
+    axes, loader = axes_of(pyramid), make_loader(pyramid, channel)
+    levels = levels_of(loader, axes, load_coarsest)
+    own: dict[str, Any] = {"pyramid": pyramid}
+    if channel > 0:
+        own |= {"overlay": "channel"}
     settings: dict[str, Any] = {
         "name": pyramid.name,
-        "metadata": {METADATA_KEY: {"pyramid": pyramid}},
+        "metadata": {METADATA_KEY: own},
         "multiscale": len(levels) > 1,
         "rgb": axes == "yxc",
-        "contrast_limits": contrast_limits(levels[-1])
-        if load_coarsest
-        else dtype_limits(pyramid.dtype),
+        "contrast_limits": initial_limits(loader),
     }
-    if axes != "yxc":
-        settings["colormap"] = "gray"
+    if axes == "yx":
+        settings |= channel_style(pyramid, channel)
     if pyramid.pixel_size is not None:
-        channel = axes == "cyx"
-        settings["scale"] = (*[1.0] * channel, *pyramid.pixel_size)
-        settings["units"] = (*["pixel"] * channel, "um", "um")
+        settings["scale"], settings["units"] = pyramid.pixel_size, ("um", "um")
     return (levels if len(levels) > 1 else levels[0]), settings, "image"
 
 
-def dtype_limits(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Return contrast limits for pixels that are not loaded yet."""
+def is_channel_of(layer: Any, pyramid: Pyramid) -> bool:
+    """Return whether a layer displays another channel of an image."""
+    own = layer.metadata.get(METADATA_KEY, {})
+    return own.get("overlay") == "channel" and own.get("pyramid") is pyramid
+
+
+def channel_style(pyramid: Pyramid, channel: int) -> dict[str, Any]:
+    """Return a channel layer's name, colour, blending and visibility."""
+    if pyramid.channels == 1:
+        return {"colormap": "gray"}
+    infos = pyramid.channel_info
+    title = infos[channel].name or f"channel {channel}"
+    colors = [info.color for info in infos]
+    # Many bands without colours of their own are shown one by one, in grey.
+    bands = len(infos) > MAX_COMPOSITE and not any(colors)
+    visible = channel == 0 if bands else channel < (3 if pyramid.is_rgb else MAX_COMPOSITE)
+    return {
+        "name": f"{pyramid.name}: {title}",
+        "colormap": "gray" if bands else channel_colormap(infos, channel),
+        "blending": "translucent_no_depth" if channel == 0 or bands else "additive",
+        "visible": visible,
+    }
+
+
+def channel_colormap(infos: tuple[ChannelInfo, ...], channel: int) -> Any:
+    """Return the colour map from black to a channel's colour."""
+    from napari.utils.colormaps import Colormap
+
+    colors = [info.color for info in infos]
+    # The same colour for all, as some programs write it, says nothing.
+    given = colors[channel] if len(set(colors)) > 1 or len(colors) == 1 else None
+    digits = given or CHANNEL_COLORS[channel % len(CHANNEL_COLORS)]
+    end = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    return Colormap([[0, 0, 0], end], name=f"#{digits}")
+
+
+def initial_limits(loader: TileLoader) -> tuple[float, float]:
+    """Return contrast limits: the file's, or of the pixels if they are loaded, or of the type."""
+    pyramid, dtype = loader.pyramid, loader.coarsest.dtype
+    if loader.channels is not None and len(loader.channels) == 1:
+        window = pyramid.channel_info[loader.channels[0]].window
+        if window is not None:
+            return window
+    if loader.coarsest_loaded:
+        return contrast_limits(loader.coarsest, loader.coarsest_mask, pyramid.channels == 1)
     if dtype.kind == "f":
         return 0, 1
     return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
 
 
-def contrast_limits(pixels: NDArray[Any]) -> tuple[float, float]:
-    """Return contrast limits from the coarsest level."""
-    if pixels.dtype == np.uint8:
-        return 0, 255
-    finite = pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+def contrast_limits(
+    pixels: NDArray[Any], mask: NDArray[np.bool_] | None = None, whole_byte: bool = True
+) -> tuple[float, float]:
+    """Return contrast limits from the coarsest level.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        ``(h, w)`` or ``(h, w, c)``.
+    mask : ndarray of bool, shape (h, w), optional
+        Where there are data; everywhere by default.
+    whole_byte : bool
+        Whether bytes have the limits 0 and 255, unless they are the numbers of a few bits.
+    """
+    known = pixels if mask is None else pixels[mask]
+    finite = known[np.isfinite(known)] if known.dtype.kind == "f" else known
     if not finite.size:
         return 0, 1
+    if pixels.dtype == np.uint8 and (pixels.ndim == 3 and pixels.shape[2] >= 3):
+        return 0, 255
+    if pixels.dtype == np.uint8 and whole_byte:
+        top = int(finite.max())
+        return (0, 255) if top >= 16 else (0, float(max(top, 1)))
     low, high = map(float, np.percentile(finite, (0.5, 99.5)))
     return (low, high) if high > low else (low, low + 1)

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.utils import progress
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 
-from hrviewer.viewer.image.image_layer import contrast_limits
+from hrviewer.viewer.image.image_layer import initial_limits
 from hrviewer.viewer.image.lazy_level import LazyLevel
 from hrviewer.viewer.image.tile_loader import TileLoader
 
@@ -206,8 +205,8 @@ class LayerRefresher(QObject):
 
     def _autoscale_contrast(self, layer: Image, loader: TileLoader) -> None:
         """Set the contrast limits, unless they were known or the user has set them."""
-        if loader.coarsest.dtype != np.uint8 and [*layer.contrast_limits] == self._initial_limits:
-            layer.contrast_limits_range = layer.contrast_limits = contrast_limits(loader.coarsest)
+        if not layer.rgb and [*layer.contrast_limits] == self._initial_limits:
+            layer.contrast_limits_range = layer.contrast_limits = initial_limits(loader)
 
     def _report_progress(self, loader: TileLoader) -> None:
         """Report how far missing levels are built, and tiles that cannot be read."""

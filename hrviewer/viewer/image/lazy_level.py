@@ -22,7 +22,7 @@ from hrviewer.viewer.image.tile_loader import TileLoader, Window
 
 __all__ = ["Axes", "CoarsestLevel", "LazyLevel", "transpose"]
 
-Axes = Literal["yx", "yxc", "cyx"]
+Axes = Literal["yx", "yxc"]
 
 SLICING_MODULE = "napari.layers._scalar_field"
 """Modules in which napari slices image layers."""
@@ -37,8 +37,8 @@ class LazyLevel:
         Of the image.
     index : int
         Which level; it need not have been built yet.
-    axes : {"yx", "yxc", "cyx"}
-        One channel, a colour image, or channels to step through.
+    axes : {"yx", "yxc"}
+        One channel, or a colour image.
     """
 
     def __init__(self, loader: TileLoader, index: int, axes: Axes) -> None:
@@ -121,9 +121,7 @@ def transposed_shape(shape: tuple[int, int, int], axes: Axes) -> tuple[int, ...]
 
 def transpose(pixels: NDArray[Any], axes: Axes) -> NDArray[Any]:
     """Return pixels ``(h, w, c)`` in the order of `axes`."""
-    if axes == "yx":
-        return pixels[..., 0]
-    return np.moveaxis(pixels, -1, 0) if axes == "cyx" else pixels
+    return pixels[..., 0] if axes == "yx" else pixels
 
 
 def index_range(key: Any, length: int) -> tuple[int, int]:

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from hrviewer.errors import HrviewerError
 from hrviewer.pyramid import Level, Pyramid
-from hrviewer.pyramid.tile_cache import TileKey
+from hrviewer.pyramid.overviews import halve
+from hrviewer.pyramid.tile_cache import DecodedTile, Tile, TileKey
 
 __all__ = ["TileLoader"]
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 MAX_WORKERS = max(1, min(4, (os.cpu_count() or 2) // 2))
 """Threads that decode for the screen; the event loop and inference keep their share."""
+
+OPAQUE = 255
 
 Window = tuple[int, int, int, int]
 """Rows and columns of a level, ``(y0, y1, x0, x1)``."""
@@ -47,6 +50,10 @@ class TileLoader:
         The image.
     scale : float
         Level-0 pixels per pixel of the coarsest array, which is kept whole.
+    channels : tuple of int, optional
+        Channels to show; all by default.
+    alpha : bool
+        Whether an opacity follows the channels: 0 where there are no data.
 
     Attributes
     ----------
@@ -54,6 +61,8 @@ class TileLoader:
         The image at `scale`; zeros until `coarsest_loaded`.
     coarsest_loaded : bool
         Whether `coarsest` was read.
+    coarsest_mask : ndarray of bool, shape (h, w), or None
+        Where `coarsest` has data; None if everywhere.
     build_fraction : float or None
         How much of the missing levels is built, while they are.
     dirty : bool
@@ -66,12 +75,22 @@ class TileLoader:
         The last thing that could not be read.
     """
 
-    def __init__(self, pyramid: Pyramid, scale: float) -> None:
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        scale: float,
+        channels: tuple[int, ...] | None = None,
+        *,
+        alpha: bool = False,
+    ) -> None:
         self.pyramid, self.scale = pyramid, scale
+        self.channels, self.alpha = channels, alpha
+        self._bands = len(channels or range(pyramid.channels)) + alpha
         h, w = (math.ceil(side / scale - 1e-9) for side in pyramid.plane_shape)
-        self.shapes = pyramid.shapes
-        self.coarsest = np.zeros((h, w, pyramid.channels), pyramid.dtype)
+        self.shapes = [(height, width, self._bands) for height, width, _ in pyramid.shapes]
+        self.coarsest = np.zeros((h, w, self._bands), pyramid.dtype)
         self.coarsest_loaded = False
+        self.coarsest_mask: NDArray[np.bool_] | None = None
         self.build_fraction: float | None = None
         self.dirty = False
         self.on_missing: Callable[[], None] = lambda: None
@@ -89,12 +108,11 @@ class TileLoader:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TileLoader:
         """A duplicated layer has a view of its own on the same image."""
-        memo[id(self)] = twin = TileLoader(self.pyramid, self.scale)
-        twin.coarsest, twin.coarsest_loaded, twin.progressive = (
-            self.coarsest,
-            self.coarsest_loaded,
-            self.progressive,
+        memo[id(self)] = twin = TileLoader(
+            self.pyramid, self.scale, self.channels, alpha=self.alpha
         )
+        twin.coarsest, twin.coarsest_loaded = self.coarsest, self.coarsest_loaded
+        twin.coarsest_mask, twin.progressive = self.coarsest_mask, self.progressive
         return twin
 
     # For the screen.
@@ -102,7 +120,7 @@ class TileLoader:
     def read_available(self, index: int, window: Window) -> NDArray[Any]:
         """Return a window of a level as far as it is loaded, ``(h, w, c)``; load the rest."""
         y0, y1, x0, x1 = window
-        out = np.empty((y1 - y0, x1 - x0, self.pyramid.channels), self.pyramid.dtype)
+        out = np.empty((y1 - y0, x1 - x0, self._bands), self.pyramid.dtype)
         level = self._level(index)
         missing: list[TileKey] = []
         kept: dict[TileKey, NDArray[Any]] = {}
@@ -162,7 +180,7 @@ class TileLoader:
         if level is None:
             self.load_coarsest()
             level = self.pyramid.levels[index]
-        return level.read(*window)
+        return self._displayed(level, level.read_as_tile(*window))
 
     def load_coarsest(self) -> None:
         """Read the coarsest array, waiting for it."""
@@ -179,7 +197,22 @@ class TileLoader:
         if kept is not None:
             return kept
         tile = level.cached_tile(key)
-        return None if tile is None else tile.pixels
+        return None if tile is None else self._displayed(level, tile)
+
+    def _displayed(self, level: Level, tile: DecodedTile | Tile) -> NDArray[Any]:
+        """Return the channels of a tile that are shown, and their opacity if there is one."""
+        pixels = tile.pixels
+        has_gaps = self.pyramid.has_gaps
+        mask = level.mask_of(pixels, tile.valid) if has_gaps else None
+        if mask is not None and level.dtype.kind == "f":
+            pixels = np.where(mask, pixels, level.dtype.type(np.nan))
+        if self.channels is not None:
+            pixels = pixels[..., list(self.channels)]
+        if self.alpha:
+            known = np.ones(pixels.shape[:2], bool) if mask is None else mask.any(axis=2)
+            opacity = np.where(known, OPAQUE, 0)
+            pixels = np.concatenate([pixels, opacity[..., None].astype(pixels.dtype)], axis=2)
+        return pixels
 
     def _upsample(self, out: NDArray[Any], index: int, window: Window, part: Window) -> None:
         """Fill a part of a window from the finest coarser level that is held there."""
@@ -249,7 +282,8 @@ class TileLoader:
                 key = self._queue.popleft()
             pixels = None
             try:
-                pixels = self.pyramid.levels[key.level].load_tile(key).pixels
+                level = self.pyramid.levels[key.level]
+                pixels = self._displayed(level, level.load_tile(key))
             except Exception as error:
                 log.debug("a tile for the screen", exc_info=error)
                 with self._lock:
@@ -280,16 +314,35 @@ class TileLoader:
             if self.pyramid.missing_levels():
                 self.build_fraction = 0.0
                 try:
-                    self.pyramid.build_overviews(self._set_build_fraction, cancelled)
+                    self.pyramid.build_overviews(self._set_build_fraction, cancelled, self._preview)
                 finally:
                     self.build_fraction = None
             if cancelled() and self.pyramid.missing_levels():
                 return
-            pixels = self.pyramid.read(self.pyramid.rect, self.scale)
+            read, coverage = self.pyramid.read_with_coverage(self.pyramid.rect, self.scale)
+            self.coarsest_mask = None if coverage is None else coverage > 0
+            tile = DecodedTile(read, 0, valid=self.coarsest_mask)
+            pixels = self._displayed(self.pyramid.levels[-1], tile)
             if pixels.shape != self.coarsest.shape:
                 raise HrviewerError(f"{self.pyramid.name}: the coarsest level does not fit")
             self.coarsest[:] = pixels
             self.coarsest_loaded = self.dirty = True
+
+    def _preview(self, y: int, x: int, tile: DecodedTile) -> None:
+        """Show a block of the first missing level in the coarsest array, while others are built."""
+        base = self.pyramid.levels[-1]
+        halvings = math.log2(self.scale / max(base.downsample)) - 1
+        side = 2 ** round(halvings)
+        if halvings < 0 or abs(halvings - round(halvings)) > 1e-3 or y % side or x % side:
+            return
+        for _ in range(round(halvings)):
+            means, valid = halve(base, tile)
+            tile = DecodedTile(means, 0, valid=valid)
+        pixels = self._displayed(base, tile)
+        rows, columns = y // side, x // side
+        target = self.coarsest[rows : rows + pixels.shape[0], columns : columns + pixels.shape[1]]
+        target[...] = pixels[: target.shape[0], : target.shape[1]]
+        self.dirty = True
 
     def _set_build_fraction(self, fraction: float) -> None:
         self.build_fraction = fraction

@@ -26,8 +26,9 @@ from hrviewer.viewer.image.geometry import (
     shapes_rect,
     viewport_of,
 )
-from hrviewer.viewer.image.image_layer import image_layer_data
+from hrviewer.viewer.image.image_layer import image_layers_data, is_channel_of
 from hrviewer.viewer.image.view_fit import fit_layer
+from hrviewer.viewer.layers.layer_list import remove_layers
 from hrviewer.viewer.layers.roi import region_layer
 
 if TYPE_CHECKING:
@@ -52,8 +53,11 @@ class LayerImage(ImageSource):
 
     @property
     def name(self) -> str:
-        """Name of the layer."""
-        return str(self.layer.name)
+        """Name of the layer, or of the image where a layer is one of its channels."""
+        pyramid: Pyramid | None = self.layer.metadata.get(METADATA_KEY, {}).get("pyramid")
+        name = str(self.layer.name)
+        in_channels = pyramid is not None and name.startswith(f"{pyramid.name}: ")
+        return pyramid.name if pyramid is not None and in_channels else name
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -157,8 +161,15 @@ class ImageTracker:
     def _on_removed(self, event: Any) -> None:
         session = self.session_of(event.value)
         if session is not None:
+            self._remove_channels(event.value)
             self._state.close_image(session)
             self._select_any()
+
+    def _remove_channels(self, layer: Layer) -> None:
+        """Remove the other channels of an image that is removed."""
+        pyramid = layer.metadata.get(METADATA_KEY, {}).get("pyramid")
+        layers = self._viewer.layers
+        remove_layers(self._viewer, [other for other in layers if is_channel_of(other, pyramid)])
 
 
 class LayerDisplay(ImageDisplay):
@@ -176,17 +187,25 @@ class LayerDisplay(ImageDisplay):
         self.fit: Any = lambda: None
 
     def prepare(self, pyramid: Pyramid, *, load_coarsest: bool) -> Any:
-        """Return the data of a layer."""
-        return image_layer_data(pyramid, load_coarsest=load_coarsest), load_coarsest
+        """Return the data of the image's layers."""
+        return image_layers_data(pyramid, load_coarsest=load_coarsest)
 
-    def show(self, prepared: Any) -> ImageSession:
-        """Add the layer, make it active and, if it was opened for itself, fit it to the view."""
-        data, is_new = prepared
+    def show(
+        self, prepared: Any, *, replaced: ImageSession | None = None, fit: bool = True
+    ) -> ImageSession:
+        """Add the layers, make the first active, and fit the view to it."""
+        data, *channels = prepared
+        earlier = layer_of(replaced)
         layer = self._viewer.add_layer(Layer.create(*data))
+        for channel in channels:
+            self._viewer.add_layer(Layer.create(*channel))
         self._viewer.layers.selection.active = layer
         session = self.tracker.session_of(layer)
         assert session is not None
-        if is_new:
+        if earlier is not None and replaced is not None:
+            fit = replaced.source.shape != session.source.shape
+            remove_layers(self._viewer, [earlier])
+        if fit:
             fit_layer(self._viewer, layer)
             self.fit()
         return session

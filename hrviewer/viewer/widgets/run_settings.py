@@ -28,6 +28,7 @@ from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.controller import Controller
 from hrviewer.viewer.image.geometry import shape_of
 from hrviewer.viewer.widgets.common import Form, label, row
+from hrviewer.viewer.widgets.image_form import ImageForm
 from hrviewer.viewer.widgets.params_form import ParamsForm
 from hrviewer.viewer.widgets.prior_form import PriorForm
 
@@ -80,16 +81,18 @@ class RunSettingsForm(QWidget):
             "Image", row(self.image, self._make_button("…", "Open an image", self.choose_image))
         )
         upper.add("", self.image_summary)
-        upper.add(
+        self.image_form = ImageForm(controller)
+        middle = Form()
+        middle.add(
             "Model",
             row(
                 self.model,
                 self._make_button("…", "Open a model bundle or a network", self.choose_model),
             ),
         )
-        upper.add("", self.model_summary)
-        upper.add("Strategy", self.strategy, "Inference strategy (F9 selects the next one)")
-        upper.add("", self.strategy_summary)
+        middle.add("", self.model_summary)
+        middle.add("Strategy", self.strategy, "Inference strategy (F9 selects the next one)")
+        middle.add("", self.strategy_summary)
         self._params_layout = QVBoxLayout()
         lower = Form()
         self.draw_button = self._make_button(
@@ -114,6 +117,8 @@ class RunSettingsForm(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(5)
         layout.addWidget(upper)
+        layout.addWidget(self.image_form)
+        layout.addWidget(middle)
         layout.addLayout(self._params_layout)
         self.prior_form = PriorForm(controller)
         layout.addWidget(self.prior_form)
@@ -234,8 +239,9 @@ class RunSettingsForm(QWidget):
 
     def _show_image(self) -> None:
         layer = self.controller.image_layer
-        self.image.setText("none is open" if layer is None else layer.name)
-        self.image.setToolTip("" if layer is None else layer.name)
+        image = self.controller.state.image
+        self.image.setText("none is open" if image is None else image.name)
+        self.image.setToolTip("" if image is None else image.name)
         if layer is None:
             self.image_summary.setTextFormat(Qt.TextFormat.RichText)
             self.image_summary.setText(getting_started(self.controller.state.installed_models()))

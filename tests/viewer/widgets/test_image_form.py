@@ -1,0 +1,76 @@
+"""Plane and channels in the panel, and the layers of an image's channels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+
+from hrviewer.viewer.controller import Controller
+from hrviewer.viewer.image.geometry import is_image_layer
+from hrviewer.viewer.widgets.image_form import ImageForm
+
+STACK = np.arange(3 * 4 * 20 * 30, dtype=np.uint16).reshape(3, 4, 20, 30)
+
+
+@pytest.fixture
+def opened(qtbot, tmp_path):
+    """A controller and the form, with a stack of three channels and four planes open."""
+    path = tmp_path / "stack.ome.tif"
+    names = {"Name": ["DAPI", "FITC", "Cy5"]}
+    tifffile.imwrite(path, STACK, metadata={"axes": "CZYX", "Channel": names})
+    controller = Controller(ViewerModel(), run_folder=tmp_path / "runs")
+    form = ImageForm(controller)
+    qtbot.addWidget(form)
+    assert form.isHidden()
+    controller.image_loader.open(path)
+    wait(qtbot, controller)
+    yield controller, form
+    controller.close()
+
+
+def wait(qtbot, controller):
+    def done():
+        controller.tick()
+        assert not controller.image_loader.is_running
+
+    qtbot.waitUntil(done, timeout=20_000)
+
+
+def test_another_plane_takes_the_place_of_the_image(qtbot, opened):
+    controller, form = opened
+    assert list(form.planes) == ["z"]
+    assert [layer.name for layer in controller.viewer.layers] == [
+        f"stack.ome.tif: {name}" for name in ("DAPI", "FITC", "Cy5")
+    ]
+    assert controller.state.image.name == "stack.ome.tif"
+    assert [is_image_layer(layer) for layer in controller.viewer.layers] == [True, False, False]
+    form.planes["z"].setValue(2)
+    wait(qtbot, controller)
+    assert controller.state.image.source.pyramid().plane == {"z": 2}
+    assert len(controller.state.images) == 1
+    assert len(controller.viewer.layers) == 3
+    np.testing.assert_array_equal(controller.viewer.layers[1].data, STACK[1, 2])
+    assert form.planes["z"].value() == 2
+
+
+def test_channels_are_chosen_by_name(qtbot, opened):
+    controller, form = opened
+    assert form.channels.text() == "all 3: DAPI, FITC, Cy5"
+    menu = form.channels.menu()
+    assert [action.text() for action in menu.actions()] == ["DAPI", "FITC", "Cy5"]
+    menu.actions()[0].setChecked(False)
+    menu.aboutToHide.emit()
+    wait(qtbot, controller)
+    assert controller.state.image.source.pyramid().selected_channels == (1, 2)
+    assert form.channels.text() == "FITC, Cy5"
+    assert len(controller.viewer.layers) == 2
+
+
+def test_the_layers_of_an_image_go_together(opened):
+    controller, form = opened
+    controller.viewer.layers.remove(controller.image_layer)
+    assert not controller.viewer.layers
+    assert controller.state.image is None
+    assert form.isHidden()
