@@ -19,6 +19,7 @@ from hrviewer.cli.common import (
     check_settings,
     command,
     image_options,
+    print_message,
 )
 from hrviewer.io import writer_names
 
@@ -89,13 +90,24 @@ def convert(
     channels: ChannelsOption = None,
     pixel_size: PixelSizeOption = None,
 ) -> None:
-    """Convert an image to OME-Zarr; resumes an interrupted conversion."""
+    """Convert an image to OME-Zarr, with all planes unless one is given; resumes if interrupted."""
+    from hrviewer.io.image_plan import describe_losses
     from hrviewer.io.image_writer import write_image
     from hrviewer.pyramid import open_pyramid
 
     options = image_options(series, plane, channels, pixel_size, None)
     with open_pyramid(image, **options) as pyramid, writing_progress() as progress:
-        typer.echo(write_image(pyramid, out, progress, version=version))  # type: ignore[arg-type]
+        every = not plane
+        written = write_image(
+            pyramid,
+            out,
+            progress,
+            version=version,  # type: ignore[arg-type]
+            all_planes=every,
+        )
+        typer.echo(written)
+        for line in describe_losses(pyramid, all_planes=every):
+            print_message(f"note: {line}")
 
 
 @command(app)

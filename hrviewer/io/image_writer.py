@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,16 +22,14 @@ from hrviewer.geometry import Grid, Rect
 from hrviewer.io.atomic_write import require_new_path
 from hrviewer.io.exportable import ProgressCallback
 from hrviewer.io.ground_truth.points import write_csv
+from hrviewer.io.image_plan import ImagePlan, Pixels, image_metadata, plan_image
 from hrviewer.io.ome_metadata import (
-    CHANNEL_COLORS,
     ZARR_FORMATS,
     Version,
     create_level,
-    multiscales,
     set_metadata,
 )
 from hrviewer.pyramid import Pyramid
-from hrviewer.pyramid.resample import block_mean
 
 if TYPE_CHECKING:
     import zarr
@@ -47,51 +45,6 @@ CHUNK = 512
 SHARD = 4096
 BAND = 1024
 """Rows of a shard that are computed at once."""
-COARSEST = 512
-"""Maximum number of pixels along the longer side of the coarsest level."""
-
-Pixels = NDArray[Any]
-ReadRegion = Callable[[Rect], Pixels]
-"""Returns ``(c, h, w)`` of the finest level."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePlan:
-    """Image to write.
-
-    Parameters
-    ----------
-    name : str
-        Name in the metadata.
-    shape : tuple of int
-        ``(channels, height, width)``.
-    dtype : numpy.dtype
-        Pixel type.
-    pixel_size : tuple of float, optional
-        µm, ``(y, x)``.
-    read : callable
-        Reads the finest level.
-    downsample : callable
-        Halves ``(h, w, c)``.
-    labels : bool
-        Whether pixels hold object ids.
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    dtype: np.dtype[Any]
-    pixel_size: tuple[float, float] | None
-    read: ReadRegion
-    downsample: Callable[[Pixels], Pixels]
-    labels: bool = False
-
-    def levels(self) -> list[tuple[int, int]]:
-        """Return the height and width of each level."""
-        sides = [self.shape[1:]]
-        while max(sides[-1]) > COARSEST:
-            h, w = sides[-1]
-            sides.append((-(-h // 2), -(-w // 2)))
-        return sides
 
 
 def write_image(
@@ -100,8 +53,12 @@ def write_image(
     progress: ProgressCallback | None = None,
     *,
     version: Version = "0.5",
+    all_planes: bool = False,
 ) -> Path:
     """Write an image as OME-Zarr, sharded in version 0.5.
+
+    Channel names, colours and windows, pixel size, no-data value and place on Earth are kept;
+    `describe_losses` lists what is not.
 
     Parameters
     ----------
@@ -113,6 +70,8 @@ def write_image(
         Called with the number of pixels written and the total.
     version : {"0.5", "0.4"}
         OME-Zarr version.
+    all_planes : bool
+        Whether all planes along t and z of a file are written, not only the one that is open.
 
     Returns
     -------
@@ -125,8 +84,10 @@ def write_image(
         If the path exists or cannot be written, or the image is damaged.
     """
     path = require_zarr_path(path)
-    with ResumableFolder(path, f"{pyramid.image_key} {version}") as part:
-        write_levels(part, plan_image(pyramid), progress, version)
+    plan = plan_image(pyramid, all_planes=all_planes)
+    source = f"{pyramid.image_key} {version} {dict(plan.plane_sizes)}"
+    with ResumableFolder(path, source) as part:
+        write_levels(part, plan, progress, version)
         return part.commit()
 
 
@@ -184,7 +145,7 @@ def write_synthetic_image(
             boxes = ground_truth.boxes
             margin = 0 if boxes is None or not len(boxes) else int(boxes[:, 2:].max())
 
-            def read(rect: Rect) -> Pixels:
+            def read(rect: Rect, plane: Mapping[str, int]) -> Pixels:
                 wide = rect.pad(margin + 1) & pyramid.rect
                 near = synthetic.ground_truth(wide)
                 local = synthetic.labels(wide)[
@@ -212,24 +173,6 @@ def write_synthetic_image(
 def ground_truth_path(path: Path) -> Path:
     """Return the path of the ground truth of a synthetic image."""
     return path.with_name(path.name.removesuffix(".zarr").removesuffix(".ome") + ".truth.csv")
-
-
-def plan_image(pyramid: Pyramid) -> ImagePlan:
-    """Plan a copy of a pyramid."""
-    level = pyramid.levels[0]
-
-    def read(rect: Rect) -> Pixels:
-        return level.read(rect.y, rect.y1, rect.x, rect.x1).transpose(2, 0, 1)
-
-    shape = (pyramid.channels, *pyramid.plane_shape)
-    return ImagePlan(
-        pyramid.name,
-        shape,
-        pyramid.dtype,
-        pyramid.pixel_size,
-        read,
-        lambda pixels: block_mean(pixels, 2),
-    )
 
 
 class ObjectNumbers:
@@ -339,27 +282,31 @@ def write_levels(
     sides = plan.levels()
     group = zarr.open_group(part.folder, mode="a", zarr_format=ZARR_FORMATS[version])
     set_metadata(group, image_metadata(plan, len(sides)), version)
+    if plan.attributes:
+        group.attrs["hrviewer"] = plan.attributes
     if part.folder != part.root:
         parent = zarr.open_group(part.folder.parent, mode="a", zarr_format=ZARR_FORMATS[version])
         set_metadata(parent, {"version": version, "labels": [part.folder.name]}, version)
-    total, written = sum(h * w for h, w in sides), 0
+    planes = list(plan.planes())
+    total, written = len(planes) * sum(h * w for h, w in sides), 0
     arrays: list[Any] = []
     for i, (h, w) in enumerate(sides):
         level = str(i)
         array: Any = group[level] if level in group else create_array(group, level, plan, h, w)
         arrays.append(array)
-        for number, shard in enumerate(Grid(Rect(0, 0, h, w), shard_side(h, w))):
+        shards = Grid(Rect(0, 0, h, w), shard_side(h, w))
+        for number, (plane, shard) in enumerate(product(planes, shards)):
             if number >= part.shards_written(level):
                 block = np.concatenate(
                     [
-                        plan.read(rect)
+                        plan.read(rect, plane)
                         if i == 0
-                        else downsample_region(arrays[i - 1], rect, plan.downsample)
+                        else downsample_region(arrays[i - 1], rect, plane, plan)
                         for rect in iter_bands(shard)
                     ],
                     axis=1,
                 )
-                array[:, shard.y : shard.y1, shard.x : shard.x1] = block
+                array[plan.index(shard, plane)] = block
                 part.mark_written(level, number + 1)
             written += shard.area
             if progress:
@@ -367,11 +314,18 @@ def write_levels(
 
 
 def create_array(group: Any, level: str, plan: ImagePlan, h: int, w: int) -> Any:
-    """Create the array of a level; a chunk holds all channels, a shard many chunks."""
-    k = plan.shape[0]
-    chunks = (k, CHUNK, CHUNK)
+    """Create the array of a level; a chunk holds all channels of a plane, a shard many chunks."""
+    sizes = {**plan.plane_sizes, "c": plan.shape[0], "y": h, "x": w}
+    chunk = {"c": plan.shape[0], "y": CHUNK, "x": CHUNK}
     return create_level(
-        group, level, (k, h, w), plan.dtype, chunks=chunks, shard=shard_side(h, w), fill=0
+        group,
+        level,
+        tuple(sizes[axis] for axis in plan.axes),
+        plan.dtype,
+        chunks=tuple(chunk.get(axis, 1) for axis in plan.axes),
+        shard=shard_side(h, w),
+        fill=0,
+        axes=plan.axes,
     )
 
 
@@ -386,41 +340,8 @@ def iter_bands(shard: Rect) -> Iterator[Rect]:
         yield Rect(y, shard.x, min(BAND, shard.y1 - y), shard.w)
 
 
-def downsample_region(finer: Any, rect: Rect, downsample: Callable[[Pixels], Pixels]) -> Pixels:
+def downsample_region(finer: Any, rect: Rect, plane: Mapping[str, int], plan: ImagePlan) -> Pixels:
     """Compute a region of a level from the finer level."""
-    pixels = finer[:, 2 * rect.y : 2 * rect.y1, 2 * rect.x : 2 * rect.x1]
-    return downsample(np.asarray(pixels).transpose(1, 2, 0)).transpose(2, 0, 1)
-
-
-def image_metadata(plan: ImagePlan, levels: int) -> dict[str, Any]:
-    """Return the OME metadata of an image."""
-    ome = multiscales(
-        plan.name,
-        1,
-        plan.pixel_size,
-        levels=[str(i) for i in range(levels)],
-        description="each level is the mean of 2 x 2 pixels of the finer one",
-    )
-    if plan.labels:
-        ome["multiscales"][0] |= {
-            "type": "nearest",
-            "metadata": {"description": "each level is every second pixel of the finer one"},
-        }
-        ome["image-label"] = {"version": "0.5", "source": {"image": "../../"}}
-        return ome
-    k = plan.shape[0]
-    colors = (
-        ("FF0000", "00FF00", "0000FF")
-        if k == 3
-        else [CHANNEL_COLORS[i % len(CHANNEL_COLORS)] for i in range(k)]
-    )
-    names = ("red", "green", "blue") if k == 3 else [f"channel {i}" for i in range(k)]
-    top = float(np.iinfo(plan.dtype).max) if plan.dtype.kind in "ui" else 1.0
-    window = {"min": 0.0, "max": top, "start": 0.0, "end": top}
-    ome["omero"] = {
-        "channels": [
-            {"label": name, "color": color, "active": True, "window": window}
-            for name, color in zip(names, colors, strict=True)
-        ]
-    }
-    return ome
+    source = Rect(2 * rect.y, 2 * rect.x, 2 * rect.h, 2 * rect.w)
+    pixels = np.asarray(finer[plan.index(source, plane)])
+    return plan.downsample(pixels.transpose(1, 2, 0)).transpose(2, 0, 1)

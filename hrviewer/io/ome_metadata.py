@@ -192,12 +192,13 @@ def metadata_for_version(ome: dict[str, Any], version: Version) -> dict[str, Any
 def create_level(
     group: zarr.Group,
     name: str,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     dtype: Any,
     *,
-    chunks: tuple[int, int, int],
+    chunks: tuple[int, ...],
     shard: int | None = None,
     fill: float | None = None,
+    axes: str = "cyx",
 ) -> zarr.Array[Any]:
     """Create the array of a level, filled with NaN (or 0 for integers).
 
@@ -208,7 +209,7 @@ def create_level(
     name : str
         Path of the level.
     shape : tuple of int
-        ``(channels, rows, columns)``.
+        Lengths of the axes.
     dtype : dtype
         Pixel type.
     chunks : tuple of int
@@ -217,21 +218,23 @@ def create_level(
         Side of the shards, a multiple of the chunks'; ignored in Zarr format 2.
     fill : float, optional
         Value of unwritten pixels; by default NaN, or 0 for integers.
+    axes : str
+        Names of the axes; the last two are y and x.
     """
     zarr3 = group.metadata.zarr_format == 3
     if fill is None:
         fill = np.nan if np.issubdtype(dtype, np.floating) else 0
-    sharded = zarr3 and shard is not None and not any(shard % n for n in chunks[1:])
+    sharded = zarr3 and shard is not None and not any(shard % n for n in chunks[-2:])
     return group.create_array(
         name,
         shape=shape,
         chunks=chunks,
-        shards=(chunks[0], shard, shard) if sharded else None,  # type: ignore[arg-type]
+        shards=(*chunks[:-2], shard, shard) if sharded else None,  # type: ignore[arg-type]
         dtype=dtype,
         fill_value=fill,
         overwrite=True,
         **(
-            {"dimension_names": ("c", "y", "x")}
+            {"dimension_names": tuple(axes)}
             if zarr3
             else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
         ),

@@ -6,7 +6,7 @@ costs.
 """
 
 from hrviewer.pyramid.level import Level
-from hrviewer.pyramid.opening import open_pyramid, reopen_pyramid, using_pyramid
+from hrviewer.pyramid.opening import open_plane, open_pyramid, reopen_pyramid, using_pyramid
 from hrviewer.pyramid.pyramid import Pyramid
 from hrviewer.pyramid.read_cost import ReadCost, ReadMeter
 from hrviewer.pyramid.tile_cache import TileCache, TileKey, tile_cache
@@ -18,6 +18,7 @@ __all__ = [
     "ReadMeter",
     "TileCache",
     "TileKey",
+    "open_plane",
     "open_pyramid",
     "reopen_pyramid",
     "tile_cache",

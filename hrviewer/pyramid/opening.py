@@ -28,7 +28,7 @@ from hrviewer.pyramid.readers.tiff import TiffReader
 from hrviewer.pyramid.series import choose_series
 from hrviewer.pyramid.unreadable import check_content, explain_unreadable
 
-__all__ = ["installed_readers", "open_pyramid", "reopen_pyramid", "using_pyramid"]
+__all__ = ["installed_readers", "open_plane", "open_pyramid", "reopen_pyramid", "using_pyramid"]
 
 log = logging.getLogger(__name__)
 
@@ -190,6 +190,26 @@ def reopen_pyramid(record: Mapping[str, Any]) -> Pyramid:
         channels=record.get("channels"),
         pixel_size=record.get("pixel_size"),
         value_range=record.get("value_range"),
+    )
+
+
+def open_plane(pyramid: Pyramid, plane: Mapping[str, int]) -> Pyramid:
+    """Open another plane of an image's file, with the same series and channels.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        An image with a path.
+    plane : mapping of str to int
+        Index on each axis beyond y, x and channel.
+    """
+    return open_pyramid(
+        pyramid.path,
+        series=pyramid.selected_series,
+        plane=plane,
+        channels=pyramid.selected_channels,
+        pixel_size=pyramid.pixel_size,
+        value_range=pyramid.given_range,
     )
 
 

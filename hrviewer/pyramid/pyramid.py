@@ -86,8 +86,9 @@ class Pyramid:
         Name, colour and display window of each channel that is read.
     available_channels : tuple of ChannelInfo
         All channels of the file.
-    plane_sizes : dict
-        Length of each axis beyond y, x and channel.
+    plane_sizes, plane_steps : dict
+        Length of each axis beyond y, x and channel; and the distance between planes, µm along z
+        and seconds along t, where known.
     notes : list of str
         Assumptions made when the image was opened, for the user.
     synthetic_image : SyntheticImage or None
@@ -124,6 +125,7 @@ class Pyramid:
         self.channel_info = reader.channel_info
         self.available_channels = reader.available_channels
         self.plane_sizes = dict(reader.plane_sizes)
+        self.plane_steps = dict(reader.plane_steps)
         self.selected_series = reader.selected_series
         self.notes = list(reader.notes)
         if pixel_size is not None:
@@ -342,6 +344,11 @@ class Pyramid:
         return self._reader.has_mask or level.nodata is not None or level.dtype.kind == "f"
 
     @property
+    def has_mask(self) -> bool:
+        """Whether a mask, and not a value of the pixels, marks those without data."""
+        return self._reader.has_mask
+
+    @property
     def is_rgb(self) -> bool:
         """Whether the first three channels are red, green and blue."""
         return self.levels[0].is_rgb
@@ -373,7 +380,7 @@ class Pyramid:
         covered = 0.0
         for window in windows:
             _, coverage = self.read_with_coverage(window, scale)
-            covered += window.area * (1.0 if coverage is None else float(coverage.mean()))
+            covered += window.area * (1.0 if coverage is None else float(coverage.mean(dtype=np.float64)))
         return rect.area * covered / sum(window.area for window in windows)
 
     def tiles(self, rect: RectLike, scale: float = 1.0) -> list[TileKey]:

@@ -24,8 +24,9 @@ from hrviewer.pyramid import open_pyramid
 @pytest.fixture
 def small(monkeypatch):
     """Small shards, so that small images have many."""
-    for name, value in {"CHUNK": 64, "SHARD": 128, "BAND": 48, "COARSEST": 64}.items():
+    for name, value in {"CHUNK": 64, "SHARD": 128, "BAND": 48}.items():
         monkeypatch.setattr(image_writer, name, value)
+    monkeypatch.setattr("hrviewer.io.image_plan.COARSEST", 64)
 
 
 @pytest.fixture

@@ -99,6 +99,8 @@ class Reader(ABC):
         The channels that are read; made by `set_channels`.
     plane_sizes : mapping
         Length of every axis beyond y, x and channel.
+    plane_steps : mapping
+        Distance between planes where known: µm along z, seconds along t.
     fingerprint : str
         Identifies the content, and is quick to compute; see `hrviewer.pyramid.fingerprint`.
     plane : mapping
@@ -132,6 +134,7 @@ class Reader(ABC):
     available_channels: tuple[ChannelInfo, ...] = ()
     channel_info: tuple[ChannelInfo, ...] = ()
     plane_sizes: Mapping[str, int] = MappingProxyType({})
+    plane_steps: Mapping[str, float] = MappingProxyType({})
     fingerprint: str
     plane: Mapping[str, int]
     selected_channels: tuple[int, ...] | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from hrviewer.errors import HrviewerError, ImageReadError, short_message
 from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.georeference import Georeference
 from hrviewer.pyramid.readers.base import ChannelSelection, Reader, native_dtype
 from hrviewer.pyramid.readers.omezarr_channels import (
     are_colours,
@@ -115,7 +117,10 @@ class OmeZarrReader(Reader):
         infos = read_channels(described, count)
         self.set_plane(choices, plane, read_default_plane(described))
         self.set_channels(infos, channels, is_rgb=are_colours(infos, self.dtype))
-        self.pixel_size = _pixel_size(multiscale, axes, units)
+        steps = _steps(multiscale, axes, units)
+        self.pixel_size = (steps["y"], steps["x"]) if steps.keys() >= {"y", "x"} else None
+        self.plane_steps = {axis: step for axis, step in steps.items() if axis in choices}
+        self._read_own_attributes(image)
         if self.pixel_size is None:
             self.notes.append(UNKNOWN_PIXEL_SIZE)
         self.stored_range = read_windows(image)
@@ -139,6 +144,17 @@ class OmeZarrReader(Reader):
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8) * 255
         return DecodedTile(pixels.astype(self.dtype, copy=False), size)
+
+    def _read_own_attributes(self, image: Any) -> None:
+        """Read what hrviewer writes besides OME-Zarr's metadata."""
+        own = image.attrs.get("hrviewer")
+        if not isinstance(own, dict):
+            return
+        nodata = own.get("nodata")
+        if isinstance(nodata, (int, float)):
+            self.nodata = float(nodata)
+        with suppress(KeyError, TypeError, ValueError):
+            self.georeference = Georeference.from_record(own.get("georeference"))
 
     def list_series(self) -> tuple[Series, ...]:
         """Return the images in the store; for a plate all its fields."""
@@ -219,10 +235,13 @@ class OmeZarrReader(Reader):
         return arrays
 
 
-def _pixel_size(
+def _steps(
     multiscale: Mapping[str, Any], axes: str, units: Mapping[str, str | None]
-) -> tuple[float, float] | None:
-    """Return µm per pixel ``(y, x)``: the first level's scale times the multiscale's."""
+) -> dict[str, float]:
+    """Return µm per pixel along axes in space, seconds per plane of time, where known.
+
+    That is the first level's scale times the multiscale's.
+    """
     total = dict.fromkeys(axes, 1.0)
     known = False
     for part in (multiscale.get("datasets", [{}])[0], multiscale):
@@ -232,11 +251,11 @@ def _pixel_size(
                 for axis, factor in zip(axes, change["scale"], strict=True):
                     total[axis] *= float(factor)
     if not known:
-        return None
-    match [micrometres(total[axis], units[axis]) for axis in "yx"]:
-        case [float(y), float(x)]:
-            return y, x
-    return None
+        return {}
+    steps = {axis: micrometres(total[axis], units[axis]) for axis in axes if axis in "zyx"}
+    if "t" in axes and units["t"] in ("second", "s"):
+        steps["t"] = total["t"]
+    return {axis: step for axis, step in steps.items() if step is not None}
 
 
 def _modification_times(root: str, path: str) -> list[str]:

@@ -35,7 +35,7 @@ from hrviewer.pyramid.readers.byte_reader import ByteReader
 from hrviewer.pyramid.readers.tiff_channels import has_rgb_samples, mask_pages, read_channels
 from hrviewer.pyramid.readers.tiff_geo import read_georeference
 from hrviewer.pyramid.readers.tiff_layout import SinglePage, StoredLevel, StoredPage, is_sparse
-from hrviewer.pyramid.readers.tiff_pixel_size import read_pixel_size
+from hrviewer.pyramid.readers.tiff_pixel_size import read_pixel_size, read_plane_steps
 from hrviewer.pyramid.readers.tiff_series import (
     describe_series,
     is_companion,
@@ -165,6 +165,7 @@ class TiffReader(Reader):
         if self._orientation == ORIENTATIONS[1]:
             self.georeference = read_georeference(key)
         self.pixel_size = read_pixel_size(tiff, series)
+        self.plane_steps = read_plane_steps(tiff, series)
         if self.georeference is not None:
             self.pixel_size = self.georeference.pixel_size(key.shaped[2:4])
         if self.pixel_size is None:

@@ -12,7 +12,7 @@ from typing import Any
 from hrviewer.pyramid.readers.tiff_tags import ome_pixels, read_tag
 from hrviewer.pyramid.units import micrometres, plausible
 
-__all__ = ["read_pixel_size"]
+__all__ = ["read_pixel_size", "read_plane_steps"]
 
 PRINTER_DPI = {72, 96, 120, 144, 180, 240, 360, 720, 1440}
 """Dots per inch of screens and printers, besides the multiples of 50."""
@@ -31,6 +31,24 @@ def read_pixel_size(tiff: Any, series: Any) -> tuple[float, float] | None:
         _resolution(tiff, series.keyframe),
     )
     return next((size for size in sizes if size is not None and plausible(size)), None)
+
+
+def read_plane_steps(tiff: Any, series: Any) -> dict[str, float]:
+    """Return the distance between planes, µm along z and seconds along t, where it is known."""
+    steps: dict[str, float | None] = {}
+    pixels = ome_pixels(tiff, series) if tiff.is_ome else None
+    if pixels is not None:
+        length = parse_number(pixels.get("PhysicalSizeZ"))
+        unit = pixels.get("PhysicalSizeZUnit", "µm")
+        steps["z"] = None if length is None else micrometres(length, unit)
+        if pixels.get("TimeIncrementUnit", "s") == "s":
+            steps["t"] = parse_number(pixels.get("TimeIncrement"))
+    elif tiff.is_imagej:
+        metadata = tiff.imagej_metadata or {}
+        length = parse_number(str(metadata.get("spacing", "")))
+        steps["z"] = None if length is None else micrometres(length, str(metadata.get("unit", "")))
+        steps["t"] = parse_number(str(metadata.get("finterval", "")))
+    return {axis: step for axis, step in steps.items() if step is not None}
 
 
 def parse_number(text: str | None) -> float | None:

@@ -270,12 +270,15 @@ def test_progress_of_building_overviews_is_reported(tmp_path, monkeypatch):
     with open_pyramid(path) as pyramid:
         loader = TileLoader(pyramid, 4.0)
 
-        def observed(self, progress, cancelled):
+        def observed(self, progress, cancelled, preview):
             def report(fraction):
                 progress(fraction)
                 fractions.append(loader.build_fraction)
 
-            build(self, report, cancelled)
+            build(self, report, cancelled, preview)
+            # Blocks are shown before the level is complete.
+            assert (loader.coarsest == 120).all()
+            assert not loader.coarsest_loaded
 
         monkeypatch.setattr(Pyramid, "build_overviews", observed)
         loader.load_coarsest()
