@@ -25,6 +25,7 @@ from hrviewer.pyramid.readers.openslide import OpenSlideFallback, OpenSlideReade
 from hrviewer.pyramid.readers.pillow import PillowReader, PillowTiffReader
 from hrviewer.pyramid.readers.synthetic import SyntheticReader
 from hrviewer.pyramid.readers.tiff import TiffReader
+from hrviewer.pyramid.readers.vips import VipsReader
 from hrviewer.pyramid.series import choose_series
 from hrviewer.pyramid.unreadable import check_content, explain_unreadable
 
@@ -38,6 +39,7 @@ BUILT_IN_READERS: tuple[type[Reader], ...] = (
     TiffReader,
     OmeZarrReader,
     OpenSlideFallback,
+    VipsReader,
     PillowReader,
     PillowTiffReader,
     ArrayReader,

@@ -380,7 +380,9 @@ class Pyramid:
         covered = 0.0
         for window in windows:
             _, coverage = self.read_with_coverage(window, scale)
-            covered += window.area * (1.0 if coverage is None else float(coverage.mean(dtype=np.float64)))
+            covered += window.area * (
+                1.0 if coverage is None else float(coverage.mean(dtype=np.float64))
+            )
         return rect.area * covered / sum(window.area for window in windows)
 
     def tiles(self, rect: RectLike, scale: float = 1.0) -> list[TileKey]:
@@ -425,16 +427,14 @@ class Pyramid:
         )
 
     def check(self) -> None:
-        """Decode the middle tile of every level.
+        """Decode the middle tile of every stored level; of large pictures less.
 
         Raises
         ------
         ImageReadError
             If one cannot be decoded; names the file and the level.
         """
-        for level in self.levels:
-            rows, columns = level.grid
-            level.load_tile(TileKey(level.image_key, level.index, rows // 2, columns // 2))
+        self._reader.check()
 
     def missing_levels(self) -> int:
         """Return the number of coarse levels to build for a fast overview."""

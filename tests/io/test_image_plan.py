@@ -1,4 +1,4 @@
-"""Nothing is lost by writing an image, or it is said."""
+"""Nothing is lost by writing an image without a report of it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_others_read_the_planes(stack: Path, tmp_path: Path) -> None:
     assert [axis["name"] for axis in axes] == ["t", "c", "z", "y", "x"]  # type: ignore[index, union-attr, call-overload]
 
 
-def test_what_is_left_is_said(stack: Path, tmp_path: Path) -> None:
+def test_what_is_left_is_reported(stack: Path, tmp_path: Path) -> None:
     with open_pyramid(stack, plane={"z": 1}, channels=["FITC"]) as pyramid:
         assert describe_losses(pyramid) == [
             "only the plane t=0 of 2 is written",
@@ -82,7 +82,7 @@ def test_what_is_left_is_said(stack: Path, tmp_path: Path) -> None:
         assert copy.channel_info[0].name == "FITC"
 
 
-def test_nothing_false_is_said_of_channels(tmp_path: Path) -> None:
+def test_no_false_names_are_written_for_channels(tmp_path: Path) -> None:
     triple = np.zeros((3, 40, 50), np.uint16)
     tifffile.imwrite(tmp_path / "a.ome.tif", triple, metadata={"axes": "CYX"})
     with open_pyramid(tmp_path / "a.ome.tif") as pyramid:

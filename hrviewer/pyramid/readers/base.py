@@ -26,7 +26,7 @@ from hrviewer.pyramid.georeference import Georeference
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.synthetic import SyntheticImage
-from hrviewer.pyramid.tile_cache import DecodedTile
+from hrviewer.pyramid.tile_cache import DecodedTile, TileKey
 from hrviewer.pyramid.unreadable import TO_TILED_TIFF
 
 __all__ = [
@@ -166,6 +166,12 @@ class Reader(ABC):
     @abstractmethod
     def decode(self, level: int, row: int, column: int) -> DecodedTile:
         """Return a tile, clipped to the level; any exception is reported as a damaged file."""
+
+    def check(self) -> None:
+        """Decode the middle tile of every level; raise `ImageReadError` if one is damaged."""
+        for level in self.levels:
+            rows, columns = level.grid
+            level.load_tile(TileKey(level.image_key, level.index, rows // 2, columns // 2))
 
     def close(self) -> None:  # noqa: B027 - most readers hold nothing open
         """Close the files."""

@@ -28,14 +28,16 @@ from hrviewer.pyramid.readers.base import (
 from hrviewer.pyramid.series import Series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
-from hrviewer.pyramid.unreadable import TO_TILED_TIFF
 
-__all__ = ["PillowReader", "PillowTiffReader"]
+__all__ = ["IN_MEMORY_LIMIT", "PillowReader", "PillowTiffReader", "picture_size"]
 
 TILE = 512
 IN_MEMORY_LIMIT = 64_000_000
-MAX_PIXELS = 500_000_000
-"""Pixels; decoding more would take gigabytes of memory."""
+MAX_PIXELS = 200_000_000
+"""Pixels; decoding more would take gigabytes of memory. libvips streams them."""
+
+QUICK_CHECK_PIXELS = 8_000_000
+"""Pixels; a larger picture is checked without decoding it."""
 
 EXIF_ORIENTATION = 274
 NATIVE_MODES = {
@@ -65,6 +67,12 @@ def _open_header(path: str) -> Any:
             return Image.open(path)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def picture_size(path: str) -> tuple[int, int]:
+    """Return the height and width of a picture, before its orientation is applied."""
+    with _open_header(path) as image:
+        return int(image.height), int(image.width)
 
 
 class PillowReader(Reader):
@@ -112,8 +120,8 @@ class PillowReader(Reader):
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageReadError(
-                f"{path.name} has {width * height / 1e6:.0f} megapixels, too many for a format "
-                f"without tiles; {TO_TILED_TIFF}"
+                f"{path.name} has {width * height / 1e6:.0f} megapixels, too many to keep in "
+                'memory: pip install "hrviewer[pictures]" streams it into the cache'
             )
         self.fingerprint = fingerprint.of_files([path])
         self.set_plane({}, plane)
@@ -165,7 +173,8 @@ class PillowReader(Reader):
             from PIL import ImageOps
 
             with _open_header(str(self.path)) as image:
-                upright = ImageOps.exif_transpose(image)
+                ImageOps.exif_transpose(image, in_place=True)
+                upright = image
                 pixels = np.asarray(_convert(upright, self._mode), self.dtype)
             pixels = pixels.reshape(self._shape)
             if pixels.shape[0] * pixels.shape[1] > IN_MEMORY_LIMIT:
@@ -176,6 +185,24 @@ class PillowReader(Reader):
             self._decoded = pixels
             self._seconds = time.perf_counter() - start
             return pixels, True
+
+    def check(self) -> None:
+        """Decode the middle tile; of a large picture check the file without decoding it."""
+        height, width, _ = self._shape
+        if height * width <= QUICK_CHECK_PIXELS:
+            super().check()
+            return
+        try:
+            with _open_header(str(self.path)) as image:
+                if image.format == "JPEG":
+                    image.draft(None, (max(1, width // 8), max(1, height // 8)))
+                    image.load()
+                else:
+                    image.verify()
+        except Exception as error:
+            raise ImageReadError(
+                f"{self.name} cannot be decoded: {short_message(error)}; the file is damaged"
+            ) from error
 
     def close(self) -> None:
         """Release the pixels."""
