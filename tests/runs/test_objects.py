@@ -49,7 +49,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.mark.parametrize("fixed", [False, True])
 def test_every_object_is_found_whole_and_once(fixed: bool, tmp_path: Path) -> None:
-    found = run(IMAGE, finder(fixed=fixed), "patches", out=tmp_path / "x.run.zarr", cache="off")
+    tile = {} if fixed else {"tile": 64}
+    out = tmp_path / "x.run.zarr"
+    found = run(IMAGE, finder(fixed=fixed), "patches", out=out, cache="off", **tile)
     seen = SCORES >= 0.3
     assert len(found.patches) > 9
     assert found.header["patches"]["failed"] == 0
