@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,12 +46,17 @@ def export(
             callback=check_settings,
         ),
     ] = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Leave out the paths and names of files.")
+    ] = False,
 ) -> None:
     """Export a run to another format: maps, outlines, tables, figures."""
     from hrviewer.io import export
     from hrviewer.runs import Run
 
-    settings = dict(item.split("=", 1) for item in options or [])
+    settings: dict[str, Any] = dict(item.split("=", 1) for item in options or [])
+    if anonymous:
+        settings["anonymous"] = True
     with writing_progress() as progress:
         typer.echo(export(Run(run), out, to, progress, **settings))
 

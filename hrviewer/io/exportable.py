@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = ["Exportable", "ProgressCallback", "WriterSettings"]
 
@@ -33,3 +33,7 @@ class WriterSettings(BaseModel):
     """Options of a writer: a form in the window, ``--set`` on the command line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    anonymous: bool = Field(
+        False, title="Anonymous", description="Leave out the paths and names of files"
+    )

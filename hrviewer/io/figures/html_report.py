@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
+from hrviewer.io.anonymous import open_image
 from hrviewer.io.exportable import Exportable
-from hrviewer.pyramid import Pyramid, reopen_pyramid
+from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.resample import Pixels
 
 if TYPE_CHECKING:
@@ -283,11 +284,8 @@ def with_overlays(
 
 def render_gallery(run: Exportable) -> str:
     """Render the maps of a run over its image for a notebook; empty without the image."""
-    image = run.header["image"]
     try:
-        with reopen_pyramid(image) as pyramid:
-            if pyramid.fingerprint != image["fingerprint"]:
-                return ""
+        with open_image(run) as pyramid:
             photo = thumbnail(pyramid, Rect(*run.header["region"]))
         figures = with_overlays(load_overlays(run, photo.shape[:2]), {}, photo, run)
     except (HrviewerError, ImportError):

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from hrviewer.errors import HrviewerError, ParameterError
 from hrviewer.formatting import format_estimate
 from hrviewer.geometry import Rect
+from hrviewer.io.anonymous import open_image
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.figures.html_report import resample_map, to_uint8
 from hrviewer.io.run_maps import MapName, open_map
-from hrviewer.pyramid import reopen_pyramid
 from hrviewer.units import format_si
 
 __all__ = ["FigureData", "bar_length", "draw_figure", "load_figure_data", "make_caption"]
@@ -100,9 +100,7 @@ def load_background(
 ) -> NDArray[np.uint8] | None:
     """Load the image in gray at the size of a figure; None if it is missing or has changed."""
     try:
-        with reopen_pyramid(run.header["image"]) as pyramid:
-            if pyramid.fingerprint != run.header["image"]["fingerprint"]:
-                return None
+        with open_image(run) as pyramid:
             rgb = to_uint8(pyramid.read(region, scale)[..., :3])
     except HrviewerError:
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import RunError
+from hrviewer.io.anonymous import AnonymousRun
 from hrviewer.io.atomic_write import atomic_path
 from hrviewer.io.exportable import Exportable, ProgressCallback
 from hrviewer.io.writers.base import GROUP, RunWriter, get_writer, select_writer, writer_names
@@ -58,6 +59,8 @@ def export(
     reason = writer.unsupported_reason(run)
     if reason is not None:
         raise RunError(reason)
+    if settings.anonymous:
+        run = AnonymousRun(run)
     with atomic_path(path) as part:
         writer.write(run, part, settings, progress or _ignore_progress)
     return path

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hrviewer.errors import RunError
+from hrviewer.io.anonymous import open_image
 from hrviewer.io.downsampling import mean_2x2
 from hrviewer.io.exportable import Exportable, ProgressCallback, WriterSettings
 from hrviewer.io.geojson import class_color
@@ -35,7 +35,6 @@ from hrviewer.io.ome_metadata import (
 )
 from hrviewer.io.run_maps import RunMap, open_maps
 from hrviewer.io.writers.base import RunWriter
-from hrviewer.pyramid import reopen_pyramid
 
 if TYPE_CHECKING:
     import zarr
@@ -89,10 +88,7 @@ class OmeZarrWriter(RunWriter):
             shape = (1, *run.header["image"]["shape"])
             write_object_labels(run, target / "output", level_count(shape), version, fill_levels)
         if settings.image:
-            path = run.header["image"]["path"]
-            with reopen_pyramid(run.header["image"]) as pyramid:
-                if pyramid.fingerprint != run.header["image"]["fingerprint"]:
-                    raise RunError(f"{path} has changed since this run: export without the image")
+            with open_image(run) as pyramid:
                 arrays["image"] = write_image_into(pyramid, target / "image", progress, version)
             names.append("image")
         first = multiscales(
