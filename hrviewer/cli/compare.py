@@ -82,6 +82,9 @@ def compare(
     device: DeviceOption = "auto",
     cache: CacheOption = CacheMode.use,
     out: OutOption = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Leave out the paths and names of files.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare strategies: error by cost."""
@@ -106,7 +109,7 @@ def compare(
             control=control,
         )
     exit_if_stopped(table)
-    files = write_comparison_report(table)
+    files = write_comparison_report(table, anonymous=anonymous)
     if as_json:
         print_json(
             {

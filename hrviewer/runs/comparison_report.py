@@ -44,13 +44,15 @@ MAX_RUNS_SHOWN = 24
 """Runs with pictures in a report."""
 
 
-def write_comparison_report(table: pd.DataFrame) -> dict[str, str]:
+def write_comparison_report(table: pd.DataFrame, *, anonymous: bool = False) -> dict[str, str]:
     """Write the files of a comparison.
 
     Parameters
     ----------
     table : DataFrame
         Result of `compare`.
+    anonymous : bool
+        Whether to leave out the paths and names of files: images are numbered.
 
     Returns
     -------
@@ -58,6 +60,10 @@ def write_comparison_report(table: pd.DataFrame) -> dict[str, str]:
         Paths: ``csv``, ``parquet``, ``report`` and, where errors are known, ``plot``.
     """
     plain = table.assign(params=[format_params(params) for params in table["params"]])
+    reference = str(table.attrs["reference"])
+    if anonymous:
+        plain = without_files(plain)
+        reference = "ground truth" if Path(reference).suffix else reference
     plots: list[CaptionedImage] = []
     points = plain.dropna(subset=["error", "flops"]).copy()
     if len(points):
@@ -76,7 +82,7 @@ def write_comparison_report(table: pd.DataFrame) -> dict[str, str]:
         plots = [("Error against cost. Dashed: the Pareto front.", drawn)]
     about = [
         *shared_values(plain),
-        ("reference of the errors", str(table.attrs["reference"])),
+        ("reference of the errors", reference),
         NOMINAL_NOTE,
     ]
     notes = [f"{row_label(row)}: {row['note']}" for row in plain.to_dict("records") if row["note"]]
@@ -90,7 +96,19 @@ def write_comparison_report(table: pd.DataFrame) -> dict[str, str]:
         list(dict.fromkeys(notes)),
         [("All runs", display_table(plain))] if several else [],
     )
-    return write_files(Path(table.attrs["folder"]), plain, html, plots)
+    kept = plain.drop(columns=["run"]) if anonymous else plain
+    return write_files(Path(table.attrs["folder"]), kept, html, plots)
+
+
+def without_files(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table in which images have numbers in place of paths, also in the notes."""
+    numbers = {name: f"image {i}" for i, name in enumerate(table["image"].unique(), 1)}
+    notes = [
+        note and note.replace(name, numbers[name]).replace(Path(name).name, numbers[name])
+        for note, name in zip(table["note"], table["image"], strict=True)
+    ]
+    models = [Path(str(name)).name for name in table["model"]]
+    return table.assign(image=table["image"].map(numbers), note=notes, model=models)
 
 
 def run_sections(table: pd.DataFrame) -> list[Section]:

@@ -13,7 +13,7 @@ from hrviewer.pyramid import open_pyramid
 
 @pytest.fixture
 def named(made):
-    """Return a run that has the name of a person in all that it records of files."""
+    """Return a run that has a private name in all that it records of files."""
     run = made(geo=True)
     path = run.header["image"]["path"]
     run.header["image"]["path"] = path.replace("a.tif", "SMITH_JOHN.tif")

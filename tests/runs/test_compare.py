@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from hrviewer.pyramid import open_pyramid
 from hrviewer.runs import Run, compare, experiment, run
 from hrviewer.runs.batch_runner import StrategySpec, parse_specs
 from hrviewer.runs.compare import total_variation
-from hrviewer.runs.comparison_report import run_sections
+from hrviewer.runs.comparison_report import run_sections, write_comparison_report
 from hrviewer.strategies import strategy_ids
 
 from .reference_loop import CELLS, counts
@@ -226,6 +227,16 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
     assert "http" not in page
     with Image.open(output["files"]["plot"]) as plot:
         assert plot.width > 500
+
+
+def test_a_report_can_leave_out_the_names_of_files(photo, tmp_path):
+    named = photo.rename(photo.with_name("SMITH_JOHN.png"))
+    table = compare(named, toy_bundle(), ["patches", "uniform"], out=tmp_path / "c")
+    for anonymous in (False, True):
+        files = write_comparison_report(table, anonymous=anonymous)
+        found = [b"SMITH" in Path(files[kind]).read_bytes() for kind in ("csv", "report")]
+        assert found == [not anonymous] * 2
+    assert pd.read_csv(files["csv"])["image"].unique().tolist() == ["image 1"]
 
 
 # The survey's experiment.
