@@ -3,7 +3,7 @@
     python -m benchmarks.accuracy crowd --images crowd --write
     python -m benchmarks.accuracy nuclei --images tissue --write
     python -m benchmarks.accuracy nuclei --photos DATA_FOLDER --split val --write
-    python -m benchmarks.accuracy crowd --images crowd --scales 1.5,2,3,4,6,8 --write
+    python -m benchmarks.accuracy crowd --images crowd --sizes 2048x8 --scales 1..2,2..4/8 --write
 
 Measured on synthetic images with seeds of validation, or on labelled photos, and written into the
 card, from which the intervals of estimates are made. With ``--scales``, the counts of downsampled
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.network_maps import NetworkMaps, sum_blocks, true_counts
+from hrviewer.geometry import SCALE_STEPS
 from hrviewer.models import installed_bundles
 from hrviewer.models.accuracy import CountError, Measurement, ScaleCurve, ScalePoint
 from hrviewer.models.card import ModelCard, read_json
@@ -164,6 +165,18 @@ def count_photos(maps: NetworkMaps, folder: Path, split: str, role: str) -> Coun
     return CountPairs(np.array(predicted), true, np.zeros(len(rows), np.int64))
 
 
+def parse_scales(text: str) -> list[float]:
+    """Return the scales of a curve: ``1..2`` is every sixteenth, ``2..4/8`` every eighth."""
+    scales: list[float] = []
+    for part in text.split(","):
+        ends, _, parts = part.partition("/")
+        low, _, high = ends.partition("..")
+        n = int(parts or SCALE_STEPS)
+        steps = round((float(high or low) - float(low)) * n)
+        scales += [float(low) + i / n for i in range(steps + 1)]
+    return sorted({*scales} - {1.0})
+
+
 def measure_curve(
     maps: NetworkMaps, name: str, sizes: str, scales: Sequence[float], measurement: Measurement
 ) -> ScaleCurve:
@@ -251,7 +264,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     source.add_argument("--photos", metavar="FOLDER", type=Path, help="photos with index.csv")
     parser.add_argument("--split", default="val", help="split of the photos")
     parser.add_argument("--sizes", default=SIZES, help="sides and numbers of synthetic images")
-    parser.add_argument("--scales", default="", help="scales of a curve: 1.5,2,3")
+    parser.add_argument("--scales", default="", help="scales of a curve: 1..2,3,4")
     parser.add_argument("--role", default="main", help="main, or head: of compression's counts")
     parser.add_argument("--maps", type=Path, help="folder of outputs; in the cache by default")
     parser.add_argument("--write", action="store_true", help="write into the card")
@@ -260,7 +273,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     report: dict[str, Any] = {}
     with NetworkMaps.open(options.model, options.maps) as maps:
         if options.scales:
-            scales = [float(part) for part in options.scales.split(",")]
+            scales = parse_scales(options.scales)
             images = len(list(parse_sizes(options.sizes)))
             measurement = describe(options, images)
             found = measure_curve(maps, options.images, options.sizes, scales, measurement)

@@ -130,5 +130,6 @@ def build_context(
         seed=seed,
         priors=validate_priors(strategy, priors),
         pixel_bytes=pyramid.channels * pyramid.dtype.itemsize,
+        scale_curve=main.card.accuracy.scale_curve_for(pyramid.synthetic_name),
     )
     return context, notes, rates

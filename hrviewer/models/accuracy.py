@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
@@ -124,6 +125,26 @@ class ScaleCurve(Measurement):
         if scales != sorted(set(scales)):
             raise ValueError("the scales of a curve rise")
         return self
+
+    def at(self, scale: float) -> ScalePoint | None:
+        """Return the point at a scale, interpolated in its logarithm; None beyond the last one.
+
+        Up to 1 it is that of native scale.
+        """
+        scales = [point.scale for point in self.points]
+        scale = max(scale, scales[0])
+        if scale > scales[-1]:
+            return None
+        after = bisect_left(scales, scale)
+        if scales[after] == scale:
+            return self.points[after]
+        low, high = self.points[after - 1], self.points[after]
+        part = math.log(scale / low.scale) / math.log(high.scale / low.scale)
+        gain, per_object, relative = (
+            (1 - part) * getattr(low, name) + part * getattr(high, name)
+            for name in ("gain", "per_object", "relative")
+        )
+        return ScalePoint(scale=scale, gain=gain, per_object=per_object, relative=relative)
 
 
 class ModelAccuracy(CardSection):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ModelError
 from hrviewer.geometry import Patch, Rect, snap_scale
 from hrviewer.models import ModelCard
+from hrviewer.models.accuracy import ScaleCurve
 from hrviewer.objects import DetectedObjects
 
 __all__ = [
@@ -354,6 +355,8 @@ class PlanContext:
         Of a limit of seconds, the measured rates.
     whole : PlanContext, optional
         Context of the region that this one is a part of, for a cell of a live view.
+    scale_curve : ScaleCurve, optional
+        Measured counts of ``main`` by scale, on images of this kind.
     """
 
     shape: tuple[int, int]
@@ -369,6 +372,14 @@ class PlanContext:
     seconds: float = float("inf")
     rates: Rates | None = None
     whole: PlanContext | None = None
+    scale_curve: ScaleCurve | None = None
+
+    def gain(self, scale: float) -> float:
+        """Return the factor by which counts of ``main`` at a scale are too high; 1 if unknown."""
+        if self.scale_curve is None or self.main.card.task != "density":
+            return 1.0
+        point = self.scale_curve.at(scale / self.native_scale)
+        return point.gain if point else 1.0
 
     @property
     def rect(self) -> Rect:

@@ -11,8 +11,9 @@ from pydantic import Field
 from hrviewer.errors import BudgetError
 from hrviewer.geometry import SCALE_STEPS, Patch, snap_scale
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy
+from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.tile_sample import TileSample
-from hrviewer.strategies.protocol import PatchRequest, Plan, PlanContext
+from hrviewer.strategies.protocol import Estimate, PatchRequest, Plan, PlanContext
 from hrviewer.strategies.tiling import (
     PatchTotal,
     activation_map,
@@ -24,6 +25,12 @@ from hrviewer.strategies.tiling import (
 )
 
 __all__ = ["Uniform", "UniformParams"]
+
+TYPICAL_COUNT = 100.0
+"""Count by which the errors of scales are compared: they depend on it."""
+
+NORMAL_95 = 1.96
+"""Half-width of a 95 % interval, in standard deviations."""
 
 MAX_INPUT = 2048
 """Regions that are no larger after downsampling, in model pixels per side, are one input."""
@@ -82,10 +89,12 @@ class Uniform(Strategy):
         patches = self._cut(context, snap_scale(params.scale))
         # The scale fits the budget, unless it was given: then it may pay for a sample only.
         sample = TileSample(context, patches, patch_flops(context.main, patches, context.rect))
+        gain = context.gain(patches[0].scale)
         totals: list[PatchTotal] = []
         for batch in batches(sample.tiles):
             response = yield PatchRequest("main", batch, target="output")
-            totals += PatchTotal.from_results(response.results)
+            for total in PatchTotal.from_results(response.results):
+                totals.append(replace(total, value=total.value / gain))
             yield activation_map(totals, patches)
             if response.stop:
                 break
@@ -94,8 +103,13 @@ class Uniform(Strategy):
         note = f"downsampled by {patches[0].scale:g} per side"
         notes = [note, overlap_note(context.main, patches), estimate.note]
         native = patches[0].scale == snap_scale(context.native_scale)
+        interval = estimate.interval
+        if context.scale_curve is not None and estimate.values is not None and not native:
+            interval, note = scale_error(context, estimate, patches[0].scale)
+            notes.append(note)
         return replace(
             estimate,
+            interval=interval,
             note="; ".join(filter(None, notes)),
             exhaustive=native and len(totals) == len(patches),
         )
@@ -105,6 +119,20 @@ class Uniform(Strategy):
         return tiles(context.main, context.region, scale, tile=MAX_INPUT)
 
     def _fit(self, context: PlanContext) -> float:
+        """Return the scale of the least error, as far as it is known, that fits the budget.
+
+        Otherwise, and where coarser scales are no better, that is the smallest one.
+        """
+        smallest = self._smallest(context)
+        point = context.scale_curve and context.scale_curve.at(smallest / context.native_scale)
+        if not point:
+            return smallest
+        assert context.scale_curve is not None
+        coarser = [each for each in context.scale_curve.points if each.scale > point.scale]
+        best = min([point, *coarser], key=lambda each: each.deviation(TYPICAL_COUNT))
+        return smallest if best is point else snap_scale(best.scale * context.native_scale)
+
+    def _smallest(self, context: PlanContext) -> float:
         """Return the smallest scale that fits the budget."""
         timed = math.isfinite(context.seconds)  # then reading decides, too
         shrink = 1.0 if timed else math.sqrt(context.once_per_pixel / context.budget)
@@ -128,3 +156,25 @@ class Uniform(Strategy):
         if math.isfinite(context.seconds):
             return context.expected_seconds(flops, scale) <= PLANNED_SHARE * context.seconds
         return flops <= context.budget
+
+
+def scale_error(
+    context: PlanContext, estimate: Estimate, scale: float
+) -> tuple[Interval | None, str]:
+    """Return the interval of a corrected estimate, by the curve's error, and a note.
+
+    The error of a sample of places is independent of it. There is no interval where the curve was
+    not measured.
+    """
+    assert context.scale_curve is not None
+    assert estimate.values is not None
+    shrink = scale / context.native_scale
+    point = context.scale_curve.at(shrink)
+    if point is None:
+        return None, f"not corrected: counts at 1/{shrink:g} were not measured"
+    total = float(estimate.values.sum())
+    half = NORMAL_95 * point.deviation(total)
+    low, high = estimate.interval or (total, total)
+    interval = total - math.hypot(total - low, half), total + math.hypot(high - total, half)
+    note = f"corrected by {1 / point.gain:.2f} for the scale 1/{shrink:g}"
+    return (max(0.0, interval[0]), interval[1]), note

@@ -12,6 +12,7 @@ from benchmarks.accuracy import (
     coverage,
     fit_count_error,
     fit_deviation,
+    parse_scales,
     parse_sizes,
     write_accuracy,
 )
@@ -70,3 +71,18 @@ def test_a_figure_replaces_that_of_its_domain(tmp_path) -> None:
 def test_images_and_regions() -> None:
     assert list(parse_sizes("2048x2,4096x1")) == [(2048, 10000), (2048, 10001), (4096, 10002)]
     assert sum_blocks(np.ones((3, 5)), 2).tolist() == [[4, 4, 2], [2, 2, 1]]
+
+
+def test_scales_are_written_as_ranges() -> None:
+    assert parse_scales("1..1.25,2..3/4,8") == [
+        1.0625,
+        1.125,
+        1.1875,
+        1.25,
+        2,
+        2.25,
+        2.5,
+        2.75,
+        3,
+        8,
+    ]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from hrviewer.errors import HrviewerError
 from hrviewer.models import ModelCard
+from hrviewer.models.accuracy import ScaleCurve
 
 
 def gray(**more: Any) -> ModelCard:
@@ -161,6 +162,23 @@ def test_measured_accuracy_is_read_by_domain() -> None:
     assert card.accuracy.count_error_for(None) is None
     assert card.accuracy.scale_curve_for(None) is not None
     assert make_card().accuracy.count_error == ()
+
+
+def test_a_curve_is_interpolated_in_the_logarithm_of_the_scale() -> None:
+    measured = {"domain": "images", "images": 3, "data": "seeds 0-2", "command": "measure"}
+    points = [
+        {"scale": 1, "gain": 1},
+        {"scale": 2, "gain": 1.2, "relative": 0.1},
+        {"scale": 8, "gain": 1.4, "per_object": 0.5, "relative": 0.3},
+    ]
+    curve = ScaleCurve.model_validate({**measured, "points": points})
+    assert curve.at(2) == curve.points[1]
+    assert curve.at(0.5) == curve.points[0]
+    between = curve.at(4)
+    assert between is not None
+    assert (between.gain, between.relative) == pytest.approx((1.3, 0.2))
+    assert between.per_object == pytest.approx(0.25)
+    assert curve.at(8.1) is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from toys import FLOPS, card
 
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect, snap_scale
+from hrviewer.models.accuracy import ScaleCurve, ScalePoint
 from hrviewer.strategies import (
     ModelInfo,
     PatchRequest,
@@ -212,6 +213,50 @@ def test_a_budget_for_all_tiles_changes_nothing():
 def test_patches_have_native_scale():
     requests, _, _ = follow("patches", context(native=2.0))
     assert {patch.scale for patch in requests[0].patches} == {2.0}
+
+
+def measured(*points: tuple[float, float, float]) -> ScaleCurve:
+    """A curve of scales, gains and relative errors."""
+    return ScaleCurve(
+        domain="images",
+        images=1,
+        data="none",
+        command="none",
+        points=(
+            ScalePoint(scale=1, gain=1),
+            *(ScalePoint(scale=s, gain=g, relative=r) for s, g, r in points),
+        ),
+    )
+
+
+def test_counts_at_a_scale_are_corrected_by_the_measured_curve():
+    curve = measured((2.0, 1.25, 0.1), (8.0, 1.5, 0.1))
+    there = replace(context(1024, 1024), scale_curve=curve)
+    _, _, estimate = follow("uniform", there, scale=4.0)
+    gain = 1.375  # half way between, by the logarithm
+    expected = 1024**2 / gain
+    assert estimate.values[0] == pytest.approx(expected)
+    assert estimate.interval == pytest.approx((expected * (1 - 0.196), expected * (1 + 0.196)))
+    assert estimate.note == "downsampled by 4 per side; corrected by 0.73 for the scale 1/4"
+    _, _, estimate = follow("uniform", there, scale=16.0)
+    assert (estimate.values[0], estimate.interval) == (1024**2, None)
+    assert "not corrected: counts at 1/16 were not measured" in estimate.note
+    _, _, estimate = follow("uniform", there, scale=1.0)
+    assert (estimate.values[0], estimate.note) == (1024**2, "downsampled by 1 per side")
+    # At half its size an image has half the shrinking.
+    _, _, estimate = follow("uniform", replace(there, native_scale=2.0), scale=4.0)
+    assert estimate.values[0] == pytest.approx(1024**2 / 1.25)
+
+
+def test_a_budget_buys_the_scale_of_the_least_error():
+    strategy = get_strategy("uniform")
+    jagged = measured((1.5, 0.8, 0.3), (2.0, 1.0, 0.05), (4.0, 1.3, 0.2))
+    there = replace(context(1024, 1024, budget=FLOPS * 1024**2 / 1.5**2 * 1.02), scale_curve=jagged)
+    assert strategy.choose(there, strategy.Params()).scale == 2.0
+    there = replace(there, budget=FLOPS * 1024**2 / 3.0**2 * 1.02)
+    assert strategy.choose(there, strategy.Params()).scale == 3.0
+    plain = replace(there, budget=FLOPS * 1024**2 / 1.5**2 * 1.02, scale_curve=None)
+    assert strategy.choose(plain, strategy.Params()).scale == 1.5
 
 
 @pytest.mark.parametrize("budget", [0.1, 0.5])

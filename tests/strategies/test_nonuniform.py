@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from toys import (
 from hrviewer.engine import Budget, InferencePipeline, build_context, run_plan
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Patch, Rect
+from hrviewer.models.accuracy import ScaleCurve, ScalePoint
 from hrviewer.strategies import (
     ModelInfo,
     PatchRequest,
@@ -40,6 +42,7 @@ from hrviewer.strategies.nonuniform.importance import (
     scout_importance,
 )
 from hrviewer.strategies.nonuniform.overview import choose_overview, sample_regions
+from hrviewer.strategies.nonuniform.policy import warp_factor
 
 
 class Blobs(Bright):
@@ -80,7 +83,17 @@ def dots(n=1024, many=700, few=20, seed=0):
     return np.repeat(image.clip(0, 255)[..., None], 3, axis=2).astype(np.uint8), points
 
 
-def run(image, bundle=None, name="nonuniform", *, share=0.1, region=None, priors=None, **params):
+def run(
+    image,
+    bundle=None,
+    name="nonuniform",
+    *,
+    share=0.1,
+    region=None,
+    priors=None,
+    scale_curve=None,
+    **params,
+):
     """Run a strategy; return its estimate, record and requests."""
     events = []
     strategy = get_strategy(name)
@@ -94,6 +107,7 @@ def run(image, bundle=None, name="nonuniform", *, share=0.1, region=None, priors
             budget=Budget(share * area * FLOPS, "flops"),
             priors=priors,
         )
+        context = replace(context, scale_curve=scale_curve)
         sink = RecordingSink(empty_record(bench.pyramid, bench.models, context.native_scale))
         pipeline = InferencePipeline(bench.pyramid, bench.models, bench.device, context.region)
         plan = strategy.plan(context, strategy.Params(**params))
@@ -298,6 +312,30 @@ def scouted(shape, budget):
         name: ModelInfo(card(name), 4, 0, lambda h, w: FLOPS * h * w) for name in ("main", "scout")
     }
     return PlanContext(shape, (1.0,), None, Rect(0, 0, *shape), 1.0, models, budget)
+
+
+def test_the_parts_are_corrected_by_their_scales():
+    at_scales = {"domain": "images", "images": 1, "data": "none", "command": "none"}
+    points = [ScalePoint(scale=2.0**i, gain=1 + 0.25 * i) for i in range(4)]
+    there = replace(scouted((64, 64), math.inf), scale_curve=ScaleCurve(**at_scales, points=points))
+    # A quarter of the objects at full resolution, the others at a half and at a quarter.
+    density = np.array([[1.0, 1 / 4], [1 / 16, 1 / 16]])
+    weights = density / density.sum()
+    expected = weights[0, 0] + weights[0, 1] / 1.25 + weights[1].sum() / 1.5
+    assert warp_factor(there, density) == pytest.approx(expected)
+    image = dots()[0]
+    curve = ScaleCurve(**at_scales, points=[*points[:1], ScalePoint(scale=64.0, gain=1.0)])
+    assert curve.at(8.0).gain == 1.0
+    plain, _, _ = run(image)
+    same, _, _ = run(image, scale_curve=curve)
+    assert same.values == plain.values
+    doubled = ScaleCurve(
+        **at_scales,
+        points=[ScalePoint(scale=1.0, gain=2.0), ScalePoint(scale=64.0, gain=2.0)],
+    )
+    half, _, _ = run(image, scale_curve=doubled)
+    assert half.values == pytest.approx(plain.values / 2)
+    assert "; corrected by 0.50 for the scales of its parts" in half.note
 
 
 def test_squares_stand_for_a_large_region():

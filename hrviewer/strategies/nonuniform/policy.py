@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.errors import BudgetError
-from hrviewer.geometry import Patch, Rect, snap_scale
+from hrviewer.geometry import SCALE_STEPS, Patch, Rect, snap_scale
 from hrviewer.strategies.base import Params, Strategy, VisibleIf
 from hrviewer.strategies.nonuniform.allocation import Leaf, PixelDensity, partition, pixel_density
 from hrviewer.strategies.nonuniform.grid_sampler import (
@@ -39,6 +40,7 @@ from hrviewer.strategies.protocol import (
     WarpRequest,
 )
 from hrviewer.strategies.tiling import (
+    PatchTotal,
     aggregate,
     alignment_step,
     batches,
@@ -123,7 +125,9 @@ class PlannedRequest:
     """The request for a leaf: a patch, or a warp."""
 
     request: Patch | WarpRequest
+    core: Rect
     importance: float
+    factor: float
 
 
 class NonUniform(Strategy):
@@ -181,6 +185,7 @@ class NonUniform(Strategy):
             self._plan_leaf(context, params, density, leaf)
             for leaf in self._partition(context, params, density, context.region)
         ]
+        factors = {planned.core: planned.factor for planned in requests}
         results: list[PatchResult] = []
         patches = tuple(
             planned.request for planned in requests if isinstance(planned.request, Patch)
@@ -201,14 +206,20 @@ class NonUniform(Strategy):
             stop = response.stop
             if stop:
                 break
-            estimate = aggregate(context.main, results)
+            estimate = aggregate(context.main, corrected(results, factors))
             if estimate is not None:
                 yield Publish("estimate", estimate, context.region)
         notes = [f"{len(patches)} patches and {len(warps)} warps"]
         if stop:
             notes = ["the budget ended before the whole region was processed"]
+        raw, values = (
+            aggregate(context.main, each) for each in (results, corrected(results, factors))
+        )
+        if raw is not None and values is not None and raw.sum() and {*factors.values()} != {1.0}:
+            ratio = float(values.sum() / raw.sum())
+            notes.append(f"corrected by {ratio:.2f} for the scales of its parts")
         note = "; ".join(filter(None, [*notes, overview.note]))
-        return Estimate(aggregate(context.main, results), note=note)
+        return Estimate(values, note=note)
 
     # The allocation.
 
@@ -313,7 +324,7 @@ class NonUniform(Strategy):
         main, native = context.main, context.native_scale
         patch = self._patch(context, params, leaf)
         if patch is not None:
-            return PlannedRequest(patch, leaf.density)
+            return PlannedRequest(patch, leaf.rect, leaf.density, 1 / context.gain(patch.scale))
         scale = native / math.sqrt(leaf.density)
         rect = with_context(context, leaf, scale, params)
         shape = canvas_shape(main, rect, scale)
@@ -323,7 +334,8 @@ class NonUniform(Strategy):
         full_resolution = min(rect.h / native / shape[0], rect.w / native / shape[1])
         grid = limit_magnification(grid, max(1.0, full_resolution))
         warp = WarpRequest("main", rect, grid, shape, target="output", core=leaf.rect)
-        return PlannedRequest(warp, leaf.density)
+        factor = warp_factor(context, density.crop(leaf.rect))
+        return PlannedRequest(warp, leaf.rect, leaf.density, factor)
 
 
 def largest_affordable(fits_budget: Callable[[float], bool], low: float, high: float) -> float:
@@ -334,6 +346,27 @@ def largest_affordable(fits_budget: Callable[[float], bool], low: float, high: f
         middle = math.sqrt(low * high)
         low, high = (middle, high) if fits_budget(middle) else (low, middle)
     return low
+
+
+def warp_factor(context: PlanContext, density: NDArray[np.float64]) -> float:
+    """Return the factor that corrects counts of a warp for its scales.
+
+    Objects are taken to be where pixels are: both follow the importance.
+    """
+    scales = context.native_scale / np.sqrt(density)
+    steps = np.unique(np.round(np.log2(scales) * SCALE_STEPS)) / SCALE_STEPS
+    gains = [context.gain(float(2**step)) for step in steps]
+    at = np.round(np.log2(scales) * SCALE_STEPS) / SCALE_STEPS
+    inverse = 1 / np.array(gains)[np.searchsorted(steps, at)]
+    return float((density * inverse).sum() / density.sum())
+
+
+def corrected(results: Sequence[PatchResult], factors: Mapping[Rect, float]) -> list[PatchTotal]:
+    """Return the totals of results, times the factor of each core."""
+    return [
+        replace(total, value=total.value * factors[total.patch.core])
+        for total in PatchTotal.from_results(results)
+    ]
 
 
 def with_context(context: PlanContext, leaf: Leaf, scale: float, params: NonUniformParams) -> Rect:
