@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.network_maps import NetworkMaps, sum_blocks, true_counts
+from benchmarks.network_maps import NetworkMap, NetworkMaps, sum_blocks, true_counts
 from hrviewer.geometry import SCALE_STEPS
 from hrviewer.models import installed_bundles
 from hrviewer.models.accuracy import CountError, Measurement, ScaleCurve, ScalePoint
@@ -47,6 +47,12 @@ MIN_REGION = 1024
 
 MIN_CONSTANT = 0.3
 """Smallest standard deviation, in objects: a count of zero is not certain either."""
+
+MIN_RELATIVE = 0.02
+"""Smallest relative error of a scale: that of the gain itself, from few images."""
+
+TYPICAL_COUNT = 100.0
+"""Count by which the errors of scales are compared."""
 
 MIN_PAIRS = 40
 """Pairs from which quantiles are measured; with fewer the errors are taken as normal."""
@@ -112,13 +118,29 @@ def fit_count_error(pairs: CountPairs, measurement: Measurement) -> CountError:
 
 def fit_scale_point(scale: float, counts: Floats, native: Floats) -> ScalePoint:
     """Return gain and error of counts at a scale, against those at native scale."""
-    bias, _, per_object, relative = fit_deviation(counts, native)
+    bias, constant, per_object, relative = fit_deviation(counts, native)
+    # A point has no constant: it is added where counts are usual.
+    per_object += (constant**2 - MIN_CONSTANT**2) / max(float(np.median(native)), 1.0)
     return ScalePoint(
         scale=scale,
         gain=round(1 + bias, 4),
         per_object=round(per_object, 4),
-        relative=round(relative, 4),
+        relative=round(max(relative, MIN_RELATIVE), 4),
     )
+
+
+def with_neighbours_errors(points: Sequence[ScalePoint]) -> list[ScalePoint]:
+    """Return points with the largest error of themselves and their neighbours.
+
+    Measured on few images, an error may be small by chance.
+    """
+    smoothed = []
+    for i, point in enumerate(points):
+        near = points[max(0, i - 1) : i + 2]
+        worst = max(near, key=lambda each: each.deviation(TYPICAL_COUNT))
+        error = {"per_object": worst.per_object, "relative": worst.relative}
+        smoothed.append(point.model_copy(update=error))
+    return smoothed
 
 
 def parse_sizes(text: str) -> Iterator[tuple[int, int]]:
@@ -181,16 +203,35 @@ def measure_curve(
     maps: NetworkMaps, name: str, sizes: str, scales: Sequence[float], measurement: Measurement
 ) -> ScaleCurve:
     """Return the counts of downsampled images, against those at native scale."""
-    counts: dict[float, list[float]] = {scale: [] for scale in [1.0, *scales]}
+    counts: dict[float, list[Floats]] = {scale: [] for scale in [1.0, *scales]}
     for side, seed in parse_sizes(sizes):
         with open_pyramid(f"sample:{name}?size={side}&seed={seed}") as pyramid:
             for scale in counts:
-                counts[scale].append(float(maps.of(pyramid, "main", scale).values[0].sum()))
+                counts[scale].append(count_regions(maps.of(pyramid, "main", scale), side))
         print(f"{name} {side} {seed}", file=sys.stderr)
-    native = np.array(counts.pop(1.0))
-    points = [fit_scale_point(scale, np.array(found), native) for scale, found in counts.items()]
+    native = np.concatenate(counts.pop(1.0))
+    points = []
+    for scale, found in counts.items():
+        at_scale = np.concatenate(found)
+        known = np.isfinite(at_scale)
+        points.append(fit_scale_point(scale, at_scale[known], native[known]))
     first = ScalePoint(scale=1, gain=1)
-    return ScaleCurve(**measurement.model_dump(), points=(first, *points))
+    smoothed = with_neighbours_errors(points)
+    return ScaleCurve(**measurement.model_dump(), points=(first, *smoothed))
+
+
+def count_regions(found: NetworkMap, side: int) -> Floats:
+    """Return the count of an image, and those of its regions: NaN where cells do not fit."""
+    values, counts = found.values[0], [np.array([found.values[0].sum()])]
+    region = side // 2
+    while region >= MIN_REGION:
+        n = (side // region) ** 2
+        fits = region % found.cell == 0
+        counts.append(
+            sum_blocks(values, region // found.cell).ravel() if fits else np.full(n, np.nan)
+        )
+        region //= 2
+    return np.concatenate(counts)
 
 
 def write_accuracy(folder: Path, role: str, found: CountError | ScaleCurve) -> None:
