@@ -105,6 +105,8 @@ class ImageLoader:
     def _read(self, path: str | Path, options: Mapping[str, Any], task: Task[Any]) -> Any:
         pyramid = open_pyramid(str(path), **options)
         try:
+            if "://" not in str(path):
+                _ = pyramid.series  # listed here, where reading may take time
             # Missing levels are built while the image is shown.
             return self._display.prepare(pyramid, load_coarsest=not pyramid.missing_levels())
         except BaseException:

@@ -1,11 +1,19 @@
-"""Plane and channels of the current image, where its file has several."""
+"""Series, plane and channels of the current image, where its file has several."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from qtpy.QtWidgets import QMenu, QSizePolicy, QSpinBox, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QMenu,
+    QSizePolicy,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from hrviewer.pyramid import Pyramid
 from hrviewer.pyramid.channels import ChannelInfo
@@ -31,6 +39,7 @@ class ImageForm(QWidget):
     def __init__(self, controller: Controller) -> None:
         super().__init__()
         self.controller = controller
+        self.series: QComboBox | None = None
         self.planes: dict[str, QSpinBox] = {}
         self.channels: QToolButton | None = None
         self._pyramid: Pyramid | None = None
@@ -52,15 +61,19 @@ class ImageForm(QWidget):
             self._form.deleteLater()
             self._form = None
         self.planes.clear()
-        self.channels = None
+        self.series = self.channels = None
         # An array has no file that could be opened again.
         if pyramid is not None and pyramid.path is not None:
             self._form = self._make_form(pyramid)
             self._layout.addWidget(self._form)
-        self.setVisible(bool(self.planes) or self.channels is not None)
+        self.setVisible(bool(self.planes) or (self.channels or self.series) is not None)
 
     def _make_form(self, pyramid: Pyramid) -> Form:
         form = Form()
+        # Of a remote plate, listing the fields takes a request for each well.
+        if pyramid.selected_series is not None and "://" not in str(pyramid.path):
+            self.series = self._make_series(pyramid)
+            form.add("Series", self.series, "The image of the file that is shown and inferred")
         for axis, size in pyramid.plane_sizes.items():
             if size > 1:
                 field = QSpinBox()
@@ -76,6 +89,15 @@ class ImageForm(QWidget):
             self.channels = self._make_menu(pyramid)
             form.add("Channels", self.channels, "The channels that the model gets, in this order")
         return form
+
+    def _make_series(self, pyramid: Pyramid) -> QComboBox:
+        field = QComboBox()
+        field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        for entry in pyramid.series:
+            field.addItem(str(entry), entry.id)
+        field.setCurrentIndex(field.findData(pyramid.selected_series))
+        field.activated.connect(self._set_series)
+        return field
 
     def _make_menu(self, pyramid: Pyramid) -> QToolButton:
         button = QToolButton()
@@ -96,6 +118,14 @@ class ImageForm(QWidget):
         menu.aboutToHide.connect(partial(self._set_channels, menu, selected))
         button.setMenu(menu)
         return button
+
+    def _set_series(self) -> None:
+        if self.series is not None and self._pyramid is not None:
+            series = self.series.currentData()
+            if series != self._pyramid.selected_series:
+                # The others' axes, channels, pixels and values may differ.
+                others = dict.fromkeys(("plane", "channels", "pixel_size", "value_range"))
+                self._open_again(series=series, **others)
 
     def _set_plane(self, axis: str, index: int) -> None:
         if self._pyramid is not None:

@@ -74,3 +74,23 @@ def test_the_layers_of_an_image_go_together(opened):
     assert not controller.viewer.layers
     assert controller.state.image is None
     assert form.isHidden()
+
+
+def test_another_series_takes_the_place_of_the_image(qtbot, opened, tmp_path):
+    controller, form = opened
+    assert form.series is None
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(np.zeros((40, 50), np.uint8))
+        tiff.write(np.ones((30, 20), np.uint8))
+    # It has fewer axes than the image below it.
+    controller.image_loader.open(path)
+    wait(qtbot, controller)
+    assert [form.series.itemText(i) for i in range(2)] == ["0 (40 × 50)", "1 (30 × 20)"]
+    assert form.series.currentData() == "0"
+    form.series.setCurrentIndex(1)
+    form.series.activated.emit(1)
+    wait(qtbot, controller)
+    assert controller.state.image.source.pyramid().selected_series == "1"
+    assert controller.state.image.source.shape == (30, 20)
+    assert len(controller.state.images) == 2
