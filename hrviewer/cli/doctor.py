@@ -40,7 +40,7 @@ VARIABLES = (
 
 GROUPS = {
     "strategies": "hrviewer.strategies",
-    "readers": "hrviewer.readers",
+    "further readers": "hrviewer.readers",
     "writers": "hrviewer.writers",
     "synthetic images": "hrviewer.samples",
     "training tasks": "hrviewer.training_tasks",

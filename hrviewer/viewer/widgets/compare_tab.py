@@ -39,6 +39,9 @@ from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 __all__ = ["CompareTab"]
 
 COLUMNS = ("strategy", "estimate", "error", "FLOP", "time")
+HEADER_PADDING = 14
+"""Pixels around the title of a column."""
+
 RUN_MISSING = "Run missing strategies"
 HELP = "choose two to four runs for side by side, two for their difference"
 
@@ -195,7 +198,7 @@ class CompareTab(QWidget):
         header = table.horizontalHeader()
         header.setMinimumSectionSize(30)
         # Parameters may be long; the tooltip has them in full.
-        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setHighlightSections(False)
         table.setMinimumHeight(110)
@@ -233,6 +236,7 @@ class CompareTab(QWidget):
                 item.setToolTip(run_tooltip(entry))
                 self.table.setItem(index, column, item)
         self.table.setSortingEnabled(True)
+        self._fit_columns()
         for entry in entries:
             if entry.path in kept:
                 self.select_run(entry, add=True)
@@ -247,6 +251,13 @@ class CompareTab(QWidget):
         self.summary.setText(what + more if entries else none)
         self._draw_plot()
         self._update_buttons()
+
+    def _fit_columns(self) -> None:
+        """Give the names what the numbers leave; Qt would keep room for an arrow in each header."""
+        header = self.table.horizontalHeader()
+        for column, title in enumerate(COLUMNS[1:], start=1):
+            needed = header.fontMetrics().horizontalAdvance(title) + HEADER_PADDING
+            self.table.setColumnWidth(column, max(needed, self.table.sizeHintForColumn(column)))
 
     def _row_items(self, entry: RunEntry) -> list[QTableWidgetItem]:
         row = entry.row
