@@ -30,6 +30,7 @@ from pycocotools.coco import COCO
 import hrviewer
 
 mpl.use("agg")
+mpl.rcParams["font.size"] = 12
 
 
 def in_geopandas(axes: Axes, path: Path) -> None:
@@ -96,7 +97,7 @@ def in_zarr(axes: Axes, path: Path) -> None:
     group = zarr.open_group(path / "cost", mode="r")
     cost = np.asarray(group["0"][0])
     axes.imshow(np.where(cost > 0, cost, np.nan), cmap="cividis")
-    axes.set_title("OME-Zarr in zarr: FLOPs of `zoom`")
+    axes.set_title("OME-Zarr in zarr: cost of `zoom`")
 
 
 def main(slide: str, geotiff: str) -> None:

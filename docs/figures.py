@@ -20,18 +20,20 @@ from matplotlib.patches import Rectangle
 import hrviewer
 from hrviewer import runs
 from hrviewer.app.maps.patch_preview import warp_preview
+from hrviewer.formatting import describe_estimate
 from hrviewer.runs import Run, format_estimate
 from hrviewer.strategies import WarpRequest, get_strategy, strategy_ids
 from hrviewer.viewer.layers.warp_grid import grid_lines
 
 mpl.use("agg")
+mpl.rcParams["font.size"] = 13
 
 
 def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
     """Draw the image with its patches, the output, the saliency and the cost."""
     height, width = run.image_shape
     extent = (0, width, height, 0)
-    panels, axes = plt.subplots(1, 4, figsize=(16, 5.9), layout="constrained")
+    panels, axes = plt.subplots(1, 4, figsize=(16, 7.1), layout="constrained")
     size = run.pixel_size
     output, cell = run.map("output")
     area = cell**2 * (size[0] * size[1] / 1e6 if size else 1)
@@ -68,12 +70,18 @@ def draw(run: Run, picture: np.ndarray, scale: float, target: Path) -> None:
             interpolation="nearest",
         )
         axis.set_title(name)
-        panels.colorbar(shown, ax=axis, label=unit, shrink=0.8)
+        panels.colorbar(
+            shown, ax=axis, label=unit, location="bottom", shrink=0.9, aspect=25,
+            ticks=(0, top / 2, top),
+            format=lambda value, _: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}",
+        )  # fmt: skip
     for axis in axes:
         axis.set_axis_off()
+        axis.set_anchor("N")
+    estimate = describe_estimate(run.estimate)
+    title = f"{get_strategy(run.header['strategy']).title}: {estimate.amount}"
     panels.suptitle(
-        f"{get_strategy(run.header['strategy']).title}: {format_estimate(run.estimate)}  ·  "
-        f"{run.cost['flops'] / 1e9:.1f} GFLOP"
+        f"{title}  ·  {run.cost['flops'] / 1e9:.1f} GFLOP\n{estimate.details}", fontsize=15
     )
     panels.savefig(target, dpi=110)
     plt.close(panels)
@@ -93,11 +101,13 @@ def draw_warp(slide: str, target: Path) -> None:
         warp = max(warps, key=lambda warp: warp.shape[0] * warp.shape[1])
         warped, even = warp_preview(pyramid, warp)
         rect = warp.rect
-        panels, axes = plt.subplots(1, 3, figsize=(15, 5.4), layout="constrained")
+        panels, axes = plt.subplots(1, 3, figsize=(15, 6.2), layout="constrained")
         picture = pyramid.read(rect, max(1.0, max(rect.h, rect.w) / 600))
         axes[0].imshow(picture, extent=(rect.x, rect.x1, rect.y1, rect.y))
         for (y, x), (dy, dx) in grid_lines(warp, rect, 1.0):
             axes[0].plot([x, x + dx], [y, y + dy], color="#c98f00", linewidth=0.6)
+        axes[0].set_xlim(rect.x, rect.x1)
+        axes[0].set_ylim(rect.y1, rect.y)
         axes[0].set_title(f"the grid over {rect.h:,} × {rect.w:,} pixels")
         axes[1].imshow(warped)
         axes[1].set_title(f"network input: {warp.shape[0]} × {warp.shape[1]}")
@@ -105,6 +115,7 @@ def draw_warp(slide: str, target: Path) -> None:
         axes[2].set_title("uniform downsampling, as many pixels")
         for axis in axes:
             axis.set_axis_off()
+            axis.set_anchor("N")
         panels.savefig(target, dpi=100)
         plt.close(panels)
 

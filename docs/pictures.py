@@ -20,8 +20,8 @@ from PIL import Image
 
 import hrviewer
 from hrviewer.app.maps.raster import MAPS
+from hrviewer.formatting import describe_estimate
 from hrviewer.geometry import Rect
-from hrviewer.runs import format_estimate
 from hrviewer.strategies import get_strategy, strategy_ids
 from hrviewer.viewer.demo.window_driver import process_events_for, set_up_window, wait_until
 from hrviewer.viewer.view import View, view
@@ -69,7 +69,10 @@ def overlays() -> None:
             axis.set_axis_off()
         done = opened.controller.state.run
         assert done is not None
-        panels.suptitle(f"1.07 gigapixels, zoom: {format_estimate(done.estimate)}", fontsize=18)
+        estimate = describe_estimate(done.estimate)
+        panels.suptitle(
+            f"1.07 gigapixels, zoom: {estimate.amount}\n{estimate.details}", fontsize=18
+        )
         panels.savefig(IMAGES / "overlays.png", dpi=80)
         plt.close(panels)
         opened.close()
@@ -156,7 +159,7 @@ def families() -> None:
             axis.set_ylim(PART.y1, PART.y)
             axis.set_title(
                 f"{get_strategy(name).title} · {done.cost['flops'] / 1e9:,.0f} GFLOP\n"
-                f"{format_estimate(done.header['estimate'])}"
+                f"{describe_estimate(done.estimate).amount}"
             )
         for axis in axes.flat:
             axis.set_axis_off()
