@@ -162,6 +162,8 @@ def complete(path: Path, answers: CardAnswers, tile: int | None, trust: bool) ->
         draft = draft_file(path, answers, tile, trust)
     if draft.missing:
         options = ", ".join(f"--{name}" for name in draft.missing)
+        if k := len(draft.fields["output"].get("classes", ())):
+            options = options.replace("--classes", f"--classes (of {k})")
         raise ModelError(
             f"{path} does not say its {' and '.join(draft.missing)}: add {options} (networks take "
             "pixels of 0-255 times the scale, minus the mean, over the standard deviation)"

@@ -33,7 +33,7 @@ def check_activation(network: Network, tile: Floats, output: Floats) -> None:
     if activation == "none":
         low, high = float(output.min()), float(output.max())
         if low < -_TOLERANCE or high > 1 + _TOLERANCE:
-            advice = "sigmoid"
+            advice = "sigmoid, or the task to regression if they are quantities"
             if card.task != "multi-label" and len(card.classes) > 1:
                 advice = "softmax, or sigmoid where classes do not exclude one another"
             raise _mismatch(

@@ -172,6 +172,12 @@ def _with_tile(
 def _halo(context: PlanContext, params: PatchesParams) -> int | None:
     """Return the context to read, in model pixels; None for the card's, or a grid's."""
     if params.mode == "tiles":
+        card = context.main.card.input
+        one_input = (
+            card.fixed and max(context.shape) <= snap_scale(context.native_scale) * card.tile
+        )
+        if params.halo < 0 and one_input and context.region == context.rect:
+            return 0  # there is nothing around the image
         return None if params.halo < 0 else params.halo
     if params.halo >= 0:
         raise ParameterError("mode=exact measures the halo that it needs: leave halo out")

@@ -28,7 +28,10 @@ def read(path: Path) -> dict:
 def test_what_cannot_be_measured_is_asked(tmp_path, monkeypatch):
     path = tiny_models.segment(tmp_path / "net.onnx")
     result = call("models", "init", path, status=1)
-    assert "net.onnx does not say its scale and classes: add --scale, --classes" in result.stderr
+    assert (
+        "net.onnx does not say its scale and classes: add --scale, --classes (of 2)"
+        in result.stderr
+    )
     assert not path.with_suffix(".json").exists()
     replies = {"Factor": "1/255", "Names": "stroma, tumour"}
     monkeypatch.setattr("hrviewer.cli.model_init.is_terminal", lambda: True)

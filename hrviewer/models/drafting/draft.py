@@ -17,6 +17,8 @@ from hrviewer.models.formats.base import CardDraft
 __all__ = ["CardAnswers", "draft_card"]
 
 
+INSTANCES = "stardist", "cellpose", "hovernet"
+"""Decoders of instances, whose channels are not classes: they are given, never guessed."""
 MIN_VALUES = 1000
 """Values between 0 and 1 that are taken to be probabilities."""
 
@@ -98,7 +100,8 @@ def draft_card(path: Path, found: Measurement, answers: CardAnswers) -> CardDraf
             names = [f"class {i}" for i in range(k)]
         if len(names) != k:
             raise ModelError(
-                f"{path} has {k} channels of output, but {len(names)} classes are given: name each"
+                f"{path} has {k} channels of output, but {len(names)} classes are given: name "
+                "each, or, for instances, add --decode stardist, cellpose or hovernet"
             )
         output["classes"] = list(names)
     if answers.halo is not None:
@@ -119,6 +122,9 @@ def _output(
     path: Path, found: Measurement, answers: CardAnswers, notes: list[str]
 ) -> tuple[str, dict[str, Any], int]:
     """Return the task, the card's output without classes, and the number of channels."""
+    if answers.decode in INSTANCES:
+        maps = {"stride": int(max(1, found.stride)), "decode": answers.decode}
+        return "instances", maps, len(answers.classes or ())
     decode, k = _detector(found, answers)
     if decode is not None:
         notes.append(f"the outputs are those of a detector: decode {decode}")
