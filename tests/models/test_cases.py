@@ -64,7 +64,7 @@ def boats(shared: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("multiple", [416, 32])
 def test_fixed_multiple_of_tile(shared: Path, tmp_path: Path, boats: Path, multiple: int) -> None:
-    """16 boats, whatever multiple_of is; every cell of the map is finite."""
+    """16 boats for any multiple_of; every cell of the map is finite."""
     source = shared / "models" / "yolox_nano.onnx"
     shutil.copy(source, tmp_path / "yolox.onnx")
     card = json.loads(source.with_suffix(".json").read_text())
