@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models
+from direct_loops import first_axes, read_objects, run_module, run_onnx, softmax
 from tiny_models import CLASSES, MEAN, SIDE, STD
 
 from hrviewer.errors import HrviewerError, UntrustedModelError
@@ -34,69 +34,7 @@ def load(path: Path) -> Network:
     return open_bundle(path, trust=True).load("main", "cpu")
 
 
-def run_onnx(path: Path, batch: np.ndarray) -> list[np.ndarray]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: batch})
-
-
-def first_axes(pixels: np.ndarray, mean: Any = 0, std: Any = 1) -> np.ndarray:
-    x = (pixels.astype(np.float32) / 255 - mean) / std
-    return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)
-
-
 # Detectors: object for object.
-
-
-def overlap(a: list[float], b: list[float]) -> float:
-    h = min(a[2], b[2]) - max(a[0], b[0])
-    w = min(a[3], b[3]) - max(a[1], b[1])
-    common = max(h, 0) * max(w, 0)
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return common / max(sum(areas) - common, 1e-9)
-
-
-def reference(kind: str, outputs: list[np.ndarray]) -> list[tuple[float, int, list[float]]]:
-    """Score, class and box of each object, one anchor after another."""
-    k, found = len(CLASSES), []
-    if kind in ("detect", "segment"):
-        for column in outputs[0][0].T:
-            x, y, w, h = column[:4]
-            scores = column[4 : 4 + k]
-            box = [y - h / 2, x - w / 2, y + h / 2, x + w / 2]
-            found.append((float(scores.max()), int(scores.argmax()), box))
-    elif kind == "detect-nms":
-        for x0, y0, x1, y1, score, c in outputs[0][0]:
-            found.append((float(score), int(c), [y0, x0, y1, x1]))
-    elif kind == "rtdetr":
-        for row in outputs[0][0]:
-            x, y, w, h = row[:4] * SIDE
-            for c, score in enumerate(row[4:]):
-                found.append((float(score), c, [y - h / 2, x - w / 2, y + h / 2, x + w / 2]))
-    elif kind == "detr":
-        for logits, (x, y, w, h) in zip(outputs[0][0], outputs[1][0] * SIDE, strict=True):
-            scores = np.exp(logits) / np.exp(logits).sum()
-            c = int(scores[:-1].argmax())
-            found.append((float(scores[c]), c, [y - h / 2, x - w / 2, y + h / 2, x + w / 2]))
-    elif kind == "yolox":
-        centers, steps = tiny_models.cells()
-        for row, (x, y), s in zip(outputs[0][0], centers.T, steps, strict=True):
-            x, y = x - s / 2 + row[0] * s, y - s / 2 + row[1] * s
-            w, h = np.exp(row[2:4]) * s
-            for c, score in enumerate(row[4] * row[5:]):
-                found.append((float(score), c, [y - h / 2, x - w / 2, y + h / 2, x + w / 2]))
-    inside = [
-        (score, c, [min(max(v, 0), SIDE) for v in box])
-        for score, c, box in found
-        if score >= 0.3 and 0 <= (box[0] + box[2]) / 2 < SIDE and 0 <= (box[1] + box[3]) / 2 < SIDE
-    ]
-    kept: list[tuple[float, int, list[float]]] = []
-    for score, c, box in sorted(inside, key=lambda one: -one[0]):
-        duplicates = kind in ("detect", "segment", "yolox")
-        if not duplicates or all(c != d or overlap(box, other) <= 0.45 for _, d, other in kept):
-            kept.append((score, c, box))
-    return kept
 
 
 def write_yolox_card(path: Path) -> None:
@@ -124,7 +62,7 @@ def test_detectors_find_what_a_loop_finds(tmp_path: Path, kind: str, pixels: np.
     net = load(path)
     assert net.card.classes == CLASSES
     (found,) = net.detect(net.card.prepare(pixels)[None])
-    wanted = reference(kind, run_onnx(graph, batch))
+    wanted = read_objects(kind, run_onnx(graph, batch))
     assert len(wanted) > 2
     assert len(found) == len(wanted)
     np.testing.assert_allclose(found.scores, [score for score, _, _ in wanted], atol=1e-4)
@@ -146,18 +84,6 @@ def test_oriented_boxes_of_ultralytics(tmp_path: Path, pixels: np.ndarray) -> No
 
 
 # Classifiers and segmentation: to 1e-4.
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
-
-
-def run_module(x: np.ndarray, dense: bool = False) -> np.ndarray:
-    import torch
-
-    with torch.inference_mode():
-        return tiny_models.module(dense=dense)(torch.from_numpy(x)).numpy()
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QElidingLabel
 
-from hrviewer.errors import UntrustedModelError
-from hrviewer.models import open_bundle
+from hrviewer.app.services.model_loader import DESCRIPTIONS
 from hrviewer.models.loaders import CODE_FORMATS, PRECISIONS, WEIGHTS_FORMATS
 from hrviewer.pyramid.synthetic import synthetic_image_names
 from hrviewer.strategies import get_strategy, strategy_ids
@@ -37,9 +36,6 @@ __all__ = ["RunSettingsForm"]
 REGIONS = {"Whole image": "whole", "What is visible": "visible", "Drawn shape": "drawn"}
 SAMPLE_IMAGES = {"a crowd": ("crowd", "crowd"), "a slide": ("tissue", "nuclei")}
 """Synthetic images to try, where they are installed, each with its model."""
-
-DESCRIPTIONS = {"bundle.json": 0, "config.json": 0, "rdf.yaml": 0, "metadata.json": 1}
-"""Files that describe a model's folder, by name: how many folders above their own it is."""
 
 LINK_COLOUR = "#7d93f0"
 
@@ -155,20 +151,7 @@ class RunSettingsForm(QWidget):
             self, "Open a network, or the description in its folder", "", f"Models ({kinds} *.zip)"
         )
         if path:
-            self.open_model(Path(path))
-
-    def open_model(self, path: Path) -> None:
-        """Open a model file, or the folder of a description; ask before it may run code."""
-        folder = path.parents[DESCRIPTIONS[path.name]] if path.name in DESCRIPTIONS else path
-        state = self.controller.state
-        with state.reporting_errors():
-            try:
-                bundle = open_bundle(folder)
-            except UntrustedModelError:
-                if not self._confirm_trust(folder):
-                    return
-                bundle = open_bundle(folder, trust=True)
-            state.set_model(bundle)
+            self.controller.model_loader.open(Path(path), self._confirm_trust)
 
     def _confirm_trust(self, path: Path) -> bool:
         """Ask whether a model may run code."""

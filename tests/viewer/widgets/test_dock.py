@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +21,13 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QLabel,
     QLineEdit,
+    QMessageBox,
     QWidget,
 )
 from toys import threads
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "models"))
+import tiny_models
 
 from hrviewer.app.maps.raster import MAPS
 from hrviewer.engine import ResultCache
@@ -272,13 +278,42 @@ def test_files_are_asked_for(docked, qtbot, monkeypatch, tmp_path, photo):
     docked.run_settings.choose_image()
     qtbot.waitUntil(lambda: docked.run_settings.image.text() == "other.png", timeout=10_000)
     docked.run_settings.choose_model()
-    assert "other" in docked.run_controls.error.text()
+    qtbot.waitUntil(lambda: "other" in docked.run_controls.error.text(), timeout=10_000)
     nothing = lambda *a: ("", "")  # noqa: E731
     monkeypatch.setattr(QFileDialog, "getOpenFileName", nothing)
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *a: "")
     docked.run_settings.choose_image()
     docked.run_settings.choose_model()
     docked.open_run_button.choose_run()
+
+
+def test_models_of_other_tools_are_opened(docked, qtbot, monkeypatch, tmp_path):
+    """A file by itself, a folder by its description; code runs only with the user's trust."""
+    path = tiny_models.ultralytics(tmp_path / "yolo.onnx", "detect")
+    folder = tiny_models.wsinfer(tmp_path / "zoo")
+    opened = lambda: docked.controller.state.settings.model.name  # noqa: E731
+    answers = []
+
+    def answer(*_):
+        return answers.pop()
+
+    def choose(chosen):
+        monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a: (str(chosen), ""))
+        docked.run_settings.choose_model()
+        qtbot.waitUntil(lambda: not docked.controller.has_pending_work, timeout=10_000)
+
+    monkeypatch.setattr(QMessageBox, "question", answer)
+    choose(path)
+    assert opened() == "yolo"
+    assert "detection" in docked.run_settings.model_summary.text()
+    for button, name in (
+        (QMessageBox.StandardButton.No, "yolo"),
+        (QMessageBox.StandardButton.Yes, "zoo"),
+    ):
+        answers.append(button)
+        choose(folder / "config.json")
+        qtbot.waitUntil(lambda: not answers, timeout=10_000)
+        qtbot.waitUntil(lambda name=name: opened() == name, timeout=10_000)
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -1,0 +1,189 @@
+"""The table of docs/models.md: kinds of models, how they open, and what each strategy does.
+
+``python docs/models_table.py`` writes tiny models in every format (tests/models/tiny_models.py),
+opens and runs each, and replaces the table.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "models.md"
+START, END = "<!-- table -->", "<!-- end of table -->"
+sys.path.insert(0, str(ROOT / "tests" / "models"))
+
+STRATEGIES = "patches", "uniform", "zoom", "nonuniform", "scanner", "compression", "transformer"
+COLUMNS = "model", "opens", "task", "equals a direct loop", "exports", *STRATEGIES
+SHAPE = 300, 340
+BUDGETS = {"uniform": "60%", "zoom": "60%", "nonuniform": "60%"}
+"""Of tiny models a tenth, the default, pays for no more than a tile."""
+
+
+def main() -> None:
+    """Write the table into the page."""
+    from tiny_models import KINDS
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HRVIEWER_CACHE"] = os.environ["HRVIEWER_DATA"] = f"{folder}/data"
+        rows = [measure(name, write, Path(folder)) for name, write in KINDS.items()]
+    notes: list[str] = []
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(mark(row[name], notes) for name in COLUMNS) + " |" for row in rows]
+    lines += ["", *(f"{i}. {note}" for i, note in enumerate(notes, 1))]
+    before, rest = PAGE.read_text("utf-8").split(START)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{START}\n" + "\n".join(lines) + f"\n{END}{after}", "utf-8")
+    print("\n".join(lines))
+
+
+def mark(cell: object, notes: list[str]) -> str:
+    """Return a cell; a refusal as the number of its line below the table."""
+    if not isinstance(cell, Exception):
+        return str(cell)
+    if str(cell) not in notes:
+        notes.append(str(cell))
+    return f"no ({notes.index(str(cell)) + 1})"
+
+
+def measure(name: str, write: Any, folder: Path) -> dict[str, object]:
+    """Open a model of a kind and run it with every strategy."""
+    import hrviewer
+    from hrviewer.errors import HrviewerError
+
+    path = write(folder / "models")
+    opens = open_or_init(name, path)
+    model = hrviewer.load(path, trust=True, device="cpu", progress=False)
+    image = np.random.default_rng(0).integers(0, 256, (*SHAPE, 3), np.uint8)
+    row: dict[str, object] = {"model": name, "opens": opens, "task": model.card.task}
+    runs = {}
+    for strategy in STRATEGIES:
+        out = folder / f"{name}-{strategy}.run.zarr".replace(" ", "-")
+        settings: dict[str, Any] = {"cache": "off", "progress": False, "out": out}
+        try:
+            run = model.run(image, strategy, budget=BUDGETS.get(strategy), **settings)
+        except HrviewerError as error:
+            line = str(error).replace(model.name, "NAME").replace(model.card.name, "NAME")
+            row[strategy] = HrviewerError(line)
+            continue
+        runs[strategy] = run
+        failed = run.header["patches"]["failed"]
+        row[strategy] = "yes" if run.estimate and not failed else "no estimate"
+    row["equals a direct loop"] = compare(name, path, model, image, runs["patches"])
+    row["exports"] = ", ".join(exports(runs["patches"], folder))
+    return row
+
+
+def open_or_init(name: str, path: Path) -> str:
+    """Open a model without a card, or write one; return what was needed."""
+    from hrviewer.errors import HrviewerError, UntrustedModelError
+    from hrviewer.models import open_bundle
+
+    trust = ""
+    try:
+        open_bundle(path)
+    except UntrustedModelError:
+        trust = ", `--trust`"
+    except HrviewerError:
+        pass
+    try:
+        open_bundle(path, trust=True)
+    except HrviewerError:
+        classes = "car,boat" if name == "ONNX segmentation" else "car,boat,tree"
+        options = ("--scale", "1/255", "--classes", classes, "--tile", "64", "--trust")
+        command = [sys.executable, "-m", "hrviewer", "models", "init", str(path), *options]
+        subprocess.run(command, check=True, capture_output=True)
+        return f"after `init`{trust}"
+    return f"without a card{trust}"
+
+
+def compare(name: str, path: Path, model: Any, image: np.ndarray, run: Any) -> str:
+    """Compare a run with a loop over its tiles that uses no part of hrviewer's inference."""
+    from direct_loops import first_axes, read_objects, run_module, run_onnx, softmax, suppress
+    from tiny_models import MEAN, STD
+
+    from hrviewer.engine.model_infos import model_info
+    from hrviewer.geometry import Patch, Rect
+    from hrviewer.strategies import input_rect
+
+    network = model.bundle.load("main", "cpu")
+    weights, card = model.bundle.weights("main"), network.card
+    normal = (MEAN, STD) if name.startswith(("transformers", "WSInfer")) else (0, 1)
+    if name.startswith("bioimage"):
+        normal = (0.5, 1)
+    elif name.startswith("MONAI"):
+        normal = (0.5, 0.5)
+    letterbox = card.input.letterbox
+    fill = {"mode": "reflect"} if letterbox is None else {"constant_values": int(letterbox)}
+    around = np.pad(image, ((99, 99), (99, 99), (0, 0)), **fill)
+
+    def infer(rect: Rect) -> list[np.ndarray]:
+        y, x = rect.y + 99, rect.x + 99
+        batch = first_axes(around[y : y + rect.h, x : x + rect.w], *normal)
+        if weights.suffix == ".onnx":
+            return run_onnx(weights, batch)
+        return [run_module(batch, dense=card.task == "segmentation")]
+
+    def activate(values: np.ndarray) -> np.ndarray:
+        return softmax(values) if card.output.activation == "softmax" else values
+
+    if card.task == "segmentation":
+        whole = activate(infer(Rect(0, 0, *SHAPE))[0])
+        worst = np.abs(run.maps["output"].values - whole[0]).max()
+        return f"{worst:.0e}"
+    whole_image = Rect(0, 0, *SHAPE)
+    kinds = {"YOLOX": "yolox", "transformers DETR": "detr"}
+    kind = kinds.get(name, name.removeprefix("ultralytics "))
+    found, worst, total, weight = [], 0.0, 0.0, 0.0
+    for tile in run.patches.itertuples():
+        core = Rect(tile.y, tile.x, tile.h, tile.w)
+        rect = input_rect(model_info(network), Patch(core, 1.0, network.halo), whole_image)
+        outputs = infer(rect)
+        if card.task == "classification":
+            total, weight = total + activate(outputs[0])[0] * core.area, weight + core.area
+            continue
+        for score, c, (y0, x0, y1, x1) in suppress(read_objects(kind, outputs)):
+            box = [y0 + rect.y, x0 + rect.x, y1 + rect.y, x1 + rect.x]
+            cy, cx = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            if core.y <= cy < core.y1 and core.x <= cx < core.x1:
+                found.append((score, c, box))
+    if card.task == "classification":
+        worst = np.abs(np.array([*run.estimate["per_class"].values()]) - total / weight).max()
+        return f"{worst:.0e}"
+    if kind == "obb":
+        return "corners in `tests/models`"
+    wanted, objects = suppress(found), run.objects()
+    if len(wanted) != len(objects):
+        return f"{len(objects)} of {len(wanted)} objects"
+    boxes = np.clip([box for *_, box in wanted], 0, [*SHAPE, *SHAPE])
+    got = objects[["y", "x", "h", "w"]].to_numpy()
+    got[:, 2:] += got[:, :2]
+    order, mine = (np.lexsort(np.round(b, 2).T) for b in (boxes, got))
+    worst = np.abs(boxes[order] - got[mine]).max()
+    return f"{len(objects)} objects, {worst:.0e}"
+
+
+def exports(run: Any, folder: Path) -> Iterator[str]:
+    """Yield the names of the formats that the run is exported in."""
+    import hrviewer
+    from hrviewer.errors import HrviewerError
+    from hrviewer.io import writer_names
+
+    for name in writer_names():
+        try:
+            hrviewer.export(run, folder / f"{run.path.stem}.{name}", to=name)
+        except HrviewerError:
+            continue
+        yield name
+
+
+if __name__ == "__main__":
+    main()
