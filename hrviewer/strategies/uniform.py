@@ -36,6 +36,9 @@ MAX_INPUT = 2048
 """Regions that are no larger after downsampling, in model pixels per side, are one input."""
 
 
+TIMED_INPUT = 1024
+"""The same under a limit of seconds: the clock ends a run only between two inputs."""
+
 PLANNED_SHARE = 0.95
 """Share of a limit of seconds that the scale is planned for: the clock should not end the run."""
 
@@ -116,7 +119,8 @@ class Uniform(Strategy):
 
     @staticmethod
     def _cut(context: PlanContext, scale: float) -> list[Patch]:
-        return tiles(context.main, context.region, scale, tile=MAX_INPUT)
+        side = TIMED_INPUT if math.isfinite(context.seconds) else MAX_INPUT
+        return tiles(context.main, context.region, scale, tile=side)
 
     def _fit(self, context: PlanContext) -> float:
         """Return the scale of the least error, as far as it is known, that fits the budget.
