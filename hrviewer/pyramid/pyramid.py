@@ -401,6 +401,11 @@ class Pyramid:
         return fine[-1] if fine else self.levels[0]
 
     @property
+    def missing_share(self) -> float:
+        """Share of the chunks read so far that an OME-Zarr lacks: they read as its fill value."""
+        return self._reader.missing_share
+
+    @property
     def synthetic_name(self) -> str | None:
         """Name of a synthetic image, as in ``sample:NAME``; None for any other image."""
         if self.synthetic_image is None:

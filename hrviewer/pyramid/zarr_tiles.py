@@ -32,13 +32,13 @@ def _counting_store() -> Any:
     from zarr.storage import WrapperStore
 
     class CountingStore(WrapperStore[Any]):
-        """Store that adds up the bytes read through it."""
+        """Store that lists the bytes of each value read through it, 0 for one that is missing."""
 
         async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
             value = await super().get(key, prototype, byte_range)
             counter = _byte_counter.get()
-            if counter is not None and value is not None:
-                counter.append(len(value))
+            if counter is not None:
+                counter.append(0 if value is None else len(value))
             return value
 
     return CountingStore
@@ -57,6 +57,12 @@ class ZarrTiles:
         Index on every other axis.
     channels : tuple of int, optional
         Channels to read; all by default.
+
+    Attributes
+    ----------
+    missing, stored : int
+        Values that were read, chunks or shards: those that the store lacks, and those that it has.
+        A missing one is legal and stands for the fill value.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class ZarrTiles:
     ) -> None:
         import zarr
 
+        self.missing = self.stored = 0
         self._array = zarr.open_array(_counting_store()(array.store), path=array.path, mode="r")
         self._axes = axes
         self._plane = plane
@@ -91,6 +98,8 @@ class ZarrTiles:
             pixels = np.asarray(self._array[selection])
         finally:
             _byte_counter.reset(token)
+        self.missing += counter.count(0)
+        self.stored += len(counter) - counter.count(0)
         return DecodedTile(to_yxc(pixels, self._axes, self._channels), sum(counter))
 
 

@@ -195,6 +195,11 @@ class RunSpec:
             } or header["networks"]
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
+            if self.pyramid.missing_share:
+                notes.append(
+                    f"{self.pyramid.missing_share:.2%} of the chunks that were read are not "
+                    "stored: they read as the fill value, as empty ones do"
+                )
             notes += writer.object_notes(estimate.values if estimate else None)
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
             if result["data_area"] is not None and result["data_area"] < context.region.area:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from numpy.typing import NDArray
 from toys import Bright, ToyBundle, picture, toy_bundle
 
@@ -140,3 +141,29 @@ def test_a_comparison_gives_no_error_of_an_incomplete_run(tmp_path: Path) -> Non
     assert row["coverage"] < 100
     assert np.isnan(float(row["error"] if row["error"] is not None else np.nan))
     assert not Run(row["run"]).complete
+
+
+def test_missing_chunks_are_noted_with_their_share(tmp_path: Path) -> None:
+    path = tmp_path / "image.ome.zarr"
+    root = zarr.create_group(path, zarr_format=3)
+    pixels = picture(512, 512)
+    array = root.create_array("0", shape=(3, 512, 512), chunks=(3, 256, 256), dtype=np.uint8)
+    array[:] = pixels.transpose(2, 0, 1)
+    scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+    root.attrs["ome"] = {
+        "version": "0.5",
+        "multiscales": [
+            {
+                "axes": [{"name": "c", "type": "channel"}]
+                + [{"name": name, "type": "space"} for name in "yx"],
+                "datasets": [{"path": "0", "coordinateTransformations": scale}],
+            }
+        ],
+    }
+    whole = run(path, toy_bundle(), tile=64, cache="off", out=tmp_path / "a.run.zarr")
+    assert not any("chunks" in note for note in whole.header["notes"])
+    tile_cache().clear()
+    (path / "0" / "c" / "0" / "1" / "0").unlink()
+    part = run(path, toy_bundle(), tile=64, cache="off", out=tmp_path / "b.run.zarr")
+    assert part.complete  # by the format a missing chunk is empty
+    assert any(note.startswith("25.00% of the chunks") for note in part.header["notes"])

@@ -177,6 +177,11 @@ class Reader(ABC):
         """Close the files."""
 
     @property
+    def missing_share(self) -> float:
+        """Share of the stored blocks read so far that are missing, where that is no error."""
+        return 0.0
+
+    @property
     def image_key(self) -> str:
         """Key of the image in the tile cache: fingerprint, plane and channels."""
         return image_key(self.fingerprint, self.plane, self.selected_channels)

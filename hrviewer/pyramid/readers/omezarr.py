@@ -156,6 +156,12 @@ class OmeZarrReader(Reader):
         with suppress(KeyError, TypeError, ValueError):
             self.georeference = Georeference.from_record(own.get("georeference"))
 
+    @property
+    def missing_share(self) -> float:
+        """Share of the chunks read so far that the store lacks."""
+        missing = sum(tiles.missing for tiles in self._tiles)
+        return missing / max(1, missing + sum(tiles.stored for tiles in self._tiles))
+
     def list_series(self) -> tuple[Series, ...]:
         """Return the images in the store; for a plate all its fields."""
         if "plate" in ome_attributes(self._root) and not self.series:
