@@ -166,7 +166,7 @@ def test_a_run_that_lost_patches_is_incomplete(image, monkeypatch, tmp_path):
             return super().predict(batch)
 
     bundle = ToyBundle(main=Failing())
-    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda spec: bundle)
+    monkeypatch.setattr("hrviewer.runs.model.open_bundle", lambda *_: bundle)
     result = call("run", image, *RUN, "--out", tmp_path / "a.run.zarr", status=3)
     line = "incomplete: 7 of 35 patches failed, the first: RuntimeError: out of ink"
     assert result.stderr.splitlines() == [f"hrviewer: {line}"]
