@@ -29,6 +29,7 @@ from hrviewer.viewer.image.geometry import (
 from hrviewer.viewer.image.image_layer import image_layers_data, is_channel_of
 from hrviewer.viewer.image.view_fit import fit_layer
 from hrviewer.viewer.layers.layer_list import remove_layers
+from hrviewer.viewer.layers.map_position import show_map_position
 from hrviewer.viewer.layers.roi import region_layer
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ class ImageTracker:
 
     def _open(self, layer: Layer) -> None:
         if is_image_layer(layer) and self.session_of(layer) is None:
+            show_map_position(layer)
             self._state.add_image(LayerImage(self._viewer, layer))
 
     def _select_any(self) -> None:
