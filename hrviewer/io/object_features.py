@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.features import Feature
@@ -11,19 +12,17 @@ from hrviewer.io.object_table import read_objects
 __all__ = ["iter_objects"]
 
 
-def iter_objects(
-    run: Exportable, score: float | None, overlap: float | None, merging: str | None
-) -> Iterator[Feature]:
+def iter_objects(run: Exportable, thresholds: Mapping[str, Any]) -> Iterator[Feature]:
     """Yield a run's objects with their outlines, the most confident first.
 
     Parameters
     ----------
     run : Exportable
         The run.
-    score, overlap, merging
-        See `MergeSettings`; None keeps that of the run.
+    thresholds : mapping
+        Fields of `MergeSettings` that differ from the run's.
     """
-    ids, objects, classes = read_objects(run, score=score, overlap=overlap, merging=merging)
+    ids, objects, classes = read_objects(run, **thresholds)
     size = run.header["image"]["pixel_size"]
     labels = [classes[i] for i in objects.class_ids]
     columns = ids.tolist(), labels, objects.scores.tolist(), objects.areas.tolist()

@@ -7,11 +7,11 @@ complete map, coarsened to at most `MAX_TRACED_CELLS` cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
@@ -25,7 +25,6 @@ from hrviewer.io.features import Feature, Polygon, area_of, rectangle, signed_ar
 from hrviewer.io.object_features import iter_objects
 from hrviewer.io.object_table import has_objects
 from hrviewer.io.run_maps import RunMap, coarsen, open_map
-from hrviewer.objects import CANDIDATE_SCORE
 
 __all__ = [
     "STAGE_COLUMNS",
@@ -49,6 +48,7 @@ BAND = 256
 class FeatureOptions(WriterSettings):
     """Options for extracting contours and points from the predictions."""
 
+    special_value_text: ClassVar[Mapping[str, str]] = {"score": "the run's", "overlap": "the run's"}
     threshold: float = Field(
         0.5,
         gt=0,
@@ -59,17 +59,25 @@ class FeatureOptions(WriterSettings):
     spacing: float = Field(
         8.0, gt=0, le=4096, title="Spacing", description="For points: minimum px between objects"
     )
-    score: float | None = Field(
-        None, ge=CANDIDATE_SCORE, le=1, title="Score",
-        description="For objects: least score; that of the run by default",
+    score: float = Field(
+        0.0, ge=0, le=1, title="Score",
+        description="For objects: least score, down to 0.05; 0 takes the run's",
     )  # fmt: skip
-    overlap: float | None = Field(
-        None, ge=0, le=1, title="Overlap",
-        description="For objects: two of one class that overlap by more are one",
+    overlap: float = Field(
+        0.0, ge=0, le=1, title="Overlap",
+        description="For objects: two of one class that overlap by more are one; 0 takes the run's",
     )  # fmt: skip
-    merging: Literal["core", "all", "union"] | None = Field(
-        None, title="Merging", description="For objects: how those on borders of tiles are merged"
+    merging: Literal["as run", "core", "all", "union"] = Field(
+        "as run",
+        title="Merging",
+        description="For objects: how those on the borders of tiles are merged",
     )
+
+    @property
+    def thresholds(self) -> dict[str, Any]:
+        """Settings of `MergeSettings` that differ from the run's."""
+        given = {"score": self.score, "overlap": self.overlap, "merging": self.merging}
+        return {name: value for name, value in given.items() if value not in (0, "as run")}
 
     def check_objects(self, run: Exportable) -> bool:
         """Return whether a run has objects; refuse thresholds of objects for one without.
@@ -80,11 +88,9 @@ class FeatureOptions(WriterSettings):
             If a threshold has no effect.
         """
         found = has_objects(run)
-        given = [n for n in ("score", "overlap", "merging") if getattr(self, n) is not None]
-        if given and not found:
-            raise ParameterError(
-                f"this run has no objects, so {', '.join(given)} has no effect: leave it out"
-            )
+        if self.thresholds and not found:
+            given = ", ".join(self.thresholds)
+            raise ParameterError(f"this run has no objects, so {given} has no effect: leave it out")
         return found
 
 
@@ -122,7 +128,7 @@ def iter_features(run: Exportable, selection: FeatureSelection) -> Iterator[Feat
     if selection.points:
         yield from iter_points(run, selection)
     if selection.objects and detected:
-        yield from iter_objects(run, selection.score, selection.overlap, selection.merging)
+        yield from iter_objects(run, selection.thresholds)
     if selection.annotations:
         yield from read_annotations(run.path)
 
@@ -263,7 +269,7 @@ def iter_points(run: Exportable, options: FeatureOptions) -> Iterator[Feature]:
     tenth of the maximum, placed at the centre of mass of their surroundings.
     """
     if has_objects(run):
-        for each in iter_objects(run, options.score, options.overlap, options.merging):
+        for each in iter_objects(run, options.thresholds):
             yield replace(each, kind="point", point=each.center, polygons=())
         return
     run_map = open_map(run, "output")

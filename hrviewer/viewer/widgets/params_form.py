@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from magicgui.widgets import CheckBox, create_widget
@@ -38,7 +38,7 @@ class ParamsForm(Form):
         super().__init__()
         self._defaults = model().model_dump()
         self._visible_if = model.visible_if if issubclass(model, Params) else {}
-        special = model.special_value_text if issubclass(model, Params) else {}
+        special: Mapping[str, str] = getattr(model, "special_value_text", {})
         self._special_labels: dict[str, QLabel] = {}
         self._labels: dict[str, QLabel] = {}
         self._on_change = on_change
