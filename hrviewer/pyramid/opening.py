@@ -312,5 +312,8 @@ def _unsupported_error(source: object) -> ImageReadError:
     if not source:
         return ImageReadError("'': there is no such file or folder")
     if "://" in source:
-        return ImageReadError(f"{source} cannot be opened: only OME-Zarr is read from a URL")
+        return ImageReadError(
+            f"{source} cannot be opened: of URLs, TIFF and OME-Zarr are read; download the file "
+            "first"
+        )
     return ImageReadError(explain_unreadable(Path(source)))

@@ -32,6 +32,8 @@ from hrviewer.pyramid.readers.omezarr_series import (
     ome_attributes,
     read_windows,
 )
+from hrviewer.pyramid.readers.omezarr_store import is_zipped_zarr, open_node
+from hrviewer.pyramid.remote import is_url
 from hrviewer.pyramid.series import Series, choose_series
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, micrometres
@@ -51,11 +53,13 @@ class OmeZarrReader(Reader):
 
     @classmethod
     def supports(cls, obj: object) -> bool:
-        """Whether it is a URL or folder of a zarr."""
+        """Whether it is a URL, folder or zip file of a zarr."""
         if not isinstance(obj, str):
             return False
-        if "://" in obj:
+        if is_url(obj):
             return ".zarr" in obj
+        if os.path.isfile(obj):
+            return is_zipped_zarr(obj)
         return any(os.path.exists(os.path.join(obj, mark)) for mark in METADATA_FILES)
 
     @classmethod
@@ -75,7 +79,7 @@ class OmeZarrReader(Reader):
         if name.endswith(".run.zarr"):
             raise ImageReadError(f"{name} is a run of hrviewer, not an image; open it as a run")
         try:
-            group = zarr.open(path, mode="r")
+            group = open_node(path)
             if not isinstance(group, zarr.Group):
                 raise ImageReadError(
                     f"{name} is a Zarr array without OME metadata; "
@@ -84,10 +88,6 @@ class OmeZarrReader(Reader):
             return cls(path, name, group, plane, channels, series)
         except HrviewerError:
             raise
-        except ImportError as error:
-            raise ImageReadError(
-                f"{name} needs a package for its URL: {short_message(error)}"
-            ) from error
         except Exception as error:
             raise ImageReadError(
                 f"{name} is not a readable OME-Zarr: {short_message(error)}"
@@ -267,7 +267,10 @@ def _steps(
 def _modification_times(root: str, path: str) -> list[str]:
     """Return the modification times of a local image's metadata and levels."""
     folder = Path(root) / path
-    if "://" in root or not folder.is_dir():
+    if Path(root).is_file():
+        status = Path(root).stat()
+        return [f"{status.st_size} {status.st_mtime_ns}"]
+    if is_url(root) or not folder.is_dir():
         return [root]
     entries = [folder, *sorted(folder.iterdir())]
     entries += [entry / mark for entry in entries if entry.is_dir() for mark in METADATA_FILES]

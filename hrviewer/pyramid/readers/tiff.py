@@ -32,7 +32,12 @@ from hrviewer.pyramid.readers.base import (
     native_dtype,
 )
 from hrviewer.pyramid.readers.byte_reader import ByteReader
-from hrviewer.pyramid.readers.tiff_channels import has_rgb_samples, mask_pages, read_channels
+from hrviewer.pyramid.readers.tiff_channels import (
+    has_rgb_samples,
+    mask_pages,
+    read_channels,
+    ycbcr_to_rgb,
+)
 from hrviewer.pyramid.readers.tiff_geo import read_georeference
 from hrviewer.pyramid.readers.tiff_layout import SinglePage, StoredLevel, StoredPage, is_sparse
 from hrviewer.pyramid.readers.tiff_pixel_size import read_pixel_size, read_plane_steps
@@ -50,6 +55,7 @@ from hrviewer.pyramid.readers.tiff_tags import (
     read_tag,
     unsupported_coding,
 )
+from hrviewer.pyramid.remote import RemoteFile, is_url, url_name
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
 from hrviewer.pyramid.unreadable import TO_TILED_TIFF
@@ -76,6 +82,9 @@ class TiffReader(Reader):
     @classmethod
     def supports(cls, obj: object) -> bool:
         """Whether it is a file with a TIFF signature, or the metadata of several."""
+        if is_url(obj) and ".zarr" not in str(obj):
+            remote = RemoteFile(str(obj))
+            return remote.size > 4 and remote.read(0, 4).startswith(MAGIC)
         if not isinstance(obj, str) or not os.path.isfile(obj):
             return False
         if is_companion(Path(obj)):
@@ -93,15 +102,16 @@ class TiffReader(Reader):
         series: str | int | None,
     ) -> Self:
         """Open a file."""
-        path = Path(str(obj))
+        path = Path(url_name(str(obj)) if is_url(obj) else str(obj))
         if path.suffix.lower() in PREVIEW_ONLY:
             raise UnsupportedFormat(
                 f"{path.name} holds a preview only, and the slide lies in the .ets files of its "
                 "folder: convert the slide with bioformats2raw, which makes an OME-Zarr"
             )
         try:
-            with open_tiff(path) as tiff:
-                return cls(path, tiff, plane, channels, series)
+            tiff, remote = open_tiff(str(obj))
+            with tiff:
+                return cls(str(obj), path.name, tiff, plane, channels, series, remote)
         except HrviewerError:
             raise
         except Exception as error:
@@ -111,16 +121,22 @@ class TiffReader(Reader):
 
     def __init__(
         self,
-        path: Path,
+        path: str,
+        name: str,
         tiff: Any,
         plane: Mapping[str, int],
         channels: ChannelSelection | None,
         wanted: str | int | None,
+        remote: RemoteFile | None = None,
     ) -> None:
-        self.name, self.path = path.name, str(path)
-        self.fingerprint = fingerprint.of_files([path])
+        self.name, self.path = name, path
+        if remote is None:
+            self.fingerprint = fingerprint.of_files([Path(path)])
+        else:
+            self.fingerprint = fingerprint.of_text(path, remote.version, str(remote.size))
         self.notes = []
-        self._files: dict[str, ByteReader] = {}
+        self._remote = remote
+        self._files: dict[str, ByteReader | RemoteFile] = {}
         self._lock = threading.Lock()
         self._alpha: int | None = None
         self._masks: dict[int, StoredLevel] = {}
@@ -438,7 +454,7 @@ class TiffReader(Reader):
             return colours.transpose(1, 2, 0)[..., list(self._channels)].astype("u1")
         ycbcr = key.photometric == 6 and key.compression not in JPEG_COMPRESSIONS | {APERIO_RGB}
         if (ycbcr or key.compression == APERIO_YCBCR) and pixels.shape[2] == 3:
-            pixels = _ycbcr_to_rgb(pixels)
+            pixels = ycbcr_to_rgb(pixels)
         if len(self._colour_samples) != pixels.shape[2] or self._colour_samples != [
             *range(len(self._colour_samples))
         ]:
@@ -449,11 +465,13 @@ class TiffReader(Reader):
             pixels = np.iinfo(pixels.dtype).max - pixels
         return pixels.astype(self.dtype, copy=False)
 
-    def _file_of(self, page: StoredPage) -> ByteReader:
+    def _file_of(self, page: StoredPage) -> ByteReader | RemoteFile:
         """Return the file of a page; OME-TIFF may have several."""
         with self._lock:
             if not self._finalize.alive:
                 raise ImageReadError(f"{self.name} was closed; open it again")
+            if self._remote is not None:
+                return self._remote
             if page.path not in self._files:
                 self._files[page.path] = ByteReader(page.path)
             return self._files[page.path]
@@ -464,14 +482,6 @@ class TiffReader(Reader):
             self._finalize()
 
 
-def _close_files(files: dict[str, ByteReader]) -> None:
+def _close_files(files: dict[str, ByteReader | RemoteFile]) -> None:
     for file in files.values():
         file.close()
-
-
-def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:
-    """Turn full-range YCbCr (ITU-R 601, as in JPEG) into RGB."""
-    y, cb, cr = np.moveaxis(pixels.astype(np.float32), 2, 0)
-    cb, cr = cb - 128, cr - 128
-    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
-    return np.clip(np.floor(rgb + 0.5), 0, 255).astype(pixels.dtype)

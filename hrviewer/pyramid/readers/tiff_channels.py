@@ -7,11 +7,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hrviewer.pyramid.channels import ChannelInfo
 from hrviewer.pyramid.readers.tiff_tags import ome_pixels, read_tag
 
-__all__ = ["has_rgb_samples", "mask_pages", "read_channels"]
+__all__ = ["has_rgb_samples", "mask_pages", "read_channels", "ycbcr_to_rgb"]
 
 RGB, YCBCR = 2, 6
 """Values of the tag PhotometricInterpretation."""
@@ -124,3 +125,11 @@ def _whole(text: str | None) -> int | None:
         return int(text or "")
     except ValueError:
         return None
+
+
+def ycbcr_to_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Turn full-range YCbCr (ITU-R 601, as in JPEG) into RGB."""
+    y, cb, cr = np.moveaxis(pixels.astype(np.float32), 2, 0)
+    cb, cr = cb - 128, cr - 128
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
+    return np.clip(np.floor(rgb + 0.5), 0, 255).astype(pixels.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from hrviewer.errors import ImageReadError
 from hrviewer.pyramid.readers.tiff_tags import read_tag
+from hrviewer.pyramid.remote import BLOCK, RemoteFile, RemoteStream, is_url, url_name
 from hrviewer.pyramid.series import Series, SeriesKind, kind_by_name
 
 __all__ = ["describe_series", "is_companion", "list_series", "open_tiff"]
@@ -25,8 +27,25 @@ def is_companion(path: Path) -> bool:
     return path.name.lower().endswith(COMPANION)
 
 
-def open_tiff(path: Path) -> Any:
-    """Open a TIFF file with tifffile; a part of an OME-TIFF with the metadata of all parts."""
+def open_tiff(source: str) -> tuple[Any, RemoteFile | None]:
+    """Open a TIFF file with tifffile; a part of an OME-TIFF with the metadata of all parts.
+
+    Returns
+    -------
+    tiff : tifffile.TiffFile
+    remote : RemoteFile or None
+        The file behind a URL.
+    """
+    import tifffile
+
+    if not is_url(source):
+        return _open_local(Path(source)), None
+    remote = RemoteFile(source)
+    stream = io.BufferedReader(RemoteStream(remote), BLOCK)
+    return tifffile.TiffFile(stream, name=url_name(source)), remote
+
+
+def _open_local(path: Path) -> Any:
     import tifffile
 
     if is_companion(path):
