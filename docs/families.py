@@ -1,6 +1,14 @@
-"""Table of the strategies side by side, from the output of `compare --matched`.
+r"""Tables of the strategies side by side, from the output of `compare --matched`.
 
     python docs/families.py DIR/table.csv [NAME]
+
+Tables of the documentation are taken at 2,048, 4,096 and 8,192 pixels a side, of ten images each
+with seeds of a block that no other table uses (11100 to 11899):
+
+    hrviewer compare $(python docs/families.py --images crowd 11100) --model crowd \
+      --strategies all --matched --truth auto --cache off --out DIR
+
+There is one table for each size.
 
 The last lines give how often a strategy's interval contains the count of `patches`. Errors are
 relative to the ground truth, and to the count of `patches` on the same image: means over the
@@ -19,15 +27,37 @@ from hrviewer.runs import Run
 
 HEADER = (
     "| | count error, of the ground truth | of `patches`' count | GAME(4), of the ground truth | "
-    "FLOPs, of `patches`' | seconds, of `patches`' | Mpx read |"
+    "FLOPs, of once per pixel | of `patches`' | seconds, of `patches`' | Mpx read |"
 )
 UNIFORM_HEADER = " `uniform` at its FLOPs: error, GAME(4) | at its seconds |"
 
 
+SIZES = 2048, 4096, 8192
+REPORT = range(11_100, 11_900)
+"""Seeds of images for published tables, in blocks of ten."""
+
+
+def images(name: str, first: int) -> list[str]:
+    """Return the images of a published table, from the first seed of its block."""
+    block = range(first, first + 10)
+    if first % 10 or not {*block} <= {*REPORT}:
+        raise SystemExit(f"a block begins at a multiple of ten from {REPORT[0]} to {REPORT[-10]}")
+    return [f"sample:{name}?size={size}&seed={seed}" for size in SIZES for seed in block]
+
+
 def main(path: str, only: str = "") -> None:
-    """Print a row for each strategy, the lowest error first."""
+    """Print a table for each size of images."""
     words = dict.fromkeys(("params", "budget"), "string")
     table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=words)
+    sides = table["image"].str.extract(r"size=(\d+)", expand=False).fillna("")
+    for side, rows in table.groupby(sides):
+        if side:
+            print(f"\n### {int(side):,} pixels a side\n")
+        print_table(rows.copy(), only)
+
+
+def print_table(table: pd.DataFrame, only: str) -> None:
+    """Print a row for each strategy, the lowest error first."""
     table["choice"] = [
         ":".join([name, *(f"{key}={value}" for key, value in json.loads(params).items())])
         for name, params in zip(table["strategy"], table["params"].fillna("{}"), strict=True)
@@ -42,6 +72,7 @@ def main(path: str, only: str = "") -> None:
             "budget": table["budget"].fillna(""),
             "error": table["error"].abs() / table["reference"],
             "of patches": (table["estimate"] / full["estimate"] - 1).abs(),
+            "once": table["of_once_per_pixel"],
             "flops": table["flops"] / full["flops"],
             "seconds": table["wall_s"] / full["wall_s"],
             "read": table["pixels_read"] / 1e6,
@@ -54,13 +85,13 @@ def main(path: str, only: str = "") -> None:
         rows |= {f"`uniform`, as many {what}": ("uniform", f"{what} of {only}")
                  for what in ("FLOPs", "seconds")}  # fmt: skip
         print(HEADER)
-        print("|---" * 7 + "|")
+        print("|---" * 8 + "|")
         for title, key in rows.items():
             if key in mean.index:
                 print(f"| {title} | {' | '.join(format_row(mean.loc[key]))} |")
     else:
         print(HEADER + UNIFORM_HEADER)
-        print("|---" * 9 + "|")
+        print("|---" * 10 + "|")
         for name, row in mean.xs("", level="budget").sort_values("error").iterrows():
             keys = [("uniform", f"{what} of {name}") for what in ("FLOPs", "seconds")]
             beside = [
@@ -86,6 +117,7 @@ def format_row(row: pd.Series) -> list[str]:
         f"{row['error']:.1%}",
         f"{row['of patches']:.1%}",
         f"{row['game4']:.0%}",
+        f"{row['once']:.2g}",
         f"{row['flops']:.2g}",
         f"{row['seconds']:.2g}",
         f"{row['read']:.0f}",
@@ -93,4 +125,7 @@ def format_row(row: pd.Series) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "--images":
+        print(*images(sys.argv[2], int(sys.argv[3])), sep="\n")
+    else:
+        main(*sys.argv[1:])

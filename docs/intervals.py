@@ -20,7 +20,7 @@ import hrviewer
 def main() -> None:
     """Run `patches` once, and `zoom` with every seed; results are cached between them."""
     parse = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parse.add_argument("image", nargs="?", default="sample:crowd?size=8192&seed=11000")
+    parse.add_argument("image", nargs="?", default="sample:crowd?size=8192&seed=11120")
     parse.add_argument("--model", default="crowd")
     parse.add_argument("--seeds", type=int, default=60)
     parse.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")

@@ -120,7 +120,7 @@ def compare(
             }
         )
         return
-    columns = ["image", "strategy", "params", "budget", "estimate", "error", "game4"]
+    columns = ["image", "strategy", "params", "chosen", "budget", "estimate", "error", "game4"]
     columns += ["ap50"] if table["ap50"].notna().any() else []
     print_table(
         table.assign(image=[Path(name).name for name in table["image"]]), tuple(columns), files
@@ -236,6 +236,10 @@ def cost(
     print_rows(*files.items())
 
 
+COST_RATIOS = "of_once_per_pixel", "of_patches"
+"""Columns of costs relative to others."""
+
+
 def exit_if_stopped(table: pd.DataFrame) -> None:
     """Exit after an interrupted comparison, which the same command resumes."""
     if not table.attrs["complete"]:
@@ -265,7 +269,8 @@ def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, 
 
     seconds = "wall_s" if "wall_s" in table else "seconds"
     printed = Table(box=None, pad_edge=False)
-    for name in (*columns, "FLOPs", "seconds"):
+    ratios = tuple(name for name in COST_RATIOS if name in table)
+    for name in (*columns, "FLOPs", *(name.replace("_", " ") for name in ratios), "seconds"):
         printed.add_column(
             name, justify="left" if name in ("image", "strategy", "name") else "right"
         )
@@ -273,7 +278,9 @@ def print_table(table: pd.DataFrame, columns: tuple[str, ...], files: dict[str, 
     for row in rows:
         flops = "–" if row["flops"] is None else format_si(row["flops"])
         duration = "–" if row[seconds] is None else f"{row[seconds]:.2f}"
-        printed.add_row(*(format_value(row[name]) for name in columns), flops, duration)
+        parts = ("–" if row[name] is None else f"{row[name]:.3g}" for name in ratios)
+        cells = (format_value(row[name]) for name in columns)
+        printed.add_row(*cells, flops, *parts, duration)
     Console().print(printed)
     for row in rows:
         if row["note"] and row["flops"] is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -184,7 +185,13 @@ def print_summary(run: Run) -> None:
         *([("incomplete", run.incomplete)] if run.incomplete else []),
         *([("coverage", f"{run.coverage:g} % of the region")] if run.coverage < 100 else []),
         *([("ground truth", format_evaluation(run.evaluation))] if run.evaluation else []),
+        *([("chosen", format_chosen(header["chosen"]))] if header.get("chosen") else []),
         ("cost", f"{format_si(cost['flops'], 'FLOP')} in {cost['wall_s']:.2f} s"),
+        *(
+            [("", f"{run.of_once_per_pixel:.3g} of the model once per pixel")]
+            if run.of_once_per_pixel is not None
+            else []
+        ),
         ("time", " · ".join(f"{stage} {cost[f'{stage}_s']:.2f} s" for stage in stages)),
         (
             "read",
@@ -195,6 +202,11 @@ def print_summary(run: Run) -> None:
         *(("note", note) for note in header["notes"]),
         ("run", str(run.path)),
     )
+
+
+def format_chosen(chosen: Mapping[str, Any]) -> str:
+    """Return what a strategy chose for automatic parameters."""
+    return " ".join(f"{name}={value}" for name, value in chosen.items())
 
 
 def first_patch_error(run: Run) -> str:

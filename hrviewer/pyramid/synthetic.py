@@ -38,7 +38,7 @@ class SyntheticImage(ABC):
     size : int
         Side in level-0 pixels.
     seed : int
-        0–9999 for training, 10000–10999 for validation, 11000–11999 for testing.
+        0–9999 for training, 10000–10999 for validation, 11100–11899 for published tables.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ def make_synthetic_image(name: str, size: int = 8192, seed: int = 0) -> Syntheti
     if not 0 <= seed < SEED_COUNT:
         raise ParameterError(
             f"there is no seed {seed}: 0 to 9999 are for training, 10000 to 10999 for validation, "
-            "11000 to 11999 for testing"
+            "11100 to 11899 for published tables, and there are no more than 11999"
         )
     try:
         kind: type[SyntheticImage] = installed[name].load()

@@ -137,6 +137,11 @@ def compare(
         ``ap50``                          average precision of detected boxes at an intersection
                                           over union of 0.5
         ``flops``                         nominal FLOPs
+        ``of_once_per_pixel``             FLOPs over those of ``main`` once on every pixel
+        ``of_patches``                    FLOPs over those of ``patches`` at its defaults, where it
+                                          ran on the same image
+        ``chosen``                        values that the strategy chose for automatic parameters,
+                                          such as its tile or scale
         ``wall_s``                        nominal seconds in all
         ``read_s``, ``prepare_s``,        nominal seconds of each stage
         ``infer_s``, ``post_s``
@@ -195,7 +200,7 @@ def compare(
                 if runner.stopped:
                     complete = False
                     break
-    table = pd.DataFrame(rows, columns=[*COLUMNS])
+    table = pd.DataFrame(with_cost_of_patches(rows), columns=[*COLUMNS])
     table.attrs = {
         "reference": "patches" if truth is None else truth_source(truth),
         "complete": complete,
@@ -206,8 +211,25 @@ def compare(
 
 COLUMNS = (
     "image", "strategy", "model", "params", "seed", "budget", "estimate", "reference", "error",
-    "game4", "ap50", "coverage", *COST_COLUMNS, "run", "note",
+    "game4", "ap50", "coverage", "of_once_per_pixel", "of_patches", "chosen", *COST_COLUMNS, "run",
+    "note",
 )  # fmt: skip
+
+
+def with_cost_of_patches(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with their FLOPs over those of ``patches`` on the same image and model."""
+    known = {
+        (row["image"], row["model"]): row["flops"]
+        for row in rows
+        if row["strategy"] == "patches" and not row["params"] and row["budget"] is None
+        if row.get("flops")
+    }
+    return [
+        {**row, "of_patches": row["flops"] / known[row["image"], row["model"]]}
+        if row.get("flops") is not None and (row["image"], row["model"]) in known
+        else row
+        for row in rows
+    ]
 
 
 def truth_source(truth: str | Path | GroundTruth) -> str:
@@ -311,6 +333,11 @@ def summarize(run: Run, reference: Run | None) -> dict[str, Any]:
         "game4": None,
         "ap50": None,
         "coverage": run.coverage,
+        "of_once_per_pixel": run.of_once_per_pixel,
+        "of_patches": reference.cost["flops"] and costs["flops"] / reference.cost["flops"]
+        if reference is not None and reference.header["strategy"] == "patches"
+        else None,
+        "chosen": run.header.get("chosen", {}),
         **{name: costs[name] for name in COST_COLUMNS},
         "run": str(run.path),
         "note": "; ".join(run.header["notes"]),

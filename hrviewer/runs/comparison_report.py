@@ -59,7 +59,10 @@ def write_comparison_report(table: pd.DataFrame, *, anonymous: bool = False) -> 
     dict
         Paths: ``csv``, ``parquet``, ``report`` and, where errors are known, ``plot``.
     """
-    plain = table.assign(params=[format_params(params) for params in table["params"]])
+    plain = table.assign(
+        params=[format_params(params) for params in table["params"]],
+        chosen=[format_params(chosen) for chosen in table["chosen"]],
+    )
     reference = str(table.attrs["reference"])
     if anonymous:
         plain = without_files(plain)
@@ -157,7 +160,10 @@ def write_experiment_report(table: pd.DataFrame, title: str) -> dict[str, str]:
     shown = table[["name", "mae", "ci95", "rmse", "bias", "images"]].rename(
         columns={"name": "condition", "mae": "MAE", "ci95": "95 %", "rmse": "RMSE"}
     )
-    shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["seconds"]
+    shown["GFLOP"] = table["flops"] / 1e9
+    shown["of once per pixel"] = table["of_once_per_pixel"]
+    shown["of patches"] = table["of_patches"]
+    shown["seconds"] = table["seconds"]
     notes = [f"{row['name']}: {row['note']}" for row in table.to_dict("records") if row["note"]]
     html = render_page(title, about, shown, plots, notes=notes)
     return write_files(Path(table.attrs["folder"]), table, html, plots)
@@ -196,6 +202,8 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         game=100 * table["game4"].astype(float) / reference,
         ap50=table["ap50"].astype(float),
         gflop=table["flops"] / 1e9,
+        once=table["of_once_per_pixel"].astype(float),
+        patches=table["of_patches"].astype(float),
         read=table["pixels_read"] / 1e6,
     )
     keys = [
@@ -209,6 +217,8 @@ def mean_table(table: pd.DataFrame) -> pd.DataFrame:
         "game": "GAME(4), %",
         "ap50": "AP50",
         "gflop": "GFLOP",
+        "once": "of once per pixel",
+        "patches": "of patches",
         "wall_s": "seconds",
         "read": "MP read",
     }
@@ -234,7 +244,13 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
         shown["GAME(4)"] = table["game4"]
     if table["ap50"].notna().any():
         shown["AP50"] = table["ap50"]
-    shown["GFLOP"], shown["seconds"] = table["flops"] / 1e9, table["wall_s"]
+    if (table["chosen"] != "").any():
+        shown["chosen"] = table["chosen"]
+    shown["GFLOP"] = table["flops"] / 1e9
+    shown["of once per pixel"] = table["of_once_per_pixel"]
+    if table["of_patches"].notna().any():
+        shown["of patches"] = table["of_patches"]
+    shown["seconds"] = table["wall_s"]
     shown["MP read"] = table["pixels_read"] / 1e6
     shown["peak memory, MB"] = table["peak_rss_bytes"].astype(float) / 1e6
     return shown.rename(columns={"params": "parameters"})
@@ -261,8 +277,10 @@ def write_files(
 
 
 def format_params(params: Any) -> str:
-    """Return parameters as JSON text."""
-    return json.dumps(dict(params), sort_keys=True) if params else ""
+    """Return parameters as JSON text; empty for none, or a row without a run."""
+    return (
+        json.dumps(dict(params), sort_keys=True) if isinstance(params, Mapping) and params else ""
+    )
 
 
 def row_label(row: Mapping[Any, Any]) -> str:

@@ -96,6 +96,17 @@ def list_runs(
 def make_entry(
     run: Run, runs: Iterable[Run], find_objects: Callable[[Rect], GroundTruth] | None
 ) -> RunEntry:
+    """Return a run with its error, and its cost over that of ``patches``; see `list_runs`."""
+    entry = entry_with_error(run, runs, find_objects)
+    full = next((one for one in runs if is_exhaustive(one) and is_comparable(run, one)), None)
+    if full is not None and full.cost["flops"]:
+        entry.row["of_patches"] = run.cost["flops"] / full.cost["flops"]
+    return entry
+
+
+def entry_with_error(
+    run: Run, runs: Iterable[Run], find_objects: Callable[[Rect], GroundTruth] | None
+) -> RunEntry:
     """Return a run with its error; see `list_runs`."""
     estimate = run.estimate
     if find_objects is not None and estimate is not None and estimate["kind"] == "count":

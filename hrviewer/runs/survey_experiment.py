@@ -7,6 +7,7 @@ area, and cut into four and sixteen; in addition every other strategy with the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from hrviewer.runs.evaluation import make_evaluator
 from hrviewer.runs.metrics import bias, ci95, mae, rmse
 from hrviewer.runs.model import ModelLike
 from hrviewer.runs.progress import with_progress
+from hrviewer.runs.run import Run
 from hrviewer.strategies import strategy_ids
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Condition:
     errors: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     flops: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
     note: str = ""
 
     def strategy_spec(self, card: ModelCard, pyramid: Pyramid) -> StrategySpec:
@@ -74,8 +77,9 @@ class Condition:
         identity: dict[str, Any] = {"name": self.name, "strategy": self.strategy}
         if not self.errors:
             empty = dict.fromkeys(
-                ("mae", "rmse", "bias", "seconds", "flops", "ci95", "rmse_ci95", "bias_ci95")
-            )
+                ("mae", "rmse", "bias", "seconds", "flops", "of_once_per_pixel", "ci95",
+                 "rmse_ci95", "bias_ci95")
+            )  # fmt: skip
             return {**identity, **empty, "images": 0, "note": self.note}
         n, errors = len(self.errors), np.array(self.errors)
         return {
@@ -85,6 +89,7 @@ class Condition:
             "bias": float(bias(errors)),
             "seconds": sum(self.seconds) / n,
             "flops": sum(self.flops) / n,
+            "of_once_per_pixel": sum(self.shares) / n,
             "ci95": ci95(errors, mae),
             "rmse_ci95": ci95(errors, rmse),
             "bias_ci95": ci95(errors, bias),
@@ -142,9 +147,10 @@ def experiment(
     -------
     DataFrame
         A row per condition: ``name``, ``strategy``, ``mae``, ``rmse``, ``bias`` (objects), mean
-        ``seconds`` and ``flops`` per image, 95 % bootstrap intervals (``ci95`` of the MAE,
-        ``rmse_ci95``, ``bias_ci95``), ``images``, ``note`` (why a strategy is missing).
-        ``attrs["images"]`` is the number of images.
+        ``seconds`` and ``flops`` per image, the latter over those of the model once on every pixel
+        (``of_once_per_pixel``) and of ``patches`` (``of_patches``), 95 % bootstrap intervals
+        (``ci95`` of the MAE, ``rmse_ci95``, ``bias_ci95``), ``images``, ``note`` (why a strategy
+        is missing). ``attrs["images"]`` is the number of images.
 
     Raises
     ------
@@ -171,16 +177,19 @@ def experiment(
         for image, truth in pairs:
             with open_pyramid(image) as pyramid:
                 evaluator = make_evaluator(truth, pyramid, card)
-                for condition, error, seconds, flops in run_conditions(
+                for condition, error, run in run_conditions(
                     runner, model, pyramid, evaluator, rows, card, seed
                 ):
                     condition.errors.append(error)
-                    condition.seconds.append(seconds)
-                    condition.flops.append(flops)
+                    condition.seconds.append(run.cost["wall_s"])
+                    condition.flops.append(run.cost["flops"])
+                    condition.shares.append(run.of_once_per_pixel or 0.0)
             if runner.stopped:
                 complete = False
                 break
     table = pd.DataFrame([condition.summary() for condition in rows])
+    full = table.loc[table["name"] == "full", "flops"].iloc[0]
+    table["of_patches"] = table["flops"].astype(float) / (full or math.nan)
     table.attrs = {"images": len(pairs), "complete": complete, "folder": str(root)}
     return table
 
@@ -193,8 +202,8 @@ def run_conditions(
     selected: Sequence[Condition],
     card: ModelCard,
     seed: int,
-) -> Iterator[tuple[Condition, float, float, float]]:
-    """Yield each condition with its error, seconds and FLOPs on one image."""
+) -> Iterator[tuple[Condition, float, Run]]:
+    """Yield each condition with its error and its run on one image."""
     for condition in selected:
         if runner.stopped:
             return
@@ -219,4 +228,4 @@ def run_conditions(
         if run.evaluation["error"] is None:
             condition.note = f"no estimate on {pyramid.name}: {'; '.join(run.header['notes'])}"
         else:
-            yield condition, run.evaluation["error"], run.cost["wall_s"], run.cost["flops"]
+            yield condition, run.evaluation["error"], run

@@ -74,9 +74,15 @@ def test_errors_against_an_exhaustive_run_and_against_ground_truth(photo, tmp_pa
     assert table.loc["patches", "error"] == table.loc["patches", "game4"] == 0
     off = table.loc["uniform", "estimate"] - table.loc["patches", "estimate"]
     assert table.loc["uniform", "error"] == pytest.approx(off)
+    assert table.loc["patches", ["of_once_per_pixel", "of_patches"]].tolist() == [1, 1]  # no halo
+    ratios = table["flops"] / table.loc["patches", "flops"]
+    assert table["of_patches"].tolist() == pytest.approx(ratios.tolist())
+    assert table.loc["uniform", "of_once_per_pixel"] <= 0.1
+    assert table.loc["uniform", "chosen"]["scale"] > 3
     truth = GroundTruth(np.array([[10.0, 10.0]] * 7), source="seven")
     table = compare(photo, toy_bundle(), "patches", truth=truth, out=tmp_path / "a")
     assert table["error"].item() == pytest.approx(COUNT - 7, rel=1e-5)
+    assert table["of_patches"].item() == 1
     assert table.attrs["reference"] == "seven"
     # The reference of an earlier comparison does not stay.
     again = compare(photo, toy_bundle(), "patches", out=tmp_path / "a")
@@ -225,6 +231,7 @@ def test_the_command_writes_a_table_a_plot_and_a_report(photo, tmp_path, monkeyp
     pictures = page.count("data:image/jpeg;base64,") - 1
     assert 2 * len(strategy_ids()) <= pictures <= 3 * len(strategy_ids())
     assert "http" not in page
+    assert "of once per pixel" in page
     with Image.open(output["files"]["plot"]) as plot:
         assert plot.width > 500
 

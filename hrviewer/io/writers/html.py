@@ -108,9 +108,11 @@ def cost_rows(header: dict[str, Any]) -> list[tuple[str, str]]:
     cost = header.get("cost")
     if not cost:
         raise RunError("this run has no cost yet: resume it first")
+    once = header.get("once_per_pixel_flops")
     patches = header.get("patches", {})
     return [
         ("FLOPs", format_si(cost["flops"], "FLOP")),
+        *([("of the model once per pixel", f"{cost['flops'] / once:.3g}")] if once else []),
         ("time", f"{cost['wall_s']:,.1f} s"),
         *((f"{stage} time", f"{cost[f'{stage}_s']:,.1f} s") for stage in STAGES),
         ("data read", format_si(cost["bytes_read"], "B")),

@@ -38,7 +38,11 @@ from hrviewer.viewer.widgets.scaling_window import ScalingWindow
 
 __all__ = ["CompareTab"]
 
-COLUMNS = ("strategy", "estimate", "error", "FLOP", "time")
+COLUMNS = ("strategy", "estimate", "error", "FLOP", "of once", "of patches", "time")
+COLUMN_TIPS = {
+    "of once": "FLOPs over those of the model once on every pixel",
+    "of patches": "FLOPs over those of patches at its defaults",
+}
 HEADER_PADDING = 14
 """Pixels around the title of a column."""
 
@@ -188,6 +192,10 @@ class CompareTab(QWidget):
     def _set_up_table(self) -> None:
         table = self.table
         table.setHorizontalHeaderLabels(COLUMNS)
+        for name, tip in COLUMN_TIPS.items():
+            item = table.horizontalHeaderItem(COLUMNS.index(name))
+            if item is not None:
+                item.setToolTip(tip)
         table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         table.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -272,6 +280,10 @@ class CompareTab(QWidget):
                 None if error is None else abs(error),
             ),
             NumberItem(format_si(row["flops"]), row["flops"]),
+            *(
+                NumberItem("–" if part is None else f"{part:.3g}", part)
+                for part in (row["of_once_per_pixel"], row["of_patches"])
+            ),
             NumberItem(f"{row['wall_s']:,.3g} s", row["wall_s"]),
         ]
 
