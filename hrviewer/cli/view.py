@@ -23,6 +23,7 @@ from hrviewer.cli.common import (
     print_json,
     print_rows,
 )
+from hrviewer.units import format_length
 
 if TYPE_CHECKING:
     from hrviewer.models import ModelBundle
@@ -147,7 +148,7 @@ def info(
         *(("channel", format_channel(i, info)) for i, info in enumerate(channel_info)),
         *(("axis", axis) for axis in axes),
         ("values", "{low:g} to {high:g}, {source}".format(**properties["value_range"])),
-        ("pixel size", "unknown" if size is None else f"{size[0]:.4g} × {size[1]:.4g} µm"),
+        ("pixel size", "unknown" if size is None else " × ".join(map(format_length, size))),
         ("no data", "none" if properties["nodata"] is None else f"{properties['nodata']}"),
         *((f"level {i}", level) for i, level in enumerate(levels)),
         ("fingerprint", properties["fingerprint"]),

@@ -79,6 +79,8 @@ def explain_unreadable(path: Path) -> str:
     for beginning, reason in UNSUPPORTED:
         if head.startswith(beginning):
             return f"{path.name} {reason}"
+    if head.decode("utf-8", "replace").isprintable() or (b"\n" in head and head.isascii()):
+        return f"{path.name} is a text file, not an image"
     return f"{path.name} is not an image in a format that hrviewer reads: {TO_TILED_TIFF}"
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from hrviewer.errors import ParameterError
 from hrviewer.pyramid import open_pyramid, reopen_pyramid
+from hrviewer.pyramid.readers.openslide import DICOM_SERIES
 from hrviewer.pyramid.series import Series, choose_series, kind_by_name
 from hrviewer.runs.runner import image_info
 
@@ -76,3 +78,39 @@ def test_choice_prefers_ids_then_names_then_indices() -> None:
     names = ("Macro", "macrophages", "label image", "Thumbnail", "LabelFree", "tissue_mask")
     kinds = ["macro", "image", "label", "thumbnail", "image", "mask"]
     assert [kind_by_name(name) for name in names] == kinds
+
+
+def test_an_omezarr_with_two_multiscales(tmp_path: Path) -> None:
+    group = zarr.open_group(tmp_path / "two.zarr", mode="w")
+    multiscales = []
+    for name, side in ("small", 20), ("large", 40):
+        group.create_array(name, data=np.full((side, side), side, np.uint8))
+        axes = [{"name": "y"}, {"name": "x"}]
+        multiscales.append({"name": name, "axes": axes, "datasets": [{"path": name}]})
+    group.attrs["ome"] = {"version": "0.5", "multiscales": multiscales}
+    with open_pyramid(tmp_path / "two.zarr") as image:
+        assert (image.selected_series, image.plane_shape) == ("1", (40, 40))
+        assert any("choose another with series: 0 'small'" in note for note in image.notes)
+        other = open_pyramid(tmp_path / "two.zarr", series="small")
+        assert (other[...] == 20).all()
+        assert other.fingerprint != image.fingerprint
+
+
+def test_a_folder_of_two_dicom_slides(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openslide")
+    for number, folder in enumerate(("first", "second")):
+        for file in (shared / "data" / "wsi" / "CMU-1-Small-Region-dicom").glob("*.dcm"):
+            content = file.read_bytes()
+            found = DICOM_SERIES.search(content)
+            assert found is not None
+            other = found[1][:-1] + str((int(found[1][-1:]) + number) % 10).encode()
+            changed = content.replace(found[1], other)
+            (tmp_path / f"{folder}-{file.name}").write_bytes(changed)
+    with open_pyramid(tmp_path) as image:
+        assert [entry.kind for entry in image.series] == ["image", "image"]
+        assert image.selected_series == "0"
+        assert len(image.notes) == 1
+        image.check()
+        second = open_pyramid(tmp_path, series=1)
+        assert second.plane_shape == image.plane_shape
+        assert second.fingerprint != image.fingerprint

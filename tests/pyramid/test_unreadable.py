@@ -27,7 +27,8 @@ from hrviewer.pyramid import open_pyramid
         ("a.vrt", b"<VRTDataset rasterXSize='1'>", "is a virtual mosaic of GDAL"),
         ("a.isyntax", b"<DataObject>", "is in the format iSyntax, which is not read"),
         ("a.pdf", b"%PDF-1.7", "is a PDF"),
-        ("a.txt", b"notes", "`vips tiffsave IN OUT.tif --tile --pyramid --bigtiff`"),
+        ("a.csv", b"x,y\n1,2\n", "is a text file, not an image"),
+        ("a.svs", b"\x01\x02\xff", "`vips tiffsave IN OUT.tif --tile --pyramid --bigtiff`"),
     ],
 )
 def test_a_file_is_called_what_it_is(

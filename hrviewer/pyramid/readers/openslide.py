@@ -20,6 +20,7 @@ from hrviewer.pyramid.readers.base import ChannelSelection, Reader, UnsupportedF
 from hrviewer.pyramid.series import Series, kind_by_name
 from hrviewer.pyramid.tile_cache import DecodedTile
 from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE, plausible
+from hrviewer.pyramid.unreadable import explain_unreadable
 
 __all__ = ["OpenSlideFallback", "OpenSlideReader"]
 
@@ -28,6 +29,9 @@ SLIDES = {".mrxs", ".dcm", ".vms", ".vmu", ".svslide", ".zvi", ".czi"}
 TIFF_DIALECTS = {".svs", ".ndpi", ".scn", ".bif", ".tif", ".tiff"}
 PREFERRED_VENDORS = {"leica", "philips", "trestle", "ventana"}
 """Vendors whose dialects of TIFF OpenSlide reads better than the general reader."""
+
+UNSUPPORTED = "Unsupported or missing image file"
+"""What OpenSlide says of every file that is no slide."""
 
 DICOM_SERIES = re.compile(rb"\x20\x00\x0e\x00UI..([0-9.]+)", re.DOTALL)
 """The element SeriesInstanceUID: files of one slide have the same."""
@@ -71,7 +75,7 @@ class OpenSlideReader(Reader):
             raise ImageReadError(
                 f'{path.name} is read by OpenSlide: pip install "hrviewer[slides]"'
             ) from error
-        reason = "OpenSlide does not support the format"
+        reason = ""
         opened: list[tuple[Path, Any]] = []
         for files in _groups(path):
             # A DICOM series also holds label and thumbnail files, which do not open as slides.
@@ -81,6 +85,8 @@ class OpenSlideReader(Reader):
                     break
                 except openslide.OpenSlideError as error:
                     reason = short_message(error)
+        if not opened and reason in ("", UNSUPPORTED):
+            raise UnsupportedFormat(explain_unreadable(path))
         if not opened:
             raise UnsupportedFormat(f"{path.name} cannot be opened as a slide: {reason}")
         return cls(path, opened, plane, channels, series)

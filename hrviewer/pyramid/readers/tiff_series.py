@@ -92,7 +92,8 @@ def _kind(entry: Any) -> SeriesKind:
     subfile = int(read_tag(entry.keyframe, "NewSubfileType") or 0)
     if entry.dtype == bool or subfile & MASK:
         return "mask"
-    return "thumbnail" if subfile & REDUCED else kind_by_name(entry.name)
+    named = kind_by_name(entry.name)
+    return "thumbnail" if named == "image" and subfile & REDUCED else named
 
 
 def _shape(entry: Any) -> tuple[int, int]:
