@@ -3,6 +3,7 @@
     python -m benchmarks.accuracy crowd --images crowd --write
     python -m benchmarks.accuracy nuclei --images tissue --write
     python -m benchmarks.accuracy nuclei --photos DATA_FOLDER --split val --write
+    python -m benchmarks.accuracy crowd --images crowd --role scout --write
     python -m benchmarks.accuracy crowd --images crowd --sizes 2048x8 --scales 1..2,2..4/8 --write
 
 Measured on synthetic images with seeds of validation, or on labelled photos, and written into the
@@ -30,7 +31,13 @@ from numpy.typing import NDArray
 from benchmarks.network_maps import NetworkMap, NetworkMaps, sum_blocks, true_counts
 from hrviewer.geometry import SCALE_STEPS
 from hrviewer.models import installed_bundles
-from hrviewer.models.accuracy import CountError, Measurement, ScaleCurve, ScalePoint
+from hrviewer.models.accuracy import (
+    CountError,
+    Measurement,
+    PredictionError,
+    ScaleCurve,
+    ScalePoint,
+)
 from hrviewer.models.card import ModelCard, read_json
 from hrviewer.pyramid import open_pyramid
 
@@ -54,8 +61,17 @@ MIN_RELATIVE = 0.02
 TYPICAL_COUNT = 100.0
 """Count by which the errors of scales are compared."""
 
+SLACK = 0.005
+"""Error of totals that no model of the errors of cells explains, as a fraction."""
+
 MIN_PAIRS = 40
 """Pairs from which quantiles are measured; with fewer the errors are taken as normal."""
+
+CELLS = {"scout": 64, "scanner": 128}
+"""Side of the cells that `zoom` and `scanner` measure, in pixels."""
+
+SELECTED = (0.01, 0.03, 0.1, 0.3)
+"""Fractions of the cells that are taken as measured."""
 
 SAFE_QUANTILES = 0.01, 0.99
 """Measured on few images, quantiles are uncertain: those of 98 % stand for 95 %."""
@@ -141,6 +157,77 @@ def with_neighbours_errors(points: Sequence[ScalePoint]) -> list[ScalePoint]:
         error = {"per_object": worst.per_object, "relative": worst.relative}
         smoothed.append(point.model_copy(update=error))
     return smoothed
+
+
+@dataclass(frozen=True)
+class Remainders:
+    """Sums over the cells that are left where others were measured, one for each selection.
+
+    Attributes
+    ----------
+    predicted, variance, exact, total : ndarray, shape (n,)
+        Predictions of a scout or scanner, their variances, the counts of ``main`` there, and its
+        count of the whole image.
+    """
+
+    predicted: Floats
+    variance: Floats
+    exact: Floats
+    total: Floats
+
+
+def fit_prediction_error(sums: Remainders, measurement: Measurement) -> PredictionError:
+    """Return the error of predictions, by maximum likelihood."""
+    from scipy.optimize import minimize
+
+    slack = (SLACK * sums.total) ** 2 + MIN_CONSTANT**2
+
+    def variance(x: Floats) -> Floats:
+        return x[1] ** 2 * sums.variance + (x[2] * x[0] * sums.predicted) ** 2 + slack
+
+    def loss(x: Floats) -> float:
+        expected = variance(x)
+        return float(
+            (np.log(expected) + (sums.exact - x[0] * sums.predicted) ** 2 / expected).sum()
+        )
+
+    starts = [np.array([1.0, spread, 0.2]) for spread in (0.3, 1.0, 3.0)]
+    fits = [minimize(loss, start, method="Nelder-Mead", options={"maxiter": 8000})
+            for start in starts]  # fmt: skip
+    best = min(fits, key=lambda fit: float(fit.fun)).x
+    scores = (sums.exact - best[0] * sums.predicted) / np.sqrt(variance(best))
+    low, high = np.quantile(scores, SAFE_QUANTILES)
+    return PredictionError(
+        **measurement.model_dump(),
+        ratio=round(float(best[0]), 3),
+        spread=round(abs(float(best[1])), 3),
+        ratio_deviation=round(abs(float(best[2])), 3),
+        # Ratios of cells differ at least as much as those of whole images.
+        cell_deviation=round(abs(float(best[2])), 3),
+        slack=SLACK,
+        quantiles=(round(min(float(low), -1.96), 2), round(max(float(high), 1.96), 2)),
+    )
+
+
+def sum_remainders(maps: NetworkMaps, name: str, sizes: str, role: str) -> Remainders:
+    """Sum what is left beyond several selections of cells, as `zoom` and `scanner` select them."""
+    rows: list[tuple[float, float, float, float]] = []
+    for side, seed in parse_sizes(sizes):
+        with open_pyramid(f"sample:{name}?size={side}&seed={seed}") as pyramid:
+            coarse, exact = maps.of(pyramid, role), maps.of(pyramid)
+        cell = CELLS[role]
+        predicted, variance = (
+            sum_blocks(plane, cell // coarse.cell).ravel() for plane in coarse.values[:2]
+        )
+        counts = sum_blocks(exact.values[0], cell // exact.cell).ravel()
+        spread = np.sqrt(variance.clip(0))
+        order = np.argsort(-(predicted + spread if role == "scout" else spread))
+        for selected in SELECTED:
+            left = order[int(selected * len(order)) :]
+            rows.append((predicted[left].sum(), variance[left].clip(0).sum(), counts[left].sum(),
+                         counts.sum()))  # fmt: skip
+        print(f"{name} {side} {seed}", file=sys.stderr)
+    return Remainders(*np.array(rows).T)
 
 
 def parse_sizes(text: str) -> Iterator[tuple[int, int]]:
@@ -234,15 +321,20 @@ def count_regions(found: NetworkMap, side: int) -> Floats:
     return np.concatenate(counts)
 
 
-def write_accuracy(folder: Path, role: str, found: CountError | ScaleCurve) -> None:
+def write_accuracy(
+    folder: Path, role: str, found: CountError | ScaleCurve | PredictionError
+) -> None:
     """Write a figure into a role's card in ``bundle.json``, in place of that of the same domain."""
     file = folder / "bundle.json"
     bundle: Any = read_json(file)
     entry = bundle["roles"][role]
     card = ModelCard.from_dict(entry["card"], file)
-    section = "count_error" if isinstance(found, CountError) else "scale_curve"
-    kept = [one for one in getattr(card.accuracy, section) if one.synthetic != found.synthetic]
-    accuracy = card.accuracy.model_copy(update={section: (*kept, found)})
+    section, figures = "prediction_error", found
+    if not isinstance(found, PredictionError):
+        section = "count_error" if isinstance(found, CountError) else "scale_curve"
+        kept = [one for one in getattr(card.accuracy, section) if one.synthetic != found.synthetic]
+        figures = (*kept, found)
+    accuracy = card.accuracy.model_copy(update={section: figures})
     entry["card"] = card.model_copy(update={"accuracy": accuracy}).model_dump(
         mode="json", exclude_defaults=True
     )
@@ -306,14 +398,20 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--split", default="val", help="split of the photos")
     parser.add_argument("--sizes", default=SIZES, help="sides and numbers of synthetic images")
     parser.add_argument("--scales", default="", help="scales of a curve: 1..2,3,4")
-    parser.add_argument("--role", default="main", help="main, or head: of compression's counts")
+    parser.add_argument(
+        "--role", default="main", help="main; head, of compression; scout or scanner, against main"
+    )
     parser.add_argument("--maps", type=Path, help="folder of outputs; in the cache by default")
     parser.add_argument("--write", action="store_true", help="write into the card")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    found: CountError | ScaleCurve
+    found: CountError | ScaleCurve | PredictionError
     report: dict[str, Any] = {}
     with NetworkMaps.open(options.model, options.maps) as maps:
-        if options.scales:
+        if options.role in CELLS:
+            images = len(list(parse_sizes(options.sizes)))
+            sums = sum_remainders(maps, options.images, options.sizes, options.role)
+            found = fit_prediction_error(sums, describe(options, images))
+        elif options.scales:
             scales = parse_scales(options.scales)
             images = len(list(parse_sizes(options.sizes)))
             measurement = describe(options, images)

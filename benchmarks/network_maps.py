@@ -104,8 +104,11 @@ class NetworkMaps:
         scale : float
             Factor to the scale of its training.
         """
-        network = self.networks[role]
-        key = f"{pyramid.fingerprint} {network.digest} {role} {scale:g}"
+        card = self.networks.bundle.roles[role]
+        # As the network's own digest, but without loading it.
+        weights = card.sha256 or hash_file(self.networks.bundle.weights(role))
+        digest = hashlib.sha256(f"{weights}\n{card.cache_key}".encode()).hexdigest()
+        key = f"{pyramid.fingerprint} {digest} {role} {scale:g}"
         path = self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
         if path.exists():
             with np.load(path) as stored:
@@ -177,6 +180,11 @@ class _NoSink:
 
     def publish(self, publication: Publish) -> None:
         """Keep nothing."""
+
+
+def hash_file(path: Path) -> str:
+    """Return the hash of a file, as cards give it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def true_counts(pyramid: Pyramid, cell: int) -> Floats:

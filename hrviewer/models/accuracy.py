@@ -7,15 +7,25 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from hrviewer.models.card_section import CardSection
 
-__all__ = ["CountError", "Measurement", "ModelAccuracy", "ScaleCurve", "ScalePoint"]
+__all__ = [
+    "ASSUMED_ERROR",
+    "CountError",
+    "Measurement",
+    "ModelAccuracy",
+    "PredictionError",
+    "ScaleCurve",
+    "ScalePoint",
+]
 
 NORMAL_RANGE = -1.96, 1.96
+
+Quantified = TypeVar("Quantified", "CountError", "PredictionError")
 
 
 class Measurement(CardSection):
@@ -45,6 +55,13 @@ class Measurement(CardSection):
     command: str
 
 
+def check_quantiles(error: Quantified) -> Quantified:
+    """Refuse quantiles between which there is no zero."""
+    if not error.quantiles[0] < 0 < error.quantiles[1]:
+        raise ValueError("quantiles are a negative and a positive number")
+    return error
+
+
 class CountError(Measurement):
     """Error of a network's counts against the ground truth, at native scale.
 
@@ -71,16 +88,55 @@ class CountError(Measurement):
     quantiles: tuple[float, float] = NORMAL_RANGE
     counts: tuple[NonNegativeFloat, NonNegativeFloat]
 
-    @model_validator(mode="after")
-    def _check_quantiles(self) -> CountError:
-        if not self.quantiles[0] < 0 < self.quantiles[1]:
-            raise ValueError("quantiles are a negative and a positive number")
-        return self
+    _check_quantiles = model_validator(mode="after")(check_quantiles)
 
     def deviation(self, count: float) -> float:
         """Return the standard deviation of the true count, given the network's count."""
         count = max(count, 0.0)
         return math.sqrt(self.constant**2 + self.per_object * count + (self.relative * count) ** 2)
+
+
+class PredictionError(Measurement):
+    """Error of a scout's or scanner's counts against those of ``main``, over many cells together.
+
+    For cells that were not measured, whose predictions sum to ``p`` with the variance ``v``,
+    ``main`` counts about ``ratio * p``. The difference has the variance
+    ``spread² * v + (ratio_deviation * ratio * p)² + (slack * total)²``: errors that are independent
+    from cell to cell, one that all cells of an image share, and a last one relative to the total.
+
+    Attributes
+    ----------
+    ratio, ratio_deviation
+        Mean of the ratio over images, and its standard deviation relative to it.
+    spread
+        Standard deviation of independent errors over the predicted one.
+    cell_deviation
+        Standard deviation of single cells' ratios, relative to the image's: a few measurements that
+        agree by chance prove no more than this.
+    slack
+        Standard deviation of what the model of cells does not explain, relative to the total.
+    quantiles
+        2.5 % and 97.5 % quantile of the difference over its standard deviation.
+    """
+
+    ratio: PositiveFloat = 1.0
+    ratio_deviation: NonNegativeFloat
+    spread: NonNegativeFloat = 1.0
+    cell_deviation: NonNegativeFloat = 0.0
+    slack: NonNegativeFloat = 0.0
+    quantiles: tuple[float, float] = NORMAL_RANGE
+
+    _check_quantiles = model_validator(mode="after")(check_quantiles)
+
+
+ASSUMED_ERROR = PredictionError(
+    domain="not measured",
+    images=1,
+    data="assumed: predicted variances are right, and the ratio is 1 ± 0.3",
+    command="none",
+    ratio_deviation=0.3,
+)
+"""Error of predictions whose card has none."""
 
 
 class ScalePoint(CardSection):
@@ -156,9 +212,12 @@ class ModelAccuracy(CardSection):
         Errors against the ground truth, one for each domain.
     scale_curve
         Counts by scale, one curve for each domain.
+    prediction_error
+        Of a scout or scanner, the error against ``main``.
     """
 
     count_error: tuple[CountError, ...] = ()
+    prediction_error: PredictionError | None = None
     scale_curve: tuple[ScaleCurve, ...] = ()
 
     def count_error_for(self, synthetic: str | None) -> CountError | None:

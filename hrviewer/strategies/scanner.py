@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from hrviewer.geometry import Patch, Rect, snap_scale
+from hrviewer.models.accuracy import ASSUMED_ERROR
 from hrviewer.strategies.base import Params, SpecialValueText, Strategy, tile_field
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.sampling_grid import (
@@ -345,10 +346,11 @@ def _scan(
         kept = np.flatnonzero(tile_of >= 0)
         grid = replace(grid, patches=tuple(grid.patches[i] for i in kept))
         prediction, spread, tile_of = prediction[kept], spread[kept], tile_of[kept]
+    error = scanner.card.accuracy.prediction_error or ASSUMED_ERROR
     return _Scan(
         context.region,
         grid,
-        CoarsePrediction(prediction, np.sqrt(spread)),
+        CoarsePrediction(prediction, np.sqrt(spread), error=error),
         sample,
         done,
         tile_of,

@@ -7,14 +7,20 @@ import math
 import numpy as np
 import pytest
 
+from hrviewer.models.accuracy import ASSUMED_ERROR
 from hrviewer.strategies.estimation.regression import (
-    PRIOR,
     CalibrationFactor,
     calibrate,
     context_error,
     inclusion_probabilities,
 )
 from hrviewer.strategies.estimation.sampling import draw, probabilities
+
+PRIOR = ASSUMED_ERROR.ratio_deviation
+MEASURED = ASSUMED_ERROR.model_copy(
+    update={"ratio": 0.8, "ratio_deviation": 0.2, "spread": 0.5, "cell_deviation": 0.4,
+            "slack": 0.01, "quantiles": (-2.0, 3.0)}
+)  # fmt: skip
 
 
 def column(*values: float) -> np.ndarray:
@@ -73,7 +79,7 @@ def test_the_interval_is_that_of_a_sum() -> None:
     low, high = CalibrationFactor(np.array([0.9]), np.array([0.1])).interval(
         known, prediction, spread
     )
-    half = 1.959964 * math.sqrt((8 * 0.1) ** 2 + 5)
+    half = 1.96 * math.sqrt((8 * 0.1) ** 2 + 5)
     assert (low + high) / 2 == pytest.approx(10 + 7.2)
     assert (high - low) / 2 == pytest.approx(half, rel=1e-5)
     # Measurements with less context than needed may be wrong by 1 %.
@@ -87,6 +93,21 @@ def test_the_interval_is_that_of_a_sum() -> None:
         CalibrationFactor(np.array([0.0]), np.array([1.0])).interval(known, prediction, spread)[0]
         == known
     )
+
+
+def test_the_measured_error_of_a_scout_is_used() -> None:
+    # Without draws, the factor is that of other images, and its deviation theirs.
+    none = np.zeros((0, 1))
+    found = calibrate(none, none, np.zeros(0), np.zeros(0), MEASURED)
+    assert (found.value[0], found.deviation[0]) == pytest.approx((0.8, 0.16))
+    low, high = found.interval(10.0, column(3, 5), np.array([1.0, 2.0]))
+    middle = 10 + 0.8 * 8
+    deviation = math.sqrt((8 * 0.16) ** 2 + 0.5**2 * 5 + (0.01 * middle) ** 2)
+    assert (low, high) == pytest.approx((middle - 2 * deviation, middle + 3 * deviation))
+    # Two draws that agree by chance do not outweigh it.
+    agree = calibrate(column(2, 2), column(4, 4), np.ones(2), np.zeros(2), MEASURED)
+    variance = 2 * (0.4 * 0.8 * 2) ** 2 / 4**2
+    assert agree.deviation[0] == pytest.approx(1 / math.sqrt(1 / variance + 1 / 0.16**2))
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.6])

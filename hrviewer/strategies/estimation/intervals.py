@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ALPHA", "Interval", "asymptotic", "betting", "student"]
+__all__ = ["ALPHA", "Interval", "asymptotic", "betting", "student", "with_skew"]
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -58,6 +58,32 @@ def student(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval:
     freedom = 1 / float((a**2).sum()) - 1
     half = float(stdtrit(max(freedom, 1.0), 1 - alpha / 2)) * math.sqrt(variance)
     return mean - half, mean + half
+
+
+def with_skew(interval: Interval, estimate: float, known: float, freedom: float) -> Interval:
+    """Widen Student's interval for a total that is not negative, and skewed.
+
+    Where few draws hold most of the total, Student's interval is too short above: it then also
+    holds the log-normal one, of the same variance, for the part that is not known.
+
+    Parameters
+    ----------
+    interval : tuple of float
+        Student's interval.
+    estimate, known : float
+        The estimate, and the part of it that was measured.
+    freedom : float
+        Degrees of freedom of the interval.
+    """
+    from scipy.special import stdtrit  # slow to import, and every command loads this
+
+    low, high = interval
+    rest, quantile = estimate - known, float(stdtrit(max(freedom, 1.0), 1 - ALPHA / 2))
+    if rest <= 0:
+        return max(low, known), max(high, known)
+    sigma = math.sqrt(math.log1p(((high - low) / 2 / quantile / rest) ** 2))
+    factor = math.exp(min(quantile * sigma, 700.0))
+    return min(max(low, known), known + rest / factor), max(high, known + rest * factor)
 
 
 def asymptotic(x: Floats, weights: Floats, alpha: float = ALPHA) -> Interval | None:

@@ -4,8 +4,9 @@ If the cells with most of the total have been selected and measured, the others 
 model's predictions, times one factor. That factor is a ratio estimator (Cochran, *Sampling
 Techniques*, 1977, ch. 6) from measurements of cells drawn at random from the others, weighted by
 their inverse inclusion probability. Since a few measurements determine a ratio poorly, it is
-combined with a prior (a factor of 1 ± `PRIOR`), each weighted by its precision. With many
-measurements the prior has no influence.
+combined with what is known of the model from other images (`PredictionError` of its card: the mean
+factor and its deviation between images), each weighted by its precision. With many measurements the
+prior has no influence. The same card has the factor by which predicted variances are off.
 
 `sampling.SamplingEstimator` is unbiased; this estimator trades a small bias for far less variance,
 which pays if little of the total is unmeasured.
@@ -15,12 +16,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.strategies.estimation.intervals import ALPHA, Interval
+from hrviewer.models.accuracy import ASSUMED_ERROR, PredictionError
+from hrviewer.strategies.estimation.intervals import Interval
 
 __all__ = ["CalibrationFactor", "calibrate", "context_error", "inclusion_probabilities"]
 
@@ -29,8 +30,6 @@ Floats = NDArray[np.float64]
 TINY = 1e-12
 CONTEXT_ERROR = 0.01
 """Relative error of counts with the context that a card declares sufficient."""
-PRIOR = 0.3
-"""Relative error of the predictions for a whole region, assumed before any measurement."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,13 @@ class CalibrationFactor:
     ----------
     value, deviation : ndarray, shape (k,)
         The factor per class, and its standard deviation.
+    error : PredictionError
+        Error of the predictions on other images.
     """
 
     value: Floats
     deviation: Floats
+    error: PredictionError = ASSUMED_ERROR
 
     def interval(
         self, known: float, prediction: Floats, spread: Floats, relative_error: float = 0.0
@@ -62,12 +64,13 @@ class CalibrationFactor:
             Relative error of the measurements (`context_error`).
         """
         rest = prediction.sum(axis=0)
-        half = NormalDist().inv_cdf(1 - ALPHA / 2) * math.sqrt(
-            float((rest * self.deviation).sum()) ** 2 + float((spread**2).sum())
-        )
         middle = known + float(rest @ self.value)
+        variance = float((rest * self.deviation).sum()) ** 2
+        variance += self.error.spread**2 * float((spread**2).sum())
+        deviation = math.sqrt(variance + (self.error.slack * middle) ** 2 * bool(len(prediction)))
+        low, high = (middle + quantile * deviation for quantile in self.error.quantiles)
         error = relative_error * known
-        return max(middle - half, known) - error, middle + half + error
+        return max(low, known) - error, high + error
 
 
 def context_error(halo: int, needed: int) -> float:
@@ -97,7 +100,11 @@ def inclusion_probabilities(p: Floats, draws: int) -> Floats:
 
 
 def calibrate(
-    prediction: Floats, values: Floats, probabilities: Floats, spread: Floats
+    prediction: Floats,
+    values: Floats,
+    probabilities: Floats,
+    spread: Floats,
+    error: PredictionError = ASSUMED_ERROR,
 ) -> CalibrationFactor:
     """Return the factor that corrects predictions, from cells drawn at random.
 
@@ -108,8 +115,9 @@ def calibrate(
     probabilities : ndarray, shape (m,)
         Inclusion probability of each.
     spread : ndarray, shape (m,)
-        Standard deviation of each prediction; the variance of the ratio is at least the one that
-        follows from these.
+        Standard deviation of each prediction.
+    error : PredictionError
+        Error of the predictions on other images.
     """
     m, k = prediction.shape
     weights = 1 / probabilities
@@ -117,7 +125,12 @@ def calibrate(
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(x > 0, (weights @ values) / x, 1.0)
         scatter = weights**2 @ (values - ratio * prediction) ** 2 * (m / max(m - 1, 1))
-        scatter = np.maximum(scatter, float(weights**2 @ spread**2) / k)
+        least = error.spread**2 * spread[:, None] ** 2 / k
+        least = least + (error.cell_deviation * error.ratio * prediction) ** 2
+        scatter = np.maximum(scatter, weights**2 @ least)
         precision = np.where(x > 0, 1 / np.maximum(scatter / x**2, TINY), 0.0)
-    total = precision + 1 / PRIOR**2
-    return CalibrationFactor((precision * ratio + 1 / PRIOR**2) / total, 1 / np.sqrt(total))
+    prior = 1 / max((error.ratio * error.ratio_deviation) ** 2, TINY)
+    total = precision + prior
+    return CalibrationFactor(
+        (precision * ratio + prior * error.ratio) / total, 1 / np.sqrt(total), error
+    )

@@ -25,7 +25,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hrviewer.strategies.estimation.intervals import Interval, asymptotic, betting, student
+from hrviewer.strategies.estimation.intervals import (
+    Interval,
+    asymptotic,
+    betting,
+    student,
+    with_skew,
+)
 
 __all__ = [
     "SamplingEstimator",
@@ -376,7 +382,12 @@ class SamplingEstimator:
             return total, total
         if len(self._terms) < MIN_ROUNDS:
             return None
-        low, high = student(np.array(self._terms).sum(axis=1), self._weights[: len(self._terms)])
+        weights = self._weights[: len(self._terms)]
+        low, high = student(np.array(self._terms).sum(axis=1), weights)
+        known = float((self._known + self._measured.sum(axis=0)).sum())
+        if not self._replace:
+            freedom = float(weights.sum() ** 2 / (weights**2).sum()) - 1
+            low, high = with_skew((low, high), float(self.estimate.sum()), known, freedom)
         if self._upper_bounds is None:
             return low, high
         least = float((self._known + self._measured.sum(axis=0)).sum())

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hrviewer.models.accuracy import ASSUMED_ERROR, PredictionError
 from hrviewer.strategies.estimation.intervals import Interval
 from hrviewer.strategies.estimation.regression import (
     CalibrationFactor,
@@ -60,11 +61,14 @@ class CoarsePrediction:
         predicts variances, else the root of the count, else the score.
     calibrated : bool
         Whether `values` are in the unit of the estimate.
+    error : PredictionError
+        Error of such predictions on other images.
     """
 
     values: Floats
     spread: Floats
     calibrated: bool = True
+    error: PredictionError = ASSUMED_ERROR
 
     @property
     def priority(self) -> Floats:
@@ -237,6 +241,7 @@ def regression_estimate(
             np.array([sampler.measured[int(cell)] for cell in cells]),
             inclusion_probabilities(p, len(drawn))[drawn],
             prediction.spread[cells],
+            prediction.error,
         )
         unmeasured_now, known = sampler.unmeasured, sampler.measured_total
         estimate = RegressionEstimate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -163,4 +164,4 @@ def refine_prediction(
             total = cell_value(sampler.context, result.patch, np.asarray(result.value[:k], float))
             values[inside] = factor * np.outer(grid.areas[inside] / core.area, total)
         spread[inside] *= math.sqrt(residual)
-    sampler.prediction = CoarsePrediction(values, spread, old.calibrated)
+    sampler.prediction = replace(old, values=values, spread=spread)
