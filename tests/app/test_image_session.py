@@ -22,6 +22,7 @@ from hrviewer.geometry import Rect
 from hrviewer.io.annotations import read_annotations
 from hrviewer.io.features import Feature
 from hrviewer.pyramid import open_pyramid
+from hrviewer.runs import runner
 
 NOTHING = NO_ESTIMATE, ""
 
@@ -133,6 +134,25 @@ def test_a_run_draws_on_the_image_that_it_was_started_on(app, two, gate):
     assert first.run is not None
     assert "things" in first.estimate.amount
     assert (second.estimate, second.cost, second.notes) == (*NOTHING, [])
+
+
+def test_the_seconds_of_a_run_are_those_of_inference(app, two, gate, monkeypatch):
+    setup = threading.Event()
+    build = runner.build_context
+
+    def build_context(*args, **more):
+        assert setup.wait(20)
+        return build(*args, **more)
+
+    monkeypatch.setattr(runner, "build_context", build_context)
+    app.run_service.start()
+    wait(app, lambda: app.state.run_state == "running")
+    worker = app.run_service._worker
+    assert worker.elapsed_seconds == 0  # the model is loaded, the rest of the set-up goes on
+    setup.set()
+    wait(app, lambda: worker.elapsed_seconds > 0)
+    gate.set()
+    wait(app, lambda: is_idle(app))
 
 
 def test_a_run_that_cannot_begin_leaves_the_results_of_before(app, two, shown, monkeypatch):

@@ -28,6 +28,7 @@ from hrviewer.engine import (
 )
 from hrviewer.errors import HrviewerError
 from hrviewer.models import ModelCard
+from hrviewer.phases import Phase
 from hrviewer.runs import Run, RunSpec
 from hrviewer.strategies import ModelInfo
 
@@ -124,7 +125,7 @@ class RunWorker:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Duration of the run, without pauses."""
+        """Duration of inference, without set-up and pauses, as `Run.cost` gives it."""
         if not self._started_at:
             return 0.0
         return time.perf_counter() - self._started_at - self.control.paused_seconds
@@ -147,7 +148,6 @@ class RunWorker:
         native, _ = native_scale(network.card, spec.pyramid)
         card = answering_network(models, spec.strategy).card
         self._maps = empty_result_maps(spec.pyramid, network, card, spec.region)
-        self._started_at = time.perf_counter()
         flops = expected_flops(spec, model_info(network), native)
         self._emit(RunStarted(spec, self._maps, card, flops))
         run = spec.run(
@@ -162,7 +162,10 @@ class RunWorker:
         return run
 
     def _on_update(self, update: Update) -> None:
-        if isinstance(update, Progress):
+        if isinstance(update, Phase):
+            if update.name == "inference":
+                self._started_at = time.perf_counter()
+        elif isinstance(update, Progress):
             self.progress = update
         elif self._maps is not None:
             self._maps.update(update)
