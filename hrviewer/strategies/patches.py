@@ -22,9 +22,11 @@ from hrviewer.strategies.base import (
     halo_field,
     tile_field,
 )
-from hrviewer.strategies.estimation.sampling_grid import best_side
+from hrviewer.strategies.estimation.regression import context_error
+from hrviewer.strategies.estimation.sampling_grid import SIDES
 from hrviewer.strategies.estimation.tile_sample import TileSample
 from hrviewer.strategies.protocol import (
+    Estimate,
     PatchRequest,
     PatchResult,
     Plan,
@@ -51,6 +53,9 @@ Map = NDArray[np.float32]
 
 ROUNDING_TOLERANCE = 1e-4
 """Difference between back ends, over the largest value, that is due to rounding alone."""
+
+SAMPLE_TILES = 32
+"""Tiles of a sample that the budget should pay for."""
 
 
 class PatchesParams(Params):
@@ -146,7 +151,8 @@ class Patches(Strategy):
             totals += PatchTotal.from_results(response.results)
             yield activation_map(totals, in_reading_order)
             if response.stop:
-                return sample.estimate(context.main, totals)
+                error = context_error(patches[0].halo, context.main.halo)
+                return _widened(sample.estimate(context.main, totals), error)
             yield from sample.publish(context.main, totals)
         enough = len(patches) == 1 or patches[0].halo >= context.main.context
         estimate = replace(sample.estimate(context.main, totals), exhaustive=enough)
@@ -158,15 +164,38 @@ class Patches(Strategy):
         return replace(estimate, note=note)
 
 
+def _widened(estimate: Estimate, error: float) -> Estimate:
+    """Return an estimate with an interval that allows for a relative error of the values."""
+    if estimate.interval is None or estimate.values is None or not error:
+        return estimate
+    margin = error * float(estimate.values.sum())
+    low, high = estimate.interval
+    return replace(estimate, interval=(max(0.0, low - margin), high + margin))
+
+
+def _sample_side(context: PlanContext, halo: int) -> int:
+    """Return the largest side of tiles of which the budget pays for enough.
+
+    Counts cluster, so that the error of a sample depends little on the side of its tiles.
+    """
+    card = context.main.card.input
+    sides = [n for n in SIDES if n <= card.tile and n % context.main.card.step == 0] or [card.tile]
+    flops = {n: context.main.flops(n + 2 * halo, n + 2 * halo) for n in sides}
+    return next((n for n in sides if context.budget >= SAMPLE_TILES * flops[n]), sides[-1])
+
+
 def _with_tile(
     context: PlanContext, params: PatchesParams, tile: int, halo: int | None
 ) -> PatchesParams:
     """Return the parameters with a tile; a smaller one if the budget pays only for a sample."""
     patches = _cut(context, params.model_copy(update={"tile": tile}), halo)
     sample = TileSample(context, patches, patch_flops(context.main, patches, context.rect))
-    if not sample.whole and params.mode == "tiles":
-        tile = best_side(context, context.main.halo if halo is None else halo, context.budget)
-    return params.model_copy(update={"tile": tile})
+    if sample.whole or params.mode == "exact":
+        return params.model_copy(update={"tile": tile})
+    # A sample needs many places more than exact values: less context pays for twice as many.
+    enough = context.main.context if halo is None else halo
+    side = _sample_side(context, enough)
+    return params.model_copy(update={"tile": side, "halo": enough})
 
 
 def _halo(context: PlanContext, params: PatchesParams) -> int | None:

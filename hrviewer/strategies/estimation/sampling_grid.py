@@ -18,9 +18,9 @@ from hrviewer.strategies.protocol import ModelInfo, PatchResult, PlanContext
 from hrviewer.strategies.tiling import cell_side, input_shape, tiles
 
 __all__ = [
+    "SIDES",
     "SamplingGrid",
     "affordable_cells",
-    "best_side",
     "build_grid",
     "cell_value",
     "resample_onto",
@@ -105,7 +105,7 @@ def build_grid(context: PlanContext, side: int, budget: float, halo: int = -1) -
     """
     main, scale = context.main, context.scale_of("main")
     halo = main.context if halo < 0 else halo
-    tile = side or best_side(context, halo, budget)
+    tile = side or _best_side(context, halo, budget)
     patches = tiles(main, context.region, scale, tile=tile, halo=halo)
     max_cost = max(main.flops(*shape) for shape in input_shapes(main, patches, context.rect))
     ys = [patch.core.y for patch in patches if patch.core.x == context.region.x]
@@ -119,7 +119,7 @@ def build_grid(context: PlanContext, side: int, budget: float, halo: int = -1) -
     )
 
 
-def best_side(context: PlanContext, halo: int, budget: float) -> int:
+def _best_side(context: PlanContext, halo: int, budget: float) -> int:
     """Return the side of cells with the smallest variance of the estimate for the budget.
 
     With counts that cluster, the variance of a cell's count grows with its area to the power of

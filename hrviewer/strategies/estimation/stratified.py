@@ -39,8 +39,8 @@ MAX_STRATA = 256
 MIN_PLACES = 8
 """Minimum number of measured places for an interval."""
 
-MAX_HALF_WIDTH = 1.0
-"""An interval that is wider than the estimate in both directions says nothing, and is not given."""
+MAX_HALF_WIDTH = 2.0
+"""Half of an interval that is wider, relative to the estimate, is of no use, and is not given."""
 
 MIN_BLOCKS = 4
 """Blocks between which the variance of failed places is estimated."""
