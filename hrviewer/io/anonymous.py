@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hrviewer.errors import ImageReadError
 from hrviewer.io.exportable import Exportable
-from hrviewer.pyramid import Pyramid, reopen_pyramid
+
+if TYPE_CHECKING:
+    from hrviewer.pyramid import Pyramid
 
 __all__ = ["AnonymousRun", "anonymous_name", "open_image"]
 
@@ -50,6 +52,8 @@ def open_image(run: Exportable) -> Iterator[Pyramid]:
     ImageReadError
         If the image is gone, or has changed since.
     """
+    from hrviewer.pyramid import reopen_pyramid  # heavy, and the list of formats needs none
+
     record = getattr(run, "image_record", run.header["image"])
     with reopen_pyramid(record) as pyramid:
         if pyramid.fingerprint != record["fingerprint"]:
