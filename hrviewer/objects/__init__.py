@@ -11,6 +11,7 @@ from hrviewer.objects.merging import (
     tile_duplicates,
     unite_objects,
 )
+from hrviewer.objects.outlines import outlines_as_lines
 from hrviewer.objects.suppression import overlapping_pairs, suppress
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "count_classes",
     "drop_refined",
     "merge_objects",
+    "outlines_as_lines",
     "overlapping_pairs",
     "suppress",
     "tile_duplicates",

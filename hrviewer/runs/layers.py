@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.run_maps import MapName, coarsen, open_map
 from hrviewer.runs.estimates import pluralize
+from hrviewer.runs.object_layer import object_tuples
 from hrviewer.units import AREA_UNITS, area_unit, nice_ceiling
 
 __all__ = ["LayerDataTuple", "layer_tuples"]
@@ -92,13 +93,14 @@ STYLES = {
 
 
 def layer_tuples(run: DisplayableRun) -> list[LayerDataTuple]:
-    """Return cost, saliency, patches and output as image layers over the run's image.
+    """Return cost, saliency, patches, output and objects as layers over the run's image.
 
     Returns
     -------
     list of tuple
         ``(data, settings, "image")``: data is a float32 array of at most 1024 cells per side, NaN
         outside the processed patches; settings hold scale, translate and units of napari's layer.
+        Of a detector also `object_tuples`.
     """
     planes: dict[str, Callable[[DisplayableRun], tuple[Plane, float, str]]] = {
         "cost": cost_plane,
@@ -129,7 +131,7 @@ def layer_tuples(run: DisplayableRun) -> list[LayerDataTuple]:
             "metadata": {"hrviewer": {"overlay": name, "unit": unit}},
         }
         tuples.append((plane, settings, "image"))
-    return tuples
+    return tuples + object_tuples(run, run.pixel_size)
 
 
 def upper_limit(plane: Plane) -> float:

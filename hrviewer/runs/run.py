@@ -210,7 +210,7 @@ class Run:
         return RunMaps(self)
 
     def layers(self) -> list[LayerDataTuple]:
-        """Return cost, saliency, patches and output as napari's layer-data tuples.
+        """Return cost, saliency, patches, output and objects as napari's layer-data tuples.
 
         Examples
         --------

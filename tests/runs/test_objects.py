@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from hrviewer.engine import InferenceResult, RunControl, deserialize, serialize
 from hrviewer.errors import HrviewerError
 from hrviewer.geometry import Rect
 from hrviewer.ground_truth import GroundTruth
-from hrviewer.runs import Run, compare, format_evaluation, run
+from hrviewer.runs import Run, compare, format_evaluation, object_layer, run
 
 IMAGE, RECTANGLES = rectangles(200, 260, 90)
 SCORES = RECTANGLES[:, 4] / 255
@@ -262,6 +263,20 @@ def test_objects_are_exported_to_every_format(result: Run, tmp_path: Path) -> No
     assert table["label"].tolist() == objects["label"].tolist()
     path = hrviewer.export(result, tmp_path / "b.csv", rows="points")
     assert len(pd.read_csv(path)) == len(result.objects())
+
+
+def test_the_layers_of_a_run_have_its_objects(result: Run, monkeypatch: Any) -> None:
+    *maps, (lines, settings, kind) = result.layers()
+    assert [one[2] for one in maps] == ["image"] * 4
+    assert kind == "vectors"
+    n = len(result.objects())
+    assert lines.shape == (4 * n, 2, 2)
+    assert settings["name"] == "objects"
+    assert len(settings["edge_color"]) == 4 * n
+    first = result.objects().iloc[0]
+    assert lines[0].tolist() == [[first["y"] - 0.5, first["x"] - 0.5], [0, first["w"]]]
+    monkeypatch.setattr(object_layer, "MAX_OBJECTS", 3)
+    assert result.layers()[-1][1]["name"] == f"objects (3 of {n})"
 
 
 def test_thresholds_of_objects_are_refused_without_objects(tmp_path: Path) -> None:

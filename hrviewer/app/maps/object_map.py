@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from hrviewer.engine import InferenceResult
 from hrviewer.geometry import Rect
 from hrviewer.io.geojson import class_color
-from hrviewer.objects import CANDIDATE_SCORE, DetectedObjects, MergeSettings, merge_objects
+from hrviewer.objects import (
+    CANDIDATE_SCORE,
+    DetectedObjects,
+    MergeSettings,
+    merge_objects,
+    outlines_as_lines,
+)
 
 __all__ = ["MAX_LINES", "ObjectDrawing", "ObjectMap"]
 
@@ -197,28 +203,6 @@ class ObjectMap:
         raster = draw_raster(near, lines, owner, colors, covered, pixel)
         nothing = np.zeros((0, 2, 2)), np.zeros((0, 4))
         return ObjectDrawing(key, covered, pixel, len(found), *nothing, raster)
-
-
-def outlines_as_lines(
-    objects: DetectedObjects,
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Return all edges of outlines as ``(start, direction)``, and the object of each."""
-    boxed = np.flatnonzero(objects.lengths == 0)
-    y, x, h, w = objects.boxes[boxed].T
-    corners = np.stack([y, x, y, x + w, y + h, x + w, y + h, x], axis=1).reshape(-1, 4, 2)
-    starts = [corners.reshape(-1, 2)]
-    ends = [np.roll(corners, -1, axis=1).reshape(-1, 2)]
-    owner = [np.repeat(boxed, 4)]
-    if objects.has_outlines:
-        lengths = objects.lengths
-        following = np.arange(1, len(objects.corners) + 1)
-        last = np.cumsum(lengths)[lengths > 0]
-        following[last - 1] = last - lengths[lengths > 0]
-        starts.append(objects.corners)
-        ends.append(objects.corners[following])
-        owner.append(np.repeat(np.arange(len(objects)), lengths))
-    start, end = np.concatenate(starts), np.concatenate(ends)
-    return np.stack([start, end - start], axis=1), np.concatenate(owner)
 
 
 def draw_raster(

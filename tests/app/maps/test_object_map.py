@@ -8,11 +8,11 @@ from toy_detectors import CLASSES, Finder, rectangles
 from toys import ToyBundle
 
 from hrviewer.app.maps import object_map
-from hrviewer.app.maps.object_map import ObjectMap, outlines_as_lines
+from hrviewer.app.maps.object_map import ObjectMap
 from hrviewer.app.maps.result_maps import ResultMaps
 from hrviewer.engine import InferenceResult
 from hrviewer.geometry import Rect
-from hrviewer.objects import DetectedObjects
+from hrviewer.objects import DetectedObjects, outlines_as_lines
 from hrviewer.runs import run
 
 IMAGE = Rect(0, 0, 100, 200)
