@@ -7,13 +7,13 @@ output pixel that has data in any channel, None where that is all of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from hrviewer.geometry import Rect
+from hrviewer.geometry import Grid, Rect
 from hrviewer.pyramid.level import Level, Mask, Pixels
 from hrviewer.pyramid.read_cost import ReadMeter
 from hrviewer.pyramid.resample import (
@@ -26,10 +26,16 @@ from hrviewer.pyramid.resample import (
     masked_block_mean,
 )
 
-__all__ = ["Coverage", "pixel_range", "read_area"]
+__all__ = ["Coverage", "area_windows", "pixel_range", "read_area"]
 
 BLOCK_PIXELS = 2_000_000
 """Source pixels that are averaged at once: as floats they still fit a processor's cache."""
+
+MAX_AREA_SOURCE = 16_000_000
+"""Pixels; in a larger rectangle the area with data is measured on a coarser level."""
+
+AREA_WINDOW, AREA_WINDOWS = 512, 256
+"""Side and number of the windows on which it is measured where there is no coarser level."""
 
 Coverage = np.ndarray[Any, np.dtype[np.float32]]
 """``(h, w)``, the part of each pixel that has data, 0 to 1."""
@@ -53,6 +59,18 @@ def read_area(
                 coverage = np.ones(shape, np.float32)
             coverage[rows, columns] = part
     return out, coverage
+
+
+def area_windows(levels: Sequence[Level], rect: Rect) -> tuple[list[Rect], float]:
+    """Return windows on which the area with data is measured, and the scale to read them at."""
+    limit = 2 * max(0.5, math.sqrt(rect.area / MAX_AREA_SOURCE)) * 1.001
+    fine = [level for level in levels if max(level.downsample) <= limit]
+    level = fine[-1] if fine else levels[0]
+    if rect.area / math.prod(level.downsample) <= 4 * MAX_AREA_SOURCE:
+        return [rect], max(level.downsample)
+    grid = Grid(rect, AREA_WINDOW)
+    chosen = np.linspace(0, len(grid) - 1, AREA_WINDOWS).round().astype(int)
+    return [grid[divmod(int(i), grid.shape[1])] for i in chosen], 1.0
 
 
 def pixel_range(low: float, high: float, size: int | None) -> tuple[int, int]:

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hrviewer.errors import HrviewerError
-from hrviewer.geometry import Grid, Rect, RectLike, as_rect
+from hrviewer.geometry import Rect, RectLike, as_rect
 from hrviewer.ground_truth import GroundTruth
-from hrviewer.pyramid.area_read import Coverage, pixel_range, read_area
+from hrviewer.pyramid.area_read import Coverage, area_windows, pixel_range, read_area
 from hrviewer.pyramid.indexing import array_from
 from hrviewer.pyramid.level import Level
 from hrviewer.pyramid.overviews import OverviewBlock, Overviews
@@ -43,12 +43,6 @@ SCALE_TOLERANCE = 1e-3
 THUMBNAIL_SIDE = 256
 MAX_THUMBNAIL_SOURCE = 4096 * 4096
 """Pixels; a notebook shows no thumbnail of an image whose coarsest level is larger."""
-
-MAX_AREA_SOURCE = 16_000_000
-"""Pixels; in a larger rectangle the area with data is measured on a coarser level."""
-
-AREA_WINDOW, AREA_WINDOWS = 512, 256
-"""Side and number of the windows on which it is measured where there is no coarser level."""
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -364,25 +358,18 @@ class Pyramid:
         Returns
         -------
         float
-            Exact for up to `MAX_AREA_SOURCE` pixels. In a larger rectangle it is measured on a
+            Exact for up to 16 megapixels. In a larger rectangle it is measured on a
             coarser level if there is one, otherwise on evenly spaced windows.
         """
         rect = self._clip(rect)
         if not self.has_gaps:
             return float(rect.area)
-        level = self.level_for(2 * max(0.5, math.sqrt(rect.area / MAX_AREA_SOURCE)))
-        if rect.area / math.prod(level.downsample) <= 4 * MAX_AREA_SOURCE:
-            windows, scale = [rect], max(level.downsample)
-        else:
-            grid = Grid(rect, AREA_WINDOW)
-            chosen = np.linspace(0, len(grid) - 1, AREA_WINDOWS).round().astype(int)
-            windows, scale = [grid[divmod(int(i), grid.shape[1])] for i in chosen], 1.0
+        windows, scale = area_windows(self.levels, rect)
         covered = 0.0
         for window in windows:
             _, coverage = self.read_with_coverage(window, scale)
-            covered += window.area * (
-                1.0 if coverage is None else float(coverage.mean(dtype=np.float64))
-            )
+            part = 1.0 if coverage is None else float(coverage.mean(dtype=np.float64))
+            covered += window.area * part
         return rect.area * covered / sum(window.area for window in windows)
 
     def tiles(self, rect: RectLike, scale: float = 1.0) -> list[TileKey]:

@@ -167,11 +167,8 @@ class RunSpec:
             on_event(Phase("inference"))
         self._log_start("resuming" if earlier else "running", path, context, main.device, notes)
         reset_peak_memory()
-        partial = {
-            **header,
-            **self._summary(writer.record, None, context, card, models, setup_s, 0.0),
-        }
-        write_header(path, partial)
+        begun = self._summary(writer.record, None, context, card, models, setup_s, 0.0)
+        write_header(path, {**header, **begun})
         clock = RunClock(context.seconds, pipeline.control)
         start = time.perf_counter()
         estimate: Estimate | None = None
@@ -186,31 +183,17 @@ class RunSpec:
             )
         finally:
             elapsed = time.perf_counter() - start
-            saved = pipeline.meter.seconds_saved
-            result = self._summary(
-                writer.record, estimate, context, card, models, setup_s, elapsed, saved
-            )
-            header["networks"] = {
-                role: models[role].digest for role in {row.role for row in writer.record.patches}
-            } or header["networks"]
+            saved, record = pipeline.meter.seconds_saved, writer.record
+            result = self._summary(record, estimate, context, card, models, setup_s, elapsed, saved)
+            used = {row.role: models[row.role].digest for row in record.patches}
+            header["networks"] = used or header["networks"]
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
-            if self.pyramid.missing_share:
-                notes.append(
-                    f"{self.pyramid.missing_share:.2%} of the chunks that were read are not "
-                    "stored: they read as the fill value, as empty ones do"
-                )
+            notes += self._data_notes(result["data_area"], context.region)
             notes += writer.object_notes(estimate.values if estimate else None)
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
-            if result["data_area"] is not None and result["data_area"] < context.region.area:
-                missing = 1 - result["data_area"] / context.region.area
-                header["notes"] = [
-                    *header["notes"],
-                    f"{missing:.2%} of the region has no data: it is left out, also of densities",
-                ]
-            counts = writer.record.counts()
             state = "finished" if estimate else "stopped or failed"
-            log.info("%s %s after %.1f s: %s", state, path, elapsed, counts)
+            log.info("%s %s after %.1f s: %s", state, path, elapsed, record.counts())
             if sys.exc_info()[0] is None:
                 writer.finish({**header, **result})
             else:
@@ -221,6 +204,21 @@ class RunSpec:
                 if refused and earlier is None:  # no patch was run: leave no folder behind
                     shutil.rmtree(path, ignore_errors=True)
         return Run(path)
+
+    def _data_notes(self, data_area: float | None, region: Rect) -> list[str]:
+        """Return notes on places without data, and on chunks that are not stored."""
+        notes = []
+        if self.pyramid.missing_share:
+            notes.append(
+                f"{self.pyramid.missing_share:.2%} of the chunks that were read are not "
+                "stored: they read as the fill value, as empty ones do"
+            )
+        if data_area is not None and data_area < region.area:
+            notes.append(
+                f"{1 - data_area / region.area:.2%} of the region has no data: it is left out, "
+                "also of densities"
+            )
+        return notes
 
     def _chosen(self, context: PlanContext) -> dict[str, Any]:
         """Return the values that the strategy chose for automatic parameters."""
