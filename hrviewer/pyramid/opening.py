@@ -23,6 +23,7 @@ from hrviewer.pyramid.readers.base import Reader, UnsupportedFormat
 from hrviewer.pyramid.readers.omezarr import OmeZarrReader
 from hrviewer.pyramid.readers.openslide import OpenSlideFallback, OpenSlideReader
 from hrviewer.pyramid.readers.pillow import PillowReader, PillowTiffReader
+from hrviewer.pyramid.readers.slideio import SlideioReader
 from hrviewer.pyramid.readers.synthetic import SyntheticReader
 from hrviewer.pyramid.readers.tiff import TiffReader
 from hrviewer.pyramid.readers.vips import VipsReader
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 GROUP = "hrviewer.readers"
 BUILT_IN_READERS: tuple[type[Reader], ...] = (
+    SlideioReader,
     OpenSlideReader,
     TiffReader,
     OmeZarrReader,

@@ -7,6 +7,7 @@ The cases lie outside the project (``cases/formats`` of the real data) with thei
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -151,6 +152,7 @@ def test_what_is_not_read_is_called_so(cases: Path, name: str, message: str) -> 
     assert "damaged" not in str(caught.value)
 
 
-def test_a_preview_is_not_opened_as_the_slide(cases: Path) -> None:
+def test_a_preview_is_not_opened_as_the_slide(cases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "slideio", None)
     with pytest.raises(HrviewerError, match="preview"):
         open_pyramid(cases / "vsi-ets-test-jpg2k.vsi")

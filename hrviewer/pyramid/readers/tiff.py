@@ -106,7 +106,8 @@ class TiffReader(Reader):
         if path.suffix.lower() in PREVIEW_ONLY:
             raise UnsupportedFormat(
                 f"{path.name} holds a preview only, and the slide lies in the .ets files of its "
-                "folder: convert the slide with bioformats2raw, which makes an OME-Zarr"
+                'folder: pip install "hrviewer[microscopes]", or convert the slide with '
+                "bioformats2raw, which makes an OME-Zarr"
             )
         try:
             tiff, remote = open_tiff(str(obj))

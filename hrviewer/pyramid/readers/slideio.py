@@ -1,0 +1,138 @@
+"""Slides of Olympus (VSI with its ETS files) and Zeiss (CZI), read by slideio.
+
+slideio has no tiles of its own: a tile is a region that it decodes,
+with its share of the files' size.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from hrviewer.errors import HrviewerError, short_message
+from hrviewer.pyramid import fingerprint
+from hrviewer.pyramid.readers.base import (
+    ChannelInfo,
+    ChannelSelection,
+    Reader,
+    UnsupportedFormat,
+    native_dtype,
+)
+from hrviewer.pyramid.series import Series
+from hrviewer.pyramid.tile_cache import DecodedTile
+from hrviewer.pyramid.units import UNKNOWN_PIXEL_SIZE
+
+__all__ = ["SlideioReader"]
+
+TILE = 512
+DRIVERS = {".vsi": "VSI", ".czi": "CZI"}
+
+
+class SlideioReader(Reader):
+    """One image of a file, read by slideio."""
+
+    priority: ClassVar[int] = 65
+
+    @classmethod
+    def supports(cls, obj: object) -> bool:
+        """Whether it is a file with a suffix that slideio reads best, and slideio is there."""
+        if not isinstance(obj, str) or Path(obj).suffix.lower() not in DRIVERS:
+            return False
+        try:
+            import slideio  # noqa: F401
+        except ImportError:  # the next reader names what is missing
+            return False
+        return Path(obj).is_file()
+
+    @classmethod
+    def open(
+        cls,
+        obj: object,
+        *,
+        plane: Mapping[str, int],
+        channels: ChannelSelection | None,
+        series: str | int | None,
+    ) -> Self:
+        """Open an image."""
+        import slideio
+
+        path = Path(str(obj))
+        try:
+            slide = slideio.open_slide(str(path), DRIVERS[path.suffix.lower()])
+            return cls(path, slide, plane, channels, series)
+        except HrviewerError:
+            raise
+        except Exception as error:
+            raise UnsupportedFormat(
+                f"{path.name} cannot be read by slideio: {short_message(error)}"
+            ) from error
+
+    def __init__(
+        self,
+        path: Path,
+        slide: Any,
+        plane: Mapping[str, int],
+        channels: ChannelSelection | None,
+        series: str | int | None,
+    ) -> None:
+        self.name, self.path, self.notes = path.name, str(path), []
+        files = [path, *_sibling_files(path)]
+        self.fingerprint = fingerprint.of_files(files)
+        self._slide, self._lock = slide, threading.Lock()
+        scenes = [slide.get_scene(i) for i in range(slide.num_scenes)]
+        listed = [
+            Series(str(i), scene.name, (scene.size[1], scene.size[0]))
+            for i, scene in enumerate(scenes)
+        ]
+        self._scene = scene = scenes[self.set_series(listed, series)]
+        width, height = scene.size
+        sizes = {"t": int(scene.num_t_frames), "z": int(scene.num_z_slices)}
+        self.set_plane({axis: size for axis, size in sizes.items() if size > 1}, plane)
+        infos = [ChannelInfo(scene.get_channel_name(i) or "") for i in range(scene.num_channels)]
+        self.dtype = native_dtype(self.name, np.dtype(scene.get_channel_data_type(0)))
+        is_rgb = len(infos) == 3 and self.dtype == np.uint8 and not any(i.name for i in infos)
+        self._channels = self.set_channels(infos, channels, is_rgb=is_rgb)
+        x, y = (float(side) * 1e6 for side in scene.resolution)
+        if x > 0 and y > 0:
+            self.pixel_size = y, x
+        else:
+            self.notes.append(UNKNOWN_PIXEL_SIZE)
+        if sizes["z"] > 1 and scene.z_resolution > 0:
+            self.plane_steps = {"z": float(scene.z_resolution) * 1e6}
+        self._bytes_per_pixel = sum(file.stat().st_size for file in files) / (width * height)
+        self._shapes = [(height, width)]
+        for i in range(1, scene.num_zoom_levels):
+            scale = scene.get_zoom_level_info(i).scale
+            self._shapes.append((max(1, round(height * scale)), max(1, round(width * scale))))
+        bands = len(self._channels)
+        self.set_levels([((h, w, bands), (TILE, TILE)) for h, w in self._shapes])
+
+    def decode(self, level: int, row: int, column: int) -> DecodedTile:
+        """Decode a region."""
+        (height, width), (full_h, full_w) = self._shapes[level], self._shapes[0]
+        y, x = row * TILE, column * TILE
+        h, w = min(TILE, height - y), min(TILE, width - x)
+        down_y, down_x = full_h / height, full_w / width
+        rect = round(x * down_x), round(y * down_y), round(w * down_x), round(h * down_y)
+        z, t = self.plane.get("z", 0), self.plane.get("t", 0)
+        with self._lock:
+            pixels = self._scene.read_block(
+                rect,
+                size=(w, h) if level else (0, 0),
+                channel_indices=list(self._channels),
+                slices=(z, z + 1),
+                frames=(t, t + 1),
+            )
+        pixels = np.asarray(pixels).reshape(h, w, len(self._channels))
+        return DecodedTile(pixels, round(h * w * self._bytes_per_pixel))
+
+
+def _sibling_files(path: Path) -> list[Path]:
+    """Return the files in the folder that belongs to a VSI."""
+    folder = path.with_name(f"_{path.stem}_")
+    found = sorted(folder.rglob("*")) if folder.is_dir() else []
+    return [file for file in found if file.is_file()]
