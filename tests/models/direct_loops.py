@@ -55,7 +55,9 @@ def suppress(found: list[Found]) -> list[Found]:
     return kept
 
 
-def read_objects(kind: str, outputs: list[np.ndarray]) -> list[Found]:
+def read_objects(
+    kind: str, outputs: list[np.ndarray], *, with_duplicates: bool = False
+) -> list[Found]:
     """Read the objects of one input, one anchor or query after another, best first."""
     found = [one for one in _candidates(kind, outputs) if one[0] >= 0.3]
     inside = [
@@ -63,7 +65,7 @@ def read_objects(kind: str, outputs: list[np.ndarray]) -> list[Found]:
         for score, c, box in found
         if 0 <= (box[0] + box[2]) / 2 < SIDE and 0 <= (box[1] + box[3]) / 2 < SIDE
     ]
-    if kind in ("detect", "segment", "yolox"):
+    if kind in ("detect", "segment", "yolox") and not with_duplicates:
         return suppress(inside)
     return sorted(inside, key=lambda one: -one[0])
 

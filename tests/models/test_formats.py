@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -241,3 +242,60 @@ def test_roles_from_several_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(HrviewerError, match=message):
             open_bundle(spec)
+
+
+# Folders of timm: the card needs no timm, inference does.
+
+
+def write_timm_config(folder: Path, classes: int) -> None:
+    folder.mkdir(exist_ok=True)
+    config = {
+        "architecture": "resnet18",
+        "num_classes": classes,
+        "num_features": 512,
+        "label_names": CLASSES,
+        "pretrained_cfg": {"input_size": [3, 96, 96], "mean": MEAN, "std": STD, "license": "mit"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_what_a_folder_of_timm_says(tmp_path: Path) -> None:
+    write_timm_config(tmp_path / "net", classes=3)
+    with pytest.raises(HrviewerError, match=r"no model\.safetensors, and pickled weights"):
+        open_bundle(tmp_path / "net")
+    (tmp_path / "net/model.safetensors").touch()
+    card = open_bundle(tmp_path / "net").card
+    assert (card.task, card.classes, card.output.activation) == (
+        "classification",
+        CLASSES,
+        "softmax",
+    )
+    assert (card.input.tile, card.input.mean, card.licence) == (96, MEAN, "mit")
+    assert card.architecture is not None
+    assert card.architecture.params == {"model": "resnet18", "num_classes": 3}
+    write_timm_config(tmp_path / "net", classes=0)
+    encoder = open_bundle(tmp_path / "net/model.safetensors")
+    assert list(encoder.roles) == ["main", "encoder"]
+    assert (encoder.card.output.width, encoder.card.stride) == (512, 96)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "efficientnet_b0"])
+def test_classifiers_of_timm(tmp_path: Path, name: str, rng: np.random.Generator) -> None:
+    if find_spec("timm") is None:
+        pytest.skip("needs timm")
+    import torch
+    from safetensors.torch import load_file
+
+    from hrviewer.models.backbones import import_timm
+
+    side = 224 if "224" in name else SIDE
+    folder = tiny_models.timm_folder(tmp_path / name, name, side=side)
+    module = import_timm().create_model(name, num_classes=3).eval()
+    module.load_state_dict(load_file(folder / "model.safetensors"))
+    pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
+    with torch.inference_mode():
+        wanted = module(torch.from_numpy(first_axes(pixels, MEAN, STD))).softmax(1).numpy()
+    net = load(folder)
+    got = net(net.card.prepare(pixels)[None])
+    np.testing.assert_allclose(got[0, :, 0, 0], wanted[0], atol=1e-4)

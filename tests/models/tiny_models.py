@@ -290,7 +290,7 @@ def torch_export(path: Path) -> Path:
     return path
 
 
-def timm_folder(folder: Path, model: str = "resnet18", classes: int = 3) -> Path:
+def timm_folder(folder: Path, model: str = "resnet18", classes: int = 3, side: int = SIDE) -> Path:
     """What timm writes for the Hugging Face Hub; needs timm for the weights."""
     from safetensors.torch import save_file
 
@@ -304,7 +304,7 @@ def timm_folder(folder: Path, model: str = "resnet18", classes: int = 3) -> Path
         "num_features": created.num_features,
         "label_names": CLASSES[:classes],
         "pretrained_cfg": {
-            "input_size": [3, SIDE, SIDE],
+            "input_size": [3, side, side],
             "mean": MEAN,
             "std": STD,
             "license": "apache-2.0",
