@@ -1,0 +1,219 @@
+"""Coverage of the intervals of estimates over many images: ``python -m benchmarks.coverage``.
+
+    python -m benchmarks.coverage --out coverage.jsonl
+    python -m benchmarks.coverage --out trial.jsonl --first 10100 --sizes 2048x10 --models crowd
+
+Every strategy runs on synthetic images of several sizes, with several seeds of its own, against the
+count of exhaustive inference with ``main`` and against the true count. Results are appended to a
+file as JSON lines, and the outputs of ``main`` are kept, so that the same command continues a
+stopped measurement. One JSON object is printed: for each strategy, model and size, and together,
+how often ``ci95`` holds the exhaustive count and ``ci95_truth`` the true one, the share of runs
+with an interval, the median of half its width, and the interval score (Gneiting and Raftery, 2007),
+both relative to the exhaustive count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import hrviewer
+from benchmarks.network_maps import NetworkMaps
+from hrviewer.geometry import Rect
+from hrviewer.pyramid import open_pyramid
+from hrviewer.pyramid.tile_cache import tile_cache
+from hrviewer.runs.estimates import EstimateDict, estimate_to_dict
+
+__all__ = ["Pair", "main", "summarize"]
+
+IMAGES = {"crowd": ("crowd", 11_100), "nuclei": ("tissue", 11_200)}
+"""Synthetic image of each model, and the first seed of its block for reports."""
+
+SIZES = "2048x30,4096x24,8192x10"
+"""Sides, and how many images of each."""
+
+STRATEGIES = "zoom,zoom:method=sampling,zoom:method=quadtree,scanner"
+EXHAUSTIVE = "patches"
+MISS = 2 / 0.05
+"""Price of a miss in the interval score."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One run's intervals, the exhaustive count and the true one."""
+
+    strategy: str
+    model: str
+    size: int
+    seed: int
+    draw: int
+    value: float | None
+    exhaustive: float
+    true: float
+    ci95: list[float] | None
+    ci95_truth: list[float] | None
+
+    @property
+    def key(self) -> tuple[str, str, int, int, int]:
+        """What identifies the run."""
+        return self.strategy, self.model, self.size, self.seed, self.draw
+
+
+def summarize(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return the figures of some runs."""
+    whole = [pair for pair in pairs if pair.exhaustive > 0]
+    ranges = [(pair, pair.ci95) for pair in whole if pair.ci95 is not None]
+    truths = [(pair, pair.ci95_truth) for pair in pairs if pair.ci95_truth is not None]
+    scores = [
+        (high - low + MISS * max(low - pair.exhaustive, pair.exhaustive - high, 0))
+        / pair.exhaustive
+        for pair, (low, high) in ranges
+    ]
+    return {
+        "pairs": len(pairs),
+        "images": len({(pair.model, pair.size, pair.seed) for pair in pairs}),
+        "with_interval": share(pair.ci95 is not None for pair in pairs),
+        "ci95": share(low <= pair.exhaustive <= high for pair, (low, high) in ranges),
+        "ci95_truth": share(low <= pair.true <= high for pair, (low, high) in truths),
+        "median_half_width": median(
+            (high - low) / 2 / pair.exhaustive for pair, (low, high) in ranges
+        ),
+        "median_error": median(
+            abs(pair.value / pair.exhaustive - 1) for pair in whole if pair.value is not None
+        ),
+        "median_score": median(scores),
+    }
+
+
+def share(held: Iterable[bool]) -> float | None:
+    """Return the share of true values; None without any."""
+    values = list(held)
+    return round(sum(values) / len(values), 3) if values else None
+
+
+def median(values: Iterable[float]) -> float | None:
+    """Return the median; None without any value."""
+    known = list(values)
+    return round(statistics.median(known), 4) if known else None
+
+
+def tabulate(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return the figures by strategy, model and size."""
+    table: dict[str, Any] = {}
+    for strategy in dict.fromkeys(pair.strategy for pair in pairs):
+        own = [pair for pair in pairs if pair.strategy == strategy]
+        rows = {"all": summarize(own)}
+        for model, size in sorted({(pair.model, pair.size) for pair in own}):
+            cell = [pair for pair in own if (pair.model, pair.size) == (model, size)]
+            rows[f"{model} {size}"] = summarize(cell)
+        table[strategy] = rows
+    return table
+
+
+def images(sizes: str, first: int) -> Iterator[tuple[int, int]]:
+    """Yield side and seed of each image."""
+    seed = first
+    for part in sizes.split(","):
+        side, _, count = part.partition("x")
+        for _ in range(int(count)):
+            yield int(side), seed
+            seed += 1
+
+
+def exhaustive_estimate(
+    maps: NetworkMaps, pyramid: hrviewer.Pyramid, rect: Rect
+) -> tuple[EstimateDict, float]:
+    """Return the estimate of exhaustive inference, and the true count."""
+    count = maps.of(pyramid).values.sum(axis=(1, 2))
+    estimate = estimate_to_dict(
+        maps.networks.bundle.card,
+        count,
+        None,
+        rect,
+        pyramid.pixel_size,
+        exhaustive=True,
+        synthetic=pyramid.synthetic_name,
+    )
+    truth = pyramid.ground_truth(rect)
+    assert estimate is not None
+    assert truth is not None
+    return estimate, float(len(truth))
+
+
+def measure(options: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[Pair]:
+    """Yield the runs that are missing."""
+    for model in options.models.split(","):
+        name, first = IMAGES[model]
+        first = options.first or first
+        with (
+            NetworkMaps.open(model, options.maps) as maps,
+            hrviewer.load(model, device="cpu") as loaded,
+        ):
+            for size, seed in images(options.sizes, first):
+                wanted = [(EXHAUSTIVE, model, size, seed, 0)]
+                wanted += [(strategy, model, size, seed, draw)
+                           for strategy in options.strategies.split(",")
+                           for draw in range(options.draws)]  # fmt: skip
+                missing = [key for key in wanted if key not in done]
+                if not missing:
+                    continue
+                tile_cache().clear()
+                with open_pyramid(f"sample:{name}?size={size}&seed={seed}") as pyramid:
+                    exact, true = exhaustive_estimate(maps, pyramid, pyramid.rect)
+                    for key in missing:
+                        found: EstimateDict | None = exact
+                        if key[0] != EXHAUSTIVE:
+                            found = run(loaded, pyramid, key[0], key[4])
+                        ends = (None, None) if found is None else (
+                            found["ci95"], found["ci95_truth"])  # fmt: skip
+                        value = None if found is None else found["value"]
+                        yield Pair(*key, value, exact["value"], true, *ends)
+
+
+def run(
+    model: hrviewer.Model, pyramid: hrviewer.Pyramid, strategy: str, seed: int
+) -> EstimateDict | None:
+    """Return the estimate of a strategy, with its parameters as ``zoom:method=sampling``."""
+    name, _, settings = strategy.partition(":")
+    params = dict(part.split("=", 1) for part in settings.split(";") if part)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "a.run.zarr")
+        return model.run(pyramid, name, seed=seed, out=out, progress=False, params=params).estimate
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.coverage",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file of JSON lines")
+    parser.add_argument("--models", default="crowd,nuclei")
+    parser.add_argument("--sizes", default=SIZES, help="sides and numbers of images")
+    parser.add_argument("--strategies", default=STRATEGIES)
+    parser.add_argument("--draws", type=int, default=4, help="seeds of a strategy on each image")
+    parser.add_argument("--first", type=int, help="first seed of the images, instead of reports'")
+    parser.add_argument("--maps", type=Path, help="folder of outputs; in the cache by default")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    pairs = []
+    if options.out.exists():
+        pairs = [Pair(**json.loads(line)) for line in options.out.read_text("utf-8").splitlines()]
+    done = {pair.key for pair in pairs}
+    with options.out.open("a", encoding="utf-8") as file:
+        for pair in measure(options, done):
+            file.write(json.dumps(asdict(pair)) + "\n")
+            file.flush()
+            pairs.append(pair)
+            print(*pair.key, pair.value, pair.ci95, pair.exhaustive, file=sys.stderr)
+    print(json.dumps(tabulate(pairs), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Figures of intervals, by hand."""
+
+from __future__ import annotations
+
+from benchmarks.coverage import Pair, images, summarize, tabulate
+
+
+def pair(ci95, ci95_truth, *, size=2048, seed=0, value=100.0) -> Pair:
+    return Pair("zoom", "crowd", size, seed, 0, value, 100.0, 120.0, ci95, ci95_truth)
+
+
+def test_figures() -> None:
+    pairs = [
+        pair([90.0, 110.0], [80.0, 119.0]),
+        pair([101.0, 111.0], [80.0, 130.0], seed=1, value=110.0),
+        pair(None, None, seed=1, value=None),
+    ]
+    found = summarize(pairs)
+    assert (found["pairs"], found["images"], found["with_interval"]) == (3, 2, 0.667)
+    assert (found["ci95"], found["ci95_truth"]) == (0.5, 0.5)
+    assert (found["median_half_width"], found["median_error"]) == (0.075, 0.05)
+    assert found["median_score"] == 0.35  # of 0.2, and 0.1 with a miss by 0.01
+    table = tabulate([*pairs, pair([90.0, 110.0], None, size=4096)])
+    assert [*table["zoom"]] == ["all", "crowd 2048", "crowd 4096"]
+    assert table["zoom"]["crowd 4096"]["ci95_truth"] is None
+
+
+def test_seeds_go_on_from_size_to_size() -> None:
+    assert list(images("2048x2,4096x1", 11100)) == [(2048, 11100), (2048, 11101), (4096, 11102)]
