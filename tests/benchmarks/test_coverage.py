@@ -26,4 +26,4 @@ def test_figures() -> None:
 
 
 def test_seeds_go_on_from_size_to_size() -> None:
-    assert list(images("2048x2,4096x1", 11100)) == [(2048, 11100), (2048, 11101), (4096, 11102)]
+    assert list(images("2048x2,4096x1", 10100)) == [(2048, 10100), (2048, 10101), (4096, 10102)]
