@@ -11,7 +11,7 @@ import numpy as np
 
 from hrviewer.errors import ModelError
 from hrviewer.models.class_sets import CLASS_SETS
-from hrviewer.models.drafting.measurement import Measurement
+from hrviewer.models.drafting.measurement import MeasuredFile
 from hrviewer.models.formats.base import CardDraft
 
 __all__ = ["CardAnswers", "draft_card"]
@@ -51,7 +51,7 @@ class CardAnswers:
     halo: int | None = None
 
 
-def draft_card(path: Path, found: Measurement, answers: CardAnswers) -> CardDraft:
+def draft_card(path: Path, found: MeasuredFile, answers: CardAnswers) -> CardDraft:
     """Return the card of a network, with what is missing and what was assumed.
 
     Parameters
@@ -119,7 +119,7 @@ def draft_card(path: Path, found: Measurement, answers: CardAnswers) -> CardDraf
 
 
 def _output(
-    path: Path, found: Measurement, answers: CardAnswers, notes: list[str]
+    path: Path, found: MeasuredFile, answers: CardAnswers, notes: list[str]
 ) -> tuple[str, dict[str, Any], int]:
     """Return the task, the card's output without classes, and the number of channels."""
     if answers.decode in INSTANCES:
@@ -195,7 +195,7 @@ def _activation(task: str, k: int, outputs: Sequence[Any], notes: list[str]) -> 
     return chosen
 
 
-def _detector(found: Measurement, answers: CardAnswers) -> tuple[str | None, int]:
+def _detector(found: MeasuredFile, answers: CardAnswers) -> tuple[str | None, int]:
     """Return the decoder of a detector's outputs and the number of classes; None for others."""
     shapes = [out.shape[1:] for out in found.outputs]
     if any(len(shape) != 2 for shape in shapes) or answers.task not in (None, "detection"):

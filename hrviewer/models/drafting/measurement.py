@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hrviewer.errors import ModelError, short_message
 from hrviewer.models.formats.graph_summary import summarize_graph
 
-__all__ = ["Measurement", "measure_file"]
+__all__ = ["MeasuredFile", "measure_file"]
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Sequence[Floats]]
@@ -27,7 +27,7 @@ CHANNELS = 3, 1, 4
 
 
 @dataclass(frozen=True)
-class Measurement:
+class MeasuredFile:
     """What a network takes and gives.
 
     Attributes
@@ -57,7 +57,7 @@ class Measurement:
     is_uint8: bool = False
 
 
-def measure_file(path: Path, tile: int | None = None) -> Measurement:
+def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
     """Measure the network in a file.
 
     Parameters
@@ -96,7 +96,7 @@ def measure_file(path: Path, tile: int | None = None) -> Measurement:
         for side in [h] if h else [*([tile] if tile else []), *SIDES]:
             outputs, error = _try(run, channels, side)
             if outputs is not None:
-                found = Measurement(
+                found = MeasuredFile(
                     channels, side, 1, h is not None, names, tuple(outputs), is_uint8=is_uint8
                 )
                 return _measure_sizes(run, found, wanted=tile)
@@ -169,7 +169,7 @@ def _try(run: Run, channels: int, side: int) -> tuple[Sequence[Floats] | None, s
     return outputs, ""
 
 
-def _measure_sizes(run: Run, found: Measurement, wanted: int | None) -> Measurement:
+def _measure_sizes(run: Run, found: MeasuredFile, wanted: int | None) -> MeasuredFile:
     """Add the multiple of sides, the stride and the margin of a network of free size."""
     maps = [out for out in found.outputs if out.ndim >= 3 and out.shape[-1] > 1]
     boxes = bool(maps) and all(out.ndim == 3 for out in found.outputs)
