@@ -37,7 +37,7 @@ MAX_STRATA = 256
 """Maximum number of strata: more improve the estimate little, and slow its updates."""
 
 MIN_PLACES = 8
-"""Minimum number of measured places for an interval."""
+"""Minimum number of measured places for an interval; of counts, of places that hold some."""
 
 MAX_HALF_WIDTH = 2.0
 """Half of an interval that is wider, relative to the estimate, is of no use, and is not given."""
@@ -242,8 +242,8 @@ class StratifiedEstimator:
         ones = np.ones(self._values.shape[1])
         half = self._half_width(ones)
         estimate, known = float(self.total.sum()), float(self._values.sum())
-        # Without any object the measurements have no variance, and bound nothing.
-        if half is None or estimate <= 0:
+        # Clusters that the sample missed are not in its variance, if it found few.
+        if half is None or np.count_nonzero(self._values.sum(axis=1)) < MIN_PLACES:
             return None
         low, high, rest = max(estimate - half, known), estimate + half, estimate - known
         if rest > 0:
