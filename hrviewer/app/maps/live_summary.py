@@ -51,7 +51,7 @@ def describe_scales(cells: Sequence[ViewportCell], native: float) -> str:
     if not scales:
         return ""
     low, high = (
-        "full resolution" if scale <= 1 else f"1/{scale:.3g}"
+        "full resolution" if scale <= 1 else f"1/{scale:.4g}"
         for scale in (min(scales), max(scales))
     )
     return f"at {low}" if low == high else f"at {low} to {high}"

@@ -42,7 +42,7 @@ from hrviewer.engine import (
     visible_cells,
 )
 from hrviewer.errors import HrviewerError, RunError, format_error
-from hrviewer.formatting import NO_ESTIMATE, EstimateText, describe_estimate
+from hrviewer.formatting import NO_ESTIMATE, EstimateText, describe_estimate, pluralize
 from hrviewer.geometry import Rect
 from hrviewer.models import ModelBundle, ModelCard, Network
 from hrviewer.pyramid import Pyramid
@@ -422,7 +422,8 @@ class LiveService:
         results = [result for cell in done for _, group in cell.results for result in group]
         # Cells share what they request of the whole image.
         costs = {(result.role, result.patch): result.cost.flops for result in results}
-        cost = f"{format_si(sum(costs.values()), 'FLOP')} · {len(costs):,} patches in view"
+        count = f"{len(costs):,} {pluralize('patch', len(costs))} in view"
+        cost = f"{format_si(sum(costs.values()), 'FLOP')} · {count}"
         scales = describe_scales(done, native_scale(loaded.main.card, loaded.pyramid)[0])
         cost += f" · {scales}, as in a run" if scales else ""
         state.set_estimate(image, replace(estimate, extent=extent), cost)
