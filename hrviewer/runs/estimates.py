@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from hrviewer.formatting import (
     format_count,
     format_estimate,
     format_evaluation,
+    format_number,
     pluralize,
 )
 from hrviewer.geometry import Rect
@@ -31,7 +32,9 @@ __all__ = [
     "format_count",
     "format_estimate",
     "format_evaluation",
+    "map_sum_notes",
     "pluralize",
+    "sum_map",
     "true_interval",
 ]
 
@@ -256,3 +259,20 @@ def true_interval(count: float, interval: Interval, error: CountError) -> Interv
     low = corrected - math.hypot(count - interval[0], error.quantiles[0] * deviation)
     high = corrected + math.hypot(interval[1] - count, error.quantiles[1] * deviation)
     return max(min(low, count), 0.0), max(high, count)
+
+
+def sum_map(values: Any) -> float:
+    """Return the sum of a map ``(k, rows, columns)``, some rows at a time."""
+    step = max(1, 4_000_000 // max(1, values.shape[2]))
+    rows = range(0, values.shape[1], step)
+    return float(sum(np.nansum(values[:, row : row + step], dtype=np.float64) for row in rows))
+
+
+def map_sum_notes(estimate: EstimateDict | None) -> list[str]:
+    """Return a note if the map's sum is not the estimate."""
+    if estimate is None or "map_sum" not in estimate:
+        return []
+    on_map, value = format_number(estimate["map_sum"]), format_number(estimate["value"])
+    if on_map == value:
+        return []
+    return [f"the map of the output sums to {on_map}, the estimate is {value}: it is corrected"]

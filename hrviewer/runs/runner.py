@@ -46,7 +46,7 @@ from hrviewer.runs.completeness import (
     describe_incomplete,
     image_is_unchanged,
 )
-from hrviewer.runs.estimates import estimate_to_dict
+from hrviewer.runs.estimates import estimate_to_dict, map_sum_notes, sum_map
 from hrviewer.runs.run import Run
 from hrviewer.runs.writer import RunFolderWriter, engine_settings, read_header, write_header
 from hrviewer.strategies import Estimate, Params, PlanContext, Rates, Strategy
@@ -190,6 +190,7 @@ class RunSpec:
             # Roles that only the policy requested may have been substituted.
             notes += [note for note in models.notes if note not in notes]
             notes += self._data_notes(result["data_area"], context.region)
+            notes += map_sum_notes(result["estimate"])
             notes += writer.object_notes(estimate.values if estimate else None)
             header["notes"] = [*notes, estimate.note] if estimate and estimate.note else notes
             state = "finished" if estimate else "stopped or failed"
@@ -379,6 +380,8 @@ class RunSpec:
         )
         if estimated is not None and coverage < 100:
             estimated["coverage"] = coverage / 100
+        if estimated is not None and estimated["kind"] == "count" and final_estimate:
+            estimated["map_sum"] = sum_map(record.output.values)
         return {
             "complete": incomplete is None,
             "incomplete": incomplete,
