@@ -127,6 +127,9 @@ def network_error(url: str, error: BaseException) -> HrviewerError:
     """Return the error for what happened on the way to a URL, in one line."""
     if isinstance(error, HrviewerError):
         return error
+    # fsspec calls a server that cannot be reached a missing file, caused by the failed connection.
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, OSError):
+        error = error.__cause__
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status == 404:
         return ImageReadError(f"{url}: there is no such file")

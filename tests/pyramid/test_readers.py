@@ -201,9 +201,9 @@ def test_other_stores_are_refused(tmp_path: Path) -> None:
         (torn, "not a readable OME-Zarr"),
         (odd, "has the axes y, y"),
         (nothing, "'datasets' is empty"),
-        ("memory://nowhere/x.zarr", "not a readable OME-Zarr"),
+        ("memory://nowhere/x.zarr", "there is no such file"),
         ("nosuch://nowhere/x.zarr", r"x\.zarr"),
-        ("https://example.org/x.svs", "only OME-Zarr"),
+        ("http://127.0.0.1:9/x.svs", "check the network and try again"),
     ):
         with pytest.raises(HrviewerError, match=reason) as caught:
             open_pyramid(path)
