@@ -83,8 +83,8 @@ class EstimateText:
 
     @property
     def details(self) -> str:
-        """Everything but the amount."""
-        parts = (self.certainty, self.density, self.intervals, self.coverage, self.extent)
+        """Everything but the amount; the density after the intervals, which are of the amount."""
+        parts = (self.certainty, self.intervals, self.density, self.coverage, self.extent)
         return "; ".join(text for text in parts if text)
 
     def __str__(self) -> str:
