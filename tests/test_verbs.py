@@ -17,7 +17,7 @@ FUNCTIONS = ("open", "load", "run", "compare", "cost", "view", "export", "models
 TYPES = ("Budget", "Model", "Patch", "Pyramid", "Rect", "Run", "Strategy")
 ERRORS = (
     "BudgetError", "DisplayError", "GroundTruthError", "HrviewerError", "ImageReadError",
-    "ModelError", "ParameterError", "RunError", "WriteError",
+    "ModelError", "ParameterError", "RunError", "UntrustedModelError", "WriteError",
 )  # fmt: skip
 
 

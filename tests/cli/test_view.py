@@ -23,9 +23,9 @@ def window(monkeypatch):
         calls.append((image, model, strategy, live))
         return SimpleNamespace(viewer=SimpleNamespace(add_layer=layers.append))
 
-    def image_layer_data(pyramid: Pyramid) -> list[str]:
+    def image_layers_data(pyramid: Pyramid) -> list[tuple[str]]:
         with pyramid:
-            return [pyramid.name]
+            return [(pyramid.name,)]
 
     def module(name: str, **members: object) -> None:
         made = ModuleType(name)
@@ -36,7 +36,7 @@ def window(monkeypatch):
     module("napari", run=lambda: calls.append("waited"))
     module("napari.layers", Layer=create)
     module("hrviewer.viewer.view", view=view)
-    module("hrviewer.viewer.image.image_layer", image_layer_data=image_layer_data)
+    module("hrviewer.viewer.image.image_layer", image_layers_data=image_layers_data)
 
     return calls, layers
 
