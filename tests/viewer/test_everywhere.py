@@ -60,7 +60,9 @@ def geojson(path: Path, run: Run) -> None:
 
 
 def geopackage(path: Path, run: Run) -> None:
-    assert len(geopandas.read_file(path, layer="patches")) == len(run.patches)
+    named = path.with_name(f"{path.name}.gpkg")  # GDAL warns of other suffixes
+    named.hardlink_to(path)
+    assert len(geopandas.read_file(named, layer="patches")) == len(run.patches)
 
 
 def coco(path: Path, run: Run) -> None:
