@@ -37,6 +37,10 @@ class AnonymousRun:
         self.image_record: Mapping[str, Any] = run.header["image"]
         self.header = _without_files(run.header)
 
+    def clean(self, text: str) -> str:
+        """Return a text of the run without the image's path and name."""
+        return _replace(text, self.image_record)
+
 
 def anonymous_name(image: Mapping[str, Any]) -> str:
     """Return a name for an image that says nothing of its file: of its fingerprint."""
@@ -66,13 +70,16 @@ def open_image(run: Exportable) -> Iterator[Pyramid]:
 
 def _without_files(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return a header with another name for the image, and no path or name of a file."""
-    path = str(header["image"]["path"])
-    name = anonymous_name(header["image"])
-    file = PurePath(path.replace("\\", "/"))
-    clean = {**header, "image": {**header["image"], "path": name}}
+    image = header["image"]
+    name = anonymous_name(image)
+    clean = {**header, "image": {**image, "path": name}}
     if "run" in header:
         clean["run"] = f"{name}.run.zarr"
-    clean["notes"] = [_replace(note, path, file, name) for note in header.get("notes", ())]
+    clean["notes"] = [_replace(note, image) for note in header.get("notes", ())]
+    if header.get("incomplete"):  # may quote the first failed patch
+        clean["incomplete"] = _replace(header["incomplete"], image)
+    if "prior_sources" in header:
+        clean["prior_sources"] = dict.fromkeys(header["prior_sources"], "prior map")
     if isinstance(truth := header.get("truth"), dict) and "source" in truth:
         clean["truth"] = {**truth, "source": "ground truth"}
     # A model may be a file of the user's.
@@ -81,7 +88,9 @@ def _without_files(header: Mapping[str, Any]) -> dict[str, Any]:
     return clean
 
 
-def _replace(text: str, path: str, file: PurePath, name: str) -> str:
+def _replace(text: str, image: Mapping[str, Any]) -> str:
+    path = str(image["path"])
+    file = PurePath(path.replace("\\", "/"))
     for part in (path, file.name, file.stem):
-        text = text.replace(part, name) if len(part) > 2 else text
+        text = text.replace(part, anonymous_name(image)) if len(part) > 2 else text
     return text

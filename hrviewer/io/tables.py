@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from hrviewer.errors import ParameterError
+from hrviewer.io.anonymous import AnonymousRun
 from hrviewer.io.exportable import Exportable
 from hrviewer.io.features import Feature, area_of
 from hrviewer.io.run_features import (
@@ -109,7 +110,10 @@ def record_batches(run: Exportable, settings: TableSettings) -> Iterator[pyarrow
 def iter_rows(run: Exportable, settings: TableSettings) -> Iterator[dict[str, Any]]:
     """Yield rows with ``y, x, h, w`` in pixels."""
     if settings.rows == "patches":
-        yield from patch_rows(run.path / "patches.parquet")
+        for row in patch_rows(run.path / "patches.parquet"):
+            if isinstance(run, AnonymousRun) and row["error"]:
+                row["error"] = run.clean(row["error"])
+            yield row
         return
     kinds = {
         kind: kind == settings.rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from hrviewer.io import export, get_writer, writer_names
@@ -19,6 +20,12 @@ def named(made):
     run.header["image"]["path"] = path.replace("a.tif", "SMITH_JOHN.tif")
     run.header["run"] = "/home/doctor/SMITH_JOHN-patches.run.zarr"
     run.header["notes"] = ["SMITH_JOHN.tif has levels that do not fit", f"{path} again"]
+    run.header["complete"] = False
+    run.header["incomplete"] = "1 of 230 patches failed, the first: SMITH_JOHN.tif: tile (0, 0)"
+    run.header["prior_sources"] = {"saliency": "/home/doctor/SMITH_JOHN-saliency.png"}
+    patches = pd.read_parquet(run.path / "patches.parquet")
+    patches["error"] = "SMITH_JOHN.tif: tile (0, 0) of level 0 cannot be decoded"
+    patches.to_parquet(run.path / "patches.parquet", index=False)
     run.header["truth"] = {"value": 3, "error": 0.5, "game": None, "source": "/x/SMITH_JOHN.csv"}
     return run
 
