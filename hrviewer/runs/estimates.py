@@ -40,6 +40,9 @@ __all__ = [
 
 Interval = tuple[float, float]
 
+MAP_ROUNDING = 1e-3
+"""Relative difference of a map's sum from the estimate that is due to the map's precision."""
+
 
 class EstimateDict(TypedDict):
     """The estimate of a run, ``Run.estimate``."""
@@ -65,7 +68,7 @@ class EstimateDict(TypedDict):
     """Part of the region that the estimate is made from, where that is not all of it."""
     map_sum: NotRequired[float]
     """Sum of the map `output` over the region, of counts. It differs from the value if that was
-    corrected by measurements of other places."""
+    corrected or scaled to the region, or counts objects once that several patches predicted."""
     per_mm2: NotRequired[float]
     per_ha: NotRequired[float]
     per_km2: NotRequired[float]
@@ -269,10 +272,20 @@ def sum_map(values: Any) -> float:
 
 
 def map_sum_notes(estimate: EstimateDict | None) -> list[str]:
-    """Return a note if the map's sum is not the estimate."""
+    """Return a note if the map's sum is not the estimate, by more than rounding.
+
+    Examples
+    --------
+    >>> map_sum_notes({"map_sum": 12.2, "value": 40.6})
+    ['the map of the output and its exports add up to 12, not to the estimate, 41']
+    """
     if estimate is None or "map_sum" not in estimate:
+        return []
+    if math.isclose(estimate["map_sum"], estimate["value"], rel_tol=MAP_ROUNDING):
         return []
     on_map, value = format_number(estimate["map_sum"]), format_number(estimate["value"])
     if on_map == value:
         return []
-    return [f"the map of the output sums to {on_map}, the estimate is {value}: it is corrected"]
+    return [
+        f"the map of the output and its exports add up to {on_map}, not to the estimate, {value}"
+    ]
