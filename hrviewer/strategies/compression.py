@@ -119,6 +119,11 @@ class _Coder:
         self.from_head = self.role == "encoder" and head is not None and params.saliency == "head"
         self.has_attention = self.from_head and head is not None and head.card.output.attention
         self.attribution = self.from_head and head is not None and head.has_attribution
+        # Main on a resized image, or a head with main's task, only approximates main.
+        main = context.main.card
+        self.replaces_main = head is None or (
+            (head.card.task, head.card.classes) == (main.task, main.classes)
+        )
         scale = context.scale_of(self.role)
         self.cell = encoder.stride * scale
         self.margin = math.ceil(_head_context(head) * self.cell) if head else 0
@@ -223,7 +228,7 @@ def _encode_all(coder: _Coder) -> Plan:
     return Estimate(
         _scaled(coder, top, lost),
         note="; ".join(notes),
-        exhaustive=whole and not coder.failed,
+        exhaustive=whole and not coder.failed and not coder.replaces_main,
     )
 
 

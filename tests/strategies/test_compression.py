@@ -56,6 +56,7 @@ def test_the_head_counts_from_embeddings() -> None:
     roles = [row.role for row in record.patches]
     assert (roles.count("encoder"), roles.count("head")) == (TILES, 4)
     assert estimate.interval is None
+    assert not estimate.exhaustive  # main, whose task the head has, was not run
 
 
 def test_the_cost_map_adds_up() -> None:
@@ -338,6 +339,7 @@ def test_tiled_attention_pooling_equals_pooling_all_embeddings_at_once(learned, 
         want = (module.head.weight.flatten(1) @ pooled + module.head.bias).softmax(0).numpy()
     np.testing.assert_allclose(list(run.estimate["per_class"].values()), want, atol=1e-5)
     assert run.estimate["kind"] == "probabilities"
+    assert run.estimate["exhaustive"]  # no other model of the bundle has this task
     assert not any("has no attribution" in note for note in run.header["notes"])
     attention = np.asarray(run.saliency)
     np.testing.assert_allclose(attention / attention.sum(), part.reshape(19, 23).numpy(), rtol=1e-4)
@@ -416,6 +418,7 @@ def test_main_on_resized_tiles_equals_main_on_the_whole_resized_image(resizing, 
     each = run.output[0].reshape(13 * 4, 2, 18 * 4, 2).sum((1, 3))
     np.testing.assert_allclose(each, counts, rtol=2e-2, atol=2e-3)
     assert run.estimate["value"] == pytest.approx(float(counts.sum()), rel=2e-3)
+    assert (run.estimate["exhaustive"], run.estimate["ci95"]) == (False, None)
     # So does a region that begins between the allowed origins of main's inputs.
     region = Rect(72, 88, 160, 232)
     part = hrviewer.run(
