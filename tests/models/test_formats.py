@@ -88,7 +88,7 @@ def test_oriented_boxes_of_ultralytics(tmp_path: Path, pixels: np.ndarray) -> No
 
 
 @pytest.mark.parametrize(
-    "kind", ["classify", "transformers", "wsinfer", "monai", "monai-ts", "bio"]
+    "kind", ["classify", "transformers", "wsinfer", "monai", "monai-ts", "bioimageio"]
 )
 def test_predictions_equal_a_direct_loop(tmp_path: Path, kind: str, pixels: np.ndarray) -> None:
     x = first_axes(pixels)
