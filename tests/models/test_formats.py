@@ -187,6 +187,35 @@ def test_folders_that_cannot_be_used_name_the_cause(tmp_path: Path) -> None:
         open_bundle(path)
 
 
+def test_damaged_descriptions(tmp_path: Path) -> None:
+    """A file of another kind in each format: a line, and no traceback."""
+    import yaml
+
+    timm = tmp_path / "timm"
+    write_timm_config(timm, classes=0)
+    (timm / "model.safetensors").touch()
+    folders = {
+        timm / "config.json": {"num_features": None},
+        tiny_models.transformers(tmp_path / "vit", "classify") / "config.json": {
+            "id2label": {"first": "car"}
+        },
+        tiny_models.wsinfer(tmp_path / "zoo") / "config.json": {"class_names": None},
+        tiny_models.monai(tmp_path / "monai") / "configs/metadata.json": {
+            "network_data_format": ["image"]
+        },
+    }
+    for file, wrong in folders.items():
+        file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+        folder = file.parent.parent if file.parent.name == "configs" else file.parent
+        with pytest.raises(HrviewerError, match=f"description of {folder} .* is incomplete"):
+            open_bundle(folder, trust=True)
+    rdf = tiny_models.bioimageio(tmp_path / "bio") / "rdf.yaml"
+    about = yaml.safe_load(rdf.read_text()) | {"inputs": ["image"]}
+    rdf.write_text(yaml.safe_dump(about))
+    with pytest.raises(HrviewerError, match=f"description of {rdf} .* is incomplete"):
+        open_bundle(rdf)
+
+
 def test_a_card_of_the_users_comes_first(tmp_path: Path) -> None:
     folder = tiny_models.transformers(tmp_path / "vit", "classify")
     fields = open_bundle(folder).card.model_dump(mode="json", exclude_defaults=True)

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from hrviewer.errors import ModelError
+from hrviewer.errors import HrviewerError, ModelError
 from hrviewer.models.card import ModelCard
 from hrviewer.models.formats.base import CardDraft, ModelFormat
 from hrviewer.models.loaders import CODE_FORMATS, WEIGHTS_FORMATS, check_weights_format
@@ -22,6 +22,7 @@ __all__ = [
     "CardDraft",
     "ModelFormat",
     "card_path",
+    "draft_described",
     "find_format",
     "installed_formats",
     "open_model",
@@ -48,6 +49,25 @@ def card_path(path: Path) -> Path:
     return path / "card.json" if path.is_dir() else path.with_suffix(".json")
 
 
+def draft_described(path: Path, known: ModelFormat) -> CardDraft:
+    """Return the card that a file or folder of a format describes.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be used, or its description lacks something or is of another kind.
+    """
+    try:
+        return known.draft(path)
+    except HrviewerError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the description of {path} ({known.title}) is incomplete or damaged "
+            f"({type(error).__name__}: {error}): download or export the model again"
+        ) from error
+
+
 def open_model(path: Path) -> tuple[Path, ModelCard]:
     """Return the weights and the card of a file or folder.
 
@@ -72,7 +92,7 @@ def open_model(path: Path) -> tuple[Path, ModelCard]:
         raise ModelError(
             f"{written} is missing: write the model card with `hrviewer models init {path}`"
         )
-    draft = known.draft(path)
+    draft = draft_described(path, known)
     if written.is_file():
         return draft.weights, ModelCard.read(written)
     if draft.missing:

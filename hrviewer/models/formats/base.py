@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from hrviewer.errors import ModelError
 
-__all__ = ["CardDraft", "ModelFormat", "read_description"]
+__all__ = ["CardDraft", "ModelFormat", "folder_of", "has_fields", "read_description"]
 
 MAX_DESCRIPTION = 16 << 20
 """Largest file that describes a model, in bytes."""
@@ -68,12 +68,22 @@ class ModelFormat(ABC):
         """
 
 
+def folder_of(path: Path, weights: str) -> Path:
+    """Return a model's folder, given itself or the weights file of this name in it."""
+    return path.parent if path.name == weights else path
+
+
+def has_fields(file: Path, *names: str) -> bool:
+    """Whether a file is JSON with all of these fields."""
+    return set(names) <= read_description(file).keys()
+
+
 def read_description(path: Path) -> dict[str, Any]:
     """Return the contents of a JSON file that describes a model; empty if it is none."""
     try:
         if path.stat().st_size > MAX_DESCRIPTION:
             raise ModelError(f"{path} is too large for a description of a model: check the file")
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import ModelError
-from hrviewer.models.formats.base import CardDraft, ModelFormat, read_description
+from hrviewer.models.formats.base import (
+    CardDraft,
+    ModelFormat,
+    folder_of,
+    has_fields,
+    read_description,
+)
 from hrviewer.models.formats.graph_summary import TensorSummary, summarize_graph
 
 __all__ = ["HuggingFaceFormat"]
@@ -23,17 +29,12 @@ class HuggingFaceFormat(ModelFormat):
 
     def supports(self, path: Path) -> bool:
         """Whether the folder's ``config.json`` is of transformers."""
-        folder = path.parent if path.name == WEIGHTS else path
-        config = folder / "config.json"
-        return (
-            folder.is_dir()
-            and config.is_file()
-            and {"model_type", "architectures"} <= read_description(config).keys()
-        )
+        config = folder_of(path, WEIGHTS) / "config.json"
+        return has_fields(config, "model_type", "architectures")
 
     def draft(self, path: Path) -> CardDraft:
         """Return the card of ``config.json``, ``preprocessor_config.json`` and the graph."""
-        folder = path.parent if path.name == WEIGHTS else path
+        folder = folder_of(path, WEIGHTS)
         config = read_description(folder / "config.json")
         weights = folder / WEIGHTS
         architecture = str((config.get("architectures") or ["a model"])[0])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import ModelError
-from hrviewer.models.formats.base import CardDraft, ModelFormat, read_description
+from hrviewer.models.formats.base import CardDraft, ModelFormat, has_fields, read_description
 
 __all__ = ["MonaiFormat"]
 
@@ -22,8 +22,7 @@ class MonaiFormat(ModelFormat):
 
     def supports(self, path: Path) -> bool:
         """Whether the folder has ``configs/metadata.json`` of MONAI."""
-        metadata = path / "configs" / "metadata.json"
-        return metadata.is_file() and "network_data_format" in read_description(metadata)
+        return has_fields(path / "configs" / "metadata.json", "network_data_format")
 
     def draft(self, path: Path) -> CardDraft:
         """Return the card of ``metadata.json`` and ``inference.json``."""

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import ModelError
-from hrviewer.models.formats.base import CardDraft, ModelFormat, read_description
+from hrviewer.models.formats.base import (
+    CardDraft,
+    ModelFormat,
+    folder_of,
+    has_fields,
+    read_description,
+)
 
 __all__ = ["TimmFormat"]
 
@@ -22,17 +28,12 @@ class TimmFormat(ModelFormat):
 
     def supports(self, path: Path) -> bool:
         """Whether the folder's ``config.json`` names an architecture of timm."""
-        folder = path.parent if path.name == WEIGHTS else path
-        config = folder / "config.json"
-        return (
-            folder.is_dir()
-            and config.is_file()
-            and {"architecture", "pretrained_cfg"} <= read_description(config).keys()
-        )
+        config = folder_of(path, WEIGHTS) / "config.json"
+        return has_fields(config, "architecture", "pretrained_cfg")
 
     def draft(self, path: Path) -> CardDraft:
         """Return the card of ``config.json``."""
-        folder = path.parent if path.name == WEIGHTS else path
+        folder = folder_of(path, WEIGHTS)
         weights = folder / WEIGHTS
         if not weights.is_file():
             raise ModelError(

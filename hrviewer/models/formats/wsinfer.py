@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hrviewer.errors import ModelError
-from hrviewer.models.formats.base import CardDraft, ModelFormat, read_description
+from hrviewer.models.formats.base import CardDraft, ModelFormat, has_fields, read_description
 
 __all__ = ["WsinferFormat"]
 
@@ -29,26 +29,17 @@ class WsinferFormat(ModelFormat):
         folder = path if path.is_dir() else path.parent
         if path.is_file() and path.suffix.lower() not in (".pt", ".onnx"):
             return False
-        config = folder / "config.json"
-        return config.is_file() and {"patch_size_pixels", "spacing_um_px"} <= (
-            read_description(config).keys()
-        )
+        return has_fields(folder / "config.json", "patch_size_pixels", "spacing_um_px")
 
     def draft(self, path: Path) -> CardDraft:
         """Return the card of ``config.json``."""
         folder = path if path.is_dir() else path.parent
         weights = path if path.is_file() else _weights(folder)
         config = read_description(folder / "config.json")
-        try:
-            side, spacing = int(config["patch_size_pixels"]), float(config["spacing_um_px"])
-            classes = [str(name) for name in config["class_names"]]
-            steps = {step["name"]: step.get("arguments", {}) for step in config["transform"]}
-            resized = steps.get("Resize", {}).get("size", side)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"{folder / 'config.json'} is no description of WSInfer "
-                f"({type(error).__name__}: {error}): compare it with a model of the zoo"
-            ) from None
+        side, spacing = int(config["patch_size_pixels"]), float(config["spacing_um_px"])
+        classes = [str(name) for name in config["class_names"]]
+        steps = {step["name"]: step.get("arguments", {}) for step in config["transform"]}
+        resized = steps.get("Resize", {}).get("size", side)
         if unknown := steps.keys() - {"Resize", "ToTensor", "Normalize"}:
             raise ModelError(
                 f"{folder / 'config.json'} has the transform {min(unknown)}, which WSInfer does "
