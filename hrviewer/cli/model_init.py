@@ -116,10 +116,11 @@ def init_model(
         activation=activation,
         decode=decode,
         letterbox=letterbox,
+        tile=tile,
         units=split(units),
         title=title,
     )
-    draft = complete(path, answers, tile, trust)
+    draft = complete(path, answers, trust)
     for note in draft.notes:
         print_message(note)
     card, network = load_with_halo(draft, trust)
@@ -145,7 +146,7 @@ def split(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
-def complete(path: Path, answers: CardAnswers, tile: int | None, trust: bool) -> CardDraft:
+def complete(path: Path, answers: CardAnswers, trust: bool) -> CardDraft:
     """Return a draft in which nothing is missing; ask on a terminal.
 
     Raises
@@ -153,13 +154,17 @@ def complete(path: Path, answers: CardAnswers, tile: int | None, trust: bool) ->
     ModelError
         If something is missing and there is no terminal to ask on.
     """
-    draft = draft_file(path, answers, tile, trust)
+    from dataclasses import replace
+
+    draft = draft_file(path, answers, trust)
+    replies: dict[str, Any] = {}
     for name in draft.missing if is_terminal() else ():
         if name in QUESTIONS:
             reply = typer.prompt(QUESTIONS[name])
-            setattr(answers, name, parse_number(reply) if name == "scale" else split(reply))
-    if draft.missing:
-        draft = draft_file(path, answers, tile, trust)
+            replies[name] = parse_number(reply) if name == "scale" else split(reply)
+    if replies:
+        answers = replace(answers, **replies)
+        draft = draft_file(path, answers, trust)
     if draft.missing:
         options = ", ".join(f"--{name}" for name in draft.missing)
         if k := len(draft.fields["output"].get("classes", ())):
@@ -171,14 +176,13 @@ def complete(path: Path, answers: CardAnswers, tile: int | None, trust: bool) ->
     return draft
 
 
-def draft_file(path: Path, answers: CardAnswers, tile: int | None, trust: bool) -> CardDraft:
+def draft_file(path: Path, answers: CardAnswers, trust: bool) -> CardDraft:
     """Return the draft of what a file says, else of what is measured, with the answers."""
     from dataclasses import replace
 
     from hrviewer.models.card import ModelInput, ModelOutput
     from hrviewer.models.drafting import draft_card, measure_file
-    from hrviewer.models.drafting.draft import answered
-    from hrviewer.models.formats import find_format
+    from hrviewer.models.formats import draft_described, find_format
     from hrviewer.models.loaders import check_weights_format
 
     known = find_format(path)
@@ -189,13 +193,15 @@ def draft_file(path: Path, answers: CardAnswers, tile: int | None, trust: bool) 
                 f"{path} holds numbers without their architecture: export the model to ONNX, or "
                 "write the card with the architecture by hand (docs/models.md)"
             )
-        return draft_card(path, measure_file(path, tile), answers)
-    draft = known.draft(path)
+        return draft_card(path, measure_file(path, answers.tile), answers)
+    draft = draft_described(path, known)
     check_weights_format(draft.weights, trust)
-    fields, given = dict(draft.fields), answered(answers)
+    fields, given = dict(draft.fields), answers.given()
     for part, section in (("input", ModelInput), ("output", ModelOutput)):
         own = {name: value for name, value in given.items() if name in section.model_fields}
         fields[part] = {**fields[part], **own}
+    if draft.fields["output"].get("stride") == draft.fields["input"]["tile"]:  # one per tile
+        fields["output"]["stride"] = fields["input"]["tile"]
     fields |= {name: value for name, value in given.items() if name in ("task", "title")}
     missing = tuple(name for name in draft.missing if name not in given)
     return replace(draft, fields=fields, missing=missing)

@@ -28,7 +28,15 @@ from hrviewer.models.accuracy import ModelAccuracy
 from hrviewer.models.card_section import CardSection
 from hrviewer.models.class_sets import CLASS_SETS
 
-__all__ = ["Activation", "Architecture", "ModelCard", "ModelInput", "ModelOutput", "Task"]
+__all__ = [
+    "INSTANCE_DECODES",
+    "Activation",
+    "Architecture",
+    "ModelCard",
+    "ModelInput",
+    "ModelOutput",
+    "Task",
+]
 
 Task = Literal[
     "density",
@@ -57,7 +65,8 @@ Decode = Literal[
     "hovernet",
 ]
 
-_DENSE_DECODES = ("stardist", "cellpose", "hovernet")
+INSTANCE_DECODES = ("stardist", "cellpose", "hovernet")
+"""Decoders of maps of instances, whose channels are not classes."""
 _RELATIVE_DECODES = ("yolox", "yolov8-seg", "end2end-seg", "detr", "rtdetr")
 
 
@@ -195,7 +204,7 @@ class ModelOutput(CardSection):
             return value
         if value not in CLASS_SETS:
             raise ValueError(f"no set of classes is named {value!r}; known: {[*CLASS_SETS]}")
-        return [" ".join(name.split()) for name in CLASS_SETS[value].split(",")]
+        return CLASS_SETS[value]
 
     @field_validator("stride")
     @classmethod
@@ -258,7 +267,7 @@ class ModelCard(CardSection):
             raise ValueError(f"a {self.task} network needs output.classes")
         if self.detects and self.output.decode is None:
             raise ValueError(f"a network of the task {self.task} needs output.decode")
-        if self.output.decode in _DENSE_DECODES and self.task != "instances":
+        if self.output.decode in INSTANCE_DECODES and self.task != "instances":
             raise ValueError(f"output.decode {self.output.decode!r} needs the task instances")
         if self.output.decode in _RELATIVE_DECODES and not self.input.fixed:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["CLASS_SETS"]
 
-CLASS_SETS = {
+_TEXTS = {
     "coco80": """person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,
     fire hydrant,stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,
     giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,sports ball,kite,
@@ -14,4 +14,8 @@ CLASS_SETS = {
     microwave,oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,
     toothbrush"""
 }
-"""Names of classes, separated by commas, by the name of the set."""
+
+CLASS_SETS = {
+    name: tuple(" ".join(part.split()) for part in text.split(",")) for name, text in _TEXTS.items()
+}
+"""Names of classes by the name of the set."""

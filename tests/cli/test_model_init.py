@@ -101,6 +101,42 @@ def test_what_a_file_says_is_not_asked(tmp_path):
     assert (card["output"]["decode"], card["input"]["pixel_size"]) == ("yolov8", 0.25)
 
 
+def test_answers_complete_what_a_folder_says(tmp_path):
+    """Neither the graph nor the folder has a size, and no names of classes."""
+    import onnx
+
+    folder = tiny_models.transformers(tmp_path / "vit", "classify")
+    graph = onnx.load(folder / "model.onnx")
+    for side in graph.graph.input[0].type.tensor_type.shape.dim[2:]:
+        side.dim_param = "side"
+    onnx.save(graph, folder / "model.onnx")
+    prepared = folder / "preprocessor_config.json"
+    fields = json.loads(prepared.read_text())
+    del fields["size"]
+    prepared.write_text(json.dumps(fields))
+    config = json.loads((folder / "config.json").read_text()) | {"id2label": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "its tile and classes: add --tile, --classes" in error_of("models", "init", folder)
+    call("models", "init", folder, "--tile", "96", "--classes", "a,b,c")
+    card = json.loads((folder / "card.json").read_text())
+    assert (card["input"]["tile"], card["output"]["stride"]) == (96, 96)
+
+
+def test_a_set_of_classes_is_eighty():
+    from hrviewer.models.drafting import CardAnswers
+
+    answers = CardAnswers(classes=["coco80"])
+    assert len(answers.given()["classes"]) == 80
+    assert answers.given()["classes"][9] == "traffic light"
+
+
+def test_without_onnx_the_package_is_named(tmp_path, monkeypatch):
+    path = tiny_models.segment(tmp_path / "net.onnx")
+    for name in "onnx", "onnxruntime":
+        monkeypatch.setitem(sys.modules, name, None)
+    assert 'pip install "hrviewer[onnx]"' in error_of("models", "init", path)
+
+
 def test_ambiguous_outputs_need_their_task(tmp_path):
     path = tiny_models.segment(tmp_path / "one.onnx", k=1)
     options = (*SCALE, "--classes", "gull")

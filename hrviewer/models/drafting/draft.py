@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 
 from hrviewer.errors import ModelError
+from hrviewer.models.card import INSTANCE_DECODES
 from hrviewer.models.class_sets import CLASS_SETS
 from hrviewer.models.drafting.measurement import MeasuredFile
 from hrviewer.models.formats.base import CardDraft
 
 __all__ = ["CardAnswers", "draft_card"]
 
-
-INSTANCES = "stardist", "cellpose", "hovernet"
-"""Decoders of instances, whose channels are not classes: they are given, never guessed."""
 MIN_VALUES = 1000
 """Values between 0 and 1 that are taken to be probabilities."""
 
@@ -29,10 +27,10 @@ class CardAnswers:
 
     Attributes
     ----------
-    name, title, task, channels, scale, mean, std, pixel_size, letterbox
+    name, title, task, channels, scale, mean, std, pixel_size, letterbox, tile
         As in a card.
     classes, units, activation, decode, halo
-        As in a card's output.
+        As in a card's output; classes may be one set's name.
     """
 
     name: str | None = None
@@ -44,11 +42,21 @@ class CardAnswers:
     std: Sequence[float] | None = None
     pixel_size: float | None = None
     letterbox: float | None = None
+    tile: int | None = None
     classes: Sequence[str] | None = None
     units: Sequence[str] | None = None
     activation: str | None = None
     decode: str | None = None
     halo: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.classes and len(self.classes) == 1:
+            self.classes = CLASS_SETS.get(self.classes[0], self.classes)
+
+    def given(self) -> dict[str, Any]:
+        """Return the answers that were given."""
+        answers = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in answers.items() if value is not None}
 
 
 def draft_card(path: Path, found: MeasuredFile, answers: CardAnswers) -> CardDraft:
@@ -89,9 +97,6 @@ def draft_card(path: Path, found: MeasuredFile, answers: CardAnswers) -> CardDra
     if output["stride"] == found.tile and task != "detection":
         source |= {"fixed": True, "multiple_of": 1}
     names = answers.classes
-    if isinstance(names, str) or (names and len(names) == 1 and names[0] in CLASS_SETS):
-        names = CLASS_SETS[names if isinstance(names, str) else names[0]].split(",")
-        names = [" ".join(name.split()) for name in names]
     if task == "embedding":
         output["width"] = k
     elif task != "saliency":
@@ -122,7 +127,7 @@ def _output(
     path: Path, found: MeasuredFile, answers: CardAnswers, notes: list[str]
 ) -> tuple[str, dict[str, Any], int]:
     """Return the task, the card's output without classes, and the number of channels."""
-    if answers.decode in INSTANCES:
+    if answers.decode in INSTANCE_DECODES:
         maps = {"stride": int(max(1, found.stride)), "decode": answers.decode}
         return "instances", maps, len(answers.classes or ())
     decode, k = _detector(found, answers)
@@ -223,9 +228,3 @@ def _detector(found: MeasuredFile, answers: CardAnswers) -> tuple[str | None, in
     if columns == anchors and rows > 4:
         return "yolov8", rows - 4
     return None, 0
-
-
-def answered(answers: CardAnswers) -> dict[str, Any]:
-    """Return the answers that were given."""
-    given = {one.name: getattr(answers, one.name) for one in fields(answers)}
-    return {name: value for name, value in given.items() if value is not None}

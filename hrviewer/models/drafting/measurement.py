@@ -108,11 +108,11 @@ def measure_file(path: Path, tile: int | None = None) -> MeasuredFile:
 
 def _open_onnx(path: Path) -> tuple[Run, tuple[int | None, ...], tuple[str, ...], bool]:
     """Return a function that runs a graph, its input's shape and its outputs' names."""
+    graph = summarize_graph(path)  # says so where onnx is missing
     import onnxruntime
 
     from hrviewer.models.loaders.onnx import session_options
 
-    graph = summarize_graph(path)
     inputs = ", ".join(map(str, graph.inputs))
     if len(graph.inputs) != 1:
         raise ModelError(
