@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,13 +93,13 @@ def write_image(
 
 
 def write_image_into(
-    pyramid: Pyramid, folder: Path, progress: ProgressCallback | None, version: Version
+    pyramid: Pyramid, folder: Path, name: str, progress: ProgressCallback | None, version: Version
 ) -> zarr.Array[Any]:
-    """Write an image into part of an export; return its finest level."""
+    """Write an image under a name into part of an export; return its finest level."""
     import zarr
 
     with ResumableFolder(folder, "") as part:
-        write_levels(part, plan_image(pyramid), progress, version)
+        write_levels(part, replace(plan_image(pyramid), name=name), progress, version)
         part.commit()
     return zarr.open_array(folder / "0", mode="r")
 

@@ -49,7 +49,7 @@ def test_an_export_names_its_image_by_default(named, tmp_path):
     assert found["hrviewer"]["image"]["path"] == "image-f00d"
 
 
-def test_the_image_of_an_anonymous_run_can_be_read(made):
+def test_the_image_of_an_anonymous_run_can_be_read_and_written(made, tmp_path):
     run = made(geo=True)
     with open_pyramid(run.header["image"]["path"]) as image:
         run.header["image"]["fingerprint"] = image.fingerprint
@@ -57,3 +57,7 @@ def test_the_image_of_an_anonymous_run_can_be_read(made):
     assert anonymous.header["image"]["path"] == f"image-{image.fingerprint[:8]}"
     with open_image(anonymous) as again:
         assert again.plane_shape == image.plane_shape
+    export(run, tmp_path / "out.ome.zarr", anonymous=True, image=True)
+    (written,) = (tmp_path / "out.ome.zarr" / "image").glob("zarr.json")
+    assert f"image-{image.fingerprint[:8]}" in written.read_text()
+    assert "a.tif" not in written.read_text()

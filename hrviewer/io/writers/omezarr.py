@@ -89,7 +89,11 @@ class OmeZarrWriter(RunWriter):
             write_object_labels(run, target / "output", level_count(shape), version, fill_levels)
         if settings.image:
             with open_image(run) as pyramid:
-                arrays["image"] = write_image_into(pyramid, target / "image", progress, version)
+                # The header's name: that of an anonymous run says nothing of the file.
+                name = Path(run.header["image"]["path"]).name
+                arrays["image"] = write_image_into(
+                    pyramid, target / "image", name, progress, version
+                )
             names.append("image")
         first = multiscales(
             names[0], maps[0].cell, pixel_size,
